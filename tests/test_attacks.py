@@ -14,6 +14,8 @@ from support.report_page import Page
 from support.synthetic_run import make_run
 
 from quadbench.artifacts import RunRecord, RunResult, Sample, TaskAssets
+from quadbench.artifacts.held_out import HeldOut, StepSqnr, TrajectorySqnr
+from quadbench.artifacts.scores import RunScores
 from quadbench.cli.result import print_result
 from quadbench.cli.study_result import print_study
 from quadbench.report import (
@@ -114,6 +116,20 @@ def test_no_name_is_markup_in_a_report(attack: str, tmp_path: Path) -> None:
     known = elements(render_html(told, Layout(tmp_path / "plain"), replace(plain, run_id="before")))
     assert elements(with_baseline) <= known
     assert attack[:9] != "{{ 7 * 7 " or "{{ 7 * 7 }}" in Page(with_baseline).text
+
+
+def test_no_variant_that_was_judged_is_markup_in_a_report(attack: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    steps = tuple(StepSqnr(step=step, timestep=900.0 - step, sqnr_db=40.0) for step in range(3))
+
+    def page(variant: str) -> str:
+        trajectory = TrajectorySqnr(task="restyle", variant=variant, inputs=1, sqnr_db=40.0, steps=steps)
+        judged = HeldOut(inputs=1, trajectories=(trajectory,), clippings=())
+        bundle = replace(run.bundle, held_out=judged)
+        scores = RunScores(compared=(), emulated={"qnn": judged})
+        return render_html(replace(run, stored=replace(run.stored, artifact=bundle), scores=scores), Layout(tmp_path))
+
+    assert elements(page(attack)) <= elements(page("shared"))
 
 
 @pytest.mark.parametrize("full", [True, False])

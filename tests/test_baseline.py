@@ -87,6 +87,9 @@ def test_the_result_is_said_with_its_doubt_and_what_would_settle_it(tmp_path: Pa
     assert "Worse: End to end of restyle, shared: now / before is 1.500 (" in sentence
     assert "not launched in turn" in baseline.doubt
     assert baseline.settled_by == "quadbench compare 20260102-030405-quickstart now --devices virtual:s25"
+    where = Layout(tmp_path / "now").words
+    elsewhere = against(make_run(tmp_path / "now"), (), make_run(tmp_path / "now"), (), where)
+    assert elsewhere.settled_by.endswith(f" --devices virtual:s25 --results {tmp_path / 'now'}")
     short, full = (baseline_tables(baseline, is_full=is_full)[-1].rows for is_full in (False, True))
     assert 0 < len(short) < len(full)
 
@@ -286,6 +289,16 @@ def test_the_latest_whole_run_before_is_a_baseline(results: Layout, capsys: pyte
     output = capsys.readouterr()
     assert json.loads(output.out)["baseline"] is None
     assert "no earlier whole run of quickstart on virtual:s25" in output.err
+
+
+def test_the_latest_before_an_old_run_is_none_of_the_later_ones(
+    results: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quadbench.study.earlier._LOOKED_AT", 1)
+    as_planned(results, RUN)
+    as_planned(results, "later")
+    assert main(["report", "--results", str(results.root), "--baseline", "latest", "--json", RUN]) == 0
+    assert json.loads(capsys.readouterr().out)["baseline"] is None
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -51,8 +52,8 @@ from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run, read_run_file, save_run
 from quadbench.statistics import LOOKS, Comparison, Looks, Verdict
 from quadbench.study.chosen import choose, measured_alike
-from quadbench.study.compare import compare
-from quadbench.study.manner import Manner
+from quadbench.study.compare import _told_if_interrupted, compare
+from quadbench.study.manner import USUAL_MANNER, Manner
 from quadbench.target.targets import OnnxRuntimeTarget, target_key
 
 BLOCKS = 6
@@ -230,6 +231,7 @@ def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, 
     document = json.loads(capsys.readouterr().out)
     assert document["schema_version"] == 1
     assert all(row["comparison"] is None for row in document["devices"][0]["rows"])
+    assert f"quadbench compare {RUN} {RUN} --b variant=per-graph" in report.read_text()
     for written_as in ("markdown", "latex", "html"):
         assert main(["report", document["comparison_id"], "--format", written_as, "--results", str(old_run.root)]) == 0
         elsewhere = capsys.readouterr().out
@@ -284,7 +286,7 @@ def test_what_cannot_be_compared_is_refused(
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [("harness=/nowhere", "the harness '/nowhere' is no program"), ("kit=0123", "unknown kit '0123'")],
+    [("harness=/nowhere", "the harness '/nowhere' is no program"), ("kit=0123", "unknown runtime kit '0123'")],
 )
 def test_a_harness_or_kit_that_a_device_cannot_use_is_refused_before_anything_is_built(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, said: str
@@ -341,6 +343,20 @@ def test_ctrl_c_keeps_both_runs_and_what_their_whole_blocks_come_to(tiny_recipe:
     for side in "ab":
         assert document[side]["run_id"] in rest
         assert load_run(Layout(tmp_path), document[side]["run_id"]).is_cut_short
+
+
+def test_on_ctrl_c_a_device_that_was_through_is_not_called_interrupted_and_who_was_left_out_is_named(tmp_path: Path) -> None:
+    side = VersusSide(source="quickstart", changes={}, variant=Variant.SHARED, run_id="r")
+    told = device(tmp_path / "run", 1.0)
+    over, open_ = SimpleNamespace(is_over=True, broken="too hot"), SimpleNamespace(is_over=False, broken=None)
+    plans = [SimpleNamespace(launches=one, compared=lambda one=one: replace(told, broken=one.broken)) for one in (over, open_)]
+    means = SimpleNamespace(manner=USUAL_MANNER, layout=Layout(tmp_path))
+    sides, failures = [SimpleNamespace(described=side)] * 2, {"tabs11": UserError("it is gone")}
+    with pytest.raises(KeyboardInterrupt), _told_if_interrupted(sides, plans, means, failures):
+        raise KeyboardInterrupt
+    document = json.loads(next(tmp_path.glob("comparisons/*/comparison.json")).read_text())
+    assert [one["broken"] for one in document["devices"]] == ["too hot", "it was interrupted"]
+    assert document["failures"] == {"tabs11": "it is gone"}
 
 
 def test_a_side_alone_is_not_compared_with_itself_unasked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from quadbench.report import render_html
 from quadbench.report.course import memory_of, strips_of
 from quadbench.report.course_chart import memory_chart, strip_chart
 from quadbench.report.difference import difference_png
+from quadbench.report.launch_list import MOST_LISTED, launch_list
 from quadbench.report.storage import rom_parts, storage_views
 from quadbench.results.layout import Layout
 
@@ -55,6 +57,18 @@ def test_every_image_stands_in_its_launch_with_the_temperature_before_it(run: Ru
 def test_a_device_that_tells_no_temperature_has_none_drawn(tmp_path: Path) -> None:
     result = make_run(tmp_path, items=1)
     assert "°C" not in strip_chart(strips_of(result, S25)[0])
+
+
+@pytest.mark.parametrize("told", ["nan", "inf", "warm"])
+def test_a_temperature_that_is_none_is_not_drawn(told: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path, change=lambda record: replace(record, state={"before.battery_temperature_c": told}))
+    assert {strip.temperature_c for strip in strips_of(run, S25)[0].strips} == {None}
+
+
+def test_of_very_many_launches_in_turn_some_of_each_variant_are_listed() -> None:
+    order = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT, Variant.MERGED_AT_LOAD)
+    launches = [SimpleNamespace(is_ok=True, position=n, variant=order[n % 4]) for n in range(4 * MOST_LISTED)]
+    assert {launch.variant for launch in launch_list(launches).launches} == set(order)
 
 
 def test_a_bundle_without_tasks_has_a_report_without_strips(run: RunResult, tmp_path: Path) -> None:

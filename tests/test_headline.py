@@ -54,6 +54,25 @@ def test_the_figures_stand_beside_what_they_are_measured_against(tmp_path: Path)
     assert told(tmp_path)[1] == "The files of 3 tasks take 30.0 MB instead of 64.0 MB (53 % less; a single task would take more)."
 
 
+def lacking(device: DeviceFacts, variant: Variant) -> Change:
+    """A change after which no launch of a variant on a device gave anything."""
+    return lambda record: failed(record, "killed") if (record.device, record.variant) == (device, variant) else record
+
+
+def test_bytes_of_devices_with_the_same_files_are_those_of_one_that_has_both_sides(tmp_path: Path) -> None:
+    told_bytes = told(tmp_path, lacking(S25, Variant.PER_GRAPH), (S25, TABS11))[1]
+    assert told_bytes == "The files of 3 tasks take 30.0 MB instead of 64.0 MB (53 % less; a single task would take more)."
+
+
+def test_from_how_many_tasks_on_it_pays_is_said_of_the_files_whose_bytes_are_told(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        own = replace(record, target="qnn") if record.device == TABS11 else record
+        return lacking(TABS11, Variant.SHARED)(own)
+
+    told_bytes = told(tmp_path, change, (S25, TABS11))[1]
+    assert told_bytes == "The files of 3 tasks take 30.0 MB instead of 64.0 MB (53 % less; a single task would take more)."
+
+
 def test_a_switch_says_what_the_other_side_loads_and_that_it_is_not_cold(tmp_path: Path) -> None:
     switch = told(tmp_path)[2]
     assert switch.startswith("On this machine's CPU, a switch to another task takes at most 0.02")

@@ -210,13 +210,6 @@ def test_what_cannot_be_asked_is_refused(
     assert message in capsys.readouterr().err
 
 
-def test_without_a_case_there_is_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    open_engine(tmp_path / "quadbench.sqlite").dispose()
-    page = tmp_path / "page.html"
-    assert history(tmp_path, "--html", str(page)) == 2
-    assert "has no case of which there could be a page" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("until", ["400d", "2020-01-01", "2026-13-01", "9999-12-31", "soon"])
 def test_an_end_that_cannot_be_is_refused(tmp_path: Path, until: str) -> None:
     with pytest.raises(SystemExit):

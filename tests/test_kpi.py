@@ -1,5 +1,6 @@
 """A run's figures: the median over launches, what each holds, the bytes of a count of tasks, and the verdict of whole blocks."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,16 +50,20 @@ def test_a_sample_far_from_the_others_of_its_launch_counts_and_is_counted(tmp_pa
     assert "2 × 5, 2 far" in render_html(result, Layout(tmp_path))
 
 
-def test_sides_that_met_different_environments_are_a_doubt(tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", [Variant.PER_GRAPH, Variant.MERGED_AT_LOAD])
+def test_sides_that_met_different_environments_are_a_doubt(variant: Variant, tmp_path: Path) -> None:
     def newer(record: RunRecord) -> RunRecord:
-        is_newer = record.variant is Variant.PER_GRAPH
+        is_newer = record.variant is variant
         return replace(record, versions={"runtime": "1.33.0" if is_newer else "1.32.0"})
+
+    def run_of(folder: Path, change: Callable[[RunRecord], RunRecord]) -> RunResult:
+        return make_run(folder, variants=(Variant.SHARED, variant), change=change)
 
     def doubts(result: RunResult, folder: Path) -> list[Caveat]:
         return [doubt.caveat for doubt in report_view(result, Layout(folder)).doubts]
 
-    assert Caveat.CHANGED_ENVIRONMENT not in doubts(make_run(tmp_path / "same"), tmp_path / "same")
-    assert Caveat.CHANGED_ENVIRONMENT in doubts(make_run(tmp_path / "newer", change=newer), tmp_path / "newer")
+    assert Caveat.CHANGED_ENVIRONMENT not in doubts(run_of(tmp_path / "same", lambda record: record), tmp_path / "same")
+    assert Caveat.CHANGED_ENVIRONMENT in doubts(run_of(tmp_path / "newer", newer), tmp_path / "newer")
 
 
 def test_ratio_is_per_graph_over_shared(tmp_path: Path) -> None:

@@ -74,10 +74,17 @@ def test_a_night_of_which_something_is_not_ruled_does_not_say_that_nothing_has_t
 
 
 def test_a_first_night_says_that_nothing_could_get_worse_yet() -> None:
-    first = {place: nights[-1:] for place, nights in series().items()}
+    first = {place: nights[-1:] for place, nights in series().items() if nights[-1].night == clean_night().night_id}
     assert night_view(clean_night(), first).sentence.startswith(
         "This is the first night of all cases, so that nothing could get worse yet;"
     )
+
+
+def test_a_night_of_which_no_earlier_one_is_told_is_not_taken_for_the_first() -> None:
+    nothing = "Nothing got slower, bigger or worse; nothing has to be done."
+    later = {place: [replace(nights[-1], night="phones-2026-02-01")] for place, nights in series().items()}
+    for told in ({}, {place: [] for place in later}, later):
+        assert night_view(clean_night(), told).sentence.startswith(nothing)
 
 
 def test_what_belongs_together_is_one_finding(view: NightView) -> None:

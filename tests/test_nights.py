@@ -96,6 +96,21 @@ def test_a_series_can_be_read_in_part(nights: Nights) -> None:
     assert latest == replace(whole[-1], points=(BYTES,))
 
 
+def test_a_series_can_end_with_a_night(nights: Nights) -> None:
+    for number in range(5):
+        began = AT + timedelta(days=number)
+        night = replace(nights.night(NIGHT), night_id=f"night-{number}", began_at=began, measurements=(), rulings=())
+        measured = replace(MEASUREMENT, night=night.night_id, measured_at=began + timedelta(minutes=5))
+        nights.adopt(replace(night, measurements=() if number == 3 else (measured,)))
+
+    def until(number: int) -> list[str]:
+        night = nights.night(f"night-{number}")
+        return [one.night for one in nights.series("restyle", "adb:R5CX", latest=2, until=night)]
+
+    assert until(2) == ["night-1", "night-2"]
+    assert until(3) == ["night-1", "night-2"]  # it has no measurement of its own
+
+
 def test_of_rulings_about_the_same_figure_the_last_one_stands(nights: Nights, engine: sa.Engine) -> None:
     nights.rule([RULING])
     later = replace(RULING, kind=RulingKind.CLEAN, cause="acknowledged", told_at=AT + timedelta(days=1))

@@ -120,7 +120,7 @@ def test_a_kit_that_is_named_stands_for_the_one_that_is_missing(phone: str, ndk:
     with connect([phone], layout=layout) as devices:
         with pytest.raises(MissingDependencyError, match="needs a runtime kit"):
             require_equipment(devices, layout)
-        with pytest.raises(UnknownNameError, match="unknown kit '0123'"):
+        with pytest.raises(UnknownNameError, match="unknown runtime kit '0123'"):
             require_equipment(devices, layout, Gear(kit="0123"))
 
 

@@ -12,7 +12,7 @@ import pytest
 from support.report_page import Page, row_of
 from support.synthetic_run import ABBA, S25, TABS11, failed, make_run
 
-from quadbench.artifacts import Caveat, ErrorClass, RunRecord, Sample, Variant
+from quadbench.artifacts import Caveat, ErrorClass, RunRecord, Sample, Status, Variant
 from quadbench.artifacts.held_out import ClippedTensor, Clipping, HeldOut, StepSqnr, TrajectorySqnr
 from quadbench.errors import ArtifactError
 from quadbench.harness.painted import EVENTS
@@ -187,6 +187,16 @@ def test_failed_launches_stand_at_the_top_with_their_reason(tmp_path: Path) -> N
     assert "FAILED launch 4, per-graph on virtual:s25 (harness): harness was killed by signal 9 (SIGKILL)" in text
 
 
+def test_launches_that_were_repeated_are_no_failures(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        return replace(record, status=Status.DISCARDED, reason="it was hot") if record.launch in (1, 2) else record
+
+    text = Page(render_html(make_run(tmp_path, change=change), Layout(tmp_path))).text
+    assert "not OK" not in text
+    assert "3 launches: all came to their end." in text
+    assert "2 launches ended hot or slowed down, or beside one that did, and were repeated; only the others count." in text
+
+
 def test_a_run_in_which_all_launches_failed_renders(tmp_path: Path) -> None:
     page = Page(render_html(make_run(tmp_path, change=lambda record: failed(record, "no room")), Layout(tmp_path)))
     assert page.wrong == []
@@ -312,6 +322,6 @@ def test_the_report_says_what_was_run(tmp_path: Path) -> None:
 def test_the_report_has_its_data_and_the_command_that_runs_the_same_again(tmp_path: Path) -> None:
     result = replace(make_run(tmp_path, devices=(S25, TABS11)), recipe="name: quickstart\n")
     text = Page(render_html(result, Layout(tmp_path))).text
-    assert "quadbench run quickstart.yaml --devices virtual:s25,virtual:tabs11" in text
+    assert f"quadbench run quickstart.yaml --devices virtual:s25,virtual:tabs11 --results {tmp_path}" in text
     data = json.loads(text[text.index('{ "schema_version"') :].partition(" Digests ")[0])
     assert (data["run_id"], len(data["kpis"]), data["report"]) == (result.run_id, 2 * 3 * 15, None)

@@ -44,7 +44,10 @@ def test_all_launches_count_and_one_in_two_is_listed_which_the_report_says(run: 
     page = html.render_html(run, layout)
     text = Page(page).text
     assert f"{2 * LAUNCHES} launches: all came to their end." in text
-    assert f"of {2 * LAUNCHES} launches that are OK one in 2 is listed, quadbench show {RUN} --json has all" in text
+    assert (
+        f"of {2 * LAUNCHES} launches that are OK one in 2 is listed, quadbench show {RUN} --json --results {layout.root} has all"
+        in text
+    )
     assert "one launch in 2" in text
     assert "without single launches and their medians" in text
     view = report_view(run, layout)
@@ -63,7 +66,7 @@ def test_ten_times_as_many_launches_make_a_report_little_longer(run: RunResult, 
 def test_of_very_many_launches_that_failed_the_first_are_named_and_listed(run: RunResult, layout: Layout) -> None:
     wrong = replace(run, records=tuple(failed(record, "the harness was killed") for record in run.records))
     text = Page(html.render_html(wrong, layout)).text
-    assert f"and {2 * LAUNCHES - MOST_NAMED} more: quadbench show {RUN} --json has them all" in text
+    assert f"and {2 * LAUNCHES - MOST_NAMED} more: quadbench show {RUN} --json --results {layout.root} has them all" in text
     assert f"of {2 * LAUNCHES} launches that are not the first {MOST_LISTED} are listed" in text
 
 

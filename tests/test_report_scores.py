@@ -78,4 +78,4 @@ def test_a_report_shows_the_emulated_htp_step_by_step_with_its_worst_step(tmp_pa
     assert table.rows[0] == ("restyle", "HTP against CPU", "66.0", "61.2", "3 of 4", "72.2", "63.0")
     page = render_html(replace(make_run(tmp_path), scores=scores), Layout(tmp_path))
     assert "restyle, on qnn-v79-69" in page
-    assert 'class="HTP-against-CPU"' in page
+    assert [page.count(f'polyline class="{place}"') >= 2 for place in ("shared", "per-graph", "third")] == [True] * 3

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -33,6 +34,14 @@ def test_every_command_is_one_that_the_command_line_takes(report: tuple[str, str
         build_parser().parse_args(shlex.split(command)[1:])
     (again,) = re.findall(r"<dt>The same again</dt><dd><code[^>]*>(.*?)</code>", page)
     assert html.unescape(again) in commands
+
+
+@pytest.mark.parametrize("name", ["run", "sweep", "comparison"])
+def test_every_command_about_stored_runs_comes_to_their_folder(name: str, tmp_path: Path) -> None:
+    commands = [html.unescape(text) for text in re.findall(r"<code[^>]*>(quadbench .*?)</code>", REPORTS[name](tmp_path))]
+    own = [command for command in commands if not command.startswith("quadbench sweep")]  # which a sweep has in its data
+    assert own
+    assert all(command.endswith(f" --results {tmp_path}") for command in own)
 
 
 def test_the_data_are_what_their_schema_says(report: tuple[str, str]) -> None:

@@ -14,11 +14,14 @@ from support.stored_records import record
 pytest.importorskip("fastapi")
 
 from quadbench.cli import main
+from quadbench.nightly.performed import Performed
 from quadbench.report.documents import write_comparison
-from quadbench.results.engine import DATABASE_VARIABLE, Source
+from quadbench.results.engine import DATABASE_VARIABLE, Source, database_of
 from quadbench.results.layout import Layout
+from quadbench.results.nights import Nights
 from quadbench.results.progress import save_progress
 from quadbench.results.records import open_records
+from quadbench.serve.watched import Watched
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><a href=javascript:alert(3)>{{ 7*7 }}\x1b[31m../../etc/passwd"
 PAGES = (
@@ -152,7 +155,7 @@ def test_a_run_whose_files_lie_elsewhere_says_how_they_come_here(tmp_path: Path)
     with served(layout) as site:
         answer = site.ask("/runs/run-a")
     assert answer.status == 200
-    assert "quadbench farm fetch run-a" in answer.text
+    assert f"quadbench farm fetch run-a --results {tmp_path}" in answer.text
 
 
 def test_a_report_that_lies_there_is_shown_as_it_is(tmp_path: Path) -> None:
@@ -300,6 +303,20 @@ def test_who_looks_at_a_run_under_way_is_told_when_it_is_over(tmp_path: Path) ->
         assert "launch 3 of 4" in next(events)
         layout.progress("work").unlink()
         assert next(event for event in events if "event: over" in event)
+
+
+def test_a_night_is_told_as_by_its_own_report(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    fill(layout, with_run=False)
+    with open_records(database_of(layout)) as records:
+        nights = Nights(records.engine)
+        performed = Performed.of(nights.night(NIGHT), nights)
+    view, own = Watched(layout).night(NIGHT), performed.view(layout.words)
+    assert (view.sentence, view.doubt, view.findings, view.devices) == (own.sentence, own.doubt, own.findings, own.devices)
+    assert [finding.next.command for finding in view.findings if "tabs11" in finding.next.command] == [
+        f"quadbench doctor --device tabs11 --results {tmp_path}"
+    ]
+    assert {device.address: bool(device.rate and device.rate.tries) for device in view.devices}["s25"]
 
 
 def test_a_database_that_is_damaged_is_said_without_its_place_and_costs_no_work(

@@ -69,6 +69,15 @@ def test_a_stored_run_that_goes_on_is_under_way_and_measures(tmp_path: Path) -> 
         assert [one["stage"] for one in site.ask("/api/work").json["work"]] == ["measure"]
 
 
+def test_a_run_that_the_farm_is_at_work_on_is_under_way(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    fill(layout)
+    query(layout.database, f"UPDATE jobs SET run_id = '{RUN}'")
+    with served(layout) as site:
+        assert [run["status"] for run in site.ask("/api/runs").json["runs"]] == ["under way"]
+        assert "under way" in site.ask("/runs").text
+
+
 def test_a_run_whose_id_is_a_path_is_not_shown_and_costs_no_other(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     fill(layout)

@@ -190,3 +190,22 @@ def test_scores_that_are_of_no_such_run_are_refused(
     results.scores(RUN).write_text(json.dumps({"compared": [{**compared, "scores": [{**score, **own}]}]}))
     assert main(["show", RUN, "--results", str(results.root)]) == 3
     assert f"quality.json' has compared.0: {fault}" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"variant": "a\nb"}, "at emulated.qnn.trajectories.0.variant: 'a\\nb' is no line of text"),
+        ({"task": "unheard-of"}, "has emulated.'qnn': task 'unheard-of', which the run has not; expected restyle"),
+        ({"sqnr_db": 1e300}, "has emulated.'qnn': SQNR is 1e+300; expected at most 1e+12"),
+    ],
+)
+def test_emulated_trajectories_that_are_of_no_such_run_are_refused(
+    results: Layout, change: dict[str, object], fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = {"task": "restyle", "variant": "HTP against CPU", "inputs": 1, "sqnr_db": 60.0, "steps": []}
+    for trajectory, code in ((right, 0), ({**right, **change}, 3)):
+        judged = {"qnn": {"inputs": 1, "trajectories": [trajectory], "clippings": []}}
+        results.scores(RUN).write_text(json.dumps({"compared": [], "emulated": judged}))
+        assert main(["show", RUN, "--results", str(results.root)]) == code
+    assert fault in " ".join(capsys.readouterr().err.split())

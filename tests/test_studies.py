@@ -1,5 +1,6 @@
 """Sweeps and comparisons are listed, shown and reported again by their ids; what is damaged costs only itself."""
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,17 +12,20 @@ import pytest
 from support.hand_made import EVEN, comparison_of, point, sweep_of
 from support.printed_schemas import schema
 from support.report_page import Page
+from support.synthetic_run import S25, make_run
+from support.watcher import Silent
 
 from quadbench.artifacts import Caveat
 from quadbench.cli import main
-from quadbench.errors import ArtifactError
+from quadbench.errors import ArtifactError, DeviceError, StorageError
+from quadbench.pipeline import USUAL, Outcome
 from quadbench.report import Sweep
 from quadbench.report.documents import study_json, write_comparison
 from quadbench.report.study_html import render_study
 from quadbench.report.versus import Versus
 from quadbench.results.layout import Layout
 from quadbench.study.studies import find_study, read_study, study_lines
-from quadbench.study.sweep import Over, _kept_if_broken_off, _SweepUnderWay, varied
+from quadbench.study.sweep import Over, _command, _kept_if_broken_off, _measure, _SweepUnderWay, _write, varied
 
 GOOD = (40.0, 42.0, 41.0, 43.0)
 SWEEP = sweep_of(
@@ -125,6 +129,10 @@ def without_points(document: dict[str, Any]) -> None:
     del document["points"]
 
 
+def with_no_point(document: dict[str, Any]) -> None:
+    document["points"] = []
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -133,6 +141,7 @@ def without_points(document: dict[str, Any]) -> None:
         (too_large, "has a number beyond 1e+17"),
         (of_another_version, "has schema_version '2'; expected 3"),
         (without_points, "points"),
+        (with_no_point, "has no points"),
     ],
 )
 def test_a_damaged_study_is_named_and_costs_no_other(
@@ -209,6 +218,49 @@ def test_what_a_sweep_has_measured_is_kept_where_it_is_broken_off(tmp_path: Path
     assert isinstance(kept, Sweep)
     assert kept.left_out == {"precision.lora=int8": "the sweep was broken off"}
     assert (path.parent / "sweep.html").is_file()
+
+
+def test_a_device_that_a_setting_left_out_is_named_and_fails_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = DeviceError("it is gone")
+    result = replace(make_run(tmp_path), left_out={"s24": str(lost), "s23": "the time was over"})
+    outcome = Outcome(result=result, report=tmp_path, failures={"s24": lost})
+    monkeypatch.setattr("quadbench.study.sweep.pipeline.run", lambda *_, **__: outcome)
+    monkeypatch.setattr("quadbench.study.sweep._teacher", lambda *_: None)
+    variations = varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])[:1]
+    under_way = _SweepUnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
+    _measure(under_way, [S25.address, "s24", "s23"], USUAL, Layout(tmp_path), Silent())
+    on = "precision.lora=int16 on"
+    assert under_way.sweep.left_out == {f"{on} s24": "it is gone", f"{on} s23": "the time was over"}
+    assert under_way.failures == {f"{on} s24": lost}
+    assert {point.device for point in under_way.sweep.points} == {S25.address}
+
+
+def test_a_sweep_notes_all_that_was_typed(tmp_path: Path) -> None:
+    conduct = replace(USUAL, budget_s=7200.0, keep_going=True)
+    command = _command(
+        "quickstart", [Over(key="precision.lora", values=("int16", "int8"))], ["s24", "s25"], conduct, Layout(tmp_path)
+    )
+    assert command == (
+        "quadbench sweep quickstart --over precision.lora=int16,int8 --devices s24,s25 --budget 7200s --keep-going "
+        f"--results {tmp_path}"
+    )
+
+
+def test_a_sweep_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StorageError):
+        _write(SWEEP, Layout(tmp_path))
+    assert list((tmp_path / "sweeps").iterdir()) == []
+
+
+def test_a_sweep_that_is_being_written_is_no_study_yet(tmp_path: Path) -> None:
+    path = Layout(tmp_path).sweep(SWEEP.sweep_id).with_name(f".{SWEEP.sweep_id}.1") / "sweep.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(study_json(SWEEP))
+    assert Layout(tmp_path).studies() == []
 
 
 def test_a_sweep_that_was_broken_off_before_its_first_setting_leaves_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from support.synthetic_run import S25, TABS11, failed, make_run
 
-from quadbench.artifacts import RunRecord, Variant
+from quadbench.artifacts import Caveat, RunRecord, Status, Variant
 from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
 from quadbench.cli import main
 from quadbench.errors import SpecError, UserError
@@ -154,6 +154,22 @@ def test_images_too_far_from_the_reference_are_still_compared(tmp_path: Path) ->
     assert point.reason == "fast and wrong"
 
 
+def test_a_launch_that_was_repeated_casts_no_doubt_and_one_that_failed_on_its_pictures_alone(tmp_path: Path) -> None:
+    hot = (Caveat.THROTTLED, Caveat.UNEVEN_CALIBRATION)
+
+    def points(status: Status) -> SweepPoint:
+        def change(record: RunRecord) -> RunRecord:
+            return replace(record, status=status, reason="too hot", caveats=hot) if record.launch == 1 else record
+
+        variants = (Variant.FLOAT, Variant.SHARED, Variant.SHARED)
+        return next(sweep_points({INT8_KEY: "0"}, make_run(tmp_path, variants=variants, change=change), None))
+
+    told = {status: (points(status).reason, points(status).caveats) for status in (Status.DISCARDED, Status.FAILED)}
+    usual = Caveat.VIRTUAL_DEVICE
+    assert told[Status.DISCARDED] == (None, (usual,))
+    assert told[Status.FAILED] == ("too hot", (Caveat.UNEVEN_CALIBRATION, usual))
+
+
 def test_published_figures_stand_beside_those_of_the_same_value(tmp_path: Path) -> None:
     def printed(value: str) -> SweepPoint:
         result = make_run(tmp_path / value, variants=(Variant.FLOAT, Variant.SHARED))
@@ -223,6 +239,28 @@ def test_bytes_and_memory_and_the_likeness_to_truth_and_teacher_stand_beside_tha
     likeness = ("PSNR, dB", "PSNR to teacher, dB", "PSNR to truth, dB")
     assert table.columns == ("steps", *likeness, "End to end, ms", "All files, MB", "Peak RAM, running, MB")
     assert "PSNR to teacher" not in " ".join(sweep_tables(sweep, is_whole=False)[0].columns)
+
+
+def test_the_bytes_of_a_device_are_its_own_or_not_known(tmp_path: Path) -> None:
+    twin, broken = replace(TABS11, address="tabs11b", serial="3"), replace(TABS11, address="tabs11c", serial="4")
+
+    def change(record: RunRecord) -> RunRecord:
+        if record.device == broken:
+            return failed(record, "killed")
+        smaller = [replace(s, value=s.value / 2) if s.metric == "rom_bytes" else s for s in record.samples]
+        return record if record.device == S25 else replace(record, target="qnn", samples=tuple(smaller))
+
+    result = make_run(tmp_path, devices=(S25, TABS11, twin, broken), variants=(Variant.SHARED,), change=change)
+    points = {point.device: point for point in sweep_points({INT8_KEY: "0"}, result, None)}
+    sizes = {device: figure and figure.value for device, point in points.items() for figure in [point.figure("bytes")]}
+    assert sizes == {S25.address: 30.0, TABS11.address: 15.0, "tabs11b": 15.0, "tabs11c": None}
+
+
+@pytest.mark.parametrize("value", [99.0, 0.0, 1e17])
+def test_a_likeness_that_is_the_same_everywhere_is_drawn(value: float, tmp_path: Path) -> None:
+    sweep = _sweep(tmp_path, ("0", (value, value)), ("50", (value, value)))
+    for chart in (sweep_chart(sweep), cost_chart(sweep)):
+        assert "nan" not in (chart or "nan")
 
 
 def test_quality_is_drawn_over_cost(tmp_path: Path) -> None:

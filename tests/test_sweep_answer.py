@@ -130,6 +130,14 @@ def test_what_was_not_measured_is_said() -> None:
     assert sweep_answer(sweep_of()) == ("No setting gave a figure.",)
 
 
+def test_settings_without_a_figure_in_common_are_not_called_the_same() -> None:
+    nothing = "Nothing can be compared: no two settings have a figure in common."
+    assert sweep_answer(sweep_of(point("a", psnr=GOOD), point("b", bytes=(8.0,))))[1] == nothing
+    assert sweep_answer(sweep_of(point("a"), point("b")))[1].startswith(nothing)
+    said = sweep_answer(sweep_of(point("gone"), point("a", bytes=(8.0,)), point("b", bytes=(8.0,))))[1]
+    assert said == "Nothing tells them apart: they are the same. Without a figure to compare: precision.lora=gone."
+
+
 def test_a_key_of_a_task_touches_that_task_and_one_of_the_precision_all() -> None:
     assert touched_tasks(varied("quickstart", [Over(key="tasks.restyle.sampler.steps", values=("4", "8"))])) == ("restyle",)
     assert touched_tasks(varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])) == (

@@ -110,7 +110,7 @@ def test_two_sides_take_turns_until_the_last_look() -> None:
     launches, order = compared([], looks=Looks(at=(1, 2)))
     assert order == "A0 B0 B1 A1 A2 B2 B3 A3"
     assert len(launches.blocks) == 2
-    assert launches.broken is None
+    assert (launches.broken, launches.is_over) == (None, True)
 
 
 def test_a_judge_that_has_seen_enough_ends_it() -> None:
@@ -128,7 +128,7 @@ def test_a_block_that_breaks_off_counts_on_neither_side_and_is_begun_anew() -> N
 def test_a_device_on_which_blocks_keep_breaking_off_is_given_up_with_the_reason() -> None:
     launches, order = compared([Status.OK, Status.SKIPPED, Status.FAILED], looks=Looks(at=(6,)))
     assert order == "A0 B0 A2"
-    assert (launches.blocks, launches.broken) == ([], "it did not work")
+    assert (launches.blocks, launches.broken, launches.is_over) == ([], "it did not work", True)
 
 
 def test_a_judge_may_plan_more_looks() -> None:
@@ -136,6 +136,7 @@ def test_a_judge_may_plan_more_looks() -> None:
     launches = Interleaved(a=side, b=side, looks=Looks(at=(1,)), judge=lambda blocks, at: (Looks(at=(1, 3)), False), repeats=0)
     turns = launches.turns()
     turn = next(turns)
+    assert not launches.is_over
     totals = [turn.total]
     try:
         while True:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from quadbench.artifacts.names import FileName
+from quadbench.artifacts.names import FileName, Line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class TrajectorySqnr:
     """
 
     task: FileName
-    variant: str
+    variant: Line
     inputs: int
     sqnr_db: float | None
     steps: tuple[StepSqnr, ...]
@@ -53,7 +53,7 @@ class Clipping:
     `share` is that of all values of all `tensors`; `worst` are the first of the `clipped` tensors, the greatest share first.
     """
 
-    variant: str
+    variant: Line
     task: FileName | None
     runs: int
     tensors: int

@@ -25,6 +25,11 @@ class Status(StrEnum):
     SKIPPED = "SKIPPED"  # the gate did not let it start
     DISCARDED = "DISCARDED"  # it ended hot or slowed down, or with one that did; both sides of its block are repeated
 
+    @property
+    def is_fine(self) -> bool:
+        """Say whether nothing is amiss with a run in which a launch ended so: it counts, or others were launched in its place."""
+        return self in {Status.OK, Status.DISCARDED}
+
 
 class ErrorClass(StrEnum):
     """The party at fault where a launch is not OK."""

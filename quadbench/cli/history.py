@@ -73,9 +73,7 @@ def _list(options: argparse.Namespace) -> int:
         every = [nights.series(case, device, latest=_LISTED, key=PRIMARY) for case, device in nights.cases()]
         series = [measured for measured in every if measured]  # where all is damaged, nothing is
         told = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
-        if options.html and not series:
-            raise UserError(f"'{options.layout.root}' has no case of which there could be a page", hint="leave --html out")
-        if options.html:
+        if options.html and series:
             write_history(options, told_of(nights, series, is_whole=False))
     lines = [line_of(measured, told[measured[-1].night]) for measured in series]
     if options.json:

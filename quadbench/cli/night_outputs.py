@@ -14,11 +14,9 @@ from quadbench.nightly.github import annotations
 from quadbench.nightly.junit import night_junit
 from quadbench.nightly.markdown import night_markdown
 from quadbench.nightly.performed import Performed
-from quadbench.nightly.self_knowledge import DeviceKnowledge
 from quadbench.nightly.webhook import WEBHOOK_VARIABLE, check_address, tell
-from quadbench.report.night import AlarmRate, NightView, night_view
+from quadbench.report.night import NightView
 from quadbench.report.night_document import night_json
-from quadbench.report.night_findings import until
 from quadbench.report.night_html import write_night_report
 from quadbench.report.night_text import device_table, finding_lines
 from quadbench.results.engine import source_name
@@ -56,7 +54,7 @@ def write_outputs(options: argparse.Namespace, performed: Performed, layout: Lay
 
     What fails is said on stderr and costs nothing else.
     """
-    view = _view(performed, layout)
+    view = performed.view(layout.words)
     folder = layout.night(view.night.night_id)
     writers: list[Callable[[], object]] = [
         lambda: write_night_report(view, _commands(options, performed), layout),
@@ -92,17 +90,6 @@ def _commands(options: argparse.Namespace, performed: Performed) -> dict[str, st
         "The same again": night_command(options),
         "As data": night_command(options, "--night", word, "--json"),
     }
-
-
-def _view(performed: Performed, layout: Layout) -> NightView:
-    series = {place: until(one, performed.night) for place, one in performed.series.items()}
-    return night_view(performed.night, series, map(_rate, performed.devices), layout.words)
-
-
-def _rate(known: DeviceKnowledge) -> AlarmRate:
-    return AlarmRate(
-        device=known.device, tries=known.tries, alarms=known.alarms, low=known.low, high=known.high, doubt=known.doubt
-    )
 
 
 def _done(write: Callable[[], object]) -> bool:

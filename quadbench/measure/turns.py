@@ -103,11 +103,13 @@ class Interleaved:
     repeats: int
     blocks: list[PairedBlock] = field(default_factory=list)
     broken: str | None = None
+    is_over: bool = False
     _begun: int = 0
 
     def turns(self) -> Turns:
         """Yield the launches."""
         yield from self._turns()
+        self.is_over = True
         return ()
 
     def _turns(self) -> Generator[Turn, Ended, None]:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from quadbench.artifacts import Bundle, ErrorClass, RunResult, Status, Stored
+from quadbench.artifacts import Bundle, ErrorClass, RunResult, Stored
 from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
 from quadbench.errors import DeviceError, HarnessError, NoTimeError, QuadbenchError
@@ -24,8 +24,6 @@ from quadbench.results.layout import Layout
 from quadbench.results.records import Records, open_records
 from quadbench.results.runs import load_run, new_id
 from quadbench.rollout.equipment import require_cores, require_equipment
-
-_FINE = {Status.OK, Status.DISCARDED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,7 @@ class Outcome:
         """Return 0, or the exit code of the first failure: of a device that was left out, else of a launch."""
         if self.failures:
             return next(iter(self.failures.values())).exit_code
-        first = next((record for record in self.result.records if record.status not in _FINE), None)
+        first = next((record for record in self.result.records if not record.status.is_fine), None)
         if first is None:
             return 0
         return DeviceError.exit_code if first.error_class is ErrorClass.DEVICE else HarnessError.exit_code

@@ -109,8 +109,13 @@ def require_alike(baseline: RunResult, tasks: Sequence[str], addresses: Sequence
         )
 
 
-def against(baseline: RunResult, its_rows: Sequence[KpiRow], result: RunResult, rows: Sequence[KpiRow]) -> Baseline:
-    """Hold a run against an earlier one of the same tasks, each with the rows of its figures."""
+def against(
+    baseline: RunResult, its_rows: Sequence[KpiRow], result: RunResult, rows: Sequence[KpiRow], where: Sequence[str] = ()
+) -> Baseline:
+    """Hold a run against an earlier one of the same tasks, each with the rows of its figures.
+
+    `where` are the words by which a command comes to the results folder.
+    """
     addresses = [device.address for device in devices_of(result)]
     quality = quality_rows(baseline)
     figures = (*_of_rows(its_rows, rows), *_of_quality(quality, quality_rows(result)))
@@ -123,7 +128,7 @@ def against(baseline: RunResult, its_rows: Sequence[KpiRow], result: RunResult, 
         differences={address: _unlike(baseline, result, address) for address in addresses},
         sentences=tuple(_sentence(address, baseline.run_id, figures) for address in addresses),
         doubt=DOUBT,
-        settled_by=f"quadbench compare {baseline.run_id} {result.run_id} --devices {shlex.quote(','.join(addresses))}",
+        settled_by=shlex.join(("quadbench", "compare", baseline.run_id, result.run_id, "--devices", ",".join(addresses), *where)),
     )
 
 

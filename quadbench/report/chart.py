@@ -119,6 +119,13 @@ def nice_ticks(highest: float, count: int = 4) -> tuple[float, ...]:
     return tuple(step * index for index in range(ceil(highest / step * 0.999) + 1))
 
 
+def ticks_between(low: float, high: float, least: float) -> tuple[float, ...]:
+    """Return two ticks or more, the first at most `low` and the last at least `high`, as for a span of `least` or more."""
+    step = nice_ticks(max(high - low, least, abs(low) / 100, abs(high) / 100))[1]
+    first, last = floor(low / step), ceil(high / step)
+    return tuple(step * index for index in range(first, max(last, first + 1) + 1))
+
+
 def _grid(ticks: Sequence[float], x_from: float, x_to: float, y_of: Callable[[float], float]) -> str:
     lines = []
     for tick in ticks:

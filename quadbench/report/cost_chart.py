@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, floor
 
-from quadbench.report.chart import Place, label_width, nice_ticks, rule, short, svg, text
+from quadbench.report.chart import Place, label_width, rule, short, svg, text, ticks_between
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of, series_of
 from quadbench.report.sweep_chart import COLOURS, STYLE
 
@@ -62,8 +61,9 @@ def _spots(points: Sequence[SweepPoint], quality: str, cost: str, number: int, *
 
 def _drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigure, quality: SweepFigure) -> str:
     spots = [spot for line in lines for spot in line]
-    across = _ticks([end for spot in spots for end in spot.costs])
-    up = _ticks([spot.quality + sign * spot.error for spot in spots for sign in (-1, 1)])
+    costs = [end for spot in spots for end in spot.costs]
+    qualities = [spot.quality + sign * spot.error for spot in spots for sign in (-1, 1)]
+    across, up = (ticks_between(min(ends), max(ends), least=1e-6) for ends in (costs, qualities))
 
     def at(cost: float, quality: float) -> Place:
         x = _LEFT + (cost - across[0]) / (across[-1] - across[0]) * _WIDTH
@@ -132,10 +132,3 @@ def _crosses(bar: tuple[Place, Place], left: float, right: float, height: float)
     """Say whether a bar crosses a name that stands from left to right at a height, its letters above it."""
     (x1, y1), (x2, y2) = bar
     return x1 < right and left < x2 + 1 and min(y1, y2) < height + 3 and height - 10 < max(y1, y2)
-
-
-def _ticks(values: Sequence[float]) -> list[float]:
-    low, high = min(values), max(values)
-    step = nice_ticks(max(high - low, abs(high) / 100, 1e-6))[1]
-    first, last = floor(low / step), ceil(high / step)
-    return [step * index for index in range(first, max(last, first + 1) + 1)]

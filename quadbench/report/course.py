@@ -4,14 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
-from quadbench.report.launches import devices_of, is_emulated, launches_on, sound, values
+from quadbench.report.launches import SERVING, devices_of, is_emulated, launches_on, sound, step_of, temperature_c, values
 
 _MOST_LAUNCHES, _MOST_IMAGES, _MOST_READINGS = 200, 24, 300  # that a picture has room for
 _MOST_DOTS = 800  # of a picture, over all of its launches
 _MOST_STRIPS = 3000  # of a report, over all of its pictures of launches
-_TEMPERATURE = "before.battery_temperature_c"
 _CLOCK = ("session_load_ns", "switch_ns", "end_to_end_ns")  # what takes a launch's time, between readings of memory
-_SERVING = tuple(variant for variant in Variant if variant is not Variant.FLOAT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +42,9 @@ class MemoryCourse:
 
 def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
     """Return the strips of each task of which a device timed images."""
-    launches = [record for record in _launches(result, device) if record.variant in _SERVING]
+    launches = [record for record in _launches(result, device) if record.variant in SERVING]
     pictures = sum(len(result.bundle_on(device).tasks) for device in devices_of(result)) or 1
-    step = _step(len(launches), min(_MOST_LAUNCHES, max(_MOST_STRIPS // pictures, 1)))
+    step = step_of(len(launches), min(_MOST_LAUNCHES, max(_MOST_STRIPS // pictures, 1)))
     numbered = list(enumerate(launches, start=1))[::step]
     strips = {task.name: tuple(_strips(numbered, task)) for task in result.bundle_on(device).tasks}
     return tuple(
@@ -54,19 +52,11 @@ def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
     )
 
 
-def _step(launches: int, most: int) -> int:
-    """Return the step by which at most so many launches are left, some of each variant: up to four run in turn."""
-    step = -(-launches // most) or 1
-    while step % 3 == 0 or step % 4 == 0:
-        step += 1
-    return step
-
-
 def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryCourse, ...]:
     """Return the course of each variant whose memory was read on a device."""
     launches = [record for record in _launches(result, device) if not is_emulated(record)]
-    firsts = {record.variant: record for record in reversed(launches) if record.variant in _SERVING}
-    courses = [MemoryCourse(variant=v, readings=_thinned(list(_readings(firsts[v])))) for v in _SERVING if v in firsts]
+    firsts = {record.variant: record for record in reversed(launches) if record.variant in SERVING}
+    courses = [MemoryCourse(variant=v, readings=_thinned(list(_readings(firsts[v])))) for v in SERVING if v in firsts]
     return tuple(course for course in courses if course.readings)
 
 
@@ -79,15 +69,8 @@ def _strips(launches: Sequence[tuple[int, RunRecord]], task: TaskAssets) -> Iter
         images = values(record, "end_to_end_ns", lambda kind: kind.task == task.name)
         if images:
             every = -(-len(images) // min(_MOST_IMAGES, max(_MOST_DOTS // len(launches), 1)))
-            warm = _temperature(record)
+            warm = temperature_c(record)
             yield LaunchStrip(number=number, variant=record.variant, images_ns=tuple(images[::every]), temperature_c=warm)
-
-
-def _temperature(record: RunRecord) -> float | None:
-    try:
-        return float(record.state.get(_TEMPERATURE, ""))
-    except ValueError:
-        return None
 
 
 def _readings(record: RunRecord) -> Iterator[tuple[float, float]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from statistics import mean
 from typing import TypeAlias
 
@@ -85,7 +86,7 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
         key: [change for _, change in told] if {row.device for row, _ in told} == set(devices) else []
         for key, told in apart.items()
     }
-    for end in _ends(storages):
+    for end in map(_end, _with_base(storages)):
         if end.shared_bytes and end.per_graph_bytes:
             changes["bytes"].append(end.shared_bytes / end.per_graph_bytes - 1)
     gains = [less for key, (less, _) in _NOUNS.items() if changes[key] and max(changes[key]) < 0]
@@ -104,12 +105,18 @@ def _worse(told: Sequence[tuple[KpiRow, float]]) -> list[DeviceFacts]:
     return list(dict.fromkeys(row.device for row, change in told if change > 0))
 
 
-def _ends(storages: Sequence[Storage]) -> list[UseCases]:
-    return [storage.measured[-1] for storage in storages if storage.measured and storage.measured[-1].shared_bytes is not None]
+def _with_base(storages: Sequence[Storage]) -> list[Storage]:
+    """Return those that know the bytes of all tasks on one base."""
+    return [storage for storage in storages if storage.measured and _end(storage).shared_bytes is not None]
+
+
+def _end(storage: Storage) -> UseCases:
+    return storage.measured[-1]
 
 
 def _bytes(storages: Sequence[Storage]) -> list[Phrase]:
-    ends = _ends(storages)
+    with_base = _with_base(storages)
+    ends = [_end(storage) for storage in with_base]
     if not ends:
         return []
     shared = [end.shared_bytes for end in ends if end.shared_bytes is not None]
@@ -119,16 +126,20 @@ def _bytes(storages: Sequence[Storage]) -> list[Phrase]:
         return [*told, Phrase(text=" as one base with LoRAs")]
     changes = [one / other - 1 for one, other in zip(shared, own, strict=True)]
     told += [Phrase(text=" instead of "), _range(own, Unit.MEGABYTES), Phrase(text=" ("), *_change(changes)]
-    return [*told, Phrase(text=f"{max(map(_break_even, storages), key=len)})")]
+    return [*told, Phrase(text=f"{_from(max(map(_break_even, with_base)), ends[0].count)})")]
 
 
-def _break_even(storage: Storage) -> str:
-    """Say from how many tasks on one base takes fewer bytes, where that is not from the first."""
+def _break_even(storage: Storage) -> float:
+    """Return from how many tasks on one base takes fewer bytes; infinity where no number that is known does."""
     steps = [(step.count, step.shared_bytes, step.per_graph_bytes) for step in (*storage.measured, *storage.extrapolated)]
-    least = next((count for count, shared, own in steps if shared is not None and own is not None and shared < own), None)
-    if least is None:
+    return next((count for count, shared, own in steps if shared is not None and own is not None and shared < own), inf)
+
+
+def _from(least: float, measured: int) -> str:
+    """Say from how many tasks on one base takes fewer bytes, where that is not from the first."""
+    if least == inf:
         return f"; no number of tasks up to {EXTRAPOLATE_TO} would take less"
-    if least > len(storage.measured):
+    if least > measured:
         return f"; {least} tasks would take less"
     return "" if least == 1 else f"; {'a single task' if least == 2 else f'{least - 1} tasks'} would take more"
 

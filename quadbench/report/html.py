@@ -181,10 +181,10 @@ def _rom_bars(storage: Storage, step: UseCases) -> Iterator[Bar]:
 
 def _trajectory_chart(trajectory: Trajectory) -> Markup:
     """Draw the SQNR of eps over the steps of a task's sampler."""
-    colours = (_SHARED_COLOUR, _PER_GRAPH_COLOUR, _THIRD_COLOUR)
+    looks = (("shared", _SHARED_COLOUR), ("per-graph", _PER_GRAPH_COLOUR), ("third", _THIRD_COLOUR))
     series = [
-        Series(label=name, css_class=name.replace(" ", "-"), colour=colour, points=points, measured=len(points))
-        for (name, points), colour in zip(trajectory.curves, colours, strict=False)
+        Series(label=name, css_class=css_class, colour=colour, points=points, measured=len(points))
+        for (name, points), (css_class, colour) in zip(trajectory.curves, looks, strict=False)
     ]
     title = f"SQNR of eps at each step of {trajectory.task}"
     return Markup(line_chart(series, title=title, x_label="step", y_label="dB", width=360, height=220))

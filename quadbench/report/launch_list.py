@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quadbench.report.launches import step_of
 from quadbench.report.provenance import Launch
 from quadbench.report.units import plural
 
@@ -22,7 +23,7 @@ def launch_list(launches: Sequence[Launch]) -> LaunchList:
     """Return all launches; of very many those that are OK evenly, from the first on, and the first that are not."""
     fine = [launch for launch in launches if launch.is_ok]
     wrong = [launch for launch in launches if not launch.is_ok]
-    step = -(-len(fine) // MOST_LISTED) or 1
+    step = step_of(len(fine), MOST_LISTED)
     shown = sorted((*fine[::step], *wrong[:MOST_LISTED]), key=lambda launch: launch.position)
     words = []
     if step > 1:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import isfinite
 from statistics import median
 
 from quadbench.artifacts import Caveat, DeviceFacts, Kinds, RunRecord, RunResult, SampleKind, Status, Variant
@@ -19,6 +20,7 @@ _PER_LAUNCH = {
 }
 
 
+SERVING = tuple(variant for variant in Variant if variant is not Variant.FLOAT)
 EMULATED = "an emulator's time"
 EMULATORS = {Caveat.EMULATED_NPU, Caveat.EMULATED_CPU}
 
@@ -60,6 +62,23 @@ def why_absent(records: Sequence[RunRecord], *, is_time: bool = False) -> str:
 def is_emulated(record: RunRecord) -> bool:
     """Say whether a launch's times are an emulator's, which say nothing about any device."""
     return not EMULATORS.isdisjoint(record.caveats)
+
+
+def temperature_c(record: RunRecord) -> float | None:
+    """Return how warm the battery was before a launch, in degrees Celsius; None where that was not told."""
+    try:
+        celsius = float(record.state.get("before.battery_temperature_c", ""))
+    except ValueError:
+        return None
+    return celsius if isfinite(celsius) else None
+
+
+def step_of(launches: int, most: int) -> int:
+    """Return the step by which at most so many launches are left, some of each variant: up to four run in turn."""
+    step = -(-launches // most) or 1
+    while step % 3 == 0 or step % 4 == 0:
+        step += 1
+    return step
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from quadbench.artifacts import Caveat, RunResult, Status, Variant
+from quadbench.artifacts import Caveat, RunResult, Variant
 from quadbench.report.baseline import Baseline
 from quadbench.report.launches import sound
 from quadbench.statistics import LAUNCHES_PER_BLOCK, MIN_BLOCKS
@@ -28,7 +28,7 @@ def next_step(
     """
     if result.is_cut_short:
         return f"Go on with the run: quadbench {shlex.join(('run', '--resume', result.run_id, *words))}"
-    if any(record.status not in (Status.OK, Status.DISCARDED) for record in result.records):
+    if any(not record.status.is_fine for record in result.records):
         return "See the reasons of the launches that failed (quadbench doctor --device NAME tries a device), and run again."
     doubted = set(caveats)
     steps = []

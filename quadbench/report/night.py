@@ -101,9 +101,9 @@ class NightView:
             return "Nothing is ruled yet."
         if self.open:
             return "Nothing that was ruled on got slower, bigger or worse."
-        if any(len(nights) > 1 for nights in self.series.values()):
-            return "Nothing got slower, bigger or worse; nothing has to be done."
-        return "This is the first night of all cases, so that nothing could get worse yet; the next one is held against it."
+        if self.series and all([one.night for one in nights] == [self.night.night_id] for nights in self.series.values()):
+            return "This is the first night of all cases, so that nothing could get worse yet; the next one is held against it."
+        return "Nothing got slower, bigger or worse; nothing has to be done."
 
     def _counts(self) -> str:
         told = [counted(kind, self.counts[kind]) for kind in once((*_COUNTED, *self.counts)) if kind in self.counts]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
-from quadbench.artifacts.night import Measurement, Night, Point, Ruling, RulingKind, Subject
+from quadbench.artifacts.night import Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.report.night_steps import NightStep, accepting, next_step
 from quadbench.report.night_words import change_words, figure_name, interval_words, is_ratio, listed, value_words, words
 from quadbench.report.sides import PRIMARY
@@ -139,14 +139,6 @@ class NightFinding:
 def night_findings(rulings: Iterable[Ruling], series: Series, where: Sequence[str]) -> tuple[NightFinding, ...]:
     """Return what rulings that are not clean come to, the worst first; `where` are the words of a command that name its place."""
     return tuple(_finding(list(group), series, where) for _, group in groupby(sorted(rulings, key=_order), key=_together))
-
-
-def until(nights: Sequence[Measurement], night: Night) -> Sequence[Measurement]:
-    """Return the measurements of a case on a device, in the order of time, up to those of a night."""
-    last = next((n for n, one in enumerate(nights) if one.night == night.night_id), None)
-    if last is not None:
-        return nights[: last + 1]
-    return [one for one in nights if one.measured_at < night.began_at]
 
 
 def subject_name(subject: Subject) -> str:

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from statistics import mean
 
-from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
+from quadbench.artifacts import DeviceFacts, RunResult, Variant
 from quadbench.report.kpi import figure, launch_values
 from quadbench.report.launches import devices_of, launches_of, sound
 from quadbench.report.pictures import quality_rows
@@ -58,7 +58,7 @@ class RunList:
 
 def run_line(result: RunResult) -> RunLine:
     """Return the line of a run that could be read."""
-    wrong = sum(record.status not in (Status.OK, Status.DISCARDED) for record in result.records)
+    wrong = sum(not record.status.is_fine for record in result.records)
     count = f"{wrong} of {len(result.records)} launches failed" if wrong else None
     status = RunStatus.CUT_SHORT if result.is_cut_short else RunStatus.FAILED if wrong else RunStatus.OK
     times = {device.address: time for device in devices_of(result) if (time := _time(result, device))}

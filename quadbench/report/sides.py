@@ -9,7 +9,7 @@ from statistics import mean, median
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, TaskAssets
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.report.kpi import Figure, figure, kpi_title, kpi_unit, launch_values
-from quadbench.report.launches import sound, values
+from quadbench.report.launches import sound, temperature_c, values
 from quadbench.report.units import Unit
 from quadbench.statistics import Comparison, Looks, block_differences, compare_launches, planned_looks
 
@@ -92,7 +92,7 @@ class TimedLaunch:
 def timed_launches(a: Side, b: Side) -> tuple[TimedLaunch, ...]:
     """Return the launches of both sides by time."""
     launches = [
-        TimedLaunch(side=name, began_at=record.started_at, image_ns=side.image_ns(record), temperature_c=_temperature_c(record))
+        TimedLaunch(side=name, began_at=record.started_at, image_ns=side.image_ns(record), temperature_c=temperature_c(record))
         for name, side in (("A", a), ("B", b))
         for record in side.records
     ]
@@ -165,11 +165,3 @@ def _row(device: DeviceFacts, key: str, task: str, a: Side, b: Side) -> SideRow:
 
 def _psnr(record: RunRecord, task: str) -> list[float]:
     return values(record, "psnr_db", lambda sample: sample.task == task and sample.labels.get("against") == "reference")
-
-
-def _temperature_c(record: RunRecord) -> float | None:
-    try:
-        celsius = float(record.state.get("before.battery_temperature_c", ""))
-    except ValueError:
-        return None
-    return celsius if math.isfinite(celsius) else None

@@ -43,17 +43,33 @@ class Storage:
     measured: tuple[UseCases, ...]
     extrapolated: tuple[UseCases, ...]
 
+    @property
+    def has_both(self) -> bool:
+        """Say whether the bytes of all tasks are known of both sides."""
+        return all(None not in (step.shared_bytes, step.per_graph_bytes) for step in self.measured[-1:])
+
 
 def storage_views(result: RunResult) -> tuple[Storage, ...]:
-    """Return one view for each bundle and target, from the first device that has measured both: such hold the same files."""
+    """Return one view for each bundle and target, whose devices hold the same files: of the first device that has both sides.
+
+    Where none has both it is that of the first with either.
+    """
     views: dict[tuple[str, str], Storage] = {}
     for device in devices_of(result):
-        shared = sound(launches_of(result, device, Variant.SHARED))[:1]
-        per_graph = sound(launches_of(result, device, Variant.PER_GRAPH))[:1]
-        for record in (*shared, *per_graph)[:1]:
-            if any(sample.metric == "rom_bytes" for sample in record.samples):
-                views.setdefault((record.bundle_digest, record.target), _storage(result, record, _rom(shared), _rom(per_graph)))
+        if storage := storage_of(result, device):
+            key = (result.bundle_on(device).digest, storage.target)
+            known = views.setdefault(key, storage)
+            if storage.has_both and not known.has_both:
+                views[key] = storage
     return tuple(views.values())
+
+
+def storage_of(result: RunResult, device: DeviceFacts) -> Storage | None:
+    """Return the files of a device as its own launches that were sound have told of them; None where none has."""
+    shared = sound(launches_of(result, device, Variant.SHARED))[:1]
+    per_graph = sound(launches_of(result, device, Variant.PER_GRAPH))[:1]
+    record = next((record for record in (*shared, *per_graph) if _rom([record])), None)
+    return _storage(result, record, _rom(shared), _rom(per_graph)) if record else None
 
 
 def rom_steps(storage: Storage) -> tuple[UseCases, ...]:

@@ -1,7 +1,7 @@
 """Study report: a sweep or a comparison -> one self-contained HTML file, readable without script, the answer first."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def write_study_report(study: Sweep | Versus, layout: Layout) -> Path:
     Raises:
         StorageError: the folder is full or cannot be written.
     """
-    return write_page(study_report(study, layout), render_study(study))
+    return write_page(study_report(study, layout), render_study(study, layout.words))
 
 
 def study_report(study: Sweep | Versus, layout: Layout) -> Path:
@@ -42,12 +42,16 @@ def study_report(study: Sweep | Versus, layout: Layout) -> Path:
     return layout.comparison(study.comparison_id) / "comparison.html"
 
 
-def render_study(study: Sweep | Versus) -> str:
-    """Return the report of a study as text."""
-    return _render_sweep(study) if isinstance(study, Sweep) else _render_comparison(study)
+def render_study(study: Sweep | Versus, where: Sequence[str] = ()) -> str:
+    """Return the report of a study as text; `where` are the words by which its commands come to the results folder."""
+
+    def command(*words: str) -> str:
+        return shlex.join(("quadbench", *words, *where))
+
+    return _render_sweep(study, command) if isinstance(study, Sweep) else _render_comparison(study, command)
 
 
-def _render_sweep(sweep: Sweep) -> str:
+def _render_sweep(sweep: Sweep, command: Callable[..., str]) -> str:
     tables, caveats = sweep_tables(sweep), _in_order(caveat for point in sweep.points for caveat in point.caveats)
     runs, words = {point.run_id: point.name for point in sweep.points}, settling(sweep)
     is_left_out = sweep.published is None and is_flat(sweep)
@@ -62,7 +66,8 @@ def _render_sweep(sweep: Sweep) -> str:
             caveats=caveats,
             runs=runs,
             cures=cures(caveats),
-            settling=shlex.join(("quadbench", *words)) if words else None,
+            command=command,
+            settling=command(*words) if words else None,
             settled=[runs[word] for word in words if word in runs],
             least_db=LEAST_DB,
             margin=percent(EQUIVALENCE_MARGIN),
@@ -76,7 +81,7 @@ def _render_sweep(sweep: Sweep) -> str:
     )
 
 
-def _render_comparison(versus: Versus) -> str:
+def _render_comparison(versus: Versus, command: Callable[..., str]) -> str:
     charts = {device.device.address: launch_chart(device) for device in versus.devices}
     caveats = _in_order(caveat for device in versus.devices for caveat in device.caveats)
     looks = [device.looks for device in versus.devices if device.looks]
@@ -90,7 +95,8 @@ def _render_comparison(versus: Versus) -> str:
             caveats=caveats,
             is_in_turn=is_in_turn,
             next_step=next_of_comparison(caveats, is_in_turn=is_in_turn, is_decided=all(map(is_decided, versus.devices))),
-            next_command=versus.elsewhere if is_in_turn and is_elsewhere else versus.settling,
+            command=command,
+            next_command=command(*(versus.elsewhere if is_in_turn and is_elsewhere else versus.settling)),
             confidence=" or ".join(dict.fromkeys(percent(one.confidence) for one in looks)),
             margin=percent(max((one.margin for one in looks), default=EQUIVALENCE_MARGIN)),
             forest=forest_of(versus),

@@ -32,7 +32,7 @@ def study_line(study: Sweep | Versus) -> StudyLine:
     return StudyLine(
         study_id=study.comparison_id,
         kind="comparison",
-        what=f"{study.a.name} against {study.b.name}",
+        what=study.title,
         devices=tuple(device.device.address for device in study.devices),
         sentences=tuple(map(sentence, study.devices)),
     )

@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
 
-from quadbench.artifacts import Bundle, Caveat, RunRecord, RunResult, TaskAssets, Variant
+from quadbench.artifacts import Bundle, Caveat, RunRecord, RunResult, Status, TaskAssets, Variant
+from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.names import FileName
 from quadbench.artifacts.scores import RunScores
 from quadbench.recipe import INT8_KEY
 from quadbench.recipe.published import published_table
 from quadbench.report.int8 import int8_of_shared
-from quadbench.report.kpi import Figure, kpi_rows, published_name
-from quadbench.report.storage import Storage, storage_views
+from quadbench.report.kpi import Figure, KpiRow, kpi_rows, published_name
+from quadbench.report.storage import Storage, storage_of
 from quadbench.report.units import Unit, convert
 
 SCHEMA_VERSION = 3
@@ -99,7 +100,7 @@ def sweep_points(
     `teacher` has the likeness to the teacher's pictures, by task and device, then by item. The likeness of images counts also
     where it is so bad that the launch failed; its times do not.
     """
-    storages = {storage.device.address: storage for storage in storage_views(result)}
+    rows = kpi_rows(result)
     for address, device in {record.device.address: record.device for record in result.records}.items():
         records = [r for r in result.records if r.device.address == address and r.variant is Variant.SHARED]
         bundle = result.bundle_on(device)
@@ -110,8 +111,8 @@ def sweep_points(
                 *_psnr(PSNR_TEACHER, "PSNR to teacher", (teacher or {}).get((task.name, address), {})),
                 *_psnr(PSNR_TRUTH, "PSNR to truth", _psnr_db(records, task, "truth")),
                 *_scores(scores, task, address),
-                *_kpis(result, task, address),
-                *_bytes(storages.get(address) or next(iter(storages.values()), None)),
+                *_kpis(rows, task, address),
+                *_bytes(storage_of(result, device)),
             ]
             yield SweepPoint(
                 setting=dict(setting),
@@ -119,9 +120,16 @@ def sweep_points(
                 device=address,
                 run_id=result.run_id,
                 figures=tuple(_with_published(figure, result.published, task, setting) for figure in figures),
-                reason=next((record.reason for record in records if record.reason), None),
-                caveats=tuple(dict.fromkeys(caveat for record in records for caveat in record.caveats)),
+                reason=next((r.reason for r in records if r.reason and r.status is not Status.DISCARDED), None),
+                caveats=tuple(dict.fromkeys(caveat for record in records for caveat in _doubts_of(record))),
             )
+
+
+def _doubts_of(record: RunRecord) -> list[Caveat]:
+    """Return the caveats of what a launch shows: of one that failed its pictures alone, and nothing of one that was repeated."""
+    if record.status is Status.DISCARDED:
+        return []
+    return [caveat for caveat in record.caveats if record.status is Status.OK or caveat.is_about(FigureKind.PICTURE)]
 
 
 def quality_of(points: Sequence[SweepPoint]) -> str | None:
@@ -176,8 +184,8 @@ def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterato
                     yield SweepFigure(key=metric.name, title=metric.title, unit=metric.unit, value=score.value, n=score.n)
 
 
-def _kpis(result: RunResult, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
-    for row in kpi_rows(result):
+def _kpis(rows: Sequence[KpiRow], task: TaskAssets, address: str) -> Iterator[SweepFigure]:
+    for row in rows:
         if (row.task, row.device.address) == (task.name, address) and row.key in _KPIS and isinstance(row.shared, Figure):
             value = convert(row.shared.value, row.unit)
             each = {str(launch): convert(median, row.unit) for launch, median in enumerate(row.shared.medians)}

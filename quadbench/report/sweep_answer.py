@@ -163,9 +163,22 @@ def _order(settings: _Settings, noise: float | None) -> str:
         return f"{best[0]} beats the others: it is better in something, and as good in the rest."
     if beaten and best:
         return f"Beaten, as another is better in something and as good in the rest: {', '.join(beaten)}."
-    first, *rest = settings.values()
+    bare = [value for value, points in settings.items() if not any(map(_is_comparable, points))]
+    apart = _apart([points for value, points in settings.items() if value not in bare], noise)
+    return f"{apart} Without a figure to compare: {', '.join(bare)}." if bare else apart
+
+
+def _is_comparable(point: SweepPoint) -> bool:
+    return any(point.figure(key) for key in (quality_of([point]), TIME, BYTES) if key)
+
+
+def _apart(settings: Sequence[Sequence[SweepPoint]], noise: float | None) -> str:
+    """Say whether anything tells settings apart of which none beats another, the points of each being given."""
+    first, *rest = settings or [[]]
     pairs = [(point, other) for points in rest for point in points for other in first if other.task == point.task]
     told = [(key, one) for pair in pairs for key, one in merits(*pair, noise).items()]
+    if not told:
+        return "Nothing can be compared: no two settings have a figure in common."
     if all(one.verdict is Verdict.SAME for _, one in told):
         return "Nothing tells them apart: they are the same."
     unknown = {key for key, one in told if one.verdict is Verdict.INCONCLUSIVE}

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, isfinite
+from math import isfinite
 
-from quadbench.report.chart import Place, apart, label_width, nice_ticks, rule, short, svg, text
+from quadbench.report.chart import Place, apart, label_width, rule, short, svg, text, ticks_between
 from quadbench.report.sweep import PSNR, Sweep, SweepPoint, series_of
 
 _HEIGHT, _PLOT_WIDTH = 360, 400
@@ -39,7 +39,8 @@ def sweep_chart(sweep: Sweep) -> str:
     """
     values = list(dict.fromkeys(point.value for point in sweep.points))
     lines = [line for number, points in enumerate(series_of(sweep)) for line in _lines(points, values, number, sweep)]
-    ticks = _ticks([y + sign * line.errors.get(i, 0) for line in lines for i, y in line.y.items() for sign in (-1, 1)])
+    ends = [y + sign * line.errors.get(i, 0) for line in lines for i, y in line.y.items() for sign in (-1, 1)]
+    ticks = ticks_between(min(ends, default=0.0), max(ends, default=1.0), least=1.0)
     xs = _places(values)
 
     def at(index: int, y: float) -> Place:
@@ -90,12 +91,6 @@ def _places(values: Sequence[str]) -> list[float]:
         numbers = [float(index) for index in range(len(values))]
     low, high = min(numbers), max(numbers)
     return [(number - low) / (high - low) if high > low else 0.5 for number in numbers]
-
-
-def _ticks(ys: Sequence[float]) -> list[float]:
-    low, high = min(ys, default=0.0), max(ys, default=1.0)
-    step = nice_ticks(max(high - low, 1.0))[1]
-    return [step * index for index in range(floor(low / step), ceil(high / step) + 1)]
 
 
 def _rule(y: float, label: str) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -87,30 +86,30 @@ class Versus:
         return all(device.looks is None for device in self.devices)
 
     @property
-    def settling(self) -> str:
-        """Return the command that launches both sides in turn on the same devices."""
-        return self._command(self._addresses)
+    def settling(self) -> tuple[str, ...]:
+        """Return the words that launch both sides in turn on the same devices."""
+        return self._words(self._addresses)
 
     @property
-    def elsewhere(self) -> str:
-        """Return the command that launches both sides in turn on another device, for which NAME stands."""
-        return self._command(["NAME"])
+    def elsewhere(self) -> tuple[str, ...]:
+        """Return the words that launch both sides in turn on another device, for which NAME stands."""
+        return self._words(["NAME"])
 
     @property
-    def command(self) -> str:
-        """Return the command that compares the same again: stored runs as they are, anything else on the same devices."""
-        return self._command([] if self.is_stored else self._addresses)
+    def again(self) -> tuple[str, ...]:
+        """Return the words that compare the same again: stored runs as they are, anything else on the same devices."""
+        return self._words([] if self.is_stored else self._addresses)
 
     @property
     def _addresses(self) -> list[str]:
         return [*(device.device.address for device in self.devices), *self.failures]
 
-    def _command(self, addresses: Sequence[str]) -> str:
+    def _words(self, addresses: Sequence[str]) -> tuple[str, ...]:
         sides = (("--a", self.a), ("--b", self.b))
         changes = [word for option, side in sides for pair in side.changes.items() for word in (option, "=".join(pair))]
         devices = ["--devices", ",".join(addresses)] if addresses else []
         to_see = [] if self.to_see is None else ["--to-see", f"{100 * self.to_see:g}%"]
-        return shlex.join(("quadbench", "compare", self.a.source, self.b.source, *changes, *devices, *to_see))
+        return ("compare", self.a.source, self.b.source, *changes, *devices, *to_see)
 
 
 def primary_row(device: VersusDevice) -> SideRow | None:

@@ -19,7 +19,7 @@ from quadbench.report.int8 import int8_table
 from quadbench.report.kernels import kernel_tables
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.launch_list import LaunchList, launch_list
-from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
+from quadbench.report.launches import SERVING, devices_of, launches_of, sound, values, why_absent
 from quadbench.report.next_step import next_step
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
 from quadbench.report.provenance import (
@@ -106,7 +106,6 @@ class ReportView:
 
     result: RunResult
     started_at: datetime | None
-    devices: tuple[DeviceFacts, ...]
     launches: tuple[Launch, ...]
     listed: LaunchList
     headline: tuple[Sentence, ...]
@@ -136,17 +135,32 @@ class ReportView:
     versions: tuple[Fact, ...]
     settings: tuple[Fact, ...]
     conditions: tuple[DeviceConditions, ...]
+    where: tuple[str, ...]  # the words by which commands come to the results folder
+
+    @property
+    def devices(self) -> tuple[DeviceFacts, ...]:
+        """Return every device that measured or was deployed to, once, in order."""
+        return devices_of(self.result)
 
     @cached_property
     def failures(self) -> tuple[Launch, ...]:
-        """The launches that are not OK."""
-        return tuple(launch for launch in self.launches if not launch.is_ok)
+        """The launches that are neither OK nor repeated."""
+        return tuple(launch for launch in self.launches if not launch.record.status.is_fine)
+
+    @property
+    def repeated(self) -> int:
+        """Return how many launches do not count, as others were launched in their place."""
+        return sum(launch.record.status is Status.DISCARDED for launch in self.launches)
 
     @property
     def again(self) -> str:
         """Return the command that runs the same on the same devices, of a file with the recipe."""
         addresses = ",".join(device.address for device in self.devices)
-        return shlex.join(("quadbench", "run", f"{self.result.bundle.recipe_name}.yaml", "--devices", addresses))
+        return self.command("run", f"{self.result.bundle.recipe_name}.yaml", "--devices", addresses)
+
+    def command(self, *words: str) -> str:
+        """Return the command of quadbench with these words, as a shell takes it."""
+        return shlex.join(("quadbench", *words, *self.where))
 
     @property
     def unequal(self) -> frozenset[tuple[str, str]]:
@@ -159,12 +173,11 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
     """Return the view of a whole run, held against a baseline if there is one. The layout only gives the images' paths."""
     rows, storages, quality = kpi_rows(result), storage_views(result), quality_rows(result)
     launches, setups, doubts = launch_rows(result), setups_of(result), _doubts(result)
-    earlier = against(baseline, kpi_rows(baseline), result, rows) if baseline else None
+    earlier = against(baseline, kpi_rows(baseline), result, rows, layout.words) if baseline else None
     kpis = tuple(_device_kpis(result, device, rows) for device in devices_of(result))
     return ReportView(
         result=result,
         started_at=launches[0].record.started_at if launches else None,
-        devices=devices_of(result),
         launches=launches,
         listed=launch_list(launches),
         headline=headline(storages, rows, quality),
@@ -194,6 +207,7 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         versions=versions(result),
         settings=settings(result),
         conditions=device_conditions(result),
+        where=layout.words,
     )
 
 
@@ -274,8 +288,7 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
 
 def _has_changed(result: RunResult, device: DeviceFacts) -> bool:
     """Say whether the launches of one variant met another environment than those of another."""
-    variants = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT)
-    sides = [side for variant in variants if (side := sound(launches_of(result, device, variant)))]
+    sides = [side for variant in SERVING if (side := sound(launches_of(result, device, variant)))]
     return any(differences(sides[0], side) for side in sides[1:])
 
 

@@ -15,7 +15,7 @@ from quadbench.artifacts.names import can_name_file
 from quadbench.results.engine import reading
 from quadbench.results.tables import NightRow, RecordRow, RulingRow, UtcTime
 
-_FINE = (Status.OK.value, Status.DISCARDED.value)
+_FINE = {status.value for status in Status if status.is_fine}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -179,7 +179,8 @@ class Layout:
 
     def studies(self) -> list[Path]:
         """The files with what sweeps and comparisons came to, each in the folder of its study; they name the runs too."""
-        return sorted([*self.root.glob("sweeps/*/sweep.json"), *self.root.glob("comparisons/*/comparison.json")])
+        paths = [*self.root.glob("sweeps/*/sweep.json"), *self.root.glob("comparisons/*/comparison.json")]
+        return sorted(path for path in paths if not path.parent.name.startswith("."))  # as of one that is being written
 
     def device(self, name: str) -> Path:
         """The folder of one device, by its serial or its name."""

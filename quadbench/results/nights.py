@@ -142,12 +142,23 @@ class Nights:
         return sorted(pair for pair in pairs if all(map(_is_text, pair)))
 
     def series(
-        self, case: str, device: str | None = None, *, latest: int | None = None, key: str | None = None
+        self,
+        case: str,
+        device: str | None = None,
+        *,
+        latest: int | None = None,
+        key: str | None = None,
+        until: Night | None = None,
     ) -> list[Measurement]:
-        """Return the measurements of a case by time, on one device or on all: the `latest` of them, with figures of one `key`."""
+        """Return the measurements of a case by time, on one device or on all: the `latest` of them, with figures of one `key`.
+
+        `until` leaves those of a night and those before it.
+        """
         wanted = sa.select(MeasurementRow.id).where(MeasurementRow.case_name == case)
         if device is not None:
             wanted = wanted.where(MeasurementRow.device == device)
+        if until is not None:
+            wanted = wanted.where((MeasurementRow.night == until.night_id) | (MeasurementRow.measured_at < until.began_at))
         wanted = wanted.order_by(MeasurementRow.measured_at.desc(), MeasurementRow.id.desc()).limit(latest)
         return list(self._measurements(MeasurementRow.id.in_(wanted), key))
 

@@ -4,7 +4,9 @@ import math
 from collections.abc import Collection, Iterator
 
 from quadbench.artifacts import Variant
+from quadbench.artifacts.held_out import TrajectorySqnr
 from quadbench.artifacts.scores import Compared, RunScores, Score
+from quadbench.errors import shown
 
 _MADE = {*Variant, "reference"}
 _AGAINST = {"reference", "truth"}
@@ -17,6 +19,10 @@ def scores_fault(scores: RunScores, tasks: Collection[str], devices: Collection[
     for place, compared in enumerate(scores.compared):
         for fault in _faults(compared, tasks, devices):
             return f"compared.{place}: {fault}"
+    for target, judged in scores.emulated.items():
+        for trajectory in judged.trajectories:
+            for fault in _of_trajectory(trajectory, tasks):
+                return f"emulated.{shown(target)}: {fault}"
     return None
 
 
@@ -29,6 +35,14 @@ def _faults(compared: Compared, tasks: Collection[str], devices: Collection[str]
         yield f"'{compared.made}' against '{compared.against}'; expected a variant or the reference, against reference or truth"
     for score in compared.scores:
         yield from _of_score(score)
+
+
+def _of_trajectory(trajectory: TrajectorySqnr, tasks: Collection[str]) -> Iterator[str]:
+    if trajectory.task not in tasks:
+        yield f"task '{trajectory.task}', which the run has not; expected {', '.join(tasks)}"
+    for value in (trajectory.sqnr_db, *(step.sqnr_db for step in trajectory.steps)):
+        if value is not None and not abs(value) <= _GREATEST:
+            yield f"SQNR is {value:g}; expected at most {_GREATEST:g} in size"
 
 
 def _of_score(score: Score) -> Iterator[str]:

@@ -42,7 +42,7 @@ def api_routes(watched: Watched) -> APIRouter:
 
     @router.get("/nights/{night_id}", response_model=NightDocument, summary="A night with what it ruled")
     def night(night_id: Name) -> Response:
-        return Response(night_json(watched.whole_night(night_id)), media_type="application/json")
+        return Response(night_json(watched.night(night_id)), media_type="application/json")
 
     @router.get("/history", response_model=CaseList, summary="Cases of nights on each device, and how they stand")
     def cases(page: Page = 1) -> Response:

@@ -95,9 +95,8 @@ class Pages:
     def runs(self, request: Request) -> Response:
         number = _page_number(request)
         runs = self._watched.runs(number - 1)
-        at_work = {work.run_id for work in self._watched.work().work}
         is_full = len(runs.runs) == A_PAGE
-        return page("runs", here="/runs", runs=runs, at_work=at_work, page=number, is_full=is_full)
+        return page("runs", here="/runs", runs=runs, at_work=self._watched.at_work(), page=number, is_full=is_full)
 
     def run(self, request: Request) -> Response:
         run_id, problems, watched = request.path_params["run_id"], list[str](), self._watched
@@ -109,6 +108,7 @@ class Pages:
         view = self._told(lambda: watched.view(run_id), "its figures", problems) if line and is_here and not part else None
         title = next((work.what for work in watched.work().work if work.run_id == run_id), (line and line.recipe) or "A run")
         content = {"run_id": run_id, "title": title, "line": line, "is_here": is_here, "view": view, "problems": problems}
+        content["fetching"] = watched.layout.command("farm", "fetch", run_id)
         html = part.html if part else ""
         return page("run", live=bool(part), here="/runs", part=html, **content)
 
@@ -210,7 +210,7 @@ class Pages:
             "night_sentence": told or "",
             "busy": len(work.work) + (len(farm.runs) if farm else 0),
             "broken": [device for device in farm.devices if device.is_broken] if farm else [],
-            "at_work": {one.run_id for one in work.work},
+            "at_work": watched.at_work(),
             "problems": problems,
         }
 

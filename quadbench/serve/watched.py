@@ -14,16 +14,14 @@ import sqlalchemy as sa
 
 from quadbench.artifacts import MIB
 from quadbench.artifacts.names import check_file_name
-from quadbench.artifacts.night import Measurement, Ruling
 from quadbench.errors import ArtifactError, QuadbenchError, TooLargeError, UnknownNameError, UserError
 from quadbench.farm.farm_file import expected_phones
 from quadbench.nightly.history_document import CaseDocument, CaseList
 from quadbench.nightly.history_view import HistoryView, history_view, told_of
 from quadbench.nightly.overview import line_of
-from quadbench.nightly.self_knowledge import RECENT
+from quadbench.nightly.performed import Performed
 from quadbench.report.html import render_view
-from quadbench.report.night import NightView, night_view
-from quadbench.report.night_findings import until
+from quadbench.report.night import NightView
 from quadbench.report.night_html import render_night
 from quadbench.report.run_line import RunLine, RunList, RunStatus
 from quadbench.report.sides import PRIMARY
@@ -73,7 +71,6 @@ class Watched:
         self.view = Remembered(self._view, age_s=30, most=4)
         self.nights = Remembered(self._nights, age_s=10, most=20)
         self.night = Remembered(self._night, age_s=30, most=8)
-        self.whole_night = Remembered(self._whole_night, age_s=60, most=4)
         self.cases = Remembered(self._cases, age_s=60, most=20)
         self.case = Remembered(self._case, age_s=60, most=8)
         self.report = Remembered(self._report, age_s=30, most=2)
@@ -87,11 +84,11 @@ class Watched:
 
     def runs(self, page: int) -> RunList:
         """Return a page of the stored runs, from 0."""
-        return self._known_runs((page, self._at_work()))
+        return self._known_runs((page, self.at_work()))
 
     def head(self, run_id: str) -> RunLine | None:
         """Return the line of a run; None where it has no launch yet."""
-        return self._known_heads((run_id, self._at_work()))
+        return self._known_heads((run_id, self.at_work()))
 
     def is_here(self, run_id: str) -> bool:
         """Say whether a run's files lie in this results folder, and not at other hosts alone."""
@@ -113,7 +110,8 @@ class Watched:
 
     def night_report(self, night_id: str) -> bytes:
         """Return the report of a night."""
-        return render_night(self.whole_night(night_id), {"The same again, of its file": "quadbench nightly FILE"}).encode()
+        commands = {"The same again, of its file": self.layout.command("nightly", "FILE")}
+        return render_night(self.night(night_id), commands).encode()
 
     def _farm(self) -> FarmNow:
         if self.is_empty:
@@ -121,9 +119,13 @@ class Watched:
         with self._database() as engine:
             return read_farm(engine, expected_phones())
 
-    def _at_work(self) -> frozenset[str]:
-        """Return the runs under way, by which others are asked for anew: one that has ended is another one."""
-        return frozenset(work.run_id for work in self.work().work if work.run_id)
+    def at_work(self) -> frozenset[str]:
+        """Return the runs under way, here and by the farm as far as it can be read; one that has ended is asked for anew."""
+        here = {work.run_id for work in self.work().work if work.run_id}
+        try:
+            return frozenset((*here, *(run.run_id for run in self.farm().runs)))
+        except QuadbenchError:  # which the pages of the farm tell
+            return frozenset(here)
 
     def _runs(self, key: tuple[int, frozenset[str]]) -> RunList:
         page, at_work = key
@@ -180,7 +182,7 @@ class Watched:
         path = find_study(self.layout, study_id)
         if path is None:
             raise UnknownNameError("sweep or comparison", study_id)
-        return render_study(read_study(path)).encode()
+        return render_study(read_study(path), self.layout.words).encode()
 
     def _nights(self, page: int) -> NightList:
         if self.is_empty:
@@ -189,18 +191,9 @@ class Watched:
             return NightList(nights=tuple(map(_night_line, night_heads(engine, A_PAGE, skip=page * A_PAGE))))
 
     def _night(self, night_id: str) -> NightView:
-        """Return a night as it is told without those before it."""
-        with self._database() as engine:
-            return night_view(Nights(engine).night(_name("night", night_id)), {})
-
-    def _whole_night(self, night_id: str) -> NightView:
-        night = self.night(night_id).night
-        told: list[Measurement | Ruling] = [*night.measurements, *night.rulings]
-        places = sorted({(one.case, one.device) for one in told})
         with self._database() as engine:
             nights = Nights(engine)
-            series = {place: until(nights.series(*place, latest=RECENT), night) for place in places}
-        return night_view(night, series)
+            return Performed.of(nights.night(_name("night", night_id)), nights).view(self.layout.words)
 
     def _cases(self, page: int) -> CaseList:
         if self.is_empty:

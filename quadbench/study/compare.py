@@ -69,17 +69,19 @@ def compare(
         if not shared:
             raise next(iter(failures.values()))
         plans = [OnDevice.of(device, sides, means) for device in shared]
-        _launch(sides, plans, means)
+        _launch(sides, plans, means, failures)
     versus = _versus(sides, plans, manner, failures)
     write_comparison(versus, layout)
     return versus
 
 
-def _launch(sides: Sequence[PreparedSide], plans: Sequence[OnDevice], means: Means) -> None:
+def _launch(
+    sides: Sequence[PreparedSide], plans: Sequence[OnDevice], means: Means, failures: Mapping[str, QuadbenchError]
+) -> None:
     """Run all launches, and note in the runs' files that they begin and how they ended."""
     for side in sides:
         save_run(means.layout, side.begun)
-    with _told_if_interrupted(sides, plans, means.manner, means.layout):
+    with _told_if_interrupted(sides, plans, means, failures):
         queues = [plan.queue(means) for plan in plans]
         rests = measure_launches(queues, keep=means.keeping.keep, observer=means.observer, stop=means.recovery.stop)
     for plan in plans:
@@ -97,15 +99,16 @@ def _ended(begun: RunFile, retries: tuple[Retry, ...], run: RunFile | None) -> R
 
 @contextmanager
 def _told_if_interrupted(
-    sides: Sequence[PreparedSide], plans: Sequence[OnDevice], manner: Manner, layout: Layout
+    sides: Sequence[PreparedSide], plans: Sequence[OnDevice], means: Means, failures: Mapping[str, QuadbenchError]
 ) -> Iterator[None]:
     """On Ctrl-C, write what the whole blocks come to, and say where it lies."""
     try:
         yield
     except KeyboardInterrupt:
         for plan in plans:
-            plan.launches.broken = "it was interrupted"
-        versus = _versus(sides, plans, manner, {})
+            if not plan.launches.is_over:
+                plan.launches.broken = "it was interrupted"
+        versus, layout = _versus(sides, plans, means.manner, failures), means.layout
         write_comparison(versus, layout)
         for device in versus.devices:
             log.warning("%s", sentence(device))

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from quadbench.artifacts import RunResult, Status
+from quadbench.artifacts import RunResult
 from quadbench.errors import ArtifactError, UserError
 from quadbench.report.baseline import require_alike
 from quadbench.results.ids import named_run
@@ -46,8 +46,9 @@ def earlier_run(layout: Layout, word: str, wanted: LaterRun) -> RunResult | None
 
 
 def _latest(layout: Layout, wanted: LaterRun) -> RunResult | None:
-    ids = run_ids(layout, _LOOKED_AT)
-    for run_id in ids[ids.index(wanted.run_id) + 1 :] if wanted.run_id in ids else ids:
+    ids = run_ids(layout, None if wanted.run_id else _LOOKED_AT)
+    earlier = ids[ids.index(wanted.run_id) + 1 :] if wanted.run_id in ids else ids
+    for run_id in earlier[:_LOOKED_AT]:
         try:
             if _is_whole(read_run_file(layout, run_id), wanted) and _fits(run := load_run(layout, run_id), wanted):
                 return run
@@ -69,4 +70,4 @@ def _fits(run: RunResult, wanted: LaterRun) -> bool:
         require_alike(run, wanted.tasks, wanted.addresses)
     except UserError:
         return False
-    return all(record.status in (Status.OK, Status.DISCARDED) for record in run.records)
+    return all(record.status.is_fine for record in run.records)

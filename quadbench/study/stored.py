@@ -34,7 +34,7 @@ def compare_stored(a: Chosen, b: Chosen) -> Versus:
     if not common:
         raise UserError(f"the runs have no device in common: {', '.join(devices)}; {', '.join(others)}")
     sides = [
-        VersusSide(source=one.source, changes={}, variant=one.variant, run_id=run.run_id, of=_of(run))
+        VersusSide(source=one.source, changes=dict(one.changes), variant=one.variant, run_id=run.run_id, of=_of(run))
         for one, run in ((a, a.run), (b, b.run))
     ]
     return Versus(

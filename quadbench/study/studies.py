@@ -75,6 +75,8 @@ def _fault(study: Study, folder: str) -> str | None:
         told = [row.comparison for device in study.devices for row in device.rows if row.comparison]
         ends = [end for one in told for end in (one.ratio, one.low, one.high) if end is not None]
         return "has a ratio that is not above 0" if any(end <= 0 for end in ends) else None
+    if not study.points:
+        return "has no points"
     if any(set(point.setting) != set(study.keys) for point in study.points):
         return f"has a point of other keys than {', '.join(study.keys)}"
     try:

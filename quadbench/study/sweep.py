@@ -3,7 +3,6 @@
 import itertools
 import logging
 import math
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quadbench import pipeline
+from quadbench.artifacts import RunResult
 from quadbench.devices.addresses import profile_named
 from quadbench.errors import NoTimeError, QuadbenchError, UserError, extra_needed
 from quadbench.observer import Observer
-from quadbench.pipeline import USUAL, Conduct
+from quadbench.pipeline import USUAL, Conduct, Outcome
 from quadbench.quad.named import read_recipe
 from quadbench.quad.sources import has_random_weights
 from quadbench.recipe import Measure, Recipe, recipe_digest
@@ -151,7 +151,8 @@ def sweep(
     profiles = dict.fromkeys(profile_named(address.strip()) for address in addresses)
     built = [variation.recipe.on(profile) for variation in variations for profile in profiles]
     pipeline.build_all(built, layout=layout, observer=observer)
-    under_way = _SweepUnderWay(sweep_id=new_id(), variations=variations, command=_command(recipe, overs, addresses))
+    command = _command(recipe, overs, addresses, conduct, layout)
+    under_way = _SweepUnderWay(sweep_id=new_id(), variations=variations, command=command)
     with _kept_if_broken_off(under_way, layout):
         _measure(under_way, addresses, conduct.since(began), layout, observer)
     return Swept(sweep=under_way.sweep, folder=_write(under_way.sweep, layout), failures=under_way.failures)
@@ -166,6 +167,12 @@ class _SweepUnderWay:
     command: str
     points: list[SweepPoint] = field(default_factory=list)
     failures: dict[str, QuadbenchError] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)  # devices, by setting and address
+
+    def note(self, variation: Variation, outcome: Outcome) -> None:
+        """Note the devices that a setting has left out, and why."""
+        self.left_out.update({f"{variation} on {address}": reason for address, reason in outcome.result.left_out.items()})
+        self.failures.update({f"{variation} on {address}": error for address, error in outcome.failures.items()})
 
     @property
     def sweep(self) -> Sweep:
@@ -181,7 +188,7 @@ class _SweepUnderWay:
                 published=first.recipe.published,
                 points=tuple(self.points),
                 touched=touched_tasks(self.variations),
-                left_out={name: str(self.failures.get(name, "the sweep was broken off")) for name in missing},
+                left_out=self.left_out | {name: str(self.failures.get(name, "the sweep was broken off")) for name in missing},
                 command=self.command,
             )
         )
@@ -221,7 +228,12 @@ def _measure(under_way: _SweepUnderWay, addresses: Sequence[str], conduct: Condu
         for number, variation in enumerate(variations, start=1):
             observer.step("sweep", f"{number} of {len(variations)}: {variation}")
             try:
-                under_way.points.extend(_points(variation, addresses, conduct.since(began), teacher, layout, observer))
+                conduct_now, setting = conduct.since(began), variation.setting
+                outcome = pipeline.run(
+                    variation.recipe, addresses, swept=setting, conduct=conduct_now, layout=layout, observer=observer
+                )
+                under_way.note(variation, outcome)
+                under_way.points.extend(_points(variation, outcome.result, teacher, layout, observer))
             except QuadbenchError as error:
                 under_way.failures[str(variation)] = error
                 if not (conduct.keep_going or isinstance(error, NoTimeError)):
@@ -240,9 +252,12 @@ def touched_tasks(variations: Sequence[Variation]) -> tuple[str, ...]:
     return tuple(name for name, digests in works.items() if len(digests) > 1)
 
 
-def _command(recipe: str, overs: Sequence[Over], addresses: Sequence[str]) -> str:
+def _command(recipe: str, overs: Sequence[Over], addresses: Sequence[str], conduct: Conduct, layout: Layout) -> str:
     keys = [word for over in overs for word in ("--over", str(over))]
-    return shlex.join(("quadbench", "sweep", recipe, *keys, "--devices", ",".join(addresses)))
+    retries = [] if conduct.retries == USUAL.retries else ["--retries", str(conduct.retries)]
+    budget = [] if conduct.budget_s is None else ["--budget", f"{conduct.budget_s:.0f}s"]
+    keep_going = ["--keep-going"] if conduct.keep_going else []
+    return layout.command("sweep", recipe, *keys, "--devices", ",".join(addresses), *retries, *budget, *keep_going)
 
 
 def _has_random_weights(variations: Sequence[Variation]) -> bool:
@@ -259,16 +274,8 @@ def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
 
 
 def _points(
-    variation: Variation,
-    addresses: Sequence[str],
-    conduct: Conduct,
-    teacher: "Teacher | None",
-    layout: Layout,
-    observer: Observer,
+    variation: Variation, result: RunResult, teacher: "Teacher | None", layout: Layout, observer: Observer
 ) -> list[SweepPoint]:
-    result = pipeline.run(
-        variation.recipe, addresses, swept=variation.setting, conduct=conduct, layout=layout, observer=observer
-    ).result
     scores, likeness = None, None
     if teacher:
         from quadbench.quality import score_run
@@ -279,20 +286,23 @@ def _points(
 
 
 def _write(result: Sweep, layout: Layout) -> Path:
-    """Write a sweep's folder, whole or not at all."""
-    folder = layout.sweep(result.sweep_id)
-    temporary, tables = folder.with_name(f".{folder.name}"), sweep_tables(result)
-    temporary.mkdir(parents=True)
+    """Write a sweep's folder, whole or not at all.
+
+    Raises:
+        StorageError: there is no space left, or the folder cannot be written.
+    """
+    folder, tables = layout.sweep(result.sweep_id), sweep_tables(result)
     contents = {
         "sweep.json": f"{study_json(result)}\n",
-        "sweep.html": render_study(result),
+        "sweep.html": render_study(result, layout.words),
         "table.csv": sweep_csv(result),
         "table.md": "\n".join(map(to_markdown, tables)),
         "table.tex": "\n".join(map(to_latex, tables)),
         "sweep.svg": sweep_chart(result),
         "cost.svg": cost_chart(result),
     }
-    for name, content in contents.items():
-        if content is not None:
-            (temporary / name).write_text(content)
-    return temporary.rename(folder)
+    with temporary_folder(folder) as temporary:
+        for name, content in contents.items():
+            if content is not None:
+                (temporary / name).write_text(content, encoding="utf-8")
+        return temporary.rename(folder)

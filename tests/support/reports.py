@@ -26,15 +26,16 @@ def _run(folder: Path) -> str:
     return render_html(replace(result, recipe=_RECIPE), Layout(folder))
 
 
-def _sweep(_: Path) -> str:
+def _sweep(folder: Path) -> str:
     good = (40.0, 42.0, 41.0, 43.0)
     many = {f"one of many figures, no. {number}": good for number in range(20)}
     one = point("int16", psnr=good, end_to_end=EVEN, bytes=(10.0,), **many)
-    return render_study(sweep_of(one, point("int8", psnr=(39.0, 41.1, 39.9, 42.0), end_to_end=EVEN, bytes=(8.8,), **many)))
+    other = point("int8", psnr=(39.0, 41.1, 39.9, 42.0), end_to_end=EVEN, bytes=(8.8,), **many)
+    return render_study(sweep_of(one, other), Layout(folder).words)
 
 
-def _comparison(_: Path) -> str:
-    return render_study(comparison_of({"virtual:s25": 1.05, "virtual:tabs11": 9.0}))
+def _comparison(folder: Path) -> str:
+    return render_study(comparison_of({"virtual:s25": 1.05, "virtual:tabs11": 9.0}), Layout(folder).words)
 
 
 def _night(_: Path) -> str:
