@@ -39,10 +39,16 @@ def test_a_launch_takes_as_long_as_the_longest_of_its_variant(record: RunRecord)
     assert expected_s(BLOCK, [took(record, S, 5, 10), took(record, S, 7, 10), took(record, P, 20, 10)]) == 54.0
 
 
-def test_a_launch_that_was_cut_off_says_nothing_of_how_long_one_takes(record: RunRecord) -> None:
+def test_a_launch_that_was_cut_off_shortens_no_other(record: RunRecord) -> None:
     cut_off = replace(took(record, S, 1, 1), status=Status.FAILED)
     assert expected_s((launch(S),), [cut_off]) == 10.0
     assert expected_s((launch(S),), [cut_off, replace(took(record, S, 7, 10), status=Status.DISCARDED)]) == 7.0
+
+
+def test_a_launch_that_hung_until_it_was_ended_may_do_so_again(record: RunRecord) -> None:
+    hung = replace(took(record, S, 1800, 0), status=Status.FAILED)
+    assert expected_s(BLOCK, [hung]) == 3600.0
+    assert expected_s(BLOCK, [hung, took(record, P, 60, 10)]) == 3720.0
 
 
 def test_of_a_variant_that_never_ran_the_slowest_images_of_another_tell(record: RunRecord) -> None:

@@ -84,6 +84,14 @@ def test_words_that_a_farm_cannot_follow_are_refused_by_name(words: list[str], e
         asked_for(words, FARM)
 
 
+def test_a_device_without_a_profile_is_refused_by_its_serial_and_granted_to_no_wish() -> None:
+    unknown = replace(device(1), labels={"serial": "s25-1", "name": "s25-1", "rack": "one"})
+    with pytest.raises(UserError, match="'s25-1': the device is of no profile that its host knows"):
+        asked_for(["s25-1"], [unknown])
+    with pytest.raises(DeviceNotFoundError, match="0 devices that fit 'rack=one'"):
+        asked_for(["rack=one"], [unknown])
+
+
 def test_devices_of_two_hosts_that_records_cannot_tell_apart_are_not_taken_together() -> None:
     virtual = [replace(device(1, address="x"), name=f"virtual-s25@{host}", address="virtual:s25") for host in ("one", "two")]
     with pytest.raises(UserError, match="'virtual-s25@one' and 'virtual-s25@two' are both 'virtual:s25' in records"):

@@ -117,7 +117,7 @@ def test_what_nobody_can_do_is_not_waited_for(
     monkeypatch.setattr(farm_launcher, "WAIT_S", 0.01)
     Workers(launcher.farm.engine).note(worker)
     if kept:
-        Leases(launcher.farm.engine).reserve(DESK.devices[0].name, "ana@elsewhere", "a demo", 3600)
+        Leases(launcher.farm.engine).reserve(DESK.devices[0].name, "ana@h1", "a demo", 3600)
     came = launched(launcher, chosen(tmp_path), budget=None, short=chosen(tmp_path))
     assert f"no worker of quadbench {version('quadbench')} has had the {lacking}" in came["short"]
 

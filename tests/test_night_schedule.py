@@ -28,8 +28,8 @@ def test_the_timer_is_one_that_systemd_takes(tmp_path: Path) -> None:
 
 
 def test_the_path_of_a_worker_is_quoted_as_systemd_takes_it() -> None:
-    unit = systemd_unit(Path('/opt/quad "b\\e"/50%'), "daemon")
-    assert 'ExecStart="/opt/quad \\"b\\\\e\\"/50%%" farm worker' in unit
+    unit = systemd_unit(Path('/opt/$quad "b\\e"/50%'), "daemon")
+    assert 'ExecStart="/opt/$quad \\"b\\\\e\\"/50%%" farm worker' in unit
     with pytest.raises(UserError, match="cannot stand in a unit"):
         systemd_unit(Path("/opt\nUser=root"), "daemon")
 

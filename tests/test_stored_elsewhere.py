@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.stored_records import STARTED, query, record, sample
+from support.synthetic_run import S25
 
 import quadbench
 from quadbench.artifacts import Caveat, Status
@@ -157,6 +158,25 @@ def test_of_what_a_worker_measured_for_a_farm_the_records_stay(layout: Layout, d
     assert not read_run_file(layout, "run-200").has_own_report
     assert main(prune) == 0
     assert query(database, "SELECT COUNT(*) FROM records") == [(3,)]
+
+
+def test_a_comparison_on_a_worker_keeps_no_run_there_that_was_measured_for_a_farm(layout: Layout) -> None:
+    part = RunFile(run_id="run-200", bundle="b", deployments=(), is_ended=True, is_part=True)
+    for run_id in ("run-200", "run-100"):
+        save_run(layout, replace(part, run_id=run_id, is_part=run_id == "run-200"))
+    comparison = layout.comparison("c") / "comparison.json"
+    comparison.parent.mkdir(parents=True)
+    comparison.write_text(json.dumps({"runs": [{"run_id": "run-200"}, {"run_id": "run-100"}]}))
+    assert main(["prune", "--keep", "50d", "--results", str(layout.root)]) == 0
+    assert not layout.run("run-200").exists()
+    assert layout.run("run-100").exists()
+
+
+def test_a_fetched_run_says_of_its_devices_what_the_farm_does(layout: Layout) -> None:
+    failed = RunFile(run_id="run-1", bundle="b", deployments=(), devices=(S25,), left_out={S25.address: "lost", "x": "away"})
+    save_run(layout, failed)
+    keep_fetched(layout, replace(failed, left_out={}, is_ended=True))
+    assert read_run_file(layout, "run-1").left_out == {"x": "away"}
 
 
 def test_a_run_is_kept_without_undoing_what_another_process_has_just_written(

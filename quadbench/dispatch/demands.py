@@ -116,12 +116,12 @@ def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
 
 
 def _refuse_unlike(profile: str, word: str, device: WorkerDevice) -> None:
-    """Refuse a profile before a serial that is not the device's."""
-    labels = device.labels
-    if profile not in ("", labels["profile"]) and word not in (device.name, labels.get("serial")):
-        raise UserError(
-            f"'{word}': the profile of the device is '{labels['profile']}', not '{profile}'", hint=f"name it {labels['serial']}"
-        )
+    """Refuse a device of no profile that is known, and a profile before a serial that is not the device's."""
+    is_of = device.labels.get("profile")
+    if is_of is None:
+        raise UserError(f"'{word}': the device is of no profile that its host knows", hint="see docs/adding-a-device.md")
+    if profile not in ("", is_of) and word not in (device.name, device.labels.get("serial")):
+        raise UserError(f"'{word}': the profile of the device is '{is_of}', not '{profile}'", hint=f"name it {device.name}")
 
 
 def _asked(word: str, devices: Sequence[WorkerDevice]) -> Asked:
@@ -136,7 +136,7 @@ def _asked(word: str, devices: Sequence[WorkerDevice]) -> Asked:
         return Asked(needs=device_need(exact[0].name), fit=tuple(exact), target=target or None)
     keys = {key for device in devices for key in device.labels}
     wish = parse_wish(plain, tuple(keys)) or Wish(word=plain, key=None, value=plain, count=1)
-    fit = tuple(device for device in devices if wish.fits(device.labels))
+    fit = tuple(device for device in devices if "profile" in device.labels and wish.fits(device.labels))
     if len(fit) < wish.count:
         known = ", ".join(sorted(device.labels.get("name", device.name) for device in devices)) or "none"
         raise DeviceNotFoundError(

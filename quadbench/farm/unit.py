@@ -1,6 +1,7 @@
 """Unit: where quadbench lies on a host -> the systemd unit that keeps a worker there. Pure."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from quadbench.errors import UserError, shown
@@ -67,7 +68,8 @@ def systemd_unit(program: Path, user: str, drain_s: int = DRAIN_S) -> str:
     Raises:
         UserError: no user has such a name, or the program's path is not printable.
     """
-    return _UNIT.format(program=unit_word(str(program)), user=user_name(user), drain_s=drain_s, environment_file=ENVIRONMENT_FILE)
+    command = unit_command([str(program)])
+    return _UNIT.format(program=command, user=user_name(user), drain_s=drain_s, environment_file=ENVIRONMENT_FILE)
 
 
 def user_name(user: str) -> str:
@@ -77,14 +79,14 @@ def user_name(user: str) -> str:
     return user
 
 
-def unit_word(word: str) -> str:
-    """Return a word of a command as systemd takes it: quoted, `%` and `$` no signs of specifiers and variables.
+def unit_command(words: Sequence[str]) -> str:
+    """Return a command as systemd takes it: words quoted, `%` no sign of a specifier, nor `$` of a variable behind the program.
 
     Raises:
         UserError: as `one_line`.
     """
-    text = one_line(word).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return f'"{text}"'
+    program, *arguments = (one_line(word).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") for word in words)
+    return " ".join(f'"{word}"' for word in (program, *(word.replace("$", "$$") for word in arguments)))
 
 
 def one_line(text: str) -> str:

@@ -4,10 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from quadbench.artifacts import RunRecord, Status, Variant
+from quadbench.artifacts import RunRecord, Variant
 from quadbench.measure.blocks import Block
-
-_WHOLE = {Status.OK, Status.DISCARDED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,18 +25,20 @@ class Budget:
 
 
 def expected_s(block: Block, ended: Sequence[RunRecord]) -> float:
-    """Return how long a block takes: each launch as long as the longest whole one of its variant, else by the slowest images.
+    """Return how long a block takes: each launch as long as the longest of its variant, and without a whole one at least as its
+    images do at the slowest.
 
     Where nothing was measured yet, nothing is known, and it takes no time.
     """
-    longest = dict[Variant, float]()
-    image_s = 0.0
+    longest, whole, image_s = dict[Variant, float](), set[Variant](), 0.0
     for record in ended:
         seconds, images = _seconds(record), sum(sample.metric == "end_to_end_ns" for sample in record.samples)
-        if record.status in _WHOLE:
-            longest[record.variant] = max(seconds, longest.get(record.variant, 0.0))
+        longest[record.variant] = max(seconds, longest.get(record.variant, 0.0))
         image_s = max(image_s, seconds / images if images else 0.0)
-    return sum(longest.get(launch.variant, image_s * launch.images) for launch in block)
+        if record.status.is_fine:
+            whole.add(record.variant)
+    by_images = {launch.variant: image_s * launch.images for launch in block if launch.variant not in whole}
+    return sum(max(longest.get(launch.variant, 0.0), by_images.get(launch.variant, 0.0)) for launch in block)
 
 
 def _seconds(record: RunRecord) -> float:

@@ -64,8 +64,8 @@ def confirmed(suspected: Sequence[Judged], launcher: Launcher, budget: Budget | 
         try:
             before = wanted.get(key) or _wanted(one.case, last_good, one.tonight, launcher)
         except QuadbenchError as error:  # the files are not there any more, or cannot be reached
-            is_open = isinstance(error, StorageError)
-            launched[name, address] = Launched(case=name, word=address, why=str(error), is_open=is_open)
+            is_unstored = isinstance(error, StorageError)
+            launched[name, address] = Launched(case=name, word=address, why=str(error), is_unstored=is_unstored)
         else:
             goals = tuple(dict.fromkeys((*before.goals, *one.goals)))
             wanted[key] = replace(before, words=(*before.words, address), goals=goals)

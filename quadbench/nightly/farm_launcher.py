@@ -133,9 +133,9 @@ class OfFarm:
                     check_job(new)
                 yield _ToLaunch(case=wanted.case, word=word, demand=demand, builds=builds)
             except QuadbenchError as error:
-                is_open = isinstance(error, StorageError)
-                may_pass = is_open or isinstance(error, DeviceNotFoundError)
-                yield Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass, is_open=is_open)
+                is_unstored = isinstance(error, StorageError)
+                may_pass = is_unstored or isinstance(error, DeviceNotFoundError)
+                yield Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass, is_unstored=is_unstored)
 
     def _side(self, chosen: Chosen, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
         """Return what a farm is told of a side, and what has to be built for it; what is here is sent."""
@@ -198,8 +198,8 @@ class OfFarm:
             for job in jobs:
                 if job.state is JobState.WAITING and (why := self._why_not(job, night, served, budget)):
                     JobQueue(self.farm.engine).cancel(job.id, why)
-        except StorageError as error:
-            log.warning("the queue is not reached: %s", error)
+        except ArtifactError as error:
+            log.warning("the queue cannot be read: %s", error)
             return {}
         running = ", ".join(f"{job.payload.get('case')} at {job.seat}" for job in jobs if job.state is JobState.RUNNING)
         self.observer.step("farm", f"{len(jobs)} comparisons are left; {running or 'none'} running")
@@ -210,23 +210,22 @@ class OfFarm:
         if budget and budget.left_s <= 0:
             return f"{NO_TIME} it"
         now = time.monotonic()
-        for needs in sorted(_needs(job, night)):
-            if needs in served:
-                self._gone_since.pop(needs, None)
-            elif now - self._gone_since.setdefault(needs, now) > WAIT_S:
+        for needs in sorted(_needs(job, night) - served):
+            if now - self._gone_since.setdefault(needs, now) > WAIT_S:
                 return f"no worker of quadbench {needs[1]} has had the {needs[0]} for {WAIT_S / 60:g} minutes"
         return None
 
     def _served(self) -> set[_Need]:
-        """Return what workers serve that gave a sign of life lately; a device that somebody keeps from them is not served."""
+        """Return what workers serve that gave a sign of life lately; a device that is reserved is not served."""
         standing, served = Leases(self.farm.engine).standing(), set[_Need]()
         for worker in (known.worker for known in Workers(self.farm.engine).known() if known.is_here):
             needs = set(map(capability_need, worker.capabilities))
             for device in worker.devices:
-                reservation = standing.get(device.name, Claims()).reservation
-                if reservation is None or reservation.owner.endswith(f"@{worker.host}"):
+                if standing.get(device.name, Claims()).reservation is None:
                     needs |= needs_served(device.name, device.labels)
             served |= {(need, worker.version) for need in needs}
+        for needs in served:
+            self._gone_since.pop(needs, None)
         return served
 
     def _came(self, job_id: int, job: Job | None, work: _ToLaunch) -> Launched:
@@ -243,8 +242,8 @@ class OfFarm:
             self._fetch(answer)
             write_comparison(versus, self.layout)
         except (ArtifactError, ValueError) as error:
-            why, is_open = f"the answer of job {job.id} cannot be used: {error}", isinstance(error, StorageError)
-            return Launched(case=work.case, word=work.word, why=why, may_pass=is_open, is_open=is_open)
+            why, is_unstored = f"the answer of job {job.id} cannot be used: {error}", isinstance(error, StorageError)
+            return Launched(case=work.case, word=work.word, why=why, may_pass=is_unstored, is_unstored=is_unstored)
         runs = answer.runs[0].run_id, answer.runs[1].run_id
         return Launched(
             case=work.case, word=work.word, device=job.seat, versus=device, comparison=versus.comparison_id, runs=runs

@@ -47,7 +47,8 @@ class Launched:
     """The outcome for a case on one device, in the comparison and the runs of both sides that are named; or why there is none.
 
     `device` is the name under which it is leased. `why` is None where all went well, and `may_pass` says that the device, or what
-    is around it, was the cause. It `is_open` where files could not be reached or written, which says nothing of case and device.
+    is around it, was the cause. It `is_unstored` where files could not be reached or written, which says
+    nothing of case and device.
     """
 
     case: str
@@ -58,7 +59,7 @@ class Launched:
     runs: tuple[str, str] = ("", "")
     why: str | None = None
     may_pass: bool = False
-    is_open: bool = False
+    is_unstored: bool = False
 
     @property
     def address(self) -> str | None:
@@ -154,6 +155,9 @@ class Here:
 
 
 def _refused(wanted: Wanted, words: Mapping[str, str], error: QuadbenchError) -> Iterator[Launched]:
-    is_open = isinstance(error, StorageError)
-    may_pass = is_open or error.transient or isinstance(error, DeviceError)
-    return (Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass, is_open=is_open) for word in words.values())
+    is_unstored = isinstance(error, StorageError)
+    may_pass = is_unstored or error.transient or isinstance(error, DeviceError)
+    return (
+        Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass, is_unstored=is_unstored)
+        for word in words.values()
+    )

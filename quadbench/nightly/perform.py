@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from quadbench.artifacts.night import Night, RulingKind
-from quadbench.errors import ArtifactError
+from quadbench.errors import ArtifactError, UserError
 from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.inventory import Inventory
 from quadbench.host import file_lock, user_and_host
@@ -122,7 +122,7 @@ class _UnderWay:
         launched = confirmed([one for one in open_ones if one.said.to_confirm], self.launcher, self.budget)
         for one in open_ones:
             came = launched.get((one.case.name, one.tonight.address))
-            if came and came.is_open:
+            if came and came.is_unstored:
                 log.warning("case '%s' on '%s' is not ruled on: %s", one.case.name, one.tonight.address, came.why)
             else:
                 rule(one, came, self.pictures.lacking(one.tonight, one.case), self.nights)
@@ -131,7 +131,7 @@ class _UnderWay:
         """Rule on what was not measured, and take back what was ruled so and was measured since."""
         night = self.nights.night(self.night_id)
         there = {(one.case, one.address): one for one in night.measurements}
-        now, serials = datetime.now(UTC), {phone.name: phone.serial for phone in expected_phones()}
+        now, serials = datetime.now(UTC), _serials()
         rulings = [
             missing(
                 self.night_id,
@@ -160,3 +160,12 @@ class _UnderWay:
         except ArtifactError as error:
             return str(error)
         return None if is_new else f"'{measured.device}' is the device of another word too, under which it was measured"
+
+
+def _serials() -> dict[str, str]:
+    """Return the serials of the phones in farm.yaml by their names; where it cannot be read at this moment, none."""
+    try:
+        return {phone.name: phone.serial for phone in expected_phones()}
+    except UserError as error:
+        log.warning("phones are told by the words of the night's file: %s", error)
+        return {}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quadbench.errors import UserError, shown
-from quadbench.farm.unit import one_line, unit_word, user_name
+from quadbench.farm.unit import one_line, unit_command, user_name
 
 ENVIRONMENT_FILE = Path("/etc/quadbench/night.env")  # the webhook's address is a password, and stands in no command
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
@@ -65,12 +65,11 @@ def systemd_files(name: str, command: Sequence[str], folder: Path, user: str, at
         UserError: it is no time of day, no user has such a name, or a word or the folder has a line end.
     """
     hour, minute = time_of_day(at)
-    words = " ".join(map(unit_word, command))
     folder_text = one_line(str(folder)).replace("%", "%%")
     unit = f"quadbench-night-{name}"
     return {
         f"{unit}.service": _SERVICE.format(
-            name=name, command=words, folder=folder_text, user=user_name(user), environment_file=ENVIRONMENT_FILE
+            name=name, command=unit_command(command), folder=folder_text, user=user_name(user), environment_file=ENVIRONMENT_FILE
         ),
         f"{unit}.timer": _TIMER.format(name=name, hour=hour, minute=minute),
     }

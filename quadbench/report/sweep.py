@@ -74,8 +74,8 @@ class SweepPoint:
 class Sweep:
     """A whole sweep: all points, by setting in the order given. `sweeps/<id>/sweep.json` is the same as JSON.
 
-    `touched` are the tasks whose own work the keys change; the times of all others show the noise. `left_out` says by setting why
-    it gave nothing, and `command` is what was typed.
+    `touched` are the tasks whose own work the keys change; the times of all others show the noise. `left_out` says by setting, or
+    setting and address, why it gave nothing, and `command` is what was typed.
     """
 
     schema_version: int = SCHEMA_VERSION

@@ -71,7 +71,10 @@ def _run_file(layout: Layout, run_id: str) -> RunFile | None:
 
 
 def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
-    """Yield the runs that have a report which somebody asked for, or that a sweep or a comparison names, each with that file."""
+    """Yield the runs that have a report which somebody asked for, or that a sweep or a comparison names, each with that file.
+
+    What was measured for a farm is kept where it was fetched to.
+    """
     for run_id in own:
         if not (report := layout.report(run_id)).exists():
             continue
@@ -80,7 +83,7 @@ def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
             yield run_id, report
     for path in layout.studies():
         for run_id in _run_ids(read_json(path, fault=ArtifactError, hint="remove it; then nothing refers to its runs")):
-            if run_id in own:
+            if run_id in own and not ((run := _run_file(layout, run_id)) and run.is_part):
                 yield run_id, path
 
 

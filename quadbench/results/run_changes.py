@@ -67,7 +67,13 @@ def keep_fetched(layout: Layout, run: RunFile) -> None:
     Raises:
         StorageError, ArtifactError: as `change_run`.
     """
-    change_run(layout, run.run_id, lambda here: replace(joined(here or run, run), is_ended=run.is_ended, is_part=False))
+
+    def kept(here: RunFile | None) -> RunFile:
+        whole = joined(here or run, run)
+        others = {address: why for address, why in whole.left_out.items() if address not in run.addresses}
+        return replace(whole, left_out=others | run.left_out, is_ended=run.is_ended, is_part=False)
+
+    change_run(layout, run.run_id, kept)
 
 
 def joined(begun: RunFile, now: RunFile) -> RunFile:

@@ -60,7 +60,10 @@ class Over:
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """A sweep and the folder with its table in four formats and its pictures; and by setting, why some gave nothing."""
+    """A sweep and the folder with its table in four formats and its pictures.
+
+    `failures` say by setting, or by setting and address, why some gave nothing.
+    """
 
     sweep: Sweep
     folder: Path
@@ -160,7 +163,7 @@ def sweep(
 
 @dataclass(frozen=True, kw_only=True)
 class _SweepUnderWay:
-    """A sweep that is being measured: its points so far, and by setting why there are none."""
+    """A sweep that is being measured: its points so far, and by setting, or setting and address, why there are none."""
 
     sweep_id: str
     variations: Sequence[Variation]

@@ -70,7 +70,7 @@ class ScriptedLauncher:
                 if one.goals:
                     self.confirmed.append(one.tasks)
                 if one.goals and self.is_away:
-                    yield Launched(case=one.case, word=word, why="the store is not reached", may_pass=True, is_open=True)
+                    yield Launched(case=one.case, word=word, why="the store is not reached", may_pass=True, is_unstored=True)
                     continue
                 if self.fails_to_confirm and one.goals:
                     yield Launched(case=one.case, word=word, why=self.fails_to_confirm, may_pass=True)
