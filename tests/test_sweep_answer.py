@@ -131,7 +131,7 @@ def test_what_was_not_measured_is_said() -> None:
 
 
 def test_settings_without_a_figure_in_common_are_not_called_the_same() -> None:
-    nothing = "Nothing can be compared: no two settings have a figure in common."
+    nothing = "Nothing can be compared: no figure is of all settings."
     assert sweep_answer(sweep_of(point("a", psnr=GOOD), point("b", bytes=(8.0,))))[1] == nothing
     assert sweep_answer(sweep_of(point("a"), point("b")))[1].startswith(nothing)
     said = sweep_answer(sweep_of(point("gone"), point("a", bytes=(8.0,)), point("b", bytes=(8.0,))))[1]

@@ -136,7 +136,8 @@ class Graph:
 class AdapterFile:
     """A safetensors file of an adapter's tensors at its own ranks, named as LoRA inputs are, in the dtype of its variant.
 
-    They are those of the adapter at `weight`, the greatest that a task gives it; for a smaller one `up` is scaled when loaded.
+    They are those of the adapter at `weight`, the one of greatest magnitude that a task gives it; for another `up` is scaled
+    when loaded.
     """
 
     name: FileName

@@ -60,7 +60,11 @@ def add(commands: Any) -> None:
     )
     admit.add_argument("--name", help="what the adapter shall be called (default: after the file)")
     admit.add_argument(
-        "--weight", type=float, default=1.0, metavar="W", help="the greatest weight that tasks shall give it (default: 1)"
+        "--weight",
+        type=float,
+        default=1.0,
+        metavar="W",
+        help="the greatest weight that tasks shall give it (default: 1)",
     )
     admit.add_argument("--devices", metavar="A,B", help="where to push it (default: nowhere)")
     admit.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)

@@ -16,11 +16,11 @@ from quadbench.cli.conditions import add_baseline, add_fail_if, baseline_of, con
 from quadbench.cli.conduct import add_conduct, conduct_of
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_text
 from quadbench.cli.farm_submit import add_farm, run_on_farm, use_farm
-from quadbench.cli.options import add_command, next_command, refuse_given
+from quadbench.cli.options import add_command, refuse_given
 from quadbench.cli.result import add_full, print_result
 from quadbench.cli.sources import OfRecipe, OfRun, Source, named_source
 from quadbench.cli.waiting import add_wait, once_free
-from quadbench.errors import UserError
+from quadbench.errors import QuadbenchError, UserError
 from quadbench.report import report_view
 from quadbench.report.html import write_view
 from quadbench.rollout.fit import misfits
@@ -76,26 +76,24 @@ def run(options: argparse.Namespace) -> int:
         else:
             run_here = partial(source.run, chosen, conduct, layout=options.layout, observer=observer)
             outcome = once_free(run_here, observer, waits=options.wait)
+    fault = None
     if options.baseline and not chosen:
-        baseline = _baseline_after(options, outcome.result)
+        baseline, fault = _baseline_after(options, outcome.result)
     view = report_view(outcome.result, options.layout, baseline)
     code = print_result(options, view, write_view(view, options.layout) if baseline else outcome.report, conditions)
     for address, failure in outcome.failures.items():
         print_error(f"{address} was left out: {failure}")
-    return outcome.exit_code or code
+    if fault:
+        print_error(f"run {outcome.result.run_id} has ended, but {fault}")
+    return outcome.exit_code or (fault.exit_code if fault else code)
 
 
-def _baseline_after(options: argparse.Namespace, result: RunResult) -> RunResult | None:
-    """Return what a run is held against whose devices are known only now that it has ended.
-
-    Raises:
-        UserError: the run that was named ran on others; this one is stored.
-    """
+def _baseline_after(options: argparse.Namespace, result: RunResult) -> tuple[RunResult | None, QuadbenchError | None]:
+    """Return what a run is held against whose devices are known only now that it has ended, or why there is none."""
     try:
-        return baseline_of(options, wanted_as(result))
-    except UserError as error:
-        hint = f"to see it without a baseline: {next_command(options, 'report', result.run_id)}"
-        raise UserError(f"run {result.run_id} has ended, but {error.message}", hint=hint) from error
+        return baseline_of(options, wanted_as(result)), None
+    except QuadbenchError as error:
+        return None, error
 
 
 def _refuse_here_alone(options: argparse.Namespace) -> None:

@@ -224,8 +224,8 @@ class OfFarm:
                 if standing.get(device.name, Claims()).reservation is None:
                     needs |= needs_served(device.name, device.labels)
             served |= {(need, worker.version) for need in needs}
-        for needs in served:
-            self._gone_since.pop(needs, None)
+        for there in served:
+            self._gone_since.pop(there, None)
         return served
 
     def _came(self, job_id: int, job: Job | None, work: _ToLaunch) -> Launched:

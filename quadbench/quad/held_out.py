@@ -88,7 +88,7 @@ class HeldOutInputs:
 
 
 def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Mapping[str, tuple[int, ...]]) -> Feed:
-    """Return the LoRA inputs of a task as a device makes them: files hold integers at the greatest weight, and these are scaled.
+    """Return the LoRA inputs of a task as a device makes them: files hold integers at one weight, and these are scaled.
 
     Where the encodings clip, that is less than integers of the scaled floats would be.
     """

@@ -18,7 +18,9 @@ from quadbench.quad.tasks.prepared import known_table
 from quadbench.quad.tasks.reference import reference_for
 from quadbench.quad.writer import BundleWriter
 from quadbench.recipe import Task, is_mix, mix_name
+from quadbench.recipe.tasks import NO_TASK
 
+_NOISE_TOLERANCE = 1e-5  # of normal values: another machine may round the last bit otherwise
 _OF_WHICH = "give the recipe of which the bundle was built, as it was then"
 Painting = Callable[[int, int], None]  # is told the number of a reference image that is begun, and of how many
 
@@ -32,13 +34,15 @@ def checked_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
 
     Raises:
         UnknownNameError: the recipe, or the bundle, has no such task.
-        UserError: the bundle has a task of the new one's name.
+        UserError: the bundle has a task of the new one's name, or no task may have it.
     """
     tasks = {task.name: task for task in bundle.tasks}
     if new.like not in tasks or new.like not in {task.name for task in new.recipe.tasks}:
         raise UnknownNameError("task", new.like, [task.name for task in new.recipe.tasks])
+    hint = "give the adapter another name, with --name"
+    if name == NO_TASK:
+        raise UserError(f"no task can be called '{name}', which stands for no task where a launch begins", hint=hint)
     if name in tasks:
-        hint = "give the adapter another name, with --name"
         raise UserError(f"bundle {bundle.digest[:12]} has a task '{name}' already", hint=hint)
     return tasks[new.like]
 
@@ -131,4 +135,7 @@ def _is_same(own: TaskItem, item: Item, tensors: Mapping[str, np.ndarray], found
     texts = (own.name, own.prompt, own.input_ids, own.negative_input_ids)
     if texts != (item.name, item.prompt, item.input_ids, item.negative_input_ids):
         return False
-    return np.array_equal(tensors[f"noise.{own.name}"], item.noise(foundation, steps).numpy())
+    if (own.image is None, own.mask is None) != (item.image is None, item.mask is None):
+        return False
+    noise, drawn = tensors[f"noise.{own.name}"], item.noise(foundation, steps).numpy()
+    return noise.shape == drawn.shape and np.allclose(noise, drawn, atol=_NOISE_TOLERANCE)

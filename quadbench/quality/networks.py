@@ -2,9 +2,10 @@
 
 import importlib.util
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import onnx
@@ -121,7 +122,21 @@ def _has_weights_beside(path: Path) -> bool:
         model = onnx.load(path, load_external_data=False)
     except DecodeError:
         return False  # it is no graph, of which ONNX Runtime says more
-    return any(map(uses_external_data, model.graph.initializer))
+    return any(map(uses_external_data, chain.from_iterable(map(_tensors, (model.graph, *model.functions)))))
+
+
+def _tensors(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
+    """Yield a graph's tensors: initializers, values of nodes, and those of the graphs within its nodes."""
+    if isinstance(graph, onnx.GraphProto):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    for attribute in chain.from_iterable(node.attribute for node in graph.node):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
 
 
 def _check(path: Path, expected: str) -> None:

@@ -1,12 +1,12 @@
 """Run: a stored run -> the scores of its images, kept beside it, where the report finds them; or folders -> their scores."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
+from quadbench.artifacts import RunResult
 from quadbench.artifacts.parts import file_refs
-from quadbench.artifacts.scores import RunScores
+from quadbench.artifacts.scores import Compared, RunScores
 from quadbench.harness.painted import check_painted
 from quadbench.quality.compared import compare_folders, compare_run, with_devices
 from quadbench.quality.emulated import emulated_trajectories
@@ -29,7 +29,9 @@ def score_run(
     with_emulator: bool = False,
     notify: Callable[[str], None] = lambda _step: None,
 ) -> RunScores:
-    """Score the images of a run (None: the latest) and save the scores; those of images are kept where what follows fails.
+    """Score the images of a run (None: the latest) and save the scores.
+
+    Where a run has no scores yet, those of images are kept if what follows fails; older ones are replaced by whole ones alone.
 
     `metrics` None are all; `weights` are NAME=PATH@sha256:HEX; with latents every task's U-Nets run again, on this machine, with
     emulator those that were compiled for a Qualcomm HTP, which takes minutes.
@@ -40,25 +42,28 @@ def score_run(
     given = {network.name: network for network in map(parse_network, weights)}
     result = named_run(layout, run_id)
     require_writable(layout.scores(result.run_id).parent)
+    is_first = not layout.scores(result.run_id).exists()
     for record in result.records:
         check_painted(record, layout)
-
-    def kept(scores: RunScores) -> RunScores:
-        """Save the scores so far: what comes after the images takes minutes to hours, and may fail."""
-        save_scores(layout, result.run_id, scores)
-        return scores
-
     notify("images")
-    scores = kept(RunScores(compared=compare_run(result, layout, metrics=metrics, weights=given)))
+    scores = RunScores(compared=compare_run(result, layout, metrics=metrics, weights=given))
+    if is_first:
+        save_scores(layout, result.run_id, scores)
     if with_emulator:
-        scores = kept(replace(scores, emulated=emulated_trajectories(result, layout, notify)))
+        scores = replace(scores, emulated=emulated_trajectories(result, layout, notify))
     if with_latents:
-        for bundle in result.bundles:
-            check_contents(bundle, file_refs(bundle.artifact))
-        notify("latents")
-        latents = (with_devices(compare_latents(bundle), bundle, result) for bundle in result.bundles)
-        scores = kept(replace(scores, compared=(*scores.compared, *chain.from_iterable(latents))))
+        scores = replace(scores, compared=(*scores.compared, *_of_latents(result, notify)))
+    save_scores(layout, result.run_id, scores)
     return scores
+
+
+def _of_latents(result: RunResult, notify: Callable[[str], None]) -> Iterator[Compared]:
+    """Yield what became of noise predictions and latents, on this machine."""
+    for bundle in result.bundles:
+        check_contents(bundle, file_refs(bundle.artifact))
+    notify("latents")
+    for bundle in result.bundles:
+        yield from with_devices(compare_latents(bundle), bundle, result)
 
 
 def score_folders(

@@ -178,7 +178,7 @@ def _apart(settings: Sequence[Sequence[SweepPoint]], noise: float | None) -> str
     pairs = [(point, other) for points in rest for point in points for other in first if other.task == point.task]
     told = [(key, one) for pair in pairs for key, one in merits(*pair, noise).items()]
     if not told:
-        return "Nothing can be compared: no two settings have a figure in common."
+        return "Nothing can be compared: no figure is of all settings."
     if all(one.verdict is Verdict.SAME for _, one in told):
         return "Nothing tells them apart: they are the same."
     unknown = {key for key, one in told if one.verdict is Verdict.INCONCLUSIVE}

@@ -296,9 +296,7 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
 
 def _is_aborted(stored: tuple[RunRecord, ...]) -> bool:
     """Say whether a launch was interrupted and not repeated."""
-    if not any(one.status is Status.ABORTED for one in stored):
-        return False
-    return any(one.status is Status.ABORTED for one in as_counted(stored))
+    return any(one.status is Status.ABORTED for one in stored) and any(one.status is Status.ABORTED for one in as_counted(stored))
 
 
 def read_run_file(layout: Layout, run_id: str) -> RunFile:

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from safetensors.numpy import save_file
 
+from quadbench.errors import ArtifactError, shown
 from quadbench.harness.runtime import EXACT
 from quadbench.quad.tensor_header import tensor_places
 
@@ -31,9 +32,17 @@ def save_outside(program: object, scratch: Path) -> onnx.ModelProto:
 
 
 def opened(path: Path) -> onnx.ModelProto:
-    """Read a graph, but not the weights that lie in a file beside it: it refers to them where they are."""
+    """Read a graph, but not the weights that lie in a file beside it: it refers to them where they are.
+
+    Raises:
+        ArtifactError: it refers to another place than one file in its own folder.
+    """
     model = onnx.load(path, load_external_data=False)
-    for initializer in _outside(model):
+    outside = list(_outside(model))
+    names = {ExternalDataInfo(initializer).location for initializer in outside}
+    if len(names) > 1 or any(name != Path(name).name or name in ("", "..") for name in names):
+        raise ArtifactError(f"graph '{path}' has weights in {', '.join(map(shown, sorted(names)))}; expected one file beside it")
+    for initializer in outside:
         place = path.resolve().parent / ExternalDataInfo(initializer).location
         _set_location(initializer, str(place.relative_to(ROOT)))
     return model
