@@ -150,6 +150,16 @@ def test_discarded_weights_leave_no_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert not list(tmp_path.iterdir())
 
 
+def test_discarding_weights_removes_nothing_that_lies_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+    other = (file_of(model) or tmp_path).with_name("other")
+    other.touch()
+    with pytest.raises(OSError, match="not empty"):
+        discard(model)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [other]
+
+
 def test_a_module_is_not_kept_after_it_was_traced(tmp_path: Path) -> None:
     module = torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.Linear(16, 8))
     held = [weakref.ref(parameter) for parameter in module.parameters()]

@@ -4,7 +4,6 @@ A protobuf ends at 2 GB, and every copy of it costs as much again. So the graph 
 in which file they lie, and where. In memory that file is named from the root of the file system.
 """
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,14 +20,15 @@ from quadbench.harness.runtime import EXACT
 from quadbench.quad.tensor_header import tensor_places
 
 ROOT = Path("/")
+_GRAPH = "graph.onnx"
 INLINE_LIMIT_BYTES = 2**28  # far below protobuf's 2**31: a graph is copied several times on its way
 
 
 def save_outside(program: object, scratch: Path) -> onnx.ModelProto:
     """Write an exported program's weights below `scratch`, where they stay, and return a graph that refers to them."""
     folder = Path(tempfile.mkdtemp(dir=scratch.resolve()))
-    program.save(folder / "graph.onnx", external_data=True)  # type: ignore[attr-defined]
-    return opened(folder / "graph.onnx")
+    program.save(folder / _GRAPH, external_data=True)  # type: ignore[attr-defined]
+    return opened(folder / _GRAPH)
 
 
 def opened(path: Path) -> onnx.ModelProto:
@@ -54,9 +54,11 @@ def file_of(model: onnx.ModelProto) -> Path | None:
 
 
 def discard(model: onnx.ModelProto) -> None:
-    """Remove the file with the weights, if there is one; the graph is of no use afterwards."""
+    """Remove the files that `save_outside` made, if there are any, and nothing else; the graph is of no use afterwards."""
     if file := file_of(model):
-        shutil.rmtree(file.parent)
+        file.unlink()
+        file.with_name(_GRAPH).unlink()
+        file.parent.rmdir()
 
 
 def renamed(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
