@@ -1,6 +1,7 @@
 """Initializers outside their graph: the same bundle as with weights inside, and a float graph that runs from its two files."""
 
 import gc
+import re
 import weakref
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from test_pipeline import Watcher  # noqa: E402
 from quadbench import pipeline  # noqa: E402
 from quadbench.artifacts import Bundle, Component, Graph, Status, Stored, Variant  # noqa: E402
 from quadbench.artifacts.parts import file_refs  # noqa: E402
+from quadbench.errors import ArtifactError  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.model import export  # noqa: E402
 from quadbench.quad.model.export import export_graph  # noqa: E402
@@ -105,10 +107,22 @@ def test_a_stored_graph_is_opened_without_its_weights_and_runs(tmp_path: Path, m
     stored.mkdir()
     weights.rename(stored / "weights")
     onnx.save(renamed(model, "weights"), stored / "unet.onnx")
-    again = opened(stored / "unet.onnx")
+    again = opened(stored / "unet.onnx", "weights")
     assert file_of(again) == stored / "weights"
     x = torch.randn(1, 32)
     np.testing.assert_allclose(open_session(again).run(None, {"x": x.numpy()})[0], module(x).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("location", ["secret", "../secret", "/secret", "weights/../secret"])
+@pytest.mark.parametrize("beside", ["weights", None])
+def test_a_graph_that_refers_to_another_file_than_its_weights_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, beside: str | None
+) -> None:
+    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+    onnx.save(renamed(model, location), tmp_path / "unet.onnx")
+    with pytest.raises(ArtifactError, match=f"has weights in '{re.escape(location)}'; expected them in"):
+        opened(tmp_path / "unet.onnx", beside)
 
 
 @pytest.mark.parametrize("inline_limit_bytes", [0, 2**20])

@@ -8,11 +8,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from support.bundles import bundle_of  # noqa: E402
+
 from quadbench.artifacts import FileRef, TaskAssets, TaskItem, TaskKind  # noqa: E402
 from quadbench.errors import UserError  # noqa: E402
 from quadbench.quad.candidate import NewTask  # noqa: E402
 from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
-from quadbench.quad.new_task import check_items, task_as_built  # noqa: E402
+from quadbench.quad.new_task import check_items, checked_task, task_as_built  # noqa: E402
 from quadbench.quad.samplers.table import read_table  # noqa: E402
 from quadbench.quad.tasks.items import Item, task_items  # noqa: E402
 from quadbench.quad.tasks.prepared import known_table  # noqa: E402
@@ -101,3 +103,11 @@ def test_other_inputs_than_the_bundle_s_are_refused(
     others = items[:1] if change is None else (items[0], replace(items[1], **change))
     with pytest.raises(UserError, match=f"task 'imagine' has other inputs in the recipe than in the bundle{said}"):
         check_items(others, like, noise, foundation)
+
+
+def test_a_new_task_is_not_called_as_none_is(tiny_recipe: Path, foundation: Foundation) -> None:
+    recipe = load_recipe(tiny_recipe)
+    bundle = bundle_of(FILE, tasks=(case_of(recipe, foundation)[0],))
+    assert checked_task(NewTask(recipe=recipe, like="imagine"), bundle, "another").name == "imagine"
+    with pytest.raises(UserError, match="no task can be called 'none'"):
+        checked_task(NewTask(recipe=recipe, like="imagine"), bundle, "none")

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torchmetrics")
 
 import onnx  # noqa: E402
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, external_data_helper, helper, numpy_helper  # noqa: E402
 from support.scores import PIXELS, only  # noqa: E402
 
 from quadbench.artifacts.scores import Better  # noqa: E402
@@ -238,6 +238,23 @@ def test_weights_beside_the_file_are_refused_as_its_sha256_does_not_cover_them(t
     (shape,) = model.graph.initializer
     shape.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(shape), shape.name))  # raw data: others stay
     onnx.save(model, network.path, save_as_external_data=True, location="beside", size_threshold=0)
+    given = replace(network, sha256=sha256_of(network.path))
+    with pytest.raises(UserError, match="has tensors in another file, which its sha256 does not cover"):
+        score_images([pair()], ["dino_structure"], {"dino": given})
+
+
+@pytest.mark.parametrize("is_inner", [False, True])
+def test_weights_beside_the_file_are_seen_in_nodes_and_in_graphs_within_them(tmp_path, is_inner):
+    network = token_network(tmp_path)
+    model = onnx.load(network.path)
+    outside = numpy_helper.from_array(np.zeros(3, np.float32), "outside")
+    external_data_helper.set_external_data(outside, location="beside")
+    outside.ClearField("raw_data")
+    constant = helper.make_node("Constant", [], ["outside"], value=outside)
+    branch = helper.make_graph([constant], "branch", [], [helper.make_tensor_value_info("outside", TensorProto.FLOAT, [3])])
+    inner = helper.make_node("If", ["condition"], ["either"], then_branch=branch, else_branch=branch)
+    model.graph.node.append(inner if is_inner else constant)
+    onnx.save(model, network.path)
     given = replace(network, sha256=sha256_of(network.path))
     with pytest.raises(UserError, match="has tensors in another file, which its sha256 does not cover"):
         score_images([pair()], ["dino_structure"], {"dino": given})

@@ -158,6 +158,14 @@ def test_scores_of_images_are_kept_where_what_follows_them_fails(stored_run: Lay
     assert {one.task for one in kept.compared} == {"change", "fill", "imagine"}
 
 
+def test_whole_scores_are_not_replaced_by_a_part(stored_run: Layout) -> None:
+    score_run(stored_run, metrics=["psnr"], with_latents=True)
+    whole = load_run(stored_run, "r1").scores
+    with pytest.raises(UserError, match="compiled here for a Qualcomm HTP"):
+        score_run(stored_run, metrics=["ssim"], with_emulator=True)
+    assert load_run(stored_run, "r1").scores == whole
+
+
 def test_figures_for_elsewhere_are_printed_and_nothing_is_written(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in stored_run.root.rglob("*")}
     assert main(["report", "--format", "csv", "--results", str(stored_run.root)]) == 0

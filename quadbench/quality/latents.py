@@ -14,9 +14,8 @@ from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Graph, Stored, T
 from quadbench.artifacts.parts import adapters_of, factors_of
 from quadbench.artifacts.pixels import read_pixels
 from quadbench.artifacts.scores import Better, Compared, Metric, Score
-from quadbench.errors import ArtifactError
 from quadbench.quad.adapter_file import mixed_inputs
-from quadbench.quad.model.initializers import file_of, opened
+from quadbench.quad.model.initializers import opened
 from quadbench.quad.samplers.table import SamplerTable, read_table, run_table
 from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
 from quadbench.quality.compared import REFERENCE, refuse_random
@@ -182,7 +181,4 @@ def _graph(bundle: Stored[Bundle], variant: Variant, component: Component, task:
 
 
 def _session(bundle: Stored[Bundle], graph: Graph) -> GraphSession:
-    model = opened(bundle.path(graph.file))
-    if file_of(model) != (bundle.path(graph.data).resolve() if graph.data else None):
-        raise ArtifactError(f"graph '{bundle.path(graph.file)}' has weights in a file that the bundle does not name")
-    return GraphSession(model)
+    return GraphSession(opened(bundle.path(graph.file), graph.data.sha256 if graph.data else None))

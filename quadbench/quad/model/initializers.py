@@ -28,23 +28,22 @@ def save_outside(program: object, scratch: Path) -> onnx.ModelProto:
     """Write an exported program's weights below `scratch`, where they stay, and return a graph that refers to them."""
     folder = Path(tempfile.mkdtemp(dir=scratch.resolve()))
     program.save(folder / _GRAPH, external_data=True)  # type: ignore[attr-defined]
-    return opened(folder / _GRAPH)
+    return opened(folder / _GRAPH, f"{_GRAPH}.data")
 
 
-def opened(path: Path) -> onnx.ModelProto:
-    """Read a graph, but not the weights that lie in a file beside it: it refers to them where they are.
+def opened(path: Path, beside: str | None) -> onnx.ModelProto:
+    """Read a graph, but not the weights that lie in the file `beside` it: it refers to them where they are.
 
     Raises:
-        ArtifactError: it refers to another place than one file in its own folder.
+        ArtifactError: it refers to any other file.
     """
     model = onnx.load(path, load_external_data=False)
-    outside = list(_outside(model))
-    names = {ExternalDataInfo(initializer).location for initializer in outside}
-    if len(names) > 1 or any(name != Path(name).name or name in ("", "..") for name in names):
-        raise ArtifactError(f"graph '{path}' has weights in {', '.join(map(shown, sorted(names)))}; expected one file beside it")
-    for initializer in outside:
-        place = path.resolve().parent / ExternalDataInfo(initializer).location
-        _set_location(initializer, str(place.relative_to(ROOT)))
+    for initializer in _outside(model):
+        location = ExternalDataInfo(initializer).location
+        if beside is None or location != beside:
+            whose = f"in '{beside}' alone" if beside else "in itself"
+            raise ArtifactError(f"graph '{path}' has weights in {shown(location)}; expected them {whose}")
+        _set_location(initializer, str((path.resolve().parent / beside).relative_to(ROOT)))
     return model
 
 
