@@ -107,7 +107,7 @@ def train(
     plan = replace(plan, steps=workbench.bounded(plan.steps))
     workbench.folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     generator = torch.Generator().manual_seed(plan.seed)
     ema = {name: _trainable(module) for name, module in modules.items()}
     step, seconds, running = 0, 0.0, math.nan
