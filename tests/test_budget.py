@@ -49,6 +49,15 @@ def test_a_launch_that_hung_until_it_was_ended_may_do_so_again(record: RunRecord
     hung = replace(took(record, S, 1800, 0), status=Status.FAILED)
     assert expected_s(BLOCK, [hung]) == 3600.0
     assert expected_s(BLOCK, [hung, took(record, P, 60, 10)]) == 3720.0
+    painted = replace(took(record, S, 1800, 1), status=Status.FAILED)
+    assert expected_s(BLOCK, [painted, took(record, P, 60, 10)]) == 3720.0
+
+
+@pytest.mark.parametrize("status", [Status.ABORTED, Status.SKIPPED])
+def test_a_launch_that_was_interrupted_or_never_began_delays_no_other(record: RunRecord, status: Status) -> None:
+    asleep = replace(took(record, S, 28800, 0), status=status)
+    assert expected_s(BLOCK, [took(record, S, 60, 10), took(record, P, 60, 10), asleep]) == 240.0
+    assert expected_s(BLOCK, [took(record, P, 60, 10), asleep]) == 240.0
 
 
 def test_of_a_variant_that_never_ran_the_slowest_images_of_another_tell(record: RunRecord) -> None:

@@ -15,7 +15,7 @@ from quadbench.dispatch.duties import Host, do
 from quadbench.dispatch.offers import capabilities, given_device
 from quadbench.dispatch.orders import CompareOrder, as_json, order_of
 from quadbench.dispatch.submission import Farm
-from quadbench.errors import UnknownNameError
+from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.farm.job_status import listed_jobs
 from quadbench.farm.leases import Leases
 from quadbench.farm.store.opening import open_store
@@ -120,6 +120,28 @@ def test_what_nobody_can_do_is_not_waited_for(
         Leases(launcher.farm.engine).reserve(DESK.devices[0].name, "ana@h1", "a demo", 3600)
     came = launched(launcher, chosen(tmp_path), budget=None, short=chosen(tmp_path))
     assert f"no worker of quadbench {version('quadbench')} has had the {lacking}" in came["short"]
+
+
+def test_a_phone_that_is_kept_for_who_has_a_job_there_is_waited_for(launcher: OfFarm) -> None:
+    (device,) = DESK.devices
+    leases = Leases(launcher.farm.engine)
+    Workers(launcher.farm.engine).note(DESK)
+    leases.reserve(device.name, "lab@h1", "the nights", 3600)
+    need = f"device {device.name}", DESK.version
+    assert need not in launcher._served()
+    leases.take(device.name, "lab@h1", "a comparison")
+    assert need in launcher._served()
+
+
+def test_a_job_that_the_queue_cannot_cancel_is_not_waited_for(
+    launcher: OfFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise ArtifactError("the job is damaged")
+
+    monkeypatch.setattr(farm_launcher.JobQueue, "cancel", damaged)
+    side = chosen(tmp_path)
+    assert "is not in the queue, or cannot be read there" in launched(launcher, side, short=side)["short"]
 
 
 def test_a_job_that_is_gone_or_damaged_is_not_waited_for(

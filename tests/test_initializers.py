@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
+from onnx import external_data_helper, helper, numpy_helper  # noqa: E402
 from onnx.external_data_helper import uses_external_data  # noqa: E402
 from test_pipeline import Watcher  # noqa: E402
 
@@ -107,22 +108,72 @@ def test_a_stored_graph_is_opened_without_its_weights_and_runs(tmp_path: Path, m
     stored.mkdir()
     weights.rename(stored / "weights")
     onnx.save(renamed(model, "weights"), stored / "unet.onnx")
-    again = opened(stored / "unet.onnx", "weights")
+    again = opened(stored / "unet.onnx", stored / "weights")
     assert file_of(again) == stored / "weights"
     x = torch.randn(1, 32)
     np.testing.assert_allclose(open_session(again).run(None, {"x": x.numpy()})[0], module(x).detach().numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("location", ["secret", "../secret", "/secret", "weights/../secret"])
-@pytest.mark.parametrize("beside", ["weights", None])
+@pytest.mark.parametrize("weights", ["weights", None])
 def test_a_graph_that_refers_to_another_file_than_its_weights_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, beside: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, weights: str | None
 ) -> None:
     monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
     model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
     onnx.save(renamed(model, location), tmp_path / "unet.onnx")
     with pytest.raises(ArtifactError, match=f"has weights in '{re.escape(location)}'; expected them in"):
-        opened(tmp_path / "unet.onnx", beside)
+        opened(tmp_path / "unet.onnx", tmp_path / weights if weights else None)
+
+
+def _elsewhere() -> onnx.TensorProto:
+    """A tensor whose values lie in the file `secret`."""
+    tensor = numpy_helper.from_array(np.zeros(3, np.float32), "y")
+    external_data_helper.set_external_data(tensor, location="secret")
+    tensor.ClearField("raw_data")
+    return tensor
+
+
+def _constant() -> onnx.ModelProto:
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [3])
+    node = helper.make_node("Constant", [], ["y"], value=_elsewhere())
+    return helper.make_model(helper.make_graph([node], "g", [], [output]))
+
+
+def _branch() -> onnx.ModelProto:
+    model = _constant()
+    inner = helper.make_node("If", ["condition"], ["y"], then_branch=model.graph, else_branch=model.graph)
+    del model.graph.node[:]
+    model.graph.node.append(inner)
+    return model
+
+
+def _default_of_a_function() -> onnx.ModelProto:
+    node = helper.make_node("Constant", [], ["y"])
+    node.attribute.add(name="value", type=onnx.AttributeProto.TENSOR, ref_attr_name="v")
+    default = helper.make_attribute("v", _elsewhere())
+    function = helper.make_function("f", "F", [], ["y"], [node], [helper.make_opsetid("", 21)], attribute_protos=[default])
+    graph = helper.make_graph([helper.make_node("F", [], ["y"], domain="f")], "g", [], [])
+    return helper.make_model(graph, functions=[function])
+
+
+@pytest.mark.parametrize("model", [_constant(), _branch(), _default_of_a_function()])
+def test_no_tensor_of_a_graph_lies_in_another_file(tmp_path: Path, model: onnx.ModelProto) -> None:
+    (tmp_path / "graph.json").write_bytes(model.SerializeToString())  # a protobuf, whatever its name
+    for weights in (None, tmp_path / "weights"):
+        with pytest.raises(ArtifactError, match="has weights in 'secret'; expected them in"):
+            opened(tmp_path / "graph.json", weights)
+
+
+def test_weights_are_those_of_the_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+    checked = tmp_path / "checked/weights"
+    checked.parent.mkdir()
+    (file_of(model) or tmp_path).rename(checked)
+    onnx.save(renamed(model, "weights"), tmp_path / "unet.onnx")
+    (tmp_path / "weights").write_bytes(bytes(checked.stat().st_size))
+    assert file_of(opened(tmp_path / "unet.onnx", checked)) == checked
 
 
 @pytest.mark.parametrize("inline_limit_bytes", [0, 2**20])

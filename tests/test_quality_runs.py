@@ -32,6 +32,7 @@ from quadbench.nightly.pictures import Pictures  # noqa: E402
 from quadbench.nightly.plan import PlannedCase  # noqa: E402
 from quadbench.quad.tasks.runner import GraphSession  # noqa: E402
 from quadbench.quality import METRICS, compare_latents, compare_run, score_run  # noqa: E402
+from quadbench.quality import run as quality_of_runs  # noqa: E402
 from quadbench.quality.latents import TaskModel  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.records import open_records  # noqa: E402
@@ -156,6 +157,19 @@ def test_scores_of_images_are_kept_where_what_follows_them_fails(stored_run: Lay
     kept = load_run(stored_run, "r1").scores
     assert kept is not None
     assert {one.task for one in kept.compared} == {"change", "fill", "imagine"}
+
+
+def test_what_the_emulator_gave_is_kept_where_latents_fail(stored_run: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise ArtifactError("a graph is damaged")
+
+    monkeypatch.setattr(quality_of_runs, "emulated_trajectories", lambda *_: ())
+    monkeypatch.setattr(quality_of_runs, "compare_latents", failing)
+    save, saved = quality_of_runs.save_scores, list[RunScores]()
+    monkeypatch.setattr(quality_of_runs, "save_scores", lambda *given: (saved.append(given[2]), save(*given)))
+    with pytest.raises(ArtifactError, match="a graph is damaged"):
+        score_run(stored_run, metrics=["psnr"], with_emulator=True, with_latents=True)
+    assert [one.emulated for one in saved] == [{}, ()]
 
 
 def test_whole_scores_are_not_replaced_by_a_part(stored_run: Layout) -> None:

@@ -23,7 +23,7 @@ from quadbench.results.engine import DATABASE_VARIABLE, Source, writing
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records, read_records
 from quadbench.results.retention import prunable
-from quadbench.results.run_changes import keep_fetched, keep_run
+from quadbench.results.run_changes import keep_fetched, keep_run, part_on
 from quadbench.results.runs import RunFile, read_run_file, run_ids, save_run
 
 DAY = timedelta(days=1)
@@ -170,6 +170,30 @@ def test_a_comparison_on_a_worker_keeps_no_run_there_that_was_measured_for_a_far
     assert main(["prune", "--keep", "50d", "--results", str(layout.root)]) == 0
     assert not layout.run("run-200").exists()
     assert layout.run("run-100").exists()
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_comparison_keeps_what_was_measured_for_a_farm_where_its_records_lie_nowhere_else(
+    layout: Layout, database: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(DATABASE_VARIABLE)
+    save_run(layout, RunFile(run_id="run-200", bundle="b", deployments=(), is_ended=True, is_part=True))
+    comparison = layout.comparison("c") / "comparison.json"
+    comparison.parent.mkdir(parents=True)
+    comparison.write_text(json.dumps({"runs": [{"run_id": "run-200"}]}))
+    assert main(["prune", "--keep", "150d", "--results", str(layout.root)]) == 0
+    assert layout.run("run-200").exists()
+    assert query(database, "SELECT COUNT(*) FROM records WHERE run_id = 'run-200'") == [(1,)]
+
+
+def test_a_part_of_a_run_says_nothing_of_other_devices_of_its_host(layout: Layout) -> None:
+    lost = replace(S25, serial="OTHER", address="s25@OTHER")
+    on_host = RunFile(run_id="run-1", bundle="b", deployments=(), devices=(S25, lost), left_out={lost.address: "lost for good"})
+    save_run(layout, on_host)
+    part = part_on(on_host, S25.address)
+    assert (part.addresses, part.left_out) == ((S25.address,), {})
+    keep_fetched(layout, part)
+    assert read_run_file(layout, "run-1").left_out == {lost.address: "lost for good"}
 
 
 def test_a_fetched_run_says_of_its_devices_what_the_farm_does(layout: Layout) -> None:

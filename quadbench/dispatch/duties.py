@@ -1,7 +1,7 @@
 """Duties: a job and a host -> the job done there, its products in the store, and the answer to whom it concerns."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 
@@ -32,7 +32,7 @@ from quadbench.observer import Observer
 from quadbench.quad.cache import digests_of
 from quadbench.recipe import Recipe
 from quadbench.results.layout import Layout
-from quadbench.results.run_changes import load_run_file
+from quadbench.results.run_changes import load_run_file, part_on
 from quadbench.rollout import compile_for
 from quadbench.rollout.equipment import Gear
 from quadbench.spec import load_text
@@ -109,8 +109,7 @@ def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer]
     _, failures = pipeline.measure(work, [where], order.conduct, layout=host.layout, observer=host.observer)
     for error in failures.values():
         raise error
-    run = load_run_file(host.layout, run_id)  # in which other devices of this host may stand too
-    return MeasureAnswer(part=replace(run, left_out={name: why for name, why in run.left_out.items() if name == where}))
+    return MeasureAnswer(part=part_on(load_run_file(host.layout, run_id), where))
 
 
 def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: str, host: Host) -> CompareAnswer:

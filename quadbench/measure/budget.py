@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from quadbench.artifacts import RunRecord, Variant
+from quadbench.artifacts import RunRecord, Status, Variant
 from quadbench.measure.blocks import Block
 
 
@@ -26,19 +26,23 @@ class Budget:
 
 def expected_s(block: Block, ended: Sequence[RunRecord]) -> float:
     """Return how long a block takes: each launch as long as the longest of its variant, and without a whole one at least as its
-    images do at the slowest.
+    images do at the slowest: those of whole launches, else of any. An interrupted one tells of nothing but images.
 
     Where nothing was measured yet, nothing is known, and it takes no time.
     """
-    longest, whole, image_s = dict[Variant, float](), set[Variant](), 0.0
-    for record in ended:
-        seconds, images = _seconds(record), sum(sample.metric == "end_to_end_ns" for sample in record.samples)
-        longest[record.variant] = max(seconds, longest.get(record.variant, 0.0))
-        image_s = max(image_s, seconds / images if images else 0.0)
-        if record.status.is_fine:
-            whole.add(record.variant)
-    by_images = {launch.variant: image_s * launch.images for launch in block if launch.variant not in whole}
-    return sum(max(longest.get(launch.variant, 0.0), by_images.get(launch.variant, 0.0)) for launch in block)
+    longest, fine = dict[Variant, float](), [record for record in ended if record.status.is_fine]
+    for record in (*fine, *(record for record in ended if record.status is Status.FAILED)):
+        longest[record.variant] = max(_seconds(record), longest.get(record.variant, 0.0))
+    image_s = max(map(_image_s, fine or ended), default=0.0)
+    whole = {record.variant for record in fine}
+    return sum(
+        max(longest.get(launch.variant, 0.0), 0.0 if launch.variant in whole else image_s * launch.images) for launch in block
+    )
+
+
+def _image_s(record: RunRecord) -> float:
+    images = sum(sample.metric == "end_to_end_ns" for sample in record.samples)
+    return _seconds(record) / images if images else 0.0
 
 
 def _seconds(record: RunRecord) -> float:

@@ -195,15 +195,25 @@ class OfFarm:
             night = {job.id: job for listed in self._listed() for job in listed.jobs}
             jobs = [night[job_id] for job_id in sorted(pending & night.keys())]
             served = self._served()
-            for job in jobs:
-                if job.state is JobState.WAITING and (why := self._why_not(job, night, served, budget)):
-                    JobQueue(self.farm.engine).cancel(job.id, why)
-        except ArtifactError as error:
-            log.warning("the queue cannot be read: %s", error)
+        except StorageError as error:
+            log.warning("the queue is not reached: %s", error)
             return {}
+        for job in jobs:
+            why = self._why_not(job, night, served, budget) if job.state is JobState.WAITING else None
+            if why and not self._cancel(job, why):
+                del night[job.id]
         running = ", ".join(f"{job.payload.get('case')} at {job.seat}" for job in jobs if job.state is JobState.RUNNING)
         self.observer.step("farm", f"{len(jobs)} comparisons are left; {running or 'none'} running")
         return {job.id: job for job in jobs if job.state.is_end} | dict.fromkeys(pending - night.keys())
+
+    def _cancel(self, job: Job, why: str) -> bool:
+        """Cancel a job, and say whether the queue could read it; one that is not reached at this moment is cancelled later."""
+        try:
+            JobQueue(self.farm.engine).cancel(job.id, why)
+        except ArtifactError as error:
+            log.warning("job %d is not cancelled: %s", job.id, error)
+            return isinstance(error, StorageError)
+        return True
 
     def _why_not(self, job: Job, night: Mapping[int, Job], served: Set[_Need], budget: Budget | None) -> str | None:
         """Say why a job that waits shall not wait any longer; None where it shall."""
@@ -216,12 +226,16 @@ class OfFarm:
         return None
 
     def _served(self) -> set[_Need]:
-        """Return what workers serve that gave a sign of life lately; a device that is reserved is not served."""
+        """Return what workers serve that gave a sign of life lately.
+
+        A device that is reserved is not served, unless who has reserved it has a job there.
+        """
         standing, served = Leases(self.farm.engine).standing(), set[_Need]()
         for worker in (known.worker for known in Workers(self.farm.engine).known() if known.is_here):
             needs = set(map(capability_need, worker.capabilities))
             for device in worker.devices:
-                if standing.get(device.name, Claims()).reservation is None:
+                claims = standing.get(device.name, Claims())
+                if claims.reservation is None or (claims.job and claims.job.owner == claims.reservation.owner):
                     needs |= needs_served(device.name, device.labels)
             served |= {(need, worker.version) for need in needs}
         for there in served:

@@ -115,7 +115,11 @@ class Here:
                 self.observer.step("night", f"{one.case}: {one.a.name} and {one.b.name} on {', '.join(one.words)}")
                 words: dict[str, str] = {}
                 for word in one.words:
-                    (address,) = addresses_for([word], self.layout)
+                    try:
+                        (address,) = addresses_for([word], self.layout)
+                    except UserError as error:  # farm.yaml, say, as it is just being written
+                        yield Launched(case=one.case, word=word, why=str(error), may_pass=True)
+                        continue
                     if words.setdefault(address, word) != word:
                         yield Launched(case=one.case, word=word, why=f"it is the device of '{words[address]}' too")
                 yield from self._launched(one, words)

@@ -102,14 +102,14 @@ def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundatio
     """Return the recipe's task with the bundle's sampler, which may be that of devices of one profile.
 
     Raises:
-        UserError: in the recipe it has another sampler, strength or guidance than in the bundle.
+        UserError: in the recipe it has another sampler or guidance than in the bundle, or another strength, which a table that
+            was fitted does not tell.
     """
     recipes = (new.recipe.on(profile) for profile in (None, *new.recipe.devices))
     for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
-        if (task.sampler.scheme, task.guidance) == (like.scheme, like.guidance) and known_table(task, foundation) in (
-            None,
-            table,
-        ):
+        known = known_table(task, foundation)  # none where it is fitted when the bundle is built
+        is_same = known == table if known else task.sampler.steps == like.steps
+        if is_same and (task.sampler.scheme, task.guidance) == (like.scheme, like.guidance):
             return task
     raise UserError(
         f"task '{like.name}' of the bundle has {like.steps} steps of {like.scheme} with guidance {like.guidance:g}; "

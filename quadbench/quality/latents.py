@@ -181,4 +181,4 @@ def _graph(bundle: Stored[Bundle], variant: Variant, component: Component, task:
 
 
 def _session(bundle: Stored[Bundle], graph: Graph) -> GraphSession:
-    return GraphSession(opened(bundle.path(graph.file), graph.data.sha256 if graph.data else None))
+    return GraphSession(opened(bundle.path(graph.file), bundle.path(graph.data) if graph.data else None))

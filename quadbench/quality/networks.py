@@ -2,18 +2,17 @@
 
 import importlib.util
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
 from pathlib import Path
 
 import onnx
 import torch
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import uses_external_data
 
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.quad.model.initializers import tensors_outside
 from quadbench.quality.efficientnet import EfficientNetLite0
 from quadbench.quality.extractor import FORMS, Extractor
 from quadbench.quality.metric import Network
@@ -119,24 +118,10 @@ def _given(network: GivenNetwork) -> Network:
 
 def _has_weights_beside(path: Path) -> bool:
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load(path, format="protobuf", load_external_data=False)
     except DecodeError:
         return False  # it is no graph, of which ONNX Runtime says more
-    return any(map(uses_external_data, chain.from_iterable(map(_tensors, (model.graph, *model.functions)))))
-
-
-def _tensors(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
-    """Yield a graph's tensors: initializers, values of nodes, and those of the graphs within its nodes."""
-    if isinstance(graph, onnx.GraphProto):
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-    for attribute in chain.from_iterable(node.attribute for node in graph.node):
-        yield from (attribute.t, *attribute.tensors)
-        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-            yield from (sparse.values, sparse.indices)
-        for inner in (attribute.g, *attribute.graphs):
-            yield from _tensors(inner)
+    return next(tensors_outside(model), None) is not None
 
 
 def _check(path: Path, expected: str) -> None:

@@ -31,7 +31,8 @@ def score_run(
 ) -> RunScores:
     """Score the images of a run (None: the latest) and save the scores.
 
-    Where a run has no scores yet, those of images are kept if what follows fails; older ones are replaced by whole ones alone.
+    Where a run has no scores yet, those that are there are kept if what follows fails; older ones are replaced by whole ones
+    alone.
 
     `metrics` None are all; `weights` are NAME=PATH@sha256:HEX; with latents every task's U-Nets run again, on this machine, with
     emulator those that were compiled for a Qualcomm HTP, which takes minutes.
@@ -51,6 +52,8 @@ def score_run(
         save_scores(layout, result.run_id, scores)
     if with_emulator:
         scores = replace(scores, emulated=emulated_trajectories(result, layout, notify))
+        if is_first:
+            save_scores(layout, result.run_id, scores)
     if with_latents:
         scores = replace(scores, compared=(*scores.compared, *_of_latents(result, notify)))
     save_scores(layout, result.run_id, scores)

@@ -45,13 +45,13 @@ def old_runs(layout: Layout, keep_s: float) -> tuple[list[str], dict[str, Path]]
 def remove_run(records: Records, layout: Layout, run_id: str) -> int:
     """Remove a run's records, then its folder and its report, and return the number of records.
 
-    Of what a worker measured for a farm the records stay in the farm's database: another results folder keeps the run.
+    Of what a worker measured for a farm the records stay in the farm's database, if that is not the folder's own: another
+    results folder keeps the run.
 
     Raises:
         StorageError: one of them cannot be written.
     """
-    is_part = not isinstance(database_of(layout), Path) and (run := _run_file(layout, run_id)) is not None and run.is_part
-    count = 0 if is_part else records.remove(run_id)
+    count = 0 if _is_kept_elsewhere(layout, run_id) else records.remove(run_id)
     folder = layout.run(run_id)
     if folder.exists():
         with storing(layout.root):
@@ -70,10 +70,15 @@ def _run_file(layout: Layout, run_id: str) -> RunFile | None:
         return None
 
 
+def _is_kept_elsewhere(layout: Layout, run_id: str) -> bool:
+    """Say whether a worker measured the run for a farm whose records lie elsewhere: another results folder keeps it."""
+    return not isinstance(database_of(layout), Path) and (run := _run_file(layout, run_id)) is not None and run.is_part
+
+
 def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
     """Yield the runs that have a report which somebody asked for, or that a sweep or a comparison names, each with that file.
 
-    What was measured for a farm is kept where it was fetched to.
+    What was measured for a farm whose database is not that of the folder is kept where it was fetched to.
     """
     for run_id in own:
         if not (report := layout.report(run_id)).exists():
@@ -83,7 +88,7 @@ def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
             yield run_id, report
     for path in layout.studies():
         for run_id in _run_ids(read_json(path, fault=ArtifactError, hint="remove it; then nothing refers to its runs")):
-            if run_id in own and not ((run := _run_file(layout, run_id)) and run.is_part):
+            if run_id in own and not _is_kept_elsewhere(layout, run_id):
                 yield run_id, path
 
 

@@ -92,6 +92,16 @@ def joined(begun: RunFile, now: RunFile) -> RunFile:
     )
 
 
+def part_on(run: RunFile, address: str) -> RunFile:
+    """Return the file of a run without other devices of the same host, which are measured for it too."""
+    return replace(
+        run,
+        devices=tuple(device for device in run.devices if device.address == address),
+        deployments=tuple(one for one in run.deployments if one.device.address == address),
+        left_out={name: why for name, why in run.left_out.items() if name == address},
+    )
+
+
 def whole_of(parts: Sequence[RunFile]) -> RunFile:
     """Return the file of a run whose devices were measured apart, each a part; it has ended where none left anything out."""
     whole = reduce(joined, parts)

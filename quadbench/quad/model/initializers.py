@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+from google.protobuf.message import Message
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from safetensors.numpy import save_file
@@ -28,23 +29,34 @@ def save_outside(program: object, scratch: Path) -> onnx.ModelProto:
     """Write an exported program's weights below `scratch`, where they stay, and return a graph that refers to them."""
     folder = Path(tempfile.mkdtemp(dir=scratch.resolve()))
     program.save(folder / _GRAPH, external_data=True)  # type: ignore[attr-defined]
-    return opened(folder / _GRAPH, f"{_GRAPH}.data")
+    return opened(folder / _GRAPH, folder / f"{_GRAPH}.data")
 
 
-def opened(path: Path, beside: str | None) -> onnx.ModelProto:
-    """Read a graph, but not the weights that lie in the file `beside` it: it refers to them where they are.
+def opened(path: Path, weights: Path | None) -> onnx.ModelProto:
+    """Read a graph, but not the tensors that lie in the file `weights` beside it: it refers to them where they are.
 
     Raises:
         ArtifactError: it refers to any other file.
     """
-    model = onnx.load(path, load_external_data=False)
-    for initializer in _outside(model):
-        location = ExternalDataInfo(initializer).location
-        if beside is None or location != beside:
-            whose = f"in '{beside}' alone" if beside else "in itself"
+    model = onnx.load(path, format="protobuf", load_external_data=False)
+    for tensor in tensors_outside(model):
+        location = ExternalDataInfo(tensor).location
+        if weights is None or location != weights.name:
+            whose = f"in '{weights.name}' alone" if weights else "in itself"
             raise ArtifactError(f"graph '{path}' has weights in {shown(location)}; expected them {whose}")
-        _set_location(initializer, str((path.resolve().parent / beside).relative_to(ROOT)))
+        _set_location(tensor, str(weights.resolve().relative_to(ROOT)))
     return model
+
+
+def tensors_outside(message: Message) -> Iterator[onnx.TensorProto]:
+    """Yield the tensors of a model, or of a part of it, whose values lie in a file: initializers, of nodes, of functions."""
+    if isinstance(message, onnx.TensorProto):
+        yield from (message,) if uses_external_data(message) else ()
+        return
+    for field, content in message.ListFields():
+        if field.message_type:
+            for part in (content,) if isinstance(content, Message) else content:
+                yield from tensors_outside(part)
 
 
 def file_of(model: onnx.ModelProto) -> Path | None:
