@@ -77,7 +77,7 @@ def test_what_a_person_reads_is_in_the_text(capsys: pytest.CaptureFixture[str]) 
     assert main(["adapter", "inspect", str(zoo.adapter_folder("restyle")), "--recipe", "quickstart"]) == 0
     said = capsys.readouterr().out
     assert "restyle: peft, as the folder holds adapter_config.json" in said
-    assert "568,320 parameters: 1.08 MB in INT16, 0.54 MB in INT8" in said
+    assert "700,928 parameters: 1.34 MB in INT16, 0.67 MB in INT8" in said
     assert said.rstrip().splitlines()[-2].endswith("no problems")
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 from quadbench import zoo
 from quadbench.errors import UnknownNameError
 
-LIMIT_BYTES = 12_000_000
-ADAPTERS_LIMIT_BYTES = 6_500_000
+LIMIT_BYTES = 17_000_000
+ADAPTERS_LIMIT_BYTES = 7_000_000
 
 
 def test_model_is_complete_and_small() -> None:
