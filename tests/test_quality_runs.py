@@ -163,13 +163,13 @@ def test_what_the_emulator_gave_is_kept_where_latents_fail(stored_run: Layout, m
     def failing(*_: object) -> None:
         raise ArtifactError("a graph is damaged")
 
-    monkeypatch.setattr(quality_of_runs, "emulated_trajectories", lambda *_: ())
+    emulated, saved = object(), list[RunScores]()
+    monkeypatch.setattr(quality_of_runs, "emulated_trajectories", lambda *_: emulated)
     monkeypatch.setattr(quality_of_runs, "compare_latents", failing)
-    save, saved = quality_of_runs.save_scores, list[RunScores]()
-    monkeypatch.setattr(quality_of_runs, "save_scores", lambda *given: (saved.append(given[2]), save(*given)))
+    monkeypatch.setattr(quality_of_runs, "save_scores", lambda _layout, _run_id, scores: saved.append(scores))
     with pytest.raises(ArtifactError, match="a graph is damaged"):
         score_run(stored_run, metrics=["psnr"], with_emulator=True, with_latents=True)
-    assert [one.emulated for one in saved] == [{}, ()]
+    assert [one.emulated for one in saved] == [{}, emulated]
 
 
 def test_whole_scores_are_not_replaced_by_a_part(stored_run: Layout) -> None:
