@@ -129,7 +129,12 @@ class Here:
         return read_manifest(self.layout.bundle(digest), Bundle)
 
     def _launched(self, wanted: Wanted, words: Mapping[str, str]) -> Iterator[Launched]:
-        """Launch on devices by their addresses; where one of them is so wrong that none could begin, on each by itself."""
+        """Launch on devices by their addresses; where one of them is so wrong that none could begin, on each by itself.
+
+        Without an address nothing is launched: `compare` would take that for $ANDROID_SERIAL, a device that no night has named.
+        """
+        if not words:
+            return
         manner = Manner(looks=wanted.looks, goals=wanted.goals, tasks=wanted.tasks, conduct=_CONDUCT)
         try:
             versus = compare(wanted.a, wanted.b, list(words), manner, layout=self.layout, observer=self.observer)

@@ -1,0 +1,70 @@
+"""A night on the devices of this machine launches on those that it names, and on no other."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.watcher import Silent
+
+from quadbench.devices.connections import SERIAL_VARIABLE
+from quadbench.errors import DeviceNotFoundError, UserError
+from quadbench.farm.farm_file import FARM_VARIABLE
+from quadbench.nightly import launcher
+from quadbench.nightly.launcher import Here, Launched, Wanted, with_second_try
+from quadbench.results.layout import Layout
+from quadbench.statistics import LOOKS
+from quadbench.study.chosen import Chosen
+
+HALF = "schema_version: 1\ndevices:\n  - name: pix"
+SIDE = Chosen(source="reference", changes={})
+
+
+def wanted(case: str, *words: str) -> Wanted:
+    return Wanted(case=case, a=SIDE, b=SIDE, words=words, looks=LOOKS)
+
+
+def launched(folder: Path, *cases: Wanted) -> list[Launched]:
+    return list(with_second_try(Here(layout=Layout(folder / "results"), observer=Silent()), cases, None))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The addresses that each comparison was asked for, none of which can be reached; $ANDROID_SERIAL names one beside them."""
+    asked = list[list[str]]()
+
+    def compare(a: Any, b: Any, addresses: list[str], *_: Any, **__: Any) -> SimpleNamespace:
+        asked.append(addresses)
+        raise DeviceNotFoundError(f"{addresses} are not attached")
+
+    monkeypatch.setattr(launcher, "compare", compare)
+    monkeypatch.setenv(SERIAL_VARIABLE, "local")
+    return asked
+
+
+def test_a_case_none_of_whose_words_can_be_read_is_launched_nowhere_and_costs_no_other(
+    asked: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm = tmp_path / "farm.yaml"
+    farm.write_text(HALF)
+    monkeypatch.setenv(FARM_VARIABLE, str(farm))
+    came = launched(tmp_path, wanted("portrait", "pixel"), wanted("scene", "virtual:s25"))
+    assert asked == []
+    assert [(one.case, one.may_pass) for one in came] == [("portrait", True), ("scene", True)]
+    assert all("farm.yaml" in (one.why or "") for one in came)
+
+
+def test_a_case_whose_words_can_be_read_the_second_time_is_launched_then(
+    asked: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter((UserError("farm.yaml is only half there"), ["virtual:s25"]))
+
+    def addresses_for(*_: object) -> list[str]:
+        if isinstance(meant := next(said), UserError):
+            raise meant
+        return meant
+
+    monkeypatch.setattr(launcher, "addresses_for", addresses_for)
+    (came,) = launched(tmp_path, wanted("portrait", "pixel"))
+    assert asked == [["virtual:s25"]]
+    assert "are not attached" in (came.why or "")
