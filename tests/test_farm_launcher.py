@@ -15,8 +15,10 @@ from quadbench.dispatch.duties import Host, do
 from quadbench.dispatch.offers import capabilities, given_device
 from quadbench.dispatch.orders import CompareOrder, as_json, order_of
 from quadbench.dispatch.submission import Farm
-from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.errors import ArtifactError, QuadbenchError, UnknownNameError
+from quadbench.farm.job import JobKind, JobState, NewJob
 from quadbench.farm.job_status import listed_jobs
+from quadbench.farm.jobs import JobQueue
 from quadbench.farm.leases import Leases
 from quadbench.farm.store.opening import open_store
 from quadbench.farm.workers import NewWorker, Workers
@@ -25,6 +27,7 @@ from quadbench.nightly import farm_launcher
 from quadbench.nightly.farm_launcher import OfFarm
 from quadbench.nightly.launcher import Wanted
 from quadbench.recipe import Terms, load_recipe
+from quadbench.results import sqlite
 from quadbench.results.engine import open_engine, writing
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
@@ -133,15 +136,34 @@ def test_a_phone_that_is_kept_for_who_has_a_job_there_is_waited_for(launcher: Of
     assert need in launcher._served()
 
 
+@pytest.mark.parametrize("error", [ArtifactError("the job is damaged"), UnknownNameError("job", "1")], ids=["damaged", "gone"])
 def test_a_job_that_the_queue_cannot_cancel_is_not_waited_for(
-    launcher: OfFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: QuadbenchError, launcher: OfFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damaged(*_: object) -> None:
-        raise ArtifactError("the job is damaged")
+    def refuse(*_: object) -> None:
+        raise error
 
-    monkeypatch.setattr(farm_launcher.JobQueue, "cancel", damaged)
+    monkeypatch.setattr(farm_launcher.JobQueue, "cancel", refuse)
     side = chosen(tmp_path)
     assert "is not in the queue, or cannot be read there" in launched(launcher, side, short=side)["short"]
+
+
+def test_a_job_is_cancelled_later_where_another_process_holds_the_queue(
+    launcher: OfFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(farm_launcher, "_LOOK_S", 0.01)
+    monkeypatch.setattr(sqlite, "_LOCK_TIMEOUT_S", 0.1)
+    engine = open_engine(tmp_path / "farm.sqlite")
+    impatient = replace(launcher, farm=replace(launcher.farm, engine=engine))
+    new = NewJob(kind=JobKind.COMPARE, needs="device phone", payload={"case": "portrait"})
+    (job_id,) = JobQueue(engine).submit(launcher.night_id, [new], "ana@h1", "1")
+    with writing(launcher.farm.engine):
+        assert impatient._ended({job_id}, OVER) == {}
+    assert "cannot be read or written: database is locked" in caplog.text
+    assert impatient._ended({job_id}, OVER) == {}
+    (job,) = listed_jobs(engine, launcher.night_id).jobs
+    assert job.state is JobState.CANCELLED
+    engine.dispose()
 
 
 def test_a_job_that_is_gone_or_damaged_is_not_waited_for(

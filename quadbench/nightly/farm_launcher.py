@@ -207,10 +207,10 @@ class OfFarm:
         return {job.id: job for job in jobs if job.state.is_end} | dict.fromkeys(pending - night.keys())
 
     def _cancel(self, job: Job, why: str) -> bool:
-        """Cancel a job, and say whether the queue could read it; one that is not reached at this moment is cancelled later."""
+        """Cancel a job, and say whether the queue has it and could read it; a queue that is not reached is asked later."""
         try:
             JobQueue(self.farm.engine).cancel(job.id, why)
-        except ArtifactError as error:
+        except (ArtifactError, UnknownNameError) as error:
             log.warning("job %d is not cancelled: %s", job.id, error)
             return isinstance(error, StorageError)
         return True

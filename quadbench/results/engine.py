@@ -139,8 +139,8 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Open a write transaction: in SQLite no other process can be inside one at the same time.
 
     Raises:
-        StorageError: there is no space left, or the database cannot be written.
-        ArtifactError: the database is damaged, or another process holds it.
+        StorageError: there is no space left, the database cannot be written, or another process holds it.
+        ArtifactError: the database is damaged.
     """
     with _told(engine), engine.connect().execution_options(is_writer=True) as connection, connection.begin():
         yield connection

@@ -95,7 +95,7 @@ def told_by_sqlite(path: Path) -> Iterator[None]:
     """Turn what SQLite says into an error that names the file.
 
     Raises:
-        StorageError: there is no space left, or the file cannot be written.
+        StorageError: there is no space left, the file cannot be written, or another process holds it.
         ArtifactError: it is damaged, or cannot be opened.
     """
     try:
@@ -110,11 +110,16 @@ def told_by_sqlite(path: Path) -> Iterator[None]:
                     f"{path} cannot be read or written: {reason}",
                     hint="make room there, or keep results elsewhere with --results",
                 ) from error
+            case ["SQLITE", "BUSY" | "LOCKED"]:
+                raise StorageError(
+                    f"{path} cannot be read or written: {reason}",
+                    hint="another process holds it: wait until it has done its work",
+                ) from error
             case ["SQLITE", "CORRUPT" | "ERROR" | "SCHEMA"]:
                 raise ArtifactError(f"{path} is damaged: {reason}", hint=DAMAGED_HINT) from error
         raise ArtifactError(
             f"{path} cannot be opened as a results database: {reason}",
-            hint="see that the path is right; if it is, move it away to begin a new one, or wait for the process that holds it",
+            hint="see that the path is right; if it is, move it away to begin a new one",
         ) from error
 
 
