@@ -12,7 +12,7 @@ from support.watcher import Silent
 
 from quadbench.artifacts import Bundle
 from quadbench.dispatch.duties import Host, do
-from quadbench.dispatch.offers import capabilities, given_device
+from quadbench.dispatch.offers import Offers, capabilities, given_device
 from quadbench.dispatch.orders import CompareOrder, as_json, order_of
 from quadbench.dispatch.submission import Farm
 from quadbench.errors import ArtifactError, QuadbenchError, UnknownNameError
@@ -22,6 +22,7 @@ from quadbench.farm.jobs import JobQueue
 from quadbench.farm.leases import Leases
 from quadbench.farm.store.opening import open_store
 from quadbench.farm.workers import NewWorker, Workers
+from quadbench.host import user_and_host
 from quadbench.measure import Budget
 from quadbench.nightly import farm_launcher
 from quadbench.nightly.farm_launcher import OfFarm
@@ -125,15 +126,28 @@ def test_what_nobody_can_do_is_not_waited_for(
     assert f"no worker of quadbench {version('quadbench')} has had the {lacking}" in came["short"]
 
 
-def test_a_phone_that_is_kept_for_who_has_a_job_there_is_waited_for(launcher: OfFarm) -> None:
-    (device,) = DESK.devices
-    leases = Leases(launcher.farm.engine)
-    Workers(launcher.farm.engine).note(DESK)
-    leases.reserve(device.name, "lab@h1", "the nights", 3600)
-    need = f"device {device.name}", DESK.version
-    assert need not in launcher._served()
-    leases.take(device.name, "lab@h1", "a comparison")
+def test_a_reserved_device_is_waited_for_where_its_worker_takes_jobs_for_it(launcher: OfFarm) -> None:
+    (device,), leases = DESK.devices, Leases(launcher.farm.engine)
+    offers, need = Offers(DESK.devices, launcher.farm.engine, launcher.layout), (f"device {device.name}", DESK.version)
+    leases.reserve(device.name, user_and_host(), "the nights", 3600)
+    assert list(offers.free()) == [device]
     assert need in launcher._served()
+    lease = leases.take(device.name, user_and_host(), "a comparison")
+    assert need in launcher._served()
+    leases.end(lease)
+    Workers(launcher.farm.engine).note(replace(DESK, devices=(replace(device, owner=""),)))  # of an older quadbench
+    assert need not in launcher._served()
+
+
+def test_a_device_that_somebody_else_has_reserved_is_not_waited_for_whatever_runs_there(launcher: OfFarm) -> None:
+    (device,), leases = DESK.devices, Leases(launcher.farm.engine)
+    offers, need = Offers(DESK.devices, launcher.farm.engine, launcher.layout), (f"device {device.name}", DESK.version)
+    leases.reserve(device.name, "ana@elsewhere", "her week", 3600)
+    lease = leases.take(device.name, "ana@elsewhere", "her own run")
+    assert need not in launcher._served()
+    leases.end(lease)
+    assert list(offers.free()) == []
+    assert need not in launcher._served()
 
 
 @pytest.mark.parametrize("error", [ArtifactError("the job is damaged"), UnknownNameError("job", "1")], ids=["damaged", "gone"])

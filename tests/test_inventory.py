@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from quadbench.cli import main
 from quadbench.devices import connect
+from quadbench.dispatch import offers
 from quadbench.errors import DeviceError, DeviceNotFoundError, SpecError, UnknownNameError, UserError
 from quadbench.farm.farm_file import ExpectedPhone, FarmFile
 from quadbench.farm.health import Health, PhoneCondition, after_failure, quarantined
@@ -180,6 +181,7 @@ def test_a_phone_is_listed_reserved_put_into_quarantine_and_chosen(
     assert (row["health"], row["lease"], row["is_expected"]) == ("healthy", None, True)
     assert addresses_for(["rack=one", "local"], attached) == [f"s25@{SERIAL}", "local"]
     assert addresses_for(["left"], attached) == [SERIAL]
+    assert [device.owner for device in offers.attached(attached)] == [user_and_host()]
     for word in ("s25", "left", f"s25@{SERIAL}"):
         with pytest.raises(DeviceNotFoundError, match="too few devices are free for 'chip=SM8750'"):
             addresses_for([word, "chip=SM8750"], attached)

@@ -43,16 +43,16 @@ def given_device(address: str) -> WorkerDevice:
         UserError: the address is no such device.
         UnknownNameError, SpecError: there is no such device profile, or it is wrong.
     """
-    labels = {"name": address, "host": host_name()}
+    labels, owner = {"name": address, "host": host_name()}, user_and_host()
     match parse_address(address):
         case LocalAddress():
             labels |= {"serial": LOCAL_NAME, "profile": LOCAL_NAME}
-            return WorkerDevice(name=lease_name("local", LOCAL_NAME), address=address, labels=labels)
+            return WorkerDevice(name=lease_name("local", LOCAL_NAME), address=address, labels=labels, owner=owner)
         case VirtualAddress(profile=name):
             profile = load_profile(name)
             serial = virtual_serial(profile)
             labels |= {"serial": serial, "profile": profile.name, "chip": profile.soc.model}
-            return WorkerDevice(name=lease_name("virtual", serial), address=address, labels=labels)
+            return WorkerDevice(name=lease_name("virtual", serial), address=address, labels=labels, owner=owner)
     raise UserError(
         f"a worker cannot be given '{address}'; expected {LOCAL_NAME} or virtual:NAME",
         hint="attached phones are taken by themselves",
@@ -104,9 +104,9 @@ class Offers:
 
 def attached(layout: Layout) -> tuple[WorkerDevice, ...]:
     """Return the phones that are attached here, ready and not in quarantine."""
-    phones = overview(list_devices(), expected_phones(), layout)
+    phones, owner = overview(list_devices(), expected_phones(), layout), user_and_host()
     return tuple(
-        WorkerDevice(name=phone.seen.device, address=phone.seen.address, labels=phone.labels)
+        WorkerDevice(name=phone.seen.device, address=phone.seen.address, labels=phone.labels, owner=owner)
         for phone in phones
         if phone.is_here and phone.seen.state == READY and phone.condition.health is not Health.QUARANTINED
     )

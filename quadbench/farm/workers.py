@@ -23,11 +23,16 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerDevice:
-    """A device for which a worker takes jobs: its leased name, its address on the worker's host, and what may choose it."""
+    """A device for which a worker takes jobs: its leased name, its address on the worker's host, and what may choose it.
+
+    `owner` is the user and host that the worker's jobs run as, as `ana@lab-1`; a device that is reserved takes them only where
+    this owner has reserved it. It is empty where the worker is of an older quadbench, which does not tell it.
+    """
 
     name: str
     address: str
     labels: dict[str, str]
+    owner: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -228,14 +228,14 @@ class OfFarm:
     def _served(self) -> set[_Need]:
         """Return what workers serve that gave a sign of life lately.
 
-        A device that is reserved is not served, unless who has reserved it has a job there.
+        A device that is reserved is served by workers of the user and host that reserved it, and by no other, as they take jobs.
         """
         standing, served = Leases(self.farm.engine).standing(), set[_Need]()
         for worker in (known.worker for known in Workers(self.farm.engine).known() if known.is_here):
             needs = set(map(capability_need, worker.capabilities))
             for device in worker.devices:
-                claims = standing.get(device.name, Claims())
-                if claims.reservation is None or (claims.job and claims.job.owner == claims.reservation.owner):
+                reservation = standing.get(device.name, Claims()).reservation
+                if reservation is None or reservation.owner == device.owner:
                     needs |= needs_served(device.name, device.labels)
             served |= {(need, worker.version) for need in needs}
         for there in served:
