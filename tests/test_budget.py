@@ -58,6 +58,9 @@ def test_a_launch_that_was_interrupted_or_never_began_delays_no_other(record: Ru
     asleep = replace(took(record, S, 28800, 0), status=status)
     assert expected_s(BLOCK, [took(record, S, 60, 10), took(record, P, 60, 10), asleep]) == 240.0
     assert expected_s(BLOCK, [took(record, P, 60, 10), asleep]) == 240.0
+    painted = replace(took(record, S, 28800, 1), status=status)
+    assert expected_s(BLOCK, [painted]) == 0.0
+    assert expected_s(BLOCK, [replace(took(record, S, 5, 1), status=Status.FAILED), painted]) == 200.0
 
 
 def test_of_a_variant_that_never_ran_the_slowest_images_of_another_tell(record: RunRecord) -> None:

@@ -26,14 +26,15 @@ class Budget:
 
 def expected_s(block: Block, ended: Sequence[RunRecord]) -> float:
     """Return how long a block takes: each launch as long as the longest of its variant, and without a whole one at least as its
-    images do at the slowest: those of whole launches, else of any. An interrupted one tells of nothing but images.
+    images do at the slowest: those of whole launches, else of failed ones. One that was interrupted tells of nothing.
 
     Where nothing was measured yet, nothing is known, and it takes no time.
     """
     longest, fine = dict[Variant, float](), [record for record in ended if record.status.is_fine]
-    for record in (*fine, *(record for record in ended if record.status is Status.FAILED)):
+    failed = [record for record in ended if record.status is Status.FAILED]
+    for record in (*fine, *failed):
         longest[record.variant] = max(_seconds(record), longest.get(record.variant, 0.0))
-    image_s = max(map(_image_s, fine or ended), default=0.0)
+    image_s = max(map(_image_s, fine or failed), default=0.0)
     whole = {record.variant for record in fine}
     return sum(
         max(longest.get(launch.variant, 0.0), 0.0 if launch.variant in whole else image_s * launch.images) for launch in block
