@@ -53,7 +53,7 @@ def test_the_papers_table_2_has_its_samplers_on_each_device() -> None:
         ),
         ({"sampler": {}}, "unknown key; did you mean 'samplers'?"),
         ({"samplers": {"object-removal": {"scheme": "edd", "steps": 4}}}, "expected ed or lcm or olss, found text 'edd'"),
-        ({"samplers": {"prompt-guided-image-transformation": {"scheme": "ed", "steps": 1}}}, "0.5 of 1 steps leaves none"),
+        ({"samplers": {"prompt-guided-image-transformation": {"scheme": "ed", "steps": 1}}}, "0.25 of 1 steps leaves none"),
         ({"precision": W8A8 | {"lora": "int4"}}, "expected int16 or int8, found text 'int4'"),
     ],
 )

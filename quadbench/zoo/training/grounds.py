@@ -2,7 +2,7 @@
 
 import colorsys
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ HUES = (
     (1.0, "red"),
 )  # fmt: skip
 SHARES = {"plain": 2, "graded": 3, "halved": 2, "striped": 1, "checked": 1, "dotted": 1}
+PATTERNED_SHARES = SHARES | {"striped": 3, "checked": 6, "dotted": 6}  # for what has to learn to go on with a pattern
 Y, X = np.mgrid[0:SIZE, 0:SIZE] + 0.5
 
 
@@ -30,9 +31,9 @@ class Ground:
     words: str
 
 
-def draw(rng: random.Random) -> Ground:
+def draw(rng: random.Random, shares: Mapping[str, int] = SHARES) -> Ground:
     """A ground of random kind and colours."""
-    kind = rng.choices(list(COVERAGES), [SHARES[kind] for kind in COVERAGES])[0]
+    kind = rng.choices(list(COVERAGES), [shares[kind] for kind in COVERAGES])[0]
     first = _colour(rng)
     share = COVERAGES[kind](rng)[..., None]  # (64, 64, 1): how much of the second colour a pixel has
     picture = (1 - share) * first + share * _second_colour(kind, first, rng)

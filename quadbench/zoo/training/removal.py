@@ -16,10 +16,10 @@ import torch
 from diffusers import AutoencoderKL
 from peft import PeftModel
 
-from quadbench.zoo.training import adapters, autoencoder, captions, corpus, loop, noise, pictures, scenes
+from quadbench.zoo.training import adapters, autoencoder, captions, corpus, grounds, loop, noise, pictures, scenes
 
 TASK = "remove-object"
-SCENES, VALIDATION_SCENES = 3000, 48
+SCENES, VALIDATION_SCENES = 6000, 48
 SAMPLER_TIMES = (999, 759, 499, 259)
 OUTSIDE_WEIGHT = 0.1
 PROMPT = captions.SCENE
@@ -54,7 +54,7 @@ def train(npm_folder: Path, base: adapters.FrozenBase, workbench: loop.Workbench
     rng = random.Random(adapters.PLANS[TASK].seed)
     check = [scenes.draw(scenes.named(held_out), rng) for _ in range(workbench.bounded(VALIDATION_SCENES))]
     emoji = scenes.named(concepts)
-    pool = encode(base.vae, [scenes.draw(emoji, rng) for _ in range(workbench.bounded(SCENES))])
+    pool = encode(base.vae, [scenes.draw(emoji, rng, grounds.PATTERNED_SHARES) for _ in range(workbench.bounded(SCENES))])
     prompt = base.states([PROMPT])
     model = adapters.attach(base.unet, TASK)
 

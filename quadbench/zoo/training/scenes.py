@@ -1,7 +1,7 @@
 """Scenes: emoji cutouts and a random generator -> several of them on a ground, the mask of one, and the scene without it."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,9 +44,9 @@ def named(concepts: Iterable[corpus.Concept]) -> list[Named]:
     return [Named(name=concept.names[0], cutout=cutout) for concept in concepts for cutout in concept.cutouts.values()]
 
 
-def draw(emoji: Sequence[Named], rng: random.Random) -> Scene:
+def draw(emoji: Sequence[Named], rng: random.Random, shares: Mapping[str, int] = grounds.SHARES) -> Scene:
     """One object and up to two neighbours on a drawn ground. The mask touches no neighbour, so what it hides is ground."""
-    ground = grounds.draw(rng)
+    ground = grounds.draw(rng, shares)
     chosen = rng.sample(emoji, 1 + rng.randint(*NEIGHBOURS))
     canvas = Image.fromarray(ground.picture)
     placed, opacity = _place(chosen[0].cutout, OBJECT_SIZES, rng)

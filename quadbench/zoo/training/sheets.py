@@ -29,7 +29,7 @@ PROMPTS = (
 )  # fmt: skip
 DRAW_STEPS, DRAW_GUIDANCE = 50, 4.0
 FROM_IMAGE_STEPS = 20
-FROM_IMAGE_GUIDANCE = {"restyle": 1.5, "sketch-to-image": 1.5, "portrait": 1.0}
+FROM_IMAGE_GUIDANCE = {"restyle": 1.0, "sketch-to-image": 1.5, "portrait": 1.0}
 REMOVE_STEPS = 4
 ZOOM, GAP, CAPTION_HEIGHT = 2, 8, 18
 
