@@ -14,7 +14,7 @@ from support.stored_records import STARTED, query, record, sample
 from support.synthetic_run import S25
 
 import quadbench
-from quadbench.artifacts import Caveat, Status
+from quadbench.artifacts import Caveat, Retry, Status
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.results import run_changes
@@ -190,8 +190,9 @@ def test_a_part_of_a_run_says_nothing_of_other_devices_of_its_host(layout: Layou
     lost = replace(S25, serial="OTHER", address="s25@OTHER")
     on_host = RunFile(run_id="run-1", bundle="b", deployments=(), devices=(S25, lost), left_out={lost.address: "lost for good"})
     save_run(layout, on_host)
-    part = part_on(on_host, S25.address)
-    assert (part.addresses, part.left_out) == ((S25.address,), {})
+    retries = [Retry(address=device.address, reason="gone", away_s=2.0) for device in on_host.devices]
+    part = part_on(replace(on_host, retries=tuple(retries)), S25.address)
+    assert (part.addresses, part.retries, part.left_out) == ((S25.address,), (retries[0],), {})
     keep_fetched(layout, part)
     assert read_run_file(layout, "run-1").left_out == {lost.address: "lost for good"}
 
