@@ -10,27 +10,34 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.shared_files import write_launch, write_shared_bundle
+from support.stored_records import DEVICE
 
-from quadbench.artifacts import Retry
+from quadbench.artifacts import Retry, Variant
 from quadbench.cli import farm_worker, main
 from quadbench.cli.farm_submit import farm_command, submitted
 from quadbench.dispatch import submission
 from quadbench.dispatch.demands import Asked, asked_for, demands_of, with_target
 from quadbench.dispatch.gathering import gathered
 from quadbench.dispatch.metrics import serve
-from quadbench.dispatch.orders import BuildOrder, CompileAnswer, MeasureOrder, answer_of, as_json, order_of
+from quadbench.dispatch.orders import BuildOrder, CompileAnswer, MeasureAnswer, MeasureOrder, answer_of, as_json, order_of
 from quadbench.dispatch.plan import planned
 from quadbench.errors import ArtifactError, DeviceNotFoundError, UserError
-from quadbench.farm.job import Job, JobKind, NewJob
+from quadbench.farm.job import Job, JobKind, JobState, NewJob
 from quadbench.farm.job_rows import ReadJobs
+from quadbench.farm.store.artifacts import send
+from quadbench.farm.store.launches import send_launch
 from quadbench.farm.store.opening import open_store
 from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
 from quadbench.pipeline import USUAL
+from quadbench.pipeline.resumption import resumed_work
 from quadbench.recipe import Terms, load_recipe
+from quadbench.report.gaps import gaps
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
-from quadbench.results.run_changes import whole_of
-from quadbench.results.runs import RunFile
+from quadbench.results.records import open_records
+from quadbench.results.run_changes import load_run_file, whole_of
+from quadbench.results.runs import RunFile, new_run_file
 
 DIGEST = "a" * 64
 
@@ -180,6 +187,40 @@ def test_a_run_of_several_devices_keeps_what_befell_each_and_goes_on_where_one_h
     parts = [replace(whole, retries=(lost,)), replace(whole, retries=(lost, again), left_out={"s25-2": "no time was left"})]
     assert whole_of(parts) == replace(whole, retries=(lost, again), left_out={"s25-2": "no time was left"}, is_ended=False)
     assert whole_of([whole, parts[0]]).is_ended
+
+
+def test_of_a_job_that_failed_the_run_says_why_and_can_go_on_where_it_has_launches(tmp_path: Path) -> None:
+    here, there, store = Layout(tmp_path / "here"), Layout(tmp_path / "there"), open_store(tmp_path)
+    bundle, terms = write_shared_bundle(here), Terms()
+    send(bundle, store)
+    whole, lost = (replace(DEVICE, serial=serial, address=f"s25@{serial}") for serial in ("s25-1", "virtual-s25"))
+    with open_records(there.database) as records:
+        for facts in (whole, lost):
+            stored = write_launch(here, "r", facts=facts)
+            send_launch(stored, here, store)
+            records.store(replace(stored, record_id=facts.serial, bundle_digest=bundle.artifact.digest, images={}))
+    order = MeasureOrder(name="mine", bundles={"s25": bundle.artifact.digest}, terms=terms, conduct=USUAL)
+    job = job_of(NewJob(kind=JobKind.MEASURE, needs="device s25-3", payload=as_json(order)))
+    jobs = [
+        replace(job, id=0, state=JobState.DONE, seat="s25-1"),
+        replace(job, id=1, state=JobState.FAILED, seat="virtual-s25@h1", reason="no answer"),
+        replace(job, id=2, state=JobState.CANCELLED, reason="cancelled by ana@lab"),
+    ]
+    begun = new_run_file("r", {"s25": bundle}, terms, deployments=(), planned={Variant.SHARED: 2}, devices=(whole,))
+    part = as_json(MeasureAnswer(part=replace(begun, is_ended=True)))
+    outcome = gathered("r", ReadJobs(jobs=jobs, faults={}), {0: part}, store, there)
+    reasons = {
+        lost.address: "job 1 failed: no answer. Hint: quadbench farm logs 1",
+        "device s25-3": "job 2 was cancelled by ana@lab. Hint: quadbench farm logs 2",
+    }
+    assert outcome.failures.keys() == {"virtual-s25@h1", "device s25-3"}
+    assert outcome.result.left_out == reasons
+    told = gaps(outcome.result, ())
+    assert "The run was cut short, or still goes on: 2 of 4 planned launches are stored." in told
+    assert f"{lost.address}: {reasons[lost.address]}." in told
+    run = load_run_file(there, "r")
+    assert run.addresses == (lost.address, whole.address)
+    assert resumed_work(run, [lost.address], there).devices == run.devices
 
 
 def test_a_port_for_metrics_that_is_taken_is_refused() -> None:

@@ -165,6 +165,53 @@ def test_no_tensor_of_a_graph_lies_in_another_file(tmp_path: Path, model: onnx.M
             opened(tmp_path / "graph.json", weights)
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ([("offset", "-5")], "has offset '-5'; expected a number of bytes"),
+        ([("offset", "x")], "has offset 'x'; expected a number of bytes"),
+        ([("offset", "9" * 5000)], "expected a number of bytes"),
+        ([("offset", "4")], "ends at byte 16; expected at most 12"),
+        ([("length", "5")], "has length 5; expected 12"),
+        ([("basepath", "/etc")], "says by 'basepath' where it lies; expected one each of checksum, length, location, offset"),
+        ([("nonsense", "1")], "says by 'nonsense' where it lies"),
+        ([("location", "secret")], "says by 'location' where it lies"),
+    ],
+)
+def test_a_graph_whose_tensors_lie_nowhere_in_its_file_is_refused(
+    tmp_path: Path, place: list[tuple[str, str]], said: str
+) -> None:
+    (tmp_path / "secret").write_bytes(bytes(12))
+    model = _constant()
+    onnx.save(model, tmp_path / "graph.onnx")
+    assert file_of(opened(tmp_path / "graph.onnx", tmp_path / "secret")) is None  # it is no initializer
+    for key, text in place:
+        model.graph.node[0].attribute[0].t.external_data.add(key=key, value=text)
+    onnx.save(model, tmp_path / "graph.onnx")
+    with pytest.raises(ArtifactError, match=f"graph '.*graph.onnx' cannot be read: tensor 'y' .*{re.escape(said)}"):
+        opened(tmp_path / "graph.onnx", tmp_path / "secret")
+
+
+@pytest.mark.parametrize(("kind", "shape", "said"), [(999, [3], "has the type 999"), (1, [-1, -3], "has the shape")])
+def test_a_tensor_of_no_size_is_refused(tmp_path: Path, kind: int, shape: list[int], said: str) -> None:
+    model = _constant()
+    tensor = model.graph.node[0].attribute[0].t
+    tensor.data_type = kind
+    tensor.dims[:] = shape
+    (tmp_path / "secret").write_bytes(bytes(12))
+    onnx.save(model, tmp_path / "graph.onnx")
+    with pytest.raises(ArtifactError, match=f"cannot be read: tensor 'y' {said}"):
+        opened(tmp_path / "graph.onnx", tmp_path / "secret")
+
+
+def test_a_graph_that_is_cut_off_or_gone_is_refused(tmp_path: Path) -> None:
+    content = _constant().SerializeToString()
+    (tmp_path / "graph.onnx").write_bytes(content[: len(content) // 2])
+    for name in ("graph.onnx", "gone.onnx"):
+        with pytest.raises(ArtifactError, match=f"graph '.*{name}' cannot be read: "):
+            opened(tmp_path / name, None)
+
+
 def test_weights_are_those_of_the_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
     model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)

@@ -3,16 +3,28 @@
 import json
 import subprocess
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from support.shared_files import write_shared_bundle
 
-from quadbench.artifacts import CompiledBundle, Component, Graph, TensorSpec, Variant
+from quadbench.artifacts import Bundle, CompiledBundle, Component, Graph, TensorSpec, Variant
 from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError
-from quadbench.results.manifest import CHECKSUM, MANIFEST, _content, check_contents, file_ref, publish, read_manifest, read_whole
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import (
+    CHECKSUM,
+    MANIFEST,
+    _content,
+    artifact_of,
+    check_contents,
+    file_ref,
+    publish,
+    read_manifest,
+    read_whole,
+)
 
 DIGEST, OTHER = "d0" * 32, "e0" * 32
 
@@ -115,6 +127,17 @@ def test_a_spoilt_manifest_is_refused_with_what_to_do(tmp_path: Path, spoil: obj
         read_manifest(tmp_path / "made", CompiledBundle)
     assert message in str(refusal.value)
     assert "run again" in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["unet.json", "unet.textproto", "onnx"])
+def test_a_graph_of_a_bundle_is_an_onnx_file_by_its_name(name: str, tmp_path: Path) -> None:
+    for field in ("file", "merge"):
+        stored = write_shared_bundle(Layout(tmp_path / field))
+        (graph, *_) = stored.artifact.graphs
+        wrong = replace(graph.file, path=f"shared/{name}")
+        raw = json.loads(json.dumps(asdict(replace(stored.artifact, graphs=(replace(graph, **{field: wrong}),)))))
+        with pytest.raises(ArtifactError, match=f"at graphs.0: 'shared/{name}' is no graph of a bundle; expected a name"):
+            artifact_of(raw, Bundle, name="the manifest", hint="build it anew")
 
 
 @pytest.mark.parametrize("name", [MANIFEST, CHECKSUM])

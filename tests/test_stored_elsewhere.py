@@ -14,7 +14,7 @@ from support.stored_records import STARTED, query, record, sample
 from support.synthetic_run import S25
 
 import quadbench
-from quadbench.artifacts import Caveat, Status
+from quadbench.artifacts import Caveat, Retry, Status
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.results import run_changes
@@ -86,8 +86,8 @@ def test_a_copy_makes_no_folders(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.fixture
 def layout(tmp_path: Path, database: Source, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """A results folder with runs of 1, 100 and 200 days ago, and one of 300 days in another folder with the same database."""
-    layout = Layout(tmp_path / "results")
+    """A results folder with runs of 1, 100 and 200 days ago, and one of 300 days elsewhere, all in another database."""
+    layout = Layout(tmp_path / "here")
     monkeypatch.setenv(DATABASE_VARIABLE, str(database) if "://" in str(database) else f"sqlite:///{database}")
     now = datetime.now(UTC)
     with open_records(database) as records:
@@ -172,26 +172,36 @@ def test_a_comparison_on_a_worker_keeps_no_run_there_that_was_measured_for_a_far
     assert layout.run("run-100").exists()
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "named", ["", "sqlite:///{}/results/quadbench.sqlite", "sqlite:///{}/results/../results/quadbench.sqlite"]
+)
 def test_a_comparison_keeps_what_was_measured_for_a_farm_where_its_records_lie_nowhere_else(
-    layout: Layout, database: Source, monkeypatch: pytest.MonkeyPatch
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(DATABASE_VARIABLE)
-    save_run(layout, RunFile(run_id="run-200", bundle="b", deployments=(), is_ended=True, is_part=True))
-    comparison = layout.comparison("c") / "comparison.json"
+    own = Layout(tmp_path / "results")
+    monkeypatch.setenv(DATABASE_VARIABLE, named.format(tmp_path))
+    ended = datetime.now(UTC) - 200 * DAY
+    with open_records(own.database) as records:
+        records.store(record("r200", run_id="run-200", started_at=ended, ended_at=ended))
+    save_run(own, RunFile(run_id="run-200", bundle="b", deployments=(), is_ended=True, is_part=True))
+    comparison = own.comparison("c") / "comparison.json"
     comparison.parent.mkdir(parents=True)
     comparison.write_text(json.dumps({"runs": [{"run_id": "run-200"}]}))
-    assert main(["prune", "--keep", "150d", "--results", str(layout.root)]) == 0
-    assert layout.run("run-200").exists()
-    assert query(database, "SELECT COUNT(*) FROM records WHERE run_id = 'run-200'") == [(1,)]
+    prune = ["prune", "--keep", "150d", "--results", str(own.root)]
+    assert main(prune) == 0
+    assert own.run("run-200").exists()
+    comparison.unlink()
+    assert main(prune) == 0
+    assert query(own.database, "SELECT COUNT(*) FROM records") == [(0,)]
 
 
 def test_a_part_of_a_run_says_nothing_of_other_devices_of_its_host(layout: Layout) -> None:
     lost = replace(S25, serial="OTHER", address="s25@OTHER")
     on_host = RunFile(run_id="run-1", bundle="b", deployments=(), devices=(S25, lost), left_out={lost.address: "lost for good"})
     save_run(layout, on_host)
-    part = part_on(on_host, S25.address)
-    assert (part.addresses, part.left_out) == ((S25.address,), {})
+    retries = [Retry(address=device.address, reason="gone", away_s=2.0) for device in on_host.devices]
+    part = part_on(replace(on_host, retries=tuple(retries)), S25.address)
+    assert (part.addresses, part.retries, part.left_out) == ((S25.address,), (retries[0],), {})
     keep_fetched(layout, part)
     assert read_run_file(layout, "run-1").left_out == {lost.address: "lost for good"}
 

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.held_out import HeldOut
 from quadbench.artifacts.kernels import Kernels
-from quadbench.artifacts.names import FileName, RelativePath, Sha256
+from quadbench.artifacts.names import Checked, FileName, RelativePath, Sha256
+from quadbench.errors import shown
 
 MIB = 2**20  # bytes, in which sizes are shown
 SCHEMA_VERSION = 1
@@ -132,6 +133,18 @@ class Graph:
     int8: Int8Share | None = None
 
 
+def check_onnx_names(graph: Graph) -> Graph:
+    """Return a bundle's graph as it is: the package onnx reads and writes a file as its name says, .json not as a protobuf.
+
+    Raises:
+        ValueError: a file of it has another name than an ONNX file.
+    """
+    for file in (graph.file, graph.merge):
+        if file and not file.path.endswith(".onnx"):
+            raise ValueError(f"{shown(file.path)} is no graph of a bundle; expected a name that ends in .onnx")
+    return graph
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdapterFile:
     """A safetensors file of an adapter's tensors at its own ranks, named as LoRA inputs are, in the dtype of its variant.
@@ -210,7 +223,7 @@ class Bundle:
     recipe_digest: str
     precision: str
     tool_versions: dict[str, str]
-    graphs: tuple[Graph, ...]
+    graphs: tuple[Annotated[Graph, Checked(check_onnx_names)], ...]
     adapters: tuple[AdapterFile, ...]
     tasks: tuple[TaskAssets, ...]
     profile: FileRef  # encodings of every tensor and how they were chosen, as JSON

@@ -14,12 +14,12 @@ _LONGEST_PATH = 1024
 
 @dataclass(frozen=True)
 class Checked:
-    """A mark on a type of text: whatever reads files with pydantic then takes only text that passes the check.
+    """A mark on a type: whatever reads files with pydantic then takes only values of it that pass the check.
 
     It is pydantic's protocol, and not its `AfterValidator`, so that the nouns do without pydantic until a file is read.
     """
 
-    check: Callable[[str], str]
+    check: Callable[[Any], Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         """Return the schema of the type, with the check behind it."""

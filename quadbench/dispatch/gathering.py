@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from quadbench.artifacts import Bundle
+from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, Stored
 from quadbench.dispatch.orders import MeasureAnswer, MeasureOrder, answer_of, order_of
 from quadbench.errors import ArtifactError, JobFailedError, QuadbenchError
 from quadbench.farm.job import Job, JobKind, JobState
@@ -21,9 +21,10 @@ from quadbench.observer import Observer
 from quadbench.pipeline import Outcome
 from quadbench.report import write_report
 from quadbench.report.units import plural
+from quadbench.results.digests import content_digest
 from quadbench.results.layout import Layout
 from quadbench.results.run_changes import keep_fetched, whole_of
-from quadbench.results.runs import load_run
+from quadbench.results.runs import RunFile, load_records, load_run
 
 _LOOK_S = 1.0
 
@@ -48,23 +49,29 @@ def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> ReadJobs:
 def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, layout: Layout) -> Outcome:
     """Fetch what the jobs of a run have left, of which `raw` has the answers, write the run's file, and report it.
 
+    The file says why a job was not done. The run can go on at the device of such a job if launches of it are stored.
+
     Raises:
         JobFailedError: nothing was measured; the first job that failed says why.
         StorageError, ArtifactError: the store or the results folder cannot be used, or what it or the queue holds is damaged.
     """
     measured = [job for job in read.jobs if job.kind is JobKind.MEASURE]
     parts = [answer_of(job, raw.get(job.id), MeasureAnswer).part for job in measured if job.state is JobState.DONE]
-    failures: dict[str, QuadbenchError] = {_name(job): _failure(job) for job in measured if job.state is not JobState.DONE}
+    broken = {_name(job): job for job in measured if job.state is not JobState.DONE}
+    failures: dict[str, QuadbenchError] = {name: _failure(job) for name, job in broken.items()}
     failures |= {f"job {job_id}": ArtifactError(fault) for job_id, fault in read.faults.items()}
     if not parts:
         raise next(iter(failures.values()), JobFailedError(f"run {run_id} has no measurement in the queue"))
-    for digest in {digest for job in measured for digest in _bundles(job)}:
-        fetch(Bundle, digest, layout, store)
+    bundles = {digest: fetch(Bundle, digest, layout, store) for digest in {one for job in measured for one in _bundles(job)}}
     fetched = fetch_run(run_id, layout, store)
     for fault in fetched.refused:
         log.warning("%s", fault)
-    whole = whole_of(parts)
-    keep_fetched(layout, replace(whole, is_ended=whole.is_ended and not failures))
+    records = load_records(layout, run_id) if broken else ()
+    begun = {name: last for name, job in broken.items() if (last := _last_at(job, records)) and last.bundle_digest in bundles}
+    lost = [_part_of(last.device, bundles[last.bundle_digest], parts[0]) for last in begun.values()]
+    whole = whole_of([*parts, *lost])
+    reasons = {begun[name].device.address if name in begun else name: str(failure) for name, failure in failures.items()}
+    keep_fetched(layout, replace(whole, is_ended=whole.is_ended and not failures, left_out=whole.left_out | reasons))
     result = load_run(layout, run_id)
     return Outcome(result=result, report=write_report(result, layout), failures=failures)
 
@@ -77,6 +84,20 @@ def _bundles(job: Job) -> Iterable[str]:
 def _name(job: Job) -> str:
     """Return the device of a job, or what it needs of one where it never came to any."""
     return job.seat or job.needs
+
+
+def _last_at(job: Job, records: Sequence[RunRecord]) -> RunRecord | None:
+    """Return the last record of the device of a job's last attempt; None where it has none."""
+    names = (job.seat, (job.seat or "").rpartition("@")[0])  # a phone is leased by its serial, any other with its host's name
+    return next((record for record in reversed(records) if record.device.serial in names), None)
+
+
+def _part_of(device: DeviceFacts, bundle: Stored[Bundle], other: RunFile) -> RunFile:
+    """Return the part of a run that a device leaves whose job was not done, by the part of another device."""
+    name = bundle.folder.name
+    contents = {name: content_digest(bundle.artifact)}
+    own = replace(other, bundle=name, others={}, contents=contents, devices=(device,), hosted=())
+    return replace(own, deployments=(), retries=(), left_out={})
 
 
 def _failure(job: Job) -> JobFailedError:

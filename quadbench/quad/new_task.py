@@ -101,14 +101,16 @@ def _pictures(
 def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:
     """Return the recipe's task with the bundle's sampler, which may be that of devices of one profile.
 
+    A table that was fitted may have fewer steps than the recipe asks for, and does not tell the strength.
+
     Raises:
-        UserError: in the recipe it has another sampler or guidance than in the bundle, or another strength, which a table that
-            was fitted does not tell.
+        UserError: in the recipe it has another sampler or guidance than in the bundle, or fewer steps than were fitted, or, where
+            nothing is fitted, another number of them or another strength.
     """
     recipes = (new.recipe.on(profile) for profile in (None, *new.recipe.devices))
     for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
         known = known_table(task, foundation)  # none where it is fitted when the bundle is built
-        is_same = known == table if known else task.sampler.steps == like.steps
+        is_same = known == table if known else like.steps <= task.sampler.steps
         if is_same and (task.sampler.scheme, task.guidance) == (like.scheme, like.guidance):
             return task
     raise UserError(

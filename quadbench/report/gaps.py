@@ -80,7 +80,8 @@ def _course(result: RunResult) -> Iterator[str]:
 
 
 def _cut_short(result: RunResult) -> str:
-    planned = sum((result.planned or {}).values()) * len(result.deployments)
+    devices = {device.address for device in result.devices if not device.is_hosted}
+    planned = sum((result.planned or {}).values()) * len(devices)
     stored = sum(not record.device.is_hosted and record.status is not Status.DISCARDED for record in result.records)
     count = f": {stored} of {planned} planned launches are stored" if planned else ""
     return f"The run was cut short, or still goes on{count}."

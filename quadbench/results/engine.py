@@ -46,6 +46,16 @@ def database_of(layout: Layout) -> Source:
     return variable(DATABASE_VARIABLE) or layout.database
 
 
+def is_elsewhere(layout: Layout) -> bool:
+    """Say whether the records of a results folder are kept in another database than the folder's own file, however that is named.
+
+    Raises:
+        UserError: what $QUADBENCH_DATABASE holds is no database.
+    """
+    parsed = _parsed(database_of(layout))
+    return not isinstance(parsed, Path) or parsed.resolve() != layout.database.resolve()
+
+
 def missing_folder(source: Source) -> Path | None:
     """Return the folder that a database's file would lie in, where that is not there; None otherwise.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.errors import ArtifactError
-from quadbench.results.engine import database_of, now_of, reading
+from quadbench.results.engine import database_of, is_elsewhere, now_of, reading
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records, read_records
 from quadbench.results.runs import RunFile, read_run_file, run_ids
@@ -72,7 +72,7 @@ def _run_file(layout: Layout, run_id: str) -> RunFile | None:
 
 def _is_kept_elsewhere(layout: Layout, run_id: str) -> bool:
     """Say whether a worker measured the run for a farm whose records lie elsewhere: another results folder keeps it."""
-    return not isinstance(database_of(layout), Path) and (run := _run_file(layout, run_id)) is not None and run.is_part
+    return is_elsewhere(layout) and (run := _run_file(layout, run_id)) is not None and run.is_part
 
 
 def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:

@@ -93,11 +93,12 @@ def joined(begun: RunFile, now: RunFile) -> RunFile:
 
 
 def part_on(run: RunFile, address: str) -> RunFile:
-    """Return the file of a run without other devices of the same host, which are measured for it too."""
+    """Return the file of a run without what it says of other devices of the same host, each of which has a part of its own."""
     return replace(
         run,
         devices=tuple(device for device in run.devices if device.address == address),
         deployments=tuple(one for one in run.deployments if one.device.address == address),
+        retries=tuple(retry for retry in run.retries if retry.address == address),
         left_out={name: why for name, why in run.left_out.items() if name == address},
     )
 

@@ -2,15 +2,16 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from quadbench.artifacts import Bundle, Component, Graph, RunRecord, Stored, Variant
+from quadbench.artifacts import Bundle, Component, DeviceFacts, Graph, RunRecord, Stored, Variant
 from quadbench.farm.store.objects import Store
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
 from support.bundles import bundle_of
-from support.stored_records import record
+from support.stored_records import DEVICE, record
 
 CONTENTS = {"profile.json": b"{}", "shared/unet.onnx": b"a graph" * 1000, "float/unet.onnx": b"another graph"}
 DAY_S = timedelta(days=1).total_seconds()
@@ -39,16 +40,16 @@ def write_shared_bundle(layout: Layout, name: str = "one", contents: Mapping[str
     return publish(layout.bundle(digest_of_name(name)), fill)
 
 
-def write_launch(layout: Layout, run_id: str = "run-a", launch: int = 0) -> RunRecord:
+def write_launch(layout: Layout, run_id: str = "run-a", launch: int = 0, facts: DeviceFacts = DEVICE) -> RunRecord:
     """Write the files of a launch with one picture, and return its record."""
-    stored = record(run_id=run_id, launch=launch)
+    stored = record(run_id=run_id, launch=launch, device=facts)
     folder = layout.launch(run_id, stored.device.address, stored.variant, launch)
     picture = folder / "images/restyle/000.png"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(f"picture {launch}".encode())
     (folder / "plan.json").write_text("{}")
     (folder / "events.jsonl").write_text("")
-    return record(run_id=run_id, launch=launch, images={"restyle/000": layout.relative(picture)})
+    return replace(stored, images={"restyle/000": layout.relative(picture)})
 
 
 def tree(folder: Path) -> dict[str, bytes]:

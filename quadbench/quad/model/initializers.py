@@ -6,12 +6,13 @@ in which file they lie, and where. In memory that file is named from the root of
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from safetensors.numpy import save_file
@@ -22,6 +23,7 @@ from quadbench.quad.tensor_header import tensor_places
 
 ROOT = Path("/")
 _GRAPH = "graph.onnx"
+_PLACE_KEYS = {"location", "offset", "length", "checksum"}  # by which quadbench, and torch's exporter, say where values lie
 INLINE_LIMIT_BYTES = 2**28  # far below protobuf's 2**31: a graph is copied several times on its way
 
 
@@ -36,16 +38,61 @@ def opened(path: Path, weights: Path | None) -> onnx.ModelProto:
     """Read a graph, but not the tensors that lie in the file `weights` beside it: it refers to them where they are.
 
     Raises:
-        ArtifactError: it refers to any other file.
+        ArtifactError: it is no graph, refers to any other file, or says of a tensor that it lies where that file has none such:
+            before its begin or behind its end, by no number, in two ways, or with another length than its shape has.
     """
-    model = onnx.load(path, format="protobuf", load_external_data=False)
-    for tensor in tensors_outside(model):
-        location = ExternalDataInfo(tensor).location
-        if weights is None or location != weights.name:
-            whose = f"in '{weights.name}' alone" if weights else "in itself"
-            raise ArtifactError(f"graph '{path}' has weights in {shown(location)}; expected them {whose}")
-        _set_location(tensor, str(weights.resolve().relative_to(ROOT)))
+    try:
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+        for tensor in tensors_outside(model):
+            place = _place(tensor)
+            location = place.get("location", "")
+            if weights is None or location != weights.name:
+                whose = f"in '{weights.name}' alone" if weights else "in itself"
+                raise ArtifactError(f"graph '{path}' has weights in {shown(location)}; expected them {whose}")
+            _check_place(tensor, place, weights.stat().st_size)
+            _set_location(tensor, str(weights.resolve().relative_to(ROOT)))
+    except (OSError, DecodeError, ValueError) as error:
+        raise ArtifactError(f"graph '{path}' cannot be read: {error}", hint="build its bundle anew") from error
     return model
+
+
+def _place(tensor: onnx.TensorProto) -> dict[str, str]:
+    """Return what a tensor says of where its values lie; raises ValueError where it says anything else, or the same twice."""
+    place: dict[str, str] = {}
+    for entry in tensor.external_data:
+        if entry.key not in _PLACE_KEYS or entry.key in place:
+            known = ", ".join(sorted(_PLACE_KEYS))
+            says = f"tensor {shown(tensor.name)} says by {shown(entry.key)} where it lies"
+            raise ValueError(f"{says}; expected one each of {known}")
+        place[entry.key] = entry.value
+    return place
+
+
+def _check_place(tensor: onnx.TensorProto, place: dict[str, str], file_bytes: int) -> None:
+    """Refuse a tensor whose values do not lie in a file of so many bytes, or have another length than its shape.
+
+    Raises:
+        ValueError: names the tensor, what it says and what was expected.
+    """
+    size, name = _size_bytes(tensor), shown(tensor.name)
+    for key in ("offset", "length"):
+        if not ((text := place.get(key, "0")).isascii() and text.isdigit() and len(text) < len(str(2**63))):
+            raise ValueError(f"tensor {name} has {key} {shown(text)}; expected a number of bytes")
+    offset, length = int(place.get("offset", "0")), int(place.get("length", size))
+    if length != size:
+        raise ValueError(f"tensor {name} has length {length}; expected {size}, of its shape and type")
+    if offset + size > file_bytes:
+        raise ValueError(f"tensor {name} ends at byte {offset + size}; expected at most {file_bytes}, as its file has")
+
+
+def _size_bytes(tensor: onnx.TensorProto) -> int:
+    try:
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    except KeyError as error:
+        raise ValueError(f"tensor {shown(tensor.name)} has the type {tensor.data_type}, which ONNX does not have") from error
+    if any(dimension < 0 for dimension in tensor.dims):
+        raise ValueError(f"tensor {shown(tensor.name)} has the shape {list(tensor.dims)[:8]}; expected dimensions of 0 or more")
+    return prod(tensor.dims) * dtype.itemsize
 
 
 def tensors_outside(message: Message) -> Iterator[onnx.TensorProto]:
