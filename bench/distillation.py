@@ -1,7 +1,7 @@
 """Distillation judged on images that had no part in it: SQNR of eps before and after, for each adapter and seed.
 
     nice python bench/distillation.py run --out FILE.jsonl [--recipe quickstart] [--adapters restyle] [--seeds 3]
-                                          [--diffusion-weight 0.1] [--samples 8]
+                                          [--diffusion-weight 0.1] [--learning-rate 0.0001] [--samples 8]
     python bench/distillation.py show FILE.jsonl...
 
 The base, its encodings and the training are those that a build of the recipe with `quad.distill: {}` makes. Judged are the first
@@ -43,11 +43,17 @@ class Line:
     seed: int
     samples: int
     diffusion_weight: float
+    learning_rate: float
     steps: int
     seconds: float
     validation_db: tuple[float, float]
     new_db: tuple[float, float]
     trained_db: tuple[float, float]  # on the images that trained it, with a seed that did not
+
+    @property
+    def setting(self) -> tuple[str, int, float, float]:
+        """All that lines of one table row have in common."""
+        return self.adapter, self.samples, self.diffusion_weight, self.learning_rate
 
 
 def main() -> None:
@@ -59,6 +65,7 @@ def main() -> None:
     run.add_argument("--adapters", nargs="+", help="only these (default: all)")
     run.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     run.add_argument("--diffusion-weight", type=float, default=0.0)
+    run.add_argument("--learning-rate", type=float, default=Distill().learning_rate)
     run.add_argument("--samples", type=int, default=4, help="of each task, for calibration and training (default: 4)")
     run.add_argument("--items", type=int, default=4, help="evaluation inputs that judge (default: 4)")
     run.add_argument("--steps", type=int, default=Distill().steps)
@@ -70,16 +77,15 @@ def main() -> None:
         print(table([line for file in options.files for line in read(file)]))  # noqa: T201
         return
     torch.set_num_threads(options.threads)
-    done = {(line.adapter, line.seed, line.samples, line.diffusion_weight) for line in read(options.out)}
-    settings = Settings(
-        **Distill(diffusion_weight=options.diffusion_weight, steps=options.steps).model_dump(exclude={"adapters"})
-    )
+    done = {(line.seed, line.setting) for line in read(options.out)}
+    asked = Distill(diffusion_weight=options.diffusion_weight, learning_rate=options.learning_rate, steps=options.steps)
+    settings = Settings(**asked.model_dump(exclude={"adapters"}))
     recipe = load_recipe(options.recipe, {"quad.calibration.samples": options.samples})
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
         study = Study.of(recipe, Path(scratch), settings, options.items)
     for seed in options.seeds:
         for name in options.adapters or study.prepared.adapters:
-            if (name, seed, options.samples, options.diffusion_weight) in done:
+            if (seed, (name, options.samples, options.diffusion_weight, options.learning_rate)) in done:
                 continue
             line = study.line(name, seed)
             with options.out.open("a") as out:
@@ -125,6 +131,7 @@ class Study:
             seed=seed,
             samples=self.recipe.quad.calibration.samples,
             diffusion_weight=settings.diffusion_weight,
+            learning_rate=settings.learning_rate,
             steps=result.steps,
             seconds=round(time.monotonic() - began, 1),
             validation_db=(result.before_db, result.after_db),
@@ -148,11 +155,14 @@ def read(path: Path) -> list[Line]:
 
 def table(lines: list[Line]) -> str:
     """Return Markdown with a row for each adapter and setting; ± is the deviation over seeds."""
-    columns = ("inputs", "diffusion weight", "seeds", "images that trained", "validation", "new images", "gain there", "steps")
+    settings = ("inputs", "diffusion weight", "learning rate")
+    columns = (*settings, "seeds", "images that trained", "validation", "new images", "gain there", "steps")
     rows = ["| " + " | ".join(("adapter", *columns)) + " |", "|---|" + "---:|" * len(columns)]
-    for key in dict.fromkeys((line.adapter, line.samples, line.diffusion_weight) for line in lines):
-        own = [line for line in lines if (line.adapter, line.samples, line.diffusion_weight) == key]
-        rows.append("| " + " | ".join((f"`{key[0]}`", f"{key[1]}", f"{key[2]:g}", f"{len(own)}", *_cells(own))) + " |")
+    for setting in dict.fromkeys(line.setting for line in lines):
+        own = [line for line in lines if line.setting == setting]
+        adapter, *numbers = setting
+        cells = (f"`{adapter}`", *(f"{number:g}" for number in numbers), f"{len(own)}", *_cells(own))
+        rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
