@@ -52,6 +52,7 @@ def main() -> None:
 def table(bench: Bench, own: Calibrated, percents: Sequence[int], judged: Sequence[Sequence[Judged]]) -> Iterator[str]:
     tasks = " | ".join(task.task.name for task in bench.prepared.tasks)
     yield f"| % asked for | order | layers, % | parameters, % | work, % | {tasks} |"
+    yield f"| 0 | | {cells(bench, own, (), judged)} |"
     for percent in percents:
         for name, noise in orders(own).items():
             yield f"| {percent} | {name} | {cells(bench, own, least_noisy(noise, percent), judged)} |"
