@@ -131,15 +131,20 @@ def test_an_empty_database_has_no_latest_run(records: Records) -> None:
 def test_many_samples_cost_little_more_than_the_database_does(path: Path, tmp_path: Path) -> None:
     many = record(samples=tuple(sample(task="restyle", step=i, value=float(i + 1), labels={"runs": "2"}) for i in range(5000)))
     with open_records(path) as records:
-        ours = _cpu_seconds(lambda: (records.store(many), records.of_run("run-a")))
-        assert records.of_run("run-a") == (many,)
-    bare = _cpu_seconds(lambda: _bare_rows(tmp_path / "bare.sqlite", len(many.samples)))
+
+        def store_and_read(again: int) -> None:
+            one = replace(many, record_id=f"r{again}", run_id=f"run-{again}")
+            records.store(one)
+            assert records.of_run(one.run_id) == (one,)
+
+        ours = min(_cpu_seconds(store_and_read, again) for again in range(3))
+    bare = min(_cpu_seconds(_bare_rows, tmp_path / f"bare-{again}.sqlite", len(many.samples)) for again in range(3))
     assert ours < 40 * bare  # 10 to 20 were seen
 
 
-def _cpu_seconds(action: Callable[[], object]) -> float:
+def _cpu_seconds(action: Callable[..., object], *arguments: object) -> float:
     began = time.process_time()
-    action()
+    action(*arguments)
     return time.process_time() - began
 
 
