@@ -32,7 +32,7 @@ class TrainingPair:
 
 
 def restyle_pair(concept: corpus.Concept, style: str) -> TrainingPair:
-    """Twemoji to another style. The prompt is that style alone: a name that the base has never seen leads away from the picture."""
+    """Twemoji to another style. The prompt is that style alone: a name that the base never saw leads away from the picture."""
     return TrainingPair(source=concept.image("twemoji"), target=concept.image(style), wording=captions.plain([style]))
 
 
