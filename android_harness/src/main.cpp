@@ -43,6 +43,7 @@ std::unique_ptr<Launch> loaded(const Plan& plan, const Runtime& runtime, EventWr
 }
 
 void run(const char* plan_path, EventWriter& events, const Interrupt& interrupt) {
+  keep_freed_memory();
   const std::string started_at = utc_text(std::chrono::system_clock::now());
   const MappedFile file(plan_path);
   const auto bytes = file.bytes();

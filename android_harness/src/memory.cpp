@@ -32,6 +32,7 @@ std::int64_t status_bytes(const std::string& key) {
 }
 
 constexpr std::int64_t kKilobyte = 1024;
+constexpr int kMostKeptBlock = 32 << 20;  // the most that glibc takes; a larger block is mapped and unmapped by itself
 
 // The path or name at the end of a mapping's line, `55d0-55d1 r-xp 00000000 08:01 123   /usr/bin/cat`; empty where it has none.
 std::string mapped_name(const std::string& line) {
@@ -83,6 +84,13 @@ void give_memory_back() {
   ::malloc_trim(0);
 #elif defined(M_PURGE)
   ::mallopt(M_PURGE, 0);
+#endif
+}
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  ::mallopt(M_MMAP_THRESHOLD, kMostKeptBlock);
+  ::mallopt(M_TRIM_THRESHOLD, 2 * kMostKeptBlock);
 #endif
 }
 

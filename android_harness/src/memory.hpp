@@ -30,6 +30,10 @@ std::size_t growth_since(std::int64_t rss_bytes_before);
 // Tells the C library to return to the system what was freed.
 void give_memory_back();
 
+// Tells the C library to keep up to 64 MiB of what is freed, from the start. glibc comes to that by itself as large blocks are
+// freed, so that how graphs were loaded would decide whether each run gives its memory back and faults it in again.
+void keep_freed_memory();
+
 // Resident bytes by what they are for: `anonymous`, `graphs` (mapped files of the plan), `libraries`, `dma_buf`, `other`. All are
 // there; 0 where there is none. `smaps` has the format of /proc/PID/smaps.
 std::map<std::string, std::int64_t> rss_by_region(std::istream& smaps, const std::set<std::string>& graphs);
