@@ -1,22 +1,22 @@
 """A recipe's first task on this machine -> whether an image takes longer where the harness has just read its memory.
 
-    python bench/memory_reading.py recipes/quickstart.yaml --launches 8
+    python bench/memory_reading.py recipes/quickstart.yaml --launches 16
 
 A launch is too coarse a unit for this, since a virtual machine's speed changes from one to the next by more than a reading could
-cost. So images of one process are compared. Memory is read between images, here between every fifth and the next, and the events
+cost. So images of one process are compared. Memory is read between images, here between every sixth and the next, and the events
 tell at which image, but not on which side of it: the harness reads as an image has ended or as the next one begins. Hence pairs
-of images in succession: of a pair with a reading at its first image, one image at least follows the reading.
+of images in succession. Of a pair with a reading at its first image, one follows the reading; the pairs before and after it
+have none. Its ratio is its time over the mean of theirs, so that slow drift cancels.
 
-Prints for each launch the median of these pairs' times over the median of pairs without a reading at either, then the mean over
-launches with Student's interval at 95 %. An image is half a pair, so what a reading costs the image after it is at most twice
-what is printed beyond 1.
+Prints for each launch the median ratio of its readings, then the mean over launches with Student's interval at 95 %. An image is
+half a pair, so an image after a reading takes at most longer by twice what is printed beyond 1.
 """
 
 import argparse
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median, stdev
 
@@ -31,34 +31,35 @@ from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
 from quadbench.statistics import t_quantile
 
-IMAGES_APART = 4.5  # so that a reading falls due in the middle of an image
+IMAGES_APART = 5.5  # so that a reading falls due in the middle of an image
 
 
-def images_of(lines: Sequence[str]) -> Iterator[tuple[float, bool]]:
-    """Yield each image's time in nanoseconds, and whether a reading was written with it."""
-    time_ns, is_read = 0.0, False
+def images_of(lines: Sequence[str]) -> list[tuple[float, bool]]:
+    """Return each image's time in nanoseconds, and whether a reading was written with it."""
+    images: list[tuple[float, bool]] = []
     for event in map(json.loads, lines):
         metric = event.get("metric") if event.get("event") == "sample" and not event.get("is_warmup") else None
         if metric == "end_to_end_ns":
-            if time_ns:
-                yield time_ns, is_read
-            time_ns, is_read = event["value"], False
-        is_read = is_read or metric == "rss_bytes"
+            images.append((event["value"], False))
+        elif metric == "rss_bytes" and images:
+            images[-1] = (images[-1][0], True)
+    return images
 
 
-def ratio_of(images: Sequence[tuple[float, bool]]) -> tuple[float, int]:
-    """Return the median of pairs with a reading at the first image over that of pairs with none at either, and the former's number."""
-    pairs = [(one + other, first, second) for (one, first), (other, second) in zip(images, images[1:], strict=False)]
-    after = [time for time, first, _ in pairs if first]
-    before = [is_read for _, is_read in images]
-    apart = [time for place, (time, *at) in enumerate(pairs) if not any(at) and not (place and before[place - 1])]
-    return median(after) / median(apart), len(after)
+def ratios_of(images: Sequence[tuple[float, bool]]) -> list[float]:
+    """Return the time of each pair with a reading at its first image, and none near, over the mean of its neighbours."""
+    times, ratios = [time for time, _ in images], []
+    readings = [place for place, (_, is_read) in enumerate(images) if is_read]
+    for before, place, after in zip(readings, readings[1:], readings[2:], strict=False):
+        if before + 1 < place - 2 and place + 3 < after:
+            ratios.append(2 * sum(times[place : place + 2]) / sum(times[place - 2 : place] + times[place + 2 : place + 4]))
+    return ratios
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
-    parser.add_argument("--launches", type=int, default=8)
+    parser.add_argument("--launches", type=int, default=16)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args()
@@ -71,15 +72,15 @@ def main() -> None:
         def run(images: int, period_ms: int) -> list[tuple[float, bool]]:
             plan = harness_plan(installation, first_task(recipe, images), runtime=recipe.runtime, images=None)
             path.write_text(json.dumps(plan | {"runtime": plan["runtime"] | {"memory_period_ms": period_ms}}))
-            return list(images_of(launched([harness, str(path)])[0]))
+            return images_of(launched([harness, str(path)])[0])
 
         image_ns = median(time for time, _ in run(20, 0))
         for _ in range(options.launches):
             images = run(options.images, round(IMAGES_APART * image_ns / 1e6))
-            ratio, readings = ratio_of(images)
-            ratios.append(ratio)
+            own = ratios_of(images)
+            ratios.append(median(own))
             image_ns = median(time for time, _ in images)
-            print(f"{len(images)} images of {image_ns / 1e6:.1f} ms, {readings} readings, ratio {ratio:.5f}", flush=True)  # noqa: T201
+            print(f"{len(images)} images of {image_ns / 1e6:.1f} ms, {len(own)} readings, ratio {ratios[-1]:.5f}", flush=True)  # noqa: T201
     half = t_quantile(0.975, len(ratios) - 1) * stdev(ratios) / math.sqrt(len(ratios))
     print(f"\n{mean(ratios):.5f} ({mean(ratios) - half:.5f} to {mean(ratios) + half:.5f}) over {len(ratios)} launches")  # noqa: T201
 
