@@ -41,18 +41,29 @@ std::string mapped_name(const std::string& line) {
   return place == std::string::npos ? "" : line.substr(place);
 }
 
+// Whether the mapping that a line begins may be executed: the third letter of its second field.
+bool is_executable(const std::string& line) {
+  const auto place = line.find(' ');
+  return place != std::string::npos && place + 3 < line.size() && line[place + 3] == 'x';
+}
+
 // Whether a line of smaps begins a mapping: it starts with an address where others have a key and a colon.
 bool begins_mapping(const std::string& line) {
   const auto dash = line.find('-');
   return dash != std::string::npos && dash > 0 && line.find_first_not_of("0123456789abcdef") == dash;
 }
 
-std::string region_of(const std::string& name, const std::set<std::string>& graphs) {
+// A mapped file or another named mapping: resident bytes that were not written to, and whether any of it may be executed.
+struct Mapping {
+  std::int64_t bytes = 0;
+  bool is_code = false;
+};
+
+std::string region_of(const std::string& name, const Mapping& mapping, const std::set<std::string>& graphs) {
   if (graphs.contains(name)) return "graphs";
   if (name.starts_with("/dmabuf") || name.starts_with("anon_inode:dmabuf")) return "dma_buf";
   if (name.empty() || name.front() == '[' || name.starts_with("/dev/zero") || name.starts_with("/memfd:")) return "anonymous";
-  if (name.find(".so") != std::string::npos) return "libraries";
-  return "other";
+  return mapping.is_code ? "libraries" : "other";
 }
 
 }  // namespace
@@ -97,19 +108,23 @@ void keep_freed_memory() {
 std::map<std::string, std::int64_t> rss_by_region(std::istream& smaps, const std::set<std::string>& graphs) {
   std::map<std::string, std::int64_t> regions;
   for (const char* region : {"anonymous", "graphs", "libraries", "dma_buf", "other"}) regions[region] = 0;
-  std::string name;
+  std::map<std::string, Mapping> mappings;
+  Mapping* mapping = nullptr;
   std::int64_t rss = 0;
   for (std::string line; std::getline(smaps, line);) {
     if (begins_mapping(line)) {
-      name = mapped_name(line);
+      mapping = &mappings[mapped_name(line)];
+      mapping->is_code = mapping->is_code || is_executable(line);
     } else if (line.starts_with("Rss:")) {
       rss = std::stoll(line.substr(4)) * kKilobyte;
-    } else if (line.starts_with("Anonymous:")) {  // pages of a mapped file that were written to are the process's own
+    } else if (line.starts_with("Anonymous:") && mapping != nullptr) {
+      // Pages of a file that were written to are the process's own.
       const std::int64_t written = std::min<std::int64_t>(rss, std::stoll(line.substr(10)) * kKilobyte);
       regions["anonymous"] += written;
-      regions[region_of(name, graphs)] += rss - written;
+      mapping->bytes += rss - written;
     }
   }
+  for (const auto& [name, held] : mappings) regions[region_of(name, held, graphs)] += held.bytes;
   return regions;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <memory>
+#include <sstream>
 #include <vector>
 
 #include "memory.hpp"
@@ -40,3 +41,19 @@ TEST_CASE("memory that a run frees is there for the next one") {
   CHECK(faults() - before <= without / 100);
 }
 #endif
+
+TEST_CASE("a file with code is a library by its mapping, not by its name") {
+  std::istringstream smaps(
+      "7f00-7f10 r--p 00000000 08:01 7   /objects/5f1c\nRss:   8 kB\nAnonymous:   0 kB\n"
+      "7f10-7f20 r-xp 00010000 08:01 7   /objects/5f1c\nRss:  20 kB\nAnonymous:   0 kB\n"
+      "7f20-7f30 rw-p 00020000 08:01 7   /objects/5f1c\nRss:   4 kB\nAnonymous:   4 kB\n"
+      "7f40-7f50 r--p 00000000 08:01 8   /objects/a0b1\nRss: 100 kB\nAnonymous:   0 kB\n"
+      "7f60-7f70 r--p 00000000 08:01 9   /data/x-xp.so.bin\nRss:  16 kB\nAnonymous:   0 kB\n"
+      "7f80-7f90 rw-p 00000000 00:00 0 \nRss:  32 kB\nAnonymous:  32 kB\n");
+  const auto regions = rss_by_region(smaps, {"/objects/a0b1"});
+  CHECK(regions.at("libraries") == 28 * 1024);
+  CHECK(regions.at("graphs") == 100 * 1024);
+  CHECK(regions.at("other") == 16 * 1024);
+  CHECK(regions.at("anonymous") == 36 * 1024);
+  CHECK(regions.at("dma_buf") == 0);
+}
