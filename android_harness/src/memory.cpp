@@ -32,7 +32,6 @@ std::int64_t status_bytes(const std::string& key) {
 }
 
 constexpr std::int64_t kKilobyte = 1024;
-constexpr int kMostKeptBlock = 32 << 20;  // the most that glibc takes; a larger block is mapped and unmapped by itself
 
 // The path or name at the end of a mapping's line, `55d0-55d1 r-xp 00000000 08:01 123   /usr/bin/cat`; empty where it has none.
 std::string mapped_name(const std::string& line) {
@@ -100,6 +99,7 @@ void give_memory_back() {
 
 void keep_freed_memory() {
 #ifdef __GLIBC__
+  constexpr int kMostKeptBlock = 32 << 20;  // where glibc's own limit ends; a larger block is mapped and unmapped by itself
   ::mallopt(M_MMAP_THRESHOLD, kMostKeptBlock);
   ::mallopt(M_TRIM_THRESHOLD, 2 * kMostKeptBlock);
 #endif

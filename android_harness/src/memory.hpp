@@ -30,7 +30,7 @@ std::size_t growth_since(std::int64_t rss_bytes_before);
 // Tells the C library to return to the system what was freed.
 void give_memory_back();
 
-// Tells the C library to keep up to 64 MiB of what is freed, from the start. glibc comes to that by itself as large blocks are
+// Tells glibc to give the end of its heap back only beyond 64 MiB, from the start. It comes to that by itself as large blocks are
 // freed, so that how graphs were loaded would decide whether each run gives its memory back and faults it in again.
 void keep_freed_memory();
 
