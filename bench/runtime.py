@@ -11,6 +11,7 @@ to the first setting has its interval at 95 % over blocks of two launches (A B B
 
 import argparse
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
@@ -42,20 +43,24 @@ def highest(metric: str) -> Callable[[RunRecord], float | None]:
     return lambda record: max((s.value for s in record.samples if s.metric == metric), default=None)
 
 
-def after_switch(record: RunRecord) -> float | None:
-    """The first U-Net run after a switch from another task, over the median of the others in one step of the same task."""
-    ratios, came_from = [], ""
-    for sample in record.samples:
-        if sample.metric == "switch_ns":
-            came_from = sample.labels["from"]
-        if sample.metric == "first_unet_ns" and came_from != "none":
-            steps = [
-                s.value / int(s.labels["runs"])
-                for s in record.samples
-                if s.metric == "unet_ns" and s.task == sample.task and s.step
-            ]
-            ratios.append(sample.value / median(steps))
-    return median(ratios) if ratios else None
+def first_run(*, is_switched: bool) -> Callable[[RunRecord], float | None]:
+    """The first U-Net run of an image over the median of those in the task's later steps: of images after a switch, or others."""
+
+    def read(record: RunRecord) -> float | None:
+        later, firsts, came_from = defaultdict[str | None, list[float]](list), list[tuple[str | None, float]](), ""
+        for sample in record.samples:
+            if sample.metric == "switch_ns":
+                came_from = sample.labels["from"]
+            elif sample.metric == "unet_ns" and sample.step:
+                later[sample.task].append(sample.value / int(sample.labels["runs"]))
+            elif sample.metric == "unet_ns" and came_from != "none" and bool(came_from) is is_switched:
+                firsts.append((sample.task, sample.value / int(sample.labels["runs"])))
+            elif sample.metric == "end_to_end_ns":
+                came_from = ""
+        ratios = [first / median(later[task]) for task, first in firsts if later[task]]
+        return median(ratios) if ratios else None
+
+    return read
 
 
 def likeness(record: RunRecord) -> float | None:
@@ -79,7 +84,8 @@ FIGURES: Mapping[str, tuple[Callable[[RunRecord], float | None], float]] = {
     "end to end, ms": (median_of("end_to_end_ns"), MS),
     "switch, ms": (median_of("switch_ns"), MS),
     "switch and first image, ms": (switch_and_image, MS),
-    "U-Net run after a switch / next": (after_switch, 1.0),
+    "first U-Net run after a switch / later ones": (first_run(is_switched=True), 1.0),
+    "first U-Net run of other images / later ones": (first_run(is_switched=False), 1.0),
     "merging an adapter, ms": (median_of("adapter_merge_ns"), MS),
     "preload, ms": (median_of("adapter_preload_ns"), MS),
     "reload, ms": (median_of("reload_ns"), MS),
