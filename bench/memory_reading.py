@@ -9,7 +9,7 @@ of images in succession. Of a pair with a reading at its first image, one follow
 have none. Its ratio is its time over the mean of theirs, so that slow drift cancels.
 
 Prints for each launch the median ratio of its readings, then the mean over launches with Student's interval at 95 %. An image is
-half a pair, so an image after a reading takes at most longer by twice what is printed beyond 1.
+half a pair, so an image after a reading takes longer by twice what is printed beyond 1.
 """
 
 import argparse
@@ -64,6 +64,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args()
+    if options.launches < 2 or options.images < 30:
+        parser.error(f"{options.launches} launches of {options.images} images; expected 2 and 30 at least")
     recipe, layout = load_recipe(options.recipe), Layout(options.results)
     bundle, ratios = built(recipe, layout=layout, observer=Unwatched()), list[float]()
     with connect(["local"], layout=layout) as devices, tempfile.TemporaryDirectory() as folder:

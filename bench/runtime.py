@@ -44,7 +44,7 @@ def highest(metric: str) -> Callable[[RunRecord], float | None]:
 
 
 def first_run(*, is_switched: bool) -> Callable[[RunRecord], float | None]:
-    """The first U-Net run of an image over the median of those in the task's later steps: of images after a switch, or others."""
+    """A U-Net run in an image's first step over the median of the task's later steps: of images after a switch, or others."""
 
     def read(record: RunRecord) -> float | None:
         later, firsts, came_from = defaultdict[str | None, list[float]](list), list[tuple[str | None, float]](), ""

@@ -74,8 +74,7 @@ def records(scene: None, recipe: Recipe, layout: Layout, tmp_path_factory: pytes
 
 
 def test_a_device_whose_kit_has_a_dispatch_library_runs_what_the_vendor_s_compiler_has_made(records: Sequence[RunRecord]) -> None:
-    reasons = [record.reason or "" for record in records if record.status is not Status.OK]
-    assert all(reason.startswith("fast and wrong") for reason in reasons)  # what the stub computes is made up
+    assert {record.reason for record in records if record.status is not Status.OK} == set()
     shared = next(record for record in records if record.variant is Variant.SHARED)
     assert shared.target == "litert-mt6991"
     assert shared.settings["engine"] == "litert"
