@@ -83,7 +83,10 @@ def main() -> None:
             if period_ms > MOST_MS:
                 raise SystemExit(f"an image takes {image_ns / 1e9:.1f} s, and readings would be more than {MOST_MS} ms apart")
             images = run(options.images, period_ms)
-            own = ratios_of(images)
+            if not (own := ratios_of(images)):
+                raise SystemExit(
+                    f"no reading among {len(images)} images has two free ones on either side; expected one: more --images"
+                )
             ratios.append(median(own))
             image_ns = median(time for time, _ in images)
             print(f"{len(images)} images of {image_ns / 1e6:.1f} ms, {len(own)} readings, ratio {ratios[-1]:.5f}", flush=True)  # noqa: T201
