@@ -1,5 +1,7 @@
 """Looks: what the built-in tasks turn an emoji into."""
 
+import random
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -47,3 +49,36 @@ def test_a_lighter_emoji_gives_a_lighter_cyanotype(cutout):
 def test_the_colour_is_that_of_most_pixels(cutout):
     ImageDraw.Draw(cutout).rectangle((28, 28, 36, 36), fill="white")
     assert looks.colour_word(cutout) == "red"
+
+
+def test_a_variation_has_other_hues_alone_and_is_the_same_in_all_styles(cutout):
+    varied = looks.varied({"twemoji": cutout, "noto": cutout}, random.Random(1), is_recoloured=True)
+    assert varied["twemoji"].tobytes() == varied["noto"].tobytes()
+    hues, saturations, values = (
+        np.array([picture.convert("RGB").convert("HSV").getpixel((32, 32))[channel] for picture in (cutout, varied["noto"])])
+        for channel in range(3)
+    )
+    assert abs(np.ptp(hues) - 128) < 123  # they lie on a circle of 256
+    assert np.ptp(saturations) <= 3
+    assert np.ptp(values) <= 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_variation_is_turned_and_squeezed_around_the_middle(cutout, seed):
+    opacity = np.asarray(looks.varied({"noto": cutout}, random.Random(seed), is_recoloured=True)["noto"].getchannel("A")) / 255
+    area, before = opacity.sum(), (np.asarray(cutout.getchannel("A")) / 255).sum()
+    assert (1 - looks.MOST_SHORTER) ** 2 * 0.97 < area / before < 1.01
+    assert (opacity * np.arange(64)).sum() / area == pytest.approx(31.5, abs=0.3)
+    assert (opacity * np.arange(64)[:, None]).sum() / area == pytest.approx(31.5, abs=0.3)
+
+
+def test_a_variation_s_greys_stay_grey(cutout):
+    grey = Image.new("RGBA", (64, 64), (120, 120, 120, 255))
+    red, green, blue, _ = looks.varied({"noto": grey}, random.Random(2), is_recoloured=True)["noto"].getpixel((32, 32))
+    assert red == green == blue
+
+
+def test_a_variation_can_keep_its_hues(cutout):
+    varied = looks.varied({"noto": cutout}, random.Random(1), is_recoloured=False)["noto"]
+    assert varied.getpixel((32, 32))[:3] == pytest.approx(RED, abs=2)
+    assert varied.tobytes() != cutout.tobytes()

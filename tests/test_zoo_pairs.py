@@ -1,10 +1,11 @@
 """Pairs: what the built-in image-to-image adapters learn from, and from where on their sampler starts."""
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("peft")
 from quadbench.quad.samplers.olss import ddim_table
-from quadbench.zoo.training import captions, image_to_image, noise
+from quadbench.zoo.training import captions, corpus, image_to_image, noise
 
 
 @pytest.mark.parametrize("strength", image_to_image.STRENGTH.values())
@@ -21,3 +22,27 @@ def test_the_sampler_starts_where_the_adapter_was_trained(strength: float, steps
 )
 def test_a_sketch_s_caption_names_the_colour_once(name: str, caption: str) -> None:
     assert captions.coloured("noto", "orange", name) == caption
+
+
+def concept(name: str) -> corpus.Concept:
+    cutouts = {style: Image.new("RGBA", (64, 64), colour) for style, colour in (("twemoji", "red"), ("noto", (150, 95, 60)))}
+    return corpus.Concept(names=(name,), keywords=(), is_sign=False, is_thing=True, is_face=False, cutouts=cutouts)
+
+
+def test_an_emoji_with_a_colour_in_its_name_is_not_recoloured() -> None:
+    pairs = image_to_image.training_pairs("restyle", [concept("red apple"), concept("tulip")])
+    varied = [pair for pair in pairs if pair.source[32, 32].tolist() not in ([255, 0, 0], [150, 95, 60])]
+    assert len(pairs) == 2 + 6 + 3
+    assert len(varied) == 6 + 2  # all of the tulip's, and those of them that are to be kept
+
+
+def test_one_pair_in_three_is_to_be_kept_as_it_is() -> None:
+    pairs = image_to_image.training_pairs("restyle", [concept("tulip"), concept("rose")])
+    kept = [(pair.source == pair.target).all() for pair in pairs]
+    assert kept == [False] * 14 + [True] * 5
+
+
+def test_a_drawing_s_variations_keep_the_usual_colour() -> None:
+    pairs = image_to_image.training_pairs("sketch-to-image", [concept("tulip")])
+    assert len(pairs) == 2 * 3
+    assert {text for pair in pairs for text in pair.wording.texts} == {"twemoji red tulip", "noto brown tulip"}

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 from quadbench.quad.samplers.lcm import lcm_table  # noqa: E402
 from quadbench.quad.samplers.table import run_table  # noqa: E402
-from quadbench.zoo.training import autoencoder, captions, corpus, loop, noise, pictures, removal  # noqa: E402
+from quadbench.zoo.training import autoencoder, captions, corpus, loop, noise, pictures, removal, text_to_image  # noqa: E402
 
 PLAN = loop.TrainingPlan(steps=30, batch=4, learning_rate=0.05, seed=3, warmup=5)
 
@@ -135,3 +135,11 @@ def test_the_mix_draws_every_kind() -> None:
     assert drawn.shape == (400, 3, 64, 64)
     counts = [int((drawn[:, 0, 0, 0] == 10 * index / 127.5 - 1).sum()) for index in range(len(kinds))]
     assert counts == pytest.approx([400 * share for share in pictures.SHARES.values()], abs=25)
+
+
+def test_a_tokenizer_that_a_call_before_has_left_is_taken(tmp_path: Path) -> None:
+    first = text_to_image.kept_tokenizer(tmp_path / "tokenizer", ["noto red apple", "noto tulip"])
+    again = text_to_image.kept_tokenizer(tmp_path / "tokenizer", ["twemoji ghost"])
+    assert again.get_vocab() == first.get_vocab()
+    assert text_to_image.token_ids(again, ["noto tulip"]).tolist() == text_to_image.token_ids(first, ["noto tulip"]).tolist()
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]

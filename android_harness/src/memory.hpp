@@ -36,7 +36,7 @@ void keep_freed_memory();
 
 // Resident bytes by what they are for: `anonymous`, `graphs` (mapped files of the plan), `libraries` (files with code, whatever
 // they are called, this program's among them), `dma_buf`, `other`. All are there; 0 where there is none. `smaps` has the format of
-// /proc/PID/smaps.
+// /proc/PID/smaps; throws RunError where it tells of no mapping.
 std::map<std::string, std::int64_t> rss_by_region(std::istream& smaps, const std::set<std::string>& graphs);
 
 // Bytes of the DMA buffers that are open, each once however often. Nothing where the kernel does not tell. `process` is a folder

@@ -8,6 +8,7 @@
 #include <sstream>
 #include <vector>
 
+#include "errors.hpp"
 #include "memory.hpp"
 
 using namespace quadbench;
@@ -52,6 +53,11 @@ TEST_CASE("memory that a run frees is there for the next one") {
 }
 
 #endif
+
+TEST_CASE("memory that cannot be read is an error, not 0") {
+  std::istringstream nothing;
+  CHECK_THROWS_AS(rss_by_region(nothing, {}), RunError);
+}
 
 TEST_CASE("a file with code is a library by its mapping, not by its name") {
   std::istringstream smaps(

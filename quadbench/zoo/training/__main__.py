@@ -26,7 +26,7 @@ from quadbench.zoo.training import (
 
 PLANS = {
     "vae": tuple(autoencoder.PLANS.values()),
-    "base": (text_to_image.PLAN,),
+    "base": tuple(text_to_image.PLANS.values()),
     **{task: (plan,) for task, plan in adapters.PLANS.items()},
 }
 COMMANDS = (*PLANS, "inputs", "sheet")

@@ -7,8 +7,9 @@ x_t along sqrt(a_t) z_tgt + sqrt(1 - a_t) E and keeps E, down to z_tgt. So the i
 is E.
 """
 
+import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,12 @@ from quadbench.zoo.training import adapters, autoencoder, captions, corpus, look
 
 # The more of the noise schedule is run, the more is invented and the less is kept.
 STRENGTH = {"restyle": 0.25, "sketch-to-image": 0.35, "portrait": 0.4}
+# How many variations of each emoji are learned from besides it, so that what the base has never seen looks less strange. A
+# drawing is to get the colour that is usual for what it shows, so those of `sketch-to-image` keep theirs.
+VARIATIONS = {"restyle": 6, "sketch-to-image": 2, "portrait": 0}
+RECOLOURED = {"restyle"}
+# One in so many pairs is there once more with the truth as its input: what has the new style already stays as it is.
+ONE_KEPT_IN = {"restyle": 3}
 STYLES = {"restyle": ("noto",), "sketch-to-image": ("twemoji", "noto"), "portrait": ("twemoji", "noto")}
 
 
@@ -68,7 +75,7 @@ PAIR: dict[str, Callable[[corpus.Concept, str], TrainingPair]] = {
 def train(task: str, npm_folder: Path, base: adapters.FrozenBase, workbench: loop.Workbench) -> PeftModel:
     """Pairs of the task's training concepts, mirrored half of the time."""
     concepts, _ = corpus.task_split(task, corpus.load_concepts(npm_folder))
-    pairs = [PAIR[task](concept, style) for concept in workbench.few(concepts) for style in STYLES[task]]
+    pairs = training_pairs(task, workbench.few(concepts))
     source = autoencoder.encode_mirrored(base.vae, [pair.source for pair in pairs])
     target = autoencoder.encode_mirrored(base.vae, [pair.target for pair in pairs])
     prompts = base.prompts([pair.wording for pair in pairs])
@@ -89,6 +96,22 @@ def train(task: str, npm_folder: Path, base: adapters.FrozenBase, workbench: loo
 
     adapters.fit(model, task, loss_of_batch, workbench)
     return model
+
+
+def training_pairs(task: str, concepts: list[corpus.Concept]) -> list[TrainingPair]:
+    """The pairs of all concepts and of their variations, and those that are to be kept as they are.
+
+    An emoji whose names say a colour has no recoloured variation.
+    """
+    rng, is_recoloured = random.Random(adapters.PLANS[task].seed), task in RECOLOURED
+    several = list(concepts)
+    for concept in concepts:
+        if not (is_recoloured and looks.COLOURS.keys() & set(" ".join(concept.names).split())):
+            drawn = (looks.varied(concept.cutouts, rng, is_recoloured=is_recoloured) for _ in range(VARIATIONS[task]))
+            several += [replace(concept, cutouts=cutouts) for cutouts in drawn]
+    pairs = [PAIR[task](concept, style) for concept in several for style in STYLES[task]]
+    kept = pairs[:: ONE_KEPT_IN[task]] if task in ONE_KEPT_IN else []
+    return pairs + [replace(pair, source=pair.target) for pair in kept]
 
 
 def start_times(strength: float) -> tuple[int, int]:

@@ -1,4 +1,8 @@
-"""Looks: an emoji -> its line drawing, its sticker, its cyanotype, and the word for its colour."""
+"""Looks: an emoji -> its line drawing, its sticker, its cyanotype, its variations, and the word for its colour."""
+
+import math
+import random
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -12,6 +16,8 @@ STICKER_BACKGROUND, STICKER_SIZE, OUTLINE_PIXELS = (85, 172, 238), 56, 3
 # it with 17 dB, these on white with 30.
 CYANOTYPE_TONES = np.array([(20, 30, 70), (40, 90, 170), (110, 180, 235), (225, 242, 255)], float)
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+# A variation is turned so far in degrees, and each axis becomes shorter by up to so much.
+MOST_TURN, MOST_SHORTER = 20.0, 0.2
 # Words that the base has seen in captions. The values are what emoji call so, not those of a standard.
 COLOURS = {
     "red": (221, 46, 68), "orange": (245, 140, 30), "yellow": (255, 204, 77), "green": (119, 178, 85), "blue": (60, 130, 220),
@@ -44,6 +50,31 @@ def cyanotype(cutout: Image.Image) -> np.ndarray:
     tones = [np.interp(place, range(len(CYANOTYPE_TONES)), channel) for channel in CYANOTYPE_TONES.T]
     opacity = np.asarray(cutout.getchannel("A"))[..., None] / 255
     return (opacity * np.stack(tones, 2) + (1 - opacity) * 255).round().astype(np.uint8)
+
+
+def varied(cutouts: Mapping[str, Image.Image], rng: random.Random, *, is_recoloured: bool) -> dict[str, Image.Image]:
+    """The emoji of all styles turned and squeezed in the same way, and with the same other hues, as if there were more emoji."""
+    hue, angle = rng.randrange(256) if is_recoloured else None, math.radians(rng.uniform(-MOST_TURN, MOST_TURN))
+    across, down = (1 - rng.uniform(0, MOST_SHORTER) for _ in range(2))
+    inverse = np.array([[math.cos(angle) / across, math.sin(angle) / across], [-math.sin(angle) / down, math.cos(angle) / down]])
+    middle = (SIZE - 1) / 2
+    offset = middle - inverse @ (middle, middle)
+    affine = (*inverse[0], offset[0], *inverse[1], offset[1])
+    return {style: _moved(cutout if hue is None else _hue_turned(cutout, hue), affine) for style, cutout in cutouts.items()}
+
+
+def _hue_turned(cutout: Image.Image, turn: int) -> Image.Image:
+    hue, saturation, value = cutout.convert("RGB").convert("HSV").split()
+    turned = Image.merge("HSV", (hue.point([(level + turn) % 256 for level in range(256)]), saturation, value)).convert("RGB")
+    turned.putalpha(cutout.getchannel("A"))
+    return turned
+
+
+def _moved(cutout: Image.Image, affine: tuple[float, ...]) -> Image.Image:
+    """Premultiplied meanwhile, so that the colour of clear pixels bleeds into none."""
+    return (
+        cutout.convert("RGBa").transform(cutout.size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR).convert("RGBA")
+    )
 
 
 def colour_word(cutout: Image.Image) -> str:

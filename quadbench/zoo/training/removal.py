@@ -19,7 +19,7 @@ from peft import PeftModel
 from quadbench.zoo.training import adapters, autoencoder, captions, corpus, grounds, loop, noise, pictures, scenes
 
 TASK = "remove-object"
-SCENES, VALIDATION_SCENES = 6000, 48
+SCENES, VALIDATION_SCENES = 9000, 48
 SAMPLER_TIMES = (999, 759, 499, 259)
 OUTSIDE_WEIGHT = 0.1
 PROMPT = captions.SCENE

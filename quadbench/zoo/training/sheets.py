@@ -27,7 +27,8 @@ PROMPTS = (
     "twemoji banana", "noto ghost", "twemoji soccer ball", "noto strawberry",
     "twemoji cactus", "noto penguin", "twemoji smiling face with sunglasses", "noto key",
 )  # fmt: skip
-DRAW_STEPS, DRAW_GUIDANCE = 50, 4.0
+DRAW_STEPS = 50
+DRAW_GUIDANCE = {None: 4.0, stickers.TASK: 3.0}  # by adapter
 FROM_IMAGE_STEPS = 20
 FROM_IMAGE_GUIDANCE = {"restyle": 1.0, "sketch-to-image": 1.5, "portrait": 1.0}
 REMOVE_STEPS = 4
@@ -93,7 +94,7 @@ def draw(out: Path, prompts: Sequence[str], *, adapter: str | None = None, first
     return pipeline(
         list(prompts),
         num_inference_steps=DRAW_STEPS,
-        guidance_scale=DRAW_GUIDANCE,
+        guidance_scale=DRAW_GUIDANCE[adapter],
         generator=_generators(len(prompts), first_seed),
     ).images
 

@@ -27,7 +27,12 @@ UNET_CONFIG = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
 }
-PLAN = loop.TrainingPlan(steps=14000, batch=64, learning_rate=1e-3, seed=1, warmup=300, ema_decay=0.9995)
+# The second stage goes on from the first one's average, its rate up and down once more (SGDR, Loshchilov and Hutter 2017).
+BATCH = 64
+PLANS = {
+    "first": loop.TrainingPlan(steps=14000, batch=BATCH, learning_rate=1e-3, seed=1, warmup=300, ema_decay=0.9995),
+    "second": loop.TrainingPlan(steps=9000, batch=BATCH, learning_rate=8e-4, seed=16, warmup=300, ema_decay=0.9995),
+}
 SCENES, SCENE_SHARE = 4000, 0.15
 MIRRORED_SHARE = 0.3  # of the pictures that are no signs
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -49,7 +54,7 @@ class Gallery:
 def gallery(concepts: list[corpus.Concept], vae: AutoencoderKL, scene_count: int) -> Gallery:
     """Every concept in both styles, and scenes."""
     emoji = [(style, concept) for concept in concepts for style in corpus.STYLES.values()]
-    rng, named = random.Random(PLAN.seed), scenes.named(concepts)
+    rng, named = random.Random(PLANS["first"].seed), scenes.named(concepts)
     drawn = [scenes.draw(named, rng) for _ in range(scene_count)]
     images = [concept.image(style) for style, concept in emoji] + [scene.composite for scene in drawn]
     shares = [(1 - SCENE_SHARE) / len(emoji)] * len(emoji) + [SCENE_SHARE / scene_count] * scene_count
@@ -74,9 +79,17 @@ def build_tokenizer(texts: list[str]) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]], model_max_length=TOKENS)
 
 
+def kept_tokenizer(folder: Path, texts: list[str]) -> CLIPTokenizer:
+    """The one that a call before has left in the folder, or else one of `texts`: built twice, a few ids change places."""
+    if not folder.exists():
+        build_tokenizer(texts).save_pretrained(folder.with_suffix(".tmp"))
+        folder.with_suffix(".tmp").replace(folder)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
 def build(tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, UNet2DConditionModel]:
     """Untrained text encoder and U-Net."""
-    torch.manual_seed(PLAN.seed)
+    torch.manual_seed(PLANS["first"].seed)
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
@@ -108,11 +121,12 @@ def train(
     """Train text encoder and U-Net together on epsilon prediction, with all pictures from the first step to the last."""
     concepts, _ = corpus.split(corpus.load_concepts(npm_folder))
     pictures = gallery(workbench.few(concepts), vae, workbench.bounded(SCENES))
-    tokenizer = build_tokenizer([text for wording in pictures.wordings for text in wording.texts])
+    tokenizer = kept_tokenizer(workbench.folder / "tokenizer", [text for w in pictures.wordings for text in w.texts])
     text_encoder, unet = build(tokenizer)
     modules = {"text_encoder": text_encoder.to(loop.device()), "unet": unet.to(loop.device())}
     loss = _loss(tokenizer, text_encoder, unet, pictures)
-    loop.train(modules, loss, PLAN, workbench, figures=lambda: loop.mean_loss(loss))
+    for stage, plan in PLANS.items():
+        loop.train(modules, loss, plan, workbench.stage(stage), figures=lambda: loop.mean_loss(loss))
     return tokenizer, text_encoder.eval(), unet.eval()
 
 
@@ -122,12 +136,12 @@ def _loss(
     tables, empty = token_tables(tokenizer, pictures.wordings), token_ids(tokenizer, [""])[0]
 
     def loss_of_batch(generator: torch.Generator) -> torch.Tensor:
-        chosen = torch.multinomial(pictures.chances, PLAN.batch, replacement=True, generator=generator)
-        side = (torch.rand(PLAN.batch, generator=generator) < pictures.mirror_chances[chosen]).long()
+        chosen = torch.multinomial(pictures.chances, BATCH, replacement=True, generator=generator)
+        side = (torch.rand(BATCH, generator=generator) < pictures.mirror_chances[chosen]).long()
         words = [tables[i][captions.drawn(pictures.wordings[i], generator)] for i in chosen.tolist()]
-        dropped = torch.rand(PLAN.batch, generator=generator) < captions.DROPOUT
+        dropped = torch.rand(BATCH, generator=generator) < captions.DROPOUT
         prompt = torch.where(dropped[:, None], empty, torch.stack(words)).to(loop.device())
-        times = noise.spread_times(PLAN.batch, generator)
+        times = noise.spread_times(BATCH, generator)
         z = pictures.latents[side, chosen]
         epsilon = torch.randn(z.shape, generator=generator)
         x, epsilon = noise.noised(z, epsilon, times).to(loop.device()), epsilon.to(loop.device())
