@@ -31,15 +31,9 @@ def concept(name: str) -> corpus.Concept:
 
 def test_an_emoji_with_a_colour_in_its_name_is_not_recoloured() -> None:
     pairs = image_to_image.training_pairs("restyle", [concept("red apple"), concept("tulip")])
-    varied = [pair for pair in pairs if pair.source[32, 32].tolist() not in ([255, 0, 0], [150, 95, 60])]
-    assert len(pairs) == 2 + 6 + 3
-    assert len(varied) == 6 + 2  # all of the tulip's, and those of them that are to be kept
-
-
-def test_one_pair_in_three_is_to_be_kept_as_it_is() -> None:
-    pairs = image_to_image.training_pairs("restyle", [concept("tulip"), concept("rose")])
-    kept = [(pair.source == pair.target).all() for pair in pairs]
-    assert kept == [False] * 14 + [True] * 5
+    varied = [pair for pair in pairs if pair.source[32, 32].tolist() != [255, 0, 0]]
+    assert len(pairs) == 2 + 3
+    assert len(varied) == 3  # the tulip's
 
 
 def test_a_drawing_s_variations_keep_the_usual_colour() -> None:

@@ -31,10 +31,10 @@ LORA = {
     "portrait": LoraConfig(r=12, lora_alpha=6, use_rslora=True, target_modules=[*ATTENTION, *CONVOLUTIONS, "conv_shortcut"]),
 }
 PLANS = {
-    "restyle": loop.TrainingPlan(steps=2400, batch=32, learning_rate=2e-3, seed=2, warmup=30, ema_decay=0.99),
-    "remove-object": loop.TrainingPlan(steps=3000, batch=32, learning_rate=3e-3, seed=3, warmup=30, ema_decay=0.99),
+    "restyle": loop.TrainingPlan(steps=1200, batch=32, learning_rate=2e-3, seed=2, warmup=30, ema_decay=0.99),
+    "remove-object": loop.TrainingPlan(steps=2000, batch=32, learning_rate=3e-3, seed=3, warmup=30, ema_decay=0.99),
     "sketch-to-image": loop.TrainingPlan(steps=1800, batch=32, learning_rate=2e-3, seed=6, warmup=30, ema_decay=0.99),
-    "sticker": loop.TrainingPlan(steps=2000, batch=32, learning_rate=1.5e-3, seed=7, warmup=30, ema_decay=0.99),
+    "sticker": loop.TrainingPlan(steps=4000, batch=32, learning_rate=1.5e-3, seed=7, warmup=30, ema_decay=0.99),
     "portrait": loop.TrainingPlan(steps=800, batch=32, learning_rate=2e-3, seed=8, warmup=30, ema_decay=0.99),
 }
 

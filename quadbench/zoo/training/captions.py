@@ -45,10 +45,14 @@ def of_concept(concept: corpus.Concept, style: str) -> Wording:
     return _weighted({form: texts or forms["name"] for form, texts in forms.items()}, SHARES)
 
 
+def of_ground(words: str) -> str:
+    """What a scene is called by its ground alone: 'blue striped scene' of 'blue striped scene of red apple'."""
+    return words.split(" of ")[0]
+
+
 def of_scene(words: str) -> Wording:
     """A scene with all that is in it, with its ground alone, or just as a scene."""
-    ground = words.split(f" {SCENE} of ")[0]
-    return Wording(texts=(words, f"{ground} {SCENE}", SCENE), chances=(0.5, 0.25, 0.25))
+    return Wording(texts=(words, of_ground(words), SCENE), chances=(0.5, 0.25, 0.25))
 
 
 def plain(texts: Iterable[str]) -> Wording:

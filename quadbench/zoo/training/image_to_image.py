@@ -22,10 +22,8 @@ from quadbench.zoo.training import adapters, autoencoder, captions, corpus, look
 STRENGTH = {"restyle": 0.25, "sketch-to-image": 0.35, "portrait": 0.4}
 # How many variations of each emoji are learned from besides it, so that what the base has never seen looks less strange. A
 # drawing is to get the colour that is usual for what it shows, so those of `sketch-to-image` keep theirs.
-VARIATIONS = {"restyle": 6, "sketch-to-image": 2, "portrait": 0}
+VARIATIONS = {"restyle": 3, "sketch-to-image": 2, "portrait": 0}
 RECOLOURED = {"restyle"}
-# One in so many pairs is there once more with the truth as its input: what has the new style already stays as it is.
-ONE_KEPT_IN = {"restyle": 3}
 STYLES = {"restyle": ("noto",), "sketch-to-image": ("twemoji", "noto"), "portrait": ("twemoji", "noto")}
 
 
@@ -99,19 +97,14 @@ def train(task: str, npm_folder: Path, base: adapters.FrozenBase, workbench: loo
 
 
 def training_pairs(task: str, concepts: list[corpus.Concept]) -> list[TrainingPair]:
-    """The pairs of all concepts and of their variations, and those that are to be kept as they are.
-
-    An emoji whose names say a colour has no recoloured variation.
-    """
+    """The pairs of all concepts and of their variations; an emoji whose names say a colour has no recoloured ones."""
     rng, is_recoloured = random.Random(adapters.PLANS[task].seed), task in RECOLOURED
     several = list(concepts)
     for concept in concepts:
         if not (is_recoloured and looks.COLOURS.keys() & set(" ".join(concept.names).split())):
             drawn = (looks.varied(concept.cutouts, rng, is_recoloured=is_recoloured) for _ in range(VARIATIONS[task]))
             several += [replace(concept, cutouts=cutouts) for cutouts in drawn]
-    pairs = [PAIR[task](concept, style) for concept in several for style in STYLES[task]]
-    kept = pairs[:: ONE_KEPT_IN[task]] if task in ONE_KEPT_IN else []
-    return pairs + [replace(pair, source=pair.target) for pair in kept]
+    return [PAIR[task](concept, style) for concept in several for style in STYLES[task]]
 
 
 def start_times(strength: float) -> tuple[int, int]:

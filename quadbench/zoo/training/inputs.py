@@ -73,7 +73,7 @@ def write_scenes(concepts: list[corpus.Concept], folder: Path) -> None:
                 folder,
                 index,
                 name=f"{scene.words.split(' of ')[0]} {index + 1}",
-                prompt=removal.PROMPT,
+                prompt=captions.of_ground(scene.words),
                 source=f"drawn ground; objects: {'; '.join(corpus.EMOJI_CREDITS.values())}",
                 pictures={"image": scene.composite, "mask": scene.mask, "truth": scene.truth},
             )

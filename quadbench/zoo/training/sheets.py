@@ -28,7 +28,7 @@ PROMPTS = (
     "twemoji cactus", "noto penguin", "twemoji smiling face with sunglasses", "noto key",
 )  # fmt: skip
 DRAW_STEPS = 50
-DRAW_GUIDANCE = {None: 4.0, stickers.TASK: 3.0}  # by adapter
+DRAW_GUIDANCE = {None: 4.0, stickers.TASK: 2.0}  # by adapter
 FROM_IMAGE_STEPS = 20
 FROM_IMAGE_GUIDANCE = {"restyle": 1.0, "sketch-to-image": 1.5, "portrait": 1.0}
 REMOVE_STEPS = 4
