@@ -46,7 +46,7 @@ def of_concept(concept: corpus.Concept, style: str) -> Wording:
 
 
 def of_ground(words: str) -> str:
-    """What a scene is called by its ground alone: 'blue striped scene' of 'blue striped scene of red apple'."""
+    """Return the name that a scene has by its ground alone: 'blue striped scene' of 'blue striped scene of red apple'."""
     return words.split(" of ")[0]
 
 
