@@ -14,10 +14,11 @@ from PIL import Image
 
 from quadbench import zoo
 from quadbench.quality.distribution import kernel_distance
-from quadbench.quality.networks import find_network
+from quadbench.quality.networks import Network, find_network
 from quadbench.zoo.training import autoencoder, captions, corpus, export, pictures, sheets
 
 COUNT, SEED, BATCH = 1000, 11, 50
+LEAST = 2  # pictures that a kernel distance needs
 
 
 def main() -> None:
@@ -30,10 +31,15 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     concepts, held_out = corpus.split(corpus.load_concepts(arguments.data))
+    most = len(concepts) * len(corpus.STYLES)
+    if not LEAST <= arguments.pictures <= most:
+        parser.error(f"--pictures {arguments.pictures}: expected {LEAST} to {most}, as many as there are to compare with")
+    if isinstance(network := find_network("efficientnet-lite0", {}), str):
+        parser.error(network)
     photos = list(corpus.load_photos(arguments.photos, held_out=True).values())
     checks = pictures.mix(held_out, photos, scene_count=autoencoder.CHECKS, crop_count=autoencoder.CHECKS)
     figures = psnr_of_autoencoder(arguments.out, checks)
-    figures[f"KID x 1000 of {arguments.pictures} pictures"] = 1000 * kid(concepts, arguments.out, arguments.pictures)
+    figures[f"KID x 1000 of {arguments.pictures} pictures"] = 1000 * kid(concepts, arguments.out, arguments.pictures, network)
     sys.stdout.write(json.dumps({name: round(value, 2) for name, value in figures.items()}, indent=2) + "\n")
 
 
@@ -50,14 +56,15 @@ def psnr_of_autoencoder(out: Path, checks: pictures.Mix) -> dict[str, float]:
     return figures
 
 
-def kid(concepts: list[corpus.Concept], out: Path, count: int) -> float:
+def kid(concepts: list[corpus.Concept], out: Path, count: int, network: Network) -> float:
     """Between pictures of the training set, drawn at random, and as many that are made from their captions."""
     known = [(style, concept) for concept in concepts for style in corpus.STYLES.values()]
     order = torch.randperm(len(known), generator=torch.Generator().manual_seed(SEED)).tolist()
     chosen = [known[i] for i in order[:count]]
     prompts = [captions.caption(style, concept.names[0]) for style, concept in chosen]
     drawn = [np.asarray(picture) for start in range(0, count, BATCH) for picture in _draw(out, prompts, start)]
-    return kernel_distance(_features(drawn), _features([concept.image(style) for style, concept in chosen]))
+    known_pictures = [concept.image(style) for style, concept in chosen]
+    return kernel_distance(_features(network, drawn), _features(network, known_pictures))
 
 
 def _draw(out: Path, prompts: list[str], start: int) -> list[Image.Image]:
@@ -65,10 +72,7 @@ def _draw(out: Path, prompts: list[str], start: int) -> list[Image.Image]:
 
 
 @torch.no_grad()
-def _features(images: list[np.ndarray]) -> np.ndarray:
-    network = find_network("efficientnet-lite0", {})
-    if isinstance(network, str):
-        raise SystemExit(network)
+def _features(network: Network, images: list[np.ndarray]) -> np.ndarray:
     batches = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(255).split(BATCH)
     return torch.cat([network(batch) for batch in batches]).numpy()
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from quadbench import zoo
 from quadbench.errors import UnknownNameError
+from quadbench.zoo.training import corpus
 
 LIMIT_BYTES = 17_000_000
 ADAPTERS_LIMIT_BYTES = 7_000_000
@@ -45,7 +46,7 @@ def test_adapters_are_small() -> None:
 @pytest.mark.parametrize("task", zoo.TASKS)
 def test_inputs_have_truths_of_the_same_size(task: str) -> None:
     inputs = zoo.task_inputs(task)
-    assert len(inputs) >= 8
+    assert len(inputs) == 12
     assert len({item.name for item in inputs}) == len(inputs)
     for item in inputs:
         assert item.truth is not None
@@ -72,9 +73,12 @@ def test_every_source_is_credited() -> None:
     notice = (zoo.FOLDER / "NOTICE.md").read_text()
     for task in zoo.TASKS:
         for entry in json.loads((zoo.FOLDER / "inputs" / task / "inputs.json").read_text()):
-            assert entry["source"]
-            if entry["source"].startswith("crop of "):
-                assert entry["source"].removeprefix("crop of ").split("_by_")[0] in notice
+            credits = [credit for credit in corpus.EMOJI_CREDITS.values() if credit in entry["source"]]
+            assert credits, entry["source"]
+    holders = [holder for credit in corpus.EMOJI_CREDITS.values() for holder in credit.split("(c) ")[1:]]
+    assert len(holders) == 3
+    assert all(holder.rstrip(", ") in notice for holder in holders)
+    assert all(author in notice for author, _ in corpus.PHOTO_CREDITS.values())
 
 
 def test_unknown_names_are_refused() -> None:
@@ -110,8 +114,6 @@ def _emoji_package(root: Path, names: list[str]) -> None:
 
 
 def test_held_out_concepts_are_in_no_training_caption(tmp_path: Path) -> None:
-    from quadbench.zoo.training import corpus
-
     held_out_names = [name.replace("-", " ") for name in corpus.HELD_OUT]
     _emoji_package(tmp_path, [*held_out_names, "anchor", "blue heart"])
     training, held_out = corpus.split(corpus.load_concepts(tmp_path))
@@ -122,8 +124,6 @@ def test_held_out_concepts_are_in_no_training_caption(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["sticker", "portrait"])
 def test_a_task_holds_out_concepts_of_its_own_and_all_that_the_base_has_not_seen(tmp_path: Path, task: str) -> None:
-    from quadbench.zoo.training import corpus
-
     own = [name.replace("-", " ") for name in corpus.HELD_OUT_OF_TASK[task]]
     _emoji_package(tmp_path, [*(name.replace("-", " ") for name in corpus.HELD_OUT), *own, "grinning face"])
     training, held_out = corpus.task_split(task, corpus.load_concepts(tmp_path))

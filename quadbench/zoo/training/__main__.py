@@ -11,9 +11,11 @@ import torch
 from diffusers import AutoencoderKL
 
 from quadbench import zoo
+from quadbench.errors import QuadbenchError, UserError
 from quadbench.zoo.training import (
     adapters,
     autoencoder,
+    corpus,
     export,
     image_to_image,
     inputs,
@@ -35,9 +37,9 @@ Train the built-in model again from nothing, on a CUDA device if there is one. C
 
 {plans}
   inputs           12 held-out inputs per task
-  sheet            pictures of docs/zoo.md, and PSNR of each task
+  sheet            pictures of docs/measured/built-in-model.md, and PSNR of each task
 
-Each goes on from its checkpoint in --work; `all` leaves out what is done there. docs/zoo.md has the minutes measured.
+Each goes on from its checkpoint in --work; `all` leaves out what is done there. The same page has the minutes measured.
 
 Data: the npm packages emoji-datasource-twitter 16.0.0, emoji-datasource-google 16.0.0 and emojilib 4.0.2, unpacked as
 DIR/twitter/package, DIR/google/package and DIR/emojilib/package, and the photographs of the Debian package
@@ -72,29 +74,70 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the npm packages")
     parser.add_argument("--photos", type=Path, required=True, help="folder with the photographs")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
-    parser.add_argument("--out", type=Path, default=zoo.FOLDER, help="folder for the model; this package by default")
-    parser.add_argument("--docs", type=Path, default=Path("docs/img"), help="folder for the sheets")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop each command's training after this long")
+    parser.add_argument("--out", type=Path, help="folder for the model; this package by default")
+    parser.add_argument("--docs", type=Path, help="folder for the sheets; docs/img by default")
+    parser.add_argument("--minutes", type=_minutes, default=math.inf, help="stop each command's training after this long")
     parser.add_argument("--preview", action="store_true", help="export what there is when --minutes are over")
-    parser.add_argument("--most", type=int, help="no more steps and pictures than this, to try out whether everything runs")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--most", type=_count, help="no more steps and pictures than this, to try out whether everything runs")
+    parser.add_argument("--threads", type=_count, default=2)
     arguments = parser.parse_args()
+    if arguments.most and not (arguments.out and arguments.docs):
+        parser.error("--most makes a model that only shows that everything runs; give --out and --docs, so that it replaces none")
     torch.set_num_threads(arguments.threads)
-    places = Places(data=arguments.data, photos=arguments.photos, out=arguments.out, docs=arguments.docs)
+    out, docs = arguments.out or zoo.FOLDER, arguments.docs or Path("docs/img")
+    places = Places(data=arguments.data, photos=arguments.photos, out=out, docs=docs)
+    work = arguments.work / f"most-{arguments.most}" if arguments.most else arguments.work
     for command in COMMANDS if arguments.command == "all" else (arguments.command,):
-        done = arguments.work / command / "done"
+        done = work / command / "done"
         if arguments.command == "all" and done.exists():
             continue
         workbench = loop.Workbench(
-            folder=arguments.work / command, minutes=arguments.minutes, is_preview=arguments.preview, most=arguments.most
+            folder=work / command, minutes=arguments.minutes, is_preview=arguments.preview, most=arguments.most
         )
         try:
+            check(command, places, work)
             run(command, places, workbench)
-        except loop.UnfinishedError as unfinished:
-            sys.exit(str(unfinished))
+        except QuadbenchError as error:
+            sys.exit(str(error))
         if not arguments.preview:
             done.parent.mkdir(parents=True, exist_ok=True)
             done.touch()
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, not {text}")
+    return count
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not minutes >= 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, not {text}")
+    return minutes
+
+
+def check(command: str, at: Places, work: Path) -> None:
+    """Refuse a command that lacks what it starts from.
+
+    Raises:
+        UserError: data, photographs, the autoencoder or the model are not where they are looked for.
+    """
+    needed = {"the npm packages": at.data / "google" / "package" / "emoji.json"}
+    if command == "sheet":
+        needed = {"the model": at.model / "model_index.json"}
+    elif command == "vae":
+        needed |= {f"the photograph '{name}'": at.photos / f"{name}.jpg" for name in corpus.PHOTO_CREDITS}
+    elif command == "base":
+        needed["the autoencoder"] = work / "vae" / "model" / "config.json"
+    elif command != "inputs":
+        needed["the model"] = at.model / "model_index.json"
+    for name, path in needed.items():
+        if not path.is_file():
+            raise UserError(
+                f"{name}: there is no file '{path}'", hint="--help says where everything comes from, and in which order"
+            )
 
 
 def run(command: str, at: Places, workbench: loop.Workbench) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from quadbench.zoo.training import corpus, looks
 
-PHOTO, SCENE = "photo", "scene"
+SCENE = "scene"
 DROPOUT = 0.1  # how often a picture has no caption at all, for guidance
 # How often a caption is of each form; a picture without other names or keywords goes by its first name instead.
 SHARES = {"name": 0.45, "other name": 0.15, "colour": 0.15, "keyword": 0.15, "no style": 0.10}
@@ -70,5 +70,5 @@ def _weighted(forms: dict[str, list[str]], shares: dict[str, float]) -> Wording:
 
 
 def drawn(wording: Wording, generator: torch.Generator) -> int:
-    """Return the prompts that a step uses."""
+    """Return which of the prompts a step uses."""
     return int(torch.multinomial(torch.tensor(wording.chances), 1, generator=generator))

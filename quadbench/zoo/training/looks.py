@@ -97,7 +97,7 @@ def _gradient(picture: np.ndarray) -> np.ndarray:
 
 
 def _thinned(strength: np.ndarray) -> np.ndarray:
-    """Halve what is not a ridge in one of the two directions, so that lines stay about a pixel wide."""
+    """Fade to a third what is not a ridge in one of the two directions, so that lines stay about a pixel wide."""
     padded = np.pad(strength, 1)
     is_ridge_across = (strength >= padded[1:-1, :-2]) & (strength >= padded[1:-1, 2:])
     is_ridge_down = (strength >= padded[:-2, 1:-1]) & (strength >= padded[2:, 1:-1])

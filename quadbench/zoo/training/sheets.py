@@ -1,4 +1,4 @@
-"""Sheets: the exported model, adapters and inputs -> contact sheets for docs/zoo.md and their PSNR."""
+"""Sheets: the exported model, adapters and inputs -> contact sheets for the docs and their PSNR."""
 
 from collections.abc import Sequence
 from functools import cache
