@@ -99,7 +99,10 @@ FIGURES: Mapping[str, tuple[Callable[[RunRecord], float | None], float]] = {
 
 
 def settings_of(options: argparse.Namespace, base: Runtime) -> Iterator[tuple[str, Variant, Runtime]]:
-    grids = [[(key, value) for value in values.split(",")] for key, _, values in (text.partition("=") for text in options.over)]
+    over = [(key, values.split(",")) for key, _, values in (text.partition("=") for text in options.over)]
+    if len(dict(over)) < len(over):
+        raise SystemExit(f"--over is given {len(over)} times for {len(dict(over))} keys; give each key once, with all its values")
+    grids = [[(key, value) for value in values] for key, values in over]
     for variant in options.variants.split(","):
         for chosen in itertools.product(*grids):
             runtime = Runtime.model_validate({**base.model_dump(), **dict(chosen)}, strict=False)

@@ -40,7 +40,7 @@ def spread_times(count: int, generator: torch.Generator) -> torch.Tensor:
     return ((torch.arange(count) + torch.rand(count, generator=generator)) * TIMES / count).long()
 
 
-def weight(times: torch.Tensor, *, ceiling: float = 8.0) -> torch.Tensor:
+def weight(times: torch.Tensor) -> torch.Tensor:
     """min(1 + 1 / SNR, 8) min(1, 5 / SNR), the weight of an epsilon loss.
 
     The first factor makes it the loss of v-prediction (Salimans and Ho 2022) but for the noisiest times; the second is min-SNR's
@@ -49,4 +49,4 @@ def weight(times: torch.Tensor, *, ceiling: float = 8.0) -> torch.Tensor:
     """
     a = ALPHA_BAR[times]
     snr = a / (1 - a)
-    return ((1 + 1 / snr).clamp(max=ceiling) * (5 / snr).clamp(max=1))[:, None, None, None]
+    return ((1 + 1 / snr).clamp(max=8) * (5 / snr).clamp(max=1))[:, None, None, None]
