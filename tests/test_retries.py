@@ -1,6 +1,7 @@
 """A device that is lost in a run is waited for, checked, and goes on; one that stays away is given up, and the run can go on."""
 
 import json
+import re
 import shutil
 import threading
 import time
@@ -77,7 +78,8 @@ def test_a_device_that_rebooted_repeats_the_block_and_the_run_is_as_good_as_any(
     assert (lost.status, lost.error_class) == (Status.FAILED, ErrorClass.DEVICE)
     (counted,) = [record for record in outcome.result.records if record.record_id == lost.record_id]
     assert counted.status is Status.DISCARDED
-    assert "rebooted after" in str(counted.reason)
+    # A launch of the tiny model may be over, and its files be on their way, when the device goes.
+    assert re.search(r"rebooted (after \d+ s|meanwhile)", str(counted.reason))
     assert "its block was broken off and repeated, this launch as 1000" in str(counted.reason)
     (retry,) = outcome.result.retries
     assert "rebooted" in retry.reason

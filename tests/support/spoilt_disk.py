@@ -17,7 +17,7 @@ from typing import Any
 import quadbench.cli.run
 from quadbench.cli import main
 from quadbench.cli.console import RunConsole
-from quadbench.pipeline import execution
+from quadbench.pipeline import execution, keeping
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run
 
@@ -136,7 +136,7 @@ def _struck(stage: str, spoil: Callable[[], None]) -> Iterator[list[str]]:
 
     places: tuple[tuple[Any, str, Any], ...] = (
         (quadbench.cli.run, "RunConsole", StruckConsole),
-        (execution, "keep_record", before("store", execution.keep_record)),
+        (keeping, "keep_record", before("store", keeping.keep_record)),
         (execution, "write_report", before("report", execution.write_report)),
     )
     kept = [(module, name, getattr(module, name)) for module, name, _ in places]
