@@ -22,7 +22,8 @@ from support.bad_input.values import brief, changed, keys, named, without, wrong
 NAME = "quadbench.sqlite"
 _LIE = "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = 'CREATE TABLE records (x)' WHERE name = 'records'"
 _TO_GO_ON = ("measure", "runtime", "baselines", "devices", "hosted", "contents", "retries", "left_out")
-_OPTIONAL = ("published", "planned", "is_ended", "others", "recipe", "swept", "has_own_report", "is_part", *_TO_GO_ON)  # of run.json
+# Keys that run.json may lack.
+_OPTIONAL = ("published", "planned", "is_ended", "others", "recipe", "swept", "has_own_report", "is_part", *_TO_GO_ON)
 _VALUES = ("'x'", "NULL", "-1", "9e999", "x'00ff'", "'[1'", "'{}'", "'2025-99-99'", "9223372036854775807", "''", "'\x1b[31m'")
 
 
