@@ -60,6 +60,8 @@ def main() -> None:
     parser.add_argument("--feeds", type=int, default=8, help="at most so many U-Net runs of an input, spread evenly (default: 8)")
     parser.add_argument("--draws", type=int, default=0, help="so many other ways to round the weights (default: 0)")
     options = parser.parse_args()
+    if options.draws < 0 or options.draws == 1:
+        parser.error(f"--draws {options.draws}: expected 0, or 2 and more, as a deviation takes two")
     recipe = load_recipe(options.recipe)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         prepared = prepare(recipe, Steps(), Path(scratch))
