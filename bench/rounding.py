@@ -7,9 +7,8 @@ apart from it. Both are judged as in fairness.py. `base` is the float adapter on
 is the difference from `shared`. The quotient is the energy of the merged weights' rounding errors over the base's, at the sites
 of the adapter: above 1, the adapter's values make the scales of the merged weights coarser.
 
-With `--draws` both are also rounded in so many other ways, each with every channel's scale up to 5 % coarser, drawn anew: other
-rounding errors of nearly the same energy. What a difference becomes then tells which of it is the adapter's and which is how the
-weights happened to be rounded.
+With `--draws` both are rounded in so many other ways too, each with every channel's scale up to 5 % coarser, drawn for each graph
+by itself, so also where both have the same weights: the spread of the differences is an upper end.
 """
 
 import argparse
