@@ -7,14 +7,14 @@ apart from it. Both are judged as in fairness.py. `base` is the float adapter on
 is the difference from `shared`. The quotient is the energy of the merged weights' rounding errors over the base's, at the sites
 of the adapter: above 1, the adapter's values make the scales of the merged weights coarser.
 
-With `--draws` both are rounded in so many other ways too, each with every channel's scale up to 5 % coarser, drawn for each graph
-by itself, so also where both have the same weights: the spread of the differences is an upper end.
+With `--draws` both are rounded in so many other ways too, each with every channel's scale up to 5 % coarser. A draw has the same
+factors in every graph, so that graphs of the same weights stay the same.
 """
 
 import argparse
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -67,15 +67,14 @@ def main() -> None:
         lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype=recipe.precision.lora)
         bench = Bench(prepared=prepared, lora=lora, headrooms=(), percent=0)
         contests = list(contests_of(bench, Path(scratch), options))
-        base, rng = prepared.models[Component.UNET], np.random.default_rng(0)
+        base = prepared.models[Component.UNET]
         print("| task | per-graph | shared | difference | base | quotient |\n|---|---|---|---|---|---|")  # noqa: T201
         for one, (own, shared, float_factors) in zip(contests, figures(contests, base, lora.encodings), strict=True):
             row = (own, shared, shared - own, float_factors, one.quotient)
             print(f"| `{one.name}` | {' | '.join(f'{cell:.2f}' for cell in row)} |", flush=True)  # noqa: T201
         draws = []
         for number in range(options.draws):
-            with other_rounding(rng):
-                draws.append([(own, shared) for own, shared, _ in figures(contests, base, lora.encodings)])
+            draws.append([(own, shared) for own, shared, _ in figures(contests, base, lora.encodings, seed=number)])
             print(f"draw {number + 1} of {options.draws}", flush=True)  # noqa: T201
         if draws:
             print(table_of_draws([one.name for one in contests], np.array(draws)))  # noqa: T201
@@ -96,19 +95,24 @@ def contests_of(bench: Bench, scratch: Path, options: argparse.Namespace) -> Ite
 
 
 def figures(
-    contests: Sequence[Contest], base: onnx.ModelProto, lora: Mapping[str, Encoding]
+    contests: Sequence[Contest], base: onnx.ModelProto, lora: Mapping[str, Encoding], *, seed: int | None = None
 ) -> Iterator[tuple[float, float, float]]:
     """The SQNR in dB of each task: per-graph, shared, and with float factors on the rounded base."""
-    shared, rounded = (GraphSession(quantize_graph(base, {}, encoded)) for encoded in (lora, {}))
+
+    def session(model: onnx.ModelProto, encoded: Mapping[str, Encoding]) -> GraphSession:
+        with nullcontext() if seed is None else other_rounding(seed):
+            return GraphSession(quantize_graph(model, {}, encoded))
+
+    shared, rounded = session(base, lora), session(base, {})
     for one in contests:
-        own = mean_db(one.judged, GraphSession(quantize_graph(one.merged, {})), {})
+        own = mean_db(one.judged, session(one.merged, {}), {})
         yield own, mean_db(one.judged, shared, one.integers), mean_db(one.judged, rounded, one.floats)
 
 
 @contextmanager
-def other_rounding(rng: np.random.Generator) -> Iterator[None]:
-    """Give every channel of the weights a scale up to 5 % coarser."""
-    rounded = encodings.quantize_channels
+def other_rounding(seed: int) -> Iterator[None]:
+    """Give every channel of the weights a scale up to 5 % coarser, the same share in every graph that lists them in this order."""
+    rounded, rng = encodings.quantize_channels, np.random.default_rng(seed)
 
     def rounded_coarser(
         values: np.ndarray, axis: int, *, least_scales: np.ndarray | None = None
