@@ -111,7 +111,7 @@ def figures(
 
 @contextmanager
 def other_rounding(seed: int) -> Iterator[None]:
-    """Give every channel of the weights a scale up to 5 % coarser, the same share in every graph that lists them in this order."""
+    """Give every channel of the weights a scale up to 5 % coarser, by the same factors in graphs that list them in one order."""
     rounded, rng = encodings.quantize_channels, np.random.default_rng(seed)
 
     def rounded_coarser(
