@@ -28,8 +28,8 @@ RULES = (
 BREACHES: dict[Rule, str] = {
     house.double_classes: "class A: ...\n\n\nclass B:\n    class A: ...\n",
     house.long_parameter_lists: "def f(self, a, b, c, d, *, e, f, g, h, i): ...\n",
-    house.long_functions: "def f():\n" + "    pass\n" * 40,
-    house.long_files: "a = 0\n" * 351,
+    house.long_functions: "def f():\n" + "    pass\n" * house.MOST_FUNCTION_LINES,
+    house.long_files: "a = 0\n" * (house.MOST_FILE_LINES + 1),
     house.riddles: 'def f():\n    """Whether it is so."""\n',
     house.other_raises: 'def f():\n    """Do it. Raises: UserError."""\n',
     house.no_names: "def f():\n    for made in ():\n        pass\n",
