@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from quadbench.artifacts import Caveat, RunRecord, RunResult, Sample, Status, Va
 from quadbench.artifacts.caveats import FigureKind
 from quadbench.report import Figure, render_html, report_view
 from quadbench.report.comparison import whole_blocks
+from quadbench.report.storage import storage_views, stored_growth
 from quadbench.results.layout import Layout
 from quadbench.statistics import Verdict
 
@@ -143,6 +145,41 @@ def test_bytes_beyond_the_tasks_are_extrapolated_with_the_mean_of_what_a_task_ad
     assert (last.count, last.task) == (10, None)
     assert last.shared_bytes == 30 * MB + 7 * 1.5 * MB
     assert last.per_graph_bytes == 64 * MB + 7 * 19 * MB
+
+
+BUILT_IN = "foundation: {source: builtin, name: emoji-ldm}\n"
+
+
+def test_a_run_of_the_built_in_model_has_the_stored_bytes_of_ten_tasks_beside_its_own(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    here = tuple(replace(record, target="onnxruntime-cpu-x86_64") for record in result.records)
+    page = Page(render_html(replace(result, records=here, recipe=BUILT_IN), Layout(tmp_path)))
+    assert "The same model with ten tasks" in page.text
+    (storage,) = storage_views(replace(result, records=here))
+    growth = stored_growth(storage, BUILT_IN)
+    assert growth is not None
+    assert [count for count, _, _ in growth.shown] == [1, 2, 5, 10]
+    assert len(growth.trained) == len(growth.random) == 5
+    assert all(later[side] > earlier[side] for earlier, later in pairwise(growth.steps) for side in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("target", "recipe"),
+    [
+        ("qnn-v79-69", BUILT_IN),
+        ("onnxruntime-cpu-x86_64", None),
+        ("onnxruntime-cpu-x86_64", "foundation: {source: diffusers, path: sd15}\n"),
+    ],
+)
+def test_stored_bytes_are_not_shown_beside_another_model_or_target(tmp_path: Path, target: str, recipe: str | None) -> None:
+    (storage,) = storage_views(make_run(tmp_path))
+    assert stored_growth(replace(storage, target=target), recipe) is None
+
+
+def test_stored_bytes_are_not_shown_beside_as_many_tasks(tmp_path: Path) -> None:
+    (storage,) = storage_views(make_run(tmp_path))
+    ten = replace(storage, target="onnxruntime-cpu-x86_64", measured=storage.measured[:1] * 10)
+    assert stored_growth(ten, BUILT_IN) is None
 
 
 def test_tasks_that_share_an_adapter_count_it_once(tmp_path: Path) -> None:

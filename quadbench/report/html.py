@@ -25,7 +25,7 @@ from quadbench.report.kpi import Figure
 from quadbench.report.launch_list import MOST_NAMED
 from quadbench.report.page import page_environment, write_page
 from quadbench.report.pictures import Picture
-from quadbench.report.storage import Storage, UseCases, rom_parts, rom_steps
+from quadbench.report.storage import Growth, Storage, UseCases, rom_parts, rom_steps, stored_growth
 from quadbench.report.summary import RunSummary, run_summary, without_launches
 from quadbench.report.units import Unit
 from quadbench.report.view import DeviceKpis, ReportView, TimeShare, report_view
@@ -96,6 +96,8 @@ def _environment() -> Environment:
         "spread": tables.spread,
         "picture": _picture,
         "storage_chart": _storage_chart,
+        "growth": stored_growth,
+        "growth_chart": lambda growth: Markup(growth_chart(growth)),
         "time_chart": _time_chart,
         "trajectory_chart": _trajectory_chart,
         "ways_chart": _ways_chart,
@@ -154,6 +156,22 @@ def _storage_chart(storage: Storage) -> Markup:
     ]
     chart = line_chart(series, title="Bytes on the device by number of use cases", x_label="use cases", y_label="MB")
     return Markup(chart)
+
+
+def growth_chart(growth: Growth) -> str:
+    """Draw the bytes of `ten-tasks` over the number of tasks, all of them measured."""
+    series = [
+        Series(
+            label=label,
+            css_class=label,
+            colour=colour,
+            points=tuple((float(step[0]), units.convert(step[side], Unit.MEGABYTES)) for step in growth.steps),
+            measured=len(growth.steps),
+        )
+        for side, label, colour in ((2, "per-graph", _PER_GRAPH_COLOUR), (1, "shared", _SHARED_COLOUR))
+    ]
+    title = "Bytes of ten tasks on the built-in model, by number of tasks"
+    return line_chart(series, title=title, x_label="tasks", y_label="MB")
 
 
 def _rom_chart(storage: Storage) -> Markup:

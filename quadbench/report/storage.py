@@ -1,13 +1,20 @@
 """Storage: RunResult -> bytes on the device for 1..N use cases, one base with LoRAs against one graph per task."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import mean
+from typing import Any
+
+import yaml
 
 from quadbench.artifacts import Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, Variant
 from quadbench.report.launches import devices_of, launches_of, sound
+from quadbench.zoo import TEN_TASKS
 
 _SHOWN_STEPS = 4
+_GROWTH_SHOWN = {1, 2, 5, 10}
 EXTRAPOLATE_TO = 10  # use cases: the paper's own example (arXiv 2603.29535, section 4) counts ten
 
 
@@ -47,6 +54,49 @@ class Storage:
     def has_both(self) -> bool:
         """Say whether the bytes of all tasks are known of both sides."""
         return all(None not in (step.shared_bytes, step.per_graph_bytes) for step in self.measured[-1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """The bytes of the recipe `ten-tasks` on the built-in model, from a stored run: not of the run that a report is about.
+
+    `steps` hold the first N tasks, N from 1 on. Sizes are bytes of LoRA files; some LoRAs are random.
+    """
+
+    measured_on: str  # ISO date
+    trained: tuple[int, ...]  # sizes of the trained LoRAs, rising
+    random: tuple[int, ...]  # sizes of the random ones, rising
+    steps: tuple[tuple[int, int, int], ...]  # number of tasks, bytes shared, bytes per-graph
+
+    @property
+    def shown(self) -> tuple[tuple[int, int, int], ...]:
+        """Return the steps that a table has room for: 1, 2, 5 and 10 tasks."""
+        return tuple(step for step in self.steps if step[0] in _GROWTH_SHOWN)
+
+
+def stored_growth(storage: Storage, recipe: str | None) -> Growth | None:
+    """Return the stored growth where the run's recipe has the same model and fewer tasks, and the device the same target.
+
+    `recipe` is the recipe's text as the run checked it; None where a bundle was run without one.
+    """
+    stored = _ten_tasks()
+    steps = stored["steps"]
+    foundation = yaml.safe_load(recipe)["foundation"] if recipe else None
+    if (foundation, storage.target) != (stored["foundation"], stored["target"]) or len(storage.measured) >= len(steps):
+        return None
+    return Growth(
+        measured_on=stored["measured_on"],
+        trained=tuple(sorted(step["lora_bytes"] for step in steps if not step["is_random"])),
+        random=tuple(sorted(step["lora_bytes"] for step in steps if step["is_random"])),
+        steps=tuple((count, step["shared_bytes"], step["per_graph_bytes"]) for count, step in enumerate(steps, 1)),
+    )
+
+
+@cache
+def _ten_tasks() -> dict[str, Any]:
+    """Return the stored measurement, which `bench/ten_tasks.py` writes."""
+    document: dict[str, Any] = json.loads(TEN_TASKS.read_text(encoding="utf-8"))
+    return document
 
 
 def storage_views(result: RunResult) -> tuple[Storage, ...]:

@@ -11,6 +11,7 @@ FOLDER = Path(__file__).parent
 FOUNDATIONS = ("emoji-ldm",)
 ADAPTERS = ("restyle", "remove-object", "sketch-to-image", "sticker", "portrait")
 TASKS = ADAPTERS
+TEN_TASKS = FOLDER / "ten_tasks.json"  # bytes of the recipe `ten-tasks`, written by bench/ten_tasks.py
 
 
 @dataclass(frozen=True, kw_only=True)
