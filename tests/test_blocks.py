@@ -10,7 +10,7 @@ from support.synthetic_run import make_run
 
 from quadbench.artifacts import LaunchPlan, RunRecord, Status, Variant
 from quadbench.measure import missing_blocks
-from quadbench.report.comparison import whole_blocks
+from quadbench.report.launches import whole_blocks
 from quadbench.results.counted import as_counted
 
 S, P, F = Variant.SHARED, Variant.PER_GRAPH, Variant.FLOAT

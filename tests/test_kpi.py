@@ -12,7 +12,7 @@ from support.synthetic_run import ABBA, MB, failed, make_run
 from quadbench.artifacts import Caveat, RunRecord, RunResult, Sample, Status, Variant
 from quadbench.artifacts.caveats import FigureKind
 from quadbench.report import Figure, render_html, report_view
-from quadbench.report.comparison import whole_blocks
+from quadbench.report.launches import whole_blocks
 from quadbench.report.storage import storage_views, stored_growth
 from quadbench.results.layout import Layout
 from quadbench.statistics import Verdict

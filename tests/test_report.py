@@ -90,7 +90,7 @@ def test_an_emulator_s_times_are_left_out_everywhere_and_said_to_be(tmp_path: Pa
     assert not view.kpis[0].shares
     assert {verdict.title for verdict in view.kpis[0].verdicts} == {"Peak RAM, running"}
     figures = [phrase.text for sentence in view.headline for phrase in sentence if phrase.is_figure]
-    assert figures[:3] == ["30.0 MB", "64.0 MB", "53 % less"]
+    assert figures[:4] == ["53 %", "30.0 MB", "64.0 MB", "53 % less"]
     assert figures[-2:] == ["38.5 dB", "38.0 dB"]
     text = Page(render_html(result, Layout(tmp_path))).text
     assert "an emulator's time" in text

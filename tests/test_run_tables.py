@@ -141,7 +141,7 @@ def test_intervals_stand_beside_each_ratio_once_blocks_are_enough(run: RunResult
 
 
 def test_a_table_that_a_run_has_nothing_for_is_refused_with_what_it_takes(tmp_path: Path) -> None:
-    alone = make_run(tmp_path)
+    alone = make_run(tmp_path, variants=(Variant.SHARED, Variant.PER_GRAPH))
     with pytest.raises(UserError, match=r"nothing for the table 'comparison'.*measure\.launches"):
         named_tables(alone, "comparison")
     with pytest.raises(UserError, match="nothing for the table 'ways'"):

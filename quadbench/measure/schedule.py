@@ -1,21 +1,26 @@
 """Schedule: the terms of a run and how many inputs each task has -> what every launch runs, in order. Pure."""
 
-from collections.abc import Iterator, Mapping
-from itertools import cycle, groupby, islice
-from typing import assert_never
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, cycle, groupby, islice
+from typing import TypeVar, assert_never
 
 from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
 from quadbench.recipe import Measure, Terms
 
+_Side = TypeVar("_Side")
 
-def launches_of(terms: Terms, item_counts: Mapping[str, int], *, has_references: bool = True) -> tuple[LaunchPlan, ...]:
-    """Return the launches of a run, the same for every device, in the order in which they run.
+
+def launches_of(
+    terms: Terms, item_counts: Mapping[str, int], *, seed: str, has_references: bool = True
+) -> tuple[LaunchPlan, ...]:
+    """Return the launches of a run, the same for every device, in the order in which they run, which `seed` draws.
 
     `item_counts` maps a task to the number of its evaluation inputs, in the bundle's order. The float launch, which checks images
     against references, is left out where there are none.
     """
     parity = [LaunchPlan(variant=Variant.FLOAT, launch=0, sequence=_parity_sequence(item_counts))]
-    return (*(parity if has_references else ()), *_launches(terms, item_counts))
+    return (*(parity if has_references else ()), *_launches(terms, item_counts, seed))
 
 
 def measured_sequence(measure: Measure, item_counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
@@ -28,20 +33,33 @@ def measured_sequence(measure: Measure, item_counts: Mapping[str, int]) -> tuple
     return (*blocks, *(SequenceBlock(task=name, warmup=0, iterations=len(list(images))) for name, images in groupby(switches)))
 
 
-def _launches(terms: Terms, item_counts: Mapping[str, int]) -> Iterator[LaunchPlan]:
+def drawn_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...]]:
+    """Yield without end the order of the launches of each block: every side twice, mirrored, as A B B A, so that drift cancels.
+
+    In a row of as many blocks as there are sides, each side comes first once, second once, and so on; in which order is drawn. So
+    what recurs with every block hits all sides alike. The same seed draws the same.
+    """
+    drawn = random.Random(seed)
+    while True:
+        turned = [(*sides[first:], *sides[:first]) for first in range(len(sides))]
+        drawn.shuffle(turned)
+        yield from ((*order, *reversed(order)) for order in turned)
+
+
+def _launches(terms: Terms, item_counts: Mapping[str, int], seed: str) -> Iterator[LaunchPlan]:
     sequence = measured_sequence(terms.measure, item_counts)
     launch_of = dict.fromkeys(Variant, 0)
-    for variant in _order(terms):
+    for variant in _order(terms, seed):
         yield LaunchPlan(variant=variant, launch=launch_of[variant], sequence=sequence)
         launch_of[variant] += 1
 
 
-def _order(terms: Terms) -> Iterator[Variant]:
+def _order(terms: Terms, seed: str) -> Iterator[Variant]:
     variants, measure = [Variant.SHARED, *(Variant(baseline) for baseline in terms.baselines)], terms.measure
     match measure.order:
         case "abba":
-            for block in range(measure.launches):
-                yield from variants if block % 2 == 0 else reversed(variants)
+            launches = chain.from_iterable(drawn_blocks(variants, seed))
+            yield from islice(launches, len(variants) * measure.launches)
         case "sequential":
             for variant in variants:
                 yield from [variant] * measure.launches

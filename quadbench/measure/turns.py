@@ -14,6 +14,7 @@ from quadbench.measure.blocks import missing_blocks, repeated
 from quadbench.measure.budget import Budget
 from quadbench.measure.findings import LaunchSettings
 from quadbench.measure.launch import Ended
+from quadbench.measure.schedule import drawn_blocks
 from quadbench.statistics import LAUNCHES_PER_BLOCK, Looks
 
 
@@ -83,13 +84,15 @@ class SideLaunch:
     settings: LaunchSettings
 
 
-PairedBlock = tuple[RunRecord, RunRecord, RunRecord, RunRecord]  # A B B A
+PairedBlock = tuple[RunRecord, RunRecord, RunRecord, RunRecord]  # A, B, B, A: each side's in the order measured
 Judge = Callable[[Sequence[PairedBlock], Looks], tuple[Looks, bool]]
 
 
 @dataclass(kw_only=True)
 class Interleaved:
-    """Launches of two sides in blocks A B B A until a judge has seen enough, or the looks are through.
+    """Launches of two sides in blocks A B B A and B A A B, until a judge has seen enough or the looks are through.
+
+    Their order is drawn by `seed`.
 
     The judge is asked after each whole block, with all of them so far; it answers with the looks to go on with, and whether it
     has seen enough. A block with a launch that is not OK is broken off and counts on neither side; one more of them than there
@@ -101,6 +104,7 @@ class Interleaved:
     looks: Looks
     judge: Judge
     repeats: int
+    seed: str
     blocks: list[PairedBlock] = field(default_factory=list)
     broken: str | None = None
     is_over: bool = False
@@ -114,11 +118,13 @@ class Interleaved:
 
     def _turns(self) -> Generator[Turn, Ended, None]:
         repeats, has_seen_enough = self.repeats, False
+        orders = drawn_blocks("AB", self.seed)
         while not has_seen_enough and len(self.blocks) < self.looks.at[-1]:
-            *records, last = yield from self._block(may_discard=repeats > 0)
+            order = next(orders)
+            *records, last = yield from self._block(order, may_discard=repeats > 0)
             if last.status is Status.OK:
-                first, second, third = records
-                self.blocks.append((first, second, third, last))
+                a, b = ([one for one, of in zip((*records, last), order, strict=True) if of == side] for side in "AB")
+                self.blocks.append((a[0], *b, a[1]))
                 self.looks, has_seen_enough = self.judge(self.blocks, self.looks)
             elif repeats == 0:
                 self.broken = last.reason
@@ -126,12 +132,13 @@ class Interleaved:
             else:
                 repeats -= 1
 
-    def _block(self, *, may_discard: bool) -> Generator[Turn, Ended, list[RunRecord]]:
+    def _block(self, order: Sequence[str], *, may_discard: bool) -> Generator[Turn, Ended, list[RunRecord]]:
         """Run a block; return its records, of which the last one alone may be another than OK."""
         records: list[RunRecord] = []
         first = LAUNCHES_PER_BLOCK * self._begun
         self._begun += 1
-        for side, second in ((self.a, 0), (self.b, 0), (self.b, 1), (self.a, 1)):
+        for place, letter in enumerate(order):
+            side, second = self.a if letter == "A" else self.b, int(letter in order[:place])
             done = 2 * LAUNCHES_PER_BLOCK * len(self.blocks)
             end = yield Turn(
                 installation=side.installation,

@@ -63,7 +63,8 @@ class RunUnderWay:
     def launches(self) -> Sequence[LaunchPlan]:
         """Return what each connected device runs."""
         content = next(iter(self.bundles.values())).artifact  # of inputs and references all have the same
-        return launches_of(self.work.terms, item_counts(content), has_references=has_references(content))
+        counts, is_checked = item_counts(content), has_references(content)
+        return launches_of(self.work.terms, counts, seed=self.run_id, has_references=is_checked)
 
     @cached_property
     def _recovery(self) -> Recovery:

@@ -1,60 +1,76 @@
-"""Comparison: launches interleaved as A B B A -> whether the shared graph takes more or less than one graph per task."""
+"""Comparison: KPI rows -> the verdicts on launches in turn, and a table of them for each device; pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quadbench import statistics
-from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
+from quadbench.artifacts import DeviceFacts, RunResult
 from quadbench.report.figure_table import FigureTable
-from quadbench.report.kpi import launch_values
-from quadbench.report.launches import devices_of, launches_on, sound
+from quadbench.report.kpi import WITH_VERDICT, KpiRow, kpi_rows
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import times
-from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict, compare_launches
+from quadbench.statistics import EQUIVALENCE_MARGIN, MIN_BLOCKS, Verdict
 
-_COMPARED = {
-    "end_to_end": "End to end",
-    "switch": "Switch to this task",
-    "first_image": "Switch and first image",
-    "peak_ram": "Peak RAM, running",
-}
-
-_NOTE = (
-    "Ratio: per-graph / shared, over blocks of launches interleaved A B B A; above 1 the shared graph takes less. Intervals are "
-    f"Student's t; a verdict needs {MIN_BLOCKS} blocks, a margin of {EQUIVALENCE_MARGIN:.0%} and an exact sign-flip test."
-)
+NO_VERDICT = "no verdict"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchVerdict:
-    """The shared graph judged against one graph per task. `ratio` is per-graph / shared, with its interval at 95 %."""
+    """The shared graph judged against one graph per task. `ratio` is per-graph / shared, with its interval at 95 %.
+
+    `p` is that of equal sides, adjusted for the `together` figures of the report that were judged together. `verdict` is None
+    with fewer than six blocks. Where nothing can be claimed, about `launches_needed` launches a side would tell 5 %; None of
+    these would where no affordable number does.
+    """
 
     task: str
     title: str
     blocks: int
-    ratio: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    verdict: Verdict
-    blocks_needed: int | None
+    ratio: float
+    low: float
+    high: float
+    p: float
+    together: int
+    verdict: Verdict | None
+    launches_needed: int | None
 
 
-def launch_verdicts(result: RunResult, device: DeviceFacts) -> tuple[LaunchVerdict, ...]:
-    """Return one verdict for each task and compared figure; none where no whole block of launches was OK."""
-    blocks = whole_blocks(launches_on(result, device))
+def launch_verdicts(rows: Sequence[KpiRow], device: DeviceFacts) -> tuple[LaunchVerdict, ...]:
+    """Return one verdict for each task and compared figure of a device, given the rows of the whole report."""
+    judged = [(row, row.judged) for row in rows if row.judged and row.key in WITH_VERDICT]
     return tuple(
-        verdict
-        for task in result.bundle_on(device).tasks
-        for key, title in _COMPARED.items()
-        for verdict in _verdict(blocks, task, key, title)
+        LaunchVerdict(
+            task=row.task,
+            title=row.title,
+            blocks=told.blocks,
+            ratio=1 / told.ratio,
+            low=1 / told.high,
+            high=1 / told.low,
+            p=told.p,
+            together=len(judged),
+            verdict=told.verdict if told.blocks >= MIN_BLOCKS else None,
+            launches_needed=told.launches_needed,
+        )
+        for row, told in judged
+        if row.device == device
     )
 
 
 def comparison_tables(result: RunResult) -> tuple[FigureTable, ...]:
-    """Return the verdicts of each device as a table, where blocks are enough for an interval."""
-    judged = ((device, launch_verdicts(result, device)) for device in devices_of(result))
-    return tuple(_table(device, verdicts) for device, verdicts in judged if any(verdict.low for verdict in verdicts))
+    """Return the verdicts of each device as a table, where a block of launches is whole."""
+    rows = kpi_rows(result)
+    judged = ((device, launch_verdicts(rows, device)) for device in result.devices)
+    return tuple(_table(device, verdicts) for device, verdicts in judged if verdicts)
+
+
+def note_on(verdicts: Sequence[LaunchVerdict]) -> str:
+    """Say how verdicts came about, and how many figures of the report were judged together."""
+    count = verdicts[0].together
+    return (
+        "Ratio: per-graph / shared, over blocks of launches interleaved A B B A; above 1 the shared graph takes less. Intervals "
+        f"are Student's t at 95 %, each for itself. {count} figures of this report were judged together: p is of a t-test "
+        f"and adjusted for all (Holm). A verdict needs {MIN_BLOCKS} blocks; BETTER and WORSE need the whole interval beyond "
+        f"{EQUIVALENCE_MARGIN:.0%}, p of at most 0.05 and an exact sign-flip test that agrees."
+    )
 
 
 def _table(device: DeviceFacts, verdicts: Sequence[LaunchVerdict]) -> FigureTable:
@@ -64,67 +80,14 @@ def _table(device: DeviceFacts, verdicts: Sequence[LaunchVerdict]) -> FigureTabl
             columns=("Task", "Figure", "Blocks", "Ratio", "95 % interval", "p", "Shared is"),
             numeric=(False, False, True, True, True, True, False),
             rows=tuple(_cells(verdict) for verdict in verdicts),
-            notes=(_NOTE,),
+            notes=(note_on(verdicts),),
         ),
         fields=("device", "task", "figure", "blocks", "ratio", "ratio_low", "ratio_high", "p", "verdict"),
-        values=tuple((device.address, v.task, v.title, v.blocks, v.ratio, v.low, v.high, v.p, v.verdict.value) for v in verdicts),
+        values=tuple((device.address, v.task, v.title, v.blocks, v.ratio, v.low, v.high, v.p, v.verdict) for v in verdicts),
     )
 
 
 def _cells(verdict: LaunchVerdict) -> tuple[str, ...]:
-    ratio = "–" if verdict.ratio is None else times(verdict.ratio)
-    interval = "–" if verdict.low is None or verdict.high is None else f"{times(verdict.low)} – {times(verdict.high)}"
-    p = "–" if verdict.p is None else f"{verdict.p:.3f}"
-    return (verdict.task, verdict.title, str(verdict.blocks), ratio, interval, p, verdict.verdict.value)
-
-
-def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], ...]:
-    """Return the blocks of launches that were measured as A B B A or B A A B and are all OK.
-
-    Launches of other variants, which may lie between them on both sides alike, are left out.
-    """
-    measured = [
-        record
-        for record in records
-        if record.variant in {Variant.SHARED, Variant.PER_GRAPH} and record.status is not Status.DISCARDED
-    ]
-    size = 2 * LAUNCHES_PER_BLOCK
-    groups = [tuple(measured[start : start + size]) for start in range(0, len(measured), size)]
-    return tuple(group for group in groups if len(group) == size and _is_mirrored(group) and len(sound(group)) == size)
-
-
-def _is_mirrored(group: Sequence[RunRecord]) -> bool:
-    first, second, third, fourth = (record.variant for record in group)
-    return first is fourth and second is third and first is not second
-
-
-def _verdict(blocks: Sequence[Sequence[RunRecord]], task: TaskAssets, key: str, title: str) -> list[LaunchVerdict]:
-    sides: dict[Variant, list[float]] = {Variant.PER_GRAPH: [], Variant.SHARED: []}
-    launches = launch_values(key, [record for block in blocks for record in block], task)
-    medians = iter(statistics.medians([values or (0.0,) for values in launches]))
-    for block in blocks:
-        measured = [(record.variant, next(medians)) for record in block]
-        if all(middle > 0 for _, middle in measured):  # a ratio needs figures above 0
-            for variant, middle in measured:
-                sides[variant].append(middle)
-    if not sides[Variant.SHARED]:
-        return []
-    comparison = compare_launches(sides[Variant.PER_GRAPH], sides[Variant.SHARED])
-    return [
-        LaunchVerdict(
-            task=task.name,
-            title=title,
-            blocks=comparison.blocks,
-            ratio=_inverse(comparison.ratio),
-            low=_inverse(comparison.high),
-            high=_inverse(comparison.low),
-            p=comparison.sign_flip_p,
-            verdict=comparison.verdict,
-            blocks_needed=comparison.blocks_needed,
-        )
-    ]
-
-
-def _inverse(ratio: float | None) -> float | None:
-    """Turn a ratio round: the comparison speaks of shared / per-graph, the report of per-graph / shared throughout."""
-    return None if ratio is None else 1 / ratio
+    interval = f"{times(verdict.low)} – {times(verdict.high)}"
+    place = (verdict.task, verdict.title, str(verdict.blocks))
+    return (*place, times(verdict.ratio), interval, f"{verdict.p:.3f}", verdict.verdict or NO_VERDICT)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from quadbench.artifacts import Component, DeviceFacts, RunResult, Variant
-from quadbench.report.launches import Alike, alike, devices_of, launches_of, places, sound
+from quadbench.report.launches import Alike, alike, counted, devices_of, places
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import Unit, show
 from quadbench.statistics import medians
@@ -40,7 +40,7 @@ def _table(result: RunResult, device: DeviceFacts) -> TextTable | None:
 
 
 def _rows(result: RunResult, device: DeviceFacts, variant: Variant) -> Iterator[tuple[str, ...]]:
-    groups = [group for group in alike(sound(launches_of(result, device, variant))) if not group.is_emulated]
+    groups = [group for group in alike(counted(result, device).of(variant)) if not group.is_emulated]
     for component in Component:
         loads = medians([times for group in groups for times in _loads(group, component) if times])
         runs = [run for group in groups for run in _runs(group, component)]

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from quadbench.artifacts import RunResult, Status, Variant
+from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
 from quadbench.artifacts.parts import has_own_graphs, has_references
 from quadbench.report.kpi import Figure, KpiRow
-from quadbench.report.launches import devices_of, is_on
+from quadbench.report.launches import counted, devices_of, is_on
 from quadbench.report.unequal import unequal_rows
-from quadbench.report.units import show
+from quadbench.report.units import plural, show
+from quadbench.statistics import LAUNCHES_PER_BLOCK
 
 
 def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
@@ -40,6 +41,7 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
     if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
         missing.append("No truth images, the pictures that would be right, were given: only the float reference counts.")
     missing += _without_figures(result, rows)
+    missing += filter(None, (_out_of_turn(result, device) for device in devices_of(result)))
     unequal = unequal_rows(rows)
     missing += [
         _unequal([row for row in unequal if row.device == device]) for device in dict.fromkeys(row.device for row in unequal)
@@ -57,6 +59,20 @@ def _without_figures(result: RunResult, rows: Sequence[KpiRow]) -> Iterator[str]
         if told and device not in told:
             records = [record for record in result.records if is_on(record, device)]
             yield f"{device.address} has no figures: {'no launch there was OK' if records else 'nothing was launched there'}."
+
+
+def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
+    """Say which launches of a device count in no figure, or why no difference between its launches is claimed."""
+    counts = counted(result, device)
+    if counts.left_out:
+        which = f"{plural(counts.left_out, 'launch')} on {device.address} that ended OK"
+        return f"{which}: not in any figure, since blocks A B B A count whole, and theirs lack a launch that is OK."
+    if counts.blocks or min(len(counts.shared), len(counts.per_graph)) < LAUNCHES_PER_BLOCK:
+        return None
+    return (
+        f"On {device.address} no block of launches A B B A is whole, so that a drift of the device may count on one side alone: "
+        "no difference of times or memory is claimed. This takes measure.order: abba."
+    )
 
 
 def _unequal(rows: Sequence[KpiRow]) -> str:

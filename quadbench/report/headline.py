@@ -12,6 +12,7 @@ from quadbench.report.pictures import Quality
 from quadbench.report.storage import EXTRAPOLATE_TO, Storage, UseCases
 from quadbench.report.unequal import unequal_rows
 from quadbench.report.units import Unit, convert, decibels, number, plural
+from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, TO_TELL, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +32,20 @@ _NOUNS = {
     "end_to_end": ("less time for an image", "more time for an image"),
     "peak_ram": ("less memory", "more memory"),
 }
+_OF_AN_IMAGE = {"end_to_end": "time", "peak_ram": "memory"}
 
 
 def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[Sentence, ...]:
     """Return the sentences for all devices that have figures; none if no device has any.
 
-    The first says what one base gains and what it costs; then come the figures of bytes, switches, images and pictures.
+    The first says what one base gains and what it costs, as far as the rows' claims do. The next says of what nothing can be
+    claimed. Then come the figures of bytes, switches, images and pictures.
     """
     measured = [row for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)]
     devices = tuple(dict.fromkeys(row.device for row in measured))
     told = (
         _balance(storages, measured, devices),
+        _unknown(measured, devices),
         _bytes(storages),
         _switch(storages, measured, devices),
         _image(measured, devices),
@@ -81,28 +85,91 @@ def _opened(sentence: Sequence[Phrase]) -> list[Phrase]:
 
 def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
     """Say what one base takes less of on every device, what more, and what more on some of them alone."""
-    apart = {key: _apart(_compared(rows, key)) for key in _NOUNS}
-    changes = {
-        key: [change for _, change in told] if {row.device for row, _ in told} == set(devices) else []
-        for key, told in apart.items()
-    }
-    for end in map(_end, _with_base(storages)):
-        if end.shared_bytes and end.per_graph_bytes:
-            changes["bytes"].append(end.shared_bytes / end.per_graph_bytes - 1)
-    gains = [less for key, (less, _) in _NOUNS.items() if changes[key] and max(changes[key]) < 0]
-    losses = [more for key, (_, more) in _NOUNS.items() if changes[key] and min(changes[key]) > 0]
+    ends = [end for end in map(_end, _with_base(storages)) if end.shared_bytes and end.per_graph_bytes]
+    sizes = [(end.shared_bytes or 0) / (end.per_graph_bytes or 1) - 1 for end in ends]
+    gains, losses, somewhere = list[list[Phrase]](), list[list[Phrase]](), list[str]()
+    for key, (less, more) in _NOUNS.items():
+        compared = _compared(rows, key)
+        apart = [row for row in compared if row.is_apart]
+        changes = sizes if key == "bytes" else [_more(row) for row in apart]
+        is_everywhere = key == "bytes" or {row.device for row in apart} == set(devices)
+        if changes and is_everywhere and max(changes) < 0:
+            gains.append([*_sized(changes, key), Phrase(text=f"{less}{_part(apart, compared, devices)}")])
+        elif changes and is_everywhere and min(changes) > 0:
+            losses.append([*_sized(changes, key), Phrase(text=f"{more}{_part(apart, compared, devices)}")])
+        elif worse := [row for row in apart if _more(row) > 0]:
+            somewhere.append(f"{more}{_part(worse, compared, devices)}")
     if not gains and not losses:
         return []
-    places = {more: _worse(apart[key]) for key, (_, more) in _NOUNS.items() if more not in losses}
-    somewhere = [f"{more} on {_named(worse)}" for more, worse in places.items() if worse]
-    costs = ", and ".join(_listed(part) for part in (losses if gains else (), somewhere) if part)
-    but = f", but {costs}" if costs else ""
-    return [Phrase(text=f"one base with LoRAs takes {_listed(gains or losses)} than one graph per task{but}")]
+    costs = [_joined(losses) if gains and losses else [], [Phrase(text=_listed(somewhere))] if somewhere else []]
+    joints = (Phrase(text=", but "), Phrase(text=", and "))
+    but = [phrase for joint, part in zip(joints, filter(None, costs), strict=False) for phrase in (joint, *part)]
+    opening, ending = Phrase(text="one base with LoRAs takes "), Phrase(text=" than one graph per task")
+    return [opening, *_joined(gains or losses), ending, *but]
 
 
-def _worse(told: Sequence[tuple[KpiRow, float]]) -> list[DeviceFacts]:
-    """Return the devices on which a figure that not all of them tell is more."""
-    return list(dict.fromkeys(row.device for row, change in told if change > 0))
+def _joined(parts: Sequence[Sequence[Phrase]]) -> list[Phrase]:
+    """Put phrases in a row: `a, b and c`."""
+    joints = ["", *([", "] * (len(parts) - 2)), " and "][: len(parts)] if len(parts) > 1 else [""]
+    return [phrase for joint, part in zip(joints, parts, strict=True) for phrase in (Phrase(text=joint), *part) if phrase.text]
+
+
+def _sized(changes: Sequence[float], key: str) -> list[Phrase]:
+    """Write by how much bytes differ, which need no statistics: `22 % `; nothing for what is measured."""
+    if key != "bytes":
+        return []
+    ends = dict.fromkeys(f"{abs(change):.0%}" for change in sorted((min(changes), max(changes)), key=abs))
+    return [Phrase(text=" to ".join(ends).replace("% to", "to").replace("%", " %"), is_figure=True), Phrase(text=" ")]
+
+
+def _more(row: KpiRow) -> float:
+    """Return by how much more the shared graph takes: 0.05 is 5 % more."""
+    return 1 / row.ratio - 1 if row.ratio else 0.0
+
+
+def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
+    """Say of which of the rows that are compared something is said, where that is not all of them."""
+    if len(rows) == len(compared):
+        return ""
+    places = tuple(dict.fromkeys(row.device for row in rows))
+    on = f" on {_named(places)}" if len(places) < len(devices) else ""
+    there = [row for row in compared if row.device in places]
+    if len(rows) == len(there):
+        return on
+    return f" in {len(rows)} of {plural(len(there), 'task' if len(places) == 1 else 'comparison')}{on}"
+
+
+def _unknown(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
+    """Say of what of an image nothing can be claimed, why, and how many launches would tell."""
+    unknown, nouns = list[KpiRow](), list[str]()
+    for key, noun in _OF_AN_IMAGE.items():
+        compared = _compared(rows, key)
+        if these := [row for row in compared if row.claim is Verdict.INCONCLUSIVE]:
+            unknown += these
+            nouns.append(f"more {noun}{_part(these, compared, devices)}")
+    if not unknown:
+        return []
+    opening = f"whether an image takes {' or '.join(nouns)} than with one graph per task cannot be told"
+    return [Phrase(text=f"{opening}{_why_unknown(unknown)}")]
+
+
+def _why_unknown(rows: Sequence[KpiRow]) -> str:
+    launches = min(min(side.launches for side in (row.shared, row.per_graph) if isinstance(side, Figure)) for row in rows)
+    judged = [row.judged for row in rows if row.judged]
+    fewest = MIN_BLOCKS * LAUNCHES_PER_BLOCK
+    if not judged:
+        few = f" from {plural(launches, 'launch')} a side: a verdict needs {fewest}"
+        return few if launches < LAUNCHES_PER_BLOCK else ", as the launches of the two sides were not in turn"
+    launches = min(one.blocks for one in judged) * LAUNCHES_PER_BLOCK
+    needed = [one.launches_needed for one in judged if one.launches_needed is None or one.launches_needed > launches]
+    opening = f" from {plural(launches, 'launch')} a side"
+    if None in needed:
+        return f"{opening}: no affordable number would tell {TO_TELL:.0%}".replace("%", " %")
+    if needed:
+        return f"{opening}: {max(filter(None, needed))} would tell {TO_TELL:.0%}".replace("%", " %")
+    ends = [end - 1 for one in judged for end in (one.low, one.high)]
+    least = f"under {EQUIVALENCE_MARGIN:.0%} counts as the same".replace("%", " %")
+    return f"{opening}: at 95 % it is {_change([min(ends), max(ends)])[0].text}, and {least}"
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
@@ -170,15 +237,18 @@ def _load(storages: Sequence[Storage]) -> list[Phrase]:
 
 
 def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
-    """Return what an image costs in time and memory on the shared graph, against one graph per task."""
+    """Return what an image costs in time and memory on the shared graph, against one graph per task, as far as that is known."""
     clauses = []
-    for key, noun in (("end_to_end", "time"), ("peak_ram", "memory")):
+    for key, noun in _OF_AN_IMAGE.items():
         compared = _compared(rows, key)
-        apart = _apart(compared)
+        apart, same = [row for row in compared if row.is_apart], [row for row in compared if row.claim is Verdict.SAME]
         if apart:
-            clauses.append([*_extra(apart, compared), Phrase(text=f" {noun}{_most(apart, devices)}{_where(compared, devices)}")])
-        elif compared:
-            clauses.append([Phrase(text=f"as much {noun} as far as this run can tell")])
+            change = _change([_more(row) for row in apart])
+            where = f"{_part(apart, compared, devices)}{_most(apart, devices)}{_where(compared, devices)}"
+            clauses.append([*change, Phrase(text=f" {noun}{where}")])
+        if same:
+            within = f"the same {noun} within {EQUIVALENCE_MARGIN:.0%}".replace("%", " %")
+            clauses.append([Phrase(text=f"{within}{_part(same, compared, devices)}")])
     if not clauses:
         return []
     first, *others = clauses
@@ -186,28 +256,19 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phras
     return [Phrase(text=f"{_condition(rows)}an image takes "), *first, *joined]
 
 
-def _extra(apart: Sequence[tuple[KpiRow, float]], compared: Sequence[KpiRow]) -> list[Phrase]:
-    """Write how much more or less it is; the most alone, where the run cannot tell of some rows."""
-    changes = [change for _, change in apart]
-    if len(apart) == len(compared) or min(changes) < 0 < max(changes):
-        return _change(changes)
-    return [Phrase(text="up to "), *_change([max(changes, key=abs)])]
-
-
-def _most(apart: Sequence[tuple[KpiRow, float]], devices: Sequence[DeviceFacts]) -> str:
+def _most(apart: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
     """Say where it is the most, where that is worth knowing."""
-    row, most = max(apart, key=lambda each: each[1])
-    return f" (most for {_place(row, devices)})" if most - min(change for _, change in apart) > _WORTH_A_PLACE else ""
+    row = max(apart, key=_more)
+    return f" (most for {_place(row, devices)})" if _more(row) - min(map(_more, apart)) > _WORTH_A_PLACE else ""
 
 
 def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
-    """Return the rows of a figure in which both sides have it, under equal conditions where it is the time of an image."""
-    unequal = {(row.device, row.task) for row in unequal_rows(rows)} if key == "end_to_end" else set()
-    return [row for row in rows if row.key == key and row.ratio and (row.device, row.task) not in unequal]
-
-
-def _apart(rows: Sequence[KpiRow]) -> list[tuple[KpiRow, float]]:
-    return [(row, 1 / row.ratio - 1) for row in rows if row.ratio and row.is_apart]
+    """Return the rows of a figure in which both sides have it, under equal conditions where it is a time."""
+    of_key = [row for row in rows if row.key == key and row.ratio]
+    if not any(row.unit is Unit.MILLISECONDS for row in of_key):
+        return of_key
+    unequal = {(row.device, row.task) for row in unequal_rows(rows)}
+    return [row for row in of_key if (row.device, row.task) not in unequal]
 
 
 def _condition(rows: Sequence[KpiRow]) -> str:

@@ -18,6 +18,7 @@ from quadbench.harness.painted import check_painted
 from quadbench.report import tables, units, words
 from quadbench.report.baseline import baseline_tables
 from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
+from quadbench.report.comparison import note_on
 from quadbench.report.course_chart import VARIANT_COLOURS, memory_chart, strip_chart, variant_legend
 from quadbench.report.difference import difference_png
 from quadbench.report.held_out import Trajectory
@@ -94,6 +95,7 @@ def _environment() -> Environment:
         "count": tables.count,
         "baseline_tables": lambda baseline, is_full: baseline_tables(baseline, is_full=is_full),
         "spread": tables.spread,
+        "verdict_note": note_on,
         "picture": _picture,
         "storage_chart": _storage_chart,
         "growth": stored_growth,

@@ -1,14 +1,14 @@
 """KPI rows: RunResult -> one row for each device, task and figure, shared against per-graph."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from quadbench import statistics
 from quadbench.artifacts import Caveat, Component, DeviceFacts, Kinds, RunRecord, RunResult, TaskAssets, TaskKind, Variant
 from quadbench.artifacts.caveats import FigureKind
 from quadbench.recipe.precision import int8_percent_of
 from quadbench.recipe.published import published_table
-from quadbench.report.launches import Alike, alike, devices_of, launches_of, sound, why_absent
+from quadbench.report.launches import Alike, Counted, alike, counted, devices_of, launches_of, why_absent
 from quadbench.report.readings import (
     Reading,
     adapter_load,
@@ -25,12 +25,15 @@ from quadbench.report.readings import (
     switches,
 )
 from quadbench.report.units import Unit
+from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, Judged, Verdict, judge_together
 
 NO_INPUT_IMAGE = "does not apply: no input image"
 NO_ADAPTER = "does not apply: the base alone"
 MERGED = "merged into the U-Net"
 NOT_APPLICABLE = (NO_INPUT_IMAGE, NO_ADAPTER, MERGED)
+WITH_VERDICT = ("end_to_end", "switch", "first_image", "peak_ram", "unet_run", "unet_peak")
 _SAME_FILES = {"vae_encoder", "vae_decoder", "text_encoder", "text_run"}
+_EQUAL_WITHIN = 0.05  # that the same file takes, on a machine that treats both sides alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,9 @@ class Figure:
 class KpiRow:
     """One line of the KPI table. A text in place of a figure says why there is none.
 
-    `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is for orientation only.
+    `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is for orientation only. `blocks` counts the
+    whole blocks A B B A of launches that both figures are of; with 0, launches were not in turn. `judged` is what launches say of
+    the shared graph against one graph per task; None where it cannot be judged or is exact.
     """
 
     device: DeviceFacts
@@ -70,6 +75,8 @@ class KpiRow:
     ratio: float | None
     published: float | None  # as a paper printed it, in `unit`
     caveats: tuple[Caveat, ...]
+    blocks: int = 0
+    judged: Judged | None = None
 
     @property
     def is_same_file(self) -> bool:
@@ -77,25 +84,67 @@ class KpiRow:
         return self.key in _SAME_FILES
 
     @property
+    def claim(self) -> Verdict:
+        """Return what may be said of the shared graph: BETTER where it takes less than one graph per task, WORSE where more."""
+        if self.judged:
+            return self.judged.claim
+        if not self.is_exact or isinstance(self.shared, str) or isinstance(self.per_graph, str):
+            return Verdict.INCONCLUSIVE
+        more = self.shared.value - self.per_graph.value
+        return Verdict.WORSE if more > 0 else Verdict.BETTER if more < 0 else Verdict.SAME
+
+    @property
     def is_apart(self) -> bool:
-        """Say whether the variants differ by more than the run's noise: all launches of one lie beyond all of the other's."""
-        if isinstance(self.shared, str) or isinstance(self.per_graph, str) or self.is_same_file:
-            return False
-        if self.is_exact:
-            return self.shared.value != self.per_graph.value
-        return lie_apart(self.shared, self.per_graph)
-
-
-def lie_apart(one: Figure, other: Figure) -> bool:
-    """Say whether all launches of one lie beyond all of the other's, of which each has at least two."""
-    return (one.high < other.low or other.high < one.low) and min(one.launches, other.launches) > 1
+        """Say whether one variant may be said to take less here than the other."""
+        return self.claim in (Verdict.BETTER, Verdict.WORSE) and not self.is_same_file
 
 
 def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
     """Return every row, by device, then task in the bundle's order."""
-    return tuple(
-        row for device in devices_of(result) for task in result.bundle_on(device).tasks for row in _rows(result, device, task)
+    return judged_rows(
+        row
+        for device in devices_of(result)
+        for counts in [counted(result, device)]
+        for task in result.bundle_on(device).tasks
+        for row in _rows(result, device, task, counts)
     )
+
+
+def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
+    """Return the rows with what may be claimed of each. All devices and tasks are judged together, in three families.
+
+    These are the figures that have verdicts, of which alone sentences speak; the other measured ones; and of the files that both
+    variants run the one that takes longest, for each device and task, which shows whether conditions were equal.
+    """
+    every = tuple(rows)
+    controls = _controls(every)
+    judged = dict[int, Judged]()
+    for margin, family in (
+        (EQUIVALENCE_MARGIN, [place for place, row in enumerate(every) if row.key in WITH_VERDICT]),
+        (EQUIVALENCE_MARGIN, [place for place, row in enumerate(every) if not (row.key in WITH_VERDICT or row.is_same_file)]),
+        (_EQUAL_WITHIN, controls),
+    ):
+        sides = {place: pair for place in family if (pair := _sides(every[place]))}
+        judged |= dict(zip(sides, judge_together(list(sides.values()), margin=margin), strict=True))
+    return tuple(replace(row, judged=judged.get(place)) for place, row in enumerate(every))
+
+
+def _controls(rows: Sequence[KpiRow]) -> list[int]:
+    """Return the place of the row of each device and task whose file takes longest of those that both variants run."""
+    longest = dict[tuple[str, str, str], tuple[float, int]]()
+    for place, row in enumerate(rows):
+        if row.is_same_file and row.blocks and isinstance(row.shared, Figure):
+            of = (row.device.address, row.device.serial, row.task)
+            longest[of] = max(longest.get(of, (0.0, place)), (row.shared.value, place))
+    return [place for _, place in longest.values()]
+
+
+def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Return the launches' medians of one graph per task and of the shared graph; None where they cannot be judged."""
+    if row.is_exact or not row.blocks or isinstance(row.shared, str) or isinstance(row.per_graph, str):
+        return None
+    sides = row.per_graph.medians, row.shared.medians
+    return sides if min(map(min, sides)) > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,31 +159,43 @@ class _Kpi:
     is_exact: bool = False
 
 
-def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiRow]:
-    launches = {variant: launches_of(result, device, variant) for variant in (Variant.SHARED, Variant.PER_GRAPH)}
-    counted = {variant: sound(records) for variant, records in launches.items()}
-    groups = {variant: alike(records) for variant, records in counted.items()}
-    caveats = {caveat for records in counted.values() for record in records for caveat in record.caveats}
-    rows = []
+def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Counted) -> Iterator[KpiRow]:
+    variants = (Variant.SHARED, Variant.PER_GRAPH)
+    launches = {variant: launches_of(result, device, variant) for variant in variants}
+    groups = {variant: alike(counts.of(variant)) for variant in variants}
+    caveats = {caveat for variant in variants for record in counts.of(variant) for caveat in record.caveats}
     for kpi in _HOSTED_KPIS if device.is_hosted else _KPIS:
         kind = FigureKind.SIZE if kpi.is_exact else FigureKind.TIME if kpi.unit is _MS else FigureKind.MEMORY
-        shared, per_graph = (_cell(kpi, task, variant, records, groups[variant]) for variant, records in launches.items())
-        rows.append(
-            KpiRow(
-                device=device,
-                task=task.name,
-                key=kpi.key,
-                title=kpi.title,
-                unit=kpi.unit,
-                is_exact=kpi.is_exact,
-                shared=shared,
-                per_graph=per_graph,
-                ratio=_ratio(shared, per_graph),
-                published=_published(result, kpi, task, device),
-                caveats=tuple(caveat for caveat in Caveat if caveat in caveats and caveat.is_about(kind)),
-            )
+        values = [[] if kpi.absent(task, variant) else _values(kpi, groups[variant], task) for variant in variants]
+        values, blocks = _of_whole_blocks(values, counts.blocks)
+        shared, per_graph = (
+            kpi.absent(task, variant) or figure(of_launches) or why_absent(launches[variant], is_time=kpi.unit is _MS)
+            for variant, of_launches in zip(variants, values, strict=True)
         )
-    return rows
+        yield KpiRow(
+            device=device,
+            task=task.name,
+            key=kpi.key,
+            title=kpi.title,
+            unit=kpi.unit,
+            is_exact=kpi.is_exact,
+            shared=shared,
+            per_graph=per_graph,
+            ratio=_ratio(shared, per_graph),
+            published=_published(result, kpi, task, device),
+            caveats=tuple(caveat for caveat in Caveat if caveat in caveats and caveat.is_about(kind)),
+            blocks=blocks,
+        )
+
+
+def _of_whole_blocks(sides: list[list[Sequence[float]]], blocks: int) -> tuple[list[list[Sequence[float]]], int]:
+    """Return both sides' launches without the blocks in which one has no value, and how many blocks are left.
+
+    Where one side has no values at all, or no block is left, these are all launches and no blocks.
+    """
+    parts = [slice(at, at + LAUNCHES_PER_BLOCK) for at in range(0, LAUNCHES_PER_BLOCK * blocks, LAUNCHES_PER_BLOCK)]
+    whole = [part for part in parts if all(side[part] and all(side[part]) for side in sides)]
+    return ([[launch for part in whole for launch in side[part]] for side in sides] if whole else sides), len(whole)
 
 
 def _published(result: RunResult, kpi: _Kpi, task: TaskAssets, device: DeviceFacts) -> float | None:
@@ -147,13 +208,6 @@ def _published(result: RunResult, kpi: _Kpi, task: TaskAssets, device: DeviceFac
 def published_name(key: str, unit: Unit) -> str:
     """Return the name of a figure in the published tables."""
     return f"{key}_{unit.value.lower()}"
-
-
-def _cell(kpi: _Kpi, task: TaskAssets, variant: Variant, records: Sequence[RunRecord], groups: Sequence[Alike]) -> Figure | str:
-    reason = kpi.absent(task, variant)
-    if reason:
-        return reason
-    return figure(_values(kpi, groups, task)) or why_absent(records, is_time=kpi.unit is _MS)
 
 
 def kpi_title(key: str) -> str:

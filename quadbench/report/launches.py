@@ -7,6 +7,7 @@ from math import isfinite
 from statistics import median
 
 from quadbench.artifacts import Caveat, DeviceFacts, Kinds, RunRecord, RunResult, SampleKind, Status, Variant
+from quadbench.statistics import LAUNCHES_PER_BLOCK
 
 # These metrics belong to a launch or a switch; an iteration's warm-up says nothing about them.
 _PER_LAUNCH = {
@@ -48,6 +49,57 @@ def is_on(record: RunRecord, device: DeviceFacts) -> bool:
 def sound(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     """Return the launches whose figures count: those that ended OK."""
     return tuple(record for record in records if record.status is Status.OK)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """A device's launches that count: those of whole blocks, or, where no block is whole, all that were OK.
+
+    `shared` and `per_graph` are in the order measured, two of each a block. `left_out` are OK but of a block that is not whole.
+    """
+
+    blocks: int
+    shared: tuple[RunRecord, ...]
+    per_graph: tuple[RunRecord, ...]
+    left_out: int = 0
+
+    def of(self, variant: Variant) -> tuple[RunRecord, ...]:
+        """Return the launches of one of the two variants."""
+        return self.shared if variant is Variant.SHARED else self.per_graph
+
+
+def counted(result: RunResult, device: DeviceFacts) -> Counted:
+    """Return the launches of the shared graph and of one graph per task whose figures are compared on a device."""
+    blocks = whole_blocks(launches_on(result, device))
+    all_ok = [sound(launches_of(result, device, variant)) for variant in (Variant.SHARED, Variant.PER_GRAPH)]
+    if not blocks:
+        return Counted(blocks=0, shared=all_ok[0], per_graph=all_ok[1])
+    shared, per_graph = (
+        tuple(record for block in blocks for record in block if record.variant is variant)
+        for variant in (Variant.SHARED, Variant.PER_GRAPH)
+    )
+    left_out = sum(map(len, all_ok)) - len(shared) - len(per_graph)
+    return Counted(blocks=len(blocks), shared=shared, per_graph=per_graph, left_out=left_out)
+
+
+def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], ...]:
+    """Return the blocks of launches that were measured as A B B A or B A A B and are all OK.
+
+    Launches of other variants, which may lie between them on both sides alike, are left out.
+    """
+    measured = [
+        record
+        for record in records
+        if record.variant in {Variant.SHARED, Variant.PER_GRAPH} and record.status is not Status.DISCARDED
+    ]
+    size = 2 * LAUNCHES_PER_BLOCK
+    groups = [tuple(measured[start : start + size]) for start in range(0, len(measured), size)]
+    return tuple(group for group in groups if len(group) == size and _is_mirrored(group) and len(sound(group)) == size)
+
+
+def _is_mirrored(group: Sequence[RunRecord]) -> bool:
+    first, second, third, fourth = (record.variant for record in group)
+    return first is fourth and second is third and first is not second
 
 
 def why_absent(records: Sequence[RunRecord], *, is_time: bool = False) -> str:

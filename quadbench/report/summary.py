@@ -13,7 +13,7 @@ from quadbench.report.pictures import Quality
 from quadbench.report.setups import sampler_text
 from quadbench.report.view import Doubt, ReportView
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

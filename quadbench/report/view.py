@@ -246,7 +246,7 @@ def _device_kpis(result: RunResult, device: DeviceFacts, rows: Sequence[KpiRow])
         ),
         strips=strips_of(result, device),
         memory=memory_of(result, device),
-        verdicts=launch_verdicts(result, device),
+        verdicts=launch_verdicts(rows, device),
     )
 
 

@@ -8,7 +8,7 @@ from statistics import mean
 from quadbench.artifacts import DeviceFacts, RunResult, Variant
 from quadbench.report.figure_table import FigureTable
 from quadbench.report.kpi import Figure, KpiRow, figure, launch_values
-from quadbench.report.launches import devices_of, launches_of, sound
+from quadbench.report.launches import counted, devices_of, launches_of, sound
 from quadbench.report.text_table import TextTable
 from quadbench.report.unequal import unequal_rows
 from quadbench.report.units import Unit, convert, plural, show
@@ -74,7 +74,8 @@ def ways_views(result: RunResult, rows: Sequence[KpiRow]) -> tuple[Ways, ...]:
 
 
 def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _Way | None:
-    launches = sound(launches_of(result, device, variant))
+    is_compared = variant in (Variant.SHARED, Variant.PER_GRAPH)
+    launches = counted(result, device).of(variant) if is_compared else sound(launches_of(result, device, variant))
     if not launches:
         return None
     tasks = result.bundle.tasks

@@ -104,7 +104,8 @@ def _forecast(kind: Kind, address: Address, recipe: Recipe, layout: Layout) -> F
     else:
         graphs = _graphs(kind, bundle, layout, notes) if compiler.is_ready else bundle
         push = push_set(harness, libraries, graphs, bundle)
-        launches = launches_of(recipe.terms, item_counts(bundle.artifact), has_references=has_references(bundle.artifact))
+        counts, is_checked = item_counts(bundle.artifact), has_references(bundle.artifact)
+        launches = launches_of(recipe.terms, counts, seed="", has_references=is_checked)
     if isinstance(address, VirtualAddress) and address.data_mb:
         _check_room(address.data_mb, space_bytes(chain(*push.values())), notes)
     return Forecast(

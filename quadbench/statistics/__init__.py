@@ -30,6 +30,7 @@ from quadbench.statistics.summary import (
     settled_from,
     summarize,
 )
+from quadbench.statistics.together import TO_TELL, Judged, holm, judge_together
 from quadbench.statistics.unpaired import Unpaired, compare_unpaired
 from quadbench.statistics.usual import FEWEST_USUAL, HALF_OF_STEPS, Spread, spread_of
 
@@ -44,7 +45,9 @@ __all__ = [
     "LOOKS",
     "MAX_BLOCKS",
     "MIN_BLOCKS",
+    "TO_TELL",
     "Comparison",
+    "Judged",
     "Looks",
     "Paired",
     "Shift",
@@ -56,7 +59,9 @@ __all__ = [
     "compare_launches",
     "compare_unpaired",
     "count_outliers",
+    "holm",
     "interval_of_share",
+    "judge_together",
     "medians",
     "outliers",
     "paired",

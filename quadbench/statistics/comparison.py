@@ -67,7 +67,7 @@ def compare_launches(
         )
     mean, half = float(np.mean(differences)), half_width(differences, confidence)
     p = sign_flip_p(differences) if n <= MAX_BLOCKS else None
-    verdict = _verdict(n, mean, half, p, math.log1p(margin))
+    verdict = _verdict(n, mean, half, p, margin)
     return Comparison(
         blocks=n,
         ratio=math.exp(mean),
@@ -94,17 +94,21 @@ def block_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
     return [float(np.log(second[i:j]).mean() - np.log(first[i:j]).mean()) for i, j in pairwise(starts)]
 
 
+def verdict_between(low: float, high: float, margin: float) -> Verdict:
+    """Return the verdict of an interval of log B - log A alone: beyond the margin (0.02 is 2 %), within it, or neither."""
+    limit = math.log1p(margin)
+    if low > limit:
+        return Verdict.WORSE
+    if high < -limit:
+        return Verdict.BETTER
+    return Verdict.SAME if -limit < low and high < limit else Verdict.INCONCLUSIVE
+
+
 def _verdict(n: int, mean: float, half: float | None, p: float | None, margin: float) -> Verdict:
-    is_systematic = is_unlikely(p)
     if n < MIN_BLOCKS or half is None:
         return Verdict.INCONCLUSIVE
-    if -margin < mean - half and mean + half < margin:
-        return Verdict.SAME
-    if is_systematic and mean - half > margin:
-        return Verdict.WORSE
-    if is_systematic and mean + half < -margin:
-        return Verdict.BETTER
-    return Verdict.INCONCLUSIVE
+    verdict = verdict_between(mean - half, mean + half, margin)
+    return verdict if verdict is Verdict.SAME or is_unlikely(p) else Verdict.INCONCLUSIVE
 
 
 def _blocks_needed(differences: Sequence[float], margin: float, confidence: float) -> int | None:

@@ -49,10 +49,14 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
     room = math.log1p(to_see) - math.log1p(margin)
     for last in range(MIN_BLOCKS, MAX_BLOCKS + 1):
         looks = Looks(at=_spread_over(last), margin=margin)
-        quantiles = t_quantile((1 + looks.confidence) / 2, last - 1) + t_quantile(_POWER, last - 1)
-        if quantiles * std / math.sqrt(last) <= room:
+        if std * reach(last, looks.confidence) <= room:
             return looks
     return None
+
+
+def reach(blocks: int, confidence: float) -> float:
+    """Return how far beyond a margin an effect is told with 90 % power, in standard deviations of a block."""
+    return (t_quantile((1 + confidence) / 2, blocks - 1) + t_quantile(_POWER, blocks - 1)) / math.sqrt(blocks)
 
 
 def _spread_over(last: int) -> tuple[int, ...]:

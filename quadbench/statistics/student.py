@@ -35,6 +35,13 @@ def half_width(values: Sequence[float], confidence: float) -> float | None:
     return t_quantile((1 + confidence) / 2, n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
 
 
+def t_p(mean: float, error: float, degrees: int) -> float:
+    """Return the two-sided p of a mean of 0, whose standard error was estimated with so many degrees of freedom."""
+    if error <= 0:
+        return 0.0 if mean else 1.0
+    return max(0.0, 2 * (1 - _t_below(abs(mean) / error, degrees)))
+
+
 def _t_below(t: float, degrees: int) -> float:
     """Return P(T <= t) for t >= 0, by the finite series for whole degrees (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
     theta = math.atan(t / math.sqrt(degrees))

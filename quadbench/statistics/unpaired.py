@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quadbench.statistics.comparison import CONFIDENCE, EQUIVALENCE_MARGIN, Verdict
+from quadbench.statistics.comparison import CONFIDENCE, EQUIVALENCE_MARGIN, Verdict, verdict_between
 from quadbench.statistics.finite import finite
 from quadbench.statistics.student import t_quantile
 
@@ -42,7 +42,7 @@ def compare_unpaired(before: Sequence[float], now: Sequence[float], *, margin: f
         ratio=math.exp(change),
         low=None if half is None else math.exp(change - half),
         high=None if half is None else math.exp(change + half),
-        verdict=Verdict.INCONCLUSIVE if half is None else _verdict(change - half, change + half, math.log1p(margin)),
+        verdict=Verdict.INCONCLUSIVE if half is None else verdict_between(change - half, change + half, margin),
     )
 
 
@@ -53,11 +53,3 @@ def _half_width(first: np.ndarray, second: np.ndarray) -> float | None:
     degrees = first.size + second.size - 2
     squares = float(((first - first.mean()) ** 2).sum() + ((second - second.mean()) ** 2).sum())
     return t_quantile((1 + CONFIDENCE) / 2, degrees) * math.sqrt(squares / degrees * (1 / first.size + 1 / second.size))
-
-
-def _verdict(low: float, high: float, margin: float) -> Verdict:
-    if low > margin:
-        return Verdict.WORSE
-    if high < -margin:
-        return Verdict.BETTER
-    return Verdict.SAME if -margin < low and high < margin else Verdict.INCONCLUSIVE

@@ -131,7 +131,8 @@ class OnDevice:
         measure = measured_alike(*(side.chosen for side in sides))
         a, b = (_side_launch(*of_side, measure, means) for of_side in zip(sides, installations, tasks, strict=True))
         looks, judge = (_FIRST if means.manner.to_see else means.manner.looks), partial(_judged, tasks, means.manner)
-        launches = Interleaved(a=a, b=b, looks=looks, judge=judge, repeats=measure.gate.retries)
+        seed = f"{sides[0].begun.run_id} on {device.facts.address}"
+        launches = Interleaved(a=a, b=b, looks=looks, judge=judge, repeats=measure.gate.retries, seed=seed)
         first, second = ([contents(one.bundle.artifact, of_side)] for one, of_side in zip(installations, tasks, strict=True))
         return cls(device=device, sides=sides, tasks=tasks, contents=(first, second), launches=launches)
 

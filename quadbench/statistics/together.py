@@ -1,0 +1,137 @@
+"""Together: the launches of two sides in turn, of every figure of a report -> what may be claimed of each figure; pure.
+
+A report has many figures, and its reader looks for those that differ. So they are judged together: that any of them is called
+better or worse where no figure differs has a probability of at most 5 %.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from quadbench.statistics.comparison import (
+    CONFIDENCE,
+    EQUIVALENCE_MARGIN,
+    LAUNCHES_PER_BLOCK,
+    MIN_BLOCKS,
+    Verdict,
+    verdict_between,
+)
+from quadbench.statistics.looks import reach
+from quadbench.statistics.sign_flip import MAX_BLOCKS, is_unlikely, sign_flip_p
+from quadbench.statistics.student import t_p, t_quantile
+
+TO_TELL = 0.05  # the difference for which is said how many launches would tell it
+MARGIN_OF_FEW = 0.05  # below MIN_BLOCKS: neighbouring launches share more of the machine's luck than their spread shows
+_LEVEL = 1 - CONFIDENCE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A figure of side B against A, judged together with others. `ratio` is B / A with its own interval at 95 %.
+
+    `p` is that of equal sides, adjusted for all figures that were judged together. `claim` is what may be said of the figure;
+    `verdict` is the same from MIN_BLOCKS blocks on, and before INCONCLUSIVE. `launches_needed` is set where nothing may be said:
+    about how many launches of each side would tell a difference of TO_TELL; None where no affordable number would.
+    """
+
+    blocks: int
+    ratio: float
+    low: float
+    high: float
+    p: float
+    claim: Verdict
+    launches_needed: int | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Return the verdict, for which few blocks do not suffice."""
+        return self.claim if self.blocks >= MIN_BLOCKS else Verdict.INCONCLUSIVE
+
+
+def judge_together(
+    figures: Sequence[tuple[Sequence[float], Sequence[float]]], *, margin: float = EQUIVALENCE_MARGIN
+) -> list[Judged]:
+    """Judge figures, each by one value per launch of sides A and B: two of either side a whole block, in the order measured.
+
+    WORSE and BETTER need the whole interval beyond the margin, and the p of a t-test of at most 0.05 after Holm's correction for
+    all figures. From MIN_BLOCKS blocks on both are those of the blocks' differences, an exact sign-flip test has to agree, and an
+    interval within the margin is SAME. Before, both are those of two samples with a pooled spread, which a linear drift widens,
+    the margin is MARGIN_OF_FEW at least, and nothing is SAME.
+
+    Raises:
+        ValueError: a figure has no whole block, its sides differ in length, or a value is not positive and finite.
+    """
+    alone = [_alone(a, b) for a, b in figures]
+    return [_judged(one, p, margin, len(figures)) for one, p in zip(alone, holm([one.p for one in alone]), strict=True)]
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return each p adjusted for all of them: those of at most 0.05 err with a probability of at most 0.05 in all (Holm 1979)."""
+    adjusted, highest = [1.0] * len(p), 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Alone:
+    """A figure by itself: the blocks' differences of logarithms, their mean's interval, its p, and how far one block differs."""
+
+    differences: list[float]
+    mean: float
+    half: float
+    p: float
+    std: float
+
+
+def _alone(a: Sequence[float], b: Sequence[float]) -> _Alone:
+    blocks = len(a) // LAUNCHES_PER_BLOCK
+    if len(a) != len(b) or blocks == 0 or len(a) % LAUNCHES_PER_BLOCK:
+        raise ValueError(f"side A has {len(a)} launches and side B {len(b)}; expected whole blocks A B B A")
+    if not all(0 < value < math.inf for value in (*a, *b)):
+        raise ValueError("a launch's figure is not positive and finite; expected times or bytes above 0, whose ratio is compared")
+    first, second = [math.log(value) for value in a], [math.log(value) for value in b]
+    pairs = [one - other for one, other in zip(second, first, strict=True)]
+    differences = [(one + other) / LAUNCHES_PER_BLOCK for one, other in zip(pairs[::2], pairs[1::2], strict=True)]
+    # The mean of two launches, less that of two others, varies as one launch does.
+    samples = [differences] if blocks >= MIN_BLOCKS else [first, second]
+    degrees = sum(len(sample) - 1 for sample in samples)
+    mean, std = fmean(differences), math.sqrt(sum(map(_squares, samples)) / degrees)
+    error = std / math.sqrt(blocks)
+    half = t_quantile((1 + CONFIDENCE) / 2, degrees) * error
+    return _Alone(differences=differences, mean=mean, half=half, p=t_p(mean, error, degrees), std=std)
+
+
+def _squares(sample: Sequence[float]) -> float:
+    middle = fmean(sample)
+    return math.fsum((value - middle) ** 2 for value in sample)
+
+
+def _judged(alone: _Alone, p: float, margin: float, together: int) -> Judged:
+    low, high, blocks = alone.mean - alone.half, alone.mean + alone.half, len(alone.differences)
+    claim = verdict_between(low, high, margin if blocks >= MIN_BLOCKS else max(margin, MARGIN_OF_FEW))
+    if claim is Verdict.SAME:
+        is_sure = blocks >= MIN_BLOCKS
+    else:
+        is_sure = p <= _LEVEL and (not MIN_BLOCKS <= blocks <= MAX_BLOCKS or is_unlikely(sign_flip_p(alone.differences)))
+    claim = claim if is_sure else Verdict.INCONCLUSIVE
+    return Judged(
+        blocks=blocks,
+        ratio=math.exp(alone.mean),
+        low=math.exp(low),
+        high=math.exp(high),
+        p=p,
+        claim=claim,
+        launches_needed=_launches_needed(alone.std, together) if claim is Verdict.INCONCLUSIVE else None,
+    )
+
+
+def _launches_needed(std: float, together: int) -> int | None:
+    """Return the launches of a side at which TO_TELL is told with 90 %, by its interval and by the p of so many figures."""
+    beyond, whole = math.log1p(TO_TELL) - math.log1p(EQUIVALENCE_MARGIN), math.log1p(TO_TELL)
+    for blocks in range(MIN_BLOCKS, MAX_BLOCKS + 1):
+        if std * reach(blocks, CONFIDENCE) <= beyond and std * reach(blocks, 1 - _LEVEL / together) <= whole:
+            return blocks * LAUNCHES_PER_BLOCK
+    return None
