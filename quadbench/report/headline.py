@@ -99,19 +99,20 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
             losses.append([*_sized(changes, key), Phrase(text=f"{more}{_part(apart, compared, devices)}")])
         elif worse := [row for row in apart if _more(row) > 0]:
             somewhere.append(f"{more}{_part(worse, compared, devices)}")
-    if not gains and not losses:
+    elsewhere = [[Phrase(text=_listed(somewhere))]] if somewhere else []
+    main, *costs = [part for part in (_joined(gains), _joined(losses), *elsewhere) if part] or [[]]
+    if not main:
         return []
-    costs = [_joined(losses) if gains and losses else [], [Phrase(text=_listed(somewhere))] if somewhere else []]
-    joints = (Phrase(text=", but "), Phrase(text=", and "))
-    but = [phrase for joint, part in zip(joints, filter(None, costs), strict=False) for phrase in (joint, *part)]
-    opening, ending = Phrase(text="one base with LoRAs takes "), Phrase(text=" than one graph per task")
-    return [opening, *_joined(gains or losses), ending, *but]
+    joints = (Phrase(text=", but " if gains else ", and "), Phrase(text=", and "))
+    but = [phrase for joint, part in zip(joints, costs, strict=False) for phrase in (joint, *part)]
+    return [Phrase(text="one base with LoRAs takes "), *main, Phrase(text=" than one graph per task"), *but]
 
 
 def _joined(parts: Sequence[Sequence[Phrase]]) -> list[Phrase]:
     """Put phrases in a row: `a, b and c`."""
-    joints = ["", *([", "] * (len(parts) - 2)), " and "][: len(parts)] if len(parts) > 1 else [""]
-    return [phrase for joint, part in zip(joints, parts, strict=True) for phrase in (Phrase(text=joint), *part) if phrase.text]
+    last = len(parts) - 1
+    joints = [Phrase(text="" if place == 0 else " and " if place == last else ", ") for place in range(len(parts))]
+    return [phrase for joint, part in zip(joints, parts, strict=True) for phrase in (joint, *part) if phrase.text]
 
 
 def _sized(changes: Sequence[float], key: str) -> list[Phrase]:
@@ -123,15 +124,13 @@ def _sized(changes: Sequence[float], key: str) -> list[Phrase]:
 
 
 def _more(row: KpiRow) -> float:
-    """Return by how much more the shared graph takes: 0.05 is 5 % more."""
-    return 1 / row.ratio - 1 if row.ratio else 0.0
+    """Return by how much more the shared graph takes, by what it was judged by: 0.05 is 5 % more."""
+    return row.judged.ratio - 1 if row.judged else 1 / row.ratio - 1 if row.ratio else 0.0
 
 
 def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
     """Say of which of the rows that are compared something is said, where that is not all of them."""
-    if len(rows) == len(compared):
-        return ""
-    places = tuple(dict.fromkeys(row.device for row in rows))
+    places = tuple(dict.fromkeys(row.device for row in rows)) or devices
     on = f" on {_named(places)}" if len(places) < len(devices) else ""
     there = [row for row in compared if row.device in places]
     if len(rows) == len(there):
@@ -244,8 +243,7 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phras
         apart, same = [row for row in compared if row.is_apart], [row for row in compared if row.claim is Verdict.SAME]
         if apart:
             change = _change([_more(row) for row in apart])
-            where = f"{_part(apart, compared, devices)}{_most(apart, devices)}{_where(compared, devices)}"
-            clauses.append([*change, Phrase(text=f" {noun}{where}")])
+            clauses.append([*change, Phrase(text=f" {noun}{_part(apart, compared, devices)}{_most(apart, devices)}")])
         if same:
             within = f"the same {noun} within {EQUIVALENCE_MARGIN:.0%}".replace("%", " %")
             clauses.append([Phrase(text=f"{within}{_part(same, compared, devices)}")])
