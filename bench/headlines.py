@@ -46,10 +46,10 @@ def share(count: int, reports: int) -> str:
     return f"{count / reports:.1%} (≤ {interval_of_share(count, reports)[1]:.1%})".replace("%", " %")
 
 
-def equal_sides(reports: int) -> None:
+def equal_sides(reports: int, noises: Sequence[float] = NOISE) -> None:
     """Print how often the first sentence claims anything where nothing differs."""
     unequal: dict[tuple[int, float], int] = {}
-    for noise in NOISE:
+    for noise in noises:
         heading(f"Equal sides, noise of a launch {noise:.0%}", ("tasks", "devices", *(f"{count} launches" for count in LAUNCHES)))
         for tasks, devices in product(TASKS, DEVICES):
             cells = []
@@ -59,7 +59,7 @@ def equal_sides(reports: int) -> None:
                 unequal[launches, noise] = unequal.get((launches, noise), 0) + sum(one.is_unequal for one in claims)
             line((tasks, devices, *cells))
     heading("Equal sides called unequal conditions", ("noise", *(f"{count} launches" for count in LAUNCHES)))
-    for noise in NOISE:
+    for noise in noises:
         runs = reports * len(TASKS) * len(DEVICES)
         line((f"{noise:.0%}", *(share(unequal[launches, noise], runs) for launches in LAUNCHES)))
 
@@ -97,11 +97,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reports", type=int, default=2000, help="of each case")
     parser.add_argument("--part", choices=("equal", "opponents", "power"), nargs="+", default=("equal", "opponents", "power"))
+    parser.add_argument("--noise", type=float, nargs="+", default=NOISE, help="of a launch, where nothing differs")
     options = parser.parse_args()
     print(f"Claims of {', '.join(NOUNS)} count.")  # noqa: T201
-    for part, print_part in (("equal", equal_sides), ("opponents", opponents), ("power", power)):
-        if part in options.part:
-            print_part(options.reports if part != "power" else min(options.reports, 500))
+    if "equal" in options.part:
+        equal_sides(options.reports, options.noise)
+    if "opponents" in options.part:
+        opponents(options.reports)
+    if "power" in options.part:
+        power(min(options.reports, 500))
 
 
 if __name__ == "__main__":

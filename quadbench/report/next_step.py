@@ -11,7 +11,7 @@ from quadbench.statistics import LAUNCHES_PER_BLOCK, MIN_BLOCKS
 
 ELSEWHERE = frozenset({Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE})  # after which a phone is asked for
 _CURED = (Caveat.DEBUG_BUILD, Caveat.THROTTLED, Caveat.LOADED_HOST, Caveat.UNEVEN_CALIBRATION)  # as their caveats say
-_ENOUGH = MIN_BLOCKS * LAUNCHES_PER_BLOCK  # launches of a variant, for verdicts
+ENOUGH = MIN_BLOCKS * LAUNCHES_PER_BLOCK  # the fewest launches of a variant for verdicts
 
 
 def next_step(
@@ -20,11 +20,13 @@ def next_step(
     baseline: Baseline | None,
     *,
     is_unequal: bool = False,
+    launches: int = ENOUGH,
     words: Sequence[str] = (),
 ) -> str:
     """Return what helps most: going on, mending what failed, a phone where none was measured, and what cures the doubts.
 
-    `is_unequal`: two sides that are compared met different conditions. `words` name the results folder in a command.
+    `is_unequal`: two sides that are compared met different conditions. `launches` of each side are needed for verdicts. `words` name
+    the results folder in a command.
     """
     if result.is_cut_short:
         return f"Go on with the run: quadbench {shlex.join(('run', '--resume', result.run_id, *words))}"
@@ -38,7 +40,7 @@ def next_step(
         steps += [caveat.cure for caveat in _CURED if caveat in doubted]
     if is_unequal:
         steps.append("Run again while nothing else runs: the two sides met different conditions.")
-    if settings := list(_settings(result, doubted)):
+    if settings := list(_settings(result, doubted, launches)):
         steps.append(f"In the recipe, {' and '.join(settings)}.")
     if baseline and baseline.is_in_doubt:
         steps.append(f"To settle what changed, launch both in turn: {baseline.settled_by}")
@@ -65,18 +67,18 @@ def cures(caveats: Collection[Caveat]) -> list[str]:
     return [caveat.cure for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in caveats]
 
 
-def _settings(result: RunResult, caveats: Collection[Caveat]) -> Iterator[str]:
-    if _launches(result) < _ENOUGH:
-        yield f"set measure.launches to {_ENOUGH} for verdicts on times and memory"
+def _settings(result: RunResult, caveats: Collection[Caveat], launches: int) -> Iterator[str]:
+    if _launches(result, launches) < launches:
+        yield f"set measure.launches to {launches} for verdicts on times and memory"
     elif Caveat.FEW_SAMPLES in caveats:
         yield "raise measure.iterations for percentiles"
     if Caveat.STILL_WARMING in caveats:
         yield "raise measure.warmup, as the first images were slower"
 
 
-def _launches(result: RunResult) -> int:
+def _launches(result: RunResult, enough: int) -> int:
     """Return how many launches of the shared graph a device has; enough where nothing is there to be compared with."""
     records = sound(result.records)
     if not {Variant.SHARED, Variant.PER_GRAPH} <= {record.variant for record in records}:
-        return _ENOUGH
+        return enough
     return min(Counter(record.device.address for record in records if record.variant is Variant.SHARED).values())

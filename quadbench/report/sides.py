@@ -11,7 +11,7 @@ from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.report.kpi import Figure, figure, kpi_title, kpi_unit, launch_values
 from quadbench.report.launches import sound, temperature_c, values
 from quadbench.report.units import Unit
-from quadbench.statistics import Comparison, Looks, block_differences, compare_launches, planned_looks
+from quadbench.statistics import Comparison, Looks, block_differences, compare_launches, hold_together, planned_looks
 
 ALL_TASKS = "all tasks"
 PRIMARY = "end_to_end"
@@ -134,9 +134,15 @@ def replanned(a: Side, b: Side, to_see: float) -> Looks | None:
 
 
 def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tuple[SideRow, ...]:
-    """Return the rows of launches that were interleaved on a device, the first of them what the sides are judged by."""
+    """Return the rows of launches that were interleaved on a device: the first is what the sides are judged by.
+
+    The other measured rows are judged together, so that any of them is called apart by chance in at most 5 % of comparisons.
+    """
     rows = side_rows(device, a, b)
-    return tuple(row if row.is_exact else replace(row, comparison=compared(a, b, row.key, row.task, looks)) for row in rows)
+    told = {place: compared(a, b, row.key, row.task, looks) for place, row in enumerate(rows) if not row.is_exact}
+    others = {place: one for place, one in told.items() if place and one}
+    told |= dict(zip(others, hold_together(list(others.values()), looks.confidence), strict=True))
+    return tuple(replace(row, comparison=told.get(place)) for place, row in enumerate(rows))
 
 
 def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:

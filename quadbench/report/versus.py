@@ -168,9 +168,12 @@ def _undone(verdict: Verdict, caveats: Sequence[Caveat]) -> str:
 def side_table(device: VersusDevice) -> TextTable:
     """Return a device's figures of both sides beside each other."""
     looks = device.looks
-    notes = (
-        (f"B / A with its interval at {looks.confidence:.1%}, over {plural(device.blocks, 'block')} A B B A.",) if looks else ()
-    )
+    notes = ()
+    if looks:
+        others = sum(row.comparison is not None for row in device.rows[1:])
+        together = f" The {others} below the first were judged together (Holm)." if others > 1 else ""
+        interval = f"B / A with its interval at {looks.confidence:.1%}, over {plural(device.blocks, 'block')} A B B A."
+        notes = (f"{interval}{together}",)
     return TextTable(
         title=f"{device.device.address}: A and B",
         columns=("Task", "Figure", "A", "B", "B / A", "Interval", "Verdict"),

@@ -17,10 +17,10 @@ from quadbench.report.headline import Sentence, headline
 from quadbench.report.held_out import Trajectory, emulated_tables, emulated_trajectories, held_out_tables, trajectories
 from quadbench.report.int8 import int8_table
 from quadbench.report.kernels import kernel_tables
-from quadbench.report.kpi import Figure, KpiRow, kpi_rows
+from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, kpi_rows
 from quadbench.report.launch_list import LaunchList, launch_list
 from quadbench.report.launches import SERVING, devices_of, launches_of, sound, values, why_absent
-from quadbench.report.next_step import next_step
+from quadbench.report.next_step import ENOUGH, next_step
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
 from quadbench.report.provenance import (
     DeviceConditions,
@@ -215,7 +215,9 @@ def _next_step(
     result: RunResult, layout: Layout, doubts: Sequence[Doubt], rows: Sequence[KpiRow], earlier: Baseline | None
 ) -> str:
     caveats = [doubt.caveat for doubt in doubts]
-    return next_step(result, caveats, earlier, is_unequal=bool(unequal_rows(rows)), words=layout.words)
+    needed = [row.judged.launches_needed or 0 for row in rows if row.judged and row.key in WITH_VERDICT]
+    launches = max([ENOUGH, *needed])
+    return next_step(result, caveats, earlier, is_unequal=bool(unequal_rows(rows)), launches=launches, words=layout.words)
 
 
 def _published(run: MeasuredRun) -> TextTable | None:

@@ -30,7 +30,7 @@ from quadbench.statistics.summary import (
     settled_from,
     summarize,
 )
-from quadbench.statistics.together import TO_TELL, Judged, holm, judge_together
+from quadbench.statistics.together import TO_TELL, Judged, hold_together, judge_together
 from quadbench.statistics.unpaired import Unpaired, compare_unpaired
 from quadbench.statistics.usual import FEWEST_USUAL, HALF_OF_STEPS, Spread, spread_of
 
@@ -59,7 +59,7 @@ __all__ = [
     "compare_launches",
     "compare_unpaired",
     "count_outliers",
-    "holm",
+    "hold_together",
     "interval_of_share",
     "judge_together",
     "medians",

@@ -6,7 +6,8 @@ better or worse where no figure differs has a probability of at most 5 %.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from statistics import fmean
 
 from quadbench.statistics.comparison import (
@@ -14,6 +15,7 @@ from quadbench.statistics.comparison import (
     EQUIVALENCE_MARGIN,
     LAUNCHES_PER_BLOCK,
     MIN_BLOCKS,
+    Comparison,
     Verdict,
     verdict_between,
 )
@@ -64,6 +66,23 @@ def judge_together(
     """
     alone = [_alone(a, b) for a, b in figures]
     return [_judged(one, p, margin, len(figures)) for one, p in zip(alone, holm([one.p for one in alone]), strict=True)]
+
+
+def hold_together(compared: Sequence[Comparison], confidence: float) -> list[Comparison]:
+    """Return comparisons that were looked at together: WORSE and BETTER only where that holds for all of them at once.
+
+    The p of each t-test, by its interval at a `confidence`, is corrected by Holm's method for the number of comparisons.
+    """
+    adjusted = holm([_p_of(one, confidence) for one in compared])
+    told = [one.verdict is Verdict.SAME or p <= 1 - confidence for one, p in zip(compared, adjusted, strict=True)]
+    return [one if is_told else replace(one, verdict=Verdict.INCONCLUSIVE) for one, is_told in zip(compared, told, strict=True)]
+
+
+def _p_of(one: Comparison, confidence: float) -> float:
+    if one.ratio is None or one.high is None:
+        return 1.0
+    error = math.log(one.high / one.ratio) / t_quantile((1 + confidence) / 2, one.blocks - 1)
+    return t_p(math.log(one.ratio), error, one.blocks - 1)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -129,9 +148,17 @@ def _judged(alone: _Alone, p: float, margin: float, together: int) -> Judged:
 
 
 def _launches_needed(std: float, together: int) -> int | None:
-    """Return the launches of a side at which TO_TELL is told with 90 %, by its interval and by the p of so many figures."""
-    beyond, whole = math.log1p(TO_TELL) - math.log1p(EQUIVALENCE_MARGIN), math.log1p(TO_TELL)
-    for blocks in range(MIN_BLOCKS, MAX_BLOCKS + 1):
-        if std * reach(blocks, CONFIDENCE) <= beyond and std * reach(blocks, 1 - _LEVEL / together) <= whole:
-            return blocks * LAUNCHES_PER_BLOCK
-    return None
+    """Return the fewest launches of a side, in whole blocks, that tell TO_TELL if blocks go on to differ so much."""
+    enough = (blocks for blocks, most in _most_spread(together) if std <= most)
+    return next((blocks * LAUNCHES_PER_BLOCK for blocks in enough), None)
+
+
+@cache
+def _most_spread(together: int) -> tuple[tuple[int, float], ...]:
+    """Return for each number of blocks the deviation of a block up to which TO_TELL is told with 90 % among so many figures."""
+    whole = math.log1p(TO_TELL)
+    beyond = whole - math.log1p(EQUIVALENCE_MARGIN)
+    return tuple(
+        (blocks, min(beyond / reach(blocks, CONFIDENCE), whole / reach(blocks, 1 - _LEVEL / together)))
+        for blocks in range(MIN_BLOCKS, MAX_BLOCKS + 1)
+    )

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +43,11 @@ def _rows_of_device(setting: Setting, device: int, rng: np.random.Generator) -> 
     keys = [key for key in LEVELS if setting.tasks > 1 or key not in ("switch", "first_image")]
     logs = noise_of(setting.kind, setting.noise, setting.tasks * len(keys), order.size, rng)
     facts = replace(S25, address=f"virtual:s25@{device}", serial=str(device))
-    for number, log in enumerate(logs):
+    levels = np.array([LEVELS[key] * np.exp(order * np.log1p(setting.truth.get(key, 0.0))) for key in keys])
+    values = np.exp(logs) * np.tile(levels, (setting.tasks, 1))
+    sides = [_figures(values[:, order == side]) for side in (False, True)]
+    for number, (per_graph, shared) in enumerate(zip(*sides, strict=True)):
         key = keys[number % len(keys)]
-        medians = LEVELS[key] * np.exp(log + order * np.log1p(setting.truth.get(key, 0.0)))
-        per_graph, shared = (_figure(medians[order == side].tolist()) for side in (False, True))
         yield KpiRow(
             device=facts,
             task=f"task{number // len(keys)}",
@@ -92,18 +92,24 @@ def noise_of(kind: str, size: float, rows: int, launches: int, rng: np.random.Ge
             raise ValueError(f"unknown noise {kind}")
 
 
-def _figure(medians: Sequence[float]) -> Figure:
-    return Figure(
-        value=median(medians),
-        low=min(medians),
-        high=max(medians),
-        mad=0.0,
-        launches=len(medians),
-        samples=len(medians),
-        outliers=0,
-        p90=None,
-        medians=tuple(medians),
-    )
+def _figures(medians: Noise) -> list[Figure]:
+    """Return the figure of each row of launches' medians (rows, launches)."""
+    places = zip(medians.tolist(), np.median(medians, axis=1).tolist(), strict=True)
+    count = medians.shape[1]
+    return [
+        Figure(
+            value=value,
+            low=value,
+            high=value,
+            mad=0.0,
+            launches=count,
+            samples=count,
+            outliers=0,
+            p90=None,
+            medians=tuple(row),
+        )
+        for row, value in places
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +139,7 @@ def claims_of(rows: Sequence[KpiRow]) -> Claims:
 
 
 def _disagreement(rows: Sequence[KpiRow], claimed: dict[str, set[int]], sentences: Sequence[str]) -> str | None:
-    """Return a sentence that says something else than the rows' claims, which from six blocks on are verdicts; None if all agree."""
+    """Return a sentence that says something else than the rows' claims, from six blocks on their verdicts; None if all agree."""
     devices = {row.device for row in rows}
     rest = " ".join(sentences)
     for key, signs in claimed.items():
