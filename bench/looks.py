@@ -8,10 +8,21 @@ from collections import Counter
 
 import numpy as np
 
-from quadbench.statistics import LOOKS, Looks, Verdict, compare_launches, interval_of_share
+from quadbench.statistics import (
+    LOOKS,
+    MIN_BLOCKS,
+    Looks,
+    Verdict,
+    block_differences,
+    compare_launches,
+    interval_of_share,
+    planned_looks,
+)
 
 NOISE = (0.005, 0.01, 0.02, 0.04)  # of a launch's logarithm
 EFFECTS = (0.0, 0.02, 0.05, 0.1)
+TO_SEE = 0.05
+PLANNED_NOISE = (0.01, 0.02, 0.03, 0.04, 0.05)
 
 
 def verdict_of(rng: np.random.Generator, effect: float, noise: float, margin: float, looks: Looks) -> tuple[Verdict, int]:
@@ -19,11 +30,39 @@ def verdict_of(rng: np.random.Generator, effect: float, noise: float, margin: fl
     count = 2 * looks.at[-1]
     a = np.exp(rng.normal(0, noise, count)).tolist()
     b = ((1 + effect) * np.exp(rng.normal(0, noise, count))).tolist()
+    return _looked_at(a, b, margin, looks)
+
+
+def _looked_at(a: list[float], b: list[float], margin: float, looks: Looks) -> tuple[Verdict, int]:
     for blocks in looks.at:
         compared = compare_launches(a[: 2 * blocks], b[: 2 * blocks], margin=margin, confidence=looks.confidence)
         if compared.verdict is not Verdict.INCONCLUSIVE:
             return compared.verdict, blocks
     return Verdict.INCONCLUSIVE, looks.at[-1]
+
+
+def planned_verdict(rng: np.random.Generator, effect: float, noise: float) -> tuple[Verdict, int, bool]:
+    """Return the verdict of one comparison with --to-see, the blocks that it took, and whether there was a plan at all."""
+    a = np.exp(rng.normal(0, noise, 80)).tolist()
+    b = ((1 + effect) * np.exp(rng.normal(0, noise, 80))).tolist()
+    looks = planned_looks(block_differences(a[: 2 * MIN_BLOCKS], b[: 2 * MIN_BLOCKS]), TO_SEE)
+    if looks is None:
+        return Verdict.INCONCLUSIVE, MIN_BLOCKS, False
+    return *_looked_at(a, b, looks.margin, looks), True
+
+
+def print_planned(series: int) -> None:
+    """Print how often planned comparisons err at the margin itself, and find the effect that they were planned for."""
+    rng = np.random.default_rng(1)
+    for noise in PLANNED_NOISE:
+        for effect in (0.0, TO_SEE / 2, TO_SEE):
+            planned = [one for one in (planned_verdict(rng, effect, noise) for _ in range(series)) if one[2]]
+            counts, blocks = Counter(verdict for verdict, *_ in planned), np.mean([taken for _, taken, _ in planned])
+            wrong = counts[Verdict.WORSE] + counts[Verdict.BETTER] + counts[Verdict.SAME] * (effect > 0)
+            low, high = interval_of_share(wrong, len(planned))
+            told = f"WORSE {counts[Verdict.WORSE] / len(planned):.1%}, SAME {counts[Verdict.SAME] / len(planned):.1%}"
+            case = f"--to-see {TO_SEE:.0%} effect {effect:.1%} noise {noise:.0%}: planned {len(planned) / series:.0%}"
+            print(f"{case}, {told}, either {wrong / len(planned):.1%} ({low:.1%} to {high:.1%}), {blocks:.1f} blocks")  # noqa: T201
 
 
 def main() -> None:
@@ -43,6 +82,7 @@ def main() -> None:
                 told = f"apart {apart / options.series:.1%} ({low:.1%} to {high:.1%}), same {same:.1%}"
                 case = f"margin {margin:.0%} effect {effect:.0%} noise {noise:.1%}"
                 print(f"{case}: {told}, {blocks:.1f} blocks")  # noqa: T201
+    print_planned(options.series)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,19 @@ def test_a_planned_comparison_sees_the_effect_that_it_was_planned_for(to_see: fl
     assert share(equal, Verdict.WORSE, Verdict.BETTER) <= 0.02
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.03, 0.045])
+def test_a_comparison_errs_seldom_though_it_was_planned_on_the_blocks_that_it_judges(noise: float) -> None:
+    rng, to_see = np.random.default_rng(6), 0.05
+    verdicts = []
+    for _ in range(5000):
+        a, b = launches(rng, 1 + to_see / 2, 40, noise)
+        looks = planned_looks(block_differences(a[: 2 * MIN_BLOCKS], b[: 2 * MIN_BLOCKS]), to_see)
+        verdicts += [verdict_of(looks, a, b)] if looks else []
+    assert len(verdicts) > 1500
+    assert share(verdicts, Verdict.WORSE, Verdict.BETTER, Verdict.SAME) <= 0.05 + 0.01  # 1.8 standard errors of 1,500 draws
+
+
 def test_noise_that_no_affordable_number_of_blocks_overcomes_has_no_plan() -> None:
     assert planned_looks([0.5, -0.5, 0.4, -0.4], 0.03) is None
 

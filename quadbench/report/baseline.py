@@ -1,14 +1,14 @@
 """Baseline: a run and an earlier one of the same tasks and devices -> which figures got worse, better or cannot be told; pure."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Variant
 from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.errors import UserError
-from quadbench.report.kpi import Figure, KpiRow
+from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow
 from quadbench.report.launches import devices_of, is_on, sound
 from quadbench.report.pictures import Quality, quality_rows
 from quadbench.report.text_table import TextTable
@@ -156,21 +156,30 @@ def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ..
 def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[ChangedFigure]:
     """Yield the figures that at least one of the runs has; what neither has, as an emulator's times, is nothing to compare."""
     earlier = {(row.device.address, row.task, row.key): row for row in before}
+    together = {is_main: _measured_twice(earlier, now, is_main=is_main) for is_main in (True, False)}
     for row in now:
         other = earlier.get((row.device.address, row.task, row.key))
         for variant, side in _SIDES.items():
             cells = [getattr(one, side) if one else "" for one in (other, row)]
             figures = [cell if isinstance(cell, Figure) else None for cell in cells]
             if any(figures):
-                yield _figure_of(row, variant, *figures)
+                yield _figure_of(row, variant, figures, together[row.key in WITH_VERDICT])
 
 
-def _figure_of(row: KpiRow, variant: Variant, before: Figure | None, now: Figure | None) -> ChangedFigure:
+def _measured_twice(earlier: Mapping[tuple[str, str, str], KpiRow], now: Sequence[KpiRow], *, is_main: bool) -> int:
+    """Return how many figures both runs measured: of those that have verdicts in reports, or of the others."""
+    rows = [row for row in now if (row.key in WITH_VERDICT) is is_main and not row.is_exact]
+    pairs = [(row, other) for row in rows if (other := earlier.get((row.device.address, row.task, row.key)))]
+    return sum(all(isinstance(getattr(one, side), Figure) for one in pair) for pair in pairs for side in _SIDES.values())
+
+
+def _figure_of(row: KpiRow, variant: Variant, sides: Sequence[Figure | None], together: int) -> ChangedFigure:
+    before, now = sides
     verdict, ratio, low, high = Verdict.INCONCLUSIVE, None, None, None
     if before and now and row.is_exact:
         verdict, ratio = _exact(now.value - before.value), now.value / before.value if before.value else None
     elif before and now and min(*before.medians, *now.medians) > 0:
-        told = compare_unpaired(before.medians, now.medians)
+        told = compare_unpaired(before.medians, now.medians, together=together)
         verdict, ratio, low, high = told.verdict, told.ratio, told.low, told.high
     return ChangedFigure(
         device=row.device.address,

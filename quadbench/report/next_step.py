@@ -25,8 +25,8 @@ def next_step(
 ) -> str:
     """Return what helps most: going on, mending what failed, a phone where none was measured, and what cures the doubts.
 
-    `is_unequal`: two sides that are compared met different conditions. `launches` of each side are needed for verdicts. `words` name
-    the results folder in a command.
+    `is_unequal`: two sides that are compared met different conditions. `launches` of each side are needed for verdicts. `words`
+    name the results folder in a command.
     """
     if result.is_cut_short:
         return f"Go on with the run: quadbench {shlex.join(('run', '--resume', result.run_id, *words))}"

@@ -5,7 +5,7 @@ from itertools import combinations
 from statistics import fmean
 
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of
-from quadbench.report.sweep_merits import Merit, merits, noise_of
+from quadbench.report.sweep_merits import Merit, Scale, merits, scale_of
 from quadbench.report.units import between, change, decibels, percent, plural
 from quadbench.statistics import Verdict
 
@@ -25,27 +25,27 @@ def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
     points = [point for point in sweep.points if point.device == device]
     touched = [point for point in points if point.task in sweep.touched]
     settings = {name: [point for point in touched if point.name == name] for name in dict.fromkeys(p.name for p in touched)}
-    noise = noise_of(sweep, device)
+    scale = scale_of(sweep, device)
     if len(settings) > 1:
-        yield " ".join(_worth(settings, device, noise))
-        yield _order(settings, noise)
+        yield " ".join(_worth(settings, device, scale))
+        yield _order(settings, scale)
     elif settings:
         yield f"On {device}, there is one setting alone, and nothing to hold it against."
     else:
         yield f"On {device}, the keys change nothing that a task computes: what differs from row to row is noise."
-    yield from _noise([point for point in points if point not in touched], device, noise)
+    yield from _noise([point for point in points if point not in touched], device, scale.noise)
     if touched and not any(map(_quality, touched)):
         yield f"On {device}, no pictures were scored: quality is not in this comparison."
     if touched and not any(point.figure(TIME) for point in touched):
         yield f"On {device}, there are no times."
 
 
-def _worth(settings: _Settings, device: str, noise: float | None) -> Iterator[str]:
+def _worth(settings: _Settings, device: str, scale: Scale) -> Iterator[str]:
     """Say how good the best pictures are, and what each other setting gives up for what; those that are beaten last."""
     top = best_setting(settings)
     others = sorted((value for value in settings if value != top), key=lambda value: not _is_best(settings[value]))
     yield f"On {device}, {top} {_reached(settings[top])}."
-    yield from (f"{value} against {top}: {_against(settings[value], settings[top], noise)}." for value in others[:_NAMED])
+    yield from (f"{value} against {top}: {_against(settings[value], settings[top], scale)}." for value in others[:_NAMED])
     if len(others) > _NAMED:
         yield f"{len(others) - _NAMED} more are in the table."
 
@@ -79,10 +79,10 @@ def _reached(points: Sequence[SweepPoint]) -> str:
     return f"reaches {', '.join(f'{decibels(figure.value)} {figure.title} ({task})' for task, figure in figures)}"
 
 
-def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], noise: float | None) -> str:
+def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], scale: Scale) -> str:
     """Say what a setting has more or less of quality, time and bytes than the best one, over the tasks."""
     of_tasks = {point.task: point for point in top}
-    told = {p.task: merits(p, of_tasks[p.task], noise) for p in points if p.task in of_tasks}
+    told = {p.task: merits(p, of_tasks[p.task], scale) for p in points if p.task in of_tasks}
     quality = {task: one for task, own in told.items() for key, one in own.items() if key not in (TIME, BYTES)}
     times, sizes = ({task: own[key] for task, own in told.items() if key in own} for key in (TIME, BYTES))
     parts = [
@@ -154,7 +154,7 @@ def _decibels(difference: float) -> str:
     return f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'}"
 
 
-def _order(settings: _Settings, noise: float | None) -> str:
+def _order(settings: _Settings, scale: Scale) -> str:
     """Say which settings beat others; where none does, whether anything is told at all, and what would tell more."""
     rated = [value for value, points in settings.items() if any(map(_quality, points))]
     best = [value for value in rated if _is_best(settings[value])]
@@ -164,7 +164,7 @@ def _order(settings: _Settings, noise: float | None) -> str:
     if beaten and best:
         return f"Beaten, as another is better in something and as good in the rest: {', '.join(beaten)}."
     bare = [value for value, points in settings.items() if not any(map(_is_comparable, points))]
-    apart = _apart([points for value, points in settings.items() if value not in bare], noise)
+    apart = _apart([points for value, points in settings.items() if value not in bare], scale)
     return f"{apart} Without a figure to compare: {', '.join(bare)}." if bare else apart
 
 
@@ -172,11 +172,11 @@ def _is_comparable(point: SweepPoint) -> bool:
     return any(point.figure(key) for key in (quality_of([point]), TIME, BYTES) if key)
 
 
-def _apart(settings: Sequence[Sequence[SweepPoint]], noise: float | None) -> str:
+def _apart(settings: Sequence[Sequence[SweepPoint]], scale: Scale) -> str:
     """Say whether anything tells settings apart of which none beats another, the points of each being given."""
     first, *rest = settings or [[]]
     pairs = [(point, other) for points in rest for point in points for other in first if other.task == point.task]
-    told = [(key, one) for pair in pairs for key, one in merits(*pair, noise).items()]
+    told = [(key, one) for pair in pairs for key, one in merits(*pair, scale).items()]
     if not told:
         return "Nothing can be compared: no figure is of all settings."
     if all(one.verdict is Verdict.SAME for _, one in told):
@@ -211,12 +211,12 @@ def settling(sweep: Sweep) -> tuple[str, ...]:
 
 def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
     """Say whether nobody knows yet which of two runs is faster, in some task on the device of the first."""
-    noise, told = noise_of(sweep, one.device), []
+    scale, told = scale_of(sweep, one.device), []
     for task in sweep.touched:
         mine, theirs = (
             next((p for p in sweep.points if (p.run_id, p.task, p.device) == (run.run_id, task, one.device)), None)
             for run in (one, other)
         )
         if mine and theirs and mine.figure(TIME) and theirs.figure(TIME):
-            told.append(merits(mine, theirs, noise).get(TIME))
+            told.append(merits(mine, theirs, scale).get(TIME))
     return any(merit is None or merit.verdict is Verdict.INCONCLUSIVE for merit in told)

@@ -34,18 +34,33 @@ class Merit:
         return self.verdict in _TOLD
 
 
-def merits(one: SweepPoint, other: SweepPoint, noise: float | None = None) -> dict[str, Merit]:
-    """Return what one setting has of quality, time and bytes against another of the same task, by the figure's key.
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What times of a device are held against: `noise`, by how much untouched ones differ, and how many are judged `together`.
 
-    `noise` is by how much times differ that the sweep did not touch, as a ratio above 1; None where that is not known.
+    The noise is a ratio above 1, None where it is not known.
     """
+
+    noise: float | None = None
+    together: int = 1
+
+
+def merits(one: SweepPoint, other: SweepPoint, scale: Scale = Scale()) -> dict[str, Merit]:
+    """Return what one setting has of quality, time and bytes against another of the same task, by the figure's key."""
     quality, pairs = quality_of([one, other]), {}
     for key in filter(None, (quality, TIME, BYTES)):
         mine, theirs = one.figure(key), other.figure(key)
         if mine and theirs:
             pairs[key] = (mine, theirs)
-    told = {key: _of_quality(*pair) if key == quality else _of_cost(*pair, noise or 1.0) for key, pair in pairs.items()}
+    told = {key: _of_quality(*pair) if key == quality else _of_cost(*pair, scale) for key, pair in pairs.items()}
     return {key: merit for key, merit in told.items() if merit}
+
+
+def scale_of(sweep: Sweep, device: str) -> Scale:
+    """Return what times of a device are held against: each pair of settings is judged in each task that the sweep touched."""
+    series = [points for points in series_of(sweep) if points[0].device == device and points[0].task in sweep.touched]
+    timed = [sum(point.figure(TIME) is not None for point in points) for points in series]
+    return Scale(noise=noise_of(sweep, device), together=max(1, sum(math.comb(count, 2) for count in timed)))
 
 
 def noise_of(sweep: Sweep, device: str) -> float | None:
@@ -60,9 +75,9 @@ def noise_of(sweep: Sweep, device: str) -> float | None:
 
 def with_best(sweep: Sweep) -> Sweep:
     """Return the sweep with those of its points marked that no other of their task and device beats."""
-    noise = {device: noise_of(sweep, device) for device in dict.fromkeys(point.device for point in sweep.points)}
+    scales = {device: scale_of(sweep, device) for device in dict.fromkeys(point.device for point in sweep.points)}
     series = series_of(sweep)
-    beaten = {id(point) for points in series for point in points if _is_beaten(point, points, noise[point.device])}
+    beaten = {id(point) for points in series for point in points if _is_beaten(point, points, scales[point.device])}
     return replace(sweep, points=tuple(replace(point, is_best=id(point) not in beaten) for point in sweep.points))
 
 
@@ -87,13 +102,13 @@ def change(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float, floa
     return fmean(of_items), stdev(of_items) / math.sqrt(len(of_items))
 
 
-def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], noise: float | None) -> bool:
+def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: Scale) -> bool:
     """Say whether another setting is told to be better in something and as good in the rest. One without quality is no rival."""
     quality = quality_of(rivals)
     if quality is None or point.figure(quality) is None:
         return True
     told = (
-        {merit.verdict for merit in merits(rival, point, noise).values()}
+        {merit.verdict for merit in merits(rival, point, scale).values()}
         for rival in rivals
         if rival is not point and rival.figure(quality)
     )
@@ -118,7 +133,7 @@ def _of_items(mine: SweepFigure, theirs: SweepFigure) -> list[float]:
     return [value - theirs.each[item] for item, value in mine.each.items() if item in theirs.each]
 
 
-def _of_cost(mine: SweepFigure, theirs: SweepFigure, noise: float) -> Merit | None:
+def _of_cost(mine: SweepFigure, theirs: SweepFigure, scale: Scale) -> Merit | None:
     if min(mine.value, theirs.value) <= 0:
         return None
     if mine.key == BYTES:
@@ -128,7 +143,7 @@ def _of_cost(mine: SweepFigure, theirs: SweepFigure, noise: float) -> Merit | No
     sides = [list(side.each.values()) for side in (theirs, mine)]
     if not all(sides) or min(map(min, sides)) <= 0:
         return None
-    told = compare_unpaired(*sides)
-    is_noise = told.verdict in _TOLD and abs(math.log(told.ratio)) <= math.log(noise)
+    told = compare_unpaired(*sides, together=scale.together)
+    is_noise = told.verdict in _TOLD and abs(math.log(told.ratio)) <= math.log(scale.noise or 1.0)
     verdict = Verdict.INCONCLUSIVE if is_noise else told.verdict
     return Merit(size=told.ratio, low=told.low, high=told.high, verdict=verdict, is_noise=is_noise)
