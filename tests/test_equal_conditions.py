@@ -59,6 +59,20 @@ def test_the_headline_leaves_such_times_out_and_keeps_memory(tmp_path: Path) -> 
     assert "memory" in unequal.partition("an image takes")[2]
 
 
+def test_noise_of_two_launches_is_no_difference_of_conditions_and_twelve_see_one_in_spite_of_it(tmp_path: Path) -> None:
+    def noisy(folder: Path, factor: float, blocks: int) -> RunResult:
+        def change(record: RunRecord) -> RunRecord:
+            speed = (1.0, 1.12, 1.16, 1.03)[record.launch % 4] * (factor if record.variant is Variant.SHARED else 1.0)
+            samples = [replace(s, value=s.value * speed) if s.metric.endswith("_ns") else s for s in record.samples]
+            return replace(record, samples=tuple(samples))
+
+        return make_run(folder, variants=ABBA[1:] * blocks, items=1, iterations=2, change=change)
+
+    apart = noisy(tmp_path / "few", 1.0, 1)  # both shared launches were faster than both others
+    assert unequal_rows(kpi_rows(apart)) == ()
+    assert len(unequal_rows(kpi_rows(noisy(tmp_path / "many", 1.4, 6)))) == 3
+
+
 @pytest.mark.parametrize("factor", [1.0, 1.03])
 def test_small_differences_are_the_noise_of_any_run(tmp_path: Path, factor: float) -> None:
     assert unequal_rows(kpi_rows(slowed(tmp_path, factor))) == ()

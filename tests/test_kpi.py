@@ -201,6 +201,63 @@ def test_blocks_of_launches_count_whole_mirrored_and_ok(tmp_path: Path) -> None:
     assert whole_blocks(broken.records) == ()
 
 
+def test_figures_count_whole_blocks_and_what_that_leaves_out_is_said(tmp_path: Path) -> None:
+    """A device slows down by 2 % a launch, and the shared launches from the fourth on fail: equal variants are equal."""
+
+    def change(record: RunRecord) -> RunRecord:
+        times = [replace(s, value=3e8 * 1.02**record.launch) if s.metric == "end_to_end_ns" else s for s in record.samples]
+        slower = replace(record, samples=tuple(times))
+        return failed(slower, "killed") if record.variant is Variant.SHARED and record.launch > 8 else slower
+
+    result = make_run(tmp_path, variants=ABBA[1:] * 6, items=1, iterations=2, change=change)
+    row = row_of(result, "restyle", "end_to_end")
+    assert (row.blocks, figure_of(row.shared).launches, figure_of(row.per_graph).launches) == (2, 4, 4)
+    assert row.ratio == pytest.approx(1.0, abs=0.001)
+    assert row.judged is not None
+    assert row.judged.ratio == pytest.approx(1.0)
+    (gap,) = (gap for gap in report_view(result, Layout(tmp_path)).gaps if "not in any figure" in gap)
+    assert gap.startswith("8 launches on virtual:s25 that ended OK")
+
+
+def test_of_an_incomplete_block_no_launch_counts(tmp_path: Path) -> None:
+    result = make_run(tmp_path, variants=(*ABBA[1:], Variant.SHARED, Variant.PER_GRAPH))
+    assert figure_of(row_of(result, "restyle", "end_to_end").shared).launches == 2
+
+
+@pytest.mark.parametrize(
+    "variants",
+    [(Variant.SHARED,) * 3, (Variant.SHARED, Variant.PER_GRAPH), (Variant.SHARED,) * 3 + (Variant.PER_GRAPH,) * 3],
+    ids=["one variant alone", "one launch of each", "one after the other"],
+)
+def test_without_whole_blocks_all_launches_count_and_nothing_is_judged(tmp_path: Path, variants: tuple[Variant, ...]) -> None:
+    result = make_run(tmp_path, variants=variants, items=1, iterations=2)
+    row = row_of(result, "restyle", "end_to_end")
+    assert figure_of(row.shared).launches == variants.count(Variant.SHARED)
+    assert (row.blocks, row.judged, row.claim) == (0, None, Verdict.INCONCLUSIVE)
+    assert not any("not in any figure" in gap for gap in report_view(result, Layout(tmp_path)).gaps)
+
+
+def test_a_block_in_which_a_launch_lacks_a_figure_counts_in_no_side_of_it(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        kept = [s for s in record.samples if not (record.launch == 1 and s.metric == "end_to_end_ns")]
+        return replace(record, samples=tuple(kept))
+
+    result = make_run(tmp_path, variants=ABBA[1:] * 3, items=1, iterations=2, change=change)
+    row = row_of(result, "restyle", "end_to_end")
+    assert (row.blocks, figure_of(row.shared).launches, figure_of(row.per_graph).launches) == (2, 4, 4)
+    assert row_of(result, "restyle", "unet_step").blocks == 3
+
+
+def test_the_verdict_in_the_table_is_the_row_s_and_says_how_many_were_judged_together(tmp_path: Path) -> None:
+    result = make_run(tmp_path, variants=ABBA[1:] * 6, items=1, iterations=2)
+    view = report_view(result, Layout(tmp_path))
+    told = {(verdict.task, verdict.title): verdict.verdict for verdict in view.kpis[0].verdicts}
+    rows = [row for task in view.kpis[0].tasks for row in task.rows if (row.task, row.title) in told]
+    assert {(row.task, row.title): row.claim for row in rows} == told
+    assert {verdict.together for verdict in view.kpis[0].verdicts} == {len(rows)} == {12}
+    assert "12 figures of this report were judged together" in Page(render_html(result, Layout(tmp_path))).text
+
+
 def test_six_blocks_with_a_clear_difference_give_a_verdict(tmp_path: Path) -> None:
     result = make_run(tmp_path, variants=ABBA[1:] * 6, items=1, iterations=2)
     verdicts = report_view(result, Layout(tmp_path)).kpis[0].verdicts
