@@ -91,13 +91,16 @@ def test_what_cannot_be_told_says_how_many_launches_would_tell_five_per_cent() -
     judged = alone(sides(1.0, 12, noise, 3))
     assert judged.launches_needed is not None
     found = [alone(sides(1 + TO_TELL, judged.launches_needed, noise, seed)).claim is Verdict.WORSE for seed in range(200)]
-    assert sum(found) > 0.75 * len(found)
+    assert sum(found) > 0.6 * len(found)  # the spread was estimated by twelve launches of a side
     assert alone(sides(1.0, 12, 0.5)).launches_needed is None
     assert alone(sides(1.5, 12, 0.01)).launches_needed is None  # it is told
 
 
+NAN = float("nan")
+
+
 @pytest.mark.parametrize(
-    "bad", [([1.0], [1.0]), ([], []), ([1.0, 2.0], [1.0]), ([1.0, 0.0], [1.0, 1.0]), ([1.0, float("nan")], [1.0, 1.0])]
+    "bad", [([1.0], [1.0]), ([], []), ([1.0, 2.0], [1.0]), ([1.0, 0.0], [1.0, 1.0]), ([1.0, NAN], [1.0, 1.0])]
 )
 def test_only_whole_blocks_of_positive_figures_are_judged(bad: Sides) -> None:
     with pytest.raises(ValueError, match="expected"):
@@ -105,7 +108,7 @@ def test_only_whole_blocks_of_positive_figures_are_judged(bad: Sides) -> None:
 
 
 def test_comparisons_at_one_look_hold_for_all_of_them_at_once() -> None:
-    slight = compare_launches(*sides(1.045, 12, 0.02), confidence=0.978)
+    slight = compare_launches(*sides(1.06, 12, 0.02), confidence=0.978)
     clear = compare_launches(*sides(1.5, 12, 0.02), confidence=0.978)
     rest = [compare_launches(*sides(1.0, 12, 0.02, seed), confidence=0.978) for seed in range(1, 60)]
     assert [one.verdict for one in hold_together([slight, clear], 0.978)] == [Verdict.WORSE, Verdict.WORSE]
@@ -115,7 +118,7 @@ def test_comparisons_at_one_look_hold_for_all_of_them_at_once() -> None:
 
 
 def test_runs_of_two_times_are_told_apart_only_where_that_holds_for_all_figures() -> None:
-    before, now = sides(1.12, 4, 0.02)
+    before, now = sides(1.06, 4, 0.02)
     assert compare_unpaired(before, now).verdict is Verdict.WORSE
     assert compare_unpaired(before, now, together=200).verdict is Verdict.INCONCLUSIVE
 
