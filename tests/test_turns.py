@@ -9,7 +9,7 @@ from quadbench.measure.turns import Interleaved, SideLaunch, Turn
 from quadbench.statistics import Looks
 
 S, P, F = Variant.SHARED, Variant.PER_GRAPH, Variant.FLOAT
-SEED = "a"  # it draws A B B A, then B A A B
+SEED = "a run"
 
 
 class Ended:

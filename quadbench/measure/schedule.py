@@ -36,14 +36,15 @@ def measured_sequence(measure: Measure, item_counts: Mapping[str, int]) -> tuple
 def drawn_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...]]:
     """Yield without end the order of the launches of each block: every side twice, mirrored, as A B B A, so that drift cancels.
 
-    In a row of as many blocks as there are sides, each side comes first once, second once, and so on; in which order is drawn. So
-    what recurs with every block hits all sides alike. The same seed draws the same.
+    In a row of as many blocks as there are sides, each side comes first once, second once, and so on; in which order is drawn, but
+    for the very first block, which is A B B A. So what recurs with every block hits all sides alike. The same seed draws the same.
     """
     drawn = random.Random(seed)
+    first, *others = [(*sides[start:], *sides[:start]) for start in range(len(sides))]
+    group = [first, *drawn.sample(others, len(others))]
     while True:
-        turned = [(*sides[first:], *sides[:first]) for first in range(len(sides))]
-        drawn.shuffle(turned)
-        yield from ((*order, *reversed(order)) for order in turned)
+        yield from ((*order, *reversed(order)) for order in group)
+        drawn.shuffle(group)
 
 
 def _launches(terms: Terms, item_counts: Mapping[str, int], seed: str) -> Iterator[LaunchPlan]:

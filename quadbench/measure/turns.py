@@ -123,8 +123,9 @@ class Interleaved:
             order = next(orders)
             *records, last = yield from self._block(order, may_discard=repeats > 0)
             if last.status is Status.OK:
-                a, b = ([one for one, of in zip((*records, last), order, strict=True) if of == side] for side in "AB")
-                self.blocks.append((a[0], *b, a[1]))
+                placed = list(zip(order, (*records, last), strict=True))
+                (first, fourth), (second, third) = ([one for side, one in placed if side == of] for of in "AB")
+                self.blocks.append((first, second, third, fourth))
                 self.looks, has_seen_enough = self.judge(self.blocks, self.looks)
             elif repeats == 0:
                 self.broken = last.reason

@@ -168,7 +168,7 @@ def _undone(verdict: Verdict, caveats: Sequence[Caveat]) -> str:
 def side_table(device: VersusDevice) -> TextTable:
     """Return a device's figures of both sides beside each other."""
     looks = device.looks
-    notes = ()
+    notes: tuple[str, ...] = ()
     if looks:
         others = sum(row.comparison is not None for row in device.rows[1:])
         together = f" The {others} below the first were judged together (Holm)." if others > 1 else ""
