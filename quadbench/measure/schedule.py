@@ -36,8 +36,9 @@ def measured_sequence(measure: Measure, item_counts: Mapping[str, int]) -> tuple
 def drawn_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...]]:
     """Yield without end the order of the launches of each block: every side twice, mirrored, as A B B A, so that drift cancels.
 
-    In a row of as many blocks as there are sides, each side comes first once, second once, and so on; in which order is drawn, but
-    for the very first block, which is A B B A. So what recurs with every block hits all sides alike. The same seed draws the same.
+    In a row of as many blocks as there are sides, each side comes first once, second once, and so on, so that what recurs with
+    every block hits all sides alike. In which order is drawn, but for the very first block, which is A B B A. The same seed draws
+    the same.
     """
     drawn = random.Random(seed)
     first, *others = [(*sides[start:], *sides[:start]) for start in range(len(sides))]

@@ -119,13 +119,14 @@ class Interleaved:
     def _turns(self) -> Generator[Turn, Ended, None]:
         repeats, has_seen_enough = self.repeats, False
         orders = drawn_blocks("AB", self.seed)
+        order = next(orders)
         while not has_seen_enough and len(self.blocks) < self.looks.at[-1]:
-            order = next(orders)
             *records, last = yield from self._block(order, may_discard=repeats > 0)
             if last.status is Status.OK:
                 placed = list(zip(order, (*records, last), strict=True))
                 (first, fourth), (second, third) = ([one for side, one in placed if side == of] for of in "AB")
                 self.blocks.append((first, second, third, fourth))
+                order = next(orders)
                 self.looks, has_seen_enough = self.judge(self.blocks, self.looks)
             elif repeats == 0:
                 self.broken = last.reason
