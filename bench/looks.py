@@ -68,7 +68,10 @@ def print_planned(series: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--series", type=int, default=2000)
+    parser.add_argument("--planned", action="store_true", help="comparisons with --to-see alone")
     options = parser.parse_args()
+    if options.planned:
+        return print_planned(options.series)
     rng = np.random.default_rng(0)
     for margin in (0.0, LOOKS.margin):
         for effect in EFFECTS if margin else (0.0,):
@@ -82,7 +85,7 @@ def main() -> None:
                 told = f"apart {apart / options.series:.1%} ({low:.1%} to {high:.1%}), same {same:.1%}"
                 case = f"margin {margin:.0%} effect {effect:.0%} noise {noise:.1%}"
                 print(f"{case}: {told}, {blocks:.1f} blocks")  # noqa: T201
-    print_planned(options.series)
+    return print_planned(options.series)
 
 
 if __name__ == "__main__":
