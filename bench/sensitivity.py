@@ -6,9 +6,9 @@ Prints a JSON line for each width, as `quadbench sensitivity --json` gives it, a
 Jensen-Shannon divergence of its rounding and that of white noise which, sample by sample, has the same mean square.
 
 With `--factorisations` every adapter is also factorised in so many other ways, (T down, up T^-1) with T a random rotation, a
-rescaling of the ranks by up to 3.2 either way and another rotation. Under the adapter's own name, those of them that are scored
-so, a fifth, should have one score. Under names of their own, each has other turns, and at most 5 % of the pairs should be told
-apart. Beside that stands the SQNR of one rounding: of the file's factors, of these after gauge alignment, of the balanced ones.
+rescaling of the ranks by up to 3.2 either way and another rotation. Every fifth keeps the adapter's name, so its score should be
+the file's. The others have names, and so turns, of their own: at most 5 % of their pairs should be told apart. Beside that stands
+the SQNR of one rounding: of the file's factors, of these after gauge alignment, of the balanced ones.
 """
 
 import argparse
@@ -46,8 +46,7 @@ def main() -> None:
         prepared = prepare(recipe, Steps(), Path(scratch))
         samples = [sample for task in prepared.tasks for sample in samples_of(task, prepared.visits[task.task.name])]
         if options.factorisations:
-            for adapter in prepared.adapters.values():
-                tell_of_factorisations(prepared, adapter, samples, options.factorisations)
+            tell_of_factorisations(prepared, samples, options.factorisations)
             return
         for dtype in WIDTHS:
             print(json.dumps(asdict(sensitivity(prepared, dtype=dtype))), flush=True)  # noqa: T201
@@ -75,8 +74,8 @@ def rounding_and_noise(
         yield rounding.js, divergence(exact, exact + rounding.mse**0.5 * rng.standard_normal(exact.shape)).js
 
 
-def tell_of_factorisations(prepared: Prepared, adapter: Adapter, samples: Sequence[UnetSample], count: int) -> None:
-    """Print a JSON line for each width: the scores in `count` other factorisations, and how many pairs are told apart."""
+def tell_of_factorisations(prepared: Prepared, samples: Sequence[UnetSample], count: int) -> None:
+    """Print a JSON line for each score, then one for each adapter and width: how many pairs of factorisations are told apart."""
     known: dict[bytes, torch.Tensor] = {}
 
     def unet(feed: Feed) -> torch.Tensor:
@@ -86,33 +85,33 @@ def tell_of_factorisations(prepared: Prepared, adapter: Adapter, samples: Sequen
             known[key] = prepared.unet(feed)
         return known[key]
 
-    def scored(other: Adapter, dtype: str) -> AdapterSensitivity:
-        return adapter_sensitivity(other, samples, unet=unet, shapes=prepared.shapes, dtype=dtype, site_inputs=0)
-
     def once(other: Adapter, dtype: str) -> float | None:
         exact, coarse = rounded(prepared, other, dtype)
         return score([divergence(unet(s.feed | exact).numpy(), unet(s.feed | coarse).numpy()) for s in samples]).sqnr_db
 
-    rng = np.random.default_rng(1)
-    others = [factorised(adapter, rng) for _ in range(count)]
-    named = [replace(other, name=f"{adapter.name}-{number}") for number, other in enumerate(others)]
-    for dtype in WIDTHS:
-        of_own_names = [scored(other, dtype) for other in named]
-        tests = [choose_anchor(pair) for pair in combinations(of_own_names, 2)]
-        line = {
-            "adapter": adapter.name,
-            "lora": dtype,
-            "file": scored(adapter, dtype).score.sqnr_db,
-            "of_one_name": [scored(other, dtype).score.sqnr_db for other in others[: max(1, count // 5)]],
-            "of_own_names": [one.score.sqnr_db for one in of_own_names],
-            "told_apart": sum(choice.anchor is not None for choice in tests),
-            "pairs": len(tests),
-            "once_file": once(adapter, dtype),
-            "once_gauge": once(aligned(adapter, lora_ranges([adapter])), dtype),
-            "once_balanced": once(adapter.balanced(), dtype),
-            "noise_db": [[own.score.noise_db for own in one.inputs] for one in of_own_names],
-        }
-        print(json.dumps(line), flush=True)  # noqa: T201
+    scores: dict[tuple[str, str], list[AdapterSensitivity]] = {}
+    rngs = {name: np.random.default_rng(1) for name in prepared.adapters}
+    for number in range(-1, count):
+        for name, adapter in prepared.adapters.items():
+            other = adapter if number < 0 else factorised(adapter, rngs[name])
+            named = other if number % 5 == 4 or number < 0 else replace(other, name=f"{name}-{number}")
+            for dtype in WIDTHS:
+                one = adapter_sensitivity(named, samples, unet=unet, shapes=prepared.shapes, dtype=dtype, site_inputs=0)
+                noise_db = [own.score.noise_db for own in one.inputs]
+                say(adapter=name, lora=dtype, number=number, name=named.name, sqnr_db=one.score.sqnr_db, noise_db=noise_db)
+                if named is not other:
+                    scores.setdefault((name, dtype), []).append(one)
+                if number < 0:
+                    ways = {"file": adapter, "gauge": aligned(adapter, lora_ranges([adapter])), "balanced": adapter.balanced()}
+                    say(adapter=name, lora=dtype, rounded_once={way: once(other, dtype) for way, other in ways.items()})
+            known.clear()
+    for (name, dtype), those in scores.items():
+        tests = [choose_anchor(pair) for pair in combinations(those, 2)]
+        say(adapter=name, lora=dtype, pairs=len(tests), told_apart=sum(choice.anchor is not None for choice in tests))
+
+
+def say(**line: object) -> None:
+    print(json.dumps(line), flush=True)  # noqa: T201
 
 
 def factorised(adapter: Adapter, rng: np.random.Generator) -> Adapter:
