@@ -1,6 +1,6 @@
 """How often the intervals that the README and the documentation quote hold the truth: simulated, at the sizes quoted.
 
-    nice python bench/coverage.py [--series 10000]
+    nice python bench/coverage.py [--series 10000] [--only paired]
 
 Prints a Markdown row for each kind of interval, its size and the distribution of its data: the share of intervals that hold the
 truth, with the simulation's standard error. All are at 95 %.
@@ -39,6 +39,7 @@ DATA: dict[str, Draw] = {
 SHARES = (0.05, 0.5)
 FEW, MANY = 20, 2000
 NIGHTS, CASES = 60, 3
+DRAWS = 1000  # of a bootstrap
 NOISE = 0.02  # of a launch, on the logarithm of its time
 
 
@@ -61,6 +62,9 @@ def kinds() -> Iterator[Kind]:
     for pairs, (data, draw) in product((4, 6, 8, 12), DATA.items()):
         is_close = pairs > 4 or "exponential" not in data
         yield Kind(name="`paired`", size=f"{pairs} pairs", data=data, hold=partial(holds_mean, draw, pairs), is_close=is_close)
+    for pairs, (data, draw) in product((4, 8), DATA.items()):
+        hold = partial(bootstrap_holds_mean, draw, pairs)
+        yield Kind(name="percentiles of a bootstrap", size=f"{pairs} pairs", data=data, hold=hold, is_close=False)
     for blocks, (data, draw) in product((2, 6, 8, 16), DATA.items()):
         yield Kind(name="`compare_launches`", size=f"{blocks} blocks", data=data, hold=partial(holds_ratio, draw, blocks))
     for data, draw in DATA.items():
@@ -95,6 +99,13 @@ def holds(interval: Interval, truth: float) -> bool:
 def holds_mean(draw: Draw, pairs: int, rng: np.random.Generator) -> bool:
     told = paired(draw(rng, pairs).tolist())
     return holds((told.low, told.high), 0.0)
+
+
+def bootstrap_holds_mean(draw: Draw, pairs: int, rng: np.random.Generator) -> bool:
+    """Take the interval that pages of before 2026-11-28 quote: percentiles of the mean over pairs drawn anew."""
+    means = rng.choice(draw(rng, pairs), (DRAWS, pairs)).mean(1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return holds((float(low), float(high)), 0.0)
 
 
 def launches_of(draw: Draw, rng: np.random.Generator, count: int) -> list[float]:
@@ -142,9 +153,11 @@ def coverage(kind: Kind, series: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--series", type=int, default=10_000, help="intervals of each kind (default: 10000)")
-    series = parser.parse_args().series
+    parser.add_argument("--only", default="", help="only kinds whose name holds this (default: all)")
+    options = parser.parse_args()
+    series = options.series
     print("| interval | of | data | holds the truth |\n|---|---|---|---:|")  # noqa: T201
-    for kind in kinds():
+    for kind in (kind for kind in kinds() if options.only in kind.name):
         share = coverage(kind, series)
         error = math.sqrt(share * (1 - share) / series)
         print(f"| {kind.name} | {kind.size} | {kind.data} | {share:.1%} ± {error:.1%} |", flush=True)  # noqa: T201
