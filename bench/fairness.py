@@ -12,7 +12,7 @@ Two policies, the same for both variants:
 Both variants are judged on the evaluation inputs, along the float U-Net's own trajectories, against the float U-Net. `run`
 appends a line for each seed, headroom, policy, task and item, and skips seeds that FILE holds; a seed moves the noise of
 calibration and evaluation. `show` prints a table for each headroom. The difference is shared - per-graph, item by item, as its
-mean over inputs with a 95 % interval: percentiles of the mean over inputs drawn anew (bootstrap), an input's seeds together.
+mean over inputs with its interval at 95 %, by `quadbench.statistics.paired`; the mean over its seeds stands for an input.
 """
 
 import argparse
@@ -42,10 +42,10 @@ from quadbench.quad.steps import Steps
 from quadbench.quad.tasks.prepared import PreparedTask, visit
 from quadbench.quad.tasks.runner import Feed, GraphSession
 from quadbench.recipe import JointCalibration, OwnTaskCalibration, Recipe, load_recipe
+from quadbench.statistics import paired
 
 SEED_STRIDE = 1000  # beyond the items of a task, which use the seeds that follow its own
 POLICIES = ("joint", "own-task")
-DRAWS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,12 +211,11 @@ def row(policy: str, task: str, lines: Sequence[Line]) -> str:
 
 
 def interval(lines: Sequence[Line]) -> str:
-    """Return the mean difference and the ends of its 95 % interval; all lines of an input are drawn together."""
+    """Return the mean difference and the ends of its 95 % interval; an input counts once, with the mean of its lines."""
     by_input = groups(lines, lambda line: line.item).values()
     means = np.array([np.mean([line.shared_db - line.per_graph_db for line in own]) for own in by_input])
-    drawn = np.random.default_rng(0).choice(means, (DRAWS, len(means))).mean(1)
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return f"{means.mean():+.2f} | {low:+.2f} to {high:+.2f}"
+    told = paired(list(means))
+    return f"{told.mean:+.2f} | {told.low:+.2f} to {told.high:+.2f}"
 
 
 if __name__ == "__main__":

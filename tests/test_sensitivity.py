@@ -53,15 +53,26 @@ def _histogram(seed: int) -> np.ndarray:
 
 
 def _adapter(name: str = "tame", *, stretch: float = 1.0) -> Adapter:
-    """Draw an adapter. `stretch` multiplies a row of `down` and divides that column of `up`: only the range grows."""
+    """Draw an adapter. `stretch` multiplies what one input channel adds, which widens the range of all weights."""
     generator = torch.Generator().manual_seed(0)
     pairs = {}
     for site in SITES:
         down, up = torch.randn(RANK, SIZE, generator=generator), torch.randn(SIZE, RANK, generator=generator)
-        down[0] *= stretch
-        up[:, 0] /= stretch
+        down[:, 0] *= stretch
         pairs[site] = LoraPair(down=down, up=up)
     return Adapter(name=name, pairs=pairs)
+
+
+def _factorised(adapter: Adapter, seed: int, name: str | None = None) -> Adapter:
+    """Return the same function with other factors: each site's ranks mixed by a random invertible T, (T down, up T^-1)."""
+    rng = np.random.default_rng(seed)
+
+    def mixed(pair: LoraPair) -> LoraPair:
+        turn, by, other = (rng.standard_normal((RANK, RANK)), 10 ** rng.uniform(-1, 1, RANK), rng.standard_normal((RANK, RANK)))
+        mix = torch.from_numpy(np.linalg.qr(turn)[0] @ np.diag(by) @ np.linalg.qr(other)[0])
+        return LoraPair(down=(mix @ pair.down.double()).float(), up=(pair.up.double() @ mix.inverse()).float())
+
+    return Adapter(name=name or adapter.name, pairs={site: mixed(pair) for site, pair in adapter.pairs.items()})
 
 
 def _linear(feed: Feed) -> torch.Tensor:
@@ -212,7 +223,7 @@ def test_fewer_bits_are_more_sensitive() -> None:
 def test_a_tenfold_range_within_a_tensor_is_more_sensitive() -> None:
     tame, wild = _scores_of(_adapter()), _scores_of(_adapter("wild", stretch=10.0))
     assert wild.score.js > tame.score.js
-    assert wild.score.mse > 10 * tame.score.mse
+    assert wild.score.mse > 4 * tame.score.mse
     assert choose_anchor([tame, wild]).anchor == "wild"
 
 
@@ -254,7 +265,7 @@ def test_an_adapter_that_changes_nothing_is_not_sensitive() -> None:
 
 
 def test_adapters_5_db_apart_are_told_apart_at_16_bits() -> None:
-    tame, wild = _scores_of(_adapter(), "int16"), _scores_of(_adapter("wild", stretch=2.5), "int16")
+    tame, wild = _scores_of(_adapter(), "int16"), _scores_of(_adapter("wild", stretch=7.0), "int16")
     assert 10 * math.log10(wild.score.mse / tame.score.mse) == pytest.approx(5, abs=1.5)
     choice = choose_anchor([tame, wild])
     assert choice.anchor == "wild"
@@ -265,7 +276,53 @@ def test_adapters_5_db_apart_are_told_apart_at_16_bits() -> None:
 def test_the_same_adapter_twice_cannot_be_told_apart() -> None:
     choice = choose_anchor([_scores_of(_adapter(), "int16"), _scores_of(_adapter("twin"), "int16")])
     assert choice.anchor is None
-    assert "'tame' and 'twin' cannot be told apart: +0.0 dB of noise" in choice.reason
+    difference = choice.comparisons[0].difference_db
+    assert difference.low is not None
+    assert difference.high is not None
+    assert -1 < difference.low < 0 < difference.high < 1  # each name has turns of its own, so that they differ by chance
+
+
+@pytest.mark.parametrize(("dtype", "within_db"), [("int8", 0.001), ("int16", 0.1)])
+def test_twenty_factorisations_of_one_adapter_have_one_score(dtype: str, within_db: float) -> None:
+    own = _scores_of(_adapter(), dtype)
+    for seed in range(20):
+        other = _scores_of(_factorised(_adapter(), seed), dtype)
+        assert other.score.noise_db == pytest.approx(own.score.noise_db, abs=within_db)
+        assert [s.score.noise_db for s in other.inputs] == pytest.approx(
+            [s.score.noise_db for s in own.inputs], abs=5 * within_db
+        )
+        assert [s.site for s in other.sites] == [s.site for s in own.sites]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+def test_one_adapter_under_two_names_and_in_two_files_is_seldom_told_apart(dtype: str) -> None:
+    files = [_factorised(_adapter(), seed, f"file-{seed}") for seed in range(200)]
+    scores = [adapter_sensitivity(one, _samples(), unet=_linear, shapes=SHAPES, dtype=dtype, site_inputs=0) for one in files]
+    chosen = [choose_anchor(scores[i : i + 2]).anchor for i in range(0, len(scores), 2)]
+    assert sum(anchor is not None for anchor in chosen) <= 12  # of 100 at 5 %: more come in 1 of 700 such tests
+
+
+def test_balanced_factors_are_those_of_the_product() -> None:
+    generator = torch.Generator().manual_seed(1)
+    pair = LoraPair(down=torch.randn(6, 5, 3, 3, generator=generator), up=torch.randn(9, 6, 1, 1, generator=generator))
+    balanced = pair.balanced()
+    assert (balanced.down.shape, balanced.up.shape) == (pair.down.shape, pair.up.shape)
+    product, own = (p.up.flatten(1) @ p.down.flatten(1) for p in (pair, balanced))
+    assert torch.allclose(own, product, atol=1e-5)
+    across_down = balanced.down.flatten(1) @ balanced.down.flatten(1).T
+    assert torch.allclose(across_down, balanced.up.flatten(1).T @ balanced.up.flatten(1), atol=1e-4)
+    assert torch.allclose(across_down, torch.diag(across_down.diag()), atol=1e-4)
+
+
+def test_a_rank_that_the_product_lacks_is_left_out_of_the_balanced_factors() -> None:
+    down, up = torch.randn(3, 8, generator=torch.Generator().manual_seed(2)), torch.eye(7)[:, :3]
+    doubled = LoraPair(down=torch.cat([down, down]), up=torch.cat([up, up], 1)).balanced()
+    assert doubled.rank == 3
+    assert torch.allclose(doubled.up @ doubled.down, 2 * up @ down, atol=1e-5)
+    nothing = LoraPair(down=down, up=torch.zeros(7, 3)).balanced()
+    assert nothing.rank == 1
+    assert not (nothing.up @ nothing.down).any()
 
 
 def test_the_anchor_is_the_adapter_with_most_noise() -> None:

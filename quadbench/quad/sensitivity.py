@@ -2,12 +2,16 @@
 
 QSS(adapter) = E_x[D(f(x; w) || f(x; w~))] (QUAD, arXiv 2603.29535, eq. 8). Here f is the float U-Net with the adapter, w~ the
 adapter rounded under encodings of its own while everything else stays float, and x what the tasks' samplers feed the U-Net.
-docs/quad.md says more.
+
+Rounding depends on how an adapter is factorised, though its function does not. So the expectation is over factorisations too:
+each sample has a random turn of the balanced factors, which are those of any file with this function. docs/quad.md says more.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from quadbench.quad.adapters import Adapter, graph_tensors
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges
@@ -160,17 +164,30 @@ def adapter_sensitivity(
     dtype: str,
     site_inputs: int = SITE_INPUTS,
 ) -> AdapterSensitivity:
-    """Run the U-Net with the adapter as it is and as `dtype` rounds it, on every sample; then site by site on `site_inputs`."""
-    exact_lora = as_feed(graph_tensors(adapter, shapes))
-    rounded_lora = exact_lora | _rounded(adapter, exact_lora, dtype)
-    exact = [unet(sample.feed | exact_lora).numpy() for sample in samples]
+    """Run the U-Net with the adapter in float and rounded to `dtype`, on every sample; then site by site on `site_inputs`.
 
-    def against(lora: Feed, chosen: Sequence[int]) -> list[Divergence]:
-        return [divergence(exact[i], unet(samples[i].feed | lora).numpy()) for i in chosen]
+    Sample i has turn i of the adapter's balanced factors, in float and rounded: no two samples share a rounding.
+    """
+    balanced = adapter.balanced()
 
-    whole = against(rounded_lora, range(len(samples)))
+    def turn(sample: int) -> tuple[Feed, Feed]:
+        turned = balanced.turned(sample)
+        exact = as_feed(graph_tensors(turned, shapes))
+        return exact, _rounded(turned, exact, dtype)
+
+    def run(sample: int, lora: Feed) -> np.ndarray:
+        return unet(samples[sample].feed | lora).numpy()
+
+    whole: list[Divergence] = []
+    of_sites: dict[str, list[Divergence]] = {}
     few = _one_for_each_input(samples, site_inputs)
-    of_sites = {site: against(exact_lora | {n: rounded_lora[n] for n in input_names(site)}, few) for site in adapter.pairs if few}
+    for index in range(len(samples)):
+        exact, rounded = turn(index)
+        output = run(index, exact)
+        whole.append(divergence(output, run(index, exact | rounded)))
+        for site in adapter.pairs if index in few else ():
+            alone = {name: rounded[name] for name in input_names(site)}
+            of_sites.setdefault(site, []).append(divergence(output, run(index, exact | alone)))
     sites = _site_scores(of_sites)
     return AdapterSensitivity(
         adapter=adapter.name,

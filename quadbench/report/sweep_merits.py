@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of, series_of
 from quadbench.statistics import CONFIDENCE, Verdict, compare_unpaired
-from quadbench.statistics.student import half_width
+from quadbench.statistics.student import interval_of_mean
 
 LEAST_DB = 0.5  # of likeness that matters, as nights have it
 _TOLD = (Verdict.WORSE, Verdict.BETTER)
@@ -120,10 +120,10 @@ def _of_quality(mine: SweepFigure, theirs: SweepFigure) -> Merit | None:
     of_items = _of_items(mine, theirs)
     if not of_items:
         return None
-    size, half = fmean(of_items), half_width(of_items, CONFIDENCE)
-    if half is None:
+    size, interval = fmean(of_items), interval_of_mean(of_items, CONFIDENCE)
+    if interval is None:
         return Merit(size=size, low=None, high=None, verdict=Verdict.INCONCLUSIVE)
-    low, high = size - half, size + half
+    low, high = interval
     is_same, is_apart = max(-low, high) < LEAST_DB, low > 0 or high < 0
     apart = Verdict.BETTER if size > 0 else Verdict.WORSE
     return Merit(size=size, low=low, high=high, verdict=Verdict.SAME if is_same else apart if is_apart else Verdict.INCONCLUSIVE)

@@ -19,7 +19,7 @@ from quadbench.statistics.looks import LOOKS, Looks, planned_looks
 from quadbench.statistics.paired import Paired, paired
 from quadbench.statistics.share import interval_of_share
 from quadbench.statistics.sign_flip import MAX_BLOCKS, sign_flip_p
-from quadbench.statistics.student import t_quantile
+from quadbench.statistics.student import interval_of_mean, t_quantile
 from quadbench.statistics.summary import (
     ENOUGH_SAMPLES,
     Summary,
@@ -60,6 +60,7 @@ __all__ = [
     "compare_unpaired",
     "count_outliers",
     "hold_together",
+    "interval_of_mean",
     "interval_of_share",
     "judge_together",
     "medians",

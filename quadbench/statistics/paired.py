@@ -8,12 +8,12 @@ import numpy as np
 from quadbench.statistics.comparison import CONFIDENCE, MIN_BLOCKS
 from quadbench.statistics.finite import finite
 from quadbench.statistics.sign_flip import MAX_BLOCKS, is_unlikely, sign_flip_p
-from quadbench.statistics.student import half_width
+from quadbench.statistics.student import interval_of_mean
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """The mean difference of pairs, with its interval at 95 % (None with fewer than two pairs).
+    """The mean difference of pairs, with its interval at 95 % (None with fewer than two pairs), for skewed differences too.
 
     `is_told_apart` says that the mean is not 0: of at least MIN_BLOCKS pairs the whole interval lies on one side of 0, and the
     exact sign-flip p is at most 0.05; with more than MAX_BLOCKS pairs there is no p, and the interval alone decides.
@@ -36,13 +36,13 @@ def paired(differences: Sequence[float]) -> Paired:
     n = finite(differences, "differences").size
     if n == 0:
         raise ValueError("no differences; expected one for each pair")
-    mean, half = float(np.mean(differences)), half_width(differences, CONFIDENCE)
+    low, high = interval_of_mean(differences, CONFIDENCE) or (None, None)
     p = sign_flip_p(differences) if n <= MAX_BLOCKS else None
     return Paired(
         pairs=n,
-        mean=mean,
-        low=mean - half if half is not None else None,
-        high=mean + half if half is not None else None,
+        mean=float(np.mean(differences)),
+        low=low,
+        high=high,
         sign_flip_p=p,
-        is_told_apart=n >= MIN_BLOCKS and is_unlikely(p) and half is not None and abs(mean) > half,
+        is_told_apart=n >= MIN_BLOCKS and is_unlikely(p) and low is not None and high is not None and (low > 0 or high < 0),
     )

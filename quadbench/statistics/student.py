@@ -1,10 +1,12 @@
-"""Student: degrees of freedom -> quantiles of Student's t, and the interval of a mean."""
+"""Student: degrees of freedom -> quantiles of Student's t, and the interval of a mean, of skewed values too."""
 
 import math
 from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+
+MOST_WIDENED = 2.0  # simulated: without a limit no coverage is won that matters, and one interval in ten is over twice as wide
 
 
 @cache
@@ -40,6 +42,35 @@ def t_p(mean: float, error: float, degrees: int) -> float:
     if error <= 0:
         return 0.0 if mean else 1.0
     return max(0.0, 2 * (1 - _t_below(abs(mean) / error, degrees)))
+
+
+def interval_of_mean(values: Sequence[float], confidence: float) -> tuple[float, float] | None:
+    """Return the interval of the mean of values that may be skewed, by Student's t; None with fewer than two values.
+
+    With two values it is the plain interval. From three on, Hall's cubic transformation of t takes out the skewness that they
+    show (P. Hall, On the removal of skewness by transformation, 1992; here with Student's quantiles). Neither end is further
+    from the mean than MOST_WIDENED times Student's: beyond that, few values only guess their skewness.
+    """
+    half = half_width(values, confidence)
+    if half is None:
+        return None
+    n, mean, deviation = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
+    if n < 3 or deviation == 0:
+        return mean - half, mean + half
+    skewness = float(((np.asarray(values) - mean) ** 3).sum()) / deviation**3 * n / ((n - 1) * (n - 2))
+
+    most = MOST_WIDENED * half
+    below = deviation * _untransformed(half / deviation, skewness, n)
+    above = -deviation * _untransformed(-half / deviation, skewness, n)
+    return mean - min(max(below, 0.0), most), mean + min(max(above, 0.0), most)
+
+
+def _untransformed(u: float, skewness: float, n: int) -> float:
+    """Return the s with s + g s^2 / 3 + g^2 s^3 / 27 + g / (6 n) = u, of skewness g: the inverse of Hall's transformation."""
+    shifted = u - skewness / (6 * n)
+    if abs(skewness) < 1e-6:
+        return shifted
+    return 3 / skewness * (math.cbrt(1 + skewness * shifted) - 1)
 
 
 def _t_below(t: float, degrees: int) -> float:

@@ -1,0 +1,57 @@
+"""Intervals at 95 % hold the truth about as often as they say."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quadbench.statistics import interval_of_mean, paired
+from quadbench.statistics.student import half_width
+
+BENCH = Path(__file__).parents[1] / "bench" / "coverage.py"
+
+
+def _share_that_holds_0(pairs: int, series: int = 2000) -> float:
+    """Return how often the interval of exponential differences, whose mean is 0, holds it."""
+    drawn = np.random.default_rng(1).exponential(size=(series, pairs)) - 1
+    intervals = [paired(own.tolist()) for own in drawn]
+    return sum(one.low <= 0 <= one.high for one in intervals if one.low is not None and one.high is not None) / series
+
+
+def test_the_interval_of_symmetric_values_is_students() -> None:
+    values = [-3.0, -1.0, 0.0, 1.0, 3.0]
+    half = half_width(values, 0.95)
+    assert half is not None
+    assert interval_of_mean(values, 0.95) == pytest.approx((-half, half))
+
+
+def test_the_interval_reaches_further_to_the_side_of_the_tail() -> None:
+    values = [0.0, 0.1, 0.2, 0.3, 0.4, 4.0]
+    low, high = interval_of_mean(values, 0.95) or (0.0, 0.0)
+    mean = float(np.mean(values))
+    assert high - mean > 1.5 * (mean - low)
+    mirrored = interval_of_mean([-value for value in values], 0.95)
+    assert mirrored == pytest.approx((-high, -low))
+
+
+def test_the_interval_of_few_values() -> None:
+    assert interval_of_mean([1.0], 0.95) is None
+    assert interval_of_mean([1.0, 1.0, 1.0], 0.95) == (1.0, 1.0)
+    half = half_width([1.0, 2.0], 0.95)
+    assert half is not None
+    assert interval_of_mean([1.0, 2.0], 0.95) == pytest.approx((1.5 - half, 1.5 + half))
+
+
+@pytest.mark.parametrize("pairs", [8, 16])
+def test_skewed_differences_are_called_apart_at_the_stated_rate(pairs: int) -> None:
+    assert 0.93 <= _share_that_holds_0(pairs) <= 0.97  # Student's interval holds the mean of these in 89 and 91 %
+
+
+@pytest.mark.slow
+def test_every_kind_of_interval_that_the_documentation_quotes_covers_93_to_97_percent() -> None:
+    bench = runpy.run_path(str(BENCH))
+    shares = {(kind.name, kind.size, kind.data): bench["coverage"](kind, 4000) for kind in bench["kinds"]() if kind.is_close}
+    assert len(shares) > 20
+    error = 0.004  # of a share of 4000
+    assert {case: share for case, share in shares.items() if not 0.93 - error <= share <= 0.97 + error} == {}
