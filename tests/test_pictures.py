@@ -133,7 +133,6 @@ def test_a_mask_is_read_in_grey(tmp_path):
 
 
 def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path):
-    import os
 
     os.mkfifo(tmp_path / "it.png")
     with pytest.raises(OSError, match="regular file"):
