@@ -91,8 +91,8 @@ def _foundation(size: str) -> "tuple[Foundation, tuple[str, ...], int]":
     from diffusers import UNet2DConditionModel
 
     from quadbench import zoo
+    from quadbench.quad.layouts import part_folder
     from quadbench.quad.model.foundation import load_foundation, random_foundation
-    from quadbench.quad.model.geometry import part_folder
 
     if size == "builtin":
         return load_foundation(zoo.foundation_folder("emoji-ldm")), (*ATTENTION, *OTHERS), 16

@@ -43,7 +43,12 @@ _LEAST_PART = 4  # characters of a name by which it may be meant, as those that 
 
 def shown(text: str) -> str:
     """Return a text from outside as messages name it: quoted, without control characters, and not too long to read."""
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}...")
+    return repr(short(text))
+
+
+def short(text: str) -> str:
+    """Return a text from outside, cut where it is too long to read."""
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
 
 class QuadbenchError(Exception):

@@ -129,17 +129,20 @@ def test_keys_of_the_training_scripts_are_read(foundation: Foundation, tmp_path:
     assert_same(merged, eps_of_loader(foundation, path))
 
 
-def test_keys_of_attention_processors_are_read(foundation: Foundation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["unet.", ""])  # the latter is what the U-Net's own save_attn_procs wrote
+def test_keys_of_attention_processors_are_read(foundation: Foundation, tmp_path: Path, prefix: str) -> None:
     pairs = draw_pairs(foundation.unet, ("to_q", "to_out.0"), alphas=[None])
     path, tensors = tmp_path / "old.safetensors", {}
     for site, pair in pairs.items():
         attention, _, leaf = site.partition(".to_")
-        key = f"unet.{attention}.processor.to_{leaf.removesuffix('.0')}_lora"
+        key = f"{prefix}{attention}.processor.to_{leaf.removesuffix('.0')}_lora"
         tensors |= {f"{key}.down.weight": pair.down, f"{key}.up.weight": pair.up}
     save_file(tensors, path)
     adapter = load(path, foundation.unet)
     assert adapter.pairs.keys() == pairs.keys()
     assert_same(eps_merged(adapter, foundation.unet), eps_of_loader(foundation, path))
+    source = AdapterSource(format=AdapterFormat.DIFFUSERS, path=path)
+    assert_same(eps_merged(adapter, foundation.unet), eps(with_adapter(foundation.unet, source)))
 
 
 def test_alphas_in_a_diffusers_file_are_followed(unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path) -> None:

@@ -132,6 +132,9 @@ def test_a_cut_file_is_refused(unet: UNet2DConditionModel, folder: Path) -> None
     ("change", "message"),
     [
         ({"use_dora": True}, "use_dora"),
+        ({"use_qalora": True, "qalora_group_size": 16}, "use_qalora"),
+        ({"use_bdlora": {"nblocks": 2}}, "use_bdlora"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
         ({"peft_type": "IA3"}, "is a IA3 adapter; expected LORA"),
         ({"peft_type": "LOHA", "alpha": 4}, "has tensors of LoRA where its configuration says LOHA"),
         ({"init_lora_weights": "pissa_niter_4"}, "was initialized by pissa_niter_4, which changes the base weights too"),

@@ -16,9 +16,10 @@ from support.ldm_checkpoint import write_ldm_checkpoint  # noqa: E402
 
 from quadbench.errors import UserError  # noqa: E402
 from quadbench.quad.cache import digests_of  # noqa: E402
+from quadbench.quad.layouts import part_folder  # noqa: E402
 from quadbench.quad.model.components import copy_of_modules  # noqa: E402
 from quadbench.quad.model.foundation import load_checkpoint, load_foundation, time_features  # noqa: E402
-from quadbench.quad.model.geometry import clip_tokenizer, part_folder, random_module  # noqa: E402
+from quadbench.quad.model.geometry import clip_tokenizer, random_module  # noqa: E402
 from quadbench.recipe import CheckpointFoundation, load_recipe  # noqa: E402
 
 

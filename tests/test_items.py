@@ -15,7 +15,8 @@ from quadbench.recipe import Task
 
 pytest.importorskip("torch")
 from quadbench.quad.model.foundation import Foundation, load_foundation
-from quadbench.quad.tasks.items import read_picture, task_items
+from quadbench.quad.tasks.inputs import read_picture
+from quadbench.quad.tasks.items import task_items
 
 STICKERS = {"source": "builtin", "name": "sticker"}
 

@@ -16,6 +16,7 @@ from support.bundles import write_bundle
 from support.lora_graph import LORA, model_of
 
 from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts.parts import file_refs
 from quadbench.cli import main
 from quadbench.compile import compile_bundle
 from quadbench.errors import ArtifactError, BuildError
@@ -336,6 +337,18 @@ def test_a_graph_that_was_changed_is_not_linted(tmp_path: Path, capsys: pytest.C
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     assert main(["lint", str(bundle.folder)]) == 3
     assert "unet.onnx' was changed after it was written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["lint"], ["compile", "--target", "virtual:s25"]])
+def test_a_bundle_of_which_another_file_was_changed_is_neither_linted_nor_compiled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    bundle = write_bundle(tmp_path / "bundle", model_of())
+    others = [file for file in file_refs(bundle.artifact) if not file.path.startswith("shared/")]
+    path = bundle.path(others[-1])
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert main([*command, str(bundle.folder), "--results", str(tmp_path / "results")]) == 3
+    assert f"{others[-1].path}' was changed after it was written" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_chip_that_no_profile_names_is_answered_with_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,6 +99,12 @@ def test_an_unknown_key_gets_the_nearest_known_one_proposed(problems):
     assert problems(HEAD + "color: red\n") == ["3: color: unknown key; did you mean 'colour'?"]
 
 
+def test_a_key_that_is_too_long_to_read_is_shortened(problems):
+    (problem,) = problems(HEAD + f"? {'k' * 5000}\n: red\n")
+    assert "kkk...: unknown key" in problem
+    assert len(problem) < 200
+
+
 def test_a_missing_key_stands_at_the_line_of_its_parent(problems):
     assert problems(HEAD + "shapes:\n\n  - shape: circle\n") == ["5: shapes[0].radius_mm: missing"]
 

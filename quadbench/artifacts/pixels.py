@@ -1,11 +1,14 @@
-"""Pixels: two 8-bit images -> how far they are apart."""
+"""Pixels: image files from anywhere -> 8-bit pixels, or why they are refused; two of them -> how far they are apart."""
 
+import struct
+import zlib
 from pathlib import Path
-from struct import unpack
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
+
+from quadbench.spec.files import open_regular
 
 # Equal images have an infinite PSNR, which neither JSON nor every database can hold. One step in one of 512 x 512 x 3 values
 # gives 107 dB, one in 64 x 64 x 3 gives 89: at 99 nobody sees a difference.
@@ -13,6 +16,15 @@ PSNR_CAP_DB = 99.0
 
 MOST_PIXELS = 4096 * 4096
 """Pixels of an image that is opened; a file of a few kilobytes may claim billions."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""Formats that are opened, by Pillow's names. Its readers of others are never run; that of EPS starts Ghostscript."""
+
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # grey, palette and colour of at most 8 bits a channel
+_FAILURES = (  # what Pillow's readers raise for damaged files, found by damaging files
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
+    *(EOFError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_HEAD_BYTES = 24  # signature, the length and name of the first chunk, width, height
@@ -28,7 +40,7 @@ def png_size(head: bytes) -> tuple[int, int]:
     """
     if len(head) < _PNG_HEAD_BYTES or head[:8] != _PNG_SIGNATURE:
         raise ValueError("not a PNG file")
-    width, height = unpack(">II", head[16:_PNG_HEAD_BYTES])
+    width, height = struct.unpack(">II", head[16:_PNG_HEAD_BYTES])
     _check_size(width, height)
     return width, height
 
@@ -43,18 +55,44 @@ def check_png(path: Path) -> None:
         png_size(file.read(_PNG_HEAD_BYTES))
 
 
-def read_pixels(path: Path) -> Pixels:
-    """An image file as 8-bit RGB.
+def read_pixels(path: Path, mode: str = "RGB") -> Pixels:
+    """Read an image file as (H, W, 3) pixels of 8 bits; with the mode `L` as (H, W), grey. It is turned as its EXIF data say.
 
     Raises:
-        OSError, SyntaxError, ValueError: Pillow's ways to say that it is missing or damaged; or it has more than MOST_PIXELS.
+        OSError: the file cannot be read.
+        ValueError: it is no whole image of one of FORMATS, has more than MOST_PIXELS, more than one frame, more than 8 bits a
+            channel, or transparent pixels.
     """
-    try:
-        with Image.open(path) as image:
-            _check_size(*image.size)
-            return np.asarray(image.convert("RGB"))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(str(error)) from error
+    with open_regular(path) as file:
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(*image.size)
+                _check_kind(image)
+                return np.array(_opaque(ImageOps.exif_transpose(image)).convert(mode))
+        except Image.UnidentifiedImageError as error:
+            raise ValueError(f"it is no whole file of one of the formats {', '.join(FORMATS)}") from error
+        except _FAILURES as error:
+            raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _check_kind(image: Image.Image) -> None:
+    """Refuse what 8-bit pixels cannot hold: several frames, or values of more bits, which Pillow would cut at 255."""
+    frames = getattr(image, "n_frames", 1)
+    if frames != 1:
+        raise ValueError(f"it has {frames} frames, expected one; save the frame that is meant")
+    if image.mode not in _MODES:
+        raise ValueError(f"its pixels have the mode {image.mode}, expected grey or RGB of 8 bits; convert it to 8 bits before")
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Refuse transparent pixels: what colour they have under their transparency nobody has seen."""
+    if not image.has_transparency_data:
+        return image
+    colours = image.convert("RGBA")
+    least = colours.getchannel("A").getextrema()[0]
+    if least != 255:
+        raise ValueError(f"it has transparent pixels, with an alpha down to {least}, expected 255; flatten it before")
+    return colours
 
 
 def _check_size(width: int, height: int) -> None:

@@ -1,4 +1,4 @@
-"""Devices: this machine and the farm -> phones, and what else can be given to --devices; quarantine begins and ends here too."""
+"""Devices: this machine and the farm -> phones, and what else --devices takes; quarantine begins and ends here too."""
 
 import argparse
 from collections.abc import Sequence
@@ -27,7 +27,10 @@ def add(commands: Any) -> None:
     """Add `quadbench devices` to the commands."""
     parser = add_command(commands, "devices", run)
     parser.add_argument(
-        "action", nargs="?", choices=["quarantine", "release"], help="keep runs from a phone, or let them go there again"
+        "action",
+        nargs="?",
+        choices=["quarantine", "release", "forget"],
+        help="keep runs from a phone, let them go there again, or forget a phone",
     )
     parser.add_argument("device", nargs="?", help="that phone: its name, address or serial")
     parser.add_argument("--why", metavar="TEXT", help="the reason of a quarantine")
@@ -41,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     rows, expected = list_devices(), expected_phones()
     phones = overview(rows, expected, options.layout)
     if options.action:
-        return _change(options, phones)
+        return (_forget if options.action == "forget" else _change)(options, phones)
     others = [row for row in rows if not row.is_phone]
     if options.json:
         print_json([*map(_phone_json, phones), *map(asdict, others)])
@@ -56,9 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _change(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> int:
     """Begin or end a quarantine."""
-    if options.device is None:
-        raise UserError(f"quadbench devices {options.action} names no phone", hint="see: quadbench devices")
-    phone = phone_named(options.device, phones)
+    phone = _named(options, phones)
     engine = open_engine(database_of(options.layout))
     try:
         inventory = Inventory(engine)
@@ -73,6 +74,26 @@ def _change(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> int:
     else:
         print_text(f"{phone.name}: {_health(condition)}")
     return 0
+
+
+def _forget(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> int:
+    """Take a phone that is not attached here from those that were seen."""
+    phone = _named(options, phones)
+    if phone.is_here:
+        raise UserError(f"'{phone.name}' is attached here, and would be noted again", hint="unplug it before")
+    engine = open_engine(database_of(options.layout))
+    try:
+        Inventory(engine).forget(phone.seen.device)
+    finally:
+        engine.dispose()
+    print_json({"forgotten": phone.name}) if options.json else print_text(f"{phone.name}: forgotten")
+    return 0
+
+
+def _named(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> FarmPhone:
+    if options.device is None:
+        raise UserError(f"quadbench devices {options.action} names no phone", hint="see: quadbench devices")
+    return phone_named(options.device, phones)
 
 
 def _print(console: Console, phones: Sequence[FarmPhone], others: Sequence[DeviceRow]) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.artifacts import Bundle
-from quadbench.artifacts.parts import file_refs
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_command
 from quadbench.errors import BuildError
 from quadbench.lint import Severity, lint_bundle, messages
-from quadbench.results.manifest import check_contents, read_manifest
+from quadbench.results.manifest import read_whole
 from quadbench.target.known import KnownTarget, find_target, known_targets
 from quadbench.target.profile import broken_profiles, load_profile, load_profiles
 
@@ -29,8 +28,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     known = _target(options.target) if options.target else None
     htp_arch = known.htp_arch if known else load_profile(options.profile).soc.htp_arch if options.profile else None
-    bundle = read_manifest(options.bundle, Bundle)
-    check_contents(bundle, file_refs(tuple(graph for graph in bundle.artifact.graphs if graph.variant.is_quantized)))
+    bundle = read_whole(options.bundle, Bundle)
     findings = lint_bundle(bundle, htp_arch=htp_arch, target=known.target if known else None)
     errors = list(messages(findings, Severity.ERROR))
     if options.json:

@@ -140,14 +140,15 @@ class AdbDevice:
         return f"device '{self.facts.address}'"
 
 
-def read_properties(server: AdbServer, transport: str, name: str) -> dict[str, str]:
-    """Return the properties of a device behind the server; `name` is what messages call it."""
+def read_properties(server: AdbServer, transport: str, name: str, timeout_s: float | None = None) -> dict[str, str]:
+    """Return the properties of a device behind the server, read within PROPERTIES_TIMEOUT_S or less; `name` is for messages."""
+    timeout_s = PROPERTIES_TIMEOUT_S if timeout_s is None else min(timeout_s, PROPERTIES_TIMEOUT_S)
     stdout = Whole(f"the output of getprop on {name}")
     try:
         with server.open(transport, "shell,v2,raw:getprop", name) as connection:
-            for packet in packets(connection, time.monotonic() + PROPERTIES_TIMEOUT_S):
+            for packet in packets(connection, time.monotonic() + timeout_s):
                 if packet.stream is Stream.STDOUT:
                     stdout.take(packet.data)
     except TimeoutError as error:
-        raise DeviceError(f"{name} does not answer getprop within {PROPERTIES_TIMEOUT_S:g} s", hint="reconnect it") from error
+        raise DeviceError(f"{name} does not answer getprop within {max(0, timeout_s):g} s", hint="reconnect it") from error
     return parse_getprop(stdout.text)

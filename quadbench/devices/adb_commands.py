@@ -3,10 +3,12 @@
 import contextlib
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import Generator, Sequence
 
+from quadbench.artifacts.device_text import one_line
 from quadbench.devices.adb_protocol import AdbServer, Connection
 from quadbench.devices.adb_shell import Stream, close_stdin, packets, shell_service
 from quadbench.devices.device import ShellResult
@@ -16,6 +18,7 @@ from quadbench.errors import DeviceError, DeviceLostError
 KILL_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 30.0  # until the device has started a command; what the command then takes is its own
 _FIRST_LINE_BYTES = 1000  # the id of a process, or what is wrong
+_PROCESS = re.compile(rb"\d{1,10}")  # Linux's ids have at most seven digits
 
 log = logging.getLogger(__name__)
 
@@ -152,11 +155,11 @@ class AdbCommands:
             for packet in packets(connection, time.monotonic() + START_TIMEOUT_S):
                 head += packet.data
                 number, newline, rest = head.partition(b"\n")
-                if newline and number.isdigit():
+                if newline and _PROCESS.fullmatch(number):
                     self.remember(int(number))
                     return int(number), rest
                 if newline or len(head) > _FIRST_LINE_BYTES:
                     break
         except TimeoutError as error:
             raise connection.lost(f"it did not start '{program}' within {START_TIMEOUT_S:g} s") from error
-        raise DeviceError(f"{self.name} did not start '{program}': {as_text(head[:_FIRST_LINE_BYTES])}")
+        raise DeviceError(f"{self.name} did not start '{program}': {one_line(as_text(head[:_FIRST_LINE_BYTES]))}")

@@ -4,8 +4,10 @@ Written against Android's packages/modules/adb: OVERVIEW.TXT, SERVICES.TXT, SYNC
 """
 
 import contextlib
+import math
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,25 +89,37 @@ class Connection:
         except OSError as error:
             raise self.lost(str(error)) from error
 
-    def read(self, size: int) -> bytes:
-        """Read exactly `size` bytes.
+    def read(self, size: int, deadline: float | None = None) -> bytes:
+        """Read exactly `size` bytes, however slowly they come, up to a deadline, a time of `time.monotonic`.
+
+        Where none is given, all of them have to come within the socket's timeout.
 
         Raises:
-            TimeoutError: nothing came for as long as the socket's timeout.
+            TimeoutError: nothing came for as long as the socket's timeout, or the deadline has passed.
             DeviceLostError: the connection ended before.
         """
+        silence_s = self.socket.gettimeout() or math.inf
+        deadline = time.monotonic() + silence_s if deadline is None else deadline
         buffer = bytearray()
-        while len(buffer) < size:
-            try:
-                chunk = self.socket.recv(size - len(buffer))
-            except TimeoutError:
-                raise
-            except OSError as error:
-                raise self.lost(str(error)) from error
-            if not chunk:
-                raise self.lost("the connection was closed")
-            buffer += chunk
+        try:
+            while len(buffer) < size:
+                if (remaining_s := deadline - time.monotonic()) <= 0:
+                    raise TimeoutError
+                self._limit(min(silence_s, remaining_s))
+                if not (chunk := self.socket.recv(size - len(buffer))):
+                    raise self.lost("the connection was closed")
+                buffer += chunk
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise self.lost(str(error)) from error
+        finally:
+            self._limit(silence_s)
         return bytes(buffer)
+
+    def _limit(self, timeout_s: float) -> None:
+        """Set the socket's timeout."""
+        self.socket.settimeout(timeout_s if math.isfinite(timeout_s) else None)
 
     def request(self, service: str) -> None:
         """Ask for a service.

@@ -74,8 +74,8 @@ def _read(connection: Connection, size_bytes: int, deadline: float, silence_s: f
         raise TimeoutError
     connection.socket.settimeout(min(remaining_s, silence_s))
     try:
-        return connection.read(size_bytes)
+        return connection.read(size_bytes, deadline)
     except TimeoutError as error:
-        if silence_s < remaining_s:
+        if time.monotonic() < deadline:
             raise connection.lost(f"nothing came from it for {silence_s:g} s") from error
         raise

@@ -16,6 +16,7 @@ from quadbench.errors import DeviceError, DeviceFullError
 CHUNK_BYTES = 64 * 1024  # SYNC.TXT: the most that a DATA message may carry
 BATCH_BYTES = 4 * CHUNK_BYTES  # messages sent at once; measured on 2 busy cores: 1.7 times as fast as one by one, 16 were slower
 STALL_TIMEOUT_S = 60.0  # without one byte moving; a phone that writes its flash out pauses for seconds, not for a minute
+SLOWEST_BYTES_PER_S = 16 * 1024  # of a file that is received; USB 1.1 and weak Wi-Fi carry tens of times as much
 _PERMISSION_HINT = (
     "what lies there belongs to another user of the device, probably root: adb root, remove it, adb unroot; on a phone that an"
     " employer manages its policy may forbid it"
@@ -45,7 +46,7 @@ def receive_file(connection: Connection, remote: str, local: Path, device: str, 
     Raises:
         OutputLimitError: it has more than `limit_bytes`.
         DeviceError: the file cannot be read there, or is no regular one.
-        DeviceLostError: the connection broke or stalled.
+        DeviceLostError: the connection broke or stalled, or is slower than SLOWEST_BYTES_PER_S.
     """
     connection.socket.settimeout(STALL_TIMEOUT_S)
     partial = local.with_name(f".{local.name}.part")
@@ -98,13 +99,13 @@ def _check_kind(connection: Connection, remote: str, device: str) -> None:
 
 def _receive(connection: Connection, remote: str, local: Path, device: str, limit_bytes: int) -> None:
     connection.send(_message(b"RECV", remote.encode()))
-    received_bytes = 0
+    received_bytes, began = 0, time.monotonic()
     with local.open("wb") as file:
         while True:
             kind, size_bytes = _header(connection)
             if kind == b"DONE":
                 return
-            if kind not in (b"DATA", b"FAIL") or size_bytes > CHUNK_BYTES:
+            if kind not in (b"DATA", b"FAIL") or not 0 < size_bytes <= CHUNK_BYTES:
                 raise DeviceError(f"cannot read '{remote}' on {device}: it answered {kind!r} with {size_bytes} bytes")
             payload = connection.read(size_bytes)
             if kind == b"FAIL":
@@ -113,6 +114,8 @@ def _receive(connection: Connection, remote: str, local: Path, device: str, limi
             if received_bytes > limit_bytes:
                 raise file_too_large(remote, device, limit_bytes)
             file.write(payload)
+            if time.monotonic() - began > STALL_TIMEOUT_S + received_bytes / SLOWEST_BYTES_PER_S:
+                raise connection.lost(f"it sends '{remote}' at less than {SLOWEST_BYTES_PER_S} bytes a second")
 
 
 def _message(kind: bytes, payload: bytes) -> bytes:

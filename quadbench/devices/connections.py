@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -26,10 +28,10 @@ from quadbench.devices.addresses import (
 )
 from quadbench.devices.device import Device
 from quadbench.devices.local import open_local
-from quadbench.devices.properties import ABI_PROPERTY, parse_attached
+from quadbench.devices.properties import ABI_PROPERTY, Attached, parse_attached
 from quadbench.devices.userland import VIRTUAL_PROPERTY
 from quadbench.devices.virtual import open_virtual
-from quadbench.errors import DeviceError, DeviceNotFoundError, QuadbenchError, UserError
+from quadbench.errors import DeviceError, DeviceNotFoundError, QuadbenchError, UserError, shown
 from quadbench.host import device_lock
 from quadbench.results.layout import Layout
 from quadbench.spec import variable
@@ -41,6 +43,11 @@ from quadbench.target.targets import AiHubTarget
 SERIAL_VARIABLE = "ANDROID_SERIAL"
 _ALWAYS_THERE = ("virtual", "hosted")  # states of rows that stand for a kind of device
 _PROPERTY_CHARACTERS = 200  # of a property that describes a device; a build's fingerprint takes 80
+_SERIAL_CHARACTERS = 128  # a phone paired for wireless debugging takes about 50
+MOST_PHONES = 256
+"""Attached phones that are looked at. adb's server lists any number; a host's USB controllers have room for 127 each."""
+ASKED_AT_ONCE = 16
+ASK_TIMEOUT_S = 60.0  # for all phones together; one that works answers within a second
 
 log = logging.getLogger(__name__)
 
@@ -171,10 +178,26 @@ class _Phones:
     def __init__(self, profiles: Sequence[DeviceProfile]) -> None:
         self.profiles = profiles
         self.server = user_server()
-        self.phones = [
-            Phone(attached=attached, properties=_properties(self.server, attached.serial) if attached.is_ready else {})
-            for attached in parse_attached(self.server.ask("host:devices-l"))
-        ]
+        listed = _believed(parse_attached(self.server.ask("host:devices-l")))
+        deadline = time.monotonic() + ASK_TIMEOUT_S
+
+        def asked(attached: Attached) -> Phone:
+            known = _properties(self.server, attached.serial, deadline) if attached.is_ready else {}
+            return Phone(attached=attached, properties=known)
+
+        with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+            self.phones = list(pool.map(asked, listed))
+
+
+def _believed(listed: Sequence[Attached]) -> Sequence[Attached]:
+    """Return the phones that are asked: no more than MOST_PHONES, and none whose serial is longer than one can be."""
+    if too_long := [attached.serial for attached in listed if len(attached.serial) > _SERIAL_CHARACTERS]:
+        found = f"{shown(too_long[0])} is a serial of {len(too_long[0])} characters, expected at most {_SERIAL_CHARACTERS}"
+        log.warning("%d attached phones are passed over: %s", len(too_long), found)
+    right = [attached for attached in listed if len(attached.serial) <= _SERIAL_CHARACTERS]
+    if len(right) > MOST_PHONES:
+        log.warning("the adb server lists %d phones; only the first %d are looked at", len(right), MOST_PHONES)
+    return right[:MOST_PHONES]
 
 
 def _wanted(addresses: Sequence[str]) -> list[str]:
@@ -255,9 +278,11 @@ def _taken(opened: Sequence[Device]) -> dict[str, str]:
     return {device.serial: device.facts.address for device in opened}
 
 
-def _properties(server: AdbServer, serial: str) -> dict[str, str]:
+def _properties(server: AdbServer, serial: str, deadline: float) -> dict[str, str]:
     try:
-        return read_properties(server, serial, f"device '{serial}'")
+        if (remaining_s := deadline - time.monotonic()) <= 0:
+            raise DeviceError(f"device '{serial}' is not asked: the phones before it took {ASK_TIMEOUT_S:g} s", hint="try again")
+        return read_properties(server, serial, f"device '{serial}'", remaining_s)
     except DeviceError as error:
         log.warning("%s", error)
         return {}
@@ -266,15 +291,15 @@ def _properties(server: AdbServer, serial: str) -> dict[str, str]:
 def _phone_row(phone: Phone, profiles: Sequence[DeviceProfile]) -> DeviceRow:
     attached = phone.attached
     names = phone.profiles_among(profiles)
-    model = phone.properties.get("ro.product.model") or attached.words.get("model", "")
+    properties = {key: one_line(value, _PROPERTY_CHARACTERS) for key, value in phone.properties.items()}
     profile = names[0] if len(names) == 1 else None
     return DeviceRow(
         address=f"{profile}@{attached.serial}" if profile else attached.serial,
         serial=attached.serial,
         state=attached.state,
-        model=model,
+        model=properties.get("ro.product.model") or one_line(attached.words.get("model", ""), _PROPERTY_CHARACTERS),
         profile=profile,
-        chip=phone.properties.get("ro.soc.model"),
-        android_release=phone.properties.get("ro.build.version.release"),
-        abi=phone.properties.get(ABI_PROPERTY),
+        chip=properties.get("ro.soc.model"),
+        android_release=properties.get("ro.build.version.release"),
+        abi=properties.get(ABI_PROPERTY),
     )

@@ -86,6 +86,16 @@ class Inventory:
             connection.execute(sa.update(PhoneRow).where(PhoneRow.device == device).values(_columns(condition)))
             return condition
 
+    def forget(self, device: str) -> None:
+        """Forget a phone, with its health: one that comes back is healthy and new.
+
+        Raises:
+            UnknownNameError: it was never seen.
+        """
+        with writing(self._engine) as connection:
+            if not connection.execute(sa.delete(PhoneRow).where(PhoneRow.device == device)).rowcount:
+                raise UnknownNameError("phone", device, connection.scalars(sa.select(PhoneRow.device)))
+
     def require_usable(self, devices: Sequence[Device]) -> None:
         """Refuse phones in quarantine.
 

@@ -1,6 +1,6 @@
 """Heard: the lines of one launch, held against its plan -> samples, images and how it ended."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from quadbench.artifacts import Component, Sample
@@ -33,6 +33,10 @@ _RELOADED = _COMPONENTS - {Component.UNET}
 _LABELS = {"unet", "adapter", "state", "from", "to", "runs"}
 _CLOCK_SLACK = 1.05  # two machines' clocks go at nearly the same pace
 _CLOCK_SLACK_NS = 1e9
+
+_ROUNDING, _ROUNDING_NS = 0.001, 1000  # quadbench's harness gives exact sums; one of somebody's own may round
+_LEAST_STEP_NS = 1000  # some thousand instructions: a runtime's call that runs a graph takes more before its first operator
+_OF_TIME = OF_IMAGE.keys() | {OF_STEP, OF_RELOAD}
 
 _Place = tuple[str, str | None, str | None, int | None, int | None, bool]  # metric, component, task, iteration, step, is_warmup
 
@@ -100,6 +104,7 @@ class Heard:
         return (
             self.expected.shortfall(self.counts)
             or self._impossible_time(self.footer.wall_ns, wall_s)
+            or self._impossible_image(self.footer.wall_ns)
             or self.wrong_library()
             or self.expected.libraries.missing_one(self.libraries.values())
         )
@@ -206,6 +211,25 @@ class Heard:
             return None
         of_task = f" of task '{longest.task}'" if longest.task else ""
         return f"harness says {longest.metric} {longest.value:.0f}{of_task} in a launch of {wall_ns} ns; expected less"
+
+    def _impossible_image(self, wall_ns: int) -> str | None:
+        """Say which image did not take as long as its parts, or took too little; or that all took longer than the launch."""
+        whole: defaultdict[tuple[str, int | None, bool], float] = defaultdict(float)
+        parts = whole.copy()
+        for sample in self.samples:
+            if sample.task is not None and sample.metric in _OF_TIME:
+                place = sample.task, sample.iteration, sample.is_warmup
+                (whole if sample.metric == "end_to_end_ns" else parts)[place] += sample.value
+        for (task, iteration, is_warmup), took_ns in whole.items():
+            together_ns = parts[task, iteration, is_warmup]
+            image = f"harness says that image {iteration} of task '{task}' took {took_ns:.0f} ns"
+            if abs(took_ns - together_ns) > max(_ROUNDING_NS, _ROUNDING * took_ns):
+                return f"{image}, its parts and the residual {together_ns:.0f} ns; expected the same"
+            if took_ns < (least_ns := _LEAST_STEP_NS * self.expected.tasks[task].steps):
+                return f"{image}; expected at least {least_ns}, as each of its steps runs a graph"
+        if (total := sum(whole.values())) > wall_ns:
+            return f"harness says that its images took {total:.0f} ns in a launch of {wall_ns} ns; expected less"
+        return None
 
 
 def _sample_fault(event: SampleEvent, expected: Expected) -> str | None:

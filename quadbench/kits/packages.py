@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import tarfile
 import urllib.request
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, assert_never
+from urllib.parse import unquote, urlsplit
 
 from quadbench.artifacts import MIB
 from quadbench.artifacts.device_text import one_line
@@ -21,6 +23,7 @@ from quadbench.artifacts.names import check_sha256
 from quadbench.errors import ArtifactError, MissingDependencyError, UnknownNameError, UserError, shown
 from quadbench.host import python_module
 from quadbench.results.digests import sha256_of
+from quadbench.spec import masked_in
 from quadbench.target.abi import Abi
 
 MAVEN_VARIABLE = "QUADBENCH_MAVEN"
@@ -194,15 +197,22 @@ def _run(command: Sequence[str], package: Package) -> None:
     except subprocess.TimeoutExpired as error:
         raise _not_fetched(package, f"'{command[0]}' was still running after {_CLIENT_TIMEOUT_S:g} s") from error
     if result.returncode:
-        raise _not_fetched(package, one_line(result.stderr.strip()[-800:]) or f"exit code {result.returncode}")
+        raise _not_fetched(package, one_line(masked_in(result.stderr.strip())[-800:]) or f"exit code {result.returncode}")
 
 
 def _request(address: str, place: Path, package: Package) -> None:
+    """Request a file; a login in the address is sent as HTTP's basic authentication, to its own host alone."""
+    parts = urlsplit(address)
+    login, at, host = parts.netloc.rpartition("@")
+    address = parts._replace(netloc=host).geturl()
     try:
-        with urllib.request.urlopen(address, timeout=_REQUEST_TIMEOUT_S) as answer, place.open("xb") as file:
+        request = urllib.request.Request(address)
+        if at:
+            request.add_unredirected_header("Authorization", f"Basic {b64encode(unquote(login).encode()).decode()}")
+        with urllib.request.urlopen(request, timeout=_REQUEST_TIMEOUT_S) as answer, place.open("xb") as file:
             _copy(answer, file, package)
-    except (OSError, HTTPException) as error:  # urllib's own errors are OSErrors
-        raise _not_fetched(package, f"{address}: {one_line(str(error))}") from error
+    except (OSError, HTTPException, ValueError) as error:  # urllib's own errors are OSErrors, of a wrong proxy a ValueError
+        raise _not_fetched(package, f"{address}: {one_line(masked_in(str(error)))}") from None
 
 
 def _checked(folder: Path, package: Package) -> Path:

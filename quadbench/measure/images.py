@@ -84,5 +84,5 @@ def _read(path: Path, name: str, error_class: ErrorClass, *, is_png: bool = Fals
         if is_png:
             check_png(path)
         return read_pixels(path)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise WrongImageError(f"image {name} cannot be read: {error}", error_class) from error

@@ -5,13 +5,14 @@ from functools import partial
 from pathlib import Path
 
 from quadbench.artifacts import Bundle, CompiledBundle, Stored
+from quadbench.artifacts.parts import file_refs
 from quadbench.compile.availability import require
 from quadbench.errors import extra_needed
 from quadbench.observer import Observer
 from quadbench.quad.cache import cached
 from quadbench.recipe import Recipe, recipe_digest
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import read_manifest, temporary_folder
+from quadbench.results.manifest import check_contents, read_manifest, temporary_folder
 from quadbench.rollout import compile_for
 from quadbench.target.known import KnownTarget
 
@@ -72,6 +73,7 @@ def compiled(source: Recipe | Path, target: KnownTarget, *, layout: Layout, obse
 
     Raises:
         MissingDependencyError: the target cannot be compiled for here; nothing was built.
+        ArtifactError: a file of the bundle has another content than its manifest says.
         BuildError, ArtifactError: as `compile_bundle`.
     """
     require(target.target, target.key)
@@ -80,6 +82,7 @@ def compiled(source: Recipe | Path, target: KnownTarget, *, layout: Layout, obse
             bundle = read_manifest(source, Bundle)
         case Recipe():
             bundle = built(source, layout=layout, observer=observer)
+    check_contents(bundle, file_refs(bundle.artifact))  # what is compiled is run later, with all that the bundle holds
     return compile_for(bundle, target.target, target.key, target.htp_arch, layout=layout, observer=observer)
 
 

@@ -41,7 +41,7 @@ from quadbench.quad.quantize.quantizer import Quantized, quantized, weights_quan
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
 from quadbench.quad.sources import adapter_source, has_random_weights, tool_versions
 from quadbench.quad.steps import Notify, Steps, silent
-from quadbench.quad.tasks.items import read_picture
+from quadbench.quad.tasks.inputs import read_picture
 from quadbench.quad.tasks.prepared import PreparedTask
 from quadbench.quad.tasks.reference import reference_for
 from quadbench.quad.tasks.runner import as_feed

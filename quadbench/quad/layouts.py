@@ -1,19 +1,64 @@
 """Layouts: a model or an adapter on disk -> the files of it that are read, if it can be what it is said to be. No torch."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple, assert_never
 
+from quadbench import zoo
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import AdapterError, UserError
-from quadbench.quad.sources import MOST_ADAPTER_BYTES, AdapterFormat, AdapterSource, require_weights
+from quadbench.quad.sources import GEOMETRIES, MOST_ADAPTER_BYTES, AdapterFormat, AdapterSource, require_weights
 from quadbench.quad.tensor_header import tensor_names
+from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersFoundation, Foundation, RandomFoundation
 from quadbench.results.digests import file_digests
-from quadbench.spec import is_file, require_file
+from quadbench.spec import is_file, read_json, require_file
 
 PEFT_CONFIG, PEFT_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_INDEX, DIFFUSERS_PARTS = "model_index.json", ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 SAFETENSORS, PICKLES = ".safetensors", (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _READ = ("*.json", "*.txt", f"*{SAFETENSORS}")  # of a part, by diffusers and transformers
+
+CHECKPOINT_GEOMETRY = "sd15"  # of a model in one file, which holds no configuration; other geometries were cut from it
+
+
+class Sizes(NamedTuple):
+    """The sides of what a model takes: square pictures of `image` pixels, whose latents have `latent`."""
+
+    image: int
+    latent: int
+
+
+def sizes_of(latent_size: int, vae_config: Mapping[str, Any]) -> Sizes:
+    """Return the sizes of a model, whose VAE halves a picture between each two of its blocks."""
+    return Sizes(image=latent_size * 2 ** (len(vae_config["block_out_channels"]) - 1), latent=latent_size)
+
+
+def named_sizes(foundation: Foundation) -> Sizes | None:
+    """Return the sizes of a foundation model that a recipe names; None where its configurations do not say them."""
+    match foundation:
+        case BuiltinFoundation(name=name):
+            unet, vae = (zoo.foundation_folder(name) / part for part in ("unet", "vae"))
+        case DiffusersFoundation(path=path):
+            unet, vae = path / "unet", path / "vae"
+        case CheckpointFoundation():
+            unet, vae = (part_folder(CHECKPOINT_GEOMETRY, part) for part in ("unet", "vae"))
+        case RandomFoundation(geometry=geometry):
+            unet, vae = (part_folder(geometry, part) for part in ("unet", "vae"))
+        case _:
+            assert_never(foundation)
+    try:
+        configs = [read_json(part / "config.json", fault=UserError) for part in (unet, vae)]
+        sizes = sizes_of(configs[0]["sample_size"], configs[1])
+    except (UserError, LookupError, TypeError):
+        return None
+    return sizes if isinstance(sizes.latent, int) and 0 < sizes.latent <= sizes.image else None
+
+
+def part_folder(geometry: str, part: str) -> Path:
+    """Return the folder with the configuration of a geometry's `unet`, `vae`, `text_encoder` or `scheduler`."""
+    own = GEOMETRIES / geometry / part
+    return own if own.is_dir() else GEOMETRIES / CHECKPOINT_GEOMETRY / part
 
 
 def adapter_digests(path: Path) -> dict[str, str]:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.errors import QuadbenchError, UnknownNameError, UserError
-from quadbench.quad.layouts import check_adapter, check_checkpoint, foundation_files
+from quadbench.quad.layouts import check_adapter, check_checkpoint, foundation_files, named_sizes
 from quadbench.quad.sources import adapter_source
-from quadbench.quad.tasks.inputs import evaluated, read_inputs
+from quadbench.quad.tasks.inputs import evaluated, read_inputs, read_pictures
 from quadbench.recipe import LEAST_DISTILL_SAMPLES, CheckpointFoundation, DiffusersFoundation, Recipe, load_recipe
 from quadbench.target.profile import profile_names
 
@@ -22,7 +22,7 @@ def read_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = No
 
 
 def check_named(recipe: Recipe) -> None:
-    """Check that what a recipe names is there, and that every task has inputs enough.
+    """Check that what a recipe names is there, and that every task has inputs enough, with pictures that the model takes.
 
     Raises:
         UserError: a line for each problem.
@@ -30,7 +30,7 @@ def check_named(recipe: Recipe) -> None:
     problems = [*_of_foundation(recipe), *_of_adapters(recipe), *_of_inputs(recipe), *_of_devices(recipe)]
     problems = problems or [*_of_distillation(recipe)]  # which reads inputs that are right
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(dict.fromkeys(problems)))  # tasks may share inputs
 
 
 def check_devices(recipe: Recipe) -> None:
@@ -71,9 +71,13 @@ def _of_adapters(recipe: Recipe) -> Iterator[str]:
 
 
 def _of_inputs(recipe: Recipe) -> Iterator[str]:
+    sizes = named_sizes(recipe.foundation)
     for task in recipe.tasks:
         try:
-            evaluated(task, len(read_inputs(task)), calibration_samples=recipe.quad.calibration.samples)
+            inputs = read_inputs(task)
+            evaluated(task, len(inputs), calibration_samples=recipe.quad.calibration.samples)
+            for entry in inputs if sizes else ():
+                read_pictures(task, entry, sizes=sizes)
         except QuadbenchError as error:
             yield str(error)
 

@@ -186,5 +186,5 @@ def _files(folder: Path) -> dict[str, Path]:
 def _read(path: Path, error_class: type[UserError] | type[ArtifactError]) -> Pixels:
     try:
         return read_pixels(path)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise error_class(f"image '{path}' cannot be read: {error}") from error

@@ -47,6 +47,7 @@ from quadbench.recipe.sources import (
 from quadbench.recipe.tasks import (
     GREATEST_WEIGHT,
     LCM_STEPS,
+    MOST_PROMPT_CHARACTERS,
     TEACHER_STEPS,
     EdSampler,
     ImageToImageTask,
@@ -66,6 +67,7 @@ __all__ = [
     "INT8_KEY",
     "LCM_STEPS",
     "LEAST_DISTILL_SAMPLES",
+    "MOST_PROMPT_CHARACTERS",
     "RECIPES_FOLDER",
     "TEACHER_STEPS",
     "W8A8",

@@ -14,6 +14,8 @@ LCM_STEPS = 50  # of the DDIM grid that consistency distillation uses, as in dif
 
 NO_TASK = "none"  # from which a launch's first switch comes
 GREATEST_WEIGHT = 4.0  # of an adapter; the shared ranges may grow as much, which costs two bits
+MOST_PROMPT_CHARACTERS = 4096
+"""Characters of a prompt. CLIP's text encoder takes 75 of its tokens, which seldom have ten each; what is longer is no prompt."""
 LONGEST_MIX = 200  # characters of a mix's name, as of other names in manifests and events
 
 
@@ -110,13 +112,17 @@ class _Task(Spec):
     """The noise is drawn with this seed, 0 or more; item i of the inputs uses seed + i. The default is 0."""
 
 
+Prompt: TypeAlias = Annotated[str, Field(min_length=1, max_length=MOST_PROMPT_CHARACTERS)]
+
+
 class TextToImageTask(_Task):
     """A task that makes an image of a prompt. The prompts stand here or in inputs, whose images are then not used."""
 
     kind: Literal["text-to-image"]
     """Makes an image of a prompt."""
-    prompts: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
-    """Each of these prompts makes one image; there is at least one, none is empty. The default is null: `inputs` has them."""
+    prompts: Annotated[tuple[Prompt, ...], Field(min_length=1)] | None = None
+    """Each of these prompts makes one image; there is at least one, and each has 1 to 4096 characters.
+    The default is null: `inputs` has them."""
     inputs: Inputs | None = Field(default=None, validate_default=True)
     """These inputs hold the prompts and, where they are known, the right images.
     The default is null: `prompts` stand in the task."""

@@ -16,7 +16,7 @@ def difference_png(one: Path, other: Path) -> bytes:
     """Return the amplified difference of two pictures of one size; of a large one the largest in each patch.
 
     Raises:
-        OSError, SyntaxError, ValueError: one cannot be read, or their sizes differ.
+        OSError, ValueError: one cannot be read, or their sizes differ.
     """
     first, second = read_pixels(one), read_pixels(other)
     if first.shape != second.shape:

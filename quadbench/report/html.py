@@ -126,7 +126,7 @@ def _picture(picture: Picture, alt: str) -> Markup:
         apart_from = picture.apart_from
         content = difference_png(picture.path, apart_from) if apart_from else picture.path.read_bytes()
         width, height = png_size(content)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return Markup('<span class="absent">{}: {}</span>').format(one_line(str(error)), one_line(picture.path.name))
     style = "pixelated" if width <= 128 else "smooth"
     shown_height = round(_SHOWN_WIDTH * height / width)

@@ -30,7 +30,7 @@ from quadbench.results.sqlite import (
     with_plain_texts,
 )
 from quadbench.results.tables import Table
-from quadbench.spec import variable
+from quadbench.spec import masked, refuse_like_url, variable
 
 DATABASE_VARIABLE = "QUADBENCH_DATABASE"
 
@@ -229,19 +229,28 @@ def _is_file(engine: sa.Engine) -> bool:
 
 
 def _parsed(source: Source) -> Path | sa.URL:
-    if isinstance(source, Path) or "://" not in source:
+    if isinstance(source, Path):
+        return source
+    if "://" not in source:
+        refuse_like_url(source, "the database", "a SQLite file or postgresql://HOST/NAME")
         return Path(source)
+    named = masked(source)
     try:
         url = sa.make_url(source)
-    except (sa.exc.ArgumentError, ValueError) as error:
-        raise UserError(f"a database's URL cannot be read: {error}", hint="expected one as postgresql://HOST/NAME") from error
+    except (sa.exc.ArgumentError, ValueError):
+        hint = "expected one as postgresql://HOST/NAME"
+        raise UserError(f"the database's URL '{named}' cannot be read", hint=hint) from None  # its words may hold the password
     match url.get_backend_name():
+        case "postgresql" if "@" in f"{url.host}{url.database}" or ":" in (url.database or ""):
+            hint = "in a login write %40 for an @, %2F for a /; a login stands before a host"
+            raise UserError(f"the database's URL '{named}' has an @ or a colon in its host or name; expected neither", hint=hint)
         case "postgresql":
             return url
         case "sqlite" if url.database not in (None, "", ":memory:"):
+            refuse_like_url(str(url.database), "the database", "a SQLite file or postgresql://HOST/NAME")
             return Path(str(url.database))
     raise UserError(
-        f"records cannot be kept in '{url.render_as_string()}'; expected a SQLite file or postgresql://HOST/NAME",
+        f"records cannot be kept in '{named}'; expected a SQLite file or postgresql://HOST/NAME",
         hint="give a path, as results/quadbench.sqlite",
     )
 

@@ -66,7 +66,7 @@ def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
             return difference_png(path, picture.apart_from)
         content = read_file(path, fault=ArtifactError, most_bytes=_MOST_BYTES)
         png_size(content)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"'{path}' is no picture: {error}") from error
     return content
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from quadbench.errors import SpecError, UserError, shown
+from quadbench.errors import SpecError, UserError, short, shown
 from quadbench.spec.files import read_file
 
 Location: TypeAlias = tuple[str | int, ...]
@@ -130,8 +130,8 @@ def read_value(text: str) -> Any:
 
 
 def key_of(location: Location) -> str:
-    """Return a location as a reader would write it: ("tasks", 1, "steps") as `tasks[1].steps`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    """Return a location as a reader would write it: ("tasks", 1, "steps") as `tasks[1].steps`. Long keys are shortened."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{short(part)}" for part in location)
     return text.removeprefix(".")
 
 
@@ -178,7 +178,7 @@ def _check_events(text: str, document: Document) -> None:
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
-            document.add(_line(event), (), f"alias '*{event.anchor}' is not supported; write the value out")
+            document.add(_line(event), (), f"alias '*{short(event.anchor)}' is not supported; write the value out")
         values += isinstance(event, yaml.ScalarEvent)
         if values > MOST_VALUES:
             document.add(

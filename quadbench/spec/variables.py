@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,6 +11,8 @@ from quadbench.spec.files import LONGEST_PATH_BYTES, fits_file_system
 
 _LONGEST = LONGEST_PATH_BYTES  # of any value: the longest ones are paths
 _MOST_PORT = 65_535
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]*:/{0,3}", re.ASCII)
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^:/]*)(:\d{0,5})?(/|$)", re.ASCII)
 
 
 def variable(name: str) -> str | None:
@@ -111,20 +114,59 @@ def web_variable(name: str) -> str | None:
     try:
         address = urlsplit(text or "")
         is_right = address.scheme in ("http", "https") and address.hostname and address.port != 0
+        is_right = is_right and not ("@" in address.path or any(mark in (text or "") for mark in " ?#"))
     except ValueError:  # of brackets that are not closed, and of a port that is none
         is_right, address = False, urlsplit("")
-    if text and not (is_right and text.isascii() and " " not in text):
-        raise UserError(f"${name} is {shown(text)}, which is no web address; expected one as https://repo1.maven.org/maven2")
+    if text and not (is_right and text.isascii()):
+        found = f"${name} is {shown(masked(text))}, which is no web address without a query"
+        hint = "expected one as https://repo1.maven.org/maven2; in a login %40 stands for an @, %2F for a /"
+        raise UserError(found, hint=hint)
     if text:
         host_of(name, address.hostname or "")
     return text
 
 
+def masked(url: str) -> str:
+    """Return a URL as messages name it, with `***` wherever a login or a query may stand. What is no URL is taken for one.
+
+    It goes by positions, so that a short password is not looked for elsewhere: all before the last `@`, all behind a `?` or `#`,
+    and behind a colon all that is no port.
+    """
+    scheme = _SCHEME.match(url)
+    start, rest = (scheme[0], url[scheme.end() :]) if scheme else ("", url)
+    login, at, place = rest.rpartition("@")
+    if any(mark in login for mark in "?#") or (scheme and not at and not start.endswith("/")):
+        return f"{start}***"
+    end = re.search(r"[?#]", place)
+    place, query = (place[: end.start()], f"{end[0]}***") if end else (place, "")
+    if not _HOST_AND_PORT.match(place):
+        place = f"{place.partition(':')[0]}:***"
+    return f"{start}{'***@' if at else ''}{place}{query}"
+
+
+def masked_in(text: str) -> str:
+    """Return a text of a program or library whose words that may be URLs with a login are `masked`."""
+    return re.sub(r"[^\s'\"]*:[^\s]*@[^\s'\"]*", lambda word: masked(word[0]), text)
+
+
+def refuse_like_url(text: str, what: str, expected: str) -> None:
+    """Refuse a path that is more likely a URL which was mistyped, and may hold a password. `what` names it.
+
+    Raises:
+        UserError: what stands before its first `/` has a colon.
+    """
+    if re.match(r"(//)?[^/]+:", text):
+        hint = "a relative path with a colon is given as ./PATH"
+        raise UserError(f"{what} '{masked(text)}' is neither a path nor a URL; expected {expected}", hint=hint)
+
+
 def _checked(name: str, text: str) -> str:
     if len(text) > _LONGEST:
-        raise UserError(f"${name} has {len(text)} characters, {shown(text)}; expected at most {_LONGEST}", hint="unset it")
+        raise UserError(
+            f"${name} has {len(text)} characters, {shown(masked(text))}; expected at most {_LONGEST}", hint="unset it"
+        )
     if not text.isprintable():
-        raise UserError(f"${name} is {shown(text)}; expected characters that can be printed, in UTF-8", hint="unset it")
+        raise UserError(f"${name} is {shown(masked(text))}; expected characters that can be printed, in UTF-8", hint="unset it")
     return text
 
 

@@ -124,7 +124,7 @@ def image(task, iteration, is_warmup, is_first=False, steps={steps}):
         sample("unet_ns", 5_000, component="unet", step=step, labels={{"runs": "2"}}, **words)
     sample("vae_decoder_ns", 7_000, component="vae_decoder", **words)
     sample("end_to_end_ns", 50_000, **words)
-    sample("residual_ns", 16_000, **words)
+    sample("residual_ns", 36_000 - 5_000 * steps, **words)
 
 def run(skip=lambda task, iteration, is_warmup: False):
     load()

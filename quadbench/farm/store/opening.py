@@ -9,7 +9,7 @@ from quadbench.farm.store.keys import MARKER
 from quadbench.farm.store.objects import Marker, Store
 from quadbench.farm.store.place import StorePlace
 from quadbench.farm.store.remote import RemotePlace
-from quadbench.spec import variable
+from quadbench.spec import masked, refuse_like_url, variable
 
 STORE_VARIABLE = "QUADBENCH_STORE"
 
@@ -58,6 +58,10 @@ def open_store(source: Source) -> Store:
 
 def _place(source: Source) -> StorePlace:
     text = os.fspath(source)
+    if "://" not in text:
+        refuse_like_url(text, "the store", "a folder or s3://BUCKET/PREFIX")
+    if text.startswith("file://") and not text.startswith("file:///"):
+        raise UserError(f"the store '{masked(text)}' names no folder of this machine; expected file:///FOLDER")
     if text.startswith("file://"):
         return FolderPlace(Path(text.removeprefix("file://")))
     if text.startswith(("http://", "https://")):

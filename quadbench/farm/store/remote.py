@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from quadbench.errors import MissingDependencyError, StorageError, UserError, extra_needed, shown
 from quadbench.farm.store.place import Listed
+from quadbench.spec import masked, masked_in
 
 _BLOCK_BYTES = 2**24
 _NO_CACHE = {"use_listings_cache": False, "skip_instance_cache": True}
@@ -123,15 +124,15 @@ class RemotePlace:
         except StorageError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = masked_in(" ".join(str(error).split())) or type(error).__name__
             for secret in self._secrets:
-                reason = reason.replace(secret, "***")
+                reason = secret.sub("***", reason)
             reason = reason[:_MOST_CHARACTERS].rstrip(".")
             raise StorageError(f"the store '{self.name}' cannot be used: {reason}", hint=_HINT) from error
 
 
-def _without_secrets(url: str, protocol: str) -> tuple[list[str], str]:
-    """Return the secrets in a URL, and the URL without them.
+def _without_secrets(url: str, protocol: str) -> tuple[list[re.Pattern[str]], str]:
+    """Return the secrets in a URL as they may stand in a text, each as a word of its own, and the URL without them.
 
     Raises:
         UserError: it is no URL of one place, or holds secrets where its protocol has none.
@@ -141,11 +142,12 @@ def _without_secrets(url: str, protocol: str) -> tuple[list[str], str]:
     except ValueError as error:
         raise UserError("the store's URL cannot be read", hint="expected one as s3://BUCKET/PREFIX") from error
     login, _, host = parts.netloc.rpartition("@")
-    name = f"{protocol}://{host}{parts.path}"
+    name = masked(url).replace("***@", "").removesuffix("?***")
     if not re.fullmatch(r"[a-z][a-z0-9+.-]{0,30}", protocol) or "::" in url:
         raise UserError(f"the store '{name}' has no protocol of one place", hint="expected one as s3://BUCKET/PREFIX")
-    if protocol == "s3" and (login or parts.query or not host):
+    if protocol == "s3" and (login or parts.query or ":" in host or not host):
         hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use ~/.aws; AWS_ENDPOINT_URL_S3 names another service"
         raise UserError(f"the store '{name}' has more, or less, than s3://BUCKET/PREFIX", hint=hint)
-    secrets = [login, login.partition(":")[2], parts.query]
-    return sorted(filter(None, secrets), key=len, reverse=True), name
+    written = {login, login.partition(":")[2], parts.query, *(value for _, value in parse_qsl(parts.query))}
+    secrets = sorted(filter(None, written | {unquote(secret) for secret in written}), key=len, reverse=True)
+    return [re.compile(rf"(?<!\w){re.escape(secret)}(?!\w)") for secret in secrets], name

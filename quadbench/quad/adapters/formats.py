@@ -1,6 +1,7 @@
 """Formats: a path -> the format that lies there, its content, and the adapter if nothing is wrong with it."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,8 @@ from quadbench.quad.adapters.fit import BaseSites, fitted
 from quadbench.quad.adapters.reading import Reading, apart, refuse
 from quadbench.quad.layouts import PEFT_CONFIG, PEFT_TENSORS
 from quadbench.quad.sources import AdapterFormat
+
+_IS_LORA = re.compile(r"\.lora|_lora\.(down|up)\.")  # of today, and of the attention processors' days
 
 Read = Callable[[Mapping[str, torch.Tensor]], Reading]
 
@@ -114,7 +117,7 @@ def _format_of(name: str, file: TensorFile) -> tuple[AdapterFormat, str]:
         count = sum(key.startswith(starts) for key in keys)
         if count and count == max(sum(key.startswith(other) for key in keys) for other in prefixes.values()):
             return form, f"{count} of its {len(keys)} tensors begin with {starts[0]}"
-    if count := sum(key.startswith(diffusers.UNET_ROOTS) and ".lora" in key for key in keys):
+    if count := sum(key.startswith(diffusers.UNET_ROOTS) and bool(_IS_LORA.search(key)) for key in keys):
         return AdapterFormat.DIFFUSERS, f"{count} of its {len(keys)} tensors have the names of a U-Net's modules"
     raise AdapterError(
         f"adapter '{name}': '{file.path}' has tensors like '{keys[0]}', which no known format has",

@@ -20,6 +20,8 @@ MOST_REASONS = 5  # in a message
 OF_DIFFERENT_ADAPTERS = "tensors and configuration are of different adapters; put those together that belong together"
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to initialize a LoRA that subtract it from the base weights, which are then no longer the foundation model's."""
+_UNSUPPORTED = ("use_dora", "lora_bias", "use_qalora", "use_bdlora", "layer_replication")
+"""Keys of a LoraConfig that ask for another computation than up*down*x at each site of the foundation model."""
 
 
 def _checked(key: str) -> str:
@@ -66,6 +68,9 @@ class _LoraFields(_Fields):
     use_rslora: bool | None = None
     use_dora: bool | None = None
     lora_bias: bool | None = None
+    use_qalora: bool | None = None
+    use_bdlora: Any = None  # a configuration of its own
+    layer_replication: Any = None  # a list of ranges of layers
     init_lora_weights: bool | str | None = None
 
 
@@ -145,7 +150,7 @@ def _explained(error: ValidationError) -> str:
 
 def _problems(fields: _LoraFields) -> list[AdapterProblem]:
     """List what a LoraConfig asks for and a graph with LoRA inputs cannot do."""
-    asked = {"use_dora": fields.use_dora, "lora_bias": fields.lora_bias}
+    asked = {name: getattr(fields, name) for name in _UNSUPPORTED}
     problems = [
         AdapterProblem(message=f"uses {feature}, which has no graph inputs", hint="train it as plain LoRA")
         for feature, is_on in asked.items()

@@ -21,8 +21,17 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from quadbench import zoo
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import UserError, shown
-from quadbench.quad.layouts import DIFFUSERS_INDEX, DIFFUSERS_PARTS, check_checkpoint, foundation_files
-from quadbench.quad.model.geometry import clip_tokenizer, part_folder, random_module
+from quadbench.quad.layouts import (
+    CHECKPOINT_GEOMETRY,
+    DIFFUSERS_INDEX,
+    DIFFUSERS_PARTS,
+    Sizes,
+    check_checkpoint,
+    foundation_files,
+    part_folder,
+    sizes_of,
+)
+from quadbench.quad.model.geometry import clip_tokenizer, random_module
 from quadbench.quad.model.loaded import SAVE_AGAIN, check_loading, check_tensors, check_types
 from quadbench.quad.sources import require_weights
 from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersFoundation, RandomFoundation
@@ -58,7 +67,7 @@ class Foundation:
     tokenizer: CLIPTokenizer
     alphas_cumprod: torch.Tensor  # (1000,) float64
     scheduler_config: dict[str, object]
-    image_size: int
+    sizes: Sizes
     _parts: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -89,7 +98,12 @@ class Foundation:
     @property
     def latent_size(self) -> int:
         """The height, and the width, of a latent."""
-        return int(self.skeleton.config.sample_size)
+        return self.sizes.latent
+
+    @property
+    def image_size(self) -> int:
+        """The height, and the width, of a picture in pixels."""
+        return self.sizes.image
 
     def _part(self, name: str) -> nn.Module:
         """Return a part, which is read if it is not held.
@@ -163,7 +177,7 @@ def load_foundation(folder: Path) -> Foundation:
         )
 
 
-def load_checkpoint(path: Path, geometry: str = "sd15") -> Foundation:
+def load_checkpoint(path: Path, geometry: str = CHECKPOINT_GEOMETRY) -> Foundation:
     """Open a single file in the layout of Stable Diffusion's first release, through diffusers' own reader and without network.
 
     Such a file holds neither tokenizer nor scheduler: they are those of Stable Diffusion 1.
@@ -238,7 +252,7 @@ def _foundation(
         tokenizer=tokenizer,
         alphas_cumprod=scheduler.alphas_cumprod.double(),
         scheduler_config=dict(scheduler.config),
-        image_size=skeleton.config.sample_size * 2 ** (len(vae_config["block_out_channels"]) - 1),
+        sizes=sizes_of(skeleton.config.sample_size, vae_config),
     )
 
 

@@ -4,23 +4,14 @@
 others were cut.
 """
 
-from pathlib import Path
-
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from quadbench.quad.layouts import CHECKPOINT_GEOMETRY, part_folder
 from quadbench.quad.sources import GEOMETRIES
-
-_ORIGIN = "sd15"
-
-
-def part_folder(geometry: str, part: str) -> Path:
-    """Return the folder with the configuration of a geometry's `unet`, `vae`, `text_encoder` or `scheduler`."""
-    own = GEOMETRIES / geometry / part
-    return own if own.is_dir() else GEOMETRIES / _ORIGIN / part
 
 
 def random_module(geometry: str, part: str, seed: int) -> nn.Module:
@@ -41,7 +32,7 @@ def random_module(geometry: str, part: str, seed: int) -> nn.Module:
 
 def clip_tokenizer() -> CLIPTokenizer:
     """Return CLIP's own tokenizer, 49408 tokens, T = 77. Its vocabulary follows from its merges, so only those are stored."""
-    lines = (GEOMETRIES / _ORIGIN / "tokenizer" / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
+    lines = (GEOMETRIES / CHECKPOINT_GEOMETRY / "tokenizer" / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
     merges = [(left, right) for left, right in (line.split() for line in lines)]
     characters = sorted(ByteLevel.alphabet())
     words = [*characters, *(f"{c}</w>" for c in characters), *(left + right for left, right in merges)]

@@ -1,21 +1,29 @@
-"""Inputs: a recipe's task -> files, prompts and names of its inputs. It takes no torch, since the bundle's digest reads them."""
+"""Inputs: a recipe's task -> files, prompts, names and pictures of its inputs. It takes no torch: checks read them too."""
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Annotated, assert_never
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from quadbench import zoo
 from quadbench.artifacts.names import FileName, RelativePath
+from quadbench.artifacts.pixels import Pixels, read_pixels
 from quadbench.errors import UserError
-from quadbench.recipe import BuiltinInputs, FolderInputs, Task, TextToImageTask
+from quadbench.quad.layouts import Sizes
+from quadbench.recipe import MOST_PROMPT_CHARACTERS, BuiltinInputs, FolderInputs, InpaintTask, Task, TextToImageTask
 from quadbench.spec import read_json, require_file
 
 _HINT = "docs/recipe.md shows what the folder holds"
+_PICTURE_HINT = "docs/recipe.md says which pictures are read"
 _MOST_PICTURE_BYTES = 64 * 2**20  # an uncompressed one of 4096 x 4096 pixels takes less
 _ENDINGS = ("", ".mask", ".truth")  # the files of an item in a bundle
+MASKED_FROM = 127.5
+"""The grey value, of 255, from which on a mask replaces a pixel."""
 
 
 class _Entry(BaseModel):
@@ -27,8 +35,8 @@ class _Entry(BaseModel):
     image: RelativePath | None = None
     mask: RelativePath | None = None
     truth: RelativePath | None = None
-    prompt: str
-    negative_prompt: str = ""
+    prompt: Annotated[str, Field(max_length=MOST_PROMPT_CHARACTERS)]
+    negative_prompt: Annotated[str, Field(max_length=MOST_PROMPT_CHARACTERS)] = ""
 
 
 def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
@@ -61,6 +69,56 @@ def evaluated(task: Task, count: int, *, calibration_samples: int) -> int:
             hint="add inputs, or lower quad.calibration.samples",
         )
     return left
+
+
+def read_pictures(task: Task, entry: zoo.TaskInput, *, sizes: Sizes) -> tuple[Pixels | None, Pixels | None]:
+    """Read an input's image (H, W, 3) and mask (H, W) as far as the task takes them; a truth is read, to see that it can be.
+
+    Raises:
+        UserError: an image or mask that the task needs is missing, one cannot be read or has the wrong size, or the mask
+            replaces nothing.
+    """
+    image_path = None if isinstance(task, TextToImageTask) else _needed(task, entry, "image", entry.image)
+    mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, InpaintTask) else None
+    if entry.truth:
+        read_picture(entry.truth, "RGB", sizes.image)  # it is compared with what a device paints
+    image = np.asarray(read_picture(image_path, "RGB", sizes.image)) if image_path else None
+    mask = np.asarray(read_picture(mask_path, "L", sizes.image)) if mask_path else None
+    scale = sizes.image // sizes.latent
+    if mask is not None and not (mask[::scale, ::scale] >= MASKED_FROM).any():  # the nearest neighbours, as diffusers takes them
+        reduced = f"at the {sizes.latent}x{sizes.latent} of a latent its mask '{mask_path}' has nothing to replace"
+        raise UserError(
+            f"input '{entry.name}' of task '{task.name}': {reduced}", hint="what is white is replaced: draw it larger"
+        )
+    return image, mask
+
+
+def read_picture(path: Path, mode: str, size: int) -> Image.Image:
+    """Read an image as pixels of 8 bits and nothing else: RGB, or L for grey.
+
+    Raises:
+        UserError: the image cannot be read, `read_pixels` refuses it, or it has another size.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Pillow's, of files that it reads all the same or refuses
+            pixels = read_pixels(path, mode)
+    except (OSError, ValueError) as error:
+        raise UserError(f"image '{path}' cannot be read: {error}", hint=_PICTURE_HINT) from error
+    height, width = pixels.shape[:2]
+    if (width, height) != (size, size):
+        raise UserError(f"image '{path}' is {width}x{height}; the model takes {size}x{size}", hint="resize it before")
+    return Image.fromarray(pixels)
+
+
+def _needed(task: Task, entry: zoo.TaskInput, kind: str, path: Path | None) -> Path:
+    """Return the path of an input's image or mask.
+
+    Raises:
+        UserError: the input has none.
+    """
+    if path is None:
+        raise UserError(f"input '{entry.name}' of task '{task.name}' has no {kind}; {task.kind} needs one")
+    return path
 
 
 def _from_prompt(name: str, prompt: str) -> zoo.TaskInput:

@@ -1,18 +1,16 @@
 """Items: a task of a recipe -> its evaluation and calibration items, with images, tokens and noise as tensors."""
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from quadbench import zoo
-from quadbench.errors import UserError
+from quadbench.artifacts.pixels import Pixels
 from quadbench.quad.model.foundation import Foundation
-from quadbench.quad.tasks.inputs import evaluated, read_inputs
-from quadbench.recipe import InpaintTask, Task, TextToImageTask
+from quadbench.quad.tasks.inputs import MASKED_FROM, evaluated, read_inputs, read_pictures
+from quadbench.recipe import Task, TextToImageTask
 
 CALIBRATION_SEED_OFFSET = 1_000_000  # so that calibration never sees the noise of an evaluation
 
@@ -68,60 +66,22 @@ def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) 
 
 def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -> Item:
     """Read one input, with a seed that is counted from the task's own."""
-    image_path = None if isinstance(task, TextToImageTask) else _needed(task, entry, "image", entry.image)
-    mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, InpaintTask) else None
-    if entry.truth:
-        read_picture(entry.truth, "RGB", foundation.image_size)  # it is compared with what a device paints
-    item = Item(
+    image, mask = read_pictures(task, entry, sizes=foundation.sizes)
+    return Item(
         name=entry.name,
         seed=task.seed + seed,
         prompt=entry.prompt,
-        image=_pixels(image_path, "RGB", foundation.image_size) / 127.5 - 1 if image_path else None,
-        mask=(_pixels(mask_path, "L", foundation.image_size) >= 127.5).float() if mask_path else None,
-        image_path=image_path,
-        mask_path=mask_path,
+        image=_as_batch(image) / 127.5 - 1 if image is not None else None,
+        mask=(_as_batch(mask) >= MASKED_FROM).float() if mask is not None else None,
+        image_path=entry.image if image is not None else None,
+        mask_path=entry.mask if mask is not None else None,
         truth_path=entry.truth,
         input_ids=foundation.tokenize(entry.prompt),
         negative_input_ids=foundation.tokenize(entry.negative_prompt),
     )
-    mask, size = item.latent_mask(foundation.latent_size), foundation.latent_size
-    if mask is not None and not mask.any():
-        reduced = f"at the {size}x{size} of a latent its mask '{mask_path}' has nothing to replace"
-        raise UserError(
-            f"input '{entry.name}' of task '{task.name}': {reduced}", hint="what is white is replaced: draw it larger"
-        )
-    return item
 
 
-def _needed(task: Task, entry: zoo.TaskInput, kind: str, path: Path | None) -> Path:
-    """Return the path of an input's image or mask.
-
-    Raises:
-        UserError: the input has none.
-    """
-    if path is None:
-        raise UserError(f"input '{entry.name}' of task '{task.name}' has no {kind}; {task.kind} needs one")
-    return path
-
-
-def _pixels(path: Path, mode: str, size: int) -> torch.Tensor:
-    """Read an image as (1, C, H, W), 0 to 255."""
-    array = np.array(read_picture(path, mode, size), np.float32)
-    return torch.from_numpy(array.reshape(size, size, -1)).permute(2, 0, 1)[None]
-
-
-def read_picture(path: Path, mode: str, size: int) -> Image.Image:
-    """Read an image of any kind as pixels of 8 bits and nothing else: RGB, or L for grey.
-
-    Raises:
-        UserError: the image cannot be read or has another size.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning), Image.open(path) as image:
-            width, height = image.size
-            pixels = np.array(image.convert(mode)) if (width, height) == (size, size) else None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"image '{path}' cannot be read: {error}") from error
-    if pixels is None:
-        raise UserError(f"image '{path}' is {width}x{height}; the model takes {size}x{size}", hint="resize it before")
-    return Image.fromarray(pixels)
+def _as_batch(pixels: Pixels) -> torch.Tensor:
+    """Return pixels (H, W) or (H, W, C) as (1, C, H, W) float32, 0 to 255."""
+    height, width = pixels.shape[:2]
+    return torch.from_numpy(pixels.astype(np.float32).reshape(height, width, -1)).permute(2, 0, 1)[None]
