@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -217,8 +217,9 @@ def remove_abandoned(folder: Path) -> None:
     Raises:
         StorageError: the folder cannot be opened.
     """
-    with suppress(FileNotFoundError), storing(folder), folder_lock(folder):
-        _remove_abandoned(folder)
+    if folder.is_dir():
+        with storing(folder), folder_lock(folder):
+            _remove_abandoned(folder)
 
 
 def _beside(folder: Path, use: str = "") -> Path:
