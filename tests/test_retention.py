@@ -13,6 +13,7 @@ from quadbench.artifacts import Variant
 from quadbench.cli import main
 from quadbench.farm.job import JobKind, NewJob
 from quadbench.farm.jobs import JobQueue
+from quadbench.farm.leases import Leases, lease_name
 from quadbench.host import process_mark
 from quadbench.results.engine import DATABASE_VARIABLE, Source, open_engine
 from quadbench.results.layout import Layout
@@ -72,6 +73,18 @@ def test_a_run_stays_while_the_farm_has_jobs_of_it(layout: Layout, database: Sou
     assert pruned(layout) == 0
     assert stored(database) == 1
     JobQueue(engine).cancel(job, "no longer wanted")
+    engine.dispose()
+    assert pruned(layout) == 0
+    assert stored(database) == 0
+
+
+def test_a_run_that_has_not_ended_stays_while_a_job_has_its_device(layout: Layout, database: Source) -> None:
+    engine = open_engine(database)
+    leases = Leases(engine)
+    lease = leases.take(lease_name(S25.family, S25.serial), "ana@lab", "run of x")
+    assert pruned(layout) == 0
+    assert stored(database) == 1
+    leases.end(lease)
     engine.dispose()
     assert pruned(layout) == 0
     assert stored(database) == 0

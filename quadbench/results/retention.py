@@ -20,7 +20,7 @@ from quadbench.results.progress import may_be_at_work
 from quadbench.results.records import Records, read_records
 from quadbench.results.runs import RunFile, read_run_file, run_ids
 from quadbench.results.storage import storing
-from quadbench.results.tables import JobRow
+from quadbench.results.tables import JobRow, LeaseRow
 from quadbench.spec import read_json
 
 log = logging.getLogger(__name__)
@@ -54,9 +54,10 @@ def old_runs(layout: Layout, keep_s: float) -> OldRuns:
     with read_records(database_of(layout)) as records:
         ended_at = {run_id: ended for run_id, ended in records.ended_at().items() if run_id in own}
         with reading(records.engine) as connection:
-            before = now_of(connection) - timedelta(seconds=keep_s)
+            before = (now := now_of(connection)) - timedelta(seconds=keep_s)
+            leased = connection.scalars(sa.select(LeaseRow.device).where(LeaseRow.job_until > now)).all()
             of_farm = set(connection.scalars(sa.select(JobRow.run_id).where(JobRow.ended_at.is_(None)).distinct()))
-    under_way = of_farm | _at_work(layout, own)
+    under_way = of_farm | _at_work(layout, own, {device.partition("@")[0] for device in leased})
     referred = {run_id: path for run_id, path in _references(layout, own) if ended_at[run_id] < before}
     return OldRuns(
         removable=(*half_removed, *prunable(ended_at, under_way | referred.keys(), before)),
@@ -105,12 +106,17 @@ def remove_left_over(layout: Layout) -> None:
             part.unlink(missing_ok=True)
 
 
-def _at_work(layout: Layout, own: Set[str]) -> set[str]:
-    """Return the runs that may be under way here. Work that names no run, as a comparison, may be at any that has not ended."""
+def _at_work(layout: Layout, own: Set[str], leased: Set[str] = frozenset()) -> set[str]:
+    """Return the runs that may be under way here. Work that names no run, as a comparison, may be at any that has not ended.
+
+    So may the job of a device that is `leased`, by its serial, at a run of that device.
+    """
     work = may_be_at_work(layout)
     named = {one.run_id for one in work if one.run_id}
-    if len(named) < len(work):
-        named |= {run_id for run_id in own if (run := _run_file(layout, run_id)) and not run.is_ended}
+    is_any = None in {one.run_id for one in work}
+    if is_any or leased:
+        open_runs = [run for run_id in own if (run := _run_file(layout, run_id)) and not run.is_ended]
+        named |= {run.run_id for run in open_runs if is_any or any(device.serial in leased for device in run.devices)}
     return named
 
 
