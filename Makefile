@@ -1,5 +1,5 @@
 # `make demo` on a fresh Debian machine installs what is missing, then builds, runs and reports the quickstart.
-# Variables: PYTHON (for a new .venv), RECIPE and DEVICES (for demo), ARGS (for pytest), WORKERS (processes of test), ABI (for harness), FUZZ_EXAMPLES (for fuzz).
+# Variables: PYTHON (for a new .venv), RECIPE and DEVICES (for demo), ARGS (for pytest), PART (of test-slow), WORKERS (processes of test), ABI (for harness), FUZZ_EXAMPLES (for fuzz).
 
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
@@ -9,6 +9,7 @@ BUILT := .venv/.harness-built
 RECIPE ?= recipes/quickstart.yaml
 DEVICES ?= virtual:s25,virtual:tabs11
 WORKERS ?= 2
+SLOW := --durations-path tests/slow_durations.json
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-slow fuzz bench harness format clean
@@ -43,8 +44,8 @@ check: $(STAMP) ## lint, formatting, types, direction of imports
 test: setup ## the tests that need neither phone nor patience
 	@$(BIN)/pytest -m "not slow and not device" -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-slow: setup ## the tests that take minutes
-	@$(BIN)/pytest -m "slow and not device" $(ARGS)
+test-slow: setup ## the tests that take minutes; PART=3/12 runs the third of twelve parts that take about as long
+	@$(BIN)/pytest -m "slow and not device" $(SLOW) $(if $(PART),--splits $(word 2,$(subst /, ,$(PART))) --group $(word 1,$(subst /, ,$(PART)))) $(ARGS)
 
 fuzz: setup ## give the readers of what comes from outside anything at all, 5000 times each; half an hour
 	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/pytest --timeout=3600 tests/test_fuzz.py $(ARGS)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,19 @@ for name in ("QUADBENCH_DATABASE", "QUADBENCH_STORE", "COLUMNS"):
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+_FIRST_TEST = pytest.StashKey[float]()
 RESULTS = Path(__file__).resolve().parent.parent / "results"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--begin-within", type=float, metavar="SECONDS", help="skip tests that would begin later after the first")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    limit_s = item.config.getoption("--begin-within")
+    since = item.session.stash.setdefault(_FIRST_TEST, time.monotonic())
+    if limit_s is not None and time.monotonic() - since > limit_s:
+        pytest.skip(f"not begun within {limit_s:g} s")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support.shared_files import write_launch, write_shared_bundle
+from support.shared_files import flip, keys, write_launch, write_shared_bundle
 from support.stored_records import DEVICE
 
 from quadbench.artifacts import Retry, Variant
@@ -221,6 +221,32 @@ def test_of_a_job_that_failed_the_run_says_why_and_can_go_on_where_it_has_launch
     run = load_run_file(there, "r")
     assert run.addresses == (lost.address, whole.address)
     assert resumed_work(run, [lost.address], there).devices == run.devices
+
+
+def test_a_fetched_run_whose_pictures_are_damaged_in_the_store_is_no_success_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there, store = Layout(tmp_path / "here"), Layout(tmp_path / "there"), open_store(tmp_path)
+    bundle, terms = write_shared_bundle(here), Terms()
+    send(bundle, store)
+    before = keys(store)
+    with open_records(there.database) as records:
+        for launch in range(3):
+            stored = write_launch(here, "r", launch)
+            send_launch(stored, here, store)
+            records.store(replace(stored, record_id=f"r{launch}", bundle_digest=bundle.artifact.digest, images={}))
+    for key in set(keys(store)).difference(before):
+        if store.place.look(key).size_bytes:  # type: ignore[union-attr]
+            flip(store, key)
+    order = MeasureOrder(name="mine", bundles={"s25": bundle.artifact.digest}, terms=terms, conduct=USUAL)
+    job = job_of(NewJob(kind=JobKind.MEASURE, needs="device s25-3", payload=as_json(order)))
+    begun = new_run_file("r", {"s25": bundle}, terms, deployments=(), planned={Variant.SHARED: 3}, devices=(DEVICE,))
+    done = ReadJobs(jobs=[replace(job, id=0, state=JobState.DONE, seat="s25-1")], faults={})
+    outcome = gathered("r", done, {0: as_json(MeasureAnswer(part=replace(begun, is_ended=True)))}, store, there)
+    assert outcome.exit_code == ArtifactError.exit_code
+    (failure,) = outcome.failures.values()
+    assert "3 of 3 launches" in str(failure)
+    assert caplog.text == ""
 
 
 def test_a_port_for_metrics_that_is_taken_is_refused() -> None:

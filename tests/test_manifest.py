@@ -2,7 +2,9 @@
 
 import json
 import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,6 +29,7 @@ from quadbench.results.manifest import (
 )
 
 DIGEST, OTHER = "d0" * 32, "e0" * 32
+OPENING = "from pathlib import Path; from quadbench.results.manifest import temporary_folder"
 
 
 def _make(folder: Path) -> CompiledBundle:
@@ -95,11 +98,38 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    abandoned = tmp_path / ".made.4194305"  # above the greatest process id that Linux gives
-    abandoned.mkdir()
+def test_what_killed_processes_left_is_removed_whatever_it_was_to_be(tmp_path: Path) -> None:
+    program = f"import os\n{OPENING}\nwith temporary_folder(Path({str(tmp_path / 'other')!r})): os._exit(9)"
+    subprocess.run([sys.executable, "-c", program], check=False)
+    for name in (".made.4194305", ".made.old.17"):  # as an older quadbench named them
+        (tmp_path / name).mkdir()
+    (tmp_path / ".qnn").mkdir()  # is kept on purpose
+    assert len(list(tmp_path.glob(".other.*"))) == 1
     publish(tmp_path / "made", _make)
-    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".qnn", "made"]
+
+
+def test_containers_that_build_in_one_folder_leave_each_other_s_work_alone(tmp_path: Path) -> None:
+    container = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*container, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make PID namespaces")
+    program = (
+        f"import sys\n{OPENING}\nwith temporary_folder(Path({str(tmp_path / 'scratch')!r})) as folder:\n"
+        "    (folder / 'weights').touch()\n    print(folder, flush=True)\n"
+        "    sys.stdin.read()\n    assert (folder / 'weights').exists()"
+    )
+    command = [*container, sys.executable, "-c", program]
+    with ExitStack() as stack:
+        builds = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(2)
+        ]
+        folders = {build.stdout.readline() for build in builds if build.stdout}
+        assert len(folders) == 2
+        for build in builds:
+            build.communicate()
+            assert build.returncode == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

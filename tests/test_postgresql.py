@@ -146,10 +146,11 @@ def test_records_in_a_file_need_no_driver(tmp_path: Path) -> None:
 
 
 def test_a_client_that_stands_still_in_a_transaction_loses_what_it_has_locked(url: str) -> None:
-    frozen = open_engine(f"{url}&options=-c%20idle_in_transaction_session_timeout%3D200ms")
+    frozen = open_engine(url)
 
     def stand_still() -> None:
         with writing(frozen) as held:
+            held.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '200ms'")  # not while tables are made
             held.exec_driver_sql("SELECT 1 FROM records FOR UPDATE")
             query(url, "UPDATE records SET launch = 1")  # waits for the lock
             held.exec_driver_sql("SELECT 1")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.interference import Interfering, press_ctrl_c
+from support.stored_records import query
 from support.watcher import Silent
 
 pytest.importorskip("torch")
@@ -163,6 +164,32 @@ def test_one_ctrl_c_finishes_the_launch_and_the_printed_command_goes_on(tiny_rec
     assert sum(record.status is Status.OK for record in again.records) == 6
 
 
+def test_a_run_whose_launches_are_removed_while_it_goes_on_does_not_end_well_and_measures_them_again(
+    recipe: Recipe, results: Layout, run_id: str
+) -> None:
+    bundle = load_run(results, run_id).stored
+
+    def remove() -> None:
+        with open_records(results.database) as records:
+            assert records.remove(str(records.latest_run_id())) == 2
+
+    terms = replace(recipe.terms, baselines=())
+    outcome = pipeline.run_bundle(bundle, terms, ["local"], layout=results, observer=Interfering(3, remove))
+    assert outcome.exit_code == ArtifactError.exit_code
+    assert "2 of its launches were removed" in outcome.result.left_out["local"]
+    assert outcome.result.is_cut_short
+    again = pipeline.resume(outcome.result.run_id, layout=results, observer=Silent())
+    assert (again.is_ok, again.result.is_cut_short, again.result.left_out) == (True, False, {})
+
+
+def test_a_run_that_has_ended_and_lost_launches_since_is_cut_short_and_goes_on(results: Layout, run_id: str) -> None:
+    assert pipeline.resume(run_id, layout=results, observer=Silent()).is_ok
+    query(results.database, "DELETE FROM records WHERE launch = 1 AND device_address = 'virtual:s25'")
+    assert load_run(results, run_id).is_cut_short
+    again = pipeline.resume(run_id, layout=results, observer=Silent())
+    assert (again.is_ok, again.result.is_cut_short) == (True, False)
+
+
 # What cannot go on
 
 
@@ -185,7 +212,7 @@ def refused(results: Layout, run_id: str, kind: type[Exception], pattern: str, a
 
 
 def test_a_run_that_has_ended_does_not_go_on(refusal: Path, results: Layout, run_id: str) -> None:
-    changed(refusal, is_ended=True)
+    changed(refusal, is_ended=True, left_out=dict.fromkeys(BOTH, "its cable"))
     refused(results, run_id, UserError, f"run {run_id} has come to its end.* Hint: quadbench report {run_id}")
 
 

@@ -21,6 +21,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.progress import save_progress
 from quadbench.results.records import open_records
+from quadbench.serve.door import PIECE_BYTES
 from quadbench.serve.watched import Watched
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><a href=javascript:alert(3)>{{ 7*7 }}\x1b[31m../../etc/passwd"
@@ -155,7 +156,7 @@ def test_a_run_whose_files_lie_elsewhere_says_how_they_come_here(tmp_path: Path)
     with served(layout) as site:
         answer = site.ask("/runs/run-a")
     assert answer.status == 200
-    assert f"quadbench farm fetch run-a --results {tmp_path}" in answer.text
+    assert f"quadbench farm fetch run-a --results {tmp_path.name}" in answer.text
 
 
 def test_a_report_that_lies_there_is_shown_as_it_is(tmp_path: Path) -> None:
@@ -165,6 +166,19 @@ def test_a_report_that_lies_there_is_shown_as_it_is(tmp_path: Path) -> None:
     layout.report(RUN).write_text("<!doctype html><title>as written</title>")
     with served(layout) as site:
         assert "as written" in site.ask(f"/runs/{RUN}/report").text
+
+
+def test_what_is_shown_names_the_results_folder_without_its_path(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "lab")
+    fill(layout)
+    with served(layout) as site:
+        shown = [site.ask(path).text for path in (f"/runs/{RUN}", *REPORTS)]
+        layout.report(RUN).parent.mkdir()
+        layout.report(RUN).write_text(f"{'x' * (PIECE_BYTES - 9)} quadbench show --results {layout.root} {tmp_path}")
+        written = site.ask(f"/runs/{RUN}/report").text
+    assert all(str(tmp_path) not in text for text in shown)
+    assert "--results lab" in "".join(shown)
+    assert written == f"{'x' * (PIECE_BYTES - 9)} quadbench show --results lab {tmp_path}"
 
 
 def test_a_report_that_leads_elsewhere_or_is_too_large_is_not_shown(tmp_path: Path) -> None:
@@ -311,10 +325,10 @@ def test_a_night_is_told_as_by_its_own_report(tmp_path: Path) -> None:
     with open_records(database_of(layout)) as records:
         nights = Nights(records.engine)
         performed = Performed.of(nights.night(NIGHT), nights)
-    view, own = Watched(layout).night(NIGHT), performed.view(layout.words)
+    view, own = Watched(layout).night(NIGHT), performed.view(Watched(layout).layout.words)
     assert (view.sentence, view.doubt, view.findings, view.devices) == (own.sentence, own.doubt, own.findings, own.devices)
     assert [finding.next.command for finding in view.findings if "tabs11" in finding.next.command] == [
-        f"quadbench doctor --device tabs11 --results {tmp_path}"
+        f"quadbench doctor --device tabs11 --results {tmp_path.name}"
     ]
     assert {device.address: bool(device.rate and device.rate.tries) for device in view.devices}["s25"]
 

@@ -249,5 +249,5 @@ def test_a_report_whose_reader_has_gone_before_its_first_piece_is_closed(tmp_pat
         raise OSError("gone")
 
     with pytest.raises(ClientDisconnect):
-        asyncio.run(ReportFile(report)({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send))
+        asyncio.run(ReportFile(report, tmp_path)({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send))
     assert report.closed

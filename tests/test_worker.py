@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from support.postgresql_server import running_postgresql
 from support.scripted_jobs import Phones, Script, phones
 from support.stored_records import query
 
-from quadbench.dispatch.worker import Worker
+from quadbench.dispatch.worker import LOOK_S, Worker
 from quadbench.farm.accounts import answers
 from quadbench.farm.job import Job, JobKind, JobState, NewJob
 from quadbench.farm.job_status import job_with_attempts, listed_jobs, queue_status
@@ -147,6 +148,25 @@ def test_a_worker_that_is_asked_to_drain_stops_by_itself(
         wait_until(lambda: bool(Workers(engine).known()))
         assert Workers(engine).drain("one")
         wait_until(lambda: not Workers(engine).known())
+
+
+def test_a_worker_whose_database_is_away_waits_in_peace_and_stops_as_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def has_told(times: int) -> Callable[[], bool]:
+        return lambda: caplog.text.count("the queue is not reached") >= times
+
+    with running_postgresql() as server:
+        url = server.new_database()
+        engine = open_engine(url)
+        submit(engine, ANY_S25)
+        with working(engine, Script(database=url, seconds=1), phones(1)) as worker:
+            wait_until(lambda: queue_status(engine).states.get("running", 0) == 1)
+            server.stop()
+            wait_until(has_told(3))  # the attempt, which takes less, has ended by then
+            since = time.monotonic()
+            wait_until(has_told(5))
+            assert time.monotonic() - since > LOOK_S
+            worker.stop()
+        engine.dispose()
 
 
 def test_a_job_that_is_cancelled_while_it_runs_is_interrupted_and_ends(database: Source, engine: sa.Engine) -> None:

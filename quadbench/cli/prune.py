@@ -1,4 +1,4 @@
-"""Prune: a results folder and how long runs are kept -> the old ones removed, but for those that something refers to."""
+"""Prune: a results folder and how long runs are kept -> the old ones removed, and what killed builds and runs left."""
 
 import argparse
 from typing import Any
@@ -7,7 +7,7 @@ from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_command, counted, duration_s
 from quadbench.results.engine import database_of
 from quadbench.results.records import open_records
-from quadbench.results.retention import old_runs, remove_run
+from quadbench.results.retention import old_runs, remove_left_over, remove_run
 
 
 def add(commands: Any) -> None:
@@ -18,18 +18,24 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    old, kept = old_runs(options.layout, options.keep)
-    if old and not options.dry_run:
+    old = old_runs(options.layout, options.keep)
+    if not options.dry_run:
+        remove_left_over(options.layout)
+    if old.removable and not options.dry_run:
         with open_records(database_of(options.layout)) as records:
-            for run_id in old:
+            for run_id in old.removable:
                 remove_run(records, options.layout, run_id)
     if options.json:
-        print_json({"removed": old, "kept": {run_id: str(path) for run_id, path in kept.items()}, "is_dry_run": options.dry_run})
+        kept = {run_id: str(path) for run_id, path in old.referred.items()}
+        print_json({"removed": old.removable, "kept": kept, "under_way": old.under_way, "is_dry_run": options.dry_run})
         return 0
-    for run_id in old:
+    for run_id in old.removable:
         print_text(f"{run_id} {'would be' if options.dry_run else 'is'} removed")
-    for run_id, path in sorted(kept.items()):
+    for run_id, path in sorted(old.referred.items()):
         print_text(f"{run_id} stays: {path} refers to it")
-    if not old:
-        print_text(f"nothing to remove; {counted(len(kept), 'old run')} {'stays' if len(kept) == 1 else 'stay'}")
+    for run_id in old.under_way:
+        print_text(f"{run_id} stays: it is under way")
+    if not old.removable:
+        count = len(old.referred.keys() | set(old.under_way))
+        print_text(f"nothing to remove; {counted(count, 'old run')} {'stays' if count == 1 else 'stay'}")
     return 0

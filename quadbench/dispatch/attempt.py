@@ -83,7 +83,11 @@ def _compiled_for(job: Job, engine: sa.Engine) -> list[CompileAnswer]:
 
 
 def _end(ending: Ending, answer: dict[str, object] | None, lines: LogLines) -> None:
-    """Store the end of an attempt for as long as it can still be this attempt's: the database may be away for a while."""
+    """Store the end of an attempt for as long as it can still be this attempt's: the database may be away for a while.
+
+    Raises:
+        SystemExit: the database was away for all that time.
+    """
     deadline = time.monotonic() + lease_time_s()
     while True:
         try:
@@ -94,6 +98,7 @@ def _end(ending: Ending, answer: dict[str, object] | None, lines: LogLines) -> N
             return
         except StorageError as error:
             if time.monotonic() > deadline:
-                raise
+                log.error("the end of the attempt is not stored: %s", error)
+                raise SystemExit(error.exit_code) from error
             log.warning("the end of the attempt is not stored yet: %s", error)
             time.sleep(_PAUSE_S)

@@ -15,7 +15,7 @@ from quadbench.farm.job import Job, JobKind, JobState
 from quadbench.farm.job_rows import ReadJobs
 from quadbench.farm.job_status import listed_jobs
 from quadbench.farm.store.artifacts import fetch
-from quadbench.farm.store.launches import fetch_run
+from quadbench.farm.store.launches import FetchedRun, fetch_run
 from quadbench.farm.store.objects import Store
 from quadbench.observer import Observer
 from quadbench.pipeline import Outcome
@@ -64,8 +64,6 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
         raise next(iter(failures.values()), JobFailedError(f"run {run_id} has no measurement in the queue"))
     bundles = {digest: fetch(Bundle, digest, layout, store) for digest in {one for job in measured for one in _bundles(job)}}
     fetched = fetch_run(run_id, layout, store)
-    for fault in fetched.refused:
-        log.warning("%s", fault)
     records = load_records(layout, run_id) if broken else ()
     begun = {name: last for name, job in broken.items() if (last := _last_at(job, records)) and last.bundle_digest in bundles}
     lost = [_part_of(last.device, bundles[last.bundle_digest], parts[0]) for last in begun.values()]
@@ -73,7 +71,16 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
     reasons = {begun[name].device.address if name in begun else name: str(failure) for name, failure in failures.items()}
     keep_fetched(layout, replace(whole, is_ended=whole.is_ended and not failures, left_out=whole.left_out | reasons))
     result = load_run(layout, run_id)
+    if fetched.refused:
+        failures[f"run {run_id}"] = _damaged(fetched)
     return Outcome(result=result, report=write_report(result, layout), failures=failures)
+
+
+def _damaged(fetched: FetchedRun) -> ArtifactError:
+    """Return what is wrong with the launches of a run whose files the store does not have whole."""
+    count = f"{len(fetched.refused)} of {len(fetched.refused) + fetched.launches}"
+    reason = f"the files of {count} launches are not whole in the store, as of {fetched.refused[0]}"
+    return ArtifactError(reason, hint="its figures are whole; quadbench store check names all that is damaged")
 
 
 def _bundles(job: Job) -> Iterable[str]:

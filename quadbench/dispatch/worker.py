@@ -98,7 +98,7 @@ class Worker:
         self._stops += 1
 
     def work(self) -> None:
-        """Do jobs until told to stop and all that runs has ended."""
+        """Do jobs until told to stop and all that runs has ended; where the database is away, its end need not be stored."""
         while not (self._stops and not self._running):
             pause_s = LOOK_S
             try:
@@ -110,11 +110,19 @@ class Worker:
             except StorageError as error:
                 log.warning("the queue is not reached: %s", error)
                 pause_s = _AWAY_S
-            connection.wait([one.process.sentinel for one in self._running.values()], pause_s)
+                if self._stops and not self._alive:
+                    log.warning("stopped with %d attempts that end with their leases", len(self._running))
+                    break
+            connection.wait([process.sentinel for process in self._alive], pause_s)
             for one in self._running.values():
                 one.interrupt(self._stops)
         with suppress(StorageError):
             self._workers.leave(self._itself.name)
+
+    @property
+    def _alive(self) -> list[BaseProcess]:
+        """Return the processes that have not ended. Those that have would end every wait at once."""
+        return [one.process for one in self._running.values() if one.process.exitcode is None]
 
     def _tell(self) -> None:
         """Tell the others in time that this worker is there, and with what; it may have been asked to drain."""

@@ -1,10 +1,11 @@
 """Findings: what came of one launch so far -> its RunRecord."""
 
 import platform
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from quadbench.artifacts import Bundle, Caveat, CompiledBundle, ErrorClass, LaunchPlan, RunRecord, Sample, Status
@@ -65,7 +66,7 @@ class LaunchWork:
 class Findings:
     """The findings of a launch so far, filled as it goes, so that an interrupt at any point leaves what came before."""
 
-    started_at: datetime
+    began_s: float  # by `time.monotonic`, as a host's clock may be set while a launch runs
     heard: Heard
     state: dict[str, str] = field(default_factory=dict)
     caveats_of_state: tuple[Caveat, ...] = ()
@@ -89,11 +90,12 @@ class Findings:
 def record_of(work: LaunchWork, findings: Findings, *, aborted: bool = False) -> RunRecord:
     """Return the launch as it ended; an aborted one was cut off."""
     status, error_class, reason = _status(findings, aborted=aborted)
+    ended_at = datetime.now(UTC)
     return RunRecord(
         record_id=uuid.uuid4().hex,
         run_id=work.settings.run_id,
-        started_at=findings.started_at,
-        ended_at=datetime.now(UTC),
+        started_at=ended_at - timedelta(seconds=time.monotonic() - findings.began_s),
+        ended_at=ended_at,
         recipe_name=work.bundle.recipe_name,
         recipe_digest=work.bundle.recipe_digest,
         bundle_digest=work.bundle.digest,

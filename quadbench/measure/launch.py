@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from quadbench.artifacts import ErrorClass, LaunchPlan, RunRecord, Sample
 from quadbench.artifacts.parts import tasks_of
@@ -106,7 +105,7 @@ def _measured(work: LaunchWork, stop: Stop, painted: Painted) -> Ended:
     name = f"{work.device.facts.address}: launch {work.launch.launch} of {work.launch.variant}"
     log.info("%s: starts", name)
     began = time.monotonic()
-    findings = Findings(started_at=datetime.now(UTC), heard=Heard(expected=work.expected))
+    findings = Findings(began_s=began, heard=Heard(expected=work.expected))
     try:
         _measure(work, findings, stop, painted)
         if findings.failure and stop.is_cut_off:

@@ -1,7 +1,8 @@
 """Keeping: a record of work under way -> the record stored, if its device is still the work's, and told to who watches."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
@@ -23,6 +24,7 @@ class Keeping:
     observer: Observer
     keep_files: Callable[[RunRecord], object]
     guard: Callable[[sa.Connection], object]
+    kept: Counter[str] = field(default_factory=Counter)  # launches by the address of their device
 
     def keep(self, record: RunRecord) -> None:
         """Store a record of a launch, and tell who wants to know of it.
@@ -40,5 +42,6 @@ class Keeping:
 
         self.keep_files(record)
         keep_record(self.records, record, self.layout, guard)
+        self.kept[record.device.address] += 1
         self.leases.note_record(record)
         self.observer.record(record)

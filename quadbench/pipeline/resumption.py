@@ -9,8 +9,10 @@ from quadbench.observer import Observer
 from quadbench.pipeline.work import Work
 from quadbench.recipe import Terms
 from quadbench.results.digests import content_digest
+from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
+from quadbench.results.records import open_records
 from quadbench.results.run_changes import load_run_file
 from quadbench.results.runs import RunFile
 
@@ -25,6 +27,7 @@ def resumed_work(begun: RunFile, addresses: Sequence[str], layout: Layout) -> Wo
         ArtifactError: a bundle of the run is gone, or was changed.
     """
     terms = _terms(begun, layout)
+    _require_unfinished(begun, layout)
     unknown = [address for address in addresses if address not in begun.addresses]
     if unknown:
         known = ", ".join(begun.addresses)
@@ -47,10 +50,20 @@ def _terms(begun: RunFile, layout: Layout) -> Terms:
         raise UserError(f"run {run_id} cannot go on: it {reason}", hint=_BEGIN_ANEW)
     if not begun.planned:
         raise UserError(f"run {run_id} is a side of a comparison, which cannot go on", hint="compare anew")
-    if begun.is_ended:
-        hint = layout.command("report", run_id)
-        raise UserError(f"run {run_id} has come to its end: nothing of it is missing", hint=hint)
     return terms
+
+
+def _require_unfinished(begun: RunFile, layout: Layout) -> None:
+    """Refuse a run that has ended, unless launches that it measured are stored no more."""
+    if not begun.is_ended:
+        return
+    with open_records(database_of(layout)) as records:
+        stored = records.counts(begun.run_id)
+    if not stored:
+        raise ArtifactError(f"run {begun.run_id} had come to its end, and its records are gone", hint=_BEGIN_ANEW)
+    if not begun.lacking(stored):
+        hint = layout.command("report", begun.run_id)
+        raise UserError(f"run {begun.run_id} has come to its end: nothing of it is missing", hint=hint)
 
 
 def _bundle(begun: RunFile, name: str, layout: Layout) -> Stored[Bundle]:

@@ -109,13 +109,24 @@ class RunUnderWay:
         if not rollout.installations and len(hosted) == len(phones):
             raise next(iter({**rollout.failures, **hosted}.values()))
         given_up = {address: rest.given_up for address, rest in rests.items() if rest.given_up}
-        failures = {**unreached, **rollout.failures, **given_up, **hosted}
+        removed = self._removed()
+        failures = {**unreached, **rollout.failures, **given_up, **hosted, **removed}
         left_out = {address: str(error) for address, error in failures.items()}
         left_out |= {address: _no_time(rest.launches) for address, rest in rests.items() if rest.launches}
-        is_open = bool(rests) or any(error.transient for error in (*rollout.failures.values(), *hosted.values()))
+        is_open = bool(rests or removed) or any(error.transient for error in (*rollout.failures.values(), *hosted.values()))
         here = [*(device.facts.address for device in devices), *(phone.address for phone in phones)]
         self._note_end(begun, here, left_out, is_open=is_open)
         return failures
+
+    def _removed(self) -> dict[str, QuadbenchError]:
+        """Return by address what is wrong where launches that were stored are stored no more."""
+        kept = self._keeping.kept + Counter(record.device.address for record in self.stored)
+        gone = kept - Counter(self.records.counts(self.run_id))
+        hint = f"measure them again: {self.layout.command('run', '--resume', self.run_id)}"
+        return {
+            address: ArtifactError(f"{count} of its launches were removed from the database while the run went on", hint=hint)
+            for address, count in gone.items()
+        }
 
     def _rolled_out(self, devices: Sequence[Device], phones: Sequence[HostedPhone]) -> Rollout:
         """Install everywhere. Where every device fails, the run goes on if it has phones at AI Hub."""

@@ -5,7 +5,7 @@ Records are kept in a SQLite file or in PostgreSQL. What differs between the two
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -186,6 +186,20 @@ def now_of(connection: sa.Connection) -> datetime:
         return datetime.fromisoformat(text).replace(tzinfo=UTC)
     now: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
     return now.astimezone(UTC)
+
+
+def clock_offset(engine: sa.Engine) -> timedelta:
+    """Return by how much the clock of a database's server is ahead of this host's; a file has this host's clock.
+
+    Raises:
+        StorageError, ArtifactError: as `reading`.
+    """
+    if _is_file(engine):
+        return timedelta(0)
+    with reading(engine) as connection:
+        before = datetime.now(UTC)
+        there = now_of(connection)
+        return there - (before + (datetime.now(UTC) - before) / 2)
 
 
 def insertion(connection: sa.Connection, table: type[Table]) -> sqlite_dialect.Insert | postgresql_dialect.Insert:

@@ -1,7 +1,8 @@
 """Ids: a word that a command takes for an id -> the run that it names, or what there is and what may have been meant."""
 
 from quadbench.artifacts import RunResult
-from quadbench.errors import UnknownNameError, UserError
+from quadbench.artifacts.names import can_name_file
+from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run, run_ids
 
@@ -20,6 +21,10 @@ def named_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
     try:
         return load_run(layout, run_id)
     except UnknownNameError as error:
+        if can_name_file(error.name) and layout.run(error.name).exists():
+            reason = f"run {error.name} has a folder, '{layout.run(error.name)}', and no record in the database"
+            hint = "they were removed, none was measured yet, or they lie in another: see $QUADBENCH_DATABASE"
+            raise ArtifactError(reason, hint=hint) from error
         raise unknown_id(error.name, layout, *wanted) from error
 
 

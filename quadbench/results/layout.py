@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.artifacts import Variant
-from quadbench.artifacts.names import check_file_name, check_relative_path
+from quadbench.artifacts.names import can_name_file, check_file_name, check_relative_path
 
 _DIGEST_CHARACTERS = 16  # of a folder's name: enough that two artifacts never share one
+_REMOVED = ".removed"
 USUAL_ROOT = Path("results")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything below one results folder. A path that is returned need not exist."""
+    """Everything below one results folder. A path that is returned need not exist. Commands name it as `shown`, if given."""
 
     root: Path
+    shown: str | None = None
 
     def command(self, *words: str) -> str:
         """The command of quadbench with these words in this folder, as a shell takes it."""
@@ -25,7 +27,7 @@ class Layout:
     @property
     def words(self) -> tuple[str, ...]:
         """The words that name it in a command; none where it is the usual one."""
-        return () if self.root == USUAL_ROOT else ("--results", str(self.root))
+        return () if self.root == USUAL_ROOT else ("--results", self.shown or str(self.root))
 
     @property
     def database(self) -> Path:
@@ -122,7 +124,25 @@ class Layout:
         Raises:
             ValueError: the run id cannot name a folder.
         """
-        return self.root / "runs" / check_file_name(run_id)
+        return self.runs / check_file_name(run_id)
+
+    @property
+    def runs(self) -> Path:
+        """The folder of all runs, each a folder named by its id."""
+        return self.root / "runs"
+
+    def removed_run(self, run_id: str) -> Path:
+        """The folder of a run that is being removed with its records.
+
+        Raises:
+            ValueError: the run id cannot name a folder.
+        """
+        return self.runs / f".{check_file_name(run_id)}{_REMOVED}"
+
+    def half_removed_runs(self) -> list[str]:
+        """The ids of runs whose removal has begun, and was cut short unless it goes on."""
+        names = (path.name[1:].removesuffix(_REMOVED) for path in self.runs.glob(f".*{_REMOVED}"))
+        return sorted(filter(can_name_file, names))
 
     def run_file(self, run_id: str) -> Path:
         """The file with all that belongs to a run beside its records."""

@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -17,7 +19,7 @@ from quadbench.artifacts import SCHEMA_VERSION, Bundle, CompiledBundle, FileRef,
 from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError, StorageError, shown
-from quadbench.host import folder_lock
+from quadbench.host import folder_lock, is_locked
 from quadbench.results.digests import sha256_of
 from quadbench.results.storage import storing
 from quadbench.spec import first_problem, is_file, read_file, read_json
@@ -25,6 +27,7 @@ from quadbench.spec import first_problem, is_file, read_file, read_json
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"  # as `sha256sum -c` reads it
 _NO_BUNDLE = "give the folder of a bundle, as results/bundles/<digest>; a recipe's own is built again when it is run"
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{16}|[0-9]{1,7})")  # the latter, with a process id, as an older quadbench left it
 ArtifactT = TypeVar("ArtifactT", Bundle, CompiledBundle, Kit)
 
 log = logging.getLogger(__name__)
@@ -191,27 +194,43 @@ def discard(folder: Path) -> None:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """Open a folder beside `folder`, removed at the end if it is still there, as are those that killed processes have left."""
+    """Open a folder beside `folder`, removed at the end if it is still there, as are all that killed processes left beside it.
+
+    Its lock is held, by which processes of other hosts and containers see that it is in use.
+    """
     temporary = _beside(folder)
-    _remove_abandoned(folder)
-    try:
+    with ExitStack() as stack:
         with storing(folder.parent):
-            temporary.mkdir(parents=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with folder_lock(folder.parent):  # so that nobody finds it without its lock
+                _remove_abandoned(folder.parent)
+                temporary.mkdir(parents=True)
+                stack.enter_context(folder_lock(temporary))
+        stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+        with storing(folder.parent):
             yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary folders that killed processes have left in a folder, which need not be there.
+
+    Raises:
+        StorageError: the folder cannot be opened.
+    """
+    if folder.is_dir():
+        with storing(folder), folder_lock(folder):
+            _remove_abandoned(folder)
 
 
 def _beside(folder: Path, use: str = "") -> Path:
-    """Return the path of a folder of this process beside another."""
-    return folder.with_name(f".{folder.name}{use}.{os.getpid()}")
+    """Return a new path beside a folder, in the form of which abandoned ones are removed."""
+    return folder.with_name(f".{folder.name}{use}.{secrets.token_hex(8)}")
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Remove the temporary folders that killed processes have left."""
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        owner = left.suffix[1:]
-        if owner == str(os.getpid()) or not Path(f"/proc/{owner}").exists():
+def _remove_abandoned(parent: Path) -> None:
+    """Remove temporary folders whose lock nobody holds. Whoever calls this holds the lock of the folder that they are in."""
+    for left in parent.glob(".*"):
+        if _TEMPORARY.fullmatch(left.name) and left.is_dir() and not is_locked(left):
             shutil.rmtree(left, ignore_errors=True)
 
 

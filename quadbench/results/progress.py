@@ -114,6 +114,11 @@ def under_way(layout: Layout) -> list[Progress]:
     return sorted((one for one in read if one.is_alive(now)), key=lambda one: one.began_at)
 
 
+def may_be_at_work(layout: Layout) -> list[Progress]:
+    """Return the work of every process that is not known to have ended, also of one that is silent, as one that is frozen."""
+    return [progress for path in _files(layout) if (progress := _read(path)) and not is_dead(progress.process)]
+
+
 def forget_dead(layout: Layout) -> None:
     """Remove the files of commands that were killed."""
     now = datetime.now(UTC)

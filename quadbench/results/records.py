@@ -6,9 +6,10 @@ Tables `records` (one row a launch) and `samples` (one row a value), view `kpis`
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,12 +22,25 @@ from quadbench.artifacts import DeviceFacts, Kinds, RunRecord, Sample, SampleKin
 from quadbench.artifacts.names import check_file_name, check_relative_path
 from quadbench.artifacts.samples import KIND_FIELDS
 from quadbench.errors import ArtifactError, UnknownNameError, shown
-from quadbench.results.engine import Source, insertion, name_of, open_engine, open_for_reading, read_texts, reading, writing
+from quadbench.results.engine import (
+    Source,
+    clock_offset,
+    insertion,
+    name_of,
+    open_engine,
+    open_for_reading,
+    read_texts,
+    reading,
+    writing,
+)
 from quadbench.results.tables import RecordRow, SampleRow, UtcTime, utc_text
 from quadbench.results.value_faults import values_fault
 from quadbench.spec import first_problem
 
 _KNOWN_RUNS_SHOWN = 20
+_TOLERATED = timedelta(seconds=3)  # between the clocks of a host and of the database
+
+log = logging.getLogger(__name__)
 
 Guard = Callable[[sa.Connection], None]
 ValidT = TypeVar("ValidT")
@@ -55,6 +69,7 @@ class Records:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._has_named_clock = False
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +108,29 @@ class Records:
             if rows:
                 connection.execute(sa.insert(SampleRow), rows)
             return True
+
+    def in_database_time(self, record: RunRecord) -> RunRecord:
+        """Return a record of a launch that ended just now by the database's clock, by which all hosts' runs are kept and listed.
+
+        A host's clock that differs by more than a few seconds is named in the log, once.
+
+        Raises:
+            StorageError, ArtifactError: the database does not say its time.
+        """
+        offset = clock_offset(self._engine)
+        if abs(offset) < _TOLERATED:
+            return record
+        if not self._has_named_clock:
+            self._has_named_clock = True
+            seconds, name = offset.total_seconds(), name_of(self._engine)
+            log.warning("this host's clock is %+.0f s off that of %s; records have the database's time", -seconds, name)
+        return replace(record, started_at=record.started_at + offset, ended_at=record.ended_at + offset)
+
+    def counts(self, run_id: str) -> dict[str, int]:
+        """Return the number of a run's records by the address of their device."""
+        query = sa.select(RecordRow.device_address, sa.func.count()).where(RecordRow.run_id == run_id)
+        with reading(self._engine) as connection:
+            return {str(address): count for address, count in connection.execute(query.group_by(RecordRow.device_address))}
 
     def run_ids(self, limit: int | None = 20) -> list[str]:
         """Return the ids of the latest runs, latest first; None is all of them."""

@@ -1,49 +1,73 @@
-"""Retention: stored runs, and for how long -> the old ones removed, but for those that somebody or a study has named."""
+"""Retention: stored runs, and for how long -> the old ones removed, but for those under way, or named by somebody or a study."""
 
+import glob
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Set
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from quadbench.errors import ArtifactError
+from quadbench.host import folder_lock
 from quadbench.results.engine import database_of, is_elsewhere, now_of, reading
 from quadbench.results.layout import Layout
+from quadbench.results.manifest import discard, remove_abandoned
+from quadbench.results.progress import may_be_at_work
 from quadbench.results.records import Records, read_records
 from quadbench.results.runs import RunFile, read_run_file, run_ids
 from quadbench.results.storage import storing
+from quadbench.results.tables import JobRow, LeaseRow
 from quadbench.spec import read_json
 
 log = logging.getLogger(__name__)
 
 
-def prunable(ended_at: Mapping[str, datetime], referred: Mapping[str, Path], before: datetime) -> list[str]:
-    """Return the runs that ended before a moment and that nothing refers to, oldest first. Pure."""
-    old = [run_id for run_id, ended in ended_at.items() if ended < before and run_id not in referred]
+@dataclass(frozen=True, kw_only=True)
+class OldRuns:
+    """The old runs of a results folder: those that may go, and those that stay, named by a file or under way."""
+
+    removable: tuple[str, ...]
+    referred: dict[str, Path]
+    under_way: tuple[str, ...]
+
+
+def prunable(ended_at: Mapping[str, datetime], staying: Container[str], before: datetime) -> list[str]:
+    """Return the runs that ended before a moment and need not stay, oldest first. Pure."""
+    old = [run_id for run_id, ended in ended_at.items() if ended < before and run_id not in staying]
     return sorted(old, key=lambda run_id: (ended_at[run_id], run_id))
 
 
-def old_runs(layout: Layout, keep_s: float) -> tuple[list[str], dict[str, Path]]:
-    """Return the runs of a results folder that may go, and those as old that stay, with the file that refers to each.
+def old_runs(layout: Layout, keep_s: float) -> OldRuns:
+    """Return the runs of a results folder whose last launch ended so long ago, and those whose removal was cut short.
 
     Raises:
         ArtifactError: the database is damaged, or a file that may refer to runs.
     """
-    own = set(run_ids(layout, None))
+    half_removed = layout.half_removed_runs()
+    own = set(run_ids(layout, None)).difference(half_removed)
     if not own:
-        return [], {}
+        return OldRuns(removable=tuple(half_removed), referred={}, under_way=())
     with read_records(database_of(layout)) as records:
         ended_at = {run_id: ended for run_id, ended in records.ended_at().items() if run_id in own}
         with reading(records.engine) as connection:
-            before = now_of(connection) - timedelta(seconds=keep_s)
-    referred = dict(_references(layout, own))
-    kept = {run_id: path for run_id, path in referred.items() if ended_at[run_id] < before}
-    return prunable(ended_at, referred, before), kept
+            before = (now := now_of(connection)) - timedelta(seconds=keep_s)
+            leased = connection.scalars(sa.select(LeaseRow.device).where(LeaseRow.job_until > now)).all()
+            of_farm = set(connection.scalars(sa.select(JobRow.run_id).where(JobRow.ended_at.is_(None)).distinct()))
+    under_way = of_farm | _at_work(layout, own, {device.partition("@")[0] for device in leased})
+    referred = {run_id: path for run_id, path in _references(layout, own) if ended_at[run_id] < before}
+    return OldRuns(
+        removable=(*half_removed, *prunable(ended_at, under_way | referred.keys(), before)),
+        referred=referred,
+        under_way=tuple(sorted(run_id for run_id in under_way & own if ended_at[run_id] < before)),
+    )
 
 
 def remove_run(records: Records, layout: Layout, run_id: str) -> int:
-    """Remove a run's records, then its folder and its report, and return the number of records.
+    """Remove a run's report, its folder and its records, and return the number of records. What is cut short can be done again.
 
     Of what a worker measured for a farm the records stay in the farm's database, if that is not the folder's own: another
     results folder keeps the run.
@@ -51,15 +75,49 @@ def remove_run(records: Records, layout: Layout, run_id: str) -> int:
     Raises:
         StorageError: one of them cannot be written.
     """
-    count = 0 if _is_kept_elsewhere(layout, run_id) else records.remove(run_id)
-    folder = layout.run(run_id)
-    if folder.exists():
-        with storing(layout.root):
-            shutil.rmtree(folder)
+    folder, aside = layout.run(run_id), layout.removed_run(run_id)
     with storing(layout.root):
         layout.report(run_id).unlink(missing_ok=True)
+        if folder.exists() and _is_kept_elsewhere(layout, run_id):
+            with folder_lock(layout.runs):
+                discard(folder)
+            return 0
+        if folder.exists():
+            folder.rename(aside)  # says, in a database of several folders, that the records are this folder's to remove
+        count = records.remove(run_id)
+        if aside.exists():
+            shutil.rmtree(aside)
     log.info("run %s: %d records are removed", run_id, count)
     return count
+
+
+def remove_left_over(layout: Layout) -> None:
+    """Remove what killed builds and runs left: folders that were to become artifacts, and files that were half received.
+
+    Raises:
+        StorageError: a folder cannot be opened.
+    """
+    for folder in (layout.bundles, layout.compiled_bundles, layout.kits, layout.runs):
+        remove_abandoned(folder)
+    names = {path.name for path in layout.runs.glob("[!.]*")}
+    busy = _at_work(layout, names)
+    for run_id in names - busy:
+        for part in layout.runs.glob(f"{glob.escape(run_id)}/*/*/.*.part"):
+            part.unlink(missing_ok=True)
+
+
+def _at_work(layout: Layout, own: Set[str], leased: Set[str] = frozenset()) -> set[str]:
+    """Return the runs that may be under way here. Work that names no run, as a comparison, may be at any that has not ended.
+
+    So may the job of a device that is `leased`, by its serial, at a run of that device.
+    """
+    work = may_be_at_work(layout)
+    named = {one.run_id for one in work if one.run_id}
+    is_any = None in {one.run_id for one in work}
+    if is_any or leased:
+        open_runs = [run for run_id in own if (run := _run_file(layout, run_id)) and not run.is_ended]
+        named |= {run.run_id for run in open_runs if is_any or any(device.serial in leased for device in run.devices)}
+    return named
 
 
 def _run_file(layout: Layout, run_id: str) -> RunFile | None:

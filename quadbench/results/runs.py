@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -105,6 +106,12 @@ class RunFile:
         """Say whether the run is known not to have come to its end: it was killed, or still goes on."""
         return self.planned is not None and not self.is_ended
 
+    def lacking(self, stored: Mapping[str, int]) -> list[str]:
+        """Return the devices of which fewer launches are stored, by their address, than were planned, and no reason is noted."""
+        planned = sum((self.planned or {}).values())
+        addresses = [device.address for device in self.devices if device.address not in self.left_out]
+        return [address for address in addresses if stored.get(address, 0) < planned]
+
 
 ContentT = TypeVar("ContentT", RunFile, RunScores)
 
@@ -178,7 +185,7 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
         published=run.published,
         scores=scores,
         planned=run.planned,
-        is_cut_short=run.is_cut_short,
+        is_cut_short=run.is_cut_short or _lacks_launches(run, stored),
         recipe=run.recipe,
         swept=run.swept,
         retries=run.retries,
@@ -244,15 +251,16 @@ def _bundle(layout: Layout, name: str) -> Stored[Bundle]:
 
 
 def keep_record(records: Records, record: RunRecord, layout: Layout, guard: Guard | None = None) -> None:
-    """Store a record; where the database does not take it, write it beside the launch's events instead, and say so.
+    """Store the record of a launch that has just ended, its times by the database's clock.
 
-    What the `guard` refuses is stored nowhere.
+    Where the database does not take it, it is written beside the launch's events, and the error says so. What the `guard` refuses
+    is stored nowhere.
 
     Raises:
         StorageError, ArtifactError: the database did not take it; the message says where the record lies.
     """
     try:
-        records.store(record, guard)
+        records.store(records.in_database_time(record), guard)
     except ArtifactError as error:
         path = layout.launch(record.run_id, record.device.address, record.variant, record.launch) / "record.json"
         try:
@@ -285,13 +293,17 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
                 fault = fault or error
                 continue
             stored = records.of_run(name)
-            if not run.is_cut_short and not _is_aborted(stored):
+            if not run.is_cut_short and not _is_aborted(stored) and not _lacks_launches(run, stored):
                 return run, stored
             cut_short = cut_short or (run, stored)
         if not cut_short:
             raise fault or nothing
         log.warning("the latest runs were all interrupted; this is %s", cut_short[0].run_id)
         return cut_short
+
+
+def _lacks_launches(run: RunFile, stored: tuple[RunRecord, ...]) -> bool:
+    return bool(run.lacking(Counter(record.device.address for record in stored)))
 
 
 def _is_aborted(stored: tuple[RunRecord, ...]) -> bool:

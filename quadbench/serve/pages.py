@@ -1,11 +1,11 @@
 """Pages: what is watched -> the pages that people look at, and the parts of them that change."""
 
 import logging
-import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from html import escape
 from io import BufferedReader
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -124,7 +124,7 @@ class Pages:
     def run_report(self, request: Request) -> Response:
         run_id = request.path_params["run_id"]
         file = self._watched.written_report(run_id)
-        return _report(self._watched.report(run_id)) if file is None else ReportFile(file)
+        return _report(self._watched.report(run_id)) if file is None else ReportFile(file, self._watched.layout.root)
 
     def study(self, request: Request) -> Response:
         return _report(self._watched.study_report(request.path_params["study_id"]))
@@ -274,16 +274,30 @@ def _report(html: bytes) -> Response:
 
 
 class ReportFile(StreamingResponse):
-    """A report that lies in a file: however slowly it is read, no more than a piece of it is in memory. It is closed after."""
+    """A report that lies in a file of a results folder, whose path in it is shortened to the folder's name.
 
-    def __init__(self, report: BufferedReader) -> None:
+    However slowly it is read, no more than a piece of it is in memory. It is closed after.
+    """
+
+    def __init__(self, report: BufferedReader, folder: Path) -> None:
         self._report = report
-        headers = {"content-security-policy": REPORT_POLICY, "content-length": str(os.fstat(report.fileno()).st_size)}
-        super().__init__(iter(partial(report.read, PIECE_BYTES), b""), headers=headers, media_type="text/html")
+        headers = {"content-security-policy": REPORT_POLICY}
+        super().__init__(_shortened(report, folder.absolute()), headers=headers, media_type="text/html")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._report:  # also where the one who asked has gone before the first piece
             await super().__call__(scope, receive, send)
+
+
+def _shortened(report: BufferedReader, folder: Path) -> Iterator[bytes]:
+    """Yield a report piece by piece, with the folder's name in place of its path."""
+    path, name = escape(str(folder)).encode(), escape(folder.name).encode()
+    rest = b""
+    while piece := report.read(PIECE_BYTES):
+        whole = (rest + piece).replace(path, name)
+        rest = whole[max(0, len(whole) - len(path) + 1) :]  # in which the path may begin
+        yield whole[: len(whole) - len(rest)]
+    yield rest
 
 
 def _kept(text: str, media_type: str) -> Response:

@@ -62,7 +62,7 @@ class Watched:
     """The watch on one results folder and its database. Every method raises what reading them does."""
 
     def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+        self.layout = layout = replace(layout, shown=layout.root.absolute().name)  # where it lies is nobody's business
         self._is_empty = _of_all(lambda: _is_empty(database_of(layout)), age_s=2)
         self.work: Callable[[], WorkUnderWay] = _of_all(lambda: read_work(layout), age_s=1)
         self.farm: Callable[[], FarmNow] = _of_all(self._farm, age_s=5)
@@ -150,7 +150,8 @@ class Watched:
             run = read_run_file(self.layout, head.run_id) if self.layout.run_file(head.run_id).exists() else None
         except ArtifactError:
             return RunLine(run_id=head.run_id, status=RunStatus.DAMAGED, reason="its file cannot be read")
-        is_cut_short = run is not None and run.is_cut_short
+        stored = {address: sum(states.values()) for address, states in head.launches.items()}
+        is_cut_short = run is not None and (run.is_cut_short or bool(run.lacking(stored)))
         is_at_work = head.run_id in at_work
         ended = RunStatus.CUT_SHORT if is_cut_short else RunStatus.FAILED if head.wrong else RunStatus.OK
         return RunLine(
