@@ -9,7 +9,7 @@ from quadbench.measure.schedule import drawn_blocks
 from quadbench.statistics import (
     MIN_BLOCKS,
     TO_TELL,
-    Judged,
+    JointVerdict,
     Verdict,
     compare_launches,
     compare_unpaired,
@@ -28,7 +28,7 @@ def sides(ratio: float, launches: int, noise: float, seed: int = 0) -> Sides:
     return a.tolist(), (ratio * b).tolist()
 
 
-def alone(of: Sides, **words: float) -> Judged:
+def alone(of: Sides, **words: float) -> JointVerdict:
     (judged,) = judge_together([of], **words)
     return judged
 

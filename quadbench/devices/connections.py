@@ -192,8 +192,8 @@ class _Phones:
 def _believed(listed: Sequence[Attached]) -> Sequence[Attached]:
     """Return the phones that are asked: no more than MOST_PHONES, and none whose serial is longer than one can be."""
     if too_long := [attached.serial for attached in listed if len(attached.serial) > _SERIAL_CHARACTERS]:
-        found = f"{shown(too_long[0])} is a serial of {len(too_long[0])} characters, expected at most {_SERIAL_CHARACTERS}"
-        log.warning("%d attached phones are passed over: %s", len(too_long), found)
+        text = f"{shown(too_long[0])} is a serial of {len(too_long[0])} characters, expected at most {_SERIAL_CHARACTERS}"
+        log.warning("%d attached phones are passed over: %s", len(too_long), text)
     right = [attached for attached in listed if len(attached.serial) <= _SERIAL_CHARACTERS]
     if len(right) > MOST_PHONES:
         log.warning("the adb server lists %d phones; only the first %d are looked at", len(right), MOST_PHONES)

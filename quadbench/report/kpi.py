@@ -25,7 +25,7 @@ from quadbench.report.readings import (
     switches,
 )
 from quadbench.report.units import Unit
-from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, Judged, Verdict, judge_together
+from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, JointVerdict, Verdict, judge_together
 
 NO_INPUT_IMAGE = "does not apply: no input image"
 NO_ADAPTER = "does not apply: the base alone"
@@ -76,7 +76,7 @@ class KpiRow:
     published: float | None  # as a paper printed it, in `unit`
     caveats: tuple[Caveat, ...]
     blocks: int = 0
-    judged: Judged | None = None
+    judged: JointVerdict | None = None
 
     @property
     def is_same_file(self) -> bool:
@@ -118,7 +118,7 @@ def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
     """
     every = tuple(rows)
     controls = _controls(every)
-    judged = dict[int, Judged]()
+    judged = dict[int, JointVerdict]()
     for margin, family in (
         (EQUIVALENCE_MARGIN, [place for place, row in enumerate(every) if row.key in WITH_VERDICT]),
         (EQUIVALENCE_MARGIN, [place for place, row in enumerate(every) if not (row.key in WITH_VERDICT or row.is_same_file)]),

@@ -36,9 +36,10 @@ class Merit:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What times of a device are held against: `noise`, by how much untouched ones differ, and how many are judged `together`.
+    """The scale on which a sweep judges times of a device.
 
-    The noise is a ratio above 1, None where it is not known.
+    `noise` is the ratio above 1 by which the times of untouched tasks differ; None where it is not known. `together` is the number of
+    times that are judged together.
     """
 
     noise: float | None = None

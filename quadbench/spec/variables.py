@@ -118,9 +118,8 @@ def web_variable(name: str) -> str | None:
     except ValueError:  # of brackets that are not closed, and of a port that is none
         is_right, address = False, urlsplit("")
     if text and not (is_right and text.isascii()):
-        found = f"${name} is {shown(masked(text))}, which is no web address without a query"
         hint = "expected one as https://repo1.maven.org/maven2; in a login %40 stands for an @, %2F for a /"
-        raise UserError(found, hint=hint)
+        raise UserError(f"${name} is {shown(masked(text))}, which is no web address without a query", hint=hint)
     if text:
         host_of(name, address.hostname or "")
     return text

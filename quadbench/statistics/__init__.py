@@ -30,7 +30,7 @@ from quadbench.statistics.summary import (
     settled_from,
     summarize,
 )
-from quadbench.statistics.together import TO_TELL, Judged, hold_together, judge_together
+from quadbench.statistics.together import TO_TELL, JointVerdict, hold_together, judge_together
 from quadbench.statistics.unpaired import Unpaired, compare_unpaired
 from quadbench.statistics.usual import FEWEST_USUAL, HALF_OF_STEPS, Spread, spread_of
 
@@ -47,7 +47,7 @@ __all__ = [
     "MIN_BLOCKS",
     "TO_TELL",
     "Comparison",
-    "Judged",
+    "JointVerdict",
     "Looks",
     "Paired",
     "Shift",

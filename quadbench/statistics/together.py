@@ -29,7 +29,7 @@ _LEVEL = 1 - CONFIDENCE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class JointVerdict:
     """A figure of side B against A, judged together with others. `ratio` is B / A with its own interval at 95 %.
 
     `p` is that of equal sides, adjusted for all figures that were judged together. `claim` is what may be said of the figure;
@@ -53,7 +53,7 @@ class Judged:
 
 def judge_together(
     figures: Sequence[tuple[Sequence[float], Sequence[float]]], *, margin: float = EQUIVALENCE_MARGIN
-) -> list[Judged]:
+) -> list[JointVerdict]:
     """Judge figures, each by one value per launch of sides A and B: two of either side a whole block, in the order measured.
 
     WORSE and BETTER need the whole interval beyond the margin, and the p of a t-test of at most 0.05 after Holm's correction for
@@ -128,7 +128,7 @@ def _squares(sample: Sequence[float]) -> float:
     return math.fsum((value - middle) ** 2 for value in sample)
 
 
-def _judged(alone: _Alone, p: float, margin: float, together: int) -> Judged:
+def _judged(alone: _Alone, p: float, margin: float, together: int) -> JointVerdict:
     low, high, blocks = alone.mean - alone.half, alone.mean + alone.half, len(alone.differences)
     claim = verdict_between(low, high, margin if blocks >= MIN_BLOCKS else max(margin, MARGIN_OF_FEW))
     if claim is Verdict.SAME:
@@ -136,7 +136,7 @@ def _judged(alone: _Alone, p: float, margin: float, together: int) -> Judged:
     else:
         is_sure = p <= _LEVEL and (not MIN_BLOCKS <= blocks <= MAX_BLOCKS or is_unlikely(sign_flip_p(alone.differences)))
     claim = claim if is_sure else Verdict.INCONCLUSIVE
-    return Judged(
+    return JointVerdict(
         blocks=blocks,
         ratio=math.exp(alone.mean),
         low=math.exp(low),
