@@ -38,8 +38,8 @@ class Merit:
 class Scale:
     """The scale on which a sweep judges times of a device.
 
-    `noise` is the ratio above 1 by which the times of untouched tasks differ; None where it is not known. `together` is the number of
-    times that are judged together.
+    `noise` is the ratio above 1 by which the times of untouched tasks differ; None where it is not known. `together` is the
+    number of times that are judged together.
     """
 
     noise: float | None = None
