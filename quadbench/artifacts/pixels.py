@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from quadbench.spec.files import open_regular
 
@@ -69,7 +69,7 @@ def read_pixels(path: Path, mode: str = "RGB") -> Pixels:
                 _check_size(*image.size)
                 _check_kind(image)
                 return np.array(_opaque(ImageOps.exif_transpose(image)).convert(mode))
-        except Image.UnidentifiedImageError as error:
+        except UnidentifiedImageError as error:
             raise ValueError(f"it is no whole file of one of the formats {', '.join(FORMATS)}") from error
         except _FAILURES as error:
             raise ValueError(str(error) or type(error).__name__) from error

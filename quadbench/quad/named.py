@@ -76,8 +76,9 @@ def _of_inputs(recipe: Recipe) -> Iterator[str]:
         try:
             inputs = read_inputs(task)
             evaluated(task, len(inputs), calibration_samples=recipe.quad.calibration.samples)
-            for entry in inputs if sizes else ():
-                read_pictures(task, entry, sizes=sizes)
+            if sizes:
+                for entry in inputs:
+                    read_pictures(task, entry, sizes=sizes)
         except QuadbenchError as error:
             yield str(error)
 

@@ -178,7 +178,7 @@ def _check_events(text: str, document: Document) -> None:
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
-            document.add(_line(event), (), f"alias '*{short(event.anchor)}' is not supported; write the value out")
+            document.add(_line(event), (), f"alias '*{short(str(event.anchor))}' is not supported; write the value out")
         values += isinstance(event, yaml.ScalarEvent)
         if values > MOST_VALUES:
             document.add(
