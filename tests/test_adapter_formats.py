@@ -71,6 +71,13 @@ def eps_of_loader(foundation: Foundation, path: Path, **options: object) -> torc
     return eps(unet)
 
 
+def eps_of_unet_loader(foundation: Foundation, path: Path) -> torch.Tensor:
+    """The U-Net's own loader, which takes keys without the prefix `unet.`."""
+    unet = copy.deepcopy(foundation.unet)
+    unet.load_lora_adapter(load_file(path), prefix=None)
+    return eps(unet)
+
+
 def eps_merged(adapter: Adapter, unet: UNet2DConditionModel) -> torch.Tensor:
     merged = copy.deepcopy(unet)
     merge(adapter, merged)
@@ -140,7 +147,8 @@ def test_keys_of_attention_processors_are_read(foundation: Foundation, tmp_path:
     save_file(tensors, path)
     adapter = load(path, foundation.unet)
     assert adapter.pairs.keys() == pairs.keys()
-    assert_same(eps_merged(adapter, foundation.unet), eps_of_loader(foundation, path))
+    loaded = eps_of_loader(foundation, path) if prefix else eps_of_unet_loader(foundation, path)
+    assert_same(eps_merged(adapter, foundation.unet), loaded)
     source = AdapterSource(format=AdapterFormat.DIFFUSERS, path=path)
     assert_same(eps_merged(adapter, foundation.unet), eps(with_adapter(foundation.unet, source)))
 
