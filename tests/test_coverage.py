@@ -49,9 +49,11 @@ def test_skewed_differences_are_called_apart_at_the_stated_rate(pairs: int) -> N
 
 
 @pytest.mark.slow
-def test_every_kind_of_interval_that_the_documentation_quotes_covers_93_to_97_percent() -> None:
+@pytest.mark.timeout(1800)
+def test_every_kind_of_interval_that_the_documentation_quotes_covers_what_it_states() -> None:
     bench = runpy.run_path(str(BENCH))
-    shares = {(kind.name, kind.size, kind.data): bench["coverage"](kind, 4000) for kind in bench["kinds"]() if kind.is_close}
-    assert len(shares) > 20
-    error = 0.004  # of a share of 4000
-    assert {case: share for case, share in shares.items() if not 0.93 - error <= share <= 0.97 + error} == {}
+    kinds = [kind for kind in bench["kinds"]() if kind.is_close]
+    assert len(kinds) > 20
+    error = 0.01  # twice that of a share of 2000
+    off = {(kind.name, kind.size, kind.data): bench["coverage"](kind, 2000) - kind.stated for kind in kinds}
+    assert {case: by for case, by in off.items() if abs(by) > 0.02 + error} == {}
