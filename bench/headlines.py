@@ -50,10 +50,10 @@ def share(count: int, reports: int) -> str:
 def equal_sides(reports: int) -> None:
     """Print how often the first sentence claims anything where nothing differs, and conditions are called unequal."""
     found, unequal, runs = (Counter[tuple[float, int]]() for _ in range(3))
-    for noise in NOISE:
+    for noise in reversed(NOISE):
         heading(f"Equal sides, noise of a launch {noise:.0%}", ("tasks", "devices", "reports", *LAUNCHES))
         for tasks, devices in product(TASKS, DEVICES):
-            count, cells = reports * 3 // max(3, tasks * devices), []
+            count, cells = int(reports * noise / max(NOISE) * 3 / max(3, tasks * devices)), []
             for launches in LAUNCHES:
                 claims = simulated(Setting(tasks=tasks, devices=devices, launches=launches, noise=noise), count)
                 cells.append(share(sum(one.any for one in claims), count))
@@ -98,7 +98,7 @@ def _found(truth: float, tasks: int, devices: int, noise: float, reports: int) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--reports", type=int, default=2000, help="of each case; of runs with many rows fewer")
+    parser.add_argument("--reports", type=int, default=2000, help="of each case; of little noise and of many rows fewer")
     parser.add_argument("--part", choices=("equal", "opponents", "power"), nargs="+", default=("equal", "opponents", "power"))
     options = parser.parse_args()
     print(f"Claims of {', '.join(NOUNS)} count.")  # noqa: T201

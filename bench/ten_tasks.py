@@ -12,11 +12,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from quadbench.artifacts import MIB, RunResult
 from quadbench.report.html import growth_chart
-from quadbench.report.storage import Storage, storage_views, stored_growth
+from quadbench.report.storage import Storage, foundation_in, storage_views, stored_growth
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run
 from quadbench.zoo import ADAPTERS, TEN_TASKS
@@ -54,7 +52,7 @@ def stored(storage: Storage, run: RunResult) -> dict[str, object]:
     return {
         "schema_version": 1,
         "recipe": run.bundle.recipe_name,
-        "foundation": yaml.safe_load(run.recipe or "")["foundation"],
+        "foundation": foundation_in(run.recipe or ""),
         "measured_on": f"{run.records[0].started_at:%Y-%m-%d}",
         "target": storage.target,
         "steps": [

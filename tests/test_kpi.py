@@ -168,6 +168,8 @@ def test_a_run_of_the_built_in_model_has_the_stored_bytes_of_ten_tasks_beside_it
     [
         ("qnn-v79-69", BUILT_IN),
         ("onnxruntime-cpu-x86_64", None),
+        ("onnxruntime-cpu-x86_64", "no recipe: [at all"),
+        ("onnxruntime-cpu-x86_64", "tasks: []\n"),
         ("onnxruntime-cpu-x86_64", "foundation: {source: diffusers, path: sd15}\n"),
     ],
 )

@@ -4,13 +4,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import yaml
-
 from quadbench.artifacts import Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, Variant
+from quadbench.errors import SpecError
 from quadbench.report.launches import devices_of, launches_of, sound
+from quadbench.spec.document import Document, parse_document
 from quadbench.zoo import TEN_TASKS
 
 _SHOWN_STEPS = 4
@@ -81,8 +82,9 @@ def stored_growth(storage: Storage, recipe: str | None) -> Growth | None:
     """
     stored = _ten_tasks()
     steps = stored["steps"]
-    foundation = yaml.safe_load(recipe)["foundation"] if recipe else None
-    if (foundation, storage.target) != (stored["foundation"], stored["target"]) or len(storage.measured) >= len(steps):
+    if (foundation_in(recipe or ""), storage.target) != (stored["foundation"], stored["target"]) or len(storage.measured) >= len(
+        steps
+    ):
         return None
     return Growth(
         measured_on=stored["measured_on"],
@@ -90,6 +92,14 @@ def stored_growth(storage: Storage, recipe: str | None) -> Growth | None:
         random=tuple(sorted(step["lora_bytes"] for step in steps if step["is_random"])),
         steps=tuple((count, step["shared_bytes"], step["per_graph_bytes"]) for count, step in enumerate(steps, 1)),
     )
+
+
+def foundation_in(recipe: str) -> object:
+    """Return the foundation that a recipe's text declares; None where the text is no recipe."""
+    try:
+        return parse_document(recipe, Document(path=Path("recipe"))).data.get("foundation")
+    except SpecError:
+        return None
 
 
 @cache
