@@ -21,7 +21,7 @@ from quadbench.recipe.runtime import Runtime
 from quadbench.recipe.sequence import MOST_SWITCHES, TaskSequence
 from quadbench.recipe.sources import Adapter, Foundation
 from quadbench.recipe.tasks import Task
-from quadbench.spec import Change, Location, Name, Problem, Spec, is_file, load, near, refuse
+from quadbench.spec import Location, Name, Override, Problem, Spec, is_file, load, near, refuse
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 INT8_KEY = "precision.activations.int8"
@@ -224,16 +224,16 @@ def recipe_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
 
 
-def _written_out(changes: Mapping[str, Any]) -> Iterator[Change]:
+def _written_out(changes: Mapping[str, Any]) -> Iterator[Override]:
     for key, value in changes.items():
         written = f"{key}={value if isinstance(value, str) else json.dumps(value)}"
         activations, _, _ = key.rpartition(".")
         if f".{key}".endswith(f".{INT8_KEY}"):
-            yield Change(key=activations, value={"scheme": "mixed", "int8_percent": value}, written=written)
+            yield Override(key=activations, value={"scheme": "mixed", "int8_percent": value}, written=written)
         elif f".{key}".endswith(_SCHEME_KEY) and value != "mixed":  # whose share stands in the file
-            yield Change(key=activations, value={"scheme": value}, written=written)
+            yield Override(key=activations, value={"scheme": value}, written=written)
         else:
-            yield Change(key=key, value=value, written=written)
+            yield Override(key=key, value=value, written=written)
 
 
 def _repeated(names: Iterator[tuple[Location, str]]) -> Iterator[Problem]:

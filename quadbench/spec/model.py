@@ -86,7 +86,7 @@ def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class Override:
     """A value to take instead of a file's, by key as `tasks[0].seed` or `tasks.0.seed`; `written` is what somebody wrote."""
 
     key: str
@@ -94,7 +94,7 @@ class Change:
     written: str
 
 
-def load(path: Path, model: type[ModelT], changes: Iterable[Change] = (), context: Mapping[str, Any] | None = None) -> ModelT:
+def load(path: Path, model: type[ModelT], changes: Iterable[Override] = (), context: Mapping[str, Any] | None = None) -> ModelT:
     """Read `path` as `model`. Relative paths in it are taken from its own folder.
 
     `changes` are values to take instead of the file's; `context` is what validators of the model may want to know.
