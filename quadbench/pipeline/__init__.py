@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quadbench.artifacts import Bundle, Deployment, Stored, Variant
-from quadbench.artifacts.parts import has_own_graphs
+from quadbench.artifacts.parts import with_own_graph
 from quadbench.devices import connect
 from quadbench.errors import extra_needed
 from quadbench.farm.held import leased
@@ -110,9 +110,9 @@ def resume(
 
 
 def work_of_bundle(bundle: Stored[Bundle], terms: Terms) -> Work:
-    """Return the work of measuring a bundle. Baselines of a graph per task are left out where a task has none."""
-    of_all = has_own_graphs(bundle.artifact)  # to the base's weights any adapter can be added
-    own = replace(terms, baselines=tuple(name for name in terms.baselines if of_all or Variant(name) is Variant.MERGED_AT_LOAD))
+    """Return the work of measuring a bundle. Baselines of a graph per task are left out where no task has one."""
+    has_own = bool(with_own_graph(bundle.artifact))  # to the base's weights any adapter can be added
+    own = replace(terms, baselines=tuple(name for name in terms.baselines if has_own or Variant(name) is Variant.MERGED_AT_LOAD))
     return Work(name=bundle.artifact.recipe_name, terms=own, bundles_of=lambda profiles, _: dict.fromkeys(profiles, bundle))
 
 
