@@ -270,7 +270,10 @@ def test_a_run_is_measured_again_as_it_was_measured_before(old_run: Layout) -> N
     ("words", "said"),
     [
         (["nothing-of-the-kind"], "unknown recipe 'nothing-of-the-kind'"),
-        (["quickstart", "--b", "runtime.thread=1"], "runtime.thread: unknown key; did you mean 'threads'?"),
+        (
+            ["quickstart", "--b", "runtime.thread=1"],
+            "quickstart.yaml with runtime.thread=1: unknown key; did you mean 'threads'?",
+        ),
         (["quickstart", "--b", "runtime.threads"], "'runtime.threads' is no change; expected KEY=VALUE"),
         (["quickstart", "--b", "kit=a", "--b", "kit=b"], "kit is changed more than once on one side"),
         (["quickstart", "--b", "variant=merged"], "unknown variant 'merged'"),
