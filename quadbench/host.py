@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import fcntl
 import getpass
+import itertools
 import multiprocessing
 import os
 import re
@@ -14,12 +15,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import cache
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from quadbench.errors import DeviceError, DeviceInUseError, MissingDependencyError
+from quadbench.errors import DeviceError, DeviceInUseError, MissingDependencyError, shown
 
 _SET_DEATH_SIGNAL = 1  # prctl(2): PR_SET_PDEATHSIG
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -117,13 +119,20 @@ def device_lock(folder: Path, address: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            owner = file.read().strip() or "unknown"
+            owner = shown(file.read(_MOST_OF_HOLDER).strip() or "unknown")[1:-1]
             hint = "wait until it has ended, or run with --wait"
             raise DeviceInUseError(f"device '{address}' is in use by process {owner}", hint=hint) from error
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
+        file.write(f"{os.getpid()}, {_command()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n")
         file.flush()
         yield
+
+
+def _command() -> str:
+    """Return what this process does, as `quadbench run quickstart`, up to its first option: values may be secret."""
+    program = Path(sys.argv[0]).name
+    words = itertools.takewhile(lambda word: not word.startswith("-"), sys.argv[1:3])
+    return " ".join(("quadbench" if program == "__main__.py" else program, *words))
 
 
 @contextlib.contextmanager

@@ -18,13 +18,15 @@ from support.ldm_checkpoint import ldm_name  # noqa: E402
 from support.tiny_model import RECIPE, write_adapter  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
-from quadbench.quad.adapters import Adapter, load_adapter, merge, sites_of_graph, sites_of_unet  # noqa: E402
+from quadbench.quad.adapters import Adapter, load_adapter, merge, read_adapter, sites_of_graph, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.kohya import site_of_ldm  # noqa: E402
+from quadbench.quad.candidate import name_after  # noqa: E402
+from quadbench.quad.layouts import adapter_digests, check_adapter  # noqa: E402
 from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
 from quadbench.quad.model.geometry import random_module  # noqa: E402
-from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
+from quadbench.quad.sources import DIFFUSERS_TENSORS, AdapterFormat, AdapterSource, adapter_source  # noqa: E402
 from quadbench.quad.tasks.reference_adapter import with_adapters  # noqa: E402
-from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.recipe import DiffusersAdapter, load_recipe  # noqa: E402
 
 
 def with_adapter(unet: UNet2DConditionModel, source: AdapterSource) -> UNet2DConditionModel:
@@ -119,6 +121,25 @@ def test_a_diffusers_file_with_its_configuration_is_read_as_its_loader_reads_it(
     merged = eps_merged(load(path, foundation.unet), foundation.unet)
     assert_same(merged, eps(model))
     assert_same(merged, eps_of_loader(foundation, path))
+
+
+def test_the_folder_that_diffusers_wrote_is_read_as_its_file_and_gives_the_adapter_its_name(
+    foundation: Foundation, tmp_path: Path
+) -> None:
+    model, config = trained(foundation.unet, **PATTERNS)
+    folder = tmp_path / "My_LoRA"
+    file = save_diffusers(folder, get_peft_model_state_dict(model), config)
+    assert [path.name for path in folder.iterdir()] == [file.name] == [DIFFUSERS_TENSORS]
+    merged = eps_merged(load(folder, foundation.unet), foundation.unet)
+    assert_same(merged, eps(model))
+    assert adapter_digests(folder) == adapter_digests(file)
+    assert (name_after(folder), name_after(file)) == ("my-lora", "my-lora")
+    content = read_adapter("mine", folder)
+    assert (content.format, content.path) == (AdapterFormat.DIFFUSERS, file)
+    source = adapter_source(DiffusersAdapter(source="diffusers", path=folder))
+    assert source
+    check_adapter("mine", source)
+    assert_same(eps(with_adapter(foundation.unet, source)), eps(model))
 
 
 def test_a_diffusers_file_without_configuration_has_scale_1(foundation: Foundation, tmp_path: Path) -> None:

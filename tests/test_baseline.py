@@ -15,7 +15,7 @@ from support.scripted_harness import World
 from support.stored_run import RUN, store_run
 from support.synthetic_run import ABBA, make_run
 
-from quadbench.artifacts import RunRecord, Variant
+from quadbench.artifacts import RunRecord, RunResult, Variant
 from quadbench.cli import main
 from quadbench.cli import run as cli_run
 from quadbench.cli.sources import OfBundle
@@ -92,6 +92,29 @@ def test_the_result_is_said_with_its_doubt_and_what_would_settle_it(tmp_path: Pa
     assert elsewhere.settled_by.endswith(f" --devices virtual:s25 --results {tmp_path / 'now'}")
     short, full = (baseline_tables(baseline, is_full=is_full)[-1].rows for is_full in (False, True))
     assert 0 < len(short) < len(full)
+
+
+def test_a_run_with_a_task_more_is_held_against_its_baseline_by_the_tasks_of_both(tmp_path: Path) -> None:
+    now = replace(make_run(tmp_path / "now", variants=MORE), run_id="now")
+    run = make_run(tmp_path / "before", variants=MORE)
+    before = replace(run, stored=replace(run.stored, artifact=replace(run.bundle, tasks=run.bundle.tasks[:2])))
+    baseline = against(before, kpi_rows(before), now, kpi_rows(now))
+    assert baseline.only_now == ("draw",)
+    assert {figure.task for figure in baseline.figures} == set(TASKS[:2])
+    _, others, unchanged, settled = baseline.sentences
+    assert others == "Only run now has draw."
+    assert unchanged.startswith("Unchanged are the bytes and the pictures of restyle and remove-object: base and encodings")
+    assert baseline.settled_by in settled
+    for text, count in (("shared.psnr_db.worse", 0), ("draw.shared.psnr_db.worse", 1), ("shared.psnr_db > 0", 3)):
+        condition = read_condition(text, TASKS, has_baseline=True)
+        assert len(where_met(condition, kpi_rows(now), quality_rows(now), baseline)) == count
+    changed = against(before, kpi_rows(before), worse := _duller(now), kpi_rows(worse))
+    assert not any("Unchanged" in sentence for sentence in changed.sentences)
+
+
+def _duller(run: RunResult) -> RunResult:
+    """Return a run whose pictures are worse."""
+    return replace(run, records=tuple(map(scaled("psnr_db", 0.8), run.records)))
 
 
 def test_what_else_differs_between_the_runs_is_named(tmp_path: Path) -> None:
@@ -187,8 +210,9 @@ def test_what_cannot_be_a_baseline_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     with pytest.raises(UserError, match="would be its own baseline"):
         require_alike(run, TASKS, ["virtual:s25"], run.run_id)
-    with pytest.raises(UserError, match="it has the tasks restyle, remove-object, draw; expected restyle"):
-        require_alike(run, TASKS[:1], ["virtual:s25"])
+    with pytest.raises(UserError, match="it has the tasks restyle, remove-object, draw; expected some of mine"):
+        require_alike(run, ["mine"], ["virtual:s25"])
+    require_alike(run, (*TASKS, "mine"), ["virtual:s25"])
     with pytest.raises(UserError, match="no baseline for local, as it ran on virtual:s25"):
         require_alike(run, TASKS, ["virtual:s25", "local"])
 

@@ -70,8 +70,12 @@ def test_everything_works_here_but_what_this_machine_does_not_tell(
 def test_a_phone_that_is_not_there_is_told_without_its_serial(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--device", "s25@R3CX", "--json", "--results", str(layout.root)]) == DeviceError.exit_code
     text = capsys.readouterr().out
-    (only,) = json.loads(text)["checks"]
-    assert (only["name"], only["status"]) == ("connection", "failed")
+    first, *others = json.loads(text)["checks"]
+    assert (first["name"], first["status"]) == ("connection", "failed")
+    assert [check["name"] for check in others] == ["harness", "runtime kit", "compiler"]  # what needs no phone is tried
+    assert others[1]["status"] == "not tried"
+    assert others[1]["hint"] == "quadbench runtime fetch onnxruntime-android"
+    assert others[2]["status"] == "ok"
     assert "R3CX" not in text
 
 

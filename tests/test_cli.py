@@ -16,6 +16,7 @@ from quadbench.cli import main
 from quadbench.cli.commands import COMMANDS, GROUPS
 from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.options import sentence
+from quadbench.recipe import load_recipe
 from quadbench.zoo import adapter_folder
 
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
@@ -76,6 +77,7 @@ def test_a_new_recipe_is_complete_and_valid_and_never_overwrites(
     assert main(words) == 0
     assert "written: mine.yaml" in capsys.readouterr().out
     text = Path("mine.yaml").read_text()
+    assert '["noto red apple", ' in text
     assert 'my-sticker: {source: peft, path: "My Sticker"}' in text
     assert main(["recipe", "check", "mine.yaml"]) == 0
     shown = capsys.readouterr().out
@@ -87,6 +89,21 @@ def test_a_new_recipe_is_complete_and_valid_and_never_overwrites(
     assert main([*words[:3], "nowhere", *words[4:], "--output", "other.yaml"]) == 2
     assert "foundation model 'nowhere' is no folder" in _error(capsys)
     assert not Path("other.yaml").exists()
+
+
+def test_adapters_of_one_name_from_two_folders_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("one", "two"):
+        shutil.copytree(adapter_folder("sticker"), tmp_path / folder / "style")
+    words = ["recipe", "new", "--foundation", "emoji-ldm", "--adapter"]
+    assert main([*words, "one/style", "two/style"]) == 0
+    adapters = load_recipe("mine.yaml").adapters
+    assert {name: str(adapter.path) for name, adapter in adapters.items()} == {"style": "one/style", "style-2": "two/style"}
+    assert main([*words, "one/style", "two/../one/style", "--output", "other.yaml"]) == 2
+    assert "is given twice" in _error(capsys)
 
 
 def test_the_schema_is_json_that_editors_take(capsys: pytest.CaptureFixture[str]) -> None:

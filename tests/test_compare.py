@@ -47,7 +47,7 @@ from quadbench.report.sides import (
     sides_of_blocks,
 )
 from quadbench.report.units import Unit
-from quadbench.report.versus import Versus, VersusDevice, VersusSide, sentence, side_table
+from quadbench.report.versus import Versus, VersusDevice, VersusSide, exact_sentences, sentence, side_table
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run, read_run_file, save_run
 from quadbench.statistics import LOOKS, Comparison, Looks, Verdict
@@ -142,6 +142,20 @@ def test_the_result_is_said_first_with_its_interval_and_verdict(tmp_path: Path) 
     )
     stored = sentence(device(tmp_path / "d", 1.0, looks=None))
     assert stored.startswith("On virtual:s25, an image took the same time on A and B. Whether that is their doing is not known")
+
+
+def test_it_is_said_whether_bytes_and_pictures_are_the_same_and_which_tasks_one_side_alone_has(tmp_path: Path) -> None:
+    one = device(tmp_path, 1.05, looks=None)
+    a, b = (VersusSide(source=name, changes={}, variant=Variant.SHARED, run_id=name) for name in "ab")
+    versus = Versus(comparison_id="c", a=a, b=replace(b, own_tasks=("mine",)), to_see=None, devices=(one,), failures={})
+    tasks = " and ".join(dict.fromkeys(row.task for row in one.rows if row.is_exact))
+    assert exact_sentences(versus) == ("Only B has mine.", f"The bytes and the pictures of {tasks} are the same on A and B.")
+    place = next(place for place, row in enumerate(one.rows) if row.key == "lora_rom")
+    larger = one.rows[place]
+    assert larger.b
+    rows = [*one.rows[:place], replace(larger, b=replace(larger.b, value=larger.b.value + 1)), *one.rows[place + 1 :]]
+    changed = replace(versus, b=b, devices=(replace(one, rows=tuple(rows)),))
+    assert exact_sentences(changed) == (f"Not the same on A and B: LoRA ROM of {larger.task}.",)
 
 
 def test_a_table_has_a_line_for_each_figure(tmp_path: Path) -> None:
@@ -256,7 +270,10 @@ def test_a_run_is_measured_again_as_it_was_measured_before(old_run: Layout) -> N
     ("words", "said"),
     [
         (["nothing-of-the-kind"], "unknown recipe 'nothing-of-the-kind'"),
-        (["quickstart", "--b", "runtime.thread=1"], "runtime.thread: unknown key; did you mean 'threads'?"),
+        (
+            ["quickstart", "--b", "runtime.thread=1"],
+            "quickstart.yaml with runtime.thread=1: unknown key; did you mean 'threads'?",
+        ),
         (["quickstart", "--b", "runtime.threads"], "'runtime.threads' is no change; expected KEY=VALUE"),
         (["quickstart", "--b", "kit=a", "--b", "kit=b"], "kit is changed more than once on one side"),
         (["quickstart", "--b", "variant=merged"], "unknown variant 'merged'"),

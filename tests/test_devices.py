@@ -267,7 +267,7 @@ def test_a_virtual_device_of_a_given_size_can_be_full(tmp_path: Path) -> None:
 def test_a_device_in_use_names_the_process(tmp_path: Path) -> None:
     with (
         connect(["virtual:s25"], layout=Layout(tmp_path)),
-        pytest.raises(DeviceError, match=f"'virtual:s25' is in use by process {os.getpid()}"),
+        pytest.raises(DeviceError, match=rf"'virtual:s25' is in use by process {os.getpid()}, .+, since 20\d\d-\d\d-\d\d \d\d:"),
         connect(["virtual:s25"], layout=Layout(tmp_path)),
     ):
         pass

@@ -59,7 +59,8 @@ def test_the_status_has_jobs_owners_and_workers(engine: sa.Engine, said: Said) -
     code, out, _ = said("status")
     assert code == 0
     assert out.startswith("jobs: 2 waiting, 1 running, 0 done, 0 failed, 0 cancelled; the oldest has waited for 0 min\n")
-    for words in (("ana@lab-1", "2", "1"), ("one", "lab-1", "0.1.0", "build, R3CX", "ready")):
+    worker, device = ("one", "lab-1", "0.1.0", "build", "1", "ready"), (PHONE.name, PHONE.labels["profile"], "lab-1", "one")
+    for words in (("ana@lab-1", "2", "1"), worker, device):
         assert any(all(word in line for word in words) for line in out.splitlines())
     status = json.loads(said("status", "--json")[1])
     assert status["states"] == {"waiting": 2, "running": 1}
@@ -86,12 +87,13 @@ def test_jobs_are_listed_and_a_job_tells_of_its_attempts(engine: sa.Engine, said
 
 def test_a_job_and_a_run_are_cancelled(engine: sa.Engine, said: Said) -> None:
     first, _ = submit(engine, BUILD, BUILD)
-    assert said("cancel", str(first), "--why", "a typo")[1].startswith("1 job cancelled, with what needs them")
+    assert said("cancel", str(first), "--why", "a typo")[1].startswith(f"job {first} is cancelled")
     assert "a typo" in said("logs", str(first))[1]
-    assert said("cancel", str(first))[1] == "1 job cancelled, with what needs them; 0 of those that run are asked to stop\n"
+    assert said("cancel", str(first))[1] == f"job {first} is cancelled\n"
     JobQueue(engine).claim("one", "0.1.0", [HOST])
     assert json.loads(said("cancel", "run-a", "--json")[1]) == {"cancelled": 0, "stopping": 1}
     assert "asked to stop" in said("jobs")[1]
+    assert said("cancel", "run-a")[1].endswith(" is stopping\n")
 
 
 @pytest.mark.parametrize(

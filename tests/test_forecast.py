@@ -19,7 +19,7 @@ from quadbench.kits import store
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
-from quadbench.rollout.forecast import forecast
+from quadbench.rollout.forecast import forecast, forecast_of_bundle
 from quadbench.target.abi import Abi
 
 pytest.importorskip("onnx")
@@ -146,6 +146,23 @@ def test_a_dry_run_prints_a_block_for_each_device(layout: Layout, harness: Path,
     answer = json.loads(capsys.readouterr().out)
     assert answer["schema_version"] == 1
     assert [device["address"] for device in answer["devices"]] == ["virtual:s25", "s25"]
+
+
+def test_a_bundle_that_is_built_has_a_forecast_too(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = write_recipe_bundle(QUICKSTART, layout)
+    known = forecast(QUICKSTART, ["virtual:s25"], layout=layout)
+    assert forecast_of_bundle(bundle, QUICKSTART.terms, ["virtual:s25"], layout=layout) == known
+    assert sum(known[0].adapter_bytes.values()) == known[0].push_bytes["adapters"]
+    words = ["--devices", "virtual:s25", "--dry-run", "--results", str(layout.root)]
+    for source in ([str(bundle.folder)], ["quickstart", "--bundle", str(bundle.folder)]):
+        assert main(["run", *source, *words]) == 0
+        shown = capsys.readouterr().out
+        assert f"bundle {bundle.artifact.digest[:12]}" in shown
+        assert "adapters: restyle 0." in shown
+    with connect(["virtual:s25"], layout=layout) as devices:
+        (deployment,) = roll_out([bundle], devices, layout=layout, observer=Silent()).deployments
+    (after,) = forecast_of_bundle(bundle, QUICKSTART.terms, ["virtual:s25"], layout=layout)
+    assert sum(after.push_bytes.values()) == deployment.sent_bytes
 
 
 def test_a_forecast_names_a_compiler_that_is_missing_though_no_bundle_is_there(layout: Layout) -> None:

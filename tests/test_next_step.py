@@ -1,14 +1,18 @@
 """A report says what to do next: what its run lacks most."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 from support.synthetic_run import ABBA, failed, make_run
 
 from quadbench.artifacts import Caveat, RunResult, Variant
 from quadbench.report.next_step import next_of_comparison, next_step
+from quadbench.report.page import page_environment
 from quadbench.results.layout import Layout
 
 PHONE = "Attach a phone"
@@ -24,6 +28,24 @@ def test_a_run_that_was_cut_short_goes_on_first_of_all(tmp_path: Path) -> None:
     cut = replace(result, is_cut_short=True)
     assert told(cut, [Caveat.VIRTUAL_DEVICE]) == f"Go on with the run: quadbench run --resume {result.run_id}"
     assert "launches that failed" in told(result, [Caveat.VIRTUAL_DEVICE])
+
+
+@pytest.mark.parametrize(
+    ("sentence", "commands"),
+    [
+        ("Go on with the run: quadbench run --resume r1 --results 'a b'", ["quadbench run --resume r1 --results 'a b'"]),
+        ("See the reasons (quadbench doctor --device NAME tries a device), and run.", ["quadbench doctor --device NAME"]),
+        ("See its name with quadbench devices, and run with --devices NAME. Then", ["quadbench devices", "--devices NAME"]),
+        ("Settle <it>: quadbench compare a b --devices virtual:s25", ["quadbench compare a b --devices virtual:s25"]),
+        ("Nothing has to be done.", []),
+    ],
+)
+def test_commands_of_a_sentence_are_code_whose_words_stay_whole(sentence: str, commands: list[str]) -> None:
+    html = page_environment({}).from_string("{{ sentence|with_commands }}").render(sentence=sentence)
+    codes = re.findall(r'<code class="long">(.*?)</code>', html)
+    assert [unescape(re.sub("<[^>]*>", "", code)) for code in codes] == commands
+    assert [re.findall("<span>(.*?)</span>", code) for code in codes] == [escape(command).split(" ") for command in commands]
+    assert unescape(re.sub("<[^>]*>", "", html)) == sentence
 
 
 @pytest.mark.parametrize("caveat", [Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE])

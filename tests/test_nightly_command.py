@@ -110,7 +110,7 @@ MISTAKES = {
     "yardstick of a case": ({"cases": [case("a", yardstick="lost")]}, "cases[0].yardstick: unknown frozen bundle 'lost'", ""),
     "name": ({"cases": [case("a", source="quickstrt")]}, "cases[0].source: unknown recipe 'quickstrt'", "did you mean"),
     "file": ({"cases": [case("a", source="no/such.yaml")]}, "cases[0].source: 'no/such.yaml' cannot be read", ""),
-    "key": ({"cases": [case("a", changes={"nonsense": "1"})]}, "cases[0].changes: ", "nonsense: unknown key"),
+    "key": ({"cases": [case("a", changes={"nonsense": "1"})]}, "cases[0].changes: ", "nonsense=1: unknown key"),
     "value": ({"cases": [case("a", changes={"measure.iterations": "x"})]}, "cases[0].changes: ", "expected a whole number"),
     "variant": (
         {"cases": [case("a", changes={"variant": "merged-at-load"})]},

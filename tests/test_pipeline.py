@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,12 @@ pytest.importorskip("torch")
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Caveat, Deployment, LaunchPlan, RunRecord, Status, Stored, Variant
 from quadbench.cli import main
+from quadbench.devices import connect
 from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, LeaseError, UserError
 from quadbench.farm.leases import Leases, lease_name
 from quadbench.quad.candidate import Candidate
 from quadbench.recipe import load_recipe
+from quadbench.report.kpi import NO_OWN_GRAPH
 from quadbench.results.engine import DATABASE_VARIABLE
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
@@ -77,6 +80,34 @@ def first_run(tiny_recipe: Path, layout: Layout) -> tuple[pipeline.Outcome, Watc
     watcher = Watcher()
     outcome = pipeline.run(load_recipe(tiny_recipe), ["local", "virtual:s25"], layout=layout, observer=watcher)
     return outcome, watcher
+
+
+class BuildBegunError(Exception):
+    """Ends a run whose build has begun."""
+
+
+def test_others_have_a_device_while_a_bundle_is_built_for_it(tiny_recipe: Path, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "results")
+
+    class Other(Silent):
+        """Takes the device as soon as the build begins."""
+
+        def step(self, stage: str, detail: str, share: float | None = None) -> None:
+            if stage == "build":
+                with connect(["virtual:s25"], layout=layout), leased_by_another(layout):
+                    raise BuildBegunError
+
+    with pytest.raises(BuildBegunError):
+        pipeline.run(load_recipe(tiny_recipe), ["virtual:s25"], layout=layout, observer=Other())
+
+
+@contextmanager
+def leased_by_another(layout: Layout) -> Iterator[None]:
+    with open_records(layout.database) as records:
+        leases = Leases(records.engine)
+        lease = leases.take(lease_name("virtual", "virtual-s25"), "another@lab-1", "a run")
+        yield
+        leases.end(lease)
 
 
 def test_a_target_of_several_devices_is_compiled_once(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
@@ -228,7 +259,19 @@ def test_a_new_adapter_comes_from_its_file_to_its_figures_in_two_commands(
     assert figures["sixth", "end_to_end"]["value"] > 0
     assert next(row for row in answer["quality"] if row["task"] == "sixth")["shared_reference"] > 15
     assert {record["status"] for record in answer["records"]} == {"OK"}  # the float graph paints diffusers' pictures of it
-    assert "an admitted adapter has no graph of its own" in " ".join(answer["gaps"])
+    assert "Per-graph figures of sixth are missing: an admitted adapter has no graph of its own" in " ".join(answer["gaps"])
+    per_graph = {(row["task"], row["key"]): row["per_graph"] for row in answer["kpis"]}
+    assert all(per_graph[task, "end_to_end"]["value"] > 0 for task in ("change", "fill", "imagine"))
+    assert per_graph["sixth", "end_to_end"] == NO_OWN_GRAPH
+    assert main(["show", answer["run_id"], "--baseline", first_run[0].result.run_id, *results]) == 0
+    (unchanged,) = (each for each in json.loads(capsys.readouterr().out)["baseline"]["sentences"] if "Unchanged" in each)
+    assert unchanged.startswith("Unchanged are the bytes and the pictures of change and fill and imagine")
+    assert main(["compare", first_run[0].result.run_id, answer["run_id"], *results]) == 0
+    told = json.loads(capsys.readouterr().out)["sentences"]
+    assert told[-2:] == [
+        "Only B has sixth.",
+        "The bytes and the pictures of change and fill and imagine are the same on A and B.",
+    ]
     assert main(["run", "quickstart", "--bundle", folder, *results]) == 2
     assert "has no bundle in" in capsys.readouterr().out
 

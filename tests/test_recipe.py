@@ -48,6 +48,9 @@ RECIPE: dict[str, Any] = {
 }
 
 
+IN_A_WORD = "expected w8a16, w8a8, w8a32, or mixed-N with N percent of the parameters in 8 bits, as mixed-30"
+
+
 def write(folder: Path, **changes: Any) -> Path:
     """Write RECIPE as a file; a change is `a__1__b=value`."""
     recipe = json.loads(json.dumps(RECIPE))
@@ -320,12 +323,36 @@ def test_a_task_says_that_it_has_no_adapter(tmp_path, problems):
         ("tasks__0__prompts", [""], "tasks[0].prompts[0]: expected at least 1, found 0"),
         ("tasks", [], "tasks: expected at least 1, found 0"),
         ("quad__profile__headroom", 0.9, "quad.profile.headroom: expected at least 1.0 and at most 16.0, found 0.9"),
-        ("precision__activations", "w8a16", "precision.activations: expected keys and values, found text 'w8a16'"),
+        ("precision__activations", "w8a4", f"precision.activations: {IN_A_WORD}, found text 'w8a4'"),
+        ("precision__activations", "mixed", f"precision.activations: {IN_A_WORD}, found text 'mixed'"),
+        ("precision__activations", "mixed-130", f"precision.activations: {IN_A_WORD}, found text 'mixed-130'"),
+        (
+            "quad__profile",
+            "unified",
+            "quad.profile: expected keys and values, found text 'unified'; `quad.profile.scheme` is anchor or unified",
+        ),
         ("measure", {"order": "random"}, "measure.order: expected abba or sequential, found text 'random'"),
     ],
 )
 def test_a_value_out_of_bounds_says_what_was_expected(problems, place, value, problem):
     assert problems(**{place: value}) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("word", "in_full"),
+    [
+        ("w8a16", {"scheme": "w8a16"}),
+        ("w8a8", {"scheme": "w8a8"}),
+        ("w8a32", {"scheme": "float"}),
+        ("mixed-30", {"scheme": "mixed", "int8_percent": 30}),
+    ],
+)
+def test_activations_are_given_in_the_word_that_reports_print(tmp_path, word, in_full):
+    recipe = load_recipe(write(tmp_path, precision__activations=word))
+    assert recipe.precision.label == word
+    assert recipe == load_recipe(write(tmp_path, precision__activations=in_full))
+    choices = recipe_schema()["$defs"]["Precision"]["properties"]["activations"]["anyOf"]
+    assert re.search(next(choice["pattern"] for choice in choices if "pattern" in choice), word)
 
 
 def test_the_digest_counts_what_defaults_mean(tmp_path):

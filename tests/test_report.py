@@ -12,11 +12,14 @@ import pytest
 from support.report_page import Page, row_of
 from support.synthetic_run import ABBA, S25, TABS11, failed, make_run
 
-from quadbench.artifacts import Caveat, ErrorClass, RunRecord, Sample, Status, Variant
+from quadbench.artifacts import Caveat, Component, ErrorClass, Graph, RunRecord, Sample, Status, Variant
 from quadbench.artifacts.held_out import ClippedTensor, Clipping, HeldOut, StepSqnr, TrajectorySqnr
 from quadbench.errors import ArtifactError
 from quadbench.harness.painted import EVENTS
 from quadbench.report import Figure, Unit, kpi_rows, kpi_table, named_tables, render_html, report_view, to_csv, write_report
+from quadbench.report.condition import read_condition, where_met
+from quadbench.report.kpi import NO_OWN_GRAPH
+from quadbench.report.pictures import quality_rows
 from quadbench.report.run_tables import KPI
 from quadbench.results.layout import Layout
 
@@ -218,6 +221,29 @@ def test_a_run_without_baseline_says_that_nothing_was_compared(tmp_path: Path) -
     assert "One graph per task was not compared: the recipe does not ask for them" in text
     assert row_of(result, "restyle", "end_to_end").per_graph == "not run"
     assert "On virtual:s25 the files of 3 tasks take 30.0 MB as one base with LoRAs." in text
+
+
+def test_an_admitted_adapter_costs_the_other_tasks_no_per_graph_figure(tmp_path: Path) -> None:
+    """The third task, `draw`, has no graph of its own, as that of an admitted adapter."""
+    whole = make_run(tmp_path)
+    graphs = tuple(
+        Graph(variant=Variant.PER_GRAPH, component=Component.UNET, task=task.name, file=task.table, inputs=(), outputs=())
+        for task in whole.bundle.tasks[:2]
+    )
+    stored = replace(whole.stored, artifact=replace(whole.bundle, graphs=graphs))
+
+    def of_two(record: RunRecord) -> RunRecord:
+        kept = tuple(s for s in record.samples if "draw" not in (s.task, s.labels.get("unet"), s.labels.get("from")))
+        return record if record.variant is not Variant.PER_GRAPH else replace(record, samples=kept)
+
+    result = replace(whole, stored=stored, records=tuple(map(of_two, whole.records)))
+    text = Page(render_html(result, Layout(tmp_path))).text
+    assert row_of(result, "restyle", "end_to_end") == row_of(whole, "restyle", "end_to_end")
+    assert row_of(result, "draw", "end_to_end").per_graph == NO_OWN_GRAPH
+    assert "Per-graph figures of draw are missing: an admitted adapter has no graph of its own;" in text
+    assert re.search("[Tt]he files of 3 tasks take 30.0 MB as one base with LoRAs.", text)  # two graphs are no sum of three tasks
+    ratio = read_condition("ratio.end_to_end < 0.1", [task.name for task in result.bundle.tasks], has_baseline=False)
+    assert where_met(ratio, kpi_rows(result), quality_rows(result)) == ()
 
 
 def test_a_run_that_was_cut_short_before_its_baseline_says_so(tmp_path: Path) -> None:

@@ -59,6 +59,15 @@ def test_the_order_of_blocks_is_drawn_and_the_same_again_for_the_same_run() -> N
     assert {tuple(drawn(f"run {number}")[2]) for number in range(20)} == {("A", "B", "B", "A"), ("B", "A", "A", "B")}
 
 
+def test_variants_with_a_graph_per_task_run_the_tasks_that_have_one():
+    terms = recipe(launches=1, switches=4, sequence=("restyle", "mine", "restyle")).terms
+    counts = {"restyle": 4, "remove-object": 4, "mine": 4}
+    _, shared, per_graph = launches_of(terms, counts, seed="", own=("restyle", "remove-object"))
+    assert [block.task for block in shared.sequence] == ["restyle", "remove-object", "mine", "restyle", "mine", "restyle"]
+    assert [block.task for block in per_graph.sequence] == ["restyle", "remove-object", "restyle"]
+    assert [launch.variant for launch in launches_of(terms, counts, seed="", own=())] == [FLOAT, SHARED]
+
+
 def test_sequential_runs_one_variant_after_the_other():
     assert order(recipe(launches=2, order="sequential")) == [FLOAT, SHARED, SHARED, PER_GRAPH, PER_GRAPH]
 

@@ -103,6 +103,16 @@ def test_a_share_of_8_bits_stands_for_the_scheme_that_has_it() -> None:
     assert [variation.recipe.precision.label for variation in variations] == ["mixed-0", "mixed-30"]
 
 
+@pytest.mark.parametrize("key", ["precision.activations", "precision.activations.scheme"])
+def test_the_word_that_reports_print_for_a_precision_is_a_value_of_a_sweep(key: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "mixed.yaml"
+    recipe.write_text(Path("recipes/quickstart.yaml").read_text().replace("{scheme: w8a16}", "mixed-30"))
+    for source in ("quickstart", str(recipe)):
+        labels = [v.recipe.precision.label for v in varied(source, [read_over(f"{key}=w8a16,w8a8,w8a32")])]
+        assert labels == ["w8a16", "w8a8", "w8a32"]
+        assert varied(source, [read_over(f"{key}=float")])[0].recipe.precision.label == "w8a32"
+
+
 def test_a_sweep_has_no_baselines() -> None:
     assert load_recipe("quickstart").baselines
     assert not varied("quickstart", [read_over("precision.lora=int8")])[0].recipe.baselines
@@ -111,12 +121,18 @@ def test_a_sweep_has_no_baselines() -> None:
 @pytest.mark.parametrize(
     ("over", "reason"),
     [
-        ("precision.lora=int4", r"quickstart\.yaml:\d+: precision\.lora: expected int16 or int8, found text 'int4'"),
+        ("precision.lora=int4", r"quickstart\.yaml with precision\.lora=int4: expected int16 or int8, found text 'int4'"),
+        (
+            "precision.activations=w8a4",
+            r"quickstart\.yaml with precision\.activations=w8a4: expected w8a16, w8a8, w8a32, or mixed-N",
+        ),
+        ("quad.profile=unified", r"with quad\.profile=unified: expected .* `quad\.profile\.scheme` is anchor or unified"),
+        ("tasks.restyle.sampler=lcm", r"with tasks\.restyle\.sampler=lcm: .* `tasks\[0\]\.sampler\.scheme` is ed or lcm or olss"),
         (
             "precision.activations.int8=130",
-            r"precision\.activations\.int8_percent: expected at least 0 and at most 100, found 130",
+            r"with precision\.activations\.int8=130: precision\.activations\.int8_percent: expected at least 0 and at most 100,",
         ),
-        ("precision.lara=int8", r"precision\.lara: unknown key; did you mean 'lora'\?"),
+        ("precision.lara=int8", r"with precision\.lara=int8: unknown key; did you mean 'lora'\?"),
         ("tasks[7].seed=1", r"tasks: found a list of 2 \(restyle, remove-object\), which has no '7' as in 'tasks\[7\]\.seed'"),
         ("tasks.restile.seed=1", r"a list of 2 \(restyle, remove-object\), which has no 'restile'"),
         ("precision.lora.bits=8", r"precision\.lora: found text 'int16', which has no 'bits'"),

@@ -142,7 +142,18 @@ def test_compile_says_where_the_product_lies_and_reuses_it(tmp_path: Path, capsy
 
 def test_compile_names_the_folder_and_its_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", str(_bundle_folder(tmp_path)), "--target", "s25", "--results", str(tmp_path)]) == 0
-    folder, size, *doubts = capsys.readouterr().out.splitlines()
+    folder, size, doubt, *table = capsys.readouterr().out.splitlines()
     assert Path(folder).parent == tmp_path / "compiled"
     assert size.startswith("onnxruntime-cpu-aarch64: 6 files, ")
-    assert [doubt.partition(":")[0] for doubt in doubts] == ["simulated integers"]
+    assert doubt.startswith("simulated integers:")
+    graphs = {" ".join(line.split()[:-2]) for line in table if line.strip().startswith(("shared", "per-graph"))}
+    assert graphs >= {"shared unet", "shared vae_decoder", "per-graph unet of restyle"}
+    assert len(graphs) == 6
+
+
+def test_a_target_that_an_address_asks_for_is_said_to_run_there(capsys: pytest.CaptureFixture[str]) -> None:
+    npu = _rows(capsys)["qnn-v79-69"]
+    assert npu["addresses"] == ["s25?target=qnn", "virtual:s25?target=qnn"]
+    known = known_targets(load_profiles(), "x86_64")
+    assert find_target("virtual:s25?target=qnn", known).key == "qnn-v79-69"
+    assert find_target("tabs11?target=litert", known).key == "litert-mt6991"

@@ -50,10 +50,16 @@ def has_references(bundle: Bundle) -> bool:
     return any(item.reference for task in bundle.tasks for item in task.items)
 
 
-def has_own_graphs(bundle: Bundle) -> bool:
-    """Say whether every task has a U-Net of its own; that of an admitted adapter has none."""
+def with_own_graph(bundle: Bundle) -> tuple[str, ...]:
+    """Return the tasks that have a U-Net of their own, in the bundle's order; that of an admitted adapter has none."""
     own = {graph.task for graph in bundle.graphs if graph.variant is Variant.PER_GRAPH}
-    return own >= {task.name for task in bundle.tasks}
+    return tuple(task.name for task in bundle.tasks if task.name in own)
+
+
+def without_own_graph(bundle: Bundle) -> tuple[str, ...]:
+    """Return the tasks that lack a U-Net of their own where others have one: those of admitted adapters."""
+    own = with_own_graph(bundle)
+    return tuple(task.name for task in bundle.tasks if own and task.name not in own)
 
 
 def item_counts(bundle: Bundle) -> dict[str, int]:

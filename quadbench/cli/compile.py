@@ -9,13 +9,16 @@ from typing import Any
 from rich.console import Console
 
 from quadbench import pipeline
-from quadbench.artifacts import MIB, CompiledBundle, Stored
-from quadbench.cli.console import RunConsole, print_json, print_text
+from quadbench.artifacts import MIB, Bundle, CompiledBundle, Graph, Stored
+from quadbench.artifacts.parts import file_refs
+from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command
+from quadbench.cli.text_tables import print_text_table
 from quadbench.devices.addresses import profile_named
 from quadbench.quad.chosen import bundle_folder
 from quadbench.quad.named import read_recipe
 from quadbench.recipe import Recipe, recipe_file
+from quadbench.report.text_table import TextTable
 from quadbench.rollout.fit import misfits_of_target
 from quadbench.spec import refuse_in
 from quadbench.target.known import KnownTarget, find_target, known_targets
@@ -39,11 +42,12 @@ def run(options: argparse.Namespace) -> int:
     target = find_target(options.target, known, broken_profiles())
     source = _source(options.source, options.target, target)
     with RunConsole(Console(stderr=True)) as observer:
-        compiled = pipeline.compiled(source, target, layout=options.layout, observer=observer)
+        bundle, compiled = pipeline.compiled(source, target, layout=options.layout, observer=observer)
     if options.json:
         print_json({**asdict(compiled.artifact), "folder": str(compiled.folder), "is_reused": compiled.is_reused})
     else:
         print_text(_summary(compiled))
+        print_text_table(stdout_console(), _sizes(bundle.artifact, compiled.artifact))
     return 0
 
 
@@ -58,6 +62,26 @@ def _source(text: str, name: str, target: KnownTarget) -> Recipe | Path:
     recipe, profile = read_recipe(text), profile_named(name)
     refuse_in(recipe_file(text), misfits_of_target(recipe, profile, target.target, name))
     return recipe.on(profile)
+
+
+def _sizes(bundle: Bundle, compiled: CompiledBundle) -> TextTable:
+    """Return what each graph takes, as ONNX and compiled, with the weights that lie in a file beside it."""
+    onnx = {_place(graph): _size(graph) for graph in bundle.graphs}
+    sizes = {place: (onnx[place], _size(graph)) for graph in compiled.graphs if (place := _place(graph))}
+    return TextTable(
+        title=f"Graphs for {compiled.target}",
+        columns=("Graph", "ONNX, MB", "Compiled, MB"),
+        numeric=(False, True, True),
+        rows=tuple((place, *(f"{size / MIB:.2f}" for size in both)) for place, both in sizes.items()),
+    )
+
+
+def _place(graph: Graph) -> str:
+    return " ".join(filter(None, (graph.variant, graph.component, graph.task and f"of {graph.task}")))
+
+
+def _size(graph: Graph) -> int:
+    return sum(file.size_bytes for file in {file.path: file for file in file_refs(graph)}.values())
 
 
 def _summary(compiled: Stored[CompiledBundle]) -> str:

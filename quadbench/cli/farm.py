@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from rich.table import Table
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.cli import farm_submit, farm_worker
 from quadbench.cli.console import print_error, print_json, print_text, stdout_console
-from quadbench.cli.options import add_action, add_group, counted, duration_s
+from quadbench.cli.options import add_action, add_group, duration_s
+from quadbench.cli.text_tables import empty_table
 from quadbench.errors import ArtifactError, UserError
 from quadbench.farm.job import Job, JobState
 from quadbench.farm.job_status import MOST_LISTED, QueueStatus, job_with_attempts, listed_jobs, queue_status
@@ -84,7 +84,12 @@ def run_status(options: argparse.Namespace) -> int:
     else:
         print_text(_sentence(status))
         _print(("owner", "waiting", "running"), [_owner_words(owner, states) for owner, states in status.owners.items()])
-        _print(("worker", "host", "quadbench", "takes", "state", "last seen"), [_worker_words(worker) for worker in workers])
+        columns = ("worker", "host", "quadbench", "takes", "devices", "state", "last seen")
+        _print(columns, [_worker_words(worker) for worker in workers])
+        devices = [words for worker in workers if worker.is_here for words in _device_words(worker)]
+        _print(("device", "profile", "serial", "host", "worker"), devices)
+        if not devices:
+            print_text("no device: a worker names its devices some seconds after its start")
     return _told(status.faults)
 
 
@@ -138,7 +143,7 @@ def run_cancel(options: argparse.Namespace) -> int:
     elif is_job and not cancelled and not stopping:
         print_text(f"job {jobs[0].id} has ended already: it is {jobs[0].state.value}")
     else:
-        print_text(f"{counted(cancelled, 'job')} cancelled, with what needs them; {stopping} of those that run are asked to stop")
+        print_text(_cancelled_words(jobs))
     return 0
 
 
@@ -171,12 +176,22 @@ def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, if there is anything in it."""
     if not rows:
         return
-    table = Table(header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    table = empty_table(*columns, whole=("job", "run", "device", "attempt"))
     for row in rows:
         table.add_row(*map(one_line, row))
     stdout_console().print(table)
+
+
+def _cancelled_words(jobs: Sequence[Job]) -> str:
+    """Say which jobs are cancelled, those that needed them among them, and which run and are about to stop."""
+    cancelled = [str(job.id) for job in jobs if job.state is JobState.CANCELLED]
+    stopping = [str(job.id) for job in jobs if job.is_stopping and not job.state.is_end]
+    parts = [
+        f"job {ids[0]} is {what}" if len(ids) == 1 else f"jobs {', '.join(ids)} are {what}"
+        for ids, what in ((cancelled, "cancelled"), (stopping, "stopping"))
+        if ids
+    ]
+    return "; ".join(parts) or "there is nothing left to cancel"
 
 
 def _sentence(status: QueueStatus) -> str:
@@ -192,8 +207,14 @@ def _owner_words(owner: str, states: Any) -> Sequence[str]:
 def _worker_words(known: KnownWorker) -> Sequence[str]:
     worker = known.worker
     state = "lost" if not known.is_here else "draining" if known.is_draining else "ready"
-    takes = ", ".join((*worker.capabilities, *(device.name for device in worker.devices)))
-    return worker.name, worker.host, worker.version, takes, state, _time(known.last_seen)
+    count = str(len(worker.devices))
+    return worker.name, worker.host, worker.version, ", ".join(worker.capabilities), count, state, _time(known.last_seen)
+
+
+def _device_words(known: KnownWorker) -> Iterator[Sequence[str]]:
+    for device in known.worker.devices:
+        labels = device.labels
+        yield device.name, labels.get("profile", _NONE), labels.get("serial", _NONE), known.worker.host, known.worker.name
 
 
 def _worker_json(known: KnownWorker) -> dict[str, Any]:

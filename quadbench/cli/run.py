@@ -18,13 +18,13 @@ from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_jso
 from quadbench.cli.farm_submit import add_farm, run_on_farm, use_farm
 from quadbench.cli.options import add_command, refuse_given
 from quadbench.cli.result import add_full, print_result
-from quadbench.cli.sources import OfRecipe, OfRun, Source, named_source
+from quadbench.cli.sources import OfBundle, OfRecipe, OfRun, Source, named_source
 from quadbench.cli.waiting import add_wait, once_free
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.report import report_view
 from quadbench.report.html import write_view
 from quadbench.rollout.fit import misfits
-from quadbench.rollout.forecast import Forecast, forecast
+from quadbench.rollout.forecast import Forecast, forecast, forecast_of_bundle
 from quadbench.spec import refuse_in
 from quadbench.study.earlier import LATEST, LaterRun
 
@@ -123,9 +123,13 @@ def _source(options: argparse.Namespace) -> Source:
 
 
 def _forecasts(options: argparse.Namespace, source: Source, chosen: Sequence[str]) -> Sequence[Forecast]:
-    if not isinstance(source, OfRecipe):
-        raise UserError("a dry run is of a recipe and builds nothing; a bundle is built already", hint="leave --dry-run out")
-    return forecast(source.recipe, chosen, layout=options.layout)
+    match source:
+        case OfRecipe(recipe=recipe):
+            return forecast(recipe, chosen, layout=options.layout)
+        case OfBundle(bundle=bundle, terms=terms):
+            return forecast_of_bundle(bundle, terms, chosen, layout=options.layout)
+        case OfRun():
+            raise UserError("--resume goes on with a run as it began, and does not take --dry-run", hint="leave it out")
 
 
 def _print_forecasts(options: argparse.Namespace, forecasts: Sequence[Forecast]) -> int:
@@ -139,6 +143,7 @@ def _print_forecasts(options: argparse.Namespace, forecasts: Sequence[Forecast])
 def _lines(one: Forecast) -> list[str]:
     pushed = {what: size_bytes for what, size_bytes in one.push_bytes.items() if size_bytes}
     sizes = [f"  {what.ljust(18)} {size_bytes / MIB:8.1f} MB" for what, size_bytes in pushed.items()]
+    adapters = ", ".join(f"{name} {size_bytes / MIB:.2f} MB" for name, size_bytes in one.adapter_bytes.items())
     push = [*([f"{sum(pushed.values()) / MIB:.1f} MB"] if pushed else []), *(["what is built"] if one.to_build else [])]
     there = f"bundle {one.bundle[:12]}" if one.bundle else "no bundle yet"
     launches = [f"run: {one.launches} launches, {one.images} images"] if one.launches else []
@@ -147,6 +152,7 @@ def _lines(one: Forecast) -> list[str]:
         *(f"build: {what}" for what in one.to_build),
         f"push: {' and '.join(push)}, less what is there already",
         *sizes,
+        *([f"adapters: {adapters}"] if adapters else []),
         *launches,
         *(f"missing: {what}" for what in one.missing),
     ]

@@ -14,7 +14,7 @@ from quadbench.report.documents import study_document
 from quadbench.report.study_html import study_report
 from quadbench.report.sweep_answer import settling
 from quadbench.report.text_table import TextTable
-from quadbench.report.versus import Versus, difference_table, sentence, side_table
+from quadbench.report.versus import Versus, difference_table, exact_sentences, sentence, side_table
 from quadbench.study.studies import Study, find_study, read_study
 
 
@@ -47,11 +47,12 @@ def print_study(options: argparse.Namespace, study: Study) -> None:
         said, next_words = sweep_answer(study), settling(study)
     else:
         _print_compared(console, study)
-        said, next_words = tuple(map(sentence, study.devices)), ()
+        said = (*map(sentence, study.devices), *exact_sentences(study))
+        next_words = study.settling if study.is_stored else ()
     for told in said:
         console.print(told, style="bold", highlight=False)
     if next_words:
-        print_text(f"next: {next_command(options, *next_words)} launches two settings in turn, which settles their times")
+        print_text(f"next: {next_command(options, *next_words)} launches both in turn, which settles their times")
     print_text(f"data: {report.with_suffix('.json')}")
     again = next_command(options, "report", report.parent.name)
     print_text(f"report: {report}" if report.is_file() else f"no report yet; {again} writes it")

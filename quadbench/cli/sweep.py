@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     )
     add_devices(parser)
     add_full(parser)
-    add_conduct(parser)
+    add_conduct(parser, later="the sweep ends with the settings that it came to, and names the others")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -52,7 +52,9 @@ def _text(rows: Sequence[tuple[KnownTarget, Availability]]) -> str:
 def _lines(target: KnownTarget, state: Availability) -> Iterator[str]:
     yield f"{'ready' if state.is_ready else 'missing':{_INDENT}}{target.key}"
     compiler = " ".join(filter(None, (target.target.backend, state.version)))
-    runs_on = f"runs on {', '.join(target.addresses)}" if target.addresses else f"no run yet ({', '.join(target.profiles)})"
+    runs_on = (
+        f"runs on {', '.join(target.addresses)}" if target.addresses else f"no address runs it ({', '.join(target.profiles)})"
+    )
     lacks = () if state.is_ready else (f"lacks {state.missing}", state.hint)
     for words in filter(None, (f"{compiler}; {runs_on}", *lacks)):
         yield from wrap(words, _WIDTH, initial_indent=" " * _INDENT, subsequent_indent=" " * _INDENT, break_long_words=False)

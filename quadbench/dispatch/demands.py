@@ -141,6 +141,7 @@ def _asked(word: str, devices: Sequence[WorkerDevice]) -> Asked:
         known = ", ".join(sorted(device.labels.get("name", device.name) for device in devices)) or "none"
         raise DeviceNotFoundError(
             f"the farm has {len(fit)} devices that fit '{word}'; expected at least {wish.count}",
-            hint=f"its devices are: {known}; a worker has to be running where they are attached",
+            hint=f"its devices are: {known}; a worker has to run where they are attached, and names them some seconds after "
+            "its start: quadbench farm status",
         )
     return Asked(needs=wish_need(wish), fit=fit, target=target or None, wish=wish)

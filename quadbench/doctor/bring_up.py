@@ -1,19 +1,24 @@
 """Bring-up: an address -> what works on that device, tried there, from its first command to a graph on its NPU."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 from quadbench.artifacts.device_text import one_line
+from quadbench.compile.availability import availability
 from quadbench.devices import SERIAL_VARIABLE, Device, connect, list_devices
 from quadbench.devices.addresses import AttachedAddress, parse_address
-from quadbench.doctor.checks import Answer, PlannedCheck
+from quadbench.doctor.checks import Answer, PlannedCheck, not_tried
 from quadbench.doctor.document import BringUp, CheckStatus, DeviceCheck, ExaminedDevice
 from quadbench.doctor.graphs import graph_checks
 from quadbench.doctor.system import system_checks
-from quadbench.errors import DeviceError, LeaseError, MissingDependencyError
+from quadbench.errors import DeviceError, LeaseError, MissingDependencyError, UserError
 from quadbench.farm.held import leased
+from quadbench.harness.program import built_harness
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
+from quadbench.rollout.equipment import kit_for
+from quadbench.rollout.forecast import kind_at
 from quadbench.spec import variable
 
 _TIMEOUT_S = 20.0
@@ -44,7 +49,10 @@ def bring_up(address: str, *, layout: Layout, observer: Observer) -> BringUp:
         raise  # it names a person, so it is no part of the document
     except (DeviceError, MissingDependencyError) as error:
         examined, serials = None, _attached_serials(address)
-        checks = [DeviceCheck(name="connection", status=CheckStatus.FAILED, said=error.message, hint=error.hint)]
+        checks = [
+            DeviceCheck(name="connection", status=CheckStatus.FAILED, said=error.message, hint=error.hint),
+            *(check.made(observer) for check in _without_device(address, layout)),
+        ]
     return BringUp(
         quadbench=version("quadbench"),
         started_at=started_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -69,6 +77,32 @@ def _checked(device: Device, layout: Layout, observer: Observer) -> list[DeviceC
         *graph_checks(device, layout, observer),
     )
     return [check.made(observer) for check in checks]
+
+
+def _without_device(address: str, layout: Layout) -> Iterator[PlannedCheck]:
+    """Yield what can be tried of this machine alone for a kind of device, where no device answers; nothing of an unknown kind."""
+    try:
+        kind = kind_at(address)
+    except UserError:
+        return
+
+    def harness() -> Answer:
+        is_built = built_harness(layout.programs, kind.abi)
+        return Answer(said=f"is {'built' if is_built else 'there to be built'} for {kind.abi}")
+
+    def kit() -> Answer:
+        choice = kit_for(kind, layout)
+        return Answer(said=f"kit {choice.kit.artifact.digest[:12]}" if choice else "this machine's own libraries")
+
+    def compiler() -> Answer:
+        state = availability(kind.target)
+        if not state.is_ready:
+            return not_tried(f"to compile for {kind.key}, {state.missing} is needed", state.hint)
+        return Answer(said=f"{kind.key}, {' '.join(filter(None, (kind.target.backend, state.version)))}")
+
+    yield PlannedCheck(name="harness", act=harness)
+    yield PlannedCheck(name="runtime kit", act=kit)
+    yield PlannedCheck(name="compiler", act=compiler)
 
 
 def _kernel(device: Device) -> str:

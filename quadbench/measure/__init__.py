@@ -6,7 +6,7 @@ from quadbench.measure.findings import LaunchSettings
 from quadbench.measure.hosted import measure_hosted
 from quadbench.measure.launch import LaunchAborted, measure_launch
 from quadbench.measure.launches import Queue, Rest, measure_launches
-from quadbench.measure.schedule import launches_of, measured_sequence
+from quadbench.measure.schedule import launches_of_bundle, measured_sequence
 from quadbench.measure.stop import Stop
 from quadbench.measure.turns import Interleaved, PairedBlock, SideLaunch, Turn, Turns, planned_turns
 
@@ -22,7 +22,7 @@ __all__ = [
     "Stop",
     "Turn",
     "Turns",
-    "launches_of",
+    "launches_of_bundle",
     "measure_hosted",
     "measure_launch",
     "measure_launches",

@@ -27,7 +27,7 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.artifacts.device_text import one_line
-from quadbench.artifacts.parts import adapters_of, components_of, has_own_graphs, unets_of
+from quadbench.artifacts.parts import adapters_of, components_of, unets_of, with_own_graph
 from quadbench.devices import HostedPhone
 from quadbench.errors import UnknownNameError
 from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, fewest_runs, samples_of
@@ -68,8 +68,6 @@ def measure_hosted(
         profiles=_profiles(jobs, compiled, target, iterations),
     )
     variants = {graph.variant for graph in compiled.artifact.graphs}
-    if not has_own_graphs(bundle):
-        variants.discard(Variant.PER_GRAPH)
     return tuple(work.record(variant) for variant in Variant if variant in variants)
 
 
@@ -135,12 +133,11 @@ class _HostedRun:
 
     def _graphs(self, variant: Variant) -> list[tuple[Graph, dict[str, str]]]:
         """Return the graphs that a variant runs, with the labels of their samples; the variants share text encoder and VAE."""
+        own = with_own_graph(self.bundle)
+        tasks = [task for task in self.bundle.tasks if task.name in own or not variant.has_unet_per_task]
         return [
             *((graph, {}) for graph in components_of(self.bundle, self.compiled, variant).values()),
-            *(
-                (graph, {"unet": name})
-                for name, graph in unets_of(self.bundle, self.compiled, variant, self.bundle.tasks).items()
-            ),
+            *((graph, {"unet": name}) for name, graph in unets_of(self.bundle, self.compiled, variant, tasks).items()),
         ]
 
     def _rom_samples(self, variant: Variant, graphs: list[tuple[Graph, dict[str, str]]]) -> Iterator[Sample]:

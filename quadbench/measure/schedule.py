@@ -1,35 +1,45 @@
 """Schedule: the terms of a run and how many inputs each task has -> what every launch runs, in order. Pure."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, cycle, groupby, islice
 from typing import TypeVar, assert_never
 
-from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
+from quadbench.artifacts import Bundle, LaunchPlan, SequenceBlock, Variant
+from quadbench.artifacts.parts import has_references, item_counts, with_own_graph
 from quadbench.recipe import Measure, Terms
 
 _Side = TypeVar("_Side")
 
 
+def launches_of_bundle(terms: Terms, bundle: Bundle, *, seed: str) -> tuple[LaunchPlan, ...]:
+    """Return the launches of a run of a bundle, as `launches_of`."""
+    own = with_own_graph(bundle)
+    return launches_of(terms, item_counts(bundle), seed=seed, has_references=has_references(bundle), own=own)
+
+
 def launches_of(
-    terms: Terms, item_counts: Mapping[str, int], *, seed: str, has_references: bool = True
+    terms: Terms, counts: Mapping[str, int], *, seed: str, has_references: bool = True, own: Collection[str] | None = None
 ) -> tuple[LaunchPlan, ...]:
     """Return the launches of a run, the same for every device, in the order in which they run, which `seed` draws.
 
-    `item_counts` maps a task to the number of its evaluation inputs, in the bundle's order. The float launch, which checks images
-    against references, is left out where there are none.
+    `counts` maps a task to the number of its evaluation inputs, in the bundle's order. The float launch, which checks images
+    against references, is left out where there are none. Variants with a U-Net per task run the tasks that have one of their
+    `own` (None: all have); where none has, such variants are left out.
     """
-    parity = [LaunchPlan(variant=Variant.FLOAT, launch=0, sequence=_parity_sequence(item_counts))]
-    return (*(parity if has_references else ()), *_launches(terms, item_counts, seed))
+    parity = [LaunchPlan(variant=Variant.FLOAT, launch=0, sequence=_parity_sequence(counts))]
+    of_own = {name: count for name, count in counts.items() if own is None or name in own}
+    return (*(parity if has_references else ()), *_launches(terms, counts, of_own, seed))
 
 
-def measured_sequence(measure: Measure, item_counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
+def measured_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
     """Return every task at length, so often that each of its images is made; then single images in order, for the switches."""
     blocks = [
         SequenceBlock(task=name, warmup=measure.warmup, iterations=max(measure.iterations, count))
-        for name, count in item_counts.items()
+        for name, count in counts.items()
     ]
-    switches = measure.sequence or islice(cycle(item_counts), measure.switches if len(blocks) > 1 else 0)
+    named = [name for name in measure.sequence if name in counts]
+    switches = named if measure.sequence else islice(cycle(counts), measure.switches if len(blocks) > 1 else 0)
     return (*blocks, *(SequenceBlock(task=name, warmup=0, iterations=len(list(images))) for name, images in groupby(switches)))
 
 
@@ -48,12 +58,13 @@ def drawn_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...
         drawn.shuffle(group)
 
 
-def _launches(terms: Terms, item_counts: Mapping[str, int], seed: str) -> Iterator[LaunchPlan]:
-    sequence = measured_sequence(terms.measure, item_counts)
+def _launches(terms: Terms, counts: Mapping[str, int], of_own: Mapping[str, int], seed: str) -> Iterator[LaunchPlan]:
+    of_all, of_own_alone = (measured_sequence(terms.measure, each) for each in (counts, of_own))
     launch_of = dict.fromkeys(Variant, 0)
     for variant in _order(terms, seed):
-        yield LaunchPlan(variant=variant, launch=launch_of[variant], sequence=sequence)
-        launch_of[variant] += 1
+        if sequence := of_own_alone if variant.has_unet_per_task else of_all:
+            yield LaunchPlan(variant=variant, launch=launch_of[variant], sequence=sequence)
+            launch_of[variant] += 1
 
 
 def _order(terms: Terms, seed: str) -> Iterator[Variant]:
@@ -69,6 +80,6 @@ def _order(terms: Terms, seed: str) -> Iterator[Variant]:
             assert_never(measure.order)
 
 
-def _parity_sequence(item_counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
+def _parity_sequence(counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
     """Every image once, in the first launch: a device that computes wrongly is found out before it is measured."""
-    return tuple(SequenceBlock(task=name, warmup=0, iterations=count) for name, count in item_counts.items())
+    return tuple(SequenceBlock(task=name, warmup=0, iterations=count) for name, count in counts.items())

@@ -48,7 +48,8 @@ class NightReading:
         if not (isinstance(yardstick, Chosen) and isinstance(chosen, Chosen)):
             return None
         try:
-            require_common_tasks(yardstick, chosen)
+            called = (f"yardstick '{yardstick.source}'", f"case '{case.name}'")
+            require_common_tasks(yardstick, chosen, called=called)
         except UserError as error:
             self.faults[case.name] = str(error)
             return None

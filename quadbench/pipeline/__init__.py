@@ -1,12 +1,14 @@
 """Pipeline: a recipe and device addresses -> records and a report. The only room that knows the order of the stages."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quadbench.artifacts import Bundle, Deployment, Stored, Variant
-from quadbench.artifacts.parts import has_own_graphs
+from quadbench.artifacts.parts import with_own_graph
 from quadbench.devices import connect
+from quadbench.devices.addresses import profile_named
 from quadbench.errors import extra_needed
 from quadbench.farm.held import leased
 from quadbench.observer import Observer
@@ -15,6 +17,7 @@ from quadbench.pipeline.conduct import USUAL, Conduct
 from quadbench.pipeline.execution import Outcome, execute, measure, require_devices
 from quadbench.pipeline.resumption import resumable_bundle, resumed_work
 from quadbench.pipeline.work import Work
+from quadbench.quad.cache import cached
 from quadbench.quad.candidate import Candidate
 from quadbench.quad.named import check_devices
 from quadbench.recipe import Recipe, Terms
@@ -66,14 +69,34 @@ def run(
         QuadbenchError: nothing could be built, or every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
+    began = time.monotonic()
     check_devices(recipe)
+    ready = _built_before(recipe, addresses, conduct, layout=layout, observer=observer)
 
     def bundles_of(profiles: Sequence[str], observer: Observer) -> Mapping[str, Stored[Bundle]]:
+        if ready.keys() >= set(profiles):
+            return ready
         return built_for(recipe, profiles, layout=layout, observer=observer)
 
     terms = replace(recipe.terms, swept=dict(swept or {}))
     work = Work(name=recipe.name, terms=terms, bundles_of=bundles_of)
-    return execute(work, addresses, conduct, layout=layout, observer=observer)
+    return execute(work, addresses, conduct.since(began), layout=layout, observer=observer)
+
+
+def _built_before(
+    recipe: Recipe, addresses: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer
+) -> dict[str, Stored[Bundle]]:
+    """Build what is not there yet before any device is taken, so that others have the devices meanwhile.
+
+    The devices are looked at before, so that nothing is built for one that cannot run it. Return the bundles by profile; none
+    where all are there, or where an address, as a serial does, does not say of which profile its device is.
+    """
+    profiles = list(dict.fromkeys(profile_named(address.strip()) for address in addresses))
+    named = [profile for profile in profiles if profile is not None]
+    if not named or len(named) < len(profiles) or all(cached(recipe.on(profile), layout) for profile in named):
+        return {}
+    require_devices(addresses, f"look before a run of {recipe.name}", conduct, layout=layout)
+    return built_for(recipe, named, layout=layout, observer=observer)
 
 
 def run_bundle(
@@ -110,9 +133,9 @@ def resume(
 
 
 def work_of_bundle(bundle: Stored[Bundle], terms: Terms) -> Work:
-    """Return the work of measuring a bundle. Baselines of a graph per task are left out where a task has none."""
-    of_all = has_own_graphs(bundle.artifact)  # to the base's weights any adapter can be added
-    own = replace(terms, baselines=tuple(name for name in terms.baselines if of_all or Variant(name) is Variant.MERGED_AT_LOAD))
+    """Return the work of measuring a bundle. Baselines of a graph per task are left out where no task has one."""
+    has_own = bool(with_own_graph(bundle.artifact))  # to the base's weights any adapter can be added
+    own = replace(terms, baselines=tuple(name for name in terms.baselines if has_own or Variant(name) is Variant.MERGED_AT_LOAD))
     return Work(name=bundle.artifact.recipe_name, terms=own, bundles_of=lambda profiles, _: dict.fromkeys(profiles, bundle))
 
 

@@ -68,8 +68,10 @@ def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) 
             build(recipe, layout, notify=partial(_tell_step, observer, which), intermediates=intermediates)
 
 
-def compiled(source: Recipe | Path, target: KnownTarget, *, layout: Layout, observer: Observer) -> Stored[CompiledBundle]:
-    """Compile a recipe, which is built if it has to be, or the bundle in a folder.
+def compiled(
+    source: Recipe | Path, target: KnownTarget, *, layout: Layout, observer: Observer
+) -> tuple[Stored[Bundle], Stored[CompiledBundle]]:
+    """Compile a recipe, which is built if it has to be, or the bundle in a folder. Return the bundle, and what it became.
 
     Raises:
         MissingDependencyError: the target cannot be compiled for here; nothing was built.
@@ -83,7 +85,7 @@ def compiled(source: Recipe | Path, target: KnownTarget, *, layout: Layout, obse
         case Recipe():
             bundle = built(source, layout=layout, observer=observer)
     check_contents(bundle, file_refs(bundle.artifact))  # what is compiled is run later, with all that the bundle holds
-    return compile_for(bundle, target.target, target.key, target.htp_arch, layout=layout, observer=observer)
+    return bundle, compile_for(bundle, target.target, target.key, target.htp_arch, layout=layout, observer=observer)
 
 
 def _tell_step(observer: Observer, which: str, step: str) -> None:

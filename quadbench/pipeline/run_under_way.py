@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 from quadbench.artifacts import Bundle, Deployment, LaunchPlan, Retry, RunRecord, Stored
-from quadbench.artifacts.parts import file_refs, has_references, item_counts
+from quadbench.artifacts.parts import file_refs
 from quadbench.devices import Device, HostedPhone
 from quadbench.errors import ArtifactError, QuadbenchError, RunInterrupted
 from quadbench.farm.held import Held
@@ -19,7 +19,7 @@ from quadbench.measure import (
     Rest,
     Stop,
     Turns,
-    launches_of,
+    launches_of_bundle,
     measure_hosted,
     measure_launches,
     missing_blocks,
@@ -62,9 +62,8 @@ class RunUnderWay:
     @cached_property
     def launches(self) -> Sequence[LaunchPlan]:
         """Return what each connected device runs."""
-        content = next(iter(self.bundles.values())).artifact  # of inputs and references all have the same
-        counts, is_checked = item_counts(content), has_references(content)
-        return launches_of(self.work.terms, counts, seed=self.run_id, has_references=is_checked)
+        content = next(iter(self.bundles.values())).artifact  # of inputs, references and tasks with graphs all have the same
+        return launches_of_bundle(self.work.terms, content, seed=self.run_id)
 
     @cached_property
     def _recovery(self) -> Recovery:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.errors import UserError
+from quadbench.quad.sources import DIFFUSERS_TENSORS, PEFT_TENSORS
 from quadbench.recipe import Recipe
 from quadbench.spec import LONGEST_NAME
 
@@ -45,6 +46,12 @@ def adapter_name(source: Path, *, hint: str) -> str:
 
 
 def name_after(source: Path) -> str:
-    """Return an adapter's name after its file; empty where the file's has none of the letters and digits of names."""
-    stem = source.resolve().name if os.path.isdir(source) else source.stem  # noqa: PTH112  (it raises nothing)
+    """Return an adapter's name after its file, or its folder where all files of a format have the same name.
+
+    It is empty where that has none of the letters and digits of names.
+    """
+    if os.path.isdir(source):  # noqa: PTH112  (it raises nothing)
+        stem = source.resolve().name
+    else:
+        stem = source.resolve().parent.name if source.name in (PEFT_TENSORS, DIFFUSERS_TENSORS) else source.stem
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:LONGEST_NAME].rstrip("-")

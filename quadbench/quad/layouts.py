@@ -8,13 +8,22 @@ from typing import Any, NamedTuple, assert_never
 from quadbench import zoo
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import AdapterError, UserError
-from quadbench.quad.sources import GEOMETRIES, MOST_ADAPTER_BYTES, AdapterFormat, AdapterSource, require_weights
+from quadbench.quad.sources import (
+    DIFFUSERS_TENSORS,
+    GEOMETRIES,
+    MOST_ADAPTER_BYTES,
+    PEFT_CONFIG,
+    PEFT_TENSORS,
+    AdapterFormat,
+    AdapterSource,
+    require_weights,
+    saved_adapter,
+)
 from quadbench.quad.tensor_header import tensor_names
 from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersFoundation, Foundation, RandomFoundation
 from quadbench.results.digests import file_digests
 from quadbench.spec import is_file, read_json, require_file
 
-PEFT_CONFIG, PEFT_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_INDEX, DIFFUSERS_PARTS = "model_index.json", ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 SAFETENSORS, PICKLES = ".safetensors", (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _READ = ("*.json", "*.txt", f"*{SAFETENSORS}")  # of a part, by diffusers and transformers
@@ -68,6 +77,7 @@ def adapter_digests(path: Path) -> dict[str, str]:
 
 def adapter_files(path: Path) -> dict[str, Path]:
     """Return the files of an adapter, by name: PEFT's folder holds two, also where its tensors were named."""
+    path = saved_adapter(path)
     is_folder = _is_folder(path)
     if is_folder or path.name == PEFT_TENSORS:
         folder = path if is_folder else path.parent
@@ -123,7 +133,8 @@ def check_adapter(name: str, source: AdapterSource) -> None:
     if not os.path.exists(path):  # noqa: PTH110  (it raises nothing)
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=_pickle_beside(path))
     if is_folder is not (source.format is AdapterFormat.PEFT):
-        expected = f"a {SAFETENSORS} file" if is_folder else f"a folder with {PEFT_CONFIG} and {PEFT_TENSORS}"
+        a_file = f"a {SAFETENSORS} file, or a folder with {DIFFUSERS_TENSORS}"
+        expected = a_file if is_folder else f"a folder with {PEFT_CONFIG} and {PEFT_TENSORS}"
         raise AdapterError(f"adapter '{name}': '{path}' is {'a folder' if is_folder else 'no folder'}; expected {expected}")
     if is_folder:
         require_file(path / PEFT_CONFIG, f"adapter '{name}':", fault=AdapterError)
@@ -131,7 +142,8 @@ def check_adapter(name: str, source: AdapterSource) -> None:
 
 
 def check_adapter_tensors(name: str, path: Path) -> None:
-    """Refuse an adapter whose file, or the one in PEFT's folder, holds no tensors, as `check_tensor_file` does."""
+    """Refuse an adapter whose file, or the one in its folder, holds no tensors, as `check_tensor_file` does."""
+    path = saved_adapter(path)
     check_tensor_file(name, path / PEFT_TENSORS if _is_folder(path) else path)
 
 

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 from quadbench import zoo
@@ -11,7 +11,7 @@ from quadbench.errors import UserError
 from quadbench.quad.candidate import adapter_name
 from quadbench.quad.layouts import SAFETENSORS
 from quadbench.quad.sources import AdapterSource
-from quadbench.spec import is_name
+from quadbench.spec import LONGEST_NAME, is_name
 
 _TEXT = """\
 # quadbench run {file} --devices local
@@ -51,32 +51,49 @@ _TASK = """\
     # Fitted to this very task when the bundle is built. An adapter that was trained for few steps takes scheme: lcm.
     sampler: {{scheme: olss, steps: 8}}
     guidance: 3.0
-    prompts: ["a red apple", "a house by the sea", "a smiling face"]"""
+    prompts: {prompts}"""
+_PROMPTS = ("a red apple", "a house by the sea", "a smiling face")
+_CAPTIONS = ("noto red apple", "noto house", "noto cat face")  # as those that the built-in model was trained with
 
 
 def recipe_text(path: Path, name: str, foundation: str, adapters: Sequence[AdapterSource]) -> str:
     """Return the text of a recipe that lies at `path`; paths in it are relative to its folder where they lie below that.
 
+    Adapters of one name get numbers: `style`, `style-2`.
+
     Raises:
-        UserError: two adapters have one name, or no name can be made of a file's.
+        UserError: an adapter is given twice, or no name can be made of a file's.
     """
-    names = [adapter_name(adapter.path, hint="rename the file: recipes name adapters after theirs") for adapter in adapters]
-    named = dict(zip(names, adapters, strict=True))
-    if len(named) < len(adapters):
-        twice = Counter(names).most_common(1)[0][0]
-        raise UserError(f"two adapters would be called '{twice}', after their files", hint="rename one of the files")
+    named: dict[str, AdapterSource] = {}
+    for adapter in adapters:
+        if any(adapter.path.resolve() == other.path.resolve() for other in named.values()):
+            raise UserError(f"adapter '{adapter.path}' is given twice", hint="give each once")
+        named[_free(adapter_name(adapter.path, hint="rename the file: recipes name adapters after theirs"), named)] = adapter
+    prompts = _CAPTIONS if _is_builtin(foundation) else _PROMPTS
     return _TEXT.format(
         file=path.name,
         name=name,
         foundation=_foundation(foundation, path.parent),
         adapters="\n".join(f"  {each}: {_adapter(adapter, path.parent)}" for each, adapter in named.items()),
-        tasks="\n".join(_TASK.format(name=each) for each in named),
+        tasks="\n".join(_TASK.format(name=each, prompts=json.dumps(prompts)) for each in named),
     )
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return the name, or with the first number from 2 on with which nothing is called so yet."""
+    if name not in taken:
+        return name
+    numbered = (f"{name[: LONGEST_NAME - len(end)].rstrip('-')}{end}" for end in (f"-{number}" for number in count(2)))
+    return next(each for each in numbered if each not in taken)
+
+
+def _is_builtin(foundation: str) -> bool:
+    return foundation in zoo.FOUNDATIONS and not Path(foundation).exists()
 
 
 def _foundation(text: str, folder: Path) -> str:
     path = Path(text)
-    if text in zoo.FOUNDATIONS and not path.exists():
+    if _is_builtin(text):
         return _flow({"source": "builtin", "name": text})
     source = "checkpoint" if path.suffix == SAFETENSORS else "diffusers"
     return _flow({"source": source, "path": _beside(path, folder)})

@@ -18,10 +18,12 @@ from quadbench.recipe import (
     RandomFoundation,
     Recipe,
 )
-from quadbench.spec import require_file
+from quadbench.spec import is_file, require_file
 
 MOST_WEIGHTS_BYTES = 2**34  # of a foundation model's file; Stable Diffusion 1.4 in float32 with both of its U-Nets has 7.7 GB
 MOST_ADAPTER_BYTES = 2**32  # a full difference of Stable Diffusion 1 in float32 has 3.9 GB
+PEFT_CONFIG, PEFT_TENSORS = "adapter_config.json", "adapter_model.safetensors"
+DIFFUSERS_TENSORS = "pytorch_lora_weights.safetensors"  # diffusers' LORA_WEIGHT_NAME_SAFE
 GEOMETRIES = Path(__file__).parent / "model" / "geometries"
 _PACKAGES = (
     "torch",
@@ -52,7 +54,7 @@ class AdapterFormat(StrEnum):
     """A format of adapters on disk, by its name in recipes."""
 
     PEFT = "peft"  # a folder
-    DIFFUSERS = "diffusers"  # a file
+    DIFFUSERS = "diffusers"  # a file, or the folder with it
     KOHYA = "kohya"  # a file
 
 
@@ -65,6 +67,12 @@ class AdapterSource:
     unet_only: bool = False
 
 
+def saved_adapter(path: Path) -> Path:
+    """Return the file in a folder that diffusers' `save_lora_weights` wrote; any other path as it is."""
+    file = path / DIFFUSERS_TENSORS
+    return file if is_file(file) and not is_file(path / PEFT_CONFIG) else path
+
+
 def adapter_source(spec: Adapter) -> AdapterSource | None:
     """Return where the adapter lies; None for a random one, which lies nowhere."""
     match spec:
@@ -73,7 +81,8 @@ def adapter_source(spec: Adapter) -> AdapterSource | None:
         case PeftAdapter():
             return AdapterSource(format=AdapterFormat.PEFT, path=Path(spec.path))
         case DiffusersAdapter() | KohyaAdapter():
-            return AdapterSource(format=AdapterFormat(spec.source), path=Path(spec.path), unet_only=spec.unet_only)
+            path = saved_adapter(Path(spec.path))
+            return AdapterSource(format=AdapterFormat(spec.source), path=path, unet_only=spec.unet_only)
         case RandomAdapter():
             return None
         case _:

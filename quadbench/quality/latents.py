@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file
 
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Graph, Stored, TaskAssets, TaskItem, Variant
-from quadbench.artifacts.parts import adapters_of, factors_of
+from quadbench.artifacts.parts import adapters_of, factors_of, with_own_graph
 from quadbench.artifacts.pixels import read_pixels
 from quadbench.artifacts.scores import Better, Compared, Metric, Score
 from quadbench.quad.adapter_file import mixed_inputs
@@ -124,7 +124,7 @@ def _of_task(bundle: Stored[Bundle], task: TaskAssets) -> Iterator[Compared]:
     float_model = TaskModel.load(bundle, task, Variant.FLOAT)
     exact = [float_model.run(item) for item in task.items]
     for variant in _QUANTIZED:
-        if any(graph.variant is variant for graph in bundle.artifact.graphs):
+        if variant is Variant.SHARED or task.name in with_own_graph(bundle.artifact):
             model = TaskModel.load(bundle, task, variant)
             log.info("quality: latents of %s, %s, %d items", task.name, variant, len(task.items))
             scores = _scores(exact, [model.run(item) for item in task.items], model)

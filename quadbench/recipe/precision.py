@@ -1,10 +1,11 @@
 """Precision: a recipe's `precision` -> the bits of weights, activations and LoRA inputs of the U-Net."""
 
-from typing import Annotated, ClassVar, Literal, assert_never
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, assert_never
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from quadbench.spec import Spec
+from quadbench.errors import shown
+from quadbench.spec import Spec, TextLike
 
 FLOAT_LABEL = "w8a32"  # 8-bit weights, 32-bit float activations
 
@@ -37,8 +38,28 @@ class Mixed(Spec):
 class FloatActivations(Spec):
     """Activations in float, of the U-Net, text encoder and VAE alike: a CPU computes them so in any case, an NPU cannot."""
 
-    scheme: Literal["float"]
-    """Chooses float for all activations; weights and LoRA inputs stay integers. It is for ONNX Runtime's CPU alone."""
+    scheme: Annotated[Literal["w8a32", "float"], AfterValidator(lambda _: FLOAT_LABEL)]
+    """Chooses float for all activations; weights and LoRA inputs stay integers. It is for ONNX Runtime's CPU alone.
+    `float` is the same as `w8a32`."""
+
+
+_LABEL = TextLike(
+    pattern="(w8a16|w8a8|w8a32|float|mixed-(100|[1-9]?[0-9]))",
+    expected="w8a16, w8a8, w8a32, or mixed-N with N percent of the parameters in 8 bits, as mixed-30",
+)
+
+
+def _in_full(given: Any) -> Any:
+    """Return activations that are given in one word, as `w8a16` or `mixed-30`, as keys and values; anything else as it is."""
+    if not isinstance(given, str):
+        return given
+    if not _LABEL.fits(given):
+        raise ValueError(f"expected {_LABEL.expected}, found text {shown(given)}")
+    scheme, _, share = given.partition("-")
+    return {"scheme": scheme, "int8_percent": int(share)} if share else {"scheme": scheme}
+
+
+_Activations: TypeAlias = Annotated[W8A16 | W8A8 | Mixed | FloatActivations, Field(discriminator="scheme")]
 
 
 class Precision(Spec):
@@ -46,8 +67,13 @@ class Precision(Spec):
 
     weights: Literal["int8"]
     """The base model's weights have 8 bits and a scale for each output channel."""
-    activations: Annotated[W8A16 | W8A8 | Mixed | FloatActivations, Field(discriminator="scheme", examples=["{scheme: w8a16}"])]
-    """The activations have the bits of one of the schemes w8a16, w8a8 and mixed, or stay float."""
+    activations: Annotated[
+        _Activations,
+        BeforeValidator(_in_full, json_schema_input_type=_Activations | Annotated[str, _LABEL]),
+        Field(examples=["w8a16"]),
+    ]
+    """The activations have the bits of one of the schemes w8a16, w8a8 and mixed, or stay float, which is w8a32. One word is
+    enough: `w8a16`, `w8a8`, `w8a32`, `mixed-30`."""
     lora: Literal["int16", "int8"]
     """The LoRA inputs have 16 or 8 bits, one scale for each tensor, and the zero point 0."""
 

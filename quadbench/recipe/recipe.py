@@ -21,10 +21,11 @@ from quadbench.recipe.runtime import Runtime
 from quadbench.recipe.sequence import MOST_SWITCHES, TaskSequence
 from quadbench.recipe.sources import Adapter, Foundation
 from quadbench.recipe.tasks import Task
-from quadbench.spec import Location, Name, Problem, Spec, is_file, load, near, refuse
+from quadbench.spec import Location, Name, Override, Problem, Spec, is_file, load, near, refuse
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 INT8_KEY = "precision.activations.int8"
+_SCHEME_KEY = ".precision.activations.scheme"
 Baseline: TypeAlias = Literal["per-graph", "resident", "merged-at-load"]
 _TASKS = "[{name: mine, kind: text-to-image, adapter: mine, sampler: {scheme: olss, steps: 8}, prompts: [a red apple]}]"
 _MOST_USES = 256  # adapters, and tasks, of a recipe: the papers have up to eight
@@ -179,13 +180,14 @@ def load_recipe(
     """Read a recipe from a file, or by its name one that comes with quadbench; an existing file wins.
 
     `changes` are values to take instead of the file's, by key as `tasks.0.sampler.steps`. INT8_KEY, a share of the activations,
-    stands for the scheme that has it. `profiles` are the device profiles that `devices` may name; None: any.
+    stands for the scheme that has it, and the key of that scheme for the scheme alone.
+    `profiles` are the device profiles that `devices` may name; None: any.
 
     Raises:
         SpecError: the file, or a change to it, is wrong.
         UnknownNameError: no recipe of this name comes with quadbench.
     """
-    return load(recipe_file(path_or_name), Recipe, dict(_written_out(changes or {})), {"profiles": profiles})
+    return load(recipe_file(path_or_name), Recipe, _written_out(changes or {}), {"profiles": profiles})
 
 
 def recipe_file(path_or_name: str | Path) -> Path:
@@ -222,12 +224,16 @@ def recipe_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
 
 
-def _written_out(changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _written_out(changes: Mapping[str, Any]) -> Iterator[Override]:
     for key, value in changes.items():
-        if key == INT8_KEY:
-            yield key.rpartition(".")[0], {"scheme": "mixed", "int8_percent": value}
+        written = f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        activations, _, _ = key.rpartition(".")
+        if f".{key}".endswith(f".{INT8_KEY}"):
+            yield Override(key=activations, value={"scheme": "mixed", "int8_percent": value}, written=written)
+        elif f".{key}".endswith(_SCHEME_KEY) and value != "mixed":  # whose share stands in the file
+            yield Override(key=activations, value={"scheme": value}, written=written)
         else:
-            yield key, value
+            yield Override(key=key, value=value, written=written)
 
 
 def _repeated(names: Iterator[tuple[Location, str]]) -> Iterator[Problem]:

@@ -74,7 +74,7 @@ class DiffusersAdapter(Spec):
     source: Literal["diffusers"]
     """Takes a LoRA that diffusers has saved."""
     path: SpecPath = Field(examples=["my-lora.safetensors"])
-    """The .safetensors file; a relative path starts at the recipe's own folder."""
+    """The .safetensors file, or the folder that save_lora_weights wrote; a relative path starts at the recipe's own folder."""
     unet_only: bool = False
     """True leaves out what the file has for the text encoder, which takes no LoRA; the build says what that comes to.
     The default is false: such a file is refused."""

@@ -67,7 +67,8 @@ class ChangedFigure:
 class Baseline:
     """An earlier run with its figures, and what became of each. `differences` are by device what else is not the same, by name.
 
-    `sentences` say it in words, `doubt` why that is not sure, and `settled_by` the command that launches both in turn.
+    Figures are those of the tasks that both runs have; `only_now` are tasks that the earlier run lacks. `sentences`
+    say it in words, `doubt` why that is not sure, and `settled_by` the command that launches both in turn.
     """
 
     run_id: str
@@ -75,6 +76,7 @@ class Baseline:
     kpis: tuple[KpiRow, ...]
     quality: tuple[Quality, ...]
     figures: tuple[ChangedFigure, ...]
+    only_now: tuple[str, ...]
     differences: dict[str, dict[str, tuple[str, str]]]
     sentences: tuple[str, ...]
     doubt: str
@@ -91,15 +93,15 @@ def require_alike(baseline: RunResult, tasks: Sequence[str], addresses: Sequence
     """Refuse a baseline that the run of these tasks on these devices cannot be held against.
 
     Raises:
-        UserError: it is the run itself, has other tasks, or lacks one of the devices.
+        UserError: it is the run itself, has none of the tasks, or lacks one of the devices.
     """
     name, its_tasks = f"run {baseline.run_id}", [task.name for task in baseline.bundle.tasks]
     its_addresses = [device.address for device in devices_of(baseline)]
     if baseline.run_id == run_id:
         raise UserError(f"{name} would be its own baseline", hint="name an earlier one; quadbench runs lists them")
-    if set(its_tasks) != set(tasks):
+    if set(its_tasks).isdisjoint(tasks):
         raise UserError(
-            f"{name} is no baseline, as it has the tasks {', '.join(its_tasks)}; expected {', '.join(tasks)}",
+            f"{name} is no baseline, as it has the tasks {', '.join(its_tasks)}; expected some of {', '.join(tasks)}",
             hint="name a run of the same recipe; quadbench runs lists them",
         )
     if missing := [address for address in addresses if address not in its_addresses]:
@@ -112,23 +114,30 @@ def require_alike(baseline: RunResult, tasks: Sequence[str], addresses: Sequence
 def against(
     baseline: RunResult, its_rows: Sequence[KpiRow], result: RunResult, rows: Sequence[KpiRow], where: Sequence[str] = ()
 ) -> Baseline:
-    """Hold a run against an earlier one of the same tasks, each with the rows of its figures.
+    """Hold a run against an earlier one by the tasks that both have, each run with the rows of its figures.
 
     `where` are the words by which a command comes to the results folder.
     """
     addresses = [device.address for device in devices_of(result)]
-    quality = quality_rows(baseline)
-    figures = (*_of_rows(its_rows, rows), *_of_quality(quality, quality_rows(result)))
+    quality, common = quality_rows(baseline), {task.name for task in baseline.bundle.tasks}
+    now = [row for row in rows if row.task in common]
+    figures = (*_of_rows(its_rows, now), *_of_quality(quality, [row for row in quality_rows(result) if row.task in common]))
+    settled_by = shlex.join(("quadbench", "compare", baseline.run_id, result.run_id, "--devices", ",".join(addresses), *where))
+    only_now = tuple(task.name for task in result.bundle.tasks if task.name not in common)
     return Baseline(
         run_id=baseline.run_id,
         started_at=baseline.in_order[0].started_at,
         kpis=tuple(its_rows),
         quality=quality,
         figures=figures,
+        only_now=only_now,
         differences={address: _unlike(baseline, result, address) for address in addresses},
-        sentences=tuple(_sentence(address, baseline.run_id, figures) for address in addresses),
+        sentences=(
+            *(_sentence(address, baseline.run_id, figures) for address in addresses),
+            *_of_tasks(baseline, result, only_now, figures, settled_by),
+        ),
         doubt=DOUBT,
-        settled_by=shlex.join(("quadbench", "compare", baseline.run_id, result.run_id, "--devices", ",".join(addresses), *where)),
+        settled_by=settled_by,
     )
 
 
@@ -258,6 +267,23 @@ def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> st
     more = f", and {len(worse) - _NAMED} more" if len(worse) > _NAMED else ""
     named = f" Worse: {'; '.join(map(str, worse[:_NAMED]))}{more}." if worse else ""
     return f"On {address}, against run {run_id}: {', '.join(counts)}.{named}"
+
+
+def _of_tasks(
+    baseline: RunResult, result: RunResult, only_now: Sequence[str], figures: Sequence[ChangedFigure], settled_by: str
+) -> Iterator[str]:
+    """Say, where the runs have other tasks, which those are, what is exactly unchanged of the others, and what settles times."""
+    only_then = [task.name for task in baseline.bundle.tasks if task.name not in {task.name for task in result.bundle.tasks}]
+    if not (only_now or only_then):
+        return
+    whose = ((result.run_id, only_now), (baseline.run_id, only_then))
+    yield " ".join(f"Only run {run_id} has {', '.join(names)}." for run_id, names in whose if names)
+    exact = [figure for figure in figures if figure.is_exact]
+    if exact and all(figure.verdict is Verdict.SAME for figure in exact):
+        common = " and ".join(dict.fromkeys(figure.task for figure in exact))
+        is_same_base = baseline.bundle.base == result.bundle.base
+        yield f"Unchanged are the bytes and the pictures of {common}{': base and encodings have the same digest' * is_same_base}."
+    yield f"What became of their times, {settled_by} tells: it launches the tasks of both runs in turn."
 
 
 def _cells(figure: ChangedFigure) -> tuple[str, ...]:

@@ -62,16 +62,18 @@ def where_met(
 ) -> tuple[str, ...]:
     """Say where a condition holds, on each device and for each task that it is of; a figure that is missing counts as if it did.
 
-    A task to which a figure does not apply, as the VAE encoder's without an input image, is passed over, unless all are.
+    A task to which a figure does not apply, as the VAE encoder's without an input image, or which the baseline lacks, is passed
+    over, unless all are.
     """
     figures = dict([*_of_rows(rows), *_of_quality(quality), *(_of_baseline(baseline) if baseline else ())])
-    exempt = {place for row in rows for place in _exempt(row)}
+    exempt, new_tasks = {place for row in rows for place in _exempt(row)}, baseline.only_now if baseline else ()
     is_of_each = any(task is None for task, _ in condition.names.values())
     met, looked_at = [], 0
     for device in dict.fromkeys(row.device.address for row in rows):
         for task in dict.fromkeys(row.task for row in rows if row.device.address == device) if is_of_each else [""]:
             places = {name: (device, own or task, rest) for name, (own, rest) in condition.names.items()}
-            if exempt.isdisjoint(places.values()):
+            is_new = any(own in new_tasks and _needs_baseline(name) for name, (_, own, _) in places.items())
+            if exempt.isdisjoint(places.values()) and not is_new:
                 looked_at += 1
                 fault = _fault(condition, places, figures)
                 met += (

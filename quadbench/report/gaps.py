@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
-from quadbench.artifacts.parts import has_own_graphs, has_references
+from quadbench.artifacts.parts import has_references, without_own_graph
 from quadbench.report.kpi import Figure, KpiRow
 from quadbench.report.launches import counted, devices_of, is_on
 from quadbench.report.unequal import unequal_rows
@@ -29,11 +29,14 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
             if Variant.PER_GRAPH in tried
             else "the run did not come to them"
             if is_asked_for
-            else "an admitted adapter has no graph of its own"
-            if any(graph.variant is Variant.PER_GRAPH for graph in result.bundle.graphs) and not has_own_graphs(result.bundle)
             else "the recipe does not ask for them (baselines: [per-graph])"
         )
         missing.append(f"One graph per task was not compared: {why}.")
+    elif admitted := without_own_graph(result.bundle):
+        missing.append(
+            f"Per-graph figures of {', '.join(admitted)} are missing: an admitted adapter has no graph of its own; "
+            "with the adapter in the recipe, quadbench run RECIPE builds one."
+        )
     if ran and not has_references(result.bundle):
         missing.append("The weights are random, so pictures were compared with nothing.")
     elif ran and Variant.FLOAT not in ran:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from quadbench import statistics
 from quadbench.artifacts import Caveat, Component, DeviceFacts, Kinds, RunRecord, RunResult, TaskAssets, TaskKind, Variant
 from quadbench.artifacts.caveats import FigureKind
+from quadbench.artifacts.parts import without_own_graph
 from quadbench.recipe.precision import int8_percent_of
 from quadbench.recipe.published import published_table
 from quadbench.report.launches import Alike, Counted, alike, counted, devices_of, launches_of, why_absent
@@ -30,7 +31,8 @@ from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, JointVe
 NO_INPUT_IMAGE = "does not apply: no input image"
 NO_ADAPTER = "does not apply: the base alone"
 MERGED = "merged into the U-Net"
-NOT_APPLICABLE = (NO_INPUT_IMAGE, NO_ADAPTER, MERGED)
+NO_OWN_GRAPH = "does not apply: admitted later, without a graph of its own"
+NOT_APPLICABLE = (NO_INPUT_IMAGE, NO_ADAPTER, MERGED, NO_OWN_GRAPH)
 WITH_VERDICT = ("end_to_end", "switch", "first_image", "peak_ram", "unet_run", "unet_peak")
 _SAME_FILES = {"vae_encoder", "vae_decoder", "text_encoder", "text_run"}
 _EQUAL_WITHIN = 0.05  # that the same file takes, on a machine that treats both sides alike
@@ -164,6 +166,7 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Coun
     launches = {variant: launches_of(result, device, variant) for variant in variants}
     groups = {variant: alike(counts.of(variant)) for variant in variants}
     caveats = {caveat for variant in variants for record in counts.of(variant) for caveat in record.caveats}
+    is_admitted = bool(launches[Variant.PER_GRAPH]) and task.name in without_own_graph(result.bundle_on(device))
     for kpi in _HOSTED_KPIS if device.is_hosted else _KPIS:
         kind = FigureKind.SIZE if kpi.is_exact else FigureKind.TIME if kpi.unit is _MS else FigureKind.MEMORY
         values = [[] if kpi.absent(task, variant) else _values(kpi, groups[variant], task) for variant in variants]
@@ -172,6 +175,7 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Coun
             kpi.absent(task, variant) or figure(of_launches) or why_absent(launches[variant], is_time=kpi.unit is _MS)
             for variant, of_launches in zip(variants, values, strict=True)
         )
+        per_graph = NO_OWN_GRAPH if is_admitted else per_graph
         yield KpiRow(
             device=device,
             task=task.name,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from quadbench.artifacts.device_text import printable
 from quadbench.report import units
@@ -43,6 +43,8 @@ def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) 
         "plural": units.plural,
         "utc": _utc,
         "shown_json": _shown_json,
+        "command": _command,
+        "with_commands": _with_commands,
         **filters,
     }
     environment.globals["css"] = Markup((_HERE / "style.css").read_text("utf-8"))
@@ -77,6 +79,24 @@ def _printable(value: object) -> object:
 def _shown_json(text: str) -> str:
     """Return JSON that says the same without a character that cannot be seen; such ones stand in its texts alone."""
     return re.sub(r"[^\n -~]", lambda match: match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1], text)
+
+
+_COMMANDS = re.compile(r"(?<=: )quadbench .+$|quadbench [a-z]+(?: --[a-z-]+ [A-Z]+)*|--[a-z-]+ [A-Z]+")  # in a sentence
+
+
+def _with_commands(sentence: str) -> Markup:
+    """Return a sentence with its commands as code: one after a colon, up to the end; others with placeholders alone."""
+    end, parts = 0, []
+    for match in _COMMANDS.finditer(sentence):
+        parts += [escape(sentence[end : match.start()]), _command(match[0])]
+        end = match.end()
+    return Markup("").join((*parts, escape(sentence[end:])))
+
+
+def _command(text: str) -> Markup:
+    """Return a command as code that breaks between words, and within one, as after the `--` of an option, only if it must."""
+    words = (Markup("<span>{}</span>").format(printable(word)) for word in text.split(" "))
+    return Markup('<code class="long">{}</code>').format(Markup(" ").join(words))
 
 
 def _utc(moment: datetime) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import sweep_answer
-from quadbench.report.versus import Versus, sentence
+from quadbench.report.versus import Versus, exact_sentences, sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ def study_line(study: Sweep | Versus) -> StudyLine:
         kind="comparison",
         what=study.title,
         devices=tuple(device.device.address for device in study.devices),
-        sentences=tuple(map(sentence, study.devices)),
+        sentences=(*map(sentence, study.devices), *exact_sentences(study)),
     )
 
 

@@ -2,17 +2,20 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from quadbench.artifacts import Caveat, DeviceFacts, RunRecord, Variant
 from quadbench.artifacts.names import FileName
+from quadbench.report.kpi import Figure
 from quadbench.report.sides import ALL_TASKS, PRIMARY, SideRow, TimedLaunch
 from quadbench.report.text_table import TextTable, csv_cell
 from quadbench.report.units import between, change, convert, decibels, percent, plural, show
 from quadbench.statistics import Comparison, Looks, Verdict
 
 SCHEMA_VERSION = 1
+_NAMED = 4  # figures that a sentence names
 _UNDOING = {  # doubts that may be why two sides differ, as a verdict has them
     Caveat.LOADED_HOST: "on a loaded host",
     Caveat.THROTTLED: "on a hot device",
@@ -31,6 +34,7 @@ class VersusSide:
     variant: Variant
     run_id: str
     of: str | None = None  # the recipe, and what a sweep set in it
+    own_tasks: tuple[str, ...] = ()  # those that the other side lacks, which are not compared
 
     @property
     def name(self) -> str:
@@ -133,6 +137,27 @@ def sentence(device: VersusDevice) -> str:
         return f"{where}, there are no times to compare{f': {device.broken}' if device.broken else ''}."
     early = f"; it ended early: {device.broken}" if device.broken else ""
     return f"{where}, {_said(row, row.comparison, device.looks)}{_undone(row.comparison.verdict, device.caveats)}{early}."
+
+
+def exact_sentences(versus: Versus) -> tuple[str, ...]:
+    """Say which tasks one side alone has, and whether the bytes and the pictures of the others are the same on both."""
+    sides = (("A", versus.a), ("B", versus.b))
+    alone = [f"Only {name} has {', '.join(side.own_tasks)}." for name, side in sides if side.own_tasks]
+    exact = [row for device in versus.devices for row in device.rows if row.is_exact]
+    if not exact:
+        return tuple(alone)
+    unlike = dict.fromkeys(f"{row.title} of {row.task}" for row in exact if _shown_value(row, row.a) != _shown_value(row, row.b))
+    if not unlike:
+        tasks = " and ".join(dict.fromkeys(row.task for row in exact))
+        return (*alone, f"The bytes and the pictures of {tasks} are the same on A and B.")
+    named = ", ".join(itertools.islice(unlike, _NAMED))
+    more = f" and {len(unlike) - _NAMED} more" if len(unlike) > _NAMED else ""
+    return (*alone, f"Not the same on A and B: {named}{more}.")
+
+
+def _shown_value(row: SideRow, side: Figure | None) -> str:
+    """Return a side's bytes, or its decibels as reports show them."""
+    return "" if side is None else f"{side.value:.0f}" if row.unit else decibels(side.value)
 
 
 def _stored(row: SideRow | None) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from quadbench.artifacts import DeviceFacts, RunResult, Variant
+from quadbench.artifacts.parts import without_own_graph
 from quadbench.report.figure_table import FigureTable
 from quadbench.report.kpi import Figure, KpiRow, figure, launch_values
 from quadbench.report.launches import counted, devices_of, launches_of, sound
@@ -78,7 +79,8 @@ def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _Way | Non
     launches = counted(result, device).of(variant) if is_compared else sound(launches_of(result, device, variant))
     if not launches:
         return None
-    tasks = result.bundle.tasks
+    admitted = without_own_graph(result.bundle)  # the ways are compared over the tasks that all of them serve
+    tasks = [task for task in result.bundle.tasks if task.name not in admitted]
     figures = {key: [figure(launch_values(key, launches, task)) for task in tasks] for key in _COLUMNS}
     return _Way(
         end_to_end=_mean(figures["end_to_end"]),

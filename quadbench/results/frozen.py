@@ -72,7 +72,8 @@ def read_frozen(name: str, layout: Layout) -> Frozen:
     """
     path = layout.frozen(frozen_name(name))
     if not path.exists():
-        raise UnknownNameError("frozen bundle", name, frozen_names(layout))
+        hint = f"freeze one: {layout.command('nightly', 'freeze', name, 'RECIPE')}"
+        raise UnknownNameError("frozen bundle", name, frozen_names(layout), hint=hint)
     try:
         frozen = TypeAdapter(Frozen).validate_json(json.dumps(read_json(path, fault=ArtifactError, hint=_HINT)), strict=True)
     except ValidationError as error:

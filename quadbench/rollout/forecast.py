@@ -1,4 +1,4 @@
-"""Forecast: a recipe and addresses -> what a run would build, push and run on each device. Nothing is built or connected."""
+"""Forecast: a recipe or a bundle, and addresses -> what a run would build, push and run on each device; it does none of it."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import chain
 
 from quadbench.artifacts import MIB, Bundle, CompiledBundle, Stored
-from quadbench.artifacts.parts import has_references, item_counts
 from quadbench.compile import compiled_before
 from quadbench.compile.availability import availability
 from quadbench.deploy import LocalFile, space_bytes
@@ -25,13 +24,13 @@ from quadbench.devices.scenario import load_scenario
 from quadbench.devices.virtual import lacking
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import built_harness
-from quadbench.measure.schedule import launches_of
+from quadbench.measure.schedule import launches_of_bundle
 from quadbench.quad.cache import cached
 from quadbench.quad.named import check_devices
-from quadbench.recipe import Recipe
+from quadbench.recipe import Recipe, Terms
 from quadbench.results.layout import Layout
 from quadbench.rollout.equipment import Kind, host_libraries, kit_for
-from quadbench.rollout.push_set import HARNESS, RUNTIME, local_file, push_set
+from quadbench.rollout.push_set import ADAPTERS, HARNESS, RUNTIME, local_file, push_set
 from quadbench.target.abi import Abi, host_abi
 from quadbench.target.known import PHONE_ABI
 from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, local_profile
@@ -40,6 +39,8 @@ from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, lo
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
     """A run on one device before it happens. `push_bytes` are those of files that are there, by what they are.
+
+    `adapter_bytes` are by name those of each adapter, in all dtypes that are pushed.
 
     What is `to_build` has no bytes yet; what is `missing` keeps the run from happening.
     """
@@ -52,6 +53,7 @@ class Forecast:
     launches: int | None
     images: int | None
     push_bytes: dict[str, int]
+    adapter_bytes: dict[str, int]
     to_build: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -72,14 +74,25 @@ def forecast(recipe: Recipe, addresses: Sequence[str], *, layout: Layout) -> lis
         SpecError: a scenario is wrong.
         ArtifactError: a bundle, a compiled bundle or a kit that is there is damaged.
     """
-    if not addresses:
-        raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
+    asked = _asked(addresses)
     check_devices(recipe)
-    return [_forecast(kind, address, recipe.on(kind.profile.name), layout) for kind, address in _asked(addresses)]
+    bundles = [cached(recipe.on(kind.profile.name), layout) for kind, _ in asked]
+    return [_forecast(*one, bundle, recipe.terms, layout) for one, bundle in zip(asked, bundles, strict=True)]
+
+
+def forecast_of_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence[str], *, layout: Layout) -> list[Forecast]:
+    """Return what a run of a bundle, as one with an admitted adapter, would be on each device.
+
+    Raises:
+        UserError, SpecError, ArtifactError: as `forecast`.
+    """
+    return [_forecast(kind, address, bundle, terms, layout) for kind, address in _asked(addresses)]
 
 
 def _asked(addresses: Sequence[str]) -> list[tuple[Kind, Address]]:
     """Return what addresses ask for, after what a run would refuse before it connects."""
+    if not addresses:
+        raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
     taken: dict[str, str] = {}
     asked = []
     for text in listed_once(addresses):
@@ -91,21 +104,21 @@ def _asked(addresses: Sequence[str]) -> list[tuple[Kind, Address]]:
     return asked
 
 
-def _forecast(kind: Kind, address: Address, recipe: Recipe, layout: Layout) -> Forecast:
-    notes, bundle = _Notes([], []), cached(recipe, layout)
+def _forecast(kind: Kind, address: Address, bundle: Stored[Bundle] | None, terms: Terms, layout: Layout) -> Forecast:
+    notes = _Notes([], [])
     if isinstance(address, VirtualAddress):
         notes.missing.extend(str(error) for error in lacking(kind.profile, kind.address, address))
     harness, libraries, compiler = _harness(kind, layout, notes), _libraries(kind, layout, notes), availability(kind.target)
     if compiler.missing:
         notes.missing.append(f"{compiler.missing}, to compile for {kind.key}. Hint: {compiler.hint}")
-    push, launches = {HARNESS: harness, RUNTIME: libraries}, None
+    push, launches, adapters = {HARNESS: harness, RUNTIME: libraries}, None, {}
     if bundle is None:
         notes.to_build.append("the bundle")
     else:
         graphs = _graphs(kind, bundle, layout, notes) if compiler.is_ready else bundle
         push = push_set(harness, libraries, graphs, bundle)
-        counts, is_checked = item_counts(bundle.artifact), has_references(bundle.artifact)
-        launches = launches_of(recipe.terms, counts, seed="", has_references=is_checked)
+        launches = launches_of_bundle(terms, bundle.artifact, seed="")
+        adapters = _of_adapters(bundle.artifact, push[ADAPTERS])
     if isinstance(address, VirtualAddress) and address.data_mb:
         _check_room(address.data_mb, space_bytes(chain(*push.values())), notes)
     return Forecast(
@@ -117,6 +130,7 @@ def _forecast(kind: Kind, address: Address, recipe: Recipe, layout: Layout) -> F
         launches=len(launches) if launches else None,
         images=sum(launch.images for launch in launches) if launches else None,
         push_bytes=_sizes(push),
+        adapter_bytes=adapters,
         to_build=tuple(notes.to_build),
         missing=tuple(notes.missing),
     )
@@ -134,6 +148,14 @@ def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
     return {
         what: sum({f.sha256: f.size_bytes for f in files if first[f.sha256] == what}.values()) for what, files in push.items()
     }
+
+
+def _of_adapters(bundle: Bundle, files: Sequence[LocalFile]) -> dict[str, int]:
+    """Return by name the bytes of each adapter that is pushed."""
+    pushed, sizes = {file.sha256 for file in files}, dict.fromkeys((adapter.name for adapter in bundle.adapters), 0)
+    for adapter in bundle.adapters:
+        sizes[adapter.name] += adapter.file.size_bytes if adapter.file.sha256 in pushed else 0
+    return sizes
 
 
 def kind_at(address: str) -> Kind:

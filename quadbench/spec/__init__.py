@@ -2,7 +2,7 @@
 
 from quadbench.spec.document import Location, read_value
 from quadbench.spec.files import first_problem, fits_file_system, is_file, read_file, read_json, require_file, require_unopened
-from quadbench.spec.model import WHOLE_PATHS, Problem, Spec, SpecPath, beside, load, load_text, near, refuse, refuse_in
+from quadbench.spec.model import WHOLE_PATHS, Override, Problem, Spec, SpecPath, beside, load, load_text, near, refuse, refuse_in
 from quadbench.spec.names import LONGEST_NAME, NAME_EXPECTED, Name, is_name
 from quadbench.spec.text_like import TextLike
 from quadbench.spec.variables import (
@@ -26,6 +26,7 @@ __all__ = [
     "WHOLE_PATHS",
     "Location",
     "Name",
+    "Override",
     "Problem",
     "Spec",
     "SpecPath",

@@ -22,21 +22,23 @@ MAX_DEPTH = 32  # deeper than any spec, shallow enough for the recursive walks b
 
 @dataclass(kw_only=True)
 class Document:
-    """A parsed file: plain data, the line of every key and list entry, and the problems so far."""
+    """A parsed file: plain data, the line of every key and list entry, what was changed, and the problems so far."""
 
     path: Path
     data: Any = None
     lines: dict[Location, int] = field(default_factory=dict)
-    problems: list[tuple[int, str, str]] = field(default_factory=list)  # line, key, reason
+    changed: dict[Location, str] = field(default_factory=dict)  # by place, each change as it was written: KEY=VALUE
+    problems: list[tuple[int, str, str]] = field(default_factory=list)  # line (0: of a change), key, reason
 
     def add(self, line: int, location: Location, reason: str) -> None:
         """Note a problem."""
         self.problems.append((line, key_of(location), reason))
 
-    def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: Any, written: str) -> None:
         """Put a value where `tasks[0].seed` stands or would stand; a key that leads nowhere is a problem.
 
-        `tasks.0.seed` is the same, and so is `tasks.restyle.seed` where the list's first entry has that name.
+        `tasks.0.seed` is the same, and so is `tasks.restyle.seed` where the list's first entry has that name. `written` is the
+        change as somebody wrote it, which problems with the value name instead of a line.
         """
         parts = key.replace("[", ".").replace("]", "").split(".")
         here, location = self.data, Location()
@@ -48,9 +50,18 @@ class Document:
                 return
             if depth == len(parts):
                 here[place] = value
+                self.changed[(*location, place)] = written
             elif isinstance(here, dict):
                 here.setdefault(place, {})
             here, location = here[place], (*location, place)
+
+    def place_of(self, location: Location) -> tuple[int, str]:
+        """Return the line and key of the value at a location; of a changed value line 0, and the change before the key."""
+        changed = next((location[:end] for end in range(len(location), 0, -1) if location[:end] in self.changed), None)
+        if changed is None:
+            return self.line_of(location), key_of(location)
+        within = "" if changed == location else f": {key_of(location)}"
+        return 0, f"{self.changed[changed]}{within}"
 
     def line_of(self, location: Location) -> int:
         """Return the line of the value at a location, or of the innermost value around it."""
@@ -64,7 +75,8 @@ class Document:
         """
         if self.problems:
             unique = dict.fromkeys(sorted(self.problems, key=lambda problem: problem[0]))
-            raise SpecError(f"{self.path}:{line}: {key + ': ' if key else ''}{reason}" for line, key, reason in unique)
+            at = ((f"{self.path}:{line}:" if line else f"{self.path} with", key, reason) for line, key, reason in unique)
+            raise SpecError(f"{place} {key + ': ' if key else ''}{reason}" for place, key, reason in at)
 
 
 def _place(here: list[Any], part: str) -> int | str:

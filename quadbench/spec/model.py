@@ -85,20 +85,26 @@ def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
     document.raise_problems()
 
 
-def load(
-    path: Path, model: type[ModelT], changes: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None
-) -> ModelT:
+@dataclass(frozen=True, kw_only=True)
+class Override:
+    """A value to take instead of a file's, by key as `tasks[0].seed` or `tasks.0.seed`; `written` is what somebody wrote."""
+
+    key: str
+    value: Any
+    written: str
+
+
+def load(path: Path, model: type[ModelT], changes: Iterable[Override] = (), context: Mapping[str, Any] | None = None) -> ModelT:
     """Read `path` as `model`. Relative paths in it are taken from its own folder.
 
-    `changes` are values to take instead of the file's, by key as `tasks[0].seed` or `tasks.0.seed`; `context` is what validators
-    of the model may want to know.
+    `changes` are values to take instead of the file's; `context` is what validators of the model may want to know.
 
     Raises:
         SpecError: all problems of the file and of the changes.
     """
     document = read_document(path)
-    for key, value in (changes or {}).items():
-        document.set(key, value)
+    for change in changes:
+        document.set(change.key, change.value, change.written)
     return _validated(document, model, context or {})
 
 
@@ -159,7 +165,11 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) 
         kind = "missing" if kind == "union_tag_not_found" else kind
         here = {"enum": list(here["discriminator"]["mapping"])}
     value = _value(document.data, location)
-    return document.line_of(location), key_of(location), _reason(kind, details, here, parent, value)
+    reason = _reason(kind, details, here, parent, value)
+    if kind.startswith(("model", "dict")) and "discriminator" in here:
+        tag = here["discriminator"]
+        reason += f"; `{key_of((*location, tag['propertyName']))}` is {' or '.join(tag['mapping'])}"
+    return *document.place_of(location), reason
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, RunResult, Stored, TaskAssets, Variant
-from quadbench.artifacts.parts import has_references
+from quadbench.artifacts.parts import has_references, without_own_graph
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
 from quadbench.quad.named import read_recipe
@@ -50,10 +50,11 @@ class Chosen:
 
     @property
     def tasks(self) -> list[str]:
-        """Return the names of its tasks."""
+        """Return the names of its tasks; with a graph per task, of those that have one."""
         bundle = self._built
         tasks: Sequence[TaskAssets | Task] = bundle.tasks if bundle else self.recipe.tasks if self.recipe else ()
-        return [task.name for task in tasks]
+        admitted = without_own_graph(bundle) if bundle and self.variant.has_unet_per_task else ()
+        return [task.name for task in tasks if task.name not in admitted]
 
     @property
     def variants(self) -> set[Variant]:
@@ -119,8 +120,10 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
     return replace(chosen, recipe=recipe, terms=recipe.terms)
 
 
-def require_common_tasks(a: Chosen, b: Chosen, wanted: Collection[str] = ()) -> None:
+def require_common_tasks(a: Chosen, b: Chosen, wanted: Collection[str] = (), *, called: tuple[str, str] = ("A", "B")) -> None:
     """Refuse sides that run nothing that could be compared, of what is wanted; without that, of all.
+
+    `called` is what a message calls the sides.
 
     Raises:
         UserError: names the tasks of both.
@@ -128,7 +131,8 @@ def require_common_tasks(a: Chosen, b: Chosen, wanted: Collection[str] = ()) -> 
     common = set(a.tasks) & set(b.tasks)
     if common.isdisjoint(wanted or common):
         only = f", of {', '.join(wanted)}" if wanted else ""
-        raise UserError(f"the sides have no task in common{only}: A has {', '.join(a.tasks)}; B has {', '.join(b.tasks)}")
+        has = "; ".join(f"{name} has {', '.join(side.tasks)}" for name, side in zip(called, (a, b), strict=True))
+        raise UserError(f"the sides have no task in common{only}: {has}")
 
 
 def measured_alike(a: Chosen, b: Chosen) -> Measure:

@@ -119,10 +119,15 @@ def _told_if_interrupted(
 def _versus(
     sides: Sequence[PreparedSide], plans: Sequence[OnDevice], manner: Manner, failures: Mapping[str, QuadbenchError]
 ) -> Versus:
+    tasks = [side.chosen.tasks for side in sides]
+    a, b = (
+        replace(side.described, own_tasks=tuple(name for name in own if name not in others))
+        for side, own, others in zip(sides, tasks, reversed(tasks), strict=True)
+    )
     return Versus(
         comparison_id=new_id(),
-        a=sides[0].described,
-        b=sides[1].described,
+        a=a,
+        b=b,
         to_see=manner.to_see,
         devices=tuple(plan.compared() for plan in plans),
         failures={address: str(error) for address, error in failures.items()},

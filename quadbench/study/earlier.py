@@ -32,7 +32,7 @@ def earlier_run(layout: Layout, word: str, wanted: LaterRun) -> RunResult | None
     """Return the run of this id, or for `latest` the latest before it of which all came to its end; None: there is none.
 
     Raises:
-        UserError: the named run is the wanted one itself, has other tasks or lacks one of the devices, or there are no runs.
+        UserError: the named run is the wanted one itself, has none of the tasks or lacks a device, or there are no runs.
         QuadbenchError: there is no such run, or it is damaged.
     """
     if word == LATEST:
@@ -64,7 +64,7 @@ def _is_whole(run: RunFile, wanted: LaterRun) -> bool:
 
 def _fits(run: RunResult, wanted: LaterRun) -> bool:
     """Say whether a run is of the same recipe and devices, and no launch of it failed."""
-    if run.bundle.recipe_name != wanted.recipe_name:
+    if run.bundle.recipe_name != wanted.recipe_name or {task.name for task in run.bundle.tasks} != set(wanted.tasks):
         return False
     try:
         require_alike(run, wanted.tasks, wanted.addresses)

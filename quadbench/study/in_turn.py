@@ -127,7 +127,7 @@ class OnDevice:
     def of(cls, device: Device, sides: Sequence[PreparedSide], means: Means) -> Self:
         """Plan the launches of two sides, which run the tasks that both have and are measured alike."""
         installations = [one for side in sides if (one := side.on(device))]
-        tasks = common_tasks(*(one.bundle.artifact for one in installations), wanted=means.manner.tasks)
+        tasks = common_tasks(*(one.bundle.artifact for one in installations), wanted=_wanted(sides, means.manner))
         measure = measured_alike(*(side.chosen for side in sides))
         a, b = (_side_launch(*of_side, measure, means) for of_side in zip(sides, installations, tasks, strict=True))
         looks, judge = (_FIRST if means.manner.to_see else means.manner.looks), partial(_judged, tasks, means.manner)
@@ -162,6 +162,12 @@ class OnDevice:
             broken=self.launches.broken,
             launches=timed_launches(a, b),
         )
+
+
+def _wanted(sides: Sequence[PreparedSide], manner: Manner) -> set[str]:
+    """Return the tasks that both sides run, of those that were asked for, if any were."""
+    common = set.intersection(*(set(side.chosen.tasks) for side in sides))
+    return common & set(manner.tasks) if manner.tasks else common
 
 
 def _side_launch(

@@ -34,8 +34,15 @@ def compare_stored(a: Chosen, b: Chosen) -> Versus:
     if not common:
         raise UserError(f"the runs have no device in common: {', '.join(devices)}; {', '.join(others)}")
     sides = [
-        VersusSide(source=one.source, changes=dict(one.changes), variant=one.variant, run_id=run.run_id, of=_of(run))
-        for one, run in ((a, a.run), (b, b.run))
+        VersusSide(
+            source=one.source,
+            changes=dict(one.changes),
+            variant=one.variant,
+            run_id=run.run_id,
+            of=_of(run),
+            own_tasks=tuple(name for name in one.tasks if name not in other.tasks),
+        )
+        for one, other, run in ((a, b, a.run), (b, a, b.run))
     ]
     return Versus(
         comparison_id=new_id(),
@@ -64,7 +71,8 @@ def _stored_device(a: Chosen, b: Chosen, on_a: DeviceFacts, on_b: DeviceFacts) -
             raise UserError(
                 f"run {run.run_id} has no sound launch of {variant} on '{on_a.address}'", hint=f"it has: {there or 'none'}"
             )
-    tasks = common_tasks(*(run.bundle_on(device) for run, _, device in runs))
+    wanted = set(a.tasks) & set(b.tasks)
+    tasks = common_tasks(*(run.bundle_on(device) for run, _, device in runs), wanted=wanted)
     held = [[contents(run.bundle_on(device), of_side)] for (run, _, device), of_side in zip(runs, tasks, strict=True)]
     first, second = (Side(records=side, tasks=of_side) for side, of_side in zip(records, tasks, strict=True))
     return VersusDevice(

@@ -82,4 +82,8 @@ def _uses(profile: DeviceProfile, machine: str) -> Iterator[_Use]:
     if profile.hosted_target is not None:
         yield use(f"{HOSTED_PREFIX}{profile.name}", profile.hosted_target, PHONE_MACHINE)
     for alternative in profile.alternatives:
-        yield use(None, alternative, PHONE_MACHINE)
+        key, name = target_key(alternative, PHONE_MACHINE), profile.name_of(alternative)
+        yield use(f"{profile.name}?target={name}" if name else None, alternative, PHONE_MACHINE)
+        virtual = profile.with_target(name).virtual_target if name else None
+        if virtual and target_key(virtual, machine) == key:  # an emulator runs what the phone does
+            yield use(f"{VIRTUAL_PREFIX}{profile.name}?target={name}", virtual, machine)

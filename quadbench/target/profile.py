@@ -106,17 +106,25 @@ class DeviceProfile(Spec):
         Raises:
             UnknownNameError: the profile has no such target.
         """
+        targets = self._named_targets()
+        if name not in targets:
+            raise UnknownNameError(f"target of {self.name}", name, targets)
+        chosen = targets[name]
+        virtual = LiteRtTarget(backend="litert") if isinstance(chosen, LiteRtTarget) else chosen
+        return self.model_copy(update={"target": chosen, "virtual_target": virtual})
+
+    def name_of(self, target: Target) -> str | None:
+        """Return the name by which `with_target` has a target; None where an earlier one has its names."""
+        return next((name for name, named in self._named_targets().items() if named == target), None)
+
+    def _named_targets(self) -> "dict[str, RunTarget]":
         targets: dict[str, RunTarget] = {}
         for target in self.targets():
             if isinstance(target, OnnxRuntimeTarget | QnnTarget | LiteRtTarget):
                 targets.setdefault(target.backend, target)
             if isinstance(target, OnnxRuntimeTarget):
                 targets.setdefault(target.execution_provider, target)
-        if name not in targets:
-            raise UnknownNameError(f"target of {self.name}", name, targets)
-        chosen = targets[name]
-        virtual = LiteRtTarget(backend="litert") if isinstance(chosen, LiteRtTarget) else chosen
-        return self.model_copy(update={"target": chosen, "virtual_target": virtual})
+        return targets
 
     def matches(self, properties: Mapping[str, str]) -> bool:
         """Say whether a device with these properties is of this kind; without patterns none is."""

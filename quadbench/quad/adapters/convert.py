@@ -20,7 +20,8 @@ from quadbench.quad.adapters.kohya import PREFIX, flat_name, read_kohya, read_te
 from quadbench.quad.adapters.lycoris import Differences, read_differences
 from quadbench.quad.adapters.peft import read_config, read_peft, read_peft_differences
 from quadbench.quad.adapters.reading import Reading, apart, named, refuse
-from quadbench.quad.layouts import PEFT_TENSORS, adapter_files
+from quadbench.quad.layouts import adapter_files
+from quadbench.quad.sources import PEFT_TENSORS
 from quadbench.results.digests import sha256_of
 
 METADATA = "quadbench.conversion"

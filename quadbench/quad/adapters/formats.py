@@ -16,8 +16,7 @@ from quadbench.quad.adapters.adapter import Adapter, LeftOut
 from quadbench.quad.adapters.files import TensorFile, read_tensor_file
 from quadbench.quad.adapters.fit import BaseSites, fitted
 from quadbench.quad.adapters.reading import Reading, apart, refuse
-from quadbench.quad.layouts import PEFT_CONFIG, PEFT_TENSORS
-from quadbench.quad.sources import AdapterFormat
+from quadbench.quad.sources import PEFT_CONFIG, PEFT_TENSORS, AdapterFormat, saved_adapter
 
 _IS_LORA = re.compile(r"\.lora|_lora\.(down|up)\.")  # of today, and of the attention processors' days
 
@@ -30,19 +29,20 @@ class AdapterReading:
 
     format: AdapterFormat
     because: str  # how the format was recognized
-    path: Path  # the file, or PEFT's folder
+    path: Path  # the file, also of diffusers' folder, or PEFT's folder
     reading: Reading
     left_out: LeftOut | None = None
 
 
 def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterReading:
-    """Read a PEFT folder, or a safetensors file of diffusers or kohya; the content tells which it is.
+    """Read a PEFT folder, or a safetensors file of diffusers or kohya, or diffusers' folder; the content tells which it is.
 
     With `unet_only` the text encoder's part is left out, and counted. PEFT saves a model at a time, so that its files have none.
 
     Raises:
         AdapterError: there is nothing that can be read, or its format is unknown. Other problems stand in the reading.
     """
+    path = saved_adapter(path)
     if os.path.isdir(path):  # noqa: PTH112  (it raises nothing)
         config = peft.read_config(name, path)
         file = read_tensor_file(name, path / PEFT_TENSORS)

@@ -20,7 +20,7 @@ from quadbench.quad.adapters.lora_config import (
 )
 from quadbench.quad.adapters.lycoris import FACTORS, Differences, Method, PartKey, read_differences
 from quadbench.quad.adapters.reading import AdapterProblem, Key, LoraPart, Reading, read_pairs
-from quadbench.quad.layouts import PEFT_CONFIG, PEFT_TENSORS
+from quadbench.quad.sources import DIFFUSERS_TENSORS, PEFT_CONFIG, PEFT_TENSORS
 from quadbench.spec import is_file
 from quadbench.spec.document import describe
 
@@ -39,7 +39,7 @@ def read_config(name: str, folder: Path) -> AdapterConfig:
     """
     path = folder / PEFT_CONFIG
     if not is_file(path):
-        hint = f"a PEFT folder holds {PEFT_CONFIG} and {PEFT_TENSORS}"
+        hint = f"a PEFT folder holds {PEFT_CONFIG} and {PEFT_TENSORS}; one of diffusers {DIFFUSERS_TENSORS}"
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=hint)
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)

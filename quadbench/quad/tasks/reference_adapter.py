@@ -14,9 +14,8 @@ from torch import nn
 from quadbench.quad.adapters import kohya
 from quadbench.quad.adapters.diffusers import PREFIX, prefix_of
 from quadbench.quad.adapters.reading import apart
-from quadbench.quad.layouts import PEFT_TENSORS
 from quadbench.quad.model.components import copy_of_modules
-from quadbench.quad.sources import AdapterFormat, AdapterSource
+from quadbench.quad.sources import PEFT_TENSORS, AdapterFormat, AdapterSource
 
 _ALPHA = ".alpha"
 _PEFT_PREFIX = "base_model.model."
