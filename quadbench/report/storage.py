@@ -82,9 +82,8 @@ def stored_growth(storage: Storage, recipe: str | None) -> Growth | None:
     """
     stored = _ten_tasks()
     steps = stored["steps"]
-    if (foundation_in(recipe or ""), storage.target) != (stored["foundation"], stored["target"]) or len(storage.measured) >= len(
-        steps
-    ):
+    is_same = (foundation_in(recipe or ""), storage.target) == (stored["foundation"], stored["target"])
+    if not is_same or len(storage.measured) >= len(steps):
         return None
     return Growth(
         measured_on=stored["measured_on"],
