@@ -244,6 +244,7 @@ class _Build:
                 name=item.name,
                 image=self._picture(f"inputs/{name}/{item.name}.png", item.image_path),
                 mask=self._picture(f"inputs/{name}/{item.name}.mask.png", item.mask_path, "L"),
+                blend=self.writer.image(f"inputs/{name}/{item.name}.blend.png", item.blend) if item.blend else None,
                 truth=self._picture(f"inputs/{name}/{item.name}.truth.png", item.truth_path) if pictures else None,
                 reference=self.writer.image(f"reference/{name}/{item.name}.png", pictures[item.name]) if pictures else None,
                 prompt=item.prompt,

@@ -15,7 +15,7 @@ from quadbench.spec import read_json, require_file
 
 _HINT = "docs/recipe.md shows what the folder holds"
 _MOST_PICTURE_BYTES = 64 * 2**20  # an uncompressed one of 4096 x 4096 pixels takes less
-_ENDINGS = ("", ".mask", ".truth")  # the files of an item in a bundle
+_ENDINGS = ("", ".mask", ".blend", ".truth")  # the files of an item in a bundle
 
 
 class _Entry(BaseModel):

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from quadbench import zoo
+from quadbench.artifacts.pixels import blend_mask
 from quadbench.errors import UserError
 from quadbench.quad.model.foundation import Foundation
 from quadbench.quad.tasks.inputs import evaluated, read_inputs
@@ -19,7 +20,10 @@ CALIBRATION_SEED_OFFSET = 1_000_000  # so that calibration never sees the noise 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One input of a task. `image` (1, 3, H, W) in [-1, 1]; `mask` (1, 1, H, W) in {0, 1}, 1 = to be replaced."""
+    """One input of a task. `image` (1, 3, H, W) in [-1, 1]; `mask` (1, 1, H, W) in {0, 1}, 1 = to be replaced.
+
+    `blend` is the decoder's share in each pixel, 8-bit grey; None where the picture is the decoder's alone.
+    """
 
     name: str
     seed: int
@@ -28,6 +32,7 @@ class Item:
     negative_input_ids: tuple[int, ...]
     image: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    blend: Image.Image | None = None
     image_path: Path | None = None
     mask_path: Path | None = None
     truth_path: Path | None = None
@@ -72,20 +77,22 @@ def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -
     mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, InpaintTask) else None
     if entry.truth:
         read_picture(entry.truth, "RGB", foundation.image_size)  # it is compared with what a device paints
+    mask = (_pixels(mask_path, "L", foundation.image_size) >= 127.5) if mask_path else None
     item = Item(
         name=entry.name,
         seed=task.seed + seed,
         prompt=entry.prompt,
         image=_pixels(image_path, "RGB", foundation.image_size) / 127.5 - 1 if image_path else None,
-        mask=(_pixels(mask_path, "L", foundation.image_size) >= 127.5).float() if mask_path else None,
+        mask=None if mask is None else mask.float(),
+        blend=blend_mask(mask[0, 0].numpy()) if mask is not None and isinstance(task, InpaintTask) and task.composite else None,
         image_path=image_path,
         mask_path=mask_path,
         truth_path=entry.truth,
         input_ids=foundation.tokenize(entry.prompt),
         negative_input_ids=foundation.tokenize(entry.negative_prompt),
     )
-    mask, size = item.latent_mask(foundation.latent_size), foundation.latent_size
-    if mask is not None and not mask.any():
+    size, latent_mask = foundation.latent_size, item.latent_mask(foundation.latent_size)
+    if latent_mask is not None and not latent_mask.any():
         reduced = f"at the {size}x{size} of a latent its mask '{mask_path}' has nothing to replace"
         raise UserError(
             f"input '{entry.name}' of task '{task.name}': {reduced}", hint="what is white is replaced: draw it larger"
