@@ -72,7 +72,7 @@ class HeldOutInputs:
         """Judge the U-Net that takes adapters into its weights, each task with its own there, as a device adds it."""
         for run in self._runs.values():
             integers = integers_as_run(lora, run.task.task.adapter, self.prepared.shapes)
-            unet = with_adapter(written, integers) if run.task.task.adapter else written.unet
+            unet = with_adapter(written.unet, written.merge, integers) if run.task.task.adapter else written.unet
             self._add_trajectory(run, Variant.MERGED_AT_LOAD, GraphSession(unet))
 
     def _add_trajectory(self, run: _FloatRun, variant: Variant, predict: Predict) -> None:

@@ -27,6 +27,7 @@ from quadbench.quad.quantize.layers import int8_share
 from quadbench.quad.quantize.passes import GraphIndex, replace_nodes
 from quadbench.quad.quantize.qdq import bias_key, encoding_sources, quantize_graph, weight_key
 
+RESIDUAL = ".residual"  # ends the names of the tensors that hold what rounding took
 RESIDUAL_STEPS = 254  # of a weight's scale: INT8 up to 127 at such a step reaches half a scale, the most that rounding takes
 
 
@@ -74,17 +75,17 @@ def mergeable(
     return Mergeable(unet=unet, merge=merge, int8=share)
 
 
-def with_adapter(mergeable: Mergeable, lora: Feed) -> onnx.ModelProto:
+def with_adapter(unet: onnx.ModelProto, merge: onnx.ModelProto, lora: Feed) -> onnx.ModelProto:
     """Return the U-Net as a device loads it with an adapter, given as integers for every LoRA input, in its weights."""
-    merge = initializers.open_session(mergeable.merge)
-    names = [output.name for output in merge.get_outputs()]
-    tensors = dict(zip(names, merge.run(names, dict(lora)), strict=True))
-    unet = onnx.ModelProto()
-    unet.CopyFrom(mergeable.unet)
-    for constant in unet.graph.initializer:
+    session = initializers.open_session(merge)
+    names = [output.name for output in session.get_outputs()]
+    tensors = dict(zip(names, session.run(names, dict(lora)), strict=True))
+    merged = onnx.ModelProto()
+    merged.CopyFrom(unet)
+    for constant in merged.graph.initializer:
         if constant.name in tensors:
             constant.CopyFrom(numpy_helper.from_array(tensors[constant.name], constant.name))
-    return unet
+    return merged
 
 
 def _sites(model: onnx.ModelProto) -> Iterator[_Site]:
@@ -172,7 +173,7 @@ class _Merge:
     @property
     def residual(self) -> str:
         """Return the name of what the rounding of the base's weight took away."""
-        return f"{self.site.weight}.residual"
+        return f"{self.site.weight}{RESIDUAL}"
 
     def residual_of(self, weight: onnx.TensorProto) -> onnx.TensorProto:
         """Return what the INT8 weight lacks of its float one (O, I) or (O, I, k, k): INT8 in steps of scale / RESIDUAL_STEPS."""
