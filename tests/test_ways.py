@@ -12,7 +12,9 @@ from quadbench.artifacts.held_out import HeldOut, TrajectorySqnr
 from quadbench.report.html import render_html
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.pictures import task_pictures
+from quadbench.report.summary import run_summary
 from quadbench.report.text_table import TextTable
+from quadbench.report.view import report_view
 from quadbench.report.ways import fastest, ways_views
 from quadbench.results.layout import Layout
 
@@ -63,6 +65,8 @@ def test_each_way_stands_with_the_likeness_of_its_own_pictures(tmp_path: Path) -
         assert worst_db == min(value for each in of_tasks.values() for value in each)
     assert fields["eps_sqnr_db"] == (40.0, None, 39.0)
     assert [row[-1] for row in ways.table.text.rows] == ["40.0", "–", "39.0"]
+    printed = run_summary(report_view(result, Layout(tmp_path)), None).ways
+    assert [(row["way"], row["psnr_db"]) for row in printed] == list(zip(fields["way"], fields["psnr_db"], strict=True))
 
 
 def test_pictures_of_every_way_that_ran_are_shown(tmp_path: Path) -> None:
