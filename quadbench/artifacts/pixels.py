@@ -106,6 +106,6 @@ def max_abs_difference(image: Pixels, other: Pixels) -> int:
     return int(np.max(np.abs(image.astype(np.int16) - other)))
 
 
-def size_of(pixels: Pixels) -> str:
+def size_of(pixels: Pixels | NDArray[np.bool_]) -> str:
     """Width x height, for messages."""
     return f"{pixels.shape[1]} x {pixels.shape[0]}"
