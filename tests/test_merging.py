@@ -31,7 +31,7 @@ from quadbench.results.layout import Layout
 from quadbench.target.targets import QnnTarget
 
 Feed = dict[str, np.ndarray]
-MOST_DIFFERENCE = 2  # of a pixel, between an adapter as input and one in the weights, of 255
+MOST_DIFFERENCE = 2  # of a pixel, of 255, by which one way may be farther from the float graphs' picture than the other
 
 
 def adapter_feed(session: onnxruntime.InferenceSession, path: Path) -> Feed:
@@ -98,7 +98,9 @@ def test_a_merged_adapter_does_what_it_does_as_input(tiny_bundle: Stored[Bundle]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("activations", [{"scheme": "w8a16"}, {"scheme": "float"}, {"scheme": "mixed", "int8_percent": 60}])
-def test_pictures_are_those_of_the_shared_graph(tiny_recipe: Path, tmp_path: Path, activations: dict[str, Any]) -> None:
+def test_pictures_are_as_near_to_the_float_graphs_as_those_of_the_shared_graph(
+    tiny_recipe: Path, tmp_path: Path, activations: dict[str, Any]
+) -> None:
     recipe = load_recipe(
         copy_with_one_task(tiny_recipe, tmp_path / "tiny"),
         {"baselines": ["merged-at-load"], "precision.activations": activations},
@@ -109,10 +111,10 @@ def test_pictures_are_those_of_the_shared_graph(tiny_recipe: Path, tmp_path: Pat
     assert {variant: record.status for variant, record in records.items()} == dict.fromkeys(
         (Variant.FLOAT, Variant.SHARED, Variant.MERGED_AT_LOAD), Status.OK
     )
-    folders = {v: layout.launch(result.run_id, "local", v, 0) for v in (Variant.SHARED, Variant.MERGED_AT_LOAD)}
+    folders = [layout.launch(result.run_id, "local", v, 0) for v in (Variant.FLOAT, Variant.SHARED, Variant.MERGED_AT_LOAD)]
     for name in records[Variant.SHARED].images:
-        shared, merged = (read_pixels(folder / "images" / f"{name}.png") for folder in folders.values())
-        assert max_abs_difference(shared, merged) <= MOST_DIFFERENCE
+        exact, shared, merged = (read_pixels(folder / "images" / f"{name}.png") for folder in folders)
+        assert max_abs_difference(exact, merged) <= max_abs_difference(exact, shared) + MOST_DIFFERENCE
 
 
 def test_a_target_with_fixed_weights_is_refused(tiny_bundle: Stored[Bundle], tmp_path: Path) -> None:
