@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from PIL import Image
 
 from quadbench.artifacts import Bundle, Component, Stored, TaskAssets, TaskItem, Variant
-from quadbench.artifacts.pixels import Pixels, psnr_db
+from quadbench.artifacts.pixels import Pixels, composite, psnr_db, read_pixels
 from quadbench.quad.build import build
 from quadbench.quad.tasks.runner import GraphSession
 from quadbench.quality.latents import TaskModel
@@ -59,12 +60,12 @@ def compare(bundle: Stored[Bundle], task: TaskAssets) -> Iterator[tuple[float, .
     exact = TaskModel.load(bundle, task, Variant.FLOAT)
     models = [TaskModel.load(bundle, task, variant) for variant in SIDES]
     unets = [replace(m, text_encoder=exact.text_encoder, vae_encoder=exact.vae_encoder) for m in models]
-    float_decoder, decoder = (_decoder(bundle, variant) for variant in (Variant.FLOAT, Variant.SHARED))
+    float_decoder, decoder = (decoder_of(bundle, variant) for variant in (Variant.FLOAT, Variant.SHARED))
     pairs = [*((model, decoder) for model in models), *((model, float_decoder) for model in unets)]
     with torch.no_grad():
         for item in task.items:
-            expected = _image(exact, float_decoder, item)
-            yield tuple(psnr_db(expected, _image(model, vae_decoder, item)) for model, vae_decoder in pairs)
+            expected = picture_of(exact, float_decoder, item)
+            yield tuple(psnr_db(expected, picture_of(model, vae_decoder, item)) for model, vae_decoder in pairs)
 
 
 def cells(runs: list[np.ndarray]) -> str:
@@ -77,15 +78,19 @@ def _mean(differences: np.ndarray) -> str:
     return f"{differences.mean():+.1f} ± {differences.std(ddof=1) / np.sqrt(len(differences)):.1f}"
 
 
-def _decoder(bundle: Stored[Bundle], variant: Variant) -> GraphSession:
+def decoder_of(bundle: Stored[Bundle], variant: Variant) -> GraphSession:
     graph = next(g for g in bundle.artifact.graphs if (g.variant, g.component) == (variant, Component.VAE_DECODER))
     return GraphSession(onnx.load(bundle.path(graph.file)))
 
 
-def _image(model: TaskModel, decoder: GraphSession, item: TaskItem) -> Pixels:
-    """Return the task's image of an item, (H, W, 3) of 8 bits."""
+def picture_of(model: TaskModel, decoder: GraphSession, item: TaskItem) -> Pixels:
+    """Return the task's image of an item, (H, W, 3) of 8 bits, composited where the task says so."""
     image = decoder({"latent": model.run(item).latent})[0]  # (3, H, W) in [-1, 1]
-    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    decoded: Pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    if item.blend is None or item.image is None:
+        return decoded
+    with Image.open(model.bundle.path(item.blend)) as blend:
+        return composite(decoded, read_pixels(model.bundle.path(item.image)), blend)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file  # noqa: E402
 
 from quadbench.artifacts import Bundle, Caveat, Component, Graph, Stored, TensorSpec, Variant  # noqa: E402
 from quadbench.artifacts.parts import file_refs  # noqa: E402
+from quadbench.artifacts.pixels import blend_mask  # noqa: E402
 from quadbench.errors import AdapterError, ArtifactError, UserError  # noqa: E402
 from quadbench.quad.adapter_file import stored_inputs  # noqa: E402
 from quadbench.quad.adapters import graph_tensors, load_adapter, own_tensors  # noqa: E402
@@ -171,6 +172,12 @@ def test_calibration_inputs_are_not_evaluated(tiny_bundle: Stored[Bundle]) -> No
 def test_inputs_of_every_kind_are_in_the_bundle_as_the_harness_reads_them(tiny_bundle: Stored[Bundle], tiny_recipe: Path) -> None:
     items = next(task.items for task in tiny_bundle.artifact.tasks if task.name == "fill")
     for i, item in enumerate(items):
+        assert item.blend
+        with (
+            Image.open(tiny_recipe.parent / "inputs" / f"{i}.mask.png") as given,
+            Image.open(tiny_bundle.path(item.blend)) as kept,
+        ):
+            assert blend_mask(np.array(given.convert("L")) > 0).tobytes() == kept.tobytes()
         for file, name, mode in ((item.image, f"{i}.png", "RGB"), (item.mask, f"{i}.mask.png", "L")):
             with Image.open(tiny_recipe.parent / "inputs" / name) as given, Image.open(tiny_bundle.path(file)) as kept:
                 assert kept.mode == mode

@@ -118,6 +118,7 @@ def test_a_task_in_the_plan_names_its_files_on_the_device(world: World) -> None:
                     "name": item.name,
                     "image": world.objects[item.image.sha256] if item.image else None,
                     "mask": world.objects[item.mask.sha256] if item.mask else None,
+                    "blend": world.objects[item.blend.sha256] if item.blend else None,
                     "input_ids": [1, 2],
                     "negative_input_ids": [1, 0],
                 }

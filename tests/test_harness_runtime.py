@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from quadbench.harness.expected import AT_BLOCK_END
 
@@ -11,7 +13,18 @@ pytest.importorskip("onnx")
 
 from support.harness_launch import launch
 from support.harness_model import as_floats, draw_adapter
-from support.harness_scene import ADAPTERS, Plan, assert_same_image, merged_at_load_plan, painted, per_graph_plan
+from support.harness_scene import (
+    ADAPTERS,
+    ITEMS,
+    Plan,
+    assert_same_image,
+    blend,
+    merged_at_load_plan,
+    painted,
+    per_graph_plan,
+    pixels,
+    shared_plan,
+)
 
 
 @pytest.mark.parametrize("runtime", [{"arena": "session"}, {"arena": "shared"}, {"thread_pool": "session"}, {"cores": [0]}])
@@ -97,6 +110,24 @@ def test_resident_graphs_are_all_loaded_before_the_first_task(harness: Path, ass
     assert len(heard.samples("switch_ns")) == 4
     lora = as_floats(draw_adapter(ADAPTERS["restyle"], "int16"))
     assert_same_image(tmp_path / "images/restyle/000.png", painted("restyle", 0, lora))
+
+
+@pytest.mark.parametrize("is_composited", [True, False])
+def test_an_inpainted_picture_is_composited_where_the_plan_names_a_blend_mask(
+    harness: Path, assets: Path, tmp_path: Path, is_composited: bool
+) -> None:
+    plan = shared_plan(assets, tmp_path)
+    plan["sequence"] = [{"task": "remove-object", "warmup": 0, "iterations": ITEMS}]
+    if not is_composited:
+        for item in plan["tasks"]["remove-object"]["items"]:
+            item["blend"] = None
+    launch(harness, plan)
+    lora = as_floats(draw_adapter(ADAPTERS["remove-object"], "int16"))
+    for i in range(ITEMS):
+        expected = painted("remove-object", i, lora, is_composited=is_composited)
+        assert_same_image(tmp_path / f"images/remove-object/{i:03}.png", expected)
+        found, kept = np.asarray(Image.open(tmp_path / f"images/remove-object/{i:03}.png")), np.asarray(blend(i)) == 0
+        assert np.array_equal(found[kept], pixels(i)[kept]) == is_composited
 
 
 def test_adapters_are_merged_into_the_weights_at_each_switch(harness: Path, assets: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from quadbench import zoo
+from quadbench.artifacts.pixels import blend_mask
 from quadbench.errors import UserError
 from quadbench.recipe import Task
 
@@ -91,6 +92,15 @@ def test_what_is_no_picture_is_refused(foundation, tmp_path, name):
     (tmp_path / f"inputs/{name}.png").write_bytes(b"root:x:0:0")
     with pytest.raises(UserError, match=rf"image '.*{name}\.png' cannot be read"):
         task_items(it, foundation, calibration_samples=1)
+
+
+@pytest.mark.parametrize("composite", [True, False])
+def test_inpainting_composites_with_its_input_unless_the_task_says_otherwise(foundation, tmp_path, composite):
+    options = {"inputs": {"source": "builtin", "name": "remove-object"}} | ({} if composite else {"composite": False})
+    for item in task_items(task(tmp_path, "inpaint", **options), foundation, calibration_samples=4).evaluation:
+        assert (item.blend is not None) == composite
+        if item.blend is not None:
+            assert item.blend.tobytes() == blend_mask(item.mask[0, 0].numpy() > 0).tobytes()
 
 
 def test_a_mask_that_replaces_nothing_of_a_latent_is_refused_by_its_inputs_name(foundation, tmp_path):

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.scripted_harness import GOOD, ITEMS, TASKS, World, launch_of, measured, of_metric
 
 from quadbench.artifacts import ErrorClass, Status, Variant
-from quadbench.artifacts.pixels import PSNR_CAP_DB, max_abs_difference, psnr_db
+from quadbench.artifacts.pixels import PSNR_CAP_DB, blend_mask, composite, max_abs_difference, psnr_db
+from quadbench.measure.images import MASKED_PSNR, QUANTIZED_MIN_MEAN_PSNR_DB
 
 
 def test_images_are_fetched_checked_and_named_relative_to_the_results(world: World) -> None:
@@ -45,6 +47,19 @@ def test_a_quantized_launch_that_paints_another_picture_is_fast_and_wrong(world:
     assert record.reason.startswith("fast and wrong: mean PSNR against the reference is 6.5 dB")
 
 
+def test_an_inpainted_image_is_judged_within_its_mask_alone(world: World) -> None:
+    """Everything outside the mask is the reference's own, so that the whole image is near it, however wrong the rest is."""
+    wrong = "".join(f'"remove-object/{item}": {{"change": 120}}, ' for item in ITEMS)
+    record = measured(world, GOOD.replace("paint_all()", f"paint_all({{{wrong}}})"), launch_of(tasks=("remove-object",)))
+    whole, masked = (
+        [s.value for s in of_metric(record, metric) if s.labels["against"] == "reference"] for metric in ("psnr_db", MASKED_PSNR)
+    )
+    assert min(whole) > QUANTIZED_MIN_MEAN_PSNR_DB > max(masked)
+    assert record.status is Status.FAILED
+    assert record.reason is not None
+    assert record.reason.startswith(f"fast and wrong: mean PSNR against the reference is {max(masked):.1f} dB")
+
+
 def test_an_image_of_another_size_fails_the_launch(world: World) -> None:
     record = measured(world, GOOD.replace("paint_all()", "paint_all(size=(4, 6))"))
     assert record.reason == "image restyle/000 is 4 x 6, its reference is 8 x 8"
@@ -74,3 +89,25 @@ def test_psnr_of_equal_images_is_capped_and_that_of_others_is_not() -> None:
 
 def test_differences_do_not_wrap_around() -> None:
     assert max_abs_difference(np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 3), 255, np.uint8)) == 255
+
+
+@pytest.mark.parametrize(("size", "edge"), [(16, 2), (64, 2), (128, 4), (512, 16)])
+def test_a_blend_mask_is_whole_in_the_mask_and_falls_evenly_to_nothing_outside_it(size: int, edge: int) -> None:
+    mask = np.zeros((size, size), np.bool_)
+    mask[size // 4 : size // 2, size // 4 : size // 2] = True
+    blend = np.asarray(blend_mask(mask))
+    assert blend[mask].min() == 255
+    fall = blend[size // 3, size // 2 - 1 : size // 2 + edge + 1].astype(int)
+    assert np.allclose(fall, np.linspace(255, 0, edge + 2), atol=0.5)
+    near = np.zeros_like(mask)
+    near[size // 4 - edge : size // 2 + edge, size // 4 - edge : size // 2 + edge] = True
+    assert blend[~near].max() == 0
+
+
+def test_compositing_rounds_to_the_nearest_for_every_share_and_value() -> None:
+    share, picture = (values.astype(np.uint8) for values in np.meshgrid(np.arange(256), np.arange(256)))
+    pictures = np.repeat(picture[..., None], 3, axis=2)
+    for original in (0, 77, 255):
+        exact = (share / 255)[..., None] * pictures + (1 - share / 255)[..., None] * original
+        found = composite(pictures, np.full_like(pictures, original), Image.fromarray(share))
+        assert np.abs(found - exact).max() <= 0.5 + 1e-9

@@ -145,6 +145,17 @@ def test_a_direction_needs_a_source(tmp_path):
     assert only(score_images([pair()], ["clip_direction"], weights)).value == "no input image to start from"
 
 
+def test_an_inpainted_image_is_also_scored_within_its_mask() -> None:
+    whole = pair(noise=60)
+    mask = np.zeros((32, 32), np.bool_)
+    mask[:8] = True
+    kept = np.where(mask[..., None], whole.image, whole.reference)
+    scores = score_images([replace(whole, image=kept, mask=mask)], ["psnr", "psnr_masked"])
+    inside = only(score_images([replace(whole, image=whole.image[:8], reference=whole.reference[:8])], ["psnr"]))
+    assert [score.value for score in scores] == [pytest.approx(inside.value + 10 * np.log10(4)), pytest.approx(inside.value)]
+    assert only(score_images([whole], ["psnr_masked"])).value == "no mask"
+
+
 def test_given_networks_see_images_stretched_and_normalized(tmp_path):
     """The mean colour of a flat image, under CLIP's normalization, is known."""
     flat = ImagePair(name="flat", image=np.full((20, 20, 3), 255, np.uint8), reference=np.full((20, 20, 3), 51, np.uint8))

@@ -83,7 +83,7 @@ def test_a_recipe_is_read_from_a_file(tmp_path):
     assert isinstance(fill, InpaintTask)
     assert isinstance(fill.sampler, LcmSampler)
     assert isinstance(recipe.quad.profile, AnchorProfile)
-    assert (fill.strength, fill.guidance, fill.seed) == (1.0, 1.0, 0)
+    assert (fill.strength, fill.guidance, fill.seed, fill.composite) == (1.0, 1.0, 0, True)
     assert (recipe.measure.warmup, recipe.measure.iterations, recipe.measure.launches) == (2, 12, 2)
 
 

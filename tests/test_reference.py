@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from pydantic import TypeAdapter
 
 torch = pytest.importorskip("torch")
 
 from quadbench import zoo  # noqa: E402
+from quadbench.artifacts.pixels import max_abs_difference  # noqa: E402
 from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
 from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
 from quadbench.quad.tasks.items import Item, task_items  # noqa: E402
@@ -26,10 +29,19 @@ def foundation(tiny_recipe: Path) -> Foundation:
     return load_foundation(tiny_recipe.parent / "model")
 
 
-def case_of(tiny_recipe: Path, foundation: Foundation, kind: str, scheme: str, strength: float | None) -> tuple[Reference, Item]:
+def case_of(
+    tiny_recipe: Path, foundation: Foundation, kind: str, scheme: str, strength: float | None, **options: Any
+) -> tuple[Reference, Item]:
     """Return the reference of a task without adapter, and its first item."""
     inputs = {"prompts": ("noto apple",)} if strength is None else {"inputs": {"source": "folder", "path": Path("inputs")}}
-    spec: dict[str, Any] = {"name": "it", "kind": kind, "adapter": None, "sampler": {"scheme": scheme, "steps": 4}, **inputs}
+    spec: dict[str, Any] = {
+        "name": "it",
+        "kind": kind,
+        "adapter": None,
+        "sampler": {"scheme": scheme, "steps": 4},
+        **inputs,
+        **options,
+    }
     if strength is not None:
         spec["strength"] = strength
     task: Task = TypeAdapter(Task).validate_python(spec, context={"folder": tiny_recipe.parent})
@@ -47,6 +59,39 @@ def test_a_pipeline_of_diffusers_draws_what_the_table_draws(
     with torch.no_grad():
         expected, drawn = reference._run_pipeline(item), reference._run_components(item).clamp(-1, 1)
     torch.testing.assert_close(drawn, expected, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scheme", ["lcm", "ed"])
+def test_an_inpainted_reference_is_what_a_pipeline_of_diffusers_draws_with_its_overlay(
+    tiny_recipe: Path, foundation: Foundation, scheme: str
+) -> None:
+    reference, item = case_of(tiny_recipe, foundation, "inpaint", scheme, 1.0)
+    assert item.image_path
+    assert item.blend
+    pipeline, latent = reference._pipeline(), reference.latent(item)
+    with torch.no_grad():
+        (decoded,) = pipeline(
+            item.prompt,
+            image=latent,
+            mask_image=item.mask,
+            masked_image_latents=latent,
+            num_inference_steps=4,
+            guidance_scale=1.0,
+            generator=torch.Generator().manual_seed(item.seed),
+        ).images
+    overlaid = pipeline.image_processor.apply_overlay(item.blend, Image.open(item.image_path).convert("RGB"), decoded)
+    drawn = np.asarray(reference.render(item))
+    assert max_abs_difference(drawn, np.asarray(overlaid)) <= 1
+    assert max_abs_difference(drawn, np.asarray(decoded)) > 20
+
+
+def test_an_inpainted_reference_is_the_decoders_where_nothing_is_composited(tiny_recipe: Path, foundation: Foundation) -> None:
+    kept, item = case_of(tiny_recipe, foundation, "inpaint", "lcm", 1.0, composite=False)
+    assert item.blend is None
+    composited, other = case_of(tiny_recipe, foundation, "inpaint", "lcm", 1.0)
+    apart = np.abs(np.asarray(kept.render(item)).astype(int) - np.asarray(composited.render(other))).max(axis=2)
+    assert apart[np.asarray(other.blend) == 255].max() == 0
+    assert apart.max() > 20
 
 
 def test_an_adapter_that_names_its_model_goes_into_a_copy_of_it_without_a_warning() -> None:

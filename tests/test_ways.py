@@ -1,14 +1,20 @@
 """What each way to serve the tasks takes, as the report tells it."""
 
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import pytest
 from support.synthetic_run import make_run
 
-from quadbench.artifacts import RunResult, Variant
+from quadbench.artifacts import RunResult, Stored, Variant
+from quadbench.artifacts.held_out import HeldOut, TrajectorySqnr
 from quadbench.report.html import render_html
 from quadbench.report.kpi import kpi_rows
+from quadbench.report.pictures import task_pictures
+from quadbench.report.summary import run_summary
 from quadbench.report.text_table import TextTable
+from quadbench.report.view import report_view
 from quadbench.report.ways import fastest, ways_views
 from quadbench.results.layout import Layout
 
@@ -24,8 +30,9 @@ def test_three_ways_stand_in_one_table_with_what_decides_between_them(tmp_path: 
     (table,) = tables_of(make_run(tmp_path, variants=THREE))
     assert [row[0].partition(":")[0] for row in table.rows] == ["shared", "per-graph", "resident"]
     columns = [column.partition(",")[0] for column in table.columns]
-    assert columns == ["Way", "Image", "Switch", "Switch and first image", "Peak RAM"]
-    shared, own, resident = ([float(cell) for cell in row[1:]] for row in table.rows)
+    times = ["Way", "Image", "Switch", "Switch and first image", "Peak RAM"]
+    assert columns == [*times, "PSNR", "Worst PSNR", "SQNR of eps"]
+    shared, own, resident = ([float(cell) for cell in row[1:5]] for row in table.rows)
     assert shared[1] < resident[1] * 1.1 < own[1]  # a switch chooses a binding, or a loaded graph; or it loads one
     assert resident[3] > own[3] > shared[3]
     more = round(resident[3] - shared[3])
@@ -33,9 +40,45 @@ def test_three_ways_stand_in_one_table_with_what_decides_between_them(tmp_path: 
     images = int((own[1] - shared[1]) / (shared[0] - own[0]))
     assert any(
         note.startswith("Of those with one U-Net in memory: an image and its share of the switch take the least time with shared")
-        and f"where a task paints at most {images} images before the next task comes, with per-graph beyond that." in note
+        and f"where a task paints at most {images} images before the next task comes, with per-graph (PSNR " in note
+        and note.endswith(" dB) beyond that.")
         for note in table.notes
     )
+
+
+def test_each_way_stands_with_the_likeness_of_its_own_pictures(tmp_path: Path) -> None:
+    result = make_run(tmp_path, variants=(SHARED, OWN, MERGED))
+    judged = [
+        TrajectorySqnr(task="t", variant=v.value, inputs=1, sqnr_db=db, steps=()) for v, db in ((SHARED, 40.0), (MERGED, 39.0))
+    ]
+    bundle = replace(result.bundle, held_out=HeldOut(inputs=1, trajectories=tuple(judged), clippings=()))
+    result = replace(result, stored=Stored(artifact=bundle, folder=result.stored.folder))
+    (ways,) = ways_views(result, kpi_rows(result))
+    fields = dict(zip(ways.table.fields, zip(*ways.table.values, strict=True), strict=True))
+    for variant, mean_db, worst_db in zip(fields["way"], fields["psnr_db"], fields["worst_psnr_db"], strict=True):
+        of_tasks: dict[str | None, list[float]] = {}
+        for record in result.records:
+            for sample in record.samples if record.variant == variant else ():
+                if sample.metric == "psnr_db" and sample.labels["against"] == "reference":
+                    of_tasks.setdefault(sample.task, []).append(sample.value)
+        assert mean_db == pytest.approx(mean(mean(each) for each in of_tasks.values()))
+        assert worst_db == min(value for each in of_tasks.values() for value in each)
+    assert fields["eps_sqnr_db"] == (40.0, None, 39.0)
+    assert [row[-1] for row in ways.table.text.rows] == ["40.0", "–", "39.0"]
+    printed = run_summary(report_view(result, Layout(tmp_path)), None).ways
+    assert [(row["way"], row["psnr_db"]) for row in printed] == list(zip(fields["way"], fields["psnr_db"], strict=True))
+
+
+def test_pictures_of_every_way_that_ran_are_shown(tmp_path: Path) -> None:
+    result = make_run(tmp_path, variants=(SHARED, OWN, MERGED))
+    labels = {
+        picture.label
+        for gallery in task_pictures(result, Layout(tmp_path))
+        for item in gallery.shown
+        for picture in item.pictures
+    }
+    assert {"Shared", "Per-graph", "Merged-at-load"} <= labels
+    assert "Resident" not in labels
 
 
 def test_two_ways_are_compared_elsewhere(tmp_path: Path) -> None:

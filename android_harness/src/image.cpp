@@ -114,4 +114,12 @@ std::vector<float> mask_at(const Pixels& mask, int height, int width) {
   return values;
 }
 
+void composite(const Pixels& blend, const Pixels& input, Pixels& picture) {
+  constexpr unsigned kWhole = 255;  // odd, so that no quotient lies halfway between two integers
+  for (std::size_t k = 0; k < picture.data.size(); ++k) {
+    const unsigned share = blend.data[k / 3];
+    picture.data[k] = static_cast<std::uint8_t>((share * picture.data[k] + (kWhole - share) * input.data[k] + kWhole / 2) / kWhole);
+  }
+}
+
 }  // namespace quadbench

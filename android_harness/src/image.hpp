@@ -1,4 +1,4 @@
-// Images: PNG <-> 8-bit pixels <-> planar floats in [-1, 1], and masks at the latent's size.
+// Images: PNG <-> 8-bit pixels <-> planar floats in [-1, 1], masks at the latent's size, and compositing.
 #pragma once
 
 #include <cstdint>
@@ -31,5 +31,8 @@ void to_pixels(std::span<const float> planes, Pixels& pixels);
 
 // Grey (H, W) -> (h, w): 1 where the pixel is >= 0.5, by nearest neighbour as torch.nn.functional.interpolate(mode="nearest").
 std::vector<float> mask_at(const Pixels& mask, int height, int width);
+
+// Overlay a decoded picture (H, W, 3) on its input: (blend * picture + (255 - blend) * input) / 255, rounded; `blend` is (H, W, 1).
+void composite(const Pixels& blend, const Pixels& input, Pixels& picture);
 
 }  // namespace quadbench

@@ -50,6 +50,7 @@ void Pipeline::run(const Task& task, const Item& item, UNet& unet) {
   decode(sampler_.run(task.table(), {.latent = latent_, .noise = item.noise, .mask = item.mask}, unet.sample_input(),
                       std::cref(eps)));
   to_pixels(components_.vae_decoder.output(), image_);
+  if (!item.blend.data.empty()) composite(item.blend, item.image, image_);
   times_.end_to_end_ns = now_ns() - begin;
 }
 

@@ -151,22 +151,29 @@ std::vector<std::int32_t> token_ids(const Field& field) {
   return ids;
 }
 
-// A file that the task's kind asks for, and that no other kind may have.
-std::optional<std::filesystem::path> item_file(const Field& item, const std::string& key, bool wanted, const Root& root) {
+// A file that tasks of other kinds may not have.
+std::optional<std::filesystem::path> allowed_file(const Field& item, const std::string& key, bool allowed, const Root& root) {
   const auto file = item.find(key);
-  if (!file && wanted)
-    throw InputError(item.place() + "." + key, item.place() + "." + key + ": missing; the task's kind needs it");
-  if (file && !wanted) file->fail("null for a task of this kind");
+  if (file && !allowed) file->fail("null for a task of this kind");
   if (!file) return std::nullopt;
   return root / file->text();
 }
 
+// A file that the task's kind asks for, and that no other kind may have.
+std::optional<std::filesystem::path> item_file(const Field& item, const std::string& key, bool wanted, const Root& root) {
+  const auto file = allowed_file(item, key, wanted, root);
+  if (!file && wanted)
+    throw InputError(item.place() + "." + key, item.place() + "." + key + ": missing; the task's kind needs it");
+  return file;
+}
+
 ItemPlan item_plan(const Field& field, TaskKind kind, double guidance, const Root& root) {
-  field.require_keys({"name", "image", "mask", "input_ids", "negative_input_ids"});
+  field.require_keys({"name", "image", "mask", "blend", "input_ids", "negative_input_ids"});
   ItemPlan item;
   item.name = checked_name(field.at("name").text(), field.place() + ".name");
   item.image = item_file(field, "image", kind != TaskKind::kTextToImage, root);
   item.mask = item_file(field, "mask", kind == TaskKind::kInpaint, root);
+  item.blend = allowed_file(field, "blend", kind == TaskKind::kInpaint, root);
   item.input_ids = token_ids(field.at("input_ids"));
   if (guidance != 1.0) item.negative_input_ids = token_ids(field.at("negative_input_ids"));
   return item;
@@ -235,7 +242,7 @@ Plan parse_plan(std::string_view json) {
   const Field document = parsed.root("");
   document.require_keys({"schema_version", "root", "variant", "verify", "runtime", "components", "unets", "adapters", "mixes",
                          "merge", "base", "tasks", "sequence", "images"});
-  document.at("schema_version").integer(1, 1);
+  document.at("schema_version").integer(2, 2);
   const Root root = document.at("root").text();
 
   Plan plan;

@@ -68,6 +68,7 @@ struct ItemPlan {
   std::string name;
   std::optional<std::filesystem::path> image;
   std::optional<std::filesystem::path> mask;
+  std::optional<std::filesystem::path> blend;  // nothing: the picture is what the decoder gives
   std::vector<std::int32_t> input_ids;
   std::vector<std::int32_t> negative_input_ids;  // empty where guidance is 1
 };

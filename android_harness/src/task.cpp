@@ -63,6 +63,7 @@ Item Task::read(const ItemPlan& plan) const {
   Item item{.name = plan.name,
             .image = {},
             .mask = {},
+            .blend = {},
             .noise = tensors_.read_floats("noise." + plan.name, noise_shape()),
             .input_ids = plan.input_ids,
             .negative_input_ids = plan.negative_input_ids};
@@ -71,6 +72,7 @@ Item Task::read(const ItemPlan& plan) const {
     const Pixels mask = read_png(*plan.mask, dimensions_.height(), dimensions_.width(), 1);
     item.mask = mask_at(mask, dimensions_.latent_height(), dimensions_.latent_width());
   }
+  if (plan.blend) item.blend = read_png(*plan.blend, dimensions_.height(), dimensions_.width(), 1);
   return item;
 }
 

@@ -19,6 +19,7 @@ struct Item {
   std::string name;
   Pixels image;                         // no data for text-to-image
   std::vector<float> mask;              // (h, w), empty outside inpaint
+  Pixels blend;                         // (H, W, 1), the picture's share in 1/255; no data: nothing is composited
   std::vector<float> noise;             // (1 + steps, 4, h, w)
   std::vector<std::int32_t> input_ids;  // (T)
   std::vector<std::int32_t> negative_input_ids;

@@ -46,3 +46,11 @@ TEST_CASE("a mask is binarized, then shrunk by nearest neighbour") {
   const Pixels odd{.height = 1, .width = 5, .channels = 1, .data = {0, 255, 127, 255, 0}};
   CHECK(mask_at(odd, 1, 3) == std::vector<float>{0.0f, 1.0f, 1.0f});  // columns 0, 1, 3
 }
+
+TEST_CASE("outside the blend mask a composited picture is its input, inside it what was decoded, between them both by share") {
+  const Pixels blend{.height = 1, .width = 3, .channels = 1, .data = {0, 85, 255}};
+  const Pixels input{.height = 1, .width = 3, .channels = 3, .data = {10, 20, 30, 10, 20, 30, 10, 20, 30}};
+  Pixels picture{.height = 1, .width = 3, .channels = 3, .data = {200, 0, 255, 200, 0, 255, 200, 0, 255}};
+  composite(blend, input, picture);
+  CHECK(picture.data == std::vector<std::uint8_t>{10, 20, 30, 73, 13, 105, 200, 0, 255});
+}

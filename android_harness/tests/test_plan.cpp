@@ -6,13 +6,13 @@
 using namespace quadbench;
 
 static const std::string kPlan = R"({
-  "schema_version": 1, "root": "/r", "variant": "shared",
+  "schema_version": 2, "root": "/r", "variant": "shared",
   "runtime": {"library": "lib.so", "intra_op_threads": 2},
   "components": {"text_encoder": {"path": "t"}, "vae_encoder": {"path": "e"}, "vae_decoder": {"path": "/abs/d"}},
   "unets": {"base": {"path": "u"}},
   "adapters": {"restyle": {"path": "a"}},
   "tasks": {"restyle": {"kind": "image-to-image", "unet": "base", "adapter": "restyle", "guidance": 3.0, "table": "t.json",
-    "tensors": "t.st", "items": [{"name": "000", "image": "i.png", "mask": null, "input_ids": [1], "negative_input_ids": [2]}]}},
+    "tensors": "t.st", "items": [{"name": "000", "image": "i.png", "mask": null, "blend": null, "input_ids": [1], "negative_input_ids": [2]}]}},
   "sequence": [{"task": "restyle", "warmup": 2, "iterations": 10}],
   "images": null})";
 
@@ -67,8 +67,8 @@ TEST_CASE("graphs run on an NPU by a dispatch library or a plugin, and not by a 
 }
 
 TEST_CASE("a wrong field is named with what was found and expected") {
-  CHECK(has(error_with("\"schema_version\": 1", "\"schema_version\": 2"),
-            "schema_version: found 2, expected an integer from 1 to 1"));
+  CHECK(has(error_with("\"schema_version\": 2", "\"schema_version\": 1"),
+            "schema_version: found 1, expected an integer from 2 to 2"));
   CHECK(has(error_with("\"shared\"", "\"both\""), 
             "variant: found \"both\", expected one of shared, per-graph, resident, merged-at-load, float"));
   CHECK(has(error_with("\"intra_op_threads\": 2", "\"intra_op_threads\": 0"), "runtime.intra_op_threads: found 0"));
@@ -109,6 +109,7 @@ TEST_CASE("a mix is adapters with factors, and every adapter is one by itself") 
 TEST_CASE("a task has just the files that its kind takes") {
   CHECK(has(error_with("\"image\": \"i.png\"", "\"image\": null"), "items[0].image: missing; the task's kind needs it"));
   CHECK(has(error_with("\"mask\": null", "\"mask\": \"m.png\""), "items[0].mask: found \"m.png\", expected null"));
+  CHECK(has(error_with("\"blend\": null", "\"blend\": \"b.png\""), "items[0].blend: found \"b.png\", expected null"));
   CHECK(has(error_with("\"vae_encoder\": {\"path\": \"e\"}, ", ""), "components.vae_encoder: missing"));
 }
 

@@ -165,12 +165,14 @@ class AdapterFile:
 class TaskItem:
     """One evaluation input of a task. Images are 8-bit RGB PNG, the mask 8-bit grey PNG (255 = to be replaced).
 
+    `blend` is the decoder's share in each pixel of the picture, 8-bit grey PNG; None where the picture is the decoder's alone.
     `reference` is the image of the Python float reference for the same noise; None where the weights are random.
     """
 
     name: FileName
     image: FileRef | None
     mask: FileRef | None
+    blend: FileRef | None = None
     truth: FileRef | None
     reference: FileRef | None
     prompt: str

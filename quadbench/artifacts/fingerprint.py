@@ -63,7 +63,7 @@ def unlike(a: Sequence[Mapping[str, str]], b: Sequence[Mapping[str, str]]) -> di
 
 
 def _digest_of_inputs(task: TaskAssets) -> str:
-    images = [[file and file.sha256 for file in (item.image, item.mask)] for item in task.items]
+    images = [[file and file.sha256 for file in (item.image, item.mask, item.blend)] for item in task.items]
     prompts = [(item.input_ids, item.negative_input_ids) for item in task.items]
     return hashlib.sha256(repr((images, prompts)).encode()).hexdigest()[:12]
 

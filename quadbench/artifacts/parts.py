@@ -41,7 +41,7 @@ def harness_files(bundle: Bundle, *, runs_float: bool) -> Iterator[FileRef]:
     runs_float = runs_float and has_references(bundle)
     floats = [graph for graph in bundle.graphs if runs_float and not graph.variant.is_quantized]
     adapters = [adapter for adapter in bundle.adapters if runs_float or adapter.variant.is_quantized]
-    tasks = [(t.table, t.tensors, *((item.image, item.mask) for item in t.items)) for t in bundle.tasks]
+    tasks = [(t.table, t.tensors, *((item.image, item.mask, item.blend) for item in t.items)) for t in bundle.tasks]
     yield from file_refs((*floats, *adapters, *tasks))
 
 

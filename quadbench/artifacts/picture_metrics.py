@@ -12,6 +12,13 @@ _ALL = (
         definition=f"Peak signal-to-noise ratio of 8-bit RGB at its own size, at most {PSNR_CAP_DB:g}; mean over images.",
     ),
     Metric(
+        name="psnr_masked",
+        title="PSNR in the mask",
+        unit="dB",
+        better=Better.HIGHER,
+        definition="The same of the pixels that inpainting paints anew: those outside are the input's own, and raise the PSNR.",
+    ),
+    Metric(
         name="ssim",
         title="SSIM",
         unit="",

@@ -1,4 +1,4 @@
-"""Pixels: image files from anywhere -> 8-bit pixels, or why they are refused; two of them -> how far they are apart."""
+"""Pixels: image files from anywhere -> 8-bit pixels, or why they are refused; how far two are apart; compositing with a mask."""
 
 import struct
 import zlib
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 from quadbench.spec.files import open_regular
 
@@ -28,6 +28,12 @@ _FAILURES = (  # what Pillow's readers raise for damaged files, found by damagin
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_HEAD_BYTES = 24  # signature, the length and name of the first chunk, width, height
+
+BLEND_EDGE_SHARE = 64
+"""The soft edge of a blend mask has a radius of this part of the picture's shorter side: 8 pixels of 512, 1 of 64."""
+
+_HALF = 128  # of 255: a mask's pixels from here on are painted anew
+_WHOLE = 255  # of a blend mask, where the picture is the decoder's alone
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
@@ -95,14 +101,41 @@ def _opaque(image: Image.Image) -> Image.Image:
     return colours
 
 
+def blend_mask(mask: NDArray[np.bool_]) -> Image.Image:
+    """Return the decoder's share in each pixel of an inpainted picture, 8-bit grey, for a mask (H, W), true where to paint.
+
+    It is 255 in the whole mask and 0 at more than 2 r pixels from it, in rows and columns alike, r being the shorter side divided
+    by BLEND_EDGE_SHARE, at least 1. Between them it falls evenly: the mask grows by r, then a box of 2 r + 1 pixels averages it.
+    Blurring alone, as diffusers' `VaeImageProcessor.blur`, would let the input show through within the mask.
+    """
+    radius = max(1, min(mask.shape) // BLEND_EDGE_SHARE)
+    grown = Image.fromarray(mask.astype(np.uint8) * _WHOLE).filter(ImageFilter.MaxFilter(2 * radius + 1))
+    return grown.filter(ImageFilter.BoxBlur(radius))
+
+
+def composite(picture: Pixels, original: Pixels, blend: Image.Image) -> Pixels:
+    """Overlay a decoded picture on its original, both (H, W, 3): (blend * picture + (255 - blend) * original) / 255, rounded.
+
+    diffusers' `VaeImageProcessor.apply_overlay` does the same to within 1/255.
+    """
+    share = np.asarray(blend, np.uint32)[..., None]  # (H, W, 1)
+    return ((share * picture + (_WHOLE - share) * original + _WHOLE // 2) // _WHOLE).astype(np.uint8)
+
+
 def _check_size(width: int, height: int) -> None:
     if not 0 < width * height <= MOST_PIXELS:
         raise ValueError(f"it is {width} x {height} pixels, expected 1 to {MOST_PIXELS} in all")
 
 
-def psnr_db(image: Pixels, other: Pixels) -> float:
-    """Peak signal-to-noise ratio of 8-bit images, in dB, at most PSNR_CAP_DB."""
-    mean_square = float(np.mean((image.astype(np.float64) - other) ** 2))
+def as_mask(pixels: Pixels) -> NDArray[np.bool_]:
+    """Return where a mask that was read as RGB, which is grey, has a picture painted anew: true (H, W)."""
+    return pixels[..., 0] >= _HALF
+
+
+def psnr_db(image: Pixels, other: Pixels, within: NDArray[np.bool_] | None = None) -> float:
+    """Peak signal-to-noise ratio of 8-bit images, in dB, at most PSNR_CAP_DB; `within` (H, W) is true where pixels count."""
+    square = (image.astype(np.float64) - other) ** 2
+    mean_square = float(np.mean(square if within is None else square[within]))
     return PSNR_CAP_DB if mean_square == 0 else min(PSNR_CAP_DB, float(10 * np.log10(255**2 / mean_square)))
 
 
@@ -111,6 +144,6 @@ def max_abs_difference(image: Pixels, other: Pixels) -> int:
     return int(np.max(np.abs(image.astype(np.int16) - other)))
 
 
-def size_of(pixels: Pixels) -> str:
+def size_of(pixels: Pixels | NDArray[np.bool_]) -> str:
     """Width x height, for messages."""
     return f"{pixels.shape[1]} x {pixels.shape[0]}"

@@ -10,7 +10,7 @@ from quadbench.artifacts.parts import BASE_UNET, adapters_of, components_of, mix
 from quadbench.harness.installation import Installation
 from quadbench.recipe import Runtime
 
-PLAN_SCHEMA_VERSION = 1
+PLAN_SCHEMA_VERSION = 2
 REFUSED_EXIT_CODE = 2  # with which the harness ends where the plan, or a file that it names, is wrong
 
 
@@ -97,6 +97,7 @@ def _item(installation: Installation, item: TaskItem) -> dict[str, Any]:
         "name": item.name,
         "image": path_of(item.image),
         "mask": path_of(item.mask),
+        "blend": path_of(item.blend),
         "input_ids": list(item.input_ids),
         "negative_input_ids": list(item.negative_input_ids),
     }

@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from quadbench.artifacts import Bundle, ErrorClass, LaunchPlan, Sample, Stored, TaskAssets, TaskItem, Variant
-from quadbench.artifacts.pixels import Pixels, check_png, max_abs_difference, psnr_db, read_pixels, size_of
+from quadbench.artifacts.pixels import Pixels, as_mask, check_png, max_abs_difference, psnr_db, read_pixels, size_of
 
 # The float graph computes what the Python reference computes, so only the last bits and the rounding to 8 bits may differ.
 FLOAT_MAX_DIFFERENCE = 2
 
 # Quantization has no bound of its own; below this the picture is another one, and a time for it means nothing.
 QUANTIZED_MIN_MEAN_PSNR_DB = 15.0
+
+MASKED_PSNR = "psnr_masked_db"  # the metric of an inpainted image within its mask, as `psnr_db` is of all of it
 
 
 class WrongImageError(Exception):
@@ -28,33 +33,47 @@ def expected_images(tasks: Sequence[TaskAssets], launch: LaunchPlan) -> list[tup
 
 
 def image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Stored[Bundle]) -> list[Sample]:
-    """Compare one painted image with its reference, and with the truth where there is one.
+    """Compare one painted image with its reference, and with the truth where there is one; within its mask as well.
 
     Raises:
         WrongImageError: it cannot be read, or has another size than the reference.
     """
     name = f"{task.name}/{item.name}"
     image = _read(painted, name, ErrorClass.HARNESS, is_png=True)
-    samples = []
+    mask = _mask_of(item, bundle, image.shape)
+    samples: list[Sample] = []
     for against, file in (("reference", item.reference), ("truth", item.truth)):
         if file is None:
             continue
         other = _read(bundle.path(file), f"'{file.path}' of the bundle", ErrorClass.INFRASTRUCTURE)
         if image.shape != other.shape:
             raise WrongImageError(f"image {name} is {size_of(image)}, its {against} is {size_of(other)}", ErrorClass.HARNESS)
-        labels = {"against": against}
-        samples.append(Sample(metric="psnr_db", value=psnr_db(image, other), task=task.name, item=item.name, labels=labels))
+        values = {"psnr_db": psnr_db(image, other)}
+        if mask is not None:
+            values[MASKED_PSNR] = psnr_db(image, other, within=mask)
         if against == "reference":
-            worst = float(max_abs_difference(image, other))
-            samples.append(Sample(metric="max_abs_difference", value=worst, task=task.name, item=item.name, labels=labels))
+            values["max_abs_difference"] = float(max_abs_difference(image, other))
+        labels = {"against": against}
+        samples += [Sample(metric=name, value=v, task=task.name, item=item.name, labels=labels) for name, v in values.items()]
     return samples
+
+
+def _mask_of(item: TaskItem, bundle: Stored[Bundle], shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """Return where the item's picture is painted anew; None where all of it is."""
+    if item.mask is None:
+        return None
+    name = f"'{item.mask.path}' of the bundle"
+    mask = as_mask(_read(bundle.path(item.mask), name, ErrorClass.INFRASTRUCTURE))
+    if mask.shape != shape[:2] or not mask.any():
+        raise WrongImageError(f"image {name} is no mask of {shape[1]} x {shape[0]} pixels", ErrorClass.INFRASTRUCTURE)
+    return mask
 
 
 def image_fault(variant: Variant, samples: Sequence[Sample]) -> str | None:
     """Say what is wrong with a launch's images, judged by the samples about them; None where nothing is."""
     if variant is Variant.FLOAT:
         return _parity(samples)
-    against_reference = [s for s in samples if s.metric == "psnr_db" and s.labels["against"] == "reference"]
+    against_reference = _painted_psnr(samples)
     if not against_reference:
         return None
     mean = sum(sample.value for sample in against_reference) / len(against_reference)
@@ -65,6 +84,15 @@ def image_fault(variant: Variant, samples: Sequence[Sample]) -> str | None:
         f"fast and wrong: mean PSNR against the reference is {mean:.1f} dB, expected at least {QUANTIZED_MIN_MEAN_PSNR_DB:g}; "
         f"the worst is {worst.task}/{worst.item} with {worst.value:.1f} dB"
     )
+
+
+def _painted_psnr(samples: Sequence[Sample]) -> list[Sample]:
+    """Return each image's PSNR against its reference, of an inpainted one within its mask: what was kept is near in any case."""
+    by_image: dict[tuple[str | None, str | None], Sample] = {}
+    for metric in ("psnr_db", MASKED_PSNR):  # the latter takes the place of the former
+        of_metric = [s for s in samples if s.metric == metric and s.labels["against"] == "reference"]
+        by_image |= {(sample.task, sample.item): sample for sample in of_metric}
+    return list(by_image.values())
 
 
 def _parity(samples: Sequence[Sample]) -> str | None:

@@ -35,6 +35,7 @@ from quadbench.quad.held_out import HeldOutInputs
 from quadbench.quad.intermediates import Intermediates
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.profile_file import LORA, Encodings, encodings_digest, profile_content
+from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.merging import mergeable
 from quadbench.quad.quantize.mixed import LayerNoise
 from quadbench.quad.quantize.quantizer import Quantized, quantized, weights_quantized
@@ -116,7 +117,9 @@ class _Build:
         distilled = self._distill(lora, unet.model)
         trained = replace(lora, adapters=lora.adapters | {name: result.adapter for name, result in distilled.items()})
         held_out = self._held_out(trained, unet)
+        shared_encodings = unet.activations
         del unet  # nearly a gigabyte, where the model is large
+        self._write_mergeable(shared_encodings, trained, held_out)
         with steps("adapters"):
             base = self._base(encodings)
             content = profile_content(encodings, lora, sensitivity=scores, distilled=distilled, noise=self.noise)
@@ -185,16 +188,7 @@ class _Build:
             encodings[component.value], written[component] = result.activations, result
             graph = self.writer.graph(result.model, Variant.SHARED, component, lora=inputs)
             self.graphs.append(replace(graph, int8=result.int8) if is_unet else graph)
-        if Variant.MERGED_AT_LOAD in self.recipe.baselines:
-            self._write_mergeable(written[Component.UNET], lora)
         return encodings, written[Component.UNET]
-
-    def _write_mergeable(self, unet: Quantized, lora: LoraProfile) -> None:
-        """Write the U-Net that takes an adapter into its weights as it is loaded, under the encodings of the shared one."""
-        exact = self.prepared.models[Component.UNET]
-        written = mergeable(exact, unet.activations, lora.encodings, self.intermediates.scratch)
-        graph = self.writer.graph(written.unet, Variant.MERGED_AT_LOAD, Component.UNET, merge=written.merge)
-        self.graphs.append(replace(graph, int8=written.int8))
 
     def _distill(self, lora: LoraProfile, unet: ModelProto) -> dict[str, Distilled]:
         """Train the adapters that the recipe wants trained. An interrupted build goes on where it was."""
@@ -227,6 +221,18 @@ class _Build:
             self.prepared.release()
         return held_out
 
+    def _write_mergeable(self, activations: Mapping[str, Encoding], lora: LoraProfile, held_out: HeldOutInputs | None) -> None:
+        """Write the U-Net that takes an adapter into its weights as it is loaded, under the encodings of the shared one."""
+        if Variant.MERGED_AT_LOAD not in self.recipe.baselines:
+            return
+        with self.steps("merged-at-load baseline"):
+            exact = self.prepared.models[Component.UNET]
+            written = mergeable(exact, activations, lora.encodings, self.intermediates.scratch)
+            graph = self.writer.graph(written.unet, Variant.MERGED_AT_LOAD, Component.UNET, merge=written.merge)
+            self.graphs.append(replace(graph, int8=written.int8))
+            if held_out:
+                held_out.judge_merged(written, lora)
+
     def _write_baselines(self, anchor: str | None, held_out: HeldOutInputs | None) -> None:
         if Variant.PER_GRAPH in self.recipe.baselines:
             for own in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor):
@@ -244,6 +250,7 @@ class _Build:
                 name=item.name,
                 image=self._picture(f"inputs/{name}/{item.name}.png", item.image_path),
                 mask=self._picture(f"inputs/{name}/{item.name}.mask.png", item.mask_path, "L"),
+                blend=self.writer.image(f"inputs/{name}/{item.name}.blend.png", item.blend) if item.blend else None,
                 truth=self._picture(f"inputs/{name}/{item.name}.truth.png", item.truth_path) if pictures else None,
                 reference=self.writer.image(f"reference/{name}/{item.name}.png", pictures[item.name]) if pictures else None,
                 prompt=item.prompt,

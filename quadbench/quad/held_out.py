@@ -17,6 +17,7 @@ from quadbench.quad.divergence import ratio_db, spread
 from quadbench.quad.prepare import Prepared
 from quadbench.quad.quantize.clipping import clipping_of
 from quadbench.quad.quantize.encodings import Encoding
+from quadbench.quad.quantize.merging import Mergeable, with_adapter
 from quadbench.quad.quantize.quantizer import Quantized
 from quadbench.quad.sensitivity import UnetSample, samples_of
 from quadbench.quad.tasks.prepared import PreparedTask, visit
@@ -66,6 +67,13 @@ class HeldOutInputs:
         run = self._runs[task]
         self._add_trajectory(run, Variant.PER_GRAPH, GraphSession(written.model))
         self._add_clipping(Variant.PER_GRAPH, task, model, written.activations, [sample.feed for sample in run.samples])
+
+    def judge_merged(self, written: Mergeable, lora: LoraProfile) -> None:
+        """Judge the U-Net that takes adapters into its weights, each task with its own there, as a device adds it."""
+        for run in self._runs.values():
+            integers = integers_as_run(lora, run.task.task.adapter, self.prepared.shapes)
+            unet = with_adapter(written.unet, written.merge, integers) if run.task.task.adapter else written.unet
+            self._add_trajectory(run, Variant.MERGED_AT_LOAD, GraphSession(unet))
 
     def _add_trajectory(self, run: _FloatRun, variant: Variant, predict: Predict) -> None:
         steps, other = [sample.step for sample in run.samples], (predict(sample.feed).numpy() for sample in run.samples)

@@ -137,7 +137,7 @@ def _is_same(own: TaskItem, item: Item, tensors: Mapping[str, np.ndarray], found
     texts = (own.name, own.prompt, own.input_ids, own.negative_input_ids)
     if texts != (item.name, item.prompt, item.input_ids, item.negative_input_ids):
         return False
-    if (own.image is None, own.mask is None) != (item.image is None, item.mask is None):
+    if (own.image is None, own.mask is None, own.blend is None) != (item.image is None, item.mask is None, item.blend is None):
         return False
     noise, drawn = tensors[f"noise.{own.name}"], item.noise(foundation, steps).numpy()
     return noise.shape == drawn.shape and np.allclose(noise, drawn, atol=_NOISE_TOLERANCE)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quadbench.artifacts import Bundle, Caveat, RunRecord, RunResult, Status, Stored, TaskAssets, TaskItem, Variant
-from quadbench.artifacts.pixels import Pixels, read_pixels
+from quadbench.artifacts.pixels import Pixels, as_mask, read_pixels
 from quadbench.artifacts.scores import Compared
 from quadbench.errors import ArtifactError, UserError
 from quadbench.quality.metric import ImagePair
@@ -167,6 +167,7 @@ def _pairs(task: TaskAssets, images: _ImageSet, against: str, bundle: Stored[Bun
             image=_read(images.paths[item.name], ArtifactError),
             reference=_read(bundle.path(other), ArtifactError),
             source=_read(bundle.path(item.image), ArtifactError) if item.image else None,
+            mask=as_mask(_read(bundle.path(item.mask), ArtifactError)) if item.mask else None,
         )
         for item in task.items
         if item.name in images.paths and (other := others[item.name])

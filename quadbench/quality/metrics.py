@@ -40,6 +40,11 @@ def _features(pairs: Sequence[ImagePair], network: Network) -> tuple[Features, F
 _ALL = (
     ImageMetric(metric=PICTURE_METRICS["psnr"], way=PerImage(measure=lambda pair, _: psnr_db(pair.image, pair.reference))),
     ImageMetric(
+        metric=PICTURE_METRICS["psnr_masked"],
+        way=PerImage(measure=lambda pair, _: psnr_db(pair.image, pair.reference, within=pair.mask)),
+        needs_mask=True,
+    ),
+    ImageMetric(
         metric=PICTURE_METRICS["ssim"], way=PerImage(measure=lambda pair, _: ssim(pair.image, pair.reference)), least_pixels=11
     ),
     ImageMetric(

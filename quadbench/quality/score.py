@@ -31,8 +31,8 @@ def score_images(
     if unknown is not None:
         raise UnknownNameError("metric", unknown, METRICS)
     for pair in pairs:
-        for other in (pair.reference, pair.source):
-            if other is not None and other.shape != pair.image.shape:
+        for other in (pair.reference, pair.source, pair.mask):
+            if other is not None and other.shape[:2] != pair.image.shape[:2]:
                 raise UserError(f"image '{pair.name}' is {size_of(pair.image)}, what it is held against {size_of(other)}")
     with torch.no_grad():
         return tuple(_score(METRICS[name], pairs, weights or {}) for name in named)
@@ -73,6 +73,8 @@ def _reason_without(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | No
         return f"images of {size_of(small.image)} are too small; the shorter side needs {metric.least_pixels} pixels"
     if metric.needs_source and any(pair.source is None for pair in pairs):
         return "no input image to start from"
+    if metric.needs_mask and any(pair.mask is None or not pair.mask.any() for pair in pairs):
+        return "no mask"
     return None
 
 

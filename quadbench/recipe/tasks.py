@@ -176,6 +176,9 @@ class InpaintTask(_Task):
     strength: Strength = 1.0
     """This share of the noise schedule is run, above 0 and up to 1, which keeps nothing under the mask. The default is 1.
     At least one step of the schedule has to be left."""
+    composite: bool = True
+    """The decoded image is composited with the input: what lies outside the mask is the input's own pixels, with a soft edge.
+    False leaves the whole image as the decoder gives it. The default is true."""
     inputs: Inputs = Field(examples=["{source: folder, path: my-inputs}"])
     """These inputs hold the images and their masks."""
 

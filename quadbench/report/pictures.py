@@ -7,6 +7,7 @@ from statistics import mean
 from quadbench.artifacts import Bundle, DeviceFacts, FileRef, RunRecord, RunResult, Stored, TaskAssets, TaskItem, Variant
 from quadbench.report.difference import AMPLIFIED
 from quadbench.report.launches import devices_of, launches_of, sound, typical, values, why_absent
+from quadbench.report.scores import MADE
 from quadbench.results.layout import Layout
 
 SHOWN_ITEMS = 4  # a task's further items are folded away
@@ -83,11 +84,13 @@ def _task(result: RunResult, layout: Layout, device: DeviceFacts, task: TaskAsse
 
 def _pictures(result: RunResult, layout: Layout, device: DeviceFacts, task: TaskAssets, item: TaskItem) -> tuple[Picture, ...]:
     given = (("Input", item.image), ("Mask", item.mask), ("Float reference", item.reference))
-    drawn = ((Variant.SHARED, "Shared"), (Variant.PER_GRAPH, "Per-graph"))
     bundle = result.stored_on(device)
     pictures = [_given(bundle, label, file) for label, file in given if file is not None]
-    for variant, label in drawn:
-        picture = _drawn(label, layout, launches_of(result, device, variant), f"{task.name}/{item.name}")
+    for variant in (variant for variant in Variant if variant.is_quantized):
+        label, launches = MADE[variant], launches_of(result, device, variant)
+        if not launches and variant not in (Variant.SHARED, Variant.PER_GRAPH):
+            continue  # these two stand even where they have no picture, with the reason
+        picture = _drawn(label, layout, launches, f"{task.name}/{item.name}")
         pictures.append(picture)
         if picture.path is not None and item.reference is not None:
             apart = f"{label}, difference × {AMPLIFIED}"

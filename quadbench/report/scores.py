@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
 from quadbench.report.text_table import TextTable
 
-_MADE = {
+MADE = {
     "shared": "Shared",
     "per-graph": "Per-graph",
     "resident": "Resident",
@@ -46,7 +46,7 @@ def _table(title: str, compared: Iterable[Compared]) -> TextTable:
     """Return metrics down and what is compared across; a metric that nothing has a figure of is left out."""
     columns: dict[str, dict[str, Score]] = {}
     for c in compared:
-        name = f"{_MADE.get(c.made, c.made)} vs {_AGAINST.get(c.against, c.against)}"
+        name = f"{MADE.get(c.made, c.made)} vs {_AGAINST.get(c.against, c.against)}"
         columns.setdefault(name, {}).update({score.metric.name: score for score in c.scores})
     rows = []
     for metric in _metrics(score for column in columns.values() for score in column.values() if _is_figure(score)):

@@ -41,6 +41,7 @@ class DeviceSummary:
 class RunSummary:
     """A run: what was measured of what, its result in words, the doubts, and the figures in nanoseconds, bytes and decibels.
 
+    `ways` has the rows of the table of the ways to serve; it is empty where no more than shared and per-graph ran.
     `verdicts` and `devices` are by the device's address; `baseline` is the run that it is held against, and `report` the path of
     the HTML file, where there is one.
     Of several bundles, `bundle_digest` and `precision` are those of the first.
@@ -62,6 +63,7 @@ class RunSummary:
     records: tuple[LaunchSummary, ...]
     kpis: tuple[KpiRow, ...]
     quality: tuple[Quality, ...]
+    ways: tuple[dict[str, str | float | None], ...]
     verdicts: dict[str, tuple[LaunchVerdict, ...]]
     devices: dict[str, DeviceSummary]
     baseline: Baseline | None
@@ -98,6 +100,7 @@ def run_summary(view: ReportView, report: str | None, conditions: Sequence[Crite
         ),
         kpis=kpis,
         quality=view.quality,
+        ways=tuple(dict(zip(ways.table.fields, row, strict=True)) for ways in view.ways for row in ways.table.values),
         verdicts={device.device.address: device.verdicts for device in view.kpis},
         devices={address: _device(setup.bundle) for setup in view.setups for address in setup.addresses},
         baseline=view.baseline,

@@ -1,18 +1,18 @@
-"""Ways: RunResult -> for each device what each way to serve the tasks takes, as a table and curves, and when which is best."""
+"""Ways: RunResult -> for each device what each way to serve the tasks takes and how exact it is, as a table and curves."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from quadbench.artifacts import DeviceFacts, RunResult, Variant
+from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, RunResult, SampleKind, Variant
 from quadbench.artifacts.parts import without_own_graph
 from quadbench.report.figure_table import FigureTable
 from quadbench.report.kpi import Figure, KpiRow, figure, launch_values
-from quadbench.report.launches import counted, devices_of, launches_of, sound
+from quadbench.report.launches import counted, devices_of, launches_of, sound, values
 from quadbench.report.text_table import TextTable
 from quadbench.report.unequal import unequal_rows
-from quadbench.report.units import Unit, convert, plural, show
+from quadbench.report.units import Unit, convert, decibels, plural, show
 
 _WAYS = {
     Variant.SHARED: "shared: one base, LoRAs as inputs",
@@ -28,16 +28,24 @@ _COLUMNS = {
 }
 MOST_IMAGES = 12  # of a task before the next comes, as far as the curves go
 _ADVICE = "Image, switch and both together are means over the tasks of each task's median; peak RAM is the highest of any task."
+_QUALITY_COLUMNS = {"psnr": "PSNR, dB", "worst_psnr": "Worst PSNR, dB", "eps_sqnr": "SQNR of eps, dB"}
+_QUALITY_ADVICE = (
+    "PSNR is that of the way's own pictures against the float reference: the mean over the tasks of each task's mean, and the "
+    "worst picture of any task. SQNR of eps is the mean over the tasks of what the build saw on held-out inputs."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Way:
-    """The figures of one variant on one device, in nanoseconds and bytes; None where no launch gave one."""
+    """The figures of one variant on one device, in nanoseconds, bytes and decibels; None where nothing gave one."""
 
     end_to_end: float | None
     switch: float | None
     first_image: float | None
     peak_ram: float | None
+    psnr: float | None
+    worst_psnr: float | None
+    eps_sqnr: float | None
 
     @property
     def is_timed(self) -> bool:
@@ -82,17 +90,39 @@ def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _Way | Non
     admitted = without_own_graph(result.bundle)  # the ways are compared over the tasks that all of them serve
     tasks = [task for task in result.bundle.tasks if task.name not in admitted]
     figures = {key: [figure(launch_values(key, launches, task)) for task in tasks] for key in _COLUMNS}
+    psnr_db = [_psnr_db(launches, task.name) for task in tasks]
     return _Way(
         end_to_end=_mean(figures["end_to_end"]),
         switch=_mean(figures["switch"]),
         first_image=_mean(figures["first_image"]),
         peak_ram=max((one.value for one in figures["peak_ram"] if one), default=None),
+        psnr=_mean_of([mean(of_task) for of_task in psnr_db if of_task]),
+        worst_psnr=min((value for of_task in psnr_db for value in of_task), default=None),
+        eps_sqnr=_eps_sqnr_db(result.bundle_on(device), variant),
     )
 
 
+def _psnr_db(launches: Sequence[RunRecord], task: str) -> list[float]:
+    """Return the PSNR of every picture of a task against the float reference; none where weights are random."""
+
+    def is_likeness(kind: SampleKind) -> bool:
+        return kind.task == task and kind.labels.get("against") == "reference"
+
+    return [value for record in launches for value in values(record, "psnr_db", is_likeness)]
+
+
+def _eps_sqnr_db(bundle: Bundle, variant: Variant) -> float | None:
+    """Return the mean over the tasks of the SQNR that the build saw of the graphs that the variant runs."""
+    judged = bundle.held_out.trajectories if bundle.held_out else ()
+    return _mean_of([one.sqnr_db for one in judged if one.variant == variant.graphs and one.sqnr_db is not None])
+
+
 def _mean(figures: list[Figure | None]) -> float | None:
-    told = [one.value for one in figures if one]
-    return mean(told) if told else None
+    return _mean_of([one.value for one in figures if one])
+
+
+def _mean_of(numbers: list[float]) -> float | None:
+    return mean(numbers) if numbers else None
 
 
 def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], timed: Mapping[Variant, _Way]) -> FigureTable:
@@ -103,37 +133,51 @@ def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], timed: Mapping[Var
         sentences.append(_break_even(with_one, "Of those with one U-Net in memory: "))
     text = TextTable(
         title=f"Ways to serve the tasks on {device.address}",
-        columns=("Way", *(f"{title}, {unit.value}" for title, unit in _COLUMNS.values())),
-        numeric=(False, *(True for _ in _COLUMNS)),
+        columns=("Way", *(f"{title}, {unit.value}" for title, unit in _COLUMNS.values()), *_QUALITY_COLUMNS.values()),
+        numeric=(False, *(True for _ in (*_COLUMNS, *_QUALITY_COLUMNS))),
         rows=tuple((_WAYS[variant], *_cells(way)) for variant, way in ways.items()),
-        notes=tuple(filter(None, (_ADVICE, *sentences, _price_of_residence(ways)))),
+        notes=tuple(filter(None, (_ADVICE, *sentences, _price_of_residence(ways), _QUALITY_ADVICE))),
     )
     return FigureTable(
         text=text,
-        fields=("device", "way", *(f"{key}_{unit.lower()}" for key, (_, unit) in _COLUMNS.items())),
+        fields=("device", "way", *(f"{key}_{unit.lower()}" for key, (_, unit) in _COLUMNS.items()), *_quality_fields()),
         values=tuple((device.address, variant.value, *_values(way)) for variant, way in ways.items()),
     )
+
+
+def _quality_fields() -> list[str]:
+    return [f"{key}_db" for key in _QUALITY_COLUMNS]
 
 
 def _values(way: _Way) -> Iterator[float | None]:
     for key, (_, unit) in _COLUMNS.items():
         value = getattr(way, key)
         yield None if value is None else convert(value, unit)
+    for key in _QUALITY_COLUMNS:
+        yield getattr(way, key)
 
 
 def _cells(way: _Way) -> list[str]:
     figures = [(getattr(way, key), unit) for key, (_, unit) in _COLUMNS.items()]
-    return ["–" if value is None else show(value, unit) for value, unit in figures]
+    qualities = [getattr(way, key) for key in _QUALITY_COLUMNS]
+    return [
+        *("–" if value is None else show(value, unit) for value, unit in figures),
+        *("–" if value is None else decibels(value).removesuffix(" dB") for value in qualities),
+    ]
 
 
 def _break_even(ways: Mapping[Variant, _Way], opening: str) -> str:
-    """Say which way takes the least time for an image with its share of the switch, by how often tasks are switched."""
+    """Say which way takes the least time for an image with its share of the switch, by how often tasks are switched.
+
+    Each stands with the PSNR of its pictures, where there is one: the fastest may be the least exact.
+    """
     stretches = fastest({variant: (way.of_image(math.inf), way.switch or 0.0) for variant, way in ways.items()})
     (first, until), *later = stretches
-    beginning = f"{opening}an image and its share of the switch take the least time with {first}"
+    named = {variant: f"{variant}{f' (PSNR {decibels(way.psnr)})' if way.psnr else ''}" for variant, way in ways.items()}
+    beginning = f"{opening}an image and its share of the switch take the least time with {named[first]}"
     if not later:
         return _sentence(f"{beginning}, however often tasks are switched.")
-    ranges = [f"{variant} up to {end}" if end else f"{variant} beyond that" for variant, end in later]
+    ranges = [f"{named[variant]} up to {end}" if end else f"{named[variant]} beyond that" for variant, end in later]
     paints = f"where a task paints at most {plural(until or 0, 'image')} before the next task comes"
     return _sentence(f"{beginning} {paints}, {', '.join(f'with {each}' for each in ranges)}.")
 

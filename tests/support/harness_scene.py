@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import save_file
 
+from quadbench.artifacts.pixels import blend_mask, composite
 from quadbench.harness.runtime import runtime_library
 from support.harness_model import (
     FEATURES,
@@ -52,6 +53,7 @@ def write_assets(folder: Path) -> None:
     for i in range(ITEMS):
         Image.fromarray(pixels(i)).save(folder / f"image-{i}.png")
         Image.fromarray(mask_pixels(i)).save(folder / f"mask-{i}.png")
+        blend(i).save(folder / f"blend-{i}.png")
 
 
 def shared_plan(assets: Path, folder: Path, *, dtype: str = "int16", variant: str = "shared") -> Plan:
@@ -86,7 +88,7 @@ def merged_at_load_plan(assets: Path, folder: Path) -> Plan:
 
 def _plan(assets: Path, folder: Path) -> Plan:
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "root": str(assets),
         "runtime": {"library": str(runtime_library()), "intra_op_threads": 1},
         "components": {name: _file(assets / f"{name}.onnx") for name in ("text_encoder", "vae_encoder", "vae_decoder")},
@@ -101,6 +103,7 @@ def _task(assets: Path, name: str) -> Plan:
             "name": f"{i:03}",
             "image": f"image-{i}.png" if kind != "text-to-image" else None,
             "mask": f"mask-{i}.png" if kind == "inpaint" else None,
+            "blend": f"blend-{i}.png" if kind == "inpaint" else None,
             "input_ids": prompt(i),
             "negative_input_ids": [0] * TOKENS,
         }
@@ -151,8 +154,15 @@ def mask_pixels(item: int) -> NDArray[np.uint8]:
     return np.random.default_rng(60 + item).integers(0, 256, (PIXELS, PIXELS), np.uint8)
 
 
-def painted(task: str, item: int, lora: Lora | None) -> Array:
-    """The image in 0..255 before rounding, by docs/design.md, "Sampler tables"."""
+def blend(item: int) -> Image.Image:
+    """The decoder's share in each pixel, from all to nothing: mask_pixels would leave it everything."""
+    alone = np.zeros((PIXELS, PIXELS), np.bool_)
+    alone[4:9, 5 + item : 10] = True
+    return blend_mask(alone)
+
+
+def painted(task: str, item: int, lora: Lora | None, *, is_composited: bool = True) -> Array:
+    """The image in 0..255 by docs/formats.md, "Sampler tables", before rounding; a composited one after it."""
     kind, guidance, noise = KINDS[task], GUIDANCE[task], tensors()[f"noise.{item:03}"]
     features, context, negative = tensors()["time_features"], MODEL.text(prompt(item)), MODEL.text([0] * TOKENS)
     z = np.zeros((1, 4, LATENT, LATENT), np.float32)
@@ -173,7 +183,10 @@ def painted(task: str, item: int, lora: Lora | None) -> Array:
         x = step["x_start"] * x_start + step["x"] * x + weighted + step["noise"] * noise[i + 1]
         if kind == "inpaint":
             x = mask * x + (1 - mask) * (step["known"]["latent"] * z + step["known"]["noise"] * noise[0])
-    return (np.clip((MODEL.decode(x) + 1) / 2, 0, 1) * 255)[0].transpose(1, 2, 0)
+    decoded: Array = (np.clip((MODEL.decode(x) + 1) / 2, 0, 1) * 255)[0].transpose(1, 2, 0)
+    if kind != "inpaint" or not is_composited:
+        return decoded
+    return composite(np.rint(decoded).astype(np.uint8), pixels(item), blend(item)).astype(np.float32)
 
 
 def assert_same_image(path: Path, expected: Array) -> None:

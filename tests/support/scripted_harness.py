@@ -36,6 +36,7 @@ from quadbench.results.layout import Layout
 
 TASKS = {"restyle": TaskKind.IMAGE_TO_IMAGE, "remove-object": TaskKind.INPAINT}
 ITEMS = ("000", "001")
+MASK: NDArray[np.uint8] = np.pad(np.full((1, 1), 255, np.uint8), (0, 7))  # of the pixel that `change` changes alone
 STEPS = 4
 SAMPLES = 244  # of a good launch of the plan that `launch_of` gives
 LIBRARIES = 1  # that such a launch tells of
@@ -284,7 +285,8 @@ class World:
         return TaskItem(
             name=item,
             image=self._file(f"inputs/{task}/{item}.png", f"input {task} {item}".encode()),
-            mask=self._file(f"inputs/{task}/{item}-mask.png", f"mask {task} {item}".encode()) if has_mask else None,
+            mask=self._png(f"inputs/{task}/{item}.mask.png", MASK) if has_mask else None,
+            blend=self._file(f"inputs/{task}/{item}.blend.png", f"blend {task} {item}".encode()) if has_mask else None,
             truth=self._picture(f"truth/{task}/{item}.png", 60) if has_mask else None,
             reference=self._picture(f"reference/{task}/{item}.png", 64),
             prompt="a cat",
@@ -293,7 +295,9 @@ class World:
         )
 
     def _picture(self, path: str, level: int) -> FileRef:
-        pixels: NDArray[np.uint8] = np.full((8, 8, 3), level, dtype=np.uint8)
+        return self._png(path, np.full((8, 8, 3), level, np.uint8))
+
+    def _png(self, path: str, pixels: NDArray[np.uint8]) -> FileRef:
         place = self.folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(place)

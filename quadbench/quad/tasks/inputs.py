@@ -21,7 +21,7 @@ from quadbench.spec import read_json, require_file
 _HINT = "docs/recipe.md shows what the folder holds"
 _PICTURE_HINT = "docs/recipe.md says which pictures are read"
 _MOST_PICTURE_BYTES = 64 * 2**20  # an uncompressed one of 4096 x 4096 pixels takes less
-_ENDINGS = ("", ".mask", ".truth")  # the files of an item in a bundle
+_ENDINGS = ("", ".mask", ".blend", ".truth")  # the files of an item in a bundle
 MASKED_FROM = 127.5
 """The grey value, of 255, from which on a mask replaces a pixel."""
 

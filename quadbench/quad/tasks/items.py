@@ -5,19 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from quadbench import zoo
-from quadbench.artifacts.pixels import Pixels
+from quadbench.artifacts.pixels import Pixels, blend_mask
 from quadbench.quad.model.foundation import Foundation
 from quadbench.quad.tasks.inputs import MASKED_FROM, evaluated, read_inputs, read_pictures
-from quadbench.recipe import Task, TextToImageTask
+from quadbench.recipe import InpaintTask, Task, TextToImageTask
 
 CALIBRATION_SEED_OFFSET = 1_000_000  # so that calibration never sees the noise of an evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One input of a task. `image` (1, 3, H, W) in [-1, 1]; `mask` (1, 1, H, W) in {0, 1}, 1 = to be replaced."""
+    """One input of a task. `image` (1, 3, H, W) in [-1, 1]; `mask` (1, 1, H, W) in {0, 1}, 1 = to be replaced.
+
+    `blend` is the decoder's share in each pixel, 8-bit grey; None where the picture is the decoder's alone.
+    """
 
     name: str
     seed: int
@@ -26,6 +30,7 @@ class Item:
     negative_input_ids: tuple[int, ...]
     image: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    blend: Image.Image | None = None
     image_path: Path | None = None
     mask_path: Path | None = None
     truth_path: Path | None = None
@@ -73,6 +78,7 @@ def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -
         prompt=entry.prompt,
         image=_as_batch(image) / 127.5 - 1 if image is not None else None,
         mask=(_as_batch(mask) >= MASKED_FROM).float() if mask is not None else None,
+        blend=blend_mask(mask >= MASKED_FROM) if mask is not None and isinstance(task, InpaintTask) and task.composite else None,
         image_path=entry.image if image is not None else None,
         mask_path=entry.mask if mask is not None else None,
         truth_path=entry.truth,

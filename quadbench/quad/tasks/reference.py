@@ -1,7 +1,8 @@
 """Reference: a task's items -> the images of diffusers and PEFT in float32, to which all others are compared.
 
 If diffusers has the scheduler (LCM, ED), the image comes from its own pipeline. OLSS it does not have: there its components run
-under the fitted table. Adapters are loaded by PEFT or diffusers, never by the code that is checked.
+under the fitted table. Adapters are loaded by PEFT or diffusers, never by the code that is checked. An inpainted image is then
+composited with its input, as diffusers' `apply_overlay` does it.
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from diffusers import (
 from PIL import Image
 from torch import nn
 
+from quadbench.artifacts.pixels import Pixels, composite
 from quadbench.quad.model.foundation import Foundation
 from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.quad.sources import AdapterSource
@@ -42,9 +44,11 @@ class Reference:
     def render(self, item: Item) -> Image.Image:
         """Return the item's image, 8-bit RGB."""
         with torch.no_grad():
-            if isinstance(self.task.sampler, OlssSampler):
-                return _to_image(self._run_components(item))
-            return _to_image(self._run_pipeline(item))
+            is_olss = isinstance(self.task.sampler, OlssSampler)
+            decoded = _to_pixels(self._run_components(item) if is_olss else self._run_pipeline(item))
+        if item.blend is None or item.image is None:
+            return Image.fromarray(decoded)
+        return Image.fromarray(composite(decoded, _to_pixels(item.image), item.blend))
 
     def latent(self, item: Item) -> torch.Tensor | None:
         """Return the posterior mean of the item's image times the scaling factor; a pipeline would draw from the posterior."""
@@ -127,7 +131,7 @@ def reference_for(foundation: Foundation, task: Task, table: SamplerTable, adapt
     return Reference(foundation=foundation, task=task, table=table, unet=unet.eval().requires_grad_(False))
 
 
-def _to_image(pixels: torch.Tensor) -> Image.Image:
-    """Turn pixels (1, 3, H, W) in [-1, 1] into an 8-bit RGB image, rounded as diffusers does."""
-    unit = ((pixels[0] + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
-    return Image.fromarray((unit * 255).round().astype(np.uint8))
+def _to_pixels(image: torch.Tensor) -> Pixels:
+    """Turn an image (1, 3, H, W) in [-1, 1] into 8-bit RGB (H, W, 3), rounded as diffusers does."""
+    unit = ((image[0] + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
+    return (unit * 255).round().astype(np.uint8)
