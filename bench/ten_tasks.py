@@ -9,7 +9,6 @@ Prints the table. Bytes are sizes of files, so neither launches nor the machine'
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 from quadbench.artifacts import MIB, RunResult
@@ -32,7 +31,7 @@ def main() -> None:
     run = load_run(Layout(options.results), options.run_id)
     (storage,) = storage_views(run)
     TEN_TASKS.write_text(json.dumps(stored(storage, run), indent=1) + "\n", encoding="utf-8")
-    growth = stored_growth(replace(storage, measured=()), run.recipe)
+    growth = stored_growth(storage.target, 0, run.recipe)
     assert growth is not None
     head, title, rest = growth_chart(growth).partition("</title>")
     PICTURE.write_text(f"{head}{title}{_STYLE}{rest}\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from quadbench.artifacts import Caveat, RunRecord, RunResult, Sample, Status, Va
 from quadbench.artifacts.caveats import FigureKind
 from quadbench.report import Figure, render_html, report_view
 from quadbench.report.launches import whole_blocks
-from quadbench.report.storage import storage_views, stored_growth
+from quadbench.report.storage import stored_growth
 from quadbench.results.layout import Layout
 from quadbench.statistics import Verdict
 
@@ -155,8 +155,7 @@ def test_a_run_of_the_built_in_model_has_the_stored_bytes_of_ten_tasks_beside_it
     here = tuple(replace(record, target="onnxruntime-cpu-x86_64") for record in result.records)
     page = Page(render_html(replace(result, records=here, recipe=BUILT_IN), Layout(tmp_path)))
     assert "The same model with ten tasks" in page.text
-    (storage,) = storage_views(replace(result, records=here))
-    growth = stored_growth(storage, BUILT_IN)
+    growth = stored_growth("onnxruntime-cpu-x86_64", 3, BUILT_IN)
     assert growth is not None
     assert [count for count, _, _ in growth.shown] == [1, 2, 5, 10]
     assert len(growth.trained) == len(growth.random) == 5
@@ -173,15 +172,12 @@ def test_a_run_of_the_built_in_model_has_the_stored_bytes_of_ten_tasks_beside_it
         ("onnxruntime-cpu-x86_64", "foundation: {source: diffusers, path: sd15}\n"),
     ],
 )
-def test_stored_bytes_are_not_shown_beside_another_model_or_target(tmp_path: Path, target: str, recipe: str | None) -> None:
-    (storage,) = storage_views(make_run(tmp_path))
-    assert stored_growth(replace(storage, target=target), recipe) is None
+def test_stored_bytes_are_not_shown_beside_another_model_or_target(target: str, recipe: str | None) -> None:
+    assert stored_growth(target, 3, recipe) is None
 
 
-def test_stored_bytes_are_not_shown_beside_as_many_tasks(tmp_path: Path) -> None:
-    (storage,) = storage_views(make_run(tmp_path))
-    ten = replace(storage, target="onnxruntime-cpu-x86_64", measured=storage.measured[:1] * 10)
-    assert stored_growth(ten, BUILT_IN) is None
+def test_stored_bytes_are_not_shown_beside_as_many_tasks() -> None:
+    assert stored_growth("onnxruntime-cpu-x86_64", 10, BUILT_IN) is None
 
 
 def test_tasks_that_share_an_adapter_count_it_once(tmp_path: Path) -> None:

@@ -192,7 +192,18 @@ def _bytes(storages: Sequence[Storage]) -> list[Phrase]:
         return [*told, Phrase(text=" as one base with LoRAs")]
     changes = [one / other - 1 for one, other in zip(shared, own, strict=True)]
     told += [Phrase(text=" instead of "), _range(own, Unit.MEGABYTES), Phrase(text=" ("), *_change(changes)]
-    return [*told, Phrase(text=f"{_from(max(map(_break_even, with_base)), ends[0].count)})")]
+    told.append(Phrase(text=f"{_from(max(map(_break_even, with_base)), ends[0].count)})"))
+    return [*told, *_growth(with_base[0])]
+
+
+def _growth(storage: Storage) -> list[Phrase]:
+    """Say how far bytes grow with more tasks of the same model, in a stored run."""
+    if storage.growth is None:
+        return []
+    count, shared, own = storage.growth.steps[-1]
+    told = [Phrase(text=f"; in a stored run of the same model {count} tasks took "), _range([shared], Unit.MEGABYTES)]
+    random = f", {len(storage.growth.random)} of their LoRAs random" if storage.growth.random else ""
+    return [*told, Phrase(text=" instead of "), _range([own], Unit.MEGABYTES), Phrase(text=random)]
 
 
 def _break_even(storage: Storage) -> float:
@@ -242,8 +253,10 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phras
         compared = _compared(rows, key)
         apart, same = [row for row in compared if row.is_apart], [row for row in compared if row.claim is Verdict.SAME]
         if apart:
-            change = _change([_more(row) for row in apart])
-            clauses.append([*change, Phrase(text=f" {noun}{_part(apart, compared, devices)}{_most(apart, devices)}")])
+            change, part = _change([_more(row) for row in apart]), _part(apart, compared, devices)
+            clauses.append(
+                [*change, Phrase(text=f" {noun}{part} ("), *_interval(apart), Phrase(text=f"{_most(apart, devices)})")]
+            )
         if same:
             within = f"the same {noun} within {EQUIVALENCE_MARGIN:.0%}".replace("%", " %")
             clauses.append([Phrase(text=f"{within}{_part(same, compared, devices)}")])
@@ -254,10 +267,16 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phras
     return [Phrase(text=f"{_condition(rows)}an image takes "), *first, *joined]
 
 
+def _interval(rows: Sequence[KpiRow]) -> list[Phrase]:
+    """Say between which changes the rows' intervals at 95 % lie, each for itself: `95 %: 12 to 31 % more`."""
+    ends = [end - 1 for row in rows if row.judged for end in (row.judged.low, row.judged.high)]
+    return [Phrase(text="95 %: "), *_change([min(ends), max(ends)])]
+
+
 def _most(apart: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
     """Say where it is the most, where that is worth knowing."""
     row = max(apart, key=_more)
-    return f" (most for {_place(row, devices)})" if _more(row) - min(map(_more, apart)) > _WORTH_A_PLACE else ""
+    return f"; most for {_place(row, devices)}" if _more(row) - min(map(_more, apart)) > _WORTH_A_PLACE else ""
 
 
 def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:

@@ -26,7 +26,7 @@ from quadbench.report.kpi import Figure
 from quadbench.report.launch_list import MOST_NAMED
 from quadbench.report.page import page_environment, write_page
 from quadbench.report.pictures import Picture
-from quadbench.report.storage import Growth, Storage, UseCases, rom_parts, rom_steps, stored_growth
+from quadbench.report.storage import Growth, Storage, UseCases, rom_parts, rom_steps
 from quadbench.report.summary import RunSummary, run_summary, without_launches
 from quadbench.report.units import Unit
 from quadbench.report.view import DeviceKpis, ReportView, TimeShare, report_view
@@ -98,7 +98,6 @@ def _environment() -> Environment:
         "verdict_note": note_on,
         "picture": _picture,
         "storage_chart": _storage_chart,
-        "growth": stored_growth,
         "growth_chart": lambda growth: Markup(growth_chart(growth)),
         "time_chart": _time_chart,
         "trajectory_chart": _trajectory_chart,

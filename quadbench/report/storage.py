@@ -43,13 +43,17 @@ class UseCases:
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """The files of one device. `extrapolated` continues `measured` with the mean of what a task has added so far."""
+    """The files of one device. `extrapolated` continues `measured` with the mean of what a task has added so far.
+
+    `growth` is of another run: the stored one of ten tasks of the same model, where it reaches further.
+    """
 
     device: DeviceFacts
     target: str
     components: tuple[ComponentBytes, ...]
     measured: tuple[UseCases, ...]
     extrapolated: tuple[UseCases, ...]
+    growth: "Growth | None" = None
 
     @property
     def has_both(self) -> bool:
@@ -75,15 +79,15 @@ class Growth:
         return tuple(step for step in self.steps if step[0] in _GROWTH_SHOWN)
 
 
-def stored_growth(storage: Storage, recipe: str | None) -> Growth | None:
+def stored_growth(target: str, tasks: int, recipe: str | None) -> Growth | None:
     """Return the stored growth where the run's recipe has the same model and fewer tasks, and the device the same target.
 
     `recipe` is the recipe's text as the run checked it; None where a bundle was run without one.
     """
     stored = _ten_tasks()
     steps = stored["steps"]
-    is_same = (foundation_in(recipe or ""), storage.target) == (stored["foundation"], stored["target"])
-    if not is_same or len(storage.measured) >= len(steps):
+    is_same = (foundation_in(recipe or ""), target) == (stored["foundation"], stored["target"])
+    if not is_same or tasks >= len(steps):
         return None
     return Growth(
         measured_on=stored["measured_on"],
@@ -164,6 +168,7 @@ def _storage(result: RunResult, record: RunRecord, shared: tuple[Sample, ...], p
         ),
         measured=measured,
         extrapolated=_extrapolated(measured),
+        growth=stored_growth(record.target, len(measured), result.recipe),
     )
 
 
