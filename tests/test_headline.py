@@ -170,7 +170,8 @@ def test_a_device_whose_figures_point_the_other_way_is_not_hidden(tmp_path: Path
     assert sentences[0].endswith("but more time for an image on virtual:tabs11.")
     image = about("an image takes", sentences)
     assert "% less to " in image
-    assert "% more time (most for " in image
+    assert "% more time (95 %: " in image
+    assert "; most for " in image
 
 
 def test_a_device_without_figures_is_named(tmp_path: Path) -> None:
