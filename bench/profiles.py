@@ -1,143 +1,238 @@
-"""Shared profiles against each other: adapters that fit and adapters that do not, before and after distillation, as two tables.
+"""Shared profiles: every adapter under the ranges of every other and under pooled ones, before and after distillation.
 
-    python bench/profiles.py run --out FILE.jsonl [--lora int8] [--steps 75] [--seeds 3]     --steps 0: before training alone
+    nice python bench/profiles.py run --out FILE.jsonl [--recipe use-cases] [--lora int8 int16] [--gauge off on]
+                                      [--anchors restyle unified] [--adapters restyle] [--seeds 3] [--steps 50]
     python bench/profiles.py show FILE.jsonl...
 
-All adapters are the built-in `restyle`, once as it is and three times made unlike it: `skewed` (down/8, up*8: the same function),
-`tenfold` (one rank index of down ten times as large, of up a tenth: the same function, a tenfold range) and `doubled` (down*2 and
-up*2: another function, whose products do not fit the anchor's ranges). With `remove-object` they share a graph. `run` appends one
-line for each profile, adapter and seed, and skips those that FILE holds already.
+One graph serves all adapters of the recipe. Its activations are calibrated on the inputs of all of their tasks, each under its
+adapter and under none, whatever the anchor. Judged are the first evaluation inputs that calibrate nothing, by the graph in ONNX
+Runtime: SQNR of eps along the float U-Net's own trajectories, and PSNR of pictures against the float U-Net's (text encoder and
+VAE are float in both; of pictures with a mask, what it replaces). `--seeds 0` trains nothing. `run` appends a line for each
+profile, adapter and seed, and skips those that FILE holds. `--copies` has three copies of `restyle` share the graph as well:
+`skewed` (down/8, up*8: the same function), `tenfold` (one rank index of down ten times as large, of up a tenth: the same
+function, a tenfold range) and `doubled` (down*2 and up*2: another function).
 """
 
 import argparse
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+from fairness import Judged, judged_items, sqnr_db
 
 from quadbench.artifacts import Component
 from quadbench.quad.adapters import Adapter, LoraPair
 from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, lora_profile, site_fits
-from quadbench.quad.distill import VALIDATION_EXAMPLES, Student, distill
+from quadbench.quad.distill import TRAINING_SEEDS, VALIDATION_EXAMPLES, VALIDATION_SEEDS, Student, distill
 from quadbench.quad.divergence import spread
 from quadbench.quad.feeds import calibrated
+from quadbench.quad.held_out import integers_as_run
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph
-from quadbench.quad.quantize.quantizer import quantized
+from quadbench.quad.quantize.quantizer import Calibrated, quantized
 from quadbench.quad.samplers.table import run_table
 from quadbench.quad.steps import Steps
 from quadbench.quad.tasks.examples import Example, divided, examples
+from quadbench.quad.tasks.items import Item
+from quadbench.quad.tasks.prepared import Unet
 from quadbench.quad.tasks.runner import Denoiser, Feed, GraphSession
-from quadbench.quad.training import Settings, sqnr_db
-from quadbench.recipe import load_recipe
+from quadbench.quad.training import Settings
+from quadbench.recipe import Distill, Recipe, load_recipe
+from quadbench.statistics import paired
 
-ANCHOR, JUDGED = "restyle", ("restyle", "skewed", "tenfold", "doubled")
-RECIPE = "quickstart"
-PROFILES = {"anchor": (ANCHOR, False), "anchor, gauge": (ANCHOR, True), "unified": (None, False), "unified, gauge": (None, True)}
-IMAGES = 4
-COSTLY_DB = 6.0  # below the best profile's: there every seed is trained, elsewhere one
+COPIED, UNIFIED = "restyle", "unified"
+ITEMS, FEEDS = 8, 4  # inputs that judge an adapter, and U-Net runs of each, spread evenly over its trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
-    """One training of one adapter under one profile. SQNR of eps in dB; PSNR of each image against the float U-Net's, in dB."""
+class Cell:
+    """An adapter under a profile, untrained where `seed` is None."""
 
     lora: str
-    profile: str
+    anchor: str
+    gauge: bool
     adapter: str
-    seed: int
-    clip_rate: float
-    before_db: float
-    after_db: float
-    psnr_before_db: tuple[float, ...]
-    psnr_after_db: tuple[float, ...]
+    seed: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line(Cell):
+    """What came of it: SQNR of eps and PSNR of the picture of each input, in dB, and the share of weights that clip untrained."""
+
     steps: int
+    clip_rate: float
+    sqnr_db: tuple[float, ...]
+    psnr_db: tuple[float, ...]
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(lora=self.lora, anchor=self.anchor, gauge=self.gauge, adapter=self.adapter, seed=self.seed)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
-    run = actions.add_parser("run")
-    run.add_argument("--out", type=Path, required=True)
-    run.add_argument("--lora", choices=("int16", "int8"), default="int8")
-    run.add_argument("--steps", type=int, default=75)
-    run.add_argument("--seeds", type=int, default=3)
-    run.add_argument("--profile", choices=PROFILES, help="only this one (default: all)")
-    run.add_argument("--adapter", choices=JUDGED, help="only this one (default: all)")
-    run.add_argument("--threads", type=int, default=2)
-    show = actions.add_parser("show")
-    show.add_argument("files", type=Path, nargs="+")
+    run = actions.add_parser("run", help="measure, and append to a file")
+    run.add_argument("--out", type=Path, required=True, metavar="FILE")
+    run.add_argument("--recipe", default="use-cases")
+    run.add_argument("--copies", action="store_true", help="three copies of `restyle` share the graph, too")
+    run.add_argument("--lora", choices=("int16", "int8"), nargs="+", default=["int8", "int16"])
+    run.add_argument("--gauge", choices=("off", "on"), nargs="+", default=["off", "on"])
+    run.add_argument("--anchors", nargs="+", help=f"adapters, or '{UNIFIED}' (default: all)")
+    run.add_argument("--adapters", nargs="+", help="only these are judged (default: all)")
+    run.add_argument("--seeds", type=int, default=3, help="of the training (default: 3)")
+    run.add_argument("--steps", type=int, default=50)
+    show = actions.add_parser("show", help="print tables of files")
+    show.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    show.add_argument("--chosen", default="restyle", help="the anchor that sensitivity chooses (default: restyle)")
     options = parser.parse_args()
     if options.action == "show":
-        print(tables([line for file in options.files for line in read(file)]))  # noqa: T201
+        print(tables([line for file in options.files for line in read(file)], options.chosen))  # noqa: T201
         return
-    torch.set_num_threads(options.threads)
-    done = {(line.profile, line.adapter, line.seed) for line in read(options.out)}
-    with options.out.open("a") as out:
-        chosen = [(p, a) for p, a in product(PROFILES, JUDGED) if options.profile in (None, p) and options.adapter in (None, a)]
-        for line in study(options.lora, options.steps, options.seeds, chosen, done):
-            out.write(json.dumps(asdict(line)) + "\n")
-            out.flush()
+    torch.set_num_threads(1)
+    recipe = with_adapters(load_recipe(options.recipe))
+    with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
+        study = Study(recipe, prepare(recipe, Steps(), Path(scratch)), copies=options.copies)
+        for cell in cells(options, list(study.subjects)):
+            if cell not in {line.cell for line in read(options.out)}:
+                line = study.line(cell, options.steps)
+                with options.out.open("a") as out:
+                    out.write(json.dumps(asdict(line)) + "\n")
 
 
-def study(lora: str, steps: int, seeds: int, chosen: list[tuple[str, str]], done: set[tuple[str, str, int]]) -> Iterator[Line]:
-    """Train the chosen adapters under the chosen profiles, with more than one seed only where the profile costs much."""
-    settings = Settings(steps=steps, batch=8, learning_rate=2e-3, diffusion_weight=0.0, patience=2, seed=0)
-    with torch.no_grad():
-        prepared = prepare(load_recipe(RECIPE), Steps(), Path(tempfile.gettempdir()))
-        adapters = {**unlike(prepared.adapters[ANCHOR]), "remove-object": prepared.adapters["remove-object"]}
-        training, validation = {}, {}
-        for name in JUDGED:
-            training[name], validation[name] = _examples(prepared, adapters[name])
-        graphs = {name: _graph(prepared, adapters, lora, *choice) for name, choice in PROFILES.items()}
-    starts = {}
-    for (profile, (shared, student)), name in product(graphs.items(), JUDGED):
-        starts[profile, name] = sqnr_db(student, _inputs(prepared, shared.adapters[name]), validation[name])
-    for profile, name in chosen:
-        shared, student = graphs[profile]
-        costs = max(starts[other, name] for other in PROFILES) - starts[profile, name]
-        for seed in range(seeds if costs > COSTLY_DB else 1):
-            if (profile, name, seed) in done:
-                continue
-            distilled = distill(
-                shared.adapters[name],
-                Student(graph=student, shapes=prepared.shapes, encodings=shared.encodings),
-                training=training[name],
-                validation=validation[name],
-                settings=replace(settings, seed=seed),
-            )
-            exact = replace(adapters[name], name=ANCHOR)
-            yield Line(
-                lora=lora,
-                profile=profile,
-                adapter=name,
-                seed=seed,
-                clip_rate=clip_rate(site_fits(shared.adapters[name], shared.encodings)),
-                before_db=distilled.before_db,
-                after_db=distilled.after_db,
-                psnr_before_db=_psnr_db(prepared, exact, student, shared.adapters[name]),
-                psnr_after_db=_psnr_db(prepared, exact, student, distilled.adapter),
-                steps=distilled.steps,
-            )
+def cells(options: argparse.Namespace, names: Sequence[str]) -> Iterator[Cell]:
+    """Yield what to measure, a profile after the other, as each has a graph of its own."""
+    for gauge, lora, anchor in product(options.gauge, options.lora, options.anchors or [*names, UNIFIED]):
+        for adapter, seed in product(options.adapters or names, (None, *range(options.seeds))):
+            yield Cell(lora=lora, anchor=anchor, gauge=gauge == "on", adapter=adapter, seed=seed)
 
 
-def _examples(prepared: Prepared, adapter: Adapter) -> tuple[list[Example], list[Example]]:
-    """Return the examples that train an adapter and those that judge it, all of the anchor's task."""
-    exact = replace(adapter, name=ANCHOR)
-    items = divided(prepared, exact)
-    judging = examples(prepared, exact, items.validation, seeds=(5,), noised=False)
-    training = examples(prepared, exact, items.training, seeds=(1, 2), noised=False)
-    return training, [judging[i] for i in spread(len(judging), VALIDATION_EXAMPLES)]
+def with_adapters(recipe: Recipe) -> Recipe:
+    """Return the recipe without the tasks that take no adapter."""
+    return recipe.model_copy(update={"tasks": tuple(task for task in recipe.tasks if task.adapter)})
 
 
-def unlike(adapter: Adapter) -> dict[str, Adapter]:
-    """Return the adapter and three that are unlike it, by name."""
+@dataclass(frozen=True, kw_only=True)
+class Exact:
+    """An input as the float U-Net takes it: its eps along the trajectory, and its picture."""
+
+    eps: Judged
+    picture: torch.Tensor
+
+
+class Subject:
+    """An adapter that is judged, its task's own or a copy: `prepared` has it under the name that its task knows."""
+
+    def __init__(self, adapter: Adapter, name: str, prepared: Prepared) -> None:
+        self.adapter, self.name = adapter, name
+        self.prepared = replace(prepared, adapters=prepared.adapters | {name: replace(adapter, name=name)})
+        task = next(task for task in prepared.tasks if name in task.task.adapter)
+        known = {item.name for item in task.items.calibration}  # a prompt may do both
+        self.items = [item for item in task.items.evaluation if item.name not in known][:ITEMS]
+        self.task = replace(task, items=replace(task.items, evaluation=tuple(self.items)))
+
+    @cached_property
+    def judged(self) -> list[Exact]:
+        """The inputs that judge, in the order of `items`."""
+        lora, eps = self.prepared.feed(self.adapter), judged_items(self.prepared, self.task, ITEMS, FEEDS)
+        pictures = (self.picture(item, self.prepared.unet, lora) for item in self.items)
+        return [Exact(eps=one, picture=picture) for one, picture in zip(eps, pictures, strict=True)]
+
+    @cached_property
+    def examples(self) -> tuple[list[Example], list[Example]]:
+        """The examples that train the adapter and those that validate, as a build takes them."""
+        exact = self.prepared.adapters[self.name]
+        items = divided(self.prepared, exact)
+        training = examples(self.prepared, exact, items.training, seeds=TRAINING_SEEDS, noised=False)
+        validation = examples(self.prepared, exact, items.validation, seeds=VALIDATION_SEEDS, noised=False)
+        return training, [validation[i] for i in spread(len(validation), VALIDATION_EXAMPLES)]
+
+    def picture(self, item: Item, unet: Unet, lora: Feed) -> torch.Tensor:
+        """Return the task's picture of an item from 0 to 1, (3, H, W), or the (3, pixels) of it that its mask replaces."""
+        encoders, table, size = self.prepared.encoders, self.task.table, self.prepared.foundation.latent_size
+        latent = run_table(
+            table,
+            Denoiser(unet=unet, condition=encoders.condition(item, self.task.features, lora, self.task.task.guidance)),
+            latent=encoders.latent(item),
+            noise=item.noise(self.prepared.foundation, len(table.steps)),
+            mask=item.latent_mask(size),
+        )
+        image = (self._decoder({"latent": latent.numpy()}).clamp(-1, 1)[0] + 1) / 2
+        return image if item.mask is None else image[:, item.mask[0, 0] > 0]
+
+    @cached_property
+    def _decoder(self) -> GraphSession:
+        return GraphSession(self.prepared.models[Component.VAE_DECODER])
+
+
+class Study:
+    """All adapters that share a graph, and the graph of the profile that was asked for last."""
+
+    def __init__(self, recipe: Recipe, prepared: Prepared, *, copies: bool) -> None:
+        self.recipe, self.prepared = recipe, prepared
+        own = {name: Subject(adapter, name, prepared) for name, adapter in prepared.adapters.items()}
+        made = unlike(prepared.adapters[COPIED]) if copies else []
+        self.subjects = own | {adapter.name: Subject(adapter, COPIED, prepared) for adapter in made}
+        self._calibrated: dict[str, Calibrated] = {}
+        self._profile: tuple[tuple[str, str, bool], LoraProfile, GraphSession, Student] | None = None
+
+    def line(self, cell: Cell, steps: int) -> Line:
+        """Measure a cell, and train before where it has a seed."""
+        lora, graph, student = self.profile(cell)
+        subject, adapter, trained_steps = self.subjects[cell.adapter], lora.adapters[cell.adapter], 0
+        if cell.seed is not None:
+            training, validation = subject.examples
+            settings = Settings(**Distill(steps=steps).model_dump(exclude={"adapters"}) | {"seed": cell.seed})
+            distilled = distill(adapter, student, training=training, validation=validation, settings=settings)
+            adapter, trained_steps = distilled.adapter, distilled.steps
+        integers = integers_as_run(replace(lora, adapters={cell.adapter: adapter}), {cell.adapter: 1.0}, self.prepared.shapes)
+        sqnrs, psnrs = [], []
+        for item, exact in zip(subject.items, subject.judged, strict=True):
+            sqnrs.append(sqnr_db(exact.eps, graph, integers))
+            error = (subject.picture(item, graph, integers) - exact.picture).square().mean()
+            psnrs.append(-10 * math.log10(max(float(error), 1e-10)))
+        return Line(
+            **asdict(cell),
+            steps=trained_steps,
+            clip_rate=clip_rate(site_fits(lora.adapters[cell.adapter], lora.encodings)),
+            sqnr_db=tuple(sqnrs),
+            psnr_db=tuple(psnrs),
+        )
+
+    def profile(self, cell: Cell) -> tuple[LoraProfile, GraphSession, Student]:
+        """Return a cell's LoRA profile and the graph that was written with it, twice: as it runs and as it trains."""
+        key = (cell.lora, cell.anchor, cell.gauge)
+        if self._profile is None or self._profile[0] != key:
+            anchor = None if cell.anchor == UNIFIED else cell.anchor
+            adapters = [subject.adapter for subject in self.subjects.values()]
+            lora = lora_profile(adapters, anchor=anchor, gauge=cell.gauge, headroom=1.0, dtype=cell.lora)
+            # Only the gauge changes what calibration sees, of the products of `down`; without it all anchors share one.
+            model = quantized(self.calibration(lora, cell.anchor if cell.gauge else ""), lora=lora.encodings).model
+            student = Student(graph=FakeQuantGraph(model), shapes=self.prepared.shapes, encodings=lora.encodings)
+            self._profile = (key, lora, GraphSession(model), student)
+        return self._profile[1:]
+
+    def calibration(self, lora: LoraProfile, key: str) -> Calibrated:
+        """Calibrate the graph on the inputs of all tasks, each under its adapter and under none; once for each key."""
+        if key not in self._calibrated:
+            feeds = []
+            for name, subject in self.subjects.items():
+                for adapter in (lora.adapters[name], *((None,) if name == subject.name else ())):
+                    weights = self.prepared.feed(adapter)
+                    feeds += [feed | weights for feed in self.prepared.visits[subject.task.task.name].feeds]
+            self._calibrated[key] = calibrated(self.recipe, self.prepared.models[Component.UNET], feeds)
+        return self._calibrated[key]
+
+
+def unlike(adapter: Adapter) -> list[Adapter]:
+    """Return three copies that are unlike the adapter."""
 
     def changed(name: str, down: float, up: float, *, only_first: bool = False) -> Adapter:
         pairs = {}
@@ -151,58 +246,7 @@ def unlike(adapter: Adapter) -> dict[str, Adapter]:
             )
         return Adapter(name=name, pairs=pairs)
 
-    return {
-        ANCHOR: adapter,
-        "skewed": changed("skewed", 1 / 8, 8.0),
-        "tenfold": changed("tenfold", 10.0, 0.1, only_first=True),
-        "doubled": changed("doubled", 2.0, 2.0),
-    }
-
-
-def _graph(
-    prepared: Prepared, adapters: dict[str, Adapter], lora: str, anchor: str | None, gauge: bool
-) -> tuple[LoraProfile, FakeQuantGraph]:
-    """Return the LoRA profile and the graph, calibrated jointly: every adapter on its task's inputs, and no adapter.
-
-    Ranges are the recipe's.
-    """
-    shared = lora_profile(list(adapters.values()), anchor=anchor, gauge=gauge, headroom=1.0, dtype=lora)
-    feeds = []
-    for name, adapter in [*shared.adapters.items(), (None, None)]:
-        task = "remove-object" if name == "remove-object" else "restyle"
-        feeds += [feed | prepared.feed(adapter) for feed in prepared.visits[task].feeds[::2]]
-    graph = quantized(calibrated(load_recipe(RECIPE), prepared.models[Component.UNET], feeds), lora=shared.encodings)
-    return shared, FakeQuantGraph(graph.model)
-
-
-def _inputs(prepared: Prepared, adapter: Adapter) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(value) for name, value in prepared.feed(adapter).items()}
-
-
-def _psnr_db(prepared: Prepared, exact: Adapter, student: FakeQuantGraph, adapter: Adapter) -> tuple[float, ...]:
-    """Compare the student's images of the anchor's task with those of the float U-Net; text encoder and VAE are float in both."""
-    task = next(task for task in prepared.tasks if ANCHOR in task.task.adapter)
-    decoder = GraphSession(prepared.models[Component.VAE_DECODER])
-    weights = _inputs(prepared, adapter)
-
-    def quantized_unet(feed: Feed) -> torch.Tensor:
-        with torch.no_grad():
-            return student({n: torch.from_numpy(v) for n, v in feed.items() if not n.startswith("lora.")} | weights)
-
-    psnrs = []
-    for item in task.items.evaluation[:IMAGES]:
-        images = []
-        for unet, lora in ((prepared.unet, prepared.feed(exact)), (quantized_unet, {})):
-            condition = prepared.encoders.condition(item, task.features, lora, task.task.guidance)
-            latent = run_table(
-                task.table,
-                Denoiser(unet=unet, condition=condition),
-                latent=prepared.encoders.latent(item),
-                noise=item.noise(prepared.foundation, len(task.table.steps)),
-            )
-            images.append((decoder({"latent": latent.numpy()}).clamp(-1, 1) + 1) / 2)
-        psnrs.append(-10 * math.log10(max(float((images[0] - images[1]).square().mean()), 1e-10)))
-    return tuple(psnrs)
+    return [changed("skewed", 1 / 8, 8.0), changed("tenfold", 10.0, 0.1, only_first=True), changed("doubled", 2.0, 2.0)]
 
 
 def read(path: Path) -> list[Line]:
@@ -210,33 +254,84 @@ def read(path: Path) -> list[Line]:
     return [Line(**json.loads(text)) for text in path.read_text().splitlines()] if path.exists() else []
 
 
-def tables(lines: list[Line]) -> str:
-    """Return Markdown: SQNR of eps and PSNR of images, before -> after; ± is the deviation over seeds, or over images."""
+def tables(lines: list[Line], chosen: str) -> str:
+    """Return Markdown: every adapter under every anchor, untrained and trained, and what each anchor costs the others."""
     parts = []
-    for title, cell in (("SQNR of eps, dB", _sqnr_cell), ("PSNR of images, dB", _psnr_cell)):
-        parts.append(f"{title}\n\n| LoRA | adapter | " + " | ".join(PROFILES) + " |\n|---|---|" + "---|" * len(PROFILES))
-        for lora, name in product(("int16", "int8"), JUDGED):
-            cells = [
-                cell([line for line in lines if (line.lora, line.adapter, line.profile) == (lora, name, p)]) for p in PROFILES
-            ]
-            parts.append(f"| {lora} | `{name}` | " + " | ".join(cells) + " |")
-        parts.append("")
-    return "\n".join(parts)
+    for lora, gauge in dict.fromkeys((line.lora, line.gauge) for line in lines):
+        own = [line for line in lines if (line.lora, line.gauge) == (lora, gauge)]
+        parts.append(f"## LoRA in {lora.upper()}, gauge {'on' if gauge else 'off'}")
+        for title, field in (("SQNR of eps, dB", "sqnr_db"), ("PSNR of pictures, dB", "psnr_db")):
+            values = {(line.anchor, line.adapter): getattr(line, field) for line in own if line.seed is None}
+            parts.append(f"{title}, untrained\n\n{grid(values)}\n\nCosts, dB\n\n{costs(values, chosen)}")
+            parts.append(f"{title}, trained\n\n{trained(own, field)}")
+    return "\n\n".join(parts)
 
 
-def _sqnr_cell(lines: list[Line]) -> str:
-    if not lines:
-        return ""
-    after = [line.after_db for line in lines]
-    deviation = f" ± {np.std(after, ddof=1):.1f}" if len(after) > 1 else ""
-    return f"{lines[0].before_db:.1f} → {np.mean(after):.1f}{deviation}"
+Values = dict[tuple[str, str], tuple[float, ...]]  # (anchor, adapter) -> a figure of each input
 
 
-def _psnr_cell(lines: list[Line]) -> str:
-    if not lines:
-        return ""
-    before, after = lines[0].psnr_before_db, [value for line in lines for value in line.psnr_after_db]
-    return f"{np.mean(before):.1f} ± {np.std(before, ddof=1):.1f} → {np.mean(after):.1f} ± {np.std(after, ddof=1):.1f}"
+def grid(values: Values) -> str:
+    """A row for each adapter, a column for each anchor."""
+    anchors, adapters = (list(dict.fromkeys(key[i] for key in values)) for i in (0, 1))
+    rows = [f"| adapter | {' | '.join(anchors)} |", "|---" * (len(anchors) + 1) + "|"]
+    for adapter in adapters:
+        cells = [interval(values[anchor, adapter]) if (anchor, adapter) in values else "" for anchor in anchors]
+        rows.append(f"| `{adapter}` | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def costs(values: Values, chosen: str) -> str:
+    """What an anchor costs the other adapters, against ranges of their own; `chosen` beside it, for adapters that are neither."""
+    rows = ["| anchor | costs the others, mean | most | chosen is ahead of it by, for the others | inputs | told apart |"]
+    rows.append("|---" * 6 + "|")
+    adapters = list(dict.fromkeys(adapter for _, adapter in values))
+    for anchor in dict.fromkeys(anchor for anchor, _ in values):
+        others = [a for a in adapters if a != anchor and {(a, a), (anchor, a)} <= values.keys()]
+        means = {a: float(np.subtract(values[a, a], values[anchor, a]).mean()) for a in others}
+        if not means:
+            continue
+        most = max(means, key=means.__getitem__)
+        row = f"| {anchor} | {np.mean(list(means.values())):.1f} | {means[most]:.1f} (`{most}`) |"
+        common = [a for a in others if a != chosen and (chosen, a) in values]
+        ahead = [d for a in common for d in np.subtract(values[chosen, a], values[anchor, a]).tolist()]
+        if anchor == chosen or not ahead:
+            rows.append(f"{row} | | |")
+            continue
+        of = paired(ahead)
+        rows.append(
+            f"{row} {of.mean:+.1f}, {of.low:+.1f} to {of.high:+.1f} | {of.pairs} | {'yes' if of.is_told_apart else 'no'} |"
+        )
+    return "\n".join(rows)
+
+
+def trained(lines: Sequence[Line], field: str) -> str:
+    """A row for each adapter that was trained under an anchor; of an input's seeds the mean counts."""
+    rows = ["| anchor | adapter | seeds | before | after | gain | of each seed | own ranges, untrained |", "|---" * 8 + "|"]
+    by_pair: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        by_pair.setdefault((line.anchor, line.adapter), []).append(line)
+    for (anchor, adapter), own in by_pair.items():
+        before = [getattr(line, field) for line in own if line.seed is None]
+        after = [getattr(line, field) for line in own if line.seed is not None]
+        if before and after:
+            gains = np.subtract(after, before[0])  # (seeds, inputs)
+            bound = next((getattr(line, field) for line in by_pair.get((adapter, adapter), []) if line.seed is None), None)
+            cells = (
+                interval(before[0]),
+                interval(np.mean(after, 0)),
+                interval(gains.mean(0), sign="+"),
+                ", ".join(f"{gain:+.1f}" for gain in gains.mean(1)),
+                interval(bound) if bound else "",
+            )
+            rows.append(f"| {anchor} | `{adapter}` | {len(after)} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def interval(values: Sequence[float] | np.ndarray, sign: str = "") -> str:
+    """Return the mean ± half of its 95 % interval over inputs (Student's t), and the least of them in brackets."""
+    of = paired(list(values))
+    half = f" ± {of.high - of.mean:.1f}" if of.high is not None else ""
+    return f"{of.mean:{sign}.1f}{half} ({min(values):{sign}.1f})"
 
 
 if __name__ == "__main__":
