@@ -45,7 +45,8 @@ from quadbench.quad.tasks.prepared import Unet
 from quadbench.quad.tasks.runner import Denoiser, Feed, GraphSession
 from quadbench.quad.training import Settings
 from quadbench.recipe import Distill, Recipe, load_recipe
-from quadbench.statistics import paired
+from quadbench.statistics import CONFIDENCE, paired
+from quadbench.statistics.student import half_width
 
 COPIED, UNIFIED = "restyle", "unified"
 ITEMS, FEEDS = 8, 4  # inputs that judge an adapter, and U-Net runs of each, spread evenly over its trajectory
@@ -329,9 +330,9 @@ def trained(lines: Sequence[Line], field: str) -> str:
 
 def interval(values: Sequence[float] | np.ndarray, sign: str = "") -> str:
     """Return the mean ± half of its 95 % interval over inputs (Student's t), and the least of them in brackets."""
-    of = paired(list(values))
-    half = f" ± {of.high - of.mean:.1f}" if of.high is not None else ""
-    return f"{of.mean:{sign}.1f}{half} ({min(values):{sign}.1f})"
+    half = half_width(list(values), CONFIDENCE)
+    error = "" if half is None else f" ± {half:.1f}"
+    return f"{np.mean(values):{sign}.1f}{error} ({min(values):{sign}.1f})"
 
 
 if __name__ == "__main__":
