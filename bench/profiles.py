@@ -261,9 +261,10 @@ def tables(lines: list[Line], chosen: str) -> str:
     for lora, gauge in dict.fromkeys((line.lora, line.gauge) for line in lines):
         own = [line for line in lines if (line.lora, line.gauge) == (lora, gauge)]
         parts.append(f"## LoRA in {lora.upper()}, gauge {'on' if gauge else 'off'}")
+        clipped = {(line.anchor, line.adapter): line.clip_rate for line in own if line.seed is None}
         for title, field in (("SQNR of eps, dB", "sqnr_db"), ("PSNR of pictures, dB", "psnr_db")):
             values = {(line.anchor, line.adapter): getattr(line, field) for line in own if line.seed is None}
-            parts.append(f"{title}, untrained\n\n{grid(values)}\n\nCosts, dB\n\n{costs(values, chosen)}")
+            parts.append(f"{title}, untrained\n\n{grid(values)}\n\nCosts, dB\n\n{costs(values, clipped, chosen)}")
             parts.append(f"{title}, trained\n\n{trained(own, field)}")
     return "\n\n".join(parts)
 
@@ -281,10 +282,10 @@ def grid(values: Values) -> str:
     return "\n".join(rows)
 
 
-def costs(values: Values, chosen: str) -> str:
+def costs(values: Values, clipped: dict[tuple[str, str], float], chosen: str) -> str:
     """What an anchor costs the other adapters, against ranges of their own; `chosen` beside it, for adapters that are neither."""
-    rows = ["| anchor | costs the others, mean | most | chosen is ahead of it by, for the others | inputs | told apart |"]
-    rows.append("|---" * 6 + "|")
+    columns = ("anchor", "clipped, %", "mean cost", "most", f"{chosen} is ahead by", "inputs", "told apart")
+    rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     adapters = list(dict.fromkeys(adapter for _, adapter in values))
     for anchor in dict.fromkeys(anchor for anchor, _ in values):
         others = [a for a in adapters if a != anchor and {(a, a), (anchor, a)} <= values.keys()]
@@ -292,7 +293,8 @@ def costs(values: Values, chosen: str) -> str:
         if not means:
             continue
         most = max(means, key=means.__getitem__)
-        row = f"| {anchor} | {np.mean(list(means.values())):.1f} | {means[most]:.1f} (`{most}`) |"
+        share = 100 * np.mean([clipped[anchor, a] for a in means])
+        row = f"| {anchor} | {share:.2f} | {np.mean(list(means.values())):.1f} | {means[most]:.1f} (`{most}`) |"
         common = [a for a in others if a != chosen and (chosen, a) in values]
         ahead = [d for a in common for d in np.subtract(values[chosen, a], values[anchor, a]).tolist()]
         if anchor == chosen or not ahead:
