@@ -118,7 +118,7 @@ def test_a_launch_without_times_leaves_nothing_to_compare(tmp_path: Path) -> Non
 
 def test_a_plan_follows_from_the_spread_that_was_seen(tmp_path: Path) -> None:
     planned = replanned(*sides(tmp_path, 1.0), 0.03)
-    assert planned == Looks(at=(6,), margin=0.015)
+    assert planned == Looks(at=(6,), margin=0.015, is_planned=True)
 
 
 def device(tmp_path: Path, slower: float, **changes: Any) -> VersusDevice:
@@ -368,7 +368,8 @@ def test_on_ctrl_c_a_device_that_was_through_is_not_called_interrupted_and_who_w
     over, open_ = SimpleNamespace(is_over=True, broken="too hot"), SimpleNamespace(is_over=False, broken=None)
     plans = [SimpleNamespace(launches=one, compared=lambda one=one: replace(told, broken=one.broken)) for one in (over, open_)]
     means = SimpleNamespace(manner=USUAL_MANNER, layout=Layout(tmp_path))
-    sides, failures = [SimpleNamespace(described=side)] * 2, {"tabs11": UserError("it is gone")}
+    prepared = SimpleNamespace(described=side, chosen=SimpleNamespace(tasks=("restyle",)))
+    sides, failures = [prepared] * 2, {"tabs11": UserError("it is gone")}
     with pytest.raises(KeyboardInterrupt), _told_if_interrupted(sides, plans, means, failures):
         raise KeyboardInterrupt
     document = json.loads(next(tmp_path.glob("comparisons/*/comparison.json")).read_text())

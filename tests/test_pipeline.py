@@ -268,10 +268,8 @@ def test_a_new_adapter_comes_from_its_file_to_its_figures_in_two_commands(
     assert unchanged.startswith("Unchanged are the bytes and the pictures of change and fill and imagine")
     assert main(["compare", first_run[0].result.run_id, answer["run_id"], *results]) == 0
     told = json.loads(capsys.readouterr().out)["sentences"]
-    assert told[-2:] == [
-        "Only B has sixth.",
-        "The bytes and the pictures of change and fill and imagine are the same on A and B.",
-    ]
+    assert "Only B has sixth." in told
+    assert "The bytes and the pictures of change and fill and imagine are the same on A and B." in told
     assert main(["run", "quickstart", "--bundle", folder, *results]) == 2
     assert "has no bundle in" in capsys.readouterr().out
 

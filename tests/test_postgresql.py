@@ -44,7 +44,7 @@ def test_a_database_that_is_not_there_is_refused(postgresql: PostgresqlServer) -
 
 
 def test_a_text_that_is_no_url_is_refused() -> None:
-    with pytest.raises(UserError, match="a database's URL cannot be read"):
+    with pytest.raises(UserError, match=r"URL .* cannot be read"):
         open_records("postgresql://host:port/db")
 
 

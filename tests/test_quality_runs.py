@@ -22,7 +22,7 @@ from support.watcher import Silent  # noqa: E402
 from quadbench.artifacts import Bundle, Caveat, Component, Stored, Variant  # noqa: E402
 from quadbench.artifacts.night import Measurement, Point, Subject  # noqa: E402
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS  # noqa: E402
-from quadbench.artifacts.pixels import max_abs_difference, read_pixels  # noqa: E402
+from quadbench.artifacts.pixels import composite, max_abs_difference, read_pixels  # noqa: E402
 from quadbench.artifacts.scores import Compared, RunScores, Score  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UserError  # noqa: E402
@@ -256,6 +256,10 @@ def test_float_trajectories_end_in_the_reference_images(tiny_bundle: Stored[Bund
         for item in task.items:
             decoded = decode({"latent": model.run(item).latent})[0].permute(1, 2, 0).numpy()
             painted = (np.clip((decoded + 1) / 2, 0, 1) * 255).round().astype(np.uint8)
+            if item.blend:
+                assert item.image is not None
+                with Image.open(tiny_bundle.path(item.blend)) as blend:
+                    painted = composite(painted, read_pixels(tiny_bundle.path(item.image)), blend)
             assert max_abs_difference(painted, read_pixels(tiny_bundle.path(item.reference))) <= 2, f"{task.name}/{item.name}"
 
 

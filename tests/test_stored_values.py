@@ -88,7 +88,7 @@ def test_json_is_what_the_summary_says(old_run: Layout, capsys: pytest.CaptureFi
     assert main(["report", RUN, "--results", str(old_run.root), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     summary = TypeAdapter(RunSummary).validate_python(answer)
-    assert (summary.schema_version, summary.run_id, len(summary.records)) == (1, RUN, 5)
+    assert (summary.schema_version, summary.run_id, len(summary.records)) == (2, RUN, 5)
     assert set(answer) == {field.name for field in fields(RunSummary)}
     assert summary.headline.startswith("On virtual:s25 one base with LoRAs takes")
 

@@ -14,7 +14,7 @@ from quadbench.report.documents import study_document
 from quadbench.report.study_html import study_report
 from quadbench.report.sweep_answer import settling
 from quadbench.report.text_table import TextTable
-from quadbench.report.versus import Versus, difference_table, exact_sentences, sentence, side_table
+from quadbench.report.versus import Versus, answer, difference_table, side_table
 from quadbench.study.studies import Study, find_study, read_study
 
 
@@ -47,7 +47,7 @@ def print_study(options: argparse.Namespace, study: Study) -> None:
         said, next_words = sweep_answer(study), settling(study)
     else:
         _print_compared(console, study)
-        said = (*map(sentence, study.devices), *exact_sentences(study))
+        said = answer(study)
         next_words = study.settling if study.is_stored else ()
     for told in said:
         console.print(told, style="bold", highlight=False)

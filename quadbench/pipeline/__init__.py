@@ -95,7 +95,8 @@ def _built_before(
     named = [profile for profile in profiles if profile is not None]
     if not named or len(named) < len(profiles) or all(cached(recipe.on(profile), layout) for profile in named):
         return {}
-    require_devices(addresses, f"look before a run of {recipe.name}", conduct, layout=layout)
+    purpose = f"look before a run of {recipe.name}"
+    require_devices(addresses, purpose, conduct, cores=recipe.terms.runtime.cores, layout=layout)
     return built_for(recipe, named, layout=layout, observer=observer)
 
 

@@ -103,8 +103,10 @@ def measure(
         return run_id, failures
 
 
-def require_devices(addresses: Sequence[str], purpose: str, conduct: Conduct, *, layout: Layout) -> None:
-    """Refuse devices that `measure` would refuse, before anything is built for several runs on them.
+def require_devices(
+    addresses: Sequence[str], purpose: str, conduct: Conduct, *, cores: Sequence[int] = (), layout: Layout
+) -> None:
+    """Refuse devices that `measure` would refuse, before anything is built for them; `cores` are those that runs are pinned to.
 
     Raises:
         QuadbenchError: an address is wrong, or a device is absent, somebody else's, in quarantine, or lacks what it runs with.
@@ -120,6 +122,7 @@ def require_devices(addresses: Sequence[str], purpose: str, conduct: Conduct, *,
         if left_out is None:
             Inventory(records.engine).require_usable(devices)
         require_equipment(devices, layout)
+        require_cores(cores, devices)
 
 
 def _hosted(addresses: Sequence[str]) -> list[HostedPhone]:

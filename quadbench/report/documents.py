@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import sweep_answer
-from quadbench.report.versus import Versus, sentence
+from quadbench.report.versus import Versus, answer
 from quadbench.results.layout import Layout
 from quadbench.results.storage import write_whole
 
@@ -23,7 +23,7 @@ class SweepDocument(Sweep):
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonDocument(Versus):
-    """A comparison with its result in words, a sentence a device, and, where it is printed, the folder that holds its report."""
+    """A comparison with its result in sentences and, where it is printed, the folder that holds its report."""
 
     sentences: tuple[str, ...]
     folder: str | None = None
@@ -35,7 +35,7 @@ def study_document(study: Sweep | Versus, folder: Path | None = None) -> SweepDo
     where = None if folder is None else str(folder)
     if isinstance(study, Sweep):
         return SweepDocument(**values, sentences=sweep_answer(study), folder=where)
-    return ComparisonDocument(**values, sentences=tuple(map(sentence, study.devices)), folder=where)
+    return ComparisonDocument(**values, sentences=answer(study), folder=where)
 
 
 def study_json(study: Sweep | Versus, folder: Path | None = None) -> str:

@@ -21,7 +21,7 @@ from quadbench.report.sweep_chart import sweep_chart
 from quadbench.report.sweep_merits import LEAST_DB, is_flat
 from quadbench.report.sweep_tables import sweep_tables
 from quadbench.report.units import percent
-from quadbench.report.versus import Versus, difference_table, exact_sentences, is_decided, sentence
+from quadbench.report.versus import Versus, answer, difference_table, is_decided
 from quadbench.results.layout import Layout
 from quadbench.statistics import EQUIVALENCE_MARGIN
 
@@ -91,7 +91,7 @@ def _render_comparison(versus: Versus, command: Callable[..., str]) -> str:
         .get_template("comparison.html.j2")
         .render(
             versus=versus,
-            answer=(*map(sentence, versus.devices), *exact_sentences(versus)),
+            answer=answer(versus),
             caveats=caveats,
             is_in_turn=is_in_turn,
             next_step=next_of_comparison(caveats, is_in_turn=is_in_turn, is_decided=all(map(is_decided, versus.devices))),

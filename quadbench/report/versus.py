@@ -139,6 +139,11 @@ def sentence(device: VersusDevice) -> str:
     return f"{where}, {_said(row, row.comparison, device.looks)}{_undone(row.comparison.verdict, device.caveats)}{early}."
 
 
+def answer(versus: Versus) -> tuple[str, ...]:
+    """Return the result in sentences: one for each device, then what is exact over all of them."""
+    return (*map(sentence, versus.devices), *exact_sentences(versus))
+
+
 def exact_sentences(versus: Versus) -> tuple[str, ...]:
     """Say which tasks one side alone has, and whether the bytes and the pictures of the others are the same on both."""
     sides = (("A", versus.a), ("B", versus.b))

@@ -19,7 +19,7 @@ from support.synthetic_run import S25, make_run
 
 RUN = "20260102-030405-quickstart"
 _BLOCK = (Variant.SHARED, Variant.PER_GRAPH, Variant.PER_GRAPH, Variant.SHARED)
-_EVERY = timedelta(seconds=30)
+_EVERY = timedelta(minutes=1)  # as launches of a synthetic run follow each other
 _STRAY = 0.02  # of a launch's values, from those of the first of its kind
 
 
@@ -76,15 +76,13 @@ def _of_tasks(record: RunRecord, names: list[str]) -> RunRecord:
         if sample.task == ("restyle", "remove-object")[n % 2]
     ]
     position = record.launch  # in its block, in which each variant has two launches
-    began = record.started_at + position * _EVERY
     launch = {0: 0, 1: 0, 2: 1, 3: 1}[position]
     samples = (*(sample for sample in own if sample.task is None), *of_tasks)
     return replace(
         record,
         record_id=f"{record.device.address}-{position}",
         launch=launch,
-        started_at=began,
-        ended_at=began + _EVERY,
+        ended_at=record.started_at + _EVERY,
         samples=samples,
         images={},
     )
