@@ -12,7 +12,7 @@ from quadbench.report.pictures import Quality
 from quadbench.report.storage import EXTRAPOLATE_TO, Storage, UseCases
 from quadbench.report.unequal import unequal_rows
 from quadbench.report.units import Unit, convert, decibels, number, plural
-from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, TO_TELL, Verdict
+from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MAX_BLOCKS, MIN_BLOCKS, TO_TELL, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +135,8 @@ def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[
     there = [row for row in compared if row.device in places]
     if len(rows) == len(there):
         return on
+    if len(rows) == 1:
+        return f" in {rows[0].task}{on}"
     return f" in {len(rows)} of {plural(len(there), 'task' if len(places) == 1 else 'comparison')}{on}"
 
 
@@ -157,15 +159,15 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
     judged = [row.judged for row in rows if row.judged]
     fewest = MIN_BLOCKS * LAUNCHES_PER_BLOCK
     if not judged:
-        few = f" from {plural(launches, 'launch')} a side: a verdict needs {fewest}"
+        few = f" from {plural(launches, 'launch')} of each variant: a verdict needs {fewest}"
         return few if launches < LAUNCHES_PER_BLOCK else ", as the launches of the two sides were not in turn"
     launches = min(one.blocks for one in judged) * LAUNCHES_PER_BLOCK
     needed = [one.launches_needed for one in judged if one.launches_needed is None or one.launches_needed > launches]
-    opening = f" from {plural(launches, 'launch')} a side"
+    opening = f" from {plural(launches, 'launch')} of each variant"
     if None in needed:
-        return f"{opening}: no affordable number would tell {TO_TELL:.0%}".replace("%", " %")
+        return f"{opening}: even {MAX_BLOCKS * LAUNCHES_PER_BLOCK} would not show {TO_TELL:.0%}".replace("%", " %")
     if needed:
-        return f"{opening}: {max(filter(None, needed))} would tell {TO_TELL:.0%}".replace("%", " %")
+        return f"{opening}: {max(filter(None, needed))} would show {TO_TELL:.0%}".replace("%", " %")
     ends = [end - 1 for one in judged for end in (one.low, one.high)]
     least = f"under {EQUIVALENCE_MARGIN:.0%} counts as the same".replace("%", " %")
     return f"{opening}: at 95 % it is {_change([min(ends), max(ends)])[0].text}, and {least}"
@@ -201,9 +203,9 @@ def _growth(storage: Storage) -> list[Phrase]:
     if storage.growth is None:
         return []
     count, shared, own = storage.growth.steps[-1]
-    told = [Phrase(text=f"; in a stored run of the same model {count} tasks took "), _range([shared], Unit.MEGABYTES)]
-    random = f", {len(storage.growth.random)} of their LoRAs random" if storage.growth.random else ""
-    return [*told, Phrase(text=" instead of "), _range([own], Unit.MEGABYTES), Phrase(text=random)]
+    random = f", {len(storage.growth.random)} of them with random LoRAs," if storage.growth.random else ""
+    told = [Phrase(text=f"; {count} tasks of the same model{random} took "), _range([shared], Unit.MEGABYTES)]
+    return [*told, Phrase(text=" instead of "), _range([own], Unit.MEGABYTES), Phrase(text=" in an earlier run")]
 
 
 def _break_even(storage: Storage) -> float:
@@ -217,8 +219,8 @@ def _from(least: float, measured: int) -> str:
     if least == inf:
         return f"; no number of tasks up to {EXTRAPOLATE_TO} would take less"
     if least > measured:
-        return f"; {least} tasks would take less"
-    return "" if least == 1 else f"; {'a single task' if least == 2 else f'{least - 1} tasks'} would take more"
+        return f"; with {least} tasks one base would take less"
+    return "" if least == 1 else f"; with {'a single task' if least == 2 else f'{least - 1} tasks'} one base takes more"
 
 
 def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
@@ -243,7 +245,7 @@ def _load(storages: Sequence[Storage]) -> list[Phrase]:
     sizes = [step.unet_bytes for storage in storages for step in storage.measured if step.unet_bytes]
     if not sizes:
         return []
-    return [Phrase(text=f", the load of a graph of {_range(sizes, Unit.MEGABYTES).text} that had been read before")]
+    return [Phrase(text=f", which load a graph of {_range(sizes, Unit.MEGABYTES).text} that the page cache holds")]
 
 
 def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
@@ -270,7 +272,7 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phras
 def _interval(rows: Sequence[KpiRow]) -> list[Phrase]:
     """Say between which changes the rows' intervals at 95 % lie, each for itself: `95 %: 12 to 31 % more`."""
     ends = [end - 1 for row in rows if row.judged for end in (row.judged.low, row.judged.high)]
-    return [Phrase(text="95 %: "), *_change([min(ends), max(ends)])]
+    return [Phrase(text="means of blocks; 95 % intervals: "), *_change([min(ends), max(ends)])]
 
 
 def _most(apart: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
