@@ -114,7 +114,7 @@ def test_what_an_image_costs_is_told_where_the_verdicts_say_so(tmp_path: Path) -
 
     one = told(tmp_path / "one", slow_in_one_task)
     assert one[0].endswith("but more time for an image in restyle.")
-    assert "% more time in 1 of 3 tasks" in about("an image takes", one[2:])
+    assert "% more time in restyle (" in about("an image takes", one[2:])
     assert "hether an image takes more time in 2 of 3 tasks than with one graph per task cannot be told" in one[1]
 
 
@@ -170,7 +170,7 @@ def test_a_device_whose_figures_point_the_other_way_is_not_hidden(tmp_path: Path
     assert sentences[0].endswith("but more time for an image on virtual:tabs11.")
     image = about("an image takes", sentences)
     assert "% less to " in image
-    assert "% more time (means of blocks; 95 % intervals: " in image
+    assert "% more time (95 % intervals: " in image
     assert "; most for " in image
 
 

@@ -270,9 +270,9 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phras
 
 
 def _interval(rows: Sequence[KpiRow]) -> list[Phrase]:
-    """Say between which changes the rows' intervals at 95 % lie, each for itself: `95 %: 12 to 31 % more`."""
+    """Say between which changes the rows' intervals at 95 % lie, each for itself: `95 % intervals: 12 to 31 % more`."""
     ends = [end - 1 for row in rows if row.judged for end in (row.judged.low, row.judged.high)]
-    return [Phrase(text="means of blocks; 95 % intervals: "), *_change([min(ends), max(ends)])]
+    return [Phrase(text="95 % intervals: "), *_change([min(ends), max(ends)])]
 
 
 def _most(apart: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
