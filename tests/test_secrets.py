@@ -91,6 +91,8 @@ def test_no_form_of_a_mirrors_address_shows_its_password(monkeypatch, tmp_path, 
             "simplecache::s3://u:hunter2@b",
             "postgresql://u:hunter2@127.0.0.1:1/x?connect_timeout=2",
             "postgresql://u:hunter2\n@h/x",
+            "postgresql:///d?host=/tmp&password=hunter2&port=zz",
+            "ftp://u:hunter2#zz@127.0.0.1:1/p",
         ),
     ],
 )
@@ -101,6 +103,13 @@ def test_no_command_prints_a_password(monkeypatch, tmp_path, capfd, caplog, vari
         main([*command, "--results", str(tmp_path / "results")])
     printed = capfd.readouterr()
     assert SECRET not in printed.out + printed.err + caplog.text
+
+
+def test_a_database_in_words_of_libpq_is_refused_without_its_password(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("QUADBENCH_DATABASE", "host=127.0.0.1 port=1 user=u password=hunter2")
+    assert main(["runs", "--results", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert SECRET not in printed.out + printed.err
 
 
 @pytest.mark.parametrize(

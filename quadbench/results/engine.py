@@ -3,6 +3,7 @@
 Records are kept in a SQLite file or in PostgreSQL. What differs between the two stands in `sqlite` and `postgresql`.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -245,12 +246,16 @@ def _is_file(engine: sa.Engine) -> bool:
 def _parsed(source: Source) -> Path | sa.URL:
     if isinstance(source, Path):
         return source
+    if "://" not in source and re.search(r"\b(password|passfile)\s*=", source):
+        raise UserError("the database is given in libpq's words; expected a SQLite file or postgresql://HOST/NAME")
     if "://" not in source:
         refuse_like_url(source, "the database", "a SQLite file or postgresql://HOST/NAME")
         return Path(source)
     named = masked(source)
     try:
         url = sa.make_url(source)
+        if url.get_backend_name() == "postgresql":
+            url.get_dialect()().create_connect_args(url)  # it reads the query, as in ?host=/tmp&port=5432
     except (sa.exc.ArgumentError, ValueError):
         hint = "expected one as postgresql://HOST/NAME"
         raise UserError(f"the database's URL '{named}' cannot be read", hint=hint) from None  # its words may hold the password

@@ -125,6 +125,8 @@ class RemotePlace:
             raise
         except Exception as error:
             reason = masked_in(" ".join(str(error).split())) or type(error).__name__
+            if isinstance(error, ValueError) and reason.startswith("Port "):  # it quotes what may be part of a password
+                reason = "what stands behind the colon of its host is no port"
             for secret in self._secrets:
                 reason = secret.sub("***", reason)
             reason = reason[:_MOST_CHARACTERS].rstrip(".")
