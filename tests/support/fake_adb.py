@@ -84,8 +84,6 @@ class FakeAdb:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
         time.sleep(DRIP_S)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._at_once -= 1
+        with self._lock:  # before the answer: whoever has it may ask again before this thread goes on
+            self._at_once -= 1
+        yield
