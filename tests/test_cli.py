@@ -281,6 +281,12 @@ def test_a_command_imports_no_other_command(command: str) -> None:
     assert not names & {f"quadbench.cli.{other}" for other in COMMANDS}
 
 
+def test_the_schema_is_printed_without_numpy() -> None:
+    imported = _imported_by("recipe", "schema")
+    assert "quadbench.cli.recipe" in imported
+    assert not imported & {"numpy", "onnxruntime", "torch", "sqlalchemy", "jinja2"}
+
+
 def test_only_the_called_command_is_imported() -> None:
     imported = _imported_by("recipe", "check", "quickstart")
     assert imported & {f"quadbench.cli.{command}" for command in COMMANDS} == {"quadbench.cli.recipe"}

@@ -44,6 +44,13 @@ def test_other_databases_are_refused(url: str) -> None:
         open_records(url)
 
 
+@pytest.mark.parametrize("url", ["sqlite://host/db", "sqlite://me:secret@host/db", "sqlite://me@/db"])
+def test_a_file_behind_a_login_or_a_host_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(UserError, match="has a login or a host; expected sqlite:///PATH") as refused:
+        open_records(url)
+    assert "secret" not in str(refused.value)
+
+
 def spoil(path: Path, *, page: int) -> None:
     """Overwrite one page of a database, of 4096 bytes, whose header stays whole."""
     with path.open("r+b") as file:

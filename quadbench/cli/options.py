@@ -109,7 +109,7 @@ def duration_s(text: str) -> float:
     """Return the seconds of a duration on the command line, as `90s`, `30m`, `2h` or `7d`."""
     match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
     if not match or not int(match[1]):
-        raise argparse.ArgumentTypeError(f"{shown(text)} is no duration; expected one as 30m, 2h or 7d")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no duration; expected one above 0, as 30m, 2h or 7d")
     return int(match[1]) * _UNITS_S[match[2]]
 
 

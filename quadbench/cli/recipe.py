@@ -7,10 +7,9 @@ from typing import Any
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_action, add_group, add_recipe, counted, next_command
 from quadbench.errors import StorageError, UserError, extra_needed
-from quadbench.quad.named import check_named, read_recipe
 from quadbench.quad.new_recipe import recipe_text
 from quadbench.quad.sources import AdapterSource
-from quadbench.recipe import recipe_digest, recipe_schema
+from quadbench.recipe import Recipe, recipe_digest, recipe_schema
 from quadbench.spec import NAME_EXPECTED, is_name
 
 
@@ -27,8 +26,7 @@ def add(commands: Any) -> None:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    recipe = read_recipe(options.recipe)
-    check_named(recipe)
+    recipe = _checked(options.recipe)
     digest = recipe_digest(recipe)
     if options.json:
         print_json({"name": recipe.name, "digest": digest, "tasks": [task.name for task in recipe.tasks]})
@@ -58,6 +56,15 @@ def run_schema(_options: argparse.Namespace) -> int:
     return 0
 
 
+def _checked(source: str | Path) -> Recipe:
+    """Read a recipe and check all that it names."""
+    from quadbench.quad.named import check_named, read_recipe  # import numpy, which the schema does not need
+
+    recipe = read_recipe(source)
+    check_named(recipe)
+    return recipe
+
+
 def _source(path: Path, unet_only: bool) -> AdapterSource:
     with extra_needed("quad"):
         from quadbench.quad.adapters import read_adapter
@@ -75,7 +82,7 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         raise StorageError(f"'{path}' cannot be written: {error.strerror}") from error
     try:
-        check_named(read_recipe(path))
+        _checked(path)
     except BaseException:
         path.unlink()
         raise

@@ -89,5 +89,6 @@ def _table(device: DeviceFacts, verdicts: Sequence[LaunchVerdict]) -> FigureTabl
 
 def _cells(verdict: LaunchVerdict) -> tuple[str, ...]:
     interval = f"{times(verdict.low)} – {times(verdict.high)}"
+    p = "<0.001" if verdict.p < 0.001 else f"{verdict.p:.3f}"
     place = (verdict.task, verdict.title, str(verdict.blocks))
-    return (*place, times(verdict.ratio), interval, f"{verdict.p:.3f}", verdict.verdict or NO_VERDICT)
+    return (*place, times(verdict.ratio), interval, p, verdict.verdict or NO_VERDICT)

@@ -265,6 +265,8 @@ def _parsed(source: Source) -> Path | sa.URL:
             raise UserError(f"the database's URL '{named}' has an @ or a colon in its host or name; expected neither", hint=hint)
         case "postgresql":
             return url
+        case "sqlite" if url.host or url.username or url.password:
+            raise UserError(f"the database's URL '{named}' has a login or a host; expected sqlite:///PATH, of a file")
         case "sqlite" if url.database not in (None, "", ":memory:"):
             refuse_like_url(str(url.database), "the database", "a SQLite file or postgresql://HOST/NAME")
             return Path(str(url.database))
