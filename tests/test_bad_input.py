@@ -173,6 +173,6 @@ def test_the_command_says_it_with_its_exit_code(
 ) -> None:
     command = [sys.executable, "-m", "quadbench", *prepare(tmp_path, tiny_recipe.parent)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert (result.returncode, "Traceback" in result.stderr) == (code, False), result.stderr
     assert words in " ".join(result.stderr.split())
