@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from quadbench import zoo
 from quadbench.quality.distribution import kernel_distance
 from quadbench.quality.networks import Network, find_network
-from quadbench.zoo.training import autoencoder, captions, corpus, export, pictures, sheets
+from training import autoencoder, captions, corpus, export, pictures, sheets
 
 COUNT, SEED, BATCH = 1000, 11, 50
 LEAST = 2  # pictures that a kernel distance needs
@@ -23,7 +25,7 @@ LEAST = 2  # pictures that a kernel distance needs
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the npm packages, as for quadbench.zoo.training")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the npm packages, as for `python -m training`")
     parser.add_argument("--photos", type=Path, required=True, help="folder with the photographs")
     parser.add_argument("--out", type=Path, default=zoo.FOLDER, help="folder with emoji-ldm and inputs; this package by default")
     parser.add_argument("--pictures", type=int, default=COUNT)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from quadbench import zoo
 from quadbench.errors import UnknownNameError
-from quadbench.zoo.training import corpus
+from training import corpus
 
 LIMIT_BYTES = 17_000_000
 ADAPTERS_LIMIT_BYTES = 7_000_000

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("peft")
-from quadbench.zoo.training import __main__ as commands
-from quadbench.zoo.training import loop
+from training import __main__ as commands
+from training import loop
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from quadbench.zoo.training import looks
+from training import looks
 
 RED = (221, 46, 68)
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 pytest.importorskip("peft")
 from quadbench.quad.samplers.olss import ddim_table
-from quadbench.zoo.training import captions, corpus, image_to_image, noise
+from training import captions, corpus, image_to_image, noise
 
 
 @pytest.mark.parametrize("strength", image_to_image.STRENGTH.values())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from quadbench.zoo.training import grounds, scenes
+from training import grounds, scenes
 
 SEEDS = range(20)
 

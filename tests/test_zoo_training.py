@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 from quadbench.quad.samplers.lcm import lcm_table  # noqa: E402
 from quadbench.quad.samplers.table import run_table  # noqa: E402
-from quadbench.zoo.training import autoencoder, captions, corpus, loop, noise, pictures, removal, text_to_image  # noqa: E402
+from training import autoencoder, captions, corpus, loop, noise, pictures, removal, text_to_image  # noqa: E402
 
 PLAN = loop.TrainingPlan(steps=30, batch=4, learning_rate=0.05, seed=3, warmup=5)
 

@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from quadbench import zoo
 from quadbench.artifacts.pixels import blend_mask, composite
-from quadbench.zoo.training import image_to_image, loop, stickers
-from quadbench.zoo.training.pictures import psnr
+from training import image_to_image, loop, stickers
+from training.pictures import psnr
 
 # Chosen before the first picture was seen.
 PROMPTS = (

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from quadbench.zoo.training import loop, noise
-from quadbench.zoo.training.adapters import FrozenBase
+from training import loop, noise
+from training.adapters import FrozenBase
 
 LIMIT_BYTES = 17_000_000
 

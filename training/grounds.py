@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quadbench.zoo.training.corpus import SIZE
+from training.corpus import SIZE
 
 Coverage = Callable[[random.Random], np.ndarray]
 # How far a pattern's second colour lies from the first towards white or navy: enough to be seen, too little to hide an emoji.

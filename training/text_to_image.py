@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from quadbench.zoo.training import autoencoder, captions, corpus, loop, noise, scenes
+from training import autoencoder, captions, corpus, loop, noise, scenes
 
 TOKENS = 16
 VOCABULARY = 1300

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from quadbench.zoo.training import captions, corpus, image_to_image, removal, scenes, stickers
+from training import captions, corpus, image_to_image, removal, scenes, stickers
 
 COUNT, SEED = 12, 5
 

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 
 from quadbench import zoo
 from quadbench.errors import QuadbenchError, UserError
-from quadbench.zoo.training import (
+from training import (
     adapters,
     autoencoder,
     corpus,
@@ -68,7 +68,7 @@ class Places:
 def main() -> None:
     """Run one command or all of them."""
     parser = argparse.ArgumentParser(
-        prog="python -m quadbench.zoo.training", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m training", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("command", choices=(*COMMANDS, "all"))
     parser.add_argument("--data", type=Path, required=True, help="folder with the npm packages")

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
-from quadbench.zoo.training import corpus, loop, pictures
+from training import corpus, loop, pictures
 
 # A group's mean and deviation are lost behind its normalization, and with them much of a plain ground's colour: few, large groups
 # keep more of it. After 500 steps on crops, scenes came back with 18.3 dB with 16 groups, 18.7 with 4 and 18.8 with 1.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 
-from quadbench.zoo.training import adapters, autoencoder, captions, corpus, looks, loop, noise
+from training import adapters, autoencoder, captions, corpus, looks, loop, noise
 
 # The more of the noise schedule is run, the more is invented and the less is kept.
 STRENGTH = {"restyle": 0.25, "sketch-to-image": 0.35, "portrait": 0.4}

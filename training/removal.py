@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 
-from quadbench.zoo.training import adapters, autoencoder, captions, corpus, grounds, loop, noise, pictures, scenes
+from training import adapters, autoencoder, captions, corpus, grounds, loop, noise, pictures, scenes
 
 TASK = "remove-object"
 SCENES, VALIDATION_SCENES = 9000, 48

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from quadbench.zoo.training import corpus, looks, scenes
+from training import corpus, looks, scenes
 
 # How much of a batch each kind makes up. All that a task starts from or ends with is among them.
 SHARES = {"emoji": 0.42, "scene": 0.24, "sketch": 0.10, "photo": 0.10, "sticker": 0.07, "cyanotype": 0.07}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageFilter
 
-from quadbench.zoo.training.corpus import SIZE, flatten
+from training.corpus import SIZE, flatten
 
 # A gradient below the first counts as shading, from the second on as a line; a Sobel filter's step of full contrast gives 1.
 FAINT_EDGE, FULL_EDGE = 0.06, 0.22

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quadbench.zoo.training import corpus, looks
+from training import corpus, looks
 
 SCENE = "scene"
 DROPOUT = 0.1  # how often a picture has no caption at all, for guidance

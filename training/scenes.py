@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from quadbench.zoo.training import captions, corpus, grounds
+from training import captions, corpus, grounds
 
 CELL = corpus.SIZE // 16  # pixels per latent
 MARGIN = 4

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 
-from quadbench.zoo.training import adapters, autoencoder, captions, corpus, looks, loop, noise
+from training import adapters, autoencoder, captions, corpus, looks, loop, noise
 
 TASK = "sticker"
 

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from quadbench.zoo.training import captions, loop, text_to_image
+from training import captions, loop, text_to_image
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 PROJECTIONS = ["proj_in", "proj_out"]
