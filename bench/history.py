@@ -27,7 +27,7 @@ from quadbench.nightly.night_file import Limits
 from quadbench.nightly.past import REMEMBERED
 from quadbench.nightly.self_knowledge import RECENT, self_knowledge
 from quadbench.nightly.suspicion import suspicion
-from quadbench.report.sides import ALL_TASKS, PRIMARY
+from quadbench.report.versus import ALL_TASKS, PRIMARY
 from quadbench.results.engine import DATABASE_VARIABLE, database_of, open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights

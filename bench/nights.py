@@ -21,9 +21,8 @@ from quadbench.artifacts.night import Measurement, Point, Ruling, RulingKind, Su
 from quadbench.nightly.judging import rulings_on
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.suspicion import Suspicion, suspicion
-from quadbench.report.sides import SideRow
 from quadbench.report.units import Unit
-from quadbench.report.versus import VersusDevice
+from quadbench.report.versus import SideRow, VersusDevice
 from quadbench.statistics import LOOKS, Verdict, compare_launches, interval_of_share
 from quadbench.statistics.within import verdict_within
 

@@ -30,7 +30,7 @@ def figures(run_id: str | None = None, *, table: str = "kpi", results: str | Pat
         QuadbenchError: there is no such run or table, or the run has nothing for it.
     """
     from quadbench.report.figure_table import to_frame
-    from quadbench.report.run_tables import named_tables
+    from quadbench.report.tables import named_tables
     from quadbench.results.layout import Layout
     from quadbench.results.runs import load_run
     from quadbench.study.studies import find_study, read_study

@@ -36,11 +36,10 @@ from quadbench.report import (
     with_best,
 )
 from quadbench.report.baseline import against
-from quadbench.report.documents import write_comparison
-from quadbench.report.run_tables import KPI
-from quadbench.report.sides import Side, side_rows, timed_launches
+from quadbench.report.study_documents import write_comparison
 from quadbench.report.study_html import render_study
-from quadbench.report.versus import Versus, VersusDevice, VersusSide, versus_csv
+from quadbench.report.tables import KPI
+from quadbench.report.versus import Side, Versus, VersusDevice, VersusSide, side_rows, timed_launches, versus_csv
 from quadbench.results.layout import Layout
 
 ATTACKS = (

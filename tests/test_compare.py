@@ -34,20 +34,25 @@ from quadbench.cli import main
 from quadbench.compile import availability
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.recipe import Measure, Runtime, Terms
-from quadbench.report.forest import forest_of
-from quadbench.report.sides import (
+from quadbench.report.comparison_charts import forest_of
+from quadbench.report.units import Unit
+from quadbench.report.versus import (
     ALL_TASKS,
     PRIMARY,
     Side,
     SideRow,
+    Versus,
+    VersusDevice,
+    VersusSide,
     common_tasks,
     compared,
+    exact_sentences,
     interleaved_rows,
     replanned,
+    sentence,
+    side_table,
     sides_of_blocks,
 )
-from quadbench.report.units import Unit
-from quadbench.report.versus import Versus, VersusDevice, VersusSide, exact_sentences, sentence, side_table
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run, read_run_file, save_run
 from quadbench.statistics import LOOKS, Comparison, Looks, Verdict

@@ -13,8 +13,7 @@ from quadbench.artifacts import RunResult, Variant
 from quadbench.cli import main
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.report import kpi_rows
-from quadbench.report.condition import read_condition, where_met
-from quadbench.report.expression import read_expression
+from quadbench.report.condition import read_condition, read_expression, where_met
 from quadbench.report.pictures import quality_rows
 from quadbench.results.layout import Layout
 

@@ -19,8 +19,8 @@ from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.result import print_result
 from quadbench.devices.device import command_failed
 from quadbench.report import kpi_table, named_tables, render_html, report_view, to_csv, to_latex, to_markdown
-from quadbench.report.run_tables import KPI
-from quadbench.report.text_table import csv_cell
+from quadbench.report.figure_table import csv_cell
+from quadbench.report.tables import KPI
 from quadbench.results.layout import Layout
 
 EVIL = "[/foo] [red]x[/] \x1b[2J\x1b]0;title\x07 \u202e<script>\x00"

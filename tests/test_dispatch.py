@@ -32,7 +32,7 @@ from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
 from quadbench.pipeline import USUAL
 from quadbench.pipeline.resumption import resumed_work
 from quadbench.recipe import Terms, load_recipe
-from quadbench.report.gaps import gaps
+from quadbench.report.headline import gaps
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records

@@ -16,7 +16,7 @@ from quadbench.cli import main
 from quadbench.cli.console import print_json
 from quadbench.cli.printed import document_schemas
 from quadbench.report import Sweep, sweep_points, with_best
-from quadbench.report.documents import study_document
+from quadbench.report.study_documents import study_document
 
 
 def test_the_files_are_what_the_code_says() -> None:

@@ -9,10 +9,8 @@ from support.synthetic_run import ABBA, make_run
 
 from quadbench.artifacts import RunRecord, RunResult, Variant
 from quadbench.report import render_html
-from quadbench.report.gaps import gaps
-from quadbench.report.headline import headline, in_words
-from quadbench.report.kpi import kpi_rows
-from quadbench.report.unequal import unequal_rows
+from quadbench.report.headline import gaps, headline, in_words
+from quadbench.report.kpi import kpi_rows, unequal_rows
 from quadbench.results.layout import Layout
 
 

@@ -43,9 +43,8 @@ from quadbench.quad.adapters.lora_config import adapter_config
 from quadbench.quad.adapters.site_patterns import SitePattern
 from quadbench.recipe import load_recipe
 from quadbench.report import Sweep
-from quadbench.report.documents import study_json
+from quadbench.report.study_documents import study_json, study_line
 from quadbench.report.study_html import render_study, study_report
-from quadbench.report.study_line import study_line
 from quadbench.report.versus import Versus
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, publish, read_manifest

@@ -23,7 +23,7 @@ from quadbench.nightly.history import case_history, tables
 from quadbench.nightly.history_chart import history_chart
 from quadbench.nightly.segments import segments
 from quadbench.report.night_words import value_words
-from quadbench.report.sides import ALL_TASKS
+from quadbench.report.versus import ALL_TASKS
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights

@@ -27,8 +27,7 @@ from quadbench.nightly.figures import limit_of
 from quadbench.nightly.judging import missing, rulings_on
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.suspicion import RULES, Suspicion, suspicion
-from quadbench.report.sides import ALL_TASKS
-from quadbench.report.versus import VersusDevice
+from quadbench.report.versus import ALL_TASKS, VersusDevice
 
 NOW = FIRST + timedelta(days=100)
 HISTORY = steady(20)

@@ -11,7 +11,7 @@ from markupsafe import escape
 from support.synthetic_run import ABBA, failed, make_run
 
 from quadbench.artifacts import Caveat, RunResult, Variant
-from quadbench.report.next_step import next_of_comparison, next_step
+from quadbench.report.headline import next_of_comparison, next_step
 from quadbench.report.page import page_environment
 from quadbench.results.layout import Layout
 

@@ -34,7 +34,7 @@ from quadbench.nightly.markdown import night_markdown
 from quadbench.nightly.performed import Performed
 from quadbench.nightly.webhook import check_address, night_message, send, tell
 from quadbench.report.night import NightView, night_view
-from quadbench.report.night_document import night_json
+from quadbench.report.night_formats import night_json
 from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights

@@ -25,8 +25,7 @@ from quadbench.artifacts.night import RulingKind
 from quadbench.nightly.ending import ERROR, exit_code
 from quadbench.report.night import NightView, night_view
 from quadbench.report.night_chart import night_chart
-from quadbench.report.night_html import render_night, write_night_report
-from quadbench.report.night_text import device_table, finding_lines
+from quadbench.report.night_formats import device_table, finding_lines, render_night, write_night_report
 from quadbench.results.layout import Layout
 
 

@@ -20,7 +20,7 @@ from quadbench.report import Figure, Unit, kpi_rows, kpi_table, named_tables, re
 from quadbench.report.condition import read_condition, where_met
 from quadbench.report.kpi import NO_OWN_GRAPH
 from quadbench.report.pictures import quality_rows
-from quadbench.report.run_tables import KPI
+from quadbench.report.tables import KPI
 from quadbench.results.layout import Layout
 
 

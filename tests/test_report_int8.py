@@ -8,7 +8,7 @@ from support.synthetic_run import make_run
 from quadbench.artifacts import Component, FileRef, Graph, Int8Share, RunResult, Share, Variant
 from quadbench.recipe import INT8_KEY
 from quadbench.report import kpi_table, render_html, sweep_points
-from quadbench.report.int8 import int8_table
+from quadbench.report.setups import int8_table
 from quadbench.results.layout import Layout
 
 NOTHING = Int8Share(

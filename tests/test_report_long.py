@@ -16,7 +16,7 @@ from quadbench.artifacts import RunResult, Variant
 from quadbench.errors import ArtifactError
 from quadbench.report import html, report_view
 from quadbench.report.course import strips_of
-from quadbench.report.launch_list import MOST_LISTED, MOST_NAMED
+from quadbench.report.provenance import MOST_LISTED, MOST_NAMED
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run
 

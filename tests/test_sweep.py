@@ -19,8 +19,8 @@ from quadbench.errors import SpecError, UserError
 from quadbench.farm.leases import Leases, lease_name
 from quadbench.recipe import INT8_KEY, load_recipe
 from quadbench.report import Sweep, SweepPoint, cost_chart, sweep_chart, sweep_csv, sweep_points, sweep_tables, with_best
-from quadbench.report.sweep_merits import change
-from quadbench.report.sweep_tables import _number
+from quadbench.report.sweep import change_from
+from quadbench.report.sweep_answer import _number
 from quadbench.results.engine import open_engine
 from quadbench.study.sweep import Over, read_over, varied
 
@@ -158,7 +158,7 @@ def test_a_point_holds_the_mean_over_items_and_its_standard_error(tmp_path: Path
 
 def test_a_change_is_that_of_the_same_items(tmp_path: Path) -> None:
     before, after = (_points(tmp_path / v, v, psnr_db)[0] for v, psnr_db in (("0", (40.0, 50.0)), ("20", (39.0, 49.0))))
-    assert change(after, before, "psnr") == (-1.0, 0.0)
+    assert change_from(after, before, "psnr") == (-1.0, 0.0)
     assert _row(_sweep(tmp_path / "t", ("0", (40.0, 50.0)), ("20", (39.0, 49.0))), "20")["change"] == "-1.00 ± 0.00"
 
 

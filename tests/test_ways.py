@@ -9,12 +9,11 @@ from support.synthetic_run import make_run
 
 from quadbench.artifacts import RunResult, Stored, Variant
 from quadbench.artifacts.held_out import HeldOut, TrajectorySqnr
+from quadbench.report.figure_table import TextTable
 from quadbench.report.html import render_html
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.pictures import task_pictures
-from quadbench.report.summary import run_summary
-from quadbench.report.text_table import TextTable
-from quadbench.report.view import report_view
+from quadbench.report.view import report_view, run_summary
 from quadbench.report.ways import fastest, ways_views
 from quadbench.results.layout import Layout
 

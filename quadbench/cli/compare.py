@@ -12,7 +12,7 @@ from quadbench.cli.console import RunConsole, print_error
 from quadbench.cli.options import add_command
 from quadbench.cli.study_result import print_study
 from quadbench.errors import DeviceError, HarnessError, UserError
-from quadbench.report.documents import write_comparison
+from quadbench.report.study_documents import write_comparison
 from quadbench.report.study_html import write_study_report
 from quadbench.study.chosen import choose
 from quadbench.study.compare import compare

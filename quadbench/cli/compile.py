@@ -18,7 +18,7 @@ from quadbench.devices.addresses import profile_named
 from quadbench.quad.chosen import bundle_folder
 from quadbench.quad.named import read_recipe
 from quadbench.recipe import Recipe, recipe_file
-from quadbench.report.text_table import TextTable
+from quadbench.report.figure_table import TextTable
 from quadbench.rollout.fit import misfits_of_target
 from quadbench.spec import refuse_in
 from quadbench.target.known import KnownTarget, find_target, known_targets

@@ -22,7 +22,7 @@ from quadbench.nightly.history import sentence, tables
 from quadbench.nightly.history_document import SCHEMA_VERSION, CaseDocument, CaseList
 from quadbench.nightly.history_view import told_of
 from quadbench.nightly.overview import line_of, line_table
-from quadbench.report.sides import PRIMARY
+from quadbench.report.versus import PRIMARY
 
 _LISTED = 40  # nights of each case, by which the list says since when its level stands
 _LONGEST = timedelta(days=366)  # that a word may stand

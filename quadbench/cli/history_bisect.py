@@ -16,9 +16,8 @@ from quadbench.nightly.bisection import bisect, subjects_of
 from quadbench.nightly.figures import limit_of
 from quadbench.nightly.night_file import Limits
 from quadbench.observer import Observer
-from quadbench.report.sides import PRIMARY
 from quadbench.report.units import plural
-from quadbench.report.versus import primary_row, sentence
+from quadbench.report.versus import PRIMARY, primary_row, sentence
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST
 from quadbench.spec import is_file

@@ -4,7 +4,7 @@ from quadbench.cli.console import print_error, print_json, print_note, print_tex
 from quadbench.cli.text_tables import print_text_table
 from quadbench.nightly.ending import ERROR
 from quadbench.nightly.plan import Plan, PlannedCase
-from quadbench.report.text_table import TextTable
+from quadbench.report.figure_table import TextTable
 from quadbench.report.units import plural
 
 _SCHEMA_VERSION = 1

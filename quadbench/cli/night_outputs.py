@@ -16,9 +16,7 @@ from quadbench.nightly.markdown import night_markdown
 from quadbench.nightly.performed import Performed
 from quadbench.nightly.webhook import WEBHOOK_VARIABLE, check_address, tell
 from quadbench.report.night import NightView
-from quadbench.report.night_document import night_json
-from quadbench.report.night_html import write_night_report
-from quadbench.report.night_text import device_table, finding_lines
+from quadbench.report.night_formats import device_table, finding_lines, night_json, write_night_report
 from quadbench.results.engine import source_name
 from quadbench.results.layout import Layout
 from quadbench.results.storage import write_whole

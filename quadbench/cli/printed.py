@@ -5,10 +5,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from quadbench.nightly.history_document import CaseDocument
-from quadbench.report.documents import ComparisonDocument, SweepDocument
-from quadbench.report.night_document import NightDocument
+from quadbench.report.night_formats import NightDocument
 from quadbench.report.run_line import RunList
-from quadbench.report.summary import RunSummary
+from quadbench.report.study_documents import ComparisonDocument, SweepDocument
+from quadbench.report.view import RunSummary
 
 _DOCUMENTS: dict[str, type[Any]] = {
     "comparison": ComparisonDocument,

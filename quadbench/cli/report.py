@@ -29,8 +29,8 @@ from quadbench.report import (
     to_markdown,
 )
 from quadbench.report.html import write_view
-from quadbench.report.run_tables import KPI
 from quadbench.report.study_html import write_study_report
+from quadbench.report.tables import KPI
 from quadbench.report.versus import Versus, exported_tables, versus_csv
 from quadbench.results.ids import COMPARISON, RUN, SWEEP, named_run
 from quadbench.results.run_changes import keep_run

@@ -16,17 +16,7 @@ from quadbench.cli.console import print_error, print_json, print_text, stdout_co
 from quadbench.cli.options import next_command
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import ConditionError
-from quadbench.report import (
-    Figure,
-    KpiRow,
-    ReportView,
-    RunSummary,
-    TextTable,
-    kpi_table,
-    run_summary,
-    show,
-    words,
-)
+from quadbench.report import Figure, KpiRow, ReportView, RunSummary, TextTable, kpi_table, run_summary, show, units
 from quadbench.report.baseline import Baseline, baseline_tables
 from quadbench.report.condition import Criterion
 from quadbench.report.headline import in_words
@@ -71,7 +61,7 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
         _print_kpis(console, result)
     else:
         _print_glance(console, view)
-        console.print(f"{words.SIDES} {words.RATIO}", highlight=False, markup=False)
+        console.print(f"{units.SIDES} {units.RATIO}", highlight=False, markup=False)
     for doubt in view.doubts:
         console.print(Text.assemble((doubt.caveat.words, "yellow"), f": {doubt.caveat.doubt}"), highlight=False)
     for number, sentence in enumerate((*(in_words([sentence]) for sentence in view.headline), *view.gaps)):

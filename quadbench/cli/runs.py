@@ -14,7 +14,7 @@ from quadbench.cli.options import add_command, next_command
 from quadbench.cli.text_tables import empty_table
 from quadbench.errors import QuadbenchError
 from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line, run_line
-from quadbench.report.study_line import StudyLine
+from quadbench.report.study_documents import StudyLine
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run, run_ids
 from quadbench.study.studies import study_lines

@@ -10,10 +10,10 @@ from quadbench.cli.options import next_command
 from quadbench.cli.text_tables import print_in_parts, print_text_table
 from quadbench.errors import UserError
 from quadbench.report import Sweep, sweep_answer, sweep_tables
-from quadbench.report.documents import study_document
+from quadbench.report.figure_table import TextTable
+from quadbench.report.study_documents import study_document
 from quadbench.report.study_html import study_report
 from quadbench.report.sweep_answer import settling
-from quadbench.report.text_table import TextTable
 from quadbench.report.versus import Versus, answer, difference_table, side_table
 from quadbench.study.studies import Study, find_study, read_study
 

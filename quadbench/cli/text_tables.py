@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quadbench.cli.console import print_text
-from quadbench.report.text_table import TextTable
+from quadbench.report.figure_table import TextTable
 
 _UNBOUNDED = 100_000  # characters: as wide as a table would be
 

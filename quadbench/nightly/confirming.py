@@ -14,7 +14,7 @@ from quadbench.nightly.launcher import Launched, Launcher, Wanted, with_second_t
 from quadbench.nightly.past import REMEMBERED
 from quadbench.nightly.plan import PlannedCase
 from quadbench.nightly.suspicion import Suspicion, suspicion
-from quadbench.report.sides import ALL_TASKS, PRIMARY
+from quadbench.report.versus import ALL_TASKS, PRIMARY
 from quadbench.results.nights import Nights
 from quadbench.statistics import LOOKS, MIN_BLOCKS
 from quadbench.study.chosen import Chosen

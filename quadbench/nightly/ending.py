@@ -1,7 +1,7 @@
 """Ending: a night -> the exit code that says in one number what came of it; pure."""
 
 from quadbench.artifacts.night import Night, RulingKind
-from quadbench.report.night_findings import WORST_FIRST
+from quadbench.report.night import WORST_FIRST
 
 ERROR = 1
 _EXIT_CODES = {

@@ -8,8 +8,8 @@ from quadbench.artifacts.scores import Better
 from quadbench.nightly.night_file import Limits
 from quadbench.report.kpi import KPI_UNITS
 from quadbench.report.night_words import directions
-from quadbench.report.sides import ALL_TASKS, EXACT, PRIMARY, PSNR, SIZES
 from quadbench.report.units import decibels, number, show
+from quadbench.report.versus import ALL_TASKS, EXACT, PRIMARY, PSNR, SIZES
 
 FigureName = tuple[str, str]  # a task, and a key as report.kpi names figures
 

@@ -7,10 +7,10 @@ from itertools import groupby
 from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind
 from quadbench.nightly.figures import name_of, said_change, said_value
 from quadbench.nightly.segments import Segment, segments
+from quadbench.report.figure_table import TextTable
 from quadbench.report.night_words import figure_name, words
-from quadbench.report.sides import ALL_TASKS, PRIMARY
-from quadbench.report.text_table import TextTable
 from quadbench.report.units import plural
+from quadbench.report.versus import ALL_TASKS, PRIMARY
 
 _MOST_CHANGED = 3  # names of what changed, in a cell
 _MOST_SHOWN = 20  # lines of a table, the latest

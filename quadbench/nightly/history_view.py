@@ -13,8 +13,8 @@ from quadbench.nightly.history import CaseHistory, case_history, segment_table, 
 from quadbench.nightly.history_answer import answer, last_change
 from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
 from quadbench.nightly.history_nights import DoubtedNights, doubted_nights, took
+from quadbench.report.figure_table import TextTable
 from quadbench.report.night_words import listed, words
-from quadbench.report.text_table import TextTable
 from quadbench.results.nights import Nights
 
 _MOST_SECTIONS, _MOST_FIGURES, _MOST_CHARTS = 30, 6, 30  # devices of a page, figures of a device, charts in all

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from quadbench.artifacts.night import RulingKind
-from quadbench.report.night import NightView
-from quadbench.report.night_findings import Figured, NightFinding, subject_name
+from quadbench.report.night import Figured, NightFinding, NightView, subject_name
 from quadbench.report.night_words import figure_name, words
 
 _ALL = "all figures"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from quadbench.report.night import NightView
-from quadbench.report.night_text import change_lines, figure_lines, rate_words
+from quadbench.report.night_formats import change_lines, figure_lines, rate_words
 from quadbench.report.units import plural
 
 # What begins or ends something within a line of Markdown, its tables or HTML, and what GitHub makes links and emoji of.

@@ -7,8 +7,7 @@ from quadbench.artifacts.fingerprint import fingerprint, unlike
 from quadbench.artifacts.night import Measurement, Point, Subject
 from quadbench.errors import ArtifactError
 from quadbench.nightly.launcher import Launched
-from quadbench.report.sides import SideRow
-from quadbench.report.versus import VersusDevice
+from quadbench.report.versus import SideRow, VersusDevice
 
 _OWN = "case's "  # what begins the name of what is around the case's launches and not around the yardstick's
 

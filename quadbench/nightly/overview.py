@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from quadbench.artifacts.night import Measurement, Ruling
 from quadbench.nightly.figures import name_of, said_change, said_value
 from quadbench.nightly.segments import Segment, segments
+from quadbench.report.figure_table import TextTable
 from quadbench.report.night_words import words
-from quadbench.report.sides import ALL_TASKS, PRIMARY
-from quadbench.report.text_table import TextTable
+from quadbench.report.versus import ALL_TASKS, PRIMARY
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from functools import cached_property
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.nightly.figures import FigureName, is_exact, name_of, scaled, tasks_of
-from quadbench.report.sides import ALL_TASKS
+from quadbench.report.versus import ALL_TASKS
 
 NEW_NIGHTS = 5  # in which a subject that came is compared with the one before it
 LEVEL_NIGHTS = 15  # of which the median says what is usual: a change that stays is usual after eight

@@ -24,7 +24,7 @@ from quadbench.nightly.pictures import Pictures
 from quadbench.nightly.plan import Plan, lacking
 from quadbench.nightly.self_knowledge import doubt_devices
 from quadbench.nightly.words import device_of
-from quadbench.report.sides import PRIMARY
+from quadbench.report.versus import PRIMARY
 from quadbench.results.engine import database_of, now_of, reading
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights

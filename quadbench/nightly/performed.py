@@ -7,8 +7,7 @@ from typing import Self
 
 from quadbench.artifacts.night import Measurement, Night, Ruling
 from quadbench.nightly.self_knowledge import RECENT, DeviceKnowledge, self_knowledge
-from quadbench.report.night import AlarmRate, NightView, night_view
-from quadbench.report.night_findings import Series
+from quadbench.report.night import AlarmRate, NightView, Series, night_view
 from quadbench.results.nights import Nights
 
 

@@ -9,7 +9,7 @@ from quadbench.errors import QuadbenchError, extra_needed
 from quadbench.nightly.figures import FigureName, name_of, scaled
 from quadbench.nightly.launcher import Launcher
 from quadbench.nightly.plan import PlannedCase
-from quadbench.report.sides import ALL_TASKS
+from quadbench.report.versus import ALL_TASKS
 from quadbench.results.layout import Layout
 
 _REFERENCE = "reference"  # the float reference, as quality calls it

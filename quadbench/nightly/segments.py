@@ -10,7 +10,7 @@ from statistics import median
 from quadbench.artifacts.fingerprint import unlike
 from quadbench.artifacts.night import Measurement
 from quadbench.nightly.figures import FigureName, change_between, name_of, scaled, tasks_of, unscaled
-from quadbench.report.sides import ALL_TASKS
+from quadbench.report.versus import ALL_TASKS
 from quadbench.statistics import shifts
 
 

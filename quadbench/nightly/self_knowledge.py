@@ -18,7 +18,7 @@ from quadbench.farm.health import put_on_probation
 from quadbench.farm.inventory import Inventory
 from quadbench.nightly.figures import said_change
 from quadbench.nightly.yardstick import yardstick_places
-from quadbench.report.sides import PRIMARY
+from quadbench.report.versus import PRIMARY
 from quadbench.statistics import interval_of_share, spread_of
 
 TOO_OFTEN = 0.05  # of tries that alarm, proven at 95 %

@@ -9,7 +9,7 @@ from quadbench.nightly.figures import limit_of, said_change, tasks_of
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.past import LEVEL_NIGHTS, Past, Place, is_sound
 from quadbench.report.kpi import KPI_TITLES
-from quadbench.report.sides import PRIMARY
+from quadbench.report.versus import PRIMARY
 from quadbench.statistics import spread_of
 
 _TOLD = (PRIMARY, "peak_ram")

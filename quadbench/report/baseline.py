@@ -8,10 +8,10 @@ from datetime import datetime
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Variant
 from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.errors import UserError
+from quadbench.report.figure_table import TextTable
 from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow
 from quadbench.report.launches import devices_of, is_on, sound
 from quadbench.report.pictures import Quality, quality_rows
-from quadbench.report.text_table import TextTable
 from quadbench.report.units import Unit, decibels, plural, show
 from quadbench.statistics import Verdict, compare_unpaired
 

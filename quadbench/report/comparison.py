@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts, RunResult
-from quadbench.report.figure_table import FigureTable
+from quadbench.report.figure_table import FigureTable, TextTable
 from quadbench.report.kpi import WITH_VERDICT, KpiRow, kpi_rows
-from quadbench.report.text_table import TextTable
 from quadbench.report.units import times
 from quadbench.statistics import EQUIVALENCE_MARGIN, MIN_BLOCKS, Verdict
 

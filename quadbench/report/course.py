@@ -1,10 +1,12 @@
-"""Course: a device's launches -> how a run went there: images' times by launch with the temperature, memory over time; pure."""
+"""Course of a run on a device: time of each image by launch with the temperature, and memory over a launch, as SVG."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
+from quadbench.report.chart import nice_ticks, short, svg, text
 from quadbench.report.launches import SERVING, devices_of, is_emulated, launches_on, sound, step_of, temperature_c, values
+from quadbench.report.units import Unit, convert
 
 _MOST_LAUNCHES, _MOST_IMAGES, _MOST_READINGS = 200, 24, 300  # that a picture has room for
 _MOST_DOTS = 800  # of a picture, over all of its launches
@@ -91,3 +93,103 @@ def _thinned(readings: Sequence[tuple[float, float]]) -> tuple[tuple[float, floa
     every = -(-len(readings) // _MOST_READINGS) or 1
     stretches = (readings[start : start + every] for start in range(0, len(readings), every))
     return tuple(max(stretch, key=lambda reading: reading[1]) for stretch in stretches)
+
+
+VARIANT_COLOURS = {
+    Variant.SHARED: "#1d5fa6",
+    Variant.PER_GRAPH: "#b3560b",
+    Variant.RESIDENT: "#2f8f83",
+    Variant.MERGED_AT_LOAD: "#7d6bb3",
+}
+_WIDTH, _LEFT, _RIGHT, _TOP = 560, 58, 12, 28
+_PLOT_HEIGHT, _WARMTH_HEIGHT = 130, 34
+_FAINT = "#d9dce1"
+Spot = tuple[float, float]
+
+
+def strip_chart(task: TaskStrips) -> str:
+    """Draw a dot an image and a bar at the median of each launch, in the order in which they ran; below, the temperature."""
+    times = [[convert(image, Unit.MILLISECONDS) for image in strip.images_ns] for strip in task.strips]
+    ticks = nice_ticks(max(max(images) for images in times))
+    slot = (_WIDTH - _LEFT - _RIGHT) / len(task.strips)
+    bottom = _TOP + _PLOT_HEIGHT
+    body = [text(_LEFT, 14, f"{short(task.task)}: an image, ms"), *_grid(ticks, bottom)]
+    for index, (strip, images) in enumerate(zip(task.strips, times, strict=True)):
+        heights = [bottom - image / ticks[-1] * _PLOT_HEIGHT for image in images]
+        body += _strip(strip.variant, _LEFT + index * slot, slot, heights)
+    warmth = list(_warmth(task.strips, slot, bottom + 30))
+    height = bottom + (30 + _WARMTH_HEIGHT if warmth else 0) + 24
+    last = task.strips[-1].number
+    body += [*warmth, text(_LEFT, height - 6, "launch 1"), text(_WIDTH - _RIGHT, height - 6, f"launch {last}", anchor="end")]
+    return svg(_WIDTH, height, f"Time of each image of {task.task} by launch on {task.address}", body)
+
+
+def memory_chart(courses: Sequence[MemoryCourse], address: str) -> str:
+    """Draw what the first launch of each variant held in memory, over the time that it had loaded, switched and painted."""
+    lines = {course.variant: [(ns / 1e9, convert(size, Unit.MEGABYTES)) for ns, size in course.readings] for course in courses}
+    spots = [spot for line in lines.values() for spot in line]
+    ticks, seconds = nice_ticks(max(size for _, size in spots)), nice_ticks(max(max(s for s, _ in spots), 0.1))
+    bottom = _TOP + _PLOT_HEIGHT
+    body = [text(_LEFT, 14, "resident memory, MB"), *_grid(ticks, bottom)]
+
+    def at(spot: Spot) -> Spot:
+        return _LEFT + spot[0] / seconds[-1] * (_WIDTH - _LEFT - _RIGHT), bottom - spot[1] / ticks[-1] * _PLOT_HEIGHT
+
+    body += [text(at((second, 0))[0], bottom + 17, f"{second:g}", anchor="middle") for second in seconds]
+    body += [_polyline(variant, [at(spot) for spot in line]) for variant, line in lines.items()]
+    body.append(text((_LEFT + _WIDTH - _RIGHT) / 2, bottom + 34, "s of loading, switching and painting", anchor="middle"))
+    return svg(_WIDTH, bottom + 40, f"Memory over the first launch of each variant on {address}", body)
+
+
+def variant_legend(variants: Sequence[Variant]) -> str:
+    """Return which colour is which variant, as an HTML list."""
+    entries = (
+        f'<li><svg width="11" height="11" aria-hidden="true"><rect class="{v}" width="11" height="11" '
+        f'fill="{VARIANT_COLOURS[v]}"/></svg> {v}</li>'
+        for v in dict.fromkeys(variants)
+    )
+    return f'<ul class="legend">{"".join(entries)}</ul>'
+
+
+def _strip(variant: Variant, left: float, slot: float, heights: Sequence[float]) -> Iterator[str]:
+    pitch = slot * 0.7 / len(heights)
+    for index, y in enumerate(heights):
+        x = left + slot * 0.15 + pitch * (index + 0.5)
+        yield f'<circle class="{variant} image" cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{VARIANT_COLOURS[variant]}"/>'
+    middle = sorted(heights)[len(heights) // 2]
+    yield _line(f"{variant} median", (left + slot * 0.08, middle), (left + slot * 0.92, middle), VARIANT_COLOURS[variant])
+
+
+def _warmth(strips: Sequence[LaunchStrip], slot: float, top: float) -> Iterator[str]:
+    """Draw the temperature before each launch that is known, from the lowest to the highest."""
+    known = [(index, strip.temperature_c) for index, strip in enumerate(strips) if strip.temperature_c is not None]
+    if not known:
+        return
+    low, high = min(warm for _, warm in known), max(warm for _, warm in known)
+    scale = _WARMTH_HEIGHT / max(high - low, 1.0)
+    spots = [(_LEFT + (index + 0.5) * slot, top + _WARMTH_HEIGHT - (warm - low) * scale) for index, warm in known]
+    yield text(_LEFT - 8, top + 4, f"{max(high, low + 1.0):.0f} °C", anchor="end")
+    yield text(_LEFT - 8, top + _WARMTH_HEIGHT + 4, f"{low:.0f} °C", anchor="end")
+    yield f'<polyline class="edge warmth" fill="none" stroke="#4a4f57" points="{_points(spots)}"/>'
+    yield from (f'<circle class="edge warmth" cx="{x:.1f}" cy="{y:.1f}" r="2" fill="#4a4f57"/>' for x, y in spots)
+
+
+def _grid(ticks: Sequence[float], bottom: float) -> Iterator[str]:
+    for tick in ticks:
+        y = bottom - tick / ticks[-1] * _PLOT_HEIGHT
+        yield _line("grid", (_LEFT, y), (_WIDTH - _RIGHT, y), _FAINT)
+        yield text(_LEFT - 8, y + 4, f"{tick:,g}", anchor="end")
+
+
+def _polyline(variant: Variant, spots: Sequence[Spot]) -> str:
+    stroke = f'fill="none" stroke="{VARIANT_COLOURS[variant]}" stroke-width="1.5"'
+    return f'<polyline class="{variant}" {stroke} points="{_points(spots)}"/>'
+
+
+def _points(spots: Sequence[Spot]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+
+
+def _line(css_class: str, start: Spot, end: Spot, colour: str) -> str:
+    (x1, y1), (x2, y2) = start, end
+    return f'<line class="{css_class}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>'

@@ -1,17 +1,21 @@
-"""Headline: a run's figures -> its result in sentences over all devices, gains and losses alike; pure."""
+"""Sentences of a report: the result, gains and losses alike; what is missing; what to do next. Pure."""
 
-from collections.abc import Iterator, Sequence
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from statistics import mean
 from typing import TypeAlias
 
-from quadbench.artifacts import Caveat, DeviceFacts
-from quadbench.report.kpi import Figure, KpiRow
+from quadbench.artifacts import Caveat, DeviceFacts, RunResult, Status, Variant
+from quadbench.artifacts.parts import has_references, without_own_graph
+from quadbench.report.baseline import Baseline
+from quadbench.report.kpi import Figure, KpiRow, unequal_rows
+from quadbench.report.launches import counted, devices_of, is_on, sound
 from quadbench.report.pictures import Quality
 from quadbench.report.storage import EXTRAPOLATE_TO, Storage, UseCases
-from quadbench.report.unequal import unequal_rows
-from quadbench.report.units import Unit, convert, decibels, number, plural
+from quadbench.report.units import Unit, convert, decibels, number, plural, show
 from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MAX_BLOCKS, MIN_BLOCKS, TO_TELL, Verdict
 
 
@@ -344,3 +348,173 @@ def _change(changes: Sequence[float]) -> list[Phrase]:
 
 def _percent(change: float) -> str:
     return f"{abs(change):.0%} {'more' if change > 0 else 'less'}".replace("%", " %")
+
+
+def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
+    """Name the figures that a reader would look for in vain, each with the reason."""
+    ran = {record.variant for record in result.records if record.status is Status.OK}
+    tried = {record.variant for record in result.records}
+    missing = [*_course(result)]
+    if not result.records:
+        missing.append("No launch was run, so there are no figures at all.")
+    elif not ran:
+        missing.append("No launch was OK, so there are no figures; the launches table has the reasons.")
+    elif Variant.SHARED not in ran:
+        missing.append("No launch of the shared graph was OK, so there is nothing to compare.")
+    elif Variant.PER_GRAPH not in ran:
+        is_asked_for = Variant.PER_GRAPH in (result.planned or {})
+        why = (
+            "no launch of them was OK"
+            if Variant.PER_GRAPH in tried
+            else "the run did not come to them"
+            if is_asked_for
+            else "the recipe does not ask for them (baselines: [per-graph])"
+        )
+        missing.append(f"One graph per task was not compared: {why}.")
+    elif admitted := without_own_graph(result.bundle):
+        missing.append(
+            f"Per-graph figures of {', '.join(admitted)} are missing: an admitted adapter has no graph of its own; "
+            "with the adapter in the recipe, quadbench run RECIPE builds one."
+        )
+    if ran and not has_references(result.bundle):
+        missing.append("The weights are random, so pictures were compared with nothing.")
+    elif ran and Variant.FLOAT not in ran:
+        missing.append("The float graph did not run, so that device and Python reference were not compared.")
+    if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
+        missing.append("No truth images, the pictures that would be right, were given: only the float reference counts.")
+    missing += _without_figures(result, rows)
+    missing += filter(None, (_out_of_turn(result, device) for device in devices_of(result)))
+    unequal = unequal_rows(rows)
+    missing += [
+        _unequal([row for row in unequal if row.device == device]) for device in dict.fromkeys(row.device for row in unequal)
+    ]
+    compared = ran & {Variant.SHARED, Variant.PER_GRAPH}
+    if compared and not any(isinstance(cell, Figure) for row in rows for cell in (row.shared, row.per_graph)):
+        missing.append("The launches hold no samples.")
+    return tuple(missing)
+
+
+def _without_figures(result: RunResult, rows: Sequence[KpiRow]) -> Iterator[str]:
+    """Name the devices that have no figure where another has: the headline cannot speak of them."""
+    told = {row.device for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)}
+    for device in devices_of(result):
+        if told and device not in told:
+            records = [record for record in result.records if is_on(record, device)]
+            yield f"{device.address} has no figures: {'no launch there was OK' if records else 'nothing was launched there'}."
+
+
+def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
+    """Say which launches of a device count in no figure, or why no difference between its launches is claimed."""
+    counts = counted(result, device)
+    if counts.left_out:
+        which = f"{plural(counts.left_out, 'launch')} on {device.address} that ended OK"
+        return f"{which}: not in any figure, since blocks A B B A count whole, and theirs lack a launch that is OK."
+    if counts.blocks or min(len(counts.shared), len(counts.per_graph)) < LAUNCHES_PER_BLOCK:
+        return None
+    return (
+        f"On {device.address} no block of launches A B B A is whole, so that a drift of the device may count on one side alone: "
+        "no difference of times or memory is claimed. This takes measure.order: abba."
+    )
+
+
+def _unequal(rows: Sequence[KpiRow]) -> str:
+    """Say of a device in which tasks the sides met different conditions; the first task's figures show it."""
+    first, tasks = rows[0], " and ".join(row.task for row in rows)
+    shared, own = (show(side.value, first.unit) for side in (first.shared, first.per_graph) if isinstance(side, Figure))
+    return (
+        f"On {first.device.address} the two sides met different conditions in {tasks}: {first.title}, the same file on both, "
+        f"took {shared} {first.unit.value} shared and {own} {first.unit.value} per graph. These times do not compare."
+    )
+
+
+def _course(result: RunResult) -> Iterator[str]:
+    """Yield what befell the run: that it was cut short, what was left out, and which devices were lost and came back."""
+    if result.is_cut_short:
+        yield _cut_short(result)
+    for address, reason in result.left_out.items():
+        yield f"{address}: {reason.rstrip('.')}."
+    for retry in result.retries:
+        yield f"{retry.address} was lost and waited for, {retry.away_s:.0f} s: {retry.reason.rstrip('.')}."
+
+
+def _cut_short(result: RunResult) -> str:
+    devices = {device.address for device in result.devices if not device.is_hosted}
+    planned = sum((result.planned or {}).values()) * len(devices)
+    stored = sum(not record.device.is_hosted and record.status is not Status.DISCARDED for record in result.records)
+    count = f": {stored} of {planned} planned launches are stored" if planned else ""
+    return f"The run was cut short, or still goes on{count}."
+
+
+ELSEWHERE = frozenset({Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE})  # after which a phone is asked for
+_CURED = (Caveat.DEBUG_BUILD, Caveat.THROTTLED, Caveat.LOADED_HOST, Caveat.UNEVEN_CALIBRATION)  # as their caveats say
+ENOUGH = MIN_BLOCKS * LAUNCHES_PER_BLOCK  # the fewest launches of a variant for verdicts
+
+
+def next_step(
+    result: RunResult,
+    caveats: Iterable[Caveat],
+    baseline: Baseline | None,
+    *,
+    is_unequal: bool = False,
+    launches: int = ENOUGH,
+    words: Sequence[str] = (),
+) -> str:
+    """Return what helps most: going on, mending what failed, a phone where none was measured, and what cures the doubts.
+
+    `is_unequal`: two sides that are compared met different conditions. `launches` of each side are needed for verdicts. `words`
+    name the results folder in a command.
+    """
+    if result.is_cut_short:
+        return f"Go on with the run: quadbench {shlex.join(('run', '--resume', result.run_id, *words))}"
+    if any(not record.status.is_fine for record in result.records):
+        return "See the reasons of the launches that failed (quadbench doctor --device NAME tries a device), and run again."
+    doubted = set(caveats)
+    steps = []
+    if not ELSEWHERE.isdisjoint(doubted):
+        steps.append("Attach a phone, see its name with quadbench devices, and run the same with --devices NAME.")
+    else:
+        steps += [caveat.cure for caveat in _CURED if caveat in doubted]
+    if is_unequal:
+        steps.append("Run again while nothing else runs: the two sides met different conditions.")
+    if settings := list(_settings(result, doubted, launches)):
+        steps.append(f"In the recipe, {' and '.join(settings)}.")
+    if baseline and baseline.is_in_doubt:
+        steps.append(f"To settle what changed, launch both in turn: {baseline.settled_by}")
+    return " ".join(steps)
+
+
+def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decided: bool) -> str:
+    """Return what helps most after a comparison, ending with a colon where the command for that is to follow."""
+    doubted = set(caveats)
+    if not is_in_turn:
+        return "To know, launch both in turn:"
+    steps = cures(doubted)
+    if not ELSEWHERE.isdisjoint(doubted):
+        steps.append("Attach a phone, see its name with quadbench devices, and put it where NAME stands:")
+    elif steps:
+        steps.append("Then:")
+    elif not is_decided:
+        return "Ask for a larger difference with --to-see, or find a quieter hour for the same again:"
+    return " ".join(steps) or "Nothing has to be done."
+
+
+def cures(caveats: Collection[Caveat]) -> list[str]:
+    """Return what cures doubts about times before both sides are launched again."""
+    return [caveat.cure for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in caveats]
+
+
+def _settings(result: RunResult, caveats: Collection[Caveat], launches: int) -> Iterator[str]:
+    if _launches(result, launches) < launches:
+        yield f"set measure.launches to {launches} for verdicts on times and memory"
+    elif Caveat.FEW_SAMPLES in caveats:
+        yield "raise measure.iterations for percentiles"
+    if Caveat.STILL_WARMING in caveats:
+        yield "raise measure.warmup, as the first images were slower"
+
+
+def _launches(result: RunResult, enough: int) -> int:
+    """Return how many launches of the shared graph a device has; enough where nothing is there to be compared with."""
+    records = sound(result.records)
+    if not {Variant.SHARED, Variant.PER_GRAPH} <= {record.variant for record in records}:
+        return enough
+    return min(Counter(record.device.address for record in records if record.variant is Variant.SHARED).values())

@@ -15,21 +15,19 @@ from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.pixels import png_size
 from quadbench.harness.painted import check_painted
-from quadbench.report import tables, units, words
+from quadbench.report import tables, units
 from quadbench.report.baseline import baseline_tables
 from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
 from quadbench.report.comparison import note_on
-from quadbench.report.course_chart import VARIANT_COLOURS, memory_chart, strip_chart, variant_legend
-from quadbench.report.difference import difference_png
-from quadbench.report.held_out import Trajectory
+from quadbench.report.course import VARIANT_COLOURS, memory_chart, strip_chart, variant_legend
 from quadbench.report.kpi import Figure
-from quadbench.report.launch_list import MOST_NAMED
 from quadbench.report.page import page_environment, write_page
-from quadbench.report.pictures import Picture
+from quadbench.report.pictures import Picture, difference_png
+from quadbench.report.provenance import MOST_NAMED
+from quadbench.report.scores import Trajectory
 from quadbench.report.storage import Growth, Storage, UseCases, rom_parts, rom_steps
-from quadbench.report.summary import RunSummary, run_summary, without_launches
 from quadbench.report.units import Unit
-from quadbench.report.view import DeviceKpis, ReportView, TimeShare, report_view
+from quadbench.report.view import DeviceKpis, ReportView, RunSummary, TimeShare, report_view, run_summary, without_launches
 from quadbench.report.ways import Ways
 from quadbench.results.layout import Layout
 from quadbench.statistics import MIN_BLOCKS
@@ -83,7 +81,7 @@ def render_view(view: ReportView) -> str:
     summary, is_short = run_summary(view, None), bool(view.listed.left_out)
     data = TypeAdapter(RunSummary).dump_json(without_launches(summary) if is_short else summary, indent=1).decode()
     page = _environment().get_template("report.html.j2")
-    content = {"words": words, "min_blocks": MIN_BLOCKS, "most_named": MOST_NAMED}
+    content = {"units": units, "min_blocks": MIN_BLOCKS, "most_named": MOST_NAMED}
     return page.render(view=view, data=data, is_short=is_short, **content)
 
 

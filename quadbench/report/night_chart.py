@@ -7,10 +7,10 @@ from statistics import median
 from quadbench.artifacts.night import Measurement, Point, RulingKind
 from quadbench.report.chart import rule, svg, text
 from quadbench.report.kpi import KPI_UNITS
-from quadbench.report.night_findings import Figured, NightFinding, subject_name
+from quadbench.report.night import Figured, NightFinding, subject_name
 from quadbench.report.night_words import directions, is_ratio
-from quadbench.report.sides import PSNR
 from quadbench.report.units import change, convert, number, percent
+from quadbench.report.versus import PSNR
 
 _MOST_NIGHTS = 60
 _WIDTH, _LEFT, _RIGHT = 560, 62, 124

@@ -7,8 +7,8 @@ from quadbench.artifacts.night import Point, Ruling, RulingKind
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.scores import Better
 from quadbench.report.kpi import KPI_TITLES, KPI_UNITS
-from quadbench.report.sides import EXACT, PSNR, SIZES
 from quadbench.report.units import MORE, Unit, between, change, decibels, number, plural, show
+from quadbench.report.versus import EXACT, PSNR, SIZES
 
 _MOST_CHARACTERS = 300  # of a text from outside
 _MOST_NAMES = 3  # of a list in a sentence

@@ -1,11 +1,15 @@
-"""Pictures: RunResult -> for each task's items, what went in, what came out and how far it is from the references."""
+"""Pictures of a run: input, output, and how far it is from the reference, also pixel by pixel."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
+from PIL import Image
+
 from quadbench.artifacts import Bundle, DeviceFacts, FileRef, RunRecord, RunResult, Stored, TaskAssets, TaskItem, Variant
-from quadbench.report.difference import AMPLIFIED
+from quadbench.artifacts.pixels import Pixels, read_pixels
 from quadbench.report.launches import devices_of, launches_of, sound, typical, values, why_absent
 from quadbench.report.scores import MADE
 from quadbench.results.layout import Layout
@@ -136,3 +140,31 @@ def _quality(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Qualit
         shared_truth=psnr_db(Variant.SHARED, "truth") if has_truth else "no truth given",
         per_graph_truth=psnr_db(Variant.PER_GRAPH, "truth") if has_truth else "no truth given",
     )
+
+
+AMPLIFIED = 8
+_MOST_WIDTH = 128  # as wide as a report shows it
+
+
+def difference_png(one: Path, other: Path) -> bytes:
+    """Return the amplified difference of two pictures of one size; of a large one the largest in each patch.
+
+    Raises:
+        OSError, ValueError: one cannot be read, or their sizes differ.
+    """
+    first, second = read_pixels(one), read_pixels(other)
+    if first.shape != second.shape:
+        raise ValueError("the pictures have different sizes")
+    apart = np.abs(first.astype(np.int16) - second.astype(np.int16))
+    out = io.BytesIO()
+    Image.fromarray(_reduced(np.minimum(apart * AMPLIFIED, 255).astype(np.uint8))).save(out, format="PNG")
+    return out.getvalue()
+
+
+def _reduced(pixels: Pixels) -> Pixels:
+    """Return the largest of each square patch, so many that the width is what is shown."""
+    side = -(-pixels.shape[1] // _MOST_WIDTH)
+    height, width = (length // side * side for length in pixels.shape[:2])
+    patches = pixels[:height, :width].reshape(height // side, side, width // side, side, 3)  # (rows, side, columns, side, RGB)
+    largest: Pixels = patches.max(axis=(1, 3))
+    return largest

@@ -1,14 +1,14 @@
-"""Provenance: RunResult -> launches, versions, device states and digests, as a reader needs them to trust or repeat a run."""
+"""Provenance: launches, versions, device states and digests, as a reader needs them to trust or repeat a run."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import LIBRARY_PREFIX, DeviceFacts, RunRecord, RunResult, Status
 from quadbench.artifacts.kit import Role, role_of
-from quadbench.report.launches import devices_of
+from quadbench.report.launches import devices_of, step_of
 from quadbench.report.setups import setups_of
-from quadbench.report.units import Unit, show
+from quadbench.report.units import Unit, plural, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,3 +143,29 @@ def _state_row(name: str, before: str | None, after: str | None) -> StateRow:
 
 def _in_mb(text: str | None) -> str | None:
     return show(float(text), Unit.MEGABYTES) if text is not None and text.isdecimal() else text
+
+
+MOST_LISTED = 200  # launches that are OK, and as many that are not
+MOST_NAMED = 20  # launches that are not OK, before everything else
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchList:
+    """Launches in the order in which they were measured. `left_out` says which are not among them; nothing where all are."""
+
+    launches: tuple[Launch, ...]
+    left_out: str
+
+
+def launch_list(launches: Sequence[Launch]) -> LaunchList:
+    """Return all launches; of very many those that are OK evenly, from the first on, and the first that are not."""
+    fine = [launch for launch in launches if launch.is_ok]
+    wrong = [launch for launch in launches if not launch.is_ok]
+    step = step_of(len(fine), MOST_LISTED)
+    shown = sorted((*fine[::step], *wrong[:MOST_LISTED]), key=lambda launch: launch.position)
+    words = []
+    if step > 1:
+        words.append(f"of {plural(len(fine), 'launch')} that are OK one in {step} is listed")
+    if len(wrong) > MOST_LISTED:
+        words.append(f"of {plural(len(wrong), 'launch')} that are not the first {MOST_LISTED} are listed")
+    return LaunchList(launches=tuple(shown), left_out="; ".join(words))

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from quadbench.artifacts import DeviceFacts, RunResult, Variant
 from quadbench.recipe.precision import int8_percent_of
 from quadbench.recipe.published import PublishedRow, PublishedTable, published_table
-from quadbench.report.figure_table import FigureTable, Value
+from quadbench.report.figure_table import FigureTable, TextTable, Value
 from quadbench.report.kpi import Figure, KpiRow, published_name
 from quadbench.report.launches import devices_of
 from quadbench.report.pictures import Quality
 from quadbench.report.setups import sampler_text
-from quadbench.report.text_table import TextTable
 from quadbench.report.units import convert, number
 
 _COLUMNS = ("The paper's row", "Figure", "Published", "Here", "From – to", "On, or why not")

@@ -9,7 +9,7 @@ from quadbench.artifacts import DeviceFacts, RunResult, Variant
 from quadbench.report.kpi import figure, launch_values
 from quadbench.report.launches import devices_of, launches_of, sound
 from quadbench.report.pictures import quality_rows
-from quadbench.report.study_line import StudyLine
+from quadbench.report.study_documents import StudyLine
 from quadbench.report.units import Unit, decibels, show
 
 SCHEMA_VERSION = 1  # of the JSON of a list of runs

@@ -9,17 +9,13 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from quadbench.artifacts import Caveat
-from quadbench.report.cost_chart import cost_chart
-from quadbench.report.documents import study_json
-from quadbench.report.forest import forest_of
-from quadbench.report.launch_chart import launch_chart
-from quadbench.report.next_step import ELSEWHERE, cures, next_of_comparison
+from quadbench.report.comparison_charts import forest_of, launch_chart
+from quadbench.report.headline import ELSEWHERE, cures, next_of_comparison
 from quadbench.report.page import page_environment, write_page
-from quadbench.report.sweep import Sweep
-from quadbench.report.sweep_answer import settling, sweep_answer
-from quadbench.report.sweep_chart import sweep_chart
-from quadbench.report.sweep_merits import LEAST_DB, is_flat
-from quadbench.report.sweep_tables import sweep_tables
+from quadbench.report.study_documents import study_json
+from quadbench.report.sweep import LEAST_DB, Sweep, is_flat
+from quadbench.report.sweep_answer import settling, sweep_answer, sweep_tables
+from quadbench.report.sweep_charts import cost_chart, sweep_chart
 from quadbench.report.units import percent
 from quadbench.report.versus import Versus, answer, difference_table, is_decided
 from quadbench.results.layout import Layout

@@ -1,22 +1,30 @@
-"""Tables: KPI rows -> the table of a run's figures, as text and for machines."""
+"""Tables of a run: its figures, its components' times, its kernels; and each table by its name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from quadbench.artifacts import RunResult
-from quadbench.recipe.published import published_table
-from quadbench.report import words
-from quadbench.report.figure_table import FigureTable
-from quadbench.report.int8 import int8_note
+from quadbench.artifacts import Component, DeviceFacts, RunResult, Sample, Variant
+from quadbench.artifacts.kernels import KERNEL_KINDS, KERNEL_NODES
+from quadbench.artifacts.parts import BASE_UNET
+from quadbench.errors import UnknownNameError, UserError
+from quadbench.recipe.published import published_names, published_table
+from quadbench.report import units
+from quadbench.report.comparison import comparison_tables
+from quadbench.report.figure_table import FigureTable, TextTable
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, kpi_rows
-from quadbench.report.launches import EMULATED
-from quadbench.report.text_table import TextTable
+from quadbench.report.launches import EMULATED, Alike, alike, counted, devices_of, launches_of, places, sound
+from quadbench.report.pictures import quality_rows
+from quadbench.report.published import MeasuredRun, published_beside
+from quadbench.report.setups import int8_note
 from quadbench.report.units import Unit, convert, number, rough_times, show
+from quadbench.report.ways import ways_views
+from quadbench.statistics import medians
 
 _NOTES = (
     "Medians of the launches' medians, and the lowest and highest launch; with one launch, its lowest and highest sample.",
-    f"{words.SIDES} {words.RATIO} n: launches × samples of a launch. MB: 2^20 bytes.",
-    f"{words.RESIDUAL} {words.FOUNDATION_ROM}",
+    f"{units.SIDES} {units.RATIO} n: launches × samples of a launch. MB: 2^20 bytes.",
+    f"{units.RESIDUAL} {units.FOUNDATION_ROM}",
 )
 
 
@@ -142,3 +150,153 @@ def _values(cell: Figure | str, unit: Unit) -> Sequence[float | None]:
 def _note(row: KpiRow) -> str:
     cells = {"shared": row.shared, "per-graph": row.per_graph}
     return "; ".join(f"{name}: {cell}" for name, cell in cells.items() if isinstance(cell, str))
+
+
+_RUNS = {
+    Component.TEXT_ENCODER: "text_encoder_ns",
+    Component.VAE_ENCODER: "vae_encoder_ns",
+    Component.UNET: "unet_ns",
+    Component.VAE_DECODER: "vae_decoder_ns",
+}
+_NOTE = (
+    "Medians of the launches. First run: the first of a launch, warm-up or not; steady: the median of the others that are no "
+    "warm-up. A run is what an image takes of a component, of the U-Net one step."
+)
+
+
+def component_tables(result: RunResult) -> tuple[TextTable, ...]:
+    """Return a table for each device whose launches have times of their own: not an emulator's, nor a service's."""
+    return tuple(table for device in devices_of(result) if (table := _times_table(result, device)))
+
+
+def _times_table(result: RunResult, device: DeviceFacts) -> TextTable | None:
+    rows = tuple(row for variant in (Variant.SHARED, Variant.PER_GRAPH) for row in _rows(result, device, variant))
+    if not rows:
+        return None
+    return TextTable(
+        title=f"Loading and running on {device.address}",
+        columns=("Component", "Of", "Load, ms", "First run, ms", "Steady, ms"),
+        numeric=(False, False, True, True, True),
+        rows=rows,
+        notes=(_NOTE,),
+    )
+
+
+def _rows(result: RunResult, device: DeviceFacts, variant: Variant) -> Iterator[tuple[str, ...]]:
+    groups = [group for group in alike(counted(result, device).of(variant)) if not group.is_emulated]
+    for component in Component:
+        loads = medians([times for group in groups for times in _loads(group, component) if times])
+        runs = [run for group in groups for run in _runs(group, component)]
+        firsts = [first for first, _ in runs]
+        steady = medians([later for _, later in runs if later])
+        if firsts:
+            yield component.value, variant.value, *map(_cell, (loads, firsts, steady))
+
+
+def _loads(group: Alike, component: Component) -> list[list[float]]:
+    at = places(group.kinds, "session_load_ns", lambda kind: kind.component == component)
+    return [[values[place] for place in at] for values in group.launches]
+
+
+def _runs(group: Alike, component: Component) -> list[tuple[float, list[float]]]:
+    """Return the first run of each launch and the later ones; nothing where it does not run."""
+    first, *later = group.kinds.by_metric.get(_RUNS[component]) or (None,)
+    if first is None:
+        return []
+    steady = [place for place in later if not group.kinds.each[place].is_warmup]
+    return [(values[first], [values[place] for place in steady]) for values in group.launches]
+
+
+def _cell(times: Sequence[float]) -> str:
+    return show(median(times), Unit.MILLISECONDS) if times else "–"
+
+
+def kernel_tables(result: RunResult) -> tuple[TextTable, ...]:
+    """Return a table for each device whose runtime's graphs were counted."""
+    return tuple(table for device in devices_of(result) if (table := _kernels_table(result, device)))
+
+
+def _kernels_table(result: RunResult, device: DeviceFacts) -> TextTable | None:
+    rows: dict[tuple[str, ...], dict[str, int]] = {}
+    for variant in (Variant.SHARED, Variant.PER_GRAPH):
+        for record in sound(launches_of(result, device, variant))[:1]:
+            for sample in record.samples:
+                if sample.metric == KERNEL_NODES:
+                    rows.setdefault(_graph(sample), {})[sample.labels["kind"]] = int(sample.value)
+    if not rows:
+        return None
+    return TextTable(
+        title=f"How {device.address} computes",
+        columns=("Graph", "Of", "In integers", "In float", "QuantizeLinear", "DequantizeLinear"),
+        numeric=(False, False, True, True, True, True),
+        rows=tuple((*graph, *_numbers(counts)) for graph, counts in rows.items()),
+        notes=(_kernels_note(list(rows.values())),),
+    )
+
+
+def _graph(sample: Sample) -> tuple[str, str]:
+    unet = sample.labels.get("unet", BASE_UNET)
+    return (sample.component or "", "all tasks" if unet == BASE_UNET else unet)
+
+
+def _numbers(counts: dict[str, int]) -> list[str]:
+    return [f"{counts[kind]:,}" if kind in counts else "–" for kind in KERNEL_KINDS]
+
+
+def _kernels_note(rows: Sequence[dict[str, int]]) -> str:
+    counted = "Nodes of the graphs as ONNX Runtime's optimizer leaves them; those that only move values are not counted. "
+    if not any(counts.get("quantize") for counts in rows):
+        return counted + "Activations are float, as the recipe asks; weights become float as a graph is loaded."
+    return counted + (
+        "In float means between DequantizeLinear and QuantizeLinear: values are rounded as on an NPU, and times are not an NPU's."
+    )
+
+
+KPI = "kpi"
+_TABLES: Mapping[str, Callable[[RunResult], tuple[FigureTable, ...]]] = {
+    KPI: lambda result: (kpi_figures(result),),
+    "comparison": comparison_tables,
+    "ways": lambda result: tuple(ways.table for ways in ways_views(result, kpi_rows(result))),
+}
+_NEEDS = {
+    "comparison": "it takes a block of launches A B B A: measure.launches of 2 or more, and the baseline per-graph",
+    "ways": "it takes more baselines than per-graph, as resident",
+}
+TABLE_NAMES = (*_TABLES, *published_names())
+
+
+def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
+    """Return the table with a name, of `comparison` and `ways` one for each device; those of a name have the same fields.
+
+    Raises:
+        UnknownNameError: there is no such table.
+        UserError: the run has nothing for it.
+    """
+    tables = _tables(result, name)
+    if not tables:
+        raise UserError(f"run {result.run_id} has nothing for the table '{name}'", hint=_NEEDS[name])
+    return tables
+
+
+def paper_table(results: Sequence[RunResult], name: str) -> FigureTable:
+    """Return a table of the paper beside the figures of one run, or of those of a sweep.
+
+    Raises:
+        UnknownNameError: the paper has no such table.
+    """
+    runs = [MeasuredRun(result=result, kpis=kpi_rows(result), quality=quality_rows(result)) for result in results]
+    return published_beside(runs, name)
+
+
+def text_tables(result: RunResult) -> tuple[TextTable, ...]:
+    """Return what a run has as tables of text: figures, then comparisons, ways to serve and the paper's table, where they are."""
+    names = (*_TABLES, *((result.published,) if result.published else ()))
+    return tuple(table.text for name in names for table in _tables(result, name))
+
+
+def _tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
+    if name not in TABLE_NAMES:
+        raise UnknownNameError("table", name, TABLE_NAMES)
+    if name in _TABLES:
+        return _TABLES[name](result)
+    return (paper_table([result], name),)

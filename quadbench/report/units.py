@@ -1,4 +1,4 @@
-"""Units: nanoseconds, bytes and ratios -> the text that readers see, in milliseconds, MB of 2^20 bytes and times."""
+"""Units: nanoseconds, bytes and ratios -> milliseconds, MB of 2^20 bytes and times, as readers see them; terms explained."""
 
 import math
 from enum import StrEnum
@@ -85,3 +85,13 @@ def plural(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun}{'es' if noun.endswith('ch') else 's'}"
+
+
+SIDES = (
+    "One base with LoRAs, called shared: one quantized U-Net that takes the LoRAs as inputs. One graph per task, called"
+    " per-graph: a quantized U-Net for each task, its LoRA merged into the weights, which is loaded at each switch of tasks."
+)
+RATIO = "Ratio: per-graph / shared; above 1 the shared graph takes less."
+RESIDUAL = "Residual: what an image takes beyond its components."
+FOUNDATION_ROM = "Foundation ROM: the bytes on the device of all files that a task runs but LoRAs."
+TRUTH = "The truth is the picture that would be right. The float model itself paints another, so that figures against it are low."

@@ -1,43 +1,58 @@
-"""View: RunResult -> everything that the report shows, in reading order; pure, and in nanoseconds, bytes and decibels."""
+"""View: a run -> everything that its report shows, in reading order, and the same as one object for machines. Pure."""
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
-from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
+from quadbench.artifacts import (
+    Bundle,
+    Caveat,
+    Component,
+    DeviceFacts,
+    ErrorClass,
+    RunRecord,
+    RunResult,
+    Status,
+    TaskAssets,
+    Variant,
+)
 from quadbench.artifacts.fingerprint import differences
 from quadbench.report.baseline import Baseline, against
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
-from quadbench.report.component_times import component_tables
+from quadbench.report.condition import Criterion, where_met
 from quadbench.report.course import MemoryCourse, TaskStrips, memory_of, strips_of
-from quadbench.report.gaps import gaps
-from quadbench.report.headline import Sentence, headline
-from quadbench.report.held_out import Trajectory, emulated_tables, emulated_trajectories, held_out_tables, trajectories
-from quadbench.report.int8 import int8_table
-from quadbench.report.kernels import kernel_tables
-from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, kpi_rows
-from quadbench.report.launch_list import LaunchList, launch_list
+from quadbench.report.figure_table import TextTable
+from quadbench.report.headline import ENOUGH, Sentence, gaps, headline, in_words, next_step
+from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, kpi_rows, unequal_rows
 from quadbench.report.launches import SERVING, devices_of, launches_of, sound, values, why_absent
-from quadbench.report.next_step import ENOUGH, next_step
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
 from quadbench.report.provenance import (
     DeviceConditions,
     Fact,
     Launch,
+    LaunchList,
     device_conditions,
     digests,
+    launch_list,
     launch_rows,
     settings,
     versions,
 )
 from quadbench.report.published import MeasuredRun, published_beside
-from quadbench.report.scores import score_notes, score_tables
-from quadbench.report.setups import Setup, precision_text, setup_table, setups_of
+from quadbench.report.scores import (
+    Trajectory,
+    emulated_tables,
+    emulated_trajectories,
+    held_out_tables,
+    score_notes,
+    score_tables,
+    trajectories,
+)
+from quadbench.report.setups import Setup, int8_table, precision_text, sampler_text, setup_table, setups_of
 from quadbench.report.storage import Storage, storage_views
-from quadbench.report.text_table import TextTable
-from quadbench.report.unequal import unequal_rows
+from quadbench.report.tables import component_tables, kernel_tables
 from quadbench.report.ways import Ways, ways_views
 from quadbench.results.layout import Layout
 
@@ -300,3 +315,113 @@ def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
         return ()
     is_float = record.variant is Variant.FLOAT
     return tuple(caveat for caveat in record.caveats if not (is_float and caveat is Caveat.FEW_SAMPLES))
+
+
+SCHEMA_VERSION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchSummary:
+    """A launch and what became of it."""
+
+    device: str
+    variant: Variant
+    launch: int
+    status: Status
+    error_class: ErrorClass | None
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSummary:
+    """A device with what it ran: a bundle, its precision, and by task the sampler in words."""
+
+    bundle_digest: str
+    precision: str
+    samplers: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """A run: what was measured of what, its result in words, the doubts, and the figures in nanoseconds, bytes and decibels.
+
+    `ways` has the rows of the table of the ways to serve; it is empty where no more than shared and per-graph ran.
+    `verdicts` and `devices` are by the device's address; `baseline` is the run that it is held against, and `report` the path of
+    the HTML file, where there is one.
+    Of several bundles, `bundle_digest` and `precision` are those of the first.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    recipe: str
+    recipe_digest: str
+    bundle_digest: str
+    precision: str
+    recipe_text: str | None
+    swept: dict[str, str]
+    report: str | None
+    headline: str
+    gaps: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
+    next_step: str
+    records: tuple[LaunchSummary, ...]
+    kpis: tuple[KpiRow, ...]
+    quality: tuple[Quality, ...]
+    ways: tuple[dict[str, str | float | None], ...]
+    verdicts: dict[str, tuple[LaunchVerdict, ...]]
+    devices: dict[str, DeviceSummary]
+    baseline: Baseline | None
+    conditions_met: tuple[str, ...]
+
+
+def run_summary(view: ReportView, report: str | None, conditions: Sequence[Criterion] = ()) -> RunSummary:
+    """Return the summary of a run, whose report lies at the given path; None: it has none yet."""
+    kpis = tuple(row for device in view.kpis for task in device.tasks for row in task.rows)
+    bundle = view.result.bundle
+    return RunSummary(
+        run_id=view.result.run_id,
+        recipe=bundle.recipe_name,
+        recipe_digest=bundle.recipe_digest,
+        bundle_digest=bundle.digest,
+        precision=bundle.precision,
+        recipe_text=view.result.recipe,
+        swept=view.result.swept,
+        report=report,
+        headline=in_words(view.headline),
+        gaps=view.gaps,
+        doubts=view.doubts,
+        next_step=view.next_step,
+        records=tuple(
+            LaunchSummary(
+                device=record.device.address,
+                variant=record.variant,
+                launch=record.launch,
+                status=record.status,
+                error_class=record.error_class,
+                reason=record.reason,
+            )
+            for record in view.result.records
+        ),
+        kpis=kpis,
+        quality=view.quality,
+        ways=tuple(dict(zip(ways.table.fields, row, strict=True)) for ways in view.ways for row in ways.table.values),
+        verdicts={device.device.address: device.verdicts for device in view.kpis},
+        devices={address: _device(setup.bundle) for setup in view.setups for address in setup.addresses},
+        baseline=view.baseline,
+        conditions_met=tuple(met for condition in conditions for met in where_met(condition, kpis, view.quality, view.baseline)),
+    )
+
+
+def without_launches(summary: RunSummary) -> RunSummary:
+    """Return the summary without what it says of single launches, which of very many takes megabytes."""
+    kpis = tuple(replace(row, shared=_alone(row.shared), per_graph=_alone(row.per_graph)) for row in summary.kpis)
+    return replace(summary, records=(), kpis=kpis)
+
+
+def _alone(cell: Figure | str) -> Figure | str:
+    return cell if isinstance(cell, str) else replace(cell, medians=())
+
+
+def _device(bundle: Bundle) -> DeviceSummary:
+    samplers = {task.name: sampler_text(task) for task in bundle.tasks}
+    return DeviceSummary(bundle_digest=bundle.digest, precision=bundle.precision, samplers=samplers)

@@ -7,11 +7,9 @@ from statistics import mean
 
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, RunResult, SampleKind, Variant
 from quadbench.artifacts.parts import without_own_graph
-from quadbench.report.figure_table import FigureTable
-from quadbench.report.kpi import Figure, KpiRow, figure, launch_values
+from quadbench.report.figure_table import FigureTable, TextTable
+from quadbench.report.kpi import Figure, KpiRow, figure, launch_values, unequal_rows
 from quadbench.report.launches import counted, devices_of, launches_of, sound, values
-from quadbench.report.text_table import TextTable
-from quadbench.report.unequal import unequal_rows
 from quadbench.report.units import Unit, convert, decibels, plural, show
 
 _WAYS = {

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import TypeAdapter
 
 from quadbench.nightly.history_document import CaseDocument, CaseList
-from quadbench.report.night_document import NightDocument, night_json
+from quadbench.report.night_formats import NightDocument, night_json
 from quadbench.report.run_line import RunList
-from quadbench.report.summary import RunSummary, run_summary
+from quadbench.report.view import RunSummary, run_summary
 from quadbench.serve.documents import FarmNow, NightList, WorkUnderWay
 from quadbench.serve.watched import MOST_PAGES, Watched
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from quadbench.artifacts.pixels import png_size
 from quadbench.errors import ArtifactError, UnknownNameError
-from quadbench.report.difference import difference_png
-from quadbench.report.pictures import Picture, TaskPictures
+from quadbench.report.pictures import Picture, TaskPictures, difference_png
 from quadbench.report.view import ReportView
 from quadbench.results.layout import Layout
 from quadbench.spec import read_file

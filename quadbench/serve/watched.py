@@ -22,11 +22,11 @@ from quadbench.nightly.overview import line_of
 from quadbench.nightly.performed import Performed
 from quadbench.report.html import render_view
 from quadbench.report.night import NightView
-from quadbench.report.night_html import render_night
+from quadbench.report.night_formats import render_night
 from quadbench.report.run_line import RunLine, RunList, RunStatus
-from quadbench.report.sides import PRIMARY
+from quadbench.report.study_documents import StudyLine
 from quadbench.report.study_html import render_study
-from quadbench.report.study_line import StudyLine
+from quadbench.report.versus import PRIMARY
 from quadbench.report.view import ReportView, report_view
 from quadbench.results.engine import Source, database_of, open_for_reading, schema_of
 from quadbench.results.heads import NightHead, RunHead, night_heads, run_head, run_heads

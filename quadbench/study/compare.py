@@ -14,7 +14,7 @@ from quadbench.farm.held import held, require_any
 from quadbench.measure import measure_launches
 from quadbench.observer import Observer
 from quadbench.pipeline.progress import seen_by_others
-from quadbench.report.documents import write_comparison
+from quadbench.report.study_documents import write_comparison
 from quadbench.report.study_html import write_study_report
 from quadbench.report.versus import Versus, sentence
 from quadbench.results.bundles import in_results

@@ -16,11 +16,14 @@ from quadbench.measure import Interleaved, LaunchSettings, PairedBlock, Queue, S
 from quadbench.observer import Observer
 from quadbench.pipeline.keeping import Keeping
 from quadbench.recipe import Measure
-from quadbench.report.sides import (
+from quadbench.report.versus import (
     ALL_TASKS,
     PRIMARY,
     Pair,
     Side,
+    VersusDevice,
+    VersusSide,
+    caveats_of,
     common_tasks,
     compared,
     interleaved_rows,
@@ -28,7 +31,6 @@ from quadbench.report.sides import (
     sides_of_blocks,
     timed_launches,
 )
-from quadbench.report.versus import VersusDevice, VersusSide, caveats_of
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records
 from quadbench.results.runs import RunFile

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from quadbench.errors import ArtifactError, UnknownNameError, shown
 from quadbench.recipe.published import published_table
-from quadbench.report.study_line import StudyLine, damaged_study, study_line
+from quadbench.report.study_documents import StudyLine, damaged_study, study_line
 from quadbench.report.sweep import SCHEMA_VERSION as SWEEP_VERSION
 from quadbench.report.sweep import Sweep
 from quadbench.report.versus import SCHEMA_VERSION as COMPARISON_VERSION

@@ -7,9 +7,8 @@ from statistics import mean
 
 from quadbench.artifacts import DeviceFacts, Variant
 from quadbench.report import Sweep, SweepFigure, SweepPoint, with_best
-from quadbench.report.sides import SideRow, TimedLaunch
 from quadbench.report.units import Unit
-from quadbench.report.versus import Versus, VersusDevice, VersusSide
+from quadbench.report.versus import SideRow, TimedLaunch, Versus, VersusDevice, VersusSide
 from quadbench.statistics import LOOKS, compare_launches
 from support.synthetic_run import S25, STARTED_AT, TABS11
 

@@ -7,8 +7,7 @@ from math import sin
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Measurement, Night, Point, Ruling, RulingKind, Subject
-from quadbench.report.night import AlarmRate
-from quadbench.report.night_findings import Series
+from quadbench.report.night import AlarmRate, Series
 
 NIGHTS = 21
 FIRST = datetime(2026, 1, 1, 2, tzinfo=UTC)

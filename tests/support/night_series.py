@@ -6,9 +6,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from quadbench.artifacts.night import Measurement, Point, Subject
-from quadbench.report.sides import ALL_TASKS, SideRow
 from quadbench.report.units import Unit
-from quadbench.report.versus import VersusDevice
+from quadbench.report.versus import ALL_TASKS, SideRow, VersusDevice
 from quadbench.statistics import LOOKS, compare_launches
 from support.synthetic_run import S25
 

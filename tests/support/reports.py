@@ -8,7 +8,7 @@ from quadbench.artifacts import Caveat, Variant
 from quadbench.nightly.history_html import HistoryPage, render_history
 from quadbench.report import render_html
 from quadbench.report.night import night_view
-from quadbench.report.night_html import render_night
+from quadbench.report.night_formats import render_night
 from quadbench.report.study_html import render_study
 from quadbench.results.layout import Layout
 from support.hand_made import EVEN, comparison_of, point, sweep_of

@@ -1,11 +1,34 @@
-"""LaTeX: a table of text -> the same for booktabs, as wide as a page at most, or long; none of its text is a command."""
+"""A table of text -> Markdown, HTML or LaTeX (booktabs). No text of it is markup."""
 
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from quadbench.report.text_table import TextTable, plain_cell
+from quadbench.report.figure_table import TextTable, plain_cell
+from quadbench.report.page import page_environment
+
+
+def to_markdown(table: TextTable) -> str:
+    """Return a GitHub table with its notes below."""
+    lines = [f"**{_markdown(table.title)}**", "", _pipes([_markdown(column) for column in table.columns])]
+    lines.append(_pipes(["---:" if numeric else "---" for numeric in table.numeric]))
+    lines += [_pipes([_markdown(cell) for cell in row]) for row in table.rows]
+    return "\n".join([*lines, "", *(f"{_markdown(note)}  " for note in table.notes)]) + "\n"
+
+
+def to_html(table: TextTable) -> str:
+    """Return a `table` element with its notes below, to be put in a page."""
+    return page_environment({}).get_template("table.html.j2").render(table=table)
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown(text: str) -> str:
+    return "".join(f"\\{letter}" if letter in "\\|*_`<>[]&~#$" else letter for letter in plain_cell(text))
+
 
 PACKAGES = r"\usepackage[T1]{fontenc} \usepackage{array,booktabs,longtable,pdflscape}"
 # Letters of \footnotesize (4.4 pt) across the text of `article`, 345 pt, the narrowest in use, and along it, 550 pt.

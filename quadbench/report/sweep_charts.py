@@ -1,0 +1,248 @@
+"""Charts of a sweep, each an SVG that stands alone: quality over the settings' values, and quality over time or bytes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from quadbench.report.chart import Place, apart, label_width, rule, short, svg, text, ticks_between
+from quadbench.report.sweep import BYTES, PSNR, TIME, Sweep, SweepFigure, SweepPoint, quality_of, series_of
+
+_HEIGHT, _PLOT_WIDTH = 360, 400
+_LEFT, _TOP, _BOTTOM = 52, 36, 48
+COLOURS = ("#1d5fa6", "#b3560b", "#2a7a3b", "#7d4fb3", "#a8201a")
+_DARK = ("#74b0f2", "#eb9a55", "#7cc98d", "#b99bea", "#ff8a80")
+STYLE = (
+    "<style>.paper,.hollow{fill:#fdfdfc}.label{fill:#5d636c}.grid{stroke:#dcdcd7}"
+    "@media screen and (prefers-color-scheme:dark){.paper,.hollow{fill:#15171a}.label{fill:#9ba1ab}.grid{stroke:#31353b}"
+    + "".join(f".s{i}{{stroke:{colour}}}.s{i}.fill{{fill:{colour}}}" for i, colour in enumerate(_DARK))
+    + "}.name{stroke:none}</style>"
+)
+_LINE_HEIGHT = 15
+_MOST_VALUE = 14  # letters of a value below the axis
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A task on a device, or what a paper printed for it; `y` are dB by index of the value, `errors` their standard errors."""
+
+    label: str
+    colour: int
+    y: dict[int, float]
+    errors: dict[int, float]
+    is_published: bool = False
+
+
+def sweep_chart(sweep: Sweep) -> str:
+    """Draw PSNR over the values: numbers stand where they belong, words at equal distances.
+
+    A dashed line is what a paper printed for another model.
+    """
+    values = list(dict.fromkeys(point.value for point in sweep.points))
+    lines = [line for number, points in enumerate(series_of(sweep)) for line in _lines(points, values, number, sweep)]
+    ends = [y + sign * line.errors.get(i, 0) for line in lines for i, y in line.y.items() for sign in (-1, 1)]
+    ticks = ticks_between(min(ends, default=0.0), max(ends, default=1.0), least=1.0)
+    xs = _places(values)
+
+    def at(index: int, y: float) -> Place:
+        share = (y - ticks[0]) / (ticks[-1] - ticks[0])
+        return _LEFT + xs[index] * _PLOT_WIDTH, _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
+
+    width = round(_LEFT + _PLOT_WIDTH + 20 + max((label_width(line.label) for line in lines), default=0.0))
+    title = f"{sweep.recipe_name}: PSNR against the float reference over {_axis(sweep)}"
+    body = [STYLE, f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>', text(_LEFT, 18, "PSNR, dB")]
+    body += [_rule(at(0, tick)[1], f"{tick:g}") for tick in ticks]
+    for i, value in enumerate(short(value, _MOST_VALUE) for value in values):
+        body.append(text(max(at(i, 0)[0], label_width(value) / 2), _HEIGHT - _BOTTOM + 18, value, anchor="middle"))
+    body.append(text(_LEFT + _PLOT_WIDTH / 2, _HEIGHT - 10, _axis(sweep), anchor="middle"))
+    drawn = [line for line in lines if line.y]
+    body += [_drawn(line, at) for line in drawn]
+    return svg(width, _HEIGHT, title, [*body, *_labels(drawn, [at(*max(line.y.items())) for line in drawn])]) + "\n"
+
+
+def _axis(sweep: Sweep) -> str:
+    return ", ".join(sweep.keys)
+
+
+def _lines(points: Sequence[SweepPoint], values: Sequence[str], colour: int, sweep: Sweep) -> list[_Line]:
+    figures = {values.index(p.value): f for p in points for f in p.figures if f.key == PSNR}
+    several = len({point.device for point in sweep.points}) > 1
+    label = f"{points[0].task}, {points[0].device}" if several else points[0].task
+    published = {i: f.published for i, f in figures.items() if f.published is not None}
+    lines = [
+        _Line(
+            label=label,
+            colour=colour % len(COLOURS),
+            y={i: f.value for i, f in figures.items()},
+            errors={i: f.error for i, f in figures.items() if f.error is not None},
+        )
+    ]
+    if published:
+        lines.append(_Line(label="published", colour=colour % len(COLOURS), y=published, errors={}, is_published=True))
+    return lines
+
+
+def _places(values: Sequence[str]) -> list[float]:
+    """Return the place of each value on the axis, from 0 to 1."""
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(map(isfinite, numbers)):
+        numbers = [float(index) for index in range(len(values))]
+    low, high = min(numbers), max(numbers)
+    return [(number - low) / (high - low) if high > low else 0.5 for number in numbers]
+
+
+def _rule(y: float, label: str) -> str:
+    line = rule("grid", (_LEFT, y), (_LEFT + _PLOT_WIDTH, y), "#dcdcd7")
+    return f"{line}{text(_LEFT - 8, y + 4, label, anchor='end')}"
+
+
+def _drawn(line: _Line, at: Callable[[int, float], Place]) -> str:
+    colour, css_class = COLOURS[line.colour], f"s{line.colour}"
+    spots = [at(index, y) for index, y in sorted(line.y.items())]
+    dash = ' stroke-dasharray="5 4" stroke-opacity="0.6"' if line.is_published else ""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+    parts = [f'<polyline class="{css_class}" fill="none" stroke="{colour}" stroke-width="2"{dash} points="{path}"/>']
+    for index, error in line.errors.items():
+        parts.append(rule(css_class, at(index, line.y[index] - error), at(index, line.y[index] + error), colour))
+    if not line.is_published:
+        parts += [f'<circle class="{css_class} fill" cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in spots]
+    return "".join(parts)
+
+
+def _labels(lines: Sequence[_Line], ends: Sequence[Place]) -> list[str]:
+    """Draw the names at the lines' ends, moved apart where they would cover each other."""
+    heights = apart([y for _, y in ends], _LINE_HEIGHT)
+    return [
+        text(x + 10, y + 4, short(line.label), css_class=f"s{line.colour} fill name", colour=COLOURS[line.colour])
+        for line, (x, _), y in zip(lines, ends, heights, strict=True)
+    ]
+
+
+_MOST_NAMED = 40  # spots; of more, those that none beats come first, as no more names can be read
+_WIDTH, _COST_HEIGHT, _COST_LEFT, _COST_TOP, _COST_BOTTOM = 400, 360, 52, 36, 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spot:
+    """A setting: what it costs, and from which launch to which; how good it is, and its standard error over items."""
+
+    label: str
+    cost: float
+    costs: tuple[float, float]
+    quality: float
+    error: float
+    colour: int
+    is_best: bool
+
+
+def cost_chart(sweep: Sweep) -> str | None:
+    """Draw every setting with quality, cost and how far they vary: filled and joined where none beats it. None: none has both.
+
+    A task that lacks the figure of quality, as one by LCM that to the teacher, is not drawn.
+    """
+    costs = [figure for key in (TIME, BYTES) for point in sweep.points if (figure := point.figure(key))]
+    quality, cost = quality_of(sweep.points), next(iter(costs), None)
+    if quality is None or cost is None:
+        return None
+    series = [points for points in series_of(sweep) if any(point.figure(quality) for point in points)]
+    lines = [list(_spots(each, quality, cost.key, i, is_named=len(series) > 1)) for i, each in enumerate(series)]
+    spots = [spot for line in lines for spot in line]
+    if not spots:
+        return None
+    return _cost_drawn(sweep, lines, cost, next(figure for point in sweep.points if (figure := point.figure(quality))))
+
+
+def _spots(points: Sequence[SweepPoint], quality: str, cost: str, number: int, *, is_named: bool) -> Iterator[_Spot]:
+    for point in points:
+        good, dear = point.figure(quality), point.figure(cost)
+        if good and dear:
+            label = f"{point.value}, {point.task}" if is_named else point.value
+            launches = (dear.value, *dear.each.values())
+            yield _Spot(
+                label=label,
+                cost=dear.value,
+                costs=(min(launches), max(launches)),
+                quality=good.value,
+                error=good.error or 0.0,
+                colour=number % len(COLOURS),
+                is_best=point.is_best,
+            )
+
+
+def _cost_drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigure, quality: SweepFigure) -> str:
+    spots = [spot for line in lines for spot in line]
+    costs = [end for spot in spots for end in spot.costs]
+    qualities = [spot.quality + sign * spot.error for spot in spots for sign in (-1, 1)]
+    across, up = (ticks_between(min(ends), max(ends), least=1e-6) for ends in (costs, qualities))
+
+    def at(cost: float, quality: float) -> Place:
+        x = _COST_LEFT + (cost - across[0]) / (across[-1] - across[0]) * _WIDTH
+        return x, _COST_HEIGHT - _COST_BOTTOM - (quality - up[0]) / (up[-1] - up[0]) * (_COST_HEIGHT - _COST_TOP - _COST_BOTTOM)
+
+    width = round(_COST_LEFT + _WIDTH + 20 + max(label_width(spot.label) for spot in spots))
+    body = [STYLE, f'<rect class="paper" width="{width}" height="{_COST_HEIGHT}" fill="#fdfdfc"/>']
+    body.append(text(_COST_LEFT, 18, f"{quality.title}, {quality.unit}"))
+    for tick in up:
+        body.append(rule("grid", at(across[0], tick), at(across[-1], tick), "#dcdcd7"))
+        body.append(text(_COST_LEFT - 8, at(0, tick)[1] + 4, f"{tick:g}", anchor="end"))
+    body += [text(at(tick, 0)[0], _COST_HEIGHT - _COST_BOTTOM + 18, f"{tick:g}", anchor="middle") for tick in across]
+    body.append(text(_COST_LEFT + _WIDTH / 2, _COST_HEIGHT - 10, f"{cost.title}, {cost.unit}", anchor="middle"))
+    for line in lines:
+        best = sorted(at(spot.cost, spot.quality) for spot in line if spot.is_best)
+        if line:
+            body.append(_path(best, line[0].colour))
+        body += [_mark(spot, at) for spot in line]
+    named = [spot for spot in spots if spot.is_best or len(spots) <= _MOST_NAMED][:_MOST_NAMED]
+    body += _cost_labels(
+        named, [at(spot.cost, spot.quality) for spot in named], [box for spot in spots for box in _bars(spot, at)]
+    )
+    title = f"{sweep.recipe_name}: {quality.title} over {cost.title.lower()}"
+    return svg(width, _COST_HEIGHT, title, body) + "\n"
+
+
+def _path(spots: Sequence[tuple[float, float]], colour: int) -> str:
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+    return f'<polyline class="s{colour}" fill="none" stroke="{COLOURS[colour]}" stroke-opacity="0.4" points="{points}"/>'
+
+
+def _mark(spot: _Spot, at: Callable[[float, float], Place]) -> str:
+    name, stroke, (x, y) = f"s{spot.colour}", COLOURS[spot.colour], at(spot.cost, spot.quality)
+    bars = [rule(name, start, end, stroke) for start, end in _bars(spot, at)]
+    shape = f'cx="{x:.1f}" cy="{y:.1f}" r="4" stroke="{stroke}"'
+    filled = f'class="{name} fill" fill="{stroke}"' if spot.is_best else f'class="{name} hollow" fill="#fdfdfc"'
+    return f"{''.join(bars)}<circle {filled} {shape}/>"
+
+
+def _bars(spot: _Spot, at: Callable[[float, float], Place]) -> list[tuple[Place, Place]]:
+    """Return the ends of a spot's bars: left and right, bottom and top."""
+    (low, high), error = spot.costs, spot.error
+    across = [(at(low, spot.quality), at(high, spot.quality))] if low < high else []
+    return across + ([(at(spot.cost, spot.quality - error), at(spot.cost, spot.quality + error))] if error else [])
+
+
+def _cost_labels(spots: Sequence[_Spot], places: Sequence[Place], bars: Sequence[tuple[Place, Place]]) -> Iterator[str]:
+    """Yield the names of the spots above them, moved up or down where they would cover another name, or a bar if they can.
+
+    A name that would leave the plot on the right stands on the left of its spot.
+    """
+    taken: list[tuple[float, float, float]] = []  # from, to and the height of each name
+    for spot, (x, y) in sorted(zip(spots, places, strict=True), key=lambda pair: pair[1]):
+        length = label_width(spot.label)
+        is_flipped = x + 6 + length > _COST_LEFT + _WIDTH and x - 6 - length > _COST_LEFT
+        left, right = (x - 6 - length, x - 6) if is_flipped else (x + 6, x + 6 + length)
+        heights = (y - 8 + sign * step * _LINE_HEIGHT for step in range(len(spots)) for sign in (1, -1))
+        free = [h for h in heights if not any(a < right and left < b and abs(h - c) < _LINE_HEIGHT for a, b, c in taken)]
+        clear = (h for h in free if not any(_crosses(bar, left, right, h) for bar in bars))
+        height = next((h for h in clear if _COST_TOP < h < _COST_HEIGHT - _COST_BOTTOM), free[0])
+        taken.append((left, right, height))
+        start, anchor = (right, "end") if is_flipped else (left, "start")
+        css_class, colour = f"s{spot.colour} fill name", COLOURS[spot.colour]
+        yield text(start, height, short(spot.label), anchor=anchor, css_class=css_class, colour=colour)
+
+
+def _crosses(bar: tuple[Place, Place], left: float, right: float, height: float) -> bool:
+    """Say whether a bar crosses a name that stands from left to right at a height, its letters above it."""
+    (x1, y1), (x2, y2) = bar
+    return x1 < right and left < x2 + 1 and min(y1, y2) < height + 3 and height - 10 < max(y1, y2)
