@@ -15,8 +15,7 @@ from quadbench.artifacts.parts import file_refs
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.kits import store
-from quadbench.kits.for_target import best_kit, compiler_problem, libraries_for, target_problems
-from quadbench.kits.versions import COMPILER_VERSIONS, compiler_build
+from quadbench.kits.fitness import COMPILER_VERSIONS, best_kit, compiler_build, compiler_problem, libraries_for, target_problems
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import CHECKSUM, MANIFEST, check_contents, read_manifest

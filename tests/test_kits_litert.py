@@ -28,8 +28,7 @@ from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import harness_sources
 from quadbench.kits import store
 from quadbench.kits.elf import exported_names
-from quadbench.kits.entry_points import ENTRY_POINTS
-from quadbench.kits.for_target import libraries_for, target_problems
+from quadbench.kits.fitness import ENTRY_POINTS, libraries_for, target_problems
 from quadbench.results.layout import Layout
 from quadbench.rollout.equipment import Kind, kit_for
 from quadbench.target.abi import Abi

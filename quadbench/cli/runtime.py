@@ -13,9 +13,8 @@ from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_abi, add_action, add_group
 from quadbench.errors import ArtifactError
 from quadbench.kits import store
-from quadbench.kits.for_target import compiler_problem, target_problems
+from quadbench.kits.fitness import compiler_build, compiler_problem, target_problems
 from quadbench.kits.packages import MAVEN_CENTRAL, MAVEN_VARIABLE, PINS, pin_of
-from quadbench.kits.versions import compiler_build
 from quadbench.results.manifest import check_contents
 from quadbench.spec import web_variable
 from quadbench.target.abi import Abi

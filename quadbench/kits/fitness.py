@@ -1,11 +1,69 @@
-"""Fitness: a kit's libraries and what their files say -> everything that would keep them from running. Pure."""
+"""Fitness: what would keep a kit's libraries from running, and which kit runs a target's graphs."""
 
+import mmap
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
 
-from quadbench.artifacts.kit import Library, Role
+from quadbench.artifacts import Stored
+from quadbench.artifacts.kit import Kit, Library, Role
 from quadbench.kits.elf import HEXAGON, ElfFile
-from quadbench.kits.entry_points import ENTRY_POINTS
 from quadbench.target.abi import Abi
+from quadbench.target.targets import LiteRtTarget, QnnTarget, Target
+from quadbench.target.vendors import vendor_of
+
+COMPILER = "onnxruntime-qnn"  # the package that compiles for Qualcomm's HTP on this machine
+COMPILER_VERSIONS = {
+    "2.47.0.260601114230": "2.3.0",
+    "2.48.40.260702151143": "2.4.0",
+    "2.49.40.260810104044": "2.5.0",
+    "2.50.40.260831140417": "2.6.0",
+    "2.51.0.260929181845": "2.7.0",
+}
+"""Versions of the compiler's package by the build of Qualcomm's SDK in it, read from its wheels for Linux on 2026-11-25."""
+
+_QNN_BUILD = re.compile(rb"v([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{12})(?![0-9])")
+_RUNTIME_VERSION = re.compile(rb"\0VERS_([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})\0")  # of its symbols
+
+
+def qnn_build(library: Path) -> str | None:
+    """Return the build of Qualcomm's SDK that a library of it is of, as 2.51.0.260929181845; None where it does not say."""
+    return _first(_QNN_BUILD, library)
+
+
+def runtime_version(library: Path) -> str | None:
+    """Return the version of ONNX Runtime's library; None where it does not say."""
+    return _first(_RUNTIME_VERSION, library)
+
+
+def compiler_build() -> str | None:
+    """Return the build of Qualcomm's SDK with which this machine compiles; None where its package is not installed."""
+    spec = find_spec(COMPILER.replace("-", "_"))
+    library = Path(spec.origin).with_name("libQnnHtp.so") if spec and spec.origin else None
+    return qnn_build(library) if library and library.is_file() else None
+
+
+def _first(pattern: re.Pattern[bytes], library: Path) -> str | None:
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        match = pattern.search(content)
+        return match[1].decode() if match else None
+
+
+_OF_LITERT = {  # by the harness, in litert.cpp
+    "LiteRtCreateEnvironment", "LiteRtDestroyEnvironment", "LiteRtCreateModelFromFile", "LiteRtDestroyModel",
+    "LiteRtCreateOptions", "LiteRtDestroyOptions", "LiteRtSetOptionsHardwareAccelerators", "LiteRtCreateOpaqueOptions",
+    "LiteRtAddOpaqueOptions", "LiteRtCreateCompiledModel", "LiteRtDestroyCompiledModel", "LiteRtGetModelSignature",
+    "LiteRtGetNumSignatureInputs", "LiteRtGetSignatureInputName", "LiteRtGetSignatureInputTensorByIndex",
+    "LiteRtGetNumSignatureOutputs", "LiteRtGetSignatureOutputName", "LiteRtGetSignatureOutputTensorByIndex",
+    "LiteRtGetRankedTensorType", "LiteRtCreateTensorBufferFromHostMemory", "LiteRtDestroyTensorBuffer",
+    "LiteRtRunCompiledModel",
+}  # fmt: skip
+ENTRY_POINTS: dict[Role, frozenset[str]] = {
+    Role.LITERT: frozenset(_OF_LITERT),
+    Role.DISPATCH: frozenset({"LiteRtDispatchGetApi"}),  # by LiteRT
+}
+
 
 LEAST_ANDROID_API = 28  # of the harness: Android 9
 _KIB = 1024
@@ -132,3 +190,106 @@ def _quoted(names: Iterable[str]) -> str:
 def side_name(arch: str | None, role: Role) -> str:
     """Return what a stub or a skel for an architecture of Qualcomm's HTP is called."""
     return f"libQnnHtpV{(arch or '').removeprefix('v')}{role.capitalize()}.so"
+
+
+# It is 86 MB. libQnnHtp.so opens it only where it is given a graph instead of a context: launches on the emulator load the
+# plugin, libQnnHtp.so and libQnnSystem.so alone.
+_GRAPH_COMPILER = "libQnnHtpPrepare.so"
+_PLUGIN = "libonnxruntime_providers_qnn.so"
+_HTP_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
+
+
+def best_kit(
+    kits: Iterable[Stored[Kit]], abi: Abi, target: Target, htp_arch: str | None, build: str | None
+) -> Stored[Kit] | None:
+    """Return the kit that devices of an ABI with that HTP take; None where no kit runs the target's graphs.
+
+    It is the one with the newest ONNX Runtime, and among those the one with the fewest bytes to push.
+    """
+
+    def rank(kit: Stored[Kit]) -> tuple[list[int], int]:
+        version = [int(part) for part in kit.artifact.versions.get("onnxruntime", "0").split(".")]
+        return version, -sum(library.file.size_bytes for library in libraries_for(kit.artifact, target, htp_arch))
+
+    fitting = (kit for kit in kits if kit.artifact.abi is abi and not target_problems(kit.artifact, target, htp_arch, build))
+    return max(fitting, key=rank, default=None)
+
+
+def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Library, ...]:
+    """Return the libraries that a device takes: runtimes and what supports them, for an NPU its vendor's and no other's.
+
+    What compiles graphs for the HTP stays here too: a device gets context binaries, which the compiler on this machine has made.
+    """
+    roles = _roles(target)
+    own = (library for library in kit.libraries if library.role in roles and library.htp_arch in (None, htp_arch))
+    return tuple(
+        library
+        for library in own
+        if library.name != _GRAPH_COMPILER and (library.role is not Role.DISPATCH or _is_dispatch_for(library, target))
+    )
+
+
+def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str | None) -> list[str]:
+    """Return every reason why a kit cannot run what is compiled for a target on a device with that HTP, each in a sentence.
+
+    `build` is the compiler's build of Qualcomm's SDK, None where there is no compiler.
+    """
+    if isinstance(target, LiteRtTarget):
+        return _litert_problems(kit, target, htp_arch, build)
+    if not isinstance(target, QnnTarget):
+        return []
+    if _PLUGIN not in {library.name for library in kit.libraries}:
+        return [f"it has no execution provider for Qualcomm's HTP; expected '{_PLUGIN}'"]
+    return _htp_problems(kit, htp_arch, build)
+
+
+def _litert_problems(kit: Kit, target: LiteRtTarget, htp_arch: str | None, build: str | None) -> list[str]:
+    if not kit.of_role(Role.LITERT):
+        return ["it has no LiteRT; expected 'libLiteRt.so'"]
+    if target.soc is None:
+        return []
+    vendor = vendor_of(target.soc)
+    if not any(_is_dispatch_for(library, target) for library in kit.libraries):
+        return [f"it has no dispatch library for {vendor.title}'s NPU; expected '{vendor.dispatch}'"]
+    if not target.is_for_htp:
+        return []  # what the dispatch library opens is the device's own
+    missing = sorted({"libQnnHtp.so", "libQnnSystem.so"} - {library.name for library in kit.libraries})
+    return [*(f"it has no '{name}', which '{vendor.dispatch}' opens" for name in missing), *_htp_problems(kit, htp_arch, build)]
+
+
+def _htp_problems(kit: Kit, htp_arch: str | None, build: str | None) -> list[str]:
+    sides = {library.role for library in kit.libraries if library.htp_arch == htp_arch}
+    missing = [role for role in (Role.STUB, Role.SKEL) if htp_arch and role not in sides]
+    compiler = compiler_problem(kit, build)
+    return [
+        *(f"it has no {role} for HTP {htp_arch}; expected '{side_name(htp_arch, role)}'" for role in missing),
+        *([compiler] if compiler else []),
+    ]
+
+
+def _roles(target: Target) -> set[Role]:
+    """Return the roles of what a target takes."""
+    roles = {Role.RUNTIME, Role.SUPPORT}
+    if isinstance(target, QnnTarget):
+        roles |= {Role.PLUGIN, *_HTP_ROLES}
+    if isinstance(target, LiteRtTarget):
+        roles |= {Role.LITERT, Role.DISPATCH, *(_HTP_ROLES if target.is_for_htp else ())}
+    return roles
+
+
+def _is_dispatch_for(library: Library, target: Target) -> bool:
+    """Say whether LiteRT runs a chip's graphs by a library; its makers do not agree on capital letters."""
+    soc = target.soc if isinstance(target, LiteRtTarget) else None
+    return soc is not None and library.name.lower() == vendor_of(soc).dispatch.lower()
+
+
+def compiler_problem(kit: Kit, build: str | None) -> str | None:
+    """Say how the kit's build of Qualcomm's SDK differs from the compiler's; None where they agree or the kit has none of it."""
+    expected = kit.versions.get("qnn")
+    if expected is None or build == expected:
+        return None
+    version = COMPILER_VERSIONS.get(expected)
+    known = ", ".join(f"{version} has {build}" for build, version in COMPILER_VERSIONS.items())
+    install = f"pip install {COMPILER}=={version}" if version else f"no {COMPILER} with that build is known ({known})"
+    other = f"the compiler here has {build}" if build else f"the compiler here, {COMPILER}, is not installed"
+    return f"it has QNN build {expected}, and {other}; both must be the same: {install}"

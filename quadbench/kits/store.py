@@ -11,10 +11,8 @@ from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.host import folder_lock
 from quadbench.kits.archives import Content, contents_of
 from quadbench.kits.elf import ElfFile, exported_names, read_elf
-from quadbench.kits.entry_points import ENTRY_POINTS
-from quadbench.kits.fitness import kit_problems
+from quadbench.kits.fitness import ENTRY_POINTS, kit_problems, qnn_build, runtime_version
 from quadbench.kits.packages import Pin, fetch
-from quadbench.kits.versions import qnn_build, runtime_version
 from quadbench.results.layout import Layout, folder_name
 from quadbench.results.manifest import discard, link, publish, read_manifest, read_whole, temporary_folder
 from quadbench.target.abi import Abi

@@ -14,9 +14,8 @@ from quadbench.devices import Device
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import built_harness, checked_harness
 from quadbench.harness.runtime import litert_library, runtime_library
-from quadbench.kits.for_target import best_kit, libraries_for, target_problems
+from quadbench.kits.fitness import best_kit, compiler_build, libraries_for, target_problems
 from quadbench.kits.store import find, kits
-from quadbench.kits.versions import compiler_build
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
 from quadbench.rollout.push_set import local_file, local_files
