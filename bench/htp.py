@@ -16,7 +16,7 @@ from quadbench.artifacts.held_out import TrajectorySqnr
 from quadbench.compile import compile_bundle
 from quadbench.quad.build import build
 from quadbench.quad.cache import cached
-from quadbench.quality.emulated import htp_trajectories
+from quadbench.quality.trajectories import htp_trajectories
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.known import find_target, known_targets

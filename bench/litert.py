@@ -28,7 +28,7 @@ from quadbench.compile import compile_bundle
 from quadbench.compile.tflite import in_dialect
 from quadbench.quad.held_out import along_trajectory
 from quadbench.quad.tasks.runner import Feed, GraphSession
-from quadbench.quality.latents import TaskModel
+from quadbench.quality.trajectories import TaskModel
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_whole
 from quadbench.target.targets import LiteRtTarget, QnnTarget, Target, target_key

@@ -20,7 +20,7 @@ from ai_edge_litert.interpreter import Interpreter
 from flatbuffers import flexbuffers
 
 from quadbench.compile.emulator import run_on_emulator
-from quadbench.quality.fidelity import sqnr_db
+from quadbench.quality.metrics import sqnr_db
 
 DTYPES = {0: np.float32, 2: np.int32, 4: np.int64, 7: np.int16}  # by the schema's TensorType
 TIMEOUT_S = 600

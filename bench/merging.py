@@ -26,8 +26,8 @@ from quadbench.quad.cache import cached
 from quadbench.quad.model.initializers import opened
 from quadbench.quad.quantize.merging import RESIDUAL, with_adapter
 from quadbench.quad.tasks.runner import GraphSession
-from quadbench.quality.fidelity import sqnr_db
-from quadbench.quality.latents import TaskModel
+from quadbench.quality.metrics import sqnr_db
+from quadbench.quality.trajectories import TaskModel
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 

@@ -15,7 +15,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from quadbench import zoo
-from quadbench.quality.distribution import kernel_distance
+from quadbench.quality.metrics import kernel_distance
 from quadbench.quality.networks import Network, find_network
 from training import autoencoder, captions, corpus, export, pictures, sheets
 

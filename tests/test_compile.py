@@ -87,7 +87,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     code.code_digests.cache_clear()
 
 
-@pytest.mark.parametrize(("source", "is_reused"), [("results/manifest.py", False), ("quality/score.py", True)])
+@pytest.mark.parametrize(("source", "is_reused"), [("results/manifest.py", False), ("quality/compared.py", True)])
 def test_graphs_are_compiled_again_where_code_that_the_compiler_runs_has_changed(
     package: Path, tmp_path: Path, source: str, is_reused: bool
 ) -> None:

@@ -14,7 +14,7 @@ from test_pipeline import Watcher
 from quadbench import pipeline
 from quadbench.artifacts import Caveat, RunRecord, Status, Variant
 from quadbench.quality import score_run
-from quadbench.quality.emulated import CPU_TO_FLOAT, HTP_TO_CPU, HTP_TO_FLOAT
+from quadbench.quality.trajectories import CPU_TO_FLOAT, HTP_TO_CPU, HTP_TO_FLOAT
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.results.layout import Layout
 

@@ -20,8 +20,7 @@ from quadbench.artifacts.scores import Better  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UnknownNameError, UserError  # noqa: E402
 from quadbench.quality import METRICS, GivenNetwork, ImagePair, compare_folders, score_images  # noqa: E402
-from quadbench.quality.extractor import FORMS  # noqa: E402
-from quadbench.quality.networks import parse_network  # noqa: E402
+from quadbench.quality.networks import FORMS, parse_network  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 
 

@@ -15,11 +15,18 @@ from torchmetrics.image.kid import maximum_mean_discrepancy, poly_mmd  # noqa: E
 
 from quadbench import zoo  # noqa: E402
 from quadbench.artifacts.pixels import read_pixels  # noqa: E402
-from quadbench.quality.distribution import frechet_distance, kernel_distance  # noqa: E402
-from quadbench.quality.embedding import direction_similarity, similarity, structure_distance  # noqa: E402
-from quadbench.quality.fidelity import as_batch, cosine, sqnr_db, ssim  # noqa: E402
-from quadbench.quality.networks import find_network  # noqa: E402
-from quadbench.quality.stlpips import LEAST_PIXELS  # noqa: E402
+from quadbench.quality.metrics import (  # noqa: E402
+    as_batch,
+    cosine,
+    direction_similarity,
+    frechet_distance,
+    kernel_distance,
+    similarity,
+    sqnr_db,
+    ssim,
+    structure_distance,
+)
+from quadbench.quality.networks import LEAST_PIXELS, find_network  # noqa: E402
 
 
 def features(n: int, d: int, *, seed: int, shift: float = 0.0) -> np.ndarray:

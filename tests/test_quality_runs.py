@@ -33,7 +33,7 @@ from quadbench.nightly.plan import PlannedCase  # noqa: E402
 from quadbench.quad.tasks.runner import GraphSession  # noqa: E402
 from quadbench.quality import METRICS, compare_latents, compare_run, score_run  # noqa: E402
 from quadbench.quality import run as quality_of_runs  # noqa: E402
-from quadbench.quality.latents import TaskModel  # noqa: E402
+from quadbench.quality.trajectories import TaskModel  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.records import open_records  # noqa: E402
 from quadbench.results.runs import RunFile, load_run, save_run  # noqa: E402

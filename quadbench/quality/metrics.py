@@ -1,16 +1,162 @@
-"""Metrics: the metrics of pictures by name, each with its measure and its needs."""
+"""Metrics of pictures and arrays: how each is computed, and the metrics of pictures by name with what they need."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
-from quadbench.artifacts.pixels import psnr_db
-from quadbench.quality.distribution import Features, frechet_distance, kernel_distance
-from quadbench.quality.embedding import direction_similarity, similarity, structure_distance
-from quadbench.quality.fidelity import as_batch, ssim
-from quadbench.quality.metric import ImageMetric, ImagePair, Network, OverSet, PerImage
-from quadbench.quality.stlpips import LEAST_PIXELS
+from quadbench.artifacts.pixels import Pixels, psnr_db
+from quadbench.artifacts.scores import Metric
+from quadbench.quad.divergence import decibels
+from quadbench.quality.networks import LEAST_PIXELS, Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePair:
+    """An image and its reference, of the same size; `source` is the image that both were made from, if there is one.
+
+    `mask` (H, W) is true where both were painted anew; None where all of them was, or nothing says so.
+    """
+
+    name: str
+    image: Pixels
+    reference: Pixels
+    source: Pixels | None = None
+    mask: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerImage:
+    """A measure of each pair alone; the score is the mean."""
+
+    measure: Callable[[ImagePair, Network], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverSet:
+    """A measure of all pairs together."""
+
+    measure: Callable[[Sequence[ImagePair], Network], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageMetric:
+    """A metric of images and what it needs: a network by its name in `networks.py`, sizes, a source image, a mask."""
+
+    metric: Metric
+    way: PerImage | OverSet
+    network: str | None = None
+    least_pixels: int = 1  # of the shorter side
+    needs_source: bool = False
+    needs_mask: bool = False
+
+
+Values = NDArray[np.floating]
+
+
+def as_batch(pixels: Pixels) -> torch.Tensor:
+    """Turn (H, W, 3) of 8 bits into (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(pixels, np.float32)).permute(2, 0, 1)[None] / 255
+
+
+def ssim(image: Pixels, other: Pixels) -> float:
+    """Return the structural similarity (Wang et al. 2004) of RGB in [0, 1]: Gaussian window of 11, sigma 1.5, K1 0.01, K2 0.03.
+
+    It is computed for each channel at the images' own size, without the border where the window does not fit, then averaged.
+    """
+    batches = (as_batch(pixels).double() for pixels in (image, other))  # float's rounding would be seen in flat regions
+    return float(structural_similarity_index_measure(*batches, data_range=1.0))
+
+
+def sqnr_db(exact: Sequence[Values], quantized: Sequence[Values]) -> float:
+    """Return 10 log10(sum exact^2 / sum (quantized - exact)^2), the sums over all arrays; infinite where nothing differs."""
+    signal = sum(float(np.square(e, dtype=np.float64).sum()) for e in exact)
+    noise = sum(float(np.square(q.astype(np.float64) - e).sum()) for e, q in zip(exact, quantized, strict=True))
+    return decibels(signal, noise)
+
+
+def cosine(first: Values, second: Values) -> float:
+    """Return the cosine of the angle between two arrays, each as one vector; NaN where one of them is zero."""
+    a, b = first.ravel().astype(np.float64), second.ravel().astype(np.float64)
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / length if length else math.nan
+
+
+Features = NDArray[np.floating]  # (n, d), row i of both sets from the same pair
+
+
+def kernel_distance(first: Features, second: Features) -> float:
+    """Return KID, the squared maximum mean discrepancy of kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401).
+
+    The estimate is the U-statistic over pairs of pairs (Gretton et al. 2012, JMLR 13, eq. 4), the mean over i != j of
+    k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i). It is unbiased also where x_i and y_i belong together, as a quantized
+    image and its reference do, and 0 where the sets are equal; the usual one counts k(x_i, y_i) as if they were strangers.
+    It takes all images at once, so nothing is drawn at random.
+    """
+    x, y = first.astype(np.float64), second.astype(np.float64)
+    h = _kernel(x, x) + _kernel(y, y) - _kernel(x, y) - _kernel(y, x)
+    n = len(x)
+    return float((h.sum() - np.trace(h)) / (n * (n - 1)))
+
+
+def _kernel(x: Features, y: Features) -> Features:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def frechet_distance(first: Features, second: Features) -> float:
+    """Return FID, |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, arXiv 1706.08500), covariances with n - 1.
+
+    With C = A'A, A the centred features / sqrt(n - 1), the last trace is the nuclear norm of A1 A2': exact also where n < d,
+    where the matrix square root of the singular C1 C2 is not.
+    """
+    means, factors = zip(*(_mean_and_factor(f.astype(np.float64)) for f in (first, second)), strict=True)
+    a, b = factors
+    cross = np.linalg.norm(_triangle(a) @ _triangle(b).T, "nuc")
+    distance = np.square(means[0] - means[1]).sum() + np.square(a).sum() + np.square(b).sum() - 2 * cross
+    return max(0.0, float(distance))
+
+
+def _mean_and_factor(features: Features) -> tuple[Features, Features]:
+    mean = features.mean(axis=0)
+    return mean, (features - mean) / np.sqrt(len(features) - 1)
+
+
+def _triangle(factor: Features) -> Features:
+    """Return R of A = Q R, at most (d, d): Q changes no singular value."""
+    return np.linalg.qr(factor)[1]
+
+
+def similarity(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Return the cosine of two embeddings (1, d)."""
+    return float(F.cosine_similarity(first, second).mean())
+
+
+def direction_similarity(image: torch.Tensor, reference: torch.Tensor, source: torch.Tensor) -> float:
+    """Return the cosine of the ways from the source's embedding to the image's and to the reference's.
+
+    Each embedding (1, d) is scaled to length 1. NaN if one of them did not move away from the source.
+    """
+    start = F.normalize(source)
+    ways = [F.normalize(end) - start for end in (image, reference)]
+    if any(float(way.norm()) == 0 for way in ways):
+        return math.nan
+    return similarity(*ways)
+
+
+def structure_distance(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Return the mean square of the difference of two self-similarities, cosines of all pairs of tokens (1, T, d)."""
+    return float(F.mse_loss(_self_similarity(first), _self_similarity(second)))
+
+
+def _self_similarity(tokens: torch.Tensor) -> torch.Tensor:
+    unit = F.normalize(tokens[0], dim=-1)  # (T, d)
+    return unit @ unit.T  # (T, T)
 
 
 def _distance(pair: ImagePair, network: Network) -> float:

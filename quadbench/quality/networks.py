@@ -1,23 +1,212 @@
-"""Networks: a network's name -> the network, from an installed package or from a file that the user gives, checked by sha256."""
+"""Networks that metrics look through: from an installed package or from an ONNX file that the user gives, checked by sha256."""
 
 import importlib.util
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import onnx
+import onnxruntime
 import torch
 from google.protobuf.message import DecodeError
+from torch.nn import functional as F
 
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.quad.model.initializers import tensors_outside
-from quadbench.quality.efficientnet import EfficientNetLite0
-from quadbench.quality.extractor import FORMS, Extractor
-from quadbench.quality.metric import Network
-from quadbench.quality.stlpips import StLpips
 from quadbench.results.digests import sha256_of
+
+LEAST_PIXELS = 21  # below, the third blur has less to reflect than it needs
+_EPSILON = 1e-10  # the authors', against a division by zero
+
+
+class StLpips:
+    """The metric's network: images and others, (N, 3, H, W) in [0, 1] at their own size -> distances (N,)."""
+
+    def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
+        self._weights = weights
+
+    def __call__(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        layers = zip(self._layers(images), self._layers(others), strict=True)
+        return sum((self._distance(i, first, second) for i, (first, second) in enumerate(layers)), torch.zeros(len(images)))
+
+    def _distance(self, index: int, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Return (N,): squared difference of the features, scaled to length 1, weighted by channel, averaged over positions."""
+        difference = (_unit(first) - _unit(second)).square()  # (N, C, h, w)
+        weighted = F.conv2d(difference, self._weights[f"lin{index}.model.1.weight"])  # (N, 1, h, w)
+        return weighted.mean(dim=(1, 2, 3))
+
+    def _layers(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the outputs of AlexNet's five convolutions; it blurs before it halves, and its first convolution has stride 1."""
+        weights = self._weights
+        x = (2 * images - 1 - weights["scaling_layer.shift"]) / weights["scaling_layer.scale"]
+        x = F.relu(self._blur(self._convolve(x, "net.slice1.0", padding=2), "net.slice1.1"))
+        yield x
+        x = self._blur(F.max_pool2d(x, 3, stride=1), "net.slice2.4")
+        x = F.relu(self._convolve(x, "net.slice2.5", padding=2))
+        yield x
+        x = self._blur(F.max_pool2d(x, 3, stride=1), "net.slice3.8")
+        for name in ("net.slice3.9", "net.slice4.11", "net.slice5.13"):
+            x = F.relu(self._convolve(x, name, padding=1))
+            yield x
+
+    def _convolve(self, x: torch.Tensor, name: str, *, padding: int) -> torch.Tensor:
+        return F.conv2d(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], padding=padding)
+
+    def _blur(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        """Filter every channel with the file's own 3 x 3 filter, then keep every second position."""
+        return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), self._weights[f"{name}.filt"], stride=2, groups=x.shape[1])
+
+
+def _unit(features: torch.Tensor) -> torch.Tensor:
+    """Scale the features to length 1 at every position."""
+    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + _EPSILON)
+
+
+SIZE = 224  # pixels; the network was trained on images of this size
+_BATCH_NORM_EPSILON = 1e-3
+_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)  # of the 16 blocks
+
+
+class EfficientNetLite0:
+    """The network: images (N, 3, H, W) in [0, 1], stretched to 224 x 224 -> features (N, 1280)."""
+
+    def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
+        self._weights = weights
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.interpolate(images, size=(SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1) * 2 - 1
+        x = F.relu6(self._normalize(self._convolve(x, "_conv_stem", stride=2), "_bn0"))  # (N, 32, 112, 112)
+        for index, stride in enumerate(_STRIDES):
+            x = self._block(x, f"_blocks.{index}", stride)
+        x = F.relu6(self._normalize(self._convolve(x, "_conv_head"), "_bn1"))  # (N, 1280, 7, 7)
+        return x.mean(dim=(2, 3))
+
+    def _block(self, x: torch.Tensor, name: str, stride: int) -> torch.Tensor:
+        """Apply an inverted residual: widen (but in block 0), convolve each channel, narrow; add the input if shapes allow."""
+        y = x
+        if f"{name}._expand_conv.weight" in self._weights:
+            y = F.relu6(self._normalize(self._convolve(y, f"{name}._expand_conv"), f"{name}._bn0"))
+        y = self._convolve(y, f"{name}._depthwise_conv", stride=stride, groups=y.shape[1])
+        y = F.relu6(self._normalize(y, f"{name}._bn1"))
+        y = self._normalize(self._convolve(y, f"{name}._project_conv"), f"{name}._bn2")
+        return x + y if x.shape == y.shape else y
+
+    def _convolve(self, x: torch.Tensor, name: str, *, stride: int = 1, groups: int = 1) -> torch.Tensor:
+        weight = self._weights[f"{name}.weight"]
+        return F.conv2d(_padded(x, weight.shape[-1], stride), weight, stride=stride, groups=groups)
+
+    def _normalize(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        mean, variance, weight, bias = (
+            self._weights[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(x, mean, variance, weight, bias, eps=_BATCH_NORM_EPSILON)
+
+
+def _padded(x: torch.Tensor, kernel: int, stride: int) -> torch.Tensor:
+    """Pad as TensorFlow's SAME does: as many positions as steps fit, the odd pixel of padding to the right and below."""
+    (top, bottom), (left, right) = (_margins(size, kernel, stride) for size in x.shape[2:])
+    return F.pad(x, (left, right, top, bottom))
+
+
+def _margins(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+Network = Callable[..., Any]  # images (N, 3, H, W) in [0, 1] -> features, or two such batches -> distances (N,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A network's inputs and output. `size` None leaves images at their own; pixels become (x - mean) / std, x in [0, 1]."""
+
+    size: int | None
+    mode: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    images: int  # batches of images that it takes
+    output: str
+    output_rank: int
+
+
+_HALF = (0.5, 0.5, 0.5)
+# Means and deviations are those that each network was published with: CLIP's of its repository, DINO's ImageNet's.
+FORMS = {
+    "clip": Form(
+        size=224,
+        mode="bicubic",
+        mean=(0.48145466, 0.4578275, 0.40821073),
+        std=(0.26862954, 0.26130258, 0.27577711),
+        images=1,
+        output="image embeddings (1, d)",
+        output_rank=2,
+    ),
+    "dino": Form(
+        size=224,
+        mode="bicubic",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        images=1,
+        output="the keys of the last attention layer (1, T, d)",
+        output_rank=3,
+    ),
+    "inception": Form(
+        size=299, mode="bilinear", mean=_HALF, std=_HALF, images=1, output="pooled features (1, 2048)", output_rank=2
+    ),
+    "lpips": Form(size=None, mode="", mean=_HALF, std=_HALF, images=2, output="one distance", output_rank=0),
+}
+
+
+class Extractor:
+    """A network from an ONNX file. Images are (N, 3, H, W) in [0, 1]; they run one by one, so that graphs of batch 1 do."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        """Load the network and check its form.
+
+        Raises:
+            UserError: the file is no ONNX graph, or one with other inputs and outputs than the form has.
+        """
+        self._name, self._form = name, FORMS[name]
+        try:
+            self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own errors have no common base
+            raise UserError(f"weights '{name}': '{path}' is no ONNX graph that ONNX Runtime loads: {error}") from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != self._form.images or len(outputs) != 1:
+            raise UserError(
+                f"weights '{name}': '{path}' has {len(inputs)} inputs and {len(outputs)} outputs; "
+                f"expected {self._form.images} of images and 1, {self._form.output}"
+            )
+        self._inputs = [i.name for i in inputs]
+
+    def __call__(self, *batches: torch.Tensor) -> torch.Tensor:
+        prepared = [self._prepared(batch) for batch in batches]
+        return torch.cat([self._run(*(batch[i : i + 1] for batch in prepared)) for i in range(len(prepared[0]))])
+
+    def _prepared(self, images: torch.Tensor) -> torch.Tensor:
+        form = self._form
+        if form.size is not None:
+            images = F.interpolate(images, size=(form.size, form.size), mode=form.mode, antialias=True).clamp(0, 1)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (form.mean, form.std))
+        return (images - mean) / std
+
+    def _run(self, *images: torch.Tensor) -> torch.Tensor:
+        feed = {name: image.numpy() for name, image in zip(self._inputs, images, strict=True)}
+        try:
+            output = torch.from_numpy(self._session.run(None, feed)[0])
+        except Exception as error:  # ONNX Runtime's own errors have no common base
+            raise UserError(f"weights '{self._name}' take no image of {tuple(images[0].shape)}: {error}") from error
+        if self._form.output_rank == 0 and output.numel() == 1:
+            output = output.reshape(-1)  # a distance, however many ones its shape has
+        if output.dim() != max(self._form.output_rank, 1) or output.shape[0] != 1:
+            raise UserError(f"weights '{self._name}' give {tuple(output.shape)}; expected {self._form.output}")
+        if not torch.isfinite(output).all():
+            raise UserError(f"weights '{self._name}' give NaN or Inf for an image", hint="give weights in float32")
+        return output
+
 
 _GIVEN = re.compile(r"(?P<name>[^=]+)=(?P<path>.+)@sha256:(?P<sha256>[0-9a-fA-F]{64})")
 

@@ -9,9 +9,8 @@ from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.scores import Compared, RunScores
 from quadbench.harness.painted import check_painted
 from quadbench.quality.compared import compare_folders, compare_run, with_devices
-from quadbench.quality.emulated import emulated_trajectories
-from quadbench.quality.latents import compare_latents
 from quadbench.quality.networks import parse_network
+from quadbench.quality.trajectories import compare_latents, emulated_trajectories
 from quadbench.results.ids import named_run
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents

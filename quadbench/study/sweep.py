@@ -40,7 +40,7 @@ from quadbench.results.runs import new_id
 from quadbench.spec import read_value
 
 if TYPE_CHECKING:
-    from quadbench.quality.teacher import Teacher
+    from quadbench.quality.trajectories import Teacher
 
 MOST_RUNS = 64  # of one sweep
 
@@ -216,7 +216,7 @@ def _require_scoring(variations: Sequence[Variation]) -> None:
     """
     if not _has_random_weights(variations):
         with extra_needed("quality"):
-            import quadbench.quality.teacher  # noqa: F401  (that it can be imported is what is asked)
+            import quadbench.quality.trajectories  # noqa: F401  (that it can be imported is what is asked)
 
 
 def _measure(under_way: _SweepUnderWay, addresses: Sequence[str], conduct: Conduct, layout: Layout, observer: Observer) -> None:
@@ -271,7 +271,7 @@ def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
     """Return who paints what all settings shorten; None where weights are random, whose pictures have no quality."""
     if _has_random_weights(variations):
         return None
-    from quadbench.quality.teacher import Teacher
+    from quadbench.quality.trajectories import Teacher
 
     return Teacher([variation.recipe for variation in variations], folder)
 

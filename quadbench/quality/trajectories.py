@@ -1,0 +1,325 @@
+"""Trajectories run here: quantized U-Nets against float and against a CPU's, and samplers against the long run they shorten."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+
+from quadbench.artifacts import (
+    LORA_PREFIX,
+    Bundle,
+    CompiledBundle,
+    Component,
+    Graph,
+    RunResult,
+    Status,
+    Stored,
+    TaskAssets,
+    TaskItem,
+    Variant,
+)
+from quadbench.artifacts.held_out import HeldOut, TrajectorySqnr
+from quadbench.artifacts.parts import BASE_UNET, adapters_of, factors_of, file_refs, unets_of, with_own_graph
+from quadbench.artifacts.pixels import psnr_db, read_pixels
+from quadbench.artifacts.scores import Better, Compared, Metric, Score
+from quadbench.compile.emulator import run_on_emulator
+from quadbench.errors import UserError
+from quadbench.quad.adapter_file import mixed_inputs
+from quadbench.quad.held_out import along_trajectory
+from quadbench.quad.model.foundation import open_foundation
+from quadbench.quad.model.initializers import opened
+from quadbench.quad.samplers.olss import ddim_table
+from quadbench.quad.samplers.table import SamplerTable, read_table, run_table
+from quadbench.quad.sources import adapter_source
+from quadbench.quad.steps import Notify, silent
+from quadbench.quad.tasks.items import task_items
+from quadbench.quad.tasks.prepared import start_of
+from quadbench.quad.tasks.reference import reference_for
+from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
+from quadbench.quality.compared import REFERENCE, refuse_random
+from quadbench.quality.metrics import Values, as_batch, cosine, sqnr_db
+from quadbench.recipe import TEACHER_STEPS, LcmSampler, OlssSampler, Recipe, Task
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import check_contents, read_manifest
+
+log = logging.getLogger(__name__)
+_QUANTIZED = (Variant.SHARED, Variant.PER_GRAPH)
+EPS_SQNR = Metric(
+    name="eps_sqnr",
+    title="SQNR of eps",
+    unit="dB",
+    better=Better.HIGHER,
+    definition="10 log10(sum eps^2 / sum (eps~ - eps)^2) over all U-Net runs; the quantized U-Net is fed what the float one was.",
+)
+LATENT_SQNR = Metric(
+    name="latent_sqnr",
+    title="SQNR of latents",
+    unit="dB",
+    better=Better.HIGHER,
+    definition="The same of the latents that reach the decoder; each variant's own encoders, U-Net and trajectory.",
+)
+LATENT_COSINE = Metric(
+    name="latent_cosine",
+    title="Cosine of latents",
+    unit="",
+    better=Better.HIGHER,
+    definition="Cosine of these latents, each as one vector, mean over items.",
+)
+
+
+def compare_latents(bundle: Stored[Bundle]) -> tuple[Compared, ...]:
+    """Score every task under every quantized variant that the bundle has, on ONNX Runtime's CPU provider of this machine.
+
+    Raises:
+        UserError: the bundle's weights are random.
+    """
+    refuse_random(bundle.artifact)
+    return tuple(compared for task in bundle.artifact.tasks for compared in _of_task(bundle, task))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentTrajectory:
+    """The trajectory of one item: the U-Net's inputs but for LoRA, its eps, and the last latent, each (1, 4, h, w)."""
+
+    feeds: list[Feed]
+    eps: list[Values]
+    latent: Values
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskModel:
+    """A task under one variant: the graphs before the decoder, the U-Net's LoRA inputs, the sampler and its noise."""
+
+    task: TaskAssets
+    bundle: Stored[Bundle]
+    table: SamplerTable
+    tensors: Mapping[str, torch.Tensor]
+    text_encoder: GraphSession
+    vae_encoder: GraphSession | None
+    unet: GraphSession
+    lora: Feed
+
+    @classmethod
+    def load(cls, bundle: Stored[Bundle], task: TaskAssets, variant: Variant) -> "TaskModel":
+        """Read the task's files and graphs."""
+        encoders = Variant.FLOAT if variant is Variant.FLOAT else Variant.SHARED  # per-graph has no encoders of its own
+        unet = _unet(bundle, variant, task)
+        return cls(
+            task=task,
+            bundle=bundle,
+            table=read_table(bundle.path(task.table)),
+            tensors={name: torch.from_numpy(values) for name, values in load_file(bundle.path(task.tensors)).items()},
+            text_encoder=_session(bundle, _graph(bundle, encoders, Component.TEXT_ENCODER)),
+            vae_encoder=None if _has_no_images(task) else _session(bundle, _graph(bundle, encoders, Component.VAE_ENCODER)),
+            unet=_session(bundle, unet),
+            lora=_lora_feed(bundle, task, unet),
+        )
+
+    def predict(self, feed: Feed) -> torch.Tensor:
+        """Return eps (1, 4, h, w) of the U-Net with the task's adapter."""
+        return self.unet(feed | self.lora)
+
+    def run(self, item: TaskItem) -> LatentTrajectory:
+        """Run the task's sampler on one item."""
+        noise = self.tensors[f"noise.{item.name}"]  # (1 + steps, 4, h, w)
+        condition = Condition(
+            time_features=self.tensors["time_features"],
+            text=self.text_encoder(token_feed(item.input_ids)),
+            negative_text=self.text_encoder(token_feed(item.negative_input_ids)),
+            lora={},
+            guidance=self.task.guidance,
+        )
+        denoiser = Denoiser(unet=self.predict, condition=condition, record=True)
+        mask = _mask(self.bundle.path(item.mask), noise.shape[2:]) if item.mask else None
+        latent = run_table(self.table, denoiser, latent=self._latent(item, noise), noise=noise, mask=mask)
+        return LatentTrajectory(feeds=denoiser.feeds, eps=[eps.numpy() for eps in denoiser.eps], latent=latent.numpy())
+
+    def _latent(self, item: TaskItem, noise: torch.Tensor) -> torch.Tensor:
+        """Return the latent (1, 4, h, w) of the item's image; zeros if it has none."""
+        if item.image is None or self.vae_encoder is None:
+            return torch.zeros_like(noise[:1])
+        return self.vae_encoder({"image": (as_batch(read_pixels(self.bundle.path(item.image))) * 2 - 1).numpy()})
+
+
+def _of_task(bundle: Stored[Bundle], task: TaskAssets) -> Iterator[Compared]:
+    float_model = TaskModel.load(bundle, task, Variant.FLOAT)
+    exact = [float_model.run(item) for item in task.items]
+    for variant in _QUANTIZED:
+        if variant is Variant.SHARED or task.name in with_own_graph(bundle.artifact):
+            model = TaskModel.load(bundle, task, variant)
+            log.info("quality: latents of %s, %s, %d items", task.name, variant, len(task.items))
+            scores = _scores(exact, [model.run(item) for item in task.items], model)
+            yield Compared(task=task.name, device=None, made=variant.value, against=REFERENCE, scores=scores)
+
+
+def _scores(exact: Sequence[LatentTrajectory], quantized: Sequence[LatentTrajectory], model: TaskModel) -> tuple[Score, ...]:
+    eps = [value for trajectory in exact for value in trajectory.eps]
+    eps_quantized = [model.predict(feed).numpy() for trajectory in exact for feed in trajectory.feeds]
+    latents, latents_quantized = [t.latent for t in exact], [t.latent for t in quantized]
+    cosines = [cosine(a, b) for a, b in zip(latents, latents_quantized, strict=True)]
+    return (
+        _sqnr_score(EPS_SQNR, eps, eps_quantized),
+        _sqnr_score(LATENT_SQNR, latents, latents_quantized),
+        Score(metric=LATENT_COSINE, value=_mean(cosines), n=len(cosines)),
+    )
+
+
+def _mean(cosines: Sequence[float]) -> float | str:
+    mean = float(np.mean(cosines))
+    return mean if math.isfinite(mean) else "undefined: a latent is zero"
+
+
+def _sqnr_score(metric: Metric, exact: Sequence[Values], quantized: Sequence[Values]) -> Score:
+    value = sqnr_db(exact, quantized)
+    return Score(metric=metric, value=value if math.isfinite(value) else "nothing differs", n=len(exact))
+
+
+def _mask(path: Path, size: Sequence[int]) -> torch.Tensor:
+    """Read the mask as (1, 1, h, w), reduced by nearest neighbour as the harness does it; 1 is to be replaced."""
+    grey = as_batch(read_pixels(path))[:, :1]
+    return torch.nn.functional.interpolate((grey >= 0.5).float(), size=tuple(size))
+
+
+def _lora_feed(bundle: Stored[Bundle], task: TaskAssets, unet: Graph) -> Feed:
+    """Return the task's adapters in the dtype of the graph; zeros if the task has none, nothing where they are merged."""
+    inputs = [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)]
+    if not inputs:
+        return {}
+    files = adapters_of(bundle.artifact, unet.variant, [task])
+    return mixed_inputs([(bundle.path(files[name].file), factor) for name, factor in factors_of(task, files).items()], inputs)
+
+
+def _has_no_images(task: TaskAssets) -> bool:
+    return all(item.image is None for item in task.items)
+
+
+def _unet(bundle: Stored[Bundle], variant: Variant, task: TaskAssets) -> Graph:
+    return _graph(bundle, variant, Component.UNET, task.name if variant is Variant.PER_GRAPH else None)
+
+
+def _graph(bundle: Stored[Bundle], variant: Variant, component: Component, task: str | None = None) -> Graph:
+    return next(g for g in bundle.artifact.graphs if (g.variant, g.component, g.task) == (variant, component, task))
+
+
+def _session(bundle: Stored[Bundle], graph: Graph) -> GraphSession:
+    return GraphSession(opened(bundle.path(graph.file), bundle.path(graph.data) if graph.data else None))
+
+
+INPUTS = 1  # of each task, the first: a run of the built-in U-Net takes the emulator seconds, of a large one hours
+TARGETS = "qnn-"
+TIMEOUT_S = 6 * 3600.0
+HTP_TO_CPU, HTP_TO_FLOAT, CPU_TO_FLOAT = "HTP against CPU", "HTP against float", "CPU against float"
+
+
+def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOut]:
+    """Return by target how the shared U-Net does along each task's trajectory, fed what the float U-Net was.
+
+    Raises:
+        UserError: nothing of the run was compiled for a Qualcomm HTP here, or its weights are random.
+        ArtifactError: a bundle or compiled bundle is damaged, or no longer there.
+        HarnessError: the emulator failed.
+    """
+    refuse_random(result.bundle)
+    ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
+    if not ran:
+        raise UserError(
+            f"no launch of run {result.run_id} ran graphs that were compiled here for a Qualcomm HTP",
+            hint="run on a phone with a target of the backend qnn, or on virtual:s25?target=qnn",
+        )
+    judged = {}
+    for digest, record in ran.items():
+        compiled = read_manifest(layout.compiled_bundle(digest), CompiledBundle)
+        bundle = result.stored_on(record.device)
+        check_contents(compiled, file_refs(compiled.artifact.graphs))
+        check_contents(bundle, file_refs(bundle.artifact))
+        where = f"{record.target} for {record.device.profile}" if len(ran) > 1 else record.target
+        judged[where] = HeldOut(inputs=INPUTS, trajectories=htp_trajectories(bundle, compiled, notify), clippings=())
+    return judged
+
+
+def htp_trajectories(
+    bundle: Stored[Bundle], compiled: Stored[CompiledBundle], notify: Callable[[str], None]
+) -> tuple[TrajectorySqnr, ...]:
+    """Return for every task the SQNR of HTP against CPU, of HTP against float and of CPU against float, in this order."""
+    trajectories: list[TrajectorySqnr] = []
+    for task in bundle.artifact.tasks:
+        notify(f"{task.name} on the HTP emulator")
+        trajectories += _emulated_task(bundle, compiled, task)
+    return tuple(trajectories)
+
+
+def _emulated_task(bundle: Stored[Bundle], compiled: Stored[CompiledBundle], task: TaskAssets) -> list[TrajectorySqnr]:
+    """Run the float trajectory of the task's first inputs, and the quantized U-Net on all that it went through."""
+    exact, shared = (TaskModel.load(bundle, task, variant) for variant in (Variant.FLOAT, Variant.SHARED))
+    runs = [exact.run(item) for item in task.items[:INPUTS]]
+    feeds = [feed for run in runs for feed in run.feeds]
+    of_float = [eps for run in runs for eps in run.eps]
+    of_cpu = [shared.predict(feed).numpy() for feed in feeds]
+    graph = unets_of(bundle.artifact, compiled.artifact, Variant.SHARED, [task])[BASE_UNET]
+    htp_arch = compiled.artifact.tool_versions["htp_arch"]
+    of_htp = run_on_emulator(compiled.path(graph.file), htp_arch, [feed | shared.lora for feed in feeds], timeout_s=TIMEOUT_S)
+    steps = [index * len(exact.table.steps) // len(run.feeds) for run in runs for index in range(len(run.feeds))]
+    pairs = {HTP_TO_CPU: (of_cpu, of_htp), HTP_TO_FLOAT: (of_float, of_htp), CPU_TO_FLOAT: (of_float, of_cpu)}
+    return [_trajectory(exact, name, steps, *pair) for name, pair in pairs.items()]
+
+
+def _trajectory(
+    model: TaskModel, name: str, steps: Sequence[int], exact: Sequence[Values], other: Sequence[Values]
+) -> TrajectorySqnr:
+    sqnr_db, by_step = along_trajectory(model.table.timesteps, steps, exact, [np.asarray(values) for values in other])
+    return TrajectorySqnr(task=model.task.name, variant=name, inputs=INPUTS, sqnr_db=sqnr_db, steps=by_step)
+
+
+TaskLikeness = Mapping[tuple[str, str], Mapping[str, float]]  # by task and device, then by item: PSNR in dB
+_LONG = OlssSampler(scheme="olss", steps=TEACHER_STEPS)
+
+
+class Teacher:
+    """The float pictures of 100 DDIM steps, each task once; none of a task by LCM, whose adapter was trained for few steps."""
+
+    def __init__(self, recipes: Sequence[Recipe], folder: Path) -> None:
+        """Keep pictures in `folder`. None are painted where samplers are alike: then all recipes have one float reference."""
+        samplers = {tuple(task.sampler for task in recipe.tasks) for recipe in recipes}
+        self._is_needed = len(samplers) > 1
+        self._folder = folder
+        self._painted: dict[str, dict[str, Path]] = {}
+
+    def likeness(self, recipe: Recipe, result: RunResult, layout: Layout, *, notify: Notify = silent) -> TaskLikeness:
+        """Return how near the shared graph's pictures of a run are to the teacher's."""
+        tasks = [task for task in recipe.tasks if self._is_needed and not isinstance(task.sampler, LcmSampler)]
+        painted = {task.name: self._pictures(recipe, task, notify) for task in tasks}
+        likeness: dict[tuple[str, str], dict[str, float]] = {}
+        for record in result.records:
+            for key, path in record.images.items() if record.variant is Variant.SHARED else ():
+                task, item = key.split("/", 1)
+                of_task = likeness.setdefault((task, record.device.address), {})
+                if item in painted.get(task, {}) and item not in of_task:
+                    of_task[item] = psnr_db(read_pixels(layout.file(path)), read_pixels(painted[task][item]))
+        return likeness
+
+    def _pictures(self, recipe: Recipe, task: Task, notify: Notify) -> dict[str, Path]:
+        """Return the teacher's picture of each item; those of the same task with another sampler are the same."""
+        long = task.model_copy(update={"sampler": _LONG})
+        key = repr((recipe.foundation, recipe.adapters, recipe.quad.calibration.samples, long))
+        if key not in self._painted:
+            self._painted[key] = self._paint(recipe, long, self._folder / str(len(self._painted)), notify)
+        return self._painted[key]
+
+    def _paint(self, recipe: Recipe, task: Task, folder: Path, notify: Notify) -> dict[str, Path]:
+        folder.mkdir(parents=True)
+        foundation = open_foundation(recipe.foundation)
+        sources = {name: source for name in task.adapter if (source := adapter_source(recipe.adapters[name]))}
+        with torch.no_grad():
+            table = ddim_table(foundation.alphas_cumprod, **start_of(task))
+        reference = reference_for(foundation, task, table, sources)
+        items = task_items(task, foundation, calibration_samples=recipe.quad.calibration.samples).evaluation
+        paths = {item.name: folder / f"{item.name}.png" for item in items}
+        for number, item in enumerate(items, start=1):
+            notify(f"teacher's picture {number} of {len(items)} of {task.name}")
+            reference.render(item).save(paths[item.name])
+        return paths
