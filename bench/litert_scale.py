@@ -25,8 +25,8 @@ from quadbench import pipeline
 from quadbench.artifacts import Bundle, Component, Graph, Stored, Variant
 from quadbench.cli.console import RunConsole
 from quadbench.compile import litert_process
+from quadbench.compile.litert_process import operators_of
 from quadbench.compile.litert_sdk import sdk_for, search_path
-from quadbench.compile.tflite.operators import operators_of
 from quadbench.host import kill_group, python_module, start_bound
 from quadbench.quad.chosen import bundle_folder
 from quadbench.quad.named import read_recipe

@@ -25,7 +25,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from quadbench.compile.branches import ease_branches
+from quadbench.compile.cpu_graph import ease_branches
 from quadbench.harness.runtime import EXACT
 from quadbench.quad.quantize.merging import without_lora
 from quadbench.quad.quantize.passes import value_shapes

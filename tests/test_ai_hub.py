@@ -21,8 +21,8 @@ from support.htp_emulator import compiled_by_qnn, run_on_emulator
 
 from quadbench.ai_hub import Ledger
 from quadbench.artifacts import Caveat, FileRef, TensorSpec
+from quadbench.compile.ai_hub import write_trial_graph
 from quadbench.compile.single_file import single_file
-from quadbench.compile.trial import write_trial_graph
 from quadbench.errors import ArtifactError, BuildError, MissingDependencyError, ServiceError, UnknownNameError
 from quadbench.results.manifest import file_ref
 

@@ -13,7 +13,7 @@ import onnx
 from support.small_graphs import model_of
 
 from quadbench.compile.attention import split_attention
-from quadbench.compile.rewriting import RUNTIMES_OWN
+from quadbench.compile.cpu_graph import RUNTIMES_OWN
 
 HEADS, TOKENS, WIDTH = 2, 48, 4
 SCORES = (HEADS, TOKENS, TOKENS)

@@ -17,8 +17,7 @@ from support.lora_graph import quantized_model
 from support.small_graphs import RNG, attention_model, model_of, run, seeded_feed
 
 from quadbench.compile import compile_bundle
-from quadbench.compile.branches import ease_branches
-from quadbench.compile.rewriting import shapes_of
+from quadbench.compile.cpu_graph import ease_branches, shapes_of
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.passes import linear_as_gemm
 from quadbench.quad.quantize.quantizer import weights_quantized

@@ -17,8 +17,8 @@ from support.small_graphs import attention_model, model_of
 
 from quadbench.artifacts import Caveat
 from quadbench.compile import compile_bundle
-from quadbench.compile.kernels import kernels_of
-from quadbench.compile.weights import let_weights_fold
+from quadbench.compile.cpu_graph import let_weights_fold
+from quadbench.compile.onnxruntime import kernels_of
 from quadbench.errors import BuildError
 from quadbench.lint import graph_of, lint_graph
 from quadbench.quad.quantize.encodings import Encoding, quantize

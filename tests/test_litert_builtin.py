@@ -15,8 +15,7 @@ from support.tflite_run import Feed, dialect_of, run_exactly, sqnr_db, tflite_ru
 
 from quadbench.artifacts import LORA_PREFIX, Bundle, CompiledBundle, Component, Graph, Stored, Variant
 from quadbench.compile import compile_bundle
-from quadbench.compile.litert_process import DISPATCH
-from quadbench.compile.tflite.operators import operators_of
+from quadbench.compile.litert_process import DISPATCH, operators_of
 from quadbench.quad.adapter_file import stored_inputs
 from quadbench.quad.build import build
 from quadbench.recipe import load_recipe

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from quadbench.compile.order import defer_weights
+from quadbench.compile.cpu_graph import defer_weights
 
 onnx = pytest.importorskip("onnx")
 

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from quadbench.compile.rewriting import Shapes, only_reader, readers_of, replace_nodes, shapes_of, transposes
+from quadbench.compile.cpu_graph import Shapes, only_reader, readers_of, replace_nodes, shapes_of, transposes
 from quadbench.errors import package_needed
 from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from quadbench.artifacts import Caveat, Graph
 from quadbench.compile import litert_process
 from quadbench.compile.apart import run_apart
-from quadbench.compile.kept import OneByOne
 from quadbench.compile.litert_sdk import litert_version, sdk_for, search_path
-from quadbench.compile.product import Product
+from quadbench.compile.product import OneByOne, Product
 from quadbench.errors import BuildError
 from quadbench.host import python_module
 from quadbench.results.code import code_digests

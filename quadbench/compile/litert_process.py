@@ -6,17 +6,32 @@ ends with exit code 0 whatever happened, so the product is looked at. What came 
 
 import argparse
 import json
+import mmap
 import resource
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from ai_edge_litert import schema_py_generated as schema
+
 from quadbench.compile.litert_sdk import aot_target
 from quadbench.compile.tflite import write_tflite
-from quadbench.compile.tflite.operators import operators_of
 from quadbench.errors import QuadbenchError
 from quadbench.host import peak_memory_bytes
 from quadbench.target.vendors import vendor_of
+
+_NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
+
+
+def operators_of(path: Path) -> list[str]:
+    """Return the name of every operator of the main graph; a custom one has its own."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:  # gigabytes of weights
+        model = schema.Model.GetRootAs(content)
+        codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+        graph = model.Subgraphs(0)
+        used = (codes[graph.Operators(i).OpcodeIndex()] for i in range(graph.OperatorsLength()))
+        return [code.CustomCode().decode() if code.CustomCode() else _NAMES[code.BuiltinCode()] for code in used]
+
 
 OUTCOME = ".json"
 DISPATCH = "DISPATCH_OP"  # LiteRT's operator for what a vendor's compiler has made

@@ -1,5 +1,7 @@
-"""ONNX Runtime: a QDQ graph -> the same graph as ONNX Runtime's optimizer rewrites it, so that the device need not."""
+"""ONNX Runtime: a QDQ graph as its optimizer rewrites it, so that devices need not, and how many kernels compute in integers."""
 
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -9,15 +11,11 @@ import onnxruntime
 
 from quadbench.artifacts import Caveat, Graph, Kernels
 from quadbench.compile.attention import split_attention
-from quadbench.compile.branches import ease_branches
-from quadbench.compile.kernels import kernels_of
-from quadbench.compile.order import defer_weights
-from quadbench.compile.outside import keep_outside
+from quadbench.compile.cpu_graph import defer_weights, ease_branches, keep_outside, let_weights_fold
 from quadbench.compile.product import Product
-from quadbench.compile.weights import let_weights_fold
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.harness.runtime import EXACT
-from quadbench.lint.graph import read_graph
+from quadbench.lint.graph import DEQUANTIZE, MOVES_VALUES, QUANTIZE, LintedGraph, read_graph
 from quadbench.results.manifest import file_ref, link
 
 LEVELS = {
@@ -93,3 +91,23 @@ class OnnxRuntimeCompiler:
     @property
     def _level(self) -> str:
         return "extended" if self.execution_provider == "cpu" else "basic"
+
+
+_MOVES = MOVES_VALUES | {"Concat", "Resize", "Pad", "Cast", "ReorderInput", "ReorderOutput"}
+# ONNX's operators on integers and those of com.microsoft: QLinearConv, QGemm, MatMulIntegerToFloat, DynamicQuantizeMatMul, ...
+_IN_INTEGERS = re.compile(r"QLinear|Q[A-Z]|.*Integer|DynamicQuantize")
+_PRODUCT = re.compile(r".*(Conv|Gemm|MatMul)")
+
+
+def kernels_of(graph: LintedGraph) -> Kernels:
+    """Count the nodes by their operators."""
+    counts = Counter(node.op_type for node in graph.nodes if node.op_type not in _MOVES)
+    quantize, dequantize = counts.pop(QUANTIZE, 0), counts.pop(DEQUANTIZE, 0)
+    floats = {op: number for op, number in counts.items() if not _IN_INTEGERS.match(op)}
+    return Kernels(
+        in_integers=counts.total() - sum(floats.values()),
+        in_float=sum(floats.values()),
+        products_in_float=sum(number for op, number in floats.items() if _PRODUCT.match(op)),
+        quantize=quantize,
+        dequantize=dequantize,
+    )

@@ -27,7 +27,7 @@ from quadbench.artifacts.held_out import HeldOut, TrajectorySqnr
 from quadbench.artifacts.parts import BASE_UNET, adapters_of, factors_of, file_refs, unets_of, with_own_graph
 from quadbench.artifacts.pixels import psnr_db, read_pixels
 from quadbench.artifacts.scores import Better, Compared, Metric, Score
-from quadbench.compile.emulator import run_on_emulator
+from quadbench.compile.htp_emulator import run_on_emulator
 from quadbench.errors import UserError
 from quadbench.quad.adapter_file import mixed_inputs
 from quadbench.quad.held_out import along_trajectory

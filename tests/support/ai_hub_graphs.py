@@ -11,9 +11,8 @@ import pytest
 
 from quadbench.ai_hub import Pace
 from quadbench.artifacts import Component, Graph, Variant
-from quadbench.compile.ai_hub import AiHubCompiler
+from quadbench.compile.ai_hub import AiHubCompiler, write_trial_graph
 from quadbench.compile.product import Product
-from quadbench.compile.trial import write_trial_graph
 from quadbench.target.targets import AiHubTarget
 from support.ai_hub_service import DEVICE, AiHubService, ai_hub_service
 from support.bundles import write_graph

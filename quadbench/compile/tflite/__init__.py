@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from quadbench.compile.tflite.dialect import in_dialect
-from quadbench.compile.tflite.graph import rounded_graph
-from quadbench.compile.tflite.group_norm import with_group_norms
+from quadbench.compile.tflite.rounded_graph import in_dialect, rounded_graph, with_group_norms
 from quadbench.errors import BuildError, package_needed
 
 INSTALL_HINT = "pip install 'quadbench[litert]'"
@@ -22,8 +20,8 @@ def write_tflite(source: Path, path: Path) -> None:
     with package_needed("writing graphs for LiteRT", hint=INSTALL_HINT):
         import ai_edge_litert.schema_py_generated  # noqa: F401  (asked for before the graph is read)
         import onnx
+    from quadbench.compile.tflite.flatbuffer import Writer
     from quadbench.compile.tflite.forms import FORMS
-    from quadbench.compile.tflite.writer import Writer
 
     graph = with_group_norms(rounded_graph(in_dialect(onnx.load(source))))
     writer = Writer(graph)

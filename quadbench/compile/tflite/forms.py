@@ -1,37 +1,312 @@
-"""Forms: an operator's name -> the function that writes it to a .tflite file."""
+"""Forms: an operator's name and the function that writes it to a .tflite file; elementwise ones, moves and norms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
 
-from quadbench.compile.tflite import convolution, elementwise, linear, moving, norms
-from quadbench.compile.tflite.graph import GROUP_NORM, REQUANTIZE, Operation
-from quadbench.compile.tflite.writer import Writer
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from quadbench.compile.tflite import linear
+from quadbench.compile.tflite.flatbuffer import IMAGE_RANK, TO_LAST, TO_PLAIN, Writer
+from quadbench.compile.tflite.rounded_graph import GROUP_NORM, REQUANTIZE, Constant, Operation, Shape
+from quadbench.errors import BuildError
+from quadbench.lint.rules import EXACT_RESIZE, RESIZE_DEFAULTS
+
+
+def add(w: Writer, op: Operation) -> None:
+    """ADD of two tensors that may have different scales."""
+    _binary(w, op, "ADD", schema.AddOptionsT(potScaleInt16=False))
+
+
+def sub(w: Writer, op: Operation) -> None:
+    """SUB, as `add`."""
+    _binary(w, op, "SUB", schema.SubOptionsT(potScaleInt16=False))
+
+
+def mul(w: Writer, op: Operation) -> None:
+    """MUL, as `add`."""
+    _binary(w, op, "MUL", schema.MulOptionsT())
+
+
+def div(w: Writer, op: Operation) -> None:
+    """MUL by the reciprocal of a constant: LiteRT has no DIV of INT16."""
+    reciprocal = f"{op.outputs[0]}.reciprocal"
+    w.graph.constants[reciprocal] = Constant(values=1 / w.weights(op, 1).exact)
+    mul(w, replace(op, inputs=(op.inputs[0], reciprocal)))
+
+
+def sigmoid(w: Writer, op: Operation) -> None:
+    """LOGISTIC, whose result has the scale 2^-15."""
+    _unary(w, op, "LOGISTIC", None)
+
+
+def gelu(w: Writer, op: Operation) -> None:
+    """GELU, exact or by tanh."""
+    is_tanh = op.attributes.get("approximate", b"none") == b"tanh"
+    _unary(w, op, "GELU", schema.GeluOptionsT(approximate=is_tanh))
+
+
+def requantize(w: Writer, op: Operation) -> None:
+    """QUANTIZE to another scale."""
+    _unary(w, op, "QUANTIZE", None)
+
+
+def softmax(w: Writer, op: Operation) -> None:
+    """SOFTMAX in float between DEQUANTIZE and QUANTIZE.
+
+    LiteRT's CPU clips INT16 scores 10 below the greatest: masked tokens would leak, and long flat rows lose what they have.
+    """
+    shape = w.graph.shapes[op.inputs[0]]
+    if op.attributes.get("axis", -1) not in (-1, len(shape) - 1):
+        raise BuildError(f"{op} is over axis {op.attributes['axis']}; LiteRT's is over the last", hint="transpose before it")
+    exact, chances = w.between(f"{op.name}.exact", shape), w.between(f"{op.name}.chances", shape)
+    w.model.operator("DEQUANTIZE", [w.plain(op.inputs[0])], [exact])
+    w.model.operator("SOFTMAX", [exact], [chances], schema.SoftmaxOptionsT(beta=1.0))
+    w.model.operator("QUANTIZE", [chances], [w.result(op.outputs[0])])
+
+
+def _binary(w: Writer, op: Operation, code: str, options: Any) -> None:
+    last = w.lies_last(*op.inputs)
+    operands = [w.channels_last(name) if last else w.plain(name) for name in op.inputs]
+    w.model.operator(code, operands, [w.result(op.outputs[0], last=last)], options)
+
+
+def _unary(w: Writer, op: Operation, code: str, options: Any) -> None:
+    source, last = op.inputs[0], w.lies_last(op.inputs[0])
+    operand = w.channels_last(source) if last else w.plain(source)
+    w.model.operator(code, [operand], [w.result(op.outputs[0], last=last)], options)
+
+
+_LAST_AXES = {0: 0, 1: 3, 2: 1, 3: 2}  # of a tensor with its channels last, by the axis that ONNX means
+
+
+def reshape(w: Writer, op: Operation) -> None:
+    """RESHAPE, also for Squeeze and Unsqueeze; nothing where the shape stays. Token ids stay what they are."""
+    source, name = op.inputs[0], op.outputs[0]
+    if w.graph.shapes[source] == w.graph.shapes[name]:
+        identity(w, op)
+        return
+    result = w.result(name) if name in w.graph.scales else w.model.tensor(name, w.graph.shapes[name], w.graph.inputs[source])
+    w.model.operator("RESHAPE", [w.plain(source), w.model.numbers(*w.graph.shapes[name])], [result])
+    w.known(name, result)
+
+
+def identity(w: Writer, op: Operation) -> None:
+    """Nothing: the tensor gets another name."""
+    for number, last in zip(w.forms_of(op.inputs[0]), (False, True), strict=True):
+        if number is not None:
+            w.known(op.outputs[0], number, last=last)
+
+
+def transpose(w: Writer, op: Operation) -> None:
+    """TRANSPOSE; or nothing, where the order that is asked for is another form of the same tensor."""
+    source, name, order = op.inputs[0], op.outputs[0], tuple(op.attributes["perm"])
+    if order == TO_LAST:
+        w.known(name, w.channels_last(source))
+    elif order == TO_PLAIN:
+        w.known(name, w.plain(source), last=True)
+    else:
+        w.known(name, w.transposed(w.plain(source), source, order))
+
+
+def concat(w: Writer, op: Operation) -> None:
+    """CONCATENATION of tensors under one scale: LiteRT takes different ones and silently means the same by them."""
+    name, last = op.outputs[0], w.lies_last(*op.inputs)
+    parts = [w.channels_last(part) if last else w.plain(part) for part in op.inputs]
+    scale = w.graph.scales[name]
+    for i, part in enumerate(op.inputs):
+        if w.graph.scales[part] != scale:
+            rounded = w.between(f"{name}.part.{i}", w.model.shape(parts[i]), scale)
+            w.model.operator("QUANTIZE", [parts[i]], [rounded])
+            parts[i] = rounded
+    axis = op.attributes["axis"] % len(w.graph.shapes[name])
+    options = schema.ConcatenationOptionsT(axis=_LAST_AXES[axis] if last else axis)
+    w.model.operator("CONCATENATION", parts, [w.result(name, last=last)], options)
+
+
+def split(w: Writer, op: Operation) -> None:
+    """STRIDED_SLICE for each part that is read.
+
+    Of SPLIT, Qualcomm's compiler makes a part that nobody reads an output of the whole graph, which then cannot be run.
+    """
+    shape = w.graph.shapes[op.inputs[0]]
+    axis, start = op.attributes.get("axis", 0) % len(shape), 0
+    for name in op.outputs:
+        end = start + w.graph.shapes[name][axis]
+        if w.is_read(name):
+            _sliced(w, op, name, [[start, end, 1] if i == axis else [0, size, 1] for i, size in enumerate(shape)])
+        start = end
+
+
+def slice_(w: Writer, op: Operation) -> None:
+    """STRIDED_SLICE from, to and by constants."""
+    shape = w.graph.shapes[op.inputs[0]]
+    starts, ends = w.weights(op, 1).values, w.weights(op, 2).values
+    axes = w.weights(op, 3).values if len(op.inputs) > 3 else np.arange(len(starts))
+    operations = w.weights(op, 4).values if len(op.inputs) > 4 else np.ones(len(starts), np.int64)
+    bounds = [[0, size, 1] for size in shape]
+    for axis, start, end, stride in zip(axes, starts, ends, operations, strict=True):
+        if min(start, end) < 0 or stride < 1:
+            raise BuildError(f"{op} counts from the end or backwards, which has no form in LiteRT here")
+        bounds[axis] = [int(start), min(int(end), shape[axis]), int(stride)]
+    _sliced(w, op, op.outputs[0], bounds)
+
+
+def _sliced(w: Writer, op: Operation, name: str, bounds: Sequence[Sequence[int]]) -> None:
+    """Write a slice: begin, end and stride in each dimension."""
+    numbers = [w.model.numbers(*column) for column in zip(*bounds, strict=True)]
+    w.model.operator("STRIDED_SLICE", [w.plain(op.inputs[0]), *numbers], [w.result(name)], schema.StridedSliceOptionsT())
+
+
+def resize(w: Writer, op: Operation) -> None:
+    """Repeat each value twice in both directions by CONCATENATION and RESHAPE: chips refuse RESIZE_NEAREST_NEIGHBOR of INT16."""
+    form = [str(op.attributes.get(key, default.encode()), "utf-8") for key, default in RESIZE_DEFAULTS.items()]
+    before, after = w.graph.shapes[op.inputs[0]], w.graph.shapes[op.outputs[0]]
+    if form != ["nearest", *EXACT_RESIZE] or after != (*before[:2], 2 * before[2], 2 * before[3]):
+        raise BuildError(f"{op} is no enlarging to twice the size by nearest neighbour, {' with '.join(EXACT_RESIZE)}")
+    name, (_, channels, height, width) = op.outputs[0], before
+    wide = _twice(w, f"{name}.wide", w.channels_last(op.inputs[0]), (1, height, width, 2 * channels), axis=3, name=name)
+    rows = w.between(f"{name}.rows", (1, height, 1, 2 * width * channels), w.graph.scales[name])
+    w.model.operator("RESHAPE", [wide, w.model.numbers(*w.model.shape(rows))], [rows])
+    tall = _twice(w, f"{name}.tall", rows, (1, height, 2, 2 * width * channels), axis=2, name=name)
+    result = w.result(name, last=True)
+    w.model.operator("RESHAPE", [tall, w.model.numbers(*w.model.shape(result))], [result])
+
+
+def _twice(w: Writer, own: str, tensor: int, shape: Shape, *, axis: int, name: str) -> int:
+    twice = w.between(own, shape, w.graph.scales[name])
+    w.model.operator("CONCATENATION", [tensor, tensor], [twice], schema.ConcatenationOptionsT(axis=axis))
+    return twice
+
+
+def layer_norm(w: Writer, op: Operation) -> None:
+    """Normalise the last axis."""
+    source, shape = op.inputs[0], w.graph.shapes[op.inputs[0]]
+    if op.attributes.get("axis", -1) not in (-1, len(shape) - 1):
+        raise BuildError(f"{op} is over axis {op.attributes['axis']} and those after it; expected the last alone")
+    norm = _Norm(w, op)
+    normal = norm.normalised(norm.exact(w.plain(source)), lambda x: norm.mean(x, (len(shape) - 1,)))
+    norm.scaled(normal, w.result(op.outputs[0]), shape[-1:])
+
+
+def group_norm(w: Writer, op: Operation) -> None:
+    """Normalise each group of channels over all places.
+
+    An image (1, h, w, C) keeps its shape, since chips lay channels out in blocks of 32: seen as (1, h w, G, C/G) it would take
+    eight times the room where C/G is 4. (1, C, T), which has its channels first, is seen as (1, G, C/G T).
+    """
+    groups, channels = op.attributes["groups"], w.graph.shapes[op.inputs[0]][1]
+    norm = _Norm(w, op)
+    if len(w.graph.shapes[op.inputs[0]]) == IMAGE_RANK:
+        normal = norm.normalised(norm.exact(w.channels_last(op.inputs[0])), lambda x: norm.group_mean(x, groups))
+        norm.scaled(normal, w.result(op.outputs[0], last=True), (channels,))
+        return
+    data = w.plain(op.inputs[0])
+    grouped = norm.reshaped(norm.exact(data), (1, groups, -1))
+    normal = norm.reshaped(norm.normalised(grouped, lambda x: norm.mean(x, (2,))), w.model.shape(data))
+    norm.scaled(normal, w.result(op.outputs[0]), (channels, 1))
+
+
+def mean(w: Writer, op: Operation) -> None:
+    """MEAN over constant axes, in INT16."""
+    source, axes = op.inputs[0], w.weights(op, 1).values
+    options = schema.ReducerOptionsT(keepDims=bool(op.attributes.get("keepdims", 1)))
+    w.model.operator("MEAN", [w.plain(source), w.model.numbers(*axes.tolist())], [w.result(op.outputs[0])], options)
+
+
+class _Norm:
+    """The parts of a norm, in float."""
+
+    def __init__(self, w: Writer, op: Operation) -> None:
+        self._w, self._op, self._parts = w, op, 0
+
+    def exact(self, rounded: int) -> int:
+        """Turn a rounded tensor into float."""
+        return self._written("DEQUANTIZE", [rounded], self._w.model.shape(rounded))
+
+    def reshaped(self, tensor: int, shape: Shape) -> int:
+        """See a tensor in another shape, of which one size may be -1: what is left."""
+        left = prod(self._w.model.shape(tensor)) // -prod(shape) if -1 in shape else 0
+        whole = tuple(left if size == -1 else size for size in shape)
+        return self._written("RESHAPE", [tensor, self._w.model.numbers(*whole)], whole)
+
+    def normalised(self, x: int, mean: Callable[[int], int]) -> int:
+        """Subtract the mean, and divide by the root of the variance. `mean` returns one that fits every value of a tensor."""
+        shape = self._w.model.shape(x)
+        centred = self._written("SUB", [x, mean(x)], shape, schema.SubOptionsT())
+        variance = mean(self._written("MUL", [centred, centred], shape, schema.MulOptionsT()))
+        epsilon = self._constant(np.float32(self._op.attributes["epsilon"]))
+        safe = self._written("ADD", [variance, epsilon], self._w.model.shape(variance), schema.AddOptionsT())
+        root = self._written("RSQRT", [safe], self._w.model.shape(variance))
+        return self._written("MUL", [centred, root], shape, schema.MulOptionsT())
+
+    def mean(self, x: int, axes: tuple[int, ...]) -> int:
+        """Return the mean over axes, which stay with a size of 1."""
+        shape = tuple(1 if axis in axes else size for axis, size in enumerate(self._w.model.shape(x)))
+        return self._written("MEAN", [x, self._w.model.numbers(*axes)], shape, schema.ReducerOptionsT(keepDims=True))
+
+    def group_mean(self, x: int, groups: int) -> int:
+        """Return the mean over the places and the group of each channel of an image, (1, 1, 1, C)."""
+        *_, channels = self._w.model.shape(x)
+        apart = (1, 1, groups, channels // groups)
+        means = self.mean(self.reshaped(self.mean(x, (1, 2)), apart), (3,))
+        spread = self._written("MUL", [means, self._constant(np.ones(apart, np.float32))], apart, schema.MulOptionsT())
+        return self.reshaped(spread, (1, 1, 1, channels))
+
+    def scaled(self, normal: int, result: int, channels: Shape) -> None:
+        """Multiply each channel by its scale, add its offset, which may be left out, and round. `channels` is their shape."""
+        shape = self._w.model.shape(normal)
+        scaled = self._written("MUL", [normal, self._channels(1, channels)], shape, schema.MulOptionsT())
+        if len(self._op.inputs) > 2:
+            scaled = self._written("ADD", [scaled, self._channels(2, channels)], shape, schema.AddOptionsT())
+        self._w.model.operator("QUANTIZE", [scaled], [result])
+
+    def _channels(self, index: int, shape: Shape) -> int:
+        """Return the scale or offset of each channel; a scale that is a filter has it as its first weight."""
+        exact = self._w.weights(self._op, index).exact
+        return self._constant(exact.reshape(len(exact), -1)[:, 0].reshape(shape))
+
+    def _constant(self, values: np.ndarray | np.float32) -> int:
+        return self._w.model.constant(self._name(), np.asarray(values, np.float32))
+
+    def _written(self, code: str, inputs: list[int], shape: Shape, options: object = None) -> int:
+        result = self._w.between(self._name(), shape)
+        self._w.model.operator(code, inputs, [result], options)
+        return result
+
+    def _name(self) -> str:
+        self._parts += 1
+        return f"{self._op.outputs[0]}.{self._parts}"
+
 
 Form = Callable[[Writer, Operation], None]
 
 FORMS: dict[str, Form] = {
-    "Add": elementwise.add,
-    "Sub": elementwise.sub,
-    "Mul": elementwise.mul,
-    "Div": elementwise.div,
-    "Sigmoid": elementwise.sigmoid,
-    "Gelu": elementwise.gelu,
-    "Softmax": elementwise.softmax,
-    REQUANTIZE: elementwise.requantize,
-    "Conv": convolution.conv,
+    "Add": add,
+    "Sub": sub,
+    "Mul": mul,
+    "Div": div,
+    "Sigmoid": sigmoid,
+    "Gelu": gelu,
+    "Softmax": softmax,
+    REQUANTIZE: requantize,
+    "Conv": linear.conv,
     "Gemm": linear.gemm,
     "MatMul": linear.matmul,
     "Gather": linear.gather,
-    "LayerNormalization": norms.layer_norm,
-    GROUP_NORM: norms.group_norm,
-    "ReduceMean": norms.mean,
-    "Reshape": moving.reshape,
-    "Squeeze": moving.reshape,
-    "Unsqueeze": moving.reshape,
-    "Flatten": moving.reshape,
-    "Identity": moving.identity,
-    "Transpose": moving.transpose,
-    "Concat": moving.concat,
-    "Split": moving.split,
-    "Slice": moving.slice_,
-    "Resize": moving.resize,
+    "LayerNormalization": layer_norm,
+    GROUP_NORM: group_norm,
+    "ReduceMean": mean,
+    "Reshape": reshape,
+    "Squeeze": reshape,
+    "Unsqueeze": reshape,
+    "Flatten": reshape,
+    "Identity": identity,
+    "Transpose": transpose,
+    "Concat": concat,
+    "Split": split,
+    "Slice": slice_,
+    "Resize": resize,
 }

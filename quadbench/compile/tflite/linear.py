@@ -1,15 +1,12 @@
-"""Linear: Gemm, MatMul and Gather -> their form in LiteRT.
+"""Linear operators: Conv, Gemm, MatMul and Gather, with the base's weights or with LoRA weights, in their form in LiteRT."""
 
-Weights of the base are INT8 by channel in FULLY_CONNECTED; LoRA weights, which are inputs, are INT16 in BATCH_MATMUL: the chips'
-compilers refuse them as the weights of a FULLY_CONNECTED or CONV_2D.
-"""
+from collections.abc import Sequence
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from quadbench.compile.tflite.dialect import GREATEST
-from quadbench.compile.tflite.graph import Constant, Operation
-from quadbench.compile.tflite.writer import Writer
+from quadbench.compile.tflite.flatbuffer import TO_LAST, Writer
+from quadbench.compile.tflite.rounded_graph import GREATEST, Constant, Operation, Shape
 from quadbench.errors import BuildError
 
 _GREATEST_INT16, _GREATEST_INT32 = 2**15, 2**31 - 1
@@ -71,3 +68,102 @@ def bias_of(w: Writer, op: Operation, weight: Constant) -> tuple[int, int]:
     scales = np.asarray(weight.scales) * np.float32(w.graph.scales[op.inputs[0]])
     number = w.model.constant(f"{op.outputs[0]}.bias", values.astype(np.int32 if is_narrow else np.int64), scales)
     return number, schema.TensorType.INT32 if is_narrow else schema.TensorType.INT64
+
+
+def conv(w: Writer, op: Operation) -> None:
+    """CONV_2D with the base's weights, or a product with LoRA weights."""
+    attributes = op.attributes
+    if attributes.get("group", 1) != 1 or set(attributes.get("dilations", [1])) != {1}:
+        raise BuildError(f"{op} has groups or dilations, which have no form in LiteRT here")
+    if op.inputs[1] in w.graph.constants:
+        _with_base_weights(w, op)
+    else:
+        _with_lora_weights(w, op)
+
+
+def _with_base_weights(w: Writer, op: Operation) -> None:
+    weight, stride = w.weights(op, 1), _stride(op)
+    filters = weight.values.transpose(TO_LAST)  # (O, C, k, k) -> (O, k, k, C)
+    data, padding = w.channels_last(op.inputs[0]), schema.Padding.SAME
+    if not _is_same(w.model.shape(data)[1:3], filters.shape[1:3], stride, _pads(op)):
+        data, padding = _padded(w, op, data), schema.Padding.VALID
+    bias, dtype = bias_of(w, op, weight)
+    options = schema.Conv2DOptionsT(
+        padding=padding, strideH=stride[0], strideW=stride[1], dilationHFactor=1, dilationWFactor=1, quantizedBiasType=dtype
+    )
+    operands = [data, w.model.constant(op.inputs[1], filters, weight.scales), bias]
+    w.model.operator("CONV_2D", operands, [w.result(op.outputs[0], last=True)], options)
+
+
+def _with_lora_weights(w: Writer, op: Operation) -> None:
+    """Gather what each filter sees, (h w, k k C), and multiply it by the filters, (O, k k C)."""
+    data, filters = w.channels_last(op.inputs[0]), w.graph.shapes[op.inputs[1]]
+    scale = w.graph.scales[op.inputs[0]]
+    if filters[2:] != (1, 1):
+        data = _windows(w, op, data, scale)
+    _, height, width, channels = w.model.shape(data)
+    rows = _reshaped(w, f"{op.name}.rows", data, (height * width, channels), scale)
+    matrix = w.plain(op.inputs[1])
+    if filters[2:] != (1, 1):
+        matrix = w.channels_last(op.inputs[1])  # (O, k, k, C), in the order of the windows
+    matrix = _reshaped(w, f"{op.name}.matrix", matrix, (filters[0], channels), w.graph.scales[op.inputs[1]])
+    name = op.outputs[0]
+    products = w.between(f"{name}.rows", (height * width, filters[0]), w.graph.scales[name])
+    product(w, rows, matrix, products, adjoint=True)
+    result = w.result(name, last=True)
+    w.model.operator("RESHAPE", [products, w.model.numbers(*w.model.shape(result))], [result])
+
+
+def _windows(w: Writer, op: Operation, data: int, scale: float) -> int:
+    """Lay what a filter sees at each place side by side: one slice for each of its k k weights."""
+    stride, (rows, columns) = _stride(op), w.graph.shapes[op.inputs[1]][2:]
+    _, _, height, width = w.graph.shapes[op.outputs[0]]
+    data = _padded(w, op, data) if any(_pads(op)) else data
+    channels = w.model.shape(data)[3]
+    slices = []
+    for top, left in np.ndindex(rows, columns):
+        end = (top + stride[0] * (height - 1) + 1, left + stride[1] * (width - 1) + 1)
+        piece = w.between(f"{op.name}.window.{top}.{left}", (1, height, width, channels), scale)
+        bounds = [w.model.numbers(*v) for v in ((0, top, left, 0), (1, *end, channels), (1, *stride, 1))]
+        w.model.operator("STRIDED_SLICE", [data, *bounds], [piece], schema.StridedSliceOptionsT())
+        slices.append(piece)
+    windows = w.between(f"{op.name}.windows", (1, height, width, channels * rows * columns), scale)
+    w.model.operator("CONCATENATION", slices, [windows], schema.ConcatenationOptionsT(axis=3))
+    return windows
+
+
+def _padded(w: Writer, op: Operation, data: int) -> int:
+    top, left, bottom, right = _pads(op)
+    _, height, width, channels = w.model.shape(data)
+    shape = (1, height + top + bottom, width + left + right, channels)
+    padded = w.between(f"{op.name}.padded", shape, w.graph.scales[op.inputs[0]])
+    pads = w.model.constant(f"{op.name}.pads", np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32))
+    w.model.operator("PAD", [data, pads], [padded], schema.PadOptionsT())
+    return padded
+
+
+def _reshaped(w: Writer, name: str, tensor: int, shape: Shape, scale: float) -> int:
+    reshaped = w.between(name, shape, scale)
+    w.model.operator("RESHAPE", [tensor, w.model.numbers(*shape)], [reshaped])
+    return reshaped
+
+
+def _stride(op: Operation) -> tuple[int, int]:
+    down, right = op.attributes.get("strides", (1, 1))
+    return int(down), int(right)
+
+
+def _pads(op: Operation) -> tuple[int, int, int, int]:
+    """Return top, left, bottom, right."""
+    top, left, bottom, right = op.attributes.get("pads", (0, 0, 0, 0))
+    return int(top), int(left), int(bottom), int(right)
+
+
+def _is_same(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pads: Sequence[int]) -> bool:
+    """Say whether TFLite's own padding, as much as keeps the size and the odd row at the end, is what the graph asks for."""
+    own = []
+    for length, filter_length, op in zip(size, kernel, stride, strict=True):
+        results = -(-length // op)
+        total = max((results - 1) * op + filter_length - length, 0)
+        own.append((total // 2, total - total // 2))
+    return ((own[0][0], own[1][0]), (own[0][1], own[1][1])) == (tuple(pads[:2]), tuple(pads[2:]))

@@ -1,0 +1,396 @@
+"""Graphs for a CPU: rewriting of LoRA branches, INT8 weights, the order of nodes, and weights in a file beside the graph."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quadbench.artifacts import LORA_PREFIX
+from quadbench.errors import BuildError, package_needed
+from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
+
+Shapes = Mapping[str, tuple[int, ...]]
+RUNTIMES_OWN = "com.microsoft"  # the domain of operators that ONNX Runtime's optimizer puts in and ONNX does not know
+_SHAPED_ALIKE = {"FusedMatMul": "MatMul", "FusedConv": "Conv", "QuickGelu": "Sigmoid", "Gelu": "Sigmoid"}
+
+
+def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of tensors that are known; only those of constants are looked at, not their values."""
+    import onnx
+
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    for constant in light.graph.initializer:
+        if len(constant.raw_data) > 1024:
+            constant.ClearField("raw_data")
+    for node in light.graph.node:
+        if node.domain == RUNTIMES_OWN and node.op_type in _SHAPED_ALIKE and not transposes(node):
+            _make_standard(node)
+    inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
+    shapes = {constant.name: tuple(constant.dims) for constant in model.graph.initializer}
+    for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
+        kind = value.type.tensor_type
+        sizes = tuple(dimension.dim_value for dimension in kind.shape.dim)
+        if kind.HasField("shape") and all(sizes):
+            shapes[value.name] = sizes
+    return shapes
+
+
+def _make_standard(node: Any) -> None:
+    """Make of an operator of ONNX Runtime's own the one of ONNX whose output has the same shape."""
+    node.op_type, node.domain = _SHAPED_ALIKE[node.op_type], ""
+    is_conv = node.op_type == "Conv"
+    kept = [attribute for attribute in node.attribute if is_conv and not attribute.name.startswith("activation")]
+    del node.input[3 if is_conv else 2 :]  # without what a FusedConv adds
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def transposes(node: Any) -> bool:
+    """Say whether a product of ONNX Runtime's own transposes one of its inputs before."""
+    return any(attribute.name.startswith("trans") and attribute.i for attribute in node.attribute)
+
+
+def readers_of(graph: Any) -> dict[str, list[Any]]:
+    """Return the nodes that read each tensor, as often as each does; None stands for whoever reads an output of the graph."""
+    readers: dict[str, list[Any]] = defaultdict(list)
+    for node in graph.node:
+        for name in names_read(node):
+            readers[name].append(node)
+    for value in graph.output:
+        readers[value.name].append(None)
+    return readers
+
+
+def only_reader(readers: Mapping[str, list[Any]], name: str) -> Any:
+    """Return the only node that reads a tensor; None if it has none or several, or is an output of the graph."""
+    nodes = readers.get(name, [])
+    return nodes[0] if len(nodes) == 1 else None
+
+
+def replace_nodes(graph: Any, nodes: Sequence[Any]) -> None:
+    """Make these the graph's nodes, each after those that make its inputs, without those whose outputs nothing needs."""
+    ordered = _in_order(nodes)
+    needed, kept = {value.name for value in graph.output}, []
+    for node in reversed(ordered):
+        if needed.intersection(node.output):
+            needed.update(names_read(node))
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+
+
+def names_read(node: Any) -> Iterator[str]:
+    """Yield the names that a node reads, and those that the nodes of its subgraphs do, which may be of tensors around them."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from names_read(inner)
+
+
+def _in_order(nodes: Sequence[Any]) -> list[Any]:
+    """Return the nodes so that each comes after those that make its inputs."""
+    computed = {name for node in nodes for name in node.output if name}
+    waiting = {index: computed.intersection(names_read(node)) for index, node in enumerate(nodes)}
+    needed: dict[str, list[int]] = defaultdict(list)
+    for index, names in waiting.items():
+        for name in names:
+            needed[name].append(index)
+    ready = [index for index, names in sorted(waiting.items(), reverse=True) if not names]
+    ordered = []
+    while ready:
+        node = nodes[ready.pop()]
+        ordered.append(node)
+        for name in reversed(node.output):
+            for index in reversed(needed[name]):
+                waiting[index].discard(name)
+                if not waiting[index]:
+                    ready.append(index)
+    return ordered
+
+
+_UP, _DOWN = ".up", ".down"
+_PRODUCTS = ("Gemm", "Conv")
+_LOST_LAYOUT = 1 / 7  # the share that a convolution over neighbours takes longer where its weights are not constants
+
+
+def ease_branches(source: Path, path: Path) -> bool:
+    """Write the graph at `source`, rewritten, to `path`. False: it has no LoRA or is quantized, and nothing is written.
+
+    A site in any other form than the exporter's stays as it is.
+
+    Raises:
+        MissingDependencyError: it has to be rewritten, and the package onnx is not installed.
+    """
+    content = source.read_bytes()
+    if QUANTIZE.encode() in content or LORA_PREFIX.encode() not in content:  # told without the package
+        return False
+    with package_needed("compiling graphs", hint="pip install onnx"):
+        import onnx
+    model = onnx.load(source, load_external_data=False)
+    _rewrite(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LoraNodes:
+    """A site: the products of its base, of `down` and of `up`, and the sum that adds what came of the first and the last.
+
+    `factors` are the tensors that the LoRA's products read, (r, I, ...) and (O, r, ...); `own` is the base's result and `term`
+    the LoRA's, each as the sum reads it.
+    """
+
+    name: str
+    base: Any
+    down: Any
+    up: Any
+    total: Any
+    factors: tuple[str, str]
+    own: str
+    term: str
+
+    def is_cheaper_in_weights(self, shapes: Shapes) -> bool:
+        """Compare the multiply-accumulates of `up down`, (O, r) by (r, K), with those of a branch over all positions."""
+        outputs, (rank, *kernel) = shapes[self.factors[1]][0], shapes[self.factors[0]]
+        depth, positions = prod(kernel), prod(shapes[self.base.output[0]]) // outputs
+        slower = _LOST_LAYOUT if prod(kernel[1:]) > 1 else 0
+        return rank * outputs * depth + slower * positions * outputs * depth < rank * positions * (outputs + depth)
+
+
+def _rewrite(model: Any) -> None:
+    from onnx import helper
+
+    shapes, graph = shapes_of(model), model.graph
+    producers = {output: node for node in graph.node for output in node.output}
+    merges: list[Any] = []
+    for branch in list(_branches(graph, shapes, producers)):
+        if branch.is_cheaper_in_weights(shapes):
+            merges += _into_weights(graph, branch, shapes, producers)
+        else:
+            _into_sum(branch, producers)
+    replace_nodes(graph, [*merges, *graph.node])
+    if not any(entry.domain == RUNTIMES_OWN for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(RUNTIMES_OWN, 1))
+
+
+def _branches(graph: Any, shapes: Shapes, producers: dict[str, Any]) -> Iterator[_LoraNodes]:
+    """Yield the sites in the form that can be rewritten."""
+    readers = readers_of(graph)
+    names = {value.name for value in graph.input if value.name.startswith(LORA_PREFIX)}
+    for name in sorted(name.removesuffix(_UP) for name in names if name.endswith(_UP)):
+        if f"{name}{_DOWN}" in names and (branch := _branch(name, shapes, producers, readers)) is not None:
+            yield branch
+
+
+def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[str, list[Any]]) -> _LoraNodes | None:
+    factors = _factor(f"{name}{_DOWN}", readers), _factor(f"{name}{_UP}", readers)
+    products = [only_reader(readers, factor) for factor in factors]
+    term, total = _forward(products[1].output[0], readers) if products[1] is not None else ("", None)
+    if total is None or total.op_type != "Add":
+        return None
+    own = next((operand for operand in total.input if operand != term), "")
+    base = _backward(own, producers)
+    if base is None or _forward(base.output[0], readers)[1] is not total:
+        return None  # somebody else reads the base's result
+    down, up = products
+    is_site = (
+        down is not None
+        and base.op_type in _PRODUCTS
+        and base.op_type == down.op_type == up.op_type
+        and (base.input[0], *factors) == (down.input[0], down.input[1], up.input[1])
+        and (len(down.input), len(up.input)) == (2, 2)
+        and _backward(up.input[0], producers) is down
+        and _have_like_attributes(base, down, up)
+        and _fit(base, down, up, shapes)
+        and shapes.get(own) == shapes.get(term) == shapes.get(total.output[0], ())
+    )
+    if not is_site:
+        return None
+    return _LoraNodes(name=name, base=base, down=down, up=up, total=total, factors=factors, own=own, term=term)
+
+
+def _have_like_attributes(base: Any, down: Any, up: Any) -> bool:
+    """Tell whether `down` moves over its input as the base does, and `up` over each position; of Gemm, whether all are x W^T."""
+    if base.op_type == "Gemm":
+        return all([(a.name, a.i) for a in product.attribute] == [("transB", 1)] for product in (base, down, up))
+    return list(base.attribute) == list(down.attribute) and all(set(a.ints) <= {0, 1} for a in up.attribute)
+
+
+def _fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
+    """Tell whether all shapes are known, and those of a LoRA without groups beside its base."""
+    names = (base.input[0], base.input[1], base.output[0], down.input[1], up.input[1])
+    if any(len(shapes.get(name, ())) < 2 for name in names):
+        return False
+    x, weight, result, (rank, *kernel), (outputs, *rest) = (shapes[name] for name in names)
+    return (
+        weight == (outputs, *kernel)
+        and len(kernel) in (1, 3)  # a linear layer's, and that of a convolution over pictures
+        and x[1] == kernel[0]
+        and rest == [rank, *(1 for _ in kernel[1:])]
+        and result == shapes.get(up.output[0])
+        and shapes.get(down.output[0]) == shapes.get(up.input[0])
+    )
+
+
+def _factor(name: str, readers: dict[str, list[Any]]) -> str:
+    """Return a LoRA input's name, or that of the float tensor which is made of it."""
+    reader = only_reader(readers, name)
+    return reader.output[0] if reader is not None and reader.op_type == DEQUANTIZE else name
+
+
+def _forward(name: str, readers: dict[str, list[Any]]) -> tuple[str, Any]:
+    """Follow Reshapes to the only node that reads the values of a tensor, and under what name; None if it has none or several."""
+    while (node := only_reader(readers, name)) is not None and node.op_type == "Reshape":
+        name = node.output[0]
+    return name, node
+
+
+def _backward(name: str, producers: dict[str, Any]) -> Any:
+    """Follow Reshapes to the node that computes the values of a tensor; None: it is an input or a constant."""
+    while (node := producers.get(name)) is not None and node.op_type == "Reshape":
+        name = node.input[0]
+    return node
+
+
+def _into_weights(graph: Any, branch: _LoraNodes, shapes: Shapes, producers: dict[str, Any]) -> Iterator[Any]:
+    """Let the base compute the sum with weights W + up down, and yield the nodes that make these."""
+    from onnx import helper
+
+    base, factors, weight = branch.base, branch.factors, branch.base.input[1]
+    down, up, merged = factors[0], factors[1], f"{branch.name}.merged"
+    producers[branch.own].output[0] = branch.total.output[0]
+    branch.total.output[0] = f"{branch.name}.unread"
+    base.input[1] = merged
+    if base.op_type == "Gemm":
+        yield helper.make_node("Gemm", [up, down, weight], [merged], merged)
+        return
+    rank, *kernel = shapes[down]
+    outputs, width = shapes[up][0], prod(kernel)
+    for name, key, sizes in ((down, "down", (1, rank, width, 1)), (weight, "base", (1, outputs, width, 1))):
+        graph.initializer.append(_sizes(f"{merged}.{key}.shape", sizes))
+        yield helper.make_node("Reshape", [name, f"{merged}.{key}.shape"], [f"{merged}.{key}"], f"{merged}.{key}")
+    operands = [f"{merged}.down", up, "", f"{merged}.base"]  # (1, r, I k k, 1), (O, r, 1, 1), no bias, (1, O, I k k, 1)
+    yield helper.make_node("FusedConv", operands, [f"{merged}.flat"], f"{merged}.flat", domain=RUNTIMES_OWN)
+    graph.initializer.append(_sizes(f"{merged}.shape", (outputs, *kernel)))
+    yield helper.make_node("Reshape", [f"{merged}.flat", f"{merged}.shape"], [merged], merged)
+
+
+def _sizes(name: str, sizes: Sequence[int]) -> Any:
+    import numpy as np
+    from onnx import numpy_helper
+
+    return numpy_helper.from_array(np.array(sizes, np.int64), name)
+
+
+def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
+    """Let the product of `up` add the base's result, and read that of `down` as it is."""
+    up, total = branch.up, branch.total.output[0]
+    branch.total.output[0] = f"{branch.name}.unread"
+    producers[branch.term].output[0] = total
+    up.input[0] = branch.down.output[0]
+    if up.op_type == "Conv":
+        up.op_type, up.domain = "FusedConv", RUNTIMES_OWN
+        up.input.append("")  # no bias
+    up.input.append(branch.base.output[0])
+
+
+MOST_BYTES = 256 * 2**20  # of float weights that a graph may hold for the time that this saves
+
+
+def let_weights_fold(path: Path) -> None:
+    """Rewrite the file of a graph without QuantizeLinear, if its float weights are not too large; leave any other as it is.
+
+    Raises:
+        MissingDependencyError: it has to be rewritten, and the package onnx is not installed.
+    """
+    if QUANTIZE.encode() in path.read_bytes():  # its name among the nodes' operators; told without the package
+        return
+    with package_needed("compiling graphs", hint="pip install onnx"):
+        import onnx
+    model = onnx.load(path, load_external_data=False)
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    if sum(prod(constant.dims) for constant in constants.values()) * 4 > MOST_BYTES:
+        return
+    nodes: list[Any] = []
+    for node in model.graph.node:
+        is_weight = node.op_type == DEQUANTIZE and node.input[0] in constants
+        nodes += _float_weight(model.graph, node, constants) if is_weight else [node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    read = {name for node in nodes for name in node.input}
+    unread = [constant for constant in model.graph.initializer if constant.name not in read]
+    for constant in unread:
+        model.graph.initializer.remove(constant)
+    onnx.save(model, path)
+
+
+def _float_weight(graph: Any, node: Any, constants: Mapping[str, Any]) -> list[Any]:
+    """Return the nodes that give what the DequantizeLinear of a constant gives, value for value; its zero point is 0."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    values, scales = (constants[name] for name in node.input[:2])
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+    shape = [-1 if dimension == axis else 1 for dimension in range(len(values.dims))] if len(scales.dims) else []
+    factor, floats = f"{node.output[0]}.factor", f"{node.output[0]}.cast"
+    graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), f"{factor}.shape"))
+    return [
+        helper.make_node("Cast", [node.input[0]], [floats], f"{node.name}.cast", to=TensorProto.FLOAT),
+        helper.make_node("Reshape", [node.input[1], f"{factor}.shape"], [factor], f"{node.name}.scales"),
+        helper.make_node("Mul", [floats, factor], [node.output[0]], f"{node.name}.factor"),
+    ]
+
+
+def defer_weights(path: Path) -> None:
+    """Rewrite the file of a graph whose weights or LoRAs are made ready by nodes; leave any other as it is.
+
+    Raises:
+        MissingDependencyError: the package onnx is not installed.
+    """
+    with package_needed("compiling graphs", hint="pip install onnx"):
+        import onnx
+    model = onnx.load(path, load_external_data=False)
+    loras = [value.name for value in model.graph.input if value.name.startswith(LORA_PREFIX)]
+    ready = {"", *(constant.name for constant in model.graph.initializer), *loras}
+    first, others = [], []
+    for node in model.graph.node:
+        if ready.issuperset(names_read(node)):
+            first.append(node)
+            ready.update(node.output)
+        else:
+            others.append(node)
+    if first == list(model.graph.node)[: len(first)]:
+        return
+    nodes = [*first, *others]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+
+
+def keep_outside(source: Path, path: Path) -> None:
+    """Rewrite the graph at `path` to refer to the file beside it for the weights that the one at `source` has there.
+
+    Raises:
+        BuildError: one of them is gone.
+        MissingDependencyError: the package onnx is not installed.
+    """
+    with package_needed("compiling graphs with weights in a file beside them", hint="pip install onnx"):
+        import onnx
+    before = onnx.load(source, load_external_data=False).graph.initializer
+    outside = {constant.name: constant for constant in before if constant.data_location == onnx.TensorProto.EXTERNAL}
+    model = onnx.load(path, load_external_data=False)
+    for constant in model.graph.initializer:
+        if constant.name in outside:
+            constant.CopyFrom(outside.pop(constant.name))
+    if outside:
+        raise BuildError(
+            f"ONNX Runtime's optimizer has replaced weights of '{source.name}' to which adapters are added: {', '.join(outside)}",
+            hint="take merged-at-load out of the recipe's baselines, or use another version of onnxruntime",
+        )
+    onnx.save(model, path)
