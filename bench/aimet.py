@@ -57,10 +57,9 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
     from quadbench.artifacts import Component
     from quadbench.quad.adapters import graph_tensors, mixed
     from quadbench.quad.adapters.lora_profile import adapter_integers, lora_profile
-    from quadbench.quad.prepare import prepare
+    from quadbench.quad.prepare import Steps, prepare
     from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
-    from quadbench.quad.steps import Steps
-    from quadbench.quad.tasks.runner import GraphSession
+    from quadbench.quad.runner import GraphSession
     from quadbench.recipe import load_recipe
 
     with torch.no_grad():
@@ -91,10 +90,10 @@ def _both_db(
     import onnx
 
     from quadbench.quad.adapters import merge, mixed
-    from quadbench.quad.model.graphs import export_unet
+    from quadbench.quad.distill import examples
+    from quadbench.quad.model.float_graphs import export_unet
     from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
-    from quadbench.quad.tasks.examples import examples
-    from quadbench.quad.tasks.runner import GraphSession
+    from quadbench.quad.runner import GraphSession
 
     adapter = mixed(prepared.adapters, task.adapter)
     unet = copy.deepcopy(prepared.foundation.unet)

@@ -23,15 +23,22 @@ import torch
 from quadbench.artifacts import Component
 from quadbench.quad.adapters import Adapter, graph_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
-from quadbench.quad.distill import TRAINING_SEEDS, VALIDATION_EXAMPLES, VALIDATION_SEEDS, Student, distill
+from quadbench.quad.distill import (
+    TRAINING_SEEDS,
+    VALIDATION_EXAMPLES,
+    VALIDATION_SEEDS,
+    Example,
+    Settings,
+    Student,
+    distill,
+    divided,
+    examples,
+    sqnr_db,
+)
 from quadbench.quad.divergence import spread
-from quadbench.quad.feeds import calibrated, calibration_feeds
-from quadbench.quad.prepare import Prepared, prepare
+from quadbench.quad.prepare import Prepared, Steps, calibrated, calibration_feeds, prepare
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph
 from quadbench.quad.quantize.quantizer import quantized
-from quadbench.quad.steps import Steps
-from quadbench.quad.tasks.examples import Example, divided, examples
-from quadbench.quad.training import Settings, sqnr_db
 from quadbench.recipe import Distill, Recipe, load_recipe
 
 

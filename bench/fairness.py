@@ -30,17 +30,14 @@ import torch
 from quadbench.artifacts import Component
 from quadbench.quad.adapters import mixed
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
-from quadbench.quad.baselines import merged_unet
 from quadbench.quad.divergence import spread
-from quadbench.quad.feeds import calibration_feeds, per_graph_feeds, range_rules
-from quadbench.quad.held_out import integers_as_run
+from quadbench.quad.held_out_inputs import integers_as_run
+from quadbench.quad.items import PreparedTask, visit
 from quadbench.quad.model.initializers import discard
-from quadbench.quad.prepare import Prepared, prepare
+from quadbench.quad.prepare import Prepared, Steps, calibration_feeds, merged_unet, per_graph_feeds, prepare, range_rules
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
-from quadbench.quad.steps import Steps
-from quadbench.quad.tasks.prepared import PreparedTask, visit
-from quadbench.quad.tasks.runner import Feed, GraphSession
+from quadbench.quad.runner import Feed, GraphSession
 from quadbench.recipe import JointCalibration, OwnTaskCalibration, Recipe, load_recipe
 from quadbench.statistics import paired
 

@@ -26,8 +26,8 @@ from quadbench.artifacts import Bundle, Component, Stored, TaskAssets, TaskItem,
 from quadbench.artifacts.pixels import read_pixels
 from quadbench.compile import compile_bundle
 from quadbench.compile.tflite import in_dialect
-from quadbench.quad.held_out import along_trajectory
-from quadbench.quad.tasks.runner import Feed, GraphSession
+from quadbench.quad.held_out_inputs import along_trajectory
+from quadbench.quad.runner import Feed, GraphSession
 from quadbench.quality.trajectories import TaskModel
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_whole

@@ -29,7 +29,7 @@ from quadbench.compile.litert_process import operators_of
 from quadbench.compile.litert_sdk import sdk_for, search_path
 from quadbench.host import kill_group, python_module, start_bound
 from quadbench.quad.chosen import bundle_folder
-from quadbench.quad.named import read_recipe
+from quadbench.quad.inputs import read_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 

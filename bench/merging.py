@@ -25,7 +25,7 @@ from quadbench.quad.build import build
 from quadbench.quad.cache import cached
 from quadbench.quad.model.initializers import opened
 from quadbench.quad.quantize.merging import RESIDUAL, with_adapter
-from quadbench.quad.tasks.runner import GraphSession
+from quadbench.quad.runner import GraphSession
 from quadbench.quality.metrics import sqnr_db
 from quadbench.quality.trajectories import TaskModel
 from quadbench.recipe import load_recipe

@@ -18,14 +18,10 @@ from fairness import Bench, Judged, judged_items, sqnr_db
 
 from quadbench.artifacts import Component
 from quadbench.quad.adapters.lora_profile import lora_profile
-from quadbench.quad.feeds import calibrated, calibration_feeds
-from quadbench.quad.prepare import prepare
-from quadbench.quad.quantize.layers import base_layers, int8_share
-from quadbench.quad.quantize.mixed import LayerNoise, least_noisy
+from quadbench.quad.prepare import Steps, calibrated, calibration_feeds, prepare
 from quadbench.quad.quantize.qdq import quantize_graph
-from quadbench.quad.quantize.quantizer import Calibrated
-from quadbench.quad.steps import Steps
-from quadbench.quad.tasks.runner import GraphSession
+from quadbench.quad.quantize.quantizer import Calibrated, LayerNoise, base_layers, int8_share, least_noisy
+from quadbench.quad.runner import GraphSession
 from quadbench.recipe import load_recipe
 
 

@@ -28,14 +28,13 @@ from fairness import sqnr_db
 from profiles import Study, interval, with_adapters
 
 from quadbench.quad.adapters.lora_profile import LoraProfile, Ranges, aligned, lora_encodings, lora_ranges
-from quadbench.quad.held_out import integers_as_run
+from quadbench.quad.held_out_inputs import integers_as_run
 from quadbench.quad.model.lora import input_names
-from quadbench.quad.prepare import prepare
+from quadbench.quad.prepare import Steps, prepare
 from quadbench.quad.quantize import encodings
 from quadbench.quad.quantize.encodings import limits
 from quadbench.quad.quantize.quantizer import quantized
-from quadbench.quad.steps import Steps
-from quadbench.quad.tasks.runner import GraphSession
+from quadbench.quad.runner import GraphSession
 from quadbench.recipe import load_recipe
 
 WAYS = ("own", "one for W", "one a site", "one for all")

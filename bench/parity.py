@@ -23,7 +23,7 @@ from PIL import Image
 from quadbench.artifacts import Bundle, Component, Stored, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.pixels import Pixels, composite, psnr_db, read_pixels
 from quadbench.quad.build import build
-from quadbench.quad.tasks.runner import GraphSession
+from quadbench.quad.runner import GraphSession
 from quadbench.quality.trajectories import TaskModel
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.results.layout import Layout

@@ -43,15 +43,14 @@ from quadbench.compile.qnn import QnnCompiler
 from quadbench.errors import BuildError
 from quadbench.quad.adapters import shared_ranks
 from quadbench.quad.adapters.lora_profile import lora_profile
-from quadbench.quad.model import graphs
-from quadbench.quad.model.graphs import export_component, export_unet
+from quadbench.quad.model import float_graphs
+from quadbench.quad.model.float_graphs import export_component, export_unet
 from quadbench.quad.model.initializers import open_session
-from quadbench.quad.prepare import Prepared, prepare
+from quadbench.quad.prepare import Prepared, Steps, prepare
 from quadbench.quad.quantize.encodings import Encoding, quantize
 from quadbench.quad.quantize.passes import passes_of
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
-from quadbench.quad.steps import Steps
-from quadbench.quad.tasks.runner import Feed
+from quadbench.quad.runner import Feed
 from quadbench.recipe import load_recipe
 
 COMPILER = QnnCompiler(htp_arch="v79", soc_model=69)
@@ -294,14 +293,14 @@ def emulate(model: Path, folder: Path) -> None:
 @contextmanager
 def _exporting(is_optimized: bool) -> Iterator[None]:
     """Have graphs exported without their passes, and without the exporter's optimizer too where it is off."""
-    own, optimize = graphs.passes_of, torch.onnx.ONNXProgram.optimize
-    graphs.passes_of = lambda _: ()
+    own, optimize = float_graphs.passes_of, torch.onnx.ONNXProgram.optimize
+    float_graphs.passes_of = lambda _: ()
     if not is_optimized:
         torch.onnx.ONNXProgram.optimize = lambda _: None  # type: ignore[method-assign]
     try:
         yield
     finally:
-        graphs.passes_of, torch.onnx.ONNXProgram.optimize = own, optimize  # type: ignore[method-assign]
+        float_graphs.passes_of, torch.onnx.ONNXProgram.optimize = own, optimize  # type: ignore[method-assign]
 
 
 def scaled(feed: Feed, factors: Factors) -> Feed:

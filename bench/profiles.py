@@ -30,20 +30,25 @@ from fairness import Judged, judged_items, sqnr_db
 from quadbench.artifacts import Component
 from quadbench.quad.adapters import Adapter, LoraPair
 from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, lora_profile, site_fits
-from quadbench.quad.distill import TRAINING_SEEDS, VALIDATION_EXAMPLES, VALIDATION_SEEDS, Student, distill
+from quadbench.quad.distill import (
+    TRAINING_SEEDS,
+    VALIDATION_EXAMPLES,
+    VALIDATION_SEEDS,
+    Example,
+    Settings,
+    Student,
+    distill,
+    divided,
+    examples,
+)
 from quadbench.quad.divergence import spread
-from quadbench.quad.feeds import calibrated
-from quadbench.quad.held_out import integers_as_run
-from quadbench.quad.prepare import Prepared, prepare
+from quadbench.quad.held_out_inputs import integers_as_run
+from quadbench.quad.items import Item, Unet
+from quadbench.quad.prepare import Prepared, Steps, calibrated, prepare
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph
 from quadbench.quad.quantize.quantizer import Calibrated, quantized
+from quadbench.quad.runner import Denoiser, Feed, GraphSession
 from quadbench.quad.samplers.table import run_table
-from quadbench.quad.steps import Steps
-from quadbench.quad.tasks.examples import Example, divided, examples
-from quadbench.quad.tasks.items import Item
-from quadbench.quad.tasks.prepared import Unet
-from quadbench.quad.tasks.runner import Denoiser, Feed, GraphSession
-from quadbench.quad.training import Settings
 from quadbench.recipe import Distill, Recipe, load_recipe
 from quadbench.statistics import CONFIDENCE, paired
 from quadbench.statistics.student import half_width

@@ -34,7 +34,7 @@ from quadbench.devices import connect
 from quadbench.harness.plan import harness_plan
 from quadbench.harness.runtime import EXACT
 from quadbench.pipeline import built
-from quadbench.quad.adapter_file import mixed_inputs
+from quadbench.quad.runner import mixed_inputs
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest

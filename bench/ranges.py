@@ -19,12 +19,10 @@ from fairness import Bench, Judged, judged_items, sqnr_db, with_policy, with_see
 
 from quadbench.artifacts import Component
 from quadbench.quad.adapters.lora_profile import lora_profile
-from quadbench.quad.feeds import calibration_feeds
-from quadbench.quad.prepare import Prepared, prepare
-from quadbench.quad.quantize.estimators import LeastError, MinMax, Percentile, RangeRule
+from quadbench.quad.prepare import Prepared, Steps, calibration_feeds, prepare
+from quadbench.quad.quantize.calibration import LeastError, MinMax, Percentile, RangeRule
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
-from quadbench.quad.steps import Steps
-from quadbench.quad.tasks.runner import GraphSession
+from quadbench.quad.runner import GraphSession
 from quadbench.recipe import load_recipe
 
 

@@ -27,14 +27,12 @@ from fairness import Bench, Judged, judged_items, sqnr_db
 from quadbench.artifacts import Component
 from quadbench.quad.adapters import Adapter, merge, mixed
 from quadbench.quad.adapters.lora_profile import lora_profile
-from quadbench.quad.baselines import merged_unet
-from quadbench.quad.model.components import copy_of_modules
-from quadbench.quad.prepare import prepare
+from quadbench.quad.model.float_graphs import copy_of_modules
+from quadbench.quad.prepare import Steps, merged_unet, prepare
 from quadbench.quad.quantize import encodings
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.qdq import quantize_graph
-from quadbench.quad.steps import Steps
-from quadbench.quad.tasks.runner import Feed, GraphSession
+from quadbench.quad.runner import Feed, GraphSession
 from quadbench.recipe import load_recipe
 
 COARSEST = 1.05

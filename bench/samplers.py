@@ -17,15 +17,13 @@ import torch
 
 from quadbench.artifacts import Component
 from quadbench.quad.adapters import mixed
+from quadbench.quad.items import Item, PreparedTask, start_of
 from quadbench.quad.model.foundation import time_features
-from quadbench.quad.prepare import Prepared, prepare
+from quadbench.quad.prepare import Prepared, Steps, prepare
+from quadbench.quad.runner import Denoiser, GraphSession
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.olss import ddim_table
 from quadbench.quad.samplers.table import SamplerTable, run_table
-from quadbench.quad.steps import Steps
-from quadbench.quad.tasks.items import Item
-from quadbench.quad.tasks.prepared import PreparedTask, start_of
-from quadbench.quad.tasks.runner import Denoiser, GraphSession
 from quadbench.recipe import OlssSampler, Recipe, load_recipe
 
 

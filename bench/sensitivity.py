@@ -26,11 +26,10 @@ import torch
 from quadbench.quad.adapters import Adapter, LoraPair
 from quadbench.quad.adapters.lora_profile import aligned, lora_encodings, lora_ranges
 from quadbench.quad.divergence import divergence, score
-from quadbench.quad.prepare import Prepared, prepare
+from quadbench.quad.prepare import Prepared, Steps, prepare
 from quadbench.quad.quantize.encodings import dequantize, quantize
+from quadbench.quad.runner import Feed
 from quadbench.quad.sensitivity import AdapterSensitivity, UnetSample, adapter_sensitivity, choose_anchor, samples_of, sensitivity
-from quadbench.quad.steps import Steps
-from quadbench.quad.tasks.runner import Feed
 from quadbench.recipe import load_recipe
 
 WIDTHS = ("int16", "int8")

@@ -16,12 +16,10 @@ import torch
 
 from quadbench import zoo
 from quadbench.artifacts.pixels import max_abs_difference, psnr_db, read_pixels
+from quadbench.quad.items import known_table, task_items
 from quadbench.quad.model.foundation import Foundation, load_foundation
-from quadbench.quad.sources import AdapterFormat, AdapterSource
-from quadbench.quad.tasks.items import task_items
-from quadbench.quad.tasks.prepared import known_table
-from quadbench.quad.tasks.reference import Reference
-from quadbench.quad.tasks.reference_adapter import with_adapters
+from quadbench.quad.model_files import AdapterFormat, AdapterSource
+from quadbench.quad.reference import Reference, with_adapters
 from quadbench.recipe import Task, load_recipe
 
 SIDES = ("float-0", "shared-0", "per-graph-0")

@@ -69,7 +69,7 @@ def _prepare(folder: Path, size: str, samples: int) -> str:
     """Write the float graph and the feeds, and return a title of the graph."""
     import torch
 
-    from quadbench.quad.model.graphs import export_unet
+    from quadbench.quad.model.float_graphs import export_unet
 
     foundation, kinds, rank = _foundation(size)
     unet = foundation.unet
@@ -91,8 +91,8 @@ def _foundation(size: str) -> "tuple[Foundation, tuple[str, ...], int]":
     from diffusers import UNet2DConditionModel
 
     from quadbench import zoo
-    from quadbench.quad.layouts import part_folder
     from quadbench.quad.model.foundation import load_foundation, random_foundation
+    from quadbench.quad.model_files import part_folder
 
     if size == "builtin":
         return load_foundation(zoo.foundation_folder("emoji-ldm")), (*ATTENTION, *OTHERS), 16

@@ -21,11 +21,16 @@ from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters import Adapter, load_adapter, merge, read_adapter, sites_of_graph, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.kohya import site_of_ldm  # noqa: E402
 from quadbench.quad.candidate import name_after  # noqa: E402
-from quadbench.quad.layouts import adapter_digests, check_adapter  # noqa: E402
-from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
-from quadbench.quad.model.geometry import random_module  # noqa: E402
-from quadbench.quad.sources import DIFFUSERS_TENSORS, AdapterFormat, AdapterSource, adapter_source  # noqa: E402
-from quadbench.quad.tasks.reference_adapter import with_adapters  # noqa: E402
+from quadbench.quad.model.foundation import Foundation, load_foundation, random_module  # noqa: E402
+from quadbench.quad.model_files import (  # noqa: E402
+    DIFFUSERS_TENSORS,
+    AdapterFormat,
+    AdapterSource,
+    adapter_digests,
+    adapter_source,
+    check_adapter,
+)
+from quadbench.quad.reference import with_adapters  # noqa: E402
 from quadbench.recipe import DiffusersAdapter, load_recipe  # noqa: E402
 
 

@@ -13,7 +13,7 @@ from support.adapter_files import LDM_NAMES, Known, draw_pairs, kohya_name, kohy
 from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters import load_adapter, sites_of_graph, sites_of_unet  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation  # noqa: E402
-from quadbench.quad.sources import AdapterFormat  # noqa: E402
+from quadbench.quad.model_files import AdapterFormat  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ from support.tiny_model import tiny_unet  # noqa: E402
 from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters import Adapter, LoraPair, load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.inspection import inspect_adapter  # noqa: E402
-from quadbench.quad.adapters.judgement import AdapterFit, judge  # noqa: E402
-from quadbench.quad.adapters.lora_profile import SiteFit, lora_encodings, lora_ranges  # noqa: E402
+from quadbench.quad.adapters.lora_profile import AdapterFit, SiteFit, judge, lora_encodings, lora_ranges  # noqa: E402
 from quadbench.quad.divergence import LOWEST_DB, decibels  # noqa: E402
 
 UNET = tiny_unet()

@@ -15,7 +15,7 @@ from support.tiny_model import write_adapter  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters import Adapter, graph_tensors, load_adapter, merge, shared_ranks, sites_of_unet  # noqa: E402
-from quadbench.quad.model.components import with_plain_attention  # noqa: E402
+from quadbench.quad.model.float_graphs import with_plain_attention  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation  # noqa: E402
 from quadbench.quad.model.lora import UnetGraph  # noqa: E402
 

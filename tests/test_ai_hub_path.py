@@ -21,7 +21,7 @@ from quadbench import pipeline
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Status, Stored, Variant
 from quadbench.cli import main
 from quadbench.devices import connect
-from quadbench.quad.adapter_file import stored_inputs
+from quadbench.quad.runner import stored_inputs
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out

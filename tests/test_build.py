@@ -20,11 +20,11 @@ from quadbench.artifacts import Bundle, Caveat, Component, Graph, Stored, Tensor
 from quadbench.artifacts.parts import file_refs  # noqa: E402
 from quadbench.artifacts.pixels import blend_mask  # noqa: E402
 from quadbench.errors import AdapterError, ArtifactError, UserError  # noqa: E402
-from quadbench.quad.adapter_file import stored_inputs  # noqa: E402
 from quadbench.quad.adapters import graph_tensors, load_adapter, own_tensors  # noqa: E402
 from quadbench.quad.build import build, doubts_of  # noqa: E402
 from quadbench.quad.cache import cached  # noqa: E402
 from quadbench.quad.prepare import sites_of  # noqa: E402
+from quadbench.quad.runner import stored_inputs  # noqa: E402
 from quadbench.recipe import OwnTaskCalibration, load_recipe  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402

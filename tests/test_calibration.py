@@ -13,9 +13,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from quadbench.quad.quantize.calibration import float_tensors, with_ranges
+from quadbench.quad.quantize.calibration import float_tensors, with_histograms, with_ranges
 from quadbench.quad.quantize.encodings import Range
-from quadbench.quad.quantize.histograms import with_histograms
 
 LENGTH = 6
 

@@ -20,17 +20,24 @@ from quadbench.errors import SpecError, UserError  # noqa: E402
 from quadbench.quad.adapters import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import LoraProfile, aligned, lora_profile  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
-from quadbench.quad.distill import TRAINING_SEEDS, VALIDATION_SEEDS, Distilled, Student, distill  # noqa: E402
+from quadbench.quad.distill import (  # noqa: E402
+    TRAINING_SEEDS,
+    VALIDATION_SEEDS,
+    Distilled,
+    Example,
+    Settings,
+    Student,
+    distill,
+    divided,
+    examples,
+    reseeded,
+)
+from quadbench.quad.inputs import check_named  # noqa: E402
+from quadbench.quad.items import PreparedTask, known_table, task_items  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation  # noqa: E402
-from quadbench.quad.named import check_named  # noqa: E402
-from quadbench.quad.prepare import Prepared, prepare  # noqa: E402
+from quadbench.quad.prepare import Prepared, Steps, prepare  # noqa: E402
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph  # noqa: E402
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized  # noqa: E402
-from quadbench.quad.steps import Steps  # noqa: E402
-from quadbench.quad.tasks.examples import Example, divided, examples, reseeded  # noqa: E402
-from quadbench.quad.tasks.items import task_items  # noqa: E402
-from quadbench.quad.tasks.prepared import PreparedTask, known_table  # noqa: E402
-from quadbench.quad.training import Settings  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 

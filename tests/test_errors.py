@@ -32,7 +32,7 @@ def test_a_module_of_our_own_is_no_missing_package() -> None:
 
 
 def test_a_command_does_not_take_a_broken_import_inside_quad_for_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "quadbench.quad.analyse", ModuleType("quadbench.quad.analyse"))
+    monkeypatch.setitem(sys.modules, "quadbench.quad.sensitivity", ModuleType("quadbench.quad.sensitivity"))
     with pytest.raises(ImportError, match="cannot import name 'analyse'"):
         main(["sensitivity", "quickstart"])
 
@@ -40,7 +40,7 @@ def test_a_command_does_not_take_a_broken_import_inside_quad_for_a_missing_packa
 def test_a_command_that_lacks_a_package_says_what_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "quadbench.quad.analyse", raising=False)
+    monkeypatch.delitem(sys.modules, "quadbench.quad.sensitivity", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert main(["sensitivity", "quickstart"]) == MissingDependencyError.exit_code
     said = " ".join(capsys.readouterr().err.split())

@@ -8,10 +8,17 @@ onnx = pytest.importorskip("onnx")
 from onnx import helper  # noqa: E402
 from support.small_graphs import model_of, run  # noqa: E402
 
-from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
+from quadbench.quad.quantize.calibration import (  # noqa: E402
+    BINS,
+    Estimator,
+    LeastError,
+    MinMax,
+    Percentile,
+    RangeRule,
+    observe_histograms,
+    observe_ranges,
+)
 from quadbench.quad.quantize.encodings import Range, asymmetric, dequantize, quantize, range_of  # noqa: E402
-from quadbench.quad.quantize.estimators import Estimator, LeastError, MinMax, Percentile, RangeRule  # noqa: E402
-from quadbench.quad.quantize.histograms import BINS, observe_histograms  # noqa: E402
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized  # noqa: E402
 
 RNG = np.random.default_rng(0)

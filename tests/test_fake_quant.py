@@ -13,8 +13,8 @@ from onnx import TensorProto, helper  # noqa: E402
 
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Stored, Variant  # noqa: E402
 from quadbench.errors import BuildError  # noqa: E402
-from quadbench.quad.adapter_file import stored_inputs  # noqa: E402
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph, Tensors  # noqa: E402
+from quadbench.quad.runner import stored_inputs  # noqa: E402
 
 Feed = dict[str, np.ndarray]
 

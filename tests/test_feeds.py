@@ -11,10 +11,8 @@ torch = pytest.importorskip("torch")
 
 from quadbench.artifacts import Component  # noqa: E402
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile  # noqa: E402
-from quadbench.quad.feeds import calibration_feeds, per_graph_feeds  # noqa: E402
-from quadbench.quad.prepare import Prepared, prepare  # noqa: E402
-from quadbench.quad.steps import Steps  # noqa: E402
-from quadbench.quad.tasks.runner import Feed  # noqa: E402
+from quadbench.quad.prepare import Prepared, Steps, calibration_feeds, per_graph_feeds, prepare  # noqa: E402
+from quadbench.quad.runner import Feed  # noqa: E402
 from quadbench.recipe import AnchorCalibration, JointCalibration, OwnTaskCalibration, Recipe, load_recipe  # noqa: E402
 
 SCHEMES = {"joint": JointCalibration, "own-task": OwnTaskCalibration, "anchor": AnchorCalibration}

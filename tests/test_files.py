@@ -11,7 +11,7 @@ import pytest
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, SpecError, UserError
 from quadbench.quad.cache import digests_of
-from quadbench.quad.layouts import foundation_files
+from quadbench.quad.model_files import foundation_files
 from quadbench.recipe import load_recipe
 from quadbench.results.digests import sha256_of
 from quadbench.spec import read_file, read_json, require_file

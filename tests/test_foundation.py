@@ -16,10 +16,9 @@ from support.ldm_checkpoint import write_ldm_checkpoint  # noqa: E402
 
 from quadbench.errors import UserError  # noqa: E402
 from quadbench.quad.cache import digests_of  # noqa: E402
-from quadbench.quad.layouts import part_folder  # noqa: E402
-from quadbench.quad.model.components import copy_of_modules  # noqa: E402
-from quadbench.quad.model.foundation import load_checkpoint, load_foundation, time_features  # noqa: E402
-from quadbench.quad.model.geometry import clip_tokenizer, random_module  # noqa: E402
+from quadbench.quad.model.float_graphs import copy_of_modules  # noqa: E402
+from quadbench.quad.model.foundation import clip_tokenizer, load_checkpoint, load_foundation, random_module, time_features  # noqa: E402
+from quadbench.quad.model_files import part_folder  # noqa: E402
 from quadbench.recipe import CheckpointFoundation, load_recipe  # noqa: E402
 
 

@@ -37,10 +37,9 @@ from quadbench.harness.heard import Heard
 from quadbench.measure.state import flatten, parse_state
 from quadbench.quad.adapters import sites_of_unet
 from quadbench.quad.adapters.convert import convert
-from quadbench.quad.adapters.files import read_tensor_file
+from quadbench.quad.adapters.formats import read_tensor_file
 from quadbench.quad.adapters.inspection import inspect_adapter
-from quadbench.quad.adapters.lora_config import adapter_config
-from quadbench.quad.adapters.site_patterns import SitePattern
+from quadbench.quad.adapters.peft import SitePattern, adapter_config
 from quadbench.recipe import load_recipe
 from quadbench.report import Sweep
 from quadbench.report.study_documents import study_json, study_line

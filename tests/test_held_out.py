@@ -13,8 +13,8 @@ from quadbench.artifacts import Bundle, Stored
 from quadbench.artifacts.held_out import StepSqnr, TrajectorySqnr
 from quadbench.quad.adapters import Adapter, LoraPair
 from quadbench.quad.adapters.lora_profile import LoraProfile
-from quadbench.quad.held_out import integers_as_run
-from quadbench.quad.quantize.clipping import clipping_of
+from quadbench.quad.held_out_inputs import integers_as_run
+from quadbench.quad.quantize.calibration import clipping_of
 from quadbench.quad.quantize.encodings import Encoding, symmetric
 from quadbench.results.manifest import read_manifest
 

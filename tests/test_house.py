@@ -109,8 +109,8 @@ def test_the_import_contracts_hold(checkout: Path) -> None:
         ("measure/a_new_module.py", "import torch", "torch stays in"),
         ("artifacts/pixels.py", "import accelerate", "torch stays in"),
         ("results/layout.py", "import quadbench.pipeline", "imports point down"),
-        ("quad/sources.py", "import quadbench.deploy", "imports point down"),
-        ("quad/sources.py", "import torch", "reuse does without torch"),
+        ("quad/model_files.py", "import quadbench.deploy", "imports point down"),
+        ("quad/model_files.py", "import torch", "reuse does without torch"),
     ],
 )
 def test_the_import_contracts_see_a_breach(checkout: Path, module: str, line: str, contract: str) -> None:

@@ -20,8 +20,8 @@ from quadbench.artifacts import Bundle, Component, Graph, Status, Stored, Varian
 from quadbench.artifacts.parts import file_refs  # noqa: E402
 from quadbench.errors import ArtifactError  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
-from quadbench.quad.model import export  # noqa: E402
-from quadbench.quad.model.export import export_graph  # noqa: E402
+from quadbench.quad.model import float_graphs  # noqa: E402
+from quadbench.quad.model.float_graphs import export_graph  # noqa: E402
 from quadbench.quad.model.initializers import discard, file_of, open_session, opened, renamed, transpose, value  # noqa: E402
 from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.quantize.qdq import activation_encodings, quantize_graph  # noqa: E402
@@ -40,7 +40,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def outside_bundle(tiny_recipe: Path, layout: Layout) -> Stored[Bundle]:
     """The tiny model's bundle, its weights treated as if they were large."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "INLINE_LIMIT_BYTES", 1024)
+        patch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 1024)
         recipe = load_recipe(tiny_recipe).model_copy(update={"baselines": ()})
         return build(recipe, layout)
 
@@ -87,7 +87,7 @@ def test_a_float_graph_of_two_files_runs_on_a_device(outside_bundle: Stored[Bund
 
 
 def test_mapped_weights_are_the_module_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
     module = torch.nn.Linear(32, 16)
     model = export_graph(module, [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
     held = {i.name: value(i) for i in model.graph.initializer}
@@ -99,7 +99,7 @@ def test_mapped_weights_are_the_module_s_own(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_stored_graph_is_opened_without_its_weights_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
     module = torch.nn.Linear(32, 16)
     model = export_graph(module, [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
     weights = file_of(model)
@@ -119,7 +119,7 @@ def test_a_stored_graph_is_opened_without_its_weights_and_runs(tmp_path: Path, m
 def test_a_graph_that_refers_to_another_file_than_its_weights_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, weights: str | None
 ) -> None:
-    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
     model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
     onnx.save(renamed(model, location), tmp_path / "unet.onnx")
     with pytest.raises(ArtifactError, match=f"has weights in '{re.escape(location)}'; expected them in"):
@@ -213,7 +213,7 @@ def test_a_graph_that_is_cut_off_or_gone_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_are_those_of_the_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
     model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
     checked = tmp_path / "checked/weights"
     checked.parent.mkdir()
@@ -225,7 +225,7 @@ def test_weights_are_those_of_the_file_that_is_named(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("inline_limit_bytes", [0, 2**20])
 def test_a_matrix_is_turned_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inline_limit_bytes: int) -> None:
-    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", inline_limit_bytes)
+    monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", inline_limit_bytes)
     model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
     matrix = next(i for i in model.graph.initializer if len(i.dims) == 2)
     before = np.array(value(matrix))
@@ -234,7 +234,7 @@ def test_a_matrix_is_turned_where_it_lies(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_quantized_graph_holds_all_of_its_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
     model = export_graph(_Reordered(), [torch.zeros(1, 64)], input_names=["x"], output_name="y", scratch=tmp_path)
     assert any(i.data_type == onnx.TensorProto.INT64 and uses_external_data(i) for i in model.graph.initializer)
     x = np.linspace(-1, 1, 64, dtype=np.float32)[None]
@@ -255,7 +255,7 @@ class _Reordered(torch.nn.Module):
 
 
 def test_discarded_weights_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
     model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
     assert file_of(model)
     discard(model)
@@ -263,7 +263,7 @@ def test_discarded_weights_leave_no_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_discarding_weights_removes_nothing_that_lies_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
     model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
     other = (file_of(model) or tmp_path).with_name("other")
     other.touch()

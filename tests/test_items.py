@@ -15,9 +15,9 @@ from quadbench.errors import UserError
 from quadbench.recipe import Task
 
 pytest.importorskip("torch")
+from quadbench.quad.inputs import read_picture
+from quadbench.quad.items import task_items
 from quadbench.quad.model.foundation import Foundation, load_foundation
-from quadbench.quad.tasks.inputs import read_picture
-from quadbench.quad.tasks.items import task_items
 
 STICKERS = {"source": "builtin", "name": "sticker"}
 

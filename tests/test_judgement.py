@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from quadbench.quad.adapters import Adapter, LoraPair  # noqa: E402
-from quadbench.quad.adapters.judgement import (  # noqa: E402
+from quadbench.quad.adapters.lora_profile import (  # noqa: E402
     LEAST_KEPT_DB,
     LEAST_SQNR_DB,
     Acceptance,
@@ -13,8 +13,9 @@ from quadbench.quad.adapters.judgement import (  # noqa: E402
     adapter_fit,
     gauge,
     judge,
+    lora_encodings,
+    lora_ranges,
 )
-from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges  # noqa: E402
 from quadbench.quad.quantize.encodings import Encoding  # noqa: E402
 
 SITES = ("first", "second")

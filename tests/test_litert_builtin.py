@@ -16,8 +16,8 @@ from support.tflite_run import Feed, dialect_of, run_exactly, sqnr_db, tflite_ru
 from quadbench.artifacts import LORA_PREFIX, Bundle, CompiledBundle, Component, Graph, Stored, Variant
 from quadbench.compile import compile_bundle
 from quadbench.compile.litert_process import DISPATCH, operators_of
-from quadbench.quad.adapter_file import stored_inputs
 from quadbench.quad.build import build
+from quadbench.quad.runner import stored_inputs
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.targets import LiteRtTarget, target_key

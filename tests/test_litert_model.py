@@ -14,7 +14,7 @@ from support.tflite_run import Feed, dialect_of, run_exactly, run_tflite, sqnr_d
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Graph, Stored, Variant
 from quadbench.compile.tflite import write_tflite
 from quadbench.lint import lint_bundle
-from quadbench.quad.adapter_file import stored_inputs
+from quadbench.quad.runner import stored_inputs
 from quadbench.target.targets import LiteRtTarget
 
 LEAST_DB = 50

@@ -21,11 +21,10 @@ from quadbench.artifacts.pixels import max_abs_difference, read_pixels
 from quadbench.compile import compile_bundle
 from quadbench.errors import BuildError
 from quadbench.quad.cache import digests_of
-from quadbench.quad.profile_file import lora_encodings_of
+from quadbench.quad.model_files import tensor_places
 from quadbench.quad.quantize.merging import mergeable
 from quadbench.quad.quantize.quantizer import weights_quantized
-from quadbench.quad.tensor_header import tensor_places
-from quadbench.quad.writer import BundleWriter
+from quadbench.quad.writer import BundleWriter, lora_encodings_of
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.targets import QnnTarget

@@ -18,10 +18,20 @@ from quadbench.artifacts import Bundle, Component, Share, Stored, Variant  # noq
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.quantize.encodings import Encoding, symmetric  # noqa: E402
-from quadbench.quad.quantize.layers import Layer, base_layers, int8_share, narrow_layers  # noqa: E402
-from quadbench.quad.quantize.mixed import LayerNoise, layer_noise, least_noisy  # noqa: E402
 from quadbench.quad.quantize.qdq import activation_encodings, encoding_sources  # noqa: E402
-from quadbench.quad.quantize.quantizer import Calibrated, Observed, Quantized, quantized  # noqa: E402
+from quadbench.quad.quantize.quantizer import (  # noqa: E402
+    Calibrated,
+    Layer,
+    LayerNoise,
+    Observed,
+    Quantized,
+    base_layers,
+    int8_share,
+    layer_noise,
+    least_noisy,
+    narrow_layers,
+    quantized,
+)
 from quadbench.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.manifest import read_manifest  # noqa: E402

@@ -16,16 +16,14 @@ from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Status, Stored, 
 from quadbench.artifacts.parts import adapters_of, factors_of  # noqa: E402
 from quadbench.artifacts.pixels import max_abs_difference, read_pixels  # noqa: E402
 from quadbench.errors import ArtifactError  # noqa: E402
-from quadbench.quad.adapter_file import mixed_inputs  # noqa: E402
 from quadbench.quad.adapters import Adapter, graph_tensors, load_adapter, merge, mixed, shared_ranks, sites_of_unet  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
-from quadbench.quad.model.components import copy_of_modules  # noqa: E402
+from quadbench.quad.items import Encoders, prepare_task, task_items  # noqa: E402
+from quadbench.quad.model.float_graphs import copy_of_modules  # noqa: E402
 from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
-from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
-from quadbench.quad.tasks.items import task_items  # noqa: E402
-from quadbench.quad.tasks.prepared import Encoders, prepare_task  # noqa: E402
-from quadbench.quad.tasks.reference import Reference  # noqa: E402
-from quadbench.quad.tasks.reference_adapter import with_adapters  # noqa: E402
+from quadbench.quad.model_files import AdapterFormat, AdapterSource  # noqa: E402
+from quadbench.quad.reference import Reference, with_adapters  # noqa: E402
+from quadbench.quad.runner import mixed_inputs  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from quadbench.artifacts import FileRef
 from quadbench.artifacts.names import check_file_name, check_relative_path
 from quadbench.errors import UserError
-from quadbench.quad.tasks.inputs import read_inputs
+from quadbench.quad.inputs import read_inputs
 from quadbench.recipe import Task
 from quadbench.results.layout import Layout
 

@@ -12,12 +12,11 @@ from support.bundles import bundle_of  # noqa: E402
 
 from quadbench.artifacts import FileRef, TaskAssets, TaskItem, TaskKind  # noqa: E402
 from quadbench.errors import UserError  # noqa: E402
+from quadbench.quad.admit import check_items, checked_task, task_as_built  # noqa: E402
 from quadbench.quad.candidate import NewTask  # noqa: E402
+from quadbench.quad.items import Item, known_table, task_items  # noqa: E402
 from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
-from quadbench.quad.new_task import check_items, checked_task, task_as_built  # noqa: E402
 from quadbench.quad.samplers.table import read_table  # noqa: E402
-from quadbench.quad.tasks.items import Item, task_items  # noqa: E402
-from quadbench.quad.tasks.prepared import known_table  # noqa: E402
 from quadbench.recipe import Recipe, load_recipe  # noqa: E402
 
 FEWER = {"devices": {"s25": {"samplers": {"imagine": {"scheme": "ed", "steps": 2}}}}}

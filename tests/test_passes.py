@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from support.small_graphs import RNG, attention_model, model_of, run, seeded_feed
 
 from quadbench.artifacts import Component
-from quadbench.quad.model import graphs
+from quadbench.quad.model import float_graphs
 from quadbench.quad.model.foundation import load_foundation
 from quadbench.quad.quantize import passes
 
@@ -76,13 +76,13 @@ def test_a_whole_graph_computes_what_it_did_before_its_passes(
 ) -> None:
     foundation = load_foundation(tiny_recipe.parent / "model")
     rewrites = passes.passes_of(component)
-    monkeypatch.setattr(graphs, "passes_of", lambda _: ())
+    monkeypatch.setattr(float_graphs, "passes_of", lambda _: ())
     with torch.no_grad():
         if component is Component.UNET:
             ranks = {site: 4 for site, _ in foundation.unet.named_modules() if site.endswith(("to_q", "to_out.0", "conv1"))}
-            model = graphs.export_unet(foundation, foundation.unet, ranks, tmp_path)
+            model = float_graphs.export_unet(foundation, foundation.unet, ranks, tmp_path)
         else:
-            model = graphs.export_component(foundation, component, tmp_path)
+            model = float_graphs.export_component(foundation, component, tmp_path)
     feed = {"input_ids": np.arange(5, 21, dtype=np.int32)[None]} if component is Component.TEXT_ENCODER else seeded_feed(model)
     feed |= {name: tensor / 10 for name, tensor in feed.items() if name.startswith("lora.")}  # as small as adapters are
     expected = run(model, feed)

@@ -19,8 +19,7 @@ from support.bad_input.values import changed
 from quadbench.artifacts import pixels
 from quadbench.artifacts.pixels import FORMATS, read_pixels
 from quadbench.errors import UserError
-from quadbench.quad.named import check_named, read_recipe
-from quadbench.quad.tasks.inputs import read_picture
+from quadbench.quad.inputs import check_named, read_picture, read_recipe
 
 ORIENTATION = 0x0112  # EXIF's tag
 RAMP = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
@@ -210,7 +209,7 @@ def test_a_prompt_that_is_far_too_long_is_refused_with_its_place(tiny_recipe, tm
 def test_a_check_of_a_recipe_takes_no_torch(tiny_recipe):
     script = f"""
 import sys
-from quadbench.quad.named import check_named, read_recipe
+from quadbench.quad.inputs import check_named, read_recipe
 check_named(read_recipe({str(tiny_recipe)!r}))
 print(sorted(set(sys.modules) & {{"torch", "diffusers", "transformers"}}))
 """

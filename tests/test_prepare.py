@@ -8,10 +8,9 @@ from pydantic import TypeAdapter
 torch = pytest.importorskip("torch")
 
 from quadbench.errors import UserError  # noqa: E402
+from quadbench.quad.items import Encoders, Unet, prepare_task, task_items, visit  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation  # noqa: E402
 from quadbench.quad.prepare import greatest_weight  # noqa: E402
-from quadbench.quad.tasks.items import task_items  # noqa: E402
-from quadbench.quad.tasks.prepared import Encoders, Unet, prepare_task, visit  # noqa: E402
 from quadbench.recipe import Task, load_recipe  # noqa: E402
 
 

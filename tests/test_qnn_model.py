@@ -14,8 +14,8 @@ from support.htp_emulator import run_all_on_emulator
 from quadbench import zoo
 from quadbench.artifacts import LORA_PREFIX, Bundle, CompiledBundle, Component, Graph, Stored, Variant
 from quadbench.compile import compile_bundle
-from quadbench.quad.adapter_file import stored_inputs
 from quadbench.quad.build import build
+from quadbench.quad.runner import stored_inputs
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.targets import QnnTarget

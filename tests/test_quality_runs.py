@@ -30,7 +30,7 @@ from quadbench.nightly.launcher import Here  # noqa: E402
 from quadbench.nightly.night_file import Limits  # noqa: E402
 from quadbench.nightly.pictures import Pictures  # noqa: E402
 from quadbench.nightly.plan import PlannedCase  # noqa: E402
-from quadbench.quad.tasks.runner import GraphSession  # noqa: E402
+from quadbench.quad.runner import GraphSession  # noqa: E402
 from quadbench.quality import METRICS, compare_latents, compare_run, score_run  # noqa: E402
 from quadbench.quality import run as quality_of_runs  # noqa: E402
 from quadbench.quality.trajectories import TaskModel  # noqa: E402

@@ -13,8 +13,7 @@ from quadbench import pipeline  # noqa: E402
 from quadbench.artifacts import Bundle, Caveat, Status, Stored, Variant  # noqa: E402
 from quadbench.quad.adapters import random_adapter  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
-from quadbench.quad.model.foundation import load_foundation  # noqa: E402
-from quadbench.quad.model.geometry import random_module  # noqa: E402
+from quadbench.quad.model.foundation import load_foundation, random_module  # noqa: E402
 from quadbench.recipe import Recipe, load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 

@@ -14,7 +14,7 @@ from quadbench.cli import main
 from quadbench.errors import SpecError, UserError
 from quadbench.quad.cache import RecipeDigests, digests_of
 from quadbench.quad.chosen import latest_bundle
-from quadbench.quad.named import check_devices
+from quadbench.quad.inputs import check_devices
 from quadbench.recipe import RECIPES_FOLDER, load_recipe, recipe_digest
 from quadbench.recipe.published import published_table
 from quadbench.report import render_html, report_view, run_summary
@@ -138,7 +138,7 @@ def test_a_figure_beside_the_papers_says_where_its_sampler_is_another(unlike: Ru
 
 def test_builds_that_differ_in_samplers_share_models_and_have_their_own_tasks() -> None:
     pytest.importorskip("torch")
-    from quadbench.quad.intermediates import Intermediates
+    from quadbench.quad.prepare import Intermediates
 
     intermediates, given = Intermediates(Path()), []
 

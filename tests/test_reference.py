@@ -12,12 +12,10 @@ torch = pytest.importorskip("torch")
 
 from quadbench import zoo  # noqa: E402
 from quadbench.artifacts.pixels import max_abs_difference  # noqa: E402
+from quadbench.quad.items import Encoders, Item, prepare_task, task_items  # noqa: E402
 from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
-from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
-from quadbench.quad.tasks.items import Item, task_items  # noqa: E402
-from quadbench.quad.tasks.prepared import Encoders, prepare_task  # noqa: E402
-from quadbench.quad.tasks.reference import Reference, reference_for  # noqa: E402
-from quadbench.quad.tasks.reference_adapter import with_adapters  # noqa: E402
+from quadbench.quad.model_files import AdapterFormat, AdapterSource  # noqa: E402
+from quadbench.quad.reference import Reference, reference_for, with_adapters  # noqa: E402
 from quadbench.recipe import Task  # noqa: E402
 
 KINDS = {"image-to-image": (1.0, 0.5), "inpaint": (1.0, 0.5), "text-to-image": (None,)}

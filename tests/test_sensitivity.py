@@ -17,19 +17,10 @@ from quadbench.artifacts import Bundle, Stored  # noqa: E402
 from quadbench.errors import SpecError  # noqa: E402
 from quadbench.quad.adapters import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges, site_fits  # noqa: E402
-from quadbench.quad.analyse import analyse  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
-from quadbench.quad.divergence import (  # noqa: E402
-    BINS,
-    Bins,
-    DivergenceScore,
-    bins_of,
-    divergence,
-    jensen_shannon,
-    kendall_tau,
-    score,
-)
+from quadbench.quad.divergence import BINS, Bins, DivergenceScore, bins_of, divergence, jensen_shannon, kendall_tau, score  # noqa: E402
 from quadbench.quad.model.lora import input_names  # noqa: E402
+from quadbench.quad.runner import Feed  # noqa: E402
 from quadbench.quad.sensitivity import (  # noqa: E402
     SAMPLES,
     AdapterSensitivity,
@@ -37,9 +28,9 @@ from quadbench.quad.sensitivity import (  # noqa: E402
     InputScore,
     UnetSample,
     adapter_sensitivity,
+    analyse,
     choose_anchor,
 )
-from quadbench.quad.tasks.runner import Feed  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 

@@ -16,8 +16,8 @@ from quadbench.cli import main  # noqa: E402
 from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters import Adapter, LeftOut, load_adapter, read_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.build import doubts_of  # noqa: E402
-from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
-from quadbench.quad.tasks.reference_adapter import with_adapters  # noqa: E402
+from quadbench.quad.model_files import AdapterFormat, AdapterSource  # noqa: E402
+from quadbench.quad.reference import with_adapters  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 
 UNET = tiny_unet()

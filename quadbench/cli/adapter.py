@@ -18,8 +18,8 @@ from quadbench.cli.options import add_action, add_group, next_command
 from quadbench.errors import AdapterError, QuadbenchError, UserError, extra_needed
 from quadbench.quad.candidate import Candidate, NewTask
 from quadbench.quad.chosen import fitting_bundle, latest_bundle
-from quadbench.quad.layouts import check_adapter_tensors
-from quadbench.quad.named import read_recipe
+from quadbench.quad.inputs import read_recipe
+from quadbench.quad.model_files import check_adapter_tensors
 from quadbench.recipe import is_built_in, mix_name
 from quadbench.results.manifest import read_manifest
 

@@ -16,7 +16,7 @@ from quadbench.cli.options import add_command
 from quadbench.cli.text_tables import print_text_table
 from quadbench.devices.addresses import profile_named
 from quadbench.quad.chosen import bundle_folder
-from quadbench.quad.named import read_recipe
+from quadbench.quad.inputs import read_recipe
 from quadbench.recipe import Recipe, recipe_file
 from quadbench.report.figure_table import TextTable
 from quadbench.rollout.fit import misfits_of_target

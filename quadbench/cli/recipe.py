@@ -7,8 +7,8 @@ from typing import Any
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_action, add_group, add_recipe, counted, next_command
 from quadbench.errors import StorageError, UserError, extra_needed
+from quadbench.quad.model_files import AdapterSource
 from quadbench.quad.new_recipe import recipe_text
-from quadbench.quad.sources import AdapterSource
 from quadbench.recipe import Recipe, recipe_digest, recipe_schema
 from quadbench.spec import NAME_EXPECTED, is_name
 
@@ -58,7 +58,7 @@ def run_schema(_options: argparse.Namespace) -> int:
 
 def _checked(source: str | Path) -> Recipe:
     """Read a recipe and check all that it names."""
-    from quadbench.quad.named import check_named, read_recipe  # import numpy, which the schema does not need
+    from quadbench.quad.inputs import check_named, read_recipe
 
     recipe = read_recipe(source)
     check_named(recipe)

@@ -13,7 +13,7 @@ from rich.text import Text
 from quadbench.cli.console import WORST_SITES, RunConsole, print_json, stdout_console
 from quadbench.cli.options import add_command, add_recipe
 from quadbench.errors import extra_needed
-from quadbench.quad.named import read_recipe
+from quadbench.quad.inputs import read_recipe
 
 if TYPE_CHECKING:
     from quadbench.quad.divergence import DivergenceScore
@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     recipe = read_recipe(options.recipe)
     with extra_needed("quad"):
-        from quadbench.quad.analyse import analyse
+        from quadbench.quad.sensitivity import analyse
     with RunConsole(Console(stderr=True)) as observer:
         sensitivity = analyse(recipe, lora=options.lora, notify=partial(observer.step, "sensitivity"))
     if options.json:

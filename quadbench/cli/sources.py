@@ -11,7 +11,7 @@ from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
 from quadbench.pipeline import Conduct
 from quadbench.quad.chosen import bundle_folder, fitting_bundle
-from quadbench.quad.named import read_recipe
+from quadbench.quad.inputs import read_recipe
 from quadbench.recipe import Recipe, Terms, recipe_file
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest

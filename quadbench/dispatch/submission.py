@@ -23,7 +23,7 @@ from quadbench.host import user_and_host
 from quadbench.observer import Observer
 from quadbench.pipeline import USUAL, Conduct, work_of_bundle
 from quadbench.quad.cache import cached, digests_of
-from quadbench.quad.named import check_devices
+from quadbench.quad.inputs import check_devices
 from quadbench.recipe import Recipe, Terms
 from quadbench.results.engine import database_of, open_engine, schema_of, source_name
 from quadbench.results.layout import Layout

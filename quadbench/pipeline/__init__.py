@@ -19,7 +19,7 @@ from quadbench.pipeline.resumption import resumable_bundle, resumed_work
 from quadbench.pipeline.work import Work
 from quadbench.quad.cache import cached
 from quadbench.quad.candidate import Candidate
-from quadbench.quad.named import check_devices
+from quadbench.quad.inputs import check_devices
 from quadbench.recipe import Recipe, Terms
 from quadbench.results.admitted import save_admitted
 from quadbench.results.layout import Layout

@@ -60,7 +60,7 @@ def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) 
         return
     with extra_needed("quad"):
         from quadbench.quad.build import build
-        from quadbench.quad.intermediates import Intermediates
+        from quadbench.quad.prepare import Intermediates
     with temporary_folder(layout.scratch) as scratch:
         intermediates = Intermediates(scratch)
         for number, recipe in enumerate(missing, start=1):

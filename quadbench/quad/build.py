@@ -27,27 +27,30 @@ from quadbench.artifacts import (
 from quadbench.host import give_back
 from quadbench.quad.adapters import Adapter
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
-from quadbench.quad.baselines import per_graph_unets
 from quadbench.quad.cache import RecipeDigests, digests_of
-from quadbench.quad.distill import Distilled, distill_adapters
-from quadbench.quad.feeds import calibrated, calibration_feeds
-from quadbench.quad.held_out import HeldOutInputs
-from quadbench.quad.intermediates import Intermediates
-from quadbench.quad.prepare import Prepared, prepare
-from quadbench.quad.profile_file import LORA, Encodings, encodings_digest, profile_content
+from quadbench.quad.distill import Distilled, Settings, distill_adapters
+from quadbench.quad.held_out_inputs import HeldOutInputs
+from quadbench.quad.inputs import read_picture
+from quadbench.quad.items import PreparedTask
+from quadbench.quad.model_files import adapter_source, has_random_weights, tool_versions
+from quadbench.quad.prepare import (
+    Intermediates,
+    Notify,
+    Prepared,
+    Steps,
+    calibrated,
+    calibration_feeds,
+    per_graph_unets,
+    prepare,
+    silent,
+)
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.merging import mergeable
-from quadbench.quad.quantize.mixed import LayerNoise
-from quadbench.quad.quantize.quantizer import Quantized, quantized, weights_quantized
+from quadbench.quad.quantize.quantizer import LayerNoise, Quantized, quantized, weights_quantized
+from quadbench.quad.reference import reference_for
+from quadbench.quad.runner import as_feed
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
-from quadbench.quad.sources import adapter_source, has_random_weights, tool_versions
-from quadbench.quad.steps import Notify, Steps, silent
-from quadbench.quad.tasks.inputs import read_picture
-from quadbench.quad.tasks.prepared import PreparedTask
-from quadbench.quad.tasks.reference import reference_for
-from quadbench.quad.tasks.runner import as_feed
-from quadbench.quad.training import Settings
-from quadbench.quad.writer import BundleWriter
+from quadbench.quad.writer import LORA, BundleWriter, Encodings, encodings_digest, profile_content
 from quadbench.recipe import AnchorProfile, FloatActivations, OwnTaskCalibration, Recipe, is_mix, mix_name, recipe_digest
 from quadbench.results.layout import Layout, folder_name
 from quadbench.results.manifest import publish, temporary_folder

@@ -9,10 +9,8 @@ from typing import Any, assert_never
 from quadbench import zoo
 from quadbench.artifacts import Bundle, Stored, Variant
 from quadbench.errors import UserError
-from quadbench.quad.layouts import adapter_digests, foundation_files
-from quadbench.quad.named import check_named
-from quadbench.quad.sources import GEOMETRIES, adapter_source, tool_versions
-from quadbench.quad.tasks.inputs import read_inputs
+from quadbench.quad.inputs import check_named, read_inputs
+from quadbench.quad.model_files import GEOMETRIES, adapter_digests, adapter_source, foundation_files, tool_versions
 from quadbench.recipe import (
     W8A16,
     BuiltinFoundation,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.errors import UserError
-from quadbench.quad.sources import DIFFUSERS_TENSORS, PEFT_TENSORS
+from quadbench.quad.model_files import DIFFUSERS_TENSORS, PEFT_TENSORS
 from quadbench.recipe import Recipe
 from quadbench.spec import LONGEST_NAME
 

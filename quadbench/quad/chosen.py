@@ -6,7 +6,7 @@ from pathlib import Path
 from quadbench.artifacts import Bundle, Stored
 from quadbench.errors import UserError
 from quadbench.quad.cache import cached
-from quadbench.quad.named import check_devices
+from quadbench.quad.inputs import check_devices
 from quadbench.recipe import Recipe, recipe_digest
 from quadbench.results.admitted import load_admitted
 from quadbench.results.layout import Layout

@@ -1,11 +1,10 @@
-"""Distill: an adapter, a quantized graph and examples -> the adapter trained to lose less under the graph's frozen encodings.
+"""Distill: an adapter trained on its tasks' own U-Net inputs to lose less under a graph's frozen encodings."""
 
-The student is the graph itself, fake-quantized; the teacher is the float U-Net with the adapter as it came (QUAD, arXiv
-2603.29535, section 3.4). Only LoRA weights train.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -13,13 +12,258 @@ import torch
 
 from quadbench.quad.adapters import Adapter, LoraPair, graph_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile
-from quadbench.quad.divergence import spread
+from quadbench.quad.divergence import decibels, spread
+from quadbench.quad.items import Item, PreparedTask, Visit, visit
 from quadbench.quad.model.lora import input_names
 from quadbench.quad.prepare import Prepared
 from quadbench.quad.quantize.encodings import Encoding
-from quadbench.quad.quantize.fake_quant import FakeQuantGraph
-from quadbench.quad.tasks.examples import Example, divided, examples
-from quadbench.quad.training import Evaluation, Settings, Training
+from quadbench.quad.quantize.fake_quant import FakeQuantGraph, Tensors
+from quadbench.quad.runner import Feed
+
+SEED_STRIDE = 10_000  # items have consecutive seeds: one that is moved by less would see the noise of another
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """U-Net inputs without LoRA, and `teacher` (1, 4, h, w), the float U-Net's eps with the adapter as it came.
+
+    `noise` (1, 4, h, w) was added to a clean latent to make the sample; it is None for a sample of a sampler's trajectory.
+    """
+
+    feed: Feed
+    teacher: torch.Tensor
+    noise: torch.Tensor | None
+
+
+ItemsByTask = Mapping[str, Sequence[Item]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """The calibration items of an adapter's tasks, divided: no image or prompt of those that train is among those that judge."""
+
+    training: ItemsByTask
+    validation: ItemsByTask
+
+
+def divided(prepared: Prepared, adapter: Adapter) -> Division:
+    """Divide the calibration items of the adapter's tasks (all if none names it): of each task the last third judges.
+
+    Samples beyond a task's prompts are these prompts again, so that it is names that are divided; a single one judges.
+    """
+    own = [task for task in prepared.tasks if adapter.name in task.task.adapter] or prepared.tasks
+    items = {task.task.name: task.items.calibration for task in own}
+    names = {task: list(dict.fromkeys(item.name for item in of_task)) for task, of_task in items.items()}
+    judging = {task: of_task[len(of_task) - math.ceil(len(of_task) / 3) :] for task, of_task in names.items()}
+    return Division(
+        training={task: [item for item in of_task if item.name not in judging[task]] for task, of_task in items.items()},
+        validation={task: [item for item in of_task if item.name in judging[task]] for task, of_task in items.items()},
+    )
+
+
+def examples(prepared: Prepared, adapter: Adapter, items: ItemsByTask, *, seeds: Sequence[int], noised: bool) -> list[Example]:
+    """Run items of some tasks with the adapter, once for each seed, by which their own are moved, and ask the teacher.
+
+    With `noised` each trajectory's last latent is noised anew to each of the sampler's time steps, for the diffusion loss.
+    """
+    lora = prepared.feed(adapter)
+    collected: list[Example] = []
+    for task in (task for task in prepared.tasks if items.get(task.task.name)):
+        for seed in seeds:
+            moved = reseeded(task, items[task.task.name], seed)
+            visited = visit(moved, prepared.encoders, prepared.unet, lora)
+            seen = zip(visited.feeds, visited.eps, strict=True)
+            collected += [Example(feed=feed, teacher=eps, noise=None) for feed, eps in seen]
+            anew = _noised(prepared, moved, visited, seed) if noised else ()
+            collected += [Example(feed=feed, teacher=prepared.unet(feed | lora), noise=noise) for feed, noise in anew]
+    return collected
+
+
+def reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTask:
+    """Return a task with these items in place of its calibration items, their seeds moved out of each other's way."""
+    moved = tuple(replace(item, seed=item.seed + SEED_STRIDE * seed) for item in items)
+    return replace(task, items=replace(task.items, calibration=moved))
+
+
+def _noised(prepared: Prepared, task: PreparedTask, visited: Visit, seed: int) -> Iterator[tuple[Feed, torch.Tensor]]:
+    """Yield feeds with sample sqrt(a) z + sqrt(1 - a) noise, and the noise. The prompt is that of the item that gave z.
+
+    Every sampler here feeds samples of this form.
+    """
+    steps = len(task.table.timesteps)
+    runs = len(visited.feeds) // (len(visited.latents) * steps)  # guidance: with the prompt first, then without
+    generator = torch.Generator().manual_seed(seed)
+    for item, latent in enumerate(visited.latents):
+        for step, timestep in enumerate(task.table.timesteps):
+            alpha = float(prepared.foundation.alphas_cumprod[round(timestep)])
+            noise = torch.randn(latent.shape, generator=generator)
+            sample = alpha**0.5 * latent + (1 - alpha) ** 0.5 * noise
+            yield visited.feeds[(item * steps + step) * runs] | {"sample": sample.numpy()}, noise
+
+
+log = logging.getLogger(__name__)
+EVALUATION_BATCH = 16
+MINIMUM_GAIN_DB = 0.05  # less than this is no progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The extent of a training.
+
+    `learning_rate` is Adam's, as a share of each tensor's greatest weight; it falls along a cosine.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    diffusion_weight: float
+    patience: int  # evaluations without progress before it stops
+    seed: int
+    evaluate_every: int = 25  # steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The weights after so many steps: SQNR of eps against the teacher over the validation examples, in dB."""
+
+    step: int
+    sqnr_db: float
+
+
+@dataclass(kw_only=True)
+class Training:
+    """One training under way. Each tensor is in units of its greatest weight at the start, so that one step size fits all.
+
+    `limits` are the shared ranges in these units; they may be far from 1 where another adapter widened the range.
+    """
+
+    graph: FakeQuantGraph
+    units: Mapping[str, float]
+    limits: Mapping[str, float]
+    settings: Settings
+    weights: Tensors
+    trained: tuple[str, ...]
+    notify: Callable[[str], None]
+    step: int = 0
+    seconds: float = 0.0
+    best: Tensors = field(init=False)
+    evaluations: list[Evaluation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.best = {name: tensor.clone() for name, tensor in self.weights.items()}
+        for name in self.trained:
+            self.weights[name].requires_grad_(True)
+        self.optimizer = torch.optim.Adam([self.weights[name] for name in self.trained], lr=self.settings.learning_rate)
+        self.generator = torch.Generator().manual_seed(self.settings.seed)
+
+    def fit(self, training: Sequence[Example], validation: Sequence[Example], checkpoint: Path | None) -> None:
+        """Train to the end, with an evaluation and a checkpoint every few steps."""
+        started, before = time.monotonic(), self.seconds
+        if not self.evaluations:
+            self._evaluate(validation)
+        while self.step < self.settings.steps and not self._is_stale():
+            self._train(training)
+            if self.step % self.settings.evaluate_every == 0 or self.step == self.settings.steps:
+                self._evaluate(validation)
+                self.seconds = before + time.monotonic() - started
+                self._report()
+                if checkpoint is not None:
+                    self.save(checkpoint)
+
+    def _train(self, training: Sequence[Example]) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * (0.55 + 0.45 * math.cos(math.pi * self.step / self.settings.steps))
+        chosen = torch.randint(len(training), (self.settings.batch,), generator=self.generator).tolist()
+        loss = self._loss([training[i] for i in chosen])
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            for name in self.trained:
+                self.weights[name].clamp_(-self.limits[name], self.limits[name])
+        self.step += 1
+
+    def _loss(self, batch: Sequence[Example]) -> torch.Tensor:
+        eps = self.graph(_stacked(batch) | self._inputs(self.weights))
+        loss = (eps - torch.cat([example.teacher for example in batch])).square().mean()
+        known = [i for i, example in enumerate(batch) if example.noise is not None]
+        if known and self.settings.diffusion_weight:
+            noise = torch.cat([n for example in batch if (n := example.noise) is not None])
+            loss = loss + self.settings.diffusion_weight * (eps[known] - noise).square().mean()
+        return loss
+
+    def _inputs(self, weights: Tensors) -> Tensors:
+        return {name: weights[name] * self.units[name] for name in weights}
+
+    def _evaluate(self, validation: Sequence[Example]) -> None:
+        reached_db = sqnr_db(self.graph, self._inputs(self.weights), validation)
+        if not self.evaluations or reached_db > max(e.sqnr_db for e in self.evaluations):
+            self.best = {name: tensor.detach().clone() for name, tensor in self.weights.items()}
+        self.evaluations.append(Evaluation(step=self.step, sqnr_db=reached_db))
+
+    def _is_stale(self) -> bool:
+        """Say whether the last `patience` evaluations brought nothing over those before."""
+        earlier, recent = self.evaluations[: -self.settings.patience], self.evaluations[-self.settings.patience :]
+        return bool(earlier) and max(e.sqnr_db for e in recent) < max(e.sqnr_db for e in earlier) + MINIMUM_GAIN_DB
+
+    def _report(self) -> None:
+        left_s = self.seconds / self.step * (self.settings.steps - self.step)
+        reached = f"step {self.step} of {self.settings.steps}, {self.evaluations[-1].sqnr_db:.1f} dB"
+        progress = f"{reached}, at most {left_s:.0f} s left"
+        log.info("distill: %s", progress)
+        self.notify(progress)
+
+    def save(self, path: Path) -> None:
+        """Write what it takes to go on from here, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "weights": {name: tensor.detach() for name, tensor in self.weights.items()},
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
+        }
+        temporary = path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        state = torch.load(path, weights_only=True)
+        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self.evaluations = [Evaluation(**fields) for fields in state["evaluations"]]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        with torch.no_grad():
+            for name, tensor in state["weights"].items():
+                self.weights[name].copy_(tensor)
+        log.info("distill: goes on from step %d", self.step)
+
+
+def sqnr_db(graph: FakeQuantGraph, weights: Mapping[str, torch.Tensor], examples: Sequence[Example]) -> float:
+    """Return the signal to quantization noise of eps over examples, in dB; `weights` are float LoRA inputs.
+
+    Raises:
+        ValueError: there are no examples.
+    """
+    if not examples:
+        raise ValueError("no examples to judge by")
+    signal = noise = 0.0
+    with torch.no_grad():
+        for start in range(0, len(examples), EVALUATION_BATCH):
+            batch = examples[start : start + EVALUATION_BATCH]
+            exact = torch.cat([example.teacher for example in batch])
+            signal += float(exact.square().sum())
+            noise += float((graph(_stacked(batch) | dict(weights)) - exact).square().sum())
+    return decibels(signal, noise)
+
+
+def _stacked(batch: Sequence[Example]) -> Tensors:
+    """Return the inputs of several examples as one: (B, ...)."""
+    return {name: torch.cat([torch.from_numpy(example.feed[name]) for example in batch]) for name in batch[0].feed}
+
 
 TRAINING_SEEDS, VALIDATION_SEEDS = (1, 2, 3, 4), (5,)  # by which those of the calibration items are moved
 VALIDATION_EXAMPLES = 32

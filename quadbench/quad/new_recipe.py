@@ -9,8 +9,7 @@ from pathlib import Path
 from quadbench import zoo
 from quadbench.errors import UserError
 from quadbench.quad.candidate import adapter_name
-from quadbench.quad.layouts import SAFETENSORS
-from quadbench.quad.sources import AdapterSource
+from quadbench.quad.model_files import SAFETENSORS, AdapterSource
 from quadbench.spec import LONGEST_NAME, is_name
 
 _TEXT = """\

@@ -1,33 +1,85 @@
-"""Prepare: Recipe -> the start of every analysis and build: float graphs, tasks with their tables and what they visit."""
+"""Prepare: a recipe -> float graphs, tasks, what each graph is calibrated on, per-graph U-Nets, and what builds share."""
 
 import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar, assert_never
 
 from onnx import ModelProto
+from PIL.Image import Image
 
 from quadbench.artifacts import Component
+from quadbench.host import give_back, peak_memory_bytes
 from quadbench.quad.adapters import (
     Adapter,
     BaseSites,
     graph_tensors,
     load_adapter,
+    merge,
     mixed,
     random_adapter,
     shared_ranks,
     sites_of_unet,
 )
+from quadbench.quad.adapters.lora_profile import LoraProfile
+from quadbench.quad.cache import RecipeDigests
+from quadbench.quad.items import Encoders, PreparedTask, Visit, prepare_task, task_items, visit
+from quadbench.quad.model.float_graphs import copy_of_modules, export_graphs, export_unet
 from quadbench.quad.model.foundation import Foundation, open_foundation
-from quadbench.quad.model.graphs import export_graphs
-from quadbench.quad.sources import adapter_source
-from quadbench.quad.steps import Steps
-from quadbench.quad.tasks.items import task_items
-from quadbench.quad.tasks.prepared import Encoders, PreparedTask, Visit, prepare_task, visit
-from quadbench.quad.tasks.runner import Feed, GraphSession, as_feed
+from quadbench.quad.model.initializers import discard
+from quadbench.quad.model_files import adapter_source
+from quadbench.quad.quantize.calibration import LeastError, MinMax, Percentile, RangeRule
+from quadbench.quad.quantize.quantizer import Calibrated, Observed, Quantized, quantized, weights_quantized
+from quadbench.quad.runner import Feed, GraphSession, as_feed, token_feed
+from quadbench.recipe import (
+    ActivationRanges,
+    AnchorCalibration,
+    FloatActivations,
+    JointCalibration,
+    MinMaxRanges,
+    MseRanges,
+    OwnTaskCalibration,
+    PercentileRanges,
+    RandomAdapter,
+    RangesByBits,
+    Recipe,
+    Task,
+)
 from quadbench.recipe import Adapter as AdapterSpec
-from quadbench.recipe import RandomAdapter, Recipe
 
 log = logging.getLogger(__name__)
+Notify = Callable[[str], None]
+
+
+def silent(_step: str) -> None:
+    """Tell nobody."""
+
+
+class Steps:
+    """The steps of a build: `notify` is called with the name of each as it starts; `seconds` fills as they end."""
+
+    def __init__(self, notify: Notify = silent) -> None:
+        self.notify = notify
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self.notify(name)
+        started = time.monotonic()
+        yield
+        give_back()
+        self.seconds[name] = round(time.monotonic() - started, 3)
+        log.info("%s, %.1f s, %.2f GB at most so far", name, self.seconds[name], self.peak_bytes / 1e9)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Return the most memory that this process has held until now."""
+        return peak_memory_bytes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,3 +186,146 @@ def _open_adapter(name: str, spec: AdapterSpec, foundation: Foundation, base: Ba
     if adapter.left_out:
         log.warning("adapter '%s': %s", name, adapter.left_out)
     return adapter
+
+
+VOCABULARY_ROWS = 64  # at most so many rows of unlike tokens calibrate the text encoder
+
+
+def calibration_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> dict[Component, list[Feed]]:
+    """Return the calibration inputs of every component; none for the VAE's encoder if no task takes an image."""
+    items = [item for task in prepared.tasks for item in task.items.calibration]
+    latents = [latent for visit in prepared.visits.values() for latent in visit.latents]
+    return {
+        Component.TEXT_ENCODER: [token_feed(ids) for ids in _token_rows(prepared)],
+        Component.VAE_ENCODER: [{"image": item.image.numpy()} for item in items if item.image is not None],
+        Component.VAE_DECODER: [{"latent": latent.numpy()} for latent in latents],
+        Component.UNET: list(_unet_feeds(recipe, prepared, lora)),
+    }
+
+
+def per_graph_feeds(recipe: Recipe, prepared: Prepared, task: Task, *, anchor: str | None) -> list[Feed]:
+    """Return the inputs that calibrate a task's own U-Net: those of the recipe's scheme, as its adapter is in its weights."""
+    is_own = isinstance(recipe.quad.calibration, OwnTaskCalibration)
+    tasks = [task] if is_own else _calibrating_tasks(recipe, anchor)
+    return [feed for each in tasks for feed in prepared.visits[each.name].feeds]
+
+
+def calibrated(recipe: Recipe, model: ModelProto, feeds: Sequence[Feed]) -> Calibrated:
+    """Observe a graph, to take its ranges as the recipe says."""
+    return Calibrated(Observed(model, feeds), range_rules(recipe.quad.calibration.ranges))
+
+
+def range_rules(ranges: RangesByBits) -> dict[str, RangeRule]:
+    """Return a recipe's rules by the type of an activation's encoding."""
+    return {"uint16": _rule(ranges.int16), "uint8": _rule(ranges.int8)}
+
+
+def _rule(ranges: ActivationRanges) -> RangeRule:
+    match ranges:
+        case MinMaxRanges():
+            return RangeRule(estimator=MinMax(), headroom=ranges.headroom)
+        case PercentileRanges(percent=percent):
+            return RangeRule(estimator=Percentile(percent=percent), headroom=ranges.headroom)
+        case MseRanges():
+            return RangeRule(estimator=LeastError(), headroom=ranges.headroom)
+        case _:
+            assert_never(ranges)
+
+
+def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
+    """Return the tasks whose inputs calibrate a graph that serves them all."""
+    is_anchored = isinstance(recipe.quad.calibration, AnchorCalibration)
+    return [task for task in recipe.tasks if not is_anchored or anchor in task.adapter]
+
+
+def _unet_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> Iterator[Feed]:
+    """Yield the shared U-Net's inputs with LoRA weights: each task's with its adapter, and in joint calibration without any."""
+    is_joint = isinstance(recipe.quad.calibration, JointCalibration)
+    for task in _calibrating_tasks(recipe, lora.anchor):
+        own = mixed(lora.adapters, task.adapter)
+        for adapter in (own, None) if is_joint and own else (own,):
+            weights = prepared.feed(adapter)
+            yield from (feed | weights for feed in prepared.visits[task.name].feeds)
+
+
+def _token_rows(prepared: Prepared) -> list[tuple[int, ...]]:
+    """Return calibration prompts, and the vocabulary in rows, so that no token of a later prompt is a surprise."""
+    items = [item for task in prepared.tasks for item in task.items.calibration]
+    prompts = [ids for item in items for ids in (item.input_ids, item.negative_input_ids)]
+    length = len(prompts[0])
+    begin, end = prompts[0][0], prepared.foundation.tokenize("")[1]
+    vocabulary = list(range(len(prepared.foundation.tokenizer)))
+    random.Random(0).shuffle(vocabulary)
+    rows = [vocabulary[i : i + length - 2] for i in range(0, len(vocabulary), length - 2)][:VOCABULARY_ROWS]
+    return prompts + [(begin, *row, *(end,) * (length - 1 - len(row))) for row in rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnUnet:
+    """A task's own U-Net, its adapter merged: in float, and as it was quantized."""
+
+    task: str
+    exact: ModelProto
+    written: Quantized
+
+
+def per_graph_unets(recipe: Recipe, prepared: Prepared, scratch: Path, *, anchor: str | None) -> Iterator[OwnUnet]:
+    """Yield each task's U-Net, calibrated as the shared one is.
+
+    Large weights lie below `scratch` until the next U-Net is asked for.
+    """
+    for task in recipe.tasks:
+        model = merged_unet(prepared.foundation, mixed(prepared.adapters, task.adapter), scratch)
+        match recipe.precision.activations:
+            case FloatActivations():
+                written = weights_quantized(model)
+            case activations:
+                own = calibrated(recipe, model, per_graph_feeds(recipe, prepared, task, anchor=anchor))
+                written = quantized(own, int8_percent=activations.int8_percent)
+        yield OwnUnet(task=task.name, exact=model, written=written)
+        discard(model)
+
+
+def merged_unet(foundation: Foundation, adapter: Adapter | None, scratch: Path) -> ModelProto:
+    """Return the float U-Net with an adapter in its own weights, and without LoRA inputs."""
+    unet = copy_of_modules(foundation.unet)
+    if adapter is not None:
+        merge(adapter, unet)
+    model = export_unet(foundation, unet, {}, scratch)
+    foundation.release()
+    return model
+
+
+ProductT = TypeVar("ProductT")
+
+
+class Intermediates:
+    """The products that several builds share: never changed, only added to. Large weights lie below `scratch`."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self._prepared: dict[str, Prepared] = {}
+        self._by_models: dict[str, Prepared] = {}
+        self._calibrated: dict[str, Calibrated] = {}
+        self._pictures: dict[str, Mapping[str, Image]] = {}
+
+    def prepared(self, digests: RecipeDigests, make: Callable[[Prepared | None], Prepared]) -> Prepared:
+        """Return the recipe as it is before all quantization; `make` is given one of the same models, where there is one."""
+        like = self._by_models.get(digests.models)
+        prepared = _kept(self._prepared, digests.floats, partial(make, like))
+        self._by_models.setdefault(digests.models, prepared)
+        return prepared
+
+    def calibrated(self, digests: RecipeDigests, part: str, make: Callable[[], Calibrated]) -> Calibrated:
+        """Return a component with what was seen of its tensors, from which ranges for any number of bits follow."""
+        return _kept(self._calibrated, f"{part} of {digests.ranges}", make)
+
+    def pictures(self, digests: RecipeDigests, task: Task, make: Callable[[], Mapping[str, Image]]) -> Mapping[str, Image]:
+        """Return a task's reference images by item."""
+        return _kept(self._pictures, f"{task.model_dump_json()} of {digests.models}", make)
+
+
+def _kept(kept: dict[str, ProductT], key: str, make: Callable[[], ProductT]) -> ProductT:
+    if key not in kept:
+        kept[key] = make()
+    return kept[key]

@@ -1,26 +1,25 @@
-"""Sensitivity: adapters + the U-Net inputs of a recipe's trajectories -> what rounding costs each of them, and the anchor.
-
-QSS(adapter) = E_x[D(f(x; w) || f(x; w~))] (QUAD, arXiv 2603.29535, eq. 8). Here f is the float U-Net with the adapter, w~ the
-adapter rounded under encodings of its own while everything else stays float, and x what the tasks' samplers feed the U-Net.
-
-Rounding depends on how an adapter is factorised, though its function does not. So the expectation is over factorisations too:
-each sample has a random turn of the balanced factors, which are those of any file with this function. docs/quad.md says more.
-"""
+"""Sensitivity: what rounding costs each adapter on the inputs of its trajectories, and the anchor that follows from it."""
 
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
 
+from quadbench.errors import UserError
 from quadbench.quad.adapters import Adapter, graph_tensors
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges
 from quadbench.quad.divergence import BINS, Divergence, DivergenceScore, divergence, kendall_tau, score, spread
+from quadbench.quad.items import PreparedTask, Unet, Visit
 from quadbench.quad.model.lora import input_names
-from quadbench.quad.prepare import Prepared
+from quadbench.quad.prepare import Notify, Prepared, Steps, prepare, silent
 from quadbench.quad.quantize.encodings import dequantize, quantize
-from quadbench.quad.tasks.prepared import PreparedTask, Unet, Visit
-from quadbench.quad.tasks.runner import Feed, as_feed
+from quadbench.quad.runner import Feed, as_feed
+from quadbench.recipe import Recipe
 from quadbench.statistics import MIN_BLOCKS, Paired, paired
 
 log = logging.getLogger(__name__)
@@ -277,3 +276,17 @@ def _by_input(samples: Sequence[UnetSample], divergences: Sequence[Divergence]) 
 def _agreement(scores: Sequence[DivergenceScore]) -> Agreement:
     js = [s.js for s in scores]
     return Agreement(mse=kendall_tau(js, [s.mse for s in scores]), sqnr=kendall_tau(js, [s.noise_db for s in scores]))
+
+
+def analyse(recipe: Recipe, *, lora: Literal["int16", "int8"] | None = None, notify: Notify = silent) -> Sensitivity:
+    """Score how sensitive each adapter of a recipe is to the rounding of its own weights; `lora` None takes the recipe's bits.
+
+    Raises:
+        UserError: the recipe has no adapter, or something that it names is missing or does not fit.
+    """
+    if not recipe.adapters:
+        raise UserError(f"recipe '{recipe.name}' has no adapters; sensitivity is that of adapters")
+    with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
+        prepared = prepare(recipe, Steps(notify), Path(scratch))
+        notify("scores")
+        return sensitivity(prepared, dtype=lora or recipe.precision.lora)

@@ -29,18 +29,16 @@ from quadbench.artifacts.pixels import psnr_db, read_pixels
 from quadbench.artifacts.scores import Better, Compared, Metric, Score
 from quadbench.compile.htp_emulator import run_on_emulator
 from quadbench.errors import UserError
-from quadbench.quad.adapter_file import mixed_inputs
-from quadbench.quad.held_out import along_trajectory
+from quadbench.quad.held_out_inputs import along_trajectory
+from quadbench.quad.items import start_of, task_items
 from quadbench.quad.model.foundation import open_foundation
 from quadbench.quad.model.initializers import opened
+from quadbench.quad.model_files import adapter_source
+from quadbench.quad.prepare import Notify, silent
+from quadbench.quad.reference import reference_for
+from quadbench.quad.runner import Condition, Denoiser, Feed, GraphSession, mixed_inputs, token_feed
 from quadbench.quad.samplers.olss import ddim_table
 from quadbench.quad.samplers.table import SamplerTable, read_table, run_table
-from quadbench.quad.sources import adapter_source
-from quadbench.quad.steps import Notify, silent
-from quadbench.quad.tasks.items import task_items
-from quadbench.quad.tasks.prepared import start_of
-from quadbench.quad.tasks.reference import reference_for
-from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
 from quadbench.quality.compared import REFERENCE, refuse_random
 from quadbench.quality.metrics import Values, as_batch, cosine, sqnr_db
 from quadbench.recipe import TEACHER_STEPS, LcmSampler, OlssSampler, Recipe, Task

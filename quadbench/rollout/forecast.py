@@ -26,7 +26,7 @@ from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import built_harness
 from quadbench.measure.schedule import launches_of_bundle
 from quadbench.quad.cache import cached
-from quadbench.quad.named import check_devices
+from quadbench.quad.inputs import check_devices
 from quadbench.recipe import Recipe, Terms
 from quadbench.results.layout import Layout
 from quadbench.rollout.equipment import Kind, host_libraries, kit_for

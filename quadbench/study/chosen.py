@@ -9,7 +9,7 @@ from quadbench.artifacts import Bundle, RunResult, Stored, TaskAssets, Variant
 from quadbench.artifacts.parts import has_references, without_own_graph
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
-from quadbench.quad.named import read_recipe
+from quadbench.quad.inputs import read_recipe
 from quadbench.recipe import Measure, RandomFoundation, Recipe, Task, Terms
 from quadbench.results.ids import unknown_id
 from quadbench.results.layout import Layout

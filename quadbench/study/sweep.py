@@ -17,8 +17,8 @@ from quadbench.devices.addresses import profile_named
 from quadbench.errors import NoTimeError, QuadbenchError, UserError, extra_needed
 from quadbench.observer import Observer
 from quadbench.pipeline import USUAL, Conduct, Outcome
-from quadbench.quad.named import read_recipe
-from quadbench.quad.sources import has_random_weights
+from quadbench.quad.inputs import read_recipe
+from quadbench.quad.model_files import has_random_weights
 from quadbench.recipe import Measure, Recipe, recipe_digest
 from quadbench.report import (
     Sweep,

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 from safetensors.numpy import save_file
 
-from quadbench.quad.tensor_header import tensor_places
+from quadbench.quad.model_files import tensor_places
 
 Array = NDArray[np.float32]
 Lora = dict[str, Array]

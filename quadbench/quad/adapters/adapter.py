@@ -1,10 +1,15 @@
-"""Adapter: the low-rank pairs of a LoRA by site, with all of its scale folded into `up`."""
+"""Adapter: a LoRA's low-rank pairs by site; a mix of several, a random one, and the inputs of a graph that they are."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import nn
+
+from quadbench.quad.model.lora import GraphInputs, input_names, input_shapes
+from quadbench.recipe import SiteKind, mix_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,3 +112,87 @@ class Adapter:
         factor = weight / self.weight
         pairs = {site: LoraPair(down=pair.down, up=pair.up * factor) for site, pair in self.pairs.items()}
         return replace(self, pairs=pairs, weight=weight)
+
+
+def mixed(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter | None:
+    """Put the pairs of several adapters beside each other at every site: ranks add up, and so do products. None is no adapter.
+
+    w_1 up_1 down_1 + w_2 up_2 down_2 = [w_1 up_1, w_2 up_2] [down_1; down_2]
+    """
+    parts = [adapters[name].at(weight) for name, weight in weights.items()]
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    sites = dict.fromkeys(site for part in parts for site in part.pairs)
+    pairs = {site: _beside([part.pairs[site] for part in parts if site in part.pairs]) for site in sites}
+    return Adapter(name=mix_name(weights), pairs=pairs)
+
+
+def _beside(pairs: Sequence[LoraPair]) -> LoraPair:
+    """Return the pair of the sum of the ranks: down (R, ...), up (out, R, ...)."""
+    return LoraPair(down=torch.cat([pair.down for pair in pairs]), up=torch.cat([pair.up for pair in pairs], dim=1))
+
+
+SITE_ENDINGS: dict[SiteKind, tuple[str, ...]] = {
+    "attention": (".to_q", ".to_k", ".to_v", ".to_out.0"),
+    "feed-forward": (".ff.net.0.proj", ".ff.net.2"),
+    "projection": (".proj_in", ".proj_out"),
+    "convolution": (".conv1", ".conv2", ".conv_shortcut"),
+}
+STRENGTH = 0.1  # of up*down beside torch's initial weights, where both are random: an effect that rounding must not drown
+
+
+def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[SiteKind], seed: int) -> Adapter:
+    """Draw an adapter for the sites of these kinds in `unet`, of which only names and shapes matter.
+
+    `down` is as PEFT initializes it, uniform within 1 / sqrt(in), and `up` normal with a deviation of STRENGTH / sqrt(rank), so
+    that a weight of up*down has a tenth of the deviation of one in the U-Net. The same seed gives the same adapter.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pairs = {}
+    for site, module in _sites(unet, kinds):
+        down, up = input_shapes(site, module, rank).values()
+        bound = math.prod(down[1:]) ** -0.5
+        pairs[site] = LoraPair(
+            down=(torch.rand(down, generator=generator) * 2 - 1) * bound,
+            up=torch.randn(up, generator=generator) * (STRENGTH / rank**0.5),
+        )
+    return Adapter(name=name, pairs=pairs)
+
+
+def _sites(unet: nn.Module, kinds: Sequence[SiteKind]) -> Iterator[tuple[str, nn.Module]]:
+    endings = tuple(ending for kind in kinds for ending in SITE_ENDINGS[kind])
+    yield from ((site, module) for site, module in sorted(unet.named_modules()) if site.endswith(endings))
+
+
+def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
+    """Return the rank of every site in the shared graph: the largest among the adapters."""
+    ranks: dict[str, int] = {}
+    for adapter in adapters:
+        for site, pair in adapter.pairs.items():
+            ranks[site] = max(ranks.get(site, 0), pair.rank)
+    return dict(sorted(ranks.items()))
+
+
+def own_tensors(adapter: Adapter) -> GraphInputs:
+    """Return an adapter's tensors by the names of their LoRA inputs, each at the adapter's own rank, as its file holds them."""
+    return {
+        name: tensor
+        for site, pair in adapter.pairs.items()
+        for name, tensor in zip(input_names(site), (pair.down, pair.up), strict=True)
+    }
+
+
+def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]) -> GraphInputs:
+    """Return an adapter's LoRA inputs: zero-padded to the graph's ranks, zeros at sites that it lacks; None is no adapter."""
+    tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    for name, tensor in (own_tensors(adapter) if adapter else {}).items():
+        tensors[name][tuple(map(slice, tensor.shape))] = tensor
+    return tensors
+
+
+def merge(adapter: Adapter, unet: nn.Module) -> None:
+    """Give the U-Net's sites weights with the adapter added; the old ones, which others may share, stay as they are."""
+    for site, pair in adapter.pairs.items():
+        module = unet.get_submodule(site)
+        delta = pair.up.flatten(1) @ pair.down.flatten(1)  # (out, r) @ (r, in*k*k) -> (out, in*k*k)
+        module.weight = nn.Parameter(module.weight + delta.view_as(module.weight), requires_grad=False)

@@ -11,8 +11,8 @@ import torch
 
 from quadbench.errors import AdapterError
 from quadbench.quad.adapters import Adapter, BaseSites, LeftOut, LoraPair, fitted, read_adapter
-from quadbench.quad.adapters.random import SITE_ENDINGS
-from quadbench.quad.adapters.reading import AdapterProblem
+from quadbench.quad.adapters.adapter import SITE_ENDINGS
+from quadbench.quad.adapters.lora_pairs import AdapterProblem
 from quadbench.recipe import SiteKind
 
 _OTHER: Literal["other"] = "other"

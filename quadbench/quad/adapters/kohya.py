@@ -1,13 +1,27 @@
-"""Kohya: a file of kohya's training scripts, or of LyCORIS' LoCon -> a reading by flat site names; flat names -> sites."""
+"""Kohya and LyCORIS: files by flat site names -> a reading; LoHa, LoKr and full differences -> what they add to the base."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from types import SimpleNamespace
 
 import torch
 from diffusers.utils import convert_unet_state_dict_to_peft
 
-from quadbench.quad.adapters.reading import Key, LoraPart, Reading, read_pairs
+from quadbench.quad.adapters.lora_pairs import (
+    LONGEST_SITE,
+    TWICE,
+    AdapterProblem,
+    Fault,
+    Faults,
+    Key,
+    LoraPart,
+    Reading,
+    quoted,
+    read_pairs,
+)
+from quadbench.quad.model.values import fault_of
 
 PREFIX = "lora_unet_"
 PREFIXES = (PREFIX, "lora_te_", "lora_te1_", "lora_te2_")
@@ -81,3 +95,207 @@ def site_of_ldm(flat: str, layers_per_block: int) -> str | None:
         return None
     first = next(iter(convert_unet_state_dict_to_peft(converted)))
     return first.removeprefix("unet.").removesuffix(".lora_A.weight")
+
+
+MOST_WEIGHTS = 2**26  # of one site; the largest of Stable Diffusion's U-Net has 29.5 million
+Parts = Mapping[str, torch.Tensor]
+ScaleOf = Callable[[str, Parts, int | None], float]  # site, its tensors, their rank -> factor on what they give
+FACTORS = r"hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)"
+_DIFFERENCE_KEY = re.compile(rf"^(?P<prefix>{'|'.join(PREFIXES)})(?P<flat>[^.]+)\.(?P<part>{FACTORS}|diff|diff_b|alpha)$")
+
+
+class Method(StrEnum):
+    """The form in which a file holds an update of weights."""
+
+    LOHA = "LoHa"
+    LOKR = "LoKr"
+    FULL = "full"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartKey:
+    """A tensor's key, taken apart; `part` is what it is at its site, as `hada_w1_a`."""
+
+    site: str
+    part: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A site's tensors of one method, which fit each other, and the factor on what they give. Whole factors have no rank.
+
+    `biases` are its update of biases, which no LoRA has.
+    """
+
+    method: Method
+    parts: Parts
+    rank: int | None
+    scale: float
+    biases: torch.Tensor | None = None
+
+    def weights(self) -> torch.Tensor:
+        """Return what is added to the weights: (out, in * k * k) in float64, or (out, in, k, k) with the same order."""
+        return _UPDATES[self.method]({part: tensor.double() for part, tensor in self.parts.items()}) * self.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differences:
+    """The differences of a file by flat site name, the tensors that are no part of any, and every problem."""
+
+    by_site: dict[str, Difference]
+    rest: dict[str, torch.Tensor]
+    problems: tuple[AdapterProblem, ...]
+
+
+def kohya_key(name: str) -> PartKey | None:
+    """Take a key of kohya's naming apart. Sites of the text encoder keep their prefix in their names."""
+    match = _DIFFERENCE_KEY.match(name)
+    if match is None:
+        return None
+    return PartKey(site=match["flat"] if match["prefix"] == PREFIX else match["prefix"] + match["flat"], part=match["part"])
+
+
+def alpha_scale(_site: str, parts: Parts, rank: int | None) -> float:
+    """Return alpha / r as it stands beside a site's tensors; 1 without an alpha or without a rank."""
+    return float(parts["alpha"]) / rank if rank and "alpha" in parts else 1.0
+
+
+def read_differences(
+    tensors: Parts, key_of: Callable[[str], PartKey | None] = kohya_key, scale_of: ScaleOf = alpha_scale
+) -> Differences:
+    """Gather the tensors of the three methods; `key_of` returns None for keys that are of none."""
+    keys = {name: key for name in tensors if (key := key_of(name))}
+    sites = {key.site for key in keys.values() if key.part != "alpha"}
+    own = {name: key for name, key in keys.items() if key.site in sites}
+    by_site: dict[str, dict[str, torch.Tensor]] = {}
+    first: dict[PartKey, str] = {}
+    faults, unsound = Faults(), set()
+    for name, key in own.items():
+        if len(key.site) > LONGEST_SITE:
+            faults.add(Fault(before="has a name that is too long:"), quoted(name))
+        if first.setdefault(key, name) != name:
+            faults.add(TWICE, f"{key.part} at site '{key.site}': '{first[key]}' and '{name}'")
+        if fault := fault_of(tensors[name]):
+            faults.add_value(fault, quoted(name))
+            unsound.add(key.site)
+        else:
+            by_site.setdefault(key.site, {})[key.part] = tensors[name]
+    differences = {}
+    for site, parts in sorted(by_site.items()):
+        if site in unsound:
+            continue
+        try:
+            differences[site] = _difference(site, parts, scale_of)
+        except ValueError as error:
+            faults.add(Fault(before=f"{error} at site"), quoted(site))
+    rest = {name: tensor for name, tensor in tensors.items() if name not in own}
+    return Differences(by_site=differences, rest=rest, problems=faults.problems())
+
+
+def _difference(site: str, parts: dict[str, torch.Tensor], scale_of: ScaleOf) -> Difference:
+    """Check a site's tensors against each other.
+
+    Raises:
+        ValueError: they are of several methods, some are missing, or shapes do not fit; the text ends before the site.
+    """
+    biases = parts.pop("diff_b").double() if "diff_b" in parts else None
+    methods = {
+        method
+        for method, start in ((Method.LOHA, "hada_"), (Method.LOKR, "lokr_"), (Method.FULL, "diff"))
+        if any(part.startswith(start) for part in parts)
+    }
+    if len(methods) != 1:
+        raise ValueError("has several methods" if methods else "has an update of biases alone")
+    (method,) = methods
+    if "alpha" in parts and parts["alpha"].numel() != 1:
+        raise ValueError("has an alpha that is not one number")
+    _check_parts(parts, method)
+    if _size(parts, method) > MOST_WEIGHTS:
+        raise ValueError(f"has more than {MOST_WEIGHTS} weights")
+    rank = next((parts[name].shape[0] for _, name, _ in _PRODUCTS if name in parts), None)
+    scale = 1.0 if method is Method.FULL else scale_of(site, parts, rank)
+    return Difference(method=method, parts=parts, rank=rank, scale=scale, biases=biases)
+
+
+_FORMS: dict[Method, tuple[tuple[str, ...], ...]] = {
+    Method.LOHA: (("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),),
+    Method.FULL: (("diff",),),
+    Method.LOKR: tuple(
+        (*first, *second)
+        for first in (("lokr_w1",), ("lokr_w1_a", "lokr_w1_b"))
+        for second in (("lokr_w2",), ("lokr_w2_a", "lokr_w2_b"), ("lokr_w2_a", "lokr_w2_b", "lokr_t2"))
+    ),
+}
+
+
+def _check_parts(parts: Parts, method: Method) -> None:
+    forms = list(_FORMS[method])
+    if method is Method.LOHA:
+        forms.append((*forms[0], "hada_t1", "hada_t2"))
+    if not any(set(form) == parts.keys() - {"alpha"} for form in forms):
+        raise ValueError(f"has other tensors than {method} has ({', '.join(sorted(parts.keys() - {'alpha'}))})")
+    for first, second, core in _PRODUCTS:
+        if first in parts:
+            _check_product(parts[first], parts[second], parts.get(core))
+    if any(parts[name].ndim not in (2, 4) for name in ("diff", "lokr_w2") if name in parts):
+        raise ValueError("has a tensor of neither 2 nor 4 dimensions")
+    if "lokr_w1" in parts and parts["lokr_w1"].ndim != 2:
+        raise ValueError("has a lokr_w1 that is no matrix")
+    if method is Method.LOHA and _product_shape(parts, *_PRODUCTS[0]) != _product_shape(parts, *_PRODUCTS[1]):
+        raise ValueError("has factors of different shapes")
+    if len({parts[second].shape[0] for _, second, _ in _PRODUCTS if second in parts}) > 1:
+        raise ValueError("has several ranks")
+
+
+_PRODUCTS = (
+    ("hada_w1_a", "hada_w1_b", "hada_t1"),
+    ("hada_w2_a", "hada_w2_b", "hada_t2"),
+    ("lokr_w1_a", "lokr_w1_b", ""),
+    ("lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+)
+
+
+def _check_product(a: torch.Tensor, b: torch.Tensor, core: torch.Tensor | None) -> None:
+    """Take (out, r) and (r, in[, k, k]), or (r, out), (r, in) and a core (r, r, k, k)."""
+    if a.ndim != 2 or b.ndim not in (2, 4) or 0 in (*a.shape, *b.shape):
+        raise ValueError("has factors that are no matrices")
+    rank = a.shape[0] if core is not None else a.shape[1]
+    if b.shape[0] != rank or (core is not None and (core.ndim != 4 or b.ndim != 2 or tuple(core.shape[:2]) != (rank, rank))):
+        raise ValueError("has factors that do not fit each other")
+
+
+def _product_shape(parts: Parts, first: str, second: str, core: str) -> tuple[int, ...]:
+    a, b = parts[first], parts[second]
+    return (a.shape[1], b.shape[1], *parts[core].shape[2:]) if core in parts else (a.shape[0], *b.shape[1:])
+
+
+def _size(parts: Parts, method: Method) -> int:
+    """Return the number of weights of an update before it is formed."""
+    shapes = [_product_shape(parts, *names) for names in _PRODUCTS if names[0] in parts]
+    shapes += [tuple(parts[name].shape) for name in ("diff", "lokr_w1", "lokr_w2") if name in parts]
+    sizes = [torch.Size(shape).numel() for shape in shapes]
+    return max(sizes) if method is not Method.LOKR else sizes[0] * sizes[1]
+
+
+def _product(parts: Parts, first: str, second: str, core: str) -> torch.Tensor:
+    a, b = parts[first], parts[second]
+    if core in parts:
+        return torch.einsum("i j k l, i p, j q -> p q k l", parts[core], a, b)  # (r, r, k, k), (r, out), (r, in)
+    return (a @ b.flatten(1)).reshape(-1, *b.shape[1:])  # (out, r) @ (r, in * k * k)
+
+
+def _loha(parts: Parts) -> torch.Tensor:
+    return _product(parts, *_PRODUCTS[0]) * _product(parts, *_PRODUCTS[1])
+
+
+def _lokr(parts: Parts) -> torch.Tensor:
+    first = parts["lokr_w1"] if "lokr_w1" in parts else _product(parts, *_PRODUCTS[2])
+    second = parts["lokr_w2"] if "lokr_w2" in parts else _product(parts, *_PRODUCTS[3])
+    return torch.kron(first.reshape(*first.shape, *(1,) * (second.ndim - 2)), second.contiguous())
+
+
+def _full(parts: Parts) -> torch.Tensor:
+    return parts["diff"]
+
+
+_UPDATES = {Method.LOHA: _loha, Method.LOKR: _lokr, Method.FULL: _full}

@@ -1,28 +1,348 @@
-"""PEFT: adapter_config.json and the tensors beside it -> a reading; of LoHa and LoKr what they add to the base's weights."""
+"""PEFT and diffusers: a LoRA's configuration in JSON and the tensors beside it or with it -> a reading."""
 
 import json
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import product
 from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import torch
+from diffusers.utils import convert_unet_state_dict_to_peft
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from quadbench.errors import AdapterError
-from quadbench.quad.adapters.lora_config import (
-    MOST_BYTES,
-    OF_DIFFERENT_ADAPTERS,
-    AdapterConfig,
-    PeftType,
-    adapter_config,
-    follow,
-    rank_problems,
-)
-from quadbench.quad.adapters.lycoris import FACTORS, Differences, Method, PartKey, read_differences
-from quadbench.quad.adapters.reading import AdapterProblem, Key, LoraPart, Reading, read_pairs
-from quadbench.quad.sources import DIFFUSERS_TENSORS, PEFT_CONFIG, PEFT_TENSORS
+from quadbench.quad.adapters.kohya import FACTORS, Differences, Method, PartKey, read_differences
+from quadbench.quad.adapters.lora_pairs import AdapterProblem, Key, KeyOf, LoraPart, Reading, named, read_pairs
+from quadbench.quad.model.values import GREATEST
+from quadbench.quad.model_files import DIFFUSERS_TENSORS, PEFT_CONFIG, PEFT_TENSORS
 from quadbench.spec import is_file
 from quadbench.spec.document import describe
+
+LONGEST = 256  # characters of a key; the longest site of Stable Diffusion has 63
+MOST_CHOICES = 16
+EXPECTED = (
+    f"a site's name, its end, or at most {MOST_CHOICES} alternatives of these, with .* at the beginning and once more at most"
+)
+_PIECE = r"(?:\.\*|\\[.d]|[A-Za-z0-9_.\-])"
+_GROUP = rf"\({_PIECE}+(?:\|{_PIECE}+)*\)"
+_BRANCH = rf"\^?(?:{_PIECE}|{_GROUP})+\$?"
+_PATTERN = re.compile(rf"{_BRANCH}(?:\|{_BRANCH})*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Branch:
+    """One alternative of a key, without groups: the site ends with `tail`, and begins with `head` if there is one."""
+
+    head: re.Pattern[str] | None
+    tail: re.Pattern[str]
+    tail_length: int
+    anywhere: bool  # without a head: the tail need not follow a dot
+
+    def matches(self, site: str) -> bool:
+        """Say whether the branch means the site."""
+        start = len(site) - self.tail_length
+        if start < 0 or not self.tail.match(site, start):
+            return False
+        if self.head is None:
+            return self.anywhere or start == 0 or site[start - 1] == "."
+        return self.head.match(site, 0, start) is not None
+
+
+class SitePattern:
+    """A key of rank_pattern or alpha_pattern, ready to be compared with sites."""
+
+    def __init__(self, key: str) -> None:
+        """Take a key apart.
+
+        Raises:
+            ValueError: it has more than what names sites.
+        """
+        if len(key) > LONGEST or not _PATTERN.fullmatch(key):
+            raise ValueError(f"expected {EXPECTED}")
+        branches = [flat for branch in _split(key) for flat in _without_groups(branch)]
+        if len(branches) > MOST_CHOICES or any(
+            branch.removeprefix("^").removeprefix(".*").count(".*") > 1 for branch in branches
+        ):
+            raise ValueError(f"expected {EXPECTED}")
+        self._branches = [_branch(branch) for branch in branches]
+
+    @property
+    def branches(self) -> int:
+        """The alternatives that the key is written out to."""
+        return len(self._branches)
+
+    @property
+    def stars(self) -> int:
+        """The alternatives whose beginning is looked for."""
+        return sum(branch.head is not None for branch in self._branches)
+
+    def matches(self, site: str) -> bool:
+        """Say whether PEFT would find the key in this site's name."""
+        return any(branch.matches(site) for branch in self._branches)
+
+
+def _split(key: str) -> list[str]:
+    """Split at the bars outside of groups."""
+    return re.findall(r"(?:\([^)]*\)|[^|(])+", key)
+
+
+def _without_groups(branch: str) -> list[str]:
+    """Write a branch out, once for each choice of alternatives."""
+    choices = [part[1:-1].split("|") if part.startswith("(") else [part] for part in re.findall(r"\([^)]*\)|[^(]+", branch)]
+    if math.prod(map(len, choices)) > MOST_CHOICES:
+        raise ValueError(f"expected {EXPECTED}")
+    return ["".join(parts) for parts in product(*choices)]
+
+
+def _branch(text: str) -> _Branch:
+    is_anchored, text = text.startswith("^"), text.removeprefix("^").removesuffix("$")
+    floats, text = text.startswith(".*"), text.removeprefix(".*")
+    head, star, tail = text.rpartition(".*")
+    before = None
+    if star:
+        before = re.compile((".*" if floats else "" if is_anchored else r"(?:.*\.)?") + head)
+    elif is_anchored and not floats:
+        before = re.compile(r"\Z")  # nothing stands before the tail
+    return _Branch(head=before, tail=re.compile(tail), tail_length=len(re.findall(_PIECE, tail)), anywhere=floats)
+
+
+MOST_BYTES = 2**20  # of the JSON; those that PEFT writes for a U-Net have some ten thousand
+MOST_BRANCHES = 512  # of all keys of a pattern together; Stable Diffusion's U-Net has 278 sites, each compared with all
+MOST_STARS = 32  # branches with .*, which cost more to compare
+MOST_REASONS = 5  # in a message
+OF_DIFFERENT_ADAPTERS = "tensors and configuration are of different adapters; put those together that belong together"
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Ways to initialize a LoRA that subtract it from the base weights, which are then no longer the foundation model's."""
+_UNSUPPORTED = ("use_dora", "lora_bias", "use_qalora", "use_bdlora", "layer_replication")
+"""Keys of a LoraConfig that ask for another computation than up*down*x at each site of the foundation model."""
+
+
+def _checked(key: str) -> str:
+    SitePattern(key)
+    return key
+
+
+_Key = Annotated[str, AfterValidator(_checked)]
+_Rank = Annotated[int, Field(ge=1, le=65536)]
+_Alpha = Annotated[float, Field(ge=-GREATEST, le=GREATEST)]
+_Number = TypeVar("_Number", int, float)
+
+
+def _bounded(values: dict[str, float] | None) -> dict[str, float] | None:
+    patterns = [SitePattern(key) for key in values or {}]
+    if sum(pattern.branches for pattern in patterns) > MOST_BRANCHES or sum(pattern.stars for pattern in patterns) > MOST_STARS:
+        raise ValueError(f"expected at most {MOST_BRANCHES} sites or alternatives, {MOST_STARS} of them with .*")
+    return values
+
+
+class PeftType(StrEnum):
+    """The `peft_type` of a configuration: LoRA has graph inputs, of the others a conversion makes a LoRA."""
+
+    LORA = "LORA"
+    LOHA = "LOHA"
+    LOKR = "LOKR"
+
+
+class _Fields(BaseModel):
+    """The fields of a LoHaConfig or LoKrConfig that matter here; PEFT writes all of them, and others."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+    r: _Rank
+    alpha: _Alpha
+    rank_pattern: Annotated[dict[_Key, _Rank] | None, AfterValidator(_bounded)] = None
+    alpha_pattern: Annotated[dict[_Key, _Alpha] | None, AfterValidator(_bounded)] = None
+
+
+class _LoraFields(_Fields):
+    """The same fields of a LoraConfig, which has another name for alpha, and more."""
+
+    alpha: _Alpha = Field(alias="lora_alpha")
+    use_rslora: bool | None = None
+    use_dora: bool | None = None
+    lora_bias: bool | None = None
+    use_qalora: bool | None = None
+    use_bdlora: Any = None  # a configuration of its own
+    layer_replication: Any = None  # a list of ranges of layers
+    init_lora_weights: bool | str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """A configuration's word on ranks and scales. Of the patterns that mean a site the first one counts, as in PEFT."""
+
+    kind: PeftType
+    rank: int
+    alpha: float
+    ranks: tuple[tuple[SitePattern, int], ...]
+    alphas: tuple[tuple[SitePattern, float], ...]
+    is_rank_stabilized: bool
+    problems: tuple[AdapterProblem, ...]
+
+    def rank_at(self, site: str) -> int:
+        """Return r at a site."""
+        return next((rank for pattern, rank in self.ranks if pattern.matches(site)), self.rank)
+
+    def scale(self, site: str, rank: int) -> float:
+        """Return alpha / r, or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023)."""
+        alpha = next((alpha for pattern, alpha in self.alphas if pattern.matches(site)), self.alpha)
+        return alpha / (math.sqrt(rank) if self.is_rank_stabilized else rank)
+
+
+def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> AdapterConfig:
+    """Read a LoraConfig, LoHaConfig or LoKrConfig.
+
+    Raises:
+        ValueError: a value is missing or wrong; the text lists the first five.
+    """
+    try:
+        fields = (_LoraFields if kind is PeftType.LORA else _Fields).model_validate(values)
+    except ValidationError as error:
+        raise ValueError(_explained(error)) from error
+    return AdapterConfig(
+        kind=kind,
+        rank=fields.r,
+        alpha=fields.alpha,
+        ranks=_patterns(fields.rank_pattern),
+        alphas=_patterns(fields.alpha_pattern),
+        is_rank_stabilized=isinstance(fields, _LoraFields) and bool(fields.use_rslora),
+        problems=tuple(_problems(fields)) if isinstance(fields, _LoraFields) else (),
+    )
+
+
+def follow(config: AdapterConfig, reading: Reading) -> Reading:
+    """Return a reading that was scaled by the configuration, with the problems of both and where their ranks differ."""
+    differing = rank_problems(config, {site: pair.rank for site, pair in reading.pairs.items()})
+    return Reading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
+
+
+def rank_problems(config: AdapterConfig, ranks: Mapping[str, int]) -> list[AdapterProblem]:
+    """Say where sites have other ranks than the configuration says: one problem, if any."""
+    differing = [site for site, rank in ranks.items() if rank != config.rank_at(site)]
+    if not differing:
+        return []
+    first = f"rank {ranks[differing[0]]} where its configuration says {config.rank_at(differing[0])}"
+    return [AdapterProblem(message=f"has {first}, at {named(differing)}", hint=OF_DIFFERENT_ADAPTERS)]
+
+
+def _patterns(values: Mapping[str, _Number] | None) -> tuple[tuple[SitePattern, _Number], ...]:
+    return tuple((SitePattern(key), value) for key, value in (values or {}).items())
+
+
+def _explained(error: ValidationError) -> str:
+    """Say what is wrong with the first five values."""
+    reasons = []
+    for details in error.errors(include_url=False):
+        key = ".".join(str(part) for part in details["loc"] if part != "[key]")
+        shown = "" if details["type"] == "missing" else f", found {describe(details['input'])}"
+        reason = "missing" if details["type"] == "missing" else details["msg"].removeprefix("Value error, ").lower()
+        reasons.append(f"{key}: {reason}{shown}")
+    more = f"; and {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
+    return "; ".join(reasons[:MOST_REASONS]) + more
+
+
+def _problems(fields: _LoraFields) -> list[AdapterProblem]:
+    """List what a LoraConfig asks for and a graph with LoRA inputs cannot do."""
+    asked = {name: getattr(fields, name) for name in _UNSUPPORTED}
+    problems = [
+        AdapterProblem(message=f"uses {feature}, which has no graph inputs", hint="train it as plain LoRA")
+        for feature, is_on in asked.items()
+        if is_on
+    ]
+    initialized = fields.init_lora_weights
+    if isinstance(initialized, str) and initialized.startswith(_CHANGE_THE_BASE):
+        hint = (
+            "save it with save_pretrained(..., path_initial_model_for_weight_conversion=...), which makes it a LoRA of the base"
+        )
+        problems.append(
+            AdapterProblem(message=f"was initialized by {initialized}, which changes the base weights too", hint=hint)
+        )
+    return problems
+
+
+PREFIX = "unet."
+PREFIXES = (PREFIX, "text_encoder.")
+UNET_ROOTS = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in.", "conv_out.", "time_embedding.")
+METADATA = "lora_adapter_metadata"  # diffusers.loaders.lora_base.LORA_ADAPTER_METADATA_KEY
+_DIFFUSERS_KEY = re.compile(r"^(?P<site>.+?)(\.lora_(?P<side>[AB])(\.default)?\.weight|\.alpha)$")
+_TEXT_ENCODER_KEY = re.compile(
+    r"^(?P<prefix>text_encoder(?:_2)?\.)(?P<site>.+?)\."
+    r"(?:(?:lora_(?P<side>[AB])(?:\.default)?|lora(?:_linear_layer)?\.(?P<old>down|up))\.weight|alpha)$"
+)
+_DIFFUSERS_PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP, None: LoraPart.ALPHA}
+
+
+def prefix_of(names: Iterable[str]) -> str:
+    """Return what begins the names of the U-Net's tensors: nothing in what the U-Net alone has saved."""
+    return PREFIX if any(name.startswith(PREFIXES) for name in names) else ""
+
+
+def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Reading:
+    """Return the pairs by site. The scale is that of the file's LoraConfig if it has one, else alpha / r, else 1."""
+    prefix = prefix_of(tensors)
+    return _read(tensors, metadata, prefix, lambda name: _diffusers_key_of(name, prefix))
+
+
+def read_text_encoder(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Reading:
+    """Return the pairs of the text encoder by site, scaled alike."""
+    return _read(tensors, metadata, "text_encoder.", _text_encoder_key)
+
+
+def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], prefix: str, key_of: KeyOf) -> Reading:
+    try:
+        config = _config(metadata.get(METADATA), prefix)
+    except (ValueError, RecursionError) as error:
+        problem = AdapterProblem(
+            message=f"has metadata '{METADATA}' that is no LoraConfig: {error}", hint="save it again with diffusers"
+        )
+        return Reading(pairs={}, scales={}, problems=(problem,))
+
+    def scale_of(site: str, rank: int, alpha: float | None) -> float:
+        if config:
+            return config.scale(site, rank)
+        return 1.0 if alpha is None else alpha / rank
+
+    reading = read_pairs(tensors, key_of, scale_of)
+    return follow(config, reading) if config else reading
+
+
+def _config(text: str | None, prefix: str) -> AdapterConfig | None:
+    """Return a part's LoraConfig, if there is one. The U-Net's keys stand in the file as `unet.r`, `unet.lora_alpha`, ...
+
+    Raises:
+        ValueError: the text is too long, no JSON, or has values that no LoraConfig has.
+    """
+    if text is None:
+        return None
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"{len(text)} characters, expected at most {MOST_BYTES}")
+    configs = json.loads(text)
+    if not isinstance(configs, dict):
+        raise ValueError("expected keys and values")
+    values = {key.removeprefix(prefix): value for key, value in configs.items() if key.startswith(prefix)}
+    return adapter_config(values) if values else None
+
+
+def _diffusers_key_of(name: str, prefix: str) -> Key | None:
+    if not name.startswith(prefix):
+        return None
+    # diffusers' own renaming: .processor.to_q_lora.down and .to_q.lora.down become .to_q.lora_A
+    (renamed,) = convert_unet_state_dict_to_peft({name.removeprefix(prefix): None})
+    match = _DIFFUSERS_KEY.match(renamed)
+    return Key(site=match["site"], part=_DIFFUSERS_PARTS[match["side"]]) if match else None
+
+
+def _text_encoder_key(name: str) -> Key | None:
+    match = _TEXT_ENCODER_KEY.match(name)
+    if match is None:
+        return None
+    side = match["side"] or {"down": "A", "up": "B"}.get(match["old"])
+    return Key(site=match["site"], part=_DIFFUSERS_PARTS[side])
+
 
 _KEY = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<side>[AB])(\.default)?\.weight$")
 _DIFFERENCE_KEY = re.compile(rf"^base_model\.model\.(?P<site>.+)\.(?P<part>{FACTORS})(\.default)?$")

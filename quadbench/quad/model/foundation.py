@@ -1,8 +1,8 @@
-"""Foundation: a recipe's foundation model -> its modules in float32, ready to be traced."""
+"""Foundation: a recipe's model -> its modules in float32, checked as they load, or with random weights in a known geometry."""
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,29 +14,115 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from quadbench import zoo
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import UserError, shown
-from quadbench.quad.layouts import (
+from quadbench.quad.model.values import faults_by_name
+from quadbench.quad.model_files import (
     CHECKPOINT_GEOMETRY,
     DIFFUSERS_INDEX,
     DIFFUSERS_PARTS,
+    GEOMETRIES,
     Sizes,
     check_checkpoint,
     foundation_files,
     part_folder,
+    require_weights,
     sizes_of,
 )
-from quadbench.quad.model.geometry import clip_tokenizer, random_module
-from quadbench.quad.model.loaded import SAVE_AGAIN, check_loading, check_tensors, check_types
-from quadbench.quad.sources import require_weights
 from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersFoundation, RandomFoundation
 from quadbench.recipe import Foundation as FoundationSpec
 from quadbench.spec import read_json
+
+
+def random_module(geometry: str, part: str, seed: int) -> nn.Module:
+    """Return a part as its library initializes it: the same for the same seed. Others' random numbers stay as they are."""
+    folder = part_folder(geometry, part)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        match part:
+            case "unet":
+                return UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder, local_files_only=True))
+            case "vae":
+                return AutoencoderKL.from_config(AutoencoderKL.load_config(folder, local_files_only=True))
+            case "text_encoder":
+                return CLIPTextModel(CLIPTextConfig.from_pretrained(folder, local_files_only=True))
+            case _:
+                raise ValueError(f"'{part}' has no weights")
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """Return CLIP's own tokenizer, 49408 tokens, T = 77. Its vocabulary follows from its merges, so only those are stored."""
+    lines = (GEOMETRIES / CHECKPOINT_GEOMETRY / "tokenizer" / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
+    merges = [(left, right) for left, right in (line.split() for line in lines)]
+    characters = sorted(ByteLevel.alphabet())
+    words = [*characters, *(f"{c}</w>" for c in characters), *(left + right for left, right in merges)]
+    vocabulary = {word: i for i, word in enumerate((*words, "<|startoftext|>", "<|endoftext|>"))}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+
+
+SAVE_AGAIN = "save the model with diffusers again"
+
+
+def check_tensors(foundation: str, part: str, module: nn.Module) -> None:
+    """Refuse a part of which tensors are absent, or whose numbers would make every picture NaN.
+
+    Raises:
+        UserError: names the first tensor and counts the others.
+    """
+    tensors = module.state_dict()
+    absent = [name for name, tensor in tensors.items() if tensor.is_meta]
+    if absent:
+        place = f"'{absent[0]}'{_more(absent)} of its {part}"
+        raise UserError(f"foundation model '{foundation}' lacks {place}; expected every tensor of it", hint=SAVE_AGAIN)
+    for fault, names in faults_by_name(tensors).items():
+        place = f"'{names[0]}'{_more(names)} of its {part}"
+        raise UserError(f"foundation model '{foundation}' holds {fault.holds} in {place}", hint=fault.hint)
+
+
+def check_loading(foundation: str, part: str, loading: Mapping[str, Any]) -> None:
+    """Refuse files whose tensors are not those of the configuration: libraries draw what is missing at random.
+
+    Raises:
+        UserError: names the first tensor and counts the others.
+    """
+    for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape of")):
+        names = sorted(entry if isinstance(entry, str) else entry[0] for entry in loading.get(kind) or ())
+        if names:
+            raise UserError(
+                f"foundation model '{foundation}' {what} '{names[0]}'{_more(names)} of its {part}; "
+                "expected the tensors that its configuration asks for",
+                hint=SAVE_AGAIN,
+            )
+
+
+def check_types(foundation: str, part: str, module: nn.Module, files: Sequence[Path]) -> None:
+    """Refuse weights that a file has as integers, truths or complex numbers, which libraries would convert.
+
+    Raises:
+        UserError: names the first tensor and counts the others.
+    """
+    wanted = {name for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys() if name in wanted}  # noqa: SIM118
+        odd = [name for name, kind in kinds.items() if not kind.startswith(("F", "BF"))]
+        if odd:
+            raise UserError(
+                f"foundation model '{foundation}' has '{odd[0]}'{_more(odd)} of its {part} as {kinds[odd[0]]}; "
+                "expected floating-point numbers",
+                hint=SAVE_AGAIN,
+            )
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
 
 _MODULES = ("unet", "vae", "text_encoder")
 _CONFIGS = {

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from quadbench.errors import ArtifactError, shown
 from quadbench.harness.runtime import EXACT
-from quadbench.quad.tensor_header import tensor_places
+from quadbench.quad.model_files import tensor_places
 
 ROOT = Path("/")
 _GRAPH = "graph.onnx"

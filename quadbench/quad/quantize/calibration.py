@@ -1,13 +1,19 @@
-"""Calibration: a float graph and its feeds -> the range of every float tensor in it."""
+"""Calibration: a float graph run on feeds -> each tensor's range, the range its encoding is made for, and what that clips."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias, assert_never
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from quadbench.artifacts.held_out import ClippedTensor, Clipping
 from quadbench.quad.model.initializers import open_session
-from quadbench.quad.quantize.encodings import Range
+from quadbench.quad.quantize.encodings import Encoding, Range, limits
+from quadbench.quad.quantize.passes import value_shapes
+from quadbench.quad.quantize.qdq import encoding_sources
 
 Feed = Mapping[str, np.ndarray]
 
@@ -57,3 +63,227 @@ def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(f"ranges.{len(names) - 1}", TensorProto.FLOAT, [2 * len(names)]))
     return observed
+
+
+BINS = 2048  # as AIMET and ONNX Runtime take; at 8 bits a bin is an eighth of a step
+_EARLIER = "counts.earlier"  # the graph input that counts are added to
+
+
+def observe_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range], feeds: Iterable[Feed]) -> dict[str, np.ndarray]:
+    """Run the graph on every feed and count each tensor's values in BINS equal parts of its range: int64, (BINS,).
+
+    Values outside the range count in the outermost parts. What is held beside the graph is the counts, whatever the feeds.
+    """
+    session = open_session(with_histograms(model, ranges))
+    counts, nothing = np.zeros(len(ranges) * BINS, np.int64), np.zeros(len(ranges) * BINS, np.int32)
+    for feed in feeds:
+        counts += session.run(None, {**feed, _EARLIER: nothing})[0]
+    return dict(zip(ranges, counts.reshape(-1, BINS), strict=True))
+
+
+def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
+    """Return the graph with one output instead of its own: the counts of all tensors, one tensor after the other.
+
+    Each tensor is added to the counts of those before it by a node that is added after all else, for the reason that
+    `calibration.with_ranges` names: each tensor is counted, and freed, before the next is computed. ONNX Runtime 1.32 adds in
+    place.
+    """
+    observed = onnx.ModelProto()
+    observed.CopyFrom(model)
+    graph, total = observed.graph, [len(ranges) * BINS]
+    constants = {"flat": np.array([-1], np.int64), "first": np.float32(0), "last": np.float32(BINS - 0.5)}
+    for i, values in enumerate(ranges.values()):
+        constants |= {f"{i}.low": np.float32(values.low), f"{i}.offset": np.int32(i * BINS)}
+        constants[f"{i}.per_unit"] = np.float32(BINS / (values.high - values.low) if values.high > values.low else 0)
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(value), f"counts.{name}") for name, value in constants.items())
+    for i, name in enumerate(ranges):
+        graph.node.extend(_places(name, i))
+    earlier = _EARLIER
+    for i in range(len(ranges)):
+        inputs = [earlier, f"counts.{i}.places", f"counts.{i}.ones"]
+        earlier = f"counts.{i}"
+        graph.node.append(helper.make_node("ScatterElements", inputs, [earlier], axis=0, reduction="add"))
+    graph.input.append(helper.make_tensor_value_info(_EARLIER, TensorProto.INT32, total))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(earlier, TensorProto.INT32, total))
+    return observed
+
+
+def _places(name: str, index: int) -> list[onnx.NodeProto]:
+    """Return the nodes that give the place of each of a tensor's values among all counts, and as many ones."""
+    own = f"counts.{index}"
+    one = numpy_helper.from_array(np.array([1], np.int32))
+    return [
+        helper.make_node("Reshape", [name, "counts.flat"], [f"{own}.values"]),
+        helper.make_node("Shape", [f"{own}.values"], [f"{own}.size"]),
+        helper.make_node("ConstantOfShape", [f"{own}.size"], [f"{own}.ones"], value=one),
+        helper.make_node("Sub", [f"{own}.values", f"{own}.low"], [f"{own}.above"]),
+        helper.make_node("Mul", [f"{own}.above", f"{own}.per_unit"], [f"{own}.scaled"]),
+        helper.make_node("Clip", [f"{own}.scaled", "counts.first", "counts.last"], [f"{own}.clipped"]),
+        helper.make_node("Cast", [f"{own}.clipped"], [f"{own}.bins"], to=TensorProto.INT32),
+        helper.make_node("Add", [f"{own}.bins", f"{own}.offset"], [f"{own}.places"]),
+    ]
+
+
+ENDS = 50  # an end of the range is tried at this many places between the observed one and zero
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinMax:
+    """The least and the greatest value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Percentile:
+    """The range without the same small share of values at either end, so that `percent` % of them lie within."""
+
+    percent: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeastError:
+    """The range under which clipping and rounding together cost the least squared error in the encoding's bits."""
+
+
+Estimator: TypeAlias = MinMax | Percentile | LeastError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeRule:
+    """The estimator of a tensor's range, and the headroom by which both of its ends are multiplied."""
+
+    estimator: Estimator
+    headroom: float = 1.0
+
+    @property
+    def counts_values(self) -> bool:
+        """Say whether a range follows from how values are spread, and not from their ends alone."""
+        return not isinstance(self.estimator, MinMax)
+
+    def range_of(self, seen: Range, counts: np.ndarray | None, dtype: str) -> Range:
+        """Return the range. `counts` (bins,) are those of the values over `seen`, None where the rule needs none."""
+        return _estimated(self.estimator, seen, counts, dtype).scaled(self.headroom)
+
+
+PLAIN_RULES = {"uint16": RangeRule(estimator=MinMax()), "uint8": RangeRule(estimator=MinMax())}
+
+
+def _estimated(estimator: Estimator, seen: Range, counts: np.ndarray | None, dtype: str) -> Range:
+    match estimator:
+        case MinMax():
+            return seen
+        case Percentile(percent=percent):
+            assert counts is not None
+            return _percentile(seen, counts, percent)
+        case LeastError():
+            assert counts is not None
+            return _least_error(seen, counts, dtype)
+        case _:
+            assert_never(estimator)
+
+
+def _percentile(seen: Range, counts: np.ndarray, percent: float) -> Range:
+    """Cut the bins at either end that hold no more than half of what may lie outside."""
+    outside = counts.sum() * (1 - percent / 100) / 2
+    edges = _edges(seen, len(counts))
+    first = int(np.searchsorted(np.cumsum(counts), outside, side="right"))
+    last = int(np.searchsorted(np.cumsum(counts[::-1]), outside, side="right"))
+    return Range(low=float(edges[first]), high=float(edges[len(counts) - last]))
+
+
+def _least_error(seen: Range, counts: np.ndarray, dtype: str) -> Range:
+    """Try ENDS places for either end.
+
+    A value outside costs the square of its distance, one inside a twelfth of the square of a step, whatever the end.
+    """
+    edges = _edges(seen, len(counts))
+    middles = (edges[:-1] + edges[1:]) / 2
+    shares = np.linspace(1, 0, ENDS, endpoint=False)
+    lows, highs = min(seen.low, 0.0) * shares, max(seen.high, 0.0) * shares
+    below = np.square(np.maximum(lows[:, None] - middles, 0)) @ counts  # (ENDS, bins) @ (bins,) -> (ENDS,)
+    above = np.square(np.maximum(middles - highs[:, None], 0)) @ counts
+    least, greatest = limits(dtype)
+    steps = (highs - lows[:, None]) / (greatest - least)  # (ENDS, ENDS)
+    error = below[:, None] + above + counts.sum() * np.square(steps) / 12
+    low, high = np.unravel_index(int(error.argmin()), error.shape)
+    return Range(low=float(lows[low]), high=float(highs[high]))
+
+
+def _edges(seen: Range, bins: int) -> np.ndarray:
+    return np.linspace(seen.low, seen.high, bins + 1)
+
+
+NAMED = 10  # tensors
+
+
+def clipping_of(
+    model: onnx.ModelProto, encodings: Mapping[str, Encoding], feeds: Sequence[Feed], *, variant: str, task: str | None
+) -> Clipping:
+    """Run the float graph on the feeds and count the values that clip. Tensors that only move others' values do not count.
+
+    Values are counted, in a second pass, of those tensors alone whose ends lie outside.
+    """
+    sources = encoding_sources(model, encodings)
+    ranges = {name: range_within(encodings[name]) for name, source in sources.items() if name == source}
+    seen = observe_ranges(model, feeds)
+    outside = {name: r for name, r in ranges.items() if seen[name].low < r.low or seen[name].high > r.high}
+    counts = _count_outside(model, outside, feeds) if outside else {}
+    sizes = {name: prod(shape) * len(feeds) for name, shape in value_shapes(model).items() if name in ranges}
+    tensors = [
+        ClippedTensor(tensor=name, share=counts[name] / sizes[name], beyond=_beyond(seen[name], outside[name]))
+        for name in outside
+    ]
+    return Clipping(
+        variant=variant,
+        task=task,
+        runs=len(feeds),
+        tensors=len(ranges),
+        clipped=len(tensors),
+        share=sum(counts.values()) / sum(sizes.values()),
+        worst=tuple(sorted(tensors, key=lambda tensor: tensor.share, reverse=True)[:NAMED]),
+    )
+
+
+def range_within(encoding: Encoding) -> Range:
+    """Return the range of the values that do not clip: those that round to an integer which the encoding has."""
+    least, greatest = limits(encoding.dtype)
+    low, high = (least - encoding.zero_point - 0.5) * encoding.scale, (greatest - encoding.zero_point + 0.5) * encoding.scale
+    return Range(low=low, high=high)
+
+
+def _beyond(seen: Range, within: Range) -> float:
+    """Return how far the farthest value lies outside, in widths of the range."""
+    return max(within.low - seen.low, seen.high - within.high) / (within.high - within.low)
+
+
+def _count_outside(model: onnx.ModelProto, ranges: Mapping[str, Range], feeds: Sequence[Feed]) -> dict[str, int]:
+    """Return how many values of each tensor lie outside its range, over all feeds."""
+    session = open_session(_with_counts(model, ranges))
+    counts = sum(session.run(None, dict(feed))[0].astype(np.int64) for feed in feeds)
+    return {name: int(count) for name, count in zip(ranges, counts, strict=True)}
+
+
+def _with_counts(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
+    """Return the graph with one output instead of its own: for each tensor the number of its values outside its range."""
+    counted = onnx.ModelProto()
+    counted.CopyFrom(model)
+    graph = counted.graph
+    graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "clips.shape"))
+    for i, (name, within) in enumerate(ranges.items()):
+        own = f"clips.{i}"
+        ends = {f"{own}.low": within.low, f"{own}.high": within.high}
+        graph.initializer.extend(numpy_helper.from_array(np.float32(value), key) for key, value in ends.items())
+        graph.node.extend(
+            (
+                helper.make_node("Less", [name, f"{own}.low"], [f"{own}.below"]),
+                helper.make_node("Greater", [name, f"{own}.high"], [f"{own}.above"]),
+                helper.make_node("Or", [f"{own}.below", f"{own}.above"], [f"{own}.outside"]),
+                helper.make_node("Cast", [f"{own}.outside"], [f"{own}.ones"], to=TensorProto.INT32),
+                helper.make_node("ReduceSum", [f"{own}.ones"], [f"{own}.sum"], keepdims=0),
+                helper.make_node("Reshape", [f"{own}.sum", "clips.shape"], [own]),
+            )
+        )
+    graph.node.append(helper.make_node("Concat", [f"clips.{i}" for i in range(len(ranges))], ["clips"], axis=0))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("clips", TensorProto.INT32, [len(ranges)]))
+    return counted

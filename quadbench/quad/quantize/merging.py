@@ -23,9 +23,9 @@ from quadbench.quad.model.lora import input_names
 from quadbench.quad.quantize import encodings as enc
 from quadbench.quad.quantize.calibration import Feed, float_tensors
 from quadbench.quad.quantize.encodings import Encoding
-from quadbench.quad.quantize.layers import int8_share
 from quadbench.quad.quantize.passes import GraphIndex, replace_nodes
 from quadbench.quad.quantize.qdq import bias_key, encoding_sources, quantize_graph, weight_key
+from quadbench.quad.quantize.quantizer import int8_share
 
 RESIDUAL = ".residual"  # ends the names of the tensors that hold what rounding took
 RESIDUAL_STEPS = 254  # of a weight's scale: INT8 up to 127 at such a step reaches half a scale, the most that rounding takes

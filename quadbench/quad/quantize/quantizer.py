@@ -1,22 +1,287 @@
-"""Quantizer: a float graph and its feeds -> its ranges, and its QDQ form in any number of bits. It takes no torch."""
+"""Quantizer: a float graph and its feeds -> its QDQ form in any number of bits, with 8 bits where they cost least. No torch."""
 
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import onnx
+from onnx import TensorProto, helper, numpy_helper
 
-from quadbench.artifacts import Int8Share
+from quadbench.artifacts import Int8Share, Share
 from quadbench.host import give_back
-from quadbench.quad.divergence import spread
-from quadbench.quad.quantize.calibration import Feed, float_tensors, observe_ranges
+from quadbench.quad.divergence import ratio_db, spread
+from quadbench.quad.model.initializers import open_session
+from quadbench.quad.quantize.calibration import PLAIN_RULES, Feed, RangeRule, float_tensors, observe_histograms, observe_ranges
 from quadbench.quad.quantize.encodings import Encoding, Range
-from quadbench.quad.quantize.estimators import PLAIN_RULES, RangeRule
-from quadbench.quad.quantize.histograms import observe_histograms
-from quadbench.quad.quantize.layers import base_layers, int8_share
-from quadbench.quad.quantize.mixed import LayerNoise, layer_noise, least_noisy
-from quadbench.quad.quantize.qdq import activation_encodings, encoding_sources, quantize_graph
+from quadbench.quad.quantize.passes import value_shapes
+from quadbench.quad.quantize.qdq import WEIGHT_AXIS, activation_encodings, encoding_sources, quantize_graph
+
+BITS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer by its node's name. Data and result have the encodings of the tensors `data` and `result`."""
+
+    name: str
+    data: str
+    result: str
+    parameters: int
+    multiply_accumulates: int
+
+
+def base_layers(model: onnx.ModelProto, sources: Mapping[str, str]) -> tuple[Layer, ...]:
+    """Return the base's layers in the graph's order; `sources` is `qdq.encoding_sources`."""
+    shapes = value_shapes(model)
+    sizes = {constant.name: math.prod(constant.dims) for constant in model.graph.initializer}
+    return tuple(
+        Layer(
+            name=node.name or node.output[0],
+            data=sources[node.input[0]],
+            result=sources[node.output[0]],
+            parameters=sum(sizes.get(name, 0) for name in node.input[1:]),
+            multiply_accumulates=sizes[node.input[1]] * _repeats(node, shapes[node.output[0]]),
+        )
+        for node in model.graph.node
+        if _is_layer(node, sizes, shapes) and node.input[0] in sources
+    )
+
+
+def narrow_layers(layers: Sequence[Layer], narrow: Collection[str]) -> list[Layer]:
+    """Return the layers on whose both sides 8 bits stand, where the tensors `narrow` have them."""
+    return [layer for layer in layers if layer.data in narrow and layer.result in narrow]
+
+
+def int8_share(
+    model: onnx.ModelProto, sources: Mapping[str, str], activations: Mapping[str, Encoding], lora: Mapping[str, Encoding]
+) -> Int8Share:
+    """Count what runs in 8 bits under these encodings. A LoRA product does if its weights have 8 bits, too."""
+    layers = base_layers(model, sources)
+    narrow = {name for name, encoding in activations.items() if encoding.bits == BITS}
+    chosen = narrow_layers(layers, narrow)
+    products = [node for node in model.graph.node if node.op_type in WEIGHT_AXIS and sources.get(node.input[1]) in lora]
+    is_narrow = [{node.input[0], node.output[0]} <= narrow and lora[sources[node.input[1]]].bits == BITS for node in products]
+    return Int8Share(
+        layers=_share(chosen, layers, lambda layer: 1),
+        parameters=_share(chosen, layers, lambda layer: layer.parameters),
+        multiply_accumulates=_share(chosen, layers, lambda layer: layer.multiply_accumulates),
+        lora_products=Share(int8=sum(is_narrow), total=len(products)),
+    )
+
+
+def _share(chosen: Sequence[Layer], layers: Sequence[Layer], count: Callable[[Layer], int]) -> Share:
+    return Share(int8=sum(map(count, chosen)), total=sum(map(count, layers)))
+
+
+def _is_layer(node: onnx.NodeProto, sizes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Say whether a node has weights of its own, and mixes channels."""
+    if node.op_type not in WEIGHT_AXIS or node.input[1] not in sizes:
+        return False
+    groups = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "group"), 1)
+    return groups == 1 or groups != _channels(node, shapes[node.output[0]])
+
+
+def _repeats(node: onnx.NodeProto, result: tuple[int, ...]) -> int:
+    """Return how often each weight is used for a result of this shape."""
+    return math.prod(result) // _channels(node, result)
+
+
+def _channels(node: onnx.NodeProto, result: tuple[int, ...]) -> int:
+    """Return the number of output channels: a filter gives (N, C, h, w), a matrix (..., C)."""
+    return result[1] if node.op_type == "Conv" else result[-1]
+
+
+SEGMENTS = 12  # halves the time of a run; more of them cost as much in loading as they save
+Values = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNoise:
+    """The cost of one layer in 8 bits: the output's SQNR, None if nothing changes."""
+
+    layer: Layer
+    sqnr_db: float | None
+
+    @property
+    def per_parameter(self) -> float:
+        """Return the noise beside the signal, divided by the layer's parameters."""
+        return 0.0 if self.sqnr_db is None else 10 ** (-self.sqnr_db / 10) / self.layer.parameters
+
+
+def layer_noise(
+    model: onnx.ModelProto,
+    layers: Sequence[Layer],
+    encodings: Mapping[str, Encoding],
+    feeds: Sequence[Mapping[str, np.ndarray]],
+) -> tuple[LayerNoise, ...]:
+    """Round one layer's data and result at a time, over all feeds. The least noise for its parameters comes first.
+
+    `encodings` is by source (`qdq.encoding_sources`): nodes that only move its values move rounded ones. The graph has one
+    output.
+    """
+    signal, noise = 0.0, dict.fromkeys((layer.name for layer in layers), 0.0)
+    known = [dict(feed) for feed in feeds]  # for each feed, the values that later nodes read
+    for segment in _segments(model, layers, encodings):
+        signal, noise_of_segment = segment.noise(known)
+        noise |= noise_of_segment
+        known = segment.run(known)
+    rows = (LayerNoise(layer=layer, sqnr_db=ratio_db(signal, noise[layer.name])) for layer in layers)
+    return tuple(sorted(rows, key=lambda row: row.per_parameter))
+
+
+def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
+    """Return the tensors of the first layers: of so many that the parameters in 8 bits come nearest to `percent` % of all.
+
+    A layer both of whose tensors belong to layers before it has 8 bits, too, and counts.
+    """
+    layers = [row.layer for row in noise]
+    tensors = [set[str]()]
+    for layer in layers:
+        tensors.append(tensors[-1] | {layer.data, layer.result})
+    wanted = sum(layer.parameters for layer in layers) * percent / 100
+    return min(tensors, key=lambda narrow: abs(sum(layer.parameters for layer in narrow_layers(layers, narrow)) - wanted))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Segment:
+    """Consecutive nodes of the graph, the layers that read or compute there first, and the nodes from the first to the output."""
+
+    layers: tuple[Layer, ...]  # those whose data is an input of the graph are the first segment's
+    nodes: onnx.ModelProto  # its outputs are what later nodes read
+    rest: onnx.ModelProto  # has one more input for each tensor of the layers, which says whether it is rounded
+
+    def run(self, known: Sequence[Values]) -> list[Values]:
+        """Add this segment's outputs to the known values."""
+        session = open_session(self.nodes)
+        names = [output.name for output in self.nodes.graph.output]
+        outputs = [session.run(names, _inputs(self.nodes, values)) for values in known]
+        return [values | dict(zip(names, own, strict=True)) for values, own in zip(known, outputs, strict=True)]
+
+    def noise(self, known: Sequence[Values]) -> tuple[float, dict[str, float]]:
+        """Return the output's energy over all feeds, and for each layer that of the output's change when it alone is rounded."""
+        session = open_session(self.rest, threads=1)
+        switches = {value.name for value in self.rest.graph.input if value.name.endswith(_switch_of(""))}
+        feeds = [_inputs(self.rest, values) for values in known]
+
+        def outputs(rounded: Collection[str]) -> Iterator[np.ndarray]:
+            on = {name: np.array(name in rounded) for name in switches}
+            return (session.run(None, feed | on)[0] for feed in feeds)
+
+        def energy_of(layer: Layer) -> float:
+            rounded = {_switch_of(layer.data), _switch_of(layer.result)}
+            return sum(_energy(output - right) for output, right in zip(outputs(rounded), exact, strict=True))
+
+        exact = list(outputs(()))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # runs side by side: small operators gain little from more threads
+            noise = pool.map(energy_of, self.layers)
+            return sum(map(_energy, exact)), {layer.name: own for layer, own in zip(self.layers, noise, strict=True)}
+
+
+def _energy(values: np.ndarray) -> float:
+    """Return the sum of squares, in float64."""
+    return float(np.square(values, dtype=np.float64).sum())
+
+
+def _inputs(model: onnx.ModelProto, values: Values) -> Values:
+    """Return those of the values that the graph takes."""
+    return {v.name: values[v.name] for v in model.graph.input if v.name in values}
+
+
+def _segments(model: onnx.ModelProto, layers: Sequence[Layer], encodings: Mapping[str, Encoding]) -> Iterator[_Segment]:
+    """Cut the graph into SEGMENTS parts of as many nodes each."""
+    cutter = _Cutter(model)
+    nodes, results = list(model.graph.node), [value.name for value in model.graph.output]
+    place = {name: i for i, node in enumerate(nodes) for name in node.output}
+    first_place = {layer.name: min(place.get(layer.data, 0), place.get(layer.result, 0)) for layer in layers}
+    cuts = sorted({round(len(nodes) * i / SEGMENTS) for i in range(SEGMENTS + 1)})
+    for first, last in pairwise(cuts):
+        outputs = [name for node in nodes[first:last] for name in node.output]
+        read_later = {*(name for node in nodes[last:] for name in node.input), *results}
+        own = tuple(layer for layer in layers if first <= first_place[layer.name] < last)
+        rounded = {name: encodings[name] for layer in own for name in (layer.data, layer.result)}
+        yield _Segment(
+            layers=own,
+            nodes=cutter.part(nodes[first:last], [name for name in outputs if name in read_later]),
+            rest=cutter.with_switches(nodes[first:], rounded, results),
+        )
+
+
+def _switch_of(tensor: str) -> str:
+    """Return the name of the input that says whether a tensor is rounded."""
+    return f"{tensor}.is_rounded"
+
+
+def _rounding(tensor: str, exact: str, result: str, encoding: Encoding) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Return nodes that compute the result of the exact tensor, rounded where its switch is on, and their constants."""
+    scale, zero_point = f"{tensor}.scale", f"{tensor}.zero_point"
+    nodes = [
+        helper.make_node("QuantizeLinear", [exact, scale, zero_point], [f"{tensor}.integers"]),
+        helper.make_node("DequantizeLinear", [f"{tensor}.integers", scale, zero_point], [f"{tensor}.rounded"]),
+        helper.make_node("Where", [_switch_of(tensor), f"{tensor}.rounded", exact], [result]),
+    ]
+    constants = {scale: np.float32(encoding.scale), zero_point: np.array(encoding.zero_point, encoding.dtype)}
+    return nodes, [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+
+
+class _Cutter:
+    """A model to cut smaller models from."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._model = model
+        self._constants = {constant.name: constant for constant in model.graph.initializer}
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+        self._values = {v.name: v for v in (*inferred.input, *inferred.value_info, *inferred.output)}
+
+    def part(
+        self, nodes: Sequence[onnx.NodeProto], outputs: Iterable[str], constants: Sequence[onnx.TensorProto] = ()
+    ) -> onnx.ModelProto:
+        """Return a model of the nodes. Its inputs are what they read and neither compute nor have among the constants."""
+        known = {name for node in nodes for name in node.output} | {constant.name for constant in constants}
+        read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in known)
+        graph = helper.make_graph(
+            nodes,
+            "part",
+            [self._value(name) for name in read if name not in self._constants],
+            [self._value(name) for name in outputs],
+            [*constants, *(self._constants[name] for name in read if name in self._constants)],
+        )
+        return helper.make_model(graph, opset_imports=list(self._model.opset_import), ir_version=self._model.ir_version)
+
+    def with_switches(
+        self, nodes: Sequence[onnx.NodeProto], encodings: Mapping[str, Encoding], outputs: Sequence[str]
+    ) -> onnx.ModelProto:
+        """Return a model of the nodes in which each tensor with an encoding can be rounded: all of its readers see that."""
+        switched, constants = [], []
+        computed = {name for node in nodes for name in node.output}
+        read_as = {name: f"{name}.switched" for name in encodings if name not in computed}  # inputs keep their names
+        for name, renamed in read_as.items():
+            added, parameters = _rounding(name, name, renamed, encodings[name])
+            switched += added
+            constants += parameters
+        for node in nodes:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[:] = [read_as.get(name, name) for name in node.input]
+            switched.append(copy)
+            for i, name in enumerate(node.output):
+                if name in encodings:
+                    copy.output[i] = f"{name}.exact"
+                    added, parameters = _rounding(name, copy.output[i], name, encodings[name])
+                    switched += added
+                    constants += parameters
+        return self.part(switched, outputs, constants)
+
+    def _value(self, name: str) -> onnx.ValueInfoProto:
+        """Return the name with its type; a switch is one boolean."""
+        if name.endswith(_switch_of("")):
+            return helper.make_tensor_value_info(name, TensorProto.BOOL, [])
+        return self._values[name]
+
 
 NOISE_SAMPLES = 8  # of the calibration feeds, spread evenly
 

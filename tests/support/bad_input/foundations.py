@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from quadbench.quad.adapters import sites_of_unet
 from quadbench.quad.cache import digests_of
+from quadbench.quad.inputs import check_named
 from quadbench.quad.model.foundation import load_checkpoint, load_foundation
-from quadbench.quad.named import check_named
 from quadbench.recipe import Recipe, load_recipe
 from support.bad_input.adapters import lying_headers, write_sparse_weights
 from support.bad_input.case import Case

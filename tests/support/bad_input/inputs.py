@@ -14,9 +14,9 @@ from typing import Any
 from PIL import Image
 
 from quadbench.quad.cache import digests_of
+from quadbench.quad.inputs import check_named
+from quadbench.quad.items import task_items
 from quadbench.quad.model.foundation import Foundation, load_foundation
-from quadbench.quad.named import check_named
-from quadbench.quad.tasks.items import task_items
 from quadbench.recipe import load_recipe
 from support.bad_input.case import Case
 from support.bad_input.specs import NO_FILES

@@ -10,18 +10,17 @@ import torch
 
 from quadbench.artifacts import TensorSpec, Variant
 from quadbench.artifacts.held_out import Clipping, HeldOut, StepSqnr, TrajectorySqnr
-from quadbench.quad.adapter_file import beside
 from quadbench.quad.adapters import mixed, own_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers
 from quadbench.quad.divergence import ratio_db, spread
+from quadbench.quad.items import PreparedTask, visit
 from quadbench.quad.prepare import Prepared
-from quadbench.quad.quantize.clipping import clipping_of
+from quadbench.quad.quantize.calibration import clipping_of
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.merging import Mergeable, with_adapter
 from quadbench.quad.quantize.quantizer import Quantized
+from quadbench.quad.runner import Feed, GraphSession, beside
 from quadbench.quad.sensitivity import UnetSample, samples_of
-from quadbench.quad.tasks.prepared import PreparedTask, visit
-from quadbench.quad.tasks.runner import Feed, GraphSession
 
 INPUTS = 3  # of each task, spread evenly: what a build can afford
 

@@ -1,28 +1,167 @@
-"""Layouts: a model or an adapter on disk -> the files of it that are read, if it can be what it is said to be. No torch."""
+"""Files of models and adapters: where they lie, in which format, and whether they can be what they are said to be. No torch."""
 
+import importlib.metadata
 import os
+import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, assert_never
+
+from pydantic_core import from_json
 
 from quadbench import zoo
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import AdapterError, UserError
-from quadbench.quad.sources import (
-    DIFFUSERS_TENSORS,
-    GEOMETRIES,
-    MOST_ADAPTER_BYTES,
-    PEFT_CONFIG,
-    PEFT_TENSORS,
-    AdapterFormat,
-    AdapterSource,
-    require_weights,
-    saved_adapter,
+from quadbench.recipe import (
+    Adapter,
+    BuiltinAdapter,
+    BuiltinFoundation,
+    CheckpointFoundation,
+    DiffusersAdapter,
+    DiffusersFoundation,
+    Foundation,
+    KohyaAdapter,
+    PeftAdapter,
+    RandomAdapter,
+    RandomFoundation,
+    Recipe,
 )
-from quadbench.quad.tensor_header import tensor_names
-from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersFoundation, Foundation, RandomFoundation
 from quadbench.results.digests import file_digests
 from quadbench.spec import is_file, read_json, require_file
+from quadbench.spec.files import open_regular
+
+MOST_TENSORS = 10_000  # Stable Diffusion 1.x has 1,131 in one file, a LoHa of all of its sites some 2,000
+_MOST_HEADER_BYTES = 32 * 2**20  # trainers put lists of tags into it
+_LENGTH_BYTES = 8
+_METADATA = "__metadata__"
+
+
+def tensor_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the tensors in a file that is as long as its header says.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is no whole safetensors file, or has more tensors than any model or adapter.
+    """
+    return tuple(tensor_places(path))
+
+
+def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
+    """Return where each tensor begins and ends, in bytes of the file, by name.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is no whole safetensors file, or has more tensors than any model or adapter.
+    """
+    with open_regular(path) as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES).ljust(_LENGTH_BYTES, b"\xff"))
+        data_bytes = size_bytes - _LENGTH_BYTES - length
+        if length > _MOST_HEADER_BYTES or data_bytes < 0:
+            raise ValueError(f"it has {size_bytes} bytes, and its header would have {length}")
+        header = from_json(file.read(length), allow_inf_nan=False)
+    if not isinstance(header, dict):
+        raise ValueError("its header holds no tensors by name")
+    header.pop(_METADATA, None)
+    if len(header) > MOST_TENSORS:
+        raise ValueError(f"it has {len(header)} tensors; expected at most {MOST_TENSORS}")
+    places = {name: _place(name, entry) for name, entry in header.items()}
+    end = max((end for _, end in places.values()), default=0)
+    if end != data_bytes:
+        raise ValueError(f"its tensors end after {end} bytes of {data_bytes}: it is cut off, or more than that")
+    start = size_bytes - data_bytes
+    return {name: (start + begin, start + end) for name, (begin, end) in places.items()}
+
+
+def _place(name: str, entry: object) -> tuple[int, int]:
+    """Return where a tensor begins and ends, in bytes behind the header."""
+    match entry:
+        case {"data_offsets": [int(begin), int(end)]}:
+            return begin, end
+        case _:
+            raise ValueError(f"its tensor '{name[:64]}' has no place in it")
+
+
+MOST_WEIGHTS_BYTES = 2**34  # of a foundation model's file; Stable Diffusion 1.4 in float32 with both of its U-Nets has 7.7 GB
+MOST_ADAPTER_BYTES = 2**32  # a full difference of Stable Diffusion 1 in float32 has 3.9 GB
+PEFT_CONFIG, PEFT_TENSORS = "adapter_config.json", "adapter_model.safetensors"
+DIFFUSERS_TENSORS = "pytorch_lora_weights.safetensors"  # diffusers' LORA_WEIGHT_NAME_SAFE
+GEOMETRIES = Path(__file__).parent / "model" / "geometries"
+_PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "numpy",
+    "pillow",
+    "safetensors",
+)
+
+
+def require_weights(path: Path) -> None:
+    """Refuse a file of a foundation model that cannot be read, or is too large for one.
+
+    Raises:
+        UserError: says why.
+    """
+    hint = "give the .safetensors file"
+    require_file(path, "foundation model", fault=UserError, hint=hint, most_bytes=MOST_WEIGHTS_BYTES)
+
+
+class AdapterFormat(StrEnum):
+    """A format of adapters on disk, by its name in recipes."""
+
+    PEFT = "peft"  # a folder
+    DIFFUSERS = "diffusers"  # a file, or the folder with it
+    KOHYA = "kohya"  # a file
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSource:
+    """The place of an adapter on disk, and its format."""
+
+    format: AdapterFormat
+    path: Path
+    unet_only: bool = False
+
+
+def saved_adapter(path: Path) -> Path:
+    """Return the file in a folder that diffusers' `save_lora_weights` wrote; any other path as it is."""
+    file = path / DIFFUSERS_TENSORS
+    return file if is_file(file) and not is_file(path / PEFT_CONFIG) else path
+
+
+def adapter_source(spec: Adapter) -> AdapterSource | None:
+    """Return where the adapter lies; None for a random one, which lies nowhere."""
+    match spec:
+        case BuiltinAdapter():
+            return AdapterSource(format=AdapterFormat.PEFT, path=zoo.adapter_folder(spec.name))
+        case PeftAdapter():
+            return AdapterSource(format=AdapterFormat.PEFT, path=Path(spec.path))
+        case DiffusersAdapter() | KohyaAdapter():
+            path = saved_adapter(Path(spec.path))
+            return AdapterSource(format=AdapterFormat(spec.source), path=path, unet_only=spec.unet_only)
+        case RandomAdapter():
+            return None
+        case _:
+            assert_never(spec)
+
+
+def tool_versions() -> dict[str, str]:
+    """Return the versions of quadbench and of the packages that shape a bundle."""
+    return {name: importlib.metadata.version(name) for name in ("quadbench", *_PACKAGES)}
+
+
+def has_random_weights(recipe: Recipe) -> bool:
+    """Say whether the recipe's pictures show nothing, because the model or an adapter was never trained."""
+    return isinstance(recipe.foundation, RandomFoundation) or any(isinstance(a, RandomAdapter) for a in recipe.adapters.values())
+
 
 DIFFUSERS_INDEX, DIFFUSERS_PARTS = "model_index.json", ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 SAFETENSORS, PICKLES = ".safetensors", (".bin", ".pt", ".pth", ".ckpt", ".pkl")

@@ -1,10 +1,10 @@
-"""Inputs: a recipe's task -> files, prompts, names and pictures of its inputs. It takes no torch: checks read them too."""
+"""Inputs of a recipe's tasks, and every problem with what a recipe names, before anything is built. No torch."""
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, assert_never
+from typing import Annotated, Any, assert_never
 
 import numpy as np
 from PIL import Image
@@ -13,10 +13,23 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from quadbench import zoo
 from quadbench.artifacts.names import FileName, RelativePath
 from quadbench.artifacts.pixels import Pixels, read_pixels
-from quadbench.errors import UserError
-from quadbench.quad.layouts import Sizes
-from quadbench.recipe import MOST_PROMPT_CHARACTERS, BuiltinInputs, FolderInputs, InpaintTask, Task, TextToImageTask
+from quadbench.errors import QuadbenchError, UnknownNameError, UserError
+from quadbench.quad.model_files import Sizes, adapter_source, check_adapter, check_checkpoint, foundation_files, named_sizes
+from quadbench.recipe import (
+    LEAST_DISTILL_SAMPLES,
+    MOST_PROMPT_CHARACTERS,
+    BuiltinInputs,
+    CheckpointFoundation,
+    DiffusersFoundation,
+    FolderInputs,
+    InpaintTask,
+    Recipe,
+    Task,
+    TextToImageTask,
+    load_recipe,
+)
 from quadbench.spec import read_json, require_file
+from quadbench.target.profile import profile_names
 
 _HINT = "docs/recipe.md shows what the folder holds"
 _PICTURE_HINT = "docs/recipe.md says which pictures are read"
@@ -173,3 +186,87 @@ def _check_files(folder: Path, entries: Sequence[_Entry]) -> None:
                 require_file(folder / file, what, fault=UserError, hint=hint, most_bytes=_MOST_PICTURE_BYTES)
                 if not (place := (folder / file).resolve()).is_relative_to(folder.resolve()):
                     raise UserError(f"{what} '{folder / file}' is a link that leads out of its folder, to '{place}'", hint=hint)
+
+
+def read_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe as `load_recipe` does, whose `devices` have to be profiles that there are.
+
+    Raises:
+        SpecError, UnknownNameError: as `load_recipe`.
+    """
+    return load_recipe(path_or_name, changes, profiles=profile_names())
+
+
+def check_named(recipe: Recipe) -> None:
+    """Check that what a recipe names is there, and that every task has inputs enough, with pictures that the model takes.
+
+    Raises:
+        UserError: a line for each problem.
+    """
+    problems = [*_of_foundation(recipe), *_of_adapters(recipe), *_of_inputs(recipe), *_of_devices(recipe)]
+    problems = problems or [*_of_distillation(recipe)]  # which reads inputs that are right
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))  # tasks may share inputs
+
+
+def check_devices(recipe: Recipe) -> None:
+    """Check that there are profiles for the devices that a recipe has settings for.
+
+    Raises:
+        UserError: a line for each that there is none for.
+    """
+    problems = list(_of_devices(recipe))
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _of_devices(recipe: Recipe) -> Iterator[str]:
+    known = profile_names() if recipe.devices else ()
+    for name in recipe.devices.keys() - set(known):
+        yield f"devices: {UnknownNameError('device profile', name, sorted(known))}"
+
+
+def _of_foundation(recipe: Recipe) -> Iterator[str]:
+    try:
+        match recipe.foundation:
+            case CheckpointFoundation(path=path):
+                check_checkpoint(path)
+            case DiffusersFoundation(path=path):
+                foundation_files(path)
+    except UserError as error:
+        yield str(error)
+
+
+def _of_adapters(recipe: Recipe) -> Iterator[str]:
+    for name, spec in recipe.adapters.items():
+        try:
+            if source := adapter_source(spec):
+                check_adapter(name, source)
+        except UserError as error:
+            yield str(error)
+
+
+def _of_inputs(recipe: Recipe) -> Iterator[str]:
+    sizes = named_sizes(recipe.foundation)
+    for task in recipe.tasks:
+        try:
+            inputs = read_inputs(task)
+            evaluated(task, len(inputs), calibration_samples=recipe.quad.calibration.samples)
+            if sizes:
+                for entry in inputs:
+                    read_pictures(task, entry, sizes=sizes)
+        except QuadbenchError as error:
+            yield str(error)
+
+
+def _of_distillation(recipe: Recipe) -> Iterator[str]:
+    """Yield a problem for each adapter that would have to be judged by what it trains on: prompts calibrate more than once."""
+    distill, samples = recipe.quad.distill, recipe.quad.calibration.samples
+    for name in (distill.adapters or recipe.adapters) if distill else ():
+        own = [task for task in recipe.tasks if name in task.adapter] or recipe.tasks
+        if all(min(len(read_inputs(task)), samples) < LEAST_DISTILL_SAMPLES for task in own):
+            tasks = ", ".join(f"'{task.name}'" for task in own)
+            yield (
+                f"quad.distill: adapter '{name}' has one input alone in each of its tasks, {tasks}; "
+                f"needs {LEAST_DISTILL_SAMPLES}, to judge by others than it trains on"
+            )

@@ -1,0 +1,237 @@
+"""Float graphs: a foundation model's modules with the inputs and outputs of docs/formats.md, and their float ONNX graphs."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import helper
+from torch import nn
+
+from quadbench.artifacts import LORA_PREFIX, Component, TensorSpec
+from quadbench.lint.rules import NATIVE_16_BIT_OPSET
+from quadbench.quad.model.foundation import Foundation, time_features
+from quadbench.quad.model.initializers import INLINE_LIMIT_BYTES, save_outside
+from quadbench.quad.model.lora import UnetGraph
+from quadbench.quad.quantize.encodings import Encoding
+from quadbench.quad.quantize.passes import passes_of
+
+
+class PlainAttention:
+    """An attention processor of MatMul, Softmax and MatMul, which exports to those nodes and no others.
+
+    It takes what diffusers' Attention gives a processor: (B, T, D), or (B, D, h, w) in the VAE.
+    """
+
+    def __call__(
+        self,
+        attn: nn.Module,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        residual, spatial = hidden_states, hidden_states.shape[2:]
+        is_image = hidden_states.ndim == 4
+        if is_image:
+            hidden_states = hidden_states.flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, h*w, D)
+        if attn.group_norm is not None:
+            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        heads = attn.heads
+        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, T, D) -> (B, heads, T, d)
+        scores = (q @ k.transpose(-1, -2)) * attn.scale  # (B, heads, T, T')
+        mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)  # (B, heads, T, d) -> (B, T, D)
+        out = attn.to_out[0](mixed)
+        if is_image:
+            out = out.transpose(1, 2).unflatten(2, spatial)  # (B, h*w, D) -> (B, D, h, w)
+        out = out + residual if attn.residual_connection else out
+        return out / attn.rescale_output_factor if attn.rescale_output_factor != 1 else out
+
+
+class TextEncoderGraph(nn.Module):
+    """The text encoder: input_ids int32 (1, T) -> encoder_hidden_states (1, T, D)."""
+
+    def __init__(self, text_encoder: nn.Module) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.text_encoder(input_ids, return_dict=False)[0]
+
+
+class VaeEncoderGraph(nn.Module):
+    """The VAE's encoder: image (1, 3, H, W) in [-1, 1] -> latent (1, 4, h, w), the posterior's mean times the scaling factor."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae = with_plain_attention(vae)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        moments = self.vae.quant_conv(self.vae.encoder(image))
+        mean, _ = moments.chunk(2, dim=1)
+        return mean * self.vae.config.scaling_factor
+
+
+class VaeDecoderGraph(nn.Module):
+    """The VAE's decoder: latent (1, 4, h, w) -> image (1, 3, H, W), about [-1, 1], not clipped."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae = with_plain_attention(vae)
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        return self.vae.decoder(self.vae.post_quant_conv(latent / self.vae.config.scaling_factor))
+
+
+def with_plain_attention(model: nn.Module) -> nn.Module:
+    """Return a copy of a diffusers model whose attention exports to plain nodes. The weights are shared."""
+    plain = copy_of_modules(model)
+    plain.set_attn_processor(PlainAttention())
+    return plain
+
+
+def copy_of_modules(model: nn.Module) -> nn.Module:
+    """Return a copy of the modules around the same weights: modules may be exchanged in it, weights must not be written to."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+
+
+log = logging.getLogger(__name__)
+
+
+def export_graph(
+    module: nn.Module, arguments: Sequence[object], *, input_names: Sequence[str], output_name: str, scratch: Path
+) -> onnx.ModelProto:
+    """Trace the module with static shapes and return its graph. Lists among the arguments count as inputs one by one.
+
+    Weights of more than INLINE_LIMIT_BYTES go to a file below `scratch`, which has to outlive the graph.
+    """
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own deprecations
+        program = torch.onnx.export(
+            module.eval(), tuple(arguments), dynamo=True, opset_version=NATIVE_16_BIT_OPSET, optimize=False, verbose=False
+        )
+        assert program is not None
+        traced = list(program.model.graph.initializers.values())
+        program.optimize()
+    is_large = sum(tensor.nbytes for tensor in module.state_dict().values()) > INLINE_LIMIT_BYTES
+    model = save_outside(program, scratch) if is_large else program.model_proto
+    _forget([*traced, *program.model.graph.initializers.values()])
+    _rename(model, input_names, output_name)
+    _strip(model)
+    if not is_large:
+        onnx.checker.check_model(model)
+    return model
+
+
+def _forget(values: Iterable[Any]) -> None:
+    """Drop the weights, which would stay: the exporter's optimizer keeps the last graph that it saw in its global patterns."""
+    for value in values:
+        value.const_value = None
+
+
+def _rename(model: onnx.ModelProto, input_names: Sequence[str], output_name: str) -> None:
+    """Give the graph's inputs and its output these names, wherever they stand."""
+    graph = model.graph
+    old_inputs = [value.name for value in graph.input]
+    names = dict(zip(old_inputs, input_names, strict=True)) | {graph.output[0].name: output_name}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        for names_of_node in (node.input, node.output):
+            for i, name in enumerate(names_of_node):
+                names_of_node[i] = names.get(name, name)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes, whose stack traces would make equal graphs differ, and number the nodes."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        if part.HasField("doc_string"):
+            part.ClearField("doc_string")
+        del part.metadata_props[:]
+    for i, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{i}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatGraphs:
+    """A foundation model's float graphs, and the shapes of the U-Net's LoRA inputs in the graph's order."""
+
+    models: dict[Component, onnx.ModelProto]
+    lora_shapes: dict[str, tuple[int, ...]]
+
+
+def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Path) -> FloatGraphs:
+    """Export every component; the U-Net has LoRA inputs of the given ranks. Large weights stay in files below `scratch`."""
+    parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
+    models = {part: export_component(foundation, part, scratch) for part in parts}
+    foundation.release()
+    models[Component.UNET] = unet = export_unet(foundation, foundation.unet, ranks, scratch)
+    foundation.release()
+    return FloatGraphs(models=models, lora_shapes=_lora_shapes(unet))
+
+
+def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:
+    """Export a component other than the U-Net and rewrite it by its passes. Large weights stay in files below `scratch`."""
+    size, latent = foundation.image_size, (1, foundation.latent_channels, foundation.latent_size, foundation.latent_size)
+    match component:
+        case Component.TEXT_ENCODER:
+            ids = torch.tensor([foundation.tokenize("")], dtype=torch.int32)
+            names, output = ["input_ids"], "encoder_hidden_states"
+            module = TextEncoderGraph(foundation.text_encoder)
+            model = export_graph(module, (ids,), input_names=names, output_name=output, scratch=scratch)
+        case Component.VAE_ENCODER:
+            image = torch.zeros(1, 3, size, size)
+            encoder = VaeEncoderGraph(foundation.vae)
+            model = export_graph(encoder, (image,), input_names=["image"], output_name="latent", scratch=scratch)
+        case Component.VAE_DECODER:
+            decoder = VaeDecoderGraph(foundation.vae)
+            model = export_graph(decoder, (torch.zeros(latent),), input_names=["latent"], output_name="image", scratch=scratch)
+        case Component.UNET:
+            raise ValueError("the U-Net is exported by export_unet")
+    for rewrite in passes_of(component):
+        rewrite(model)
+    return model
+
+
+def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[str, int], scratch: Path) -> onnx.ModelProto:
+    """Export the U-Net with LoRA inputs at the given sites and rewrite it by its passes.
+
+    Without sites it is the plain graph that a merged adapter needs. Large weights stay in a file below `scratch`.
+    """
+    module = UnetGraph(with_plain_attention(unet), ranks).eval()
+    shape = (1, foundation.latent_channels, foundation.latent_size, foundation.latent_size)
+    text = torch.zeros(1, len(foundation.tokenize("")), unet.config.cross_attention_dim)  # (1, T, D)
+    lora = [torch.zeros(module.lora_shapes[name]) for name in module.lora_names]
+    arguments = (torch.zeros(shape), time_features(foundation, [0.0]), text, lora)
+    names = ["sample", "time_features", "encoder_hidden_states", *module.lora_names]
+    model = export_graph(module, arguments, input_names=names, output_name="eps", scratch=scratch)
+    for rewrite in passes_of(Component.UNET):
+        rewrite(model)
+    return model
+
+
+def _lora_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a U-Net graph's LoRA inputs, in the graph's order."""
+    return {spec.name: spec.shape for spec in specs(model.graph.input) if spec.name.startswith(LORA_PREFIX)}
+
+
+def specs(values: Iterable[onnx.ValueInfoProto], lora: Mapping[str, Encoding] | None = None) -> tuple[TensorSpec, ...]:
+    """Return graph inputs or outputs as data. `lora` holds the encodings of LoRA inputs, for their scales."""
+    scales = {name: encoding.scale for name, encoding in (lora or {}).items()}
+    return tuple(
+        TensorSpec(
+            name=value.name,
+            shape=tuple(d.dim_value for d in value.type.tensor_type.shape.dim),
+            dtype=helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
+            scale=scales.get(value.name),
+        )
+        for value in values
+    )
