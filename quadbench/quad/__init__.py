@@ -1,1 +1,1 @@
-"""Quad: Recipe -> Bundle, with torch. `cache`, `sources` and `tasks.inputs` do without, so that a bundle is reused quickly."""
+"""Quad: Recipe -> Bundle, with torch. `cache`, `model_files` and `inputs` do without, so that a bundle is reused quickly."""

@@ -1,1 +1,0 @@
-"""Tasks: the tasks of a recipe -> their inputs, sampler tables, trajectories and reference images."""
