@@ -141,7 +141,7 @@ def holds_share(tries: int, share: float | None, rng: np.random.Generator) -> bo
 
 
 def holds_nights(is_alike: bool, rng: np.random.Generator) -> bool:
-    """Count nights as `quadbench.nightly.self_knowledge` does, each by the share of its cases that alarmed."""
+    """Count nights as `quadbench.nightly.night_report` does, each by the share of its cases that alarmed."""
     alarms = rng.random((NIGHTS, 1 if is_alike else CASES)) < SHARES[0]
     return holds(interval_of_share(float(alarms.mean(1).sum()), NIGHTS), SHARES[0])
 

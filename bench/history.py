@@ -22,11 +22,10 @@ import sqlalchemy as sa
 
 from quadbench import cli
 from quadbench.artifacts.night import Measurement, Point, Subject
-from quadbench.nightly.judging import rulings_on
 from quadbench.nightly.night_file import Limits
-from quadbench.nightly.past import REMEMBERED
-from quadbench.nightly.self_knowledge import RECENT, self_knowledge
-from quadbench.nightly.suspicion import suspicion
+from quadbench.nightly.night_report import RECENT, self_knowledge
+from quadbench.nightly.series import REMEMBERED
+from quadbench.nightly.verdicts import rulings_on, suspicion
 from quadbench.report.versus import ALL_TASKS, PRIMARY
 from quadbench.results.engine import DATABASE_VARIABLE, database_of, open_engine
 from quadbench.results.layout import Layout

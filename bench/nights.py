@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from quadbench.artifacts import DeviceFacts
 from quadbench.artifacts.night import Measurement, Point, Ruling, RulingKind, Subject
-from quadbench.nightly.judging import rulings_on
 from quadbench.nightly.night_file import Limits
-from quadbench.nightly.suspicion import Suspicion, suspicion
+from quadbench.nightly.verdicts import Suspicion, rulings_on, suspicion
 from quadbench.report.units import Unit
 from quadbench.report.versus import SideRow, VersusDevice
 from quadbench.statistics import LOOKS, Verdict, compare_launches, interval_of_share

@@ -18,10 +18,8 @@ from support.watcher import Silent
 
 from quadbench.artifacts.night import Measurement, Ruling, RulingKind, Subject
 from quadbench.cli import main
-from quadbench.nightly.bisection import bisect, subjects_of
-from quadbench.nightly.history import case_history, tables
+from quadbench.nightly.history import bisect, case_history, segments, subjects_of, tables
 from quadbench.nightly.history_chart import history_chart
-from quadbench.nightly.segments import segments
 from quadbench.report.night_words import value_words
 from quadbench.report.versus import ALL_TASKS
 from quadbench.results.engine import open_engine

@@ -16,11 +16,9 @@ from test_history import history, store
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Point, RulingKind
-from quadbench.nightly.history import CaseHistory
-from quadbench.nightly.history_answer import answer
+from quadbench.nightly.history import CaseHistory, answer
 from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
-from quadbench.nightly.history_html import HistoryPage, render_history
-from quadbench.nightly.history_view import Told
+from quadbench.nightly.history_formats import HistoryPage, Told, render_history
 
 BY = "what changed that night: files aaaaaaaaaaaa → bbbbbbbbbbbb."
 ACCEPTED = "It is acknowledged until 2026-03-31 by ana@lab, because: “four more steps”."

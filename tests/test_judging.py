@@ -23,10 +23,9 @@ from support.night_series import (
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind, Subject
-from quadbench.nightly.figures import limit_of
-from quadbench.nightly.judging import missing, rulings_on
 from quadbench.nightly.night_file import Limits
-from quadbench.nightly.suspicion import RULES, Suspicion, suspicion
+from quadbench.nightly.series import limit_of
+from quadbench.nightly.verdicts import RULES, Suspicion, missing, rulings_on, suspicion
 from quadbench.report.versus import ALL_TASKS, VersusDevice
 
 NOW = FIRST + timedelta(days=100)

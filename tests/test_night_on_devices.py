@@ -14,7 +14,7 @@ pytest.importorskip("torchmetrics")
 from quadbench.artifacts.night import Ruling, RulingKind
 from quadbench.cli import main
 from quadbench.devices import adb_reconnect
-from quadbench.nightly import confirming, launcher
+from quadbench.nightly import launcher, perform
 from quadbench.pipeline import Conduct
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
@@ -81,7 +81,7 @@ def team(tiny_recipe: Path, harness: Path, tmp_path: Path, monkeypatch: pytest.M
     """A team with a yardstick. Devices that are lost are not waited for as long as phones are."""
     monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 3.0)
     monkeypatch.setattr(launcher, "_CONDUCT", Conduct(keep_going=True, retries=1, wait_s=3.0))
-    monkeypatch.setattr(confirming, "LOOKS", Looks(at=(6,)))
+    monkeypatch.setattr(perform, "LOOKS", Looks(at=(6,)))
     team = Team(tmp_path, tiny_recipe)
     shutil.copytree(harness.parent, team.layout.programs / harness.parent.name)
     assert main(["nightly", "freeze", "reference", str(team.recipe), "--results", str(team.layout.root)]) == 0

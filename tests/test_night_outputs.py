@@ -27,12 +27,9 @@ from quadbench.cli import build_parser
 from quadbench.cli.night_outputs import SUMMARY_VARIABLE, add_outputs, write_outputs
 from quadbench.cli.options import common_options
 from quadbench.errors import ServiceError, UserError
-from quadbench.nightly import webhook
-from quadbench.nightly.github import annotations
-from quadbench.nightly.junit import night_junit
-from quadbench.nightly.markdown import night_markdown
-from quadbench.nightly.performed import Performed
-from quadbench.nightly.webhook import check_address, night_message, send, tell
+from quadbench.nightly import exports
+from quadbench.nightly.exports import annotations, check_address, night_junit, night_markdown, night_message, send, tell
+from quadbench.nightly.night_report import Performed
 from quadbench.report.night import NightView, night_view
 from quadbench.report.night_formats import night_json
 from quadbench.results.engine import database_of, open_engine
@@ -283,7 +280,7 @@ def test_what_is_no_file_is_refused_before_anything_is_done_and_stays_what_it_is
 
 
 def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(exports, "_PATIENCE_S", 0.3)
     ended = threading.Event()
 
     def drip(server: socket.socket) -> None:

@@ -22,7 +22,7 @@ from support.report_page import Page
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import RulingKind
-from quadbench.nightly.ending import ERROR, exit_code
+from quadbench.nightly.night_report import ERROR, exit_code
 from quadbench.report.night import NightView, night_view
 from quadbench.report.night_chart import night_chart
 from quadbench.report.night_formats import device_table, finding_lines, render_night, write_night_report

@@ -12,7 +12,7 @@ from support.scripted_night import NEW, OLD, YARDSTICK, Phone, ScriptedLauncher,
 
 from quadbench.artifacts.night import Night, Ruling, RulingKind
 from quadbench.host import file_lock
-from quadbench.nightly.ending import ERROR, exit_code
+from quadbench.nightly.night_report import ERROR, exit_code
 from quadbench.nightly.perform import perform
 from quadbench.results.engine import open_engine, writing
 from quadbench.results.layout import Layout

@@ -11,9 +11,8 @@ from support.bundles import write_recipe_bundle
 
 from quadbench.cli import main
 from quadbench.cli import nightly as cli_nightly
-from quadbench.nightly.ending import ERROR
-from quadbench.nightly.plan import planned
-from quadbench.nightly.words import device_of
+from quadbench.nightly.night_plan import device_of, planned
+from quadbench.nightly.night_report import ERROR
 from quadbench.recipe import load_recipe
 from quadbench.results.engine import open_engine
 from quadbench.results.frozen import freeze

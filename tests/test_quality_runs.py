@@ -28,8 +28,8 @@ from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UserError  # noqa: E402
 from quadbench.nightly.launcher import Here  # noqa: E402
 from quadbench.nightly.night_file import Limits  # noqa: E402
-from quadbench.nightly.pictures import Pictures  # noqa: E402
-from quadbench.nightly.plan import PlannedCase  # noqa: E402
+from quadbench.nightly.night_plan import PlannedCase  # noqa: E402
+from quadbench.nightly.perform import Pictures  # noqa: E402
 from quadbench.quad.runner import GraphSession  # noqa: E402
 from quadbench.quality import METRICS, compare_latents, compare_run, score_run  # noqa: E402
 from quadbench.quality import run as quality_of_runs  # noqa: E402

@@ -11,8 +11,8 @@ from support.night_series import FIRST, NEW, around, night
 from quadbench.artifacts.night import Measurement, Ruling, RulingKind
 from quadbench.farm.health import Health
 from quadbench.farm.inventory import READY, Inventory, Sighting
-from quadbench.nightly.judging import missing
-from quadbench.nightly.self_knowledge import DeviceKnowledge, doubt_devices, self_knowledge
+from quadbench.nightly.night_report import DeviceKnowledge, doubt_devices, self_knowledge
+from quadbench.nightly.verdicts import missing
 from quadbench.results.engine import Source, open_engine
 
 STEADY = [night(number, 1.5, yardstick=1 + 0.002 * (number % 3)) for number in range(30)]

@@ -14,7 +14,7 @@ from support.stored_records import record
 pytest.importorskip("fastapi")
 
 from quadbench.cli import main
-from quadbench.nightly.performed import Performed
+from quadbench.nightly.night_report import Performed
 from quadbench.report.study_documents import write_comparison
 from quadbench.results.engine import DATABASE_VARIABLE, Source, database_of
 from quadbench.results.layout import Layout

@@ -17,11 +17,9 @@ from quadbench.cli.options import add_command, counted, duration_s, next_command
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UnknownNameError, UserError, shown
 from quadbench.host import user_and_host
-from quadbench.nightly.acknowledging import acknowledged
 from quadbench.nightly.history import sentence, tables
-from quadbench.nightly.history_document import SCHEMA_VERSION, CaseDocument, CaseList
-from quadbench.nightly.history_view import told_of
-from quadbench.nightly.overview import line_of, line_table
+from quadbench.nightly.history_formats import SCHEMA_VERSION, CaseDocument, CaseList, line_of, line_table, told_of
+from quadbench.nightly.verdicts import acknowledged
 from quadbench.report.versus import PRIMARY
 
 _LISTED = 40  # nights of each case, by which the list says since when its level stands

@@ -12,9 +12,9 @@ from quadbench.artifacts.night import Measurement, Subject
 from quadbench.cli.console import RunConsole, print_json, print_note, print_text
 from quadbench.cli.measured_nights import measured_on, nights_of
 from quadbench.errors import UnknownNameError, UserError, shown
-from quadbench.nightly.bisection import bisect, subjects_of
-from quadbench.nightly.figures import limit_of
+from quadbench.nightly.history import bisect, subjects_of
 from quadbench.nightly.night_file import Limits
+from quadbench.nightly.series import limit_of
 from quadbench.observer import Observer
 from quadbench.report.units import plural
 from quadbench.report.versus import PRIMARY, primary_row, sentence

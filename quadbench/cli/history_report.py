@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 
 from quadbench.cli.console import print_text
 from quadbench.cli.options import next_command, output_file
-from quadbench.nightly.history_answer import last_change
-from quadbench.nightly.history_html import HistoryPage, render_history
-from quadbench.nightly.history_view import Told
+from quadbench.nightly.history import last_change
+from quadbench.nightly.history_formats import HistoryPage, Told, render_history
 from quadbench.report.page import write_page
 
 

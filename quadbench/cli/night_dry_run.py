@@ -2,8 +2,8 @@
 
 from quadbench.cli.console import print_error, print_json, print_note, print_text, stdout_console
 from quadbench.cli.text_tables import print_text_table
-from quadbench.nightly.ending import ERROR
-from quadbench.nightly.plan import Plan, PlannedCase
+from quadbench.nightly.night_plan import Plan, PlannedCase
+from quadbench.nightly.night_report import ERROR
 from quadbench.report.figure_table import TextTable
 from quadbench.report.units import plural
 

@@ -10,11 +10,8 @@ from quadbench.cli.console import print_error, print_text, stdout_console
 from quadbench.cli.options import duration_word, next_command, output_file
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import QuadbenchError, UserError
-from quadbench.nightly.github import annotations
-from quadbench.nightly.junit import night_junit
-from quadbench.nightly.markdown import night_markdown
-from quadbench.nightly.performed import Performed
-from quadbench.nightly.webhook import WEBHOOK_VARIABLE, check_address, tell
+from quadbench.nightly.exports import WEBHOOK_VARIABLE, annotations, check_address, night_junit, night_markdown, tell
+from quadbench.nightly.night_report import Performed
 from quadbench.report.night import NightView
 from quadbench.report.night_formats import device_table, finding_lines, night_json, write_night_report
 from quadbench.results.engine import source_name

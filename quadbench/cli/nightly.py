@@ -19,13 +19,13 @@ from quadbench.cli.night_outputs import add_outputs, is_webhook_given, night_com
 from quadbench.cli.options import add_command, duration_s, duration_word, refuse_given
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.host import python_module
-from quadbench.nightly.ending import ERROR, exit_code
+from quadbench.nightly.exports import WEBHOOK_VARIABLE
 from quadbench.nightly.launcher import Here, Launcher
 from quadbench.nightly.night_file import load_night_file
+from quadbench.nightly.night_plan import planned
+from quadbench.nightly.night_report import ERROR, exit_code
 from quadbench.nightly.perform import perform
-from quadbench.nightly.plan import planned
 from quadbench.nightly.schedule import cron_line, systemd_files
-from quadbench.nightly.webhook import WEBHOOK_VARIABLE
 from quadbench.observer import Observer
 from quadbench.results.engine import has_password
 from quadbench.results.frozen import freeze, frozen_name

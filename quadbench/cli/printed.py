@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from quadbench.nightly.history_document import CaseDocument
+from quadbench.nightly.history_formats import CaseDocument
 from quadbench.report.night_formats import NightDocument
 from quadbench.report.run_line import RunList
 from quadbench.report.study_documents import ComparisonDocument, SweepDocument

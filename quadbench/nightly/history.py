@@ -1,16 +1,117 @@
-"""History: the nights of a case on a device, their rulings and people's words -> what changed since when, in tables; pure."""
+"""History of a case on a device: stretches of nights with one level, what changed between them, and the search for it."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from datetime import datetime
+from itertools import groupby, pairwise
+from statistics import median
 
-from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind
-from quadbench.nightly.figures import name_of, said_change, said_value
-from quadbench.nightly.segments import Segment, segments
+from quadbench.artifacts.fingerprint import unlike
+from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind, Subject
+from quadbench.nightly.night_file import Limits
+from quadbench.nightly.series import (
+    FigureName,
+    change_between,
+    is_worse,
+    limit_of,
+    name_of,
+    said_change,
+    said_value,
+    scaled,
+    tasks_of,
+    unscaled,
+)
 from quadbench.report.figure_table import TextTable
-from quadbench.report.night_words import figure_name, words
+from quadbench.report.night_words import figure_name, listed, words
 from quadbench.report.units import plural
 from quadbench.report.versus import ALL_TASKS, PRIMARY
+from quadbench.statistics import shifts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Nights between which nothing shifted: `level` is the median of a figure, or of its ratio to the yardstick.
+
+    `change` is the level's change since the segment before, on the figure's scale, inf from a level of 0; None for the first one,
+    and behind a change of the yardstick, or of the tasks of a figure of all. `changed` has by name what was otherwise in the last
+    night before it: files, yardstick, environment.
+    """
+
+    first: str  # the night's id
+    since: datetime  # when that night measured it
+    last: str
+    nights: int
+    level: float
+    is_ratio: bool
+    change: float | None
+    changed: dict[str, tuple[str, str]]
+
+
+def segments(nights: Sequence[Measurement], name: FigureName) -> tuple[Segment, ...]:
+    """Return the segments of a figure, by time: between shifts of its level, changes of the environment and of the yardstick."""
+    values = [
+        (night, place, (point.ratio is not None, tasks_of(night) if name[0] == ALL_TASKS else ()))
+        for night in nights
+        for point in night.points
+        if name_of(point) == name and (place := scaled(point)) is not None
+    ]
+    if not values:
+        return ()
+    edges = [0, *_edges(values, name[1]), len(values)]
+    stretches = [values[begin:end] for begin, end in pairwise(edges)]
+    levels = [median(place for _, place, _ in stretch) for stretch in stretches]
+    return tuple(
+        Segment(
+            first=stretch[0][0].night,
+            since=stretch[0][0].measured_at,
+            last=stretch[-1][0].night,
+            nights=len(stretch),
+            level=unscaled(level, name[1]),
+            is_ratio=stretch[0][2][0],
+            change=change_between(before, level) if number and _are_alike(stretches[number - 1][-1], stretch[0]) else None,
+            changed=_changed(stretches[number - 1][-1][0], stretch[0][0]) if number else {},
+        )
+        for number, (stretch, before, level) in enumerate(zip(stretches, [0.0, *levels], levels, strict=False))
+    )
+
+
+_Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # whether it is a ratio, and of which tasks one of all is
+
+
+def _edges(values: Sequence[_Value], key: str) -> list[int]:
+    """Return where segments begin: where the yardstick or environment changed, at steps from and to 0, and at shifts between."""
+    hard = [
+        number
+        for number, (before, now) in enumerate(pairwise(values), start=1)
+        if not _are_alike(before, now) or before[0].environment != now[0].environment or _is_none(before) is not _is_none(now)
+    ]
+    edges = set(hard)
+    for begin, end in pairwise([0, *hard, len(values)]):
+        positive = [unscaled(place, key) for _, place, _ in values[begin:end]]
+        if min(positive) > 0:  # decibels and distances may be 0
+            edges |= {begin + shift.at for shift in shifts(positive)}
+    return sorted(edges)
+
+
+def _is_none(value: _Value) -> bool:
+    """Say whether a value is a distance of 0."""
+    return math.isinf(value[1])
+
+
+def _are_alike(before: _Value, now: _Value) -> bool:
+    """Say whether two nights' values are of one scale."""
+    return before[2] == now[2] and (not now[2][0] or before[0].yardstick == now[0].yardstick)
+
+
+def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]]:
+    """Return by name what was not the same in two nights."""
+    held = [
+        {"files": night.subject.bundle, "kit": night.subject.kit or "none", "yardstick": night.yardstick}
+        for night in (before, now)
+    ]
+    return unlike(held[:1], held[1:]) | unlike([before.environment], [now.environment])
+
 
 _MOST_CHANGED = 3  # names of what changed, in a cell
 _MOST_SHOWN = 20  # lines of a table, the latest
@@ -165,3 +266,129 @@ def _words(history: CaseHistory) -> TextTable:
 def _short(value: str) -> str:
     text = words(value)
     return text if len(text) <= 2 * _SHORT else text[:_SHORT]
+
+
+_LIMITS = Limits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """The last change that matters of a case on a device: of a figure, with a segment. `word` says that it shall be so."""
+
+    history: CaseHistory
+    figure: FigureHistory
+    segment: Segment
+    word: Acknowledgement | None
+
+    @property
+    def before(self) -> Segment:
+        """Return the segment before it."""
+        return self.figure.segments[self.figure.segments.index(self.segment) - 1]
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether it is one that nobody wants and nobody has acknowledged."""
+        return self.word is None and is_worse(self.segment.change or 0.0, self.figure.key)
+
+
+def last_change(history: CaseHistory, now: datetime) -> Change | None:
+    """Return the last change of the first figure that changed by as much as matters where nothing else is said."""
+    for figure in history.figures:
+        limit = limit_of(figure.key, _LIMITS)
+        big = [one for one in figure.segments if one.change is not None and abs(one.change) > limit]
+        if big:
+            word = _word_on(figure, big[-1], history.acknowledged, now)
+            return Change(history=history, figure=figure, segment=big[-1], word=word)
+    return None
+
+
+def answer(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
+    """Say what changed last, the devices on which it did alike together, what is open first; and where nothing did."""
+    changes = [change for history in histories if (change := last_change(history, now))]
+    together = [list(alike) for _, alike in groupby(sorted(changes, key=_alike), key=_alike)]
+    ordered = sorted(together, key=lambda alike: (alike[0].is_open, min(one.segment.since for one in alike)), reverse=True)
+    changed = {(one.history.case, one.history.device) for one in changes}
+    steady = [one for one in histories if (one.case, one.device) not in changed]
+    return (*map(_told, ordered), *_nothing(steady))
+
+
+def _alike(change: Change) -> tuple[object, ...]:
+    """Return what changes have in common that are told in one sentence."""
+    figure, segment = change.figure, change.segment
+    return change.is_open, segment.first, change.history.case, figure.task, figure.key, changed_words(segment), str(change.word)
+
+
+def _told(changes: Sequence[Change]) -> str:
+    first = changes[0]
+    figure, segment, word = first.figure, first.segment, first.word
+    sizes = dict.fromkeys(said_change(one.segment.change or 0.0, one.figure.key) for one in changes)
+    what = f"{words(first.history.case)}: {figure_name(figure.key, figure.task)} is {listed(list(sizes))} than before"
+    where = listed([words(one.history.address) for one in changes])
+    by = (
+        f"what changed that night: {changed_words(segment)}" if segment.changed else "nothing that is known of changed that night"
+    )
+    told = f"{what} on {where} since {words(segment.first)}; {by}."
+    if word is None:
+        return told
+    return f"{told} It is acknowledged until {word.until:%Y-%m-%d} by {words(word.owner)}, because: “{words(word.reason)}”."
+
+
+def _nothing(histories: Iterable[CaseHistory]) -> list[str]:
+    """Say of each case on which devices nothing of it has changed."""
+    told = []
+    for case, alike in groupby(histories, key=lambda history: history.case):
+        of_case = list(alike)
+        nights = plural(max(history.nights for history in of_case), "night")
+        where = listed([words(history.address) for history in of_case])
+        told.append(f"{words(case)}: nothing that matters has changed on {where} in {nights}.")
+    return told
+
+
+def _word_on(
+    figure: FigureHistory, segment: Segment, acknowledged: Sequence[Acknowledgement], now: datetime
+) -> Acknowledgement | None:
+    """Return the latest word in force by which a change is as it shall be."""
+    about = (
+        word
+        for word in reversed(acknowledged)
+        if word.until > now and word.task in (None, figure.task) and word.key in (None, figure.key)
+    )
+    return next((word for word in about if word.since >= segment.since or word.night == segment.first), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bisection:
+    """The last subject that is as the first one, and the first that is not; `untold` lie between them and could not be told."""
+
+    last_good: Subject
+    first_bad: Subject
+    untold: tuple[Subject, ...]
+
+
+def subjects_of(nights: Sequence[Measurement]) -> tuple[Subject, ...]:
+    """Return the subjects of some nights, each where it ran first."""
+    return tuple(dict.fromkeys(night.subject for night in nights))
+
+
+def bisect(subjects: Sequence[Subject], is_changed: Callable[[Subject], bool | None]) -> Bisection:
+    """Search between the first subject, which is good, and the last, which is not; None is the answer where it cannot be told.
+
+    Raises:
+        ValueError: there are fewer than two subjects.
+    """
+    if len(subjects) < 2:
+        raise ValueError(f"{len(subjects)} subjects; expected the good one, the bad one and those between")
+    good, bad, untold = subjects[0], subjects[-1], []
+    between = list(subjects[1:-1])
+    while between:
+        middle = len(between) // 2
+        subject = between[middle]
+        match is_changed(subject):
+            case True:
+                bad, between = subject, between[:middle]
+            case False:
+                good, between = subject, between[middle + 1 :]
+            case None:
+                untold.append(between.pop(middle))
+    within = subjects[subjects.index(good) : subjects.index(bad)]
+    return Bisection(last_good=good, first_bad=bad, untold=tuple(subject for subject in untold if subject in within))

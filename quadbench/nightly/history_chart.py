@@ -8,10 +8,8 @@ from math import ceil, floor, log10
 from statistics import median
 
 from quadbench.artifacts.night import Acknowledgement, Measurement, Point, RulingKind
-from quadbench.nightly.figures import FigureName, is_exact, name_of, scaled, unscaled
-from quadbench.nightly.history import CaseHistory, FigureHistory
-from quadbench.nightly.past import is_sound
-from quadbench.nightly.segments import Segment
+from quadbench.nightly.history import CaseHistory, FigureHistory, Segment
+from quadbench.nightly.series import FigureName, is_exact, is_sound, name_of, scaled, unscaled
 from quadbench.report.chart import nice_ticks, rule, svg, text
 from quadbench.report.kpi import KPI_UNITS
 from quadbench.report.night_chart import COLOURS

@@ -1,36 +1,200 @@
-"""Perform: the plan of a night and a launcher -> every case measured on every device, judged, confirmed and ruled on, once."""
+"""A night: every case of a plan measured on every device, judged, confirmed by launches in turn, and ruled on."""
 
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from quadbench.artifacts.night import Night, RulingKind
-from quadbench.errors import ArtifactError, UserError
+from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts.night import Measurement, Night, Point, Ruling, RulingKind, Subject
+from quadbench.artifacts.scores import RunScores
+from quadbench.errors import ArtifactError, QuadbenchError, StorageError, UserError, extra_needed
 from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.inventory import Inventory
 from quadbench.host import file_lock, user_and_host
 from quadbench.measure import Budget
-from quadbench.nightly.confirming import confirmed, is_unmeasured, judged, rule
-from quadbench.nightly.judging import missing
-from quadbench.nightly.launcher import NO_TIME, Launched, Launcher, Wanted, with_second_try
-from quadbench.nightly.measured import measurement_of
-from quadbench.nightly.performed import Performed
-from quadbench.nightly.pictures import Pictures
-from quadbench.nightly.plan import Plan, lacking
-from quadbench.nightly.self_knowledge import doubt_devices
-from quadbench.nightly.words import device_of
-from quadbench.report.versus import PRIMARY
+from quadbench.nightly.launcher import NO_TIME, Launched, Launcher, Wanted, measurement_of, with_second_try
+from quadbench.nightly.night_plan import Plan, PlannedCase, device_of, lacking
+from quadbench.nightly.night_report import Performed, doubt_devices
+from quadbench.nightly.series import REMEMBERED, FigureName, is_exact, limit_of, name_of, scaled, tasks_of
+from quadbench.nightly.verdicts import Suspicion, missing, rulings_on, suspicion
+from quadbench.report.versus import ALL_TASKS, PRIMARY
 from quadbench.results.engine import database_of, now_of, reading
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.records import Records, open_records
 from quadbench.results.storage import storing
-from quadbench.statistics import Looks
+from quadbench.statistics import LOOKS, MIN_BLOCKS, Looks
+from quadbench.study.chosen import Chosen
+from quadbench.study.manner import Goal
+
+_REFERENCE = "reference"  # the float reference, as quality calls it
+_UNSCORED = "its pictures were not scored"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The pictures of a night. Those of a run are scored once, on however many devices they were painted.
+
+    `faults` says by case, word for a device and figure why there is no score, as far as that was tried since this start.
+    """
+
+    launcher: Launcher
+    layout: Layout
+    faults: dict[tuple[str, str], dict[FigureName, str]] = field(default_factory=dict)
+    _runs: dict[str, RunScores | str] = field(default_factory=dict)
+
+    def scored(self, measured: Measurement, painter: str | None, case: PlannedCase) -> tuple[Point, ...]:
+        """Return the scores of what the device with the address `painter` painted; the same files paint the same."""
+        wanted = _wanted_metrics(measured, case)
+        if not wanted:
+            return ()
+        scores = self._of_run(measured.runs[1], measured.subject.bundle, case.quality)
+        values = scores if isinstance(scores, str) else _values(scores, painter)
+        told = {name: values if isinstance(values, str) else _point(name, values.get(name)) for name in wanted}
+        self.faults[case.name, measured.address] = {name: why for name, why in told.items() if isinstance(why, str)}
+        return tuple(point for point in told.values() if not isinstance(point, str))
+
+    def lacking(self, measured: Measurement, case: PlannedCase) -> dict[FigureName, str]:
+        """Return by figure why a measurement has no score that the file asks for."""
+        there, faults = {name_of(point) for point in measured.points}, self.faults.get((case.name, measured.address), {})
+        return {name: faults.get(name, _UNSCORED) for name in _wanted_metrics(measured, case) if name not in there}
+
+    def _of_run(self, run_id: str, bundle: str, metrics: tuple[str, ...]) -> RunScores | str:
+        """Score the pictures of a run of a bundle, which are kept beside it; where that cannot be, say why."""
+        if run_id not in self._runs:
+            try:
+                with extra_needed("quality"):
+                    from quadbench.quality import score_run
+                self.launcher.bundle(bundle)  # a farm's is fetched: it has the references
+                self._runs[run_id] = score_run(self.layout, run_id, metrics=metrics)
+            except QuadbenchError as error:
+                self._runs[run_id] = f"{_UNSCORED}: {error}"
+        return self._runs[run_id]
+
+
+def _wanted_metrics(measured: Measurement, case: PlannedCase) -> list[FigureName]:
+    tasks = dict.fromkeys(point.task for point in measured.points if point.task != ALL_TASKS)
+    return [(task, metric) for task in tasks for metric in case.quality]
+
+
+def _values(scores: RunScores, painter: str | None) -> Mapping[FigureName, float | str]:
+    of_case = (one for one in scores.compared if one.device == painter and one.made != _REFERENCE and one.against == _REFERENCE)
+    return {(one.task, score.metric.name): score.value for one in of_case for score in one.scores}
+
+
+def _point(name: FigureName, value: float | str | None) -> Point | str:
+    """Return a score that can be followed from night to night; else why there is none."""
+    if value is None or isinstance(value, str):
+        return f"{_UNSCORED}: {value}" if value else _UNSCORED
+    point = Point(task=name[0], key=name[1], value=value)
+    return f"its score is {value:g}, which cannot be followed" if scaled(point) is None else point
+
+
+Key = tuple[str, str]  # a case, and a device by its address
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A measurement with what the gate says of it, and the case that it is of."""
+
+    case: PlannedCase
+    said: Suspicion
+
+    @property
+    def tonight(self) -> Measurement:
+        """Return the measurement."""
+        return self.said.tonight
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """Return the figures of which a confirmation shall tell whether they changed; for vague ones, the time for an image."""
+        said = self.said
+        names = {one.name for one in said.suspects if not (one.known or one.is_vague or is_exact(one.key))}
+        if not names or any(one.is_vague for one in said.suspects):
+            names.add((ALL_TASKS, PRIMARY))
+        return tuple(Goal(task=task, key=key, limit=limit_of(key, said.limits)) for task, key in sorted(names))
+
+
+def judged(night_id: str, cases: Sequence[PlannedCase], nights: Nights) -> list[Judged]:
+    """Return what the gate says of each measurement of a night on which nothing was ruled yet."""
+    night, known = nights.night(night_id), {case.name: case for case in cases}
+    ruled = {(ruling.case, ruling.device) for ruling in night.rulings if not is_unmeasured(ruling)}
+    tonight = [one for one in night.measurements if one.case in known and (one.case, one.device) not in ruled]
+    return [Judged(case=known[one.case], said=_said(one, known[one.case], nights)) for one in tonight]
+
+
+def confirmed(suspected: Sequence[Judged], launcher: Launcher, budget: Budget | None) -> dict[Key, Launched]:
+    """Have what is suspected launched in turn with the last good files; return what came of it by case and address."""
+    wanted, launched = dict[tuple[str, Subject, Subject, tuple[str, ...]], Wanted](), dict[Key, Launched]()
+    for one in suspected:
+        name, address, last_good = one.case.name, one.tonight.address, one.said.last_good
+        if last_good is None:
+            continue
+        key = name, last_good, one.tonight.subject, tasks_of(one.tonight)
+        try:
+            before = wanted.get(key) or _wanted(one.case, last_good, one.tonight, launcher)
+        except QuadbenchError as error:  # the files are not there any more, or cannot be reached
+            is_unstored = isinstance(error, StorageError)
+            launched[name, address] = Launched(case=name, word=address, why=str(error), is_unstored=is_unstored)
+        else:
+            goals = tuple(dict.fromkeys((*before.goals, *one.goals)))
+            wanted[key] = replace(before, words=(*before.words, address), goals=goals)
+    return launched | {(one.case, one.word): one for one in with_second_try(launcher, list(wanted.values()), budget)}
+
+
+def rule(one: Judged, launched: Launched | None, lacking: Mapping[FigureName, str], nights: Nights) -> None:
+    """Rule on a measurement, and store the rulings, all or none. What was launched in too few blocks confirms nothing.
+
+    `lacking` says by figure why what the file asks for is not there.
+    """
+    versus = launched.versus if launched else None
+    is_enough = versus is not None and versus.blocks >= MIN_BLOCKS
+    rulings = rulings_on(
+        replace(one.said, lost={**one.said.lost, **lacking}),
+        confirmed=versus if is_enough else None,
+        comparison=launched.comparison if launched and is_enough else None,
+        owner=one.case.owner,
+        now=datetime.now(UTC),
+        why=launched.why if launched else None,
+    )
+    nights.rule(_with_left_out(ruling, one.case.left_out) for ruling in rulings)
+
+
+def is_unmeasured(ruling: Ruling) -> bool:
+    """Say whether a ruling is that a case was not measured at all."""
+    return ruling.kind is RulingKind.MISSING and ruling.task is None
+
+
+def _with_left_out(ruling: Ruling, left_out: str | None) -> Ruling:
+    """Say also of all figures together which tasks they leave out."""
+    return replace(ruling, cause=f"{ruling.cause}; {left_out}") if left_out and ruling.task is None else ruling
+
+
+def _said(tonight: Measurement, case: PlannedCase, nights: Nights) -> Suspicion:
+    where = tonight.case, tonight.device
+    history = [one for one in nights.series(*where, latest=REMEMBERED + 1) if one.measured_at < tonight.measured_at]
+    before = {one.night for one in history}
+    rulings = [ruling for ruling in nights.rulings_of(*where) if ruling.night in before]
+    return suspicion(tonight, history, rulings, nights.acknowledgements(tonight.case), case.limits)
+
+
+def _wanted(case: PlannedCase, last_good: Subject, tonight: Measurement, launcher: Launcher) -> Wanted:
+    sides = (("last good", last_good), ("tonight", tonight.subject))
+    a, b = (_chosen(case, what, subject, launcher) for what, subject in sides)
+    return Wanted(case=case.name, a=a, b=b, words=(), looks=LOOKS, tasks=tasks_of(tonight))
+
+
+def _chosen(case: PlannedCase, what: str, subject: Subject, launcher: Launcher) -> Chosen:
+    """Return the files of a subject as a side that is measured as the case is."""
+    bundle: Stored[Bundle] = launcher.bundle(subject.bundle)
+    source = f"{case.name}, {what}"
+    return replace(case.chosen, source=source, changes={}, recipe=None, run=None, bundle=bundle, kit=subject.kit)
+
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import TypeAdapter
 
-from quadbench.nightly.history_document import CaseDocument, CaseList
+from quadbench.nightly.history_formats import CaseDocument, CaseList
 from quadbench.report.night_formats import NightDocument, night_json
 from quadbench.report.run_line import RunList
 from quadbench.report.view import RunSummary, run_summary

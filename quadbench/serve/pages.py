@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from quadbench.errors import QuadbenchError, TooLargeError, UnknownNameError
-from quadbench.nightly.overview import line_table
+from quadbench.nightly.history_formats import line_table
 from quadbench.report.units import plural
 from quadbench.serve.documents import FarmNow
 from quadbench.serve.door import PIECE_BYTES, REPORT_POLICY

@@ -16,10 +16,8 @@ from quadbench.artifacts import MIB
 from quadbench.artifacts.names import check_file_name
 from quadbench.errors import ArtifactError, QuadbenchError, TooLargeError, UnknownNameError, UserError
 from quadbench.farm.farm_file import expected_phones
-from quadbench.nightly.history_document import CaseDocument, CaseList
-from quadbench.nightly.history_view import HistoryView, history_view, told_of
-from quadbench.nightly.overview import line_of
-from quadbench.nightly.performed import Performed
+from quadbench.nightly.history_formats import CaseDocument, CaseList, HistoryView, history_view, line_of, told_of
+from quadbench.nightly.night_report import Performed
 from quadbench.report.html import render_view
 from quadbench.report.night import NightView
 from quadbench.report.night_formats import render_night

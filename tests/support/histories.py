@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind
 from quadbench.nightly.history import case_history
-from quadbench.nightly.history_html import Told
-from quadbench.nightly.judging import missing
+from quadbench.nightly.history_formats import Told
+from quadbench.nightly.verdicts import missing
 from support.night_series import FIRST, NEW, TASK, night, night_id, steady
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

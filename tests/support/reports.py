@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quadbench.artifacts import Caveat, Variant
-from quadbench.nightly.history_html import HistoryPage, render_history
+from quadbench.nightly.history_formats import HistoryPage, render_history
 from quadbench.report import render_html
 from quadbench.report.night import night_view
 from quadbench.report.night_formats import render_night

@@ -11,7 +11,7 @@ from quadbench.artifacts.night import Point
 from quadbench.measure import Budget
 from quadbench.nightly.launcher import NO_TIME, Launched, Wanted
 from quadbench.nightly.night_file import Limits
-from quadbench.nightly.plan import Plan, PlannedCase
+from quadbench.nightly.night_plan import Plan, PlannedCase
 from quadbench.report.versus import VersusDevice, caveats_of, interleaved_rows, sides_of_blocks
 from quadbench.results.engine import Source
 from quadbench.results.layout import Layout

@@ -1,24 +1,21 @@
-"""Self-knowledge: the nights of all cases and what was ruled -> how often each device alarms though nothing changed, and drifts.
-
-A try is a case on a device whose files, yardstick and environment are those of the night before. Nothing changed there that is
-known of, so that an ENVIRONMENT on it is a false alarm, or a device that nobody can measure on. What befalls a device in a night
-befalls all of its cases, so that nights are what is independent: each has its share of alarms among its tries.
-"""
+"""A stored night for its report: earlier nights of its cases, false alarms of each device, and the exit code."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from math import expm1, log1p
 from statistics import fmean
+from typing import Self
 
-from quadbench.artifacts.night import Measurement, Ruling, RulingKind
+from quadbench.artifacts.night import Measurement, Night, Ruling, RulingKind
 from quadbench.farm.health import put_on_probation
 from quadbench.farm.inventory import Inventory
-from quadbench.nightly.figures import said_change
-from quadbench.nightly.yardstick import yardstick_places
+from quadbench.nightly.series import said_change, yardstick_places
+from quadbench.report.night import WORST_FIRST, AlarmRate, NightView, Series, night_view
 from quadbench.report.versus import PRIMARY
+from quadbench.results.nights import Nights
 from quadbench.statistics import interval_of_share, spread_of
 
 TOO_OFTEN = 0.05  # of tries that alarm, proven at 95 %
@@ -105,3 +102,49 @@ def _drift(nights: Sequence[Measurement]) -> float | None:
         return None
     change = spread.change(places[:_BESIDE], places[-_BESIDE:], least=log1p(DRIFT), chance=_BY_ACCIDENT)
     return None if change is None else expm1(change)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Performed:
+    """A night that was performed, with the series of its cases up to it, and what these tell of the devices."""
+
+    night: Night
+    series: Series
+    devices: tuple[DeviceKnowledge, ...]
+
+    @classmethod
+    def of(cls, night: Night, nights: Nights) -> Self:
+        """Return a night with what else is known of its cases and devices."""
+        told: list[Measurement | Ruling] = [*night.measurements, *night.rulings]
+        places = sorted({(one.case, one.device) for one in told})
+        series = {place: nights.series(*place, latest=RECENT, until=night) for place in places}
+        rulings = [ruling for case in sorted({case for case, _ in places}) for ruling in nights.rulings_of(case)]
+        return cls(night=night, series=series, devices=self_knowledge(chain.from_iterable(series.values()), rulings))
+
+    def view(self, where: Sequence[str]) -> NightView:
+        """Return the night as it is told; `where` are the words by which commands come to the results folder."""
+        return night_view(self.night, self.series, map(_rate, self.devices), where)
+
+
+def _rate(known: DeviceKnowledge) -> AlarmRate:
+    return AlarmRate(
+        device=known.device, tries=known.tries, alarms=known.alarms, low=known.low, high=known.high, doubt=known.doubt
+    )
+
+
+ERROR = 1
+_EXIT_CODES = {
+    RulingKind.REGRESSION: 2,
+    RulingKind.INCONCLUSIVE: 3,
+    RulingKind.MISSING: 4,
+    RulingKind.ENVIRONMENT: 5,
+    RulingKind.IMPROVEMENT: 0,
+}
+
+
+def exit_code(night: Night) -> int:
+    """Return the exit code of what counts most among a night's rulings: ERROR where that is 0 and a measurement has none."""
+    kinds = {ruling.kind for ruling in night.rulings}
+    ruled = {(ruling.case, ruling.device) for ruling in night.rulings}
+    is_whole = all((one.case, one.device) in ruled for one in night.measurements)
+    return next((_EXIT_CODES[kind] for kind in WORST_FIRST if kind in kinds), 0) or (0 if is_whole else ERROR)

@@ -1,13 +1,109 @@
-"""Past: the earlier nights of a case on a device, with what was ruled and acknowledged -> which of them say what is usual."""
+"""The nights of a case on a device as series: scales of figures, changes that matter, nights that count. Pure."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite, log
+from statistics import fmean
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
-from quadbench.nightly.figures import FigureName, is_exact, name_of, scaled, tasks_of
-from quadbench.report.versus import ALL_TASKS
+from quadbench.artifacts.picture_metrics import PICTURE_METRICS
+from quadbench.artifacts.scores import Better
+from quadbench.nightly.night_file import Limits
+from quadbench.report.kpi import KPI_TITLES, KPI_UNITS
+from quadbench.report.night_words import directions
+from quadbench.report.units import decibels, number, show
+from quadbench.report.versus import ALL_TASKS, EXACT, PRIMARY, PSNR, SIZES
+from quadbench.statistics import spread_of
+
+FigureName = tuple[str, str]  # a task, and a key as report.kpi names figures
+
+
+def name_of(point: Point) -> FigureName:
+    """Return what a point is a value of."""
+    return point.task, point.key
+
+
+def tasks_of(night: Measurement) -> tuple[str, ...]:
+    """Return the tasks that a night has measured, by name, over which a figure of all tasks together is the mean."""
+    return tuple(sorted(point.task for point in night.points if point.key == PRIMARY and point.task != ALL_TASKS))
+
+
+def is_exact(key: str) -> bool:
+    """Say whether a figure is the same in every launch of the same files, so that it needs no statistics."""
+    return key in EXACT
+
+
+def scaled(point: Point) -> float | None:
+    """Return the logarithm of what is followed of a point, the ratio or else the value, or its decibels; None if it cannot be.
+
+    That of a distance between pictures of 0 is -inf. So is that of one below 0, as a KID may be: it is an estimate of 0.
+    """
+    value = point.value if point.ratio is None else point.ratio
+    if not math.isfinite(value):
+        return None
+    if point.key == PSNR:
+        return value
+    if value > 0:
+        return math.log(value)
+    metric = PICTURE_METRICS.get(point.key)
+    return -math.inf if metric and metric.better is Better.LOWER else None
+
+
+def unscaled(place: float, key: str) -> float:
+    """Return the value or ratio that `scaled` has brought to its place."""
+    return place if key == PSNR else math.exp(place)
+
+
+def change_between(before: float, now: float) -> float:
+    """Return the change from one place to another; inf where it is one from a distance of 0, of which no share can be taken."""
+    return 0.0 if now == before else now - before
+
+
+def limit_of(key: str, limits: Limits) -> float:
+    """Return the least change of a figure that matters, on its scale."""
+    if key == PSNR:
+        return limits.psnr_db
+    if key in SIZES:
+        share = limits.rom
+    elif key in PICTURE_METRICS:
+        share = limits.quality
+    elif key.endswith("_ram"):
+        share = limits.ram
+    else:
+        share = {"session_load": limits.session_load, "switch": limits.switch}.get(key) or limits.time
+    return math.log1p(share)
+
+
+def is_worse(change: float, key: str) -> bool:
+    """Say whether a change of a figure, on its scale, is one that nobody wants."""
+    metric = PICTURE_METRICS.get(key)
+    return change < 0 if metric and metric.better is Better.HIGHER else change > 0
+
+
+def said_change(change: float, key: str) -> str:
+    """Write a change on a figure's scale: `5.1 % slower`, `0.6 dB worse`; one from 0 is only `worse`."""
+    grows, shrinks = directions(key)
+    if change == math.inf:
+        return grows
+    percent = abs(math.expm1(change)) * 100
+    size = f"{abs(change):.1f} dB" if key == PSNR else f"{f'{percent:.1f}' if percent >= 0.05 else number(percent)} %"
+    return f"{size} {grows if change > 0 else shrinks}"
+
+
+def said_value(value: float, key: str, *, is_ratio: bool) -> str:
+    """Write a value, or its ratio to the yardstick's."""
+    if is_ratio:
+        return f"{value:.3f} of the yardstick's"
+    if key in SIZES:
+        return f"{value:,.0f} bytes"
+    if key in PICTURE_METRICS:
+        return decibels(value) if key == PSNR else f"{value:.4g}"
+    unit = KPI_UNITS.get(key)
+    return f"{show(value, unit)} {unit}" if unit else number(value)
+
 
 NEW_NIGHTS = 5  # in which a subject that came is compared with the one before it
 LEVEL_NIGHTS = 15  # of which the median says what is usual: a change that stays is usual after eight
@@ -157,3 +253,42 @@ class Past:
     @cached_property
     def _points(self) -> dict[str, dict[FigureName, Point]]:
         return {night.night: {name_of(point): point for point in night.points} for night in self.nights}
+
+
+_TOLD = (PRIMARY, "peak_ram")
+BY_ACCIDENT = 0.0001  # the chance that a figure of the yardstick is called shifted though it is as ever
+
+
+def yardstick_places(nights: Sequence[Measurement], latest: Measurement, key: str) -> list[Place]:
+    """Return the nights with a figure of the latest one's yardstick, by the logarithm of its mean over all tasks, the same ones.
+
+    What is in doubt is left out.
+    """
+    tasks = tasks_of(latest)
+    return [
+        (night, place)
+        for night in nights
+        if night.yardstick == latest.yardstick
+        and tasks_of(night) == tasks
+        and is_sound(night)
+        and (place := _place(night, key)) is not None
+    ]
+
+
+def yardstick_shift(past: Past, limits: Limits) -> str | None:
+    """Say by how much the yardstick's figures lie off what is usual on the device, all tasks together; None where they do not."""
+    tonight, said = past.tonight, []
+    for key in _TOLD:
+        places = yardstick_places(past.nights, tonight, key)[-LEVEL_NIGHTS:]
+        place, spread = _place(tonight, key), spread_of([other for _, other in places])
+        if place is None or spread is None:
+            continue
+        level = [other for _, other in past.alike(places)]
+        if change := spread.change(level, [place], least=limit_of(key, limits), chance=BY_ACCIDENT):
+            said.append(f"{KPI_TITLES[key]} {said_change(change, key)}")
+    return ", ".join(said) or None
+
+
+def _place(night: Measurement, key: str) -> float | None:
+    values = [point.yardstick for point in night.points if point.key == key and point.yardstick is not None]
+    return fmean(map(log, values)) if values and all(isfinite(value) and value > 0 for value in values) else None

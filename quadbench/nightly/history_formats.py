@@ -1,0 +1,335 @@
+"""Histories of cases as a list, as JSON for programs, and as an HTML page that is readable without script."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cache
+from itertools import islice
+from statistics import median
+
+from jinja2 import Environment
+from markupsafe import Markup
+from pydantic import TypeAdapter
+
+from quadbench.artifacts.caveats import Caveat
+from quadbench.artifacts.night import Measurement, Ruling
+from quadbench.nightly.history import (
+    CaseHistory,
+    Change,
+    FigureHistory,
+    Segment,
+    answer,
+    case_history,
+    last_change,
+    segment_table,
+    segments,
+    sentence,
+    told_tables,
+)
+from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
+from quadbench.nightly.series import name_of, said_change, said_value, scaled
+from quadbench.report.figure_table import TextTable
+from quadbench.report.night_words import listed, words
+from quadbench.report.page import page_environment
+from quadbench.report.units import plural
+from quadbench.report.versus import ALL_TASKS, PRIMARY
+from quadbench.results.nights import Nights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A case on a device: its latest night, the rulings on that, and the segment in which the time for an image is."""
+
+    case: str
+    device: str
+    address: str
+    night: str
+    kinds: tuple[str, ...]
+    segment: Segment | None
+
+
+def line_of(nights: Sequence[Measurement], rulings: Sequence[Ruling]) -> Line:
+    """Return the line of a case on a device, from its nights, at least one, and the rulings on the latest."""
+    latest = nights[-1]
+    names = [name_of(point) for point in latest.points if point.key == PRIMARY]
+    name = (ALL_TASKS, PRIMARY) if (ALL_TASKS, PRIMARY) in names else names[0] if names else None
+    told = segments(nights, name) if name else ()
+    where = latest.night, latest.case, latest.device
+    kinds = dict.fromkeys(one.kind.value for one in rulings if (one.night, one.case, one.device) == where)
+    return Line(
+        case=latest.case,
+        device=latest.device,
+        address=latest.address,
+        night=latest.night,
+        kinds=tuple(kinds),
+        segment=told[-1] if told else None,
+    )
+
+
+def line_table(lines: Sequence[Line]) -> TextTable:
+    """Return the lines as a table."""
+    return TextTable(
+        title="Cases",
+        columns=("Case", "Device", "Latest night", "Rulings", "Time of an image", "Since", "Change then"),
+        numeric=(False, False, False, False, True, False, True),
+        rows=tuple((line.case, words(line.address), line.night, _kinds(line), *_cells(line.segment)) for line in lines),
+    )
+
+
+def _kinds(line: Line) -> str:
+    told = [kind for kind in line.kinds if kind != "CLEAN"]
+    return ", ".join(told or line.kinds) or "–"
+
+
+def _cells(segment: Segment | None) -> tuple[str, str, str]:
+    if segment is None:
+        return "–", "–", "–"
+    change = "–" if segment.change is None else said_change(segment.change, PRIMARY)
+    return said_value(segment.level, PRIMARY, is_ratio=segment.is_ratio), segment.first, change
+
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseList:
+    """The cases of nights, a line for each device."""
+
+    schema_version: int = SCHEMA_VERSION
+    cases: tuple[Line, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseDocument:
+    """The history of a case on its devices, or of all cases. A page and the API leave out figures that nothing is said of."""
+
+    schema_version: int = SCHEMA_VERSION
+    case: str | None
+    devices: tuple[CaseHistory, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoubtedNights:
+    """The nights of a case on a device in which a caveat held, `count` of `nights`, from the first to the last of them.
+
+    `of_change` are those among them on either side of the last change that matters; None where nothing has changed.
+    """
+
+    count: int
+    nights: int
+    first: str
+    last: str
+    are_adjoining: bool
+    of_change: int | None
+
+    def __str__(self) -> str:
+        joint = "to" if self.are_adjoining else "and others until"
+        which = self.first if self.count == 1 else f"{self.first} {joint} {self.last}"
+        told = f"in {self.count} of {plural(self.nights, 'night')}, {which}"
+        if self.of_change is None:
+            return told
+        if not self.of_change:
+            return f"{told}; the change is told by other nights"
+        return f"{told}; the change is told by {self.of_change} of these too"
+
+
+def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict[Caveat, DoubtedNights]:
+    """Return the nights in doubt by what is doubted of them."""
+    places = {night.night: place for place, night in enumerate(nights)}
+    of_change = range(places[change.before.first], places[change.segment.last] + 1) if change else None
+    told = {}
+    for caveat in Caveat:
+        doubted = [place for place, night in enumerate(nights) if caveat in night.caveats]
+        if doubted:
+            told[caveat] = DoubtedNights(
+                count=len(doubted),
+                nights=len(nights),
+                first=words(nights[doubted[0]].night),
+                last=words(nights[doubted[-1]].night),
+                are_adjoining=doubted[-1] - doubted[0] + 1 == len(doubted),
+                of_change=None if of_change is None else len([place for place in doubted if place in of_change]),
+            )
+    return told
+
+
+def took(nights: Sequence[Measurement], figure: FigureHistory) -> str:
+    """Say what a figure that is followed as a ratio takes in its own unit, before and since its last change; else nothing."""
+    if not figure.segments or not figure.segments[-1].is_ratio:
+        return ""
+    now = _median(nights, figure, figure.segments[-1])
+    if figure.segments[-1].change is None:
+        return f"The case's own median: {now}."
+    return f"The case's own medians: {_median(nights, figure, figure.segments[-2])} before, {now} since."
+
+
+def _median(nights: Sequence[Measurement], figure: FigureHistory, segment: Segment) -> str:
+    """Return the median of a figure's own values in the nights of a segment."""
+    names = [night.night for night in nights]
+    stretch = nights[names.index(segment.first) : names.index(segment.last) + 1]
+    points = [point for night in stretch for point in night.points if name_of(point) == (figure.task, figure.key)]
+    values = [point.value for point in points if scaled(point) is not None]
+    return said_value(median(values), figure.key, is_ratio=False)
+
+
+_MOST_SECTIONS, _MOST_FIGURES, _MOST_CHARTS = 30, 6, 30  # devices of a page, figures of a device, charts in all
+_MOST_SENTENCES = 12
+_MOST_DOUBTS = 3  # of a caveat, at the head of a page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A history and the nights that it is of, in the order of time."""
+
+    history: CaseHistory
+    nights: Sequence[Measurement]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseSection:
+    """A case on a device: where it stands, its doubts, and a chart and a table for each of its figures."""
+
+    history: CaseHistory
+    sentence: str
+    doubts: dict[Caveat, DoubtedNights]
+    figures: tuple[tuple[Markup | None, TextTable], ...]
+    tables: tuple[TextTable, ...]
+
+    @property
+    def title(self) -> str:
+        """Return the case and its device."""
+        return f"{words(self.history.case)} on {self.address}"
+
+    @property
+    def address(self) -> str:
+        """Return the device as a page writes it."""
+        return words(self.history.address)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryView:
+    """Histories as a page has them: what changed last first, with how many sentences and devices it leaves out."""
+
+    sentences: tuple[str, ...]
+    more_sentences: int
+    sections: tuple[CaseSection, ...]
+    more_sections: int
+    most_nights: int = MOST_NIGHTS
+
+    @property
+    def doubts(self) -> dict[Caveat, tuple[str, ...]]:
+        """Return the caveats of any night, each with the devices and nights that it is about, those that are alike together."""
+        return {caveat: told for caveat in Caveat if (told := tuple(self._doubted(caveat)))}
+
+    @property
+    def is_of_many(self) -> bool:
+        """Say whether there is more than one case."""
+        return len({section.history.case for section in self.sections}) > 1
+
+    def _doubted(self, caveat: Caveat) -> Iterator[str]:
+        alike = dict[str, list[str]]()
+        for section in self.sections:
+            if caveat in section.doubts:
+                alike.setdefault(str(section.doubts[caveat]), []).append(section.address)
+        for told, addresses in islice(alike.items(), _MOST_DOUBTS):
+            yield f"On {listed(list(dict.fromkeys(addresses)))} {told}."
+        if len(alike) > _MOST_DOUBTS:
+            yield f"{len(alike) - _MOST_DOUBTS} more stand below, device by device."
+
+
+def told_of(nights: Nights, series: Iterable[Sequence[Measurement]], *, is_whole: bool) -> list[Told]:
+    """Return the histories of cases on devices, each of at least one night; with every figure if `is_whole`."""
+    told = []
+    for measured in series:
+        case, device = measured[-1].case, measured[-1].device
+        history = case_history(measured, nights.rulings_of(case, device), nights.acknowledgements(case), is_whole=is_whole)
+        told.append(Told(history=history, nights=measured))
+    return told
+
+
+def history_view(told: Sequence[Told], now: datetime) -> HistoryView:
+    """Return a page of histories: what changed last stands first, and so do the devices on which it did."""
+    sentences = answer([one.history for one in told], now)
+    sections = _sections(sorted(told, key=lambda one: _urgency(one.history, now)), now)
+    return HistoryView(
+        sentences=sentences[:_MOST_SENTENCES],
+        more_sentences=max(len(sentences) - _MOST_SENTENCES, 0),
+        sections=tuple(sections),
+        more_sections=len(told) - len(sections),
+    )
+
+
+def _urgency(history: CaseHistory, now: datetime) -> tuple[bool, bool, str, str]:
+    change = last_change(history, now)
+    return change is None, change is not None and not change.is_open, history.case, history.address
+
+
+def _sections(told: Sequence[Told], now: datetime) -> list[CaseSection]:
+    left, sections = _MOST_CHARTS, list[CaseSection]()
+    for one in told[:_MOST_SECTIONS]:
+        figures = []
+        for figure in islice((figure for figure in one.history.figures if figure.segments), _MOST_FIGURES):
+            chart = history_chart(figure, one.history, one.nights) if left else None
+            left -= chart is not None
+            figures.append((Markup(chart) if chart else None, segment_table(figure)))
+        sections.append(
+            CaseSection(
+                history=one.history,
+                sentence=_sentence(one),
+                doubts=doubted_nights(one.nights, last_change(one.history, now)),
+                figures=tuple(figures),
+                tables=told_tables(one.history),
+            )
+        )
+    return sections
+
+
+def _sentence(told: Told) -> str:
+    first = next((figure for figure in told.history.figures if figure.segments), None)
+    return " ".join(filter(None, (sentence(told.history), took(told.nights, first) if first else "")))
+
+
+_MOST_RULINGS = 20  # of a device, in the data: quadbench history CASE --json has all
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryPage:
+    """Histories as a page has them, of one case or of all.
+
+    `commands` are those that say the same again, and `next_step` what comes next, by purpose; one without a
+    command is a sentence without its stop.
+    """
+
+    case: str | None
+    told: Sequence[Told]
+    commands: Mapping[str, str]
+    next_step: Mapping[str, str]
+    made_at: datetime
+
+    @property
+    def title(self) -> str:
+        """Return what the page is about in words."""
+        return self.case or "All cases"
+
+
+def render_history(page: HistoryPage) -> str:
+    """Return a page of histories as text."""
+    view = history_view(page.told, page.made_at)
+    data = _data(page.case, (section.history for section in view.sections))
+    return _environment().get_template("case_history.html.j2").render(page=page, view=view, data=data)
+
+
+def span_words(told: Sequence[Told]) -> str:
+    """Write of how many nights a page is, from when to when."""
+    nights = {(night.night, night.measured_at.date()) for one in told for night in one.nights}
+    days = sorted(day for _, day in nights)
+    return f"{plural(len({name for name, _ in nights}), 'night')}, {days[0]} to {days[-1]}" if days else "no night"
+
+
+def _data(case: str | None, histories: Iterable[CaseHistory]) -> str:
+    short = tuple(replace(one, rulings=one.rulings[-_MOST_RULINGS:]) for one in histories)
+    return TypeAdapter(CaseDocument).dump_json(CaseDocument(case=case, devices=short), indent=1).decode()
+
+
+@cache
+def _environment() -> Environment:
+    return page_environment({"span": span_words})

@@ -1,0 +1,281 @@
+"""The plan of a night: its file -> cases with both sides and their devices, and everything that is wrong with them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from quadbench.artifacts.night import Measurement
+from quadbench.errors import QuadbenchError, SpecError, UnknownNameError, UserError
+from quadbench.farm.farm_file import ExpectedPhone, expected_phones
+from quadbench.farm.leases import leased_name
+from quadbench.farm.selection import parse_wish
+from quadbench.kits.store import find
+from quadbench.nightly.night_file import Case, Limits, NightFile, load_night_file
+from quadbench.results.frozen import frozen_bundle
+from quadbench.results.layout import Layout
+from quadbench.rollout.forecast import kind_at
+from quadbench.spec import Location, Problem, is_file, refuse_in
+from quadbench.study.chosen import Chosen, choose, require_common_tasks, require_variant
+from quadbench.target.known import HOSTED_PREFIX, VIRTUAL_PREFIX
+from quadbench.target.profile import LOCAL_NAME
+
+
+def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, str]) -> str:
+    """Return the name under which the device of a word is leased, as far as the word or earlier nights tell; else the word.
+
+    `serials` has those of farm.yaml's phones by their names.
+    """
+    for one in reversed(series):
+        if one.address == word:
+            return one.device
+    address = serials.get(word, word)
+    try:
+        return leased_name(address) or address.partition("?")[0].rpartition("@")[2]
+    except QuadbenchError:
+        return address
+
+
+def word_mistakes(file: NightFile, expected: Sequence[ExpectedPhone], *, on_farm: bool) -> Iterator[Problem]:
+    """Yield the words that can mean no device, any of several, or one that was named before.
+
+    `expected` are the phones of farm.yaml. Whether a phone is there, or a farm has such a device, only the night can tell.
+    """
+    lists: list[tuple[Location, Sequence[str]]] = [(("devices",), file.devices)]
+    lists += [(("cases", number, "devices"), case.devices) for number, case in enumerate(file.cases) if case.devices]
+    label_keys = tuple({key for phone in expected for key in phone.labels})
+    serials = {phone.name: phone.serial for phone in expected}
+    kind_fault = cache(_kind_fault)  # a file may name a thousand phones of a kind, whose profile takes a while to read
+    for where, words in lists:
+        named: dict[str, str] = {}
+        for number, word in enumerate(words):
+            device = word.partition("?")[0] if on_farm else device_of(word, (), serials)
+            reason = _wish_fault(word, label_keys)
+            if reason is None and not on_farm and word not in serials:
+                reason = kind_fault(_without_serial(word))
+            if reason is None and device in named:
+                reason = f"'{word}' is the device of '{named[device]}'; name it once"
+            if reason:
+                yield Problem(location=(*where, number), reason=reason)
+            named.setdefault(device, word)
+
+
+def _wish_fault(word: str, label_keys: Sequence[str]) -> str | None:
+    if parse_wish(word, label_keys):
+        return f"'{word}' fits any of several devices, and a history is that of one; name each, as s25@SERIAL"
+    return None
+
+
+def _without_serial(word: str) -> str:
+    """Return what a word says of the device's kind; nothing where it may be a serial alone, which looks like a profile."""
+    if word == LOCAL_NAME or word.startswith((f"{LOCAL_NAME}?", VIRTUAL_PREFIX, HOSTED_PREFIX)):
+        return word
+    profile, at, serial = word.partition("@")
+    if not at:
+        return ""
+    return f"{profile}@SERIAL" if profile and serial and "?" not in word else word
+
+
+def _kind_fault(word: str) -> str | None:
+    """Say why a word means no device of any kind; None where it may mean one, which need not be there."""
+    if word.startswith(HOSTED_PREFIX):
+        return f"'{word}' is at Qualcomm AI Hub, which runs single graphs and no nights; name a phone"
+    try:
+        if word:
+            kind_at(word)
+    except UserError as error:
+        return "; ".join(str(error).splitlines())
+    return None
+
+
+_LEAST_TASKS = 2  # between which something can be switched
+Sides = tuple[Chosen, Chosen]  # the yardstick and the case
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightReading:
+    """The cases of a night's file as far as they can be read. `faults` are by case; problems of the file have their places."""
+
+    file: NightFile
+    folder: Path  # at which relative paths of the file start
+    layout: Layout
+    mistakes: list[Problem] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+    _yardsticks: dict[str, Chosen | QuadbenchError] = field(default_factory=dict)  # by name, each read once
+
+    def sides(self) -> dict[str, Sides]:
+        """Return the sides of each case, by its name; what is wrong with others is in `mistakes` and `faults`."""
+        self._yardstick(self.file.yardstick, ("yardstick",))
+        read = {case.name: sides for number, case in enumerate(self.file.cases) if (sides := self._sides(case, number))}
+        self.mistakes.extend(_vain(self.file, read))
+        return read
+
+    def _sides(self, case: Case, number: int) -> Sides | None:
+        where = ("cases", number)
+        chosen = self._chosen(case, where)
+        yardstick = self._yardstick(self.file.yardstick_of(case), (*where, "yardstick") if case.yardstick else None)
+        for side in (yardstick, chosen):
+            if isinstance(side, QuadbenchError):
+                self.faults.setdefault(case.name, str(side))
+        if not (isinstance(yardstick, Chosen) and isinstance(chosen, Chosen)):
+            return None
+        try:
+            called = (f"yardstick '{yardstick.source}'", f"case '{case.name}'")
+            require_common_tasks(yardstick, chosen, called=called)
+        except UserError as error:
+            self.faults[case.name] = str(error)
+            return None
+        return yardstick, chosen
+
+    def _chosen(self, case: Case, where: Location) -> Chosen | QuadbenchError:
+        source = _source(case, self.folder)
+        try:
+            return _with_gear(choose(source, case.changes, self.layout), self.layout)
+        except UserError as error:
+            key, told = self._to_blame(source, error)
+            if key:
+                reasons = told.problems if isinstance(told, SpecError) else (str(told),)
+                self.mistakes.extend(Problem(location=(*where, key), reason=reason) for reason in reasons)
+            return told
+        except QuadbenchError as error:
+            return error
+
+    def _to_blame(self, source: str, error: UserError) -> tuple[str | None, QuadbenchError]:
+        """Say which key of a case has led to an error, and to which; None where what the source leads to is broken."""
+        try:
+            choose(source, {}, self.layout)
+        except QuadbenchError as alone:
+            is_there = not isinstance(alone, UnknownNameError) and Path(source).exists()
+            return None if is_there else "source", alone
+        return "changes", error
+
+    def _yardstick(self, name: str, where: Location | None) -> Chosen | QuadbenchError:
+        if name not in self._yardsticks:
+            try:
+                self._yardsticks[name] = Chosen(source=name, changes={}, bundle=frozen_bundle(name, self.layout))
+            except QuadbenchError as error:
+                self._yardsticks[name] = error
+        told = self._yardsticks[name]
+        if where and isinstance(told, UnknownNameError):
+            self.mistakes.append(Problem(location=where, reason=str(told)))
+        return told
+
+
+def _source(case: Case, folder: Path) -> str:
+    beside = folder / case.source
+    return str(beside) if beside.exists() else case.source
+
+
+def _with_gear(side: Chosen, layout: Layout) -> Chosen:
+    """Return a side of which variant, kit and harness are there, as far as that can be told before it is built.
+
+    Raises:
+        UserError: one is not.
+        ArtifactError: the kit is damaged.
+    """
+    require_variant(side, side.variants)
+    if side.kit:
+        find(side.kit, layout)
+    if side.harness and not is_file(side.harness):
+        raise UserError(f"the harness '{side.harness}' is no program", hint="name a file that quadbench harness build made")
+    return side
+
+
+def _vain(file: NightFile, read: Mapping[str, Sides]) -> Iterator[Problem]:
+    """Yield the limits of figures that a case can never have; those of the file only where none of its cases can."""
+    why = {case.name: dict(_never(file.quality_of(case), read[case.name])) for case in file.cases if case.name in read}
+    for number, case in enumerate(file.cases):
+        yield from _vain_limits(case.limits, ("cases", number, "limits"), [why.get(case.name, {})])
+    others = [why.get(case.name, {}) for case in file.cases if not case.limits]
+    yield from _vain_limits(file.limits, ("limits",), others)
+
+
+def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping[str, str]]) -> Iterator[Problem]:
+    for key in sorted(limits.model_fields_set) if limits and cases else ():
+        if all(key in why for why in cases):
+            yield Problem(location=(*where, key), reason=cases[0][key])
+
+
+def _never(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
+    """Yield the limits of figures that sides never have, each with the reason."""
+    yardstick, case = sides
+    if not case.has_references:
+        yield "psnr_db", "its weights are random, so that its pictures have no reference; leave it out"
+    if not quality:
+        yield "quality", "no metric is asked for, so that there are no scores; add `quality`, as [ssim]"
+    if len(set(yardstick.tasks) & set(case.tasks)) < _LEAST_TASKS:
+        yield "switch", "a single task is measured, so that nothing is switched; leave it out"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCase:
+    """A case as it is measured in a night: beside the yardstick (A) the case (B), on devices by the words of the file."""
+
+    name: str
+    yardstick: Chosen
+    chosen: Chosen
+    words: tuple[str, ...]
+    limits: Limits
+    owner: str | None
+    quality: tuple[str, ...] = ()  # the metrics by which its pictures are scored
+
+    @property
+    def left_out(self) -> str | None:
+        """Say which of its tasks are not measured, as they have nothing to run beside; None where all are."""
+        alone = [task for task in self.chosen.tasks if task not in self.yardstick.tasks]
+        return f"not measured, as the yardstick has no such tasks: {', '.join(alone)}" if alone else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a night measures, in how many blocks, and after what time nothing new is begun.
+
+    `faults` says by case why it cannot be measured at all.
+    """
+
+    name: str  # of the file
+    cases: tuple[PlannedCase, ...]
+    pairs: tuple[tuple[str, str], ...]  # each case with each of its words, in the order of the file
+    owners: dict[str, str | None]
+    faults: dict[str, str]
+    blocks: int
+    budget_s: float | None
+
+
+def planned(path: Path, layout: Layout, *, on_farm: bool = False) -> Plan:
+    """Read the file of a night, and what its cases name. What is there and broken costs no other case.
+
+    Raises:
+        SpecError: all problems of the file, also what it names and what is not there; or farm.yaml is wrong.
+    """
+    file = load_night_file(path)
+    reading = NightReading(file=file, folder=path.parent, layout=layout)
+    sides = reading.sides()
+    refuse_in(path, [*word_mistakes(file, expected_phones(), on_farm=on_farm), *reading.mistakes])
+    return Plan(
+        name=file.name,
+        cases=tuple(_planned(case, file, *sides[case.name]) for case in file.cases if case.name in sides),
+        pairs=tuple((case.name, word) for case in file.cases for word in file.devices_of(case)),
+        owners={case.name: case.owner for case in file.cases},
+        faults=reading.faults,
+        blocks=file.blocks,
+        budget_s=None if file.budget_h is None else file.budget_h * 3600,
+    )
+
+
+def lacking(case: PlannedCase, measured: Sequence[Measurement]) -> tuple[str, ...]:
+    """Return the words of a case on whose devices a night has not measured it."""
+    there = {one.address for one in measured if one.case == case.name}
+    return tuple(word for word in case.words if word not in there)
+
+
+def _planned(case: Case, file: NightFile, yardstick: Chosen, chosen: Chosen) -> PlannedCase:
+    return PlannedCase(
+        name=case.name,
+        yardstick=yardstick,
+        chosen=chosen,
+        words=file.devices_of(case),
+        limits=file.limits_of(case),
+        owner=case.owner,
+        quality=file.quality_of(case),
+    )

@@ -1,0 +1,394 @@
+"""Verdicts: a night of a case and the nights before -> what may have changed, and the rulings once it is confirmed. Pure."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from statistics import median
+
+from quadbench.artifacts.fingerprint import unlike
+from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
+from quadbench.nightly.night_file import Limits
+from quadbench.nightly.series import (
+    LEVEL_NIGHTS,
+    NIGHTS_DOUBTS,
+    FigureName,
+    Past,
+    Place,
+    change_between,
+    is_exact,
+    is_worse,
+    limit_of,
+    name_of,
+    said_change,
+    said_value,
+    scaled,
+    unscaled,
+    yardstick_shift,
+)
+from quadbench.report.night_words import directions
+from quadbench.report.units import between, change, plural
+from quadbench.report.versus import VersusDevice, primary_row
+from quadbench.statistics import HALF_OF_STEPS, Comparison, Spread, Verdict, spread_of
+from quadbench.statistics.within import verdict_within
+
+RULES = 3  # the version of what stands here and in `judging`, which is kept with each ruling
+BY_ACCIDENT = 0.05  # the chance that a new subject's figure is suspected though it is as ever: a confirmation then clears it
+SURELY_BY_ACCIDENT = 0.001  # the chance that a case on a device is ruled on without a confirmation, all its figures together
+
+_LOST = "it was not measured, and the night before it was"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """A figure that may have changed, with why. `expected` is its usual value, or usual ratio to the yardstick.
+
+    `is_worse` is None where there is no telling what is usual, or whether the change matters. One that `is_sure` needs no
+    confirmation to have changed, only to say whose doing it is; `was_so`: the night before was as far off already. `known` is the
+    confirmed ruling of that night on the same files. What is exact `has_same_files` where the night that it is held against ran
+    tonight's.
+    """
+
+    task: str
+    key: str
+    value: float
+    expected: float | None
+    is_worse: bool | None
+    is_sure: bool
+    why: str
+    was_so: bool = False
+    has_same_files: bool = False
+    known: Ruling | None = None
+
+    @property
+    def name(self) -> FigureName:
+        """Return the figure."""
+        return self.task, self.key
+
+    @property
+    def is_vague(self) -> bool:
+        """Say whether all that speaks for it is that the files are new, and that too few nights say what is usual."""
+        return self.is_worse is None and not self.is_sure and self.known is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspicion:
+    """The gate's answer about a case on a device. `last_good` is the subject to confirm it against; None where no night was good.
+
+    `accepted` are the figures that a word in force accepts as they are, whatever launches in turn with the last good subject say.
+    `lost` says by figure why tonight lacks it, `yardstick` says how the yardstick itself shifted, and `around` what changed
+    in the environment since the night before. `over` is a person's word that has ended, and all that is known was accepted by.
+    """
+
+    tonight: Measurement
+    limits: Limits
+    nights: int  # before this one
+    last_good: Subject | None
+    suspects: tuple[Suspect, ...]
+    accepted: frozenset[FigureName]
+    lost: dict[FigureName, str]
+    yardstick: str | None
+    around: str | None
+    over: Acknowledgement | None
+
+    @property
+    def is_same(self) -> bool:
+        """Say whether tonight's files are those of the last good night."""
+        return self.last_good == self.tonight.subject
+
+    @property
+    def to_confirm(self) -> bool:
+        """Say whether launches in turn of the last good subject (A) and tonight's (B) would tell more."""
+        is_open = any(not is_exact(one.key) and one.known is None for one in self.suspects)
+        return is_open and self.last_good is not None and not self.is_same
+
+
+def suspicion(
+    tonight: Measurement,
+    history: Sequence[Measurement],
+    rulings: Sequence[Ruling],
+    acknowledged: Sequence[Acknowledgement],
+    limits: Limits,
+) -> Suspicion:
+    """Judge a night by the ones before it, in the order of time, and by the rulings on them that stand."""
+    past = Past.of(tonight, history, rulings, acknowledged)
+    gate = _Gate(past=past, limits=limits)
+    names = {name_of(point) for point in tonight.points}
+    latest = past.nights[-1] if past.nights else tonight
+    changed = unlike([latest.environment], [tonight.environment])
+    return Suspicion(
+        tonight=tonight,
+        limits=limits,
+        nights=len(past.nights),
+        last_good=past.last_good,
+        suspects=tuple(suspect for point in tonight.points if (suspect := gate.suspect(point))),
+        accepted=frozenset(filter(past.is_accepted, names)),
+        lost={name_of(point): _LOST for point in latest.points if name_of(point) not in names},
+        yardstick=yardstick_shift(past, limits),
+        around="; ".join(f"{name} was {before} and is {now}" for name, (before, now) in changed.items()) or None,
+        over=past.over,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Gate:
+    """The gate that a night's figures pass, one after the other."""
+
+    past: Past
+    limits: Limits
+
+    def suspect(self, point: Point) -> Suspect | None:
+        """Suspect a figure, or do not."""
+        place, series = scaled(point), self.past.series(point)
+        usual = self.past.usual(point, series)
+        if place is None:
+            return replace(_suspect(point, f"{point.value:g} cannot be its value"), is_sure=True)
+        if is_exact(point.key):
+            return self._exact(point, place, usual)
+        if known := self.past.known(point):
+            return replace(_suspect(point, known.cause), expected=known.expected, known=known)
+        recent = [other for _, other in series[-LEVEL_NIGHTS:]]
+        spread, narrow = spread_of(recent), spread_of(recent, HALF_OF_STEPS)
+        if spread and narrow and usual:
+            return self._sudden(point, place, usual, spread) or self._since_it_came(point, place, usual, narrow)
+        few = f"{plural(len(usual), 'night')} before are too few to know what is usual"
+        is_vague = self._is_new and series and not self.past.is_accepted(name_of(point))
+        return _suspect(point, few) if is_vague else None
+
+    @property
+    def _is_new(self) -> bool:
+        return self.past.last_good not in (None, self.past.tonight.subject)
+
+    def _exact(self, point: Point, place: float, usual: Sequence[Place]) -> Suspect | None:
+        """Suspect what launches do not vary by the latest night alone."""
+        if not usual:
+            return None
+        before, level = usual[-1]
+        change = change_between(level, place)
+        if abs(change) <= limit_of(point.key, self.limits):
+            return None
+        suspect = _strayed(point, change, level, "before", is_sure=True)
+        if math.isinf(level):
+            suspect = replace(suspect, is_worse=None, why=f"{suspect.why}; no limit is a share of {suspect.expected:g}")
+        return replace(suspect, has_same_files=before.subject == self.past.tonight.subject)
+
+    def _sudden(self, point: Point, place: float, usual: Sequence[Place], spread: Spread) -> Suspect | None:
+        """Suspect what strays tonight from the nights before, whatever ran in them."""
+        level = [other for _, other in self.past.alike(usual)[-LEVEL_NIGHTS:]]
+        chance = SURELY_BY_ACCIDENT / sum(not is_exact(other.key) for other in self.past.tonight.points)
+        change = spread.change(level, [place], least=limit_of(point.key, self.limits), chance=chance)
+        if change is None:
+            return None
+        was_so = abs(place - usual[-1][1]) < abs(change) / 2
+        return replace(_strayed(point, change, median(level), "usual", is_sure=True), was_so=was_so)
+
+    def _since_it_came(self, point: Point, place: float, usual: Sequence[Place], spread: Spread) -> Suspect | None:
+        """Suspect what may have changed, be it little, with tonight's subject, by all nights that it has run."""
+        subject = self.past.tonight.subject
+        now = [*(other for night, other in usual if night.subject == subject), place] if self._is_new else []
+        level = [other for _, other in self.past.alike([one for one in usual if one[0].subject != subject])[-LEVEL_NIGHTS:]]
+        least = limit_of(point.key, self.limits) / 2
+        change = spread.change(level, now, least=least, chance=BY_ACCIDENT) if now and level else None
+        return _strayed(point, change, median(level), "with the files before") if change else None
+
+
+def _suspect(point: Point, why: str) -> Suspect:
+    value = point.value if point.ratio is None else point.ratio
+    return Suspect(task=point.task, key=point.key, value=value, expected=None, is_worse=None, is_sure=False, why=why)
+
+
+def _strayed(point: Point, change: float, level: float, than: str, *, is_sure: bool = False) -> Suspect:
+    is_ratio, expected = point.ratio is not None, unscaled(level, point.key)
+    suspect = _suspect(point, "")
+    values = [said_value(value, point.key, is_ratio=is_ratio) for value in (suspect.value, expected)]
+    why = f"it is {said_change(change, point.key)} than {than}: {values[0]} rather than {values[1]}"
+    return replace(suspect, why=why, expected=expected, is_worse=is_worse(change, point.key), is_sure=is_sure)
+
+
+_PROVEN = {Verdict.WORSE: RulingKind.REGRESSION, Verdict.BETTER: RulingKind.IMPROVEMENT}
+_IN_TURN = " than on the last good files, launched in turn"
+_KNOWN = " than on the last good files, as an earlier night confirmed for these"
+_UNCONFIRMED = "it was not launched in turn with the last good files, which would tell"
+_UNDECIDED = "which does not decide it"
+
+
+def rulings_on(
+    suspicion: Suspicion,
+    *,
+    confirmed: VersusDevice | None,
+    comparison: str | None,
+    owner: str | None,
+    now: datetime,
+    why: str | None = None,
+) -> tuple[Ruling, ...]:
+    """Rule on a case on a device: one ruling on all figures together, and one on each figure that was suspected or is not clean.
+
+    `confirmed` is what came of launching the last good subject (A) and tonight's (B) in turn, which the id `comparison` names;
+    both are None where that was not done, and `why` says what went wrong with it. What it proves of a figure that was not
+    suspected counts too.
+    """
+    judge = _Judge(suspicion=suspicion, confirmed=confirmed, comparison=comparison, owner=owner, now=now, why=why)
+    each = [ruling for suspect in suspicion.suspects if (ruling := judge.on_suspect(suspect))]
+    each += judge.on_others() + [judge.ruling(RulingKind.MISSING, why, name) for name, why in suspicion.lost.items()]
+    return (judge.on_all(len(each) - len(suspicion.lost)), *each)
+
+
+def missing(night: str, case: str, device: str, address: str, *, cause: str, owner: str | None, now: datetime) -> Ruling:
+    """Rule on a case that was not measured on a device."""
+    return Ruling(
+        night=night,
+        case=case,
+        device=device,
+        address=address,
+        told_at=now,
+        kind=RulingKind.MISSING,
+        cause=cause,
+        detector=RULES,
+        owner=owner,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judge:
+    """The judge of a case on a device."""
+
+    suspicion: Suspicion
+    confirmed: VersusDevice | None
+    comparison: str | None
+    owner: str | None
+    now: datetime
+    why: str | None
+
+    def ruling(self, kind: RulingKind, cause: str, name: FigureName | tuple[None, None] = (None, None)) -> Ruling:
+        """Rule on a figure, or on all."""
+        night = self.suspicion.tonight
+        ruling = missing(night.night, night.case, night.device, night.address, cause=cause, owner=self.owner, now=self.now)
+        return replace(ruling, kind=kind, task=name[0], key=name[1], last_good=self.suspicion.last_good)
+
+    def on_all(self, apart: int) -> Ruling:
+        """Rule on all figures that have no ruling of their own, `apart` being how many have one."""
+        suspicion = self.suspicion
+        if suspicion.yardstick:
+            told = f"the yardstick, whose files are as ever, differs from what is usual on this device: {suspicion.yardstick}"
+            return self.ruling(RulingKind.ENVIRONMENT, told + self._around)
+        if suspicion.over:
+            until = f"{suspicion.over.until:%Y-%m-%d}"
+            return self.ruling(RulingKind.INCONCLUSIVE, f"all nights before were accepted until {until}, which is over")
+        few = [suspect.why for suspect in suspicion.suspects if suspect.is_vague]
+        if few and (undecided := self._undecided):
+            return self.ruling(RulingKind.INCONCLUSIVE, f"the files are new, {few[0]}; {undecided}")
+        if not suspicion.nights:
+            return self.ruling(RulingKind.CLEAN, "there is no night before it")
+        figures = plural(len(suspicion.tonight.points) - apart, "figure")
+        told = "launched in turn with the last good files" if few else f"by {plural(suspicion.nights, 'night')} before"
+        return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {told}"), comparison=self.comparison if few else None)
+
+    def on_suspect(self, suspect: Suspect) -> Ruling | None:
+        """Rule on a figure that was suspected; None where only too few nights raised the suspicion, and nothing is proven."""
+        if suspect.known:
+            ruling = self._with(
+                self.ruling(suspect.known.kind, _said(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known
+            )
+            return replace(ruling, comparison=suspect.known.comparison, value=suspect.value, expected=suspect.expected)
+        compared = self._compared(suspect.name)
+        kind, cause = self._told(suspect, compared)
+        if suspect.is_vague and kind not in _PROVEN.values():
+            return None
+        ruling = replace(self.ruling(kind, cause, suspect.name), value=suspect.value, expected=suspect.expected)
+        return self._with(ruling, compared) if compared else ruling
+
+    def on_others(self) -> list[Ruling]:
+        """Rule on the figures that nobody suspected or accepts, and that launches in turn prove to have changed."""
+        suspected = {suspect.name for suspect in self.suspicion.suspects}
+        rulings = []
+        for row in self.confirmed.rows if self.confirmed else ():
+            name, compared = (row.task, row.key), row.comparison
+            kind = _PROVEN.get(self._verdict(compared, row.key)) if compared else None
+            if kind and compared and name not in suspected | self.suspicion.accepted:
+                rulings.append(self._with(self.ruling(kind, _said(compared, row.key) + _IN_TURN, name), compared))
+        return rulings
+
+    def _told(self, suspect: Suspect, compared: Comparison | None) -> tuple[RulingKind, str]:
+        """Return what a suspect comes to, and why."""
+        if suspect.is_sure and suspect.expected is None:
+            return RulingKind.INCONCLUSIVE, suspect.why
+        if self.suspicion.is_same or suspect.has_same_files:
+            return RulingKind.ENVIRONMENT, f"{suspect.why}; its files are the same{self._around}"
+        if is_exact(suspect.key) and suspect.is_worse is None:
+            return RulingKind.INCONCLUSIVE, suspect.why
+        if is_exact(suspect.key):
+            return (RulingKind.REGRESSION if suspect.is_worse else RulingKind.IMPROVEMENT), suspect.why
+        if compared is None:
+            return RulingKind.INCONCLUSIVE, f"{suspect.why}; {self._because(_UNCONFIRMED)}"
+        launched = _said(compared, suspect.key) + _IN_TURN
+        both = f"{suspect.why}; {launched}"
+        match self._verdict(compared, suspect.key):
+            case Verdict.WORSE | Verdict.BETTER as verdict:
+                return _PROVEN[verdict], launched
+            case Verdict.SAME if suspect.is_sure and suspect.was_so:
+                return RulingKind.INCONCLUSIVE, f"{both}, so it came before these, little by little"
+            case Verdict.SAME if suspect.is_sure:
+                return RulingKind.ENVIRONMENT, f"{both}, so its files are not why{self._around}"
+            case Verdict.SAME:
+                return RulingKind.CLEAN, launched
+            case Verdict.INCONCLUSIVE:
+                return RulingKind.INCONCLUSIVE, f"{both}, {self._because(_UNDECIDED)}"
+
+    @property
+    def _undecided(self) -> str | None:
+        """Say why launches in turn do not tell whether an image takes as long as with the last good files; None where they do."""
+        if self.confirmed is None:
+            return self._because(_UNCONFIRMED)
+        row = primary_row(self.confirmed)
+        is_told = row and row.comparison and self._verdict(row.comparison, row.key) is not Verdict.INCONCLUSIVE
+        return None if is_told else self._because(f"it was launched in turn with the last good files, {_UNDECIDED}")
+
+    def _because(self, told: str) -> str:
+        return f"{told}: {self.why}" if self.why else told
+
+    def _compared(self, name: FigureName) -> Comparison | None:
+        rows = self.confirmed.rows if self.confirmed else ()
+        return next((row.comparison for row in rows if (row.task, row.key) == name), None)
+
+    def _verdict(self, compared: Comparison, key: str) -> Verdict:
+        return verdict_within(compared, limit_of(key, self.suspicion.limits))
+
+    def _with(self, ruling: Ruling, told: Comparison | Ruling) -> Ruling:
+        return replace(ruling, ratio=told.ratio, low=told.low, high=told.high, comparison=self.comparison)
+
+    @property
+    def _around(self) -> str:
+        """Return what is known of why a device is not as it was."""
+        doubts = [caveat.words for caveat in self.suspicion.tonight.caveats if caveat in NIGHTS_DOUBTS]
+        return "".join(f" ({word})" for word in (*doubts, self.suspicion.around) if word)
+
+
+def _said(told: Comparison | Ruling, key: str) -> str:
+    """Write a ratio with its interval: `it is 5.1 % slower (3.9 to 6.2 % slower)`."""
+    words = directions(key)
+    within = f" ({between(told.low, told.high, words)})" if told.low is not None and told.high is not None else ""
+    return f"it is {change(told.ratio, words)}{within}"
+
+
+_ACKNOWLEDGED = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE, RulingKind.ENVIRONMENT}
+
+
+def acknowledged(
+    word: Acknowledgement, rulings: Iterable[Ruling], nights: Sequence[Measurement], now: datetime
+) -> tuple[Ruling, ...]:
+    """Return a CLEAN ruling for each from the word's night on that it is about and that somebody would have to look at.
+
+    `nights` are those that the rulings may be on.
+    """
+    covered = {(night.night, night.device) for night in nights if night.measured_at >= word.since}
+    cause = f"acknowledged by {word.owner} until {word.until:%Y-%m-%d}: {word.reason}"
+    return tuple(
+        replace(ruling, kind=RulingKind.CLEAN, cause=cause, told_at=now)
+        for ruling in rulings
+        if ruling.kind in _ACKNOWLEDGED and (ruling.night, ruling.device) in covered and _is_about(word, ruling)
+    )
+
+
+def _is_about(word: Acknowledgement, ruling: Ruling) -> bool:
+    wanted = ((word.device, ruling.device), (word.task, ruling.task), (word.key, ruling.key))
+    return word.case == ruling.case and all(name is None or name == other for name, other in wanted)
