@@ -16,8 +16,7 @@ from support.synthetic_run import make_run
 from quadbench.artifacts import RunRecord, RunResult, Sample, TaskAssets
 from quadbench.artifacts.held_out import HeldOut, StepSqnr, TrajectorySqnr
 from quadbench.artifacts.scores import RunScores
-from quadbench.cli.result import print_result
-from quadbench.cli.study_result import print_study
+from quadbench.cli.result import print_result, print_study
 from quadbench.report import (
     Sweep,
     cost_chart,

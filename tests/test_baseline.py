@@ -18,7 +18,7 @@ from support.synthetic_run import ABBA, make_run
 from quadbench.artifacts import RunRecord, RunResult, Variant
 from quadbench.cli import main
 from quadbench.cli import run as cli_run
-from quadbench.cli.sources import OfBundle
+from quadbench.cli.run_source import OfBundle
 from quadbench.errors import UserError
 from quadbench.pipeline import Outcome
 from quadbench.recipe import Terms

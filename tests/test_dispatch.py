@@ -14,8 +14,8 @@ from support.shared_files import flip, keys, write_launch, write_shared_bundle
 from support.stored_records import DEVICE
 
 from quadbench.artifacts import Retry, Variant
-from quadbench.cli import farm_worker, main
-from quadbench.cli.farm_submit import farm_command, submitted
+from quadbench.cli import farm, main
+from quadbench.cli.run_source import farm_command, submitted
 from quadbench.dispatch import submission
 from quadbench.dispatch.demands import Asked, asked_for, demands_of, with_target
 from quadbench.dispatch.gathering import gathered
@@ -314,11 +314,11 @@ def test_a_worker_says_what_it_takes_jobs_for_and_who_else_has_its_name(tmp_path
     engine = open_engine(tmp_path / "farm.sqlite")
     worker = NewWorker(name="desk", host="h1", version="1", capabilities=("build",), devices=())
     with caplog.at_level("INFO", logger="quadbench"):
-        farm_worker.tell(worker, ["phone-1"], engine)
+        farm.tell(worker, ["phone-1"], engine)
         Workers(engine).note(worker)
-        farm_worker.tell(worker, [], engine)
+        farm.tell(worker, [], engine)
     engine.dispose()
-    first, warning, second = [one.getMessage() for one in caplog.records if one.name == farm_worker.__name__]
+    first, warning, second = [one.getMessage() for one in caplog.records if one.name == farm.__name__]
     assert first.startswith("worker 'desk' of quadbench 1 takes jobs of ")
     assert first.endswith("for: build, phone-1")
     assert "a worker 'desk' on host 'h1' was here at" in warning

@@ -12,8 +12,7 @@ from rich.logging import RichHandler
 from support.synthetic_run import S25, TABS11, make_run
 
 from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
-from quadbench.cli.console import RUN_STAGES, RunConsole
-from quadbench.cli.live import LiveLine, shown_line
+from quadbench.cli.console import RUN_STAGES, LiveLine, RunConsole, shown_line
 
 LINES = [
     ("virtual:s25", LiveLine(what="measure", detail="3/9, image 12/40, remove-object/per-graph", share=0.25, since=0.0)),

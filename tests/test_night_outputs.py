@@ -24,7 +24,7 @@ from support.report_page import Page
 
 from quadbench.artifacts.night import Night
 from quadbench.cli import build_parser
-from quadbench.cli.night_outputs import SUMMARY_VARIABLE, add_outputs, write_outputs
+from quadbench.cli.nightly import SUMMARY_VARIABLE, add_outputs, write_outputs
 from quadbench.cli.options import common_options
 from quadbench.errors import ServiceError, UserError
 from quadbench.nightly import exports

@@ -111,7 +111,7 @@ def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
     try:
         options = build_parser([command] if command else ()).parse_args(words)
 
-        from quadbench.cli.output import Output, PipeLeftError
+        from quadbench.cli.console import Output, PipeLeftError
         from quadbench.errors import QuadbenchError
         from quadbench.results.storage import staying, storing
 

@@ -1,26 +1,54 @@
-"""History: a case's name -> what changed of it since when, on which device, and by which files; and people's words about it."""
+"""History: what changed of a case since when and on which device, bisection by launches in turn, and acknowledgements."""
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from quadbench.artifacts.device_text import one_line
-from quadbench.artifacts.night import Acknowledgement, Measurement
-from quadbench.cli.console import print_json, print_text, stdout_console
-from quadbench.cli.history_bisect import add_bisect, run_bisect
-from quadbench.cli.history_report import add_html, write_history
-from quadbench.cli.measured_nights import measured_on, nights_of
-from quadbench.cli.options import add_command, counted, duration_s, next_command, refuse_given
+from quadbench.artifacts.night import Acknowledgement, Measurement, Subject
+from quadbench.cli.console import RunConsole, print_json, print_note, print_text, stdout_console
+from quadbench.cli.options import add_command, counted, duration_s, next_command, output_file, refuse_given
+from quadbench.cli.run_options import listed_devices
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UnknownNameError, UserError, shown
 from quadbench.host import user_and_host
-from quadbench.nightly.history import sentence, tables
-from quadbench.nightly.history_formats import SCHEMA_VERSION, CaseDocument, CaseList, line_of, line_table, told_of
+from quadbench.nightly.history import bisect, last_change, sentence, subjects_of, tables
+from quadbench.nightly.history_formats import (
+    SCHEMA_VERSION,
+    CaseDocument,
+    CaseList,
+    HistoryPage,
+    Told,
+    line_of,
+    line_table,
+    render_history,
+    told_of,
+)
+from quadbench.nightly.night_file import Limits
+from quadbench.nightly.series import limit_of
 from quadbench.nightly.verdicts import acknowledged
-from quadbench.report.versus import PRIMARY
+from quadbench.observer import Observer
+from quadbench.report.page import write_page
+from quadbench.report.units import plural
+from quadbench.report.versus import PRIMARY, primary_row
+from quadbench.report.versus import sentence as comparison_sentence
+from quadbench.results.engine import database_of, open_engine, open_for_reading
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import MANIFEST
+from quadbench.results.nights import Nights
+from quadbench.spec import is_file
+from quadbench.statistics import Verdict
+from quadbench.statistics.within import verdict_within
+from quadbench.study.chosen import Chosen, choose
+from quadbench.study.compare import compare
+from quadbench.study.manner import Manner
 
 _LISTED = 40  # nights of each case, by which the list says since when its level stands
 _LONGEST = timedelta(days=366)  # that a word may stand
@@ -171,3 +199,211 @@ def _end_of_day(text: str) -> datetime:
         return datetime.fromisoformat(text).replace(tzinfo=UTC) + timedelta(days=1)
     except (ValueError, OverflowError) as error:
         raise argparse.ArgumentTypeError(f"{shown(text)} is no day; expected one as 2026-12-31, or a duration as 30d") from error
+
+
+_BISECTION_VERSION = 1
+_SHORT = 12  # characters of a digest, and the fewest that name one
+_LIMIT = limit_of(PRIMARY, Limits())
+_NOT_CHANGED = "what changed then was the device, or another figure: quadbench history has both"
+
+
+def add_bisect(parser: argparse.ArgumentParser) -> None:
+    """Add `--bisect`."""
+    parser.add_argument(
+        "--bisect",
+        nargs=2,
+        metavar=("GOOD", "BAD"),
+        help="launch what the case ran between two nights, or two bundles by their digests, in turn with GOOD, on the device that"
+        " --devices names, until the files are known with which the time of an image changed",
+    )
+
+
+def run_bisect(options: argparse.Namespace) -> int:
+    """Find the files with which a case changed."""
+    with nights_of(options.layout) as nights:
+        devices = measured_on(nights, options.case, options.devices)
+    if len(devices) > 1:
+        addresses = ", ".join(nights[-1].address for nights in devices.values())
+        raise UserError(f"launches in turn need one device, and the case was measured on {addresses}", hint="name it: --devices")
+    (measured,) = devices.values()
+    subjects = _between(measured, *options.bisect)
+    print_note(f"{plural(len(subjects), 'subject')}, of which at most {(len(subjects) - 1).bit_length()} have to be launched")
+    with RunConsole(Console(stderr=True)) as observer:
+        side = _Sides(good=subjects[0], address=measured[-1].address, layout=options.layout, observer=observer)
+        if side.is_changed(subjects[-1]) is not True:
+            raise UserError("BAD does not differ from GOOD, as far as can be told", hint=_NOT_CHANGED)
+        told = bisect(subjects, side.is_changed)
+    first = next(night for night in measured if night.subject == told.first_bad)
+    if options.json:
+        print_json({"schema_version": _BISECTION_VERSION, "case": options.case, "night": first.night, **asdict(told)})
+        return 0
+    for subject in told.untold:
+        print_text(f"{_name(subject)} could not be told")
+    since = f"the change came with {_name(told.first_bad)}, which ran first in {first.night}"
+    print_text(f"{since}; {_name(told.last_good)} is as {_name(subjects[0])}")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sides:
+    """Launches subjects in turn with the good one."""
+
+    good: Subject
+    address: str
+    layout: Layout
+    observer: Observer
+
+    def is_changed(self, subject: Subject) -> bool | None:
+        """Say whether the time of an image on a subject differs from that on the good one; None where it cannot be told.
+
+        Raises:
+            QuadbenchError: the device fails, or the good bundle is not there.
+        """
+        if not is_file(self._folder(subject) / MANIFEST):
+            print_note(f"{_name(subject)} is not there any more; quadbench store fetch gets it where a store has it")
+            return None
+        a, b = (self._chosen(one) for one in (self.good, subject))
+        manner = Manner(to_see=Limits().time)
+        versus = compare(a, b, [self.address], manner, layout=self.layout, observer=self.observer)
+        (device,) = versus.devices
+        row = primary_row(device)
+        if row is None or row.comparison is None:
+            return None
+        print_note(f"A {_name(self.good)}, B {_name(subject)}: {comparison_sentence(device)}")
+        verdict = verdict_within(row.comparison, _LIMIT)
+        return None if verdict is Verdict.INCONCLUSIVE else verdict is not Verdict.SAME
+
+    def _chosen(self, subject: Subject) -> Chosen:
+        return choose(str(self._folder(subject)), {"kit": subject.kit} if subject.kit else {}, self.layout)
+
+    def _folder(self, subject: Subject) -> Path:
+        return self.layout.bundle(subject.bundle)
+
+
+def _between(measured: Sequence[Measurement], good: str, bad: str) -> tuple[Subject, ...]:
+    """Return the subjects from one night or bundle to another, each once, in the order in which they first ran.
+
+    Raises:
+        UnknownNameError: the case has no such night or bundle.
+        UserError: the good one did not run before the bad one, or both are the same.
+    """
+    begin, end = (_index(measured, word) for word in (good, bad))
+    subjects = subjects_of(measured[begin : end + 1])
+    if len(subjects) < 2 or subjects[-1] == subjects[0]:
+        raise UserError(
+            f"{shown(good)} and {shown(bad)} have no other files, in this order", hint="name the earlier, good one first"
+        )
+    return subjects
+
+
+def _index(measured: Sequence[Measurement], word: str) -> int:
+    is_digest = re.fullmatch(rf"[0-9a-f]{{{_SHORT},64}}", word)
+    for number, night in enumerate(measured):
+        if night.night == word or (is_digest and night.subject.bundle.startswith(word)):
+            return number
+    raise UnknownNameError("night or bundle", word, {night.night for night in measured[-_MOST_NAMED:]})
+
+
+def _name(subject: Subject) -> str:
+    return f"bundle {subject.bundle[:_SHORT]}{f' with kit {subject.kit[:_SHORT]}' if subject.kit else ''}"
+
+
+def add_html(parser: argparse.ArgumentParser) -> None:
+    """Add `--html`."""
+    parser.add_argument(
+        "--html", type=output_file, metavar="FILE", help="also write a page there that can be forwarded: one file, no script"
+    )
+
+
+def write_history(options: argparse.Namespace, told: Sequence[Told]) -> None:
+    """Write the page and say where it is.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    now = datetime.now(UTC)
+    page = HistoryPage(
+        case=options.case,
+        told=told,
+        commands=_commands(options),
+        next_step=_next_step(options, told, now),
+        made_at=now,
+    )
+    write_page(options.html, render_history(page))
+    if not options.json:
+        print_text(f"Report: {options.html}")
+
+
+def _commands(options: argparse.Namespace) -> dict[str, str]:
+    asked = [options.case] if options.case else []
+    asked += ["--devices", options.devices] if options.devices else []
+    asked += ["--all"] if options.all else []
+    return {
+        "The same again": next_command(options, "history", *asked, "--html", str(options.html)),
+        "As data": next_command(options, "history", *asked, "--json"),
+    }
+
+
+def _next_step(options: argparse.Namespace, told: Sequence[Told], now: datetime) -> dict[str, str]:
+    """Return what to do about the latest change that nobody wants and nobody has acknowledged, by what it is for.
+
+    Where there is none, that nothing has to be done, and how long that is so.
+    """
+    changes = [change for one in told if (change := last_change(one.history, now))]
+    latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
+    if latest is None:
+        until = min((change.word.until for change in changes if change.word), default=None)
+        ends = f" until {until:%Y-%m-%d}, when an acknowledgement ends" if until else ""
+        return {f"Nothing has to be done{ends}": ""}
+    on_it = ("history", latest.history.case, "--devices", latest.history.address)
+    steps: dict[str, tuple[str, ...]] = {}
+    if "files" in latest.segment.changed:
+        nights = latest.before.last, latest.segment.first
+        steps["If this is not intended, launch both again, in turn, to see whether the files are why"] = (
+            *on_it,
+            "--bisect",
+            *nights,
+        )
+    else:
+        steps["If this is not intended, see what is wrong with the device"] = ("doctor", "--device", latest.history.address)
+    steps["If it is intended, take it as the new level"] = (*on_it, "--acknowledge", "REASON", "--until", "30d")
+    return {purpose: next_command(options, *command) for purpose, command in steps.items()}
+
+
+@contextmanager
+def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[Nights]:
+    """Open the nights of a results folder, to read them or to add to them.
+
+    Raises:
+        UserError: nothing was measured there yet.
+    """
+    source = database_of(layout)
+    if isinstance(source, Path) and not source.exists():
+        raise UserError(f"'{layout.root}' has no nights", hint="quadbench nightly night.yaml performs one")
+    engine = open_engine(source) if is_written else open_for_reading(source)
+    try:
+        yield Nights(engine)
+    finally:
+        engine.dispose()
+
+
+def measured_on(nights: Nights, case: str, words: str | None) -> dict[str, list[Measurement]]:
+    """Return by device the nights of a case: on the devices that `--devices` names as they are leased or were called, or on all.
+
+    Raises:
+        UnknownNameError: no night has the case, or it was not measured on a device.
+        UserError: `--devices` names nothing.
+    """
+    known = {name for name, _ in nights.cases()}
+    series = nights.series(case) if case in known else []
+    if not series:
+        raise UnknownNameError("case", case, known - {case})
+    by_name: dict[str, str] = {}
+    for night in series:
+        by_name |= {night.device: night.device, night.address: night.device}
+    wanted = listed_devices(words) or list(by_name)
+    for word in wanted:
+        if word not in by_name:
+            raise UnknownNameError("device", word, {night.address for night in series})
+    devices = dict.fromkeys(by_name[word] for word in wanted)
+    return {device: [night for night in series if night.device == device] for device in devices}

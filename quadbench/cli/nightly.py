@@ -1,9 +1,10 @@
-"""Nightly: the file of a night -> the night performed here or by a farm, what got worse, and an exit code that says so."""
+"""Nightly: measure the cases of a night's file here or by a farm, and report what got worse; or only print the plan."""
 
 import argparse
 import getpass
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,24 +13,29 @@ from typing import Any
 from rich.console import Console
 
 from quadbench.artifacts.names import check_file_name
-from quadbench.cli.console import RunConsole, print_error, print_json, print_note, print_text
-from quadbench.cli.farm_submit import add_farm, use_farm
-from quadbench.cli.night_dry_run import print_faults, print_plan
-from quadbench.cli.night_outputs import add_outputs, is_webhook_given, night_command, write_outputs
-from quadbench.cli.options import add_command, duration_s, duration_word, refuse_given
+from quadbench.cli.console import RunConsole, print_error, print_json, print_note, print_text, stdout_console
+from quadbench.cli.options import add_command, duration_s, duration_word, next_command, output_file, refuse_given
+from quadbench.cli.run_source import add_farm, use_farm
+from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.host import python_module
-from quadbench.nightly.exports import WEBHOOK_VARIABLE
+from quadbench.nightly.exports import WEBHOOK_VARIABLE, annotations, check_address, night_junit, night_markdown, tell
 from quadbench.nightly.launcher import Here, Launcher
 from quadbench.nightly.night_file import load_night_file
-from quadbench.nightly.night_plan import planned
-from quadbench.nightly.night_report import ERROR, exit_code
+from quadbench.nightly.night_plan import Plan, PlannedCase, planned
+from quadbench.nightly.night_report import ERROR, Performed, exit_code
 from quadbench.nightly.perform import perform
 from quadbench.nightly.schedule import cron_line, systemd_files
 from quadbench.observer import Observer
-from quadbench.results.engine import has_password
+from quadbench.report.figure_table import TextTable
+from quadbench.report.night import NightView
+from quadbench.report.night_formats import device_table, finding_lines, night_json, write_night_report
+from quadbench.report.units import plural
+from quadbench.results.engine import has_password, source_name
 from quadbench.results.frozen import freeze, frozen_name
-from quadbench.results.storage import require_writable
+from quadbench.results.layout import Layout
+from quadbench.results.storage import require_writable, write_whole
+from quadbench.spec.variables import path_variable, secret_variable
 from quadbench.study.chosen import choose
 from quadbench.target.profile import LOCAL_NAME
 
@@ -172,3 +178,166 @@ def _night_id(name: str, word: str | None) -> str:
         return check_file_name(night_id)
     except ValueError as error:
         raise UserError(f"no night can be called so: {error}") from error
+
+
+_SCHEMA_VERSION = 1
+
+
+def print_plan(night_id: str, plan: Plan, *, as_json: bool) -> int:
+    """Print what a night would measure; return the exit code, that of an error where a case could not be."""
+    if as_json:
+        cases = [_as_json(case) for case in plan.cases]
+        print_json({"schema_version": _SCHEMA_VERSION, "night": night_id, "cases": cases, "faults": plan.faults})
+    else:
+        print_text_table(stdout_console(), _table(night_id, plan))
+        print_text(f"{night_id} would measure {plural(len(plan.cases), 'case')} in {plural(plan.blocks, 'block')} each")
+    print_faults(plan)
+    return ERROR if plan.faults else 0
+
+
+def print_faults(plan: Plan) -> None:
+    """Say on stderr which cases, or tasks of theirs, are not measured, and why."""
+    for case in plan.cases:
+        if case.left_out:
+            print_note(f"case '{case.name}': {case.left_out}")
+    for name, why in plan.faults.items():
+        print_error(f"case '{name}' cannot be measured: {why}")
+
+
+def _table(night_id: str, plan: Plan) -> TextTable:
+    return TextTable(
+        title=night_id,
+        columns=("Case", "Runs", "Beside", "Devices", "Owner"),
+        numeric=(False,) * 5,
+        rows=tuple(
+            (case.name, case.chosen.name, case.yardstick.name, ", ".join(case.words), case.owner or "–") for case in plan.cases
+        ),
+    )
+
+
+def _as_json(case: PlannedCase) -> dict[str, object]:
+    told = {"name": case.name, "source": case.chosen.source, "changes": case.chosen.changes, "yardstick": case.yardstick.source}
+    more = {"devices": case.words, "owner": case.owner, "quality": case.quality, "limits": case.limits.model_dump()}
+    return {**told, "variant": case.chosen.variant, "tasks": case.chosen.tasks, "left_out": case.left_out, **more}
+
+
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say who else is told of a night. What is wrong with them is said before anything is measured."""
+    parser.add_argument("--junit", type=output_file, metavar="FILE", help="write JUnit XML there: a suite for each device")
+    parser.add_argument("--markdown", type=output_file, metavar="FILE", help="write a page in Markdown there")
+    parser.add_argument(
+        "--github", action="store_true", help=f"print GitHub's annotations, and add the page to ${SUMMARY_VARIABLE}"
+    )
+    parser.add_argument(
+        "--webhook",
+        type=_address,
+        default=secret_variable(WEBHOOK_VARIABLE),  # argparse checks it as if it were given
+        metavar="URL",
+        help=f"send one message a night there, as Slack takes it (default: ${WEBHOOK_VARIABLE}, which other users cannot see)",
+    )
+
+
+def is_webhook_given(options: argparse.Namespace) -> bool:
+    """Say whether the command line names a webhook, as the variable does for all nights."""
+    given: str | None = options.webhook
+    return given != secret_variable(WEBHOOK_VARIABLE)
+
+
+def write_outputs(options: argparse.Namespace, performed: Performed, layout: Layout) -> bool:
+    """Tell of a night: report and JSON in its folder, stdout, and whoever the options name. False if something was not told.
+
+    What fails is said on stderr and costs nothing else.
+    """
+    view = performed.view(layout.words)
+    folder = layout.night(view.night.night_id)
+    writers: list[Callable[[], object]] = [
+        lambda: write_night_report(view, _commands(options, performed), layout),
+        lambda: write_whole(folder / "night.json", night_json(view)),
+    ]
+    if options.junit:
+        writers.append(lambda: write_whole(options.junit, night_junit(view).decode()))
+    if options.markdown:
+        writers.append(lambda: write_whole(options.markdown, night_markdown(view)))
+    if options.github:
+        writers.append(lambda: _add_summary(view))
+    is_told = [_done(write) for write in writers]
+    _print(options, view, folder / "night.html")
+    if options.webhook:  # last, as the answer may be long in coming
+        is_told.append(_done(lambda: tell(view, options.webhook, folder / "webhook.json")))
+    return all(is_told)
+
+
+def night_command(options: argparse.Namespace, *words: str) -> str:
+    """Return the command that performs the file of a night again where it was, as a shell takes it.
+
+    The password of the farm's database is left out.
+    """
+    farm = ("--farm", source_name(options.farm)) if options.farm else ()
+    budget = ("--budget", duration_word(options.budget)) if options.budget else ()
+    return next_command(options, "nightly", *options.words, *words, *farm, *budget)
+
+
+def _commands(options: argparse.Namespace, performed: Performed) -> dict[str, str]:
+    """Return the commands of a night by purpose. Performed again under its own name, an ended one is only told of."""
+    word = performed.night.night_id.removeprefix(f"{performed.night.name}-")
+    return {
+        "The same again": night_command(options),
+        "As data": night_command(options, "--night", word, "--json"),
+    }
+
+
+def _done(write: Callable[[], object]) -> bool:
+    try:
+        write()
+    except (QuadbenchError, OSError, ValueError) as error:  # ValueError: text that cannot be encoded or read
+        print_error(str(error))
+        return False
+    return True
+
+
+def _add_summary(view: NightView) -> None:
+    """Add the page to the summary of a step, to which its other commands may have added theirs."""
+    path = path_variable(SUMMARY_VARIABLE)
+    if path is None:
+        raise UserError(f"${SUMMARY_VARIABLE} is not set, so that no summary was written", hint="GitHub sets it in a step")
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(night_markdown(view))
+    except OSError as error:
+        raise UserError(f"${SUMMARY_VARIABLE}: '{path}' cannot be written: {error.strerror}") from error
+
+
+def _print(options: argparse.Namespace, view: NightView, report: Path) -> None:
+    if options.json:
+        print_text(night_json(view))
+        return
+    with _unheard_by_github() if options.github else nullcontext():
+        console = stdout_console()
+        print_text_table(console, device_table(view))
+        for finding in reversed(view.findings):  # the worst is nearest to the sentence
+            print_text("\n".join(finding_lines(finding)))
+        print_text(f"Report: {report}")
+        console.print(view.sentence, style="bold", highlight=False)
+    if options.github and view.findings:
+        print_text(annotations(view))
+
+
+@contextmanager
+def _unheard_by_github() -> Iterator[None]:
+    """Have GitHub take no line in between for a command, whatever a device has said: the token ends it, and nobody knows it."""
+    token = secrets.token_hex(16)
+    print_text(f"::stop-commands::{token}")
+    try:
+        yield
+    finally:
+        print_text(f"::{token}::")
+
+
+def _address(text: str) -> str:
+    try:
+        return check_address(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(error.message) from error

@@ -5,11 +5,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from quadbench.artifacts import RunResult
-from quadbench.cli.conditions import add_baseline, add_fail_if, baseline_of, conditions_of, wanted_as
 from quadbench.cli.console import print_text, stdout_console
 from quadbench.cli.options import add_command
-from quadbench.cli.result import add_full, print_conditions, print_result
-from quadbench.cli.study_result import print_study, study_of
+from quadbench.cli.result import (
+    add_baseline,
+    add_fail_if,
+    add_full,
+    baseline_of,
+    conditions_of,
+    print_conditions,
+    print_result,
+    print_study,
+    study_of,
+    wanted_as,
+)
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UserError
 from quadbench.report import (

@@ -1,7 +1,7 @@
-"""Result: a run and its report -> its figures on the terminal, the conclusion last, or as JSON."""
+"""Results of runs, sweeps and comparisons on the terminal or as JSON, and the conditions that a run has to meet."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
@@ -12,15 +12,35 @@ from rich.table import Table
 from rich.text import Text
 
 from quadbench.artifacts import RunResult
-from quadbench.cli.console import print_error, print_json, print_text, stdout_console
+from quadbench.cli.console import print_error, print_json, print_note, print_text, stdout_console
 from quadbench.cli.options import next_command
-from quadbench.cli.text_tables import print_text_table
-from quadbench.errors import ConditionError
-from quadbench.report import Figure, KpiRow, ReportView, RunSummary, TextTable, kpi_table, run_summary, show, units
+from quadbench.cli.text_tables import print_in_parts, print_text_table
+from quadbench.errors import ConditionError, UserError
+from quadbench.report import (
+    Figure,
+    KpiRow,
+    ReportView,
+    RunSummary,
+    Sweep,
+    TextTable,
+    kpi_table,
+    run_summary,
+    show,
+    sweep_answer,
+    sweep_tables,
+    units,
+)
 from quadbench.report.baseline import Baseline, baseline_tables
-from quadbench.report.condition import Criterion
+from quadbench.report.condition import Criterion, read_condition
 from quadbench.report.headline import in_words
+from quadbench.report.launches import devices_of
+from quadbench.report.study_documents import study_document
+from quadbench.report.study_html import study_report
+from quadbench.report.sweep_answer import settling
 from quadbench.report.units import rough_times
+from quadbench.report.versus import Versus, answer, difference_table, side_table
+from quadbench.study.earlier import LaterRun, earlier_run
+from quadbench.study.studies import Study, find_study, read_study
 
 
 def add_full(parser: argparse.ArgumentParser) -> None:
@@ -149,4 +169,118 @@ def _of_device(result: RunResult, address: str) -> RunResult:
         result,
         records=tuple(record for record in result.records if record.device.address == address),
         deployments=tuple(deployment for deployment in result.deployments if deployment.device.address == address),
+    )
+
+
+def study_of(options: argparse.Namespace) -> Study | None:
+    """Return the sweep or the comparison whose id was given in place of a run's; None where it is none, or none was given.
+
+    Raises:
+        UserError: conditions or a baseline were given too, which are of runs.
+        ArtifactError: it is damaged.
+    """
+    path = find_study(options.layout, options.run_id) if options.run_id else None
+    if path is None:
+        return None
+    if options.baseline or getattr(options, "fail_if", None):
+        raise UserError(
+            f"'{options.run_id}' is a {path.stem}; expected a run with --baseline and --fail-if", hint="name one of its runs"
+        )
+    return read_study(path)
+
+
+def print_study(options: argparse.Namespace, study: Study) -> None:
+    """Print a study, and where its data and its report lie."""
+    report = study_report(study, options.layout)
+    if options.json:
+        print_json(asdict(study_document(study, report.parent)))
+        return
+    console = stdout_console()
+    if isinstance(study, Sweep):
+        _print_study_tables(console, sweep_tables(study, is_whole=options.full), len(study.keys))
+        said, next_words = sweep_answer(study), settling(study)
+    else:
+        _print_compared(console, study)
+        said = answer(study)
+        next_words = study.settling if study.is_stored else ()
+    for told in said:
+        console.print(told, style="bold", highlight=False)
+    if next_words:
+        print_text(f"next: {next_command(options, *next_words)} launches both in turn, which settles their times")
+    print_text(f"data: {report.with_suffix('.json')}")
+    again = next_command(options, "report", report.parent.name)
+    print_text(f"report: {report}" if report.is_file() else f"no report yet; {again} writes it")
+
+
+def _print_study_tables(console: Console, tables: tuple[TextTable, ...], keys: int) -> None:
+    """Print a table for each task and device, and the notes of all tables once, at the end."""
+    for table in tables:
+        print_in_parts(console, table, keys)
+    for note in dict.fromkeys(note for table in tables for note in table.notes):
+        print_text(note)
+
+
+def _print_compared(console: Console, compared: Versus) -> None:
+    """Print the sides, and the tables of every device."""
+    print_text(f"A: {compared.a}\nB: {compared.b}")
+    for device in compared.devices:
+        for table in (difference_table(device), side_table(device)):
+            if table.rows:
+                print_text_table(console, table)
+        for caveat in device.caveats:
+            print_text(f"{caveat.words}: {caveat.advice}")
+
+
+def add_fail_if(parser: argparse.ArgumentParser) -> None:
+    """Add `--fail-if`, which `conditions_of` reads."""
+    parser.add_argument(
+        "--fail-if",
+        action="append",
+        default=[],
+        metavar="EXPR",
+        help="end with exit code 8 where this holds, as 'shared.end_to_end_ms.p50 > 200' (docs/commands.md); may be given often",
+    )
+
+
+def conditions_of(options: argparse.Namespace, tasks: Iterable[str]) -> Sequence[Criterion]:
+    """Read the conditions on a run of these tasks, before anything is done.
+
+    Raises:
+        UserError: one is no expression, or names what no run has.
+    """
+    names = tuple(tasks)
+    return [read_condition(text, names, has_baseline=bool(options.baseline)) for text in options.fail_if]
+
+
+def add_baseline(parser: argparse.ArgumentParser) -> None:
+    """Add `--baseline`, which `baseline_of` reads."""
+    parser.add_argument(
+        "--baseline",
+        metavar="RUN",
+        help="an earlier run of the same tasks and devices, or `latest`, the one before: say what got worse since",
+    )
+
+
+def baseline_of(options: argparse.Namespace, wanted: LaterRun) -> RunResult | None:
+    """Return the run that one is held against, before anything is done; None: none is named, or `latest` and there is none yet.
+
+    Raises:
+        QuadbenchError: as `earlier_run`.
+    """
+    baseline = earlier_run(options.layout, options.baseline, wanted) if options.baseline else None
+    if options.baseline and not baseline:
+        where = f" on {', '.join(wanted.addresses)}" if wanted.addresses else ""
+        rest = "conditions that name a baseline count as met" if getattr(options, "fail_if", None) else "the next run has one"
+        print_note(f"no earlier whole run of {wanted.recipe_name}{where} is in '{options.layout.root}'; {rest}")
+    return baseline
+
+
+def wanted_as(result: RunResult) -> LaterRun:
+    """Return a stored run as it is held against an earlier one."""
+    return LaterRun(
+        recipe_name=result.bundle.recipe_name,
+        tasks=[task.name for task in result.bundle.tasks],
+        addresses=[device.address for device in devices_of(result)],
+        swept=result.swept,
+        run_id=result.run_id,
     )

@@ -11,15 +11,11 @@ from rich.console import Console
 
 from quadbench import pipeline
 from quadbench.artifacts import MIB, RunResult
-from quadbench.cli.addresses import add_devices, chosen_devices
-from quadbench.cli.conditions import add_baseline, add_fail_if, baseline_of, conditions_of, wanted_as
-from quadbench.cli.conduct import add_conduct, conduct_of
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_text
-from quadbench.cli.farm_submit import add_farm, run_on_farm, use_farm
 from quadbench.cli.options import add_command, refuse_given
-from quadbench.cli.result import add_full, print_result
-from quadbench.cli.sources import OfBundle, OfRecipe, OfRun, Source, named_source
-from quadbench.cli.waiting import add_wait, once_free
+from quadbench.cli.result import add_baseline, add_fail_if, add_full, baseline_of, conditions_of, print_result, wanted_as
+from quadbench.cli.run_options import add_conduct, add_devices, add_wait, chosen_devices, conduct_of, once_free
+from quadbench.cli.run_source import OfBundle, OfRecipe, OfRun, Source, add_farm, named_source, run_on_farm, use_farm
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.report import report_view
 from quadbench.report.html import write_view

@@ -3,10 +3,8 @@
 import argparse
 from typing import Any
 
-from quadbench.cli.conditions import add_baseline, baseline_of, wanted_as
 from quadbench.cli.options import add_command
-from quadbench.cli.result import add_full, print_result
-from quadbench.cli.study_result import print_study, study_of
+from quadbench.cli.result import add_baseline, add_full, baseline_of, print_result, print_study, study_of, wanted_as
 from quadbench.report import report_view
 from quadbench.results.ids import COMPARISON, RUN, SWEEP, named_run
 

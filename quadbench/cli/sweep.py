@@ -5,12 +5,10 @@ from typing import Any
 
 from rich.console import Console
 
-from quadbench.cli.addresses import add_devices, chosen_devices
-from quadbench.cli.conduct import add_conduct, conduct_of
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.options import add_command, add_recipe
-from quadbench.cli.result import add_full
-from quadbench.cli.study_result import print_study
+from quadbench.cli.result import add_full, print_study
+from quadbench.cli.run_options import add_conduct, add_devices, chosen_devices, conduct_of
 from quadbench.errors import HarnessError, NoTimeError
 from quadbench.study.sweep import read_over, sweep
 

@@ -1,12 +1,16 @@
-"""Addresses: `--devices` and `-s` on the command line -> the addresses that a command runs on."""
+"""Options of commands that measure: devices, retries, the budget of time, and waiting for a device that is in use."""
 
 import argparse
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from quadbench.cli.options import split_list
+from quadbench.cli.options import duration_s, split_list
 from quadbench.devices import SERIAL_VARIABLE
-from quadbench.errors import UserError
+from quadbench.errors import DeviceInUseError, UserError, shown
 from quadbench.farm.wishes import addresses_for
+from quadbench.observer import Observer
+from quadbench.pipeline import USUAL, Conduct
 from quadbench.results.layout import Layout
 from quadbench.spec import variable
 from quadbench.target.profile import LOCAL_NAME
@@ -69,3 +73,61 @@ def _picked(listed: Sequence[str], serial: str | None) -> Sequence[str]:
     if len(listed) > 1:
         raise UserError(f"-s {serial} picks one phone, but --devices names {len(listed)}", hint=f"write {picked}")
     return [picked]
+
+
+_MOST_RETRIES = 100
+
+
+def add_conduct(parser: argparse.ArgumentParser, *, later: str = "--resume goes on") -> None:
+    """Add the options that `conduct_of` takes. `later` says what becomes of what did not fit into the budget."""
+    parser.add_argument(
+        "--retries",
+        type=_retries,
+        default=USUAL.retries,
+        metavar="N",
+        help=f"how often a lost device is waited for, up to {USUAL.wait_s / 60:g} minutes each time (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--budget", type=duration_s, metavar="TIME", help=f"begin nothing that would not end within this, as 2h; {later}"
+    )
+    parser.add_argument(
+        "--keep-going", action="store_true", help="leave out what cannot be had at the beginning, and name it at the end"
+    )
+
+
+def conduct_of(options: argparse.Namespace) -> Conduct:
+    """Return what the options say."""
+    return Conduct(retries=options.retries, budget_s=options.budget, keep_going=options.keep_going)
+
+
+def _retries(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text[:9]) > _MOST_RETRIES:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no number of retries; expected 0 to {_MOST_RETRIES}")
+    return int(text)
+
+
+_PAUSE_S = 2.0
+ResultT = TypeVar("ResultT")
+
+
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """Add `--wait`."""
+    parser.add_argument("--wait", action="store_true", help="wait for a device that another process on this machine has")
+
+
+def once_free(
+    act: Callable[[], ResultT], observer: Observer, *, waits: bool, pause: Callable[[float], None] = time.sleep
+) -> ResultT:
+    """Do what takes devices before all else; where another process has one and `waits` says so, try again until it has not.
+
+    Raises:
+        DeviceInUseError: another process has a device, and nobody waits.
+    """
+    while True:
+        try:
+            return act()
+        except DeviceInUseError as error:
+            if not waits:
+                raise
+            observer.step("wait", error.message)
+            pause(_PAUSE_S)

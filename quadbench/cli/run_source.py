@@ -1,26 +1,138 @@
-"""Farm submit and fetch: a recipe or a bundle -> a run in the farm's queue; a run that the farm did -> its report here."""
+"""Source of a run: a recipe, a bundle or a run that goes on; measured here, or as a job of a farm, whose run is fetched."""
 
 import argparse
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from quadbench.cli.addresses import add_devices, device_words
-from quadbench.cli.conduct import add_conduct, conduct_of
+from quadbench import pipeline
+from quadbench.artifacts import Bundle, Stored
 from quadbench.cli.console import RunConsole, print_error, print_json, print_text
 from quadbench.cli.options import add_action, next_command
 from quadbench.cli.result import add_full, print_result
-from quadbench.cli.sources import Source, named_source
-from quadbench.errors import FarmGoesOn
+from quadbench.cli.run_options import add_conduct, add_devices, conduct_of, device_words
+from quadbench.errors import FarmGoesOn, UnknownNameError, UserError
 from quadbench.observer import Observer
+from quadbench.pipeline import Conduct
+from quadbench.quad.chosen import bundle_folder, fitting_bundle
+from quadbench.quad.inputs import read_recipe
+from quadbench.recipe import Recipe, Terms, recipe_file
 from quadbench.report import report_view
 from quadbench.results.engine import DATABASE_VARIABLE, source_name
 from quadbench.results.layout import Layout
-from quadbench.spec import set_variable
+from quadbench.results.manifest import read_manifest
+from quadbench.spec import is_file, set_variable
 
 if TYPE_CHECKING:
+    from quadbench.dispatch.submission import Farm, Request
     from quadbench.pipeline import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfRecipe:
+    """A recipe to be run, and its file."""
+
+    recipe: Recipe
+    file: Path
+
+    @property
+    def recipe_name(self) -> str:
+        return self.recipe.name
+
+    @property
+    def tasks(self) -> list[str]:
+        return [task.name for task in self.recipe.tasks]
+
+    def run(self, chosen: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+        return pipeline.run(self.recipe, chosen, conduct=conduct, layout=layout, observer=observer)
+
+    def submit(self, request: "Request", farm: "Farm", *, layout: Layout, observer: Observer) -> str:
+        from quadbench.dispatch.submission import submit
+
+        return submit(self.recipe, request, farm, layout=layout, observer=observer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfBundle:
+    """A bundle to be run, as its recipe says or by the defaults."""
+
+    bundle: Stored[Bundle]
+    terms: Terms
+
+    @property
+    def recipe_name(self) -> str:
+        return self.bundle.artifact.recipe_name
+
+    @property
+    def tasks(self) -> list[str]:
+        return [task.name for task in self.bundle.artifact.tasks]
+
+    def run(self, chosen: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+        return pipeline.run_bundle(self.bundle, self.terms, chosen, conduct=conduct, layout=layout, observer=observer)
+
+    def submit(self, request: "Request", farm: "Farm", *, layout: Layout, observer: Observer) -> str:
+        from quadbench.dispatch.submission import submit_bundle
+
+        return submit_bundle(self.bundle, self.terms, request, farm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfRun:
+    """A run that goes on."""
+
+    run_id: str
+    bundle: Bundle
+
+    @property
+    def recipe_name(self) -> str:
+        return self.bundle.recipe_name
+
+    @property
+    def tasks(self) -> list[str]:
+        return [task.name for task in self.bundle.tasks]
+
+    def run(self, chosen: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+        return pipeline.resume(self.run_id, chosen, conduct=conduct, layout=layout, observer=observer)
+
+    def submit(self, request: "Request", farm: "Farm", *, layout: Layout, observer: Observer) -> str:
+        raise UserError("--resume goes on where a run began, and a farm goes on by itself", hint="leave --farm or --resume out")
+
+
+Source = OfRecipe | OfBundle | OfRun
+
+
+def named_source(text: str, bundle: Path | None, layout: Layout) -> OfRecipe | OfBundle:
+    """Return what a word means: the bundle in a folder, or a recipe, with a bundle of it where one is named.
+
+    Raises:
+        UserError: two bundles or a run are named, or the recipe builds another base than the bundle has.
+        QuadbenchError: there is no such recipe or bundle, or it is wrong.
+    """
+    if folder := bundle_folder(text):
+        if bundle:
+            raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
+        return OfBundle(bundle=read_manifest(folder, Bundle), terms=Terms())
+    try:
+        recipe = read_recipe(text)
+    except UnknownNameError as error:
+        if not _is_run(text, layout):
+            raise
+        again = f"to go on with it: {layout.command('run', '--resume', text)}"
+        raise UserError(f"'{text}' is a run; expected a recipe or a bundle", hint=again) from error
+    if not bundle:
+        return OfRecipe(recipe=recipe, file=recipe_file(text))
+    return OfBundle(bundle=fitting_bundle(bundle, recipe, layout), terms=recipe.terms)
+
+
+def _is_run(text: str, layout: Layout) -> bool:
+    try:
+        return is_file(layout.run_file(text))
+    except ValueError:
+        return False
 
 
 def add(actions: Any) -> None:
