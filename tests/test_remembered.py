@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from quadbench.serve.remembered import Remembered
+from quadbench.serve.queries import Remembered
 
 
 def test_who_asks_while_it_is_worked_out_waits_for_the_same_answer() -> None:

@@ -21,8 +21,8 @@ from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.progress import save_progress
 from quadbench.results.records import open_records
-from quadbench.serve.door import PIECE_BYTES
-from quadbench.serve.watched import Watched
+from quadbench.serve.auth import PIECE_BYTES
+from quadbench.serve.queries import Watched
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><a href=javascript:alert(3)>{{ 7*7 }}\x1b[31m../../etc/passwd"
 PAGES = (

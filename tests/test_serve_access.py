@@ -21,8 +21,8 @@ from quadbench.cli import main
 from quadbench.errors import UserError
 from quadbench.results.layout import Layout
 from quadbench.results.progress import save_progress
-from quadbench.serve.access import Access, access_of
-from quadbench.serve.live import MOST_VIEWERS
+from quadbench.serve.auth import Access, access_of
+from quadbench.serve.rendering import MOST_VIEWERS
 
 TOKEN = "correct-horse-battery-staple"
 ANYWHERE = "0.0.0.0"

@@ -12,9 +12,9 @@ from support.stored_records import query
 
 pytest.importorskip("fastapi")
 
-from quadbench.cli.printed import document_schemas
 from quadbench.results.layout import Layout
 from quadbench.results.progress import save_progress
+from quadbench.serve.api_documents import document_schemas
 
 ANSWERS = (
     "/api/work",

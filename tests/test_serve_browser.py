@@ -23,10 +23,8 @@ from quadbench import pipeline
 from quadbench.artifacts import Bundle, LaunchPlan, Stored
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
-from quadbench.serve.access import Access
-from quadbench.serve.door import Door
-from quadbench.serve.live import Live
-from quadbench.serve.rendering import script
+from quadbench.serve.auth import Access, Door
+from quadbench.serve.rendering import Live, script
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

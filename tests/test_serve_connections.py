@@ -23,12 +23,11 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from quadbench.results.layout import Layout
-from quadbench.serve.access import Access
 from quadbench.serve.app import live_page
-from quadbench.serve.connection import MOST_CONNECTIONS
-from quadbench.serve.door import Door
-from quadbench.serve.live import Live
+from quadbench.serve.auth import Access, Door
 from quadbench.serve.pages import ReportFile
+from quadbench.serve.rendering import Live
+from quadbench.serve.server import MOST_CONNECTIONS
 
 PATIENCE_S = 30
 SOON_S = 0.5  # in place of the times within which something must come
@@ -45,8 +44,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture
 def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A site that has little patience."""
-    monkeypatch.setattr("quadbench.serve.connection.SILENCE_S", SOON_S)
-    monkeypatch.setattr("quadbench.serve.connection.STALL_S", SOON_S)
+    monkeypatch.setattr("quadbench.serve.server.SILENCE_S", SOON_S)
+    monkeypatch.setattr("quadbench.serve.server.STALL_S", SOON_S)
     layout = Layout(tmp_path)
     fill(layout)
     with served(layout) as site:
@@ -129,7 +128,7 @@ def test_a_connection_that_drips_is_dropped_all_the_same(hasty: Site) -> None:
 
 
 def test_a_connection_that_never_greets_is_dropped_where_tls_is_spoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quadbench.serve.connection.SILENCE_S", SOON_S)
+    monkeypatch.setattr("quadbench.serve.server.SILENCE_S", SOON_S)
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", key, "-out", certificate]
     subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
@@ -181,7 +180,7 @@ def test_many_requests_behind_each_other_have_their_answers_in_turn(site: Site) 
 
 
 def test_readers_that_read_nothing_cost_little_memory_and_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quadbench.serve.connection.STALL_S", 3.0)
+    monkeypatch.setattr("quadbench.serve.server.STALL_S", 3.0)
     layout = Layout(tmp_path)
     fill(layout)
     layout.report(RUN).parent.mkdir()
@@ -209,7 +208,7 @@ def test_what_the_server_is_done_with_and_nobody_takes_is_not_kept(tmp_path: Pat
 
 
 def test_a_reader_who_takes_his_time_has_the_whole_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quadbench.serve.connection.STALL_S", 3.0)
+    monkeypatch.setattr("quadbench.serve.server.STALL_S", 3.0)
     layout = Layout(tmp_path)
     fill(layout)
     layout.report(RUN).parent.mkdir()
@@ -225,7 +224,7 @@ def test_a_reader_who_takes_his_time_has_the_whole_answer(tmp_path: Path, monkey
 
 
 def test_a_viewer_who_reads_no_event_is_dropped_and_gives_his_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quadbench.serve.connection.STALL_S", SOON_S)
+    monkeypatch.setattr("quadbench.serve.server.STALL_S", SOON_S)
     live = Live[str](lambda _: "x" * 16 * MIB, most=1)
 
     async def events(_: Request) -> Response:

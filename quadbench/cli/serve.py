@@ -41,8 +41,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     with extra_needed("serve"):
-        from quadbench.serve.access import access_of, is_loopback
         from quadbench.serve.app import live_page
+        from quadbench.serve.auth import access_of, is_loopback
         from quadbench.serve.server import listen, server_of
     if options.keyfile and not options.certfile:
         raise UserError("--keyfile is of no use without --certfile", hint="give both")

@@ -1,23 +1,28 @@
-"""App: a results folder and the access to it -> the application that a server runs: pages, events, API, and who may see them."""
+"""The live page's application: pages, events, sign-in, and the JSON API under /api with its models."""
 
 import logging
+from typing import Annotated
 from urllib.parse import parse_qs
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Path, Query
 from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from quadbench.errors import QuadbenchError, UnknownNameError
+from quadbench.nightly.history_formats import CaseDocument, CaseList
+from quadbench.report.night_formats import NightDocument, night_json
+from quadbench.report.run_line import RunList
+from quadbench.report.view import RunSummary, run_summary
 from quadbench.results.layout import Layout
-from quadbench.serve.access import COOKIE, Access
-from quadbench.serve.api import api_routes
-from quadbench.serve.door import SIGN_IN, Door, asked
+from quadbench.serve.api_documents import FarmNow, NightList, WorkUnderWay
+from quadbench.serve.auth import COOKIE, SIGN_IN, Access, Door, asked
 from quadbench.serve.pages import Pages
+from quadbench.serve.queries import MOST_PAGES, Watched
 from quadbench.serve.rendering import page
-from quadbench.serve.watched import Watched
 
 log = logging.getLogger(__name__)
 
@@ -81,3 +86,50 @@ def _place(text: str) -> str:
     """Return the path of a page here to which a link leads; of what leads elsewhere, the first page."""
     is_path = text.isprintable() and text.isascii() and text.startswith("/") and not text.startswith(("//", "/\\"))
     return text if is_path else "/"
+
+
+Page = Annotated[int, Query(ge=1, le=MOST_PAGES, description="The latest stand on page 1.")]
+Name = Annotated[str, Path(max_length=200)]
+
+
+def api_routes(watched: Watched) -> APIRouter:
+    """Return the routes. Times are in nanoseconds, sizes in bytes; null stands for NaN and infinities."""
+    router = APIRouter(prefix="/api", responses={401: {"description": "a token is needed"}, 404: {"description": "unknown name"}})
+
+    @router.get("/work", response_model=WorkUnderWay, summary="What commands do at this moment")
+    def work() -> Response:
+        return _json(WorkUnderWay, watched.work())
+
+    @router.get("/farm", response_model=FarmNow, summary="Devices, workers and jobs at this moment")
+    def farm() -> Response:
+        return _json(FarmNow, watched.farm())
+
+    @router.get("/runs", response_model=RunList, summary="Stored runs, latest first, without their figures")
+    def runs(page: Page = 1) -> Response:
+        return _json(RunList, watched.runs(page - 1))
+
+    @router.get("/runs/{run_id}", response_model=RunSummary, summary="A run with its result and figures")
+    def run(run_id: Name) -> Response:
+        return _json(RunSummary, run_summary(watched.view(run_id), f"/runs/{run_id}/report"))
+
+    @router.get("/nights", response_model=NightList, summary="Nights, latest first")
+    def nights(page: Page = 1) -> Response:
+        return _json(NightList, watched.nights(page - 1))
+
+    @router.get("/nights/{night_id}", response_model=NightDocument, summary="A night with what it ruled")
+    def night(night_id: Name) -> Response:
+        return Response(night_json(watched.night(night_id)), media_type="application/json")
+
+    @router.get("/history", response_model=CaseList, summary="Cases of nights on each device, and how they stand")
+    def cases(page: Page = 1) -> Response:
+        return _json(CaseList, watched.cases(page - 1))
+
+    @router.get("/history/{case}", response_model=CaseDocument, summary="What changed of a case since when")
+    def case(case: Name) -> Response:
+        return _json(CaseDocument, watched.case(case).document)
+
+    return router
+
+
+def _json(kind: type[object], value: object) -> Response:
+    return Response(TypeAdapter(kind).dump_json(value), media_type="application/json")

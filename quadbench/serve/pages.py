@@ -18,13 +18,10 @@ from starlette.types import Receive, Scope, Send
 from quadbench.errors import QuadbenchError, TooLargeError, UnknownNameError
 from quadbench.nightly.history_formats import line_table
 from quadbench.report.units import plural
-from quadbench.serve.documents import FarmNow
-from quadbench.serve.door import PIECE_BYTES, REPORT_POLICY
-from quadbench.serve.live import Live
-from quadbench.serve.pictures import galleries, picture_bytes
-from quadbench.serve.remembered import Remembered
-from quadbench.serve.rendering import icon, page, rendered, script, style
-from quadbench.serve.watched import A_PAGE, MOST_PAGES, Watched
+from quadbench.serve.api_documents import FarmNow
+from quadbench.serve.auth import PIECE_BYTES, REPORT_POLICY
+from quadbench.serve.queries import A_PAGE, MOST_PAGES, Remembered, Watched, galleries, picture_bytes
+from quadbench.serve.rendering import Live, icon, page, rendered, script, style
 
 _MOST_DIGITS = 6  # of a number in an address
 _NOW, _FARM, _RUN = "now_part", "farm_part", "run_part"

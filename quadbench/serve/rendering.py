@@ -1,17 +1,22 @@
-"""Rendering: a template and what fills it -> a page in the style of the reports, in which no text is markup."""
+"""Pages from templates, in which no text is markup, and server-sent events that renew parts of them."""
 
-from collections.abc import Callable
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Hashable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from jinja2 import Environment
-from starlette.responses import HTMLResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from quadbench.report.page import page_environment
-from quadbench.serve.documents import FarmDevice
+from quadbench.serve.api_documents import FarmDevice
 
 _HERE = Path(__file__).parent
 _FATES = {"done": "ok", "failed": "failed", "cancelled": "failed", "running": "busy"}  # of jobs, in the words of runs
@@ -86,3 +91,105 @@ def trust(device: FarmDevice) -> str:
     if device.is_broken:
         return "doubt"
     return "busy" if device.job else "good" if standing(device) == "free" else "none"
+
+
+MOST_VIEWERS = 100
+_PERIOD_S = 2.0
+_SIGN_OF_LIFE_S = 15.0  # after which proxies and browsers take a silent connection for lost
+_LONGEST_S = 3600.0  # then the browser asks again
+_OVER = "event: over\ndata:\n\n"
+_LOST = "retry: 15000\n\n"  # the browser asks again, after so many milliseconds
+KeyT = TypeVar("KeyT", bound=Hashable)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Part:
+    """A part that somebody looks at: the event that shows it as it is, and what wakes its viewers when that is another one."""
+
+    event: str = ""
+    viewers: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def show(self, event: str) -> None:
+        """Wake the viewers, if there is anything new."""
+        if event != self.event:
+            self.event, before = event, self.changed
+            self.changed = asyncio.Event()
+            before.set()
+
+
+class Live(Generic[KeyT]):
+    """The parts that are looked at, by their key. Each is asked for once a while, however many look; `part` gives it by key."""
+
+    def __init__(self, part: Callable[[KeyT], str | None], most: int = MOST_VIEWERS) -> None:
+        self._part, self._most = part, most
+        self._viewers = 0
+        self._parts: dict[KeyT, _Part] = {}
+        self._tasks: dict[KeyT, asyncio.Task[None]] = {}
+
+    def events(self, key: KeyT) -> Response:
+        """Return the answer that sends a part whenever it is another one, and ends once there is none any more."""
+        return _Events(self, key)
+
+    async def answer(self, key: KeyT, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send a part to one viewer more, if there is a place: whoever is counted has it at once."""
+        if self._viewers >= self._most:
+            full = PlainTextResponse("too many look at this; reload the page by hand", 503, {"retry-after": "30"})
+            await full(scope, receive, send)
+            return
+        self._viewers += 1
+        try:
+            sent = StreamingResponse(self._sent(key), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+            await sent(scope, receive, send)
+        finally:
+            self._viewers -= 1
+
+    async def _sent(self, key: KeyT) -> AsyncIterator[str]:
+        part = self._parts.setdefault(key, _Part())
+        part.viewers += 1
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.create_task(self._watch(key, part))
+        try:
+            clock = asyncio.get_running_loop().time
+            end, sent = clock() + _LONGEST_S, ""
+            while clock() < end and sent not in (_OVER, _LOST):
+                changed = part.changed
+                if part.event != sent:
+                    sent = part.event
+                    yield sent
+                    continue
+                try:
+                    await asyncio.wait_for(changed.wait(), _SIGN_OF_LIFE_S)
+                except TimeoutError:
+                    yield ": \n\n"
+        finally:
+            part.viewers -= 1
+
+    async def _watch(self, key: KeyT, part: _Part) -> None:
+        """Ask for a part as long as somebody looks at it."""
+        try:
+            while part.viewers and part.event != _OVER:
+                part.show(_event(await run_in_threadpool(self._part, key)))
+                await asyncio.sleep(_PERIOD_S)
+        except Exception:
+            log.exception("what is looked at cannot be told")
+            part.show(_LOST)
+        finally:
+            del self._tasks[key], self._parts[key]
+
+
+class _Events(Response, Generic[KeyT]):
+    """The answer that takes a place only as it is sent, in the one thread that sends."""
+
+    def __init__(self, live: Live[KeyT], key: KeyT) -> None:
+        super().__init__()
+        self._live, self._key = live, key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._live.answer(self._key, scope, receive, send)
+
+
+def _event(text: str | None) -> str:
+    return _OVER if text is None else "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"

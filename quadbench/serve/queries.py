@@ -1,19 +1,20 @@
-"""Watched: the database and the results folder -> what pages and the API tell of them, read anew after some seconds, not before.
+"""Queries of the live page to the database and results folder, each answer kept for some seconds, however many ask."""
 
-However many people look, the database is asked as often as if one did: runs go on beside it.
-"""
-
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import BufferedReader
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import sqlalchemy as sa
 
 from quadbench.artifacts import MIB
 from quadbench.artifacts.names import check_file_name
+from quadbench.artifacts.pixels import png_size
 from quadbench.errors import ArtifactError, QuadbenchError, TooLargeError, UnknownNameError, UserError
 from quadbench.farm.farm_file import expected_phones
 from quadbench.nightly.history_formats import CaseDocument, CaseList, HistoryView, history_view, line_of, told_of
@@ -21,6 +22,7 @@ from quadbench.nightly.night_report import Performed
 from quadbench.report.html import render_view
 from quadbench.report.night import NightView
 from quadbench.report.night_formats import render_night
+from quadbench.report.pictures import Picture, TaskPictures, difference_png
 from quadbench.report.run_line import RunLine, RunList, RunStatus
 from quadbench.report.study_documents import StudyLine
 from quadbench.report.study_html import render_study
@@ -31,13 +33,141 @@ from quadbench.results.heads import NightHead, RunHead, night_heads, run_head, r
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.runs import load_run, read_run_file
-from quadbench.serve.documents import FarmNow, NightLine, NightList, WorkUnderWay
-from quadbench.serve.farm_now import farm_without_database, read_farm
-from quadbench.serve.pictures import require_own_pictures
-from quadbench.serve.remembered import Remembered
-from quadbench.serve.work_now import read_work
+from quadbench.serve.api_documents import FarmNow, NightLine, NightList, WorkUnderWay, farm_without_database, read_farm, read_work
+from quadbench.spec import read_file
 from quadbench.spec.files import MOST_BYTES, open_regular, require_inside
 from quadbench.study.studies import find_study, read_study, study_lines
+
+KeyT = TypeVar("KeyT", bound=Hashable)
+ValueT = TypeVar("ValueT")
+
+
+class Remembered(Generic[KeyT, ValueT]):
+    """Answers by key, at most so many, each no older than `age_s`. One is worked out at a time; who asks meanwhile waits."""
+
+    def __init__(self, ask: Callable[[KeyT], ValueT], *, age_s: float, most: int) -> None:
+        self._ask, self._age_s, self._most = ask, age_s, most
+        self._known: OrderedDict[KeyT, tuple[float, ValueT]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, key: KeyT) -> ValueT:
+        """Return the answer. What the function raises is raised, and not remembered."""
+        with self._lock:
+            known = self._known.get(key)
+            if known is None or time.monotonic() - known[0] >= self._age_s:
+                value = self._ask(key)
+                known = (time.monotonic(), value)  # as old as its end: a slow answer is not asked for at once again
+                self._known[key] = known
+            self._known.move_to_end(key)
+            while len(self._known) > self._most:
+                self._known.popitem(last=False)
+            return known[1]
+
+
+_MOST_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberedPicture:
+    """A picture of a page; one without a number is not there, and `note` says why."""
+
+    label: str
+    number: int | None
+    psnr_db: float | None
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemStrip:
+    """An item with its pictures."""
+
+    name: str
+    prompt: str
+    pictures: tuple[NumberedPicture, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureGallery:
+    """A task's items, as the device at an address painted them."""
+
+    task: str
+    address: str
+    items: tuple[ItemStrip, ...]
+
+
+def galleries(view: ReportView) -> tuple[PictureGallery, ...]:
+    """Return all pictures of a run as its page shows them."""
+    numbers = {id(picture): number for number, picture in enumerate(_shown(view))}
+    return tuple(_gallery(task, numbers) for task in view.pictures)
+
+
+def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
+    """Return a picture's file, or how far it is from another where it is a difference.
+
+    Raises:
+        UnknownNameError: the run has no such picture, or its file is gone.
+        ArtifactError: the file is no picture, or lies outside the results folder.
+    """
+    picture = next((picture for n, picture in enumerate(_shown(view)) if n == number), None)
+    path = picture.path if picture else None
+    if picture is None or path is None or not path.is_file():
+        raise UnknownNameError("picture", str(number))
+    require_own(picture, layout)
+    try:
+        if picture.apart_from:
+            return difference_png(path, picture.apart_from)
+        content = read_file(path, fault=ArtifactError, most_bytes=_MOST_BYTES)
+        png_size(content)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"'{path}' is no picture: {error}") from error
+    return content
+
+
+def require_own_pictures(view: ReportView, layout: Layout) -> None:
+    """Refuse a run with a picture that links lead out of the results folder.
+
+    Raises:
+        ArtifactError: names the picture.
+    """
+    for picture in _shown(view):
+        require_own(picture, layout)
+
+
+def require_own(picture: Picture, layout: Layout) -> None:
+    """Refuse a picture that, or that from which it differs, links lead out of the results folder.
+
+    Raises:
+        ArtifactError: names the picture.
+    """
+    for path in filter(None, (picture.path, picture.apart_from)):
+        require_inside(path, layout.root, fault=ArtifactError)
+
+
+def _shown(view: ReportView) -> Iterator[Picture]:
+    for task in view.pictures:
+        for item in (*task.shown, *task.folded):
+            yield from item.pictures
+
+
+def _gallery(task: TaskPictures, numbers: dict[int, int]) -> PictureGallery:
+    items = tuple(
+        ItemStrip(
+            name=item.name,
+            prompt=item.prompt,
+            pictures=tuple(
+                NumberedPicture(
+                    label=picture.label,
+                    number=numbers[id(picture)] if picture.path and picture.path.is_file() else None,
+                    psnr_db=picture.psnr_db,
+                    note=picture.note or "missing",
+                )
+                for picture in item.pictures
+            ),
+        )
+        for item in (*task.shown, *task.folded)
+    )
+    return PictureGallery(task=task.task.name, address=task.device.address, items=items)
+
 
 A_PAGE = 25
 MOST_PAGES = 4000

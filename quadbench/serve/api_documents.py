@@ -1,0 +1,337 @@
+"""Documents of the API: work under way and the farm as they are now, nights, and JSON schemas of what commands print."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+
+from quadbench.artifacts import MIB
+from quadbench.farm.farm_file import ExpectedPhone
+from quadbench.farm.inventory import READY, Inventory
+from quadbench.farm.job import Job, JobState
+from quadbench.farm.job_status import listed_jobs, open_runs, queue_status
+from quadbench.farm.lease import Claim, Claims
+from quadbench.farm.leases import Leases
+from quadbench.farm.overview import GONE, MISSING, FarmPhone, merged
+from quadbench.farm.workers import KnownWorker, Workers
+from quadbench.nightly.history_formats import CaseDocument
+from quadbench.report.night_formats import NightDocument
+from quadbench.report.run_line import RunList
+from quadbench.report.study_documents import ComparisonDocument, SweepDocument
+from quadbench.report.view import RunSummary
+from quadbench.results.layout import Layout
+from quadbench.results.progress import DeviceProgress, Progress, Stage, under_way
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceAtWork:
+    """A device in work under way: its stage (push, measure, wait or done), what it does there in words, and the share done."""
+
+    address: str
+    stage: str
+    doing: str
+    share: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtWork:
+    """A command at work: what it does, for whom, the step of its stage, and its devices. A comparison names no run."""
+
+    what: str
+    owner: str
+    run_id: str | None
+    began_at: datetime
+    stage: str
+    detail: str
+    devices: tuple[DeviceAtWork, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkUnderWay:
+    """The work that goes on at this moment, by commands with this results folder; a farm's runs stand with the farm."""
+
+    schema_version: int = SCHEMA_VERSION
+    work: tuple[AtWork, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FarmClaim:
+    """A claim on a device, by a job or by a person who has reserved it."""
+
+    owner: str
+    purpose: str
+    until: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class FarmDevice:
+    """A device that was seen, is leased or that a worker takes jobs for. What is not known of it is empty or None."""
+
+    name: str
+    model: str
+    profile: str
+    host: str
+    state: str
+    health: str | None
+    reason: str | None
+    is_missing: bool
+    last_seen: datetime | None
+    job: FarmClaim | None
+    reservation: FarmClaim | None
+
+    @property
+    def is_broken(self) -> bool:
+        """Say whether somebody should look at it."""
+        return self.is_missing or self.is_unreached or self.health not in (None, "healthy")
+
+    @property
+    def is_unreached(self) -> bool:
+        """Say whether it is a phone that is attached and does not answer."""
+        return self.health is not None and self.state not in (READY, GONE, MISSING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FarmWorker:
+    """A worker, which takes jobs for devices and by capabilities. Its state is ready, draining or lost."""
+
+    name: str
+    host: str
+    version: str
+    takes: tuple[str, ...]
+    state: str
+    last_seen: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class FarmRun:
+    """A run of the farm that is not at its end: its jobs by state."""
+
+    run_id: str
+    jobs: Mapping[str, int]
+
+    @property
+    def share(self) -> float:
+        """Return the share of the jobs to which nothing happens any more."""
+        total = sum(self.jobs.values())
+        return 1 - (self.jobs.get("waiting", 0) + self.jobs.get("running", 0)) / total if total else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FarmJob:
+    """A job of the queue: what it needs, for whom, and how it stands."""
+
+    id: int
+    run_id: str
+    kind: str
+    needs: str
+    owner: str
+    state: str
+    attempt: int
+    most_attempts: int
+    seat: str | None
+    submitted_at: datetime
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FarmNow:
+    """The farm at one moment: devices, workers, open runs, jobs by state, the latest jobs, and what is wrong with the queue."""
+
+    schema_version: int = SCHEMA_VERSION
+    devices: tuple[FarmDevice, ...]
+    workers: tuple[FarmWorker, ...]
+    runs: tuple[FarmRun, ...]
+    states: Mapping[str, int]
+    oldest_waits_s: float | None
+    jobs: tuple[FarmJob, ...]
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightLine:
+    """A night: the worst that was ruled, and how many rulings of each kind stand."""
+
+    night: str
+    name: str
+    began_at: datetime
+    ended_at: datetime | None
+    outcome: str
+    rulings: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightList:
+    """Nights, latest first."""
+
+    schema_version: int = SCHEMA_VERSION
+    nights: tuple[NightLine, ...]
+
+
+def read_work(layout: Layout) -> WorkUnderWay:
+    """Return what goes on."""
+    return WorkUnderWay(work=tuple(map(_at_work, under_way(layout))))
+
+
+def _at_work(progress: Progress) -> AtWork:
+    devices = tuple(
+        DeviceAtWork(address=address, stage=device.stage.value, doing=doing(device), share=device.share)
+        for address, device in progress.devices.items()
+    )
+    return AtWork(
+        what=progress.what,
+        owner=progress.owner,
+        run_id=progress.run_id,
+        began_at=progress.began_at,
+        stage="measure" if devices else progress.stage,
+        detail="" if devices else progress.detail,
+        devices=devices,
+    )
+
+
+def doing(device: DeviceProgress) -> str:
+    """Return what a device does, in words."""
+    match device.stage:
+        case Stage.PUSH:
+            return f"{device.sent_bytes / MIB:.1f} of {device.total_bytes / MIB:.1f} MB pushed"
+        case Stage.MEASURE:
+            which = "/".join(filter(None, (device.task, device.variant and device.variant.value)))
+            images = f", image {device.image} of {device.images}" if device.images else ""
+            return f"launch {device.launch} of {device.launches}{images}{f', {which}' if which else ''}"
+        case Stage.WAIT:
+            return f"lost, and waited for: {device.reason}"
+        case Stage.DONE:
+            return f"all {device.launches} launches done" if device.launches != 1 else "its launch is done"
+
+
+_MOST_JOBS = 100
+_NOBODY = "here"  # no host: a phone is as whichever host saw it last told of it
+
+
+def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
+    """Return the farm. Adb is not asked: what runs on the phones is not disturbed.
+
+    Raises:
+        StorageError, ArtifactError: the database cannot be read.
+    """
+    claims, workers, queue = Leases(engine).standing(), Workers(engine).known(), queue_status(engine)
+    phones = merged((), Inventory(engine).phones(), claims, expected, _NOBODY)
+    jobs = listed_jobs(engine).jobs
+    return FarmNow(
+        devices=(*map(_phone, phones), *_others(phones, claims, workers)),
+        workers=tuple(map(_worker, workers)),
+        runs=tuple(FarmRun(run_id=run_id, jobs=states) for run_id, states in open_runs(engine).items()),
+        states=queue.states,
+        oldest_waits_s=queue.oldest_waits_s,
+        jobs=tuple(map(_job, sorted(jobs, key=_order)[:_MOST_JOBS])),
+        faults=tuple(queue.faults),
+    )
+
+
+def farm_without_database(expected: Sequence[ExpectedPhone]) -> FarmNow:
+    """Return a farm of which nothing was ever noted: there are only the phones that it should have."""
+    phones = merged((), (), {}, expected, _NOBODY)
+    devices = tuple(map(_phone, phones))
+    return FarmNow(devices=devices, workers=(), runs=(), states={}, oldest_waits_s=None, jobs=(), faults=())
+
+
+def _phone(phone: FarmPhone) -> FarmDevice:
+    seen = phone.seen
+    return FarmDevice(
+        name=phone.name,
+        model=seen.model,
+        profile=seen.profile or "",
+        host=seen.host,
+        state=seen.state,
+        health=phone.condition.health.value,
+        reason=phone.condition.reason,
+        is_missing=phone.is_missing,
+        last_seen=phone.last_seen,
+        job=_claim(phone.claims.job),
+        reservation=_claim(phone.claims.reservation),
+    )
+
+
+def _others(phones: Sequence[FarmPhone], claims: dict[str, Claims], workers: Sequence[KnownWorker]) -> list[FarmDevice]:
+    """Return what is no phone of the inventory: devices that are leased, and those that workers take jobs for."""
+    known = {phone.seen.device for phone in phones}
+    served = {device.name: (device, each) for each in workers if each.is_here for device in each.worker.devices}
+    others = []
+    for name in sorted({*claims, *served} - known):
+        device, worker = served.get(name, (None, None))
+        claimed = claims.get(name, Claims())
+        others.append(
+            FarmDevice(
+                name=device.address if device else name,
+                model="",
+                profile=device.labels.get("profile", "") if device else "",
+                host=worker.worker.host if worker else name.partition("@")[2],
+                state="served by a worker" if worker else "leased",
+                health=None,
+                reason=None,
+                is_missing=False,
+                last_seen=worker.last_seen if worker else None,
+                job=_claim(claimed.job),
+                reservation=_claim(claimed.reservation),
+            )
+        )
+    return others
+
+
+def _claim(claim: Claim | None) -> FarmClaim | None:
+    return None if claim is None else FarmClaim(owner=claim.owner, purpose=claim.purpose, until=claim.until)
+
+
+def _worker(known: KnownWorker) -> FarmWorker:
+    worker = known.worker
+    return FarmWorker(
+        name=worker.name,
+        host=worker.host,
+        version=worker.version,
+        takes=(*worker.capabilities, *(device.address for device in worker.devices)),
+        state="lost" if not known.is_here else "draining" if known.is_draining else "ready",
+        last_seen=known.last_seen,
+    )
+
+
+def _order(job: Job) -> tuple[int, int]:
+    """Return what jobs are sorted by: those that run, those that wait, those that have ended, the latest first."""
+    rank = {JobState.RUNNING: 0, JobState.WAITING: 1}.get(job.state, 2)
+    return rank, -job.id
+
+
+def _job(job: Job) -> FarmJob:
+    return FarmJob(
+        id=job.id,
+        run_id=job.run_id,
+        kind=job.kind.value,
+        needs=job.needs,
+        owner=job.owner,
+        state="asked to stop" if job.is_stopping and not job.state.is_end else job.state.value,
+        attempt=job.attempt,
+        most_attempts=job.most_attempts,
+        seat=job.seat,
+        submitted_at=job.submitted_at,
+        reason=job.reason,
+    )
+
+
+_DOCUMENTS: dict[str, type[Any]] = {
+    "comparison": ComparisonDocument,
+    "history": CaseDocument,
+    "night": NightDocument,
+    "run": RunSummary,
+    "runs": RunList,
+    "sweep": SweepDocument,
+}
+
+
+def document_schemas() -> dict[str, dict[str, Any]]:
+    """Return the schemas by name. New keys may come at any time, so that none refuses what it does not know."""
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    adapters = {name: TypeAdapter(document) for name, document in _DOCUMENTS.items()}
+    return {name: {"$schema": dialect, **adapter.json_schema(mode="serialization")} for name, adapter in adapters.items()}
