@@ -96,7 +96,7 @@ def test_the_environment_is_read_in_one_place() -> None:
 
 def test_where_nothing_but_ascii_can_be_written_the_rest_is_written_out() -> None:
     """A locale of a bare container must not cost a result."""
-    program = "import sys; from quadbench.cli import output; print('2.1\\xd7', file=output.Output(sys.stdout))"
+    program = "import sys; from quadbench.cli import console; print('2.1\\xd7', file=console.Output(sys.stdout))"
     plain = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     result = subprocess.run([sys.executable, "-c", program], env={**os.environ, **plain}, capture_output=True, check=True)
     assert result.stdout == b"2.1\\xd7\n"

@@ -39,7 +39,7 @@ _NONE = "–"
 def add(commands: Any) -> None:
     """Add `quadbench farm` and its actions to the commands."""
     actions = add_group(commands, "farm")
-    add(actions)
+    add_worker(actions)
     run_source.add(actions)
     add_action(actions, "init", run_init, "try the database and the store of a farm, and make their tables")
     add_action(actions, "status", run_status, "say what waits, what runs, which workers are there and what is wrong")
