@@ -32,7 +32,7 @@ from quadbench.farm.workers import NewWorker, Workers  # noqa: E402
 from quadbench.host import peak_memory_bytes  # noqa: E402
 from quadbench.results.engine import Source, open_engine  # noqa: E402
 from quadbench.results.records import Records  # noqa: E402
-from quadbench.results.tables import JobRow  # noqa: E402
+from quadbench.results.schema import JobRow  # noqa: E402
 
 _LOOK_S = 2.0  # between looks at the whole status
 

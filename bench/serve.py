@@ -42,7 +42,7 @@ from quadbench.recipe import load_recipe
 from quadbench.results.engine import DATABASE_VARIABLE, database_of, open_engine, writing
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
-from quadbench.results.tables import RecordRow, UtcTime
+from quadbench.results.schema import RecordRow, UtcTime
 from quadbench.rollout import roll_out
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -19,7 +19,7 @@ from statistics import mean, stdev
 from quadbench.artifacts import RunRecord, Status, Variant
 from quadbench.recipe.tasks import NO_TASK
 from quadbench.results.layout import Layout
-from quadbench.results.runs import load_run
+from quadbench.results.stored_runs import load_run
 from quadbench.statistics import t_quantile
 
 

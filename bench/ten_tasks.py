@@ -15,7 +15,7 @@ from quadbench.artifacts import MIB, RunResult
 from quadbench.report.html import growth_chart
 from quadbench.report.storage import Storage, foundation_in, storage_views, stored_growth
 from quadbench.results.layout import Layout
-from quadbench.results.runs import load_run
+from quadbench.results.stored_runs import load_run
 from quadbench.zoo import ADAPTERS, TEN_TASKS
 
 PICTURE = Path(__file__).parents[1] / "docs/img/ten-tasks.svg"

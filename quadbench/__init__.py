@@ -15,7 +15,7 @@ def load(*run_ids: str, results: str | Path = "results") -> "pd.DataFrame":
     """
     from quadbench.report.samples import samples_table
     from quadbench.results.layout import Layout
-    from quadbench.results.runs import load_records
+    from quadbench.results.stored_runs import load_records
 
     layout = Layout(Path(results))
     return samples_table(record for run_id in run_ids or (None,) for record in load_records(layout, run_id))
@@ -32,7 +32,7 @@ def figures(run_id: str | None = None, *, table: str = "kpi", results: str | Pat
     from quadbench.report.figure_table import to_frame
     from quadbench.report.tables import named_tables
     from quadbench.results.layout import Layout
-    from quadbench.results.runs import load_run
+    from quadbench.results.stored_runs import load_run
     from quadbench.study.studies import find_study, read_study
     from quadbench.study.tables import study_table
 

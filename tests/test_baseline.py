@@ -28,7 +28,7 @@ from quadbench.report.condition import read_condition, where_met
 from quadbench.report.pictures import quality_rows
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
-from quadbench.results.runs import RunFile, load_run, read_run_file, save_run
+from quadbench.results.stored_runs import RunFile, load_run, read_run_file, save_run
 from quadbench.statistics import Verdict, compare_unpaired
 
 TASKS = ("restyle", "remove-object", "draw")

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.results import code
-from quadbench.results.code import code_digests
-from quadbench.results.digests import sha256_of
+from quadbench.results import digests
+from quadbench.results.digests import code_digests, sha256_of
 
 Names = Callable[[str], set[str]]
 
@@ -24,7 +23,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     (package / "steps/__init__.py").write_text("")
     (package / "steps/first.py").write_text("from quadbench.steps.second import number\n")
     (package / "steps/second.py").write_text("number = 2\n")
-    monkeypatch.setattr(code, "PACKAGE", package)
+    monkeypatch.setattr(digests, "PACKAGE", package)
 
     def names_of(source: str) -> set[str]:
         (package / "stage.py").write_text(source)
@@ -78,7 +77,7 @@ def test_an_import_of_a_module_that_does_not_exist_is_refused(names: Names) -> N
 
 
 def test_a_digest_is_that_of_the_source() -> None:
-    assert code_digests("quadbench.quad.build")["quadbench.quad.build"] == sha256_of(code.PACKAGE / "quad/build.py")
+    assert code_digests("quadbench.quad.build")["quadbench.quad.build"] == sha256_of(digests.PACKAGE / "quad/build.py")
 
 
 def test_a_build_runs_a_constant_of_the_linter_and_nothing_of_quality() -> None:

@@ -54,7 +54,7 @@ from quadbench.report.versus import (
     sides_of_blocks,
 )
 from quadbench.results.layout import Layout
-from quadbench.results.runs import load_run, read_run_file, save_run
+from quadbench.results.stored_runs import load_run, read_run_file, save_run
 from quadbench.statistics import LOOKS, Comparison, Looks, Verdict
 from quadbench.study.chosen import choose, measured_alike
 from quadbench.study.compare import _told_if_interrupted, compare

@@ -17,7 +17,7 @@ from support.lora_graph import quantized_model
 from quadbench.artifacts import Bundle, CompiledBundle, Graph, Stored
 from quadbench.compile import compile_bundle, compiled_before
 from quadbench.errors import ArtifactError
-from quadbench.results import code
+from quadbench.results import digests
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref
 from quadbench.target.targets import OnnxRuntimeTarget
@@ -80,11 +80,11 @@ def test_the_same_graphs_are_not_compiled_again(
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of quadbench's own code, from which digests are taken."""
     ignored = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.png")
-    package = Path(shutil.copytree(code.PACKAGE, tmp_path / "quadbench", symlinks=True, ignore=ignored))
-    monkeypatch.setattr(code, "PACKAGE", package)
-    code.code_digests.cache_clear()
+    package = Path(shutil.copytree(digests.PACKAGE, tmp_path / "quadbench", symlinks=True, ignore=ignored))
+    monkeypatch.setattr(digests, "PACKAGE", package)
+    digests.code_digests.cache_clear()
     yield package
-    code.code_digests.cache_clear()
+    digests.code_digests.cache_clear()
 
 
 @pytest.mark.parametrize(("source", "is_reused"), [("results/manifest.py", False), ("quality/compared.py", True)])
@@ -94,7 +94,7 @@ def test_graphs_are_compiled_again_where_code_that_the_compiler_runs_has_changed
     bundle, layout = write_bundle(tmp_path / "bundle", quantized_model()), Layout(tmp_path)
     before = compile_bundle(bundle, TARGET, KEY, layout)
     (package / source).write_text((package / source).read_text() + "# changed\n")
-    code.code_digests.cache_clear()
+    digests.code_digests.cache_clear()
     after = compile_bundle(bundle, TARGET, KEY, layout)
     assert after.is_reused == is_reused
     assert (after.artifact.digest == before.artifact.digest) == is_reused

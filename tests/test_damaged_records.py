@@ -10,11 +10,11 @@ from support.stored_records import DEVICE, query, record, sample
 
 from quadbench.artifacts import Variant
 from quadbench.errors import ArtifactError, UserError
+from quadbench.results.dialects import file_engine
 from quadbench.results.engine import Source
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records, open_records, read_records
-from quadbench.results.runs import keep_record
-from quadbench.results.sqlite import file_engine
+from quadbench.results.stored_runs import keep_record
 
 
 @pytest.fixture

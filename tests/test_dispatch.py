@@ -36,8 +36,7 @@ from quadbench.report.headline import gaps
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
-from quadbench.results.run_changes import load_run_file, whole_of
-from quadbench.results.runs import RunFile, new_run_file
+from quadbench.results.stored_runs import RunFile, load_run_file, new_run_file, whole_of
 
 DIGEST = "a" * 64
 

@@ -28,7 +28,7 @@ from quadbench.nightly import farm_launcher
 from quadbench.nightly.farm_launcher import OfFarm
 from quadbench.nightly.launcher import Wanted
 from quadbench.recipe import Terms, load_recipe
-from quadbench.results import sqlite
+from quadbench.results import dialects
 from quadbench.results.engine import open_engine, writing
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
@@ -166,7 +166,7 @@ def test_a_job_is_cancelled_later_where_another_process_holds_the_queue(
     launcher: OfFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(farm_launcher, "_LOOK_S", 0.01)
-    monkeypatch.setattr(sqlite, "_LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(dialects, "_LOCK_TIMEOUT_S", 0.1)
     engine = open_engine(tmp_path / "farm.sqlite")
     impatient = replace(launcher, farm=replace(launcher.farm, engine=engine))
     new = NewJob(kind=JobKind.COMPARE, needs="device phone", payload={"case": "portrait"})

@@ -9,7 +9,7 @@ from support.scripted_harness import World
 
 from quadbench.artifacts import Bundle, Stored
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
-from quadbench.results.frozen import freeze, frozen_bundle, frozen_names, read_frozen
+from quadbench.results.bundles import freeze, frozen_bundle, frozen_names, read_frozen
 from quadbench.results.layout import Layout
 
 

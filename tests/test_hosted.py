@@ -26,8 +26,7 @@ from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, fewest_ru
 from quadbench.recipe import load_recipe
 from quadbench.report import Figure, kpi_rows
 from quadbench.results.layout import Layout
-from quadbench.results.run_changes import change_run
-from quadbench.results.runs import RunFile
+from quadbench.results.stored_runs import RunFile, change_run
 
 PROFILE = Path(__file__).parents[1] / "device_profiles/s25.yaml"
 

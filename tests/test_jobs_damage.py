@@ -17,7 +17,7 @@ from quadbench.farm.need import capability_need
 from quadbench.farm.scheduler import Seat
 from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
 from quadbench.results.engine import open_engine
-from quadbench.results.tables import AttemptRow, JobNeedRow, JobRow, WorkerRow
+from quadbench.results.schema import AttemptRow, JobNeedRow, JobRow, WorkerRow
 
 BUILD = NewJob(kind=JobKind.BUILD, needs=capability_need("build"))
 HOST = Seat(name="host-1", serves=frozenset({capability_need("build")}))

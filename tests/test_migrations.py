@@ -9,10 +9,9 @@ from support.stored_records import LATEST, query, record, sample
 
 from quadbench.artifacts import RunRecord
 from quadbench.results import schema
+from quadbench.results.dialects import file_engine, server_engine
 from quadbench.results.engine import Source, writing
-from quadbench.results.postgresql import server_engine
 from quadbench.results.records import open_records, read_records
-from quadbench.results.sqlite import file_engine
 
 SCHEMAS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 

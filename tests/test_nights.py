@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.errors import ArtifactError, UnknownNameError
-from quadbench.results.copying import copy_records
 from quadbench.results.engine import Source, open_engine, writing
+from quadbench.results.maintenance import copy_records
 from quadbench.results.nights import Nights
 
 NIGHT = "phones-2026-01-02"

@@ -30,7 +30,7 @@ from quadbench.report.kpi import NO_OWN_GRAPH
 from quadbench.results.engine import DATABASE_VARIABLE
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
-from quadbench.results.runs import load_run
+from quadbench.results.stored_runs import load_run
 
 
 class Watcher(Silent):

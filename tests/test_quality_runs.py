@@ -36,7 +36,7 @@ from quadbench.quality import run as quality_of_runs  # noqa: E402
 from quadbench.quality.trajectories import TaskModel  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.records import open_records  # noqa: E402
-from quadbench.results.runs import RunFile, load_run, save_run  # noqa: E402
+from quadbench.results.stored_runs import RunFile, load_run, save_run  # noqa: E402
 from quadbench.study.chosen import Chosen  # noqa: E402
 
 

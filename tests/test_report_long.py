@@ -18,7 +18,7 @@ from quadbench.report import html, report_view
 from quadbench.report.course import strips_of
 from quadbench.report.provenance import MOST_LISTED, MOST_NAMED
 from quadbench.results.layout import Layout
-from quadbench.results.runs import load_run
+from quadbench.results.stored_runs import load_run
 
 LAUNCHES = 160  # of each of two variants
 

@@ -25,8 +25,7 @@ from quadbench.observer import Observer
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
-from quadbench.results.run_changes import change_run, load_run_file
-from quadbench.results.runs import load_run
+from quadbench.results.stored_runs import change_run, load_run, load_run_file
 
 pytestmark = pytest.mark.slow  # each of these has real processes and waits for them
 

@@ -19,7 +19,7 @@ from quadbench.results.engine import DATABASE_VARIABLE, Source, open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.progress import Progress, save_progress
 from quadbench.results.records import open_records
-from quadbench.results.runs import RunFile, keep_record, save_run
+from quadbench.results.stored_runs import RunFile, keep_record, save_run
 
 OLD = datetime.now(UTC) - timedelta(days=100)
 HOUR = timedelta(hours=1)

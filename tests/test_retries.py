@@ -23,7 +23,7 @@ from quadbench.pipeline import Conduct
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
-from quadbench.results.runs import load_run
+from quadbench.results.stored_runs import load_run
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ from support.small_disk import on_small_disk
 from quadbench.artifacts import CompiledBundle
 from quadbench.cli import main
 from quadbench.errors import BuildError, StorageError, UserError
+from quadbench.results.disk import require_writable, staying, storing, write_whole
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import publish
-from quadbench.results.runs import RunFile, save_run
-from quadbench.results.storage import require_writable, staying, storing, write_whole
+from quadbench.results.stored_runs import RunFile, save_run
 
 _TELL = """
 from quadbench.errors import QuadbenchError
@@ -25,7 +25,7 @@ _STORE = """
 from dataclasses import replace
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records, read_records
-from quadbench.results.runs import keep_record
+from quadbench.results.stored_runs import keep_record
 from support.stored_records import record, sample
 layout = Layout(disk)
 many = replace(record('r2'), samples=tuple(sample(step=i) for i in range(5000)))

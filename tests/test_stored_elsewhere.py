@@ -17,14 +17,12 @@ import quadbench
 from quadbench.artifacts import Caveat, Retry, Status
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
-from quadbench.results import run_changes
-from quadbench.results.copying import CopiedRecords, copy_records
+from quadbench.results import stored_runs
 from quadbench.results.engine import DATABASE_VARIABLE, Source, writing
 from quadbench.results.layout import Layout
+from quadbench.results.maintenance import CopiedRecords, copy_records, prunable
 from quadbench.results.records import open_records, read_records
-from quadbench.results.retention import prunable
-from quadbench.results.run_changes import keep_fetched, keep_run, part_on
-from quadbench.results.runs import RunFile, read_run_file, run_ids, save_run
+from quadbench.results.stored_runs import RunFile, keep_fetched, keep_run, part_on, read_run_file, run_ids, save_run
 
 DAY = timedelta(days=1)
 
@@ -218,7 +216,7 @@ def test_a_run_is_kept_without_undoing_what_another_process_has_just_written(
 ) -> None:
     under_way = RunFile(run_id="run-1", bundle="b", deployments=(), has_own_report=True)
     save_run(layout, under_way)
-    monkeypatch.setattr(run_changes, "folder_lock", lambda _: nullcontext(save_run(layout, replace(under_way, is_ended=True))))
+    monkeypatch.setattr(stored_runs, "folder_lock", lambda _: nullcontext(save_run(layout, replace(under_way, is_ended=True))))
     keep_run(layout, "run-1")
     assert read_run_file(layout, "run-1") == replace(under_way, is_ended=True, has_own_report=False)
 

@@ -19,7 +19,7 @@ from quadbench.errors import UnknownNameError
 from quadbench.report.run_line import run_line
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
-from quadbench.results.runs import RunFile, load_run, save_run
+from quadbench.results.stored_runs import RunFile, load_run, save_run
 
 
 @pytest.fixture

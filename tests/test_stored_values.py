@@ -20,7 +20,7 @@ from quadbench.pipeline import Outcome
 from quadbench.report import RunSummary
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
-from quadbench.results.runs import RunFile, load_run, save_run
+from quadbench.results.stored_runs import RunFile, load_run, save_run
 
 
 @pytest.mark.parametrize(

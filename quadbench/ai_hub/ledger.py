@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from quadbench.artifacts import SCHEMA_VERSION
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import ArtifactError
-from quadbench.results.storage import write_whole
+from quadbench.results.disk import write_whole
 from quadbench.spec import first_problem, read_json
 
 Kind = Literal["models", "jobs"]

@@ -113,7 +113,7 @@ def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
 
         from quadbench.cli.console import Output, PipeLeftError
         from quadbench.errors import QuadbenchError
-        from quadbench.results.storage import staying, storing
+        from quadbench.results.disk import staying, storing
 
         _configure_logging(options.verbose)
     except _UsageError as error:

@@ -10,7 +10,7 @@ from quadbench.artifacts.device_text import one_line
 from quadbench.cli.console import print_error, print_json, print_text
 from quadbench.cli.options import add_action, add_group, counted
 from quadbench.errors import ArtifactError
-from quadbench.results.copying import copy_records
+from quadbench.results.maintenance import copy_records
 
 
 def add(commands: Any) -> None:

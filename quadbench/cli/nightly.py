@@ -31,10 +31,10 @@ from quadbench.report.figure_table import TextTable
 from quadbench.report.night import NightView
 from quadbench.report.night_formats import device_table, finding_lines, night_json, write_night_report
 from quadbench.report.units import plural
+from quadbench.results.bundles import freeze, frozen_name
+from quadbench.results.disk import require_writable, write_whole
 from quadbench.results.engine import has_password, source_name
-from quadbench.results.frozen import freeze, frozen_name
 from quadbench.results.layout import Layout
-from quadbench.results.storage import require_writable, write_whole
 from quadbench.spec.variables import path_variable, secret_variable
 from quadbench.study.chosen import choose
 from quadbench.target.profile import LOCAL_NAME

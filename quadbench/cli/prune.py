@@ -6,8 +6,8 @@ from typing import Any
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_command, counted, duration_s
 from quadbench.results.engine import database_of
+from quadbench.results.maintenance import old_runs, remove_left_over, remove_run
 from quadbench.results.records import open_records
-from quadbench.results.retention import old_runs, remove_left_over, remove_run
 
 
 def add(commands: Any) -> None:

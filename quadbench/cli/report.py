@@ -41,8 +41,7 @@ from quadbench.report.html import write_view
 from quadbench.report.study_html import write_study_report
 from quadbench.report.tables import KPI
 from quadbench.report.versus import Versus, exported_tables, versus_csv
-from quadbench.results.ids import COMPARISON, RUN, SWEEP, named_run
-from quadbench.results.run_changes import keep_run
+from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, keep_run, named_run
 from quadbench.study.tables import study_table
 
 

@@ -16,7 +16,7 @@ from quadbench.errors import QuadbenchError
 from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line, run_line
 from quadbench.report.study_documents import StudyLine
 from quadbench.results.layout import Layout
-from quadbench.results.runs import load_run, run_ids
+from quadbench.results.stored_runs import load_run, run_ids
 from quadbench.study.studies import study_lines
 
 _SHOWN = 20

@@ -6,7 +6,7 @@ from typing import Any
 from quadbench.cli.options import add_command
 from quadbench.cli.result import add_baseline, add_full, baseline_of, print_result, print_study, study_of, wanted_as
 from quadbench.report import report_view
-from quadbench.results.ids import COMPARISON, RUN, SWEEP, named_run
+from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, named_run
 
 
 def add(commands: Any) -> None:

@@ -12,8 +12,8 @@ from quadbench.cli.options import add_action, add_group, counted, duration_s
 from quadbench.errors import ArtifactError
 from quadbench.farm.store import artifacts, collection
 from quadbench.farm.store.opening import required_store
+from quadbench.results.bundles import frozen_digests
 from quadbench.results.engine import database_of, open_for_reading
-from quadbench.results.frozen import frozen_digests
 from quadbench.results.nights import Nights
 
 

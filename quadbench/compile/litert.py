@@ -15,7 +15,7 @@ from quadbench.compile.litert_sdk import litert_version, sdk_for, search_path
 from quadbench.compile.product import OneByOne, Product
 from quadbench.errors import BuildError
 from quadbench.host import python_module
-from quadbench.results.code import code_digests
+from quadbench.results.digests import code_digests
 
 TIMEOUT_S = 4 * 3600.0
 ON_CPU = {"GATHER"}  # the look-up of token embeddings, which MediaTek's plugin leaves to the CPU

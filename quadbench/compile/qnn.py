@@ -15,7 +15,7 @@ from quadbench.compile.product import OneByOne, Product
 from quadbench.compile.single_file import CONTEXT_OP, operators
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.host import python_module
-from quadbench.results.code import code_digests
+from quadbench.results.digests import code_digests
 
 TIMEOUT_S = 4 * 3600.0  # the U-Net of Stable Diffusion 1.5 took 13 minutes on two cores
 SHOWN_NODES = 8

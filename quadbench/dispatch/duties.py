@@ -32,7 +32,7 @@ from quadbench.observer import Observer
 from quadbench.quad.cache import digests_of
 from quadbench.recipe import Recipe
 from quadbench.results.layout import Layout
-from quadbench.results.run_changes import load_run_file, part_on
+from quadbench.results.stored_runs import load_run_file, part_on
 from quadbench.rollout import compile_for
 from quadbench.rollout.equipment import Gear
 from quadbench.spec import load_text

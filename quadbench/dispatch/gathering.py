@@ -23,8 +23,7 @@ from quadbench.report import write_report
 from quadbench.report.units import plural
 from quadbench.results.digests import content_digest
 from quadbench.results.layout import Layout
-from quadbench.results.run_changes import keep_fetched, whole_of
-from quadbench.results.runs import RunFile, load_records, load_run
+from quadbench.results.stored_runs import RunFile, keep_fetched, load_records, load_run, whole_of
 
 _LOOK_S = 1.0
 

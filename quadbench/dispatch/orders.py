@@ -12,7 +12,7 @@ from quadbench.farm.job import Job
 from quadbench.pipeline import Conduct
 from quadbench.recipe import Terms
 from quadbench.report.versus import Versus
-from quadbench.results.runs import RunFile
+from quadbench.results.stored_runs import RunFile
 from quadbench.spec import first_problem
 from quadbench.statistics import Looks
 from quadbench.study.manner import Goal

@@ -27,7 +27,7 @@ from quadbench.quad.inputs import check_devices
 from quadbench.recipe import Recipe, Terms
 from quadbench.results.engine import database_of, open_engine, schema_of, source_name
 from quadbench.results.layout import Layout
-from quadbench.results.runs import new_id
+from quadbench.results.stored_runs import new_id
 from quadbench.spec import WHOLE_PATHS
 
 

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 from quadbench.errors import ArtifactError
 from quadbench.farm.job import MOST_ANSWER_BYTES, Job, JobState
 from quadbench.results.engine import name_of, reading
-from quadbench.results.tables import AttemptRow
+from quadbench.results.schema import AttemptRow
 
 
 def answers(engine: sa.Engine, jobs: Sequence[Job]) -> dict[int, Any]:

@@ -16,7 +16,7 @@ from quadbench.farm.job_rows import fail_damaged, read_jobs, store_changes, time
 from quadbench.farm.scheduler import MOST_IN_LINE, JobLine, Seat, Usage, assigned
 from quadbench.results import schema
 from quadbench.results.engine import name_of, now_of
-from quadbench.results.tables import AttemptRow, JobRow
+from quadbench.results.schema import AttemptRow, JobRow
 
 _MOST_NEEDS = 400  # of one worker's seats; SQLite takes 500 parts of a union
 _MOST_LINES = 256

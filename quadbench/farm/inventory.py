@@ -13,7 +13,7 @@ from quadbench.farm.health import Health, PhoneCondition, after_failure, after_g
 from quadbench.farm.leases import lease_name
 from quadbench.host import host_name
 from quadbench.results.engine import insertion, now_of, reading, writing
-from quadbench.results.tables import PhoneRow
+from quadbench.results.schema import PhoneRow
 
 PHONE_FAMILY = "adb"
 READY = "device"  # adb's state of a phone that works

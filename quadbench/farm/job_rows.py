@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from quadbench.errors import ArtifactError, shown
 from quadbench.farm.job import MOST_PAYLOAD_BYTES, NOTHING_LEFT, Account, Job, JobState, cancelled
 from quadbench.results.engine import name_of
-from quadbench.results.tables import AttemptRow, JobNeedRow, JobRow, utc_text
+from quadbench.results.schema import AttemptRow, JobNeedRow, JobRow, utc_text
 from quadbench.spec import first_problem
 
 _JOB = TypeAdapter(Job)

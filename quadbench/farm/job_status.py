@@ -12,7 +12,7 @@ from quadbench.errors import UnknownNameError
 from quadbench.farm.job import JobState
 from quadbench.farm.job_rows import ReadJobs, job_query, read_jobs, time_of
 from quadbench.results.engine import now_of, reading
-from quadbench.results.tables import AttemptRow, JobNeedRow, JobRow
+from quadbench.results.schema import AttemptRow, JobNeedRow, JobRow
 
 MOST_LISTED = 1000  # jobs of a list
 _MOST_RUNS = 50  # that are open

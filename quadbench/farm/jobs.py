@@ -40,7 +40,7 @@ from quadbench.farm.job_rows import (
 from quadbench.farm.leases import lease_time_s
 from quadbench.farm.scheduler import Seat
 from quadbench.results.engine import now_of, reading, writing
-from quadbench.results.tables import JobNeedRow, JobRow
+from quadbench.results.schema import JobNeedRow, JobRow
 
 MOST_IN_BATCH = 100_000  # jobs
 _WAITING, _RUNNING = JobState.WAITING.value, JobState.RUNNING.value

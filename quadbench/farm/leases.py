@@ -28,7 +28,7 @@ from quadbench.farm.lease import (
 )
 from quadbench.host import host_name, is_dead, process_mark
 from quadbench.results.engine import insertion, now_of, reading, writing
-from quadbench.results.tables import IdentityRow, LeaseRow
+from quadbench.results.schema import IdentityRow, LeaseRow
 from quadbench.spec import number_variable
 from quadbench.target.profile import LOCAL_NAME, load_profile
 

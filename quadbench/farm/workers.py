@@ -14,7 +14,7 @@ from quadbench.farm.job_rows import time_of
 from quadbench.farm.leases import lease_time_s
 from quadbench.results import schema
 from quadbench.results.engine import insertion, name_of, now_of, reading, writing
-from quadbench.results.tables import WorkerRow
+from quadbench.results.schema import WorkerRow
 
 _FORGOTTEN = timedelta(days=7)  # without a sign of life
 _MOST_WORKERS = 10_000  # that are read

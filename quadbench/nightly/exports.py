@@ -21,7 +21,7 @@ from quadbench.report.night import Figured, NightFinding, NightView, subject_nam
 from quadbench.report.night_formats import change_lines, figure_lines, rate_words
 from quadbench.report.night_words import figure_name, words
 from quadbench.report.units import plural
-from quadbench.results.storage import write_whole
+from quadbench.results.disk import write_whole
 
 _LEVELS = {
     RulingKind.REGRESSION: "error",

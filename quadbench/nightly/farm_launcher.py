@@ -41,7 +41,7 @@ from quadbench.quad.cache import digests_of
 from quadbench.recipe import Measure
 from quadbench.report.study_documents import write_comparison
 from quadbench.results.layout import Layout
-from quadbench.results.run_changes import keep_fetched
+from quadbench.results.stored_runs import keep_fetched
 from quadbench.rollout.recovery import WAIT_S
 from quadbench.study.chosen import Chosen, measured_alike
 

@@ -12,7 +12,7 @@ from quadbench.farm.leases import leased_name
 from quadbench.farm.selection import parse_wish
 from quadbench.kits.store import find
 from quadbench.nightly.night_file import Case, Limits, NightFile, load_night_file
-from quadbench.results.frozen import frozen_bundle
+from quadbench.results.bundles import frozen_bundle
 from quadbench.results.layout import Layout
 from quadbench.rollout.forecast import kind_at
 from quadbench.spec import Location, Problem, is_file, refuse_in

@@ -23,11 +23,11 @@ from quadbench.nightly.night_report import Performed, doubt_devices
 from quadbench.nightly.series import REMEMBERED, FigureName, is_exact, limit_of, name_of, scaled, tasks_of
 from quadbench.nightly.verdicts import Suspicion, missing, rulings_on, suspicion
 from quadbench.report.versus import ALL_TASKS, PRIMARY
+from quadbench.results.disk import storing
 from quadbench.results.engine import database_of, now_of, reading
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.records import Records, open_records
-from quadbench.results.storage import storing
 from quadbench.statistics import LOOKS, MIN_BLOCKS, Looks
 from quadbench.study.chosen import Chosen
 from quadbench.study.manner import Goal

@@ -21,9 +21,9 @@ from quadbench.quad.cache import cached
 from quadbench.quad.candidate import Candidate
 from quadbench.quad.inputs import check_devices
 from quadbench.recipe import Recipe, Terms
-from quadbench.results.admitted import save_admitted
+from quadbench.results.bundles import save_admitted
 from quadbench.results.layout import Layout
-from quadbench.results.run_changes import load_run_file
+from quadbench.results.stored_runs import load_run_file
 from quadbench.rollout import roll_out
 from quadbench.rollout.equipment import require_equipment
 

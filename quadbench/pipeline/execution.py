@@ -22,7 +22,7 @@ from quadbench.results.bundles import in_results
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records, open_records
-from quadbench.results.runs import load_run, new_id
+from quadbench.results.stored_runs import load_run, new_id
 from quadbench.rollout.equipment import require_cores, require_equipment
 
 

@@ -11,7 +11,7 @@ from quadbench.farm.held import Held
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records
-from quadbench.results.runs import keep_record
+from quadbench.results.stored_runs import keep_record
 
 
 @dataclass(frozen=True, kw_only=True)

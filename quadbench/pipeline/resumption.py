@@ -13,8 +13,7 @@ from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.results.records import open_records
-from quadbench.results.run_changes import load_run_file
-from quadbench.results.runs import RunFile
+from quadbench.results.stored_runs import RunFile, load_run_file
 
 _BEGIN_ANEW = "begin a new run of the recipe; what was measured stays stored"
 

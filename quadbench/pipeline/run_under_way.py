@@ -33,8 +33,7 @@ from quadbench.pipeline.work import Work
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
 from quadbench.results.records import Records
-from quadbench.results.run_changes import change_run, joined
-from quadbench.results.runs import RunFile, new_run_file
+from quadbench.results.stored_runs import RunFile, change_run, joined, new_run_file
 from quadbench.rollout import Rollout, compile_for, roll_out
 from quadbench.rollout.recovery import Recovery
 from quadbench.target.known import PHONE_MACHINE

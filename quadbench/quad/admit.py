@@ -25,8 +25,7 @@ from quadbench.quad.samplers.table import SamplerTable, read_table
 from quadbench.quad.writer import BundleWriter, lora_encodings_of
 from quadbench.recipe import GREATEST_WEIGHT, Recipe, Task, is_mix, mix_name
 from quadbench.recipe.tasks import NO_TASK
-from quadbench.results.code import code_digests
-from quadbench.results.digests import digest_of
+from quadbench.results.digests import code_digests, digest_of
 from quadbench.results.layout import folder_name
 from quadbench.results.manifest import check_contents, link, publish
 from quadbench.spec import LONGEST_NAME, NAME_EXPECTED, is_name

@@ -29,8 +29,7 @@ from quadbench.recipe import (
     UnifiedProfile,
     recipe_digest,
 )
-from quadbench.results.code import code_digests
-from quadbench.results.digests import digest_of, file_digests, folder_digests, sha256_of
+from quadbench.results.digests import code_digests, digest_of, file_digests, folder_digests, sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 

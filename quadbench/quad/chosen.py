@@ -8,10 +8,10 @@ from quadbench.errors import UserError
 from quadbench.quad.cache import cached
 from quadbench.quad.inputs import check_devices
 from quadbench.recipe import Recipe, recipe_digest
-from quadbench.results.admitted import load_admitted
+from quadbench.results.bundles import load_admitted
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
-from quadbench.results.runs import load_run, run_ids
+from quadbench.results.stored_runs import load_run, run_ids
 from quadbench.spec import is_file
 
 

@@ -11,11 +11,10 @@ from quadbench.harness.painted import check_painted
 from quadbench.quality.compared import compare_folders, compare_run, with_devices
 from quadbench.quality.networks import parse_network
 from quadbench.quality.trajectories import compare_latents, emulated_trajectories
-from quadbench.results.ids import named_run
+from quadbench.results.disk import require_writable
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
-from quadbench.results.runs import save_scores
-from quadbench.results.storage import require_writable
+from quadbench.results.stored_runs import named_run, save_scores
 
 
 def score_run(

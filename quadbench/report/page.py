@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from quadbench.artifacts.device_text import printable
 from quadbench.report import units
-from quadbench.results.storage import storing
+from quadbench.results.disk import storing
 
 _HERE = Path(__file__).parent
 

@@ -9,8 +9,8 @@ from pydantic import TypeAdapter
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import sweep_answer
 from quadbench.report.versus import Versus, answer, exact_sentences, sentence
+from quadbench.results.disk import write_whole
 from quadbench.results.layout import Layout
-from quadbench.results.storage import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,21 @@
-"""Bundles: a bundle that may lie anywhere -> the same one in the results folder, where runs and reports look for it."""
+"""Bundles of a results folder: kept there, frozen under a name for good, or remembered from the latest admission."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from quadbench.artifacts import Bundle, Stored
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
+
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Stored
+from quadbench.artifacts.names import FileName, Sha256
 from quadbench.artifacts.parts import file_refs
-from quadbench.errors import ArtifactError
+from quadbench.errors import ArtifactError, UnknownNameError, UserError, shown
+from quadbench.results.disk import write_whole
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import check_contents, link, publish
+from quadbench.results.manifest import check_contents, link, publish, read_manifest
+from quadbench.results.stored_runs import run_ids
+from quadbench.spec import NAME_EXPECTED, first_problem, is_name, read_json
 
 
 def in_results(bundle: Stored[Bundle], layout: Layout) -> Stored[Bundle]:
@@ -43,3 +51,150 @@ def kept(bundle: Stored[Bundle], layout: Layout) -> Stored[Bundle]:
         return publish(own, fill)
     check_contents(bundle, files)
     return bundle
+
+
+_FROZEN_HINT = "remove it, and freeze the bundle again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """The content of a frozen bundle's file."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    bundle: Sha256
+    frozen_at: AwareDatetime
+
+
+def frozen_name(name: str) -> str:
+    """Return a name under which a bundle can be frozen.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not is_name(name):
+        raise UserError(f"no bundle can be frozen under the name {shown(name)}", hint=f"expected {NAME_EXPECTED}")
+    return name
+
+
+def freeze(name: str, bundle: Stored[Bundle], layout: Layout) -> Frozen:
+    """Give a bundle a name for good. It is copied into the results folder if it lies elsewhere.
+
+    Raises:
+        UserError: the name is none, or another bundle has it.
+        ArtifactError: the bundle is damaged.
+        StorageError: the results folder is full or cannot be written.
+    """
+    path = layout.frozen(frozen_name(name))
+    if path.exists() and (there := read_frozen(name, layout)):
+        if there.bundle != bundle.artifact.digest:
+            raise UserError(
+                f"'{name}' is bundle {there.bundle[:12]} for good, and cannot become {bundle.artifact.digest[:12]}",
+                hint="give the other bundle a name of its own: series beside it begin anew",
+            )
+        kept(bundle, layout)
+        return there
+    kept(bundle, layout)
+    frozen = Frozen(name=name, bundle=bundle.artifact.digest, frozen_at=datetime.now(UTC))
+    write_whole(path, json.dumps(asdict(frozen), indent=1, default=datetime.isoformat))
+    return frozen
+
+
+def read_frozen(name: str, layout: Layout) -> Frozen:
+    """Return what a frozen bundle's file says.
+
+    Raises:
+        UserError: the name is none.
+        UnknownNameError: nothing is frozen under this name; the message lists what is.
+        ArtifactError: the file is damaged.
+    """
+    path = layout.frozen(frozen_name(name))
+    if not path.exists():
+        hint = f"freeze one: {layout.command('nightly', 'freeze', name, 'RECIPE')}"
+        raise UnknownNameError("frozen bundle", name, frozen_names(layout), hint=hint)
+    try:
+        frozen = TypeAdapter(Frozen).validate_json(
+            json.dumps(read_json(path, fault=ArtifactError, hint=_FROZEN_HINT)), strict=True
+        )
+    except ValidationError as error:
+        raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=_FROZEN_HINT) from error
+    if (frozen.schema_version, frozen.name) != (SCHEMA_VERSION, name):
+        raise ArtifactError(
+            f"'{path}' is of '{frozen.name}', schema_version {frozen.schema_version}; expected '{name}', {SCHEMA_VERSION}",
+            hint=_FROZEN_HINT,
+        )
+    return frozen
+
+
+def frozen_bundle(name: str, layout: Layout) -> Stored[Bundle]:
+    """Return the bundle that is frozen under a name.
+
+    Raises:
+        UserError, UnknownNameError: as `read_frozen`.
+        ArtifactError: its file or the bundle is damaged, or the bundle is gone.
+    """
+    try:
+        return read_manifest(layout.bundle(read_frozen(name, layout).bundle), Bundle)
+    except ArtifactError as error:
+        hint = f"bring it back: quadbench nightly freeze {name} FOLDER, or the recipe of which it was built"
+        raise ArtifactError(f"frozen bundle '{name}': {error.message}", hint=hint) from error
+
+
+def frozen_names(layout: Layout) -> list[str]:
+    """Return the names of all frozen bundles."""
+    return sorted(path.stem for path in layout.frozen_bundles.glob("*.json"))
+
+
+def frozen_digests(layout: Layout) -> set[str]:
+    """Return the digests of all frozen bundles.
+
+    Raises:
+        ArtifactError: a file of one is damaged.
+    """
+    return {read_frozen(name, layout).bundle for name in frozen_names(layout)}
+
+
+_ADMITTED_HINT = "remove it: the next admission then starts from the bundle of the latest run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Admitted:
+    """The content of admitted.json. `run_id` is the latest run at that time."""
+
+    schema_version: int = SCHEMA_VERSION
+    bundle: FileName
+    run_id: str | None
+
+
+def save_admitted(layout: Layout, bundle: Stored[Bundle]) -> None:
+    """Remember what an admission made, if it lies in this results folder. The file is written whole or not at all."""
+    if bundle.folder.resolve().parent != layout.bundles.resolve():
+        return
+    content = _Admitted(bundle=bundle.folder.name, run_id=_latest(layout))
+    write_whole(layout.admitted, json.dumps(asdict(content), indent=1))
+
+
+def load_admitted(layout: Layout) -> Stored[Bundle] | None:
+    """Return what the latest admission made; None where there was none, or where a run came after it.
+
+    Raises:
+        ArtifactError: the file or the bundle is damaged.
+    """
+    path: Path = layout.admitted
+    if not path.exists():
+        return None
+    try:
+        content = TypeAdapter(_Admitted).validate_json(
+            json.dumps(read_json(path, fault=ArtifactError, hint=_ADMITTED_HINT)), strict=True
+        )
+    except ValidationError as error:
+        raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=_ADMITTED_HINT) from error
+    if content.schema_version != SCHEMA_VERSION:
+        reason = f"'{path}' has schema_version {content.schema_version}; expected {SCHEMA_VERSION}"
+        raise ArtifactError(reason, hint=_ADMITTED_HINT)
+    is_latest = content.run_id == _latest(layout) and (layout.bundles / content.bundle).is_dir()
+    return read_manifest(layout.bundles / content.bundle, Bundle) if is_latest else None
+
+
+def _latest(layout: Layout) -> str | None:
+    return next(iter(run_ids(layout, 1)), None)

@@ -15,22 +15,25 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from quadbench.errors import ArtifactError, UserError, shown
 from quadbench.results import schema
-from quadbench.results.layout import Layout
-from quadbench.results.postgresql import database_name, server_engine, told_by_postgresql, wait_for_migration
-from quadbench.results.sqlite import (
+from quadbench.results.dialects import (
     DAMAGED_HINT,
     ReadT,
     content_fault,
+    database_name,
     file_engine,
     orphans,
     path_of,
     prepare_file,
     reading_engine,
     require_database_file,
+    server_engine,
+    told_by_postgresql,
     told_by_sqlite,
+    wait_for_migration,
     with_plain_texts,
 )
-from quadbench.results.tables import Table
+from quadbench.results.layout import Layout
+from quadbench.results.schema import Table
 from quadbench.spec import masked, refuse_like_url, variable
 
 DATABASE_VARIABLE = "QUADBENCH_DATABASE"

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from quadbench.artifacts import Status
 from quadbench.artifacts.names import can_name_file
 from quadbench.results.engine import reading
-from quadbench.results.tables import NightRow, RecordRow, RulingRow, UtcTime
+from quadbench.results.schema import NightRow, RecordRow, RulingRow, UtcTime
 
 _FINE = {status.value for status in Status if status.is_fine}
 

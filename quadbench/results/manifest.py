@@ -21,7 +21,7 @@ from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError, StorageError, shown
 from quadbench.host import folder_lock, is_locked
 from quadbench.results.digests import sha256_of
-from quadbench.results.storage import storing
+from quadbench.results.disk import storing
 from quadbench.spec import first_problem, is_file, read_file, read_json
 
 MANIFEST = "manifest.json"

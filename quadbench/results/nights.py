@@ -16,7 +16,7 @@ from quadbench.artifacts.names import can_name_file, check_file_name
 from quadbench.artifacts.night import Acknowledgement, Measurement, Night, Ruling
 from quadbench.errors import ArtifactError, UnknownNameError, shown
 from quadbench.results.engine import insertion, now_of, reading, writing
-from quadbench.results.tables import AcknowledgementRow, MeasurementRow, NightRow, PointRow, RulingRow, Table, utc_text
+from quadbench.results.schema import AcknowledgementRow, MeasurementRow, NightRow, PointRow, RulingRow, Table, utc_text
 from quadbench.spec import first_problem
 
 _KNOWN_SHOWN = 20  # nights, in a message

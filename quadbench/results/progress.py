@@ -19,8 +19,8 @@ from quadbench.artifacts import Variant
 from quadbench.artifacts.names import FileName
 from quadbench.errors import ArtifactError
 from quadbench.host import is_dead
+from quadbench.results.disk import write_whole
 from quadbench.results.layout import Layout
-from quadbench.results.storage import write_whole
 from quadbench.spec import first_problem, read_json
 
 HEARTBEAT_S = 10.0  # in which a file is written, even where nothing is new

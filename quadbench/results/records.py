@@ -33,7 +33,7 @@ from quadbench.results.engine import (
     reading,
     writing,
 )
-from quadbench.results.tables import RecordRow, SampleRow, UtcTime, utc_text
+from quadbench.results.schema import RecordRow, SampleRow, UtcTime, utc_text
 from quadbench.results.value_faults import values_fault
 from quadbench.spec import first_problem
 

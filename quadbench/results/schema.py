@@ -1,7 +1,9 @@
-"""Schema: a connection -> its database's tables as this quadbench knows them, by migrations that are run one after the other."""
+"""Schema: the database's tables as the code maps them, and the migrations that bring a database there."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
@@ -9,8 +11,316 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from quadbench.errors import ArtifactError
+
+
+class UtcTime(sa.TypeDecorator[datetime]):
+    """The type of aware datetimes in UTC; SQLite keeps no time zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"time {value.isoformat()} has no time zone; expected UTC")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def utc_text(value: Any) -> Any:
+    """Return a time as it is stored as JSON has it; SQLite gives a text without its zone."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return None if value is None else f"{value}Z"
+
+
+BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite's integers have 64 bits, and only they number rows
+
+
+class Table(DeclarativeBase):
+    """The base of all tables."""
+
+
+class RecordRow(Table):
+    """A launch."""
+
+    __tablename__ = "records"
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    record_id: Mapped[str] = mapped_column(unique=True)
+    run_id: Mapped[str] = mapped_column(index=True)
+    schema_version: Mapped[int]
+    started_at: Mapped[datetime] = mapped_column(UtcTime, index=True)
+    ended_at: Mapped[datetime] = mapped_column(UtcTime)
+    recipe_name: Mapped[str]
+    recipe_digest: Mapped[str]
+    bundle_digest: Mapped[str]
+    compiled_digest: Mapped[str]
+    target: Mapped[str]
+    device_address: Mapped[str]
+    device_family: Mapped[str]
+    device_serial: Mapped[str]
+    device_profile: Mapped[str]
+    device_title: Mapped[str]
+    device_soc_model: Mapped[str]
+    device_cpu: Mapped[str]
+    device_android_release: Mapped[str | None]
+    device_fingerprint: Mapped[str | None]
+    variant: Mapped[str]
+    launch: Mapped[int]
+    status: Mapped[str]
+    error_class: Mapped[str | None]
+    reason: Mapped[str | None] = mapped_column(sa.Text)
+    caveats: Mapped[list[str]] = mapped_column(sa.JSON)
+    versions: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    settings: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    state: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    images: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+
+
+class SampleRow(Table):
+    """A value of a launch."""
+
+    __tablename__ = "samples"
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    record: Mapped[int] = mapped_column(sa.ForeignKey("records.id", ondelete="CASCADE"), index=True)
+    metric: Mapped[str]
+    value: Mapped[float] = mapped_column(sa.Double)
+    task: Mapped[str | None]
+    component: Mapped[str | None]
+    iteration: Mapped[int | None] = mapped_column(BIG)
+    step: Mapped[int | None] = mapped_column(BIG)
+    item: Mapped[str | None]
+    is_warmup: Mapped[bool]
+    labels: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+
+
+class LeaseRow(Table):
+    """All that is claimed of a device: by a job, and by a person."""
+
+    __tablename__ = "leases"
+
+    device: Mapped[str] = mapped_column(primary_key=True)
+    token: Mapped[int] = mapped_column(sa.BigInteger)
+    job_owner: Mapped[str | None]
+    job_purpose: Mapped[str | None]
+    job_until: Mapped[datetime | None] = mapped_column(UtcTime)
+    job_process: Mapped[str | None]
+    reserved_owner: Mapped[str | None]
+    reserved_purpose: Mapped[str | None]
+    reserved_until: Mapped[datetime | None] = mapped_column(UtcTime)
+
+
+class IdentityRow(Table):
+    """The name of this database, unlike any other's."""
+
+    __tablename__ = "identity"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+
+
+class PhoneRow(Table):
+    """A phone of the inventory."""
+
+    __tablename__ = "devices"
+
+    device: Mapped[str] = mapped_column(primary_key=True)
+    address: Mapped[str]
+    serial: Mapped[str]
+    state: Mapped[str]
+    model: Mapped[str]
+    profile: Mapped[str | None]
+    chip: Mapped[str | None]
+    android_release: Mapped[str | None]
+    abi: Mapped[str | None]
+    host: Mapped[str]
+    last_seen: Mapped[datetime] = mapped_column(UtcTime)
+    health: Mapped[str]
+    reason: Mapped[str | None] = mapped_column(sa.Text)
+    failures: Mapped[int]
+    good_jobs: Mapped[int]
+
+
+class JobRow(Table):
+    """A job of the farm's queue. Lines are read by `counts_from`; `open_needs` counts the jobs before it that are not done."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        sa.Index("ix_jobs_line", "state", "open_needs", "version", "needs", "owner", "counts_from", "id"),
+        sa.Index("ix_jobs_served", "needs", "owner", "started_at"),
+        sa.Index("ix_jobs_lost", "state", "until"),
+    )
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    run_id: Mapped[str] = mapped_column(index=True)
+    version: Mapped[str]
+    kind: Mapped[str]
+    needs: Mapped[str]
+    owner: Mapped[str]
+    submitted_at: Mapped[datetime] = mapped_column(UtcTime)
+    payload: Mapped[str] = mapped_column(sa.Text)
+    priority: Mapped[int]
+    affinity: Mapped[str]
+    most_attempts: Mapped[int]
+    attempt: Mapped[int]
+    state: Mapped[str]
+    is_stopping: Mapped[bool]
+    worker: Mapped[str | None]
+    seat: Mapped[str | None]
+    until: Mapped[datetime | None] = mapped_column(UtcTime)
+    not_before: Mapped[datetime | None] = mapped_column(UtcTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    reason: Mapped[str | None] = mapped_column(sa.Text)
+    counts_from: Mapped[datetime] = mapped_column(UtcTime)
+    open_needs: Mapped[int]
+
+
+class JobNeedRow(Table):
+    """A job that must be done before another."""
+
+    __tablename__ = "job_needs"
+
+    job: Mapped[int] = mapped_column(BIG, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    needed: Mapped[int] = mapped_column(BIG, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+class AttemptRow(Table):
+    """An attempt at a job: how it ended, what its worker answered (JSON), and the last lines of its log."""
+
+    __tablename__ = "attempts"
+
+    job: Mapped[int] = mapped_column(BIG, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    worker: Mapped[str]
+    seat: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(UtcTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcTime, index=True)
+    reason: Mapped[str | None] = mapped_column(sa.Text)
+    answer: Mapped[str | None] = mapped_column(sa.Text)
+    lines: Mapped[str | None] = mapped_column(sa.Text)
+
+
+class WorkerRow(Table):
+    """A process that asks for jobs."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    version: Mapped[str]
+    capabilities: Mapped[str] = mapped_column(sa.Text)
+    devices: Mapped[str] = mapped_column(sa.Text)
+    started_at: Mapped[datetime] = mapped_column(UtcTime)
+    last_seen: Mapped[datetime] = mapped_column(UtcTime)
+    is_draining: Mapped[bool]
+
+
+class NightRow(Table):
+    """A night of regression tests, and what was planned for it (JSON: pairs of a case and a word for devices)."""
+
+    __tablename__ = "nights"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
+    began_at: Mapped[datetime] = mapped_column(UtcTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    version: Mapped[str]
+    planned: Mapped[list[list[str]]] = mapped_column(sa.JSON)
+
+
+class MeasurementRow(Table):
+    """A case measured on a device in a night."""
+
+    __tablename__ = "night_measurements"
+    __table_args__ = (
+        sa.UniqueConstraint("night", "case_name", "device", name="uq_night_measurements"),
+        sa.Index("ix_night_measurements_series", "case_name", "device", "measured_at"),
+    )
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    night: Mapped[str] = mapped_column(sa.ForeignKey("nights.id", ondelete="CASCADE"))
+    case_name: Mapped[str]
+    device: Mapped[str]
+    address: Mapped[str]
+    measured_at: Mapped[datetime] = mapped_column(UtcTime)
+    bundle: Mapped[str]
+    kit: Mapped[str | None]
+    yardstick: Mapped[str]
+    environment: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    comparison: Mapped[str]
+    runs: Mapped[list[str]] = mapped_column(sa.JSON)
+    caveats: Mapped[list[str]] = mapped_column(sa.JSON)
+
+
+class PointRow(Table):
+    """A figure of a measurement."""
+
+    __tablename__ = "night_points"
+
+    measurement: Mapped[int] = mapped_column(BIG, sa.ForeignKey("night_measurements.id", ondelete="CASCADE"), primary_key=True)
+    task: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float] = mapped_column(sa.Double)
+    yardstick: Mapped[float | None] = mapped_column(sa.Double)
+    ratio: Mapped[float | None] = mapped_column(sa.Double)
+    low: Mapped[float | None] = mapped_column(sa.Double)
+    high: Mapped[float | None] = mapped_column(sa.Double)
+
+
+class RulingRow(Table):
+    """A night's answer about a figure. Rows are only added: of those about the same figure, the one added last stands."""
+
+    __tablename__ = "night_rulings"
+    __table_args__ = (sa.Index("ix_night_rulings_series", "case_name", "device", "night"),)
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    night: Mapped[str] = mapped_column(sa.ForeignKey("nights.id", ondelete="CASCADE"), index=True)
+    case_name: Mapped[str]
+    device: Mapped[str]
+    address: Mapped[str]
+    told_at: Mapped[datetime] = mapped_column(UtcTime)
+    kind: Mapped[str]
+    cause: Mapped[str] = mapped_column(sa.Text)
+    detector: Mapped[int]
+    task: Mapped[str | None]
+    key: Mapped[str | None]
+    owner: Mapped[str | None]
+    value: Mapped[float | None] = mapped_column(sa.Double)
+    expected: Mapped[float | None] = mapped_column(sa.Double)
+    ratio: Mapped[float | None] = mapped_column(sa.Double)
+    low: Mapped[float | None] = mapped_column(sa.Double)
+    high: Mapped[float | None] = mapped_column(sa.Double)
+    last_good_bundle: Mapped[str | None]
+    last_good_kit: Mapped[str | None]
+    comparison: Mapped[str | None]
+
+
+class AcknowledgementRow(Table):
+    """A person's word that a case's figures are as they are from a night on."""
+
+    __tablename__ = "acknowledgements"
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    case_name: Mapped[str] = mapped_column(index=True)
+    night: Mapped[str]
+    reason: Mapped[str] = mapped_column(sa.Text)
+    owner: Mapped[str]
+    made_at: Mapped[datetime] = mapped_column(UtcTime)
+    until: Mapped[datetime] = mapped_column(UtcTime)
+    device: Mapped[str | None]
+    task: Mapped[str | None]
+    key: Mapped[str | None]
 
 
 def upgrade(connection: sa.Connection, name: str) -> bool:

@@ -32,7 +32,7 @@ from quadbench.results.engine import Source, database_of, open_for_reading, sche
 from quadbench.results.heads import NightHead, RunHead, night_heads, run_head, run_heads
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
-from quadbench.results.runs import load_run, read_run_file
+from quadbench.results.stored_runs import load_run, read_run_file
 from quadbench.serve.api_documents import FarmNow, NightLine, NightList, WorkUnderWay, farm_without_database, read_farm, read_work
 from quadbench.spec import read_file
 from quadbench.spec.files import MOST_BYTES, open_regular, require_inside

@@ -11,10 +11,9 @@ from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
 from quadbench.quad.inputs import read_recipe
 from quadbench.recipe import Measure, RandomFoundation, Recipe, Task, Terms
-from quadbench.results.ids import unknown_id
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
-from quadbench.results.runs import load_run, read_run_file
+from quadbench.results.stored_runs import load_run, read_run_file, unknown_id
 from quadbench.rollout.equipment import Gear
 from quadbench.spec import is_file, read_value
 

@@ -22,8 +22,7 @@ from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
 from quadbench.results.records import open_records
-from quadbench.results.run_changes import change_run
-from quadbench.results.runs import RunFile, new_id, new_run_file, save_run
+from quadbench.results.stored_runs import RunFile, change_run, new_id, new_run_file, save_run
 from quadbench.rollout import roll_out
 from quadbench.rollout.equipment import Gear, require_equipment
 from quadbench.study.chosen import Chosen, measured_alike, require_common_tasks, require_variant

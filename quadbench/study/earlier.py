@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from quadbench.artifacts import RunResult
 from quadbench.errors import ArtifactError, UserError
 from quadbench.report.baseline import require_alike
-from quadbench.results.ids import named_run
 from quadbench.results.layout import Layout
-from quadbench.results.runs import RunFile, load_run, read_run_file, run_ids
+from quadbench.results.stored_runs import RunFile, load_run, named_run, read_run_file, run_ids
 
 LATEST = "latest"
 _LOOKED_AT = 200  # runs, when looking for the latest that fits

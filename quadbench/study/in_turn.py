@@ -33,7 +33,7 @@ from quadbench.report.versus import (
 )
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records
-from quadbench.results.runs import RunFile
+from quadbench.results.stored_runs import RunFile
 from quadbench.rollout import Rollout
 from quadbench.rollout.recovery import Recovery
 from quadbench.statistics import MIN_BLOCKS, Looks, Verdict

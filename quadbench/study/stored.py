@@ -5,7 +5,7 @@ from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.errors import UserError
 from quadbench.report.launches import devices_of, is_on, sound
 from quadbench.report.versus import Side, Versus, VersusDevice, VersusSide, caveats_of, common_tasks, side_rows, timed_launches
-from quadbench.results.runs import new_id
+from quadbench.results.stored_runs import new_id
 from quadbench.study.chosen import Chosen, require_common_tasks
 
 

@@ -36,7 +36,7 @@ from quadbench.report.study_documents import study_json
 from quadbench.report.study_html import render_study
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import temporary_folder
-from quadbench.results.runs import new_id
+from quadbench.results.stored_runs import new_id
 from quadbench.spec import read_value
 
 if TYPE_CHECKING:

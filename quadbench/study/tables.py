@@ -6,7 +6,7 @@ from quadbench.report.figure_table import FigureTable
 from quadbench.report.sweep import Sweep
 from quadbench.report.tables import paper_table
 from quadbench.results.layout import Layout
-from quadbench.results.runs import load_run
+from quadbench.results.stored_runs import load_run
 from quadbench.study.studies import Study
 
 

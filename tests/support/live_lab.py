@@ -24,7 +24,7 @@ from quadbench.results.manifest import publish
 from quadbench.results.nights import Nights
 from quadbench.results.progress import DeviceProgress, Progress, Stage, save_progress
 from quadbench.results.records import open_records
-from quadbench.results.runs import RunFile, save_run
+from quadbench.results.stored_runs import RunFile, save_run
 from support.night_samples import FIRST, NIGHTS, measurement, night_id, sample_night
 from support.synthetic_run import S25, TABS11, failed, make_run
 

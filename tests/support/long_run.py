@@ -12,8 +12,8 @@ from quadbench.results.engine import database_of, writing
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import publish
 from quadbench.results.records import open_records
-from quadbench.results.runs import RunFile, save_run
-from quadbench.results.tables import RecordRow, SampleRow, UtcTime
+from quadbench.results.schema import RecordRow, SampleRow, UtcTime
+from quadbench.results.stored_runs import RunFile, save_run
 from support.live_lab import published
 from support.synthetic_run import S25, make_run
 

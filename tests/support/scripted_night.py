@@ -17,7 +17,7 @@ from quadbench.results.engine import Source
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.records import open_records
-from quadbench.results.runs import new_id
+from quadbench.results.stored_runs import new_id
 from quadbench.study.chosen import Chosen
 from support.synthetic_run import S25, make_run
 

@@ -19,7 +19,7 @@ from quadbench.cli import main
 from quadbench.cli.console import RunConsole
 from quadbench.pipeline import execution, keeping
 from quadbench.results.layout import Layout
-from quadbench.results.runs import load_run
+from quadbench.results.stored_runs import load_run
 
 # What of the results folder is taken away first, so that the stage has work to do.
 STAGES = {"build": "bundles", "compile": "compiled", "push": "devices/local/objects", "measure": "", "store": "", "report": ""}

@@ -6,7 +6,7 @@ from quadbench.artifacts import Bundle
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import publish
 from quadbench.results.records import open_records
-from quadbench.results.runs import RunFile, save_run
+from quadbench.results.stored_runs import RunFile, save_run
 from support.scripted_harness import World
 from support.synthetic_run import make_run
 

@@ -18,6 +18,7 @@ from quadbench.farm.store.keys import ARTIFACTS, artifact_key
 from quadbench.farm.store.objects import ArtifactEntry, Sending, Sent, Store, checked_files
 from quadbench.host import folder_lock
 from quadbench.results.digests import sha256_of
+from quadbench.results.disk import storing
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import (
     CHECKSUM,
@@ -31,7 +32,6 @@ from quadbench.results.manifest import (
     read_manifest,
     read_whole,
 )
-from quadbench.results.storage import storing
 from quadbench.spec import read_json
 
 KINDS: dict[str, Any] = {"bundle": Bundle, "compiled-bundle": CompiledBundle, "kit": Kit}  # by what their manifests say

@@ -11,9 +11,9 @@ from quadbench.errors import ArtifactError, NotStoredError, StorageError, UserEr
 from quadbench.farm.store.keys import launch_key, run_prefix
 from quadbench.farm.store.objects import LaunchEntry, Sending, Sent, Store, checked_files
 from quadbench.results.digests import sha256_of
+from quadbench.results.disk import storing
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref
-from quadbench.results.storage import storing
 
 _DEPTH = 3  # of runs/RUN/DEVICE/VARIANT-LAUNCH
 _NUMBER = re.compile(r"[0-9]{1,9}")

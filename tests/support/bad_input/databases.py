@@ -14,7 +14,7 @@ from quadbench.errors import ArtifactError
 from quadbench.report import write_report
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
-from quadbench.results.runs import load_run
+from quadbench.results.stored_runs import load_run
 from support.bad_input.case import Case
 from support.bad_input.specs import NO_FILES
 from support.bad_input.values import brief, changed, keys, named, without, wrong_values

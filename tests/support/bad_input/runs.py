@@ -20,7 +20,7 @@ from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import CHECKSUM, MANIFEST
 from quadbench.results.records import read_records
-from quadbench.results.runs import load_run
+from quadbench.results.stored_runs import load_run
 from support.bad_input.case import Case
 from support.watcher import Silent
 

@@ -1,4 +1,4 @@
-"""Storage: a failure to write below a results folder -> an error that says what is wrong with the folder."""
+"""Disk: write files below a results folder whole, and say what is wrong with the folder where that fails."""
 
 import errno
 import os

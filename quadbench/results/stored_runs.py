@@ -1,13 +1,14 @@
-"""Runs: a run's records and what belongs to it beside them, in its folder: run.json, and quality.json where it was scored."""
+"""Stored runs: a run's records with its run.json and quality.json; runs found by id, and changes of a run's file."""
 
 import json
 import logging
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import reduce
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -30,17 +31,18 @@ from quadbench.artifacts.names import FileName, can_name_file
 from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.plausible import MOST_BYTES
 from quadbench.artifacts.scores import RunScores
-from quadbench.errors import ArtifactError, StorageError, UnknownNameError, shown
+from quadbench.errors import ArtifactError, StorageError, UnknownNameError, UserError, shown
+from quadbench.host import folder_lock
 from quadbench.recipe import Baseline, Measure, Runtime, Terms
 from quadbench.recipe.published import published_table
 from quadbench.results.counted import as_counted
 from quadbench.results.digests import content_digest
+from quadbench.results.disk import storing, write_whole
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Guard, Records, read_records
 from quadbench.results.score_faults import scores_fault
-from quadbench.results.storage import write_whole
 from quadbench.spec import first_problem, read_json
 
 _LOOKED_AT = 100  # runs, when looking for one that was not interrupted
@@ -359,3 +361,147 @@ def _read(path: Path, kind: type[ContentT], *, hint: str) -> ContentT:
 
 def _write(path: Path, value: RunFile | RunScores) -> None:
     write_whole(path, json.dumps(TypeAdapter(type(value)).dump_python(value, mode="json"), indent=1, allow_nan=False))
+
+
+RUN, SWEEP, COMPARISON, NIGHT = "run", "sweep", "comparison", "night"
+_LISTED = 8  # of the latest
+_FOLDER_HINT = "quadbench runs lists what this folder holds; --results names another"
+
+
+def named_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
+    """Read the run of an id as `load_run` does; `wanted` are the kinds that the command takes, where a run is not the only one.
+
+    Raises:
+        UserError: no run has this id.
+        ArtifactError: there is no run at all, or the run is damaged.
+    """
+    try:
+        return load_run(layout, run_id)
+    except UnknownNameError as error:
+        if can_name_file(error.name) and layout.run(error.name).exists():
+            reason = f"run {error.name} has a folder, '{layout.run(error.name)}', and no record in the database"
+            hint = "they were removed, none was measured yet, or they lie in another: see $QUADBENCH_DATABASE"
+            raise ArtifactError(reason, hint=hint) from error
+        raise unknown_id(error.name, layout, *wanted) from error
+
+
+def unknown_id(word: str, layout: Layout, *wanted: str) -> UserError:
+    """Return the error of a word that is the id of none of the `wanted` kinds: of something else, or of nothing stored here."""
+    kinds, (*others, last) = stored_ids(layout), wanted or (RUN,)
+    expected = f"{', '.join(others)} or {last}" if others else last
+    if (kind := kinds.get(word)) and kind not in (*others, last):
+        hint = "quadbench history says what nights found" if kind == NIGHT else f"{layout.command('show', word)} shows it"
+        return UserError(f"'{word}' is a {kind}; expected a {expected}", hint=hint)
+    known = {name: kind for name, kind in kinds.items() if kind in (*others, last)}
+    return UnknownNameError(expected, word, known, labels=known if others else {}, most=_LISTED, hint=_FOLDER_HINT)
+
+
+def stored_ids(layout: Layout) -> dict[str, str]:
+    """Return by its id of which kind each thing is that a results folder holds.
+
+    Raises:
+        ArtifactError: the database is damaged.
+    """
+    studies = {path.parent.name: path.stem for path in layout.studies()}  # sweep.json, comparison.json
+    return dict.fromkeys(layout.night_ids(), NIGHT) | studies | dict.fromkeys(run_ids(layout, None), RUN)
+
+
+ItemT = TypeVar("ItemT")
+
+
+def load_run_file(layout: Layout, run_id: str) -> RunFile:
+    """Read the file of a run, which need not have any record yet.
+
+    Raises:
+        UserError: this results folder has no such run.
+        ArtifactError: the file is damaged, or lost.
+    """
+    try:
+        is_there = layout.run_file(run_id).exists()
+    except ValueError:
+        is_there = False
+    if is_there:
+        return read_run_file(layout, run_id)
+    if stored_ids(layout).get(run_id) == RUN:
+        raise ArtifactError(f"run {run_id} has lost '{layout.run_file(run_id)}', and cannot go on", hint="its records are whole")
+    raise unknown_id(run_id, layout)
+
+
+def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], RunFile]) -> RunFile:
+    """Write a run's file anew, given what stands there now, while no other process changes it. Return the new one.
+
+    Raises:
+        StorageError: there is no space left, or the folder cannot be written.
+        ArtifactError: the file that is there is damaged.
+    """
+    folder = layout.run(run_id)
+    with storing(layout.root):
+        folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder):
+        run = decide(read_run_file(layout, run_id) if layout.run_file(run_id).exists() else None)
+        save_run(layout, run)
+    return run
+
+
+def keep_run(layout: Layout, run_id: str) -> None:
+    """Note that somebody asked for the run's report, so that the run stays where old ones are removed.
+
+    Raises:
+        StorageError: the run's file cannot be written.
+        ArtifactError: it is damaged.
+    """
+    asked = read_run_file(layout, run_id)
+    if asked.has_own_report:
+        change_run(layout, run_id, lambda run: replace(run or asked, has_own_report=False))
+
+
+def keep_fetched(layout: Layout, run: RunFile) -> None:
+    """Write the file of a run that workers of a farm have measured, which this results folder keeps; what is there stays noted.
+
+    Raises:
+        StorageError, ArtifactError: as `change_run`.
+    """
+
+    def kept(here: RunFile | None) -> RunFile:
+        whole = joined(here or run, run)
+        others = {address: why for address, why in whole.left_out.items() if address not in run.addresses}
+        return replace(whole, left_out=others | run.left_out, is_ended=run.is_ended, is_part=False)
+
+    change_run(layout, run.run_id, kept)
+
+
+def joined(begun: RunFile, now: RunFile) -> RunFile:
+    """Return the file of a run that goes on, with devices that it did not have; what was pushed first stays noted."""
+    others = {device.profile: now.bundle for device in now.devices if now.bundle != begun.bundle} | now.others
+    return replace(
+        begun,
+        others=begun.others | others,
+        deployments=_with_new(begun.deployments, now.deployments, lambda one: one.device.address),
+        devices=_with_new(begun.devices, now.devices, lambda one: one.address),
+        hosted=_with_new(begun.hosted, now.hosted, lambda one: one),
+        contents=now.contents | begun.contents,
+        retries=tuple(dict.fromkeys((*begun.retries, *now.retries))),
+        left_out=now.left_out | begun.left_out,
+        is_ended=False,
+    )
+
+
+def part_on(run: RunFile, address: str) -> RunFile:
+    """Return the file of a run without what it says of other devices of the same host, each of which has a part of its own."""
+    return replace(
+        run,
+        devices=tuple(device for device in run.devices if device.address == address),
+        deployments=tuple(one for one in run.deployments if one.device.address == address),
+        retries=tuple(retry for retry in run.retries if retry.address == address),
+        left_out={name: why for name, why in run.left_out.items() if name == address},
+    )
+
+
+def whole_of(parts: Sequence[RunFile]) -> RunFile:
+    """Return the file of a run whose devices were measured apart, each a part; it has ended where none left anything out."""
+    whole = reduce(joined, parts)
+    return replace(whole, is_ended=not whole.left_out)
+
+
+def _with_new(there: tuple[ItemT, ...], more: tuple[ItemT, ...], key: Callable[[ItemT], str]) -> tuple[ItemT, ...]:
+    return tuple({key(item): item for item in (*more, *there)}.values())
