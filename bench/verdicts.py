@@ -13,8 +13,8 @@ from in_turn import Unwatched
 from quadbench.report.versus import primary_row
 from quadbench.results.layout import Layout
 from quadbench.statistics import interval_of_share
-from quadbench.study.chosen import choose
-from quadbench.study.compare import compare
+from quadbench.study.comparison_side import choose
+from quadbench.study.run_comparison import compare
 
 
 def main() -> None:

@@ -33,8 +33,7 @@ def figures(run_id: str | None = None, *, table: str = "kpi", results: str | Pat
     from quadbench.report.tables import named_tables
     from quadbench.results.layout import Layout
     from quadbench.results.stored_runs import load_run
-    from quadbench.study.studies import find_study, read_study
-    from quadbench.study.tables import study_table
+    from quadbench.study.stored_studies import find_study, read_study, study_table
 
     layout = Layout(Path(results))
     if run_id and (path := find_study(layout, run_id)):

@@ -318,7 +318,7 @@ def test_the_latest_whole_run_before_is_a_baseline(results: Layout, capsys: pyte
 def test_the_latest_before_an_old_run_is_none_of_the_later_ones(
     results: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quadbench.study.earlier._LOOKED_AT", 1)
+    monkeypatch.setattr("quadbench.study.stored_studies._LOOKED_AT", 1)
     as_planned(results, RUN)
     as_planned(results, "later")
     assert main(["report", "--results", str(results.root), "--baseline", "latest", "--json", RUN]) == 0

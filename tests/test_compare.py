@@ -56,9 +56,8 @@ from quadbench.report.versus import (
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run, read_run_file, save_run
 from quadbench.statistics import LOOKS, Comparison, Looks, Verdict
-from quadbench.study.chosen import choose, measured_alike
-from quadbench.study.compare import _told_if_interrupted, compare
-from quadbench.study.manner import USUAL_MANNER, Manner
+from quadbench.study.comparison_side import USUAL_MANNER, Manner, choose, measured_alike
+from quadbench.study.run_comparison import _told_if_interrupted, compare
 from quadbench.target.targets import OnnxRuntimeTarget, target_key
 
 BLOCKS = 6

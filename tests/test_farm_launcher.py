@@ -33,7 +33,7 @@ from quadbench.results.engine import open_engine, writing
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
 from quadbench.statistics import LOOKS
-from quadbench.study.chosen import Chosen
+from quadbench.study.comparison_side import Chosen
 
 OVER = Budget(ends_at=0.0)
 DESK = NewWorker(name="desk", host="h1", version="1", capabilities=(), devices=(given_device("virtual:s25"),))

@@ -15,7 +15,7 @@ from quadbench.farm.workers import WorkerDevice
 from quadbench.pipeline import USUAL
 from quadbench.recipe import Terms
 from quadbench.statistics import LOOKS
-from quadbench.study.manner import Goal
+from quadbench.study.comparison_side import Goal
 
 YARDSTICK, CASE = "a" * 64, "b" * 64
 SIDE = SideOrder(name="reference", bundle=YARDSTICK, variant=Variant.SHARED, kit=None, terms=Terms())

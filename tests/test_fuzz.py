@@ -48,7 +48,7 @@ from quadbench.report.versus import Versus
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, publish, read_manifest
 from quadbench.spec.document import read_document, read_value
-from quadbench.study.studies import read_study, study_lines
+from quadbench.study.stored_studies import read_study, study_lines
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 fuzzed = settings(

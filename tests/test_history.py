@@ -25,7 +25,7 @@ from quadbench.report.versus import ALL_TASKS
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
-from quadbench.study.chosen import choose
+from quadbench.study.comparison_side import choose
 from quadbench.target.profile import LOCAL_NAME
 
 TIME = (TASK, "end_to_end")

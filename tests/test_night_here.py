@@ -14,7 +14,7 @@ from quadbench.nightly import launcher
 from quadbench.nightly.launcher import Here, Launched, Wanted, with_second_try
 from quadbench.results.layout import Layout
 from quadbench.statistics import LOOKS
-from quadbench.study.chosen import Chosen
+from quadbench.study.comparison_side import Chosen
 
 HALF = "schema_version: 1\ndevices:\n  - name: pix"
 SIDE = Chosen(source="reference", changes={})

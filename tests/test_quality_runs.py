@@ -37,7 +37,7 @@ from quadbench.quality.trajectories import TaskModel  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.records import open_records  # noqa: E402
 from quadbench.results.stored_runs import RunFile, load_run, save_run  # noqa: E402
-from quadbench.study.chosen import Chosen  # noqa: E402
+from quadbench.study.comparison_side import Chosen  # noqa: E402
 
 
 def find(compared: tuple[Compared, ...], task: str, maker: str, against: str) -> Compared:

@@ -22,7 +22,7 @@ from quadbench.report.kpi import kpi_rows
 from quadbench.report.pictures import quality_rows
 from quadbench.report.published import MeasuredRun, published_figures
 from quadbench.results.layout import Layout
-from quadbench.study.sweep import Over, varied
+from quadbench.study.run_sweep import Over, varied
 
 TABLE_2: dict[str, Any] = yaml.safe_load((RECIPES_FOLDER / "paper-table2.yaml").read_text())
 W8A8 = {"weights": "int8", "activations": {"scheme": "w8a8"}, "lora": "int8"}

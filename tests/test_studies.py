@@ -24,8 +24,8 @@ from quadbench.report.study_documents import study_json, write_comparison
 from quadbench.report.study_html import render_study
 from quadbench.report.versus import Versus
 from quadbench.results.layout import Layout
-from quadbench.study.studies import find_study, read_study, study_lines
-from quadbench.study.sweep import Over, _command, _kept_if_broken_off, _measure, _SweepUnderWay, _write, varied
+from quadbench.study.run_sweep import Over, _command, _kept_if_broken_off, _measure, _SweepUnderWay, _write, varied
+from quadbench.study.stored_studies import find_study, read_study, study_lines
 
 GOOD = (40.0, 42.0, 41.0, 43.0)
 SWEEP = sweep_of(
@@ -224,8 +224,8 @@ def test_a_device_that_a_setting_left_out_is_named_and_fails_the_sweep(tmp_path:
     lost = DeviceError("it is gone")
     result = replace(make_run(tmp_path), left_out={"s24": str(lost), "s23": "the time was over"})
     outcome = Outcome(result=result, report=tmp_path, failures={"s24": lost})
-    monkeypatch.setattr("quadbench.study.sweep.pipeline.run", lambda *_, **__: outcome)
-    monkeypatch.setattr("quadbench.study.sweep._teacher", lambda *_: None)
+    monkeypatch.setattr("quadbench.study.run_sweep.pipeline.run", lambda *_, **__: outcome)
+    monkeypatch.setattr("quadbench.study.run_sweep._teacher", lambda *_: None)
     variations = varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])[:1]
     under_way = _SweepUnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
     _measure(under_way, [S25.address, "s24", "s23"], USUAL, Layout(tmp_path), Silent())

@@ -22,7 +22,7 @@ from quadbench.report import Sweep, SweepPoint, cost_chart, sweep_chart, sweep_c
 from quadbench.report.sweep import change_from
 from quadbench.report.sweep_answer import _number
 from quadbench.results.engine import open_engine
-from quadbench.study.sweep import Over, read_over, varied
+from quadbench.study.run_sweep import Over, read_over, varied
 
 TASKS = ("restyle", "remove-object", "draw")
 SSIM = Metric(name="ssim", title="SSIM", unit="", better=Better.HIGHER, definition="Structural similarity.")

@@ -10,7 +10,7 @@ from quadbench.report import sweep_answer, sweep_tables
 from quadbench.report.study_html import render_study
 from quadbench.report.sweep import merits, noise_of
 from quadbench.report.sweep_answer import settling
-from quadbench.study.sweep import Over, touched_tasks, varied
+from quadbench.study.run_sweep import Over, touched_tasks, varied
 
 GOOD = (40.0, 42.0, 41.0, 43.0)
 WORSE = (38.8, 40.9, 39.8, 41.7)  # of the same items, each by about 1.2 dB

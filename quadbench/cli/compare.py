@@ -14,10 +14,8 @@ from quadbench.cli.run_options import add_devices, chosen_devices
 from quadbench.errors import DeviceError, HarnessError, UserError
 from quadbench.report.study_documents import write_comparison
 from quadbench.report.study_html import write_study_report
-from quadbench.study.chosen import choose
-from quadbench.study.compare import compare
-from quadbench.study.manner import Manner
-from quadbench.study.stored import compare_stored
+from quadbench.study.comparison_side import Manner, choose
+from quadbench.study.run_comparison import compare, compare_stored
 
 _LEAST, _MOST = 0.002, 1.0  # an effect to see
 

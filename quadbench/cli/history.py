@@ -46,9 +46,8 @@ from quadbench.results.nights import Nights
 from quadbench.spec import is_file
 from quadbench.statistics import Verdict
 from quadbench.statistics.within import verdict_within
-from quadbench.study.chosen import Chosen, choose
-from quadbench.study.compare import compare
-from quadbench.study.manner import Manner
+from quadbench.study.comparison_side import Chosen, Manner, choose
+from quadbench.study.run_comparison import compare
 
 _LISTED = 40  # nights of each case, by which the list says since when its level stands
 _LONGEST = timedelta(days=366)  # that a word may stand

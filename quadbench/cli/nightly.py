@@ -36,7 +36,7 @@ from quadbench.results.disk import require_writable, write_whole
 from quadbench.results.engine import has_password, source_name
 from quadbench.results.layout import Layout
 from quadbench.spec.variables import path_variable, secret_variable
-from quadbench.study.chosen import choose
+from quadbench.study.comparison_side import choose
 from quadbench.target.profile import LOCAL_NAME
 
 _BEGIN = "02:00"

@@ -42,7 +42,7 @@ from quadbench.report.study_html import write_study_report
 from quadbench.report.tables import KPI
 from quadbench.report.versus import Versus, exported_tables, versus_csv
 from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, keep_run, named_run
-from quadbench.study.tables import study_table
+from quadbench.study.stored_studies import study_table
 
 
 def add(commands: Any) -> None:

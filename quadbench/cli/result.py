@@ -39,8 +39,7 @@ from quadbench.report.study_html import study_report
 from quadbench.report.sweep_answer import settling
 from quadbench.report.units import rough_times
 from quadbench.report.versus import Versus, answer, difference_table, side_table
-from quadbench.study.earlier import LaterRun, earlier_run
-from quadbench.study.studies import Study, find_study, read_study
+from quadbench.study.stored_studies import LaterRun, Study, earlier_run, find_study, read_study
 
 
 def add_full(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from quadbench.report.html import write_view
 from quadbench.rollout.fit import misfits
 from quadbench.rollout.forecast import Forecast, forecast, forecast_of_bundle
 from quadbench.spec import refuse_in
-from quadbench.study.earlier import LATEST, LaterRun
+from quadbench.study.stored_studies import LATEST, LaterRun
 
 _SCHEMA_VERSION = 1  # of the JSON of a dry run
 

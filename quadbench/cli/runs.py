@@ -17,7 +17,7 @@ from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line,
 from quadbench.report.study_documents import StudyLine
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run, run_ids
-from quadbench.study.studies import study_lines
+from quadbench.study.stored_studies import study_lines
 
 _SHOWN = 20
 _WITH_BEGIN = 100  # characters of a terminal; where there are fewer, the id, which begins with it, has to do

@@ -10,7 +10,7 @@ from quadbench.cli.options import add_command, add_recipe
 from quadbench.cli.result import add_full, print_study
 from quadbench.cli.run_options import add_conduct, add_devices, chosen_devices, conduct_of
 from quadbench.errors import HarnessError, NoTimeError
-from quadbench.study.sweep import read_over, sweep
+from quadbench.study.run_sweep import read_over, sweep
 
 
 def add(commands: Any) -> None:

@@ -36,9 +36,8 @@ from quadbench.results.stored_runs import load_run_file, part_on
 from quadbench.rollout import compile_for
 from quadbench.rollout.equipment import Gear
 from quadbench.spec import load_text
-from quadbench.study.chosen import Chosen
-from quadbench.study.compare import compare
-from quadbench.study.manner import Manner
+from quadbench.study.comparison_side import Chosen, Manner
+from quadbench.study.run_comparison import compare
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from quadbench.report.versus import Versus
 from quadbench.results.stored_runs import RunFile
 from quadbench.spec import first_problem
 from quadbench.statistics import Looks
-from quadbench.study.manner import Goal
+from quadbench.study.comparison_side import Goal
 from quadbench.target.targets import Target
 
 Digest: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

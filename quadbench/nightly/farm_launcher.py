@@ -43,7 +43,7 @@ from quadbench.report.study_documents import write_comparison
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import keep_fetched
 from quadbench.rollout.recovery import WAIT_S
-from quadbench.study.chosen import Chosen, measured_alike
+from quadbench.study.comparison_side import Chosen, measured_alike
 
 _LOOK_S = 1.0
 _UNREAD = "is not in the queue, or cannot be read there"

@@ -17,9 +17,8 @@ from quadbench.report.versus import SideRow, VersusDevice
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.statistics import Looks
-from quadbench.study.chosen import Chosen
-from quadbench.study.compare import compare
-from quadbench.study.manner import Goal, Manner
+from quadbench.study.comparison_side import Chosen, Goal, Manner
+from quadbench.study.run_comparison import compare
 
 NO_TIME = "the time of the night was over before"
 _CONDUCT = Conduct(keep_going=True)

@@ -16,7 +16,7 @@ from quadbench.results.bundles import frozen_bundle
 from quadbench.results.layout import Layout
 from quadbench.rollout.forecast import kind_at
 from quadbench.spec import Location, Problem, is_file, refuse_in
-from quadbench.study.chosen import Chosen, choose, require_common_tasks, require_variant
+from quadbench.study.comparison_side import Chosen, choose, require_common_tasks, require_variant
 from quadbench.target.known import HOSTED_PREFIX, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME
 

@@ -29,8 +29,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.records import Records, open_records
 from quadbench.statistics import LOOKS, MIN_BLOCKS, Looks
-from quadbench.study.chosen import Chosen
-from quadbench.study.manner import Goal
+from quadbench.study.comparison_side import Chosen, Goal
 
 _REFERENCE = "reference"  # the float reference, as quality calls it
 _UNSCORED = "its pictures were not scored"

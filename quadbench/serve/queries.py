@@ -36,7 +36,7 @@ from quadbench.results.stored_runs import load_run, read_run_file
 from quadbench.serve.api_documents import FarmNow, NightLine, NightList, WorkUnderWay, farm_without_database, read_farm, read_work
 from quadbench.spec import read_file
 from quadbench.spec.files import MOST_BYTES, open_regular, require_inside
-from quadbench.study.studies import find_study, read_study, study_lines
+from quadbench.study.stored_studies import find_study, read_study, study_lines
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 ValueT = TypeVar("ValueT")

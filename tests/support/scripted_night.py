@@ -18,7 +18,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import new_id
-from quadbench.study.chosen import Chosen
+from quadbench.study.comparison_side import Chosen
 from support.synthetic_run import S25, make_run
 
 YARDSTICK, OLD, NEW = "aa" * 32, "bb" * 32, "cc" * 32

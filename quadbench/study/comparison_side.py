@@ -1,14 +1,17 @@
-"""Chosen: a recipe, a bundle or a run, and what is changed of it -> one side of a comparison."""
+"""One side of a comparison: a recipe, a bundle or a run, and what is changed of it; and how two sides are compared."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, RunResult, Stored, TaskAssets, Variant
+from quadbench.artifacts import Bundle, CompiledBundle, RunRecord, RunResult, Stored, TaskAssets, Variant
 from quadbench.artifacts.parts import has_references, without_own_graph
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
+from quadbench.pipeline import USUAL, Conduct
 from quadbench.quad.inputs import read_recipe
 from quadbench.recipe import Measure, RandomFoundation, Recipe, Task, Terms
 from quadbench.results.layout import Layout
@@ -16,6 +19,7 @@ from quadbench.results.manifest import MANIFEST, read_manifest
 from quadbench.results.stored_runs import load_run, read_run_file, unknown_id
 from quadbench.rollout.equipment import Gear
 from quadbench.spec import is_file, read_value
+from quadbench.statistics import LOOKS, Looks
 
 _MEASURED_ALIKE = ("warmup", "iterations", "switches", "sequence")
 _LONGEST = 40  # characters of a name
@@ -177,3 +181,37 @@ def _is_run(source: str, layout: Layout) -> bool:
         return layout.run_file(source).exists()
     except ValueError:  # no name of a run
         return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """A figure of which shall be told whether it changed by `limit`, the least that matters, on a scale of logarithms."""
+
+    task: str
+    key: str
+    limit: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """The manner of a comparison. It ends at the first look at which all goals are reached, without any at a verdict.
+
+    With `to_see`, an effect such as 0.03, the looks follow from the spread of the first blocks. `tasks` are those that are run of
+    the ones that both sides have; none means all. `compiled` are graphs that were
+    compiled elsewhere, by their bundle's digest and target's key. `keep_files` is told of each record before it is stored, and
+    `guard` refuses, within its transaction, one that is no longer the comparison's to store. `is_part`: its runs are
+    measured for a farm, and another results folder keeps them.
+    """
+
+    looks: Looks = LOOKS
+    to_see: float | None = None
+    goals: tuple[Goal, ...] = ()
+    tasks: tuple[str, ...] = ()
+    conduct: Conduct = USUAL
+    compiled: Mapping[tuple[str, str], Stored[CompiledBundle]] = field(default_factory=dict)
+    keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)
+    guard: Callable[[sa.Connection], object] = field(default=lambda _: None)
+    is_part: bool = False
+
+
+USUAL_MANNER = Manner()

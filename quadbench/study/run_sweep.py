@@ -1,4 +1,4 @@
-"""Sweep: a recipe and several values of some of its keys -> a run for each setting, and their figures beside each other."""
+"""Sweep: run a recipe with several values of some of its keys, and put the figures of all settings beside each other."""
 
 import itertools
 import logging

@@ -1,0 +1,468 @@
+"""Compare two sides: launch them in turn, A B B A, until they can be told apart; or put two stored runs beside each other."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Self
+
+from quadbench.artifacts import DeviceFacts, LaunchPlan, Retry, RunResult, TaskAssets, Variant
+from quadbench.artifacts.fingerprint import contents, differences, unlike
+from quadbench.artifacts.parts import file_refs, item_counts
+from quadbench.devices import Device, connect
+from quadbench.errors import DeviceLostError, QuadbenchError, UserError
+from quadbench.farm.held import Held, held, require_any
+from quadbench.harness.installation import Installation
+from quadbench.measure import (
+    Interleaved,
+    LaunchSettings,
+    PairedBlock,
+    Queue,
+    SideLaunch,
+    Stop,
+    measure_launches,
+    measured_sequence,
+)
+from quadbench.observer import Observer
+from quadbench.pipeline.keeping import Keeping
+from quadbench.pipeline.progress import seen_by_others
+from quadbench.recipe import Measure
+from quadbench.report.launches import devices_of, is_on, sound
+from quadbench.report.study_documents import write_comparison
+from quadbench.report.study_html import write_study_report
+from quadbench.report.versus import (
+    ALL_TASKS,
+    PRIMARY,
+    Pair,
+    Side,
+    Versus,
+    VersusDevice,
+    VersusSide,
+    caveats_of,
+    common_tasks,
+    compared,
+    interleaved_rows,
+    replanned,
+    sentence,
+    side_rows,
+    sides_of_blocks,
+    timed_launches,
+)
+from quadbench.results.bundles import in_results
+from quadbench.results.engine import database_of
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import check_contents
+from quadbench.results.records import Records, open_records
+from quadbench.results.stored_runs import RunFile, change_run, new_id, new_run_file, save_run
+from quadbench.rollout import Rollout, roll_out
+from quadbench.rollout.equipment import Gear, require_equipment
+from quadbench.rollout.recovery import Recovery
+from quadbench.statistics import MIN_BLOCKS, Looks, Verdict
+from quadbench.statistics.within import verdict_within
+from quadbench.study.comparison_side import USUAL_MANNER, Chosen, Manner, measured_alike, require_common_tasks, require_variant
+
+_FIRST = Looks(at=(MIN_BLOCKS,))  # before there is a spread to plan with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """The means of a comparison under way: its manner, the place of its records, and the devices that it has."""
+
+    manner: Manner
+    layout: Layout
+    observer: Observer
+    leases: Held
+    records: Records
+    retries: list[Retry] = field(default_factory=list)
+
+    @cached_property
+    def recovery(self) -> Recovery:
+        """Return its patience with devices that are lost."""
+        conduct = self.manner.conduct
+        return Recovery(
+            retries=conduct.retries,
+            wait_s=conduct.wait_s,
+            confirm=self.leases.confirm,
+            note=self._note_retry,
+            observer=self.observer,
+            stop=Stop(),
+        )
+
+    @cached_property
+    def keeping(self) -> Keeping:
+        """Return the way of its records into the results."""
+        return Keeping(
+            records=self.records,
+            layout=self.layout,
+            leases=self.leases,
+            observer=self.observer,
+            keep_files=self.manner.keep_files,
+            guard=self.manner.guard,
+        )
+
+    def _note_retry(self, device: Device, retry: Retry) -> None:
+        self.leases.note_lost(device, retry.reason)
+        self.retries.append(retry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedSide:
+    """A side on its devices, with the file of the run that has its launches."""
+
+    letter: str
+    chosen: Chosen
+    begun: RunFile
+    rollout: Rollout
+
+    @property
+    def described(self) -> VersusSide:
+        """Return the side as comparison.json has it."""
+        chosen = self.chosen
+        return VersusSide(source=chosen.source, changes=dict(chosen.changes), variant=chosen.variant, run_id=self.begun.run_id)
+
+    @property
+    def installations(self) -> tuple[Installation, ...]:
+        """Return the side as it is installed on each device."""
+        return self.rollout.installations
+
+    @property
+    def failures(self) -> dict[str, QuadbenchError]:
+        """Return by address why the side is not on a device."""
+        return self.rollout.failures
+
+    def on(self, device: Device) -> Installation | None:
+        """Return the side as it is installed on a device; None where it is not."""
+        return next((one for one in self.installations if one.device is device), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnDevice:
+    """Both sides on one device, while they are compared."""
+
+    device: Device
+    sides: Sequence[PreparedSide]
+    tasks: Pair
+    contents: tuple[list[dict[str, str]], list[dict[str, str]]]  # of both sides
+    launches: Interleaved
+
+    @classmethod
+    def of(cls, device: Device, sides: Sequence[PreparedSide], means: Means) -> Self:
+        """Plan the launches of two sides, which run the tasks that both have and are measured alike."""
+        installations = [one for side in sides if (one := side.on(device))]
+        tasks = common_tasks(*(one.bundle.artifact for one in installations), wanted=_wanted(sides, means.manner))
+        measure = measured_alike(*(side.chosen for side in sides))
+        a, b = (_side_launch(*of_side, measure, means) for of_side in zip(sides, installations, tasks, strict=True))
+        looks, judge = (_FIRST if means.manner.to_see else means.manner.looks), partial(_judged, tasks, means.manner)
+        seed = f"{sides[0].begun.run_id} on {device.facts.address}"
+        launches = Interleaved(a=a, b=b, looks=looks, judge=judge, repeats=measure.gate.retries, seed=seed)
+        first, second = ([contents(one.bundle.artifact, of_side)] for one, of_side in zip(installations, tasks, strict=True))
+        return cls(device=device, sides=sides, tasks=tasks, contents=(first, second), launches=launches)
+
+    def queue(self, means: Means) -> Queue:
+        """Return the launches to be run, and how the device gets both sides again where it was lost."""
+
+        def installed_again() -> None:
+            for side in self.sides:
+                side.rollout.again[self.device.facts.address]()
+
+        def regain(lost: DeviceLostError) -> None:
+            means.recovery.regained(self.device, lost, installed_again)
+
+        return Queue(device=self.device, turns=self.launches.turns(), regain=regain)
+
+    def compared(self) -> VersusDevice:
+        """Return what came of it."""
+        facts, blocks, looks = self.device.facts, self.launches.blocks, self.launches.looks
+        a, b = sides_of_blocks(blocks, *self.tasks)
+        return VersusDevice(
+            device=facts,
+            blocks=len(blocks),
+            looks=looks,
+            rows=interleaved_rows(facts, a, b, looks),
+            differences=unlike(*self.contents) | differences(a.records, b.records),
+            caveats=caveats_of((a.records, b.records)),
+            broken=self.launches.broken,
+            launches=timed_launches(a, b),
+        )
+
+
+def _wanted(sides: Sequence[PreparedSide], manner: Manner) -> set[str]:
+    """Return the tasks that both sides run, of those that were asked for, if any were."""
+    common = set.intersection(*(set(side.chosen.tasks) for side in sides))
+    return common & set(manner.tasks) if manner.tasks else common
+
+
+def _side_launch(
+    side: PreparedSide, installation: Installation, tasks: Sequence[TaskAssets], measure: Measure, means: Means
+) -> SideLaunch:
+    chosen, bundle = side.chosen, installation.bundle.artifact
+    counts = {name: count for name, count in item_counts(bundle).items() if name in {task.name for task in tasks}}
+    sequence = tuple(name for name in measure.sequence if name in counts)
+    return SideLaunch(
+        installation=installation,
+        launch=LaunchPlan(
+            variant=chosen.variant,
+            launch=0,
+            sequence=measured_sequence(measure.model_copy(update={"sequence": sequence}), counts),
+            side=f"{side.letter}: {chosen.name}",
+        ),
+        settings=LaunchSettings(
+            run_id=side.begun.run_id,
+            layout=means.layout,
+            runtime=chosen.terms.runtime,
+            timeout_s=measure.timeout_s,
+            gate=measure.gate,
+            confirm=means.leases.confirm,
+        ),
+    )
+
+
+def _judged(tasks: Pair, manner: Manner, blocks: Sequence[PairedBlock], looks: Looks) -> tuple[Looks, bool]:
+    """Say with which looks to go on, and whether all that was asked for can be told, or nothing ever will."""
+    a, b = sides_of_blocks(blocks, *tasks)
+    if not _verdicts(a, b, manner, looks):
+        return looks, True
+    if manner.to_see and looks == _FIRST and len(blocks) == MIN_BLOCKS:
+        planned = replanned(a, b, manner.to_see)
+        if planned is None:
+            return replace(_FIRST, margin=manner.to_see / 2), True
+        looks = planned
+    return looks, Verdict.INCONCLUSIVE not in _verdicts(a, b, manner, looks) and len(blocks) in looks.at
+
+
+def _verdicts(a: Side, b: Side, manner: Manner, looks: Looks) -> list[Verdict]:
+    """Return what can be told of each goal of which all launches have values; without goals, of the sides."""
+    if not manner.goals:
+        told = compared(a, b, PRIMARY, ALL_TASKS, looks)
+        return [told.verdict] if told else []
+    told_goals = [(compared(a, b, goal.key, goal.task, looks), goal.limit) for goal in manner.goals]
+    return [verdict_within(told, limit) for told, limit in told_goals if told]
+
+
+log = logging.getLogger(__name__)
+
+
+def compare(
+    a: Chosen,
+    b: Chosen,
+    addresses: Sequence[str],
+    manner: Manner = USUAL_MANNER,
+    *,
+    layout: Layout,
+    observer: Observer,
+) -> Versus:
+    """Launch both sides in turn on every device until they can be told apart or the looks are through; write comparison.json.
+
+    Each side's launches are a run of its own. A device that fails is left out and named; one that is lost is waited for.
+
+    Raises:
+        QuadbenchError: a side cannot be built or has no task in common with the other, or every device failed.
+        KeyboardInterrupt: Ctrl-C; what was measured is stored in the two runs, and comparison.json has what can be said of it.
+    """
+    require_common_tasks(a, b, manner.tasks)
+    measured_alike(a, b)
+    left_out: dict[str, QuadbenchError] | None = {} if manner.conduct.keep_going else None
+    with (
+        connect(addresses, layout=layout, left_out=left_out) as reached,
+        open_records(database_of(layout)) as records,
+        held(reached, records.engine, f"comparison of {a.source} and {b.source}", left_out=left_out) as leases,
+        seen_by_others(observer, layout, f"comparison of {a.name} and {b.name}") as seen,
+    ):
+        means = Means(manner=manner, layout=layout, observer=seen, leases=leases, records=records)
+        taken = [device for device in reached if device.facts.address in leases.by_address]
+        devices = _equipped(taken, (a, b), means, left_out)
+        require_any(devices, left_out)
+        sides = [_prepared(letter, one, devices, means) for letter, one in (("A", a), ("B", b))]
+        failures = {**(left_out or {}), **sides[0].failures, **sides[1].failures}
+        shared = [one.device for one in sides[0].installations if sides[1].on(one.device)]
+        if not shared:
+            raise next(iter(failures.values()))
+        plans = [OnDevice.of(device, sides, means) for device in shared]
+        _launch(sides, plans, means, failures)
+    versus = _versus(sides, plans, manner, failures)
+    write_comparison(versus, layout)
+    return versus
+
+
+def _launch(
+    sides: Sequence[PreparedSide], plans: Sequence[OnDevice], means: Means, failures: Mapping[str, QuadbenchError]
+) -> None:
+    """Run all launches, and note in the runs' files that they begin and how they ended."""
+    for side in sides:
+        save_run(means.layout, side.begun)
+    with _told_if_interrupted(sides, plans, means, failures):
+        queues = [plan.queue(means) for plan in plans]
+        rests = measure_launches(queues, keep=means.keeping.keep, observer=means.observer, stop=means.recovery.stop)
+    for plan in plans:
+        rest = rests.get(plan.device.facts.address)
+        if rest and rest.given_up:
+            plan.launches.broken = str(rest.given_up)
+    for side in sides:
+        end = partial(_ended, side.begun, tuple(means.retries))
+        change_run(means.layout, side.begun.run_id, end)
+
+
+def _ended(begun: RunFile, retries: tuple[Retry, ...], run: RunFile | None) -> RunFile:
+    return replace(run or begun, is_ended=True, retries=retries)
+
+
+@contextmanager
+def _told_if_interrupted(
+    sides: Sequence[PreparedSide], plans: Sequence[OnDevice], means: Means, failures: Mapping[str, QuadbenchError]
+) -> Iterator[None]:
+    """On Ctrl-C, write what the whole blocks come to, and say where it lies."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for plan in plans:
+            if not plan.launches.is_over:
+                plan.launches.broken = "it was interrupted"
+        versus, layout = _versus(sides, plans, means.manner, failures), means.layout
+        write_comparison(versus, layout)
+        for device in versus.devices:
+            log.warning("%s", sentence(device))
+        log.warning("A: %s; B: %s; '%s' has the comparison", versus.a, versus.b, write_study_report(versus, layout))
+        raise
+
+
+def _versus(
+    sides: Sequence[PreparedSide], plans: Sequence[OnDevice], manner: Manner, failures: Mapping[str, QuadbenchError]
+) -> Versus:
+    tasks = [side.chosen.tasks for side in sides]
+    a, b = (
+        replace(side.described, own_tasks=tuple(name for name in own if name not in others))
+        for side, own, others in zip(sides, tasks, reversed(tasks), strict=True)
+    )
+    return Versus(
+        comparison_id=new_id(),
+        a=a,
+        b=b,
+        to_see=manner.to_see,
+        devices=tuple(plan.compared() for plan in plans),
+        failures={address: str(error) for address, error in failures.items()},
+    )
+
+
+def _equipped(
+    devices: Sequence[Device], sides: Sequence[Chosen], means: Means, left_out: dict[str, QuadbenchError] | None
+) -> list[Device]:
+    """Return the devices that can run both sides; without `left_out`, each must.
+
+    Raises:
+        QuadbenchError: what the first device lacks that cannot, unless it is left out.
+    """
+    equipped = []
+    for device in devices:
+        try:
+            for side in sides:
+                require_equipment([device], means.layout, _gear(side, means))
+            equipped.append(device)
+        except QuadbenchError as error:
+            if left_out is None:
+                raise
+            left_out[device.facts.address] = error
+    return equipped
+
+
+def _gear(side: Chosen, means: Means) -> Gear:
+    """Return what devices take for a side, with what was compiled elsewhere."""
+    return replace(side.gear, compiled=means.manner.compiled)
+
+
+def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], means: Means) -> PreparedSide:
+    profiles = [device.profile.name for device in devices]
+    chosen_bundles = chosen.bundles(profiles, layout=means.layout, observer=means.observer)
+    bundles = {profile: in_results(bundle, means.layout) for profile, bundle in chosen_bundles.items()}
+    for bundle in bundles.values():
+        require_variant(chosen, {graph.variant for graph in bundle.artifact.graphs})
+        check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
+    rollout = roll_out(
+        [bundles[profile] for profile in profiles],
+        devices,
+        layout=means.layout,
+        observer=means.observer,
+        runs_float=chosen.variant is Variant.FLOAT,
+        gear=_gear(chosen, means),
+        left_out=means.leases.note_left_out,
+        recovery=means.recovery,
+    )
+    is_part = means.manner.is_part
+    begun = new_run_file(new_id(), bundles, chosen.terms, deployments=rollout.deployments, planned={}, is_part=is_part)
+    return PreparedSide(letter=letter, chosen=chosen, begun=begun, rollout=rollout)
+
+
+def compare_stored(a: Chosen, b: Chosen) -> Versus:
+    """Put two stored runs beside each other. They were not launched in turn for this, so that there are no verdicts.
+
+    Raises:
+        UserError: a side is no run or changes what launches alone can show, both are the same launches, or no device, by address,
+            or no task is in both.
+    """
+    if a.run is None or b.run is None:
+        which = a.source if a.run is None else b.source
+        raise UserError(f"'{which}' is no stored run, so it has to be measured", hint="name the devices: --devices local")
+    for side in (a, b):
+        if side.gear.harness or side.gear.kit:
+            raise UserError("a stored run ran with its own harness and kit", hint="name devices to measure it again with others")
+    if a.run.run_id == b.run.run_id and a.variant is b.variant:
+        raise UserError(
+            f"both sides are the {a.variant} launches of run {a.run.run_id}", hint="name another run, or --b variant=per-graph"
+        )
+    require_common_tasks(a, b)
+    devices = {device.address: device for device in devices_of(a.run)}
+    others = {device.address: device for device in devices_of(b.run)}
+    common = [address for address in devices if address in others]
+    if not common:
+        raise UserError(f"the runs have no device in common: {', '.join(devices)}; {', '.join(others)}")
+    sides = [
+        VersusSide(
+            source=one.source,
+            changes=dict(one.changes),
+            variant=one.variant,
+            run_id=run.run_id,
+            of=_of(run),
+            own_tasks=tuple(name for name in one.tasks if name not in other.tasks),
+        )
+        for one, other, run in ((a, b, a.run), (b, a, b.run))
+    ]
+    return Versus(
+        comparison_id=new_id(),
+        a=sides[0],
+        b=sides[1],
+        to_see=None,
+        devices=tuple(_stored_device(a, b, devices[address], others[address]) for address in common),
+        failures={},
+    )
+
+
+def _of(run: RunResult) -> str:
+    """Say what a run is of: its recipe, and what a sweep set in it."""
+    return ", ".join((run.bundle.recipe_name, *(f"{key.rpartition('.')[2]}={value}" for key, value in run.swept.items())))
+
+
+def _stored_device(a: Chosen, b: Chosen, on_a: DeviceFacts, on_b: DeviceFacts) -> VersusDevice:
+    runs = [(one.run, one.variant, device) for one, device in ((a, on_a), (b, on_b)) if one.run]
+    records = [
+        tuple(record for record in sound(run.records) if is_on(record, device) and record.variant is variant)
+        for run, variant, device in runs
+    ]
+    for (run, variant, _), side in zip(runs, records, strict=True):
+        if not side:
+            there = ", ".join(sorted({record.variant for record in sound(run.records)}))
+            raise UserError(
+                f"run {run.run_id} has no sound launch of {variant} on '{on_a.address}'", hint=f"it has: {there or 'none'}"
+            )
+    wanted = set(a.tasks) & set(b.tasks)
+    tasks = common_tasks(*(run.bundle_on(device) for run, _, device in runs), wanted=wanted)
+    held = [[contents(run.bundle_on(device), of_side)] for (run, _, device), of_side in zip(runs, tasks, strict=True)]
+    first, second = (Side(records=side, tasks=of_side) for side, of_side in zip(records, tasks, strict=True))
+    return VersusDevice(
+        device=on_a,
+        blocks=0,
+        looks=None,
+        rows=side_rows(on_a, first, second),
+        differences=unlike(*held) | differences(*records),
+        caveats=caveats_of(records),
+        launches=timed_launches(first, second),
+    )

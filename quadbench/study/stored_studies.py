@@ -1,0 +1,183 @@
+"""Stored sweeps and comparisons of a results folder, their tables, and the earlier run that a run is compared with."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from quadbench.artifacts import RunResult
+from quadbench.errors import ArtifactError, UnknownNameError, UserError, shown
+from quadbench.recipe.published import published_names, published_table
+from quadbench.report.baseline import require_alike
+from quadbench.report.figure_table import FigureTable
+from quadbench.report.study_documents import StudyLine, damaged_study, study_line
+from quadbench.report.sweep import SCHEMA_VERSION as SWEEP_VERSION
+from quadbench.report.sweep import Sweep
+from quadbench.report.tables import paper_table
+from quadbench.report.versus import SCHEMA_VERSION as COMPARISON_VERSION
+from quadbench.report.versus import Versus
+from quadbench.results.layout import Layout
+from quadbench.results.stored_runs import RunFile, load_run, named_run, read_run_file, run_ids
+from quadbench.spec import first_problem, read_json
+
+Study = Sweep | Versus
+_MOST = 1e17  # of any number: three years in nanoseconds; up to it no chart overflows
+_KINDS: dict[str, tuple[type[Study], int]] = {
+    "sweep.json": (Sweep, SWEEP_VERSION),
+    "comparison.json": (Versus, COMPARISON_VERSION),
+}
+
+
+def find_study(layout: Layout, study_id: str) -> Path | None:
+    """Return the file of the sweep or the comparison of this id; None where there is none."""
+    return next((path for path in layout.studies() if path.parent.name == study_id), None)
+
+
+def read_study(path: Path) -> Study:
+    """Read the file of a sweep or a comparison.
+
+    Raises:
+        ArtifactError: it is damaged, of another version, or does not lie where its id says.
+    """
+    kind, version = _KINDS[path.name]
+    hint = f"remove '{path.parent}', and sweep or compare again; the runs are whole"
+    raw = read_json(path, fault=ArtifactError, hint=hint)
+    told = raw.get("schema_version") if isinstance(raw, dict) else None
+    if told != version or isinstance(told, bool):
+        raise ArtifactError(f"'{path}' has schema_version {shown(str(told))}; expected {version}", hint=hint)
+    if any(not -_MOST <= number <= _MOST for number in _numbers(raw)):
+        raise ArtifactError(f"'{path}' has a number beyond {_MOST:g}", hint=hint)
+    try:
+        study: Study = TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
+    except ValidationError as error:
+        raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=hint) from error
+    if fault := _fault(study, path.parent.name):
+        raise ArtifactError(f"'{path}' {fault}", hint=hint)
+    return study
+
+
+def study_lines(layout: Layout, limit: int) -> list[StudyLine]:
+    """Return the latest sweeps and comparisons, latest first, damaged ones with what is wrong."""
+    latest = sorted(layout.studies(), key=lambda path: path.parent.name, reverse=True)[:limit]
+    return [_line(path) for path in latest]
+
+
+def _line(path: Path) -> StudyLine:
+    try:
+        return study_line(read_study(path))
+    except ArtifactError as error:
+        return damaged_study(path.parent.name, path.stem, error.message)
+
+
+def _fault(study: Study, folder: str) -> str | None:
+    """Say what is wrong with the values of a study; None where nothing is."""
+    study_id = study.sweep_id if isinstance(study, Sweep) else study.comparison_id
+    if study_id != folder:
+        return f"is of '{study_id}'; expected '{folder}'"
+    if isinstance(study, Versus):
+        told = [row.comparison for device in study.devices for row in device.rows if row.comparison]
+        ends = [end for one in told for end in (one.ratio, one.low, one.high) if end is not None]
+        return "has a ratio that is not above 0" if any(end <= 0 for end in ends) else None
+    if not study.points:
+        return "has no points"
+    if any(set(point.setting) != set(study.keys) for point in study.points):
+        return f"has a point of other keys than {', '.join(study.keys)}"
+    try:
+        _ = study.published and published_table(study.published)
+    except UnknownNameError as error:
+        return f"names an {error.message}"
+    return None
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Yield every number in a JSON value, however deep."""
+    match value:
+        case bool() | str() | None:
+            return
+        case int() | float():
+            yield value
+        case dict() | list():
+            for part in value.values() if isinstance(value, dict) else value:
+                yield from _numbers(part)
+
+
+def study_table(study: Study, name: str, layout: Layout) -> FigureTable:
+    """Return a table of the paper beside the figures of a sweep's runs, which are read.
+
+    Raises:
+        UserError: it is a comparison, or the table is no paper's.
+        QuadbenchError: a run is gone or damaged.
+    """
+    if not isinstance(study, Sweep):
+        raise UserError(f"a comparison has no table {name}", hint="name one of its runs")
+    if name not in published_names():
+        known = ", ".join(published_names())
+        raise UserError(f"a sweep has no table {name}; expected one of {known}", hint="name one of them, or one of its runs")
+    run_ids = dict.fromkeys(point.run_id for point in study.points)
+    return paper_table([load_run(layout, run_id) for run_id in run_ids], name)
+
+
+LATEST = "latest"
+_LOOKED_AT = 200  # runs, when looking for the latest that fits
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterRun:
+    """A run that is held against an earlier one: of what, on which devices, what a sweep set in it, and its id if it has one."""
+
+    recipe_name: str
+    tasks: Sequence[str]
+    addresses: Sequence[str]
+    swept: dict[str, str] = field(default_factory=dict)
+    run_id: str | None = None
+
+
+def earlier_run(layout: Layout, word: str, wanted: LaterRun) -> RunResult | None:
+    """Return the run of this id, or for `latest` the latest before it of which all came to its end; None: there is none.
+
+    Raises:
+        UserError: the named run is the wanted one itself, has none of the tasks or lacks a device, or there are no runs.
+        QuadbenchError: there is no such run, or it is damaged.
+    """
+    if word == LATEST:
+        return _latest(layout, wanted)
+    if not run_ids(layout, 1):
+        hint = "--results names the folder with the baseline, which a CI job keeps from one run to the next"
+        raise UserError(f"'{layout.root}' holds no run that could be a baseline", hint=hint)
+    baseline = named_run(layout, word)
+    require_alike(baseline, wanted.tasks, wanted.addresses, wanted.run_id)
+    return baseline
+
+
+def _latest(layout: Layout, wanted: LaterRun) -> RunResult | None:
+    ids = run_ids(layout, None if wanted.run_id else _LOOKED_AT)
+    earlier = ids[ids.index(wanted.run_id) + 1 :] if wanted.run_id in ids else ids
+    for run_id in earlier[:_LOOKED_AT]:
+        try:
+            if _is_whole(read_run_file(layout, run_id), wanted) and _fits(run := load_run(layout, run_id), wanted):
+                return run
+        except ArtifactError as error:
+            log.warning("run %s is passed over: %s", run_id, error)
+    return None
+
+
+def _is_whole(run: RunFile, wanted: LaterRun) -> bool:
+    """Say whether a run planned launches, as sides of a comparison do not, and came to its end, as it was wanted."""
+    return bool(run.planned) and run.is_ended and not run.left_out and run.swept == wanted.swept
+
+
+def _fits(run: RunResult, wanted: LaterRun) -> bool:
+    """Say whether a run is of the same recipe and devices, and no launch of it failed."""
+    if run.bundle.recipe_name != wanted.recipe_name or {task.name for task in run.bundle.tasks} != set(wanted.tasks):
+        return False
+    try:
+        require_alike(run, wanted.tasks, wanted.addresses)
+    except UserError:
+        return False
+    return all(record.status.is_fine for record in run.records)
