@@ -37,7 +37,7 @@ from quadbench.artifacts import DeviceFacts, RunRecord, Sample, Status, Variant
 from quadbench.devices import connect
 from quadbench.measure import LaunchSettings, measure_launch
 from quadbench.pipeline import built
-from quadbench.pipeline.progress import seen_by_others
+from quadbench.pipeline.progress_observer import seen_by_others
 from quadbench.recipe import load_recipe
 from quadbench.results.engine import DATABASE_VARIABLE, database_of, open_engine, writing
 from quadbench.results.layout import Layout

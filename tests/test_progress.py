@@ -15,7 +15,7 @@ from support.watcher import Silent
 
 from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
 from quadbench.host import process_mark
-from quadbench.pipeline.progress import seen_by_others
+from quadbench.pipeline.progress_observer import seen_by_others
 from quadbench.results.layout import Layout
 from quadbench.results.progress import DeviceProgress, Progress, Stage, forget_dead, save_progress, under_way
 

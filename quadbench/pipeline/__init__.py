@@ -13,10 +13,8 @@ from quadbench.errors import extra_needed
 from quadbench.farm.held import leased
 from quadbench.observer import Observer
 from quadbench.pipeline.building import build_all, built, built_for, compiled
-from quadbench.pipeline.conduct import USUAL, Conduct
 from quadbench.pipeline.execution import Outcome, execute, measure, require_devices
-from quadbench.pipeline.resumption import resumable_bundle, resumed_work
-from quadbench.pipeline.work import Work
+from quadbench.pipeline.run_options import USUAL, Conduct, Work, resumable_bundle, resumed_work
 from quadbench.quad.cache import cached
 from quadbench.quad.candidate import Candidate
 from quadbench.quad.inputs import check_devices

@@ -12,11 +12,9 @@ from quadbench.errors import DeviceError, HarnessError, NoTimeError, QuadbenchEr
 from quadbench.farm.held import Held, held, require_any
 from quadbench.farm.inventory import Inventory
 from quadbench.observer import Observer
-from quadbench.pipeline.conduct import Conduct
-from quadbench.pipeline.progress import seen_by_others
-from quadbench.pipeline.resumption import require_same_bundle, require_same_devices
-from quadbench.pipeline.run_under_way import RunUnderWay
-from quadbench.pipeline.work import Work
+from quadbench.pipeline.progress_observer import seen_by_others
+from quadbench.pipeline.run_options import Conduct, Work, require_same_bundle, require_same_devices
+from quadbench.pipeline.session import RunUnderWay
 from quadbench.report import write_report
 from quadbench.results.bundles import in_results
 from quadbench.results.engine import database_of

@@ -25,8 +25,8 @@ from quadbench.measure import (
     measured_sequence,
 )
 from quadbench.observer import Observer
-from quadbench.pipeline.keeping import Keeping
-from quadbench.pipeline.progress import seen_by_others
+from quadbench.pipeline.progress_observer import seen_by_others
+from quadbench.pipeline.session import Keeping
 from quadbench.recipe import Measure
 from quadbench.report.launches import devices_of, is_on, sound
 from quadbench.report.study_documents import write_comparison

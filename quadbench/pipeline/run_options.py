@@ -1,12 +1,17 @@
-"""Resumption: the file of a run that was cut short, and what is connected -> what it takes to go on, or why it cannot."""
+"""Options of a run: what it measures, with which retries and in what time; and what is left of a run that was cut short."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import sqlalchemy as sa
 
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, Stored
 from quadbench.devices import Device
 from quadbench.errors import ArtifactError, DeviceError, UserError
+from quadbench.measure import Budget
 from quadbench.observer import Observer
-from quadbench.pipeline.work import Work
 from quadbench.recipe import Terms
 from quadbench.results.digests import content_digest
 from quadbench.results.engine import database_of
@@ -14,6 +19,55 @@ from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, load_run_file
+from quadbench.rollout.equipment import NO_GEAR, Gear
+from quadbench.rollout.recovery import RETRIES, WAIT_S
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conduct:
+    """The conduct of a run: how often a device that was lost is waited for, and how long; and how long the run may take.
+
+    With `keep_going`, devices that cannot be reached or taken are left out; else nothing is begun without them.
+    """
+
+    retries: int = RETRIES
+    wait_s: float = WAIT_S
+    budget_s: float | None = None
+    keep_going: bool = False
+
+    @property
+    def budget(self) -> Budget | None:
+        """Return the time of a run that begins now; None is as long as it takes."""
+        return None if self.budget_s is None else Budget(ends_at=time.monotonic() + self.budget_s)
+
+    def since(self, began: float) -> Self:
+        """Return the conduct of one of several runs in the time of all, which began at this moment of the monotonic clock."""
+        return self if self.budget_s is None else replace(self, budget_s=self.budget_s - (time.monotonic() - began))
+
+
+USUAL = Conduct()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The work of a run: what it measures. `bundles_of` returns by device profile the bundle that devices run, built if need be.
+
+    `run_id` is that of a run that goes on, of which nothing need be there yet, and `devices` are those that it had; None begins
+    a new one. `keep_files` is told of each record before it is stored, and may keep the files of its launch elsewhere.
+    `guard` refuses, within its transaction, a record that is no longer the run's to store. `is_part`: it is measured for a
+    farm, and another results folder keeps the run.
+    """
+
+    name: str
+    terms: Terms
+    bundles_of: Callable[[Sequence[str], Observer], Mapping[str, Stored[Bundle]]]
+    run_id: str | None = None
+    devices: tuple[DeviceFacts, ...] = ()
+    gear: Gear = NO_GEAR
+    keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)
+    guard: Callable[[sa.Connection], object] = field(default=lambda _: None)
+    is_part: bool = False
+
 
 _BEGIN_ANEW = "begin a new run of the recipe; what was measured stays stored"
 

@@ -1,10 +1,12 @@
-"""Run under way: the devices that a run has, and its bundles -> its records and its file, whatever befalls the devices."""
+"""A run under way: install on its devices, measure, store every record as it comes, and write the run's file."""
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+
+import sqlalchemy as sa
 
 from quadbench.artifacts import Bundle, Deployment, LaunchPlan, Retry, RunRecord, Stored
 from quadbench.artifacts.parts import file_refs
@@ -26,18 +28,49 @@ from quadbench.measure import (
     planned_turns,
 )
 from quadbench.observer import Observer
-from quadbench.pipeline.conduct import Conduct
-from quadbench.pipeline.keeping import Keeping
-from quadbench.pipeline.resumption import on_device
-from quadbench.pipeline.work import Work
+from quadbench.pipeline.run_options import Conduct, Work, on_device
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
 from quadbench.results.records import Records
-from quadbench.results.stored_runs import RunFile, change_run, joined, new_run_file
+from quadbench.results.stored_runs import RunFile, change_run, joined, keep_record, new_run_file
 from quadbench.rollout import Rollout, compile_for, roll_out
 from quadbench.rollout.recovery import Recovery
 from quadbench.target.known import PHONE_MACHINE
 from quadbench.target.targets import target_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """The way of records into the results. `keep_files` is told of each first; `guard` refuses one within its transaction."""
+
+    records: Records
+    layout: Layout
+    leases: Held
+    observer: Observer
+    keep_files: Callable[[RunRecord], object]
+    guard: Callable[[sa.Connection], object]
+    kept: Counter[str] = field(default_factory=Counter)  # launches by the address of their device
+
+    def keep(self, record: RunRecord) -> None:
+        """Store a record of a launch, and tell who wants to know of it.
+
+        Raises:
+            LeaseError: its device, or the work itself, is somebody else's by now.
+            StorageError: it cannot be stored.
+        """
+        lease_guard = self.leases.guard(record.device.address)
+
+        def guard(connection: sa.Connection) -> None:
+            self.guard(connection)
+            if lease_guard:
+                lease_guard(connection)
+
+        self.keep_files(record)
+        keep_record(self.records, record, self.layout, guard)
+        self.kept[record.device.address] += 1
+        self.leases.note_record(record)
+        self.observer.record(record)
+
 
 log = logging.getLogger(__name__)
 

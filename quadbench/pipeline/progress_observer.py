@@ -1,4 +1,4 @@
-"""Progress: an observer, and work that begins -> an observer that is told the same and keeps a file about it for others to read.
+"""Progress observer: passes on what an observer is told, and keeps a file about it for others to read.
 
 Who tells it only notes what is new; a thread of its own writes that down, at most once a second. What cannot be written costs
 the work nothing.
