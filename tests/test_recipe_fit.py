@@ -6,7 +6,7 @@ import pytest
 
 from quadbench.cli import main
 from quadbench.recipe import load_recipe, recipe_file
-from quadbench.rollout.fit import misfits
+from quadbench.rollout.forecast import misfits
 
 RECIPE = recipe_file("quickstart").read_text()
 IN_8_BITS = "activations: {scheme: w8a8}"

@@ -19,7 +19,7 @@ from quadbench.quad.chosen import bundle_folder
 from quadbench.quad.inputs import read_recipe
 from quadbench.recipe import Recipe, recipe_file
 from quadbench.report.figure_table import TextTable
-from quadbench.rollout.fit import misfits_of_target
+from quadbench.rollout.forecast import misfits_of_target
 from quadbench.spec import refuse_in
 from quadbench.target.known import KnownTarget, find_target, known_targets
 from quadbench.target.profile import broken_profiles, load_profiles, local_profile

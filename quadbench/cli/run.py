@@ -19,8 +19,7 @@ from quadbench.cli.run_source import OfBundle, OfRecipe, OfRun, Source, add_farm
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.report import report_view
 from quadbench.report.html import write_view
-from quadbench.rollout.fit import misfits
-from quadbench.rollout.forecast import Forecast, forecast, forecast_of_bundle
+from quadbench.rollout.forecast import Forecast, forecast, forecast_of_bundle, misfits
 from quadbench.spec import refuse_in
 from quadbench.study.stored_studies import LATEST, LaterRun
 

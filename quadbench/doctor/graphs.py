@@ -20,8 +20,7 @@ from quadbench.observer import Observer
 from quadbench.recipe import Gate, Runtime
 from quadbench.results.layout import Layout
 from quadbench.rollout import install
-from quadbench.rollout.equipment import Kind, host_runtime, kind_of, kit_for
-from quadbench.rollout.push_set import local_file
+from quadbench.rollout.equipment import Kind, host_runtime, kind_of, kit_for, local_file
 from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, RunTarget, target_key
 
 RUN_ID = "probe"

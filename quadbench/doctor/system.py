@@ -16,7 +16,7 @@ from quadbench.doctor.checks import Answer, PlannedCheck, failed, not_told
 from quadbench.measure.remote import SPACE_BYTES
 from quadbench.measure.state import DeviceState, read_state
 from quadbench.results.digests import sha256_of
-from quadbench.rollout.push_set import local_file
+from quadbench.rollout.equipment import local_file
 
 _TIMEOUT_S = 20.0
 _PUSHED_BYTES = 4 * MIB

@@ -7,24 +7,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored
-from quadbench.artifacts.kit import Role, role_of
+from quadbench.artifacts.kit import Kit, Library, Role, role_of
 from quadbench.artifacts.parts import harness_files
 from quadbench.compile import compile_bundle
 from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device
-from quadbench.errors import QuadbenchError
+from quadbench.devices.emulator import emulator_libraries
+from quadbench.errors import ArtifactError, DeviceError, QuadbenchError
 from quadbench.harness.execution_provider import execution_provider_of
-from quadbench.harness.installation import Installation
+from quadbench.harness.installation import Installation, InstalledKit
+from quadbench.harness.libraries import PlacedLibrary
 from quadbench.harness.program import checked_harness, ensure_harness
+from quadbench.kits.elf import read_elf
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
-from quadbench.rollout.equipment import NO_GEAR, Gear, Kind, KitChoice, chosen_kit, host_libraries, kind_of, kit_for
-from quadbench.rollout.named import name_libraries
-from quadbench.rollout.placed import placed_libraries
-from quadbench.rollout.push_set import local_file, push_set
+from quadbench.rollout.equipment import (
+    NO_GEAR,
+    Gear,
+    Kind,
+    KitChoice,
+    chosen_kit,
+    host_libraries,
+    kind_of,
+    kit_for,
+    local_file,
+    push_set,
+)
 from quadbench.rollout.recovery import Recovery
 from quadbench.target.targets import Target
 
@@ -215,3 +227,51 @@ class _Work:
             execution_provider=provider,
             libraries=tuple(placed_libraries(names, libraries, deployment, kit, is_emulated=is_emulated)),
         )
+
+
+_TIMEOUT_S = 30.0
+# $1 is the kit's folder; then each library with its object. Phones let nobody make hard links.
+_LINK = """\
+mkdir -p "$1" && cd "$1" || exit
+shift
+while [ $# -gt 0 ]; do
+  ln -sf "../../objects/$2" "$1" || exit
+  shift 2
+done
+"""
+
+
+def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> InstalledKit:
+    """Link a kit's libraries, which were deployed, under their names. A folder is one kit's, however often it is pushed.
+
+    Raises:
+        DeviceError: the device cannot make the links.
+    """
+    folder = f"{device.root}/kits/{kit.digest}"
+    words = [word for library in libraries for word in (library.name, library.file.sha256)]
+    result = device.shell(["sh", "-c", _LINK, "sh", folder, *words], _TIMEOUT_S)
+    if result.exit_code:
+        said = " / ".join(result.stderr.splitlines()[-3:]) or "nothing on stderr"
+        raise DeviceError(f"'{folder}' cannot be made on device '{device.facts.address}': {said}")
+    return InstalledKit(folder=folder, kit=kit, libraries=tuple(libraries))
+
+
+def placed_libraries(
+    names: Sequence[str], files: Sequence[LocalFile], deployment: Deployment, kit: InstalledKit | None, *, is_emulated: bool
+) -> Iterator[PlacedLibrary]:
+    """Yield the libraries that were deployed as `files`, by their names, and those of an emulator.
+
+    Raises:
+        ArtifactError: a file is no library.
+    """
+    objects = [deployment.objects[file.sha256] for file in files]
+    for file, name, place in zip(files, names, objects, strict=True):
+        paths = (f"{kit.folder}/{name}", place) if kit else (place,)
+        yield _placed(name, paths, file.path)
+    for path, local in emulator_libraries().items() if is_emulated else ():
+        if role_of(local.name) is not Role.SUPPORT:
+            yield _placed(local.name, (path,), local)
+
+
+def _placed(name: str, paths: tuple[str, ...], local: Path) -> PlacedLibrary:
+    return PlacedLibrary(name=name, paths=paths, build_id=read_elf(local, name=name, fault=ArtifactError).build_id)

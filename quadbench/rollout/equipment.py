@@ -1,13 +1,14 @@
-"""Equipment: a kind of device and its target -> the libraries that run its graphs there, of a kit or of this machine."""
+"""Equipment: the libraries that run a device's graphs, of a kit or of this machine, and the files that a device takes."""
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quadbench.artifacts import CompiledBundle, Stored
+from quadbench.artifacts import Bundle, CompiledBundle, FileRef, Stored
 from quadbench.artifacts.kit import Kit, Library
+from quadbench.artifacts.parts import file_refs, harness_files
 from quadbench.compile.availability import require
 from quadbench.deploy import LocalFile
 from quadbench.devices import Device
@@ -16,9 +17,9 @@ from quadbench.harness.program import built_harness, checked_harness
 from quadbench.harness.runtime import litert_library, runtime_library
 from quadbench.kits.fitness import best_kit, compiler_build, libraries_for, target_problems
 from quadbench.kits.store import find, kits
+from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
-from quadbench.rollout.push_set import local_file, local_files
 from quadbench.target.abi import Abi, host_abi
 from quadbench.target.profile import DeviceProfile
 from quadbench.target.targets import LiteRtTarget, QnnTarget, RunTarget, target_key
@@ -196,3 +197,45 @@ def _where(kind: Kind) -> str:
         return f"bring ONNX Runtime with LiteRT{dispatch}: quadbench runtime add; docs/runtime.md says where they are"
     fetched = _FETCHED_LITERT if isinstance(kind.target, LiteRtTarget) else _FETCHED
     return f"quadbench runtime fetch {fetched[kind.abi]}" if kind.abi in fetched else "see docs/runtime.md"
+
+
+HARNESS, RUNTIME, BASE, PER_GRAPH = "harness", "runtime", "base", "per-graph"
+FLOAT, ADAPTERS, INPUTS = "float", "adapters", "tables and inputs"
+
+
+def push_set(
+    harness: Sequence[LocalFile],
+    libraries: Sequence[LocalFile],
+    graphs: Stored[CompiledBundle] | Stored[Bundle],
+    bundle: Stored[Bundle],
+    *,
+    runs_float: bool = True,
+) -> dict[str, list[LocalFile]]:
+    """Return the files that launches of all variants need. A file that is two things is among both; a device takes it once.
+
+    `graphs` has the quantized graphs; unless the float graph shall run there, what it takes, adapters in float among it, is not
+    sent.
+    """
+    content = bundle.artifact
+    quantized = [graph for graph in graphs.artifact.graphs if graph.variant.is_quantized]
+    opened = list(harness_files(content, runs_float=runs_float))
+    floats, adapters = set(file_refs(content.graphs)), set(file_refs(content.adapters))
+    return {
+        HARNESS: list(harness),
+        RUNTIME: list(libraries),
+        BASE: local_files(graphs, file_refs(tuple(graph for graph in quantized if graph.task is None))),
+        PER_GRAPH: local_files(graphs, file_refs(tuple(graph for graph in quantized if graph.task is not None))),
+        FLOAT: local_files(bundle, (file for file in opened if file in floats)),
+        ADAPTERS: local_files(bundle, (file for file in opened if file in adapters)),
+        INPUTS: local_files(bundle, (file for file in opened if file not in floats | adapters)),
+    }
+
+
+def local_files(artifact: Stored[Bundle] | Stored[CompiledBundle] | Stored[Kit], files: Iterable[FileRef]) -> list[LocalFile]:
+    """Return files of an artifact as they are deployed."""
+    return [LocalFile(path=artifact.path(file), sha256=file.sha256, size_bytes=file.size_bytes) for file in files]
+
+
+def local_file(path: Path, *, executable: bool = False) -> LocalFile:
+    """Return a file of this machine as it is deployed."""
+    return LocalFile(path=path, sha256=sha256_of(path), size_bytes=path.stat().st_size, executable=executable)

@@ -1,7 +1,7 @@
-"""Forecast: a recipe or a bundle, and addresses -> what a run would build, push and run on each device; it does none of it."""
+"""Forecast: what a run would build, push and run on each device, and what of a recipe cannot run there; nothing is done."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -28,12 +28,14 @@ from quadbench.measure.schedule import launches_of_bundle
 from quadbench.quad.cache import cached
 from quadbench.quad.inputs import check_devices
 from quadbench.recipe import Recipe, Terms
+from quadbench.recipe.precision import W8A16, Mixed
 from quadbench.results.layout import Layout
-from quadbench.rollout.equipment import Kind, host_libraries, kit_for
-from quadbench.rollout.push_set import ADAPTERS, HARNESS, RUNTIME, local_file, push_set
+from quadbench.rollout.equipment import ADAPTERS, HARNESS, RUNTIME, Kind, host_libraries, kit_for, local_file, push_set
+from quadbench.spec import Problem
 from quadbench.target.abi import Abi, host_abi
 from quadbench.target.known import PHONE_ABI
-from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, local_profile
+from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, load_profiles, local_profile
+from quadbench.target.targets import LiteRtTarget, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,3 +220,29 @@ def _graphs(kind: Kind, bundle: Stored[Bundle], layout: Layout, notes: _Notes) -
     if compiled is None:
         notes.to_build.append(f"the graphs for {kind.key}; their bytes are given as they are in the bundle")
     return compiled or bundle
+
+
+def misfits(recipe: Recipe, addresses: Sequence[str]) -> Iterator[Problem]:
+    """Yield what devices cannot run, as far as their addresses say what they are.
+
+    Raises:
+        UserError: a text is no address, or asks for a target that its profile lacks.
+    """
+    known = {profile.name for profile in load_profiles()}
+    for text in listed_once(addresses):
+        match parse_address(text):
+            case VirtualAddress(profile=name) | AttachedAddress(profile=str(name)) if name in known:  # others are serials
+                kind = kind_at(text)
+                yield from misfits_of_target(recipe, kind.profile.name, kind.target, text)
+
+
+def misfits_of_target(recipe: Recipe, profile: str | None, target: Target, name: str) -> Iterator[Problem]:
+    """Yield what cannot run of a recipe as devices of a profile run it. `name` is what a message calls them."""
+    own = recipe.devices.get(profile) if profile else None
+    of_devices = own.precision if own else None
+    activations = (of_devices or recipe.precision).activations
+    fits = isinstance(activations, W8A16) or (isinstance(activations, Mixed) and not activations.int8_percent)
+    if isinstance(target, LiteRtTarget) and not fits:
+        place = ("devices", str(profile), "precision") if of_devices else ("precision",)
+        reason = f"'{name}' runs graphs by LiteRT, for which all activations have 16 bits; expected {{scheme: w8a16}}"
+        yield Problem(location=(*place, "activations"), reason=f"{reason}, found {{scheme: {activations.scheme}}}")
