@@ -12,7 +12,7 @@ import platform
 import sys
 from pathlib import Path
 
-from quadbench.artifacts.held_out import TrajectorySqnr
+from quadbench.artifacts.bundle import TrajectorySqnr
 from quadbench.compile import compile_bundle
 from quadbench.quad.build import build
 from quadbench.quad.cache import cached

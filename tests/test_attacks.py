@@ -14,8 +14,8 @@ from support.report_page import Page
 from support.synthetic_run import make_run
 
 from quadbench.artifacts import RunRecord, RunResult, Sample, TaskAssets
-from quadbench.artifacts.held_out import HeldOut, StepSqnr, TrajectorySqnr
-from quadbench.artifacts.scores import RunScores
+from quadbench.artifacts.bundle import HeldOut, StepSqnr, TrajectorySqnr
+from quadbench.artifacts.run_record import RunScores
 from quadbench.cli.result import print_result, print_study
 from quadbench.report import (
     Sweep,

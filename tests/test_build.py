@@ -17,8 +17,8 @@ from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
 from quadbench.artifacts import Bundle, Caveat, Component, Graph, Stored, TensorSpec, Variant  # noqa: E402
-from quadbench.artifacts.parts import file_refs  # noqa: E402
 from quadbench.artifacts.pixels import blend_mask  # noqa: E402
+from quadbench.artifacts.run_record import file_refs  # noqa: E402
 from quadbench.errors import AdapterError, ArtifactError, UserError  # noqa: E402
 from quadbench.quad.adapters import graph_tensors, load_adapter, own_tensors  # noqa: E402
 from quadbench.quad.build import build, doubts_of  # noqa: E402

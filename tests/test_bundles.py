@@ -9,7 +9,7 @@ import pytest
 from support.scripted_harness import World
 
 from quadbench.artifacts import Bundle, Stored
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError
 from quadbench.results import bundles
 from quadbench.results.bundles import kept

@@ -13,7 +13,7 @@ from rich.console import Console
 from support.synthetic_run import S25, failed, make_run
 
 from quadbench.artifacts import DeviceFacts, LaunchPlan, RunRecord, Variant
-from quadbench.artifacts.device_text import MOST_CHARACTERS, is_plain, one_line, printable
+from quadbench.artifacts.names import MOST_CHARACTERS, is_plain, one_line, printable
 from quadbench.cli import _configure_logging
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.result import print_result

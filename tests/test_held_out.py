@@ -10,7 +10,7 @@ from onnx import helper
 from support.small_graphs import model_of
 
 from quadbench.artifacts import Bundle, Stored
-from quadbench.artifacts.held_out import StepSqnr, TrajectorySqnr
+from quadbench.artifacts.bundle import StepSqnr, TrajectorySqnr
 from quadbench.quad.adapters import Adapter, LoraPair
 from quadbench.quad.adapters.lora_profile import LoraProfile
 from quadbench.quad.held_out_inputs import integers_as_run

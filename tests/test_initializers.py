@@ -17,7 +17,7 @@ from test_pipeline import Watcher  # noqa: E402
 
 from quadbench import pipeline  # noqa: E402
 from quadbench.artifacts import Bundle, Component, Graph, Status, Stored, Variant  # noqa: E402
-from quadbench.artifacts.parts import file_refs  # noqa: E402
+from quadbench.artifacts.run_record import file_refs  # noqa: E402
 from quadbench.errors import ArtifactError  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.model import float_graphs  # noqa: E402

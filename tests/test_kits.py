@@ -11,7 +11,7 @@ from support.elf_files import AARCH64, X86_64, write_elf
 from support.kit_files import ANDROID, BUILD, PLUGIN, RUNTIME, SKEL, STUB, write_aar, write_qnn, write_runtime
 
 from quadbench.artifacts.kit import Kit, Role
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.kits import store

@@ -16,7 +16,7 @@ from support.bundles import write_bundle
 from support.lora_graph import LORA, model_of
 
 from quadbench.artifacts import Bundle, Stored
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.cli import main
 from quadbench.compile import compile_bundle
 from quadbench.errors import ArtifactError, BuildError

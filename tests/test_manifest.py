@@ -13,7 +13,7 @@ import pytest
 from support.shared_files import write_shared_bundle
 
 from quadbench.artifacts import Bundle, CompiledBundle, Component, Graph, TensorSpec, Variant
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import (

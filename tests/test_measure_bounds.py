@@ -12,7 +12,7 @@ from support.scripted_harness import GOOD, SAMPLES, World, files_of, launch_of, 
 from support.watcher import Silent
 
 from quadbench.artifacts import ErrorClass, LaunchPlan, RunRecord, Status
-from quadbench.artifacts.device_text import MOST_CHARACTERS
+from quadbench.artifacts.names import MOST_CHARACTERS
 from quadbench.devices.output import LINE_LIMIT_BYTES
 from quadbench.errors import DeviceLostError
 from quadbench.measure import LaunchSettings, Queue, measure_launches, planned_turns

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file  # noqa: E402
 
 from quadbench import pipeline, zoo  # noqa: E402
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Status, Stored, Variant  # noqa: E402
-from quadbench.artifacts.parts import adapters_of, factors_of  # noqa: E402
 from quadbench.artifacts.pixels import max_abs_difference, read_pixels  # noqa: E402
+from quadbench.artifacts.run_record import adapters_of, factors_of  # noqa: E402
 from quadbench.errors import ArtifactError  # noqa: E402
 from quadbench.quad.adapters import Adapter, graph_tensors, load_adapter, merge, mixed, shared_ranks, sites_of_unet  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402

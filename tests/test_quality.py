@@ -16,7 +16,7 @@ import onnx  # noqa: E402
 from onnx import TensorProto, external_data_helper, helper, numpy_helper  # noqa: E402
 from support.scores import PIXELS, only  # noqa: E402
 
-from quadbench.artifacts.scores import Better  # noqa: E402
+from quadbench.artifacts.run_record import Better  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UnknownNameError, UserError  # noqa: E402
 from quadbench.quality import METRICS, GivenNetwork, ImagePair, compare_folders, score_images  # noqa: E402

@@ -23,7 +23,7 @@ from quadbench.artifacts import Bundle, Caveat, Component, Stored, Variant  # no
 from quadbench.artifacts.night import Measurement, Point, Subject  # noqa: E402
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS  # noqa: E402
 from quadbench.artifacts.pixels import composite, max_abs_difference, read_pixels  # noqa: E402
-from quadbench.artifacts.scores import Compared, RunScores, Score  # noqa: E402
+from quadbench.artifacts.run_record import Compared, RunScores, Score  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UserError  # noqa: E402
 from quadbench.nightly.launcher import Here  # noqa: E402

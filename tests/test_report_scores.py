@@ -5,8 +5,8 @@ from pathlib import Path
 
 from support.synthetic_run import make_run
 
-from quadbench.artifacts.held_out import HeldOut, StepSqnr, TrajectorySqnr
-from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
+from quadbench.artifacts.bundle import HeldOut, StepSqnr, TrajectorySqnr
+from quadbench.artifacts.run_record import Better, Compared, Metric, RunScores, Score
 from quadbench.report import emulated_tables, render_html, score_notes, score_tables
 from quadbench.results.layout import Layout
 

@@ -13,7 +13,7 @@ from support.stored_run import RUN, store_run
 from support.synthetic_run import failed, make_run
 
 from quadbench.artifacts import Deployment, ErrorClass, RunRecord, Sample, Status, Variant
-from quadbench.artifacts.plausible import value_fault
+from quadbench.artifacts.launch_values import value_fault
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, DeviceError, HarnessError
 from quadbench.pipeline import Outcome

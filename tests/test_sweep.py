@@ -13,7 +13,7 @@ import pytest
 from support.synthetic_run import S25, TABS11, failed, make_run
 
 from quadbench.artifacts import Caveat, RunRecord, Status, Variant
-from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
+from quadbench.artifacts.run_record import Better, Compared, Metric, RunScores, Score
 from quadbench.cli import main
 from quadbench.errors import SpecError, UserError
 from quadbench.farm.leases import Leases, lease_name

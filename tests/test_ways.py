@@ -8,7 +8,7 @@ import pytest
 from support.synthetic_run import make_run
 
 from quadbench.artifacts import RunResult, Stored, Variant
-from quadbench.artifacts.held_out import HeldOut, TrajectorySqnr
+from quadbench.artifacts.bundle import HeldOut, TrajectorySqnr
 from quadbench.report.figure_table import TextTable
 from quadbench.report.html import render_html
 from quadbench.report.kpi import kpi_rows

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from quadbench.artifacts import SCHEMA_VERSION
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.errors import ArtifactError
 from quadbench.results.disk import write_whole
 from quadbench.spec import first_problem, read_json

@@ -18,6 +18,7 @@ from quadbench.artifacts.bundle import (
     FileRef,
     Graph,
     Int8Share,
+    Kernels,
     Share,
     Stored,
     TaskAssets,
@@ -27,8 +28,8 @@ from quadbench.artifacts.bundle import (
     Variant,
 )
 from quadbench.artifacts.caveats import Caveat
-from quadbench.artifacts.kernels import Kernels
-from quadbench.artifacts.run import (
+from quadbench.artifacts.launch_values import Kinds, Sample, SampleKind, Samples
+from quadbench.artifacts.run_record import (
     HOSTED_FAMILY,
     LIBRARY_PREFIX,
     Deployment,
@@ -41,7 +42,6 @@ from quadbench.artifacts.run import (
     SequenceBlock,
     Status,
 )
-from quadbench.artifacts.samples import Kinds, Sample, SampleKind, Samples
 
 __all__ = [
     "HOSTED_FAMILY",

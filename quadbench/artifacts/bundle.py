@@ -1,4 +1,4 @@
-"""Bundle: what `quad` makes of a recipe and `compile` of a bundle: graphs, adapters and tasks as files in one folder."""
+"""Bundles: graphs, adapters and tasks as files in one folder, before and after compiling, with what their build measured."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -6,10 +6,104 @@ from pathlib import Path
 from typing import Annotated, Generic, TypeVar
 
 from quadbench.artifacts.caveats import Caveat
-from quadbench.artifacts.held_out import HeldOut
-from quadbench.artifacts.kernels import Kernels
-from quadbench.artifacts.names import Checked, FileName, RelativePath, Sha256
+from quadbench.artifacts.names import Checked, FileName, Line, RelativePath, Sha256
 from quadbench.errors import shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSqnr:
+    """The SQNR of eps at one step of a task's sampler, over all its inputs; None where nothing differs."""
+
+    step: int
+    timestep: float
+    sqnr_db: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectorySqnr:
+    """The SQNR of eps against the float U-Net along a task's trajectories, step by step and over all steps together.
+
+    Both U-Nets are fed what the float one's trajectory came to, so no error adds to another.
+    """
+
+    task: FileName
+    variant: Line
+    inputs: int
+    sqnr_db: float | None
+    steps: tuple[StepSqnr, ...]
+
+    @property
+    def worst(self) -> StepSqnr | None:
+        """Return the step with the lowest SQNR; None if nothing differs at any."""
+        known = [(step.sqnr_db, step) for step in self.steps if step.sqnr_db is not None]
+        return min(known, key=lambda pair: pair[0])[1] if known else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippedTensor:
+    """A tensor with values outside the range of its encoding: the share of its values, and how far the farthest lies outside.
+
+    `beyond` is in widths of the range.
+    """
+
+    tensor: str
+    share: float
+    beyond: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clipping:
+    """The activations of one U-Net that clip: the shared one under every task's adapter (`task` is None), or a task's own.
+
+    `share` is that of all values of all `tensors`; `worst` are the first of the `clipped` tensors, the greatest share first.
+    """
+
+    variant: Line
+    task: FileName | None
+    runs: int
+    tensors: int
+    clipped: int
+    share: float
+    worst: tuple[ClippedTensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The quantized U-Nets on at most `inputs` evaluation inputs of each task."""
+
+    inputs: int
+    trajectories: tuple[TrajectorySqnr, ...]
+    clippings: tuple[Clipping, ...]
+
+
+KERNEL_NODES = "kernel_nodes"  # the metric; a sample for each graph and kind
+KERNEL_KINDS = ("in_integers", "in_float", "quantize", "dequantize")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernels:
+    """The nodes of a graph as the runtime's optimizer left it, by how they compute.
+
+    `in_float` are all that compute and take no integers; `products_in_float` are the convolutions and matrix products among them.
+    Nodes that only move values are not counted.
+    """
+
+    in_integers: int
+    in_float: int
+    products_in_float: int
+    quantize: int  # QuantizeLinear
+    dequantize: int  # DequantizeLinear
+
+    @property
+    def by_kind(self) -> dict[str, int]:
+        """Return the numbers that records keep, by the kind that their samples are labelled with."""
+        return {kind: getattr(self, kind) for kind in KERNEL_KINDS}
+
+    @property
+    def is_simulated(self) -> bool:
+        """Say whether convolutions or matrix products between quantized activations are computed in float."""
+        return self.quantize > 0 and self.products_in_float > 0
+
 
 MIB = 2**20  # bytes, in which sizes are shown
 SCHEMA_VERSION = 1

@@ -1,7 +1,7 @@
 """Picture metrics: what each metric of pictures is called, is and gets better by; `quadbench.quality` measures them."""
 
 from quadbench.artifacts.pixels import PSNR_CAP_DB
-from quadbench.artifacts.scores import Better, Metric
+from quadbench.artifacts.run_record import Better, Metric
 
 _ALL = (
     Metric(

@@ -163,7 +163,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _refuse(words: Sequence[str], message: str, code: int) -> NoReturn:
     """Leave with an exit code; `--json` may be cut short, and stands somewhere in what was not understood."""
-    from quadbench.artifacts.device_text import printable
+    from quadbench.artifacts.names import printable
 
     wants_json = any(len(word) > 2 and "--json".startswith(word) for word in words)
     _tell_machines(wants_json, message.partition("error: ")[2], code)
@@ -226,7 +226,7 @@ def _configure_logging(verbosity: int) -> None:
     from rich.console import Console
     from rich.logging import RichHandler
 
-    from quadbench.artifacts.device_text import printable
+    from quadbench.artifacts.names import printable
 
     class PrintableFormatter(logging.Formatter):
         """The formatter of lines that may quote a device: no code in them reaches the terminal."""

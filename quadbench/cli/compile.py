@@ -10,7 +10,7 @@ from rich.console import Console
 
 from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, CompiledBundle, Graph, Stored
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command
 from quadbench.cli.text_tables import print_text_table

@@ -22,7 +22,7 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 from quadbench.artifacts import MIB, Bundle, Deployment, LaunchPlan, RunRecord, Status, Variant
-from quadbench.artifacts.device_text import one_line, printable
+from quadbench.artifacts.names import one_line, printable
 from quadbench.errors import StorageError
 
 WORST_SITES = 5  # of each adapter are shown

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_error, print_json, print_text
 from quadbench.cli.options import add_action, add_group, counted
 from quadbench.errors import ArtifactError

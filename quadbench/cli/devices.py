@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_broken_profiles, print_error, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command
 from quadbench.cli.text_tables import empty_table

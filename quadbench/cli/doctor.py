@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.cli.console import RunConsole, print_json, stdout_console
 from quadbench.cli.options import add_command
 from quadbench.cli.text_tables import empty_table

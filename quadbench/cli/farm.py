@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.cli import run_source
 from quadbench.cli.console import print_error, print_json, print_text, stdout_console
 from quadbench.cli.options import add_action, add_group, duration_s, split_list

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night import Acknowledgement, Measurement, Subject
 from quadbench.cli.console import RunConsole, print_json, print_note, print_text, stdout_console
 from quadbench.cli.options import add_command, counted, duration_s, next_command, output_file, refuse_given

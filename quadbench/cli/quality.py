@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from quadbench.artifacts.scores import RunScores
+from quadbench.artifacts.run_record import RunScores
 from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command, split_list
 from quadbench.errors import UserError, extra_needed

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_command, duration_s
 from quadbench.devices import list_devices

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.cli.console import READ_WIDTH, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command, next_command
 from quadbench.cli.text_tables import empty_table

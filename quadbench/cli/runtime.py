@@ -8,7 +8,7 @@ from typing import Any
 
 from quadbench.artifacts import MIB, Stored
 from quadbench.artifacts.kit import Kit, Library
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_abi, add_action, add_group
 from quadbench.errors import ArtifactError

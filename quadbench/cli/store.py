@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.artifacts import MIB
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_action, add_group, counted, duration_s
 from quadbench.errors import ArtifactError

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.options import add_command
 from quadbench.farm.lease import Claims

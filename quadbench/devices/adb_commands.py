@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.devices.adb_protocol import AdbServer, Connection
 from quadbench.devices.adb_shell import Stream, close_stdin, packets, shell_service
 from quadbench.devices.device import ShellResult

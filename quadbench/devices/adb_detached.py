@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Generator, Mapping, Sequence
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.devices.adb_commands import START_TIMEOUT_S, AdbCommands
 from quadbench.devices.adb_reconnect import BOOT_ID, RECONNECT_S, TRIES, Reconnect
 from quadbench.devices.device import ShellResult

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from quadbench.artifacts.device_text import is_plain
+from quadbench.artifacts.names import is_plain
 from quadbench.devices.properties import Attached
 from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError, shown
 from quadbench.target.known import HOSTED_PREFIX, PHONE_ABI, VIRTUAL_PREFIX

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.devices.adb import AdbDevice, read_properties
 from quadbench.devices.adb_protocol import AdbServer
 from quadbench.devices.adb_server import user_server

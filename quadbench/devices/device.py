@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError, UserError
 from quadbench.target.abi import Abi
 from quadbench.target.profile import DeviceProfile

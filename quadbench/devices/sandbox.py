@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.devices.adb_protocol import AdbServer, UnixEndpoint
 from quadbench.devices.arm64 import ROOT_VARIABLE, Arm64Emulator
 from quadbench.devices.course import prepare_course, running_course, scenario_mounts

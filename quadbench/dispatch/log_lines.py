@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from quadbench.artifacts import Bundle, Deployment, LaunchPlan, RunRecord
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.farm.job import Job
 
 log = logging.getLogger(__name__)

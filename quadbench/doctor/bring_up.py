@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.compile.availability import availability
 from quadbench.devices import SERIAL_VARIABLE, Device, connect, list_devices
 from quadbench.devices.addresses import AttachedAddress, parse_address

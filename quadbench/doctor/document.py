@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.results.layout import plain
 from quadbench.spec import Spec
 

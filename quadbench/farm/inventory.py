@@ -6,7 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.devices import Device
 from quadbench.errors import DeviceError, UnknownNameError
 from quadbench.farm.health import Health, PhoneCondition, after_failure, after_good_job

@@ -12,8 +12,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from quadbench.artifacts.device_text import one_line
-from quadbench.artifacts.names import check_file_name
+from quadbench.artifacts.names import check_file_name, one_line
 from quadbench.errors import shown
 
 MOST_PRIORITY = 100  # and as much below 0

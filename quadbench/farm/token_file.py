@@ -6,7 +6,7 @@ before each launch. One of the same database with a greater token, or one of ano
 
 import logging
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.devices import Device
 from quadbench.errors import DeviceError, LeaseError
 from quadbench.farm.leases import Lease

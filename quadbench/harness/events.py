@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from quadbench.artifacts.device_text import is_plain, one_line
+from quadbench.artifacts.names import is_plain, one_line
 from quadbench.spec import first_problem
 
 _SHOWN_CHARACTERS = 80

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from quadbench.artifacts import Component, SequenceBlock, TaskKind, Variant
-from quadbench.artifacts.samples import OF_MEMORY
+from quadbench.artifacts.launch_values import OF_MEMORY
 from quadbench.harness.libraries import ExpectedLibraries, PlacedLibrary, expected_libraries
 from quadbench.recipe.tasks import NO_TASK
 

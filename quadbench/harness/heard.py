@@ -4,8 +4,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from quadbench.artifacts import Component, Sample
-from quadbench.artifacts.plausible import value_fault
-from quadbench.artifacts.samples import OF_MEMORY
+from quadbench.artifacts.launch_values import OF_MEMORY, value_fault
 from quadbench.harness.events import (
     ErrorEvent,
     Event,

@@ -6,7 +6,7 @@ from typing import Any
 
 from quadbench.artifacts import AdapterFile, FileRef, Graph, LaunchPlan, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.bundle import MIB
-from quadbench.artifacts.parts import BASE_UNET, adapters_of, components_of, mixes_of, tasks_of, unets_of
+from quadbench.artifacts.run_record import BASE_UNET, adapters_of, components_of, mixes_of, tasks_of, unets_of
 from quadbench.harness.installation import Installation
 from quadbench.recipe import Runtime
 

@@ -18,8 +18,8 @@ from typing import IO, Protocol
 from uuid import uuid4
 
 from quadbench.artifacts import MIB, FileRef
-from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.kit import Origin, Role, is_library_name, role_of
+from quadbench.artifacts.names import one_line
 from quadbench.errors import UserError, shown
 from quadbench.results.digests import sha256_of
 from quadbench.spec.files import is_file, open_regular, require_file

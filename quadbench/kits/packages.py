@@ -17,9 +17,8 @@ from typing import IO, assert_never
 from urllib.parse import unquote, urlsplit
 
 from quadbench.artifacts import MIB
-from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.kit import Origin
-from quadbench.artifacts.names import check_sha256
+from quadbench.artifacts.names import check_sha256, one_line
 from quadbench.errors import ArtifactError, MissingDependencyError, UnknownNameError, UserError, shown
 from quadbench.host import python_module
 from quadbench.results.digests import sha256_of

@@ -26,8 +26,8 @@ from quadbench.artifacts import (
     Stored,
     Variant,
 )
-from quadbench.artifacts.device_text import one_line
-from quadbench.artifacts.parts import adapters_of, components_of, unets_of, with_own_graph
+from quadbench.artifacts.names import one_line
+from quadbench.artifacts.run_record import adapters_of, components_of, unets_of, with_own_graph
 from quadbench.devices import HostedPhone
 from quadbench.errors import UnknownNameError
 from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, fewest_runs, samples_of

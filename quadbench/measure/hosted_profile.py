@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quadbench.ai_hub import JobStatus
 from quadbench.artifacts import Graph, Sample
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.errors import ServiceError
 
 _NS_PER_US = 1000

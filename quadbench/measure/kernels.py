@@ -1,8 +1,8 @@
 """Kernels: an installation and a launch -> how many nodes of the launch's graphs compute in integers and how many in float."""
 
 from quadbench.artifacts import Component, Graph, LaunchPlan, Sample
-from quadbench.artifacts.kernels import KERNEL_NODES
-from quadbench.artifacts.parts import components_of, tasks_of, unets_of
+from quadbench.artifacts.bundle import KERNEL_NODES
+from quadbench.artifacts.run_record import components_of, tasks_of, unets_of
 from quadbench.harness.installation import Installation
 
 

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from quadbench.artifacts import ErrorClass, LaunchPlan, RunRecord, Sample
-from quadbench.artifacts.parts import tasks_of
+from quadbench.artifacts.run_record import tasks_of
 from quadbench.errors import DeviceError, DeviceLostError, StorageError
 from quadbench.harness.expected import expected_of
 from quadbench.harness.heard import Heard

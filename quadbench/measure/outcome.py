@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, ErrorClass
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError
 from quadbench.harness.events import ErrorEvent
 from quadbench.harness.heard import Heard

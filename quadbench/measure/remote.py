@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from quadbench.artifacts import MIB
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.devices import Device
 from quadbench.errors import DeviceError, DeviceFullError
 from quadbench.results.layout import Layout

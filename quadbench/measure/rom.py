@@ -3,7 +3,7 @@
 import re
 
 from quadbench.artifacts import Component, FileRef, LaunchPlan, Sample
-from quadbench.artifacts.parts import adapters_of, components_of, tasks_of, unets_of
+from quadbench.artifacts.run_record import adapters_of, components_of, tasks_of, unets_of
 from quadbench.devices import Device
 from quadbench.errors import DeviceError
 from quadbench.harness.installation import Installation

@@ -6,7 +6,7 @@ from itertools import chain, cycle, groupby, islice
 from typing import TypeVar, assert_never
 
 from quadbench.artifacts import Bundle, LaunchPlan, SequenceBlock, Variant
-from quadbench.artifacts.parts import has_references, item_counts, with_own_graph
+from quadbench.artifacts.run_record import has_references, item_counts, with_own_graph
 from quadbench.recipe import Measure, Terms
 
 _Side = TypeVar("_Side")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.devices.device import Device
 from quadbench.devices.dumpsys import BatteryState, ThermalState, parse_battery, parse_screen, parse_thermal
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night import RulingKind
 from quadbench.errors import ServiceError, UserError
 from quadbench.report.night import Figured, NightFinding, NightView, subject_name

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from quadbench.artifacts.device_text import is_plain
+from quadbench.artifacts.names import is_plain
 from quadbench.errors import shown
 from quadbench.spec import Name, Problem, Spec, load, refuse
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from quadbench.artifacts import Bundle, Stored
 from quadbench.artifacts.night import Measurement, Night, Point, Ruling, RulingKind, Subject
-from quadbench.artifacts.scores import RunScores
+from quadbench.artifacts.run_record import RunScores
 from quadbench.errors import ArtifactError, QuadbenchError, StorageError, UserError, extra_needed
 from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.inventory import Inventory

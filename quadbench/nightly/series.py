@@ -10,7 +10,7 @@ from statistics import fmean
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
-from quadbench.artifacts.scores import Better
+from quadbench.artifacts.run_record import Better
 from quadbench.nightly.night_file import Limits
 from quadbench.report.kpi import KPI_TITLES, KPI_UNITS
 from quadbench.report.night_words import directions

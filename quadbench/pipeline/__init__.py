@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quadbench.artifacts import Bundle, Deployment, Stored, Variant
-from quadbench.artifacts.parts import with_own_graph
+from quadbench.artifacts.run_record import with_own_graph
 from quadbench.devices import connect
 from quadbench.devices.addresses import profile_named
 from quadbench.errors import extra_needed

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from quadbench.artifacts import Bundle, CompiledBundle, Stored
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.compile.availability import require
 from quadbench.errors import extra_needed
 from quadbench.observer import Observer

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from quadbench.artifacts import Bundle, Deployment, LaunchPlan, RunRecord
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.errors import ArtifactError
 from quadbench.host import process_mark, user_and_host
 from quadbench.observer import Observer

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import sqlalchemy as sa
 
 from quadbench.artifacts import Bundle, Deployment, LaunchPlan, Retry, RunRecord, Stored
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.devices import Device, HostedPhone
 from quadbench.errors import ArtifactError, QuadbenchError, RunInterrupted
 from quadbench.farm.held import Held

@@ -9,7 +9,7 @@ from PIL.Image import Image
 from safetensors.numpy import load_file
 
 from quadbench.artifacts import BaseDigests, Bundle, Caveat, Component, Graph, Stored, TaskAssets, TaskItem, Variant
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.quad.adapters import Adapter, LeftOut, load_adapter, read_adapter, sites_of_graph
 from quadbench.quad.adapters.inspection import Inspection, inspect_adapter

@@ -9,7 +9,7 @@ import onnx
 import torch
 
 from quadbench.artifacts import TensorSpec, Variant
-from quadbench.artifacts.held_out import Clipping, HeldOut, StepSqnr, TrajectorySqnr
+from quadbench.artifacts.bundle import Clipping, HeldOut, StepSqnr, TrajectorySqnr
 from quadbench.quad.adapters import mixed, own_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers
 from quadbench.quad.divergence import ratio_db, spread

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, assert_never
 from pydantic_core import from_json
 
 from quadbench import zoo
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.errors import AdapterError, UserError
 from quadbench.recipe import (
     Adapter,

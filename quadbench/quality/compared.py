@@ -10,7 +10,7 @@ import torch
 
 from quadbench.artifacts import Bundle, Caveat, RunRecord, RunResult, Status, Stored, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.pixels import Pixels, as_mask, read_pixels, size_of
-from quadbench.artifacts.scores import Better, Compared, Metric, Score
+from quadbench.artifacts.run_record import Better, Compared, Metric, Score
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.quality.metrics import METRICS, ImageMetric, ImagePair, OverSet, PerImage
 from quadbench.quality.networks import GivenNetwork, find_network

@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.pixels import Pixels, psnr_db
-from quadbench.artifacts.scores import Metric
+from quadbench.artifacts.run_record import Metric
 from quadbench.quad.divergence import decibels
 from quadbench.quality.networks import LEAST_PIXELS, Network
 

@@ -5,8 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quadbench.artifacts import RunResult
-from quadbench.artifacts.parts import file_refs
-from quadbench.artifacts.scores import Compared, RunScores
+from quadbench.artifacts.run_record import Compared, RunScores, file_refs
 from quadbench.harness.painted import check_painted
 from quadbench.quality.compared import compare_folders, compare_run, with_devices
 from quadbench.quality.networks import parse_network

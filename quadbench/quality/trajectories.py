@@ -23,10 +23,20 @@ from quadbench.artifacts import (
     TaskItem,
     Variant,
 )
-from quadbench.artifacts.held_out import HeldOut, TrajectorySqnr
-from quadbench.artifacts.parts import BASE_UNET, adapters_of, factors_of, file_refs, unets_of, with_own_graph
+from quadbench.artifacts.bundle import HeldOut, TrajectorySqnr
 from quadbench.artifacts.pixels import psnr_db, read_pixels
-from quadbench.artifacts.scores import Better, Compared, Metric, Score
+from quadbench.artifacts.run_record import (
+    BASE_UNET,
+    Better,
+    Compared,
+    Metric,
+    Score,
+    adapters_of,
+    factors_of,
+    file_refs,
+    unets_of,
+    with_own_graph,
+)
 from quadbench.compile.htp_emulator import run_on_emulator
 from quadbench.errors import UserError
 from quadbench.quad.held_out_inputs import along_trajectory

@@ -9,7 +9,7 @@ from math import ceil, floor, log10
 from unicodedata import east_asian_width
 from xml.sax.saxutils import escape
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 
 Place = tuple[float, float]  # x and y in a picture
 

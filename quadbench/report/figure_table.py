@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from statistics import mean
 from typing import TypeAlias
 
 from quadbench.artifacts import Caveat, DeviceFacts, RunResult, Status, Variant
-from quadbench.artifacts.parts import has_references, without_own_graph
+from quadbench.artifacts.run_record import has_references, without_own_graph
 from quadbench.report.baseline import Baseline
 from quadbench.report.kpi import Figure, KpiRow, unequal_rows
 from quadbench.report.launches import counted, devices_of, is_on, sound

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from quadbench.artifacts import RunResult
 from quadbench.artifacts.caveats import FigureKind
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.artifacts.pixels import png_size
 from quadbench.harness.painted import check_painted
 from quadbench.report import tables, units

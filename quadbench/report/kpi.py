@@ -19,7 +19,7 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.artifacts.caveats import FigureKind
-from quadbench.artifacts.parts import without_own_graph
+from quadbench.artifacts.run_record import without_own_graph
 from quadbench.recipe.precision import int8_percent_of
 from quadbench.recipe.published import published_table
 from quadbench.recipe.tasks import NO_TASK

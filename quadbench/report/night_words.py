@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night import Point, Ruling, RulingKind
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
-from quadbench.artifacts.scores import Better
+from quadbench.artifacts.run_record import Better
 from quadbench.report.kpi import KPI_TITLES, KPI_UNITS
 from quadbench.report.units import MORE, Unit, between, change, decibels, number, plural, show
 from quadbench.report.versus import EXACT, PSNR, SIZES

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from quadbench.artifacts.device_text import printable
+from quadbench.artifacts.names import printable
 from quadbench.report import units
 from quadbench.results.disk import storing
 

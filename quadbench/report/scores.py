@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from quadbench.artifacts.held_out import Clipping, HeldOut, TrajectorySqnr
-from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
+from quadbench.artifacts.bundle import Clipping, HeldOut, TrajectorySqnr
+from quadbench.artifacts.run_record import Better, Compared, Metric, RunScores, Score
 from quadbench.report.figure_table import TextTable
 from quadbench.report.setups import titled
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from quadbench.artifacts import Bundle, Graph, Int8Share, RunResult, Share, TaskAssets, Variant
-from quadbench.artifacts.parts import lora_dtype
+from quadbench.artifacts.run_record import lora_dtype
 from quadbench.report.figure_table import TextTable
 from quadbench.report.launches import devices_of
 from quadbench.report.units import plural

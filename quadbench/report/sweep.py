@@ -9,7 +9,7 @@ from statistics import fmean, mean, stdev
 from quadbench.artifacts import Bundle, Caveat, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.names import FileName
-from quadbench.artifacts.scores import RunScores
+from quadbench.artifacts.run_record import RunScores
 from quadbench.recipe import INT8_KEY
 from quadbench.recipe.published import published_table
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows, published_name

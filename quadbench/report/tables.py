@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from quadbench.artifacts import Component, DeviceFacts, RunResult, Sample, Variant
-from quadbench.artifacts.kernels import KERNEL_KINDS, KERNEL_NODES
-from quadbench.artifacts.parts import BASE_UNET
+from quadbench.artifacts.bundle import KERNEL_KINDS, KERNEL_NODES
+from quadbench.artifacts.run_record import BASE_UNET
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.recipe.published import published_names, published_table
 from quadbench.report import units

@@ -18,7 +18,7 @@ from quadbench.artifacts import (
     TaskAssets,
     Variant,
 )
-from quadbench.artifacts.fingerprint import differences
+from quadbench.artifacts.night import differences
 from quadbench.report.baseline import Baseline, against
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.condition import Criterion, where_met

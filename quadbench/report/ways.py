@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, RunResult, SampleKind, Variant
-from quadbench.artifacts.parts import without_own_graph
+from quadbench.artifacts.run_record import without_own_graph
 from quadbench.report.figure_table import FigureTable, TextTable
 from quadbench.report.kpi import Figure, KpiRow, figure, launch_values, unequal_rows
 from quadbench.report.launches import counted, devices_of, launches_of, sound, values

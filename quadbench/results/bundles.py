@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, Stored
 from quadbench.artifacts.names import FileName, Sha256
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError, UnknownNameError, UserError, shown
 from quadbench.results.disk import write_whole
 from quadbench.results.layout import Layout

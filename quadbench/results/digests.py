@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.artifacts import Bundle
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import UserError
 from quadbench.spec.files import open_regular
 

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, CompiledBundle, FileRef, Stored
 from quadbench.artifacts.kit import Kit
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError, StorageError, shown
 from quadbench.host import folder_lock, is_locked
 from quadbench.results.digests import sha256_of

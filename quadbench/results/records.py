@@ -19,8 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from quadbench.artifacts import DeviceFacts, Kinds, RunRecord, Sample, SampleKind, Samples
+from quadbench.artifacts.launch_values import KIND_FIELDS
 from quadbench.artifacts.names import check_file_name, check_relative_path
-from quadbench.artifacts.samples import KIND_FIELDS
 from quadbench.errors import ArtifactError, UnknownNameError, shown
 from quadbench.results.engine import (
     Source,

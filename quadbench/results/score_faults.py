@@ -4,8 +4,8 @@ import math
 from collections.abc import Collection, Iterator
 
 from quadbench.artifacts import Variant
-from quadbench.artifacts.held_out import TrajectorySqnr
-from quadbench.artifacts.scores import Compared, RunScores, Score
+from quadbench.artifacts.bundle import TrajectorySqnr
+from quadbench.artifacts.run_record import Compared, RunScores, Score
 from quadbench.errors import shown
 
 _MADE = {*Variant, "reference"}

@@ -27,10 +27,9 @@ from quadbench.artifacts import (
     Stored,
     Variant,
 )
+from quadbench.artifacts.launch_values import MOST_BYTES
 from quadbench.artifacts.names import FileName, can_name_file
-from quadbench.artifacts.parts import file_refs
-from quadbench.artifacts.plausible import MOST_BYTES
-from quadbench.artifacts.scores import RunScores
+from quadbench.artifacts.run_record import RunScores, file_refs
 from quadbench.errors import ArtifactError, StorageError, UnknownNameError, UserError, shown
 from quadbench.host import folder_lock
 from quadbench.recipe import Baseline, Measure, Runtime, Terms

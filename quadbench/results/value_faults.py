@@ -5,8 +5,8 @@ from functools import lru_cache
 from operator import le
 
 from quadbench.artifacts import Kinds, RunRecord, SampleKind
-from quadbench.artifacts.kernels import KERNEL_NODES
-from quadbench.artifacts.plausible import limits_of, value_fault
+from quadbench.artifacts.bundle import KERNEL_NODES
+from quadbench.artifacts.launch_values import limits_of, value_fault
 
 _MOST_NUMBER = 2**63  # of an iteration or step: what the database can hold
 

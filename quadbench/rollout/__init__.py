@@ -11,7 +11,7 @@ from pathlib import Path
 
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored
 from quadbench.artifacts.kit import Kit, Library, Role, role_of
-from quadbench.artifacts.parts import harness_files
+from quadbench.artifacts.run_record import harness_files
 from quadbench.compile import compile_bundle
 from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device

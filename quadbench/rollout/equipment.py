@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quadbench.artifacts import Bundle, CompiledBundle, FileRef, Stored
 from quadbench.artifacts.kit import Kit, Library
-from quadbench.artifacts.parts import file_refs, harness_files
+from quadbench.artifacts.run_record import file_refs, harness_files
 from quadbench.compile.availability import require
 from quadbench.deploy import LocalFile
 from quadbench.devices import Device

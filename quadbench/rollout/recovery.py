@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from quadbench.artifacts import Retry
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.devices import Device
 from quadbench.errors import DeviceError, DeviceLostError
 from quadbench.measure import Stop

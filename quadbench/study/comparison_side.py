@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, CompiledBundle, RunRecord, RunResult, Stored, TaskAssets, Variant
-from quadbench.artifacts.parts import has_references, without_own_graph
+from quadbench.artifacts.run_record import has_references, without_own_graph
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
 from quadbench.pipeline import USUAL, Conduct

@@ -8,8 +8,8 @@ from functools import cached_property, partial
 from typing import Self
 
 from quadbench.artifacts import DeviceFacts, LaunchPlan, Retry, RunResult, TaskAssets, Variant
-from quadbench.artifacts.fingerprint import contents, differences, unlike
-from quadbench.artifacts.parts import file_refs, item_counts
+from quadbench.artifacts.night import contents, differences, unlike
+from quadbench.artifacts.run_record import file_refs, item_counts
 from quadbench.devices import Device, connect
 from quadbench.errors import DeviceLostError, QuadbenchError, UserError
 from quadbench.farm.held import Held, held, require_any

@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from quadbench.artifacts import Bundle, CompiledBundle
-from quadbench.artifacts.parts import file_refs
-from quadbench.artifacts.samples import OF_MEMORY
+from quadbench.artifacts.launch_values import OF_MEMORY
+from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import QuadbenchError
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest

@@ -1,6 +1,6 @@
 """Scores: the metrics that need nothing but pixels, and the one score that is there."""
 
-from quadbench.artifacts.scores import Score
+from quadbench.artifacts.run_record import Score
 
 PIXELS = ("psnr", "ssim")
 

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from quadbench.artifacts import Bundle, CompiledBundle, FileRef, Stored
 from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.names import check_sha256
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError, NotStoredError, UserError, shown
 from quadbench.farm.store.keys import ARTIFACTS, artifact_key
 from quadbench.farm.store.objects import ArtifactEntry, Sending, Sent, Store, checked_files

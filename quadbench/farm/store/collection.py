@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from quadbench.artifacts import FileRef
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError, StorageError
 from quadbench.farm.store.artifacts import KINDS, artifacts, described, entry_of
 from quadbench.farm.store.keys import ARTIFACTS, CONDEMNED, INCOMING, OBJECTS, RUNS, object_key

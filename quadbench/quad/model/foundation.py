@@ -20,7 +20,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from quadbench import zoo
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.errors import UserError, shown
 from quadbench.quad.model.values import faults_by_name
 from quadbench.quad.model_files import (

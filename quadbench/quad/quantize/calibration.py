@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from quadbench.artifacts.held_out import ClippedTensor, Clipping
+from quadbench.artifacts.bundle import ClippedTensor, Clipping
 from quadbench.quad.model.initializers import open_session
 from quadbench.quad.quantize.encodings import Encoding, Range, limits
 from quadbench.quad.quantize.passes import value_shapes

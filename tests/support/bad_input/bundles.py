@@ -9,7 +9,7 @@ from pathlib import Path
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Stored
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.cli import build_parser
 from quadbench.errors import QuadbenchError
 from quadbench.quad.admit import judged

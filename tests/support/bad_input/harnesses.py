@@ -9,7 +9,7 @@ from typing import Any
 
 from test_heard import WALL_S, expected, header, library, samples
 
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.names import one_line
 from quadbench.errors import HarnessError
 from quadbench.harness.heard import Heard
 from quadbench.measure.outcome import failure_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from quadbench import pipeline
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import QuadbenchError
 from quadbench.harness.painted import EVENTS
 from quadbench.harness.program import OVERRIDE
