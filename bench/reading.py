@@ -16,7 +16,7 @@ from typing import Any
 from in_turn import Unwatched, first_task, launch_in_turn
 
 from quadbench.devices import connect
-from quadbench.devices.output import Lines, Tail
+from quadbench.devices.device import Lines, Tail
 from quadbench.measure import LaunchSettings, measure_launch
 from quadbench.pipeline import built
 from quadbench.recipe import load_recipe

@@ -12,11 +12,10 @@ import pytest
 from support.fake_adb import DRIP_S, Answer, FakeAdb, packet, text
 
 from quadbench.cli import main
-from quadbench.devices import adb, adb_commands, adb_protocol, adb_sync, connections, list_devices
+from quadbench.devices import adb, adb_commands, adb_protocol, connections, list_devices
+from quadbench.devices.adb import receive_file
 from quadbench.devices.adb_commands import AdbCommands
-from quadbench.devices.adb_protocol import AdbServer, Connection, TcpEndpoint
-from quadbench.devices.adb_shell import packets
-from quadbench.devices.adb_sync import receive_file
+from quadbench.devices.adb_protocol import AdbServer, Connection, TcpEndpoint, packets
 from quadbench.errors import DeviceError, DeviceLostError
 from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout
@@ -33,7 +32,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adb_protocol, "REQUEST_TIMEOUT_S", LIMIT_S)
     monkeypatch.setattr(adb, "PROPERTIES_TIMEOUT_S", LIMIT_S)
     monkeypatch.setattr(adb_commands, "START_TIMEOUT_S", LIMIT_S)
-    monkeypatch.setattr(adb_sync, "STALL_TIMEOUT_S", LIMIT_S)
+    monkeypatch.setattr(adb, "STALL_TIMEOUT_S", LIMIT_S)
 
 
 @pytest.fixture

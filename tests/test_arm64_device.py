@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from quadbench.devices import connect
-from quadbench.devices.arm64 import ROOT_VARIABLE, Arm64Emulator, arm64_emulator
+from quadbench.devices.emulators import ROOT_VARIABLE, Arm64Emulator, arm64_emulator
 from quadbench.devices.leftovers import marked
-from quadbench.devices.sandbox import Data, Place, running_sandbox
+from quadbench.devices.virtual import Data, Place, running_sandbox
 from quadbench.errors import DeviceError, MissingDependencyError
 from quadbench.results.layout import Layout
 from quadbench.target.abi import Abi

@@ -18,7 +18,7 @@ from test_pipeline import Watcher
 from quadbench import pipeline
 from quadbench.artifacts import Caveat, Status, Variant
 from quadbench.artifacts.kit import Role
-from quadbench.devices.arm64 import arm64_emulator
+from quadbench.devices.emulators import arm64_emulator
 from quadbench.errors import MissingDependencyError
 from quadbench.kits.store import find, kits
 from quadbench.recipe import Recipe, load_recipe

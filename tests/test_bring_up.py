@@ -12,7 +12,7 @@ from support.schemas import poorly_described
 from support.watcher import Silent
 
 from quadbench.cli import main
-from quadbench.devices.arm64 import arm64_emulator
+from quadbench.devices.emulators import arm64_emulator
 from quadbench.doctor import BringUp, CheckStatus, DeviceCheck, bring_up
 from quadbench.doctor.checks import Answer, PlannedCheck
 from quadbench.doctor.probe_bundle import PROBE_FOLDER
@@ -208,9 +208,9 @@ def test_what_does_not_work_is_named_and_the_rest_is_tried(
 def test_a_link_that_dies_in_the_push_ends_in_time_and_what_came_before_is_kept(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from quadbench.devices import adb_reconnect
+    from quadbench.devices import adb_commands
 
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 3.0)
+    monkeypatch.setattr(adb_commands, "RECONNECT_S", 3.0)
     scenario = tmp_path / "dies.yaml"
     events = "events: [{event: unplug, when: {at: push, after_mb: 1}}]"
     scenario.write_text(f"schema_version: 1\nname: dies\ntitle: The cable comes off for good.\n{events}\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from quadbench.deploy import LocalFile, deploy
-from quadbench.devices import Device, adb_reconnect, connect
+from quadbench.devices import Device, adb_commands, connect
 from quadbench.errors import ArtifactError, DeviceError, DeviceFullError, DeviceLostError
 from quadbench.results.layout import Layout
 
@@ -194,7 +194,7 @@ def test_a_device_that_fills_up_while_it_is_sent_to_keeps_nothing_half_written(t
 def test_a_device_that_is_unplugged_for_good_while_it_is_sent_to_is_lost_and_recovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 0.2)
+    monkeypatch.setattr(adb_commands, "RECONNECT_S", 0.2)
     whole = local_file(tmp_path, "whole", os.urandom(MIB))
     cut = local_file(tmp_path, "cut.onnx", os.urandom(16 * MIB))
     with connect(["virtual:s25"], layout=Layout(tmp_path / "results")) as (device,):

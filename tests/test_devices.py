@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from support.device_contract import DeviceContract
 
-from quadbench.devices import Device, adb_reconnect, connect, parse_battery, parse_thermal
-from quadbench.devices.sandbox import PACKAGES
+from quadbench.devices import Device, adb_commands, connect, parse_battery, parse_thermal
+from quadbench.devices.virtual import PACKAGES
 from quadbench.errors import DeviceError, DeviceFullError, DeviceLostError, MissingDependencyError
 from quadbench.host import find_programs
 from quadbench.results.layout import Layout
@@ -286,7 +286,7 @@ def test_a_virtual_device_that_dies_is_lost_and_not_waited_for(tmp_path: Path, v
             next(lines)
         with pytest.raises(DeviceLostError):
             device.shell(["true"], 10)
-        assert time.monotonic() - began < adb_reconnect.RECONNECT_S / 4
+        assert time.monotonic() - began < adb_commands.RECONNECT_S / 4
 
 
 def test_programs_of_this_machine_run_on_a_virtual_device(tmp_path: Path) -> None:

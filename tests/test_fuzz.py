@@ -29,7 +29,7 @@ from test_manifest import _make
 from quadbench.artifacts import CompiledBundle
 from quadbench.artifacts.launch_values import value_fault
 from quadbench.artifacts.names import check_relative_path, is_plain, one_line
-from quadbench.devices.properties import parse_attached, parse_getprop
+from quadbench.devices.android_reports import parse_attached, parse_getprop
 from quadbench.errors import AdapterError, ArtifactError, SpecError, UserError
 from quadbench.harness.events import read_event
 from quadbench.harness.heard import Heard

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from quadbench.artifacts import Caveat
-from quadbench.devices.dumpsys import BatteryState, CoolingDevice, Temperature, ThermalState
+from quadbench.devices.android_reports import BatteryState, CoolingDevice, Temperature, ThermalState
 from quadbench.measure.gate import gate, wait_at_gate
 from quadbench.measure.state import Clock, DeviceState, flatten, parse_state
 from quadbench.recipe import Gate

@@ -12,7 +12,7 @@ import pytest
 from support.adb_link import BOOT, Phone, linked_phone, restart_adbd
 from support.device_contract import state_of, wait_until_gone
 
-from quadbench.devices import adb_detached, adb_reconnect
+from quadbench.devices import adb_commands
 from quadbench.devices.adb_protocol import AdbServer, TcpEndpoint
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceLostError
 
@@ -76,21 +76,21 @@ def test_a_command_is_started_once_wherever_the_connection_breaks_while_it_is_st
 
 @pytest.mark.slow
 def test_a_link_that_is_silent_is_taken_for_lost(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adb_detached, "SILENCE_S", 2.0)
+    monkeypatch.setattr(adb_commands, "SILENCE_S", 2.0)
     phone.later((0.5, phone.link.hold), (3.0, phone.link.cut), (0.1, phone.link.mend))
     assert list(phone.lines(counting(60))) == expected(60)
 
 
 @pytest.mark.slow
 def test_a_harness_that_says_nothing_for_long_is_not_taken_for_lost(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adb_detached, "SILENCE_S", 2.0)
+    monkeypatch.setattr(adb_commands, "SILENCE_S", 2.0)
     assert list(phone.lines(["sh", "-c", "sleep 5; echo done"])) == ["done"]
 
 
 def test_a_phone_that_stays_away_is_lost_and_the_message_says_how_long_it_was_waited_for(
     phone: Phone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 1.5)
+    monkeypatch.setattr(adb_commands, "RECONNECT_S", 1.5)
     phone.later((0.5, phone.link.cut))
     lines: list[str] = []
     with pytest.raises(DeviceLostError, match=r"device 's25' was lost: .*; it was not back within 1.5 s"):
@@ -145,16 +145,16 @@ def test_what_was_written_just_before_a_reboot_is_read(phone: Phone) -> None:
 def test_a_command_may_be_away_for_longer_than_what_the_device_adds_to_its_time(
     phone: Phone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adb_detached, "SPARE_S", 0.5)
+    monkeypatch.setattr(adb_commands, "SPARE_S", 0.5)
     phone.later((0.5, phone.link.cut), (5.5, phone.link.mend))
     assert list(phone.lines(["sh", "-c", "sleep 7; echo the end"], timeout_s=4)) == ["the end"]
 
 
 @pytest.mark.slow
 def test_a_command_ends_by_itself_where_nobody_comes_back(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 0.1)
-    monkeypatch.setattr(adb_detached, "AWAY_S", 0.5)
-    monkeypatch.setattr(adb_detached, "SPARE_S", 0.5)
+    monkeypatch.setattr(adb_commands, "RECONNECT_S", 0.1)
+    monkeypatch.setattr(adb_commands, "AWAY_S", 0.5)
+    monkeypatch.setattr(adb_commands, "SPARE_S", 0.5)
     phone.later((0.8, phone.link.cut))
     lines: list[str] = []
     with pytest.raises(DeviceLostError):
@@ -165,7 +165,7 @@ def test_a_command_ends_by_itself_where_nobody_comes_back(phone: Phone, monkeypa
 
 
 def test_a_file_that_grows_without_end_does_not_fill_the_phone(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adb_detached, "FILE_LIMIT_BYTES", 2**20)
+    monkeypatch.setattr(adb_commands, "FILE_LIMIT_BYTES", 2**20)
     lines: list[str] = []
     with pytest.raises(CommandError) as caught:
         lines += phone.lines(["sh", "-c", "while :; do echo a line of some length to fill the file with; done"])
@@ -243,7 +243,7 @@ def test_what_is_lost_again_and_again_is_given_up(phone: Phone) -> None:
 
 
 def test_a_phone_that_stays_away_is_waited_for_once(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 3.0)
+    monkeypatch.setattr(adb_commands, "RECONNECT_S", 3.0)
     phone.link.cut()
     for seconds in (3.0, 0.0):
         began = time.monotonic()

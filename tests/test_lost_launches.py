@@ -14,7 +14,7 @@ from support.scripted_harness import GOOD, LIBRARIES, SAMPLES, World, launch_of,
 from support.watcher import Silent
 
 from quadbench.artifacts import ErrorClass, RunRecord, Status, Variant
-from quadbench.devices import adb_reconnect
+from quadbench.devices import adb_commands
 from quadbench.measure import LaunchAborted, LaunchSettings, Queue, measure_launches, planned_turns
 from quadbench.recipe import Gate, Runtime
 from quadbench.results.layout import Layout
@@ -145,7 +145,7 @@ WAITING = "header()\nsample()\npathlib.Path(plan['root'], 'pid').write_text(str(
 def test_a_harness_that_was_left_behind_is_ended_before_the_next_launch(
     phone: Phone, phone_world: PhoneWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 0.2)
+    monkeypatch.setattr(adb_commands, "RECONNECT_S", 0.2)
     phone.later((0.0, phone_world.heard(2)), (0.5, phone.link.cut))
     assert phone_world.launched(WAITING).status is Status.FAILED
     process = phone.beside.shell(["cat", f"{phone.device.root}/pid"], 10).stdout

@@ -13,7 +13,7 @@ from support.watcher import Silent
 
 from quadbench.artifacts import ErrorClass, LaunchPlan, RunRecord, Status
 from quadbench.artifacts.names import MOST_CHARACTERS
-from quadbench.devices.output import LINE_LIMIT_BYTES
+from quadbench.devices.device import LINE_LIMIT_BYTES
 from quadbench.errors import DeviceLostError
 from quadbench.measure import LaunchSettings, Queue, measure_launches, planned_turns
 from quadbench.measure.fetch import IMAGE_LIMIT_BYTES

@@ -13,7 +13,7 @@ pytest.importorskip("torchmetrics")
 
 from quadbench.artifacts.night import Ruling, RulingKind
 from quadbench.cli import main
-from quadbench.devices import adb_reconnect
+from quadbench.devices import adb_commands
 from quadbench.nightly import launcher, perform
 from quadbench.pipeline import Conduct
 from quadbench.recipe import load_recipe
@@ -79,7 +79,7 @@ class Team:
 @pytest.fixture
 def team(tiny_recipe: Path, harness: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Team:
     """A team with a yardstick. Devices that are lost are not waited for as long as phones are."""
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 3.0)
+    monkeypatch.setattr(adb_commands, "RECONNECT_S", 3.0)
     monkeypatch.setattr(launcher, "_CONDUCT", Conduct(keep_going=True, retries=1, wait_s=3.0))
     monkeypatch.setattr(perform, "LOOKS", Looks(at=(6,)))
     team = Team(tmp_path, tiny_recipe)

@@ -16,7 +16,7 @@ from support.watcher import Silent
 
 from quadbench import pipeline
 from quadbench.devices import connect
-from quadbench.devices.userland import VIRTUAL_PROPERTY
+from quadbench.devices.scenario import VIRTUAL_PROPERTY
 from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError, UnknownNameError, UserError
 from quadbench.farm.health import FAILURES_IN_A_ROW
 from quadbench.harness.cmake import NDK_VARIABLE

@@ -16,7 +16,7 @@ from support.watcher import Silent
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, ErrorClass, Status, Stored
-from quadbench.devices import adb_reconnect
+from quadbench.devices import adb_commands
 from quadbench.errors import DeviceError, DeviceLostError, LeaseError
 from quadbench.farm.leases import Leases, lease_name
 from quadbench.pipeline import Conduct
@@ -89,7 +89,7 @@ def test_a_device_that_rebooted_repeats_the_block_and_the_run_is_as_good_as_any(
 def test_a_device_that_stays_away_is_given_up_and_the_run_goes_on_later(
     recipe: Recipe, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 0.5)
+    monkeypatch.setattr(adb_commands, "RECONNECT_S", 0.5)
     address, watcher = device(tmp_path, GONE), Waiting()
     conduct = Conduct(retries=1, wait_s=2.0)
     outcome = pipeline.run(recipe, [address, "virtual:tabs11"], conduct=conduct, layout=layout, observer=watcher)
@@ -110,7 +110,7 @@ def test_a_device_that_stays_away_is_given_up_and_the_run_goes_on_later(
 def test_while_one_device_is_waited_for_the_next_one_runs(
     recipe: Recipe, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 0.2)
+    monkeypatch.setattr(adb_commands, "RECONNECT_S", 0.2)
     addresses = [device(tmp_path, GONE.replace("3}}", "3}, for_s: 6}")), device(tmp_path, "", "tabs11")]
     watcher = Waiting()
     outcome = pipeline.run(recipe, addresses, layout=layout, observer=watcher)
@@ -130,7 +130,7 @@ def test_without_retries_a_device_that_is_lost_is_given_up_at_once(recipe: Recip
 def test_a_device_that_is_lost_while_files_are_pushed_is_pushed_to_again(
     recipe: Recipe, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 0.2)
+    monkeypatch.setattr(adb_commands, "RECONNECT_S", 0.2)
     address, watcher = device(tmp_path, "{event: unplug, when: {at: push, after_mb: 1}, for_s: 3}"), Waiting()
     outcome = pipeline.run(recipe, [address], layout=layout, observer=watcher)
     assert outcome.is_ok
@@ -143,7 +143,7 @@ def test_ctrl_c_ends_the_wait_for_a_device_at_once(
 ) -> None:
     import signal
 
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 0.2)
+    monkeypatch.setattr(adb_commands, "RECONNECT_S", 0.2)
     address = device(tmp_path, GONE)
     pressed: list[float] = []
 

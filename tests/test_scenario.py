@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from quadbench.artifacts import MIB, Caveat
-from quadbench.devices import Device, adb_reconnect, connect
+from quadbench.devices import Device, adb_commands, connect
 from quadbench.devices.leftovers import carriers
-from quadbench.devices.scenario import SCENARIOS_FOLDER, Phase, load_scenario
-from quadbench.devices.userland import write_reports
+from quadbench.devices.scenario import SCENARIOS_FOLDER, Phase, load_scenario, write_reports
 from quadbench.errors import DeviceLostError, SpecError, UnknownNameError, UserError
 from quadbench.measure.gate import gate
 from quadbench.measure.state import DeviceState, read_state
@@ -152,7 +151,7 @@ def test_a_reboot_ends_all_that_runs_and_keeps_the_files(tmp_path: Path) -> None
 
 
 def test_a_device_that_is_gone_for_good_stays_lost_and_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 1.0)
+    monkeypatch.setattr(adb_commands, "RECONNECT_S", 1.0)
     gone = "events: [{event: unplug, when: {at: launch}}]\n"
     with device(tmp_path, written(tmp_path, gone)) as connected:
         with pytest.raises(DeviceLostError):

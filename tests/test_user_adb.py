@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from quadbench.devices import connect, list_devices
-from quadbench.devices.adb_protocol import TcpEndpoint, UnixEndpoint
-from quadbench.devices.adb_server import server_endpoint, user_server
+from quadbench.devices.adb_protocol import TcpEndpoint, UnixEndpoint, server_endpoint, user_server
 from quadbench.errors import DeviceError, DeviceNotFoundError, UserError
 from quadbench.results.layout import Layout
 

@@ -11,8 +11,7 @@ import pytest
 
 import quadbench
 from quadbench.ai_hub.problems import CONFIG_VARIABLE, config_path
-from quadbench.devices.adb_protocol import TcpEndpoint
-from quadbench.devices.adb_server import server_endpoint
+from quadbench.devices.adb_protocol import TcpEndpoint, server_endpoint
 from quadbench.doctor import examine
 from quadbench.errors import QuadbenchError
 from quadbench.farm.leases import lease_time_s

@@ -1,19 +1,21 @@
-"""adb protocol: a request to an adb server, or to a device behind it -> an open connection. No server is started or stopped.
-
-Written against Android's packages/modules/adb: OVERVIEW.TXT, SERVICES.TXT, SYNC.TXT and shell_protocol.h.
-"""
+"""adb's protocol: servers, connections to them and to devices, and the packets of its shell."""
 
 import contextlib
 import math
 import os
+import shlex
+import shutil
 import socket
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Self
 
-from quadbench.errors import DeviceError, DeviceLostError
+from quadbench.errors import DeviceError, DeviceLostError, UserError, shown
+from quadbench.spec import fits_file_system, host_of, port_of, port_variable, variable
 
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 30.0
@@ -230,3 +232,156 @@ def _descriptor(folder: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+class Stream(IntEnum):
+    """The kind of a packet's content."""
+
+    STDOUT = 1
+    STDERR = 2
+    EXIT = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packet:
+    """A piece of output, or the exit code as one byte."""
+
+    stream: Stream
+    data: bytes
+
+
+_HEADER_BYTES = 5
+PACKET_LIMIT_BYTES = 2**20  # adb.h: MAX_PAYLOAD, the most that travels at once
+_CLOSE_STDIN = bytes([4]) + (0).to_bytes(4, "little")
+
+
+def shell_service(argv: Sequence[str]) -> str:
+    """Return the service that runs a command without a terminal. The first line of stdout is the id of its process and group."""
+    return f"shell,v2,raw:echo $$; exec {shlex.join(argv)}"
+
+
+def close_stdin(connection: Connection) -> None:
+    """Let commands that read stdin see its end."""
+    connection.send(_CLOSE_STDIN)
+
+
+def packets(connection: Connection, deadline: float, silence_s: float = math.inf) -> Iterator[Packet]:
+    """Yield the packets up to and with the exit code.
+
+    Raises:
+        TimeoutError: the deadline, a time of `time.monotonic`, has passed.
+        DeviceLostError: the connection ended before the command, or nothing came for `silence_s`.
+        DeviceError: what comes are no such packets.
+    """
+    while True:
+        kind, size_bytes = _unpacked(_read(connection, _HEADER_BYTES, deadline, silence_s), connection)
+        packet = Packet(stream=kind, data=_read(connection, size_bytes, deadline, silence_s))
+        yield packet
+        if packet.stream is Stream.EXIT:
+            return
+
+
+def _unpacked(header: bytes, connection: Connection) -> tuple[Stream, int]:
+    kind, size_bytes = header[0], int.from_bytes(header[1:], "little")
+    if kind not in set(Stream) or size_bytes > PACKET_LIMIT_BYTES or (kind == Stream.EXIT and size_bytes != 1):
+        raise DeviceError(f"{connection.peer} sent {header!r}, which begins no packet of adb's shell protocol")
+    return Stream(kind), size_bytes
+
+
+def _read(connection: Connection, size_bytes: int, deadline: float, silence_s: float) -> bytes:
+    remaining_s = deadline - time.monotonic()
+    if remaining_s <= 0:
+        raise TimeoutError
+    connection.socket.settimeout(min(remaining_s, silence_s))
+    try:
+        return connection.read(size_bytes, deadline)
+    except TimeoutError as error:
+        if time.monotonic() < deadline:
+            raise connection.lost(f"nothing came from it for {silence_s:g} s") from error
+        raise
+
+
+DEFAULT_PORT = 5037
+START_TIMEOUT_S = 30.0
+_SOCKET, _PORT = "ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_PORT"
+_HOSTS = ("ANDROID_ADB_SERVER_ADDRESS", "ANDROID_ADB_SERVER_HOST")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def user_server() -> AdbServer:
+    """Return the server that attached phones are reached through. A running one, of whatever version, is used as it is.
+
+    Raises:
+        DeviceError: no server runs, and none can be started.
+        UserError: a variable of the environment does not name a server.
+    """
+    server = AdbServer(endpoint=server_endpoint())
+    try:
+        server.version()
+    except NoServerError as error:
+        _start(server.endpoint, error)
+        server.version()
+    return server
+
+
+def server_endpoint() -> Endpoint:
+    """Return the address at which the server listens, by the variables that adb and adbutils know.
+
+    Raises:
+        UserError: a variable does not name a server.
+    """
+    port = port_variable(_PORT) or DEFAULT_PORT
+    if socket_address := variable(_SOCKET):
+        return _endpoint_of(socket_address)
+    host = next(filter(None, map(_host, _HOSTS)), _LOOPBACK[0])
+    return TcpEndpoint(host=host, port=port)
+
+
+def _endpoint_of(address: str) -> Endpoint:
+    kind, _, rest = address.partition(":")
+    if kind == "localfilesystem" and rest and fits_file_system(Path(rest)):
+        return UnixEndpoint(path=Path(rest))
+    if kind == "tcp" and rest:
+        host, _, port = rest.rpartition(":")
+        return TcpEndpoint(host=host_of(_SOCKET, host) if host else _LOOPBACK[0], port=port_of(_SOCKET, port))
+    raise UserError(f"${_SOCKET} is {shown(address)}; expected tcp:HOST:PORT or localfilesystem:PATH")
+
+
+def _host(name: str) -> str | None:
+    text = variable(name)
+    return host_of(name, text) if text else None
+
+
+def _start(endpoint: Endpoint, reason: NoServerError) -> None:
+    """Start the user's own adb, if the port is free: `adb start-server` would replace a server of another version."""
+    if not isinstance(endpoint, TcpEndpoint) or endpoint.host not in _LOOPBACK:
+        raise DeviceError(f"{reason.message}", hint="start it there: adb -a nodaemon server")
+    if not _is_free(endpoint):
+        raise DeviceError(f"{reason.message}; the port is taken by something else", hint=f"set {_PORT} to a free port")
+    program = shutil.which("adb") or _bundled_adb()
+    command = [program, "-P", str(endpoint.port), "start-server"]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=START_TIMEOUT_S, start_new_session=True)
+    except subprocess.CalledProcessError as error:
+        last = " / ".join(error.stderr.splitlines()[-3:])
+        raise DeviceError(f"'{' '.join(command)}' ended with exit code {error.returncode}: {last}") from error
+    except subprocess.TimeoutExpired as error:
+        raise DeviceError(f"'{' '.join(command)}' did not end within {START_TIMEOUT_S:g} s") from error
+
+
+def _bundled_adb() -> str:
+    """Return the adb that comes with adbutils, which reads the variables of a server while it is imported."""
+    import adbutils
+
+    return str(adbutils.adb_path())
+
+
+def _is_free(endpoint: TcpEndpoint) -> bool:
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((endpoint.host, endpoint.port))
+        except OSError:
+            return False
+    return True

@@ -11,8 +11,7 @@ from typing import assert_never
 from quadbench.artifacts import DeviceFacts
 from quadbench.artifacts.names import one_line
 from quadbench.devices.adb import AdbDevice, read_properties
-from quadbench.devices.adb_protocol import AdbServer
-from quadbench.devices.adb_server import user_server
+from quadbench.devices.adb_protocol import AdbServer, user_server
 from quadbench.devices.addresses import (
     AttachedAddress,
     HostedAddress,
@@ -26,10 +25,10 @@ from quadbench.devices.addresses import (
     refuse_twice,
     virtual_serial,
 )
+from quadbench.devices.android_reports import ABI_PROPERTY, Attached, parse_attached
 from quadbench.devices.device import Device
 from quadbench.devices.local import open_local
-from quadbench.devices.properties import ABI_PROPERTY, Attached, parse_attached
-from quadbench.devices.userland import VIRTUAL_PROPERTY
+from quadbench.devices.scenario import VIRTUAL_PROPERTY
 from quadbench.devices.virtual import open_virtual
 from quadbench.errors import DeviceError, DeviceNotFoundError, QuadbenchError, UserError, shown
 from quadbench.host import device_lock

@@ -16,8 +16,11 @@ from typing import Self
 from quadbench.artifacts import DeviceFacts
 from quadbench.devices.device import (
     PULL_LIMIT_BYTES,
+    Lines,
     Progress,
     ShellResult,
+    Tail,
+    Whole,
     check_command,
     command_failed,
     command_timed_out,
@@ -25,7 +28,6 @@ from quadbench.devices.device import (
     no_regular_file,
 )
 from quadbench.devices.leftovers import Mark, environment_of, kill_marked, marked
-from quadbench.devices.output import Lines, Tail, Whole
 from quadbench.errors import DeviceError, DeviceFullError
 from quadbench.host import device_lock, host_cpu, kill_group, start_bound
 from quadbench.results.layout import Layout

@@ -1,29 +1,301 @@
-"""Virtual: a device profile -> a device on this machine that is reached through adb."""
+"""Virtual devices: a device profile becomes a device on this machine, in a sandbox with adbd and an adb server of its own."""
 
 import contextlib
+import errno
+import json
+import os
 import platform
+import select
 import shutil
-from collections.abc import Iterator
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from quadbench.artifacts import MIB, DeviceFacts
+from quadbench.artifacts.names import one_line
 from quadbench.devices.adb import AdbDevice
+from quadbench.devices.adb_protocol import AdbServer, UnixEndpoint
 from quadbench.devices.addresses import VirtualAddress, virtual_serial
-from quadbench.devices.arm64 import Arm64Emulator, arm64_emulator
-from quadbench.devices.emulator import emulator_folders
-from quadbench.devices.leftovers import marked
-from quadbench.devices.properties import ABI_PROPERTY, BOOTED_PROPERTY
-from quadbench.devices.sandbox import TRANSPORT, Data, Place, required_programs, running_sandbox
-from quadbench.devices.scenario import load_scenario
-from quadbench.devices.userland import VIRTUAL_PROPERTY
-from quadbench.errors import MissingDependencyError
-from quadbench.host import device_lock, host_cpu
+from quadbench.devices.android_reports import ABI_PROPERTY, BOOTED_PROPERTY, parse_attached
+from quadbench.devices.emulators import ROOT_VARIABLE, Arm64Emulator, arm64_emulator, emulator_folders
+from quadbench.devices.leftovers import VARIABLE, Mark, environment_of, kill_marked, marked
+from quadbench.devices.scenario import VIRTUAL_PROPERTY, Scenario, load_scenario, write_userland
+from quadbench.devices.scenario_player import prepare_course, running_course, scenario_mounts
+from quadbench.errors import DeviceError, MissingDependencyError
+from quadbench.host import device_lock, find_programs, host_cpu, start_bound
 from quadbench.results.layout import Layout
 from quadbench.target.abi import Abi, host_abi
 from quadbench.target.known import PHONE_ABI
 from quadbench.target.profile import DeviceProfile
 from quadbench.target.targets import QnnTarget
+
+PACKAGES = {"adb": "adb", "adbd": "adbd", "bwrap": "bubblewrap", "mksh": "mksh", "toybox": "toybox"}
+START_TIMEOUT_S = 60.0  # it takes a fifth of a second, on a machine with nothing else to do
+STOP_TIMEOUT_S = 10.0
+ADBD_PORT = 5640  # outside 5555-5585, where an adb server looks for emulators by itself
+TRANSPORT = f"127.0.0.1:{ADBD_PORT}"
+_POLL_S = 0.02
+_SHOWN_LINES = 3
+_NAMESPACES_HINT = (
+    "virtual devices need user namespaces: allow them (sysctl kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0), in Docker run with --privileged; or use the device local"
+)
+
+# adbd's end is written down: the server lives on without it, and nobody else would tell. Where a scenario has ended it, it starts
+# again once the device is plugged in.
+_START = """\
+(
+  while adbd >/run/device/adbd.log 2>&1; status=$?; [ -e /run/device/unplugged ]; do
+    while [ -e /run/device/unplugged ]; do sleep 0.05; done
+  done
+  echo $status >/run/device/adbd.ended
+) &
+exec adb -L localfilesystem:/run/device/adb.sock nodaemon server >/run/device/server.log 2>&1
+"""
+
+_ENVIRONMENT = {
+    "PATH": "/system/bin",
+    "HOME": "/run/device",
+    "TMPDIR": "/data/local/tmp",
+    "ADBD_PORT": str(ADBD_PORT),
+    "ADB_MDNS": "0",
+    "ADB_MDNS_AUTO_CONNECT": "0",
+    "ADB_USB": "0",
+    "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553",
+}
+
+# seccomp: machine -> (AUDIT_ARCH of linux/audit.h, number of the system call socket)
+_ARCHITECTURES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
+_AF_VSOCK = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A virtual device's /data: a folder that stays, or memory of `size_bytes` that goes with the device."""
+
+    folder: Path
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """The place of a virtual device on this machine.
+
+    Its files lie in `folder`, which is new. `shown` are further folders of this machine and where the device has them, read-only;
+    all of its processes carry the mark. What the scenario says happens to it. With an emulator it runs programs for arm64.
+    """
+
+    folder: Path
+    data: Data
+    shown: Mapping[Path, str]
+    mark: Mark
+    scenario: Scenario | None = None
+    emulator: Arm64Emulator | None = None
+
+
+def required_programs(address: str) -> dict[str, Path]:
+    """Return the paths of the programs that make a virtual device.
+
+    Raises:
+        MissingDependencyError: names all that are not installed.
+    """
+    return find_programs(PACKAGES, needed_for=f"the virtual device '{address}'")
+
+
+@contextlib.contextmanager
+def running_sandbox(place: Place, properties: dict[str, str], address: str) -> Iterator[AdbServer]:
+    """Start a device and give the server to which it is attached as TRANSPORT.
+
+    Raises:
+        MissingDependencyError: a program that it needs is not installed.
+        DeviceError: this machine does not allow it, or the device does not start.
+    """
+    programs, folder = required_programs(address), place.folder
+    scenario = place.scenario
+    exit_codes = {str(tool): code for tool, code in scenario.exit_codes.items()} if scenario else {}
+    write_userland(folder / "system", properties, shell=programs["mksh"], toybox=programs["toybox"], exit_codes=exit_codes)
+    for name in ("adb", "adbd"):
+        (folder / "system" / "bin" / name).symlink_to(programs[name])
+    (folder / "run").mkdir()
+    if scenario:
+        prepare_course(scenario, folder)
+    with _started(place, programs, address) as process:
+        server = AdbServer(endpoint=UnixEndpoint(path=folder / "run" / "adb.sock"), end=partial(_end, process, folder))
+        _attach(server, folder, address)
+        mark = place.mark.value
+        course = running_course(scenario, folder, mark, server, TRANSPORT) if scenario else contextlib.nullcontext(server)
+        with course as reached:
+            yield reached
+
+
+@contextlib.contextmanager
+def _started(place: Place, programs: dict[str, Path], address: str) -> Iterator["subprocess.Popen[bytes]"]:
+    seccomp = _pipe_with(_vsock_filter())
+    info_reader, info_writer = os.pipe()
+    argv = _command(place, programs, seccomp=seccomp, info=info_writer)
+    with open(info_reader, "rb", buffering=0):  # noqa: PTH123
+        try:
+            with (place.folder / "sandbox.log").open("wb") as errors:
+                process = start_bound(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=errors,
+                    stderr=errors,
+                    pass_fds=(seccomp, info_writer),
+                    env=environment_of(place.mark.value),
+                )
+        finally:
+            os.close(seccomp)
+            os.close(info_writer)
+        first_process: int | None = None
+        try:
+            first_process = _first_process(info_reader, process)
+            yield process
+        finally:
+            _stop(process, first_process, address)
+            kill_marked(place.mark.value)
+
+
+def _first_process(info: int, process: "subprocess.Popen[bytes]") -> int | None:
+    """Return the id of the namespace's first process, which the sandbox writes as JSON; None where it ended before.
+
+    What it leaves behind may hold the pipe open, so its end is not waited for.
+    """
+    text, deadline = b"", time.monotonic() + START_TIMEOUT_S
+    while b"}" not in text and time.monotonic() < deadline:
+        if select.select([info], [], [], _POLL_S)[0]:
+            if not (piece := os.read(info, 4096)):
+                break
+            text += piece
+        elif process.poll() is not None:
+            break
+    return int(json.loads(text)["child-pid"]) if b"}" in text else None
+
+
+def _stop(process: "subprocess.Popen[bytes]", first_process: int | None, address: str) -> None:
+    """Kill the namespace's first process; the kernel takes all others with it before the sandbox's parent sees it end."""
+    if process.poll() is None and first_process is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(first_process, signal.SIGKILL)
+    else:
+        process.kill()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise DeviceError(f"the sandbox of '{address}' (process {process.pid}) does not end") from error
+
+
+def _attach(server: AdbServer, folder: Path, address: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    reason = "nothing was tried"
+    while time.monotonic() < deadline:
+        if end := server.end():
+            raise _not_started(end, folder, address)
+        try:
+            reason = server.ask(f"host:connect:{TRANSPORT}")
+            if any(device.serial == TRANSPORT and device.is_ready for device in parse_attached(server.ask("host:devices-l"))):
+                return
+        except DeviceError as error:
+            reason = error.message
+        time.sleep(_POLL_S)
+    raise DeviceError(f"the virtual device '{address}' did not start within {START_TIMEOUT_S:g} s: {one_line(reason)}")
+
+
+def _end(process: "subprocess.Popen[bytes]", folder: Path) -> str | None:
+    """Return what has ended of a device for good; None while it runs."""
+    ended = folder / "run" / "adbd.ended"
+    if ended.exists() and (status := ended.read_text().strip()):
+        killed = f", killed by signal {int(status) - 128}" if status.isdecimal() and int(status) > 128 else ""
+        return f"its adbd ended with exit code {status}{killed}"
+    return None if process.poll() is None else "its sandbox ended"
+
+
+def _not_started(end: str, folder: Path, address: str) -> DeviceError:
+    sandbox_log, logs = folder / "sandbox.log", ("adbd.log", "server.log")
+    said = _last_lines(sandbox_log) or " / ".join(filter(None, (_last_lines(folder / "run" / log) for log in logs)))
+    hint = _NAMESPACES_HINT if "bwrap:" in said else None
+    return DeviceError(f"the virtual device '{address}' did not start: {end}{f'; its log: {said}' if said else ''}", hint=hint)
+
+
+def _last_lines(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:] if log.exists() else []
+    return one_line("\n".join(lines))
+
+
+def _command(place: Place, programs: dict[str, Path], *, seccomp: int, info: int) -> list[str]:
+    environment, emulator = {**_ENVIRONMENT, VARIABLE: place.mark.value}, place.emulator
+    if emulator:
+        environment[ROOT_VARIABLE] = str(emulator.root)
+    return [
+        str(programs["bwrap"]),
+        *("--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
+        *("--hostname", "localhost", "--die-with-parent", "--new-session", "--clearenv"),
+        *("--seccomp", str(seccomp), "--info-fd", str(info), *(("--cap-add", "CAP_SYS_ADMIN") if emulator else ())),
+        *_system_mounts(place.folder, programs),
+        *(word for here, there in place.shown.items() for word in ("--ro-bind", str(here), there)),
+        *(scenario_mounts(place.scenario, place.folder) if place.scenario else ()),
+        *_data_mounts(place.data),
+        *(word for name, value in environment.items() for word in ("--setenv", name, value)),
+        *("--chdir", "/", "/system/bin/sh", "-c", f"{emulator.start if emulator else ''}{_START}"),
+    ]
+
+
+def _system_mounts(folder: Path, programs: dict[str, Path]) -> list[str]:
+    """Return the mounts that show a device, read-only, what a program of this machine needs to run, and Android's folders."""
+    mounts = ["--ro-bind", "/usr", "/usr", "--ro-bind", str(folder / "system"), "/system"]
+    for library in ("lib", "lib32", "lib64"):
+        path = Path("/", library)
+        if path.is_symlink():
+            mounts += ["--symlink", str(path.readlink()), str(path)]
+        elif path.exists():
+            mounts += ["--ro-bind", str(path), str(path)]
+    for program in programs.values():
+        if not program.is_relative_to("/usr"):
+            mounts += ["--ro-bind", str(program), str(program)]
+    cpus = "/sys/devices/system/cpu"
+    mounts += ["--symlink", "system/bin", "/bin", "--symlink", "system/etc", "/etc", "--proc", "/proc", "--dev", "/dev"]
+    mounts += ["--ro-bind-try", cpus, cpus, "--tmpfs", "/tmp", "--bind", str(folder / "run"), "/run/device"]
+    return mounts
+
+
+def _data_mounts(data: Data) -> list[str]:
+    if data.size_bytes is not None:
+        return ["--size", str(data.size_bytes), "--tmpfs", "/data", "--dir", "/data/local/tmp"]
+    (data.folder / "local" / "tmp").mkdir(parents=True, exist_ok=True)
+    return ["--bind", str(data.folder), "/data"]
+
+
+def _pipe_with(content: bytes) -> int:
+    reader, writer = os.pipe()
+    with open(writer, "wb") as file:  # noqa: PTH123
+        file.write(content)
+    return reader
+
+
+def _vsock_filter() -> bytes:
+    """Return a seccomp program under which socket(AF_VSOCK) fails.
+
+    adbd listens on such a socket too, and no namespace separates those sockets.
+    """
+    machine = platform.machine()
+    if machine not in _ARCHITECTURES:
+        known = ", ".join(sorted(_ARCHITECTURES))
+        raise DeviceError(f"virtual devices run on {known}, this machine is {machine}", hint="use the device local")
+    architecture, socket_call = _ARCHITECTURES[machine]
+    load, equal, leave = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K; offsets are those of struct seccomp_data
+    refuse, allow = 0x00050000 | errno.EAFNOSUPPORT, 0x7FFF0000  # SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW
+    program = (
+        (load, 0, 0, 4), (equal, 0, 5, architecture),
+        (load, 0, 0, 0), (equal, 0, 3, socket_call),
+        (load, 0, 0, 16), (equal, 0, 1, _AF_VSOCK),
+        (leave, 0, 0, refuse), (leave, 0, 0, allow),
+    )  # fmt: skip
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
 
 
 def open_virtual(profile: DeviceProfile, address: str, options: VirtualAddress, layout: Layout) -> AdbDevice:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from quadbench.compile.availability import availability, package_version
-from quadbench.devices.arm64 import QEMU, arm64_emulator
-from quadbench.devices.sandbox import PACKAGES as SANDBOX_PROGRAMS
+from quadbench.devices.emulators import QEMU, arm64_emulator
+from quadbench.devices.virtual import PACKAGES as SANDBOX_PROGRAMS
 from quadbench.errors import MissingDependencyError
 from quadbench.harness.cmake import HOST_PROGRAMS, NDK_HINT, NDK_VARIABLE, ZIG_HINT, ndk_revision
 from quadbench.host import find_program

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from quadbench.devices.emulator import ON_DEVICE as EMULATOR_FOLDER
+from quadbench.devices.emulators import ON_DEVICE as EMULATOR_FOLDER
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, Target
 
 

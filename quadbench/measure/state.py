@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quadbench.artifacts.names import one_line
+from quadbench.devices.android_reports import BatteryState, ThermalState, parse_battery, parse_screen, parse_thermal
 from quadbench.devices.device import Device
-from quadbench.devices.dumpsys import BatteryState, ThermalState, parse_battery, parse_screen, parse_thermal
 
 UNAVAILABLE = "unavailable"
 _TIMEOUT_S = 30.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from quadbench.devices import Device
-from quadbench.devices.output import LINE_LIMIT_BYTES, TAIL_BYTES, TEXT_LIMIT_BYTES
+from quadbench.devices.device import LINE_LIMIT_BYTES, TAIL_BYTES, TEXT_LIMIT_BYTES
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError, UserError
 
 BIG_BYTES = 50 * 2**20

@@ -1,11 +1,8 @@
-"""Arm64: QEMU and Debian's libraries for arm64 on this machine -> how a virtual device starts programs for arm64.
-
-The kernel starts them: in the sandbox's own user namespace binfmt_misc names QEMU as the interpreter of such files, so that a
-command line there is the one that a phone would be given. This machine's own binfmt_misc is not touched.
-"""
+"""Emulators for virtual devices: QEMU for programs for arm64, and Qualcomm's emulator of its NPU."""
 
 import platform
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from quadbench.errors import MissingDependencyError
@@ -66,3 +63,39 @@ def arm64_emulator(address: str) -> Arm64Emulator | None:
             hint=f"on Debian: apt-get install {' '.join(missing.values())}; or set {ROOT_VARIABLE} to the folder above lib",
         )
     return Arm64Emulator(qemu=qemu, root=root.resolve())
+
+
+PACKAGE = "onnxruntime_qnn"
+ON_DEVICE = f"/vendor/{PACKAGE}"
+"""The folder in which a virtual device sees ONNX Runtime's plugin, and Qualcomm's library, which emulates the HTP."""
+
+
+def emulator_folders() -> dict[Path, str]:
+    """Return the package's folders here, each with its place on the device.
+
+    They lie side by side there: the libraries of one find those of the other by a relative path.
+
+    Raises:
+        MissingDependencyError: the package is not installed.
+    """
+    package = _package()
+    further = package.with_name(f"{PACKAGE}.libs")
+    return {package: ON_DEVICE, **({further: f"{ON_DEVICE}.libs"} if further.is_dir() else {})}
+
+
+def emulator_libraries() -> dict[str, Path]:
+    """Return where a virtual device sees each library of the package, with the file here.
+
+    Raises:
+        MissingDependencyError: as `emulator_folders`.
+    """
+    return {f"{ON_DEVICE}/{library.name}": library for library in sorted(_package().glob("lib*.so"))}
+
+
+def _package() -> Path:
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise MissingDependencyError(
+            "Qualcomm's HTP emulator needs the package onnxruntime-qnn", hint="pip install 'quadbench[qnn]', Linux on x86-64"
+        )
+    return Path(spec.origin).parent
