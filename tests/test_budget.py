@@ -9,7 +9,7 @@ from support.synthetic_run import make_run
 
 from quadbench.artifacts import LaunchPlan, RunRecord, Sample, SequenceBlock, Status, Variant
 from quadbench.measure import Budget
-from quadbench.measure.budget import expected_s
+from quadbench.measure.launch_schedule import expected_s
 
 S, P = Variant.SHARED, Variant.PER_GRAPH
 

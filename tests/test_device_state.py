@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.measure.state import DeviceState, flatten, parse_state
+from quadbench.measure.gate import DeviceState, flatten, parse_state
 
 DUMPS = Path(__file__).parent / "data" / "dumpsys"
 

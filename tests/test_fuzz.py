@@ -33,7 +33,7 @@ from quadbench.devices.android_reports import parse_attached, parse_getprop
 from quadbench.errors import AdapterError, ArtifactError, SpecError, UserError
 from quadbench.harness.events import read_event
 from quadbench.harness.heard import Heard
-from quadbench.measure.state import flatten, parse_state
+from quadbench.measure.gate import flatten, parse_state
 from quadbench.quad.adapters import sites_of_unet
 from quadbench.quad.adapters.convert import convert
 from quadbench.quad.adapters.formats import read_tensor_file

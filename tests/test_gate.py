@@ -7,8 +7,7 @@ import pytest
 
 from quadbench.artifacts import Caveat
 from quadbench.devices.android_reports import BatteryState, CoolingDevice, Temperature, ThermalState
-from quadbench.measure.gate import gate, wait_at_gate
-from quadbench.measure.state import Clock, DeviceState, flatten, parse_state
+from quadbench.measure.gate import Clock, DeviceState, flatten, gate, parse_state, wait_at_gate
 from quadbench.recipe import Gate
 
 COOL = DeviceState(

@@ -22,7 +22,7 @@ from quadbench.artifacts import Caveat, Component, FileRef, Graph, RunRecord, Sa
 from quadbench.cli.console import RunConsole
 from quadbench.devices import connect, list_devices
 from quadbench.errors import ServiceError, UserError
-from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, fewest_runs, samples_of
+from quadbench.measure.hosted import GraphProfile, cpu_layers, fewest_runs, samples_of
 from quadbench.recipe import load_recipe
 from quadbench.report import Figure, kpi_rows
 from quadbench.results.layout import Layout

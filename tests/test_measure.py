@@ -13,7 +13,7 @@ from quadbench.devices.local import LocalDevice
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.harness.execution_provider import execution_provider_of
 from quadbench.harness.installation import InstalledKit
-from quadbench.measure import LaunchSettings, Stop, measure_launch, remote
+from quadbench.measure import LaunchSettings, Stop, launch, measure_launch
 from quadbench.measure.launch import run_launch
 from quadbench.recipe import Gate, Runtime
 from quadbench.results.records import open_records
@@ -102,7 +102,7 @@ def test_a_device_that_runs_full_or_away_is_a_failed_record(world: World) -> Non
 
 
 def test_a_device_with_too_little_space_for_a_launch_says_what_to_do(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "SPACE_BYTES", 2**60)
+    monkeypatch.setattr(launch, "SPACE_BYTES", 2**60)
     record = measured(world, GOOD)
     assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.DEVICE)
     assert record.reason is not None

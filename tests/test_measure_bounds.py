@@ -16,7 +16,7 @@ from quadbench.artifacts.names import MOST_CHARACTERS
 from quadbench.devices.device import LINE_LIMIT_BYTES
 from quadbench.errors import DeviceLostError
 from quadbench.measure import LaunchSettings, Queue, measure_launches, planned_turns
-from quadbench.measure.fetch import IMAGE_LIMIT_BYTES
+from quadbench.measure.derived_samples import IMAGE_LIMIT_BYTES
 from quadbench.recipe import Runtime
 
 ENDLESS_S = 20.0  # in which a harness without end has been ended, on a machine with other work

@@ -7,7 +7,7 @@ from support.scripted_harness import GOOD, ITEMS, TASKS, World, launch_of, measu
 
 from quadbench.artifacts import ErrorClass, Status, Variant
 from quadbench.artifacts.pixels import PSNR_CAP_DB, blend_mask, composite, max_abs_difference, psnr_db
-from quadbench.measure.images import MASKED_PSNR, QUANTIZED_MIN_MEAN_PSNR_DB
+from quadbench.measure.derived_samples import MASKED_PSNR, QUANTIZED_MIN_MEAN_PSNR_DB
 
 
 def test_images_are_fetched_checked_and_named_relative_to_the_results(world: World) -> None:

@@ -16,8 +16,7 @@ from quadbench.devices import Device, adb_commands, connect
 from quadbench.devices.leftovers import carriers
 from quadbench.devices.scenario import SCENARIOS_FOLDER, Phase, load_scenario, write_reports
 from quadbench.errors import DeviceLostError, SpecError, UnknownNameError, UserError
-from quadbench.measure.gate import gate
-from quadbench.measure.state import DeviceState, read_state
+from quadbench.measure.gate import DeviceState, gate, read_state
 from quadbench.recipe import Gate
 from quadbench.results.layout import Layout
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
-from quadbench.measure.schedule import drawn_blocks, launches_of
+from quadbench.measure.launch_schedule import drawn_blocks, launches_of
 from quadbench.recipe import Recipe, load_recipe
 
 FLOAT, SHARED, PER_GRAPH = Variant.FLOAT, Variant.SHARED, Variant.PER_GRAPH

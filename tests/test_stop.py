@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from quadbench.measure.stop import Stop, ctrl_c_asks
+from quadbench.measure.launch import Stop, ctrl_c_asks
 
 
 def press() -> None:

@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from quadbench.measure.schedule import drawn_blocks
+from quadbench.measure.launch_schedule import drawn_blocks
 from quadbench.statistics import (
     MIN_BLOCKS,
     TO_TELL,

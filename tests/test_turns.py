@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from quadbench.artifacts import LaunchPlan, Status, Variant
 from quadbench.measure import LaunchSettings, planned_turns
-from quadbench.measure.turns import Interleaved, SideLaunch, Turn
+from quadbench.measure.launch_schedule import Interleaved, SideLaunch, Turn
 from quadbench.statistics import Looks
 
 S, P, F = Variant.SHARED, Variant.PER_GRAPH, Variant.FLOAT

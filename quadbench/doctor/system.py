@@ -13,8 +13,8 @@ from quadbench.artifacts import MIB
 from quadbench.deploy import deploy
 from quadbench.devices import Device
 from quadbench.doctor.checks import Answer, PlannedCheck, failed, not_told
-from quadbench.measure.remote import SPACE_BYTES
-from quadbench.measure.state import DeviceState, read_state
+from quadbench.measure.gate import DeviceState, read_state
+from quadbench.measure.launch import SPACE_BYTES
 from quadbench.results.digests import sha256_of
 from quadbench.rollout.equipment import local_file
 

@@ -1,14 +1,21 @@
 """Measure: an installation and what a launch runs -> RunRecord."""
 
-from quadbench.measure.blocks import missing_blocks
-from quadbench.measure.budget import Budget
-from quadbench.measure.findings import LaunchSettings
 from quadbench.measure.hosted import measure_hosted
-from quadbench.measure.launch import LaunchAborted, measure_launch
-from quadbench.measure.launches import Queue, Rest, measure_launches
-from quadbench.measure.schedule import launches_of_bundle, measured_sequence
-from quadbench.measure.stop import Stop
-from quadbench.measure.turns import Interleaved, PairedBlock, SideLaunch, Turn, Turns, planned_turns
+from quadbench.measure.launch import LaunchAborted, Stop, measure_launch
+from quadbench.measure.launch_record import LaunchSettings
+from quadbench.measure.launch_schedule import (
+    Budget,
+    Interleaved,
+    PairedBlock,
+    SideLaunch,
+    Turn,
+    Turns,
+    launches_of_bundle,
+    measured_sequence,
+    missing_blocks,
+    planned_turns,
+)
+from quadbench.measure.parallel_launches import Queue, Rest, measure_launches
 
 __all__ = [
     "Budget",

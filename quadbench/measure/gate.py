@@ -1,13 +1,159 @@
-"""Gate: a device's state and limits -> the decision whether a launch may start now or must be repeated, and its caveats."""
+"""Gate: a device's temperature, charge, load and clocks, and the decision whether a launch may start now."""
 
 import logging
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from quadbench.artifacts import MIB, Caveat
-from quadbench.measure.state import DeviceState
+from quadbench.artifacts.names import one_line
+from quadbench.devices.android_reports import BatteryState, ThermalState, parse_battery, parse_screen, parse_thermal
+from quadbench.devices.device import Device
 from quadbench.recipe import Gate
+
+UNAVAILABLE = "unavailable"
+_TIMEOUT_S = 30.0
+_KHZ = r"(\d{1,12}|-)"  # a phone may forbid one and allow another
+_DECIMAL = r"\d{1,12}(?:\.\d{1,12})?"
+_MARK = "@@quadbench "
+_TICKS = r"^cpu +" + r"(\d{1,18}) " * 7 + r"(\d{1,18})"
+_BUSY_S = 0.3  # for which the CPU is watched: 30 of the kernel's ticks on each core
+
+# One round trip for all of it. Parts that a device lacks print nothing.
+_SCRIPT = f"""exec 2>/dev/null
+if [ "$1" = busy ]; then echo '{_MARK}busy'; head -n 1 /proc/stat; sleep {_BUSY_S}; head -n 1 /proc/stat; fi
+echo '{_MARK}thermal'; dumpsys thermalservice
+echo '{_MARK}battery'; dumpsys battery
+echo '{_MARK}screen'; dumpsys power | grep mWakefulness=
+echo '{_MARK}load'; cat /proc/loadavg
+echo '{_MARK}memory'; cat /proc/meminfo
+echo '{_MARK}uptime'; cat /proc/uptime
+echo '{_MARK}cores'; nproc
+echo '{_MARK}clocks'
+cd /sys/devices/system/cpu/cpufreq || exit 0
+for policy in policy*; do
+  echo "$policy $(cat $policy/scaling_cur_freq || echo -) $(cat $policy/scaling_max_freq || echo -)" \
+    "$(cat $policy/cpuinfo_max_freq || echo -)"
+done
+exit 0
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """A group of cores with one clock: its frequency, what it may reach now, and what the hardware could; None is untold."""
+
+    policy: str
+    khz: int | None
+    cap_khz: int | None
+    hardware_khz: int | None
+
+    @property
+    def is_capped(self) -> bool:
+        """Say whether it is known to be kept below what the hardware could."""
+        return self.cap_khz is not None and self.hardware_khz is not None and self.cap_khz < self.hardware_khz
+
+    def __str__(self) -> str:
+        told = ("?" if khz is None else str(khz) for khz in (self.khz, self.cap_khz, self.hardware_khz))
+        return f"{self.policy} {'/'.join(told)} kHz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceState:
+    """The state of a device at one moment; None stands for what it does not tell."""
+
+    thermal: ThermalState
+    battery: BatteryState
+    screen: str | None
+    load_1min: float | None
+    cores: int | None
+    memory_total_bytes: int | None
+    memory_available_bytes: int | None
+    uptime_s: float | None
+    clocks: tuple[Clock, ...]
+    busy_percent: float | None = None  # of the CPU's time, with whatever runs beside us; None too where nobody watched
+
+
+def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
+    """Ask the device for its state; its CPU is watched for 0.3 s where somebody wants to know how busy it is.
+
+    Raises:
+        DeviceError: the device does not answer.
+    """
+    return parse_state(device.shell(["sh", "-c", _SCRIPT, "state", "busy" if is_watched else "idle"], _TIMEOUT_S).stdout)
+
+
+def parse_state(text: str) -> DeviceState:
+    """Read the output of the script that `read_state` runs on the device."""
+    parts = dict(part.partition("\n")[::2] for part in text.split(_MARK)[1:])
+    return DeviceState(
+        thermal=parse_thermal(parts.get("thermal", "")),
+        battery=parse_battery(parts.get("battery", "")),
+        screen=parse_screen(parts.get("screen", "")),
+        load_1min=_number(rf"^({_DECIMAL})\s", parts.get("load", "")),
+        cores=_whole(r"^(\d{1,6})$", parts.get("cores", "")),
+        memory_total_bytes=_kib(parts, "MemTotal"),
+        memory_available_bytes=_kib(parts, "MemAvailable"),
+        uptime_s=_number(rf"^({_DECIMAL})\s", parts.get("uptime", "")),
+        busy_percent=_busy_percent(parts.get("busy", "")),
+        clocks=tuple(
+            Clock(policy=policy, khz=_khz(khz), cap_khz=_khz(cap), hardware_khz=_khz(hardware))
+            for policy, khz, cap, hardware in re.findall(rf"^(\S+) {_KHZ} {_KHZ} {_KHZ}$", parts.get("clocks", ""), re.MULTILINE)
+        ),
+    )
+
+
+def flatten(state: DeviceState | None, moment: str) -> dict[str, str]:
+    """Return the state as texts under keys that begin with the moment, for `RunRecord.state`."""
+    if state is None:
+        return {f"{moment}.state": UNAVAILABLE}
+    values = {
+        "thermal_status": state.thermal.status,
+        "battery_percent": state.battery.level_percent,
+        "battery_temperature_c": state.battery.temperature_c,
+        "battery_powered_by": "+".join(state.battery.powered_by) or None,
+        "screen": state.screen,
+        "load_1min": state.load_1min,
+        "cores": state.cores,
+        "memory_total_bytes": state.memory_total_bytes,
+        "memory_available_bytes": state.memory_available_bytes,
+        "uptime_s": state.uptime_s,
+        "busy_percent": None if state.busy_percent is None else f"{state.busy_percent:.1f}",
+        "clocks": ", ".join(map(str, state.clocks)) or None,
+        "cooling": ", ".join(f"{device.name} {device.level}" for device in state.thermal.cooling) or None,
+        "temperatures_c": ", ".join(f"{t.name} {t.celsius:.1f}" for t in state.thermal.temperatures) or None,
+    }
+    return {f"{moment}.{key}": UNAVAILABLE if value is None else one_line(str(value)) for key, value in values.items()}
+
+
+def _busy_percent(text: str) -> float | None:
+    """Return the share of the time between two lines of /proc/stat in which the CPU was neither idle nor waiting for a disk."""
+    lines = [list(map(int, line)) for line in re.findall(_TICKS, text, re.MULTILINE)]
+    if len(lines) != 2:
+        return None
+    spent = [max(0, after - before) for before, after in zip(*lines, strict=True)]
+    return 100 * (1 - (spent[3] + spent[4]) / sum(spent)) if sum(spent) else None
+
+
+def _khz(text: str) -> int | None:
+    return None if text == "-" else int(text)
+
+
+def _kib(parts: Mapping[str, str], key: str) -> int | None:
+    kib = _whole(rf"^{key}:\s+(\d{{1,15}}) kB", parts.get("memory", ""))
+    return None if kib is None else kib * 1024
+
+
+def _whole(pattern: str, text: str) -> int | None:
+    match = re.search(pattern, text, re.MULTILINE)
+    return int(match[1]) if match else None
+
+
+def _number(pattern: str, text: str) -> float | None:
+    match = re.search(pattern, text, re.MULTILINE)
+    return float(match[1]) if match else None
+
 
 _SLOWED = {"cpu", "npu"}  # parts that run the graphs
 _PHONE_BUSY_PERCENT = 50.0  # where the recipe says nothing

@@ -1,38 +1,128 @@
-"""Launch: one fresh harness process on a device -> RunRecord, whatever becomes of it."""
+"""One launch: a fresh harness process on a device, in a folder of its own there, gives a RunRecord whatever happens."""
 
 import hashlib
 import json
 import logging
 import os
+import re
+import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from quadbench.artifacts import ErrorClass, LaunchPlan, RunRecord, Sample
+from quadbench.artifacts import MIB, ErrorClass, LaunchPlan, RunRecord, Sample
+from quadbench.artifacts.names import one_line
 from quadbench.artifacts.run_record import tasks_of
-from quadbench.errors import DeviceError, DeviceLostError, StorageError
+from quadbench.devices import Device
+from quadbench.errors import DeviceError, DeviceFullError, DeviceLostError, StorageError
 from quadbench.harness.expected import expected_of
 from quadbench.harness.heard import Heard
 from quadbench.harness.installation import Installation
 from quadbench.harness.painted import EVENTS
 from quadbench.harness.plan import harness_plan
-from quadbench.measure.fetch import fetch_image, painted_files
-from quadbench.measure.findings import Findings, LaunchSettings, LaunchWork, record_of
-from quadbench.measure.gate import caveats_of_state, disturbances, max_busy_percent, wait_at_gate
-from quadbench.measure.images import WrongImageError, expected_images, image_fault, image_samples
-from quadbench.measure.kernels import kernel_samples
-from quadbench.measure.outcome import failure_of
-from quadbench.measure.remote import remote_folder, remove_left, runs_folder
-from quadbench.measure.rom import rom_samples
-from quadbench.measure.state import flatten, read_state
-from quadbench.measure.stop import Stop
+from quadbench.measure.derived_samples import (
+    WrongImageError,
+    expected_images,
+    fetch_image,
+    image_fault,
+    image_samples,
+    kernel_samples,
+    painted_files,
+    rom_samples,
+)
+from quadbench.measure.gate import caveats_of_state, disturbances, flatten, max_busy_percent, read_state, wait_at_gate
+from quadbench.measure.launch_record import Findings, LaunchSettings, LaunchWork, failure_of, record_of
+from quadbench.results.layout import Layout
+
+_ADVICE = "Ctrl-C: the launch that runs on each device is finished and stored; press Ctrl-C again to cut it off"
+
+log = logging.getLogger(__name__)
+
+
+class Stop:
+    """The wish that a job ends. `is_cut_off` says that what fails from now on was ended on purpose."""
+
+    def __init__(self) -> None:
+        self._asked, self._cut_off = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+        self._waits: list[Callable[[], object]] = []
+
+    @property
+    def is_asked(self) -> bool:
+        return self._asked.is_set()
+
+    @property
+    def is_cut_off(self) -> bool:
+        return self._cut_off.is_set()
+
+    def ask(self) -> None:
+        """Have nothing begun any more, and end what only waits."""
+        self._asked.set()
+        with self._lock:
+            for end in self._waits:
+                end()
+
+    def cut_off(self) -> None:
+        """Take what fails from now on for ended on purpose."""
+        self._cut_off.set()
+        self.ask()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, and say whether the end is asked for."""
+        return self._asked.wait(seconds)
+
+    @contextmanager
+    def ending(self, end: Callable[[], object]) -> Iterator[None]:
+        """While something waits, have `end` called where the end is asked for."""
+        with self._lock:
+            self._waits.append(end)
+        try:
+            if self.is_asked:
+                end()
+            yield
+        finally:
+            with self._lock:
+                self._waits.remove(end)
+
+
+@contextmanager
+def ctrl_c_asks(stop: Stop) -> Iterator[None]:
+    """Let the first Ctrl-C ask for the end, and say what the second would do: interrupt, as always.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; once, it comes at the end of the block.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or usual is not signal.default_int_handler:
+        yield  # no other thread may set signals, and whoever has set this one wants it
+        return
+
+    pressed: list[bool] = []
+
+    def ask() -> None:
+        log.warning(_ADVICE)
+        stop.ask()
+
+    def first(_number: int, _frame: object) -> None:
+        pressed.append(True)
+        signal.signal(signal.SIGINT, usual)
+        threading.Thread(target=ask).start()  # what is interrupted may hold a lock that both take
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if pressed:
+        raise KeyboardInterrupt
+
 
 Painted = Callable[[str, int], None]  # the task, and the number of its image in the launch
 _SYNC_INTERVAL_S = 1.0  # what a power cut may take of the events; a sync for each line would disturb what this machine measures
 _SCREEN_HINT = "keep it on: adb shell svc power stayon true, then wake it up"
-
-log = logging.getLogger(__name__)
 
 
 class LaunchAborted(KeyboardInterrupt):
@@ -229,3 +319,81 @@ def _fetch_images(work: LaunchWork, findings: Findings) -> None:
     findings.samples += samples
     if wrong := image_fault(work.launch.variant, samples):
         findings.fail(ErrorClass.HARNESS, wrong)
+
+
+_TIMEOUT_S = 30.0
+_LIST = 'if [ -d "$1" ]; then ls "$1"; fi'
+# What still runs in such a folder is a harness that nobody listens to any more.
+_REMOVE = """\
+cd "$1" 2>/dev/null || exit 0
+shift
+for process in /proc/[0-9]*; do
+  for name; do
+    if [ "$process/cwd" -ef "$name" ]; then kill -KILL "${process##*/}"; fi
+  done
+done
+rm -rf "$@"
+"""
+_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+SPACE_BYTES = 8 * MIB  # that must be left before a launch, whose events and images take a few
+_MOST_AT_ONCE = 200  # names in one command, which has at most 64 KB
+
+
+def runs_folder(device: Device) -> str:
+    """Return the folder of all launches on a device."""
+    return f"{device.root}/runs"
+
+
+def remove_left(device: Device, layout: Layout) -> None:
+    """Remove what earlier launches left: folders of runs that this results folder knows, and harnesses that still run there.
+
+    Who holds the device's lock knows that nobody uses them. Those of other results folders are left alone.
+
+    Raises:
+        DeviceError: the device does not answer.
+    """
+    there = device.shell(["sh", "-c", _LIST, "sh", runs_folder(device)], _TIMEOUT_S).stdout.splitlines()
+    ours = [name for name in there if _RUN_ID.fullmatch(name) and layout.run(name).is_dir()]
+    for start in range(0, len(ours), _MOST_AT_ONCE):
+        names = ours[start : start + _MOST_AT_ONCE]
+        log.info("%s: removing what earlier launches left: %s", device.facts.address, ", ".join(names))
+        _remove(device, names)
+
+
+@contextmanager
+def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
+    """Make the launch's folder with its plan, give its path, and remove it afterwards; the objects stay.
+
+    Raises:
+        DeviceFullError: there is too little space for what a launch writes.
+        DeviceError: the plan cannot be written there.
+    """
+    folder = f"{runs_folder(device)}/{run_id}"
+    try:
+        device.push(plan, f"{folder}/plan.json")
+        _check_space(device, folder)
+        yield folder
+    finally:
+        try:
+            _remove(device, [run_id])
+        except DeviceError as error:
+            log.warning(
+                "%s: '%s' could not be removed; the next run removes it: %s",
+                device.facts.address,
+                folder,
+                one_line(error.message),
+            )
+
+
+def _check_space(device: Device, folder: str) -> None:
+    free = device.free_bytes(folder)
+    if free < SPACE_BYTES:
+        raise DeviceFullError(
+            f"'{folder}' on {device.facts.address} has {free / MIB:.1f} MB left, a launch needs {SPACE_BYTES / MIB:g} MB for its"
+            " images and events",
+            hint=f"make room there; what lies below {device.root} may be deleted, it is sent again when it is needed",
+        )
+
+
+def _remove(device: Device, names: Sequence[str]) -> None:
+    device.shell(["sh", "-c", _REMOVE, "sh", runs_folder(device), *names], _TIMEOUT_S)

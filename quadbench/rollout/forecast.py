@@ -24,7 +24,7 @@ from quadbench.devices.scenario import load_scenario
 from quadbench.devices.virtual import lacking
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import built_harness
-from quadbench.measure.schedule import launches_of_bundle
+from quadbench.measure.launch_schedule import launches_of_bundle
 from quadbench.quad.cache import cached
 from quadbench.quad.inputs import check_devices
 from quadbench.recipe import Recipe, Terms

@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from quadbench.measure.schedule import drawn_blocks
+from quadbench.measure.launch_schedule import drawn_blocks
 from quadbench.report.headline import headline, in_words
 from quadbench.report.kpi import Figure, KpiRow, judged_rows
 from quadbench.report.units import Unit

@@ -1,4 +1,4 @@
-"""Launches: devices and the turns of each -> RunRecords, phones at the same time, and what is left of each."""
+"""Launches on several devices: each device works through its own turns, phones at the same time."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -9,9 +9,8 @@ from functools import partial
 from quadbench.artifacts import LaunchPlan, RunRecord
 from quadbench.devices import Device
 from quadbench.errors import DeviceLostError, QuadbenchError
-from quadbench.measure.launch import Ended, LaunchAborted, LaunchNotBegun, run_launch
-from quadbench.measure.stop import Stop, ctrl_c_asks
-from quadbench.measure.turns import Turn, Turns
+from quadbench.measure.launch import Ended, LaunchAborted, LaunchNotBegun, Stop, ctrl_c_asks, run_launch
+from quadbench.measure.launch_schedule import Turn, Turns
 from quadbench.observer import Observer
 
 Keep = Callable[[RunRecord], None]

@@ -1,0 +1,247 @@
+"""Samples that the harness does not send: likeness of the images, integer kernels, and sizes of the files on the device."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quadbench.artifacts import (
+    Bundle,
+    Component,
+    ErrorClass,
+    FileRef,
+    Graph,
+    LaunchPlan,
+    Sample,
+    Stored,
+    TaskAssets,
+    TaskItem,
+    Variant,
+)
+from quadbench.artifacts.bundle import KERNEL_NODES
+from quadbench.artifacts.pixels import Pixels, as_mask, check_png, max_abs_difference, psnr_db, read_pixels, size_of
+from quadbench.artifacts.run_record import adapters_of, components_of, tasks_of, unets_of
+from quadbench.devices import Device
+from quadbench.errors import DeviceError
+from quadbench.harness.events import ImageEvent
+from quadbench.harness.installation import Installation
+
+# The float graph computes what the Python reference computes, so only the last bits and the rounding to 8 bits may differ.
+FLOAT_MAX_DIFFERENCE = 2
+
+# Quantization has no bound of its own; below this the picture is another one, and a time for it means nothing.
+QUANTIZED_MIN_MEAN_PSNR_DB = 15.0
+
+MASKED_PSNR = "psnr_masked_db"  # the metric of an inpainted image within its mask, as `psnr_db` is of all of it
+
+
+class WrongImageError(Exception):
+    """An image that cannot be compared; the message says which and why, `error_class` whose fault it is."""
+
+    def __init__(self, message: str, error_class: ErrorClass) -> None:
+        super().__init__(message)
+        self.error_class = error_class
+
+
+def expected_images(tasks: Sequence[TaskAssets], launch: LaunchPlan) -> list[tuple[TaskAssets, TaskItem]]:
+    """Return the task and item of every image that the launch must have painted: iteration i takes item i modulo their number."""
+    longest = {task.name: max(b.iterations for b in launch.sequence if b.task == task.name) for task in tasks}
+    return [(task, item) for task in tasks for item in task.items[: longest[task.name]]]
+
+
+def image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Stored[Bundle]) -> list[Sample]:
+    """Compare one painted image with its reference, and with the truth where there is one; within its mask as well.
+
+    Raises:
+        WrongImageError: it cannot be read, or has another size than the reference.
+    """
+    name = f"{task.name}/{item.name}"
+    image = _read(painted, name, ErrorClass.HARNESS, is_png=True)
+    mask = _mask_of(item, bundle, image.shape)
+    samples: list[Sample] = []
+    for against, file in (("reference", item.reference), ("truth", item.truth)):
+        if file is None:
+            continue
+        other = _read(bundle.path(file), f"'{file.path}' of the bundle", ErrorClass.INFRASTRUCTURE)
+        if image.shape != other.shape:
+            raise WrongImageError(f"image {name} is {size_of(image)}, its {against} is {size_of(other)}", ErrorClass.HARNESS)
+        values = {"psnr_db": psnr_db(image, other)}
+        if mask is not None:
+            values[MASKED_PSNR] = psnr_db(image, other, within=mask)
+        if against == "reference":
+            values["max_abs_difference"] = float(max_abs_difference(image, other))
+        labels = {"against": against}
+        samples += [Sample(metric=name, value=v, task=task.name, item=item.name, labels=labels) for name, v in values.items()]
+    return samples
+
+
+def _mask_of(item: TaskItem, bundle: Stored[Bundle], shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """Return where the item's picture is painted anew; None where all of it is."""
+    if item.mask is None:
+        return None
+    name = f"'{item.mask.path}' of the bundle"
+    mask = as_mask(_read(bundle.path(item.mask), name, ErrorClass.INFRASTRUCTURE))
+    if mask.shape != shape[:2] or not mask.any():
+        raise WrongImageError(f"image {name} is no mask of {shape[1]} x {shape[0]} pixels", ErrorClass.INFRASTRUCTURE)
+    return mask
+
+
+def image_fault(variant: Variant, samples: Sequence[Sample]) -> str | None:
+    """Say what is wrong with a launch's images, judged by the samples about them; None where nothing is."""
+    if variant is Variant.FLOAT:
+        return _parity(samples)
+    against_reference = _painted_psnr(samples)
+    if not against_reference:
+        return None
+    mean = sum(sample.value for sample in against_reference) / len(against_reference)
+    if mean >= QUANTIZED_MIN_MEAN_PSNR_DB:
+        return None
+    worst = min(against_reference, key=lambda sample: sample.value)
+    return (
+        f"fast and wrong: mean PSNR against the reference is {mean:.1f} dB, expected at least {QUANTIZED_MIN_MEAN_PSNR_DB:g}; "
+        f"the worst is {worst.task}/{worst.item} with {worst.value:.1f} dB"
+    )
+
+
+def _painted_psnr(samples: Sequence[Sample]) -> list[Sample]:
+    """Return each image's PSNR against its reference, of an inpainted one within its mask: what was kept is near in any case."""
+    by_image: dict[tuple[str | None, str | None], Sample] = {}
+    for metric in ("psnr_db", MASKED_PSNR):  # the latter takes the place of the former
+        of_metric = [s for s in samples if s.metric == metric and s.labels["against"] == "reference"]
+        by_image |= {(sample.task, sample.item): sample for sample in of_metric}
+    return list(by_image.values())
+
+
+def _parity(samples: Sequence[Sample]) -> str | None:
+    differences = [sample for sample in samples if sample.metric == "max_abs_difference"]
+    wrong = [sample for sample in differences if sample.value > FLOAT_MAX_DIFFERENCE]
+    if not wrong:
+        return None
+    worst = max(wrong, key=lambda sample: sample.value)
+    return (
+        f"parity: {worst.task}/{worst.item} differs from the Python reference by {worst.value:.0f}/255, "
+        f"at most {FLOAT_MAX_DIFFERENCE}/255 allowed ({len(wrong)} of {len(differences)} images differ by more)"
+    )
+
+
+def _read(path: Path, name: str, error_class: ErrorClass, *, is_png: bool = False) -> Pixels:
+    try:
+        if is_png:
+            check_png(path)
+        return read_pixels(path)
+    except (OSError, ValueError) as error:
+        raise WrongImageError(f"image {name} cannot be read: {error}", error_class) from error
+
+
+IMAGE_LIMIT_BYTES = 32 * 2**20
+"""Bytes of one image that are copied: a PNG of 2048 x 2048 pixels that cannot be compressed takes half of it."""
+_TIMEOUT_S = 60.0
+# `find` follows no links, so what it gives lies where it says.
+_LIST = 'if [ -d "$1" ]; then find "$1" -type f -exec stat -c "%s %n" {} +; fi'
+
+
+def painted_files(device: Device, folder: str) -> dict[str, int]:
+    """Return the path and the size of every regular file below a folder of the device.
+
+    Raises:
+        DeviceError: the device does not answer, or lists more than is read.
+    """
+    result = device.shell(["sh", "-c", _LIST, "sh", folder], _TIMEOUT_S)
+    return {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", result.stdout, re.MULTILINE)}
+
+
+def fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], local: Path) -> None:
+    """Copy an announced image here.
+
+    Raises:
+        WrongImageError: there is no such file, it is no regular file or too large, or it is not what the harness wrote.
+        DeviceError: the device went away, or the file cannot be read.
+    """
+    name = f"{event.task}/{event.item}"
+    size_bytes = files.get(event.path)
+    if size_bytes is None:
+        raise WrongImageError(f"image {name}: '{event.path}' is no regular file on the device", ErrorClass.HARNESS)
+    if size_bytes > IMAGE_LIMIT_BYTES:
+        message = f"image {name} has {size_bytes} bytes, expected at most {IMAGE_LIMIT_BYTES}"
+        raise WrongImageError(message, ErrorClass.HARNESS)
+    local.parent.mkdir(parents=True, exist_ok=True)
+    device.pull(event.path, local, limit_bytes=IMAGE_LIMIT_BYTES)
+    with local.open("rb") as file:
+        arrived = hashlib.file_digest(file, "sha256").hexdigest()
+    if arrived != event.sha256:
+        message = f"image {name} arrived with sha256 {arrived}, the harness wrote {event.sha256}"
+        raise WrongImageError(message, ErrorClass.DEVICE)
+
+
+def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
+    """Return `kernel_nodes` of every graph that the launch loads, by kind, where the compiler has counted them."""
+    bundle, compiled, variant = installation.bundle.artifact, installation.compiled.artifact, launch.variant
+    unets = unets_of(bundle, compiled, variant, tasks_of(bundle, launch))
+    components = components_of(bundle, compiled, variant)
+    graphs = [
+        *((graph, part, {}) for part, graph in components.items()),
+        *((g, Component.UNET, {"unet": n}) for n, g in unets.items()),
+    ]
+    return tuple(sample for graph, part, labels in graphs for sample in _of_graph(installation, graph, part, labels))
+
+
+def _of_graph(installation: Installation, graph: Graph, part: Component, labels: dict[str, str]) -> list[Sample]:
+    counts = installation.compiled.artifact.kernels.get(graph.file.path)
+    if counts is None or not graph.variant.is_quantized:
+        return []
+    return [
+        Sample(metric=KERNEL_NODES, value=float(number), component=part, labels={**labels, "kind": kind})
+        for kind, number in counts.by_kind.items()
+    ]
+
+
+_SIZES_TIMEOUT_S = 30.0
+
+
+def rom_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
+    """Return `rom_bytes` of every graph (labels.kind `base`) and adapter (`adapter`) that the launch's tasks need.
+
+    Raises:
+        DeviceError: a file is not there, or has another size than the bundle's.
+    """
+    files = _files(installation, launch)
+    sizes = _sizes(installation.device, sorted({installation.path_of(file) for file, _, _ in files}))
+    samples = []
+    for file, component, labels in files:
+        place = installation.path_of(file)
+        size_bytes = sizes.get(place)
+        if size_bytes != file.size_bytes:
+            raise DeviceError(
+                f"'{place}' on device '{installation.address}' has {'no file' if size_bytes is None else f'{size_bytes} bytes'}, "
+                f"expected the {file.size_bytes} bytes of '{file.path}'",
+                hint="push the bundle again",
+            )
+        samples.append(Sample(metric="rom_bytes", value=float(size_bytes), component=component, labels=labels))
+    return tuple(samples)
+
+
+def _files(installation: Installation, launch: LaunchPlan) -> list[tuple[FileRef, Component | None, dict[str, str]]]:
+    bundle, compiled, variant = installation.bundle.artifact, installation.compiled.artifact, launch.variant
+    tasks = tasks_of(bundle, launch)
+    components = components_of(bundle, compiled, variant)
+    unets = unets_of(bundle, compiled, variant, tasks)
+    adapters = adapters_of(bundle, variant, tasks)
+    return [
+        *((graph.file, part, {"kind": "base"}) for part, graph in components.items()),
+        *(
+            (file, Component.UNET, {"kind": "base", "unet": name})
+            for name, graph in unets.items()
+            for file in (graph.file, graph.data, graph.merge)
+            if file
+        ),
+        *((adapter.file, None, {"kind": "adapter", "adapter": name}) for name, adapter in adapters.items()),
+    ]
+
+
+def _sizes(device: Device, paths: list[str]) -> dict[str, int]:
+    """Return the sizes of those that exist; `stat` complains of the others and goes on."""
+    result = device.shell(["stat", "-c", "%s %n", *paths], _SIZES_TIMEOUT_S)
+    return {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", result.stdout, re.MULTILINE)}

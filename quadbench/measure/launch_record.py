@@ -1,0 +1,303 @@
+"""Launch records: failure, caveats, versions and settings of a launch, from its events and how its process ended. Pure."""
+
+import platform
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+
+from quadbench.artifacts import (
+    LIBRARY_PREFIX,
+    Bundle,
+    Caveat,
+    CompiledBundle,
+    DeviceFacts,
+    ErrorClass,
+    LaunchPlan,
+    RunRecord,
+    Sample,
+    Status,
+    Variant,
+)
+from quadbench.artifacts.names import one_line
+from quadbench.devices import Device
+from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, DeviceLostError, OutputLimitError
+from quadbench.harness.events import ErrorEvent
+from quadbench.harness.expected import Expected
+from quadbench.harness.heard import Heard
+from quadbench.harness.installation import Installation
+from quadbench.harness.plan import REFUSED_EXIT_CODE
+from quadbench.host import signal_name
+from quadbench.recipe import Gate, Runtime
+from quadbench.results.layout import Layout
+from quadbench.statistics import ENOUGH_SAMPLES, settled_from
+from quadbench.target.abi import host_abi
+
+_CANNOT_START = {126, 127}  # exit codes of a shell that cannot start the harness
+
+# A line of ONNX Runtime's log that is no error: it begins with time and severity, as `[W:onnxruntime:quadbench, file.cc:1 f]`.
+_REMARK = re.compile(r"\[[VIW]:onnxruntime:|\[Telemetry\]")
+# A line of LiteRT's log that is an error. What LiteRT returns is a number, which says less.
+_LITERT_ERROR = re.compile(r"ERROR: (?:\[\S+\] )?(.+)")
+_STDERR_LINES = 3
+_STDERR_CHARACTERS = 200  # of each of them
+
+_WARMING = 2  # images that are slow at a block's beginning: one alone may be chance
+_RELEASE_BUILDS = {"release", "relwithdebinfo", "minsizerel"}
+
+_NO_PHONES = {"virtual": Caveat.VIRTUAL_DEVICE, "local": Caveat.THIS_MACHINE}  # by family
+_LONGER = "Hint: raise measure.timeout_s of the recipe"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """The reason why a launch is not OK, and the party at fault."""
+
+    error_class: ErrorClass
+    reason: str
+
+
+def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str, wall_s: float) -> Failure | None:
+    """Judge a launch that took `wall_s`. `ended` is the error with which its output ended; None is exit code 0."""
+    if ended is not None:
+        return _ended_badly(heard, ended)
+    reason = heard.unsound(plan_sha256, wall_s) or (f"harness failed: {_errors(heard)}" if _has_failed(heard) else None)
+    return Failure(error_class=ErrorClass.HARNESS, reason=reason) if reason else None
+
+
+def caveats_of(bundle: Bundle, device: DeviceFacts, heard: Heard, of_launch: tuple[Caveat, ...]) -> tuple[Caveat, ...]:
+    """Return every doubt about the figures of a launch, in the enumeration's order."""
+    doubts = {*bundle.caveats, *of_launch}
+    if device.family in _NO_PHONES:
+        doubts.add(_NO_PHONES[device.family])
+    if heard.header is not None and heard.header.build_type.lower() not in _RELEASE_BUILDS:
+        doubts.add(Caveat.DEBUG_BUILD)
+    if heard.header is not None and not heard.header.peak_reset:
+        doubts.add(Caveat.PEAK_SINCE_START)
+    if _has_few_samples(heard):
+        doubts.add(Caveat.FEW_SAMPLES)
+    if _still_warms(heard):
+        doubts.add(Caveat.STILL_WARMING)
+    return tuple(caveat for caveat in Caveat if caveat in doubts)
+
+
+def _ended_badly(heard: Heard, ended: DeviceError) -> Failure:
+    match ended:
+        case CommandTimeoutError():
+            return Failure(error_class=ErrorClass.HARNESS, reason=f"harness timed out: {ended}{heard.ended_early()}. {_LONGER}")
+        case OutputLimitError():
+            return Failure(error_class=ErrorClass.HARNESS, reason=f"{ended}{heard.ended_early()}")
+        case CommandError(status=status) if status in _CANNOT_START:
+            return Failure(error_class=ErrorClass.INFRASTRUCTURE, reason=f"harness cannot be started: {ended}")
+        case CommandError(status=status):
+            is_plan = status == REFUSED_EXIT_CODE
+            error_class = ErrorClass.INFRASTRUCTURE if is_plan else ErrorClass.HARNESS
+            said = "; ".join(filter(None, (_said_or_died(heard, ended), heard.wrong_library())))
+            return Failure(error_class=error_class, reason=f"{said}{heard.ended_early()}")
+        case _:
+            hint = f". Hint: {ended.hint}" if ended.hint else ""
+            return Failure(error_class=ErrorClass.DEVICE, reason=f"{ended.message}{heard.ended_early()}{hint}")
+
+
+def _said_or_died(heard: Heard, ended: CommandError) -> str:
+    if heard.errors:
+        return f"harness failed with exit code {ended.status}: {_errors(heard)}{_litert_errors(ended)}"
+    if 128 < ended.status < 160:
+        return f"harness was killed by signal {ended.status - 128} ({signal_name(ended.status - 128)}){_stderr(ended)}"
+    return f"harness was killed or crashed (exit code {ended.status}){_stderr(ended)}"
+
+
+def _has_failed(heard: Heard) -> bool:
+    return bool(heard.errors) or heard.footer is None or heard.footer.status != "OK"
+
+
+def _errors(heard: Heard) -> str:
+    return "; ".join(one_line(_placed(error)) for error in heard.errors) or "no reason given"
+
+
+def _placed(error: ErrorEvent) -> str:
+    """Return a message with its place before it, which some messages have themselves."""
+    is_told = not error.where or error.message.startswith(error.where)
+    return error.message if is_told else f"{error.where}: {error.message}"
+
+
+def _stderr(ended: CommandError) -> str:
+    """Return the last lines of stderr, but for what the runtime's log says of its own well-being: that ends no program."""
+    said = (one_line(line, _STDERR_CHARACTERS) for line in ended.stderr_tail.splitlines())
+    lines = [line for line in said if line and not _REMARK.search(line)]
+    return f": {' / '.join(lines[-_STDERR_LINES:])}" if lines else ""
+
+
+def _litert_errors(ended: CommandError) -> str:
+    """Return the first errors of LiteRT's log, each once."""
+    errors = (_LITERT_ERROR.fullmatch(one_line(line, _STDERR_CHARACTERS)) for line in ended.stderr_tail.splitlines())
+    told = list(dict.fromkeys(error[1] for error in errors if error))
+    return f": {' / '.join(told[:_STDERR_LINES])}" if told else ""
+
+
+def _still_warms(heard: Heard) -> bool:
+    """Say whether a block of images began slower than it went on, after its warm-up."""
+    images = (sample for sample in heard.samples if sample.metric == "end_to_end_ns" and not sample.is_warmup)
+    blocks = ([sample.value for sample in block] for _, block in groupby(images, key=lambda sample: sample.task))
+    return any(settled_from(block) >= _WARMING for block in blocks)
+
+
+def _has_few_samples(heard: Heard) -> bool:
+    """Say whether a task has too few images for the median that is quoted of them."""
+    counts = Counter(s.task for s in heard.samples if s.metric == "end_to_end_ns" and not s.is_warmup)
+    return any(count < ENOUGH_SAMPLES[50] for count in counts.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchSettings:
+    """The settings that all launches of one run share. `confirm` refuses a device that is not the run's, before each launch."""
+
+    run_id: str
+    layout: Layout
+    runtime: Runtime
+    timeout_s: float
+    gate: Gate = field(default_factory=Gate)
+    confirm: Callable[[Device], None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchWork:
+    """The inputs of one launch. `harness` and `images` are paths on the device, `folder` is the launch's folder here."""
+
+    on: Installation
+    launch: LaunchPlan
+    settings: LaunchSettings
+    plan: bytes
+    harness: str
+    expected: Expected
+    images: str
+    folder: Path
+    is_emulated: bool
+    may_discard: bool
+
+    @property
+    def device(self) -> Device:
+        return self.on.device
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.on.bundle.artifact
+
+    @property
+    def compiled(self) -> CompiledBundle:
+        return self.on.compiled.artifact
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """The findings of a launch so far, filled as it goes, so that an interrupt at any point leaves what came before."""
+
+    began_s: float  # by `time.monotonic`, as a host's clock may be set while a launch runs
+    heard: Heard
+    state: dict[str, str] = field(default_factory=dict)
+    caveats_of_state: tuple[Caveat, ...] = ()
+    samples: list[Sample] = field(default_factory=list)  # beyond the harness's own
+    images: dict[str, str] = field(default_factory=dict)
+    refusal: str | None = None  # the gate's
+    disturbance: str | None = None  # for which it is to be repeated
+    failure: Failure | None = None
+    lost: DeviceLostError | None = None  # where the device was, and may be back
+
+    def fail(self, error_class: ErrorClass, reason: str) -> None:
+        """Note a failure; the first one is the cause of those that follow."""
+        self.failure = self.failure or Failure(error_class=error_class, reason=reason)
+
+    def note_lost(self, error: DeviceError | None) -> None:
+        """Note that the launch failed as its device was lost, where that may pass."""
+        if isinstance(error, DeviceLostError) and error.transient:
+            self.lost = error
+
+
+def record_of(work: LaunchWork, findings: Findings, *, aborted: bool = False) -> RunRecord:
+    """Return the launch as it ended; an aborted one was cut off."""
+    status, error_class, reason = _status(findings, aborted=aborted)
+    ended_at = datetime.now(UTC)
+    return RunRecord(
+        record_id=uuid.uuid4().hex,
+        run_id=work.settings.run_id,
+        started_at=ended_at - timedelta(seconds=time.monotonic() - findings.began_s),
+        ended_at=ended_at,
+        recipe_name=work.bundle.recipe_name,
+        recipe_digest=work.bundle.recipe_digest,
+        bundle_digest=work.bundle.digest,
+        compiled_digest=work.compiled.digest,
+        target=work.compiled.target,
+        device=work.device.facts,
+        variant=work.launch.variant,
+        launch=work.launch.launch,
+        status=status,
+        error_class=error_class,
+        reason=None if reason is None else one_line(reason),
+        caveats=_caveats(work, findings),
+        versions=versions_of(work.on, findings.heard),
+        settings=settings_of(work.on, work.launch.variant, work.settings.runtime),
+        state=findings.state,
+        samples=(*findings.heard.samples, *findings.samples),
+        images=findings.images,
+    )
+
+
+def _caveats(work: LaunchWork, findings: Findings) -> tuple[Caveat, ...]:
+    of_graphs = work.compiled.caveats if work.launch.variant.is_quantized else ()
+    of_npu = (Caveat.EMULATED_NPU,) if work.is_emulated else ()
+    of_cpu = (Caveat.EMULATED_CPU,) if _emulates_cpu(work) else ()
+    of_launch = (*of_graphs, *findings.caveats_of_state, *of_npu, *of_cpu)
+    return caveats_of(work.bundle, work.device.facts, findings.heard, of_launch)
+
+
+def _emulates_cpu(work: LaunchWork) -> bool:
+    return work.device.shares_host_cpu and work.device.abi is not host_abi(platform.machine())
+
+
+def _status(findings: Findings, *, aborted: bool) -> tuple[Status, ErrorClass | None, str | None]:
+    if aborted:
+        return Status.ABORTED, ErrorClass.USER, f"interrupted after {len(findings.heard.samples)} samples"
+    if findings.failure is not None:
+        return Status.FAILED, findings.failure.error_class, findings.failure.reason
+    if findings.refusal is not None:
+        return Status.SKIPPED, ErrorClass.DEVICE, findings.refusal
+    if findings.disturbance is not None:
+        return Status.DISCARDED, ErrorClass.DEVICE, findings.disturbance
+    return Status.OK, None, None
+
+
+def versions_of(installation: Installation, heard: Heard) -> dict[str, str]:
+    """Return everything that may make one figure differ from another's: tools by the stage that used them."""
+    versions = {"quadbench": version("quadbench")}
+    versions |= {f"quad.{tool}": text for tool, text in installation.bundle.artifact.tool_versions.items()}
+    versions |= {f"compile.{tool}": text for tool, text in installation.compiled.artifact.tool_versions.items()}
+    versions |= installation.kit.versions if installation.kit else {}
+    if heard.header is not None:
+        versions |= {
+            "harness": heard.header.harness_version,
+            "harness.commit": heard.header.commit,
+            "harness.build_type": heard.header.build_type,
+            "runtime": heard.header.runtime_version,
+        }
+    for library in heard.libraries.values():
+        name = f"{LIBRARY_PREFIX}{heard.expected.libraries.name_of(library)}"
+        if name in versions:  # of the same name in another folder
+            name = f"{LIBRARY_PREFIX}{library.path}"
+        versions[name] = f"{library.path}, build id {library.build_id or 'none'}"
+    return versions
+
+
+def settings_of(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, str]:
+    """Return every option with which the graphs ran; what was left to the device is `any`."""
+    values, provider = runtime.model_dump(), installation.execution_provider
+    used = provider.settings if provider and variant.is_quantized else {"provider": "CPUExecutionProvider"}
+    if installation.litert and variant.is_quantized:
+        used = {"engine": "litert"}
+    texts = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in values.items()}
+    return used | {f"runtime.{key}": "any" if value in (None, "") else str(value) for key, value in texts.items()}
