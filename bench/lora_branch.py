@@ -26,7 +26,7 @@ import onnx
 import onnxruntime
 
 from quadbench.compile.cpu_graph import ease_branches
-from quadbench.harness.runtime import EXACT
+from quadbench.harness.runtime_library import EXACT
 from quadbench.quad.quantize.merging import without_lora
 from quadbench.quad.quantize.passes import value_shapes
 

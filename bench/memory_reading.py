@@ -24,7 +24,7 @@ from in_turn import Unwatched, first_task
 from python_api import launched
 
 from quadbench.devices import connect
-from quadbench.harness.plan import harness_plan
+from quadbench.harness.installation import harness_plan
 from quadbench.pipeline import built
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout

@@ -31,8 +31,8 @@ from runtime import Unwatched
 
 from quadbench.artifacts import Bundle, LaunchPlan, SequenceBlock, TensorSpec, Variant
 from quadbench.devices import connect
-from quadbench.harness.plan import harness_plan
-from quadbench.harness.runtime import EXACT
+from quadbench.harness.installation import harness_plan
+from quadbench.harness.runtime_library import EXACT
 from quadbench.pipeline import built
 from quadbench.quad.runner import mixed_inputs
 from quadbench.recipe import load_recipe

@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from quadbench.harness.program import ensure_harness
-from quadbench.harness.runtime import runtime_library
+from quadbench.harness.runtime_library import runtime_library
 from quadbench.recipe.tasks import NO_TASK
 from quadbench.results.layout import Layout
 

@@ -7,7 +7,7 @@ import pytest
 from support.bench_phone import with_toolchain
 
 from quadbench.doctor import Check, examine
-from quadbench.harness.cmake import NDK_VARIABLE
+from quadbench.harness.program import NDK_VARIABLE
 from quadbench.target.profile import PROFILES_VARIABLE
 
 PROFILE = with_toolchain('[cp, "{input}", model.bin]', version="{command: [echo, '{ACME_SDK}'], pattern: 'acme-(\\d+)'}")

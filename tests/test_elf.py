@@ -12,7 +12,7 @@ import pytest
 from support.elf_files import AARCH64, HEXAGON, write_elf
 
 from quadbench.errors import UserError
-from quadbench.harness.runtime import runtime_library
+from quadbench.harness.runtime_library import runtime_library
 from quadbench.kits.elf import ElfFile, read_elf
 
 

@@ -13,8 +13,7 @@ from quadbench.artifacts import MIB
 from quadbench.cli import main
 from quadbench.devices import connect
 from quadbench.errors import ArtifactError, SpecError, UserError
-from quadbench.harness.cmake import NDK_VARIABLE
-from quadbench.harness.program import OVERRIDE
+from quadbench.harness.program import NDK_VARIABLE, OVERRIDE
 from quadbench.kits import store
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout

@@ -31,8 +31,8 @@ from quadbench.artifacts.launch_values import value_fault
 from quadbench.artifacts.names import check_relative_path, is_plain, one_line
 from quadbench.devices.android_reports import parse_attached, parse_getprop
 from quadbench.errors import AdapterError, ArtifactError, SpecError, UserError
+from quadbench.harness.event_log import Heard
 from quadbench.harness.events import read_event
-from quadbench.harness.heard import Heard
 from quadbench.measure.gate import flatten, parse_state
 from quadbench.quad.adapters import sites_of_unet
 from quadbench.quad.adapters.convert import convert

@@ -13,9 +13,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from quadbench.errors import MissingDependencyError, UserError
-from quadbench.harness.cmake import HEADER_PACKAGES
-from quadbench.harness.expected import AT_BLOCK_END
-from quadbench.harness.program import OVERRIDE, PROGRAM, ensure_harness, harness_sources
+from quadbench.harness.events import AT_BLOCK_END
+from quadbench.harness.program import HEADER_PACKAGES, OVERRIDE, PROGRAM, ensure_harness, harness_sources
 from quadbench.kits.elf import read_elf
 
 pytest.importorskip("onnx")

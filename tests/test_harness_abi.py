@@ -11,8 +11,7 @@ from support.stub_ndk import StubNdk, write_stub_ndk
 
 from quadbench.cli import main
 from quadbench.errors import BuildError, MissingDependencyError
-from quadbench.harness.cmake import NDK_VARIABLE
-from quadbench.harness.program import ensure_harness
+from quadbench.harness.program import NDK_VARIABLE, ensure_harness
 from quadbench.kits.elf import read_elf
 from quadbench.kits.fitness import program_problem
 from quadbench.target.abi import Abi, host_abi

@@ -7,8 +7,7 @@ from typing import Any
 from support.scripted_harness import TASKS, World, launch_of
 
 from quadbench.artifacts import LaunchPlan, Variant
-from quadbench.harness.execution_provider import XNNPACK, ExecutionProvider, execution_provider_of
-from quadbench.harness.plan import harness_plan
+from quadbench.harness.installation import XNNPACK, ExecutionProvider, execution_provider_of, harness_plan
 from quadbench.recipe import Runtime
 from quadbench.target.targets import QnnTarget
 

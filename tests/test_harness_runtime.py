@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quadbench.harness.expected import AT_BLOCK_END
+from quadbench.harness.events import AT_BLOCK_END
 
 pytest.importorskip("onnx")
 

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from quadbench.artifacts import Sample
-from quadbench.harness.expected import AT_BLOCK_END, MOST_ERRORS, MOST_LIBRARIES, Expected, expected_of
-from quadbench.harness.heard import Heard
-from quadbench.harness.libraries import PlacedLibrary
+from quadbench.harness.event_log import Heard
+from quadbench.harness.events import AT_BLOCK_END, MOST_ERRORS, MOST_LIBRARIES, Expected, PlacedLibrary, expected_of
 
 RUNTIME = PlacedLibrary(name="libonnxruntime.so", paths=("/root/kits/k/libonnxruntime.so", "/root/objects/r"), build_id="ab" * 20)
 PLAN: dict[str, Any] = {

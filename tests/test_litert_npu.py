@@ -18,7 +18,7 @@ from quadbench import pipeline
 from quadbench.artifacts import RunRecord, Status, Variant
 from quadbench.compile.litert_sdk import litert_version
 from quadbench.errors import MissingDependencyError
-from quadbench.harness.runtime import LITERT_LIBRARY, litert_library, runtime_library
+from quadbench.harness.runtime_library import LITERT_LIBRARY, litert_library, runtime_library
 from quadbench.kits import store
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.results.layout import Layout

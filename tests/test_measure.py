@@ -11,8 +11,7 @@ from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.kit import Kit, Library, Role, kit_digest
 from quadbench.devices.local import LocalDevice
 from quadbench.errors import ArtifactError, UnknownNameError
-from quadbench.harness.execution_provider import execution_provider_of
-from quadbench.harness.installation import InstalledKit
+from quadbench.harness.installation import InstalledKit, execution_provider_of
 from quadbench.measure import LaunchSettings, Stop, launch, measure_launch
 from quadbench.measure.launch import run_launch
 from quadbench.recipe import Gate, Runtime

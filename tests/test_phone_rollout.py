@@ -19,8 +19,8 @@ from quadbench.devices import connect
 from quadbench.devices.scenario import VIRTUAL_PROPERTY
 from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError, UnknownNameError, UserError
 from quadbench.farm.health import FAILURES_IN_A_ROW
-from quadbench.harness.cmake import NDK_VARIABLE
-from quadbench.harness.execution_provider import execution_provider_of
+from quadbench.harness.installation import execution_provider_of
+from quadbench.harness.program import NDK_VARIABLE
 from quadbench.kits import store
 from quadbench.recipe import load_recipe
 from quadbench.recipe.gate import Gate

@@ -15,7 +15,7 @@ from support.synthetic_run import ABBA, S25, TABS11, failed, make_run
 from quadbench.artifacts import Caveat, Component, ErrorClass, Graph, RunRecord, Sample, Status, Variant
 from quadbench.artifacts.bundle import ClippedTensor, Clipping, HeldOut, StepSqnr, TrajectorySqnr
 from quadbench.errors import ArtifactError
-from quadbench.harness.painted import EVENTS
+from quadbench.harness.event_log import EVENTS
 from quadbench.report import Figure, Unit, kpi_rows, kpi_table, named_tables, render_html, report_view, to_csv, write_report
 from quadbench.report.condition import read_condition, where_met
 from quadbench.report.kpi import NO_OWN_GRAPH

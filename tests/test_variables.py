@@ -15,8 +15,7 @@ from quadbench.devices.adb_protocol import TcpEndpoint, server_endpoint
 from quadbench.doctor import examine
 from quadbench.errors import QuadbenchError
 from quadbench.farm.leases import lease_time_s
-from quadbench.harness.cmake import configuration, find_header
-from quadbench.harness.program import built_harness
+from quadbench.harness.program import built_harness, configuration, find_header
 from quadbench.kits.packages import MAVEN_VARIABLE
 from quadbench.spec import path_variable, web_variable
 from quadbench.target.abi import Abi, host_abi

@@ -14,7 +14,7 @@ from quadbench.compile.attention import split_attention
 from quadbench.compile.cpu_graph import defer_weights, ease_branches, keep_outside, let_weights_fold
 from quadbench.compile.product import Product
 from quadbench.errors import BuildError, MissingDependencyError
-from quadbench.harness.runtime import EXACT
+from quadbench.harness.runtime_library import EXACT
 from quadbench.lint.graph import DEQUANTIZE, MOVES_VALUES, QUANTIZE, LintedGraph, read_graph
 from quadbench.results.manifest import file_ref, link
 

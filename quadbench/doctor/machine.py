@@ -8,7 +8,7 @@ from quadbench.compile.availability import availability, package_version
 from quadbench.devices.emulators import QEMU, arm64_emulator
 from quadbench.devices.virtual import PACKAGES as SANDBOX_PROGRAMS
 from quadbench.errors import MissingDependencyError
-from quadbench.harness.cmake import HOST_PROGRAMS, NDK_HINT, NDK_VARIABLE, ZIG_HINT, ndk_revision
+from quadbench.harness.program import HOST_PROGRAMS, NDK_HINT, NDK_VARIABLE, ZIG_HINT, ndk_revision
 from quadbench.host import find_program
 from quadbench.spec import path_variable
 from quadbench.target.known import PHONE_ABI, VIRTUAL_PREFIX, known_targets

@@ -1,11 +1,19 @@
-"""Events: one line that the harness writes -> an event of its protocol, every field of the type that it has there."""
+"""Events of the harness: lines become events; and the samples, images and libraries that a plan makes us expect."""
 
 import posixpath
-from typing import Annotated, Literal
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from quadbench.artifacts import Component, SequenceBlock, TaskKind, Variant
+from quadbench.artifacts.kit import Role, role_of
+from quadbench.artifacts.launch_values import OF_MEMORY
 from quadbench.artifacts.names import is_plain, one_line
+from quadbench.recipe.tasks import NO_TASK
 from quadbench.spec import first_problem
 
 _SHOWN_CHARACTERS = 80
@@ -126,3 +134,262 @@ def read_event(line: str) -> Event:
 def shortened(line: str) -> str:
     """Return the beginning of a line, for messages."""
     return repr(line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}...")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedLibrary:
+    """A library that a device has for the harness. The loader may give any of the `paths`, of which links lead to the others.
+
+    `build_id` is what its file says on this machine; None where it says none.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    build_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedLibraries:
+    """The libraries that were `placed`, and the paths of those that a plan has the harness open."""
+
+    placed: tuple[PlacedLibrary, ...]
+    opened: tuple[str, ...]
+
+    def wrong_one(self, loaded: Iterable[LibraryEvent]) -> str | None:
+        """Say which library was loaded in place of one that was pushed; None where none was."""
+        return next(filter(None, map(self._fault, loaded)), None)
+
+    def missing_one(self, loaded: Iterable[LibraryEvent]) -> str | None:
+        """Say which library was never loaded, though the plan has it opened; None where all were."""
+        there = {posixpath.normpath(library.path) for library in loaded}
+        for path in self.opened:
+            library = self._at(path)
+            if there.isdisjoint(library.paths if library else (path,)):
+                return f"harness never loaded '{path}', which the plan names"
+        return None
+
+    def name_of(self, loaded: LibraryEvent) -> str:
+        """Return what a library is known by, whatever the file is called in which it lies."""
+        library = self._at(posixpath.normpath(loaded.path))
+        return library.name if library else posixpath.basename(loaded.path)
+
+    def _fault(self, loaded: LibraryEvent) -> str | None:
+        path, is_build = posixpath.normpath(loaded.path), f"'{loaded.path}' (build id {loaded.build_id or 'none'})"
+        if library := self._at(path):
+            if library.build_id in (None, loaded.build_id):
+                return None
+            return f"harness loaded {is_build}; the '{library.name}' that was pushed there has build id {library.build_id}"
+        name = posixpath.basename(path)
+        pushed = next((library for library in self.placed if library.name == name), None)
+        if pushed:
+            return f"harness loaded {is_build} in place of '{pushed.paths[0]}' (build id {pushed.build_id or 'none'})"
+        if role_of(name) is Role.SUPPORT or path in self.opened:
+            return None
+        return f"harness loaded {is_build}, a {role_of(name)} that was not pushed; the plan has {_quoted(self.opened)} opened"
+
+    def _at(self, path: str) -> PlacedLibrary | None:
+        return next((library for library in self.placed if path in library.paths), None)
+
+
+def expected_libraries(plan: Mapping[str, Any], placed: Iterable[PlacedLibrary]) -> ExpectedLibraries:
+    """Return what must be loaded of the libraries that were placed, as a plan of `harness_plan` has it."""
+    provider = plan["runtime"].get("execution_provider", {})
+    runtime = (plan["runtime"]["library"], plan["runtime"].get("dispatch"))
+    opened = (*runtime, provider.get("library"), provider.get("options", {}).get("backend_path"))
+    return ExpectedLibraries(placed=tuple(placed), opened=tuple(filter(None, opened)))
+
+
+def _quoted(paths: Iterable[str]) -> str:
+    return ", ".join(f"'{path}'" for path in paths)
+
+
+MOST_ERRORS = 20
+MOST_LIBRARIES = 256  # of which the harness tells (libraries.cpp)
+_MEMORY_PERIOD_S = 0.04  # between two readings of the harness's memory (plan.hpp)
+_MEMORY_METRICS = 2  # rss_bytes, pss_bytes
+_LONGEST_LAUNCH_S = 7 * 86400.0  # for which a limit is computed; a longer timeout allows no more lines
+_LINE_BYTES = 1024  # on average: four times what a sample takes
+_SPARE_BYTES = 2**20
+_STATES = {"cold", "warm", "preloaded", "resident"}
+_RUNS = {"1", "2"}
+_MERGE = "merge"  # the label of the graph that adds adapters to a U-Net's weights
+
+OF_IMAGE: Mapping[str, str | None] = {
+    "text_encoder_ns": Component.TEXT_ENCODER,
+    "vae_encoder_ns": Component.VAE_ENCODER,
+    "vae_decoder_ns": Component.VAE_DECODER,
+    "end_to_end_ns": None,
+    "residual_ns": None,
+}
+"""Metrics that each image has once, with the component that they are about."""
+OF_STEP = "unet_ns"
+OF_RELOAD = "reload_ns"
+"""The metric that an image has for each graph that a memory budget had sent away."""
+AT_BLOCK_END = frozenset(
+    {
+        "peak_rss_bytes", "adapter_cache_bytes",
+        "rss_anonymous_bytes", "rss_graphs_bytes", "rss_libraries_bytes", "rss_dma_buf_bytes", "rss_other_bytes",
+    }
+)  # fmt: skip
+"""Metrics that each block has once."""
+KNOWN_METRICS = frozenset(
+    {
+        *OF_IMAGE, OF_STEP, OF_RELOAD, *AT_BLOCK_END, *OF_MEMORY,
+        "session_load_ns", "adapter_load_ns", "adapter_preload_ns", "adapter_merge_ns", "switch_ns", "first_unet_ns",
+        "load_peak_rss_bytes", "dma_buf_bytes", "memory_sampling_ns",
+    }
+)  # fmt: skip
+
+
+class SampleGroup(NamedTuple):
+    """Samples that are counted together."""
+
+    metric: str
+    task: str | None
+    is_warmup: bool
+
+    def __str__(self) -> str:
+        of_task = f" of task '{self.task}'" if self.task else ""
+        return f"{self.metric}{of_task}{', warm-up' if self.is_warmup else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedTask:
+    """A task of the plan: its items in order, the steps of its sampler, and whether its images begin with one."""
+
+    items: tuple[str, ...]
+    steps: int
+    has_input: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """The events that a plan asks for. `images` maps task and item to the path that the plan gives the image.
+
+    `counts` are samples that must all come; of `possible` as many may come, since memory and the device's kernel decide.
+    """
+
+    variant: str
+    tasks: Mapping[str, ExpectedTask]
+    counts: Mapping[SampleGroup, int]
+    possible: Mapping[SampleGroup, int]
+    runs: Mapping[tuple[str, bool], Sequence[int]]  # task, is_warmup -> the iterations of its blocks, ascending
+    images: Mapping[tuple[str, str], str]
+    words: frozenset[str]  # that labels may have
+    libraries: ExpectedLibraries
+    timeout_s: float
+
+    @property
+    def most_lines(self) -> int:
+        """Return the most lines that a sound launch writes."""
+        readings = min(self.timeout_s, _LONGEST_LAUNCH_S) / _MEMORY_PERIOD_S + 1
+        planned = sum(self.counts.values()) + sum(self.possible.values()) + len(self.images) + MOST_LIBRARIES
+        return planned + MOST_ERRORS + 2 + _MEMORY_METRICS * int(readings)
+
+    @property
+    def most_bytes(self) -> int:
+        """Return the most bytes that a sound launch writes."""
+        return self.most_lines * _LINE_BYTES + _SPARE_BYTES
+
+    def times_of(self, task: str, is_warmup: bool, iteration: int) -> int:
+        """Return how many of a task's blocks come to an iteration."""
+        blocks = self.runs.get((task, is_warmup), ())
+        return len(blocks) - bisect_right(blocks, iteration)
+
+    def shortfall(self, arrived: Mapping[SampleGroup, int]) -> str | None:
+        """Say which samples are missing; None where all are there."""
+        missing = [(group, arrived.get(group, 0), count) for group, count in self.counts.items() if arrived.get(group, 0) < count]
+        if not missing:
+            return None
+        group, there, count = missing[0]
+        more = f"; samples of {len(missing) - 1} other kinds are missing too" if len(missing) > 1 else ""
+        return f"harness gave {there} of the {count} samples of {group} that the plan asks for{more}"
+
+
+def expected_of(
+    plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: float, libraries: Iterable[PlacedLibrary]
+) -> Expected:
+    """Return what the harness must say of a plan as `harness_plan` makes it; `steps` are those of each task's sampler."""
+    tasks = {
+        name: ExpectedTask(
+            items=tuple(item["name"] for item in task["items"]),
+            steps=steps[name],
+            has_input=task["kind"] != TaskKind.TEXT_TO_IMAGE,
+        )
+        for name, task in plan["tasks"].items()
+    }
+    blocks = [SequenceBlock(**block) for block in plan["sequence"]]
+    runs: dict[tuple[str, bool], list[int]] = {}
+    for block in blocks:
+        runs.setdefault((block.task, True), []).append(block.warmup)
+        runs.setdefault((block.task, False), []).append(block.iterations)
+    folder = plan["images"]
+    return Expected(
+        variant=plan["variant"],
+        tasks=tasks,
+        counts=_counts(plan, tasks, blocks),
+        possible=_possible(plan, tasks, blocks),
+        runs={key: sorted(lengths) for key, lengths in runs.items()},
+        images={(name, item): f"{folder}/{name}/{item}.png" for name, task in tasks.items() for item in task.items}
+        if folder
+        else {},
+        words=frozenset({NO_TASK, *plan["unets"], *plan["adapters"], *plan["mixes"], *tasks, *_STATES, *_RUNS, _MERGE}),
+        libraries=expected_libraries(plan, libraries),
+        timeout_s=timeout_s,
+    )
+
+
+def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Counter[SampleGroup]:
+    """Count every sample of a launch, in the order in which the harness goes."""
+    variant = Variant(plan["variant"])
+    graphs = {Variant.PER_GRAPH: 0, Variant.MERGED_AT_LOAD: 1}.get(variant, len(plan["unets"]))  # the one that merges
+    counts = Counter(
+        {
+            SampleGroup("session_load_ns", None, False): len(plan["components"]) + graphs,
+            SampleGroup("load_peak_rss_bytes", None, False): 1,
+            SampleGroup("memory_sampling_ns", None, False): 1,
+        }
+    )
+    before: str | None = None
+    for block in blocks:
+        if block.task != before:
+            has_adapter = plan["tasks"][block.task]["adapter"] is not None
+            counts.update(_switch(block.task, variant, has_adapter=has_adapter))
+        before = block.task
+        for group, count in _images(block, tasks[block.task]):
+            counts[group] += count
+        counts.update(SampleGroup(metric, block.task, False) for metric in AT_BLOCK_END)
+    return counts
+
+
+def _possible(
+    plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]
+) -> Counter[SampleGroup]:
+    counts: Counter[SampleGroup] = Counter()
+    reloads = len(plan["components"]) if plan["runtime"].get("memory_budget_bytes") else 0
+    for block in blocks:
+        counts[SampleGroup("dma_buf_bytes", block.task, False)] += 1
+        counts[SampleGroup("adapter_preload_ns", block.task, False)] += 1
+        for is_warmup, count in ((True, block.warmup), (False, block.iterations)):
+            counts[SampleGroup(OF_RELOAD, block.task, is_warmup)] += count * reloads
+    return counts
+
+
+def _switch(task: str, variant: Variant, *, has_adapter: bool) -> Iterator[SampleGroup]:
+    if variant.loads_at_switch:
+        yield SampleGroup("session_load_ns", task, False)
+    if has_adapter:
+        yield SampleGroup("adapter_load_ns", task, False)
+        if variant is Variant.MERGED_AT_LOAD:
+            yield SampleGroup("adapter_merge_ns", task, False)
+    for metric in ("switch_ns", "load_peak_rss_bytes", "first_unet_ns"):
+        yield SampleGroup(metric, task, False)
+
+
+def _images(block: SequenceBlock, task: ExpectedTask) -> Iterator[tuple[SampleGroup, int]]:
+    for is_warmup, count in ((True, block.warmup), (False, block.iterations)):
+        if count:
+            for metric in OF_IMAGE:
+                if task.has_input or metric != "vae_encoder_ns":
+                    yield SampleGroup(metric, block.task, is_warmup), count
+            yield SampleGroup(OF_STEP, block.task, is_warmup), count * task.steps

@@ -1,13 +1,86 @@
-"""Installation: a bundle on one device, ready to be launched there."""
+"""Installation: a bundle on a device, and the JSON plan of a launch of it, as docs/harness.md describes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from quadbench.artifacts import Bundle, CompiledBundle, Deployment, FileRef, Stored
+from quadbench.artifacts import (
+    AdapterFile,
+    Bundle,
+    CompiledBundle,
+    Deployment,
+    FileRef,
+    Graph,
+    LaunchPlan,
+    Stored,
+    TaskAssets,
+    TaskItem,
+    Variant,
+)
+from quadbench.artifacts.bundle import MIB
 from quadbench.artifacts.kit import Kit, Library
+from quadbench.artifacts.run_record import BASE_UNET, adapters_of, components_of, mixes_of, tasks_of, unets_of
 from quadbench.devices import Device
+from quadbench.devices.emulators import ON_DEVICE as EMULATOR_FOLDER
 from quadbench.errors import ArtifactError
-from quadbench.harness.execution_provider import ExecutionProvider
-from quadbench.harness.libraries import PlacedLibrary
+from quadbench.harness.events import PlacedLibrary
+from quadbench.recipe import Runtime
+from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionProvider:
+    """A provider of ONNX Runtime's own, by its name there, or the one of a plugin `library` on the device."""
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    threads_option: str | None = None  # takes the number of threads
+    library: str | None = None
+    is_emulator: bool = False
+
+    def planned(self, threads: int) -> dict[str, Any]:
+        """Return the provider as the harness's plan has it."""
+        counted = {self.threads_option: str(threads)} if self.threads_option else {}
+        library = {"library": self.library} if self.library else {}
+        return {"name": self.name, "options": {**self.options, **counted}, **library}
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Return what a record says of it: its name and options, and where a plugin's inputs lie."""
+        # Memory that the NPU shares would be QnnHtpShared's, but the device of onnxruntime-qnn 2.7.0 offers a program none: asked
+        # by OrtEpDevice's memory_info on Linux, x86-64, on 2026-11-25.
+        memory = {"provider.lora_memory": "host"} if self.library else {}
+        options = {f"provider.{name}": value for name, value in self.options.items()}
+        return {"provider": self.name, **options, **memory}
+
+
+XNNPACK = ExecutionProvider(name="XNNPACK", threads_option="intra_op_num_threads")
+
+
+def execution_provider_of(target: Target, kit_folder: str | None) -> ExecutionProvider | None:
+    """Return the provider that a target's quantized graphs need. `kit_folder` is that of the device's kit.
+
+    Qualcomm's is the kit's, by absolute paths, as a system may have older libraries of the same names. A device without a kit is
+    a virtual one, and has it by emulation.
+    """
+    match target:
+        case OnnxRuntimeTarget(execution_provider="xnnpack"):
+            return XNNPACK
+        case QnnTarget():
+            folder = kit_folder or EMULATOR_FOLDER
+            chip = {
+                "htp_arch": target.htp_arch.removeprefix("v"),
+                "soc_model": str(target.soc_model),
+                "htp_performance_mode": target.performance_mode,
+            }
+            return ExecutionProvider(
+                name="QNNExecutionProvider",
+                options={"backend_path": f"{folder}/libQnnHtp.so", **chip},
+                library=f"{folder}/libonnxruntime_providers_qnn.so",
+                is_emulator=kit_folder is None,
+            )
+        case _:
+            return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,3 +160,96 @@ class Installation:
                 f"{name} (sha256 {sha256}) is not among the {len(objects)} deployed files", hint="push the bundle again"
             )
         return objects[sha256]
+
+
+PLAN_SCHEMA_VERSION = 2
+REFUSED_EXIT_CODE = 2  # with which the harness ends where the plan, or a file that it names, is wrong
+
+
+def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Runtime, images: str | None) -> dict[str, Any]:
+    """Return the plan for the tasks that the launch runs. `images` is a folder on the device; None writes no images.
+
+    Raises:
+        UnknownNameError: the launch names a task that the bundle lacks.
+        ArtifactError: a graph, an adapter or a deployed file is missing.
+    """
+    bundle, compiled, variant = installation.bundle.artifact, installation.compiled.artifact, launch.variant
+    tasks = tasks_of(bundle, launch)
+    adapters = adapters_of(bundle, variant, tasks)
+    unets = unets_of(bundle, compiled, variant, tasks)
+    components = {part.value: graph for part, graph in components_of(bundle, compiled, variant).items()}
+    return {
+        "schema_version": PLAN_SCHEMA_VERSION,
+        "root": installation.deployment.root,
+        "variant": variant.value,
+        "runtime": _runtime(installation, variant, runtime),
+        "components": _files(installation, components),
+        "unets": _files(installation, unets),
+        "adapters": _files(installation, adapters),
+        "mixes": mixes_of(tasks, adapters) if adapters else {},
+        **_merge(installation, unets.get(BASE_UNET)),
+        "base": None if variant.has_unet_per_task else asdict(bundle.base),
+        "tasks": {task.name: _task(installation, task, variant) for task in tasks},
+        "sequence": [{"task": b.task, "warmup": b.warmup, "iterations": b.iterations} for b in launch.sequence],
+        "images": images,
+    }
+
+
+def _runtime(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, Any]:
+    """Return what loads the graphs; LiteRT, or an execution provider other than the CPU's, takes the quantized ones alone."""
+    provider = installation.execution_provider if variant.is_quantized else None
+    litert, dispatch = (installation.litert, installation.dispatch) if variant.is_quantized else (None, None)
+    return {
+        **({"engine": "litert"} if litert else {}),
+        "library": installation.path_of_library(litert or installation.runtime),
+        **({"dispatch": installation.path_of_library(dispatch)} if dispatch else {}),
+        "intra_op_threads": runtime.threads,
+        "cores": list(runtime.cores),
+        "thread_pool": runtime.thread_pool,
+        "arena": runtime.arena,
+        "preload": runtime.preload,
+        "adapter_cache_bytes": runtime.adapter_cache_mb * MIB,
+        "memory_budget_bytes": runtime.memory_budget_mb * MIB if runtime.memory_budget_mb else None,
+        **({"execution_provider": provider.planned(runtime.threads)} if provider else {}),
+    }
+
+
+def _merge(installation: Installation, unet: Graph | None) -> dict[str, Any]:
+    """Return what adds adapters to the weights of a U-Net that takes them so."""
+    if unet is None or unet.merge is None or unet.data is None:
+        return {}
+    return {"merge": {"graph": _file(installation, unet.merge), "weights": _file(installation, unet.data)}}
+
+
+def _files(installation: Installation, parts: Mapping[str, Graph | AdapterFile]) -> dict[str, dict[str, str]]:
+    return {name: _file(installation, part.file) for name, part in parts.items()}
+
+
+def _file(installation: Installation, file: FileRef) -> dict[str, str]:
+    return {"path": installation.path_of(file), "sha256": file.sha256}
+
+
+def _task(installation: Installation, task: TaskAssets, variant: Variant) -> dict[str, Any]:
+    return {
+        "kind": task.kind.value,
+        "unet": task.name if variant.has_unet_per_task else BASE_UNET,
+        "adapter": None if variant.has_unet_per_task else task.adapter,
+        "guidance": task.guidance,
+        "table": installation.path_of(task.table),
+        "tensors": installation.path_of(task.tensors),
+        "items": [_item(installation, item) for item in task.items],
+    }
+
+
+def _item(installation: Installation, item: TaskItem) -> dict[str, Any]:
+    def path_of(file: FileRef | None) -> str | None:
+        return installation.path_of(file) if file else None
+
+    return {
+        "name": item.name,
+        "image": path_of(item.image),
+        "mask": path_of(item.mask),
+        "blend": path_of(item.blend),
+        "input_ids": list(item.input_ids),
+        "negative_input_ids": list(item.negative_input_ids),
+    }

@@ -18,11 +18,9 @@ from quadbench.artifacts.names import one_line
 from quadbench.artifacts.run_record import tasks_of
 from quadbench.devices import Device
 from quadbench.errors import DeviceError, DeviceFullError, DeviceLostError, StorageError
-from quadbench.harness.expected import expected_of
-from quadbench.harness.heard import Heard
-from quadbench.harness.installation import Installation
-from quadbench.harness.painted import EVENTS
-from quadbench.harness.plan import harness_plan
+from quadbench.harness.event_log import EVENTS, Heard
+from quadbench.harness.events import expected_of
+from quadbench.harness.installation import Installation, harness_plan
 from quadbench.measure.derived_samples import (
     WrongImageError,
     expected_images,

@@ -28,11 +28,9 @@ from quadbench.artifacts import (
 from quadbench.artifacts.names import one_line
 from quadbench.devices import Device
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, DeviceLostError, OutputLimitError
-from quadbench.harness.events import ErrorEvent
-from quadbench.harness.expected import Expected
-from quadbench.harness.heard import Heard
-from quadbench.harness.installation import Installation
-from quadbench.harness.plan import REFUSED_EXIT_CODE
+from quadbench.harness.event_log import Heard
+from quadbench.harness.events import ErrorEvent, Expected
+from quadbench.harness.installation import REFUSED_EXIT_CODE, Installation
 from quadbench.host import signal_name
 from quadbench.recipe import Gate, Runtime
 from quadbench.results.layout import Layout

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from quadbench.artifacts import RunResult
 from quadbench.artifacts.run_record import Compared, RunScores, file_refs
-from quadbench.harness.painted import check_painted
+from quadbench.harness.event_log import check_painted
 from quadbench.quality.compared import compare_folders, compare_run, with_devices
 from quadbench.quality.networks import parse_network
 from quadbench.quality.trajectories import compare_latents, emulated_trajectories

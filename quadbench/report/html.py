@@ -14,7 +14,7 @@ from quadbench.artifacts import RunResult
 from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.names import one_line
 from quadbench.artifacts.pixels import png_size
-from quadbench.harness.painted import check_painted
+from quadbench.harness.event_log import check_painted
 from quadbench.report import tables, units
 from quadbench.report.baseline import baseline_tables
 from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars

@@ -17,9 +17,8 @@ from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device
 from quadbench.devices.emulators import emulator_libraries
 from quadbench.errors import ArtifactError, DeviceError, QuadbenchError
-from quadbench.harness.execution_provider import execution_provider_of
-from quadbench.harness.installation import Installation, InstalledKit
-from quadbench.harness.libraries import PlacedLibrary
+from quadbench.harness.events import PlacedLibrary
+from quadbench.harness.installation import Installation, InstalledKit, execution_provider_of
 from quadbench.harness.program import checked_harness, ensure_harness
 from quadbench.kits.elf import read_elf
 from quadbench.observer import Observer

@@ -14,7 +14,7 @@ from quadbench.deploy import LocalFile
 from quadbench.devices import Device
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import built_harness, checked_harness
-from quadbench.harness.runtime import litert_library, runtime_library
+from quadbench.harness.runtime_library import litert_library, runtime_library
 from quadbench.kits.fitness import best_kit, compiler_build, libraries_for, target_problems
 from quadbench.kits.store import find, kits
 from quadbench.results.digests import sha256_of

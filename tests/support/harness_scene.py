@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from quadbench.artifacts.pixels import blend_mask, composite
-from quadbench.harness.runtime import runtime_library
+from quadbench.harness.runtime_library import runtime_library
 from support.harness_model import (
     FEATURES,
     LATENT,

@@ -28,8 +28,7 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.devices.device import Device
-from quadbench.harness.execution_provider import ExecutionProvider
-from quadbench.harness.installation import Installation
+from quadbench.harness.installation import ExecutionProvider, Installation
 from quadbench.measure import LaunchSettings, measure_launch
 from quadbench.recipe import Gate, Runtime
 from quadbench.results.layout import Layout

@@ -27,7 +27,7 @@ from quadbench.artifacts import (
     TaskKind,
     Variant,
 )
-from quadbench.harness.painted import EVENTS
+from quadbench.harness.event_log import EVENTS
 from quadbench.recipe.tasks import NO_TASK
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout

@@ -18,7 +18,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from safetensors.numpy import save_file
 
 from quadbench.errors import ArtifactError, shown
-from quadbench.harness.runtime import EXACT
+from quadbench.harness.runtime_library import EXACT
 from quadbench.quad.model_files import tensor_places
 
 ROOT = Path("/")

@@ -11,7 +11,7 @@ from test_heard import WALL_S, expected, header, library, samples
 
 from quadbench.artifacts.names import one_line
 from quadbench.errors import HarnessError
-from quadbench.harness.heard import Heard
+from quadbench.harness.event_log import Heard
 from quadbench.measure.launch_record import failure_of
 from support.bad_input.case import Case
 from support.bad_input.values import OF_NUMBERS, OF_TEXTS, OF_TRUTHS, brief, changed

@@ -11,7 +11,7 @@ import pytest
 from quadbench import pipeline
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import QuadbenchError
-from quadbench.harness.painted import EVENTS
+from quadbench.harness.event_log import EVENTS
 from quadbench.harness.program import OVERRIDE
 from quadbench.quality import score_run
 from quadbench.recipe import load_recipe

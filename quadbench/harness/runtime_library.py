@@ -1,4 +1,4 @@
-"""Runtime: this machine -> the shared libraries that the native program opens to run graphs, and what its sessions are told."""
+"""Runtime of this machine: shared libraries that the native program opens to run graphs, and settings for exact results."""
 
 import importlib.util
 from pathlib import Path
