@@ -23,7 +23,7 @@ from quadbench.harness.installation import execution_provider_of
 from quadbench.harness.program import NDK_VARIABLE
 from quadbench.kits import store
 from quadbench.recipe import load_recipe
-from quadbench.recipe.gate import Gate
+from quadbench.recipe.measuring import Gate
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST
 from quadbench.rollout import roll_out

@@ -1,18 +1,22 @@
 """Recipe: a YAML file -> what to build and what to measure."""
 
-from quadbench.recipe.gate import Gate
+from quadbench.recipe.measuring import Gate, Runtime
 from quadbench.recipe.precision import FLOAT_LABEL, W8A8, W8A16, FloatActivations, Mixed, Precision
 from quadbench.recipe.quad import (
     LEAST_DISTILL_SAMPLES,
+    ActivationRanges,
     AnchorCalibration,
     AnchorProfile,
     Distill,
     JointCalibration,
+    MinMaxRanges,
+    MseRanges,
     OwnTaskCalibration,
+    PercentileRanges,
     Quad,
+    RangesByBits,
     UnifiedProfile,
 )
-from quadbench.recipe.ranges import ActivationRanges, MinMaxRanges, MseRanges, PercentileRanges, RangesByBits
 from quadbench.recipe.recipe import (
     INT8_KEY,
     RECIPES_FOLDER,
@@ -26,8 +30,11 @@ from quadbench.recipe.recipe import (
     recipe_file,
     recipe_schema,
 )
-from quadbench.recipe.runtime import Runtime
-from quadbench.recipe.sources import (
+from quadbench.recipe.tasks import (
+    GREATEST_WEIGHT,
+    LCM_STEPS,
+    MOST_PROMPT_CHARACTERS,
+    TEACHER_STEPS,
     Adapter,
     BuiltinAdapter,
     BuiltinFoundation,
@@ -35,26 +42,20 @@ from quadbench.recipe.sources import (
     CheckpointFoundation,
     DiffusersAdapter,
     DiffusersFoundation,
+    EdSampler,
     FolderInputs,
     Foundation,
+    ImageToImageTask,
+    InpaintTask,
     Inputs,
     KohyaAdapter,
+    LcmSampler,
+    OlssSampler,
     PeftAdapter,
     RandomAdapter,
     RandomFoundation,
-    SiteKind,
-)
-from quadbench.recipe.tasks import (
-    GREATEST_WEIGHT,
-    LCM_STEPS,
-    MOST_PROMPT_CHARACTERS,
-    TEACHER_STEPS,
-    EdSampler,
-    ImageToImageTask,
-    InpaintTask,
-    LcmSampler,
-    OlssSampler,
     Sampler,
+    SiteKind,
     Task,
     TextToImageTask,
     is_mix,

@@ -1,9 +1,9 @@
-"""Recipe: a YAML file -> the recipe as a model, its digest and its JSON Schema."""
+"""Recipe: a YAML file as a model, its digest and its JSON Schema."""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -12,16 +12,38 @@ import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError
-from quadbench.recipe.devices import DeviceSettings, misfits
-from quadbench.recipe.gate import Gate
+from quadbench.recipe.measuring import MOST_SWITCHES, Gate, Runtime, TaskSequence
 from quadbench.recipe.precision import Precision
 from quadbench.recipe.published import published_table
 from quadbench.recipe.quad import AnchorProfile, Quad
-from quadbench.recipe.runtime import Runtime
-from quadbench.recipe.sequence import MOST_SWITCHES, TaskSequence
-from quadbench.recipe.sources import Adapter, Foundation
-from quadbench.recipe.tasks import Task
+from quadbench.recipe.tasks import Adapter, Foundation, Sampler, Task, TextToImageTask, fault_of_strength
 from quadbench.spec import Location, Name, Override, Problem, Spec, is_file, load, near, refuse
+
+
+class DeviceSettings(Spec):
+    """The settings of devices of one profile, where they are not the recipe's. Encodings follow from them, for these devices."""
+
+    samplers: dict[Name, Sampler] = Field(default_factory=dict)
+    """These tasks, by name, have another sampler. The default is none: all have their own."""
+    precision: Precision | None = None
+    """The U-Net is quantized to these bits. The default is null: to those of the recipe."""
+
+    def of(self, task: Task) -> Task:
+        """Return a task as these devices run it."""
+        return task.model_copy(update={"sampler": self.samplers.get(task.name, task.sampler)})
+
+
+def misfits(devices: Mapping[str, DeviceSettings], tasks: Sequence[Task]) -> Iterator[Problem]:
+    """Yield the samplers of tasks that the recipe lacks, and those that leave a task's strength no step."""
+    named = {task.name: task for task in tasks}
+    for profile, settings in devices.items():
+        for name, sampler in settings.samplers.items():
+            location, task = (profile, "samplers", name), named.get(name)
+            if task is None:
+                yield Problem(location=location, reason=f"no task '{name}'" + near(name, named))
+            elif not isinstance(task, TextToImageTask) and (fault := fault_of_strength(task.strength, sampler)):
+                yield Problem(location=location, reason=f"the task's strength does not fit: {fault}")
+
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 INT8_KEY = "precision.activations.int8"
