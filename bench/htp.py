@@ -19,7 +19,7 @@ from quadbench.quad.cache import cached
 from quadbench.quality.trajectories import htp_trajectories
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.results.layout import Layout
-from quadbench.target.known import find_target, known_targets
+from quadbench.target.known_targets import find_target, known_targets
 from quadbench.target.profile import load_profiles
 
 

@@ -13,7 +13,7 @@ from quadbench.compile.availability import availability
 from quadbench.compile.toolchain import ToolchainCompiler
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.results.digests import sha256_of
-from quadbench.target.toolchain import ToolchainTarget
+from quadbench.target.targets import ToolchainTarget
 
 COPY = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])"
 GRAPH = Graph(

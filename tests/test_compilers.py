@@ -15,8 +15,7 @@ from support.compiler_contract import CompilerContract, compile_for
 from support.small_graphs import model_of
 
 from quadbench.results.layout import Layout
-from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target
-from quadbench.target.toolchain import ToolchainTarget
+from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target, ToolchainTarget
 
 # A vendor's command line, as far as a compiler needs to be one: ONNX Runtime's optimizer in a process of its own.
 COMMAND = """\

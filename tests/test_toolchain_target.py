@@ -8,8 +8,7 @@ from support.bench_phone import PHONE, with_toolchain
 
 from quadbench.errors import SpecError
 from quadbench.target.profile import load_profile, load_profiles
-from quadbench.target.targets import LiteRtTarget, target_key
-from quadbench.target.toolchain import ToolchainTarget
+from quadbench.target.targets import LiteRtTarget, ToolchainTarget, target_key
 
 DOCS = Path(__file__).parents[1] / "docs"
 PROFILE = with_toolchain(

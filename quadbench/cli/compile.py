@@ -21,7 +21,7 @@ from quadbench.recipe import Recipe, recipe_file
 from quadbench.report.figure_table import TextTable
 from quadbench.rollout.forecast import misfits_of_target
 from quadbench.spec import refuse_in
-from quadbench.target.known import KnownTarget, find_target, known_targets
+from quadbench.target.known_targets import KnownTarget, find_target, known_targets
 from quadbench.target.profile import broken_profiles, load_profiles, local_profile
 
 

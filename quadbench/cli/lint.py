@@ -12,7 +12,7 @@ from quadbench.cli.options import add_command
 from quadbench.errors import BuildError
 from quadbench.lint import Severity, lint_bundle, messages
 from quadbench.results.manifest import read_whole
-from quadbench.target.known import KnownTarget, find_target, known_targets
+from quadbench.target.known_targets import KnownTarget, find_target, known_targets
 from quadbench.target.profile import broken_profiles, load_profile, load_profiles
 
 

@@ -13,8 +13,7 @@ from quadbench.recipe.precision import FLOAT_LABEL
 from quadbench.results.digests import code_digests, digest_of, sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, publish, read_whole
-from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target
-from quadbench.target.toolchain import ToolchainTarget
+from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target, ToolchainTarget
 
 Notify = Callable[[str], None]
 

@@ -11,8 +11,7 @@ from quadbench.compile.litert_sdk import Missing, Sdk, look_for_sdk
 from quadbench.compile.tflite import INSTALL_HINT as LITERT_HINT
 from quadbench.compile.toolchain import installed_version, missing_parts
 from quadbench.errors import MissingDependencyError
-from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target
-from quadbench.target.toolchain import ToolchainTarget
+from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target, ToolchainTarget
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from quadbench.host import find_program
 from quadbench.results.digests import sha256_of
 from quadbench.results.manifest import file_ref
 from quadbench.spec import is_file, variable
-from quadbench.target.toolchain import INPUT, WORK, ToolchainTarget, filled, placeholders
+from quadbench.target.targets import INPUT, WORK, ToolchainTarget, filled, placeholders
 
 WORK_NAME = "model"  # Samsung's enntools wants a graph that is named as the folder it lies in
 VERSION_TIMEOUT_S = 60.0

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from quadbench.artifacts.names import is_plain
 from quadbench.devices.android_reports import Attached
 from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError, shown
-from quadbench.target.known import HOSTED_PREFIX, PHONE_ABI, VIRTUAL_PREFIX
+from quadbench.target.known_targets import HOSTED_PREFIX, PHONE_ABI, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME, PROFILES_FOLDER, DeviceProfile, load_profile
 
 _LONGEST_ADDRESS = 1024  # a profile's path may be in it

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from quadbench.errors import UserError
 from quadbench.farm.selection import KEYS
 from quadbench.spec import Name, Problem, Spec, TextLike, load, path_variable, refuse
-from quadbench.target.known import HOSTED_PREFIX, VIRTUAL_PREFIX
+from quadbench.target.known_targets import HOSTED_PREFIX, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME, profile_names
 
 FARM_VARIABLE = "QUADBENCH_FARM"

@@ -17,7 +17,7 @@ from quadbench.results.layout import Layout
 from quadbench.rollout.forecast import kind_at
 from quadbench.spec import Location, Problem, is_file, refuse_in
 from quadbench.study.comparison_side import Chosen, choose, require_common_tasks, require_variant
-from quadbench.target.known import HOSTED_PREFIX, VIRTUAL_PREFIX
+from quadbench.target.known_targets import HOSTED_PREFIX, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME
 
 

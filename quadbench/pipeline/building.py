@@ -14,7 +14,7 @@ from quadbench.recipe import Recipe, recipe_digest
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest, temporary_folder
 from quadbench.rollout import compile_for
-from quadbench.target.known import KnownTarget
+from quadbench.target.known_targets import KnownTarget
 
 
 def built(recipe: Recipe, *, layout: Layout, observer: Observer) -> Stored[Bundle]:

@@ -35,7 +35,7 @@ from quadbench.results.records import Records
 from quadbench.results.stored_runs import RunFile, change_run, joined, keep_record, new_run_file
 from quadbench.rollout import Rollout, compile_for, roll_out
 from quadbench.rollout.recovery import Recovery
-from quadbench.target.known import PHONE_MACHINE
+from quadbench.target.known_targets import PHONE_MACHINE
 from quadbench.target.targets import target_key
 
 

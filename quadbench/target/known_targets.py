@@ -1,4 +1,4 @@
-"""Known targets: device profiles -> every target once, with the profiles that name it and the addresses that run it."""
+"""Known targets: every target of the device profiles once, with the profiles that name it and the addresses that run it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
