@@ -46,7 +46,7 @@ from quadbench.report.study_html import render_study, study_report
 from quadbench.report.versus import Versus
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, publish, read_manifest
-from quadbench.spec.document import read_document, read_value
+from quadbench.spec.yaml_document import read_document, read_value
 from quadbench.study.stored_studies import read_study, study_lines
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))

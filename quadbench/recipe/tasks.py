@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
 
 from quadbench.spec import Name, Problem, Spec, SpecPath, refuse
-from quadbench.spec.document import describe
+from quadbench.spec.yaml_document import describe
 
 
 class BuiltinFoundation(Spec):

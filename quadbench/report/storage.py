@@ -11,7 +11,7 @@ from typing import Any
 from quadbench.artifacts import Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, Variant
 from quadbench.errors import SpecError
 from quadbench.report.launches import devices_of, launches_of, sound
-from quadbench.spec.document import Document, parse_document
+from quadbench.spec.yaml_document import Document, parse_document
 from quadbench.zoo import TEN_TASKS
 
 _SHOWN_STEPS = 4

@@ -1,10 +1,24 @@
 """Spec: a YAML file -> a model, or every problem of the file at its line."""
 
-from quadbench.spec.document import Location, read_value
 from quadbench.spec.files import first_problem, fits_file_system, is_file, read_file, read_json, require_file, require_unopened
-from quadbench.spec.model import WHOLE_PATHS, Override, Problem, Spec, SpecPath, beside, load, load_text, near, refuse, refuse_in
-from quadbench.spec.names import LONGEST_NAME, NAME_EXPECTED, Name, is_name
-from quadbench.spec.text_like import TextLike
+from quadbench.spec.spec_model import (
+    LONGEST_NAME,
+    NAME_EXPECTED,
+    WHOLE_PATHS,
+    Name,
+    Override,
+    Problem,
+    Spec,
+    SpecPath,
+    TextLike,
+    beside,
+    is_name,
+    load,
+    load_text,
+    near,
+    refuse,
+    refuse_in,
+)
 from quadbench.spec.variables import (
     host_of,
     masked,
@@ -19,6 +33,7 @@ from quadbench.spec.variables import (
     variable,
     web_variable,
 )
+from quadbench.spec.yaml_document import Location, read_value
 
 __all__ = [
     "LONGEST_NAME",

@@ -20,7 +20,7 @@ from quadbench.quad.adapters.lora_pairs import AdapterProblem, Key, KeyOf, LoraP
 from quadbench.quad.model.values import GREATEST
 from quadbench.quad.model_files import DIFFUSERS_TENSORS, PEFT_CONFIG, PEFT_TENSORS
 from quadbench.spec import is_file
-from quadbench.spec.document import describe
+from quadbench.spec.yaml_document import describe
 
 LONGEST = 256  # characters of a key; the longest site of Stable Diffusion has 63
 MOST_CHOICES = 16

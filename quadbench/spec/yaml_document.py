@@ -1,4 +1,4 @@
-"""YAML document: a file -> plain data and the line of everything in it, or the faults of the YAML."""
+"""YAML documents: a file as plain data with the line of everything in it, or the faults of the YAML."""
 
 import math
 import re

@@ -1,18 +1,65 @@
-"""YAML spec: a file and a pydantic model -> an instance of the model, or every problem as `file:line: key: reason`."""
+"""YAML specs: a file and a pydantic model become an instance, or every problem as `file:line: key: reason`."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, SerializationInfo, ValidationError, ValidationInfo
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    SerializationInfo,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
 from quadbench.errors import shown
-from quadbench.spec.document import Document, Location, describe, key_of, parse_document, read_document
 from quadbench.spec.files import fits_file_system
+from quadbench.spec.yaml_document import Document, Location, describe, key_of, parse_document, read_document
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextLike:
+    """A demand on a text, as in `Annotated[str, TextLike(...)]`: a pattern for machines, and words for people."""
+
+    pattern: str
+    expected: str
+
+    def fits(self, text: str) -> bool:
+        """Say whether the whole text fits the pattern."""
+        return re.fullmatch(self.pattern, text) is not None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^{self.pattern}$"}
+
+    def _checked(self, text: str) -> str:
+        if not self.fits(text):
+            raise ValueError(f"expected {self.expected}, found text {shown(text)}")
+        return text
+
+
+NAME_EXPECTED = "lower-case letters and digits in groups joined by single hyphens"
+LONGEST_NAME = 64
+
+_NAME = TextLike(pattern="[a-z0-9]+(-[a-z0-9]+)*", expected=NAME_EXPECTED)
+Name = Annotated[str, Field(max_length=LONGEST_NAME), _NAME]
+
+
+def is_name(text: str) -> bool:
+    """Say whether a task, an adapter or a recipe may be called so."""
+    return len(text) <= LONGEST_NAME and _NAME.fits(text)
 
 
 class Spec(BaseModel):
