@@ -27,7 +27,7 @@ from quadbench.compile.litert_sdk import litert_version  # noqa: E402
 from quadbench.compile.tflite.forms import FORMS  # noqa: E402
 from quadbench.compile.tflite.rounded_graph import GROUP_NORM, REQUANTIZE  # noqa: E402
 from quadbench.errors import BuildError, MissingDependencyError  # noqa: E402
-from quadbench.lint.litert import OPERATORS  # noqa: E402
+from quadbench.lint.rules import OPERATORS  # noqa: E402
 from quadbench.quad.quantize.encodings import quantize, symmetric  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.target.targets import LiteRtTarget, target_key  # noqa: E402

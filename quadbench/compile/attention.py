@@ -11,7 +11,7 @@ from typing import Any
 
 from quadbench.compile.cpu_graph import Shapes, only_reader, readers_of, replace_nodes, shapes_of, transposes
 from quadbench.errors import package_needed
-from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
+from quadbench.lint.linted_graph import DEQUANTIZE, QUANTIZE
 
 MOST_BYTES = 64 * 2**20  # of the scores that are computed at a time
 FEWEST_ROWS = 8  # of a piece: products of very few rows are summed in another order

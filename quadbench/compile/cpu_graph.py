@@ -11,7 +11,7 @@ import numpy as np
 
 from quadbench.artifacts import LORA_PREFIX
 from quadbench.errors import BuildError, package_needed
-from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
+from quadbench.lint.linted_graph import DEQUANTIZE, QUANTIZE
 
 Shapes = Mapping[str, tuple[int, ...]]
 RUNTIMES_OWN = "com.microsoft"  # the domain of operators that ONNX Runtime's optimizer puts in and ONNX does not know

@@ -15,7 +15,7 @@ from quadbench.compile.cpu_graph import defer_weights, ease_branches, keep_outsi
 from quadbench.compile.product import Product
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.harness.runtime_library import EXACT
-from quadbench.lint.graph import DEQUANTIZE, MOVES_VALUES, QUANTIZE, LintedGraph, read_graph
+from quadbench.lint.linted_graph import DEQUANTIZE, MOVES_VALUES, QUANTIZE, LintedGraph, read_graph
 from quadbench.results.manifest import file_ref, link
 
 LEVELS = {

@@ -4,10 +4,8 @@ import logging
 
 from quadbench.artifacts import Bundle, Stored
 from quadbench.errors import BuildError, MissingDependencyError
-from quadbench.lint.findings import Finding, Findings, Severity, messages
-from quadbench.lint.graph import LintedGraph, graph_of, read_graph
-from quadbench.lint.litert import litert_rules
-from quadbench.lint.rules import RULES, htp_rules
+from quadbench.lint.linted_graph import LintedGraph, graph_of, read_graph
+from quadbench.lint.rules import RULES, Finding, Findings, Severity, htp_rules, litert_rules, messages
 from quadbench.target.targets import LiteRtTarget, Target
 
 log = logging.getLogger(__name__)

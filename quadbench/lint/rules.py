@@ -1,13 +1,49 @@
-"""Rules: a graph -> findings. Each rule is one function.
+"""Rules: each a function that finds what a target would refuse or spoil in a graph; those of LiteRT at the end."""
 
-The rules for Qualcomm's HTP come from trials with ONNX Runtime's QNN execution provider, not from a phone.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from math import prod
 
-from quadbench.lint.findings import Finding, Rule, Severity
-from quadbench.lint.graph import DEQUANTIZE, QUANTIZE, LintedGraph, Node, Tensor
+from quadbench.lint.linted_graph import DEQUANTIZE, QUANTIZE, LintedGraph, Node, Tensor
+
+
+class Severity(StrEnum):
+    """An error stops the compilation, a warning is logged."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A breach of a rule by a tensor or node, its `subject`."""
+
+    rule: str
+    severity: Severity = Severity.ERROR
+    subject: str
+    found: str
+    expected: str
+    hint: str
+
+
+Rule = Callable[[LintedGraph], Iterator[Finding]]
+Findings = Mapping[str, tuple[Finding, ...]]  # by the graph's path
+
+
+def messages(findings: Findings, severity: Severity) -> Iterator[str]:
+    """Yield one line for each rule that is broken: its first finding, and the number of those like it."""
+    by_rule: dict[str, list[tuple[str, Finding]]] = {}
+    for path, of_graph in findings.items():
+        for finding in of_graph:
+            if finding.severity is severity:
+                by_rule.setdefault(finding.rule, []).append((path, finding))
+    for rule, places in by_rule.items():
+        path, first = places[0]
+        graphs = len({path for path, _ in places})
+        more = f" (and {len(places) - 1} more, in {graphs} graph{'s' * (graphs > 1)})" if len(places) > 1 else ""
+        yield f"{path}: {rule}: {first.subject}{more}: found {first.found}; expected {first.expected}. Hint: {first.hint}"
+
 
 NATIVE_16_BIT_OPSET = 21  # the first whose QuantizeLinear and DequantizeLinear take 16 bits
 FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS = 73
@@ -232,3 +268,70 @@ def _quantizers(graph: LintedGraph) -> Iterator[Node]:
 
 def _quantized_dtype(graph: LintedGraph, node: Node) -> str | None:
     return graph.dtypes.get(node.inputs[0] if node.op_type == DEQUANTIZE else node.outputs[0])
+
+
+OPERATORS = {  # those with a form; InstanceNormalization where it is part of a group norm
+    "Add", "Concat", "Conv", "Div", "Flatten", "Gather", "Gelu", "Gemm", "Identity", "InstanceNormalization",
+    "LayerNormalization", "MatMul", "Mul", "ReduceMean", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split",
+    "Squeeze", "Sub", "Transpose", "Unsqueeze",
+}  # fmt: skip
+
+
+def litert_operator(graph: LintedGraph) -> Iterator[Finding]:
+    """Find operators that have no form in LiteRT."""
+    for node in graph.nodes:
+        if node.op_type not in {*OPERATORS, QUANTIZE, DEQUANTIZE}:
+            yield Finding(
+                rule="litert-operator",
+                subject=f"node '{node.name}'",
+                found=node.op_type,
+                expected="an operator that has a form in LiteRT",
+                hint="docs/litert.md lists them; write the operator as some of these by a pass over the float graph",
+            )
+
+
+def litert_8_bit(graph: LintedGraph) -> Iterator[Finding]:
+    """Find activations in 8 bits: the dialect has them in 16."""
+    for node in graph.nodes:
+        if node.op_type == QUANTIZE and graph.dtypes[node.outputs[0]] == "UINT8":
+            yield Finding(
+                rule="litert-8-bit",
+                subject=f"node '{node.name}'",
+                found="UINT8",
+                expected="UINT16, which LiteRT's dialect turns into INT16",
+                hint="set precision.activations to {scheme: w8a16}",
+            )
+
+
+def litert_resize(graph: LintedGraph) -> Iterator[Finding]:
+    """Find forms of enlarging other than the one that is written as repetitions."""
+    for node in graph.nodes:
+        form = tuple(node.attributes.get(key, default) for key, default in RESIZE_DEFAULTS.items())
+        if node.op_type == "Resize" and form != ("nearest", *EXACT_RESIZE):
+            yield Finding(
+                rule="litert-resize",
+                subject=f"node '{node.name}'",
+                found=" with ".join(form),
+                expected=" with ".join(("nearest", *EXACT_RESIZE)),
+                hint="export the graph with the expected form",
+            )
+
+
+def litert_gather(graph: LintedGraph) -> Iterator[Finding]:
+    """Find look-ups of token embeddings, which MediaTek's plugin leaves to the CPU."""
+    for node in graph.nodes:
+        if node.op_type == "Gather":
+            yield Finding(
+                rule="litert-gather",
+                severity=Severity.WARNING,
+                subject=f"node '{node.name}'",
+                found="a look-up, which MediaTek's plugin leaves to the CPU",
+                expected="nothing else outside of the NPU's part",
+                hint="none is needed: the rest is one part",
+            )
+
+
+def litert_rules(soc: str | None) -> tuple[Rule, ...]:
+    """Return the rules for a chip by LiteRT's name; None is the CPU."""
+    is_mediatek = soc is not None and soc.startswith("MT")
+    return (litert_operator, litert_8_bit, litert_resize, *((litert_gather,) if is_mediatek else ()))

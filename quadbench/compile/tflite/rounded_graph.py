@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quadbench.errors import BuildError
-from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
+from quadbench.lint.linted_graph import DEQUANTIZE, QUANTIZE
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from quadbench.errors import BuildError
-from quadbench.lint.graph import MOVES_VALUES
+from quadbench.lint.linted_graph import MOVES_VALUES
 from quadbench.quad.model import initializers as weights
 from quadbench.quad.quantize import encodings as enc
 from quadbench.quad.quantize.encodings import Encoding, Range

@@ -1,4 +1,4 @@
-"""Graph: an ONNX model -> its tensors, nodes and constants as plain data, for the rules to look at."""
+"""Linted graph: an ONNX model's tensors, nodes and constants as plain data, for the rules to look at."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
