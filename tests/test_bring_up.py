@@ -15,7 +15,7 @@ from quadbench.cli import main
 from quadbench.devices.emulators import arm64_emulator
 from quadbench.doctor import BringUp, CheckStatus, DeviceCheck, bring_up
 from quadbench.doctor.checks import Answer, PlannedCheck
-from quadbench.doctor.probe_bundle import PROBE_FOLDER
+from quadbench.doctor.device_checks import PROBE_FOLDER
 from quadbench.errors import DeviceError, LeaseError, MissingDependencyError, UserError
 from quadbench.farm.leases import Leases, lease_name
 from quadbench.kits import store

@@ -8,10 +8,8 @@ from quadbench.artifacts.names import one_line
 from quadbench.compile.availability import availability
 from quadbench.devices import SERIAL_VARIABLE, Device, connect, list_devices
 from quadbench.devices.addresses import AttachedAddress, parse_address
-from quadbench.doctor.checks import Answer, PlannedCheck, not_tried
-from quadbench.doctor.document import BringUp, CheckStatus, DeviceCheck, ExaminedDevice
-from quadbench.doctor.graphs import graph_checks
-from quadbench.doctor.system import system_checks
+from quadbench.doctor.checks import Answer, BringUp, CheckStatus, DeviceCheck, ExaminedDevice, PlannedCheck, not_tried
+from quadbench.doctor.device_checks import graph_checks, system_checks
 from quadbench.errors import DeviceError, LeaseError, MissingDependencyError, UserError
 from quadbench.farm.held import leased
 from quadbench.harness.program import built_harness

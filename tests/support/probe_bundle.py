@@ -32,7 +32,7 @@ from quadbench.artifacts import (
     TensorSpec,
     Variant,
 )
-from quadbench.doctor.probe_bundle import PROBE, PROBE_FOLDER, PROBE_ITEM
+from quadbench.doctor.device_checks import PROBE, PROBE_FOLDER, PROBE_ITEM
 from quadbench.results.manifest import file_ref, publish
 
 VOCABULARY, TOKENS, WIDTH, FEATURES, CHANNELS, SIZE, RANK = 8, 2, 4, 4, 4, 8, 2
