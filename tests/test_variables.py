@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import quadbench
-from quadbench.ai_hub.problems import CONFIG_VARIABLE, config_path
+from quadbench.ai_hub.client import CONFIG_VARIABLE, config_path
 from quadbench.devices.adb_protocol import TcpEndpoint, server_endpoint
 from quadbench.doctor import examine
 from quadbench.errors import QuadbenchError

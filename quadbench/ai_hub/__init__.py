@@ -1,9 +1,7 @@
 """Qualcomm AI Hub: models and jobs -> their products, each model uploaded and each job submitted once."""
 
 from quadbench.ai_hub.client import HostedDevice, HostedModel, Hub, JobStatus, Pace, open_hub
-from quadbench.ai_hub.jobs import Jobs, failure
-from quadbench.ai_hub.ledger import Ledger
-from quadbench.ai_hub.options import compile_options, graph_name, link_options, profile_options
+from quadbench.ai_hub.hub_jobs import Jobs, Ledger, compile_options, failure, graph_name, link_options, profile_options
 
 __all__ = [
     "HostedDevice",

@@ -1,19 +1,17 @@
-"""Client: requests to Qualcomm's own client -> plain data, or a ServiceError after a failure that may pass was tried again.
-
-The token stays in the client's configuration: it is never stored, logged or part of a message.
-"""
+"""Client of Qualcomm AI Hub: requests become plain data, or a ServiceError of one line without secrets."""
 
 import contextlib
 import io
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from quadbench.ai_hub.problems import CONFIGURE_HINT, client_errors, config_path, problem_of
 from quadbench.errors import MissingDependencyError, ServiceError, package_needed
+from quadbench.spec import path_variable
 
 if TYPE_CHECKING:
     import qai_hub
@@ -255,3 +253,58 @@ def _quiet() -> Iterator[None]:
     finally:
         for line in filter(None, map(str.strip, said.getvalue().splitlines())):
             log.debug("qai-hub: %s", line)
+
+
+CONFIGURE_HINT = "qai-hub configure --api_token TOKEN, with the token of your account page at the service"
+CONFIG_VARIABLE = "QAIHUB_CLIENT_INI"  # the client's own
+_UNAUTHORIZED, _NOT_FOUND, _RATE_LIMITED = 401, 404, 429
+
+
+def config_path() -> Path:
+    """Return the path of the client's configuration, which need not exist."""
+    return (path_variable(CONFIG_VARIABLE) or Path("~/.qai_hub/client.ini")).expanduser()
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """Return the classes of errors that the client raises: its own, and those of the libraries that it sends with."""
+    import botocore.exceptions
+    import qai_hub
+    import requests
+    import s3transfer.exceptions
+    from qai_hub.public_rest_api import APIException
+
+    return (
+        qai_hub.Error,
+        APIException,
+        ValueError,
+        AssertionError,
+        requests.RequestException,
+        botocore.exceptions.BotoCoreError,
+        botocore.exceptions.ClientError,
+        s3transfer.exceptions.RetriesExceededError,
+    )
+
+
+def problem_of(error: Exception, doing: str, secrets: Sequence[str]) -> ServiceError:
+    """Return one of `client_errors`, raised while `doing` something, as our own. A user's mistake is final, all else may pass."""
+    import qai_hub
+
+    # The client raises its own error while it handles the one that holds the HTTP status.
+    status = getattr(error, "status_code", None) or getattr(error.__context__, "status_code", None)
+    message = f"AI Hub, while {doing}: {_one_line(error, secrets)}"
+    if status == _UNAUTHORIZED:
+        return ServiceError(f"AI Hub refuses the token in '{config_path()}': it is wrong or has expired", hint=CONFIGURE_HINT)
+    if status == _RATE_LIMITED:
+        return ServiceError(message, transient=True, hint="too many requests; what is done is kept, run again later")
+    if isinstance(error, qai_hub.UserError | ValueError):
+        return ServiceError(message, is_absent=status == _NOT_FOUND)
+    return ServiceError(message, transient=True, hint="what is done is kept; run again when the service answers")
+
+
+def _one_line(error: Exception, secrets: Sequence[str]) -> str:
+    """Return the client's words on one line, without the frames that it draws around them, addresses' signatures and secrets."""
+    text = re.sub(r"[│┌┐└┘─|\s]+", " ", str(error)).strip() or type(error).__name__
+    text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", text)
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text

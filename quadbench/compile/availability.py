@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import assert_never
 
-from quadbench.ai_hub.client import INSTALL_HINT
-from quadbench.ai_hub.problems import CONFIGURE_HINT, config_path
+from quadbench.ai_hub.client import CONFIGURE_HINT, INSTALL_HINT, config_path
 from quadbench.compile.litert_sdk import Missing, Sdk, look_for_sdk
 from quadbench.compile.tflite import INSTALL_HINT as LITERT_HINT
 from quadbench.compile.toolchain import installed_version, missing_parts

@@ -1,0 +1,223 @@
+"""Jobs at Qualcomm AI Hub: their options, models uploaded and jobs submitted once each, as a ledger file remembers."""
+
+import fcntl
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, assert_never
+
+from pydantic import TypeAdapter, ValidationError
+
+from quadbench.ai_hub.client import Hub, JobStatus
+from quadbench.artifacts import SCHEMA_VERSION, Graph
+from quadbench.artifacts.names import one_line
+from quadbench.errors import ArtifactError, JobFailedError, ServiceError
+from quadbench.results.digests import digest_of, sha256_of
+from quadbench.results.disk import write_whole
+from quadbench.spec import first_problem, read_json
+from quadbench.target.targets import AiHubTarget
+
+Kind = Literal["models", "jobs"]
+_SERVICES = TypeAdapter(dict[str, dict[Kind, dict[str, str]]])  # id by digest, for each service
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """The entries of one service (`url`) in a file that processes may share. Losing it costs uploads and compilations."""
+
+    path: Path
+    url: str
+
+    def find(self, kind: Kind, digest: str) -> str | None:
+        """Return the id under which the service knows a model or job; None where it was not noted."""
+        identifier: str | None = self._entries(self._read(), kind).get(digest)
+        return identifier
+
+    def keep(self, kind: Kind, digest: str, identifier: str) -> None:
+        """Note an id; it is on disk when this returns."""
+        with self._changing() as content:
+            self._entries(content, kind)[digest] = identifier
+
+    def forget(self, kind: Kind, digest: str) -> None:
+        """Drop an id that is no longer wanted, so that the same is asked for anew."""
+        with self._changing() as content:
+            self._entries(content, kind).pop(digest, None)
+
+    def _entries(self, content: dict[str, Any], kind: Kind) -> dict[str, str]:
+        entries: dict[str, str] = content["services"].setdefault(self.url, {}).setdefault(kind, {})
+        return entries
+
+    def _read(self) -> dict[str, Any]:
+        if not self.path.exists():
+            return {"schema_version": SCHEMA_VERSION, "services": {}}
+        try:
+            content = read_json(self.path, fault=ArtifactError)
+        except ArtifactError as error:
+            raise self._damaged(error.message) from error
+        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+            raise self._damaged(f"expected schema_version {SCHEMA_VERSION}")
+        try:
+            _SERVICES.validate_python(content.get("services"))
+        except ValidationError as error:
+            raise self._damaged(f"services: {one_line(first_problem(error))}") from error
+        return content
+
+    def _damaged(self, why: str) -> ArtifactError:
+        return ArtifactError(
+            f"'{self.path}' is damaged: {why}", hint="remove it; models are then uploaded and compiled at AI Hub again"
+        )
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, Any]]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            content = self._read()
+            yield content
+            write_whole(self.path, json.dumps(content, indent=1, sort_keys=True))
+
+
+log = logging.getLogger(__name__)
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jobs:
+    """The models and jobs at the service. Those of this process or an earlier one stand in the ledger and are not sent again."""
+
+    hub: Hub
+    ledger: Ledger
+    timeout_s: float
+    notify: Notify = field(default=lambda _step: None)
+
+    def uploaded(self, path: Path, name: str) -> str:
+        """Return the id of a model with the file's contents; the file is uploaded where the service has none."""
+        digest = sha256_of(path)
+        known = self.ledger.find("models", digest)
+        if known and self.hub.has_model(known):
+            log.info("AI Hub has '%s' already: model %s", name, known)
+            return known
+        self.notify(f"upload {name}")
+        model = self.hub.upload(path, name)
+        self.ledger.keep("models", digest, model)
+        return model
+
+    def submitted(self, submit: Callable[[], str], **parts: object) -> str:
+        """Return the id of the job that `parts` determine; `submit` makes it where there is none or where it failed."""
+        digest = digest_of(parts)
+        known = self.ledger.find("jobs", digest)
+        status = self.hub.status(known) if known else None
+        if known and status and (status.is_ok or not status.is_finished):
+            log.info("AI Hub has the job already: %s, %s", known, status.state)
+            return known
+        job = submit()
+        self.ledger.keep("jobs", digest, job)
+        return job
+
+    def done(self, **parts: object) -> None:
+        """Forget the job that `parts` determine, so that the same is submitted anew: what it made has been taken over."""
+        self.ledger.forget("jobs", digest_of(parts))
+
+    def wait(self, jobs: Mapping[str, str]) -> None:
+        """Wait until all jobs, ids by name, are done.
+
+        Raises:
+            JobFailedError: a job failed.
+            ServiceError: the time is up. Ids stay in the ledger, and another run waits on.
+        """
+        for name, status in self.ended(jobs).items():
+            if not status.is_ok:
+                raise failure(name, status)
+
+    def ended(self, jobs: Mapping[str, str]) -> dict[str, JobStatus]:
+        """Wait until all jobs, ids by name, have ended, well or not, and return their status.
+
+        Raises:
+            ServiceError: the time is up, or the service no longer knows a job.
+        """
+        deadline = time.monotonic() + self.timeout_s
+        latest: dict[str, JobStatus] = {}
+        pending = dict(jobs)
+        for wait_s in self.hub.pace.poll_waits_s():
+            latest |= {name: self._status(name, job) for name, job in pending.items()}
+            pending = {name: job for name, job in pending.items() if not latest[name].is_finished}
+            if not pending:
+                break
+            name = next(iter(pending))
+            self.notify(f"{name}: {latest[name].state} ({len(jobs) - len(pending)} of {len(jobs)} jobs done)")
+            if time.monotonic() + wait_s > deadline:
+                raise self._timed_out([latest[name] for name in pending])
+            time.sleep(wait_s)
+        return latest
+
+    def _status(self, name: str, job: str) -> JobStatus:
+        status = self.hub.status(job)
+        if status is None:
+            raise ServiceError(f"AI Hub no longer knows job {job} of '{name}'", hint="run again: it is submitted anew")
+        return status
+
+    def _timed_out(self, pending: list[JobStatus]) -> ServiceError:
+        jobs = ", ".join(f"{status.job} ({status.state}, {status.url})" for status in pending)
+        return ServiceError(
+            f"AI Hub is not done after {self.timeout_s:g} s: {jobs}",
+            transient=True,
+            hint="the jobs go on there and their ids are kept: run again to wait on, or raise the target's timeout_s",
+        )
+
+
+def failure(name: str, status: JobStatus) -> JobFailedError:
+    """Return the error that a failed job comes to."""
+    return JobFailedError(
+        f"AI Hub job {status.job} of '{name}' failed: {status.message or 'no reason given'} ({status.url})",
+        hint="the job's page has its log; a new run submits it again",
+    )
+
+
+def compile_options(graph: Graph, target: AiHubTarget) -> str:
+    """Return the options of a compile job. They name the graph and its outputs; the service would choose names of its own."""
+    return " ".join(
+        (
+            f"--target_runtime {_compile_runtime(target)}",
+            f"--output_names {','.join(output.name for output in graph.outputs)}",
+            f"--qnn_options context_enable_graphs={graph_name(graph)}",
+            *_version(target),
+        )
+    )
+
+
+def link_options(target: AiHubTarget) -> str:
+    """Return the options of a link job."""
+    return " ".join(_version(target))
+
+
+def profile_options(graph: Graph, target: AiHubTarget, *, iterations: int) -> str:
+    """Return the options of a profile job. A linked model holds several graphs; this one is run."""
+    graphs = (f"--qnn_options context_enable_graphs={graph_name(graph)}",) if target.runtime == "qnn_context_binary" else ()
+    return " ".join((f"--max_profiler_iterations {iterations}", *graphs, *_version(target)))
+
+
+def graph_name(graph: Graph) -> str:
+    """Return a graph's name within its context: `unet`, or `unet_remove_object` where it serves one task."""
+    words = [graph.component, *([graph.task] if graph.task else [])]
+    return re.sub(r"\W", "_", "_".join(words))
+
+
+def _compile_runtime(target: AiHubTarget) -> str:
+    """Return the runtime to compile for. A context binary is linked from DLCs: the service no longer compiles to one directly."""
+    match target.runtime:
+        case "precompiled_qnn_onnx":
+            return "precompiled_qnn_onnx"
+        case "qnn_context_binary":
+            return "qnn_dlc"
+        case _:
+            assert_never(target.runtime)
+
+
+def _version(target: AiHubTarget) -> Iterator[str]:
+    if target.qairt_version:
+        yield f"--qairt_version {target.qairt_version}"
