@@ -23,7 +23,7 @@ from quadbench.nightly.verdicts import Suspicion, rulings_on, suspicion
 from quadbench.report.units import Unit
 from quadbench.report.versus import SideRow, VersusDevice
 from quadbench.statistics import LOOKS, Verdict, compare_launches, interval_of_share
-from quadbench.statistics.within import verdict_within
+from quadbench.statistics.launch_comparison import verdict_within
 
 NIGHTS, STEP_AT, FILES_LAST = 60, 30, 10
 LAUNCH = 1.5  # the noise of one launch, in that of a night

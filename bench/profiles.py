@@ -51,7 +51,7 @@ from quadbench.quad.runner import Denoiser, Feed, GraphSession
 from quadbench.quad.samplers.table import run_table
 from quadbench.recipe import Distill, Recipe, load_recipe
 from quadbench.statistics import CONFIDENCE, paired
-from quadbench.statistics.student import half_width
+from quadbench.statistics.intervals import half_width
 
 COPIED, UNIFIED = "restyle", "unified"
 ITEMS, FEEDS = 8, 4  # inputs that judge an adapter, and U-Net runs of each, spread evenly over its trajectory

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from quadbench.statistics import interval_of_mean, paired
-from quadbench.statistics.student import half_width
+from quadbench.statistics.intervals import half_width
 
 BENCH = Path(__file__).parents[1] / "bench" / "coverage.py"
 

@@ -16,8 +16,8 @@ from quadbench.statistics import (
     hold_together,
     judge_together,
 )
-from quadbench.statistics.student import t_p, t_quantile
-from quadbench.statistics.together import holm
+from quadbench.statistics.intervals import t_p, t_quantile
+from quadbench.statistics.multiple_testing import holm
 
 Sides = tuple[list[float], list[float]]
 

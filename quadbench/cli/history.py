@@ -45,7 +45,7 @@ from quadbench.results.manifest import MANIFEST
 from quadbench.results.nights import Nights
 from quadbench.spec import is_file
 from quadbench.statistics import Verdict
-from quadbench.statistics.within import verdict_within
+from quadbench.statistics.launch_comparison import verdict_within
 from quadbench.study.comparison_side import Chosen, Manner, choose
 from quadbench.study.run_comparison import compare
 

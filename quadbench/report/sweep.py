@@ -17,7 +17,7 @@ from quadbench.report.setups import int8_of_shared
 from quadbench.report.storage import Storage, storage_of
 from quadbench.report.units import Unit, convert
 from quadbench.statistics import CONFIDENCE, Verdict, compare_unpaired
-from quadbench.statistics.student import interval_of_mean
+from quadbench.statistics.intervals import interval_of_mean
 
 SCHEMA_VERSION = 3
 PSNR, PSNR_TEACHER, PSNR_TRUTH = "psnr", "psnr_teacher", "psnr_truth"

@@ -4,22 +4,32 @@ The iteration describes a launch, the launch is the unit of comparison: iteratio
 layout and temperature, so that many of them say nothing about the next process.
 """
 
-from quadbench.statistics.change_points import DETECTOR, Shift, shifts
-from quadbench.statistics.comparison import (
+from quadbench.statistics.change_points import DETECTOR, FEWEST_USUAL, HALF_OF_STEPS, Shift, Spread, shifts, spread_of
+from quadbench.statistics.intervals import MAX_BLOCKS, interval_of_mean, sign_flip_p, t_quantile
+from quadbench.statistics.launch_comparison import (
     CONFIDENCE,
     EQUIVALENCE_MARGIN,
     LAUNCHES_PER_BLOCK,
     MIN_BLOCKS,
     Comparison,
+    Paired,
+    Unpaired,
     Verdict,
     block_differences,
     compare_launches,
+    compare_unpaired,
+    interval_of_share,
+    paired,
 )
-from quadbench.statistics.looks import LOOKS, Looks, planned_looks
-from quadbench.statistics.paired import Paired, paired
-from quadbench.statistics.share import interval_of_share
-from quadbench.statistics.sign_flip import MAX_BLOCKS, sign_flip_p
-from quadbench.statistics.student import interval_of_mean, t_quantile
+from quadbench.statistics.multiple_testing import (
+    LOOKS,
+    TO_TELL,
+    JointVerdict,
+    Looks,
+    hold_together,
+    judge_together,
+    planned_looks,
+)
 from quadbench.statistics.summary import (
     ENOUGH_SAMPLES,
     Summary,
@@ -30,9 +40,6 @@ from quadbench.statistics.summary import (
     settled_from,
     summarize,
 )
-from quadbench.statistics.together import TO_TELL, JointVerdict, hold_together, judge_together
-from quadbench.statistics.unpaired import Unpaired, compare_unpaired
-from quadbench.statistics.usual import FEWEST_USUAL, HALF_OF_STEPS, Spread, spread_of
 
 __all__ = [
     "CONFIDENCE",

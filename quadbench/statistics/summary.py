@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quadbench.statistics.finite import finite
+from quadbench.statistics.intervals import finite
 
 _Z_OF_MAD = 0.6745  # a normal distribution's MAD in its standard deviations
 _FAR = 3.5

@@ -59,7 +59,7 @@ from quadbench.rollout import Rollout, roll_out
 from quadbench.rollout.equipment import Gear, require_equipment
 from quadbench.rollout.recovery import Recovery
 from quadbench.statistics import MIN_BLOCKS, Looks, Verdict
-from quadbench.statistics.within import verdict_within
+from quadbench.statistics.launch_comparison import verdict_within
 from quadbench.study.comparison_side import USUAL_MANNER, Chosen, Manner, measured_alike, require_common_tasks, require_variant
 
 _FIRST = Looks(at=(MIN_BLOCKS,))  # before there is a spread to plan with
