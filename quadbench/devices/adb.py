@@ -17,16 +17,15 @@ from quadbench.devices.android_reports import parse_getprop
 from quadbench.devices.device import (
     ANDROID_ROOT,
     PULL_LIMIT_BYTES,
-    Lines,
     Progress,
     ShellResult,
     Tail,
     Whole,
     check_command,
-    command_failed,
     command_timed_out,
     file_too_large,
     no_regular_file,
+    read_lines,
 )
 from quadbench.errors import DeviceError, DeviceFullError
 from quadbench.target.abi import Abi
@@ -100,23 +99,12 @@ class AdbDevice:
         self, argv: Sequence[str], timeout_s: float, folder: str, environment: Mapping[str, str] | None = None
     ) -> Generator[str, None, None]:
         check_command(argv)
-        lines, stderr = Lines(f"the output of '{argv[0]}' on {self._name}"), Tail()
-        variables = environment or {}
-        detached = run_detached(self._commands, self._reconnect, argv, timeout_s, folder, stderr, variables)
-        with contextlib.closing(detached) as output:
-            while True:
-                try:
-                    piece = next(output)
-                except StopIteration as end:
-                    status = end.value
-                    break
-                except TimeoutError as error:
-                    raise command_timed_out(argv, self._name, timeout_s) from error
-                yield from lines.take(piece)
-        if rest := lines.rest():
-            yield rest
-        if status:
-            raise command_failed(argv, self._name, status, stderr.text)
+        stderr = Tail()
+        output = run_detached(self._commands, self._reconnect, argv, timeout_s, folder, stderr, environment or {})
+        try:
+            yield from read_lines(output, argv, self._name, stderr)
+        except TimeoutError as error:
+            raise command_timed_out(argv, self._name, timeout_s) from error
 
     def is_ready(self) -> bool:
         return self._reconnect.is_ready()
@@ -209,7 +197,7 @@ def _send(connection: Connection, local: Path, remote: str, progress: Progress |
     sent_bytes = 0
     with local.open("rb") as file:
         while batch := file.read(BATCH_BYTES):
-            if _has_answer(connection):  # an early answer is a failure: the rest need not be sent
+            if select.select([connection.socket], [], [], 0)[0]:  # an early answer is a failure: the rest need not be sent
                 return
             chunks = (batch[start : start + CHUNK_BYTES] for start in range(0, len(batch), CHUNK_BYTES))
             connection.send(b"".join(_message(b"DATA", chunk) for chunk in chunks))
@@ -269,7 +257,3 @@ def _message(kind: bytes, payload: bytes) -> bytes:
 def _header(connection: Connection) -> tuple[bytes, int]:
     header = connection.read(8)
     return header[:4], int.from_bytes(header[4:], "little")
-
-
-def _has_answer(connection: Connection) -> bool:
-    return bool(select.select([connection.socket], [], [], 0)[0])

@@ -13,7 +13,7 @@ from typing import TypeVar
 from quadbench.artifacts.names import one_line
 from quadbench.devices.adb_protocol import AdbServer, Connection, Stream, close_stdin, packets, shell_service
 from quadbench.devices.android_reports import BOOTED_PROPERTY
-from quadbench.devices.device import TAIL_BYTES, ShellResult, Tail, Whole, as_text
+from quadbench.devices.device import TAIL_BYTES, ShellResult, Tail, as_text, read_whole
 from quadbench.errors import DeviceError, DeviceLostError
 
 KILL_TIMEOUT_S = 10.0
@@ -52,13 +52,8 @@ class AdbCommands:
             OutputLimitError: it wrote more than is read, and was killed.
             DeviceLostError: the device went away.
         """
-        stdout, stderr = Whole(f"the output of '{argv[0]}' on {self.name}"), Tail()
-        with contextlib.closing(self.run(argv, timeout_s, stderr)) as output:
-            while True:
-                try:
-                    stdout.take(next(output))
-                except StopIteration as end:
-                    return ShellResult(exit_code=end.value, stdout=stdout.text, stderr=stderr.text)
+        stderr = Tail()
+        return read_whole(self.run(argv, timeout_s, stderr), argv[0], self.name, stderr)
 
     def run(
         self, argv: Sequence[str], timeout_s: float, stderr: Tail, *, silence_s: float = math.inf

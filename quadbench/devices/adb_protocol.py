@@ -40,9 +40,19 @@ class TcpEndpoint:
         return socket.create_connection((self.host, self.port), timeout=CONNECT_TIMEOUT_S)
 
 
+@contextlib.contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """Give the path of a unix socket through its folder's descriptor: the whole path may be too long for a socket's address."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnixEndpoint:
-    """A server on a unix socket, reached through its folder's descriptor: its path may be too long for a socket's address."""
+    """A server on a unix socket."""
 
     path: Path
 
@@ -50,11 +60,11 @@ class UnixEndpoint:
         return str(self.path)
 
     def connect(self) -> socket.socket:
-        with _descriptor(self.path.parent) as folder:
+        with short_path(self.path) as path:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 connection.settimeout(CONNECT_TIMEOUT_S)
-                connection.connect(f"/proc/self/fd/{folder}/{self.path.name}")
+                connection.connect(path)
             except BaseException:
                 connection.close()
                 raise
@@ -225,15 +235,6 @@ class AdbServer:
         return Connection(raw, peer)
 
 
-@contextlib.contextmanager
-def _descriptor(folder: Path) -> Iterator[int]:
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 class Stream(IntEnum):
     """The kind of a packet's content."""
 
@@ -274,18 +275,13 @@ def packets(connection: Connection, deadline: float, silence_s: float = math.inf
         DeviceError: what comes are no such packets.
     """
     while True:
-        kind, size_bytes = _unpacked(_read(connection, _HEADER_BYTES, deadline, silence_s), connection)
-        packet = Packet(stream=kind, data=_read(connection, size_bytes, deadline, silence_s))
-        yield packet
-        if packet.stream is Stream.EXIT:
+        header = _read(connection, _HEADER_BYTES, deadline, silence_s)
+        kind, size_bytes = header[0], int.from_bytes(header[1:], "little")
+        if kind not in set(Stream) or size_bytes > PACKET_LIMIT_BYTES or (kind == Stream.EXIT and size_bytes != 1):
+            raise DeviceError(f"{connection.peer} sent {header!r}, which begins no packet of adb's shell protocol")
+        yield Packet(stream=Stream(kind), data=_read(connection, size_bytes, deadline, silence_s))
+        if kind == Stream.EXIT:
             return
-
-
-def _unpacked(header: bytes, connection: Connection) -> tuple[Stream, int]:
-    kind, size_bytes = header[0], int.from_bytes(header[1:], "little")
-    if kind not in set(Stream) or size_bytes > PACKET_LIMIT_BYTES or (kind == Stream.EXIT and size_bytes != 1):
-        raise DeviceError(f"{connection.peer} sent {header!r}, which begins no packet of adb's shell protocol")
-    return Stream(kind), size_bytes
 
 
 def _read(connection: Connection, size_bytes: int, deadline: float, silence_s: float) -> bytes:
@@ -358,7 +354,11 @@ def _start(endpoint: Endpoint, reason: NoServerError) -> None:
         raise DeviceError(f"{reason.message}", hint="start it there: adb -a nodaemon server")
     if not _is_free(endpoint):
         raise DeviceError(f"{reason.message}; the port is taken by something else", hint=f"set {_PORT} to a free port")
-    program = shutil.which("adb") or _bundled_adb()
+    program = shutil.which("adb")
+    if program is None:
+        import adbutils  # which reads the variables of a server while it is imported
+
+        program = str(adbutils.adb_path())
     command = [program, "-P", str(endpoint.port), "start-server"]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=START_TIMEOUT_S, start_new_session=True)
@@ -367,13 +367,6 @@ def _start(endpoint: Endpoint, reason: NoServerError) -> None:
         raise DeviceError(f"'{' '.join(command)}' ended with exit code {error.returncode}: {last}") from error
     except subprocess.TimeoutExpired as error:
         raise DeviceError(f"'{' '.join(command)}' did not end within {START_TIMEOUT_S:g} s") from error
-
-
-def _bundled_adb() -> str:
-    """Return the adb that comes with adbutils, which reads the variables of a server while it is imported."""
-    import adbutils
-
-    return str(adbutils.adb_path())
 
 
 def _is_free(endpoint: TcpEndpoint) -> bool:

@@ -53,12 +53,12 @@ def format_getprop(properties: dict[str, str]) -> str:
 
 def parse_attached(text: str) -> list[Attached]:
     """Return the devices of `adb devices -l`, whose heading is left out. A serial may contain spaces, and so may a state."""
-    return [_attached(match) for line in text.splitlines() if (match := _ATTACHED.fullmatch(line))]
-
-
-def _attached(match: re.Match[str]) -> Attached:
-    words = dict(word.split(":", 1) for word in match["words"].split())
-    return Attached(serial=match["serial"], state=match["state"], words=words)
+    attached = []
+    for line in text.splitlines():
+        if match := _ATTACHED.fullmatch(line):
+            words = dict(word.split(":", 1) for word in match["words"].split())
+            attached.append(Attached(serial=match["serial"], state=match["state"], words=words))
+    return attached
 
 
 # android.os.Temperature; the BCL ones are the battery's voltage, current and charge, and -1 may be anything: no temperatures

@@ -144,31 +144,22 @@ def list_devices(profiles: Sequence[DeviceProfile] | None = None) -> list[Device
         rows += [_phone_row(phone, known) for phone in _Phones(known).phones]
     except DeviceError as error:
         log.warning("attached phones are not listed: %s", error)
-    virtual = [
-        DeviceRow(
-            address=f"{VIRTUAL_PREFIX}{profile.name}",
-            serial=virtual_serial(profile),
-            state="virtual",
-            model=profile.title,
-            profile=profile.name,
-            chip=profile.soc.model,
-        )
-        for profile in known
-    ]
-    hosted = [
-        DeviceRow(
-            address=f"{HOSTED_PREFIX}{profile.name}",
-            serial=profile.hosted_target.device,
-            state="hosted",
-            model=profile.title,
-            profile=profile.name,
-            chip=profile.soc.model,
-        )
-        for profile in known
-        if profile.hosted_target
-    ]
+    virtual = [_kind_row("virtual", VIRTUAL_PREFIX, profile, virtual_serial(profile)) for profile in known]
+    hosted = [_kind_row("hosted", HOSTED_PREFIX, one, one.hosted_target.device) for one in known if one.hosted_target]
     local = DeviceRow(address=LOCAL_NAME, serial=LOCAL_NAME, state="device", model="this machine", profile=LOCAL_NAME)
     return [*rows, *virtual, *hosted, local]
+
+
+def _kind_row(state: str, prefix: str, profile: DeviceProfile, serial: str) -> DeviceRow:
+    """Return the row of a kind of device, which is always there."""
+    return DeviceRow(
+        address=f"{prefix}{profile.name}",
+        serial=serial,
+        state=state,
+        model=profile.title,
+        profile=profile.name,
+        chip=profile.soc.model,
+    )
 
 
 class _Phones:

@@ -1,5 +1,6 @@
 """Device: the protocol of every family of devices, and the bounded output of their commands."""
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,36 @@ def command_timed_out(argv: Sequence[str], device: str, timeout_s: float) -> Com
     return CommandTimeoutError(f"'{argv[0]}' was still running on {device} after {timeout_s:g} s and was killed")
 
 
+def read_whole(output: Generator[bytes, None, int], program: str, device: str, stderr: "Tail") -> ShellResult:
+    """Read a command's stdout to its end. `output` yields it and returns the exit code; it is closed in any case."""
+    stdout = Whole(f"the output of '{program}' on {device}")
+    with contextlib.closing(output):
+        while True:
+            try:
+                stdout.take(next(output))
+            except StopIteration as end:
+                return ShellResult(exit_code=end.value, stdout=stdout.text, stderr=stderr.text)
+
+
+def read_lines(
+    output: Generator[bytes, None, int], argv: Sequence[str], device: str, stderr: "Tail"
+) -> Generator[str, None, None]:
+    """Yield a command's stdout line by line, from `output` as in `read_whole`; CommandError where it fails."""
+    lines = Lines(f"the output of '{argv[0]}' on {device}")
+    with contextlib.closing(output):
+        while True:
+            try:
+                piece = next(output)
+            except StopIteration as end:
+                status = end.value
+                break
+            yield from lines.take(piece)
+    if rest := lines.rest():
+        yield rest
+    if status:
+        raise command_failed(argv, device, status, stderr.text)
+
+
 LINE_LIMIT_BYTES = 64 * 1024  # of one line of a stream: an event of the harness takes hundreds
 TEXT_LIMIT_BYTES = 16 * 2**20  # of a command's whole output: the longest, a list of a device's objects, takes thousands
 TAIL_BYTES = 64 * 1024  # that are kept of stderr
@@ -191,11 +222,7 @@ class Lines:
         self._size_bytes = 0
 
     def take(self, piece: bytes) -> Iterator[str]:
-        """Yield the lines that end in this piece, without their ends.
-
-        Raises:
-            OutputLimitError: a line is too long; the lines before it have been given.
-        """
+        """Yield the lines that end in this piece, without their ends; refuse one that is too long."""
         *ended, rest = piece.split(b"\n")
         if ended:
             ended[0] = b"".join((*self._pieces, ended[0]))
@@ -227,11 +254,7 @@ class Whole:
         self._content = bytearray()
 
     def take(self, piece: bytes) -> None:
-        """Add a piece.
-
-        Raises:
-            OutputLimitError: the output is too long.
-        """
+        """Add a piece; refuse one with which the output is too long."""
         self._content += piece
         if len(self._content) > TEXT_LIMIT_BYTES:
             raise OutputLimitError(f"{self._source} has more than {TEXT_LIMIT_BYTES} bytes, the most that is read")

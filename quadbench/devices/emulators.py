@@ -87,7 +87,7 @@ def emulator_libraries() -> dict[str, Path]:
     """Return where a virtual device sees each library of the package, with the file here.
 
     Raises:
-        MissingDependencyError: as `emulator_folders`.
+        MissingDependencyError: the package is not installed.
     """
     return {f"{ON_DEVICE}/{library.name}": library for library in sorted(_package().glob("lib*.so"))}
 

@@ -16,16 +16,15 @@ from typing import Self
 from quadbench.artifacts import DeviceFacts
 from quadbench.devices.device import (
     PULL_LIMIT_BYTES,
-    Lines,
     Progress,
     ShellResult,
     Tail,
-    Whole,
     check_command,
-    command_failed,
     command_timed_out,
     file_too_large,
     no_regular_file,
+    read_lines,
+    read_whole,
 )
 from quadbench.devices.leftovers import Mark, environment_of, kill_marked, marked
 from quadbench.errors import DeviceError, DeviceFullError
@@ -33,7 +32,7 @@ from quadbench.host import device_lock, host_cpu, kill_group, start_bound
 from quadbench.results.layout import Layout
 from quadbench.target.abi import host_abi
 from quadbench.target.profile import LOCAL_NAME as ADDRESS
-from quadbench.target.profile import DeviceProfile, local_profile
+from quadbench.target.profile import local_profile
 
 CHUNK_BYTES = 1024 * 1024
 _NAME = "device 'local'"
@@ -65,7 +64,17 @@ class LocalDevice:
         self._mark = mark
         self.abi = host_abi(platform.machine())
         self.profile = local_profile()
-        self.facts = _facts(self.profile)
+        self.facts = DeviceFacts(
+            address=ADDRESS,
+            family="local",
+            serial=ADDRESS,
+            profile=self.profile.name,
+            title=self.profile.title,
+            soc_model=self.profile.soc.model,
+            cpu=host_cpu(),
+            android_release=None,
+            fingerprint=None,
+        )
         self._resources = resources
         self._running: set[int] = set()  # process groups that have not ended
         self._lock = threading.Lock()
@@ -80,7 +89,8 @@ class LocalDevice:
             _copy(local, partial, progress)
             partial.replace(remote)
         except OSError as error:
-            raise _unwritable(remote, error) from error
+            kind = DeviceFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DeviceError
+            raise kind(f"cannot write '{remote}' on {_NAME}: {error.strerror or error}") from error
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
@@ -96,31 +106,17 @@ class LocalDevice:
             partial.unlink(missing_ok=True)
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
-        stdout, stderr = Whole(f"the output of '{argv[0] if argv else ''}' on {_NAME}"), Tail()
-        with contextlib.closing(self._run(argv, timeout_s, stderr, self.root, {})) as output:
-            while True:
-                try:
-                    stdout.take(next(output))
-                except StopIteration as end:
-                    return ShellResult(exit_code=end.value, stdout=stdout.text, stderr=stderr.text)
+        check_command(argv)
+        stderr = Tail()
+        return read_whole(self._run(argv, timeout_s, stderr, self.root, {}), argv[0], _NAME, stderr)
 
     def stream(
         self, argv: Sequence[str], timeout_s: float, folder: str, environment: Mapping[str, str] | None = None
     ) -> Generator[str, None, None]:
+        check_command(argv)
         Path(folder).mkdir(parents=True, exist_ok=True)
-        lines, stderr = Lines(f"the output of '{argv[0] if argv else ''}' on {_NAME}"), Tail()
-        with contextlib.closing(self._run(argv, timeout_s, stderr, folder, environment or {})) as output:
-            while True:
-                try:
-                    piece = next(output)
-                except StopIteration as end:
-                    status = end.value
-                    break
-                yield from lines.take(piece)
-            if rest := lines.rest():
-                yield rest
-            if status:
-                raise command_failed(argv, _NAME, status, stderr.text)
+        stderr = Tail()
+        yield from read_lines(self._run(argv, timeout_s, stderr, folder, environment or {}), argv, _NAME, stderr)
 
     def is_ready(self) -> bool:
         return True
@@ -150,7 +146,6 @@ class LocalDevice:
 
         However it is left, nothing that the command has started stays behind.
         """
-        check_command(argv)
         deadline, mark = time.monotonic() + timeout_s, self._mark.of_command()
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = start_bound(argv, cwd=folder, env={**environment_of(mark), **environment}, **options)
@@ -175,20 +170,6 @@ class LocalDevice:
                 self._running.discard(process.pid)
 
 
-def _facts(profile: DeviceProfile) -> DeviceFacts:
-    return DeviceFacts(
-        address=ADDRESS,
-        family="local",
-        serial=ADDRESS,
-        profile=profile.name,
-        title=profile.title,
-        soc_model=profile.soc.model,
-        cpu=host_cpu(),
-        android_release=None,
-        fingerprint=None,
-    )
-
-
 def _copy(source: Path, target: Path, progress: Progress | None) -> None:
     copied_bytes = 0
     with source.open("rb") as reader, target.open("wb") as writer:
@@ -197,11 +178,6 @@ def _copy(source: Path, target: Path, progress: Progress | None) -> None:
             copied_bytes += len(chunk)
             if progress:
                 progress(copied_bytes)
-
-
-def _unwritable(remote: str, error: OSError) -> DeviceError:
-    kind = DeviceFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DeviceError
-    return kind(f"cannot write '{remote}' on {_NAME}: {error.strerror or error}")
 
 
 def _copy_regular(remote: str, target: Path, limit_bytes: int) -> None:

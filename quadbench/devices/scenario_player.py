@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quadbench.artifacts import MIB
-from quadbench.devices.adb_protocol import AdbServer, Endpoint, UnixEndpoint
+from quadbench.devices.adb_protocol import AdbServer, Endpoint, UnixEndpoint, short_path
 from quadbench.devices.android_reports import parse_attached
 from quadbench.devices.leftovers import carriers
 from quadbench.devices.scenario import DuringLaunch, DuringPush, Event, Phase, Scenario, write_clocks, write_memory, write_reports
@@ -37,12 +37,9 @@ class Link:
     def listening(self, path: Path) -> Iterator[UnixEndpoint]:
         """Pass on what comes to a new socket at `path`, until the end."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
         with listener:
-            try:
-                listener.bind(f"/proc/self/fd/{folder}/{path.name}")  # the whole path may be too long for a socket's address
-            finally:
-                os.close(folder)
+            with short_path(path) as address:
+                listener.bind(address)
             listener.listen()
             thread = threading.Thread(target=self._accept, args=(listener,), daemon=True)
             thread.start()
@@ -132,14 +129,12 @@ class Course:
             if self._events:
                 self._look_for_harnesses()
             if phases and time.monotonic() - self._began >= phases[0].after_s:
-                self._enter(phases.pop(0))
+                phase = phases.pop(0)
+                log.info("scenario %s: the phase from second %g on begins", self._scenario.name, phase.after_s)
+                write_reports(self._folder / "system", phase)
             for event in [event for event in self._events if self._is_due(event)]:
                 self._events.remove(event)
                 self._befall(event)
-
-    def _enter(self, phase: Phase) -> None:
-        log.info("scenario %s: the phase from second %g on begins", self._scenario.name, phase.after_s)
-        write_reports(self._folder / "system", phase)
 
     def _is_due(self, event: Event) -> bool:
         match event.when:
@@ -160,7 +155,9 @@ class Course:
     def _befall(self, event: Event) -> None:
         log.info("scenario %s: %s", self._scenario.name, event.event)
         if event.event == "heat":
-            self._heat(event.for_s)
+            write_reports(self._folder / "system", _HOT)
+            if event.for_s is not None and not self._is_over.wait(event.for_s):
+                write_reports(self._folder / "system", Phase())
             return
         unplugged = self._folder / "run" / "unplugged"
         unplugged.touch()
@@ -176,11 +173,6 @@ class Course:
         while not self._is_attached() and not self._is_over.wait(_POLL_S):
             self._ask("connect")
         log.info("scenario %s: the device is back", self._scenario.name)
-
-    def _heat(self, for_s: float | None) -> None:
-        write_reports(self._folder / "system", _HOT)
-        if for_s is not None and not self._is_over.wait(for_s):
-            write_reports(self._folder / "system", Phase())
 
     def _kill(self, processes: Callable[[], set[int]]) -> None:
         deadline = time.monotonic() + _PATIENCE_S

@@ -135,7 +135,9 @@ def running_sandbox(place: Place, properties: dict[str, str], address: str) -> I
 
 @contextlib.contextmanager
 def _started(place: Place, programs: dict[str, Path], address: str) -> Iterator["subprocess.Popen[bytes]"]:
-    seccomp = _pipe_with(_vsock_filter())
+    seccomp, writer = os.pipe()
+    with open(writer, "wb") as file:  # noqa: PTH123
+        file.write(_vsock_filter())
     info_reader, info_writer = os.pipe()
     argv = _command(place, programs, seccomp=seccomp, info=info_writer)
     with open(info_reader, "rb", buffering=0):  # noqa: PTH123
@@ -270,13 +272,6 @@ def _data_mounts(data: Data) -> list[str]:
     return ["--bind", str(data.folder), "/data"]
 
 
-def _pipe_with(content: bytes) -> int:
-    reader, writer = os.pipe()
-    with open(writer, "wb") as file:  # noqa: PTH123
-        file.write(content)
-    return reader
-
-
 def _vsock_filter() -> bytes:
     """Return a seccomp program under which socket(AF_VSOCK) fails.
 
@@ -323,7 +318,9 @@ def open_virtual(profile: DeviceProfile, address: str, options: VirtualAddress, 
     with contextlib.ExitStack() as resources:
         resources.enter_context(device_lock(folder, address))
         mark = resources.enter_context(marked(folder))
-        system = _fresh_folder(folder / "system")
+        system = folder / "system"
+        shutil.rmtree(system, ignore_errors=True)  # of a process that was killed
+        system.mkdir()
         resources.callback(shutil.rmtree, system)
         shown = _shown(profile, emulator)
         place = Place(folder=system, data=data, shown=shown, mark=mark, scenario=scenario, emulator=emulator)
@@ -350,13 +347,6 @@ def _shown(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path,
     if emulator:
         return {path: str(path) for path in (emulator.qemu, emulator.root)}
     return emulator_folders() if isinstance(profile.virtual_target, QnnTarget) else {}
-
-
-def _fresh_folder(path: Path) -> Path:
-    """Make an empty folder, also where a process that was killed has left a full one."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir()
-    return path
 
 
 def _facts(profile: DeviceProfile, address: str, serial: str) -> DeviceFacts:
