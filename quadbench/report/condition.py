@@ -1,5 +1,7 @@
 """Conditions: an expression over a run's figures, as `shared.end_to_end_ms.p50 > 200` -> where it holds. Pure."""
 
+import ast
+import itertools
 import math
 import operator
 import re
@@ -16,148 +18,102 @@ from quadbench.report.units import convert
 from quadbench.statistics import Verdict
 
 _LONGEST = 1000  # characters
-_DEEPEST = 20  # parentheses within each other
-_TOKEN = re.compile(
-    r"\s*(?:(?P<name>[a-z][a-z0-9_-]*(?:\.[a-z0-9][a-z0-9_-]*)+)|(?P<number>\d+(?:\.\d+)?)"
-    r"|(?P<sign>(?:and|or)\b|[<>=!]=|[<>()*/+-]))"
-)
-_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+_NAME = re.compile(r"[a-z][a-z0-9_-]*(?:\.[a-z0-9][a-z0-9_-]*)+")
+_COMPARISONS: dict[type[ast.cmpop], Callable[[float, float], bool]] = {
+    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
+    ast.Eq: operator.eq, ast.NotEq: operator.ne,
 }  # fmt: skip
-_ARITHMETIC: dict[str, Callable[[float, float], float]] = {
-    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
+_ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
 }  # fmt: skip
-Values = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """An expression that was read: `holds` says whether it does for values of its `names`, of which some stand `alone`.
-
-    It raises ArithmeticError where a part of it is no finite number for them, whatever the other parts say.
-    """
+    """An expression as Python's syntax tree, whose names stand for figures; some stand `alone`, without a comparison."""
 
     text: str
     names: tuple[str, ...]
     alone: tuple[str, ...]
-    holds: Callable[[Values], bool]
+    tree: ast.expr
+
+    def holds(self, values: Mapping[str, float]) -> bool:
+        """Say whether the expression holds for values of its names. Every part is evaluated.
+
+        Raises:
+            ArithmeticError: a side of a comparison is no finite number.
+        """
+        return bool(_value(self.tree, values))
 
 
 def read_expression(text: str) -> Expression:
-    """Read an expression. Nothing in it is executed.
-
-    Raises:
-        UserError: it is none; the message says where it ends to be one.
-    """
+    """Read comparisons of sums and products, joined by `and` and `or`, with Python's parser. Nothing in it is executed."""
     if len(text) > _LONGEST:
         raise UserError(f"found an expression of {len(text)} characters; expected at most {_LONGEST}")
-    reader = _ExpressionReader(text)
-    holds = reader.alternatives()
-    if reader.kind:
-        raise reader.refused("and, or, or its end")
-    return Expression(text=text, names=tuple(dict.fromkeys(reader.names)), alone=tuple(reader.alone), holds=holds)
+    other = [word for word in re.findall(r"[^\W\d]\w*", _NAME.sub(" ", text)) if word not in ("and", "or")]
+    if other:
+        raise _refused(text, "a name as shared.end_to_end_ms.p50, a number or a sign", other[0])
+    names = _NAME.findall(text)
+    numbers = itertools.count()
+    try:
+        tree = ast.parse(_NAME.sub(lambda _: f"name{next(numbers)}", text).strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise _refused(text, "comparisons, joined by and and or", text) from error
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            node.id = names[int(node.id.removeprefix("name"))]
+    parts = list(_parts(tree))
+    for part in parts:
+        _require_comparison(text, part)
+    alone = tuple(part.id for part in parts if isinstance(part, ast.Name))
+    return Expression(text=text, names=tuple(dict.fromkeys(names)), alone=alone, tree=tree)
 
 
-class _ExpressionReader:
-    """A reader of one expression, from left to right; `token` is the next one, of the `kind` name, number or sign."""
-
-    def __init__(self, text: str) -> None:
-        self.names: list[str] = []
-        self.alone: list[str] = []
-        self._text = text.rstrip()
-        self._end = 0
-        self._depth = 0
-        self._next()
-
-    def alternatives(self) -> Callable[[Values], bool]:
-        """Read comparisons that are joined by `and`, and such by `or`."""
-        either = [self._together()]
-        while self.token == "or":
-            self._next()
-            either.append(self._together())
-        return lambda values: any(_each(either, values))
-
-    def refused(self, expected: str) -> UserError:
-        """Return the error of an expression that goes on otherwise than `expected`."""
-        rest = self._text[self._start :]
-        return UserError(f"'{self._text}' is no expression: expected {expected}, found {shown(rest) if rest else 'its end'}")
-
-    def _together(self) -> Callable[[Values], bool]:
-        every = [self._comparison()]
-        while self.token == "and":
-            self._next()
-            every.append(self._comparison())
-        return lambda values: all(_each(every, values))
-
-    def _comparison(self) -> Callable[[Values], bool]:
-        kind, word, start = self.kind, self.token, self._start
-        left = self._sum()
-        compare = _COMPARISONS.get(self.token)
-        if compare is None and kind == "name" and self._text[start : self._start].strip() == word:
-            self.alone.append(word)
-            return lambda values: bool(_finite(left(values)))
-        if compare is None:
-            raise self.refused("a comparison, as < or >=")
-        self._next()
-        right = self._sum()
-        return lambda values: compare(_finite(left(values)), _finite(right(values)))
-
-    def _sum(self) -> Callable[[Values], float]:
-        return self._chain("+-", lambda: self._chain("*/", self._atom))
-
-    def _chain(self, signs: str, part: Callable[[], Callable[[Values], float]]) -> Callable[[Values], float]:
-        value = part()
-        while self.kind == "sign" and self.token in signs:
-            value = _combined(_ARITHMETIC[self._next()], value, part())
-        return value
-
-    def _atom(self) -> Callable[[Values], float]:
-        kind, token = self.kind, self.token
-        if kind == "number":
-            self._next()
-            number = float(token)
-            return lambda _: number
-        if kind == "name":
-            self.names.append(self._next())
-            return lambda values: values[token]
-        if token != "(" or self._depth == _DEEPEST:
-            raise self.refused("a name or a number")
-        self._depth += 1
-        self._next()
-        value = self._sum()
-        if self.token != ")":
-            raise self.refused(")")
-        self._next()
-        self._depth -= 1
-        return value
-
-    def _next(self) -> str:
-        """Go on to the next token, and return the one before."""
-        before, self._start = getattr(self, "token", ""), self._end
-        match = _TOKEN.match(self._text, self._end)
-        self.kind, self.token = (match.lastgroup or "", match[match.lastgroup or 0]) if match else ("", "")
-        if match:
-            self._end = match.end()
-        elif self._text[self._end :].strip():
-            raise self.refused("a name as shared.end_to_end_ms.p50, a number or a sign")
-        return before
+def _parts(tree: ast.expr) -> Iterator[ast.expr]:
+    """Yield what stands between `and` and `or`."""
+    if isinstance(tree, ast.BoolOp):
+        for part in tree.values:
+            yield from _parts(part)
+    else:
+        yield tree
 
 
-def _each(parts: Sequence[Callable[[Values], bool]], values: Values) -> list[bool]:
-    """Return what every part comes to, also of those that would decide nothing any more: none may be undefined."""
-    return [holds(values) for holds in parts]
+def _require_comparison(text: str, part: ast.expr) -> None:
+    """Refuse what is neither a name alone nor one comparison of two sums."""
+    match part:
+        case ast.Name():
+            return
+        case ast.Compare(left=left, ops=[sign], comparators=[right]) if type(sign) in _COMPARISONS:
+            sums = (*ast.walk(left), *ast.walk(right))
+        case _:
+            raise _refused(text, "a comparison, as < or >=", ast.unparse(part))
+    for node in sums:
+        is_number = isinstance(node, ast.Constant) and type(node.value) in (int, float)
+        if not (is_number or type(node) in _ARITHMETIC or isinstance(node, ast.Name | ast.BinOp | ast.Load)):
+            raise _refused(text, "a name or a number", ast.unparse(node))
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ArithmeticError(f"{value} is no finite number")
-    return value
+def _refused(text: str, expected: str, found: str) -> UserError:
+    return UserError(f"'{text}' is no expression: expected {expected}, found {shown(found) if found else 'its end'}")
 
 
-def _combined(
-    combine: Callable[[float, float], float], left: Callable[[Values], float], right: Callable[[Values], float]
-) -> Callable[[Values], float]:
-    return lambda values: combine(left(values), right(values))
+def _value(node: ast.expr, values: Mapping[str, float]) -> float:
+    match node:
+        case ast.BoolOp(op=joined, values=parts):
+            each = [_value(part, values) for part in parts]  # of all: none may be undefined
+            return all(each) if isinstance(joined, ast.And) else any(each)
+        case ast.Compare(left=left, ops=[sign], comparators=[right]):
+            sides = _value(left, values), _value(right, values)
+            if not all(map(math.isfinite, sides)):
+                raise ArithmeticError(f"{sides} are no finite numbers")
+            return _COMPARISONS[type(sign)](*sides)
+        case ast.BinOp(left=left, op=sign, right=right):
+            return _ARITHMETIC[type(sign)](_value(left, values), _value(right, values))
+        case ast.Name(id=name):
+            return values[name]
+        case ast.Constant(value=int() | float() as number):
+            return float(number)
+    raise TypeError(f"{ast.dump(node)} was not refused")
 
 
 _SIDES, _RATIO = ("shared", "per_graph"), "ratio"

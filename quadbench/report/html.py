@@ -148,7 +148,7 @@ def _storage_chart(storage: Storage) -> Markup:
             css_class=label,
             colour=colour,
             points=tuple((float(count), units.convert(size, Unit.MEGABYTES)) for count, size in points),
-            measured=_measured_points(storage.measured, points),
+            measured=sum(1 for count, _ in points if count <= len(storage.measured)),
         )
         for label, colour, points in lines
         if points
@@ -221,10 +221,6 @@ def _ways_chart(ways: Ways) -> Markup:
     ]
     title = f"Time of an image with its share of the switch on {ways.device.address}"
     return Markup(line_chart(series, title=title, x_label="images of a task before the next", y_label="ms"))
-
-
-def _measured_points(measured: tuple[UseCases, ...], points: list[tuple[int, float]]) -> int:
-    return sum(1 for count, _ in points if count <= len(measured))
 
 
 def _time_chart(device: DeviceKpis) -> Markup:

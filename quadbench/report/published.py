@@ -62,9 +62,6 @@ def published_beside(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
     """Return a table of the paper, every row and column, beside the figures of a run or of a sweep's, or why there is none.
 
     A row stands once for each run and device that it may stand for.
-
-    Raises:
-        UnknownNameError: the paper has no such table.
     """
     table = published_table(name)
     notes = [table.note, _NOTE]
