@@ -3,7 +3,7 @@
 Colours stand in the elements and, by class, in style.css, which wins where it is allowed; a chart is readable without it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 from unicodedata import east_asian_width
@@ -13,7 +13,7 @@ from quadbench.artifacts.names import one_line
 
 Place = tuple[float, float]  # x and y in a picture
 
-_INK, _FAINT = "#4a4f57", "#d9dce1"
+INK, FAINT = "#4a4f57", "#d9dce1"
 _LETTER_WIDTH, _CAPITAL_WIDTH, _WIDEST = 9.0, 12.0, 15.0  # of 15 pixels, as style.css has them in a small window, in wide fonts
 _MOST_LETTERS = 32  # of a name in a chart
 
@@ -62,7 +62,7 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
         across = (x - first) / (last - first) if last > first else 0.0
         return left + across * (width - left - right), height - bottom - y / ticks[-1] * (height - top - bottom)
 
-    body = [_grid(ticks, at(first, 0)[0], at(last, 0)[0], lambda y: at(first, y)[1])]
+    body = [grid_line(at(first, tick), at(last, tick)[0], f"{tick:,g}") for tick in ticks]
     body += [text(at(x, 0)[0], height - bottom + 17, f"{x:g}", anchor="middle") for x in sorted(set(xs))]
     body.append(text((left + width - right) / 2, height - 4, x_label, anchor="middle"))
     body.append(text(left - 8, 14, y_label, anchor="end"))
@@ -90,15 +90,14 @@ def stacked_bars(bars: Sequence[Bar], *, title: str, width: int = 560) -> str:
     return svg(width, round(y) + 2, title, body)
 
 
-def legend(bars: Sequence[Bar]) -> str:
-    """Return the parts of some bars as an HTML list, which wraps where an SVG would not."""
-    parts = {part.css_class: part for bar in bars for part in bar.parts}
-    entries = [
-        f'<li><svg width="11" height="11" aria-hidden="true"><rect class="{part.css_class}" width="11" height="11" '
-        f'fill="{part.colour}"/></svg> {_words(part.label)}</li>'
-        for part in parts.values()
-    ]
-    return f'<ul class="legend">{"".join(entries)}</ul>'
+def legend(entries: Iterable[tuple[str, str, str]]) -> str:
+    """Return CSS classes with their colours and labels as an HTML list, which wraps where an SVG would not."""
+    items = (
+        f'<li><svg width="11" height="11" aria-hidden="true"><rect class="{css_class}" width="11" height="11" '
+        f'fill="{colour}"/></svg> {_words(label)}</li>'
+        for css_class, colour, label in dict.fromkeys(entries)
+    )
+    return f'<ul class="legend">{"".join(items)}</ul>'
 
 
 def apart(ys: Sequence[float], least: float = 13.0) -> list[float]:
@@ -126,27 +125,15 @@ def ticks_between(low: float, high: float, least: float) -> tuple[float, ...]:
     return tuple(step * index for index in range(first, max(last, first + 1) + 1))
 
 
-def _grid(ticks: Sequence[float], x_from: float, x_to: float, y_of: Callable[[float], float]) -> str:
-    lines = []
-    for tick in ticks:
-        y = y_of(tick)
-        lines.append(f'<line class="grid" x1="{x_from:.1f}" y1="{y:.1f}" x2="{x_to:.1f}" y2="{y:.1f}" stroke="{_FAINT}"/>')
-        lines.append(text(x_from - 8, y + 4, f"{tick:,g}", anchor="end"))
-    return "".join(lines)
-
-
 def _line(line: Series, spots: Sequence[tuple[float, float]], label_y: float) -> str:
     solid, dashed = spots[: line.measured], spots[max(line.measured - 1, 0) :]
-    stroke = f'class="{line.css_class}" fill="none" stroke="{line.colour}" stroke-width="2"'
-    dots = "".join(
-        f'<circle class="{line.css_class} dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{line.colour}"/>' for x, y in solid
-    )
-    x, _ = spots[-1]
-    return (
-        f'<polyline {stroke} points="{_points(solid)}"/>'
-        f'<polyline {stroke} stroke-dasharray="5 4" points="{_points(dashed)}"/>'
-        f"{dots}{text(x + 8, label_y + 4, short(line.label), css_class=line.css_class, colour=line.colour)}"
-    )
+    parts = [
+        path(line.css_class, solid, line.colour, ' stroke-width="2"'),
+        path(line.css_class, dashed, line.colour, ' stroke-width="2" stroke-dasharray="5 4"'),
+        *(dot(f"{line.css_class} dot", spot, 3.5, line.colour) for spot in solid),
+        text(spots[-1][0] + 8, label_y + 4, short(line.label), css_class=line.css_class, colour=line.colour),
+    ]
+    return "".join(parts)
 
 
 def _measured_until(series: Sequence[Series], at: Callable[[float, float], tuple[float, float]], top: int, bottom: int) -> str:
@@ -156,7 +143,7 @@ def _measured_until(series: Sequence[Series], at: Callable[[float, float], tuple
         return ""
     x, _ = at(max(edges), 0)
     return (
-        f'<line class="edge" x1="{x:.1f}" y1="{top - 20}" x2="{x:.1f}" y2="{bottom}" stroke="{_INK}" stroke-width="0.75"/>'
+        f'<line class="edge" x1="{x:.1f}" y1="{top - 20}" x2="{x:.1f}" y2="{bottom}" stroke="{INK}" stroke-width="0.75"/>'
         f"{text(x - 6, top - 10, 'measured', anchor='end')}{text(x + 6, top - 10, 'extrapolated')}"
     )
 
@@ -190,7 +177,7 @@ def _letter_width(letter: str) -> float:
     return _LETTER_WIDTH if letter.isascii() and not letter.isupper() else _CAPITAL_WIDTH
 
 
-def text(x: float, y: float, words: str, *, anchor: str = "start", css_class: str = "label", colour: str = _INK) -> str:
+def text(x: float, y: float, words: str, *, anchor: str = "start", css_class: str = "label", colour: str = INK) -> str:
     """Draw words at a point; `anchor` is SVG's text-anchor."""
     return f'<text class="{css_class} text" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{_words(words)}</text>'
 
@@ -201,8 +188,20 @@ def rule(css_class: str, start: Place, end: Place, colour: str, more: str = "") 
     return f'<line class="{css_class}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"{more}/>'
 
 
-def _points(spots: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+def grid_line(start: Place, end: float, label: str, colour: str = FAINT) -> str:
+    """Draw a horizontal line of the grid, with its label on its left."""
+    return f"{rule('grid', start, (end, start[1]), colour)}{text(start[0] - 8, start[1] + 4, label, anchor='end')}"
+
+
+def path(css_class: str, spots: Iterable[Place], colour: str, more: str = "") -> str:
+    """Draw straight lines from point to point; `more` are other attributes."""
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+    return f'<polyline class="{css_class}" fill="none" stroke="{colour}"{more} points="{points}"/>'
+
+
+def dot(css_class: str, place: Place, radius: float, colour: str, more: str = "") -> str:
+    """Draw a filled circle; `more` are other attributes."""
+    return f'<circle class="{css_class}" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="{radius:g}" fill="{colour}"{more}/>'
 
 
 def svg(width: int, height: int, title: str, body: Sequence[str]) -> str:

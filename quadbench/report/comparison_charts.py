@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from quadbench.report.chart import Place, rule, svg, text
+from quadbench.report.chart import FAINT, Place, dot, grid_line, rule, svg, text
 from quadbench.report.units import Unit, between, change, convert, decibels, number, show
 from quadbench.report.versus import SideRow, TimedLaunch, Versus, VersusDevice
 from quadbench.statistics import EQUIVALENCE_MARGIN, Comparison, Verdict
@@ -141,7 +141,6 @@ _LAUNCHES_WIDTH, _LEFT, _RIGHT = 560, 52, 16
 _UPPER, _LOWER = (30, 170), (206, 260)  # where the panels lie, from top to bottom
 _SIDE_COLOURS = {"A": "#1d5fa6", "B": "#b3560b"}
 _CLASSES = {"A": "shared", "B": "per-graph"}
-_GRID = "#d9dce1"
 Values = Sequence[tuple[TimedLaunch, float]]
 
 
@@ -177,10 +176,7 @@ def _panel(title: str, span: tuple[int, int], spots: Sequence[tuple[str, Place]]
         return bottom - (value - low) / (high - low) * (bottom - top)
 
     parts = [text(_LEFT, top - 12, title)]
-    for value in (low, (low + high) / 2, high):
-        parts.append(rule("grid", (_LEFT, y(value)), (_LAUNCHES_WIDTH - _RIGHT, y(value)), _GRID))
-        parts.append(text(_LEFT - 8, y(value) + 4, number(value), anchor="end"))
+    parts += [grid_line((_LEFT, y(at)), _LAUNCHES_WIDTH - _RIGHT, number(at)) for at in (low, (low + high) / 2, high)]
     for side, (x, value) in spots:
-        css_class, colour = _CLASSES.get(side, "edge"), _SIDE_COLOURS.get(side, _GRID)
-        parts.append(f'<circle class="{css_class}" cx="{x:.1f}" cy="{y(value):.1f}" r="4" fill="{colour}"/>')
+        parts.append(dot(_CLASSES.get(side, "edge"), (x, y(value)), 4, _SIDE_COLOURS.get(side, FAINT)))
     return parts

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
-from quadbench.report.chart import nice_ticks, short, svg, text
+from quadbench.report.chart import INK, Place, dot, grid_line, legend, nice_ticks, path, rule, short, svg, text
 from quadbench.report.launches import SERVING, devices_of, is_emulated, launches_on, sound, step_of, temperature_c, values
 from quadbench.report.units import Unit, convert
 
@@ -103,8 +103,6 @@ VARIANT_COLOURS = {
 }
 _WIDTH, _LEFT, _RIGHT, _TOP = 560, 58, 12, 28
 _PLOT_HEIGHT, _WARMTH_HEIGHT = 130, 34
-_FAINT = "#d9dce1"
-Spot = tuple[float, float]
 
 
 def strip_chart(task: TaskStrips) -> str:
@@ -132,32 +130,27 @@ def memory_chart(courses: Sequence[MemoryCourse], address: str) -> str:
     bottom = _TOP + _PLOT_HEIGHT
     body = [text(_LEFT, 14, "resident memory, MB"), *_grid(ticks, bottom)]
 
-    def at(spot: Spot) -> Spot:
+    def at(spot: Place) -> Place:
         return _LEFT + spot[0] / seconds[-1] * (_WIDTH - _LEFT - _RIGHT), bottom - spot[1] / ticks[-1] * _PLOT_HEIGHT
 
     body += [text(at((second, 0))[0], bottom + 17, f"{second:g}", anchor="middle") for second in seconds]
-    body += [_polyline(variant, [at(spot) for spot in line]) for variant, line in lines.items()]
+    body += [path(v, map(at, line), VARIANT_COLOURS[v], ' stroke-width="1.5"') for v, line in lines.items()]
     body.append(text((_LEFT + _WIDTH - _RIGHT) / 2, bottom + 34, "s of loading, switching and painting", anchor="middle"))
     return svg(_WIDTH, bottom + 40, f"Memory over the first launch of each variant on {address}", body)
 
 
 def variant_legend(variants: Sequence[Variant]) -> str:
     """Return which colour is which variant, as an HTML list."""
-    entries = (
-        f'<li><svg width="11" height="11" aria-hidden="true"><rect class="{v}" width="11" height="11" '
-        f'fill="{VARIANT_COLOURS[v]}"/></svg> {v}</li>'
-        for v in dict.fromkeys(variants)
-    )
-    return f'<ul class="legend">{"".join(entries)}</ul>'
+    return legend((variant, VARIANT_COLOURS[variant], variant) for variant in variants)
 
 
 def _strip(variant: Variant, left: float, slot: float, heights: Sequence[float]) -> Iterator[str]:
     pitch = slot * 0.7 / len(heights)
     for index, y in enumerate(heights):
         x = left + slot * 0.15 + pitch * (index + 0.5)
-        yield f'<circle class="{variant} image" cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{VARIANT_COLOURS[variant]}"/>'
+        yield dot(f"{variant} image", (x, y), 2, VARIANT_COLOURS[variant])
     middle = sorted(heights)[len(heights) // 2]
-    yield _line(f"{variant} median", (left + slot * 0.08, middle), (left + slot * 0.92, middle), VARIANT_COLOURS[variant])
+    yield rule(f"{variant} median", (left + slot * 0.08, middle), (left + slot * 0.92, middle), VARIANT_COLOURS[variant])
 
 
 def _warmth(strips: Sequence[LaunchStrip], slot: float, top: float) -> Iterator[str]:
@@ -170,26 +163,10 @@ def _warmth(strips: Sequence[LaunchStrip], slot: float, top: float) -> Iterator[
     spots = [(_LEFT + (index + 0.5) * slot, top + _WARMTH_HEIGHT - (warm - low) * scale) for index, warm in known]
     yield text(_LEFT - 8, top + 4, f"{max(high, low + 1.0):.0f} °C", anchor="end")
     yield text(_LEFT - 8, top + _WARMTH_HEIGHT + 4, f"{low:.0f} °C", anchor="end")
-    yield f'<polyline class="edge warmth" fill="none" stroke="#4a4f57" points="{_points(spots)}"/>'
-    yield from (f'<circle class="edge warmth" cx="{x:.1f}" cy="{y:.1f}" r="2" fill="#4a4f57"/>' for x, y in spots)
+    yield path("edge warmth", spots, INK)
+    yield from (dot("edge warmth", spot, 2, INK) for spot in spots)
 
 
 def _grid(ticks: Sequence[float], bottom: float) -> Iterator[str]:
     for tick in ticks:
-        y = bottom - tick / ticks[-1] * _PLOT_HEIGHT
-        yield _line("grid", (_LEFT, y), (_WIDTH - _RIGHT, y), _FAINT)
-        yield text(_LEFT - 8, y + 4, f"{tick:,g}", anchor="end")
-
-
-def _polyline(variant: Variant, spots: Sequence[Spot]) -> str:
-    stroke = f'fill="none" stroke="{VARIANT_COLOURS[variant]}" stroke-width="1.5"'
-    return f'<polyline class="{variant}" {stroke} points="{_points(spots)}"/>'
-
-
-def _points(spots: Sequence[Spot]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-
-
-def _line(css_class: str, start: Spot, end: Spot, colour: str) -> str:
-    (x1, y1), (x2, y2) = start, end
-    return f'<line class="{css_class}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>'
+        yield grid_line((_LEFT, bottom - tick / ticks[-1] * _PLOT_HEIGHT), _WIDTH - _RIGHT, f"{tick:,g}")

@@ -1,7 +1,7 @@
 """HTML: RunResult -> one self-contained file without script: styles, pictures and charts are inside it."""
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,7 @@ def growth_chart(growth: Growth) -> str:
 def _rom_chart(storage: Storage) -> Markup:
     """Draw what the bytes on the device are of, by the number of use cases, on one scale."""
     bars = [bar for step in rom_steps(storage) for bar in _rom_bars(storage, step)]
-    return Markup(legend(bars) + stacked_bars(bars, title="What the bytes on the device are of, by number of use cases"))
+    return Markup(legend(_parts(bars)) + stacked_bars(bars, title="What the bytes on the device are of, by number of use cases"))
 
 
 def _rom_bars(storage: Storage, step: UseCases) -> Iterator[Bar]:
@@ -223,11 +223,15 @@ def _ways_chart(ways: Ways) -> Markup:
     return Markup(line_chart(series, title=title, x_label="images of a task before the next", y_label="ms"))
 
 
+def _parts(bars: Sequence[Bar]) -> Iterator[tuple[str, str, str]]:
+    return ((part.css_class, part.colour, part.label) for bar in bars for part in bar.parts)
+
+
 def _time_chart(device: DeviceKpis) -> Markup:
     """Draw the time of one image by component, on one scale for all tasks of a device."""
     bars = [_bar(share) for share in device.shares]
     chart = stacked_bars(bars, title=f"Time of one image by component on {device.device.address}")
-    return Markup(legend(bars) + chart)
+    return Markup(legend(_parts(bars)) + chart)
 
 
 def _bar(share: TimeShare) -> Bar:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from quadbench.report.chart import Place, apart, label_width, rule, short, svg, text, ticks_between
+from quadbench.report.chart import Place, apart, dot, grid_line, label_width, path, rule, short, svg, text, ticks_between
 from quadbench.report.sweep import BYTES, PSNR, TIME, Sweep, SweepFigure, SweepPoint, quality_of, series_of
 
-_HEIGHT, _PLOT_WIDTH = 360, 400
+_HEIGHT, _WIDTH = 360, 400  # the latter of the plot
 _LEFT, _TOP, _BOTTOM = 52, 36, 48
 COLOURS = ("#1d5fa6", "#b3560b", "#2a7a3b", "#7d4fb3", "#a8201a")
 _DARK = ("#74b0f2", "#eb9a55", "#7cc98d", "#b99bea", "#ff8a80")
@@ -17,6 +17,7 @@ STYLE = (
     + "".join(f".s{i}{{stroke:{colour}}}.s{i}.fill{{fill:{colour}}}" for i, colour in enumerate(_DARK))
     + "}.name{stroke:none}</style>"
 )
+_GRID = "#dcdcd7"
 _LINE_HEIGHT = 15
 _MOST_VALUE = 14  # letters of a value below the axis
 
@@ -45,15 +46,15 @@ def sweep_chart(sweep: Sweep) -> str:
 
     def at(index: int, y: float) -> Place:
         share = (y - ticks[0]) / (ticks[-1] - ticks[0])
-        return _LEFT + xs[index] * _PLOT_WIDTH, _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
+        return _LEFT + xs[index] * _WIDTH, _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
-    width = round(_LEFT + _PLOT_WIDTH + 20 + max((label_width(line.label) for line in lines), default=0.0))
+    width = round(_LEFT + _WIDTH + 20 + max((label_width(line.label) for line in lines), default=0.0))
     title = f"{sweep.recipe_name}: PSNR against the float reference over {_axis(sweep)}"
     body = [STYLE, f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>', text(_LEFT, 18, "PSNR, dB")]
-    body += [_rule(at(0, tick)[1], f"{tick:g}") for tick in ticks]
+    body += [grid_line((_LEFT, at(0, tick)[1]), _LEFT + _WIDTH, f"{tick:g}", _GRID) for tick in ticks]
     for i, value in enumerate(short(value, _MOST_VALUE) for value in values):
         body.append(text(max(at(i, 0)[0], label_width(value) / 2), _HEIGHT - _BOTTOM + 18, value, anchor="middle"))
-    body.append(text(_LEFT + _PLOT_WIDTH / 2, _HEIGHT - 10, _axis(sweep), anchor="middle"))
+    body.append(text(_LEFT + _WIDTH / 2, _HEIGHT - 10, _axis(sweep), anchor="middle"))
     drawn = [line for line in lines if line.y]
     body += [_drawn(line, at) for line in drawn]
     return svg(width, _HEIGHT, title, [*body, *_labels(drawn, [at(*max(line.y.items())) for line in drawn])]) + "\n"
@@ -93,21 +94,15 @@ def _places(values: Sequence[str]) -> list[float]:
     return [(number - low) / (high - low) if high > low else 0.5 for number in numbers]
 
 
-def _rule(y: float, label: str) -> str:
-    line = rule("grid", (_LEFT, y), (_LEFT + _PLOT_WIDTH, y), "#dcdcd7")
-    return f"{line}{text(_LEFT - 8, y + 4, label, anchor='end')}"
-
-
 def _drawn(line: _Line, at: Callable[[int, float], Place]) -> str:
     colour, css_class = COLOURS[line.colour], f"s{line.colour}"
     spots = [at(index, y) for index, y in sorted(line.y.items())]
     dash = ' stroke-dasharray="5 4" stroke-opacity="0.6"' if line.is_published else ""
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-    parts = [f'<polyline class="{css_class}" fill="none" stroke="{colour}" stroke-width="2"{dash} points="{path}"/>']
+    parts = [path(css_class, spots, colour, f' stroke-width="2"{dash}')]
     for index, error in line.errors.items():
         parts.append(rule(css_class, at(index, line.y[index] - error), at(index, line.y[index] + error), colour))
     if not line.is_published:
-        parts += [f'<circle class="{css_class} fill" cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in spots]
+        parts += [dot(f"{css_class} fill", spot, 3.5, colour) for spot in spots]
     return "".join(parts)
 
 
@@ -121,7 +116,6 @@ def _labels(lines: Sequence[_Line], ends: Sequence[Place]) -> list[str]:
 
 
 _MOST_NAMED = 40  # spots; of more, those that none beats come first, as no more names can be read
-_WIDTH, _COST_HEIGHT, _COST_LEFT, _COST_TOP, _COST_BOTTOM = 400, 360, 52, 36, 48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,33 +172,26 @@ def _cost_drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigur
     across, up = (ticks_between(min(ends), max(ends), least=1e-6) for ends in (costs, qualities))
 
     def at(cost: float, quality: float) -> Place:
-        x = _COST_LEFT + (cost - across[0]) / (across[-1] - across[0]) * _WIDTH
-        return x, _COST_HEIGHT - _COST_BOTTOM - (quality - up[0]) / (up[-1] - up[0]) * (_COST_HEIGHT - _COST_TOP - _COST_BOTTOM)
+        x = _LEFT + (cost - across[0]) / (across[-1] - across[0]) * _WIDTH
+        return x, _HEIGHT - _BOTTOM - (quality - up[0]) / (up[-1] - up[0]) * (_HEIGHT - _TOP - _BOTTOM)
 
-    width = round(_COST_LEFT + _WIDTH + 20 + max(label_width(spot.label) for spot in spots))
-    body = [STYLE, f'<rect class="paper" width="{width}" height="{_COST_HEIGHT}" fill="#fdfdfc"/>']
-    body.append(text(_COST_LEFT, 18, f"{quality.title}, {quality.unit}"))
-    for tick in up:
-        body.append(rule("grid", at(across[0], tick), at(across[-1], tick), "#dcdcd7"))
-        body.append(text(_COST_LEFT - 8, at(0, tick)[1] + 4, f"{tick:g}", anchor="end"))
-    body += [text(at(tick, 0)[0], _COST_HEIGHT - _COST_BOTTOM + 18, f"{tick:g}", anchor="middle") for tick in across]
-    body.append(text(_COST_LEFT + _WIDTH / 2, _COST_HEIGHT - 10, f"{cost.title}, {cost.unit}", anchor="middle"))
+    width = round(_LEFT + _WIDTH + 20 + max(label_width(spot.label) for spot in spots))
+    body = [STYLE, f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>']
+    body.append(text(_LEFT, 18, f"{quality.title}, {quality.unit}"))
+    body += [grid_line(at(across[0], tick), at(across[-1], tick)[0], f"{tick:g}", _GRID) for tick in up]
+    body += [text(at(tick, 0)[0], _HEIGHT - _BOTTOM + 18, f"{tick:g}", anchor="middle") for tick in across]
+    body.append(text(_LEFT + _WIDTH / 2, _HEIGHT - 10, f"{cost.title}, {cost.unit}", anchor="middle"))
     for line in lines:
         best = sorted(at(spot.cost, spot.quality) for spot in line if spot.is_best)
         if line:
-            body.append(_path(best, line[0].colour))
+            body.append(path(f"s{line[0].colour}", best, COLOURS[line[0].colour], ' stroke-opacity="0.4"'))
         body += [_mark(spot, at) for spot in line]
     named = [spot for spot in spots if spot.is_best or len(spots) <= _MOST_NAMED][:_MOST_NAMED]
     body += _cost_labels(
         named, [at(spot.cost, spot.quality) for spot in named], [box for spot in spots for box in _bars(spot, at)]
     )
     title = f"{sweep.recipe_name}: {quality.title} over {cost.title.lower()}"
-    return svg(width, _COST_HEIGHT, title, body) + "\n"
-
-
-def _path(spots: Sequence[tuple[float, float]], colour: int) -> str:
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-    return f'<polyline class="s{colour}" fill="none" stroke="{COLOURS[colour]}" stroke-opacity="0.4" points="{points}"/>'
+    return svg(width, _HEIGHT, title, body) + "\n"
 
 
 def _mark(spot: _Spot, at: Callable[[float, float], Place]) -> str:
@@ -230,12 +217,12 @@ def _cost_labels(spots: Sequence[_Spot], places: Sequence[Place], bars: Sequence
     taken: list[tuple[float, float, float]] = []  # from, to and the height of each name
     for spot, (x, y) in sorted(zip(spots, places, strict=True), key=lambda pair: pair[1]):
         length = label_width(spot.label)
-        is_flipped = x + 6 + length > _COST_LEFT + _WIDTH and x - 6 - length > _COST_LEFT
+        is_flipped = x + 6 + length > _LEFT + _WIDTH and x - 6 - length > _LEFT
         left, right = (x - 6 - length, x - 6) if is_flipped else (x + 6, x + 6 + length)
         heights = (y - 8 + sign * step * _LINE_HEIGHT for step in range(len(spots)) for sign in (1, -1))
         free = [h for h in heights if not any(a < right and left < b and abs(h - c) < _LINE_HEIGHT for a, b, c in taken)]
         clear = (h for h in free if not any(_crosses(bar, left, right, h) for bar in bars))
-        height = next((h for h in clear if _COST_TOP < h < _COST_HEIGHT - _COST_BOTTOM), free[0])
+        height = next((h for h in clear if _TOP < h < _HEIGHT - _BOTTOM), free[0])
         taken.append((left, right, height))
         start, anchor = (right, "end") if is_flipped else (left, "start")
         css_class, colour = f"s{spot.colour} fill name", COLOURS[spot.colour]
