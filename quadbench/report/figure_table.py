@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -58,12 +58,16 @@ class FigureTable:
 
 
 def to_csv(tables: Sequence[FigureTable]) -> str:
-    """Return the rows of tables that have the same fields below one header; a cell without a value is empty."""
+    """Return the rows of tables that have the same fields below one header."""
+    return csv_text(tables[0].fields, (row for table in tables for row in table.values))
+
+
+def csv_text(fields: Iterable[str], rows: Iterable[Iterable[Value]]) -> str:
+    """Return rows as CSV, numbers with full precision; a cell without a value is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(tables[0].fields)
-    for table in tables:
-        writer.writerows([_cell(value) for value in row] for row in table.values)
+    writer.writerow(map(csv_cell, fields))
+    writer.writerows(map(_cell, row) for row in rows)
     return out.getvalue()
 
 

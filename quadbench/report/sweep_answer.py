@@ -1,7 +1,5 @@
 """A sweep's answer: what its settings are worth, in a few sentences for each device, and its tables."""
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +7,7 @@ from itertools import combinations
 from statistics import fmean
 
 from quadbench.recipe.published import published_table
-from quadbench.report.figure_table import TextTable, csv_cell
+from quadbench.report.figure_table import TextTable, csv_text
 from quadbench.report.sweep import (
     BYTES,
     PSNR,
@@ -273,20 +271,17 @@ def sweep_tables(sweep: Sweep, *, is_whole: bool = True) -> tuple[TextTable, ...
 
 def sweep_csv(sweep: Sweep) -> str:
     """Return one line for each setting, task, device and figure, with full precision."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*map(csv_cell, sweep.keys), "task", "device", *_FIELDS, "is_best", "run_id"])
-    for point in sweep.points:
-        for figure in point.figures:
-            mean, error, published = (
-                "" if size is None else repr(size) for size in (figure.value, figure.error, figure.published)
-            )
-            place = map(csv_cell, (*point.setting.values(), point.task, point.device, figure.key, figure.unit))
-            writer.writerow([*place, mean, error, figure.n, published, int(point.is_best), csv_cell(point.run_id)])
-    return out.getvalue()
-
-
-_FIELDS = ("figure", "unit", "mean", "standard_error", "n", "published")
+    fields = ("task", "device", "figure", "unit", "mean", "standard_error", "n", "published", "is_best", "run_id")
+    rows = (
+        (
+            *(*point.setting.values(), point.task, point.device),
+            *(figure.key, figure.unit, figure.value, figure.error, figure.n, figure.published),
+            *(int(point.is_best), point.run_id),
+        )
+        for point in sweep.points
+        for figure in point.figures
+    )
+    return csv_text((*sweep.keys, *fields), rows)
 
 
 def _table(sweep: Sweep, points: Sequence[SweepPoint], is_whole: bool) -> TextTable:

@@ -1,7 +1,5 @@
 """Two sides beside each other: launches, interleaved as A B B A or stored -> figures, verdicts, sentences and tables."""
 
-import csv
-import io
 import itertools
 import math
 from collections.abc import Collection, Sequence
@@ -12,7 +10,7 @@ from statistics import mean, median
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, RunRecord, TaskAssets, Variant
 from quadbench.artifacts.names import FileName
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
-from quadbench.report.figure_table import TextTable, csv_cell
+from quadbench.report.figure_table import TextTable, csv_text
 from quadbench.report.kpi import Figure, figure, kpi_title, kpi_unit, launch_values
 from quadbench.report.launches import sound, temperature_c, values
 from quadbench.report.units import Unit, between, change, convert, decibels, percent, plural, show
@@ -392,22 +390,16 @@ def exported_tables(versus: Versus) -> tuple[TextTable, ...]:
 
 def versus_csv(versus: Versus) -> str:
     """Return one line for each device, task and figure, with full precision."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("device", "task", "figure", "unit", "a", "b", "ratio", "low", "high", "verdict", "run_a", "run_b"))
-    runs = [csv_cell(side.run_id) for side in (versus.a, versus.b)]
-    for device in versus.devices:
-        for row in device.rows:
-            told = row.comparison
-            ends = (told.ratio, told.low, told.high) if told else (None, None, None)
-            values = [
-                None if side is None else convert(side.value, row.unit) if row.unit else side.value for side in (row.a, row.b)
-            ]
-            numbers = ["" if value is None else repr(value) for value in (*values, *ends)]
-            place = map(csv_cell, (device.device.address, row.task, row.key, row.unit or "dB"))
-            verdict = told.verdict if told else "exact" if row.is_exact else "no verdict"
-            writer.writerow([*place, *numbers, verdict, *runs])
-    return out.getvalue()
+    fields = ("device", "task", "figure", "unit", "a", "b", "ratio", "low", "high", "verdict", "run_a", "run_b")
+    rows = []
+    for device, row in ((one, row) for one in versus.devices for row in one.rows):
+        sides = [None if side is None else convert(side.value, row.unit) if row.unit else side.value for side in (row.a, row.b)]
+        told = row.comparison
+        ends = (told.ratio, told.low, told.high) if told else (None, None, None)
+        verdict = told.verdict if told else "exact" if row.is_exact else "no verdict"
+        place = (device.device.address, row.task, row.key, row.unit or "dB")
+        rows.append((*place, *sides, *ends, verdict, versus.a.run_id, versus.b.run_id))
+    return csv_text(fields, rows)
 
 
 def difference_table(device: VersusDevice) -> TextTable:
