@@ -231,7 +231,7 @@ def results(world: World) -> Layout:
     """A results folder with the stored run, and the run `later`, whose shared graph takes half as long again."""
     layout = store_run(world)
     bundle = load_run(layout, RUN).stored.folder.name
-    save_run(layout, RunFile(run_id="later", bundle=bundle, deployments=()))
+    save_run(layout, RunFile(run_id="later", bundle=bundle, deployments=(), is_ended=True))
     with open_records(layout.database) as records:
         for record in make_run(world.folder.parent / "later", change=scaled("end_to_end_ns", 1.5)).records:
             began = record.started_at + timedelta(days=1)

@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 def test_a_database_of_a_newer_quadbench_is_refused(database: Source, opened_by: Callable[[Source], Records]) -> None:
     open_records(database).close()
     query(database, "UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(ArtifactError, match=r"has schema '9999', which this quadbench does not know; known: 0001, 0002, .*newer"):
+    with pytest.raises(ArtifactError, match=r"has schema '9999', which this quadbench does not know; known: 0001.*newer"):
         opened_by(database)
 
 
@@ -76,45 +76,11 @@ def test_a_database_that_is_damaged_inside_takes_no_run(path: Path) -> None:
         "UPDATE records SET caveats = '[\"UNKNOWN\"]'",
         "UPDATE records SET versions = '{'",
         "UPDATE records SET started_at = 'yesterday'",
-        'UPDATE records SET images = \'{"restyle/000": "../../../etc/passwd"}\'',
-        "UPDATE records SET run_id = '../run'",
-        "UPDATE records SET run_id = x'72'",
         "DROP TABLE samples",
     ],
 )
 def test_a_value_that_nothing_has_written_is_damage(change: str, path: Path) -> None:
     assert " is damaged: " in str(_refusal(path, change))
-
-
-_DEEP = "[" * 100_000 + "]" * 100_000
-
-
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        *((name, text) for name in ("versions", "state", "images") for text in ("[]", "null", '"x"', '{"a": {"b": 1}}', "NaN")),
-        ("versions", _DEEP), ("versions", b"{}"), ("caveats", "{}"), ("caveats", "[[1]]"), ("device_address", b"local"),
-        ("reason", b"\xff"), ("started_at", 0), ("ended_at", "2026-13-45"), ("launch", -1), ("launch", "a"), ("launch", 1.5),
-        ("record_id", b"r1"), ("schema_version", "x"),
-    ],
-)  # fmt: skip
-def test_a_record_with_an_odd_value_is_named(column: str, value: object, path: Path) -> None:
-    refusal = str(_refusal(path, f"UPDATE records SET {column} = ?", value))
-    assert " is damaged: record " in refusal
-    assert column.removeprefix("device_") in refusal
-
-
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("labels", "[]"), ("labels", '{"a": 1}'), ("labels", _DEEP), ("metric", b"unet_ns"), ("task", b"x"),
-        ("iteration", "x"), ("step", 0.5), ("value", "x"), ("value", b"x"), ("is_warmup", "zz"), ("is_warmup", 2),
-    ],
-)  # fmt: skip
-def test_a_record_with_an_odd_sample_is_named(column: str, value: object, path: Path) -> None:
-    refusal = str(_refusal(path, f"UPDATE samples SET {column} = ?", value))
-    assert " is damaged: record 'r1' of run 'run-a' holds what quadbench does not write: " in refusal
-    assert column in refusal
 
 
 def test_a_database_with_two_schemas_is_damaged(path: Path) -> None:
@@ -123,14 +89,14 @@ def test_a_database_with_two_schemas_is_damaged(path: Path) -> None:
     )
 
 
-def _refusal(path: Path, change: str, *values: object) -> ArtifactError:
+def _refusal(path: Path, change: str) -> ArtifactError:
     """Store a record, change the database, and return the error with which it is refused then."""
     with open_records(path) as written:
         written.store(record())
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA legacy_alter_table=ON")
     connection.execute("DROP VIEW kpis")
-    connection.execute(change, values)
+    connection.execute(change)
     connection.commit()
     connection.close()
     with pytest.raises(ArtifactError) as refusal:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 from support.night_samples import NIGHTS, night_id, sample_night
-from support.stored_records import DEVICE, STARTED, query, record
+from support.stored_records import DEVICE, STARTED, record
 
 from quadbench.artifacts import Status
 from quadbench.artifacts.night import RulingKind
@@ -46,12 +46,6 @@ def test_a_run_has_its_launches_by_device_and_status(engine: sa.Engine) -> None:
     assert head.began_at == STARTED + timedelta(days=1)
     assert head.ended_at == STARTED + timedelta(days=1, minutes=2, seconds=3)
     assert run_head(engine, "run-9") is None
-
-
-@pytest.mark.parametrize("name", ["../../etc", "", ".hidden"])
-def test_a_run_whose_id_is_no_name_is_left_out(engine: sa.Engine, database: Source, name: str) -> None:
-    query(database, f"UPDATE records SET run_id = '{name}' WHERE run_id = 'run-4'")
-    assert [head.run_id for head in run_heads(engine, 2)] == ["run-3"]
 
 
 def test_a_night_has_its_rulings_by_kind_but_those_that_were_superseded(engine: sa.Engine) -> None:

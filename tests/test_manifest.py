@@ -15,12 +15,12 @@ from support.shared_files import write_shared_bundle
 from quadbench.artifacts import Bundle, CompiledBundle, Component, Graph, TensorSpec, Variant
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError
+from quadbench.results.documents import document_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import (
     CHECKSUM,
     MANIFEST,
     _content,
-    artifact_of,
     check_contents,
     file_ref,
     publish,
@@ -101,8 +101,6 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 def test_what_killed_processes_left_is_removed_whatever_it_was_to_be(tmp_path: Path) -> None:
     program = f"import os\n{OPENING}\nwith temporary_folder(Path({str(tmp_path / 'other')!r})): os._exit(9)"
     subprocess.run([sys.executable, "-c", program], check=False)
-    for name in (".made.4194305", ".made.old.17"):  # as an older quadbench named them
-        (tmp_path / name).mkdir()
     (tmp_path / ".qnn").mkdir()  # is kept on purpose
     assert len(list(tmp_path.glob(".other.*"))) == 1
     publish(tmp_path / "made", _make)
@@ -137,8 +135,8 @@ def test_containers_that_build_in_one_folder_leave_each_other_s_work_alone(tmp_p
     [
         (lambda text: text[: len(text) // 2], "is not JSON"),
         (lambda text: "", "is not JSON"),
-        (lambda text: "[]", "has schema_version list; expected 1"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 2'), "has schema_version 2; expected 1"),
+        (lambda text: "[]", "has schema_version 'None'; expected 1"),
+        (lambda text: text.replace('"schema_version": 1', '"schema_version": 2'), "has schema_version '2'; expected 1"),
         (lambda text: text.replace('"shared"', '"sharde"'), "at graphs.0.variant"),
         (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "target"}), "at target: "),
         (lambda text: text.replace('"size_bytes": 7', '"size_bytes": 8'), "has 7 bytes; expected 8 bytes"),
@@ -167,7 +165,7 @@ def test_a_graph_of_a_bundle_is_an_onnx_file_by_its_name(name: str, tmp_path: Pa
         wrong = replace(graph.file, path=f"shared/{name}")
         raw = json.loads(json.dumps(asdict(replace(stored.artifact, graphs=(replace(graph, **{field: wrong}),)))))
         with pytest.raises(ArtifactError, match=f"at graphs.0: 'shared/{name}' is no graph of a bundle; expected a name"):
-            artifact_of(raw, Bundle, name="the manifest", hint="build it anew")
+            document_of(raw, Bundle, name="the manifest", hint="build it anew")
 
 
 @pytest.mark.parametrize("name", [MANIFEST, CHECKSUM])
@@ -187,11 +185,11 @@ def test_the_checksum_is_one_that_others_can_check(tmp_path: Path) -> None:
     subprocess.run(["sha256sum", "--check", "--strict", CHECKSUM], cwd=tmp_path / "made", check=True, capture_output=True)
 
 
-def test_a_manifest_without_a_checksum_is_taken_and_said_to_have_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_manifest_without_its_checksum_is_refused(tmp_path: Path) -> None:
     publish(tmp_path / "made", _make)
     (tmp_path / "made" / CHECKSUM).unlink()
-    read_manifest(tmp_path / "made", CompiledBundle)
-    assert "manifest.json' has no checksum beside it, as an older quadbench left it" in caplog.text
+    with pytest.raises(ArtifactError, match=r"manifest\.sha256' cannot be read: No such file"):
+        read_manifest(tmp_path / "made", CompiledBundle)
 
 
 def test_contents_that_are_as_they_were_written_pass(tmp_path: Path) -> None:

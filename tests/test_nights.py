@@ -1,6 +1,5 @@
 """Nights are kept in either database as they were given, and what is ruled is only added to."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,8 +10,8 @@ import sqlalchemy as sa
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
-from quadbench.errors import ArtifactError, UnknownNameError
-from quadbench.results.engine import Source, open_engine, writing
+from quadbench.errors import UnknownNameError
+from quadbench.results.engine import Source, open_engine
 from quadbench.results.maintenance import copy_records
 from quadbench.results.nights import Nights
 
@@ -171,84 +170,6 @@ def test_what_nights_need_is_known(nights: Nights) -> None:
     assert nights.referred() == {"b" * 64, "c" * 64, "d" * 64, *MEASUREMENT.runs}
 
 
-@pytest.mark.parametrize("runs", ["'7'", "'[[1]]'"])
-def test_a_night_of_which_it_cannot_be_told_what_it_needs_is_named(nights: Nights, engine: sa.Engine, runs: str) -> None:
-    nights.keep(MEASUREMENT)
-    with writing(engine) as connection:
-        connection.exec_driver_sql(f"UPDATE night_measurements SET runs = {runs}")
-    with pytest.raises(ArtifactError, match=f"a measurement of night '{NIGHT}', case 'restyle' whose runs cannot be read"):
-        nights.referred()
-
-
 def test_a_night_that_is_not_there_is_named_with_those_that_are(nights: Nights) -> None:
     with pytest.raises(UnknownNameError, match=f"unknown night 'phones-2026-01-03'; known: {NIGHT}"):
         nights.night("phones-2026-01-03")
-
-
-OTHER = replace(MEASUREMENT, device="adb:other", address="other")
-OTHERS = replace(RULING, device="adb:other")
-DAMAGE = {
-    "night_rulings SET kind = 'FINE'": ((MEASUREMENT, OTHER), (OTHERS,), "ruling of .* that cannot be: kind"),
-    "night_rulings SET value = 1e300": ((MEASUREMENT, OTHER), (OTHERS,), "ruling of .* its value is '1e\\+300'"),
-    "night_measurements SET environment = '[1]'": ((OTHER,), (RULING, OTHERS), "measurement of .* that cannot be: environment"),
-    "night_points SET ratio = 1e300": (
-        (OTHER,),
-        (RULING, OTHERS),
-        "measurement of .* figure 'end_to_end': its ratio is '1e\\+300'",
-    ),
-    "night_points SET low = 0": ((OTHER,), (RULING, OTHERS), "measurement of .* its low is '0.0'"),
-}
-OF_SQLITE = {  # PostgreSQL takes nothing else than what its columns are for
-    "night_rulings SET told_at = 'nodate'": ((MEASUREMENT, OTHER), (OTHERS,), "ruling of .* that cannot be: told_at"),
-    "night_measurements SET measured_at = x'ff'": ((OTHER,), (RULING, OTHERS), "measurement of .* that cannot be: measured_at"),
-    "night_points SET yardstick = 't'": ((OTHER,), (RULING, OTHERS), "measurement of .* its yardstick is 't'"),
-    "night_measurements SET address = CAST(x'73ff' AS TEXT)": (
-        (OTHER,),
-        (RULING, OTHERS),
-        "measurement of .* its address is 's\\\\udcff', which is no text",
-    ),
-    "night_measurements SET environment = CAST(x'7bff7d' AS TEXT)": (
-        (OTHER,),
-        (RULING, OTHERS),
-        "measurement of .* its environment is .* no text",
-    ),
-    "night_points SET task = CAST(x'ff' AS TEXT)": ((OTHER,), (RULING, OTHERS), "measurement of .* its task is .* no text"),
-    "night_rulings SET cause = CAST(x'ff' AS TEXT)": ((MEASUREMENT, OTHER), (OTHERS,), "ruling of .* its cause is .* no text"),
-    "night_points SET value = x'ff'": ((OTHER,), (RULING, OTHERS), "measurement of .* its value is"),
-}
-
-
-@pytest.mark.parametrize("change", [*DAMAGE, *OF_SQLITE])
-def test_a_row_that_cannot_be_is_named_and_costs_no_other(
-    nights: Nights, engine: sa.Engine, change: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    if change in OF_SQLITE and engine.dialect.name != "sqlite":
-        return
-    for measurement in (MEASUREMENT, OTHER):
-        nights.keep(measurement)
-    nights.rule([RULING, OTHERS])
-    measurements, rulings, named = (DAMAGE | OF_SQLITE)[change]
-    where = "measurement IN (SELECT id FROM night_measurements WHERE device = 'adb:R5CX')"
-    mine = "device = 'adb:R5CX'"
-    with writing(engine) as connection:
-        connection.execute(sa.text(f"UPDATE {change} WHERE {where if 'points' in change else mine}"))
-    night = nights.night(NIGHT)
-    assert (night.measurements, night.rulings) == (measurements, rulings)
-    assert (tuple(nights.series("restyle")), nights.rulings_of("restyle")) == (measurements, rulings)
-    assert re.search(f"the database holds a {named}", caplog.text)
-    assert "night 'phones-2026-01-02', case 'restyle', device 'adb:R5CX'" in caplog.text
-    damaged = nights.damaged(NIGHT)
-    assert len(damaged) == 2 - len(measurements)
-    assert "CAST" in change or damaged <= {("restyle", "s25")}
-
-
-@pytest.mark.parametrize("value", ["CAST(x'ff' AS TEXT)", "x'ff'"])
-def test_a_case_whose_name_is_no_text_is_left_out(nights: Nights, engine: sa.Engine, value: str) -> None:
-    if engine.dialect.name != "sqlite":
-        return
-    for measurement in (MEASUREMENT, OTHER):
-        nights.keep(measurement)
-    with writing(engine) as connection:
-        connection.execute(sa.text(f"UPDATE night_measurements SET case_name = {value} WHERE device = 'adb:R5CX'"))
-    assert nights.cases() == [("restyle", "adb:other")]
-    assert nights.night(NIGHT).measurements == (OTHER,)

@@ -121,7 +121,7 @@ def stored_run(tiny_bundle: Stored[Bundle], tmp_path: Path) -> Layout:
             Image.fromarray(reference + (reference < 255)).save(path)
             images[f"{task.name}/{item.name}"] = layout.relative(path)
     template = make_run(tmp_path / "synthetic", variants=(Variant.SHARED,)).records[0]
-    save_run(layout, RunFile(run_id="r1", bundle=name, deployments=()))
+    save_run(layout, RunFile(run_id="r1", bundle=name, deployments=(), is_ended=True))
     with open_records(layout.database) as records:
         records.store(replace(template, run_id="r1", samples=(), images=images))
     return layout

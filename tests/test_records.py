@@ -120,11 +120,9 @@ def test_runs_are_listed_latest_first(records: Records) -> None:
     records.store(record("r4", started_at=later + timedelta(hours=1)))
     assert records.run_ids() == ["run-b", "run-a"]
     assert records.run_ids(limit=1) == ["run-b"]
-    assert records.latest_run_id() == "run-b"
 
 
-def test_an_empty_database_has_no_latest_run(records: Records) -> None:
-    assert records.latest_run_id() is None
+def test_an_empty_database_has_no_run(records: Records) -> None:
     assert records.run_ids() == []
 
 
@@ -268,7 +266,7 @@ def test_reading_leaves_the_folder_as_it_was(path: Path) -> None:
     before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.parent.iterdir()}
     with read_records(path) as opened:
         assert opened.of_run("run-a") == (record(),)
-        assert opened.latest_run_id() == "run-a"
+        assert opened.run_ids() == ["run-a"]
     assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.parent.iterdir()} == before
 
 

@@ -215,12 +215,6 @@ def test_a_run_that_has_ended_does_not_go_on(refusal: Path, results: Layout, run
     refused(results, run_id, UserError, f"run {run_id} has come to its end.* Hint: quadbench report {run_id}")
 
 
-def test_a_run_of_an_older_quadbench_says_what_it_lacks(refusal: Path, results: Layout, run_id: str) -> None:
-    changed(refusal, measure=..., runtime=..., baselines=..., devices=..., hosted=..., contents=...)
-    assert load_run(results, run_id).is_cut_short
-    refused(results, run_id, UserError, "was begun by an older quadbench, which did not note how it is measured")
-
-
 def test_a_side_of_a_comparison_does_not_go_on(refusal: Path, results: Layout, run_id: str) -> None:
     changed(refusal, planned={})
     refused(results, run_id, UserError, f"run {run_id} is a side of a comparison")

@@ -1,8 +1,8 @@
-"""Values that nothing measures: refused where they would be stored, and of old records, in which they stand, said aloud."""
+"""What is stored of a run: values that nothing measures are refused, and which run is the latest that came to its end."""
 
 import json
 import sqlite3
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from support.scripted_harness import World
 from support.stored_run import RUN, store_run
 from support.synthetic_run import failed, make_run
 
-from quadbench.artifacts import Deployment, ErrorClass, RunRecord, Sample, Status, Variant
+from quadbench.artifacts import ErrorClass, RunRecord, Sample, Status, Variant
 from quadbench.artifacts.launch_values import value_fault
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, DeviceError, HarnessError
@@ -41,30 +41,9 @@ def test_what_nothing_measures_is_not_stored(tmp_path: Path, metric: str, value:
         assert records.run_ids() == []
 
 
-@pytest.mark.parametrize("number", [10**30, -1])
-def test_an_iteration_that_no_launch_has_is_not_stored(tmp_path: Path, number: int) -> None:
-    (record,) = make_run(tmp_path, variants=(Variant.SHARED,)).records
-    wrong = replace(record, samples=(Sample(metric="unet_ns", value=1.0, iteration=number),))
-    with open_records(tmp_path / "db.sqlite") as records, pytest.raises(ArtifactError, match=f"iteration {number}"):
-        records.store(wrong)
-
-
 @pytest.mark.parametrize(("metric", "value"), [("residual_ns", 0.0), ("rom_bytes", 0.0), ("psnr_db", -3.0), ("unet_ns", 1.0)])
 def test_what_may_be_measured_is_plausible(metric: str, value: float) -> None:
     assert value_fault(metric, value) is None
-
-
-@pytest.mark.parametrize(
-    "sample",
-    [
-        Sample(metric="kernel_nodes", value=1.0, labels={"unet": "base"}),
-        Sample(metric="rom_bytes", value=1.0, labels={"kind": "adapter"}),
-    ],
-)
-def test_what_nobody_knows_the_subject_of_is_not_stored(tmp_path: Path, sample: Sample) -> None:
-    (record,) = make_run(tmp_path, variants=(Variant.SHARED,)).records
-    with open_records(tmp_path / "db.sqlite") as records, pytest.raises(ArtifactError, match="has no label '"):
-        records.store(replace(record, samples=(sample,)))
 
 
 @pytest.fixture
@@ -95,7 +74,7 @@ def test_json_is_what_the_summary_says(old_run: Layout, capsys: pytest.CaptureFi
 
 def test_the_latest_run_is_the_latest_that_was_not_interrupted(old_run: Layout, caplog: pytest.LogCaptureFixture) -> None:
     (record,) = make_run(old_run.root.parent / "later", variants=(Variant.SHARED,)).records
-    later = RunFile(run_id="later", bundle=load_run(old_run, RUN).stored.folder.name, deployments=())
+    later = RunFile(run_id="later", bundle=load_run(old_run, RUN).stored.folder.name, deployments=(), is_ended=True)
     save_run(old_run, later)
     with open_records(old_run.database) as records:
         ended = {"record_id": "later", "run_id": "later", "started_at": record.started_at + timedelta(days=1)}
@@ -148,26 +127,6 @@ def test_a_run_that_was_killed_is_not_the_latest_and_says_how_far_it_came(
     assert (load_run(old_run).run_id, load_run(old_run).planned) == ("later", planned)
 
 
-@pytest.mark.parametrize("value", [0, 5e-324, -5, 1e308, 9e999])
-@pytest.mark.parametrize("metric", ["end_to_end_ns", "switch_ns", "peak_rss_bytes", "rom_bytes", "psnr_db"])
-def test_an_old_record_with_such_values_is_reported_as_failed(
-    old_run: Layout, value: float, metric: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with sqlite3.connect(old_run.database) as database:
-        database.execute("UPDATE samples SET value = ? WHERE metric = ?", (value, metric))
-    database.close()
-    assert main(["report", RUN, "--results", str(old_run.root)]) == 0
-    for form in ("csv", "markdown", "latex"):
-        assert main(["report", RUN, "--results", str(old_run.root), "--format", form]) == 0
-    capsys.readouterr()
-    is_wrong = value_fault(metric, value) is not None
-    holding = [record for record in load_run(old_run, RUN).records if any(sample.metric == metric for sample in record.samples)]
-    assert holding
-    for record in holding:
-        assert record.status is (Status.FAILED if is_wrong else Status.OK)
-        assert not is_wrong or f"it holds what nothing measures: {metric}" in str(record.reason)
-
-
 def outcome_of(folder: Path, *changes: tuple[Status, ErrorClass | None]) -> Outcome:
     result = make_run(folder, variants=(Variant.SHARED,) * len(changes))
 
@@ -203,11 +162,8 @@ def test_a_run_ends_with_the_code_of_its_first_failure(
     [
         ({"schema_version": 99}, "has schema_version '99'; expected 1"),
         ({"schema_version": True}, "has schema_version 'True'; expected 1"),
-        ({"run_id": "another"}, f"is of run 'another'; expected '{RUN}'"),
         ({"is_ended": "yes"}, "is_ended"),
         ({"planned": {"shared": "3"}}, "planned"),
-        ({"planned": {"shared": -5}}, "fewer than 0 planned launches"),
-        ({"published": "quad-table-9"}, "names an unknown published table 'quad-table-9'"),
     ],
 )
 def test_a_run_s_file_with_an_odd_value_is_damage_and_is_named(
@@ -219,13 +175,3 @@ def test_a_run_s_file_with_an_odd_value_is_damage_and_is_named(
     said = " ".join(capsys.readouterr().err.split())
     assert str(path) in said
     assert reason in said
-
-
-@pytest.mark.parametrize("value", [10**400, -1])
-def test_a_deployment_of_impossible_size_is_damage(old_run: Layout, value: int, capsys: pytest.CaptureFixture[str]) -> None:
-    path, (device,) = old_run.run_file(RUN), {record.device for record in load_run(old_run, RUN).records}
-    deployment = Deployment(device=device, root="/x", objects={}, sent_bytes=1, present_bytes=1, seconds=1.0)
-    stored = json.loads(path.read_text()) | {"deployments": [asdict(deployment) | {"sent_bytes": value}]}
-    path.write_text(json.dumps(stored))
-    assert main(["report", RUN, "--results", str(old_run.root)]) == 3
-    assert str(path) in " ".join(capsys.readouterr().err.split())

@@ -228,9 +228,9 @@ class RunResult:
     deployments: tuple[Deployment, ...]
     published: str | None = None  # the paper's table whose figures stand beside the measured ones
     scores: RunScores | None = None  # where `quadbench quality` was run on it
-    planned: dict[Variant, int] | None = None  # launches of each variant on a device; None where an older quadbench ran them
+    planned: dict[Variant, int] = field(default_factory=dict)  # launches of each variant on a device
     is_cut_short: bool = False  # or still goes on
-    recipe: str | None = None  # its text; None of a bundle that was run without one, and where an older quadbench ran it
+    recipe: str | None = None  # its text; None of a bundle that was run without one
     swept: dict[str, str] = field(default_factory=dict)  # what of the recipe a sweep set
     retries: tuple[Retry, ...] = ()  # in the order in which devices were back
     left_out: dict[str, str] = field(default_factory=dict)  # by address, why a device lacks launches

@@ -265,12 +265,11 @@ class _UnderWay:
 
     def measure(self, looks: Looks) -> None:
         """Measure what the night lacks."""
-        there, damaged = self.nights.night(self.night_id).measurements, self.nights.damaged(self.night_id)
-        self.causes.update(dict.fromkeys(damaged, "the database has a measurement of it, which cannot be read"))
+        there = self.nights.night(self.night_id).measurements
         wanted = [
             Wanted(case=case.name, a=case.yardstick, b=case.chosen, words=words, looks=looks)
             for case in self.plan.cases
-            if (words := tuple(word for word in lacking(case, there) if (case.name, word) not in damaged))
+            if (words := tuple(lacking(case, there)))
         ]
         for launched in with_second_try(self.launcher, wanted, self.budget):
             if why := launched.why or self._kept(launched):

@@ -1,21 +1,20 @@
 """Bundles of a results folder: kept there, frozen under a name for good, or remembered from the latest admission."""
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
+from pydantic import AwareDatetime
 
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, Stored
 from quadbench.artifacts.names import FileName, Sha256
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError, UnknownNameError, UserError, shown
-from quadbench.results.disk import write_whole
+from quadbench.results.documents import read_document, write_document
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, link, publish, read_manifest
 from quadbench.results.stored_runs import run_ids
-from quadbench.spec import NAME_EXPECTED, first_problem, is_name, read_json
+from quadbench.spec import NAME_EXPECTED, is_name
 
 
 def in_results(bundle: Stored[Bundle], layout: Layout) -> Stored[Bundle]:
@@ -96,34 +95,17 @@ def freeze(name: str, bundle: Stored[Bundle], layout: Layout) -> Frozen:
         return there
     kept(bundle, layout)
     frozen = Frozen(name=name, bundle=bundle.artifact.digest, frozen_at=datetime.now(UTC))
-    write_whole(path, json.dumps(asdict(frozen), indent=1, default=datetime.isoformat))
+    write_document(path, frozen)
     return frozen
 
 
 def read_frozen(name: str, layout: Layout) -> Frozen:
-    """Return what a frozen bundle's file says.
-
-    Raises:
-        UserError: the name is none.
-        UnknownNameError: nothing is frozen under this name; the message lists what is.
-        ArtifactError: the file is damaged.
-    """
+    """Return what a frozen bundle's file says."""
     path = layout.frozen(frozen_name(name))
     if not path.exists():
         hint = f"freeze one: {layout.command('nightly', 'freeze', name, 'RECIPE')}"
         raise UnknownNameError("frozen bundle", name, frozen_names(layout), hint=hint)
-    try:
-        frozen = TypeAdapter(Frozen).validate_json(
-            json.dumps(read_json(path, fault=ArtifactError, hint=_FROZEN_HINT)), strict=True
-        )
-    except ValidationError as error:
-        raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=_FROZEN_HINT) from error
-    if (frozen.schema_version, frozen.name) != (SCHEMA_VERSION, name):
-        raise ArtifactError(
-            f"'{path}' is of '{frozen.name}', schema_version {frozen.schema_version}; expected '{name}', {SCHEMA_VERSION}",
-            hint=_FROZEN_HINT,
-        )
-    return frozen
+    return read_document(path, Frozen, hint=_FROZEN_HINT)
 
 
 def frozen_bundle(name: str, layout: Layout) -> Stored[Bundle]:
@@ -170,8 +152,7 @@ def save_admitted(layout: Layout, bundle: Stored[Bundle]) -> None:
     """Remember what an admission made, if it lies in this results folder. The file is written whole or not at all."""
     if bundle.folder.resolve().parent != layout.bundles.resolve():
         return
-    content = _Admitted(bundle=bundle.folder.name, run_id=_latest(layout))
-    write_whole(layout.admitted, json.dumps(asdict(content), indent=1))
+    write_document(layout.admitted, _Admitted(bundle=bundle.folder.name, run_id=_latest(layout)))
 
 
 def load_admitted(layout: Layout) -> Stored[Bundle] | None:
@@ -180,18 +161,9 @@ def load_admitted(layout: Layout) -> Stored[Bundle] | None:
     Raises:
         ArtifactError: the file or the bundle is damaged.
     """
-    path: Path = layout.admitted
-    if not path.exists():
+    if not layout.admitted.exists():
         return None
-    try:
-        content = TypeAdapter(_Admitted).validate_json(
-            json.dumps(read_json(path, fault=ArtifactError, hint=_ADMITTED_HINT)), strict=True
-        )
-    except ValidationError as error:
-        raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=_ADMITTED_HINT) from error
-    if content.schema_version != SCHEMA_VERSION:
-        reason = f"'{path}' has schema_version {content.schema_version}; expected {SCHEMA_VERSION}"
-        raise ArtifactError(reason, hint=_ADMITTED_HINT)
+    content = read_document(layout.admitted, _Admitted, hint=_ADMITTED_HINT)
     is_latest = content.run_id == _latest(layout) and (layout.bundles / content.bundle).is_dir()
     return read_manifest(layout.bundles / content.bundle, Bundle) if is_latest else None
 

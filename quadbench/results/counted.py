@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from quadbench.artifacts import ErrorClass, RunRecord, Status, Variant
-from quadbench.results.value_faults import values_fault
+from quadbench.artifacts import RunRecord, Status, Variant
 from quadbench.statistics import LAUNCHES_PER_BLOCK
 
 MOST_LAUNCHES = 1000  # of a variant in a run; launch n + 1000 repeats launch n, n + 2000 does so once more
@@ -11,15 +10,7 @@ MOST_LAUNCHES = 1000  # of a variant in a run; launch n + 1000 repeats launch n,
 
 def as_counted(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
     """Return the records as figures count them."""
-    return _without_repeated_blocks(_without_discarded_blocks(tuple(map(_judged, stored))))
-
-
-def _judged(record: RunRecord) -> RunRecord:
-    """Return the record; as failed where it is an old one with values that nothing measures, whose figures count nowhere."""
-    if record.status is not Status.OK or not (fault := values_fault(record)):
-        return record
-    reason = f"its figures do not count, as it holds what nothing measures: {fault}"
-    return replace(record, status=Status.FAILED, error_class=ErrorClass.HARNESS, reason=reason)
+    return _without_repeated_blocks(_without_discarded_blocks(stored))
 
 
 def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:

@@ -2,11 +2,10 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, unquote
 
 import sqlalchemy as sa
@@ -19,20 +18,12 @@ DAMAGED_HINT = (
     "copy it, then rescue what can be read: sqlite3 OLD .recover | sqlite3 NEW; or move it away, and a new one is begun"
 )
 _LOCK_TIMEOUT_S = 30.0
-# SQLite takes any bytes for a text. Those that are none come as halves of characters, which no check of a row lets pass.
-_AS_STORED = partial(str, encoding="utf-8", errors="surrogateescape")
-ReadT = TypeVar("ReadT")
 
 log = logging.getLogger(__name__)
 
 
 def prepare_file(path: Path) -> None:
-    """Make the folder of a file that is to be written, and refuse what is no regular file.
-
-    Raises:
-        StorageError: its folder is full or cannot be written.
-        ArtifactError: there is something else.
-    """
+    """Make the folder of a file that is to be written, and refuse what is no regular file."""
     require_writable(path.parent)
     with storing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,12 +83,7 @@ def orphans(connection: sa.Connection) -> int:
 
 @contextmanager
 def told_by_sqlite(path: Path) -> Iterator[None]:
-    """Turn what SQLite says into an error that names the file.
-
-    Raises:
-        StorageError: there is no space left, the file cannot be written, or another process holds it.
-        ArtifactError: it is damaged, or cannot be opened.
-    """
+    """Turn what SQLite says into an error that names the file."""
     try:
         yield
     except UnicodeDecodeError as error:  # in the name of a table or column, or in what SQLite says of it
@@ -115,25 +101,12 @@ def told_by_sqlite(path: Path) -> Iterator[None]:
                     f"{path} cannot be read or written: {reason}",
                     hint="another process holds it: wait until it has done its work",
                 ) from error
-            case ["SQLITE", "CORRUPT" | "ERROR" | "SCHEMA"]:
+            case ["SQLITE", "CORRUPT" | "ERROR" | "SCHEMA"] | [""]:  # the last where bytes are no text
                 raise ArtifactError(f"{path} is damaged: {reason}", hint=DAMAGED_HINT) from error
         raise ArtifactError(
             f"{path} cannot be opened as a results database: {reason}",
             hint="see that the path is right; if it is, move it away to begin a new one",
         ) from error
-
-
-def with_plain_texts(connection: sa.Connection, read: Callable[[], ReadT]) -> ReadT:
-    """Read what is expected to be text in half the time; where something is none, read again as it is read otherwise."""
-    driver: Any = connection.connection.driver_connection
-    driver.text_factory = str
-    try:
-        return read()
-    except sa.exc.OperationalError as error:
-        log.warning("%s is read once more, with care: %s", path_of(connection.engine), error.orig)
-    finally:
-        driver.text_factory = _AS_STORED
-    return read()
 
 
 def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
@@ -142,7 +115,6 @@ def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
-        connection.text_factory = _AS_STORED
         connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
 
     @sa.event.listens_for(engine, "begin")
@@ -187,19 +159,12 @@ def server_engine(url: sa.URL, *, is_read_only: bool = False) -> sa.Engine:
     """Return the engine of a database at a server, which is reached with the first connection.
 
     A reader sees one moment of it, however much is written meanwhile.
-
-    Raises:
-        MissingDependencyError: the extra `farm` is not installed.
     """
     with extra_needed("farm"):
-        from psycopg.types.string import TextLoader
+        import psycopg  # noqa: F401  (that it is there is what is asked)
     options = {"options": " ".join(filter(None, (_SERVER_SETTINGS, _READ_ONLY if is_read_only else "")))}
     settled = url.set(drivername="postgresql+psycopg").update_query_dict(_SETTINGS | options | dict(url.query))
     engine = sa.create_engine(settled, pool_pre_ping=True)
-
-    @sa.event.listens_for(engine, "connect")
-    def leave_json_as_text(connection: Any, _: Any) -> None:
-        connection.adapters.register_loader("json", TextLoader)
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -222,12 +187,7 @@ def wait_for_migration(connection: sa.Connection) -> None:
 
 @contextmanager
 def told_by_postgresql(name: str) -> Iterator[None]:
-    """Turn what the server or the driver says into an error that names the database.
-
-    Raises:
-        StorageError: the server is not reached, refuses, or has no room left.
-        ArtifactError: the database has other tables than quadbench's, or does not take a value.
-    """
+    """Turn what the server or the driver says into an error that names the database."""
     try:
         yield
     except sa.exc.DatabaseError as error:

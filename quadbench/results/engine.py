@@ -4,7 +4,7 @@ Records are kept in a SQLite file or in PostgreSQL. What differs between the two
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,6 @@ from quadbench.errors import ArtifactError, UserError, shown
 from quadbench.results import schema
 from quadbench.results.dialects import (
     DAMAGED_HINT,
-    ReadT,
     content_fault,
     database_name,
     file_engine,
@@ -30,7 +29,6 @@ from quadbench.results.dialects import (
     told_by_postgresql,
     told_by_sqlite,
     wait_for_migration,
-    with_plain_texts,
 )
 from quadbench.results.layout import Layout
 from quadbench.results.schema import Table
@@ -61,11 +59,7 @@ def is_elsewhere(layout: Layout) -> bool:
 
 
 def missing_folder(source: Source) -> Path | None:
-    """Return the folder that a database's file would lie in, where that is not there; None otherwise.
-
-    Raises:
-        UserError: the source is no database.
-    """
+    """Return the folder that a database's file would lie in, where that is not there; None otherwise."""
     path = _parsed(source)
     return path.parent if isinstance(path, Path) and not path.parent.is_dir() else None
 
@@ -101,18 +95,13 @@ def open_engine(source: Source) -> sa.Engine:
 def open_for_reading(source: Source) -> sa.Engine:
     """Open a database so that nothing is written, which also works where nothing can be.
 
-    One with the schema of an older quadbench is brought up to date first, as `open_engine` does it.
+    One with an older schema is brought up to date first, as `open_engine` does it.
 
     Raises:
         StorageError: the schema is an older one, and the database cannot be written; or its server is not reached.
         UserError, ArtifactError, MissingDependencyError: as `open_engine`.
     """
-    match _parsed(source):
-        case Path() as path:
-            require_database_file(path)
-            engine = reading_engine(path)
-        case sa.URL() as url:
-            engine = server_engine(url, is_read_only=True)
+    engine = _reading_engine(_parsed(source))
     name = name_of(engine)
     try:
         with reading(engine) as connection:
@@ -133,14 +122,10 @@ def schema_of(source: Source) -> str | None:
     Raises:
         UserError, StorageError, ArtifactError, MissingDependencyError: as `open_for_reading`.
     """
-    match _parsed(source):
-        case Path() as path:
-            if not path.exists():
-                return None
-            require_database_file(path)
-            engine = reading_engine(path)
-        case sa.URL() as url:
-            engine = server_engine(url, is_read_only=True)
+    parsed = _parsed(source)
+    if isinstance(parsed, Path) and not parsed.exists():
+        return None
+    engine = _reading_engine(parsed)
     try:
         with reading(engine) as connection:
             return schema.revision(connection, name_of(engine))
@@ -178,11 +163,6 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
             raise ArtifactError(reason, hint=DAMAGED_HINT if _is_file(engine) else None) from error
 
 
-def read_texts(connection: sa.Connection, read: Callable[[], ReadT]) -> ReadT:
-    """Read very many rows with texts, which may take two attempts."""
-    return with_plain_texts(connection, read) if _is_file(connection.engine) else read()
-
-
 def now_of(connection: sa.Connection) -> datetime:
     """Return the database's time, by which leases are counted: clocks of hosts may differ."""
     if _is_file(connection.engine):
@@ -193,11 +173,7 @@ def now_of(connection: sa.Connection) -> datetime:
 
 
 def clock_offset(engine: sa.Engine) -> timedelta:
-    """Return by how much the clock of a database's server is ahead of this host's; a file has this host's clock.
-
-    Raises:
-        StorageError, ArtifactError: as `reading`.
-    """
+    """Return by how much the clock of a database's server is ahead of this host's; a file has this host's clock."""
     if _is_file(engine):
         return timedelta(0)
     with reading(engine) as connection:
@@ -244,6 +220,13 @@ def _told(engine: sa.Engine) -> Iterator[None]:
 
 def _is_file(engine: sa.Engine) -> bool:
     return engine.dialect.name == "sqlite"
+
+
+def _reading_engine(parsed: Path | sa.URL) -> sa.Engine:
+    if isinstance(parsed, sa.URL):
+        return server_engine(parsed, is_read_only=True)
+    require_database_file(parsed)
+    return reading_engine(parsed)
 
 
 def _parsed(source: Source) -> Path | sa.URL:

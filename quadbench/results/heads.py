@@ -11,7 +11,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from quadbench.artifacts import Status
-from quadbench.artifacts.names import can_name_file
 from quadbench.results.engine import reading
 from quadbench.results.schema import NightRow, RecordRow, RulingRow, UtcTime
 
@@ -90,7 +89,6 @@ def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]
             night_id=night.id, name=str(night.name), began_at=night.began_at, ended_at=night.ended_at, rulings=kinds[night.id]
         )
         for night in nights
-        if can_name_file(night.id)
     ]
 
 
@@ -101,7 +99,7 @@ def _heads(connection: sa.Connection, names: Sequence[str]) -> dict[str, RunHead
     groups: dict[str, list[sa.Row[*tuple[Any, ...]]]] = {}
     for row in connection.execute(query):
         groups.setdefault(row.run_id, []).append(row)
-    return {name: _head(name, rows) for name, rows in groups.items() if can_name_file(name)}
+    return {name: _head(name, rows) for name, rows in groups.items()}
 
 
 def _head(run_id: str, rows: Sequence[sa.Row[*tuple[Any, ...]]]) -> RunHead:

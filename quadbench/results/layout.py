@@ -132,11 +132,7 @@ class Layout:
         return self.root / "runs"
 
     def removed_run(self, run_id: str) -> Path:
-        """The folder of a run that is being removed with its records.
-
-        Raises:
-            ValueError: the run id cannot name a folder.
-        """
+        """The folder of a run that is being removed with its records."""
         return self.runs / f".{check_file_name(run_id)}{_REMOVED}"
 
     def half_removed_runs(self) -> list[str]:

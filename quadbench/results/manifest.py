@@ -1,6 +1,5 @@
 """Manifest: an artifact <-> `manifest.json` in its folder with its own checksum, and the folder complete or absent."""
 
-import json
 import logging
 import os
 import re
@@ -8,26 +7,24 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
-from quadbench.artifacts import SCHEMA_VERSION, Bundle, CompiledBundle, FileRef, Stored
+from quadbench.artifacts import Bundle, CompiledBundle, FileRef, Stored
 from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError, StorageError, shown
 from quadbench.host import folder_lock, is_locked
 from quadbench.results.digests import sha256_of
 from quadbench.results.disk import storing
-from quadbench.spec import first_problem, is_file, read_file, read_json
+from quadbench.results.documents import document_text, read_document
+from quadbench.spec import is_file, read_file
 
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"  # as `sha256sum -c` reads it
 _NO_BUNDLE = "give the folder of a bundle, as results/bundles/<digest>; a recipe's own is built again when it is run"
-_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{16}|[0-9]{1,7})")  # the latter, with a process id, as an older quadbench left it
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")
 ArtifactT = TypeVar("ArtifactT", Bundle, CompiledBundle, Kit)
 
 log = logging.getLogger(__name__)
@@ -43,35 +40,16 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
     """
     path = folder / MANIFEST
     hint = _again(folder, kind) if kind is Kit or is_file(path) else _NO_BUNDLE
-    raw = read_json(path, fault=ArtifactError, hint=hint)
-    artifact = artifact_of(raw, kind, name=f"'{path}'", hint=hint)
+    artifact = read_document(path, kind, hint=hint)
     for file in file_refs(artifact):
         _check_size(folder, file, hint)
     _check_checksum(folder, hint)
     return Stored(artifact=artifact, folder=folder, is_reused=True)
 
 
-def artifact_of(raw: Any, kind: type[ArtifactT], *, name: str, hint: str) -> ArtifactT:
-    """Return the artifact that the JSON of a manifest describes, wherever its files lie. `name` is that of the manifest.
-
-    Raises:
-        ArtifactError: it has another schema, or names a file so that it would lie elsewhere.
-    """
-    if not isinstance(raw, dict) or raw.get("schema_version") != SCHEMA_VERSION:
-        version = f"{raw.get('schema_version')!r:.60}" if isinstance(raw, dict) else type(raw).__name__
-        raise ArtifactError(f"{name} has schema_version {version}; expected {SCHEMA_VERSION}", hint=hint)
-    try:
-        return TypeAdapter(kind).validate_python(raw)
-    except ValidationError as error:
-        raise ArtifactError(f"{name} at {first_problem(error)}", hint=hint) from error
-
-
 def _check_checksum(folder: Path, hint: str) -> None:
-    """Refuse a manifest that was changed after it was written; one of an older quadbench, which wrote no checksum, is named."""
+    """Refuse a manifest that was changed after it was written."""
     path, manifest = folder / CHECKSUM, folder / MANIFEST
-    if not path.exists():
-        log.warning("'%s' has no checksum beside it, as an older quadbench left it; it is taken as it is", manifest)
-        return
     expected, noted = _checksum(manifest), read_file(path, fault=ArtifactError, hint=hint)
     if noted != expected:
         difference = f"found {shown(noted.decode(errors='replace'))}, expected {shown(expected.decode())}"
@@ -150,7 +128,7 @@ def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> Stored[ArtifactT
     with temporary_folder(folder) as temporary:
         artifact = make(temporary)
         manifest = temporary / MANIFEST
-        manifest.write_text(json.dumps(asdict(artifact), indent=1, default=str, allow_nan=False) + "\n")
+        manifest.write_text(f"{document_text(artifact)}\n")
         (temporary / CHECKSUM).write_bytes(_checksum(manifest))
         with folder_lock(folder.parent):
             if kept := _kept(folder, artifact):
@@ -212,11 +190,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary folders that killed processes have left in a folder, which need not be there.
-
-    Raises:
-        StorageError: the folder cannot be opened.
-    """
+    """Remove the temporary folders that killed processes have left in a folder, which need not be there."""
     if folder.is_dir():
         with storing(folder), folder_lock(folder):
             _remove_abandoned(folder)

@@ -1,34 +1,21 @@
-"""Nights: nights of regression tests <-> database. What is ruled is only ever added to; a damaged row costs no other."""
+"""Nights of regression tests in the database. What is ruled is only ever added to."""
 
-import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
 
 import sqlalchemy as sa
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
 
-from quadbench.artifacts.names import can_name_file, check_file_name
-from quadbench.artifacts.night import Acknowledgement, Measurement, Night, Ruling
-from quadbench.errors import ArtifactError, UnknownNameError, shown
+from quadbench.artifacts import Caveat
+from quadbench.artifacts.names import check_file_name
+from quadbench.artifacts.night import Acknowledgement, Measurement, Night, Point, Ruling, RulingKind, Subject
+from quadbench.errors import UnknownNameError
 from quadbench.results.engine import insertion, now_of, reading, writing
-from quadbench.results.schema import AcknowledgementRow, MeasurementRow, NightRow, PointRow, RulingRow, Table, utc_text
-from quadbench.spec import first_problem
+from quadbench.results.schema import AcknowledgementRow, MeasurementRow, NightRow, PointRow, RulingRow, UtcTime
 
 _KNOWN_SHOWN = 20  # nights, in a message
-_JSON = ("planned", "environment", "runs", "caveats")
 _POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
-_TIMES = ("measured_at", "told_at", "began_at", "ended_at", "made_at", "since", "until")
-_RATIOS = {"ratio", "low", "high"}
-_NUMBERS, _MOST = {"value", "yardstick", "expected", *_RATIOS}, 1e17  # as large as anything is that is measured
-NounT = TypeVar("NounT")
-RowT = TypeVar("RowT")
-
-log = logging.getLogger(__name__)
 
 
 class Nights:
@@ -65,7 +52,7 @@ class Nights:
                 ends = sa.update(NightRow).where(goes_on).values(ended_at=night.ended_at).returning(NightRow.id)
                 is_new |= connection.scalar(ends) is not None
         kept = [self.keep(measurement) for measurement in night.measurements]
-        here = set(self._rulings(RulingRow.night == night.night_id, with_superseded=True))
+        here = self._rulings(RulingRow.night == night.night_id)
         rulings = [ruling for ruling in night.rulings if ruling not in here]
         self.rule(rulings)
         return is_new or any(kept) or bool(rulings)
@@ -87,13 +74,6 @@ class Nights:
                 connection.execute(sa.insert(PointRow), rows)
             return True
 
-    def damaged(self, night_id: str) -> set[tuple[str, str]]:
-        """Return the cases with the addresses of devices of which a night has a measurement that cannot be read."""
-        query = sa.select(MeasurementRow.case_name, MeasurementRow.address).where(MeasurementRow.night == night_id)
-        with reading(self._engine) as connection:
-            there = {(row.case_name, row.address) for row in connection.execute(query)}
-        return there - {(one.case, one.address) for one in self._measurements(MeasurementRow.night == night_id)}
-
     def rule(self, rulings: Iterable[Ruling]) -> None:
         """Add rulings, all or none; each supersedes an earlier one about the same figure of the same night."""
         with writing(self._engine) as connection:
@@ -107,39 +87,38 @@ class Nights:
             UnknownNameError: there is none; the message lists the latest.
         """
         with reading(self._engine) as connection:
-            row = connection.execute(sa.select(*_columns(NightRow)).where(NightRow.id == night_id)).mappings().one_or_none()
+            row = connection.execute(sa.select(NightRow.__table__).where(NightRow.id == night_id)).one_or_none()
         if row is None:
             raise UnknownNameError("night", night_id, self.night_ids()[:_KNOWN_SHOWN])
-        content = {("night_id" if name == "id" else name): value for name, value in row.items()}
-        night = _noun(Night, content)
-        measurements = self._measurements(MeasurementRow.night == night_id)
-        return replace(night, measurements=tuple(measurements), rulings=self.rulings(night_id))
+        return Night(
+            night_id=row.id,
+            name=row.name,
+            began_at=row.began_at,
+            ended_at=row.ended_at,
+            version=row.version,
+            planned=tuple((case, words) for case, words in row.planned),
+            measurements=tuple(self._measurements(MeasurementRow.night == night_id)),
+            rulings=self.rulings(night_id),
+        )
 
     def night_ids(self, name: str | None = None) -> list[str]:
         """Return the ids of all nights, or of those of one file's name, latest first."""
         query = sa.select(NightRow.id).order_by(NightRow.began_at.desc(), NightRow.id.desc())
         with reading(self._engine) as connection:
-            ids = connection.scalars(query if name is None else query.where(NightRow.name == name))
-            return [night_id for night_id in ids if can_name_file(night_id)]
+            return list(connection.scalars(query if name is None else query.where(NightRow.name == name)))
 
     def referred(self) -> set[str]:
-        """Return what nights need to be kept: the digests of bundles and kits that they ran, and the ids of their runs.
-
-        Raises:
-            ArtifactError: a row is damaged, and what it needs cannot be told.
-        """
-        names = ("bundle", "kit", "yardstick", "night", "case_name", "runs")
+        """Return what nights need to be kept: the digests of bundles and kits that they ran, and the ids of their runs."""
+        needed = sa.select(MeasurementRow.bundle, MeasurementRow.kit, MeasurementRow.yardstick, MeasurementRow.runs)
         with reading(self._engine) as connection:
-            rows = connection.execute(sa.select(*_columns(MeasurementRow, *names))).all()
-        digests = {digest for row in rows for digest in row[:3] if digest}
-        return digests.union(*(_runs_of(row.night, row.case_name, row.runs) for row in rows))
+            rows = connection.execute(needed).all()
+        return {name for *digests, runs in rows for name in (*digests, *runs) if name}
 
     def cases(self) -> list[tuple[str, str]]:
         """Return every case that was measured with every device that it was measured on."""
         query = sa.select(MeasurementRow.case_name, MeasurementRow.device).distinct()
         with reading(self._engine) as connection:
-            pairs = [(row.case_name, row.device) for row in connection.execute(query)]
-        return sorted(pair for pair in pairs if all(map(_is_text, pair)))
+            return sorted((row.case_name, row.device) for row in connection.execute(query))
 
     def series(
         self,
@@ -160,16 +139,16 @@ class Nights:
         if until is not None:
             wanted = wanted.where((MeasurementRow.night == until.night_id) | (MeasurementRow.measured_at < until.began_at))
         wanted = wanted.order_by(MeasurementRow.measured_at.desc(), MeasurementRow.id.desc()).limit(latest)
-        return list(self._measurements(MeasurementRow.id.in_(wanted), key))
+        return self._measurements(MeasurementRow.id.in_(wanted), key)
 
     def rulings(self, night_id: str) -> tuple[Ruling, ...]:
         """Return the rulings of a night that stand, those of a case and device together."""
-        return tuple(self._rulings(RulingRow.night == night_id))
+        return _standing(self._rulings(RulingRow.night == night_id))
 
     def rulings_of(self, case: str, device: str | None = None) -> tuple[Ruling, ...]:
         """Return the rulings of all nights about a case that stand, on one device or on all, in the order of time."""
         of_case = RulingRow.case_name == case
-        return tuple(self._rulings(of_case if device is None else sa.and_(of_case, RulingRow.device == device)))
+        return _standing(self._rulings(of_case if device is None else sa.and_(of_case, RulingRow.device == device)))
 
     def acknowledge(self, acknowledgement: Acknowledgement) -> None:
         """Add an acknowledgement."""
@@ -180,71 +159,52 @@ class Nights:
 
     def acknowledgements(self, case: str | None = None) -> tuple[Acknowledgement, ...]:
         """Return what people acknowledged, of one case or of all, also what is over, in the order of time."""
-        query = sa.select(*_columns(AcknowledgementRow)).order_by(AcknowledgementRow.id)
+        query = sa.select(AcknowledgementRow.__table__).order_by(AcknowledgementRow.id)
         query = query if case is None else query.where(AcknowledgementRow.case_name == case)
         with reading(self._engine) as connection:
             rows = connection.execute(query).mappings().all()
             since = _first_measured(connection)
-        contents = [{("case" if name == "case_name" else name): value for name, value in row.items()} for row in rows]
-        contents = [row | {"since": since.get((row["case"], row["night"]), row["made_at"])} for row in contents]
-        return tuple(_undamaged(lambda content: _noun(Acknowledgement, content), contents))
+        return tuple(
+            Acknowledgement(
+                case=row["case_name"],
+                since=since.get((row["case_name"], row["night"]), row["made_at"]),
+                **{name: value for name, value in row.items() if name not in ("id", "case_name")},
+            )
+            for row in rows
+        )
 
-    def _measurements(self, condition: sa.ColumnElement[bool], key: str | None = None) -> Iterator[Measurement]:
-        nights = sa.select(*_columns(MeasurementRow)).where(condition).order_by(MeasurementRow.measured_at, MeasurementRow.id)
+    def _measurements(self, condition: sa.ColumnElement[bool], key: str | None = None) -> list[Measurement]:
+        measured = sa.select(MeasurementRow.__table__).where(condition).order_by(MeasurementRow.measured_at, MeasurementRow.id)
         ids = sa.select(MeasurementRow.id).where(condition)
-        columns = [one for one in _columns(PointRow) if one.name in ("measurement", *_POINT)]
-        of_nights = sa.select(*columns).where(PointRow.measurement.in_(ids)).order_by(PointRow.task, PointRow.key)
-        of_nights = of_nights if key is None else of_nights.where(PointRow.key == key)
-        points: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        figures = sa.select(PointRow.__table__).where(PointRow.measurement.in_(ids)).order_by(PointRow.task, PointRow.key)
+        figures = figures if key is None else figures.where(PointRow.key == key)
+        points: dict[int, list[Point]] = defaultdict(list)
         with reading(self._engine) as connection:
-            rows = connection.execute(nights).mappings().all()
-            for point in connection.execute(of_nights).mappings():
-                points[point["measurement"]].append({name: point[name] for name in _POINT})
-        return _undamaged(lambda row: _measurement(row, points[row["id"]]), rows)
+            rows = connection.execute(measured).mappings().all()
+            for point in connection.execute(figures).mappings():
+                points[point["measurement"]].append(Point(**{name: point[name] for name in _POINT}))
+            return [_measurement(row, points[row["id"]]) for row in rows]
 
-    def _rulings(self, condition: sa.ColumnElement[bool], *, with_superseded: bool = False) -> Iterator[Ruling]:
-        query = sa.select(*_columns(RulingRow)).where(condition).order_by(RulingRow.id)
+    def _rulings(self, condition: sa.ColumnElement[bool]) -> list[Ruling]:
+        """Return rulings in the order in which they were added, also those that others supersede."""
+        query = sa.select(RulingRow.__table__).where(condition).order_by(RulingRow.id)
         with reading(self._engine) as connection:
-            rows = connection.execute(query).mappings().all()
-        if with_superseded:
-            return _undamaged(lambda row: _ruling(dict(row)), rows)
-        latest = {(row["night"], row["case_name"], row["device"], row["task"], row["key"]): row for row in rows}
-        return _undamaged(lambda row: _ruling(dict(row)), latest.values())
+            return [_ruling(row) for row in connection.execute(query).mappings()]
+
+
+def _standing(rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:
+    """Return the rulings that no later one supersedes, those of a case and device together."""
+    return tuple({(one.night, one.case, one.device, one.task, one.key): one for one in rulings}.values())
 
 
 def _first_measured(connection: sa.Connection) -> dict[tuple[str, str], datetime]:
-    """Return when the nights that words are about first measured each case, by case and night; what is damaged is left out."""
-    columns = (MeasurementRow.case_name, MeasurementRow.night, sa.type_coerce(MeasurementRow.measured_at, sa.types.NULLTYPE))
-    query = sa.select(*columns).where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night)))
-    first: dict[tuple[str, str], datetime] = {}
-    for case, night, measured_at in connection.execute(query):
-        with suppress(ValueError, TypeError):
-            at = datetime.fromisoformat(utc_text(measured_at)).astimezone(UTC)
-            first[case, night] = min(at, first.get((case, night), at))
-    return first
-
-
-def _undamaged(noun: Callable[[RowT], NounT], rows: Iterable[RowT]) -> Iterator[NounT]:
-    """Yield what rows hold. One that is damaged is named in the log and left out, so that it costs no other."""
-    for row in rows:
-        try:
-            yield noun(row)
-        except ArtifactError as error:
-            log.warning("%s; it is left out", error)
-
-
-def _columns(table: type[Table], *names: str) -> list[sa.ColumnElement[Any]]:
-    """Return columns of a table, all or those named, as they are stored: what they hold is checked row by row."""
-    columns = [table.__table__.columns[name] for name in names] or table.__table__.columns
-    return [sa.type_coerce(one, sa.types.NULLTYPE).label(one.name) for one in columns]
-
-
-def _runs_of(night: object, case: object, runs: object) -> list[str]:
-    try:
-        return TypeAdapter(list[str]).validate_json(runs, strict=True)  # type: ignore[arg-type]
-    except (ValueError, TypeError) as error:
-        which = _which(Measurement, {"night": night, "case": case})
-        raise ArtifactError(f"{which} whose runs cannot be read: {shown(str(runs))}") from error
+    """Return when the nights that words are about first measured each case, by case and night."""
+    query = (
+        sa.select(MeasurementRow.case_name, MeasurementRow.night, sa.func.min(MeasurementRow.measured_at, type_=UtcTime))
+        .where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night)))
+        .group_by(MeasurementRow.case_name, MeasurementRow.night)
+    )
+    return {(case, night): first for case, night, first in connection.execute(query)}
 
 
 def _measurement_row(measurement: Measurement) -> dict[str, object]:
@@ -253,15 +213,17 @@ def _measurement_row(measurement: Measurement) -> dict[str, object]:
     return {**row, **asdict(measurement.subject), **lists, "case_name": measurement.case}
 
 
-def _measurement(row: sa.RowMapping, points: Sequence[dict[str, Any]]) -> Measurement:
-    content = {name: value for name, value in row.items() if name != "id"}
-    content["case"] = content.pop("case_name")
-    content["subject"] = {name: content.pop(name) for name in ("bundle", "kit")}
-    for point in points:
-        where = f"{_which(Measurement, content)}, figure {shown(str(point['key']))}"
-        _check_text(point, where)
-        _check_numbers(point, where)
-    return _noun(Measurement, content | {"points": points})
+def _measurement(row: sa.RowMapping, points: Sequence[Point]) -> Measurement:
+    other = ("id", "case_name", "bundle", "kit", "runs", "caveats")
+    yardstick_run, run = row["runs"]
+    return Measurement(
+        case=row["case_name"],
+        subject=Subject(bundle=row["bundle"], kit=row["kit"]),
+        runs=(yardstick_run, run),
+        caveats=tuple(map(Caveat, row["caveats"])),
+        points=tuple(points),
+        **{name: value for name, value in row.items() if name not in other},
+    )
 
 
 def _ruling_row(ruling: Ruling) -> dict[str, object]:
@@ -271,55 +233,12 @@ def _ruling_row(ruling: Ruling) -> dict[str, object]:
     return {**row, **last_good, "case_name": ruling.case, "kind": ruling.kind.value}
 
 
-def _ruling(row: dict[str, Any]) -> Ruling:
-    bundle, kit = row.pop("last_good_bundle"), row.pop("last_good_kit")
-    content = {name: value for name, value in row.items() if name not in ("id", "case_name")} | {"case": row["case_name"]}
-    _check_numbers(content, f"{_which(Ruling, content)}, figure {shown(str(content['key']))}")
-    return _noun(Ruling, content | {"last_good": {"bundle": bundle, "kit": kit} if bundle else None})
-
-
-def _check_numbers(content: dict[str, Any], where: str) -> None:
-    """Refuse figures that nothing measures: no numbers, or beyond all reason."""
-    for name in _NUMBERS & content.keys():
-        value = content[name]
-        least = 0.0 if name in _RATIOS else -_MOST
-        if value is not None and not (isinstance(value, int | float) and least < value <= _MOST):
-            raise ArtifactError(f"{where}: its {name} is {shown(str(value))}, which nothing measures")
-
-
-def _check_text(content: dict[str, Any], where: str) -> None:
-    """Refuse texts that are none: SQLite takes any bytes for one."""
-    for name, value in content.items():
-        if isinstance(value, str) and not _is_text(value):
-            raise ArtifactError(f"{where}: its {name} is {shown(value)}, which is no text in UTF-8")
-
-
-def _is_text(value: object) -> bool:
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False
-
-
-_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Night, Measurement, Ruling, Acknowledgement)}
-
-
-def _noun(kind: type[NounT], content: dict[str, Any]) -> NounT:
-    """Return what a row holds, which is checked: another may have written it."""
-    _check_text(content, _which(kind, content))
-    try:
-        parsed = {name: from_json(content[name], allow_inf_nan=False) for name in _JSON if name in content}
-        parsed |= {name: utc_text(content[name]) for name in _TIMES if name in content}
-        noun: NounT = _ADAPTERS[kind].validate_python(content | parsed)
-    except ValidationError as error:
-        raise ArtifactError(f"{_which(kind, content)} that cannot be: {first_problem(error)}") from error
-    except (ValueError, TypeError) as error:
-        raise ArtifactError(f"{_which(kind, content)} that cannot be read: {error}") from error
-    return noun
-
-
-def _which(kind: type[Any], content: dict[str, Any]) -> str:
-    """Name a row by what it should hold and what of that can be told."""
-    told = {name: content.get(name) for name in ("night", "night_id", "case", "device")}
-    words = ", ".join(f"{name} {shown(str(value))}" for name, value in told.items() if value is not None)
-    return f"the database holds a {kind.__name__.lower()} of {words or 'nothing'}"
+def _ruling(row: sa.RowMapping) -> Ruling:
+    other = ("id", "case_name", "kind", "last_good_bundle", "last_good_kit")
+    bundle = row["last_good_bundle"]
+    return Ruling(
+        case=row["case_name"],
+        kind=RulingKind(row["kind"]),
+        last_good=Subject(bundle=bundle, kit=row["last_good_kit"]) if bundle else None,
+        **{name: value for name, value in row.items() if name not in other},
+    )

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Interval, MaxLen
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AwareDatetime
 
 from quadbench.artifacts import Variant
 from quadbench.artifacts.names import FileName
 from quadbench.errors import ArtifactError
 from quadbench.host import is_dead
-from quadbench.results.disk import write_whole
+from quadbench.results.documents import read_document, write_document
 from quadbench.results.layout import Layout
-from quadbench.spec import first_problem, read_json
 
 HEARTBEAT_S = 10.0  # in which a file is written, even where nothing is new
 SCHEMA_VERSION = 1
@@ -84,8 +83,8 @@ class Progress:
     owner: _Text
     process: _Text
     run_id: FileName | None
-    began_at: datetime
-    updated_at: datetime
+    began_at: AwareDatetime
+    updated_at: AwareDatetime
     stage: _Text = ""
     detail: _Text = ""
     devices: Mapping[Annotated[str, MaxLen(300)], DeviceProgress] = field(default_factory=dict)
@@ -95,16 +94,13 @@ class Progress:
         return not is_dead(self.process) and abs(now - self.updated_at) < _SILENCE
 
 
-_PROGRESS = TypeAdapter(Progress)
-
-
 def save_progress(layout: Layout, name: str, progress: Progress) -> None:
     """Write a command's file, whole or not at all. A results folder that is not there is not made for this.
 
     Raises:
         StorageError: the folder is full, cannot be written, or is not there.
     """
-    write_whole(layout.progress(name), _PROGRESS.dump_json(progress).decode(), makes_folders=False)
+    write_document(layout.progress(name), progress, makes_folders=False)
 
 
 def under_way(layout: Layout) -> list[Progress]:
@@ -134,19 +130,10 @@ def _files(layout: Layout) -> list[Path]:
 
 def _read(path: Path) -> Progress | None:
     try:
-        raw = read_json(path, fault=ArtifactError, most_bytes=_MOST_BYTES)
-        progress = _PROGRESS.validate_python(raw)
-    except ValidationError as error:
-        log.debug("'%s' is left out: %s", path, first_problem(error))
+        return read_document(path, Progress, version=SCHEMA_VERSION, most_bytes=_MOST_BYTES)
     except ArtifactError as error:
         log.debug("%s; it is left out", error)
-    else:
-        is_right = progress.schema_version == SCHEMA_VERSION and None not in (
-            progress.began_at.tzinfo,
-            progress.updated_at.tzinfo,
-        )
-        return progress if is_right else None
-    return None
+        return None
 
 
 def _share(part: float, whole: float) -> float:

@@ -7,21 +7,30 @@ Tables `records` (one row a launch) and `samples` (one row a value), view `kpis`
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from itertools import groupby
 from operator import itemgetter
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import sqlalchemy as sa
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
 
-from quadbench.artifacts import DeviceFacts, Kinds, RunRecord, Sample, SampleKind, Samples
-from quadbench.artifacts.launch_values import KIND_FIELDS
-from quadbench.artifacts.names import check_file_name, check_relative_path
-from quadbench.errors import ArtifactError, UnknownNameError, shown
+from quadbench.artifacts import (
+    Caveat,
+    DeviceFacts,
+    ErrorClass,
+    Kinds,
+    RunRecord,
+    Sample,
+    SampleKind,
+    Samples,
+    Status,
+    Variant,
+)
+from quadbench.artifacts.launch_values import KIND_FIELDS, value_fault
+from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.results.engine import (
     Source,
     clock_offset,
@@ -29,13 +38,10 @@ from quadbench.results.engine import (
     name_of,
     open_engine,
     open_for_reading,
-    read_texts,
     reading,
     writing,
 )
-from quadbench.results.schema import RecordRow, SampleRow, UtcTime, utc_text
-from quadbench.results.value_faults import values_fault
-from quadbench.spec import first_problem
+from quadbench.results.schema import RecordRow, SampleRow, UtcTime
 
 _KNOWN_RUNS_SHOWN = 20
 _TOLERATED = timedelta(seconds=3)  # between the clocks of a host and of the database
@@ -43,7 +49,6 @@ _TOLERATED = timedelta(seconds=3)  # between the clocks of a host and of the dat
 log = logging.getLogger(__name__)
 
 Guard = Callable[[sa.Connection], None]
-ValidT = TypeVar("ValidT")
 
 
 def open_records(source: Source) -> "Records":
@@ -56,11 +61,7 @@ def open_records(source: Source) -> "Records":
 
 
 def read_records(source: Source) -> "Records":
-    """Open records to be read; nothing is written, and `store` is refused. Closed by `with` or `close()`.
-
-    Raises:
-        UserError, StorageError, ArtifactError, MissingDependencyError: as `open_for_reading`; also where there is no such file.
-    """
+    """Open records to be read; nothing is written, and `store` is refused. Closed by `with` or `close()`."""
     return Records(open_for_reading(source))
 
 
@@ -95,12 +96,14 @@ class Records:
             StorageError: there is no space left, or the database cannot be written.
             ArtifactError: a sample that nothing measures, another record under the same id, or the database is damaged.
         """
-        if fault := values_fault(record):
+        if fault := _value_fault(record):
             raise ArtifactError(f"record '{record.record_id}' holds a sample that cannot be stored: {fault}")
         with writing(self._engine) as connection:
             if guard is not None:
                 guard(connection)
-            key = connection.scalar(_new(connection, record))
+            row = insertion(connection, RecordRow).values(**_row(record))
+            row = row.on_conflict_do_nothing(index_elements=[RecordRow.record_id])
+            key = connection.scalar(row.returning(RecordRow.id))
             if key is None:
                 _require_same(connection, record)
                 return False
@@ -113,9 +116,6 @@ class Records:
         """Return a record of a launch that ended just now by the database's clock, by which all hosts' runs are kept and listed.
 
         A host's clock that differs by more than a few seconds is named in the log, once.
-
-        Raises:
-            StorageError, ArtifactError: the database does not say its time.
         """
         offset = clock_offset(self._engine)
         if abs(offset) < _TOLERATED:
@@ -141,10 +141,7 @@ class Records:
             .limit(limit)
         )
         with reading(self._engine) as connection:
-            names = list(connection.scalars(query))
-            if not all(isinstance(name, str) for name in names):
-                raise TypeError("a run has an id that is no text")
-            return names
+            return list(connection.scalars(query))
 
     def ended_at(self) -> dict[str, datetime]:
         """Return by run id when its last launch ended."""
@@ -157,10 +154,6 @@ class Records:
         """Remove a run's records with their samples, all or none, and return how many there were."""
         with writing(self._engine) as connection:
             return connection.execute(sa.delete(RecordRow).where(RecordRow.run_id == run_id)).rowcount
-
-    def latest_run_id(self) -> str | None:
-        """Return the id of the run that began last, or None in an empty database."""
-        return next(iter(self.run_ids(limit=1)), None)
 
     def has_run(self, run_id: str) -> bool:
         """Say whether a run has any record."""
@@ -190,42 +183,17 @@ class Records:
 
 
 _DEVICE_FIELDS = tuple(DeviceFacts.__dataclass_fields__)
-_COLUMNS = tuple(column.name for column in RecordRow.__table__.columns)
-_JSON_COLUMNS = tuple(column.name for column in RecordRow.__table__.columns if isinstance(column.type, sa.JSON))
-_BOOLS = {0: False, 1: True}  # as SQLite has them
-_PLAIN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name not in ("device", "caveats", "samples"))
+_OTHER_FIELDS = ("device", "samples", "variant", "status", "error_class", "caveats")  # which a row has in another form
+_PLAIN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name not in _OTHER_FIELDS)
+_KIND_COLUMNS = [sa.cast(SampleRow.labels, sa.Text) if name == "labels" else getattr(SampleRow, name) for name in KIND_FIELDS]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Own:
-    """The part of a record that each launch has of its own: launches of one plan on one device share the rest."""
-
-    record_id: str
-    launch: int
-    started_at: datetime
-    ended_at: datetime
-    state: dict[str, str]
-    images: dict[str, str]
-
-
-_OWN_COLUMNS = ("id", *_Own.__dataclass_fields__)
-_shared_by_launches = itemgetter(*(place for place, name in enumerate(_COLUMNS) if name not in _OWN_COLUMNS))
-_RECORD, _OWN = TypeAdapter(RunRecord), TypeAdapter(_Own)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Checked:
-    """All that was checked so far: kinds of samples by their rows, those of whole launches, a record for each of its like."""
-
-    kinds: dict[tuple[Any, ...], SampleKind] = field(default_factory=dict)
-    launches: dict[tuple[SampleKind, ...], Kinds] = field(default_factory=dict)
-    records: dict[tuple[Any, ...], RunRecord] = field(default_factory=dict)
-
-
-def _new(connection: sa.Connection, record: RunRecord) -> sa.Executable:
-    """Return the statement that stores a record's row and gives its key: none where the record's id is taken."""
-    row = insertion(connection, RecordRow).values(**_row(record))
-    return row.on_conflict_do_nothing(index_elements=[RecordRow.record_id]).returning(RecordRow.id)
+def _value_fault(record: RunRecord) -> str | None:
+    """Say what is wrong with the first value that nothing measures; None where there is none."""
+    for sample in record.samples:
+        if fault := value_fault(sample.metric, sample.value):
+            return f"{sample.metric}{f' of task {sample.task}' if sample.task else ''} {fault}"
+    return None
 
 
 def _require_same(connection: sa.Connection, record: RunRecord) -> None:
@@ -241,6 +209,9 @@ def _row(record: RunRecord) -> dict[str, Any]:
     return {
         **{name: getattr(record, name) for name in _PLAIN_FIELDS},
         **{f"device_{name}": value for name, value in asdict(record.device).items()},
+        "variant": record.variant,
+        "status": record.status,
+        "error_class": record.error_class,
         "caveats": [caveat.value for caveat in record.caveats],
     }
 
@@ -251,135 +222,42 @@ def _sample_row(sample: Sample) -> dict[str, Any]:
     return {**kind, "labels": dict(sorted(sample.labels.items())), "value": sample.value}
 
 
+class _Kinds(dict[tuple[Any, ...], SampleKind]):
+    """The kinds of samples that were read so far, by their columns: most samples are of a kind that others are of too."""
+
+    def __missing__(self, columns: tuple[Any, ...]) -> SampleKind:
+        fields = dict(zip(KIND_FIELDS, columns, strict=True))
+        kind = self[columns] = SampleKind(**fields | {"labels": json.loads(fields["labels"])})
+        return kind
+
+
 def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple[RunRecord, ...]:
-    return read_texts(connection, lambda: _loaded(connection, condition))
+    query = sa.select(RecordRow.__table__).where(condition).order_by(RecordRow.started_at, RecordRow.id)
+    rows = connection.execute(query).mappings().all()
+    samples = _samples(connection, condition)
+    return tuple(_record(row, samples.get(row["id"], ())) for row in rows)
 
 
-def _loaded(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple[RunRecord, ...]:
-    query = _as_stored(RecordRow.__table__.columns).where(condition).order_by(RecordRow.started_at, RecordRow.id)
-    rows = {row.id: row for row in connection.execute(query)}
+def _samples(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> dict[int, Samples]:
+    """Return the samples of the records for which a condition holds, by the record's key."""
     keys = sa.select(RecordRow.id).where(condition)
-    counts = (
-        sa.select(SampleRow.record, sa.func.count().label("samples")).where(SampleRow.record.in_(keys)).group_by(SampleRow.record)
+    query = sa.select(SampleRow.record, SampleRow.value, *_KIND_COLUMNS).where(SampleRow.record.in_(keys))
+    query = query.order_by(SampleRow.record, SampleRow.id).execution_options(stream_results=True)
+    kinds, launches, samples = _Kinds(), dict[tuple[SampleKind, ...], Kinds](), dict[int, Samples]()
+    with connection.execute(query) as rows:
+        for key, of_record in groupby(rows, key=itemgetter(0)):
+            _, values, *columns = zip(*of_record, strict=True)
+            samples[key] = Samples([kinds[one] for one in zip(*columns, strict=True)], values, launches)
+    return samples
+
+
+def _record(row: sa.RowMapping, samples: Sequence[Sample]) -> RunRecord:
+    return RunRecord(
+        **{name: row[name] for name in _PLAIN_FIELDS},
+        device=DeviceFacts(**{name: row[f"device_{name}"] for name in _DEVICE_FIELDS}),
+        variant=Variant(row["variant"]),
+        status=Status(row["status"]),
+        error_class=None if row["error_class"] is None else ErrorClass(row["error_class"]),
+        caveats=tuple(map(Caveat, row["caveats"])),
+        samples=samples,
     )
-    count_of = {row.record: row.samples for row in connection.execute(counts)}
-    columns = [SampleRow.__table__.columns[name] for name in ("value", *KIND_FIELDS)]
-    query = _as_stored(columns).where(SampleRow.record.in_(keys)).order_by(SampleRow.record, SampleRow.id)
-    name, checked, records = name_of(connection.engine), _Checked(), {}
-    with connection.execute(query.execution_options(stream_results=True)) as samples:
-        for key in sorted(rows):
-            of_record = samples.fetchmany(count_of[key]) if key in count_of else ()
-            records[key] = _record(rows[key], of_record, checked, name)
-    return tuple(records[key] for key in rows)
-
-
-def _as_stored(columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[*tuple[Any, ...]]:
-    """Select columns as the database has them: SQLite takes any value anywhere, and what is wrong is named record by record."""
-    return sa.select(*(sa.type_coerce(column, sa.types.NULLTYPE).label(column.key) for column in columns))
-
-
-def _record(row: sa.Row[Any], samples: Sequence[sa.Row[Any]], checked: _Checked, database: str) -> RunRecord:
-    """Return a row and its samples as a record: the one check of what the database holds.
-
-    Raises:
-        ArtifactError: names the record with a value that is none of those that are stored, or names a file elsewhere.
-    """
-    try:
-        return _as_record(row, samples, checked)
-    except (ValueError, TypeError) as error:
-        problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
-        name = f"record {shown(str(row.record_id))} of run {shown(str(row.run_id))}"
-        raise ArtifactError(
-            f"{database} is damaged: {name} holds what quadbench does not write: {problem}",
-            hint="report another run by its id, or move the database away, and a new one is begun",
-        ) from error
-
-
-def _as_record(row: sa.Row[Any], samples: Sequence[sa.Row[Any]], checked: _Checked) -> RunRecord:
-    """Return a row and its samples as a record. Of what is like that of an earlier one nothing is checked again.
-
-    Raises:
-        ValueError, TypeError: something is none of what is stored.
-    """
-    columns, like = _samples(samples, checked), checked.records.get(_shared_by_launches(row))
-    if columns is None or like is None:
-        record = _validated(_RECORD, _content(row, samples if columns is None else ()))
-        check_file_name(record.run_id)
-        if columns is None:
-            checked.kinds.update({sample[1:]: _kind(one) for sample, one in zip(samples, record.samples, strict=True)})
-            kinds, values = [checked.kinds[sample[1:]] for sample in samples], [sample.value for sample in record.samples]
-            columns = Samples(kinds, values, checked.launches)
-        checked.records[_shared_by_launches(row)] = replace(record, samples=())
-        own = {name: getattr(record, name) for name in _Own.__dataclass_fields__}
-    else:
-        record, own = like, vars(_validated(_OWN, _own_content(row)))
-    for image in own["images"].values():
-        check_relative_path(image)
-    if own["launch"] < 0:
-        raise ValueError(f"launch: {own['launch']}, expected a number from 0")
-    times = {name: own[name].astimezone(UTC) for name in ("started_at", "ended_at")}
-    return replace(record, samples=columns, **(own | times))
-
-
-def _validated(adapter: TypeAdapter[ValidT], content: Mapping[str, Any]) -> ValidT:
-    # What JSON does not have, a blob, becomes a list, which stands for no text and no number.
-    return adapter.validate_json(json.dumps(content, default=lambda _: []), strict=True)
-
-
-def _samples(samples: Sequence[sa.Row[Any]], checked: _Checked) -> Samples | None:
-    """Return samples whose kinds were checked; None where any other is among them, or a value that is no number."""
-    if not samples:
-        return Samples((), (), checked.launches)
-    values, *columns = zip(*samples, strict=True)
-    try:
-        kinds = [checked.kinds[row] for row in zip(*columns, strict=True)]
-    except KeyError:
-        return None
-    return Samples(kinds, values, checked.launches) if set(map(type, values)) == {float} else None
-
-
-def _kind(sample: Sample) -> SampleKind:
-    return SampleKind(**{name: getattr(sample, name) for name in KIND_FIELDS})
-
-
-def _content(row: sa.Row[Any], samples: Sequence[sa.Row[Any]]) -> dict[str, Any]:
-    """Return a row and its samples as the JSON of a record.
-
-    Raises:
-        ValueError, TypeError: a column for JSON holds something else.
-    """
-    fields = row._mapping
-    return {
-        **{name: fields[name] for name in _PLAIN_FIELDS},
-        **{name: _parsed(name, fields[name]) for name in _JSON_COLUMNS},
-        **_own_content(row),
-        "device": {name: fields[f"device_{name}"] for name in _DEVICE_FIELDS},
-        "samples": [
-            {
-                **fields,
-                "labels": _parsed("labels", fields["labels"]),
-                "is_warmup": _BOOLS.get(fields["is_warmup"], fields["is_warmup"]),
-            }
-            for fields in (sample._asdict() for sample in samples)
-        ],
-    }
-
-
-def _own_content(row: sa.Row[Any]) -> dict[str, Any]:
-    return {
-        "record_id": row.record_id,
-        "launch": row.launch,
-        "started_at": utc_text(row.started_at),
-        "ended_at": utc_text(row.ended_at),
-        "state": _parsed("state", row.state),
-        "images": _parsed("images", row.images),
-    }
-
-
-def _parsed(name: str, text: Any) -> Any:
-    if not isinstance(text, str):
-        raise TypeError(f"{name}: {type(text).__name__}, expected a text")
-    try:
-        return from_json(text, allow_inf_nan=False)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error

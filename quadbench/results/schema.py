@@ -324,11 +324,7 @@ class AcknowledgementRow(Table):
 
 
 def upgrade(connection: sa.Connection, name: str) -> bool:
-    """Bring the schema up to date within the transaction. False if it was; `name` is the database's, for messages.
-
-    Raises:
-        ArtifactError: the schema is of a newer quadbench, or cannot be told.
-    """
+    """Bring the schema up to date within the transaction. False if it was; `name` is the database's, for messages."""
     if is_current(connection, name):
         return False
     config = _config()

@@ -13,8 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
 from quadbench.artifacts import (
     SCHEMA_VERSION,
     Bundle,
@@ -27,22 +25,19 @@ from quadbench.artifacts import (
     Stored,
     Variant,
 )
-from quadbench.artifacts.launch_values import MOST_BYTES
 from quadbench.artifacts.names import FileName, can_name_file
 from quadbench.artifacts.run_record import RunScores, file_refs
-from quadbench.errors import ArtifactError, StorageError, UnknownNameError, UserError, shown
+from quadbench.errors import ArtifactError, StorageError, UnknownNameError, UserError
 from quadbench.host import folder_lock
 from quadbench.recipe import Baseline, Measure, Runtime, Terms
-from quadbench.recipe.published import published_table
 from quadbench.results.counted import as_counted
 from quadbench.results.digests import content_digest
 from quadbench.results.disk import storing, write_whole
+from quadbench.results.documents import read_document, write_document
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Guard, Records, read_records
-from quadbench.results.score_faults import scores_fault
-from quadbench.spec import first_problem, read_json
 
 _LOOKED_AT = 100  # runs, when looking for one that was not interrupted
 
@@ -54,11 +49,11 @@ class RunFile:
     """The content of run.json, which is written when a run begins and again when it ends.
 
     `bundle` is the name of the bundle's folder below `bundles`; `others` has those of device profiles that ran another, by
-    profile. `planned` is the number of launches of each variant on a device; files of an older quadbench do not say it. `recipe`
-    is the recipe's text, and `swept` what a sweep set in it. What it takes to go on: how it is measured, on which `devices`, and
-    at AI Hub on those with the addresses `hosted`; `contents` has the digest of each bundle's files, by the bundle's folder.
+    profile. `planned` is the number of launches of each variant on a device; a side of a comparison plans none. `recipe` is the
+    recipe's text, and `swept` what a sweep set in it. What it takes to go on: how it is measured, on which `devices`, and at AI
+    Hub on those with the addresses `hosted`; `contents` has the digest of each bundle's files, by the bundle's folder.
     `has_own_report`: a report of it is the one that it wrote itself, with which it may go; a report that somebody asked for keeps
-    it, as any does of an older quadbench. `is_part`: a worker of a farm measured it for whoever fetches and keeps it.
+    it. `is_part`: a worker of a farm measured it for whoever fetches and keeps it.
     `retries` are devices that were lost and came back; `left_out` says by address why a device lacks launches.
     """
 
@@ -68,12 +63,12 @@ class RunFile:
     others: dict[str, FileName] = field(default_factory=dict)
     deployments: tuple[Deployment, ...]
     published: str | None = None
-    planned: dict[Variant, int] | None = None
+    planned: dict[Variant, int] = field(default_factory=dict)
     is_ended: bool = False
     recipe: str | None = None
     swept: dict[str, str] = field(default_factory=dict)
-    measure: Measure | None = None
-    runtime: Runtime | None = None
+    measure: Measure = field(default_factory=Measure)
+    runtime: Runtime = field(default_factory=Runtime)
     baselines: tuple[Baseline, ...] = ()
     devices: tuple[DeviceFacts, ...] = ()
     hosted: tuple[str, ...] = ()
@@ -84,10 +79,8 @@ class RunFile:
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
-    def terms(self) -> Terms | None:
-        """Return how the run is measured; None in a file of an older quadbench, which does not say it."""
-        if self.measure is None or self.runtime is None:
-            return None
+    def terms(self) -> Terms:
+        """Return how the run is measured."""
         return Terms(
             measure=self.measure,
             runtime=self.runtime,
@@ -105,16 +98,13 @@ class RunFile:
     @property
     def is_cut_short(self) -> bool:
         """Say whether the run is known not to have come to its end: it was killed, or still goes on."""
-        return self.planned is not None and not self.is_ended
+        return not self.is_ended
 
     def lacking(self, stored: Mapping[str, int]) -> list[str]:
         """Return the devices of which fewer launches are stored, by their address, than were planned, and no reason is noted."""
-        planned = sum((self.planned or {}).values())
+        planned = sum(self.planned.values())
         addresses = [device.address for device in self.devices if device.address not in self.left_out]
         return [address for address in addresses if stored.get(address, 0) < planned]
-
-
-ContentT = TypeVar("ContentT", RunFile, RunScores)
 
 
 def new_id() -> str:
@@ -158,12 +148,12 @@ def new_run_file(
 
 def save_run(layout: Layout, run: RunFile) -> None:
     """Write the run's file, whole or not at all."""
-    _write(layout.run_file(run.run_id), run)
+    write_document(layout.run_file(run.run_id), run)
 
 
 def save_scores(layout: Layout, run_id: str, scores: RunScores) -> None:
     """Write the run's scores, whole or not at all; they replace those of an earlier time."""
-    _write(layout.scores(run_id), scores)
+    write_document(layout.scores(run_id), scores)
 
 
 def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
@@ -175,16 +165,15 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
     """
     run, stored = _stored(layout, run_id)
     bundles = {name: _bundle(layout, name) for name in (run.bundle, *run.others.values())}
-    tasks = [task.name for task in bundles[run.bundle].artifact.tasks]
-    scores = _scores(layout.scores(stored[0].run_id), tasks, list(dict.fromkeys(record.device.address for record in stored)))
+    scores, hint = layout.scores(run.run_id), "remove it, or run quadbench quality again"
     return RunResult(
-        run_id=stored[0].run_id,
+        run_id=run.run_id,
         stored=bundles[run.bundle],
         others={profile: bundles[name] for profile, name in run.others.items()},
         records=as_counted(stored),
         deployments=run.deployments,
         published=run.published,
-        scores=scores,
+        scores=read_document(scores, RunScores, hint=hint) if scores.exists() else None,
         planned=run.planned,
         is_cut_short=run.is_cut_short or _lacks_launches(run, stored),
         recipe=run.recipe,
@@ -192,17 +181,6 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
         retries=run.retries,
         left_out=run.left_out,
     )
-
-
-def _scores(path: Path, tasks: Sequence[str], devices: Sequence[str]) -> RunScores | None:
-    """Return the scores of a run of these tasks on these devices; None where it was not scored."""
-    if not path.exists():
-        return None
-    hint = "remove it, or run quadbench quality again"
-    scores = _read(path, RunScores, hint=hint)
-    if fault := scores_fault(scores, tasks, devices):
-        raise ArtifactError(f"'{path}' has {fault}", hint=hint)
-    return scores
 
 
 def load_records(layout: Layout, run_id: str | None = None) -> tuple[RunRecord, ...]:
@@ -234,15 +212,9 @@ def run_ids(layout: Layout, limit: int | None) -> list[str]:
 
 
 def _own_ids(records: Records, source: str | Path, layout: Layout) -> Iterator[str]:
-    """Yield the ids of the runs that lie in this results folder, latest first; several folders may share a database.
-
-    An id that quadbench has given to no run is named in the log and left out.
-    """
-    for name in records.run_ids(limit=None):
-        if not can_name_file(name):
-            log.warning("the database holds a run %s, which can name no folder; it is left out", shown(name))
-        elif isinstance(source, Path) or layout.run(name).exists():
-            yield name
+    """Yield the ids of the runs that lie in this results folder, latest first; several folders may share a database."""
+    ids = records.run_ids(limit=None)
+    yield from ids if isinstance(source, Path) else (name for name in ids if layout.run(name).exists())
 
 
 def _bundle(layout: Layout, name: str) -> Stored[Bundle]:
@@ -319,47 +291,7 @@ def read_run_file(layout: Layout, run_id: str) -> RunFile:
         ArtifactError: the file is missing or damaged.
     """
     hint = "without it the run has no report; its records are whole"
-    try:
-        run = _read(path := layout.run_file(run_id), RunFile, hint=hint)
-    except ValueError as error:
-        raise ArtifactError(f"the database holds a run that has no file: {error}", hint=hint) from error
-    if fault := _run_fault(run, run_id):
-        raise ArtifactError(f"'{path}' {fault}", hint=hint)
-    return run
-
-
-def _run_fault(run: RunFile, run_id: str) -> str | None:
-    """Say what is wrong with the values of a run's file; None where nothing is."""
-    if run.run_id != run_id:
-        return f"is of run '{run.run_id}'; expected '{run_id}'"
-    for deployment in run.deployments:
-        for name in ("sent_bytes", "present_bytes"):
-            if not 0 <= getattr(deployment, name) <= MOST_BYTES:
-                return f"has {name} {shown(str(getattr(deployment, name)))}; expected 0 to 2^50"
-    if any(retry.away_s < 0 for retry in run.retries):
-        return "has a device that was away for less than 0 s"
-    if any(count < 0 for count in (run.planned or {}).values()):
-        return "has fewer than 0 planned launches"
-    try:
-        _ = run.published and published_table(run.published)
-    except UnknownNameError as error:
-        return f"names an {error.message}"
-    return None
-
-
-def _read(path: Path, kind: type[ContentT], *, hint: str) -> ContentT:
-    raw = read_json(path, fault=ArtifactError, hint=hint)
-    version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise ArtifactError(f"'{path}' has schema_version {shown(str(version))}; expected {SCHEMA_VERSION}", hint=hint)
-    try:
-        return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
-    except ValidationError as error:
-        raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=hint) from error
-
-
-def _write(path: Path, value: RunFile | RunScores) -> None:
-    write_whole(path, json.dumps(TypeAdapter(type(value)).dump_python(value, mode="json"), indent=1, allow_nan=False))
+    return read_document(layout.run_file(run_id), RunFile, hint=hint)
 
 
 RUN, SWEEP, COMPARISON, NIGHT = "run", "sweep", "comparison", "night"
@@ -396,11 +328,7 @@ def unknown_id(word: str, layout: Layout, *wanted: str) -> UserError:
 
 
 def stored_ids(layout: Layout) -> dict[str, str]:
-    """Return by its id of which kind each thing is that a results folder holds.
-
-    Raises:
-        ArtifactError: the database is damaged.
-    """
+    """Return by its id of which kind each thing is that a results folder holds."""
     studies = {path.parent.name: path.stem for path in layout.studies()}  # sweep.json, comparison.json
     return dict.fromkeys(layout.night_ids(), NIGHT) | studies | dict.fromkeys(run_ids(layout, None), RUN)
 

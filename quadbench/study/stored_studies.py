@@ -1,17 +1,13 @@
 """Stored sweeps and comparisons of a results folder, their tables, and the earlier run that a run is compared with."""
 
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from quadbench.artifacts import RunResult
-from quadbench.errors import ArtifactError, UnknownNameError, UserError, shown
-from quadbench.recipe.published import published_names, published_table
+from quadbench.errors import ArtifactError, UserError
+from quadbench.recipe.published import published_names
 from quadbench.report.baseline import require_alike
 from quadbench.report.figure_table import FigureTable
 from quadbench.report.study_documents import StudyLine, damaged_study, study_line
@@ -20,12 +16,11 @@ from quadbench.report.sweep import Sweep
 from quadbench.report.tables import paper_table
 from quadbench.report.versus import SCHEMA_VERSION as COMPARISON_VERSION
 from quadbench.report.versus import Versus
+from quadbench.results.documents import read_document
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import RunFile, load_run, named_run, read_run_file, run_ids
-from quadbench.spec import first_problem, read_json
 
 Study = Sweep | Versus
-_MOST = 1e17  # of any number: three years in nanoseconds; up to it no chart overflows
 _KINDS: dict[str, tuple[type[Study], int]] = {
     "sweep.json": (Sweep, SWEEP_VERSION),
     "comparison.json": (Versus, COMPARISON_VERSION),
@@ -41,23 +36,11 @@ def read_study(path: Path) -> Study:
     """Read the file of a sweep or a comparison.
 
     Raises:
-        ArtifactError: it is damaged, of another version, or does not lie where its id says.
+        ArtifactError: it is damaged, or of another version.
     """
     kind, version = _KINDS[path.name]
     hint = f"remove '{path.parent}', and sweep or compare again; the runs are whole"
-    raw = read_json(path, fault=ArtifactError, hint=hint)
-    told = raw.get("schema_version") if isinstance(raw, dict) else None
-    if told != version or isinstance(told, bool):
-        raise ArtifactError(f"'{path}' has schema_version {shown(str(told))}; expected {version}", hint=hint)
-    if any(not -_MOST <= number <= _MOST for number in _numbers(raw)):
-        raise ArtifactError(f"'{path}' has a number beyond {_MOST:g}", hint=hint)
-    try:
-        study: Study = TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
-    except ValidationError as error:
-        raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=hint) from error
-    if fault := _fault(study, path.parent.name):
-        raise ArtifactError(f"'{path}' {fault}", hint=hint)
-    return study
+    return read_document(path, kind, version=version, hint=hint)
 
 
 def study_lines(layout: Layout, limit: int) -> list[StudyLine]:
@@ -71,38 +54,6 @@ def _line(path: Path) -> StudyLine:
         return study_line(read_study(path))
     except ArtifactError as error:
         return damaged_study(path.parent.name, path.stem, error.message)
-
-
-def _fault(study: Study, folder: str) -> str | None:
-    """Say what is wrong with the values of a study; None where nothing is."""
-    study_id = study.sweep_id if isinstance(study, Sweep) else study.comparison_id
-    if study_id != folder:
-        return f"is of '{study_id}'; expected '{folder}'"
-    if isinstance(study, Versus):
-        told = [row.comparison for device in study.devices for row in device.rows if row.comparison]
-        ends = [end for one in told for end in (one.ratio, one.low, one.high) if end is not None]
-        return "has a ratio that is not above 0" if any(end <= 0 for end in ends) else None
-    if not study.points:
-        return "has no points"
-    if any(set(point.setting) != set(study.keys) for point in study.points):
-        return f"has a point of other keys than {', '.join(study.keys)}"
-    try:
-        _ = study.published and published_table(study.published)
-    except UnknownNameError as error:
-        return f"names an {error.message}"
-    return None
-
-
-def _numbers(value: Any) -> Iterator[float]:
-    """Yield every number in a JSON value, however deep."""
-    match value:
-        case bool() | str() | None:
-            return
-        case int() | float():
-            yield value
-        case dict() | list():
-            for part in value.values() if isinstance(value, dict) else value:
-                yield from _numbers(part)
 
 
 def study_table(study: Study, name: str, layout: Layout) -> FigureTable:

@@ -17,7 +17,7 @@ def store_run(world: World) -> Layout:
     """Store the run in the world's results folder, which is returned."""
     layout = world.layout
     stored = publish(layout.bundles / "b0", lambda folder: copied_bundle(world, folder))
-    save_run(layout, RunFile(run_id=RUN, bundle=stored.folder.name, deployments=()))
+    save_run(layout, RunFile(run_id=RUN, bundle=stored.folder.name, deployments=(), is_ended=True))
     with open_records(layout.database) as records:
         for record in make_run(world.folder.parent / "synthetic").records:
             records.store(record)

@@ -19,12 +19,12 @@ from quadbench.farm.store.objects import ArtifactEntry, Sending, Sent, Store, ch
 from quadbench.host import folder_lock
 from quadbench.results.digests import sha256_of
 from quadbench.results.disk import storing
+from quadbench.results.documents import document_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import (
     CHECKSUM,
     MANIFEST,
     ArtifactT,
-    artifact_of,
     check_contents,
     file_ref,
     link,
@@ -162,7 +162,7 @@ def described(entry: ArtifactEntry, store: Store) -> Any:
         raw = from_json(store.content(entry.manifest), allow_inf_nan=False)
     except ValueError as error:
         raise ArtifactError(f"{name} is not JSON: {error}", hint=_AGAIN) from error
-    artifact = artifact_of(raw, KINDS[entry.kind], name=name, hint=_AGAIN)
+    artifact = document_of(raw, KINDS[entry.kind], name=name, hint=_AGAIN)
     if (artifact.kind, artifact.digest) != (entry.kind, entry.digest):
         raise ArtifactError(f"{name} is that of {shown(artifact.kind)} {shown(artifact.digest)}", hint=_AGAIN)
     for file in checked_files(file_refs(artifact), name):

@@ -31,7 +31,6 @@ def database_cases(dice: random.Random, run: Path) -> Iterator[Case]:
     """Yield cases of a copy of a results folder, whose latest run is reported, and which is opened for another."""
     content = (run / NAME).read_bytes()
     yield from _bytes(dice, run, content)
-    yield from _columns(run)
     for name, make in NO_FILES.items():
         yield Case(
             name=f"a database that is {name}", act=partial(_replaced, run, make), names=NAME if name != "not there" else ""
@@ -63,15 +62,6 @@ def _bytes(dice: random.Random, run: Path, content: bytes) -> Iterator[Case]:
         "half": content[: len(content) // 2],
     }.items():
         yield Case(name=f"a database of {name}", act=partial(_with, run, {NAME: wrong}), names=NAME if name != "no bytes" else "")
-
-
-def _columns(run: Path) -> Iterator[Case]:
-    with contextlib.closing(sqlite3.connect(run / NAME)) as database:
-        columns = [(table, row[1]) for table in ("records", "samples") for row in database.execute(f"PRAGMA table_info({table})")]
-    for place, (table, column) in enumerate(columns):
-        for value in (_VALUES[place % len(_VALUES)], _VALUES[(5 * place + 3) % len(_VALUES)]):
-            statement = f"PRAGMA ignore_check_constraints = ON; UPDATE OR IGNORE {table} SET {column} = {value} WHERE id = 1"
-            yield Case(name=f"{table}.{column} = {value!r}", act=partial(_executed, run, statement), may_pass=True)
 
 
 def _files(dice: random.Random, run: Path) -> Iterator[Case]:

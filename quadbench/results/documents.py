@@ -1,0 +1,54 @@
+"""Documents: JSON files of quadbench's own, each with a schema_version; written whole, and read as the type that was written."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from quadbench.artifacts import SCHEMA_VERSION
+from quadbench.errors import ArtifactError, shown
+from quadbench.results.disk import write_whole
+from quadbench.spec import first_problem, read_json
+from quadbench.spec.files import MOST_BYTES
+
+DocumentT = TypeVar("DocumentT")
+
+
+def document_text(value: object) -> str:
+    """Return the JSON of a document, a dataclass. NaN and infinities are refused."""
+    return json.dumps(TypeAdapter(type(value)).dump_python(value, mode="json"), indent=1, allow_nan=False)
+
+
+def write_document(path: Path, value: object, *, makes_folders: bool = True) -> None:
+    """Write a document, whole or not at all."""
+    write_whole(path, document_text(value), makes_folders=makes_folders)
+
+
+def read_document(
+    path: Path, kind: type[DocumentT], *, version: int = SCHEMA_VERSION, hint: str | None = None, most_bytes: int = MOST_BYTES
+) -> DocumentT:
+    """Read a document.
+
+    Raises:
+        ArtifactError: the file is missing, no JSON, of another version, or lacks what the type has.
+    """
+    raw = read_json(path, fault=ArtifactError, hint=hint, most_bytes=most_bytes)
+    return document_of(raw, kind, name=f"'{path}'", version=version, hint=hint)
+
+
+def document_of(
+    raw: Any, kind: type[DocumentT], *, name: str, version: int = SCHEMA_VERSION, hint: str | None = None
+) -> DocumentT:
+    """Return the document that a JSON value is. `name` is what messages call it.
+
+    Raises:
+        ArtifactError: it is of another version, or lacks what the type has.
+    """
+    found = raw.get("schema_version") if isinstance(raw, dict) else None
+    if found != version or isinstance(found, bool):
+        raise ArtifactError(f"{name} has schema_version {shown(str(found))}; expected {version}", hint=hint)
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
+    except ValidationError as error:
+        raise ArtifactError(f"{name} at {first_problem(error)}", hint=hint) from error
