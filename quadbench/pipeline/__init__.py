@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from quadbench.artifacts import Bundle, Deployment, Stored, Variant
@@ -13,7 +14,7 @@ from quadbench.errors import extra_needed
 from quadbench.farm.held import leased
 from quadbench.observer import Observer
 from quadbench.pipeline.building import build_all, built, built_for, compiled
-from quadbench.pipeline.execution import Outcome, execute, measure, require_devices
+from quadbench.pipeline.execution import Outcome, execute, measure, reported, require_devices
 from quadbench.pipeline.run_options import USUAL, Conduct, Work, resumable_bundle, resumed_work
 from quadbench.quad.cache import cached
 from quadbench.quad.candidate import Candidate
@@ -70,15 +71,19 @@ def run(
     began = time.monotonic()
     check_devices(recipe)
     ready = _built_before(recipe, addresses, conduct, layout=layout, observer=observer)
-
-    def bundles_of(profiles: Sequence[str], observer: Observer) -> Mapping[str, Stored[Bundle]]:
-        if ready.keys() >= set(profiles):
-            return ready
-        return built_for(recipe, profiles, layout=layout, observer=observer)
-
     terms = replace(recipe.terms, swept=dict(swept or {}))
-    work = Work(name=recipe.name, terms=terms, bundles_of=bundles_of)
-    return execute(work, addresses, conduct.since(began), layout=layout, observer=observer)
+    work = Work(name=recipe.name, terms=terms, bundles_of=partial(_bundles_of, recipe, ready, layout))
+    run_id, failures = measure(work, addresses, conduct.since(began), layout=layout, observer=observer)
+    return reported(run_id, failures, layout)
+
+
+def _bundles_of(
+    recipe: Recipe, ready: Mapping[str, Stored[Bundle]], layout: Layout, profiles: Sequence[str], observer: Observer
+) -> Mapping[str, Stored[Bundle]]:
+    """Return by profile the bundle that devices run: what was built before they were taken, else what is built now."""
+    if ready.keys() >= set(profiles):
+        return ready
+    return built_for(recipe, profiles, layout=layout, observer=observer)
 
 
 def _built_before(

@@ -1,25 +1,22 @@
-"""Execution: what a run measures, and device addresses -> its records, stored as they come, its file and its report."""
+"""Execution of a run: take its devices, measure what it lacks, and write its report."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quadbench.artifacts import Bundle, ErrorClass, RunResult, Stored
+from quadbench.artifacts import ErrorClass, RunResult
 from quadbench.compile.availability import require
-from quadbench.devices import Device, HostedPhone, connect, hosted_phones
+from quadbench.devices import HostedPhone, hosted_phones
 from quadbench.errors import DeviceError, HarnessError, NoTimeError, QuadbenchError
-from quadbench.farm.held import Held, held, require_any
+from quadbench.farm.held import require_any
 from quadbench.farm.inventory import Inventory
 from quadbench.observer import Observer
 from quadbench.pipeline.progress_observer import seen_by_others
 from quadbench.pipeline.run_options import Conduct, Work, require_same_bundle, require_same_devices
-from quadbench.pipeline.session import RunUnderWay
+from quadbench.pipeline.session import RunSession, lab_of
 from quadbench.report import write_report
 from quadbench.results.bundles import in_results
-from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
-from quadbench.results.records import Records, open_records
 from quadbench.results.stored_runs import load_run, new_id
 from quadbench.rollout.equipment import require_cores, require_equipment
 
@@ -55,6 +52,11 @@ def execute(work: Work, addresses: Sequence[str], conduct: Conduct, *, layout: L
         QuadbenchError, RunInterrupted: as `measure`.
     """
     run_id, failures = measure(work, addresses, conduct, layout=layout, observer=observer)
+    return reported(run_id, failures, layout)
+
+
+def reported(run_id: str, failures: dict[str, QuadbenchError], layout: Layout) -> Outcome:
+    """Read a run that was measured, and write its report."""
     result = load_run(layout, run_id)
     return Outcome(result=result, report=write_report(result, layout), failures=failures)
 
@@ -69,35 +71,38 @@ def measure(
         RunInterrupted: Ctrl-C after the run has begun; what was measured is stored.
     """
     run_id, budget = work.run_id or new_id(), conduct.budget
-    left_out: dict[str, QuadbenchError] | None = {} if conduct.keep_going else None
     phones = _hosted(addresses)
     with (
-        _reached(addresses, phones, layout, left_out) as reached,
-        open_records(database_of(layout)) as records,
-        held(reached, records.engine, f"run of {work.name}", left_out=left_out) as leases,
+        lab_of(addresses, f"run of {work.name}", conduct, phones=phones, layout=layout) as lab,
         seen_by_others(observer, layout, work.name, run_id) as seen,
     ):
-        devices = _taken(reached, leases, phones, left_out)
+        devices, records = lab.devices, lab.records
+        require_any([*devices, *phones], lab.left_out)
         require_equipment(devices, layout, work.gear)
         require_cores(work.terms.runtime.cores, devices)
         stored = records.of_run_if_any(work.run_id) if work.run_id else ()
         require_same_devices(devices, (*work.devices, *(record.device for record in stored)))
-        bundles = _bundles(work, [*devices, *phones], layout, seen)
+        profiles = [one.profile.name for one in devices] + [phone.profile.name for phone in phones]
+        bundles = work.bundles_of(profiles, seen)
+        bundles = {profile: in_results(bundle, layout) for profile, bundle in bundles.items()}
         require_same_bundle(bundles, stored)
-        run = RunUnderWay(
+        session = RunSession(
+            layout=layout,
+            observer=seen,
+            leases=lab.leases,
+            records=records,
+            conduct=conduct,
+            hooks=work,
             work=work,
             run_id=run_id,
             bundles=bundles,
             stored=stored,
-            layout=layout,
-            records=records,
-            leases=leases,
-            observer=seen,
-            conduct=conduct,
             budget=budget,
         )
-        failures = run.measure_all(devices, phones, left_out or {})
-        _require_begun(records, run_id, layout)
+        failures = session.measure_all(devices, phones, lab.left_out or {})
+        if not records.has_run(run_id):
+            hint = f"give it more, or go on: {layout.command('run', '--resume', run_id)}"
+            raise NoTimeError("the time of the run was over before its first launch", hint=hint)
         return run_id, failures
 
 
@@ -109,18 +114,13 @@ def require_devices(
     Raises:
         QuadbenchError: an address is wrong, or a device is absent, somebody else's, in quarantine, or lacks what it runs with.
     """
-    left_out: dict[str, QuadbenchError] | None = {} if conduct.keep_going else None
     phones = _hosted(addresses)
-    with (
-        _reached(addresses, phones, layout, left_out) as reached,
-        open_records(database_of(layout)) as records,
-        held(reached, records.engine, purpose, to_examine=True, left_out=left_out) as leases,
-    ):
-        devices = _taken(reached, leases, phones, left_out)
-        if left_out is None:
-            Inventory(records.engine).require_usable(devices)
-        require_equipment(devices, layout)
-        require_cores(cores, devices)
+    with lab_of(addresses, purpose, conduct, phones=phones, to_examine=True, layout=layout) as lab:
+        require_any([*lab.devices, *phones], lab.left_out)
+        if lab.left_out is None:
+            Inventory(lab.records.engine).require_usable(lab.devices)
+        require_equipment(lab.devices, layout)
+        require_cores(cores, lab.devices)
 
 
 def _hosted(addresses: Sequence[str]) -> list[HostedPhone]:
@@ -129,35 +129,3 @@ def _hosted(addresses: Sequence[str]) -> list[HostedPhone]:
     for phone in phones:
         require(phone.target, phone.address)
     return phones
-
-
-def _taken(
-    reached: Sequence[Device], leases: Held, phones: Sequence[HostedPhone], left_out: Mapping[str, QuadbenchError] | None
-) -> list[Device]:
-    """Return the devices that have leases, of which there may be none where there are phones at AI Hub."""
-    devices = [device for device in reached if device.facts.address in leases.by_address]
-    require_any([*devices, *phones], left_out)
-    return devices
-
-
-def _bundles(
-    work: Work, devices: Sequence[Device | HostedPhone], layout: Layout, observer: Observer
-) -> dict[str, Stored[Bundle]]:
-    """Return by profile the bundle that its devices run, as it lies in the results folder."""
-    bundles = work.bundles_of([device.profile.name for device in devices], observer)
-    return {profile: in_results(bundle, layout) for profile, bundle in bundles.items()}
-
-
-def _require_begun(records: Records, run_id: str, layout: Layout) -> None:
-    if not records.has_run(run_id):
-        hint = f"give it more, or go on: {layout.command('run', '--resume', run_id)}"
-        raise NoTimeError("the time of the run was over before its first launch", hint=hint)
-
-
-def _reached(
-    addresses: Sequence[str], hosted: Sequence[HostedPhone], layout: Layout, left_out: dict[str, QuadbenchError] | None
-) -> AbstractContextManager[list[Device]]:
-    """Connect the devices that are not at AI Hub. Without any address it is for `connect` to say what is missing."""
-    elsewhere = {phone.address for phone in hosted}
-    reached = [address for address in addresses if address.strip() not in elsewhere]
-    return connect(reached, layout=layout, left_out=left_out) if reached or not hosted else nullcontext([])

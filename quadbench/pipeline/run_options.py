@@ -49,13 +49,24 @@ USUAL = Conduct()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class RecordHooks:
+    """What a farm asks of work that is measured for it.
+
+    `keep_files` is told of each record before it is stored, and may keep the files of its launch elsewhere. `guard` refuses,
+    within its transaction, a record that is no longer the work's to store. `is_part`: another results folder keeps the run.
+    """
+
+    keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)
+    guard: Callable[[sa.Connection], object] = field(default=lambda _: None)
+    is_part: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(RecordHooks):
     """The work of a run: what it measures. `bundles_of` returns by device profile the bundle that devices run, built if need be.
 
     `run_id` is that of a run that goes on, of which nothing need be there yet, and `devices` are those that it had; None begins
-    a new one. `keep_files` is told of each record before it is stored, and may keep the files of its launch elsewhere.
-    `guard` refuses, within its transaction, a record that is no longer the run's to store. `is_part`: it is measured for a
-    farm, and another results folder keeps the run.
+    a new one.
     """
 
     name: str
@@ -64,22 +75,15 @@ class Work:
     run_id: str | None = None
     devices: tuple[DeviceFacts, ...] = ()
     gear: Gear = NO_GEAR
-    keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)
-    guard: Callable[[sa.Connection], object] = field(default=lambda _: None)
-    is_part: bool = False
 
 
 _BEGIN_ANEW = "begin a new run of the recipe; what was measured stays stored"
 
 
 def resumed_work(begun: RunFile, addresses: Sequence[str], layout: Layout) -> Work:
-    """Return what is left to do for a run, on the addresses that were given again.
-
-    Raises:
-        UserError: the run has ended, does not say what it takes to go on, or has no device with such an address.
-        ArtifactError: a bundle of the run is gone, or was changed.
-    """
-    terms = _terms(begun, layout)
+    """Return what is left to do for a run, on the addresses that were given again."""
+    if not begun.planned:
+        raise UserError(f"run {begun.run_id} is a side of a comparison, which cannot go on", hint="compare anew")
     _require_unfinished(begun, layout)
     unknown = [address for address in addresses if address not in begun.addresses]
     if unknown:
@@ -93,17 +97,7 @@ def resumed_work(begun: RunFile, addresses: Sequence[str], layout: Layout) -> Wo
         return {profile: bundles[begun.others.get(profile, begun.bundle)] for profile in profiles}
 
     name = bundles[begun.bundle].artifact.recipe_name
-    return Work(name=name, terms=terms, bundles_of=bundles_of, run_id=begun.run_id, devices=begun.devices)
-
-
-def _terms(begun: RunFile, layout: Layout) -> Terms:
-    run_id, terms = begun.run_id, begun.terms
-    if begun.planned is None or terms is None or not begun.addresses:
-        reason = "was begun by an older quadbench, which did not note how it is measured, and on what"
-        raise UserError(f"run {run_id} cannot go on: it {reason}", hint=_BEGIN_ANEW)
-    if not begun.planned:
-        raise UserError(f"run {run_id} is a side of a comparison, which cannot go on", hint="compare anew")
-    return terms
+    return Work(name=name, terms=begun.terms, bundles_of=bundles_of, run_id=begun.run_id, devices=begun.devices)
 
 
 def _require_unfinished(begun: RunFile, layout: Layout) -> None:
@@ -142,11 +136,7 @@ def resumable_bundle(run_id: str, layout: Layout) -> Bundle:
 
 
 def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]) -> None:
-    """Refuse a device at whose address a run had another one.
-
-    Raises:
-        DeviceError: names the first, with both serials.
-    """
+    """Refuse a device at whose address a run had another one."""
     serials = {facts.address: facts.serial for facts in known}
     for device in devices:
         address = device.facts.address
@@ -158,11 +148,7 @@ def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]
 
 
 def require_same_bundle(bundles: Mapping[str, Stored[Bundle]], stored: Sequence[RunRecord]) -> None:
-    """Refuse a bundle that is not the one of which a device of a run has records.
-
-    Raises:
-        ArtifactError: names both.
-    """
+    """Refuse a bundle that is not the one of which a device of a run has records."""
     for record in stored:
         bundle = bundles.get(record.device.profile)
         if bundle and bundle.artifact.digest != record.bundle_digest:

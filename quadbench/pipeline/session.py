@@ -2,17 +2,18 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import sqlalchemy as sa
 
 from quadbench.artifacts import Bundle, Deployment, LaunchPlan, Retry, RunRecord, Stored
 from quadbench.artifacts.run_record import file_refs
-from quadbench.devices import Device, HostedPhone
+from quadbench.devices import Device, HostedPhone, connect
 from quadbench.errors import ArtifactError, QuadbenchError, RunInterrupted
-from quadbench.farm.held import Held
+from quadbench.farm.held import Held, held
 from quadbench.harness.installation import Installation
 from quadbench.measure import (
     Budget,
@@ -28,28 +29,94 @@ from quadbench.measure import (
     planned_turns,
 )
 from quadbench.observer import Observer
-from quadbench.pipeline.run_options import Conduct, Work, on_device
+from quadbench.pipeline.run_options import Conduct, RecordHooks, Work, on_device
+from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
-from quadbench.results.records import Records
+from quadbench.results.records import Records, open_records
 from quadbench.results.stored_runs import RunFile, change_run, joined, keep_record, new_run_file
 from quadbench.rollout import Rollout, compile_for, roll_out
 from quadbench.rollout.recovery import Recovery
 from quadbench.target.known_targets import PHONE_MACHINE
 from quadbench.target.targets import target_key
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Keeping:
-    """The way of records into the results. `keep_files` is told of each first; `guard` refuses one within its transaction."""
+class Lab:
+    """The devices that work has leases of, and the database. `left_out` says by address why others are not among them.
 
-    records: Records
-    layout: Layout
+    It is None where work does not begin without all of its devices.
+    """
+
+    devices: list[Device]
     leases: Held
+    records: Records
+    left_out: dict[str, QuadbenchError] | None
+
+
+@contextmanager
+def lab_of(
+    addresses: Sequence[str],
+    purpose: str,
+    conduct: Conduct,
+    *,
+    phones: Sequence[HostedPhone] = (),
+    to_examine: bool = False,
+    layout: Layout,
+) -> Iterator[Lab]:
+    """Connect devices, open the database and take the devices' leases, for as long as the block lasts.
+
+    `phones` are those at AI Hub among the addresses, which are not connected.
+
+    Raises:
+        QuadbenchError: an address is wrong, or a device is absent, somebody else's or in quarantine.
+    """
+    left_out: dict[str, QuadbenchError] | None = {} if conduct.keep_going else None
+    elsewhere = {phone.address for phone in phones}
+    own = [address for address in addresses if address.strip() not in elsewhere]
+    connected: AbstractContextManager[list[Device]] = nullcontext([])
+    if own or not phones:  # without any address it is for `connect` to say what is missing
+        connected = connect(own, layout=layout, left_out=left_out)
+    with (
+        connected as reached,
+        open_records(database_of(layout)) as records,
+        held(reached, records.engine, purpose, to_examine=to_examine, left_out=left_out) as leases,
+    ):
+        devices = [device for device in reached if device.facts.address in leases.by_address]
+        yield Lab(devices=devices, leases=leases, records=records, left_out=left_out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A run or a comparison under way: its devices and its database, who watches it, and what came of it so far."""
+
+    layout: Layout
     observer: Observer
-    keep_files: Callable[[RunRecord], object]
-    guard: Callable[[sa.Connection], object]
+    leases: Held
+    records: Records
+    conduct: Conduct
+    hooks: RecordHooks
+    retries: list[Retry] = field(default_factory=list)
     kept: Counter[str] = field(default_factory=Counter)  # launches by the address of their device
+
+    @cached_property
+    def recovery(self) -> Recovery:
+        """Return its patience with devices that are lost."""
+        return Recovery(
+            retries=self.conduct.retries,
+            wait_s=self.conduct.wait_s,
+            confirm=self.leases.confirm,
+            note=self.note_retry,
+            observer=self.observer,
+            stop=Stop(),
+        )
+
+    def note_retry(self, device: Device, retry: Retry) -> None:
+        """Note that a device was lost and is back, for the report and the phone's health."""
+        self.leases.note_lost(device, retry.reason)
+        self.retries.append(retry)
 
     def keep(self, record: RunRecord) -> None:
         """Store a record of a launch, and tell who wants to know of it.
@@ -61,35 +128,26 @@ class Keeping:
         lease_guard = self.leases.guard(record.device.address)
 
         def guard(connection: sa.Connection) -> None:
-            self.guard(connection)
+            self.hooks.guard(connection)
             if lease_guard:
                 lease_guard(connection)
 
-        self.keep_files(record)
+        self.hooks.keep_files(record)
         keep_record(self.records, record, self.layout, guard)
         self.kept[record.device.address] += 1
         self.leases.note_record(record)
         self.observer.record(record)
 
 
-log = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True, kw_only=True)
-class RunUnderWay:
-    """One run under way, its bundles built: by device profile the one that its devices run. `stored` was there before."""
+class RunSession(Session):
+    """A run under way, its bundles built: by device profile the one that its devices run. `stored` was there before."""
 
     work: Work
     run_id: str
     bundles: Mapping[str, Stored[Bundle]]
     stored: Sequence[RunRecord]
-    layout: Layout
-    records: Records
-    leases: Held
-    observer: Observer
-    conduct: Conduct
     budget: Budget | None
-    _retries: list[Retry] = field(default_factory=list)
 
     @cached_property
     def launches(self) -> Sequence[LaunchPlan]:
@@ -97,37 +155,10 @@ class RunUnderWay:
         content = next(iter(self.bundles.values())).artifact  # of inputs, references and tasks with graphs all have the same
         return launches_of_bundle(self.work.terms, content, seed=self.run_id)
 
-    @cached_property
-    def _recovery(self) -> Recovery:
-        return Recovery(
-            retries=self.conduct.retries,
-            wait_s=self.conduct.wait_s,
-            confirm=self.leases.confirm,
-            note=self._note_retry,
-            observer=self.observer,
-            stop=Stop(),
-        )
-
-    @cached_property
-    def _keeping(self) -> Keeping:
-        return Keeping(
-            records=self.records,
-            layout=self.layout,
-            leases=self.leases,
-            observer=self.observer,
-            keep_files=self.work.keep_files,
-            guard=self.work.guard,
-        )
-
     def measure_all(
         self, devices: Sequence[Device], phones: Sequence[HostedPhone], unreached: Mapping[str, QuadbenchError]
     ) -> dict[str, QuadbenchError]:
-        """Push, measure, and note how far the run has come. Return by address why devices were left out, also the unreached.
-
-        Raises:
-            QuadbenchError: every device failed.
-            RunInterrupted: Ctrl-C after the run has begun.
-        """
+        """Push, measure, and note how far the run has come. Return by address why devices were left out, also the unreached."""
         try:
             rollout = self._rolled_out(devices, phones) if devices else Rollout()
             begun = self._begun(rollout.deployments, devices, phones)
@@ -151,7 +182,7 @@ class RunUnderWay:
 
     def _removed(self) -> dict[str, QuadbenchError]:
         """Return by address what is wrong where launches that were stored are stored no more."""
-        kept = self._keeping.kept + Counter(record.device.address for record in self.stored)
+        kept = self.kept + Counter(record.device.address for record in self.stored)
         gone = kept - Counter(self.records.counts(self.run_id))
         hint = f"measure them again: {self.layout.command('run', '--resume', self.run_id)}"
         return {
@@ -175,7 +206,7 @@ class RunUnderWay:
                 observer=self.observer,
                 gear=self.work.gear,
                 left_out=note,
-                recovery=self._recovery,
+                recovery=self.recovery,
             )
         except QuadbenchError:
             if not (failures and phones):
@@ -194,15 +225,20 @@ class RunUnderWay:
             hosted=tuple(phone.address for phone in phones),
             is_part=self.work.is_part,
         )
-        begun = replace(begun, retries=tuple(self._retries))
+        begun = replace(begun, retries=tuple(self.retries))
         return change_run(self.layout, self.run_id, lambda run: joined(run, begun) if run else begun)
 
-    def _note_retry(self, device: Device, retry: Retry) -> None:
-        """Note that a device was lost and is back, for the report and the phone's health."""
-        self.leases.note_lost(device, retry.reason)
-        self._retries.append(retry)
-        if self.layout.run_file(self.run_id).exists():  # else it stands in the file as the run begins
-            change_run(self.layout, self.run_id, partial(_with_retry, retry))
+    def note_retry(self, device: Device, retry: Retry) -> None:
+        """Note it in the run's file too, once that is there; before that it is written with what the run begins with."""
+        super().note_retry(device, retry)
+
+        def with_retry(run: RunFile | None) -> RunFile:
+            if run is None:
+                raise ArtifactError(f"the file of the run on '{retry.address}' is gone")
+            return replace(run, retries=(*run.retries, retry))
+
+        if self.layout.run_file(self.run_id).exists():
+            change_run(self.layout, self.run_id, with_retry)
 
     def _note_end(self, begun: RunFile, here: Sequence[str], left_out: Mapping[str, str], *, is_open: bool) -> None:
         """Note what was left out, and whether anything is left on the devices `here`, or on others of the run."""
@@ -227,14 +263,14 @@ class RunUnderWay:
         for bundle in {installation.bundle.folder: installation.bundle for installation in rollout.installations}.values():
             check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
         queues = [self._queue(installation, rollout) for installation in rollout.installations]
-        return measure_launches(queues, keep=self._keeping.keep, observer=self.observer, stop=self._recovery.stop)
+        return measure_launches(queues, keep=self.keep, observer=self.observer, stop=self.recovery.stop)
 
     def _queue(self, installation: Installation, rollout: Rollout) -> Queue:
         device, again = installation.device, rollout.again[installation.address]
         return Queue(
             device=device,
             turns=self._turns(installation),
-            regain=lambda lost: self._recovery.regained(device, lost, again),
+            regain=lambda lost: self.recovery.regained(device, lost, again),
         )
 
     def _turns(self, installation: Installation) -> Turns:
@@ -259,7 +295,7 @@ class RunUnderWay:
                 continue  # its records come all at once
             try:
                 for record in self._hosted_records(phone):
-                    self._keeping.keep(record)
+                    self.keep(record)
             except QuadbenchError as error:
                 log.info("%s is left out: %s", phone.address, error)
                 failures[phone.address] = error
@@ -279,12 +315,6 @@ class RunUnderWay:
             ledger=self.layout.ledger,
             notify=lambda step: self.observer.step("profile", f"{phone.address}: {step}"),
         )
-
-
-def _with_retry(retry: Retry, run: RunFile | None) -> RunFile:
-    if run is None:
-        raise ArtifactError(f"the file of the run on '{retry.address}' is gone")
-    return replace(run, retries=(*run.retries, retry))
 
 
 def _no_time(launches: Sequence[LaunchPlan]) -> str:

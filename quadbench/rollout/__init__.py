@@ -241,11 +241,7 @@ done
 
 
 def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> InstalledKit:
-    """Link a kit's libraries, which were deployed, under their names. A folder is one kit's, however often it is pushed.
-
-    Raises:
-        DeviceError: the device cannot make the links.
-    """
+    """Link a kit's libraries, which were deployed, under their names. A folder is one kit's, however often it is pushed."""
     folder = f"{device.root}/kits/{kit.digest}"
     words = [word for library in libraries for word in (library.name, library.file.sha256)]
     result = device.shell(["sh", "-c", _LINK, "sh", folder, *words], _TIMEOUT_S)
@@ -258,11 +254,7 @@ def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> In
 def placed_libraries(
     names: Sequence[str], files: Sequence[LocalFile], deployment: Deployment, kit: InstalledKit | None, *, is_emulated: bool
 ) -> Iterator[PlacedLibrary]:
-    """Yield the libraries that were deployed as `files`, by their names, and those of an emulator.
-
-    Raises:
-        ArtifactError: a file is no library.
-    """
+    """Yield the libraries that were deployed as `files`, by their names, and those of an emulator."""
     objects = [deployment.objects[file.sha256] for file in files]
     for file, name, place in zip(files, names, objects, strict=True):
         paths = (f"{kit.folder}/{name}", place) if kit else (place,)

@@ -118,13 +118,7 @@ def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
 
 
 def chosen_kit(kind: Kind, layout: Layout, gear: Gear) -> KitChoice | None:
-    """Return the kit that was named for a device, or else the one that it takes, of which None is this machine's runtimes.
-
-    Raises:
-        UnknownNameError, UserError: as `named_kit`.
-        MissingDependencyError: as `kit_for`.
-        ArtifactError: a kit is damaged.
-    """
+    """Return the kit that was named for a device, or else the one that it takes, of which None is this machine's runtimes."""
     return named_kit(kind, layout, gear.kit) if gear.kit else kit_for(kind, layout)
 
 
@@ -154,13 +148,7 @@ def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:
 
 
 def named_kit(kind: Kind, layout: Layout, digest: str) -> KitChoice:
-    """Return the kit whose digest begins so, if it runs what a device runs.
-
-    Raises:
-        UnknownNameError: no kit has such a digest.
-        UserError: several have, or it is for other devices.
-        ArtifactError: the kit is damaged.
-    """
+    """Return the kit whose digest begins so, if it runs what a device runs."""
     kit = find(digest, layout)
     htp_arch = kind.profile.soc.htp_arch
     wrong_abi = [] if kit.artifact.abi is kind.abi else [f"it is for {kit.artifact.abi}, not for {kind.abi}"]
@@ -172,11 +160,7 @@ def named_kit(kind: Kind, layout: Layout, digest: str) -> KitChoice:
 
 
 def host_libraries(target: RunTarget) -> list[LocalFile]:
-    """Return the runtimes of this machine that a device takes: ONNX Runtime first, and LiteRT where it is the target.
-
-    Raises:
-        MissingDependencyError: one is not installed.
-    """
+    """Return the runtimes of this machine that a device takes: ONNX Runtime first, and LiteRT where it is the target."""
     return [host_runtime(), *([local_file(litert_library())] if isinstance(target, LiteRtTarget) else [])]
 
 

@@ -121,8 +121,10 @@ def _forecast(kind: Kind, address: Address, bundle: Stored[Bundle] | None, terms
         push = push_set(harness, libraries, graphs, bundle)
         launches = launches_of_bundle(terms, bundle.artifact, seed="")
         adapters = _of_adapters(bundle.artifact, push[ADAPTERS])
-    if isinstance(address, VirtualAddress) and address.data_mb:
-        _check_room(address.data_mb, space_bytes(chain(*push.values())), notes)
+    needed_bytes = space_bytes(chain(*push.values()))
+    if isinstance(address, VirtualAddress) and address.data_mb and needed_bytes > address.data_mb * MIB:
+        room = f"room: its /data has {address.data_mb} MB, {needed_bytes / MIB:.1f} MB are needed"
+        notes.missing.append(f"{room}. Hint: give it more with ?data_mb")
     return Forecast(
         address=kind.address,
         title=kind.profile.title,
@@ -136,12 +138,6 @@ def _forecast(kind: Kind, address: Address, bundle: Stored[Bundle] | None, terms
         to_build=tuple(notes.to_build),
         missing=tuple(notes.missing),
     )
-
-
-def _check_room(data_mb: int, needed_bytes: int, notes: _Notes) -> None:
-    if needed_bytes > data_mb * MIB:
-        room = f"room: its /data has {data_mb} MB, {needed_bytes / MIB:.1f} MB are needed"
-        notes.missing.append(f"{room}. Hint: give it more with ?data_mb")
 
 
 def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:

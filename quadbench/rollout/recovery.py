@@ -92,11 +92,7 @@ class Recovery:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _is_back(self, device: Device) -> bool:
-        """Say whether a device is there and has booted, and is the one that it was.
-
-        Raises:
-            DeviceError: it is another one now, somebody else's, or will never be back.
-        """
+        """Say whether a device is there and has booted, and is the one that it was."""
         try:
             if not device.is_ready():
                 return False

@@ -1,17 +1,16 @@
 """One side of a comparison: a recipe, a bundle or a run, and what is changed of it; and how two sides are compared."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, CompiledBundle, RunRecord, RunResult, Stored, TaskAssets, Variant
+from quadbench.artifacts import Bundle, CompiledBundle, RunResult, Stored, TaskAssets, Variant
 from quadbench.artifacts.run_record import has_references, without_own_graph
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
 from quadbench.pipeline import USUAL, Conduct
+from quadbench.pipeline.run_options import RecordHooks
 from quadbench.quad.inputs import read_recipe
 from quadbench.recipe import Measure, RandomFoundation, Recipe, Task, Terms
 from quadbench.results.layout import Layout
@@ -113,7 +112,7 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
     if is_bundle:
         return replace(chosen, bundle=read_manifest(Path(source), Bundle))
     if is_run:
-        return replace(chosen, run=load_run(layout, source), terms=read_run_file(layout, source).terms or Terms())
+        return replace(chosen, run=load_run(layout, source), terms=read_run_file(layout, source).terms)
     try:
         recipe = read_recipe(source, of_recipe)
     except UnknownNameError as error:
@@ -193,14 +192,12 @@ class Goal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manner:
+class Manner(RecordHooks):
     """The manner of a comparison. It ends at the first look at which all goals are reached, without any at a verdict.
 
     With `to_see`, an effect such as 0.03, the looks follow from the spread of the first blocks. `tasks` are those that are run of
-    the ones that both sides have; none means all. `compiled` are graphs that were
-    compiled elsewhere, by their bundle's digest and target's key. `keep_files` is told of each record before it is stored, and
-    `guard` refuses, within its transaction, one that is no longer the comparison's to store. `is_part`: its runs are
-    measured for a farm, and another results folder keeps them.
+    the ones that both sides have; none means all. `compiled` are graphs that were compiled elsewhere, by their bundle's digest
+    and target's key.
     """
 
     looks: Looks = LOOKS
@@ -209,9 +206,6 @@ class Manner:
     tasks: tuple[str, ...] = ()
     conduct: Conduct = USUAL
     compiled: Mapping[tuple[str, str], Stored[CompiledBundle]] = field(default_factory=dict)
-    keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)
-    guard: Callable[[sa.Connection], object] = field(default=lambda _: None)
-    is_part: bool = False
 
 
 USUAL_MANNER = Manner()

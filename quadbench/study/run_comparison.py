@@ -3,16 +3,16 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 from quadbench.artifacts import DeviceFacts, LaunchPlan, Retry, RunResult, TaskAssets, Variant
 from quadbench.artifacts.night import contents, differences, unlike
 from quadbench.artifacts.run_record import file_refs, item_counts
-from quadbench.devices import Device, connect
+from quadbench.devices import Device
 from quadbench.errors import DeviceLostError, QuadbenchError, UserError
-from quadbench.farm.held import Held, held, require_any
+from quadbench.farm.held import require_any
 from quadbench.harness.installation import Installation
 from quadbench.measure import (
     Interleaved,
@@ -20,13 +20,12 @@ from quadbench.measure import (
     PairedBlock,
     Queue,
     SideLaunch,
-    Stop,
     measure_launches,
     measured_sequence,
 )
 from quadbench.observer import Observer
 from quadbench.pipeline.progress_observer import seen_by_others
-from quadbench.pipeline.session import Keeping
+from quadbench.pipeline.session import Session, lab_of
 from quadbench.recipe import Measure
 from quadbench.report.launches import devices_of, is_on, sound
 from quadbench.report.study_documents import write_comparison
@@ -50,14 +49,11 @@ from quadbench.report.versus import (
     timed_launches,
 )
 from quadbench.results.bundles import in_results
-from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
-from quadbench.results.records import Records, open_records
 from quadbench.results.stored_runs import RunFile, change_run, new_id, new_run_file, save_run
 from quadbench.rollout import Rollout, roll_out
 from quadbench.rollout.equipment import Gear, require_equipment
-from quadbench.rollout.recovery import Recovery
 from quadbench.statistics import MIN_BLOCKS, Looks, Verdict
 from quadbench.statistics.launch_comparison import verdict_within
 from quadbench.study.comparison_side import USUAL_MANNER, Chosen, Manner, measured_alike, require_common_tasks, require_variant
@@ -66,44 +62,10 @@ _FIRST = Looks(at=(MIN_BLOCKS,))  # before there is a spread to plan with
 
 
 @dataclass(frozen=True, kw_only=True)
-class Means:
-    """The means of a comparison under way: its manner, the place of its records, and the devices that it has."""
+class ComparisonSession(Session):
+    """A comparison under way."""
 
     manner: Manner
-    layout: Layout
-    observer: Observer
-    leases: Held
-    records: Records
-    retries: list[Retry] = field(default_factory=list)
-
-    @cached_property
-    def recovery(self) -> Recovery:
-        """Return its patience with devices that are lost."""
-        conduct = self.manner.conduct
-        return Recovery(
-            retries=conduct.retries,
-            wait_s=conduct.wait_s,
-            confirm=self.leases.confirm,
-            note=self._note_retry,
-            observer=self.observer,
-            stop=Stop(),
-        )
-
-    @cached_property
-    def keeping(self) -> Keeping:
-        """Return the way of its records into the results."""
-        return Keeping(
-            records=self.records,
-            layout=self.layout,
-            leases=self.leases,
-            observer=self.observer,
-            keep_files=self.manner.keep_files,
-            guard=self.manner.guard,
-        )
-
-    def _note_retry(self, device: Device, retry: Retry) -> None:
-        self.leases.note_lost(device, retry.reason)
-        self.retries.append(retry)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,19 +109,22 @@ class OnDevice:
     launches: Interleaved
 
     @classmethod
-    def of(cls, device: Device, sides: Sequence[PreparedSide], means: Means) -> Self:
+    def of(cls, device: Device, sides: Sequence[PreparedSide], session: ComparisonSession) -> Self:
         """Plan the launches of two sides, which run the tasks that both have and are measured alike."""
         installations = [one for side in sides if (one := side.on(device))]
-        tasks = common_tasks(*(one.bundle.artifact for one in installations), wanted=_wanted(sides, means.manner))
+        wanted = set.intersection(*(set(side.chosen.tasks) for side in sides))
+        if session.manner.tasks:
+            wanted &= set(session.manner.tasks)
+        tasks = common_tasks(*(one.bundle.artifact for one in installations), wanted=wanted)
         measure = measured_alike(*(side.chosen for side in sides))
-        a, b = (_side_launch(*of_side, measure, means) for of_side in zip(sides, installations, tasks, strict=True))
-        looks, judge = (_FIRST if means.manner.to_see else means.manner.looks), partial(_judged, tasks, means.manner)
+        a, b = (_side_launch(*of_side, measure, session) for of_side in zip(sides, installations, tasks, strict=True))
+        looks, judge = (_FIRST if session.manner.to_see else session.manner.looks), partial(_judged, tasks, session.manner)
         seed = f"{sides[0].begun.run_id} on {device.facts.address}"
         launches = Interleaved(a=a, b=b, looks=looks, judge=judge, repeats=measure.gate.retries, seed=seed)
         first, second = ([contents(one.bundle.artifact, of_side)] for one, of_side in zip(installations, tasks, strict=True))
         return cls(device=device, sides=sides, tasks=tasks, contents=(first, second), launches=launches)
 
-    def queue(self, means: Means) -> Queue:
+    def queue(self, session: ComparisonSession) -> Queue:
         """Return the launches to be run, and how the device gets both sides again where it was lost."""
 
         def installed_again() -> None:
@@ -167,7 +132,7 @@ class OnDevice:
                 side.rollout.again[self.device.facts.address]()
 
         def regain(lost: DeviceLostError) -> None:
-            means.recovery.regained(self.device, lost, installed_again)
+            session.recovery.regained(self.device, lost, installed_again)
 
         return Queue(device=self.device, turns=self.launches.turns(), regain=regain)
 
@@ -187,14 +152,8 @@ class OnDevice:
         )
 
 
-def _wanted(sides: Sequence[PreparedSide], manner: Manner) -> set[str]:
-    """Return the tasks that both sides run, of those that were asked for, if any were."""
-    common = set.intersection(*(set(side.chosen.tasks) for side in sides))
-    return common & set(manner.tasks) if manner.tasks else common
-
-
 def _side_launch(
-    side: PreparedSide, installation: Installation, tasks: Sequence[TaskAssets], measure: Measure, means: Means
+    side: PreparedSide, installation: Installation, tasks: Sequence[TaskAssets], measure: Measure, session: ComparisonSession
 ) -> SideLaunch:
     chosen, bundle = side.chosen, installation.bundle.artifact
     counts = {name: count for name, count in item_counts(bundle).items() if name in {task.name for task in tasks}}
@@ -209,11 +168,11 @@ def _side_launch(
         ),
         settings=LaunchSettings(
             run_id=side.begun.run_id,
-            layout=means.layout,
+            layout=session.layout,
             runtime=chosen.terms.runtime,
             timeout_s=measure.timeout_s,
             gate=measure.gate,
-            confirm=means.leases.confirm,
+            confirm=session.leases.confirm,
         ),
     )
 
@@ -262,45 +221,49 @@ def compare(
     """
     require_common_tasks(a, b, manner.tasks)
     measured_alike(a, b)
-    left_out: dict[str, QuadbenchError] | None = {} if manner.conduct.keep_going else None
     with (
-        connect(addresses, layout=layout, left_out=left_out) as reached,
-        open_records(database_of(layout)) as records,
-        held(reached, records.engine, f"comparison of {a.source} and {b.source}", left_out=left_out) as leases,
+        lab_of(addresses, f"comparison of {a.source} and {b.source}", manner.conduct, layout=layout) as lab,
         seen_by_others(observer, layout, f"comparison of {a.name} and {b.name}") as seen,
     ):
-        means = Means(manner=manner, layout=layout, observer=seen, leases=leases, records=records)
-        taken = [device for device in reached if device.facts.address in leases.by_address]
-        devices = _equipped(taken, (a, b), means, left_out)
-        require_any(devices, left_out)
-        sides = [_prepared(letter, one, devices, means) for letter, one in (("A", a), ("B", b))]
-        failures = {**(left_out or {}), **sides[0].failures, **sides[1].failures}
+        session = ComparisonSession(
+            layout=layout,
+            observer=seen,
+            leases=lab.leases,
+            records=lab.records,
+            conduct=manner.conduct,
+            hooks=manner,
+            manner=manner,
+        )
+        devices = _equipped(lab.devices, (a, b), session, lab.left_out)
+        require_any(devices, lab.left_out)
+        sides = [_prepared(letter, one, devices, session) for letter, one in (("A", a), ("B", b))]
+        failures = {**(lab.left_out or {}), **sides[0].failures, **sides[1].failures}
         shared = [one.device for one in sides[0].installations if sides[1].on(one.device)]
         if not shared:
             raise next(iter(failures.values()))
-        plans = [OnDevice.of(device, sides, means) for device in shared]
-        _launch(sides, plans, means, failures)
+        plans = [OnDevice.of(device, sides, session) for device in shared]
+        _launch(sides, plans, session, failures)
     versus = _versus(sides, plans, manner, failures)
     write_comparison(versus, layout)
     return versus
 
 
 def _launch(
-    sides: Sequence[PreparedSide], plans: Sequence[OnDevice], means: Means, failures: Mapping[str, QuadbenchError]
+    sides: Sequence[PreparedSide], plans: Sequence[OnDevice], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
 ) -> None:
     """Run all launches, and note in the runs' files that they begin and how they ended."""
     for side in sides:
-        save_run(means.layout, side.begun)
-    with _told_if_interrupted(sides, plans, means, failures):
-        queues = [plan.queue(means) for plan in plans]
-        rests = measure_launches(queues, keep=means.keeping.keep, observer=means.observer, stop=means.recovery.stop)
+        save_run(session.layout, side.begun)
+    with _told_if_interrupted(sides, plans, session, failures):
+        queues = [plan.queue(session) for plan in plans]
+        rests = measure_launches(queues, keep=session.keep, observer=session.observer, stop=session.recovery.stop)
     for plan in plans:
         rest = rests.get(plan.device.facts.address)
         if rest and rest.given_up:
             plan.launches.broken = str(rest.given_up)
     for side in sides:
-        end = partial(_ended, side.begun, tuple(means.retries))
-        change_run(means.layout, side.begun.run_id, end)
+        end = partial(_ended, side.begun, tuple(session.retries))
+        change_run(session.layout, side.begun.run_id, end)
 
 
 def _ended(begun: RunFile, retries: tuple[Retry, ...], run: RunFile | None) -> RunFile:
@@ -309,7 +272,7 @@ def _ended(begun: RunFile, retries: tuple[Retry, ...], run: RunFile | None) -> R
 
 @contextmanager
 def _told_if_interrupted(
-    sides: Sequence[PreparedSide], plans: Sequence[OnDevice], means: Means, failures: Mapping[str, QuadbenchError]
+    sides: Sequence[PreparedSide], plans: Sequence[OnDevice], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
 ) -> Iterator[None]:
     """On Ctrl-C, write what the whole blocks come to, and say where it lies."""
     try:
@@ -318,7 +281,7 @@ def _told_if_interrupted(
         for plan in plans:
             if not plan.launches.is_over:
                 plan.launches.broken = "it was interrupted"
-        versus, layout = _versus(sides, plans, means.manner, failures), means.layout
+        versus, layout = _versus(sides, plans, session.manner, failures), session.layout
         write_comparison(versus, layout)
         for device in versus.devices:
             log.warning("%s", sentence(device))
@@ -345,18 +308,14 @@ def _versus(
 
 
 def _equipped(
-    devices: Sequence[Device], sides: Sequence[Chosen], means: Means, left_out: dict[str, QuadbenchError] | None
+    devices: Sequence[Device], sides: Sequence[Chosen], session: ComparisonSession, left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Return the devices that can run both sides; without `left_out`, each must.
-
-    Raises:
-        QuadbenchError: what the first device lacks that cannot, unless it is left out.
-    """
+    """Return the devices that can run both sides; without `left_out`, each must."""
     equipped = []
     for device in devices:
         try:
             for side in sides:
-                require_equipment([device], means.layout, _gear(side, means))
+                require_equipment([device], session.layout, _gear(side, session))
             equipped.append(device)
         except QuadbenchError as error:
             if left_out is None:
@@ -365,29 +324,29 @@ def _equipped(
     return equipped
 
 
-def _gear(side: Chosen, means: Means) -> Gear:
+def _gear(side: Chosen, session: ComparisonSession) -> Gear:
     """Return what devices take for a side, with what was compiled elsewhere."""
-    return replace(side.gear, compiled=means.manner.compiled)
+    return replace(side.gear, compiled=session.manner.compiled)
 
 
-def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], means: Means) -> PreparedSide:
+def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], session: ComparisonSession) -> PreparedSide:
     profiles = [device.profile.name for device in devices]
-    chosen_bundles = chosen.bundles(profiles, layout=means.layout, observer=means.observer)
-    bundles = {profile: in_results(bundle, means.layout) for profile, bundle in chosen_bundles.items()}
+    chosen_bundles = chosen.bundles(profiles, layout=session.layout, observer=session.observer)
+    bundles = {profile: in_results(bundle, session.layout) for profile, bundle in chosen_bundles.items()}
     for bundle in bundles.values():
         require_variant(chosen, {graph.variant for graph in bundle.artifact.graphs})
         check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
     rollout = roll_out(
         [bundles[profile] for profile in profiles],
         devices,
-        layout=means.layout,
-        observer=means.observer,
+        layout=session.layout,
+        observer=session.observer,
         runs_float=chosen.variant is Variant.FLOAT,
-        gear=_gear(chosen, means),
-        left_out=means.leases.note_left_out,
-        recovery=means.recovery,
+        gear=_gear(chosen, session),
+        left_out=session.leases.note_left_out,
+        recovery=session.recovery,
     )
-    is_part = means.manner.is_part
+    is_part = session.manner.is_part
     begun = new_run_file(new_id(), bundles, chosen.terms, deployments=rollout.deployments, planned={}, is_part=is_part)
     return PreparedSide(letter=letter, chosen=chosen, begun=begun, rollout=rollout)
 

@@ -209,22 +209,14 @@ def _kept_if_broken_off(under_way: _SweepUnderWay, layout: Layout) -> Iterator[N
 
 
 def _require_scoring(variations: Sequence[Variation]) -> None:
-    """Refuse a sweep whose pictures could not be scored before anything is built.
-
-    Raises:
-        MissingDependencyError: names the package and how to install it.
-    """
+    """Refuse a sweep whose pictures could not be scored before anything is built."""
     if not _has_random_weights(variations):
         with extra_needed("quality"):
             import quadbench.quality.trajectories  # noqa: F401  (that it can be imported is what is asked)
 
 
 def _measure(under_way: _SweepUnderWay, addresses: Sequence[str], conduct: Conduct, layout: Layout, observer: Observer) -> None:
-    """Run and score every setting. The time began with the conduct.
-
-    Raises:
-        QuadbenchError: a setting failed, and the conduct is not to keep going, or all did.
-    """
+    """Run and score every setting. The time began with the conduct."""
     began, variations = time.monotonic(), under_way.variations
     with temporary_folder(layout.scratch) as scratch:
         teacher = _teacher(variations, scratch)
@@ -289,11 +281,7 @@ def _points(
 
 
 def _write(result: Sweep, layout: Layout) -> Path:
-    """Write a sweep's folder, whole or not at all.
-
-    Raises:
-        StorageError: there is no space left, or the folder cannot be written.
-    """
+    """Write a sweep's folder, whole or not at all."""
     folder, tables = layout.sweep(result.sweep_id), sweep_tables(result)
     contents = {
         "sweep.json": f"{study_json(result)}\n",
