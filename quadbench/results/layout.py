@@ -15,7 +15,10 @@ USUAL_ROOT = Path("results")
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything below one results folder. A path that is returned need not exist. Commands name it as `shown`, if given."""
+    """Everything below one results folder. A path that is returned need not exist. Commands name it as `shown`, if given.
+
+    A name that cannot name a file, or a path that leads out of the folder, is a ValueError.
+    """
 
     root: Path
     shown: str | None = None
@@ -103,11 +106,7 @@ class Layout:
         return self.bundles / folder_name(digest)
 
     def frozen(self, name: str) -> Path:
-        """The file that says which bundle is frozen under a name.
-
-        Raises:
-            ValueError: the name cannot name a file.
-        """
+        """The file that says which bundle is frozen under a name."""
         return self.frozen_bundles / f"{check_file_name(name)}.json"
 
     def compiled_bundle(self, digest: str) -> Path:
@@ -119,11 +118,7 @@ class Layout:
         return self.kits / folder_name(digest)
 
     def run(self, run_id: str) -> Path:
-        """The folder of a run.
-
-        Raises:
-            ValueError: the run id cannot name a folder.
-        """
+        """The folder of a run."""
         return self.runs / check_file_name(run_id)
 
     @property
@@ -153,19 +148,11 @@ class Layout:
         return self.run(run_id) / plain(address) / f"{variant}-{launch}"
 
     def report(self, run_id: str) -> Path:
-        """A run's report.
-
-        Raises:
-            ValueError: the run id cannot name a file.
-        """
+        """A run's report."""
         return self.root / "reports" / f"{check_file_name(run_id)}.html"
 
     def night(self, night_id: str) -> Path:
-        """The folder of a night.
-
-        Raises:
-            ValueError: the night's id cannot name a folder.
-        """
+        """The folder of a night."""
         return self.root / "nights" / check_file_name(night_id)
 
     def night_ids(self) -> list[str]:
@@ -178,19 +165,11 @@ class Layout:
         return self.root / "nights" / "lock"
 
     def sweep(self, sweep_id: str) -> Path:
-        """The folder of a sweep.
-
-        Raises:
-            ValueError: the sweep's id cannot name a folder.
-        """
+        """The folder of a sweep."""
         return self.root / "sweeps" / check_file_name(sweep_id)
 
     def comparison(self, comparison_id: str) -> Path:
-        """The folder with the result of comparing two sides.
-
-        Raises:
-            ValueError: the comparison's id cannot name a folder.
-        """
+        """The folder with the result of comparing two sides."""
         return self.root / "comparisons" / check_file_name(comparison_id)
 
     def studies(self) -> list[Path]:
@@ -203,11 +182,7 @@ class Layout:
         return self.devices / plain(name)
 
     def file(self, relative: str) -> Path:
-        """The file that a record names, relative to the results folder.
-
-        Raises:
-            ValueError: the path leads out of the results folder.
-        """
+        """The file that a record names, relative to the results folder."""
         return self.root / check_relative_path(relative)
 
     def relative(self, path: Path) -> str:

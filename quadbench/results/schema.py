@@ -1,5 +1,10 @@
-"""Schema: the database's tables as the code maps them, and the migrations that bring a database there."""
+"""Schema: the database's tables as the code maps them, and what brings a database there.
 
+A new database gets the tables as they are here. Each later change of them is also a revision in `migrations/`, which changes the
+databases that are there.
+"""
+
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -42,6 +47,7 @@ def utc_text(value: Any) -> Any:
     return None if value is None else f"{value}Z"
 
 
+_RATIOS_ABOVE_0 = "ratio > 0 AND low > 0 AND high > 0"
 BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite's integers have 64 bits, and only they number rows
 
 
@@ -75,7 +81,7 @@ class RecordRow(Table):
     device_android_release: Mapped[str | None]
     device_fingerprint: Mapped[str | None]
     variant: Mapped[str]
-    launch: Mapped[int]
+    launch: Mapped[int] = mapped_column(sa.CheckConstraint("launch >= 0"))
     status: Mapped[str]
     error_class: Mapped[str | None]
     reason: Mapped[str | None] = mapped_column(sa.Text)
@@ -94,11 +100,11 @@ class SampleRow(Table):
     id: Mapped[int] = mapped_column(BIG, primary_key=True)
     record: Mapped[int] = mapped_column(sa.ForeignKey("records.id", ondelete="CASCADE"), index=True)
     metric: Mapped[str]
-    value: Mapped[float] = mapped_column(sa.Double)
+    value: Mapped[float] = mapped_column(sa.Double, sa.CheckConstraint("value BETWEEN -1e17 AND 1e17"))
     task: Mapped[str | None]
     component: Mapped[str | None]
-    iteration: Mapped[int | None] = mapped_column(BIG)
-    step: Mapped[int | None] = mapped_column(BIG)
+    iteration: Mapped[int | None] = mapped_column(BIG, sa.CheckConstraint("iteration >= 0"))
+    step: Mapped[int | None] = mapped_column(BIG, sa.CheckConstraint("step >= 0"))
     item: Mapped[str | None]
     is_warmup: Mapped[bool]
     labels: Mapped[dict[str, str]] = mapped_column(sa.JSON)
@@ -267,6 +273,7 @@ class PointRow(Table):
     """A figure of a measurement."""
 
     __tablename__ = "night_points"
+    __table_args__ = (sa.CheckConstraint(_RATIOS_ABOVE_0),)
 
     measurement: Mapped[int] = mapped_column(BIG, sa.ForeignKey("night_measurements.id", ondelete="CASCADE"), primary_key=True)
     task: Mapped[str] = mapped_column(primary_key=True)
@@ -282,7 +289,10 @@ class RulingRow(Table):
     """A night's answer about a figure. Rows are only added: of those about the same figure, the one added last stands."""
 
     __tablename__ = "night_rulings"
-    __table_args__ = (sa.Index("ix_night_rulings_series", "case_name", "device", "night"),)
+    __table_args__ = (
+        sa.CheckConstraint(_RATIOS_ABOVE_0),
+        sa.Index("ix_night_rulings_series", "case_name", "device", "night"),
+    )
 
     id: Mapped[int] = mapped_column(BIG, primary_key=True)
     night: Mapped[str] = mapped_column(sa.ForeignKey("nights.id", ondelete="CASCADE"), index=True)
@@ -328,9 +338,60 @@ def upgrade(connection: sa.Connection, name: str) -> bool:
     if is_current(connection, name):
         return False
     config = _config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    if revision(connection, name) is None:
+        _create(connection)
+        MigrationContext.configure(connection).stamp(ScriptDirectory.from_config(config), "head")
+    else:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
     return True
+
+
+def _create(connection: sa.Connection) -> None:
+    """Make the tables and the view, and give the database its name."""
+    Table.metadata.create_all(connection, checkfirst=False)
+    connection.execute(sa.text(_KPIS))
+    connection.execute(sa.insert(IdentityRow).values(name=uuid.uuid4().hex))
+
+
+_OF_LAUNCH = (
+    "'session_load_ns', 'adapter_load_ns', 'switch_ns', 'first_unet_ns', 'rom_bytes', 'peak_rss_bytes', 'load_peak_rss_bytes'"
+)
+_IS_EMULATED = "CAST(r.caveats AS TEXT) LIKE '%EMULATED_NPU%' OR CAST(r.caveats AS TEXT) LIKE '%EMULATED_CPU%'"
+_EMULATED_TIME = f"({_IS_EMULATED}) AND substr(s.metric, length(s.metric) - 2) = '_ns'"
+_KPI_KEY = "run_id, device_address, variant, task, component, metric, labels"
+# One row for each figure of a run. Different labels are different figures: a cold adapter load is not a resident one. p50 is the
+# median of the launches' medians, as in the reports, and of peaks that of their maxima: a launch needs its highest. The times of
+# an emulator say nothing about any device.
+_KPIS = f"""
+CREATE VIEW kpis AS
+WITH kept AS (
+    SELECT r.run_id, r.device_address, r.variant, s.task, s.component, s.metric, CAST(s.labels AS TEXT) AS labels,
+           s.record, s.value,
+           ROW_NUMBER() OVER (
+               PARTITION BY s.record, s.task, s.component, s.metric, CAST(s.labels AS TEXT) ORDER BY s.value
+           ) AS place,
+           COUNT(*) OVER (PARTITION BY s.record, s.task, s.component, s.metric, CAST(s.labels AS TEXT)) AS n
+    FROM samples s JOIN records r ON r.id = s.record
+    WHERE r.status = 'OK' AND (s.metric IN ({_OF_LAUNCH}) OR NOT s.is_warmup) AND NOT ({_EMULATED_TIME})
+), launches AS (
+    SELECT {_KPI_KEY}, COUNT(*) AS n, MIN(value) AS minimum, SUM(value) AS total, MAX(value) AS maximum,
+           CASE WHEN metric IN ('peak_rss_bytes', 'load_peak_rss_bytes') THEN MAX(value)
+                ELSE AVG(CASE WHEN 2 * place BETWEEN n AND n + 2 THEN value END) END AS typical
+    FROM kept
+    GROUP BY record, {_KPI_KEY}
+), placed AS (
+    SELECT launches.*, ROW_NUMBER() OVER (PARTITION BY {_KPI_KEY} ORDER BY typical) AS place,
+           COUNT(*) OVER (PARTITION BY {_KPI_KEY}) AS of_launches
+    FROM launches
+)
+SELECT run_id, device_address AS device, task, variant, component, metric, labels,
+       COUNT(*) AS launches, CAST(SUM(n) AS BIGINT) AS n, MIN(minimum) AS minimum, SUM(total) / SUM(n) AS mean,
+       AVG(CASE WHEN 2 * place BETWEEN of_launches AND of_launches + 2 THEN typical END) AS p50,
+       MAX(maximum) AS maximum
+FROM placed
+GROUP BY {_KPI_KEY}
+"""
 
 
 def is_current(connection: sa.Connection, name: str) -> bool:
