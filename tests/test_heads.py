@@ -12,9 +12,8 @@ from support.stored_records import DEVICE, STARTED, record
 from quadbench.artifacts import Status
 from quadbench.artifacts.night import RulingKind
 from quadbench.results.engine import Source, open_engine
-from quadbench.results.heads import night_heads, run_head, run_heads
-from quadbench.results.nights import Nights
-from quadbench.results.records import Records
+from quadbench.results.nights import Nights, night_heads
+from quadbench.results.records import Records, run_head, run_heads
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""Nights of regression tests in the database. What is ruled is only ever added to."""
+"""Nights of regression tests in the database, and lists of them in a few counts each. What is ruled is only ever added to."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -190,6 +190,47 @@ class Nights:
         query = sa.select(RulingRow.__table__).where(condition).order_by(RulingRow.id)
         with reading(self._engine) as connection:
             return [_ruling(row) for row in connection.execute(query).mappings()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightHead:
+    """A night: the rulings that stand, by kind."""
+
+    night_id: str
+    name: str
+    began_at: datetime
+    ended_at: datetime | None
+    rulings: Mapping[str, int]
+
+
+def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]:
+    """Return the latest nights but for the first ones, latest first.
+
+    Raises:
+        StorageError, ArtifactError: as `reading`.
+    """
+    latest = sa.select(NightRow.id, NightRow.name, NightRow.began_at, NightRow.ended_at)
+    latest = latest.order_by(NightRow.began_at.desc(), NightRow.id.desc()).limit(limit).offset(skip)
+    with reading(engine) as connection:
+        nights = connection.execute(latest).all()
+        kinds = _kinds(connection, [night.id for night in nights])
+    return [
+        NightHead(
+            night_id=night.id, name=str(night.name), began_at=night.began_at, ended_at=night.ended_at, rulings=kinds[night.id]
+        )
+        for night in nights
+    ]
+
+
+def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return by night how many rulings of each kind stand: of those about the same figure, the one added last."""
+    figure = (RulingRow.night, RulingRow.case_name, RulingRow.device, RulingRow.task, RulingRow.key)
+    standing = sa.select(sa.func.max(RulingRow.id)).where(RulingRow.night.in_(nights)).group_by(*figure)
+    query = sa.select(RulingRow.night, RulingRow.kind, sa.func.count()).where(RulingRow.id.in_(standing))
+    kinds: dict[str, dict[str, int]] = {night: {} for night in nights}
+    for night, kind, count in connection.execute(query.group_by(RulingRow.night, RulingRow.kind)):
+        kinds[night][str(kind)] = count
+    return kinds
 
 
 def _standing(rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:

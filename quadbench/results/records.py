@@ -1,4 +1,4 @@
-"""Records: RunRecord <-> database.
+"""Records of launches in the database, and lists of runs in a few counts each, which read no samples.
 
 Tables `records` (one row a launch) and `samples` (one row a value), view `kpis` (one row a figure of a run), for SQL of your own:
 
@@ -7,8 +7,8 @@ Tables `records` (one row a launch) and `samples` (one row a value), view `kpis`
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
@@ -180,6 +180,78 @@ class Records:
         if not records:
             raise UnknownNameError("run", run_id, self.run_ids(), most=_KNOWN_RUNS_SHOWN)
         return records
+
+
+_FINE = {status.value for status in Status if status.is_fine}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunHead:
+    """A run: its launches by device and status."""
+
+    run_id: str
+    recipe: str
+    began_at: datetime
+    ended_at: datetime
+    launches: Mapping[str, Mapping[str, int]]
+
+    @property
+    def count(self) -> int:
+        """Return how many launches there are."""
+        return sum(sum(states.values()) for states in self.launches.values())
+
+    @property
+    def wrong(self) -> int:
+        """Return how many of them failed."""
+        return sum(count for states in self.launches.values() for status, count in states.items() if status not in _FINE)
+
+
+def run_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[RunHead]:
+    """Return the latest runs but for the first ones, latest first.
+
+    Raises:
+        StorageError, ArtifactError: as `reading`.
+    """
+    began = sa.func.min(RecordRow.started_at)
+    latest = sa.select(RecordRow.run_id).group_by(RecordRow.run_id).order_by(began.desc(), RecordRow.run_id.desc())
+    with reading(engine) as connection:
+        names = list(connection.scalars(latest.limit(limit).offset(skip)))
+        known = _heads(connection, names)
+    return [known[name] for name in names if name in known]
+
+
+def run_head(engine: sa.Engine, run_id: str) -> RunHead | None:
+    """Return a run; None where there is no launch of it.
+
+    Raises:
+        StorageError, ArtifactError: as `reading`.
+    """
+    with reading(engine) as connection:
+        return _heads(connection, [run_id]).get(run_id)
+
+
+def _heads(connection: sa.Connection, names: Sequence[str]) -> dict[str, RunHead]:
+    columns = (RecordRow.run_id, RecordRow.recipe_name, RecordRow.device_address, RecordRow.status)
+    times = (sa.func.min(RecordRow.started_at, type_=UtcTime), sa.func.max(RecordRow.ended_at, type_=UtcTime))
+    query = sa.select(*columns, sa.func.count(), *times).where(RecordRow.run_id.in_(names)).group_by(*columns).order_by(*columns)
+    groups: dict[str, list[sa.Row[*tuple[Any, ...]]]] = {}
+    for row in connection.execute(query):
+        groups.setdefault(row.run_id, []).append(row)
+    return {name: _head(name, rows) for name, rows in groups.items()}
+
+
+def _head(run_id: str, rows: Sequence[sa.Row[*tuple[Any, ...]]]) -> RunHead:
+    launches: dict[str, dict[str, int]] = {}
+    for _, _, address, status, count, _, _ in rows:
+        of_device = launches.setdefault(str(address), {})
+        of_device[str(status)] = of_device.get(str(status), 0) + count
+    return RunHead(
+        run_id=run_id,
+        recipe=str(rows[0].recipe_name),
+        began_at=min(row[-2] for row in rows),
+        ended_at=max(row[-1] for row in rows),
+        launches=launches,
+    )
 
 
 _DEVICE_FIELDS = tuple(DeviceFacts.__dataclass_fields__)

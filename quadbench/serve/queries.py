@@ -29,9 +29,9 @@ from quadbench.report.study_html import render_study
 from quadbench.report.versus import PRIMARY
 from quadbench.report.view import ReportView, report_view
 from quadbench.results.engine import Source, database_of, open_for_reading, schema_of
-from quadbench.results.heads import NightHead, RunHead, night_heads, run_head, run_heads
 from quadbench.results.layout import Layout
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightHead, Nights, night_heads
+from quadbench.results.records import RunHead, run_head, run_heads
 from quadbench.results.stored_runs import load_run, read_run_file
 from quadbench.serve.api_documents import FarmNow, NightLine, NightList, WorkUnderWay, farm_without_database, read_farm, read_work
 from quadbench.spec import read_file

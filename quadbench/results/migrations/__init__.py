@@ -1,1 +1,0 @@
-"""Migrations: the database's schema, one revision after the other; run by `schema.upgrade`."""
