@@ -30,6 +30,7 @@ from quadbench.measure import (
 )
 from quadbench.observer import Observer
 from quadbench.pipeline.run_options import Conduct, RecordHooks, Work, on_device
+from quadbench.recipe import Measure, Runtime
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
@@ -111,6 +112,17 @@ class Session:
             note=self.note_retry,
             observer=self.observer,
             stop=Stop(),
+        )
+
+    def launch_settings(self, run_id: str, runtime: Runtime, measure: Measure) -> LaunchSettings:
+        """Return how the launches of a run are run."""
+        return LaunchSettings(
+            run_id=run_id,
+            layout=self.layout,
+            runtime=runtime,
+            timeout_s=measure.timeout_s,
+            gate=measure.gate,
+            confirm=self.leases.confirm,
         )
 
     def note_retry(self, device: Device, retry: Retry) -> None:
@@ -275,14 +287,7 @@ class RunSession(Session):
 
     def _turns(self, installation: Installation) -> Turns:
         measure = self.work.terms.measure
-        settings = LaunchSettings(
-            run_id=self.run_id,
-            layout=self.layout,
-            runtime=self.work.terms.runtime,
-            timeout_s=measure.timeout_s,
-            gate=measure.gate,
-            confirm=self.leases.confirm,
-        )
+        settings = self.launch_settings(self.run_id, self.work.terms.runtime, measure)
         repeats = measure.gate.retries if measure.order == "abba" else 0
         stored = on_device(self.stored, installation.address)
         return planned_turns(installation, self.launches, settings, repeats=repeats, stored=stored, budget=self.budget)

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from alembic import command
@@ -54,6 +54,14 @@ BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite's integers ha
 class Table(DeclarativeBase):
     """The base of all tables."""
 
+    type_annotation_map: ClassVar = {
+        datetime: UtcTime,
+        float: sa.Double,
+        dict[str, str]: sa.JSON,
+        list[str]: sa.JSON,
+        list[list[str]]: sa.JSON,
+    }
+
 
 class RecordRow(Table):
     """A launch."""
@@ -64,8 +72,8 @@ class RecordRow(Table):
     record_id: Mapped[str] = mapped_column(unique=True)
     run_id: Mapped[str] = mapped_column(index=True)
     schema_version: Mapped[int]
-    started_at: Mapped[datetime] = mapped_column(UtcTime, index=True)
-    ended_at: Mapped[datetime] = mapped_column(UtcTime)
+    started_at: Mapped[datetime] = mapped_column(index=True)
+    ended_at: Mapped[datetime]
     recipe_name: Mapped[str]
     recipe_digest: Mapped[str]
     bundle_digest: Mapped[str]
@@ -85,11 +93,11 @@ class RecordRow(Table):
     status: Mapped[str]
     error_class: Mapped[str | None]
     reason: Mapped[str | None] = mapped_column(sa.Text)
-    caveats: Mapped[list[str]] = mapped_column(sa.JSON)
-    versions: Mapped[dict[str, str]] = mapped_column(sa.JSON)
-    settings: Mapped[dict[str, str]] = mapped_column(sa.JSON)
-    state: Mapped[dict[str, str]] = mapped_column(sa.JSON)
-    images: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    caveats: Mapped[list[str]]
+    versions: Mapped[dict[str, str]]
+    settings: Mapped[dict[str, str]]
+    state: Mapped[dict[str, str]]
+    images: Mapped[dict[str, str]]
 
 
 class SampleRow(Table):
@@ -100,14 +108,14 @@ class SampleRow(Table):
     id: Mapped[int] = mapped_column(BIG, primary_key=True)
     record: Mapped[int] = mapped_column(sa.ForeignKey("records.id", ondelete="CASCADE"), index=True)
     metric: Mapped[str]
-    value: Mapped[float] = mapped_column(sa.Double, sa.CheckConstraint("value BETWEEN -1e17 AND 1e17"))
+    value: Mapped[float] = mapped_column(sa.CheckConstraint("value BETWEEN -1e17 AND 1e17"))
     task: Mapped[str | None]
     component: Mapped[str | None]
     iteration: Mapped[int | None] = mapped_column(BIG, sa.CheckConstraint("iteration >= 0"))
     step: Mapped[int | None] = mapped_column(BIG, sa.CheckConstraint("step >= 0"))
     item: Mapped[str | None]
     is_warmup: Mapped[bool]
-    labels: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    labels: Mapped[dict[str, str]]
 
 
 class LeaseRow(Table):
@@ -119,11 +127,11 @@ class LeaseRow(Table):
     token: Mapped[int] = mapped_column(sa.BigInteger)
     job_owner: Mapped[str | None]
     job_purpose: Mapped[str | None]
-    job_until: Mapped[datetime | None] = mapped_column(UtcTime)
+    job_until: Mapped[datetime | None]
     job_process: Mapped[str | None]
     reserved_owner: Mapped[str | None]
     reserved_purpose: Mapped[str | None]
-    reserved_until: Mapped[datetime | None] = mapped_column(UtcTime)
+    reserved_until: Mapped[datetime | None]
 
 
 class IdentityRow(Table):
@@ -149,7 +157,7 @@ class PhoneRow(Table):
     android_release: Mapped[str | None]
     abi: Mapped[str | None]
     host: Mapped[str]
-    last_seen: Mapped[datetime] = mapped_column(UtcTime)
+    last_seen: Mapped[datetime]
     health: Mapped[str]
     reason: Mapped[str | None] = mapped_column(sa.Text)
     failures: Mapped[int]
@@ -172,7 +180,7 @@ class JobRow(Table):
     kind: Mapped[str]
     needs: Mapped[str]
     owner: Mapped[str]
-    submitted_at: Mapped[datetime] = mapped_column(UtcTime)
+    submitted_at: Mapped[datetime]
     payload: Mapped[str] = mapped_column(sa.Text)
     priority: Mapped[int]
     affinity: Mapped[str]
@@ -182,12 +190,12 @@ class JobRow(Table):
     is_stopping: Mapped[bool]
     worker: Mapped[str | None]
     seat: Mapped[str | None]
-    until: Mapped[datetime | None] = mapped_column(UtcTime)
-    not_before: Mapped[datetime | None] = mapped_column(UtcTime)
-    started_at: Mapped[datetime | None] = mapped_column(UtcTime)
-    ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    until: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
     reason: Mapped[str | None] = mapped_column(sa.Text)
-    counts_from: Mapped[datetime] = mapped_column(UtcTime)
+    counts_from: Mapped[datetime]
     open_needs: Mapped[int]
 
 
@@ -210,8 +218,8 @@ class AttemptRow(Table):
     owner: Mapped[str]
     worker: Mapped[str]
     seat: Mapped[str]
-    started_at: Mapped[datetime] = mapped_column(UtcTime)
-    ended_at: Mapped[datetime | None] = mapped_column(UtcTime, index=True)
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None] = mapped_column(index=True)
     reason: Mapped[str | None] = mapped_column(sa.Text)
     answer: Mapped[str | None] = mapped_column(sa.Text)
     lines: Mapped[str | None] = mapped_column(sa.Text)
@@ -227,8 +235,8 @@ class WorkerRow(Table):
     version: Mapped[str]
     capabilities: Mapped[str] = mapped_column(sa.Text)
     devices: Mapped[str] = mapped_column(sa.Text)
-    started_at: Mapped[datetime] = mapped_column(UtcTime)
-    last_seen: Mapped[datetime] = mapped_column(UtcTime)
+    started_at: Mapped[datetime]
+    last_seen: Mapped[datetime]
     is_draining: Mapped[bool]
 
 
@@ -239,10 +247,10 @@ class NightRow(Table):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(index=True)
-    began_at: Mapped[datetime] = mapped_column(UtcTime)
-    ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    began_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
     version: Mapped[str]
-    planned: Mapped[list[list[str]]] = mapped_column(sa.JSON)
+    planned: Mapped[list[list[str]]]
 
 
 class MeasurementRow(Table):
@@ -259,14 +267,14 @@ class MeasurementRow(Table):
     case_name: Mapped[str]
     device: Mapped[str]
     address: Mapped[str]
-    measured_at: Mapped[datetime] = mapped_column(UtcTime)
+    measured_at: Mapped[datetime]
     bundle: Mapped[str]
     kit: Mapped[str | None]
     yardstick: Mapped[str]
-    environment: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    environment: Mapped[dict[str, str]]
     comparison: Mapped[str]
-    runs: Mapped[list[str]] = mapped_column(sa.JSON)
-    caveats: Mapped[list[str]] = mapped_column(sa.JSON)
+    runs: Mapped[list[str]]
+    caveats: Mapped[list[str]]
 
 
 class PointRow(Table):
@@ -278,11 +286,11 @@ class PointRow(Table):
     measurement: Mapped[int] = mapped_column(BIG, sa.ForeignKey("night_measurements.id", ondelete="CASCADE"), primary_key=True)
     task: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[float] = mapped_column(sa.Double)
-    yardstick: Mapped[float | None] = mapped_column(sa.Double)
-    ratio: Mapped[float | None] = mapped_column(sa.Double)
-    low: Mapped[float | None] = mapped_column(sa.Double)
-    high: Mapped[float | None] = mapped_column(sa.Double)
+    value: Mapped[float]
+    yardstick: Mapped[float | None]
+    ratio: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
 
 
 class RulingRow(Table):
@@ -299,18 +307,18 @@ class RulingRow(Table):
     case_name: Mapped[str]
     device: Mapped[str]
     address: Mapped[str]
-    told_at: Mapped[datetime] = mapped_column(UtcTime)
+    told_at: Mapped[datetime]
     kind: Mapped[str]
     cause: Mapped[str] = mapped_column(sa.Text)
     detector: Mapped[int]
     task: Mapped[str | None]
     key: Mapped[str | None]
     owner: Mapped[str | None]
-    value: Mapped[float | None] = mapped_column(sa.Double)
-    expected: Mapped[float | None] = mapped_column(sa.Double)
-    ratio: Mapped[float | None] = mapped_column(sa.Double)
-    low: Mapped[float | None] = mapped_column(sa.Double)
-    high: Mapped[float | None] = mapped_column(sa.Double)
+    value: Mapped[float | None]
+    expected: Mapped[float | None]
+    ratio: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
     last_good_bundle: Mapped[str | None]
     last_good_kit: Mapped[str | None]
     comparison: Mapped[str | None]
@@ -326,8 +334,8 @@ class AcknowledgementRow(Table):
     night: Mapped[str]
     reason: Mapped[str] = mapped_column(sa.Text)
     owner: Mapped[str]
-    made_at: Mapped[datetime] = mapped_column(UtcTime)
-    until: Mapped[datetime] = mapped_column(UtcTime)
+    made_at: Mapped[datetime]
+    until: Mapped[datetime]
     device: Mapped[str | None]
     task: Mapped[str | None]
     key: Mapped[str | None]

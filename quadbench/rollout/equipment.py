@@ -142,9 +142,7 @@ def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:
         raise MissingDependencyError(
             "\n".join((f"'{kind.address}' needs a runtime kit for {kind.abi} that runs {kind.key}", *why)), hint=_where(kind)
         )
-    libraries = libraries_for(kit.artifact, kind.target, htp_arch)
-    check_contents(kit, (library.file for library in libraries))
-    return KitChoice(kit=kit, libraries=libraries)
+    return _choice_of(kit, kind)
 
 
 def named_kit(kind: Kind, layout: Layout, digest: str) -> KitChoice:
@@ -154,7 +152,11 @@ def named_kit(kind: Kind, layout: Layout, digest: str) -> KitChoice:
     wrong_abi = [] if kit.artifact.abi is kind.abi else [f"it is for {kit.artifact.abi}, not for {kind.abi}"]
     if problems := wrong_abi or target_problems(kit.artifact, kind.target, htp_arch, compiler_build()):
         raise UserError(f"kit {digest} does not fit '{kind.address}': {'; '.join(problems)}", hint="quadbench runtime list")
-    libraries = libraries_for(kit.artifact, kind.target, htp_arch)
+    return _choice_of(kit, kind)
+
+
+def _choice_of(kit: Stored[Kit], kind: Kind) -> KitChoice:
+    libraries = libraries_for(kit.artifact, kind.target, kind.profile.soc.htp_arch)
     check_contents(kit, (library.file for library in libraries))
     return KitChoice(kit=kit, libraries=libraries)
 

@@ -16,7 +16,6 @@ from quadbench.farm.held import require_any
 from quadbench.harness.installation import Installation
 from quadbench.measure import (
     Interleaved,
-    LaunchSettings,
     PairedBlock,
     Queue,
     SideLaunch,
@@ -58,6 +57,8 @@ from quadbench.statistics import MIN_BLOCKS, Looks, Verdict
 from quadbench.statistics.launch_comparison import verdict_within
 from quadbench.study.comparison_side import USUAL_MANNER, Chosen, Manner, measured_alike, require_common_tasks, require_variant
 
+log = logging.getLogger(__name__)
+
 _FIRST = Looks(at=(MIN_BLOCKS,))  # before there is a spread to plan with
 
 
@@ -83,19 +84,9 @@ class PreparedSide:
         chosen = self.chosen
         return VersusSide(source=chosen.source, changes=dict(chosen.changes), variant=chosen.variant, run_id=self.begun.run_id)
 
-    @property
-    def installations(self) -> tuple[Installation, ...]:
-        """Return the side as it is installed on each device."""
-        return self.rollout.installations
-
-    @property
-    def failures(self) -> dict[str, QuadbenchError]:
-        """Return by address why the side is not on a device."""
-        return self.rollout.failures
-
     def on(self, device: Device) -> Installation | None:
         """Return the side as it is installed on a device; None where it is not."""
-        return next((one for one in self.installations if one.device is device), None)
+        return next((one for one in self.rollout.installations if one.device is device), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,14 +157,7 @@ def _side_launch(
             sequence=measured_sequence(measure.model_copy(update={"sequence": sequence}), counts),
             side=f"{side.letter}: {chosen.name}",
         ),
-        settings=LaunchSettings(
-            run_id=side.begun.run_id,
-            layout=session.layout,
-            runtime=chosen.terms.runtime,
-            timeout_s=measure.timeout_s,
-            gate=measure.gate,
-            confirm=session.leases.confirm,
-        ),
+        settings=session.launch_settings(side.begun.run_id, chosen.terms.runtime, measure),
     )
 
 
@@ -197,9 +181,6 @@ def _verdicts(a: Side, b: Side, manner: Manner, looks: Looks) -> list[Verdict]:
         return [told.verdict] if told else []
     told_goals = [(compared(a, b, goal.key, goal.task, looks), goal.limit) for goal in manner.goals]
     return [verdict_within(told, limit) for told, limit in told_goals if told]
-
-
-log = logging.getLogger(__name__)
 
 
 def compare(
@@ -237,8 +218,8 @@ def compare(
         devices = _equipped(lab.devices, (a, b), session, lab.left_out)
         require_any(devices, lab.left_out)
         sides = [_prepared(letter, one, devices, session) for letter, one in (("A", a), ("B", b))]
-        failures = {**(lab.left_out or {}), **sides[0].failures, **sides[1].failures}
-        shared = [one.device for one in sides[0].installations if sides[1].on(one.device)]
+        failures = {**(lab.left_out or {}), **sides[0].rollout.failures, **sides[1].rollout.failures}
+        shared = [one.device for one in sides[0].rollout.installations if sides[1].on(one.device)]
         if not shared:
             raise next(iter(failures.values()))
         plans = [OnDevice.of(device, sides, session) for device in shared]
