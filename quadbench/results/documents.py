@@ -10,7 +10,6 @@ from quadbench.artifacts import SCHEMA_VERSION
 from quadbench.errors import ArtifactError, shown
 from quadbench.results.disk import write_whole
 from quadbench.spec import first_problem, read_json
-from quadbench.spec.files import MOST_BYTES
 
 DocumentT = TypeVar("DocumentT")
 
@@ -25,15 +24,13 @@ def write_document(path: Path, value: object, *, makes_folders: bool = True) -> 
     write_whole(path, document_text(value), makes_folders=makes_folders)
 
 
-def read_document(
-    path: Path, kind: type[DocumentT], *, version: int = SCHEMA_VERSION, hint: str | None = None, most_bytes: int = MOST_BYTES
-) -> DocumentT:
+def read_document(path: Path, kind: type[DocumentT], *, version: int = SCHEMA_VERSION, hint: str | None = None) -> DocumentT:
     """Read a document.
 
     Raises:
         ArtifactError: the file is missing, no JSON, of another version, or lacks what the type has.
     """
-    raw = read_json(path, fault=ArtifactError, hint=hint, most_bytes=most_bytes)
+    raw = read_json(path, fault=ArtifactError, hint=hint)
     return document_of(raw, kind, name=f"'{path}'", version=version, hint=hint)
 
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
 
-from annotated_types import Interval, MaxLen
 from pydantic import AwareDatetime
 
 from quadbench.artifacts import Variant
@@ -26,9 +24,6 @@ HEARTBEAT_S = 10.0  # in which a file is written, even where nothing is new
 SCHEMA_VERSION = 1
 _SILENCE = timedelta(seconds=6 * HEARTBEAT_S)
 _MOST_FILES = 100  # that are read
-_MOST_BYTES = 2**18
-_Text = Annotated[str, MaxLen(1000)]
-_Count = Annotated[int, Interval(ge=0, le=2**50)]
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +42,15 @@ class DeviceProgress:
     """A device: the bytes that it has of those that are pushed; the launch under way of all, and the image of that launch's."""
 
     stage: Stage
-    sent_bytes: _Count = 0
-    total_bytes: _Count = 0
-    launch: _Count = 0
-    launches: _Count = 0
+    sent_bytes: int = 0
+    total_bytes: int = 0
+    launch: int = 0
+    launches: int = 0
     variant: Variant | None = None
-    task: _Text = ""
-    image: _Count = 0
-    images: _Count = 0
-    reason: _Text = ""
+    task: str = ""
+    image: int = 0
+    images: int = 0
+    reason: str = ""
 
     @property
     def share(self) -> float | None:
@@ -79,15 +74,15 @@ class Progress:
     """
 
     schema_version: int = SCHEMA_VERSION
-    what: _Text
-    owner: _Text
-    process: _Text
+    what: str
+    owner: str
+    process: str
     run_id: FileName | None
     began_at: AwareDatetime
     updated_at: AwareDatetime
-    stage: _Text = ""
-    detail: _Text = ""
-    devices: Mapping[Annotated[str, MaxLen(300)], DeviceProgress] = field(default_factory=dict)
+    stage: str = ""
+    detail: str = ""
+    devices: Mapping[str, DeviceProgress] = field(default_factory=dict)
 
     def is_alive(self, now: datetime) -> bool:
         """Say whether the command is at work still, as far as can be told here."""
@@ -130,7 +125,7 @@ def _files(layout: Layout) -> list[Path]:
 
 def _read(path: Path) -> Progress | None:
     try:
-        return read_document(path, Progress, version=SCHEMA_VERSION, most_bytes=_MOST_BYTES)
+        return read_document(path, Progress, version=SCHEMA_VERSION)
     except ArtifactError as error:
         log.debug("%s; it is left out", error)
         return None
