@@ -30,7 +30,7 @@ from quadbench.farm.store.launches import send_launch
 from quadbench.farm.store.opening import open_store
 from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
 from quadbench.pipeline import USUAL
-from quadbench.pipeline.run_options import resumed_work
+from quadbench.pipeline.work import resumed_work
 from quadbench.recipe import Terms, load_recipe
 from quadbench.report.headline import gaps
 from quadbench.results.engine import open_engine

@@ -15,7 +15,7 @@ from quadbench.farm.held import leased
 from quadbench.observer import Observer
 from quadbench.pipeline.building import build_all, built, built_for, compiled
 from quadbench.pipeline.execution import Outcome, execute, measure, reported, require_devices
-from quadbench.pipeline.run_options import USUAL, Conduct, Work, resumable_bundle, resumed_work
+from quadbench.pipeline.work import USUAL, Conduct, Work, resumable_bundle, resumed_work
 from quadbench.quad.cache import cached
 from quadbench.quad.candidate import Candidate
 from quadbench.quad.inputs import check_devices

@@ -12,8 +12,8 @@ from quadbench.farm.held import require_any
 from quadbench.farm.inventory import Inventory
 from quadbench.observer import Observer
 from quadbench.pipeline.progress_observer import seen_by_others
-from quadbench.pipeline.run_options import Conduct, Work, require_same_bundle, require_same_devices
 from quadbench.pipeline.session import RunSession, lab_of
+from quadbench.pipeline.work import Conduct, Work, require_same_bundle, require_same_devices
 from quadbench.report import write_report
 from quadbench.results.bundles import in_results
 from quadbench.results.layout import Layout

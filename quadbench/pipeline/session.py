@@ -29,7 +29,7 @@ from quadbench.measure import (
     planned_turns,
 )
 from quadbench.observer import Observer
-from quadbench.pipeline.run_options import Conduct, RecordHooks, Work, on_device
+from quadbench.pipeline.work import Conduct, RecordHooks, Work, on_device
 from quadbench.recipe import Measure, Runtime
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout

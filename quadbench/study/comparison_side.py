@@ -10,7 +10,7 @@ from quadbench.artifacts.run_record import has_references, without_own_graph
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
 from quadbench.pipeline import USUAL, Conduct
-from quadbench.pipeline.run_options import RecordHooks
+from quadbench.pipeline.work import RecordHooks
 from quadbench.quad.inputs import read_recipe
 from quadbench.recipe import Measure, RandomFoundation, Recipe, Task, Terms
 from quadbench.results.layout import Layout

@@ -1,4 +1,4 @@
-"""Options of a run: what it measures, with which retries and in what time; and what is left of a run that was cut short."""
+"""Work of a run: what it measures, with which retries and in what time; and what is left of a run that was cut short."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
