@@ -21,7 +21,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 from support.bad_input.adapters import safetensors
-from support.hand_made import EVEN, comparison_of, point, sweep_of
 from support.tiny_model import RECIPE, tiny_unet
 from test_heard import expected, header, samples
 from test_manifest import _make
@@ -40,14 +39,8 @@ from quadbench.quad.adapters.formats import read_tensor_file
 from quadbench.quad.adapters.inspection import inspect_adapter
 from quadbench.quad.adapters.peft import SitePattern, adapter_config
 from quadbench.recipe import load_recipe
-from quadbench.report import Sweep
-from quadbench.report.study_documents import study_json, study_line
-from quadbench.report.study_html import render_study, study_report
-from quadbench.report.versus import Versus
-from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, publish, read_manifest
 from quadbench.spec.yaml_document import read_document, read_value
-from quadbench.study.stored_studies import read_study, study_lines
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 fuzzed = settings(
@@ -255,26 +248,6 @@ def test_any_manifest_is_read_or_refused(data: st.DataObject, tmp_path: Path) ->
             read_manifest(folder, CompiledBundle)
     finally:
         (folder / MANIFEST).write_bytes(right)
-
-
-SWEEP = sweep_of(*(point(value, psnr=EVEN, end_to_end=EVEN, bytes=(10.0,)) for value in ("int16", "int8")))
-COMPARISON = comparison_of({"virtual:s25": 1.05})
-
-
-@fuzzed
-@given(data=st.data(), study=st.sampled_from([SWEEP, COMPARISON]))
-def test_any_sweep_or_comparison_is_shown_or_refused(data: st.DataObject, study: Sweep | Versus, tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    path = study_report(study, layout).with_suffix(".json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tree = json.loads(study_json(study))
-    changed = _changed(tree, data.draw(st.sampled_from(_places(tree))), data.draw(TREES))
-    path.write_text(json.dumps(changed), encoding="utf-8", errors="surrogatepass")
-    with refused_by_name(ArtifactError, path.name):
-        read = read_study(path)
-        assert render_study(read)
-        assert study_line(read).sentences is not None
-    assert len(study_lines(layout, 20)) >= 1
 
 
 @fuzzed

@@ -1,9 +1,7 @@
 """Page: a template, and what fills it -> an HTML file without script, in which no text is markup and nothing is hidden."""
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +12,7 @@ from markupsafe import Markup, escape
 
 from quadbench.artifacts.names import printable
 from quadbench.report import units
-from quadbench.results.disk import storing
+from quadbench.results.disk import write_whole
 
 _HERE = Path(__file__).parent
 
@@ -57,17 +55,7 @@ def write_page(path: Path, html: str) -> Path:
     Raises:
         StorageError: the folder is full or cannot be written.
     """
-    with storing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".html")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(html)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+    write_whole(path, html)
     return path
 
 

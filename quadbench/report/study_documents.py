@@ -1,15 +1,12 @@
 """A sweep or a comparison as JSON, and as one line of a list."""
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-
-from pydantic import TypeAdapter
 
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import sweep_answer
 from quadbench.report.versus import Versus, answer, exact_sentences, sentence
-from quadbench.results.disk import write_whole
+from quadbench.results.documents import document_text, write_document
 from quadbench.results.layout import Layout
 
 
@@ -76,8 +73,7 @@ def study_document(study: Sweep | Versus, folder: Path | None = None) -> SweepDo
 
 def study_json(study: Sweep | Versus, folder: Path | None = None) -> str:
     """Return the document of a study as text."""
-    document = study_document(study, folder)
-    return json.dumps(TypeAdapter(type(document)).dump_python(document, mode="json"), indent=1, allow_nan=False)
+    return document_text(study_document(study, folder))
 
 
 def write_comparison(versus: Versus, layout: Layout) -> None:
@@ -86,4 +82,4 @@ def write_comparison(versus: Versus, layout: Layout) -> None:
     Raises:
         StorageError: the folder is full or cannot be written.
     """
-    write_whole(layout.comparison(versus.comparison_id) / "comparison.json", study_json(versus))
+    write_document(layout.comparison(versus.comparison_id) / "comparison.json", study_document(versus))
