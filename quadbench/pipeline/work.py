@@ -50,7 +50,7 @@ USUAL = Conduct()
 
 @dataclass(frozen=True, kw_only=True)
 class RecordHooks:
-    """What a farm asks of work that is measured for it.
+    """Hooks of a farm into work that is measured for it.
 
     `keep_files` is told of each record before it is stored, and may keep the files of its launch elsewhere. `guard` refuses,
     within its transaction, a record that is no longer the work's to store. `is_part`: another results folder keeps the run.

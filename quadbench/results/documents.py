@@ -42,9 +42,9 @@ def document_of(
     Raises:
         ArtifactError: it is of another version, or lacks what the type has.
     """
-    found = raw.get("schema_version") if isinstance(raw, dict) else None
-    if found != version or isinstance(found, bool):
-        raise ArtifactError(f"{name} has schema_version {shown(str(found))}; expected {version}", hint=hint)
+    stored = raw.get("schema_version") if isinstance(raw, dict) else None
+    if stored != version or isinstance(stored, bool):
+        raise ArtifactError(f"{name} has schema_version {shown(str(stored))}; expected {version}", hint=hint)
     try:
         return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:

@@ -1,0 +1,1 @@
+"""Migrations: the database's schema, one revision after the other; run by `schema.upgrade`."""
