@@ -262,9 +262,10 @@ _KIND_COLUMNS = [sa.cast(SampleRow.labels, sa.Text) if name == "labels" else get
 
 def _value_fault(record: RunRecord) -> str | None:
     """Say what is wrong with the first value that nothing measures; None where there is none."""
-    for sample in record.samples:
-        if fault := value_fault(sample.metric, sample.value):
-            return f"{sample.metric}{f' of task {sample.task}' if sample.task else ''} {fault}"
+    for kinds, values in record.columns.parts:
+        for kind, value in zip(kinds.each, values, strict=True):
+            if fault := value_fault(kind.metric, value):
+                return f"{kind.metric}{f' of task {kind.task}' if kind.task else ''} {fault}"
     return None
 
 
