@@ -57,9 +57,99 @@ from quadbench.statistics import MIN_BLOCKS, Looks, Verdict
 from quadbench.statistics.launch_comparison import verdict_within
 from quadbench.study.comparison_side import USUAL_MANNER, Chosen, Manner, measured_alike, require_common_tasks, require_variant
 
+_FIRST = Looks(at=(MIN_BLOCKS,))  # before there is a spread to plan with
+
 log = logging.getLogger(__name__)
 
-_FIRST = Looks(at=(MIN_BLOCKS,))  # before there is a spread to plan with
+
+def compare(
+    a: Chosen,
+    b: Chosen,
+    addresses: Sequence[str],
+    manner: Manner = USUAL_MANNER,
+    *,
+    layout: Layout,
+    observer: Observer,
+) -> Versus:
+    """Launch both sides in turn on every device until they can be told apart or the looks are through; write comparison.json.
+
+    Each side's launches are a run of its own. A device that fails is left out and named; one that is lost is waited for.
+
+    Raises:
+        QuadbenchError: a side cannot be built or has no task in common with the other, or every device failed.
+        KeyboardInterrupt: Ctrl-C; what was measured is stored in the two runs, and comparison.json has what can be said of it.
+    """
+    require_common_tasks(a, b, manner.tasks)
+    measured_alike(a, b)
+    with (
+        lab_of(addresses, f"comparison of {a.source} and {b.source}", manner.conduct, layout=layout) as lab,
+        seen_by_others(observer, layout, f"comparison of {a.name} and {b.name}") as seen,
+    ):
+        session = ComparisonSession(
+            layout=layout,
+            observer=seen,
+            leases=lab.leases,
+            records=lab.records,
+            conduct=manner.conduct,
+            hooks=manner,
+            manner=manner,
+        )
+        devices = _equipped(lab.devices, (a, b), session, lab.left_out)
+        require_any(devices, lab.left_out)
+        sides = [_prepared(letter, one, devices, session) for letter, one in (("A", a), ("B", b))]
+        failures = {**(lab.left_out or {}), **sides[0].rollout.failures, **sides[1].rollout.failures}
+        shared = [one.device for one in sides[0].rollout.installations if sides[1].on(one.device)]
+        if not shared:
+            raise next(iter(failures.values()))
+        plans = [OnDevice.of(device, sides, session) for device in shared]
+        _launch(sides, plans, session, failures)
+    versus = _versus(sides, plans, manner, failures)
+    write_comparison(versus, layout)
+    return versus
+
+
+def compare_stored(a: Chosen, b: Chosen) -> Versus:
+    """Put two stored runs beside each other. They were not launched in turn for this, so that there are no verdicts.
+
+    Raises:
+        UserError: a side is no run or changes what launches alone can show, both are the same launches, or no device, by address,
+            or no task is in both.
+    """
+    if a.run is None or b.run is None:
+        which = a.source if a.run is None else b.source
+        raise UserError(f"'{which}' is no stored run, so it has to be measured", hint="name the devices: --devices local")
+    for side in (a, b):
+        if side.gear.harness or side.gear.kit:
+            raise UserError("a stored run ran with its own harness and kit", hint="name devices to measure it again with others")
+    if a.run.run_id == b.run.run_id and a.variant is b.variant:
+        raise UserError(
+            f"both sides are the {a.variant} launches of run {a.run.run_id}", hint="name another run, or --b variant=per-graph"
+        )
+    require_common_tasks(a, b)
+    devices = {device.address: device for device in devices_of(a.run)}
+    others = {device.address: device for device in devices_of(b.run)}
+    common = [address for address in devices if address in others]
+    if not common:
+        raise UserError(f"the runs have no device in common: {', '.join(devices)}; {', '.join(others)}")
+    sides = [
+        VersusSide(
+            source=one.source,
+            changes=dict(one.changes),
+            variant=one.variant,
+            run_id=run.run_id,
+            of=_of(run),
+            own_tasks=tuple(name for name in one.tasks if name not in other.tasks),
+        )
+        for one, other, run in ((a, b, a.run), (b, a, b.run))
+    ]
+    return Versus(
+        comparison_id=new_id(),
+        a=sides[0],
+        b=sides[1],
+        to_see=None,
+        devices=tuple(_stored_device(a, b, devices[address], others[address]) for address in common),
+        failures={},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,52 +273,6 @@ def _verdicts(a: Side, b: Side, manner: Manner, looks: Looks) -> list[Verdict]:
     return [verdict_within(told, limit) for told, limit in told_goals if told]
 
 
-def compare(
-    a: Chosen,
-    b: Chosen,
-    addresses: Sequence[str],
-    manner: Manner = USUAL_MANNER,
-    *,
-    layout: Layout,
-    observer: Observer,
-) -> Versus:
-    """Launch both sides in turn on every device until they can be told apart or the looks are through; write comparison.json.
-
-    Each side's launches are a run of its own. A device that fails is left out and named; one that is lost is waited for.
-
-    Raises:
-        QuadbenchError: a side cannot be built or has no task in common with the other, or every device failed.
-        KeyboardInterrupt: Ctrl-C; what was measured is stored in the two runs, and comparison.json has what can be said of it.
-    """
-    require_common_tasks(a, b, manner.tasks)
-    measured_alike(a, b)
-    with (
-        lab_of(addresses, f"comparison of {a.source} and {b.source}", manner.conduct, layout=layout) as lab,
-        seen_by_others(observer, layout, f"comparison of {a.name} and {b.name}") as seen,
-    ):
-        session = ComparisonSession(
-            layout=layout,
-            observer=seen,
-            leases=lab.leases,
-            records=lab.records,
-            conduct=manner.conduct,
-            hooks=manner,
-            manner=manner,
-        )
-        devices = _equipped(lab.devices, (a, b), session, lab.left_out)
-        require_any(devices, lab.left_out)
-        sides = [_prepared(letter, one, devices, session) for letter, one in (("A", a), ("B", b))]
-        failures = {**(lab.left_out or {}), **sides[0].rollout.failures, **sides[1].rollout.failures}
-        shared = [one.device for one in sides[0].rollout.installations if sides[1].on(one.device)]
-        if not shared:
-            raise next(iter(failures.values()))
-        plans = [OnDevice.of(device, sides, session) for device in shared]
-        _launch(sides, plans, session, failures)
-    versus = _versus(sides, plans, manner, failures)
-    write_comparison(versus, layout)
-    return versus
-
-
 def _launch(
     sides: Sequence[PreparedSide], plans: Sequence[OnDevice], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
 ) -> None:
@@ -330,50 +374,6 @@ def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], session: C
     is_part = session.manner.is_part
     begun = new_run_file(new_id(), bundles, chosen.terms, deployments=rollout.deployments, planned={}, is_part=is_part)
     return PreparedSide(letter=letter, chosen=chosen, begun=begun, rollout=rollout)
-
-
-def compare_stored(a: Chosen, b: Chosen) -> Versus:
-    """Put two stored runs beside each other. They were not launched in turn for this, so that there are no verdicts.
-
-    Raises:
-        UserError: a side is no run or changes what launches alone can show, both are the same launches, or no device, by address,
-            or no task is in both.
-    """
-    if a.run is None or b.run is None:
-        which = a.source if a.run is None else b.source
-        raise UserError(f"'{which}' is no stored run, so it has to be measured", hint="name the devices: --devices local")
-    for side in (a, b):
-        if side.gear.harness or side.gear.kit:
-            raise UserError("a stored run ran with its own harness and kit", hint="name devices to measure it again with others")
-    if a.run.run_id == b.run.run_id and a.variant is b.variant:
-        raise UserError(
-            f"both sides are the {a.variant} launches of run {a.run.run_id}", hint="name another run, or --b variant=per-graph"
-        )
-    require_common_tasks(a, b)
-    devices = {device.address: device for device in devices_of(a.run)}
-    others = {device.address: device for device in devices_of(b.run)}
-    common = [address for address in devices if address in others]
-    if not common:
-        raise UserError(f"the runs have no device in common: {', '.join(devices)}; {', '.join(others)}")
-    sides = [
-        VersusSide(
-            source=one.source,
-            changes=dict(one.changes),
-            variant=one.variant,
-            run_id=run.run_id,
-            of=_of(run),
-            own_tasks=tuple(name for name in one.tasks if name not in other.tasks),
-        )
-        for one, other, run in ((a, b, a.run), (b, a, b.run))
-    ]
-    return Versus(
-        comparison_id=new_id(),
-        a=sides[0],
-        b=sides[1],
-        to_see=None,
-        devices=tuple(_stored_device(a, b, devices[address], others[address]) for address in common),
-        failures={},
-    )
 
 
 def _of(run: RunResult) -> str:
