@@ -383,7 +383,7 @@ def test_an_interrupted_run_keeps_what_was_measured_and_leaves_no_process(
     _, rest = process.communicate(timeout=60)
     assert process.returncode == code
     with open_records(layout.database) as records:
-        last = records.of_run(str(records.latest_run_id()))
+        last = records.of_run(records.run_ids()[0])
     run_id = last[0].run_id
     assert f"{cause}; what was measured is stored as run {run_id}\nto go on: quadbench run --resume {run_id} --results" in rest
     assert load_run(layout, run_id).is_cut_short

@@ -153,7 +153,7 @@ def test_one_ctrl_c_finishes_the_launch_and_the_printed_command_goes_on(tiny_rec
     assert process.returncode == 130
     assert "is finished and stored; press Ctrl-C again to cut it off" in " ".join(rest.split())
     with open_records(results.database) as records:
-        interrupted = records.of_run(str(records.latest_run_id()))
+        interrupted = records.of_run(records.run_ids()[0])
     assert {record.status for record in interrupted} == {Status.OK}
     assert {record.device.address for record in interrupted} == {"virtual:tabs11"}
     (command,) = re.findall("to go on: quadbench (.*)", rest)
@@ -170,7 +170,7 @@ def test_a_run_whose_launches_are_removed_while_it_goes_on_does_not_end_well_and
 
     def remove() -> None:
         with open_records(results.database) as records:
-            assert records.remove(str(records.latest_run_id())) == 2
+            assert records.remove(records.run_ids()[0]) == 2
 
     terms = replace(recipe.terms, baselines=())
     outcome = pipeline.run_bundle(bundle, terms, ["local"], layout=results, observer=Interfering(3, remove))
