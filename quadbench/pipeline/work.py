@@ -22,6 +22,8 @@ from quadbench.results.stored_runs import RunFile, load_run_file
 from quadbench.rollout.equipment import NO_GEAR, Gear
 from quadbench.rollout.recovery import RETRIES, WAIT_S
 
+_BEGIN_ANEW = "begin a new run of the recipe; what was measured stays stored"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Conduct:
@@ -75,9 +77,6 @@ class Work(RecordHooks):
     run_id: str | None = None
     devices: tuple[DeviceFacts, ...] = ()
     gear: Gear = NO_GEAR
-
-
-_BEGIN_ANEW = "begin a new run of the recipe; what was measured stays stored"
 
 
 def resumed_work(begun: RunFile, addresses: Sequence[str], layout: Layout) -> Work:

@@ -16,6 +16,9 @@ from quadbench.results.manifest import check_contents, link, publish, read_manif
 from quadbench.results.stored_runs import run_ids
 from quadbench.spec import NAME_EXPECTED, is_name
 
+_FROZEN_HINT = "remove it, and freeze the bundle again"
+_ADMITTED_HINT = "remove it: the next admission then starts from the bundle of the latest run"
+
 
 def in_results(bundle: Stored[Bundle], layout: Layout) -> Stored[Bundle]:
     """Return a bundle where it lies in the results folder; one that lies elsewhere is kept there.
@@ -50,9 +53,6 @@ def kept(bundle: Stored[Bundle], layout: Layout) -> Stored[Bundle]:
         return publish(own, fill)
     check_contents(bundle, files)
     return bundle
-
-
-_FROZEN_HINT = "remove it, and freeze the bundle again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +134,6 @@ def frozen_digests(layout: Layout) -> set[str]:
         ArtifactError: a file of one is damaged.
     """
     return {read_frozen(name, layout).bundle for name in frozen_names(layout)}
-
-
-_ADMITTED_HINT = "remove it: the next admission then starts from the bundle of the latest run"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,34 @@ DAMAGED_HINT = (
     "copy it, then rescue what can be read: sqlite3 OLD .recover | sqlite3 NEW; or move it away, and a new one is begun"
 )
 _LOCK_TIMEOUT_S = 30.0
+# A cable that was pulled is noticed within 20 s by both ends, well within a lease, not after the two hours of TCP: a server that
+# believes in its client keeps what the client has locked from all others. So it does with a frozen one. A URL may set others.
+_SETTINGS = {
+    "connect_timeout": "10",  # seconds
+    "tcp_user_timeout": "20000",  # milliseconds
+    "keepalives_idle": "5",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
+_SERVER_SETTINGS = (
+    "-c lock_timeout=30s -c idle_in_transaction_session_timeout=20s -c tcp_user_timeout=20s"
+    " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+)
+_READ_ONLY = "-c default_transaction_read_only=on"
+_MIGRATION_LOCK = 0x7175_6164  # "quad": the number under which processes of quadbench wait for each other
+_UNREACHED_HINT = "start it, or see that $QUADBENCH_DATABASE is right; without it, records are kept in the results folder"
+_SERVER_FAULTS = (
+    "08",
+    "25",
+    "28",
+    "3D",
+    "40",
+    "42501",
+    "53",
+    "55P03",
+    "57",
+    "58",
+)  # connection, read-only, login, names, deadlock, rights, room, locks, shutdown
 
 log = logging.getLogger(__name__)
 
@@ -123,36 +151,6 @@ def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
 
     return engine
-
-
-# A cable that was pulled is noticed within 20 s by both ends, well within a lease, not after the two hours of TCP: a server that
-# believes in its client keeps what the client has locked from all others. So it does with a frozen one. A URL may set others.
-_SETTINGS = {
-    "connect_timeout": "10",  # seconds
-    "tcp_user_timeout": "20000",  # milliseconds
-    "keepalives_idle": "5",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-}
-_SERVER_SETTINGS = (
-    "-c lock_timeout=30s -c idle_in_transaction_session_timeout=20s -c tcp_user_timeout=20s"
-    " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
-)
-_READ_ONLY = "-c default_transaction_read_only=on"
-_MIGRATION_LOCK = 0x7175_6164  # "quad": the number under which processes of quadbench wait for each other
-_UNREACHED_HINT = "start it, or see that $QUADBENCH_DATABASE is right; without it, records are kept in the results folder"
-_SERVER_FAULTS = (
-    "08",
-    "25",
-    "28",
-    "3D",
-    "40",
-    "42501",
-    "53",
-    "55P03",
-    "57",
-    "58",
-)  # connection, read-only, login, names, deadlock, rights, room, locks, shutdown
 
 
 def server_engine(url: sa.URL, *, is_read_only: bool = False) -> sa.Engine:

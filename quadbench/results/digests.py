@@ -17,6 +17,7 @@ from quadbench.spec.files import open_regular
 
 _MOST_FILES = 500  # of a model or an adapter; Stable Diffusion 1.5 has some twenty
 MOST_BYTES = 2**36  # of files that are read whole: ten times the weights of Stable Diffusion in float32
+PACKAGE = Path(__file__).parents[1]
 
 
 def sha256_of(path: Path) -> str:
@@ -65,9 +66,6 @@ def content_digest(bundle: Bundle) -> str:
     """Return what tells a bundle from one of the same recipe that was built anew, to other files."""
     files = sorted((file.path, file.sha256) for file in file_refs(bundle))
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
-
-
-PACKAGE = Path(__file__).parents[1]
 
 
 @cache

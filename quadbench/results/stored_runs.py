@@ -40,6 +40,10 @@ from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Guard, Records, read_records
 
 _LOOKED_AT = 100  # runs, when looking for one that was not interrupted
+RUN, SWEEP, COMPARISON, NIGHT = "run", "sweep", "comparison", "night"
+_LISTED = 8  # of the latest
+_FOLDER_HINT = "quadbench runs lists what this folder holds; --results names another"
+ItemT = TypeVar("ItemT")
 
 log = logging.getLogger(__name__)
 
@@ -294,11 +298,6 @@ def read_run_file(layout: Layout, run_id: str) -> RunFile:
     return read_document(layout.run_file(run_id), RunFile, hint=hint)
 
 
-RUN, SWEEP, COMPARISON, NIGHT = "run", "sweep", "comparison", "night"
-_LISTED = 8  # of the latest
-_FOLDER_HINT = "quadbench runs lists what this folder holds; --results names another"
-
-
 def named_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
     """Read the run of an id as `load_run` does; `wanted` are the kinds that the command takes, where a run is not the only one.
 
@@ -331,9 +330,6 @@ def stored_ids(layout: Layout) -> dict[str, str]:
     """Return by its id of which kind each thing is that a results folder holds."""
     studies = {path.parent.name: path.stem for path in layout.studies()}  # sweep.json, comparison.json
     return dict.fromkeys(layout.night_ids(), NIGHT) | studies | dict.fromkeys(run_ids(layout, None), RUN)
-
-
-ItemT = TypeVar("ItemT")
 
 
 def load_run_file(layout: Layout, run_id: str) -> RunFile:

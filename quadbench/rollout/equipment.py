@@ -27,6 +27,8 @@ from quadbench.target.vendors import vendor_of
 
 _FETCHED = {Abi.ARM64_V8A: "onnxruntime-android", Abi.ARM64_LINUX: "onnxruntime-linux"}
 _FETCHED_LITERT = {Abi.ARM64_LINUX: "onnxruntime-linux litert-linux"}  # no registry that is asked has Android's
+HARNESS, RUNTIME, BASE, PER_GRAPH = "harness", "runtime", "base", "per-graph"
+FLOAT, ADAPTERS, INPUTS = "float", "adapters", "tables and inputs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,10 +185,6 @@ def _where(kind: Kind) -> str:
         return f"bring ONNX Runtime with LiteRT{dispatch}: quadbench runtime add; docs/runtime.md says where they are"
     fetched = _FETCHED_LITERT if isinstance(kind.target, LiteRtTarget) else _FETCHED
     return f"quadbench runtime fetch {fetched[kind.abi]}" if kind.abi in fetched else "see docs/runtime.md"
-
-
-HARNESS, RUNTIME, BASE, PER_GRAPH = "harness", "runtime", "base", "per-graph"
-FLOAT, ADAPTERS, INPUTS = "float", "adapters", "tables and inputs"
 
 
 def push_set(

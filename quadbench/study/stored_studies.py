@@ -25,6 +25,9 @@ _KINDS: dict[str, tuple[type[Study], int]] = {
     "sweep.json": (Sweep, SWEEP_VERSION),
     "comparison.json": (Versus, COMPARISON_VERSION),
 }
+LATEST = "latest"
+_LOOKED_AT = 200  # runs, when looking for the latest that fits
+log = logging.getLogger(__name__)
 
 
 def find_study(layout: Layout, study_id: str) -> Path | None:
@@ -70,12 +73,6 @@ def study_table(study: Study, name: str, layout: Layout) -> FigureTable:
         raise UserError(f"a sweep has no table {name}; expected one of {known}", hint="name one of them, or one of its runs")
     run_ids = dict.fromkeys(point.run_id for point in study.points)
     return paper_table([load_run(layout, run_id) for run_id in run_ids], name)
-
-
-LATEST = "latest"
-_LOOKED_AT = 200  # runs, when looking for the latest that fits
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
