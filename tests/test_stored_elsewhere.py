@@ -132,16 +132,11 @@ def test_old_runs_are_removed_but_for_those_that_something_refers_to(
     assert "is not JSON" in capsys.readouterr().err
 
 
-def test_runs_of_other_folders_and_ids_that_name_none_hide_none_of_this_folder(
-    layout: Layout, database: Source, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_runs_of_other_folders_hide_none_of_this_folder(layout: Layout, database: Source) -> None:
     with open_records(database) as records:
-        for run_id in ("elsewhere", "../up"):
-            records.store(record(run_id, run_id=run_id, started_at=datetime.now(UTC), ended_at=datetime.now(UTC)))
+        records.store(record("elsewhere", run_id="elsewhere", started_at=datetime.now(UTC), ended_at=datetime.now(UTC)))
     assert run_ids(layout, 2) == ["run-1", "run-100"]
-    assert "a run '../up', which can name no folder" in caplog.text
     assert main(["prune", "--keep", "90d", "--results", str(layout.root)]) == 0
-    assert main(["report", "../up", "--results", str(layout.root)]) == 3
 
 
 def test_of_what_a_worker_measured_for_a_farm_the_records_stay(layout: Layout, database: Source) -> None:

@@ -55,7 +55,7 @@ def write_page(path: Path, html: str) -> Path:
     Raises:
         StorageError: the folder is full or cannot be written.
     """
-    write_whole(path, html)
+    write_whole(path, html, end="")
     return path
 
 

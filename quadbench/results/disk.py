@@ -46,7 +46,7 @@ def storing(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_whole(path: Path, text: str, *, makes_folders: bool = True) -> None:
+def write_whole(path: Path, text: str, *, end: str = "\n", makes_folders: bool = True) -> None:
     """Write a file of text whole or not at all, also where another process writes the same.
 
     Raises:
@@ -57,7 +57,7 @@ def write_whole(path: Path, text: str, *, makes_folders: bool = True) -> None:
         with storing(path.parent):
             if makes_folders:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(f"{text}\n", encoding="utf-8")
+            temporary.write_text(f"{text}{end}", encoding="utf-8")
             temporary.replace(path)
     except BaseException:
         with suppress(OSError):
