@@ -228,11 +228,7 @@ class Graph:
 
 
 def check_onnx_names(graph: Graph) -> Graph:
-    """Return a bundle's graph as it is: the package onnx reads and writes a file as its name says, .json not as a protobuf.
-
-    Raises:
-        ValueError: a file of it has another name than an ONNX file.
-    """
+    """Return a bundle's graph as it is: the package onnx reads and writes a file as its name says, .json not as a protobuf."""
     for file in (graph.file, graph.merge):
         if file and not file.path.endswith(".onnx"):
             raise ValueError(f"{shown(file.path)} is no graph of a bundle; expected a name that ends in .onnx")

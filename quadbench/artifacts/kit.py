@@ -32,11 +32,7 @@ class Role(StrEnum):
 
 
 def check_library_name(text: str) -> str:
-    """Return the name of a shared library as it is: by it the loader finds the library in a folder on the device.
-
-    Raises:
-        ValueError: no library has such a name.
-    """
+    """Return the name of a shared library as it is: by it the loader finds the library in a folder on the device."""
     if not _LIBRARY.fullmatch(text):
         raise ValueError(f"{shown(text)} names no library; expected lib and .so around letters, digits, ., _, + and -")
     return text
@@ -90,11 +86,7 @@ class Kit:
     origins: tuple[Origin, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a kit whose digest is not that of its content, wherever it is read from.
-
-        Raises:
-            ValueError: says which digest, role or version is another one, or which name two libraries have.
-        """
+        """Refuse a kit whose digest is not that of its content, wherever it is read from."""
         names = [library.name for library in self.libraries]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two libraries are named '{twice}', expected a name for each")

@@ -81,11 +81,7 @@ def check_sha256(text: str) -> str:
 
 
 def check_line(text: str) -> str:
-    """Return a text as it is: one line, without characters that a terminal acts on, and not too long to read.
-
-    Raises:
-        ValueError: the text is more than such a line.
-    """
+    """Return a text as it is: one line, without characters that a terminal acts on, and not too long to read."""
     if text != one_line(text):
         raise ValueError(f"{shown(text)} is no line of text; expected at most {MOST_CHARACTERS} characters without controls")
     return text

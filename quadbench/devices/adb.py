@@ -157,13 +157,7 @@ _FILE_MODE = stat.S_IFREG | 0o644
 
 
 def send_file(connection: Connection, local: Path, remote: str, device: str, progress: Progress | None) -> None:
-    """Send a file over a fresh `sync:` connection. adbd makes the folders, and removes what it has written when it fails.
-
-    Raises:
-        DeviceFullError: there is no space left.
-        DeviceError: the file cannot be written there.
-        DeviceLostError: the connection broke or stalled.
-    """
+    """Send a file over a fresh `sync:` connection. adbd makes the folders, and removes what it has written when it fails."""
     connection.socket.settimeout(STALL_TIMEOUT_S)
     try:
         _send(connection, local, remote, progress)
@@ -173,13 +167,7 @@ def send_file(connection: Connection, local: Path, remote: str, device: str, pro
 
 
 def receive_file(connection: Connection, remote: str, local: Path, device: str, limit_bytes: int) -> None:
-    """Receive a regular file over a fresh `sync:` connection; a partial file is removed.
-
-    Raises:
-        OutputLimitError: it has more than `limit_bytes`.
-        DeviceError: the file cannot be read there, or is no regular one.
-        DeviceLostError: the connection broke or stalled, or is slower than SLOWEST_BYTES_PER_S.
-    """
+    """Receive a regular file over a fresh `sync:` connection; a partial file is removed."""
     connection.socket.settimeout(STALL_TIMEOUT_S)
     partial = local.with_name(f".{local.name}.part")
     try:

@@ -117,11 +117,7 @@ class AdbCommands:
         return self._server.end()
 
     def reconnect(self) -> None:
-        """Have the server look again for a device that it reaches through a network.
-
-        Raises:
-            DeviceLostError: there is no server.
-        """
+        """Have the server look again for a device that it reaches through a network."""
         if ":" in self._transport:
             try:
                 self._server.ask(f"host:connect:{self._transport}")
@@ -336,11 +332,6 @@ def run_detached(
 
     However it is left, the command and its children are killed; where the device cannot be reached then, it ends itself
     AWAY_S + SPARE_S after `timeout_s`. Whatever ended it, what it had written comes before the error.
-
-    Raises:
-        TimeoutError: it took longer than `timeout_s`, not counting the time without a connection, of which AWAY_S are forgiven.
-        DeviceLostError: the device went away and did not come back in time, or restarted.
-        DeviceError: the command cannot be started.
     """
     command = _Detached(commands, reconnect, argv, timeout_s, folder, environment)
     is_over = False

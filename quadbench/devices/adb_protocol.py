@@ -267,13 +267,7 @@ def close_stdin(connection: Connection) -> None:
 
 
 def packets(connection: Connection, deadline: float, silence_s: float = math.inf) -> Iterator[Packet]:
-    """Yield the packets up to and with the exit code.
-
-    Raises:
-        TimeoutError: the deadline, a time of `time.monotonic`, has passed.
-        DeviceLostError: the connection ended before the command, or nothing came for `silence_s`.
-        DeviceError: what comes are no such packets.
-    """
+    """Yield the packets up to and with the exit code."""
     while True:
         header = _read(connection, _HEADER_BYTES, deadline, silence_s)
         kind, size_bytes = header[0], int.from_bytes(header[1:], "little")
@@ -305,12 +299,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def user_server() -> AdbServer:
-    """Return the server that attached phones are reached through. A running one, of whatever version, is used as it is.
-
-    Raises:
-        DeviceError: no server runs, and none can be started.
-        UserError: a variable of the environment does not name a server.
-    """
+    """Return the server that attached phones are reached through. A running one, of whatever version, is used as it is."""
     server = AdbServer(endpoint=server_endpoint())
     try:
         server.version()
@@ -321,11 +310,7 @@ def user_server() -> AdbServer:
 
 
 def server_endpoint() -> Endpoint:
-    """Return the address at which the server listens, by the variables that adb and adbutils know.
-
-    Raises:
-        UserError: a variable does not name a server.
-    """
+    """Return the address at which the server listens, by the variables that adb and adbutils know."""
     port = port_variable(_PORT) or DEFAULT_PORT
     if socket_address := variable(_SOCKET):
         return _endpoint_of(socket_address)

@@ -171,12 +171,6 @@ def choose_phone(
     """Return the phone that an address means, and its profile, with the target that the address asks for.
 
     `preferred_serial` decides where several match.
-
-    Raises:
-        UnknownNameError: the profile has no such target.
-        DeviceNotFoundError: no attached phone answers to the address.
-        DeviceError: the phone is not ready, is of another kind than the address says, or no profile matches it.
-        UserError: several phones or several profiles match.
     """
     address = parse_address(text, [phone.attached.serial for phone in phones])
     assert isinstance(address, AttachedAddress)

@@ -141,11 +141,7 @@ class Device(Protocol):
 
 
 def check_command(argv: Sequence[str]) -> None:
-    """Refuse words that cannot be a command.
-
-    Raises:
-        UserError: there is no program, or an argument contains a NUL byte.
-    """
+    """Refuse words that cannot be a command."""
     if not argv or not argv[0]:
         raise UserError("an empty command cannot be run", hint="expected a program and its arguments")
     if any("\0" in word for word in argv):

@@ -74,9 +74,6 @@ def emulator_folders() -> dict[Path, str]:
     """Return the package's folders here, each with its place on the device.
 
     They lie side by side there: the libraries of one find those of the other by a relative path.
-
-    Raises:
-        MissingDependencyError: the package is not installed.
     """
     package = _package()
     further = package.with_name(f"{PACKAGE}.libs")

@@ -40,11 +40,7 @@ _POLL_S = 0.02
 
 
 def open_local(layout: Layout) -> "LocalDevice":
-    """Return this machine as a device with its root in the results folder.
-
-    Raises:
-        DeviceError: another command uses it.
-    """
+    """Return this machine as a device with its root in the results folder."""
     root = layout.device(ADDRESS).resolve()
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(root, ADDRESS))

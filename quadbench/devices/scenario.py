@@ -213,9 +213,6 @@ def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toy
     """Fill a new folder with the programs and files that a virtual device has below /system.
 
     Tools with one of the `exit_codes` end with it whatever came of their work.
-
-    Raises:
-        MissingDependencyError: toybox lacks tools that quadbench uses.
     """
     programs, etc = system / "bin", system / "etc"
     reports = etc / "dumpsys"

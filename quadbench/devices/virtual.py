@@ -99,22 +99,13 @@ class Place:
 
 
 def required_programs(address: str) -> dict[str, Path]:
-    """Return the paths of the programs that make a virtual device.
-
-    Raises:
-        MissingDependencyError: names all that are not installed.
-    """
+    """Return the paths of the programs that make a virtual device."""
     return find_programs(PACKAGES, needed_for=f"the virtual device '{address}'")
 
 
 @contextlib.contextmanager
 def running_sandbox(place: Place, properties: dict[str, str], address: str) -> Iterator[AdbServer]:
-    """Start a device and give the server to which it is attached as TRANSPORT.
-
-    Raises:
-        MissingDependencyError: a program that it needs is not installed.
-        DeviceError: this machine does not allow it, or the device does not start.
-    """
+    """Start a device and give the server to which it is attached as TRANSPORT."""
     programs, folder = required_programs(address), place.folder
     scenario = place.scenario
     exit_codes = {str(tool): code for tool, code in scenario.exit_codes.items()} if scenario else {}
@@ -294,13 +285,7 @@ def _vsock_filter() -> bytes:
 
 
 def open_virtual(profile: DeviceProfile, address: str, options: VirtualAddress, layout: Layout) -> AdbDevice:
-    """Start a virtual device with what its address asks for. Its files stay in the results folder, unless they lie in memory.
-
-    Raises:
-        UnknownNameError, SpecError: there is no such scenario, or it is wrong.
-        MissingDependencyError: a program or package that it needs is not installed.
-        DeviceError: another command uses it, or this machine does not allow it.
-    """
+    """Start a virtual device with what its address asks for. Its files stay in the results folder, unless they lie in memory."""
     serial = virtual_serial(profile)
     folder = layout.device(serial).resolve()
     scenario = load_scenario(options.scenario) if options.scenario else None

@@ -239,11 +239,7 @@ PROBE_ITEM = "000"
 
 
 def probe_bundle() -> Stored[Bundle]:
-    """Return the bundle.
-
-    Raises:
-        ArtifactError: the installed package is damaged.
-    """
+    """Return the bundle."""
     return read_manifest(PROBE_FOLDER, Bundle)
 
 

@@ -120,11 +120,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="e
 
 
 def read_event(line: str) -> Event:
-    """Read one line.
-
-    Raises:
-        ValueError: it is no event; the message says why and shows its beginning.
-    """
+    """Read one line."""
     try:
         return _EVENT.validate_json(line)
     except ValidationError as error:

@@ -130,11 +130,7 @@ class Installation:
         return self.device.facts.address
 
     def path_of_library(self, sha256: str) -> str:
-        """Return where a runtime's library lies on the device: one of a kit under its name.
-
-        Raises:
-            ArtifactError: it was not deployed.
-        """
+        """Return where a runtime's library lies on the device: one of a kit under its name."""
         if self.kit is None:
             return self.path_of_digest(sha256, "the runtime library")
         name = next(library.name for library in self.kit.libraries if library.file.sha256 == sha256)

@@ -73,11 +73,7 @@ def configuration(abi: Abi) -> Configuration:
 
 
 def require_programs(programs: Mapping[str, str], abi: Abi) -> None:
-    """Refuse to build without programs. They are given with the Debian packages that hold them.
-
-    Raises:
-        MissingDependencyError: names all that are missing.
-    """
+    """Refuse to build without programs. They are given with the Debian packages that hold them."""
     missing = {program: package for program, package in programs.items() if shutil.which(program) is None}
     if missing:
         raise MissingDependencyError(
@@ -95,11 +91,7 @@ def ndk_revision(folder: Path) -> str | None:
 
 
 def linked_headers(folder: Path) -> tuple[str, ...]:
-    """Link the folders of the three libraries' headers into a folder that holds nothing else; return CMake's words for them.
-
-    Raises:
-        MissingDependencyError: a library's headers are not installed; names all that are missing.
-    """
+    """Link the folders of the three libraries' headers into a folder that holds nothing else; return CMake's words for them."""
     missing, words = [], []
     for option, (library, name) in HEADERS.items():
         header = find_header(library, name)
@@ -230,11 +222,7 @@ def checked_harness(program: Path, abi: Abi) -> Path:
 
 
 def harness_sources() -> Path:
-    """Return the folder `android_harness`: beside the package in a checkout, below the environment's `share` with a wheel.
-
-    Raises:
-        MissingDependencyError: it is in neither place.
-    """
+    """Return the folder `android_harness`: beside the package in a checkout, below the environment's `share` with a wheel."""
     places = (
         Path(__file__).resolve().parents[2] / "android_harness",
         Path(sysconfig.get_path("data")) / "share" / "quadbench" / "android_harness",

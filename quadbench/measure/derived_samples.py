@@ -53,11 +53,7 @@ def expected_images(tasks: Sequence[TaskAssets], launch: LaunchPlan) -> list[tup
 
 
 def image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Stored[Bundle]) -> list[Sample]:
-    """Compare one painted image with its reference, and with the truth where there is one; within its mask as well.
-
-    Raises:
-        WrongImageError: it cannot be read, or has another size than the reference.
-    """
+    """Compare one painted image with its reference, and with the truth where there is one; within its mask as well."""
     name = f"{task.name}/{item.name}"
     image = _read(painted, name, ErrorClass.HARNESS, is_png=True)
     mask = _mask_of(item, bundle, image.shape)
@@ -144,22 +140,13 @@ _LIST = 'if [ -d "$1" ]; then find "$1" -type f -exec stat -c "%s %n" {} +; fi'
 
 
 def painted_files(device: Device, folder: str) -> dict[str, int]:
-    """Return the path and the size of every regular file below a folder of the device.
-
-    Raises:
-        DeviceError: the device does not answer, or lists more than is read.
-    """
+    """Return the path and the size of every regular file below a folder of the device."""
     result = device.shell(["sh", "-c", _LIST, "sh", folder], _TIMEOUT_S)
     return {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", result.stdout, re.MULTILINE)}
 
 
 def fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], local: Path) -> None:
-    """Copy an announced image here.
-
-    Raises:
-        WrongImageError: there is no such file, it is no regular file or too large, or it is not what the harness wrote.
-        DeviceError: the device went away, or the file cannot be read.
-    """
+    """Copy an announced image here."""
     name = f"{event.task}/{event.item}"
     size_bytes = files.get(event.path)
     if size_bytes is None:
@@ -202,11 +189,7 @@ _SIZES_TIMEOUT_S = 30.0
 
 
 def rom_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
-    """Return `rom_bytes` of every graph (labels.kind `base`) and adapter (`adapter`) that the launch's tasks need.
-
-    Raises:
-        DeviceError: a file is not there, or has another size than the bundle's.
-    """
+    """Return `rom_bytes` of every graph (labels.kind `base`) and adapter (`adapter`) that the launch's tasks need."""
     files = _files(installation, launch)
     sizes = _sizes(installation.device, sorted({installation.path_of(file) for file, _, _ in files}))
     samples = []

@@ -99,11 +99,7 @@ def samples_of(profiled: GraphProfile, labels: Mapping[str, str]) -> Iterator[Sa
 
 
 def cpu_layers(profiled: GraphProfile) -> list[str]:
-    """The layers that the CPU ran, by name.
-
-    Raises:
-        ServiceError: the profile has another form than the service's.
-    """
+    """The layers that the CPU ran, by name."""
     if not profiled.status.is_ok:
         return []
     return [one_line(layer.name) for layer in _told(profiled).execution_detail or () if layer.compute_unit == "CPU"]

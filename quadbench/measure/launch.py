@@ -88,11 +88,7 @@ class Stop:
 
 @contextmanager
 def ctrl_c_asks(stop: Stop) -> Iterator[None]:
-    """Let the first Ctrl-C ask for the end, and say what the second would do: interrupt, as always.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C was pressed; once, it comes at the end of the block.
-    """
+    """Let the first Ctrl-C ask for the end, and say what the second would do: interrupt, as always."""
     usual = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or usual is not signal.default_int_handler:
         yield  # no other thread may set signals, and whoever has set this one wants it
@@ -162,12 +158,6 @@ def run_launch(
     A launch that may be discarded is, where the device is too hot or slowed down when it ends; else it has the caveat. Where
     another thread takes Ctrl-C, it cuts off with `stop`, then closes the device. `painted` is told of each image. Writes
     plan.json, events.jsonl (line by line) and images/<task>/<item>.png into the launch's folder. The caller stores the record.
-
-    Raises:
-        LaunchAborted: Ctrl-C; the caller stores its record and lets it pass on.
-        LaunchNotBegun: the end was asked for while the gate was closed.
-        ArtifactError, UnknownNameError: installation and launch do not fit; nothing was started.
-        ValueError: the run id cannot name a folder.
     """
     images = f"{runs_folder(installation.device)}/{settings.run_id}/images"
     folder = settings.layout.launch(settings.run_id, installation.address, launch.variant, launch.launch)
@@ -346,9 +336,6 @@ def remove_left(device: Device, layout: Layout) -> None:
     """Remove what earlier launches left: folders of runs that this results folder knows, and harnesses that still run there.
 
     Who holds the device's lock knows that nobody uses them. Those of other results folders are left alone.
-
-    Raises:
-        DeviceError: the device does not answer.
     """
     there = device.shell(["sh", "-c", _LIST, "sh", runs_folder(device)], _TIMEOUT_S).stdout.splitlines()
     ours = [name for name in there if _RUN_ID.fullmatch(name) and layout.run(name).is_dir()]
@@ -360,12 +347,7 @@ def remove_left(device: Device, layout: Layout) -> None:
 
 @contextmanager
 def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
-    """Make the launch's folder with its plan, give its path, and remove it afterwards; the objects stay.
-
-    Raises:
-        DeviceFullError: there is too little space for what a launch writes.
-        DeviceError: the plan cannot be written there.
-    """
+    """Make the launch's folder with its plan, give its path, and remove it afterwards; the objects stay."""
     folder = f"{runs_folder(device)}/{run_id}"
     try:
         device.push(plan, f"{folder}/plan.json")

@@ -72,11 +72,7 @@ class _QueueUnderWay:
         return self.regained is None or self.regained.done()
 
     def go_on(self) -> Callable[[], object]:
-        """Run launches until the device has to be waited for; return what waits for it.
-
-        Raises:
-            StopIteration: it is through, with its rest.
-        """
+        """Run launches until the device has to be waited for; return what waits for it."""
         try:
             if self.regained:
                 self.regained.result()

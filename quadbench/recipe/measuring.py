@@ -76,11 +76,7 @@ _MOST_BYTES = 2**20  # of a trace: MOST_SWITCHES of the longest names, and as mu
 
 
 def _from_trace(value: Any, info: ValidationInfo) -> Any:
-    """Read a path as the trace that lies there; anything else stays for the list's own validation.
-
-    Raises:
-        ValueError: the file cannot be read, is no text, names nothing, or has a line that can be no task's name.
-    """
+    """Read a path as the trace that lies there; anything else stays for the list's own validation."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
     path = beside(Path(value), info)

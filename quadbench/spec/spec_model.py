@@ -185,11 +185,7 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def _check_version(document: Document, schema: dict[str, Any]) -> None:
-    """Report a wrong version alone: the other problems of such a file say nothing.
-
-    Raises:
-        SpecError: the file has another version.
-    """
+    """Report a wrong version alone: the other problems of such a file say nothing."""
     expected = schema.get("properties", {}).get("schema_version", {}).get("const")
     version = document.data.get("schema_version", expected)
     if version != expected or type(version) is not type(expected):

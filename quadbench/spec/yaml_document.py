@@ -68,11 +68,7 @@ class Document:
         return next(self.lines[location[:end]] for end in range(len(location), -1, -1) if location[:end] in self.lines)
 
     def raise_problems(self) -> None:
-        """Stop if there are problems.
-
-        Raises:
-            SpecError: all of them, in the order of their lines.
-        """
+        """Stop if there are problems."""
         if self.problems:
             unique = dict.fromkeys(sorted(self.problems, key=lambda problem: problem[0]))
             at = ((f"{self.path}:{line}:" if line else f"{self.path} with", key, reason) for line, key, reason in unique)
@@ -91,11 +87,7 @@ def _holder(here: list[Any]) -> str:
 
 
 def read_document(path: Path) -> Document:
-    """Read a YAML file that holds keys and values. Faults that can be read past stand in `problems`.
-
-    Raises:
-        SpecError: the file is missing, or has a fault that cannot be read past.
-    """
+    """Read a YAML file that holds keys and values. Faults that can be read past stand in `problems`."""
     document = Document(path=path)
     return parse_document(_read(document), document)
 

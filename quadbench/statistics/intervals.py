@@ -60,11 +60,7 @@ MOST_WIDENED = 2.0  # simulated: without a limit no coverage is won that matters
 
 @cache
 def t_quantile(probability: float, degrees: int) -> float:
-    """Return the value of Student's t below which a share `probability` of the distribution lies, for whole degrees of freedom.
-
-    Raises:
-        ValueError: the probability is not between 0 and 1, or the degrees are fewer than 1.
-    """
+    """Return the value of Student's t below which a share `probability` of the distribution lies; degrees are whole."""
     if not 0 < probability < 1 or degrees < 1:
         raise ValueError(f"t quantile of probability {probability} with {degrees} degrees; expected 0 < p < 1 and at least 1")
     if probability < 0.5:
