@@ -84,9 +84,11 @@ class Heard:
         except ValueError as error:
             self._object(str(error))
             return
+        # The harness answers a plan that it refuses with an error and a footer alone.
+        refuses = isinstance(event, ErrorEvent) or (isinstance(event, Footer) and bool(self.errors))
         if self.footer is not None:
             self._object(f"comes after the footer: {shortened(line)}")
-        elif (self.header is None) != isinstance(event, Header) and not self._may_lack_header(event):
+        elif (self.header is None) != isinstance(event, Header) and not refuses:
             self._object(f"is a {event.event}; expected the header first, and once")
         self._keep(event)
 
@@ -132,10 +134,6 @@ class Heard:
             self._object(f"ends beyond the {expected.most_bytes} bytes that the plan can explain; the harness was ended")
             self.is_over = True
         return self.is_over
-
-    def _may_lack_header(self, event: Event) -> bool:
-        """Say whether an event may come first: the harness answers a plan that it refuses with an error and a footer alone."""
-        return isinstance(event, ErrorEvent) or (isinstance(event, Footer) and bool(self.errors))
 
     def _object(self, complaint: str) -> None:
         if self.problem is None:

@@ -181,7 +181,8 @@ class ExpectedLibraries:
             return f"harness loaded {is_build} in place of '{pushed.paths[0]}' (build id {pushed.build_id or 'none'})"
         if role_of(name) is Role.SUPPORT or path in self.opened:
             return None
-        return f"harness loaded {is_build}, a {role_of(name)} that was not pushed; the plan has {_quoted(self.opened)} opened"
+        opened = ", ".join(f"'{path}'" for path in self.opened)
+        return f"harness loaded {is_build}, a {role_of(name)} that was not pushed; the plan has {opened} opened"
 
     def _at(self, path: str) -> PlacedLibrary | None:
         return next((library for library in self.placed if path in library.paths), None)
@@ -193,10 +194,6 @@ def expected_libraries(plan: Mapping[str, Any], placed: Iterable[PlacedLibrary])
     runtime = (plan["runtime"]["library"], plan["runtime"].get("dispatch"))
     opened = (*runtime, provider.get("library"), provider.get("options", {}).get("backend_path"))
     return ExpectedLibraries(placed=tuple(placed), opened=tuple(filter(None, opened)))
-
-
-def _quoted(paths: Iterable[str]) -> str:
-    return ", ".join(f"'{path}'" for path in paths)
 
 
 MOST_ERRORS = 20

@@ -202,8 +202,15 @@ def built_harness(build_root: Path, abi: Abi) -> Path | None:
     Raises:
         UserError, MissingDependencyError: as `ensure_harness`.
     """
-    if abi is host_abi(platform.machine()) and (given := _given()):
-        return given
+    if abi is host_abi(platform.machine()):
+        if named := path_variable(OVERRIDE):
+            if not _is_program(named):
+                raise UserError(
+                    f"{OVERRIDE} is '{named}', which is no program", hint="unset it to build the harness of its sources"
+                )
+            return named.resolve()
+        if installed := shutil.which(PROGRAM):
+            return Path(installed)
     built = _place(build_root, abi, configuration(abi))
     return built if built.exists() else None
 
@@ -214,7 +221,7 @@ def checked_harness(program: Path, abi: Abi) -> Path:
     Raises:
         UserError: it is no program, or one for other devices.
     """
-    if not is_file(program) or not os.access(program, os.X_OK):
+    if not _is_program(program):
         raise UserError(f"the harness '{program}' is no program", hint="name a file that quadbench harness build made")
     if problem := program_problem(PROGRAM, read_elf(program, name=str(program), fault=UserError), abi):
         raise UserError(f"the harness '{program}' does not fit {abi}: {problem}", hint=f"quadbench harness build --abi {abi}")
@@ -236,19 +243,8 @@ def harness_sources() -> Path:
     )
 
 
-def _given() -> Path | None:
-    """Return the program that QUADBENCH_HARNESS names, or an installed one."""
-    named = path_variable(OVERRIDE)
-    if named:
-        return _checked(named)
-    installed = shutil.which(PROGRAM)
-    return Path(installed) if installed else None
-
-
-def _checked(program: Path) -> Path:
-    if is_file(program) and os.access(program, os.X_OK):
-        return program.resolve()
-    raise UserError(f"{OVERRIDE} is '{program}', which is no program", hint="unset it to build the harness of its sources")
+def _is_program(path: Path) -> bool:
+    return is_file(path) and os.access(path, os.X_OK)
 
 
 def _runtime_header() -> Path | None:
@@ -285,15 +281,10 @@ def _build(built: Path, abi: Abi, how: Configuration) -> None:
         configure = ["cmake", "-S", str(sources), "-B", str(folder), "-G", "Unix Makefiles", "-DBUILD_TESTING=OFF"]
         _run([*configure, *how.arguments, *given, f"-DQUADBENCH_COMMIT={_commit(sources)}"])
         _run(["cmake", "--build", str(folder), "--target", PROGRAM, "--parallel", str(_JOBS)])
-        _check(folder / PROGRAM, abi, how)
+        if problem := program_problem(PROGRAM, read_elf(folder / PROGRAM, name=PROGRAM, fault=BuildError), abi):
+            raise BuildError(f"{how.compiler} built a harness that does not fit {abi}: {problem}")
         (folder / PROGRAM).replace(built)
     _logger.info("built %s", built)
-
-
-def _check(program: Path, abi: Abi, how: Configuration) -> None:
-    """Refuse a program that the ABI's devices could not start."""
-    if problem := program_problem(PROGRAM, read_elf(program, name=PROGRAM, fault=BuildError), abi):
-        raise BuildError(f"{how.compiler} built a harness that does not fit {abi}: {problem}")
 
 
 def _run(command: list[str]) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from quadbench.artifacts import (
     Bundle,
+    CompiledBundle,
     Component,
     ErrorClass,
     FileRef,
@@ -163,26 +164,25 @@ def fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], loc
         raise WrongImageError(message, ErrorClass.DEVICE)
 
 
+def labelled_graphs(
+    bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]
+) -> list[tuple[Graph, dict[str, str]]]:
+    """Return the graphs that a variant loads for tasks, with the labels of samples about them: `unet` names the U-Net."""
+    return [
+        *((graph, {}) for graph in components_of(bundle, compiled, variant).values()),
+        *((graph, {"unet": name}) for name, graph in unets_of(bundle, compiled, variant, tasks).items()),
+    ]
+
+
 def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
     """Return `kernel_nodes` of every graph that the launch loads, by kind, where the compiler has counted them."""
-    bundle, compiled, variant = installation.bundle.artifact, installation.compiled.artifact, launch.variant
-    unets = unets_of(bundle, compiled, variant, tasks_of(bundle, launch))
-    components = components_of(bundle, compiled, variant)
-    graphs = [
-        *((graph, part, {}) for part, graph in components.items()),
-        *((g, Component.UNET, {"unet": n}) for n, g in unets.items()),
-    ]
-    return tuple(sample for graph, part, labels in graphs for sample in _of_graph(installation, graph, part, labels))
-
-
-def _of_graph(installation: Installation, graph: Graph, part: Component, labels: dict[str, str]) -> list[Sample]:
-    counts = installation.compiled.artifact.kernels.get(graph.file.path)
-    if counts is None or not graph.variant.is_quantized:
-        return []
-    return [
-        Sample(metric=KERNEL_NODES, value=float(number), component=part, labels={**labels, "kind": kind})
-        for kind, number in counts.by_kind.items()
-    ]
+    bundle, compiled = installation.bundle.artifact, installation.compiled.artifact
+    return tuple(
+        Sample(metric=KERNEL_NODES, value=float(number), component=graph.component, labels={**labels, "kind": kind})
+        for graph, labels in labelled_graphs(bundle, compiled, launch.variant, tasks_of(bundle, launch))
+        if graph.variant.is_quantized and graph.file.path in compiled.kernels
+        for kind, number in compiled.kernels[graph.file.path].by_kind.items()
+    )
 
 
 _SIZES_TIMEOUT_S = 30.0
@@ -191,7 +191,10 @@ _SIZES_TIMEOUT_S = 30.0
 def rom_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
     """Return `rom_bytes` of every graph (labels.kind `base`) and adapter (`adapter`) that the launch's tasks need."""
     files = _files(installation, launch)
-    sizes = _sizes(installation.device, sorted({installation.path_of(file) for file, _, _ in files}))
+    paths = sorted({installation.path_of(file) for file, _, _ in files})
+    # `stat` complains of those that do not exist and goes on.
+    listed = installation.device.shell(["stat", "-c", "%s %n", *paths], _SIZES_TIMEOUT_S).stdout
+    sizes = {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", listed, re.MULTILINE)}
     samples = []
     for file, component, labels in files:
         place = installation.path_of(file)
@@ -209,22 +212,9 @@ def rom_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample,
 def _files(installation: Installation, launch: LaunchPlan) -> list[tuple[FileRef, Component | None, dict[str, str]]]:
     bundle, compiled, variant = installation.bundle.artifact, installation.compiled.artifact, launch.variant
     tasks = tasks_of(bundle, launch)
-    components = components_of(bundle, compiled, variant)
-    unets = unets_of(bundle, compiled, variant, tasks)
+    files: list[tuple[FileRef, Component | None, dict[str, str]]] = []
+    for graph, labels in labelled_graphs(bundle, compiled, variant, tasks):
+        parts = (graph.file, graph.data, graph.merge) if graph.component is Component.UNET else (graph.file,)
+        files += [(file, graph.component, {"kind": "base", **labels}) for file in parts if file]
     adapters = adapters_of(bundle, variant, tasks)
-    return [
-        *((graph.file, part, {"kind": "base"}) for part, graph in components.items()),
-        *(
-            (file, Component.UNET, {"kind": "base", "unet": name})
-            for name, graph in unets.items()
-            for file in (graph.file, graph.data, graph.merge)
-            if file
-        ),
-        *((adapter.file, None, {"kind": "adapter", "adapter": name}) for name, adapter in adapters.items()),
-    ]
-
-
-def _sizes(device: Device, paths: list[str]) -> dict[str, int]:
-    """Return the sizes of those that exist; `stat` complains of the others and goes on."""
-    result = device.shell(["stat", "-c", "%s %n", *paths], _SIZES_TIMEOUT_S)
-    return {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", result.stdout, re.MULTILINE)}
+    return [*files, *((adapter.file, None, {"kind": "adapter", "adapter": name}) for name, adapter in adapters.items())]

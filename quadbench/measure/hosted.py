@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,11 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.artifacts.names import one_line
-from quadbench.artifacts.run_record import adapters_of, components_of, unets_of, with_own_graph
+from quadbench.artifacts.run_record import adapters_of, with_own_graph
 from quadbench.devices import HostedPhone
 from quadbench.errors import ServiceError, UnknownNameError
+from quadbench.measure.derived_samples import labelled_graphs
+from quadbench.measure.launch_record import tool_versions
 from quadbench.statistics import ENOUGH_SAMPLES
 from quadbench.target.targets import AiHubTarget
 
@@ -204,6 +205,8 @@ class _HostedRun:
         profiles = {_name(graph): self.profiles[_name(graph)] for graph, _ in graphs}
         failed = [failure(name, one.status).message for name, one in profiles.items() if not one.status.is_ok]
         samples = [sample for graph, labels in graphs for sample in samples_of(self.profiles[_name(graph)], labels)]
+        state = {f"job.{name}": f"{one.status.job} {one.status.url}" for name, one in profiles.items()}
+        state |= {f"cpu_layers.{name}": ", ".join(layers) for name, one in profiles.items() if (layers := cpu_layers(one))}
         return RunRecord(
             record_id=uuid.uuid4().hex,
             run_id=self.run_id,
@@ -221,19 +224,16 @@ class _HostedRun:
             error_class=ErrorClass.INFRASTRUCTURE if failed else None,
             reason=one_line("; ".join(failed)) or None,
             caveats=self._caveats(profiles.values(), samples),
-            versions=_versions(self.bundle, self.compiled),
-            state=dict(_state(profiles)),
+            versions=tool_versions(self.bundle, self.compiled),
+            state=state,
             samples=(*samples, *self._rom_samples(variant, graphs)),
         )
 
     def _graphs(self, variant: Variant) -> list[tuple[Graph, dict[str, str]]]:
-        """Return the graphs that a variant runs, with the labels of their samples; the variants share text encoder and VAE."""
+        """Return the graphs that a variant runs, with the labels of their samples."""
         own = with_own_graph(self.bundle)
         tasks = [task for task in self.bundle.tasks if task.name in own or not variant.has_unet_per_task]
-        return [
-            *((graph, {}) for graph in components_of(self.bundle, self.compiled, variant).values()),
-            *((graph, {"unet": name}) for name, graph in unets_of(self.bundle, self.compiled, variant, tasks).items()),
-        ]
+        return labelled_graphs(self.bundle, self.compiled, variant, tasks)
 
     def _rom_samples(self, variant: Variant, graphs: list[tuple[Graph, dict[str, str]]]) -> Iterator[Sample]:
         """Yield the sizes of the files that a device of this kind would hold."""
@@ -257,23 +257,8 @@ class _HostedRun:
         return tuple(caveat for caveat in Caveat if caveat in doubts)
 
 
-def _state(profiles: Mapping[str, GraphProfile]) -> Iterator[tuple[str, str]]:
-    for name, one in profiles.items():
-        yield f"job.{name}", f"{one.status.job} {one.status.url}"
-        if layers := cpu_layers(one):
-            yield f"cpu_layers.{name}", ", ".join(layers)
-
-
 def _name(graph: Graph) -> str:
     return f"{graph.variant}/{graph_name(graph)}"
-
-
-def _versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
-    return {
-        "quadbench": version("quadbench"),
-        **{f"quad.{tool}": text for tool, text in bundle.tool_versions.items()},
-        **{f"compile.{tool}": text for tool, text in compiled.tool_versions.items()},
-    }
 
 
 def _facts(phone: HostedPhone, device: HostedDevice) -> DeviceFacts:

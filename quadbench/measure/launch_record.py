@@ -29,7 +29,7 @@ from quadbench.artifacts.names import one_line
 from quadbench.devices import Device
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, DeviceLostError, OutputLimitError
 from quadbench.harness.event_log import Heard
-from quadbench.harness.events import ErrorEvent, Expected
+from quadbench.harness.events import Expected
 from quadbench.harness.installation import REFUSED_EXIT_CODE, Installation
 from quadbench.host import signal_name
 from quadbench.recipe import Gate, Runtime
@@ -65,7 +65,9 @@ def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str, wall_s
     """Judge a launch that took `wall_s`. `ended` is the error with which its output ended; None is exit code 0."""
     if ended is not None:
         return _ended_badly(heard, ended)
-    reason = heard.unsound(plan_sha256, wall_s) or (f"harness failed: {_errors(heard)}" if _has_failed(heard) else None)
+    reason = heard.unsound(plan_sha256, wall_s)
+    if reason is None and (heard.errors or heard.footer is None or heard.footer.status != "OK"):
+        reason = f"harness failed: {_errors(heard)}"
     return Failure(error_class=ErrorClass.HARNESS, reason=reason) if reason else None
 
 
@@ -111,18 +113,13 @@ def _said_or_died(heard: Heard, ended: CommandError) -> str:
     return f"harness was killed or crashed (exit code {ended.status}){_stderr(ended)}"
 
 
-def _has_failed(heard: Heard) -> bool:
-    return bool(heard.errors) or heard.footer is None or heard.footer.status != "OK"
-
-
 def _errors(heard: Heard) -> str:
-    return "; ".join(one_line(_placed(error)) for error in heard.errors) or "no reason given"
-
-
-def _placed(error: ErrorEvent) -> str:
-    """Return a message with its place before it, which some messages have themselves."""
-    is_told = not error.where or error.message.startswith(error.where)
-    return error.message if is_told else f"{error.where}: {error.message}"
+    """Return the harness's messages, each with its place before it, which some have themselves."""
+    messages = []
+    for error in heard.errors:
+        has_place = not error.where or error.message.startswith(error.where)
+        messages.append(one_line(error.message if has_place else f"{error.where}: {error.message}"))
+    return "; ".join(messages) or "no reason given"
 
 
 def _stderr(ended: CommandError) -> str:
@@ -249,13 +246,10 @@ def record_of(work: LaunchWork, findings: Findings, *, aborted: bool = False) ->
 def _caveats(work: LaunchWork, findings: Findings) -> tuple[Caveat, ...]:
     of_graphs = work.compiled.caveats if work.launch.variant.is_quantized else ()
     of_npu = (Caveat.EMULATED_NPU,) if work.is_emulated else ()
-    of_cpu = (Caveat.EMULATED_CPU,) if _emulates_cpu(work) else ()
+    is_foreign = work.device.shares_host_cpu and work.device.abi is not host_abi(platform.machine())
+    of_cpu = (Caveat.EMULATED_CPU,) if is_foreign else ()
     of_launch = (*of_graphs, *findings.caveats_of_state, *of_npu, *of_cpu)
     return caveats_of(work.bundle, work.device.facts, findings.heard, of_launch)
-
-
-def _emulates_cpu(work: LaunchWork) -> bool:
-    return work.device.shares_host_cpu and work.device.abi is not host_abi(platform.machine())
 
 
 def _status(findings: Findings, *, aborted: bool) -> tuple[Status, ErrorClass | None, str | None]:
@@ -270,11 +264,18 @@ def _status(findings: Findings, *, aborted: bool) -> tuple[Status, ErrorClass | 
     return Status.OK, None, None
 
 
+def tool_versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
+    """Return the versions of the tools that made a compiled bundle, by the stage that used them."""
+    return {
+        "quadbench": version("quadbench"),
+        **{f"quad.{tool}": text for tool, text in bundle.tool_versions.items()},
+        **{f"compile.{tool}": text for tool, text in compiled.tool_versions.items()},
+    }
+
+
 def versions_of(installation: Installation, heard: Heard) -> dict[str, str]:
-    """Return everything that may make one figure differ from another's: tools by the stage that used them."""
-    versions = {"quadbench": version("quadbench")}
-    versions |= {f"quad.{tool}": text for tool, text in installation.bundle.artifact.tool_versions.items()}
-    versions |= {f"compile.{tool}": text for tool, text in installation.compiled.artifact.tool_versions.items()}
+    """Return everything that may make one figure differ from another's."""
+    versions = tool_versions(installation.bundle.artifact, installation.compiled.artifact)
     versions |= installation.kit.versions if installation.kit else {}
     if heard.header is not None:
         versions |= {

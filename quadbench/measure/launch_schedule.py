@@ -1,4 +1,4 @@
-"""Schedule: which launch a device runs next, from what is planned, already recorded and possible in the time left. Pure."""
+"""Schedule: which launch a device runs next, from what is planned, already recorded and possible in the time left."""
 
 import random
 import time
@@ -35,7 +35,9 @@ def launches_of(
     against references, is left out where there are none. Variants with a U-Net per task run the tasks that have one of their
     `own` (None: all have); where none has, such variants are left out.
     """
-    parity = [LaunchPlan(variant=Variant.FLOAT, launch=0, sequence=_parity_sequence(counts))]
+    # Every image once, in the first launch: a device that computes wrongly is found out before it is measured.
+    every = tuple(SequenceBlock(task=name, warmup=0, iterations=count) for name, count in counts.items())
+    parity = [LaunchPlan(variant=Variant.FLOAT, launch=0, sequence=every)]
     of_own = {name: count for name, count in counts.items() if own is None or name in own}
     return (*(parity if has_references else ()), *_launches(terms, counts, of_own, seed))
 
@@ -88,18 +90,15 @@ def _order(terms: Terms, seed: str) -> Iterator[Variant]:
             assert_never(measure.order)
 
 
-def _parity_sequence(counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
-    """Every image once, in the first launch: a device that computes wrongly is found out before it is measured."""
-    return tuple(SequenceBlock(task=name, warmup=0, iterations=count) for name, count in counts.items())
-
-
 Block = tuple[LaunchPlan, ...]
 
 
 def missing_blocks(launches: Sequence[LaunchPlan], stored: Sequence[RunRecord]) -> list[Block]:
     """Return the blocks of which no record is there, and under new numbers those that were broken off or are not all OK."""
     ends = {(record.variant, record.launch): record.status for record in stored}
-    return [rest for block in _blocks(launches) if (rest := _missing(block, ends))]
+    # In a block every variant runs as often; the float launch is alone.
+    keyed = groupby(launches, key=lambda launch: (launch.variant is Variant.FLOAT, launch.launch // LAUNCHES_PER_BLOCK))
+    return [rest for _, block in keyed if (rest := _missing(tuple(block), ends))]
 
 
 def repeated(block: Block) -> Block:
@@ -113,12 +112,6 @@ def _missing(block: Block, ends: dict[tuple[Variant, int], Status]) -> Block | N
             return None
         block = repeated(block)
     return block
-
-
-def _blocks(launches: Sequence[LaunchPlan]) -> list[Block]:
-    """Return the launches by blocks in which every variant runs as often; the float launch is alone."""
-    keyed = groupby(launches, key=lambda launch: (launch.variant is Variant.FLOAT, launch.launch // LAUNCHES_PER_BLOCK))
-    return [tuple(block) for _, block in keyed]
 
 
 @dataclass(frozen=True, kw_only=True)
