@@ -163,7 +163,10 @@ def _send(device: Device, folder: str, missing: Sequence[LocalFile], progress: P
         return
     try:
         _push_all(device, folder, missing, progress)
-        _check_arrived(device, folder, missing)
+        arrived = _contents(device, folder, missing, TEMPORARY)
+        for file in missing:
+            if arrived.get(file.sha256) != file.sha256:
+                raise _wrong_content(device, file, arrived.get(file.sha256))
         _command(device, _PUBLISH, folder, timeout_s=CHANGE_TIMEOUT_S)
     except DeviceLostError:
         raise
@@ -176,7 +179,11 @@ def _push_all(device: Device, folder: str, missing: Sequence[LocalFile], progres
     total_bytes = sum(file.size_bytes for file in missing)
     before_bytes = 0
     for file in missing:
-        report = _counted(progress, before_bytes, total_bytes)
+
+        def report(sent_bytes: int, before_bytes: int = before_bytes) -> None:
+            if progress:
+                progress(before_bytes + sent_bytes, total_bytes)
+
         try:
             device.push(file.path, f"{folder}/{TEMPORARY}{file.sha256}", report)
         except DeviceLostError as error:
@@ -184,17 +191,6 @@ def _push_all(device: Device, folder: str, missing: Sequence[LocalFile], progres
                 f"{error.message} (while {file.path.name} was sent)", transient=error.transient, hint=error.hint
             ) from error
         before_bytes += file.size_bytes
-
-
-def _counted(progress: Progress | None, before_bytes: int, total_bytes: int) -> Callable[[int], None] | None:
-    return None if progress is None else lambda sent_bytes: progress(before_bytes + sent_bytes, total_bytes)
-
-
-def _check_arrived(device: Device, folder: str, missing: Sequence[LocalFile]) -> None:
-    arrived = _contents(device, folder, missing, TEMPORARY)
-    for file in missing:
-        if arrived.get(file.sha256) != file.sha256:
-            raise _wrong_content(device, file, arrived.get(file.sha256))
 
 
 def _wrong_content(device: Device, file: LocalFile, arrived: str | None) -> ArtifactError | DeviceError:

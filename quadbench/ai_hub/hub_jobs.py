@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, assert_never
+from typing import Literal, assert_never
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from quadbench.ai_hub.client import Hub, JobStatus
-from quadbench.artifacts import SCHEMA_VERSION, Graph
+from quadbench.artifacts import Graph
 from quadbench.artifacts.names import one_line
 from quadbench.errors import ArtifactError, JobFailedError, ServiceError
 from quadbench.results.digests import digest_of, sha256_of
@@ -23,7 +23,13 @@ from quadbench.spec import first_problem, read_json
 from quadbench.target.targets import AiHubTarget
 
 Kind = Literal["models", "jobs"]
-_SERVICES = TypeAdapter(dict[str, dict[Kind, dict[str, str]]])  # id by digest, for each service
+
+
+class _Content(BaseModel):
+    """The ledger's file. `services` has ids by digest, for each service."""
+
+    schema_version: Literal[1] = 1
+    services: dict[str, dict[Kind, dict[str, str]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +41,7 @@ class Ledger:
 
     def find(self, kind: Kind, digest: str) -> str | None:
         """Return the id under which the service knows a model or job; None where it was not noted."""
-        identifier: str | None = self._entries(self._read(), kind).get(digest)
-        return identifier
+        return self._entries(self._read(), kind).get(digest)
 
     def keep(self, kind: Kind, digest: str, identifier: str) -> None:
         """Note an id; it is on disk when this returns."""
@@ -48,38 +53,27 @@ class Ledger:
         with self._changing() as content:
             self._entries(content, kind).pop(digest, None)
 
-    def _entries(self, content: dict[str, Any], kind: Kind) -> dict[str, str]:
-        entries: dict[str, str] = content["services"].setdefault(self.url, {}).setdefault(kind, {})
-        return entries
+    def _entries(self, content: _Content, kind: Kind) -> dict[str, str]:
+        return content.services.setdefault(self.url, {}).setdefault(kind, {})
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> _Content:
         if not self.path.exists():
-            return {"schema_version": SCHEMA_VERSION, "services": {}}
+            return _Content(services={})
         try:
-            content = read_json(self.path, fault=ArtifactError)
-        except ArtifactError as error:
-            raise self._damaged(error.message) from error
-        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-            raise self._damaged(f"expected schema_version {SCHEMA_VERSION}")
-        try:
-            _SERVICES.validate_python(content.get("services"))
-        except ValidationError as error:
-            raise self._damaged(f"services: {one_line(first_problem(error))}") from error
-        return content
-
-    def _damaged(self, why: str) -> ArtifactError:
-        return ArtifactError(
-            f"'{self.path}' is damaged: {why}", hint="remove it; models are then uploaded and compiled at AI Hub again"
-        )
+            return _Content.model_validate(read_json(self.path, fault=ArtifactError), strict=True)
+        except (ArtifactError, ValidationError) as error:
+            why = error.message if isinstance(error, ArtifactError) else one_line(first_problem(error))
+            hint = "remove it; models are then uploaded and compiled at AI Hub again"
+            raise ArtifactError(f"'{self.path}' is damaged: {why}", hint=hint) from error
 
     @contextmanager
-    def _changing(self) -> Iterator[dict[str, Any]]:
+    def _changing(self) -> Iterator[_Content]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             content = self._read()
             yield content
-            write_whole(self.path, json.dumps(content, indent=1, sort_keys=True))
+            write_whole(self.path, json.dumps(content.model_dump(), indent=1, sort_keys=True))
 
 
 log = logging.getLogger(__name__)

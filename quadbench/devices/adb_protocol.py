@@ -14,6 +14,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Self
 
+from quadbench.devices.android_reports import parse_attached
 from quadbench.errors import DeviceError, DeviceLostError, UserError, shown
 from quadbench.spec import fits_file_system, host_of, port_of, port_variable, variable
 
@@ -203,6 +204,11 @@ class AdbServer:
                 raise DeviceError(
                     f"the adb server at {self.endpoint} does not answer '{service}'", hint="try: adb devices"
                 ) from error
+
+    def has_ready(self, serial: str) -> bool:
+        """Say whether a device is attached and works."""
+        attached = parse_attached(self.ask("host:devices-l"))
+        return any(device.serial == serial and device.is_ready for device in attached)
 
     def open(self, serial: str, service: str, peer: str) -> Connection:
         """Open a service of a device, as `sync:`. The caller closes the connection and sets its timeouts.

@@ -263,7 +263,11 @@ def _profile_of(
 def _phone_with(text: str, serial: str, phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> Phone:
     for phone in phones:
         if phone.attached.serial == serial:
-            return _ready(phone)
+            attached = phone.attached
+            if attached.is_ready:
+                return phone
+            message = f"device '{serial}' is attached but its state is '{attached.state}', expected 'device'"
+            raise DeviceError(message, hint=_state_hint(attached))
     hint = "plug it in and allow USB debugging"
     if _HOST_AND_PORT.fullmatch(serial):
         hint = f"adb connect {serial}; a phone that was never paired with this machine takes adb pair first"
@@ -292,14 +296,6 @@ def _only_match(
 
 def _not_attached(text: str, phones: Sequence[Phone], profiles: Sequence[DeviceProfile], *, hint: str) -> DeviceNotFoundError:
     return DeviceNotFoundError(f"device '{text}' is not attached; attached: {describe(phones, profiles)}", hint=hint)
-
-
-def _ready(phone: Phone) -> Phone:
-    attached = phone.attached
-    if attached.is_ready:
-        return phone
-    message = f"device '{attached.serial}' is attached but its state is '{attached.state}', expected 'device'"
-    raise DeviceError(message, hint=_state_hint(attached))
 
 
 def _state_hint(attached: Attached) -> str:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from quadbench.artifacts import MIB
 from quadbench.devices.adb_protocol import AdbServer, Endpoint, UnixEndpoint, short_path
-from quadbench.devices.android_reports import parse_attached
 from quadbench.devices.leftovers import carriers
 from quadbench.devices.scenario import DuringLaunch, DuringPush, Event, Phase, Scenario, write_clocks, write_memory, write_reports
 from quadbench.errors import DeviceError
@@ -188,7 +187,7 @@ class Course:
 
     def _is_attached(self) -> bool:
         with contextlib.suppress(DeviceError):
-            return any(d.serial == self._transport and d.is_ready for d in parse_attached(self._server.ask("host:devices-l")))
+            return self._server.has_ready(self._transport)
         return False
 
     def _look_for_harnesses(self) -> None:

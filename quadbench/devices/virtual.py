@@ -21,7 +21,7 @@ from quadbench.artifacts.names import one_line
 from quadbench.devices.adb import AdbDevice
 from quadbench.devices.adb_protocol import AdbServer, UnixEndpoint
 from quadbench.devices.addresses import VirtualAddress, virtual_serial
-from quadbench.devices.android_reports import ABI_PROPERTY, BOOTED_PROPERTY, parse_attached
+from quadbench.devices.android_reports import ABI_PROPERTY, BOOTED_PROPERTY
 from quadbench.devices.emulators import ROOT_VARIABLE, Arm64Emulator, arm64_emulator, emulator_folders
 from quadbench.devices.leftovers import VARIABLE, Mark, environment_of, kill_marked, marked
 from quadbench.devices.scenario import VIRTUAL_PROPERTY, Scenario, load_scenario, write_userland
@@ -191,7 +191,7 @@ def _attach(server: AdbServer, folder: Path, address: str) -> None:
             raise _not_started(end, folder, address)
         try:
             reason = server.ask(f"host:connect:{TRANSPORT}")
-            if any(device.serial == TRANSPORT and device.is_ready for device in parse_attached(server.ask("host:devices-l"))):
+            if server.has_ready(TRANSPORT):
                 return
         except DeviceError as error:
             reason = error.message

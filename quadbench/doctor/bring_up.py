@@ -64,7 +64,9 @@ def _checked(device: Device, layout: Layout, observer: Observer) -> list[DeviceC
     """Make every check."""
 
     def system() -> Answer:
-        read = {"kernel": _kernel(device), **_properties(device)}
+        kernel, told = device.shell(["uname", "-r"], _TIMEOUT_S).stdout, device.properties()
+        read = {"kernel": one_line(kernel) or _UNKNOWN}
+        read |= {name: one_line(told[key]) for name, key in _PROPERTIES.items() if told.get(key)}
         return Answer(said=", ".join(f"{name} {text}" for name, text in read.items()), versions=read)
 
     connection = PlannedCheck(name="connection", act=lambda: Answer(said=f"{device.facts.title}, {device.abi}"))
@@ -101,15 +103,6 @@ def _without_device(address: str, layout: Layout) -> Iterator[PlannedCheck]:
     yield PlannedCheck(name="harness", act=harness)
     yield PlannedCheck(name="runtime kit", act=kit)
     yield PlannedCheck(name="compiler", act=compiler)
-
-
-def _kernel(device: Device) -> str:
-    return one_line(device.shell(["uname", "-r"], _TIMEOUT_S).stdout) or _UNKNOWN
-
-
-def _properties(device: Device) -> dict[str, str]:
-    told = device.properties()
-    return {name: one_line(told[key]) for name, key in _PROPERTIES.items() if told.get(key)}
 
 
 def _examined(device: Device) -> ExaminedDevice:

@@ -157,9 +157,13 @@ _ANY_STATE = Gate(  # no figure comes of it
 
 
 def graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
-    """Yield the checks: the CPU, then each target that the device could run."""
+    """Yield the checks: the CPU, then each target that the device could run: the CPU's, its own, and its NPU's."""
     own = kind_of(device)
-    installed = cache(partial(_installed, device, layout, observer))  # by target; what failed is tried again
+
+    @cache  # what failed is tried again
+    def installed(target: RunTarget) -> Installation:
+        kind = replace(kind_of(device), target=target)
+        return install(probe_bundle(), device, kind, layout=layout, observer=observer)
 
     def paint(target: RunTarget, variant: Variant) -> Answer:
         if isinstance(target, QnnTarget) and device.family != "adb" and target != own.target:
@@ -176,21 +180,11 @@ def graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator
     yield PlannedCheck(name="harness", act=lambda: _harness(device, layout))
     yield PlannedCheck(name="runtime kit", act=lambda: _kit(own, layout))
     yield PlannedCheck(name="float graph on the CPU", act=lambda: paint(_CPU, Variant.FLOAT))
-    for target in _targets(device, own):
-        name = f"INT16 LoRA on {target_key(target, own.abi.traits.machine)}"
-        yield PlannedCheck(name=name, act=partial(paint, target, Variant.SHARED))
-
-
-def _targets(device: Device, own: Kind) -> list[RunTarget]:
-    """Return the CPU, the device's own target, and its NPU, each once."""
     npu = (target for target in device.profile.targets() if isinstance(target, QnnTarget))
     targets = (target for target in (_CPU, own.target, *npu) if not isinstance(target, AiHubTarget))
-    return list(dict.fromkeys(targets))
-
-
-def _installed(device: Device, layout: Layout, observer: Observer, target: RunTarget) -> Installation:
-    kind = replace(kind_of(device), target=target)
-    return install(probe_bundle(), device, kind, layout=layout, observer=observer)
+    for target in dict.fromkeys(targets):
+        name = f"INT16 LoRA on {target_key(target, own.abi.traits.machine)}"
+        yield PlannedCheck(name=name, act=partial(paint, target, Variant.SHARED))
 
 
 def _harness(device: Device, layout: Layout) -> Answer:

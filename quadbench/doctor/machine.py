@@ -39,19 +39,18 @@ def examine() -> list[Check]:
     return [*_packages(), *_programs(), *_profiles(), *_targets(), _zig(), _qemu(), _ndk()]
 
 
+def _looked_for(name: str, found: str | None, *, purpose: str, hint: str | None, is_required: bool = False) -> Check:
+    """Return the check of something that is there if it was found; the hint says how to get it."""
+    is_ok = found is not None
+    return Check(name=name, is_ok=is_ok, is_required=is_required, found=found, purpose=purpose, hint=None if is_ok else hint)
+
+
 def _packages() -> Iterator[Check]:
     groups = (("building bundles", "quad", _BUILD_PACKAGES, True), ("scoring images", "quality", _QUALITY_PACKAGES, False))
     for purpose, extra, packages, is_required in groups:
+        hint = f"pip install 'quadbench[{extra}]'"
         for name in packages:
-            version = package_version(name)
-            yield Check(
-                name=name,
-                is_ok=version is not None,
-                is_required=is_required,
-                found=version,
-                purpose=purpose,
-                hint=None if version else f"pip install 'quadbench[{extra}]'",
-            )
+            yield _looked_for(name, package_version(name), purpose=purpose, hint=hint, is_required=is_required)
 
 
 def _programs() -> Iterator[Check]:
@@ -59,27 +58,15 @@ def _programs() -> Iterator[Check]:
     for purpose, programs in groups:
         for program, package in programs.items():
             place = find_program(program)
-            yield Check(
-                name=program,
-                is_ok=place is not None,
-                is_required=True,
-                found=str(place) if place else None,
-                purpose=purpose,
-                hint=None if place else f"apt-get install {package}",
-            )
+            hint = f"apt-get install {package}"
+            yield _looked_for(program, str(place) if place else None, purpose=purpose, hint=hint, is_required=True)
 
 
 def _profiles() -> Iterator[Check]:
     """Name the device profiles that are left out."""
     for broken in broken_profiles():
-        yield Check(
-            name=f"device profile {broken.name}",
-            is_ok=False,
-            is_required=False,
-            found=None,
-            purpose=f"runs on {broken.name}",
-            hint=str(broken.error),
-        )
+        name, hint = f"device profile {broken.name}", str(broken.error)
+        yield _looked_for(name, None, purpose=f"runs on {broken.name}", hint=hint)
 
 
 def _targets() -> Iterator[Check]:
@@ -98,15 +85,8 @@ def _targets() -> Iterator[Check]:
 
 def _zig() -> Check:
     """Check the compiler for arm64 boards."""
-    version = package_version("ziglang")
-    return Check(
-        name="ziglang",
-        is_ok=version is not None,
-        is_required=False,
-        found=version,
-        purpose="building the harness for arm64 boards",
-        hint=None if version else ZIG_HINT,
-    )
+    purpose = "building the harness for arm64 boards"
+    return _looked_for("ziglang", package_version("ziglang"), purpose=purpose, hint=ZIG_HINT)
 
 
 def _qemu() -> Check:
@@ -129,11 +109,5 @@ def _ndk() -> Check:
     """Check Android's NDK."""
     folder = path_variable(NDK_VARIABLE)
     revision = ndk_revision(folder) if folder else None
-    return Check(
-        name="Android NDK",
-        is_ok=revision is not None,
-        is_required=False,
-        found=f"{revision} in {folder}" if revision else None,
-        purpose="building the harness for phones",
-        hint=None if revision else NDK_HINT,
-    )
+    found = f"{revision} in {folder}" if revision else None
+    return _looked_for("Android NDK", found, purpose="building the harness for phones", hint=NDK_HINT)
