@@ -25,7 +25,7 @@ from quadbench.target.targets import AiHubTarget
 Kind = Literal["models", "jobs"]
 
 
-class _Content(BaseModel):
+class _LedgerFile(BaseModel):
     """The ledger's file. `services` has ids by digest, for each service."""
 
     schema_version: Literal[1] = 1
@@ -53,21 +53,21 @@ class Ledger:
         with self._changing() as content:
             self._entries(content, kind).pop(digest, None)
 
-    def _entries(self, content: _Content, kind: Kind) -> dict[str, str]:
+    def _entries(self, content: _LedgerFile, kind: Kind) -> dict[str, str]:
         return content.services.setdefault(self.url, {}).setdefault(kind, {})
 
-    def _read(self) -> _Content:
+    def _read(self) -> _LedgerFile:
         if not self.path.exists():
-            return _Content(services={})
+            return _LedgerFile(services={})
         try:
-            return _Content.model_validate(read_json(self.path, fault=ArtifactError), strict=True)
+            return _LedgerFile.model_validate(read_json(self.path, fault=ArtifactError), strict=True)
         except (ArtifactError, ValidationError) as error:
             why = error.message if isinstance(error, ArtifactError) else one_line(first_problem(error))
             hint = "remove it; models are then uploaded and compiled at AI Hub again"
             raise ArtifactError(f"'{self.path}' is damaged: {why}", hint=hint) from error
 
     @contextmanager
-    def _changing(self) -> Iterator[_Content]:
+    def _changing(self) -> Iterator[_LedgerFile]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -118,22 +118,13 @@ class Jobs:
         self.ledger.forget("jobs", digest_of(parts))
 
     def wait(self, jobs: Mapping[str, str]) -> None:
-        """Wait until all jobs, ids by name, are done.
-
-        Raises:
-            JobFailedError: a job failed.
-            ServiceError: the time is up. Ids stay in the ledger, and another run waits on.
-        """
+        """Wait until all jobs, ids by name, are done."""
         for name, status in self.ended(jobs).items():
             if not status.is_ok:
                 raise failure(name, status)
 
     def ended(self, jobs: Mapping[str, str]) -> dict[str, JobStatus]:
-        """Wait until all jobs, ids by name, have ended, well or not, and return their status.
-
-        Raises:
-            ServiceError: the time is up, or the service no longer knows a job.
-        """
+        """Wait until all jobs, ids by name, have ended, well or not, and return their status."""
         deadline = time.monotonic() + self.timeout_s
         latest: dict[str, JobStatus] = {}
         pending = dict(jobs)

@@ -36,34 +36,19 @@ class AdbCommands:
         self._closed = threading.Event()
 
     def open(self, service: str) -> Connection:
-        """Open a service of the device.
-
-        Raises:
-            DeviceLostError: the device is gone, or `close` was called.
-        """
+        """Open a service of the device."""
         self._check_open()
         return self._server.open(self._transport, service, self.name)
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
-        """Run a command to its end.
-
-        Raises:
-            TimeoutError: it took too long and was killed.
-            OutputLimitError: it wrote more than is read, and was killed.
-            DeviceLostError: the device went away.
-        """
+        """Run a command to its end."""
         stderr = Tail()
         return read_whole(self.run(argv, timeout_s, stderr), argv[0], self.name, stderr)
 
     def run(
         self, argv: Sequence[str], timeout_s: float, stderr: Tail, *, silence_s: float = math.inf
     ) -> Generator[bytes, None, int]:
-        """Yield pieces of stdout as they come, and return the exit code. Where it is left before, the command is killed.
-
-        Raises:
-            TimeoutError: it took longer than `timeout_s`.
-            DeviceLostError: the device went away, or sent nothing for `silence_s`.
-        """
+        """Yield pieces of stdout as they come, and return the exit code. Where it is left before, the command is killed."""
         group: int | None = None
         is_over = False  # or out of reach
         try:
@@ -174,11 +159,7 @@ class Reconnect:
         self._is_given_up = False  # it was waited for in vain, and nothing has worked since
 
     def again(self, action: Callable[[], _Result], *, over_reboots: bool = False) -> _Result:
-        """Do something that may be done twice, and where the device is lost meanwhile, once more when it is back.
-
-        Raises:
-            DeviceLostError: it did not come back in time, is lost again and again, or rebooted where it must not have.
-        """
+        """Do something that may be done twice, and where the device is lost meanwhile, once more when it is back."""
         for tries_left in reversed(range(TRIES)):
             try:
                 result = action()
@@ -193,11 +174,7 @@ class Reconnect:
         raise AssertionError("the last try returns or raises")
 
     def is_ready(self) -> bool:
-        """Ask once whether the device answers and has booted; where it does, it is waited for again when it is lost again.
-
-        Raises:
-            DeviceLostError: it will never be back, or was closed.
-        """
+        """Ask once whether the device answers and has booted; where it does, it is waited for again when it is lost again."""
         self._check_may_be_back(DeviceLostError(f"{self._commands.name} was lost"))
         try:
             self._commands.reconnect()
@@ -214,9 +191,6 @@ class Reconnect:
         """Wait until the device answers again, and say whether it is still the boot in which a harness was started.
 
         After one wait in vain, or that was interrupted, nothing is waited for until something has worked again.
-
-        Raises:
-            DeviceLostError: it did not come back in time, will never be back, or was closed.
         """
         if self._is_given_up or self._commands.wait(0):
             raise lost

@@ -89,12 +89,7 @@ class Connection:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send all of it.
-
-        Raises:
-            TimeoutError: the other end takes nothing for as long as the socket's timeout.
-            DeviceLostError: the connection broke.
-        """
+        """Send all of it."""
         try:
             self.socket.sendall(data)
         except TimeoutError:
@@ -106,10 +101,6 @@ class Connection:
         """Read exactly `size` bytes, however slowly they come, up to a deadline, a time of `time.monotonic`.
 
         Where none is given, all of them have to come within the socket's timeout.
-
-        Raises:
-            TimeoutError: nothing came for as long as the socket's timeout, or the deadline has passed.
-            DeviceLostError: the connection ended before.
         """
         silence_s = self.socket.gettimeout() or math.inf
         deadline = time.monotonic() + silence_s if deadline is None else deadline
@@ -135,12 +126,7 @@ class Connection:
         self.socket.settimeout(timeout_s if math.isfinite(timeout_s) else None)
 
     def request(self, service: str) -> None:
-        """Ask for a service.
-
-        Raises:
-            DeviceLostError: the device is gone.
-            DeviceError: the server refuses, or does not speak adb's protocol.
-        """
+        """Ask for a service."""
         data = service.encode()
         if len(data) > 0xFFFF:
             raise DeviceError(f"the command for {self.peer} has {len(data)} bytes, adb takes at most 65535")
@@ -180,12 +166,7 @@ class AdbServer:
     end: Callable[[], str | None] = field(default=lambda: None, compare=False)
 
     def version(self) -> int:
-        """Return the version of its protocol, such as 41.
-
-        Raises:
-            NoServerError: nothing listens there.
-            DeviceError: what listens there does not answer as an adb server.
-        """
+        """Return the version of its protocol, such as 41."""
         answer = self.ask("host:version")
         try:
             return int(answer, 16)
@@ -211,12 +192,7 @@ class AdbServer:
         return any(device.serial == serial and device.is_ready for device in attached)
 
     def open(self, serial: str, service: str, peer: str) -> Connection:
-        """Open a service of a device, as `sync:`. The caller closes the connection and sets its timeouts.
-
-        Raises:
-            DeviceLostError: the server or the device is gone, or does not answer.
-            DeviceError: the server refuses.
-        """
+        """Open a service of a device, as `sync:`. The caller closes the connection and sets its timeouts."""
         try:
             connection = self._connect(peer)
         except NoServerError as error:

@@ -31,11 +31,7 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """Check everything, in the order in which a run would need it.
-
-    Raises:
-        UserError: the folder of the user's own device profiles is missing.
-    """
+    """Check everything, in the order in which a run would need it."""
     return [*_packages(), *_programs(), *_profiles(), *_targets(), _zig(), _qemu(), _ndk()]
 
 

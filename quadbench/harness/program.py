@@ -54,11 +54,7 @@ class Configuration:
 
 
 def configuration(abi: Abi) -> Configuration:
-    """Return how the program is built for an ABI.
-
-    Raises:
-        MissingDependencyError: names the programs, the package or the NDK that is missing, and where to get it.
-    """
+    """Return how the program is built for an ABI."""
     if abi is host_abi(platform.machine()):
         require_programs(HOST_PROGRAMS, abi)
         return Configuration(compiler=_host_compiler(), arguments=_OPTIONS, has_own_headers=False)
@@ -197,11 +193,7 @@ def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
 
 
 def built_harness(build_root: Path, abi: Abi) -> Path | None:
-    """Return the harness for an ABI if it is there already; None where it would have to be built.
-
-    Raises:
-        UserError, MissingDependencyError: as `ensure_harness`.
-    """
+    """Return the harness for an ABI if it is there already; None where it would have to be built."""
     if abi is host_abi(platform.machine()):
         if named := path_variable(OVERRIDE):
             if not _is_program(named):

@@ -12,11 +12,7 @@ LITERT_LIBRARY = "libLiteRt.so"
 
 
 def runtime_library() -> Path:
-    """Return ONNX Runtime's shared library inside the installed onnxruntime package, which is not imported for it.
-
-    Raises:
-        MissingDependencyError: the package or the library in it is missing.
-    """
+    """Return ONNX Runtime's shared library inside the installed onnxruntime package, which is not imported for it."""
     spec = importlib.util.find_spec("onnxruntime")
     if spec is None or spec.origin is None:
         raise MissingDependencyError("onnxruntime is not installed", hint="pip install onnxruntime")
@@ -28,11 +24,7 @@ def runtime_library() -> Path:
 
 
 def litert_library() -> Path:
-    """Return LiteRT's shared library inside the installed package, which is not imported for it.
-
-    Raises:
-        MissingDependencyError: the package or the library in it is missing.
-    """
+    """Return LiteRT's shared library inside the installed package, which is not imported for it."""
     spec = importlib.util.find_spec("ai_edge_litert")
     if spec is None or spec.origin is None:
         raise MissingDependencyError("ai-edge-litert is not installed", hint="pip install 'quadbench[litert]'")

@@ -73,11 +73,7 @@ class _HubProfile(_Told):
 
 
 def samples_of(profiled: GraphProfile, labels: Mapping[str, str]) -> Iterator[Sample]:
-    """A profile in nanoseconds and bytes; the service gives microseconds and bytes. Memory is the upper end of its range.
-
-    Raises:
-        ServiceError: the profile has another form than the service's.
-    """
+    """A profile in nanoseconds and bytes; the service gives microseconds and bytes. Memory is the upper end of its range."""
     if not profiled.status.is_ok:
         return
     summary = _told(profiled).execution_summary

@@ -1,4 +1,4 @@
-"""Variables: the name of an environment variable -> what it is set to, within bounds. All of quadbench asks here."""
+"""Environment variables: what each is set to, within bounds. All of quadbench asks here; a wrong value is a UserError."""
 
 import math
 import os
@@ -16,11 +16,7 @@ _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^:/]*)(:\d{0,5})?(/|$)", re.
 
 
 def variable(name: str) -> str | None:
-    """Return the text of a variable; None where it is not set, or empty.
-
-    Raises:
-        UserError: it is too long, or has characters that cannot be printed, as bytes that are no UTF-8.
-    """
+    """Return the text of a variable; None where it is not set, or empty."""
     return _checked(name, os.environ.get(name, "")) or None
 
 
@@ -35,51 +31,31 @@ def set_variable(name: str, text: str) -> None:
 
 
 def path_variable(name: str) -> Path | None:
-    """Return the path that a variable names, which need not exist; None where it is not set, or empty.
-
-    Raises:
-        UserError: as `variable`, or no file system takes such a path.
-    """
+    """Return the path that a variable names, which need not exist; None where it is not set, or empty."""
     text = variable(name)
     return _path(name, text) if text else None
 
 
 def paths_variable(name: str) -> list[Path]:
-    """Return the paths that a variable lists, as PATH does; the list as a whole may be long.
-
-    Raises:
-        UserError: as `path_variable`, for one of the paths.
-    """
+    """Return the paths that a variable lists, as PATH does; the list as a whole may be long."""
     return [_path(name, _checked(name, text)) for text in os.environ.get(name, "").split(os.pathsep) if text]
 
 
 def port_variable(name: str) -> int | None:
-    """Return the port that a variable names; None where it is not set, or empty.
-
-    Raises:
-        UserError: as `variable`, or it is no port.
-    """
+    """Return the port that a variable names; None where it is not set, or empty."""
     text = variable(name)
     return port_of(name, text) if text else None
 
 
 def port_of(name: str, text: str) -> int:
-    """Return the port in a text that stands in the variable.
-
-    Raises:
-        UserError: it is no port.
-    """
+    """Return the port in a text that stands in the variable."""
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_PORT)) and 0 < int(text) <= _MOST_PORT):
         raise UserError(f"${name}: {shown(text)} is no port; expected a number from 1 to {_MOST_PORT}")
     return int(text)
 
 
 def number_variable(name: str, *, usual: float, least: float, most: float) -> float:
-    """Return the number that a variable holds; the usual one where it is not set, or empty.
-
-    Raises:
-        UserError: as `variable`, or it is no number within its bounds.
-    """
+    """Return the number that a variable holds; the usual one where it is not set, or empty."""
     text = variable(name)
     try:
         number = float(text) if text else usual
@@ -91,11 +67,7 @@ def number_variable(name: str, *, usual: float, least: float, most: float) -> fl
 
 
 def host_of(name: str, text: str) -> str:
-    """Return the host in a text that stands in the variable, as sockets take it: an address of IPv6 without its brackets.
-
-    Raises:
-        UserError: it is no host.
-    """
+    """Return the host in a text that stands in the variable, as sockets take it: an address of IPv6 without its brackets."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         host.encode("idna")
@@ -105,11 +77,7 @@ def host_of(name: str, text: str) -> str:
 
 
 def web_variable(name: str) -> str | None:
-    """Return the web address that a variable names; None where it is not set, or empty.
-
-    Raises:
-        UserError: as `variable`, or it is no address of http or https.
-    """
+    """Return the web address that a variable names; None where it is not set, or empty."""
     text = variable(name)
     try:
         address = urlsplit(text or "")
@@ -149,11 +117,7 @@ def masked_in(text: str) -> str:
 
 
 def refuse_like_url(text: str, what: str, expected: str) -> None:
-    """Refuse a path that is more likely a URL which was mistyped, and may hold a password. `what` names it.
-
-    Raises:
-        UserError: what stands before its first `/` has a colon.
-    """
+    """Refuse a path that is more likely a URL which was mistyped, and may hold a password. `what` names it."""
     if re.match(r"(//)?[^/]+:", text):
         hint = "a relative path with a colon is given as ./PATH"
         raise UserError(f"{what} '{masked(text)}' is neither a path nor a URL; expected {expected}", hint=hint)

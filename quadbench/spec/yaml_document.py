@@ -93,11 +93,7 @@ def read_document(path: Path) -> Document:
 
 
 def parse_document(text: str, document: Document) -> Document:
-    """Read the text of a document, whose path is the name that problems have.
-
-    Raises:
-        SpecError: it has a fault that cannot be read past.
-    """
+    """Read the text of a document, whose path is the name that problems have."""
     try:
         _check_events(text, document)
         document.raise_problems()

@@ -2,6 +2,8 @@
 
 The iteration describes a launch, the launch is the unit of comparison: iterations of one process share its luck with memory
 layout and temperature, so that many of them say nothing about the next process.
+
+Whatever makes no sense is a ValueError: numbers that are not finite, times that are not above 0, sides of unequal length.
 """
 
 from quadbench.statistics.change_points import DETECTOR, FEWEST_USUAL, HALF_OF_STEPS, Shift, Spread, shifts, spread_of

@@ -58,9 +58,6 @@ def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
     The candidates are where a mean for each segment fits best. Of those that do not hold, the one with the least evidence is
     taken away, and its neighbours are judged anew by all values that are beside them then, until every shift that is left holds.
     So a level that comes and goes widens the variation out of which a shift has to stand, and single far values do not.
-
-    Raises:
-        ValueError: a value is not finite, or not above 0.
     """
     data = finite(values, "values")
     if data.size and data.min() <= 0:
@@ -149,9 +146,6 @@ class Spread:
 
         None where that is no more than `least`, or than what accidents make of it but for a `chance`. A quantile of the steps
         tells a deviation about as well as half as many values do otherwise: simulated chances of 5 % are 4.5 to 5.3 % so.
-
-        Raises:
-            ValueError: there are no earlier or no later values.
         """
         if not before or not now:
             raise ValueError(f"{len(before)} values before and {len(now)} now; expected at least one of each")
@@ -166,9 +160,6 @@ def spread_of(values: Sequence[float], share: float = MOST_STEPS) -> Spread | No
 
     It is told by the greatest of a share of the steps: the others may be of any size. With MOST_STEPS, single far values widen
     it; with HALF_OF_STEPS, they do not. None with fewer than FEWEST_USUAL values.
-
-    Raises:
-        ValueError: a value is not finite.
     """
     data = finite(values, "values")
     if data.size < FEWEST_USUAL:

@@ -9,11 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Return `values`, which an error calls `name`, as an array.
-
-    Raises:
-        ValueError: a value is NaN or infinite.
-    """
+    """Return `values`, which an error calls `name`, as an array."""
     data = np.asarray(values, dtype=np.float64)
     if not np.isfinite(data).all():
         raise ValueError(f"{name} hold {data[~np.isfinite(data)][0]}; expected finite numbers")
@@ -27,9 +23,6 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     """Return the exact two-sided p: the share of all 2^n sign patterns whose sum is at least as far from 0 as the observed one.
 
     Every sum is one of the first half's plus one of the second's, so sorting the halves' 2^(n/2) sums replaces the enumeration.
-
-    Raises:
-        ValueError: there are no differences, or more than MAX_BLOCKS.
     """
     n = len(differences)
     if not 1 <= n <= MAX_BLOCKS:

@@ -54,9 +54,6 @@ def compare_launches(
     The verdict needs the whole interval on one side of the margin (or between -margin and +margin: SAME), and for WORSE and
     BETTER an exact sign-flip p of at most 0.05 too; with more than MAX_BLOCKS blocks, where the interval needs no such second
     opinion, there is no p. A higher `confidence` of the interval pays for looking more than once (`Looks`).
-
-    Raises:
-        ValueError: the sides differ in length, or a value is not positive and finite.
     """
     differences = block_differences(a, b)
     n = len(differences)
@@ -79,11 +76,7 @@ def compare_launches(
 
 
 def block_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
-    """Return each whole block's mean of log B minus its mean of log A.
-
-    Raises:
-        ValueError: the sides differ in length, or a value is not positive and finite.
-    """
+    """Return each whole block's mean of log B minus its mean of log A."""
     first, second = finite(a, "side A"), finite(b, "side B")
     if first.size != second.size:
         raise ValueError(f"side A has {first.size} launches and side B {second.size}; expected as many on both")
@@ -126,9 +119,6 @@ def interval_of_share(count: float, tries: int) -> tuple[float, float]:
     """Return Wilson's interval at 95 % of a probability (Wilson 1927): it holds for few tries and for shares near 0 and 1.
 
     A try may count in part, as one of several things that happened; the interval is then no narrower than it need be.
-
-    Raises:
-        ValueError: there are no tries, or more counts than tries.
     """
     if tries < 1 or not 0 <= count <= tries:
         raise ValueError(f"{count} of {tries} tries; expected at least one, and no more counts than tries")
@@ -155,11 +145,7 @@ class Paired:
 
 
 def paired(differences: Sequence[float]) -> Paired:
-    """Judge the mean of differences, each of one pair that was measured on the same input; inputs are independent.
-
-    Raises:
-        ValueError: there are no differences, or one is not finite.
-    """
+    """Judge the mean of differences, each of one pair that was measured on the same input; inputs are independent."""
     n = finite(differences, "differences").size
     if n == 0:
         raise ValueError("no differences; expected one for each pair")
@@ -196,9 +182,6 @@ def compare_unpaired(
     The spread is pooled: both sides are the same program on the same device, and two launches of each say too little to have a
     spread of its own. The verdict needs the whole interval on one side of the margin, or within it. Of several figures that are
     compared `together`, WORSE and BETTER need a t-test's p of at most 0.05 divided by their number too (Bonferroni).
-
-    Raises:
-        ValueError: a side has no launch, or a value is not positive and finite.
     """
     sides = [finite(side, name) for side, name in ((before, "before"), (now, "now"))]
     if any(side.size == 0 or (side <= 0).any() for side in sides):

@@ -54,9 +54,6 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
 
     The margin is half of the effect. The last look is the first number of blocks at which the interval and what the mean itself
     strays, at 90 %, fit into that half; None where no affordable number would.
-
-    Raises:
-        ValueError: fewer than two blocks were seen, or one is not finite, or the effect is none.
     """
     if len(differences) < 2 or not 0 < to_see < math.inf:
         raise ValueError(f"a plan for {to_see} from {len(differences)} blocks; expected an effect above 0 and two blocks or more")
@@ -116,9 +113,6 @@ def judge_together(
     all figures. From MIN_BLOCKS blocks on both are those of the blocks' differences, an exact sign-flip test has to agree, and an
     interval within the margin is SAME. Before, both are those of two samples with a pooled spread, which a linear drift widens,
     the margin is MARGIN_OF_FEW at least, and nothing is SAME.
-
-    Raises:
-        ValueError: a figure has no whole block, its sides differ in length, or a value is not positive and finite.
     """
     alone = [_alone(a, b) for a, b in figures]
     return [_judged(one, p, margin, len(figures)) for one, p in zip(alone, holm([one.p for one in alone]), strict=True)]

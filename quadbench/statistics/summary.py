@@ -45,11 +45,7 @@ class Summary:
 
 
 def summarize(values: Sequence[float]) -> Summary | None:
-    """Return the summary of `values`, or None if there are none.
-
-    Raises:
-        ValueError: a value is not finite.
-    """
+    """Return the summary of `values`, or None if there are none."""
     data = finite(values, "values")
     if data.size == 0:
         return None
@@ -72,11 +68,7 @@ def summarize(values: Sequence[float]) -> Summary | None:
 
 
 def percentile(values: Sequence[float], percent: int) -> float | None:
-    """Return the percentile by nearest rank, or None if there are too few values to quote it.
-
-    Raises:
-        ValueError: the percentile is not one of ENOUGH_SAMPLES.
-    """
+    """Return the percentile by nearest rank, or None if there are too few values to quote it."""
     if percent not in ENOUGH_SAMPLES:
         raise ValueError(f"no sample count is known for percentile {percent}; known: {', '.join(map(str, ENOUGH_SAMPLES))}")
     if len(values) < ENOUGH_SAMPLES[percent]:
@@ -97,19 +89,12 @@ def outliers(values: Sequence[float]) -> tuple[int, ...]:
 
     Far is a modified z-score above 3.5: Iglewicz and Hoaglin 1993, "How to Detect and Handle Outliers". Without any spread
     nothing is.
-
-    Raises:
-        ValueError: a value is not finite.
     """
     return tuple(np.flatnonzero(_are_far(finite([values], "values"))).tolist())
 
 
 def count_outliers(lists: Sequence[Sequence[float]]) -> int:
-    """Return how many values of many lists are outliers in their list, as `outliers` has them.
-
-    Raises:
-        ValueError: a value is not finite.
-    """
+    """Return how many values of many lists are outliers in their list, as `outliers` has them."""
     return sum(int(_are_far(rows).sum()) for _, rows in _of_each_length(lists))
 
 
@@ -136,9 +121,6 @@ def settled_from(values: Sequence[float]) -> int:
 
     The second half is what they settle at. Leading values above its median by more than _FAR of its deviation, and by more than
     5 %, are still warming up; of fewer than _FEWEST values none is known to be.
-
-    Raises:
-        ValueError: a value is not finite.
     """
     data = finite(values, "values")
     if data.size < _FEWEST:

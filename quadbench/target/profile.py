@@ -155,20 +155,12 @@ def load_profiles() -> tuple[DeviceProfile, ...]:
 
 
 def broken_profiles() -> tuple[BrokenProfile, ...]:
-    """Return what `load_profiles` leaves out: files that are wrong, and those that have one name.
-
-    Raises:
-        UserError: as `load_profiles`.
-    """
+    """Return what `load_profiles` leaves out: files that are wrong, and those that have one name."""
     return _read_profiles()[1]
 
 
 def profile_names() -> tuple[str, ...]:
-    """Return every name that means a kind of device: those of all profiles, broken ones too, and of this machine.
-
-    Raises:
-        UserError: as `load_profiles`.
-    """
+    """Return every name that means a kind of device: those of all profiles, broken ones too, and of this machine."""
     return (LOCAL_NAME, *dict.fromkeys(profile.name for profiles in _read_profiles() for profile in profiles))
 
 
