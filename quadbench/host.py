@@ -32,8 +32,13 @@ _SYSTEM_FOLDERS = "/usr/sbin:/sbin"  # not on every user's PATH
 def host_cpu() -> str:
     """Return the CPU's model and how many of its cores may be used, as `Intel(R) Xeon(R) Processor, 2 cores`."""
     cores = len(os.sched_getaffinity(0))
-    model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return f"{model[1].strip() if model else os.uname().machine}, {cores} core{'s' if cores != 1 else ''}"
+    return f"{cpu_model()}, {cores} core{'s' if cores != 1 else ''}"
+
+
+def cpu_model() -> str:
+    """Return the kernel's name of the CPU, or the machine's architecture; ARM kernels often have no name of it."""
+    model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+    return model[1].strip() if model else os.uname().machine
 
 
 def user_and_host() -> str:

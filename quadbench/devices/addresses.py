@@ -174,7 +174,14 @@ def choose_phone(
     """
     address = parse_address(text, [phone.attached.serial for phone in phones])
     assert isinstance(address, AttachedAddress)
-    phone, profile = _chosen(text.partition("?")[0], address, phones, profiles, preferred_serial)
+    word = text.partition("?")[0]
+    profile = _profile_of(word, address, phones, profiles)
+    if address.serial is not None:
+        phone = _phone_with(word, address.serial, phones, profiles)
+        profile = _checked(phone, profile) if profile else _only_profile(phone, profiles)
+    else:
+        assert profile is not None
+        phone = _only_match(word, profile, phones, profiles, preferred_serial)
     return phone, profile.with_target(address.target) if address.target else profile
 
 
@@ -226,21 +233,6 @@ def _virtual(text: str) -> VirtualAddress:
 
 def _is_size(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_DATA_MB)) and 1 <= int(text) <= _MOST_DATA_MB
-
-
-def _chosen(
-    text: str,
-    address: AttachedAddress,
-    phones: Sequence[Phone],
-    profiles: Sequence[DeviceProfile],
-    preferred_serial: str | None,
-) -> tuple[Phone, DeviceProfile]:
-    profile = _profile_of(text, address, phones, profiles)
-    if address.serial is not None:
-        phone = _phone_with(text, address.serial, phones, profiles)
-        return phone, _checked(phone, profile) if profile else _only_profile(phone, profiles)
-    assert profile is not None
-    return _only_match(text, profile, phones, profiles, preferred_serial), profile
 
 
 def _profile_of(

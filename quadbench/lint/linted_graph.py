@@ -103,7 +103,11 @@ def graph_of(model: "ModelProto") -> LintedGraph:
     inputs = tuple(_tensor(value) for value in graph.input)
     arrays = dict(_constant_arrays(graph))
     overridable = arrays.keys() & {tensor.name for tensor in inputs}
-    constants = {name: _constant(name, proto) for name, proto in arrays.items() if name not in overridable}
+    constants = {
+        name: Tensor(name=name, dtype=_dtype(proto.data_type), shape=tuple(proto.dims))
+        for name, proto in arrays.items()
+        if name not in overridable
+    }
     zero_point_names = {node.input[2] for node in graph.node if node.op_type in (QUANTIZE, DEQUANTIZE) and len(node.input) > 2}
     return LintedGraph(
         opset=next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
@@ -152,10 +156,6 @@ def _constant_arrays(graph: Any) -> Iterator[tuple[str, Any]]:
             value = helper.get_attribute_value(node.attribute[0])
             is_tensor = node.attribute[0].name == "value"
             yield node.output[0], value if is_tensor else numpy_helper.from_array(np.asarray(value))
-
-
-def _constant(name: str, proto: Any) -> Tensor:
-    return Tensor(name=name, dtype=_dtype(proto.data_type), shape=tuple(proto.dims))
 
 
 def _array(proto: Any) -> np.ndarray:

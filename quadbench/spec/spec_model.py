@@ -297,7 +297,8 @@ def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict
         case "spec" | "value_error":
             return details["msg"].removeprefix("Value error, ")
         case "finite_number" | "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
-            return f"expected {_bounds(here)}, found {describe(value)}"
+            bounds = " and ".join(f"{word} {here[name]}" for name, word in _BOUNDS.items() if name in here)
+            return f"expected {bounds or 'a finite number'}, found {describe(value)}"
         case _ if first in _EXPECTED:
             return f"expected {_EXPECTED[first]}, found {describe(value)}"
         case _:
@@ -305,7 +306,3 @@ def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict
 
 
 _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "less than"}
-
-
-def _bounds(here: dict[str, Any]) -> str:
-    return " and ".join(f"{word} {here[name]}" for name, word in _BOUNDS.items() if name in here) or "a finite number"

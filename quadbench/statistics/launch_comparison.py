@@ -63,7 +63,10 @@ def compare_launches(
         )
     mean, half = float(np.mean(differences)), half_width(differences, confidence)
     p = sign_flip_p(differences) if n <= MAX_BLOCKS else None
-    verdict = _verdict(n, mean, half, p, margin)
+    verdict = Verdict.INCONCLUSIVE
+    if n >= MIN_BLOCKS and half is not None:
+        by_interval = verdict_between(mean - half, mean + half, margin)
+        verdict = by_interval if by_interval is Verdict.SAME or is_unlikely(p) else Verdict.INCONCLUSIVE
     return Comparison(
         blocks=n,
         ratio=math.exp(mean),
@@ -94,13 +97,6 @@ def verdict_between(low: float, high: float, margin: float) -> Verdict:
     if high < -limit:
         return Verdict.BETTER
     return Verdict.SAME if -limit < low and high < limit else Verdict.INCONCLUSIVE
-
-
-def _verdict(n: int, mean: float, half: float | None, p: float | None, margin: float) -> Verdict:
-    if n < MIN_BLOCKS or half is None:
-        return Verdict.INCONCLUSIVE
-    verdict = verdict_between(mean - half, mean + half, margin)
-    return verdict if verdict is Verdict.SAME or is_unlikely(p) else Verdict.INCONCLUSIVE
 
 
 def _blocks_needed(differences: Sequence[float], margin: float, confidence: float) -> int | None:

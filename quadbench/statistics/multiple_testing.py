@@ -60,7 +60,8 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
     std, margin = float(np.std(differences, ddof=1)), to_see / 2
     room = math.log1p(to_see) - math.log1p(margin)
     for last in range(MIN_BLOCKS, MAX_BLOCKS + 1):
-        looks = Looks(at=_spread_over(last), margin=margin, is_planned=True)
+        at = dict.fromkeys(max(MIN_BLOCKS, math.ceil(last * look / LOOKS.at[-1])) for look in LOOKS.at)  # like LOOKS
+        looks = Looks(at=tuple(at), margin=margin, is_planned=True)
         if std * reach(last, looks.confidence) <= room:
             return looks
     return None
@@ -69,11 +70,6 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
 def reach(blocks: int, confidence: float) -> float:
     """Return how far beyond a margin an effect is told with 90 % power, in standard deviations of a block."""
     return (t_quantile((1 + confidence) / 2, blocks - 1) + t_quantile(_POWER, blocks - 1)) / math.sqrt(blocks)
-
-
-def _spread_over(last: int) -> tuple[int, ...]:
-    """Return looks like LOOKS that end at `last`."""
-    return tuple(dict.fromkeys(max(MIN_BLOCKS, math.ceil(last * look / LOOKS.at[-1])) for look in LOOKS.at))
 
 
 TO_TELL = 0.05  # the difference for which is said how many launches would tell it

@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from quadbench.errors import UnknownNameError, UserError
+from quadbench.host import cpu_model
 from quadbench.spec import Name, Problem, Spec, is_file, load, path_variable, refuse
 from quadbench.target.targets import AiHubTarget, HtpArch, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, RunTarget, Target
 
@@ -188,7 +189,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
 def local_profile() -> DeviceProfile:
     """Describe this machine as the device `local`."""
     target = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
-    cpu = _cpu_title()
+    cpu = cpu_model()
     ram_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     return DeviceProfile(
         schema_version=1,
@@ -241,11 +242,3 @@ def _profile_files() -> list[Path]:
 
 def _plain_patterns(match: Mapping[str, str]) -> dict[str, str]:
     return {key: pattern for key, pattern in match.items() if not set(pattern) & set("*?[")}
-
-
-def _cpu_title() -> str:
-    """Return the kernel's name of the CPU, or the machine's architecture; ARM kernels often have no name of it."""
-    for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
