@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.devices import parse_battery, parse_thermal
-from quadbench.devices.android_reports import parse_attached, parse_getprop
+from quadbench.devices.android_reports import parse_attached, parse_battery, parse_getprop, parse_thermal
 from quadbench.target.profile import load_profile
 
 GETPROP = Path(__file__).parent / "data" / "getprop"

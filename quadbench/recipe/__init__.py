@@ -1,7 +1,7 @@
 """Recipe: a YAML file -> what to build and what to measure."""
 
 from quadbench.recipe.measuring import Gate, Runtime
-from quadbench.recipe.precision import FLOAT_LABEL, W8A8, W8A16, FloatActivations, Mixed, Precision
+from quadbench.recipe.precision import FLOAT_LABEL, W8A16, FloatActivations, Precision
 from quadbench.recipe.quad import (
     LEAST_DISTILL_SAMPLES,
     ActivationRanges,
@@ -47,14 +47,12 @@ from quadbench.recipe.tasks import (
     Foundation,
     ImageToImageTask,
     InpaintTask,
-    Inputs,
     KohyaAdapter,
     LcmSampler,
     OlssSampler,
     PeftAdapter,
     RandomAdapter,
     RandomFoundation,
-    Sampler,
     SiteKind,
     Task,
     TextToImageTask,
@@ -71,7 +69,6 @@ __all__ = [
     "MOST_PROMPT_CHARACTERS",
     "RECIPES_FOLDER",
     "TEACHER_STEPS",
-    "W8A8",
     "W8A16",
     "ActivationRanges",
     "Adapter",
@@ -92,13 +89,11 @@ __all__ = [
     "Gate",
     "ImageToImageTask",
     "InpaintTask",
-    "Inputs",
     "JointCalibration",
     "KohyaAdapter",
     "LcmSampler",
     "Measure",
     "MinMaxRanges",
-    "Mixed",
     "MseRanges",
     "OlssSampler",
     "OwnTaskCalibration",
@@ -111,7 +106,6 @@ __all__ = [
     "RangesByBits",
     "Recipe",
     "Runtime",
-    "Sampler",
     "SiteKind",
     "Task",
     "Terms",

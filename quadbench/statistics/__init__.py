@@ -6,7 +6,7 @@ layout and temperature, so that many of them say nothing about the next process.
 Whatever makes no sense is a ValueError: numbers that are not finite, times that are not above 0, sides of unequal length.
 """
 
-from quadbench.statistics.change_points import DETECTOR, FEWEST_USUAL, HALF_OF_STEPS, Shift, Spread, shifts, spread_of
+from quadbench.statistics.change_points import FEWEST_USUAL, HALF_OF_STEPS, Spread, shifts, spread_of
 from quadbench.statistics.intervals import MAX_BLOCKS, interval_of_mean, sign_flip_p, t_quantile
 from quadbench.statistics.launch_comparison import (
     CONFIDENCE,
@@ -15,7 +15,6 @@ from quadbench.statistics.launch_comparison import (
     MIN_BLOCKS,
     Comparison,
     Paired,
-    Unpaired,
     Verdict,
     block_differences,
     compare_launches,
@@ -34,7 +33,6 @@ from quadbench.statistics.multiple_testing import (
 )
 from quadbench.statistics.summary import (
     ENOUGH_SAMPLES,
-    Summary,
     count_outliers,
     medians,
     outliers,
@@ -45,7 +43,6 @@ from quadbench.statistics.summary import (
 
 __all__ = [
     "CONFIDENCE",
-    "DETECTOR",
     "ENOUGH_SAMPLES",
     "EQUIVALENCE_MARGIN",
     "FEWEST_USUAL",
@@ -59,10 +56,7 @@ __all__ = [
     "JointVerdict",
     "Looks",
     "Paired",
-    "Shift",
     "Spread",
-    "Summary",
-    "Unpaired",
     "Verdict",
     "block_differences",
     "compare_launches",
