@@ -133,12 +133,12 @@ def hosted_phones(addresses: Sequence[str]) -> list[HostedPhone]:
     return hosted
 
 
-def list_devices(profiles: Sequence[DeviceProfile] | None = None) -> list[DeviceRow]:
+def list_devices() -> list[DeviceRow]:
     """Return the devices that --devices takes: attached phones in any state, then virtual and hosted ones, then this machine.
 
     Where no adb server can be reached or started, a warning says so and the others are listed.
     """
-    known = load_profiles() if profiles is None else profiles
+    known = load_profiles()
     rows: list[DeviceRow] = []
     try:
         rows += [_phone_row(phone, known) for phone in _Phones(known).phones]

@@ -170,9 +170,7 @@ class Unpaired:
     verdict: Verdict
 
 
-def compare_unpaired(
-    before: Sequence[float], now: Sequence[float], *, margin: float = EQUIVALENCE_MARGIN, together: int = 1
-) -> Unpaired:
+def compare_unpaired(before: Sequence[float], now: Sequence[float], *, together: int = 1) -> Unpaired:
     """Compare one figure per launch of two sides by Student's t for two samples, on logarithms.
 
     The spread is pooled: both sides are the same program on the same device, and two launches of each say too little to have a
@@ -185,7 +183,7 @@ def compare_unpaired(
     first, second = map(np.log, sides)
     change = float(second.mean() - first.mean())
     half = _half_width(first, second, CONFIDENCE)
-    verdict = Verdict.INCONCLUSIVE if half is None else verdict_between(change - half, change + half, margin)
+    verdict = Verdict.INCONCLUSIVE if half is None else verdict_between(change - half, change + half, EQUIVALENCE_MARGIN)
     if verdict is not Verdict.SAME and abs(change) <= (_half_width(first, second, 1 - (1 - CONFIDENCE) / together) or 0.0):
         verdict = Verdict.INCONCLUSIVE
     return Unpaired(

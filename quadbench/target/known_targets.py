@@ -1,7 +1,7 @@
 """Known targets: every target of the device profiles once, with the profiles that name it and the addresses that run it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quadbench.errors import UnknownNameError
 from quadbench.target.abi import Abi
@@ -25,23 +25,20 @@ class KnownTarget:
     htp_arch: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Use:
-    """One of a profile's targets; `address` is None where no run uses it."""
-
-    profile: DeviceProfile
-    address: str | None
-    target: Target
-    key: str
-
-
 def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[KnownTarget, ...]:
     """Return every target of the profiles once. `machine` is what virtual devices run on, as `uname -m` says."""
-    uses_by_key: dict[str, list[_Use]] = {}
+    known: dict[str, KnownTarget] = {}
     for profile in profiles:
-        for use in _uses(profile, machine):
-            uses_by_key.setdefault(use.key, []).append(use)
-    return tuple(_known(key, uses) for key, uses in uses_by_key.items())
+        for address, target, runs_on in _uses(profile, machine):
+            key = target_key(target, runs_on)
+            one = known.get(key, KnownTarget(key=key, target=target, profiles=(), addresses=(), htp_arch=None))
+            known[key] = replace(
+                one,
+                profiles=tuple(dict.fromkeys((*one.profiles, profile.name))),
+                addresses=(*one.addresses, address) if address else one.addresses,
+                htp_arch=min(filter(None, (one.htp_arch, profile.soc.htp_arch)), default=None),
+            )
+    return tuple(known.values())
 
 
 def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[BrokenProfile] = ()) -> KnownTarget:
@@ -60,30 +57,18 @@ def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[Broken
     raise UnknownNameError("target", name, by_name)
 
 
-def _known(key: str, uses: Sequence[_Use]) -> KnownTarget:
-    return KnownTarget(
-        key=key,
-        target=uses[0].target,
-        profiles=tuple(dict.fromkeys(use.profile.name for use in uses)),
-        addresses=tuple(use.address for use in uses if use.address),
-        htp_arch=min((use.profile.soc.htp_arch for use in uses if use.profile.soc.htp_arch), default=None),
-    )
-
-
-def _uses(profile: DeviceProfile, machine: str) -> Iterator[_Use]:
-    def use(address: str | None, target: Target, runs_on: str) -> _Use:
-        return _Use(profile=profile, address=address, target=target, key=target_key(target, runs_on))
-
+def _uses(profile: DeviceProfile, machine: str) -> Iterator[tuple[str | None, Target, str]]:
+    """Yield a profile's targets, each with the address that runs it, None where no run does, and the machine that it runs on."""
     if profile.name == LOCAL_NAME:
-        yield use(LOCAL_NAME, profile.target, machine)
+        yield LOCAL_NAME, profile.target, machine
         return
-    yield use(profile.name, profile.target, PHONE_MACHINE)
-    yield use(f"{VIRTUAL_PREFIX}{profile.name}", profile.virtual_target, machine)
+    yield profile.name, profile.target, PHONE_MACHINE
+    yield f"{VIRTUAL_PREFIX}{profile.name}", profile.virtual_target, machine
     if profile.hosted_target is not None:
-        yield use(f"{HOSTED_PREFIX}{profile.name}", profile.hosted_target, PHONE_MACHINE)
+        yield f"{HOSTED_PREFIX}{profile.name}", profile.hosted_target, PHONE_MACHINE
     for alternative in profile.alternatives:
         key, name = target_key(alternative, PHONE_MACHINE), profile.name_of(alternative)
-        yield use(f"{profile.name}?target={name}" if name else None, alternative, PHONE_MACHINE)
+        yield f"{profile.name}?target={name}" if name else None, alternative, PHONE_MACHINE
         virtual = profile.with_target(name).virtual_target if name else None
         if virtual and target_key(virtual, machine) == key:  # an emulator runs what the phone does
-            yield use(f"{VIRTUAL_PREFIX}{profile.name}?target={name}", virtual, machine)
+            yield f"{VIRTUAL_PREFIX}{profile.name}?target={name}", virtual, machine
