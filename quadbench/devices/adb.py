@@ -50,26 +50,16 @@ class AdbDevice:
         abi: Abi,
         resources: contextlib.ExitStack,
     ) -> None:
-        self.facts = facts
+        self.facts, self.serial, self.family = facts, facts.serial, facts.family
+        self.shares_host_cpu = facts.family != "adb"
         self.profile = profile
         self.abi = abi
         self._server = server
         self._transport = transport
         self._resources = resources
+        self._name = f"device '{facts.address}'"
         self._commands = AdbCommands(server, transport, self._name)
         self._reconnect = Reconnect(self._commands)
-
-    @property
-    def serial(self) -> str:
-        return self.facts.serial
-
-    @property
-    def family(self) -> str:
-        return self.facts.family
-
-    @property
-    def shares_host_cpu(self) -> bool:
-        return self.family != "adb"
 
     def properties(self) -> dict[str, str]:
         return read_properties(self._server, self._transport, self._name)
@@ -125,10 +115,6 @@ class AdbDevice:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    @property
-    def _name(self) -> str:
-        return f"device '{self.facts.address}'"
 
 
 def read_properties(server: AdbServer, transport: str, name: str, timeout_s: float | None = None) -> dict[str, str]:

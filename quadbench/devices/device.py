@@ -41,26 +41,13 @@ class Device(Protocol):
     its figures are this machine's.
     """
 
-    @property
-    def facts(self) -> DeviceFacts: ...
-
-    @property
-    def profile(self) -> DeviceProfile: ...
-
-    @property
-    def serial(self) -> str: ...
-
-    @property
-    def family(self) -> str: ...
-
-    @property
-    def root(self) -> str: ...
-
-    @property
-    def abi(self) -> Abi: ...
-
-    @property
-    def shares_host_cpu(self) -> bool: ...
+    facts: DeviceFacts
+    profile: DeviceProfile
+    serial: str
+    family: str
+    root: str
+    abi: Abi
+    shares_host_cpu: bool
 
     def properties(self) -> dict[str, str]:
         """Return the properties that Android's `getprop` lists; none on a device that has no `getprop`."""
