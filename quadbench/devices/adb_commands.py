@@ -367,14 +367,11 @@ class _Detached:
         message = f"'{self._program}' is gone from {self._commands.name} without an exit code: {said}"
         raise DeviceLostError(message, hint=_GONE_HINT)
 
-    @property
-    def _deadline(self) -> float:
-        return self._began + self._timeout_s + min(self._away_s, AWAY_S)
-
     def _pieces(self) -> Generator[bytes, None, None]:
         while not self._is_overdue and not self._reboot:
             try:
-                yield from self._over_one_connection(self._deadline - time.monotonic())
+                deadline = self._began + self._timeout_s + min(self._away_s, AWAY_S)
+                yield from self._over_one_connection(deadline - time.monotonic())
                 return
             except TimeoutError:
                 self._is_overdue = True

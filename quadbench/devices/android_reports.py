@@ -138,7 +138,10 @@ def parse_thermal(text: str) -> ThermalState:
     """
     status = None if _NOT_MEASURED.search(text) else _STATUS.search(text)
     temperatures = map(_temperature, _TEMPERATURE.finditer(_section(text, "Current temperatures from HAL")))
-    cooling = map(_cooling_device, _COOLING_DEVICE.finditer(_section(text, "Current cooling devices from HAL")))
+    cooling = [
+        CoolingDevice(name=match["name"], kind=_kind(match, _COOLED) or "unknown", level=int(match["value"]))
+        for match in _COOLING_DEVICE.finditer(_section(text, "Current cooling devices from HAL"))
+    ]
     return ThermalState(
         status=int(status[1]) if status else None, temperatures=tuple(filter(None, temperatures)), cooling=tuple(cooling)
     )
@@ -183,10 +186,6 @@ def _temperature(match: re.Match[str]) -> Temperature | None:
     if celsius is None or kind is None:
         return None
     return Temperature(name=match["name"], kind=kind, celsius=celsius, status=int(match["status"]))
-
-
-def _cooling_device(match: re.Match[str]) -> CoolingDevice:
-    return CoolingDevice(name=match["name"], kind=_kind(match, _COOLED) or "unknown", level=int(match["value"]))
 
 
 def _kind(match: re.Match[str], kinds: dict[int, str]) -> str | None:

@@ -32,7 +32,7 @@ class Check:
 
 def examine() -> list[Check]:
     """Check everything, in the order in which a run would need it."""
-    return [*_packages(), *_programs(), *_profiles(), *_targets(), _zig(), _qemu(), _ndk()]
+    return [*_packages(), *_programs(), *_profiles(), *_targets(), *_other_machines()]
 
 
 def _looked_for(name: str, found: str | None, *, purpose: str, hint: str | None, is_required: bool = False) -> Check:
@@ -79,31 +79,19 @@ def _targets() -> Iterator[Check]:
         )
 
 
-def _zig() -> Check:
-    """Check the compiler for arm64 boards."""
+def _other_machines() -> Iterator[Check]:
+    """Check what builds programs for other machines and runs them: the compiler for arm64 boards, QEMU, and Android's NDK."""
     purpose = "building the harness for arm64 boards"
-    return _looked_for("ziglang", package_version("ziglang"), purpose=purpose, hint=ZIG_HINT)
+    yield _looked_for("ziglang", package_version("ziglang"), purpose=purpose, hint=ZIG_HINT)
 
-
-def _qemu() -> Check:
-    """Check what runs programs for arm64, of which an arm64 machine needs nothing."""
-    try:
+    try:  # an arm64 machine needs nothing to run programs for arm64
         emulator, hint = arm64_emulator(f"{VIRTUAL_PREFIX}s25?abi={PHONE_ABI}"), None
     except MissingDependencyError as error:
         emulator, hint = None, error.hint
-    return Check(
-        name=QEMU,
-        is_ok=hint is None,
-        is_required=False,
-        found=str(emulator.qemu) if emulator else None,
-        purpose="virtual phones for arm64",
-        hint=hint,
-    )
+    qemu = str(emulator.qemu) if emulator else None
+    yield Check(name=QEMU, is_ok=hint is None, is_required=False, found=qemu, purpose="virtual phones for arm64", hint=hint)
 
-
-def _ndk() -> Check:
-    """Check Android's NDK."""
     folder = path_variable(NDK_VARIABLE)
     revision = ndk_revision(folder) if folder else None
-    found = f"{revision} in {folder}" if revision else None
-    return _looked_for("Android NDK", found, purpose="building the harness for phones", hint=NDK_HINT)
+    found_at = f"{revision} in {folder}" if revision else None
+    yield _looked_for("Android NDK", found_at, purpose="building the harness for phones", hint=NDK_HINT)
