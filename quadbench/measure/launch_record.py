@@ -17,7 +17,6 @@ from quadbench.artifacts import (
     Bundle,
     Caveat,
     CompiledBundle,
-    DeviceFacts,
     ErrorClass,
     LaunchPlan,
     RunRecord,
@@ -69,22 +68,6 @@ def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str, wall_s
     if reason is None and (heard.errors or heard.footer is None or heard.footer.status != "OK"):
         reason = f"harness failed: {_errors(heard)}"
     return Failure(error_class=ErrorClass.HARNESS, reason=reason) if reason else None
-
-
-def caveats_of(bundle: Bundle, device: DeviceFacts, heard: Heard, of_launch: tuple[Caveat, ...]) -> tuple[Caveat, ...]:
-    """Return every doubt about the figures of a launch, in the enumeration's order."""
-    doubts = {*bundle.caveats, *of_launch}
-    if device.family in _NO_PHONES:
-        doubts.add(_NO_PHONES[device.family])
-    if heard.header is not None and heard.header.build_type.lower() not in _RELEASE_BUILDS:
-        doubts.add(Caveat.DEBUG_BUILD)
-    if heard.header is not None and not heard.header.peak_reset:
-        doubts.add(Caveat.PEAK_SINCE_START)
-    if _has_few_samples(heard):
-        doubts.add(Caveat.FEW_SAMPLES)
-    if _still_warms(heard):
-        doubts.add(Caveat.STILL_WARMING)
-    return tuple(caveat for caveat in Caveat if caveat in doubts)
 
 
 def _ended_badly(heard: Heard, ended: DeviceError) -> Failure:
@@ -244,12 +227,26 @@ def record_of(work: LaunchWork, findings: Findings, *, aborted: bool = False) ->
 
 
 def _caveats(work: LaunchWork, findings: Findings) -> tuple[Caveat, ...]:
-    of_graphs = work.compiled.caveats if work.launch.variant.is_quantized else ()
-    of_npu = (Caveat.EMULATED_NPU,) if work.is_emulated else ()
-    is_foreign = work.device.shares_host_cpu and work.device.abi is not host_abi(platform.machine())
-    of_cpu = (Caveat.EMULATED_CPU,) if is_foreign else ()
-    of_launch = (*of_graphs, *findings.caveats_of_state, *of_npu, *of_cpu)
-    return caveats_of(work.bundle, work.device.facts, findings.heard, of_launch)
+    """Return every doubt about the figures of a launch, in the enumeration's order."""
+    heard, device = findings.heard, work.device
+    doubts = {*work.bundle.caveats, *findings.caveats_of_state}
+    if work.launch.variant.is_quantized:
+        doubts.update(work.compiled.caveats)
+    if device.family in _NO_PHONES:
+        doubts.add(_NO_PHONES[device.family])
+    if work.is_emulated:
+        doubts.add(Caveat.EMULATED_NPU)
+    if device.shares_host_cpu and device.abi is not host_abi(platform.machine()):
+        doubts.add(Caveat.EMULATED_CPU)
+    if heard.header is not None and heard.header.build_type.lower() not in _RELEASE_BUILDS:
+        doubts.add(Caveat.DEBUG_BUILD)
+    if heard.header is not None and not heard.header.peak_reset:
+        doubts.add(Caveat.PEAK_SINCE_START)
+    if _has_few_samples(heard):
+        doubts.add(Caveat.FEW_SAMPLES)
+    if _still_warms(heard):
+        doubts.add(Caveat.STILL_WARMING)
+    return tuple(caveat for caveat in Caveat if caveat in doubts)
 
 
 def _status(findings: Findings, *, aborted: bool) -> tuple[Status, ErrorClass | None, str | None]:
