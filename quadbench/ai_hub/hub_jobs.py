@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -165,9 +165,11 @@ def failure(name: str, status: JobStatus) -> JobFailedError:
 
 def compile_options(graph: Graph, target: AiHubTarget) -> str:
     """Return the options of a compile job. They name the graph and its outputs; the service would choose names of its own."""
+    # A context binary is linked from DLCs: the service no longer compiles to one directly.
+    runtime = "qnn_dlc" if target.runtime == "qnn_context_binary" else target.runtime
     return " ".join(
         (
-            f"--target_runtime {_compile_runtime(target)}",
+            f"--target_runtime {runtime}",
             f"--output_names {','.join(output.name for output in graph.outputs)}",
             f"--qnn_options context_enable_graphs={graph_name(graph)}",
             *_version(target),
@@ -190,17 +192,6 @@ def graph_name(graph: Graph) -> str:
     """Return a graph's name within its context: `unet`, or `unet_remove_object` where it serves one task."""
     words = [graph.component, *([graph.task] if graph.task else [])]
     return re.sub(r"\W", "_", "_".join(words))
-
-
-def _compile_runtime(target: AiHubTarget) -> str:
-    """Return the runtime to compile for. A context binary is linked from DLCs: the service no longer compiles to one directly."""
-    match target.runtime:
-        case "precompiled_qnn_onnx":
-            return "precompiled_qnn_onnx"
-        case "qnn_context_binary":
-            return "qnn_dlc"
-        case _:
-            assert_never(target.runtime)
 
 
 def _version(target: AiHubTarget) -> Iterator[str]:

@@ -98,7 +98,11 @@ def connect(
         DeviceError: a device is in use by another command, is not ready or does not start.
         MissingDependencyError: a program that virtual devices need is not installed.
     """
-    wanted = _wanted(addresses)
+    wanted = listed_once(addresses)
+    if not wanted and (serial := variable(SERIAL_VARIABLE)):
+        wanted = [serial]
+    if not wanted:
+        raise UserError("no device was given", hint="use local, virtual:<profile>, or see what is attached: quadbench devices")
     known = load_profiles() if profiles is None else profiles
     with contextlib.ExitStack() as stack:
         phones = _Phones(known) if any(needs_server(address) for address in wanted) else None
@@ -190,15 +194,6 @@ def _believed(listed: Sequence[Attached]) -> Sequence[Attached]:
     return right[:MOST_PHONES]
 
 
-def _wanted(addresses: Sequence[str]) -> list[str]:
-    wanted = listed_once(addresses)
-    if not wanted and (serial := variable(SERIAL_VARIABLE)):
-        wanted = [serial]
-    if not wanted:
-        raise UserError("no device was given", hint="use local, virtual:<profile>, or see what is attached: quadbench devices")
-    return wanted
-
-
 def _open(
     address: str, layout: Layout, profiles: Sequence[DeviceProfile], phones: _Phones | None, opened: Sequence[Device]
 ) -> contextlib.AbstractContextManager[Device]:
@@ -230,7 +225,19 @@ def _open_phone(address: str, layout: Layout, phones: _Phones, opened: Sequence[
     abi = _abi(address, phone)
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(layout.device(serial), address))
-    facts = _facts(address, phone, profile)
+    properties = {key: one_line(value, _PROPERTY_CHARACTERS) for key, value in phone.properties.items()}
+    chip = " ".join(word for word in (properties.get("ro.soc.manufacturer"), properties.get("ro.soc.model")) if word)
+    facts = DeviceFacts(
+        address=address,
+        family="adb",
+        serial=serial,
+        profile=profile.name,
+        title=profile.title,
+        soc_model=properties.get("ro.soc.model", profile.soc.model),
+        cpu=f"{chip or profile.soc.title}, {properties.get(ABI_PROPERTY, 'unknown ABI')}",
+        android_release=properties.get("ro.build.version.release"),
+        fingerprint=properties.get("ro.build.fingerprint"),
+    )
     return AdbDevice(phones.server, serial, facts=facts, profile=profile, abi=abi, resources=resources)
 
 
@@ -246,22 +253,6 @@ def _abi(address: str, phone: Phone) -> Abi:
             hint="programs are built for phones of 64 bits by Arm alone",
         )
     return PHONE_ABI
-
-
-def _facts(address: str, phone: Phone, profile: DeviceProfile) -> DeviceFacts:
-    properties = {key: one_line(value, _PROPERTY_CHARACTERS) for key, value in phone.properties.items()}
-    chip = " ".join(word for word in (properties.get("ro.soc.manufacturer"), properties.get("ro.soc.model")) if word)
-    return DeviceFacts(
-        address=address,
-        family="adb",
-        serial=phone.attached.serial,
-        profile=profile.name,
-        title=profile.title,
-        soc_model=properties.get("ro.soc.model", profile.soc.model),
-        cpu=f"{chip or profile.soc.title}, {properties.get(ABI_PROPERTY, 'unknown ABI')}",
-        android_release=properties.get("ro.build.version.release"),
-        fingerprint=properties.get("ro.build.fingerprint"),
-    )
 
 
 def _taken(opened: Sequence[Device]) -> dict[str, str]:

@@ -82,7 +82,13 @@ class LocalDevice:
         partial = Path(f"{remote}.part")
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
-            _copy(local, partial, progress)
+            copied_bytes = 0
+            with local.open("rb") as reader, partial.open("wb") as writer:
+                while chunk := reader.read(CHUNK_BYTES):
+                    writer.write(chunk)
+                    copied_bytes += len(chunk)
+                    if progress:
+                        progress(copied_bytes)
             partial.replace(remote)
         except OSError as error:
             kind = DeviceFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DeviceError
@@ -164,16 +170,6 @@ class LocalDevice:
                 pipe.close()
             with self._lock:
                 self._running.discard(process.pid)
-
-
-def _copy(source: Path, target: Path, progress: Progress | None) -> None:
-    copied_bytes = 0
-    with source.open("rb") as reader, target.open("wb") as writer:
-        while chunk := reader.read(CHUNK_BYTES):
-            writer.write(chunk)
-            copied_bytes += len(chunk)
-            if progress:
-                progress(copied_bytes)
 
 
 def _copy_regular(remote: str, target: Path, limit_bytes: int) -> None:

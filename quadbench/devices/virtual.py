@@ -310,7 +310,18 @@ def open_virtual(profile: DeviceProfile, address: str, options: VirtualAddress, 
         shown = _shown(profile, emulator)
         place = Place(folder=system, data=data, shown=shown, mark=mark, scenario=scenario, emulator=emulator)
         server = resources.enter_context(running_sandbox(place, properties, address))
-        facts = _facts(profile, address, serial)
+        reported = profile.virtual_properties()
+        facts = DeviceFacts(
+            address=address,
+            family="virtual",
+            serial=serial,
+            profile=profile.name,
+            title=f"{profile.title} (virtual)",
+            soc_model=profile.soc.model,
+            cpu=host_cpu(),
+            android_release=reported.get("ro.build.version.release"),
+            fingerprint=reported.get("ro.build.fingerprint"),
+        )
         return AdbDevice(server, TRANSPORT, facts=facts, profile=profile, abi=abi, resources=resources.pop_all())
 
 
@@ -332,18 +343,3 @@ def _shown(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path,
     if emulator:
         return {path: str(path) for path in (emulator.qemu, emulator.root)}
     return emulator_folders() if isinstance(profile.virtual_target, QnnTarget) else {}
-
-
-def _facts(profile: DeviceProfile, address: str, serial: str) -> DeviceFacts:
-    properties = profile.virtual_properties()
-    return DeviceFacts(
-        address=address,
-        family="virtual",
-        serial=serial,
-        profile=profile.name,
-        title=f"{profile.title} (virtual)",
-        soc_model=profile.soc.model,
-        cpu=host_cpu(),
-        android_release=properties.get("ro.build.version.release"),
-        fingerprint=properties.get("ro.build.fingerprint"),
-    )

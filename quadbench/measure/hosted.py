@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from quadbench.ai_hub import HostedDevice, Jobs, JobStatus, Ledger, failure, graph_name, open_hub, profile_options
+from quadbench.ai_hub import Jobs, JobStatus, Ledger, failure, graph_name, open_hub, profile_options
 from quadbench.artifacts import (
     HOSTED_FAMILY,
     Bundle,
@@ -151,10 +151,22 @@ def measure_hosted(
     if target.device not in devices:
         raise UnknownNameError("AI Hub device", target.device, devices)
     jobs = Jobs(hub=hub, ledger=Ledger(path=ledger, url=hub.url), timeout_s=target.timeout_s, notify=notify)
+    profile, device = phone.profile, devices[target.device]
+    facts = DeviceFacts(
+        address=phone.address,
+        family=HOSTED_FAMILY,
+        serial=device.name,
+        profile=profile.name,
+        title=profile.title,
+        soc_model=profile.soc.model,
+        cpu=profile.soc.title,
+        android_release=device.android_release or None,
+        fingerprint=None,
+    )
     work = _HostedRun(
         bundle=bundle,
         compiled=compiled.artifact,
-        device=_facts(phone, devices[target.device]),
+        device=facts,
         run_id=run_id,
         started_at=started_at,
         profiles=_profiles(jobs, compiled, target, iterations),
@@ -255,18 +267,3 @@ class _HostedRun:
 
 def _name(graph: Graph) -> str:
     return f"{graph.variant}/{graph_name(graph)}"
-
-
-def _facts(phone: HostedPhone, device: HostedDevice) -> DeviceFacts:
-    profile = phone.profile
-    return DeviceFacts(
-        address=phone.address,
-        family=HOSTED_FAMILY,
-        serial=device.name,
-        profile=profile.name,
-        title=profile.title,
-        soc_model=profile.soc.model,
-        cpu=profile.soc.title,
-        android_release=device.android_release or None,
-        fingerprint=None,
-    )

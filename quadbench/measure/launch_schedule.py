@@ -37,9 +37,15 @@ def launches_of(
     """
     # Every image once, in the first launch: a device that computes wrongly is found out before it is measured.
     every = tuple(SequenceBlock(task=name, warmup=0, iterations=count) for name, count in counts.items())
-    parity = [LaunchPlan(variant=Variant.FLOAT, launch=0, sequence=every)]
+    launches = [LaunchPlan(variant=Variant.FLOAT, launch=0, sequence=every)] if has_references else []
     of_own = {name: count for name, count in counts.items() if own is None or name in own}
-    return (*(parity if has_references else ()), *_launches(terms, counts, of_own, seed))
+    of_all, of_own_alone = (measured_sequence(terms.measure, each) for each in (counts, of_own))
+    number_of = dict.fromkeys(Variant, 0)
+    for variant in _order(terms, seed):
+        if sequence := of_own_alone if variant.has_unet_per_task else of_all:
+            launches.append(LaunchPlan(variant=variant, launch=number_of[variant], sequence=sequence))
+            number_of[variant] += 1
+    return tuple(launches)
 
 
 def measured_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
@@ -66,15 +72,6 @@ def drawn_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...
     while True:
         yield from ((*order, *reversed(order)) for order in group)
         drawn.shuffle(group)
-
-
-def _launches(terms: Terms, counts: Mapping[str, int], of_own: Mapping[str, int], seed: str) -> Iterator[LaunchPlan]:
-    of_all, of_own_alone = (measured_sequence(terms.measure, each) for each in (counts, of_own))
-    launch_of = dict.fromkeys(Variant, 0)
-    for variant in _order(terms, seed):
-        if sequence := of_own_alone if variant.has_unet_per_task else of_all:
-            yield LaunchPlan(variant=variant, launch=launch_of[variant], sequence=sequence)
-            launch_of[variant] += 1
 
 
 def _order(terms: Terms, seed: str) -> Iterator[Variant]:
