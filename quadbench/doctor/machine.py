@@ -35,10 +35,10 @@ def examine() -> list[Check]:
     return [*_packages(), *_programs(), *_profiles(), *_targets(), *_other_machines()]
 
 
-def _looked_for(name: str, found: str | None, *, purpose: str, hint: str | None, is_required: bool = False) -> Check:
-    """Return the check of something that is there if it was found; the hint says how to get it."""
-    is_ok = found is not None
-    return Check(name=name, is_ok=is_ok, is_required=is_required, found=found, purpose=purpose, hint=None if is_ok else hint)
+def _looked_for(name: str, place: str | None, *, purpose: str, hint: str | None, is_required: bool = False) -> Check:
+    """Return the check of something that is there if it has a version or a place; the hint says how to get it."""
+    is_ok = place is not None
+    return Check(name=name, is_ok=is_ok, is_required=is_required, found=place, purpose=purpose, hint=None if is_ok else hint)
 
 
 def _packages() -> Iterator[Check]:
