@@ -39,7 +39,8 @@ from quadbench.quad.divergence import spread
 from quadbench.quad.prepare import Prepared, Steps, calibrated, calibration_feeds, prepare
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph
 from quadbench.quad.quantize.quantizer import quantized
-from quadbench.recipe import Distill, Recipe, load_recipe
+from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe.quad import Distill
 
 
 @dataclass(frozen=True, kw_only=True)

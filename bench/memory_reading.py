@@ -29,7 +29,7 @@ from quadbench.pipeline import built
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
-from quadbench.statistics import t_quantile
+from quadbench.statistics.intervals import t_quantile
 
 IMAGES_APART = 5.5  # so that a reading falls due in the middle of an image
 MOST_MS = 60_000  # that a plan may have between two readings

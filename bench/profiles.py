@@ -49,7 +49,8 @@ from quadbench.quad.quantize.fake_quant import FakeQuantGraph
 from quadbench.quad.quantize.quantizer import Calibrated, quantized
 from quadbench.quad.runner import Denoiser, Feed, GraphSession
 from quadbench.quad.samplers.table import run_table
-from quadbench.recipe import Distill, Recipe, load_recipe
+from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe.quad import Distill
 from quadbench.statistics import CONFIDENCE, paired
 from quadbench.statistics.intervals import half_width
 

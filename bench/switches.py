@@ -20,7 +20,7 @@ from quadbench.artifacts import RunRecord, Status, Variant
 from quadbench.recipe.tasks import NO_TASK
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run
-from quadbench.statistics import t_quantile
+from quadbench.statistics.intervals import t_quantile
 
 
 @dataclass(frozen=True, kw_only=True)

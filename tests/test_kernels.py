@@ -23,7 +23,8 @@ from quadbench.errors import BuildError
 from quadbench.lint import graph_of, lint_graph
 from quadbench.quad.quantize.encodings import Encoding, quantize
 from quadbench.quad.quantize.quantizer import weights_quantized
-from quadbench.recipe import FLOAT_LABEL, Precision
+from quadbench.recipe import Precision
+from quadbench.recipe.precision import FLOAT_LABEL
 from quadbench.results.layout import Layout
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, Target
 

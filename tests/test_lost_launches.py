@@ -15,7 +15,8 @@ from support.watcher import Silent
 
 from quadbench.artifacts import ErrorClass, RunRecord, Status, Variant
 from quadbench.devices import adb_commands
-from quadbench.measure import LaunchAborted, LaunchSettings, Queue, measure_launches, planned_turns
+from quadbench.measure import LaunchSettings, Queue, measure_launches, planned_turns
+from quadbench.measure.launch import LaunchAborted
 from quadbench.recipe import Gate, Runtime
 from quadbench.results.layout import Layout
 

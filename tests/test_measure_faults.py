@@ -11,7 +11,7 @@ import pytest
 from support.scripted_harness import GOOD, LIBRARIES, SAMPLES, World, files_of, measured, of_metric
 
 from quadbench.artifacts import ErrorClass, Status
-from quadbench.measure import LaunchAborted
+from quadbench.measure.launch import LaunchAborted
 
 
 def test_a_crash_keeps_the_samples_before_it_and_names_the_signal(world: World) -> None:

@@ -14,13 +14,12 @@ from quadbench.statistics import (
     count_outliers,
     interval_of_share,
     medians,
-    outliers,
     percentile,
     settled_from,
-    sign_flip_p,
     summarize,
-    t_quantile,
 )
+from quadbench.statistics.intervals import sign_flip_p, t_quantile
+from quadbench.statistics.summary import outliers
 
 
 def abba(ratio: float, blocks: int, noise: float, seed: int = 7) -> tuple[list[float], list[float]]:

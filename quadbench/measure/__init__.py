@@ -1,7 +1,7 @@
 """Measure: an installation and what a launch runs -> RunRecord."""
 
 from quadbench.measure.hosted import measure_hosted
-from quadbench.measure.launch import LaunchAborted, Stop, measure_launch
+from quadbench.measure.launch import Stop, measure_launch
 from quadbench.measure.launch_record import LaunchSettings
 from quadbench.measure.launch_schedule import (
     Budget,
@@ -19,7 +19,6 @@ from quadbench.measure.parallel_launches import Queue, Rest, measure_launches
 __all__ = [
     "Budget",
     "Interleaved",
-    "LaunchAborted",
     "LaunchSettings",
     "PairedBlock",
     "Queue",

@@ -1,13 +1,12 @@
 """Recipe: a YAML file -> what to build and what to measure."""
 
 from quadbench.recipe.measuring import Gate, Runtime
-from quadbench.recipe.precision import FLOAT_LABEL, W8A16, FloatActivations, Precision
+from quadbench.recipe.precision import W8A16, FloatActivations, Precision
 from quadbench.recipe.quad import (
     LEAST_DISTILL_SAMPLES,
     ActivationRanges,
     AnchorCalibration,
     AnchorProfile,
-    Distill,
     JointCalibration,
     MinMaxRanges,
     MseRanges,
@@ -19,7 +18,6 @@ from quadbench.recipe.quad import (
 )
 from quadbench.recipe.recipe import (
     INT8_KEY,
-    RECIPES_FOLDER,
     Baseline,
     Measure,
     Recipe,
@@ -61,13 +59,11 @@ from quadbench.recipe.tasks import (
 )
 
 __all__ = [
-    "FLOAT_LABEL",
     "GREATEST_WEIGHT",
     "INT8_KEY",
     "LCM_STEPS",
     "LEAST_DISTILL_SAMPLES",
     "MOST_PROMPT_CHARACTERS",
-    "RECIPES_FOLDER",
     "TEACHER_STEPS",
     "W8A16",
     "ActivationRanges",
@@ -81,7 +77,6 @@ __all__ = [
     "CheckpointFoundation",
     "DiffusersAdapter",
     "DiffusersFoundation",
-    "Distill",
     "EdSampler",
     "FloatActivations",
     "FolderInputs",

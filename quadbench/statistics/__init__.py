@@ -6,8 +6,8 @@ layout and temperature, so that many of them say nothing about the next process.
 Whatever makes no sense is a ValueError: numbers that are not finite, times that are not above 0, sides of unequal length.
 """
 
-from quadbench.statistics.change_points import FEWEST_USUAL, HALF_OF_STEPS, Spread, shifts, spread_of
-from quadbench.statistics.intervals import MAX_BLOCKS, interval_of_mean, sign_flip_p, t_quantile
+from quadbench.statistics.change_points import HALF_OF_STEPS, Spread, shifts, spread_of
+from quadbench.statistics.intervals import MAX_BLOCKS
 from quadbench.statistics.launch_comparison import (
     CONFIDENCE,
     EQUIVALENCE_MARGIN,
@@ -35,7 +35,6 @@ from quadbench.statistics.summary import (
     ENOUGH_SAMPLES,
     count_outliers,
     medians,
-    outliers,
     percentile,
     settled_from,
     summarize,
@@ -45,7 +44,6 @@ __all__ = [
     "CONFIDENCE",
     "ENOUGH_SAMPLES",
     "EQUIVALENCE_MARGIN",
-    "FEWEST_USUAL",
     "HALF_OF_STEPS",
     "LAUNCHES_PER_BLOCK",
     "LOOKS",
@@ -63,18 +61,14 @@ __all__ = [
     "compare_unpaired",
     "count_outliers",
     "hold_together",
-    "interval_of_mean",
     "interval_of_share",
     "judge_together",
     "medians",
-    "outliers",
     "paired",
     "percentile",
     "planned_looks",
     "settled_from",
     "shifts",
-    "sign_flip_p",
     "spread_of",
     "summarize",
-    "t_quantile",
 ]
