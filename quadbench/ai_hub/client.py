@@ -21,6 +21,10 @@ INSTALL_HINT = "pip install 'quadbench[ai-hub]'"
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
+CONFIGURE_HINT = "qai-hub configure --api_token TOKEN, with the token of your account page at the service"
+CONFIG_VARIABLE = "QAIHUB_CLIENT_INI"  # the client's own
+_UNAUTHORIZED, _NOT_FOUND, _RATE_LIMITED = 401, 404, 429
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
@@ -253,11 +257,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for line in filter(None, map(str.strip, said.getvalue().splitlines())):
             log.debug("qai-hub: %s", line)
-
-
-CONFIGURE_HINT = "qai-hub configure --api_token TOKEN, with the token of your account page at the service"
-CONFIG_VARIABLE = "QAIHUB_CLIENT_INI"  # the client's own
-_UNAUTHORIZED, _NOT_FOUND, _RATE_LIMITED = 401, 404, 429
 
 
 def config_path() -> Path:

@@ -24,6 +24,9 @@ from quadbench.target.targets import AiHubTarget
 
 Kind = Literal["models", "jobs"]
 
+log = logging.getLogger(__name__)
+Notify = Callable[[str], None]
+
 
 class _LedgerFile(BaseModel):
     """The ledger's file. `services` has ids by digest, for each service."""
@@ -74,10 +77,6 @@ class Ledger:
             content = self._read()
             yield content
             write_whole(self.path, json.dumps(content.model_dump(), indent=1, sort_keys=True))
-
-
-log = logging.getLogger(__name__)
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

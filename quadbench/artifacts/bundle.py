@@ -9,6 +9,14 @@ from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.names import Checked, FileName, Line, RelativePath, Sha256
 from quadbench.errors import shown
 
+KERNEL_NODES = "kernel_nodes"  # the metric; a sample for each graph and kind
+KERNEL_KINDS = ("in_integers", "in_float", "quantize", "dequantize")
+
+MIB = 2**20  # bytes, in which sizes are shown
+SCHEMA_VERSION = 1
+LORA_PREFIX = "lora."  # of the names of graph inputs that are LoRA weights
+ArtifactT = TypeVar("ArtifactT", covariant=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepSqnr:
@@ -76,10 +84,6 @@ class HeldOut:
     clippings: tuple[Clipping, ...]
 
 
-KERNEL_NODES = "kernel_nodes"  # the metric; a sample for each graph and kind
-KERNEL_KINDS = ("in_integers", "in_float", "quantize", "dequantize")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Kernels:
     """The nodes of a graph as the runtime's optimizer left it, by how they compute.
@@ -103,12 +107,6 @@ class Kernels:
     def is_simulated(self) -> bool:
         """Say whether convolutions or matrix products between quantized activations are computed in float."""
         return self.quantize > 0 and self.products_in_float > 0
-
-
-MIB = 2**20  # bytes, in which sizes are shown
-SCHEMA_VERSION = 1
-LORA_PREFIX = "lora."  # of the names of graph inputs that are LoRA weights
-ArtifactT = TypeVar("ArtifactT", covariant=True)
 
 
 class Variant(StrEnum):

@@ -17,6 +17,13 @@ _MOST = 10.0**17  # of a metric whose name says no unit
 _OF_A_PROCESS = {"peak_rss_bytes", "load_peak_rss_bytes", "rss_bytes", "pss_bytes"}  # which has some memory while it runs
 _MAY_BE_ZERO = {"residual_ns", "memory_sampling_ns"}  # nothing may be left of an image's time; memory need not be read
 
+OF_MEMORY = frozenset({"rss_bytes", "pss_bytes"})
+"""Metrics that are read by the clock, whose number therefore follows from no plan."""
+_ABOUT_SWITCHES = {"switch_ns", "first_unet_ns", "end_to_end_ns"}
+
+_METRIC = attrgetter("metric")
+_TURNED = bytes.maketrans(b"\0\1", b"\1\0")
+
 
 def value_fault(metric: str, value: float) -> str | None:
     """Say what is wrong with a value, as `is 0, expected at least 1`; None where nothing is.
@@ -38,11 +45,6 @@ def limits_of(metric: str) -> tuple[float, float, bool]:
     may_be_zero = (metric.endswith("_bytes") and metric not in _OF_A_PROCESS) or metric in _MAY_BE_ZERO
     counted = (most for ending, most in _MOST_COUNTED.items() if metric.endswith(ending))
     return next(((_LEAST_COUNTED, most, may_be_zero) for most in counted), (-_MOST, _MOST, may_be_zero))
-
-
-OF_MEMORY = frozenset({"rss_bytes", "pss_bytes"})
-"""Metrics that are read by the clock, whose number therefore follows from no plan."""
-_ABOUT_SWITCHES = {"switch_ns", "first_unet_ns", "end_to_end_ns"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -138,8 +140,6 @@ class Samples(Sequence[Sample]):
 
 
 KIND_FIELDS = tuple(field.name for field in fields(SampleKind))
-_METRIC = attrgetter("metric")
-_TURNED = bytes.maketrans(b"\0\1", b"\1\0")
 
 
 def _known(kinds: tuple[SampleKind, ...], known: dict[tuple[SampleKind, ...], Kinds] | None) -> Kinds:

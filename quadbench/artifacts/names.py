@@ -11,6 +11,13 @@ from quadbench.errors import shown
 _LONGEST_NAME_BYTES = 200  # file systems take 255, and endings come behind it
 _LONGEST_PATH = 1024
 
+MOST_CHARACTERS = 1000
+"""Characters of one message that are shown; a program may say megabytes."""
+
+_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # of ASCII, but for tabs and line ends
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, marks that turn the direction of writing, halves of characters, line ends
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -91,14 +98,6 @@ FileName = Annotated[str, Checked(check_file_name)]
 RelativePath = Annotated[str, Checked(check_relative_path)]
 Sha256 = Annotated[str, Checked(check_sha256)]
 Line = Annotated[str, Checked(check_line)]
-
-
-MOST_CHARACTERS = 1000
-"""Characters of one message that are shown; a program may say megabytes."""
-
-_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # of ASCII, but for tabs and line ends
-_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, marks that turn the direction of writing, halves of characters, line ends
 
 
 def one_line(text: str, most: int = MOST_CHARACTERS) -> str:

@@ -12,6 +12,10 @@ from quadbench.artifacts.bundle import Bundle, TaskAssets
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.run_record import LIBRARY_PREFIX, RunRecord, lora_dtype
 
+_VERSIONS = ("quadbench", "runtime", "harness", "harness.commit", "harness.build_type", "kit")
+_CAP = re.compile(r"(\S+) [^/\s]+/(\S+) kHz")  # of a clock's text: `policy0 1000/2000/3000 kHz`
+_NONE = "none"
+
 
 class RulingKind(StrEnum):
     """The answers to whether a figure got worse."""
@@ -137,11 +141,6 @@ class Acknowledgement:
     device: str | None = None
     task: str | None = None
     key: str | None = None
-
-
-_VERSIONS = ("quadbench", "runtime", "harness", "harness.commit", "harness.build_type", "kit")
-_CAP = re.compile(r"(\S+) [^/\s]+/(\S+) kHz")  # of a clock's text: `policy0 1000/2000/3000 kHz`
-_NONE = "none"
 
 
 def fingerprint(record: RunRecord) -> dict[str, str]:

@@ -28,6 +28,11 @@ from quadbench.errors import ArtifactError, UnknownNameError
 
 SCORES_SCHEMA_VERSION = 1
 
+HOSTED_FAMILY = "ai_hub"
+LIBRARY_PREFIX = "library."  # of versions that name a library which the harness loaded, with its path and build id
+
+BASE_UNET = "base"  # the name of the U-Net that all tasks share
+
 
 class Better(StrEnum):
     """The direction in which a metric gets better."""
@@ -86,10 +91,6 @@ class RunScores:
     schema_version: int = SCORES_SCHEMA_VERSION
     compared: tuple[Compared, ...]
     emulated: dict[str, HeldOut] = field(default_factory=dict)
-
-
-HOSTED_FAMILY = "ai_hub"
-LIBRARY_PREFIX = "library."  # of versions that name a library which the harness loaded, with its path and build id
 
 
 class Status(StrEnum):
@@ -280,9 +281,6 @@ class RunResult:
     def bundle_on(self, device: DeviceFacts) -> Bundle:
         """Return the bundle that a device ran."""
         return self.stored_on(device).artifact
-
-
-BASE_UNET = "base"  # the name of the U-Net that all tasks share
 
 
 def file_refs(value: object) -> Iterator[FileRef]:

@@ -34,6 +34,16 @@ from quadbench.target.profile import DeviceProfile
 PROPERTIES_TIMEOUT_S = 20.0
 FREE_BYTES_TIMEOUT_S = 20.0
 
+CHUNK_BYTES = 64 * 1024  # SYNC.TXT: the most that a DATA message may carry
+BATCH_BYTES = 4 * CHUNK_BYTES  # messages sent at once; measured on 2 busy cores: 1.7 times as fast as one by one, 16 were slower
+STALL_TIMEOUT_S = 60.0  # without one byte moving; a phone that writes its flash out pauses for seconds, not for a minute
+SLOWEST_BYTES_PER_S = 16 * 1024  # of a file that is received; USB 1.1 and weak Wi-Fi carry tens of times as much
+_PERMISSION_HINT = (
+    "what lies there belongs to another user of the device, probably root: adb root, remove it, adb unroot; on a phone that an"
+    " employer manages its policy may forbid it"
+)
+_FILE_MODE = stat.S_IFREG | 0o644
+
 
 class AdbDevice:
     """A device behind an adb server, which knows it by the serial `transport`. `resources` are closed with it."""
@@ -129,17 +139,6 @@ def read_properties(server: AdbServer, transport: str, name: str, timeout_s: flo
     except TimeoutError as error:
         raise DeviceError(f"{name} does not answer getprop within {max(0, timeout_s):g} s", hint="reconnect it") from error
     return parse_getprop(stdout.text)
-
-
-CHUNK_BYTES = 64 * 1024  # SYNC.TXT: the most that a DATA message may carry
-BATCH_BYTES = 4 * CHUNK_BYTES  # messages sent at once; measured on 2 busy cores: 1.7 times as fast as one by one, 16 were slower
-STALL_TIMEOUT_S = 60.0  # without one byte moving; a phone that writes its flash out pauses for seconds, not for a minute
-SLOWEST_BYTES_PER_S = 16 * 1024  # of a file that is received; USB 1.1 and weak Wi-Fi carry tens of times as much
-_PERMISSION_HINT = (
-    "what lies there belongs to another user of the device, probably root: adb root, remove it, adb unroot; on a phone that an"
-    " employer manages its policy may forbid it"
-)
-_FILE_MODE = stat.S_IFREG | 0o644
 
 
 def send_file(connection: Connection, local: Path, remote: str, device: str, progress: Progress | None) -> None:

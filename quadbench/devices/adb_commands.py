@@ -23,6 +23,73 @@ _PROCESS = re.compile(rb"\d{1,10}")  # Linux's ids have at most seven digits
 
 log = logging.getLogger(__name__)
 
+RECONNECT_S = 120.0  # in which a device is back: a phone that restarts takes about one minute
+TRIES = 5  # of one thing that is lost again each time, though the device answers in between
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_RETRY_S = 1.0
+
+_Result = TypeVar("_Result")
+
+SILENCE_S = 30.0  # without a sign of life, of which there is one each POLL_S
+POLL_S = 0.5  # a line that the harness writes need not be here sooner; reading each at once would wake a core for it
+FILE_LIMIT_BYTES = 2**30  # of a file that the command writes: a harness gone wild must not fill a phone
+AWAY_S = RECONNECT_S  # of the time without a connection that do not count as a command's own; the device allows for them
+SPARE_S = 60.0  # in which this machine ends a command that takes too long, before the device does it alone
+_END_TIMEOUT_S = 30.0
+_START_POLL_S, _START_TRIES = 0.02, 400  # well within START_TIMEOUT_S, also where each takes a slow phone as long again
+_NO_PROCESS = "none"
+_ULIMIT_BLOCK_BYTES = 512
+_SHOWN_LINES = 3
+_GONE_HINT = (
+    "Android ends all that was started over adb when it restarts adbd, as some phones do when their USB mode changes; it may have"
+    " run out of memory or storage, too"
+)
+
+# $1 is the folder, $2 a name for this start, $3 the longest that it may take, $4 the blocks of a file; then comes the command.
+# Where the connection broke before anybody heard of the start, it is run again under the same name: whoever makes the file
+# `claimed-` first is the one process that runs the command, and only that one touches what it writes. A name holds for one boot.
+_START = f"""\
+mkdir -p "$1" && cd "$1" || exit 125
+boot=$(cat {BOOT_ID})
+start=$2-$boot limit_s=$3 blocks=$4 tries={_START_TRIES}
+shift 4
+if [ ! -e "claimed-$start" ]; then
+  setsid sh -c '
+(set -C; : >"claimed-$1") || exit
+rm -f exit_code
+exec >stdout 2>stderr
+echo $$ >started.part && mv started.part "started-$1"
+ulimit -f "$3"
+(sleep "$2"; kill -KILL -$$) &
+shift 3
+"$@"
+echo $? >exit_code.part && mv exit_code.part exit_code
+kill -KILL -$$
+' sh "$start" "$limit_s" "$blocks" "$@" </dev/null >/dev/null 2>&1 &
+fi
+until [ -e "started-$start" ]; do
+  tries=$((tries - 1))
+  if [ $tries -eq 0 ]; then echo "nothing was started; is there space, and setsid?" >&2; exit 125; fi
+  sleep {_START_POLL_S}
+done
+echo "$(cat "started-$start") $boot"
+"""
+
+# $1 is the folder, $2 the first byte from 1, $3 the command's process. The empty line is a sign of life. What was written last
+# is read once the process is gone.
+_READ = f"""\
+cd "$1" && exec 3<stdout || exit 125
+tail -c "+$2" <&3
+until [ $is_over ]; do
+  echo >&2
+  sleep {POLL_S}
+  if [ -e exit_code ] || [ ! -d "/proc/$3" ]; then is_over=1; fi
+  cat <&3
+done
+"""
+
+_END = f'cd "$1" && tail -c {TAIL_BYTES} stderr >&2; cat exit_code 2>/dev/null; exit 0'
+
 
 class AdbCommands:
     """The commands on one device, which its server knows by the serial `transport` and messages call `name`."""
@@ -142,14 +209,6 @@ class AdbCommands:
         raise DeviceError(f"{self.name} did not start '{program}': {one_line(as_text(head[:_FIRST_LINE_BYTES]))}")
 
 
-RECONNECT_S = 120.0  # in which a device is back: a phone that restarts takes about one minute
-TRIES = 5  # of one thing that is lost again each time, though the device answers in between
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_RETRY_S = 1.0
-
-_Result = TypeVar("_Result")
-
-
 class Reconnect:
     """The ways to a device that was lost. `boot` is what it had booted as when a harness was last started there."""
 
@@ -230,67 +289,6 @@ class Reconnect:
                 message = f"{lost.message}; it was not back within {RECONNECT_S:g} s"
                 raise DeviceLostError(message, hint=lost.hint) from lost
         raise lost
-
-
-SILENCE_S = 30.0  # without a sign of life, of which there is one each POLL_S
-POLL_S = 0.5  # a line that the harness writes need not be here sooner; reading each at once would wake a core for it
-FILE_LIMIT_BYTES = 2**30  # of a file that the command writes: a harness gone wild must not fill a phone
-AWAY_S = RECONNECT_S  # of the time without a connection that do not count as a command's own; the device allows for them
-SPARE_S = 60.0  # in which this machine ends a command that takes too long, before the device does it alone
-_END_TIMEOUT_S = 30.0
-_START_POLL_S, _START_TRIES = 0.02, 400  # well within START_TIMEOUT_S, also where each takes a slow phone as long again
-_NO_PROCESS = "none"
-_ULIMIT_BLOCK_BYTES = 512
-_SHOWN_LINES = 3
-_GONE_HINT = (
-    "Android ends all that was started over adb when it restarts adbd, as some phones do when their USB mode changes; it may have"
-    " run out of memory or storage, too"
-)
-
-# $1 is the folder, $2 a name for this start, $3 the longest that it may take, $4 the blocks of a file; then comes the command.
-# Where the connection broke before anybody heard of the start, it is run again under the same name: whoever makes the file
-# `claimed-` first is the one process that runs the command, and only that one touches what it writes. A name holds for one boot.
-_START = f"""\
-mkdir -p "$1" && cd "$1" || exit 125
-boot=$(cat {BOOT_ID})
-start=$2-$boot limit_s=$3 blocks=$4 tries={_START_TRIES}
-shift 4
-if [ ! -e "claimed-$start" ]; then
-  setsid sh -c '
-(set -C; : >"claimed-$1") || exit
-rm -f exit_code
-exec >stdout 2>stderr
-echo $$ >started.part && mv started.part "started-$1"
-ulimit -f "$3"
-(sleep "$2"; kill -KILL -$$) &
-shift 3
-"$@"
-echo $? >exit_code.part && mv exit_code.part exit_code
-kill -KILL -$$
-' sh "$start" "$limit_s" "$blocks" "$@" </dev/null >/dev/null 2>&1 &
-fi
-until [ -e "started-$start" ]; do
-  tries=$((tries - 1))
-  if [ $tries -eq 0 ]; then echo "nothing was started; is there space, and setsid?" >&2; exit 125; fi
-  sleep {_START_POLL_S}
-done
-echo "$(cat "started-$start") $boot"
-"""
-
-# $1 is the folder, $2 the first byte from 1, $3 the command's process. The empty line is a sign of life. What was written last
-# is read once the process is gone.
-_READ = f"""\
-cd "$1" && exec 3<stdout || exit 125
-tail -c "+$2" <&3
-until [ $is_over ]; do
-  echo >&2
-  sleep {POLL_S}
-  if [ -e exit_code ] || [ ! -d "/proc/$3" ]; then is_over=1; fi
-  cat <&3
-done
-"""
-
-_END = f'cd "$1" && tail -c {TAIL_BYTES} stderr >&2; cat exit_code 2>/dev/null; exit 0'
 
 
 def run_detached(

@@ -22,6 +22,16 @@ CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 30.0
 _GONE = ("not found", "device offline", "closed", "device still ", "device unauthorized", "no devices")
 
+_HEADER_BYTES = 5
+PACKET_LIMIT_BYTES = 2**20  # adb.h: MAX_PAYLOAD, the most that travels at once
+_CLOSE_STDIN = bytes([4]) + (0).to_bytes(4, "little")
+
+DEFAULT_PORT = 5037
+START_TIMEOUT_S = 30.0
+_SOCKET, _PORT = "ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_PORT"
+_HOSTS = ("ANDROID_ADB_SERVER_ADDRESS", "ANDROID_ADB_SERVER_HOST")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 
 class NoServerError(DeviceError):
     """The error of an address at which no adb server listens."""
@@ -233,11 +243,6 @@ class Packet:
     data: bytes
 
 
-_HEADER_BYTES = 5
-PACKET_LIMIT_BYTES = 2**20  # adb.h: MAX_PAYLOAD, the most that travels at once
-_CLOSE_STDIN = bytes([4]) + (0).to_bytes(4, "little")
-
-
 def shell_service(argv: Sequence[str]) -> str:
     """Return the service that runs a command without a terminal. The first line of stdout is the id of its process and group."""
     return f"shell,v2,raw:echo $$; exec {shlex.join(argv)}"
@@ -271,13 +276,6 @@ def _read(connection: Connection, size_bytes: int, deadline: float, silence_s: f
         if time.monotonic() < deadline:
             raise connection.lost(f"nothing came from it for {silence_s:g} s") from error
         raise
-
-
-DEFAULT_PORT = 5037
-START_TIMEOUT_S = 30.0
-_SOCKET, _PORT = "ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_PORT"
-_HOSTS = ("ANDROID_ADB_SERVER_ADDRESS", "ANDROID_ADB_SERVER_HOST")
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def user_server() -> AdbServer:

@@ -13,6 +13,31 @@ _STATES = (
 )
 _ATTACHED = re.compile(rf"(?P<serial>\S.*?)\s+(?P<state>{_STATES})(?P<words>(?:\s+[\w-]+:\S+)*)\s*")
 
+# android.os.Temperature; the BCL ones are the battery's voltage, current and charge, and -1 may be anything: no temperatures
+_KINDS = {
+    0: "cpu", 1: "gpu", 2: "battery", 3: "skin", 4: "usb-port", 5: "power-amplifier", 9: "npu", 10: "tpu", 11: "display",
+    12: "modem", 13: "soc", 14: "wifi", 15: "camera", 16: "flashlight", 17: "speaker", 18: "ambient", 19: "pogo",
+}  # fmt: skip
+# android.os.CoolingDevice
+_COOLED = {
+    0: "fan", 1: "battery", 2: "cpu", 3: "gpu", 4: "modem", 5: "npu", 6: "component", 7: "tpu", 8: "power-amplifier",
+    9: "display", 10: "speaker", 11: "wifi", 12: "camera", 13: "flashlight", 14: "usb-port",
+}  # fmt: skip
+_STATUS_NAMES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")  # android.os.PowerManager
+# Between these a phone works. Sensors that are off report 0, -99.9 or -3.4e38; some report thousandths.
+_LOWEST_C, _HIGHEST_C = -40.0, 150.0
+
+# By `cmd thermalservice override-status`, or because nobody has told the service anything yet.
+_NOT_MEASURED = re.compile(r"^(?:IsStatusOverride: true|HAL Ready: false)", re.MULTILINE)
+_STATUS = re.compile(r"^Thermal Status: (\d{1,9})\b", re.MULTILINE)
+_TEMPERATURE = re.compile(
+    r"Temperature\{mValue=(?P<value>[^,]+), mType=(?P<kind>-?\d{1,9}), mName=(?P<name>.*?), mStatus=(?P<status>-?\d{1,9})\}"
+)
+_COOLING_DEVICE = re.compile(r"CoolingDevice\{mValue=(?P<value>\d{1,18}), mType=(?P<kind>\d{1,9}), mName=(?P<name>.*?)\}")
+_UPDATES_STOPPED = "UPDATES STOPPED"  # by `dumpsys battery set`: what follows was given, not measured
+_BATTERY_LINE = re.compile(r"^\s+([A-Za-z ]+): ?(\S+)\s*$", re.MULTILINE)
+_WAKEFULNESS = re.compile(r"^\s*mWakefulness=(\w+)\s*$", re.MULTILINE)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attached:
@@ -59,32 +84,6 @@ def parse_attached(text: str) -> list[Attached]:
             words = dict(word.split(":", 1) for word in match["words"].split())
             attached.append(Attached(serial=match["serial"], state=match["state"], words=words))
     return attached
-
-
-# android.os.Temperature; the BCL ones are the battery's voltage, current and charge, and -1 may be anything: no temperatures
-_KINDS = {
-    0: "cpu", 1: "gpu", 2: "battery", 3: "skin", 4: "usb-port", 5: "power-amplifier", 9: "npu", 10: "tpu", 11: "display",
-    12: "modem", 13: "soc", 14: "wifi", 15: "camera", 16: "flashlight", 17: "speaker", 18: "ambient", 19: "pogo",
-}  # fmt: skip
-# android.os.CoolingDevice
-_COOLED = {
-    0: "fan", 1: "battery", 2: "cpu", 3: "gpu", 4: "modem", 5: "npu", 6: "component", 7: "tpu", 8: "power-amplifier",
-    9: "display", 10: "speaker", 11: "wifi", 12: "camera", 13: "flashlight", 14: "usb-port",
-}  # fmt: skip
-_STATUS_NAMES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")  # android.os.PowerManager
-# Between these a phone works. Sensors that are off report 0, -99.9 or -3.4e38; some report thousandths.
-_LOWEST_C, _HIGHEST_C = -40.0, 150.0
-
-# By `cmd thermalservice override-status`, or because nobody has told the service anything yet.
-_NOT_MEASURED = re.compile(r"^(?:IsStatusOverride: true|HAL Ready: false)", re.MULTILINE)
-_STATUS = re.compile(r"^Thermal Status: (\d{1,9})\b", re.MULTILINE)
-_TEMPERATURE = re.compile(
-    r"Temperature\{mValue=(?P<value>[^,]+), mType=(?P<kind>-?\d{1,9}), mName=(?P<name>.*?), mStatus=(?P<status>-?\d{1,9})\}"
-)
-_COOLING_DEVICE = re.compile(r"CoolingDevice\{mValue=(?P<value>\d{1,18}), mType=(?P<kind>\d{1,9}), mName=(?P<name>.*?)\}")
-_UPDATES_STOPPED = "UPDATES STOPPED"  # by `dumpsys battery set`: what follows was given, not measured
-_BATTERY_LINE = re.compile(r"^\s+([A-Za-z ]+): ?(\S+)\s*$", re.MULTILINE)
-_WAKEFULNESS = re.compile(r"^\s*mWakefulness=(\w+)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,10 @@ PULL_LIMIT_BYTES = 64 * 2**20
 
 Progress = Callable[[int], None]  # called with the bytes of the file that have been sent so far
 
+LINE_LIMIT_BYTES = 64 * 1024  # of one line of a stream: an event of the harness takes hundreds
+TEXT_LIMIT_BYTES = 16 * 2**20  # of a command's whole output: the longest, a list of a device's objects, takes thousands
+TAIL_BYTES = 64 * 1024  # that are kept of stderr
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShellResult:
@@ -188,11 +192,6 @@ def read_lines(
         yield rest
     if status:
         raise command_failed(argv, device, status, stderr.text)
-
-
-LINE_LIMIT_BYTES = 64 * 1024  # of one line of a stream: an event of the harness takes hundreds
-TEXT_LIMIT_BYTES = 16 * 2**20  # of a command's whole output: the longest, a list of a device's objects, takes thousands
-TAIL_BYTES = 64 * 1024  # that are kept of stderr
 
 
 class Lines:

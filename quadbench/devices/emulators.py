@@ -32,6 +32,10 @@ RULE_TEXT
 RULE
 """
 
+PACKAGE = "onnxruntime_qnn"
+ON_DEVICE = f"/vendor/{PACKAGE}"
+"""The folder in which a virtual device sees ONNX Runtime's plugin, and Qualcomm's library, which emulates the HTP."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arm64Emulator:
@@ -63,11 +67,6 @@ def arm64_emulator(address: str) -> Arm64Emulator | None:
             hint=f"on Debian: apt-get install {' '.join(missing.values())}; or set {ROOT_VARIABLE} to the folder above lib",
         )
     return Arm64Emulator(qemu=qemu, root=root.resolve())
-
-
-PACKAGE = "onnxruntime_qnn"
-ON_DEVICE = f"/vendor/{PACKAGE}"
-"""The folder in which a virtual device sees ONNX Runtime's plugin, and Qualcomm's library, which emulates the HTP."""
 
 
 def emulator_folders() -> dict[Path, str]:

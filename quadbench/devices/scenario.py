@@ -18,6 +18,91 @@ SLOWEST_MB_PER_S = 0.01  # a piece of what is sent then takes six seconds, and a
 Seconds = Annotated[float, Field(ge=0, le=3600)]
 ExitCode = Annotated[int, Field(ge=0, le=255)]
 
+VIRTUAL_PROPERTY = "ro.quadbench.virtual"
+"""Property of virtual devices alone: the ABI of programs that run there, whatever ABI they report."""
+_REQUIRED_TOOLS = {"cat", "chmod", "df", "env", "find", "ln", "ls", "mkdir", "mv", "rm", "sha256sum", "stat"}
+
+_GETPROP = """\
+#!/system/bin/sh
+# Android's getprop: all properties, or the one that is named
+[ $# -eq 0 ] && exec cat /system/etc/properties
+while IFS= read -r line; do
+  case $line in
+    "[$1]: ["*) line=${line#"[$1]: ["}; echo "${line%]}"; exit 0 ;;
+  esac
+done < /system/etc/properties
+echo "${2-}"
+"""
+
+_DUMPSYS = """\
+#!/system/bin/sh
+# Android's dumpsys, of the services that a virtual device has
+case $1 in
+  -l) echo "Currently running services:"; cd /system/etc/dumpsys && for service in *; do echo "  $service"; done ;;
+  meminfo)
+    while read -r key value unit; do
+      case $key in
+        MemTotal:) echo "Total RAM: ${value}K" ;;
+        MemAvailable:) echo " Free RAM: ${value}K" ;;
+      esac
+    done < /proc/meminfo ;;
+  *)
+    if [ -n "$1" ] && [ -f "/system/etc/dumpsys/$1" ]; then exec cat "/system/etc/dumpsys/$1"; fi
+    echo "Can't find service: $1" ;;
+esac
+"""
+
+_REPORTS = {
+    "thermalservice": """\
+Virtual device: it has no thermal sensors
+HAL Ready: false
+Current temperatures from HAL:
+Current cooling devices from HAL:
+""",
+    "battery": """\
+Current Battery Service state:
+  AC powered: true
+  USB powered: false
+  Wireless powered: false
+  present: false
+  technology: none, a virtual device
+""",
+    "meminfo": "",
+}
+
+_THERMAL_REPORT = """\
+IsStatusOverride: false
+Thermal Status: {phase.thermal_status}
+Cached temperatures:
+HAL Ready: true
+Current temperatures from HAL:
+\tTemperature{{mValue={phase.skin_c}, mType=3, mName=SKIN, mStatus={phase.thermal_status}}}
+Current cooling devices from HAL:
+"""
+
+_BATTERY_REPORT = """\
+Current Battery Service state:
+  AC powered: false
+  USB powered: {usb}
+  Wireless powered: false
+  present: true
+  level: {phase.battery_percent}
+  scale: 100
+  temperature: 300
+  technology: Li-ion
+"""
+
+_LIAR = """\
+#!/system/bin/sh
+{tool} {name} "$@"
+exit {exit_code}
+"""
+
+_ACCOUNTS = {
+    "passwd": "root:x:0:0::/:/system/bin/sh\nshell:x:2000:2000::/:/system/bin/sh\n",
+    "group": "root:x:0:\nshell:x:2000:\n",
+}
+
 
 class Phase(Spec):
     """State that a device reports of itself from one moment on, until the next phase."""
@@ -121,92 +206,6 @@ def load_scenario(name_or_path: str) -> Scenario:
     is_named_as_file = path.suffix in (".yaml", ".yml")
     hint = f"there is no file '{path}'" if is_named_as_file else None
     raise UnknownNameError("scenario", path.stem if is_named_as_file else name_or_path, files, hint=hint)
-
-
-VIRTUAL_PROPERTY = "ro.quadbench.virtual"
-"""Property of virtual devices alone: the ABI of programs that run there, whatever ABI they report."""
-_REQUIRED_TOOLS = {"cat", "chmod", "df", "env", "find", "ln", "ls", "mkdir", "mv", "rm", "sha256sum", "stat"}
-
-_GETPROP = """\
-#!/system/bin/sh
-# Android's getprop: all properties, or the one that is named
-[ $# -eq 0 ] && exec cat /system/etc/properties
-while IFS= read -r line; do
-  case $line in
-    "[$1]: ["*) line=${line#"[$1]: ["}; echo "${line%]}"; exit 0 ;;
-  esac
-done < /system/etc/properties
-echo "${2-}"
-"""
-
-_DUMPSYS = """\
-#!/system/bin/sh
-# Android's dumpsys, of the services that a virtual device has
-case $1 in
-  -l) echo "Currently running services:"; cd /system/etc/dumpsys && for service in *; do echo "  $service"; done ;;
-  meminfo)
-    while read -r key value unit; do
-      case $key in
-        MemTotal:) echo "Total RAM: ${value}K" ;;
-        MemAvailable:) echo " Free RAM: ${value}K" ;;
-      esac
-    done < /proc/meminfo ;;
-  *)
-    if [ -n "$1" ] && [ -f "/system/etc/dumpsys/$1" ]; then exec cat "/system/etc/dumpsys/$1"; fi
-    echo "Can't find service: $1" ;;
-esac
-"""
-
-_REPORTS = {
-    "thermalservice": """\
-Virtual device: it has no thermal sensors
-HAL Ready: false
-Current temperatures from HAL:
-Current cooling devices from HAL:
-""",
-    "battery": """\
-Current Battery Service state:
-  AC powered: true
-  USB powered: false
-  Wireless powered: false
-  present: false
-  technology: none, a virtual device
-""",
-    "meminfo": "",
-}
-
-_THERMAL_REPORT = """\
-IsStatusOverride: false
-Thermal Status: {phase.thermal_status}
-Cached temperatures:
-HAL Ready: true
-Current temperatures from HAL:
-\tTemperature{{mValue={phase.skin_c}, mType=3, mName=SKIN, mStatus={phase.thermal_status}}}
-Current cooling devices from HAL:
-"""
-
-_BATTERY_REPORT = """\
-Current Battery Service state:
-  AC powered: false
-  USB powered: {usb}
-  Wireless powered: false
-  present: true
-  level: {phase.battery_percent}
-  scale: 100
-  temperature: 300
-  technology: Li-ion
-"""
-
-_LIAR = """\
-#!/system/bin/sh
-{tool} {name} "$@"
-exit {exit_code}
-"""
-
-_ACCOUNTS = {
-    "passwd": "root:x:0:0::/:/system/bin/sh\nshell:x:2000:2000::/:/system/bin/sh\n",
-    "group": "root:x:0:\nshell:x:2000:\n",
-}
 
 
 def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toybox: Path, exit_codes: Mapping[str, int]) -> None:

@@ -22,6 +22,12 @@ from quadbench.errors import DeviceError
 _PIECE_BYTES = 65_536
 _CLOSE_TIMEOUT_S = 5.0
 
+_POLL_S = 0.05
+_PATIENCE_S = 10.0
+_HOT = Phase(thermal_status=3, skin_c=46.5)
+
+log = logging.getLogger(__name__)
+
 
 class Link:
     """A socket that passes everything on, in both directions, at most at `mb_per_s` MiB a second in each."""
@@ -88,13 +94,6 @@ class Link:
             free_at = max(now, self._free_at[direction]) + size / (self._mb_per_s * MIB)
             self._free_at[direction] = free_at
         time.sleep(max(0.0, free_at - now))
-
-
-_POLL_S = 0.05
-_PATIENCE_S = 10.0
-_HOT = Phase(thermal_status=3, skin_c=46.5)
-
-log = logging.getLogger(__name__)
 
 
 class Course:

@@ -19,6 +19,8 @@ from quadbench.spec import Spec
 
 _COMMON_PARTS = 2  # a home as /root or /data names nobody, and may be the beginning of a device's paths
 
+log = logging.getLogger(__name__)
+
 
 class CheckStatus(StrEnum):
     """The ways in which a check can end."""
@@ -105,9 +107,6 @@ class BringUp(Spec):
             return check.model_copy(update={"said": clean(check.said), "hint": hint, "versions": versions})
 
         return self.model_copy(update={"address": clean(self.address), "checks": tuple(map(cleaned, self.checks))})
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,20 @@ exit 0
 _NOT_TOLD_HINT = "records say unavailable, and what quadbench makes of it is left out"
 _LIAR_HINT = "what is pushed is compared by its content, so figures stay right; name it in a bug report"
 
+RUN_ID = "probe"
+_GRAPHS_TIMEOUT_S = 30.0
+_LAUNCH_TIMEOUT_S = 60.0
+_FLOAT_DIFFERENCE, _QUANTIZED_DIFFERENCE = 1, 4  # in 1/255; without its LoRA the image differs by 149
+_CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
+_ANY_STATE = Gate(  # no figure comes of it
+    max_thermal_status=6, allows_throttled=True, min_battery_percent=0.0, max_busy_percent=100.0, min_free_mb=0, wait_s=0.0
+)
+
+PROBE_FOLDER = Path(__file__).parent / "probe"
+PROBE = "probe"
+"""The name of its task and of its adapter."""
+PROBE_ITEM = "000"
+
 
 def system_checks(device: Device) -> Iterator[PlannedCheck]:
     """Yield the checks, in the order in which a run would need what they are about."""
@@ -146,16 +160,6 @@ def _memory(state: DeviceState) -> Answer:
     return Answer(said=f"{state.memory_available_bytes / MIB:.0f} of {state.memory_total_bytes / MIB:.0f} MB available")
 
 
-RUN_ID = "probe"
-_GRAPHS_TIMEOUT_S = 30.0
-_LAUNCH_TIMEOUT_S = 60.0
-_FLOAT_DIFFERENCE, _QUANTIZED_DIFFERENCE = 1, 4  # in 1/255; without its LoRA the image differs by 149
-_CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
-_ANY_STATE = Gate(  # no figure comes of it
-    max_thermal_status=6, allows_throttled=True, min_battery_percent=0.0, max_busy_percent=100.0, min_free_mb=0, wait_s=0.0
-)
-
-
 def graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
     """Yield the checks: the CPU, then each target that the device could run: the CPU's, its own, and its NPU's."""
     own = kind_of(device)
@@ -224,12 +228,6 @@ def _judged(record: RunRecord, most: int) -> Answer:
     version = record.versions.get("runtime", "unknown")
     runtime = version if record.settings.get("engine") else f"ONNX Runtime {version}"
     return Answer(said=f"its image is the known one within {difference:.0f}/255; {runtime}, {libraries} libraries loaded")
-
-
-PROBE_FOLDER = Path(__file__).parent / "probe"
-PROBE = "probe"
-"""The name of its task and of its adapter."""
-PROBE_ITEM = "000"
 
 
 def probe_bundle() -> Stored[Bundle]:

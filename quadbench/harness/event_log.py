@@ -44,6 +44,12 @@ _OF_TIME = OF_IMAGE.keys() | {OF_STEP, OF_RELOAD}
 
 _Place = tuple[str, str | None, str | None, int | None, int | None, bool]  # metric, component, task, iteration, step, is_warmup
 
+EVENTS = "events.jsonl"
+_MOST_EVENTS_BYTES = 2**28  # a hundred times those of the largest recipe here
+_AGAIN = "its figures are whole in the database; run again for its images"
+
+log = logging.getLogger(__name__)
+
 
 @dataclass(kw_only=True)
 class Heard:
@@ -288,13 +294,6 @@ def _sample(event: SampleEvent) -> Sample:
         is_warmup=bool(event.is_warmup),
         labels=event.labels or {},
     )
-
-
-EVENTS = "events.jsonl"
-_MOST_EVENTS_BYTES = 2**28  # a hundred times those of the largest recipe here
-_AGAIN = "its figures are whole in the database; run again for its images"
-
-log = logging.getLogger(__name__)
 
 
 def check_painted(record: RunRecord, layout: Layout) -> None:

@@ -21,6 +21,46 @@ _WORD_CHARACTERS = 200
 _PATH_CHARACTERS = 4096
 _MOST_LABELS = 8
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+MOST_ERRORS = 20
+MOST_LIBRARIES = 256  # of which the harness tells (libraries.cpp)
+_MEMORY_PERIOD_S = 0.04  # between two readings of the harness's memory (plan.hpp)
+_MEMORY_METRICS = 2  # rss_bytes, pss_bytes
+_LONGEST_LAUNCH_S = 7 * 86400.0  # for which a limit is computed; a longer timeout allows no more lines
+_LINE_BYTES = 1024  # on average: four times what a sample takes
+_SPARE_BYTES = 2**20
+_STATES = {"cold", "warm", "preloaded", "resident"}
+_RUNS = {"1", "2"}
+_MERGE = "merge"  # the label of the graph that adds adapters to a U-Net's weights
+
+OF_IMAGE: Mapping[str, str | None] = {
+    "text_encoder_ns": Component.TEXT_ENCODER,
+    "vae_encoder_ns": Component.VAE_ENCODER,
+    "vae_decoder_ns": Component.VAE_DECODER,
+    "end_to_end_ns": None,
+    "residual_ns": None,
+}
+"""Metrics that each image has once, with the component that they are about."""
+OF_STEP = "unet_ns"
+OF_RELOAD = "reload_ns"
+"""The metric that an image has for each graph that a memory budget had sent away."""
+AT_BLOCK_END = frozenset(
+    {
+        "peak_rss_bytes", "adapter_cache_bytes",
+        "rss_anonymous_bytes", "rss_graphs_bytes", "rss_libraries_bytes", "rss_dma_buf_bytes", "rss_other_bytes",
+    }
+)  # fmt: skip
+"""Metrics that each block has once."""
+KNOWN_METRICS = frozenset(
+    {
+        *OF_IMAGE, OF_STEP, OF_RELOAD, *AT_BLOCK_END, *OF_MEMORY,
+        "session_load_ns", "adapter_load_ns", "adapter_preload_ns", "adapter_merge_ns", "switch_ns", "first_unet_ns",
+        "load_peak_rss_bytes", "dma_buf_bytes", "memory_sampling_ns",
+    }
+)  # fmt: skip
+
 
 def _plain(text: str) -> str:
     if not is_plain(text):
@@ -37,8 +77,6 @@ def _whole_path(text: str) -> str:
 
 
 Word = Annotated[str, Field(max_length=_WORD_CHARACTERS), AfterValidator(_plain)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Event(BaseModel):
@@ -194,44 +232,6 @@ def expected_libraries(plan: Mapping[str, Any], placed: Iterable[PlacedLibrary])
     runtime = (plan["runtime"]["library"], plan["runtime"].get("dispatch"))
     opened = (*runtime, provider.get("library"), provider.get("options", {}).get("backend_path"))
     return ExpectedLibraries(placed=tuple(placed), opened=tuple(filter(None, opened)))
-
-
-MOST_ERRORS = 20
-MOST_LIBRARIES = 256  # of which the harness tells (libraries.cpp)
-_MEMORY_PERIOD_S = 0.04  # between two readings of the harness's memory (plan.hpp)
-_MEMORY_METRICS = 2  # rss_bytes, pss_bytes
-_LONGEST_LAUNCH_S = 7 * 86400.0  # for which a limit is computed; a longer timeout allows no more lines
-_LINE_BYTES = 1024  # on average: four times what a sample takes
-_SPARE_BYTES = 2**20
-_STATES = {"cold", "warm", "preloaded", "resident"}
-_RUNS = {"1", "2"}
-_MERGE = "merge"  # the label of the graph that adds adapters to a U-Net's weights
-
-OF_IMAGE: Mapping[str, str | None] = {
-    "text_encoder_ns": Component.TEXT_ENCODER,
-    "vae_encoder_ns": Component.VAE_ENCODER,
-    "vae_decoder_ns": Component.VAE_DECODER,
-    "end_to_end_ns": None,
-    "residual_ns": None,
-}
-"""Metrics that each image has once, with the component that they are about."""
-OF_STEP = "unet_ns"
-OF_RELOAD = "reload_ns"
-"""The metric that an image has for each graph that a memory budget had sent away."""
-AT_BLOCK_END = frozenset(
-    {
-        "peak_rss_bytes", "adapter_cache_bytes",
-        "rss_anonymous_bytes", "rss_graphs_bytes", "rss_libraries_bytes", "rss_dma_buf_bytes", "rss_other_bytes",
-    }
-)  # fmt: skip
-"""Metrics that each block has once."""
-KNOWN_METRICS = frozenset(
-    {
-        *OF_IMAGE, OF_STEP, OF_RELOAD, *AT_BLOCK_END, *OF_MEMORY,
-        "session_load_ns", "adapter_load_ns", "adapter_preload_ns", "adapter_merge_ns", "switch_ns", "first_unet_ns",
-        "load_peak_rss_bytes", "dma_buf_bytes", "memory_sampling_ns",
-    }
-)  # fmt: skip
 
 
 class SampleGroup(NamedTuple):

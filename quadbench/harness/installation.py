@@ -27,6 +27,9 @@ from quadbench.harness.events import PlacedLibrary
 from quadbench.recipe import Runtime
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, Target
 
+PLAN_SCHEMA_VERSION = 2
+REFUSED_EXIT_CODE = 2  # with which the harness ends where the plan, or a file that it names, is wrong
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionProvider:
@@ -156,10 +159,6 @@ class Installation:
                 f"{name} (sha256 {sha256}) is not among the {len(objects)} deployed files", hint="push the bundle again"
             )
         return objects[sha256]
-
-
-PLAN_SCHEMA_VERSION = 2
-REFUSED_EXIT_CODE = 2  # with which the harness ends where the plan, or a file that it names, is wrong
 
 
 def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Runtime, images: str | None) -> dict[str, Any]:

@@ -40,6 +40,14 @@ _GLIBC = "2.28"  # the oldest that PyPI's onnxruntime for arm64 runs on (manylin
 _OPTIONS = ("-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=11")
 _ABOVE = "NLOHMANN_JSON_INCLUDE_DIR"  # names the folder above the header's own
 
+PROGRAM = "quadbench-harness"
+OVERRIDE = "QUADBENCH_HARNESS"
+
+_FLAGS = ("CXXFLAGS", "LDFLAGS")  # variables that CMake takes into every build
+_JOBS = 2
+_SHOWN_LINES = 15
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
@@ -160,15 +168,6 @@ def _ndk() -> Configuration:
             hint=NDK_HINT,
         )
     return Configuration(compiler=f"NDK {revision}", arguments=(*_OPTIONS, "--preset", Abi.ARM64_V8A.value), has_own_headers=True)
-
-
-PROGRAM = "quadbench-harness"
-OVERRIDE = "QUADBENCH_HARNESS"
-
-_FLAGS = ("CXXFLAGS", "LDFLAGS")  # variables that CMake takes into every build
-_JOBS = 2
-_SHOWN_LINES = 15
-_logger = logging.getLogger(__name__)
 
 
 def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:

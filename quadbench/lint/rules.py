@@ -7,6 +7,27 @@ from math import prod
 
 from quadbench.lint.linted_graph import DEQUANTIZE, QUANTIZE, LintedGraph, Node, Tensor
 
+NATIVE_16_BIT_OPSET = 21  # the first whose QuantizeLinear and DequantizeLinear take 16 bits
+FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS = 73
+SIXTEEN_BITS = ("INT16", "UINT16")
+WIDEST_SINGLE_FILTER = 256  # channels of a depthwise convolution by single weights; QNN's compiler crashes at more
+RESIZE_DEFAULTS = {  # ONNX's
+    "mode": "nearest",
+    "coordinate_transformation_mode": "half_pixel",
+    "nearest_mode": "round_prefer_floor",
+}
+EXACT_RESIZE = ("asymmetric", "floor")  # coordinates and rounding
+_RESIZE_ON_HTP = {
+    ("half_pixel", "floor"): "which HTP takes for another picture and says nothing",
+    ("asymmetric", "round_prefer_floor"): "which HTP refuses",
+}
+
+OPERATORS = {  # those with a form; InstanceNormalization where it is part of a group norm
+    "Add", "Concat", "Conv", "Div", "Flatten", "Gather", "Gelu", "Gemm", "Identity", "InstanceNormalization",
+    "LayerNormalization", "MatMul", "Mul", "ReduceMean", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split",
+    "Squeeze", "Sub", "Transpose", "Unsqueeze",
+}  # fmt: skip
+
 
 class Severity(StrEnum):
     """An error stops the compilation, a warning is logged."""
@@ -43,22 +64,6 @@ def messages(findings: Findings, severity: Severity) -> Iterator[str]:
         graphs = len({path for path, _ in places})
         more = f" (and {len(places) - 1} more, in {graphs} graph{'s' * (graphs > 1)})" if len(places) > 1 else ""
         yield f"{path}: {rule}: {first.subject}{more}: found {first.found}; expected {first.expected}. Hint: {first.hint}"
-
-
-NATIVE_16_BIT_OPSET = 21  # the first whose QuantizeLinear and DequantizeLinear take 16 bits
-FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS = 73
-SIXTEEN_BITS = ("INT16", "UINT16")
-WIDEST_SINGLE_FILTER = 256  # channels of a depthwise convolution by single weights; QNN's compiler crashes at more
-RESIZE_DEFAULTS = {  # ONNX's
-    "mode": "nearest",
-    "coordinate_transformation_mode": "half_pixel",
-    "nearest_mode": "round_prefer_floor",
-}
-EXACT_RESIZE = ("asymmetric", "floor")  # coordinates and rounding
-_RESIZE_ON_HTP = {
-    ("half_pixel", "floor"): "which HTP takes for another picture and says nothing",
-    ("asymmetric", "round_prefer_floor"): "which HTP refuses",
-}
 
 
 def dynamic_shape(graph: LintedGraph) -> Iterator[Finding]:
@@ -268,13 +273,6 @@ def _quantizers(graph: LintedGraph) -> Iterator[Node]:
 
 def _quantized_dtype(graph: LintedGraph, node: Node) -> str | None:
     return graph.dtypes.get(node.inputs[0] if node.op_type == DEQUANTIZE else node.outputs[0])
-
-
-OPERATORS = {  # those with a form; InstanceNormalization where it is part of a group norm
-    "Add", "Concat", "Conv", "Div", "Flatten", "Gather", "Gelu", "Gemm", "Identity", "InstanceNormalization",
-    "LayerNormalization", "MatMul", "Mul", "ReduceMean", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split",
-    "Squeeze", "Sub", "Transpose", "Unsqueeze",
-}  # fmt: skip
 
 
 def litert_operator(graph: LintedGraph) -> Iterator[Finding]:

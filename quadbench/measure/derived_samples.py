@@ -38,6 +38,14 @@ QUANTIZED_MIN_MEAN_PSNR_DB = 15.0
 
 MASKED_PSNR = "psnr_masked_db"  # the metric of an inpainted image within its mask, as `psnr_db` is of all of it
 
+IMAGE_LIMIT_BYTES = 32 * 2**20
+"""Bytes of one image that are copied: a PNG of 2048 x 2048 pixels that cannot be compressed takes half of it."""
+_TIMEOUT_S = 60.0
+# `find` follows no links, so what it gives lies where it says.
+_LIST = 'if [ -d "$1" ]; then find "$1" -type f -exec stat -c "%s %n" {} +; fi'
+
+_SIZES_TIMEOUT_S = 30.0
+
 
 class WrongImageError(Exception):
     """An image that cannot be compared; the message says which and why, `error_class` whose fault it is."""
@@ -133,13 +141,6 @@ def _read(path: Path, name: str, error_class: ErrorClass, *, is_png: bool = Fals
         raise WrongImageError(f"image {name} cannot be read: {error}", error_class) from error
 
 
-IMAGE_LIMIT_BYTES = 32 * 2**20
-"""Bytes of one image that are copied: a PNG of 2048 x 2048 pixels that cannot be compressed takes half of it."""
-_TIMEOUT_S = 60.0
-# `find` follows no links, so what it gives lies where it says.
-_LIST = 'if [ -d "$1" ]; then find "$1" -type f -exec stat -c "%s %n" {} +; fi'
-
-
 def painted_files(device: Device, folder: str) -> dict[str, int]:
     """Return the path and the size of every regular file below a folder of the device."""
     result = device.shell(["sh", "-c", _LIST, "sh", folder], _TIMEOUT_S)
@@ -183,9 +184,6 @@ def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Samp
         if graph.variant.is_quantized and graph.file.path in compiled.kernels
         for kind, number in compiled.kernels[graph.file.path].by_kind.items()
     )
-
-
-_SIZES_TIMEOUT_S = 30.0
 
 
 def rom_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:

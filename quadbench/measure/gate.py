@@ -39,6 +39,12 @@ done
 exit 0
 """
 
+_SLOWED = {"cpu", "npu"}  # parts that run the graphs
+_PHONE_BUSY_PERCENT = 50.0  # where the recipe says nothing
+_POLL_S = 15.0
+
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
@@ -153,13 +159,6 @@ def _whole(pattern: str, text: str) -> int | None:
 def _number(pattern: str, text: str) -> float | None:
     match = re.search(pattern, text, re.MULTILINE)
     return float(match[1]) if match else None
-
-
-_SLOWED = {"cpu", "npu"}  # parts that run the graphs
-_PHONE_BUSY_PERCENT = 50.0  # where the recipe says nothing
-_POLL_S = 15.0
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

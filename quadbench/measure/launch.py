@@ -39,6 +39,27 @@ _ADVICE = "Ctrl-C: the launch that runs on each device is finished and stored; p
 
 log = logging.getLogger(__name__)
 
+Painted = Callable[[str, int], None]  # the task, and the number of its image in the launch
+_SYNC_INTERVAL_S = 1.0  # what a power cut may take of the events; a sync for each line would disturb what this machine measures
+_SCREEN_HINT = "keep it on: adb shell svc power stayon true, then wake it up"
+
+_TIMEOUT_S = 30.0
+_LIST = 'if [ -d "$1" ]; then ls "$1"; fi'
+# What still runs in such a folder is a harness that nobody listens to any more.
+_REMOVE = """\
+cd "$1" 2>/dev/null || exit 0
+shift
+for process in /proc/[0-9]*; do
+  for name; do
+    if [ "$process/cwd" -ef "$name" ]; then kill -KILL "${process##*/}"; fi
+  done
+done
+rm -rf "$@"
+"""
+_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+SPACE_BYTES = 8 * MIB  # that must be left before a launch, whose events and images take a few
+_MOST_AT_ONCE = 200  # names in one command, which has at most 64 KB
+
 
 class Stop:
     """The wish that a job ends. `is_cut_off` says that what fails from now on was ended on purpose."""
@@ -112,11 +133,6 @@ def ctrl_c_asks(stop: Stop) -> Iterator[None]:
         signal.signal(signal.SIGINT, usual)
     if pressed:
         raise KeyboardInterrupt
-
-
-Painted = Callable[[str, int], None]  # the task, and the number of its image in the launch
-_SYNC_INTERVAL_S = 1.0  # what a power cut may take of the events; a sync for each line would disturb what this machine measures
-_SCREEN_HINT = "keep it on: adb shell svc power stayon true, then wake it up"
 
 
 class LaunchAborted(KeyboardInterrupt):
@@ -307,24 +323,6 @@ def _fetch_images(work: LaunchWork, findings: Findings) -> None:
     findings.samples += samples
     if wrong := image_fault(work.launch.variant, samples):
         findings.fail(ErrorClass.HARNESS, wrong)
-
-
-_TIMEOUT_S = 30.0
-_LIST = 'if [ -d "$1" ]; then ls "$1"; fi'
-# What still runs in such a folder is a harness that nobody listens to any more.
-_REMOVE = """\
-cd "$1" 2>/dev/null || exit 0
-shift
-for process in /proc/[0-9]*; do
-  for name; do
-    if [ "$process/cwd" -ef "$name" ]; then kill -KILL "${process##*/}"; fi
-  done
-done
-rm -rf "$@"
-"""
-_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
-SPACE_BYTES = 8 * MIB  # that must be left before a launch, whose events and images take a few
-_MOST_AT_ONCE = 200  # names in one command, which has at most 64 KB
 
 
 def runs_folder(device: Device) -> str:

@@ -1,4 +1,4 @@
-"""Launch records: failure, caveats, versions and settings of a launch, from its events and how its process ended. Pure."""
+"""Launch records: failure, caveats, versions and settings of a launch, from its events and how its process ended."""
 
 import platform
 import re

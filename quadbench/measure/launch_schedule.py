@@ -19,6 +19,11 @@ from quadbench.statistics import LAUNCHES_PER_BLOCK, Looks
 
 _Side = TypeVar("_Side")
 
+Block = tuple[LaunchPlan, ...]
+
+PairedBlock = tuple[RunRecord, RunRecord, RunRecord, RunRecord]  # A, B, B, A: each side's in the order measured
+Judge = Callable[[Sequence[PairedBlock], Looks], tuple[Looks, bool]]
+
 
 def launches_of_bundle(terms: Terms, bundle: Bundle, *, seed: str) -> tuple[LaunchPlan, ...]:
     """Return the launches of a run of a bundle, as `launches_of`."""
@@ -85,9 +90,6 @@ def _order(terms: Terms, seed: str) -> Iterator[Variant]:
                 yield from [variant] * measure.launches
         case _:
             assert_never(measure.order)
-
-
-Block = tuple[LaunchPlan, ...]
 
 
 def missing_blocks(launches: Sequence[LaunchPlan], stored: Sequence[RunRecord]) -> list[Block]:
@@ -217,10 +219,6 @@ class SideLaunch:
     installation: Installation
     launch: LaunchPlan
     settings: LaunchSettings
-
-
-PairedBlock = tuple[RunRecord, RunRecord, RunRecord, RunRecord]  # A, B, B, A: each side's in the order measured
-Judge = Callable[[Sequence[PairedBlock], Looks], tuple[Looks, bool]]
 
 
 @dataclass(kw_only=True)

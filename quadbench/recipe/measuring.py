@@ -9,6 +9,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from quadbench.errors import UserError, shown
 from quadbench.spec import NAME_EXPECTED, Name, Spec, beside, is_name, read_file
 
+Core = Annotated[int, Field(ge=0, le=1023)]
+
+MOST_SWITCHES = 10_000
+_MOST_BYTES = 2**20  # of a trace: MOST_SWITCHES of the longest names, and as much again for comments
+
 
 class Gate(Spec):
     """The limits of a device's state. What a device does not tell is not held against it.
@@ -45,9 +50,6 @@ def _differ(cores: tuple[int, ...]) -> tuple[int, ...]:
     return cores
 
 
-Core = Annotated[int, Field(ge=0, le=1023)]
-
-
 class Runtime(Spec):
     """The threads on which a device computes, and what it keeps in memory."""
 
@@ -69,10 +71,6 @@ class Runtime(Spec):
     memory_budget_mb: int | None = Field(default=None, ge=1, le=1_048_576)
     """The memory, in units of 2^20 bytes, 1 to 1048576, that loaded graphs may hold. Where it does not suffice, text encoder and
     VAE are unloaded, and loaded again when they are needed; the U-Net stays. The default is null: everything stays loaded."""
-
-
-MOST_SWITCHES = 10_000
-_MOST_BYTES = 2**20  # of a trace: MOST_SWITCHES of the longest names, and as much again for comments
 
 
 def _from_trace(value: Any, info: ValidationInfo) -> Any:

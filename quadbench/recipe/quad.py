@@ -6,6 +6,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.spec import Name, Problem, Spec, refuse
 
+LEAST_DISTILL_SAMPLES = 2  # one to train on and one to judge by
+
 
 class _Ranges(Spec):
     """The setting that all ways to estimate ranges share."""
@@ -49,9 +51,6 @@ class RangesByBits(Spec):
     """Activations of 16 bits have ranges by this estimator. The default is min-max with headroom 2."""
     int8: ActivationRanges = PercentileRanges(estimator="percentile", percent=99.99, headroom=1.1)
     """Activations of 8 bits have ranges by this estimator. The default is percentile with percent 99.99 and headroom 1.1."""
-
-
-LEAST_DISTILL_SAMPLES = 2  # one to train on and one to judge by
 
 
 class _Profile(Spec):

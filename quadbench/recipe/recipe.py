@@ -19,6 +19,13 @@ from quadbench.recipe.quad import AnchorProfile, Quad
 from quadbench.recipe.tasks import Adapter, Foundation, Sampler, Task, TextToImageTask, fault_of_strength
 from quadbench.spec import Location, Name, Override, Problem, Spec, is_file, load, near, refuse
 
+RECIPES_FOLDER = Path(__file__).parent / "recipes"
+INT8_KEY = "precision.activations.int8"
+_SCHEME_KEY = ".precision.activations.scheme"
+Baseline: TypeAlias = Literal["per-graph", "resident", "merged-at-load"]
+_TASKS = "[{name: mine, kind: text-to-image, adapter: mine, sampler: {scheme: olss, steps: 8}, prompts: [a red apple]}]"
+_MOST_USES = 256  # adapters, and tasks, of a recipe: the papers have up to eight
+
 
 class DeviceSettings(Spec):
     """The settings of devices of one profile, where they are not the recipe's. Encodings follow from them, for these devices."""
@@ -43,14 +50,6 @@ def misfits(devices: Mapping[str, DeviceSettings], tasks: Sequence[Task]) -> Ite
                 yield Problem(location=location, reason=f"no task '{name}'" + near(name, named))
             elif not isinstance(task, TextToImageTask) and (fault := fault_of_strength(task.strength, sampler)):
                 yield Problem(location=location, reason=f"the task's strength does not fit: {fault}")
-
-
-RECIPES_FOLDER = Path(__file__).parent / "recipes"
-INT8_KEY = "precision.activations.int8"
-_SCHEME_KEY = ".precision.activations.scheme"
-Baseline: TypeAlias = Literal["per-graph", "resident", "merged-at-load"]
-_TASKS = "[{name: mine, kind: text-to-image, adapter: mine, sampler: {scheme: olss, steps: 8}, prompts: [a red apple]}]"
-_MOST_USES = 256  # adapters, and tasks, of a recipe: the papers have up to eight
 
 
 class Measure(Spec):

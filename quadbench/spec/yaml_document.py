@@ -19,6 +19,16 @@ _MOST_DIGITS = 18  # of a whole number, which then has 64 bits
 MOST_VALUES = 20_000  # keys and values of a file: a recipe with the longest trace has half as many
 MAX_DEPTH = 32  # deeper than any spec, shallow enough for the recursive walks below
 
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_SCALARS: dict[str, Callable[[str], Any]] = {
+    "null": lambda text: None,
+    "bool": lambda text: text.lower() in ("yes", "true", "on"),
+    "float": lambda text: float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan")),
+    "str": str,
+    "timestamp": str,  # a spec knows no dates: 2026-01-01 is a name like any other
+}
+
 
 @dataclass(kw_only=True)
 class Document:
@@ -152,9 +162,6 @@ def describe(value: Any) -> str:
             return f"{value}"
 
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
 def _read(document: Document) -> str:
     try:
         content = read_file(document.path, fault=UserError, most_bytes=MOST_SPEC_BYTES)
@@ -231,15 +238,6 @@ def _pairs(node: Any, location: Location, document: Document) -> Iterator[tuple[
             continue
         seen[key] = document.lines[(*location, key)] = line
         yield key, _plain(value_node, (*location, key), document)
-
-
-_SCALARS: dict[str, Callable[[str], Any]] = {
-    "null": lambda text: None,
-    "bool": lambda text: text.lower() in ("yes", "true", "on"),
-    "float": lambda text: float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan")),
-    "str": str,
-    "timestamp": str,  # a spec knows no dates: 2026-01-01 is a name like any other
-}
 
 
 def _scalar(node: Any, location: Location, document: Document) -> Any:

@@ -19,6 +19,11 @@ _Z_OF_MAD = 0.6745  # a normal distribution's MAD in its standard deviations
 # The share of values by which a deviation is told, and where it ends in a normal distribution: one value in ten may lie anywhere.
 _SHARE, _Z_OF_SHARE = 0.9, 1.6449
 
+FEWEST_USUAL = 6  # values by which their spread is told
+MOST_STEPS, HALF_OF_STEPS = 0.9, 0.5
+_MEDIAN_COSTS = math.pi / 2  # the variance of many values' median, in that of their mean
+_LEAST_SPREAD = 1e-4  # of values that repeat exactly
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
@@ -126,12 +131,6 @@ def _candidates(series: _Series, penalty: float) -> list[int]:
     while (size := int(last[size])) > 0:
         points.append(size)
     return points[::-1]
-
-
-FEWEST_USUAL = 6  # values by which their spread is told
-MOST_STEPS, HALF_OF_STEPS = 0.9, 0.5
-_MEDIAN_COSTS = math.pi / 2  # the variance of many values' median, in that of their mean
-_LEAST_SPREAD = 1e-4  # of values that repeat exactly
 
 
 @dataclass(frozen=True, kw_only=True)

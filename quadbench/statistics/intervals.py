@@ -7,6 +7,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+MAX_BLOCKS = 40  # the exact sign-flip test enumerates 2^(n/2) half sums
+
+MOST_WIDENED = 2.0  # simulated: without a limit no coverage is won that matters, and one interval in ten is over twice as wide
+
 
 def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return `values`, which an error calls `name`, as an array."""
@@ -14,9 +18,6 @@ def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
     if not np.isfinite(data).all():
         raise ValueError(f"{name} hold {data[~np.isfinite(data)][0]}; expected finite numbers")
     return data
-
-
-MAX_BLOCKS = 40  # the exact sign-flip test enumerates 2^(n/2) half sums
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
@@ -46,9 +47,6 @@ def _signed_sums(differences: Sequence[float]) -> NDArray[np.float64]:
 def is_unlikely(p: float | None) -> bool:
     """Say whether chance alone seldom gives what was seen; None, of many differences, leaves it to their interval."""
     return p is None or p <= 0.05 + 1e-12
-
-
-MOST_WIDENED = 2.0  # simulated: without a limit no coverage is won that matters, and one interval in ten is over twice as wide
 
 
 @cache

@@ -26,6 +26,10 @@ _LEVELS = {1: 0.05, 2: 0.0294, 3: 0.0221, 4: 0.0182, 5: 0.0158}
 _OF_PLANNED = 0.5
 _POWER = 0.9  # with which a planned number of blocks tells the effect that it is planned for
 
+TO_TELL = 0.05  # the difference for which is said how many launches would tell it
+MARGIN_OF_FEW = 0.05  # below MIN_BLOCKS: neighbouring launches share more of the machine's luck than their spread shows
+_LEVEL = 1 - CONFIDENCE
+
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
@@ -70,11 +74,6 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
 def reach(blocks: int, confidence: float) -> float:
     """Return how far beyond a margin an effect is told with 90 % power, in standard deviations of a block."""
     return (t_quantile((1 + confidence) / 2, blocks - 1) + t_quantile(_POWER, blocks - 1)) / math.sqrt(blocks)
-
-
-TO_TELL = 0.05  # the difference for which is said how many launches would tell it
-MARGIN_OF_FEW = 0.05  # below MIN_BLOCKS: neighbouring launches share more of the machine's luck than their spread shows
-_LEVEL = 1 - CONFIDENCE
 
 
 @dataclass(frozen=True, kw_only=True)
