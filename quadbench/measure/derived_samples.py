@@ -29,6 +29,7 @@ from quadbench.devices import Device
 from quadbench.errors import DeviceError
 from quadbench.harness.events import ImageEvent
 from quadbench.harness.installation import Installation
+from quadbench.measure.launch_record import Findings, LaunchWork
 
 # The float graph computes what the Python reference computes, so only the last bits and the rounding to 8 bits may differ.
 FLOAT_MAX_DIFFERENCE = 2
@@ -55,13 +56,35 @@ class WrongImageError(Exception):
         self.error_class = error_class
 
 
-def expected_images(tasks: Sequence[TaskAssets], launch: LaunchPlan) -> list[tuple[TaskAssets, TaskItem]]:
+def fetch_images(work: LaunchWork, findings: Findings) -> None:
+    """Pull every image that was announced and compare it; judge the launch by them where nothing else is wrong."""
+    announced, files = findings.heard.images, _painted_files(work.device, work.images)
+    samples: list[Sample] = []
+    for task, item in _expected_images(tasks_of(work.bundle, work.launch), work.launch):
+        name = f"{task.name}/{item.name}"
+        event = announced.get((task.name, item.name))
+        if event is None:
+            findings.fail(ErrorClass.HARNESS, f"harness painted no image {name}")
+            continue
+        local = work.folder / "images" / f"{name}.png"
+        try:
+            _fetch_image(work.device, event, files, local)
+            samples += _image_samples(local, task, item, work.on.bundle)
+            findings.images[name] = work.settings.layout.relative(local)
+        except WrongImageError as error:
+            findings.fail(error.error_class, str(error))
+    findings.samples += samples
+    if wrong := _image_fault(work.launch.variant, samples):
+        findings.fail(ErrorClass.HARNESS, wrong)
+
+
+def _expected_images(tasks: Sequence[TaskAssets], launch: LaunchPlan) -> list[tuple[TaskAssets, TaskItem]]:
     """Return the task and item of every image that the launch must have painted: iteration i takes item i modulo their number."""
     longest = {task.name: max(b.iterations for b in launch.sequence if b.task == task.name) for task in tasks}
     return [(task, item) for task in tasks for item in task.items[: longest[task.name]]]
 
 
-def image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Stored[Bundle]) -> list[Sample]:
+def _image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Stored[Bundle]) -> list[Sample]:
     """Compare one painted image with its reference, and with the truth where there is one; within its mask as well."""
     name = f"{task.name}/{item.name}"
     image = _read(painted, name, ErrorClass.HARNESS, is_png=True)
@@ -94,7 +117,7 @@ def _mask_of(item: TaskItem, bundle: Stored[Bundle], shape: tuple[int, ...]) -> 
     return mask
 
 
-def image_fault(variant: Variant, samples: Sequence[Sample]) -> str | None:
+def _image_fault(variant: Variant, samples: Sequence[Sample]) -> str | None:
     """Say what is wrong with a launch's images, judged by the samples about them; None where nothing is."""
     if variant is Variant.FLOAT:
         return _parity(samples)
@@ -141,13 +164,13 @@ def _read(path: Path, name: str, error_class: ErrorClass, *, is_png: bool = Fals
         raise WrongImageError(f"image {name} cannot be read: {error}", error_class) from error
 
 
-def painted_files(device: Device, folder: str) -> dict[str, int]:
+def _painted_files(device: Device, folder: str) -> dict[str, int]:
     """Return the path and the size of every regular file below a folder of the device."""
     result = device.shell(["sh", "-c", _LIST, "sh", folder], _TIMEOUT_S)
     return {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", result.stdout, re.MULTILINE)}
 
 
-def fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], local: Path) -> None:
+def _fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], local: Path) -> None:
     """Copy an announced image here."""
     name = f"{event.task}/{event.item}"
     size_bytes = files.get(event.path)

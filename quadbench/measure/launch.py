@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from quadbench.artifacts import MIB, ErrorClass, LaunchPlan, RunRecord, Sample
+from quadbench.artifacts import MIB, ErrorClass, LaunchPlan, RunRecord
 from quadbench.artifacts.names import one_line
 from quadbench.artifacts.run_record import tasks_of
 from quadbench.devices import Device
@@ -21,16 +21,7 @@ from quadbench.errors import DeviceError, DeviceFullError, DeviceLostError, Stor
 from quadbench.harness.event_log import EVENTS, Heard
 from quadbench.harness.events import expected_of
 from quadbench.harness.installation import Installation, harness_plan
-from quadbench.measure.derived_samples import (
-    WrongImageError,
-    expected_images,
-    fetch_image,
-    image_fault,
-    image_samples,
-    kernel_samples,
-    painted_files,
-    rom_samples,
-)
+from quadbench.measure.derived_samples import fetch_images, kernel_samples, rom_samples
 from quadbench.measure.gate import caveats_of_state, disturbances, flatten, max_busy_percent, read_state, wait_at_gate
 from quadbench.measure.launch_record import Findings, LaunchSettings, LaunchWork, failure_of, record_of
 from quadbench.results.layout import Layout
@@ -230,7 +221,7 @@ def _measure(work: LaunchWork, findings: Findings, stop: Stop, painted: Painted)
         with remote_folder(work.device, work.settings.run_id, plan) as remote:
             _run_harness(work, findings, remote, painted)
             if findings.failure is None or findings.failure.error_class is not ErrorClass.DEVICE:
-                _fetch_images(work, findings)
+                fetch_images(work, findings)
         _read_state_after(work, findings)
     except DeviceError as error:
         findings.note_lost(error)
@@ -301,28 +292,6 @@ def _run_harness(work: LaunchWork, findings: Findings, remote: str, painted: Pai
     wall_s = time.monotonic() - began
     findings.note_lost(ended)
     findings.failure = failure_of(heard, ended, hashlib.sha256(work.plan).hexdigest(), wall_s)
-
-
-def _fetch_images(work: LaunchWork, findings: Findings) -> None:
-    """Pull every image that was announced and compare it; judge the launch by them where nothing else is wrong."""
-    announced, files = findings.heard.images, painted_files(work.device, work.images)
-    samples: list[Sample] = []
-    for task, item in expected_images(tasks_of(work.bundle, work.launch), work.launch):
-        name = f"{task.name}/{item.name}"
-        event = announced.get((task.name, item.name))
-        if event is None:
-            findings.fail(ErrorClass.HARNESS, f"harness painted no image {name}")
-            continue
-        local = work.folder / "images" / f"{name}.png"
-        try:
-            fetch_image(work.device, event, files, local)
-            samples += image_samples(local, task, item, work.on.bundle)
-            findings.images[name] = work.settings.layout.relative(local)
-        except WrongImageError as error:
-            findings.fail(error.error_class, str(error))
-    findings.samples += samples
-    if wrong := image_fault(work.launch.variant, samples):
-        findings.fail(ErrorClass.HARNESS, wrong)
 
 
 def runs_folder(device: Device) -> str:
