@@ -196,11 +196,7 @@ class Hub:
         return profile
 
     def ask(self, doing: str, request: Callable[[], Answer]) -> Answer:
-        """Make a request, again where its failure may pass.
-
-        Raises:
-            ServiceError: it failed for good, or too often.
-        """
+        """Make a request, again where its failure may pass."""
         for wait_s in (*self.pace.retry_waits_s(), None):
             try:
                 with _quiet():
