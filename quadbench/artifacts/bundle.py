@@ -18,97 +18,6 @@ LORA_PREFIX = "lora."  # of the names of graph inputs that are LoRA weights
 ArtifactT = TypeVar("ArtifactT", covariant=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepSqnr:
-    """The SQNR of eps at one step of a task's sampler, over all its inputs; None where nothing differs."""
-
-    step: int
-    timestep: float
-    sqnr_db: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrajectorySqnr:
-    """The SQNR of eps against the float U-Net along a task's trajectories, step by step and over all steps together.
-
-    Both U-Nets are fed what the float one's trajectory came to, so no error adds to another.
-    """
-
-    task: FileName
-    variant: Line
-    inputs: int
-    sqnr_db: float | None
-    steps: tuple[StepSqnr, ...]
-
-    @property
-    def worst(self) -> StepSqnr | None:
-        """Return the step with the lowest SQNR; None if nothing differs at any."""
-        known = [(step.sqnr_db, step) for step in self.steps if step.sqnr_db is not None]
-        return min(known, key=lambda pair: pair[0])[1] if known else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClippedTensor:
-    """A tensor with values outside the range of its encoding: the share of its values, and how far the farthest lies outside.
-
-    `beyond` is in widths of the range.
-    """
-
-    tensor: str
-    share: float
-    beyond: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clipping:
-    """The activations of one U-Net that clip: the shared one under every task's adapter (`task` is None), or a task's own.
-
-    `share` is that of all values of all `tensors`; `worst` are the first of the `clipped` tensors, the greatest share first.
-    """
-
-    variant: Line
-    task: FileName | None
-    runs: int
-    tensors: int
-    clipped: int
-    share: float
-    worst: tuple[ClippedTensor, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOut:
-    """The quantized U-Nets on at most `inputs` evaluation inputs of each task."""
-
-    inputs: int
-    trajectories: tuple[TrajectorySqnr, ...]
-    clippings: tuple[Clipping, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kernels:
-    """The nodes of a graph as the runtime's optimizer left it, by how they compute.
-
-    `in_float` are all that compute and take no integers; `products_in_float` are the convolutions and matrix products among them.
-    Nodes that only move values are not counted.
-    """
-
-    in_integers: int
-    in_float: int
-    products_in_float: int
-    quantize: int  # QuantizeLinear
-    dequantize: int  # DequantizeLinear
-
-    @property
-    def by_kind(self) -> dict[str, int]:
-        """Return the numbers that records keep, by the kind that their samples are labelled with."""
-        return {kind: getattr(self, kind) for kind in KERNEL_KINDS}
-
-    @property
-    def is_simulated(self) -> bool:
-        """Say whether convolutions or matrix products between quantized activations are computed in float."""
-        return self.quantize > 0 and self.products_in_float > 0
-
-
 class Variant(StrEnum):
     """The way in which a launch serves its tasks: from which graphs, and what it keeps in memory."""
 
@@ -300,6 +209,97 @@ class BaseDigests:
 
     graph: str  # sha256 of the shared U-Net as quad wrote it
     profile: str  # digest of the encodings of all its tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSqnr:
+    """The SQNR of eps at one step of a task's sampler, over all its inputs; None where nothing differs."""
+
+    step: int
+    timestep: float
+    sqnr_db: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectorySqnr:
+    """The SQNR of eps against the float U-Net along a task's trajectories, step by step and over all steps together.
+
+    Both U-Nets are fed what the float one's trajectory came to, so no error adds to another.
+    """
+
+    task: FileName
+    variant: Line
+    inputs: int
+    sqnr_db: float | None
+    steps: tuple[StepSqnr, ...]
+
+    @property
+    def worst(self) -> StepSqnr | None:
+        """Return the step with the lowest SQNR; None if nothing differs at any."""
+        known = [(step.sqnr_db, step) for step in self.steps if step.sqnr_db is not None]
+        return min(known, key=lambda pair: pair[0])[1] if known else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippedTensor:
+    """A tensor with values outside the range of its encoding: the share of its values, and how far the farthest lies outside.
+
+    `beyond` is in widths of the range.
+    """
+
+    tensor: str
+    share: float
+    beyond: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clipping:
+    """The activations of one U-Net that clip: the shared one under every task's adapter (`task` is None), or a task's own.
+
+    `share` is that of all values of all `tensors`; `worst` are the first of the `clipped` tensors, the greatest share first.
+    """
+
+    variant: Line
+    task: FileName | None
+    runs: int
+    tensors: int
+    clipped: int
+    share: float
+    worst: tuple[ClippedTensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The quantized U-Nets on at most `inputs` evaluation inputs of each task."""
+
+    inputs: int
+    trajectories: tuple[TrajectorySqnr, ...]
+    clippings: tuple[Clipping, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernels:
+    """The nodes of a graph as the runtime's optimizer left it, by how they compute.
+
+    `in_float` are all that compute and take no integers; `products_in_float` are the convolutions and matrix products among them.
+    Nodes that only move values are not counted.
+    """
+
+    in_integers: int
+    in_float: int
+    products_in_float: int
+    quantize: int  # QuantizeLinear
+    dequantize: int  # DequantizeLinear
+
+    @property
+    def by_kind(self) -> dict[str, int]:
+        """Return the numbers that records keep, by the kind that their samples are labelled with."""
+        return {kind: getattr(self, kind) for kind in KERNEL_KINDS}
+
+    @property
+    def is_simulated(self) -> bool:
+        """Say whether convolutions or matrix products between quantized activations are computed in float."""
+        return self.quantize > 0 and self.products_in_float > 0
 
 
 @dataclass(frozen=True, kw_only=True)

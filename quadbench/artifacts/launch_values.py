@@ -25,28 +25,6 @@ _METRIC = attrgetter("metric")
 _TURNED = bytes.maketrans(b"\0\1", b"\1\0")
 
 
-def value_fault(metric: str, value: float) -> str | None:
-    """Say what is wrong with a value, as `is 0, expected at least 1`; None where nothing is.
-
-    Times (`..._ns`) are at least 1, sizes (`..._bytes`) 0 or at least 1, those of a
-    running process at least 1, and every value is finite and below a limit.
-    """
-    if not math.isfinite(value):
-        return f"is {value}, expected a finite number"
-    low, high, may_be_zero = limits_of(metric)
-    if value < low and not (may_be_zero and value == 0):
-        return f"is {value:g}, expected {'0 or ' if may_be_zero else ''}at least {low:g}"
-    return f"is {value:g}, expected at most {high:g}" if value > high else None
-
-
-@lru_cache(maxsize=1000)  # a run has its dozens of metrics in millions of samples
-def limits_of(metric: str) -> tuple[float, float, bool]:
-    """Return the lowest and the highest value of a metric, and whether it may be 0 all the same."""
-    may_be_zero = (metric.endswith("_bytes") and metric not in _OF_A_PROCESS) or metric in _MAY_BE_ZERO
-    counted = (most for ending, most in _MOST_COUNTED.items() if metric.endswith(ending))
-    return next(((_LEAST_COUNTED, most, may_be_zero) for most in counted), (-_MOST, _MOST, may_be_zero))
-
-
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SampleKind:
     """The thing that a value is of; `labels` are the event's other words."""
@@ -144,3 +122,25 @@ KIND_FIELDS = tuple(field.name for field in fields(SampleKind))
 
 def _known(kinds: tuple[SampleKind, ...], known: dict[tuple[SampleKind, ...], Kinds] | None) -> Kinds:
     return Kinds(kinds) if known is None else known.setdefault(kinds, Kinds(kinds))
+
+
+def value_fault(metric: str, value: float) -> str | None:
+    """Say what is wrong with a value, as `is 0, expected at least 1`; None where nothing is.
+
+    Times (`..._ns`) are at least 1, sizes (`..._bytes`) 0 or at least 1, those of a
+    running process at least 1, and every value is finite and below a limit.
+    """
+    if not math.isfinite(value):
+        return f"is {value}, expected a finite number"
+    low, high, may_be_zero = limits_of(metric)
+    if value < low and not (may_be_zero and value == 0):
+        return f"is {value:g}, expected {'0 or ' if may_be_zero else ''}at least {low:g}"
+    return f"is {value:g}, expected at most {high:g}" if value > high else None
+
+
+@lru_cache(maxsize=1000)  # a run has its dozens of metrics in millions of samples
+def limits_of(metric: str) -> tuple[float, float, bool]:
+    """Return the lowest and the highest value of a metric, and whether it may be 0 all the same."""
+    may_be_zero = (metric.endswith("_bytes") and metric not in _OF_A_PROCESS) or metric in _MAY_BE_ZERO
+    counted = (most for ending, most in _MOST_COUNTED.items() if metric.endswith(ending))
+    return next(((_LEAST_COUNTED, most, may_be_zero) for most in counted), (-_MOST, _MOST, may_be_zero))

@@ -98,6 +98,60 @@ class Place:
     emulator: Arm64Emulator | None = None
 
 
+def open_virtual(profile: DeviceProfile, address: str, options: VirtualAddress, layout: Layout) -> AdbDevice:
+    """Start a virtual device with what its address asks for. Its files stay in the results folder, unless they lie in memory."""
+    serial = virtual_serial(profile)
+    folder = layout.device(serial).resolve()
+    scenario = load_scenario(options.scenario) if options.scenario else None
+    abi = Abi.ARM64_LINUX if options.is_arm64 else host_abi(platform.machine())
+    emulator = arm64_emulator(address) if options.is_arm64 else None
+    properties = {
+        "ro.serialno": serial,
+        BOOTED_PROPERTY: "1",
+        VIRTUAL_PROPERTY: abi.value,
+        **profile.virtual_properties(),
+    }
+    if options.is_arm64:
+        properties[ABI_PROPERTY] = PHONE_ABI.value
+    data = Data(folder=folder / "data", size_bytes=options.data_mb * MIB if options.data_mb else None)
+    with contextlib.ExitStack() as resources:
+        resources.enter_context(device_lock(folder, address))
+        mark = resources.enter_context(marked(folder))
+        system = folder / "system"
+        shutil.rmtree(system, ignore_errors=True)  # of a process that was killed
+        system.mkdir()
+        resources.callback(shutil.rmtree, system)
+        shown = _shown(profile, emulator)
+        place = Place(folder=system, data=data, shown=shown, mark=mark, scenario=scenario, emulator=emulator)
+        server = resources.enter_context(running_sandbox(place, properties, address))
+        reported = profile.virtual_properties()
+        facts = DeviceFacts(
+            address=address,
+            family="virtual",
+            serial=serial,
+            profile=profile.name,
+            title=f"{profile.title} (virtual)",
+            soc_model=profile.soc.model,
+            cpu=host_cpu(),
+            android_release=reported.get("ro.build.version.release"),
+            fingerprint=reported.get("ro.build.fingerprint"),
+        )
+        return AdbDevice(server, TRANSPORT, facts=facts, profile=profile, abi=abi, resources=resources.pop_all())
+
+
+def lacking(profile: DeviceProfile, address: str, options: VirtualAddress) -> Iterator[MissingDependencyError]:
+    """Yield an error for whatever a virtual device needs of this machine and is not installed."""
+
+    def emulated() -> None:
+        _shown(profile, arm64_emulator(address) if options.is_arm64 else None)
+
+    for look in (partial(required_programs, address), emulated):
+        try:
+            look()
+        except MissingDependencyError as error:
+            yield error
+
+
 def required_programs(address: str) -> dict[str, Path]:
     """Return the paths of the programs that make a virtual device."""
     return find_programs(PACKAGES, needed_for=f"the virtual device '{address}'")
@@ -282,60 +336,6 @@ def _vsock_filter() -> bytes:
         (leave, 0, 0, refuse), (leave, 0, 0, allow),
     )  # fmt: skip
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
-
-
-def open_virtual(profile: DeviceProfile, address: str, options: VirtualAddress, layout: Layout) -> AdbDevice:
-    """Start a virtual device with what its address asks for. Its files stay in the results folder, unless they lie in memory."""
-    serial = virtual_serial(profile)
-    folder = layout.device(serial).resolve()
-    scenario = load_scenario(options.scenario) if options.scenario else None
-    abi = Abi.ARM64_LINUX if options.is_arm64 else host_abi(platform.machine())
-    emulator = arm64_emulator(address) if options.is_arm64 else None
-    properties = {
-        "ro.serialno": serial,
-        BOOTED_PROPERTY: "1",
-        VIRTUAL_PROPERTY: abi.value,
-        **profile.virtual_properties(),
-    }
-    if options.is_arm64:
-        properties[ABI_PROPERTY] = PHONE_ABI.value
-    data = Data(folder=folder / "data", size_bytes=options.data_mb * MIB if options.data_mb else None)
-    with contextlib.ExitStack() as resources:
-        resources.enter_context(device_lock(folder, address))
-        mark = resources.enter_context(marked(folder))
-        system = folder / "system"
-        shutil.rmtree(system, ignore_errors=True)  # of a process that was killed
-        system.mkdir()
-        resources.callback(shutil.rmtree, system)
-        shown = _shown(profile, emulator)
-        place = Place(folder=system, data=data, shown=shown, mark=mark, scenario=scenario, emulator=emulator)
-        server = resources.enter_context(running_sandbox(place, properties, address))
-        reported = profile.virtual_properties()
-        facts = DeviceFacts(
-            address=address,
-            family="virtual",
-            serial=serial,
-            profile=profile.name,
-            title=f"{profile.title} (virtual)",
-            soc_model=profile.soc.model,
-            cpu=host_cpu(),
-            android_release=reported.get("ro.build.version.release"),
-            fingerprint=reported.get("ro.build.fingerprint"),
-        )
-        return AdbDevice(server, TRANSPORT, facts=facts, profile=profile, abi=abi, resources=resources.pop_all())
-
-
-def lacking(profile: DeviceProfile, address: str, options: VirtualAddress) -> Iterator[MissingDependencyError]:
-    """Yield an error for whatever a virtual device needs of this machine and is not installed."""
-
-    def emulated() -> None:
-        _shown(profile, arm64_emulator(address) if options.is_arm64 else None)
-
-    for look in (partial(required_programs, address), emulated):
-        try:
-            look()
-        except MissingDependencyError as error:
-            yield error
 
 
 def _shown(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path, str]:

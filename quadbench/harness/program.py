@@ -61,6 +61,70 @@ class Configuration:
     has_own_headers: bool
 
 
+def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
+    """Return the harness for an ABI, built of the sources; without one for this machine.
+
+    For this machine it is the one that QUADBENCH_HARNESS names, or else an installed one, where there is any. Builds lie in
+    `build_root` under the digest of sources, ABI, compiler, the environment's flags and ONNX Runtime's header, so that the same
+    ones are built once.
+
+    Raises:
+        UserError: QUADBENCH_HARNESS names no program.
+        MissingDependencyError: a compiler, cmake, headers or the NDK are missing; says where to get them.
+        BuildError: the build failed, or its program is not one that the ABI's devices can start.
+    """
+    abi = abi or host_abi(platform.machine())
+    if there := built_harness(build_root, abi):
+        return there
+    how = configuration(abi)
+    built = _place(build_root, abi, how)
+    _build(built, abi, how)
+    return built
+
+
+def built_harness(build_root: Path, abi: Abi) -> Path | None:
+    """Return the harness for an ABI if it is there already; None where it would have to be built."""
+    if abi is host_abi(platform.machine()):
+        if named := path_variable(OVERRIDE):
+            if not _is_program(named):
+                raise UserError(
+                    f"{OVERRIDE} is '{named}', which is no program", hint="unset it to build the harness of its sources"
+                )
+            return named.resolve()
+        if installed := shutil.which(PROGRAM):
+            return Path(installed)
+    built = _place(build_root, abi, configuration(abi))
+    return built if built.exists() else None
+
+
+def checked_harness(program: Path, abi: Abi) -> Path:
+    """Return a harness that was built elsewhere, if devices of an ABI can start it.
+
+    Raises:
+        UserError: it is no program, or one for other devices.
+    """
+    if not _is_program(program):
+        raise UserError(f"the harness '{program}' is no program", hint="name a file that quadbench harness build made")
+    if problem := program_problem(PROGRAM, read_elf(program, name=str(program), fault=UserError), abi):
+        raise UserError(f"the harness '{program}' does not fit {abi}: {problem}", hint=f"quadbench harness build --abi {abi}")
+    return program.resolve()
+
+
+def harness_sources() -> Path:
+    """Return the folder `android_harness`: beside the package in a checkout, below the environment's `share` with a wheel."""
+    places = (
+        Path(__file__).resolve().parents[2] / "android_harness",
+        Path(sysconfig.get_path("data")) / "share" / "quadbench" / "android_harness",
+    )
+    for place in places:
+        if (place / "CMakeLists.txt").is_file():
+            return place
+    looked = " and ".join(str(place) for place in places)
+    raise MissingDependencyError(
+        f"the harness's sources are missing; looked in {looked}", hint=f"install quadbench again, or set {OVERRIDE}"
+    )
+
+
 def configuration(abi: Abi) -> Configuration:
     """Return how the program is built for an ABI."""
     if abi is host_abi(platform.machine()):
@@ -168,70 +232,6 @@ def _ndk() -> Configuration:
             hint=NDK_HINT,
         )
     return Configuration(compiler=f"NDK {revision}", arguments=(*_OPTIONS, "--preset", Abi.ARM64_V8A.value), has_own_headers=True)
-
-
-def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
-    """Return the harness for an ABI, built of the sources; without one for this machine.
-
-    For this machine it is the one that QUADBENCH_HARNESS names, or else an installed one, where there is any. Builds lie in
-    `build_root` under the digest of sources, ABI, compiler, the environment's flags and ONNX Runtime's header, so that the same
-    ones are built once.
-
-    Raises:
-        UserError: QUADBENCH_HARNESS names no program.
-        MissingDependencyError: a compiler, cmake, headers or the NDK are missing; says where to get them.
-        BuildError: the build failed, or its program is not one that the ABI's devices can start.
-    """
-    abi = abi or host_abi(platform.machine())
-    if there := built_harness(build_root, abi):
-        return there
-    how = configuration(abi)
-    built = _place(build_root, abi, how)
-    _build(built, abi, how)
-    return built
-
-
-def built_harness(build_root: Path, abi: Abi) -> Path | None:
-    """Return the harness for an ABI if it is there already; None where it would have to be built."""
-    if abi is host_abi(platform.machine()):
-        if named := path_variable(OVERRIDE):
-            if not _is_program(named):
-                raise UserError(
-                    f"{OVERRIDE} is '{named}', which is no program", hint="unset it to build the harness of its sources"
-                )
-            return named.resolve()
-        if installed := shutil.which(PROGRAM):
-            return Path(installed)
-    built = _place(build_root, abi, configuration(abi))
-    return built if built.exists() else None
-
-
-def checked_harness(program: Path, abi: Abi) -> Path:
-    """Return a harness that was built elsewhere, if devices of an ABI can start it.
-
-    Raises:
-        UserError: it is no program, or one for other devices.
-    """
-    if not _is_program(program):
-        raise UserError(f"the harness '{program}' is no program", hint="name a file that quadbench harness build made")
-    if problem := program_problem(PROGRAM, read_elf(program, name=str(program), fault=UserError), abi):
-        raise UserError(f"the harness '{program}' does not fit {abi}: {problem}", hint=f"quadbench harness build --abi {abi}")
-    return program.resolve()
-
-
-def harness_sources() -> Path:
-    """Return the folder `android_harness`: beside the package in a checkout, below the environment's `share` with a wheel."""
-    places = (
-        Path(__file__).resolve().parents[2] / "android_harness",
-        Path(sysconfig.get_path("data")) / "share" / "quadbench" / "android_harness",
-    )
-    for place in places:
-        if (place / "CMakeLists.txt").is_file():
-            return place
-    looked = " and ".join(str(place) for place in places)
-    raise MissingDependencyError(
-        f"the harness's sources are missing; looked in {looked}", hint=f"install quadbench again, or set {OVERRIDE}"
-    )
 
 
 def _is_program(path: Path) -> bool:

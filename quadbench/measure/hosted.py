@@ -38,6 +38,54 @@ from quadbench.target.targets import AiHubTarget
 _NS_PER_US = 1000
 
 
+def measure_hosted(
+    bundle: Bundle,
+    compiled: Stored[CompiledBundle],
+    phone: HostedPhone,
+    *,
+    run_id: str,
+    iterations: int,
+    ledger: Path,
+    notify: Callable[[str], None],
+) -> tuple[RunRecord, ...]:
+    """Run every graph on the phone once, `iterations` times in a row. A job that failed makes its variant's record FAILED.
+
+    Jobs that an earlier run submitted and did not see the end of are waited for instead of submitted again.
+
+    Raises:
+        ServiceError: the service refuses or does not answer, or the jobs are not done in time.
+        MissingDependencyError, UnknownNameError: client, configuration or device are not there.
+    """
+    started_at = datetime.now(UTC)
+    hub, target = open_hub(), phone.target
+    devices = hub.devices()
+    if target.device not in devices:
+        raise UnknownNameError("AI Hub device", target.device, devices)
+    jobs = Jobs(hub=hub, ledger=Ledger(path=ledger, url=hub.url), timeout_s=target.timeout_s, notify=notify)
+    profile, device = phone.profile, devices[target.device]
+    facts = DeviceFacts(
+        address=phone.address,
+        family=HOSTED_FAMILY,
+        serial=device.name,
+        profile=profile.name,
+        title=profile.title,
+        soc_model=profile.soc.model,
+        cpu=profile.soc.title,
+        android_release=device.android_release or None,
+        fingerprint=None,
+    )
+    work = _HostedRun(
+        bundle=bundle,
+        compiled=compiled.artifact,
+        device=facts,
+        run_id=run_id,
+        started_at=started_at,
+        profiles=_profiles(jobs, compiled, target, iterations),
+    )
+    variants = {graph.variant for graph in compiled.artifact.graphs}
+    return tuple(work.record(variant) for variant in Variant if variant in variants)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GraphProfile:
     """One graph's job, and the service's summary of it: empty where the job failed."""
@@ -125,54 +173,6 @@ def _other_form(profiled: GraphProfile, reason: str) -> ServiceError:
 
 def _one(value: float | None) -> list[float]:
     return [value] if value else []
-
-
-def measure_hosted(
-    bundle: Bundle,
-    compiled: Stored[CompiledBundle],
-    phone: HostedPhone,
-    *,
-    run_id: str,
-    iterations: int,
-    ledger: Path,
-    notify: Callable[[str], None],
-) -> tuple[RunRecord, ...]:
-    """Run every graph on the phone once, `iterations` times in a row. A job that failed makes its variant's record FAILED.
-
-    Jobs that an earlier run submitted and did not see the end of are waited for instead of submitted again.
-
-    Raises:
-        ServiceError: the service refuses or does not answer, or the jobs are not done in time.
-        MissingDependencyError, UnknownNameError: client, configuration or device are not there.
-    """
-    started_at = datetime.now(UTC)
-    hub, target = open_hub(), phone.target
-    devices = hub.devices()
-    if target.device not in devices:
-        raise UnknownNameError("AI Hub device", target.device, devices)
-    jobs = Jobs(hub=hub, ledger=Ledger(path=ledger, url=hub.url), timeout_s=target.timeout_s, notify=notify)
-    profile, device = phone.profile, devices[target.device]
-    facts = DeviceFacts(
-        address=phone.address,
-        family=HOSTED_FAMILY,
-        serial=device.name,
-        profile=profile.name,
-        title=profile.title,
-        soc_model=profile.soc.model,
-        cpu=profile.soc.title,
-        android_release=device.android_release or None,
-        fingerprint=None,
-    )
-    work = _HostedRun(
-        bundle=bundle,
-        compiled=compiled.artifact,
-        device=facts,
-        run_id=run_id,
-        started_at=started_at,
-        profiles=_profiles(jobs, compiled, target, iterations),
-    )
-    variants = {graph.variant for graph in compiled.artifact.graphs}
-    return tuple(work.record(variant) for variant in Variant if variant in variants)
 
 
 def _profiles(jobs: Jobs, compiled: Stored[CompiledBundle], target: AiHubTarget, iterations: int) -> dict[str, GraphProfile]:

@@ -60,78 +60,6 @@ class Failure:
     reason: str
 
 
-def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str, wall_s: float) -> Failure | None:
-    """Judge a launch that took `wall_s`. `ended` is the error with which its output ended; None is exit code 0."""
-    if ended is not None:
-        return _ended_badly(heard, ended)
-    reason = heard.unsound(plan_sha256, wall_s)
-    if reason is None and (heard.errors or heard.footer is None or heard.footer.status != "OK"):
-        reason = f"harness failed: {_errors(heard)}"
-    return Failure(error_class=ErrorClass.HARNESS, reason=reason) if reason else None
-
-
-def _ended_badly(heard: Heard, ended: DeviceError) -> Failure:
-    match ended:
-        case CommandTimeoutError():
-            return Failure(error_class=ErrorClass.HARNESS, reason=f"harness timed out: {ended}{heard.ended_early()}. {_LONGER}")
-        case OutputLimitError():
-            return Failure(error_class=ErrorClass.HARNESS, reason=f"{ended}{heard.ended_early()}")
-        case CommandError(status=status) if status in _CANNOT_START:
-            return Failure(error_class=ErrorClass.INFRASTRUCTURE, reason=f"harness cannot be started: {ended}")
-        case CommandError(status=status):
-            is_plan = status == REFUSED_EXIT_CODE
-            error_class = ErrorClass.INFRASTRUCTURE if is_plan else ErrorClass.HARNESS
-            said = "; ".join(filter(None, (_said_or_died(heard, ended), heard.wrong_library())))
-            return Failure(error_class=error_class, reason=f"{said}{heard.ended_early()}")
-        case _:
-            hint = f". Hint: {ended.hint}" if ended.hint else ""
-            return Failure(error_class=ErrorClass.DEVICE, reason=f"{ended.message}{heard.ended_early()}{hint}")
-
-
-def _said_or_died(heard: Heard, ended: CommandError) -> str:
-    if heard.errors:
-        return f"harness failed with exit code {ended.status}: {_errors(heard)}{_litert_errors(ended)}"
-    if 128 < ended.status < 160:
-        return f"harness was killed by signal {ended.status - 128} ({signal_name(ended.status - 128)}){_stderr(ended)}"
-    return f"harness was killed or crashed (exit code {ended.status}){_stderr(ended)}"
-
-
-def _errors(heard: Heard) -> str:
-    """Return the harness's messages, each with its place before it, which some have themselves."""
-    messages = []
-    for error in heard.errors:
-        has_place = not error.where or error.message.startswith(error.where)
-        messages.append(one_line(error.message if has_place else f"{error.where}: {error.message}"))
-    return "; ".join(messages) or "no reason given"
-
-
-def _stderr(ended: CommandError) -> str:
-    """Return the last lines of stderr, but for what the runtime's log says of its own well-being: that ends no program."""
-    said = (one_line(line, _STDERR_CHARACTERS) for line in ended.stderr_tail.splitlines())
-    lines = [line for line in said if line and not _REMARK.search(line)]
-    return f": {' / '.join(lines[-_STDERR_LINES:])}" if lines else ""
-
-
-def _litert_errors(ended: CommandError) -> str:
-    """Return the first errors of LiteRT's log, each once."""
-    errors = (_LITERT_ERROR.fullmatch(one_line(line, _STDERR_CHARACTERS)) for line in ended.stderr_tail.splitlines())
-    told = list(dict.fromkeys(error[1] for error in errors if error))
-    return f": {' / '.join(told[:_STDERR_LINES])}" if told else ""
-
-
-def _still_warms(heard: Heard) -> bool:
-    """Say whether a block of images began slower than it went on, after its warm-up."""
-    images = (sample for sample in heard.samples if sample.metric == "end_to_end_ns" and not sample.is_warmup)
-    blocks = ([sample.value for sample in block] for _, block in groupby(images, key=lambda sample: sample.task))
-    return any(settled_from(block) >= _WARMING for block in blocks)
-
-
-def _has_few_samples(heard: Heard) -> bool:
-    """Say whether a task has too few images for the median that is quoted of them."""
-    counts = Counter(s.task for s in heard.samples if s.metric == "end_to_end_ns" and not s.is_warmup)
-    return any(count < ENOUGH_SAMPLES[50] for count in counts.values())
-
-
 @dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
     """The settings that all launches of one run share. `confirm` refuses a device that is not the run's, before each launch."""
@@ -226,39 +154,14 @@ def record_of(work: LaunchWork, findings: Findings, *, aborted: bool = False) ->
     )
 
 
-def _caveats(work: LaunchWork, findings: Findings) -> tuple[Caveat, ...]:
-    """Return every doubt about the figures of a launch, in the enumeration's order."""
-    heard, device = findings.heard, work.device
-    doubts = {*work.bundle.caveats, *findings.caveats_of_state}
-    if work.launch.variant.is_quantized:
-        doubts.update(work.compiled.caveats)
-    if device.family in _NO_PHONES:
-        doubts.add(_NO_PHONES[device.family])
-    if work.is_emulated:
-        doubts.add(Caveat.EMULATED_NPU)
-    if device.shares_host_cpu and device.abi is not host_abi(platform.machine()):
-        doubts.add(Caveat.EMULATED_CPU)
-    if heard.header is not None and heard.header.build_type.lower() not in _RELEASE_BUILDS:
-        doubts.add(Caveat.DEBUG_BUILD)
-    if heard.header is not None and not heard.header.peak_reset:
-        doubts.add(Caveat.PEAK_SINCE_START)
-    if _has_few_samples(heard):
-        doubts.add(Caveat.FEW_SAMPLES)
-    if _still_warms(heard):
-        doubts.add(Caveat.STILL_WARMING)
-    return tuple(caveat for caveat in Caveat if caveat in doubts)
-
-
-def _status(findings: Findings, *, aborted: bool) -> tuple[Status, ErrorClass | None, str | None]:
-    if aborted:
-        return Status.ABORTED, ErrorClass.USER, f"interrupted after {len(findings.heard.samples)} samples"
-    if findings.failure is not None:
-        return Status.FAILED, findings.failure.error_class, findings.failure.reason
-    if findings.refusal is not None:
-        return Status.SKIPPED, ErrorClass.DEVICE, findings.refusal
-    if findings.disturbance is not None:
-        return Status.DISCARDED, ErrorClass.DEVICE, findings.disturbance
-    return Status.OK, None, None
+def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str, wall_s: float) -> Failure | None:
+    """Judge a launch that took `wall_s`. `ended` is the error with which its output ended; None is exit code 0."""
+    if ended is not None:
+        return _ended_badly(heard, ended)
+    reason = heard.unsound(plan_sha256, wall_s)
+    if reason is None and (heard.errors or heard.footer is None or heard.footer.status != "OK"):
+        reason = f"harness failed: {_errors(heard)}"
+    return Failure(error_class=ErrorClass.HARNESS, reason=reason) if reason else None
 
 
 def tool_versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
@@ -297,3 +200,100 @@ def settings_of(installation: Installation, variant: Variant, runtime: Runtime) 
         used = {"engine": "litert"}
     texts = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in values.items()}
     return used | {f"runtime.{key}": "any" if value in (None, "") else str(value) for key, value in texts.items()}
+
+
+def _caveats(work: LaunchWork, findings: Findings) -> tuple[Caveat, ...]:
+    """Return every doubt about the figures of a launch, in the enumeration's order."""
+    heard, device = findings.heard, work.device
+    doubts = {*work.bundle.caveats, *findings.caveats_of_state}
+    if work.launch.variant.is_quantized:
+        doubts.update(work.compiled.caveats)
+    if device.family in _NO_PHONES:
+        doubts.add(_NO_PHONES[device.family])
+    if work.is_emulated:
+        doubts.add(Caveat.EMULATED_NPU)
+    if device.shares_host_cpu and device.abi is not host_abi(platform.machine()):
+        doubts.add(Caveat.EMULATED_CPU)
+    if heard.header is not None and heard.header.build_type.lower() not in _RELEASE_BUILDS:
+        doubts.add(Caveat.DEBUG_BUILD)
+    if heard.header is not None and not heard.header.peak_reset:
+        doubts.add(Caveat.PEAK_SINCE_START)
+    if _has_few_samples(heard):
+        doubts.add(Caveat.FEW_SAMPLES)
+    if _still_warms(heard):
+        doubts.add(Caveat.STILL_WARMING)
+    return tuple(caveat for caveat in Caveat if caveat in doubts)
+
+
+def _status(findings: Findings, *, aborted: bool) -> tuple[Status, ErrorClass | None, str | None]:
+    if aborted:
+        return Status.ABORTED, ErrorClass.USER, f"interrupted after {len(findings.heard.samples)} samples"
+    if findings.failure is not None:
+        return Status.FAILED, findings.failure.error_class, findings.failure.reason
+    if findings.refusal is not None:
+        return Status.SKIPPED, ErrorClass.DEVICE, findings.refusal
+    if findings.disturbance is not None:
+        return Status.DISCARDED, ErrorClass.DEVICE, findings.disturbance
+    return Status.OK, None, None
+
+
+def _ended_badly(heard: Heard, ended: DeviceError) -> Failure:
+    match ended:
+        case CommandTimeoutError():
+            return Failure(error_class=ErrorClass.HARNESS, reason=f"harness timed out: {ended}{heard.ended_early()}. {_LONGER}")
+        case OutputLimitError():
+            return Failure(error_class=ErrorClass.HARNESS, reason=f"{ended}{heard.ended_early()}")
+        case CommandError(status=status) if status in _CANNOT_START:
+            return Failure(error_class=ErrorClass.INFRASTRUCTURE, reason=f"harness cannot be started: {ended}")
+        case CommandError(status=status):
+            is_plan = status == REFUSED_EXIT_CODE
+            error_class = ErrorClass.INFRASTRUCTURE if is_plan else ErrorClass.HARNESS
+            said = "; ".join(filter(None, (_said_or_died(heard, ended), heard.wrong_library())))
+            return Failure(error_class=error_class, reason=f"{said}{heard.ended_early()}")
+        case _:
+            hint = f". Hint: {ended.hint}" if ended.hint else ""
+            return Failure(error_class=ErrorClass.DEVICE, reason=f"{ended.message}{heard.ended_early()}{hint}")
+
+
+def _said_or_died(heard: Heard, ended: CommandError) -> str:
+    if heard.errors:
+        return f"harness failed with exit code {ended.status}: {_errors(heard)}{_litert_errors(ended)}"
+    if 128 < ended.status < 160:
+        return f"harness was killed by signal {ended.status - 128} ({signal_name(ended.status - 128)}){_stderr(ended)}"
+    return f"harness was killed or crashed (exit code {ended.status}){_stderr(ended)}"
+
+
+def _errors(heard: Heard) -> str:
+    """Return the harness's messages, each with its place before it, which some have themselves."""
+    messages = []
+    for error in heard.errors:
+        has_place = not error.where or error.message.startswith(error.where)
+        messages.append(one_line(error.message if has_place else f"{error.where}: {error.message}"))
+    return "; ".join(messages) or "no reason given"
+
+
+def _stderr(ended: CommandError) -> str:
+    """Return the last lines of stderr, but for what the runtime's log says of its own well-being: that ends no program."""
+    said = (one_line(line, _STDERR_CHARACTERS) for line in ended.stderr_tail.splitlines())
+    lines = [line for line in said if line and not _REMARK.search(line)]
+    return f": {' / '.join(lines[-_STDERR_LINES:])}" if lines else ""
+
+
+def _litert_errors(ended: CommandError) -> str:
+    """Return the first errors of LiteRT's log, each once."""
+    errors = (_LITERT_ERROR.fullmatch(one_line(line, _STDERR_CHARACTERS)) for line in ended.stderr_tail.splitlines())
+    told = list(dict.fromkeys(error[1] for error in errors if error))
+    return f": {' / '.join(told[:_STDERR_LINES])}" if told else ""
+
+
+def _still_warms(heard: Heard) -> bool:
+    """Say whether a block of images began slower than it went on, after its warm-up."""
+    images = (sample for sample in heard.samples if sample.metric == "end_to_end_ns" and not sample.is_warmup)
+    blocks = ([sample.value for sample in block] for _, block in groupby(images, key=lambda sample: sample.task))
+    return any(settled_from(block) >= _WARMING for block in blocks)
+
+
+def _has_few_samples(heard: Heard) -> bool:
+    """Say whether a task has too few images for the median that is quoted of them."""
+    counts = Counter(s.task for s in heard.samples if s.metric == "end_to_end_ns" and not s.is_warmup)
+    return any(count < ENOUGH_SAMPLES[50] for count in counts.values())
