@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, assert_never
 
-from quadbench.artifacts import Bundle, CompiledBundle, FileRef, Graph, Stored
+from quadbench.artifacts import Bundle, CompiledBundle, Graph, Stored
 from quadbench.compile.product import Product
 from quadbench.errors import BuildError
 from quadbench.lint import check_bundle
@@ -56,7 +56,7 @@ def compile_bundle(
     _refuse_misfits(bundle.artifact, target, key)
     compiler = _compiler(target, layout)
     graphs, digest = _quantized(bundle.artifact), _digest(bundle.artifact, key, compiler)
-    files = _files(graphs)
+    files = [file for graph in graphs for file in (graph.file, graph.data, graph.merge) if file]
     check_contents(bundle, files)  # the digest is that of the manifest
     check_bundle(bundle, htp_arch=htp_arch, target=target)
     if (folder := layout.compiled_bundle(digest)).is_dir():
@@ -64,8 +64,16 @@ def compile_bundle(
 
     def make(temporary: Path) -> CompiledBundle:
         product = compiler.compile_all(graphs, bundle.folder, temporary, notify)
-        versions = compiler.versions() | product.versions
-        return _described(product, digest, graphs_digest(bundle.artifact), key, versions)
+        return CompiledBundle(
+            digest=digest,
+            parent_digest=graphs_digest(bundle.artifact),
+            target=key,
+            tool_versions=compiler.versions() | product.versions,
+            graphs=product.graphs,
+            caveats=product.caveats,
+            costs=product.costs,
+            kernels=product.kernels,
+        )
 
     return publish(folder, make)
 
@@ -79,19 +87,6 @@ def compiled_before(bundle: Stored[Bundle], target: Target, key: str, layout: La
     """
     folder = layout.compiled_bundle(_digest(bundle.artifact, key, _compiler(target, layout)))
     return read_whole(folder, CompiledBundle) if folder.is_dir() else None
-
-
-def _described(product: Product, digest: str, parent_digest: str, key: str, versions: dict[str, str]) -> CompiledBundle:
-    return CompiledBundle(
-        digest=digest,
-        parent_digest=parent_digest,
-        target=key,
-        tool_versions=versions,
-        graphs=product.graphs,
-        caveats=product.caveats,
-        costs=product.costs,
-        kernels=product.kernels,
-    )
 
 
 def _refuse_misfits(bundle: Bundle, target: Target, key: str) -> None:
@@ -119,19 +114,11 @@ def _digest(bundle: Bundle, key: str, compiler: Compiler) -> str:
 
 def graphs_digest(bundle: Bundle) -> str:
     """Return the digest of the quantized graphs: the `parent_digest` of every CompiledBundle that holds their products."""
-    return digest_of(_sources(bundle))
+    return digest_of({graph.file.path: graph.file.sha256 for graph in _quantized(bundle)})
 
 
 def _quantized(bundle: Bundle) -> tuple[Graph, ...]:
     return tuple(graph for graph in bundle.graphs if graph.variant.is_quantized)
-
-
-def _files(graphs: Sequence[Graph]) -> list[FileRef]:
-    return [file for graph in graphs for file in (graph.file, graph.data, graph.merge) if file]
-
-
-def _sources(bundle: Bundle) -> dict[str, str]:
-    return {graph.file.path: graph.file.sha256 for graph in _quantized(bundle)}
 
 
 def _compiler(target: Target, layout: Layout) -> Compiler:

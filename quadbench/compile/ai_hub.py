@@ -10,7 +10,7 @@ from typing import Any, assert_never
 
 import numpy as np
 
-from quadbench.ai_hub import HostedModel, Hub, Jobs, Ledger, Pace, compile_options, graph_name, link_options, open_hub
+from quadbench.ai_hub import HostedModel, Jobs, Ledger, Pace, compile_options, graph_name, link_options, open_hub
 from quadbench.artifacts import LORA_PREFIX, Caveat, Component, Graph, TensorSpec, Variant
 from quadbench.compile.product import Product
 from quadbench.compile.single_file import nodes_outside_context, single_file
@@ -42,29 +42,15 @@ class AiHubCompiler:
         """Compile the graphs below `source` into `folder`. A job that is done, or under way, is not submitted again.
 
         Before anything large is sent, a graph of two layers shows whether the service takes LoRA weights as inputs.
-
-        Raises:
-            MissingDependencyError: client or configuration are not there.
-            UnknownNameError: the service has no such device.
-            BuildError: it refuses the token, a job failed or timed out, or a product is not what was asked for.
         """
         hub = open_hub(self.pace)
-        _check_device(hub, self.target.device)
+        if self.target.device not in (devices := hub.devices()):
+            raise UnknownNameError("AI Hub device", self.target.device, devices)
         jobs = Jobs(hub=hub, ledger=Ledger(path=self.ledger, url=hub.url), timeout_s=self.target.timeout_s, notify=notify)
         compilation = _HubCompilation(target=self.target, jobs=jobs)
-        if any(_takes_lora(graph) for graph in graphs):
+        if any(spec.name.startswith(LORA_PREFIX) for graph in graphs for spec in graph.inputs):
             _try_lora_input(compilation)
         return compilation.compile(graphs, source, folder)
-
-
-def _takes_lora(graph: Graph) -> bool:
-    return any(spec.name.startswith(LORA_PREFIX) for spec in graph.inputs)
-
-
-def _check_device(hub: Hub, name: str) -> None:
-    devices = hub.devices()
-    if name not in devices:
-        raise UnknownNameError("AI Hub device", name, devices)
 
 
 def _try_lora_input(compilation: "_HubCompilation") -> None:
@@ -123,7 +109,7 @@ class _HubCompilation:
         """Link one context binary for each component of a variant: the graphs of its tasks share their equal parts."""
         groups: dict[Path, list[Graph]] = {}
         for graph in graphs:
-            groups.setdefault(_binary_path(graph), []).append(graph)
+            groups.setdefault(Path(graph.variant) / f"{graph.component}.bin", []).append(graph)
         links = {str(path): self._link_job(str(path), group, compiled) for path, group in groups.items()}
         self.jobs.wait(links)
         return _joined([self._binary(path, group, links[str(path)], folder) for path, group in groups.items()])
@@ -170,10 +156,6 @@ def _joined(products: Sequence[Product]) -> Product:
     )
 
 
-def _binary_path(graph: Graph) -> Path:
-    return Path(graph.variant) / f"{graph.component}.bin"
-
-
 def _check_context(graph: Graph, model: HostedModel) -> None:
     inputs = model.inputs.get(graph_name(graph))
     expected = {spec.name for spec in graph.inputs}
@@ -208,11 +190,11 @@ def write_trial_graph(folder: Path) -> Graph:
 def _nodes() -> list[Any]:
     from onnx import helper
 
-    def rounded(name: str) -> list[Any]:
+    def rounded(name: str, result: str = "") -> list[Any]:
         parameters = ["activation.scale", "activation.zero"]
         return [
             helper.make_node("QuantizeLinear", [name, *parameters], [f"{name}.q"]),
-            helper.make_node("DequantizeLinear", [f"{name}.q", *parameters], [f"{name}.dq"]),
+            helper.make_node("DequantizeLinear", [f"{name}.q", *parameters], [result or f"{name}.dq"]),
         ]
 
     def convolution(data: str, weight: str, output: str, pad: int) -> list[Any]:
@@ -227,20 +209,18 @@ def _nodes() -> list[Any]:
         *convolution("x.dq", "down", "projected", 1),
         *convolution("projected.dq", "up", "lora", 0),
         helper.make_node("Add", ["base.dq", "lora.dq"], ["sum"]),
-        helper.make_node("QuantizeLinear", ["sum", "activation.scale", "activation.zero"], ["sum.q"]),
-        helper.make_node("DequantizeLinear", ["sum.q", "activation.scale", "activation.zero"], ["y"]),
+        *rounded("sum", "y"),
     ]
 
 
 def _constants() -> list[Any]:
     from onnx import numpy_helper
 
-    weights = np.random.default_rng(0).integers(-127, 128, (CHANNELS, CHANNELS, 3, 3)).astype(np.int8)
     values = {
         "activation.scale": np.float32(_ACTIVATION_SCALE),
         "activation.zero": np.uint16(32768),
         "lora.scale": np.float32(_LORA_SCALE),
-        "w.q": weights,
+        "w.q": np.random.default_rng(0).integers(-127, 128, (CHANNELS, CHANNELS, 3, 3)).astype(np.int8),
         "w.scale": np.float32(1 / 127),
     }
     return [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()]

@@ -5,12 +5,23 @@ softmax. Each row of them is computed for itself, so the same values come out pi
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from quadbench.compile.cpu_graph import Shapes, only_reader, readers_of, replace_nodes, shapes_of, transposes
-from quadbench.errors import package_needed
+import numpy as np
+
+from quadbench.compile.cpu_graph import (
+    Shapes,
+    only_reader,
+    read_model,
+    readers_of,
+    replace_nodes,
+    shapes_of,
+    transposes,
+    write_model,
+)
 from quadbench.lint.linted_graph import DEQUANTIZE, QUANTIZE
 
 MOST_BYTES = 64 * 2**20  # of the scores that are computed at a time
@@ -21,14 +32,8 @@ _BY_ELEMENT = {QUANTIZE, DEQUANTIZE, "Mul", "Div", "Add", "Cast"}
 
 
 def split_attention(path: Path, most_bytes: int = MOST_BYTES) -> None:
-    """Rewrite the file of a graph with attention scores of more than `most_bytes`; leave any other as it is.
-
-    Raises:
-        MissingDependencyError: the package onnx is not installed.
-    """
-    with package_needed("compiling graphs", hint="pip install onnx"):
-        import onnx
-    model = onnx.load(path, load_external_data=False)
+    """Rewrite the file of a graph with attention scores of more than `most_bytes`; leave any other as it is."""
+    model = read_model(path)
     shapes, consumers = shapes_of(model), readers_of(model.graph)
     large = [node for node in model.graph.node if _is_product(node) and _float_bytes(shapes.get(node.output[0], ())) > most_bytes]
     chains, replaced = [], set[int]()
@@ -43,7 +48,7 @@ def split_attention(path: Path, most_bytes: int = MOST_BYTES) -> None:
     for chain in chains:
         nodes += _pieces(model.graph, chain, shapes, most_bytes)
     replace_nodes(model.graph, nodes)
-    onnx.save(model, path)
+    write_model(model, path)
 
 
 def _chain(node: Any, shapes: Shapes, consumers: Mapping[str, list[Any]]) -> list[Any] | None:
@@ -82,7 +87,6 @@ def _float_bytes(shape: Sequence[int]) -> int:
 
 def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, most_bytes: int) -> Iterator[Any]:
     """Yield the nodes that compute a chain piece by piece: the queries are split, the results joined."""
-    import numpy as np
     from onnx import helper, numpy_helper
 
     first, last = chain[0], chain[-1]
@@ -99,8 +103,7 @@ def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, most_bytes: int) -
     for i, query in enumerate(queries):
         name = query
         for node in chain:
-            piece = type(node)()
-            piece.CopyFrom(node)
+            piece = deepcopy(node)
             piece.name, piece.input[0], name = f"{node.output[0]}.piece{i}", name, f"{node.output[0]}.piece{i}"
             piece.output[0] = name
             yield piece

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -22,8 +23,7 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
     """Return the shapes of tensors that are known; only those of constants are looked at, not their values."""
     import onnx
 
-    light = onnx.ModelProto()
-    light.CopyFrom(model)
+    light = deepcopy(model)
     for constant in light.graph.initializer:
         if len(constant.raw_data) > 1024:
             constant.ClearField("raw_data")
@@ -53,6 +53,24 @@ def _make_standard(node: Any) -> None:
 def transposes(node: Any) -> bool:
     """Say whether a product of ONNX Runtime's own transposes one of its inputs before."""
     return any(attribute.name.startswith("trans") and attribute.i for attribute in node.attribute)
+
+
+def read_model(path: Path) -> Any:
+    """Read a graph, but not the weights that lie in a file beside it.
+
+    Raises:
+        MissingDependencyError: onnx is not installed.
+    """
+    with package_needed("compiling graphs", hint="pip install onnx"):
+        import onnx
+    return onnx.load(path, load_external_data=False)
+
+
+def write_model(model: Any, path: Path) -> None:
+    """Write a graph; weights in a file beside it stay there."""
+    import onnx
+
+    onnx.save(model, path)
 
 
 def readers_of(graph: Any) -> dict[str, list[Any]]:
@@ -123,19 +141,14 @@ def ease_branches(source: Path, path: Path) -> bool:
     """Write the graph at `source`, rewritten, to `path`. False: it has no LoRA or is quantized, and nothing is written.
 
     A site in any other form than the exporter's stays as it is.
-
-    Raises:
-        MissingDependencyError: it has to be rewritten, and the package onnx is not installed.
     """
     content = source.read_bytes()
     if QUANTIZE.encode() in content or LORA_PREFIX.encode() not in content:  # told without the package
         return False
-    with package_needed("compiling graphs", hint="pip install onnx"):
-        import onnx
-    model = onnx.load(source, load_external_data=False)
+    model = read_model(source)
     _rewrite(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, path)
+    write_model(model, path)
     return True
 
 
@@ -283,7 +296,6 @@ def _into_weights(graph: Any, branch: _LoraNodes, shapes: Shapes, producers: dic
 
 
 def _sizes(name: str, sizes: Sequence[int]) -> Any:
-    import numpy as np
     from onnx import numpy_helper
 
     return numpy_helper.from_array(np.array(sizes, np.int64), name)
@@ -305,16 +317,10 @@ MOST_BYTES = 256 * 2**20  # of float weights that a graph may hold for the time 
 
 
 def let_weights_fold(path: Path) -> None:
-    """Rewrite the file of a graph without QuantizeLinear, if its float weights are not too large; leave any other as it is.
-
-    Raises:
-        MissingDependencyError: it has to be rewritten, and the package onnx is not installed.
-    """
+    """Rewrite the file of a graph without QuantizeLinear, if its float weights are not too large; leave any other as it is."""
     if QUANTIZE.encode() in path.read_bytes():  # its name among the nodes' operators; told without the package
         return
-    with package_needed("compiling graphs", hint="pip install onnx"):
-        import onnx
-    model = onnx.load(path, load_external_data=False)
+    model = read_model(path)
     constants = {constant.name: constant for constant in model.graph.initializer}
     if sum(prod(constant.dims) for constant in constants.values()) * 4 > MOST_BYTES:
         return
@@ -328,7 +334,7 @@ def let_weights_fold(path: Path) -> None:
     unread = [constant for constant in model.graph.initializer if constant.name not in read]
     for constant in unread:
         model.graph.initializer.remove(constant)
-    onnx.save(model, path)
+    write_model(model, path)
 
 
 def _float_weight(graph: Any, node: Any, constants: Mapping[str, Any]) -> list[Any]:
@@ -348,14 +354,8 @@ def _float_weight(graph: Any, node: Any, constants: Mapping[str, Any]) -> list[A
 
 
 def defer_weights(path: Path) -> None:
-    """Rewrite the file of a graph whose weights or LoRAs are made ready by nodes; leave any other as it is.
-
-    Raises:
-        MissingDependencyError: the package onnx is not installed.
-    """
-    with package_needed("compiling graphs", hint="pip install onnx"):
-        import onnx
-    model = onnx.load(path, load_external_data=False)
+    """Rewrite the file of a graph whose weights or LoRAs are made ready by nodes; leave any other as it is."""
+    model = read_model(path)
     loras = [value.name for value in model.graph.input if value.name.startswith(LORA_PREFIX)]
     ready = {"", *(constant.name for constant in model.graph.initializer), *loras}
     first, others = [], []
@@ -367,24 +367,16 @@ def defer_weights(path: Path) -> None:
             others.append(node)
     if first == list(model.graph.node)[: len(first)]:
         return
-    nodes = [*first, *others]
     del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    onnx.save(model, path)
+    model.graph.node.extend([*first, *others])
+    write_model(model, path)
 
 
 def keep_outside(source: Path, path: Path) -> None:
-    """Rewrite the graph at `path` to refer to the file beside it for the weights that the one at `source` has there.
-
-    Raises:
-        BuildError: one of them is gone.
-        MissingDependencyError: the package onnx is not installed.
-    """
-    with package_needed("compiling graphs with weights in a file beside them", hint="pip install onnx"):
-        import onnx
-    before = onnx.load(source, load_external_data=False).graph.initializer
-    outside = {constant.name: constant for constant in before if constant.data_location == onnx.TensorProto.EXTERNAL}
-    model = onnx.load(path, load_external_data=False)
+    """Rewrite the graph at `path` to refer to the file beside it for the weights that the one at `source` has there."""
+    before = read_model(source).graph.initializer
+    outside = {constant.name: constant for constant in before if constant.data_location == constant.EXTERNAL}
+    model = read_model(path)
     for constant in model.graph.initializer:
         if constant.name in outside:
             constant.CopyFrom(outside.pop(constant.name))
@@ -393,4 +385,4 @@ def keep_outside(source: Path, path: Path) -> None:
             f"ONNX Runtime's optimizer has replaced weights of '{source.name}' to which adapters are added: {', '.join(outside)}",
             hint="take merged-at-load out of the recipe's baselines, or use another version of onnxruntime",
         )
-    onnx.save(model, path)
+    write_model(model, path)

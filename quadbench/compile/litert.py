@@ -44,12 +44,7 @@ class LiteRtCompiler:
         return {"ai-edge-litert": litert_version(), "soc": self.soc, "sdk": sdk_for(self.soc).version}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
-        """Compile the graphs one after the other, each in a process of its own.
-
-        Raises:
-            BuildError: a graph is refused, or not taken whole; it has the compiler's words, or names the operators.
-            MissingDependencyError: as `versions`.
-        """
+        """Compile the graphs one after the other, each in a process of its own."""
         made_by = {**self.versions(), "code": code_digests(__name__)}
         one_by_one = OneByOne(name="litert", suffix=".tflite", made_by=made_by, compile_one=self._compile)
         product = one_by_one.compile_all(graphs, source, folder, notify)
@@ -59,31 +54,25 @@ class LiteRtCompiler:
         """Write the product of one graph, and return the memory that it took."""
         chip = ["--soc", self.soc] if self.soc else []
         argv = python_module(litert_process.__name__, str(source), str(product), *chip)
-        ending = run_apart(argv, product.with_suffix(".log"), self.timeout_s, self._environment(product.parent))
+        environment = dict(os.environ)
+        if self.soc:
+            environment["LD_LIBRARY_PATH"] = search_path(sdk_for(self.soc), product.parent, environment)
+        ending = run_apart(argv, product.with_suffix(".log"), self.timeout_s, environment)
         if not ending.is_ok:
             raise BuildError("\n".join((f"LiteRT's compiler {ending.words} on '{name}':", *ending.last_lines)))
         outcome = json.loads(product.with_suffix(litert_process.OUTCOME).read_text())
         if "refused" in outcome:
             raise BuildError(f"'{name}': {outcome['refused']}", hint=outcome["hint"])
         if "failed" in outcome:
-            raise BuildError("\n".join((f"LiteRT's compiler for {self.soc} fails on '{name}':", *_faults(outcome["said"]))))
+            faults = list(dict.fromkeys(_FAULT.findall(outcome["said"]))) or outcome["said"].splitlines() or ["it said nothing"]
+            raise BuildError("\n".join((f"LiteRT's compiler for {self.soc} fails on '{name}':", *faults[-_SHOWN_FAULTS:])))
         if self.soc:
             refuse_parts(self.soc, name, outcome["left"], outcome["dispatches"])
         return int(outcome["peak_memory_bytes"])
 
-    def _environment(self, scratch: Path) -> dict[str, str]:
-        environment = dict(os.environ)
-        if self.soc:
-            environment["LD_LIBRARY_PATH"] = search_path(sdk_for(self.soc), scratch, environment)
-        return environment
-
 
 def refuse_parts(soc: str, name: str, left: Sequence[str], dispatches: int) -> None:
-    """Refuse a product of which the NPU runs only a part. `left` are the operators beside its `dispatches`.
-
-    Raises:
-        BuildError: it names the operators.
-    """
+    """Refuse a product of which the NPU runs only a part. `left` are the operators beside its `dispatches`."""
     others = Counter(operator for operator in left if operator not in ON_CPU)
     if others or dispatches != 1:
         listed = ", ".join(f"{count} {operator}" for operator, count in others.most_common()) or "none"
@@ -91,9 +80,3 @@ def refuse_parts(soc: str, name: str, left: Sequence[str], dispatches: int) -> N
             f"the NPU of {soc} takes '{name}' in {dispatches} parts, operators left to the CPU: {listed}",
             hint="docs/litert.md has the forms that are written; the linter has each vendor's rules",
         )
-
-
-def _faults(said: str) -> list[str]:
-    """Return the compiler's own words about what went wrong, each once."""
-    faults = list(dict.fromkeys(_FAULT.findall(said))) or said.splitlines()
-    return faults[-_SHOWN_FAULTS:] or ["it said nothing"]

@@ -37,11 +37,7 @@ class Missing:
 
 
 def litert_version() -> str:
-    """Return LiteRT's version.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
+    """Return LiteRT's version."""
     installed = _package_version(LITERT)
     if installed is None:
         raise MissingDependencyError(f"the package {LITERT} is not installed", hint=INSTALL_HINT)
@@ -49,11 +45,7 @@ def litert_version() -> str:
 
 
 def sdk_for(soc: str) -> Sdk:
-    """Find the compiler for a chip.
-
-    Raises:
-        MissingDependencyError: a part of it is missing.
-    """
+    """Find the compiler for a chip."""
     match look_for_sdk(soc):
         case Sdk() as sdk:
             return sdk
@@ -66,7 +58,8 @@ def look_for_sdk(soc: str) -> Sdk | Missing:
     vendor, installed = vendor_of(soc), _package_version(LITERT)
     if installed is None:
         return Missing(what=f"the package {LITERT}", hint=INSTALL_HINT)
-    if soc not in (known := _known_socs(vendor)):
+    models: type[StrEnum] = _target_module(vendor).SocModel
+    if soc not in (known := [model.value for model in models if model.value != "ALL"]):
         return Missing(
             what=f"an {LITERT} that knows {soc}; {installed} knows {', '.join(known)}", hint=f"pip install -U {LITERT}"
         )
@@ -104,11 +97,6 @@ def aot_target(vendor: Vendor, soc: str) -> Any:
     """Return LiteRT's own target for a chip."""
     module = _target_module(vendor)
     return module.Target(module.SocModel(soc))
-
-
-def _known_socs(vendor: Vendor) -> list[str]:
-    models: type[StrEnum] = _target_module(vendor).SocModel
-    return [model.value for model in models if model.value != "ALL"]
 
 
 def _target_module(vendor: Vendor) -> Any:

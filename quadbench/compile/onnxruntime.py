@@ -40,11 +40,7 @@ class OnnxRuntimeCompiler:
         return {"onnxruntime": onnxruntime.__version__, **settings}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
-        """Write the optimized graphs, whose inputs and outputs stay as they are, and count for the CPU how their nodes compute.
-
-        Raises:
-            BuildError: ONNX Runtime refuses a graph.
-        """
+        """Write the optimized graphs, whose inputs and outputs stay as they are, and count how their nodes compute on a CPU."""
         kernels: dict[str, Kernels] = {}
         for graph in graphs:
             name = graph.file.path

@@ -77,11 +77,7 @@ class OneByOne:
         return cost
 
     def _take(self, place: Path, target: Path) -> CompileCost:
-        """Link the product that was compiled into `place` to `target`, and return its cost.
-
-        Raises:
-            FileNotFoundError: none is there.
-        """
+        """Link the product that was compiled into `place` to `target`, and return its cost."""
         cost = CompileCost(**json.loads((place / COST).read_text()))
         link(place / self._product, target)
         return cost

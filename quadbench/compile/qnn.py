@@ -51,12 +51,7 @@ class QnnCompiler:
         }
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
-        """Compile the graphs one after the other, each in a process of its own.
-
-        Raises:
-            BuildError: it names the nodes that HTP does not take, or tells how the compiler ended.
-            MissingDependencyError: as `versions`.
-        """
+        """Compile the graphs one after the other, each in a process of its own."""
         made_by = {**self.versions(), "code": code_digests(__name__)}
         one_by_one = OneByOne(name="qnn", suffix=".onnx", made_by=made_by, compile_one=self._compile)
         return one_by_one.compile_all(graphs, source, folder, notify)
@@ -80,18 +75,15 @@ class QnnCompiler:
         left = dict(_UNSUPPORTED.findall(ending.said))
         if not left:
             return BuildError("\n".join((f"QNN's compiler {ending.words} on '{name}':", *ending.last_lines)))
-        reasons = _reasons(self._run(source, product.with_name("explained.onnx"), "--explain").said)
+        explained = self._run(source, product.with_name("explained.onnx"), "--explain").said
+        # A node is refused with those that quantize for it.
+        reasons = {node: why for members, why in _REASON.findall(explained) for _, node in _MEMBER.findall(members)}
         nodes = [f"{op_type} '{node}' ({reasons.get(node, 'no reason given')})" for node, op_type in left.items()]
         more = [f"and {len(nodes) - SHOWN_NODES} more"] if len(nodes) > SHOWN_NODES else []
         return BuildError(
             "\n".join((f"Qualcomm HTP {self.htp_arch} leaves nodes of '{name}' to the CPU:", *nodes[:SHOWN_NODES], *more)),
             hint="write them as what it takes by a pass over the float graph (docs/qnn.md has the known forms)",
         )
-
-
-def _reasons(said: str) -> dict[str, str]:
-    """Return for each node the reason why HTP refuses it, from a full log. A node is refused with those that quantize for it."""
-    return {node: reason for members, reason in _REASON.findall(said) for _, node in _MEMBER.findall(members)}
 
 
 def _sdk_version() -> str:

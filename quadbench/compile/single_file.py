@@ -16,11 +16,7 @@ _BOUNDARY_OPS = {CONTEXT_OP, "QuantizeLinear", "DequantizeLinear"}
 
 
 def single_file(download: Path, path: Path, graph: Graph) -> None:
-    """Write a downloaded model to `path`, its contexts and weights inside. An archive is unpacked beside itself.
-
-    Raises:
-        BuildError: the download is no model, a part is missing, or its inputs and outputs are not those of `graph`.
-    """
+    """Write a downloaded model to `path`, its contexts and weights inside. An archive is unpacked beside itself."""
     onnx = _onnx()
     file = _unpacked(download, download.parent / "unpacked", graph.file.path)
     try:

@@ -44,11 +44,7 @@ class ToolchainCompiler:
         return {self.target.name: version, "commands": commands, "product": self.target.product, **settings}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
-        """Write each product at its graph's own path, with the product's suffix. Inputs and outputs are described as they were.
-
-        Raises:
-            BuildError: a command fails, or there is not exactly one product; it has the command's last lines.
-        """
+        """Write each product at its graph's own path, with the product's suffix; inputs and outputs are described as before."""
         products = []
         for graph in graphs:
             notify(graph.file.path)
@@ -77,15 +73,14 @@ class ToolchainCompiler:
 
 
 def installed_version(target: ToolchainTarget) -> str:
-    """Return the version that a toolchain gives for itself.
-
-    Raises:
-        MissingDependencyError: variables or programs are missing; or the version is none that the target accepts.
-    """
+    """Return the version that a toolchain gives for itself."""
     if missing := missing_parts(target):
         raise MissingDependencyError(f"toolchain '{target.name}' lacks {', '.join(missing)}", hint=target.install)
     command = target.version.command
-    said = _output(_located(filled(command, _environment(target))))
+    argv = _located(filled(command, _environment(target)))
+    with tempfile.TemporaryDirectory() as folder:
+        ending = run_apart(argv, Path(folder, "said"), VERSION_TIMEOUT_S, folder=Path(folder))
+    said = f"nothing within {VERSION_TIMEOUT_S:g} s" if ending.status is None else ending.said.strip()
     match = re.search(target.version.pattern, said)
     if not match or not match[1]:  # the group may be an optional one
         words = " / ".join(said.splitlines()[-3:]) or "nothing"
@@ -119,11 +114,7 @@ def _located(argv: Sequence[str]) -> list[str]:
 
 
 def _run(argv: Sequence[str], work: Path, log: Path, timeout_s: float) -> None:
-    """Run a command and add its output to the log.
-
-    Raises:
-        BuildError: it fails or takes too long; it has the command's last lines.
-    """
+    """Run a command and add its output to the log."""
     ending = run_apart(argv, work.with_name("said"), timeout_s, folder=work)
     with log.open("a") as output:
         output.write(f"$ {shlex.join(argv)}\n{ending.said}")
@@ -131,19 +122,8 @@ def _run(argv: Sequence[str], work: Path, log: Path, timeout_s: float) -> None:
         raise BuildError("\n".join((f"'{Path(argv[0]).name}' {ending.words}:", *ending.last_lines)))
 
 
-def _output(argv: Sequence[str]) -> str:
-    """Return everything that a command prints."""
-    with tempfile.TemporaryDirectory() as folder:
-        ending = run_apart(argv, Path(folder, "said"), VERSION_TIMEOUT_S, folder=Path(folder))
-    return f"nothing within {VERSION_TIMEOUT_S:g} s" if ending.status is None else ending.said.strip()
-
-
 def _only_product(work: Path, pattern: str) -> Path:
-    """Return the file below the folder that fits the pattern.
-
-    Raises:
-        BuildError: none fits, more than one, or an empty one.
-    """
+    """Return the file below the folder that fits the pattern."""
     products = [path for path in sorted(work.glob(pattern)) if path.is_file()]
     if len(products) != 1:
         there = ", ".join(str(path.relative_to(work)) for path in sorted(work.rglob("*")) if path.is_file()) or "nothing"

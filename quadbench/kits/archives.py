@@ -10,11 +10,12 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import IO
 from uuid import uuid4
 
 from quadbench.artifacts import MIB, FileRef
@@ -53,24 +54,17 @@ class Content:
     libraries: dict[str, FileRef]
 
 
-class Member(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Member:
     """A file in an archive or a folder. `path` is text, and no path of this machine."""
 
-    @property
-    def path(self) -> PurePosixPath: ...
-
-    @property
-    def size_bytes(self) -> int: ...
-
-    def open(self) -> IO[bytes]: ...
+    path: PurePosixPath
+    size_bytes: int
+    open: Callable[[], IO[bytes]]
 
 
 def contents_of(sources: Iterable[Path], abi: Abi, folder: Path) -> list[Content]:
-    """Copy the libraries of an ABI out of AARs, wheels, zip files, folders and plain libraries, each to `folder`/<sha256>.
-
-    Raises:
-        UserError: there is no such file, it is damaged or holds two different libraries of one name, or all are too large.
-    """
+    """Copy the libraries of an ABI out of AARs, wheels, zip files, folders and plain libraries, each to `folder`/<sha256>."""
     contents: list[Content] = []
     for source in sources:
         taken = sum(file.size_bytes for content in contents for file in content.libraries.values())
@@ -85,7 +79,7 @@ def _content_of(source: Path, abi: Abi, folder: Path, most_bytes: int) -> Conten
     hint = "give AARs, wheels, folders or .so files"
     require_file(source, "kit file", fault=UserError, hint=hint, most_bytes=_MOST_ARCHIVE_BYTES)
     if is_library_name(source.name):
-        libraries = _copied(source, [_Plain(path=PurePosixPath(source.name), place=source)], abi, folder, most_bytes)
+        libraries = _copied(source, [_plain(source, source.name)], abi, folder, most_bytes)
         return Content(origin=Origin(name=_shown_name(source), sha256=libraries[source.name].sha256), libraries=libraries)
     if source.suffix not in _ZIP_ENDINGS:
         known = f"*{', *'.join(_ZIP_ENDINGS)}, lib*.so or a folder"
@@ -163,25 +157,19 @@ def _reading(source: Path) -> Iterator[None]:
         raise UserError(f"'{source}' cannot be read: {error.strerror}") from error
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Plain:
-    """A file of this machine."""
+def _plain(place: Path, path: str) -> Member:
+    """Return a file of this machine."""
 
-    path: PurePosixPath
-    place: Path
+    def opened() -> IO[bytes]:
+        with _reading(place):
+            return open_regular(place)
 
-    @property
-    def size_bytes(self) -> int:
-        with _reading(self.place):
-            return self.place.stat().st_size
-
-    def open(self) -> IO[bytes]:
-        with _reading(self.place):
-            return open_regular(self.place)
+    with _reading(place):
+        return Member(path=PurePosixPath(path), size_bytes=place.stat().st_size, open=opened)
 
 
 def _walked(folder: Path) -> Iterator[Member]:
-    """Yield the regular files below a folder; links to folders are not followed."""
+    """Yield the libraries below a folder, of regular files; links to folders are not followed."""
     count = 0
     for top, _, names in os.walk(folder):
         for name in sorted(names):
@@ -189,24 +177,8 @@ def _walked(folder: Path) -> Iterator[Member]:
             if count > MOST_MEMBERS:
                 raise UserError(f"'{folder}' holds more than {MOST_MEMBERS} files", hint="give the folder of the libraries")
             place = Path(top, name)
-            if is_file(place):
-                yield _Plain(path=PurePosixPath(place.relative_to(folder).as_posix()), place=place)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Zipped:
-    """A member of a zip file."""
-
-    path: PurePosixPath
-    archive: zipfile.ZipFile
-    info: zipfile.ZipInfo
-
-    @property
-    def size_bytes(self) -> int:
-        return self.info.file_size
-
-    def open(self) -> IO[bytes]:
-        return self.archive.open(self.info)
+            if is_library_name(name) and is_file(place):
+                yield _plain(place, place.relative_to(folder).as_posix())
 
 
 @contextmanager
@@ -221,7 +193,10 @@ def _zip_members(source: Path) -> Iterator[list[Member]]:
                     raise zipfile.BadZipFile(f"it holds {len(infos)} files; expected at most {MOST_MEMBERS}")
                 if any(info.compress_type not in _COMPRESSIONS for info in infos):
                     raise zipfile.BadZipFile("it is compressed in an uncommon way; expected deflated files")
-                yield [_Zipped(path=PurePosixPath(info.filename), archive=archive, info=info) for info in infos]
+                yield [
+                    Member(path=PurePosixPath(info.filename), size_bytes=info.file_size, open=partial(archive.open, info))
+                    for info in infos
+                ]
     except (*ZIP_FAULTS, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise

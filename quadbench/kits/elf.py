@@ -5,6 +5,7 @@ The file may be hostile: what it says of itself is read within bounds, and only 
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import SEEK_END, BufferedReader
 from pathlib import Path
@@ -53,26 +54,23 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
     Raises:
         QuadbenchError: a `fault`: the file cannot be read, or is no such file.
     """
-    try:
-        with path.open("rb") as file:
-            return _Reader(file).read()
-    except (OSError, struct.error, _NoElfError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise fault(f"'{name}' is no ELF file of a program or library: {reason}") from error
+    with _reading(path, f"'{name}' is no ELF file of a program or library", fault) as reader:
+        return reader.read()
 
 
 def exported_names(path: Path, *, name: str, fault: type[QuadbenchError]) -> frozenset[str]:
-    """Read the names of the functions and data that a library of 64 bits lets others look up. `name` is what errors call it.
+    """Read the names of the functions and data that a library of 64 bits lets others look up. `name` is what errors call it."""
+    with _reading(path, f"the names that '{name}' exports cannot be read", fault) as reader:
+        return frozenset(reader.exported())
 
-    Raises:
-        QuadbenchError: a `fault`: the file cannot be read, is no such library, or has more names than any.
-    """
+
+@contextmanager
+def _reading(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator["_Reader"]:
     try:
         with path.open("rb") as file:
-            return frozenset(_Reader(file).exported())
+            yield _Reader(file)
     except (OSError, struct.error, _NoElfError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise fault(f"the names that '{name}' exports cannot be read: {reason}") from error
+        raise fault(f"{failure}: {getattr(error, 'strerror', None) or error}") from error
 
 
 class _NoElfError(Exception):
@@ -109,7 +107,7 @@ class _Reader:
         if not loaded:
             raise _NoElfError("it has no segment that is loaded")
         for segment in loaded:
-            if not _is_alignment(segment.alignment_bytes):
+            if segment.alignment_bytes > _MOST_ALIGNMENT or segment.alignment_bytes.bit_count() > 1:  # 0 and 1 are none
                 expected = f"expected a power of 2, at most {_MOST_ALIGNMENT}"
                 raise _NoElfError(f"a segment of it is aligned to {segment.alignment_bytes} bytes; {expected}")
         notes = {key: content for segment in segments if segment.kind == _NOTE for key, content in self._notes(segment)}
@@ -230,11 +228,6 @@ def _place(segments: list[_Stretch], address: int) -> int:
         if segment.kind == _LOAD and segment.address <= address < segment.address + segment.size_bytes:
             return segment.offset + address - segment.address
     raise _NoElfError("a table of it lies outside of what is loaded")
-
-
-def _is_alignment(alignment_bytes: int) -> bool:
-    """Say whether a loader takes a segment's alignment: 0 and 1 are none, all others are powers of 2."""
-    return alignment_bytes <= _MOST_ALIGNMENT and alignment_bytes.bit_count() <= 1
 
 
 def _alignment(segment: _Stretch) -> int:

@@ -67,7 +67,8 @@ ENTRY_POINTS: dict[Role, frozenset[str]] = {
 
 LEAST_ANDROID_API = 28  # of the harness: Android 9
 _KIB = 1024
-_OPENERS = ("libonnxruntime_providers_qnn.so", "libLiteRtDispatch_Qualcomm.so")  # of Qualcomm's backends
+_PLUGIN, _DISPATCH = "libonnxruntime_providers_qnn.so", "libLiteRtDispatch_Qualcomm.so"  # they open Qualcomm's backends,
+_OPENED = ("libQnnHtp.so", "libQnnSystem.so")  # which are these
 
 
 def file_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
@@ -161,12 +162,10 @@ def _missing_roles(libraries: list[Library]) -> Iterator[str]:
         yield f"a kit has one library of ONNX Runtime, as libonnxruntime.so; found {held}"
     if names[Role.DISPATCH] and not names[Role.LITERT]:
         yield f"'{names[Role.DISPATCH][0]}' is opened by 'libLiteRt.so', which is missing"
-    plugin, dispatch = _OPENERS
-    if plugin in names[Role.PLUGIN]:
-        for name in sorted({"libQnnHtp.so", "libQnnSystem.so"} - set(names[Role.BACKEND])):
-            yield f"'{plugin}' opens '{name}', which is missing"
-    if names[Role.BACKEND] and not {plugin, dispatch} & {library.name for library in libraries}:
-        yield f"'{names[Role.BACKEND][0]}' is opened by '{plugin}' or '{dispatch}'; neither is there"
+    if _PLUGIN in names[Role.PLUGIN]:
+        yield from (f"'{_PLUGIN}' opens '{name}', which is missing" for name in _OPENED if name not in names[Role.BACKEND])
+    if names[Role.BACKEND] and not {_PLUGIN, _DISPATCH} & {library.name for library in libraries}:
+        yield f"'{names[Role.BACKEND][0]}' is opened by '{_PLUGIN}' or '{_DISPATCH}'; neither is there"
 
 
 def _missing_sides(libraries: list[Library]) -> Iterator[str]:
@@ -195,7 +194,6 @@ def side_name(arch: str | None, role: Role) -> str:
 # It is 86 MB. libQnnHtp.so opens it only where it is given a graph instead of a context: launches on the emulator load the
 # plugin, libQnnHtp.so and libQnnSystem.so alone.
 _GRAPH_COMPILER = "libQnnHtpPrepare.so"
-_PLUGIN = "libonnxruntime_providers_qnn.so"
 _HTP_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 
 
@@ -253,8 +251,9 @@ def _litert_problems(kit: Kit, target: LiteRtTarget, htp_arch: str | None, build
         return [f"it has no dispatch library for {vendor.title}'s NPU; expected '{vendor.dispatch}'"]
     if not target.is_for_htp:
         return []  # what the dispatch library opens is the device's own
-    missing = sorted({"libQnnHtp.so", "libQnnSystem.so"} - {library.name for library in kit.libraries})
-    return [*(f"it has no '{name}', which '{vendor.dispatch}' opens" for name in missing), *_htp_problems(kit, htp_arch, build)]
+    names = {library.name for library in kit.libraries}
+    missing = [f"it has no '{name}', which '{vendor.dispatch}' opens" for name in _OPENED if name not in names]
+    return [*missing, *_htp_problems(kit, htp_arch, build)]
 
 
 def _htp_problems(kit: Kit, htp_arch: str | None, build: str | None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from quadbench.artifacts import FileRef, Stored
@@ -39,7 +38,8 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
     """
     with temporary_folder(layout.kits / "incoming") as folder:
         contents = contents_of(sources, abi, folder)
-        elves = _read(_merged(contents), folder)
+        brought = [Library(name=name, role=role_of(name), file=file) for name, file in sorted(_merged(contents).items())]
+        elves = {library: read_elf(folder / library.file.path, name=library.name, fault=UserError) for library in brought}
         libraries = _needed(elves)
         left_out = tuple(sorted({library.name for library in elves} - {library.name for library in libraries}))
         builds = {library: qnn_build(folder / library.file.path) for library in libraries if library.role in _QNN_ROLES}
@@ -50,7 +50,13 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
                 hint="give the files of one release for one ABI together; docs/runtime.md says where they come from",
             )
         kit = _kit(abi, libraries, folder, origins or [content.origin for content in contents], builds)
-        return Addition(kit=publish(layout.kit(kit.digest), partial(_filled, kit, folder)), left_out=left_out)
+
+        def fill(place: Path) -> Kit:
+            for name in {library.file.path for library in kit.libraries}:  # two libraries may have the same content
+                link(folder / name, place / name)
+            return kit
+
+        return Addition(kit=publish(layout.kit(kit.digest), fill), left_out=left_out)
 
 
 def fetch_kit(pins: Sequence[Pin], layout: Layout, *, maven: str) -> Addition:
@@ -118,11 +124,7 @@ def remove(digest: str, layout: Layout) -> Path:
 
 
 def _in_its_place(kit: Stored[Kit]) -> Stored[Kit]:
-    """Return a kit that lies in the folder of its digest.
-
-    Raises:
-        ArtifactError: it lies in another, as one that was renamed or changed.
-    """
+    """Return a kit that lies in the folder of its digest."""
     if kit.folder.name != (expected := folder_name(kit.artifact.digest)):
         hint = f"quadbench runtime remove {kit.folder.name}, then add or fetch it again"
         raise ArtifactError(
@@ -158,11 +160,7 @@ def _begins(folder: Path, digest: str) -> bool:
 
 
 def _merged(contents: Iterable[Content]) -> dict[str, FileRef]:
-    """Return the libraries of all files by name.
-
-    Raises:
-        UserError: two files bring different libraries of one name.
-    """
+    """Return the libraries of all files by name."""
     libraries, owners = dict[str, FileRef](), dict[str, str]()
     for content in contents:
         for name, file in content.libraries.items():
@@ -170,11 +168,6 @@ def _merged(contents: Iterable[Content]) -> dict[str, FileRef]:
                 raise UserError(f"'{owners[name]}' and '{content.origin.name}' bring two different libraries '{name}'")
             owners.setdefault(name, content.origin.name)
     return libraries
-
-
-def _read(files: dict[str, FileRef], folder: Path) -> dict[Library, ElfFile]:
-    libraries = [Library(name=name, role=role_of(name), file=file) for name, file in sorted(files.items())]
-    return {library: read_elf(folder / library.file.path, name=library.name, fault=UserError) for library in libraries}
 
 
 def _exports(elves: dict[Library, ElfFile], folder: Path, abi: Abi) -> dict[Library, frozenset[str]]:
@@ -206,9 +199,3 @@ def _kit(
         versions={name: version for name, version in versions.items() if version},
         origins=tuple(origins),
     )
-
-
-def _filled(kit: Kit, source: Path, folder: Path) -> Kit:
-    for name in {library.file.path for library in kit.libraries}:  # two libraries may have the same content
-        link(source / name, folder / name)
-    return kit

@@ -8,7 +8,7 @@ import numpy as np
 from PIL.Image import Image
 from safetensors.numpy import load_file
 
-from quadbench.artifacts import BaseDigests, Bundle, Caveat, Component, Graph, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import BaseDigests, Bundle, Caveat, Component, Stored, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.quad.adapters import Adapter, LeftOut, load_adapter, read_adapter, sites_of_graph
@@ -32,6 +32,7 @@ from quadbench.spec import LONGEST_NAME, NAME_EXPECTED, is_name
 
 _NOISE_TOLERANCE = 1e-5  # of normal values: another machine may round the last bit otherwise
 _OF_WHICH = "give the recipe of which the bundle was built, as it was then"
+_PARTS = (0.75, 0.5, 0.25)  # of a weight at which an adapter has no place
 Painting = Callable[[int, int], None]  # is told the number of a reference image that is begun, and of how many
 
 
@@ -40,12 +41,7 @@ def unseen(_number: int, _total: int) -> None:
 
 
 def checked_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
-    """Return the bundle's task that the new one, of this name, shall be like.
-
-    Raises:
-        UnknownNameError: the recipe, or the bundle, has no such task.
-        UserError: the bundle has a task of the new one's name, or no task may have it.
-    """
+    """Return the bundle's task that the new one, of this name, shall be like."""
     tasks = {task.name: task for task in bundle.tasks}
     if new.like not in tasks or new.like not in {task.name for task in new.recipe.tasks}:
         raise UnknownNameError("task", new.like, [task.name for task in new.recipe.tasks])
@@ -112,10 +108,6 @@ def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundatio
     """Return the recipe's task with the bundle's sampler, which may be that of devices of one profile.
 
     A table that was fitted may have fewer steps than the recipe asks for, and does not tell the strength.
-
-    Raises:
-        UserError: in the recipe it has another sampler or guidance than in the bundle, or fewer steps than were fitted, or, where
-            nothing is fitted, another number of them or another strength.
     """
     recipes = (new.recipe.on(profile) for profile in (None, *new.recipe.devices))
     for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
@@ -131,11 +123,7 @@ def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundatio
 
 
 def check_items(items: Sequence[Item], like: TaskAssets, tensors: Mapping[str, np.ndarray], foundation: Foundation) -> None:
-    """Refuse items that are not those of the bundle's task, whose `tensors` hold their noise.
-
-    Raises:
-        UserError: names the first.
-    """
+    """Refuse items that are not those of the bundle's task, whose `tensors` hold their noise."""
     pairs = zip(like.items, items, strict=False)
     others = [own.name for own, item in pairs if not _is_same(own, item, tensors, foundation, like.steps)]
     if others or len(items) != len(like.items):
@@ -151,10 +139,6 @@ def _is_same(own: TaskItem, item: Item, tensors: Mapping[str, np.ndarray], found
         return False
     noise, drawn = tensors[f"noise.{own.name}"], item.noise(foundation, steps).numpy()
     return noise.shape == drawn.shape and np.allclose(noise, drawn, atol=_NOISE_TOLERANCE)
-
-
-_NAME_HINT = "give it one with --name"
-_PARTS = (0.75, 0.5, 0.25)  # of a weight at which an adapter has no place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +164,12 @@ def judged(candidate: Candidate, bundle: Stored[Bundle]) -> Admission:
         UserError: no adapter can have that name, or that weight.
         AdapterError: the adapter cannot be read, or has a site that the base lacks, or a larger rank there.
     """
-    name = _checked_name(candidate.name) if candidate.name else adapter_name(candidate.source, hint=_NAME_HINT)
-    weight, encodings = _checked_weight(candidate.weight), lora_encodings_of(bundle)
+    name, weight = candidate.name or adapter_name(candidate.source, hint="give it one with --name"), candidate.weight
+    if not is_name(name):
+        raise UserError(f"'{name}' is no name for an adapter; expected at most {LONGEST_NAME} characters: {NAME_EXPECTED}")
+    if not 0.0 < weight <= GREATEST_WEIGHT:
+        raise UserError(f"{weight:g} is no weight to admit an adapter at; expected more than 0 and at most {GREATEST_WEIGHT:g}")
+    encodings = lora_encodings_of(bundle)
     adapter = _load(name, candidate, bundle.artifact, encodings).at(weight)
     return Admission(
         name=name,
@@ -230,7 +218,8 @@ def inspect(
 
 def _load(name: str, candidate: Candidate, bundle: Bundle, encodings: dict[str, Encoding]) -> Adapter:
     """Read the adapter, fitted to the bundle's shared graph."""
-    sites = sites_of_graph(_shapes(bundle, encodings))
+    unet = next(g for g in bundle.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
+    sites = sites_of_graph({spec.name: spec.shape for spec in unet.inputs if spec.name in encodings})
     return load_adapter(name, candidate.source, sites, unet_only=candidate.unet_only)
 
 
@@ -251,7 +240,9 @@ def _extend(bundle: Stored[Bundle], admission: Admission, candidate: Candidate, 
         files = writer.adapter(gauge(adapter, encodings), adapter, encodings, old.base)
         tasks = old.tasks
         if candidate.task:
-            sources, weights = {admission.name: _source_of(candidate)}, {admission.name: admission.weight}
+            content = read_adapter(admission.name, candidate.source, unet_only=candidate.unet_only)
+            source = AdapterSource(format=content.format, path=content.path, unet_only=candidate.unet_only)
+            sources, weights = {admission.name: source}, {admission.name: admission.weight}
             tasks += (new_task(candidate.task, bundle, sources, weights, writer, painting),)
         doubts = {*old.caveats, *((Caveat.UNET_ONLY,) if adapter.left_out else ())}
         caveats = tuple(caveat for caveat in Caveat if caveat in doubts)
@@ -260,33 +251,8 @@ def _extend(bundle: Stored[Bundle], admission: Admission, candidate: Candidate, 
     return publish(bundle.folder.parent / folder_name(digest), fill)
 
 
-def _source_of(candidate: Candidate) -> AdapterSource:
-    content = read_adapter(candidate.name or "", candidate.source, unet_only=candidate.unet_only)
-    return AdapterSource(format=content.format, path=content.path, unet_only=candidate.unet_only)
-
-
-def _shapes(bundle: Bundle, encodings: dict[str, Encoding]) -> dict[str, tuple[int, ...]]:
-    return {spec.name: spec.shape for spec in _unet(bundle).inputs if spec.name in encodings}
-
-
-def _unet(bundle: Bundle) -> Graph:
-    return next(g for g in bundle.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
-
-
-def _checked_name(name: str) -> str:
-    if not is_name(name):
-        raise UserError(f"'{name}' is no name for an adapter; expected at most {LONGEST_NAME} characters: {NAME_EXPECTED}")
-    return name
-
-
 def _smaller_weight(candidate: Candidate, bundle: Stored[Bundle]) -> float | None:
     """Return the greatest of some smaller weights at which an adapter would be admitted; None where it would be at none."""
     weights = (round(candidate.weight * part, 6) for part in _PARTS)
     fitting = (w for w in weights if judged(replace(candidate, weight=w), bundle).judgement.acceptance.is_admitted)
     return next(fitting, None)
-
-
-def _checked_weight(weight: float) -> float:
-    if not 0.0 < weight <= GREATEST_WEIGHT:
-        raise UserError(f"{weight:g} is no weight to admit an adapter at; expected more than 0 and at most {GREATEST_WEIGHT:g}")
-    return weight

@@ -124,7 +124,8 @@ class _Build:
         del unet  # nearly a gigabyte, where the model is large
         self._write_mergeable(shared_encodings, trained, held_out)
         with steps("adapters"):
-            base = self._base(encodings)
+            shared = next(g for g in self.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
+            base = BaseDigests(graph=shared.file.sha256, profile=encodings_digest(encodings))
             content = profile_content(encodings, lora, sensitivity=scores, distilled=distilled, noise=self.noise)
             profile = self.writer.json("profile.json", content)
             exact = self.prepared.adapters
@@ -209,10 +210,6 @@ class _Build:
                 checkpoints={name: self.checkpoints / f"{folder_name(self.digests.bundle)}-{name}.pt" for name in names},
                 notify=self.steps.notify,
             )
-
-    def _base(self, encodings: Encodings) -> BaseDigests:
-        unet = next(g for g in self.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
-        return BaseDigests(graph=unet.file.sha256, profile=encodings_digest(encodings))
 
     def _held_out(self, lora: LoraProfile, unet: Quantized) -> HeldOutInputs | None:
         """Judge the shared U-Net on held-out inputs; None for random weights, whose predictions are near to nothing."""

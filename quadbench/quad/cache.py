@@ -120,9 +120,8 @@ def _foundation_digests(spec: Foundation) -> dict[str, str]:
 
 
 def _input_digests(task: Task) -> list[list[str | None]]:
-    return [[entry.name, entry.prompt, entry.negative_prompt, *_picture_digests(entry)] for entry in read_inputs(task)]
-
-
-def _picture_digests(entry: zoo.TaskInput) -> list[str | None]:
-    """Return the digests of an input's image, mask and truth, each at its place."""
-    return [sha256_of(path) if path else None for path in (entry.image, entry.mask, entry.truth)]
+    """Return each input's texts, and the digests of its image, mask and truth, each at its place."""
+    return [
+        [e.name, e.prompt, e.negative_prompt, *(sha256_of(path) if path else None for path in (e.image, e.mask, e.truth))]
+        for e in read_inputs(task)
+    ]

@@ -34,11 +34,7 @@ class Candidate:
 
 
 def adapter_name(source: Path, *, hint: str) -> str:
-    """Return what an adapter is called after its file: `pixel-art-v2` after `Pixel_Art v2.safetensors`.
-
-    Raises:
-        UserError: no name can be made of that; the hint says what else gives it one.
-    """
+    """Return what an adapter is called after its file: `pixel-art-v2` after `Pixel_Art v2.safetensors`."""
     name = name_after(source)
     if not name:
         raise UserError(f"no adapter's name can be made of '{source}'", hint=hint)

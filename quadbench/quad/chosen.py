@@ -59,11 +59,7 @@ def _latest(layout: Layout) -> Sequence[Stored[Bundle]]:
 
 
 def _bundles_of(recipe: Recipe, layout: Layout) -> list[Stored[Bundle]]:
-    """Return the bundles of a recipe that are there, as devices of any profile run it.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the bundles of a recipe that are there, as devices of any profile run it."""
     check_devices(recipe)
     unlike = {recipe_digest(each): each for each in (recipe.on(profile) for profile in (None, *recipe.devices))}
     bundles = [bundle for each in unlike.values() if (bundle := cached(each, layout))]

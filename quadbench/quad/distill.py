@@ -354,15 +354,20 @@ def distill(
         limits={name: limits[name] / unit for name, unit in units.items()},
         settings=settings,
         weights={name: tensor / units[name] for name, tensor in clipped.items()},
-        trained=_own_inputs(adapter),
+        # Its own sites' inputs: the others stay zero, and so does padding, whose gradient is zero.
+        trained=tuple(name for site in adapter.pairs for name in input_names(site)),
         notify=notify,
     )
     with torch.enable_grad():
         if checkpoint is not None and checkpoint.is_file():
             run.load(checkpoint)
         run.fit(training, validation, checkpoint)
+    pairs = {}
+    for site, pair in adapter.pairs.items():
+        down, up = (run.best[name].detach() * units[name] for name in input_names(site))
+        pairs[site] = LoraPair(down=down[: pair.rank], up=up[:, : pair.rank])  # without the padding
     return Distilled(
-        adapter=_with_weights(adapter, {name: run.best[name] * units[name] for name in student.shapes}),
+        adapter=replace(adapter, pairs=pairs),
         evaluations=tuple(run.evaluations),
         steps=run.step,
         seconds=run.seconds,
@@ -371,17 +376,3 @@ def distill(
 
 def _named(notify: Callable[[str], None], name: str) -> Callable[[str], None]:
     return lambda progress: notify(f"{name}: {progress}")
-
-
-def _own_inputs(adapter: Adapter) -> tuple[str, ...]:
-    """Return the LoRA inputs of the adapter's own sites; the others stay zero, and so does padding, whose gradient is zero."""
-    return tuple(name for site in adapter.pairs for name in input_names(site))
-
-
-def _with_weights(adapter: Adapter, weights: Mapping[str, torch.Tensor]) -> Adapter:
-    """Return the adapter with trained weights, by graph input, whose padding is cut off."""
-    pairs = {}
-    for site, pair in adapter.pairs.items():
-        down, up = (weights[name].detach() for name in input_names(site))
-        pairs[site] = LoraPair(down=down[: pair.rank], up=up[:, : pair.rank])
-    return replace(adapter, pairs=pairs)

@@ -1,12 +1,10 @@
 """Held out: evaluation inputs, run in float -> how far quantized U-Nets are from the float one at each step, and what clips."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import onnx
-import torch
 
 from quadbench.artifacts import TensorSpec, Variant
 from quadbench.artifacts.bundle import Clipping, HeldOut, StepSqnr, TrajectorySqnr
@@ -23,8 +21,6 @@ from quadbench.quad.runner import Feed, GraphSession, beside
 from quadbench.quad.sensitivity import UnetSample, samples_of
 
 INPUTS = 3  # of each task, spread evenly: what a build can afford
-
-Predict = Callable[[Feed], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +52,7 @@ class HeldOutInputs:
         for run in self._runs.values():
             adapter = run.task.task.adapter
             integers = integers_as_run(lora, adapter, self.prepared.shapes)
-            self._add_trajectory(run, Variant.SHARED, partial(_with_lora, unet, integers))
+            self._add_trajectory(run, Variant.SHARED, unet, integers)
             weights = self.prepared.feed(mixed(lora.adapters, adapter))
             feeds += [sample.feed | weights for sample in run.samples]
         self._add_clipping(Variant.SHARED, None, model, written.activations, feeds)
@@ -74,8 +70,8 @@ class HeldOutInputs:
             unet = with_adapter(written.unet, written.merge, integers) if run.task.task.adapter else written.unet
             self._add_trajectory(run, Variant.MERGED_AT_LOAD, GraphSession(unet))
 
-    def _add_trajectory(self, run: _FloatRun, variant: Variant, predict: Predict) -> None:
-        steps, other = [sample.step for sample in run.samples], (predict(sample.feed).numpy() for sample in run.samples)
+    def _add_trajectory(self, run: _FloatRun, variant: Variant, unet: GraphSession, lora: Feed | None = None) -> None:
+        steps, other = [sample.step for sample in run.samples], (unet(s.feed | (lora or {})).numpy() for s in run.samples)
         sqnr_db, by_step = along_trajectory(run.task.table.timesteps, steps, run.exact, other)
         self.trajectories.append(
             TrajectorySqnr(
@@ -125,7 +121,3 @@ def _float_run(prepared: Prepared, task: PreparedTask) -> _FloatRun:
     visited = visit(judged, prepared.encoders, prepared.unet, prepared.feed(mixed(prepared.adapters, adapter)))
     exact = [eps.numpy() for eps in visited.eps]
     return _FloatRun(task=judged, samples=samples_of(judged, visited, most=len(exact)), exact=exact)
-
-
-def _with_lora(unet: GraphSession, lora: Feed, feed: Feed) -> torch.Tensor:
-    return unet(feed | lora)

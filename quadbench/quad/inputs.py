@@ -3,6 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, assert_never
 
@@ -53,28 +54,21 @@ class _Entry(BaseModel):
 
 
 def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
-    """Return the task's inputs: built-in ones, those of a folder with `inputs.json`, or its own prompts, numbered.
-
-    Raises:
-        UserError: `inputs.json` cannot be read or is wrong, two inputs have one name, or a file that it names cannot be read.
-    """
+    """Return the task's inputs: built-in ones, those of a folder with `inputs.json`, or its own prompts, numbered."""
     match task.inputs:
         case BuiltinInputs(name=name):
             return zoo.task_inputs(name)
         case FolderInputs(path=path):
             return _folder_inputs(Path(path))
         case None:
-            return tuple(_from_prompt(f"{i:03d}", prompt) for i, prompt in enumerate(task.prompts or ()))
+            blank = zoo.TaskInput(name="", image=None, mask=None, truth=None, prompt="", negative_prompt="")
+            return tuple(replace(blank, name=f"{i:03d}", prompt=prompt) for i, prompt in enumerate(task.prompts or ()))
         case _ as never:
             assert_never(never)
 
 
 def evaluated(task: Task, count: int, *, calibration_samples: int) -> int:
-    """Return how many of a task's inputs are evaluated: those that do not calibrate; prompts do both.
-
-    Raises:
-        UserError: none is left.
-    """
+    """Return how many of a task's inputs are evaluated: those that do not calibrate; prompts do both."""
     left = count if isinstance(task, TextToImageTask) else count - calibration_samples
     if left <= 0:
         raise UserError(
@@ -85,12 +79,7 @@ def evaluated(task: Task, count: int, *, calibration_samples: int) -> int:
 
 
 def read_pictures(task: Task, entry: zoo.TaskInput, *, sizes: Sizes) -> tuple[Pixels | None, Pixels | None]:
-    """Read an input's image (H, W, 3) and mask (H, W) as far as the task takes them; a truth is read, to see that it can be.
-
-    Raises:
-        UserError: an image or mask that the task needs is missing, one cannot be read or has the wrong size, or the mask
-            replaces nothing.
-    """
+    """Read an input's image (H, W, 3) and mask (H, W) as far as the task takes them; a truth is read, to see that it can be."""
     image_path = None if isinstance(task, TextToImageTask) else _needed(task, entry, "image", entry.image)
     mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, InpaintTask) else None
     if entry.truth:
@@ -107,11 +96,7 @@ def read_pictures(task: Task, entry: zoo.TaskInput, *, sizes: Sizes) -> tuple[Pi
 
 
 def read_picture(path: Path, mode: str, size: int) -> Image.Image:
-    """Read an image as pixels of 8 bits and nothing else: RGB, or L for grey.
-
-    Raises:
-        UserError: the image cannot be read, `read_pixels` refuses it, or it has another size.
-    """
+    """Read an image as pixels of 8 bits and nothing else: RGB, or L for grey."""
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow's, of files that it reads all the same or refuses
             pixels = read_pixels(path, mode)
@@ -124,19 +109,10 @@ def read_picture(path: Path, mode: str, size: int) -> Image.Image:
 
 
 def _needed(task: Task, entry: zoo.TaskInput, kind: str, path: Path | None) -> Path:
-    """Return the path of an input's image or mask.
-
-    Raises:
-        UserError: the input has none.
-    """
+    """Return the path of an input's image or mask."""
     if path is None:
         raise UserError(f"input '{entry.name}' of task '{task.name}' has no {kind}; {task.kind} needs one")
     return path
-
-
-def _from_prompt(name: str, prompt: str) -> zoo.TaskInput:
-    """Return an input that is a prompt alone."""
-    return zoo.TaskInput(name=name, image=None, mask=None, truth=None, prompt=prompt, negative_prompt="")
 
 
 def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
@@ -145,7 +121,9 @@ def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
     try:
         entries = TypeAdapter(tuple[_Entry, ...]).validate_python(read_json(listing, fault=UserError, hint=_HINT))
     except ValidationError as error:
-        raise UserError(f"'{listing}': {_first_problem(error)}", hint=_HINT) from error
+        first = error.errors()[0]
+        place, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise UserError(f"'{listing}': {place}: {reason}", hint=_HINT) from error
     _refuse_repeated(listing, entries)
     _check_files(folder, entries)
     return tuple(
@@ -159,12 +137,6 @@ def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
         )
         for entry in entries
     )
-
-
-def _first_problem(error: ValidationError) -> str:
-    """Return the place of the first problem, and what is wrong there."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _refuse_repeated(listing: Path, entries: Sequence[_Entry]) -> None:

@@ -147,11 +147,7 @@ class Encoders:
 
 
 def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
-    """Make the task's table. OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items.
-
-    Raises:
-        UserError: the U-Net predicts NaN or Inf.
-    """
+    """Make the task's table. OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items."""
     foundation = encoders.foundation
     table = known_table(task, foundation) or _fitted_table(task, encoders, unet, lora, items.calibration)
     features = time_features(foundation, list(table.timesteps))
@@ -211,11 +207,7 @@ class Visit:
 
 
 def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) -> Visit:
-    """Run the task's own sampler on its calibration items and keep the inputs of U-Net and decoder.
-
-    Raises:
-        UserError: the U-Net predicts NaN or Inf.
-    """
+    """Run the task's own sampler on its calibration items and keep the inputs of U-Net and decoder."""
     feeds, eps, latents = [], [], []
     unet = _finite(prepared.task, unet)
     for item in prepared.items.calibration:

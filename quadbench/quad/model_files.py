@@ -38,18 +38,8 @@ _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
 
 
-def tensor_names(path: Path) -> tuple[str, ...]:
-    """Return the names of the tensors in a file that is as long as its header says.
-
-    Raises:
-        OSError: there is no such file, or it cannot be read.
-        ValueError: it is no whole safetensors file, or has more tensors than any model or adapter.
-    """
-    return tuple(tensor_places(path))
-
-
 def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
-    """Return where each tensor begins and ends, in bytes of the file, by name.
+    """Return where each tensor begins and ends, by name, in bytes of a file that is as long as its header says.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
@@ -105,11 +95,7 @@ _PACKAGES = (
 
 
 def require_weights(path: Path) -> None:
-    """Refuse a file of a foundation model that cannot be read, or is too large for one.
-
-    Raises:
-        UserError: says why.
-    """
+    """Refuse a file of a foundation model that cannot be read, or is too large for one."""
     hint = "give the .safetensors file"
     require_file(path, "foundation model", fault=UserError, hint=hint, most_bytes=MOST_WEIGHTS_BYTES)
 
@@ -225,11 +211,7 @@ def adapter_files(path: Path) -> dict[str, Path]:
 
 
 def foundation_files(folder: Path) -> dict[str, Path]:
-    """Return the files of a diffusers folder that are read, by their paths in it.
-
-    Raises:
-        UserError: it is no folder in diffusers' layout.
-    """
+    """Return the files of a diffusers folder that are read, by their paths in it."""
     if not _is_folder(folder):
         raise UserError(f"foundation model '{folder}' is no folder; expected one in diffusers' layout")
     missing = [part for part in DIFFUSERS_PARTS if not _is_folder(folder / part)]
@@ -244,11 +226,7 @@ def foundation_files(folder: Path) -> dict[str, Path]:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Refuse what cannot be a model in one file.
-
-    Raises:
-        UserError: it has another ending, cannot be read, or is no whole safetensors file.
-    """
+    """Refuse what cannot be a model in one file."""
     if path.suffix != SAFETENSORS:
         raise UserError(
             f"foundation model '{path}' is no .safetensors file; pickles (.ckpt, .pt, .bin) are not opened, as they run code",
@@ -256,18 +234,13 @@ def check_checkpoint(path: Path) -> None:
         )
     require_weights(path)
     try:
-        tensor_names(path)
+        tensor_places(path)
     except (OSError, ValueError) as error:
         raise UserError(f"foundation model '{path}' is no whole safetensors file: {_reason(error)}") from error
 
 
 def check_adapter(name: str, source: AdapterSource) -> None:
-    """Refuse what cannot be an adapter of its format.
-
-    Raises:
-        AdapterError: it is missing, is a file where a folder is expected or the other way round, or its tensors are no whole
-            safetensors file.
-    """
+    """Refuse what cannot be an adapter of its format."""
     path, is_folder = source.path, _is_folder(source.path)
     if not os.path.exists(path):  # noqa: PTH110  (it raises nothing)
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=_pickle_beside(path))
@@ -287,11 +260,7 @@ def check_adapter_tensors(name: str, path: Path) -> None:
 
 
 def check_tensor_file(name: str, path: Path) -> None:
-    """Refuse a file of an adapter's tensors that is none, before anything but its header is read.
-
-    Raises:
-        AdapterError: it is missing, a pickle, too large, or no whole safetensors file.
-    """
+    """Refuse a file of an adapter's tensors that is none, before anything but its header is read."""
     if path.suffix in PICKLES:
         raise AdapterError(
             f"adapter '{name}': '{path}' is a pickle, which is never opened: it can run any program",
@@ -301,10 +270,10 @@ def check_tensor_file(name: str, path: Path) -> None:
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=_pickle_beside(path))
     require_file(path, f"adapter '{name}':", fault=AdapterError, most_bytes=MOST_ADAPTER_BYTES)
     try:
-        names = tensor_names(path)
+        places = tensor_places(path)
     except (OSError, ValueError) as error:
         raise AdapterError(f"adapter '{name}': '{path}' is not a whole safetensors file: {_reason(error)}") from error
-    if not names:
+    if not places:
         raise AdapterError(f"adapter '{name}': '{path}' holds no tensors")
 
 

@@ -135,7 +135,11 @@ def prepare(recipe: Recipe, steps: Steps, scratch: Path, like: Prepared | None =
 
 def _traced(recipe: Recipe, foundation: Foundation, steps: Steps, scratch: Path) -> Prepared:
     """Return the recipe's models and adapters, and none of its tasks yet."""
-    adapters = _open_adapters(recipe, foundation)
+    base = sites_of_unet(foundation.skeleton)
+    adapters = {
+        name: _open_adapter(name, spec, foundation, base).at(greatest_weight(recipe, name))
+        for name, spec in recipe.adapters.items()
+    }
     mixes = [mixed(adapters, task.adapter) for task in recipe.tasks]
     with steps("export"):
         graphs = export_graphs(foundation, shared_ranks([*adapters.values(), *filter(None, mixes)]), scratch)
@@ -161,15 +165,6 @@ def _traced(recipe: Recipe, foundation: Foundation, steps: Steps, scratch: Path)
 def sites_of(recipe: Recipe) -> BaseSites:
     """Return the sites of the recipe's foundation model."""
     return sites_of_unet(open_foundation(recipe.foundation).skeleton)
-
-
-def _open_adapters(recipe: Recipe, foundation: Foundation) -> dict[str, Adapter]:
-    """Read every adapter, and check that it fits the foundation model."""
-    base = sites_of_unet(foundation.skeleton)
-    return {
-        name: _open_adapter(name, spec, foundation, base).at(greatest_weight(recipe, name))
-        for name, spec in recipe.adapters.items()
-    }
 
 
 def greatest_weight(recipe: Recipe, adapter: str) -> float:

@@ -94,11 +94,7 @@ Tensors = Mapping[str, np.ndarray]
 
 
 def stored_inputs(path: Path, inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
-    """Return the LoRA inputs as the harness makes them of one file.
-
-    Raises:
-        ArtifactError: the file has a tensor that the graph does not take.
-    """
+    """Return the LoRA inputs as the harness makes them of one file."""
     return mixed_inputs([(path, 1.0)], inputs)
 
 

@@ -172,7 +172,8 @@ def adapter_sensitivity(
     def turn(sample: int) -> tuple[Feed, Feed]:
         turned = balanced.turned(sample)
         exact = as_feed(graph_tensors(turned, shapes))
-        return exact, _rounded(turned, exact, dtype)
+        encodings = lora_encodings(lora_ranges([turned]), headroom=1.0, dtype=dtype)  # of this adapter alone
+        return exact, {name: dequantize(quantize(exact[name], e), e) for name, e in encodings.items()}
 
     def run(sample: int, lora: Feed) -> np.ndarray:
         return unet(samples[sample].feed | lora).numpy()
@@ -204,32 +205,22 @@ def choose_anchor(scores: Sequence[AdapterSensitivity]) -> Choice:
     All adapters were scored on the same inputs. What counts is the difference on each: how much inputs, tasks and their
     samplers differ from each other is in none of them.
     """
-    first, *rest = sorted(scores, key=_mean_noise_db, reverse=True)
+    noise_db = {scored.adapter: [own.score.noise_db for own in scored.inputs] for scored in scores}
+    first, *rest = sorted(noise_db, key=lambda adapter: sum(noise_db[adapter]) / len(noise_db[adapter]), reverse=True)
     if not rest:
-        return Choice(anchor=first.adapter, reason="it is the only adapter")
+        return Choice(anchor=first, reason="it is the only adapter")
     comparisons = tuple(
-        AdapterComparison(first=first.adapter, second=other.adapter, difference_db=paired(_differences_db(first, other)))
+        AdapterComparison(
+            first=first,
+            second=other,
+            difference_db=paired([a - b for a, b in zip(noise_db[first], noise_db[other], strict=True)]),
+        )
         for other in rest
     )
     alike = [comparison for comparison in comparisons if not comparison.difference_db.is_told_apart]
     if alike:
         return Choice(anchor=None, reason=f"equally sensitive: {alike[0].described}", comparisons=comparisons)
-    return Choice(anchor=first.adapter, reason=f"most sensitive: {comparisons[0].described}", comparisons=comparisons)
-
-
-def _mean_noise_db(scores: AdapterSensitivity) -> float:
-    return sum(own.score.noise_db for own in scores.inputs) / len(scores.inputs)
-
-
-def _differences_db(first: AdapterSensitivity, second: AdapterSensitivity) -> list[float]:
-    """Return how much more noise `first` has, input by input."""
-    return [a.score.noise_db - b.score.noise_db for a, b in zip(first.inputs, second.inputs, strict=True)]
-
-
-def _rounded(adapter: Adapter, exact: Feed, dtype: str) -> Feed:
-    """Return the adapter's LoRA inputs, each rounded under the range of this adapter alone and back in float."""
-    encodings = lora_encodings(lora_ranges([adapter]), headroom=1.0, dtype=dtype)
-    return {name: dequantize(quantize(exact[name], e), e) for name, e in encodings.items()}
+    return Choice(anchor=first, reason=f"most sensitive: {comparisons[0].described}", comparisons=comparisons)
 
 
 def _one_for_each_input(samples: Sequence[UnetSample], wanted: int) -> list[int]:

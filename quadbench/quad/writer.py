@@ -133,7 +133,15 @@ def profile_content(
         "chosen_by": "sensitivity" if sensitivity else "recipe",
         "sensitivity": asdict(sensitivity) if sensitivity else None,
         "adapters": [_fit_row(name, lora) for name in lora.adapters],
-        "distillation": [_distillation_row(name, result) for name, result in distilled.items()],
+        "distillation": [
+            {
+                "adapter": name,
+                "before_db": result.before_db,
+                "after_db": result.after_db,
+                "evaluations": [asdict(evaluation) for evaluation in result.evaluations],
+            }
+            for name, result in distilled.items()
+        ],
         "mixed": _noise_rows(noise, encodings[Component.UNET.value]),
         "encodings": _listed(encodings),
     }
@@ -145,11 +153,7 @@ def encodings_digest(encodings: Encodings) -> str:
 
 
 def lora_encodings_of(bundle: Stored[Bundle]) -> dict[str, Encoding]:
-    """Read the encodings of the LoRA inputs from the bundle's profile.
-
-    Raises:
-        ArtifactError: the file is not what its manifest says.
-    """
+    """Read the encodings of the LoRA inputs from the bundle's profile."""
     check_contents(bundle, [bundle.artifact.profile])
     listed = read_json(bundle.path(bundle.artifact.profile), fault=ArtifactError)["encodings"][LORA]
     return {name: Encoding(**fields) for name, fields in listed.items()}
@@ -158,13 +162,8 @@ def lora_encodings_of(bundle: Stored[Bundle]) -> dict[str, Encoding]:
 def _fit_row(name: str, lora: LoraProfile) -> dict[str, Any]:
     """Describe how an adapter fares under the shared encodings."""
     fits = site_fits(lora.adapters[name], lora.encodings)
-    return {"adapter": name, "clip_rate": clip_rate(fits), "sites": [_finite(asdict(fit)) for fit in fits]}
-
-
-def _distillation_row(name: str, result: Distilled) -> dict[str, Any]:
-    """Describe what training brought an adapter."""
-    evaluations = [asdict(evaluation) for evaluation in result.evaluations]
-    return {"adapter": name, "before_db": result.before_db, "after_db": result.after_db, "evaluations": evaluations}
+    rows = [{key: None if value == math.inf else value for key, value in asdict(fit).items()} for fit in fits]  # JSON has no inf
+    return {"adapter": name, "clip_rate": clip_rate(fits), "sites": rows}
 
 
 def _noise_rows(noise: Sequence[LayerNoise], encodings: Mapping[str, Encoding]) -> list[dict[str, Any]] | None:
@@ -176,8 +175,3 @@ def _noise_rows(noise: Sequence[LayerNoise], encodings: Mapping[str, Encoding]) 
 
 def _listed(encodings: Encodings) -> dict[str, dict[str, dict[str, Any]]]:
     return {part: {name: asdict(encoding) for name, encoding in of_part.items()} for part, of_part in encodings.items()}
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """Replace infinity, which JSON lacks: an SQNR without noise is null."""
-    return {key: None if value == math.inf else value for key, value in row.items()}

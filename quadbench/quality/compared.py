@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from quadbench.artifacts import Bundle, Caveat, RunRecord, RunResult, Status, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import Bundle, Caveat, RunResult, Status, Stored, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.pixels import Pixels, as_mask, read_pixels, size_of
 from quadbench.artifacts.run_record import Better, Compared, Metric, Score
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
@@ -104,8 +104,7 @@ def compare_run(
         ArtifactError: an image is missing or damaged.
     """
     refuse_random(result.bundle)
-    images = [compared for bundle in result.bundles for compared in _of_bundle(bundle, result, layout, metrics, weights)]
-    return tuple(images)
+    return tuple(compared for bundle in result.bundles for compared in _of_bundle(bundle, result, layout, metrics, weights))
 
 
 def with_devices(compared: Iterable[Compared], bundle: Stored[Bundle], result: RunResult) -> Iterator[Compared]:
@@ -210,15 +209,11 @@ def _image_sets(task: TaskAssets, bundle: Stored[Bundle], result: RunResult, lay
     yield _ImageSet(device=None, maker=REFERENCE, paths=references)
     for device in _devices(bundle, result):
         of_device = [record for record in result.records if record.device.address == device]
-        for variant in _measured(of_device):
+        ran = {record.variant for record in of_device}
+        # Float graphs count where nothing else was measured: else they are the check of parity.
+        for variant in (v for v in Variant if v in ran and (v.is_quantized or len(ran) == 1)):
             images = [record.images for record in of_device if record.variant is variant and record.status is Status.OK]
             yield _ImageSet(device=device, maker=variant.value, paths=_first(task.items, task.name, images, layout))
-
-
-def _measured(records: Sequence[RunRecord]) -> list[Variant]:
-    """Return the variants that were measured: the float graphs where nothing else was, as they are the check of parity else."""
-    ran = {record.variant for record in records}
-    return [variant for variant in Variant if variant in ran and (variant.is_quantized or len(ran) == 1)]
 
 
 def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, str]], layout: Layout) -> dict[str, Path]:

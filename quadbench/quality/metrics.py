@@ -115,21 +115,13 @@ def frechet_distance(first: Features, second: Features) -> float:
     With C = A'A, A the centred features / sqrt(n - 1), the last trace is the nuclear norm of A1 A2': exact also where n < d,
     where the matrix square root of the singular C1 C2 is not.
     """
-    means, factors = zip(*(_mean_and_factor(f.astype(np.float64)) for f in (first, second)), strict=True)
-    a, b = factors
-    cross = np.linalg.norm(_triangle(a) @ _triangle(b).T, "nuc")
-    distance = np.square(means[0] - means[1]).sum() + np.square(a).sum() + np.square(b).sum() - 2 * cross
+    x, y = first.astype(np.float64), second.astype(np.float64)
+    mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
+    a, b = (x - mean_x) / np.sqrt(len(x) - 1), (y - mean_y) / np.sqrt(len(y) - 1)
+    triangle_a, triangle_b = np.linalg.qr(a)[1], np.linalg.qr(b)[1]  # at most (d, d): Q changes no singular value
+    cross = np.linalg.norm(triangle_a @ triangle_b.T, "nuc")
+    distance = np.square(mean_x - mean_y).sum() + np.square(a).sum() + np.square(b).sum() - 2 * cross
     return max(0.0, float(distance))
-
-
-def _mean_and_factor(features: Features) -> tuple[Features, Features]:
-    mean = features.mean(axis=0)
-    return mean, (features - mean) / np.sqrt(len(features) - 1)
-
-
-def _triangle(factor: Features) -> Features:
-    """Return R of A = Q R, at most (d, d): Q changes no singular value."""
-    return np.linalg.qr(factor)[1]
 
 
 def similarity(first: torch.Tensor, second: torch.Tensor) -> float:

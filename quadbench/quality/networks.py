@@ -95,25 +95,17 @@ class EfficientNetLite0:
         return x + y if x.shape == y.shape else y
 
     def _convolve(self, x: torch.Tensor, name: str, *, stride: int = 1, groups: int = 1) -> torch.Tensor:
+        """Convolve with TensorFlow's SAME padding: as many positions as steps fit, the odd pixel to the right and below."""
         weight = self._weights[f"{name}.weight"]
-        return F.conv2d(_padded(x, weight.shape[-1], stride), weight, stride=stride, groups=groups)
+        totals = [max((-(-size // stride) - 1) * stride + weight.shape[-1] - size, 0) for size in x.shape[2:]]
+        (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in totals)
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, stride=stride, groups=groups)
 
     def _normalize(self, x: torch.Tensor, name: str) -> torch.Tensor:
         mean, variance, weight, bias = (
             self._weights[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
         )
         return F.batch_norm(x, mean, variance, weight, bias, eps=_BATCH_NORM_EPSILON)
-
-
-def _padded(x: torch.Tensor, kernel: int, stride: int) -> torch.Tensor:
-    """Pad as TensorFlow's SAME does: as many positions as steps fit, the odd pixel of padding to the right and below."""
-    (top, bottom), (left, right) = (_margins(size, kernel, stride) for size in x.shape[2:])
-    return F.pad(x, (left, right, top, bottom))
-
-
-def _margins(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
 
 
 Network = Callable[..., Any]  # images (N, 3, H, W) in [0, 1] -> features, or two such batches -> distances (N,)
@@ -164,11 +156,7 @@ class Extractor:
     """A network from an ONNX file. Images are (N, 3, H, W) in [0, 1]; they run one by one, so that graphs of batch 1 do."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """Load the network and check its form.
-
-        Raises:
-            UserError: the file is no ONNX graph, or one with other inputs and outputs than the form has.
-        """
+        """Load the network and check its form."""
         self._name, self._form = name, FORMS[name]
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -250,12 +238,7 @@ _PACKAGED = {
 
 
 def parse_network(text: str) -> GivenNetwork:
-    """Read `NAME=PATH@sha256:HEX`.
-
-    Raises:
-        UserError: the text has another form.
-        UnknownNameError: no metric uses a network of that name.
-    """
+    """Read `NAME=PATH@sha256:HEX`."""
     match = _GIVEN.fullmatch(text)
     if not match:
         raise UserError(
@@ -268,12 +251,7 @@ def parse_network(text: str) -> GivenNetwork:
 
 
 def find_network(name: str, given: Mapping[str, GivenNetwork]) -> Network | str:
-    """Return the network, or the reason why there is none.
-
-    Raises:
-        UserError: the file does not exist or is no network of the form that the metric takes.
-        ArtifactError: a file has another sha256 than it should have.
-    """
+    """Return the network, or the reason why there is none."""
     if name in _PACKAGED:
         return _packaged(name)
     if name in given:

@@ -1,11 +1,10 @@
 """Run: a stored run -> the scores of its images, kept beside it, where the report finds them; or folders -> their scores."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quadbench.artifacts import RunResult
-from quadbench.artifacts.run_record import Compared, RunScores, file_refs
+from quadbench.artifacts.run_record import RunScores, file_refs
 from quadbench.harness.event_log import check_painted
 from quadbench.quality.compared import compare_folders, compare_run, with_devices
 from quadbench.quality.networks import parse_network
@@ -52,18 +51,13 @@ def score_run(
         if is_first:
             save_scores(layout, result.run_id, scores)
     if with_latents:
-        scores = replace(scores, compared=(*scores.compared, *_of_latents(result, notify)))
+        for bundle in result.bundles:
+            check_contents(bundle, file_refs(bundle.artifact))
+        notify("latents")
+        latents = [one for bundle in result.bundles for one in with_devices(compare_latents(bundle), bundle, result)]
+        scores = replace(scores, compared=(*scores.compared, *latents))
     save_scores(layout, result.run_id, scores)
     return scores
-
-
-def _of_latents(result: RunResult, notify: Callable[[str], None]) -> Iterator[Compared]:
-    """Yield what became of noise predictions and latents, on this machine."""
-    for bundle in result.bundles:
-        check_contents(bundle, file_refs(bundle.artifact))
-    notify("latents")
-    for bundle in result.bundles:
-        yield from with_devices(compare_latents(bundle), bundle, result)
 
 
 def score_folders(

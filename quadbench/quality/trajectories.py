@@ -116,14 +116,15 @@ class TaskModel:
     def load(cls, bundle: Stored[Bundle], task: TaskAssets, variant: Variant) -> "TaskModel":
         """Read the task's files and graphs."""
         encoders = Variant.FLOAT if variant is Variant.FLOAT else Variant.SHARED  # per-graph has no encoders of its own
-        unet = _unet(bundle, variant, task)
+        unet = _graph(bundle, variant, Component.UNET, task.name if variant is Variant.PER_GRAPH else None)
+        has_images = any(item.image is not None for item in task.items)
         return cls(
             task=task,
             bundle=bundle,
             table=read_table(bundle.path(task.table)),
             tensors={name: torch.from_numpy(values) for name, values in load_file(bundle.path(task.tensors)).items()},
             text_encoder=_session(bundle, _graph(bundle, encoders, Component.TEXT_ENCODER)),
-            vae_encoder=None if _has_no_images(task) else _session(bundle, _graph(bundle, encoders, Component.VAE_ENCODER)),
+            vae_encoder=_session(bundle, _graph(bundle, encoders, Component.VAE_ENCODER)) if has_images else None,
             unet=_session(bundle, unet),
             lora=_lora_feed(bundle, task, unet),
         )
@@ -170,16 +171,12 @@ def _scores(exact: Sequence[LatentTrajectory], quantized: Sequence[LatentTraject
     eps_quantized = [model.predict(feed).numpy() for trajectory in exact for feed in trajectory.feeds]
     latents, latents_quantized = [t.latent for t in exact], [t.latent for t in quantized]
     cosines = [cosine(a, b) for a, b in zip(latents, latents_quantized, strict=True)]
+    mean = float(np.mean(cosines))
     return (
         _sqnr_score(EPS_SQNR, eps, eps_quantized),
         _sqnr_score(LATENT_SQNR, latents, latents_quantized),
-        Score(metric=LATENT_COSINE, value=_mean(cosines), n=len(cosines)),
+        Score(metric=LATENT_COSINE, value=mean if math.isfinite(mean) else "undefined: a latent is zero", n=len(cosines)),
     )
-
-
-def _mean(cosines: Sequence[float]) -> float | str:
-    mean = float(np.mean(cosines))
-    return mean if math.isfinite(mean) else "undefined: a latent is zero"
 
 
 def _sqnr_score(metric: Metric, exact: Sequence[Values], quantized: Sequence[Values]) -> Score:
@@ -200,14 +197,6 @@ def _lora_feed(bundle: Stored[Bundle], task: TaskAssets, unet: Graph) -> Feed:
         return {}
     files = adapters_of(bundle.artifact, unet.variant, [task])
     return mixed_inputs([(bundle.path(files[name].file), factor) for name, factor in factors_of(task, files).items()], inputs)
-
-
-def _has_no_images(task: TaskAssets) -> bool:
-    return all(item.image is None for item in task.items)
-
-
-def _unet(bundle: Stored[Bundle], variant: Variant, task: TaskAssets) -> Graph:
-    return _graph(bundle, variant, Component.UNET, task.name if variant is Variant.PER_GRAPH else None)
 
 
 def _graph(bundle: Stored[Bundle], variant: Variant, component: Component, task: str | None = None) -> Graph:
@@ -273,14 +262,11 @@ def _emulated_task(bundle: Stored[Bundle], compiled: Stored[CompiledBundle], tas
     of_htp = run_on_emulator(compiled.path(graph.file), htp_arch, [feed | shared.lora for feed in feeds], timeout_s=TIMEOUT_S)
     steps = [index * len(exact.table.steps) // len(run.feeds) for run in runs for index in range(len(run.feeds))]
     pairs = {HTP_TO_CPU: (of_cpu, of_htp), HTP_TO_FLOAT: (of_float, of_htp), CPU_TO_FLOAT: (of_float, of_cpu)}
-    return [_trajectory(exact, name, steps, *pair) for name, pair in pairs.items()]
-
-
-def _trajectory(
-    model: TaskModel, name: str, steps: Sequence[int], exact: Sequence[Values], other: Sequence[Values]
-) -> TrajectorySqnr:
-    sqnr_db, by_step = along_trajectory(model.table.timesteps, steps, exact, [np.asarray(values) for values in other])
-    return TrajectorySqnr(task=model.task.name, variant=name, inputs=INPUTS, sqnr_db=sqnr_db, steps=by_step)
+    trajectories = []
+    for name, (right, other) in pairs.items():
+        sqnr, by_step = along_trajectory(exact.table.timesteps, steps, right, other)
+        trajectories.append(TrajectorySqnr(task=task.name, variant=name, inputs=INPUTS, sqnr_db=sqnr, steps=by_step))
+    return trajectories
 
 
 TaskLikeness = Mapping[tuple[str, str], Mapping[str, float]]  # by task and device, then by item: PSNR in dB

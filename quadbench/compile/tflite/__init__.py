@@ -11,12 +11,7 @@ __all__ = ["INSTALL_HINT", "in_dialect", "write_tflite"]
 
 
 def write_tflite(source: Path, path: Path) -> None:
-    """Write the .tflite file of a bundle's QDQ graph. Inputs and outputs keep names, shapes and types.
-
-    Raises:
-        BuildError: the graph has an operator, or a form of one, that cannot be written; it is named.
-        MissingDependencyError: a package of the extra `litert` is not installed.
-    """
+    """Write the .tflite file of a bundle's QDQ graph. Inputs and outputs keep names, shapes and types."""
     with package_needed("writing graphs for LiteRT", hint=INSTALL_HINT):
         import ai_edge_litert.schema_py_generated  # noqa: F401  (asked for before the graph is read)
         import onnx

@@ -97,7 +97,10 @@ class Model:
         )
         model = schema.ModelT(
             version=_VERSION,
-            operatorCodes=[_code(number) for number in self._codes],
+            operatorCodes=[
+                schema.OperatorCodeT(builtinCode=number, deprecatedBuiltinCode=min(number, _GREATEST_OLD_CODE), version=1)
+                for number in self._codes
+            ],
             subgraphs=[graph],
             description=b"quadbench",
             buffers=self._buffers,
@@ -135,10 +138,6 @@ class _Aligned(schema.BufferT):  # type: ignore[misc]
         return int(schema.BufferEnd(builder))
 
 
-def _code(number: int) -> Any:
-    return schema.OperatorCodeT(builtinCode=number, deprecatedBuiltinCode=min(number, _GREATEST_OLD_CODE), version=1)
-
-
 def _named(tensors: dict[str, int]) -> list[Any]:
     return [schema.TensorMapT(name=name.encode(), tensorIndex=number) for name, number in tensors.items()]
 
@@ -172,11 +171,7 @@ class Writer:
         return self._plain[name]
 
     def channels_last(self, name: str) -> int:
-        """Return a tensor of four dimensions with its channels last.
-
-        Raises:
-            BuildError: it has another number of dimensions.
-        """
+        """Return a tensor of four dimensions with its channels last."""
         if name in self._plain and len(shape := self.graph.shapes[name]) != IMAGE_RANK:
             raise BuildError(f"'{name}' has the shape {shape} beside images, which has no form in LiteRT here")
         if name not in self._last:

@@ -14,43 +14,20 @@ from quadbench.compile.tflite.rounded_graph import GROUP_NORM, REQUANTIZE, Const
 from quadbench.errors import BuildError
 from quadbench.lint.rules import EXACT_RESIZE, RESIZE_DEFAULTS
 
-
-def add(w: Writer, op: Operation) -> None:
-    """ADD of two tensors that may have different scales."""
-    _binary(w, op, "ADD", schema.AddOptionsT(potScaleInt16=False))
-
-
-def sub(w: Writer, op: Operation) -> None:
-    """SUB, as `add`."""
-    _binary(w, op, "SUB", schema.SubOptionsT(potScaleInt16=False))
-
-
-def mul(w: Writer, op: Operation) -> None:
-    """MUL, as `add`."""
-    _binary(w, op, "MUL", schema.MulOptionsT())
+Form = Callable[[Writer, Operation], None]
 
 
 def div(w: Writer, op: Operation) -> None:
     """MUL by the reciprocal of a constant: LiteRT has no DIV of INT16."""
     reciprocal = f"{op.outputs[0]}.reciprocal"
     w.graph.constants[reciprocal] = Constant(values=1 / w.weights(op, 1).exact)
-    mul(w, replace(op, inputs=(op.inputs[0], reciprocal)))
-
-
-def sigmoid(w: Writer, op: Operation) -> None:
-    """LOGISTIC, whose result has the scale 2^-15."""
-    _unary(w, op, "LOGISTIC", None)
+    _elementwise("MUL", schema.MulOptionsT())(w, replace(op, inputs=(op.inputs[0], reciprocal)))
 
 
 def gelu(w: Writer, op: Operation) -> None:
     """GELU, exact or by tanh."""
     is_tanh = op.attributes.get("approximate", b"none") == b"tanh"
-    _unary(w, op, "GELU", schema.GeluOptionsT(approximate=is_tanh))
-
-
-def requantize(w: Writer, op: Operation) -> None:
-    """QUANTIZE to another scale."""
-    _unary(w, op, "QUANTIZE", None)
+    _elementwise("GELU", schema.GeluOptionsT(approximate=is_tanh))(w, op)
 
 
 def softmax(w: Writer, op: Operation) -> None:
@@ -67,16 +44,15 @@ def softmax(w: Writer, op: Operation) -> None:
     w.model.operator("QUANTIZE", [chances], [w.result(op.outputs[0])])
 
 
-def _binary(w: Writer, op: Operation, code: str, options: Any) -> None:
-    last = w.lies_last(*op.inputs)
-    operands = [w.channels_last(name) if last else w.plain(name) for name in op.inputs]
-    w.model.operator(code, operands, [w.result(op.outputs[0], last=last)], options)
+def _elementwise(code: str, options: Any = None) -> Form:
+    """Return the form of an operator on one tensor, or on two that may have different scales."""
 
+    def write(w: Writer, op: Operation) -> None:
+        last = w.lies_last(*op.inputs)
+        operands = [w.channels_last(name) if last else w.plain(name) for name in op.inputs]
+        w.model.operator(code, operands, [w.result(op.outputs[0], last=last)], options)
 
-def _unary(w: Writer, op: Operation, code: str, options: Any) -> None:
-    source, last = op.inputs[0], w.lies_last(op.inputs[0])
-    operand = w.channels_last(source) if last else w.plain(source)
-    w.model.operator(code, [operand], [w.result(op.outputs[0], last=last)], options)
+    return write
 
 
 _LAST_AXES = {0: 0, 1: 3, 2: 1, 3: 2}  # of a tensor with its channels last, by the axis that ONNX means
@@ -281,17 +257,15 @@ class _Norm:
         return f"{self._op.outputs[0]}.{self._parts}"
 
 
-Form = Callable[[Writer, Operation], None]
-
 FORMS: dict[str, Form] = {
-    "Add": add,
-    "Sub": sub,
-    "Mul": mul,
+    "Add": _elementwise("ADD", schema.AddOptionsT(potScaleInt16=False)),
+    "Sub": _elementwise("SUB", schema.SubOptionsT(potScaleInt16=False)),
+    "Mul": _elementwise("MUL", schema.MulOptionsT()),
     "Div": div,
-    "Sigmoid": sigmoid,
+    "Sigmoid": _elementwise("LOGISTIC"),  # its result has the scale 2^-15
     "Gelu": gelu,
     "Softmax": softmax,
-    REQUANTIZE: requantize,
+    REQUANTIZE: _elementwise("QUANTIZE"),
     "Conv": linear.conv,
     "Gemm": linear.gemm,
     "MatMul": linear.matmul,

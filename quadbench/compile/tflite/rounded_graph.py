@@ -61,11 +61,7 @@ class RoundedGraph:
 
 
 def rounded_graph(model: "ModelProto") -> RoundedGraph:
-    """Return the view of a QDQ graph in LiteRT's dialect. It has the model's weights, and the model has them no more.
-
-    Raises:
-        BuildError: the graph is no QDQ graph from end to end.
-    """
+    """Return the view of a QDQ graph in LiteRT's dialect. It has the model's weights, and the model has them no more."""
     reader = _QdqReader(model)
     for node in model.graph.node:
         reader.read(node)
@@ -196,11 +192,7 @@ _GREATEST_UINT16 = 65535
 
 
 def in_dialect(model: "ModelProto") -> "ModelProto":
-    """Rewrite the encodings of a QDQ graph in place, and return it.
-
-    Raises:
-        BuildError: an activation is not rounded to 16 bits.
-    """
+    """Rewrite the encodings of a QDQ graph in place, and return it."""
     writer = _Dialect(model=model, constants={constant.name: constant for constant in model.graph.initializer})
     for node in model.graph.node:
         if node.op_type in (QUANTIZE, DEQUANTIZE):
@@ -266,16 +258,14 @@ class _Dialect:
 
         return np.asarray(numpy_helper.to_array(self.constants[name]))
 
-    def _replace(self, name: str, value: np.ndarray) -> None:
+    def _replace(self, name: str, value: np.ndarray | np.generic) -> None:
         from onnx import numpy_helper
 
-        self.constants[name].CopyFrom(numpy_helper.from_array(value, name))
+        self.constants[name].CopyFrom(numpy_helper.from_array(np.asarray(value), name))
 
     def _constant(self, name: str, value: np.generic) -> str:
         """Add a constant, unless one of this name is there, and return its name."""
-        from onnx import numpy_helper
-
         if name not in self.constants:
             self.constants[name] = self.model.graph.initializer.add()
-            self.constants[name].CopyFrom(numpy_helper.from_array(np.asarray(value), name))
+            self._replace(name, value)
         return name

@@ -1,7 +1,7 @@
 """Adapter: a LoRA's low-rank pairs by site; a mix of several, a random one, and the inputs of a graph that they are."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -123,13 +123,12 @@ def mixed(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adap
     if len(parts) < 2:
         return parts[0] if parts else None
     sites = dict.fromkeys(site for part in parts for site in part.pairs)
-    pairs = {site: _beside([part.pairs[site] for part in parts if site in part.pairs]) for site in sites}
+    pairs = {}
+    for site in sites:
+        own = [part.pairs[site] for part in parts if site in part.pairs]
+        down, up = torch.cat([pair.down for pair in own]), torch.cat([pair.up for pair in own], dim=1)  # (R, ...), (out, R, ...)
+        pairs[site] = LoraPair(down=down, up=up)
     return Adapter(name=mix_name(weights), pairs=pairs)
-
-
-def _beside(pairs: Sequence[LoraPair]) -> LoraPair:
-    """Return the pair of the sum of the ranks: down (R, ...), up (out, R, ...)."""
-    return LoraPair(down=torch.cat([pair.down for pair in pairs]), up=torch.cat([pair.up for pair in pairs], dim=1))
 
 
 SITE_ENDINGS: dict[SiteKind, tuple[str, ...]] = {
@@ -148,8 +147,9 @@ def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[Sit
     that a weight of up*down has a tenth of the deviation of one in the U-Net. The same seed gives the same adapter.
     """
     generator = torch.Generator().manual_seed(seed)
+    endings = tuple(ending for kind in kinds for ending in SITE_ENDINGS[kind])
     pairs = {}
-    for site, module in _sites(unet, kinds):
+    for site, module in sorted((site, module) for site, module in unet.named_modules() if site.endswith(endings)):
         down, up = input_shapes(site, module, rank).values()
         bound = math.prod(down[1:]) ** -0.5
         pairs[site] = LoraPair(
@@ -157,11 +157,6 @@ def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[Sit
             up=torch.randn(up, generator=generator) * (STRENGTH / rank**0.5),
         )
     return Adapter(name=name, pairs=pairs)
-
-
-def _sites(unet: nn.Module, kinds: Sequence[SiteKind]) -> Iterator[tuple[str, nn.Module]]:
-    endings = tuple(ending for kind in kinds for ending in SITE_ENDINGS[kind])
-    yield from ((site, module) for site, module in sorted(unet.named_modules()) if site.endswith(endings))
 
 
 def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:

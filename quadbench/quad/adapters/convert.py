@@ -5,7 +5,7 @@ Each site's update is cut off after its greatest singular values, which no matri
 
 import json
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,7 +64,8 @@ def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False
     content = _content(source, unet_only=unet_only)
     read, plain, text = content.differences, content.plain, content.text
     refuse(source.name, (*read.problems, *(plain.problems if plain else ())))
-    _refuse_both(source.name, read.by_site.keys() & (plain.pairs.keys() if plain else set()))
+    if both := read.by_site.keys() & (plain.pairs.keys() if plain else set()):
+        raise AdapterError(f"adapter '{source.name}' has tensors of several methods at site {named(sorted(both))}")
     names = named_sites(source.name, [*read.by_site, *(plain.pairs if plain else ())], base)
     pairs = fitted(Adapter(name=source.name, pairs=plain.pairs), base).pairs if plain else {}
     done = {site: _narrowed(site, pair, rank) for site, pair in pairs.items()}
@@ -194,8 +195,3 @@ def _left_out(adapter: str, text: Mapping[str, torch.Tensor], unet_energy: float
     energies = [float(one.weights().square().sum()) for one in read.by_site.values()]
     energies += [pair.energy for pair in plain.pairs.values()] if plain else []
     return LeftOut.of(len(text), energies, unet_energy=unet_energy)
-
-
-def _refuse_both(adapter: str, sites: Set[str]) -> None:
-    if sites:
-        raise AdapterError(f"adapter '{adapter}' has tensors of several methods at site {named(sorted(sites))}")

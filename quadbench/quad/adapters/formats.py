@@ -32,11 +32,7 @@ class TensorFile:
 
 
 def read_tensor_file(name: str, path: Path) -> TensorFile:
-    """Read a whole file into memory.
-
-    Raises:
-        AdapterError: the file is missing, a pickle, cut off, too large, of another format, or empty.
-    """
+    """Read a whole file into memory."""
     check_tensor_file(name, path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -110,11 +106,7 @@ def fitted(adapter: Adapter, base: BaseSites) -> Adapter:
 
 
 def named_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[str, str]:
-    """Return the base's site for each name that an adapter's file has.
-
-    Raises:
-        AdapterError: the base lacks some of them (the first ten are named), or a site stands under two names.
-    """
+    """Return the base's site for each name that an adapter's file has."""
     flat = flat_sites(base.slots)
     sites = {name: _site(name, base, flat) for name in names}
     absent = [name for name, site in sites.items() if site is None]
@@ -253,12 +245,7 @@ def _energies(reading: Reading) -> list[float]:
 def load_adapter(
     name: str, path: Path, base: BaseSites, *, expected: AdapterFormat | None = None, unet_only: bool = False
 ) -> Adapter:
-    """Read the adapter at a path and fit it to a base.
-
-    Raises:
-        AdapterError: it cannot be read, is not of the expected format, is no plain LoRA, has no usable numbers, or does not
-            fit.
-    """
+    """Read the adapter at a path and fit it to a base."""
     content = read_adapter(name, path, unet_only=unet_only)
     if expected is not None and content.format is not expected:
         raise AdapterError(

@@ -59,11 +59,7 @@ class Inspection:
 
 
 def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: bool = False) -> Inspection:
-    """Describe an adapter of any format; with a base, check also that it fits there.
-
-    Raises:
-        AdapterError: there is nothing that can be read, or its format is unknown.
-    """
+    """Describe an adapter of any format; with a base, check also that it fits there."""
     content = read_adapter(path.name, path, unet_only=unet_only)
     reading = content.reading
     pairs, scales, problems = reading.pairs, reading.scales.values(), list(reading.problems)

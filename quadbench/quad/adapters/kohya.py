@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import SimpleNamespace
+from typing import assert_never
 
 import torch
 from diffusers.utils import convert_unet_state_dict_to_peft
@@ -135,7 +136,18 @@ class Difference:
 
     def weights(self) -> torch.Tensor:
         """Return what is added to the weights: (out, in * k * k) in float64, or (out, in, k, k) with the same order."""
-        return _UPDATES[self.method]({part: tensor.double() for part, tensor in self.parts.items()}) * self.scale
+        parts = {part: tensor.double() for part, tensor in self.parts.items()}
+        match self.method:
+            case Method.LOHA:
+                return _product(parts, *_PRODUCTS[0]) * _product(parts, *_PRODUCTS[1]) * self.scale
+            case Method.LOKR:
+                first = parts["lokr_w1"] if "lokr_w1" in parts else _product(parts, *_PRODUCTS[2])
+                second = parts["lokr_w2"] if "lokr_w2" in parts else _product(parts, *_PRODUCTS[3])
+                return torch.kron(first.reshape(*first.shape, *(1,) * (second.ndim - 2)), second.contiguous()) * self.scale
+            case Method.FULL:
+                return parts["diff"] * self.scale
+            case _:
+                assert_never(self.method)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,11 +205,7 @@ def read_differences(
 
 
 def _difference(site: str, parts: dict[str, torch.Tensor], scale_of: ScaleOf) -> Difference:
-    """Check a site's tensors against each other.
-
-    Raises:
-        ValueError: they are of several methods, some are missing, or shapes do not fit; the text ends before the site.
-    """
+    """Check a site's tensors against each other."""
     biases = parts.pop("diff_b").double() if "diff_b" in parts else None
     methods = {
         method
@@ -217,8 +225,9 @@ def _difference(site: str, parts: dict[str, torch.Tensor], scale_of: ScaleOf) ->
     return Difference(method=method, parts=parts, rank=rank, scale=scale, biases=biases)
 
 
+_LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 _FORMS: dict[Method, tuple[tuple[str, ...], ...]] = {
-    Method.LOHA: (("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),),
+    Method.LOHA: (_LOHA, (*_LOHA, "hada_t1", "hada_t2")),
     Method.FULL: (("diff",),),
     Method.LOKR: tuple(
         (*first, *second)
@@ -229,10 +238,7 @@ _FORMS: dict[Method, tuple[tuple[str, ...], ...]] = {
 
 
 def _check_parts(parts: Parts, method: Method) -> None:
-    forms = list(_FORMS[method])
-    if method is Method.LOHA:
-        forms.append((*forms[0], "hada_t1", "hada_t2"))
-    if not any(set(form) == parts.keys() - {"alpha"} for form in forms):
+    if not any(set(form) == parts.keys() - {"alpha"} for form in _FORMS[method]):
         raise ValueError(f"has other tensors than {method} has ({', '.join(sorted(parts.keys() - {'alpha'}))})")
     for first, second, core in _PRODUCTS:
         if first in parts:
@@ -282,20 +288,3 @@ def _product(parts: Parts, first: str, second: str, core: str) -> torch.Tensor:
     if core in parts:
         return torch.einsum("i j k l, i p, j q -> p q k l", parts[core], a, b)  # (r, r, k, k), (r, out), (r, in)
     return (a @ b.flatten(1)).reshape(-1, *b.shape[1:])  # (out, r) @ (r, in * k * k)
-
-
-def _loha(parts: Parts) -> torch.Tensor:
-    return _product(parts, *_PRODUCTS[0]) * _product(parts, *_PRODUCTS[1])
-
-
-def _lokr(parts: Parts) -> torch.Tensor:
-    first = parts["lokr_w1"] if "lokr_w1" in parts else _product(parts, *_PRODUCTS[2])
-    second = parts["lokr_w2"] if "lokr_w2" in parts else _product(parts, *_PRODUCTS[3])
-    return torch.kron(first.reshape(*first.shape, *(1,) * (second.ndim - 2)), second.contiguous())
-
-
-def _full(parts: Parts) -> torch.Tensor:
-    return parts["diff"]
-
-
-_UPDATES = {Method.LOHA: _loha, Method.LOKR: _lokr, Method.FULL: _full}

@@ -95,14 +95,18 @@ def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: Sca
     for site, parts in sorted(_sites({name: key for name, key in keys.items() if key}, faults).items()):
         if has_methods and parts.keys() == {LoraPart.ALPHA}:
             continue  # the site's other tensors are a method's, which is named already
-        own = {part: _as_number(part, tensors[name]) for part, name in parts.items()}
-        is_sound = _note_values({parts[part]: tensor for part, tensor in own.items()}, faults)
+        own = {part: tensors[name] for part, name in parts.items()}
+        if LoraPart.ALPHA in own and own[LoraPart.ALPHA].dtype in _WHOLE:
+            own[LoraPart.ALPHA] = own[LoraPart.ALPHA].double()  # an alpha may be saved as a whole number
+        unsound = {parts[part]: fault for part, tensor in own.items() if (fault := fault_of(tensor))}
+        for name, fault in unsound.items():
+            faults.add_value(fault, quoted(name))
         if not _is_pair(site, own, faults):
             continue
         alpha = own.get(LoraPart.ALPHA)
         scales[site] = scale_of(site, own[LoraPart.DOWN].shape[0], None if alpha is None else float(alpha))
         pairs[site] = LoraPair(down=own[LoraPart.DOWN].float(), up=own[LoraPart.UP].float() * scales[site])
-        if is_sound:
+        if not unsound:
             faults.add_value(fault_of(pairs[site].up), f"up times its scale at site '{site}'")
     if not tensors:
         faults.add(Fault(before="has no tensors for the"), "U-Net")
@@ -204,19 +208,6 @@ def _sites(keys: Mapping[str, Key], faults: Faults) -> dict[str, dict[LoraPart, 
         faults.add(_MANY, f"{len(sites)} sites")
         return {}
     return sites
-
-
-def _as_number(part: LoraPart, tensor: torch.Tensor) -> torch.Tensor:
-    """Return an alpha that was saved as a whole number as what it is; any other tensor as it is."""
-    return tensor.double() if part is LoraPart.ALPHA and tensor.dtype in _WHOLE else tensor
-
-
-def _note_values(tensors: Mapping[str, torch.Tensor], faults: Faults) -> bool:
-    """Note tensors whose numbers cannot be used. Say whether there are none."""
-    wrong = {name: fault for name, tensor in tensors.items() if (fault := fault_of(tensor))}
-    for name, fault in wrong.items():
-        faults.add_value(fault, quoted(name))
-    return not wrong
 
 
 def _is_pair(site: str, parts: Mapping[LoraPart, torch.Tensor], faults: Faults) -> bool:

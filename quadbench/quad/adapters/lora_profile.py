@@ -109,18 +109,15 @@ def _site_fit(site: str, pair: LoraPair, encodings: Mapping[str, Encoding]) -> S
     tensors, used = (pair.down, pair.up), [encodings[name] for name in input_names(site)]
     integers = [quantize(tensor.numpy(), encoding) for tensor, encoding in zip(tensors, used, strict=True)]
     down, up = (torch.from_numpy(q.astype(np.float32) * np.float32(e.scale)) for q, e in zip(integers, used, strict=True))
+    exact = (pair.up.flatten(1) @ pair.down.flatten(1)).double()  # squares of small weights are zero in float32
+    noise = (up.flatten(1) @ down.flatten(1)).double() - exact
     return SiteFit(
         site=site,
         clipped=sum(int((t.abs() > e.scale * (e.limit + 0.5)).sum()) for t, e in zip(tensors, used, strict=True)),
         weights=sum(tensor.numel() for tensor in tensors),
         effective_bits=min(math.log2(2 * int(np.abs(q).max()) + 1) for q in integers),
-        sqnr_db=_sqnr_db(pair.up.flatten(1) @ pair.down.flatten(1), up.flatten(1) @ down.flatten(1)),
+        sqnr_db=decibels(float(exact.square().sum()), float(noise.square().sum())),
     )
-
-
-def _sqnr_db(exact: torch.Tensor, rounded: torch.Tensor) -> float:
-    exact = exact.double()  # squares of small weights are zero in float32
-    return decibels(float(exact.square().sum()), float((rounded.double() - exact).square().sum()))
 
 
 # Limits at every site. docs/adapters.md says why they are these.

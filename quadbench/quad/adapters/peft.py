@@ -56,14 +56,10 @@ class SitePattern:
     """A key of rank_pattern or alpha_pattern, ready to be compared with sites."""
 
     def __init__(self, key: str) -> None:
-        """Take a key apart.
-
-        Raises:
-            ValueError: it has more than what names sites.
-        """
+        """Take a key apart."""
         if len(key) > LONGEST or not _PATTERN.fullmatch(key):
             raise ValueError(f"expected {EXPECTED}")
-        branches = [flat for branch in _split(key) for flat in _without_groups(branch)]
+        branches = [flat for branch in re.findall(r"(?:\([^)]*\)|[^|(])+", key) for flat in _without_groups(branch)]
         if len(branches) > MOST_CHOICES or any(
             branch.removeprefix("^").removeprefix(".*").count(".*") > 1 for branch in branches
         ):
@@ -83,11 +79,6 @@ class SitePattern:
     def matches(self, site: str) -> bool:
         """Say whether PEFT would find the key in this site's name."""
         return any(branch.matches(site) for branch in self._branches)
-
-
-def _split(key: str) -> list[str]:
-    """Split at the bars outside of groups."""
-    return re.findall(r"(?:\([^)]*\)|[^|(])+", key)
 
 
 def _without_groups(branch: str) -> list[str]:
@@ -311,11 +302,7 @@ def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], pref
 
 
 def _config(text: str | None, prefix: str) -> AdapterConfig | None:
-    """Return a part's LoraConfig, if there is one. The U-Net's keys stand in the file as `unet.r`, `unet.lora_alpha`, ...
-
-    Raises:
-        ValueError: the text is too long, no JSON, or has values that no LoraConfig has.
-    """
+    """Return a part's LoraConfig, if there is one. The U-Net's keys stand in the file as `unet.r`, `unet.lora_alpha`, ..."""
     if text is None:
         return None
     if len(text) > MOST_BYTES:
@@ -351,12 +338,7 @@ _PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP}
 
 
 def read_config(name: str, folder: Path) -> AdapterConfig:
-    """Read the folder's adapter_config.json.
-
-    Raises:
-        AdapterError: the file is missing, too large or not JSON, has values that no LoraConfig has, or is of another kind of
-            adapter.
-    """
+    """Read the folder's adapter_config.json."""
     path = folder / PEFT_CONFIG
     if not is_file(path):
         hint = f"a PEFT folder holds {PEFT_CONFIG} and {PEFT_TENSORS}; one of diffusers {DIFFUSERS_TENSORS}"

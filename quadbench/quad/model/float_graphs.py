@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -122,18 +121,13 @@ def export_graph(
         program.optimize()
     is_large = sum(tensor.nbytes for tensor in module.state_dict().values()) > INLINE_LIMIT_BYTES
     model = save_outside(program, scratch) if is_large else program.model_proto
-    _forget([*traced, *program.model.graph.initializers.values()])
+    for value in (*traced, *program.model.graph.initializers.values()):
+        value.const_value = None  # weights would stay: the exporter's optimizer keeps its last graph in its global patterns
     _rename(model, input_names, output_name)
     _strip(model)
     if not is_large:
         onnx.checker.check_model(model)
     return model
-
-
-def _forget(values: Iterable[Any]) -> None:
-    """Drop the weights, which would stay: the exporter's optimizer keeps the last graph that it saw in its global patterns."""
-    for value in values:
-        value.const_value = None
 
 
 def _rename(model: onnx.ModelProto, input_names: Sequence[str], output_name: str) -> None:
@@ -175,27 +169,30 @@ def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Pat
     foundation.release()
     models[Component.UNET] = unet = export_unet(foundation, foundation.unet, ranks, scratch)
     foundation.release()
-    return FloatGraphs(models=models, lora_shapes=_lora_shapes(unet))
+    lora_shapes = {spec.name: spec.shape for spec in specs(unet.graph.input) if spec.name.startswith(LORA_PREFIX)}
+    return FloatGraphs(models=models, lora_shapes=lora_shapes)
 
 
 def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:
     """Export a component other than the U-Net and rewrite it by its passes. Large weights stay in files below `scratch`."""
     size, latent = foundation.image_size, (1, foundation.latent_channels, foundation.latent_size, foundation.latent_size)
+    module: nn.Module
     match component:
         case Component.TEXT_ENCODER:
-            ids = torch.tensor([foundation.tokenize("")], dtype=torch.int32)
-            names, output = ["input_ids"], "encoder_hidden_states"
-            module = TextEncoderGraph(foundation.text_encoder)
-            model = export_graph(module, (ids,), input_names=names, output_name=output, scratch=scratch)
+            module, argument = (
+                TextEncoderGraph(foundation.text_encoder),
+                torch.tensor([foundation.tokenize("")], dtype=torch.int32),
+            )
+            name, output = "input_ids", "encoder_hidden_states"
         case Component.VAE_ENCODER:
-            image = torch.zeros(1, 3, size, size)
-            encoder = VaeEncoderGraph(foundation.vae)
-            model = export_graph(encoder, (image,), input_names=["image"], output_name="latent", scratch=scratch)
+            module, argument = VaeEncoderGraph(foundation.vae), torch.zeros(1, 3, size, size)
+            name, output = "image", "latent"
         case Component.VAE_DECODER:
-            decoder = VaeDecoderGraph(foundation.vae)
-            model = export_graph(decoder, (torch.zeros(latent),), input_names=["latent"], output_name="image", scratch=scratch)
+            module, argument = VaeDecoderGraph(foundation.vae), torch.zeros(latent)
+            name, output = "latent", "image"
         case Component.UNET:
             raise ValueError("the U-Net is exported by export_unet")
+    model = export_graph(module, (argument,), input_names=[name], output_name=output, scratch=scratch)
     for rewrite in passes_of(component):
         rewrite(model)
     return model
@@ -216,11 +213,6 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
     for rewrite in passes_of(Component.UNET):
         rewrite(model)
     return model
-
-
-def _lora_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a U-Net graph's LoRA inputs, in the graph's order."""
-    return {spec.name: spec.shape for spec in specs(model.graph.input) if spec.name.startswith(LORA_PREFIX)}
 
 
 def specs(values: Iterable[onnx.ValueInfoProto], lora: Mapping[str, Encoding] | None = None) -> tuple[TensorSpec, ...]:

@@ -70,11 +70,7 @@ SAVE_AGAIN = "save the model with diffusers again"
 
 
 def check_tensors(foundation: str, part: str, module: nn.Module) -> None:
-    """Refuse a part of which tensors are absent, or whose numbers would make every picture NaN.
-
-    Raises:
-        UserError: names the first tensor and counts the others.
-    """
+    """Refuse a part of which tensors are absent, or whose numbers would make every picture NaN."""
     tensors = module.state_dict()
     absent = [name for name, tensor in tensors.items() if tensor.is_meta]
     if absent:
@@ -86,11 +82,7 @@ def check_tensors(foundation: str, part: str, module: nn.Module) -> None:
 
 
 def check_loading(foundation: str, part: str, loading: Mapping[str, Any]) -> None:
-    """Refuse files whose tensors are not those of the configuration: libraries draw what is missing at random.
-
-    Raises:
-        UserError: names the first tensor and counts the others.
-    """
+    """Refuse files whose tensors are not those of the configuration: libraries draw what is missing at random."""
     for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape of")):
         names = sorted(entry if isinstance(entry, str) else entry[0] for entry in loading.get(kind) or ())
         if names:
@@ -102,11 +94,7 @@ def check_loading(foundation: str, part: str, loading: Mapping[str, Any]) -> Non
 
 
 def check_types(foundation: str, part: str, module: nn.Module, files: Sequence[Path]) -> None:
-    """Refuse weights that a file has as integers, truths or complex numbers, which libraries would convert.
-
-    Raises:
-        UserError: names the first tensor and counts the others.
-    """
+    """Refuse weights that a file has as integers, truths or complex numbers, which libraries would convert."""
     wanted = {name for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
     for path in files:
         with safe_open(path, framework="pt") as file:
@@ -192,11 +180,7 @@ class Foundation:
         return self.sizes.image
 
     def _part(self, name: str) -> nn.Module:
-        """Return a part, which is read if it is not held.
-
-        Raises:
-            UserError: it cannot be read, or holds NaN, Inf or magnitudes that no weight has.
-        """
+        """Return a part, which is read if it is not held."""
         if name not in self._parts:
             module = self.readers[name]().eval().requires_grad_(False)
             check_tensors(self.name, name, module)
@@ -229,12 +213,7 @@ def open_foundation(spec: FoundationSpec) -> Foundation:
 
 
 def load_foundation(folder: Path) -> Foundation:
-    """Open a model in a diffusers folder. Its weights are safetensors; pickles are not opened.
-
-    Raises:
-        UserError: the folder lacks a part or holds another pipeline, a configuration cannot be read, or the U-Net is of a kind
-            that the graph does not take.
-    """
+    """Open a model in a diffusers folder. Its weights are safetensors; pickles are not opened."""
     foundation_files(folder)
     _check_configs(folder)
 
@@ -267,9 +246,6 @@ def load_checkpoint(path: Path, geometry: str = CHECKPOINT_GEOMETRY) -> Foundati
     """Open a single file in the layout of Stable Diffusion's first release, through diffusers' own reader and without network.
 
     Such a file holds neither tokenizer nor scheduler: they are those of Stable Diffusion 1.
-
-    Raises:
-        UserError: the file is missing or none, or a pickle, which is not opened.
     """
     check_checkpoint(path)
     configs, tokenizer = {part: part_folder(geometry, part) for part in DIFFUSERS_PARTS}, clip_tokenizer()
@@ -315,11 +291,7 @@ def _foundation(
     readers: Mapping[str, Callable[[], nn.Module]],
     tokenizer: CLIPTokenizer,
 ) -> Foundation:
-    """Put a foundation together from the folders of its parts' configurations and the readers of their weights.
-
-    Raises:
-        UserError: the U-Net is of a kind that the graph does not take.
-    """
+    """Put a foundation together from the folders of its parts' configurations and the readers of their weights."""
     scheduler = DDIMScheduler.from_pretrained(configs["scheduler"], local_files_only=True)
     vae_config = AutoencoderKL.load_config(configs["vae"], local_files_only=True)
     with init_empty_weights():
@@ -373,11 +345,7 @@ def _check_configs(folder: Path) -> None:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """Read a configuration.
-
-    Raises:
-        UserError: the file is missing, too large, or holds something else than keys and values.
-    """
+    """Read a configuration."""
     config = read_json(path, fault=UserError, hint=SAVE_AGAIN)
     if not isinstance(config, dict):
         raise UserError(f"'{path}' holds {type(config).__name__}; expected keys and values")

@@ -6,6 +6,7 @@ in which file they lie, and where. In memory that file is named from the root of
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from math import prod
 from pathlib import Path
 
@@ -69,11 +70,7 @@ def _place(tensor: onnx.TensorProto) -> dict[str, str]:
 
 
 def _check_place(tensor: onnx.TensorProto, place: dict[str, str], file_bytes: int) -> None:
-    """Refuse a tensor whose values do not lie in a file of so many bytes, or have another length than its shape.
-
-    Raises:
-        ValueError: names the tensor, what it says and what was expected.
-    """
+    """Refuse a tensor whose values do not lie in a file of so many bytes, or have another length than its shape."""
     size, name = _size_bytes(tensor), shown(tensor.name)
     for key in ("offset", "length"):
         if not ((text := place.get(key, "0")).isascii() and text.isdigit() and len(text) < len(str(2**63))):
@@ -121,8 +118,7 @@ def discard(model: onnx.ModelProto) -> None:
 
 def renamed(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Return the graph as it is saved: with its weights in a file `name` beside it."""
-    saved = onnx.ModelProto()
-    saved.CopyFrom(model)
+    saved = deepcopy(model)
     for initializer in _outside(saved):
         _set_location(initializer, name)
     return saved
@@ -169,8 +165,7 @@ def move_outside(model: onnx.ModelProto, names: Sequence[str], scratch: Path) ->
 
 def under_name(initializer: onnx.TensorProto, name: str) -> onnx.TensorProto:
     """Return the initializer under another name, at the same place where it lies in a file."""
-    copy = onnx.TensorProto()
-    copy.CopyFrom(initializer)
+    copy = deepcopy(initializer)
     copy.name = name
     return copy
 

@@ -21,11 +21,7 @@ def input_names(site: str) -> tuple[str, str]:
 
 
 def input_shapes(site: str, module: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a site's graph inputs: Linear (r, in), (out, r); Conv2d (r, in, k, k), (out, r, 1, 1).
-
-    Raises:
-        AdapterError: the module is neither Linear nor an ungrouped Conv2d.
-    """
+    """Return the shapes of a site's graph inputs: Linear (r, in), (out, r); Conv2d (r, in, k, k), (out, r, 1, 1)."""
     down, up = input_names(site)
     if isinstance(module, nn.Linear):
         return {down: (rank, module.in_features), up: (module.out_features, rank)}

@@ -1,6 +1,7 @@
 """Calibration: a float graph run on feeds -> each tensor's range, the range its encoding is made for, and what that clips."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias, assert_never
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from quadbench.artifacts.bundle import ClippedTensor, Clipping
 from quadbench.quad.model.initializers import open_session
 from quadbench.quad.quantize.encodings import Encoding, Range, limits
-from quadbench.quad.quantize.passes import value_shapes
+from quadbench.quad.quantize.passes import inferred_values, value_shapes
 from quadbench.quad.quantize.qdq import encoding_sources
 
 Feed = Mapping[str, np.ndarray]
@@ -20,8 +21,7 @@ Feed = Mapping[str, np.ndarray]
 
 def float_tensors(model: onnx.ModelProto) -> list[str]:
     """Return the names of graph inputs and node outputs of type float, in graph order; initializers are not among them."""
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    values = {v.name: v.type.tensor_type.elem_type for v in (*inferred.input, *inferred.value_info, *inferred.output)}
+    values = {v.name: v.type.tensor_type.elem_type for v in inferred_values(model)}
     names = [v.name for v in model.graph.input] + [name for node in model.graph.node for name in node.output]
     return [name for name in names if values.get(name) == TensorProto.FLOAT]
 
@@ -48,8 +48,7 @@ def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     So the ranges are joined one after the other, by nodes that are added after all else: each tensor's range is taken, and the
     tensor freed, before the next is computed. Joined at once, all tensors of the graph would be alive together.
     """
-    observed = onnx.ModelProto()
-    observed.CopyFrom(model)
+    observed = deepcopy(model)
     graph = observed.graph
     graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "ranges.shape"))
     for i, name in enumerate(names):
@@ -60,9 +59,13 @@ def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
         earlier = [f"ranges.{i - 1}"] if i else []
         parts = [*earlier, f"ranges.ReduceMin.{i}", f"ranges.ReduceMax.{i}"]
         graph.node.append(helper.make_node("Concat", parts, [f"ranges.{i}"], axis=0))
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(f"ranges.{len(names) - 1}", TensorProto.FLOAT, [2 * len(names)]))
+    _only_output(graph, f"ranges.{len(names) - 1}", TensorProto.FLOAT, 2 * len(names))
     return observed
+
+
+def _only_output(graph: onnx.GraphProto, name: str, kind: int, length: int) -> None:
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(name, kind, [length]))
 
 
 BINS = 2048  # as AIMET and ONNX Runtime take; at 8 bits a bin is an eighth of a step
@@ -88,9 +91,8 @@ def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx
     `calibration.with_ranges` names: each tensor is counted, and freed, before the next is computed. ONNX Runtime 1.32 adds in
     place.
     """
-    observed = onnx.ModelProto()
-    observed.CopyFrom(model)
-    graph, total = observed.graph, [len(ranges) * BINS]
+    observed = deepcopy(model)
+    graph, total = observed.graph, len(ranges) * BINS
     constants = {"flat": np.array([-1], np.int64), "first": np.float32(0), "last": np.float32(BINS - 0.5)}
     for i, values in enumerate(ranges.values()):
         constants |= {f"{i}.low": np.float32(values.low), f"{i}.offset": np.int32(i * BINS)}
@@ -103,9 +105,8 @@ def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx
         inputs = [earlier, f"counts.{i}.places", f"counts.{i}.ones"]
         earlier = f"counts.{i}"
         graph.node.append(helper.make_node("ScatterElements", inputs, [earlier], axis=0, reduction="add"))
-    graph.input.append(helper.make_tensor_value_info(_EARLIER, TensorProto.INT32, total))
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(earlier, TensorProto.INT32, total))
+    graph.input.append(helper.make_tensor_value_info(_EARLIER, TensorProto.INT32, [total]))
+    _only_output(graph, earlier, TensorProto.INT32, total)
     return observed
 
 
@@ -227,7 +228,11 @@ def clipping_of(
     ranges = {name: range_within(encodings[name]) for name, source in sources.items() if name == source}
     seen = observe_ranges(model, feeds)
     outside = {name: r for name, r in ranges.items() if seen[name].low < r.low or seen[name].high > r.high}
-    counts = _count_outside(model, outside, feeds) if outside else {}
+    counts = {}
+    if outside:
+        session = open_session(_with_counts(model, outside))
+        counted = sum(session.run(None, dict(feed))[0].astype(np.int64) for feed in feeds)
+        counts = {name: int(count) for name, count in zip(outside, counted, strict=True)}
     sizes = {name: prod(shape) * len(feeds) for name, shape in value_shapes(model).items() if name in ranges}
     tensors = [
         ClippedTensor(tensor=name, share=counts[name] / sizes[name], beyond=_beyond(seen[name], outside[name]))
@@ -256,17 +261,9 @@ def _beyond(seen: Range, within: Range) -> float:
     return max(within.low - seen.low, seen.high - within.high) / (within.high - within.low)
 
 
-def _count_outside(model: onnx.ModelProto, ranges: Mapping[str, Range], feeds: Sequence[Feed]) -> dict[str, int]:
-    """Return how many values of each tensor lie outside its range, over all feeds."""
-    session = open_session(_with_counts(model, ranges))
-    counts = sum(session.run(None, dict(feed))[0].astype(np.int64) for feed in feeds)
-    return {name: int(count) for name, count in zip(ranges, counts, strict=True)}
-
-
 def _with_counts(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
     """Return the graph with one output instead of its own: for each tensor the number of its values outside its range."""
-    counted = onnx.ModelProto()
-    counted.CopyFrom(model)
+    counted = deepcopy(model)
     graph = counted.graph
     graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "clips.shape"))
     for i, (name, within) in enumerate(ranges.items()):
@@ -284,6 +281,5 @@ def _with_counts(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.Mo
             )
         )
     graph.node.append(helper.make_node("Concat", [f"clips.{i}" for i in range(len(ranges))], ["clips"], axis=0))
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info("clips", TensorProto.INT32, [len(ranges)]))
+    _only_output(graph, "clips", TensorProto.INT32, len(ranges))
     return counted

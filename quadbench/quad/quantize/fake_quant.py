@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import torch
@@ -53,10 +53,6 @@ def _reshape(x: Operands, _: Attributes) -> torch.Tensor:
     return x[0].reshape(x[0].shape[0] if batch in (0, 1) else batch, *shape)
 
 
-def _instance_norm(x: Operands, a: Attributes) -> torch.Tensor:
-    return F.instance_norm(x[0], weight=x[1], bias=x[2], eps=a.get("epsilon", 1e-5))
-
-
 def _layer_norm(x: Operands, a: Attributes) -> torch.Tensor:
     normalised = x[0].shape[a.get("axis", -1) :]
     return F.layer_norm(x[0], normalised, x[1], x[2] if len(x) > 2 else None, a.get("epsilon", 1e-5))
@@ -105,7 +101,7 @@ OPERATORS: dict[str, Operator] = {
     "Erf": lambda x, _: x[0].erf(),
     "Gelu": lambda x, a: F.gelu(x[0], approximate=a.get("approximate", b"none").decode()),
     "Softmax": lambda x, a: x[0].softmax(a.get("axis", -1)),
-    "InstanceNormalization": _instance_norm,
+    "InstanceNormalization": lambda x, a: F.instance_norm(x[0], weight=x[1], bias=x[2], eps=a.get("epsilon", 1e-5)),
     "LayerNormalization": _layer_norm,
     "Reshape": _reshape,
     "Transpose": lambda x, a: x[0].permute(a["perm"]),
@@ -132,18 +128,13 @@ class _Node:
     attributes: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rounding:
-    """An encoding of a whole tensor, as fake quantization takes it."""
+class _Rounding(NamedTuple):
+    """An encoding of a whole tensor, as torch's fake quantization takes it."""
 
     scale: float
     zero_point: int
     low: int
     high: int
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Round and clip, and go on in float; gradients pass where nothing was clipped."""
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, self.low, self.high)
 
 
 class FakeQuantGraph:
@@ -171,7 +162,10 @@ class FakeQuantGraph:
         """Compute a node's outputs, by name."""
         operands = [values.get(name, self._constants.get(name)) for name in node.inputs]
         if rounding := self._roundings.get(node.outputs[0]):
-            return {node.outputs[0]: rounding(_given(operands[0], node.inputs[0]))}
+            if operands[0] is None:
+                raise ValueError(f"graph input '{node.inputs[0]}' is not given")
+            # It rounds and clips, and goes on in float; gradients pass where nothing was clipped.
+            return {node.outputs[0]: torch.fake_quantize_per_tensor_affine(operands[0], *rounding)}
         results = OPERATORS[node.op_type](operands, node.attributes)
         return dict(zip(node.outputs, results if isinstance(results, Sequence) else (results,), strict=True))
 
@@ -187,16 +181,13 @@ class FakeQuantGraph:
             self._roundings[node.outputs[0]] = self._rounding(node)
         elif node.op_type not in OPERATORS:
             raise BuildError(f"node '{node.name}' is a {node.op_type}, for which there is no torch function here")
-        elif node.op_type == "Resize":
-            self._check_resize(node)
-        return node
-
-    def _check_resize(self, node: _Node) -> None:
-        if fault := resize_fault([self._constants.get(name) for name in node.inputs], node.attributes):
+        constants = [self._constants.get(name) for name in node.inputs]
+        if node.op_type == "Resize" and (fault := resize_fault(constants, node.attributes)):
             forms = "' or '".join(RESIZE_FORMS)
             raise BuildError(
                 f"node '{node.name}' is a Resize: found '{fault}'; accepted '{forms}', by whole factors (1, 1, h, w)"
             )
+        return node
 
     def _dequantizing(self, node: _Node) -> _Node | None:
         """Dequantize a constant once and for all, round a LoRA input, and pass on what QuantizeLinear has rounded."""
@@ -227,10 +218,3 @@ def _dequantized(integers: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor
         shape[axis] = -1
         scale, zero = scale.view(shape), zero.view(shape)
     return (integers.double() - zero.double()).float() * scale
-
-
-def _given(value: torch.Tensor | None, name: str) -> torch.Tensor:
-    """Return a graph input's value, which the caller has to give."""
-    if value is None:
-        raise ValueError(f"graph input '{name}' is not given")
-    return value

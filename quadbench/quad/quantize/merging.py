@@ -10,6 +10,7 @@ rounding took away, in INT8 at a 254th of the scale: the sum is made of 16 bits 
 """
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,8 +81,7 @@ def with_adapter(unet: onnx.ModelProto, merge: onnx.ModelProto, lora: Feed) -> o
     session = initializers.open_session(merge)
     names = [output.name for output in session.get_outputs()]
     tensors = dict(zip(names, session.run(names, dict(lora)), strict=True))
-    merged = onnx.ModelProto()
-    merged.CopyFrom(unet)
+    merged = deepcopy(unet)
     for constant in merged.graph.initializer:
         if constant.name in tensors:
             constant.CopyFrom(numpy_helper.from_array(tensors[constant.name], constant.name))
@@ -106,8 +106,7 @@ def _sites(model: onnx.ModelProto) -> Iterator[_Site]:
 
 def without_lora(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a float graph without LoRA inputs: with each site's own result in place of the sum."""
-    plain, totals = onnx.ModelProto(), {site.own: site.total for site in _sites(model)}
-    plain.CopyFrom(model)
+    plain, totals = deepcopy(model), {site.own: site.total for site in _sites(model)}
     nodes = [node for node in plain.graph.node if node.output[0] not in totals.values()]
     for node in nodes:
         node.output[0] = totals.get(node.output[0], node.output[0])
@@ -132,11 +131,9 @@ def _merge_graph(
     residuals = list(unet.graph.initializer[before:])
     initializers.move_outside(unet, [*outputs, *(residual.name for residual in residuals)], scratch)
     del unet.graph.initializer[before:]  # the merge graph alone reads them
-    inputs = [
-        helper.make_tensor_value_info(value.name, _onnx_type(lora[value.name].dtype), _shape(value))
-        for value in model.graph.input
-        if value.name in lora
-    ]
+    inputs = [deepcopy(value) for value in model.graph.input if value.name in lora]
+    for value in inputs:
+        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(lora[value.name].dtype))
     graph = helper.make_graph(
         [node for merge in merges for node in merge.nodes()],
         "merge",
@@ -145,14 +142,6 @@ def _merge_graph(
         [*residuals, *(constant for merge in merges for constant in merge.own_constants())],
     )
     return helper.make_model(graph, opset_imports=list(unet.opset_import), ir_version=unet.ir_version)
-
-
-def _onnx_type(dtype: str) -> int:
-    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-
-
-def _shape(value: onnx.ValueInfoProto) -> list[int]:
-    return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
 
 
 @dataclass(frozen=True, kw_only=True)

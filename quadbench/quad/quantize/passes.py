@@ -1,7 +1,9 @@
 """Passes: a float graph -> an equivalent float graph that quantizes and compiles better. Each pass is one function."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx
@@ -28,15 +30,15 @@ def decompose_group_norm(model: onnx.ModelProto) -> None:
     convolution of that channel alone: one node instead of two, exact in 8 bits, and without the Add before Sigmoid and Mul that
     HTP computes wrongly where tensors are small (docs/qnn.md). With many channels its filters have a second weight, which is 0.
     """
-    shapes = value_shapes(model)
-    nodes: list[onnx.NodeProto] = []
-    for node in model.graph.node:
-        nodes.extend(_group_norm_nodes(model, node, shapes) if node.op_type == "GroupNormalization" else [node])
-    replace_nodes(model, nodes)
+    _replace_each(model, "GroupNormalization", partial(_group_norm_nodes, model, value_shapes(model)))
 
 
-def _group_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> list[onnx.NodeProto]:
-    """Return the nodes that stand for a GroupNormalization."""
+def _replace_each(model: onnx.ModelProto, op_type: str, nodes_for: Callable[[onnx.NodeProto], list[onnx.NodeProto]]) -> None:
+    """Put the nodes that stand for a node in the place of each of one operator."""
+    replace_nodes(model, [n for node in model.graph.node for n in (nodes_for(node) if node.op_type == op_type else [node])])
+
+
+def _group_norm_nodes(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], node: onnx.NodeProto) -> list[onnx.NodeProto]:
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     groups, epsilon = int(attributes["num_groups"]), float(attributes["epsilon"])
     x, scale, bias = node.input
@@ -66,21 +68,16 @@ def split_layer_norm(model: onnx.ModelProto) -> None:
 
     HTP computes the whole one wrongly where a Gemm follows at once and the tensor is small, as in text encoders (docs/qnn.md).
     """
-    nodes: list[onnx.NodeProto] = []
-    for node in model.graph.node:
-        nodes.extend(_layer_norm_nodes(model, node) if node.op_type == "LayerNormalization" else [node])
-    replace_nodes(model, nodes)
+    _replace_each(model, "LayerNormalization", partial(_layer_norm_nodes, model))
 
 
 def _layer_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Return the nodes that stand for a LayerNormalization."""
     (x, scale), out = node.input[:2], node.output[0]
     offset = node.input[2] if len(node.input) > 2 else None
     shape = _value(model, scale).shape
     ones = _constant(model, f"layer_norm.ones_{shape[-1]}", np.ones(shape, np.float32))
     zeros = _constant(model, f"layer_norm.zeros_{shape[-1]}", np.zeros(shape, np.float32))
-    norm = onnx.NodeProto()
-    norm.CopyFrom(node)
+    norm = deepcopy(node)
     norm.input[:] = [x, ones, zeros]
     norm.output[0] = f"{out}.norm"
     scaled = out if offset is None else f"{out}.scaled"
@@ -198,9 +195,13 @@ def clamp_mask_constants(model: onnx.ModelProto) -> None:
 
 def value_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Return the static shapes of all inputs, outputs and intermediate values."""
+    return {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in inferred_values(model)}
+
+
+def inferred_values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return all inputs, intermediate values and outputs with their types and shapes."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    values = (*inferred.input, *inferred.value_info, *inferred.output)
-    return {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in values}
+    return [*inferred.input, *inferred.value_info, *inferred.output]
 
 
 def _value(model: onnx.ModelProto, name: str) -> np.ndarray:

@@ -5,7 +5,8 @@ point 0. Without encodings of activations these stay float, and so do constants 
 ranges: no calibration data passes through here and no weight is kept twice.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,21 +71,8 @@ def activation_encodings(
 def quantize_graph(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding] | None = None
 ) -> onnx.ModelProto:
-    """Write the QDQ graph. `lora` names the graph inputs that become integers; without `activations` weights alone do besides.
-
-    Raises:
-        BuildError: a bias does not fit 32 bits under its scales, or a weight is neither a matrix nor a filter.
-    """
-    writer = _Writer(model=model, activations=activations, lora=lora or {})
-    return writer.write()
-
-
-def _check(model: onnx.ModelProto, constants: Iterable[onnx.TensorProto]) -> None:
-    """Have onnx check the graph. Its checker makes two copies of all that it is given, so constants are inputs without values."""
-    checked = onnx.ModelProto()
-    checked.CopyFrom(model)
-    checked.graph.input.extend(helper.make_tensor_value_info(c.name, c.data_type, c.dims) for c in constants)
-    onnx.checker.check_model(checked)
+    """Write the QDQ graph. `lora` names the graph inputs that become integers; without `activations` weights alone do besides."""
+    return _Writer(model=model, activations=activations, lora=lora or {}).write()
 
 
 @dataclass(kw_only=True)
@@ -104,36 +92,32 @@ class _Writer:
         graph = self.model.graph
         self._initializers = {i.name: i for i in graph.initializer}
         self._outputs = {v.name for v in graph.output}
-        for value in graph.input:
-            self._input(value.name)
+        for name in (value.name for value in graph.input):
+            if name in self.lora:
+                self._dequantize(name, name, self._parameters(self.lora[name]))
+            elif name in self.activations:
+                self._quantize_dequantize(name, name, f"{name}.dq", self.activations[name])
         for node in graph.node:
             self._node(node)
         quantized = helper.make_graph(self.nodes, graph.name, [self._typed(v) for v in graph.input], list(graph.output))
         written = helper.make_model(quantized, opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version)
-        _check(written, self.constants.values())
+        checked = deepcopy(written)  # onnx makes two copies of all that it checks, so constants are inputs without values there
+        checked.graph.input.extend(helper.make_tensor_value_info(c.name, c.data_type, c.dims) for c in self.constants.values())
+        onnx.checker.check_model(checked)
         for name in list(self.constants):
             written.graph.initializer.append(self.constants.pop(name))  # append copies it
         return written
 
     def _typed(self, value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
         """Return a graph input with the type that it has in the QDQ graph."""
-        typed = onnx.ValueInfoProto()
-        typed.CopyFrom(value)
+        typed = deepcopy(value)
         if value.name in self.lora:
             typed.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(self.lora[value.name].dtype))
         return typed
 
-    def _input(self, name: str) -> None:
-        """Dequantize a LoRA input; quantize and dequantize any other."""
-        if name in self.lora:
-            self._dequantize(name, name, self._parameters(self.lora[name]))
-        elif name in self.activations:
-            self._quantize_dequantize(name, name, f"{name}.dq", self.activations[name])
-
     def _node(self, node: onnx.NodeProto) -> None:
         """Write a node between dequantized operands and quantized outputs."""
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
+        copy = deepcopy(node)
         for i, name in enumerate(node.input):
             copy.input[i] = self._operand(node, i, name)
         self.nodes.append(copy)
@@ -154,11 +138,11 @@ class _Writer:
         encodings = {**self.activations, **self.lora}
         return any(encodings[other].bits == 16 for other in (*node.input[:2], *node.output) if other in encodings)
 
-    def _widened(self, name: str) -> str:
-        """Return the 16-bit form of an 8-bit tensor, which is written once."""
-        key = f"{name}.wide"
+    def _rounded_again(self, name: str, form: str, encoding: Encoding) -> str:
+        """Return a tensor in another encoding than its own, written once."""
+        key = f"{name}.{form}"
         if key not in self.dequantized:
-            self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", enc.widened(self.activations[name]))
+            self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", encoding)
         return self.dequantized[key]
 
     def _data_encoding(self, node: onnx.NodeProto) -> Encoding | None:
@@ -171,7 +155,7 @@ class _Writer:
         initializer = self._initializers.get(name)
         if initializer is None:
             if index == 0 and self._is_widened(node, name):
-                return self._widened(name)
+                return self._rounded_again(name, "wide", enc.widened(self.activations[name]))
             is_factor = node.op_type == "MatMul" and index == 1
             return self._factor(name) if is_factor else self.dequantized.get(name, name)
         if initializer.data_type != TensorProto.FLOAT or (index > 0 and node.op_type in KEEPS_ENCODING):
@@ -195,11 +179,8 @@ class _Writer:
         encoding = self.activations.get(name)
         if encoding is None or encoding.dtype != "uint16":
             return self.dequantized.get(name, name)
-        key = f"{name}.factor"
-        if key not in self.dequantized:
-            magnitude = encoding.scale * max(encoding.zero_point, encoding.limit - encoding.zero_point)
-            self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", enc.symmetric(magnitude, "int16"))
-        return self.dequantized[key]
+        magnitude = encoding.scale * max(encoding.zero_point, encoding.limit - encoding.zero_point)
+        return self._rounded_again(name, "factor", enc.symmetric(magnitude, "int16"))
 
     def _value(self, name: str) -> np.ndarray:
         return weights.value(self._initializers[name])

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -18,7 +19,7 @@ from quadbench.quad.divergence import ratio_db, spread
 from quadbench.quad.model.initializers import open_session
 from quadbench.quad.quantize.calibration import PLAIN_RULES, Feed, RangeRule, float_tensors, observe_histograms, observe_ranges
 from quadbench.quad.quantize.encodings import Encoding, Range
-from quadbench.quad.quantize.passes import value_shapes
+from quadbench.quad.quantize.passes import inferred_values, value_shapes
 from quadbench.quad.quantize.qdq import WEIGHT_AXIS, activation_encodings, encoding_sources, quantize_graph
 
 BITS = 8
@@ -45,7 +46,9 @@ def base_layers(model: onnx.ModelProto, sources: Mapping[str, str]) -> tuple[Lay
             data=sources[node.input[0]],
             result=sources[node.output[0]],
             parameters=sum(sizes.get(name, 0) for name in node.input[1:]),
-            multiply_accumulates=sizes[node.input[1]] * _repeats(node, shapes[node.output[0]]),
+            multiply_accumulates=sizes[node.input[1]]
+            * math.prod(shapes[node.output[0]])
+            // _channels(node, shapes[node.output[0]]),
         )
         for node in model.graph.node
         if _is_layer(node, sizes, shapes) and node.input[0] in sources
@@ -84,11 +87,6 @@ def _is_layer(node: onnx.NodeProto, sizes: Mapping[str, int], shapes: Mapping[st
         return False
     groups = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "group"), 1)
     return groups == 1 or groups != _channels(node, shapes[node.output[0]])
-
-
-def _repeats(node: onnx.NodeProto, result: tuple[int, ...]) -> int:
-    """Return how often each weight is used for a result of this shape."""
-    return math.prod(result) // _channels(node, result)
 
 
 def _channels(node: onnx.NodeProto, result: tuple[int, ...]) -> int:
@@ -234,8 +232,7 @@ class _Cutter:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
         self._constants = {constant.name: constant for constant in model.graph.initializer}
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-        self._values = {v.name: v for v in (*inferred.input, *inferred.value_info, *inferred.output)}
+        self._values = {value.name: value for value in inferred_values(model)}
 
     def part(
         self, nodes: Sequence[onnx.NodeProto], outputs: Iterable[str], constants: Sequence[onnx.TensorProto] = ()
@@ -264,8 +261,7 @@ class _Cutter:
             switched += added
             constants += parameters
         for node in nodes:
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
+            copy = deepcopy(node)
             copy.input[:] = [read_as.get(name, name) for name in node.input]
             switched.append(copy)
             for i, name in enumerate(node.output):

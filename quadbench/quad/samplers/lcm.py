@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from quadbench.quad.samplers.table import Blend, SamplerTable, Step, executed_steps, first_sample, is_noise_alone, last_only
+from quadbench.quad.samplers.table import Blend, SamplerTable, Step, executed_steps, first_sample, last_only
 from quadbench.recipe import LCM_STEPS
 
 SIGMA_DATA = 0.5
@@ -16,7 +16,9 @@ def lcm_table(
     alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0, is_image_to_image: bool = False
 ) -> SamplerTable:
     """Make the table: time steps spread over the distillation grid, each a jump to x_0 with fresh noise, the last without."""
-    timesteps = _timesteps(len(alphas_cumprod), steps)[steps - executed_steps(steps, strength) :]
+    grid = np.arange(1, LCM_STEPS + 1) * (len(alphas_cumprod) // LCM_STEPS) - 1
+    chosen = np.floor(np.linspace(0, len(grid), num=steps, endpoint=False)).astype(int)
+    timesteps = [int(t) for t in grid[::-1][chosen]][steps - executed_steps(steps, strength) :]  # the latest first
     alphas = [float(alphas_cumprod[t]) for t in timesteps]
     table_steps = []
     for i, (t, a) in enumerate(zip(timesteps, alphas, strict=True)):
@@ -33,12 +35,5 @@ def lcm_table(
                 known=Blend(latent=math.sqrt(a_next), noise=math.sqrt(1 - a_next)),
             )
         )
-    start = first_sample(alphas[0], noise_alone=is_noise_alone(strength, is_image_to_image=is_image_to_image))
+    start = first_sample(alphas[0], strength, is_image_to_image=is_image_to_image)
     return SamplerTable(scheme="lcm", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
-
-
-def _timesteps(train_timesteps: int, steps: int) -> list[int]:
-    """Return `steps` of the grid's time steps, the latest first."""
-    grid = np.arange(1, LCM_STEPS + 1) * (train_timesteps // LCM_STEPS) - 1
-    chosen = np.floor(np.linspace(0, len(grid), num=steps, endpoint=False)).astype(int)
-    return [int(t) for t in grid[::-1][chosen]]

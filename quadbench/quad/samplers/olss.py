@@ -19,7 +19,6 @@ from quadbench.quad.samplers.table import (
     Step,
     executed_steps,
     first_sample,
-    is_noise_alone,
     last_only,
 )
 from quadbench.recipe import TEACHER_STEPS
@@ -79,7 +78,7 @@ def ddim_table(
                 known=Blend(latent=1.0, noise=0.0) if is_last else Blend(latent=math.sqrt(a_next), noise=math.sqrt(1 - a_next)),
             )
         )
-    start = first_sample(alphas[0], noise_alone=is_noise_alone(strength, is_image_to_image=is_image_to_image))
+    start = first_sample(alphas[0], strength, is_image_to_image=is_image_to_image)
     return SamplerTable(scheme="ddim", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
 
 
@@ -88,7 +87,8 @@ def olss_table(teacher: SamplerTable, inputs: Sequence[SamplerInput], *, steps: 
 
     `fit_error` is the root-mean-square distance of the table's last sample from the teacher's, over all inputs.
     """
-    trajectory = _record(teacher, inputs)
+    runs = [_run(teacher, one) for one in inputs]
+    trajectory = TeacherTrajectory(x=torch.cat([x for x, _ in runs], 1), eps=torch.cat([eps for _, eps in runs], 1))
     path = _search_path(_Search(trajectory), steps)
     fitted, mean_square = _fit(teacher, inputs, trajectory, path)
     return SamplerTable(
@@ -98,12 +98,6 @@ def olss_table(teacher: SamplerTable, inputs: Sequence[SamplerInput], *, steps: 
         steps=fitted,
         fit_error=math.sqrt(mean_square),
     )
-
-
-def _record(teacher: SamplerTable, inputs: Sequence[SamplerInput]) -> TeacherTrajectory:
-    """Run the teacher on all inputs."""
-    runs = [_run(teacher, one) for one in inputs]
-    return TeacherTrajectory(x=torch.cat([x for x, _ in runs], 1), eps=torch.cat([eps for _, eps in runs], 1))
 
 
 def _run(teacher: SamplerTable, sampler_input: SamplerInput) -> tuple[torch.Tensor, torch.Tensor]:

@@ -83,9 +83,11 @@ def is_noise_alone(strength: float, *, is_image_to_image: bool) -> bool:
     return strength == 1.0 and not is_image_to_image
 
 
-def first_sample(alpha: float, *, noise_alone: bool) -> Blend:
+def first_sample(alpha: float, strength: float, *, is_image_to_image: bool) -> Blend:
     """Return the start of a schedule whose first time step has this alpha-bar."""
-    return Blend(latent=0.0, noise=1.0) if noise_alone else Blend(latent=math.sqrt(alpha), noise=math.sqrt(1 - alpha))
+    if is_noise_alone(strength, is_image_to_image=is_image_to_image):
+        return Blend(latent=0.0, noise=1.0)
+    return Blend(latent=math.sqrt(alpha), noise=math.sqrt(1 - alpha))
 
 
 def last_only(i: int, coefficient: float) -> tuple[float, ...]:
@@ -94,11 +96,7 @@ def last_only(i: int, coefficient: float) -> tuple[float, ...]:
 
 
 def executed_steps(steps: int, strength: float) -> int:
-    """Return how many of a schedule's steps an image-to-image run executes, as diffusers' pipelines count them.
-
-    Raises:
-        UserError: none is left.
-    """
+    """Return how many of a schedule's steps an image-to-image run executes, as diffusers' pipelines count them."""
     executed = min(int(steps * strength), steps)
     if executed < 1:
         raise UserError(f"a strength of {strength:g} leaves none of {steps} steps", hint="take more steps or a greater strength")
