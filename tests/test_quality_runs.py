@@ -19,6 +19,7 @@ from support.scores import PIXELS, only  # noqa: E402
 from support.synthetic_run import failed, make_run  # noqa: E402
 from support.watcher import Silent  # noqa: E402
 
+from quadbench import quality as quality_of_runs  # noqa: E402
 from quadbench.artifacts import Bundle, Caveat, Component, Stored, Variant  # noqa: E402
 from quadbench.artifacts.night import Measurement, Point, Subject  # noqa: E402
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS  # noqa: E402
@@ -32,7 +33,6 @@ from quadbench.nightly.night_plan import PlannedCase  # noqa: E402
 from quadbench.nightly.perform import Pictures  # noqa: E402
 from quadbench.quad.runner import GraphSession  # noqa: E402
 from quadbench.quality import METRICS, compare_latents, compare_run, score_run  # noqa: E402
-from quadbench.quality import run as quality_of_runs  # noqa: E402
 from quadbench.quality.trajectories import TaskModel  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.records import open_records  # noqa: E402

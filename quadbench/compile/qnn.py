@@ -67,7 +67,7 @@ class QnnCompiler:
 
     def _run(self, source: Path, product: Path, *options: str) -> Ending:
         chip = ["--htp-arch", self.htp_arch.removeprefix("v"), "--soc-model", str(self.soc_model)]
-        argv = python_module(qnn_process.__name__, str(source), str(product), *chip, *options)
+        argv = python_module(qnn_process.__name__, "compile", str(source), str(product), *chip, *options)
         return run_apart(argv, product.with_suffix(".log"), self.timeout_s)
 
     def _refusal(self, name: str, source: Path, product: Path, ending: Ending) -> BuildError:

@@ -1,10 +1,19 @@
 """Quality: images, latents and noise predictions, each against its reference -> scores that say what they are."""
 
-from quadbench.quality.compared import compare_folders, compare_run, score_images
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from quadbench.artifacts.run_record import RunScores, file_refs
+from quadbench.harness.event_log import check_painted
+from quadbench.quality.compared import compare_folders, compare_run, score_images, with_devices
 from quadbench.quality.metrics import METRICS, ImagePair
 from quadbench.quality.networks import GivenNetwork, parse_network
-from quadbench.quality.run import score_folders, score_run
-from quadbench.quality.trajectories import compare_latents
+from quadbench.quality.trajectories import compare_latents, emulated_trajectories
+from quadbench.results.disk import require_writable
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import check_contents
+from quadbench.results.stored_runs import named_run, save_scores
 
 __all__ = [
     "METRICS",
@@ -18,3 +27,60 @@ __all__ = [
     "score_images",
     "score_run",
 ]
+
+
+def score_run(
+    layout: Layout,
+    run_id: str | None = None,
+    *,
+    metrics: Sequence[str] | None = None,
+    weights: Sequence[str] = (),
+    with_latents: bool = False,
+    with_emulator: bool = False,
+    notify: Callable[[str], None] = lambda _step: None,
+) -> RunScores:
+    """Score the images of a run (None: the latest) and save the scores.
+
+    Where a run has no scores yet, those that are there are kept if what follows fails; older ones are replaced by whole ones
+    alone.
+
+    `metrics` None are all; `weights` are NAME=PATH@sha256:HEX; with latents every task's U-Nets run again, on this machine, with
+    emulator those that were compiled for a Qualcomm HTP, which takes minutes.
+
+    Raises:
+        QuadbenchError: there is no such run, its weights are random, an image is damaged, or a metric or network does not fit.
+    """
+    given = {network.name: network for network in map(parse_network, weights)}
+    result = named_run(layout, run_id)
+    require_writable(layout.scores(result.run_id).parent)
+    is_first = not layout.scores(result.run_id).exists()
+    for record in result.records:
+        check_painted(record, layout)
+    notify("images")
+    scores = RunScores(compared=compare_run(result, layout, metrics=metrics, weights=given))
+    if is_first:
+        save_scores(layout, result.run_id, scores)
+    if with_emulator:
+        scores = replace(scores, emulated=emulated_trajectories(result, layout, notify))
+        if is_first:
+            save_scores(layout, result.run_id, scores)
+    if with_latents:
+        for bundle in result.bundles:
+            check_contents(bundle, file_refs(bundle.artifact))
+        notify("latents")
+        latents = [one for bundle in result.bundles for one in with_devices(compare_latents(bundle), bundle, result)]
+        scores = replace(scores, compared=(*scores.compared, *latents))
+    save_scores(layout, result.run_id, scores)
+    return scores
+
+
+def score_folders(
+    images: Path, references: Path, sources: Path | None, *, metrics: Sequence[str] | None, weights: Sequence[str]
+) -> RunScores:
+    """Score images of any origin against references of the same names.
+
+    Raises:
+        QuadbenchError: the folders do not pair, an image cannot be read, or a metric or network does not fit.
+    """
+    given = {network.name: network for network in map(parse_network, weights)}
+    return RunScores(compared=(compare_folders(images, references, sources, metrics=metrics, weights=given),))

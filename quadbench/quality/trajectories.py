@@ -37,7 +37,7 @@ from quadbench.artifacts.run_record import (
     unets_of,
     with_own_graph,
 )
-from quadbench.compile.htp_emulator import run_on_emulator
+from quadbench.compile.qnn_process import run_on_emulator
 from quadbench.errors import UserError
 from quadbench.quad.held_out_inputs import along_trajectory
 from quadbench.quad.items import start_of, task_items

@@ -11,7 +11,7 @@ from quadbench.quad.adapters.adapter import (
     random_adapter,
     shared_ranks,
 )
-from quadbench.quad.adapters.formats import BaseSites, fitted, load_adapter, read_adapter, sites_of_graph, sites_of_unet
+from quadbench.quad.adapters.loading import BaseSites, fitted, load_adapter, read_adapter, sites_of_graph, sites_of_unet
 
 __all__ = [
     "Adapter",

@@ -14,8 +14,8 @@ from safetensors.torch import save
 
 from quadbench.errors import AdapterError, UserError
 from quadbench.quad.adapters.adapter import Adapter, LeftOut, LoraPair
-from quadbench.quad.adapters.formats import BaseSites, Slot, fitted, named_sites, read_tensor_file
 from quadbench.quad.adapters.kohya import PREFIX, Differences, flat_name, read_differences, read_kohya, read_text_encoder
+from quadbench.quad.adapters.loading import BaseSites, Slot, fitted, named_sites, read_tensor_file
 from quadbench.quad.adapters.lora_pairs import Reading, apart, named, refuse
 from quadbench.quad.adapters.peft import read_config, read_peft, read_peft_differences
 from quadbench.quad.model_files import PEFT_TENSORS, adapter_files
