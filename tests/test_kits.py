@@ -286,13 +286,6 @@ def test_a_manifest_that_was_rewritten_with_its_checksum_is_refused(
         store.kits(layout)
 
 
-def test_a_kit_in_the_folder_of_another_is_refused(layout: Layout, tmp_path: Path) -> None:
-    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
-    stored.folder.rename(stored.folder.with_name("0123456789abcdef"))
-    with pytest.raises(ArtifactError, match=f"expected the folder {stored.folder.name}.*runtime remove 0123456789abcdef"):
-        store.find("0123", layout)
-
-
 def test_adding_the_files_again_mends_a_damaged_kit(layout: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
     name = stored.folder.name

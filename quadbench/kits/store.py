@@ -12,7 +12,7 @@ from quadbench.kits.archives import Content, contents_of
 from quadbench.kits.elf import ElfFile, exported_names, read_elf
 from quadbench.kits.fitness import ENTRY_POINTS, kit_problems, qnn_build, runtime_version
 from quadbench.kits.packages import Pin, fetch
-from quadbench.results.layout import Layout, folder_name
+from quadbench.results.layout import Layout
 from quadbench.results.manifest import discard, link, publish, read_manifest, read_whole, temporary_folder
 from quadbench.target.abi import Abi
 
@@ -83,7 +83,7 @@ def kits(layout: Layout) -> list[Stored[Kit]]:
     Raises:
         ArtifactError: one is damaged.
     """
-    return [_in_its_place(read_manifest(folder, Kit)) for folder in _folders(layout)]
+    return [read_manifest(folder, Kit) for folder in _folders(layout)]
 
 
 def checked_kits(layout: Layout) -> dict[Path, Stored[Kit] | ArtifactError]:
@@ -93,7 +93,7 @@ def checked_kits(layout: Layout) -> dict[Path, Stored[Kit] | ArtifactError]:
 
 def _checked(folder: Path) -> Stored[Kit] | ArtifactError:
     try:
-        return _in_its_place(read_whole(folder, Kit))
+        return read_whole(folder, Kit)
     except ArtifactError as error:
         return error
 
@@ -106,7 +106,7 @@ def find(digest: str, layout: Layout) -> Stored[Kit]:
         UserError: several begin so.
         ArtifactError: the kit is damaged.
     """
-    return _in_its_place(read_manifest(_place(digest, layout), Kit))
+    return read_manifest(_place(digest, layout), Kit)
 
 
 def remove(digest: str, layout: Layout) -> Path:
@@ -121,16 +121,6 @@ def remove(digest: str, layout: Layout) -> Path:
     with folder_lock(place.parent):
         discard(place)
     return place
-
-
-def _in_its_place(kit: Stored[Kit]) -> Stored[Kit]:
-    """Return a kit that lies in the folder of its digest."""
-    if kit.folder.name != (expected := folder_name(kit.artifact.digest)):
-        hint = f"quadbench runtime remove {kit.folder.name}, then add or fetch it again"
-        raise ArtifactError(
-            f"'{kit.folder}' holds a kit with the digest {kit.artifact.digest}; expected the folder {expected}", hint=hint
-        )
-    return kit
 
 
 def _folders(layout: Layout) -> list[Path]:

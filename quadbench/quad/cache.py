@@ -4,7 +4,7 @@ This module does without torch, so that a run that builds nothing starts at once
 """
 
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import assert_never
 
 from quadbench import zoo
 from quadbench.artifacts import Bundle, Stored, Variant
@@ -12,30 +12,17 @@ from quadbench.errors import UserError
 from quadbench.quad.inputs import check_named, read_inputs
 from quadbench.quad.model_files import GEOMETRIES, adapter_digests, adapter_source, foundation_files, tool_versions
 from quadbench.recipe import (
-    W8A16,
     BuiltinFoundation,
     CheckpointFoundation,
     DiffusersFoundation,
-    EdSampler,
     Foundation,
-    JointCalibration,
-    Measure,
-    Precision,
-    Quad,
     RandomFoundation,
     Recipe,
-    Runtime,
     Task,
-    UnifiedProfile,
-    recipe_digest,
 )
 from quadbench.results.digests import code_digests, digest_of, file_digests, folder_digests, sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
-
-# What takes the place of those that do not count.
-_PRECISION = Precision(weights="int8", activations=W8A16(scheme="w8a16"), lora="int16")
-_SAMPLER = EdSampler(scheme="ed", steps=100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,23 +73,17 @@ def _digests_of(recipe: Recipe) -> RecipeDigests:
         "packages": tool_versions(),
         "code": code_digests("quadbench.quad.build"),
     }
-    calibration = JointCalibration(scheme="joint", samples=recipe.quad.calibration.samples)
-    quad = Quad(profile=UnifiedProfile(scheme="unified"), calibration=calibration)
-    floats = recipe.model_copy(update={"precision": _PRECISION, "quad": quad, "baselines": ()})
-    unsampled = tuple(task.model_copy(update={"sampler": _SAMPLER}) for task in recipe.tasks)
+    built = recipe.model_dump(mode="json", exclude={"measure", "runtime", "published", "devices"})
+    built["baselines"] = sorted(name for name in recipe.baselines if Variant(name).graphs == name)  # others run graphs of these
+    ranges = built | {"precision": None, "baselines": None}
+    floats = ranges | {"quad": recipe.quad.calibration.samples}
+    models = floats | {"tasks": [task | {"sampler": None} for task in built["tasks"]]}
     return RecipeDigests(
-        bundle=_digest(recipe, named),
-        floats=_digest(floats, named),
-        models=_digest(floats.model_copy(update={"tasks": unsampled}), named),
-        ranges=_digest(recipe.model_copy(update={"precision": _PRECISION, "baselines": ()}), named),
+        bundle=digest_of({"recipe": built, **named}),
+        floats=digest_of({"recipe": floats, **named}),
+        ranges=digest_of({"recipe": ranges, **named}),
+        models=digest_of({"recipe": models, **named}),
     )
-
-
-def _digest(recipe: Recipe, named: dict[str, Any]) -> str:
-    baselines = tuple(sorted(name for name in recipe.baselines if Variant(name).graphs == name))  # others run graphs of these
-    unbuilt: dict[str, Any] = {"measure": Measure(), "runtime": Runtime(), "published": None, "devices": {}}
-    counted = recipe.model_copy(update={**unbuilt, "baselines": baselines})
-    return digest_of({"recipe": recipe_digest(counted), **named})
 
 
 def _foundation_digests(spec: Foundation) -> dict[str, str]:

@@ -33,7 +33,7 @@ from quadbench.quad.model.float_graphs import copy_of_modules, export_graphs, ex
 from quadbench.quad.model.foundation import Foundation, open_foundation
 from quadbench.quad.model.initializers import discard
 from quadbench.quad.model_files import adapter_source
-from quadbench.quad.quantize.calibration import LeastError, MinMax, Percentile, RangeRule
+from quadbench.quad.quantize.calibration import Estimator, LeastError, MinMax, Percentile, RangeRule
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, Quantized, quantized, weights_quantized
 from quadbench.quad.runner import Feed, GraphSession, as_feed, token_feed
 from quadbench.recipe import (
@@ -212,17 +212,18 @@ def calibrated(recipe: Recipe, model: ModelProto, feeds: Sequence[Feed]) -> Cali
 
 def range_rules(ranges: RangesByBits) -> dict[str, RangeRule]:
     """Return a recipe's rules by the type of an activation's encoding."""
-    return {"uint16": _rule(ranges.int16), "uint8": _rule(ranges.int8)}
+    by_type = {"uint16": ranges.int16, "uint8": ranges.int8}
+    return {dtype: RangeRule(estimator=_estimator(own), headroom=own.headroom) for dtype, own in by_type.items()}
 
 
-def _rule(ranges: ActivationRanges) -> RangeRule:
+def _estimator(ranges: ActivationRanges) -> Estimator:
     match ranges:
         case MinMaxRanges():
-            return RangeRule(estimator=MinMax(), headroom=ranges.headroom)
+            return MinMax()
         case PercentileRanges(percent=percent):
-            return RangeRule(estimator=Percentile(percent=percent), headroom=ranges.headroom)
+            return Percentile(percent=percent)
         case MseRanges():
-            return RangeRule(estimator=LeastError(), headroom=ranges.headroom)
+            return LeastError()
         case _:
             assert_never(ranges)
 

@@ -2,10 +2,10 @@
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from quadbench.recipe import Recipe
 from quadbench.statistics import MIN_BLOCKS, Paired, paired
 
 log = logging.getLogger(__name__)
+KeyT = TypeVar("KeyT")
 SAMPLES = 4  # of an input's trajectory, spread evenly
 SITE_INPUTS = 8  # one sample each, for the pass that rounds one site at a time
 
@@ -189,11 +190,15 @@ def adapter_sensitivity(
             alone = {name: rounded[name] for name in input_names(site)}
             of_sites.setdefault(site, []).append(divergence(output, run(index, exact | alone)))
     sites = _site_scores(of_sites)
+    by_input = _scores(((sample.task, sample.item) for sample in samples), whole)
+    by_step = _scores(((sample.task, sample.step, sample.timestep) for sample in samples), whole)
     return AdapterSensitivity(
         adapter=adapter.name,
         score=score(whole),
-        inputs=_by_input(samples, whole),
-        steps=_by_step(samples, whole),
+        inputs=tuple(InputScore(task=task, item=item, score=own) for (task, item), own in by_input.items()),
+        steps=tuple(
+            StepScore(task=task, step=step, timestep=timestep, score=own) for (task, step, timestep), own in by_step.items()
+        ),
         sites=sites,
         site_agreement=_agreement([site.score for site in sites]),
     )
@@ -248,20 +253,12 @@ def _site_scores(of_sites: Mapping[str, Sequence[Divergence]]) -> tuple[SiteScor
     )
 
 
-def _by_step(samples: Sequence[UnetSample], divergences: Sequence[Divergence]) -> tuple[StepScore, ...]:
-    steps: dict[tuple[str, int, float], list[Divergence]] = {}
-    for sample, one in zip(samples, divergences, strict=True):
-        steps.setdefault((sample.task, sample.step, sample.timestep), []).append(one)
-    return tuple(
-        StepScore(task=task, step=step, timestep=timestep, score=score(own)) for (task, step, timestep), own in steps.items()
-    )
-
-
-def _by_input(samples: Sequence[UnetSample], divergences: Sequence[Divergence]) -> tuple[InputScore, ...]:
-    inputs: dict[tuple[str, str], list[Divergence]] = {}
-    for sample, one in zip(samples, divergences, strict=True):
-        inputs.setdefault((sample.task, sample.item), []).append(one)
-    return tuple(InputScore(task=task, item=item, score=score(own)) for (task, item), own in inputs.items())
+def _scores(keys: Iterable[KeyT], divergences: Sequence[Divergence]) -> dict[KeyT, DivergenceScore]:
+    """Return the score over the samples of each key."""
+    groups: dict[KeyT, list[Divergence]] = {}
+    for key, one in zip(keys, divergences, strict=True):
+        groups.setdefault(key, []).append(one)
+    return {key: score(own) for key, own in groups.items()}
 
 
 def _agreement(scores: Sequence[DivergenceScore]) -> Agreement:

@@ -237,9 +237,7 @@ class Writer:
 
     def _constant(self, name: str, *, last: bool) -> int:
         """Add a constant operand, of INT16 with one scale."""
-        constant = self.graph.constants.get(name)
-        if constant is None:
-            raise BuildError(f"'{name}' is read before it is written")
+        constant = self.graph.constants[name]
         if constant.scales is None and constant.values.dtype.kind != "f":
             raise BuildError(
                 f"'{name}' holds {constant.values.dtype} that stand for themselves, which have no form in LiteRT here"

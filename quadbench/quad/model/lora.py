@@ -78,10 +78,7 @@ class UnetGraph(nn.Module):
 
     def _inject(self, site: str, rank: int) -> None:
         """Put a LoraSite around the module at a site."""
-        try:
-            module = self.unet.get_submodule(site)
-        except AttributeError:
-            raise AdapterError(f"site '{site}' does not exist in the U-Net") from None
+        module = self.unet.get_submodule(site)
         self.lora_shapes |= input_shapes(site, module, rank)
         parent, _, leaf = site.rpartition(".")
         setattr(self.unet.get_submodule(parent), leaf, LoraSite(module, site, self._inputs))
