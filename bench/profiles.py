@@ -163,7 +163,7 @@ class Subject:
 
     def picture(self, item: Item, unet: Unet, lora: Feed) -> torch.Tensor:
         """Return the task's picture of an item from 0 to 1, (3, H, W), or the (3, pixels) of it that its mask replaces."""
-        encoders, table, size = self.prepared.encoders, self.task.table, self.prepared.foundation.latent_size
+        encoders, table, size = self.prepared.encoders, self.task.table, self.prepared.foundation.sizes.latent
         latent = run_table(
             table,
             Denoiser(unet=unet, condition=encoders.condition(item, self.task.features, lora, self.task.task.guidance)),

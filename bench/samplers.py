@@ -81,7 +81,7 @@ def _image(prepared: Prepared, task: PreparedTask, table: SamplerTable, item: It
         Denoiser(unet=prepared.unet, condition=condition),
         latent=prepared.encoders.latent(item),
         noise=item.noise(prepared.foundation, len(table.steps)),
-        mask=item.latent_mask(prepared.foundation.latent_size),
+        mask=item.latent_mask(prepared.foundation.sizes.latent),
     )
     decoder = GraphSession(prepared.models[Component.VAE_DECODER])
     return (decoder({"latent": latent.numpy()}).clamp(-1, 1) + 1) / 2

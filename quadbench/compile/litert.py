@@ -10,9 +10,8 @@ from pathlib import Path
 
 from quadbench.artifacts import Caveat, Graph
 from quadbench.compile import litert_process
-from quadbench.compile.apart import run_apart
 from quadbench.compile.litert_sdk import litert_version, sdk_for, search_path
-from quadbench.compile.product import OneByOne, Product
+from quadbench.compile.product import OneByOne, Product, run_apart
 from quadbench.errors import BuildError
 from quadbench.host import python_module
 from quadbench.results.digests import code_digests

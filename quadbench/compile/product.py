@@ -1,8 +1,9 @@
-"""Products: the compiled graphs of a bundle, made one after the other and kept when a later one fails."""
+"""Products: a bundle's compiled graphs, made one after the other in processes of their own, and kept when a later one fails."""
 
 import json
 import logging
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -10,9 +11,55 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from quadbench.artifacts import MIB, Caveat, CompileCost, Graph, Kernels
+from quadbench.host import kill_group, start_bound
 from quadbench.results.digests import digest_of
 from quadbench.results.layout import folder_name
 from quadbench.results.manifest import file_ref, link, temporary_folder
+
+SHOWN_LINES = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """The end of a process, and everything that it said. `status` is None where it took too long, negative after a signal."""
+
+    status: int | None
+    said: str = field(repr=False)
+    timeout_s: float
+
+    @property
+    def is_ok(self) -> bool:
+        """Say whether it ended with exit code 0."""
+        return self.status == 0
+
+    @property
+    def words(self) -> str:
+        """Return the end in words, for an error."""
+        if self.status is None:
+            return f"was still running after {self.timeout_s:g} s"
+        return f"was ended by signal {-self.status}" if self.status < 0 else f"ended with exit code {self.status}"
+
+    @property
+    def last_lines(self) -> list[str]:
+        """Return the last lines of its output."""
+        return self.said.splitlines()[-SHOWN_LINES:] or ["it said nothing"]
+
+
+def run_apart(
+    argv: Sequence[str], log: Path, timeout_s: float, environment: Mapping[str, str] | None = None, *, folder: Path | None = None
+) -> Ending:
+    """Run a command, its output in the file `log`; by default it inherits this process's environment and working folder."""
+    with log.open("wb") as output:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        process = start_bound(argv, **streams, env=environment, cwd=folder)
+        try:
+            status: int | None = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            kill_group(process.pid)
+            process.wait()
+    return Ending(status=status, said=log.read_text(errors="replace"), timeout_s=timeout_s)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from quadbench.artifacts import Graph
 from quadbench.compile import qnn_process
-from quadbench.compile.apart import Ending, run_apart
 from quadbench.compile.availability import package_version
-from quadbench.compile.product import OneByOne, Product
+from quadbench.compile.product import Ending, OneByOne, Product, run_apart
 from quadbench.compile.single_file import CONTEXT_OP, operators
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.host import python_module

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from quadbench.compile.apart import run_apart
+from quadbench.compile.product import run_apart
 from quadbench.errors import HarnessError
 from quadbench.host import peak_memory_bytes, python_module
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quadbench.artifacts import Graph
-from quadbench.compile.apart import run_apart
-from quadbench.compile.product import Product
+from quadbench.compile.product import Product, run_apart
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.host import find_program
 from quadbench.results.digests import sha256_of

@@ -275,7 +275,7 @@ class _Build:
 
     def _picture(self, name: str, source: Path | None, mode: str = "RGB") -> FileRef | None:
         """Write an input's pixels as the harness reads them, whatever kind of picture they come from; None stays None."""
-        return self.writer.image(name, read_picture(source, mode, self.prepared.foundation.image_size)) if source else None
+        return self.writer.image(name, read_picture(source, mode, self.prepared.foundation.sizes.image)) if source else None
 
     def _pictures(self, prepared: PreparedTask) -> Mapping[str, Image]:
         """Return the float reference's images by item; none for random weights: their pictures are noise, near to nothing."""

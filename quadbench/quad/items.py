@@ -46,8 +46,7 @@ class Item:
     def noise(self, foundation: Foundation, steps: int) -> torch.Tensor:
         """Return the noise (1 + steps, 4, h, w) that a diffusers pipeline draws from a generator with this seed, in its order."""
         generator = torch.Generator().manual_seed(self.seed)
-        shape = (1, foundation.latent_channels, foundation.latent_size, foundation.latent_size)
-        return torch.cat([torch.randn(shape, generator=generator) for _ in range(1 + steps)])
+        return torch.cat([torch.randn(foundation.latent_shape, generator=generator) for _ in range(1 + steps)])
 
     def latent_mask(self, latent_size: int) -> torch.Tensor | None:
         """Return the mask, if there is one, reduced to (1, 1, h, w) by nearest neighbour as in diffusers' inpainting pipeline."""
@@ -140,9 +139,8 @@ class Encoders:
 
     def latent(self, item: Item) -> torch.Tensor:
         """Return the latent (1, 4, h, w) of the item's image; zeros if it has none."""
-        size = self.foundation.latent_size
         if item.image is None:
-            return torch.zeros(1, self.foundation.latent_channels, size, size)
+            return torch.zeros(self.foundation.latent_shape)
         return self.vae_encoder({"image": item.image.numpy()})
 
 
@@ -188,7 +186,7 @@ def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items:
             denoise=Denoiser(unet=_finite(task, unet), condition=encoders.condition(item, features, lora, task.guidance)),
             latent=encoders.latent(item),
             noise=item.noise(foundation, 0),
-            mask=item.latent_mask(foundation.latent_size),
+            mask=item.latent_mask(foundation.sizes.latent),
         )
         for item in items
     ]
@@ -213,7 +211,7 @@ def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) ->
     for item in prepared.items.calibration:
         condition = encoders.condition(item, prepared.features, lora, prepared.task.guidance)
         denoiser = Denoiser(unet=unet, condition=condition, record=True)
-        latent, mask = encoders.latent(item), item.latent_mask(encoders.foundation.latent_size)
+        latent, mask = encoders.latent(item), item.latent_mask(encoders.foundation.sizes.latent)
         noise = item.noise(encoders.foundation, len(prepared.table.steps))
         latents.append(run_table(prepared.table, denoiser, latent=latent, noise=noise, mask=mask))
         feeds.extend(denoiser.feeds)

@@ -164,7 +164,7 @@ class Reference:
             denoise,
             latent=torch.zeros_like(noise[:1]) if latent is None else latent,
             noise=noise,
-            mask=item.latent_mask(foundation.latent_size),
+            mask=item.latent_mask(foundation.sizes.latent),
         )
         return foundation.vae.decode(final / foundation.vae.config.scaling_factor).sample
 

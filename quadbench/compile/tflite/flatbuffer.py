@@ -205,6 +205,11 @@ class Writer:
         self.model.operator("TRANSPOSE", [tensor, self.model.numbers(*order)], [turned])
         return turned
 
+    def reshape(self, tensor: int, result: int) -> int:
+        """Write RESHAPE of a tensor to the shape of the result, which is returned."""
+        self.model.operator("RESHAPE", [tensor, self.model.numbers(*self.model.shape(result))], [result])
+        return result
+
     def forms_of(self, name: str) -> tuple[int | None, int | None]:
         """Return the tensor's two forms, plain and channels last, as far as they are there."""
         return self._plain.get(name), self._last.get(name)

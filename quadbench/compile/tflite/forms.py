@@ -65,8 +65,7 @@ def reshape(w: Writer, op: Operation) -> None:
         identity(w, op)
         return
     result = w.result(name) if name in w.graph.scales else w.model.tensor(name, w.graph.shapes[name], w.graph.inputs[source])
-    w.model.operator("RESHAPE", [w.plain(source), w.model.numbers(*w.graph.shapes[name])], [result])
-    w.known(name, result)
+    w.known(name, w.reshape(w.plain(source), result))
 
 
 def identity(w: Writer, op: Operation) -> None:
@@ -145,10 +144,8 @@ def resize(w: Writer, op: Operation) -> None:
     name, (_, channels, height, width) = op.outputs[0], before
     wide = _twice(w, f"{name}.wide", w.channels_last(op.inputs[0]), (1, height, width, 2 * channels), axis=3, name=name)
     rows = w.between(f"{name}.rows", (1, height, 1, 2 * width * channels), w.graph.scales[name])
-    w.model.operator("RESHAPE", [wide, w.model.numbers(*w.model.shape(rows))], [rows])
-    tall = _twice(w, f"{name}.tall", rows, (1, height, 2, 2 * width * channels), axis=2, name=name)
-    result = w.result(name, last=True)
-    w.model.operator("RESHAPE", [tall, w.model.numbers(*w.model.shape(result))], [result])
+    tall = _twice(w, f"{name}.tall", w.reshape(wide, rows), (1, height, 2, 2 * width * channels), axis=2, name=name)
+    w.reshape(tall, w.result(name, last=True))
 
 
 def _twice(w: Writer, own: str, tensor: int, shape: Shape, *, axis: int, name: str) -> int:

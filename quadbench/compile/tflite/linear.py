@@ -6,7 +6,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from quadbench.compile.tflite.flatbuffer import TO_LAST, Writer
-from quadbench.compile.tflite.rounded_graph import GREATEST, Constant, Operation, Shape
+from quadbench.compile.tflite.rounded_graph import GREATEST, Constant, Operation
 from quadbench.errors import BuildError
 
 _GREATEST_INT16, _GREATEST_INT32 = 2**15, 2**31 - 1
@@ -102,16 +102,15 @@ def _with_lora_weights(w: Writer, op: Operation) -> None:
     if filters[2:] != (1, 1):
         data = _windows(w, op, data, scale)
     _, height, width, channels = w.model.shape(data)
-    rows = _reshaped(w, f"{op.name}.rows", data, (height * width, channels), scale)
+    rows = w.reshape(data, w.between(f"{op.name}.rows", (height * width, channels), scale))
     matrix = w.plain(op.inputs[1])
     if filters[2:] != (1, 1):
         matrix = w.channels_last(op.inputs[1])  # (O, k, k, C), in the order of the windows
-    matrix = _reshaped(w, f"{op.name}.matrix", matrix, (filters[0], channels), w.graph.scales[op.inputs[1]])
+    matrix = w.reshape(matrix, w.between(f"{op.name}.matrix", (filters[0], channels), w.graph.scales[op.inputs[1]]))
     name = op.outputs[0]
     products = w.between(f"{name}.rows", (height * width, filters[0]), w.graph.scales[name])
     product(w, rows, matrix, products, adjoint=True)
-    result = w.result(name, last=True)
-    w.model.operator("RESHAPE", [products, w.model.numbers(*w.model.shape(result))], [result])
+    w.reshape(products, w.result(name, last=True))
 
 
 def _windows(w: Writer, op: Operation, data: int, scale: float) -> int:
@@ -140,12 +139,6 @@ def _padded(w: Writer, op: Operation, data: int) -> int:
     pads = w.model.constant(f"{op.name}.pads", np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32))
     w.model.operator("PAD", [data, pads], [padded], schema.PadOptionsT())
     return padded
-
-
-def _reshaped(w: Writer, name: str, tensor: int, shape: Shape, scale: float) -> int:
-    reshaped = w.between(name, shape, scale)
-    w.model.operator("RESHAPE", [tensor, w.model.numbers(*shape)], [reshaped])
-    return reshaped
 
 
 def _stride(op: Operation) -> tuple[int, int]:

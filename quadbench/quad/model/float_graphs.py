@@ -175,7 +175,6 @@ def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Pat
 
 def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:
     """Export a component other than the U-Net and rewrite it by its passes. Large weights stay in files below `scratch`."""
-    size, latent = foundation.image_size, (1, foundation.latent_channels, foundation.latent_size, foundation.latent_size)
     module: nn.Module
     match component:
         case Component.TEXT_ENCODER:
@@ -185,10 +184,10 @@ def export_component(foundation: Foundation, component: Component, scratch: Path
             )
             name, output = "input_ids", "encoder_hidden_states"
         case Component.VAE_ENCODER:
-            module, argument = VaeEncoderGraph(foundation.vae), torch.zeros(1, 3, size, size)
+            module, argument = VaeEncoderGraph(foundation.vae), torch.zeros(1, 3, foundation.sizes.image, foundation.sizes.image)
             name, output = "image", "latent"
         case Component.VAE_DECODER:
-            module, argument = VaeDecoderGraph(foundation.vae), torch.zeros(latent)
+            module, argument = VaeDecoderGraph(foundation.vae), torch.zeros(foundation.latent_shape)
             name, output = "latent", "image"
         case Component.UNET:
             raise ValueError("the U-Net is exported by export_unet")
@@ -204,10 +203,9 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
     Without sites it is the plain graph that a merged adapter needs. Large weights stay in a file below `scratch`.
     """
     module = UnetGraph(with_plain_attention(unet), ranks).eval()
-    shape = (1, foundation.latent_channels, foundation.latent_size, foundation.latent_size)
     text = torch.zeros(1, len(foundation.tokenize("")), unet.config.cross_attention_dim)  # (1, T, D)
     lora = [torch.zeros(module.lora_shapes[name]) for name in module.lora_names]
-    arguments = (torch.zeros(shape), time_features(foundation, [0.0]), text, lora)
+    arguments = (torch.zeros(foundation.latent_shape), time_features(foundation, [0.0]), text, lora)
     names = ["sample", "time_features", "encoder_hidden_states", *module.lora_names]
     model = export_graph(module, arguments, input_names=names, output_name="eps", scratch=scratch)
     for rewrite in passes_of(Component.UNET):

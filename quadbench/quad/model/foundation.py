@@ -165,19 +165,9 @@ class Foundation:
         gc.collect()  # traced modules hang in cycles
 
     @property
-    def latent_channels(self) -> int:
-        """The channels of a latent, 4 in Stable Diffusion."""
-        return int(self.skeleton.config.in_channels)
-
-    @property
-    def latent_size(self) -> int:
-        """The height, and the width, of a latent."""
-        return self.sizes.latent
-
-    @property
-    def image_size(self) -> int:
-        """The height, and the width, of a picture in pixels."""
-        return self.sizes.image
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """The shape of a latent, (1, 4, h, w)."""
+        return 1, int(self.skeleton.config.in_channels), self.sizes.latent, self.sizes.latent
 
     def _part(self, name: str) -> nn.Module:
         """Return a part, which is read if it is not held."""
