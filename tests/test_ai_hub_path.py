@@ -21,7 +21,7 @@ from quadbench import pipeline
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Status, Stored, Variant
 from quadbench.cli import main
 from quadbench.devices import connect
-from quadbench.quad.runner import stored_inputs
+from quadbench.quad.runner import mixed_inputs
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
@@ -109,7 +109,7 @@ def test_graphs_that_qnn_compiles_for_the_service_compute_on_the_emulator_what_t
     adapter = next(a for a in bundle.adapters if a.variant is Variant.SHARED)
     rng = np.random.default_rng(0)
     feed = {s.name: rng.standard_normal(s.shape).astype(np.float32) for s in unet.inputs if s.dtype == "float32"}
-    feed |= stored_inputs(folder / adapter.file.path, [s for s in unet.inputs if s.name.startswith(LORA_PREFIX)])
+    feed |= mixed_inputs([(folder / adapter.file.path, 1.0)], [s for s in unet.inputs if s.name.startswith(LORA_PREFIX)])
     expected = onnxruntime.InferenceSession(folder / unet.file.path).run(None, feed)[0]
     output = run_on_emulator(Path(product["folder"]) / unet.file.path, feed)
     sqnr_db = 10 * np.log10(np.sum(expected**2) / np.sum((output - expected) ** 2))

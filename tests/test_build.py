@@ -24,7 +24,7 @@ from quadbench.quad.adapters import graph_tensors, load_adapter, own_tensors  # 
 from quadbench.quad.build import build, doubts_of  # noqa: E402
 from quadbench.quad.cache import cached  # noqa: E402
 from quadbench.quad.prepare import sites_of  # noqa: E402
-from quadbench.quad.runner import stored_inputs  # noqa: E402
+from quadbench.quad.runner import mixed_inputs  # noqa: E402
 from quadbench.recipe import OwnTaskCalibration, load_recipe  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
@@ -47,7 +47,7 @@ def _eps(bundle: Stored[Bundle], variant: Variant, task: str | None, lora: dict[
 
 def _adapter(bundle: Stored[Bundle], name: str, variant: Variant) -> dict[str, np.ndarray]:
     inputs = _graph(bundle.artifact, variant, Component.UNET).inputs
-    return stored_inputs(_adapter_path(bundle, name, variant), [spec for spec in inputs if spec.name.startswith("lora.")])
+    return mixed_inputs([(_adapter_path(bundle, name, variant), 1.0)], [spec for spec in inputs if spec.name.startswith("lora.")])
 
 
 def _adapter_path(bundle: Stored[Bundle], name: str, variant: Variant) -> Path:
@@ -96,15 +96,15 @@ def test_an_adapters_file_is_padded_to_the_graphs_ranks_and_sites(tiny_bundle: S
     inputs = [i for i in _graph(tiny_bundle.artifact, Variant.FLOAT, Component.UNET).inputs if i.name.startswith("lora.")]
     adapter = load_adapter("first", tiny_recipe.parent / "adapters/first", sites_of(load_recipe(tiny_recipe)))
     expected = graph_tensors(adapter, {spec.name: spec.shape for spec in inputs})
-    padded = stored_inputs(_adapter_path(tiny_bundle, "first", Variant.FLOAT), inputs)
+    padded = mixed_inputs([(_adapter_path(tiny_bundle, "first", Variant.FLOAT), 1.0)], inputs)
     assert {name: tensor.tolist() for name, tensor in padded.items()} == {name: t.tolist() for name, t in expected.items()}
 
 
 def test_an_adapters_file_that_was_padded_by_an_older_quadbench_is_read(tiny_bundle: Stored[Bundle], tmp_path: Path) -> None:
     inputs = [i for i in _graph(tiny_bundle.artifact, Variant.SHARED, Component.UNET).inputs if i.name.startswith("lora.")]
-    padded = stored_inputs(_adapter_path(tiny_bundle, "first", Variant.SHARED), inputs)
+    padded = mixed_inputs([(_adapter_path(tiny_bundle, "first", Variant.SHARED), 1.0)], inputs)
     save_file(padded, tmp_path / "padded.safetensors")
-    again = stored_inputs(tmp_path / "padded.safetensors", inputs)
+    again = mixed_inputs([(tmp_path / "padded.safetensors", 1.0)], inputs)
     assert {name: tensor.tolist() for name, tensor in again.items()} == {name: t.tolist() for name, t in padded.items()}
 
 
@@ -125,7 +125,7 @@ def test_an_adapters_file_with_another_tensor_than_the_graph_takes_is_refused(
     save_file({name: np.ones(shape, dtype)}, tmp_path / "odd.safetensors")
     inputs = [TensorSpec(name=f"lora.s.{side}", shape=own, dtype="int16") for side, own in (("down", (3, 5)), ("up", (6, 3)))]
     with pytest.raises(ArtifactError, match=f"'{name}' as .*; the graph takes {re.escape(expected)}") as refusal:
-        stored_inputs(tmp_path / "odd.safetensors", inputs)
+        mixed_inputs([(tmp_path / "odd.safetensors", 1.0)], inputs)
     assert refusal.value.hint == "build the bundle again"
 
 

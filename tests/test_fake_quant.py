@@ -14,7 +14,7 @@ from onnx import TensorProto, helper  # noqa: E402
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Stored, Variant  # noqa: E402
 from quadbench.errors import BuildError  # noqa: E402
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph, Tensors  # noqa: E402
-from quadbench.quad.runner import stored_inputs  # noqa: E402
+from quadbench.quad.runner import mixed_inputs  # noqa: E402
 
 Feed = dict[str, np.ndarray]
 
@@ -28,7 +28,7 @@ def shared(tiny_bundle: Stored[Bundle]) -> onnx.ModelProto:
 def _lora(bundle: Stored[Bundle], variant: Variant) -> Feed:
     first = next(a for a in bundle.artifact.adapters if a.name == "first" and a.variant is variant)
     unet = next(g for g in bundle.artifact.graphs if (g.variant, g.component) == (variant, Component.UNET))
-    return stored_inputs(bundle.path(first.file), [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)])
+    return mixed_inputs([(bundle.path(first.file), 1.0)], [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)])
 
 
 def _data(model: onnx.ModelProto, seed: int) -> Feed:

@@ -17,7 +17,7 @@ from quadbench.artifacts import LORA_PREFIX, Bundle, CompiledBundle, Component, 
 from quadbench.compile import compile_bundle
 from quadbench.compile.litert_process import DISPATCH, operators_of
 from quadbench.quad.build import build
-from quadbench.quad.runner import stored_inputs
+from quadbench.quad.runner import mixed_inputs
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.targets import LiteRtTarget, target_key
@@ -76,7 +76,7 @@ def test_one_loaded_unet_takes_every_adapter_and_none(built: Stored[Bundle], wri
     graph = graph_of(built, Component.UNET)
     specs = [spec for spec in graph.inputs if spec.name.startswith(LORA_PREFIX)]
     adapters = [adapter for adapter in built.artifact.adapters if adapter.variant is Variant.SHARED]
-    loras = [stored_inputs(built.path(adapter.file), specs) for adapter in adapters]
+    loras = [mixed_inputs([(built.path(adapter.file), 1.0)], specs) for adapter in adapters]
     loras.append({spec.name: np.zeros(spec.shape, spec.dtype) for spec in specs})
     run, dialect = tflite_runner(file_of(written, Component.UNET)), dialect_of(onnx.load(built.path(graph.file)))
     results = [run(data_of(graph) | lora) for lora in loras]

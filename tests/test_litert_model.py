@@ -14,7 +14,7 @@ from support.tflite_run import Feed, dialect_of, run_exactly, run_tflite, sqnr_d
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Graph, Stored, Variant
 from quadbench.compile.tflite import write_tflite
 from quadbench.lint import lint_bundle
-from quadbench.quad.runner import stored_inputs
+from quadbench.quad.runner import mixed_inputs
 from quadbench.target.targets import LiteRtTarget
 
 LEAST_DB = 50
@@ -44,7 +44,7 @@ def test_one_loaded_unet_takes_every_adapter_and_none(tiny_bundle: Stored[Bundle
     write_tflite(tiny_bundle.path(graph.file), tmp_path / "unet.tflite")
     specs = [spec for spec in graph.inputs if spec.name.startswith(LORA_PREFIX)]
     files = [adapter for adapter in tiny_bundle.artifact.adapters if adapter.variant is Variant.SHARED]
-    loras = [stored_inputs(tiny_bundle.path(adapter.file), specs) for adapter in files]
+    loras = [mixed_inputs([(tiny_bundle.path(adapter.file), 1.0)], specs) for adapter in files]
     loras.append({spec.name: np.zeros(spec.shape, spec.dtype) for spec in specs})
     assert any(np.prod(spec.shape[2:]) > 1 for spec in specs)  # convolutions have LoRAs too
     run, dialect = tflite_runner(tmp_path / "unet.tflite"), dialect_of(onnx.load(tiny_bundle.path(graph.file)))

@@ -15,7 +15,7 @@ from quadbench import zoo
 from quadbench.artifacts import LORA_PREFIX, Bundle, CompiledBundle, Component, Graph, Stored, Variant
 from quadbench.compile import compile_bundle
 from quadbench.quad.build import build
-from quadbench.quad.runner import stored_inputs
+from quadbench.quad.runner import mixed_inputs
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.targets import QnnTarget
@@ -49,7 +49,9 @@ def u_net_outputs(built: Stored[Bundle], compiled: Stored[CompiledBundle]) -> di
     """The outputs of CPU and emulator by adapter, or "none": from one session of each, with the same other inputs."""
     graph = _graph(built, Component.UNET)
     lora = [spec for spec in graph.inputs if spec.name.startswith(LORA_PREFIX)]
-    adapters = {a.name: stored_inputs(built.path(a.file), lora) for a in built.artifact.adapters if a.variant is Variant.SHARED}
+    adapters = {
+        a.name: mixed_inputs([(built.path(a.file), 1.0)], lora) for a in built.artifact.adapters if a.variant is Variant.SHARED
+    }
     adapters["none"] = {name: np.zeros_like(tensor) for name, tensor in adapters["restyle"].items()}
     data = _data(graph, built)
     outputs = _on_cpu_and_emulator(built, compiled, graph, [data | lora for lora in adapters.values()])

@@ -43,9 +43,9 @@ class Bins:
         return counts / values.size
 
 
-def bins_of(output: np.ndarray, count: int = BINS) -> Bins:
+def bins_of(output: np.ndarray) -> Bins:
     """Return bins with an equal number of the output's values in each."""
-    return Bins(edges=np.unique(np.quantile(output.astype(np.float64), np.linspace(0, 1, count + 1))))
+    return Bins(edges=np.unique(np.quantile(output.astype(np.float64), np.linspace(0, 1, BINS + 1))))
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:

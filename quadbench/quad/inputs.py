@@ -2,8 +2,9 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, assert_never
 
@@ -175,8 +176,15 @@ def check_named(recipe: Recipe) -> None:
     Raises:
         UserError: a line for each problem.
     """
-    problems = [*_of_foundation(recipe), *_of_adapters(recipe), *_of_inputs(recipe), *_of_devices(recipe)]
-    problems = problems or [*_of_distillation(recipe)]  # which reads inputs that are right
+    sizes, samples = named_sizes(recipe.foundation), recipe.quad.calibration.samples
+    sources = {name: source for name, spec in recipe.adapters.items() if (source := adapter_source(spec))}
+    checks = [
+        partial(_check_foundation, recipe),
+        *(partial(check_adapter, name, source) for name, source in sources.items()),
+        *(partial(_check_inputs, task, samples, sizes) for task in recipe.tasks),
+    ]
+    problems = [*_problems(checks), *_unknown_devices(recipe)]
+    problems = problems or [*_undivided(recipe)]  # which reads inputs that are right
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))  # tasks may share inputs
 
@@ -187,51 +195,42 @@ def check_devices(recipe: Recipe) -> None:
     Raises:
         UserError: a line for each that there is none for.
     """
-    problems = list(_of_devices(recipe))
-    if problems:
+    if problems := list(_unknown_devices(recipe)):
         raise UserError("\n".join(problems))
 
 
-def _of_devices(recipe: Recipe) -> Iterator[str]:
+def _unknown_devices(recipe: Recipe) -> Iterator[str]:
     known = profile_names() if recipe.devices else ()
     for name in recipe.devices.keys() - set(known):
         yield f"devices: {UnknownNameError('device profile', name, sorted(known))}"
 
 
-def _of_foundation(recipe: Recipe) -> Iterator[str]:
-    try:
-        match recipe.foundation:
-            case CheckpointFoundation(path=path):
-                check_checkpoint(path)
-            case DiffusersFoundation(path=path):
-                foundation_files(path)
-    except UserError as error:
-        yield str(error)
-
-
-def _of_adapters(recipe: Recipe) -> Iterator[str]:
-    for name, spec in recipe.adapters.items():
+def _problems(checks: Iterable[Callable[[], object]]) -> Iterator[str]:
+    """Yield what each check finds."""
+    for check in checks:
         try:
-            if source := adapter_source(spec):
-                check_adapter(name, source)
-        except UserError as error:
-            yield str(error)
-
-
-def _of_inputs(recipe: Recipe) -> Iterator[str]:
-    sizes = named_sizes(recipe.foundation)
-    for task in recipe.tasks:
-        try:
-            inputs = read_inputs(task)
-            evaluated(task, len(inputs), calibration_samples=recipe.quad.calibration.samples)
-            if sizes:
-                for entry in inputs:
-                    read_pictures(task, entry, sizes=sizes)
+            check()
         except QuadbenchError as error:
             yield str(error)
 
 
-def _of_distillation(recipe: Recipe) -> Iterator[str]:
+def _check_foundation(recipe: Recipe) -> None:
+    match recipe.foundation:
+        case CheckpointFoundation(path=path):
+            check_checkpoint(path)
+        case DiffusersFoundation(path=path):
+            foundation_files(path)
+
+
+def _check_inputs(task: Task, calibration_samples: int, sizes: Sizes | None) -> None:
+    inputs = read_inputs(task)
+    evaluated(task, len(inputs), calibration_samples=calibration_samples)
+    if sizes:
+        for entry in inputs:
+            read_pictures(task, entry, sizes=sizes)
+
+
+def _undivided(recipe: Recipe) -> Iterator[str]:
     """Yield a problem for each adapter that would have to be judged by what it trains on: prompts calibrate more than once."""
     distill, samples = recipe.quad.distill, recipe.quad.calibration.samples
     for name in (distill.adapters or recipe.adapters) if distill else ():

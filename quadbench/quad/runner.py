@@ -93,11 +93,6 @@ Shape = tuple[int, ...]
 Tensors = Mapping[str, np.ndarray]
 
 
-def stored_inputs(path: Path, inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
-    """Return the LoRA inputs as the harness makes them of one file."""
-    return mixed_inputs([(path, 1.0)], inputs)
-
-
 def mixed_inputs(files: Sequence[tuple[Path, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
     """Return the LoRA inputs as the harness makes them of files, each with the factor on its `up`, as `beside` does."""
     return beside([(f"'{path}'", load_file(path), factor) for path, factor in files], inputs)

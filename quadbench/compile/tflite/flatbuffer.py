@@ -41,22 +41,20 @@ class Model:
         """Return a tensor's shape."""
         return tuple(self._tensors[tensor].shape)
 
-    def tensor(
-        self, name: str, shape: Sequence[int], dtype: str, scales: float | np.ndarray | None = None, *, axis: int = 0
-    ) -> int:
-        """Add a tensor without values. With `scales` it is quantized, zero point 0; several are those of `axis`."""
+    def tensor(self, name: str, shape: Sequence[int], dtype: str, scales: float | np.ndarray | None = None) -> int:
+        """Add a tensor without values. With `scales` it is quantized, zero point 0; several are those of the first axis."""
         values = None if scales is None else np.atleast_1d(np.asarray(scales, np.float32))
         quantization = None
         if values is not None:
             zeros = np.zeros(len(values), np.int64)
-            quantization = schema.QuantizationParametersT(scale=values, zeroPoint=zeros, quantizedDimension=axis)
+            quantization = schema.QuantizationParametersT(scale=values, zeroPoint=zeros, quantizedDimension=0)
         added = schema.TensorT(name=name.encode(), shape=list(shape), type=_TYPES[dtype], buffer=0, quantization=quantization)
         self._tensors.append(added)
         return len(self._tensors) - 1
 
-    def constant(self, name: str, values: np.ndarray, scales: float | np.ndarray | None = None, *, axis: int = 0) -> int:
+    def constant(self, name: str, values: np.ndarray, scales: float | np.ndarray | None = None) -> int:
         """Add a tensor with values, which must stay as they are until the file is written."""
-        number = self.tensor(name, values.shape, values.dtype.name, scales, axis=axis)
+        number = self.tensor(name, values.shape, values.dtype.name, scales)
         self._buffers.append(_Aligned(data=values))
         self._tensors[number].buffer = len(self._buffers) - 1
         return number
