@@ -56,11 +56,7 @@ def transposes(node: Any) -> bool:
 
 
 def read_model(path: Path) -> Any:
-    """Read a graph, but not the weights that lie in a file beside it.
-
-    Raises:
-        MissingDependencyError: onnx is not installed.
-    """
+    """Read a graph, but not the weights that lie in a file beside it."""
     with package_needed("compiling graphs", hint="pip install onnx"):
         import onnx
     return onnx.load(path, load_external_data=False)

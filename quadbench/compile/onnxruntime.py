@@ -47,7 +47,11 @@ class OnnxRuntimeCompiler:
             notify(name)
             for file in filter(None, (graph.data, graph.merge)):
                 link(source / file.path, folder / file.path)
-            self._optimize(name, self._eased(source / name, folder / name), folder / name)
+            eased = False
+            if self.execution_provider == "cpu":
+                with suppress(MissingDependencyError):  # then a run takes longer, and computes the same within float rounding
+                    eased = ease_branches(source / name, folder / name)
+            self._optimize(name, folder / name if eased else source / name, folder / name)
             if self.execution_provider == "cpu":
                 with suppress(MissingDependencyError):  # without onnx nothing is counted, as the linter has said already
                     kernels[name] = kernels_of(read_graph(folder / name))
@@ -63,13 +67,6 @@ class OnnxRuntimeCompiler:
             caveats=(Caveat.SIMULATED_INTEGERS,) if is_simulated else (),
             kernels=kernels,
         )
-
-    def _eased(self, source: Path, path: Path) -> Path:
-        """Return the file of the graph to optimize: for the CPU one with the branches of LoRAs eased, which lies at `path`."""
-        if self.execution_provider == "cpu":
-            with suppress(MissingDependencyError):  # then a run takes longer, and computes the same within float rounding
-                return path if ease_branches(source, path) else source
-        return source
 
     def _optimize(self, name: str, source: Path, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

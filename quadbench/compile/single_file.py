@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from quadbench.artifacts import Graph, TensorSpec
+from quadbench.artifacts import Graph
 from quadbench.errors import BuildError, package_needed
 from quadbench.kits.archives import ZIP_FAULTS
 
@@ -69,25 +69,19 @@ def _embed_contexts(model: Any, folder: Path, name: str) -> None:
 
 
 def _check_boundary(model: Any, graph: Graph) -> None:
+    helper = _onnx().helper
     for kind, expected, values in (("inputs", graph.inputs, model.graph.input), ("outputs", graph.outputs, model.graph.output)):
-        present = {_described(value) for value in values}
-        wanted = {_line(spec) for spec in expected}
+        tensors = {value.name: value.type.tensor_type for value in values}
+        present = {
+            f"{name} {helper.tensor_dtype_to_np_dtype(tensor.elem_type).name} {[dim.dim_value for dim in tensor.shape.dim]}"
+            for name, tensor in tensors.items()
+        }
+        wanted = {f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in expected}
         if present != wanted:
             raise BuildError(
                 f"the compiled model of '{graph.file.path}' has other {kind} than its graph: "
                 f"found {_listed(present - wanted)}; expected {_listed(wanted - present)}"
             )
-
-
-def _described(value: Any) -> str:
-    onnx = _onnx()
-    tensor = value.type.tensor_type
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return _line(TensorSpec(name=value.name, shape=tuple(dim.dim_value for dim in tensor.shape.dim), dtype=dtype))
-
-
-def _line(spec: TensorSpec) -> str:
-    return f"{spec.name} {spec.dtype} {list(spec.shape)}"
 
 
 def _listed(lines: set[str]) -> str:

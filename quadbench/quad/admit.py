@@ -158,12 +158,7 @@ class Admission:
 
 
 def judged(candidate: Candidate, bundle: Stored[Bundle]) -> Admission:
-    """Judge an adapter under the bundle's frozen LoRA encodings; nothing is written.
-
-    Raises:
-        UserError: no adapter can have that name, or that weight.
-        AdapterError: the adapter cannot be read, or has a site that the base lacks, or a larger rank there.
-    """
+    """Judge an adapter under the bundle's frozen LoRA encodings; nothing is written."""
     name, weight = candidate.name or adapter_name(candidate.source, hint="give it one with --name"), candidate.weight
     if not is_name(name):
         raise UserError(f"'{name}' is no name for an adapter; expected at most {LONGEST_NAME} characters: {NAME_EXPECTED}")

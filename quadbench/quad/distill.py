@@ -243,11 +243,7 @@ class Training:
 
 
 def sqnr_db(graph: FakeQuantGraph, weights: Mapping[str, torch.Tensor], examples: Sequence[Example]) -> float:
-    """Return the signal to quantization noise of eps over examples, in dB; `weights` are float LoRA inputs.
-
-    Raises:
-        ValueError: there are no examples.
-    """
+    """Return the signal to quantization noise of eps over examples, in dB; `weights` are float LoRA inputs."""
     signal = noise = 0.0
     with torch.no_grad():
         for start in range(0, len(examples), EVALUATION_BATCH):

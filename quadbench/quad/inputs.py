@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -125,40 +125,24 @@ def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
         first = error.errors()[0]
         place, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise UserError(f"'{listing}': {place}: {reason}", hint=_HINT) from error
-    _refuse_repeated(listing, entries)
-    _check_files(folder, entries)
-    return tuple(
-        zoo.TaskInput(
-            name=entry.name,
-            image=folder / entry.image if entry.image else None,
-            mask=folder / entry.mask if entry.mask else None,
-            truth=folder / entry.truth if entry.truth else None,
-            prompt=entry.prompt,
-            negative_prompt=entry.negative_prompt,
-        )
-        for entry in entries
-    )
-
-
-def _refuse_repeated(listing: Path, entries: Sequence[_Entry]) -> None:
-    """Raise UserError if files of two inputs would have one name, as those of `a.mask` and the mask of `a`."""
-    names = Counter(f"{entry.name}{ending}.png" for entry in entries for ending in _ENDINGS)
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:
+    names = Counter(f"{entry.name}{ending}.png" for entry in entries for ending in _ENDINGS)  # as `a.mask` and the mask of `a`
+    if twice := [name for name, count in names.items() if count > 1]:
         named = ", ".join(f"'{name}'" for name in twice[:5])
         raise UserError(f"'{listing}' has inputs whose files would share the names {named}; expected different names", hint=_HINT)
+    return tuple(zoo.TaskInput(**entry.model_dump() | _pictures(folder, entry)) for entry in entries)
 
 
-def _check_files(folder: Path, entries: Sequence[_Entry]) -> None:
-    """Raise UserError if a listed file cannot be read, is larger than any picture, or lies elsewhere."""
+def _pictures(folder: Path, entry: _Entry) -> dict[str, Path]:
+    """Return an input's pictures that are there. Raise UserError if one cannot be read, is too large, or lies elsewhere."""
+    files = {"image": entry.image, "mask": entry.mask, "truth": entry.truth}
+    pictures = {kind: folder / file for kind, file in files.items() if file}
     hint = f"{folder / 'inputs.json'} names it; {_HINT}"
-    for entry in entries:
-        for kind, file in (("image", entry.image), ("mask", entry.mask), ("truth", entry.truth)):
-            if file:
-                what = f"{kind} of input '{entry.name}':"
-                require_file(folder / file, what, fault=UserError, hint=hint, most_bytes=_MOST_PICTURE_BYTES)
-                if not (place := (folder / file).resolve()).is_relative_to(folder.resolve()):
-                    raise UserError(f"{what} '{folder / file}' is a link that leads out of its folder, to '{place}'", hint=hint)
+    for kind, path in pictures.items():
+        what = f"{kind} of input '{entry.name}':"
+        require_file(path, what, fault=UserError, hint=hint, most_bytes=_MOST_PICTURE_BYTES)
+        if not (place := path.resolve()).is_relative_to(folder.resolve()):
+            raise UserError(f"{what} '{path}' is a link that leads out of its folder, to '{place}'", hint=hint)
+    return pictures
 
 
 def read_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:

@@ -39,12 +39,7 @@ _METADATA = "__metadata__"
 
 
 def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
-    """Return where each tensor begins and ends, by name, in bytes of a file that is as long as its header says.
-
-    Raises:
-        OSError: there is no such file, or it cannot be read.
-        ValueError: it is no whole safetensors file, or has more tensors than any model or adapter.
-    """
+    """Return where each tensor begins and ends, by name, in bytes of a file that is as long as its header says."""
     with open_regular(path) as file:
         size_bytes = os.fstat(file.fileno()).st_size
         (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES).ljust(_LENGTH_BYTES, b"\xff"))

@@ -13,7 +13,7 @@ from typing import TypeVar, assert_never
 from onnx import ModelProto
 from PIL.Image import Image
 
-from quadbench.artifacts import Component
+from quadbench.artifacts import LORA_PREFIX, Component
 from quadbench.host import give_back, peak_memory_bytes
 from quadbench.quad.adapters import (
     Adapter,
@@ -29,7 +29,7 @@ from quadbench.quad.adapters import (
 from quadbench.quad.adapters.lora_profile import LoraProfile
 from quadbench.quad.cache import RecipeDigests
 from quadbench.quad.items import Encoders, PreparedTask, Visit, prepare_task, task_items, visit
-from quadbench.quad.model.float_graphs import copy_of_modules, export_graphs, export_unet
+from quadbench.quad.model.float_graphs import copy_of_modules, export_graphs, export_unet, specs
 from quadbench.quad.model.foundation import Foundation, open_foundation
 from quadbench.quad.model.initializers import discard
 from quadbench.quad.model_files import adapter_source
@@ -110,9 +110,6 @@ def prepare(recipe: Recipe, steps: Steps, scratch: Path, like: Prepared | None =
 
     `like` is what was prepared of a recipe that differs in samplers and bits alone: its models are taken, and its tasks where
     they are the same. Large weights lie in files below `scratch` as long as the result is used.
-
-    Raises:
-        UserError: something that the recipe names is missing or does not fit; AdapterError where it is an adapter.
     """
     foundation = like.foundation if like else open_foundation(recipe.foundation)
     samples = recipe.quad.calibration.samples
@@ -142,8 +139,7 @@ def _traced(recipe: Recipe, foundation: Foundation, steps: Steps, scratch: Path)
     }
     mixes = [mixed(adapters, task.adapter) for task in recipe.tasks]
     with steps("export"):
-        graphs = export_graphs(foundation, shared_ranks([*adapters.values(), *filter(None, mixes)]), scratch)
-        models = graphs.models
+        models = export_graphs(foundation, shared_ranks([*adapters.values(), *filter(None, mixes)]), scratch)
         encoders = Encoders(
             foundation=foundation,
             text_encoder=GraphSession(models[Component.TEXT_ENCODER]),
@@ -154,7 +150,7 @@ def _traced(recipe: Recipe, foundation: Foundation, steps: Steps, scratch: Path)
         foundation=foundation,
         adapters=adapters,
         models=models,
-        shapes=graphs.lora_shapes,
+        shapes={spec.name: spec.shape for spec in specs(models[Component.UNET].graph.input) if spec.name.startswith(LORA_PREFIX)},
         encoders=encoders,
         unet=unet,
         tasks=[],

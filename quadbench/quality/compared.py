@@ -149,11 +149,7 @@ def _devices(bundle: Stored[Bundle], result: RunResult) -> list[str]:
 
 
 def refuse_random(bundle: Bundle) -> None:
-    """Refuse to score a bundle with random weights: its pictures have no quality.
-
-    Raises:
-        UserError: the bundle's weights are random.
-    """
+    """Refuse to score a bundle with random weights: its pictures have no quality."""
     if Caveat.RANDOM_WEIGHTS in bundle.caveats:
         raise UserError(
             f"the bundle of '{bundle.recipe_name}' has random weights; its pictures show nothing, so they have no quality",

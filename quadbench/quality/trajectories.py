@@ -144,15 +144,14 @@ class TaskModel:
             guidance=self.task.guidance,
         )
         denoiser = Denoiser(unet=self.predict, condition=condition, record=True)
-        mask = _mask(self.bundle.path(item.mask), noise.shape[2:]) if item.mask else None
-        latent = run_table(self.table, denoiser, latent=self._latent(item, noise), noise=noise, mask=mask)
-        return LatentTrajectory(feeds=denoiser.feeds, eps=[eps.numpy() for eps in denoiser.eps], latent=latent.numpy())
-
-    def _latent(self, item: TaskItem, noise: torch.Tensor) -> torch.Tensor:
-        """Return the latent (1, 4, h, w) of the item's image; zeros if it has none."""
-        if item.image is None or self.vae_encoder is None:
-            return torch.zeros_like(noise[:1])
-        return self.vae_encoder({"image": (as_batch(read_pixels(self.bundle.path(item.image))) * 2 - 1).numpy()})
+        latent, mask = torch.zeros_like(noise[:1]), None
+        if item.image and self.vae_encoder:
+            latent = self.vae_encoder({"image": (as_batch(read_pixels(self.bundle.path(item.image))) * 2 - 1).numpy()})
+        if item.mask:  # reduced by nearest neighbour as the harness does it; 1 is to be replaced
+            grey = as_batch(read_pixels(self.bundle.path(item.mask)))[:, :1]
+            mask = torch.nn.functional.interpolate((grey >= 0.5).float(), size=tuple(noise.shape[2:]))
+        final = run_table(self.table, denoiser, latent=latent, noise=noise, mask=mask)
+        return LatentTrajectory(feeds=denoiser.feeds, eps=[eps.numpy() for eps in denoiser.eps], latent=final.numpy())
 
 
 def _of_task(bundle: Stored[Bundle], task: TaskAssets) -> Iterator[Compared]:
@@ -184,12 +183,6 @@ def _sqnr_score(metric: Metric, exact: Sequence[Values], quantized: Sequence[Val
     return Score(metric=metric, value=value if math.isfinite(value) else "nothing differs", n=len(exact))
 
 
-def _mask(path: Path, size: Sequence[int]) -> torch.Tensor:
-    """Read the mask as (1, 1, h, w), reduced by nearest neighbour as the harness does it; 1 is to be replaced."""
-    grey = as_batch(read_pixels(path))[:, :1]
-    return torch.nn.functional.interpolate((grey >= 0.5).float(), size=tuple(size))
-
-
 def _lora_feed(bundle: Stored[Bundle], task: TaskAssets, unet: Graph) -> Feed:
     """Return the task's adapters in the dtype of the graph; zeros if the task has none, nothing where they are merged."""
     inputs = [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)]
@@ -214,13 +207,7 @@ HTP_TO_CPU, HTP_TO_FLOAT, CPU_TO_FLOAT = "HTP against CPU", "HTP against float",
 
 
 def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOut]:
-    """Return by target how the shared U-Net does along each task's trajectory, fed what the float U-Net was.
-
-    Raises:
-        UserError: nothing of the run was compiled for a Qualcomm HTP here, or its weights are random.
-        ArtifactError: a bundle or compiled bundle is damaged, or no longer there.
-        HarnessError: the emulator failed.
-    """
+    """Return by target how the shared U-Net does along each task's trajectory, fed what the float U-Net was."""
     refuse_random(result.bundle)
     ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
     if not ran:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import torch
-
 from quadbench.errors import AdapterError
 from quadbench.quad.adapters import Adapter, BaseSites, LeftOut, LoraPair, fitted, read_adapter
 from quadbench.quad.adapters.adapter import SITE_ENDINGS
@@ -116,15 +114,10 @@ def _parameters(pairs: Iterable[LoraPair]) -> int:
 
 
 def _outlier(pairs: dict[str, LoraPair]) -> Outlier | None:
-    ratios = [
-        Outlier(site=site, side=side, ratio=_peak_to_rms(tensor))
-        for site, pair in pairs.items()
-        for side, tensor in (("down", pair.down), ("up", pair.up))
-    ]
-    return max((o for o in ratios if math.isfinite(o.ratio)), key=lambda outlier: outlier.ratio, default=None)
-
-
-def _peak_to_rms(tensor: torch.Tensor) -> float:
-    """Return the greatest magnitude over the root mean square: 1 if all magnitudes are equal, 0 for a tensor of zeros."""
-    rms = float(tensor.square().mean().sqrt())
-    return float(tensor.abs().max()) / rms if rms else 0.0
+    outliers = []
+    for site, pair in pairs.items():
+        for side, tensor in (("down", pair.down), ("up", pair.up)):
+            rms = float(tensor.square().mean().sqrt())
+            ratio = float(tensor.abs().max()) / rms if rms else 0.0  # 1 if all magnitudes are equal
+            outliers.append(Outlier(site=site, side=side, ratio=ratio))
+    return max((o for o in outliers if math.isfinite(o.ratio)), key=lambda outlier: outlier.ratio, default=None)

@@ -34,22 +34,19 @@ _LDM = re.compile(r"^(input_blocks|middle_block|output_blocks|time_embed_|out_2)
 
 def read_kohya(tensors: Mapping[str, torch.Tensor]) -> Reading:
     """Return the pairs by flat name, as `mid_block_attentions_0_proj_in`; without an alpha the scale is 1, as in kohya's."""
-    return read_pairs(tensors, _unet_key, _scale)
+    return read_pairs(tensors, lambda name: _key(name, of_unet=True), _scale)
 
 
 def read_text_encoder(tensors: Mapping[str, torch.Tensor]) -> Reading:
     """Return the pairs of the text encoder by flat name, with their prefix."""
-    return read_pairs(tensors, _text_encoder_key, _scale)
+    return read_pairs(tensors, lambda name: _key(name, of_unet=False), _scale)
 
 
-def _unet_key(name: str) -> Key | None:
+def _key(name: str, *, of_unet: bool) -> Key | None:
     match = _KEY.match(name)
-    return Key(site=match["flat"], part=_PARTS[match["part"]]) if match and match["prefix"] == PREFIX else None
-
-
-def _text_encoder_key(name: str) -> Key | None:
-    match = _KEY.match(name)
-    return Key(site=match["prefix"] + match["flat"], part=_PARTS[match["part"]]) if match and match["prefix"] != PREFIX else None
+    if match is None or (match["prefix"] == PREFIX) is not of_unet:
+        return None
+    return Key(site=match["flat"] if of_unet else match["prefix"] + match["flat"], part=_PARTS[match["part"]])
 
 
 def _scale(_site: str, rank: int, alpha: float | None) -> float:

@@ -94,12 +94,7 @@ def _slot(down: Shape, up: Shape, *, rank: int | None) -> Slot:
 
 
 def fitted(adapter: Adapter, base: BaseSites) -> Adapter:
-    """Return the adapter with the base's site names; a 1x1 convolution and a linear map take each other's tensors.
-
-    Raises:
-        AdapterError: the base lacks some of its sites (the first ten are named), one stands under two names, or a site has other
-            shapes or too large a rank.
-    """
+    """Return the adapter with the base's site names; a 1x1 convolution and a linear map take each other's tensors."""
     sites = named_sites(adapter.name, adapter.pairs, base)
     pairs = {site: _in_shape(adapter.name, site, adapter.pairs[name], base.slots[site]) for name, site in sites.items()}
     return replace(adapter, pairs=dict(sorted(pairs.items())))

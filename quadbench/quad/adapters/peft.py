@@ -185,11 +185,7 @@ class AdapterConfig:
 
 
 def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> AdapterConfig:
-    """Read a LoraConfig, LoHaConfig or LoKrConfig.
-
-    Raises:
-        ValueError: a value is missing or wrong; the text lists the first five.
-    """
+    """Read a LoraConfig, LoHaConfig or LoKrConfig."""
     try:
         fields = (_LoraFields if kind is PeftType.LORA else _Fields).model_validate(values)
     except ValidationError as error:

@@ -4,7 +4,6 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -12,7 +11,7 @@ import torch
 from onnx import helper
 from torch import nn
 
-from quadbench.artifacts import LORA_PREFIX, Component, TensorSpec
+from quadbench.artifacts import Component, TensorSpec
 from quadbench.lint.rules import NATIVE_16_BIT_OPSET
 from quadbench.quad.model.foundation import Foundation, time_features
 from quadbench.quad.model.initializers import INLINE_LIMIT_BYTES, save_outside
@@ -154,23 +153,14 @@ def _strip(model: onnx.ModelProto) -> None:
         node.name = f"{node.op_type}_{i}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class FloatGraphs:
-    """A foundation model's float graphs, and the shapes of the U-Net's LoRA inputs in the graph's order."""
-
-    models: dict[Component, onnx.ModelProto]
-    lora_shapes: dict[str, tuple[int, ...]]
-
-
-def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Path) -> FloatGraphs:
+def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Path) -> dict[Component, onnx.ModelProto]:
     """Export every component; the U-Net has LoRA inputs of the given ranks. Large weights stay in files below `scratch`."""
     parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
     models = {part: export_component(foundation, part, scratch) for part in parts}
     foundation.release()
-    models[Component.UNET] = unet = export_unet(foundation, foundation.unet, ranks, scratch)
+    models[Component.UNET] = export_unet(foundation, foundation.unet, ranks, scratch)
     foundation.release()
-    lora_shapes = {spec.name: spec.shape for spec in specs(unet.graph.input) if spec.name.startswith(LORA_PREFIX)}
-    return FloatGraphs(models=models, lora_shapes=lora_shapes)
+    return models
 
 
 def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:

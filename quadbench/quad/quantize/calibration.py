@@ -235,8 +235,13 @@ def clipping_of(
         counts = {name: int(count) for name, count in zip(outside, counted, strict=True)}
     sizes = {name: prod(shape) * len(feeds) for name, shape in value_shapes(model).items() if name in ranges}
     tensors = [
-        ClippedTensor(tensor=name, share=counts[name] / sizes[name], beyond=_beyond(seen[name], outside[name]))
-        for name in outside
+        # How far the farthest value lies outside, in widths of the range.
+        ClippedTensor(
+            tensor=name,
+            share=counts[name] / sizes[name],
+            beyond=max(within.low - seen[name].low, seen[name].high - within.high) / (within.high - within.low),
+        )
+        for name, within in outside.items()
     ]
     return Clipping(
         variant=variant,
@@ -254,11 +259,6 @@ def range_within(encoding: Encoding) -> Range:
     least, greatest = limits(encoding.dtype)
     low, high = (least - encoding.zero_point - 0.5) * encoding.scale, (greatest - encoding.zero_point + 0.5) * encoding.scale
     return Range(low=low, high=high)
-
-
-def _beyond(seen: Range, within: Range) -> float:
-    """Return how far the farthest value lies outside, in widths of the range."""
-    return max(within.low - seen.low, seen.high - within.high) / (within.high - within.low)
 
 
 def _with_counts(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:

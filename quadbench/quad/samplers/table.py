@@ -1,7 +1,7 @@
 """Table: a sampler that is linear in the samples and predictions so far -> its coefficients, and the loop that runs them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,15 +63,11 @@ def run_table(
     seen: list[torch.Tensor] = []
     for i, step in enumerate(table.steps):
         seen.append(denoise(i, step.input_scale * x))
-        x = step.x_start * x_start + step.x * x + step.noise * noise[i + 1 : i + 2] + _mix(step.eps, seen)
+        mixed = sum((c * eps for c, eps in zip(step.eps, seen, strict=True) if c), torch.zeros_like(x))
+        x = step.x_start * x_start + step.x * x + step.noise * noise[i + 1 : i + 2] + mixed
         if mask is not None:
             x = mask * x + (1 - mask) * (step.known.latent * latent + step.known.noise * noise[:1])
     return x
-
-
-def _mix(coefficients: Sequence[float], tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the sum of the tensors times their coefficients."""
-    return sum((c * t for c, t in zip(coefficients, tensors, strict=True) if c), torch.zeros_like(tensors[0]))
 
 
 def is_noise_alone(strength: float, *, is_image_to_image: bool) -> bool:
