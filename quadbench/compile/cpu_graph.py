@@ -17,6 +17,10 @@ from quadbench.lint.linted_graph import DEQUANTIZE, QUANTIZE
 Shapes = Mapping[str, tuple[int, ...]]
 RUNTIMES_OWN = "com.microsoft"  # the domain of operators that ONNX Runtime's optimizer puts in and ONNX does not know
 _SHAPED_ALIKE = {"FusedMatMul": "MatMul", "FusedConv": "Conv", "QuickGelu": "Sigmoid", "Gelu": "Sigmoid"}
+_UP, _DOWN = ".up", ".down"
+_PRODUCTS = ("Gemm", "Conv")
+_LOST_LAYOUT = 1 / 7  # the share that a convolution over neighbours takes longer where its weights are not constants
+MOST_BYTES = 256 * 2**20  # of float weights that a graph may hold for the time that this saves
 
 
 def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
@@ -126,11 +130,6 @@ def _in_order(nodes: Sequence[Any]) -> list[Any]:
                 if not waiting[index]:
                     ready.append(index)
     return ordered
-
-
-_UP, _DOWN = ".up", ".down"
-_PRODUCTS = ("Gemm", "Conv")
-_LOST_LAYOUT = 1 / 7  # the share that a convolution over neighbours takes longer where its weights are not constants
 
 
 def ease_branches(source: Path, path: Path) -> bool:
@@ -307,9 +306,6 @@ def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
         up.op_type, up.domain = "FusedConv", RUNTIMES_OWN
         up.input.append("")  # no bias
     up.input.append(branch.base.output[0])
-
-
-MOST_BYTES = 256 * 2**20  # of float weights that a graph may hold for the time that this saves
 
 
 def let_weights_fold(path: Path) -> None:

@@ -21,6 +21,8 @@ from quadbench.host import peak_memory_bytes
 from quadbench.target.vendors import vendor_of
 
 _NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
+OUTCOME = ".json"
+DISPATCH = "DISPATCH_OP"  # LiteRT's operator for what a vendor's compiler has made
 
 
 def operators_of(path: Path) -> list[str]:
@@ -31,10 +33,6 @@ def operators_of(path: Path) -> list[str]:
         graph = model.Subgraphs(0)
         used = (codes[graph.Operators(i).OpcodeIndex()] for i in range(graph.OperatorsLength()))
         return [code.CustomCode().decode() if code.CustomCode() else _NAMES[code.BuiltinCode()] for code in used]
-
-
-OUTCOME = ".json"
-DISPATCH = "DISPATCH_OP"  # LiteRT's operator for what a vendor's compiler has made
 
 
 def main() -> None:

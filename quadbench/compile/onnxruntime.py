@@ -22,6 +22,10 @@ LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
 }
+_MOVES = MOVES_VALUES | {"Concat", "Resize", "Pad", "Cast", "ReorderInput", "ReorderOutput"}
+# ONNX's operators on integers and those of com.microsoft: QLinearConv, QGemm, MatMulIntegerToFloat, DynamicQuantizeMatMul, ...
+_IN_INTEGERS = re.compile(r"QLinear|Q[A-Z]|.*Integer|DynamicQuantize")
+_PRODUCT = re.compile(r".*(Conv|Gemm|MatMul)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +88,6 @@ class OnnxRuntimeCompiler:
     @property
     def _level(self) -> str:
         return "extended" if self.execution_provider == "cpu" else "basic"
-
-
-_MOVES = MOVES_VALUES | {"Concat", "Resize", "Pad", "Cast", "ReorderInput", "ReorderOutput"}
-# ONNX's operators on integers and those of com.microsoft: QLinearConv, QGemm, MatMulIntegerToFloat, DynamicQuantizeMatMul, ...
-_IN_INTEGERS = re.compile(r"QLinear|Q[A-Z]|.*Integer|DynamicQuantize")
-_PRODUCT = re.compile(r".*(Conv|Gemm|MatMul)")
 
 
 def kernels_of(graph: LintedGraph) -> Kernels:

@@ -17,6 +17,8 @@ from quadbench.results.layout import folder_name
 from quadbench.results.manifest import file_ref, link, temporary_folder
 
 SHOWN_LINES = 15
+COST = "cost.json"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +73,6 @@ class Product:
     caveats: tuple[Caveat, ...] = ()
     costs: dict[str, CompileCost] = field(default_factory=dict)
     kernels: dict[str, Kernels] = field(default_factory=dict)
-
-
-COST = "cost.json"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,29 @@ COMPILER_VERSIONS = {
     "2.51.0.260929181845": "2.7.0",
 }
 """Versions of the compiler's package by the build of Qualcomm's SDK in it, read from its wheels for Linux on 2026-11-25."""
-
 _QNN_BUILD = re.compile(rb"v([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{12})(?![0-9])")
 _RUNTIME_VERSION = re.compile(rb"\0VERS_([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})\0")  # of its symbols
+_OF_LITERT = {  # by the harness, in litert.cpp
+    "LiteRtCreateEnvironment", "LiteRtDestroyEnvironment", "LiteRtCreateModelFromFile", "LiteRtDestroyModel",
+    "LiteRtCreateOptions", "LiteRtDestroyOptions", "LiteRtSetOptionsHardwareAccelerators", "LiteRtCreateOpaqueOptions",
+    "LiteRtAddOpaqueOptions", "LiteRtCreateCompiledModel", "LiteRtDestroyCompiledModel", "LiteRtGetModelSignature",
+    "LiteRtGetNumSignatureInputs", "LiteRtGetSignatureInputName", "LiteRtGetSignatureInputTensorByIndex",
+    "LiteRtGetNumSignatureOutputs", "LiteRtGetSignatureOutputName", "LiteRtGetSignatureOutputTensorByIndex",
+    "LiteRtGetRankedTensorType", "LiteRtCreateTensorBufferFromHostMemory", "LiteRtDestroyTensorBuffer",
+    "LiteRtRunCompiledModel",
+}  # fmt: skip
+ENTRY_POINTS: dict[Role, frozenset[str]] = {
+    Role.LITERT: frozenset(_OF_LITERT),
+    Role.DISPATCH: frozenset({"LiteRtDispatchGetApi"}),  # by LiteRT
+}
+LEAST_ANDROID_API = 28  # of the harness: Android 9
+_KIB = 1024
+_PLUGIN, _DISPATCH = "libonnxruntime_providers_qnn.so", "libLiteRtDispatch_Qualcomm.so"  # they open Qualcomm's backends,
+_OPENED = ("libQnnHtp.so", "libQnnSystem.so")  # which are these
+# It is 86 MB. libQnnHtp.so opens it only where it is given a graph instead of a context: launches on the emulator load the
+# plugin, libQnnHtp.so and libQnnSystem.so alone.
+_GRAPH_COMPILER = "libQnnHtpPrepare.so"
+_HTP_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 
 
 def qnn_build(library: Path) -> str | None:
@@ -48,27 +68,6 @@ def _first(pattern: re.Pattern[bytes], library: Path) -> str | None:
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         match = pattern.search(content)
         return match[1].decode() if match else None
-
-
-_OF_LITERT = {  # by the harness, in litert.cpp
-    "LiteRtCreateEnvironment", "LiteRtDestroyEnvironment", "LiteRtCreateModelFromFile", "LiteRtDestroyModel",
-    "LiteRtCreateOptions", "LiteRtDestroyOptions", "LiteRtSetOptionsHardwareAccelerators", "LiteRtCreateOpaqueOptions",
-    "LiteRtAddOpaqueOptions", "LiteRtCreateCompiledModel", "LiteRtDestroyCompiledModel", "LiteRtGetModelSignature",
-    "LiteRtGetNumSignatureInputs", "LiteRtGetSignatureInputName", "LiteRtGetSignatureInputTensorByIndex",
-    "LiteRtGetNumSignatureOutputs", "LiteRtGetSignatureOutputName", "LiteRtGetSignatureOutputTensorByIndex",
-    "LiteRtGetRankedTensorType", "LiteRtCreateTensorBufferFromHostMemory", "LiteRtDestroyTensorBuffer",
-    "LiteRtRunCompiledModel",
-}  # fmt: skip
-ENTRY_POINTS: dict[Role, frozenset[str]] = {
-    Role.LITERT: frozenset(_OF_LITERT),
-    Role.DISPATCH: frozenset({"LiteRtDispatchGetApi"}),  # by LiteRT
-}
-
-
-LEAST_ANDROID_API = 28  # of the harness: Android 9
-_KIB = 1024
-_PLUGIN, _DISPATCH = "libonnxruntime_providers_qnn.so", "libLiteRtDispatch_Qualcomm.so"  # they open Qualcomm's backends,
-_OPENED = ("libQnnHtp.so", "libQnnSystem.so")  # which are these
 
 
 def file_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
@@ -189,12 +188,6 @@ def _quoted(names: Iterable[str]) -> str:
 def side_name(arch: str | None, role: Role) -> str:
     """Return what a stub or a skel for an architecture of Qualcomm's HTP is called."""
     return f"libQnnHtpV{(arch or '').removeprefix('v')}{role.capitalize()}.so"
-
-
-# It is 86 MB. libQnnHtp.so opens it only where it is given a graph instead of a context: launches on the emulator load the
-# plugin, libQnnHtp.so and libQnnSystem.so alone.
-_GRAPH_COMPILER = "libQnnHtpPrepare.so"
-_HTP_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 
 
 def best_kit(

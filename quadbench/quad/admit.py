@@ -40,107 +40,6 @@ def unseen(_number: int, _total: int) -> None:
     """Tell nobody."""
 
 
-def checked_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
-    """Return the bundle's task that the new one, of this name, shall be like."""
-    tasks = {task.name: task for task in bundle.tasks}
-    if new.like not in tasks or new.like not in {task.name for task in new.recipe.tasks}:
-        raise UnknownNameError("task", new.like, [task.name for task in new.recipe.tasks])
-    hint = "give the adapter another name, with --name"
-    if name == NO_TASK:
-        raise UserError(f"no task can be called '{name}', which stands for no task where a launch begins", hint=hint)
-    if name in tasks:
-        raise UserError(f"bundle {bundle.digest[:12]} has a task '{name}' already", hint=hint)
-    return tasks[new.like]
-
-
-def new_task(
-    new: NewTask,
-    bundle: Stored[Bundle],
-    sources: Mapping[str, AdapterSource],
-    weights: Mapping[str, float],
-    writer: BundleWriter,
-    painting: Painting = unseen,
-) -> TaskAssets:
-    """Return the task by one adapter, which both mappings name; its reference images are written, by diffusers or PEFT.
-
-    Inputs, noise and sampler are those of the task that it is like; the truth of that task is not that of another adapter. A
-    sampler that was fitted to that task is not fitted again.
-    """
-    (name,) = weights
-    like = checked_task(new, bundle.artifact, name)
-    pictures = _pictures(new, bundle, like, sources, weights, painting)
-    items = tuple(
-        replace(
-            item,
-            truth=None,
-            reference=writer.image(f"reference/{name}/{item.name}.png", pictures[item.name]) if pictures else None,
-        )
-        for item in like.items
-    )
-    mix = dict(weights) if is_mix(weights) else None
-    return replace(like, name=name, adapter=mix_name(weights), mix=mix, items=items, fit_error=None)
-
-
-def _pictures(
-    new: NewTask,
-    bundle: Stored[Bundle],
-    like: TaskAssets,
-    sources: Mapping[str, AdapterSource],
-    weights: Mapping[str, float],
-    painting: Painting,
-) -> dict[str, Image]:
-    """Return the reference's images by item; none for random weights, whose pictures show nothing."""
-    if has_random_weights(new.recipe):
-        return {}
-    foundation, table = open_foundation(new.recipe.foundation), read_table(bundle.path(like.table))
-    task = task_as_built(new, like, table, foundation)
-    items = task_items(task, foundation, calibration_samples=new.recipe.quad.calibration.samples).evaluation
-    check_items(items, like, load_file(bundle.path(like.tensors)), foundation)
-    reference = reference_for(foundation, task.model_copy(update={"adapter": dict(weights)}), table, sources)
-    pictures = {}
-    for number, item in enumerate(items, start=1):
-        painting(number, len(items))
-        pictures[item.name] = reference.render(item)
-    return pictures
-
-
-def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:
-    """Return the recipe's task with the bundle's sampler, which may be that of devices of one profile.
-
-    A table that was fitted may have fewer steps than the recipe asks for, and does not tell the strength.
-    """
-    recipes = (new.recipe.on(profile) for profile in (None, *new.recipe.devices))
-    for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
-        known = known_table(task, foundation)  # none where it is fitted when the bundle is built
-        is_same = known == table if known else like.steps <= task.sampler.steps
-        if is_same and (task.sampler.scheme, task.guidance) == (like.scheme, like.guidance):
-            return task
-    raise UserError(
-        f"task '{like.name}' of the bundle has {like.steps} steps of {like.scheme} with guidance {like.guidance:g}; "
-        "in the recipe it has another sampler, strength or guidance",
-        hint=_OF_WHICH,
-    )
-
-
-def check_items(items: Sequence[Item], like: TaskAssets, tensors: Mapping[str, np.ndarray], foundation: Foundation) -> None:
-    """Refuse items that are not those of the bundle's task, whose `tensors` hold their noise."""
-    pairs = zip(like.items, items, strict=False)
-    others = [own.name for own, item in pairs if not _is_same(own, item, tensors, foundation, like.steps)]
-    if others or len(items) != len(like.items):
-        first = f", as '{others[0]}'" if others else f": {len(items)} of them, where the bundle has {len(like.items)}"
-        raise UserError(f"task '{like.name}' has other inputs in the recipe than in the bundle{first}", hint=_OF_WHICH)
-
-
-def _is_same(own: TaskItem, item: Item, tensors: Mapping[str, np.ndarray], foundation: Foundation, steps: int) -> bool:
-    texts = (own.name, own.prompt, own.input_ids, own.negative_input_ids)
-    if texts != (item.name, item.prompt, item.input_ids, item.negative_input_ids):
-        return False
-    if (own.image is None, own.mask is None, own.blend is None) != (item.image is None, item.mask is None, item.blend is None):
-        return False
-    noise, drawn = tensors[f"noise.{own.name}"], item.noise(foundation, steps).numpy()
-    return noise.shape == drawn.shape and np.allclose(noise, drawn, atol=_NOISE_TOLERANCE)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Admission:
     """A judgement of an adapter, at a weight, under a base. `extended` is the bundle with that adapter, once it was added.
@@ -251,3 +150,104 @@ def _smaller_weight(candidate: Candidate, bundle: Stored[Bundle]) -> float | Non
     weights = (round(candidate.weight * part, 6) for part in _PARTS)
     fitting = (w for w in weights if judged(replace(candidate, weight=w), bundle).judgement.acceptance.is_admitted)
     return next(fitting, None)
+
+
+def checked_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
+    """Return the bundle's task that the new one, of this name, shall be like."""
+    tasks = {task.name: task for task in bundle.tasks}
+    if new.like not in tasks or new.like not in {task.name for task in new.recipe.tasks}:
+        raise UnknownNameError("task", new.like, [task.name for task in new.recipe.tasks])
+    hint = "give the adapter another name, with --name"
+    if name == NO_TASK:
+        raise UserError(f"no task can be called '{name}', which stands for no task where a launch begins", hint=hint)
+    if name in tasks:
+        raise UserError(f"bundle {bundle.digest[:12]} has a task '{name}' already", hint=hint)
+    return tasks[new.like]
+
+
+def new_task(
+    new: NewTask,
+    bundle: Stored[Bundle],
+    sources: Mapping[str, AdapterSource],
+    weights: Mapping[str, float],
+    writer: BundleWriter,
+    painting: Painting = unseen,
+) -> TaskAssets:
+    """Return the task by one adapter, which both mappings name; its reference images are written, by diffusers or PEFT.
+
+    Inputs, noise and sampler are those of the task that it is like; the truth of that task is not that of another adapter. A
+    sampler that was fitted to that task is not fitted again.
+    """
+    (name,) = weights
+    like = checked_task(new, bundle.artifact, name)
+    pictures = _pictures(new, bundle, like, sources, weights, painting)
+    items = tuple(
+        replace(
+            item,
+            truth=None,
+            reference=writer.image(f"reference/{name}/{item.name}.png", pictures[item.name]) if pictures else None,
+        )
+        for item in like.items
+    )
+    mix = dict(weights) if is_mix(weights) else None
+    return replace(like, name=name, adapter=mix_name(weights), mix=mix, items=items, fit_error=None)
+
+
+def _pictures(
+    new: NewTask,
+    bundle: Stored[Bundle],
+    like: TaskAssets,
+    sources: Mapping[str, AdapterSource],
+    weights: Mapping[str, float],
+    painting: Painting,
+) -> dict[str, Image]:
+    """Return the reference's images by item; none for random weights, whose pictures show nothing."""
+    if has_random_weights(new.recipe):
+        return {}
+    foundation, table = open_foundation(new.recipe.foundation), read_table(bundle.path(like.table))
+    task = task_as_built(new, like, table, foundation)
+    items = task_items(task, foundation, calibration_samples=new.recipe.quad.calibration.samples).evaluation
+    check_items(items, like, load_file(bundle.path(like.tensors)), foundation)
+    reference = reference_for(foundation, task.model_copy(update={"adapter": dict(weights)}), table, sources)
+    pictures = {}
+    for number, item in enumerate(items, start=1):
+        painting(number, len(items))
+        pictures[item.name] = reference.render(item)
+    return pictures
+
+
+def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:
+    """Return the recipe's task with the bundle's sampler, which may be that of devices of one profile.
+
+    A table that was fitted may have fewer steps than the recipe asks for, and does not tell the strength.
+    """
+    recipes = (new.recipe.on(profile) for profile in (None, *new.recipe.devices))
+    for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
+        known = known_table(task, foundation)  # none where it is fitted when the bundle is built
+        is_same = known == table if known else like.steps <= task.sampler.steps
+        if is_same and (task.sampler.scheme, task.guidance) == (like.scheme, like.guidance):
+            return task
+    raise UserError(
+        f"task '{like.name}' of the bundle has {like.steps} steps of {like.scheme} with guidance {like.guidance:g}; "
+        "in the recipe it has another sampler, strength or guidance",
+        hint=_OF_WHICH,
+    )
+
+
+def check_items(items: Sequence[Item], like: TaskAssets, tensors: Mapping[str, np.ndarray], foundation: Foundation) -> None:
+    """Refuse items that are not those of the bundle's task, whose `tensors` hold their noise."""
+    pairs = zip(like.items, items, strict=False)
+    others = [own.name for own, item in pairs if not _is_same(own, item, tensors, foundation, like.steps)]
+    if others or len(items) != len(like.items):
+        first = f", as '{others[0]}'" if others else f": {len(items)} of them, where the bundle has {len(like.items)}"
+        raise UserError(f"task '{like.name}' has other inputs in the recipe than in the bundle{first}", hint=_OF_WHICH)
+
+
+def _is_same(own: TaskItem, item: Item, tensors: Mapping[str, np.ndarray], foundation: Foundation, steps: int) -> bool:
+    texts = (own.name, own.prompt, own.input_ids, own.negative_input_ids)
+    if texts != (item.name, item.prompt, item.input_ids, item.negative_input_ids):
+        return False
+    if (own.image is None, own.mask is None, own.blend is None) != (item.image is None, item.mask is None, item.blend is None):
+        return False
+    noise, drawn = tensors[f"noise.{own.name}"], item.noise(foundation, steps).numpy()
+    return noise.shape == drawn.shape and np.allclose(noise, drawn, atol=_NOISE_TOLERANCE)

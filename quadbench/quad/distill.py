@@ -21,6 +21,12 @@ from quadbench.quad.quantize.fake_quant import FakeQuantGraph, Tensors
 from quadbench.quad.runner import Feed
 
 SEED_STRIDE = 10_000  # items have consecutive seeds: one that is moved by less would see the noise of another
+ItemsByTask = Mapping[str, Sequence[Item]]
+log = logging.getLogger(__name__)
+EVALUATION_BATCH = 16
+MINIMUM_GAIN_DB = 0.05  # less than this is no progress
+TRAINING_SEEDS, VALIDATION_SEEDS = (1, 2, 3, 4), (5,)  # by which those of the calibration items are moved
+VALIDATION_EXAMPLES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +39,6 @@ class Example:
     feed: Feed
     teacher: torch.Tensor
     noise: torch.Tensor | None
-
-
-ItemsByTask = Mapping[str, Sequence[Item]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +102,6 @@ def _noised(prepared: Prepared, task: PreparedTask, visited: Visit, seed: int) -
             noise = torch.randn(latent.shape, generator=generator)
             sample = alpha**0.5 * latent + (1 - alpha) ** 0.5 * noise
             yield visited.feeds[(item * steps + step) * runs] | {"sample": sample.numpy()}, noise
-
-
-log = logging.getLogger(__name__)
-EVALUATION_BATCH = 16
-MINIMUM_GAIN_DB = 0.05  # less than this is no progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,10 +255,6 @@ def sqnr_db(graph: FakeQuantGraph, weights: Mapping[str, torch.Tensor], examples
 def _stacked(batch: Sequence[Example]) -> Tensors:
     """Return the inputs of several examples as one: (B, ...)."""
     return {name: torch.cat([torch.from_numpy(example.feed[name]) for example in batch]) for name in batch[0].feed}
-
-
-TRAINING_SEEDS, VALIDATION_SEEDS = (1, 2, 3, 4), (5,)  # by which those of the calibration items are moved
-VALIDATION_EXAMPLES = 32
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.recipe import EdSampler, ImageToImageTask, InpaintTask, LcmSampler, OlssSampler, Task, TextToImageTask, mix_name
 
 CALIBRATION_SEED_OFFSET = 1_000_000  # so that calibration never sees the noise of an evaluation
+Unet = Callable[[Feed], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +99,6 @@ def _as_batch(pixels: Pixels) -> torch.Tensor:
     """Return pixels (H, W) or (H, W, C) as (1, C, H, W) float32, 0 to 255."""
     height, width = pixels.shape[:2]
     return torch.from_numpy(pixels.astype(np.float32).reshape(height, width, -1)).permute(2, 0, 1)[None]
-
-
-Unet = Callable[[Feed], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,39 +36,6 @@ MOST_TENSORS = 10_000  # Stable Diffusion 1.x has 1,131 in one file, a LoHa of a
 _MOST_HEADER_BYTES = 32 * 2**20  # trainers put lists of tags into it
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
-
-
-def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
-    """Return where each tensor begins and ends, by name, in bytes of a file that is as long as its header says."""
-    with open_regular(path) as file:
-        size_bytes = os.fstat(file.fileno()).st_size
-        (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES).ljust(_LENGTH_BYTES, b"\xff"))
-        data_bytes = size_bytes - _LENGTH_BYTES - length
-        if length > _MOST_HEADER_BYTES or data_bytes < 0:
-            raise ValueError(f"it has {size_bytes} bytes, and its header would have {length}")
-        header = from_json(file.read(length), allow_inf_nan=False)
-    if not isinstance(header, dict):
-        raise ValueError("its header holds no tensors by name")
-    header.pop(_METADATA, None)
-    if len(header) > MOST_TENSORS:
-        raise ValueError(f"it has {len(header)} tensors; expected at most {MOST_TENSORS}")
-    places = {name: _place(name, entry) for name, entry in header.items()}
-    end = max((end for _, end in places.values()), default=0)
-    if end != data_bytes:
-        raise ValueError(f"its tensors end after {end} bytes of {data_bytes}: it is cut off, or more than that")
-    start = size_bytes - data_bytes
-    return {name: (start + begin, start + end) for name, (begin, end) in places.items()}
-
-
-def _place(name: str, entry: object) -> tuple[int, int]:
-    """Return where a tensor begins and ends, in bytes behind the header."""
-    match entry:
-        case {"data_offsets": [int(begin), int(end)]}:
-            return begin, end
-        case _:
-            raise ValueError(f"its tensor '{name[:64]}' has no place in it")
-
-
 MOST_WEIGHTS_BYTES = 2**34  # of a foundation model's file; Stable Diffusion 1.4 in float32 with both of its U-Nets has 7.7 GB
 MOST_ADAPTER_BYTES = 2**32  # a full difference of Stable Diffusion 1 in float32 has 3.9 GB
 PEFT_CONFIG, PEFT_TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -87,12 +54,10 @@ _PACKAGES = (
     "pillow",
     "safetensors",
 )
-
-
-def require_weights(path: Path) -> None:
-    """Refuse a file of a foundation model that cannot be read, or is too large for one."""
-    hint = "give the .safetensors file"
-    require_file(path, "foundation model", fault=UserError, hint=hint, most_bytes=MOST_WEIGHTS_BYTES)
+DIFFUSERS_INDEX, DIFFUSERS_PARTS = "model_index.json", ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+SAFETENSORS, PICKLES = ".safetensors", (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_READ = ("*.json", "*.txt", f"*{SAFETENSORS}")  # of a part, by diffusers and transformers
+CHECKPOINT_GEOMETRY = "sd15"  # of a model in one file, which holds no configuration; other geometries were cut from it
 
 
 class AdapterFormat(StrEnum):
@@ -112,10 +77,11 @@ class AdapterSource:
     unet_only: bool = False
 
 
-def saved_adapter(path: Path) -> Path:
-    """Return the file in a folder that diffusers' `save_lora_weights` wrote; any other path as it is."""
-    file = path / DIFFUSERS_TENSORS
-    return file if is_file(file) and not is_file(path / PEFT_CONFIG) else path
+class Sizes(NamedTuple):
+    """The sides of what a model takes: square pictures of `image` pixels, whose latents have `latent`."""
+
+    image: int
+    latent: int
 
 
 def adapter_source(spec: Adapter) -> AdapterSource | None:
@@ -134,6 +100,12 @@ def adapter_source(spec: Adapter) -> AdapterSource | None:
             assert_never(spec)
 
 
+def saved_adapter(path: Path) -> Path:
+    """Return the file in a folder that diffusers' `save_lora_weights` wrote; any other path as it is."""
+    file = path / DIFFUSERS_TENSORS
+    return file if is_file(file) and not is_file(path / PEFT_CONFIG) else path
+
+
 def tool_versions() -> dict[str, str]:
     """Return the versions of quadbench and of the packages that shape a bundle."""
     return {name: importlib.metadata.version(name) for name in ("quadbench", *_PACKAGES)}
@@ -142,25 +114,6 @@ def tool_versions() -> dict[str, str]:
 def has_random_weights(recipe: Recipe) -> bool:
     """Say whether the recipe's pictures show nothing, because the model or an adapter was never trained."""
     return isinstance(recipe.foundation, RandomFoundation) or any(isinstance(a, RandomAdapter) for a in recipe.adapters.values())
-
-
-DIFFUSERS_INDEX, DIFFUSERS_PARTS = "model_index.json", ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-SAFETENSORS, PICKLES = ".safetensors", (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_READ = ("*.json", "*.txt", f"*{SAFETENSORS}")  # of a part, by diffusers and transformers
-
-CHECKPOINT_GEOMETRY = "sd15"  # of a model in one file, which holds no configuration; other geometries were cut from it
-
-
-class Sizes(NamedTuple):
-    """The sides of what a model takes: square pictures of `image` pixels, whose latents have `latent`."""
-
-    image: int
-    latent: int
-
-
-def sizes_of(latent_size: int, vae_config: Mapping[str, Any]) -> Sizes:
-    """Return the sizes of a model, whose VAE halves a picture between each two of its blocks."""
-    return Sizes(image=latent_size * 2 ** (len(vae_config["block_out_channels"]) - 1), latent=latent_size)
 
 
 def named_sizes(foundation: Foundation) -> Sizes | None:
@@ -182,6 +135,11 @@ def named_sizes(foundation: Foundation) -> Sizes | None:
     except (UserError, LookupError, TypeError):
         return None
     return sizes if isinstance(sizes.latent, int) and 0 < sizes.latent <= sizes.image else None
+
+
+def sizes_of(latent_size: int, vae_config: Mapping[str, Any]) -> Sizes:
+    """Return the sizes of a model, whose VAE halves a picture between each two of its blocks."""
+    return Sizes(image=latent_size * 2 ** (len(vae_config["block_out_channels"]) - 1), latent=latent_size)
 
 
 def part_folder(geometry: str, part: str) -> Path:
@@ -218,6 +176,43 @@ def foundation_files(folder: Path) -> dict[str, Path]:
         )
     parts = (path for part in DIFFUSERS_PARTS for pattern in _READ for path in (folder / part).glob(pattern) if is_file(path))
     return {path.relative_to(folder).as_posix(): path for path in (folder / DIFFUSERS_INDEX, *parts)}
+
+
+def require_weights(path: Path) -> None:
+    """Refuse a file of a foundation model that cannot be read, or is too large for one."""
+    hint = "give the .safetensors file"
+    require_file(path, "foundation model", fault=UserError, hint=hint, most_bytes=MOST_WEIGHTS_BYTES)
+
+
+def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
+    """Return where each tensor begins and ends, by name, in bytes of a file that is as long as its header says."""
+    with open_regular(path) as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES).ljust(_LENGTH_BYTES, b"\xff"))
+        data_bytes = size_bytes - _LENGTH_BYTES - length
+        if length > _MOST_HEADER_BYTES or data_bytes < 0:
+            raise ValueError(f"it has {size_bytes} bytes, and its header would have {length}")
+        header = from_json(file.read(length), allow_inf_nan=False)
+    if not isinstance(header, dict):
+        raise ValueError("its header holds no tensors by name")
+    header.pop(_METADATA, None)
+    if len(header) > MOST_TENSORS:
+        raise ValueError(f"it has {len(header)} tensors; expected at most {MOST_TENSORS}")
+    places = {name: _place(name, entry) for name, entry in header.items()}
+    end = max((end for _, end in places.values()), default=0)
+    if end != data_bytes:
+        raise ValueError(f"its tensors end after {end} bytes of {data_bytes}: it is cut off, or more than that")
+    start = size_bytes - data_bytes
+    return {name: (start + begin, start + end) for name, (begin, end) in places.items()}
+
+
+def _place(name: str, entry: object) -> tuple[int, int]:
+    """Return where a tensor begins and ends, in bytes behind the header."""
+    match entry:
+        case {"data_offsets": [int(begin), int(end)]}:
+            return begin, end
+        case _:
+            raise ValueError(f"its tensor '{name[:64]}' has no place in it")
 
 
 def check_checkpoint(path: Path) -> None:

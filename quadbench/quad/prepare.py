@@ -54,6 +54,8 @@ from quadbench.recipe import Adapter as AdapterSpec
 
 log = logging.getLogger(__name__)
 Notify = Callable[[str], None]
+VOCABULARY_ROWS = 64  # at most so many rows of unlike tokens calibrate the text encoder
+ProductT = TypeVar("ProductT")
 
 
 def silent(_step: str) -> None:
@@ -179,9 +181,6 @@ def _open_adapter(name: str, spec: AdapterSpec, foundation: Foundation, base: Ba
     return adapter
 
 
-VOCABULARY_ROWS = 64  # at most so many rows of unlike tokens calibrate the text encoder
-
-
 def calibration_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> dict[Component, list[Feed]]:
     """Return the calibration inputs of every component; none for the VAE's encoder if no task takes an image."""
     items = [item for task in prepared.tasks for item in task.items.calibration]
@@ -286,9 +285,6 @@ def merged_unet(foundation: Foundation, adapter: Adapter | None, scratch: Path) 
     model = export_unet(foundation, unet, {}, scratch)
     foundation.release()
     return model
-
-
-ProductT = TypeVar("ProductT")
 
 
 class Intermediates:

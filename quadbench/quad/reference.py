@@ -35,8 +35,8 @@ from quadbench.recipe import ImageToImageTask, InpaintTask, OlssSampler, Task, T
 _ALPHA = ".alpha"
 _PEFT_PREFIX = "base_model.model."
 _loader = StableDiffusionLoraLoaderMixin
-
 State = dict[str, torch.Tensor]
+_SCHEDULERS = {"lcm": (LCMScheduler, {}), "ed": (EulerDiscreteScheduler, {"timestep_spacing": "leading"})}
 
 
 def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights: Mapping[str, float]) -> nn.Module:
@@ -115,9 +115,6 @@ def _in_shape(state: State, unet: nn.Module) -> State:
         wanted = (*tensor.shape[:2], *(() if isinstance(module, nn.Linear) else (1, 1)))
         shaped[key] = tensor.reshape(wanted) if is_pointwise else tensor
     return shaped
-
-
-_SCHEDULERS = {"lcm": (LCMScheduler, {}), "ed": (EulerDiscreteScheduler, {"timestep_spacing": "leading"})}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ from quadbench.errors import ArtifactError
 from quadbench.quad.model.initializers import open_session
 
 Feed = dict[str, np.ndarray]
+Shape = tuple[int, ...]
+Tensors = Mapping[str, np.ndarray]
 
 
 class GraphSession:
@@ -87,10 +89,6 @@ def as_feed(tensors: Mapping[str, torch.Tensor]) -> Feed:
 def token_feed(input_ids: Sequence[int]) -> Feed:
     """Return the text encoder's feed, int32 (1, T)."""
     return {"input_ids": np.array([input_ids], np.int32)}
-
-
-Shape = tuple[int, ...]
-Tensors = Mapping[str, np.ndarray]
 
 
 def mixed_inputs(files: Sequence[tuple[Path, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:

@@ -27,6 +27,9 @@ from quadbench.results.digests import digest_of, sha256_of
 from quadbench.results.manifest import check_contents, file_ref, link
 from quadbench.spec import read_json
 
+LORA = "lora"  # the part of the encodings that is the LoRA inputs'; the others are named as their components
+Encodings = Mapping[str, Mapping[str, Encoding]]  # by part, then by tensor
+
 
 class BundleWriter:
     """A writer of files below one folder, to which their paths are relative."""
@@ -108,10 +111,6 @@ class BundleWriter:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
-
-
-LORA = "lora"  # the part of the encodings that is the LoRA inputs'; the others are named as their components
-Encodings = Mapping[str, Mapping[str, Encoding]]  # by part, then by tensor
 
 
 def profile_content(

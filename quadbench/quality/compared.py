@@ -16,6 +16,9 @@ from quadbench.quality.metrics import METRICS, ImageMetric, ImagePair, OverSet, 
 from quadbench.quality.networks import GivenNetwork, find_network
 from quadbench.results.layout import Layout
 
+REFERENCE, TRUTH = "reference", "truth"
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
 
 def score_images(
     pairs: Sequence[ImagePair], metrics: Iterable[str] | None = None, weights: Mapping[str, GivenNetwork] | None = None
@@ -84,10 +87,6 @@ def _reason_without(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | No
 def _pixels(images: torch.Tensor) -> torch.Tensor:
     """Return the images themselves: the network of metrics that look at pixels."""
     return images
-
-
-REFERENCE, TRUTH = "reference", "truth"
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def compare_run(

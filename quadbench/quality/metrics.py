@@ -16,6 +16,9 @@ from quadbench.artifacts.run_record import Metric
 from quadbench.quad.divergence import decibels
 from quadbench.quality.networks import LEAST_PIXELS, Network
 
+Values = NDArray[np.floating]
+Features = NDArray[np.floating]  # (n, d), row i of both sets from the same pair
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePair:
@@ -57,9 +60,6 @@ class ImageMetric:
     needs_mask: bool = False
 
 
-Values = NDArray[np.floating]
-
-
 def as_batch(pixels: Pixels) -> torch.Tensor:
     """Turn (H, W, 3) of 8 bits into (1, 3, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(pixels, np.float32)).permute(2, 0, 1)[None] / 255
@@ -86,9 +86,6 @@ def cosine(first: Values, second: Values) -> float:
     a, b = first.ravel().astype(np.float64), second.ravel().astype(np.float64)
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / length if length else math.nan
-
-
-Features = NDArray[np.floating]  # (n, d), row i of both sets from the same pair
 
 
 def kernel_distance(first: Features, second: Features) -> float:
@@ -203,4 +200,6 @@ _ALL = (
     ImageMetric(metric=PICTURE_METRICS["clip_direction"], way=PerImage(measure=_direction), network="clip", needs_source=True),
     ImageMetric(metric=PICTURE_METRICS["dino_structure"], way=PerImage(measure=_structure), network="dino"),
 )
+
+
 METRICS: dict[str, ImageMetric] = {entry.metric.name: entry for entry in _ALL}

@@ -20,6 +20,12 @@ from quadbench.results.digests import sha256_of
 
 LEAST_PIXELS = 21  # below, the third blur has less to reflect than it needs
 _EPSILON = 1e-10  # the authors', against a division by zero
+SIZE = 224  # pixels; the network was trained on images of this size
+_BATCH_NORM_EPSILON = 1e-3
+_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)  # of the 16 blocks
+Network = Callable[..., Any]  # images (N, 3, H, W) in [0, 1] -> features, or two such batches -> distances (N,)
+_HALF = (0.5, 0.5, 0.5)
+_GIVEN = re.compile(r"(?P<name>[^=]+)=(?P<path>.+)@sha256:(?P<sha256>[0-9a-fA-F]{64})")
 
 
 class StLpips:
@@ -65,11 +71,6 @@ def _unit(features: torch.Tensor) -> torch.Tensor:
     return features / (features.square().sum(dim=1, keepdim=True).sqrt() + _EPSILON)
 
 
-SIZE = 224  # pixels; the network was trained on images of this size
-_BATCH_NORM_EPSILON = 1e-3
-_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)  # of the 16 blocks
-
-
 class EfficientNetLite0:
     """The network: images (N, 3, H, W) in [0, 1], stretched to 224 x 224 -> features (N, 1280)."""
 
@@ -108,9 +109,6 @@ class EfficientNetLite0:
         return F.batch_norm(x, mean, variance, weight, bias, eps=_BATCH_NORM_EPSILON)
 
 
-Network = Callable[..., Any]  # images (N, 3, H, W) in [0, 1] -> features, or two such batches -> distances (N,)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """A network's inputs and output. `size` None leaves images at their own; pixels become (x - mean) / std, x in [0, 1]."""
@@ -124,7 +122,6 @@ class Form:
     output_rank: int
 
 
-_HALF = (0.5, 0.5, 0.5)
 # Means and deviations are those that each network was published with: CLIP's of its repository, DINO's ImageNet's.
 FORMS = {
     "clip": Form(
@@ -194,9 +191,6 @@ class Extractor:
         if not torch.isfinite(output).all():
             raise UserError(f"weights '{self._name}' give NaN or Inf for an image", hint="give weights in float32")
         return output
-
-
-_GIVEN = re.compile(r"(?P<name>[^=]+)=(?P<path>.+)@sha256:(?P<sha256>[0-9a-fA-F]{64})")
 
 
 @dataclass(frozen=True, kw_only=True)

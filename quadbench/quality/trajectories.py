@@ -78,6 +78,12 @@ LATENT_COSINE = Metric(
     better=Better.HIGHER,
     definition="Cosine of these latents, each as one vector, mean over items.",
 )
+INPUTS = 1  # of each task, the first: a run of the built-in U-Net takes the emulator seconds, of a large one hours
+TARGETS = "qnn-"
+TIMEOUT_S = 6 * 3600.0
+HTP_TO_CPU, HTP_TO_FLOAT, CPU_TO_FLOAT = "HTP against CPU", "HTP against float", "CPU against float"
+TaskLikeness = Mapping[tuple[str, str], Mapping[str, float]]  # by task and device, then by item: PSNR in dB
+_LONG = OlssSampler(scheme="olss", steps=TEACHER_STEPS)
 
 
 def compare_latents(bundle: Stored[Bundle]) -> tuple[Compared, ...]:
@@ -200,12 +206,6 @@ def _session(bundle: Stored[Bundle], graph: Graph) -> GraphSession:
     return GraphSession(opened(bundle.path(graph.file), bundle.path(graph.data) if graph.data else None))
 
 
-INPUTS = 1  # of each task, the first: a run of the built-in U-Net takes the emulator seconds, of a large one hours
-TARGETS = "qnn-"
-TIMEOUT_S = 6 * 3600.0
-HTP_TO_CPU, HTP_TO_FLOAT, CPU_TO_FLOAT = "HTP against CPU", "HTP against float", "CPU against float"
-
-
 def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOut]:
     """Return by target how the shared U-Net does along each task's trajectory, fed what the float U-Net was."""
     refuse_random(result.bundle)
@@ -254,10 +254,6 @@ def _emulated_task(bundle: Stored[Bundle], compiled: Stored[CompiledBundle], tas
         sqnr, by_step = along_trajectory(exact.table.timesteps, steps, right, other)
         trajectories.append(TrajectorySqnr(task=task.name, variant=name, inputs=INPUTS, sqnr_db=sqnr, steps=by_step))
     return trajectories
-
-
-TaskLikeness = Mapping[tuple[str, str], Mapping[str, float]]  # by task and device, then by item: PSNR in dB
-_LONG = OlssSampler(scheme="olss", steps=TEACHER_STEPS)
 
 
 class Teacher:

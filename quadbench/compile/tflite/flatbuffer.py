@@ -25,6 +25,8 @@ _TYPES = {
 _SCALE_BYTES = 4 + 8  # a scale and its zero point
 _PART_BYTES = 256  # more than a tensor, an operator or a buffer takes beside values, scales and name
 _GREATEST_OLD_CODE = 127  # operators beyond it have their number in another field
+IMAGE_RANK = 4
+TO_LAST, TO_PLAIN = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 class Model:
@@ -138,10 +140,6 @@ class _Aligned(schema.BufferT):  # type: ignore[misc]
 
 def _named(tensors: dict[str, int]) -> list[Any]:
     return [schema.TensorMapT(name=name.encode(), tensorIndex=number) for name, number in tensors.items()]
-
-
-IMAGE_RANK = 4
-TO_LAST, TO_PLAIN = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 class Writer:

@@ -15,6 +15,7 @@ from quadbench.errors import BuildError
 from quadbench.lint.rules import EXACT_RESIZE, RESIZE_DEFAULTS
 
 Form = Callable[[Writer, Operation], None]
+_LAST_AXES = {0: 0, 1: 3, 2: 1, 3: 2}  # of a tensor with its channels last, by the axis that ONNX means
 
 
 def div(w: Writer, op: Operation) -> None:
@@ -53,9 +54,6 @@ def _elementwise(code: str, options: Any = None) -> Form:
         w.model.operator(code, operands, [w.result(op.outputs[0], last=last)], options)
 
     return write
-
-
-_LAST_AXES = {0: 0, 1: 3, 2: 1, 3: 2}  # of a tensor with its channels last, by the axis that ONNX means
 
 
 def reshape(w: Writer, op: Operation) -> None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 _MOST_LOOKED_AT = 1024  # bytes of a constant whose values shapes may follow from
 REQUANTIZE, GROUP_NORM = "Requantize", "GroupNorm"  # operations that stand for several nodes, or for none
+_PARTS = ("Conv", "Reshape", "InstanceNormalization", "Reshape")  # from the last back
+GREATEST = 32767
+UNIT_SCALE = 2.0**-15  # of LOGISTIC's result, by LiteRT's own rule
+_GREATEST_UINT16 = 65535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,9 +158,6 @@ class _QdqReader:
         return float(self._stored[node.input[1]])
 
 
-_PARTS = ("Conv", "Reshape", "InstanceNormalization", "Reshape")  # from the last back
-
-
 def with_group_norms(graph: RoundedGraph) -> RoundedGraph:
     """Put one operation in place of the four; the groups become an attribute, scale and offset stay the Conv's constants."""
     makers = {name: op for op in graph.operations for name in op.outputs}
@@ -184,11 +185,6 @@ def _read(operations: Sequence[Operation], outputs: Iterable[str]) -> list[Opera
             needed.update(op.inputs)
             kept.append(op)
     return kept[::-1]
-
-
-GREATEST = 32767
-UNIT_SCALE = 2.0**-15  # of LOGISTIC's result, by LiteRT's own rule
-_GREATEST_UINT16 = 65535
 
 
 def in_dialect(model: "ModelProto") -> "ModelProto":

@@ -11,6 +11,14 @@ from torch import nn
 from quadbench.quad.model.lora import GraphInputs, input_names, input_shapes
 from quadbench.recipe import SiteKind, mix_name
 
+SITE_ENDINGS: dict[SiteKind, tuple[str, ...]] = {
+    "attention": (".to_q", ".to_k", ".to_v", ".to_out.0"),
+    "feed-forward": (".ff.net.0.proj", ".ff.net.2"),
+    "projection": (".proj_in", ".proj_out"),
+    "convolution": (".conv1", ".conv2", ".conv_shortcut"),
+}
+STRENGTH = 0.1  # of up*down beside torch's initial weights, where both are random: an effect that rounding must not drown
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoraPair:
@@ -129,15 +137,6 @@ def mixed(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adap
         down, up = torch.cat([pair.down for pair in own]), torch.cat([pair.up for pair in own], dim=1)  # (R, ...), (out, R, ...)
         pairs[site] = LoraPair(down=down, up=up)
     return Adapter(name=mix_name(weights), pairs=pairs)
-
-
-SITE_ENDINGS: dict[SiteKind, tuple[str, ...]] = {
-    "attention": (".to_q", ".to_k", ".to_v", ".to_out.0"),
-    "feed-forward": (".ff.net.0.proj", ".ff.net.2"),
-    "projection": (".proj_in", ".proj_out"),
-    "convolution": (".conv1", ".conv2", ".conv_shortcut"),
-}
-STRENGTH = 0.1  # of up*down beside torch's initial weights, where both are random: an effect that rounding must not drown
 
 
 def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[SiteKind], seed: int) -> Adapter:

@@ -30,6 +30,18 @@ _KEY = re.compile(rf"^(?P<prefix>{'|'.join(PREFIXES)})(?P<flat>[^.]+)\.(?P<part>
 _PARTS = {"lora_down.weight": LoraPart.DOWN, "lora_up.weight": LoraPart.UP, "alpha": LoraPart.ALPHA}
 _UPSAMPLER = re.compile(r"(?P<block>output_blocks_(?P<index>\d+))_[12]_conv")
 _LDM = re.compile(r"^(input_blocks|middle_block|output_blocks|time_embed_|out_2)")
+MOST_WEIGHTS = 2**26  # of one site; the largest of Stable Diffusion's U-Net has 29.5 million
+Parts = Mapping[str, torch.Tensor]
+ScaleOf = Callable[[str, Parts, int | None], float]  # site, its tensors, their rank -> factor on what they give
+FACTORS = r"hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)"
+_DIFFERENCE_KEY = re.compile(rf"^(?P<prefix>{'|'.join(PREFIXES)})(?P<flat>[^.]+)\.(?P<part>{FACTORS}|diff|diff_b|alpha)$")
+_LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+_PRODUCTS = (
+    ("hada_w1_a", "hada_w1_b", "hada_t1"),
+    ("hada_w2_a", "hada_w2_b", "hada_t2"),
+    ("lokr_w1_a", "lokr_w1_b", ""),
+    ("lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+)
 
 
 def read_kohya(tensors: Mapping[str, torch.Tensor]) -> Reading:
@@ -93,13 +105,6 @@ def site_of_ldm(flat: str, layers_per_block: int) -> str | None:
         return None
     first = next(iter(convert_unet_state_dict_to_peft(converted)))
     return first.removeprefix("unet.").removesuffix(".lora_A.weight")
-
-
-MOST_WEIGHTS = 2**26  # of one site; the largest of Stable Diffusion's U-Net has 29.5 million
-Parts = Mapping[str, torch.Tensor]
-ScaleOf = Callable[[str, Parts, int | None], float]  # site, its tensors, their rank -> factor on what they give
-FACTORS = r"hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)"
-_DIFFERENCE_KEY = re.compile(rf"^(?P<prefix>{'|'.join(PREFIXES)})(?P<flat>[^.]+)\.(?P<part>{FACTORS}|diff|diff_b|alpha)$")
 
 
 class Method(StrEnum):
@@ -222,7 +227,6 @@ def _difference(site: str, parts: dict[str, torch.Tensor], scale_of: ScaleOf) ->
     return Difference(method=method, parts=parts, rank=rank, scale=scale, biases=biases)
 
 
-_LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 _FORMS: dict[Method, tuple[tuple[str, ...], ...]] = {
     Method.LOHA: (_LOHA, (*_LOHA, "hada_t1", "hada_t2")),
     Method.FULL: (("diff",),),
@@ -248,14 +252,6 @@ def _check_parts(parts: Parts, method: Method) -> None:
         raise ValueError("has factors of different shapes")
     if len({parts[second].shape[0] for _, second, _ in _PRODUCTS if second in parts}) > 1:
         raise ValueError("has several ranks")
-
-
-_PRODUCTS = (
-    ("hada_w1_a", "hada_w1_b", "hada_t1"),
-    ("hada_w2_a", "hada_w2_b", "hada_t2"),
-    ("lokr_w1_a", "lokr_w1_b", ""),
-    ("lokr_w2_a", "lokr_w2_b", "lokr_t2"),
-)
 
 
 def _check_product(a: torch.Tensor, b: torch.Tensor, core: torch.Tensor | None) -> None:

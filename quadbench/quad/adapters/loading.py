@@ -21,6 +21,11 @@ from quadbench.quad.adapters.lora_pairs import Reading, apart, refuse
 from quadbench.quad.model.lora import input_names, input_shapes
 from quadbench.quad.model_files import PEFT_CONFIG, PEFT_TENSORS, AdapterFormat, check_tensor_file, saved_adapter
 
+_NEW_BASE = "list it in the recipe, of which quadbench run RECIPE builds a base that has a place for it"
+Shape = tuple[int, ...]
+_IS_LORA = re.compile(r"\.lora|_lora\.(down|up)\.")  # of today, and of the attention processors' days
+Read = Callable[[Mapping[str, torch.Tensor]], Reading]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorFile:
@@ -29,23 +34,6 @@ class TensorFile:
     path: Path
     tensors: dict[str, torch.Tensor]
     metadata: dict[str, str]
-
-
-def read_tensor_file(name: str, path: Path) -> TensorFile:
-    """Read a whole file into memory."""
-    check_tensor_file(name, path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no mapping)
-            metadata = dict(file.metadata() or {})
-    except SafetensorError as error:
-        raise AdapterError(f"adapter '{name}': '{path}' is not a whole safetensors file: {error}") from error
-    return TensorFile(path=path, tensors=tensors, metadata=metadata)
-
-
-_NEW_BASE = "list it in the recipe, of which quadbench run RECIPE builds a base that has a place for it"
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +55,115 @@ class BaseSites:
 
     slots: dict[str, Slot]
     layers_per_block: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterReading:
+    """The content of an adapter's file or folder. Only what cannot be read at all was refused; other problems are listed."""
+
+    format: AdapterFormat
+    because: str  # how the format was recognized
+    path: Path  # the file, also of diffusers' folder, or PEFT's folder
+    reading: Reading
+    left_out: LeftOut | None = None
+
+
+def load_adapter(
+    name: str, path: Path, base: BaseSites, *, expected: AdapterFormat | None = None, unet_only: bool = False
+) -> Adapter:
+    """Read the adapter at a path and fit it to a base."""
+    content = read_adapter(name, path, unet_only=unet_only)
+    if expected is not None and content.format is not expected:
+        raise AdapterError(
+            f"adapter '{name}': '{path}' is of format {content.format} ({content.because}); the recipe says {expected}",
+            hint=f"write source: {content.format}",
+        )
+    refuse(name, content.reading.problems)
+    return fitted(Adapter(name=name, pairs=content.reading.pairs, left_out=content.left_out), base)
+
+
+def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterReading:
+    """Read a PEFT folder, or a safetensors file of diffusers or kohya, or diffusers' folder; the content tells which it is.
+
+    With `unet_only` the text encoder's part is left out, and counted. PEFT saves a model at a time, so that its files have none.
+
+    Raises:
+        AdapterError: there is nothing that can be read, or its format is unknown. Other problems stand in the reading.
+    """
+    path = saved_adapter(path)
+    if os.path.isdir(path):  # noqa: PTH112  (it raises nothing)
+        config = peft.read_config(name, path)
+        file = read_tensor_file(name, path / PEFT_TENSORS)
+        because = f"the folder holds {PEFT_CONFIG}"
+        return AdapterReading(format=AdapterFormat.PEFT, because=because, path=path, reading=peft.read_peft(file.tensors, config))
+    file = read_tensor_file(name, path)
+    form, because = _format_of(name, file)
+    match form:
+        case AdapterFormat.PEFT:
+            if path.name != PEFT_TENSORS:
+                raise AdapterError(
+                    f"adapter '{name}': '{path}' has PEFT's tensors, but not the name {PEFT_TENSORS}",
+                    hint=f"PEFT's scale stands in {PEFT_CONFIG}: put both into a folder, and give the folder",
+                )
+            return read_adapter(name, path.parent)
+        case AdapterFormat.DIFFUSERS:
+            unet = partial(peft.read_diffusers, metadata=file.metadata)
+            text = partial(peft.read_text_encoder, metadata=file.metadata)
+            reading, left_out = _read_parts(file, unet, text, unet_only=unet_only)
+        case AdapterFormat.KOHYA:
+            reading, left_out = _read_parts(file, kohya.read_kohya, kohya.read_text_encoder, unet_only=unet_only)
+        case _:
+            assert_never(form)
+    return AdapterReading(format=form, because=because, path=path, reading=reading, left_out=left_out)
+
+
+def _read_parts(file: TensorFile, read: Read, read_text: Read, *, unet_only: bool) -> tuple[Reading, LeftOut | None]:
+    """Read a file whole, or the U-Net's part, and count the text encoder's; problems with that one are problems too."""
+    if not unet_only:
+        return read(file.tensors), None
+    unet, text = apart(file.tensors)
+    reading = read(unet)
+    if not text:
+        return reading, None
+    others = read_text(text)
+    problems = tuple(replace(problem, message=f"text encoder: {problem.message}") for problem in others.problems)
+    left_out = LeftOut.of(len(text), _energies(others), unet_energy=sum(_energies(reading)))
+    return replace(reading, problems=(*reading.problems, *problems)), left_out
+
+
+def _energies(reading: Reading) -> list[float]:
+    return [pair.energy for pair in reading.pairs.values()]
+
+
+def _format_of(name: str, file: TensorFile) -> tuple[AdapterFormat, str]:
+    keys = list(file.tensors)
+    prefixes = {
+        AdapterFormat.KOHYA: kohya.PREFIXES,
+        AdapterFormat.DIFFUSERS: peft.PREFIXES,
+        AdapterFormat.PEFT: ("base_model.model.",),
+    }
+    for form, starts in prefixes.items():
+        count = sum(key.startswith(starts) for key in keys)
+        if count and count == max(sum(key.startswith(other) for key in keys) for other in prefixes.values()):
+            return form, f"{count} of its {len(keys)} tensors begin with {starts[0]}"
+    if count := sum(key.startswith(peft.UNET_ROOTS) and bool(_IS_LORA.search(key)) for key in keys):
+        return AdapterFormat.DIFFUSERS, f"{count} of its {len(keys)} tensors have the names of a U-Net's modules"
+    raise AdapterError(
+        f"adapter '{name}': '{file.path}' has tensors like '{keys[0]}', which no known format has",
+        hint="known are PEFT folders, and files whose tensors begin with unet. or down_blocks. (diffusers) or lora_unet_ (kohya)",
+    )
+
+
+def read_tensor_file(name: str, path: Path) -> TensorFile:
+    """Read a whole file into memory."""
+    check_tensor_file(name, path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no mapping)
+            metadata = dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise AdapterError(f"adapter '{name}': '{path}' is not a whole safetensors file: {error}") from error
+    return TensorFile(path=path, tensors=tensors, metadata=metadata)
 
 
 def sites_of_unet(unet: nn.Module) -> BaseSites:
@@ -166,105 +263,3 @@ def _reshaped(tensor: torch.Tensor, expected: Shape) -> torch.Tensor:
     """Turn (a, b) into (a, b, 1, 1) or back where that is expected; anything else stays as it is."""
     is_pointwise = tuple(tensor.shape[2:]) in ((), (1, 1)) and tuple(expected[2:]) in ((), (1, 1))
     return tensor.reshape(expected) if is_pointwise and tuple(tensor.shape[:2]) == tuple(expected[:2]) else tensor
-
-
-_IS_LORA = re.compile(r"\.lora|_lora\.(down|up)\.")  # of today, and of the attention processors' days
-
-Read = Callable[[Mapping[str, torch.Tensor]], Reading]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterReading:
-    """The content of an adapter's file or folder. Only what cannot be read at all was refused; other problems are listed."""
-
-    format: AdapterFormat
-    because: str  # how the format was recognized
-    path: Path  # the file, also of diffusers' folder, or PEFT's folder
-    reading: Reading
-    left_out: LeftOut | None = None
-
-
-def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterReading:
-    """Read a PEFT folder, or a safetensors file of diffusers or kohya, or diffusers' folder; the content tells which it is.
-
-    With `unet_only` the text encoder's part is left out, and counted. PEFT saves a model at a time, so that its files have none.
-
-    Raises:
-        AdapterError: there is nothing that can be read, or its format is unknown. Other problems stand in the reading.
-    """
-    path = saved_adapter(path)
-    if os.path.isdir(path):  # noqa: PTH112  (it raises nothing)
-        config = peft.read_config(name, path)
-        file = read_tensor_file(name, path / PEFT_TENSORS)
-        because = f"the folder holds {PEFT_CONFIG}"
-        return AdapterReading(format=AdapterFormat.PEFT, because=because, path=path, reading=peft.read_peft(file.tensors, config))
-    file = read_tensor_file(name, path)
-    form, because = _format_of(name, file)
-    match form:
-        case AdapterFormat.PEFT:
-            if path.name != PEFT_TENSORS:
-                raise AdapterError(
-                    f"adapter '{name}': '{path}' has PEFT's tensors, but not the name {PEFT_TENSORS}",
-                    hint=f"PEFT's scale stands in {PEFT_CONFIG}: put both into a folder, and give the folder",
-                )
-            return read_adapter(name, path.parent)
-        case AdapterFormat.DIFFUSERS:
-            unet = partial(peft.read_diffusers, metadata=file.metadata)
-            text = partial(peft.read_text_encoder, metadata=file.metadata)
-            reading, left_out = _read_parts(file, unet, text, unet_only=unet_only)
-        case AdapterFormat.KOHYA:
-            reading, left_out = _read_parts(file, kohya.read_kohya, kohya.read_text_encoder, unet_only=unet_only)
-        case _:
-            assert_never(form)
-    return AdapterReading(format=form, because=because, path=path, reading=reading, left_out=left_out)
-
-
-def _read_parts(file: TensorFile, read: Read, read_text: Read, *, unet_only: bool) -> tuple[Reading, LeftOut | None]:
-    """Read a file whole, or the U-Net's part, and count the text encoder's; problems with that one are problems too."""
-    if not unet_only:
-        return read(file.tensors), None
-    unet, text = apart(file.tensors)
-    reading = read(unet)
-    if not text:
-        return reading, None
-    others = read_text(text)
-    problems = tuple(replace(problem, message=f"text encoder: {problem.message}") for problem in others.problems)
-    left_out = LeftOut.of(len(text), _energies(others), unet_energy=sum(_energies(reading)))
-    return replace(reading, problems=(*reading.problems, *problems)), left_out
-
-
-def _energies(reading: Reading) -> list[float]:
-    return [pair.energy for pair in reading.pairs.values()]
-
-
-def load_adapter(
-    name: str, path: Path, base: BaseSites, *, expected: AdapterFormat | None = None, unet_only: bool = False
-) -> Adapter:
-    """Read the adapter at a path and fit it to a base."""
-    content = read_adapter(name, path, unet_only=unet_only)
-    if expected is not None and content.format is not expected:
-        raise AdapterError(
-            f"adapter '{name}': '{path}' is of format {content.format} ({content.because}); the recipe says {expected}",
-            hint=f"write source: {content.format}",
-        )
-    refuse(name, content.reading.problems)
-    return fitted(Adapter(name=name, pairs=content.reading.pairs, left_out=content.left_out), base)
-
-
-def _format_of(name: str, file: TensorFile) -> tuple[AdapterFormat, str]:
-    keys = list(file.tensors)
-    prefixes = {
-        AdapterFormat.KOHYA: kohya.PREFIXES,
-        AdapterFormat.DIFFUSERS: peft.PREFIXES,
-        AdapterFormat.PEFT: ("base_model.model.",),
-    }
-    for form, starts in prefixes.items():
-        count = sum(key.startswith(starts) for key in keys)
-        if count and count == max(sum(key.startswith(other) for key in keys) for other in prefixes.values()):
-            return form, f"{count} of its {len(keys)} tensors begin with {starts[0]}"
-    if count := sum(key.startswith(peft.UNET_ROOTS) and bool(_IS_LORA.search(key)) for key in keys):
-        return AdapterFormat.DIFFUSERS, f"{count} of its {len(keys)} tensors have the names of a U-Net's modules"
-    raise AdapterError(
-        f"adapter '{name}': '{file.path}' has tensors like '{keys[0]}', which no known format has",
-        hint="known are PEFT folders, and files whose tensors begin with unet. or down_blocks. (diffusers) or lora_unet_ (kohya)",
-    )

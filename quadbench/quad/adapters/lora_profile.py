@@ -14,6 +14,12 @@ from quadbench.quad.model.lora import GraphInputs, input_names
 from quadbench.quad.quantize.encodings import Encoding, quantize, symmetric
 
 Ranges = dict[str, float]  # graph input -> greatest magnitude
+# Limits at every site. docs/adapters.md says why they are these.
+MOST_CLIPPED = 0.01  # of its weights; normal ones clipped so in both factors leave 24 dB, about what the last limit asks
+LEAST_EFFECTIVE_BITS = 6.0  # with fewer, the built-in adapters' worst sites fall below the next limit
+LEAST_SQNR_DB = 25.0  # of up*down: 5 to 7 dB below what W8A16 itself does to eps, if all sites were so
+# Of all sites together, gauge-aligned: below it half of the update is noise, and no start for distillation.
+LEAST_KEPT_DB = 3.0
 
 
 def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
@@ -118,14 +124,6 @@ def _site_fit(site: str, pair: LoraPair, encodings: Mapping[str, Encoding]) -> S
         effective_bits=min(math.log2(2 * int(np.abs(q).max()) + 1) for q in integers),
         sqnr_db=decibels(float(exact.square().sum()), float(noise.square().sum())),
     )
-
-
-# Limits at every site. docs/adapters.md says why they are these.
-MOST_CLIPPED = 0.01  # of its weights; normal ones clipped so in both factors leave 24 dB, about what the last limit asks
-LEAST_EFFECTIVE_BITS = 6.0  # with fewer, the built-in adapters' worst sites fall below the next limit
-LEAST_SQNR_DB = 25.0  # of up*down: 5 to 7 dB below what W8A16 itself does to eps, if all sites were so
-# Of all sites together, gauge-aligned: below it half of the update is noise, and no start for distillation.
-LEAST_KEPT_DB = 3.0
 
 
 class Acceptance(StrEnum):

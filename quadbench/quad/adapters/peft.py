@@ -31,6 +31,31 @@ _PIECE = r"(?:\.\*|\\[.d]|[A-Za-z0-9_.\-])"
 _GROUP = rf"\({_PIECE}+(?:\|{_PIECE}+)*\)"
 _BRANCH = rf"\^?(?:{_PIECE}|{_GROUP})+\$?"
 _PATTERN = re.compile(rf"{_BRANCH}(?:\|{_BRANCH})*")
+MOST_BYTES = 2**20  # of the JSON; those that PEFT writes for a U-Net have some ten thousand
+MOST_BRANCHES = 512  # of all keys of a pattern together; Stable Diffusion's U-Net has 278 sites, each compared with all
+MOST_STARS = 32  # branches with .*, which cost more to compare
+MOST_REASONS = 5  # in a message
+OF_DIFFERENT_ADAPTERS = "tensors and configuration are of different adapters; put those together that belong together"
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Ways to initialize a LoRA that subtract it from the base weights, which are then no longer the foundation model's."""
+_UNSUPPORTED = ("use_dora", "lora_bias", "use_qalora", "use_bdlora", "layer_replication")
+"""Keys of a LoraConfig that ask for another computation than up*down*x at each site of the foundation model."""
+_Rank = Annotated[int, Field(ge=1, le=65536)]
+_Alpha = Annotated[float, Field(ge=-GREATEST, le=GREATEST)]
+_Number = TypeVar("_Number", int, float)
+PREFIX = "unet."
+PREFIXES = (PREFIX, "text_encoder.")
+UNET_ROOTS = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in.", "conv_out.", "time_embedding.")
+METADATA = "lora_adapter_metadata"  # diffusers.loaders.lora_base.LORA_ADAPTER_METADATA_KEY
+_DIFFUSERS_KEY = re.compile(r"^(?P<site>.+?)(\.lora_(?P<side>[AB])(\.default)?\.weight|\.alpha)$")
+_TEXT_ENCODER_KEY = re.compile(
+    r"^(?P<prefix>text_encoder(?:_2)?\.)(?P<site>.+?)\."
+    r"(?:(?:lora_(?P<side>[AB])(?:\.default)?|lora(?:_linear_layer)?\.(?P<old>down|up))\.weight|alpha)$"
+)
+_DIFFUSERS_PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP, None: LoraPart.ALPHA}
+_KEY = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<side>[AB])(\.default)?\.weight$")
+_DIFFERENCE_KEY = re.compile(rf"^base_model\.model\.(?P<site>.+)\.(?P<part>{FACTORS})(\.default)?$")
+_PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,26 +126,12 @@ def _branch(text: str) -> _Branch:
     return _Branch(head=before, tail=re.compile(tail), tail_length=len(re.findall(_PIECE, tail)), anywhere=floats)
 
 
-MOST_BYTES = 2**20  # of the JSON; those that PEFT writes for a U-Net have some ten thousand
-MOST_BRANCHES = 512  # of all keys of a pattern together; Stable Diffusion's U-Net has 278 sites, each compared with all
-MOST_STARS = 32  # branches with .*, which cost more to compare
-MOST_REASONS = 5  # in a message
-OF_DIFFERENT_ADAPTERS = "tensors and configuration are of different adapters; put those together that belong together"
-_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Ways to initialize a LoRA that subtract it from the base weights, which are then no longer the foundation model's."""
-_UNSUPPORTED = ("use_dora", "lora_bias", "use_qalora", "use_bdlora", "layer_replication")
-"""Keys of a LoraConfig that ask for another computation than up*down*x at each site of the foundation model."""
-
-
 def _checked(key: str) -> str:
     SitePattern(key)
     return key
 
 
 _Key = Annotated[str, AfterValidator(_checked)]
-_Rank = Annotated[int, Field(ge=1, le=65536)]
-_Alpha = Annotated[float, Field(ge=-GREATEST, le=GREATEST)]
-_Number = TypeVar("_Number", int, float)
 
 
 def _bounded(values: dict[str, float] | None) -> dict[str, float] | None:
@@ -251,18 +262,6 @@ def _problems(fields: _LoraFields) -> list[AdapterProblem]:
     return problems
 
 
-PREFIX = "unet."
-PREFIXES = (PREFIX, "text_encoder.")
-UNET_ROOTS = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in.", "conv_out.", "time_embedding.")
-METADATA = "lora_adapter_metadata"  # diffusers.loaders.lora_base.LORA_ADAPTER_METADATA_KEY
-_DIFFUSERS_KEY = re.compile(r"^(?P<site>.+?)(\.lora_(?P<side>[AB])(\.default)?\.weight|\.alpha)$")
-_TEXT_ENCODER_KEY = re.compile(
-    r"^(?P<prefix>text_encoder(?:_2)?\.)(?P<site>.+?)\."
-    r"(?:(?:lora_(?P<side>[AB])(?:\.default)?|lora(?:_linear_layer)?\.(?P<old>down|up))\.weight|alpha)$"
-)
-_DIFFUSERS_PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP, None: LoraPart.ALPHA}
-
-
 def prefix_of(names: Iterable[str]) -> str:
     """Return what begins the names of the U-Net's tensors: nothing in what the U-Net alone has saved."""
     return PREFIX if any(name.startswith(PREFIXES) for name in names) else ""
@@ -327,10 +326,7 @@ def _text_encoder_key(name: str) -> Key | None:
     return Key(site=match["site"], part=_DIFFUSERS_PARTS[side])
 
 
-_KEY = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<side>[AB])(\.default)?\.weight$")
-_DIFFERENCE_KEY = re.compile(rf"^base_model\.model\.(?P<site>.+)\.(?P<part>{FACTORS})(\.default)?$")
 _METHODS = {PeftType.LOHA: Method.LOHA, PeftType.LOKR: Method.LOKR}
-_PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP}
 
 
 def read_config(name: str, folder: Path) -> AdapterConfig:

@@ -19,6 +19,8 @@ from quadbench.quad.model.lora import UnetGraph
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.passes import passes_of
 
+log = logging.getLogger(__name__)
+
 
 class PlainAttention:
     """An attention processor of MatMul, Softmax and MatMul, which exports to those nodes and no others.
@@ -98,9 +100,6 @@ def with_plain_attention(model: nn.Module) -> nn.Module:
 def copy_of_modules(model: nn.Module) -> nn.Module:
     """Return a copy of the modules around the same weights: modules may be exchanged in it, weights must not be written to."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
-
-
-log = logging.getLogger(__name__)
 
 
 def export_graph(

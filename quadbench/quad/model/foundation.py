@@ -39,6 +39,21 @@ from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersF
 from quadbench.recipe import Foundation as FoundationSpec
 from quadbench.spec import read_json
 
+SAVE_AGAIN = "save the model with diffusers again"
+_MODULES = ("unet", "vae", "text_encoder")
+_CONFIGS = {
+    "unet": "config.json",
+    "vae": "config.json",
+    "text_encoder": "config.json",
+    "scheduler": "scheduler_config.json",
+}
+# Their U-Net predicts noise from a latent, text and time; what the libraries list for each part is checked too.
+_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
+_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
+_MOST_CHARACTERS = 1000  # of a library's message, which may quote a whole file
+# Whatever a configuration that fits no model makes a library raise, besides its own classes.
+_UNFIT = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
+
 
 def random_module(geometry: str, part: str, seed: int) -> nn.Module:
     """Return a part as its library initializes it: the same for the same seed. Others' random numbers stay as they are."""
@@ -64,9 +79,6 @@ def clip_tokenizer() -> CLIPTokenizer:
     words = [*characters, *(f"{c}</w>" for c in characters), *(left + right for left, right in merges)]
     vocabulary = {word: i for i, word in enumerate((*words, "<|startoftext|>", "<|endoftext|>"))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
-
-
-SAVE_AGAIN = "save the model with diffusers again"
 
 
 def check_tensors(foundation: str, part: str, module: nn.Module) -> None:
@@ -110,21 +122,6 @@ def check_types(foundation: str, part: str, module: nn.Module, files: Sequence[P
 
 def _more(names: Sequence[str]) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
-
-
-_MODULES = ("unet", "vae", "text_encoder")
-_CONFIGS = {
-    "unet": "config.json",
-    "vae": "config.json",
-    "text_encoder": "config.json",
-    "scheduler": "scheduler_config.json",
-}
-# Their U-Net predicts noise from a latent, text and time; what the libraries list for each part is checked too.
-_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
-_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
-_MOST_CHARACTERS = 1000  # of a library's message, which may quote a whole file
-# Whatever a configuration that fits no model makes a library raise, besides its own classes.
-_UNFIT = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
 @dataclass(kw_only=True)

@@ -17,6 +17,10 @@ from quadbench.quad.quantize.passes import inferred_values, value_shapes
 from quadbench.quad.quantize.qdq import encoding_sources
 
 Feed = Mapping[str, np.ndarray]
+BINS = 2048  # as AIMET and ONNX Runtime take; at 8 bits a bin is an eighth of a step
+_EARLIER = "counts.earlier"  # the graph input that counts are added to
+ENDS = 50  # an end of the range is tried at this many places between the observed one and zero
+NAMED = 10  # tensors
 
 
 def float_tensors(model: onnx.ModelProto) -> list[str]:
@@ -66,10 +70,6 @@ def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
 def _only_output(graph: onnx.GraphProto, name: str, kind: int, length: int) -> None:
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(name, kind, [length]))
-
-
-BINS = 2048  # as AIMET and ONNX Runtime take; at 8 bits a bin is an eighth of a step
-_EARLIER = "counts.earlier"  # the graph input that counts are added to
 
 
 def observe_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range], feeds: Iterable[Feed]) -> dict[str, np.ndarray]:
@@ -124,9 +124,6 @@ def _places(name: str, index: int) -> list[onnx.NodeProto]:
         helper.make_node("Cast", [f"{own}.clipped"], [f"{own}.bins"], to=TensorProto.INT32),
         helper.make_node("Add", [f"{own}.bins", f"{own}.offset"], [f"{own}.places"]),
     ]
-
-
-ENDS = 50  # an end of the range is tried at this many places between the observed one and zero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,9 +209,6 @@ def _least_error(seen: Range, counts: np.ndarray, dtype: str) -> Range:
 
 def _edges(seen: Range, bins: int) -> np.ndarray:
     return np.linspace(seen.low, seen.high, bins + 1)
-
-
-NAMED = 10  # tensors
 
 
 def clipping_of(

@@ -16,9 +16,9 @@ from quadbench.quad.quantize.encodings import limits
 Operands = Sequence[Any]  # tensors, None where an optional input is left out
 Attributes = Mapping[str, Any]
 Operator = Callable[[Operands, Attributes], torch.Tensor | Sequence[torch.Tensor]]
-
 # By whole factors both repeat each value: the form that HTP takes, and ONNX's defaults.
 RESIZE_FORMS = (", ".join(("nearest", *EXACT_RESIZE)), ", ".join(RESIZE_DEFAULTS.values()))
+Tensors = dict[str, torch.Tensor]
 
 
 def resize_fault(x: Operands, a: Attributes) -> str | None:
@@ -112,9 +112,6 @@ OPERATORS: dict[str, Operator] = {
     "Resize": _resize,
     "Identity": lambda x, _: x[0],
 }
-
-
-Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)

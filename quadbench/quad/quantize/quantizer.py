@@ -23,6 +23,9 @@ from quadbench.quad.quantize.passes import inferred_values, value_shapes
 from quadbench.quad.quantize.qdq import WEIGHT_AXIS, activation_encodings, encoding_sources, quantize_graph
 
 BITS = 8
+SEGMENTS = 12  # halves the time of a run; more of them cost as much in loading as they save
+Values = dict[str, np.ndarray]
+NOISE_SAMPLES = 8  # of the calibration feeds, spread evenly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +95,6 @@ def _is_layer(node: onnx.NodeProto, sizes: Mapping[str, int], shapes: Mapping[st
 def _channels(node: onnx.NodeProto, result: tuple[int, ...]) -> int:
     """Return the number of output channels: a filter gives (N, C, h, w), a matrix (..., C)."""
     return result[1] if node.op_type == "Conv" else result[-1]
-
-
-SEGMENTS = 12  # halves the time of a run; more of them cost as much in loading as they save
-Values = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,9 +276,6 @@ class _Cutter:
         if name.endswith(_switch_of("")):
             return helper.make_tensor_value_info(name, TensorProto.BOOL, [])
         return self._values[name]
-
-
-NOISE_SAMPLES = 8  # of the calibration feeds, spread evenly
 
 
 class Observed:
