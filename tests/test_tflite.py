@@ -31,7 +31,7 @@ PEAK = """\
 import sys
 from pathlib import Path
 import ai_edge_litert.schema_py_generated, onnx
-from quadbench.compile.tflite import forms, writer, write_tflite
+from quadbench.compile.tflite import flatbuffer, forms, write_tflite
 from quadbench.host import peak_memory_bytes
 before = peak_memory_bytes()
 write_tflite(Path(sys.argv[1]), Path(sys.argv[2]))
