@@ -12,8 +12,7 @@ pytest.importorskip("onnx")  # the graphs are written here
 import onnx
 from support.small_graphs import model_of
 
-from quadbench.compile.attention import split_attention
-from quadbench.compile.cpu_graph import RUNTIMES_OWN
+from quadbench.compile.cpu_graph import RUNTIMES_OWN, split_attention
 
 HEADS, TOKENS, WIDTH = 2, 48, 4
 SCORES = (HEADS, TOKENS, TOKENS)

@@ -10,8 +10,7 @@ from pathlib import Path
 import onnxruntime
 
 from quadbench.artifacts import Caveat, Graph, Kernels
-from quadbench.compile.attention import split_attention
-from quadbench.compile.cpu_graph import defer_weights, ease_branches, keep_outside, let_weights_fold
+from quadbench.compile.cpu_graph import defer_weights, ease_branches, keep_outside, let_weights_fold, split_attention
 from quadbench.compile.product import Product
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.harness.runtime_library import EXACT
