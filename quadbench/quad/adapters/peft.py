@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import torch
 from diffusers.utils import convert_unet_state_dict_to_peft
@@ -42,7 +43,6 @@ _UNSUPPORTED = ("use_dora", "lora_bias", "use_qalora", "use_bdlora", "layer_repl
 """Keys of a LoraConfig that ask for another computation than up*down*x at each site of the foundation model."""
 _Rank = Annotated[int, Field(ge=1, le=65536)]
 _Alpha = Annotated[float, Field(ge=-GREATEST, le=GREATEST)]
-_Number = TypeVar("_Number", int, float)
 PREFIX = "unet."
 PREFIXES = (PREFIX, "text_encoder.")
 UNET_ROOTS = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in.", "conv_out.", "time_embedding.")
@@ -149,41 +149,34 @@ class PeftType(StrEnum):
     LOKR = "LOKR"
 
 
-class _Fields(BaseModel):
-    """The fields of a LoHaConfig or LoKrConfig that matter here; PEFT writes all of them, and others."""
+class AdapterConfig(BaseModel):
+    """A LoHaConfig or LoKrConfig, as far as it matters here: its word on ranks and scales. PEFT writes other fields, too.
+
+    Of the patterns that mean a site the first one counts, as in PEFT.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
-    r: _Rank
+    kind: PeftType
+    rank: _Rank = Field(alias="r")
     alpha: _Alpha
     rank_pattern: Annotated[dict[_Key, _Rank] | None, AfterValidator(_bounded)] = None
     alpha_pattern: Annotated[dict[_Key, _Alpha] | None, AfterValidator(_bounded)] = None
 
+    @cached_property
+    def ranks(self) -> list[tuple[SitePattern, int]]:
+        """The patterns of ranks, ready to be compared with sites."""
+        return [(SitePattern(key), rank) for key, rank in (self.rank_pattern or {}).items()]
 
-class _LoraFields(_Fields):
-    """The same fields of a LoraConfig, which has another name for alpha, and more."""
+    @cached_property
+    def alphas(self) -> list[tuple[SitePattern, float]]:
+        """The patterns of alphas, ready to be compared with sites."""
+        return [(SitePattern(key), alpha) for key, alpha in (self.alpha_pattern or {}).items()]
 
-    alpha: _Alpha = Field(alias="lora_alpha")
-    use_rslora: bool | None = None
-    use_dora: bool | None = None
-    lora_bias: bool | None = None
-    use_qalora: bool | None = None
-    use_bdlora: Any = None  # a configuration of its own
-    layer_replication: Any = None  # a list of ranges of layers
-    init_lora_weights: bool | str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
-    """A configuration's word on ranks and scales. Of the patterns that mean a site the first one counts, as in PEFT."""
-
-    kind: PeftType
-    rank: int
-    alpha: float
-    ranks: tuple[tuple[SitePattern, int], ...]
-    alphas: tuple[tuple[SitePattern, float], ...]
-    is_rank_stabilized: bool
-    problems: tuple[AdapterProblem, ...]
+    @property
+    def problems(self) -> tuple[AdapterProblem, ...]:
+        """What it asks for and a graph with LoRA inputs cannot do."""
+        return ()
 
     def rank_at(self, site: str) -> int:
         """Return r at a site."""
@@ -194,22 +187,51 @@ class AdapterConfig:
         alpha = next((alpha for pattern, alpha in self.alphas if pattern.matches(site)), self.alpha)
         return alpha / (math.sqrt(rank) if self.is_rank_stabilized else rank)
 
+    @property
+    def is_rank_stabilized(self) -> bool:
+        """Say whether it is one of rsLoRA."""
+        return False
+
+
+class _LoraConfig(AdapterConfig):
+    """A LoraConfig, which has another name for alpha, and more."""
+
+    alpha: _Alpha = Field(alias="lora_alpha")
+    use_rslora: bool | None = None
+    use_dora: bool | None = None
+    lora_bias: bool | None = None
+    use_qalora: bool | None = None
+    use_bdlora: Any = None  # a configuration of its own
+    layer_replication: Any = None  # a list of ranges of layers
+    init_lora_weights: bool | str | None = None
+
+    @property
+    def is_rank_stabilized(self) -> bool:
+        return bool(self.use_rslora)
+
+    @property
+    def problems(self) -> tuple[AdapterProblem, ...]:
+        asked = {name: getattr(self, name) for name in _UNSUPPORTED}
+        problems = [
+            AdapterProblem(message=f"uses {feature}, which has no graph inputs", hint="train it as plain LoRA")
+            for feature, is_on in asked.items()
+            if is_on
+        ]
+        method = self.init_lora_weights
+        if isinstance(method, str) and method.startswith(_CHANGE_THE_BASE):
+            keyword = "path_initial_model_for_weight_conversion=..."
+            hint = f"save it with save_pretrained(..., {keyword}), which makes it a LoRA of the base"
+            message = f"was initialized by {method}, which changes the base weights too"
+            problems.append(AdapterProblem(message=message, hint=hint))
+        return tuple(problems)
+
 
 def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> AdapterConfig:
     """Read a LoraConfig, LoHaConfig or LoKrConfig."""
     try:
-        fields = (_LoraFields if kind is PeftType.LORA else _Fields).model_validate(values)
+        return (_LoraConfig if kind is PeftType.LORA else AdapterConfig).model_validate({**values, "kind": kind})
     except ValidationError as error:
         raise ValueError(_explained(error)) from error
-    return AdapterConfig(
-        kind=kind,
-        rank=fields.r,
-        alpha=fields.alpha,
-        ranks=_patterns(fields.rank_pattern),
-        alphas=_patterns(fields.alpha_pattern),
-        is_rank_stabilized=isinstance(fields, _LoraFields) and bool(fields.use_rslora),
-        problems=tuple(_problems(fields)) if isinstance(fields, _LoraFields) else (),
-    )
 
 
 def follow(config: AdapterConfig, reading: Reading) -> Reading:
@@ -227,10 +249,6 @@ def rank_problems(config: AdapterConfig, ranks: Mapping[str, int]) -> list[Adapt
     return [AdapterProblem(message=f"has {first}, at {named(differing)}", hint=OF_DIFFERENT_ADAPTERS)]
 
 
-def _patterns(values: Mapping[str, _Number] | None) -> tuple[tuple[SitePattern, _Number], ...]:
-    return tuple((SitePattern(key), value) for key, value in (values or {}).items())
-
-
 def _explained(error: ValidationError) -> str:
     """Say what is wrong with the first five values."""
     reasons = []
@@ -241,25 +259,6 @@ def _explained(error: ValidationError) -> str:
         reasons.append(f"{key}: {reason}{shown}")
     more = f"; and {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
     return "; ".join(reasons[:MOST_REASONS]) + more
-
-
-def _problems(fields: _LoraFields) -> list[AdapterProblem]:
-    """List what a LoraConfig asks for and a graph with LoRA inputs cannot do."""
-    asked = {name: getattr(fields, name) for name in _UNSUPPORTED}
-    problems = [
-        AdapterProblem(message=f"uses {feature}, which has no graph inputs", hint="train it as plain LoRA")
-        for feature, is_on in asked.items()
-        if is_on
-    ]
-    initialized = fields.init_lora_weights
-    if isinstance(initialized, str) and initialized.startswith(_CHANGE_THE_BASE):
-        hint = (
-            "save it with save_pretrained(..., path_initial_model_for_weight_conversion=...), which makes it a LoRA of the base"
-        )
-        problems.append(
-            AdapterProblem(message=f"was initialized by {initialized}, which changes the base weights too", hint=hint)
-        )
-    return problems
 
 
 def prefix_of(names: Iterable[str]) -> str:
