@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import SEEK_END, BufferedReader
 from pathlib import Path
+from typing import NamedTuple
 
 from quadbench.errors import QuadbenchError
 
@@ -77,8 +78,7 @@ class _NoElfError(Exception):
     """The error of a file that is cut off, or that no loader would take."""
 
 
-@dataclass(frozen=True)
-class _Stretch:
+class _Stretch(NamedTuple):
     kind: int
     offset: int
     address: int

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, assert_never
+from typing import assert_never
 from urllib.parse import unquote, urlsplit
 
 from quadbench.artifacts import MIB
@@ -208,8 +208,13 @@ def _request(address: str, place: Path, package: Package) -> None:
         request = urllib.request.Request(address)
         if at:
             request.add_unredirected_header("Authorization", f"Basic {b64encode(unquote(login).encode()).decode()}")
+        size_bytes = 0
         with urllib.request.urlopen(request, timeout=_REQUEST_TIMEOUT_S) as answer, place.open("xb") as file:
-            _copy(answer, file, package)
+            while part := answer.read(_COPY_BYTES):
+                size_bytes += len(part)
+                if size_bytes > MOST_BYTES:
+                    raise _not_fetched(package, f"more than {MOST_BYTES} bytes came")
+                file.write(part)
     except (OSError, HTTPException, ValueError) as error:  # urllib's own errors are OSErrors, of a wrong proxy a ValueError
         raise _not_fetched(package, f"{address}: {one_line(masked_in(str(error)))}") from None
 
@@ -237,15 +242,6 @@ def _taken(archive: Path, member: str, folder: Path) -> Path:
         with content, place.open("xb") as file:
             shutil.copyfileobj(content, file, _COPY_BYTES)
     return place
-
-
-def _copy(answer: IO[bytes], file: IO[bytes], package: Package) -> None:
-    size_bytes = 0
-    while part := answer.read(_COPY_BYTES):
-        size_bytes += len(part)
-        if size_bytes > MOST_BYTES:
-            raise _not_fetched(package, f"more than {MOST_BYTES} bytes came")
-        file.write(part)
 
 
 def _not_fetched(package: Package, reason: str) -> MissingDependencyError:

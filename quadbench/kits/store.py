@@ -43,8 +43,12 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
         libraries = _needed(elves)
         left_out = tuple(sorted({library.name for library in elves} - {library.name for library in libraries}))
         builds = {library: qnn_build(folder / library.file.path) for library in libraries if library.role in _QNN_ROLES}
-        problems = kit_problems({library: elves[library] for library in libraries}, builds, _exports(elves, folder, abi), abi)
-        if problems:
+        exports = {
+            library: exported_names(folder / library.file.path, name=library.name, fault=UserError)
+            for library, elf in elves.items()
+            if library.role in ENTRY_POINTS and elf.machine == abi.traits.elf_machine  # of another machine's nobody asks
+        }
+        if problems := kit_problems({library: elves[library] for library in libraries}, builds, exports, abi):
             raise UserError(
                 "\n".join((f"these files make no runtime kit for {abi}:", *problems)),
                 hint="give the files of one release for one ABI together; docs/runtime.md says where they come from",
@@ -88,14 +92,13 @@ def kits(layout: Layout) -> list[Stored[Kit]]:
 
 def checked_kits(layout: Layout) -> dict[Path, Stored[Kit] | ArtifactError]:
     """Return all kits by their folders, their contents checked; in place of a damaged one, what is wrong with it."""
-    return {folder: _checked(folder) for folder in _folders(layout)}
-
-
-def _checked(folder: Path) -> Stored[Kit] | ArtifactError:
-    try:
-        return read_whole(folder, Kit)
-    except ArtifactError as error:
-        return error
+    checked: dict[Path, Stored[Kit] | ArtifactError] = {}
+    for folder in _folders(layout):
+        try:
+            checked[folder] = read_whole(folder, Kit)
+        except ArtifactError as error:
+            checked[folder] = error
+    return checked
 
 
 def find(digest: str, layout: Layout) -> Stored[Kit]:
@@ -158,15 +161,6 @@ def _merged(contents: Iterable[Content]) -> dict[str, FileRef]:
                 raise UserError(f"'{owners[name]}' and '{content.origin.name}' bring two different libraries '{name}'")
             owners.setdefault(name, content.origin.name)
     return libraries
-
-
-def _exports(elves: dict[Library, ElfFile], folder: Path, abi: Abi) -> dict[Library, frozenset[str]]:
-    """Return the names in those libraries that are opened for some; of another machine's nobody asks."""
-    return {
-        library: exported_names(folder / library.file.path, name=library.name, fault=UserError)
-        for library, elf in elves.items()
-        if library.role in ENTRY_POINTS and elf.machine == abi.traits.elf_machine
-    }
 
 
 def _needed(elves: dict[Library, ElfFile]) -> list[Library]:
