@@ -24,7 +24,7 @@ from quadbench.artifacts import (
     TaskKind,
     Variant,
 )
-from quadbench.host import give_back
+from quadbench.host import give_back, peak_memory_bytes
 from quadbench.quad.adapters import Adapter
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
 from quadbench.quad.cache import RecipeDigests, digests_of
@@ -146,7 +146,7 @@ class _Build:
             profile=profile,
             base=base,
             build_seconds=steps.seconds,
-            build_peak_bytes=steps.peak_bytes,
+            build_peak_bytes=peak_memory_bytes(),
             caveats=doubts_of(self.recipe, self.prepared.adapters.values()),
             held_out=held_out.judged if held_out else None,
         )

@@ -4,19 +4,21 @@ This module does without torch, so that a run that builds nothing starts at once
 """
 
 from dataclasses import dataclass
-from typing import assert_never
 
-from quadbench import zoo
 from quadbench.artifacts import Bundle, Stored, Variant
 from quadbench.errors import UserError
 from quadbench.quad.inputs import check_named, read_inputs
-from quadbench.quad.model_files import GEOMETRIES, adapter_digests, adapter_source, foundation_files, tool_versions
+from quadbench.quad.model_files import (
+    GEOMETRIES,
+    adapter_digests,
+    adapter_source,
+    foundation_files,
+    foundation_folder,
+    tool_versions,
+)
 from quadbench.recipe import (
-    BuiltinFoundation,
     CheckpointFoundation,
-    DiffusersFoundation,
     Foundation,
-    RandomFoundation,
     Recipe,
     Task,
 )
@@ -87,17 +89,10 @@ def _digests_of(recipe: Recipe) -> RecipeDigests:
 
 
 def _foundation_digests(spec: Foundation) -> dict[str, str]:
-    match spec:
-        case BuiltinFoundation(name=name):
-            return file_digests(foundation_files(zoo.foundation_folder(name)))
-        case DiffusersFoundation(path=path):
-            return file_digests(foundation_files(path))
-        case CheckpointFoundation(path=path):
-            return file_digests({path.name: path}) | folder_digests(GEOMETRIES)
-        case RandomFoundation():
-            return folder_digests(GEOMETRIES)
-        case _:
-            assert_never(spec)
+    if folder := foundation_folder(spec):
+        return file_digests(foundation_files(folder))
+    own = file_digests({spec.path.name: spec.path}) if isinstance(spec, CheckpointFoundation) else {}
+    return own | folder_digests(GEOMETRIES)
 
 
 def _input_digests(task: Task) -> list[list[str | None]]:

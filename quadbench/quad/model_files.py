@@ -116,21 +116,26 @@ def has_random_weights(recipe: Recipe) -> bool:
     return isinstance(recipe.foundation, RandomFoundation) or any(isinstance(a, RandomAdapter) for a in recipe.adapters.values())
 
 
-def named_sizes(foundation: Foundation) -> Sizes | None:
-    """Return the sizes of a foundation model that a recipe names; None where its configurations do not say them."""
+def foundation_folder(foundation: Foundation) -> Path | None:
+    """Return the folder in diffusers' layout of a foundation model that a recipe names; None for one that lies in none."""
     match foundation:
         case BuiltinFoundation(name=name):
-            unet, vae = (zoo.foundation_folder(name) / part for part in ("unet", "vae"))
+            return zoo.foundation_folder(name)
         case DiffusersFoundation(path=path):
-            unet, vae = path / "unet", path / "vae"
-        case CheckpointFoundation():
-            unet, vae = (part_folder(CHECKPOINT_GEOMETRY, part) for part in ("unet", "vae"))
-        case RandomFoundation(geometry=geometry):
-            unet, vae = (part_folder(geometry, part) for part in ("unet", "vae"))
+            return path
+        case CheckpointFoundation() | RandomFoundation():
+            return None
         case _:
             assert_never(foundation)
+
+
+def named_sizes(foundation: Foundation) -> Sizes | None:
+    """Return the sizes of a foundation model that a recipe names; None where its configurations do not say them."""
+    folder = foundation_folder(foundation)
+    geometry = foundation.geometry if isinstance(foundation, RandomFoundation) else CHECKPOINT_GEOMETRY
+    parts = [folder / part if folder else part_folder(geometry, part) for part in ("unet", "vae")]
     try:
-        configs = [read_json(part / "config.json", fault=UserError) for part in (unet, vae)]
+        configs = [read_json(part / "config.json", fault=UserError) for part in parts]
         sizes = sizes_of(configs[0]["sample_size"], configs[1])
     except (UserError, LookupError, TypeError):
         return None

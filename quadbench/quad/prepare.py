@@ -76,12 +76,7 @@ class Steps:
         yield
         give_back()
         self.seconds[name] = round(time.monotonic() - started, 3)
-        log.info("%s, %.1f s, %.2f GB at most so far", name, self.seconds[name], self.peak_bytes / 1e9)
-
-    @property
-    def peak_bytes(self) -> int:
-        """Return the most memory that this process has held until now."""
-        return peak_memory_bytes()
+        log.info("%s, %.1f s, %.2f GB at most so far", name, self.seconds[name], peak_memory_bytes() / 1e9)
 
 
 @dataclass(frozen=True, kw_only=True)
