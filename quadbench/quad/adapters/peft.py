@@ -53,9 +53,9 @@ _TEXT_ENCODER_KEY = re.compile(
     r"(?:(?:lora_(?P<side>[AB])(?:\.default)?|lora(?:_linear_layer)?\.(?P<old>down|up))\.weight|alpha)$"
 )
 _DIFFUSERS_PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP, None: LoraPart.ALPHA}
-_KEY = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<side>[AB])(\.default)?\.weight$")
+_PEFT_KEY = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<side>[AB])(\.default)?\.weight$")
 _DIFFERENCE_KEY = re.compile(rf"^base_model\.model\.(?P<site>.+)\.(?P<part>{FACTORS})(\.default)?$")
-_PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP}
+_PEFT_PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,7 +356,7 @@ def read_config(name: str, folder: Path) -> AdapterConfig:
 
 def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> Reading:
     """Return the pairs by site, scaled as the configuration says."""
-    reading = follow(config, read_pairs(tensors, _key_of, lambda site, rank, _alpha: config.scale(site, rank)))
+    reading = follow(config, read_pairs(tensors, _peft_key_of, lambda site, rank, _alpha: config.scale(site, rank)))
     if not reading.pairs or config.kind is PeftType.LORA:
         return reading
     return replace(reading, problems=(*reading.problems, _of_another_kind("LoRA", config)))
@@ -376,9 +376,9 @@ def _of_another_kind(method: str, config: AdapterConfig) -> AdapterProblem:
     return AdapterProblem(message=message, hint=OF_DIFFERENT_ADAPTERS)
 
 
-def _key_of(name: str) -> Key | None:
-    match = _KEY.match(name)
-    return Key(site=match["site"], part=_PARTS[match["side"]]) if match else None
+def _peft_key_of(name: str) -> Key | None:
+    match = _PEFT_KEY.match(name)
+    return Key(site=match["site"], part=_PEFT_PARTS[match["side"]]) if match else None
 
 
 def _difference_key(name: str) -> PartKey | None:

@@ -88,8 +88,7 @@ def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx
     """Return the graph with one output instead of its own: the counts of all tensors, one tensor after the other.
 
     Each tensor is added to the counts of those before it by a node that is added after all else, for the reason that
-    `calibration.with_ranges` names: each tensor is counted, and freed, before the next is computed. ONNX Runtime 1.32 adds in
-    place.
+    `with_ranges` names: each tensor is counted, and freed, before the next is computed. ONNX Runtime 1.32 adds in place.
     """
     observed = deepcopy(model)
     graph, total = observed.graph, len(ranges) * BINS

@@ -20,7 +20,7 @@ from quadbench.quad.quantize import encodings as enc
 from quadbench.quad.quantize.encodings import Encoding, Range
 
 WEIGHT_AXIS = {"Conv": 0, "Gemm": 0, "MatMul": 1}  # the output channel of input 1; Gemm has transB = 1
-KEEPS_ENCODING = MOVES_VALUES | {"Resize"}  # which repeats values (operators.RESIZE_FORMS)
+KEEPS_ENCODING = MOVES_VALUES | {"Resize"}  # which repeats values (fake_quant.RESIZE_FORMS)
 KNOWN_RANGES = {"Softmax": Range(low=0.0, high=1.0), "Sigmoid": Range(low=0.0, high=1.0)}
 # Qualcomm's HTP refuses these with 8 bits in and 16 out or the reverse, and with 16-bit LoRA weights between 8-bit tensors.
 ONE_WIDTH = {"Conv", "Gemm", "MatMul", "InstanceNormalization"}
