@@ -69,11 +69,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _changes(words: Sequence[str]) -> dict[str, str]:
-    """Read `KEY=VALUE` of each.
-
-    Raises:
-        UserError: a change has another form, or a key stands twice.
-    """
+    """Read `KEY=VALUE` of each."""
     pairs = [word.partition("=")[::2] for word in words]
     for word, (key, value) in zip(words, pairs, strict=True):
         if not key.strip() or not value.strip():

@@ -52,11 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _source(text: str, name: str, target: KnownTarget) -> Recipe | Path:
-    """Return a bundle's folder, or a recipe as the target's devices run it, where the target's name is an address.
-
-    Raises:
-        SpecError: the target cannot run what the recipe builds.
-    """
+    """Return a bundle's folder, or a recipe as the target's devices run it, where the target's name is an address."""
     if folder := bundle_folder(text):
         return folder
     recipe, profile = read_recipe(text), profile_named(name)

@@ -154,11 +154,7 @@ def _acknowledge(options: argparse.Namespace) -> int:
 
 
 def _words(options: argparse.Namespace, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
-    """Return one word on all devices, or one on each that was named.
-
-    Raises:
-        UnknownNameError: the case has no such night, task or figure there.
-    """
+    """Return one word on all devices, or one on each that was named."""
     measured = [night for of_device in devices.values() for night in of_device]
     points = [point for night in measured for point in night.points]
     for kind, name, known in (
@@ -253,11 +249,7 @@ class _Sides:
     observer: Observer
 
     def is_changed(self, subject: Subject) -> bool | None:
-        """Say whether the time of an image on a subject differs from that on the good one; None where it cannot be told.
-
-        Raises:
-            QuadbenchError: the device fails, or the good bundle is not there.
-        """
+        """Say whether the time of an image on a subject differs from that on the good one; None where it cannot be told."""
         if not is_file(self._folder(subject) / MANIFEST):
             print_note(f"{_name(subject)} is not there any more; quadbench store fetch gets it where a store has it")
             return None
@@ -280,12 +272,7 @@ class _Sides:
 
 
 def _between(measured: Sequence[Measurement], good: str, bad: str) -> tuple[Subject, ...]:
-    """Return the subjects from one night or bundle to another, each once, in the order in which they first ran.
-
-    Raises:
-        UnknownNameError: the case has no such night or bundle.
-        UserError: the good one did not run before the bad one, or both are the same.
-    """
+    """Return the subjects from one night or bundle to another, each once, in the order in which they first ran."""
     begin, end = (_index(measured, word) for word in (good, bad))
     subjects = subjects_of(measured[begin : end + 1])
     if len(subjects) < 2 or subjects[-1] == subjects[0]:
@@ -315,11 +302,7 @@ def add_html(parser: argparse.ArgumentParser) -> None:
 
 
 def write_history(options: argparse.Namespace, told: Sequence[Told]) -> None:
-    """Write the page and say where it is.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
+    """Write the page and say where it is."""
     now = datetime.now(UTC)
     page = HistoryPage(
         case=options.case,
@@ -371,11 +354,7 @@ def _next_step(options: argparse.Namespace, told: Sequence[Told], now: datetime)
 
 @contextmanager
 def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[Nights]:
-    """Open the nights of a results folder, to read them or to add to them.
-
-    Raises:
-        UserError: nothing was measured there yet.
-    """
+    """Open the nights of a results folder, to read them or to add to them."""
     source = database_of(layout)
     if isinstance(source, Path) and not source.exists():
         raise UserError(f"'{layout.root}' has no nights", hint="quadbench nightly night.yaml performs one")

@@ -157,11 +157,7 @@ def _schedule(options: argparse.Namespace, path: Path) -> int:
 
 
 def _carried(options: argparse.Namespace) -> list[str]:
-    """Return the options that a scheduled night is performed with.
-
-    Raises:
-        UserError: the address of the farm's database has a password, which whoever reads the schedule would see.
-    """
+    """Return the options that a scheduled night is performed with."""
     if options.farm and has_password(options.farm):
         hint = "leave the password out, and put it into ~/.pgpass of the user who performs the night"
         message = "the address of the farm's database has a password, which whoever reads the schedule would see"

@@ -78,11 +78,7 @@ def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:
 
 
 def refuse_given(what: str, options: argparse.Namespace, *names: str, hint: str | None = None) -> None:
-    """Refuse options that were given and would change nothing; `what` does not take them.
-
-    Raises:
-        UserError: names the first of them.
-    """
+    """Refuse options that were given and would change nothing; `what` does not take them."""
     for name in names:
         if (value := getattr(options, name)) is not None and value is not False:
             word = f"--{name.replace('_', '-')}"

@@ -172,12 +172,7 @@ def _of_device(result: RunResult, address: str) -> RunResult:
 
 
 def study_of(options: argparse.Namespace) -> Study | None:
-    """Return the sweep or the comparison whose id was given in place of a run's; None where it is none, or none was given.
-
-    Raises:
-        UserError: conditions or a baseline were given too, which are of runs.
-        ArtifactError: it is damaged.
-    """
+    """Return the sweep or the comparison whose id was given in place of a run's; None where it is none, or none was given."""
     path = find_study(options.layout, options.run_id) if options.run_id else None
     if path is None:
         return None
@@ -242,11 +237,7 @@ def add_fail_if(parser: argparse.ArgumentParser) -> None:
 
 
 def conditions_of(options: argparse.Namespace, tasks: Iterable[str]) -> Sequence[Criterion]:
-    """Read the conditions on a run of these tasks, before anything is done.
-
-    Raises:
-        UserError: one is no expression, or names what no run has.
-    """
+    """Read the conditions on a run of these tasks, before anything is done."""
     names = tuple(tasks)
     return [read_condition(text, names, has_baseline=bool(options.baseline)) for text in options.fail_if]
 
@@ -261,11 +252,7 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
 
 
 def baseline_of(options: argparse.Namespace, wanted: LaterRun) -> RunResult | None:
-    """Return the run that one is held against, before anything is done; None: none is named, or `latest` and there is none yet.
-
-    Raises:
-        QuadbenchError: as `earlier_run`.
-    """
+    """Return the run that one is held against, before anything is done; None: none is named, or `latest` and there is none yet."""
     baseline = earlier_run(options.layout, options.baseline, wanted) if options.baseline else None
     if options.baseline and not baseline:
         where = f" on {', '.join(wanted.addresses)}" if wanted.addresses else ""

@@ -102,11 +102,7 @@ def _chosen(options: argparse.Namespace) -> Sequence[str]:
 
 
 def _source(options: argparse.Namespace) -> Source:
-    """Return what is run.
-
-    Raises:
-        UserError: nothing or two things are named, or the recipe builds another base than the bundle has.
-    """
+    """Return what is run."""
     if options.resume:
         if options.source or options.bundle or options.dry_run:
             what = options.source or ("--bundle" if options.bundle else "--dry-run")

@@ -29,11 +29,7 @@ def add_devices(parser: argparse.ArgumentParser, *, of_farm: bool = False) -> No
 
 
 def listed_devices(devices: str | None) -> Sequence[str]:
-    """Return the addresses that `--devices` names; none if it was not given.
-
-    Raises:
-        UserError: it was given and names nothing: an empty variable of a script must not mean another device.
-    """
+    """Return the addresses that `--devices` names; none if it was not given."""
     listed = split_list(devices or "")
     if devices is not None and not listed:
         raise UserError(f"--devices '{devices}' names no device", hint="name one, or leave --devices out; see: quadbench devices")
@@ -44,21 +40,13 @@ def chosen_devices(devices: str | None, serial: str | None, layout: Layout) -> S
     """Return the addresses to run on. `-s` picks the phone for one address, or is the address; wishes are given free phones.
 
     With neither, an empty list stands for $ANDROID_SERIAL if it is set; else this machine is meant.
-
-    Raises:
-        UserError: `-s` stands beside several addresses, or `--devices` names nothing.
-        DeviceNotFoundError: too few phones are free.
     """
     listed = _picked(addresses_for(listed_devices(devices), layout), serial)
     return listed or ([] if variable(SERIAL_VARIABLE) else [LOCAL_NAME])
 
 
 def device_words(devices: str | None, serial: str | None) -> Sequence[str]:
-    """Return the words that ask a farm for devices; none where none were given.
-
-    Raises:
-        UserError: `-s` stands beside several words, or `--devices` names nothing.
-    """
+    """Return the words that ask a farm for devices; none where none were given."""
     return _picked(listed_devices(devices), serial)
 
 
@@ -118,11 +106,7 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
 def once_free(
     act: Callable[[], ResultT], observer: Observer, *, waits: bool, pause: Callable[[float], None] = time.sleep
 ) -> ResultT:
-    """Do what takes devices before all else; where another process has one and `waits` says so, try again until it has not.
-
-    Raises:
-        DeviceInUseError: another process has a device, and nobody waits.
-    """
+    """Do what takes devices before all else; where another process has one and `waits` says so, try again until it has not."""
     while True:
         try:
             return act()

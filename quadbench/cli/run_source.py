@@ -106,12 +106,7 @@ Source = OfRecipe | OfBundle | OfRun
 
 
 def named_source(text: str, bundle: Path | None, layout: Layout) -> OfRecipe | OfBundle:
-    """Return what a word means: the bundle in a folder, or a recipe, with a bundle of it where one is named.
-
-    Raises:
-        UserError: two bundles or a run are named, or the recipe builds another base than the bundle has.
-        QuadbenchError: there is no such recipe or bundle, or it is wrong.
-    """
+    """Return what a word means: the bundle in a folder, or a recipe, with a bundle of it where one is named."""
     if folder := bundle_folder(text):
         if bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
@@ -189,12 +184,7 @@ def use_farm(url: str) -> None:
 
 
 def run_on_farm(source: Source, options: argparse.Namespace, observer: Observer) -> "Outcome":
-    """Have the farm run what was named, wait for it, and fetch it.
-
-    Raises:
-        QuadbenchError: as `submitted` and `fetched`.
-        FarmGoesOn: Ctrl-C.
-    """
+    """Have the farm run what was named, wait for it, and fetch it."""
     run_id = submitted(source, options, observer)
     try:
         return fetched(run_id, options.layout, observer)

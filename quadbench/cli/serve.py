@@ -65,11 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _token(path: Path | None) -> str | None:
-    """Return the token; None where none is given.
-
-    Raises:
-        UserError: the file cannot be read, or others may read it.
-    """
+    """Return the token; None where none is given."""
     if path is None:
         return secret_variable(TOKEN_VARIABLE)
     content = read_file(path, fault=UserError, most_bytes=_MOST_TOKEN_BYTES)

@@ -176,9 +176,6 @@ def measurement_of(night: str, launched: Launched, records: Sequence[RunRecord],
     """Return what a night keeps of launches that went well. `records` are those of both runs.
 
     A kit belongs to what a case runs where it `names_kit`; else it is around it.
-
-    Raises:
-        ArtifactError: a side has no sound launch on the device.
     """
     versus, device = launched.versus, launched.device
     if versus is None or device is None:

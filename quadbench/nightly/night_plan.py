@@ -167,12 +167,7 @@ def _source(case: Case, folder: Path) -> str:
 
 
 def _with_gear(side: Chosen, layout: Layout) -> Chosen:
-    """Return a side of which variant, kit and harness are there, as far as that can be told before it is built.
-
-    Raises:
-        UserError: one is not.
-        ArtifactError: the kit is damaged.
-    """
+    """Return a side of which variant, kit and harness are there, as far as that can be told before it is built."""
     require_variant(side, side.variants)
     if side.kit:
         find(side.kit, layout)

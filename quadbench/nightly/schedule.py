@@ -44,11 +44,7 @@ WantedBy=timers.target
 
 
 def time_of_day(text: str) -> tuple[str, str]:
-    """Return the hour and the minute of a time as `02:00`.
-
-    Raises:
-        UserError: it is none.
-    """
+    """Return the hour and the minute of a time as `02:00`."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise UserError(f"{shown(text)} is no time of day; expected one as 02:00")

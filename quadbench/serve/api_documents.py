@@ -213,11 +213,7 @@ _NOBODY = "here"  # no host: a phone is as whichever host saw it last told of it
 
 
 def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
-    """Return the farm. Adb is not asked: what runs on the phones is not disturbed.
-
-    Raises:
-        StorageError, ArtifactError: the database cannot be read.
-    """
+    """Return the farm. Adb is not asked: what runs on the phones is not disturbed."""
     claims, workers, queue = Leases(engine).standing(), Workers(engine).known(), queue_status(engine)
     phones = merged((), Inventory(engine).phones(), claims, expected, _NOBODY)
     jobs = listed_jobs(engine).jobs

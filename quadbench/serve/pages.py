@@ -247,11 +247,7 @@ def _farm_sentence(farm: FarmNow) -> str:
 
 
 def _page_number(request: Request) -> int:
-    """Return the number of a page of a list, from 1.
-
-    Raises:
-        UnknownNameError: there is no such page.
-    """
+    """Return the number of a page of a list, from 1."""
     text = request.query_params.get("page", "1")
     number = _number("page", text)
     if not 1 <= number <= MOST_PAGES:

@@ -102,12 +102,7 @@ def galleries(view: ReportView) -> tuple[PictureGallery, ...]:
 
 
 def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
-    """Return a picture's file, or how far it is from another where it is a difference.
-
-    Raises:
-        UnknownNameError: the run has no such picture, or its file is gone.
-        ArtifactError: the file is no picture, or lies outside the results folder.
-    """
+    """Return a picture's file, or how far it is from another where it is a difference."""
     picture = next((picture for n, picture in enumerate(_shown(view)) if n == number), None)
     path = picture.path if picture else None
     if picture is None or path is None or not path.is_file():
@@ -124,21 +119,13 @@ def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
 
 
 def require_own_pictures(view: ReportView, layout: Layout) -> None:
-    """Refuse a run with a picture that links lead out of the results folder.
-
-    Raises:
-        ArtifactError: names the picture.
-    """
+    """Refuse a run with a picture that links lead out of the results folder."""
     for picture in _shown(view):
         require_own(picture, layout)
 
 
 def require_own(picture: Picture, layout: Layout) -> None:
-    """Refuse a picture that, or that from which it differs, links lead out of the results folder.
-
-    Raises:
-        ArtifactError: names the picture.
-    """
+    """Refuse a picture that, or that from which it differs, links lead out of the results folder."""
     for path in filter(None, (picture.path, picture.apart_from)):
         require_inside(path, layout.root, fault=ArtifactError)
 
@@ -372,11 +359,7 @@ def _is_empty(source: Source) -> bool:
 
 
 def _name(kind: str, text: str) -> str:
-    """Return an id that may be one.
-
-    Raises:
-        UnknownNameError: no run or night can have it.
-    """
+    """Return an id that may be one."""
     try:
         return check_file_name(text)
     except ValueError as error:
