@@ -13,7 +13,7 @@ from rich.table import Table
 from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_json, print_text, stdout_console
-from quadbench.cli.options import add_action, add_group, next_command
+from quadbench.cli.options import add_action, add_group, next_command, whole_number
 from quadbench.cli.run_options import listed_devices
 from quadbench.errors import AdapterError, QuadbenchError, UserError, extra_needed
 from quadbench.quad.candidate import Candidate, NewTask
@@ -38,7 +38,6 @@ _NO_COMMAND = (
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench adapter` and its actions to the commands."""
     actions = add_group(commands, "adapter")
     inspect = add_action(actions, "inspect", run_inspect, "say what an adapter is made of, and everything that is wrong with it")
     inspect.add_argument("file", type=Path, metavar="FILE", help=_FILE)
@@ -72,7 +71,13 @@ def add(commands: Any) -> None:
     convert.add_argument(
         "file", type=Path, metavar="FILE", help="a PEFT folder, or a .safetensors file of LyCORIS or kohya's scripts"
     )
-    convert.add_argument("--rank", type=_rank, required=True, metavar="N", help="the greatest rank of a site, 1 to 1024")
+    convert.add_argument(
+        "--rank",
+        type=whole_number("rank", 1, MOST_RANK),
+        required=True,
+        metavar="N",
+        help="the greatest rank of a site, 1 to 1024",
+    )
     convert.add_argument("--recipe", required=True, help="a recipe whose foundation model it was trained for")
     convert.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
     convert.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)
@@ -109,7 +114,9 @@ def run_admit(options: argparse.Namespace) -> int:
         print_text(f"added to: {bundle.folder}" if admission.extended else f"judged by: {bundle.folder}")
         _print_admission(stdout_console(), admission)
         if admission.extended:
-            print_text(f"next: {_next(options, bundle, admission.extended.folder)}")
+            measured = ("run", options.recipe, "--bundle", str(admission.extended.folder))
+            given = f"{_admission(options, bundle)} gives it a task to measure"
+            print_text(f"next: {next_command(options, *measured) if options.like else given}")
     if admission.extended is None:
         hint = _cure(options, admission)
         print_error(f"adapter '{admission.name}' was not added: {admission.judgement.acceptance}. Hint: {hint}")
@@ -149,13 +156,6 @@ def _asked(options: argparse.Namespace) -> tuple[Candidate, Stored[Bundle]]:
     return asked, bundle
 
 
-def _next(options: argparse.Namespace, judging: Stored[Bundle], folder: Path) -> str:
-    """Return the command that measures the new bundle; an adapter without a task is given one, by the bundle that judged it."""
-    if not options.like:
-        return f"{_admission(options, judging)} gives it a task to measure"
-    return next_command(options, "run", options.recipe, "--bundle", str(folder))
-
-
 def _admission(options: argparse.Namespace, bundle: Stored[Bundle] | None, like: str | None = None) -> str:
     """Return the command that adds the adapter with a task; RECIPE and TASK stand where nothing tells them."""
     own = (task.name for task in bundle.artifact.tasks if task.adapter) if bundle else iter(())
@@ -188,12 +188,6 @@ def run_convert(options: argparse.Namespace) -> int:
         print_text(f"written: {options.output}")
         print_text(f"next: {next_command(options, 'adapter', 'inspect', str(options.output), '--recipe', options.recipe)}")
     return 0
-
-
-def _rank(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_RANK:
-        raise argparse.ArgumentTypeError(f"'{text}' is no rank; expected 1 to {MOST_RANK}")
-    return int(text)
 
 
 def _answer(admission: "Admission") -> dict[str, Any]:

@@ -21,7 +21,6 @@ _LEAST, _MOST = 0.002, 1.0  # an effect to see
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench compare` to the commands."""
     parser = add_command(commands, "compare", run)
     parser.add_argument("a", metavar="A", help="a recipe, the folder of a bundle, or the id of a run")
     parser.add_argument("b", metavar="B", nargs="?", help="the same (default: A)")

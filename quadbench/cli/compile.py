@@ -26,7 +26,6 @@ from quadbench.target.profile import broken_profiles, load_profiles, local_profi
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench compile` to the commands."""
     parser = add_command(commands, "compile", run)
     parser.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a recipe, or a bundle's folder, results/bundles/<digest>")
     parser.add_argument(

@@ -1,5 +1,6 @@
 """Terminal: progress on stderr, a line for each device renewed as it goes; text, tables and JSON on stdout."""
 
+import argparse
 import contextlib
 import json
 import logging
@@ -216,13 +217,21 @@ def print_text(text: str) -> None:
     sys.stdout.write(printable(text).rstrip("\n") + "\n")
 
 
+def print_answer(options: argparse.Namespace, value: Any, text: str) -> None:
+    """Print a command's answer: as JSON where `--json` asks for it, else as text."""
+    if options.json:
+        print_json(value)
+    else:
+        print_text(text)
+
+
 def print_json(value: Any) -> None:
     """Print on stdout as JSON; dates in ISO 8601, paths as text, and null for NaN and infinities, which JSON does not have."""
-    sys.stdout.write(json.dumps(_finite(value), indent=1, default=_text, allow_nan=False) + "\n")
 
+    def text(inner: Any) -> str:
+        return inner.isoformat() if isinstance(inner, datetime) else str(inner)
 
-def _text(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    sys.stdout.write(json.dumps(_finite(value), indent=1, default=text, allow_nan=False) + "\n")
 
 
 def _finite(value: Any) -> Any:
@@ -370,15 +379,11 @@ class Output:
         try:
             yield
         except OSError as error:
-            self._end()
+            with contextlib.suppress(OSError, ValueError):  # what is held back goes nowhere, or Python fails once more as it ends
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
             if isinstance(error, BrokenPipeError):
                 raise PipeLeftError from error
             hint = "write it where there is room; what was measured is stored"
             raise StorageError(f"stdout cannot be written: {error.strerror}", hint=hint) from error
-
-    def _end(self) -> None:
-        """Let what is still held back go nowhere, or Python fails once more as it ends."""
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)

@@ -14,7 +14,6 @@ from quadbench.results.maintenance import copy_records
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench db` and its actions to the commands."""
     copy = add_action(add_group(commands, "db"), "copy", run_copy, "copy all records and nights from one database to another")
     for name in ("source", "target"):
         copy.add_argument(name, help="a SQLite file, as results/quadbench.sqlite, or postgresql://HOST/NAME")

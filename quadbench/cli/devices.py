@@ -9,22 +9,21 @@ from typing import Any
 from rich.console import Console
 
 from quadbench.artifacts.names import one_line
-from quadbench.cli.console import print_broken_profiles, print_error, print_json, print_text, stdout_console
+from quadbench.cli.console import print_answer, print_broken_profiles, print_error, print_json, stdout_console
 from quadbench.cli.options import add_command
 from quadbench.cli.text_tables import empty_table
 from quadbench.devices import DeviceRow, list_devices
 from quadbench.errors import DeviceNotFoundError, UserError
 from quadbench.farm.farm_file import expected_phones
-from quadbench.farm.health import PhoneCondition, quarantined, released
+from quadbench.farm.health import quarantined, released
 from quadbench.farm.inventory import Inventory
 from quadbench.farm.overview import FarmPhone, overview, phone_named
-from quadbench.results.engine import database_of, open_engine
+from quadbench.results.engine import opened
 
 _UNKNOWN = "–"
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench devices` to the commands."""
     parser = add_command(commands, "devices", run)
     parser.add_argument(
         "action",
@@ -60,19 +59,17 @@ def run(options: argparse.Namespace) -> int:
 def _change(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> int:
     """Begin or end a quarantine."""
     phone = _named(options, phones)
-    engine = open_engine(database_of(options.layout))
-    try:
+    with opened(options.layout) as engine:
         inventory = Inventory(engine)
         if phone.is_here:
             inventory.note_seen([phone.seen])
         why = one_line(options.why or "by hand")
         condition = inventory.change(phone.seen.device, released if options.action == "release" else lambda _: quarantined(why))
-    finally:
-        engine.dispose()
-    if options.json:
-        print_json({"name": phone.name, **asdict(condition)})
-    else:
-        print_text(f"{phone.name}: {_health(condition)}")
+    print_answer(
+        options,
+        {"name": phone.name, **asdict(condition)},
+        f"{phone.name}: {': '.join(filter(None, (condition.health.value, condition.reason)))}",
+    )
     return 0
 
 
@@ -81,12 +78,9 @@ def _forget(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> int:
     phone = _named(options, phones)
     if phone.is_here:
         raise UserError(f"'{phone.name}' is attached here, and would be noted again", hint="unplug it before")
-    engine = open_engine(database_of(options.layout))
-    try:
+    with opened(options.layout) as engine:
         Inventory(engine).forget(phone.seen.device)
-    finally:
-        engine.dispose()
-    print_json({"forgotten": phone.name}) if options.json else print_text(f"{phone.name}: forgotten")
+    print_answer(options, {"forgotten": phone.name}, f"{phone.name}: forgotten")
     return 0
 
 
@@ -125,10 +119,6 @@ def _phone_lines(phone: FarmPhone) -> Sequence[Sequence[str]]:
 
 def _at(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
-
-
-def _health(condition: PhoneCondition) -> str:
-    return f"{condition.health.value}: {condition.reason}" if condition.reason else condition.health.value
 
 
 def _whereabouts(phone: FarmPhone) -> str:

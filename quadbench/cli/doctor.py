@@ -22,7 +22,6 @@ _MARK_WIDTH = len("missing")
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench doctor` to the commands."""
     parser = add_command(commands, "doctor", run)
     parser.add_argument(
         "--device",

@@ -4,7 +4,7 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -16,8 +16,8 @@ import sqlalchemy as sa
 
 from quadbench.artifacts.names import one_line
 from quadbench.cli import run_source
-from quadbench.cli.console import print_error, print_json, print_text, stdout_console
-from quadbench.cli.options import add_action, add_group, duration_s, split_list
+from quadbench.cli.console import print_answer, print_error, print_json, print_text, stdout_console
+from quadbench.cli.options import add_action, add_group, duration_s, split_list, whole_number
 from quadbench.cli.text_tables import empty_table
 from quadbench.errors import ArtifactError, UserError, extra_needed, shown
 from quadbench.farm.job import Job, JobState
@@ -27,17 +27,18 @@ from quadbench.farm.store.opening import STORE_VARIABLE, required_store, store_o
 from quadbench.farm.unit import DRAIN_S, ENVIRONMENT_FILE, systemd_unit
 from quadbench.farm.workers import KnownWorker, NewWorker, Workers
 from quadbench.host import host_name, user_and_host
-from quadbench.results.engine import DATABASE_VARIABLE, database_of, name_of, open_engine, open_for_reading, schema_of
-from quadbench.results.layout import Layout
+from quadbench.results.engine import DATABASE_VARIABLE, database_of, name_of, open_engine, open_for_reading, opened, schema_of
 
 if TYPE_CHECKING:
     from quadbench.dispatch.worker import Worker
 
 _NONE = "–"
+_LONGEST_NAME = 100
+
+log = logging.getLogger(__name__)
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench farm` and its actions to the commands."""
     actions = add_group(commands, "farm")
     add_worker(actions)
     run_source.add(actions)
@@ -82,14 +83,18 @@ def run_init(options: argparse.Namespace) -> int:
 
 
 def run_status(options: argparse.Namespace) -> int:
-    with _queue(options.layout) as engine:
+    with opened(options.layout, open_for_reading) as engine:
         status = queue_status(engine)
         workers = Workers(engine).known()
     if options.json:
         print_json({"schema_version": 1, **asdict(status), "workers": [_worker_json(worker) for worker in workers]})
     else:
         print_text(_sentence(status))
-        _print(("owner", "waiting", "running"), [_owner_words(owner, states) for owner, states in status.owners.items()])
+        owners = [
+            (owner, str(states.get(JobState.WAITING.value, 0)), str(states.get(JobState.RUNNING.value, 0)))
+            for owner, states in status.owners.items()
+        ]
+        _print(("owner", "waiting", "running"), owners)
         columns = ("worker", "host", "quadbench", "takes", "devices", "state", "last seen")
         _print(columns, [_worker_words(worker) for worker in workers])
         devices = [words for worker in workers if worker.is_here for words in _device_words(worker)]
@@ -100,7 +105,7 @@ def run_status(options: argparse.Namespace) -> int:
 
 
 def run_jobs(options: argparse.Namespace) -> int:
-    with _queue(options.layout) as engine:
+    with opened(options.layout, open_for_reading) as engine:
         read = listed_jobs(engine, options.run_id)
     if options.json:
         print_json([asdict(job) for job in read.jobs])
@@ -114,7 +119,7 @@ def run_jobs(options: argparse.Namespace) -> int:
 
 
 def run_logs(options: argparse.Namespace) -> int:
-    with _queue(options.layout) as engine:
+    with opened(options.layout, open_for_reading) as engine:
         read, attempts = job_with_attempts(engine, options.job)
     if options.json:
         print_json({"job": [asdict(job) for job in read.jobs], "attempts": [asdict(attempt) for attempt in attempts]})
@@ -138,7 +143,7 @@ def run_logs(options: argparse.Namespace) -> int:
 
 def run_cancel(options: argparse.Namespace) -> int:
     why = f"cancelled by {user_and_host()}" + (f": {options.why}" if options.why else "")
-    with _queue(options.layout, open_engine) as engine:
+    with opened(options.layout) as engine:
         queue = JobQueue(engine)
         is_job = options.what.isdecimal()
         jobs = [queue.cancel(int(options.what), why)] if is_job else queue.cancel_run(options.what, why)
@@ -156,20 +161,12 @@ def run_cancel(options: argparse.Namespace) -> int:
 def run_unit(options: argparse.Namespace) -> int:
     program = Path(sys.executable).with_name("quadbench")
     text = systemd_unit(program, options.user, int(options.drain_for))
-    if options.json:
-        print_json({"unit": text, "environment_file": str(ENVIRONMENT_FILE)})
-    else:
-        print_text(f"# For /etc/systemd/system/quadbench-worker.service; {ENVIRONMENT_FILE} sets {DATABASE_VARIABLE}\n{text}")
+    print_answer(
+        options,
+        {"unit": text, "environment_file": str(ENVIRONMENT_FILE)},
+        f"# For /etc/systemd/system/quadbench-worker.service; {ENVIRONMENT_FILE} sets {DATABASE_VARIABLE}\n{text}",
+    )
     return 0
-
-
-@contextmanager
-def _queue(layout: Layout, opening: Callable[[Any], sa.Engine] = open_for_reading) -> Iterator[sa.Engine]:
-    engine = opening(database_of(layout))
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def _told(faults: Sequence[str]) -> int:
@@ -204,10 +201,6 @@ def _sentence(status: QueueStatus) -> str:
     counts = ", ".join(f"{status.states.get(state.value, 0)} {state.value}" for state in JobState)
     waits = f"; the oldest has waited for {status.oldest_waits_s / 60:.0f} min" if status.oldest_waits_s is not None else ""
     return f"jobs: {counts}{waits}"
-
-
-def _owner_words(owner: str, states: Any) -> Sequence[str]:
-    return owner, str(states.get(JobState.WAITING.value, 0)), str(states.get(JobState.RUNNING.value, 0))
 
 
 def _worker_words(known: KnownWorker) -> Sequence[str]:
@@ -252,19 +245,18 @@ def _time(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else _NONE
 
 
-_LONGEST_NAME = 100
-
-log = logging.getLogger(__name__)
-
-
 def add_worker(actions: Any) -> None:
-    """Add `quadbench farm worker`."""
     parser = add_action(actions, "worker", run, "do the farm's jobs on this host, with its attached phones; SIGTERM drains it")
     parser.add_argument("--name", type=_name, help="the worker's name (default: that of the host)")
     parser.add_argument(
         "--devices", default="", metavar="A,B", help="devices beside attached phones: local, virtual:s25 (default: none)"
     )
-    parser.add_argument("--metrics", type=_port, metavar="PORT", help="answer Prometheus at this port, on this host alone")
+    parser.add_argument(
+        "--metrics",
+        type=whole_number("port", 1, 65_535),
+        metavar="PORT",
+        help="answer Prometheus at this port, on this host alone",
+    )
     parser.add_argument("--log-json", action="store_true", help="log JSON, an object a line")
 
 
@@ -326,9 +318,3 @@ def _name(text: str) -> str:
     if not text.strip() or not text.isprintable() or len(text) > _LONGEST_NAME:
         raise argparse.ArgumentTypeError(f"{shown(text)} names no worker; expected 1 to {_LONGEST_NAME} printable characters")
     return text
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 65_536:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; expected 1 to 65535")
-    return int(text)

@@ -4,13 +4,12 @@ import argparse
 import platform
 from typing import Any
 
-from quadbench.cli.console import print_json, print_text
+from quadbench.cli.console import print_answer
 from quadbench.cli.options import add_abi, add_action, add_group
 from quadbench.target.abi import Abi, host_abi
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench harness` and its actions to the commands."""
     actions = add_group(commands, "harness")
     build = add_action(actions, "build", run_build, "build it for this machine or an ABI, unless it is there, and print its path")
     add_abi(build, host_abi(platform.machine()))
@@ -20,8 +19,5 @@ def run_build(options: argparse.Namespace) -> int:
     from quadbench.harness.program import ensure_harness
 
     path = ensure_harness(options.layout.programs, Abi(options.abi))
-    if options.json:
-        print_json({"harness": str(path)})
-    else:
-        print_text(str(path))
+    print_answer(options, {"harness": str(path)}, str(path))
     return 0

@@ -39,7 +39,7 @@ from quadbench.report.page import write_page
 from quadbench.report.units import plural
 from quadbench.report.versus import PRIMARY, primary_row
 from quadbench.report.versus import sentence as comparison_sentence
-from quadbench.results.engine import database_of, open_engine, open_for_reading
+from quadbench.results.engine import database_of, is_made, open_engine, open_for_reading, opened
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST
 from quadbench.results.nights import Nights
@@ -53,10 +53,13 @@ _LISTED = 40  # nights of each case, by which the list says since when its level
 _LONGEST = timedelta(days=366)  # that a word may stand
 _LONGEST_REASON = 500
 _MOST_NAMED = 20  # nights, in a message
+_BISECTION_VERSION = 1
+_SHORT = 12  # characters of a digest, and the fewest that name one
+_LIMIT = limit_of(PRIMARY, Limits())
+_NOT_CHANGED = "what changed then was the device, or another figure: quadbench history has both"
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench history` to the commands."""
     parser = add_command(commands, "history", run)
     parser.epilog = "Its exit codes are those of every command: 0 whatever was ruled, 2 wrong input, 3 results that are damaged."
     parser.add_argument("case", nargs="?", metavar="CASE", help="a case of a night's file (default: list them)")
@@ -196,14 +199,7 @@ def _end_of_day(text: str) -> datetime:
         raise argparse.ArgumentTypeError(f"{shown(text)} is no day; expected one as 2026-12-31, or a duration as 30d") from error
 
 
-_BISECTION_VERSION = 1
-_SHORT = 12  # characters of a digest, and the fewest that name one
-_LIMIT = limit_of(PRIMARY, Limits())
-_NOT_CHANGED = "what changed then was the device, or another figure: quadbench history has both"
-
-
 def add_bisect(parser: argparse.ArgumentParser) -> None:
-    """Add `--bisect`."""
     parser.add_argument(
         "--bisect",
         nargs=2,
@@ -295,7 +291,6 @@ def _name(subject: Subject) -> str:
 
 
 def add_html(parser: argparse.ArgumentParser) -> None:
-    """Add `--html`."""
     parser.add_argument(
         "--html", type=output_file, metavar="FILE", help="also write a page there that can be forwarded: one file, no script"
     )
@@ -355,14 +350,10 @@ def _next_step(options: argparse.Namespace, told: Sequence[Told], now: datetime)
 @contextmanager
 def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[Nights]:
     """Open the nights of a results folder, to read them or to add to them."""
-    source = database_of(layout)
-    if isinstance(source, Path) and not source.exists():
+    if not is_made(database_of(layout)):
         raise UserError(f"'{layout.root}' has no nights", hint="quadbench nightly night.yaml performs one")
-    engine = open_engine(source) if is_written else open_for_reading(source)
-    try:
+    with opened(layout, open_engine if is_written else open_for_reading) as engine:
         yield Nights(engine)
-    finally:
-        engine.dispose()
 
 
 def measured_on(nights: Nights, case: str, words: str | None) -> dict[str, list[Measurement]]:

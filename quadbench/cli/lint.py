@@ -17,7 +17,6 @@ from quadbench.target.profile import broken_profiles, load_profile, load_profile
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench lint` to the commands."""
     parser = add_command(commands, "lint", run)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_DIR", help="the bundle's folder, results/bundles/<digest>")
     of_whom = parser.add_mutually_exclusive_group()
@@ -26,7 +25,9 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    known = _target(options.target) if options.target else None
+    known: KnownTarget | None = None
+    if options.target:
+        known = find_target(options.target, known_targets(load_profiles(), platform.machine()), broken_profiles())
     htp_arch = known.htp_arch if known else load_profile(options.profile).soc.htp_arch if options.profile else None
     bundle = read_whole(options.bundle, Bundle)
     findings = lint_bundle(bundle, htp_arch=htp_arch, target=known.target if known else None)
@@ -40,7 +41,3 @@ def run(options: argparse.Namespace) -> int:
                 print_text(f"{severity}: {line}")
         print_text(f"{len(findings)} graphs: {len(errors)} rules broken, {len(warnings)} warnings")
     return BuildError.exit_code if errors else 0
-
-
-def _target(name: str) -> KnownTarget:
-    return find_target(name, known_targets(load_profiles(), platform.machine()), broken_profiles())

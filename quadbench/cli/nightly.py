@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from quadbench.artifacts.names import check_file_name
-from quadbench.cli.console import RunConsole, print_error, print_json, print_note, print_text, stdout_console
+from quadbench.cli.console import RunConsole, print_answer, print_error, print_json, print_note, print_text, stdout_console
 from quadbench.cli.options import add_command, duration_s, duration_word, next_command, output_file, refuse_given
 from quadbench.cli.run_source import add_farm, use_farm
 from quadbench.cli.text_tables import print_text_table
@@ -39,12 +39,13 @@ from quadbench.spec.variables import path_variable, secret_variable
 from quadbench.study.comparison_side import choose
 from quadbench.target.profile import LOCAL_NAME
 
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+_PLAN_SCHEMA_VERSION = 1
 _BEGIN = "02:00"
 _MORNING = timedelta(hours=12)  # a night that begins in the evening is that of the next morning
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench nightly` to the commands."""
     parser = add_command(commands, "nightly", run)
     parser.usage = "quadbench nightly [-h] [OPTION...] (FILE | freeze NAME SOURCE | schedule FILE)"
     parser.add_argument(
@@ -136,10 +137,7 @@ def _freeze(options: argparse.Namespace, name: str, source: str) -> int:
         chosen = choose(source, {}, options.layout)
         (bundle,) = chosen.bundles([LOCAL_NAME], layout=options.layout, observer=observer).values()
     frozen = freeze(name, bundle, options.layout)
-    if options.json:
-        print_json(asdict(frozen))
-    else:
-        print_text(f"'{name}' is bundle {frozen.bundle} for good")
+    print_answer(options, asdict(frozen), f"'{name}' is bundle {frozen.bundle} for good")
     return 0
 
 
@@ -176,14 +174,11 @@ def _night_id(name: str, word: str | None) -> str:
         raise UserError(f"no night can be called so: {error}") from error
 
 
-_SCHEMA_VERSION = 1
-
-
 def print_plan(night_id: str, plan: Plan, *, as_json: bool) -> int:
     """Print what a night would measure; return the exit code, that of an error where a case could not be."""
     if as_json:
         cases = [_as_json(case) for case in plan.cases]
-        print_json({"schema_version": _SCHEMA_VERSION, "night": night_id, "cases": cases, "faults": plan.faults})
+        print_json({"schema_version": _PLAN_SCHEMA_VERSION, "night": night_id, "cases": cases, "faults": plan.faults})
     else:
         print_text_table(stdout_console(), _table(night_id, plan))
         print_text(f"{night_id} would measure {plural(len(plan.cases), 'case')} in {plural(plan.blocks, 'block')} each")
@@ -217,9 +212,6 @@ def _as_json(case: PlannedCase) -> dict[str, object]:
     return {**told, "variant": case.chosen.variant, "tasks": case.chosen.tasks, "left_out": case.left_out, **more}
 
 
-SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
-
-
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Add the options that say who else is told of a night. What is wrong with them is said before anything is measured."""
     parser.add_argument("--junit", type=output_file, metavar="FILE", help="write JUnit XML there: a suite for each device")
@@ -249,8 +241,10 @@ def write_outputs(options: argparse.Namespace, performed: Performed, layout: Lay
     """
     view = performed.view(layout.words)
     folder = layout.night(view.night.night_id)
+    word = performed.night.night_id.removeprefix(f"{performed.night.name}-")  # by which an ended night is only told of again
+    commands = {"The same again": night_command(options), "As data": night_command(options, "--night", word, "--json")}
     writers: list[Callable[[], object]] = [
-        lambda: write_night_report(view, _commands(options, performed), layout),
+        lambda: write_night_report(view, commands, layout),
         lambda: write_whole(folder / "night.json", night_json(view)),
     ]
     if options.junit:
@@ -274,15 +268,6 @@ def night_command(options: argparse.Namespace, *words: str) -> str:
     farm = ("--farm", source_name(options.farm)) if options.farm else ()
     budget = ("--budget", duration_word(options.budget)) if options.budget else ()
     return next_command(options, "nightly", *options.words, *words, *farm, *budget)
-
-
-def _commands(options: argparse.Namespace, performed: Performed) -> dict[str, str]:
-    """Return the commands of a night by purpose. Performed again under its own name, an ended one is only told of."""
-    word = performed.night.night_id.removeprefix(f"{performed.night.name}-")
-    return {
-        "The same again": night_command(options),
-        "As data": night_command(options, "--night", word, "--json"),
-    }
 
 
 def _done(write: Callable[[], object]) -> bool:

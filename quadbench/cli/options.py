@@ -21,7 +21,7 @@ def common_options() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--results",
-        type=_layout,
+        type=lambda folder: Layout(Path(folder)),
         dest="layout",
         default=str(USUAL_ROOT),
         metavar="DIR",
@@ -109,13 +109,20 @@ def duration_s(text: str) -> float:
     return int(match[1]) * _UNITS_S[match[2]]
 
 
+def whole_number(noun: str, low: int, high: int) -> Callable[[str], int]:
+    """Return what reads a number on the command line, which is called a `noun` where it is none."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{shown(text)} is no {noun}; expected {low} to {high}")
+        return int(text)
+
+    return read
+
+
 def output_file(text: str) -> Path:
     """Return the file that is written, whose link is followed; what is there already has to be one."""
     path = Path(text).resolve()
     if not text.strip() or (path.exists() and not path.is_file()):
         raise argparse.ArgumentTypeError(f"'{text}' is no file; expected the path of one, which need not be there")
     return path
-
-
-def _layout(folder: str) -> Layout:
-    return Layout(Path(folder))

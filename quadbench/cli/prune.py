@@ -11,7 +11,6 @@ from quadbench.results.records import open_records
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench prune` to the commands."""
     parser = add_command(commands, "prune", run)
     parser.add_argument("--keep", type=duration_s, required=True, metavar="TIME", help="runs that ended within this stay, as 90d")
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and do nothing of it")

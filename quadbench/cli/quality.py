@@ -19,7 +19,6 @@ from quadbench.report import emulated_tables, score_notes, score_tables
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench quality` to the commands."""
     parser = add_command(commands, "quality", run)
     parser.add_argument("run_id", nargs="?", help="the run (default: the latest)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images of any origin instead of a run's")

@@ -14,7 +14,6 @@ from quadbench.spec import NAME_EXPECTED, is_name
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench recipe` and its actions to the commands."""
     actions = add_group(commands, "recipe")
     add_recipe(add_action(actions, "check", run_check, "say whether a recipe is right; every problem with its line"))
     new = add_action(actions, "new", run_new, "write a short recipe, with comments, for a model and adapters of your own")

@@ -3,18 +3,17 @@
 import argparse
 from typing import Any
 
-from quadbench.cli.console import print_json, print_text
+from quadbench.cli.console import print_answer
 from quadbench.cli.options import add_command
 from quadbench.devices import list_devices
 from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.leases import Leases
 from quadbench.farm.overview import device_named, overview
 from quadbench.host import user_and_host
-from quadbench.results.engine import database_of, open_engine
+from quadbench.results.engine import opened
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench release` to the commands."""
     parser = add_command(commands, "release", run)
     parser.add_argument("device", help="a device as `quadbench reserve` takes it")
     parser.add_argument("--force", action="store_true", help="take it away from whoever has it, the job that runs there included")
@@ -22,13 +21,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     device = device_named(options.device, overview(list_devices(), expected_phones(), options.layout))
-    engine = open_engine(database_of(options.layout))
-    try:
+    with opened(options.layout) as engine:
         Leases(engine).release(device, user_and_host(), force=options.force)
-    finally:
-        engine.dispose()
-    if options.json:
-        print_json({"device": device})
-    else:
-        print_text(f"{device} is released")
+    print_answer(options, {"device": device}, f"{device} is released")
     return 0

@@ -46,7 +46,6 @@ from quadbench.study.stored_studies import study_table
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench report` to the commands."""
     parser = add_command(commands, "report", run)
     parser.add_argument(
         "run_id", nargs="?", metavar="ID", help="the run, sweep or comparison (default: the latest run that came to its end)"

@@ -4,18 +4,17 @@ import argparse
 from typing import Any
 
 from quadbench.artifacts.names import one_line
-from quadbench.cli.console import print_json, print_text
+from quadbench.cli.console import print_answer
 from quadbench.cli.options import add_command, duration_s
 from quadbench.devices import list_devices
 from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.leases import Leases
 from quadbench.farm.overview import device_named, overview
 from quadbench.host import user_and_host
-from quadbench.results.engine import database_of, open_engine
+from quadbench.results.engine import opened
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench reserve` to the commands."""
     parser = add_command(commands, "reserve", run)
     parser.add_argument("device", help="a phone by its name, address or serial; local; virtual:s25")
     parser.add_argument(
@@ -26,13 +25,11 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     device = device_named(options.device, overview(list_devices(), expected_phones(), options.layout))
-    engine = open_engine(database_of(options.layout))
-    try:
+    with opened(options.layout) as engine:
         claim = Leases(engine).reserve(device, user_and_host(), one_line(options.why), options.for_s)
-    finally:
-        engine.dispose()
-    if options.json:
-        print_json({"device": device, "owner": claim.owner, "purpose": claim.purpose, "until": claim.until.isoformat()})
-    else:
-        print_text(f"{device} is kept for {claim.owner} until {claim.until:%Y-%m-%d %H:%M} UTC")
+    print_answer(
+        options,
+        {"device": device, "owner": claim.owner, "purpose": claim.purpose, "until": claim.until.isoformat()},
+        f"{device} is kept for {claim.owner} until {claim.until:%Y-%m-%d %H:%M} UTC",
+    )
     return 0

@@ -30,7 +30,7 @@ from quadbench.report import (
     sweep_tables,
     units,
 )
-from quadbench.report.baseline import Baseline, baseline_tables
+from quadbench.report.baseline import baseline_tables
 from quadbench.report.condition import Criterion, read_condition
 from quadbench.report.headline import in_words
 from quadbench.report.launches import devices_of
@@ -86,19 +86,14 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
     for number, sentence in enumerate((*(in_words([sentence]) for sentence in view.headline), *view.gaps)):
         console.print(sentence, style=None if number else "bold", highlight=False, markup=False)
     if view.baseline:
-        _print_baseline(console, view.baseline, is_full=options.full)
+        for table in baseline_tables(view.baseline, is_full=options.full):
+            print_text_table(console, table)
+        for sentence in view.baseline.sentences:
+            console.print(sentence, style="bold", highlight=False)
+        print_text(view.baseline.doubt)
     if view.next_step:
         console.print(f"next: {view.next_step}", highlight=False, markup=False)
     print_text(f"report: {path}" if path else f"no report yet; {next_command(options, 'report', result.run_id)} writes it")
-
-
-def _print_baseline(console: Console, baseline: Baseline, *, is_full: bool) -> None:
-    """Print what became of an earlier run's figures, how sure that is, and what would settle it."""
-    for table in baseline_tables(baseline, is_full=is_full):
-        print_text_table(console, table)
-    for sentence in baseline.sentences:
-        console.print(sentence, style="bold", highlight=False)
-    print_text(baseline.doubt)
 
 
 def _print_ran(console: Console, ran: TextTable) -> None:
@@ -146,7 +141,9 @@ def _print_kpis(console: Console, result: RunResult) -> None:
     """Print a table for each device, without the spread of the figures, for which a terminal has no room; the notes once."""
     notes: dict[str, None] = {}
     for address in dict.fromkeys(record.device.address for record in result.records):
-        table = kpi_table(_of_device(result, address), is_whole=False)
+        records = tuple(record for record in result.records if record.device.address == address)
+        deployments = tuple(deployment for deployment in result.deployments if deployment.device.address == address)
+        table = kpi_table(replace(result, records=records, deployments=deployments), is_whole=False)
         kept = [i for i, name in enumerate(table.columns) if name not in ("Task", "Doubts")]
         task = table.columns.index("Task")
         shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
@@ -161,14 +158,6 @@ def _print_kpis(console: Console, result: RunResult) -> None:
         notes |= dict.fromkeys(table.notes)
     for note in notes:
         console.print(note, highlight=False)
-
-
-def _of_device(result: RunResult, address: str) -> RunResult:
-    return replace(
-        result,
-        records=tuple(record for record in result.records if record.device.address == address),
-        deployments=tuple(deployment for deployment in result.deployments if deployment.device.address == address),
-    )
 
 
 def study_of(options: argparse.Namespace) -> Study | None:
@@ -191,7 +180,11 @@ def print_study(options: argparse.Namespace, study: Study) -> None:
         return
     console = stdout_console()
     if isinstance(study, Sweep):
-        _print_study_tables(console, sweep_tables(study, is_whole=options.full), len(study.keys))
+        tables = sweep_tables(study, is_whole=options.full)
+        for table in tables:
+            print_in_parts(console, table, len(study.keys))
+        for note in dict.fromkeys(note for table in tables for note in table.notes):
+            print_text(note)
         said, next_words = sweep_answer(study), settling(study)
     else:
         _print_compared(console, study)
@@ -204,14 +197,6 @@ def print_study(options: argparse.Namespace, study: Study) -> None:
     print_text(f"data: {report.with_suffix('.json')}")
     again = next_command(options, "report", report.parent.name)
     print_text(f"report: {report}" if report.is_file() else f"no report yet; {again} writes it")
-
-
-def _print_study_tables(console: Console, tables: tuple[TextTable, ...], keys: int) -> None:
-    """Print a table for each task and device, and the notes of all tables once, at the end."""
-    for table in tables:
-        print_in_parts(console, table, keys)
-    for note in dict.fromkeys(note for table in tables for note in table.notes):
-        print_text(note)
 
 
 def _print_compared(console: Console, compared: Versus) -> None:
@@ -252,7 +237,7 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
 
 
 def baseline_of(options: argparse.Namespace, wanted: LaterRun) -> RunResult | None:
-    """Return the run that one is held against, before anything is done; None: none is named, or `latest` and there is none yet."""
+    """Return the run that one is held against, before anything is done; None: none is named, or there is no `latest` yet."""
     baseline = earlier_run(options.layout, options.baseline, wanted) if options.baseline else None
     if options.baseline and not baseline:
         where = f" on {', '.join(wanted.addresses)}" if wanted.addresses else ""

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from quadbench import pipeline
-from quadbench.artifacts import MIB, RunResult
-from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_text
+from quadbench.artifacts import MIB
+from quadbench.cli.console import RUN_STAGES, RunConsole, print_answer, print_error
 from quadbench.cli.options import add_command, refuse_given
 from quadbench.cli.result import add_baseline, add_fail_if, add_full, baseline_of, conditions_of, print_result, wanted_as
 from quadbench.cli.run_options import add_conduct, add_devices, add_wait, chosen_devices, conduct_of, once_free
@@ -27,7 +27,6 @@ _SCHEMA_VERSION = 1  # of the JSON of a dry run
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench run` to the commands."""
     parser = add_command(commands, "run", run)
     parser.add_argument(
         "source", nargs="?", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder"
@@ -52,7 +51,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.farm:
-        _refuse_here_alone(options)
+        refuse_given("a farm runs what its queue has, and", options, "wait", "dry_run", hint="leave it or --farm out")
         use_farm(options.farm)
     if options.wait and options.keep_going:
         raise UserError("--wait waits for devices that others have, and --keep-going leaves them out", hint="give one of them")
@@ -64,7 +63,10 @@ def run(options: argparse.Namespace) -> int:
     is_known = bool(chosen) or options.baseline != LATEST
     baseline = baseline_of(options, wanted) if is_known else None
     if options.dry_run:
-        return _print_forecasts(options, _forecasts(options, source, chosen))
+        forecasts = _forecasts(options, source, chosen)
+        answer = {"schema_version": _SCHEMA_VERSION, "devices": [asdict(one) for one in forecasts]}
+        print_answer(options, answer, "\n\n".join("\n".join(_lines(one)) for one in forecasts))
+        return 0
     with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
         if options.farm:
             outcome = run_on_farm(source, options, observer)
@@ -72,8 +74,11 @@ def run(options: argparse.Namespace) -> int:
             run_here = partial(source.run, chosen, conduct, layout=options.layout, observer=observer)
             outcome = once_free(run_here, observer, waits=options.wait)
     fault = None
-    if options.baseline and not chosen:
-        baseline, fault = _baseline_after(options, outcome.result)
+    if options.baseline and not chosen:  # its devices are known only now that it has ended
+        try:
+            baseline = baseline_of(options, wanted_as(outcome.result))
+        except QuadbenchError as error:
+            baseline, fault = None, error
     view = report_view(outcome.result, options.layout, baseline)
     code = print_result(options, view, write_view(view, options.layout) if baseline else outcome.report, conditions)
     for address, failure in outcome.failures.items():
@@ -81,18 +86,6 @@ def run(options: argparse.Namespace) -> int:
     if fault:
         print_error(f"run {outcome.result.run_id} has ended, but {fault}")
     return outcome.exit_code or (fault.exit_code if fault else code)
-
-
-def _baseline_after(options: argparse.Namespace, result: RunResult) -> tuple[RunResult | None, QuadbenchError | None]:
-    """Return what a run is held against whose devices are known only now that it has ended, or why there is none."""
-    try:
-        return baseline_of(options, wanted_as(result)), None
-    except QuadbenchError as error:
-        return None, error
-
-
-def _refuse_here_alone(options: argparse.Namespace) -> None:
-    refuse_given("a farm runs what its queue has, and", options, "wait", "dry_run", hint="leave it or --farm out")
 
 
 def _chosen(options: argparse.Namespace) -> Sequence[str]:
@@ -121,14 +114,6 @@ def _forecasts(options: argparse.Namespace, source: Source, chosen: Sequence[str
             return forecast_of_bundle(bundle, terms, chosen, layout=options.layout)
         case OfRun():
             raise UserError("--resume goes on with a run as it began, and does not take --dry-run", hint="leave it out")
-
-
-def _print_forecasts(options: argparse.Namespace, forecasts: Sequence[Forecast]) -> int:
-    if options.json:
-        print_json({"schema_version": _SCHEMA_VERSION, "devices": [asdict(one) for one in forecasts]})
-    else:
-        print_text("\n\n".join("\n".join(_lines(one)) for one in forecasts))
-    return 0
 
 
 def _lines(one: Forecast) -> list[str]:

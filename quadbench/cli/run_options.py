@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from quadbench.cli.options import duration_s, split_list
+from quadbench.cli.options import duration_s, split_list, whole_number
 from quadbench.devices import SERIAL_VARIABLE
-from quadbench.errors import DeviceInUseError, UserError, shown
+from quadbench.errors import DeviceInUseError, UserError
 from quadbench.farm.wishes import addresses_for
 from quadbench.observer import Observer
 from quadbench.pipeline import USUAL, Conduct
@@ -19,6 +19,9 @@ _HERE = (
     "addresses: s25, s25@SERIAL, SERIAL, virtual:s25, hub:s25, local (default: $ANDROID_SERIAL, else local); or wishes"
     " for free phones: s25*2, chip=SM8750"
 )
+_MOST_RETRIES = 100
+_PAUSE_S = 2.0
+ResultT = TypeVar("ResultT")
 _OF_FARM = "devices of the farm: s25, s25@SERIAL, SERIAL, virtual:s25, s25*2, chip=SM8750; farm status lists them"
 
 
@@ -63,14 +66,11 @@ def _picked(listed: Sequence[str], serial: str | None) -> Sequence[str]:
     return [picked]
 
 
-_MOST_RETRIES = 100
-
-
 def add_conduct(parser: argparse.ArgumentParser, *, later: str = "--resume goes on") -> None:
     """Add the options that `conduct_of` takes. `later` says what becomes of what did not fit into the budget."""
     parser.add_argument(
         "--retries",
-        type=_retries,
+        type=whole_number("number of retries", 0, _MOST_RETRIES),
         default=USUAL.retries,
         metavar="N",
         help=f"how often a lost device is waited for, up to {USUAL.wait_s / 60:g} minutes each time (default: %(default)s)",
@@ -88,18 +88,7 @@ def conduct_of(options: argparse.Namespace) -> Conduct:
     return Conduct(retries=options.retries, budget_s=options.budget, keep_going=options.keep_going)
 
 
-def _retries(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text[:9]) > _MOST_RETRIES:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is no number of retries; expected 0 to {_MOST_RETRIES}")
-    return int(text)
-
-
-_PAUSE_S = 2.0
-ResultT = TypeVar("ResultT")
-
-
 def add_wait(parser: argparse.ArgumentParser) -> None:
-    """Add `--wait`."""
     parser.add_argument("--wait", action="store_true", help="wait for a device that another process on this machine has")
 
 

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Stored
-from quadbench.cli.console import RunConsole, print_error, print_json, print_text
-from quadbench.cli.options import add_action, next_command
+from quadbench.cli.console import RunConsole, print_answer, print_error
+from quadbench.cli.options import add_action, next_command, whole_number
 from quadbench.cli.result import add_full, print_result
 from quadbench.cli.run_options import add_conduct, add_devices, conduct_of, device_words
 from quadbench.errors import FarmGoesOn, UnknownNameError, UserError
@@ -131,14 +131,13 @@ def _is_run(text: str, layout: Layout) -> bool:
 
 
 def add(actions: Any) -> None:
-    """Add `quadbench farm submit` and `quadbench farm fetch`."""
     submit = add_action(actions, "submit", run_submit, "have the farm run a recipe or a bundle, and do not wait for it")
     submit.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder")
     add_devices(submit, of_farm=True)
     add_conduct(submit, later="counted from when a device begins")
     submit.add_argument(
         "--priority",
-        type=_priority,
+        type=whole_number("priority", -100, 100),
         default=0,
         metavar="N",
         help="from -100 to 100: each counts as a day of waiting (default: 0)",
@@ -162,10 +161,9 @@ def run_submit(options: argparse.Namespace) -> int:
     with RunConsole(Console(stderr=True)) as observer:
         run_id = submitted(named_source(options.source, None, options.layout), options, observer, options.priority)
     command = next_command(options, "farm", "fetch", run_id)
-    if options.json:
-        print_json({"run_id": run_id, "next": command})
-    else:
-        print_text(f"run {run_id} is in the queue; its report, when it has ended: {command}")
+    print_answer(
+        options, {"run_id": run_id, "next": command}, f"run {run_id} is in the queue; its report, when it has ended: {command}"
+    )
     return 0
 
 
@@ -233,12 +231,3 @@ def _url(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} names no database; leave --farm out to run here")
     return text
-
-
-def _priority(text: str) -> int:
-    try:
-        if -100 <= int(text) <= 100:
-            return int(text)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is no priority; expected a number from -100 to 100")

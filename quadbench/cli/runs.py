@@ -10,7 +10,7 @@ from rich.text import Text
 
 from quadbench.artifacts.names import one_line
 from quadbench.cli.console import READ_WIDTH, print_json, print_text, stdout_console
-from quadbench.cli.options import add_command, next_command
+from quadbench.cli.options import add_command, next_command, whole_number
 from quadbench.cli.text_tables import empty_table
 from quadbench.errors import QuadbenchError
 from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line, run_line
@@ -31,9 +31,14 @@ _COLOURS = {
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench runs` to the commands."""
     parser = add_command(commands, "runs", run)
-    parser.add_argument("--limit", type=_limit, default=_SHOWN, metavar="N", help="how many, latest first (default: %(default)s)")
+    parser.add_argument(
+        "--limit",
+        type=whole_number("number of runs", 1, 10_000),
+        default=_SHOWN,
+        metavar="N",
+        help="how many, latest first (default: %(default)s)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,12 +54,6 @@ def run(options: argparse.Namespace) -> int:
     if not studies and not lines:
         print_text(f"no run yet; {next_command(options, 'run', 'quickstart')} makes one")
     return 0
-
-
-def _limit(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of runs; expected 1 to 10000")
-    return int(text)
 
 
 def _line(layout: Layout, run_id: str) -> RunLine:

@@ -9,7 +9,7 @@ from typing import Any
 from quadbench.artifacts import MIB, Stored
 from quadbench.artifacts.kit import Kit, Library
 from quadbench.artifacts.run_record import file_refs
-from quadbench.cli.console import print_json, print_text
+from quadbench.cli.console import print_answer, print_json, print_text
 from quadbench.cli.options import add_abi, add_action, add_group
 from quadbench.errors import ArtifactError
 from quadbench.kits import store
@@ -24,7 +24,6 @@ from quadbench.target.targets import LiteRtTarget, OnnxRuntimeTarget, QnnTarget,
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench runtime` and its actions to the commands."""
     actions = add_group(commands, "runtime")
     adding = add_action(actions, "add", run_add, "make a kit of AARs, wheels, folders or .so files, and verify it")
     adding.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".aar, .whl, .zip or lib*.so, or a folder with such")
@@ -53,7 +52,9 @@ def run_fetch(options: argparse.Namespace) -> int:
 def run_list(options: argparse.Namespace) -> int:
     kits = store.checked_kits(options.layout)
     if options.json:
-        print_json([_row(kit) if isinstance(kit, Stored) else _fault(folder, kit) for folder, kit in kits.items()])
+        print_json(
+            [_row(kit) if isinstance(kit, Stored) else {"folder": str(folder), "fault": str(kit)} for folder, kit in kits.items()]
+        )
     else:
         lines = [_line(kit) if isinstance(kit, Stored) else f"{folder.name}  damaged: {kit}" for folder, kit in kits.items()]
         print_text("\n".join(lines) or "no kits; make one with: quadbench runtime add, or fetch")
@@ -74,10 +75,7 @@ def run_show(options: argparse.Namespace) -> int:
 
 def run_remove(options: argparse.Namespace) -> int:
     place = store.remove(options.kit, options.layout)
-    if options.json:
-        print_json({"removed": str(place)})
-    else:
-        print_text(f"removed {place}")
+    print_answer(options, {"removed": str(place)}, f"removed {place}")
     return 0
 
 
@@ -102,10 +100,6 @@ def _print_addition(options: argparse.Namespace, addition: store.Addition) -> in
 
 def _row(kit: Stored[Kit]) -> dict[str, Any]:
     return {**asdict(kit.artifact), "folder": str(kit.folder), "is_reused": kit.is_reused}
-
-
-def _fault(folder: Path, error: ArtifactError) -> dict[str, Any]:
-    return {"folder": str(folder), "fault": str(error)}
 
 
 def _line(kit: Stored[Kit]) -> str:

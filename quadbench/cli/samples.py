@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import quadbench
-from quadbench.cli.console import print_json, print_text
+from quadbench.cli.console import print_answer
 from quadbench.cli.options import add_command, counted
 from quadbench.report.samples import FORMATS, write_samples
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench samples` to the commands."""
     parser = add_command(commands, "samples", run)
     parser.add_argument("run_ids", nargs="*", metavar="RUN", help="the runs (default: the latest that came to its end)")
     parser.add_argument(
@@ -22,8 +21,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     table = quadbench.load(*options.run_ids, results=options.layout.root)
     write_samples(table, options.output)
-    if options.json:
-        print_json({"samples": len(table), "file": str(options.output)})
-    else:
-        print_text(f"{counted(len(table), 'sample')}: {options.output}")
+    print_answer(
+        options, {"samples": len(table), "file": str(options.output)}, f"{counted(len(table), 'sample')}: {options.output}"
+    )
     return 0

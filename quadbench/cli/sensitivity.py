@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench sensitivity` to the commands."""
     parser = add_command(commands, "sensitivity", run)
     add_recipe(parser)
     parser.add_argument("--lora", choices=("int16", "int8"), help="bits of the adapters (default: the recipe's)")

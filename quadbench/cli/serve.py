@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from quadbench.cli.console import print_json, print_note, print_text
-from quadbench.cli.options import add_command
+from quadbench.cli.console import print_answer, print_note
+from quadbench.cli.options import add_command, whole_number
 from quadbench.errors import UserError, extra_needed
 from quadbench.spec import read_file
 from quadbench.spec.variables import secret_variable
@@ -20,12 +20,16 @@ _MOST_TOKEN_BYTES = 1000
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench serve` to the commands."""
     parser = add_command(commands, "serve", run)
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="the address to listen at (default: %(default)s, this host alone)"
     )
-    parser.add_argument("--port", type=_port, default=_PORT, help="the port, 0 for any that is free (default: %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=whole_number("port", 0, 65_535),
+        default=_PORT,
+        help="the port, 0 for any that is free (default: %(default)s)",
+    )
     parser.add_argument(
         "--name", action="append", default=[], metavar="NAME", help="a name by which others reach this host; may be repeated"
     )
@@ -51,11 +55,9 @@ def run(options: argparse.Namespace) -> int:
     is_secure = options.certfile is not None
     server = server_of(live_page(options.layout, access, is_secure=is_secure), options.certfile, options.keyfile)
     at = listen(options.host, options.port)
-    url = f"{'https' if is_secure else 'http'}://{_in_url(options.host)}:{at.getsockname()[1]}/"
-    if options.json:
-        print_json({"url": url, "needs_token": token is not None})
-    else:
-        print_text(f"{url} shows {options.layout.root}; Ctrl-C ends it")
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    url = f"{'https' if is_secure else 'http'}://{host}:{at.getsockname()[1]}/"
+    print_answer(options, {"url": url, "needs_token": token is not None}, f"{url} shows {options.layout.root}; Ctrl-C ends it")
     if not is_loopback(options.host) and not is_secure:
         print_note("without TLS others on the network can read the token: give --certfile, or put a proxy with TLS before it")
     os.nice(_POLITE)
@@ -72,13 +74,3 @@ def _token(path: Path | None) -> str | None:
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise UserError(f"'{path}' may be read by other users; expected by its owner alone", hint=f"chmod 600 {path}")
     return content.decode("ascii", "replace").strip()
-
-
-def _in_url(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65_535):
-        raise argparse.ArgumentTypeError(f"'{text}' is no port; expected a number from 0 to 65535")
-    return int(text)

@@ -10,7 +10,6 @@ from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, named_run
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench show` to the commands."""
     parser = add_command(commands, "show", run)
     parser.add_argument(
         "run_id", nargs="?", metavar="ID", help="the run, sweep or comparison (default: the latest run that came to its end)"

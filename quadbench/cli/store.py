@@ -7,18 +7,17 @@ from typing import Any
 
 from quadbench.artifacts import MIB
 from quadbench.artifacts.names import one_line
-from quadbench.cli.console import print_json, print_text
+from quadbench.cli.console import print_answer, print_json, print_text
 from quadbench.cli.options import add_action, add_group, counted, duration_s
 from quadbench.errors import ArtifactError
 from quadbench.farm.store import artifacts, collection
 from quadbench.farm.store.opening import required_store
 from quadbench.results.bundles import frozen_digests
-from quadbench.results.engine import database_of, open_for_reading
+from quadbench.results.engine import database_of, is_made, open_for_reading, opened
 from quadbench.results.nights import Nights
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench store` and its actions to the commands."""
     actions = add_group(commands, "store")
     add_action(actions, "status", run_status, "say where the store is and what lies there")
     sending = add_action(actions, "send", run_send, "send bundles, compiled bundles or kits")
@@ -69,15 +68,19 @@ def run_fetch(options: argparse.Namespace) -> int:
     store = required_store()
     name = artifacts.named(options.digest, store)
     stored = artifacts.fetch(artifacts.KINDS[name.kind], name.digest, options.layout, store)
-    if options.json:
-        print_json({**asdict(name), "folder": str(stored.folder), "is_reused": stored.is_reused})
-    else:
-        print_text(f"{name.kind} {name.digest} {'was here' if stored.is_reused else 'is here'}: {stored.folder}")
+    print_answer(
+        options,
+        {**asdict(name), "folder": str(stored.folder), "is_reused": stored.is_reused},
+        f"{name.kind} {name.digest} {'was here' if stored.is_reused else 'is here'}: {stored.folder}",
+    )
     return 0
 
 
 def run_collect(options: argparse.Namespace) -> int:
-    referred = frozen_digests(options.layout) | _referred(options)
+    referred = set(frozen_digests(options.layout))
+    if is_made(database_of(options.layout)):
+        with opened(options.layout, open_for_reading) as engine:
+            referred |= Nights(engine).referred()
     collected = collection.collect(
         required_store(), options.keep, keep=options.names, referred=referred, is_dry_run=options.dry_run
     )
@@ -93,18 +96,6 @@ def run_collect(options: argparse.Namespace) -> int:
             print_text(f"{one_line(key)} {would or 'is '}{what.partition(',')[0]}")
         print_text(f"{would}{what}: {counted(len(keys), 'file')}, {_size(size_bytes)}")
     return 0
-
-
-def _referred(options: argparse.Namespace) -> set[str]:
-    """Return what the nights of the database need to be kept, if there is a database."""
-    source = database_of(options.layout)
-    if isinstance(source, Path) and not source.exists():
-        return set()
-    engine = open_for_reading(source)
-    try:
-        return Nights(engine).referred()
-    finally:
-        engine.dispose()
 
 
 def run_check(options: argparse.Namespace) -> int:

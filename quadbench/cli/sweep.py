@@ -14,7 +14,6 @@ from quadbench.study.run_sweep import read_over, sweep
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench sweep` to the commands."""
     parser = add_command(commands, "sweep", run)
     add_recipe(parser)
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 import argparse
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from textwrap import wrap
 from typing import Any
 
@@ -16,7 +16,6 @@ _WIDTH, _INDENT = 80, 9
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench targets` to the commands."""
     add_command(commands, "targets", run)
 
 
@@ -26,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json([_row(target, state) for target, state in rows])
     else:
-        print_text(_text(rows))
+        print_text("\n".join(line for target, state in rows for line in _lines(target, state)))
     print_broken_profiles()
     return 0
 
@@ -44,12 +43,8 @@ def _row(target: KnownTarget, state: Availability) -> dict[str, Any]:
     }
 
 
-def _text(rows: Sequence[tuple[KnownTarget, Availability]]) -> str:
-    """Return each target on a line, as keys are copied; below it what compiles it, what runs it and what is missing."""
-    return "\n".join(line for target, state in rows for line in _lines(target, state))
-
-
 def _lines(target: KnownTarget, state: Availability) -> Iterator[str]:
+    """Yield a target on a line, as keys are copied; below it what compiles it, what runs it and what is missing."""
     yield f"{'ready' if state.is_ready else 'missing':{_INDENT}}{target.key}"
     compiler = " ".join(filter(None, (target.target.backend, state.version)))
     runs_on = (

@@ -1,8 +1,6 @@
 """Who: the leases and reservations in the database -> who has which device, until when and what for."""
 
 import argparse
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -12,19 +10,21 @@ from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.options import add_command
 from quadbench.farm.lease import Claims
 from quadbench.farm.leases import Leases
-from quadbench.results.engine import database_of, open_for_reading
-from quadbench.results.layout import Layout
+from quadbench.results.engine import database_of, is_made, open_for_reading, opened
 
 
 def add(commands: Any) -> None:
-    """Add `quadbench who` to the commands."""
     add_command(commands, "who", run)
 
 
 def run(options: argparse.Namespace) -> int:
+    standing: dict[str, Claims] = {}
+    if is_made(database_of(options.layout)):
+        with opened(options.layout, open_for_reading) as engine:
+            standing = Leases(engine).standing()
     rows = [
         (device, claim.owner, kind, claim.purpose, claim.until)
-        for device, claims in _standing(options.layout).items()
+        for device, claims in standing.items()
         for kind, claim in (("job", claims.job), ("reservation", claims.reservation))
         if claim
     ]
@@ -41,14 +41,3 @@ def run(options: argparse.Namespace) -> int:
     else:
         print_text("nobody has a device")
     return 0
-
-
-def _standing(layout: Layout) -> Mapping[str, Claims]:
-    source = database_of(layout)
-    if isinstance(source, Path) and not source.exists():
-        return {}
-    engine = open_for_reading(source)
-    try:
-        return Leases(engine).standing()
-    finally:
-        engine.dispose()

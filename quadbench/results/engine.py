@@ -116,6 +116,21 @@ def open_for_reading(source: Source) -> sa.Engine:
     return open_engine(source)
 
 
+@contextmanager
+def opened(layout: Layout, opening: Callable[[Source], sa.Engine] = open_engine) -> Iterator[sa.Engine]:
+    """Open the database of a results folder by `open_engine` or `open_for_reading`, and close it at the end."""
+    engine = opening(database_of(layout))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def is_made(source: Source) -> bool:
+    """Say whether a database is there, as far as that can be told without asking a server."""
+    return not isinstance(source, Path) or source.exists()
+
+
 def schema_of(source: Source) -> str | None:
     """Return the schema of a database as it is, which stays so; None where there is none yet.
 

@@ -26,6 +26,9 @@ from quadbench.results.layout import Layout
 from quadbench.results.progress import DeviceProgress, Progress, Stage, under_way
 
 SCHEMA_VERSION = 1
+_MOST_JOBS = 100
+_RANKS = {JobState.RUNNING: 0, JobState.WAITING: 1}  # of jobs; those that have ended come last, the latest of all first
+_NOBODY = "here"  # no host: a phone is as whichever host saw it last told of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,10 +211,6 @@ def doing(device: DeviceProgress) -> str:
             return f"all {device.launches} launches done" if device.launches != 1 else "its launch is done"
 
 
-_MOST_JOBS = 100
-_NOBODY = "here"  # no host: a phone is as whichever host saw it last told of it
-
-
 def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
     """Return the farm. Adb is not asked: what runs on the phones is not disturbed."""
     claims, workers, queue = Leases(engine).standing(), Workers(engine).known(), queue_status(engine)
@@ -223,7 +222,7 @@ def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
         runs=tuple(FarmRun(run_id=run_id, jobs=states) for run_id, states in open_runs(engine).items()),
         states=queue.states,
         oldest_waits_s=queue.oldest_waits_s,
-        jobs=tuple(map(_job, sorted(jobs, key=_order)[:_MOST_JOBS])),
+        jobs=tuple(map(_job, sorted(jobs, key=lambda job: (_RANKS.get(job.state, 2), -job.id))[:_MOST_JOBS])),
         faults=tuple(queue.faults),
     )
 
@@ -292,12 +291,6 @@ def _worker(known: KnownWorker) -> FarmWorker:
         state="lost" if not known.is_here else "draining" if known.is_draining else "ready",
         last_seen=known.last_seen,
     )
-
-
-def _order(job: Job) -> tuple[int, int]:
-    """Return what jobs are sorted by: those that run, those that wait, those that have ended, the latest first."""
-    rank = {JobState.RUNNING: 0, JobState.WAITING: 1}.get(job.state, 2)
-    return rank, -job.id
 
 
 def _job(job: Job) -> FarmJob:

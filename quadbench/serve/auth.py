@@ -3,7 +3,7 @@
 import hmac
 import ipaddress
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -18,6 +18,31 @@ COOKIE = "quadbench"
 LEAST_TOKEN = 16  # characters: too many to be guessed
 _MOST_TOKEN = 500
 _PORT = re.compile(r":[0-9]{1,5}\Z")
+SIGN_IN = "/sign-in"
+_OPEN = (SIGN_IN, "/style.css", "/icon.svg")  # to who has no token
+_MOST_FORM_BYTES = 4096
+PIECE_BYTES = 65_536  # of an answer that are handed over at once
+_ENDLESS = "/live/"
+_FOR_PROGRAMS = ("/api/", _ENDLESS)
+_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+# Reports bring their style and pictures with them; nothing in one is run, and nothing is fetched for it.
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none';"
+    " sandbox"
+)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    "cache-control": "no-store",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,33 +114,6 @@ def _are_same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
 
 
-SIGN_IN = "/sign-in"
-_OPEN = (SIGN_IN, "/style.css", "/icon.svg")  # to who has no token
-_MOST_FORM_BYTES = 4096
-PIECE_BYTES = 65_536  # of an answer that are handed over at once
-_ENDLESS = "/live/"
-_FOR_PROGRAMS = ("/api/", _ENDLESS)
-_POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
-    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-# Reports bring their style and pictures with them; nothing in one is run, and nothing is fetched for it.
-REPORT_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none';"
-    " sandbox"
-)
-_HEADERS = {
-    "content-security-policy": _POLICY,
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), microphone=(), geolocation=()",
-    "cache-control": "no-store",
-}
-
-
 class Door:
     """The application. An answer may have a header of its own in place of one that all have."""
 
@@ -152,7 +150,7 @@ class Door:
             return refusal
         if method == "HEAD" and path.startswith(_ENDLESS):
             return PlainTextResponse("events have no end, and their head tells nothing", 405, {"allow": "GET"})
-        if path in _OPEN or self._access.lets_in(_authorization(request.headers), _cookie(request.cookies)):
+        if path in _OPEN or self._access.lets_in(request.headers.get("authorization", ""), request.cookies.get(COOKIE, "")):
             return None
         if path.startswith(_FOR_PROGRAMS):
             return JSONResponse({"error": "a token is needed"}, 401, {"www-authenticate": "Bearer"})
@@ -181,11 +179,3 @@ def _body_refusal(headers: Headers, *, most_bytes: int) -> Response | None:
 def asked(request: HTTPConnection) -> str:
     """Return the path that is asked for, with what stands behind it."""
     return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
-
-
-def _authorization(headers: Headers) -> str:
-    return headers.get("authorization", "")
-
-
-def _cookie(cookies: Mapping[str, str]) -> str:
-    return cookies.get(COOKIE, "")

@@ -20,7 +20,7 @@ from quadbench.nightly.history_formats import line_table
 from quadbench.report.units import plural
 from quadbench.serve.api_documents import FarmNow
 from quadbench.serve.auth import PIECE_BYTES, REPORT_POLICY
-from quadbench.serve.queries import A_PAGE, MOST_PAGES, Remembered, Watched, galleries, picture_bytes
+from quadbench.serve.queries import A_PAGE, MOST_PAGES, Remembered, Watched, picture_bytes
 from quadbench.serve.rendering import Live, icon, page, rendered, script, style
 
 _MOST_DIGITS = 6  # of a number in an address
@@ -128,13 +128,11 @@ class Pages:
 
     def pictures(self, request: Request) -> Response:
         run_id = request.path_params["run_id"]
-        return page("run_pictures", here="/runs", run_id=run_id, galleries=galleries(self._watched.view(run_id)))
+        return page("run_pictures", here="/runs", run_id=run_id, tasks=self._watched.view(run_id).pictures)
 
     def picture(self, request: Request) -> Response:
-        view = self._watched.view(request.path_params["run_id"])
-        return Response(
-            picture_bytes(view, _number("picture", request.path_params["number"]), self._watched.layout), media_type="image/png"
-        )
+        view, number = self._watched.view(request.path_params["run_id"]), _number("picture", request.path_params["number"])
+        return Response(picture_bytes(view, number, self._watched.layout), media_type="image/png")
 
     def nights(self, request: Request) -> Response:
         number = _page_number(request)
@@ -181,7 +179,9 @@ class Pages:
         if template == _NOW:
             return _part(template, **self._now())
         if template == _FARM:
-            return _part(template, **self._farm())
+            problems: list[str] = []
+            whole = self._told(self._watched.farm, "the farm", problems)
+            return _part(template, farm=whole, sentence=_farm_sentence(whole) if whole else "", problems=problems)
         at_work = [work for work in self._watched.work().work if work.run_id == run_id]
         farm = self._told(self._watched.farm, "the farm", [])
         of_farm = [run for run in farm.runs if run.run_id == run_id] if farm else []
@@ -210,11 +210,6 @@ class Pages:
             "at_work": watched.at_work(),
             "problems": problems,
         }
-
-    def _farm(self) -> dict[str, Any]:
-        problems: list[str] = []
-        farm = self._told(self._watched.farm, "the farm", problems)
-        return {"farm": farm, "sentence": _farm_sentence(farm) if farm else "", "problems": problems}
 
     def _told(self, ask: Callable[[], T], what: str, problems: list[str]) -> T | None:
         """Return an answer; None where there is none, and say so among the problems."""

@@ -22,7 +22,7 @@ from quadbench.nightly.night_report import Performed
 from quadbench.report.html import render_view
 from quadbench.report.night import NightView
 from quadbench.report.night_formats import render_night
-from quadbench.report.pictures import Picture, TaskPictures, difference_png
+from quadbench.report.pictures import Picture, difference_png
 from quadbench.report.run_line import RunLine, RunList, RunStatus
 from quadbench.report.study_documents import StudyLine
 from quadbench.report.study_html import render_study
@@ -38,6 +38,14 @@ from quadbench.spec import read_file
 from quadbench.spec.files import MOST_BYTES, open_regular, require_inside
 from quadbench.study.stored_studies import find_study, read_study, study_lines
 
+A_PAGE = 25
+MOST_PAGES = 4000
+_LINE_NIGHTS = 40  # of each case, by which its line says since when its level stands
+_MOST_NIGHTS = 1000  # of a case, in its history
+_MOST_DEVICES = 20  # of a case
+_WORST_FIRST = ("REGRESSION", "MISSING", "INCONCLUSIVE", "ENVIRONMENT", "IMPROVEMENT", "CLEAN")
+_MOST_PICTURE_BYTES = 16 * 2**20
+T = TypeVar("T")
 KeyT = TypeVar("KeyT", bound=Hashable)
 ValueT = TypeVar("ValueT")
 
@@ -64,67 +72,24 @@ class Remembered(Generic[KeyT, ValueT]):
             return known[1]
 
 
-_MOST_BYTES = 16 * 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class NumberedPicture:
-    """A picture of a page; one without a number is not there, and `note` says why."""
-
-    label: str
-    number: int | None
-    psnr_db: float | None
-    note: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ItemStrip:
-    """An item with its pictures."""
-
-    name: str
-    prompt: str
-    pictures: tuple[NumberedPicture, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureGallery:
-    """A task's items, as the device at an address painted them."""
-
-    task: str
-    address: str
-    items: tuple[ItemStrip, ...]
-
-
-def galleries(view: ReportView) -> tuple[PictureGallery, ...]:
-    """Return all pictures of a run as its page shows them."""
-    numbers = {id(picture): number for number, picture in enumerate(_shown(view))}
-    return tuple(_gallery(task, numbers) for task in view.pictures)
-
-
 def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
     """Return a picture's file, or how far it is from another where it is a difference."""
     picture = next((picture for n, picture in enumerate(_shown(view)) if n == number), None)
     path = picture.path if picture else None
     if picture is None or path is None or not path.is_file():
         raise UnknownNameError("picture", str(number))
-    require_own(picture, layout)
+    _require_own(picture, layout)
     try:
         if picture.apart_from:
             return difference_png(path, picture.apart_from)
-        content = read_file(path, fault=ArtifactError, most_bytes=_MOST_BYTES)
+        content = read_file(path, fault=ArtifactError, most_bytes=_MOST_PICTURE_BYTES)
         png_size(content)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"'{path}' is no picture: {error}") from error
     return content
 
 
-def require_own_pictures(view: ReportView, layout: Layout) -> None:
-    """Refuse a run with a picture that links lead out of the results folder."""
-    for picture in _shown(view):
-        require_own(picture, layout)
-
-
-def require_own(picture: Picture, layout: Layout) -> None:
+def _require_own(picture: Picture, layout: Layout) -> None:
     """Refuse a picture that, or that from which it differs, links lead out of the results folder."""
     for path in filter(None, (picture.path, picture.apart_from)):
         require_inside(path, layout.root, fault=ArtifactError)
@@ -134,35 +99,6 @@ def _shown(view: ReportView) -> Iterator[Picture]:
     for task in view.pictures:
         for item in (*task.shown, *task.folded):
             yield from item.pictures
-
-
-def _gallery(task: TaskPictures, numbers: dict[int, int]) -> PictureGallery:
-    items = tuple(
-        ItemStrip(
-            name=item.name,
-            prompt=item.prompt,
-            pictures=tuple(
-                NumberedPicture(
-                    label=picture.label,
-                    number=numbers[id(picture)] if picture.path and picture.path.is_file() else None,
-                    psnr_db=picture.psnr_db,
-                    note=picture.note or "missing",
-                )
-                for picture in item.pictures
-            ),
-        )
-        for item in (*task.shown, *task.folded)
-    )
-    return PictureGallery(task=task.task.name, address=task.device.address, items=items)
-
-
-A_PAGE = 25
-MOST_PAGES = 4000
-_LINE_NIGHTS = 40  # of each case, by which its line says since when its level stands
-_MOST_NIGHTS = 1000  # of a case, in its history
-_MOST_DEVICES = 20  # of a case
-_WORST_FIRST = ("REGRESSION", "MISSING", "INCONCLUSIVE", "ENVIRONMENT", "IMPROVEMENT", "CLEAN")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +119,9 @@ class Watched:
         self.farm: Callable[[], FarmNow] = _of_all(self._farm, age_s=5)
         self._known_runs = Remembered(self._runs, age_s=10, most=20)
         self._known_heads = Remembered(self._head, age_s=10, most=20)
-        self.view = Remembered(self._view, age_s=30, most=4)
+        self.view = Remembered[str, ReportView](
+            lambda run_id: report_view(load_run(layout, _name("run", run_id)), layout), age_s=30, most=4
+        )
         self.nights = Remembered(self._nights, age_s=10, most=20)
         self.night = Remembered(self._night, age_s=30, most=8)
         self.cases = Remembered(self._cases, age_s=60, most=20)
@@ -279,13 +217,11 @@ class Watched:
             reason=launches,
         )
 
-    def _view(self, run_id: str) -> ReportView:
-        return report_view(load_run(self.layout, _name("run", run_id)), self.layout)
-
     def _report(self, run_id: str) -> bytes:
         """Return the report of a run as it would be written."""
         view = self.view(run_id)
-        require_own_pictures(view, self.layout)
+        for picture in _shown(view):
+            _require_own(picture, self.layout)
         return render_view(view).encode()
 
     def _studies(self) -> tuple[StudyLine, ...]:

@@ -20,6 +20,15 @@ from quadbench.serve.api_documents import FarmDevice
 
 _HERE = Path(__file__).parent
 _FATES = {"done": "ok", "failed": "failed", "cancelled": "failed", "running": "busy"}  # of jobs, in the words of runs
+MOST_VIEWERS = 100
+_PERIOD_S = 2.0
+_SIGN_OF_LIFE_S = 15.0  # after which proxies and browsers take a silent connection for lost
+_LONGEST_S = 3600.0  # then the browser asks again
+_OVER = "event: over\ndata:\n\n"
+_LOST = "retry: 15000\n\n"  # the browser asks again, after so many milliseconds
+KeyT = TypeVar("KeyT", bound=Hashable)
+
+log = logging.getLogger(__name__)
 
 
 def rendered(template: str, **content: Any) -> str:
@@ -93,17 +102,6 @@ def trust(device: FarmDevice) -> str:
     return "busy" if device.job else "good" if standing(device) == "free" else "none"
 
 
-MOST_VIEWERS = 100
-_PERIOD_S = 2.0
-_SIGN_OF_LIFE_S = 15.0  # after which proxies and browsers take a silent connection for lost
-_LONGEST_S = 3600.0  # then the browser asks again
-_OVER = "event: over\ndata:\n\n"
-_LOST = "retry: 15000\n\n"  # the browser asks again, after so many milliseconds
-KeyT = TypeVar("KeyT", bound=Hashable)
-
-log = logging.getLogger(__name__)
-
-
 @dataclass
 class _Part:
     """A part that somebody looks at: the event that shows it as it is, and what wakes its viewers when that is another one."""
@@ -171,7 +169,8 @@ class Live(Generic[KeyT]):
         """Ask for a part as long as somebody looks at it."""
         try:
             while part.viewers and part.event != _OVER:
-                part.show(_event(await run_in_threadpool(self._part, key)))
+                text = await run_in_threadpool(self._part, key)
+                part.show(_OVER if text is None else "".join(f"data: {line}\n" for line in text.splitlines()) + "\n")
                 await asyncio.sleep(_PERIOD_S)
         except Exception:
             log.exception("what is looked at cannot be told")
@@ -189,7 +188,3 @@ class _Events(Response, Generic[KeyT]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._live.answer(self._key, scope, receive, send)
-
-
-def _event(text: str | None) -> str:
-    return _OVER if text is None else "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"
