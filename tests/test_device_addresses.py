@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from quadbench.cli import main
-from quadbench.cli.run_options import chosen_devices
+from quadbench.cli.device_options import chosen_devices
 from quadbench.devices import connect
 from quadbench.devices.addresses import AttachedAddress, Phone, VirtualAddress, choose_phone, parse_address
 from quadbench.devices.android_reports import Attached

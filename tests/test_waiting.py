@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.watcher import Silent
 
-from quadbench.cli.run_options import once_free
+from quadbench.cli.device_options import once_free
 from quadbench.devices.local import open_local
 from quadbench.errors import DeviceInUseError
 from quadbench.results.layout import Layout

@@ -13,8 +13,8 @@ from rich.table import Table
 from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_json, print_text, stdout_console
+from quadbench.cli.device_options import listed_devices
 from quadbench.cli.options import add_action, add_group, next_command, whole_number
-from quadbench.cli.run_options import listed_devices
 from quadbench.errors import AdapterError, QuadbenchError, UserError, extra_needed
 from quadbench.quad.candidate import Candidate, NewTask
 from quadbench.quad.chosen import fitting_bundle, latest_bundle

@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 
 from quadbench.cli.console import RunConsole, print_error
+from quadbench.cli.device_options import add_devices, chosen_devices
 from quadbench.cli.options import add_command
 from quadbench.cli.result import print_study
-from quadbench.cli.run_options import add_devices, chosen_devices
 from quadbench.errors import DeviceError, HarnessError, UserError
 from quadbench.report.study_documents import write_comparison
 from quadbench.report.study_html import write_study_report

@@ -14,8 +14,8 @@ from rich.console import Console
 from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night import Acknowledgement, Measurement, Subject
 from quadbench.cli.console import RunConsole, print_json, print_note, print_text, stdout_console
+from quadbench.cli.device_options import listed_devices
 from quadbench.cli.options import add_command, counted, duration_s, next_command, output_file, refuse_given
-from quadbench.cli.run_options import listed_devices
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UnknownNameError, UserError, shown
 from quadbench.host import user_and_host

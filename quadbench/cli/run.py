@@ -12,9 +12,9 @@ from rich.console import Console
 from quadbench import pipeline
 from quadbench.artifacts import MIB
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_answer, print_error
+from quadbench.cli.device_options import add_conduct, add_devices, add_wait, chosen_devices, conduct_of, once_free
 from quadbench.cli.options import add_command, refuse_given
 from quadbench.cli.result import add_baseline, add_fail_if, add_full, baseline_of, conditions_of, print_result, wanted_as
-from quadbench.cli.run_options import add_conduct, add_devices, add_wait, chosen_devices, conduct_of, once_free
 from quadbench.cli.run_source import OfBundle, OfRecipe, OfRun, Source, add_farm, named_source, run_on_farm, use_farm
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.report import report_view

@@ -12,9 +12,9 @@ from rich.console import Console
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Stored
 from quadbench.cli.console import RunConsole, print_answer, print_error
+from quadbench.cli.device_options import add_conduct, add_devices, conduct_of, device_words
 from quadbench.cli.options import add_action, next_command, whole_number
 from quadbench.cli.result import add_full, print_result
-from quadbench.cli.run_options import add_conduct, add_devices, conduct_of, device_words
 from quadbench.errors import FarmGoesOn, UnknownNameError, UserError
 from quadbench.observer import Observer
 from quadbench.pipeline import Conduct

@@ -6,9 +6,9 @@ from typing import Any
 from rich.console import Console
 
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
+from quadbench.cli.device_options import add_conduct, add_devices, chosen_devices, conduct_of
 from quadbench.cli.options import add_command, add_recipe
 from quadbench.cli.result import add_full, print_study
-from quadbench.cli.run_options import add_conduct, add_devices, chosen_devices, conduct_of
 from quadbench.errors import HarnessError, NoTimeError
 from quadbench.study.run_sweep import read_over, sweep
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from quadbench.cli.run_options import chosen_devices
+from quadbench.cli.device_options import chosen_devices
 from quadbench.devices.addresses import choose_phone, needs_server
 from quadbench.devices.connections import connect, hosted_phones
 from quadbench.results.layout import Layout
