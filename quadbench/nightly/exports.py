@@ -90,7 +90,7 @@ def _markdown_lines(view: NightView) -> Iterator[str]:
     yield from _header("Device", "Clean", "Noticed", "Changed since the night before", "False alarms")
     for device in view.devices[:_MOST_ROWS]:
         wrong = [*device.wrong, *(caveat.words for caveat in device.caveats)]
-        changes = list(change_lines(device.environment))
+        changes = list(change_lines(device.environment_changes))
         yield _row(device.address, f"{device.clean} of {device.cases}", wrong, changes, rate_words(device))
     yield ""
     for case, addresses in view.clean.items():

@@ -1,30 +1,36 @@
 """History chart: a figure of a case on a device over its nights -> SVG: levels by segments, what was ruled, and the yardstick."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from math import ceil, floor, log10
-from statistics import median
 
-from quadbench.artifacts.night import Acknowledgement, Measurement, Point, RulingKind
+from quadbench.artifacts.night import Measurement, Point, RulingKind
 from quadbench.nightly.history import CaseHistory, FigureHistory, Segment
 from quadbench.nightly.series import FigureName, is_exact, is_sound, name_of, scaled, unscaled
-from quadbench.report.chart import nice_ticks, rule, svg, text
-from quadbench.report.kpi import KPI_UNITS
-from quadbench.report.night_chart import COLOURS
+from quadbench.report.chart import rule, svg, text
+from quadbench.report.night_chart import (
+    COLOURS,
+    FAINT,
+    LOWER,
+    PLAIN,
+    RULE,
+    UPPER,
+    WIDTH,
+    Panel,
+    across,
+    dates,
+    in_unit,
+    panel_titles,
+)
 from quadbench.report.night_words import figure_name, words
-from quadbench.report.units import convert
 
 MOST_NIGHTS = 400  # that a chart has, the latest
 _FEW_NIGHTS = 90  # whose dots are drawn larger
-_WIDTH, _LEFT, _RIGHT = 560, 62, 14
-_UPPER, _LOWER = (52, 172), (210, 262)  # where the case and the yardstick lie, top to bottom
 _WORDS = 34  # below these, and below the dates: what was acknowledged
-_TICKS = 3  # about so many values at a low axis: at least one, and no more than it has room for
 _APART = 16.0  # of the numbers above changes
 _ROOM = 160  # of the word beside the bar of what was acknowledged
-_PLAIN, _RULE, _FAINT, _PAPER, _INK = "#1d5fa6", "#8d9199", "#d9dce1", "#fdfdfc", "#1c1e21"
+_PAPER, _INK = "#fdfdfc", "#1c1e21"
 
 
 def history_chart(figure: FigureHistory, history: CaseHistory, nights: Sequence[Measurement]) -> str | None:
@@ -41,42 +47,6 @@ def history_chart(figure: FigureHistory, history: CaseHistory, nights: Sequence[
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Scale:
-    """The height of values between two ends; what lies beyond is drawn at the edge."""
-
-    low: float
-    high: float
-    span: tuple[int, int]  # top and bottom
-
-    @classmethod
-    def of(cls, values: Sequence[float], levels: Iterable[float], span: tuple[int, int]) -> "_Scale":
-        """Return a scale with room for levels, and for values that are no more than twice and no less than half of the median.
-
-        It is at least 4 % high: noise shall not look like a change.
-        """
-        middle = median(values)
-        shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
-        room = max(0.15 * (max(shown) - min(shown)), 0.02 * abs(max(shown))) or 1.0
-        return cls(low=min(shown) - room, high=max(shown) + room, span=span)
-
-    def height(self, value: float) -> float:
-        """Return where a value lies."""
-        top, bottom = self.span
-        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
-        return bottom - share * (bottom - top)
-
-    def axis(self, title: str, above: float = 8) -> Iterator[str]:
-        """Draw the lines of round values, and the title so far above them."""
-        yield text(_LEFT, self.span[0] - above, title)
-        step = nice_ticks(self.high - self.low, count=max(_TICKS, (self.span[1] - self.span[0]) // 30))[1]
-        digits = max(0, -floor(log10(step)))
-        for index in range(ceil(self.low / step), floor(self.high / step) + 1):
-            y = self.height(index * step)
-            yield rule("grid", (_LEFT, y), (_WIDTH - _RIGHT, y), _FAINT)
-            yield text(_LEFT - 8, y + 4, f"{index * step:,.{digits}f}", anchor="end")
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Plot:
     """A figure over nights that all have it on one scale: as a ratio to the yardstick's, or as a value."""
 
@@ -87,20 +57,21 @@ class _Plot:
 
     def drawn(self) -> str:
         """Return the picture."""
-        figure, unit = figure_name(self.figure.key, self.figure.task), KPI_UNITS.get(self.figure.key)
-        title = f"{figure}: case / yardstick" if self._is_ratio else f"{figure}, {unit}" if unit else figure
+        figure, key = figure_name(self.figure.key, self.figure.task), self.figure.key
+        of_case, of_yardstick = panel_titles(figure, key, is_of_ratio=self._is_ratio)
         yardsticks = [point.yardstick for point in self.points if point.yardstick is not None]
         has_yardstick = len(yardsticks) == len(self.points)
-        bottom = (_LOWER if has_yardstick else _UPPER)[1]
-        parts = [*self._environments(bottom), *self._scale.axis(title, above=_UPPER[0] - 12)]
+        bottom = (LOWER if has_yardstick else UPPER)[1]
+        parts = [*self._environments(bottom), *self._panel.axis(of_case, above=UPPER[0] - 12)]
         parts += [*self._segments(bottom), *self._dots()]
         if has_yardstick:
-            parts += self._yardstick([self._shown(one, is_ratio=False) for one in yardsticks], unit)
-        for index, anchor in ((0, "start"), (-1, "end")):
-            parts.append(text(self._xs[index], bottom + 18, f"{self.nights[index].measured_at:%Y-%m-%d}", anchor=anchor))
+            values = [in_unit(value, key) for value in yardsticks]
+            panel = Panel.of(values, (), LOWER)
+            parts += [*panel.axis(of_yardstick), panel.line(self._xs, values)]
+        parts += dates(self._xs, self.nights, bottom)
         told = f"{figure} of {words(self.history.case)} on {words(self.history.address)} over {len(self.nights)} nights"
         accepted = list(self._acknowledged(bottom + _WORDS))
-        return svg(_WIDTH, bottom + (_WORDS + 10 if accepted else 24), told, [*parts, *accepted])
+        return svg(WIDTH, bottom + (_WORDS + 10 if accepted else 24), told, [*parts, *accepted])
 
     @property
     def _is_ratio(self) -> bool:
@@ -108,18 +79,16 @@ class _Plot:
 
     @cached_property
     def _xs(self) -> list[float]:
-        step = (_WIDTH - _LEFT - _RIGHT) / (len(self.nights) - 1)
-        return [_LEFT + number * step for number in range(len(self.nights))]
+        return across(len(self.nights))
 
     @cached_property
     def _ys(self) -> list[float]:
         places = [unscaled(scaled(point) or 0.0, self.figure.key) for point in self.points]
-        return [self._shown(place, is_ratio=self._is_ratio) for place in places]
+        return list(map(self._shown, places))
 
     @cached_property
-    def _scale(self) -> _Scale:
-        levels = [self._shown(segment.level, is_ratio=self._is_ratio) for _, segment, _ in self._stretches]
-        return _Scale.of(self._ys, levels, _UPPER)
+    def _panel(self) -> Panel:
+        return Panel.of(self._ys, [self._shown(segment.level) for _, segment, _ in self._stretches], UPPER)
 
     @cached_property
     def _stretches(self) -> list[tuple[int, Segment, tuple[int, int]]]:
@@ -131,10 +100,9 @@ class _Plot:
             if segment.last in places and segment.is_ratio is self._is_ratio
         ]
 
-    def _shown(self, value: float, *, is_ratio: bool) -> float:
-        """Return a value in the unit in which it is shown."""
-        unit = KPI_UNITS.get(self.figure.key)
-        return value if unit is None or is_ratio else convert(value, unit)
+    def _shown(self, value: float) -> float:
+        """Return a value, or a ratio, as it is drawn."""
+        return value if self._is_ratio else in_unit(value, self.figure.key)
 
     def _before(self, index: int) -> float:
         """Return the place between a night and the one before it."""
@@ -147,59 +115,45 @@ class _Plot:
             first, index = index, index + len(list(alike))
             left, right = self._before(first), self._before(index) if index < len(self.nights) else self._xs[-1] + 4
             if count % 2:
-                size = f'width="{right - left:.1f}" height="{bottom - _UPPER[0]}"'
-                yield f'<rect class="surroundings" x="{left:.1f}" y="{_UPPER[0]}" {size} fill="{_FAINT}" fill-opacity="0.45"/>'
+                size = f'width="{right - left:.1f}" height="{bottom - UPPER[0]}"'
+                yield f'<rect class="surroundings" x="{left:.1f}" y="{UPPER[0]}" {size} fill="{FAINT}" fill-opacity="0.45"/>'
 
     def _segments(self, bottom: int) -> Iterator[str]:
         """Draw each level, and a numbered line where it begins."""
         free = 0.0
         for place, segment, (first, last) in self._stretches:
-            y = self._scale.height(self._shown(segment.level, is_ratio=self._is_ratio))
+            y = self._panel.height(self._shown(segment.level))
             left, right = self._before(first), self._before(last + 1) if last + 1 < len(self._xs) else self._xs[-1] + 4
             yield rule("level", (left, y), (right, y), _INK, ' stroke-width="1.5"')
             if place > 1 and segment.first == self.nights[first].night:
-                yield rule("edge", (left, _UPPER[0] - 6), (left, bottom), _RULE, ' stroke-dasharray="3 3"')
+                yield rule("edge", (left, UPPER[0] - 6), (left, bottom), RULE, ' stroke-dasharray="3 3"')
                 if left >= free:
-                    yield text(left, _UPPER[0] - 11, str(place), anchor="middle", css_class="group", colour=_INK)
+                    yield text(left, UPPER[0] - 11, str(place), anchor="middle", css_class="group", colour=_INK)
                     free = left + _APART
 
     def _dots(self) -> Iterator[str]:
-        kinds, radius = self._kinds(), 2.5 if len(self.nights) <= _FEW_NIGHTS else 1.5
+        about: tuple[FigureName | tuple[None, None], ...] = ((None, None), (self.figure.task, self.figure.key))
+        rulings = [one for one in self.history.rulings if (one.task, one.key) in about]
+        kinds = {one.night: one.kind for one in sorted(rulings, key=lambda one: one.key is not None)}
+        radius = 2.5 if len(self.nights) <= _FEW_NIGHTS else 1.5
         for night, x, y in zip(self.nights, self._xs, self._ys, strict=True):
-            place = f'cx="{x:.1f}" cy="{self._scale.height(y):.1f}"'
+            place = f'cx="{x:.1f}" cy="{self._panel.height(y):.1f}"'
             if kind := kinds.get(night.night):
-                colour = COLOURS.get(kind, _PLAIN)
+                colour = COLOURS.get(kind, PLAIN)
                 yield f'<circle class="told {kind.lower()}" {place} r="4" fill="{colour}"><title>{kind}</title></circle>'
             elif is_sound(night) or is_exact(self.figure.key):
-                yield f'<circle class="shared" {place} r="{radius}" fill="{_PLAIN}"/>'
+                yield f'<circle class="shared" {place} r="{radius}" fill="{PLAIN}"/>'
             else:
-                yield f'<circle class="doubtful" {place} r="2.5" fill="{_PAPER}" stroke="{_PLAIN}"/>'
-
-    def _kinds(self) -> dict[str, RulingKind]:
-        """Return the rulings on the figure, or on all of them, by night."""
-        about: tuple[FigureName | tuple[None, None], ...] = ((None, None), (self.figure.task, self.figure.key))
-        told = sorted((one for one in self.history.rulings if (one.task, one.key) in about), key=lambda one: one.key is not None)
-        return {ruling.night: ruling.kind for ruling in told}
+                yield f'<circle class="doubtful" {place} r="2.5" fill="{_PAPER}" stroke="{PLAIN}"/>'
 
     def _acknowledged(self, y: float) -> Iterator[str]:
         """Draw a bar at a height below the nights that a person's word is about."""
-        for word in filter(self._is_about, self.history.acknowledged):
-            xs = [x for night, x in zip(self.nights, self._xs, strict=True) if _is_covered(night, word)]
+        for word in self.history.acknowledged:
+            is_about = word.task in (None, self.figure.task) and word.key in (None, self.figure.key)
+            at = zip(self.nights, self._xs, strict=True)
+            xs = [x for night, x in at if is_about and word.since <= night.measured_at < word.until]
             if xs:
                 ends = (xs[0] - 3, y), (xs[-1] + 3, y)
                 yield rule("word", *ends, COLOURS[RulingKind.IMPROVEMENT], ' stroke-width="4"')
                 if xs[0] > _ROOM:
                     yield text(xs[0] - 10, y + 4, "acknowledged", anchor="end")
-
-    def _is_about(self, word: Acknowledgement) -> bool:
-        return word.task in (None, self.figure.task) and word.key in (None, self.figure.key)
-
-    def _yardstick(self, values: Sequence[float], unit: str | None) -> Iterator[str]:
-        scale = _Scale.of(values, (), _LOWER)
-        yield from scale.axis(f"the yardstick itself, {unit}" if unit else "the yardstick itself")
-        spots = " ".join(f"{x:.1f},{scale.height(value):.1f}" for x, value in zip(self._xs, values, strict=True))
-        yield f'<polyline class="shared" fill="none" stroke="{_PLAIN}" stroke-width="1" points="{spots}"/>'
-
-
-def _is_covered(night: Measurement, word: Acknowledgement) -> bool:
-    return word.since <= night.measured_at < word.until

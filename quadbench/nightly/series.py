@@ -12,9 +12,9 @@ from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Rulin
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.run_record import Better
 from quadbench.nightly.night_file import Limits
-from quadbench.report.kpi import KPI_TITLES, KPI_UNITS
-from quadbench.report.night_words import directions
-from quadbench.report.units import decibels, number, show
+from quadbench.report.kpi import KPI_TITLES
+from quadbench.report.night_words import directions, with_unit
+from quadbench.report.units import number
 from quadbench.report.versus import ALL_TASKS, EXACT, PRIMARY, PSNR, SIZES
 from quadbench.statistics import spread_of
 
@@ -97,12 +97,7 @@ def said_value(value: float, key: str, *, is_ratio: bool) -> str:
     """Write a value, or its ratio to the yardstick's."""
     if is_ratio:
         return f"{value:.3f} of the yardstick's"
-    if key in SIZES:
-        return f"{value:,.0f} bytes"
-    if key in PICTURE_METRICS:
-        return decibels(value) if key == PSNR else f"{value:.4g}"
-    unit = KPI_UNITS.get(key)
-    return f"{show(value, unit)} {unit}" if unit else number(value)
+    return f"{value:.4g}" if key in PICTURE_METRICS and key != PSNR else with_unit(value, key)
 
 
 NEW_NIGHTS = 5  # in which a subject that came is compared with the one before it

@@ -4,10 +4,12 @@ import shlex
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from pydantic import Field
 
 from quadbench.artifacts import Caveat
-from quadbench.artifacts.night import Measurement, Night, Point, Ruling, RulingKind, Subject
+from quadbench.artifacts.night import Measurement, Night, Point, Ruling, RulingKind, Subject, unlike
 from quadbench.report.night_words import change_words, counted, figure_name, interval_words, is_ratio, listed, value_words, words
 from quadbench.report.units import plural
 from quadbench.report.versus import PRIMARY
@@ -275,26 +277,24 @@ def _since(ruling: Ruling, nights: Sequence[Measurement]) -> Since | None:
     now = nights[-1]
     is_new = ruling.kind not in _OF_A_DEVICE and ruling.last_good not in (None, now.subject)
     if is_new:
-        unlike = [n for n, one in enumerate(nights) if one.subject == ruling.last_good]
+        others = [n for n, one in enumerate(nights) if one.subject == ruling.last_good]
     else:
-        unlike = [n for n, one in enumerate(nights) if one.environment != now.environment]
-    if not unlike:
+        others = [n for n, one in enumerate(nights) if one.environment != now.environment]
+    if not others:
         return None
-    before, first = nights[unlike[-1]], nights[unlike[-1] + 1]
+    before, first = nights[others[-1]], nights[others[-1] + 1]
     return Since(
         night=words(first.night),
         subject=first.subject if is_new else None,
         before=before.subject if is_new else None,
         environment=changed(before.environment, first.environment),
-        age=len(nights) - 2 - unlike[-1],
+        age=len(nights) - 2 - others[-1],
     )
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return what is not the same, by name, before and now."""
-    names = sorted({**before, **now})
-    pairs = {name: (before.get(name, "none"), now.get(name, "none")) for name in names}
-    return {words(name): (words(old), words(new)) for name, (old, new) in pairs.items() if old != new}
+    return {words(name): (words(old), words(new)) for name, (old, new) in sorted(unlike([before], [now]).items())}
 
 
 def once(values: Iterable[T]) -> tuple[T, ...]:
@@ -326,19 +326,19 @@ class AlarmRate:
 class DeviceNight:
     """A device in the night: its cases, how many of them are clean, what was wrong, how often it alarms falsely."""
 
-    device: str
+    device: Annotated[str, Field(exclude=True)]  # from JSON
     address: str
     cases: int
     clean: int
     wrong: tuple[str, ...]
     caveats: tuple[Caveat, ...]
-    environment: dict[str, tuple[str, str]]  # what changed of it since the night before, by name
-    rate: AlarmRate | None
+    environment_changes: dict[str, tuple[str, str]]  # since the night before, by name
+    false_alarms: AlarmRate | None
 
     @property
     def doubts(self) -> tuple[str, ...]:
         """Return what casts doubt on what it measured."""
-        return (*(caveat.words for caveat in self.caveats), *_doubts(self.rate))
+        return (*(caveat.words for caveat in self.caveats), *_doubts(self.false_alarms))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,8 +436,8 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
                 clean=len([kind for place, kind in worst.items() if place[1] == device and kind is RulingKind.CLEAN]),
                 wrong=once((*(one.wrong for one in findings if one.place[1] == device), *_doubts(known.get(device)))),
                 caveats=once(caveat for one in night.measurements if one.device == device for caveat in one.caveats),
-                environment=_changes([nights for place, nights in series.items() if place[1] == device], night),
-                rate=known.get(device),
+                environment_changes=_changes([nights for place, nights in series.items() if place[1] == device], night),
+                false_alarms=known.get(device),
             )
             for device in sorted(devices, key=devices.__getitem__)
         ),

@@ -12,10 +12,9 @@ from jinja2 import Environment
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
-from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Point, RulingKind, Subject
 from quadbench.report.figure_table import TextTable
-from quadbench.report.night import AlarmRate, DeviceNight, Figured, NightFinding, NightView, drawn_figure, subject_name
+from quadbench.report.night import DeviceNight, Figured, NightFinding, NightView, drawn_figure, subject_name
 from quadbench.report.night_chart import night_chart
 from quadbench.report.night_words import words
 from quadbench.report.page import page_environment, write_page
@@ -60,19 +59,6 @@ class FindingDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceDocument:
-    """A device: its cases, how many of them are clean, what was wrong, what changed of it, and how often it alarms falsely."""
-
-    address: str
-    cases: int
-    clean: int
-    wrong: tuple[str, ...]
-    caveats: tuple[Caveat, ...]
-    environment_changes: dict[str, tuple[str, str]]
-    false_alarms: AlarmRate | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class NightDocument:
     """A night. `counts` has the cases on devices by the worst that was ruled of each, `clean` the devices by case."""
 
@@ -86,7 +72,7 @@ class NightDocument:
     sentence: str
     counts: dict[RulingKind, int]
     findings: tuple[FindingDocument, ...]
-    devices: tuple[DeviceDocument, ...]
+    devices: tuple[DeviceNight, ...]
     clean: dict[str, tuple[str, ...]]
     not_ruled: tuple[tuple[str, str], ...]
 
@@ -109,7 +95,7 @@ def _document(view: NightView) -> NightDocument:
         sentence=view.sentence,
         counts=view.counts,
         findings=tuple(_finding(finding) for finding in view.findings),
-        devices=tuple(_device(device) for device in view.devices),
+        devices=view.devices,
         clean=view.clean,
         not_ruled=view.open,
     )
@@ -148,18 +134,6 @@ def _figure(told: Figured) -> RuledFigure:
     )
 
 
-def _device(device: DeviceNight) -> DeviceDocument:
-    return DeviceDocument(
-        address=device.address,
-        cases=device.cases,
-        clean=device.clean,
-        wrong=device.wrong,
-        caveats=device.caveats,
-        environment_changes=device.environment,
-        false_alarms=device.rate,
-    )
-
-
 _FIGURES_SHOWN = 3
 
 
@@ -194,7 +168,7 @@ def device_table(view: NightView) -> TextTable:
 
 def rate_words(device: DeviceNight) -> str:
     """Write how often a device alarms falsely."""
-    rate = device.rate
+    rate = device.false_alarms
     if rate is None or rate.low is None or rate.high is None:
         return "not known yet"
     return f"{rate.alarms} in {rate.tries}, {percent(rate.low)} to {percent(rate.high)}"
@@ -214,7 +188,7 @@ def figure_lines(finding: NightFinding) -> list[str]:
 
 def _device_cells(device: DeviceNight) -> tuple[str, ...]:
     wrong = [*device.wrong, *(caveat.words for caveat in device.caveats)]
-    changes = "; ".join(change_lines(device.environment))
+    changes = "; ".join(change_lines(device.environment_changes))
     return device.address, f"{device.clean} of {device.cases}", "; ".join(wrong) or "–", changes or "–", rate_words(device)
 
 

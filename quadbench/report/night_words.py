@@ -65,13 +65,16 @@ def directions(key: str | None) -> tuple[str, str]:
 
 
 def value_words(point: Point | None) -> str:
-    """Write a figure's value of the night in its unit; of bytes of files all digits."""
-    if point is None or not abs(point.value) < _MOST_VALUE:
-        return ""
-    if point.key in SIZES:
-        return f"{point.value:,.0f} bytes"
-    unit = KPI_UNITS.get(point.key)
-    return f"{show(point.value, unit)} {unit}" if unit else decibels(point.value) if point.key == PSNR else number(point.value)
+    """Write a figure's value of a night; nothing where there is none that can be."""
+    return with_unit(point.value, point.key) if point and abs(point.value) < _MOST_VALUE else ""
+
+
+def with_unit(value: float, key: str) -> str:
+    """Write a figure's value in its unit; of bytes of files all digits."""
+    if key in SIZES:
+        return f"{value:,.0f} bytes"
+    unit = KPI_UNITS.get(key)
+    return f"{show(value, unit)} {unit}" if unit else decibels(value) if key == PSNR else number(value)
 
 
 def change_words(ruling: Ruling, point: Point | None) -> str:
