@@ -1,5 +1,6 @@
 """A night for CI and chats: GitHub annotations, Markdown, JUnit XML, and a message to a webhook."""
 
+import html
 import json
 import re
 import threading
@@ -34,6 +35,18 @@ _MOST_OF_A_LEVEL = 10  # GitHub shows no more of a step
 # As actions/toolkit writes them; the percent sign comes first, or it would be written twice.
 _IN_MESSAGE = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 _IN_PROPERTY = {**_IN_MESSAGE, ":": "%3A", ",": "%2C"}
+# What begins or ends something within a line of Markdown, its tables or HTML, and what GitHub makes links and emoji of.
+_SPECIAL = re.compile(r"[\\`*_\[\]#|<>~&@$^]|:(?=\S)|(?<=[wW])\.")
+_MOST_ROWS = 200  # GitHub takes 1 MiB a step
+WEBHOOK_VARIABLE = "QUADBENCH_WEBHOOK"
+_TIMEOUT_S, _PATIENCE_S = 20.0, 60.0  # for a step of the answer, and for all of it
+_LONGEST_ADDRESS = 2000
+_MOST_FINDINGS, _MOST_CHARACTERS = 15, 2900  # Slack takes 3000 in a block
+_MENTION = re.compile(r"@(?=\w)")  # Mattermost and others take `@channel` for one; an address of mail looks as it did
+_LINK = re.compile(r"\](?=\()")
+_BREAK = "\u200b"  # of no width: what stands on either side of it is not one word
+_ALL = "all figures"
+Tested = tuple[str, str]  # a case, and the name of one of its figures
 
 
 def annotations(view: NightView) -> str:
@@ -55,11 +68,6 @@ def _annotations(view: NightView) -> Iterator[str]:
 
 def _written(text: str, codes: dict[str, str]) -> str:
     return "".join(codes.get(character, character) for character in text)
-
-
-# What begins or ends something within a line of Markdown, its tables or HTML, and what GitHub makes links and emoji of.
-_SPECIAL = re.compile(r"[\\`*_\[\]#|<>~&@$^]|:(?=\S)|(?<=[wW])\.")
-_MOST_ROWS = 200  # GitHub takes 1 MiB a step
 
 
 def night_markdown(view: NightView) -> str:
@@ -105,10 +113,6 @@ def _header(*names: str) -> Iterator[str]:
 def _row(*cells: str | Sequence[str]) -> str:
     texts = ([cell] if isinstance(cell, str) else cell for cell in cells)
     return f"| {' | '.join('<br>'.join(map(escaped, lines)) or '–' for lines in texts)} |"
-
-
-_ALL = "all figures"
-Tested = tuple[str, str]  # a case, and the name of one of its figures
 
 
 def night_junit(view: NightView) -> bytes:
@@ -159,16 +163,6 @@ def _result(finding: NightFinding, told: Figured) -> Iterator[Failure | Error | 
     yield result
 
 
-WEBHOOK_VARIABLE = "QUADBENCH_WEBHOOK"
-_TIMEOUT_S, _PATIENCE_S = 20.0, 60.0  # for a step of the answer, and for all of it
-_LONGEST_ADDRESS = 2000
-_MOST_FINDINGS, _MOST_CHARACTERS = 15, 2900  # Slack takes 3000 in a block
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}  # all that Slack has to be told; in angle brackets stand links and mentions
-_MENTION = re.compile(r"@(?=\w)")  # Mattermost and others take `@channel` for one; an address of mail looks as it did
-_LINK = re.compile(r"\](?=\()")
-_BREAK = "\u200b"  # of no width: what stands on either side of it is not one word
-
-
 def check_address(address: str) -> str:
     """Return the address of a webhook as it is.
 
@@ -191,10 +185,11 @@ def check_address(address: str) -> str:
 def night_message(view: NightView) -> dict[str, Any]:
     """Return the message: plain text in blocks, which is never markup, and as `text` for what shows no blocks."""
     lines = list(_message_lines(view))
+    plain = _unlinked("\n".join(lines))[:_MOST_CHARACTERS]
     return {
-        "text": "\n".join(map(_escaped, lines))[:_MOST_CHARACTERS],
+        "text": "\n".join(_unlinked(html.escape(line, quote=False)) for line in lines)[:_MOST_CHARACTERS],
         "mrkdwn": False,
-        "blocks": [{"type": "section", "text": {"type": "plain_text", "text": _plain(lines), "emoji": False}}],
+        "blocks": [{"type": "section", "text": {"type": "plain_text", "text": plain, "emoji": False}}],
     }
 
 
@@ -263,14 +258,6 @@ def _message_lines(view: NightView) -> Iterator[str]:
         yield f"• {finding.kind}: {finding.sentence}{owners}"
     if len(view.findings) > _MOST_FINDINGS:
         yield f"and {plural(len(view.findings) - _MOST_FINDINGS, 'more finding')}"
-
-
-def _plain(lines: list[str]) -> str:
-    return _unlinked("\n".join(lines))[:_MOST_CHARACTERS]
-
-
-def _escaped(line: str) -> str:
-    return _unlinked("".join(_ENTITIES.get(character, character) for character in line))
 
 
 def _unlinked(text: str) -> str:

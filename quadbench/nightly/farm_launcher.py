@@ -92,7 +92,11 @@ class OfFarm:
                     yield done
                 else:
                     work.append(done)
-        there = {told: job for told, job in self._comparisons().items() if not _is_lost(job)}
+        there = {
+            told: job
+            for told, job in self._comparisons().items()
+            if job.state is JobState.DONE or not job.state.is_end  # of others nothing will come any more
+        }
         self._submit([one for one in work if one.told not in there])
         there, pending = self._comparisons(), dict[int, _ToLaunch]()
         for one in work:
@@ -280,11 +284,6 @@ def _needs(job: Job, night: Mapping[int, Job]) -> set[_Need]:
             seen[one.id] = one
             behind += [night[job_id] for job_id in one.after if job_id in night]
     return {(one.needs, one.version) for one in seen.values()}
-
-
-def _is_lost(job: Job) -> bool:
-    """Say whether nothing will come of a job any more."""
-    return job.state.is_end and job.state is not JobState.DONE
 
 
 def _as_text(payload: Mapping[str, Any]) -> str:

@@ -27,6 +27,13 @@ from quadbench.report.units import plural
 from quadbench.report.versus import ALL_TASKS, PRIMARY
 from quadbench.statistics import shifts
 
+_MOST_CHANGED = 3  # names of what changed, in a cell
+_MOST_SHOWN = 20  # lines of a table, the latest
+_COLUMNS = ("From", "To", "Nights", "Level", "Change", "What changed then")
+_NUMERIC = (False, False, True, True, True, False)
+_SHORT = 12  # characters of a value that changed: those of a digest that tell it from others
+_LIMITS = Limits()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
@@ -110,13 +117,6 @@ def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]
         for night in (before, now)
     ]
     return unlike(held[:1], held[1:]) | unlike([before.environment], [now.environment])
-
-
-_MOST_CHANGED = 3  # names of what changed, in a cell
-_MOST_SHOWN = 20  # lines of a table, the latest
-_COLUMNS = ("From", "To", "Nights", "Level", "Change", "What changed then")
-_NUMERIC = (False, False, True, True, True, False)
-_SHORT = 12  # characters of a value that changed: those of a digest that tell it from others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,9 +265,6 @@ def _words(history: CaseHistory) -> TextTable:
 def _short(value: str) -> str:
     text = words(value)
     return text if len(text) <= 2 * _SHORT else text[:_SHORT]
-
-
-_LIMITS = Limits()
 
 
 @dataclass(frozen=True, kw_only=True)

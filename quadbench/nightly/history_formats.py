@@ -35,6 +35,12 @@ from quadbench.report.units import plural
 from quadbench.report.versus import ALL_TASKS, PRIMARY
 from quadbench.results.nights import Nights
 
+SCHEMA_VERSION = 1
+_MOST_SECTIONS, _MOST_FIGURES, _MOST_CHARTS = 30, 6, 30  # devices of a page, figures of a device, charts in all
+_MOST_SENTENCES = 12
+_MOST_DOUBTS = 3  # of a caveat, at the head of a page
+_MOST_RULINGS = 20  # of a device, in the data: quadbench history CASE --json has all
+
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
@@ -86,9 +92,6 @@ def _cells(segment: Segment | None) -> tuple[str, str, str]:
         return "–", "–", "–"
     change = "–" if segment.change is None else said_change(segment.change, PRIMARY)
     return said_value(segment.level, PRIMARY, is_ratio=segment.is_ratio), segment.first, change
-
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,11 +172,6 @@ def _median(nights: Sequence[Measurement], figure: FigureHistory, segment: Segme
     points = [point for night in stretch for point in night.points if name_of(point) == (figure.task, figure.key)]
     values = [point.value for point in points if scaled(point) is not None]
     return said_value(median(values), figure.key, is_ratio=False)
-
-
-_MOST_SECTIONS, _MOST_FIGURES, _MOST_CHARTS = 30, 6, 30  # devices of a page, figures of a device, charts in all
-_MOST_SENTENCES = 12
-_MOST_DOUBTS = 3  # of a caveat, at the head of a page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,29 +264,22 @@ def _urgency(history: CaseHistory, now: datetime) -> tuple[bool, bool, str, str]
 def _sections(told: Sequence[Told], now: datetime) -> list[CaseSection]:
     left, sections = _MOST_CHARTS, list[CaseSection]()
     for one in told[:_MOST_SECTIONS]:
+        followed = [figure for figure in one.history.figures if figure.segments]
         figures = []
-        for figure in islice((figure for figure in one.history.figures if figure.segments), _MOST_FIGURES):
+        for figure in followed[:_MOST_FIGURES]:
             chart = history_chart(figure, one.history, one.nights) if left else None
             left -= chart is not None
             figures.append((Markup(chart) if chart else None, segment_table(figure)))
         sections.append(
             CaseSection(
                 history=one.history,
-                sentence=_sentence(one),
+                sentence=" ".join(filter(None, (sentence(one.history), took(one.nights, followed[0]) if followed else ""))),
                 doubts=doubted_nights(one.nights, last_change(one.history, now)),
                 figures=tuple(figures),
                 tables=told_tables(one.history),
             )
         )
     return sections
-
-
-def _sentence(told: Told) -> str:
-    first = next((figure for figure in told.history.figures if figure.segments), None)
-    return " ".join(filter(None, (sentence(told.history), took(told.nights, first) if first else "")))
-
-
-_MOST_RULINGS = 20  # of a device, in the data: quadbench history CASE --json has all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +305,9 @@ class HistoryPage:
 def render_history(page: HistoryPage) -> str:
     """Return a page of histories as text."""
     view = history_view(page.told, page.made_at)
-    data = _data(page.case, (section.history for section in view.sections))
+    histories = (section.history for section in view.sections)
+    short = tuple(replace(one, rulings=one.rulings[-_MOST_RULINGS:]) for one in histories)
+    data = TypeAdapter(CaseDocument).dump_json(CaseDocument(case=page.case, devices=short), indent=1).decode()
     return _environment().get_template("case_history.html.j2").render(page=page, view=view, data=data)
 
 
@@ -323,11 +316,6 @@ def span_words(told: Sequence[Told]) -> str:
     nights = {(night.night, night.measured_at.date()) for one in told for night in one.nights}
     days = sorted(day for _, day in nights)
     return f"{plural(len({name for name, _ in nights}), 'night')}, {days[0]} to {days[-1]}" if days else "no night"
-
-
-def _data(case: str | None, histories: Iterable[CaseHistory]) -> str:
-    short = tuple(replace(one, rulings=one.rulings[-_MOST_RULINGS:]) for one in histories)
-    return TypeAdapter(CaseDocument).dump_json(CaseDocument(case=case, devices=short), indent=1).decode()
 
 
 @cache

@@ -21,6 +21,7 @@ from quadbench.study.run_comparison import compare
 
 NO_TIME = "the time of the night was over before"
 _CONDUCT = Conduct(keep_going=True)
+_OWN = "case's "  # what begins the name of what is around the case's launches and not around the yardstick's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +168,6 @@ def _refused(wanted: Wanted, words: Mapping[str, str], error: QuadbenchError) ->
         Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass, is_unstored=is_unstored)
         for word in words.values()
     )
-
-
-_OWN = "case's "  # what begins the name of what is around the case's launches and not around the yardstick's
 
 
 def measurement_of(night: str, launched: Launched, records: Sequence[RunRecord], *, names_kit: bool) -> Measurement:

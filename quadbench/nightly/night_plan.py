@@ -20,6 +20,9 @@ from quadbench.study.comparison_side import Chosen, choose, require_common_tasks
 from quadbench.target.known_targets import HOSTED_PREFIX, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME
 
+_LEAST_TASKS = 2  # between which something can be switched
+Sides = tuple[Chosen, Chosen]  # the yardstick and the case
+
 
 def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, str]) -> str:
     """Return the name under which the device of a word is leased, as far as the word or earlier nights tell; else the word.
@@ -50,7 +53,9 @@ def word_mistakes(file: NightFile, expected: Sequence[ExpectedPhone], *, on_farm
         named: dict[str, str] = {}
         for number, word in enumerate(words):
             device = word.partition("?")[0] if on_farm else device_of(word, (), serials)
-            reason = _wish_fault(word, label_keys)
+            reason = None
+            if parse_wish(word, label_keys):
+                reason = f"'{word}' fits any of several devices, and a history is that of one; name each, as s25@SERIAL"
             if reason is None and not on_farm and word not in serials:
                 reason = kind_fault(_without_serial(word))
             if reason is None and device in named:
@@ -58,12 +63,6 @@ def word_mistakes(file: NightFile, expected: Sequence[ExpectedPhone], *, on_farm
             if reason:
                 yield Problem(location=(*where, number), reason=reason)
             named.setdefault(device, word)
-
-
-def _wish_fault(word: str, label_keys: Sequence[str]) -> str | None:
-    if parse_wish(word, label_keys):
-        return f"'{word}' fits any of several devices, and a history is that of one; name each, as s25@SERIAL"
-    return None
 
 
 def _without_serial(word: str) -> str:
@@ -86,10 +85,6 @@ def _kind_fault(word: str) -> str | None:
     except UserError as error:
         return "; ".join(str(error).splitlines())
     return None
-
-
-_LEAST_TASKS = 2  # between which something can be switched
-Sides = tuple[Chosen, Chosen]  # the yardstick and the case
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +123,8 @@ class NightReading:
         return yardstick, chosen
 
     def _chosen(self, case: Case, where: Location) -> Chosen | QuadbenchError:
-        source = _source(case, self.folder)
+        beside = self.folder / case.source
+        source = str(beside) if beside.exists() else case.source
         try:
             return _with_gear(choose(source, case.changes, self.layout), self.layout)
         except UserError as error:
@@ -159,11 +155,6 @@ class NightReading:
         if where and isinstance(told, UnknownNameError):
             self.mistakes.append(Problem(location=where, reason=str(told)))
         return told
-
-
-def _source(case: Case, folder: Path) -> str:
-    beside = folder / case.source
-    return str(beside) if beside.exists() else case.source
 
 
 def _with_gear(side: Chosen, layout: Layout) -> Chosen:

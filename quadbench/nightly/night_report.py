@@ -1,7 +1,7 @@
 """A stored night for its report: earlier nights of its cases, false alarms of each device, and the exit code."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby, pairwise
@@ -18,6 +18,14 @@ from quadbench.report.versus import PRIMARY
 from quadbench.results.nights import Nights
 from quadbench.statistics import interval_of_share, spread_of
 
+ERROR = 1
+_EXIT_CODES = {
+    RulingKind.REGRESSION: 2,
+    RulingKind.INCONCLUSIVE: 3,
+    RulingKind.MISSING: 4,
+    RulingKind.ENVIRONMENT: 5,
+    RulingKind.IMPROVEMENT: 0,
+}
 TOO_OFTEN = 0.05  # of tries that alarm, proven at 95 %
 DRIFT = 0.05  # of the yardstick's time
 RECENT = 60  # nights of a case
@@ -69,7 +77,9 @@ def doubt_devices(inventory: Inventory, known: Sequence[DeviceKnowledge]) -> dic
 
 
 def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tuple[str, str, str]]) -> DeviceKnowledge:
-    tries = [night for nights in cases for night in _tries(nights)]
+    kept = ("subject", "yardstick", "environment")  # what did not change before a try
+    pairs = [pair for nights in cases for pair in pairwise(nights)]
+    tries = [now for before, now in pairs if all(getattr(before, name) == getattr(now, name) for name in kept)]
     nights: dict[str, list[bool]] = defaultdict(list)
     for one in tries:
         nights[one.night].append((one.night, one.case, one.device) in alarms)
@@ -85,12 +95,6 @@ def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tupl
         high=high,
         drift=max(drifts, key=abs, default=None),
     )
-
-
-def _tries(nights: Sequence[Measurement]) -> Iterator[Measurement]:
-    for before, night in pairwise(nights):
-        if all(getattr(before, name) == getattr(night, name) for name in ("subject", "yardstick", "environment")):
-            yield night
 
 
 def _drift(nights: Sequence[Measurement]) -> float | None:
@@ -123,23 +127,11 @@ class Performed:
 
     def view(self, where: Sequence[str]) -> NightView:
         """Return the night as it is told; `where` are the words by which commands come to the results folder."""
-        return night_view(self.night, self.series, map(_rate, self.devices), where)
-
-
-def _rate(known: DeviceKnowledge) -> AlarmRate:
-    return AlarmRate(
-        device=known.device, tries=known.tries, alarms=known.alarms, low=known.low, high=known.high, doubt=known.doubt
-    )
-
-
-ERROR = 1
-_EXIT_CODES = {
-    RulingKind.REGRESSION: 2,
-    RulingKind.INCONCLUSIVE: 3,
-    RulingKind.MISSING: 4,
-    RulingKind.ENVIRONMENT: 5,
-    RulingKind.IMPROVEMENT: 0,
-}
+        rates = [
+            AlarmRate(device=one.device, tries=one.tries, alarms=one.alarms, low=one.low, high=one.high, doubt=one.doubt)
+            for one in self.devices
+        ]
+        return night_view(self.night, self.series, rates, where)
 
 
 def exit_code(night: Night) -> int:

@@ -31,8 +31,11 @@ from quadbench.results.records import Records, open_records
 from quadbench.statistics import LOOKS, MIN_BLOCKS, Looks
 from quadbench.study.comparison_side import Chosen, Goal
 
+Key = tuple[str, str]  # a case, and a device by its address
 _REFERENCE = "reference"  # the float reference, as quality calls it
 _UNSCORED = "its pictures were not scored"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +95,6 @@ def _point(name: FigureName, value: float | str | None) -> Point | str:
         return f"{_UNSCORED}: {value}" if value else _UNSCORED
     point = Point(task=name[0], key=name[1], value=value)
     return f"its score is {value:g}, which cannot be followed" if scaled(point) is None else point
-
-
-Key = tuple[str, str]  # a case, and a device by its address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,17 +161,13 @@ def rule(one: Judged, launched: Launched | None, lacking: Mapping[FigureName, st
         now=datetime.now(UTC),
         why=launched.why if launched else None,
     )
-    nights.rule(_with_left_out(ruling, one.case.left_out) for ruling in rulings)
+    left_out = f"; {one.case.left_out}" if one.case.left_out else ""  # of which the ruling on all figures says so
+    nights.rule(ruling if ruling.task is not None else replace(ruling, cause=f"{ruling.cause}{left_out}") for ruling in rulings)
 
 
 def is_unmeasured(ruling: Ruling) -> bool:
     """Say whether a ruling is that a case was not measured at all."""
     return ruling.kind is RulingKind.MISSING and ruling.task is None
-
-
-def _with_left_out(ruling: Ruling, left_out: str | None) -> Ruling:
-    """Say also of all figures together which tasks they leave out."""
-    return replace(ruling, cause=f"{ruling.cause}; {left_out}") if left_out and ruling.task is None else ruling
 
 
 def _said(tonight: Measurement, case: PlannedCase, nights: Nights) -> Suspicion:
@@ -193,9 +189,6 @@ def _chosen(case: PlannedCase, what: str, subject: Subject, launcher: Launcher) 
     bundle: Stored[Bundle] = launcher.bundle(subject.bundle)
     source = f"{case.name}, {what}"
     return replace(case.chosen, source=source, changes={}, recipe=None, run=None, bundle=bundle, kit=subject.kit)
-
-
-log = logging.getLogger(__name__)
 
 
 def perform(night_id: str, plan: Plan, launcher: Launcher, *, layout: Layout) -> Performed:
@@ -233,12 +226,10 @@ def _alone(night_id: str, layout: Layout) -> Iterator[None]:
     """Keep other nights out of a results folder. Where one is under way there, say so, and wait."""
     with storing(layout.root):
         layout.night(night_id).mkdir(parents=True, exist_ok=True)
-    with file_lock(layout.night_lock, f"night {night_id}, by process {os.getpid()} of {user_and_host()},", _say_who):
+    is_next = "%s is under way in this results folder; this one begins when that has ended"
+    itself = f"night {night_id}, by process {os.getpid()} of {user_and_host()},"
+    with file_lock(layout.night_lock, itself, lambda holder: log.warning(is_next, holder)):
         yield
-
-
-def _say_who(holder: str) -> None:
-    log.warning("%s is under way in this results folder; this one begins when that has ended", holder)
 
 
 def _budget(night: Night, budget_s: float | None, records: Records) -> Budget | None:

@@ -19,6 +19,15 @@ from quadbench.report.versus import ALL_TASKS, EXACT, PRIMARY, PSNR, SIZES
 from quadbench.statistics import spread_of
 
 FigureName = tuple[str, str]  # a task, and a key as report.kpi names figures
+Place = tuple[Measurement, float]  # a night with a figure's value, on its scale
+
+NEW_NIGHTS = 5  # in which a subject that came is compared with the one before it
+LEVEL_NIGHTS = 15  # of which the median says what is usual: a change that stays is usual after eight
+REMEMBERED = 40  # nights; what is older says nothing of what is usual
+_BAD = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE}
+NIGHTS_DOUBTS = {Caveat.THROTTLED, Caveat.CHANGED_ENVIRONMENT}  # about a night, not about a device: they come and go
+_TOLD = (PRIMARY, "peak_ram")
+BY_ACCIDENT = 0.0001  # the chance that a figure of the yardstick is called shifted though it is as ever
 
 
 def name_of(point: Point) -> FigureName:
@@ -98,15 +107,6 @@ def said_value(value: float, key: str, *, is_ratio: bool) -> str:
     if is_ratio:
         return f"{value:.3f} of the yardstick's"
     return f"{value:.4g}" if key in PICTURE_METRICS and key != PSNR else with_unit(value, key)
-
-
-NEW_NIGHTS = 5  # in which a subject that came is compared with the one before it
-LEVEL_NIGHTS = 15  # of which the median says what is usual: a change that stays is usual after eight
-REMEMBERED = 40  # nights; what is older says nothing of what is usual
-_BAD = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE}
-NIGHTS_DOUBTS = {Caveat.THROTTLED, Caveat.CHANGED_ENVIRONMENT}  # about a night, not about a device: they come and go
-
-Place = tuple[Measurement, float]  # a night with a figure's value, on its scale
 
 
 def is_sound(night: Measurement) -> bool:
@@ -248,10 +248,6 @@ class Past:
     @cached_property
     def _points(self) -> dict[str, dict[FigureName, Point]]:
         return {night.night: {name_of(point): point for point in night.points} for night in self.nights}
-
-
-_TOLD = (PRIMARY, "peak_ram")
-BY_ACCIDENT = 0.0001  # the chance that a figure of the yardstick is called shifted though it is as ever
 
 
 def yardstick_places(nights: Sequence[Measurement], latest: Measurement, key: str) -> list[Place]:

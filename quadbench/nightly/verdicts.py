@@ -36,6 +36,12 @@ BY_ACCIDENT = 0.05  # the chance that a new subject's figure is suspected though
 SURELY_BY_ACCIDENT = 0.001  # the chance that a case on a device is ruled on without a confirmation, all its figures together
 
 _LOST = "it was not measured, and the night before it was"
+_PROVEN = {Verdict.WORSE: RulingKind.REGRESSION, Verdict.BETTER: RulingKind.IMPROVEMENT}
+_IN_TURN = " than on the last good files, launched in turn"
+_KNOWN = " than on the last good files, as an earlier night confirmed for these"
+_UNCONFIRMED = "it was not launched in turn with the last good files, which would tell"
+_UNDECIDED = "which does not decide it"
+_ACKNOWLEDGED = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE, RulingKind.ENVIRONMENT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,13 +210,6 @@ def _strayed(point: Point, change: float, level: float, than: str, *, is_sure: b
     return replace(suspect, why=why, expected=expected, is_worse=is_worse(change, point.key), is_sure=is_sure)
 
 
-_PROVEN = {Verdict.WORSE: RulingKind.REGRESSION, Verdict.BETTER: RulingKind.IMPROVEMENT}
-_IN_TURN = " than on the last good files, launched in turn"
-_KNOWN = " than on the last good files, as an earlier night confirmed for these"
-_UNCONFIRMED = "it was not launched in turn with the last good files, which would tell"
-_UNDECIDED = "which does not decide it"
-
-
 def rulings_on(
     suspicion: Suspicion,
     *,
@@ -369,9 +368,6 @@ def _said(told: Comparison | Ruling, key: str) -> str:
     return f"it is {change(told.ratio, words)}{within}"
 
 
-_ACKNOWLEDGED = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE, RulingKind.ENVIRONMENT}
-
-
 def acknowledged(
     word: Acknowledgement, rulings: Iterable[Ruling], nights: Sequence[Measurement], now: datetime
 ) -> tuple[Ruling, ...]:
@@ -384,10 +380,10 @@ def acknowledged(
     return tuple(
         replace(ruling, kind=RulingKind.CLEAN, cause=cause, told_at=now)
         for ruling in rulings
-        if ruling.kind in _ACKNOWLEDGED and (ruling.night, ruling.device) in covered and _is_about(word, ruling)
+        if ruling.kind in _ACKNOWLEDGED
+        and ruling.case == word.case
+        and (ruling.night, ruling.device) in covered
+        and word.device in (None, ruling.device)
+        and word.task in (None, ruling.task)
+        and word.key in (None, ruling.key)
     )
-
-
-def _is_about(word: Acknowledgement, ruling: Ruling) -> bool:
-    wanted = ((word.device, ruling.device), (word.task, ruling.task), (word.key, ruling.key))
-    return word.case == ruling.case and all(name is None or name == other for name, other in wanted)
