@@ -6,15 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_json, print_text, stdout_console
 from quadbench.cli.device_options import listed_devices
 from quadbench.cli.options import add_action, add_group, next_command, whole_number
+from quadbench.cli.text_tables import figures_table
 from quadbench.errors import AdapterError, QuadbenchError, UserError, extra_needed
 from quadbench.quad.candidate import Candidate, NewTask
 from quadbench.quad.chosen import fitting_bundle, latest_bundle
@@ -105,7 +104,7 @@ def run_inspect(options: argparse.Namespace) -> int:
 def run_admit(options: argparse.Namespace) -> int:
     candidate, bundle = _asked(options)
     stages = ("judge", *(["paint"] if options.like else []), *(["compile", "push"] if options.devices else []))
-    with RunConsole(Console(stderr=True), stages) as observer:
+    with RunConsole(stages=stages) as observer:
         devices = listed_devices(options.devices)
         admission, deployments = pipeline.admit(candidate, bundle, devices, layout=options.layout, observer=observer)
     if options.json:
@@ -213,7 +212,7 @@ def _print_inspection(console: Console, inspection: "Inspection") -> None:
     sizes = f"{_size(inspection.int16_bytes)} in INT16, {_size(inspection.int8_bytes)} in INT8"
     print_text(f"{inspection.sites} sites (rank {ranks or '-'}), scale {low:g}{'' if low == high else f' to {high:g}'}")
     print_text(f"{inspection.parameters:,} parameters: {sizes}")
-    shown = _table("sites", "number", "parameters", "max |down|", "max |up|")
+    shown = figures_table("sites", "number", "parameters", "max |down|", "max |up|")
     for row in inspection.kinds:
         shown.add_row(row.kind, str(row.sites), f"{row.parameters:,}", f"{row.greatest_down:.4g}", f"{row.greatest_up:.4g}")
     console.print(shown)
@@ -231,7 +230,7 @@ def _print_inspection(console: Console, inspection: "Inspection") -> None:
 def _print_admission(console: Console, admission: "Admission") -> None:
     judgement, base = admission.judgement, admission.base
     print_text(f"{mix_name({admission.name: admission.weight})}: {judgement.acceptance}; {judgement.reason}")
-    shown = _table("", "clipped", "effective bits", "SQNR dB")
+    shown = figures_table("", "clipped", "effective bits", "SQNR dB")
     for label, fit in (("as it came", judgement.plain), ("gauge-aligned", judgement.gauged)):
         shown.add_row(f"{label}, all {len(fit.sites)} sites", *_cells(fit.clip_rate, fit.effective_bits, fit.sqnr_db))
         for site in fit.sites[:WORST_SITES]:
@@ -252,7 +251,7 @@ def _print_conversion(console: Console, conversion: "Conversion") -> None:
     worst = conversion.sites[0]
     print_text(f"{conversion.source}: {len(conversion.sites)} sites as LoRA of rank {conversion.rank} at most")
     print_text(f"relative error {conversion.error:.2%} over all sites, {worst.error:.2%} at the worst, {worst.site}")
-    shown = _table("site", "was", "rank", "error")
+    shown = figures_table("site", "was", "rank", "error")
     for site in conversion.sites[:WORST_SITES]:
         shown.add_row(site.site, site.method, str(site.rank), f"{site.error:.2%}")
     console.print(shown)
@@ -261,13 +260,6 @@ def _print_conversion(console: Console, conversion: "Conversion") -> None:
         print_text(f"left out: updates of biases, which no LoRA has, at {conversion.biases} sites ({most})")
     if conversion.adapter.left_out:
         print_text(str(conversion.adapter.left_out))
-
-
-def _table(*columns: str) -> Table:
-    table = Table(header_style="bold", box=SIMPLE_HEAD)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
-    return table
 
 
 def _cells(clip_rate: float, effective_bits: float, sqnr_db: float) -> tuple[str, str, str]:

@@ -5,8 +5,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-
 from quadbench.cli.console import RunConsole, print_error
 from quadbench.cli.device_options import add_devices, chosen_devices
 from quadbench.cli.options import add_command
@@ -56,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         write_comparison(compared, options.layout)
     else:
         chosen = chosen_devices(options.devices, options.serial, options.layout)
-        with RunConsole(Console(stderr=True)) as observer:
+        with RunConsole() as observer:
             compared = compare(a, b, chosen, Manner(to_see=options.to_see), layout=options.layout, observer=observer)
     write_study_report(compared, options.layout)
     print_study(options, compared)

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, CompiledBundle, Graph, Stored
 from quadbench.artifacts.run_record import file_refs
@@ -40,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     known = known_targets([*load_profiles(), local_profile()], platform.machine())
     target = find_target(options.target, known, broken_profiles())
     source = _source(options.source, options.target, target)
-    with RunConsole(Console(stderr=True)) as observer:
+    with RunConsole() as observer:
         bundle, compiled = pipeline.compiled(source, target, layout=options.layout, observer=observer)
     if options.json:
         print_json({**asdict(compiled.artifact), "folder": str(compiled.folder), "is_reused": compiled.is_reused})

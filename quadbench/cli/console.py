@@ -68,8 +68,8 @@ class RunConsole:
     With `stages`, those that a command goes through, each line says which of them it is of.
     """
 
-    def __init__(self, console: Console, stages: Sequence[str] = ()) -> None:
-        self._console = console
+    def __init__(self, console: Console | None = None, stages: Sequence[str] = ()) -> None:
+        self._console = console = console or Console(stderr=True)
         self._stages = tuple(stages)
         self._launches: dict[str, _Under] = {}  # by device
         self._lock = threading.Lock()

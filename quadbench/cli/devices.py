@@ -11,7 +11,7 @@ from rich.console import Console
 from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_answer, print_broken_profiles, print_error, print_json, stdout_console
 from quadbench.cli.options import add_command
-from quadbench.cli.text_tables import empty_table
+from quadbench.cli.text_tables import empty_table, print_rows
 from quadbench.devices import DeviceRow, list_devices
 from quadbench.errors import DeviceNotFoundError, UserError
 from quadbench.farm.farm_file import expected_phones
@@ -96,10 +96,8 @@ def _print(console: Console, phones: Sequence[FarmPhone], others: Sequence[Devic
         for phone in phones:
             table.add_row(*("\n".join(map(one_line, lines)) for lines in _phone_lines(phone)))
         console.print(table)
-    table = empty_table("address", "serial", "state", "model", whole=("address",))
-    for row in others:
-        table.add_row(*map(one_line, (row.address, row.serial, row.state, row.model)))
-    console.print(table)
+    rows = [(row.address, row.serial, row.state, row.model) for row in others]
+    print_rows(("address", "serial", "state", "model"), rows, whole=("address",))
 
 
 def _phone_lines(phone: FarmPhone) -> Sequence[Sequence[str]]:

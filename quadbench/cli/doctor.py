@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 def _try_device(options: argparse.Namespace) -> int:
     if "," in options.device:
         raise UserError(f"--device '{options.device}' names several devices", hint="doctor tries one at a time")
-    with RunConsole(Console(stderr=True)) as observer:
+    with RunConsole() as observer:
         result = bring_up(options.device.strip(), layout=options.layout, observer=observer)
     if options.json:
         print_json(result.model_dump(mode="json"))

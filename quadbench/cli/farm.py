@@ -16,9 +16,9 @@ import sqlalchemy as sa
 
 from quadbench.artifacts.names import one_line
 from quadbench.cli import run_source
-from quadbench.cli.console import print_answer, print_error, print_json, print_text, stdout_console
+from quadbench.cli.console import print_answer, print_error, print_json, print_text
 from quadbench.cli.options import add_action, add_group, duration_s, split_list, whole_number
-from quadbench.cli.text_tables import empty_table
+from quadbench.cli.text_tables import print_rows
 from quadbench.errors import ArtifactError, UserError, extra_needed, shown
 from quadbench.farm.job import Job, JobState
 from quadbench.farm.job_status import MOST_LISTED, QueueStatus, job_with_attempts, listed_jobs, queue_status
@@ -177,12 +177,8 @@ def _told(faults: Sequence[str]) -> int:
 
 def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, if there is anything in it."""
-    if not rows:
-        return
-    table = empty_table(*columns, whole=("job", "run", "device", "attempt"))
-    for row in rows:
-        table.add_row(*map(one_line, row))
-    stdout_console().print(table)
+    if rows:
+        print_rows(columns, rows, whole=("job", "run", "device", "attempt"))
 
 
 def _cancelled_words(jobs: Sequence[Job]) -> str:

@@ -9,8 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night import Acknowledgement, Measurement, Subject
 from quadbench.cli.console import RunConsole, print_json, print_note, print_text, stdout_console
@@ -219,7 +217,7 @@ def run_bisect(options: argparse.Namespace) -> int:
     (measured,) = devices.values()
     subjects = _between(measured, *options.bisect)
     print_note(f"{plural(len(subjects), 'subject')}, of which at most {(len(subjects) - 1).bit_length()} have to be launched")
-    with RunConsole(Console(stderr=True)) as observer:
+    with RunConsole() as observer:
         side = _Sides(good=subjects[0], address=measured[-1].address, layout=options.layout, observer=observer)
         if side.is_changed(subjects[-1]) is not True:
             raise UserError("BAD does not differ from GOOD, as far as can be told", hint=_NOT_CHANGED)

@@ -10,8 +10,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from quadbench.artifacts.names import check_file_name
 from quadbench.cli.console import RunConsole, print_answer, print_error, print_json, print_note, print_text, stdout_console
 from quadbench.cli.options import add_command, duration_s, duration_word, next_command, output_file, refuse_given
@@ -106,7 +104,7 @@ def _perform(options: argparse.Namespace, path: Path) -> int:
     if not plan.cases:
         raise UserError("\n".join(f"case '{name}': {why}" for name, why in plan.faults.items()))
     print_faults(plan)
-    with RunConsole(Console(stderr=True)) as observer, _launcher(options, night_id, observer) as launcher:
+    with RunConsole() as observer, _launcher(options, night_id, observer) as launcher:
         try:
             performed = perform(night_id, plan, launcher, layout=options.layout)
         except KeyboardInterrupt:
@@ -133,7 +131,7 @@ def _launcher(options: argparse.Namespace, night_id: str, observer: Observer) ->
 def _freeze(options: argparse.Namespace, name: str, source: str) -> int:
     refuse_given("freeze", options, "night", "budget", "farm", "junit", "markdown", "github", "at", "cron")
     frozen_name(name)
-    with RunConsole(Console(stderr=True)) as observer:
+    with RunConsole() as observer:
         chosen = choose(source, {}, options.layout)
         (bundle,) = chosen.bundles([LOCAL_NAME], layout=options.layout, observer=observer).values()
     frozen = freeze(name, bundle, options.layout)

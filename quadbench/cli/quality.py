@@ -7,13 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from quadbench.artifacts.run_record import RunScores
 from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command, split_list
+from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UserError, extra_needed
 from quadbench.report import emulated_tables, score_notes, score_tables
 
@@ -45,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         with extra_needed("quality"):
             from quadbench.quality import score_run
-        with RunConsole(Console(stderr=True)) as observer:
+        with RunConsole() as observer:
             scores = score_run(
                 options.layout,
                 options.run_id,
@@ -77,11 +76,6 @@ def _of_folders(options: argparse.Namespace, metrics: Sequence[str] | None) -> R
 def _print_scores(console: Console, scores: RunScores) -> None:
     """Print a table for each task and device; below, once, what each metric is, or why it is absent."""
     for table in (*score_tables(scores), *emulated_tables(scores)):
-        shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
-        for column, is_numeric in zip(table.columns, table.numeric, strict=True):
-            shown.add_column(column, justify="right" if is_numeric else "left", no_wrap=not is_numeric)
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
+        print_text_table(console, table)
     for note in score_notes(scores):
         print_text(note)

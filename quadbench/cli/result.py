@@ -22,7 +22,6 @@ from quadbench.report import (
     ReportView,
     RunSummary,
     Sweep,
-    TextTable,
     kpi_table,
     run_summary,
     show,
@@ -75,7 +74,7 @@ def print_conditions(summary: RunSummary) -> int:
 def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | None) -> None:
     console, result = stdout_console(), view.result
     if view.ran:
-        _print_ran(console, view.ran)
+        print_text_table(console, replace(view.ran, title="What each device ran", notes=()))
     if options.full:
         _print_kpis(console, result)
     else:
@@ -94,16 +93,6 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
     if view.next_step:
         console.print(f"next: {view.next_step}", highlight=False, markup=False)
     print_text(f"report: {path}" if path else f"no report yet; {next_command(options, 'report', result.run_id)} writes it")
-
-
-def _print_ran(console: Console, ran: TextTable) -> None:
-    """Print what each device ran."""
-    table = Table(title="What each device ran", title_justify="left", box=SIMPLE_HEAD)
-    for name in ran.columns:
-        table.add_column(name, overflow="fold")
-    for row in ran.rows:
-        table.add_row(*row)
-    console.print(table)
 
 
 def _print_glance(console: Console, view: ReportView) -> None:

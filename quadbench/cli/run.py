@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from quadbench import pipeline
 from quadbench.artifacts import MIB
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_answer, print_error
@@ -67,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         answer = {"schema_version": _SCHEMA_VERSION, "devices": [asdict(one) for one in forecasts]}
         print_answer(options, answer, "\n\n".join("\n".join(_lines(one)) for one in forecasts))
         return 0
-    with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
+    with RunConsole(stages=RUN_STAGES) as observer:
         if options.farm:
             outcome = run_on_farm(source, options, observer)
         else:

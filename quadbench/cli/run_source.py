@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Stored
 from quadbench.cli.console import RunConsole, print_answer, print_error
@@ -158,7 +156,7 @@ def add_farm(parser: argparse.ArgumentParser) -> None:
 
 
 def run_submit(options: argparse.Namespace) -> int:
-    with RunConsole(Console(stderr=True)) as observer:
+    with RunConsole() as observer:
         run_id = submitted(named_source(options.source, None, options.layout), options, observer, options.priority)
     command = next_command(options, "farm", "fetch", run_id)
     print_answer(
@@ -168,7 +166,7 @@ def run_submit(options: argparse.Namespace) -> int:
 
 
 def run_fetch(options: argparse.Namespace) -> int:
-    with RunConsole(Console(stderr=True)) as observer:
+    with RunConsole() as observer:
         outcome = fetched(options.run_id, options.layout, observer)
     code = print_result(options, report_view(outcome.result, options.layout), outcome.report)
     for device, failure in outcome.failures.items():

@@ -11,7 +11,7 @@ from rich.text import Text
 from quadbench.artifacts.names import one_line
 from quadbench.cli.console import READ_WIDTH, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command, next_command, whole_number
-from quadbench.cli.text_tables import empty_table
+from quadbench.cli.text_tables import empty_table, print_rows
 from quadbench.errors import QuadbenchError
 from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line, run_line
 from quadbench.report.study_documents import StudyLine
@@ -65,12 +65,10 @@ def _line(layout: Layout, run_id: str) -> RunLine:
 
 def _print_studies(studies: Sequence[StudyLine]) -> None:
     """Print a table of sweeps and comparisons, and below it what is wrong with damaged ones."""
-    table = empty_table("Id", "Of", "Devices", whole=("Id",))
-    table.title, table.title_justify = "Sweeps and comparisons", "left"
-    for study in studies:
-        what = study.what or f"{study.kind}, {RunStatus.DAMAGED}"
-        table.add_row(*map(one_line, (study.study_id, what, ", ".join(study.devices) or "–")))
-    stdout_console().print(table)
+    rows = [
+        (study.study_id, study.what or f"{study.kind}, {RunStatus.DAMAGED}", ", ".join(study.devices) or "–") for study in studies
+    ]
+    print_rows(("Sweep or comparison", "Of", "Devices"), rows, whole=("Sweep or comparison",))
     for study in studies:
         if study.reason:
             print_text(f"{study.study_id}: {one_line(study.reason)}")

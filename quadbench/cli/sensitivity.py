@@ -5,13 +5,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from quadbench.cli.console import WORST_SITES, RunConsole, print_json, stdout_console
 from quadbench.cli.options import add_command, add_recipe
+from quadbench.cli.text_tables import figures_table
 from quadbench.errors import extra_needed
 from quadbench.quad.inputs import read_recipe
 
@@ -30,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = read_recipe(options.recipe)
     with extra_needed("quad"):
         from quadbench.quad.sensitivity import analyse
-    with RunConsole(Console(stderr=True)) as observer:
+    with RunConsole() as observer:
         sensitivity = analyse(recipe, lora=options.lora, notify=partial(observer.step, "sensitivity"))
     if options.json:
         print_json(asdict(sensitivity))
@@ -42,14 +41,8 @@ def run(options: argparse.Namespace) -> int:
 def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
     """Print a table for each adapter: all sites, each step, the sites that cost most when rounded alone; then the conclusion."""
     for one in sensitivity.adapters:
-        shown = Table(
-            title=f"{one.adapter}, {sensitivity.lora}, under encodings of its own",
-            title_justify="left",
-            header_style="bold",
-            box=SIMPLE_HEAD,
-        )
-        for column in ("rounded", "SQNR dB", "MSE", "JS", "samples"):
-            shown.add_column(column, justify="left" if column == "rounded" else "right", overflow="fold")
+        title = f"{one.adapter}, {sensitivity.lora}, under encodings of its own"
+        shown = figures_table("rounded", "SQNR dB", "MSE", "JS", "samples", title=title)
         shown.add_row(Text("all sites (QSS)", style="bold"), *_score_cells(one.score))
         shown.add_section()
         for step in one.steps:

@@ -3,8 +3,6 @@
 import argparse
 from typing import Any
 
-from rich.console import Console
-
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.device_options import add_conduct, add_devices, chosen_devices, conduct_of
 from quadbench.cli.options import add_command, add_recipe
@@ -31,7 +29,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     overs, chosen = [read_over(over) for over in options.over], chosen_devices(options.devices, options.serial, options.layout)
-    with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
+    with RunConsole(stages=RUN_STAGES) as observer:
         swept = sweep(options.recipe, overs, chosen, conduct_of(options), layout=options.layout, observer=observer)
     print_study(options, swept.sweep)
     for setting, failure in swept.failures.items():

@@ -1,7 +1,7 @@
 """Text tables: a table of a report -> its lines on the terminal, its notes below it."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
@@ -9,7 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from quadbench.cli.console import print_text
+from quadbench.artifacts.names import one_line
+from quadbench.cli.console import print_text, stdout_console
 from quadbench.report.figure_table import TextTable
 
 _UNBOUNDED = 100_000  # characters: as wide as a table would be
@@ -23,6 +24,22 @@ def empty_table(*columns: str, whole: Sequence[str] = ()) -> Table:
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for name in columns:
         table.add_column(name, overflow="fold", no_wrap=name in whole)
+    return table
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Sequence[str] = ()) -> None:
+    """Print a table of words from anywhere, none of which is markup or has several lines."""
+    table = empty_table(*columns, whole=whole)
+    for row in rows:
+        table.add_row(*map(one_line, row))
+    stdout_console().print(table)
+
+
+def figures_table(*columns: str, title: str | None = None) -> Table:
+    """Return a table without rows, of a name and figures that stand at the right."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
     return table
 
 

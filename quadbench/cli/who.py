@@ -3,11 +3,9 @@
 import argparse
 from typing import Any
 
-from rich.table import Table
-
-from quadbench.artifacts.names import one_line
-from quadbench.cli.console import print_json, print_text, stdout_console
+from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_command
+from quadbench.cli.text_tables import print_rows
 from quadbench.farm.lease import Claims
 from quadbench.farm.leases import Leases
 from quadbench.results.engine import database_of, is_made, open_for_reading, opened
@@ -32,12 +30,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json([dict(zip(columns, (*words, until.isoformat()), strict=True)) for *words, until in rows])
     elif rows:
-        table = Table(header_style="bold")
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for *words, until in rows:
-            table.add_row(*map(one_line, words), f"{until:%Y-%m-%d %H:%M} UTC")
-        stdout_console().print(table)
+        print_rows(columns, [(*words, f"{until:%Y-%m-%d %H:%M} UTC") for *words, until in rows])
     else:
         print_text("nobody has a device")
     return 0
