@@ -65,11 +65,8 @@ def _change(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> int:
             inventory.note_seen([phone.seen])
         why = one_line(options.why or "by hand")
         condition = inventory.change(phone.seen.device, released if options.action == "release" else lambda _: quarantined(why))
-    print_answer(
-        options,
-        {"name": phone.name, **asdict(condition)},
-        f"{phone.name}: {': '.join(filter(None, (condition.health.value, condition.reason)))}",
-    )
+    health = ": ".join(filter(None, (condition.health.value, condition.reason)))
+    print_answer(options, {"name": phone.name, **asdict(condition)}, f"{phone.name}: {health}")
     return 0
 
 

@@ -161,11 +161,8 @@ def run_cancel(options: argparse.Namespace) -> int:
 def run_unit(options: argparse.Namespace) -> int:
     program = Path(sys.executable).with_name("quadbench")
     text = systemd_unit(program, options.user, int(options.drain_for))
-    print_answer(
-        options,
-        {"unit": text, "environment_file": str(ENVIRONMENT_FILE)},
-        f"# For /etc/systemd/system/quadbench-worker.service; {ENVIRONMENT_FILE} sets {DATABASE_VARIABLE}\n{text}",
-    )
+    above = f"# For /etc/systemd/system/quadbench-worker.service; {ENVIRONMENT_FILE} sets {DATABASE_VARIABLE}"
+    print_answer(options, {"unit": text, "environment_file": str(ENVIRONMENT_FILE)}, f"{above}\n{text}")
     return 0
 
 

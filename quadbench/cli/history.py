@@ -33,6 +33,7 @@ from quadbench.nightly.night_file import Limits
 from quadbench.nightly.series import limit_of
 from quadbench.nightly.verdicts import acknowledged
 from quadbench.observer import Observer
+from quadbench.report.night import subject_name
 from quadbench.report.page import write_page
 from quadbench.report.units import plural
 from quadbench.report.versus import PRIMARY, primary_row
@@ -44,7 +45,7 @@ from quadbench.results.nights import Nights
 from quadbench.spec import is_file
 from quadbench.statistics import Verdict
 from quadbench.statistics.launch_comparison import verdict_within
-from quadbench.study.comparison_side import Chosen, Manner, choose
+from quadbench.study.comparison_side import Manner, choose
 from quadbench.study.run_comparison import compare
 
 _LISTED = 40  # nights of each case, by which the list says since when its level stands
@@ -71,8 +72,16 @@ def add(commands: Any) -> None:
     word.add_argument("--night", metavar="NIGHT", help="the night from which on (default: the latest)")
     word.add_argument("--figure", metavar="KEY", help="only this figure, as end_to_end or peak_ram (default: all)")
     word.add_argument("--task", metavar="TASK", help="only this task (default: all)")
-    add_html(parser)
-    add_bisect(parser)
+    parser.add_argument(
+        "--html", type=output_file, metavar="FILE", help="also write a page there that can be forwarded: one file, no script"
+    )
+    parser.add_argument(
+        "--bisect",
+        nargs=2,
+        metavar=("GOOD", "BAD"),
+        help="launch what the case ran between two nights, or two bundles by their digests, in turn with GOOD, on the device that"
+        " --devices names, until the files are known with which the time of an image changed",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -197,16 +206,6 @@ def _end_of_day(text: str) -> datetime:
         raise argparse.ArgumentTypeError(f"{shown(text)} is no day; expected one as 2026-12-31, or a duration as 30d") from error
 
 
-def add_bisect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--bisect",
-        nargs=2,
-        metavar=("GOOD", "BAD"),
-        help="launch what the case ran between two nights, or two bundles by their digests, in turn with GOOD, on the device that"
-        " --devices names, until the files are known with which the time of an image changed",
-    )
-
-
 def run_bisect(options: argparse.Namespace) -> int:
     """Find the files with which a case changed."""
     with nights_of(options.layout) as nights:
@@ -227,9 +226,9 @@ def run_bisect(options: argparse.Namespace) -> int:
         print_json({"schema_version": _BISECTION_VERSION, "case": options.case, "night": first.night, **asdict(told)})
         return 0
     for subject in told.untold:
-        print_text(f"{_name(subject)} could not be told")
-    since = f"the change came with {_name(told.first_bad)}, which ran first in {first.night}"
-    print_text(f"{since}; {_name(told.last_good)} is as {_name(subjects[0])}")
+        print_text(f"{subject_name(subject)} could not be told")
+    since = f"the change came with {subject_name(told.first_bad)}, which ran first in {first.night}"
+    print_text(f"{since}; {subject_name(told.last_good)} is as {subject_name(subjects[0])}")
     return 0
 
 
@@ -245,21 +244,18 @@ class _Sides:
     def is_changed(self, subject: Subject) -> bool | None:
         """Say whether the time of an image on a subject differs from that on the good one; None where it cannot be told."""
         if not is_file(self._folder(subject) / MANIFEST):
-            print_note(f"{_name(subject)} is not there any more; quadbench store fetch gets it where a store has it")
+            print_note(f"{subject_name(subject)} is not there any more; quadbench store fetch gets it where a store has it")
             return None
-        a, b = (self._chosen(one) for one in (self.good, subject))
+        a, b = (choose(str(self._folder(one)), {"kit": one.kit} if one.kit else {}, self.layout) for one in (self.good, subject))
         manner = Manner(to_see=Limits().time)
         versus = compare(a, b, [self.address], manner, layout=self.layout, observer=self.observer)
         (device,) = versus.devices
         row = primary_row(device)
         if row is None or row.comparison is None:
             return None
-        print_note(f"A {_name(self.good)}, B {_name(subject)}: {comparison_sentence(device)}")
+        print_note(f"A {subject_name(self.good)}, B {subject_name(subject)}: {comparison_sentence(device)}")
         verdict = verdict_within(row.comparison, _LIMIT)
         return None if verdict is Verdict.INCONCLUSIVE else verdict is not Verdict.SAME
-
-    def _chosen(self, subject: Subject) -> Chosen:
-        return choose(str(self._folder(subject)), {"kit": subject.kit} if subject.kit else {}, self.layout)
 
     def _folder(self, subject: Subject) -> Path:
         return self.layout.bundle(subject.bundle)
@@ -284,39 +280,21 @@ def _index(measured: Sequence[Measurement], word: str) -> int:
     raise UnknownNameError("night or bundle", word, {night.night for night in measured[-_MOST_NAMED:]})
 
 
-def _name(subject: Subject) -> str:
-    return f"bundle {subject.bundle[:_SHORT]}{f' with kit {subject.kit[:_SHORT]}' if subject.kit else ''}"
-
-
-def add_html(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--html", type=output_file, metavar="FILE", help="also write a page there that can be forwarded: one file, no script"
-    )
-
-
 def write_history(options: argparse.Namespace, told: Sequence[Told]) -> None:
     """Write the page and say where it is."""
     now = datetime.now(UTC)
-    page = HistoryPage(
-        case=options.case,
-        told=told,
-        commands=_commands(options),
-        next_step=_next_step(options, told, now),
-        made_at=now,
-    )
-    write_page(options.html, render_history(page))
-    if not options.json:
-        print_text(f"Report: {options.html}")
-
-
-def _commands(options: argparse.Namespace) -> dict[str, str]:
     asked = [options.case] if options.case else []
     asked += ["--devices", options.devices] if options.devices else []
     asked += ["--all"] if options.all else []
-    return {
+    commands = {
         "The same again": next_command(options, "history", *asked, "--html", str(options.html)),
         "As data": next_command(options, "history", *asked, "--json"),
     }
+    steps = _next_step(options, told, now)
+    page = HistoryPage(case=options.case, told=told, commands=commands, next_step=steps, made_at=now)
+    write_page(options.html, render_history(page))
+    if not options.json:
+        print_text(f"Report: {options.html}")
 
 
 def _next_step(options: argparse.Namespace, told: Sequence[Told], now: datetime) -> dict[str, str]:
@@ -331,18 +309,15 @@ def _next_step(options: argparse.Namespace, told: Sequence[Told], now: datetime)
         ends = f" until {until:%Y-%m-%d}, when an acknowledgement ends" if until else ""
         return {f"Nothing has to be done{ends}": ""}
     on_it = ("history", latest.history.case, "--devices", latest.history.address)
-    steps: dict[str, tuple[str, ...]] = {}
-    if "files" in latest.segment.changed:
-        nights = latest.before.last, latest.segment.first
-        steps["If this is not intended, launch both again, in turn, to see whether the files are why"] = (
-            *on_it,
-            "--bisect",
-            *nights,
-        )
-    else:
-        steps["If this is not intended, see what is wrong with the device"] = ("doctor", "--device", latest.history.address)
-    steps["If it is intended, take it as the new level"] = (*on_it, "--acknowledge", "REASON", "--until", "30d")
-    return {purpose: next_command(options, *command) for purpose, command in steps.items()}
+    bisect_it = (*on_it, "--bisect", latest.before.last, latest.segment.first)
+    accept_it = (*on_it, "--acknowledge", "REASON", "--until", "30d")
+    is_of_files = "files" in latest.segment.changed
+    what = "launch both again, in turn, to see whether the files are why" if is_of_files else "see what is wrong with the device"
+    command = bisect_it if is_of_files else ("doctor", "--device", latest.history.address)
+    return {
+        f"If this is not intended, {what}": next_command(options, *command),
+        "If it is intended, take it as the new level": next_command(options, *accept_it),
+    }
 
 
 @contextmanager

@@ -72,7 +72,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         if options.dry_run and len(options.words) > 1:
             raise UserError("--dry-run is of a night", hint="quadbench nightly FILE --dry-run")
-        if is_webhook_given(options) and len(options.words) > 1:
+        is_webhook_given = options.webhook != secret_variable(WEBHOOK_VARIABLE)  # the variable names one for all nights
+        if is_webhook_given and len(options.words) > 1:
             hint = f"a scheduled night takes ${WEBHOOK_VARIABLE}: the address is a password, and stands in no command"
             raise UserError("--webhook is of a night that is performed now", hint=hint)
         match options.words:
@@ -224,12 +225,6 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help=f"send one message a night there, as Slack takes it (default: ${WEBHOOK_VARIABLE}, which other users cannot see)",
     )
-
-
-def is_webhook_given(options: argparse.Namespace) -> bool:
-    """Say whether the command line names a webhook, as the variable does for all nights."""
-    given: str | None = options.webhook
-    return given != secret_variable(WEBHOOK_VARIABLE)
 
 
 def write_outputs(options: argparse.Namespace, performed: Performed, layout: Layout) -> bool:

@@ -27,9 +27,6 @@ def run(options: argparse.Namespace) -> int:
     device = device_named(options.device, overview(list_devices(), expected_phones(), options.layout))
     with opened(options.layout) as engine:
         claim = Leases(engine).reserve(device, user_and_host(), one_line(options.why), options.for_s)
-    print_answer(
-        options,
-        {"device": device, "owner": claim.owner, "purpose": claim.purpose, "until": claim.until.isoformat()},
-        f"{device} is kept for {claim.owner} until {claim.until:%Y-%m-%d %H:%M} UTC",
-    )
+    answer = {"device": device, "owner": claim.owner, "purpose": claim.purpose, "until": claim.until.isoformat()}
+    print_answer(options, answer, f"{device} is kept for {claim.owner} until {claim.until:%Y-%m-%d %H:%M} UTC")
     return 0

@@ -159,9 +159,8 @@ def run_submit(options: argparse.Namespace) -> int:
     with RunConsole() as observer:
         run_id = submitted(named_source(options.source, None, options.layout), options, observer, options.priority)
     command = next_command(options, "farm", "fetch", run_id)
-    print_answer(
-        options, {"run_id": run_id, "next": command}, f"run {run_id} is in the queue; its report, when it has ended: {command}"
-    )
+    text = f"run {run_id} is in the queue; its report, when it has ended: {command}"
+    print_answer(options, {"run_id": run_id, "next": command}, text)
     return 0
 
 

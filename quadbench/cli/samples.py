@@ -21,7 +21,6 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     table = quadbench.load(*options.run_ids, results=options.layout.root)
     write_samples(table, options.output)
-    print_answer(
-        options, {"samples": len(table), "file": str(options.output)}, f"{counted(len(table), 'sample')}: {options.output}"
-    )
+    text = f"{counted(len(table), 'sample')}: {options.output}"
+    print_answer(options, {"samples": len(table), "file": str(options.output)}, text)
     return 0

@@ -68,11 +68,8 @@ def run_fetch(options: argparse.Namespace) -> int:
     store = required_store()
     name = artifacts.named(options.digest, store)
     stored = artifacts.fetch(artifacts.KINDS[name.kind], name.digest, options.layout, store)
-    print_answer(
-        options,
-        {**asdict(name), "folder": str(stored.folder), "is_reused": stored.is_reused},
-        f"{name.kind} {name.digest} {'was here' if stored.is_reused else 'is here'}: {stored.folder}",
-    )
+    answer = {**asdict(name), "folder": str(stored.folder), "is_reused": stored.is_reused}
+    print_answer(options, answer, f"{name.kind} {name.digest} {'was' if stored.is_reused else 'is'} here: {stored.folder}")
     return 0
 
 
