@@ -1,14 +1,15 @@
 """Documents of the API: work under way and the farm as they are now, nights, and JSON schemas of what commands print."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from quadbench.artifacts import MIB
+from quadbench.artifacts.night import RulingKind
 from quadbench.farm.farm_file import ExpectedPhone
 from quadbench.farm.inventory import READY, Inventory
 from quadbench.farm.job import Job, JobState
@@ -18,14 +19,17 @@ from quadbench.farm.leases import Leases
 from quadbench.farm.overview import GONE, MISSING, FarmPhone, merged
 from quadbench.farm.workers import KnownWorker, Workers
 from quadbench.nightly.history_formats import CaseDocument
+from quadbench.report.night import WORST_FIRST
 from quadbench.report.night_formats import NightDocument
 from quadbench.report.run_line import RunList
 from quadbench.report.study_documents import ComparisonDocument, SweepDocument
 from quadbench.report.view import RunSummary
+from quadbench.results.heads import NightHead
 from quadbench.results.layout import Layout
 from quadbench.results.progress import DeviceProgress, Progress, Stage, under_way
 
 SCHEMA_VERSION = 1
+DocumentT = TypeVar("DocumentT")
 _MOST_JOBS = 100
 _RANKS = {JobState.RUNNING: 0, JobState.WAITING: 1}  # of jobs; those that have ended come last, the latest of all first
 _NOBODY = "here"  # no host: a phone is as whichever host saw it last told of it
@@ -175,6 +179,18 @@ class NightList:
     nights: tuple[NightLine, ...]
 
 
+def night_line(head: NightHead) -> NightLine:
+    """Return the line of a night."""
+    outcome = next((kind.value for kind in (*WORST_FIRST, RulingKind.CLEAN) if head.rulings.get(kind)), "")
+    return _document(NightLine, head, night=head.night_id, outcome=outcome)
+
+
+def _document(kind: type[DocumentT], source: object, /, **others: Any) -> DocumentT:
+    """Return a document that has the fields of the same names from a source, and `others`."""
+    names = [one.name for one in fields(cast(Any, kind)) if one.name not in others]
+    return kind(**{name: getattr(source, name) for name in names}, **others)
+
+
 def read_work(layout: Layout) -> WorkUnderWay:
     """Return what goes on."""
     return WorkUnderWay(work=tuple(map(_at_work, under_way(layout))))
@@ -185,15 +201,8 @@ def _at_work(progress: Progress) -> AtWork:
         DeviceAtWork(address=address, stage=device.stage.value, doing=doing(device), share=device.share)
         for address, device in progress.devices.items()
     )
-    return AtWork(
-        what=progress.what,
-        owner=progress.owner,
-        run_id=progress.run_id,
-        began_at=progress.began_at,
-        stage="measure" if devices else progress.stage,
-        detail="" if devices else progress.detail,
-        devices=devices,
-    )
+    stage, detail = ("measure", "") if devices else (progress.stage, progress.detail)
+    return _document(AtWork, progress, stage=stage, detail=detail, devices=devices)
 
 
 def doing(device: DeviceProgress) -> str:
@@ -278,35 +287,18 @@ def _others(phones: Sequence[FarmPhone], claims: dict[str, Claims], workers: Seq
 
 
 def _claim(claim: Claim | None) -> FarmClaim | None:
-    return None if claim is None else FarmClaim(owner=claim.owner, purpose=claim.purpose, until=claim.until)
+    return None if claim is None else _document(FarmClaim, claim)
 
 
 def _worker(known: KnownWorker) -> FarmWorker:
-    worker = known.worker
-    return FarmWorker(
-        name=worker.name,
-        host=worker.host,
-        version=worker.version,
-        takes=(*worker.capabilities, *(device.address for device in worker.devices)),
-        state="lost" if not known.is_here else "draining" if known.is_draining else "ready",
-        last_seen=known.last_seen,
-    )
+    takes = (*known.worker.capabilities, *(device.address for device in known.worker.devices))
+    state = "lost" if not known.is_here else "draining" if known.is_draining else "ready"
+    return _document(FarmWorker, known.worker, takes=takes, state=state, last_seen=known.last_seen)
 
 
 def _job(job: Job) -> FarmJob:
-    return FarmJob(
-        id=job.id,
-        run_id=job.run_id,
-        kind=job.kind.value,
-        needs=job.needs,
-        owner=job.owner,
-        state="asked to stop" if job.is_stopping and not job.state.is_end else job.state.value,
-        attempt=job.attempt,
-        most_attempts=job.most_attempts,
-        seat=job.seat,
-        submitted_at=job.submitted_at,
-        reason=job.reason,
-    )
+    state = "asked to stop" if job.is_stopping and not job.state.is_end else job.state.value
+    return _document(FarmJob, job, kind=job.kind.value, state=state)
 
 
 _DOCUMENTS: dict[str, type[Any]] = {

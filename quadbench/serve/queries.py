@@ -33,7 +33,15 @@ from quadbench.results.layout import Layout
 from quadbench.results.nights import NightHead, Nights, night_heads
 from quadbench.results.records import RunHead, run_head, run_heads
 from quadbench.results.stored_runs import load_run, read_run_file
-from quadbench.serve.api_documents import FarmNow, NightLine, NightList, WorkUnderWay, farm_without_database, read_farm, read_work
+from quadbench.serve.api_documents import (
+    FarmNow,
+    NightList,
+    WorkUnderWay,
+    farm_without_database,
+    night_line,
+    read_farm,
+    read_work,
+)
 from quadbench.spec import read_file
 from quadbench.spec.files import MOST_BYTES, open_regular, require_inside
 from quadbench.study.stored_studies import find_study, read_study, study_lines
@@ -43,7 +51,6 @@ MOST_PAGES = 4000
 _LINE_NIGHTS = 40  # of each case, by which its line says since when its level stands
 _MOST_NIGHTS = 1000  # of a case, in its history
 _MOST_DEVICES = 20  # of a case
-_WORST_FIRST = ("REGRESSION", "MISSING", "INCONCLUSIVE", "ENVIRONMENT", "IMPROVEMENT", "CLEAN")
 _MOST_PICTURE_BYTES = 16 * 2**20
 T = TypeVar("T")
 KeyT = TypeVar("KeyT", bound=Hashable)
@@ -240,7 +247,7 @@ class Watched:
         if self.is_empty:
             return NightList(nights=())
         with self._database() as engine:
-            return NightList(nights=tuple(map(_night_line, night_heads(engine, A_PAGE, skip=page * A_PAGE))))
+            return NightList(nights=tuple(map(night_line, night_heads(engine, A_PAGE, skip=page * A_PAGE))))
 
     def _night(self, night_id: str) -> NightView:
         with self._database() as engine:
@@ -300,15 +307,3 @@ def _name(kind: str, text: str) -> str:
         return check_file_name(text)
     except ValueError as error:
         raise UnknownNameError(kind, text) from error
-
-
-def _night_line(head: NightHead) -> NightLine:
-    outcome = next((kind for kind in _WORST_FIRST if head.rulings.get(kind)), "")
-    return NightLine(
-        night=head.night_id,
-        name=head.name,
-        began_at=head.began_at,
-        ended_at=head.ended_at,
-        outcome=outcome,
-        rulings=head.rulings,
-    )
