@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from quadbench.artifacts import RunResult
 from quadbench.cli.console import print_text, stdout_console
 from quadbench.cli.options import add_command
 from quadbench.cli.result import (
@@ -44,6 +43,10 @@ from quadbench.report.versus import Versus, exported_tables, versus_csv
 from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, keep_run, named_run
 from quadbench.study.stored_studies import study_table
 
+_ON_SCREEN = "table"
+_WRITERS: dict[str, Callable[[TextTable], str]] = {"markdown": to_markdown, "latex": to_latex, "html": to_html}
+_FORMATS = (_ON_SCREEN, "csv", *_WRITERS)
+
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "report", run)
@@ -75,16 +78,11 @@ def run(options: argparse.Namespace) -> int:
     if options.format == _ON_SCREEN and not options.table:
         keep_run(options.layout, result.run_id)
         return print_result(options, view, write_view(view, options.layout), conditions)
-    _print_run_tables(result, options.format, options.table)
-    return print_conditions(run_summary(view, None, conditions))
-
-
-def _print_run_tables(result: RunResult, written_as: str, name: str | None) -> None:
-    """Print the table with a name; without one all that the run has, or as CSV, whose rows have one header, its figures."""
-    if name or written_as == "csv":
-        _print_figures(named_tables(result, name or KPI), written_as)
+    if options.table or options.format == "csv":  # the rows of CSV have one header, so that it is of one table
+        _print_figures(named_tables(result, options.table or KPI), options.format)
     else:
-        _print_tables(text_tables(result), written_as)
+        _print_tables(text_tables(result), options.format)
+    return print_conditions(run_summary(view, None, conditions))
 
 
 def _print_figures(tables: Sequence[FigureTable], written_as: str) -> None:
@@ -114,8 +112,3 @@ def _print_tables(tables: Iterable[TextTable], written_as: str) -> None:
             print_text_table(stdout_console(), table)
     else:
         print_text("\n".join(map(_WRITERS[written_as], tables)))
-
-
-_ON_SCREEN = "table"
-_WRITERS: dict[str, Callable[[TextTable], str]] = {"markdown": to_markdown, "latex": to_latex, "html": to_html}
-_FORMATS = (_ON_SCREEN, "csv", *_WRITERS)

@@ -19,7 +19,7 @@ from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night import RulingKind
 from quadbench.errors import ServiceError, UserError
 from quadbench.report.night import Figured, NightFinding, NightView, subject_name
-from quadbench.report.night_formats import change_lines, figure_lines, rate_words
+from quadbench.report.night_formats import DEVICE_COLUMNS, device_cells, figure_lines
 from quadbench.report.night_words import figure_name, words
 from quadbench.report.units import plural
 from quadbench.results.disk import write_whole
@@ -95,11 +95,9 @@ def _markdown_lines(view: NightView) -> Iterator[str]:
         if len(view.findings) > _MOST_ROWS:
             yield f"\nand {len(view.findings) - _MOST_ROWS} more"
         yield ""
-    yield from _header("Device", "Clean", "Noticed", "Changed since the night before", "False alarms")
+    yield from _header(*DEVICE_COLUMNS)
     for device in view.devices[:_MOST_ROWS]:
-        wrong = [*device.wrong, *(caveat.words for caveat in device.caveats)]
-        changes = list(change_lines(device.environment_changes))
-        yield _row(device.address, f"{device.clean} of {device.cases}", wrong, changes, rate_words(device))
+        yield _row(*device_cells(device))
     yield ""
     for case, addresses in view.clean.items():
         yield f"- {escaped(case)} is clean on {plural(len(addresses), 'device')}"

@@ -22,6 +22,17 @@ from quadbench.report.units import percent, plural
 from quadbench.results.layout import Layout
 
 SCHEMA_VERSION = 1
+DEVICE_COLUMNS = ("Device", "Clean", "Noticed", "Changed since the night before", "False alarms")
+_FIGURES_SHOWN = 3
+_MOST_CHARTS = 12
+_CHARTS_EACH = 2
+_MEANINGS = {
+    RulingKind.REGRESSION: "It is slower, bigger or worse than with the last good files, by launches in turn, bytes or pictures.",
+    RulingKind.INCONCLUSIVE: "It looks different, and launches in turn could not tell.",
+    RulingKind.MISSING: "It was not measured.",
+    RulingKind.ENVIRONMENT: "What runs is the same; the device or what is around it changed.",
+    RulingKind.IMPROVEMENT: "It is faster, smaller or better than with the last good files.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +145,6 @@ def _figure(told: Figured) -> RuledFigure:
     )
 
 
-_FIGURES_SHOWN = 3
-
-
 def finding_lines(finding: NightFinding) -> Iterator[str]:
     """Write a finding: what it is, the figures, why, since when, whose it is, and the command that comes next."""
     yield f"{finding.kind}: {', '.join(finding.cases)} on {finding.address}"
@@ -156,14 +164,24 @@ def device_table(view: NightView) -> TextTable:
     """Return the devices, with what was noticed and how often each alarms falsely."""
     return TextTable(
         title="Devices",
-        columns=("Device", "Clean", "Noticed", "Changed since the night before", "False alarms"),
+        columns=DEVICE_COLUMNS,
         numeric=(False, True, False, False, False),
-        rows=tuple(_device_cells(device) for device in view.devices),
+        rows=tuple(
+            tuple(cell if isinstance(cell, str) else "; ".join(cell) or "–" for cell in device_cells(device))
+            for device in view.devices
+        ),
         notes=(
             "False alarms: the share of cases that were called worse though neither files nor device had changed, "
             "over all nights so far; with its interval at 95 %.",
         ),
     )
+
+
+def device_cells(device: DeviceNight) -> tuple[str | list[str], ...]:
+    """Return the cells of a device below DEVICE_COLUMNS, of which some have several texts."""
+    noticed = [*device.wrong, *(caveat.words for caveat in device.caveats)]
+    clean = f"{device.clean} of {device.cases}"
+    return device.address, clean, noticed, list(change_lines(device.environment_changes)), rate_words(device)
 
 
 def rate_words(device: DeviceNight) -> str:
@@ -186,23 +204,6 @@ def figure_lines(finding: NightFinding) -> list[str]:
     return told[:_FIGURES_SHOWN] + ([f"and {plural(more, 'other figure')}"] if more > 0 else [])
 
 
-def _device_cells(device: DeviceNight) -> tuple[str, ...]:
-    wrong = [*device.wrong, *(caveat.words for caveat in device.caveats)]
-    changes = "; ".join(change_lines(device.environment_changes))
-    return device.address, f"{device.clean} of {device.cases}", "; ".join(wrong) or "–", changes or "–", rate_words(device)
-
-
-_MOST_CHARTS = 12
-_CHARTS_EACH = 2
-_MEANINGS = {
-    RulingKind.REGRESSION: "It is slower, bigger or worse than with the last good files, by launches in turn, bytes or pictures.",
-    RulingKind.INCONCLUSIVE: "It looks different, and launches in turn could not tell.",
-    RulingKind.MISSING: "It was not measured.",
-    RulingKind.ENVIRONMENT: "What runs is the same; the device or what is around it changed.",
-    RulingKind.IMPROVEMENT: "It is faster, smaller or better than with the last good files.",
-}
-
-
 def write_night_report(view: NightView, commands: Mapping[str, str], layout: Layout) -> Path:
     """Write `nights/<night id>/night.html` in the results folder, whole or not at all; return its path.
 
@@ -222,7 +223,7 @@ def render_night(view: NightView, commands: Mapping[str, str]) -> str:
 
 @cache
 def _environment() -> Environment:
-    return page_environment({"words": words, "wrong": _is_wrong, "rate": rate_words, "subject": subject_name})
+    return page_environment({"words": words, "rate": rate_words, "subject": subject_name})
 
 
 def _charts(view: NightView) -> dict[int, tuple[Markup, ...]]:
@@ -241,8 +242,3 @@ def _drawn(finding: NightFinding, view: NightView) -> Iterator[Markup]:
         nights = view.series.get((told.ruling.case, told.ruling.device), ())
         if (chart := night_chart(finding, drawn_figure(told, view.series), nights)) is not None:
             yield Markup(chart)
-
-
-def _is_wrong(device: DeviceNight) -> bool:
-    """Say whether there is more to a device than that it is clean."""
-    return bool(device.wrong or device.caveats)
