@@ -1,6 +1,5 @@
 """Adapter: a LoRA -> what it is made of; a LoRA and a bundle -> a judgement, and the bundle with that LoRA, pushed to devices."""
 
-import argparse
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_json, print_text, stdout_console
 from quadbench.cli.device_options import listed_devices
-from quadbench.cli.options import add_action, add_group, next_command, whole_number
+from quadbench.cli.options import Options, Subparsers, add_action, add_group, next_command, whole_number
 from quadbench.cli.text_tables import figures_table
 from quadbench.errors import AdapterError, QuadbenchError, UserError, extra_needed
 from quadbench.quad.candidate import Candidate, NewTask
@@ -36,7 +35,7 @@ _NO_COMMAND = (
 )
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     actions = add_group(commands, "adapter")
     inspect = add_action(actions, "inspect", run_inspect, "say what an adapter is made of, and everything that is wrong with it")
     inspect.add_argument("file", type=Path, metavar="FILE", help=_FILE)
@@ -82,7 +81,7 @@ def add(commands: Any) -> None:
     convert.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)
 
 
-def run_inspect(options: argparse.Namespace) -> int:
+def run_inspect(options: Options) -> int:
     recipe = read_recipe(options.recipe) if options.recipe else None
     with extra_needed("quad"):
         from quadbench.quad.admit import inspect
@@ -101,7 +100,7 @@ def run_inspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_admit(options: argparse.Namespace) -> int:
+def run_admit(options: Options) -> int:
     candidate, bundle = _asked(options)
     stages = ("judge", *(["paint"] if options.like else []), *(["compile", "push"] if options.devices else []))
     with RunConsole(stages=stages) as observer:
@@ -123,7 +122,7 @@ def run_admit(options: argparse.Namespace) -> int:
     return 0
 
 
-def _cure(options: argparse.Namespace, admission: "Admission") -> str:
+def _cure(options: Options, admission: "Admission") -> str:
     """Say which command adds the adapter after all, or that none does, and which one builds a base that has a place for it."""
     recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
     new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
@@ -136,7 +135,7 @@ def _cure(options: argparse.Namespace, admission: "Admission") -> str:
     return f"{weaker} adds it for tasks that give it no greater weight than that. At {admission.weight:g}, {new_base}"
 
 
-def _asked(options: argparse.Namespace) -> tuple[Candidate, Stored[Bundle]]:
+def _asked(options: Options) -> tuple[Candidate, Stored[Bundle]]:
     """Return the adapter that asks for admission, and the bundle to which it asks for it."""
     check_adapter_tensors(options.file.name, options.file)
     recipe = read_recipe(options.recipe) if options.recipe else None
@@ -155,7 +154,7 @@ def _asked(options: argparse.Namespace) -> tuple[Candidate, Stored[Bundle]]:
     return asked, bundle
 
 
-def _admission(options: argparse.Namespace, bundle: Stored[Bundle] | None, like: str | None = None) -> str:
+def _admission(options: Options, bundle: Stored[Bundle] | None, like: str | None = None) -> str:
     """Return the command that adds the adapter with a task; RECIPE and TASK stand where nothing tells them."""
     own = (task.name for task in bundle.artifact.tasks if task.adapter) if bundle else iter(())
     known = bundle.artifact.recipe_name if bundle and is_built_in(bundle.artifact.recipe_name) else "RECIPE"
@@ -164,7 +163,7 @@ def _admission(options: argparse.Namespace, bundle: Stored[Bundle] | None, like:
     return next_command(options, *words, *folder)
 
 
-def _judging_bundle(options: argparse.Namespace, named: Stored[Bundle] | None) -> Stored[Bundle] | None:
+def _judging_bundle(options: Options, named: Stored[Bundle] | None) -> Stored[Bundle] | None:
     """Return the bundle to which an adapter would be added; None where there is none yet."""
     try:
         return named or latest_bundle(options.layout, read_recipe(options.recipe) if options.recipe else None)
@@ -172,7 +171,7 @@ def _judging_bundle(options: argparse.Namespace, named: Stored[Bundle] | None) -
         return None
 
 
-def run_convert(options: argparse.Namespace) -> int:
+def run_convert(options: Options) -> int:
     recipe = read_recipe(options.recipe)
     with extra_needed("quad"):
         from quadbench.quad.adapters.convert import convert, origin, write_conversion

@@ -3,11 +3,10 @@
 import argparse
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from quadbench.cli.console import RunConsole, print_error
 from quadbench.cli.device_options import add_devices, chosen_devices
-from quadbench.cli.options import add_command
+from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.result import print_study
 from quadbench.errors import DeviceError, HarnessError, UserError
 from quadbench.report.study_documents import write_comparison
@@ -18,7 +17,7 @@ from quadbench.study.run_comparison import compare, compare_stored
 _LEAST, _MOST = 0.002, 1.0  # an effect to see
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "compare", run)
     parser.add_argument("a", metavar="A", help="a recipe, the folder of a bundle, or the id of a run")
     parser.add_argument("b", metavar="B", nargs="?", help="the same (default: A)")
@@ -40,7 +39,7 @@ def add(commands: Any) -> None:
     add_devices(parser)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     sources = (options.a, options.b or options.a)
     changes = [_changes(words) for words in (options.changes_of_a, options.changes_of_b)]
     a, b = (choose(source, changed, options.layout) for source, changed in zip(sources, changes, strict=True))

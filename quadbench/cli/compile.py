@@ -1,16 +1,14 @@
 """Compile: a recipe or bundle and a target -> the compiled bundle, and where it lies."""
 
-import argparse
 import platform
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, CompiledBundle, Graph, Stored
 from quadbench.artifacts.run_record import file_refs
 from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
-from quadbench.cli.options import add_command
+from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.text_tables import print_text_table
 from quadbench.devices.addresses import profile_named
 from quadbench.quad.chosen import bundle_folder
@@ -23,7 +21,7 @@ from quadbench.target.known_targets import KnownTarget, find_target, known_targe
 from quadbench.target.profile import broken_profiles, load_profiles, local_profile
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "compile", run)
     parser.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a recipe, or a bundle's folder, results/bundles/<digest>")
     parser.add_argument(
@@ -34,7 +32,7 @@ def add(commands: Any) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     known = known_targets([*load_profiles(), local_profile()], platform.machine())
     target = find_target(options.target, known, broken_profiles())
     source = _source(options.source, options.target, target)

@@ -1,25 +1,23 @@
 """Db: a database of records -> another with the same records and nights in it."""
 
-import argparse
 from dataclasses import asdict
-from typing import Any
 
 from rich.console import Console
 
 from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_error, print_json, print_text
-from quadbench.cli.options import add_action, add_group, counted
+from quadbench.cli.options import Options, Subparsers, add_action, add_group, counted
 from quadbench.errors import ArtifactError
 from quadbench.results.maintenance import copy_records
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     copy = add_action(add_group(commands, "db"), "copy", run_copy, "copy all records and nights from one database to another")
     for name in ("source", "target"):
         copy.add_argument(name, help="a SQLite file, as results/quadbench.sqlite, or postgresql://HOST/NAME")
 
 
-def run_copy(options: argparse.Namespace) -> int:
+def run_copy(options: Options) -> int:
     with Console(stderr=True, markup=False).status("") as status:
         copied = copy_records(options.source, options.target, notify=lambda run_id: status.update(f"run {one_line(run_id)}"))
     if options.json:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from quadbench.cli.options import duration_s, split_list, whole_number
+from quadbench.cli.options import Options, duration_s, split_list, whole_number
 from quadbench.devices import SERIAL_VARIABLE
 from quadbench.errors import DeviceInUseError, UserError
 from quadbench.farm.wishes import addresses_for
@@ -83,7 +83,7 @@ def add_conduct(parser: argparse.ArgumentParser, *, later: str = "--resume goes 
     )
 
 
-def conduct_of(options: argparse.Namespace) -> Conduct:
+def conduct_of(options: Options) -> Conduct:
     """Return what the options say."""
     return Conduct(retries=options.retries, budget_s=options.budget, keep_going=options.keep_going)
 

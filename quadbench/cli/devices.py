@@ -1,6 +1,5 @@
 """Devices: this machine and the farm -> phones, and what else --devices takes; quarantine begins and ends here too."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -10,7 +9,7 @@ from rich.console import Console
 
 from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_answer, print_broken_profiles, print_error, print_json, stdout_console
-from quadbench.cli.options import add_command
+from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.text_tables import empty_table, print_rows
 from quadbench.devices import DeviceRow, list_devices
 from quadbench.errors import DeviceNotFoundError, UserError
@@ -23,7 +22,7 @@ from quadbench.results.engine import opened
 _UNKNOWN = "–"
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "devices", run)
     parser.add_argument(
         "action",
@@ -35,7 +34,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--why", metavar="TEXT", help="the reason of a quarantine")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     if options.why is not None and options.action != "quarantine":
         raise UserError(
             "--why is the reason of a quarantine, and none is begun", hint="quadbench devices quarantine PHONE --why TEXT"
@@ -56,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     return DeviceNotFoundError.exit_code if missing else 0
 
 
-def _change(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> int:
+def _change(options: Options, phones: Sequence[FarmPhone]) -> int:
     """Begin or end a quarantine."""
     phone = _named(options, phones)
     with opened(options.layout) as engine:
@@ -70,7 +69,7 @@ def _change(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> int:
     return 0
 
 
-def _forget(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> int:
+def _forget(options: Options, phones: Sequence[FarmPhone]) -> int:
     """Take a phone that is not attached here from those that were seen."""
     phone = _named(options, phones)
     if phone.is_here:
@@ -81,7 +80,7 @@ def _forget(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> int:
     return 0
 
 
-def _named(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> FarmPhone:
+def _named(options: Options, phones: Sequence[FarmPhone]) -> FarmPhone:
     if options.device is None:
         raise UserError(f"quadbench devices {options.action} names no phone", hint="see: quadbench devices")
     return phone_named(options.device, phones)

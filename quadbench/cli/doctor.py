@@ -1,9 +1,7 @@
 """Doctor: this machine, or a device -> what is there, what works, and what to do about the rest."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -11,7 +9,7 @@ from rich.text import Text
 
 from quadbench.artifacts.names import one_line
 from quadbench.cli.console import RunConsole, print_json, stdout_console
-from quadbench.cli.options import add_command
+from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.text_tables import empty_table
 from quadbench.doctor import BringUp, Check, CheckStatus, bring_up, examine
 from quadbench.errors import DeviceError, MissingDependencyError, UserError
@@ -21,7 +19,7 @@ _COLOURS = {CheckStatus.OK: "green", CheckStatus.FAILED: "red", CheckStatus.NOT_
 _MARK_WIDTH = len("missing")
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "doctor", run)
     parser.add_argument(
         "--device",
@@ -30,7 +28,7 @@ def add(commands: Any) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     if options.device is not None:
         return _try_device(options)
     checks = examine()
@@ -41,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     return 0 if all(check.is_ok for check in checks if check.is_required) else MissingDependencyError.exit_code
 
 
-def _try_device(options: argparse.Namespace) -> int:
+def _try_device(options: Options) -> int:
     if "," in options.device:
         raise UserError(f"--device '{options.device}' names several devices", hint="doctor tries one at a time")
     with RunConsole() as observer:

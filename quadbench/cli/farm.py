@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from quadbench.artifacts.names import one_line
 from quadbench.cli import run_source
 from quadbench.cli.console import print_answer, print_error, print_json, print_text
-from quadbench.cli.options import add_action, add_group, duration_s, split_list, whole_number
+from quadbench.cli.options import Options, Subparsers, add_action, add_group, duration_s, split_list, whole_number
 from quadbench.cli.text_tables import print_rows
 from quadbench.errors import ArtifactError, UserError, extra_needed, shown
 from quadbench.farm.job import Job, JobState
@@ -38,7 +38,7 @@ _LONGEST_NAME = 100
 log = logging.getLogger(__name__)
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     actions = add_group(commands, "farm")
     add_worker(actions)
     run_source.add(actions)
@@ -58,7 +58,7 @@ def add(commands: Any) -> None:
     )
 
 
-def run_init(options: argparse.Namespace) -> int:
+def run_init(options: Options) -> int:
     source = database_of(options.layout)
     if isinstance(source, Path):
         raise UserError(
@@ -82,7 +82,7 @@ def run_init(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_status(options: argparse.Namespace) -> int:
+def run_status(options: Options) -> int:
     with opened(options.layout, open_for_reading) as engine:
         status = queue_status(engine)
         workers = Workers(engine).known()
@@ -104,7 +104,7 @@ def run_status(options: argparse.Namespace) -> int:
     return _told(status.faults)
 
 
-def run_jobs(options: argparse.Namespace) -> int:
+def run_jobs(options: Options) -> int:
     with opened(options.layout, open_for_reading) as engine:
         read = listed_jobs(engine, options.run_id)
     if options.json:
@@ -118,7 +118,7 @@ def run_jobs(options: argparse.Namespace) -> int:
     return _told(list(read.faults.values()))
 
 
-def run_logs(options: argparse.Namespace) -> int:
+def run_logs(options: Options) -> int:
     with opened(options.layout, open_for_reading) as engine:
         read, attempts = job_with_attempts(engine, options.job)
     if options.json:
@@ -141,7 +141,7 @@ def run_logs(options: argparse.Namespace) -> int:
     return _told(list(read.faults.values()))
 
 
-def run_cancel(options: argparse.Namespace) -> int:
+def run_cancel(options: Options) -> int:
     why = f"cancelled by {user_and_host()}" + (f": {options.why}" if options.why else "")
     with opened(options.layout) as engine:
         queue = JobQueue(engine)
@@ -158,7 +158,7 @@ def run_cancel(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_unit(options: argparse.Namespace) -> int:
+def run_unit(options: Options) -> int:
     program = Path(sys.executable).with_name("quadbench")
     text = systemd_unit(program, options.user, int(options.drain_for))
     above = f"# For /etc/systemd/system/quadbench-worker.service; {ENVIRONMENT_FILE} sets {DATABASE_VARIABLE}"
@@ -238,7 +238,7 @@ def _time(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else _NONE
 
 
-def add_worker(actions: Any) -> None:
+def add_worker(actions: Subparsers) -> None:
     parser = add_action(actions, "worker", run, "do the farm's jobs on this host, with its attached phones; SIGTERM drains it")
     parser.add_argument("--name", type=_name, help="the worker's name (default: that of the host)")
     parser.add_argument(
@@ -253,7 +253,7 @@ def add_worker(actions: Any) -> None:
     parser.add_argument("--log-json", action="store_true", help="log JSON, an object a line")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     with extra_needed("farm"):
         from quadbench.dispatch.metrics import FarmMetrics, WorkerMetrics, serve
     from quadbench.dispatch.attempt import Workplace

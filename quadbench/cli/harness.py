@@ -1,21 +1,19 @@
 """Harness: build the native program for an ABI."""
 
-import argparse
 import platform
-from typing import Any
 
 from quadbench.cli.console import print_answer
-from quadbench.cli.options import add_abi, add_action, add_group
+from quadbench.cli.options import Options, Subparsers, add_abi, add_action, add_group
 from quadbench.target.abi import Abi, host_abi
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     actions = add_group(commands, "harness")
     build = add_action(actions, "build", run_build, "build it for this machine or an ABI, unless it is there, and print its path")
     add_abi(build, host_abi(platform.machine()))
 
 
-def run_build(options: argparse.Namespace) -> int:
+def run_build(options: Options) -> int:
     from quadbench.harness.program import ensure_harness
 
     path = ensure_harness(options.layout.programs, Abi(options.abi))

@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night import Acknowledgement, Measurement, Subject
 from quadbench.cli.console import RunConsole, print_json, print_note, print_text, stdout_console
 from quadbench.cli.device_options import listed_devices
-from quadbench.cli.options import add_command, counted, duration_s, next_command, output_file, refuse_given
+from quadbench.cli.options import Options, Subparsers, add_command, counted, duration_s, next_command, output_file, refuse_given
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UnknownNameError, UserError, shown
 from quadbench.host import user_and_host
@@ -58,7 +57,7 @@ _LIMIT = limit_of(PRIMARY, Limits())
 _NOT_CHANGED = "what changed then was the device, or another figure: quadbench history has both"
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "history", run)
     parser.epilog = "Its exit codes are those of every command: 0 whatever was ruled, 2 wrong input, 3 results that are damaged."
     parser.add_argument("case", nargs="?", metavar="CASE", help="a case of a night's file (default: list them)")
@@ -84,7 +83,7 @@ def add(commands: Any) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     if options.acknowledge is None:
         hint = "add --acknowledge REASON: they say what is acknowledged"
         refuse_given("history without an acknowledgement", options, "until", "night", "figure", "task", hint=hint)
@@ -99,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     return _show(options) if options.acknowledge is None else _acknowledge(options)
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(options: Options) -> int:
     """Print a line for every case on every device."""
     if options.acknowledge is not None or options.bisect:
         raise UserError("no case is named", hint=next_command(options, "history", "CASE", "..."))
@@ -121,7 +120,7 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show(options: argparse.Namespace) -> int:
+def _show(options: Options) -> int:
     """Print what changed of a case since when."""
     with nights_of(options.layout) as nights:
         devices = measured_on(nights, options.case, options.devices)
@@ -140,7 +139,7 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _acknowledge(options: argparse.Namespace) -> int:
+def _acknowledge(options: Options) -> int:
     """Take a case's figures as the new level from a night on."""
     reason = one_line(options.acknowledge, _LONGEST_REASON).strip()
     if not reason or not options.until:
@@ -163,7 +162,7 @@ def _acknowledge(options: argparse.Namespace) -> int:
     return 0
 
 
-def _words(options: argparse.Namespace, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
+def _words(options: Options, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
     """Return one word on all devices, or one on each that was named."""
     measured = [night for of_device in devices.values() for night in of_device]
     points = [point for night in measured for point in night.points]
@@ -206,7 +205,7 @@ def _end_of_day(text: str) -> datetime:
         raise argparse.ArgumentTypeError(f"{shown(text)} is no day; expected one as 2026-12-31, or a duration as 30d") from error
 
 
-def run_bisect(options: argparse.Namespace) -> int:
+def run_bisect(options: Options) -> int:
     """Find the files with which a case changed."""
     with nights_of(options.layout) as nights:
         devices = measured_on(nights, options.case, options.devices)
@@ -280,7 +279,7 @@ def _index(measured: Sequence[Measurement], word: str) -> int:
     raise UnknownNameError("night or bundle", word, {night.night for night in measured[-_MOST_NAMED:]})
 
 
-def write_history(options: argparse.Namespace, told: Sequence[Told]) -> None:
+def write_history(options: Options, told: Sequence[Told]) -> None:
     """Write the page and say where it is."""
     now = datetime.now(UTC)
     asked = [options.case] if options.case else []
@@ -297,7 +296,7 @@ def write_history(options: argparse.Namespace, told: Sequence[Told]) -> None:
         print_text(f"Report: {options.html}")
 
 
-def _next_step(options: argparse.Namespace, told: Sequence[Told], now: datetime) -> dict[str, str]:
+def _next_step(options: Options, told: Sequence[Told], now: datetime) -> dict[str, str]:
     """Return what to do about the latest change that nobody wants and nobody has acknowledged, by what it is for.
 
     Where there is none, that nothing has to be done, and how long that is so.

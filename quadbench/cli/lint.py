@@ -1,14 +1,12 @@
 """Lint: a bundle -> what compilers and NPUs would refuse in its graphs."""
 
-import argparse
 import platform
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from quadbench.artifacts import Bundle
 from quadbench.cli.console import print_json, print_text
-from quadbench.cli.options import add_command
+from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.errors import BuildError
 from quadbench.lint import Severity, lint_bundle, messages
 from quadbench.results.manifest import read_whole
@@ -16,7 +14,7 @@ from quadbench.target.known_targets import KnownTarget, find_target, known_targe
 from quadbench.target.profile import broken_profiles, load_profile, load_profiles
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "lint", run)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_DIR", help="the bundle's folder, results/bundles/<digest>")
     of_whom = parser.add_mutually_exclusive_group()
@@ -24,7 +22,7 @@ def add(commands: Any) -> None:
     of_whom.add_argument("--target", metavar="KEY", help="a target that `targets` lists, for the rules of its compiler and chip")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     known: KnownTarget | None = None
     if options.target:
         known = find_target(options.target, known_targets(load_profiles(), platform.machine()), broken_profiles())

@@ -8,11 +8,19 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from quadbench.artifacts.names import check_file_name
 from quadbench.cli.console import RunConsole, print_answer, print_error, print_json, print_note, print_text, stdout_console
-from quadbench.cli.options import add_command, duration_s, duration_word, next_command, output_file, refuse_given
+from quadbench.cli.options import (
+    Options,
+    Subparsers,
+    add_command,
+    duration_s,
+    duration_word,
+    next_command,
+    output_file,
+    refuse_given,
+)
 from quadbench.cli.run_source import add_farm, use_farm
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import QuadbenchError, UserError
@@ -43,7 +51,7 @@ _BEGIN = "02:00"
 _MORNING = timedelta(hours=12)  # a night that begins in the evening is that of the next morning
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "nightly", run)
     parser.usage = "quadbench nightly [-h] [OPTION...] (FILE | freeze NAME SOURCE | schedule FILE)"
     parser.add_argument(
@@ -68,7 +76,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--cron", action="store_true", help="schedule by a line of a crontab")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     try:
         if options.dry_run and len(options.words) > 1:
             raise UserError("--dry-run is of a night", hint="quadbench nightly FILE --dry-run")
@@ -92,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         return ERROR
 
 
-def _perform(options: argparse.Namespace, path: Path) -> int:
+def _perform(options: Options, path: Path) -> int:
     refuse_given("a night that is performed now", options, "at", "cron")
     plan = planned(path, options.layout, on_farm=bool(options.farm))
     night_id = _night_id(plan.name, options.night)
@@ -117,7 +125,7 @@ def _perform(options: argparse.Namespace, path: Path) -> int:
 
 
 @contextmanager
-def _launcher(options: argparse.Namespace, night_id: str, observer: Observer) -> Iterator[Launcher]:
+def _launcher(options: Options, night_id: str, observer: Observer) -> Iterator[Launcher]:
     """Give what launches for the night: this machine's devices, or a farm's."""
     if not options.farm:
         yield Here(layout=options.layout, observer=observer)
@@ -129,7 +137,7 @@ def _launcher(options: argparse.Namespace, night_id: str, observer: Observer) ->
         yield OfFarm(night_id=night_id, farm=farm, layout=options.layout, observer=observer)
 
 
-def _freeze(options: argparse.Namespace, name: str, source: str) -> int:
+def _freeze(options: Options, name: str, source: str) -> int:
     refuse_given("freeze", options, "night", "budget", "farm", "junit", "markdown", "github", "at", "cron")
     frozen_name(name)
     with RunConsole() as observer:
@@ -140,7 +148,7 @@ def _freeze(options: argparse.Namespace, name: str, source: str) -> int:
     return 0
 
 
-def _schedule(options: argparse.Namespace, path: Path) -> int:
+def _schedule(options: Options, path: Path) -> int:
     refuse_given("schedule, as every night has its own date,", options, "night")
     name, at = load_night_file(path).name, options.at or _BEGIN
     command = python_module("quadbench", "nightly", str(path.resolve()), "--results", str(options.layout.root.resolve()))
@@ -153,7 +161,7 @@ def _schedule(options: argparse.Namespace, path: Path) -> int:
     return 0
 
 
-def _carried(options: argparse.Namespace) -> list[str]:
+def _carried(options: Options) -> list[str]:
     """Return the options that a scheduled night is performed with."""
     if options.farm and has_password(options.farm):
         hint = "leave the password out, and put it into ~/.pgpass of the user who performs the night"
@@ -227,7 +235,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def write_outputs(options: argparse.Namespace, performed: Performed, layout: Layout) -> bool:
+def write_outputs(options: Options, performed: Performed, layout: Layout) -> bool:
     """Tell of a night: report and JSON in its folder, stdout, and whoever the options name. False if something was not told.
 
     What fails is said on stderr and costs nothing else.
@@ -253,7 +261,7 @@ def write_outputs(options: argparse.Namespace, performed: Performed, layout: Lay
     return all(is_told)
 
 
-def night_command(options: argparse.Namespace, *words: str) -> str:
+def night_command(options: Options, *words: str) -> str:
     """Return the command that performs the file of a night again where it was, as a shell takes it.
 
     The password of the farm's database is left out.
@@ -284,7 +292,7 @@ def _add_summary(view: NightView) -> None:
         raise UserError(f"${SUMMARY_VARIABLE}: '{path}' cannot be written: {error.strerror}") from error
 
 
-def _print(options: argparse.Namespace, view: NightView, report: Path) -> None:
+def _print(options: Options, view: NightView, report: Path) -> None:
     if options.json:
         print_text(night_json(view))
         return

@@ -13,7 +13,9 @@ from quadbench.target.abi import Abi
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
-Run = Callable[[argparse.Namespace], int]
+Options = argparse.Namespace
+Subparsers = Any  # as argparse's add_subparsers gives them, whose type has no public name
+Run = Callable[[Options], int]
 
 
 def common_options() -> argparse.ArgumentParser:
@@ -32,20 +34,20 @@ def common_options() -> argparse.ArgumentParser:
     return common
 
 
-def add_command(commands: Any, name: str, run: Run) -> argparse.ArgumentParser:
+def add_command(commands: Subparsers, name: str, run: Run) -> argparse.ArgumentParser:
     """Add a command that can be called, with the common options."""
     parser: argparse.ArgumentParser = commands.add_parser(name, description=sentence(COMMANDS[name]), parents=[common_options()])
     parser.set_defaults(run=run)
     return parser
 
 
-def add_group(commands: Any, name: str) -> Any:
+def add_group(commands: Subparsers, name: str) -> Subparsers:
     """Add a command that only has actions below it; return what `add_action` takes."""
     parser = commands.add_parser(name, description=sentence(COMMANDS[name]))
     return parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
 
-def add_action(actions: Any, name: str, run: Run, purpose: str) -> argparse.ArgumentParser:
+def add_action(actions: Subparsers, name: str, run: Run, purpose: str) -> argparse.ArgumentParser:
     """Add an action to a group, with the common options."""
     parser: argparse.ArgumentParser = actions.add_parser(
         name, help=purpose, description=sentence(purpose), parents=[common_options()]
@@ -64,7 +66,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a YAML file, or the name of a recipe that comes with quadbench")
 
 
-def next_command(options: argparse.Namespace, *words: str) -> str:
+def next_command(options: Options, *words: str) -> str:
     """Return the command that comes next, as a shell takes it, in the same results folder."""
     layout: Layout = options.layout
     return layout.command(*words)
@@ -77,7 +79,7 @@ def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:
     )
 
 
-def refuse_given(what: str, options: argparse.Namespace, *names: str, hint: str | None = None) -> None:
+def refuse_given(what: str, options: Options, *names: str, hint: str | None = None) -> None:
     """Refuse options that were given and would change nothing; `what` does not take them."""
     for name in names:
         if (value := getattr(options, name)) is not None and value is not False:

@@ -1,22 +1,19 @@
 """Prune: a results folder and how long runs are kept -> the old ones removed, and what killed builds and runs left."""
 
-import argparse
-from typing import Any
-
 from quadbench.cli.console import print_json, print_text
-from quadbench.cli.options import add_command, counted, duration_s
+from quadbench.cli.options import Options, Subparsers, add_command, counted, duration_s
 from quadbench.results.engine import database_of
 from quadbench.results.maintenance import old_runs, remove_left_over, remove_run
 from quadbench.results.records import open_records
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "prune", run)
     parser.add_argument("--keep", type=duration_s, required=True, metavar="TIME", help="runs that ended within this stay, as 90d")
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and do nothing of it")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     old = old_runs(options.layout, options.keep)
     if not options.dry_run:
         remove_left_over(options.layout)

@@ -1,23 +1,21 @@
 """Quality: a stored run, or folders of images -> how far the images are from what they should be."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from quadbench.artifacts.run_record import RunScores
 from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
-from quadbench.cli.options import add_command, split_list
+from quadbench.cli.options import Options, Subparsers, add_command, split_list
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UserError, extra_needed
 from quadbench.report import emulated_tables, score_notes, score_tables
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "quality", run)
     parser.add_argument("run_id", nargs="?", help="the run (default: the latest)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images of any origin instead of a run's")
@@ -37,7 +35,7 @@ def add(commands: Any) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     metrics = split_list(options.metrics) or None
     if options.images or options.reference or options.source:
         scores = _of_folders(options, metrics)
@@ -61,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _of_folders(options: argparse.Namespace, metrics: Sequence[str] | None) -> RunScores:
+def _of_folders(options: Options, metrics: Sequence[str] | None) -> RunScores:
     if not (options.images and options.reference):
         raise UserError(
             "--images and --reference go together, and --source with them", hint="quadbench quality --images DIR --reference DIR"

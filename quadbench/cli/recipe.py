@@ -1,11 +1,9 @@
 """Recipe: a YAML file -> whether it is right, with all that it names; a model and adapters -> a new one; the editors' schema."""
 
-import argparse
 from pathlib import Path
-from typing import Any
 
 from quadbench.cli.console import print_json, print_text
-from quadbench.cli.options import add_action, add_group, add_recipe, counted, next_command
+from quadbench.cli.options import Options, Subparsers, add_action, add_group, add_recipe, counted, next_command
 from quadbench.errors import StorageError, UserError, extra_needed
 from quadbench.quad.model_files import AdapterSource
 from quadbench.quad.new_recipe import recipe_text
@@ -13,7 +11,7 @@ from quadbench.recipe import Recipe, recipe_digest, recipe_schema
 from quadbench.spec import NAME_EXPECTED, is_name
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     actions = add_group(commands, "recipe")
     add_recipe(add_action(actions, "check", run_check, "say whether a recipe is right; every problem with its line"))
     new = add_action(actions, "new", run_new, "write a short recipe, with comments, for a model and adapters of your own")
@@ -24,7 +22,7 @@ def add(commands: Any) -> None:
     add_action(actions, "schema", run_schema, "print the JSON Schema of recipes, for editors")
 
 
-def run_check(options: argparse.Namespace) -> int:
+def run_check(options: Options) -> int:
     recipe = _checked(options.recipe)
     digest = recipe_digest(recipe)
     if options.json:
@@ -36,7 +34,7 @@ def run_check(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_new(options: argparse.Namespace) -> int:
+def run_new(options: Options) -> int:
     path: Path = options.output
     if path.suffix not in (".yaml", ".yml") or not is_name(path.stem):
         raise UserError(f"--output '{path}' names no recipe; expected NAME.yaml, of {NAME_EXPECTED}")
@@ -50,7 +48,7 @@ def run_new(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_schema(_options: argparse.Namespace) -> int:
+def run_schema(_options: Options) -> int:
     print_json(recipe_schema())
     return 0
 

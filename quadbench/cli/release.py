@@ -1,10 +1,7 @@
 """Release: a reserved device -> the same device, for everybody."""
 
-import argparse
-from typing import Any
-
 from quadbench.cli.console import print_answer
-from quadbench.cli.options import add_command
+from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.devices import list_devices
 from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.leases import Leases
@@ -13,13 +10,13 @@ from quadbench.host import user_and_host
 from quadbench.results.engine import opened
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "release", run)
     parser.add_argument("device", help="a device as `quadbench reserve` takes it")
     parser.add_argument("--force", action="store_true", help="take it away from whoever has it, the job that runs there included")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     device = device_named(options.device, overview(list_devices(), expected_phones(), options.layout))
     with opened(options.layout) as engine:
         Leases(engine).release(device, user_and_host(), force=options.force)

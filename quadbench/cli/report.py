@@ -1,11 +1,9 @@
 """Report: a stored run, sweep or comparison -> its report again and its figures printed, or only these, for elsewhere."""
 
-import argparse
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from quadbench.cli.console import print_text, stdout_console
-from quadbench.cli.options import add_command
+from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.result import (
     add_baseline,
     add_fail_if,
@@ -48,7 +46,7 @@ _WRITERS: dict[str, Callable[[TextTable], str]] = {"markdown": to_markdown, "lat
 _FORMATS = (_ON_SCREEN, "csv", *_WRITERS)
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "report", run)
     parser.add_argument(
         "run_id", nargs="?", metavar="ID", help="the run, sweep or comparison (default: the latest run that came to its end)"
@@ -65,7 +63,7 @@ def add(commands: Any) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     if options.json and (options.format != _ON_SCREEN or options.table):
         other = f"--table {options.table}" if options.table else f"--format {options.format}"
         raise UserError(f"--json and {other} exclude each other", hint="give one of them")
@@ -92,7 +90,7 @@ def _print_figures(tables: Sequence[FigureTable], written_as: str) -> None:
         _print_tables((table.text for table in tables), written_as)
 
 
-def _run_study(options: argparse.Namespace, study: Sweep | Versus) -> int:
+def _run_study(options: Options, study: Sweep | Versus) -> int:
     if options.table:
         _print_figures([study_table(study, options.table, options.layout)], options.format)
         return 0

@@ -1,11 +1,8 @@
 """Reserve: a device and a duration -> the device for one person, whose runs alone go there."""
 
-import argparse
-from typing import Any
-
 from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_answer
-from quadbench.cli.options import add_command, duration_s
+from quadbench.cli.options import Options, Subparsers, add_command, duration_s
 from quadbench.devices import list_devices
 from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.leases import Leases
@@ -14,7 +11,7 @@ from quadbench.host import user_and_host
 from quadbench.results.engine import opened
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "reserve", run)
     parser.add_argument("device", help="a phone by its name, address or serial; local; virtual:s25")
     parser.add_argument(
@@ -23,7 +20,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--why", metavar="TEXT", default="work by hand", help="what others are told")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     device = device_named(options.device, overview(list_devices(), expected_phones(), options.layout))
     with opened(options.layout) as engine:
         claim = Leases(engine).reserve(device, user_and_host(), one_line(options.why), options.for_s)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from quadbench.artifacts import RunResult
 from quadbench.cli.console import print_error, print_json, print_note, print_text, stdout_console
-from quadbench.cli.options import next_command
+from quadbench.cli.options import Options, next_command
 from quadbench.cli.text_tables import print_in_parts, print_text_table
 from quadbench.errors import ConditionError, UserError
 from quadbench.report import (
@@ -47,7 +47,7 @@ def add_full(parser: argparse.ArgumentParser) -> None:
 
 
 def print_result(
-    options: argparse.Namespace,
+    options: Options,
     view: ReportView,
     path: Path | None,
     conditions: Sequence[Criterion] = (),
@@ -71,7 +71,7 @@ def print_conditions(summary: RunSummary) -> int:
     return ConditionError.exit_code if summary.conditions_met else 0
 
 
-def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | None) -> None:
+def _print_tables(options: Options, view: ReportView, path: Path | None) -> None:
     console, result = stdout_console(), view.result
     if view.ran:
         print_text_table(console, replace(view.ran, title="What each device ran", notes=()))
@@ -149,7 +149,7 @@ def _print_kpis(console: Console, result: RunResult) -> None:
         console.print(note, highlight=False)
 
 
-def study_of(options: argparse.Namespace) -> Study | None:
+def study_of(options: Options) -> Study | None:
     """Return the sweep or the comparison whose id was given in place of a run's; None where it is none, or none was given."""
     path = find_study(options.layout, options.run_id) if options.run_id else None
     if path is None:
@@ -161,7 +161,7 @@ def study_of(options: argparse.Namespace) -> Study | None:
     return read_study(path)
 
 
-def print_study(options: argparse.Namespace, study: Study) -> None:
+def print_study(options: Options, study: Study) -> None:
     """Print a study, and where its data and its report lie."""
     report = study_report(study, options.layout)
     if options.json:
@@ -210,7 +210,7 @@ def add_fail_if(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def conditions_of(options: argparse.Namespace, tasks: Iterable[str]) -> Sequence[Criterion]:
+def conditions_of(options: Options, tasks: Iterable[str]) -> Sequence[Criterion]:
     """Read the conditions on a run of these tasks, before anything is done."""
     names = tuple(tasks)
     return [read_condition(text, names, has_baseline=bool(options.baseline)) for text in options.fail_if]
@@ -225,7 +225,7 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def baseline_of(options: argparse.Namespace, wanted: LaterRun) -> RunResult | None:
+def baseline_of(options: Options, wanted: LaterRun) -> RunResult | None:
     """Return the run that one is held against, before anything is done; None: none is named, or there is no `latest` yet."""
     baseline = earlier_run(options.layout, options.baseline, wanted) if options.baseline else None
     if options.baseline and not baseline:

@@ -1,17 +1,15 @@
 """Run: a recipe, a bundle or a run that was cut short, and devices -> records, a report, and its figures on the terminal."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from quadbench import pipeline
 from quadbench.artifacts import MIB
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_answer, print_error
 from quadbench.cli.device_options import add_conduct, add_devices, add_wait, chosen_devices, conduct_of, once_free
-from quadbench.cli.options import add_command, refuse_given
+from quadbench.cli.options import Options, Subparsers, add_command, refuse_given
 from quadbench.cli.result import add_baseline, add_fail_if, add_full, baseline_of, conditions_of, print_result, wanted_as
 from quadbench.cli.run_source import OfBundle, OfRecipe, OfRun, Source, add_farm, named_source, run_on_farm, use_farm
 from quadbench.errors import QuadbenchError, UserError
@@ -24,7 +22,7 @@ from quadbench.study.stored_studies import LATEST, LaterRun
 _SCHEMA_VERSION = 1  # of the JSON of a dry run
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "run", run)
     parser.add_argument(
         "source", nargs="?", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder"
@@ -47,7 +45,7 @@ def add(commands: Any) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     if options.farm:
         refuse_given("a farm runs what its queue has, and", options, "wait", "dry_run", hint="leave it or --farm out")
         use_farm(options.farm)
@@ -86,13 +84,13 @@ def run(options: argparse.Namespace) -> int:
     return outcome.exit_code or (fault.exit_code if fault else code)
 
 
-def _chosen(options: argparse.Namespace) -> Sequence[str]:
+def _chosen(options: Options) -> Sequence[str]:
     """Return the addresses to run on; none for all those of a run that goes on."""
     is_of_run = options.resume and options.devices is None and options.serial is None
     return () if is_of_run or options.farm else chosen_devices(options.devices, options.serial, options.layout)
 
 
-def _source(options: argparse.Namespace) -> Source:
+def _source(options: Options) -> Source:
     """Return what is run."""
     if options.resume:
         if options.source or options.bundle or options.dry_run:
@@ -104,7 +102,7 @@ def _source(options: argparse.Namespace) -> Source:
     return named_source(options.source, options.bundle, options.layout)
 
 
-def _forecasts(options: argparse.Namespace, source: Source, chosen: Sequence[str]) -> Sequence[Forecast]:
+def _forecasts(options: Options, source: Source, chosen: Sequence[str]) -> Sequence[Forecast]:
     match source:
         case OfRecipe(recipe=recipe):
             return forecast(recipe, chosen, layout=options.layout)

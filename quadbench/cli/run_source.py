@@ -5,13 +5,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Stored
 from quadbench.cli.console import RunConsole, print_answer, print_error
 from quadbench.cli.device_options import add_conduct, add_devices, conduct_of, device_words
-from quadbench.cli.options import add_action, next_command, whole_number
+from quadbench.cli.options import Options, Subparsers, add_action, next_command, whole_number
 from quadbench.cli.result import add_full, print_result
 from quadbench.errors import FarmGoesOn, UnknownNameError, UserError
 from quadbench.observer import Observer
@@ -128,7 +128,7 @@ def _is_run(text: str, layout: Layout) -> bool:
         return False
 
 
-def add(actions: Any) -> None:
+def add(actions: Subparsers) -> None:
     submit = add_action(actions, "submit", run_submit, "have the farm run a recipe or a bundle, and do not wait for it")
     submit.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder")
     add_devices(submit, of_farm=True)
@@ -155,7 +155,7 @@ def add_farm(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_submit(options: argparse.Namespace) -> int:
+def run_submit(options: Options) -> int:
     with RunConsole() as observer:
         run_id = submitted(named_source(options.source, None, options.layout), options, observer, options.priority)
     command = next_command(options, "farm", "fetch", run_id)
@@ -164,7 +164,7 @@ def run_submit(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_fetch(options: argparse.Namespace) -> int:
+def run_fetch(options: Options) -> int:
     with RunConsole() as observer:
         outcome = fetched(options.run_id, options.layout, observer)
     code = print_result(options, report_view(outcome.result, options.layout), outcome.report)
@@ -178,7 +178,7 @@ def use_farm(url: str) -> None:
     set_variable(DATABASE_VARIABLE, url)
 
 
-def run_on_farm(source: Source, options: argparse.Namespace, observer: Observer) -> "Outcome":
+def run_on_farm(source: Source, options: Options, observer: Observer) -> "Outcome":
     """Have the farm run what was named, wait for it, and fetch it."""
     run_id = submitted(source, options, observer)
     try:
@@ -188,13 +188,13 @@ def run_on_farm(source: Source, options: argparse.Namespace, observer: Observer)
         raise FarmGoesOn(f"the farm goes on with run {run_id}\nits report: {fetch}\nto end it: {cancel}") from interrupt
 
 
-def farm_command(options: argparse.Namespace, *words: str) -> str:
+def farm_command(options: Options, *words: str) -> str:
     """Return a command of `quadbench farm` as a shell takes it, for the farm that `--farm` names; its password is left out."""
     farm = shlex.quote(source_name(options.farm))
     return f"{DATABASE_VARIABLE}={farm} {next_command(options, 'farm', *words)}"
 
 
-def submitted(source: Source, options: argparse.Namespace, observer: Observer, priority: int = 0) -> str:
+def submitted(source: Source, options: Options, observer: Observer, priority: int = 0) -> str:
     """Submit a run to the farm that $QUADBENCH_DATABASE and $QUADBENCH_STORE name, and return its id.
 
     Raises:

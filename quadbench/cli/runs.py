@@ -1,16 +1,14 @@
 """Runs: a results folder -> its latest runs, and its latest sweeps and comparisons, a line each."""
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
-from typing import Any
 
 from rich.text import Text
 
 from quadbench.artifacts.names import one_line
 from quadbench.cli.console import READ_WIDTH, print_json, print_text, stdout_console
-from quadbench.cli.options import add_command, next_command, whole_number
+from quadbench.cli.options import Options, Subparsers, add_command, next_command, whole_number
 from quadbench.cli.text_tables import empty_table, print_rows
 from quadbench.errors import QuadbenchError
 from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line, run_line
@@ -30,7 +28,7 @@ _COLOURS = {
 }
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "runs", run)
     parser.add_argument(
         "--limit",
@@ -41,7 +39,7 @@ def add(commands: Any) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     lines = [_line(options.layout, run_id) for run_id in run_ids(options.layout, options.limit)]
     studies = study_lines(options.layout, options.limit)
     if options.json:
@@ -74,7 +72,7 @@ def _print_studies(studies: Sequence[StudyLine]) -> None:
             print_text(f"{study.study_id}: {one_line(study.reason)}")
 
 
-def _print_lines(options: argparse.Namespace, lines: Sequence[RunLine]) -> None:
+def _print_lines(options: Options, lines: Sequence[RunLine]) -> None:
     """Print a table; below it what is wrong with those that are not ok, and what shows one of them."""
     console = stdout_console()
     begins = ("Began, UTC",) if console.width >= _WITH_BEGIN else ()

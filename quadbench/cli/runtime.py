@@ -1,6 +1,5 @@
 """Runtime: make, list, show and remove runtime kits, the libraries that run graphs on devices of an ABI."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from quadbench.artifacts import MIB, Stored
 from quadbench.artifacts.kit import Kit, Library
 from quadbench.artifacts.run_record import file_refs
 from quadbench.cli.console import print_answer, print_json, print_text
-from quadbench.cli.options import add_abi, add_action, add_group
+from quadbench.cli.options import Options, Subparsers, add_abi, add_action, add_group
 from quadbench.errors import ArtifactError
 from quadbench.kits import store
 from quadbench.kits.fitness import compiler_build, compiler_problem, target_problems
@@ -23,7 +22,7 @@ from quadbench.target.profile import DeviceProfile, load_profile
 from quadbench.target.targets import LiteRtTarget, OnnxRuntimeTarget, QnnTarget, target_key
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     actions = add_group(commands, "runtime")
     adding = add_action(actions, "add", run_add, "make a kit of AARs, wheels, folders or .so files, and verify it")
     adding.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".aar, .whl, .zip or lib*.so, or a folder with such")
@@ -39,17 +38,17 @@ def add(commands: Any) -> None:
         action.add_argument("kit", metavar="KIT", help="the beginning of its digest")
 
 
-def run_add(options: argparse.Namespace) -> int:
+def run_add(options: Options) -> int:
     return _print_addition(options, store.add(options.files, Abi(options.abi), options.layout))
 
 
-def run_fetch(options: argparse.Namespace) -> int:
+def run_fetch(options: Options) -> int:
     pins = [pin_of(name) for name in options.names]
     maven = web_variable(MAVEN_VARIABLE) or MAVEN_CENTRAL
     return _print_addition(options, store.fetch_kit(pins, options.layout, maven=maven))
 
 
-def run_list(options: argparse.Namespace) -> int:
+def run_list(options: Options) -> int:
     kits = store.checked_kits(options.layout)
     if options.json:
         print_json(
@@ -61,7 +60,7 @@ def run_list(options: argparse.Namespace) -> int:
     return 0 if all(isinstance(kit, Stored) for kit in kits.values()) else ArtifactError.exit_code
 
 
-def run_show(options: argparse.Namespace) -> int:
+def run_show(options: Options) -> int:
     kit = store.find(options.kit, options.layout)
     problems = _problems_by_target(kit.artifact, load_profile(options.profile)) if options.profile else {}
     check_contents(kit, file_refs(kit.artifact))
@@ -73,7 +72,7 @@ def run_show(options: argparse.Namespace) -> int:
     return ArtifactError.exit_code if problems and all(problems.values()) else 0
 
 
-def run_remove(options: argparse.Namespace) -> int:
+def run_remove(options: Options) -> int:
     place = store.remove(options.kit, options.layout)
     print_answer(options, {"removed": str(place)}, f"removed {place}")
     return 0
@@ -88,7 +87,7 @@ def _problems_by_target(kit: Kit, profile: DeviceProfile) -> dict[str, list[str]
     return {target_key(target, PHONE_MACHINE): [*foreign, *target_problems(kit, target, htp_arch, build)] for target in targets}
 
 
-def _print_addition(options: argparse.Namespace, addition: store.Addition) -> int:
+def _print_addition(options: Options, addition: store.Addition) -> int:
     kit, left_out = addition.kit, addition.left_out
     if options.json:
         print_json({**_row(kit), "left_out": left_out})

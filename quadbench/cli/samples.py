@@ -1,16 +1,14 @@
 """Samples: stored runs -> every value that they measured, as CSV or Parquet, for other programs."""
 
-import argparse
 from pathlib import Path
-from typing import Any
 
 import quadbench
 from quadbench.cli.console import print_answer
-from quadbench.cli.options import add_command, counted
+from quadbench.cli.options import Options, Subparsers, add_command, counted
 from quadbench.report.samples import FORMATS, write_samples
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "samples", run)
     parser.add_argument("run_ids", nargs="*", metavar="RUN", help="the runs (default: the latest that came to its end)")
     parser.add_argument(
@@ -18,7 +16,7 @@ def add(commands: Any) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     table = quadbench.load(*options.run_ids, results=options.layout.root)
     write_samples(table, options.output)
     text = f"{counted(len(table), 'sample')}: {options.output}"

@@ -1,15 +1,14 @@
 """Sensitivity: a recipe -> how much each adapter suffers from rounding, and which one should be the anchor."""
 
-import argparse
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 from quadbench.cli.console import WORST_SITES, RunConsole, print_json, stdout_console
-from quadbench.cli.options import add_command, add_recipe
+from quadbench.cli.options import Options, Subparsers, add_command, add_recipe
 from quadbench.cli.text_tables import figures_table
 from quadbench.errors import extra_needed
 from quadbench.quad.inputs import read_recipe
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
     from quadbench.quad.sensitivity import AdapterSensitivity, Agreement, Sensitivity
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "sensitivity", run)
     add_recipe(parser)
     parser.add_argument("--lora", choices=("int16", "int8"), help="bits of the adapters (default: the recipe's)")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     recipe = read_recipe(options.recipe)
     with extra_needed("quad"):
         from quadbench.quad.sensitivity import analyse

@@ -1,14 +1,12 @@
 """Serve: a results folder and its database -> a live page of what runs, what is broken and what came out, until Ctrl-C."""
 
-import argparse
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from quadbench.cli.console import print_answer, print_note
-from quadbench.cli.options import add_command, whole_number
+from quadbench.cli.options import Options, Subparsers, add_command, whole_number
 from quadbench.errors import UserError, extra_needed
 from quadbench.spec import read_file
 from quadbench.spec.variables import secret_variable
@@ -19,7 +17,7 @@ _POLITE = 10  # of 19 steps down from the usual priority: what is measured on th
 _MOST_TOKEN_BYTES = 1000
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "serve", run)
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="the address to listen at (default: %(default)s, this host alone)"
@@ -43,7 +41,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--keyfile", type=Path, metavar="FILE", help="its key, where it is not in the same file")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     with extra_needed("serve"):
         from quadbench.serve.app import live_page
         from quadbench.serve.auth import access_of, is_loopback

@@ -1,15 +1,12 @@
 """Show: a stored run, sweep or comparison -> its figures and its result on the terminal again; nothing is written."""
 
-import argparse
-from typing import Any
-
-from quadbench.cli.options import add_command
+from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.result import add_baseline, add_full, baseline_of, print_result, print_study, study_of, wanted_as
 from quadbench.report import report_view
 from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, named_run
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "show", run)
     parser.add_argument(
         "run_id", nargs="?", metavar="ID", help="the run, sweep or comparison (default: the latest run that came to its end)"
@@ -18,7 +15,7 @@ def add(commands: Any) -> None:
     add_baseline(parser)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     if study := study_of(options):
         print_study(options, study)
         return 0

@@ -1,14 +1,12 @@
 """Store: the store that $QUADBENCH_STORE names -> what lies there; artifacts sent, fetched, collected when old, and checked."""
 
-import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from quadbench.artifacts import MIB
 from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_answer, print_json, print_text
-from quadbench.cli.options import add_action, add_group, counted, duration_s
+from quadbench.cli.options import Options, Subparsers, add_action, add_group, counted, duration_s
 from quadbench.errors import ArtifactError
 from quadbench.farm.store import artifacts, collection
 from quadbench.farm.store.opening import required_store
@@ -17,7 +15,7 @@ from quadbench.results.engine import database_of, is_made, open_for_reading, ope
 from quadbench.results.nights import Nights
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     actions = add_group(commands, "store")
     add_action(actions, "status", run_status, "say where the store is and what lies there")
     sending = add_action(actions, "send", run_send, "send bundles, compiled bundles or kits")
@@ -38,7 +36,7 @@ def add(commands: Any) -> None:
     checking.add_argument("--remove", action="store_true", help="remove damaged objects, so that they can be sent again")
 
 
-def run_status(options: argparse.Namespace) -> int:
+def run_status(options: Options) -> int:
     store = required_store()
     status = collection.status(store)
     if options.json:
@@ -52,7 +50,7 @@ def run_status(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_send(options: argparse.Namespace) -> int:
+def run_send(options: Options) -> int:
     store = required_store()
     stored = [artifacts.read_any(folder) for folder in options.folders]
     rows = [(one.artifact.kind, one.artifact.digest, artifacts.send(one, store)) for one in stored]
@@ -64,7 +62,7 @@ def run_send(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_fetch(options: argparse.Namespace) -> int:
+def run_fetch(options: Options) -> int:
     store = required_store()
     name = artifacts.named(options.digest, store)
     stored = artifacts.fetch(artifacts.KINDS[name.kind], name.digest, options.layout, store)
@@ -73,7 +71,7 @@ def run_fetch(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_collect(options: argparse.Namespace) -> int:
+def run_collect(options: Options) -> int:
     referred = set(frozen_digests(options.layout))
     if is_made(database_of(options.layout)):
         with opened(options.layout, open_for_reading) as engine:
@@ -95,7 +93,7 @@ def run_collect(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_check(options: argparse.Namespace) -> int:
+def run_check(options: Options) -> int:
     checked = collection.check(required_store(), is_removing=options.remove)
     if options.json:
         print_json(asdict(checked))

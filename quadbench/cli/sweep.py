@@ -1,17 +1,14 @@
 """Sweep: a recipe, keys and values for them -> a run for each setting, and one table of them all."""
 
-import argparse
-from typing import Any
-
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.device_options import add_conduct, add_devices, chosen_devices, conduct_of
-from quadbench.cli.options import add_command, add_recipe
+from quadbench.cli.options import Options, Subparsers, add_command, add_recipe
 from quadbench.cli.result import add_full, print_study
 from quadbench.errors import HarnessError, NoTimeError
 from quadbench.study.run_sweep import read_over, sweep
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     parser = add_command(commands, "sweep", run)
     add_recipe(parser)
     parser.add_argument(
@@ -27,7 +24,7 @@ def add(commands: Any) -> None:
     add_conduct(parser, later="the sweep ends with the settings that it came to, and names the others")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     overs, chosen = [read_over(over) for over in options.over], chosen_devices(options.devices, options.serial, options.layout)
     with RunConsole(stages=RUN_STAGES) as observer:
         swept = sweep(options.recipe, overs, chosen, conduct_of(options), layout=options.layout, observer=observer)

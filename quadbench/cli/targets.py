@@ -1,13 +1,12 @@
 """Targets: what can be compiled for on this machine, what is missing for the others, and who runs each."""
 
-import argparse
 import platform
 from collections.abc import Iterator
 from textwrap import wrap
 from typing import Any
 
 from quadbench.cli.console import print_broken_profiles, print_json, print_text
-from quadbench.cli.options import add_command
+from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.compile.availability import Availability, availability
 from quadbench.target.known_targets import KnownTarget, known_targets
 from quadbench.target.profile import load_profiles, local_profile
@@ -15,11 +14,11 @@ from quadbench.target.profile import load_profiles, local_profile
 _WIDTH, _INDENT = 80, 9
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     add_command(commands, "targets", run)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     known = known_targets([*load_profiles(), local_profile()], platform.machine())
     rows = [(target, availability(target.target)) for target in known]
     if options.json:

@@ -1,21 +1,18 @@
 """Who: the leases and reservations in the database -> who has which device, until when and what for."""
 
-import argparse
-from typing import Any
-
 from quadbench.cli.console import print_json, print_text
-from quadbench.cli.options import add_command
+from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.text_tables import print_rows
 from quadbench.farm.lease import Claims
 from quadbench.farm.leases import Leases
 from quadbench.results.engine import database_of, is_made, open_for_reading, opened
 
 
-def add(commands: Any) -> None:
+def add(commands: Subparsers) -> None:
     add_command(commands, "who", run)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     standing: dict[str, Claims] = {}
     if is_made(database_of(options.layout)):
         with opened(options.layout, open_for_reading) as engine:
