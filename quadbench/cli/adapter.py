@@ -179,8 +179,8 @@ def run_convert(options: Options) -> int:
     conversion = convert(options.file, sites_of(recipe), rank=options.rank, unet_only=options.unet_only)
     write_conversion(conversion, options.output)
     if options.json:
-        rows = [asdict(site) for site in conversion.sites]
-        print_json(origin(conversion) | {"output": str(options.output), "greatest_bias": conversion.greatest_bias, "sites": rows})
+        answer = {"output": str(options.output), "greatest_bias": conversion.greatest_bias, "sites": conversion.sites}
+        print_json(origin(conversion) | answer)
     else:
         _print_conversion(stdout_console(), conversion)
         print_text(f"written: {options.output}")
@@ -194,13 +194,13 @@ def _answer(admission: "Admission") -> dict[str, Any]:
         "name": admission.name,
         "weight": admission.weight,
         "bundle": folder,
-        "base": asdict(admission.base),
+        "base": admission.base,
         "verdict": admission.judgement.acceptance,
         "reason": admission.judgement.reason,
         "fits_at": admission.fits_at,
-        "left_out": asdict(admission.left_out) if admission.left_out else None,
-        "plain": asdict(admission.judgement.plain),
-        "gauged": asdict(admission.judgement.gauged),
+        "left_out": admission.left_out,
+        "plain": admission.judgement.plain,
+        "gauged": admission.judgement.gauged,
     }
 
 

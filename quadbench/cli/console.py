@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from io import TextIOWrapper
 from math import ceil
@@ -226,7 +226,10 @@ def print_answer(options: argparse.Namespace, value: Any, text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print on stdout as JSON; dates in ISO 8601, paths as text, and null for NaN and infinities, which JSON does not have."""
+    """Print on stdout as JSON, dataclasses as objects.
+
+    Dates are in ISO 8601, paths text, and null stands for NaN and infinities, which JSON does not have.
+    """
 
     def text(inner: Any) -> str:
         return inner.isoformat() if isinstance(inner, datetime) else str(inner)
@@ -242,6 +245,8 @@ def _finite(value: Any) -> Any:
             return [_finite(inner) for inner in value]
         case float() if not math.isfinite(value):
             return None
+        case _ if is_dataclass(value):
+            return {one.name: _finite(getattr(value, one.name)) for one in fields(value)}
     return value
 
 

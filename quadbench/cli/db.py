@@ -1,7 +1,5 @@
 """Db: a database of records -> another with the same records and nights in it."""
 
-from dataclasses import asdict
-
 from rich.console import Console
 
 from quadbench.artifacts.names import one_line
@@ -21,7 +19,7 @@ def run_copy(options: Options) -> int:
     with Console(stderr=True, markup=False).status("") as status:
         copied = copy_records(options.source, options.target, notify=lambda run_id: status.update(f"run {one_line(run_id)}"))
     if options.json:
-        print_json(asdict(copied))
+        print_json(copied)
     else:
         print_text(
             f"{counted(copied.stored, 'record')} copied, {copied.present} there already; {counted(copied.nights, 'night')} copied"

@@ -45,7 +45,7 @@ def run(options: Options) -> int:
         return (_forget if options.action == "forget" else _change)(options, phones)
     others = [row for row in rows if not row.is_phone]
     if options.json:
-        print_json([*map(_phone_json, phones), *map(asdict, others)])
+        print_json([*map(_phone_json, phones), *others])
     else:
         _print(stdout_console(), phones, others)
     print_broken_profiles()

@@ -1,7 +1,6 @@
 """Doctor: this machine, or a device -> what is there, what works, and what to do about the rest."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from rich.console import Console
 from rich.padding import Padding
@@ -33,7 +32,7 @@ def run(options: Options) -> int:
         return _try_device(options)
     checks = examine()
     if options.json:
-        print_json([asdict(check) for check in checks])
+        print_json(checks)
     else:
         _print_checks(stdout_console(), checks)
     return 0 if all(check.is_ok for check in checks if check.is_required) else MissingDependencyError.exit_code

@@ -108,7 +108,7 @@ def run_jobs(options: Options) -> int:
     with opened(options.layout, open_for_reading) as engine:
         read = listed_jobs(engine, options.run_id)
     if options.json:
-        print_json([asdict(job) for job in read.jobs])
+        print_json(read.jobs)
     elif read.jobs:
         _print(("job", "run", "kind", "needs", "owner", "state", "attempt", "where", "reason"), list(map(_job_words, read.jobs)))
     elif not read.faults:
@@ -122,7 +122,7 @@ def run_logs(options: Options) -> int:
     with opened(options.layout, open_for_reading) as engine:
         read, attempts = job_with_attempts(engine, options.job)
     if options.json:
-        print_json({"job": [asdict(job) for job in read.jobs], "attempts": [asdict(attempt) for attempt in attempts]})
+        print_json({"job": read.jobs, "attempts": attempts})
         return _told(list(read.faults.values()))
     for job in read.jobs:
         print_text(f"job {job.id} of run {job.run_id} ({job.kind.value}, {job.needs}) of {job.owner} is {_state(job)}")

@@ -111,7 +111,7 @@ def _list(options: Options) -> int:
             write_history(options, told_of(nights, series, is_whole=False))
     lines = [line_of(measured, told[measured[-1].night]) for measured in series]
     if options.json:
-        print_json(asdict(CaseList(cases=tuple(lines))))
+        print_json(CaseList(cases=tuple(lines)))
     elif lines:
         print_text_table(stdout_console(), line_table(lines))
         print_text(f"next: {next_command(options, 'history', lines[0].case)}")
@@ -129,7 +129,7 @@ def _show(options: Options) -> int:
     if options.html:
         write_history(options, told)
     if options.json:
-        print_json(asdict(CaseDocument(case=options.case, devices=tuple(histories))))
+        print_json(CaseDocument(case=options.case, devices=tuple(histories)))
         return 0
     for history in histories:
         for table in tables(history):
@@ -154,7 +154,7 @@ def _acknowledge(options: Options) -> int:
             nights.acknowledge(word)
         nights.rule(superseding)
     if options.json:
-        print_json({"schema_version": SCHEMA_VERSION, "acknowledged": [asdict(word) for word in words]})
+        print_json({"schema_version": SCHEMA_VERSION, "acknowledged": words})
     else:
         word = words[0]
         print_text(f"{word.case} is as it shall be from {word.night} on, until {word.until:%Y-%m-%d %H:%M} UTC: {word.reason}")

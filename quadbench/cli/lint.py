@@ -1,7 +1,6 @@
 """Lint: a bundle -> what compilers and NPUs would refuse in its graphs."""
 
 import platform
-from dataclasses import asdict
 from pathlib import Path
 
 from quadbench.artifacts import Bundle
@@ -31,7 +30,7 @@ def run(options: Options) -> int:
     findings = lint_bundle(bundle, htp_arch=htp_arch, target=known.target if known else None)
     errors = list(messages(findings, Severity.ERROR))
     if options.json:
-        print_json({graph: [asdict(finding) for finding in of_graph] for graph, of_graph in findings.items()})
+        print_json(findings)
     else:
         warnings = list(messages(findings, Severity.WARNING))
         for severity, lines in (("error", errors), ("warning", warnings)):

@@ -5,7 +5,7 @@ import getpass
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -144,7 +144,7 @@ def _freeze(options: Options, name: str, source: str) -> int:
         chosen = choose(source, {}, options.layout)
         (bundle,) = chosen.bundles([LOCAL_NAME], layout=options.layout, observer=observer).values()
     frozen = freeze(name, bundle, options.layout)
-    print_answer(options, asdict(frozen), f"'{name}' is bundle {frozen.bundle} for good")
+    print_answer(options, frozen, f"'{name}' is bundle {frozen.bundle} for good")
     return 0
 
 

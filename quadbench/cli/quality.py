@@ -1,7 +1,6 @@
 """Quality: a stored run, or folders of images -> how far the images are from what they should be."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def run(options: Options) -> int:
                 notify=partial(observer.step, "quality"),
             )
     if options.json:
-        print_json(asdict(scores))
+        print_json(scores)
     else:
         _print_scores(stdout_console(), scores)
     return 0

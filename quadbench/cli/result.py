@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def print_result(
     """
     summary = run_summary(view, str(path) if path else None, conditions)
     if options.json:
-        print_json(asdict(summary))
+        print_json(summary)
     else:
         _print_tables(options, view, path)
     return print_conditions(summary)
@@ -165,7 +165,7 @@ def print_study(options: Options, study: Study) -> None:
     """Print a study, and where its data and its report lie."""
     report = study_report(study, options.layout)
     if options.json:
-        print_json(asdict(study_document(study, report.parent)))
+        print_json(study_document(study, report.parent))
         return
     console = stdout_console()
     if isinstance(study, Sweep):

@@ -1,7 +1,6 @@
 """Run: a recipe, a bundle or a run that was cut short, and devices -> records, a report, and its figures on the terminal."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -60,7 +59,7 @@ def run(options: Options) -> int:
     baseline = baseline_of(options, wanted) if is_known else None
     if options.dry_run:
         forecasts = _forecasts(options, source, chosen)
-        answer = {"schema_version": _SCHEMA_VERSION, "devices": [asdict(one) for one in forecasts]}
+        answer = {"schema_version": _SCHEMA_VERSION, "devices": forecasts}
         print_answer(options, answer, "\n\n".join("\n".join(_lines(one)) for one in forecasts))
         return 0
     with RunConsole(stages=RUN_STAGES) as observer:

@@ -1,7 +1,6 @@
 """Runs: a results folder -> its latest runs, and its latest sweeps and comparisons, a line each."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from itertools import zip_longest
 
 from rich.text import Text
@@ -43,7 +42,7 @@ def run(options: Options) -> int:
     lines = [_line(options.layout, run_id) for run_id in run_ids(options.layout, options.limit)]
     studies = study_lines(options.layout, options.limit)
     if options.json:
-        print_json(asdict(RunList(runs=tuple(lines), studies=tuple(studies))))
+        print_json(RunList(runs=tuple(lines), studies=tuple(studies)))
         return 0
     if studies:
         _print_studies(studies)

@@ -1,6 +1,5 @@
 """Sensitivity: a recipe -> how much each adapter suffers from rounding, and which one should be the anchor."""
 
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,7 @@ def run(options: Options) -> int:
     with RunConsole() as observer:
         sensitivity = analyse(recipe, lora=options.lora, notify=partial(observer.step, "sensitivity"))
     if options.json:
-        print_json(asdict(sensitivity))
+        print_json(sensitivity)
     else:
         _print_sensitivity(stdout_console(), sensitivity)
     return 0

@@ -96,7 +96,7 @@ def run_collect(options: Options) -> int:
 def run_check(options: Options) -> int:
     checked = collection.check(required_store(), is_removing=options.remove)
     if options.json:
-        print_json(asdict(checked))
+        print_json(checked)
     else:
         for key, fault in checked.faults.items():
             print_text(one_line(f"{key}: {fault}{'; it is removed' if key in checked.removed else ''}"))

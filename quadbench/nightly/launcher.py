@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 from quadbench.artifacts import Bundle, RunRecord, Status, Stored
 from quadbench.artifacts.night import Measurement, Point, Subject, fingerprint, unlike
@@ -58,6 +58,13 @@ class Launched:
     why: str | None = None
     may_pass: bool = False
     is_unstored: bool = False
+
+    @classmethod
+    def failed(cls, case: str, word: str, error: QuadbenchError) -> Self:
+        """Return that nothing came of it because of an error."""
+        is_unstored = isinstance(error, StorageError)
+        may_pass = is_unstored or error.transient or isinstance(error, DeviceError)
+        return cls(case=case, word=word, why=str(error), may_pass=may_pass, is_unstored=is_unstored)
 
     @property
     def address(self) -> str | None:
@@ -136,15 +143,12 @@ class Here:
         manner = Manner(looks=wanted.looks, goals=wanted.goals, tasks=wanted.tasks, conduct=_CONDUCT)
         try:
             versus = compare(wanted.a, wanted.b, list(words), manner, layout=self.layout, observer=self.observer)
-        except (UserError, MissingDependencyError) as error:
-            if len(words) > 1:
+        except QuadbenchError as error:
+            if len(words) > 1 and isinstance(error, UserError | MissingDependencyError):
                 for address, word in words.items():
                     yield from self._launched(wanted, {address: word})
             else:
-                yield from _refused(wanted, words, error)
-            return
-        except QuadbenchError as error:
-            yield from _refused(wanted, words, error)
+                yield from (Launched.failed(wanted.case, word, error) for word in words.values())
             return
         for device in versus.devices:
             yield Launched(
@@ -159,15 +163,6 @@ class Here:
             )
         for address, why in versus.failures.items():
             yield Launched(case=wanted.case, word=words[address], why=why, may_pass=True)
-
-
-def _refused(wanted: Wanted, words: Mapping[str, str], error: QuadbenchError) -> Iterator[Launched]:
-    is_unstored = isinstance(error, StorageError)
-    may_pass = is_unstored or error.transient or isinstance(error, DeviceError)
-    return (
-        Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass, is_unstored=is_unstored)
-        for word in words.values()
-    )
 
 
 def measurement_of(night: str, launched: Launched, records: Sequence[RunRecord], *, names_kit: bool) -> Measurement:

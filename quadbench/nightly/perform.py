@@ -12,7 +12,7 @@ from importlib.metadata import version
 from quadbench.artifacts import Bundle, Stored
 from quadbench.artifacts.night import Measurement, Night, Point, Ruling, RulingKind, Subject
 from quadbench.artifacts.run_record import RunScores
-from quadbench.errors import ArtifactError, QuadbenchError, StorageError, UserError, extra_needed
+from quadbench.errors import ArtifactError, QuadbenchError, UserError, extra_needed
 from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.inventory import Inventory
 from quadbench.host import file_lock, user_and_host
@@ -138,8 +138,7 @@ def confirmed(suspected: Sequence[Judged], launcher: Launcher, budget: Budget | 
         try:
             before = wanted.get(key) or _wanted(one.case, last_good, one.tonight, launcher)
         except QuadbenchError as error:  # the files are not there any more, or cannot be reached
-            is_unstored = isinstance(error, StorageError)
-            launched[name, address] = Launched(case=name, word=address, why=str(error), is_unstored=is_unstored)
+            launched[name, address] = Launched.failed(name, address, error)
         else:
             goals = tuple(dict.fromkeys((*before.goals, *one.goals)))
             wanted[key] = replace(before, words=(*before.words, address), goals=goals)
