@@ -27,7 +27,7 @@ from quadbench.errors import QuadbenchError, UserError
 from quadbench.host import python_module
 from quadbench.nightly.exports import WEBHOOK_VARIABLE, annotations, check_address, night_junit, night_markdown, tell
 from quadbench.nightly.launcher import Here, Launcher
-from quadbench.nightly.night_file import load_night_file
+from quadbench.nightly.night_file import NightFile
 from quadbench.nightly.night_plan import Plan, PlannedCase, planned
 from quadbench.nightly.night_report import ERROR, Performed, exit_code
 from quadbench.nightly.perform import perform
@@ -41,6 +41,7 @@ from quadbench.results.bundles import freeze, frozen_name
 from quadbench.results.disk import require_writable, write_whole
 from quadbench.results.engine import has_password, source_name
 from quadbench.results.layout import Layout
+from quadbench.spec import load
 from quadbench.spec.variables import path_variable, secret_variable
 from quadbench.study.comparison_side import choose
 from quadbench.target.profile import LOCAL_NAME
@@ -150,7 +151,7 @@ def _freeze(options: Options, name: str, source: str) -> int:
 
 def _schedule(options: Options, path: Path) -> int:
     refuse_given("schedule, as every night has its own date,", options, "night")
-    name, at = load_night_file(path).name, options.at or _BEGIN
+    name, at = load(path, NightFile).name, options.at or _BEGIN
     command = python_module("quadbench", "nightly", str(path.resolve()), "--results", str(options.layout.root.resolve()))
     command += _carried(options)
     if options.cron:

@@ -111,47 +111,22 @@ class CaseDocument:
     devices: tuple[CaseHistory, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DoubtedNights:
-    """The nights of a case on a device in which a caveat held, `count` of `nights`, from the first to the last of them.
-
-    `of_change` are those among them on either side of the last change that matters; None where nothing has changed.
-    """
-
-    count: int
-    nights: int
-    first: str
-    last: str
-    are_adjoining: bool
-    of_change: int | None
-
-    def __str__(self) -> str:
-        joint = "to" if self.are_adjoining else "and others until"
-        which = self.first if self.count == 1 else f"{self.first} {joint} {self.last}"
-        told = f"in {self.count} of {plural(self.nights, 'night')}, {which}"
-        if self.of_change is None:
-            return told
-        if not self.of_change:
-            return f"{told}; the change is told by other nights"
-        return f"{told}; the change is told by {self.of_change} of these too"
-
-
-def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict[Caveat, DoubtedNights]:
-    """Return the nights in doubt by what is doubted of them."""
+def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict[Caveat, str]:
+    """Say by caveat in which nights of a case on a device it held, and whether the last change that matters is told by these."""
     places = {night.night: place for place, night in enumerate(nights)}
-    of_change = range(places[change.before.first], places[change.segment.last] + 1) if change else None
+    of_change = range(places[change.before.first], places[change.segment.last] + 1) if change else range(0)
     told = {}
     for caveat in Caveat:
         doubted = [place for place, night in enumerate(nights) if caveat in night.caveats]
-        if doubted:
-            told[caveat] = DoubtedNights(
-                count=len(doubted),
-                nights=len(nights),
-                first=words(nights[doubted[0]].night),
-                last=words(nights[doubted[-1]].night),
-                are_adjoining=doubted[-1] - doubted[0] + 1 == len(doubted),
-                of_change=None if of_change is None else len([place for place in doubted if place in of_change]),
-            )
+        if not doubted:
+            continue
+        first, last = words(nights[doubted[0]].night), words(nights[doubted[-1]].night)
+        joint = "to" if doubted[-1] - doubted[0] + 1 == len(doubted) else "and others until"
+        which = first if len(doubted) == 1 else f"{first} {joint} {last}"
+        told[caveat] = f"in {len(doubted)} of {plural(len(nights), 'night')}, {which}"
+        if change:
+            count = len([place for place in doubted if place in of_change])
+            told[caveat] += f"; the change is told by {f'{count} of these too' if count else 'other nights'}"
     return told
 
 
@@ -188,7 +163,7 @@ class CaseSection:
 
     history: CaseHistory
     sentence: str
-    doubts: dict[Caveat, DoubtedNights]
+    doubts: dict[Caveat, str]
     figures: tuple[tuple[Markup | None, TextTable], ...]
     tables: tuple[TextTable, ...]
 
@@ -227,7 +202,7 @@ class HistoryView:
         alike = dict[str, list[str]]()
         for section in self.sections:
             if caveat in section.doubts:
-                alike.setdefault(str(section.doubts[caveat]), []).append(section.address)
+                alike.setdefault(section.doubts[caveat], []).append(section.address)
         for told, addresses in islice(alike.items(), _MOST_DOUBTS):
             yield f"On {listed(list(dict.fromkeys(addresses)))} {told}."
         if len(alike) > _MOST_DOUBTS:

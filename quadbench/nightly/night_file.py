@@ -1,13 +1,12 @@
 """Night file: night.yaml -> the cases of a night, each with its devices, its yardstick, its owner and its limits."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
 from quadbench.artifacts.names import is_plain
 from quadbench.errors import shown
-from quadbench.spec import Name, Problem, Spec, load, refuse
+from quadbench.spec import Name, Problem, Spec, refuse
 
 
 def _on_one_line(text: str) -> str:
@@ -111,12 +110,3 @@ class NightFile(Spec):
     def yardstick_of(self, case: Case) -> str:
         """Return the name of the frozen bundle that runs beside a case."""
         return case.yardstick or self.yardstick
-
-
-def load_night_file(path: Path) -> NightFile:
-    """Read the file of a night.
-
-    Raises:
-        SpecError: all of its problems.
-    """
-    return load(path, NightFile)

@@ -11,11 +11,11 @@ from quadbench.farm.farm_file import ExpectedPhone, expected_phones
 from quadbench.farm.leases import leased_name
 from quadbench.farm.selection import parse_wish
 from quadbench.kits.store import find
-from quadbench.nightly.night_file import Case, Limits, NightFile, load_night_file
+from quadbench.nightly.night_file import Case, Limits, NightFile
 from quadbench.results.bundles import frozen_bundle
 from quadbench.results.layout import Layout
 from quadbench.rollout.forecast import kind_at
-from quadbench.spec import Location, Problem, is_file, refuse_in
+from quadbench.spec import Location, Problem, is_file, load, refuse_in
 from quadbench.study.comparison_side import Chosen, choose, require_common_tasks, require_variant
 from quadbench.target.known_targets import HOSTED_PREFIX, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME
@@ -234,7 +234,7 @@ def planned(path: Path, layout: Layout, *, on_farm: bool = False) -> Plan:
     Raises:
         SpecError: all problems of the file, also what it names and what is not there; or farm.yaml is wrong.
     """
-    file = load_night_file(path)
+    file = load(path, NightFile)
     reading = NightReading(file=file, folder=path.parent, layout=layout)
     sides = reading.sides()
     refuse_in(path, [*word_mistakes(file, expected_phones(), on_farm=on_farm), *reading.mistakes])
