@@ -4,7 +4,7 @@ Records are kept in a SQLite file or in PostgreSQL. What differs between the two
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

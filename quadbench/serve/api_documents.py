@@ -24,8 +24,8 @@ from quadbench.report.night_formats import NightDocument
 from quadbench.report.run_line import RunList
 from quadbench.report.study_documents import ComparisonDocument, SweepDocument
 from quadbench.report.view import RunSummary
-from quadbench.results.heads import NightHead
 from quadbench.results.layout import Layout
+from quadbench.results.nights import NightHead
 from quadbench.results.progress import DeviceProgress, Progress, Stage, under_way
 
 SCHEMA_VERSION = 1

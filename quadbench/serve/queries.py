@@ -30,7 +30,7 @@ from quadbench.report.versus import PRIMARY
 from quadbench.report.view import ReportView, report_view
 from quadbench.results.engine import Source, database_of, open_for_reading, schema_of
 from quadbench.results.layout import Layout
-from quadbench.results.nights import NightHead, Nights, night_heads
+from quadbench.results.nights import Nights, night_heads
 from quadbench.results.records import RunHead, run_head, run_heads
 from quadbench.results.stored_runs import load_run, read_run_file
 from quadbench.serve.api_documents import (
