@@ -21,6 +21,9 @@ from quadbench.results.manifest import file_ref
 from quadbench.target.targets import AiHubTarget
 
 log = logging.getLogger(__name__)
+CHANNELS, RANK, SIZE = 8, 4, 8
+_ACTIVATION_SCALE, _LORA_SCALE = 1 / 4096, 1 / 32767
+_IR = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,11 +167,6 @@ def _check_context(graph: Graph, model: HostedModel) -> None:
             f"AI Hub's context binary (model {model.model}) is not what was asked for: graph '{graph_name(graph)}' has "
             f"inputs {', '.join(sorted(inputs or ())) or 'unknown'}; expected {', '.join(sorted(expected))}"
         )
-
-
-CHANNELS, RANK, SIZE = 8, 4, 8
-_ACTIVATION_SCALE, _LORA_SCALE = 1 / 4096, 1 / 32767
-_IR = 10
 
 
 def write_trial_graph(folder: Path) -> Graph:

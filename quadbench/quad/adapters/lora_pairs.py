@@ -14,6 +14,22 @@ from quadbench.quad.model.values import FLOATS, ValueFault, fault_of
 MOST_SITES = 512  # Stable Diffusion's U-Net has 278
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 LONGEST_SITE = 128  # characters; the longest there has 63
+_PLAIN = "train it as plain LoRA"
+_CONVERT = "quadbench adapter convert makes a LoRA of it, and says what is lost"
+_EXTRACT = "extract a LoRA from it (an SVD of the merged weights' difference), or train a plain one"
+_METHODS = {
+    r"dora_scale|lora_magnitude_vector": ("DoRA", f"its magnitudes depend on the base weights; {_PLAIN} (use_dora=False)"),
+    r"\bhada_": ("LoHa", _CONVERT),
+    r"\blokr_": ("LoKr", _CONVERT),
+    r"\.diff(_b)?$": ("a full difference of weights", _CONVERT),
+    r"\boft_|\bboft_": ("OFT", _EXTRACT),
+    r"^base_model\.model\.(?!.*\blora_).+\.(weight|bias)$": (
+        "a training of whole weights (modules_to_save or bias)",
+        f"{_PLAIN} (modules_to_save=None, bias='none')",
+    ),
+    r"\blora_mid\b": ("a Tucker decomposition (lora_mid)", f"{_PLAIN}, without use_tucker or use_cp"),
+}
+TEXT_ENCODER = re.compile(r"^(lora_te\d?_|text_encoder(_2)?\.)")
 
 
 class LoraPart(StrEnum):
@@ -66,23 +82,6 @@ class Reading:
 
 KeyOf = Callable[[str], Key | None]
 ScaleOf = Callable[[str, int, float | None], float]  # site, rank, the alpha beside its tensors -> factor on up*down
-
-_PLAIN = "train it as plain LoRA"
-_CONVERT = "quadbench adapter convert makes a LoRA of it, and says what is lost"
-_EXTRACT = "extract a LoRA from it (an SVD of the merged weights' difference), or train a plain one"
-_METHODS = {
-    r"dora_scale|lora_magnitude_vector": ("DoRA", f"its magnitudes depend on the base weights; {_PLAIN} (use_dora=False)"),
-    r"\bhada_": ("LoHa", _CONVERT),
-    r"\blokr_": ("LoKr", _CONVERT),
-    r"\.diff(_b)?$": ("a full difference of weights", _CONVERT),
-    r"\boft_|\bboft_": ("OFT", _EXTRACT),
-    r"^base_model\.model\.(?!.*\blora_).+\.(weight|bias)$": (
-        "a training of whole weights (modules_to_save or bias)",
-        f"{_PLAIN} (modules_to_save=None, bias='none')",
-    ),
-    r"\blora_mid\b": ("a Tucker decomposition (lora_mid)", f"{_PLAIN}, without use_tucker or use_cp"),
-}
-TEXT_ENCODER = re.compile(r"^(lora_te\d?_|text_encoder(_2)?\.)")
 
 
 def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: ScaleOf) -> Reading:
