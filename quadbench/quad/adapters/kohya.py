@@ -116,14 +116,6 @@ class Method(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartKey:
-    """A tensor's key, taken apart; `part` is what it is at its site, as `hada_w1_a`."""
-
-    site: str
-    part: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Difference:
     """A site's tensors of one method, which fit each other, and the factor on what they give. Whole factors have no rank.
 
@@ -161,12 +153,12 @@ class Differences:
     problems: tuple[AdapterProblem, ...]
 
 
-def kohya_key(name: str) -> PartKey | None:
+def kohya_key(name: str) -> Key | None:
     """Take a key of kohya's naming apart. Sites of the text encoder keep their prefix in their names."""
     match = _DIFFERENCE_KEY.match(name)
     if match is None:
         return None
-    return PartKey(site=match["flat"] if match["prefix"] == PREFIX else match["prefix"] + match["flat"], part=match["part"])
+    return Key(site=match["flat"] if match["prefix"] == PREFIX else match["prefix"] + match["flat"], part=match["part"])
 
 
 def alpha_scale(_site: str, parts: Parts, rank: int | None) -> float:
@@ -175,14 +167,14 @@ def alpha_scale(_site: str, parts: Parts, rank: int | None) -> float:
 
 
 def read_differences(
-    tensors: Parts, key_of: Callable[[str], PartKey | None] = kohya_key, scale_of: ScaleOf = alpha_scale
+    tensors: Parts, key_of: Callable[[str], Key | None] = kohya_key, scale_of: ScaleOf = alpha_scale
 ) -> Differences:
     """Gather the tensors of the three methods; `key_of` returns None for keys that are of none."""
     keys = {name: key for name in tensors if (key := key_of(name))}
     sites = {key.site for key in keys.values() if key.part != "alpha"}
     own = {name: key for name, key in keys.items() if key.site in sites}
     by_site: dict[str, dict[str, torch.Tensor]] = {}
-    first: dict[PartKey, str] = {}
+    first: dict[Key, str] = {}
     faults, unsound = Faults(), set()
     for name, key in own.items():
         if len(key.site) > LONGEST_SITE:

@@ -42,10 +42,10 @@ class LoraPart(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """A tensor's key, taken apart."""
+    """A tensor's key, taken apart; `part` is what it is at its site: a LoraPart, or another method's, as `hada_w1_a`."""
 
     site: str
-    part: LoraPart
+    part: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,9 +193,9 @@ def _note_foreign(unread: list[str], faults: Faults) -> bool:
     return bool(methods)
 
 
-def _sites(keys: Mapping[str, Key], faults: Faults) -> dict[str, dict[LoraPart, str]]:
+def _sites(keys: Mapping[str, Key], faults: Faults) -> dict[str, dict[str, str]]:
     """Return the tensors' names by site and part, and note where two stand for one; none of more sites than a U-Net has."""
-    sites: dict[str, dict[LoraPart, str]] = {}
+    sites: dict[str, dict[str, str]] = {}
     for name, key in keys.items():
         if len(key.site) > LONGEST_SITE:
             faults.add(_LONG, quoted(key.site))
@@ -209,7 +209,7 @@ def _sites(keys: Mapping[str, Key], faults: Faults) -> dict[str, dict[LoraPart, 
     return sites
 
 
-def _is_pair(site: str, parts: Mapping[LoraPart, torch.Tensor], faults: Faults) -> bool:
+def _is_pair(site: str, parts: Mapping[str, torch.Tensor], faults: Faults) -> bool:
     """Say whether a site's tensors are a pair of weights, and note why not."""
     if LoraPart.DOWN not in parts or LoraPart.UP not in parts:
         present = next(part for part in (LoraPart.DOWN, LoraPart.UP, LoraPart.ALPHA) if part in parts)

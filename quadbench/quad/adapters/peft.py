@@ -16,7 +16,7 @@ from diffusers.utils import convert_unet_state_dict_to_peft
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from quadbench.errors import AdapterError
-from quadbench.quad.adapters.kohya import FACTORS, Differences, Method, PartKey, read_differences
+from quadbench.quad.adapters.kohya import FACTORS, Differences, Method, read_differences
 from quadbench.quad.adapters.lora_pairs import AdapterProblem, Key, KeyOf, LoraPart, Reading, named, read_pairs
 from quadbench.quad.model.values import GREATEST
 from quadbench.quad.model_files import DIFFUSERS_TENSORS, PEFT_CONFIG, PEFT_TENSORS
@@ -381,6 +381,6 @@ def _peft_key_of(name: str) -> Key | None:
     return Key(site=match["site"], part=_PEFT_PARTS[match["side"]]) if match else None
 
 
-def _difference_key(name: str) -> PartKey | None:
+def _difference_key(name: str) -> Key | None:
     match = _DIFFERENCE_KEY.match(name)
-    return PartKey(site=match["site"], part=match["part"]) if match else None
+    return Key(site=match["site"], part=match["part"]) if match else None
