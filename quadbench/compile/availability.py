@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import assert_never
 
 from quadbench.ai_hub.client import CONFIGURE_HINT, INSTALL_HINT, config_path
-from quadbench.compile.litert_sdk import Missing, Sdk, look_for_sdk
+from quadbench.compile.litert_sdk import look_for_sdk
 from quadbench.compile.tflite import INSTALL_HINT as LITERT_HINT
 from quadbench.compile.toolchain import installed_version, missing_parts
 from quadbench.errors import MissingDependencyError
@@ -69,11 +69,10 @@ def _litert(target: LiteRtTarget) -> Availability:
     package = package_availability("ai_edge_litert", hint=LITERT_HINT)
     if target.soc is None or not package.is_ready:
         return package
-    match look_for_sdk(target.soc):
-        case Sdk(version=version):
-            return Availability(version=version)
-        case Missing(what=what, hint=hint):
-            return Availability(version=package.version, missing=what, hint=hint)
+    try:
+        return Availability(version=look_for_sdk(target.soc).version)
+    except MissingDependencyError as error:
+        return Availability(version=package.version, missing=error.message, hint=error.hint)
 
 
 def _ai_hub() -> Availability:

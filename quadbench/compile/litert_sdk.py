@@ -28,14 +28,6 @@ class Sdk:
     folder: Path
 
 
-@dataclass(frozen=True, kw_only=True)
-class Missing:
-    """The part of a compiler that is missing, and how to get it."""
-
-    what: str
-    hint: str
-
-
 def litert_version() -> str:
     """Return LiteRT's version."""
     installed = _package_version(LITERT)
@@ -46,22 +38,25 @@ def litert_version() -> str:
 
 def sdk_for(soc: str) -> Sdk:
     """Find the compiler for a chip."""
-    match look_for_sdk(soc):
-        case Sdk() as sdk:
-            return sdk
-        case Missing(what=what, hint=hint):
-            raise MissingDependencyError(f"compiling for {soc} needs {what}", hint=hint)
+    try:
+        return look_for_sdk(soc)
+    except MissingDependencyError as error:
+        raise MissingDependencyError(f"compiling for {soc} needs {error.message}", hint=error.hint) from error
 
 
-def look_for_sdk(soc: str) -> Sdk | Missing:
-    """Look for the compiler for a chip: LiteRT must know it, and its vendor's SDK be there, whole and of LiteRT's release."""
+def look_for_sdk(soc: str) -> Sdk:
+    """Look for the compiler for a chip: LiteRT must know it, and its vendor's SDK be there, whole and of LiteRT's release.
+
+    Raises:
+        MissingDependencyError: it is not; the message is the part that is missing.
+    """
     vendor, installed = vendor_of(soc), _package_version(LITERT)
     if installed is None:
-        return Missing(what=f"the package {LITERT}", hint=INSTALL_HINT)
+        raise MissingDependencyError(f"the package {LITERT}", hint=INSTALL_HINT)
     models: type[StrEnum] = _target_module(vendor).SocModel
     if soc not in (known := [model.value for model in models if model.value != "ALL"]):
-        return Missing(
-            what=f"an {LITERT} that knows {soc}; {installed} knows {', '.join(known)}", hint=f"pip install -U {LITERT}"
+        raise MissingDependencyError(
+            f"an {LITERT} that knows {soc}; {installed} knows {', '.join(known)}", hint=f"pip install -U {LITERT}"
         )
     package = vendor.sdk_package
     release = ".".join(_release(installed))
@@ -70,12 +65,14 @@ def look_for_sdk(soc: str) -> Sdk | Missing:
     if sdk is None and vendor.module == "qualcomm" and (plugin := _package_version("onnxruntime-qnn")):
         return Sdk(version=f"onnxruntime-qnn {plugin}", folder=_folder_of("onnxruntime_qnn"))
     if sdk is None:
-        return Missing(what=f"{vendor.title}'s SDK, the package {package}", hint=hint)
+        raise MissingDependencyError(f"{vendor.title}'s SDK, the package {package}", hint=hint)
     if _release(sdk) != _release(installed):
-        return Missing(what=f"{package} {release}, as {LITERT} is; found {sdk}", hint=hint)
+        raise MissingDependencyError(f"{package} {release}, as {LITERT} is; found {sdk}", hint=hint)
     library = next(iter(sorted(_folder_of(vendor.sdk_module).rglob(vendor.library))), None)
     if library is None:
-        return Missing(what=f"{vendor.library}, which {package} {sdk} lacks: its download of the SDK has failed", hint=hint)
+        raise MissingDependencyError(
+            f"{vendor.library}, which {package} {sdk} lacks: its download of the SDK has failed", hint=hint
+        )
     return Sdk(version=f"{package} {sdk}", folder=library.parent)
 
 
