@@ -32,9 +32,6 @@ class ToolchainCompiler:
 
         A variable that names a file counts with the file's digest, one that names a folder not at all: where an SDK lies does not
         matter, and its version is asked for.
-
-        Raises:
-            MissingDependencyError: as `installed_version`.
         """
         version = installed_version(self.target)
         commands = "; ".join(shlex.join(command) for command in self.target.commands)

@@ -57,11 +57,7 @@ class AdapterProblem:
 
 
 def refuse(adapter: str, problems: Sequence[AdapterProblem]) -> None:
-    """Refuse an adapter that has problems.
-
-    Raises:
-        AdapterError: names all of them, with the hint of the first.
-    """
+    """Refuse an adapter that has problems: the error names all of them, with the hint of the first."""
     if problems:
         first, *rest = problems
         more = f"; and {'; '.join(problem.message for problem in rest)}" if rest else ""

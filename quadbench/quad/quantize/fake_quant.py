@@ -135,11 +135,7 @@ class _Rounding(NamedTuple):
 
 
 class FakeQuantGraph:
-    """A quantized U-Net as a function of tensors.
-
-    Raises:
-        BuildError: the graph has an operator, a form of Resize or a use of QuantizeLinear that cannot be computed here.
-    """
+    """A quantized U-Net as a function of tensors; a graph that cannot be computed here is refused as it is read."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._initializers = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in model.graph.initializer}
