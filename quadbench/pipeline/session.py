@@ -24,7 +24,6 @@ from quadbench.measure import (
     Queue,
     Rest,
     Stop,
-    Turns,
     launches_of_bundle,
     measure_hosted,
     measure_launches,
@@ -395,19 +394,17 @@ class RunSession(Session):
         return measure_launches(queues, keep=self.keep, observer=self.observer, stop=self.recovery.stop)
 
     def _queue(self, installation: Installation, rollout: Rollout) -> Queue:
-        device, again = installation.device, rollout.again[installation.address]
-        return Queue(
-            device=device,
-            turns=self._turns(installation),
-            regain=lambda lost: self.recovery.regained(device, lost, again),
+        measure, device = self.work.terms.measure, installation.device
+        again = rollout.again[installation.address]
+        turns = planned_turns(
+            installation,
+            self.launches,
+            self.launch_settings(self.run_id, self.work.terms.runtime, measure),
+            repeats=measure.gate.retries if measure.order == "abba" else 0,
+            stored=on_device(self.stored, installation.address),
+            budget=self.budget,
         )
-
-    def _turns(self, installation: Installation) -> Turns:
-        measure = self.work.terms.measure
-        settings = self.launch_settings(self.run_id, self.work.terms.runtime, measure)
-        repeats = measure.gate.retries if measure.order == "abba" else 0
-        stored = on_device(self.stored, installation.address)
-        return planned_turns(installation, self.launches, settings, repeats=repeats, stored=stored, budget=self.budget)
+        return Queue(device=device, turns=turns, regain=lambda lost: self.recovery.regained(device, lost, again))
 
     def _measured_hosted(self, phones: Sequence[HostedPhone]) -> dict[str, QuadbenchError]:
         """Compile for phones at AI Hub and run the graphs there. Return by address why some gave no records."""

@@ -270,7 +270,8 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
                 fault = fault or error
                 continue
             stored = records.of_run(name)
-            if not run.is_cut_short and not _is_aborted(stored) and not _lacks_launches(run, stored):
+            is_aborted = any(one.status is Status.ABORTED for one in as_counted(stored))  # and was not repeated
+            if not run.is_cut_short and not is_aborted and not _lacks_launches(run, stored):
                 return run, stored
             cut_short = cut_short or (run, stored)
         if not cut_short:
@@ -281,11 +282,6 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
 
 def _lacks_launches(run: RunFile, stored: tuple[RunRecord, ...]) -> bool:
     return bool(run.lacking(Counter(record.device.address for record in stored)))
-
-
-def _is_aborted(stored: tuple[RunRecord, ...]) -> bool:
-    """Say whether a launch was interrupted and not repeated."""
-    return any(one.status is Status.ABORTED for one in stored) and any(one.status is Status.ABORTED for one in as_counted(stored))
 
 
 def read_run_file(layout: Layout, run_id: str) -> RunFile:

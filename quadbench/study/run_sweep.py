@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -97,12 +97,7 @@ def read_over(text: str) -> Over:
 
 
 def varied(recipe: str, overs: Sequence[Over]) -> tuple[Variation, ...]:
-    """Return the recipe with each value, of several keys each with each; without baselines, as settings are compared.
-
-    Raises:
-        UserError: names every problem of the first setting that does not fit, a key that stands twice, settings that are the same
-            recipe, or too many runs.
-    """
+    """Return the recipe with each value, of several keys each with each; without baselines, as settings are compared."""
     keys = [over.key for over in overs]
     if len(set(keys)) < len(keys):
         raise UserError(f"--over {max(keys, key=keys.count)} stands twice", hint="give all of its values in one, as KEY=V1,V2")
@@ -111,17 +106,15 @@ def varied(recipe: str, overs: Sequence[Over]) -> tuple[Variation, ...]:
         sizes = " x ".join(str(len(over.values)) for over in overs)
         raise UserError(f"--over: {sizes} values are {count} runs; expected at most {MOST_RUNS}", hint="give fewer values")
     settings = [dict(zip(keys, values, strict=True)) for values in itertools.product(*(over.values for over in overs))]
-    variations = [Variation(setting=setting, recipe=_with(recipe, setting)) for setting in settings]
+    variations = []
+    for setting in settings:
+        changed = read_recipe(recipe, {key: read_value(value) for key, value in setting.items()})
+        variations.append(Variation(setting=setting, recipe=changed.model_copy(update={"baselines": ()})))
     for one, other in itertools.combinations(variations, 2):
         if one.recipe == other.recipe:
             raise UserError(f"--over: '{one}' and '{other}' are the same recipe", hint="give each key and each value once")
     _refuse_overruled(overs, variations)
     return tuple(variations)
-
-
-def _with(recipe: str, setting: Mapping[str, str]) -> Recipe:
-    changed = read_recipe(recipe, {key: read_value(value) for key, value in setting.items()})
-    return changed.model_copy(update={"baselines": ()})
 
 
 def _refuse_overruled(overs: Sequence[Over], variations: Sequence[Variation]) -> None:
