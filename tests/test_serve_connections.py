@@ -197,7 +197,7 @@ def test_readers_that_read_nothing_cost_little_memory_and_are_dropped(tmp_path: 
 
 
 def test_what_the_server_is_done_with_and_nobody_takes_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quadbench.serve.server.STALL_S", SOON_S)
+    monkeypatch.setattr("quadbench.serve.server.UNACKNOWLEDGED_S", SOON_S)
     ask = b"GET /style.css HTTP/1.1\r\n" + HOST + b"connection: close\r\n\r\n"
     with served(Layout(tmp_path)) as site, connections(site, 1, ask, receives=1024):
         end = time.monotonic() + PATIENCE_S

@@ -19,6 +19,7 @@ from quadbench.errors import UserError
 MOST_CONNECTIONS = 300
 SILENCE_S = 5.0  # within which a connection sends a whole request, and before it speaks TLS
 STALL_S = 20.0  # within which whoever is answered takes what waits for him, which is 128 KB at most
+UNACKNOWLEDGED_S = STALL_S  # after which the kernel gives up what it still holds for a reader
 _NO_LINGER = struct.pack("ii", 1, 0)
 _READ_BYTES = 4096  # at once, so that a head is refused by its length, however much of it comes together
 _UNSENT_BYTES = 65_536  # that wait in TLS; as many wait below it
@@ -149,7 +150,7 @@ def listen(address: str, port: int) -> socket.socket:
         raise UserError(f"nothing can be served at {address}, port {port}: {reason}", hint="see --host and --port") from error
     # What each connection has of them: how much the kernel keeps of what is not taken, and for how long.
     at.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
-    at.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_S * 1000))
+    at.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED_S * 1000))
     return at
 
 
