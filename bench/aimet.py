@@ -60,7 +60,7 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
     from quadbench.quad.prepare import Steps, prepare
     from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
     from quadbench.quad.runner import GraphSession
-    from quadbench.recipe import load_recipe
+    from quadbench.recipe.recipe import load_recipe
 
     with torch.no_grad():
         prepared = prepare(load_recipe(recipe_name), Steps(), folder)

@@ -15,7 +15,9 @@ from itertools import product
 
 import numpy as np
 
-from quadbench.statistics import CONFIDENCE, LOOKS, Verdict, compare_launches, compare_unpaired, interval_of_share, paired
+from quadbench.statistics import Verdict
+from quadbench.statistics.launch_comparison import CONFIDENCE, compare_launches, compare_unpaired, interval_of_share, paired
+from quadbench.statistics.multiple_testing import LOOKS
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 Interval = tuple[float | None, float | None]

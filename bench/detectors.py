@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quadbench.statistics import shifts
+from quadbench.statistics.change_points import shifts
 
 HANA = Path(__file__).parents[1] / "tests" / "data" / "hana_small_2021"
 CACHE = Path.home() / ".cache" / "quadbench" / "peers"

@@ -39,8 +39,9 @@ from quadbench.quad.divergence import spread
 from quadbench.quad.prepare import Prepared, Steps, calibrated, calibration_feeds, prepare
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph
 from quadbench.quad.quantize.quantizer import quantized
-from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe import Recipe
 from quadbench.recipe.quad import Distill
+from quadbench.recipe.recipe import load_recipe
 
 
 @dataclass(frozen=True, kw_only=True)

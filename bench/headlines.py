@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.simulated_reports import NOUNS, OPPONENTS, Claims, Setting, claims_of, simulated_rows
 
-from quadbench.statistics import interval_of_share
+from quadbench.statistics.launch_comparison import interval_of_share
 
 TASKS, DEVICES, LAUNCHES, NOISE = (1, 2, 6, 10), (1, 3), (2, 3, 4, 6, 8, 12, 24, 40), (0.01, 0.03, 0.06)
 FEW = (2, 4, 6, 8, 12)

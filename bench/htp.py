@@ -17,7 +17,8 @@ from quadbench.compile import compile_bundle
 from quadbench.quad.build import build
 from quadbench.quad.cache import cached
 from quadbench.quality.trajectories import htp_trajectories
-from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe import Recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.known_targets import find_target, known_targets
 from quadbench.target.profile import load_profiles

@@ -4,9 +4,10 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from quadbench.artifacts import LaunchPlan, RunRecord, SequenceBlock, Variant
+from quadbench.artifacts import LaunchPlan, RunRecord, Variant
+from quadbench.artifacts.run_record import SequenceBlock
 from quadbench.recipe import Recipe
-from quadbench.statistics import compare_launches
+from quadbench.statistics.launch_comparison import compare_launches
 
 METRICS = ("unet_ns", "end_to_end_ns")
 

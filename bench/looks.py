@@ -8,16 +8,9 @@ from collections import Counter
 
 import numpy as np
 
-from quadbench.statistics import (
-    LOOKS,
-    MIN_BLOCKS,
-    Looks,
-    Verdict,
-    block_differences,
-    compare_launches,
-    interval_of_share,
-    planned_looks,
-)
+from quadbench.statistics import MIN_BLOCKS, Looks, Verdict
+from quadbench.statistics.launch_comparison import block_differences, compare_launches, interval_of_share
+from quadbench.statistics.multiple_testing import LOOKS, planned_looks
 
 NOISE = (0.005, 0.01, 0.02, 0.04)  # of a launch's logarithm
 EFFECTS = (0.0, 0.02, 0.05, 0.1)

@@ -23,10 +23,10 @@ from statistics import mean, median, stdev
 from in_turn import Unwatched, first_task
 from python_api import launched
 
-from quadbench.devices import connect
+from quadbench.devices.connections import connect
 from quadbench.harness.installation import harness_plan
 from quadbench.pipeline import built
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
 from quadbench.statistics.intervals import t_quantile

@@ -28,7 +28,7 @@ from quadbench.quad.quantize.merging import RESIDUAL, with_adapter
 from quadbench.quad.runner import GraphSession
 from quadbench.quality.metrics import sqnr_db
 from quadbench.quality.trajectories import TaskModel
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 
 BASELINES = ("per-graph", "merged-at-load")

@@ -22,7 +22,7 @@ from quadbench.quad.prepare import Steps, calibrated, calibration_feeds, prepare
 from quadbench.quad.quantize.qdq import quantize_graph
 from quadbench.quad.quantize.quantizer import Calibrated, LayerNoise, base_layers, int8_share, least_noisy
 from quadbench.quad.runner import GraphSession
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 
 
 def main() -> None:

@@ -22,8 +22,9 @@ from quadbench.nightly.night_file import Limits
 from quadbench.nightly.verdicts import Suspicion, rulings_on, suspicion
 from quadbench.report.units import Unit
 from quadbench.report.versus import SideRow, VersusDevice
-from quadbench.statistics import LOOKS, Verdict, compare_launches, interval_of_share
-from quadbench.statistics.launch_comparison import verdict_within
+from quadbench.statistics import Verdict
+from quadbench.statistics.launch_comparison import compare_launches, interval_of_share, verdict_within
+from quadbench.statistics.multiple_testing import LOOKS
 
 NIGHTS, STEP_AT, FILES_LAST = 60, 30, 10
 LAUNCH = 1.5  # the noise of one launch, in that of a night

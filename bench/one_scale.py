@@ -35,7 +35,7 @@ from quadbench.quad.quantize import encodings
 from quadbench.quad.quantize.encodings import limits
 from quadbench.quad.quantize.quantizer import quantized
 from quadbench.quad.runner import GraphSession
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 
 WAYS = ("own", "one for W", "one a site", "one for all")
 

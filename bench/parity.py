@@ -25,7 +25,8 @@ from quadbench.artifacts.pixels import Pixels, composite, psnr_db, read_pixels
 from quadbench.quad.build import build
 from quadbench.quad.runner import GraphSession
 from quadbench.quality.trajectories import TaskModel
-from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe import Recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 
 SEED_STRIDE = 1000  # beyond the items of a task, which use the seeds that follow its own

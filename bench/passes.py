@@ -51,7 +51,7 @@ from quadbench.quad.quantize.encodings import Encoding, quantize
 from quadbench.quad.quantize.passes import passes_of
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
 from quadbench.quad.runner import Feed
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 
 COMPILER = QnnCompiler(htp_arch="v79", soc_model=69)
 MOST_FLOAT_DIFFERENCE = 1e-4  # of the largest value

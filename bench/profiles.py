@@ -49,10 +49,11 @@ from quadbench.quad.quantize.fake_quant import FakeQuantGraph
 from quadbench.quad.quantize.quantizer import Calibrated, quantized
 from quadbench.quad.runner import Denoiser, Feed, GraphSession
 from quadbench.quad.samplers.table import run_table
-from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe import Recipe
 from quadbench.recipe.quad import Distill
-from quadbench.statistics import CONFIDENCE, paired
+from quadbench.recipe.recipe import load_recipe
 from quadbench.statistics.intervals import half_width
+from quadbench.statistics.launch_comparison import CONFIDENCE, paired
 
 COPIED, UNIFIED = "restyle", "unified"
 ITEMS, FEEDS = 8, 4  # inputs that judge an adapter, and U-Net runs of each, spread evenly over its trajectory

@@ -29,17 +29,18 @@ import numpy as np
 import onnxruntime
 from runtime import Unwatched
 
-from quadbench.artifacts import Bundle, LaunchPlan, SequenceBlock, TensorSpec, Variant
-from quadbench.devices import connect
+from quadbench.artifacts import Bundle, LaunchPlan, TensorSpec, Variant
+from quadbench.artifacts.run_record import SequenceBlock
+from quadbench.devices.connections import connect
 from quadbench.harness.installation import harness_plan
 from quadbench.harness.runtime_library import EXACT
 from quadbench.pipeline import built
 from quadbench.quad.runner import mixed_inputs
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.rollout import roll_out
-from quadbench.statistics import compare_launches
+from quadbench.statistics.launch_comparison import compare_launches
 
 SIDES = ("harness", "python", "unwatched")
 FIGURES = {

@@ -23,7 +23,7 @@ from quadbench.quad.prepare import Prepared, Steps, calibration_feeds, prepare
 from quadbench.quad.quantize.calibration import LeastError, MinMax, Percentile, RangeRule
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
 from quadbench.quad.runner import GraphSession
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,12 @@ from typing import Any
 
 from in_turn import Unwatched, first_task, launch_in_turn
 
-from quadbench.devices import connect
+from quadbench.devices.connections import connect
 from quadbench.devices.device import Lines, Tail
-from quadbench.measure import LaunchSettings, measure_launch
+from quadbench.measure.launch import measure_launch
+from quadbench.measure.launch_record import LaunchSettings
 from quadbench.pipeline import built
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
 

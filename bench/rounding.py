@@ -33,7 +33,7 @@ from quadbench.quad.quantize import encodings
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.qdq import quantize_graph
 from quadbench.quad.runner import Feed, GraphSession
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 
 COARSEST = 1.05
 

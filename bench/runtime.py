@@ -18,15 +18,18 @@ from statistics import mean, median
 
 from in_turn import Unwatched
 
-from quadbench.artifacts import Bundle, LaunchPlan, RunRecord, SequenceBlock, Variant
-from quadbench.devices import connect
-from quadbench.measure import LaunchSettings, measure_launch
+from quadbench.artifacts import Bundle, LaunchPlan, RunRecord, Variant
+from quadbench.artifacts.run_record import SequenceBlock
+from quadbench.devices.connections import connect
+from quadbench.measure.launch import measure_launch
+from quadbench.measure.launch_record import LaunchSettings
 from quadbench.pipeline import built
-from quadbench.recipe import Recipe, Runtime, load_recipe
+from quadbench.recipe import Recipe, Runtime
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.rollout import roll_out
-from quadbench.statistics import compare_launches
+from quadbench.statistics.launch_comparison import compare_launches
 
 MS, MB = 1e6, 2**20
 

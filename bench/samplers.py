@@ -24,7 +24,9 @@ from quadbench.quad.runner import Denoiser, GraphSession
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.olss import ddim_table
 from quadbench.quad.samplers.table import SamplerTable, run_table
-from quadbench.recipe import OlssSampler, Recipe, load_recipe
+from quadbench.recipe import Recipe
+from quadbench.recipe.recipe import load_recipe
+from quadbench.recipe.tasks import OlssSampler
 
 
 def main() -> None:

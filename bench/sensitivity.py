@@ -30,7 +30,7 @@ from quadbench.quad.prepare import Prepared, Steps, prepare
 from quadbench.quad.quantize.encodings import dequantize, quantize
 from quadbench.quad.runner import Feed
 from quadbench.quad.sensitivity import AdapterSensitivity, UnetSample, adapter_sensitivity, choose_anchor, samples_of, sensitivity
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 
 WIDTHS = ("int16", "int8")
 

@@ -34,11 +34,12 @@ from history import fill as fill_nights
 from in_turn import Unwatched, first_task, launch_in_turn
 
 from quadbench.artifacts import DeviceFacts, RunRecord, Sample, Status, Variant
-from quadbench.devices import connect
-from quadbench.measure import LaunchSettings, measure_launch
+from quadbench.devices.connections import connect
+from quadbench.measure.launch import measure_launch
+from quadbench.measure.launch_record import LaunchSettings
 from quadbench.pipeline import built
 from quadbench.pipeline.progress_observer import seen_by_others
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.engine import DATABASE_VARIABLE, database_of, open_engine, writing
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records

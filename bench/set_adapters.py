@@ -20,7 +20,8 @@ from quadbench.quad.items import known_table, task_items
 from quadbench.quad.model.foundation import Foundation, load_foundation
 from quadbench.quad.model_files import AdapterFormat, AdapterSource
 from quadbench.quad.reference import Reference, with_adapters
-from quadbench.recipe import Task, load_recipe
+from quadbench.recipe import Task
+from quadbench.recipe.recipe import load_recipe
 
 SIDES = ("float-0", "shared-0", "per-graph-0")
 

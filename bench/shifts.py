@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from quadbench.statistics import interval_of_share, shifts
+from quadbench.statistics.change_points import shifts
+from quadbench.statistics.launch_comparison import interval_of_share
 
 NIGHTS, STEP_AT, NEAR = 60, 30, 3
 STEPS = (0.0, 0.03, 0.05, 0.08)

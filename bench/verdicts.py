@@ -12,7 +12,7 @@ from in_turn import Unwatched
 
 from quadbench.report.versus import primary_row
 from quadbench.results.layout import Layout
-from quadbench.statistics import interval_of_share
+from quadbench.statistics.launch_comparison import interval_of_share
 from quadbench.study.comparison_side import choose
 from quadbench.study.run_comparison import compare
 

@@ -18,7 +18,7 @@ from quadbench.devices.local import open_local
 from quadbench.farm.store.objects import Store
 from quadbench.farm.store.opening import open_store
 from quadbench.harness.program import ensure_harness
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.engine import Source
 from quadbench.results.layout import Layout
 

@@ -31,7 +31,8 @@ from quadbench.quad.model_files import (  # noqa: E402
     check_adapter,
 )
 from quadbench.quad.reference import with_adapters  # noqa: E402
-from quadbench.recipe import DiffusersAdapter, load_recipe  # noqa: E402
+from quadbench.recipe.recipe import load_recipe  # noqa: E402
+from quadbench.recipe.tasks import DiffusersAdapter  # noqa: E402
 
 
 def with_adapter(unet: UNet2DConditionModel, source: AdapterSource) -> UNet2DConditionModel:

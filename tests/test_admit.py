@@ -16,7 +16,8 @@ from safetensors.torch import save_file  # noqa: E402
 from support.adapter_files import Known, draw_pairs, kohya_tensors, write_kohya  # noqa: E402
 from support.tiny_model import tiny_unet  # noqa: E402
 
-from quadbench.artifacts import BaseDigests, Bundle, Caveat, Component, Graph, TensorSpec, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Caveat, Component, Graph, TensorSpec, Variant  # noqa: E402
+from quadbench.artifacts.bundle import BaseDigests  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.quad.adapters import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges  # noqa: E402

@@ -19,7 +19,7 @@ from support.ai_hub_graphs import Sources, compile_at_hub, target_of, write_deco
 from support.ai_hub_service import QAIRT_VERSION, TOKEN, AiHubService, ai_hub_service
 from support.htp_emulator import compiled_by_qnn, run_on_emulator
 
-from quadbench.ai_hub import Ledger
+from quadbench.ai_hub.hub_jobs import Ledger
 from quadbench.artifacts import Caveat, FileRef, TensorSpec
 from quadbench.compile.ai_hub import write_trial_graph
 from quadbench.compile.single_file import single_file

@@ -20,9 +20,9 @@ from test_pipeline import Watcher
 from quadbench import pipeline
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Status, Stored, Variant
 from quadbench.cli import main
-from quadbench.devices import connect
+from quadbench.devices.connections import connect
 from quadbench.quad.runner import mixed_inputs
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
 

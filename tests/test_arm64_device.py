@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.devices import connect
+from quadbench.devices.connections import connect
 from quadbench.devices.emulators import ROOT_VARIABLE, Arm64Emulator, arm64_emulator
 from quadbench.devices.leftovers import marked
 from quadbench.devices.virtual import Data, Place, running_sandbox

@@ -21,7 +21,8 @@ from quadbench.artifacts.kit import Role
 from quadbench.devices.emulators import arm64_emulator
 from quadbench.errors import MissingDependencyError
 from quadbench.kits.store import find, kits
-from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe import Recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.abi import Abi
 

@@ -27,7 +27,7 @@ from support.watcher import Silent
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Stored
 from quadbench.harness.program import OVERRIDE
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 

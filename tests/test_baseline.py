@@ -29,7 +29,8 @@ from quadbench.report.pictures import quality_rows
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, load_run, read_run_file, save_run
-from quadbench.statistics import Verdict, compare_unpaired
+from quadbench.statistics import Verdict
+from quadbench.statistics.launch_comparison import compare_unpaired
 
 TASKS = ("restyle", "remove-object", "draw")
 MORE = (*ABBA, Variant.SHARED, Variant.PER_GRAPH)

@@ -9,7 +9,7 @@ import pytest
 from support.synthetic_run import make_run
 
 from quadbench.artifacts import LaunchPlan, RunRecord, Status, Variant
-from quadbench.measure import missing_blocks
+from quadbench.measure.launch_schedule import missing_blocks
 from quadbench.report.launches import whole_blocks
 from quadbench.results.counted import as_counted
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from support.synthetic_run import make_run
 
-from quadbench.artifacts import LaunchPlan, RunRecord, Sample, SequenceBlock, Status, Variant
-from quadbench.measure import Budget
-from quadbench.measure.launch_schedule import expected_s
+from quadbench.artifacts import LaunchPlan, RunRecord, Sample, Status, Variant
+from quadbench.artifacts.run_record import SequenceBlock
+from quadbench.measure.launch_schedule import Budget, expected_s
 
 S, P = Variant.SHARED, Variant.PER_GRAPH
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quadbench.statistics import interval_of_share, shifts
-from quadbench.statistics.change_points import FEWEST_BESIDE, _candidates, _Series
+from quadbench.statistics.change_points import FEWEST_BESIDE, _candidates, _Series, shifts
+from quadbench.statistics.launch_comparison import interval_of_share
 
 HANA = Path(__file__).parent / "data" / "hana_small_2021"
 

@@ -16,7 +16,7 @@ from quadbench.cli import main
 from quadbench.cli.commands import COMMANDS, GROUPS
 from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.options import sentence
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.zoo import adapter_folder
 
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"

@@ -55,7 +55,9 @@ from quadbench.report.versus import (
 )
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run, read_run_file, save_run
-from quadbench.statistics import LOOKS, Comparison, Looks, Verdict
+from quadbench.statistics import Looks, Verdict
+from quadbench.statistics.launch_comparison import Comparison
+from quadbench.statistics.multiple_testing import LOOKS
 from quadbench.study.comparison_side import USUAL_MANNER, Manner, choose, measured_alike
 from quadbench.study.run_comparison import _told_if_interrupted, compare
 from quadbench.target.targets import OnnxRuntimeTarget, target_key

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quadbench.statistics import paired
 from quadbench.statistics.intervals import half_width, interval_of_mean
+from quadbench.statistics.launch_comparison import paired
 
 BENCH = Path(__file__).parents[1] / "bench" / "coverage.py"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from quadbench.deploy import LocalFile, deploy
-from quadbench.devices import Device, adb_commands, connect
+from quadbench.devices import Device, adb_commands
+from quadbench.devices.connections import connect
 from quadbench.errors import ArtifactError, DeviceError, DeviceFullError, DeviceLostError
 from quadbench.results.layout import Layout
 

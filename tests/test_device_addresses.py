@@ -6,9 +6,9 @@ import pytest
 
 from quadbench.cli import main
 from quadbench.cli.device_options import chosen_devices
-from quadbench.devices import connect
 from quadbench.devices.addresses import AttachedAddress, Phone, VirtualAddress, choose_phone, parse_address
 from quadbench.devices.android_reports import Attached
+from quadbench.devices.connections import connect
 from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError
 from quadbench.results.layout import Layout
 from quadbench.target.profile import PROFILES_FOLDER, load_profile, load_profiles

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from support.device_contract import DeviceContract
 
-from quadbench.devices import Device, adb_commands, connect
+from quadbench.devices import Device, adb_commands
 from quadbench.devices.android_reports import parse_battery, parse_thermal
+from quadbench.devices.connections import connect
 from quadbench.devices.virtual import PACKAGES
 from quadbench.errors import DeviceError, DeviceFullError, DeviceLostError, MissingDependencyError
 from quadbench.host import find_programs

@@ -7,7 +7,7 @@ from support.watcher import Silent
 
 from quadbench import pipeline
 from quadbench.artifacts import Status, Variant
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.report.launches import whole_blocks
 from quadbench.results.layout import Layout
 

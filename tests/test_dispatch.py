@@ -31,7 +31,8 @@ from quadbench.farm.store.opening import open_store
 from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
 from quadbench.pipeline import USUAL
 from quadbench.pipeline.work import resumed_work
-from quadbench.recipe import Terms, load_recipe
+from quadbench.recipe import Terms
+from quadbench.recipe.recipe import load_recipe
 from quadbench.report.headline import gaps
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
@@ -160,7 +161,7 @@ def test_an_answer_that_is_none_is_refused(answer: object) -> None:
 def test_a_recipe_for_another_host_has_the_whole_paths_of_its_files(tmp_path: Path) -> None:
     from quadbench.dispatch.submission import whole_text
     from quadbench.recipe import Recipe
-    from quadbench.spec import load_text
+    from quadbench.spec.spec_model import load_text
 
     recipe = load_recipe("quickstart")
     adapter = {"mine": {"source": "peft", "path": str(tmp_path / "lora")}}

@@ -38,7 +38,7 @@ from quadbench.quad.model.foundation import load_foundation  # noqa: E402
 from quadbench.quad.prepare import Prepared, Steps, prepare  # noqa: E402
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph  # noqa: E402
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized  # noqa: E402
-from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.recipe.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 
 SETTINGS = Settings(steps=8, batch=2, learning_rate=2e-2, diffusion_weight=0.0, patience=4, seed=0, evaluate_every=4)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.bench_phone import with_toolchain
 
-from quadbench.doctor import Check, examine
+from quadbench.doctor.machine import Check, examine
 from quadbench.harness.program import NDK_VARIABLE
 from quadbench.target.profile import PROFILES_VARIABLE
 

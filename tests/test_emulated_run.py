@@ -15,7 +15,8 @@ from quadbench import pipeline
 from quadbench.artifacts import Caveat, RunRecord, Status, Variant
 from quadbench.quality import score_run
 from quadbench.quality.trajectories import CPU_TO_FLOAT, HTP_TO_CPU, HTP_TO_FLOAT
-from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe import Recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 
 LEAST_DB = 30.0

@@ -23,16 +23,17 @@ from quadbench.farm.leases import Leases
 from quadbench.farm.store.opening import open_store
 from quadbench.farm.workers import NewWorker, Workers
 from quadbench.host import user_and_host
-from quadbench.measure import Budget
+from quadbench.measure.launch_schedule import Budget
 from quadbench.nightly import farm_launcher
 from quadbench.nightly.farm_launcher import OfFarm
 from quadbench.nightly.launcher import Wanted
-from quadbench.recipe import Terms, load_recipe
+from quadbench.recipe import Terms
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results import dialects
 from quadbench.results.engine import open_engine, writing
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
-from quadbench.statistics import LOOKS
+from quadbench.statistics.multiple_testing import LOOKS
 from quadbench.study.comparison_side import Chosen
 
 OVER = Budget(ends_at=0.0)

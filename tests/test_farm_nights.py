@@ -14,7 +14,7 @@ from quadbench.farm.job import Job, JobKind, NewJob
 from quadbench.farm.workers import WorkerDevice
 from quadbench.pipeline import USUAL
 from quadbench.recipe import Terms
-from quadbench.statistics import LOOKS
+from quadbench.statistics.multiple_testing import LOOKS
 from quadbench.study.comparison_side import Goal
 
 YARDSTICK, CASE = "a" * 64, "b" * 64

@@ -13,7 +13,9 @@ from quadbench.artifacts import Component  # noqa: E402
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile  # noqa: E402
 from quadbench.quad.prepare import Prepared, Steps, calibration_feeds, per_graph_feeds, prepare  # noqa: E402
 from quadbench.quad.runner import Feed  # noqa: E402
-from quadbench.recipe import AnchorCalibration, JointCalibration, OwnTaskCalibration, Recipe, load_recipe  # noqa: E402
+from quadbench.recipe import Recipe  # noqa: E402
+from quadbench.recipe.quad import AnchorCalibration, JointCalibration, OwnTaskCalibration  # noqa: E402
+from quadbench.recipe.recipe import load_recipe  # noqa: E402
 
 SCHEMES = {"joint": JointCalibration, "own-task": OwnTaskCalibration, "anchor": AnchorCalibration}
 ANCHOR = "first"

@@ -12,9 +12,10 @@ from quadbench.cli import main
 from quadbench.errors import ArtifactError, SpecError, UserError
 from quadbench.quad.cache import digests_of
 from quadbench.quad.model_files import foundation_files
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.digests import sha256_of
-from quadbench.spec import read_file, read_json, require_file
+from quadbench.spec import read_file, read_json
+from quadbench.spec.files import require_file
 
 pytestmark = pytest.mark.timeout(60)  # a pipe that is waited for never ends
 

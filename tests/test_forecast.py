@@ -11,11 +11,11 @@ from support.watcher import Silent
 
 from quadbench.artifacts import MIB
 from quadbench.cli import main
-from quadbench.devices import connect
+from quadbench.devices.connections import connect
 from quadbench.errors import ArtifactError, SpecError, UserError
 from quadbench.harness.program import NDK_VARIABLE, OVERRIDE
 from quadbench.kits import store
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
 from quadbench.rollout.forecast import forecast, forecast_of_bundle

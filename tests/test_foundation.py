@@ -19,7 +19,8 @@ from quadbench.quad.cache import digests_of  # noqa: E402
 from quadbench.quad.model.float_graphs import copy_of_modules  # noqa: E402
 from quadbench.quad.model.foundation import clip_tokenizer, load_checkpoint, load_foundation, random_module, time_features  # noqa: E402
 from quadbench.quad.model_files import part_folder  # noqa: E402
-from quadbench.recipe import CheckpointFoundation, load_recipe  # noqa: E402
+from quadbench.recipe import CheckpointFoundation  # noqa: E402
+from quadbench.recipe.recipe import load_recipe  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ from quadbench.quad.adapters.convert import convert
 from quadbench.quad.adapters.inspection import inspect_adapter
 from quadbench.quad.adapters.loading import read_tensor_file
 from quadbench.quad.adapters.peft import SitePattern, adapter_config
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.manifest import MANIFEST, publish, read_manifest
 from quadbench.spec.yaml_document import read_document, read_value
 

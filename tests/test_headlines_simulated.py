@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.simulated_reports import OPPONENTS, Claims, Setting, claims_of, simulated_rows
 
-from quadbench.statistics import interval_of_share
+from quadbench.statistics.launch_comparison import interval_of_share
 
 TASKS, DEVICES, LAUNCHES, NOISE = (1, 2, 6, 10), (1, 3), (2, 3, 4, 6, 8, 12, 24, 40), (0.01, 0.03, 0.06)
 

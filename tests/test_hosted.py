@@ -17,13 +17,14 @@ from support.bundles import write_recipe_bundle
 from support.watcher import Silent
 
 from quadbench import pipeline
-from quadbench.ai_hub import JobStatus
+from quadbench.ai_hub.client import JobStatus
 from quadbench.artifacts import Caveat, Component, FileRef, Graph, RunRecord, Sample, Status, Variant
 from quadbench.cli.console import RunConsole
-from quadbench.devices import connect, list_devices
+from quadbench.devices import list_devices
+from quadbench.devices.connections import connect
 from quadbench.errors import ServiceError, UserError
 from quadbench.measure.hosted import GraphProfile, cpu_layers, fewest_runs, samples_of
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.report import Figure, kpi_rows
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import RunFile, change_run

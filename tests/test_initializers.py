@@ -25,7 +25,7 @@ from quadbench.quad.model.float_graphs import export_graph  # noqa: E402
 from quadbench.quad.model.initializers import discard, file_of, open_session, opened, renamed, transpose, value  # noqa: E402
 from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.quantize.qdq import activation_encodings, quantize_graph  # noqa: E402
-from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.recipe.recipe import load_recipe  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.manifest import CHECKSUM, MANIFEST  # noqa: E402

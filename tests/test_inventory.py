@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from quadbench.cli import main
-from quadbench.devices import connect
+from quadbench.devices.connections import connect
 from quadbench.dispatch import offers
 from quadbench.errors import DeviceError, DeviceNotFoundError, SpecError, UnknownNameError, UserError
 from quadbench.farm.farm_file import ExpectedPhone, FarmFile

@@ -20,11 +20,11 @@ from quadbench.compile import compile_bundle
 from quadbench.compile.cpu_graph import let_weights_fold
 from quadbench.compile.onnxruntime import kernels_of
 from quadbench.errors import BuildError
-from quadbench.lint import graph_of, lint_graph
+from quadbench.lint import lint_graph
+from quadbench.lint.linted_graph import graph_of
 from quadbench.quad.quantize.encodings import Encoding, quantize
 from quadbench.quad.quantize.quantizer import weights_quantized
-from quadbench.recipe import Precision
-from quadbench.recipe.precision import FLOAT_LABEL
+from quadbench.recipe.precision import FLOAT_LABEL, Precision
 from quadbench.results.layout import Layout
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, Target
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from support.long_run import RUN, store_long_run
 
-from quadbench.artifacts import Sample, Samples
+from quadbench.artifacts import Sample
+from quadbench.artifacts.launch_values import Samples
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records

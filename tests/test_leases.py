@@ -14,7 +14,8 @@ import pytest
 import sqlalchemy as sa
 from support.stored_records import query, record
 
-from quadbench.devices import Device, connect
+from quadbench.devices import Device
+from quadbench.devices.connections import connect
 from quadbench.devices.local import LocalDevice, open_local
 from quadbench.errors import DeviceError, LeaseError, QuadbenchError, UserError
 from quadbench.farm.held import held, leased

@@ -20,7 +20,8 @@ from quadbench.artifacts.run_record import file_refs
 from quadbench.cli import main
 from quadbench.compile import compile_bundle
 from quadbench.errors import ArtifactError, BuildError
-from quadbench.lint import Finding, Severity, graph_of, lint_bundle, lint_graph
+from quadbench.lint import Finding, Severity, lint_bundle, lint_graph
+from quadbench.lint.linted_graph import graph_of
 from quadbench.results.layout import Layout
 from quadbench.target.profile import load_profile
 from quadbench.target.targets import LiteRtTarget, OnnxRuntimeTarget, Target

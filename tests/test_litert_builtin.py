@@ -18,7 +18,7 @@ from quadbench.compile import compile_bundle
 from quadbench.compile.litert_process import DISPATCH, operators_of
 from quadbench.quad.build import build
 from quadbench.quad.runner import mixed_inputs
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.targets import LiteRtTarget, target_key
 

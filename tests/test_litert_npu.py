@@ -20,7 +20,8 @@ from quadbench.compile.litert_sdk import litert_version
 from quadbench.errors import MissingDependencyError
 from quadbench.harness.runtime_library import LITERT_LIBRARY, litert_library, runtime_library
 from quadbench.kits import store
-from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe import Recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.abi import Abi, host_abi
 from quadbench.target.profile import PROFILES_VARIABLE

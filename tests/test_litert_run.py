@@ -16,7 +16,7 @@ from test_pipeline import Watcher
 from quadbench import pipeline
 from quadbench.artifacts import RunRecord, Status, Variant
 from quadbench.harness.runtime_library import LITERT_LIBRARY, litert_library
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout.equipment import host_libraries
 from quadbench.target.profile import load_profile

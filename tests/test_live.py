@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from support.synthetic_run import S25, TABS11, make_run
 
-from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
+from quadbench.artifacts import LaunchPlan, Variant
+from quadbench.artifacts.run_record import SequenceBlock
 from quadbench.cli.console import RUN_STAGES, LiveLine, RunConsole, shown_line
 
 LINES = [

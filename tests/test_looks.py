@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from quadbench.statistics import LOOKS, MIN_BLOCKS, Looks, Verdict, block_differences, compare_launches, planned_looks
+from quadbench.statistics import MIN_BLOCKS, Looks, Verdict
+from quadbench.statistics.launch_comparison import block_differences, compare_launches
+from quadbench.statistics.multiple_testing import LOOKS, planned_looks
 
 
 def launches(rng: np.random.Generator, ratio: float, blocks: int, noise: float) -> tuple[list[float], list[float]]:

@@ -15,9 +15,12 @@ from support.watcher import Silent
 
 from quadbench.artifacts import ErrorClass, RunRecord, Status, Variant
 from quadbench.devices import adb_commands
-from quadbench.measure import LaunchSettings, Queue, measure_launches, planned_turns
 from quadbench.measure.launch import LaunchAborted
-from quadbench.recipe import Gate, Runtime
+from quadbench.measure.launch_record import LaunchSettings
+from quadbench.measure.launch_schedule import planned_turns
+from quadbench.measure.parallel_launches import Queue, measure_launches
+from quadbench.recipe import Runtime
+from quadbench.recipe.measuring import Gate
 from quadbench.results.layout import Layout
 
 pytestmark = pytest.mark.slow  # each of these has real processes and waits for them

@@ -12,9 +12,11 @@ from quadbench.artifacts.kit import Kit, Library, Role, kit_digest
 from quadbench.devices.local import LocalDevice
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.harness.installation import InstalledKit, execution_provider_of
-from quadbench.measure import LaunchSettings, Stop, launch, measure_launch
-from quadbench.measure.launch import run_launch
-from quadbench.recipe import Gate, Runtime
+from quadbench.measure import launch
+from quadbench.measure.launch import Stop, measure_launch, run_launch
+from quadbench.measure.launch_record import LaunchSettings
+from quadbench.recipe import Runtime
+from quadbench.recipe.measuring import Gate
 from quadbench.results.records import open_records
 from quadbench.target.abi import Abi
 from quadbench.target.targets import QnnTarget

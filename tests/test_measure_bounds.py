@@ -15,8 +15,10 @@ from quadbench.artifacts import ErrorClass, LaunchPlan, RunRecord, Status
 from quadbench.artifacts.names import MOST_CHARACTERS
 from quadbench.devices.device import LINE_LIMIT_BYTES
 from quadbench.errors import DeviceLostError
-from quadbench.measure import LaunchSettings, Queue, measure_launches, planned_turns
 from quadbench.measure.derived_samples import IMAGE_LIMIT_BYTES
+from quadbench.measure.launch_record import LaunchSettings
+from quadbench.measure.launch_schedule import planned_turns
+from quadbench.measure.parallel_launches import Queue, measure_launches
 from quadbench.recipe import Runtime
 
 ENDLESS_S = 20.0  # in which a harness without end has been ended, on a machine with other work

@@ -25,7 +25,7 @@ from quadbench.quad.model_files import tensor_places
 from quadbench.quad.quantize.merging import mergeable
 from quadbench.quad.quantize.quantizer import weights_quantized
 from quadbench.quad.writer import BundleWriter, lora_encodings_of
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.targets import QnnTarget
 

@@ -14,7 +14,8 @@ import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from quadbench.artifacts import Bundle, Component, Share, Stored, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Component, Stored, Variant  # noqa: E402
+from quadbench.artifacts.bundle import Share  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.quantize.encodings import Encoding, symmetric  # noqa: E402
@@ -32,7 +33,7 @@ from quadbench.quad.quantize.quantizer import (  # noqa: E402
     narrow_layers,
     quantized,
 )
-from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.recipe.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.manifest import read_manifest  # noqa: E402
 

@@ -24,7 +24,7 @@ from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa:
 from quadbench.quad.model_files import AdapterFormat, AdapterSource  # noqa: E402
 from quadbench.quad.reference import Reference, with_adapters  # noqa: E402
 from quadbench.quad.runner import mixed_inputs  # noqa: E402
-from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.recipe.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 
 WEIGHTS = [{"first": weight} for weight in (0.0, 0.5, 1.0, 1.5, -1.0)] + [{"first": 1.0, "second": 0.8}]

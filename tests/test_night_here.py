@@ -13,7 +13,7 @@ from quadbench.farm.farm_file import FARM_VARIABLE
 from quadbench.nightly import launcher
 from quadbench.nightly.launcher import Here, Launched, Wanted, with_second_try
 from quadbench.results.layout import Layout
-from quadbench.statistics import LOOKS
+from quadbench.statistics.multiple_testing import LOOKS
 from quadbench.study.comparison_side import Chosen
 
 HALF = "schema_version: 1\ndevices:\n  - name: pix"

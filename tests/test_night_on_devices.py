@@ -16,7 +16,7 @@ from quadbench.cli import main
 from quadbench.devices import adb_commands
 from quadbench.nightly import launcher, perform
 from quadbench.pipeline import Conduct
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.records import read_records

@@ -13,7 +13,7 @@ from quadbench.cli import main
 from quadbench.cli import nightly as cli_nightly
 from quadbench.nightly.night_plan import device_of, planned
 from quadbench.nightly.night_report import ERROR
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.bundles import freeze
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout

@@ -15,15 +15,15 @@ from support.stub_ndk import write_stub_ndk
 from support.watcher import Silent
 
 from quadbench import pipeline
-from quadbench.devices import connect
+from quadbench.devices.connections import connect
 from quadbench.devices.scenario import VIRTUAL_PROPERTY
 from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError, UnknownNameError, UserError
 from quadbench.farm.health import FAILURES_IN_A_ROW
 from quadbench.harness.installation import execution_provider_of
 from quadbench.harness.program import NDK_VARIABLE
 from quadbench.kits import store
-from quadbench.recipe import load_recipe
 from quadbench.recipe.measuring import Gate
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST
 from quadbench.rollout import roll_out

@@ -21,11 +21,11 @@ pytest.importorskip("torch")
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Caveat, Deployment, LaunchPlan, RunRecord, Status, Stored, Variant
 from quadbench.cli import main
-from quadbench.devices import connect
+from quadbench.devices.connections import connect
 from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, LeaseError, UserError
 from quadbench.farm.leases import Leases, lease_name
 from quadbench.quad.candidate import Candidate
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.report.kpi import NO_OWN_GRAPH
 from quadbench.results.engine import DATABASE_VARIABLE
 from quadbench.results.layout import Layout

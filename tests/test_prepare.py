@@ -11,7 +11,8 @@ from quadbench.errors import UserError  # noqa: E402
 from quadbench.quad.items import Encoders, Unet, prepare_task, task_items, visit  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation  # noqa: E402
 from quadbench.quad.prepare import greatest_weight  # noqa: E402
-from quadbench.recipe import Task, load_recipe  # noqa: E402
+from quadbench.recipe import Task  # noqa: E402
+from quadbench.recipe.recipe import load_recipe  # noqa: E402
 
 
 def prepare(recipe: Path, scheme: str, unet: Unet) -> None:

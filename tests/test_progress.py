@@ -13,7 +13,8 @@ import pytest
 from support.stored_records import record
 from support.watcher import Silent
 
-from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
+from quadbench.artifacts import LaunchPlan, Variant
+from quadbench.artifacts.run_record import SequenceBlock
 from quadbench.host import process_mark
 from quadbench.pipeline.progress_observer import seen_by_others
 from quadbench.results.layout import Layout

@@ -13,9 +13,8 @@ import quadbench
 from quadbench.artifacts import RunResult
 from quadbench.cli import main
 from quadbench.errors import UnknownNameError
-from quadbench.recipe import load_recipe
 from quadbench.recipe.published import published_names, published_table
-from quadbench.recipe.recipe import RECIPES_FOLDER
+from quadbench.recipe.recipe import RECIPES_FOLDER, load_recipe
 from quadbench.report.figure_table import to_frame
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.pictures import quality_rows

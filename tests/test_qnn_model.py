@@ -16,7 +16,7 @@ from quadbench.artifacts import LORA_PREFIX, Bundle, CompiledBundle, Component, 
 from quadbench.compile import compile_bundle
 from quadbench.quad.build import build
 from quadbench.quad.runner import mixed_inputs
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.targets import QnnTarget
 

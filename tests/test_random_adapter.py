@@ -14,7 +14,8 @@ from quadbench.artifacts import Bundle, Caveat, Status, Stored, Variant  # noqa:
 from quadbench.quad.adapters import random_adapter  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation, random_module  # noqa: E402
-from quadbench.recipe import Recipe, load_recipe  # noqa: E402
+from quadbench.recipe import Recipe  # noqa: E402
+from quadbench.recipe.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 
 LINEAR = ("attention", "feed-forward", "projection")

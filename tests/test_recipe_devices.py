@@ -15,9 +15,9 @@ from quadbench.errors import SpecError, UserError
 from quadbench.quad.cache import RecipeDigests, digests_of
 from quadbench.quad.chosen import latest_bundle
 from quadbench.quad.inputs import check_devices
-from quadbench.recipe import load_recipe, recipe_digest
+from quadbench.recipe import recipe_digest
 from quadbench.recipe.published import published_table
-from quadbench.recipe.recipe import RECIPES_FOLDER
+from quadbench.recipe.recipe import RECIPES_FOLDER, load_recipe
 from quadbench.report import render_html, report_view, run_summary
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.pictures import quality_rows

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from quadbench.cli import main
-from quadbench.recipe import load_recipe, recipe_file
+from quadbench.recipe.recipe import load_recipe, recipe_file
 from quadbench.rollout.forecast import misfits
 
 RECIPE = recipe_file("quickstart").read_text()

@@ -12,7 +12,7 @@ import pytest
 
 from quadbench.cli import PIPE_LEFT, build_parser, main
 from quadbench.errors import QuadbenchError
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.target.profile import load_profile
 
 ROOT = Path(__file__).parents[1]

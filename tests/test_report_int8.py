@@ -5,8 +5,9 @@ from pathlib import Path
 
 from support.synthetic_run import make_run
 
-from quadbench.artifacts import Component, FileRef, Graph, Int8Share, RunResult, Share, Variant
-from quadbench.recipe import INT8_KEY
+from quadbench.artifacts import Component, FileRef, Graph, RunResult, Variant
+from quadbench.artifacts.bundle import Int8Share, Share
+from quadbench.recipe.recipe import INT8_KEY
 from quadbench.report import kpi_table, render_html, sweep_points
 from quadbench.report.setups import int8_table
 from quadbench.results.layout import Layout

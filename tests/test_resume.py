@@ -22,7 +22,8 @@ from quadbench.artifacts import Bundle, RunResult, Status, Stored, Variant
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, DeviceError, RunInterrupted, UserError
 from quadbench.observer import Observer
-from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe import Recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import change_run, load_run, load_run_file

@@ -20,7 +20,8 @@ from quadbench.devices import adb_commands
 from quadbench.errors import DeviceError, DeviceLostError, LeaseError
 from quadbench.farm.leases import Leases, lease_name
 from quadbench.pipeline import Conduct
-from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe import Recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import load_run

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from quadbench.artifacts import MIB, Caveat
-from quadbench.devices import Device, adb_commands, connect
+from quadbench.devices import Device, adb_commands
+from quadbench.devices.connections import connect
 from quadbench.devices.leftovers import carriers
 from quadbench.devices.scenario import SCENARIOS_FOLDER, Phase, load_scenario, write_reports
 from quadbench.errors import DeviceLostError, SpecError, UnknownNameError, UserError
 from quadbench.measure.gate import DeviceState, gate, read_state
-from quadbench.recipe import Gate
+from quadbench.recipe.measuring import Gate
 from quadbench.results.layout import Layout
 
 BOOT_ID = ["cat", "/proc/sys/kernel/random/boot_id"]

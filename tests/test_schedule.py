@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
+from quadbench.artifacts import LaunchPlan, Variant
+from quadbench.artifacts.run_record import SequenceBlock
 from quadbench.measure.launch_schedule import drawn_blocks, launches_of
-from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe import Recipe
+from quadbench.recipe.recipe import load_recipe
 
 FLOAT, SHARED, PER_GRAPH = Variant.FLOAT, Variant.SHARED, Variant.PER_GRAPH
 SEED = "a run"

@@ -16,7 +16,7 @@ from quadbench.farm.store.opening import open_store
 from quadbench.farm.store.remote import RemotePlace
 from quadbench.kits.packages import MAVEN_VARIABLE, MavenPackage, fetch
 from quadbench.results.engine import source_name
-from quadbench.spec import masked, masked_in, web_variable
+from quadbench.spec.variables import masked, masked_in, web_variable
 
 SECRET = "hunter2"
 AROUND = st.text(st.sampled_from("@:/?#%&=+. aZ0é[]\\'\""), max_size=4)

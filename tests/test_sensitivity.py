@@ -31,7 +31,7 @@ from quadbench.quad.sensitivity import (  # noqa: E402
     analyse,
     choose_anchor,
 )
-from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.recipe.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 
 SITES = ("first", "second")

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, LaunchPlan, Stored
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.serve.auth import Access, Door
 from quadbench.serve.rendering import Live, script

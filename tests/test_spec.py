@@ -10,7 +10,8 @@ from quadbench.errors import SpecError
 from quadbench.farm.farm_file import FarmFile
 from quadbench.nightly.night_file import NightFile
 from quadbench.recipe import Recipe
-from quadbench.spec import Name, Problem, Spec, SpecPath, load, refuse
+from quadbench.spec import Name, Problem, Spec, load, refuse
+from quadbench.spec.spec_model import SpecPath
 from quadbench.target.profile import DeviceProfile
 
 

@@ -7,19 +7,10 @@ from statistics import median
 import numpy as np
 import pytest
 
-from quadbench.statistics import (
-    ENOUGH_SAMPLES,
-    Verdict,
-    compare_launches,
-    count_outliers,
-    interval_of_share,
-    medians,
-    percentile,
-    settled_from,
-    summarize,
-)
+from quadbench.statistics import Verdict, count_outliers, medians, percentile, summarize
 from quadbench.statistics.intervals import sign_flip_p, t_quantile
-from quadbench.statistics.summary import outliers
+from quadbench.statistics.launch_comparison import compare_launches, interval_of_share
+from quadbench.statistics.summary import ENOUGH_SAMPLES, outliers, settled_from
 
 
 def abba(ratio: float, blocks: int, noise: float, seed: int = 7) -> tuple[list[float], list[float]]:

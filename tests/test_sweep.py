@@ -17,7 +17,7 @@ from quadbench.artifacts.run_record import Better, Compared, Metric, RunScores, 
 from quadbench.cli import main
 from quadbench.errors import SpecError, UserError
 from quadbench.farm.leases import Leases, lease_name
-from quadbench.recipe import INT8_KEY, load_recipe
+from quadbench.recipe.recipe import INT8_KEY, load_recipe
 from quadbench.report import Sweep, SweepPoint, cost_chart, sweep_chart, sweep_csv, sweep_points, sweep_tables, with_best
 from quadbench.report.sweep import change_from
 from quadbench.report.sweep_answer import _number

@@ -14,7 +14,7 @@ pytest.importorskip("torchmetrics")
 from quadbench.cli import main
 from quadbench.quad.build import build
 from quadbench.quad.prepare import Intermediates
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from quadbench.cli import main
 from quadbench.errors import UnknownNameError
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.known_targets import find_target, known_targets
 from quadbench.target.profile import PROFILES_FOLDER, PROFILES_VARIABLE, load_profile, load_profiles, local_profile

@@ -6,18 +6,10 @@ import numpy as np
 import pytest
 
 from quadbench.measure.launch_schedule import drawn_blocks
-from quadbench.statistics import (
-    MIN_BLOCKS,
-    TO_TELL,
-    JointVerdict,
-    Verdict,
-    compare_launches,
-    compare_unpaired,
-    hold_together,
-    judge_together,
-)
+from quadbench.statistics import MIN_BLOCKS, Verdict
 from quadbench.statistics.intervals import t_p, t_quantile
-from quadbench.statistics.multiple_testing import holm
+from quadbench.statistics.launch_comparison import compare_launches, compare_unpaired
+from quadbench.statistics.multiple_testing import TO_TELL, JointVerdict, hold_together, holm, judge_together
 
 Sides = tuple[list[float], list[float]]
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from quadbench.artifacts import LaunchPlan, Status, Variant
-from quadbench.measure import LaunchSettings, planned_turns
-from quadbench.measure.launch_schedule import Interleaved, SideLaunch, Turn
+from quadbench.measure.launch_record import LaunchSettings
+from quadbench.measure.launch_schedule import Interleaved, SideLaunch, Turn, planned_turns
 from quadbench.statistics import Looks
 
 S, P, F = Variant.SHARED, Variant.PER_GRAPH, Variant.FLOAT

@@ -18,7 +18,7 @@ from quadbench.quad.adapters import Adapter, LeftOut, load_adapter, read_adapter
 from quadbench.quad.build import doubts_of  # noqa: E402
 from quadbench.quad.model_files import AdapterFormat, AdapterSource  # noqa: E402
 from quadbench.quad.reference import with_adapters  # noqa: E402
-from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.recipe.recipe import load_recipe  # noqa: E402
 
 UNET = tiny_unet()
 BASE = sites_of_unet(UNET)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.devices import connect, list_devices
+from quadbench.devices import list_devices
 from quadbench.devices.adb_protocol import TcpEndpoint, UnixEndpoint, server_endpoint, user_server
+from quadbench.devices.connections import connect
 from quadbench.errors import DeviceError, DeviceNotFoundError, UserError
 from quadbench.results.layout import Layout
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from quadbench.statistics import HALF_OF_STEPS, Spread, interval_of_share, spread_of
-from quadbench.statistics.change_points import FEWEST_USUAL
+from quadbench.statistics.change_points import FEWEST_USUAL, HALF_OF_STEPS, Spread, spread_of
+from quadbench.statistics.launch_comparison import interval_of_share
 
 
 @pytest.mark.parametrize("share", [0.9, HALF_OF_STEPS])

@@ -12,12 +12,13 @@ import pytest
 import quadbench
 from quadbench.ai_hub.client import CONFIG_VARIABLE, config_path
 from quadbench.devices.adb_protocol import TcpEndpoint, server_endpoint
-from quadbench.doctor import examine
+from quadbench.doctor.machine import examine
 from quadbench.errors import QuadbenchError
 from quadbench.farm.leases import lease_time_s
 from quadbench.harness.program import built_harness, configuration, find_header
 from quadbench.kits.packages import MAVEN_VARIABLE
-from quadbench.spec import path_variable, web_variable
+from quadbench.spec import path_variable
+from quadbench.spec.variables import web_variable
 from quadbench.target.abi import Abi, host_abi
 from quadbench.target.profile import load_profiles
 

@@ -18,7 +18,8 @@ from quadbench.quad.candidate import Candidate, NewTask
 from quadbench.quad.chosen import fitting_bundle, latest_bundle
 from quadbench.quad.inputs import read_recipe
 from quadbench.quad.model_files import check_adapter_tensors
-from quadbench.recipe import is_built_in, mix_name
+from quadbench.recipe import mix_name
+from quadbench.recipe.recipe import is_built_in
 from quadbench.results.manifest import read_manifest
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from quadbench.cli.text_tables import print_text_table
 from quadbench.devices.addresses import profile_named
 from quadbench.quad.chosen import bundle_folder
 from quadbench.quad.inputs import read_recipe
-from quadbench.recipe import Recipe, recipe_file
+from quadbench.recipe import Recipe
+from quadbench.recipe.recipe import recipe_file
 from quadbench.report.figure_table import TextTable
 from quadbench.rollout.forecast import misfits_of_target
-from quadbench.spec import refuse_in
+from quadbench.spec.spec_model import refuse_in
 from quadbench.target.known_targets import KnownTarget, find_target, known_targets
 from quadbench.target.profile import broken_profiles, load_profiles, local_profile
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from quadbench.cli.options import Options, duration_s, split_list, whole_number
-from quadbench.devices import SERIAL_VARIABLE
+from quadbench.devices.connections import SERIAL_VARIABLE
 from quadbench.errors import DeviceInUseError, UserError
 from quadbench.farm.wishes import addresses_for
 from quadbench.observer import Observer

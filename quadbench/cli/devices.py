@@ -11,7 +11,8 @@ from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_answer, print_broken_profiles, print_error, print_json, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.text_tables import empty_table, print_rows
-from quadbench.devices import DeviceRow, list_devices
+from quadbench.devices import list_devices
+from quadbench.devices.connections import DeviceRow
 from quadbench.errors import DeviceNotFoundError, UserError
 from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.health import quarantined, released

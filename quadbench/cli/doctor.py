@@ -10,7 +10,9 @@ from quadbench.artifacts.names import one_line
 from quadbench.cli.console import RunConsole, print_json, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.text_tables import empty_table
-from quadbench.doctor import BringUp, Check, CheckStatus, bring_up, examine
+from quadbench.doctor.bring_up import bring_up
+from quadbench.doctor.checks import BringUp, CheckStatus
+from quadbench.doctor.machine import Check, examine
 from quadbench.errors import DeviceError, MissingDependencyError, UserError
 
 _COLOURS = {CheckStatus.OK: "green", CheckStatus.FAILED: "red", CheckStatus.NOT_TOLD: "yellow", CheckStatus.NOT_TRIED: "yellow"}

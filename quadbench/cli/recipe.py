@@ -7,7 +7,8 @@ from quadbench.cli.options import Options, Subparsers, add_action, add_group, ad
 from quadbench.errors import StorageError, UserError, extra_needed
 from quadbench.quad.model_files import AdapterSource
 from quadbench.quad.new_recipe import recipe_text
-from quadbench.recipe import Recipe, recipe_digest, recipe_schema
+from quadbench.recipe import Recipe, recipe_digest
+from quadbench.recipe.recipe import recipe_schema
 from quadbench.spec import NAME_EXPECTED, is_name
 
 

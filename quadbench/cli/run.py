@@ -15,7 +15,7 @@ from quadbench.errors import QuadbenchError, UserError
 from quadbench.report import report_view
 from quadbench.report.html import write_view
 from quadbench.rollout.forecast import Forecast, forecast, forecast_of_bundle, misfits
-from quadbench.spec import refuse_in
+from quadbench.spec.spec_model import refuse_in
 from quadbench.study.stored_studies import LATEST, LaterRun
 
 _SCHEMA_VERSION = 1  # of the JSON of a dry run

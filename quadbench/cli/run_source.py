@@ -18,12 +18,14 @@ from quadbench.observer import Observer
 from quadbench.pipeline import Conduct
 from quadbench.quad.chosen import bundle_folder, fitting_bundle
 from quadbench.quad.inputs import read_recipe
-from quadbench.recipe import Recipe, Terms, recipe_file
+from quadbench.recipe import Recipe, Terms
+from quadbench.recipe.recipe import recipe_file
 from quadbench.report import report_view
 from quadbench.results.engine import DATABASE_VARIABLE, source_name
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
-from quadbench.spec import is_file, set_variable
+from quadbench.spec import is_file
+from quadbench.spec.variables import set_variable
 
 if TYPE_CHECKING:
     from quadbench.dispatch.submission import Farm, Request

@@ -15,7 +15,7 @@ from quadbench.kits import store
 from quadbench.kits.fitness import compiler_build, compiler_problem, target_problems
 from quadbench.kits.packages import MAVEN_CENTRAL, MAVEN_VARIABLE, PINS, pin_of
 from quadbench.results.manifest import check_contents
-from quadbench.spec import web_variable
+from quadbench.spec.variables import web_variable
 from quadbench.target.abi import Abi
 from quadbench.target.known_targets import PHONE_ABI, PHONE_MACHINE
 from quadbench.target.profile import DeviceProfile, load_profile

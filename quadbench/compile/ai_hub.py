@@ -10,7 +10,8 @@ from typing import Any, assert_never
 
 import numpy as np
 
-from quadbench.ai_hub import HostedModel, Jobs, Ledger, Pace, compile_options, graph_name, link_options, open_hub
+from quadbench.ai_hub.client import HostedModel, Pace, open_hub
+from quadbench.ai_hub.hub_jobs import Jobs, Ledger, compile_options, graph_name, link_options
 from quadbench.artifacts import LORA_PREFIX, Caveat, Component, Graph, TensorSpec, Variant
 from quadbench.compile.product import Product
 from quadbench.compile.single_file import nodes_outside_context, single_file

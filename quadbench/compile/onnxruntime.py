@@ -9,7 +9,8 @@ from pathlib import Path
 
 import onnxruntime
 
-from quadbench.artifacts import Caveat, Graph, Kernels
+from quadbench.artifacts import Caveat, Graph
+from quadbench.artifacts.bundle import Kernels
 from quadbench.compile.cpu_graph import defer_weights, ease_branches, keep_outside, let_weights_fold, split_attention
 from quadbench.compile.product import Product
 from quadbench.errors import BuildError, MissingDependencyError

@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from quadbench.artifacts import MIB, Caveat, CompileCost, Graph, Kernels
+from quadbench.artifacts import MIB, Caveat, Graph
+from quadbench.artifacts.bundle import CompileCost, Kernels
 from quadbench.host import kill_group, start_bound
 from quadbench.results.digests import digest_of
 from quadbench.results.layout import folder_name

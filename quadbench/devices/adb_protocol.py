@@ -16,7 +16,9 @@ from typing import Self
 
 from quadbench.devices.android_reports import parse_attached
 from quadbench.errors import DeviceError, DeviceLostError, UserError, shown
-from quadbench.spec import fits_file_system, host_of, port_of, port_variable, variable
+from quadbench.spec import variable
+from quadbench.spec.files import fits_file_system
+from quadbench.spec.variables import host_of, port_of, port_variable
 
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 30.0

@@ -35,7 +35,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run_file, part_on
 from quadbench.rollout import compile_for
 from quadbench.rollout.equipment import Gear
-from quadbench.spec import load_text
+from quadbench.spec.spec_model import load_text
 from quadbench.study.comparison_side import Chosen, Manner
 from quadbench.study.run_comparison import compare
 

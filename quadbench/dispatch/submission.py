@@ -28,7 +28,7 @@ from quadbench.recipe import Recipe, Terms
 from quadbench.results.engine import database_of, open_engine, schema_of, source_name
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import new_id
-from quadbench.spec import WHOLE_PATHS
+from quadbench.spec.spec_model import WHOLE_PATHS
 
 
 @dataclass(frozen=True, kw_only=True)

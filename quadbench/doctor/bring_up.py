@@ -6,8 +6,9 @@ from importlib.metadata import version
 
 from quadbench.artifacts.names import one_line
 from quadbench.compile.availability import availability
-from quadbench.devices import SERIAL_VARIABLE, Device, connect, list_devices
+from quadbench.devices import Device, list_devices
 from quadbench.devices.addresses import AttachedAddress, parse_address
+from quadbench.devices.connections import SERIAL_VARIABLE, connect
 from quadbench.doctor.checks import Answer, BringUp, CheckStatus, DeviceCheck, ExaminedDevice, PlannedCheck, not_tried
 from quadbench.doctor.device_checks import graph_checks, system_checks
 from quadbench.errors import DeviceError, LeaseError, MissingDependencyError, UserError

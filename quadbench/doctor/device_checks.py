@@ -10,18 +10,20 @@ from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from quadbench.artifacts import LIBRARY_PREFIX, MIB, Bundle, LaunchPlan, RunRecord, SequenceBlock, Status, Stored, Variant
+from quadbench.artifacts import MIB, Bundle, LaunchPlan, RunRecord, Status, Stored, Variant
+from quadbench.artifacts.run_record import LIBRARY_PREFIX, SequenceBlock
 from quadbench.deploy import deploy
 from quadbench.devices import Device
 from quadbench.doctor.checks import Answer, PlannedCheck, failed, not_told, not_tried
 from quadbench.errors import MissingDependencyError
 from quadbench.harness.installation import Installation
 from quadbench.harness.program import ensure_harness
-from quadbench.measure import LaunchSettings, measure_launch
 from quadbench.measure.gate import DeviceState, read_state
-from quadbench.measure.launch import SPACE_BYTES
+from quadbench.measure.launch import SPACE_BYTES, measure_launch
+from quadbench.measure.launch_record import LaunchSettings
 from quadbench.observer import Observer
-from quadbench.recipe import Gate, Runtime
+from quadbench.recipe import Runtime
+from quadbench.recipe.measuring import Gate
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest

@@ -8,7 +8,8 @@ from pydantic import Field, field_validator
 
 from quadbench.errors import UserError
 from quadbench.farm.selection import KEYS
-from quadbench.spec import Name, Problem, Spec, TextLike, load, path_variable, refuse
+from quadbench.spec import Name, Problem, Spec, load, path_variable, refuse
+from quadbench.spec.spec_model import TextLike
 from quadbench.target.known_targets import HOSTED_PREFIX, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME, profile_names
 

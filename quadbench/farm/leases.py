@@ -29,7 +29,7 @@ from quadbench.farm.lease import (
 from quadbench.host import host_name, is_dead, process_mark
 from quadbench.results.engine import insertion, now_of, reading, writing
 from quadbench.results.schema import IdentityRow, LeaseRow
-from quadbench.spec import number_variable
+from quadbench.spec.variables import number_variable
 from quadbench.target.profile import LOCAL_NAME, load_profile
 
 LEASE_VARIABLE = "QUADBENCH_LEASE_S"

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from quadbench.devices import DeviceRow
 from quadbench.devices.addresses import needs_server
+from quadbench.devices.connections import DeviceRow
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.farm.farm_file import ExpectedPhone
 from quadbench.farm.health import Health, PhoneCondition

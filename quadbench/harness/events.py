@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from quadbench.artifacts import Component, SequenceBlock, TaskKind, Variant
+from quadbench.artifacts import Component, Variant
+from quadbench.artifacts.bundle import TaskKind
 from quadbench.artifacts.kit import Role, role_of
 from quadbench.artifacts.launch_values import OF_MEMORY
 from quadbench.artifacts.names import is_plain, one_line
+from quadbench.artifacts.run_record import SequenceBlock
 from quadbench.recipe.tasks import NO_TASK
 from quadbench.spec import first_problem
 

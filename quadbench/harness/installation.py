@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from quadbench.artifacts import (
-    AdapterFile,
     Bundle,
     CompiledBundle,
     Deployment,
@@ -17,7 +16,7 @@ from quadbench.artifacts import (
     TaskItem,
     Variant,
 )
-from quadbench.artifacts.bundle import MIB
+from quadbench.artifacts.bundle import MIB, AdapterFile
 from quadbench.artifacts.kit import Kit, Library
 from quadbench.artifacts.run_record import BASE_UNET, adapters_of, components_of, mixes_of, tasks_of, unets_of
 from quadbench.devices import Device

@@ -19,7 +19,8 @@ from pathlib import Path
 from quadbench.errors import BuildError, MissingDependencyError, UserError, shown
 from quadbench.kits.elf import read_elf
 from quadbench.kits.fitness import program_problem
-from quadbench.spec import is_file, path_variable, paths_variable, variable
+from quadbench.spec import is_file, path_variable, variable
+from quadbench.spec.variables import paths_variable
 from quadbench.target.abi import Abi, host_abi
 
 HOST_PROGRAMS = {"cmake": "cmake", "make": "make", "g++": "g++"}

@@ -22,7 +22,7 @@ from quadbench.artifacts.names import check_sha256, one_line
 from quadbench.errors import ArtifactError, MissingDependencyError, UnknownNameError, UserError, shown
 from quadbench.host import python_module
 from quadbench.results.digests import sha256_of
-from quadbench.spec import masked_in
+from quadbench.spec.variables import masked_in
 from quadbench.target.abi import Abi
 
 MAVEN_VARIABLE = "QUADBENCH_MAVEN"

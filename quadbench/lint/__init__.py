@@ -4,13 +4,13 @@ import logging
 
 from quadbench.artifacts import Bundle, Stored
 from quadbench.errors import BuildError, MissingDependencyError
-from quadbench.lint.linted_graph import LintedGraph, graph_of, read_graph
-from quadbench.lint.rules import RULES, Finding, Findings, Severity, htp_rules, litert_rules, messages
+from quadbench.lint.linted_graph import LintedGraph, read_graph
+from quadbench.lint.rules import RULES, Finding, Severity, htp_rules, litert_rules, messages
 from quadbench.target.targets import LiteRtTarget, Target
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Finding", "Findings", "LintedGraph", "Severity", "check_bundle", "graph_of", "lint_bundle", "lint_graph", "messages"]
+__all__ = ["Finding", "LintedGraph", "Severity", "check_bundle", "lint_bundle", "lint_graph", "messages"]
 
 
 def lint_graph(graph: LintedGraph, *, htp_arch: str | None, target: Target | None = None) -> tuple[Finding, ...]:

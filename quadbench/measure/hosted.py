@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from quadbench.ai_hub import Jobs, JobStatus, Ledger, failure, graph_name, open_hub, profile_options
+from quadbench.ai_hub.client import JobStatus, open_hub
+from quadbench.ai_hub.hub_jobs import Jobs, Ledger, failure, graph_name, profile_options
 from quadbench.artifacts import (
-    HOSTED_FAMILY,
     Bundle,
     Caveat,
     CompiledBundle,
@@ -27,12 +27,12 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.artifacts.names import one_line
-from quadbench.artifacts.run_record import adapters_of, with_own_graph
-from quadbench.devices import HostedPhone
+from quadbench.artifacts.run_record import HOSTED_FAMILY, adapters_of, with_own_graph
+from quadbench.devices.connections import HostedPhone
 from quadbench.errors import ServiceError, UnknownNameError
 from quadbench.measure.derived_samples import labelled_graphs
 from quadbench.measure.launch_record import tool_versions
-from quadbench.statistics import ENOUGH_SAMPLES
+from quadbench.statistics.summary import ENOUGH_SAMPLES
 from quadbench.target.targets import AiHubTarget
 
 _NS_PER_US = 1000

@@ -12,28 +12,19 @@ from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
-from quadbench.artifacts import (
-    LIBRARY_PREFIX,
-    Bundle,
-    Caveat,
-    CompiledBundle,
-    ErrorClass,
-    LaunchPlan,
-    RunRecord,
-    Sample,
-    Status,
-    Variant,
-)
+from quadbench.artifacts import Bundle, Caveat, CompiledBundle, ErrorClass, LaunchPlan, RunRecord, Sample, Status, Variant
 from quadbench.artifacts.names import one_line
+from quadbench.artifacts.run_record import LIBRARY_PREFIX
 from quadbench.devices import Device
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, DeviceLostError, OutputLimitError
 from quadbench.harness.event_log import Heard
 from quadbench.harness.events import Expected
 from quadbench.harness.installation import REFUSED_EXIT_CODE, Installation
 from quadbench.host import signal_name
-from quadbench.recipe import Gate, Runtime
+from quadbench.recipe import Runtime
+from quadbench.recipe.measuring import Gate
 from quadbench.results.layout import Layout
-from quadbench.statistics import ENOUGH_SAMPLES, settled_from
+from quadbench.statistics.summary import ENOUGH_SAMPLES, settled_from
 from quadbench.target.abi import host_abi
 
 _CANNOT_START = {126, 127}  # exit codes of a shell that cannot start the harness

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, cycle, groupby, islice
 from typing import TypeVar, assert_never
 
-from quadbench.artifacts import Bundle, LaunchPlan, RunRecord, SequenceBlock, Status, Variant
-from quadbench.artifacts.run_record import has_references, item_counts, with_own_graph
+from quadbench.artifacts import Bundle, LaunchPlan, RunRecord, Status, Variant
+from quadbench.artifacts.run_record import SequenceBlock, has_references, item_counts, with_own_graph
 from quadbench.harness.installation import Installation
 from quadbench.measure.launch import Ended
 from quadbench.measure.launch_record import LaunchSettings

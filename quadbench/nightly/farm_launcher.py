@@ -33,7 +33,7 @@ from quadbench.farm.store.launches import fetch_run
 from quadbench.farm.workers import Workers
 from quadbench.host import user_and_host
 from quadbench.kits.store import find
-from quadbench.measure import Budget
+from quadbench.measure.launch_schedule import Budget
 from quadbench.nightly.launcher import NO_TIME, Launched, Wanted
 from quadbench.observer import Observer
 from quadbench.pipeline import Conduct

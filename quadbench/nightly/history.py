@@ -25,7 +25,7 @@ from quadbench.report.figure_table import TextTable
 from quadbench.report.night_words import figure_name, listed, words
 from quadbench.report.units import plural
 from quadbench.report.versus import ALL_TASKS, PRIMARY
-from quadbench.statistics import shifts
+from quadbench.statistics.change_points import shifts
 
 _MOST_CHANGED = 3  # names of what changed, in a cell
 _MOST_SHOWN = 20  # lines of a table, the latest

@@ -9,7 +9,7 @@ from quadbench.artifacts.night import Measurement, Point, Subject, fingerprint, 
 from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError, QuadbenchError, StorageError, UserError
 from quadbench.farm.leases import lease_name
 from quadbench.farm.wishes import addresses_for
-from quadbench.measure import Budget
+from quadbench.measure.launch_schedule import Budget
 from quadbench.observer import Observer
 from quadbench.pipeline import Conduct
 from quadbench.report.versus import SideRow, VersusDevice

@@ -15,7 +15,9 @@ from quadbench.nightly.night_file import Case, Limits, NightFile
 from quadbench.results.bundles import frozen_bundle
 from quadbench.results.layout import Layout
 from quadbench.rollout.forecast import kind_at
-from quadbench.spec import Location, Problem, is_file, load, refuse_in
+from quadbench.spec import Problem, is_file, load
+from quadbench.spec.spec_model import refuse_in
+from quadbench.spec.yaml_document import Location
 from quadbench.study.comparison_side import Chosen, choose, require_common_tasks, require_variant
 from quadbench.target.known_targets import HOSTED_PREFIX, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME

@@ -16,7 +16,8 @@ from quadbench.nightly.series import said_change, yardstick_places
 from quadbench.report.night import WORST_FIRST, AlarmRate, NightView, Series, night_view
 from quadbench.report.versus import PRIMARY
 from quadbench.results.nights import Nights
-from quadbench.statistics import interval_of_share, spread_of
+from quadbench.statistics.change_points import spread_of
+from quadbench.statistics.launch_comparison import interval_of_share
 
 ERROR = 1
 _EXIT_CODES = {

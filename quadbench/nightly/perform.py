@@ -16,7 +16,7 @@ from quadbench.errors import ArtifactError, QuadbenchError, UserError, extra_nee
 from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.inventory import Inventory
 from quadbench.host import file_lock, user_and_host
-from quadbench.measure import Budget
+from quadbench.measure.launch_schedule import Budget
 from quadbench.nightly.launcher import NO_TIME, Launched, Launcher, Wanted, measurement_of, with_second_try
 from quadbench.nightly.night_plan import Plan, PlannedCase, device_of, lacking
 from quadbench.nightly.night_report import Performed, doubt_devices
@@ -28,7 +28,8 @@ from quadbench.results.engine import database_of, now_of, reading
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.records import Records, open_records
-from quadbench.statistics import LOOKS, MIN_BLOCKS, Looks
+from quadbench.statistics import MIN_BLOCKS, Looks
+from quadbench.statistics.multiple_testing import LOOKS
 from quadbench.study.comparison_side import Chosen, Goal
 
 Key = tuple[str, str]  # a case, and a device by its address

@@ -16,7 +16,7 @@ from quadbench.report.kpi import KPI_TITLES
 from quadbench.report.night_words import directions, with_unit
 from quadbench.report.units import number
 from quadbench.report.versus import ALL_TASKS, EXACT, PRIMARY, PSNR, SIZES
-from quadbench.statistics import spread_of
+from quadbench.statistics.change_points import spread_of
 
 FigureName = tuple[str, str]  # a task, and a key as report.kpi names figures
 Place = tuple[Measurement, float]  # a night with a figure's value, on its scale

@@ -28,8 +28,9 @@ from quadbench.nightly.series import (
 from quadbench.report.night_words import directions
 from quadbench.report.units import between, change, plural
 from quadbench.report.versus import VersusDevice, primary_row
-from quadbench.statistics import HALF_OF_STEPS, Comparison, Spread, Verdict, spread_of
-from quadbench.statistics.launch_comparison import verdict_within
+from quadbench.statistics import Verdict
+from quadbench.statistics.change_points import HALF_OF_STEPS, Spread, spread_of
+from quadbench.statistics.launch_comparison import Comparison, verdict_within
 
 RULES = 3  # the version of what stands here and in `judging`, which is kept with each ruling
 BY_ACCIDENT = 0.05  # the chance that a new subject's figure is suspected though it is as ever: a confirmation then clears it

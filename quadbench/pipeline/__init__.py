@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored, Variant
 from quadbench.artifacts.run_record import file_refs, with_own_graph
 from quadbench.compile.availability import require
-from quadbench.devices import connect
 from quadbench.devices.addresses import profile_named
+from quadbench.devices.connections import connect
 from quadbench.errors import extra_needed
 from quadbench.farm.held import leased
 from quadbench.observer import Observer

@@ -13,23 +13,17 @@ import sqlalchemy as sa
 from quadbench.artifacts import Bundle, Deployment, ErrorClass, LaunchPlan, Retry, RunRecord, RunResult, Stored
 from quadbench.artifacts.run_record import file_refs
 from quadbench.compile.availability import require
-from quadbench.devices import Device, HostedPhone, connect, hosted_phones
+from quadbench.devices import Device
+from quadbench.devices.connections import HostedPhone, connect, hosted_phones
 from quadbench.errors import ArtifactError, DeviceError, HarnessError, NoTimeError, QuadbenchError, RunInterrupted
 from quadbench.farm.held import Held, held, require_any
 from quadbench.farm.inventory import Inventory
 from quadbench.harness.installation import Installation
-from quadbench.measure import (
-    Budget,
-    LaunchSettings,
-    Queue,
-    Rest,
-    Stop,
-    launches_of_bundle,
-    measure_hosted,
-    measure_launches,
-    missing_blocks,
-    planned_turns,
-)
+from quadbench.measure.hosted import measure_hosted
+from quadbench.measure.launch import Stop
+from quadbench.measure.launch_record import LaunchSettings
+from quadbench.measure.launch_schedule import Budget, launches_of_bundle, missing_blocks, planned_turns
+from quadbench.measure.parallel_launches import Queue, Rest, measure_launches
 from quadbench.observer import Observer
 from quadbench.pipeline.progress_observer import seen_by_others
 from quadbench.pipeline.work import Conduct, RecordHooks, Work, on_device, require_same_bundle, require_same_devices

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, Stored
 from quadbench.devices import Device
 from quadbench.errors import ArtifactError, DeviceError, UserError
-from quadbench.measure import Budget
+from quadbench.measure.launch_schedule import Budget
 from quadbench.observer import Observer
 from quadbench.recipe import Terms
 from quadbench.results.digests import content_digest

@@ -8,7 +8,8 @@ import numpy as np
 from PIL.Image import Image
 from safetensors.numpy import load_file
 
-from quadbench.artifacts import BaseDigests, Bundle, Caveat, Component, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import Bundle, Caveat, Component, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts.bundle import BaseDigests
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.quad.adapters import Adapter, LeftOut, load_adapter, read_adapter, sites_of_graph
@@ -23,12 +24,13 @@ from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.reference import reference_for
 from quadbench.quad.samplers.table import SamplerTable, read_table
 from quadbench.quad.writer import BundleWriter, lora_encodings_of
-from quadbench.recipe import GREATEST_WEIGHT, Recipe, Task, is_mix, mix_name
-from quadbench.recipe.tasks import NO_TASK
+from quadbench.recipe import Recipe, Task, mix_name
+from quadbench.recipe.tasks import GREATEST_WEIGHT, NO_TASK, is_mix
 from quadbench.results.digests import code_digests, digest_of
 from quadbench.results.layout import folder_name
 from quadbench.results.manifest import check_contents, link, publish
-from quadbench.spec import LONGEST_NAME, NAME_EXPECTED, is_name
+from quadbench.spec import NAME_EXPECTED, is_name
+from quadbench.spec.spec_model import LONGEST_NAME
 
 _NOISE_TOLERANCE = 1e-5  # of normal values: another machine may round the last bit otherwise
 _OF_WHICH = "give the recipe of which the bundle was built, as it was then"

@@ -10,20 +10,8 @@ import torch
 from onnx import ModelProto
 from PIL.Image import Image
 
-from quadbench.artifacts import (
-    SCHEMA_VERSION,
-    BaseDigests,
-    Bundle,
-    Caveat,
-    Component,
-    FileRef,
-    Graph,
-    Stored,
-    TaskAssets,
-    TaskItem,
-    TaskKind,
-    Variant,
-)
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Caveat, Component, FileRef, Graph, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts.bundle import BaseDigests, TaskKind
 from quadbench.host import give_back, peak_memory_bytes
 from quadbench.quad.adapters import Adapter
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
@@ -51,7 +39,10 @@ from quadbench.quad.reference import reference_for
 from quadbench.quad.runner import as_feed
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
 from quadbench.quad.writer import LORA, BundleWriter, Encodings, encodings_digest, profile_content
-from quadbench.recipe import AnchorProfile, FloatActivations, OwnTaskCalibration, Recipe, is_mix, mix_name, recipe_digest
+from quadbench.recipe import Recipe, mix_name, recipe_digest
+from quadbench.recipe.precision import FloatActivations
+from quadbench.recipe.quad import AnchorProfile, OwnTaskCalibration
+from quadbench.recipe.tasks import is_mix
 from quadbench.results.layout import Layout, folder_name
 from quadbench.results.manifest import publish, temporary_folder
 

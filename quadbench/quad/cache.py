@@ -16,12 +16,8 @@ from quadbench.quad.model_files import (
     foundation_folder,
     tool_versions,
 )
-from quadbench.recipe import (
-    CheckpointFoundation,
-    Foundation,
-    Recipe,
-    Task,
-)
+from quadbench.recipe import CheckpointFoundation, Recipe, Task
+from quadbench.recipe.tasks import Foundation
 from quadbench.results.digests import code_digests, digest_of, file_digests, folder_digests, sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest

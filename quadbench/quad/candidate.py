@@ -8,7 +8,7 @@ from pathlib import Path
 from quadbench.errors import UserError
 from quadbench.quad.model_files import DIFFUSERS_TENSORS, PEFT_TENSORS
 from quadbench.recipe import Recipe
-from quadbench.spec import LONGEST_NAME
+from quadbench.spec.spec_model import LONGEST_NAME
 
 
 @dataclass(frozen=True, kw_only=True)

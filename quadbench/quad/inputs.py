@@ -17,20 +17,19 @@ from quadbench.artifacts.names import FileName, RelativePath
 from quadbench.artifacts.pixels import Pixels, read_pixels
 from quadbench.errors import QuadbenchError, UnknownNameError, UserError
 from quadbench.quad.model_files import Sizes, adapter_source, check_adapter, check_checkpoint, foundation_files, named_sizes
-from quadbench.recipe import (
-    LEAST_DISTILL_SAMPLES,
+from quadbench.recipe import CheckpointFoundation, Recipe, Task
+from quadbench.recipe.quad import LEAST_DISTILL_SAMPLES
+from quadbench.recipe.recipe import load_recipe
+from quadbench.recipe.tasks import (
     MOST_PROMPT_CHARACTERS,
     BuiltinInputs,
-    CheckpointFoundation,
     DiffusersFoundation,
     FolderInputs,
     InpaintTask,
-    Recipe,
-    Task,
     TextToImageTask,
-    load_recipe,
 )
-from quadbench.spec import read_json, require_file
+from quadbench.spec import read_json
+from quadbench.spec.files import require_file
 from quadbench.target.profile import profile_names
 
 _HINT = "docs/recipe.md shows what the folder holds"

@@ -19,7 +19,8 @@ from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.lcm import lcm_table
 from quadbench.quad.samplers.olss import SamplerInput, ddim_table, olss_table
 from quadbench.quad.samplers.table import SamplerTable, run_table
-from quadbench.recipe import EdSampler, ImageToImageTask, InpaintTask, LcmSampler, OlssSampler, Task, TextToImageTask, mix_name
+from quadbench.recipe import Task, mix_name
+from quadbench.recipe.tasks import EdSampler, ImageToImageTask, InpaintTask, LcmSampler, OlssSampler, TextToImageTask
 
 CALIBRATION_SEED_OFFSET = 1_000_000  # so that calibration never sees the noise of an evaluation
 Unet = Callable[[Feed], torch.Tensor]

@@ -14,11 +14,11 @@ from pydantic_core import from_json
 from quadbench import zoo
 from quadbench.artifacts.names import one_line
 from quadbench.errors import AdapterError, UserError
-from quadbench.recipe import (
+from quadbench.recipe import CheckpointFoundation, Recipe
+from quadbench.recipe.tasks import (
     Adapter,
     BuiltinAdapter,
     BuiltinFoundation,
-    CheckpointFoundation,
     DiffusersAdapter,
     DiffusersFoundation,
     Foundation,
@@ -26,11 +26,10 @@ from quadbench.recipe import (
     PeftAdapter,
     RandomAdapter,
     RandomFoundation,
-    Recipe,
 )
 from quadbench.results.digests import file_digests
-from quadbench.spec import is_file, read_json, require_file
-from quadbench.spec.files import open_regular
+from quadbench.spec import is_file, read_json
+from quadbench.spec.files import open_regular, require_file
 
 MOST_TENSORS = 10_000  # Stable Diffusion 1.x has 1,131 in one file, a LoHa of all of its sites some 2,000
 _MOST_HEADER_BYTES = 32 * 2**20  # trainers put lists of tags into it

@@ -10,7 +10,8 @@ from quadbench import zoo
 from quadbench.errors import UserError
 from quadbench.quad.candidate import adapter_name
 from quadbench.quad.model_files import SAFETENSORS, AdapterSource
-from quadbench.spec import LONGEST_NAME, is_name
+from quadbench.spec import is_name
+from quadbench.spec.spec_model import LONGEST_NAME
 
 _TEXT = """\
 # quadbench run {file} --devices local

@@ -36,21 +36,20 @@ from quadbench.quad.model_files import adapter_source
 from quadbench.quad.quantize.calibration import Estimator, LeastError, MinMax, Percentile, RangeRule
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, Quantized, quantized, weights_quantized
 from quadbench.quad.runner import Feed, GraphSession, as_feed, token_feed
-from quadbench.recipe import (
+from quadbench.recipe import Recipe, Task
+from quadbench.recipe.precision import FloatActivations
+from quadbench.recipe.quad import (
     ActivationRanges,
     AnchorCalibration,
-    FloatActivations,
     JointCalibration,
     MinMaxRanges,
     MseRanges,
     OwnTaskCalibration,
     PercentileRanges,
-    RandomAdapter,
     RangesByBits,
-    Recipe,
-    Task,
 )
-from quadbench.recipe import Adapter as AdapterSpec
+from quadbench.recipe.tasks import Adapter as AdapterSpec
+from quadbench.recipe.tasks import RandomAdapter
 
 log = logging.getLogger(__name__)
 Notify = Callable[[str], None]

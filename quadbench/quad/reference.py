@@ -30,7 +30,8 @@ from quadbench.quad.model.float_graphs import copy_of_modules
 from quadbench.quad.model.foundation import Foundation
 from quadbench.quad.model_files import PEFT_TENSORS, AdapterFormat, AdapterSource
 from quadbench.quad.samplers.table import SamplerTable, run_table
-from quadbench.recipe import ImageToImageTask, InpaintTask, OlssSampler, Task, TextToImageTask
+from quadbench.recipe import Task
+from quadbench.recipe.tasks import ImageToImageTask, InpaintTask, OlssSampler, TextToImageTask
 
 _ALPHA = ".alpha"
 _PEFT_PREFIX = "base_model.model."

@@ -20,7 +20,8 @@ from quadbench.quad.prepare import Notify, Prepared, Steps, prepare, silent
 from quadbench.quad.quantize.encodings import dequantize, quantize
 from quadbench.quad.runner import Feed, as_feed
 from quadbench.recipe import Recipe
-from quadbench.statistics import MIN_BLOCKS, Paired, paired
+from quadbench.statistics import MIN_BLOCKS
+from quadbench.statistics.launch_comparison import Paired, paired
 
 log = logging.getLogger(__name__)
 KeyT = TypeVar("KeyT")

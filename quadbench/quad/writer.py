@@ -12,7 +12,8 @@ import onnx
 from PIL import Image
 from safetensors.numpy import save_file
 
-from quadbench.artifacts import SCHEMA_VERSION, AdapterFile, BaseDigests, Bundle, Component, FileRef, Graph, Stored, Variant
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Component, FileRef, Graph, Stored, Variant
+from quadbench.artifacts.bundle import AdapterFile, BaseDigests
 from quadbench.errors import ArtifactError
 from quadbench.quad.adapters import Adapter, own_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers, clip_rate, site_fits

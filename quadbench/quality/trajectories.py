@@ -51,7 +51,8 @@ from quadbench.quad.samplers.olss import ddim_table
 from quadbench.quad.samplers.table import SamplerTable, read_table, run_table
 from quadbench.quality.compared import REFERENCE, refuse_random
 from quadbench.quality.metrics import Values, as_batch, cosine, sqnr_db
-from quadbench.recipe import TEACHER_STEPS, LcmSampler, OlssSampler, Recipe, Task
+from quadbench.recipe import Recipe, Task
+from quadbench.recipe.tasks import TEACHER_STEPS, LcmSampler, OlssSampler
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from quadbench.errors import UserError, shown
-from quadbench.spec import NAME_EXPECTED, Name, Spec, beside, is_name, read_file
+from quadbench.spec import NAME_EXPECTED, Name, Spec, is_name, read_file
+from quadbench.spec.spec_model import beside
 
 Core = Annotated[int, Field(ge=0, le=1023)]
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, assert_never
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from quadbench.errors import shown
-from quadbench.spec import Spec, TextLike
+from quadbench.spec import Spec
+from quadbench.spec.spec_model import TextLike
 
 FLOAT_LABEL = "w8a32"  # 8-bit weights, 32-bit float activations
 

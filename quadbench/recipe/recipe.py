@@ -17,7 +17,9 @@ from quadbench.recipe.precision import Precision
 from quadbench.recipe.published import published_table
 from quadbench.recipe.quad import AnchorProfile, Quad
 from quadbench.recipe.tasks import Adapter, Foundation, Sampler, Task, TextToImageTask, fault_of_strength
-from quadbench.spec import Location, Name, Override, Problem, Spec, is_file, load, near, refuse
+from quadbench.spec import Name, Problem, Spec, is_file, load, refuse
+from quadbench.spec.spec_model import Override, near
+from quadbench.spec.yaml_document import Location
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 INT8_KEY = "precision.activations.int8"

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
 
-from quadbench.spec import Name, Problem, Spec, SpecPath, refuse
+from quadbench.spec import Name, Problem, Spec, refuse
+from quadbench.spec.spec_model import SpecPath
 from quadbench.spec.yaml_document import describe
 
 

@@ -13,7 +13,8 @@ from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow
 from quadbench.report.launches import devices_of, is_on, sound
 from quadbench.report.pictures import Quality, quality_rows
 from quadbench.report.units import Unit, decibels, plural, show
-from quadbench.statistics import Verdict, compare_unpaired
+from quadbench.statistics import Verdict
+from quadbench.statistics.launch_comparison import compare_unpaired
 
 DOUBT = (
     "The two runs were measured at different times, not launched in turn: an interval knows how the launches of each run differ,"

@@ -9,7 +9,8 @@ from markupsafe import Markup
 from quadbench.report.chart import FAINT, Place, dot, grid_line, rule, svg, text
 from quadbench.report.units import Unit, between, change, convert, decibels, number, show
 from quadbench.report.versus import SideRow, TimedLaunch, Versus, VersusDevice
-from quadbench.statistics import EQUIVALENCE_MARGIN, Comparison, Verdict
+from quadbench.statistics import EQUIVALENCE_MARGIN, Verdict
+from quadbench.statistics.launch_comparison import Comparison
 
 _WIDTH, _HEIGHT, _EDGE = 220, 20, 8
 _LEAST, _MOST = 0.05, 4.0  # that the scale reaches above 1, and as far below; what lies beyond is an arrow at its edge

@@ -16,7 +16,9 @@ from quadbench.report.launches import counted, devices_of, is_on, sound
 from quadbench.report.pictures import Quality
 from quadbench.report.storage import EXTRAPOLATE_TO, Storage, UseCases
 from quadbench.report.units import Unit, convert, decibels, number, plural, show
-from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MAX_BLOCKS, MIN_BLOCKS, TO_TELL, Verdict
+from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict
+from quadbench.statistics.intervals import MAX_BLOCKS
+from quadbench.statistics.multiple_testing import TO_TELL
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,26 +6,18 @@ from operator import itemgetter
 from statistics import median
 
 from quadbench import statistics
-from quadbench.artifacts import (
-    Caveat,
-    Component,
-    DeviceFacts,
-    Kinds,
-    RunRecord,
-    RunResult,
-    SampleKind,
-    TaskAssets,
-    TaskKind,
-    Variant,
-)
+from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, SampleKind, TaskAssets, Variant
+from quadbench.artifacts.bundle import TaskKind
 from quadbench.artifacts.caveats import FigureKind
+from quadbench.artifacts.launch_values import Kinds
 from quadbench.artifacts.run_record import without_own_graph
 from quadbench.recipe.precision import int8_percent_of
 from quadbench.recipe.published import published_table
 from quadbench.recipe.tasks import NO_TASK
 from quadbench.report.launches import Alike, Counted, alike, counted, devices_of, launches_of, places, why_absent
 from quadbench.report.units import Unit
-from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, JointVerdict, Verdict, judge_together
+from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, Verdict
+from quadbench.statistics.multiple_testing import JointVerdict, judge_together
 
 Reading = Callable[[Sequence[float]], Sequence[float]]  # a launch's values -> those of a figure
 

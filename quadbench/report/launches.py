@@ -6,7 +6,8 @@ from itertools import groupby
 from math import isfinite
 from statistics import median
 
-from quadbench.artifacts import Caveat, DeviceFacts, Kinds, RunRecord, RunResult, SampleKind, Status, Variant
+from quadbench.artifacts import Caveat, DeviceFacts, RunRecord, RunResult, SampleKind, Status, Variant
+from quadbench.artifacts.launch_values import Kinds
 from quadbench.statistics import LAUNCHES_PER_BLOCK
 
 # These metrics belong to a launch or a switch; an iteration's warm-up says nothing about them.

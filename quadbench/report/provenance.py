@@ -4,8 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from quadbench.artifacts import LIBRARY_PREFIX, DeviceFacts, RunRecord, RunResult, Status
+from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status
 from quadbench.artifacts.kit import Role, role_of
+from quadbench.artifacts.run_record import LIBRARY_PREFIX
 from quadbench.report.launches import devices_of, step_of
 from quadbench.report.setups import setups_of
 from quadbench.report.units import Unit, plural, show

@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from quadbench.artifacts import Bundle, Graph, Int8Share, RunResult, Share, TaskAssets, Variant
+from quadbench.artifacts import Bundle, Graph, RunResult, TaskAssets, Variant
+from quadbench.artifacts.bundle import Int8Share, Share
 from quadbench.artifacts.run_record import lora_dtype
 from quadbench.report.figure_table import TextTable
 from quadbench.report.launches import devices_of

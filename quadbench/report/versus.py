@@ -14,7 +14,9 @@ from quadbench.report.figure_table import TextTable, csv_text
 from quadbench.report.kpi import Figure, figure, kpi_title, kpi_unit, launch_values
 from quadbench.report.launches import sound, temperature_c, values
 from quadbench.report.units import Unit, between, change, convert, decibels, percent, plural, show
-from quadbench.statistics import Comparison, Looks, Verdict, block_differences, compare_launches, hold_together, planned_looks
+from quadbench.statistics import Looks, Verdict
+from quadbench.statistics.launch_comparison import Comparison, block_differences, compare_launches
+from quadbench.statistics.multiple_testing import hold_together, planned_looks
 
 ALL_TASKS = "all tasks"
 PRIMARY = "end_to_end"

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from quadbench.errors import ArtifactError, StorageError, extra_needed
 from quadbench.results.disk import require_writable, storing
-from quadbench.spec import require_unopened
+from quadbench.spec.files import require_unopened
 
 DAMAGED_HINT = (
     "copy it, then rescue what can be read: sqlite3 OLD .recover | sqlite3 NEW; or move it away, and a new one is begun"

@@ -32,7 +32,8 @@ from quadbench.results.dialects import (
 )
 from quadbench.results.layout import Layout
 from quadbench.results.schema import Table
-from quadbench.spec import masked, refuse_like_url, variable
+from quadbench.spec import variable
+from quadbench.spec.variables import masked, refuse_like_url
 
 DATABASE_VARIABLE = "QUADBENCH_DATABASE"
 

@@ -17,19 +17,8 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from quadbench.artifacts import (
-    Caveat,
-    DeviceFacts,
-    ErrorClass,
-    Kinds,
-    RunRecord,
-    Sample,
-    SampleKind,
-    Samples,
-    Status,
-    Variant,
-)
-from quadbench.artifacts.launch_values import KIND_FIELDS, value_fault
+from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, SampleKind, Status, Variant
+from quadbench.artifacts.launch_values import KIND_FIELDS, Kinds, Samples, value_fault
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.results.engine import (
     Source,

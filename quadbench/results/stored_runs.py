@@ -29,7 +29,8 @@ from quadbench.artifacts.names import FileName, can_name_file
 from quadbench.artifacts.run_record import RunScores, file_refs
 from quadbench.errors import ArtifactError, StorageError, UnknownNameError, UserError
 from quadbench.host import folder_lock
-from quadbench.recipe import Baseline, Measure, Runtime, Terms
+from quadbench.recipe import Measure, Runtime, Terms
+from quadbench.recipe.recipe import Baseline
 from quadbench.results.counted import as_counted
 from quadbench.results.digests import content_digest
 from quadbench.results.disk import storing, write_whole

@@ -10,7 +10,7 @@ from quadbench.artifacts import Retry
 from quadbench.artifacts.names import one_line
 from quadbench.devices import Device
 from quadbench.errors import DeviceError, DeviceLostError
-from quadbench.measure import Stop
+from quadbench.measure.launch import Stop
 from quadbench.observer import Observer
 
 RETRIES = 2  # of a device, in a run

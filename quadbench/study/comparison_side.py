@@ -12,13 +12,16 @@ from quadbench.observer import Observer
 from quadbench.pipeline import USUAL, Conduct
 from quadbench.pipeline.work import RecordHooks
 from quadbench.quad.inputs import read_recipe
-from quadbench.recipe import Measure, RandomFoundation, Recipe, Task, Terms
+from quadbench.recipe import Measure, Recipe, Task, Terms
+from quadbench.recipe.tasks import RandomFoundation
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
 from quadbench.results.stored_runs import load_run, read_run_file, unknown_id
 from quadbench.rollout.equipment import Gear
-from quadbench.spec import is_file, read_value
-from quadbench.statistics import LOOKS, Looks
+from quadbench.spec import is_file
+from quadbench.spec.yaml_document import read_value
+from quadbench.statistics import Looks
+from quadbench.statistics.multiple_testing import LOOKS
 
 _MEASURED_ALIKE = ("warmup", "iterations", "switches", "sequence")
 _LONGEST = 40  # characters of a name

@@ -14,14 +14,8 @@ from quadbench.devices import Device
 from quadbench.errors import DeviceLostError, QuadbenchError, UserError
 from quadbench.farm.held import require_any
 from quadbench.harness.installation import Installation
-from quadbench.measure import (
-    Interleaved,
-    PairedBlock,
-    Queue,
-    SideLaunch,
-    measure_launches,
-    measured_sequence,
-)
+from quadbench.measure.launch_schedule import Interleaved, PairedBlock, SideLaunch, measured_sequence
+from quadbench.measure.parallel_launches import Queue, measure_launches
 from quadbench.observer import Observer
 from quadbench.pipeline.progress_observer import seen_by_others
 from quadbench.pipeline.session import Session, lab_of

@@ -37,7 +37,7 @@ from quadbench.report.study_html import render_study
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import temporary_folder
 from quadbench.results.stored_runs import new_id
-from quadbench.spec import read_value
+from quadbench.spec.yaml_document import read_value
 
 if TYPE_CHECKING:
     from quadbench.quality.trajectories import Teacher

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self, TypeAlias, assert_never
 
 from pydantic import Field, field_validator, model_validator
 
-from quadbench.spec import Name, Problem, Spec, TextLike, near, refuse
+from quadbench.spec import Name, Problem, Spec, refuse
+from quadbench.spec.spec_model import TextLike, near
 from quadbench.target.vendors import VENDORS, vendor_of
 
 INPUT, WORK = "input", "work"

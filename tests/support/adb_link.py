@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.devices import Device, connect
+from quadbench.devices import Device
 from quadbench.devices.adb_protocol import UnixEndpoint
+from quadbench.devices.connections import connect
 from quadbench.results.layout import Layout
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from quadbench.ai_hub import Pace
+from quadbench.ai_hub.client import Pace
 from quadbench.artifacts import Component, Graph, Variant
 from quadbench.compile.ai_hub import AiHubCompiler, write_trial_graph
 from quadbench.compile.product import Product

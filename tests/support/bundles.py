@@ -5,20 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quadbench.artifacts import (
-    LORA_PREFIX,
-    AdapterFile,
-    BaseDigests,
-    Bundle,
-    Component,
-    FileRef,
-    Graph,
-    Stored,
-    TaskAssets,
-    TaskKind,
-    TensorSpec,
-    Variant,
-)
+from quadbench.artifacts import LORA_PREFIX, Bundle, Component, FileRef, Graph, Stored, TaskAssets, TensorSpec, Variant
+from quadbench.artifacts.bundle import AdapterFile, BaseDigests, TaskKind
 from quadbench.quad.cache import digests_of
 from quadbench.recipe import Recipe, Task, mix_name, recipe_digest
 from quadbench.results.layout import Layout

@@ -9,7 +9,8 @@ from quadbench.artifacts import DeviceFacts, Variant
 from quadbench.report import Sweep, SweepFigure, SweepPoint, with_best
 from quadbench.report.units import Unit
 from quadbench.report.versus import SideRow, TimedLaunch, Versus, VersusDevice, VersusSide
-from quadbench.statistics import LOOKS, compare_launches
+from quadbench.statistics.launch_comparison import compare_launches
+from quadbench.statistics.multiple_testing import LOOKS
 from support.synthetic_run import S25, STARTED_AT, TABS11
 
 KEY = "precision.lora"

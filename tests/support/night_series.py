@@ -8,7 +8,8 @@ import numpy as np
 from quadbench.artifacts.night import Measurement, Point, Subject
 from quadbench.report.units import Unit
 from quadbench.report.versus import ALL_TASKS, SideRow, VersusDevice
-from quadbench.statistics import LOOKS, compare_launches
+from quadbench.statistics.launch_comparison import compare_launches
+from quadbench.statistics.multiple_testing import LOOKS
 from support.synthetic_run import S25
 
 TASK = "restyle"

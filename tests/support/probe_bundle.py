@@ -19,19 +19,8 @@ from onnx import helper, numpy_helper
 from PIL import Image
 from safetensors.numpy import save_file
 
-from quadbench.artifacts import (
-    AdapterFile,
-    BaseDigests,
-    Bundle,
-    Component,
-    FileRef,
-    Graph,
-    TaskAssets,
-    TaskItem,
-    TaskKind,
-    TensorSpec,
-    Variant,
-)
+from quadbench.artifacts import Bundle, Component, FileRef, Graph, TaskAssets, TaskItem, TensorSpec, Variant
+from quadbench.artifacts.bundle import AdapterFile, BaseDigests, TaskKind
 from quadbench.doctor.device_checks import PROBE, PROBE_FOLDER, PROBE_ITEM
 from quadbench.results.manifest import file_ref, publish
 

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from quadbench.artifacts import (
-    AdapterFile,
-    BaseDigests,
     Bundle,
     CompiledBundle,
     Component,
@@ -20,17 +18,19 @@ from quadbench.artifacts import (
     LaunchPlan,
     RunRecord,
     Sample,
-    SequenceBlock,
     Stored,
     TaskAssets,
     TaskItem,
-    TaskKind,
     Variant,
 )
+from quadbench.artifacts.bundle import AdapterFile, BaseDigests, TaskKind
+from quadbench.artifacts.run_record import SequenceBlock
 from quadbench.devices.device import Device
 from quadbench.harness.installation import ExecutionProvider, Installation
-from quadbench.measure import LaunchSettings, measure_launch
-from quadbench.recipe import Gate, Runtime
+from quadbench.measure.launch import measure_launch
+from quadbench.measure.launch_record import LaunchSettings
+from quadbench.recipe import Runtime
+from quadbench.recipe.measuring import Gate
 from quadbench.results.layout import Layout
 
 TASKS = {"restyle": TaskKind.IMAGE_TO_IMAGE, "remove-object": TaskKind.INPAINT}

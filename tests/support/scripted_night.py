@@ -8,7 +8,7 @@ from functools import cached_property
 
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, RunResult, Stored, Variant
 from quadbench.artifacts.night import Point
-from quadbench.measure import Budget
+from quadbench.measure.launch_schedule import Budget
 from quadbench.nightly.launcher import NO_TIME, Launched, Wanted
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.night_plan import Plan, PlannedCase

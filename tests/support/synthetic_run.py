@@ -10,7 +10,6 @@ from pathlib import Path
 from PIL import Image
 
 from quadbench.artifacts import (
-    BaseDigests,
     Bundle,
     Caveat,
     Component,
@@ -24,9 +23,9 @@ from quadbench.artifacts import (
     Stored,
     TaskAssets,
     TaskItem,
-    TaskKind,
     Variant,
 )
+from quadbench.artifacts.bundle import BaseDigests, TaskKind
 from quadbench.harness.event_log import EVENTS
 from quadbench.recipe.tasks import NO_TASK
 from quadbench.results.digests import sha256_of

@@ -9,7 +9,8 @@ from quadbench.farm.store.keys import MARKER
 from quadbench.farm.store.objects import Marker, Store
 from quadbench.farm.store.place import StorePlace
 from quadbench.farm.store.remote import RemotePlace
-from quadbench.spec import masked, refuse_like_url, variable
+from quadbench.spec import variable
+from quadbench.spec.variables import masked, refuse_like_url
 
 STORE_VARIABLE = "QUADBENCH_STORE"
 

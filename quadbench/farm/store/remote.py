@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from quadbench.errors import MissingDependencyError, StorageError, UserError, extra_needed, shown
 from quadbench.farm.store.place import Listed
-from quadbench.spec import masked, masked_in
+from quadbench.spec.variables import masked, masked_in
 
 _BLOCK_BYTES = 2**24
 _NO_CACHE = {"use_listings_cache": False, "skip_instance_cache": True}

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from quadbench.quad.model.lora import GraphInputs, input_names, input_shapes
-from quadbench.recipe import SiteKind, mix_name
+from quadbench.recipe import mix_name
+from quadbench.recipe.tasks import SiteKind
 
 SITE_ENDINGS: dict[SiteKind, tuple[str, ...]] = {
     "attention": (".to_q", ".to_k", ".to_v", ".to_out.0"),

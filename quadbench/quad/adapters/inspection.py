@@ -11,7 +11,7 @@ from quadbench.errors import AdapterError
 from quadbench.quad.adapters import Adapter, BaseSites, LeftOut, LoraPair, fitted, read_adapter
 from quadbench.quad.adapters.adapter import SITE_ENDINGS
 from quadbench.quad.adapters.lora_pairs import AdapterProblem
-from quadbench.recipe import SiteKind
+from quadbench.recipe.tasks import SiteKind
 
 _OTHER: Literal["other"] = "other"
 Kind: TypeAlias = SiteKind | Literal["other"]

@@ -35,8 +35,9 @@ from quadbench.quad.model_files import (
     require_weights,
     sizes_of,
 )
-from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersFoundation, RandomFoundation
-from quadbench.recipe import Foundation as FoundationSpec
+from quadbench.recipe import CheckpointFoundation
+from quadbench.recipe.tasks import BuiltinFoundation, DiffusersFoundation, RandomFoundation
+from quadbench.recipe.tasks import Foundation as FoundationSpec
 from quadbench.spec import read_json
 
 SAVE_AGAIN = "save the model with diffusers again"

@@ -18,7 +18,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from quadbench.artifacts import LORA_PREFIX, Int8Share
+from quadbench.artifacts import LORA_PREFIX
+from quadbench.artifacts.bundle import Int8Share
 from quadbench.quad.model import initializers
 from quadbench.quad.model.lora import input_names
 from quadbench.quad.quantize import encodings as enc

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from quadbench.artifacts import Int8Share, Share
+from quadbench.artifacts.bundle import Int8Share, Share
 from quadbench.host import give_back
 from quadbench.quad.divergence import ratio_db, spread
 from quadbench.quad.model.initializers import open_session

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from quadbench.quad.samplers.table import Blend, SamplerTable, Step, executed_steps, first_sample, last_only
-from quadbench.recipe import LCM_STEPS
+from quadbench.recipe.tasks import LCM_STEPS
 
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0

@@ -21,7 +21,7 @@ from quadbench.quad.samplers.table import (
     first_sample,
     last_only,
 )
-from quadbench.recipe import TEACHER_STEPS
+from quadbench.recipe.tasks import TEACHER_STEPS
 
 SEARCH_ROUNDS = 30
 

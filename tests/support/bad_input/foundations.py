@@ -14,7 +14,8 @@ from quadbench.quad.adapters import sites_of_unet
 from quadbench.quad.cache import digests_of
 from quadbench.quad.inputs import check_named
 from quadbench.quad.model.foundation import load_checkpoint, load_foundation
-from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe import Recipe
+from quadbench.recipe.recipe import load_recipe
 from support.bad_input.adapters import lying_headers, write_sparse_weights
 from support.bad_input.case import Case
 from support.bad_input.specs import NO_FILES

@@ -17,7 +17,7 @@ from quadbench.quad.cache import digests_of
 from quadbench.quad.inputs import check_named
 from quadbench.quad.items import task_items
 from quadbench.quad.model.foundation import Foundation, load_foundation
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from support.bad_input.case import Case
 from support.bad_input.specs import NO_FILES
 from support.bad_input.values import brief, changed, keys, named, without, wrong_values

@@ -14,7 +14,7 @@ from quadbench.errors import QuadbenchError
 from quadbench.harness.event_log import EVENTS
 from quadbench.harness.program import OVERRIDE
 from quadbench.quality import score_run
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.report import write_report
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout

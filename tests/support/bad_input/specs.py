@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from quadbench.recipe import load_recipe
+from quadbench.recipe.recipe import load_recipe
 from quadbench.target.profile import PROFILES_FOLDER, load_profile
 from support.bad_input.case import Case
 from support.bad_input.values import brief, changed, keys, named, without, write_sparse, wrong_values
