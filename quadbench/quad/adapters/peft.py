@@ -175,7 +175,7 @@ class AdapterConfig(BaseModel):
 
     @property
     def problems(self) -> tuple[AdapterProblem, ...]:
-        """What it asks for and a graph with LoRA inputs cannot do."""
+        """The requests that a graph with LoRA inputs cannot meet."""
         return ()
 
     def rank_at(self, site: str) -> int:
