@@ -61,8 +61,8 @@ class Pages:
     def routes(self) -> list[Route]:
         """Return every page with its path."""
         paths: dict[str, Callable[[Request], Response | Awaitable[Response]]] = {
-            "/": self.now,
-            "/farm": self.farm,
+            "/": lambda _: self._live_page("now", "/"),
+            "/farm": lambda _: self._live_page("farm", "/farm"),
             "/runs": self.runs,
             "/runs/{run_id}": self.run,
             "/runs/{run_id}/report": self.run_report,
@@ -82,12 +82,6 @@ class Pages:
             "/icon.svg": lambda _: _kept(icon(), "image/svg+xml"),
         }
         return [Route(path, endpoint) for path, endpoint in paths.items()]
-
-    def now(self, _: Request) -> Response:
-        return self._live_page("now", "/")
-
-    def farm(self, _: Request) -> Response:
-        return self._live_page("farm", "/farm")
 
     def runs(self, request: Request) -> Response:
         number = _page_number(request)
