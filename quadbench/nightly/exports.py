@@ -32,9 +32,8 @@ _LEVELS = {
     RulingKind.IMPROVEMENT: "notice",
 }
 _MOST_OF_A_LEVEL = 10  # GitHub shows no more of a step
-# As actions/toolkit writes them; the percent sign comes first, or it would be written twice.
-_IN_MESSAGE = {"%": "%25", "\r": "%0D", "\n": "%0A"}
-_IN_PROPERTY = {**_IN_MESSAGE, ":": "%3A", ",": "%2C"}
+_IN_MESSAGE = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})  # as actions/toolkit writes them
+_IN_PROPERTY = _IN_MESSAGE | str.maketrans({":": "%3A", ",": "%2C"})
 # What begins or ends something within a line of Markdown, its tables or HTML, and what GitHub makes links and emoji of.
 _SPECIAL = re.compile(r"[\\`*_\[\]#|<>~&@$^]|:(?=\S)|(?<=[wW])\.")
 _MOST_ROWS = 200  # GitHub takes 1 MiB a step
@@ -63,11 +62,7 @@ def _annotations(view: NightView) -> Iterator[str]:
             title = f"{finding.kind}: {', '.join(finding.cases)} on {finding.address}"
             owners = f" Owner: {', '.join(finding.owners)}." if finding.owners else ""
             message = f"{finding.sentence}{owners} Next: {finding.next_step}"
-            yield f"::{level} title={_written(title, _IN_PROPERTY)}::{_written(message, _IN_MESSAGE)}"
-
-
-def _written(text: str, codes: dict[str, str]) -> str:
-    return "".join(codes.get(character, character) for character in text)
+            yield f"::{level} title={title.translate(_IN_PROPERTY)}::{message.translate(_IN_MESSAGE)}"
 
 
 def night_markdown(view: NightView) -> str:
