@@ -78,14 +78,6 @@ def test_a_run_that_the_farm_is_at_work_on_is_under_way(tmp_path: Path) -> None:
         assert "under way" in site.ask("/runs").text
 
 
-def test_a_run_whose_id_is_a_path_is_not_shown_and_costs_no_other(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    fill(layout)
-    query(layout.database, "UPDATE records SET run_id = '../../etc' WHERE device_address = 'virtual:tabs11'")
-    with served(layout) as site:
-        assert [run["run_id"] for run in site.ask("/api/runs").json["runs"]] == [RUN]
-
-
 def test_what_is_answered_is_json_without_infinities(site: Site) -> None:
     for path in ANSWERS:
         json.loads(site.ask(path).text, parse_constant=pytest.fail)
