@@ -239,7 +239,7 @@ def test_a_second_admission_starts_from_what_the_first_made(
 @pytest.mark.parametrize(
     ("note", "told"),
     [
-        ('{"bundle": "../elsewhere", "run_id": null}', "admitted.json' at bundle"),
+        ('{"schema_version": 1, "bundle": "../elsewhere", "run_id": null}', "admitted.json' at bundle"),
         ('{"schema_version": 2, "bundle": "b", "run_id": null}', "admitted.json' has schema_version 2; expected 1"),
     ],
 )

@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from support.scripted_night import NEW, OLD, YARDSTICK, Phone, ScriptedLauncher, plan_of, remember
 
 from quadbench.artifacts.night import Night, Ruling, RulingKind
 from quadbench.host import file_lock
 from quadbench.nightly.night_report import ERROR, exit_code
 from quadbench.nightly.perform import perform
-from quadbench.results.engine import open_engine, writing
 from quadbench.results.layout import Layout
 
 WORDS = ("steady", "hot", "vanished", "flaky", "shifting")
@@ -93,24 +91,6 @@ def test_performed_again_a_night_measures_only_what_was_missing_and_rules_the_sa
     later = performed(launcher, "tonight", portrait=NEW, scene=OLD)
     assert kinds(later, "portrait", "vanished") == {RulingKind.REGRESSION}
     assert kinds(later, "scene", "vanished") == set()
-
-
-def test_a_measurement_that_is_damaged_is_missing_and_not_made_again(launcher: ScriptedLauncher) -> None:
-    performed(launcher, "tonight", portrait=OLD, scene=OLD)
-    engine = open_engine(launcher.layout.database)
-    with writing(engine) as connection:
-        damage = "UPDATE night_measurements SET environment = '[]' WHERE case_name = 'scene' AND address = 'steady'"
-        connection.execute(sa.text(f"{damage} AND night = 'tonight'"))
-        connection.execute(sa.text("DELETE FROM night_rulings WHERE night = 'tonight'"))
-    engine.dispose()
-    launcher.asked = []
-    night = performed(launcher, "tonight", portrait=OLD, scene=OLD)
-    assert launcher.asked == []
-    assert kinds(night, "scene", "steady") == {RulingKind.MISSING}
-    (ruling,) = (one for one in night.rulings if (one.case, one.address) == ("scene", "steady"))
-    assert "cannot be read" in ruling.cause
-    assert kinds(night, "portrait", "steady") == set()
-    assert ("portrait", "steady") in {(one.case, one.address) for one in night.rulings}
 
 
 @pytest.mark.parametrize("after", [pytest.param(0, marks=pytest.mark.slow), 3, pytest.param(11, marks=pytest.mark.slow), 13])

@@ -244,7 +244,7 @@ def test_a_reference_that_was_changed_is_neither_shown_nor_scored(
 def test_damaged_scores_are_named(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     stored_run.scores("r1").write_text("{}")
     assert main(["quality", "--metrics", "psnr", "--results", str(stored_run.root)]) == 3
-    assert "quality.json' has schema_version 'None'; expected 1" in " ".join(capsys.readouterr().err.split())
+    assert "quality.json' has schema_version None; expected 1" in " ".join(capsys.readouterr().err.split())
 
 
 def test_float_trajectories_end_in_the_reference_images(tiny_bundle: Stored[Bundle]) -> None:

@@ -160,8 +160,8 @@ def test_a_run_ends_with_the_code_of_its_first_failure(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"schema_version": 99}, "has schema_version '99'; expected 1"),
-        ({"schema_version": True}, "has schema_version 'True'; expected 1"),
+        ({"schema_version": 99}, "has schema_version 99; expected 1"),
+        ({"schema_version": True}, "has schema_version True; expected 1"),
         ({"is_ended": "yes"}, "is_ended"),
         ({"planned": {"shared": "3"}}, "planned"),
     ],

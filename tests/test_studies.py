@@ -120,7 +120,7 @@ def without_points(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (of_another_version, "has schema_version '2'; expected 3"),
+        (of_another_version, "has schema_version 2; expected 3"),
         (without_points, "points"),
     ],
 )

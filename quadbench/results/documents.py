@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from quadbench.artifacts import SCHEMA_VERSION
-from quadbench.errors import ArtifactError, shown
+from quadbench.errors import ArtifactError
 from quadbench.results.disk import write_whole
 from quadbench.spec import first_problem, read_json
 
@@ -44,7 +44,7 @@ def document_of(
     """
     stored = raw.get("schema_version") if isinstance(raw, dict) else None
     if stored != version or isinstance(stored, bool):
-        raise ArtifactError(f"{name} has schema_version {shown(str(stored))}; expected {version}", hint=hint)
+        raise ArtifactError(f"{name} has schema_version {stored!r:.60}; expected {version}", hint=hint)
     try:
         return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
