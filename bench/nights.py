@@ -20,7 +20,7 @@ from quadbench.artifacts import DeviceFacts
 from quadbench.artifacts.night import Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.verdicts import Suspicion, rulings_on, suspicion
-from quadbench.report.units import Unit
+from quadbench.report.formatting import Unit
 from quadbench.report.versus import SideRow, VersusDevice
 from quadbench.statistics import Verdict
 from quadbench.statistics.launch_comparison import compare_launches, interval_of_share, verdict_within

@@ -29,7 +29,7 @@ def figures(run_id: str | None = None, *, table: str = "kpi", results: str | Pat
     Raises:
         QuadbenchError: there is no such run or table, or the run has nothing for it.
     """
-    from quadbench.report.figure_table import to_frame
+    from quadbench.report.formatting import to_frame
     from quadbench.report.tables import named_tables
     from quadbench.results.layout import Layout
     from quadbench.results.stored_runs import load_run

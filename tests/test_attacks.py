@@ -35,7 +35,7 @@ from quadbench.report import (
     with_best,
 )
 from quadbench.report.baseline import against
-from quadbench.report.study_documents import write_comparison
+from quadbench.report.run_line import write_comparison
 from quadbench.report.study_html import render_study
 from quadbench.report.tables import KPI
 from quadbench.report.versus import Side, Versus, VersusDevice, VersusSide, side_rows, timed_launches, versus_csv

@@ -25,7 +25,7 @@ from quadbench.recipe import Terms
 from quadbench.report import kpi_rows, render_html, report_view
 from quadbench.report.baseline import Baseline, against, baseline_tables, require_alike
 from quadbench.report.condition import read_condition, where_met
-from quadbench.report.pictures import quality_rows
+from quadbench.report.scores import quality_rows
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, load_run, read_run_file, save_run

@@ -35,7 +35,7 @@ from quadbench.compile import availability
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.recipe import Measure, Runtime
 from quadbench.report.comparison_charts import forest_of
-from quadbench.report.units import Unit
+from quadbench.report.formatting import Unit
 from quadbench.report.versus import (
     ALL_TASKS,
     PRIMARY,

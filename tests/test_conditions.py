@@ -14,7 +14,7 @@ from quadbench.cli import main
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.report import kpi_rows
 from quadbench.report.condition import read_condition, read_expression, where_met
-from quadbench.report.pictures import quality_rows
+from quadbench.report.scores import quality_rows
 from quadbench.results.layout import Layout
 
 TASKS = ("restyle", "remove-object", "draw")

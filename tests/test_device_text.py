@@ -19,7 +19,7 @@ from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.result import print_result
 from quadbench.devices.device import command_failed
 from quadbench.report import kpi_table, named_tables, render_html, report_view, to_csv, to_latex, to_markdown
-from quadbench.report.figure_table import csv_cell
+from quadbench.report.formatting import csv_cell
 from quadbench.report.tables import KPI
 from quadbench.results.layout import Layout
 

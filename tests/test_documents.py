@@ -15,7 +15,7 @@ from quadbench.artifacts import Variant
 from quadbench.cli import main
 from quadbench.cli.console import print_json
 from quadbench.report import Sweep, sweep_points, with_best
-from quadbench.report.study_documents import study_document
+from quadbench.report.run_line import study_document
 from quadbench.serve.api_documents import document_schemas
 
 

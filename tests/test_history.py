@@ -20,7 +20,7 @@ from quadbench.artifacts.night import Measurement, Ruling, RulingKind, Subject
 from quadbench.cli import main
 from quadbench.nightly.history import bisect, case_history, segments, subjects_of, tables
 from quadbench.nightly.history_chart import history_chart
-from quadbench.report.night_words import value_words
+from quadbench.report.night import value_words
 from quadbench.report.versus import ALL_TASKS
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout

@@ -18,7 +18,7 @@ from quadbench.farm.health import Health, PhoneCondition
 from quadbench.farm.inventory import Sighting
 from quadbench.farm.lease import Claim, Claims
 from quadbench.farm.overview import FarmPhone
-from quadbench.report.study_documents import study_json
+from quadbench.report.run_line import study_json
 from quadbench.results.layout import Layout
 
 NAMES = {

@@ -24,8 +24,7 @@ from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import RulingKind
 from quadbench.nightly.night_report import ERROR, exit_code
 from quadbench.report.night import NightView, night_view
-from quadbench.report.night_chart import night_chart
-from quadbench.report.night_formats import device_table, finding_lines, render_night, write_night_report
+from quadbench.report.night_formats import device_table, finding_lines, night_chart, render_night, write_night_report
 from quadbench.results.layout import Layout
 
 

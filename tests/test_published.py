@@ -15,12 +15,11 @@ from quadbench.cli import main
 from quadbench.errors import UnknownNameError
 from quadbench.recipe.published import published_names, published_table
 from quadbench.recipe.recipe import RECIPES_FOLDER, load_recipe
-from quadbench.report.figure_table import to_frame
+from quadbench.report.formatting import to_frame
 from quadbench.report.kpi import kpi_rows
-from quadbench.report.pictures import quality_rows
-from quadbench.report.published import MeasuredRun, PublishedFigure, published_figures
-from quadbench.report.study_documents import study_json
-from quadbench.report.tables import paper_table
+from quadbench.report.run_line import study_json
+from quadbench.report.scores import quality_rows
+from quadbench.report.tables import MeasuredRun, PublishedFigure, paper_table, published_figures
 
 PAPER = sorted(path.stem for path in RECIPES_FOLDER.glob("paper-table*.yaml"))
 

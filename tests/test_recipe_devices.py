@@ -20,8 +20,8 @@ from quadbench.recipe.published import published_table
 from quadbench.recipe.recipe import RECIPES_FOLDER, load_recipe
 from quadbench.report import render_html, report_view, run_summary
 from quadbench.report.kpi import kpi_rows
-from quadbench.report.pictures import quality_rows
-from quadbench.report.published import MeasuredRun, published_figures
+from quadbench.report.scores import quality_rows
+from quadbench.report.tables import MeasuredRun, published_figures
 from quadbench.results.layout import Layout
 from quadbench.study.run_sweep import Over, varied
 

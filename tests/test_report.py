@@ -19,7 +19,7 @@ from quadbench.harness.event_log import EVENTS
 from quadbench.report import Figure, Unit, kpi_rows, kpi_table, named_tables, render_html, report_view, to_csv, write_report
 from quadbench.report.condition import read_condition, where_met
 from quadbench.report.kpi import NO_OWN_GRAPH
-from quadbench.report.pictures import quality_rows
+from quadbench.report.scores import quality_rows
 from quadbench.report.tables import KPI
 from quadbench.results.layout import Layout
 

@@ -9,7 +9,7 @@ from quadbench.artifacts import Component, FileRef, Graph, RunResult, Variant
 from quadbench.artifacts.bundle import Int8Share, Share
 from quadbench.recipe.recipe import INT8_KEY
 from quadbench.report import kpi_table, render_html, sweep_points
-from quadbench.report.setups import int8_table
+from quadbench.report.launches import int8_table
 from quadbench.results.layout import Layout
 
 NOTHING = Int8Share(

@@ -13,9 +13,9 @@ from support.synthetic_run import S25, TABS11, make_run
 from quadbench.artifacts import Caveat, RunRecord
 from quadbench.report import Figure, Unit, kpi_rows, kpi_table, named_tables, to_csv, to_latex, to_markdown
 from quadbench.report.chart import Bar, BarPart, Series, line_chart, nice_ticks, stacked_bars
+from quadbench.report.formatting import decibels, number, show, times
 from quadbench.report.provenance import versions
 from quadbench.report.tables import KPI, component_tables
-from quadbench.report.units import decibels, number, show, times
 
 
 def test_the_kpi_table_has_a_row_for_each_device_task_and_figure(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ pytest.importorskip("fastapi")
 
 from quadbench.cli import main
 from quadbench.nightly.night_report import Performed
-from quadbench.report.study_documents import write_comparison
+from quadbench.report.run_line import write_comparison
 from quadbench.results.engine import DATABASE_VARIABLE, Source, database_of
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights

@@ -20,7 +20,7 @@ from quadbench.cli import main
 from quadbench.errors import ArtifactError, DeviceError, StorageError
 from quadbench.pipeline import USUAL, Outcome
 from quadbench.report import Sweep
-from quadbench.report.study_documents import study_json, write_comparison
+from quadbench.report.run_line import study_json, write_comparison
 from quadbench.report.study_html import render_study
 from quadbench.report.versus import Versus
 from quadbench.results.layout import Layout

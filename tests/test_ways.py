@@ -9,10 +9,10 @@ from support.synthetic_run import make_run
 
 from quadbench.artifacts import RunResult, Stored, Variant
 from quadbench.artifacts.bundle import HeldOut, TrajectorySqnr
-from quadbench.report.figure_table import TextTable
+from quadbench.report.formatting import TextTable
 from quadbench.report.html import render_html
 from quadbench.report.kpi import kpi_rows
-from quadbench.report.pictures import task_pictures
+from quadbench.report.scores import task_pictures
 from quadbench.report.view import report_view, run_summary
 from quadbench.report.ways import fastest, ways_views
 from quadbench.results.layout import Layout

@@ -10,17 +10,17 @@ from support.stored_run import store_run
 from support.synthetic_run import make_run
 
 from quadbench.cli import main
-from quadbench.report import render_html, text_tables, to_markdown, units
+from quadbench.report import formatting, render_html, text_tables, to_markdown
 from quadbench.results.layout import Layout
 
 
 def test_the_report_explains_a_word_before_its_tables_have_it(tmp_path: Path) -> None:
     html = render_html(make_run(tmp_path), Layout(tmp_path))
     text = Page(html).text
-    for sentence in (units.SIDES, units.RESIDUAL, units.FOUNDATION_ROM):
+    for sentence in (formatting.SIDES, formatting.RESIDUAL, formatting.FOUNDATION_ROM):
         assert sentence in text
         assert text.index(sentence) < text.index("At a glance")
-    assert text.index(units.TRUTH) < text.index("Against the truth")
+    assert text.index(formatting.TRUTH) < text.index("Against the truth")
 
 
 def test_a_cell_without_a_figure_says_why_in_words_and_not_in_a_title_alone(tmp_path: Path) -> None:
@@ -36,8 +36,8 @@ def test_a_cell_without_a_figure_says_why_in_words_and_not_in_a_title_alone(tmp_
 def test_the_terminal_explains_the_sides(world: World, form: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "--results", str(store_run(world).root), *form]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert units.SIDES in shown
-    assert (units.RESIDUAL in shown) is bool(form)
+    assert formatting.SIDES in shown
+    assert (formatting.RESIDUAL in shown) is bool(form)
 
 
 def test_tables_for_elsewhere_carry_the_words(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from quadbench.quad.chosen import bundle_folder
 from quadbench.quad.inputs import read_recipe
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import recipe_file
-from quadbench.report.figure_table import TextTable
+from quadbench.report.formatting import TextTable
 from quadbench.rollout.forecast import misfits_of_target
 from quadbench.spec.spec_model import refuse_in
 from quadbench.target.known_targets import KnownTarget, find_target, known_targets

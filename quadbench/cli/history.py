@@ -32,9 +32,9 @@ from quadbench.nightly.night_file import Limits
 from quadbench.nightly.series import limit_of
 from quadbench.nightly.verdicts import acknowledged
 from quadbench.observer import Observer
+from quadbench.report.formatting import plural
 from quadbench.report.night import subject_name
 from quadbench.report.page import write_page
-from quadbench.report.units import plural
 from quadbench.report.versus import PRIMARY, primary_row
 from quadbench.report.versus import sentence as comparison_sentence
 from quadbench.results.engine import database_of, is_made, open_engine, open_for_reading, opened

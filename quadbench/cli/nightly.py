@@ -33,10 +33,9 @@ from quadbench.nightly.night_report import ERROR, Performed, exit_code
 from quadbench.nightly.perform import perform
 from quadbench.nightly.schedule import cron_line, systemd_files
 from quadbench.observer import Observer
-from quadbench.report.figure_table import TextTable
+from quadbench.report.formatting import TextTable, plural
 from quadbench.report.night import NightView
 from quadbench.report.night_formats import device_table, finding_lines, night_json, write_night_report
-from quadbench.report.units import plural
 from quadbench.results.bundles import freeze, frozen_name
 from quadbench.results.disk import require_writable, write_whole
 from quadbench.results.engine import has_password, source_name

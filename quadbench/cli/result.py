@@ -22,21 +22,21 @@ from quadbench.report import (
     ReportView,
     RunSummary,
     Sweep,
+    formatting,
     kpi_table,
     run_summary,
     show,
     sweep_answer,
     sweep_tables,
-    units,
 )
 from quadbench.report.baseline import baseline_tables
 from quadbench.report.condition import Criterion, read_condition
+from quadbench.report.formatting import rough_times
 from quadbench.report.headline import in_words
 from quadbench.report.launches import devices_of
-from quadbench.report.study_documents import study_document
+from quadbench.report.run_line import study_document
 from quadbench.report.study_html import study_report
 from quadbench.report.sweep_answer import settling
-from quadbench.report.units import rough_times
 from quadbench.report.versus import Versus, answer, difference_table, side_table
 from quadbench.study.stored_studies import LaterRun, Study, earlier_run, find_study, read_study
 
@@ -79,7 +79,7 @@ def _print_tables(options: Options, view: ReportView, path: Path | None) -> None
         _print_kpis(console, result)
     else:
         _print_glance(console, view)
-        console.print(f"{units.SIDES} {units.RATIO}", highlight=False, markup=False)
+        console.print(f"{formatting.SIDES} {formatting.RATIO}", highlight=False, markup=False)
     for doubt in view.doubts:
         console.print(Text.assemble((doubt.caveat.words, "yellow"), f": {doubt.caveat.doubt}"), highlight=False)
     for number, sentence in enumerate((*(in_words([sentence]) for sentence in view.headline), *view.gaps)):

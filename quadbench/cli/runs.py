@@ -10,8 +10,7 @@ from quadbench.cli.console import READ_WIDTH, print_json, print_text, stdout_con
 from quadbench.cli.options import Options, Subparsers, add_command, next_command, whole_number
 from quadbench.cli.text_tables import empty_table, print_rows
 from quadbench.errors import QuadbenchError
-from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line, run_line
-from quadbench.report.study_documents import StudyLine
+from quadbench.report.run_line import RunLine, RunList, RunStatus, StudyLine, damaged_line, run_line
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run, run_ids
 from quadbench.study.stored_studies import study_lines

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_text, stdout_console
-from quadbench.report.figure_table import TextTable
+from quadbench.report.formatting import TextTable
 
 _UNBOUNDED = 100_000  # characters: as wide as a table would be
 

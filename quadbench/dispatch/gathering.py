@@ -20,7 +20,7 @@ from quadbench.farm.store.objects import Store
 from quadbench.observer import Observer
 from quadbench.pipeline import Outcome
 from quadbench.report import write_report
-from quadbench.report.units import plural
+from quadbench.report.formatting import plural
 from quadbench.results.digests import content_digest
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import RunFile, keep_fetched, load_records, load_run, whole_of

@@ -18,10 +18,9 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night import RulingKind
 from quadbench.errors import ServiceError, UserError
-from quadbench.report.night import Figured, NightFinding, NightView, subject_name
+from quadbench.report.formatting import plural
+from quadbench.report.night import Figured, NightFinding, NightView, figure_name, subject_name, words
 from quadbench.report.night_formats import DEVICE_COLUMNS, device_cells, figure_lines
-from quadbench.report.night_words import figure_name, words
-from quadbench.report.units import plural
 from quadbench.results.disk import write_whole
 
 _LEVELS = {

@@ -39,7 +39,7 @@ from quadbench.observer import Observer
 from quadbench.pipeline import Conduct
 from quadbench.quad.cache import digests_of
 from quadbench.recipe import Measure
-from quadbench.report.study_documents import write_comparison
+from quadbench.report.run_line import write_comparison
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import keep_fetched
 from quadbench.rollout.recovery import WAIT_S

@@ -9,7 +9,8 @@ from quadbench.artifacts.night import Measurement, Point, RulingKind
 from quadbench.nightly.history import CaseHistory, FigureHistory, Segment
 from quadbench.nightly.series import FigureName, is_exact, is_sound, name_of, scaled, unscaled
 from quadbench.report.chart import rule, svg, text
-from quadbench.report.night_chart import (
+from quadbench.report.night import figure_name, words
+from quadbench.report.night_formats import (
     COLOURS,
     FAINT,
     LOWER,
@@ -23,7 +24,6 @@ from quadbench.report.night_chart import (
     in_unit,
     panel_titles,
 )
-from quadbench.report.night_words import figure_name, words
 
 MOST_NIGHTS = 400  # that a chart has, the latest
 _FEW_NIGHTS = 90  # whose dots are drawn larger

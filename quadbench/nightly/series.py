@@ -12,9 +12,9 @@ from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Rulin
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.run_record import Better
 from quadbench.nightly.night_file import Limits
+from quadbench.report.formatting import number
 from quadbench.report.kpi import KPI_TITLES
-from quadbench.report.night_words import directions, with_unit
-from quadbench.report.units import number
+from quadbench.report.night import directions, with_unit
 from quadbench.report.versus import ALL_TASKS, EXACT, PRIMARY, PSNR, SIZES
 from quadbench.statistics.change_points import spread_of
 

@@ -25,8 +25,8 @@ from quadbench.nightly.series import (
     unscaled,
     yardstick_shift,
 )
-from quadbench.report.night_words import directions
-from quadbench.report.units import between, change, plural
+from quadbench.report.formatting import between, change, plural
+from quadbench.report.night import directions
 from quadbench.report.versus import VersusDevice, primary_row
 from quadbench.statistics import Verdict
 from quadbench.statistics.change_points import HALF_OF_STEPS, Spread, spread_of

@@ -1,7 +1,7 @@
 """Report: RunResult -> one HTML file, and its tables as text, CSV, Markdown, LaTeX, HTML and for pandas."""
 
-from quadbench.report.figure_table import FigureTable, TextTable, to_csv, to_frame
 from quadbench.report.formats import to_html, to_latex, to_markdown
+from quadbench.report.formatting import FigureTable, TextTable, Unit, show, times, to_csv, to_frame
 from quadbench.report.html import render_html, write_report
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.scores import emulated_tables, score_notes, score_tables
@@ -9,7 +9,6 @@ from quadbench.report.sweep import Sweep, SweepFigure, SweepPoint, sweep_points,
 from quadbench.report.sweep_answer import sweep_answer, sweep_csv, sweep_tables
 from quadbench.report.sweep_charts import cost_chart, sweep_chart
 from quadbench.report.tables import TABLE_NAMES, kpi_table, named_tables, text_tables
-from quadbench.report.units import Unit, show, times
 from quadbench.report.view import ReportView, RunSummary, report_view, run_summary
 
 __all__ = [

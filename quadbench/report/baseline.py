@@ -8,11 +8,10 @@ from datetime import datetime
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Variant
 from quadbench.artifacts.night import contents, differences, unlike
 from quadbench.errors import UserError
-from quadbench.report.figure_table import TextTable
+from quadbench.report.formatting import TextTable, Unit, decibels, plural, show
 from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow
 from quadbench.report.launches import devices_of, is_on, sound
-from quadbench.report.pictures import Quality, quality_rows
-from quadbench.report.units import Unit, decibels, plural, show
+from quadbench.report.scores import Quality, quality_rows
 from quadbench.statistics import Verdict
 from quadbench.statistics.launch_comparison import compare_unpaired
 

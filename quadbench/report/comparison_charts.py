@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from quadbench.report.chart import FAINT, Place, dot, grid_line, rule, svg, text
-from quadbench.report.units import Unit, between, change, convert, decibels, number, show
+from quadbench.report.formatting import Unit, between, change, convert, decibels, number, show
 from quadbench.report.versus import SideRow, TimedLaunch, Versus, VersusDevice
 from quadbench.statistics import EQUIVALENCE_MARGIN, Verdict
 from quadbench.statistics.launch_comparison import Comparison

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from quadbench.artifacts import Variant
 from quadbench.errors import UnknownNameError, UserError, shown
 from quadbench.report.baseline import Baseline
+from quadbench.report.formatting import convert
 from quadbench.report.kpi import KPI_UNITS, NOT_APPLICABLE, Figure, KpiRow
-from quadbench.report.pictures import Quality
-from quadbench.report.units import convert
+from quadbench.report.scores import Quality
 from quadbench.statistics import Verdict
 
 _LONGEST = 1000  # characters

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
 from quadbench.report.chart import INK, Place, dot, grid_line, legend, nice_ticks, path, rule, short, svg, text
+from quadbench.report.formatting import Unit, convert
 from quadbench.report.launches import SERVING, devices_of, is_emulated, launches_on, sound, step_of, temperature_c, values
-from quadbench.report.units import Unit, convert
 
 _MOST_LAUNCHES, _MOST_IMAGES, _MOST_READINGS = 200, 24, 300  # that a picture has room for
 _MOST_DOTS = 800  # of a picture, over all of its launches

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from quadbench.report.figure_table import TextTable, plain_cell
+from quadbench.report.formatting import TextTable, plain_cell
 from quadbench.report.page import page_environment
 
 

@@ -11,11 +11,11 @@ from typing import TypeAlias
 from quadbench.artifacts import Caveat, DeviceFacts, RunResult, Status, Variant
 from quadbench.artifacts.run_record import has_references, without_own_graph
 from quadbench.report.baseline import Baseline
+from quadbench.report.formatting import Unit, convert, decibels, number, plural, show
 from quadbench.report.kpi import Figure, KpiRow, unequal_rows
 from quadbench.report.launches import counted, devices_of, is_on, sound
-from quadbench.report.pictures import Quality
+from quadbench.report.scores import Quality
 from quadbench.report.storage import EXTRAPOLATE_TO, Storage, UseCases
-from quadbench.report.units import Unit, convert, decibels, number, plural, show
 from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict
 from quadbench.statistics.intervals import MAX_BLOCKS
 from quadbench.statistics.multiple_testing import TO_TELL

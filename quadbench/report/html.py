@@ -15,18 +15,16 @@ from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.names import one_line
 from quadbench.artifacts.pixels import png_size
 from quadbench.harness.event_log import check_painted
-from quadbench.report import tables, units
+from quadbench.report import formatting, tables
 from quadbench.report.baseline import baseline_tables
 from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
-from quadbench.report.comparison import note_on
 from quadbench.report.course import VARIANT_COLOURS, memory_chart, strip_chart, variant_legend
-from quadbench.report.kpi import Figure
+from quadbench.report.formatting import Unit
+from quadbench.report.kpi import Figure, note_on
 from quadbench.report.page import page_environment, write_page
-from quadbench.report.pictures import Picture, difference_png
 from quadbench.report.provenance import MOST_NAMED
-from quadbench.report.scores import Trajectory
+from quadbench.report.scores import Picture, Trajectory, difference_png
 from quadbench.report.storage import Growth, Storage, UseCases, rom_parts, rom_steps
-from quadbench.report.units import Unit
 from quadbench.report.view import DeviceKpis, ReportView, RunSummary, TimeShare, report_view, run_summary, without_launches
 from quadbench.report.ways import Ways
 from quadbench.results.layout import Layout
@@ -81,14 +79,14 @@ def render_view(view: ReportView) -> str:
     summary, is_short = run_summary(view, None), bool(view.listed.left_out)
     data = TypeAdapter(RunSummary).dump_json(without_launches(summary) if is_short else summary, indent=1).decode()
     page = _environment().get_template("report.html.j2")
-    content = {"units": units, "min_blocks": MIN_BLOCKS, "most_named": MOST_NAMED}
+    content = {"formatting": formatting, "min_blocks": MIN_BLOCKS, "most_named": MOST_NAMED}
     return page.render(view=view, data=data, is_short=is_short, **content)
 
 
 @cache
 def _environment() -> Environment:
     filters: dict[str, Callable[..., Any]] = {
-        "mb": lambda value: units.show(value, Unit.MEGABYTES),
+        "mb": lambda value: formatting.show(value, Unit.MEGABYTES),
         "about": lambda caveats, *kinds: [caveat for caveat in caveats if caveat.is_about(*map(FigureKind, kinds))],
         "count": tables.count,
         "baseline_tables": lambda baseline, is_full: baseline_tables(baseline, is_full=is_full),
@@ -147,7 +145,7 @@ def _storage_chart(storage: Storage) -> Markup:
             label=label,
             css_class=label,
             colour=colour,
-            points=tuple((float(count), units.convert(size, Unit.MEGABYTES)) for count, size in points),
+            points=tuple((float(count), formatting.convert(size, Unit.MEGABYTES)) for count, size in points),
             measured=sum(1 for count, _ in points if count <= len(storage.measured)),
         )
         for label, colour, points in lines
@@ -164,7 +162,7 @@ def growth_chart(growth: Growth) -> str:
             label=label,
             css_class=label,
             colour=colour,
-            points=tuple((float(step[0]), units.convert(step[side], Unit.MEGABYTES)) for step in growth.steps),
+            points=tuple((float(step[0]), formatting.convert(step[side], Unit.MEGABYTES)) for step in growth.steps),
             measured=len(growth.steps),
         )
         for side, label, colour in ((2, "per-graph", _PER_GRAPH_COLOUR), (1, "shared", _SHARED_COLOUR))
@@ -186,13 +184,13 @@ def _rom_bars(storage: Storage, step: UseCases) -> Iterator[Bar]:
                 label=_ROM_PARTS[key][0],
                 css_class=f"part-{key}",
                 colour=_ROM_PARTS[key][1],
-                value=units.convert(size, Unit.MEGABYTES),
+                value=formatting.convert(size, Unit.MEGABYTES),
             )
             for key, size in parts.items()
         ]
         if pieces:
-            total = f"{units.show(sum(parts.values()), Unit.MEGABYTES)} MB"
-            group = f"{units.plural(step.count, 'use case')}{'' if step.task else ', extrapolated'}"
+            total = f"{formatting.show(sum(parts.values()), Unit.MEGABYTES)} MB"
+            group = f"{formatting.plural(step.count, 'use case')}{'' if step.task else ', extrapolated'}"
             yield Bar(group=group, label=side, parts=tuple(pieces), total_text=total)
 
 
@@ -214,7 +212,7 @@ def _ways_chart(ways: Ways) -> Markup:
             label=variant.value,
             css_class=variant.value,
             colour=VARIANT_COLOURS[variant],
-            points=tuple((float(count), units.convert(time_ns, Unit.MILLISECONDS)) for count, time_ns in points),
+            points=tuple((float(count), formatting.convert(time_ns, Unit.MILLISECONDS)) for count, time_ns in points),
             measured=len(points),
         )
         for variant, points in ways.curves.items()
@@ -239,5 +237,5 @@ def _bar(share: TimeShare) -> Bar:
         BarPart(label=_PARTS[key][0], css_class=f"part-{key}", colour=_PARTS[key][1], value=max(value, 0.0))
         for key, value in share.parts
     )
-    total = f"{units.show(share.end_to_end_ns, Unit.MILLISECONDS)} ms"
+    total = f"{formatting.show(share.end_to_end_ns, Unit.MILLISECONDS)} ms"
     return Bar(group=share.task, label=share.variant.value, parts=parts, total_text=total)

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from quadbench.artifacts.names import printable
-from quadbench.report import units
+from quadbench.report import formatting
 from quadbench.results.disk import write_whole
 
 _HERE = Path(__file__).parent
@@ -31,14 +31,14 @@ def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) 
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "show": units.show,
-        "times": units.times,
-        "rough_times": units.rough_times,
-        "decibels": units.decibels,
-        "seconds": units.seconds,
-        "number": units.number,
-        "percent": units.percent,
-        "plural": units.plural,
+        "show": formatting.show,
+        "times": formatting.times,
+        "rough_times": formatting.rough_times,
+        "decibels": formatting.decibels,
+        "seconds": formatting.seconds,
+        "number": formatting.number,
+        "percent": formatting.percent,
+        "plural": formatting.plural,
         "utc": _utc,
         "shown_json": _shown_json,
         "command": _command,

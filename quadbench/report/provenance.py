@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status
 from quadbench.artifacts.kit import Role, role_of
 from quadbench.artifacts.run_record import LIBRARY_PREFIX
-from quadbench.report.launches import devices_of, step_of
-from quadbench.report.setups import setups_of
-from quadbench.report.units import Unit, plural, show
+from quadbench.report.formatting import Unit, plural, show
+from quadbench.report.launches import devices_of, setups_of, step_of
 
 
 @dataclass(frozen=True, kw_only=True)

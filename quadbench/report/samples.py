@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from quadbench.artifacts import RunRecord, Sample
 from quadbench.errors import UserError, package_needed
-from quadbench.report.figure_table import csv_cell
+from quadbench.report.formatting import csv_cell
 from quadbench.results.disk import storing
 
 if TYPE_CHECKING:

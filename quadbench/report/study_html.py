@@ -10,13 +10,13 @@ from markupsafe import Markup
 
 from quadbench.artifacts import Caveat
 from quadbench.report.comparison_charts import forest_of, launch_chart
+from quadbench.report.formatting import percent
 from quadbench.report.headline import ELSEWHERE, cures, next_of_comparison
 from quadbench.report.page import page_environment, write_page
-from quadbench.report.study_documents import study_json
+from quadbench.report.run_line import study_json
 from quadbench.report.sweep import LEAST_DB, Sweep, is_flat
 from quadbench.report.sweep_answer import settling, sweep_answer, sweep_tables
 from quadbench.report.sweep_charts import cost_chart, sweep_chart
-from quadbench.report.units import percent
 from quadbench.report.versus import Versus, answer, difference_table, is_decided
 from quadbench.results.layout import Layout
 from quadbench.statistics import EQUIVALENCE_MARGIN

@@ -12,10 +12,10 @@ from quadbench.artifacts.names import FileName
 from quadbench.artifacts.run_record import RunScores
 from quadbench.recipe.published import published_table
 from quadbench.recipe.recipe import INT8_KEY
+from quadbench.report.formatting import Unit, convert
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows, published_name
-from quadbench.report.setups import int8_of_shared
+from quadbench.report.launches import int8_of_shared
 from quadbench.report.storage import Storage, storage_of
-from quadbench.report.units import Unit, convert
 from quadbench.statistics import Verdict
 from quadbench.statistics.intervals import interval_of_mean
 from quadbench.statistics.launch_comparison import CONFIDENCE, compare_unpaired

@@ -7,7 +7,7 @@ from itertools import combinations
 from statistics import fmean
 
 from quadbench.recipe.published import published_table
-from quadbench.report.figure_table import TextTable, csv_text
+from quadbench.report.formatting import TextTable, between, change, csv_text, decibels, percent, plural
 from quadbench.report.sweep import (
     BYTES,
     PSNR,
@@ -27,7 +27,6 @@ from quadbench.report.sweep import (
     scale_of,
     series_of,
 )
-from quadbench.report.units import between, change, decibels, percent, plural
 from quadbench.statistics import Verdict
 
 _NAMED = 4  # settings, and tasks, that a sentence names

@@ -10,10 +10,9 @@ from statistics import mean, median
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, RunRecord, TaskAssets, Variant
 from quadbench.artifacts.names import FileName
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
-from quadbench.report.figure_table import TextTable, csv_text
+from quadbench.report.formatting import TextTable, Unit, between, change, convert, csv_text, decibels, percent, plural, show
 from quadbench.report.kpi import Figure, figure, kpi_title, kpi_unit, launch_values
 from quadbench.report.launches import sound, temperature_c, values
-from quadbench.report.units import Unit, between, change, convert, decibels, percent, plural, show
 from quadbench.statistics import Looks, Verdict
 from quadbench.statistics.launch_comparison import Comparison, block_differences, compare_launches
 from quadbench.statistics.multiple_testing import hold_together, planned_looks

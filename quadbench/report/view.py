@@ -20,14 +20,25 @@ from quadbench.artifacts import (
 )
 from quadbench.artifacts.night import differences
 from quadbench.report.baseline import Baseline, against
-from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.condition import Criterion, where_met
 from quadbench.report.course import MemoryCourse, TaskStrips, memory_of, strips_of
-from quadbench.report.figure_table import TextTable
+from quadbench.report.formatting import TextTable
 from quadbench.report.headline import ENOUGH, Sentence, gaps, headline, in_words, next_step
-from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, kpi_rows, unequal_rows
-from quadbench.report.launches import SERVING, devices_of, launches_of, sound, values, why_absent
-from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
+from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, LaunchVerdict, kpi_rows, launch_verdicts, unequal_rows
+from quadbench.report.launches import (
+    SERVING,
+    Setup,
+    devices_of,
+    int8_table,
+    launches_of,
+    precision_text,
+    sampler_text,
+    setup_table,
+    setups_of,
+    sound,
+    values,
+    why_absent,
+)
 from quadbench.report.provenance import (
     DeviceConditions,
     Fact,
@@ -40,19 +51,21 @@ from quadbench.report.provenance import (
     settings,
     versions,
 )
-from quadbench.report.published import MeasuredRun, published_beside
 from quadbench.report.scores import (
+    Quality,
+    TaskPictures,
     Trajectory,
     emulated_tables,
     emulated_trajectories,
     held_out_tables,
+    quality_rows,
     score_notes,
     score_tables,
+    task_pictures,
     trajectories,
 )
-from quadbench.report.setups import Setup, int8_table, precision_text, sampler_text, setup_table, setups_of
 from quadbench.report.storage import Storage, storage_views
-from quadbench.report.tables import component_tables, kernel_tables
+from quadbench.report.tables import MeasuredRun, component_tables, kernel_tables, published_beside
 from quadbench.report.ways import Ways, ways_views
 from quadbench.results.layout import Layout
 

@@ -7,10 +7,9 @@ from statistics import mean
 
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, RunResult, SampleKind, Variant
 from quadbench.artifacts.run_record import without_own_graph
-from quadbench.report.figure_table import FigureTable, TextTable
+from quadbench.report.formatting import FigureTable, TextTable, Unit, convert, decibels, plural, show
 from quadbench.report.kpi import Figure, KpiRow, figure, launch_values, unequal_rows
 from quadbench.report.launches import counted, devices_of, launches_of, sound, values
-from quadbench.report.units import Unit, convert, decibels, plural, show
 
 _WAYS = {
     Variant.SHARED: "shared: one base, LoRAs as inputs",

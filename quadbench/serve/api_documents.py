@@ -21,8 +21,7 @@ from quadbench.farm.workers import KnownWorker, Workers
 from quadbench.nightly.history_formats import CaseDocument
 from quadbench.report.night import WORST_FIRST
 from quadbench.report.night_formats import NightDocument
-from quadbench.report.run_line import RunList
-from quadbench.report.study_documents import ComparisonDocument, SweepDocument
+from quadbench.report.run_line import ComparisonDocument, RunList, SweepDocument
 from quadbench.report.view import RunSummary
 from quadbench.results.layout import Layout
 from quadbench.results.nights import NightHead

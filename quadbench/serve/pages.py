@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from quadbench.errors import QuadbenchError, TooLargeError, UnknownNameError
 from quadbench.nightly.history_formats import line_table
-from quadbench.report.units import plural
+from quadbench.report.formatting import plural
 from quadbench.serve.api_documents import FarmNow
 from quadbench.serve.auth import PIECE_BYTES, REPORT_POLICY
 from quadbench.serve.queries import A_PAGE, MOST_PAGES, Remembered, Watched, picture_bytes

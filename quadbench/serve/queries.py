@@ -22,9 +22,8 @@ from quadbench.nightly.night_report import Performed
 from quadbench.report.html import render_view
 from quadbench.report.night import NightView
 from quadbench.report.night_formats import render_night
-from quadbench.report.pictures import Picture, difference_png
-from quadbench.report.run_line import RunLine, RunList, RunStatus
-from quadbench.report.study_documents import StudyLine
+from quadbench.report.run_line import RunLine, RunList, RunStatus, StudyLine
+from quadbench.report.scores import Picture, difference_png
 from quadbench.report.study_html import render_study
 from quadbench.report.versus import PRIMARY
 from quadbench.report.view import ReportView, report_view

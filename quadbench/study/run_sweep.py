@@ -32,7 +32,7 @@ from quadbench.report import (
     to_markdown,
     with_best,
 )
-from quadbench.report.study_documents import study_json
+from quadbench.report.run_line import study_json
 from quadbench.report.study_html import render_study
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import temporary_folder

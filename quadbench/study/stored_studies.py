@@ -9,8 +9,8 @@ from quadbench.artifacts import RunResult
 from quadbench.errors import ArtifactError, UserError
 from quadbench.recipe.published import published_names
 from quadbench.report.baseline import require_alike
-from quadbench.report.figure_table import FigureTable
-from quadbench.report.study_documents import StudyLine, damaged_study, study_line
+from quadbench.report.formatting import FigureTable
+from quadbench.report.run_line import StudyLine, damaged_study, study_line
 from quadbench.report.sweep import SCHEMA_VERSION as SWEEP_VERSION
 from quadbench.report.sweep import Sweep
 from quadbench.report.tables import paper_table

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadbench.measure.launch_schedule import drawn_blocks
+from quadbench.report.formatting import Unit
 from quadbench.report.headline import headline, in_words
 from quadbench.report.kpi import Figure, KpiRow, judged_rows
-from quadbench.report.units import Unit
 from quadbench.statistics import LAUNCHES_PER_BLOCK, Verdict
 from support.synthetic_run import S25
 
