@@ -21,7 +21,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from quadbench import cli
-from quadbench.artifacts.night import Measurement, Point, Subject
+from quadbench.artifacts.night_record import Measurement, Point, Subject
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.night_report import RECENT, self_knowledge
 from quadbench.nightly.series import REMEMBERED

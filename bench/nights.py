@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.artifacts.night import Measurement, Point, Ruling, RulingKind, Subject
+from quadbench.artifacts.night_record import Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.verdicts import Suspicion, rulings_on, suspicion
 from quadbench.report.formatting import Unit

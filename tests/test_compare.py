@@ -29,7 +29,7 @@ from quadbench.artifacts import (
     TensorSpec,
     Variant,
 )
-from quadbench.artifacts.night import contents, differences, unlike
+from quadbench.artifacts.night_record import contents, differences, unlike
 from quadbench.cli import main
 from quadbench.compile import availability
 from quadbench.errors import MissingDependencyError, UserError

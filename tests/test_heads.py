@@ -10,7 +10,7 @@ from support.night_samples import NIGHTS, night_id, sample_night
 from support.stored_records import DEVICE, STARTED, record
 
 from quadbench.artifacts import Status
-from quadbench.artifacts.night import RulingKind
+from quadbench.artifacts.night_record import RulingKind
 from quadbench.results.engine import Source, open_engine
 from quadbench.results.nights import Nights, night_heads
 from quadbench.results.records import Records, run_head, run_heads

@@ -16,7 +16,7 @@ from support.night_series import NEW, OLD, TASK, around, night, night_id, scored
 from support.printed_schemas import schema
 from support.watcher import Silent
 
-from quadbench.artifacts.night import Measurement, Ruling, RulingKind, Subject
+from quadbench.artifacts.night_record import Measurement, Ruling, RulingKind, Subject
 from quadbench.cli import main
 from quadbench.nightly.history import bisect, case_history, segments, subjects_of, tables
 from quadbench.nightly.history_chart import history_chart

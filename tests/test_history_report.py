@@ -15,7 +15,7 @@ from support.report_page import Page
 from test_history import history, store
 
 from quadbench.artifacts import Caveat
-from quadbench.artifacts.night import Point, RulingKind
+from quadbench.artifacts.night_record import Point, RulingKind
 from quadbench.nightly.history import CaseHistory, answer
 from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
 from quadbench.nightly.history_formats import HistoryPage, Told, render_history

@@ -22,7 +22,7 @@ from support.night_series import (
 )
 
 from quadbench.artifacts import Caveat
-from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind, Subject
+from quadbench.artifacts.night_record import Acknowledgement, Measurement, Ruling, RulingKind, Subject
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.series import limit_of
 from quadbench.nightly.verdicts import RULES, Suspicion, missing, rulings_on, suspicion

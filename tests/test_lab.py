@@ -23,7 +23,7 @@ from support.s3_server import S3Server, running_s3
 from support.scripted_night import remember
 from support.scripted_worker import VERSION
 
-from quadbench.artifacts.night import RulingKind
+from quadbench.artifacts.night_record import RulingKind
 from quadbench.farm.job import JobKind, NewJob
 from quadbench.farm.jobs import JobQueue
 from quadbench.farm.need import device_need, wish_need

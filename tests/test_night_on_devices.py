@@ -11,7 +11,7 @@ from support.scripted_night import remember
 pytest.importorskip("torch")
 pytest.importorskip("torchmetrics")
 
-from quadbench.artifacts.night import Ruling, RulingKind
+from quadbench.artifacts.night_record import Ruling, RulingKind
 from quadbench.cli import main
 from quadbench.devices import adb_commands
 from quadbench.nightly import launcher, perform

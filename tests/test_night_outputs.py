@@ -22,7 +22,7 @@ from support.github_runner import commands
 from support.night_samples import ATTACK, attacked_night, clean_night, measurement, night_id, rates, sample_night, series
 from support.report_page import Page
 
-from quadbench.artifacts.night import Night
+from quadbench.artifacts.night_record import Night
 from quadbench.cli import build_parser
 from quadbench.cli.nightly import SUMMARY_VARIABLE, add_outputs, write_outputs
 from quadbench.cli.options import common_options

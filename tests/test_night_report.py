@@ -21,7 +21,7 @@ from support.night_samples import (
 from support.report_page import Page
 
 from quadbench.artifacts import Caveat
-from quadbench.artifacts.night import RulingKind
+from quadbench.artifacts.night_record import RulingKind
 from quadbench.nightly.night_report import ERROR, exit_code
 from quadbench.report.night import NightView, night_view
 from quadbench.report.night_formats import device_table, finding_lines, night_chart, render_night, write_night_report

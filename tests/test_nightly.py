@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.scripted_night import NEW, OLD, YARDSTICK, Phone, ScriptedLauncher, plan_of, remember
 
-from quadbench.artifacts.night import Night, Ruling, RulingKind
+from quadbench.artifacts.night_record import Night, Ruling, RulingKind
 from quadbench.host import file_lock
 from quadbench.nightly.night_report import ERROR, exit_code
 from quadbench.nightly.perform import perform

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from quadbench.artifacts import Caveat
-from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
+from quadbench.artifacts.night_record import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.errors import UnknownNameError
 from quadbench.results.engine import Source, open_engine
 from quadbench.results.maintenance import copy_records

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from support.night_series import FIRST, NEW, around, night
 
-from quadbench.artifacts.night import Measurement, Ruling, RulingKind
+from quadbench.artifacts.night_record import Measurement, Ruling, RulingKind
 from quadbench.farm.health import Health
 from quadbench.farm.inventory import READY, Inventory, Sighting
 from quadbench.nightly.night_report import DeviceKnowledge, doubt_devices, self_knowledge

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from quadbench.artifacts.names import one_line
-from quadbench.artifacts.night import Acknowledgement, Measurement, Subject
+from quadbench.artifacts.night_record import Acknowledgement, Measurement, Subject
 from quadbench.cli.console import RunConsole, print_json, print_note, print_text, stdout_console
 from quadbench.cli.device_options import listed_devices
 from quadbench.cli.options import Options, Subparsers, add_command, counted, duration_s, next_command, output_file, refuse_given

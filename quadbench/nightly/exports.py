@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from quadbench.artifacts.names import one_line
-from quadbench.artifacts.night import RulingKind
+from quadbench.artifacts.night_record import RulingKind
 from quadbench.errors import ServiceError, UserError
 from quadbench.report.formatting import plural
 from quadbench.report.night import Figured, NightFinding, NightView, figure_name, subject_name, words

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import groupby, pairwise
 from statistics import median
 
-from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind, Subject, unlike
+from quadbench.artifacts.night_record import Acknowledgement, Measurement, Ruling, RulingKind, Subject, unlike
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.series import (
     FigureName,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 
-from quadbench.artifacts.night import Measurement, Point, RulingKind
+from quadbench.artifacts.night_record import Measurement, Point, RulingKind
 from quadbench.nightly.history import CaseHistory, FigureHistory, Segment
 from quadbench.nightly.series import FigureName, is_exact, is_sound, name_of, scaled, unscaled
 from quadbench.report.chart import rule, svg, text

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from quadbench.artifacts.caveats import Caveat
-from quadbench.artifacts.night import Measurement, Ruling
+from quadbench.artifacts.night_record import Measurement, Ruling
 from quadbench.nightly.history import (
     CaseHistory,
     Change,

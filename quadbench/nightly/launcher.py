@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 from quadbench.artifacts import Bundle, RunRecord, Status, Stored
-from quadbench.artifacts.night import Measurement, Point, Subject, fingerprint, unlike
+from quadbench.artifacts.night_record import Measurement, Point, Subject, fingerprint, unlike
 from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError, QuadbenchError, StorageError, UserError
 from quadbench.farm.leases import lease_name
 from quadbench.farm.wishes import addresses_for

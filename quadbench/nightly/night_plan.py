@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from quadbench.artifacts.night import Measurement
+from quadbench.artifacts.night_record import Measurement
 from quadbench.errors import QuadbenchError, SpecError, UnknownNameError, UserError
 from quadbench.farm.farm_file import ExpectedPhone, expected_phones
 from quadbench.farm.leases import leased_name

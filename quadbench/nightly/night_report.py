@@ -9,7 +9,7 @@ from math import expm1, log1p
 from statistics import fmean
 from typing import Self
 
-from quadbench.artifacts.night import Measurement, Night, Ruling, RulingKind
+from quadbench.artifacts.night_record import Measurement, Night, Ruling, RulingKind
 from quadbench.farm.health import put_on_probation
 from quadbench.farm.inventory import Inventory
 from quadbench.nightly.series import said_change, yardstick_places

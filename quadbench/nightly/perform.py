@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from quadbench.artifacts import Bundle, Stored
-from quadbench.artifacts.night import Measurement, Night, Point, Ruling, RulingKind, Subject
+from quadbench.artifacts.night_record import Measurement, Night, Point, Ruling, RulingKind, Subject
 from quadbench.artifacts.run_record import RunScores
 from quadbench.errors import ArtifactError, QuadbenchError, UserError, extra_needed
 from quadbench.farm.farm_file import expected_phones

@@ -8,7 +8,7 @@ from math import isfinite, log
 from statistics import fmean
 
 from quadbench.artifacts import Caveat
-from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
+from quadbench.artifacts.night_record import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.run_record import Better
 from quadbench.nightly.night_file import Limits

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median
 
-from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject, unlike
+from quadbench.artifacts.night_record import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject, unlike
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.series import (
     LEVEL_NIGHTS,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Variant
-from quadbench.artifacts.night import contents, differences, unlike
+from quadbench.artifacts.night_record import contents, differences, unlike
 from quadbench.errors import UserError
 from quadbench.report.formatting import TextTable, Unit, decibels, plural, show
 from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow

@@ -15,7 +15,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
-from quadbench.artifacts.night import Measurement, Point, RulingKind, Subject
+from quadbench.artifacts.night_record import Measurement, Point, RulingKind, Subject
 from quadbench.report.chart import nice_ticks, rule, svg, text
 from quadbench.report.formatting import TextTable, change, convert, percent, plural
 from quadbench.report.kpi import KPI_UNITS

@@ -18,7 +18,7 @@ from quadbench.artifacts import (
     TaskAssets,
     Variant,
 )
-from quadbench.artifacts.night import differences
+from quadbench.artifacts.night_record import differences
 from quadbench.report.baseline import Baseline, against
 from quadbench.report.condition import Criterion, where_met
 from quadbench.report.course import MemoryCourse, TaskStrips, memory_of, strips_of

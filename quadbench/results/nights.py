@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.names import check_file_name
-from quadbench.artifacts.night import Acknowledgement, Measurement, Night, Point, Ruling, RulingKind, Subject
+from quadbench.artifacts.night_record import Acknowledgement, Measurement, Night, Point, Ruling, RulingKind, Subject
 from quadbench.errors import UnknownNameError
 from quadbench.results.engine import insertion, now_of, reading, writing
 from quadbench.results.schema import AcknowledgementRow, MeasurementRow, NightRow, PointRow, RulingRow, UtcTime

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from quadbench.artifacts import MIB
-from quadbench.artifacts.night import RulingKind
+from quadbench.artifacts.night_record import RulingKind
 from quadbench.farm.farm_file import ExpectedPhone
 from quadbench.farm.inventory import READY, Inventory
 from quadbench.farm.job import Job, JobState

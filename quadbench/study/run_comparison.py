@@ -8,7 +8,7 @@ from functools import partial
 from typing import Self
 
 from quadbench.artifacts import DeviceFacts, LaunchPlan, Retry, RunResult, TaskAssets, Variant
-from quadbench.artifacts.night import contents, differences, unlike
+from quadbench.artifacts.night_record import contents, differences, unlike
 from quadbench.artifacts.run_record import file_refs, item_counts
 from quadbench.devices import Device
 from quadbench.errors import DeviceLostError, QuadbenchError, UserError

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind
+from quadbench.artifacts.night_record import Acknowledgement, Measurement, Ruling, RulingKind
 from quadbench.nightly.history import case_history
 from quadbench.nightly.history_formats import Told
 from quadbench.nightly.verdicts import missing

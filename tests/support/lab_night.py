@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from quadbench.artifacts.night import Ruling, RulingKind
+from quadbench.artifacts.night_record import Ruling, RulingKind
 from quadbench.results.engine import open_engine
 from quadbench.results.nights import Nights
 from support.farm_lab import RUN_S, FarmLab

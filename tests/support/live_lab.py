@@ -9,7 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from quadbench.artifacts import Bundle, Caveat, FileRef, RunRecord, TaskItem
-from quadbench.artifacts.night import Acknowledgement
+from quadbench.artifacts.night_record import Acknowledgement
 from quadbench.farm.health import quarantined
 from quadbench.farm.inventory import Inventory, Sighting
 from quadbench.farm.job import JobKind, NewJob

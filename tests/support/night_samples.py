@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from math import sin
 
 from quadbench.artifacts import Caveat
-from quadbench.artifacts.night import Measurement, Night, Point, Ruling, RulingKind, Subject
+from quadbench.artifacts.night_record import Measurement, Night, Point, Ruling, RulingKind, Subject
 from quadbench.report.night import AlarmRate, Series
 
 NIGHTS = 21

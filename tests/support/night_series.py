@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from quadbench.artifacts.night import Measurement, Point, Subject
+from quadbench.artifacts.night_record import Measurement, Point, Subject
 from quadbench.report.formatting import Unit
 from quadbench.report.versus import ALL_TASKS, SideRow, VersusDevice
 from quadbench.statistics.launch_comparison import compare_launches

@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import cached_property
 
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, RunResult, Stored, Variant
-from quadbench.artifacts.night import Point
+from quadbench.artifacts.night_record import Point
 from quadbench.measure.launch_schedule import Budget
 from quadbench.nightly.launcher import NO_TIME, Launched, Wanted
 from quadbench.nightly.night_file import Limits
