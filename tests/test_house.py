@@ -19,6 +19,9 @@ RULES = (
     house.long_parameter_lists,
     house.long_functions,
     house.long_files,
+    house.slips,
+    house.double_files,
+    house.long_imports,
     house.crowded_top,
     house.open_folders,
     house.riddles,
@@ -47,6 +50,25 @@ def test_the_rule_sees_a_breach(rule: Rule, tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(BREACHES[rule])
     assert len(rule(tmp_path)) == 1
     assert rule(tmp_path)[0]
+
+
+def test_a_small_module_needs_two_importers_and_a_file_name_stands_once(tmp_path: Path) -> None:
+    for room in ("one", "two"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "module.py").write_text("import quadbench.one.module\n")
+    assert len(house.slips(tmp_path)) == 2
+    assert house.double_files(tmp_path) == ["module.py: one/module.py, two/module.py"]
+    for user in ("a", "b"):
+        (tmp_path / f"two/{user}.py").write_text("from quadbench.one import module\n" + "a = 0\n" * house.LEAST_FILE_LINES)
+    assert [breach.split()[0] for breach in house.slips(tmp_path)] == ["two/module.py"]
+
+
+def test_a_room_of_imports_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room/module.py").write_text("import ast\n" * 7 + "a = 0\n" * 93)
+    assert house.long_imports(tmp_path) == ["room: 7.0%"]
+    (tmp_path / "room/other.py").write_text("a = 0\n" * 20)
+    assert house.long_imports(tmp_path) == []
 
 
 def test_the_rule_sees_a_folder_that_is_no_package(tmp_path: Path) -> None:

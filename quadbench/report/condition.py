@@ -93,8 +93,8 @@ def _require_comparison(text: str, part: ast.expr) -> None:
             raise _refused(text, "a name or a number", ast.unparse(node))
 
 
-def _refused(text: str, expected: str, found: str) -> UserError:
-    return UserError(f"'{text}' is no expression: expected {expected}, found {shown(found) if found else 'its end'}")
+def _refused(text: str, expected: str, instead: str) -> UserError:
+    return UserError(f"'{text}' is no expression: expected {expected}, found {shown(instead) if instead else 'its end'}")
 
 
 def _value(node: ast.expr, values: Mapping[str, float]) -> float:

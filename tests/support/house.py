@@ -2,14 +2,25 @@
 
 import ast
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+
+from quadbench.cli.commands import COMMANDS
 
 MOST_PARAMETERS = 8
 MOST_FUNCTION_LINES = 60
 MOST_FILE_LINES = 600
 MOST_ENTRIES = 30
+LEAST_FILE_LINES = 80  # of a module with one importer
+MOST_IMPORTS = 0.06  # of a room's lines
+MORE_IMPORTS = {  # rooms that are above it; these only get less
+    "ai_hub": 0.08, "cli": 0.13, "compile": 0.08, "devices": 0.07, "doctor": 0.12, "harness": 0.075,
+    "kits": 0.065, "measure": 0.08, "nightly": 0.09, "pipeline": 0.11, "quad": 0.085, "quality": 0.095,
+    "results": 0.075, "rollout": 0.125, "serve": 0.095, "study": 0.125, "zoo": 0.08,
+}  # fmt: skip
+FAMILIES = ("quad/samplers/", "results/migrations/", *(f"cli/{name}.py" for name in COMMANDS))  # small modules with one protocol
+UNDER_CHANGE = ("farm/", "dispatch/")  # an existing engine takes their place
 _NO_ENTRIES = {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
 _RIDDLE = re.compile(r"(What|Whether|Of|Those|In which|Which|Whose|How|Why|Where|As|By|Under)\b")
 _ONE_LINE_RAISES = re.compile(r"Raises:[ \t]*\S")
@@ -52,6 +63,47 @@ def long_files(package: Path) -> list[str]:
     return [f"{name} has {count} lines" for name, count in counts.items() if count > MOST_FILE_LINES]
 
 
+def slips(package: Path) -> list[str]:
+    """Small modules that only one other imports, and so belong into it."""
+    importers: dict[str, set[str]] = defaultdict(set)
+    for path, tree in _trees(package):
+        for name in _imported(tree):
+            importers[name].add(path)
+    counts = {path: len((package / path).read_text().splitlines()) for path in _modules(package)}
+    return [
+        f"{path} has {lines} lines and {len(importers[_dotted(path)])} importer"
+        for path, lines in counts.items()
+        if lines < LEAST_FILE_LINES and len(importers[_dotted(path)]) < 2
+    ]
+
+
+def double_files(package: Path) -> list[str]:
+    """File names that stand in two rooms, but for those of families."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in _modules(package):
+        places[Path(path).name].append(path)
+    return [f"{name}: {', '.join(where)}" for name, where in sorted(places.items()) if len(where) > 1]
+
+
+def long_imports(package: Path) -> list[str]:
+    """Rooms that consist of imports for too large a part."""
+    lines, imports = Counter[str](), Counter[str]()
+    for path, tree in _trees(package):
+        if "/" in path and not path.startswith(UNDER_CHANGE):
+            room = path.split("/")[0]
+            lines[room] += len((package / path).read_text().splitlines())
+            imports[room] += sum(
+                (node.end_lineno or 0) - node.lineno + 1
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Import | ast.ImportFrom)
+            )
+    return [
+        f"{room}: {imports[room] / lines[room]:.1%}"
+        for room in lines
+        if imports[room] > MORE_IMPORTS.get(room, MOST_IMPORTS) * lines[room]
+    ]
+
+
 def crowded_top(package: Path) -> list[str]:
     """The entries at the top, if they are more than a reader overlooks."""
     entries = sorted(path.name for path in package.iterdir() if path.name not in _NO_ENTRIES)
@@ -91,6 +143,26 @@ def _trees(package: Path) -> Iterator[tuple[str, ast.Module]]:
 
 def _name(package: Path, path: Path) -> str:
     return path.relative_to(package).as_posix()
+
+
+def _modules(package: Path) -> Iterator[str]:
+    """Modules to which the rules of files apply: no packages' own, no families, none whose room is under change."""
+    for path in sorted(package.rglob("*.py")):
+        name = _name(package, path)
+        if path.name not in _NO_ENTRIES and not name.startswith((*FAMILIES, *UNDER_CHANGE)):
+            yield name
+
+
+def _dotted(path: str) -> str:
+    return f"quadbench.{path.removesuffix('.py').replace('/', '.')}"
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """The modules that a tree imports, as far as their names alone can say it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _functions(package: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
