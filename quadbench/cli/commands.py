@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+OWN_EXIT_CODES = frozenset({"nightly"})  # of commands whose exit codes say what came of them: whatever goes wrong is 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
@@ -61,7 +63,6 @@ GROUPS = (
         },
     ),
 )
-OWN_EXIT_CODES = frozenset({"nightly"})  # of commands whose exit codes say what came of them: whatever goes wrong is 1
 COMMANDS = {name: purpose for group in GROUPS for name, purpose in group.commands.items()}
 
 

@@ -32,6 +32,12 @@ _TERMINAL_WIDTH, _LEAST_WIDTH, _MOST_WIDTH = 80, 20, 10_000
 READ_WIDTH = 100  # of a wider terminal: more is no easier to read
 _MOST_CHARACTERS = 20_000  # of an error's message
 
+RUN_STAGES = ("build", "harness", "compile", "push", "measure")
+_PARTS_OF = {"bundle": "build", "compiled": "compile"}  # what is told under a name of its own, by its first word
+
+_BAR_CELLS = 10
+_PER_SECOND = 4
+
 
 def stdout_console() -> Console:
     """Return the console for results, at most 100 wide. In a file or a pipe tables stand as wide as they are.
@@ -56,10 +62,6 @@ class _ResultsConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
-
-
-RUN_STAGES = ("build", "harness", "compile", "push", "measure")
-_PARTS_OF = {"bundle": "build", "compiled": "compile"}  # what is told under a name of its own, by its first word
 
 
 class RunConsole:
@@ -253,10 +255,6 @@ def _finite(value: Any) -> Any:
 def _line(words: str) -> str:
     """Return words on one line; the spaces around them stay, as they stand between others."""
     return f"{' ' * words.startswith(' ')}{one_line(words)}{' ' * words.endswith(' ')}"
-
-
-_BAR_CELLS = 10
-_PER_SECOND = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,8 @@ _NUMERIC = (False, False, True, True, True, False)
 _SHORT = 12  # characters of a value that changed: those of a digest that tell it from others
 _LIMITS = Limits()
 
+_Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # whether it is a ratio, and of which tasks one of all is
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
@@ -79,9 +81,6 @@ def segments(nights: Sequence[Measurement], name: FigureName) -> tuple[Segment, 
         )
         for number, (stretch, before, level) in enumerate(zip(stretches, [0.0, *levels], levels, strict=False))
     )
-
-
-_Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # whether it is a ratio, and of which tasks one of all is
 
 
 def _edges(values: Sequence[_Value], key: str) -> list[int]:

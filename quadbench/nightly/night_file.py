@@ -8,6 +8,10 @@ from quadbench.artifacts.names import is_plain
 from quadbench.errors import shown
 from quadbench.spec import Name, Problem, Spec, refuse
 
+_MOST_CASES, _MOST_DEVICES = 256, 1000
+PictureMetric = Literal["ssim", "st_lpips", "kid"]  # those that need no network but what the extra `quality` brings
+Change = Annotated[float, Field(gt=0.0, le=1.0)]
+
 
 def _on_one_line(text: str) -> str:
     if not is_plain(text) or text != text.strip():
@@ -16,9 +20,6 @@ def _on_one_line(text: str) -> str:
 
 
 Word = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_on_one_line)]
-_MOST_CASES, _MOST_DEVICES = 256, 1000
-PictureMetric = Literal["ssim", "st_lpips", "kid"]  # those that need no network but what the extra `quality` brings
-Change = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class Limits(Spec):

@@ -17,6 +17,12 @@ _LEAST, _MOST = 0.05, 4.0  # that the scale reaches above 1, and as far below; w
 _STEPS = (4.0, 2.0, 1.0, 0.4, 0.2, 0.1, 0.05, 0.02, 0.01)  # that it is marked at
 _COLOURS = {Verdict.WORSE: "#a8201a", Verdict.BETTER: "#2a7a3b", Verdict.SAME: "#1d5fa6", Verdict.INCONCLUSIVE: "#7a5c00"}
 
+_LAUNCHES_WIDTH, _LEFT, _RIGHT = 560, 52, 16
+_UPPER, _LOWER = (30, 170), (206, 260)  # where the panels lie, from top to bottom
+_SIDE_COLOURS = {"A": "#1d5fa6", "B": "#b3560b"}
+_CLASSES = {"A": "shared", "B": "per-graph"}
+Values = Sequence[tuple[TimedLaunch, float]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ForestRow:
@@ -136,13 +142,6 @@ def _arrow(x: float, side: float, style: str) -> str:
 def _x(log_ratio: float, reach: float) -> float:
     """Return where a ratio lies; what is beyond the scale lies at its edge."""
     return _WIDTH / 2 + max(-1.0, min(log_ratio / reach, 1.0)) * (_WIDTH / 2 - _EDGE)
-
-
-_LAUNCHES_WIDTH, _LEFT, _RIGHT = 560, 52, 16
-_UPPER, _LOWER = (30, 170), (206, 260)  # where the panels lie, from top to bottom
-_SIDE_COLOURS = {"A": "#1d5fa6", "B": "#b3560b"}
-_CLASSES = {"A": "shared", "B": "per-graph"}
-Values = Sequence[tuple[TimedLaunch, float]]
 
 
 def launch_chart(device: VersusDevice) -> str | None:

@@ -27,6 +27,15 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
 }  # fmt: skip
 
+_SIDES, _RATIO = ("shared", "per_graph"), "ratio"
+_BASELINE = "baseline"
+_PARTS = ("p50", "low", "high", "mad", "p90", "launches", "samples")
+_FIGURES = {f"{key}_{unit.lower()}": key for key, unit in KPI_UNITS.items()}
+_CHANGES = ("change", "change_low", "change_high")  # parts of a figure that only a baseline gives it
+_VERDICTS = {verdict.lower(): verdict for verdict in Verdict}
+_LIKENESS = {"psnr_db": tuple(_VERDICTS), "psnr_truth_db": ()}  # with the parts that each has
+_Place = tuple[str, str, str]  # device, task, and the name's rest
+
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
@@ -114,16 +123,6 @@ def _value(node: ast.expr, values: Mapping[str, float]) -> float:
         case ast.Constant(value=int() | float() as number):
             return float(number)
     raise TypeError(f"{ast.dump(node)} was not refused")
-
-
-_SIDES, _RATIO = ("shared", "per_graph"), "ratio"
-_BASELINE = "baseline"
-_PARTS = ("p50", "low", "high", "mad", "p90", "launches", "samples")
-_FIGURES = {f"{key}_{unit.lower()}": key for key, unit in KPI_UNITS.items()}
-_CHANGES = ("change", "change_low", "change_high")  # parts of a figure that only a baseline gives it
-_VERDICTS = {verdict.lower(): verdict for verdict in Verdict}
-_LIKENESS = {"psnr_db": tuple(_VERDICTS), "psnr_truth_db": ()}  # with the parts that each has
-_Place = tuple[str, str, str]  # device, task, and the name's rest
 
 
 @dataclass(frozen=True, kw_only=True)

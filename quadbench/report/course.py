@@ -13,6 +13,15 @@ _MOST_DOTS = 800  # of a picture, over all of its launches
 _MOST_STRIPS = 3000  # of a report, over all of its pictures of launches
 _CLOCK = ("session_load_ns", "switch_ns", "end_to_end_ns")  # what takes a launch's time, between readings of memory
 
+VARIANT_COLOURS = {
+    Variant.SHARED: "#1d5fa6",
+    Variant.PER_GRAPH: "#b3560b",
+    Variant.RESIDENT: "#2f8f83",
+    Variant.MERGED_AT_LOAD: "#7d6bb3",
+}
+_WIDTH, _LEFT, _RIGHT, _TOP = 560, 58, 12, 28
+_PLOT_HEIGHT, _WARMTH_HEIGHT = 130, 34
+
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchStrip:
@@ -93,16 +102,6 @@ def _thinned(readings: Sequence[tuple[float, float]]) -> tuple[tuple[float, floa
     every = -(-len(readings) // _MOST_READINGS) or 1
     stretches = (readings[start : start + every] for start in range(0, len(readings), every))
     return tuple(max(stretch, key=lambda reading: reading[1]) for stretch in stretches)
-
-
-VARIANT_COLOURS = {
-    Variant.SHARED: "#1d5fa6",
-    Variant.PER_GRAPH: "#b3560b",
-    Variant.RESIDENT: "#2f8f83",
-    Variant.MERGED_AT_LOAD: "#7d6bb3",
-}
-_WIDTH, _LEFT, _RIGHT, _TOP = 560, 58, 12, 28
-_PLOT_HEIGHT, _WARMTH_HEIGHT = 130, 34
 
 
 def strip_chart(task: TaskStrips) -> str:

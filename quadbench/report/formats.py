@@ -8,6 +8,22 @@ from dataclasses import dataclass
 from quadbench.report.formatting import TextTable, plain_cell
 from quadbench.report.page import page_environment
 
+PACKAGES = r"\usepackage[T1]{fontenc} \usepackage{array,booktabs,longtable,pdflscape}"
+# Letters of \footnotesize (4.4 pt) across the text of `article`, 345 pt, the narrowest in use, and along it, 550 pt.
+_ACROSS, _ALONG = 77, 125
+_NARROW = 14  # letters of a column that is never broken, and that one that is broken has at least
+_MOST_ROWS = 20  # of a table that LaTeX may move: with its caption, and each row on two lines, they fit on a page
+
+_FIRST_UNSET = 0x180  # behind Latin's extensions, of which T1 sets all but these
+_UNSET = "ĦħĸĿŀŉŦŧſ"
+_COMMANDS = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}", "*": "{*}",
+    "×": r"$\times$", "−": "$-$", "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\rightarrow$",
+    "–": r"\textendash{}", "…": r"\ldots{}", "•": r"\textbullet{}",
+}  # fmt: skip
+
 
 def to_markdown(table: TextTable) -> str:
     """Return a GitHub table with its notes below."""
@@ -28,13 +44,6 @@ def _pipes(cells: Sequence[str]) -> str:
 
 def _markdown(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "\\|*_`<>[]&~#$" else letter for letter in plain_cell(text))
-
-
-PACKAGES = r"\usepackage[T1]{fontenc} \usepackage{array,booktabs,longtable,pdflscape}"
-# Letters of \footnotesize (4.4 pt) across the text of `article`, 345 pt, the narrowest in use, and along it, 550 pt.
-_ACROSS, _ALONG = 77, 125
-_NARROW = 14  # letters of a column that is never broken, and that one that is broken has at least
-_MOST_ROWS = 20  # of a table that LaTeX may move: with its caption, and each row on two lines, they fit on a page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,17 +146,6 @@ def _paragraph(share: float) -> str:
 
 def _row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
-
-
-_FIRST_UNSET = 0x180  # behind Latin's extensions, of which T1 sets all but these
-_UNSET = "ĦħĸĿŀŉŦŧſ"
-_COMMANDS = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}", "*": "{*}",
-    "×": r"$\times$", "−": "$-$", "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\rightarrow$",
-    "–": r"\textendash{}", "…": r"\ldots{}", "•": r"\textbullet{}",
-}  # fmt: skip
 
 
 def _text(text: str) -> str:

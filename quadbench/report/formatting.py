@@ -14,6 +14,23 @@ from quadbench.artifacts.names import one_line
 if TYPE_CHECKING:
     import pandas as pd
 
+MORE = ("more", "less")  # the words for a ratio above 1, and for one below
+_MOST_TIMES = 100
+
+SIDES = (
+    "One base with LoRAs, called shared: one quantized U-Net that takes the LoRAs as inputs. One graph per task, called"
+    " per-graph: a quantized U-Net for each task, its LoRA merged into the weights, which is loaded at each switch of tasks."
+)
+RATIO = "Ratio: per-graph / shared; above 1 the shared graph takes less."
+RESIDUAL = "Residual: what an image takes beyond its components."
+FOUNDATION_ROM = "Foundation ROM: the bytes on the device of all files that a task runs but LoRAs."
+TRUTH = "The truth is the picture that would be right. The float model itself paints another, so that figures against it are low."
+
+_LONGEST_CELL = 20_000  # characters: all notes of a table stand in one caption
+_FORMULA = ("=", "+", "-", "@")  # a spreadsheet takes what begins so for a formula, and runs it
+
+Value: TypeAlias = str | float | None
+
 
 class Unit(StrEnum):
     """The unit that a figure is shown in; records hold nanoseconds and bytes."""
@@ -22,8 +39,6 @@ class Unit(StrEnum):
     MEGABYTES = "MB"
 
 
-MORE = ("more", "less")  # the words for a ratio above 1, and for one below
-_MOST_TIMES = 100
 _PER_UNIT = {Unit.MILLISECONDS: 1e6, Unit.MEGABYTES: MIB}
 
 
@@ -96,20 +111,6 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'es' if noun.endswith('ch') else 's'}"
 
 
-SIDES = (
-    "One base with LoRAs, called shared: one quantized U-Net that takes the LoRAs as inputs. One graph per task, called"
-    " per-graph: a quantized U-Net for each task, its LoRA merged into the weights, which is loaded at each switch of tasks."
-)
-RATIO = "Ratio: per-graph / shared; above 1 the shared graph takes less."
-RESIDUAL = "Residual: what an image takes beyond its components."
-FOUNDATION_ROM = "Foundation ROM: the bytes on the device of all files that a task runs but LoRAs."
-TRUTH = "The truth is the picture that would be right. The float model itself paints another, so that figures against it are low."
-
-
-_LONGEST_CELL = 20_000  # characters: all notes of a table stand in one caption
-_FORMULA = ("=", "+", "-", "@")  # a spreadsheet takes what begins so for a formula, and runs it
-
-
 @dataclass(frozen=True, kw_only=True)
 class TextTable:
     """A table as text. `numeric` says which columns are set flush right; `notes` go below it."""
@@ -138,9 +139,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-Value: TypeAlias = str | float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,20 @@ from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLO
 from quadbench.statistics.intervals import MAX_BLOCKS
 from quadbench.statistics.multiple_testing import TO_TELL
 
+_WORTH_A_PLACE = 0.05  # between the least change and the most
+_MOST_NAMED = 3  # devices; of more their number is told
+_NOUNS = {
+    "bytes": ("fewer bytes", "more bytes"),
+    "switch": ("less time to switch tasks", "more time to switch tasks"),
+    "end_to_end": ("less time for an image", "more time for an image"),
+    "peak_ram": ("less memory", "more memory"),
+}
+_OF_AN_IMAGE = {"end_to_end": "time", "peak_ram": "memory"}
+
+ELSEWHERE = frozenset({Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE})  # after which a phone is asked for
+_CURED = (Caveat.DEBUG_BUILD, Caveat.THROTTLED, Caveat.LOADED_HOST, Caveat.UNEVEN_CALIBRATION)  # as their caveats say
+ENOUGH = MIN_BLOCKS * LAUNCHES_PER_BLOCK  # the fewest launches of a variant for verdicts
+
 
 @dataclass(frozen=True, kw_only=True)
 class Phrase:
@@ -30,15 +44,6 @@ class Phrase:
 
 
 Sentence: TypeAlias = tuple[Phrase, ...]
-_WORTH_A_PLACE = 0.05  # between the least change and the most
-_MOST_NAMED = 3  # devices; of more their number is told
-_NOUNS = {
-    "bytes": ("fewer bytes", "more bytes"),
-    "switch": ("less time to switch tasks", "more time to switch tasks"),
-    "end_to_end": ("less time for an image", "more time for an image"),
-    "peak_ram": ("less memory", "more memory"),
-}
-_OF_AN_IMAGE = {"end_to_end": "time", "peak_ram": "memory"}
 
 
 def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[Sentence, ...]:
@@ -445,11 +450,6 @@ def _cut_short(result: RunResult) -> str:
     stored = sum(not record.device.is_hosted and record.status is not Status.DISCARDED for record in result.records)
     count = f": {stored} of {planned} planned launches are stored" if planned else ""
     return f"The run was cut short, or still goes on{count}."
-
-
-ELSEWHERE = frozenset({Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE})  # after which a phone is asked for
-_CURED = (Caveat.DEBUG_BUILD, Caveat.THROTTLED, Caveat.LOADED_HOST, Caveat.UNEVEN_CALIBRATION)  # as their caveats say
-ENOUGH = MIN_BLOCKS * LAUNCHES_PER_BLOCK  # the fewest launches of a variant for verdicts
 
 
 def next_step(

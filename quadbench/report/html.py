@@ -47,6 +47,8 @@ _ROM_PARTS = {
     "lora": ("LoRAs", _PER_GRAPH_COLOUR),
 }
 
+_SHOWN_WIDTH = 128
+
 
 def write_report(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> Path:
     """Write a run's report, as `write_view` does.
@@ -129,9 +131,6 @@ def _picture(picture: Picture, alt: str) -> Markup:
         '<details class="zoom"><summary>'
         '<img class="{}" src="data:image/png;base64,{}" alt="{}" width="{}" height="{}"></summary></details>'
     ).format(style, b64encode(content).decode("ascii"), one_line(alt), _SHOWN_WIDTH, shown_height)
-
-
-_SHOWN_WIDTH = 128
 
 
 def _storage_chart(storage: Storage) -> Markup:

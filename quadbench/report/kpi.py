@@ -21,6 +21,19 @@ from quadbench.statistics.multiple_testing import JointVerdict, judge_together
 
 Reading = Callable[[Sequence[float]], Sequence[float]]  # a launch's values -> those of a figure
 
+NO_INPUT_IMAGE = "does not apply: no input image"
+NO_ADAPTER = "does not apply: the base alone"
+MERGED = "merged into the U-Net"
+NO_OWN_GRAPH = "does not apply: admitted later, without a graph of its own"
+NOT_APPLICABLE = (NO_INPUT_IMAGE, NO_ADAPTER, MERGED, NO_OWN_GRAPH)
+WITH_VERDICT = ("end_to_end", "switch", "first_image", "peak_ram", "unet_run", "unet_peak")
+_SAME_FILES = {"vae_encoder", "vae_decoder", "text_encoder", "text_run"}
+_EQUAL_WITHIN = 0.05  # that the same file takes, on a machine that treats both sides alike
+
+_MS, _MB = Unit.MILLISECONDS, Unit.MEGABYTES
+
+NO_VERDICT = "no verdict"
+
 
 def at_places(places: Sequence[int]) -> Reading:
     """Read the values at some places."""
@@ -148,16 +161,6 @@ def _is_component(component: Component, task: TaskAssets, variant: Variant) -> C
     if component is Component.UNET:
         return lambda kind: kind.component == component and kind.labels.get("unet", kind.task) == unet
     return lambda kind: kind.component == component
-
-
-NO_INPUT_IMAGE = "does not apply: no input image"
-NO_ADAPTER = "does not apply: the base alone"
-MERGED = "merged into the U-Net"
-NO_OWN_GRAPH = "does not apply: admitted later, without a graph of its own"
-NOT_APPLICABLE = (NO_INPUT_IMAGE, NO_ADAPTER, MERGED, NO_OWN_GRAPH)
-WITH_VERDICT = ("end_to_end", "switch", "first_image", "peak_ram", "unet_run", "unet_peak")
-_SAME_FILES = {"vae_encoder", "vae_decoder", "text_encoder", "text_run"}
-_EQUAL_WITHIN = 0.05  # that the same file takes, on a machine that treats both sides alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,8 +405,6 @@ def _needs_adapter(task: TaskAssets, variant: Variant) -> str | None:
     return MERGED if variant is Variant.PER_GRAPH else None
 
 
-_MS, _MB = Unit.MILLISECONDS, Unit.MEGABYTES
-
 _KPIS = (
     _Kpi(key="vae_encoder", title="VAE encoder", unit=_MS, reading=of_task("vae_encoder_ns"), absent=_needs_input_image),
     _Kpi(key="unet_step", title="U-Net, one step", unit=_MS, reading=of_task("unet_ns")),
@@ -444,9 +445,6 @@ def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
     longer by more than 5 %.
     """
     return tuple(row for row in rows if row.is_same_file and row.claim in (Verdict.BETTER, Verdict.WORSE))
-
-
-NO_VERDICT = "no verdict"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,8 @@ SERVING = tuple(variant for variant in Variant if variant is not Variant.FLOAT)
 EMULATED = "an emulator's time"
 EMULATORS = {Caveat.EMULATED_NPU, Caveat.EMULATED_CPU}
 
+_NOTE = "In 8 bits: data and result have 8 bits (W8A8), as the weights have; of a LoRA product its weights, too."
+
 
 def devices_of(result: RunResult) -> tuple[DeviceFacts, ...]:
     """Return every device that measured or was deployed to, once, in order."""
@@ -228,9 +230,6 @@ def precision_text(bundle: Bundle) -> str:
     bits = re.fullmatch(r"w(\d+)a(\d+)", bundle.precision)
     meaning = f" (weights of {bits[1]} bits, activations of {bits[2]})" if bits else ""
     return f"{bundle.precision}{meaning}, LoRA {lora_dtype(bundle)}"
-
-
-_NOTE = "In 8 bits: data and result have 8 bits (W8A8), as the weights have; of a LoRA product its weights, too."
 
 
 def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:

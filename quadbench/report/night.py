@@ -36,6 +36,26 @@ _TITLES = KPI_TITLES | {name: metric.title for name, metric in PICTURE_METRICS.i
 _DIRECTIONS = {Unit.MILLISECONDS: ("slower", "faster"), Unit.MEGABYTES: ("bigger", "smaller")}
 _PLURALS = {RulingKind.REGRESSION: "regressions", RulingKind.IMPROVEMENT: "improvements"}
 
+_COOLING = "Let the device cool; then"
+
+WORST_FIRST = (
+    RulingKind.REGRESSION,
+    RulingKind.MISSING,
+    RulingKind.INCONCLUSIVE,
+    RulingKind.ENVIRONMENT,
+    RulingKind.IMPROVEMENT,
+)
+_OF_A_DEVICE = (RulingKind.MISSING, RulingKind.ENVIRONMENT)  # its cases share the cause
+_DIGEST_SHOWN = 12
+
+T = TypeVar("T", bound=Hashable)
+Place = tuple[str, str]  # a case and the device that it runs on
+Series = Mapping[Place, Sequence[Measurement]]  # in the order of time, that of the night last
+
+_MOST_DOUBTS = 3  # that the head of a report has
+_KINDS = (*WORST_FIRST, RulingKind.CLEAN)
+_COUNTED = (RulingKind.REGRESSION, RulingKind.IMPROVEMENT, *WORST_FIRST)  # what changed in either way, then what is not known
+
 
 def words(text: str) -> str:
     """Return a text from outside as every output of a night has it: on one line, short, and with nothing that is not shown."""
@@ -116,9 +136,6 @@ def is_ratio(value: float) -> bool:
     return 1 / _MOST_VALUE < value < _MOST_VALUE
 
 
-_COOLING = "Let the device cool; then"
-
-
 @dataclass(frozen=True, kw_only=True)
 class NightStep:
     """A command as a shell takes it, and what it is for, without a stop at the end."""
@@ -160,21 +177,6 @@ def accepting(ruling: Ruling, where: Sequence[str]) -> NightStep | None:
 
 def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightStep:
     return NightStep(purpose=purpose, command=words(shlex.join(("quadbench", *command, *where))))
-
-
-WORST_FIRST = (
-    RulingKind.REGRESSION,
-    RulingKind.MISSING,
-    RulingKind.INCONCLUSIVE,
-    RulingKind.ENVIRONMENT,
-    RulingKind.IMPROVEMENT,
-)
-_OF_A_DEVICE = (RulingKind.MISSING, RulingKind.ENVIRONMENT)  # its cases share the cause
-_DIGEST_SHOWN = 12
-
-T = TypeVar("T", bound=Hashable)
-Place = tuple[str, str]  # a case and the device that it runs on
-Series = Mapping[Place, Sequence[Measurement]]  # in the order of time, that of the night last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,11 +404,6 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tupl
 def once(values: Iterable[T]) -> tuple[T, ...]:
     """Return values in their order, each of them once."""
     return tuple(dict.fromkeys(values))
-
-
-_MOST_DOUBTS = 3  # that the head of a report has
-_KINDS = (*WORST_FIRST, RulingKind.CLEAN)
-_COUNTED = (RulingKind.REGRESSION, RulingKind.IMPROVEMENT, *WORST_FIRST)  # what changed in either way, then what is not known
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,19 @@ _ABOVE = 34  # a panel: where the files are named that came
 
 Interval = tuple[float, float, float]  # a value, and the ends of its interval
 
+SCHEMA_VERSION = 1
+DEVICE_COLUMNS = ("Device", "Clean", "Noticed", "Changed since the night before", "False alarms")
+_FIGURES_SHOWN = 3
+_MOST_CHARTS = 12
+_CHARTS_EACH = 2
+_MEANINGS = {
+    RulingKind.REGRESSION: "It is slower, bigger or worse than with the last good files, by launches in turn, bytes or pictures.",
+    RulingKind.INCONCLUSIVE: "It looks different, and launches in turn could not tell.",
+    RulingKind.MISSING: "It was not measured.",
+    RulingKind.ENVIRONMENT: "What runs is the same; the device or what is around it changed.",
+    RulingKind.IMPROVEMENT: "It is faster, smaller or better than with the last good files.",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
@@ -188,20 +201,6 @@ def _came(xs: Sequence[float], nights: Sequence[Measurement], bottom: int) -> It
         yield rule("edge", (x, UPPER[0] - _ABOVE + 4), (x, bottom), RULE, ' stroke-dasharray="1 3"')
     if new:
         yield text(places[-1] + 4, UPPER[0] - _ABOVE, f"{subject_name(nights[new[-1]].subject)} →", anchor="end")
-
-
-SCHEMA_VERSION = 1
-DEVICE_COLUMNS = ("Device", "Clean", "Noticed", "Changed since the night before", "False alarms")
-_FIGURES_SHOWN = 3
-_MOST_CHARTS = 12
-_CHARTS_EACH = 2
-_MEANINGS = {
-    RulingKind.REGRESSION: "It is slower, bigger or worse than with the last good files, by launches in turn, bytes or pictures.",
-    RulingKind.INCONCLUSIVE: "It looks different, and launches in turn could not tell.",
-    RulingKind.MISSING: "It was not measured.",
-    RulingKind.ENVIRONMENT: "What runs is the same; the device or what is around it changed.",
-    RulingKind.IMPROVEMENT: "It is faster, smaller or better than with the last good files.",
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ from quadbench.results.disk import write_whole
 
 _HERE = Path(__file__).parent
 
+_COMMANDS = re.compile(r"(?<=: )quadbench .+$|quadbench [a-z]+(?: --[a-z-]+ [A-Z]+)*|--[a-z-]+ [A-Z]+")  # in a sentence
+
 
 def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) -> Environment:
     """Return what renders templates, with some filters beside those that every page has; `css` is the style of all pages.
@@ -67,9 +69,6 @@ def _printable(value: object) -> object:
 def _shown_json(text: str) -> str:
     """Return JSON that says the same without a character that cannot be seen; such ones stand in its texts alone."""
     return re.sub(r"[^\n -~]", lambda match: match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1], text)
-
-
-_COMMANDS = re.compile(r"(?<=: )quadbench .+$|quadbench [a-z]+(?: --[a-z-]+ [A-Z]+)*|--[a-z-]+ [A-Z]+")  # in a sentence
 
 
 def _with_commands(sentence: str) -> Markup:

@@ -10,6 +10,9 @@ from quadbench.artifacts.run_record import LIBRARY_PREFIX
 from quadbench.report.formatting import Unit, plural, show
 from quadbench.report.launches import devices_of, setups_of, step_of
 
+MOST_LISTED = 200  # launches that are OK, and as many that are not
+MOST_NAMED = 20  # launches that are not OK, before everything else
+
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
@@ -143,10 +146,6 @@ def _state_row(name: str, before: str | None, after: str | None) -> StateRow:
 
 def _in_mb(text: str | None) -> str | None:
     return show(float(text), Unit.MEGABYTES) if text is not None and text.isdecimal() else text
-
-
-MOST_LISTED = 200  # launches that are OK, and as many that are not
-MOST_NAMED = 20  # launches that are not OK, before everything else
 
 
 @dataclass(frozen=True, kw_only=True)

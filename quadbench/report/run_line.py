@@ -17,6 +17,10 @@ from quadbench.report.versus import Versus, answer, exact_sentences, sentence
 from quadbench.results.documents import document_text, write_document
 from quadbench.results.layout import Layout
 
+SCHEMA_VERSION = 1  # of the JSON of a list of runs
+
+_ORDER = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT, Variant.MERGED_AT_LOAD, Variant.FLOAT)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyLine:
@@ -91,12 +95,6 @@ def write_comparison(versus: Versus, layout: Layout) -> None:
         StorageError: the folder is full or cannot be written.
     """
     write_document(layout.comparison(versus.comparison_id) / "comparison.json", study_document(versus))
-
-
-SCHEMA_VERSION = 1  # of the JSON of a list of runs
-
-
-_ORDER = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT, Variant.MERGED_AT_LOAD, Variant.FLOAT)
 
 
 class RunStatus(StrEnum):

@@ -19,6 +19,26 @@ from quadbench.results.layout import Layout
 
 SHOWN_ITEMS = 4  # a task's further items are folded away
 
+AMPLIFIED = 8
+_MOST_WIDTH = 128  # as wide as a report shows it
+
+MADE = {
+    "shared": "Shared",
+    "per-graph": "Per-graph",
+    "resident": "Resident",
+    "merged-at-load": "Merged-at-load",
+    "float": "Float graphs",
+    "reference": "Float",
+}
+_AGAINST = {"reference": "float", "truth": "truth"}
+_SMALL = 0.01  # below, four digits after the point are too few
+_ARROWS = {Better.HIGHER: "↑", Better.LOWER: "↓"}
+
+SHOWN_TENSORS = 3
+
+_ON_CPU = "Over at most {inputs} evaluation inputs of each task, on this machine's CPU when the bundle was built. "
+_ON_EMULATOR = "Over the first evaluation input of each task, on Qualcomm's HTP emulator and ONNX Runtime's CPU provider. "
+
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
@@ -145,10 +165,6 @@ def _quality(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Qualit
     )
 
 
-AMPLIFIED = 8
-_MOST_WIDTH = 128  # as wide as a report shows it
-
-
 def difference_png(one: Path, other: Path) -> bytes:
     """Return the amplified difference of two pictures of one size; of a large one the largest in each patch.
 
@@ -171,19 +187,6 @@ def _reduced(pixels: Pixels) -> Pixels:
     patches = pixels[:height, :width].reshape(height // side, side, width // side, side, 3)  # (rows, side, columns, side, RGB)
     largest: Pixels = patches.max(axis=(1, 3))
     return largest
-
-
-MADE = {
-    "shared": "Shared",
-    "per-graph": "Per-graph",
-    "resident": "Resident",
-    "merged-at-load": "Merged-at-load",
-    "float": "Float graphs",
-    "reference": "Float",
-}
-_AGAINST = {"reference": "float", "truth": "truth"}
-_SMALL = 0.01  # below, four digits after the point are too few
-_ARROWS = {Better.HIGHER: "↑", Better.LOWER: "↓"}
 
 
 def score_tables(scores: RunScores) -> tuple[TextTable, ...]:
@@ -250,9 +253,6 @@ def _metrics(scores: Iterable[Score]) -> list[Metric]:
     return list({score.metric.name: score.metric for score in scores}.values())
 
 
-SHOWN_TENSORS = 3
-
-
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
     """A task's curves: for each variant (step, dB), steps counted from 1."""
@@ -294,10 +294,6 @@ def trajectories(held_out: HeldOut | None, where: str = "") -> tuple[Trajectory,
 
 def _points(trajectory: TrajectorySqnr) -> tuple[tuple[float, float], ...]:
     return tuple((step.step + 1.0, step.sqnr_db) for step in trajectory.steps if step.sqnr_db is not None)
-
-
-_ON_CPU = "Over at most {inputs} evaluation inputs of each task, on this machine's CPU when the bundle was built. "
-_ON_EMULATOR = "Over the first evaluation input of each task, on Qualcomm's HTP emulator and ONNX Runtime's CPU provider. "
 
 
 def _trajectory_table(held_out: HeldOut, where: str) -> TextTable:

@@ -25,6 +25,9 @@ PSNR, PSNR_TEACHER, PSNR_TRUTH = "psnr", "psnr_teacher", "psnr_truth"
 TIME, BYTES, RAM = "end_to_end", "bytes", "peak_ram"
 _KPIS = ("session_load", "unet_step", TIME, "switch", "lora_rom", RAM)
 
+LEAST_DB = 0.5  # of likeness that matters, as nights have it
+_TOLD = (Verdict.WORSE, Verdict.BETTER)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFigure:
@@ -213,10 +216,6 @@ def _with_published(figure: SweepFigure, table: str | None, task: TaskAssets, se
 
 def _mean_and_error(values: list[float]) -> tuple[float, float | None]:
     return mean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-
-
-LEAST_DB = 0.5  # of likeness that matters, as nights have it
-_TOLD = (Verdict.WORSE, Verdict.BETTER)
 
 
 @dataclass(frozen=True, kw_only=True)

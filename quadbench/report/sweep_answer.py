@@ -32,6 +32,17 @@ from quadbench.statistics import Verdict
 _NAMED = 4  # settings, and tasks, that a sentence names
 _Settings = Mapping[str, Sequence[SweepPoint]]  # the points of a device by setting, each of a task
 
+_NOTE = (
+    "Shared graph; PSNR is against the float reference of the same setting. ±: standard error over items. change: of the same "
+    "items' PSNR from the row above. Times: median of the launches' medians."
+)
+_TEACHER_NOTE = "PSNR to teacher: to the float pictures of 100 DDIM steps, which is what fewer steps and rounding cost together."
+_BEST_NOTE = "*: no other row is known to be better in {quality}, end-to-end time or all files and as good in the rest of them."
+_UNTOUCHED = ", which the sweep did not touch: its times show the noise"
+_TELLING = (PSNR, PSNR_TEACHER, PSNR_TRUTH, TIME, BYTES, RAM)
+
+_DECIMALS = {"dB": 2, "ms": 1, "%": 1, "MB": 2}
+
 
 def sweep_answer(sweep: Sweep) -> tuple[str, ...]:
     """Return for each device what the settings buy, whether one beats another, how large the noise is, and what is not known."""
@@ -242,16 +253,6 @@ def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
     return any(merit is None or merit.verdict is Verdict.INCONCLUSIVE for merit in told)
 
 
-_NOTE = (
-    "Shared graph; PSNR is against the float reference of the same setting. ±: standard error over items. change: of the same "
-    "items' PSNR from the row above. Times: median of the launches' medians."
-)
-_TEACHER_NOTE = "PSNR to teacher: to the float pictures of 100 DDIM steps, which is what fewer steps and rounding cost together."
-_BEST_NOTE = "*: no other row is known to be better in {quality}, end-to-end time or all files and as good in the rest of them."
-_UNTOUCHED = ", which the sweep did not touch: its times show the noise"
-_TELLING = (PSNR, PSNR_TEACHER, PSNR_TRUTH, TIME, BYTES, RAM)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _SweepColumn:
     """A column of a sweep's table."""
@@ -354,6 +355,3 @@ def _number(value: float, unit: str) -> str:
     """Write a value with its unit's decimals; one that they would leave nothing of, with two digits."""
     decimals = _DECIMALS.get(unit, 4)
     return f"{value:.{decimals}f}" if not value or abs(value) >= 10 ** (1 - decimals) else f"{value:.2g}"
-
-
-_DECIMALS = {"dB": 2, "ms": 1, "%": 1, "MB": 2}

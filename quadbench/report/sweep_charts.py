@@ -21,6 +21,8 @@ _GRID = "#dcdcd7"
 _LINE_HEIGHT = 15
 _MOST_VALUE = 14  # letters of a value below the axis
 
+_MOST_NAMED = 40  # spots; of more, those that none beats come first, as no more names can be read
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
@@ -113,9 +115,6 @@ def _labels(lines: Sequence[_Line], ends: Sequence[Place]) -> list[str]:
         text(x + 10, y + 4, short(line.label), css_class=f"s{line.colour} fill name", colour=COLOURS[line.colour])
         for line, (x, _), y in zip(lines, ends, heights, strict=True)
     ]
-
-
-_MOST_NAMED = 40  # spots; of more, those that none beats come first, as no more names can be read
 
 
 @dataclass(frozen=True, kw_only=True)

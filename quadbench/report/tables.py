@@ -46,6 +46,35 @@ _SCORES = {
 }
 _UNDEFINED = {"custom_clip_score": "the paper does not define it"}
 
+_NOTES = (
+    "Medians of the launches' medians, and the lowest and highest launch; with one launch, its lowest and highest sample.",
+    f"{formatting.SIDES} {formatting.RATIO} n: launches × samples of a launch. MB: 2^20 bytes.",
+    f"{formatting.RESIDUAL} {formatting.FOUNDATION_ROM}",
+)
+
+_FIELDS = ("median", "low", "high", "mad", "p90", "launches", "samples", "outliers")
+
+# What a text table has no room for; the HTML and the CSV say it in full.
+_SHORT = {NO_INPUT_IMAGE: "n/a", NO_ADAPTER: "n/a", MERGED: "merged", EMULATED: "emulated"}
+
+_RUNS = {
+    Component.TEXT_ENCODER: "text_encoder_ns",
+    Component.VAE_ENCODER: "vae_encoder_ns",
+    Component.UNET: "unet_ns",
+    Component.VAE_DECODER: "vae_decoder_ns",
+}
+_NOTE = (
+    "Medians of the launches. First run: the first of a launch, warm-up or not; steady: the median of the others that are no "
+    "warm-up. A run is what an image takes of a component, of the U-Net one step."
+)
+
+KPI = "kpi"
+
+_NEEDS = {
+    "comparison": "it takes a block of launches A B B A: measure.launches of 2 or more, and the baseline per-graph",
+    "ways": "it takes more baselines than per-graph, as resident",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredRun:
@@ -205,13 +234,6 @@ def _span(kpi: KpiRow | None) -> tuple[float, float] | None:
     return convert(kpi.shared.low, kpi.unit), convert(kpi.shared.high, kpi.unit)
 
 
-_NOTES = (
-    "Medians of the launches' medians, and the lowest and highest launch; with one launch, its lowest and highest sample.",
-    f"{formatting.SIDES} {formatting.RATIO} n: launches × samples of a launch. MB: 2^20 bytes.",
-    f"{formatting.RESIDUAL} {formatting.FOUNDATION_ROM}",
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Column:
     """A column of the KPI table."""
@@ -284,9 +306,6 @@ def spread(figure: Figure, unit: Unit) -> str:
     return f"{show(figure.low, unit)} – {show(figure.high, unit)}"
 
 
-_FIELDS = ("median", "low", "high", "mad", "p90", "launches", "samples", "outliers")
-
-
 def _count(row: KpiRow) -> str:
     counts = dict.fromkeys(count(cell) for cell in (row.shared, row.per_graph) if isinstance(cell, Figure))
     return "" if row.is_exact else " / ".join(counts)
@@ -294,10 +313,6 @@ def _count(row: KpiRow) -> str:
 
 def _value(cell: Figure | str, unit: Unit) -> str:
     return _SHORT.get(cell, cell) if isinstance(cell, str) else show(cell.value, unit)
-
-
-# What a text table has no room for; the HTML and the CSV say it in full.
-_SHORT = {NO_INPUT_IMAGE: "n/a", NO_ADAPTER: "n/a", MERGED: "merged", EMULATED: "emulated"}
 
 
 def _spread(cell: Figure | str, row: KpiRow) -> str:
@@ -334,18 +349,6 @@ def _values(cell: Figure | str, unit: Unit) -> Sequence[float | None]:
 def _note(row: KpiRow) -> str:
     cells = {"shared": row.shared, "per-graph": row.per_graph}
     return "; ".join(f"{name}: {cell}" for name, cell in cells.items() if isinstance(cell, str))
-
-
-_RUNS = {
-    Component.TEXT_ENCODER: "text_encoder_ns",
-    Component.VAE_ENCODER: "vae_encoder_ns",
-    Component.UNET: "unet_ns",
-    Component.VAE_DECODER: "vae_decoder_ns",
-}
-_NOTE = (
-    "Medians of the launches. First run: the first of a launch, warm-up or not; steady: the median of the others that are no "
-    "warm-up. A run is what an image takes of a component, of the U-Net one step."
-)
 
 
 def component_tables(result: RunResult) -> tuple[TextTable, ...]:
@@ -436,15 +439,10 @@ def _kernels_note(rows: Sequence[dict[str, int]]) -> str:
     )
 
 
-KPI = "kpi"
 _TABLES: Mapping[str, Callable[[RunResult], tuple[FigureTable, ...]]] = {
     KPI: lambda result: (kpi_figures(result),),
     "comparison": comparison_tables,
     "ways": lambda result: tuple(ways.table for ways in ways_views(result, kpi_rows(result))),
-}
-_NEEDS = {
-    "comparison": "it takes a block of launches A B B A: measure.launches of 2 or more, and the baseline per-graph",
-    "ways": "it takes more baselines than per-graph, as resident",
 }
 TABLE_NAMES = (*_TABLES, *published_names())
 

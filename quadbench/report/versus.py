@@ -26,6 +26,16 @@ EXACT = (*SIZES, *PICTURE_METRICS)  # figures that need no statistics; PSNR is o
 
 Pair = tuple[tuple[TaskAssets, ...], tuple[TaskAssets, ...]]  # the tasks that both sides run, as each has them
 
+SCHEMA_VERSION = 1
+_NAMED = 4  # figures that a sentence names
+_UNDOING = {  # doubts that may be why two sides differ, as a verdict has them
+    Caveat.LOADED_HOST: "on a loaded host",
+    Caveat.THROTTLED: "on a hot device",
+    Caveat.STILL_WARMING: "while still warming",
+    Caveat.CHANGED_ENVIRONMENT: "in an environment that changed",
+    Caveat.DEBUG_BUILD: "with a debug build",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
@@ -175,17 +185,6 @@ def _row(device: DeviceFacts, key: str, task: str, a: Side, b: Side) -> SideRow:
 
 def _psnr(record: RunRecord, task: str) -> list[float]:
     return values(record, "psnr_db", lambda sample: sample.task == task and sample.labels.get("against") == "reference")
-
-
-SCHEMA_VERSION = 1
-_NAMED = 4  # figures that a sentence names
-_UNDOING = {  # doubts that may be why two sides differ, as a verdict has them
-    Caveat.LOADED_HOST: "on a loaded host",
-    Caveat.THROTTLED: "on a hot device",
-    Caveat.STILL_WARMING: "while still warming",
-    Caveat.CHANGED_ENVIRONMENT: "in an environment that changed",
-    Caveat.DEBUG_BUILD: "with a debug build",
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,6 +69,10 @@ from quadbench.report.tables import MeasuredRun, component_tables, kernel_tables
 from quadbench.report.ways import Ways, ways_views
 from quadbench.results.layout import Layout
 
+PARTS = (Component.TEXT_ENCODER.value, Component.VAE_ENCODER.value, "unet_step", Component.VAE_DECODER.value, "residual")
+
+SCHEMA_VERSION = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskKpis:
@@ -296,9 +300,6 @@ def _shares(kpis: TaskKpis, variant: Variant) -> list[TimeShare]:
     return [TimeShare(task=kpis.task.name, variant=variant, parts=tuple(parts), end_to_end_ns=figures["end_to_end"])]
 
 
-PARTS = (Component.TEXT_ENCODER.value, Component.VAE_ENCODER.value, "unet_step", Component.VAE_DECODER.value, "residual")
-
-
 def _parity(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Parity:
     records = launches_of(result, device, Variant.FLOAT)
     differences = [v for record in sound(records) for v in values(record, "max_abs_difference", lambda s: s.task == task.name)]
@@ -328,9 +329,6 @@ def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
         return ()
     is_float = record.variant is Variant.FLOAT
     return tuple(caveat for caveat in record.caveats if not (is_float and caveat is Caveat.FEW_SAMPLES))
-
-
-SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

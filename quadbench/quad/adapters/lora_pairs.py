@@ -31,6 +31,8 @@ _METHODS = {
 }
 TEXT_ENCODER = re.compile(r"^(lora_te\d?_|text_encoder(_2)?\.)")
 
+ScaleOf = Callable[[str, int, float | None], float]  # site, rank, the alpha beside its tensors -> factor on up*down
+
 
 class LoraPart(StrEnum):
     """The part that a tensor plays at its site."""
@@ -77,7 +79,6 @@ class Reading:
 
 
 KeyOf = Callable[[str], Key | None]
-ScaleOf = Callable[[str, int, float | None], float]  # site, rank, the alpha beside its tensors -> factor on up*down
 
 
 def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: ScaleOf) -> Reading:
