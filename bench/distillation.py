@@ -40,8 +40,8 @@ from quadbench.quad.prepare import Prepared, Steps, calibrated, calibration_feed
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph
 from quadbench.quad.quantize.quantizer import quantized
 from quadbench.recipe import Recipe
-from quadbench.recipe.quad import Distill
 from quadbench.recipe.recipe import load_recipe
+from quadbench.recipe.settings import Distill
 
 
 @dataclass(frozen=True, kw_only=True)

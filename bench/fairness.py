@@ -39,8 +39,8 @@ from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
 from quadbench.quad.runner import Feed, GraphSession
 from quadbench.recipe import Recipe
-from quadbench.recipe.quad import JointCalibration, OwnTaskCalibration
 from quadbench.recipe.recipe import load_recipe
+from quadbench.recipe.settings import JointCalibration, OwnTaskCalibration
 from quadbench.statistics.launch_comparison import paired
 
 SEED_STRIDE = 1000  # beyond the items of a task, which use the seeds that follow its own

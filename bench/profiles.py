@@ -50,8 +50,8 @@ from quadbench.quad.quantize.quantizer import Calibrated, quantized
 from quadbench.quad.runner import Denoiser, Feed, GraphSession
 from quadbench.quad.samplers.table import run_table
 from quadbench.recipe import Recipe
-from quadbench.recipe.quad import Distill
 from quadbench.recipe.recipe import load_recipe
+from quadbench.recipe.settings import Distill
 from quadbench.statistics.intervals import half_width
 from quadbench.statistics.launch_comparison import CONFIDENCE, paired
 

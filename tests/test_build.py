@@ -25,8 +25,8 @@ from quadbench.quad.build import build, doubts_of  # noqa: E402
 from quadbench.quad.cache import cached  # noqa: E402
 from quadbench.quad.prepare import sites_of  # noqa: E402
 from quadbench.quad.runner import mixed_inputs  # noqa: E402
-from quadbench.recipe.quad import OwnTaskCalibration  # noqa: E402
 from quadbench.recipe.recipe import load_recipe  # noqa: E402
+from quadbench.recipe.settings import OwnTaskCalibration  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.manifest import CHECKSUM, MANIFEST  # noqa: E402

@@ -14,8 +14,8 @@ from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile  # no
 from quadbench.quad.prepare import Prepared, Steps, calibration_feeds, per_graph_feeds, prepare  # noqa: E402
 from quadbench.quad.runner import Feed  # noqa: E402
 from quadbench.recipe import Recipe  # noqa: E402
-from quadbench.recipe.quad import AnchorCalibration, JointCalibration, OwnTaskCalibration  # noqa: E402
 from quadbench.recipe.recipe import load_recipe  # noqa: E402
+from quadbench.recipe.settings import AnchorCalibration, JointCalibration, OwnTaskCalibration  # noqa: E402
 
 SCHEMES = {"joint": JointCalibration, "own-task": OwnTaskCalibration, "anchor": AnchorCalibration}
 ANCHOR = "first"

@@ -8,7 +8,7 @@ import pytest
 from quadbench.artifacts import Caveat
 from quadbench.devices.android_reports import BatteryState, CoolingDevice, Temperature, ThermalState
 from quadbench.measure.gate import Clock, DeviceState, flatten, gate, parse_state, wait_at_gate
-from quadbench.recipe.measuring import Gate
+from quadbench.recipe.settings import Gate
 
 COOL = DeviceState(
     thermal=ThermalState(status=0, temperatures=()),

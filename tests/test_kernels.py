@@ -24,7 +24,7 @@ from quadbench.lint import lint_graph
 from quadbench.lint.linted_graph import graph_of
 from quadbench.quad.quantize.encodings import Encoding, quantize
 from quadbench.quad.quantize.quantizer import weights_quantized
-from quadbench.recipe.precision import FLOAT_LABEL, Precision
+from quadbench.recipe.settings import FLOAT_LABEL, Precision
 from quadbench.results.layout import Layout
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, Target
 

@@ -20,7 +20,7 @@ from quadbench.measure.launch_record import LaunchSettings
 from quadbench.measure.launch_schedule import planned_turns
 from quadbench.measure.parallel_launches import Queue, measure_launches
 from quadbench.recipe import Runtime
-from quadbench.recipe.measuring import Gate
+from quadbench.recipe.settings import Gate
 from quadbench.results.layout import Layout
 
 pytestmark = pytest.mark.slow  # each of these has real processes and waits for them

@@ -16,10 +16,9 @@ from quadbench.measure import launch
 from quadbench.measure.launch import Stop, measure_launch, run_launch
 from quadbench.measure.launch_record import LaunchSettings
 from quadbench.recipe import Runtime
-from quadbench.recipe.measuring import Gate
+from quadbench.recipe.settings import Gate
 from quadbench.results.records import open_records
-from quadbench.target.abi import Abi
-from quadbench.target.targets import QnnTarget
+from quadbench.target.targets import Abi, QnnTarget
 
 
 def test_a_good_launch_is_a_record_with_everything_needed_to_judge_it(world: World) -> None:

@@ -22,15 +22,14 @@ from quadbench.farm.health import FAILURES_IN_A_ROW
 from quadbench.harness.installation import execution_provider_of
 from quadbench.harness.program import NDK_VARIABLE
 from quadbench.kits import store
-from quadbench.recipe.measuring import Gate
 from quadbench.recipe.recipe import load_recipe
+from quadbench.recipe.settings import Gate
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST
 from quadbench.rollout import roll_out
 from quadbench.rollout.equipment import Gear, Kind, kit_for, named_kit, require_equipment
-from quadbench.target.abi import Abi
 from quadbench.target.profile import PROFILES_FOLDER, load_profile
-from quadbench.target.targets import QnnTarget
+from quadbench.target.targets import Abi, QnnTarget
 
 pytest.importorskip("onnx")
 

@@ -11,8 +11,8 @@ from support.schemas import poorly_described
 
 from quadbench.errors import SpecError, UnknownNameError
 from quadbench.recipe import mix_name, recipe_digest
-from quadbench.recipe.quad import AnchorProfile
 from quadbench.recipe.recipe import load_recipe, recipe_schema
+from quadbench.recipe.settings import AnchorProfile
 from quadbench.recipe.tasks import BuiltinInputs, InpaintTask, LcmSampler
 
 RECIPE: dict[str, Any] = {

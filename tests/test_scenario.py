@@ -18,7 +18,7 @@ from quadbench.devices.leftovers import carriers
 from quadbench.devices.scenario import SCENARIOS_FOLDER, Phase, load_scenario, write_reports
 from quadbench.errors import DeviceLostError, SpecError, UnknownNameError, UserError
 from quadbench.measure.gate import DeviceState, gate, read_state
-from quadbench.recipe.measuring import Gate
+from quadbench.recipe.settings import Gate
 from quadbench.results.layout import Layout
 
 BOOT_ID = ["cat", "/proc/sys/kernel/random/boot_id"]

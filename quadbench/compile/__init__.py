@@ -9,7 +9,7 @@ from quadbench.artifacts import Bundle, CompiledBundle, Graph, Stored
 from quadbench.compile.product import Product
 from quadbench.errors import BuildError
 from quadbench.lint import check_bundle
-from quadbench.recipe.precision import FLOAT_LABEL
+from quadbench.recipe.settings import FLOAT_LABEL
 from quadbench.results.digests import code_digests, digest_of, sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, publish, read_whole

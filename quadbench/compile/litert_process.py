@@ -18,7 +18,7 @@ from quadbench.compile.litert_sdk import aot_target
 from quadbench.compile.tflite import write_tflite
 from quadbench.errors import QuadbenchError
 from quadbench.host import peak_memory_bytes
-from quadbench.target.vendors import vendor_of
+from quadbench.target.targets import vendor_of
 
 _NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
 OUTCOME = ".json"

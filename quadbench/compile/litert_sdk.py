@@ -15,7 +15,7 @@ from typing import Any
 
 from quadbench.compile.tflite import INSTALL_HINT
 from quadbench.errors import MissingDependencyError
-from quadbench.target.vendors import Vendor, vendor_of
+from quadbench.target.targets import Vendor, vendor_of
 
 LITERT = "ai-edge-litert"
 

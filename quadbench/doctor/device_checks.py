@@ -23,7 +23,7 @@ from quadbench.measure.launch import SPACE_BYTES, measure_launch
 from quadbench.measure.launch_record import LaunchSettings
 from quadbench.observer import Observer
 from quadbench.recipe import Runtime
-from quadbench.recipe.measuring import Gate
+from quadbench.recipe.settings import Gate
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest

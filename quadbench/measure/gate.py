@@ -10,7 +10,7 @@ from quadbench.artifacts import MIB, Caveat
 from quadbench.artifacts.names import one_line
 from quadbench.devices.android_reports import BatteryState, ThermalState, parse_battery, parse_screen, parse_thermal
 from quadbench.devices.device import Device
-from quadbench.recipe.measuring import Gate
+from quadbench.recipe.settings import Gate
 
 UNAVAILABLE = "unavailable"
 _TIMEOUT_S = 30.0

@@ -22,10 +22,10 @@ from quadbench.harness.events import Expected
 from quadbench.harness.installation import REFUSED_EXIT_CODE, Installation
 from quadbench.host import signal_name
 from quadbench.recipe import Runtime
-from quadbench.recipe.measuring import Gate
+from quadbench.recipe.settings import Gate
 from quadbench.results.layout import Layout
 from quadbench.statistics.summary import ENOUGH_SAMPLES, settled_from
-from quadbench.target.abi import host_abi
+from quadbench.target.targets import host_abi
 
 _CANNOT_START = {126, 127}  # exit codes of a shell that cannot start the harness
 

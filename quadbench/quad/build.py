@@ -40,8 +40,7 @@ from quadbench.quad.runner import as_feed
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
 from quadbench.quad.writer import LORA, BundleWriter, Encodings, encodings_digest, profile_content
 from quadbench.recipe import Recipe, mix_name, recipe_digest
-from quadbench.recipe.precision import FloatActivations
-from quadbench.recipe.quad import AnchorProfile, OwnTaskCalibration
+from quadbench.recipe.settings import AnchorProfile, FloatActivations, OwnTaskCalibration
 from quadbench.recipe.tasks import is_mix
 from quadbench.results.layout import Layout, folder_name
 from quadbench.results.manifest import publish, temporary_folder

@@ -18,8 +18,8 @@ from quadbench.artifacts.pixels import Pixels, read_pixels
 from quadbench.errors import QuadbenchError, UnknownNameError, UserError
 from quadbench.quad.model_files import Sizes, adapter_source, check_adapter, check_checkpoint, foundation_files, named_sizes
 from quadbench.recipe import CheckpointFoundation, Recipe, Task
-from quadbench.recipe.quad import LEAST_DISTILL_SAMPLES
 from quadbench.recipe.recipe import load_recipe
+from quadbench.recipe.settings import LEAST_DISTILL_SAMPLES
 from quadbench.recipe.tasks import (
     MOST_PROMPT_CHARACTERS,
     BuiltinInputs,

@@ -37,10 +37,10 @@ from quadbench.quad.quantize.calibration import Estimator, LeastError, MinMax, P
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, Quantized, quantized, weights_quantized
 from quadbench.quad.runner import Feed, GraphSession, as_feed, token_feed
 from quadbench.recipe import Recipe, Task
-from quadbench.recipe.precision import FloatActivations
-from quadbench.recipe.quad import (
+from quadbench.recipe.settings import (
     ActivationRanges,
     AnchorCalibration,
+    FloatActivations,
     JointCalibration,
     MinMaxRanges,
     MseRanges,

@@ -12,10 +12,8 @@ import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError
-from quadbench.recipe.measuring import MOST_SWITCHES, Gate, Runtime, TaskSequence
-from quadbench.recipe.precision import Precision
 from quadbench.recipe.published import published_table
-from quadbench.recipe.quad import AnchorProfile, Quad
+from quadbench.recipe.settings import MOST_SWITCHES, AnchorProfile, Gate, Precision, Quad, Runtime, TaskSequence
 from quadbench.recipe.tasks import Adapter, Foundation, Sampler, Task, TextToImageTask, fault_of_strength
 from quadbench.spec import Name, Problem, Spec, is_file, load, refuse
 from quadbench.spec.spec_model import Override, near

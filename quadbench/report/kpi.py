@@ -11,8 +11,8 @@ from quadbench.artifacts.bundle import TaskKind
 from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.launch_values import Kinds
 from quadbench.artifacts.run_record import without_own_graph
-from quadbench.recipe.precision import int8_percent_of
 from quadbench.recipe.published import published_table
+from quadbench.recipe.settings import int8_percent_of
 from quadbench.recipe.tasks import NO_TASK
 from quadbench.report.formatting import FigureTable, TextTable, Unit, times
 from quadbench.report.launches import Alike, Counted, alike, counted, devices_of, launches_of, places, why_absent

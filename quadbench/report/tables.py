@@ -8,8 +8,8 @@ from quadbench.artifacts import Component, DeviceFacts, RunResult, Sample, Varia
 from quadbench.artifacts.bundle import KERNEL_KINDS, KERNEL_NODES
 from quadbench.artifacts.run_record import BASE_UNET
 from quadbench.errors import UnknownNameError, UserError
-from quadbench.recipe.precision import int8_percent_of
 from quadbench.recipe.published import PublishedRow, PublishedTable, published_names, published_table
+from quadbench.recipe.settings import int8_percent_of
 from quadbench.report import formatting
 from quadbench.report.formatting import FigureTable, TextTable, Unit, Value, convert, number, rough_times, show
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, comparison_tables, kpi_rows, published_name

@@ -30,7 +30,7 @@ from quadbench.harness.installation import ExecutionProvider, Installation
 from quadbench.measure.launch import measure_launch
 from quadbench.measure.launch_record import LaunchSettings
 from quadbench.recipe import Runtime
-from quadbench.recipe.measuring import Gate
+from quadbench.recipe.settings import Gate
 from quadbench.results.layout import Layout
 
 TASKS = {"restyle": TaskKind.IMAGE_TO_IMAGE, "remove-object": TaskKind.INPAINT}

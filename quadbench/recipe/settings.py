@@ -1,0 +1,355 @@
+"""A recipe's settings of a build and a run: precision, calibration, distillation, launches, runtime."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, assert_never
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+
+from quadbench.errors import UserError, shown
+from quadbench.spec import NAME_EXPECTED, Name, Problem, Spec, is_name, read_file, refuse
+from quadbench.spec.spec_model import TextLike, beside
+
+FLOAT_LABEL = "w8a32"  # 8-bit weights, 32-bit float activations
+
+
+class W8A16(Spec):
+    """Activations of the U-Net, all in 16 bits."""
+
+    scheme: Literal["w8a16"]
+    """Chooses 16 bits for all activations."""
+    int8_percent: ClassVar[int] = 0
+
+
+class W8A8(Spec):
+    """Activations of the U-Net, all in 8 bits."""
+
+    scheme: Literal["w8a8"]
+    """Chooses 8 bits for all activations."""
+    int8_percent: ClassVar[int] = 100
+
+
+class Mixed(Spec):
+    """Layers of the U-Net, some with activations in 8 bits and the others in 16; those take 8 whose rounding costs least."""
+
+    scheme: Literal["mixed"]
+    """Chooses W8A8 for layers with a share of the parameters and W8A16 for the others."""
+    int8_percent: int = Field(ge=0, le=100, examples=["30"])
+    """This share of the U-Net's parameters runs in W8A8, in percent from 0, which is w8a16, to 100, which is w8a8."""
+
+
+class FloatActivations(Spec):
+    """Activations in float, of the U-Net, text encoder and VAE alike: a CPU computes them so in any case, an NPU cannot."""
+
+    scheme: Annotated[Literal["w8a32", "float"], AfterValidator(lambda _: FLOAT_LABEL)]
+    """Chooses float for all activations; weights and LoRA inputs stay integers. It is for ONNX Runtime's CPU alone.
+    `float` is the same as `w8a32`."""
+
+
+_LABEL = TextLike(
+    pattern="(w8a16|w8a8|w8a32|float|mixed-(100|[1-9]?[0-9]))",
+    expected="w8a16, w8a8, w8a32, or mixed-N with N percent of the parameters in 8 bits, as mixed-30",
+)
+
+
+def _in_full(given: Any) -> Any:
+    """Return activations that are given in one word, as `w8a16` or `mixed-30`, as keys and values; anything else as it is."""
+    if not isinstance(given, str):
+        return given
+    if not _LABEL.fits(given):
+        raise ValueError(f"expected {_LABEL.expected}, found text {shown(given)}")
+    scheme, _, share = given.partition("-")
+    return {"scheme": scheme, "int8_percent": int(share)} if share else {"scheme": scheme}
+
+
+_Activations: TypeAlias = Annotated[W8A16 | W8A8 | Mixed | FloatActivations, Field(discriminator="scheme")]
+
+
+class Precision(Spec):
+    """The bits of everything in the U-Net."""
+
+    weights: Literal["int8"]
+    """The base model's weights have 8 bits and a scale for each output channel."""
+    activations: Annotated[
+        _Activations,
+        BeforeValidator(_in_full, json_schema_input_type=_Activations | Annotated[str, _LABEL]),
+        Field(examples=["w8a16"]),
+    ]
+    """The activations have the bits of one of the schemes w8a16, w8a8 and mixed, or stay float, which is w8a32. One word is
+    enough: `w8a16`, `w8a8`, `w8a32`, `mixed-30`."""
+    lora: Literal["int16", "int8"]
+    """The LoRA inputs have 16 or 8 bits, one scale for each tensor, and the zero point 0."""
+
+    @property
+    def label(self) -> str:
+        """Return the precision in one word: `w8a16`, `w8a8`, `mixed-30`, `w8a32`."""
+        match self.activations:
+            case Mixed(int8_percent=percent):
+                return f"mixed-{percent}"
+            case FloatActivations():
+                return FLOAT_LABEL
+            case W8A16() | W8A8():
+                return self.activations.scheme
+            case _:
+                assert_never(self.activations)
+
+
+def int8_percent_of(label: str) -> int:
+    """Return the share of 8 bits that a precision's label names, in percent; 0 for a label without one."""
+    scheme, _, share = label.partition("-")
+    if scheme == "mixed" and share.isdecimal():
+        return int(share)
+    return W8A8.int8_percent if scheme == "w8a8" else 0
+
+
+Core = Annotated[int, Field(ge=0, le=1023)]
+
+MOST_SWITCHES = 10_000
+_MOST_BYTES = 2**20  # of a trace: MOST_SWITCHES of the longest names, and as much again for comments
+
+
+class Gate(Spec):
+    """The limits of a device's state. What a device does not tell is not held against it.
+
+    Before a launch the gate waits for them, and skips the launch if they are not met in time. A launch after which the device is
+    too hot or slowed down is discarded, and its block of launches, of all variants alike, is repeated.
+    """
+
+    max_thermal_status: int = Field(default=1, ge=0, le=6)
+    """The highest of Android's thermal statuses, 0 (none) to 6 (shutdown); 2 (moderate) is the first that slows the app in front.
+    The default is 1."""
+    max_skin_c: float | None = Field(default=None, ge=0, le=150)
+    """The highest temperature of the skin's sensors, 0 to 150 degrees Celsius. The default is null: the status decides."""
+    allows_throttled: bool = False
+    """A CPU or NPU that is slowed down, or clocks that are capped, are a caveat and no reason to wait. The default is false."""
+    min_battery_percent: float = Field(default=20.0, ge=0, le=100)
+    """The lowest charge of the battery, 0 to 100. The default is 20."""
+    max_busy_percent: float | None = Field(default=None, ge=0, le=100)
+    """The share of the CPU's time, 0 to 100, that others may take. The default is null: 50 on a phone; where this machine's CPU
+    is shared there is no limit, since on a build host something always runs, but a caveat."""
+    min_free_mb: int = Field(default=256, ge=0, le=1_048_576)
+    """The least memory that is available, in units of 2^20 bytes, 0 to 1048576. The default is 256."""
+    wait_s: float = Field(default=600.0, ge=0, le=86_400)
+    """The time in seconds, up to 86400, a day, for which the gate waits. The default is 600."""
+    retries: int = Field(default=2, ge=0, le=100)
+    """The number of blocks, 0 to 100, that a device may repeat in a run; after that, and with `order: sequential`, which has no
+    blocks, a launch counts with its caveat. The default is 2."""
+
+
+def _differ(cores: tuple[int, ...]) -> tuple[int, ...]:
+    twice = [core for core, count in Counter(cores).items() if count > 1]
+    if twice:
+        raise ValueError(f"core {twice[0]} stands more than once")
+    return cores
+
+
+class Runtime(Spec):
+    """The threads on which a device computes, and what it keeps in memory."""
+
+    threads: int = Field(default=2, ge=1, le=64)
+    """The number of threads of the device's CPU on which an operator runs, 1 to 64. The default is 2."""
+    cores: Annotated[tuple[Core, ...], AfterValidator(_differ)] = Field(default=(), max_length=64)
+    """The numbers of the cores on which the harness may run, as `taskset -c` takes them. The default is none named: any core."""
+    thread_pool: Literal["shared", "session"] = "shared"
+    """`shared`: all graphs compute on the same threads; `session`: each has threads of its own. The default is shared."""
+    arena: Literal["none", "session", "shared"] = "none"
+    """The memory that is kept for the next run instead of given back: `none`; `session`, by each graph for itself; `shared`, by
+    all together. An arena makes the peak higher. The default is none."""
+    preload: Literal["none", "next", "all"] = "none"
+    """The adapters that are read before their task begins: `none`; `next`, the next task's while one runs; `all`, before the
+    first task, as many as the cache holds. The default is none."""
+    adapter_cache_mb: int = Field(default=512, ge=1, le=1_048_576)
+    """The most memory, in units of 2^20 bytes, 1 to 1048576, that adapters may hold; the least recently used one goes first, the
+    running one never. The default is 512."""
+    memory_budget_mb: int | None = Field(default=None, ge=1, le=1_048_576)
+    """The memory, in units of 2^20 bytes, 1 to 1048576, that loaded graphs may hold. Where it does not suffice, text encoder and
+    VAE are unloaded, and loaded again when they are needed; the U-Net stays. The default is null: everything stays loaded."""
+
+
+def _from_trace(value: Any, info: ValidationInfo) -> Any:
+    """Read a path as the trace that lies there; anything else stays for the list's own validation."""
+    if not isinstance(value, str):
+        return tuple(value) if isinstance(value, list) else value
+    path = beside(Path(value), info)
+    try:
+        lines = read_file(path, fault=UserError, most_bytes=_MOST_BYTES).decode("utf-8-sig").splitlines()
+    except (UserError, UnicodeDecodeError) as error:
+        raise ValueError(f"expected a trace of task names: {error}") from error
+    names = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")}
+    for number, name in names.items():
+        if not is_name(name):
+            raise ValueError(f"expected {NAME_EXPECTED} in line {number} of '{path}', found {shown(name)}")
+    if not names:
+        raise ValueError(f"expected a trace of task names, found none in '{path}'")
+    return tuple(names.values())
+
+
+TaskSequence = Annotated[
+    tuple[Name, ...],
+    Field(max_length=MOST_SWITCHES),
+    BeforeValidator(_from_trace, json_schema_input_type=tuple[Name, ...] | str),
+]
+
+
+LEAST_DISTILL_SAMPLES = 2  # one to train on and one to judge by
+
+
+class _Ranges(Spec):
+    """The setting that all ways to estimate ranges share."""
+
+    headroom: float = Field(default=1.0, ge=1.0, le=16.0)
+    """Both ends of every activation range are multiplied by this factor, 1 to 16; above 1 there is room for inputs that
+    calibration has not seen and less resolution. The default is 1."""
+
+
+class MinMaxRanges(_Ranges):
+    """Ranges from the least to the greatest value seen."""
+
+    estimator: Literal["min-max"]
+    """Takes the least and the greatest value of each tensor."""
+
+
+class PercentileRanges(_Ranges):
+    """Ranges that leave out a small share of the values seen."""
+
+    estimator: Literal["percentile"]
+    """Takes the range that holds most values of each tensor."""
+    percent: float = Field(default=99.99, ge=90.0, le=100.0)
+    """This share of the values lies within the range, 90 to 100 percent; half of the others lies at either end.
+    The default is 99.99."""
+
+
+class MseRanges(_Ranges):
+    """Ranges under which the values seen are rounded and clipped with the least squared error."""
+
+    estimator: Literal["mse"]
+    """Takes the range with the least squared error of each tensor."""
+
+
+ActivationRanges: TypeAlias = Annotated[MinMaxRanges | PercentileRanges | MseRanges, Field(discriminator="estimator")]
+
+
+class RangesByBits(Spec):
+    """The ways in which activation ranges are taken, since what serves 65536 steps does not serve 256."""
+
+    int16: ActivationRanges = MinMaxRanges(estimator="min-max", headroom=2.0)
+    """Activations of 16 bits have ranges by this estimator. The default is min-max with headroom 2."""
+    int8: ActivationRanges = PercentileRanges(estimator="percentile", percent=99.99, headroom=1.1)
+    """Activations of 8 bits have ranges by this estimator. The default is percentile with percent 99.99 and headroom 1.1."""
+
+
+class _Profile(Spec):
+    """The settings that both ways to make a LoRA profile share."""
+
+    headroom: float = Field(default=1.0, ge=1.0, le=16.0)
+    """Every shared LoRA range is multiplied by this factor, 1 to 16; above 1 there is room for adapters yet to come and less
+    resolution. The default is 1."""
+    gauge: bool = True
+    """The rank-one pairs of each adapter are rescaled into the shared ranges, which is exact in float and finer in integers.
+    The default is true."""
+
+
+class AnchorProfile(_Profile):
+    """A LoRA profile in which one adapter's ranges serve all adapters."""
+
+    scheme: Literal["anchor"]
+    """Takes the ranges of one adapter."""
+    adapter: Name | None = None
+    """This adapter sets the ranges. The default is null: the most sensitive one does, and all together where they are
+    equally so."""
+
+
+class UnifiedProfile(_Profile):
+    """A LoRA profile that pools the ranges of all adapters."""
+
+    scheme: Literal["unified"]
+    """Takes the pooled ranges of all adapters."""
+
+
+class _Calibration(Spec):
+    """The settings that all ways to calibrate share."""
+
+    samples: int = Field(default=2, ge=1, le=1000)
+    """Activation ranges are taken from this many inputs of each task, 1 to 1000; each gives a sample for every sampler step.
+    The default is 2."""
+    ranges: RangesByBits = RangesByBits()
+    """Activation ranges follow from what calibration saw in these ways. The default is every default of its fields."""
+
+
+class JointCalibration(_Calibration):
+    """Calibration of either variant over the inputs of all tasks."""
+
+    scheme: Literal["joint"]
+    """Takes the inputs of all tasks: for the shared graph under their own adapters and again under none, for each per-graph
+    U-Net under its own adapter."""
+
+
+class OwnTaskCalibration(_Calibration):
+    """Calibration over the inputs of the tasks that a graph serves."""
+
+    scheme: Literal["own-task"]
+    """Takes the inputs of the tasks that a graph serves, under their own adapters: for the shared graph those of all tasks, for
+    each per-graph U-Net those of its one task. So the shared graph sees more of them."""
+
+
+class AnchorCalibration(_Calibration):
+    """Calibration of either variant over the tasks of the LoRA profile's adapter alone."""
+
+    scheme: Literal["anchor"]
+    """Takes the inputs of the tasks of the LoRA profile's adapter, which must be named: for the shared graph under this adapter,
+    for each per-graph U-Net under its own."""
+
+
+class Distill(Spec):
+    """The training of adapters under the frozen encodings, so that they lose less. Of each task's calibration inputs the last
+    third judges and is not trained on."""
+
+    adapters: tuple[Name, ...] | None = None
+    """These adapters are trained. The default is null: all of them."""
+    steps: int = Field(default=300, ge=1, le=100_000)
+    """Training takes at most this many steps, 1 to 100000, and stops where validation no longer improves. The default is 300."""
+    batch: int = Field(default=8, ge=1, le=1024)
+    """Each step takes this many examples, 1 to 1024. The default is 8."""
+    learning_rate: float = Field(default=5e-4, gt=0.0, le=1.0)
+    """Adam's learning rate, above 0 and up to 1, is a share of each tensor's greatest weight. The default is 0.0005."""
+    diffusion_weight: float = Field(default=0.0, ge=0.0, le=100.0)
+    """The diffusion loss has this weight, 0 to 100, beside the distance from the float U-Net, which has 1. The default is 0."""
+    patience: int = Field(default=4, ge=1, le=1000)
+    """Training stops after this many evaluations without progress, 1 to 1000; there is one every 25 steps. The default is 4."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """The order of the examples is drawn with this seed, 0 or more. The default is 0."""
+
+
+class Quad(Spec):
+    """The way in which one set of encodings is made for all adapters."""
+
+    profile: Annotated[AnchorProfile | UnifiedProfile, Field(discriminator="scheme", examples=["{scheme: unified}"])]
+    """The LoRA profile, the ranges that all adapters share, is made by the scheme anchor or unified."""
+    calibration: Annotated[
+        JointCalibration | OwnTaskCalibration | AnchorCalibration, Field(discriminator="scheme", examples=["{scheme: joint}"])
+    ]
+    """The activations' ranges are taken, in both variants, by the scheme joint, own-task or anchor."""
+    distill: Distill | None = None
+    """The adapters are trained for the shared encodings in this way. The default is null: they stay as they are."""
+
+    @field_validator("calibration")
+    @classmethod
+    def _anchored(cls, calibration: _Calibration, info: ValidationInfo) -> _Calibration:
+        profile = info.data.get("profile")
+        if isinstance(calibration, AnchorCalibration) and isinstance(profile, UnifiedProfile):
+            refuse([Problem(location=("scheme",), reason="'anchor' needs a profile with scheme 'anchor'; found 'unified'")])
+        if isinstance(calibration, AnchorCalibration) and isinstance(profile, AnchorProfile) and profile.adapter is None:
+            refuse([Problem(location=("scheme",), reason="'anchor' needs the profile's adapter by name; it is left out")])
+        return calibration
+
+    @field_validator("distill")
+    @classmethod
+    def _has_inputs_to_judge_by(cls, distill: Distill | None, info: ValidationInfo) -> Distill | None:
+        calibration = info.data.get("calibration")
+        if distill is not None and calibration is not None and calibration.samples < LEAST_DISTILL_SAMPLES:
+            reason = (
+                f"needs quad.calibration.samples of at least {LEAST_DISTILL_SAMPLES}, to judge by other inputs than it trains on"
+                f"; found {calibration.samples}"
+            )
+            refuse([Problem(location=(), reason=reason)])
+        return distill
