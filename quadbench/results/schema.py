@@ -412,7 +412,7 @@ def is_current(connection: sa.Connection, name: str) -> bool:
     if current is not None and current not in revisions:
         raise ArtifactError(
             f"{name} has schema '{current}', which this quadbench does not know; known: {', '.join(sorted(revisions))}",
-            hint="it was written by a newer quadbench; upgrade, or use another results folder",
+            hint="it was written by a newer quadbench, or before the first release; upgrade, or use another results folder",
         )
     return current == revisions[0]
 
