@@ -12,7 +12,7 @@ Two policies, the same for both variants:
 Both variants are judged on the evaluation inputs, along the float U-Net's own trajectories, against the float U-Net. `run`
 appends a line for each seed, headroom, policy, task and item, and skips seeds that FILE holds; a seed moves the noise of
 calibration and evaluation. `show` prints a table for each headroom. The difference is shared - per-graph, item by item, as its
-mean over inputs with its interval at 95 %, by `quadbench.statistics.paired`; the mean over its seeds stands for an input.
+mean over inputs with its interval at 95 %, by `paired`; the mean over its seeds stands for an input.
 """
 
 import argparse

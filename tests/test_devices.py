@@ -151,7 +151,7 @@ def test_nothing_is_left_running_after_a_virtual_device_is_closed(tmp_path: Path
 HOLD = """\
 import sys, time
 from pathlib import Path
-from quadbench.devices import connect
+from quadbench.devices.connections import connect
 from quadbench.results.layout import Layout
 try:
     with connect(["virtual:s25", "local"], layout=Layout(Path(sys.argv[1]))) as devices:

@@ -4,16 +4,13 @@ import json
 import re
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from support.long_run import RUN, store_long_run
 from support.report_page import Page
-from support.stored_records import query
 from support.synthetic_run import failed
 
 from quadbench.artifacts import RunResult, Variant
-from quadbench.errors import ArtifactError
 from quadbench.report import html, report_view
 from quadbench.report.course import strips_of
 from quadbench.report.provenance import MOST_LISTED, MOST_NAMED
@@ -77,18 +74,6 @@ def test_a_short_run_is_listed_whole_with_its_data(run: RunResult, layout: Layou
     assert "without single launches" not in page
     assert len(data_of(page)["records"]) == 8
     assert [len(row["shared"]["medians"]) for row in data_of(page)["kpis"] if row["key"] == "end_to_end"] == [4, 4]
-
-
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [("value", "'much'"), ("labels", "'[]'"), ("step", "'x'"), ("is_warmup", "2"), ("metric", "x'00'")],
-)
-def test_a_damaged_sample_behind_thousands_that_are_whole_is_told(tmp_path: Path, column: str, value: str) -> None:
-    layout = Layout(tmp_path)
-    store_long_run(layout, devices=1, tasks=1, launches=4)
-    query(layout.database, f"UPDATE samples SET {column} = {value} WHERE id = (SELECT max(id) FROM samples)")
-    with pytest.raises(ArtifactError, match="holds what quadbench does not write"):
-        load_run(layout, RUN)
 
 
 def test_samples_that_are_read_as_those_before_them_are_the_same(run: RunResult) -> None:
