@@ -11,7 +11,7 @@ from quadbench.devices.leftovers import marked
 from quadbench.devices.virtual import Data, Place, running_sandbox
 from quadbench.errors import DeviceError, MissingDependencyError
 from quadbench.results.layout import Layout
-from quadbench.target.targets import Abi
+from quadbench.target.abi import Abi
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="an arm64 machine runs these programs itself")
 

@@ -24,7 +24,7 @@ from quadbench.kits.store import find, kits
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
-from quadbench.target.targets import Abi
+from quadbench.target.abi import Abi
 
 ADDRESS = "virtual:s25?abi=arm64-v8a"
 

@@ -22,7 +22,7 @@ from quadbench.kits import store
 from quadbench.kits.store import kits
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
-from quadbench.target.targets import Abi
+from quadbench.target.abi import Abi
 
 ARM64 = "virtual:s25?abi=arm64-v8a"
 FLOAT = "float graph on the CPU"

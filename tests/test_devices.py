@@ -21,8 +21,8 @@ from quadbench.devices.virtual import PACKAGES
 from quadbench.errors import DeviceError, DeviceFullError, DeviceLostError, MissingDependencyError
 from quadbench.host import find_programs
 from quadbench.results.layout import Layout
+from quadbench.target.abi import host_abi
 from quadbench.target.profile import PROFILES_FOLDER, load_profile
-from quadbench.target.targets import host_abi
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
 from quadbench.rollout.forecast import forecast, forecast_of_bundle
-from quadbench.target.targets import Abi
+from quadbench.target.abi import Abi
 
 pytest.importorskip("onnx")
 

@@ -14,7 +14,7 @@ from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.harness.program import NDK_VARIABLE, ensure_harness
 from quadbench.kits.elf import read_elf
 from quadbench.kits.fitness import program_problem
-from quadbench.target.targets import Abi, host_abi
+from quadbench.target.abi import Abi, host_abi
 
 LINKER = Abi.ARM64_V8A.traits.interpreter
 LIBRARIES = ("libc.so", "libm.so", "libdl.so")

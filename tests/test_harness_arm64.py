@@ -15,7 +15,7 @@ from quadbench.harness.program import ensure_harness
 from quadbench.kits.elf import read_elf
 from quadbench.kits.store import kits
 from quadbench.results.layout import Layout
-from quadbench.target.targets import Abi
+from quadbench.target.abi import Abi
 
 pytest.importorskip("onnx")
 

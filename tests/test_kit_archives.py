@@ -17,7 +17,7 @@ from quadbench.errors import UserError
 from quadbench.kits import archives, store
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import CHECKSUM, MANIFEST
-from quadbench.target.targets import Abi
+from quadbench.target.abi import Abi
 
 Damage = Callable[[Path], None]
 

@@ -19,7 +19,8 @@ from quadbench.kits.fitness import COMPILER_VERSIONS, best_kit, compiler_build, 
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import CHECKSUM, MANIFEST, check_contents, read_manifest
-from quadbench.target.targets import Abi, OnnxRuntimeTarget, QnnTarget
+from quadbench.target.abi import Abi
+from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget
 
 PHONE = Abi.ARM64_V8A
 CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")

@@ -31,8 +31,9 @@ from quadbench.kits.elf import exported_names
 from quadbench.kits.fitness import ENTRY_POINTS, libraries_for, target_problems
 from quadbench.results.layout import Layout
 from quadbench.rollout.equipment import Kind, kit_for
+from quadbench.target.abi import Abi
 from quadbench.target.profile import load_profile
-from quadbench.target.targets import Abi, LiteRtTarget, OnnxRuntimeTarget
+from quadbench.target.targets import LiteRtTarget, OnnxRuntimeTarget
 
 PHONE = Abi.ARM64_V8A
 ORT = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")

@@ -23,8 +23,8 @@ from quadbench.kits import store
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
+from quadbench.target.abi import Abi, host_abi
 from quadbench.target.profile import PROFILES_VARIABLE
-from quadbench.target.targets import Abi, host_abi
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

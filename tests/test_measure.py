@@ -18,7 +18,8 @@ from quadbench.measure.launch_record import LaunchSettings
 from quadbench.recipe import Runtime
 from quadbench.recipe.settings import Gate
 from quadbench.results.records import open_records
-from quadbench.target.targets import Abi, QnnTarget
+from quadbench.target.abi import Abi
+from quadbench.target.targets import QnnTarget
 
 
 def test_a_good_launch_is_a_record_with_everything_needed_to_judge_it(world: World) -> None:

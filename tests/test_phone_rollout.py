@@ -28,8 +28,9 @@ from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST
 from quadbench.rollout import roll_out
 from quadbench.rollout.equipment import Gear, Kind, kit_for, named_kit, require_equipment
+from quadbench.target.abi import Abi
 from quadbench.target.profile import PROFILES_FOLDER, load_profile
-from quadbench.target.targets import Abi, QnnTarget
+from quadbench.target.targets import QnnTarget
 
 pytest.importorskip("onnx")
 

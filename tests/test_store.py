@@ -18,7 +18,7 @@ from quadbench.farm.store.objects import ArtifactEntry, Store
 from quadbench.kits import store as kits
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
-from quadbench.target.targets import Abi
+from quadbench.target.abi import Abi
 
 ONE = digest_of_name("one")
 

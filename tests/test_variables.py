@@ -19,8 +19,8 @@ from quadbench.harness.program import built_harness, configuration, find_header
 from quadbench.kits.packages import MAVEN_VARIABLE
 from quadbench.spec import path_variable
 from quadbench.spec.variables import web_variable
+from quadbench.target.abi import Abi, host_abi
 from quadbench.target.profile import load_profiles
-from quadbench.target.targets import Abi, host_abi
 
 LONG = "a" * 5000
 

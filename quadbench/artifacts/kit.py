@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from quadbench.artifacts.bundle import SCHEMA_VERSION, FileRef
 from quadbench.artifacts.names import Checked, Line
 from quadbench.errors import shown
-from quadbench.target.targets import Abi
+from quadbench.target.abi import Abi
 
 _LIBRARY = re.compile(r"lib[A-Za-z0-9_+-]{1,80}(\.[A-Za-z0-9_+-]{1,40}){0,4}\.so(\.[0-9]{1,8}){0,3}", re.ASCII)
 _RUNTIME_VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){2}", re.ASCII)

@@ -4,7 +4,7 @@ import platform
 
 from quadbench.cli.console import print_answer
 from quadbench.cli.options import Options, Subparsers, add_abi, add_action, add_group
-from quadbench.target.targets import Abi, host_abi
+from quadbench.target.abi import Abi, host_abi
 
 
 def add(commands: Subparsers) -> None:

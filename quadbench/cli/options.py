@@ -9,7 +9,7 @@ from typing import Any
 from quadbench.cli.commands import COMMANDS
 from quadbench.errors import UserError, shown
 from quadbench.results.layout import USUAL_ROOT, Layout
-from quadbench.target.targets import Abi
+from quadbench.target.abi import Abi
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 

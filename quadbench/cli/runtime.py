@@ -16,9 +16,10 @@ from quadbench.kits.fitness import compiler_build, compiler_problem, target_prob
 from quadbench.kits.packages import MAVEN_CENTRAL, MAVEN_VARIABLE, PINS, pin_of
 from quadbench.results.manifest import check_contents
 from quadbench.spec.variables import web_variable
+from quadbench.target.abi import Abi
 from quadbench.target.known_targets import PHONE_ABI, PHONE_MACHINE
 from quadbench.target.profile import DeviceProfile, load_profile
-from quadbench.target.targets import Abi, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, target_key
+from quadbench.target.targets import LiteRtTarget, OnnxRuntimeTarget, QnnTarget, target_key
 
 
 def add(commands: Subparsers) -> None:

@@ -28,8 +28,8 @@ from quadbench.devices.device import (
     read_lines,
 )
 from quadbench.errors import DeviceError, DeviceFullError
+from quadbench.target.abi import Abi
 from quadbench.target.profile import DeviceProfile
-from quadbench.target.targets import Abi
 
 PROPERTIES_TIMEOUT_S = 20.0
 FREE_BYTES_TIMEOUT_S = 20.0

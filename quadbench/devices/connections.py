@@ -34,9 +34,10 @@ from quadbench.errors import DeviceError, DeviceNotFoundError, QuadbenchError, U
 from quadbench.host import device_lock
 from quadbench.results.layout import Layout
 from quadbench.spec import variable
+from quadbench.target.abi import Abi
 from quadbench.target.known_targets import HOSTED_PREFIX, PHONE_ABI, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, load_profiles
-from quadbench.target.targets import Abi, AiHubTarget
+from quadbench.target.targets import AiHubTarget
 
 SERIAL_VARIABLE = "ANDROID_SERIAL"
 _ALWAYS_THERE = ("virtual", "hosted")  # states of rows that stand for a kind of device

@@ -9,8 +9,8 @@ from typing import Protocol, Self
 from quadbench.artifacts import DeviceFacts
 from quadbench.artifacts.names import one_line
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError, UserError
+from quadbench.target.abi import Abi
 from quadbench.target.profile import DeviceProfile
-from quadbench.target.targets import Abi
 
 ANDROID_ROOT = "/data/local/tmp/quadbench"
 STDERR_TAIL_CHARS = 4000

@@ -8,7 +8,7 @@ from pathlib import Path
 from quadbench.errors import MissingDependencyError
 from quadbench.host import find_programs
 from quadbench.spec import path_variable
-from quadbench.target.targets import Abi, host_abi
+from quadbench.target.abi import Abi, host_abi
 
 QEMU = "qemu-aarch64-static"
 ROOT_VARIABLE = "QEMU_LD_PREFIX"

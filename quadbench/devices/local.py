@@ -30,9 +30,9 @@ from quadbench.devices.leftovers import Mark, environment_of, kill_marked, marke
 from quadbench.errors import DeviceError, DeviceFullError
 from quadbench.host import device_lock, host_cpu, kill_group, start_bound
 from quadbench.results.layout import Layout
+from quadbench.target.abi import host_abi
 from quadbench.target.profile import LOCAL_NAME as ADDRESS
 from quadbench.target.profile import local_profile
-from quadbench.target.targets import host_abi
 
 CHUNK_BYTES = 1024 * 1024
 _NAME = "device 'local'"

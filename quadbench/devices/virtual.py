@@ -29,9 +29,10 @@ from quadbench.devices.scenario_player import prepare_course, running_course, sc
 from quadbench.errors import DeviceError, MissingDependencyError
 from quadbench.host import device_lock, find_programs, host_cpu, start_bound
 from quadbench.results.layout import Layout
+from quadbench.target.abi import Abi, host_abi
 from quadbench.target.known_targets import PHONE_ABI
 from quadbench.target.profile import DeviceProfile
-from quadbench.target.targets import Abi, QnnTarget, host_abi
+from quadbench.target.targets import QnnTarget
 
 PACKAGES = {"adb": "adb", "adbd": "adbd", "bwrap": "bubblewrap", "mksh": "mksh", "toybox": "toybox"}
 START_TIMEOUT_S = 60.0  # it takes a fifth of a second, on a machine with nothing else to do

@@ -21,7 +21,7 @@ from quadbench.kits.elf import read_elf
 from quadbench.kits.fitness import program_problem
 from quadbench.spec import is_file, path_variable, variable
 from quadbench.spec.variables import paths_variable
-from quadbench.target.targets import Abi, host_abi
+from quadbench.target.abi import Abi, host_abi
 
 HOST_PROGRAMS = {"cmake": "cmake", "make": "make", "g++": "g++"}
 """Programs that a build for this machine needs, with the Debian packages that hold them."""

@@ -24,7 +24,7 @@ from quadbench.artifacts.names import one_line
 from quadbench.errors import UserError, shown
 from quadbench.results.digests import sha256_of
 from quadbench.spec.files import is_file, open_regular, require_file
-from quadbench.target.targets import Abi
+from quadbench.target.abi import Abi
 
 MOST_MEMBERS = 20_000
 MOST_LIBRARIES = 200  # Qualcomm's SDK has about a hundred for one ABI

@@ -9,7 +9,8 @@ from pathlib import Path
 from quadbench.artifacts import Stored
 from quadbench.artifacts.kit import Kit, Library, Role
 from quadbench.kits.elf import HEXAGON, ElfFile
-from quadbench.target.targets import Abi, LiteRtTarget, QnnTarget, Target, vendor_of
+from quadbench.target.abi import Abi
+from quadbench.target.targets import LiteRtTarget, QnnTarget, Target, vendor_of
 
 COMPILER = "onnxruntime-qnn"  # the package that compiles for Qualcomm's HTP on this machine
 COMPILER_VERSIONS = {

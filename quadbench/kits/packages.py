@@ -23,7 +23,7 @@ from quadbench.errors import ArtifactError, MissingDependencyError, UnknownNameE
 from quadbench.host import python_module
 from quadbench.results.digests import sha256_of
 from quadbench.spec.variables import masked_in
-from quadbench.target.targets import Abi
+from quadbench.target.abi import Abi
 
 MAVEN_VARIABLE = "QUADBENCH_MAVEN"
 MAVEN_CENTRAL = "https://repo1.maven.org/maven2"

@@ -14,7 +14,7 @@ from quadbench.kits.fitness import ENTRY_POINTS, kit_problems, qnn_build, runtim
 from quadbench.kits.packages import Pin, fetch
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import discard, link, publish, read_manifest, read_whole, temporary_folder
-from quadbench.target.targets import Abi
+from quadbench.target.abi import Abi
 
 _QNN_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 

@@ -25,7 +25,7 @@ from quadbench.recipe import Runtime
 from quadbench.recipe.settings import Gate
 from quadbench.results.layout import Layout
 from quadbench.statistics.summary import ENOUGH_SAMPLES, settled_from
-from quadbench.target.targets import host_abi
+from quadbench.target.abi import host_abi
 
 _CANNOT_START = {126, 127}  # exit codes of a shell that cannot start the harness
 

@@ -20,8 +20,9 @@ from quadbench.kits.store import find, kits
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
+from quadbench.target.abi import Abi, host_abi
 from quadbench.target.profile import DeviceProfile
-from quadbench.target.targets import Abi, LiteRtTarget, QnnTarget, RunTarget, host_abi, target_key, vendor_of
+from quadbench.target.targets import LiteRtTarget, QnnTarget, RunTarget, target_key, vendor_of
 
 _FETCHED = {Abi.ARM64_V8A: "onnxruntime-android", Abi.ARM64_LINUX: "onnxruntime-linux"}
 _FETCHED_LITERT = {Abi.ARM64_LINUX: "onnxruntime-linux litert-linux"}  # no registry that is asked has Android's

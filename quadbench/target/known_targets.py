@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from quadbench.errors import UnknownNameError
+from quadbench.target.abi import Abi
 from quadbench.target.profile import LOCAL_NAME, BrokenProfile, DeviceProfile
-from quadbench.target.targets import Abi, Target, target_key
+from quadbench.target.targets import Target, target_key
 
 PHONE_ABI = Abi.ARM64_V8A  # of every phone that runs today's Android
 PHONE_MACHINE = PHONE_ABI.traits.machine

@@ -1,9 +1,8 @@
-"""Targets: what a recipe's models are compiled for, with ABIs and the vendors of chips."""
+"""Targets: what a recipe's models are compiled for, and the vendors of chips."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self, TypeAlias, assert_never
 
@@ -11,75 +10,6 @@ from pydantic import Field, field_validator, model_validator
 
 from quadbench.spec import Name, Problem, Spec, refuse
 from quadbench.spec.spec_model import TextLike, near
-
-_ANDROID_PAGE_BYTES = 16384  # phones with Android 15 or newer may have them: developer.android.com/guide/practices/page-sizes
-_ARM64_LINUX_PAGE_BYTES = 65536  # the largest page of an arm64 kernel, and what GNU's and LLVM's linkers align to
-_X86_64_PAGE_BYTES = 4096
-
-# Libraries that the NDK lets every program link: developer.android.com/ndk/guides/stable_apis.
-_ANDROID_LIBRARIES = (
-    "libEGL.so libGLESv1_CM.so libGLESv2.so libGLESv3.so libOpenMAXAL.so libOpenSLES.so libaaudio.so libamidi.so libandroid.so "
-    "libbinder_ndk.so libc.so libcamera2ndk.so libdl.so libicu.so libjnigraphics.so liblog.so libm.so libmediandk.so "
-    "libnativewindow.so libneuralnetworks.so libstdc++.so libsync.so libvulkan.so libz.so"
-)
-_CHIP_LIBRARIES = "libcdsprpc.so"  # of devices with Qualcomm's chips, open to everybody: it reaches the Hexagon processor
-_LINUX_LIBRARIES = "libatomic.so.1 libc.so.6 libdl.so.2 libgcc_s.so.1 libm.so.6 libpthread.so.0 librt.so.1 libstdc++.so.6"
-
-
-class Abi(StrEnum):
-    """The ABI of a native program: machine and system. Android's has Android's own name."""
-
-    X86_64_LINUX = "x86_64-linux"
-    ARM64_LINUX = "arm64-linux"  # with glibc, as boards have it
-    ARM64_V8A = "arm64-v8a"  # Android, with bionic
-
-    @property
-    def traits(self) -> "AbiTraits":
-        """Return what a file of this ABI is recognised by, and what it may rely on."""
-        match self:
-            case Abi.X86_64_LINUX:
-                return _linux("x86_64", 62, "ld-linux-x86-64.so.2", "/lib64", _X86_64_PAGE_BYTES)
-            case Abi.ARM64_LINUX:
-                return _linux("aarch64", 183, "ld-linux-aarch64.so.1", "/lib", _ARM64_LINUX_PAGE_BYTES)
-            case Abi.ARM64_V8A:
-                return AbiTraits(
-                    machine="aarch64",
-                    elf_machine=183,
-                    libc="libc.so",
-                    interpreter="/system/bin/linker64",
-                    page_bytes=_ANDROID_PAGE_BYTES,
-                    libraries=frozenset(f"{_ANDROID_LIBRARIES} {_CHIP_LIBRARIES}".split()),
-                )
-            case _:
-                assert_never(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AbiTraits:
-    """The facts about an ABI. `libraries` are those that every such system has, `libc` the one that tells it from others."""
-
-    machine: str  # as `uname -m` says
-    elf_machine: int  # e_machine of its ELF files
-    libc: str
-    interpreter: str
-    page_bytes: int  # to which segments must be aligned
-    libraries: frozenset[str]
-
-
-def host_abi(machine: str) -> Abi:
-    """Return the ABI of programs that this machine, Linux with glibc, runs. `machine` is as `uname -m` says."""
-    return Abi.ARM64_LINUX if machine == Abi.ARM64_LINUX.traits.machine else Abi.X86_64_LINUX
-
-
-def _linux(machine: str, elf_machine: int, loader: str, folder: str, page_bytes: int) -> AbiTraits:
-    return AbiTraits(
-        machine=machine,
-        elf_machine=elf_machine,
-        libc="libc.so.6",
-        interpreter=f"{folder}/{loader}",
-        page_bytes=page_bytes,
-        libraries=frozenset(f"{_LINUX_LIBRARIES} {_CHIP_LIBRARIES} {loader}".split()),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
