@@ -5,6 +5,7 @@ python bench/looks.py --series 2000
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -44,11 +45,11 @@ def planned_verdict(rng: np.random.Generator, effect: float, noise: float) -> tu
     return *_looked_at(a, b, looks.margin, looks), True
 
 
-def print_planned(series: int) -> None:
+def print_planned(series: int, noises: Sequence[float], effects: Sequence[float], seed: int) -> None:
     """Print how often planned comparisons err at the margin itself, and find the effect that they were planned for."""
-    rng = np.random.default_rng(1)
-    for noise in PLANNED_NOISE:
-        for effect in (0.0, TO_SEE / 2, TO_SEE):
+    rng = np.random.default_rng(seed)
+    for noise in noises:
+        for effect in effects:
             planned = [one for one in (planned_verdict(rng, effect, noise) for _ in range(series)) if one[2]]
             counts, blocks = Counter(verdict for verdict, *_ in planned), np.mean([taken for _, taken, _ in planned])
             wrong = counts[Verdict.WORSE] + counts[Verdict.BETTER] + counts[Verdict.SAME] * (effect > 0)
@@ -62,9 +63,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--series", type=int, default=2000)
     parser.add_argument("--planned", action="store_true", help="comparisons with --to-see alone")
+    parser.add_argument("--noise", type=float, nargs="+", default=PLANNED_NOISE, help="of planned comparisons")
+    parser.add_argument("--effect", type=float, nargs="+", default=(0.0, TO_SEE / 2, TO_SEE), help="of planned comparisons")
+    parser.add_argument("--seed", type=int, default=1, help="of planned comparisons")
     options = parser.parse_args()
+    planned = (options.series, options.noise, options.effect, options.seed)
     if options.planned:
-        return print_planned(options.series)
+        return print_planned(*planned)
     rng = np.random.default_rng(0)
     for margin in (0.0, LOOKS.margin):
         for effect in EFFECTS if margin else (0.0,):
@@ -78,7 +83,7 @@ def main() -> None:
                 told = f"apart {apart / options.series:.1%} ({low:.1%} to {high:.1%}), same {same:.1%}"
                 case = f"margin {margin:.0%} effect {effect:.0%} noise {noise:.1%}"
                 print(f"{case}: {told}, {blocks:.1f} blocks")  # noqa: T201
-    return print_planned(options.series)
+    return print_planned(*planned)
 
 
 if __name__ == "__main__":
