@@ -130,7 +130,7 @@ def test_a_kit_on_a_disk_that_cannot_be_written_is_not_removed(tmp_path: Path) -
         "from quadbench.cli import main\n"
         "from quadbench.kits import store\n"
         "from quadbench.results.layout import Layout\n"
-        "from quadbench.target.targets import Abi\n"
+        "from quadbench.target.abi import Abi\n"
         "kit = store.add([write_runtime(disk / 'files')], Abi.ARM64_V8A, Layout(disk)).kit\n"
         "seal()\n"
         "tell(lambda: store.remove(kit.folder.name, Layout(disk)))\n"
