@@ -1,4 +1,4 @@
-"""Results of runs, sweeps and comparisons on the terminal or as JSON, and the conditions that a run has to meet."""
+"""Print the result of a run, a sweep or a comparison as tables or JSON, and check the conditions of `--fail-if`."""
 
 import argparse
 from collections.abc import Iterable, Sequence

@@ -153,7 +153,7 @@ def _begins(folder: Path, digest: str) -> bool:
 
 
 def _merged(contents: Iterable[Content]) -> dict[str, FileRef]:
-    """Return the libraries of all files by name."""
+    """Return the libraries of all of a kit's archives and files, by file name."""
     libraries, owners = dict[str, FileRef](), dict[str, str]()
     for content in contents:
         for name, file in content.libraries.items():

@@ -91,7 +91,7 @@ def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
 
 
 def parse_state(text: str) -> DeviceState:
-    """Read the output of the script that `read_state` runs on the device."""
+    """Parse battery, temperatures and load from the output of the shell script that `read_state` runs on a device."""
     parts = dict(part.partition("\n")[::2] for part in text.split(_MARK)[1:])
     return DeviceState(
         thermal=parse_thermal(parts.get("thermal", "")),

@@ -93,7 +93,7 @@ def _order(terms: Terms, seed: str) -> Iterator[Variant]:
 
 
 def missing_blocks(launches: Sequence[LaunchPlan], stored: Sequence[RunRecord]) -> list[Block]:
-    """Return the blocks of which no record is there, and under new numbers those that were broken off or are not all OK."""
+    """Return the blocks that a resumed run still has to launch: unmeasured ones, and failed or partial ones under new numbers."""
     ends = {(record.variant, record.launch): record.status for record in stored}
     # In a block every variant runs as often; the float launch is alone.
     keyed = groupby(launches, key=lambda launch: (launch.variant is Variant.FLOAT, launch.launch // LAUNCHES_PER_BLOCK))

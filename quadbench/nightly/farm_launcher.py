@@ -19,7 +19,7 @@ from quadbench.dispatch.demands import compile_orders, only_device
 from quadbench.dispatch.orders import BuildOrder, CompareAnswer, CompareOrder, SideOrder, answer_of, as_json
 from quadbench.dispatch.plan import Demand, planned
 from quadbench.dispatch.submission import Farm, to_build
-from quadbench.errors import ArtifactError, QuadbenchError, StorageError, UnknownNameError, UserError
+from quadbench.errors import ArtifactError, DeviceNotFoundError, QuadbenchError, StorageError, UnknownNameError, UserError
 from quadbench.farm.accounts import answers
 from quadbench.farm.job import Job, JobKind, JobState
 from quadbench.farm.job_rows import ReadJobs
@@ -137,7 +137,8 @@ class OfFarm:
                     check_job(new)
                 yield _ToLaunch(case=wanted.case, word=word, demand=demand, builds=builds)
             except QuadbenchError as error:
-                yield Launched.failed(wanted.case, word, error)
+                may_pass = isinstance(error, StorageError | DeviceNotFoundError)
+                yield replace(Launched.failed(wanted.case, word, error), may_pass=may_pass)
 
     def _side(self, chosen: Chosen, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
         """Return what a farm is told of a side, and what has to be built for it; what is here is sent."""

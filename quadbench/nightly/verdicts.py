@@ -363,7 +363,7 @@ class _Judge:
 
 
 def _said(told: Comparison | Ruling, key: str) -> str:
-    """Write a ratio with its interval: `it is 5.1 % slower (3.9 to 6.2 % slower)`."""
+    """Write a figure's change since the reference build with its interval: `it is 5.1 % slower (3.9 to 6.2 % slower)`."""
     words = directions(key)
     within = f" ({between(told.low, told.high, words)})" if told.low is not None and told.high is not None else ""
     return f"it is {change(told.ratio, words)}{within}"

@@ -54,7 +54,7 @@ class _Entry(BaseModel):
 
 
 def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
-    """Return the task's inputs: built-in ones, those of a folder with `inputs.json`, or its own prompts, numbered."""
+    """Return a task's inputs: built-in ones, those that a folder's `inputs.json` lists, or the recipe's own prompts, numbered."""
     match task.inputs:
         case BuiltinInputs(name=name):
             return zoo.task_inputs(name)

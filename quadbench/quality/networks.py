@@ -62,7 +62,7 @@ class StLpips:
         return F.conv2d(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], padding=padding)
 
     def _blur(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """Filter every channel with the file's own 3 x 3 filter, then keep every second position."""
+        """Downsample by 2 with anti-aliasing: blur each channel by its filter of the weights file, keep every second position."""
         return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), self._weights[f"{name}.filt"], stride=2, groups=x.shape[1])
 
 

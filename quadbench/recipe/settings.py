@@ -305,7 +305,7 @@ class Distill(Spec):
     third judges and is not trained on."""
 
     adapters: tuple[Name, ...] | None = None
-    """These adapters are trained. The default is null: all of them."""
+    """Names of the adapters that distillation trains; null, the default, is all of the recipe's adapters."""
     steps: int = Field(default=300, ge=1, le=100_000)
     """Training takes at most this many steps, 1 to 100000, and stops where validation no longer improves. The default is 300."""
     batch: int = Field(default=8, ge=1, le=1024)

@@ -157,7 +157,7 @@ class LaunchList:
 
 
 def launch_list(launches: Sequence[Launch]) -> LaunchList:
-    """Return all launches; of very many those that are OK evenly, from the first on, and the first that are not."""
+    """Return the launches that a page lists: all, or of very many an even sample of good ones and the first failed ones."""
     fine = [launch for launch in launches if launch.is_ok]
     wrong = [launch for launch in launches if not launch.is_ok]
     step = step_of(len(fine), MOST_LISTED)

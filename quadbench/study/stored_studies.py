@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def find_study(layout: Layout, study_id: str) -> Path | None:
-    """Return the file of the sweep or the comparison of this id; None where there is none."""
+    """Return the JSON file of a stored sweep or comparison by its id; None if there is none."""
     return next((path for path in layout.studies() if path.parent.name == study_id), None)
 
 

@@ -296,7 +296,7 @@ def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], pref
 
 
 def _config(text: str | None, prefix: str) -> AdapterConfig | None:
-    """Return a part's LoraConfig, if there is one. The U-Net's keys stand in the file as `unet.r`, `unet.lora_alpha`, ..."""
+    """Return the PEFT LoraConfig of the U-Net or text encoder from a file's metadata, whose keys have a prefix, as `unet.r`."""
     if text is None:
         return None
     if len(text) > MOST_BYTES:

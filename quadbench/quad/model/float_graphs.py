@@ -98,7 +98,7 @@ def with_plain_attention(model: nn.Module) -> nn.Module:
 
 
 def copy_of_modules(model: nn.Module) -> nn.Module:
-    """Return a copy of the modules around the same weights: modules may be exchanged in it, weights must not be written to."""
+    """Copy a model's modules but share its weights. The copy's modules may be replaced; its weights must not be changed."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
