@@ -20,8 +20,7 @@ from quadbench.quality.trajectories import htp_trajectories
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
-from quadbench.target.known_targets import find_target, known_targets
-from quadbench.target.profile import load_profiles
+from quadbench.target.profile import find_target, known_targets, load_profiles
 
 
 def main() -> None:

@@ -22,7 +22,8 @@ from support.watcher import Silent  # noqa: E402
 from quadbench import quality as quality_of_runs  # noqa: E402
 from quadbench.artifacts import Bundle, Caveat, Component, Stored, Variant  # noqa: E402
 from quadbench.artifacts.night_record import Measurement, Point, Subject  # noqa: E402
-from quadbench.artifacts.pixels import PICTURE_METRICS, composite, max_abs_difference, read_pixels  # noqa: E402
+from quadbench.artifacts.picture_metrics import PICTURE_METRICS  # noqa: E402
+from quadbench.artifacts.pixels import composite, max_abs_difference, read_pixels  # noqa: E402
 from quadbench.artifacts.run_record import Compared, RunScores, Score  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UserError  # noqa: E402

@@ -11,8 +11,15 @@ from quadbench.cli import main
 from quadbench.errors import UnknownNameError
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
-from quadbench.target.known_targets import find_target, known_targets
-from quadbench.target.profile import PROFILES_FOLDER, PROFILES_VARIABLE, load_profile, load_profiles, local_profile
+from quadbench.target.profile import (
+    PROFILES_FOLDER,
+    PROFILES_VARIABLE,
+    find_target,
+    known_targets,
+    load_profile,
+    load_profiles,
+    local_profile,
+)
 from quadbench.target.targets import AiHubTarget
 
 

@@ -18,8 +18,7 @@ from quadbench.recipe.recipe import recipe_file
 from quadbench.report.formatting import TextTable
 from quadbench.rollout.forecast import misfits_of_target
 from quadbench.spec.spec_model import refuse_in
-from quadbench.target.known_targets import KnownTarget, find_target, known_targets
-from quadbench.target.profile import broken_profiles, load_profiles, local_profile
+from quadbench.target.profile import KnownTarget, broken_profiles, find_target, known_targets, load_profiles, local_profile
 
 
 def add(commands: Subparsers) -> None:

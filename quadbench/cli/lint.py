@@ -9,8 +9,7 @@ from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.errors import BuildError
 from quadbench.lint import Severity, lint_bundle, messages
 from quadbench.results.manifest import read_whole
-from quadbench.target.known_targets import KnownTarget, find_target, known_targets
-from quadbench.target.profile import broken_profiles, load_profile, load_profiles
+from quadbench.target.profile import KnownTarget, broken_profiles, find_target, known_targets, load_profile, load_profiles
 
 
 def add(commands: Subparsers) -> None:

@@ -17,8 +17,7 @@ from quadbench.kits.packages import MAVEN_CENTRAL, MAVEN_VARIABLE, PINS, pin_of
 from quadbench.results.manifest import check_contents
 from quadbench.spec.variables import web_variable
 from quadbench.target.abi import Abi
-from quadbench.target.known_targets import PHONE_ABI, PHONE_MACHINE
-from quadbench.target.profile import DeviceProfile, load_profile
+from quadbench.target.profile import PHONE_ABI, PHONE_MACHINE, DeviceProfile, load_profile
 from quadbench.target.targets import LiteRtTarget, OnnxRuntimeTarget, QnnTarget, target_key
 
 

@@ -8,8 +8,7 @@ from typing import Any
 from quadbench.cli.console import print_broken_profiles, print_json, print_text
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.compile.availability import Availability, availability
-from quadbench.target.known_targets import KnownTarget, known_targets
-from quadbench.target.profile import load_profiles, local_profile
+from quadbench.target.profile import KnownTarget, known_targets, load_profiles, local_profile
 
 _WIDTH, _INDENT = 80, 9
 

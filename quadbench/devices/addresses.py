@@ -8,8 +8,15 @@ from urllib.parse import parse_qsl
 from quadbench.artifacts.names import is_plain
 from quadbench.devices.android_reports import Attached
 from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError, shown
-from quadbench.target.known_targets import HOSTED_PREFIX, PHONE_ABI, VIRTUAL_PREFIX
-from quadbench.target.profile import LOCAL_NAME, PROFILES_FOLDER, DeviceProfile, load_profile
+from quadbench.target.profile import (
+    HOSTED_PREFIX,
+    LOCAL_NAME,
+    PHONE_ABI,
+    PROFILES_FOLDER,
+    VIRTUAL_PREFIX,
+    DeviceProfile,
+    load_profile,
+)
 
 _LONGEST_ADDRESS = 1024  # a profile's path may be in it
 _MOST_DATA_MB = 65_536  # a phone's /data in this machine's memory

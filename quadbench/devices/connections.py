@@ -35,8 +35,15 @@ from quadbench.host import device_lock
 from quadbench.results.layout import Layout
 from quadbench.spec import variable
 from quadbench.target.abi import Abi
-from quadbench.target.known_targets import HOSTED_PREFIX, PHONE_ABI, VIRTUAL_PREFIX
-from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, load_profiles
+from quadbench.target.profile import (
+    HOSTED_PREFIX,
+    LOCAL_NAME,
+    PHONE_ABI,
+    VIRTUAL_PREFIX,
+    DeviceProfile,
+    load_profile,
+    load_profiles,
+)
 from quadbench.target.targets import AiHubTarget
 
 SERIAL_VARIABLE = "ANDROID_SERIAL"

@@ -30,8 +30,7 @@ from quadbench.errors import DeviceError, MissingDependencyError
 from quadbench.host import device_lock, find_programs, host_cpu, start_bound
 from quadbench.results.layout import Layout
 from quadbench.target.abi import Abi, host_abi
-from quadbench.target.known_targets import PHONE_ABI
-from quadbench.target.profile import DeviceProfile
+from quadbench.target.profile import PHONE_ABI, DeviceProfile
 from quadbench.target.targets import QnnTarget
 
 PACKAGES = {"adb": "adb", "adbd": "adbd", "bwrap": "bubblewrap", "mksh": "mksh", "toybox": "toybox"}

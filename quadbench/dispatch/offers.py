@@ -21,8 +21,7 @@ from quadbench.farm.overview import overview
 from quadbench.farm.workers import WorkerDevice
 from quadbench.host import host_name, user_and_host
 from quadbench.results.layout import Layout
-from quadbench.target.known_targets import known_targets
-from quadbench.target.profile import LOCAL_NAME, load_profile, load_profiles
+from quadbench.target.profile import LOCAL_NAME, known_targets, load_profile, load_profiles
 
 _LOOK_S = 10.0  # between looks at what is attached
 

@@ -10,8 +10,7 @@ from quadbench.errors import UserError
 from quadbench.farm.selection import KEYS
 from quadbench.spec import Name, Problem, Spec, load, path_variable, refuse
 from quadbench.spec.spec_model import TextLike
-from quadbench.target.known_targets import HOSTED_PREFIX, VIRTUAL_PREFIX
-from quadbench.target.profile import LOCAL_NAME, profile_names
+from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, VIRTUAL_PREFIX, profile_names
 
 FARM_VARIABLE = "QUADBENCH_FARM"
 _DEFAULT = Path("farm.yaml")

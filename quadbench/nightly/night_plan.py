@@ -19,8 +19,7 @@ from quadbench.spec import Problem, is_file, load
 from quadbench.spec.spec_model import refuse_in
 from quadbench.spec.yaml_document import Location
 from quadbench.study.comparison_side import Chosen, choose, require_common_tasks, require_variant
-from quadbench.target.known_targets import HOSTED_PREFIX, VIRTUAL_PREFIX
-from quadbench.target.profile import LOCAL_NAME
+from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, VIRTUAL_PREFIX
 
 _LEAST_TASKS = 2  # between which something can be switched
 Sides = tuple[Chosen, Chosen]  # the yardstick and the case

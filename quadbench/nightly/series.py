@@ -9,7 +9,7 @@ from statistics import fmean
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
-from quadbench.artifacts.pixels import PICTURE_METRICS
+from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.run_record import Better
 from quadbench.nightly.night_file import Limits
 from quadbench.report.formatting import number

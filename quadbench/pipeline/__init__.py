@@ -27,7 +27,7 @@ from quadbench.results.manifest import check_contents, read_manifest, temporary_
 from quadbench.results.stored_runs import load_run_file
 from quadbench.rollout import compile_for, roll_out
 from quadbench.rollout.equipment import require_equipment
-from quadbench.target.known_targets import KnownTarget
+from quadbench.target.profile import KnownTarget
 
 if TYPE_CHECKING:
     from quadbench.quad.admit import Admission

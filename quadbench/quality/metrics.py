@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from quadbench.artifacts.pixels import PICTURE_METRICS, Pixels, psnr_db
+from quadbench.artifacts.picture_metrics import PICTURE_METRICS
+from quadbench.artifacts.pixels import Pixels, psnr_db
 from quadbench.artifacts.run_record import Metric
 from quadbench.quad.divergence import decibels
 from quadbench.quality.networks import LEAST_PIXELS, Network

@@ -11,7 +11,7 @@ from pydantic import Field
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night_record import Measurement, Night, Point, Ruling, RulingKind, Subject, unlike
-from quadbench.artifacts.pixels import PICTURE_METRICS
+from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.run_record import Better
 from quadbench.report.formatting import MORE, Unit, between, change, decibels, number, plural, show
 from quadbench.report.kpi import KPI_TITLES, KPI_UNITS

@@ -9,7 +9,7 @@ from statistics import mean, median
 
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, RunRecord, TaskAssets, Variant
 from quadbench.artifacts.names import FileName
-from quadbench.artifacts.pixels import PICTURE_METRICS
+from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.report.formatting import TextTable, Unit, between, change, convert, csv_text, decibels, percent, plural, show
 from quadbench.report.kpi import Figure, figure, kpi_title, kpi_unit, launch_values
 from quadbench.report.launches import sound, temperature_c, values

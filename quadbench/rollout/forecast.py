@@ -33,8 +33,7 @@ from quadbench.results.layout import Layout
 from quadbench.rollout.equipment import ADAPTERS, HARNESS, RUNTIME, Kind, host_libraries, kit_for, local_file, push_set
 from quadbench.spec import Problem
 from quadbench.target.abi import Abi, host_abi
-from quadbench.target.known_targets import PHONE_ABI
-from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, load_profiles, local_profile
+from quadbench.target.profile import LOCAL_NAME, PHONE_ABI, DeviceProfile, load_profile, load_profiles, local_profile
 from quadbench.target.targets import LiteRtTarget, Target
 
 

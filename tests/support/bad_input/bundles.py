@@ -16,8 +16,7 @@ from quadbench.quad.admit import judged
 from quadbench.quad.candidate import Candidate
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import CHECKSUM, MANIFEST, check_contents, read_manifest
-from quadbench.target.known_targets import known_targets
-from quadbench.target.profile import local_profile
+from quadbench.target.profile import known_targets, local_profile
 from support.bad_input.case import Case
 from support.bad_input.specs import NO_FILES
 from support.bad_input.values import brief, changed, keys, named, without, wrong_values
