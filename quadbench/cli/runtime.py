@@ -16,8 +16,8 @@ from quadbench.kits.fitness import compiler_build, compiler_problem, target_prob
 from quadbench.kits.packages import MAVEN_CENTRAL, MAVEN_VARIABLE, PINS, pin_of
 from quadbench.results.manifest import check_contents
 from quadbench.spec.variables import web_variable
-from quadbench.target.abi import Abi
-from quadbench.target.profile import PHONE_ABI, PHONE_MACHINE, DeviceProfile, load_profile
+from quadbench.target.abi import PHONE_ABI, PHONE_MACHINE, Abi
+from quadbench.target.profile import DeviceProfile, load_profile
 from quadbench.target.targets import LiteRtTarget, OnnxRuntimeTarget, QnnTarget, target_key
 
 

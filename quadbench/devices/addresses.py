@@ -8,15 +8,8 @@ from urllib.parse import parse_qsl
 from quadbench.artifacts.names import is_plain
 from quadbench.devices.android_reports import Attached
 from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError, shown
-from quadbench.target.profile import (
-    HOSTED_PREFIX,
-    LOCAL_NAME,
-    PHONE_ABI,
-    PROFILES_FOLDER,
-    VIRTUAL_PREFIX,
-    DeviceProfile,
-    load_profile,
-)
+from quadbench.target.abi import PHONE_ABI
+from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, PROFILES_FOLDER, VIRTUAL_PREFIX, DeviceProfile, load_profile
 
 _LONGEST_ADDRESS = 1024  # a profile's path may be in it
 _MOST_DATA_MB = 65_536  # a phone's /data in this machine's memory

@@ -34,16 +34,8 @@ from quadbench.errors import DeviceError, DeviceNotFoundError, QuadbenchError, U
 from quadbench.host import device_lock
 from quadbench.results.layout import Layout
 from quadbench.spec import variable
-from quadbench.target.abi import Abi
-from quadbench.target.profile import (
-    HOSTED_PREFIX,
-    LOCAL_NAME,
-    PHONE_ABI,
-    VIRTUAL_PREFIX,
-    DeviceProfile,
-    load_profile,
-    load_profiles,
-)
+from quadbench.target.abi import PHONE_ABI, Abi
+from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, VIRTUAL_PREFIX, DeviceProfile, load_profile, load_profiles
 from quadbench.target.targets import AiHubTarget
 
 SERIAL_VARIABLE = "ANDROID_SERIAL"

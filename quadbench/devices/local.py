@@ -31,8 +31,7 @@ from quadbench.errors import DeviceError, DeviceFullError
 from quadbench.host import device_lock, host_cpu, kill_group, start_bound
 from quadbench.results.layout import Layout
 from quadbench.target.abi import host_abi
-from quadbench.target.profile import LOCAL_NAME as ADDRESS
-from quadbench.target.profile import local_profile
+from quadbench.target.profile import LOCAL_NAME, local_profile
 
 CHUNK_BYTES = 1024 * 1024
 _NAME = "device 'local'"
@@ -41,9 +40,9 @@ _POLL_S = 0.02
 
 def open_local(layout: Layout) -> "LocalDevice":
     """Return this machine as a device with its root in the results folder."""
-    root = layout.device(ADDRESS).resolve()
+    root = layout.device(LOCAL_NAME).resolve()
     resources = contextlib.ExitStack()
-    resources.enter_context(device_lock(root, ADDRESS))
+    resources.enter_context(device_lock(root, LOCAL_NAME))
     mark = resources.enter_context(marked(root))
     return LocalDevice(root, mark, resources)
 
@@ -52,7 +51,7 @@ class LocalDevice:
     """This machine as a device. Remote paths are paths of its file system."""
 
     family = "local"
-    serial = ADDRESS
+    serial = LOCAL_NAME
     shares_host_cpu = True
 
     def __init__(self, root: Path, mark: Mark, resources: contextlib.ExitStack) -> None:
@@ -61,9 +60,9 @@ class LocalDevice:
         self.abi = host_abi(platform.machine())
         self.profile = local_profile()
         self.facts = DeviceFacts(
-            address=ADDRESS,
+            address=LOCAL_NAME,
             family="local",
-            serial=ADDRESS,
+            serial=LOCAL_NAME,
             profile=self.profile.name,
             title=self.profile.title,
             soc_model=self.profile.soc.model,

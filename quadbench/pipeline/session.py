@@ -38,7 +38,7 @@ from quadbench.results.stored_runs import RunFile, change_run, joined, keep_reco
 from quadbench.rollout import Rollout, compile_for, roll_out
 from quadbench.rollout.equipment import require_cores, require_equipment
 from quadbench.rollout.recovery import Recovery
-from quadbench.target.profile import PHONE_MACHINE
+from quadbench.target.abi import PHONE_MACHINE
 from quadbench.target.targets import target_key
 
 log = logging.getLogger(__name__)

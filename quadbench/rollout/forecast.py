@@ -32,8 +32,8 @@ from quadbench.recipe.settings import W8A16, Mixed
 from quadbench.results.layout import Layout
 from quadbench.rollout.equipment import ADAPTERS, HARNESS, RUNTIME, Kind, host_libraries, kit_for, local_file, push_set
 from quadbench.spec import Problem
-from quadbench.target.abi import Abi, host_abi
-from quadbench.target.profile import LOCAL_NAME, PHONE_ABI, DeviceProfile, load_profile, load_profiles, local_profile
+from quadbench.target.abi import PHONE_ABI, Abi, host_abi
+from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, load_profiles, local_profile
 from quadbench.target.targets import LiteRtTarget, Target
 
 

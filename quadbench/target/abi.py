@@ -72,3 +72,7 @@ def _linux(machine: str, elf_machine: int, loader: str, folder: str, page_bytes:
         page_bytes=page_bytes,
         libraries=frozenset(f"{_LINUX_LIBRARIES} {_CHIP_LIBRARIES} {loader}".split()),
     )
+
+
+PHONE_ABI = Abi.ARM64_V8A  # of every phone that runs today's Android
+PHONE_MACHINE = PHONE_ABI.traits.machine

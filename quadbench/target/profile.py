@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.host import cpu_model
 from quadbench.spec import Name, Problem, Spec, is_file, load, path_variable, refuse
-from quadbench.target.abi import Abi
+from quadbench.target.abi import PHONE_MACHINE
 from quadbench.target.targets import (
     AiHubTarget,
     HtpArch,
@@ -28,6 +28,8 @@ from quadbench.target.targets import (
 PROFILES_FOLDER = Path(__file__).parent / "device_profiles"
 PROFILES_VARIABLE = "QUADBENCH_DEVICE_PROFILES"
 LOCAL_NAME = "local"
+VIRTUAL_PREFIX = "virtual:"
+HOSTED_PREFIX = "hub:"
 
 
 class Soc(Spec):
@@ -252,12 +254,6 @@ def _profile_files() -> list[Path]:
 
 def _plain_patterns(match: Mapping[str, str]) -> dict[str, str]:
     return {key: pattern for key, pattern in match.items() if not set(pattern) & set("*?[")}
-
-
-PHONE_ABI = Abi.ARM64_V8A  # of every phone that runs today's Android
-PHONE_MACHINE = PHONE_ABI.traits.machine
-VIRTUAL_PREFIX = "virtual:"
-HOSTED_PREFIX = "hub:"
 
 
 @dataclass(frozen=True, kw_only=True)
