@@ -40,8 +40,10 @@ def test_an_expression_means_what_it_says(text: str, holds: bool) -> None:
     "text",
     [
         "", "a.x + 1", "3", "1 < a.x < 3", "-a.x < 3", "a.x[0] < 3", "a.x < 0x10", "a.x < 1_0", "a.x < 'a.x'", "not a.x",
-        "a.x in b.y", "a.x, b.y", "a.x < (b.y < 3)", "name0 < 3", "a.x < \0",
-        "a.x <", "< 3", "a.x < 3 and", "a.x < 3 b.y > 2", "a.x = 3", "a.x < 3; b.y", "a.x ** 2 > 1",
+        "a.x in b.y", "a.x, b.y", "-" * 900 + "a.x < 1", "a.x < " + "~" * 900 + "1",
+        "a.x < 1" + "()" * 450, "a.x % 2 < 1", "a.x < (b.y < 3)", "name0 < 3", "a.x < \0",
+        "a.x <", "< 3", "a.x < 3 and", "a.x < 3 b.y > 2", "a.x = 3", "a.x < 3; b.y",
+        "a.x ** 2 > 1",
         "x > 1",
         "__import__('os').system('x') > 1", "a.x < 1e9999", "(" * 400 + "a.x" + ")" * 400 + " < 1", "a.x < " + "1 + " * 400 + "1",
     ],
@@ -49,6 +51,11 @@ def test_an_expression_means_what_it_says(text: str, holds: bool) -> None:
 def test_what_is_no_expression_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="expression"):
         read_expression(text)
+
+
+def test_an_operator_that_is_none_of_the_four_is_named_with_what_stands_around_it() -> None:
+    with pytest.raises(UserError, match=r"expected a name, a number or a sum of them.*found 'a\.x % 2'"):
+        read_expression("a.x % 2 < 1")
 
 
 def test_a_name_without_its_parts_is_answered_with_a_whole_one() -> None:

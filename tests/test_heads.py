@@ -47,6 +47,15 @@ def test_a_run_has_its_launches_by_device_and_status(engine: sa.Engine) -> None:
     assert run_head(engine, "run-9") is None
 
 
+@pytest.mark.parametrize("run_id", ["../../etc", "a/b", r"a\b", "..", ""])
+def test_the_database_takes_no_run_whose_id_can_name_no_folder(engine: sa.Engine, run_id: str) -> None:
+    before = run_heads(engine, 10)
+    writer = engine.connect().execution_options(is_writer=True)
+    with pytest.raises(sa.exc.IntegrityError), writer as connection, connection.begin():
+        connection.execute(sa.text("UPDATE records SET run_id = :run_id"), {"run_id": run_id})
+    assert run_heads(engine, 10) == before
+
+
 def test_a_night_has_its_rulings_by_kind_but_those_that_were_superseded(engine: sa.Engine) -> None:
     night, nights = sample_night(), Nights(engine)
     nights.adopt(night)

@@ -5,6 +5,7 @@ import itertools
 import math
 import operator
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,19 +64,27 @@ def read_expression(text: str) -> Expression:
     if other:
         raise _refused(text, "a name as shared.end_to_end_ms.p50, a number or a sign", other[0])
     names = _NAME.findall(text)
-    numbers = itertools.count()
     try:
-        tree = ast.parse(_NAME.sub(lambda _: f"name{next(numbers)}", text).strip(), mode="eval").body
+        tree = _parsed(text, names)
+        parts = list(_parts(tree))
+        for part in parts:
+            _require_comparison(text, part)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise _refused(text, "comparisons, joined by and and or", text) from error
+    alone = tuple(part.id for part in parts if isinstance(part, ast.Name))
+    return Expression(text=text, names=tuple(dict.fromkeys(names)), alone=alone, tree=tree)
+
+
+def _parsed(text: str, names: Sequence[str]) -> ast.expr:
+    """Parse an expression whose names, which hold dots and hyphens, are words for Python meanwhile."""
+    numbers = itertools.count()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of `1and`, which reads as meant
+        tree = ast.parse(_NAME.sub(lambda _: f"name{next(numbers)}", text).strip(), mode="eval").body
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             node.id = names[int(node.id.removeprefix("name"))]
-    parts = list(_parts(tree))
-    for part in parts:
-        _require_comparison(text, part)
-    alone = tuple(part.id for part in parts if isinstance(part, ast.Name))
-    return Expression(text=text, names=tuple(dict.fromkeys(names)), alone=alone, tree=tree)
+    return tree
 
 
 def _parts(tree: ast.expr) -> Iterator[ast.expr]:
@@ -98,8 +107,9 @@ def _require_comparison(text: str, part: ast.expr) -> None:
             raise _refused(text, "a comparison, as < or >=", ast.unparse(part))
     for node in sums:
         is_number = isinstance(node, ast.Constant) and type(node.value) in (int, float)
-        if not (is_number or type(node) in _ARITHMETIC or isinstance(node, ast.Name | ast.BinOp | ast.Load)):
-            raise _refused(text, "a name or a number", ast.unparse(node))
+        is_sum = isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC
+        if not (is_number or is_sum or isinstance(node, ast.Name | ast.operator | ast.Load)):
+            raise _refused(text, "a name, a number or a sum of them, by + - * /", ast.unparse(node))
 
 
 def _refused(text: str, expected: str, instead: str) -> UserError:

@@ -63,6 +63,10 @@ class Table(DeclarativeBase):
     }
 
 
+# A run's files lie in a folder of its id, and one id that could name none would end every list of runs.
+_NAMES_A_FOLDER = r"replace(replace(run_id, '/', ''), '\', '') = run_id AND run_id NOT IN ('', '.', '..')"
+
+
 class RecordRow(Table):
     """A launch."""
 
@@ -70,7 +74,7 @@ class RecordRow(Table):
 
     id: Mapped[int] = mapped_column(BIG, primary_key=True)
     record_id: Mapped[str] = mapped_column(unique=True)
-    run_id: Mapped[str] = mapped_column(index=True)
+    run_id: Mapped[str] = mapped_column(sa.CheckConstraint(_NAMES_A_FOLDER), index=True)
     schema_version: Mapped[int]
     started_at: Mapped[datetime] = mapped_column(index=True)
     ended_at: Mapped[datetime]
