@@ -23,6 +23,7 @@ from statistics import mean, median, stdev
 from in_turn import Unwatched, first_task
 from python_api import launched
 
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.harness.installation import harness_plan
 from quadbench.pipeline import built
@@ -68,7 +69,7 @@ def main() -> None:
         parser.error(f"{options.launches} launches of {options.images} images; expected 2 and 30 at least")
     recipe, layout = load_recipe(options.recipe), Layout(options.results)
     bundle, ratios = built(recipe, layout=layout, observer=Unwatched()), list[float]()
-    with connect(["local"], layout=layout) as devices, tempfile.TemporaryDirectory() as folder:
+    with connect(parse_addresses(["local"]), layout=layout) as devices, tempfile.TemporaryDirectory() as folder:
         (installation,) = roll_out([bundle], devices, layout=layout, observer=Unwatched(), runs_float=False).installations
         harness, path = installation.path_of_digest(installation.program, "the harness"), Path(folder) / "plan.json"
 

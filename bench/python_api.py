@@ -31,6 +31,7 @@ from runtime import Unwatched
 
 from quadbench.artifacts import Bundle, LaunchPlan, TensorSpec, Variant
 from quadbench.artifacts.run_record import SequenceBlock
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.harness.installation import harness_plan
 from quadbench.harness.runtime_library import EXACT
@@ -183,7 +184,7 @@ def main() -> None:
     bundle = read_manifest(options.bundle, Bundle) if options.bundle else built(recipe, layout=layout, observer=Unwatched())
     sequence = tuple(SequenceBlock(task=task.name, warmup=1, iterations=options.iterations) for task in recipe.tasks)
     figures: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    with connect(["local"], layout=layout) as devices, tempfile.TemporaryDirectory() as folder:
+    with connect(parse_addresses(["local"]), layout=layout) as devices, tempfile.TemporaryDirectory() as folder:
         (installation,) = roll_out([bundle], devices, layout=layout, observer=Unwatched(), runs_float=False).installations
         launch = LaunchPlan(variant=Variant.SHARED, launch=0, sequence=sequence)
         plan = harness_plan(installation, launch, runtime=recipe.runtime, images=None)

@@ -15,6 +15,7 @@ from typing import Any
 
 from in_turn import Unwatched, first_task, launch_in_turn
 
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.devices.device import Lines, Tail
 from quadbench.measure.launch import measure_launch
@@ -51,7 +52,7 @@ def main() -> None:
     recipe, layout = load_recipe(options.recipe), Layout(options.results)
     bundle = built(recipe, layout=layout, observer=Unwatched())
     settings = LaunchSettings(run_id="reading", layout=layout, runtime=recipe.runtime, timeout_s=recipe.measure.timeout_s)
-    with connect(["virtual:s25"], layout=layout) as devices:
+    with connect(parse_addresses(["virtual:s25"]), layout=layout) as devices:
         (installation,) = roll_out(
             [bundle] * len(devices), devices, layout=layout, observer=Unwatched(), runs_float=False
         ).installations

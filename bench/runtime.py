@@ -20,6 +20,7 @@ from in_turn import Unwatched
 
 from quadbench.artifacts import Bundle, LaunchPlan, RunRecord, Variant
 from quadbench.artifacts.run_record import SequenceBlock
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.measure.launch import measure_launch
 from quadbench.measure.launch_record import LaunchSettings
@@ -155,7 +156,7 @@ def main() -> None:
     sequence = sequence_of(options, recipe)
     bundle = read_manifest(options.bundle, Bundle) if options.bundle else built(recipe, layout=layout, observer=Unwatched())
     launches: dict[str, list[RunRecord]] = {name: [] for name, _, _ in ways}
-    with connect(["local"], layout=layout) as devices:
+    with connect(parse_addresses(["local"]), layout=layout) as devices:
         (installation,) = roll_out([bundle], devices, layout=layout, observer=Unwatched(), runs_float=False).installations
         for number in range(options.launches):
             for name, variant, runtime in ways if number % 2 == 0 else reversed(ways):

@@ -34,6 +34,7 @@ from history import fill as fill_nights
 from in_turn import Unwatched, first_task, launch_in_turn
 
 from quadbench.artifacts import DeviceFacts, RunRecord, Sample, Status, Variant
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.measure.launch import measure_launch
 from quadbench.measure.launch_record import LaunchSettings
@@ -217,7 +218,7 @@ def viewers(options: argparse.Namespace) -> None:
     shares: dict[str, list[float]] = {"alone": [], "watched": []}
     with (
         server(layout) as (port, process),
-        connect(["virtual:s25"], layout=layout) as devices,
+        connect(parse_addresses(["virtual:s25"]), layout=layout) as devices,
         seen_by_others(Unwatched(), layout, recipe.name) as observer,
     ):
         rollout = roll_out([bundle], devices, layout=layout, observer=observer, runs_float=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from in_turn import Unwatched
 
+from quadbench.devices.addresses import parse_addresses
 from quadbench.report.versus import primary_row
 from quadbench.results.layout import Layout
 from quadbench.statistics.launch_comparison import interval_of_share
@@ -36,7 +37,7 @@ def main() -> None:
         a, b = (choose(options.recipe, side | measured, layout) for side in (same, changes))
         verdicts: Counter[str] = Counter()
         for number in range(options.comparisons):
-            versus = compare(a, b, [options.devices], layout=layout, observer=Unwatched())  # type: ignore[arg-type]
+            versus = compare(a, b, parse_addresses([options.devices]), layout=layout, observer=Unwatched())  # type: ignore[arg-type]
             row = primary_row(versus.devices[0])
             if row is None or row.comparison is None:
                 raise SystemExit("no times to compare")

@@ -20,6 +20,7 @@ from test_pipeline import Watcher
 from quadbench import pipeline
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Status, Stored, Variant
 from quadbench.cli import main
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.quad.runner import mixed_inputs
 from quadbench.recipe.recipe import load_recipe
@@ -61,7 +62,7 @@ def test_the_harness_is_given_the_same_adapters_as_without_ai_hub(
     monkeypatch.setenv("QUADBENCH_HARNESS", "/bin/true")  # pushed, not run
     arrived: dict[str, dict[str, bytes]] = {}
     for address in ("virtual:s25", "virtual:hubbed"):
-        with connect([address], layout=layout) as devices:
+        with connect(parse_addresses([address]), layout=layout) as devices:
             (deployment,) = roll_out([bundle] * len(devices), devices, layout=layout, observer=Watcher()).deployments
             for adapter in adapters:
                 devices[0].pull(deployment.objects[adapter.file.sha256], tmp_path / "pulled")
@@ -87,7 +88,7 @@ def test_what_the_loopback_service_compiles_runs_on_the_virtual_device(
     service: AiHubService, tiny_recipe: Path, tiny_bundle: Stored[Bundle], layout: Layout
 ) -> None:
     shutil.copytree(tiny_bundle.folder.parent, layout.bundles)
-    outcome = pipeline.run(load_recipe(tiny_recipe), ["virtual:hubbed"], layout=layout, observer=Watcher())
+    outcome = pipeline.run(load_recipe(tiny_recipe), parse_addresses(["virtual:hubbed"]), layout=layout, observer=Watcher())
     assert {record.variant: record.reason for record in outcome.result.records if record.status is not Status.OK} == {}
     shared = next(record for record in outcome.result.records if record.variant is Variant.SHARED)
     psnr_db = [s.value for s in shared.samples if s.metric == "psnr_db" and s.labels["against"] == "reference"]

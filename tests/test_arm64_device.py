@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.devices.emulators import ROOT_VARIABLE, Arm64Emulator, arm64_emulator
 from quadbench.devices.leftovers import marked
@@ -24,7 +25,7 @@ def test_it_reports_a_phones_abi_and_runs_programs_for_arm64_as_they_are(tmp_pat
     except MissingDependencyError as error:
         pytest.skip(str(error))
     assert emulator is not None
-    with connect([ADDRESS], layout=Layout(tmp_path)) as (device,):
+    with connect(parse_addresses([ADDRESS]), layout=Layout(tmp_path)) as (device,):
         assert device.abi is Abi.ARM64_LINUX
         assert device.shell(["getprop", "ro.product.cpu.abi"], 20).stdout == "arm64-v8a\n"
         loader = emulator.root / "lib" / "ld-linux-aarch64.so.1"
@@ -42,7 +43,10 @@ def test_libraries_for_arm64_that_are_missing_are_named_with_their_packages(
     (tmp_path / "qemu-aarch64-static").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
-    with pytest.raises(MissingDependencyError) as refusal, connect([ADDRESS], layout=Layout(tmp_path / "results")):
+    with (
+        pytest.raises(MissingDependencyError) as refusal,
+        connect(parse_addresses([ADDRESS]), layout=Layout(tmp_path / "results")),
+    ):
         pass
     assert "needs ld-linux-aarch64.so.1, libgcc_s.so.1, libstdc++.so.6 for arm64" in refusal.value.message
     assert "apt-get install libc6-arm64-cross libgcc-s1-arm64-cross libstdc++6-arm64-cross" in str(refusal.value.hint)

@@ -18,6 +18,7 @@ from test_pipeline import Watcher
 from quadbench import pipeline
 from quadbench.artifacts import Caveat, Status, Variant
 from quadbench.artifacts.kit import Role
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.emulators import arm64_emulator
 from quadbench.errors import MissingDependencyError
 from quadbench.kits.store import find, kits
@@ -54,7 +55,7 @@ def layout(tmp_path: Path) -> Layout:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_virtual_phone_that_runs_programs_for_arm64_paints_the_pictures_of_this_machine(recipe: Recipe, layout: Layout) -> None:
-    outcome = pipeline.run(recipe, ["local", ADDRESS], layout=layout, observer=Watcher())
+    outcome = pipeline.run(recipe, parse_addresses(["local", ADDRESS]), layout=layout, observer=Watcher())
     records = {(record.device.address, record.variant): record for record in outcome.result.records}
     assert {key: record.reason for key, record in records.items() if record.status is not Status.OK} == {}
     for variant in (Variant.FLOAT, Variant.SHARED):
@@ -79,7 +80,7 @@ def test_litert_of_a_kit_for_arm64_paints_the_pictures_of_this_machine_s_litert(
     if not any(kit.artifact.of_role(Role.LITERT) for kit in kits(layout)):
         pytest.skip(f"no kit with LiteRT in '{RESULTS}': quadbench runtime fetch onnxruntime-linux litert-linux")
     here, there = "virtual:s25?target=litert", "virtual:tabs11?abi=arm64-v8a&target=litert"
-    records = pipeline.run(recipe, [here, there], layout=layout, observer=Watcher()).result.records
+    records = pipeline.run(recipe, parse_addresses([here, there]), layout=layout, observer=Watcher()).result.records
     assert {record.reason for record in records if record.status is not Status.OK} == set()
     shared = {record.device.address: record for record in records if record.variant is Variant.SHARED}
     assert {address: record.target for address, record in shared.items()} == {

@@ -26,6 +26,7 @@ from support.watcher import Silent
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Stored
+from quadbench.devices.addresses import parse_addresses
 from quadbench.harness.program import OVERRIDE
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
@@ -51,7 +52,7 @@ def stored_run(tiny_recipe: Path, tiny_bundle: Stored[Bundle], harness: Path, tm
     shutil.copytree(tiny_bundle.folder, layout.bundles / tiny_bundle.folder.name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(OVERRIDE, str(harness))
-        assert pipeline.run(load_recipe(tiny_recipe), ["local"], layout=layout, observer=Silent()).is_ok
+        assert pipeline.run(load_recipe(tiny_recipe), parse_addresses(["local"]), layout=layout, observer=Silent()).is_ok
     return layout.root
 
 

@@ -12,6 +12,7 @@ from support.schemas import poorly_described
 from support.watcher import Silent
 
 from quadbench.cli import main
+from quadbench.devices.addresses import parse_address
 from quadbench.devices.emulators import arm64_emulator
 from quadbench.doctor.bring_up import bring_up
 from quadbench.doctor.checks import Answer, BringUp, CheckStatus, DeviceCheck, PlannedCheck
@@ -82,7 +83,7 @@ def test_a_phone_that_is_not_there_is_told_without_its_serial(layout: Layout, ca
 @pytest.mark.parametrize("address", ["", "hub:s25", "virtual:none"])
 def test_an_address_that_is_wrong_is_refused(address: str, layout: Layout) -> None:
     with pytest.raises(UserError):
-        bring_up(address, layout=layout, observer=Silent())
+        bring_up(parse_address(address), layout=layout, observer=Silent())
 
 
 def test_the_document_tells_of_each_of_its_keys() -> None:
@@ -118,13 +119,13 @@ def test_a_device_that_somebody_else_has_is_not_tried(layout: Layout) -> None:
     with open_records(layout.database) as records:
         Leases(records.engine).reserve(lease_name("local", "local"), "ana@lab-1", "a demo", 3600)
     with pytest.raises(LeaseError, match="is taken by ana@lab-1"):
-        bring_up("local", layout=layout, observer=Silent())
+        bring_up(parse_address("local"), layout=layout, observer=Silent())
 
 
 def test_serials_that_no_address_can_have_cost_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     with listing_server("????????????           no permissions (user in plugdev group); see [http://x]\n") as port:
         monkeypatch.setenv("ADB_SERVER_SOCKET", f"tcp:127.0.0.1:{port}")
-        result = bring_up("s25", layout=layout, observer=Silent())
+        result = bring_up(parse_address("s25"), layout=layout, observer=Silent())
     assert "SERIAL (no permissions" in result.checks[0].said
 
 
@@ -174,7 +175,7 @@ def test_the_probe_is_what_its_script_writes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_virtual_phone_with_the_emulator_of_its_npu_runs_everything(layout: Layout) -> None:
     pytest.importorskip("onnxruntime_qnn")
-    result = bring_up("virtual:s25?target=qnn", layout=layout, observer=Silent())
+    result = bring_up(parse_address("virtual:s25?target=qnn"), layout=layout, observer=Silent())
     assert {name for name, status in statuses(result).items() if status is not CheckStatus.OK} == set(STATE)
     assert "is the known one within" in lora(result, "qnn-v79-69").said
     versions = lora(result, "qnn-v79-69").versions
@@ -195,7 +196,7 @@ def test_a_virtual_phone_with_the_emulator_of_its_npu_runs_everything(layout: La
 def test_what_does_not_work_is_named_and_the_rest_is_tried(
     options: str, failures: list[str], reason: str, layout: Layout
 ) -> None:
-    result = bring_up(f"virtual:s25?{options}", layout=layout, observer=Silent())
+    result = bring_up(parse_address(f"virtual:s25?{options}"), layout=layout, observer=Silent())
     failed = [check for check in result.checks if check.status is CheckStatus.FAILED]
     assert [check.name for check in failed][: len(failures)] == failures
     assert reason in failed[0].said
@@ -214,7 +215,7 @@ def test_a_link_that_dies_in_the_push_ends_in_time_and_what_came_before_is_kept(
     scenario = tmp_path / "dies.yaml"
     events = "events: [{event: unplug, when: {at: push, after_mb: 1}}]"
     scenario.write_text(f"schema_version: 1\nname: dies\ntitle: The cable comes off for good.\n{events}\n")
-    result = bring_up(f"virtual:s25?scenario={scenario}", layout=layout, observer=Silent())
+    result = bring_up(parse_address(f"virtual:s25?scenario={scenario}"), layout=layout, observer=Silent())
     names = statuses(result)
     assert names["free space"] is CheckStatus.OK
     assert {names[name] for name in ("push", "battery", "harness", FLOAT)} == {CheckStatus.FAILED}
@@ -239,7 +240,7 @@ def test_a_phone_for_arm64_runs_everything_but_the_npu(arm64: Layout) -> None:
     if not any(kit.artifact.abi is Abi.ARM64_LINUX for kit in kits(shared)):
         pytest.skip(f"no kit for arm64 Linux in '{RESULTS}': quadbench runtime fetch onnxruntime-linux")
     shutil.copytree(shared.kits, arm64.kits)
-    result = bring_up(ARM64, layout=arm64, observer=Silent())
+    result = bring_up(parse_address(ARM64), layout=arm64, observer=Silent())
     assert {status for name, status in statuses(result).items() if name not in STATE} == {CheckStatus.OK, CheckStatus.NOT_TRIED}
     assert lora(result, "onnxruntime-cpu-aarch64").status is CheckStatus.OK
 
@@ -250,7 +251,7 @@ def test_a_kit_whose_runtime_is_none_fails_the_graphs_alone(arm64: Layout, tmp_p
     emulator = arm64_emulator(ARM64)
     assert emulator
     store.add([Path(shutil.copy(emulator.root / "lib/libm.so.6", tmp_path / "libonnxruntime.so"))], Abi.ARM64_LINUX, arm64)
-    result = bring_up(ARM64, layout=arm64, observer=Silent())
+    result = bring_up(parse_address(ARM64), layout=arm64, observer=Silent())
     failures = [check.name for check in result.checks if check.status is CheckStatus.FAILED]
     assert failures == [FLOAT, "INT16 LoRA on onnxruntime-cpu-aarch64"]
     assert "is not ONNX Runtime: it has no OrtGetApiBase" in check(result, FLOAT).said
@@ -259,7 +260,7 @@ def test_a_kit_whose_runtime_is_none_fails_the_graphs_alone(arm64: Layout, tmp_p
 
 @pytest.mark.slow
 def test_a_phone_without_a_kit_is_tried_as_far_as_it_goes(arm64: Layout) -> None:
-    result = bring_up(ARM64, layout=arm64, observer=Silent())
+    result = bring_up(parse_address(ARM64), layout=arm64, observer=Silent())
     assert check(result, "runtime kit").status is CheckStatus.FAILED
     assert check(result, "runtime kit").hint == "quadbench runtime fetch onnxruntime-linux"
     assert statuses(result)["push"] is CheckStatus.OK

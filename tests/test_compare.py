@@ -32,6 +32,7 @@ from quadbench.artifacts import (
 from quadbench.artifacts.night_record import contents, differences, unlike
 from quadbench.cli import main
 from quadbench.compile import availability
+from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.recipe import Measure, Runtime
 from quadbench.report.comparison_charts import forest_of
@@ -322,11 +323,11 @@ def test_graphs_that_were_compiled_elsewhere_need_no_compiler_here(tmp_path: Pat
     monkeypatch.setattr(availability, "package_availability", lambda *_, **__: availability.Availability(missing="a compiler"))
     a, b = choose("quickstart", {}, Layout(tmp_path)), choose("quickstart", {"harness": "/nowhere"}, Layout(tmp_path))
     with pytest.raises(MissingDependencyError, match="compiling for 'local' needs a compiler"):
-        compare(a, b, ["local"], layout=Layout(tmp_path), observer=Silent())
+        compare(a, b, parse_addresses(["local"]), layout=Layout(tmp_path), observer=Silent())
     key = target_key(OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu"), platform.machine())
     elsewhere = Manner(compiled={("d" * 64, key): cast(Stored[CompiledBundle], None)})
     with pytest.raises(UserError, match="the harness '/nowhere' is no program"):
-        compare(a, b, ["local"], elsewhere, layout=Layout(tmp_path), observer=Silent())
+        compare(a, b, parse_addresses(["local"]), elsewhere, layout=Layout(tmp_path), observer=Silent())
 
 
 @pytest.mark.slow

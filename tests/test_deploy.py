@@ -10,6 +10,7 @@ import pytest
 
 from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device, adb_commands
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.errors import ArtifactError, DeviceError, DeviceFullError, DeviceLostError
 from quadbench.results.layout import Layout
@@ -19,13 +20,13 @@ MIB = 2**20
 
 @pytest.fixture(params=["local", "virtual:s25"])
 def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
-    with connect([request.param], layout=Layout(tmp_path / "results")) as (connected,):
+    with connect(parse_addresses([request.param]), layout=Layout(tmp_path / "results")) as (connected,):
         yield connected
 
 
 @pytest.fixture
 def virtual(tmp_path: Path) -> Iterator[Device]:
-    with connect(["virtual:s25"], layout=Layout(tmp_path / "results")) as (connected,):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path / "results")) as (connected,):
         yield connected
 
 
@@ -69,7 +70,7 @@ def test_nothing_is_sent_again_after_the_device_was_disconnected(tmp_path: Path)
     files = [local_file(tmp_path, "one", b"1" * 1000)]
     sent = []
     for _ in range(2):
-        with connect(["virtual:s25"], layout=Layout(tmp_path / "results")) as (device,):
+        with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path / "results")) as (device,):
             sent.append(deploy(files, device).sent_bytes)
     assert sent == [1000, 0]
 
@@ -169,7 +170,7 @@ def test_a_file_of_another_size_is_refused_before_anything_is_sent(device: Devic
 def test_a_full_device_says_what_it_has_and_what_is_needed(tmp_path: Path) -> None:
     big = local_file(tmp_path, "big", bytes(6 * MIB))
     small = local_file(tmp_path, "small", b"s" * MIB)
-    with connect(["virtual:s25?data_mb=4"], layout=Layout(tmp_path / "results")) as (device,):
+    with connect(parse_addresses(["virtual:s25?data_mb=4"]), layout=Layout(tmp_path / "results")) as (device,):
         deploy([small], device)
         with pytest.raises(
             DeviceFullError, match=r"has 3\.0 MB free .*, 6\.0 MB are needed.*below /data/local/tmp/quadbench may be deleted"
@@ -181,7 +182,7 @@ def test_a_full_device_says_what_it_has_and_what_is_needed(tmp_path: Path) -> No
 def test_a_device_that_fills_up_while_it_is_sent_to_keeps_nothing_half_written(tmp_path: Path) -> None:
     files = [local_file(tmp_path, name, name.encode() * MIB) for name in ("a", "b", "c")]
 
-    with connect(["virtual:s25?data_mb=4"], layout=Layout(tmp_path / "results")) as (device,):
+    with connect(parse_addresses(["virtual:s25?data_mb=4"]), layout=Layout(tmp_path / "results")) as (device,):
 
         def fill(sent: int, _total: int) -> None:
             if sent == MIB:
@@ -198,7 +199,7 @@ def test_a_device_that_is_unplugged_for_good_while_it_is_sent_to_is_lost_and_rec
     monkeypatch.setattr(adb_commands, "RECONNECT_S", 0.2)
     whole = local_file(tmp_path, "whole", os.urandom(MIB))
     cut = local_file(tmp_path, "cut.onnx", os.urandom(16 * MIB))
-    with connect(["virtual:s25"], layout=Layout(tmp_path / "results")) as (device,):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path / "results")) as (device,):
         daemon = device.shell(["pidof", "adbd"], 10).stdout.strip()
 
         def unplug(sent: int, _total: int) -> None:
@@ -208,7 +209,7 @@ def test_a_device_that_is_unplugged_for_good_while_it_is_sent_to_is_lost_and_rec
 
         with pytest.raises(DeviceLostError, match=r"'virtual:s25' was lost.*while cut\.onnx was sent"):
             deploy([whole, cut], device, progress=unplug)
-    with connect(["virtual:s25"], layout=Layout(tmp_path / "results")) as (device,):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path / "results")) as (device,):
         assert any(name.startswith(".tmp-") for name in objects_on(device))
         deploy([whole, cut], device)
         assert objects_on(device) == {file.sha256: file.size_bytes for file in (whole, cut)}
@@ -226,7 +227,7 @@ def test_ctrl_c_leaves_nothing_half_written(device: Device, tmp_path: Path) -> N
 def test_two_devices_are_deployed_to_at_once(tmp_path: Path) -> None:
     files = [local_file(tmp_path, name, os.urandom(MIB)) for name in ("a", "b", "c")]
     with (
-        connect(["virtual:s25", "virtual:tabs11", "local"], layout=Layout(tmp_path / "results")) as devices,
+        connect(parse_addresses(["virtual:s25", "virtual:tabs11", "local"]), layout=Layout(tmp_path / "results")) as devices,
         ThreadPoolExecutor() as threads,
     ):
         deployments = list(threads.map(lambda device: deploy(files, device), devices))

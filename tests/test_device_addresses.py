@@ -6,11 +6,20 @@ import pytest
 
 from quadbench.cli import main
 from quadbench.cli.device_options import chosen_devices
-from quadbench.devices.addresses import AttachedAddress, Phone, VirtualAddress, choose_phone, parse_address
+from quadbench.devices.addresses import (
+    AttachedAddress,
+    LocalAddress,
+    Phone,
+    VirtualAddress,
+    choose_phone,
+    parse_address,
+    parse_addresses,
+)
 from quadbench.devices.android_reports import Attached
 from quadbench.devices.connections import connect
 from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError
 from quadbench.results.layout import Layout
+from quadbench.rollout.forecast import kind_at
 from quadbench.target.profile import PROFILES_FOLDER, load_profile, load_profiles
 from quadbench.target.targets import QnnTarget
 
@@ -26,8 +35,14 @@ def s25(serial: str) -> Phone:
     return Phone(attached=Attached(serial=serial, state="device"), properties=load_profile("s25").virtual_properties())
 
 
+def attached(text: str) -> AttachedAddress:
+    address = parse_address(text)
+    assert isinstance(address, AttachedAddress)
+    return address
+
+
 def choose(text: str, *phones: Phone, preferred: str | None = None) -> str:
-    return choose_phone(text, phones, load_profiles(), preferred)[0].attached.serial
+    return choose_phone(attached(text), phones, load_profiles(), preferred)[0].attached.serial
 
 
 def test_the_only_matching_phone_is_chosen() -> None:
@@ -139,22 +154,24 @@ def test_malformed_addresses_are_refused_with_the_forms_that_exist(text: str) ->
 
 
 def test_a_virtual_address_may_give_the_size_of_data() -> None:
-    assert parse_address("virtual:s25?data_mb=64") == VirtualAddress(profile="s25", data_mb=64)
+    text = "virtual:s25?data_mb=64"
+    assert parse_address(text) == VirtualAddress(text=text, profile="s25", data_mb=64)
 
 
 def test_a_virtual_address_may_ask_for_a_phones_abi() -> None:
-    assert parse_address("virtual:s25?abi=arm64-v8a") == VirtualAddress(profile="s25", is_arm64=True)
+    text = "virtual:s25?abi=arm64-v8a"
+    assert parse_address(text) == VirtualAddress(text=text, profile="s25", is_arm64=True)
     with pytest.raises(UserError, match=r"is no virtual device.*\?abi=arm64-v8a"):
         parse_address("virtual:s25?abi=x86")
 
 
 def test_an_address_may_name_another_target_for_an_attached_phone() -> None:
-    assert parse_address("s25?target=qnn") == AttachedAddress(profile="s25", serial=None, target="qnn")
-    assert parse_address("s25@R3X?target=cpu") == AttachedAddress(profile="s25", serial="R3X", target="cpu")
-    assert parse_address("R3X?target=cpu", ["R3X"]) == AttachedAddress(profile=None, serial="R3X", target="cpu")
-    phones = [s25("R3X")]
-    _, profile = choose_phone("s25?target=qnn", phones, load_profiles(), None)
-    assert profile.target == QnnTarget(backend="qnn", htp_arch="v79", soc_model=69, performance_mode="burst")
+    profile_only, with_serial = attached("s25?target=qnn"), attached("s25@R3X?target=cpu")
+    assert profile_only == AttachedAddress(text="s25?target=qnn", profile="s25", serial=None, target="qnn")
+    assert with_serial == AttachedAddress(text="s25@R3X?target=cpu", profile="s25", serial="R3X", target="cpu")
+    for address in (profile_only, attached("R3X?target=qnn")):
+        _, profile = choose_phone(address, [s25("R3X")], load_profiles(), None)
+        assert profile.target == QnnTarget(backend="qnn", htp_arch="v79", soc_model=69, performance_mode="burst")
 
 
 @pytest.mark.parametrize("text", ["s25?", "s25?target=", "?target=cpu", "s25@?target=cpu"])
@@ -178,7 +195,8 @@ def test_an_option_that_an_address_does_not_take_is_named_beside_those_that_it_t
 
 
 def test_a_virtual_address_may_name_another_target_of_its_profile() -> None:
-    assert parse_address("virtual:s25?target=qnn&data_mb=64") == VirtualAddress(profile="s25", data_mb=64, target="qnn")
+    text = "virtual:s25?target=qnn&data_mb=64"
+    assert parse_address(text) == VirtualAddress(text=text, profile="s25", data_mb=64, target="qnn")
     qnn = load_profile("s25").with_target("qnn").virtual_target
     assert qnn == QnnTarget(backend="qnn", htp_arch="v79", soc_model=69, performance_mode="burst")
 
@@ -189,18 +207,24 @@ def test_a_virtual_address_may_name_another_target_of_its_profile() -> None:
 def test_a_target_that_no_virtual_device_of_the_profile_can_run_is_refused(profile: str, known: str, tmp_path: Path) -> None:
     target = "ai_hub" if profile == "s25" else "qnn"
     expected = f"unknown target of {profile} '{target}'; known: {known}"
-    with pytest.raises(UserError, match=expected), connect([f"virtual:{profile}?target={target}"], layout=Layout(tmp_path)):
+    with (
+        pytest.raises(UserError, match=expected),
+        connect(parse_addresses([f"virtual:{profile}?target={target}"]), layout=Layout(tmp_path)),
+    ):
         pass
 
 
 def test_a_device_given_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'local' was given 2 times"), connect(["local", "local"], layout=Layout(tmp_path)):
+    with (
+        pytest.raises(UserError, match="'local' was given 2 times"),
+        connect(parse_addresses(["local", "local"]), layout=Layout(tmp_path)),
+    ):
         pass
 
 
 def test_one_virtual_device_under_two_addresses_is_refused(tmp_path: Path) -> None:
     addresses = ["virtual:s25", "virtual:s25?data_mb=8"]
-    with pytest.raises(UserError, match="are the same device"), connect(addresses, layout=Layout(tmp_path)):
+    with pytest.raises(UserError, match="are the same device"), connect(parse_addresses(addresses), layout=Layout(tmp_path)):
         pass
 
 
@@ -231,7 +255,7 @@ def test_devices_that_name_nothing_do_not_mean_this_machine(devices: str, tmp_pa
 
 def test_devices_that_are_left_out_mean_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
-    assert chosen_devices(None, None, Layout(tmp_path)) == ["local"]
+    assert chosen_devices(None, None, Layout(tmp_path)) == [LocalAddress()]
 
 
 @pytest.mark.parametrize("address", ["virtual:s25?target=cpu&target=qnn", "s25?target=cpu&target=cpu"])
@@ -248,6 +272,14 @@ def test_an_address_that_does_more_than_stand_there_is_refused(text: str) -> Non
 
 
 def test_a_serial_has_an_at_sign_only_where_a_phone_has_it() -> None:
+    for phones in ([], [s25("R3X")]):
+        with pytest.raises(UserError, match="'s25@x@y' is no device"):
+            choose("s25@x@y", *phones)
     with pytest.raises(UserError, match="'s25@x@y' is no device"):
-        parse_address("s25@x@y")
-    assert parse_address("s25@x@y", ["x@y"]) == AttachedAddress(profile="s25", serial="x@y")
+        kind_at(parse_address("s25@x@y"))
+    assert choose("s25@x@y", s25("x@y")) == choose("x@y", s25("x@y")) == "x@y"
+
+
+@pytest.mark.parametrize("text", ["local", "virtual:s25?target=qnn&data_mb=64", "hub:s25", "s25", "s25@R3X?target=cpu"])
+def test_an_address_stands_in_records_as_it_was_written(text: str) -> None:
+    assert [str(address) for address in parse_addresses([f" {text} "])] == [text]

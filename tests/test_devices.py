@@ -15,6 +15,7 @@ import pytest
 from support.device_contract import DeviceContract
 
 from quadbench.devices import Device, adb_commands
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.android_reports import parse_battery, parse_thermal
 from quadbench.devices.connections import connect
 from quadbench.devices.virtual import PACKAGES
@@ -28,9 +29,9 @@ from quadbench.target.profile import PROFILES_FOLDER, load_profile
 @contextlib.contextmanager
 def attached_phone(results: Path) -> Iterator[Device]:
     """Yield a device of family adb: a real adbd on a real server, to which the environment points as to a user's."""
-    with connect(["virtual:s25"], layout=Layout(results)), pytest.MonkeyPatch.context() as patch:
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(results)), pytest.MonkeyPatch.context() as patch:
         patch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{results}/devices/virtual-s25/system/run/adb.sock")
-        with connect(["s25"], layout=Layout(results)) as (device,):
+        with connect(parse_addresses(["s25"]), layout=Layout(results)) as (device,):
             yield device
 
 
@@ -41,7 +42,7 @@ def device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with attached_phone(results) as phone:
             yield phone
     else:
-        with connect([request.param], layout=Layout(results)) as (other,):
+        with connect(parse_addresses([request.param]), layout=Layout(results)) as (other,):
             yield other
 
 
@@ -98,7 +99,7 @@ def listening() -> set[str]:
 
 
 def test_a_virtual_device_says_what_its_profile_says_and_that_it_is_virtual(tmp_path: Path) -> None:
-    with connect(["virtual:tabs11"], layout=Layout(tmp_path)) as (device,):
+    with connect(parse_addresses(["virtual:tabs11"]), layout=Layout(tmp_path)) as (device,):
         properties = device.properties()
         assert load_profile("tabs11").matches(properties)
         assert properties["ro.quadbench.virtual"] == host_abi(platform.machine())
@@ -109,12 +110,12 @@ def test_a_virtual_device_says_what_its_profile_says_and_that_it_is_virtual(tmp_
 def test_a_profile_may_be_a_file(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text((PROFILES_FOLDER / "s25.yaml").read_text().replace("name: s25\n", "name: mine\n"))
-    with connect([f"virtual:{mine}"], layout=Layout(tmp_path)) as (device,):
+    with connect(parse_addresses([f"virtual:{mine}"]), layout=Layout(tmp_path)) as (device,):
         assert (device.serial, device.profile.name, device.facts.profile) == ("virtual-mine", "mine", "mine")
 
 
 def test_a_virtual_device_claims_neither_temperatures_nor_a_battery(tmp_path: Path) -> None:
-    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)) as (device,):
         thermal = parse_thermal(device.shell(["dumpsys", "thermalservice"], 10).stdout)
         battery = parse_battery(device.shell(["dumpsys", "battery"], 10).stdout)
         assert "Total RAM" in device.shell(["dumpsys", "meminfo"], 10).stdout
@@ -124,14 +125,14 @@ def test_a_virtual_device_claims_neither_temperatures_nor_a_battery(tmp_path: Pa
 
 def test_a_virtual_device_opens_no_port_on_this_machine(tmp_path: Path) -> None:
     before = listening()
-    with connect(["virtual:s25"], layout=Layout(tmp_path)):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)):
         opened = listening() - before
     assert [address for address in opened if not address.startswith(("127.", "[::1]"))] == []
     assert not any(address.endswith(":5640") for address in opened)
 
 
 def test_a_virtual_device_cannot_listen_where_no_namespace_separates_it(tmp_path: Path) -> None:
-    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)) as (device,):
         opening = ["/usr/bin/perl", "-e", "socket(my $s, shift, 1, 0) or die $!"]
         af_inet, af_vsock = "2", "40"
         assert device.shell([*opening, af_inet], 10).exit_code == 0
@@ -139,7 +140,7 @@ def test_a_virtual_device_cannot_listen_where_no_namespace_separates_it(tmp_path
 
 
 def test_nothing_is_left_running_after_a_virtual_device_is_closed(tmp_path: Path) -> None:
-    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)) as (device,):
         lines = device.stream(["sh", "-c", "echo started; sleep 60"], 60, f"{device.root}/stream")
         assert next(lines) == "started"
         pids = sandbox_processes(tmp_path)
@@ -172,7 +173,7 @@ def test_nothing_is_left_running_however_the_command_ends(tmp_path: Path, how: s
         process.send_signal(how)
         assert process.wait(10) == status
     assert_gone(pids)
-    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)) as (device,):
         assert device.shell(["true"], 10).exit_code == 0
 
 
@@ -182,7 +183,7 @@ RUNAWAY = "setsid sh -c 'sleep 300 & echo $!' & wait"
 
 @pytest.mark.parametrize("script", [RUNAWAY, f"{RUNAWAY}; exec sleep 300"], ids=["ended", "killed"])
 def test_a_child_that_left_its_session_does_not_outlive_its_command_on_this_machine(tmp_path: Path, script: str) -> None:
-    with connect(["local"], layout=Layout(tmp_path)) as (device,):
+    with connect(parse_addresses(["local"]), layout=Layout(tmp_path)) as (device,):
         with contextlib.closing(device.stream(["sh", "-c", script], 60, f"{device.root}/stream")) as lines:
             runaway = int(next(lines))
             assert read_process(runaway, "stat")
@@ -212,7 +213,7 @@ def test_a_virtual_device_whose_processes_are_killed_as_it_starts_fails_soon_and
     killer.start()
     began = time.monotonic()
     try:
-        with pytest.raises(DeviceError) as caught, connect(["virtual:s25"], layout=Layout(tmp_path)):
+        with pytest.raises(DeviceError) as caught, connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)):
             pass
     finally:
         ended.set()
@@ -222,7 +223,7 @@ def test_a_virtual_device_whose_processes_are_killed_as_it_starts_fails_soon_and
     if victim == "adbd":
         assert "its adbd ended with exit code 137, killed by signal 9" in str(caught.value)
     assert carriers(tmp_path) == set()
-    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)) as (device,):
         assert device.shell(["true"], 10).exit_code == 0
 
 
@@ -241,7 +242,7 @@ def _kill_each(folder: Path, name: str, ended: threading.Event) -> None:
 @pytest.mark.parametrize("address", ["local", "virtual:s25"])
 def test_no_other_user_reaches_what_a_device_holds(tmp_path: Path, address: str) -> None:
     (tmp_path / "file").write_text("x")
-    with connect([address], layout=Layout(tmp_path / "results")) as (device,):
+    with connect(parse_addresses([address]), layout=Layout(tmp_path / "results")) as (device,):
         device.push(tmp_path / "file", f"{device.root}/objects/file")
     held = [path for path in (tmp_path / "results").rglob("*") if path.name == "file"]
     assert held
@@ -253,14 +254,14 @@ def test_no_other_user_reaches_what_a_device_holds(tmp_path: Path, address: str)
 def test_a_virtual_device_keeps_its_files(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     for expected in (1, 0):
-        with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
+        with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)) as (device,):
             assert device.shell(["cat", f"{device.root}/file"], 10).exit_code == expected
             device.push(tmp_path / "file", f"{device.root}/file")
 
 
 def test_a_virtual_device_of_a_given_size_can_be_full(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(6 * 2**20))
-    with connect(["virtual:s25?data_mb=4"], layout=Layout(tmp_path)) as (device,):
+    with connect(parse_addresses(["virtual:s25?data_mb=4"]), layout=Layout(tmp_path)) as (device,):
         assert device.free_bytes("/data") <= 4 * 2**20
         with pytest.raises(DeviceFullError, match="No space left"):
             device.push(tmp_path / "big", f"{device.root}/big")
@@ -268,16 +269,16 @@ def test_a_virtual_device_of_a_given_size_can_be_full(tmp_path: Path) -> None:
 
 def test_a_device_in_use_names_the_process(tmp_path: Path) -> None:
     with (
-        connect(["virtual:s25"], layout=Layout(tmp_path)),
+        connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)),
         pytest.raises(DeviceError, match=rf"'virtual:s25' is in use by process {os.getpid()}, .+, since 20\d\d-\d\d-\d\d \d\d:"),
-        connect(["virtual:s25"], layout=Layout(tmp_path)),
+        connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)),
     ):
         pass
 
 
 @pytest.mark.parametrize(("victim", "reason"), [("bwrap", "its sandbox ended"), ("adbd", "its adbd ended with exit code 137")])
 def test_a_virtual_device_that_dies_is_lost_and_not_waited_for(tmp_path: Path, victim: str, reason: str) -> None:
-    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)) as (device,):
         lines = device.stream(["sh", "-c", "echo started; sleep 60"], 60, f"{device.root}/stream")
         next(lines)
         began = time.monotonic()
@@ -292,7 +293,7 @@ def test_a_virtual_device_that_dies_is_lost_and_not_waited_for(tmp_path: Path, v
 
 
 def test_programs_of_this_machine_run_on_a_virtual_device(tmp_path: Path) -> None:
-    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)) as (device,):
         device.push(Path("/usr/bin/env"), f"{device.root}/program")
         device.shell(["chmod", "755", f"{device.root}/program"], 10)
         assert "PATH=/system/bin" in device.shell([f"{device.root}/program"], 10).stdout

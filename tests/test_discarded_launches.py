@@ -7,6 +7,7 @@ from support.watcher import Silent
 
 from quadbench import pipeline
 from quadbench.artifacts import Status, Variant
+from quadbench.devices.addresses import parse_addresses
 from quadbench.recipe.recipe import load_recipe
 from quadbench.report.launches import whole_blocks
 from quadbench.results.layout import Layout
@@ -26,7 +27,9 @@ def test_a_block_in_which_the_device_heats_up_is_repeated_for_both_variants(tiny
     scenario = tmp_path / "heats.yaml"
     scenario.write_text(SCENARIO)
     recipe = load_recipe(tiny_recipe, {"measure.launches": 2})
-    outcome = pipeline.run(recipe, [f"virtual:s25?scenario={scenario}"], layout=Layout(tmp_path / "results"), observer=Silent())
+    outcome = pipeline.run(
+        recipe, parse_addresses([f"virtual:s25?scenario={scenario}"]), layout=Layout(tmp_path / "results"), observer=Silent()
+    )
     assert outcome.is_ok
     records = outcome.result.records
     (discarded,) = [record for record in records if record.status is Status.DISCARDED]

@@ -16,8 +16,9 @@ from support.stored_records import DEVICE
 from quadbench.artifacts import Retry, Variant
 from quadbench.cli import farm, main
 from quadbench.cli.run_source import farm_command, submitted
+from quadbench.devices.addresses import parse_address, parse_addresses, with_target
 from quadbench.dispatch import submission
-from quadbench.dispatch.demands import Asked, asked_for, demands_of, with_target
+from quadbench.dispatch.demands import Asked, asked_for, demands_of
 from quadbench.dispatch.gathering import gathered
 from quadbench.dispatch.metrics import serve
 from quadbench.dispatch.orders import BuildOrder, CompileAnswer, MeasureAnswer, MeasureOrder, answer_of, as_json, order_of
@@ -115,8 +116,8 @@ def test_devices_of_two_hosts_that_records_cannot_tell_apart_are_not_taken_toget
     ],
 )
 def test_a_devices_address_keeps_its_options_where_another_target_is_asked_for(address: str, expected: str) -> None:
-    assert with_target(address, "qnn") == expected
-    assert with_target(address, None) == address
+    assert str(with_target(parse_address(address), "qnn")) == expected
+    assert str(with_target(parse_address(address), None)) == address
 
 
 def test_a_run_builds_and_compiles_once_what_several_devices_need() -> None:
@@ -220,7 +221,7 @@ def test_of_a_job_that_failed_the_run_says_why_and_can_go_on_where_it_has_launch
     assert f"{lost.address}: {reasons[lost.address]}." in told
     run = load_run_file(there, "r")
     assert run.addresses == (lost.address, whole.address)
-    assert resumed_work(run, [lost.address], there).devices == run.devices
+    assert resumed_work(run, parse_addresses([lost.address]), there).devices == run.devices
 
 
 def test_a_fetched_run_whose_pictures_are_damaged_in_the_store_is_no_success_and_says_so_once(

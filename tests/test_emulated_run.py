@@ -13,6 +13,7 @@ from test_pipeline import Watcher
 
 from quadbench import pipeline
 from quadbench.artifacts import Caveat, RunRecord, Status, Variant
+from quadbench.devices.addresses import parse_addresses
 from quadbench.quality import score_run
 from quadbench.quality.trajectories import CPU_TO_FLOAT, HTP_TO_CPU, HTP_TO_FLOAT
 from quadbench.recipe import Recipe
@@ -36,7 +37,7 @@ def recipe(tiny_recipe: Path, tmp_path: Path) -> Recipe:
 @pytest.mark.timeout(1800)
 def test_pictures_from_the_emulator_are_those_of_the_reference_and_its_times_are_nowhere(recipe: Recipe, tmp_path: Path) -> None:
     layout = Layout(tmp_path / "results")
-    outcome = pipeline.run(recipe, ["virtual:s25?target=qnn"], layout=layout, observer=Watcher())
+    outcome = pipeline.run(recipe, parse_addresses(["virtual:s25?target=qnn"]), layout=layout, observer=Watcher())
     records = outcome.result.records
     assert {record.variant: record.reason for record in records if record.status is not Status.OK} == {}
     assert {record.target for record in records} == {"qnn-v79-69"}

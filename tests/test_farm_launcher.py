@@ -11,6 +11,7 @@ from support.bundles import bundle_of, write_recipe_bundle
 from support.watcher import Silent
 
 from quadbench.artifacts import Bundle
+from quadbench.devices.addresses import parse_address
 from quadbench.dispatch.duties import Host, do
 from quadbench.dispatch.offers import Offers, capabilities, given_device
 from quadbench.dispatch.orders import CompareOrder, as_json, order_of
@@ -37,7 +38,7 @@ from quadbench.statistics.multiple_testing import LOOKS
 from quadbench.study.comparison_side import Chosen
 
 OVER = Budget(ends_at=0.0)
-DESK = NewWorker(name="desk", host="h1", version="1", capabilities=(), devices=(given_device("virtual:s25"),))
+DESK = NewWorker(name="desk", host="h1", version="1", capabilities=(), devices=(given_device(parse_address("virtual:s25")),))
 
 
 def chosen(folder: Path) -> Chosen:

@@ -11,6 +11,7 @@ from support.watcher import Silent
 
 from quadbench.artifacts import MIB
 from quadbench.cli import main
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.errors import ArtifactError, SpecError, UserError
 from quadbench.harness.program import NDK_VARIABLE, OVERRIDE
@@ -35,7 +36,7 @@ def layout(tmp_path: Path, harness: Path, monkeypatch: pytest.MonkeyPatch) -> La
 
 
 def test_nothing_is_built_for_a_forecast(layout: Layout, harness: Path) -> None:
-    (one,) = forecast(QUICKSTART, ["virtual:s25"], layout=layout)
+    (one,) = forecast(QUICKSTART, parse_addresses(["virtual:s25"]), layout=layout)
     assert (one.bundle, one.launches, one.to_build, one.missing) == (None, None, ("the bundle",), ())
     assert one.push_bytes["harness"] == harness.stat().st_size
     assert not layout.root.exists()
@@ -43,11 +44,11 @@ def test_nothing_is_built_for_a_forecast(layout: Layout, harness: Path) -> None:
 
 def test_the_bytes_of_a_forecast_are_those_that_a_rollout_pushes(layout: Layout) -> None:
     bundle = write_recipe_bundle(QUICKSTART, layout)
-    (before,) = forecast(QUICKSTART, ["local"], layout=layout)
+    (before,) = forecast(QUICKSTART, parse_addresses(["local"]), layout=layout)
     assert before.to_build == (f"the graphs for {before.target}; their bytes are given as they are in the bundle",)
-    with connect(["local"], layout=layout) as devices:
+    with connect(parse_addresses(["local"]), layout=layout) as devices:
         (deployment,) = roll_out([bundle] * len(devices), devices, layout=layout, observer=Silent()).deployments
-    (after,) = forecast(QUICKSTART, ["local"], layout=layout)
+    (after,) = forecast(QUICKSTART, parse_addresses(["local"]), layout=layout)
     assert (after.to_build, after.missing) == ((), ())
     assert sum(after.push_bytes.values()) == deployment.sent_bytes
     assert all(after.push_bytes[what] for what in ("harness", "runtime", "base", "per-graph", "adapters"))
@@ -56,7 +57,7 @@ def test_the_bytes_of_a_forecast_are_those_that_a_rollout_pushes(layout: Layout)
 
 def test_what_is_damaged_here_is_refused_though_the_device_holds_it_whole(layout: Layout) -> None:
     bundle = write_recipe_bundle(QUICKSTART, layout)
-    with connect(["local"], layout=layout) as devices:
+    with connect(parse_addresses(["local"]), layout=layout) as devices:
         (installation,) = roll_out([bundle], devices, layout=layout, observer=Silent()).installations
         graph, adapter = installation.compiled.artifact.graphs[0], bundle.artifact.adapters[0]
         for path in (bundle.path(adapter.file), installation.compiled.path(graph.file)):
@@ -69,7 +70,7 @@ def test_what_is_damaged_here_is_refused_though_the_device_holds_it_whole(layout
 
 def test_the_launches_are_those_of_the_schedule(layout: Layout) -> None:
     write_recipe_bundle(QUICKSTART, layout)
-    (one,) = forecast(QUICKSTART, ["local"], layout=layout)
+    (one,) = forecast(QUICKSTART, parse_addresses(["local"]), layout=layout)
     measured = QUICKSTART.measure.launches * (1 + len(QUICKSTART.baselines))
     assert one.launches in (measured, measured + 1)  # with the float launch
     assert (one.images or 0) >= measured * len(QUICKSTART.tasks) * QUICKSTART.measure.iterations
@@ -82,7 +83,7 @@ def test_a_phone_takes_the_harness_and_the_kit_of_its_abi(
     runtime = write_runtime(tmp_path / "kit")
     store.add([runtime], Abi.ARM64_V8A, layout)
     monkeypatch.setenv(NDK_VARIABLE, str(write_stub_ndk(tmp_path / "ndk").folder))
-    (one,) = forecast(QUICKSTART, ["s25"], layout=layout)
+    (one,) = forecast(QUICKSTART, parse_addresses(["s25"]), layout=layout)
     assert (one.abi, one.target) == (Abi.ARM64_V8A, "onnxruntime-cpu-aarch64")
     assert one.push_bytes["runtime"] == runtime.stat().st_size
     assert one.to_build[0] == "the harness for arm64-v8a"
@@ -91,7 +92,7 @@ def test_a_phone_takes_the_harness_and_the_kit_of_its_abi(
 
 
 def test_everything_that_a_phone_lacks_is_named(layout: Layout) -> None:
-    (one,) = forecast(QUICKSTART, ["s25@R3X"], layout=layout)
+    (one,) = forecast(QUICKSTART, parse_addresses(["s25@R3X"]), layout=layout)
     ndk, kit = one.missing
     assert "ANDROID_NDK_HOME is not set" in ndk
     needed = "'s25@R3X' needs a runtime kit for arm64-v8a that runs onnxruntime-cpu-aarch64"
@@ -109,12 +110,12 @@ def test_everything_that_a_phone_lacks_is_named(layout: Layout) -> None:
     ],
 )
 def test_the_target_that_an_address_asks_for_counts(address: str, target: str, layout: Layout) -> None:
-    (one,) = forecast(QUICKSTART, [address], layout=layout)
+    (one,) = forecast(QUICKSTART, parse_addresses([address]), layout=layout)
     assert one.target == target
 
 
 def test_a_virtual_phone_for_arm64_takes_what_boards_do(layout: Layout) -> None:
-    (one,) = forecast(QUICKSTART, ["virtual:s25?abi=arm64-v8a"], layout=layout)
+    (one,) = forecast(QUICKSTART, parse_addresses(["virtual:s25?abi=arm64-v8a"]), layout=layout)
     assert one.abi is Abi.ARM64_LINUX
     assert one.missing[-1].endswith("runs onnxruntime-cpu-aarch64. Hint: quadbench runtime fetch onnxruntime-linux")
 
@@ -129,7 +130,7 @@ def test_a_virtual_phone_for_arm64_takes_what_boards_do(layout: Layout) -> None:
 )
 def test_a_device_that_takes_no_files_or_is_unknown_is_refused(addresses: list[str], reason: str, layout: Layout) -> None:
     with pytest.raises(UserError, match=reason):
-        forecast(QUICKSTART, addresses, layout=layout)
+        forecast(QUICKSTART, parse_addresses(addresses), layout=layout)
 
 
 def test_a_dry_run_prints_a_block_for_each_device(layout: Layout, harness: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,8 +150,8 @@ def test_a_dry_run_prints_a_block_for_each_device(layout: Layout, harness: Path,
 
 def test_a_bundle_that_is_built_has_a_forecast_too(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = write_recipe_bundle(QUICKSTART, layout)
-    known = forecast(QUICKSTART, ["virtual:s25"], layout=layout)
-    assert forecast_of_bundle(bundle, QUICKSTART.terms, ["virtual:s25"], layout=layout) == known
+    known = forecast(QUICKSTART, parse_addresses(["virtual:s25"]), layout=layout)
+    assert forecast_of_bundle(bundle, QUICKSTART.terms, parse_addresses(["virtual:s25"]), layout=layout) == known
     assert sum(known[0].adapter_bytes.values()) == known[0].push_bytes["adapters"]
     words = ["--devices", "virtual:s25", "--dry-run", "--results", str(layout.root)]
     for source in ([str(bundle.folder)], ["quickstart", "--bundle", str(bundle.folder)]):
@@ -158,15 +159,15 @@ def test_a_bundle_that_is_built_has_a_forecast_too(layout: Layout, capsys: pytes
         shown = capsys.readouterr().out
         assert f"bundle {bundle.artifact.digest[:12]}" in shown
         assert "adapters: restyle 0." in shown
-    with connect(["virtual:s25"], layout=layout) as devices:
+    with connect(parse_addresses(["virtual:s25"]), layout=layout) as devices:
         (deployment,) = roll_out([bundle], devices, layout=layout, observer=Silent()).deployments
-    (after,) = forecast_of_bundle(bundle, QUICKSTART.terms, ["virtual:s25"], layout=layout)
+    (after,) = forecast_of_bundle(bundle, QUICKSTART.terms, parse_addresses(["virtual:s25"]), layout=layout)
     assert sum(after.push_bytes.values()) == deployment.sent_bytes
 
 
 def test_a_forecast_names_a_compiler_that_is_missing_though_no_bundle_is_there(layout: Layout) -> None:
     pytest.importorskip("ai_edge_litert")
-    (one,) = forecast(QUICKSTART, ["tabs11?target=litert"], layout=layout)
+    (one,) = forecast(QUICKSTART, parse_addresses(["tabs11?target=litert"]), layout=layout)
     assert "the bundle" in one.to_build
     sdk = "MediaTek's SDK, the package ai-edge-litert-sdk-mediatek, to compile for litert-mt6991. Hint: pip install "
     assert any(missing.startswith(sdk) for missing in one.missing)
@@ -188,20 +189,20 @@ def test_a_forecast_refuses_what_the_run_would_refuse_before_it_connects(
     addresses: list[str], reason: str, layout: Layout
 ) -> None:
     with pytest.raises(UserError, match=reason):
-        forecast(QUICKSTART, addresses, layout=layout)
+        forecast(QUICKSTART, parse_addresses(addresses), layout=layout)
 
 
 def test_a_scenario_of_a_forecast_is_read(layout: Layout, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("schema_version: 1\nname: mine\ntitle: x\nlink_mb_per_s: 1.0e-300\n")
     with pytest.raises(SpecError, match=r"mine\.yaml:4: link_mb_per_s: expected at least"):
-        forecast(QUICKSTART, [f"virtual:s25?scenario={tmp_path / 'mine.yaml'}"], layout=layout)
+        forecast(QUICKSTART, parse_addresses([f"virtual:s25?scenario={tmp_path / 'mine.yaml'}"]), layout=layout)
 
 
 def test_a_forecast_names_the_room_that_is_missing(layout: Layout) -> None:
     write_recipe_bundle(QUICKSTART, layout)
-    (one,) = forecast(QUICKSTART, ["virtual:s25?data_mb=1"], layout=layout)
+    (one,) = forecast(QUICKSTART, parse_addresses(["virtual:s25?data_mb=1"]), layout=layout)
     assert one.missing[0].startswith("room: its /data has 1 MB, ")
-    (one,) = forecast(QUICKSTART, ["virtual:s25?data_mb=60000"], layout=layout)
+    (one,) = forecast(QUICKSTART, parse_addresses(["virtual:s25?data_mb=60000"]), layout=layout)
     assert one.missing == ()
 
 
@@ -210,7 +211,7 @@ def test_a_forecast_names_the_programs_that_a_virtual_device_lacks(
 ) -> None:
     monkeypatch.setattr("quadbench.host._SYSTEM_FOLDERS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    (one,) = forecast(QUICKSTART, ["virtual:s25"], layout=layout)
+    (one,) = forecast(QUICKSTART, parse_addresses(["virtual:s25"]), layout=layout)
     assert "the virtual device 'virtual:s25' needs adb, adbd, bwrap, mksh, toybox, not found on PATH" in one.missing[0]
 
 

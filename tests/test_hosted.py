@@ -21,6 +21,7 @@ from quadbench.ai_hub.client import JobStatus
 from quadbench.artifacts import Caveat, Component, FileRef, Graph, RunRecord, Sample, Status, Variant
 from quadbench.cli.console import RunConsole
 from quadbench.devices import list_devices
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.errors import ServiceError, UserError
 from quadbench.measure.hosted import GraphProfile, cpu_layers, fewest_runs, samples_of
@@ -59,7 +60,7 @@ def outcome(service: AiHubService, layout: Layout) -> pipeline.Outcome:
 
 def _run(addresses: list[str], layout: Layout) -> pipeline.Outcome:
     with RunConsole(Console(file=io.StringIO())) as observer:
-        return pipeline.run(load_recipe("quickstart"), addresses, layout=layout, observer=observer)
+        return pipeline.run(load_recipe("quickstart"), parse_addresses(addresses), layout=layout, observer=observer)
 
 
 @pytest.fixture(autouse=True)
@@ -176,7 +177,7 @@ def test_a_run_goes_on_until_each_of_its_hosted_phones_was_measured(
         return replace(run, hosted=(*run.hosted, "hub:second"), left_out={"hub:second": "it was away"}, is_ended=False)
 
     change_run(layout, begun, forget_one)
-    assert pipeline.resume(begun, ["hub:s25"], layout=layout, observer=Silent()).result.is_cut_short
+    assert pipeline.resume(begun, parse_addresses(["hub:s25"]), layout=layout, observer=Silent()).result.is_cut_short
     whole = pipeline.resume(begun, layout=layout, observer=Silent()).result
     assert (whole.is_cut_short, whole.left_out) == (False, {})
 
@@ -185,7 +186,7 @@ def test_a_hosted_phone_is_measured_where_no_other_device_can_be_reached(
     outcome: pipeline.Outcome, service: AiHubService, layout: Layout
 ) -> None:
     addresses, conduct = ["s25@ABSENT", "hub:s25"], pipeline.Conduct(keep_going=True)
-    alone = pipeline.run(load_recipe("quickstart"), addresses, conduct=conduct, layout=layout, observer=Silent())
+    alone = pipeline.run(load_recipe("quickstart"), parse_addresses(addresses), conduct=conduct, layout=layout, observer=Silent())
     assert list(alone.failures) == ["s25@ABSENT"]
     assert {record.device.address for record in alone.result.records} == {"hub:s25"}
 
@@ -210,7 +211,10 @@ def test_a_hosted_phone_given_twice_is_refused(service: AiHubService, tmp_path: 
 
 
 def test_nothing_is_pushed_to_a_hosted_phone(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing can be pushed there"), connect(["hub:s25"], layout=Layout(tmp_path)):
+    with (
+        pytest.raises(UserError, match="nothing can be pushed there"),
+        connect(parse_addresses(["hub:s25"]), layout=Layout(tmp_path)),
+    ):
         pass
 
 

@@ -18,6 +18,7 @@ from test_pipeline import Watcher  # noqa: E402
 from quadbench import pipeline  # noqa: E402
 from quadbench.artifacts import Bundle, Component, Graph, Status, Stored, Variant  # noqa: E402
 from quadbench.artifacts.run_record import file_refs  # noqa: E402
+from quadbench.devices.addresses import parse_addresses  # noqa: E402
 from quadbench.errors import ArtifactError  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.model import float_graphs  # noqa: E402
@@ -81,7 +82,7 @@ def test_nothing_but_the_bundle_is_left(outside_bundle: Stored[Bundle]) -> None:
 @pytest.mark.slow
 def test_a_float_graph_of_two_files_runs_on_a_device(outside_bundle: Stored[Bundle], tiny_recipe: Path, layout: Layout) -> None:
     recipe = load_recipe(tiny_recipe).model_copy(update={"baselines": ()})
-    outcome = pipeline.run(recipe, ["local"], layout=layout, observer=Watcher())
+    outcome = pipeline.run(recipe, parse_addresses(["local"]), layout=layout, observer=Watcher())
     assert outcome.result.bundle == outside_bundle.artifact
     assert [(r.status, r.reason) for r in outcome.result.records if r.variant is Variant.FLOAT] == [(Status.OK, None)]
 

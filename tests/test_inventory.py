@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from quadbench.cli import main
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.dispatch import offers
 from quadbench.errors import DeviceError, DeviceNotFoundError, SpecError, UnknownNameError, UserError
@@ -152,7 +153,7 @@ def attached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout
     monkeypatch.chdir(tmp_path)
     layout = Layout(tmp_path / "results")
     open_records(layout.database).close()
-    with connect(["virtual:s25"], layout=Layout(tmp_path / "phones")):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path / "phones")):
         monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{tmp_path}/phones/devices/virtual-s25/system/run/adb.sock")
         monkeypatch.delenv("ANDROID_SERIAL", raising=False)
         yield layout
@@ -197,10 +198,10 @@ def test_a_phone_is_listed_reserved_put_into_quarantine_and_chosen(
     assert "left: quarantined: it smells" in said("devices", "quarantine", "left", "--why", "it smells")
     assert "too few devices are free for 's25*1'" in said("run", "quickstart", "--devices", "s25*1", code=5)
     in_quarantine = pytest.raises(DeviceError, match=r"device 's25' is in quarantine: it smells.*quadbench devices release s25")
-    with connect(["s25"], layout=attached) as devices, opened(attached) as engine, in_quarantine:
+    with connect(parse_addresses(["s25"]), layout=attached) as devices, opened(attached) as engine, in_quarantine:
         Inventory(engine).require_usable(devices)
     assert "left: probation: it smells" in said("devices", "release", "left")
-    with connect(["s25"], layout=attached) as devices, opened(attached) as engine:
+    with connect(parse_addresses(["s25"]), layout=attached) as devices, opened(attached) as engine:
         Inventory(engine).note_job(devices[0], "the cable\nis loose")
         (phone,) = Inventory(engine).phones()
     assert (phone.condition.health, phone.seen.model) == (Health.QUARANTINED, "SM-S931B")
@@ -208,7 +209,7 @@ def test_a_phone_is_listed_reserved_put_into_quarantine_and_chosen(
 
 
 def test_a_job_that_is_cut_short_counts_only_what_was_a_phone_s_own_fault(attached: Layout) -> None:
-    with connect(["s25"], layout=attached) as devices, opened(attached) as engine:
+    with connect(parse_addresses(["s25"]), layout=attached) as devices, opened(attached) as engine:
         inventory = Inventory(engine)
         with suppress(KeyboardInterrupt), held(devices, engine, "run"):
             raise KeyboardInterrupt

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from support.stored_records import query, record
 
 from quadbench.devices import Device
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.devices.local import LocalDevice, open_local
 from quadbench.errors import DeviceError, LeaseError, QuadbenchError, UserError
@@ -132,7 +133,7 @@ def test_a_device_that_is_left_out_is_given_back_at_once(
         write_token(to, *words)
 
     monkeypatch.setattr("quadbench.farm.held.write_token", written)
-    with connect(["virtual:s25"], layout=Layout(tmp_path / "desk")) as others:
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path / "desk")) as others:
         left_out: dict[str, QuadbenchError] = {}
         with held([device, *others], engine, "run", left_out=left_out):
             assert list(left_out) == ["virtual:s25"]

@@ -17,6 +17,7 @@ from test_pipeline import Watcher
 from quadbench import pipeline
 from quadbench.artifacts import RunRecord, Status, Variant
 from quadbench.compile.litert_sdk import litert_version
+from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import MissingDependencyError
 from quadbench.harness.runtime_library import LITERT_LIBRARY, litert_library, runtime_library
 from quadbench.kits import store
@@ -71,7 +72,7 @@ def records(scene: None, recipe: Recipe, layout: Layout, tmp_path_factory: pytes
     """What a run measured with a kit of this machine's runtimes and the stub."""
     dispatch = write_dispatch(tmp_path_factory.mktemp("libraries") / DISPATCH, litert_library())
     store.add([runtime_library(), litert_library(), dispatch], host_abi("x86_64"), layout)
-    return pipeline.run(recipe, [ADDRESS], layout=layout, observer=Watcher()).result.records
+    return pipeline.run(recipe, parse_addresses([ADDRESS]), layout=layout, observer=Watcher()).result.records
 
 
 def test_a_device_whose_kit_has_a_dispatch_library_runs_what_the_vendor_s_compiler_has_made(records: Sequence[RunRecord]) -> None:
@@ -92,7 +93,7 @@ def test_a_dispatch_library_of_another_release_is_named_in_litert_s_words(
     for name in ("bundles", "harness"):
         (other.root / name).symlink_to(layout.root / name)
     store.add([runtime_library(), litert_library(), dispatch], host_abi("x86_64"), other)
-    records = pipeline.run(recipe, [ADDRESS], layout=other, observer=Watcher()).result.records
+    records = pipeline.run(recipe, parse_addresses([ADDRESS]), layout=other, observer=Watcher()).result.records
     reason = next(record.reason for record in records if record.variant is Variant.SHARED)
     assert "LiteRtRunCompiledModel ended with status 3: Unsupported dispatch runtime version" in (reason or "")
 
@@ -103,6 +104,6 @@ def test_a_run_for_an_npu_without_its_dispatch_library_is_refused_before_anythin
     layout = Layout(tmp_path / "results")
     store.add([runtime_library(), litert_library()], Abi.X86_64_LINUX, layout)
     with pytest.raises(MissingDependencyError, match=f"no dispatch library for MediaTek's NPU; expected '{DISPATCH}'") as caught:
-        pipeline.run(recipe, [ADDRESS], layout=layout, observer=Watcher())
+        pipeline.run(recipe, parse_addresses([ADDRESS]), layout=layout, observer=Watcher())
     assert f"bring ONNX Runtime with LiteRT and '{DISPATCH}': quadbench runtime add" in (caught.value.hint or "")
     assert not layout.bundles.exists()

@@ -15,6 +15,7 @@ from test_pipeline import Watcher
 
 from quadbench import pipeline
 from quadbench.artifacts import RunRecord, Status, Variant
+from quadbench.devices.addresses import parse_addresses
 from quadbench.harness.runtime_library import LITERT_LIBRARY, litert_library
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
@@ -31,7 +32,7 @@ def records(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Sequ
     """What a run on a device of each runtime measured."""
     folder = tmp_path_factory.mktemp("litert")
     recipe = load_recipe(copy_with_one_task(tiny_recipe, folder / "tiny", switches=0))
-    outcome = pipeline.run(recipe, [ONNX_RUNTIME, LITERT], layout=Layout(folder / "results"), observer=Watcher())
+    outcome = pipeline.run(recipe, parse_addresses([ONNX_RUNTIME, LITERT]), layout=Layout(folder / "results"), observer=Watcher())
     return outcome.result.records
 
 

@@ -19,6 +19,7 @@ from quadbench import pipeline
 from quadbench.artifacts import Bundle, Component, Graph, Status, Stored, Variant
 from quadbench.artifacts.pixels import max_abs_difference, read_pixels
 from quadbench.compile import compile_bundle
+from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import BuildError
 from quadbench.quad.cache import digests_of
 from quadbench.quad.model_files import tensor_places
@@ -105,7 +106,7 @@ def test_pictures_are_as_near_to_the_float_graphs_as_those_of_the_shared_graph(
         {"baselines": ["merged-at-load"], "precision.activations": activations},
     )
     layout = Layout(tmp_path / "results")
-    result = pipeline.run(recipe, ["local"], layout=layout, observer=Silent()).result
+    result = pipeline.run(recipe, parse_addresses(["local"]), layout=layout, observer=Silent()).result
     records = {record.variant: record for record in result.records}
     assert {variant: record.status for variant, record in records.items()} == dict.fromkeys(
         (Variant.FLOAT, Variant.SHARED, Variant.MERGED_AT_LOAD), Status.OK

@@ -15,6 +15,7 @@ from quadbench import pipeline, zoo  # noqa: E402
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Status, Stored, Variant  # noqa: E402
 from quadbench.artifacts.pixels import max_abs_difference, read_pixels  # noqa: E402
 from quadbench.artifacts.run_record import adapters_of, factors_of  # noqa: E402
+from quadbench.devices.addresses import parse_addresses  # noqa: E402
 from quadbench.errors import ArtifactError  # noqa: E402
 from quadbench.quad.adapters import Adapter, graph_tensors, load_adapter, merge, mixed, shared_ranks, sites_of_unet  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
@@ -108,7 +109,7 @@ def outcome(recipe_of_mixes: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from support.watcher import Silent
 
     layout = Layout(tmp_path_factory.mktemp("mixes"))
-    return pipeline.run(load_recipe(recipe_of_mixes), ["local"], layout=layout, observer=Silent())
+    return pipeline.run(load_recipe(recipe_of_mixes), parse_addresses(["local"]), layout=layout, observer=Silent())
 
 
 @pytest.mark.slow
@@ -202,7 +203,7 @@ def test_built_in_adapters_with_weights_paint_what_diffusers_and_peft_paint(tmp_
     from support.watcher import Silent
 
     recipe = load_recipe("adapter-weights", {"baselines": [], "measure.iterations": 2, "measure.launches": 1})
-    outcome = pipeline.run(recipe, ["local"], layout=Layout(tmp_path), observer=Silent())
+    outcome = pipeline.run(recipe, parse_addresses(["local"]), layout=Layout(tmp_path), observer=Silent())
     foundation = load_foundation(zoo.foundation_folder("emoji-ldm"))
     (exact,) = [record for record in outcome.result.records if record.variant is Variant.FLOAT]
     for task in recipe.tasks:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.watcher import Silent
 
+from quadbench.devices.addresses import Address
 from quadbench.devices.connections import SERIAL_VARIABLE
 from quadbench.errors import DeviceNotFoundError, UserError
 from quadbench.farm.farm_file import FARM_VARIABLE
@@ -33,8 +34,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The addresses that each comparison was asked for, none of which can be reached; $ANDROID_SERIAL names one beside them."""
     asked = list[list[str]]()
 
-    def compare(a: Any, b: Any, addresses: list[str], *_: Any, **__: Any) -> SimpleNamespace:
-        asked.append(addresses)
+    def compare(a: Any, b: Any, addresses: list[Address], *_: Any, **__: Any) -> SimpleNamespace:
+        asked.append([*map(str, addresses)])
         raise DeviceNotFoundError(f"{addresses} are not attached")
 
     monkeypatch.setattr(launcher, "compare", compare)

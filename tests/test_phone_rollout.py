@@ -15,6 +15,7 @@ from support.stub_ndk import write_stub_ndk
 from support.watcher import Silent
 
 from quadbench import pipeline
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.devices.scenario import VIRTUAL_PROPERTY
 from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError, UnknownNameError, UserError
@@ -48,7 +49,7 @@ def attached(folder: Path, patch: pytest.MonkeyPatch, abi: str = "arm64-v8a", op
     properties = f"properties:\n  {VIRTUAL_PROPERTY}: android\n  ro.product.cpu.abi: {abi}\n"
     s25 = (PROFILES_FOLDER / "s25.yaml").read_text()
     profile.write_text(s25.replace("name: s25\n", "name: phone\n").replace("properties:\n", properties))
-    with connect([f"virtual:{profile}{options}"], layout=Layout(folder)):
+    with connect(parse_addresses([f"virtual:{profile}{options}"]), layout=Layout(folder)):
         patch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{folder}/devices/virtual-phone/system/run/adb.sock")
         yield f"{profile}@{SERIAL}"
 
@@ -79,7 +80,7 @@ def test_a_phone_takes_the_harness_of_its_abi_and_its_kit_under_the_libraries_na
     bundle = write_recipe_bundle(QUICKSTART, layout)
     kit = store.add([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout).kit.artifact
     folder = f"/data/local/tmp/quadbench/kits/{kit.digest}"
-    with connect([phone], layout=layout) as (device,):
+    with connect(parse_addresses([phone]), layout=layout) as (device,):
         assert device.abi is Abi.ARM64_V8A
         for _ in range(2):  # what is there already is no hindrance
             (installation,) = roll_out([bundle], [device], layout=layout, observer=Silent()).installations
@@ -94,7 +95,7 @@ def test_a_phone_takes_the_harness_of_its_abi_and_its_kit_under_the_libraries_na
 
 def test_a_phone_without_a_kit_is_refused_before_anything_is_built(phone: str, ndk: None, layout: Layout) -> None:
     with pytest.raises(MissingDependencyError) as refusal:
-        pipeline.run(QUICKSTART, [phone], layout=layout, observer=Silent())
+        pipeline.run(QUICKSTART, parse_addresses([phone]), layout=layout, observer=Silent())
     assert f"'{phone}' needs a runtime kit for arm64-v8a that runs onnxruntime-cpu-aarch64" in refusal.value.message
     assert refusal.value.hint == "quadbench runtime fetch onnxruntime-android"
     assert not layout.bundles.exists()
@@ -104,20 +105,20 @@ def test_a_phone_without_a_kit_is_refused_before_anything_is_built(phone: str, n
 def test_a_phone_without_an_ndk_is_refused_before_anything_is_built(phone: str, layout: Layout, tmp_path: Path) -> None:
     store.add([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout)
     with pytest.raises(MissingDependencyError, match="Android's NDK is needed, and ANDROID_NDK_HOME is not set"):
-        pipeline.run(QUICKSTART, [phone], layout=layout, observer=Silent())
+        pipeline.run(QUICKSTART, parse_addresses([phone]), layout=layout, observer=Silent())
     assert not layout.bundles.exists()
 
 
 def test_a_harness_that_is_named_needs_no_other(harness: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUADBENCH_HARNESS", "/nowhere")
-    with connect(["local"], layout=Layout(tmp_path)) as devices:
+    with connect(parse_addresses(["local"]), layout=Layout(tmp_path)) as devices:
         with pytest.raises(UserError, match="QUADBENCH_HARNESS is '/nowhere'"):
             require_equipment(devices, Layout(tmp_path))
         require_equipment(devices, Layout(tmp_path), Gear(harness=harness))
 
 
 def test_a_kit_that_is_named_stands_for_the_one_that_is_missing(phone: str, ndk: None, layout: Layout) -> None:
-    with connect([phone], layout=layout) as devices:
+    with connect(parse_addresses([phone]), layout=layout) as devices:
         with pytest.raises(MissingDependencyError, match="needs a runtime kit"):
             require_equipment(devices, layout)
         with pytest.raises(UnknownNameError, match="unknown runtime kit '0123'"):
@@ -132,7 +133,7 @@ def test_a_kit_that_was_changed_is_not_pushed(phone: str, ndk: None, layout: Lay
     library.chmod(0o644)
     library.write_bytes(content)
     with pytest.raises(ArtifactError, match="was changed after it was written"):
-        pipeline.run(QUICKSTART, [phone], layout=layout, observer=Silent())
+        pipeline.run(QUICKSTART, parse_addresses([phone]), layout=layout, observer=Silent())
 
 
 def test_a_phone_without_room_for_a_launch_goes_into_quarantine_after_three_runs(
@@ -144,9 +145,12 @@ def test_a_phone_without_room_for_a_launch_goes_into_quarantine_after_three_runs
     store.add([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout)
     with attached(tmp_path, monkeypatch, options="?data_mb=1") as address:
         for _ in range(FAILURES_IN_A_ROW):
-            assert pipeline.run(recipe, [address], layout=layout, observer=Silent()).exit_code == DeviceError.exit_code
+            assert (
+                pipeline.run(recipe, parse_addresses([address]), layout=layout, observer=Silent()).exit_code
+                == DeviceError.exit_code
+            )
         with pytest.raises(DeviceError, match=r"is in quarantine: 3 jobs in a row failed, the last one: .* needs 8 MB"):
-            pipeline.run(recipe, [address], layout=layout, observer=Silent())
+            pipeline.run(recipe, parse_addresses([address]), layout=layout, observer=Silent())
 
 
 @pytest.mark.parametrize("abi", ["x86_64", "armeabi-v7a"])
@@ -154,7 +158,7 @@ def test_a_phone_of_another_abi_is_refused(abi: str, tmp_path: Path, monkeypatch
     with (
         attached(tmp_path, monkeypatch, abi) as address,
         pytest.raises(DeviceError, match=f"reports {abi} as ro.product.cpu.abi; expected arm64-v8a"),
-        connect([address], layout=Layout(tmp_path)),
+        connect(parse_addresses([address]), layout=Layout(tmp_path)),
     ):
         pass
 

@@ -21,6 +21,7 @@ pytest.importorskip("torch")
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Caveat, Deployment, LaunchPlan, RunRecord, Status, Stored, Variant
 from quadbench.cli import main
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, LeaseError, UserError
 from quadbench.farm.leases import Leases, lease_name
@@ -78,7 +79,7 @@ def layout(tiny_bundle: Stored[Bundle], tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def first_run(tiny_recipe: Path, layout: Layout) -> tuple[pipeline.Outcome, Watcher]:
     watcher = Watcher()
-    outcome = pipeline.run(load_recipe(tiny_recipe), ["local", "virtual:s25"], layout=layout, observer=watcher)
+    outcome = pipeline.run(load_recipe(tiny_recipe), parse_addresses(["local", "virtual:s25"]), layout=layout, observer=watcher)
     return outcome, watcher
 
 
@@ -94,11 +95,11 @@ def test_others_have_a_device_while_a_bundle_is_built_for_it(tiny_recipe: Path, 
 
         def step(self, stage: str, detail: str, share: float | None = None) -> None:
             if stage == "build":
-                with connect(["virtual:s25"], layout=layout), leased_by_another(layout):
+                with connect(parse_addresses(["virtual:s25"]), layout=layout), leased_by_another(layout):
                     raise BuildBegunError
 
     with pytest.raises(BuildBegunError):
-        pipeline.run(load_recipe(tiny_recipe), ["virtual:s25"], layout=layout, observer=Other())
+        pipeline.run(load_recipe(tiny_recipe), parse_addresses(["virtual:s25"]), layout=layout, observer=Other())
 
 
 @contextmanager
@@ -198,7 +199,7 @@ def test_the_second_run_builds_compiles_and_sends_nothing(
     tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher]
 ) -> None:
     watcher = Watcher()
-    pipeline.run(load_recipe(tiny_recipe), ["local", "virtual:s25"], layout=layout, observer=watcher)
+    pipeline.run(load_recipe(tiny_recipe), parse_addresses(["local", "virtual:s25"]), layout=layout, observer=watcher)
     assert {"build", "compile"}.isdisjoint(watcher.stages)
     assert watcher.reuses[0] == "bundle"
     assert [deployment.sent_bytes for deployment in watcher.deployments] == [0, 0]
@@ -211,7 +212,9 @@ def test_a_third_adapter_sends_its_own_bytes_only(
     third = Path(shutil.copytree(tiny_recipe.parent / "adapters/first", tmp_path / "third"))
     _scale(third / "adapter_model.safetensors", -1.0)
     watcher, old = Watcher(), first_run[0].result
-    admission, deployments = pipeline.admit(Candidate(source=third), old.stored, ["virtual:s25"], layout=layout, observer=watcher)
+    admission, deployments = pipeline.admit(
+        Candidate(source=third), old.stored, parse_addresses(["virtual:s25"]), layout=layout, observer=watcher
+    )
     assert admission.extended
     bundle = admission.extended.artifact
     added = next(a.file for a in bundle.adapters if a.name == "third" and a.variant is Variant.SHARED)
@@ -231,7 +234,9 @@ def test_a_second_admission_sends_its_adapter_alone_too(
     for name in ("fourth", "fifth"):
         folder = Path(shutil.copytree(tiny_recipe.parent / "adapters/first", tmp_path / name))
         _scale(folder / "adapter_model.safetensors", {"fourth": 0.9, "fifth": -0.9}[name])
-        admission, deployments = pipeline.admit(Candidate(source=folder), bundle, ["local"], layout=layout, observer=Watcher())
+        admission, deployments = pipeline.admit(
+            Candidate(source=folder), bundle, parse_addresses(["local"]), layout=layout, observer=Watcher()
+        )
         assert admission.extended
         bundle = admission.extended
         sizes = {a.variant: a.file.size_bytes for a in bundle.artifact.adapters if a.name == name}
@@ -312,7 +317,7 @@ def test_a_killed_harness_leaves_a_failed_record_with_its_samples(
         if launch.variant is not Variant.FLOAT:
             threading.Timer(4, subprocess.run, [["pkill", "-KILL", "-f", pattern]]).start()
 
-    outcome = pipeline.run(load_recipe(recipe), ["local"], layout=layout, observer=Watcher(kill_later))
+    outcome = pipeline.run(load_recipe(recipe), parse_addresses(["local"]), layout=layout, observer=Watcher(kill_later))
     cut = [record for record in outcome.result.records if record.variant is not Variant.FLOAT]
     assert [record.status for record in cut] == [Status.FAILED, Status.FAILED]
     assert all("SIGKILL" in str(record.reason) for record in cut)
@@ -326,7 +331,7 @@ def test_a_full_device_is_refused_before_anything_is_sent(
 ) -> None:
     watcher = Watcher()
     with pytest.raises(DeviceFullError, match="MB"):
-        pipeline.run(load_recipe(tiny_recipe), ["virtual:tabs11?data_mb=16"], layout=layout, observer=watcher)
+        pipeline.run(load_recipe(tiny_recipe), parse_addresses(["virtual:tabs11?data_mb=16"]), layout=layout, observer=watcher)
     assert watcher.records == []
 
 
@@ -334,7 +339,7 @@ def test_one_full_device_does_not_stop_the_other(
     tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher]
 ) -> None:
     addresses = ["local", "virtual:tabs11?data_mb=16"]
-    outcome = pipeline.run(load_recipe(tiny_recipe), addresses, layout=layout, observer=Watcher())
+    outcome = pipeline.run(load_recipe(tiny_recipe), parse_addresses(addresses), layout=layout, observer=Watcher())
     assert list(outcome.failures) == ["virtual:tabs11?data_mb=16"]
     assert {record.device.address for record in outcome.result.records} == {"local"}
 
@@ -346,7 +351,7 @@ def test_a_cut_manifest_is_refused_with_what_to_do(
     manifest = tmp_path / "bundles" / first_run[0].result.stored.folder.name / "manifest.json"
     manifest.write_text(manifest.read_text()[:200])
     with pytest.raises(ArtifactError, match=r"manifest\.json' is not JSON: .* Hint: remove .* and run again"):
-        pipeline.run(load_recipe(tiny_recipe), ["local"], layout=Layout(tmp_path), observer=Watcher())
+        pipeline.run(load_recipe(tiny_recipe), parse_addresses(["local"]), layout=Layout(tmp_path), observer=Watcher())
 
 
 @pytest.mark.parametrize(
@@ -403,7 +408,7 @@ def test_a_device_that_somebody_has_reserved_takes_no_run(tiny_recipe: Path, tmp
     with open_records(fresh.database) as records:
         Leases(records.engine).reserve(lease_name("local", "local"), "ana@lab-1", "a demo", 3600)
     with pytest.raises(LeaseError, match=r"device 'local@.*' is taken by ana@lab-1 until .*: a demo"):
-        pipeline.run(load_recipe(tiny_recipe), ["local"], layout=fresh, observer=Watcher())
+        pipeline.run(load_recipe(tiny_recipe), parse_addresses(["local"]), layout=fresh, observer=Watcher())
     assert not fresh.bundles.exists()
 
 
@@ -416,7 +421,7 @@ def test_a_run_with_its_records_in_postgresql_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(DATABASE_VARIABLE, postgresql.new_database())
-    outcome = pipeline.run(load_recipe(tiny_recipe), ["local", "virtual:s25"], layout=layout, observer=Watcher())
+    outcome = pipeline.run(load_recipe(tiny_recipe), parse_addresses(["local", "virtual:s25"]), layout=layout, observer=Watcher())
     assert outcome.is_ok
     assert list(map(_identity, outcome.result.records)) == list(map(_identity, first_run[0].result.records))
     assert load_run(layout).run_id == outcome.result.run_id

@@ -11,6 +11,7 @@ from test_pipeline import Watcher  # noqa: E402
 
 from quadbench import pipeline  # noqa: E402
 from quadbench.artifacts import Bundle, Caveat, Status, Stored, Variant  # noqa: E402
+from quadbench.devices.addresses import parse_addresses  # noqa: E402
 from quadbench.quad.adapters import random_adapter  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation, random_module  # noqa: E402
@@ -90,7 +91,7 @@ def test_a_bundle_with_trained_weights_has_no_caveat(tiny_bundle: Stored[Bundle]
 def random_run(random_recipe: Recipe, random_bundle: Stored[Bundle], layout: Layout) -> pipeline.Outcome:
     """A run of the bundle that was built, on this machine."""
     watcher = Watcher()
-    outcome = pipeline.run(random_recipe, ["local"], layout=layout, observer=watcher)
+    outcome = pipeline.run(random_recipe, parse_addresses(["local"]), layout=layout, observer=watcher)
     assert watcher.reuses == ["bundle"]
     assert outcome.result.bundle == random_bundle.artifact
     return outcome

@@ -11,6 +11,7 @@ from support.watcher import Silent
 
 from quadbench.artifacts import RunRecord, RunResult
 from quadbench.cli import main
+from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import SpecError, UserError
 from quadbench.quad.cache import RecipeDigests, digests_of
 from quadbench.quad.chosen import latest_bundle
@@ -175,7 +176,7 @@ def test_each_device_runs_the_bundle_of_its_settings(tiny_recipe: Path, tmp_path
     layout = Layout(tmp_path / "results")
     settings = {"samplers": {"imagine": {"scheme": "ed", "steps": 2}}}
     recipe = load_recipe(tiny_recipe, {"devices": {"tabs11": settings, "s25": settings}, "baselines": []})
-    outcome = pipeline.run(recipe, ["local", "virtual:tabs11"], layout=layout, observer=Silent())
+    outcome = pipeline.run(recipe, parse_addresses(["local", "virtual:tabs11"]), layout=layout, observer=Silent())
     assert outcome.is_ok
     result = outcome.result
     ran = {record.device.address: record.bundle_digest for record in result.records}
@@ -183,7 +184,7 @@ def test_each_device_runs_the_bundle_of_its_settings(tiny_recipe: Path, tmp_path
     steps = {each.artifact.digest: next(t.steps for t in each.artifact.tasks if t.name == "imagine") for each in result.bundles}
     assert [steps[digest] for digest in ran.values()] == [3, 2]
     assert "export" not in result.others["tabs11"].artifact.build_seconds  # the models were traced once
-    forecasts = forecast(recipe, ["local", "virtual:tabs11", "virtual:s25"], layout=layout)
+    forecasts = forecast(recipe, parse_addresses(["local", "virtual:tabs11", "virtual:s25"]), layout=layout)
     assert [one.bundle for one in forecasts] == [*ran.values(), ran["virtual:tabs11"]]
     scores = score_run(layout, result.run_id, metrics=["psnr"], with_latents=True)
     assert {one.device for one in scores.compared if one.scores[0].metric.name == "eps_sqnr"} == ran.keys()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from quadbench.cli import main
+from quadbench.devices.addresses import parse_addresses
 from quadbench.recipe.recipe import load_recipe, recipe_file
 from quadbench.rollout.forecast import misfits
 
@@ -47,10 +48,12 @@ def test_activations_in_8_bits_are_refused_for_litert_at_the_recipe_s_line(
 def test_what_devices_of_a_profile_have_of_their_own_counts_and_is_named(tmp_path: Path) -> None:
     precision = "{weights: int8, activations: {scheme: mixed, int8_percent: 30}, lora: int16}"
     (tmp_path / "mine.yaml").write_text(f"{RECIPE}\ndevices:\n  tabs11: {{precision: {precision}}}\n")
-    (problem,) = misfits(load_recipe(tmp_path / "mine.yaml"), ["virtual:s25?target=litert", "virtual:tabs11?target=litert"])
+    (problem,) = misfits(
+        load_recipe(tmp_path / "mine.yaml"), parse_addresses(["virtual:s25?target=litert", "virtual:tabs11?target=litert"])
+    )
     assert problem.location == ("devices", "tabs11", "precision", "activations")
     assert problem.reason == f"'virtual:tabs11?target=litert' {EXPECTED}mixed}}"
 
 
 def test_onnx_runtime_runs_every_precision(recipe: Path) -> None:
-    assert list(misfits(load_recipe(recipe), ["virtual:s25", "local", "hub:s25", "R3XSERIAL"])) == []
+    assert list(misfits(load_recipe(recipe), parse_addresses(["virtual:s25", "local", "hub:s25", "R3XSERIAL"]))) == []

@@ -20,6 +20,7 @@ pytest.importorskip("torch")
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, RunResult, Status, Stored, Variant
 from quadbench.cli import main
+from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import ArtifactError, DeviceError, RunInterrupted, UserError
 from quadbench.observer import Observer
 from quadbench.recipe import Recipe
@@ -44,7 +45,7 @@ def cut_short(recipe: Recipe, tiny_bundle: Stored[Bundle], tmp_path_factory: pyt
     layout = Layout(tmp_path_factory.mktemp("cut-short"))
     shutil.copytree(tiny_bundle.folder.parent, layout.bundles)
     with pytest.raises(RunInterrupted) as caught:
-        pipeline.run(recipe, BOTH, layout=layout, observer=Interfering(3, press_ctrl_c))
+        pipeline.run(recipe, parse_addresses(BOTH), layout=layout, observer=Interfering(3, press_ctrl_c))
     return layout, load_run(layout, caught.value.run_id)
 
 
@@ -87,10 +88,10 @@ def test_what_is_missing_is_measured_and_what_is_there_is_not(results: Layout, r
 
 
 def test_devices_that_are_named_go_on_alone_and_the_run_ends_with_the_last(results: Layout, run_id: str) -> None:
-    first = pipeline.resume(run_id, ["virtual:s25"], layout=results, observer=Silent())
+    first = pipeline.resume(run_id, parse_addresses(["virtual:s25"]), layout=results, observer=Silent())
     assert first.result.is_cut_short
     assert names(first.result, "local", Status.OK) == ["float 0", "shared 0"]
-    second = pipeline.resume(run_id, ["local"], layout=results, observer=Silent())
+    second = pipeline.resume(run_id, parse_addresses(["local"]), layout=results, observer=Silent())
     assert not second.result.is_cut_short
     assert len(second.result.deployments) == 2
 
@@ -98,7 +99,7 @@ def test_devices_that_are_named_go_on_alone_and_the_run_ends_with_the_last(resul
 def taken_up(run_id: str, bundle: Stored[Bundle], recipe: Recipe, results: Layout, observer: Observer) -> pipeline.Outcome:
     """Measure what a run lacks on one device, as a farm's worker does."""
     work = replace(pipeline.work_of_bundle(bundle, recipe.terms), run_id=run_id)
-    return pipeline.execute(work, ["local"], pipeline.USUAL, layout=results, observer=observer)
+    return pipeline.execute(work, parse_addresses(["local"]), pipeline.USUAL, layout=results, observer=observer)
 
 
 def test_a_worker_takes_up_what_another_one_has_left(recipe: Recipe, results: Layout, run_id: str) -> None:
@@ -123,7 +124,7 @@ def test_a_bundle_is_resumed_on_its_own_terms(recipe: Recipe, results: Layout, r
     bundle = load_run(results, run_id).stored
     terms = replace(recipe.terms, baselines=(), text=None)
     with pytest.raises(RunInterrupted) as caught:
-        pipeline.run_bundle(bundle, terms, ["local"], layout=results, observer=Interfering(2, press_ctrl_c))
+        pipeline.run_bundle(bundle, terms, parse_addresses(["local"]), layout=results, observer=Interfering(2, press_ctrl_c))
     watcher = Interfering()
     assert pipeline.resume(caught.value.run_id, layout=results, observer=watcher).is_ok
     assert watcher.launches == ["shared 0", "shared 1"]
@@ -132,7 +133,7 @@ def test_a_bundle_is_resumed_on_its_own_terms(recipe: Recipe, results: Layout, r
 
 def test_a_bundle_that_lies_elsewhere_is_kept_with_its_run(tiny_bundle: Stored[Bundle], recipe: Recipe, tmp_path: Path) -> None:
     layout, terms = Layout(tmp_path), replace(recipe.terms, baselines=())
-    outcome = pipeline.run_bundle(tiny_bundle, terms, ["local"], layout=layout, observer=Silent())
+    outcome = pipeline.run_bundle(tiny_bundle, terms, parse_addresses(["local"]), layout=layout, observer=Silent())
     assert outcome.is_ok
     assert outcome.report.is_file()
     assert load_run(layout, outcome.result.run_id).stored.folder == layout.bundle(tiny_bundle.artifact.digest)
@@ -174,7 +175,7 @@ def test_a_run_whose_launches_are_removed_while_it_goes_on_does_not_end_well_and
             assert records.remove(records.run_ids()[0]) == 2
 
     terms = replace(recipe.terms, baselines=())
-    outcome = pipeline.run_bundle(bundle, terms, ["local"], layout=results, observer=Interfering(3, remove))
+    outcome = pipeline.run_bundle(bundle, terms, parse_addresses(["local"]), layout=results, observer=Interfering(3, remove))
     assert outcome.exit_code == ArtifactError.exit_code
     assert "2 of its launches were removed" in outcome.result.left_out["local"]
     assert outcome.result.is_cut_short
@@ -208,7 +209,7 @@ def changed(path: Path, **values: object) -> None:
 
 def refused(results: Layout, run_id: str, kind: type[Exception], pattern: str, addresses: tuple[str, ...] = ()) -> None:
     with pytest.raises(kind, match=pattern):
-        pipeline.resume(run_id, addresses, layout=results, observer=Silent())
+        pipeline.resume(run_id, parse_addresses(addresses), layout=results, observer=Silent())
 
 
 def test_a_run_that_has_ended_does_not_go_on(refusal: Path, results: Layout, run_id: str) -> None:

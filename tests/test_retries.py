@@ -17,6 +17,7 @@ from support.watcher import Silent
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, ErrorClass, Status, Stored
 from quadbench.devices import adb_commands
+from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import DeviceError, DeviceLostError, LeaseError
 from quadbench.farm.leases import Leases, lease_name
 from quadbench.pipeline import Conduct
@@ -69,7 +70,7 @@ def test_a_device_that_rebooted_repeats_the_block_and_the_run_is_as_good_as_any(
     recipe: Recipe, layout: Layout, tmp_path: Path
 ) -> None:
     address, watcher = device(tmp_path, REBOOT), Waiting()
-    outcome = pipeline.run(recipe, [address], layout=layout, observer=watcher)
+    outcome = pipeline.run(recipe, parse_addresses([address]), layout=layout, observer=watcher)
     assert outcome.is_ok
     assert not outcome.result.is_cut_short
     there = ["virtual:s25 is lost", "virtual:s25 is back"]
@@ -93,7 +94,7 @@ def test_a_device_that_stays_away_is_given_up_and_the_run_goes_on_later(
     monkeypatch.setattr(adb_commands, "RECONNECT_S", 0.5)
     address, watcher = device(tmp_path, GONE), Waiting()
     conduct = Conduct(retries=1, wait_s=2.0)
-    outcome = pipeline.run(recipe, [address, "virtual:tabs11"], conduct=conduct, layout=layout, observer=watcher)
+    outcome = pipeline.run(recipe, parse_addresses([address, "virtual:tabs11"]), conduct=conduct, layout=layout, observer=watcher)
     assert list(outcome.failures) == [address]
     assert "it was waited for 2 s" in str(outcome.failures[address])
     assert outcome.exit_code == DeviceError.exit_code
@@ -114,7 +115,7 @@ def test_while_one_device_is_waited_for_the_next_one_runs(
     monkeypatch.setattr(adb_commands, "RECONNECT_S", 0.2)
     addresses = [device(tmp_path, GONE.replace("3}}", "3}, for_s: 6}")), device(tmp_path, "", "tabs11")]
     watcher = Waiting()
-    outcome = pipeline.run(recipe, addresses, layout=layout, observer=watcher)
+    outcome = pipeline.run(recipe, parse_addresses(addresses), layout=layout, observer=watcher)
     assert outcome.is_ok
     lost, back = (watcher.launches.index(f"virtual:s25 is {what}") for what in ("lost", "back"))
     assert "float 0" in watcher.launches[lost:back]
@@ -122,7 +123,7 @@ def test_while_one_device_is_waited_for_the_next_one_runs(
 
 def test_without_retries_a_device_that_is_lost_is_given_up_at_once(recipe: Recipe, layout: Layout, tmp_path: Path) -> None:
     address, watcher = device(tmp_path, REBOOT), Waiting()
-    outcome = pipeline.run(recipe, [address], conduct=Conduct(retries=0), layout=layout, observer=watcher)
+    outcome = pipeline.run(recipe, parse_addresses([address]), conduct=Conduct(retries=0), layout=layout, observer=watcher)
     assert watcher.launches == ["float 0", *REPEATED[:2]]
     assert isinstance(outcome.failures[address], DeviceLostError)
     assert "it is given up after 0 retries" in str(outcome.failures[address])
@@ -133,7 +134,7 @@ def test_a_device_that_is_lost_while_files_are_pushed_is_pushed_to_again(
 ) -> None:
     monkeypatch.setattr(adb_commands, "RECONNECT_S", 0.2)
     address, watcher = device(tmp_path, "{event: unplug, when: {at: push, after_mb: 1}, for_s: 3}"), Waiting()
-    outcome = pipeline.run(recipe, [address], layout=layout, observer=watcher)
+    outcome = pipeline.run(recipe, parse_addresses([address]), layout=layout, observer=watcher)
     assert outcome.is_ok
     assert watcher.launches[:2] == ["virtual:s25 is lost", "virtual:s25 is back"]
     assert len(outcome.result.retries) == 1
@@ -158,7 +159,7 @@ def test_ctrl_c_ends_the_wait_for_a_device_at_once(
             threading.Thread(target=press).start()
 
     with pytest.raises(KeyboardInterrupt) as caught:
-        pipeline.run(recipe, [address], layout=layout, observer=Pressing())
+        pipeline.run(recipe, parse_addresses([address]), layout=layout, observer=Pressing())
     assert time.monotonic() - pressed[0] < 30
     result = load_run(layout, caught.value.run_id)  # type: ignore[attr-defined]
     assert result.is_cut_short
@@ -171,8 +172,8 @@ def test_ctrl_c_ends_the_wait_for_a_device_at_once(
 def test_what_cannot_be_had_at_the_beginning_is_left_out_and_named(recipe: Recipe, layout: Layout) -> None:
     addresses = ["s25@ABSENT", "local"]
     with pytest.raises(DeviceError):
-        pipeline.run(recipe, addresses, layout=layout, observer=Silent())
-    outcome = pipeline.run(recipe, addresses, conduct=Conduct(keep_going=True), layout=layout, observer=Silent())
+        pipeline.run(recipe, parse_addresses(addresses), layout=layout, observer=Silent())
+    outcome = pipeline.run(recipe, parse_addresses(addresses), conduct=Conduct(keep_going=True), layout=layout, observer=Silent())
     assert list(outcome.failures) == ["s25@ABSENT"]
     assert outcome.exit_code == DeviceError.exit_code
     assert {record.device.address for record in outcome.result.records} == {"local"}
@@ -184,7 +185,7 @@ def test_what_somebody_else_has_is_left_out_too(recipe: Recipe, layout: Layout) 
     with open_records(layout.database) as records:
         Leases(records.engine).reserve(lease_name("virtual", "virtual-s25"), "ana@lab-1", "a demo", 3600)
     addresses = ["virtual:s25", "local"]
-    outcome = pipeline.run(recipe, addresses, conduct=Conduct(keep_going=True), layout=layout, observer=Silent())
+    outcome = pipeline.run(recipe, parse_addresses(addresses), conduct=Conduct(keep_going=True), layout=layout, observer=Silent())
     assert isinstance(outcome.failures["virtual:s25"], LeaseError)
     assert {record.device.address for record in outcome.result.records} == {"local"}
 
@@ -198,7 +199,7 @@ def test_no_block_is_begun_for_which_there_is_no_time(recipe: Recipe, layout: La
 
     long = recipe.model_copy(update={"measure": recipe.measure.model_copy(update={"launches": 4})})
     watcher = Slow()
-    outcome = pipeline.run(long, ["local"], conduct=Conduct(budget_s=9.0), layout=layout, observer=watcher)
+    outcome = pipeline.run(long, parse_addresses(["local"]), conduct=Conduct(budget_s=9.0), layout=layout, observer=watcher)
     assert watcher.launches[-1] == "shared 1"
     assert outcome.exit_code == 0
     assert outcome.result.is_cut_short

@@ -13,6 +13,7 @@ import pytest
 
 from quadbench.artifacts import MIB, Caveat
 from quadbench.devices import Device, adb_commands
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.devices.leftovers import carriers
 from quadbench.devices.scenario import SCENARIOS_FOLDER, Phase, load_scenario, write_reports
@@ -27,7 +28,7 @@ PATIENCE_S = 60.0
 
 @contextmanager
 def device(folder: Path, scenario: str | Path) -> Iterator[Device]:
-    with connect([f"virtual:s25?scenario={scenario}"], layout=Layout(folder)) as [connected]:
+    with connect(parse_addresses([f"virtual:s25?scenario={scenario}"]), layout=Layout(folder)) as [connected]:
         yield connected
 
 

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, LaunchPlan, Stored
+from quadbench.devices.addresses import parse_addresses
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.serve.auth import Access, Door
@@ -65,7 +66,7 @@ def test_the_page_follows_a_run_on_two_devices_from_start_to_end(
     outcomes: list[pipeline.Outcome] = []
 
     def run() -> None:
-        outcomes.append(pipeline.run(load_recipe(tiny_recipe), DEVICES, layout=layout, observer=observer))
+        outcomes.append(pipeline.run(load_recipe(tiny_recipe), parse_addresses(DEVICES), layout=layout, observer=observer))
 
     thread = threading.Thread(target=run)
     with served(layout) as site, opened(browser) as (page, asked):

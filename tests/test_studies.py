@@ -17,6 +17,7 @@ from support.watcher import Silent
 
 from quadbench.artifacts import Caveat
 from quadbench.cli import main
+from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import ArtifactError, DeviceError, StorageError
 from quadbench.pipeline import USUAL, Outcome
 from quadbench.report import Sweep
@@ -208,7 +209,7 @@ def test_a_device_that_a_setting_left_out_is_named_and_fails_the_sweep(tmp_path:
     monkeypatch.setattr("quadbench.study.run_sweep._teacher", lambda *_: None)
     variations = varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])[:1]
     under_way = _SweepUnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
-    _measure(under_way, [S25.address, "s24", "s23"], USUAL, Layout(tmp_path), Silent())
+    _measure(under_way, parse_addresses([S25.address, "s24", "s23"]), USUAL, Layout(tmp_path), Silent())
     on = "precision.lora=int16 on"
     assert under_way.sweep.left_out == {f"{on} s24": "it is gone", f"{on} s23": "the time was over"}
     assert under_way.failures == {f"{on} s24": lost}
@@ -217,9 +218,8 @@ def test_a_device_that_a_setting_left_out_is_named_and_fails_the_sweep(tmp_path:
 
 def test_a_sweep_notes_all_that_was_typed(tmp_path: Path) -> None:
     conduct = replace(USUAL, budget_s=7200.0, keep_going=True)
-    command = _command(
-        "quickstart", [Over(key="precision.lora", values=("int16", "int8"))], ["s24", "s25"], conduct, Layout(tmp_path)
-    )
+    over, devices = Over(key="precision.lora", values=("int16", "int8")), parse_addresses(["s24", "s25"])
+    command = _command("quickstart", [over], devices, conduct, Layout(tmp_path))
     assert command == (
         "quadbench sweep quickstart --over precision.lora=int16,int8 --devices s24,s25 --budget 7200s --keep-going "
         f"--results {tmp_path}"

@@ -11,6 +11,7 @@ import pytest
 
 from quadbench.devices import list_devices
 from quadbench.devices.adb_protocol import TcpEndpoint, UnixEndpoint, server_endpoint, user_server
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.errors import DeviceError, DeviceNotFoundError, UserError
 from quadbench.results.layout import Layout
@@ -36,7 +37,7 @@ def test_a_server_is_started_where_there_is_none_and_then_left_alone(user_adb: i
     assert user_server().version() >= 40
     keys = {path: path.stat().st_mtime_ns for path in (tmp_path / "home").rglob("*")}
     owner = subprocess.run(["ss", "-Hltnp", f"sport = {user_adb}"], capture_output=True, text=True, check=True).stdout
-    with connect(["virtual:s25"], layout=Layout(tmp_path / "results")) as (device,):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path / "results")) as (device,):
         assert device.shell(["true"], 10).exit_code == 0
         assert [row.address for row in list_devices() if row.state == "device"] == ["local"]
     assert subprocess.run(["ss", "-Hltnp", f"sport = {user_adb}"], capture_output=True, text=True, check=True).stdout == owner
@@ -44,7 +45,7 @@ def test_a_server_is_started_where_there_is_none_and_then_left_alone(user_adb: i
 
 
 def test_a_virtual_device_starts_no_server_of_the_users(user_adb: int, tmp_path: Path) -> None:
-    with connect(["virtual:s25", "local"], layout=Layout(tmp_path / "results")):
+    with connect(parse_addresses(["virtual:s25", "local"]), layout=Layout(tmp_path / "results")):
         pass
     assert list((tmp_path / "home").iterdir()) == []
     with pytest.raises(ConnectionRefusedError):
@@ -112,20 +113,23 @@ def test_a_wrong_server_address_is_refused(environment: dict[str, str], monkeypa
 
 
 def test_an_attached_phone_is_found_by_profile_serial_or_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with connect(["virtual:s25"], layout=Layout(tmp_path)):
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)):
         monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{tmp_path}/devices/virtual-s25/system/run/adb.sock")
         serial = "127.0.0.1:5640"
         for address in ("s25", serial, f"s25@{serial}"):
-            with connect([address], layout=Layout(tmp_path)) as (phone,):
+            with connect(parse_addresses([address]), layout=Layout(tmp_path)) as (phone,):
                 assert (phone.family, phone.serial, phone.facts.profile) == ("adb", serial, "s25")
         monkeypatch.setenv("ANDROID_SERIAL", serial)
         with connect([], layout=Layout(tmp_path)) as (phone,):
             assert phone.serial == serial
-        with pytest.raises(UserError, match="are the same device"), connect(["s25", serial], layout=Layout(tmp_path)):
+        with (
+            pytest.raises(UserError, match="are the same device"),
+            connect(parse_addresses(["s25", serial]), layout=Layout(tmp_path)),
+        ):
             pass
         expected = (
             r"'tabs11' is not attached; attached: 127.0.0.1:5640 \(s25\); the adb server is /.*/adb.sock.*ADB_SERVER_SOCKET=tcp"
         )
         with pytest.raises(DeviceNotFoundError, match=expected):
-            connect(["tabs11"], layout=Layout(tmp_path)).__enter__()
+            connect(parse_addresses(["tabs11"]), layout=Layout(tmp_path)).__enter__()
         assert next((row.address, row.model) for row in list_devices() if row.profile == "s25") == (f"s25@{serial}", "SM-S931B")

@@ -13,6 +13,7 @@ from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_js
 from quadbench.cli.device_options import listed_devices
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, next_command, whole_number
 from quadbench.cli.text_tables import figures_table
+from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import AdapterError, QuadbenchError, UserError, extra_needed
 from quadbench.quad.candidate import Candidate, NewTask
 from quadbench.quad.chosen import fitting_bundle, latest_bundle
@@ -105,7 +106,7 @@ def run_admit(options: Options) -> int:
     candidate, bundle = _asked(options)
     stages = ("judge", *(["paint"] if options.like else []), *(["compile", "push"] if options.devices else []))
     with RunConsole(stages=stages) as observer:
-        devices = listed_devices(options.devices)
+        devices = parse_addresses(listed_devices(options.devices))
         admission, deployments = pipeline.admit(candidate, bundle, devices, layout=options.layout, observer=observer)
     if options.json:
         print_json(_answer(admission) | {"sent_bytes": {d.device.address: d.sent_bytes for d in deployments}})

@@ -10,7 +10,7 @@ from quadbench.artifacts.run_record import file_refs
 from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.text_tables import print_text_table
-from quadbench.devices.addresses import profile_named
+from quadbench.devices.addresses import parse_address
 from quadbench.quad.chosen import bundle_folder
 from quadbench.quad.inputs import read_recipe
 from quadbench.recipe import Recipe
@@ -50,7 +50,7 @@ def _source(text: str, name: str, target: KnownTarget) -> Recipe | Path:
     """Return a bundle's folder, or a recipe as the target's devices run it, where the target's name is an address."""
     if folder := bundle_folder(text):
         return folder
-    recipe, profile = read_recipe(text), profile_named(name)
+    recipe, profile = read_recipe(text), parse_address(name).profile
     refuse_in(recipe_file(text), misfits_of_target(recipe, profile, target.target, name))
     return recipe.on(profile)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from quadbench.cli.options import Options, duration_s, split_list, whole_number
+from quadbench.devices.addresses import Address, LocalAddress, parse_addresses
 from quadbench.devices.connections import SERIAL_VARIABLE
 from quadbench.errors import DeviceInUseError, UserError
 from quadbench.farm.wishes import addresses_for
@@ -13,7 +14,6 @@ from quadbench.observer import Observer
 from quadbench.pipeline import USUAL, Conduct
 from quadbench.results.layout import Layout
 from quadbench.spec import variable
-from quadbench.target.profile import LOCAL_NAME
 
 _HERE = (
     "addresses: s25, s25@SERIAL, SERIAL, virtual:s25, hub:s25, local (default: $ANDROID_SERIAL, else local); or wishes"
@@ -32,20 +32,20 @@ def add_devices(parser: argparse.ArgumentParser, *, of_farm: bool = False) -> No
 
 
 def listed_devices(devices: str | None) -> Sequence[str]:
-    """Return the addresses that `--devices` names; none if it was not given."""
+    """Return the words that `--devices` names; none if it was not given."""
     listed = split_list(devices or "")
     if devices is not None and not listed:
         raise UserError(f"--devices '{devices}' names no device", hint="name one, or leave --devices out; see: quadbench devices")
     return listed
 
 
-def chosen_devices(devices: str | None, serial: str | None, layout: Layout) -> Sequence[str]:
+def chosen_devices(devices: str | None, serial: str | None, layout: Layout) -> Sequence[Address]:
     """Return the addresses to run on. `-s` picks the phone for one address, or is the address; wishes are given free phones.
 
     With neither, an empty list stands for $ANDROID_SERIAL if it is set; else this machine is meant.
     """
-    listed = _picked(addresses_for(listed_devices(devices), layout), serial)
-    return listed or ([] if variable(SERIAL_VARIABLE) else [LOCAL_NAME])
+    listed = parse_addresses(_picked(addresses_for(listed_devices(devices), layout), serial))
+    return listed or ([] if variable(SERIAL_VARIABLE) else [LocalAddress()])
 
 
 def device_words(devices: str | None, serial: str | None) -> Sequence[str]:

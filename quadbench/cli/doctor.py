@@ -10,6 +10,7 @@ from quadbench.artifacts.names import one_line
 from quadbench.cli.console import RunConsole, print_json, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.text_tables import empty_table
+from quadbench.devices.addresses import parse_address
 from quadbench.doctor.bring_up import bring_up
 from quadbench.doctor.checks import BringUp, CheckStatus
 from quadbench.doctor.machine import Check, examine
@@ -44,7 +45,7 @@ def _try_device(options: Options) -> int:
     if "," in options.device:
         raise UserError(f"--device '{options.device}' names several devices", hint="doctor tries one at a time")
     with RunConsole() as observer:
-        result = bring_up(options.device.strip(), layout=options.layout, observer=observer)
+        result = bring_up(parse_address(options.device.strip()), layout=options.layout, observer=observer)
     if options.json:
         print_json(result.model_dump(mode="json"))
     else:

@@ -256,12 +256,13 @@ def add_worker(actions: Subparsers) -> None:
 def run(options: Options) -> int:
     with extra_needed("farm"):
         from quadbench.dispatch.metrics import FarmMetrics, WorkerMetrics, serve
+    from quadbench.devices.addresses import parse_address
     from quadbench.dispatch.attempt import Workplace
     from quadbench.dispatch.log_lines import log_to_stderr
     from quadbench.dispatch.offers import Offers, capabilities, given_device
     from quadbench.dispatch.worker import Worker
 
-    given = [given_device(address) for address in split_list(options.devices)]
+    given = [given_device(parse_address(word)) for word in split_list(options.devices)]
     source, store = database_of(options.layout), store_of()
     required_store()
     log_to_stderr(as_json=options.log_json)

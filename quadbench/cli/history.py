@@ -14,6 +14,7 @@ from quadbench.cli.console import RunConsole, print_json, print_note, print_text
 from quadbench.cli.device_options import listed_devices
 from quadbench.cli.options import Options, Subparsers, add_command, counted, duration_s, next_command, output_file, refuse_given
 from quadbench.cli.text_tables import print_text_table
+from quadbench.devices.addresses import parse_address
 from quadbench.errors import UnknownNameError, UserError, shown
 from quadbench.host import user_and_host
 from quadbench.nightly.history import bisect, last_change, sentence, subjects_of, tables
@@ -247,7 +248,7 @@ class _Sides:
             return None
         a, b = (choose(str(self._folder(one)), {"kit": one.kit} if one.kit else {}, self.layout) for one in (self.good, subject))
         manner = Manner(to_see=Limits().time)
-        versus = compare(a, b, [self.address], manner, layout=self.layout, observer=self.observer)
+        versus = compare(a, b, [parse_address(self.address)], manner, layout=self.layout, observer=self.observer)
         (device,) = versus.devices
         row = primary_row(device)
         if row is None or row.comparison is None:

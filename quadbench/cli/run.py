@@ -11,6 +11,7 @@ from quadbench.cli.device_options import add_conduct, add_devices, add_wait, cho
 from quadbench.cli.options import Options, Subparsers, add_command, refuse_given
 from quadbench.cli.result import add_baseline, add_fail_if, add_full, baseline_of, conditions_of, print_result, wanted_as
 from quadbench.cli.run_source import OfBundle, OfRecipe, OfRun, Source, add_farm, named_source, run_on_farm, use_farm
+from quadbench.devices.addresses import Address
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.report import report_view
 from quadbench.report.html import write_view
@@ -53,7 +54,7 @@ def run(options: Options) -> int:
     source, chosen, conduct = _source(options), _chosen(options), conduct_of(options)
     if isinstance(source, OfRecipe):
         refuse_in(source.file, misfits(source.recipe, chosen))
-    wanted = LaterRun(recipe_name=source.recipe_name, tasks=source.tasks, addresses=chosen, run_id=options.resume)
+    wanted = LaterRun(recipe_name=source.recipe_name, tasks=source.tasks, addresses=[*map(str, chosen)], run_id=options.resume)
     conditions = conditions_of(options, source.tasks)
     is_known = bool(chosen) or options.baseline != LATEST
     baseline = baseline_of(options, wanted) if is_known else None
@@ -83,7 +84,7 @@ def run(options: Options) -> int:
     return outcome.exit_code or (fault.exit_code if fault else code)
 
 
-def _chosen(options: Options) -> Sequence[str]:
+def _chosen(options: Options) -> Sequence[Address]:
     """Return the addresses to run on; none for all those of a run that goes on."""
     is_of_run = options.resume and options.devices is None and options.serial is None
     return () if is_of_run or options.farm else chosen_devices(options.devices, options.serial, options.layout)
@@ -101,7 +102,7 @@ def _source(options: Options) -> Source:
     return named_source(options.source, options.bundle, options.layout)
 
 
-def _forecasts(options: Options, source: Source, chosen: Sequence[str]) -> Sequence[Forecast]:
+def _forecasts(options: Options, source: Source, chosen: Sequence[Address]) -> Sequence[Forecast]:
     match source:
         case OfRecipe(recipe=recipe):
             return forecast(recipe, chosen, layout=options.layout)

@@ -13,6 +13,7 @@ from quadbench.cli.console import RunConsole, print_answer, print_error
 from quadbench.cli.device_options import add_conduct, add_devices, conduct_of, device_words
 from quadbench.cli.options import Options, Subparsers, add_action, next_command, whole_number
 from quadbench.cli.result import add_full, print_result
+from quadbench.devices.addresses import Address
 from quadbench.errors import FarmGoesOn, UnknownNameError, UserError
 from quadbench.observer import Observer
 from quadbench.pipeline import Conduct
@@ -47,7 +48,7 @@ class OfRecipe:
     def tasks(self) -> list[str]:
         return [task.name for task in self.recipe.tasks]
 
-    def run(self, chosen: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+    def run(self, chosen: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
         return pipeline.run(self.recipe, chosen, conduct=conduct, layout=layout, observer=observer)
 
     def submit(self, request: "Request", farm: "Farm", *, layout: Layout, observer: Observer) -> str:
@@ -71,7 +72,7 @@ class OfBundle:
     def tasks(self) -> list[str]:
         return [task.name for task in self.bundle.artifact.tasks]
 
-    def run(self, chosen: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+    def run(self, chosen: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
         return pipeline.run_bundle(self.bundle, self.terms, chosen, conduct=conduct, layout=layout, observer=observer)
 
     def submit(self, request: "Request", farm: "Farm", *, layout: Layout, observer: Observer) -> str:
@@ -95,7 +96,7 @@ class OfRun:
     def tasks(self) -> list[str]:
         return [task.name for task in self.bundle.tasks]
 
-    def run(self, chosen: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+    def run(self, chosen: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
         return pipeline.resume(self.run_id, chosen, conduct=conduct, layout=layout, observer=observer)
 
     def submit(self, request: "Request", farm: "Farm", *, layout: Layout, observer: Observer) -> str:

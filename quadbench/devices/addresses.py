@@ -1,9 +1,10 @@
 """Addresses: the words of --devices -> what they ask for, and the attached phone that a word means. Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
+from typing import ClassVar
+from urllib.parse import parse_qsl, urlencode
 
 from quadbench.artifacts.names import is_plain
 from quadbench.devices.android_reports import Attached
@@ -39,12 +40,25 @@ _WRITE_PROFILE_HINT = f"write one after the model of {PROFILES_FOLDER / 's25.yam
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalAddress:
-    """The address `local`: this machine."""
+class _Address:
+    """An address: `text` is how it was written, which messages and records call the device."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, kw_only=True)
-class VirtualAddress:
+class LocalAddress(_Address):
+    """The address `local`: this machine."""
+
+    text: str = LOCAL_NAME
+    profile: ClassVar[str] = LOCAL_NAME
+
+
+@dataclass(frozen=True, kw_only=True)
+class VirtualAddress(_Address):
     """An address `virtual:<profile>`, with options after a `?`.
 
     `data_mb=64` gives the device a /data of that size in memory, empty at each start; `target=qnn` has it run another of the
@@ -60,22 +74,37 @@ class VirtualAddress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HostedAddress:
+class HostedAddress(_Address):
     """An address `hub:<profile>`: a device of this kind at Qualcomm AI Hub, which runs graphs but takes no files."""
 
     profile: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttachedAddress:
+class AttachedAddress(_Address):
     """An address `<profile>`, `<profile>@SERIAL` or `SERIAL`: an attached phone.
 
-    `?target=qnn` after it has the phone run another of the profile's targets than its `target`.
+    A lone word stands as `profile`; whether it is a serial, the attached phones decide. `?target=qnn` after it has the phone run
+    another of the profile's targets than its `target`.
     """
 
-    profile: str | None
+    profile: str
     serial: str | None
     target: str | None = None
+
+    @property
+    def word(self) -> str:
+        """Return the address without its options."""
+        return self.text.partition("?")[0]
+
+    def require_plain(self) -> None:
+        """Refuse a serial with an `@`, which is no mistake only where an attached phone has it.
+
+        Raises:
+            UserError: says how addresses are written.
+        """
+        if self.serial and "@" in self.serial:
+            raise _no_device(self.text)
 
 
 Address = LocalAddress | VirtualAddress | HostedAddress | AttachedAddress
@@ -93,13 +122,13 @@ class Phone:
         return [profile.name for profile in profiles if profile.matches(self.properties)]
 
 
-def listed_once(addresses: Sequence[str]) -> list[str]:
-    """Return the words of addresses as they are meant, without spaces around them.
+def listed_once(given: Iterable[str]) -> list[str]:
+    """Return words for devices as they are meant, without spaces around them.
 
     Raises:
         UserError: one was given twice.
     """
-    words = [address.strip() for address in addresses]
+    words = [word.strip() for word in given]
     for word in words:
         if words.count(word) > 1:
             raise UserError(f"device {shown(word)} was given {words.count(word)} times", hint="give each device once")
@@ -121,8 +150,17 @@ def virtual_serial(profile: DeviceProfile) -> str:
     return f"virtual-{profile.name}"
 
 
-def parse_address(text: str, serials: Sequence[str] = ()) -> Address:
-    """Return what an address asks for. A word that is one of the attached `serials` is a serial, else it is a profile's name.
+def parse_addresses(words: Iterable[str]) -> list[Address]:
+    """Return the addresses that words are, in order.
+
+    Raises:
+        UserError: a word is no address, or was given twice.
+    """
+    return [parse_address(word) for word in listed_once(words)]
+
+
+def parse_address(text: str) -> Address:
+    """Return what an address asks for.
 
     Raises:
         UserError: the text is no address.
@@ -141,43 +179,42 @@ def parse_address(text: str, serials: Sequence[str] = ()) -> Address:
     if text.startswith(VIRTUAL_PREFIX):
         return _virtual(text)
     if text.startswith(HOSTED_PREFIX):
-        return HostedAddress(profile=text.removeprefix(HOSTED_PREFIX))
-    if text in serials:
-        return AttachedAddress(profile=None, serial=text)
-    return _attached(text, serials)
+        return HostedAddress(text=text, profile=text.removeprefix(HOSTED_PREFIX))
+    return _attached(text)
 
 
-def profile_named(text: str) -> str | None:
-    """Return the name of the profile that an address gives; None for one that gives none, as a serial does.
+def with_target(address: Address, target: str | None) -> Address:
+    """Return an address that asks for another target, its other options as they are; None is none other.
 
     Raises:
-        UserError: the text is no address.
+        UserError: it is this machine's or a service's, which take no target.
     """
-    match parse_address(text):
-        case LocalAddress():
-            return LOCAL_NAME
-        case VirtualAddress(profile=name) | HostedAddress(profile=name) | AttachedAddress(profile=name):
-            return name
+    if target is None:
+        return address
+    name, _, query = address.text.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True)) | {"target": target}
+    return parse_address(f"{name}?{urlencode(options, safe='/')}")
 
 
 def needs_server(text: str) -> bool:
-    """Say whether an address means an attached phone, which is reached through the user's adb server."""
+    """Say whether a word means an attached phone, which is reached through the user's adb server."""
     return text != LOCAL_NAME and not text.startswith((VIRTUAL_PREFIX, HOSTED_PREFIX))
 
 
 def choose_phone(
-    text: str, phones: Sequence[Phone], profiles: Sequence[DeviceProfile], preferred_serial: str | None
+    address: AttachedAddress, phones: Sequence[Phone], profiles: Sequence[DeviceProfile], preferred_serial: str | None
 ) -> tuple[Phone, DeviceProfile]:
     """Return the phone that an address means, and its profile, with the target that the address asks for.
 
-    `preferred_serial` decides where several match.
+    A word that is an attached phone's serial means that phone. `preferred_serial` decides where several match.
     """
-    address = parse_address(text, [phone.attached.serial for phone in phones])
-    assert isinstance(address, AttachedAddress)
-    word = text.partition("?")[0]
-    profile = _profile_of(word, address, phones, profiles)
-    if address.serial is not None:
-        phone = _phone_with(word, address.serial, phones, profiles)
+    serials, word = [phone.attached.serial for phone in phones], address.word
+    serial = word if word in serials else address.serial
+    if serial not in serials:
+        address.require_plain()
+    profile = None if word in serials else _profile_of(address, phones, profiles)
+    if serial is not None:
+        phone = _phone_with(word, serial, phones, profiles)
         profile = _checked(phone, profile) if profile else _only_profile(phone, profiles)
     else:
         assert profile is not None
@@ -190,18 +227,21 @@ def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
     return ", ".join(f"{phone.attached.serial} ({_label(phone, profiles)})" for phone in phones) or "nothing"
 
 
-def _attached(text: str, serials: Sequence[str]) -> AttachedAddress:
-    name, mark, query = text.partition("?")
+def _attached(text: str) -> AttachedAddress:
+    word, mark, query = text.partition("?")
     target = _options(text, query, ("target",)).get("target")
-    profile, at, serial = ("", "", name) if name in serials else name.partition("@")
-    is_wrong = not (profile or serial) or (at and not (profile and serial)) or ("@" in serial and serial not in serials)
-    if is_wrong or (mark and not target):
-        raise UserError(
-            f"'{text}' is no device",
-            hint="expected local, virtual:<profile>, hub:<profile>, or <profile>, <profile>@SERIAL or SERIAL, these with"
-            " ?target=<backend> where wanted",
-        )
-    return AttachedAddress(profile=profile or None, serial=serial or None, target=target)
+    profile, at, serial = word.partition("@")
+    if not profile or (at and not serial) or (mark and not target):
+        raise _no_device(text)
+    return AttachedAddress(text=text, profile=profile, serial=serial or None, target=target)
+
+
+def _no_device(text: str) -> UserError:
+    return UserError(
+        f"'{text}' is no device",
+        hint="expected local, virtual:<profile>, hub:<profile>, or <profile>, <profile>@SERIAL or SERIAL, these with"
+        " ?target=<backend> where wanted",
+    )
 
 
 def _options(text: str, query: str, known: Sequence[str]) -> dict[str, str]:
@@ -226,20 +266,15 @@ def _virtual(text: str) -> VirtualAddress:
             hint=f"expected virtual:<profile>, with ?data_mb=<1 to {_MOST_DATA_MB}>, ?target=<backend>, ?abi={PHONE_ABI}, "
             "?scenario=<name or file> or several joined by &",
         )
-    return VirtualAddress(
-        profile=profile, data_mb=int(size) if size else None, target=target, scenario=scenario, is_arm64=abi is not None
-    )
+    data_mb = int(size) if size else None
+    return VirtualAddress(text=text, profile=profile, data_mb=data_mb, target=target, scenario=scenario, is_arm64=abi is not None)
 
 
 def _is_size(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_DATA_MB)) and 1 <= int(text) <= _MOST_DATA_MB
 
 
-def _profile_of(
-    text: str, address: AttachedAddress, phones: Sequence[Phone], profiles: Sequence[DeviceProfile]
-) -> DeviceProfile | None:
-    if address.profile is None:
-        return None
+def _profile_of(address: AttachedAddress, phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> DeviceProfile:
     for profile in profiles:
         if profile.name == address.profile:
             return profile
@@ -248,7 +283,7 @@ def _profile_of(
     except UnknownNameError as error:
         names = ", ".join(sorted(profile.name for profile in profiles))
         known = f"profiles: {names}; attached: {describe(phones, profiles)}"
-        message = f"'{text}' is neither a device profile nor an attached device; {known}"
+        message = f"'{address.word}' is neither a device profile nor an attached device; {known}"
         raise DeviceNotFoundError(message, hint=error.hint or "see: quadbench devices") from error
 
 

@@ -13,14 +13,13 @@ from quadbench.artifacts.names import one_line
 from quadbench.devices.adb import AdbDevice, read_properties
 from quadbench.devices.adb_protocol import AdbServer, user_server
 from quadbench.devices.addresses import (
+    Address,
     AttachedAddress,
     HostedAddress,
     LocalAddress,
     Phone,
     VirtualAddress,
     choose_phone,
-    listed_once,
-    needs_server,
     parse_address,
     refuse_twice,
     virtual_serial,
@@ -80,7 +79,7 @@ class HostedPhone:
 
 @contextlib.contextmanager
 def connect(
-    addresses: Sequence[str],
+    addresses: Sequence[Address],
     *,
     layout: Layout,
     profiles: Sequence[DeviceProfile] | None = None,
@@ -92,47 +91,46 @@ def connect(
     dictionary `left_out`, a device that cannot be reached is put there with the reason, and it may be that none is left.
 
     Raises:
-        UserError: an address is wrong, or two mean the same device.
+        UserError: $ANDROID_SERIAL is no address, a profile lacks a target, or two addresses mean the same device.
         DeviceNotFoundError: no attached phone answers to an address.
         DeviceError: a device is in use by another command, is not ready or does not start.
         MissingDependencyError: a program that virtual devices need is not installed.
     """
-    wanted = listed_once(addresses)
-    if not wanted and (serial := variable(SERIAL_VARIABLE)):
-        wanted = [serial]
-    if not wanted:
+    if not addresses and (serial := variable(SERIAL_VARIABLE)):
+        addresses = [parse_address(serial)]
+    if not addresses:
         raise UserError("no device was given", hint="use local, virtual:<profile>, or see what is attached: quadbench devices")
     known = load_profiles() if profiles is None else profiles
     with contextlib.ExitStack() as stack:
-        phones = _Phones(known) if any(needs_server(address) for address in wanted) else None
+        phones = _Phones(known) if any(isinstance(address, AttachedAddress) for address in addresses) else None
         devices: list[Device] = []
-        for address in wanted:
+        for address in addresses:
             try:
                 device = stack.enter_context(_open(address, layout, known, phones, devices))
             except DeviceError as error:
                 if left_out is None:
                     raise
-                left_out[address] = error
+                left_out[str(address)] = error
                 continue
             log.info("connected %s: %s, serial %s", address, device.facts.title, device.serial)
             devices.append(device)
         yield devices
 
 
-def hosted_phones(addresses: Sequence[str]) -> list[HostedPhone]:
+def hosted_phones(addresses: Sequence[Address]) -> list[HostedPhone]:
     """Return the phones at Qualcomm AI Hub that some of the addresses mean, in order.
 
     Raises:
         UnknownNameError, SpecError: there is no such device profile, or it is wrong.
-        UserError: a profile has no hosted_target, or an address was given twice.
+        UserError: a profile has no hosted_target.
     """
     hosted: list[HostedPhone] = []
-    for address in listed_once(addresses):
-        if address.startswith(HOSTED_PREFIX) and isinstance(asked := parse_address(address), HostedAddress):
-            profile = load_profile(asked.profile)
+    for address in addresses:
+        if isinstance(address, HostedAddress):
+            profile = load_profile(address.profile)
             if profile.hosted_target is None:
                 raise UserError(f"'{address}': the profile '{profile.name}' has no hosted_target", hint="see docs/ai-hub.md")
-            hosted.append(HostedPhone(address=address, profile=profile, target=profile.hosted_target))
+            hosted.append(HostedPhone(address=str(address), profile=profile, target=profile.hosted_target))
     return hosted
 
 
@@ -194,17 +192,17 @@ def _believed(listed: Sequence[Attached]) -> Sequence[Attached]:
 
 
 def _open(
-    address: str, layout: Layout, profiles: Sequence[DeviceProfile], phones: _Phones | None, opened: Sequence[Device]
+    address: Address, layout: Layout, profiles: Sequence[DeviceProfile], phones: _Phones | None, opened: Sequence[Device]
 ) -> contextlib.AbstractContextManager[Device]:
-    match parse_address(address, [phone.attached.serial for phone in phones.phones] if phones else ()):
+    match address:
         case AttachedAddress():
             assert phones is not None
             return _open_phone(address, layout, phones, opened)
-        case VirtualAddress(profile=name, target=target) as options:
+        case VirtualAddress(profile=name, target=target):
             profile = next((profile for profile in profiles if profile.name == name), None) or load_profile(name)
             profile = profile if target is None else profile.with_target(target)
-            refuse_twice(address, virtual_serial(profile), _taken(opened))
-            return open_virtual(profile, address, options, layout)
+            refuse_twice(address.text, virtual_serial(profile), _taken(opened))
+            return open_virtual(profile, address, layout)
         case HostedAddress():
             raise UserError(f"'{address}' is at Qualcomm AI Hub: nothing can be pushed there", hint="quadbench run takes it")
         case LocalAddress():
@@ -213,21 +211,21 @@ def _open(
             assert_never(other)
 
 
-def _open_phone(address: str, layout: Layout, phones: _Phones, opened: Sequence[Device]) -> AdbDevice:
+def _open_phone(address: AttachedAddress, layout: Layout, phones: _Phones, opened: Sequence[Device]) -> AdbDevice:
     try:
         phone, profile = choose_phone(address, phones.phones, phones.profiles, variable(SERIAL_VARIABLE))
     except DeviceNotFoundError as error:
         hint = f"{error.hint}; a phone at another machine's adb server takes ADB_SERVER_SOCKET=tcp:HOST:PORT"
         raise DeviceNotFoundError(f"{error.message}; the adb server is {phones.server.endpoint}", hint=hint) from error
     serial = phone.attached.serial
-    refuse_twice(address, serial, _taken(opened))
-    abi = _abi(address, phone)
+    refuse_twice(address.text, serial, _taken(opened))
+    abi = _abi(address.text, phone)
     resources = contextlib.ExitStack()
-    resources.enter_context(device_lock(layout.device(serial), address))
+    resources.enter_context(device_lock(layout.device(serial), address.text))
     properties = {key: one_line(value, _PROPERTY_CHARACTERS) for key, value in phone.properties.items()}
     chip = " ".join(word for word in (properties.get("ro.soc.manufacturer"), properties.get("ro.soc.model")) if word)
     facts = DeviceFacts(
-        address=address,
+        address=address.text,
         family="adb",
         serial=serial,
         profile=profile.name,

@@ -97,24 +97,24 @@ class Place:
     emulator: Arm64Emulator | None = None
 
 
-def open_virtual(profile: DeviceProfile, address: str, options: VirtualAddress, layout: Layout) -> AdbDevice:
+def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout) -> AdbDevice:
     """Start a virtual device with what its address asks for. Its files stay in the results folder, unless they lie in memory."""
-    serial = virtual_serial(profile)
+    serial, name = virtual_serial(profile), address.text
     folder = layout.device(serial).resolve()
-    scenario = load_scenario(options.scenario) if options.scenario else None
-    abi = Abi.ARM64_LINUX if options.is_arm64 else host_abi(platform.machine())
-    emulator = arm64_emulator(address) if options.is_arm64 else None
+    scenario = load_scenario(address.scenario) if address.scenario else None
+    abi = Abi.ARM64_LINUX if address.is_arm64 else host_abi(platform.machine())
+    emulator = arm64_emulator(name) if address.is_arm64 else None
     properties = {
         "ro.serialno": serial,
         BOOTED_PROPERTY: "1",
         VIRTUAL_PROPERTY: abi.value,
         **profile.virtual_properties(),
     }
-    if options.is_arm64:
+    if address.is_arm64:
         properties[ABI_PROPERTY] = PHONE_ABI.value
-    data = Data(folder=folder / "data", size_bytes=options.data_mb * MIB if options.data_mb else None)
+    data = Data(folder=folder / "data", size_bytes=address.data_mb * MIB if address.data_mb else None)
     with contextlib.ExitStack() as resources:
-        resources.enter_context(device_lock(folder, address))
+        resources.enter_context(device_lock(folder, name))
         mark = resources.enter_context(marked(folder))
         system = folder / "system"
         shutil.rmtree(system, ignore_errors=True)  # of a process that was killed
@@ -122,10 +122,10 @@ def open_virtual(profile: DeviceProfile, address: str, options: VirtualAddress, 
         resources.callback(shutil.rmtree, system)
         shown = _shown(profile, emulator)
         place = Place(folder=system, data=data, shown=shown, mark=mark, scenario=scenario, emulator=emulator)
-        server = resources.enter_context(running_sandbox(place, properties, address))
+        server = resources.enter_context(running_sandbox(place, properties, name))
         reported = profile.virtual_properties()
         facts = DeviceFacts(
-            address=address,
+            address=name,
             family="virtual",
             serial=serial,
             profile=profile.name,
@@ -138,13 +138,13 @@ def open_virtual(profile: DeviceProfile, address: str, options: VirtualAddress, 
         return AdbDevice(server, TRANSPORT, facts=facts, profile=profile, abi=abi, resources=resources.pop_all())
 
 
-def lacking(profile: DeviceProfile, address: str, options: VirtualAddress) -> Iterator[MissingDependencyError]:
+def lacking(profile: DeviceProfile, address: VirtualAddress) -> Iterator[MissingDependencyError]:
     """Yield an error for whatever a virtual device needs of this machine and is not installed."""
 
     def emulated() -> None:
-        _shown(profile, arm64_emulator(address) if options.is_arm64 else None)
+        _shown(profile, arm64_emulator(address.text) if address.is_arm64 else None)
 
-    for look in (partial(required_programs, address), emulated):
+    for look in (partial(required_programs, address.text), emulated):
         try:
             look()
         except MissingDependencyError as error:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from urllib.parse import parse_qsl, urlencode
 
-from quadbench.devices.addresses import listed_once
+from quadbench.devices.addresses import listed_once, parse_address, with_target
 from quadbench.dispatch.orders import CompileOrder, MeasureOrder
 from quadbench.dispatch.plan import Demand
 from quadbench.errors import DeviceNotFoundError, UserError
@@ -78,7 +77,7 @@ def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
 
 def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
     """Return what has to be compiled for the devices that fit; the oldest Qualcomm HTP among them limits all."""
-    kinds = [kind_at(with_target(device.address, asked.target)) for device in asked.fit]
+    kinds = [kind_at(with_target(parse_address(device.address), asked.target)) for device in asked.fit]
     orders = {}
     for kind in kinds:
         alike = [other.profile.soc.htp_arch for other in kinds if other.key == kind.key]
@@ -90,15 +89,6 @@ def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrd
         )
         orders[order.bundle, order.key] = order
     return tuple(orders.values())
-
-
-def with_target(address: str, target: str | None) -> str:
-    """Return an address that asks for another target, its other options as they are; None is none other."""
-    if target is None:
-        return address
-    name, _, query = address.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True)) | {"target": target}
-    return f"{name}?{urlencode(options, safe='/')}"
 
 
 def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, CompiledBundle, Stored
 from quadbench.artifacts.kit import Kit
-from quadbench.dispatch.demands import with_target
+from quadbench.devices.addresses import Address, parse_address, with_target
 from quadbench.dispatch.orders import (
     Answer,
     BuildOrder,
@@ -67,9 +67,9 @@ def do(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host) ->
         case CompileOrder() as order:
             return _compile(order, host)
         case MeasureOrder() as order:
-            return _measure(order, job.run_id, compiled, address, host)
+            return _measure(order, job.run_id, compiled, parse_address(address), host)
         case CompareOrder() as order:
-            return _compare(order, compiled, address, host)
+            return _compare(order, compiled, parse_address(address), host)
         case other:
             assert_never(other)
 
@@ -92,7 +92,7 @@ def _compile(order: CompileOrder, host: Host) -> CompileAnswer:
     return CompileAnswer(bundle=order.bundle, key=order.key, compiled=product.artifact.digest)
 
 
-def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer], address: str, host: Host) -> MeasureAnswer:
+def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer], address: Address, host: Host) -> MeasureAnswer:
     fetched = partial(fetch, layout=host.layout, store=host.store)
     work = pipeline.Work(
         name=order.name,
@@ -108,10 +108,10 @@ def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer]
     _, failures = pipeline.measure(work, [where], order.conduct, layout=host.layout, observer=host.observer)
     for error in failures.values():
         raise error
-    return MeasureAnswer(part=part_on(load_run_file(host.layout, run_id), where))
+    return MeasureAnswer(part=part_on(load_run_file(host.layout, run_id), where.text))
 
 
-def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: str, host: Host) -> CompareAnswer:
+def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: Address, host: Host) -> CompareAnswer:
     manner = Manner(
         looks=order.looks,
         goals=order.goals,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from quadbench.compile.availability import availability, package_availability
 from quadbench.devices import list_devices
-from quadbench.devices.addresses import LocalAddress, VirtualAddress, parse_address, virtual_serial
+from quadbench.devices.addresses import Address, LocalAddress, VirtualAddress, virtual_serial
 from quadbench.dispatch.plan import BUILD, compile_capability
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.farm.farm_file import expected_phones
@@ -35,23 +35,23 @@ def capabilities() -> tuple[str, ...]:
     return (*builds, *(compile_capability(target.key) for target in known if availability(target.target).is_ready))
 
 
-def given_device(address: str) -> WorkerDevice:
+def given_device(address: Address) -> WorkerDevice:
     """Return a device that a worker was given beside attached phones: this machine, or a virtual one.
 
     Raises:
         UserError: the address is no such device.
         UnknownNameError, SpecError: there is no such device profile, or it is wrong.
     """
-    labels, owner = {"name": address, "host": host_name()}, user_and_host()
-    match parse_address(address):
+    labels, owner = {"name": address.text, "host": host_name()}, user_and_host()
+    match address:
         case LocalAddress():
             labels |= {"serial": LOCAL_NAME, "profile": LOCAL_NAME}
-            return WorkerDevice(name=lease_name("local", LOCAL_NAME), address=address, labels=labels, owner=owner)
+            return WorkerDevice(name=lease_name("local", LOCAL_NAME), address=address.text, labels=labels, owner=owner)
         case VirtualAddress(profile=name):
             profile = load_profile(name)
             serial = virtual_serial(profile)
             labels |= {"serial": serial, "profile": profile.name, "chip": profile.soc.model}
-            return WorkerDevice(name=lease_name("virtual", serial), address=address, labels=labels, owner=owner)
+            return WorkerDevice(name=lease_name("virtual", serial), address=address.text, labels=labels, owner=owner)
     raise UserError(
         f"a worker cannot be given '{address}'; expected {LOCAL_NAME} or virtual:NAME",
         hint="attached phones are taken by themselves",

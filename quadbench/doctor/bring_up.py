@@ -7,7 +7,7 @@ from importlib.metadata import version
 from quadbench.artifacts.names import one_line
 from quadbench.compile.availability import availability
 from quadbench.devices import Device, list_devices
-from quadbench.devices.addresses import AttachedAddress, parse_address
+from quadbench.devices.addresses import Address, AttachedAddress
 from quadbench.devices.connections import SERIAL_VARIABLE, connect
 from quadbench.doctor.checks import Answer, BringUp, CheckStatus, DeviceCheck, ExaminedDevice, PlannedCheck, not_tried
 from quadbench.doctor.device_checks import graph_checks, system_checks
@@ -31,11 +31,11 @@ _PROPERTIES = {
 """Properties that tell one system from another, drivers among it."""
 
 
-def bring_up(address: str, *, layout: Layout, observer: Observer) -> BringUp:
+def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp:
     """Try everything on a device. Whatever does not work stands in it; serials and home folders are left out.
 
     Raises:
-        UserError: the address is wrong.
+        UserError: the address means no device that files can be pushed to, or its profile is wrong.
         LeaseError: somebody else has the device; nothing was tried.
     """
     started_at = datetime.now(UTC)
@@ -55,7 +55,7 @@ def bring_up(address: str, *, layout: Layout, observer: Observer) -> BringUp:
     return BringUp(
         quadbench=version("quadbench"),
         started_at=started_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        address=address,
+        address=address.text,
         device=examined,
         checks=tuple(checks),
     ).impersonal(serials)
@@ -80,7 +80,7 @@ def _checked(device: Device, layout: Layout, observer: Observer) -> list[DeviceC
     return [check.made(observer) for check in checks]
 
 
-def _without_device(address: str, layout: Layout) -> Iterator[PlannedCheck]:
+def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
     """Yield what can be tried of this machine alone for a kind of device, where no device answers; nothing of an unknown kind."""
     try:
         kind = kind_at(address)
@@ -119,9 +119,8 @@ def _examined(device: Device) -> ExaminedDevice:
     )
 
 
-def _attached_serials(address: str) -> list[str]:
+def _attached_serials(address: Address) -> list[str]:
     """Return every serial that a message about a device that cannot be connected may name."""
-    parsed = parse_address(address)
-    named = parsed.serial if isinstance(parsed, AttachedAddress) else None
+    named = address.serial if isinstance(address, AttachedAddress) else None
     attached = (row.serial for row in list_devices() if row.is_phone)
     return [*attached, *filter(None, (named, variable(SERIAL_VARIABLE)))]

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from quadbench.devices.addresses import LocalAddress, VirtualAddress, parse_address, virtual_serial
+from quadbench.devices.addresses import Address, LocalAddress, VirtualAddress, virtual_serial
 from quadbench.errors import LeaseError, UserError
 from quadbench.farm.lease import (
     Claim,
@@ -159,13 +159,13 @@ def lease_time_s(asked: float | None = None) -> float:
     return asked if asked is not None else number_variable(LEASE_VARIABLE, usual=_LEASE_S, least=2.0, most=3600.0)
 
 
-def leased_name(address: str) -> str | None:
+def leased_name(address: Address) -> str | None:
     """Return the name under which this machine or a virtual device is leased, by its address; None for any other device.
 
     Raises:
-        UserError, SpecError: it is no address, or that of a virtual device without a profile that can be read.
+        UserError, SpecError: the profile of a virtual device cannot be read.
     """
-    match parse_address(address):
+    match address:
         case VirtualAddress(profile=profile):
             return lease_name("virtual", virtual_serial(load_profile(profile)))
         case LocalAddress():

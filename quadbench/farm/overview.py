@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from quadbench.devices.addresses import needs_server
+from quadbench.devices.addresses import needs_server, parse_address
 from quadbench.devices.connections import DeviceRow
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.farm.farm_file import ExpectedPhone
@@ -139,7 +139,7 @@ def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
     """
     if needs_server(word):
         return phone_named(word, phones).seen.device
-    if name := leased_name(word):
+    if name := leased_name(parse_address(word)):
         return name
     raise UserError(f"'{word}' is at a service, where nobody needs to keep a device", hint="see: quadbench devices")
 

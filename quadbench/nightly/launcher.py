@@ -6,6 +6,7 @@ from typing import Protocol, Self
 
 from quadbench.artifacts import Bundle, RunRecord, Status, Stored
 from quadbench.artifacts.night_record import Measurement, Point, Subject, fingerprint, unlike
+from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError, QuadbenchError, StorageError, UserError
 from quadbench.farm.leases import lease_name
 from quadbench.farm.wishes import addresses_for
@@ -142,7 +143,8 @@ class Here:
             return
         manner = Manner(looks=wanted.looks, goals=wanted.goals, tasks=wanted.tasks, conduct=_CONDUCT)
         try:
-            versus = compare(wanted.a, wanted.b, list(words), manner, layout=self.layout, observer=self.observer)
+            devices = parse_addresses(words)
+            versus = compare(wanted.a, wanted.b, devices, manner, layout=self.layout, observer=self.observer)
         except QuadbenchError as error:
             if len(words) > 1 and isinstance(error, UserError | MissingDependencyError):
                 for address, word in words.items():

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from quadbench.artifacts.night_record import Measurement
+from quadbench.devices.addresses import parse_address
 from quadbench.errors import QuadbenchError, SpecError, UnknownNameError, UserError
 from quadbench.farm.farm_file import ExpectedPhone, expected_phones
 from quadbench.farm.leases import leased_name
@@ -35,7 +36,7 @@ def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, st
             return one.device
     address = serials.get(word, word)
     try:
-        return leased_name(address) or address.partition("?")[0].rpartition("@")[2]
+        return leased_name(parse_address(address)) or address.partition("?")[0].rpartition("@")[2]
     except QuadbenchError:
         return address
 
@@ -82,7 +83,7 @@ def _kind_fault(word: str) -> str | None:
         return f"'{word}' is at Qualcomm AI Hub, which runs single graphs and no nights; name a phone"
     try:
         if word:
-            kind_at(word)
+            kind_at(parse_address(word))
     except UserError as error:
         return "; ".join(str(error).splitlines())
     return None

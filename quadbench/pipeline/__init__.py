@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored, Variant
 from quadbench.artifacts.run_record import file_refs, with_own_graph
 from quadbench.compile.availability import require
-from quadbench.devices.addresses import profile_named
+from quadbench.devices.addresses import Address, parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.errors import extra_needed
 from quadbench.farm.held import leased
@@ -55,7 +55,7 @@ __all__ = [
 
 def run(
     recipe: Recipe,
-    addresses: Sequence[str],
+    addresses: Sequence[Address],
     *,
     swept: Mapping[str, str] | None = None,
     conduct: Conduct = USUAL,
@@ -90,14 +90,14 @@ def _bundles_of(
 
 
 def _built_before(
-    recipe: Recipe, addresses: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer
+    recipe: Recipe, addresses: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer
 ) -> dict[str, Stored[Bundle]]:
     """Build what is not there yet before any device is taken, so that others have the devices meanwhile.
 
     The devices are looked at before, so that nothing is built for one that cannot run it. Return the bundles by profile; none
     where all are there, or where an address, as a serial does, does not say of which profile its device is.
     """
-    profiles = list(dict.fromkeys(profile_named(address.strip()) for address in addresses))
+    profiles = list(dict.fromkeys(address.profile for address in addresses))
     named = [profile for profile in profiles if profile is not None]
     if not named or len(named) < len(profiles) or all(cached(recipe.on(profile), layout) for profile in named):
         return {}
@@ -109,7 +109,7 @@ def _built_before(
 def run_bundle(
     bundle: Stored[Bundle],
     terms: Terms,
-    addresses: Sequence[str],
+    addresses: Sequence[Address],
     *,
     conduct: Conduct = USUAL,
     layout: Layout,
@@ -125,7 +125,7 @@ def run_bundle(
 
 
 def resume(
-    run_id: str, addresses: Sequence[str] = (), *, conduct: Conduct = USUAL, layout: Layout, observer: Observer
+    run_id: str, addresses: Sequence[Address] = (), *, conduct: Conduct = USUAL, layout: Layout, observer: Observer
 ) -> Outcome:
     """Go on with a run that was cut short: measure what is missing, on all of its devices or on some of them.
 
@@ -136,7 +136,7 @@ def resume(
     """
     begun = load_run_file(layout, run_id)
     work = resumed_work(begun, addresses, layout)
-    return execute(work, addresses or begun.addresses, conduct, layout=layout, observer=observer)
+    return execute(work, addresses or parse_addresses(begun.addresses), conduct, layout=layout, observer=observer)
 
 
 def work_of_bundle(bundle: Stored[Bundle], terms: Terms) -> Work:
@@ -147,7 +147,7 @@ def work_of_bundle(bundle: Stored[Bundle], terms: Terms) -> Work:
 
 
 def admit(
-    candidate: Candidate, bundle: Stored[Bundle], addresses: Sequence[str], *, layout: Layout, observer: Observer
+    candidate: Candidate, bundle: Stored[Bundle], addresses: Sequence[Address], *, layout: Layout, observer: Observer
 ) -> "tuple[Admission, tuple[Deployment, ...]]":
     """Judge an adapter under a bundle's profile. If admitted, add it, remember the new bundle, and push it to devices, if any.
 

@@ -14,6 +14,7 @@ from quadbench.artifacts import Bundle, Deployment, ErrorClass, LaunchPlan, Retr
 from quadbench.artifacts.run_record import file_refs
 from quadbench.compile.availability import require
 from quadbench.devices import Device
+from quadbench.devices.addresses import Address
 from quadbench.devices.connections import HostedPhone, connect, hosted_phones
 from quadbench.errors import ArtifactError, DeviceError, HarnessError, NoTimeError, QuadbenchError, RunInterrupted
 from quadbench.farm.held import Held, held, require_any
@@ -68,7 +69,7 @@ class Outcome:
         return DeviceError.exit_code if first.error_class is ErrorClass.DEVICE else HarnessError.exit_code
 
 
-def execute(work: Work, addresses: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> Outcome:
+def execute(work: Work, addresses: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer) -> Outcome:
     """Measure on each device what its run does not have yet, and report the run.
 
     Raises:
@@ -85,7 +86,7 @@ def reported(run_id: str, failures: dict[str, QuadbenchError], layout: Layout) -
 
 
 def measure(
-    work: Work, addresses: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer
+    work: Work, addresses: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer
 ) -> tuple[str, dict[str, QuadbenchError]]:
     """Measure on each device what its run does not have yet. Return the run's id, and by address why devices were left out.
 
@@ -130,7 +131,7 @@ def measure(
 
 
 def require_devices(
-    addresses: Sequence[str], purpose: str, conduct: Conduct, *, cores: Sequence[int] = (), layout: Layout
+    addresses: Sequence[Address], purpose: str, conduct: Conduct, *, cores: Sequence[int] = (), layout: Layout
 ) -> None:
     """Refuse devices that `measure` would refuse, before anything is built for them; `cores` are those that runs are pinned to.
 
@@ -146,7 +147,7 @@ def require_devices(
         require_cores(cores, lab.devices)
 
 
-def _hosted(addresses: Sequence[str]) -> list[HostedPhone]:
+def _hosted(addresses: Sequence[Address]) -> list[HostedPhone]:
     """Return the phones at AI Hub that can be compiled for here."""
     phones = hosted_phones(addresses)
     for phone in phones:
@@ -169,7 +170,7 @@ class Lab:
 
 @contextmanager
 def lab_of(
-    addresses: Sequence[str],
+    addresses: Sequence[Address],
     purpose: str,
     conduct: Conduct,
     *,
@@ -186,7 +187,7 @@ def lab_of(
     """
     left_out: dict[str, QuadbenchError] | None = {} if conduct.keep_going else None
     elsewhere = {phone.address for phone in phones}
-    own = [address for address in addresses if address.strip() not in elsewhere]
+    own = [address for address in addresses if address.text not in elsewhere]
     connected: AbstractContextManager[list[Device]] = nullcontext([])
     if own or not phones:  # without any address it is for `connect` to say what is missing
         connected = connect(own, layout=layout, left_out=left_out)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, Stored
 from quadbench.devices import Device
+from quadbench.devices.addresses import Address
 from quadbench.errors import ArtifactError, DeviceError, UserError
 from quadbench.measure.launch_schedule import Budget
 from quadbench.observer import Observer
@@ -79,12 +80,12 @@ class Work(RecordHooks):
     gear: Gear = NO_GEAR
 
 
-def resumed_work(begun: RunFile, addresses: Sequence[str], layout: Layout) -> Work:
+def resumed_work(begun: RunFile, addresses: Sequence[Address], layout: Layout) -> Work:
     """Return what is left to do for a run, on the addresses that were given again."""
     if not begun.planned:
         raise UserError(f"run {begun.run_id} is a side of a comparison, which cannot go on", hint="compare anew")
     _require_unfinished(begun, layout)
-    unknown = [address for address in addresses if address not in begun.addresses]
+    unknown = [address for address in addresses if address.text not in begun.addresses]
     if unknown:
         known = ", ".join(begun.addresses)
         raise UserError(

@@ -15,8 +15,6 @@ from quadbench.devices.addresses import (
     HostedAddress,
     LocalAddress,
     VirtualAddress,
-    listed_once,
-    parse_address,
     refuse_twice,
     virtual_serial,
 )
@@ -67,11 +65,11 @@ class _Notes:
     missing: list[str]
 
 
-def forecast(recipe: Recipe, addresses: Sequence[str], *, layout: Layout) -> list[Forecast]:
+def forecast(recipe: Recipe, addresses: Sequence[Address], *, layout: Layout) -> list[Forecast]:
     """Return what a run on each device would be. An attached phone is known by its profile, and need not be attached.
 
     Raises:
-        UserError: an address is wrong or given twice, means no profile, or a device at AI Hub, which takes no files.
+        UserError: an address means no profile, the device of another, or a device at AI Hub, which takes no files.
         SpecError: a scenario is wrong.
         ArtifactError: a bundle, a compiled bundle or a kit that is there is damaged.
     """
@@ -81,26 +79,25 @@ def forecast(recipe: Recipe, addresses: Sequence[str], *, layout: Layout) -> lis
     return [_forecast(*one, bundle, recipe.terms, layout) for one, bundle in zip(asked, bundles, strict=True)]
 
 
-def forecast_of_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence[str], *, layout: Layout) -> list[Forecast]:
+def forecast_of_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence[Address], *, layout: Layout) -> list[Forecast]:
     """Return what a run of a bundle, as one with an admitted adapter, would be on each device.
 
     Raises:
         UserError, SpecError, ArtifactError: as `forecast`.
     """
-    return [_forecast(kind, address, bundle, terms, layout) for kind, address in _asked(addresses)]
+    return [_forecast(*one, bundle, terms, layout) for one in _asked(addresses)]
 
 
-def _asked(addresses: Sequence[str]) -> list[tuple[Kind, Address]]:
+def _asked(addresses: Sequence[Address]) -> list[tuple[Kind, Address]]:
     """Return what addresses ask for, after what a run would refuse before it connects."""
     if not addresses:
         raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
     taken: dict[str, str] = {}
     asked = []
-    for text in listed_once(addresses):
-        address = parse_address(text)
-        kind, serial = _kind(text, address)
-        refuse_twice(text, serial, taken)
-        taken[serial] = text
+    for address in addresses:
+        kind, serial = _kind(address)
+        refuse_twice(address.text, serial, taken)
+        taken[serial] = address.text
         asked.append((kind, address))
     return asked
 
@@ -108,7 +105,7 @@ def _asked(addresses: Sequence[str]) -> list[tuple[Kind, Address]]:
 def _forecast(kind: Kind, address: Address, bundle: Stored[Bundle] | None, terms: Terms, layout: Layout) -> Forecast:
     notes = _Notes([], [])
     if isinstance(address, VirtualAddress):
-        notes.missing.extend(str(error) for error in lacking(kind.profile, kind.address, address))
+        notes.missing.extend(str(error) for error in lacking(kind.profile, address))
     harness, libraries, compiler = _harness(kind, layout, notes), _libraries(kind, layout, notes), availability(kind.target)
     if compiler.missing:
         notes.missing.append(f"{compiler.missing}, to compile for {kind.key}. Hint: {compiler.hint}")
@@ -155,18 +152,18 @@ def _of_adapters(bundle: Bundle, files: Sequence[LocalFile]) -> dict[str, int]:
     return sizes
 
 
-def kind_at(address: str) -> Kind:
+def kind_at(address: Address) -> Kind:
     """Return the kind of device that an address means, which need not be there.
 
     Raises:
-        UserError: the text is no address, means no profile, or a device at AI Hub.
+        UserError: it means no profile, or a device at AI Hub.
     """
-    return _kind(address, parse_address(address))[0]
+    return _kind(address)[0]
 
 
-def _kind(text: str, address: Address) -> tuple[Kind, str]:
+def _kind(address: Address) -> tuple[Kind, str]:
     """Return the kind of device that an address means, and the device's serial as far as it is known without connecting."""
-    host = host_abi(platform.machine())
+    text, host = address.text, host_abi(platform.machine())
     match address:
         case LocalAddress():
             profile = local_profile()
@@ -176,10 +173,11 @@ def _kind(text: str, address: Address) -> tuple[Kind, str]:
             if scenario:
                 load_scenario(scenario)
             return Kind(address=text, profile=profile, abi=abi, target=profile.virtual_target), virtual_serial(profile)
-        case AttachedAddress(profile=str(name), target=target, serial=serial):
+        case AttachedAddress(profile=name, target=target, serial=serial):
+            address.require_plain()
             profile = _profile(name, target)
             return Kind(address=text, profile=profile, abi=PHONE_ABI, target=profile.target), serial or profile.name
-        case HostedAddress() | AttachedAddress():
+        case HostedAddress():
             raise UserError(f"'{text}' is at Qualcomm AI Hub: nothing is pushed there", hint="leave it out of the dry run")
 
 
@@ -217,18 +215,19 @@ def _graphs(kind: Kind, bundle: Stored[Bundle], layout: Layout, notes: _Notes) -
     return compiled or bundle
 
 
-def misfits(recipe: Recipe, addresses: Sequence[str]) -> Iterator[Problem]:
+def misfits(recipe: Recipe, addresses: Sequence[Address]) -> Iterator[Problem]:
     """Yield what devices cannot run, as far as their addresses say what they are.
 
     Raises:
-        UserError: a text is no address, or asks for a target that its profile lacks.
+        UserError: an address asks for a target that its profile lacks.
     """
     known = {profile.name for profile in load_profiles()}
-    for text in listed_once(addresses):
-        match parse_address(text):
-            case VirtualAddress(profile=name) | AttachedAddress(profile=str(name)) if name in known:  # others are serials
-                kind = kind_at(text)
-                yield from misfits_of_target(recipe, kind.profile.name, kind.target, text)
+    for address in addresses:
+        if isinstance(address, AttachedAddress):
+            address.require_plain()
+        if isinstance(address, VirtualAddress | AttachedAddress) and address.profile in known:  # others are serials
+            kind = kind_at(address)
+            yield from misfits_of_target(recipe, kind.profile.name, kind.target, kind.address)
 
 
 def misfits_of_target(recipe: Recipe, profile: str | None, target: Target, name: str) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from quadbench.artifacts import DeviceFacts, LaunchPlan, Retry, RunResult, TaskA
 from quadbench.artifacts.night_record import contents, differences, unlike
 from quadbench.artifacts.run_record import file_refs, item_counts
 from quadbench.devices import Device
+from quadbench.devices.addresses import Address
 from quadbench.errors import DeviceLostError, QuadbenchError, UserError
 from quadbench.farm.held import require_any
 from quadbench.harness.installation import Installation
@@ -59,7 +60,7 @@ log = logging.getLogger(__name__)
 def compare(
     a: Chosen,
     b: Chosen,
-    addresses: Sequence[str],
+    addresses: Sequence[Address],
     manner: Manner = USUAL_MANNER,
     *,
     layout: Layout,

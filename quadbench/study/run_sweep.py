@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from quadbench import pipeline
 from quadbench.artifacts import RunResult
-from quadbench.devices.addresses import profile_named
+from quadbench.devices.addresses import Address
 from quadbench.errors import NoTimeError, QuadbenchError, UserError, extra_needed
 from quadbench.observer import Observer
 from quadbench.pipeline import USUAL, Conduct, Outcome
@@ -130,7 +130,13 @@ def _refuse_overruled(overs: Sequence[Over], variations: Sequence[Variation]) ->
 
 
 def sweep(
-    recipe: str, overs: Sequence[Over], addresses: Sequence[str], conduct: Conduct = USUAL, *, layout: Layout, observer: Observer
+    recipe: str,
+    overs: Sequence[Over],
+    addresses: Sequence[Address],
+    conduct: Conduct = USUAL,
+    *,
+    layout: Layout,
+    observer: Observer,
 ) -> Swept:
     """Build what is not there yet, doing once what the settings share; then run, score and write `sweeps/<id>/`.
 
@@ -144,7 +150,7 @@ def sweep(
     variations = varied(recipe, overs)
     pipeline.require_devices(addresses, f"sweep of {variations[0].recipe.name}", conduct, layout=layout)
     _require_scoring(variations)
-    profiles = dict.fromkeys(profile_named(address.strip()) for address in addresses)
+    profiles = dict.fromkeys(address.profile for address in addresses)
     built = [variation.recipe.on(profile) for variation in variations for profile in profiles]
     pipeline.build_all(built, layout=layout, observer=observer)
     command = _command(recipe, overs, addresses, conduct, layout)
@@ -208,7 +214,9 @@ def _require_scoring(variations: Sequence[Variation]) -> None:
             import quadbench.quality.trajectories  # noqa: F401  (that it can be imported is what is asked)
 
 
-def _measure(under_way: _SweepUnderWay, addresses: Sequence[str], conduct: Conduct, layout: Layout, observer: Observer) -> None:
+def _measure(
+    under_way: _SweepUnderWay, addresses: Sequence[Address], conduct: Conduct, layout: Layout, observer: Observer
+) -> None:
     """Run and score every setting. The time began with the conduct."""
     began, variations = time.monotonic(), under_way.variations
     with temporary_folder(layout.scratch) as scratch:
@@ -240,12 +248,12 @@ def touched_tasks(variations: Sequence[Variation]) -> tuple[str, ...]:
     return tuple(name for name, digests in works.items() if len(digests) > 1)
 
 
-def _command(recipe: str, overs: Sequence[Over], addresses: Sequence[str], conduct: Conduct, layout: Layout) -> str:
+def _command(recipe: str, overs: Sequence[Over], addresses: Sequence[Address], conduct: Conduct, layout: Layout) -> str:
     keys = [word for over in overs for word in ("--over", str(over))]
     retries = [] if conduct.retries == USUAL.retries else ["--retries", str(conduct.retries)]
     budget = [] if conduct.budget_s is None else ["--budget", f"{conduct.budget_s:.0f}s"]
     keep_going = ["--keep-going"] if conduct.keep_going else []
-    return layout.command("sweep", recipe, *keys, "--devices", ",".join(addresses), *retries, *budget, *keep_going)
+    return layout.command("sweep", recipe, *keys, "--devices", ",".join(map(str, addresses)), *retries, *budget, *keep_going)
 
 
 def _has_random_weights(variations: Sequence[Variation]) -> bool:

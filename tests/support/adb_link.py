@@ -12,6 +12,7 @@ import pytest
 
 from quadbench.devices import Device
 from quadbench.devices.adb_protocol import UnixEndpoint
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.results.layout import Layout
 
@@ -136,9 +137,9 @@ class Phone:
 def linked_phone(results: Path, patch: pytest.MonkeyPatch) -> Iterator[Phone]:
     """Yield a phone at the other end of a link, to which the environment points as to a user's server."""
     layout = Layout(results)
-    with connect(["virtual:s25"], layout=layout) as (beside,), link_to(results, "s25") as link:
+    with connect(parse_addresses(["virtual:s25"]), layout=layout) as (beside,), link_to(results, "s25") as link:
         patch.setenv("ADB_SERVER_SOCKET", f"tcp:127.0.0.1:{link.port}")
-        with connect(["s25"], layout=layout) as (device,):
+        with connect(parse_addresses(["s25"]), layout=layout) as (device,):
             yield Phone(device=device, link=link, beside=beside)
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from quadbench.cli.device_options import chosen_devices
-from quadbench.devices.addresses import choose_phone, needs_server
+from quadbench.devices.addresses import Address, AttachedAddress, choose_phone
 from quadbench.devices.connections import connect, hosted_phones
 from quadbench.results.layout import Layout
 from quadbench.target.profile import load_profiles
@@ -54,14 +54,13 @@ def _connect(text: str, folder: Path) -> None:
     _open(chosen_devices(text, None, Layout(folder)), folder)
 
 
-def _open(addresses: Sequence[str], folder: Path) -> None:
+def _open(addresses: Sequence[Address], folder: Path) -> None:
     """Open devices as a run does; attached phones are looked for among none."""
     profiles = load_profiles()
     hosted = [phone.address for phone in hosted_phones(addresses)]
     for address in addresses:
-        if needs_server(address):
+        if isinstance(address, AttachedAddress):
             choose_phone(address, [], profiles, None)
-    with connect(
-        [address for address in addresses if address not in hosted], layout=Layout(folder / "results"), profiles=profiles
-    ):
+    own = [address for address in addresses if address.text not in hosted]
+    with connect(own, layout=Layout(folder / "results"), profiles=profiles):
         pass

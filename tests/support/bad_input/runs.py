@@ -10,6 +10,7 @@ import pytest
 
 from quadbench import pipeline
 from quadbench.artifacts.run_record import file_refs
+from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import QuadbenchError
 from quadbench.harness.event_log import EVENTS
 from quadbench.harness.program import OVERRIDE
@@ -84,7 +85,7 @@ def _state(layout: Layout) -> tuple[object, ...]:
 def _run(recipe: Path, harness: Path, layout: Layout) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(OVERRIDE, str(harness))
-        pipeline.run(load_recipe(recipe), ["local"], layout=layout, observer=Silent())
+        pipeline.run(load_recipe(recipe), parse_addresses(["local"]), layout=layout, observer=Silent())
 
 
 def _report(layout: Layout) -> None:
