@@ -2,6 +2,8 @@
 # Variables: PYTHON (for a new .venv), RECIPE and DEVICES (for demo), ARGS (for pytest), PART (of test-slow), WORKERS (processes of test), ABI (for harness), FUZZ_EXAMPLES (for fuzz).
 
 MAKEFLAGS += --no-print-directory
+# An import is compiled once, as setup compiles nothing: without its bytecode each of some hundred processes would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO_STAMP := .venv/.installed-for-demo
@@ -42,7 +44,7 @@ check: $(STAMP) ## lint, formatting, types, direction of imports
 	@$(BIN)/lint-imports
 
 test: setup ## the tests that need neither phone nor patience
-	@$(BIN)/pytest -m "not slow and not device" -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/pytest -m "not slow and not device" -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: setup ## the tests that take minutes; PART=3/12 runs the third of twelve parts that take about as long
 	@$(BIN)/pytest -m "slow and not device" $(SLOW) $(if $(PART),--splits $(word 2,$(subst /, ,$(PART))) --group $(word 1,$(subst /, ,$(PART)))) $(ARGS)

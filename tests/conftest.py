@@ -1,9 +1,11 @@
 """What several tests share: the tiny model, and its bundle, built once."""
 
+import fcntl
 import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,21 +52,45 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"not begun within {limit_s:g} s")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that need the tiny bundle: one of the processes builds it while another has other files."""
+    needing = {item.path for item in items if "tiny_bundle" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in needing)
+
+
+@contextmanager
+def _shared_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """Give a folder that all processes of these tests share to one of them at a time."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """recipe.yaml of the tiny model, in a folder with all that it names. Not to be changed: copy the folder."""
     pytest.importorskip("torch")
     from support.tiny_model import write_tiny_model
 
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+    with _shared_folder(tmp_path_factory, "tiny-recipe") as folder:
+        path = folder / "tiny" / "recipe.yaml"
+        return path if path.exists() else write_tiny_model(path.parent)
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Stored[Bundle]:
-    """The tiny model's bundle, in a results folder. Not to be changed."""
+    """The tiny model's bundle, alone in a results folder. Not to be changed."""
     from quadbench.quad.build import build
+    from quadbench.quad.cache import cached
 
-    return build(load_recipe(tiny_recipe), Layout(tmp_path_factory.mktemp("results")))
+    recipe = load_recipe(tiny_recipe)
+    with _shared_folder(tmp_path_factory, "tiny-results") as folder:
+        layout = Layout(folder / "results")
+        return cached(recipe, layout) or build(recipe, layout)
 
 
 @pytest.fixture(scope="session")
