@@ -15,20 +15,27 @@ from support.postgresql_server import PostgresqlServer, running_postgresql
 from support.s3_server import S3Server, running_s3
 from support.scripted_harness import World
 
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import Bundle, RunRecord, Stored
+from quadbench.devices import adb_commands
 from quadbench.devices.local import open_local
 from quadbench.farm.store.objects import Store
 from quadbench.farm.store.opening import open_store
 from quadbench.harness.program import ensure_harness
 from quadbench.recipe.recipe import load_recipe
-from quadbench.results.engine import Source
+from quadbench.results.engine import Source, open_engine
 from quadbench.results.layout import Layout
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from diffusers import UNet2DConditionModel
     from playwright.sync_api import Browser
+    from support.adapter_files import Known
+    from support.adb_link import Phone
     from support.ai_hub_graphs import Sources
     from support.ai_hub_service import AiHubService
     from support.live_site import Site
+
+    from quadbench.quad.model.foundation import Foundation
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: its threads cost more than the tiny model's operators
 # Tests keep nothing in somebody's database or store, and no terminal of somebody's is as wide as what they print.
@@ -36,6 +43,9 @@ for name in ("QUADBENCH_DATABASE", "QUADBENCH_STORE", "COLUMNS"):
     os.environ.pop(name, None)
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Nor do they spare the cores of a phone: a line that was written there is read at once.
+adb_commands._READ = adb_commands._READ.replace(f"sleep {adb_commands.POLL_S}", "sleep 0.1")
 
 _FIRST_TEST = pytest.StashKey[float]()
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -93,6 +103,28 @@ def tiny_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         return cached(recipe, layout) or build(recipe, layout)
 
 
+@pytest.fixture(scope="module")
+def foundation(tiny_recipe: Path) -> "Foundation":
+    """The tiny model, as it is loaded. Not to be changed."""
+    from quadbench.quad.model.foundation import load_foundation
+
+    return load_foundation(tiny_recipe.parent / "model")
+
+
+@pytest.fixture(scope="module")
+def unet(foundation: "Foundation") -> "UNet2DConditionModel":
+    """The tiny model's U-Net."""
+    return foundation.unet
+
+
+@pytest.fixture(scope="module")
+def known(unet: "UNet2DConditionModel") -> dict[str, "Known"]:
+    """LoRA pairs at sites of every kind, with different ranks and alphas, some without alpha."""
+    from support.adapter_files import draw_pairs
+
+    return draw_pairs(unet)
+
+
 @pytest.fixture(scope="session")
 def harness() -> Path:
     """The native harness, built once for this machine."""
@@ -131,6 +163,32 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A results folder that is not there yet."""
+    return Layout(tmp_path / "results")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Layout:
+    """The results folder of a host that sends."""
+    return Layout(tmp_path / "here")
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Layout:
+    """The results folder of a host that fetches."""
+    return Layout(tmp_path / "there")
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> RunRecord:
+    """The first record of a synthetic run."""
+    from support.synthetic_run import make_run
+
+    return make_run(tmp_path).records[0]
+
+
+@pytest.fixture
 def plan(assets: Path, tmp_path: Path) -> dict[str, Any]:
     """Of the shared variant, for one test to change."""
     from support.harness_scene import shared_plan
@@ -156,6 +214,15 @@ def hub_graphs(tmp_path: Path) -> "Sources":
 
 
 @pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Phone"]:
+    """A phone whose connection can be cut."""
+    from support.adb_link import linked_phone
+
+    with linked_phone(tmp_path, monkeypatch) as linked:
+        yield linked
+
+
+@pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """A bundle on this machine, ready for a scripted harness."""
     with open_local(Layout(tmp_path / "results")) as device:
@@ -176,6 +243,14 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
         return tmp_path / "results" / "quadbench.sqlite"
     server: PostgresqlServer = request.getfixturevalue("postgresql")
     return server.new_database()
+
+
+@pytest.fixture
+def engine(database: Source) -> Iterator["sa.Engine"]:
+    """That database, open."""
+    engine = open_engine(database)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture(scope="session")

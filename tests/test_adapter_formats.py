@@ -21,7 +21,7 @@ from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters import Adapter, load_adapter, merge, read_adapter, sites_of_graph, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.kohya import site_of_ldm  # noqa: E402
 from quadbench.quad.candidate import name_after  # noqa: E402
-from quadbench.quad.model.foundation import Foundation, load_foundation, random_module  # noqa: E402
+from quadbench.quad.model.foundation import Foundation, random_module  # noqa: E402
 from quadbench.quad.model_files import (  # noqa: E402
     DIFFUSERS_TENSORS,
     AdapterFormat,
@@ -37,22 +37,6 @@ from quadbench.recipe.tasks import DiffusersAdapter  # noqa: E402
 
 def with_adapter(unet: UNet2DConditionModel, source: AdapterSource) -> UNet2DConditionModel:
     return with_adapters(unet, {"style": source}, {"style": 1.0})
-
-
-@pytest.fixture(scope="module")
-def foundation(tiny_recipe: Path) -> Foundation:
-    return load_foundation(tiny_recipe.parent / "model")
-
-
-@pytest.fixture(scope="module")
-def unet(foundation: Foundation) -> UNet2DConditionModel:
-    return foundation.unet
-
-
-@pytest.fixture(scope="module")
-def known(unet: UNet2DConditionModel) -> dict[str, Known]:
-    """Draw pairs at sites of every kind, with different ranks and alphas, some without alpha."""
-    return draw_pairs(unet)
 
 
 def eps(unet: UNet2DConditionModel) -> torch.Tensor:

@@ -12,19 +12,7 @@ from support.adapter_files import LDM_NAMES, Known, draw_pairs, kohya_name, kohy
 
 from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters import load_adapter, sites_of_graph, sites_of_unet  # noqa: E402
-from quadbench.quad.model.foundation import load_foundation  # noqa: E402
 from quadbench.quad.model_files import AdapterFormat  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def unet(tiny_recipe: Path) -> UNet2DConditionModel:
-    return load_foundation(tiny_recipe.parent / "model").unet
-
-
-@pytest.fixture(scope="module")
-def known(unet: UNet2DConditionModel) -> dict[str, Known]:
-    """Draw pairs at sites of every kind, with different ranks and alphas, some without alpha."""
-    return draw_pairs(unet)
 
 
 def test_one_site_under_names_of_both_codes_is_refused(

@@ -20,11 +20,6 @@ from quadbench.quad.model.foundation import load_foundation  # noqa: E402
 from quadbench.quad.model.lora import UnetGraph  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def unet(tiny_recipe: Path) -> UNet2DConditionModel:
-    return load_foundation(tiny_recipe.parent / "model").unet
-
-
 @pytest.fixture
 def folder(tiny_recipe: Path, tmp_path: Path) -> Path:
     """Copy an adapter, to be spoilt."""

@@ -45,11 +45,6 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AiHubSe
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "results")
-
-
-@pytest.fixture
 def bundle(layout: Layout) -> Stored[Bundle]:
     """The quickstart's bundle, of graphs of one layer."""
     return write_recipe_bundle(load_recipe("quickstart"), layout)

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from support.synthetic_run import make_run
 
 from quadbench.artifacts import LaunchPlan, RunRecord, Status, Variant
 from quadbench.measure.launch_schedule import missing_blocks
@@ -52,11 +50,6 @@ def test_what_is_missing_of_a_device(stored: str, rest: str) -> None:
 
 def test_without_blocks_of_both_variants_a_half_is_repeated() -> None:
     assert left(SEQUENTIAL, "s0 s1! s2 s3 p0 p1") == "s1000 s1001 | p2 p3"
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> RunRecord:
-    return make_run(tmp_path).records[0]
 
 
 def records_of(record: RunRecord, words: str) -> Iterator[RunRecord]:

@@ -2,10 +2,8 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from support.synthetic_run import make_run
 
 from quadbench.artifacts import LaunchPlan, RunRecord, Sample, Status, Variant
 from quadbench.artifacts.run_record import SequenceBlock
@@ -19,11 +17,6 @@ def launch(variant: Variant, images: int = 10) -> LaunchPlan:
 
 
 BLOCK = (launch(S), launch(P), launch(P), launch(S))
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> RunRecord:
-    return make_run(tmp_path).records[0]
 
 
 def took(record: RunRecord, variant: Variant, seconds: float, images: int) -> RunRecord:

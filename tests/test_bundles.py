@@ -28,11 +28,6 @@ def elsewhere(world: World, tmp_path: Path) -> Stored[Bundle]:
     return publish(tmp_path / "somebody" / "bundle", fill)
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "results")
-
-
 def first_file(bundle: Stored[Bundle]) -> Path:
     return bundle.path(next(file_refs(bundle.artifact)))
 

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,13 +21,6 @@ from quadbench.results.records import Records
 ANA, VERSION = "ana@lab-1", "0.1.0"
 BUILD = NewJob(kind=JobKind.BUILD, needs=capability_need("build"))
 HOST = Seat(name="host", serves=frozenset({capability_need("build")}))
-
-
-@pytest.fixture
-def engine(database: Source) -> Iterator[sa.Engine]:
-    engine = open_engine(database)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -23,11 +23,6 @@ Damage = Callable[[Path], None]
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "results")
-
-
-@pytest.fixture
 def library(tmp_path: Path) -> bytes:
     """ONNX Runtime's library, made up."""
     return write_runtime(tmp_path / "libraries").read_bytes()

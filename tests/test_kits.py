@@ -28,11 +28,6 @@ HTP = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "results")
-
-
-@pytest.fixture
 def qnn(tmp_path: Path) -> Path:
     """A folder with all that Qualcomm's HTP takes; tests break it."""
     write_qnn(tmp_path / "qnn")

@@ -40,11 +40,6 @@ ORT = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
 CPU, MT6991, SM8750 = (LiteRtTarget(backend="litert", soc=soc) for soc in (None, "MT6991", "SM8750"))
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "results")
-
-
 def kit_of(folder: Path, layout: Layout) -> Kit:
     return store.add([folder], PHONE, layout).kit.artifact
 

@@ -23,19 +23,12 @@ from quadbench.farm.held import held, leased
 from quadbench.farm.leases import Lease, Leases, lease_name
 from quadbench.farm.token_file import write_token
 from quadbench.host import host_name, is_dead, process_mark
-from quadbench.results.engine import Source, open_engine
+from quadbench.results.engine import Source
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records
 
 ANA, BEN = "ana@lab-1", "ben@lab-2"
 PHONE = "R3CX"
-
-
-@pytest.fixture
-def engine(database: Source) -> Iterator[sa.Engine]:
-    engine = open_engine(database)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

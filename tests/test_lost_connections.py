@@ -4,12 +4,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.adb_link import BOOT, Phone, linked_phone, restart_adbd
+from support.adb_link import BOOT, Phone, restart_adbd
 from support.device_contract import state_of, wait_until_gone
 
 from quadbench.devices import adb_commands
@@ -21,12 +20,6 @@ COUNT = "for i in $(seq 1 {lines}); do echo line $i; sleep {pause}; done; echo t
 
 def counting(lines: int = 60, pause: float = 0.05, status: int = 0) -> list[str]:
     return ["sh", "-c", COUNT.format(lines=lines, pause=pause, status=status)]
-
-
-@pytest.fixture
-def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
-    with linked_phone(tmp_path, monkeypatch) as linked:
-        yield linked
 
 
 def expected(lines: int) -> list[str]:

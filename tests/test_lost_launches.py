@@ -4,11 +4,11 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.adb_link import Phone, linked_phone
+from support.adb_link import Phone
 from support.device_contract import state_of, wait_until_gone
 from support.scripted_harness import GOOD, LIBRARIES, SAMPLES, World, launch_of, measured, of_metric
 from support.watcher import Silent
@@ -26,12 +26,6 @@ from quadbench.results.layout import Layout
 pytestmark = pytest.mark.slow  # each of these has real processes and waits for them
 
 ANY_LOAD = Gate(max_busy_percent=100)  # whatever else this machine does
-
-
-@pytest.fixture
-def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
-    with linked_phone(tmp_path, monkeypatch) as linked:
-        yield linked
 
 
 # A phone has no library that paints: its images are the references, which were pushed with everything else.

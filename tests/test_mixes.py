@@ -32,11 +32,6 @@ WEIGHTS = [{"first": weight} for weight in (0.0, 0.5, 1.0, 1.5, -1.0)] + [{"firs
 
 
 @pytest.fixture(scope="module")
-def foundation(tiny_recipe: Path) -> Foundation:
-    return load_foundation(tiny_recipe.parent / "model")
-
-
-@pytest.fixture(scope="module")
 def adapters(tiny_recipe: Path, foundation: Foundation) -> dict[str, Adapter]:
     base = sites_of_unet(foundation.skeleton)
     return {name: load_adapter(name, tiny_recipe.parent / "adapters" / name, base) for name in ("first", "second")}

@@ -16,18 +16,13 @@ from quadbench.errors import UserError  # noqa: E402
 from quadbench.quad.admit import check_items, checked_task, task_as_built  # noqa: E402
 from quadbench.quad.candidate import NewTask  # noqa: E402
 from quadbench.quad.items import Item, known_table, task_items  # noqa: E402
-from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
+from quadbench.quad.model.foundation import Foundation  # noqa: E402
 from quadbench.quad.samplers.table import read_table  # noqa: E402
 from quadbench.recipe import Recipe  # noqa: E402
 from quadbench.recipe.recipe import load_recipe  # noqa: E402
 
 FEWER = {"devices": {"s25": {"samplers": {"imagine": {"scheme": "ed", "steps": 2}}}}}
 FILE = FileRef(path="x", sha256="0" * 64, size_bytes=1)
-
-
-@pytest.fixture(scope="module")
-def foundation(tiny_recipe: Path) -> Foundation:
-    return load_foundation(tiny_recipe.parent / "model")
 
 
 def case_of(recipe: Recipe, foundation: Foundation) -> tuple[TaskAssets, tuple[Item, ...]]:

@@ -1,6 +1,5 @@
 """Nights are kept in either database as they were given, and what is ruled is only added to."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,13 +45,6 @@ RULING = Ruling(
     key="end_to_end",
     last_good=Subject(bundle="e" * 64),
 )
-
-
-@pytest.fixture
-def engine(database: Source) -> Iterator[sa.Engine]:
-    engine = open_engine(database)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

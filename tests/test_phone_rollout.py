@@ -62,11 +62,6 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "results")
-
-
-@pytest.fixture
 def ndk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stub in place of the NDK, after the phone has made sure that there is none."""
     stub = write_stub_ndk(tmp_path / "ndk")

@@ -22,11 +22,6 @@ KINDS = {"image-to-image": (1.0, 0.5), "inpaint": (1.0, 0.5), "text-to-image": (
 CASES = [(kind, scheme, strength) for kind, strengths in KINDS.items() for scheme in ("lcm", "ed") for strength in strengths]
 
 
-@pytest.fixture(scope="module")
-def foundation(tiny_recipe: Path) -> Foundation:
-    return load_foundation(tiny_recipe.parent / "model")
-
-
 def case_of(
     tiny_recipe: Path, foundation: Foundation, kind: str, scheme: str, strength: float | None, **options: Any
 ) -> tuple[Reference, Item]:

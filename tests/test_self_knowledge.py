@@ -1,6 +1,6 @@
 """A device that alarms where nothing changed, or whose yardstick drifts, is known for it and put on probation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,16 +13,8 @@ from quadbench.farm.health import Health
 from quadbench.farm.inventory import READY, Inventory, Sighting
 from quadbench.nightly.night_report import DeviceKnowledge, doubt_devices, self_knowledge
 from quadbench.nightly.verdicts import missing
-from quadbench.results.engine import Source, open_engine
 
 STEADY = [night(number, 1.5, yardstick=1 + 0.002 * (number % 3)) for number in range(30)]
-
-
-@pytest.fixture
-def engine(database: Source) -> Iterator[sa.Engine]:
-    engine = open_engine(database)
-    yield engine
-    engine.dispose()
 
 
 def alarms(nights: Sequence[Measurement]) -> list[Ruling]:

@@ -23,18 +23,6 @@ from quadbench.target.abi import Abi
 ONE = digest_of_name("one")
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Layout:
-    """The results folder of the host that sends."""
-    return Layout(tmp_path / "here")
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Layout:
-    """The results folder of the host that fetches."""
-    return Layout(tmp_path / "there")
-
-
 def entry(store: Store, digest: str = ONE) -> ArtifactEntry:
     return artifacts.entry_of("bundle", digest, store)
 

@@ -26,16 +26,6 @@ FILE = FileRef(path="images/restyle/000.png", sha256="0" * 64, size_bytes=1)
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "here")
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "there")
-
-
-@pytest.fixture
 def folder_store(tmp_path: Path) -> Store:
     (tmp_path / "store").mkdir()
     return open_store(tmp_path / "store")

@@ -48,13 +48,6 @@ class Unmetered:
     def ended(self, job: Job, seconds: float) -> None: ...
 
 
-@pytest.fixture
-def engine(database: Source) -> Iterator[sa.Engine]:
-    engine = open_engine(database)
-    yield engine
-    engine.dispose()
-
-
 @contextmanager
 def working(engine: sa.Engine, script: Script, devices: Phones, name: str = "one") -> Iterator[Worker]:
     """Have a worker work in a thread; it is stopped at the end."""
