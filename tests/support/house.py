@@ -4,6 +4,7 @@ import ast
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from quadbench.cli.commands import COMMANDS
@@ -136,9 +137,13 @@ def no_names(package: Path) -> list[str]:
     ]
 
 
-def _trees(package: Path) -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(package.rglob("*.py")):
-        yield _name(package, path), ast.parse(path.read_text())
+def _trees(package: Path) -> tuple[tuple[str, ast.Module], ...]:
+    return _parsed(tuple((_name(package, path), path.read_text()) for path in sorted(package.rglob("*.py"))))
+
+
+@lru_cache(maxsize=1)  # one rule after the other looks at the same package
+def _parsed(sources: tuple[tuple[str, str], ...]) -> tuple[tuple[str, ast.Module], ...]:
+    return tuple((name, ast.parse(text)) for name, text in sources)
 
 
 def _name(package: Path, path: Path) -> str:
