@@ -11,6 +11,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from fairness import Bench, Judged, judged_items, sqnr_db, with_policy, with_see
 from quadbench.artifacts import Component
 from quadbench.quad.adapters.lora_profile import lora_profile
 from quadbench.quad.prepare import Prepared, Steps, calibration_feeds, prepare
-from quadbench.quad.quantize.calibration import LeastError, MinMax, Percentile, RangeRule
+from quadbench.quad.quantize.calibration import RangeRule, least_error, percentile
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
 from quadbench.quad.runner import GraphSession
 from quadbench.recipe.recipe import load_recipe
@@ -71,16 +72,16 @@ def first_inputs(prepared: Prepared, count: int) -> Prepared:
 def cases(*, is_whole: bool) -> Iterator[Case]:
     """Yield all rules for all inputs, and headroom alone for fewer."""
     for headroom in (1.0, 1.25, 1.5, 2.0, 4.0):
-        yield Case(name=f"min-max x {headroom:g}", dtype="uint16", rule=RangeRule(estimator=MinMax(), headroom=headroom))
+        yield Case(name=f"min-max x {headroom:g}", dtype="uint16", rule=RangeRule(headroom=headroom))
     if not is_whole:
         return
     for percent, headroom in ((99.999, 1.0), (99.99, 1.0), (99.99, 2.0)):
-        rule = RangeRule(estimator=Percentile(percent=percent), headroom=headroom)
+        rule = RangeRule(estimator=partial(percentile, percent=percent), headroom=headroom)
         yield Case(name=f"percentile {percent:g} x {headroom:g}", dtype="uint16", rule=rule)
-    yield Case(name="mse x 1", dtype="uint16", rule=RangeRule(estimator=LeastError()))
+    yield Case(name="mse x 1", dtype="uint16", rule=RangeRule(estimator=least_error))
     for headroom in (1.0, 1.1):
-        estimators = {"min-max": MinMax(), "mse": LeastError()}
-        estimators |= {f"percentile {percent:g}": Percentile(percent=percent) for percent in (99.9, 99.99, 99.999)}
+        estimators = {"min-max": None, "mse": least_error}
+        estimators |= {f"percentile {percent:g}": partial(percentile, percent=percent) for percent in (99.9, 99.99, 99.999)}
         for name, estimator in estimators.items():
             yield Case(name=f"{name} x {headroom:g}", dtype="uint8", rule=RangeRule(estimator=estimator, headroom=headroom))
 

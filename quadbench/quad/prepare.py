@@ -15,17 +15,8 @@ from PIL.Image import Image
 
 from quadbench.artifacts import LORA_PREFIX, Component
 from quadbench.host import give_back, peak_memory_bytes
-from quadbench.quad.adapters import (
-    Adapter,
-    BaseSites,
-    graph_tensors,
-    load_adapter,
-    merge,
-    mixed,
-    random_adapter,
-    shared_ranks,
-    sites_of_unet,
-)
+from quadbench.quad.adapters.adapter import Adapter, graph_tensors, merge, mixed, random_adapter, shared_ranks
+from quadbench.quad.adapters.loading import BaseSites, load_adapter, sites_of_unet
 from quadbench.quad.adapters.lora_profile import LoraProfile
 from quadbench.quad.cache import RecipeDigests
 from quadbench.quad.items import Encoders, PreparedTask, Visit, prepare_task, task_items, visit
@@ -33,7 +24,7 @@ from quadbench.quad.model.float_graphs import copy_of_modules, export_graphs, ex
 from quadbench.quad.model.foundation import Foundation, open_foundation
 from quadbench.quad.model.initializers import discard
 from quadbench.quad.model_files import adapter_source
-from quadbench.quad.quantize.calibration import Estimator, LeastError, MinMax, Percentile, RangeRule
+from quadbench.quad.quantize.calibration import Estimator, RangeRule, least_error, percentile
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, Quantized, quantized, weights_quantized
 from quadbench.quad.runner import Feed, GraphSession, as_feed, token_feed
 from quadbench.recipe import Recipe, Task
@@ -205,14 +196,14 @@ def range_rules(ranges: RangesByBits) -> dict[str, RangeRule]:
     return {dtype: RangeRule(estimator=_estimator(own), headroom=own.headroom) for dtype, own in by_type.items()}
 
 
-def _estimator(ranges: ActivationRanges) -> Estimator:
+def _estimator(ranges: ActivationRanges) -> Estimator | None:
     match ranges:
         case MinMaxRanges():
-            return MinMax()
+            return None
         case PercentileRanges(percent=percent):
-            return Percentile(percent=percent)
+            return partial(percentile, percent=percent)
         case MseRanges():
-            return LeastError()
+            return least_error
         case _:
             assert_never(ranges)
 

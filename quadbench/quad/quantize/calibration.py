@@ -1,10 +1,9 @@
 """Calibration: a float graph run on feeds -> each tensor's range, the range its encoding is made for, and what that clips."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias, assert_never
 
 import numpy as np
 import onnx
@@ -17,7 +16,9 @@ from quadbench.quad.quantize.passes import inferred_values, value_shapes
 from quadbench.quad.quantize.qdq import encoding_sources
 
 Feed = Mapping[str, np.ndarray]
+Constants = dict[str, np.ndarray | np.generic]
 BINS = 2048  # as AIMET and ONNX Runtime take; at 8 bits a bin is an eighth of a step
+Estimator = Callable[[Range, np.ndarray, str], Range]  # the observed range, its counts (bins,) and a dtype -> a range
 _EARLIER = "counts.earlier"  # the graph input that counts are added to
 ENDS = 50  # an end of the range is tried at this many places between the observed one and zero
 NAMED = 10  # tensors
@@ -52,24 +53,30 @@ def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     So the ranges are joined one after the other, by nodes that are added after all else: each tensor's range is taken, and the
     tensor freed, before the next is computed. Joined at once, all tensors of the graph would be alive together.
     """
-    observed = deepcopy(model)
-    graph = observed.graph
-    graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "ranges.shape"))
+    nodes = []
     for i, name in enumerate(names):
         for op in ("ReduceMin", "ReduceMax"):
-            graph.node.append(helper.make_node(op, [name], [f"ranges.{op}.{i}.scalar"], keepdims=0))
-            graph.node.append(helper.make_node("Reshape", [f"ranges.{op}.{i}.scalar", "ranges.shape"], [f"ranges.{op}.{i}"]))
+            nodes.append(helper.make_node(op, [name], [f"ranges.{op}.{i}.scalar"], keepdims=0))
+            nodes.append(helper.make_node("Reshape", [f"ranges.{op}.{i}.scalar", "ranges.shape"], [f"ranges.{op}.{i}"]))
     for i in range(len(names)):
         earlier = [f"ranges.{i - 1}"] if i else []
         parts = [*earlier, f"ranges.ReduceMin.{i}", f"ranges.ReduceMax.{i}"]
-        graph.node.append(helper.make_node("Concat", parts, [f"ranges.{i}"], axis=0))
-    _only_output(graph, f"ranges.{len(names) - 1}", TensorProto.FLOAT, 2 * len(names))
-    return observed
+        nodes.append(helper.make_node("Concat", parts, [f"ranges.{i}"], axis=0))
+    output = helper.make_tensor_value_info(f"ranges.{len(names) - 1}", TensorProto.FLOAT, [2 * len(names)])
+    return _observed(model, nodes, {"ranges.shape": np.array([1], np.int64)}, output)
 
 
-def _only_output(graph: onnx.GraphProto, name: str, kind: int, length: int) -> None:
+def _observed(
+    model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], constants: Constants, output: onnx.ValueInfoProto
+) -> onnx.ModelProto:
+    """Return the graph with more nodes and constants, and one output instead of its own."""
+    observed = deepcopy(model)
+    graph = observed.graph
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
+    graph.node.extend(nodes)
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(name, kind, [length]))
+    graph.output.append(output)
+    return observed
 
 
 def observe_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range], feeds: Iterable[Feed]) -> dict[str, np.ndarray]:
@@ -90,22 +97,20 @@ def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx
     Each tensor is added to the counts of those before it by a node that is added after all else, for the reason that
     `with_ranges` names: each tensor is counted, and freed, before the next is computed. ONNX Runtime 1.32 adds in place.
     """
-    observed = deepcopy(model)
-    graph, total = observed.graph, len(ranges) * BINS
-    constants = {"flat": np.array([-1], np.int64), "first": np.float32(0), "last": np.float32(BINS - 0.5)}
+    total = len(ranges) * BINS
+    constants: Constants = {"flat": np.array([-1], np.int64), "first": np.float32(0), "last": np.float32(BINS - 0.5)}
     for i, values in enumerate(ranges.values()):
         constants |= {f"{i}.low": np.float32(values.low), f"{i}.offset": np.int32(i * BINS)}
         constants[f"{i}.per_unit"] = np.float32(BINS / (values.high - values.low) if values.high > values.low else 0)
-    graph.initializer.extend(numpy_helper.from_array(np.asarray(value), f"counts.{name}") for name, value in constants.items())
-    for i, name in enumerate(ranges):
-        graph.node.extend(_places(name, i))
+    nodes = [node for i, name in enumerate(ranges) for node in _places(name, i)]
     earlier = _EARLIER
     for i in range(len(ranges)):
         inputs = [earlier, f"counts.{i}.places", f"counts.{i}.ones"]
         earlier = f"counts.{i}"
-        graph.node.append(helper.make_node("ScatterElements", inputs, [earlier], axis=0, reduction="add"))
-    graph.input.append(helper.make_tensor_value_info(_EARLIER, TensorProto.INT32, [total]))
-    _only_output(graph, earlier, TensorProto.INT32, total)
+        nodes.append(helper.make_node("ScatterElements", inputs, [earlier], axis=0, reduction="add"))
+    output = helper.make_tensor_value_info(earlier, TensorProto.INT32, [total])
+    observed = _observed(model, nodes, {f"counts.{name}": value for name, value in constants.items()}, output)
+    observed.graph.input.append(helper.make_tensor_value_info(_EARLIER, TensorProto.INT32, [total]))
     return observed
 
 
@@ -126,61 +131,31 @@ def _places(name: str, index: int) -> list[onnx.NodeProto]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MinMax:
-    """The least and the greatest value."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Percentile:
-    """The range without the same small share of values at either end, so that `percent` % of them lie within."""
-
-    percent: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeastError:
-    """The range under which clipping and rounding together cost the least squared error in the encoding's bits."""
-
-
-Estimator: TypeAlias = MinMax | Percentile | LeastError
-
-
-@dataclass(frozen=True, kw_only=True)
 class RangeRule:
-    """The estimator of a tensor's range, and the headroom by which both of its ends are multiplied."""
+    """The estimator of a tensor's range, and the headroom by which both of its ends are multiplied.
 
-    estimator: Estimator
+    Without an estimator it is the range from the least to the greatest value, which takes no counts.
+    """
+
+    estimator: Estimator | None = None
     headroom: float = 1.0
-
-    @property
-    def counts_values(self) -> bool:
-        """Say whether a range follows from how values are spread, and not from their ends alone."""
-        return not isinstance(self.estimator, MinMax)
 
     def range_of(self, seen: Range, counts: np.ndarray | None, dtype: str) -> Range:
         """Return the range. `counts` (bins,) are those of the values over `seen`, None where the rule needs none."""
-        return _estimated(self.estimator, seen, counts, dtype).scaled(self.headroom)
+        if self.estimator is None:
+            return seen.scaled(self.headroom)
+        assert counts is not None
+        return self.estimator(seen, counts, dtype).scaled(self.headroom)
 
 
-PLAIN_RULES = {"uint16": RangeRule(estimator=MinMax()), "uint8": RangeRule(estimator=MinMax())}
+PLAIN_RULES = {"uint16": RangeRule(), "uint8": RangeRule()}
 
 
-def _estimated(estimator: Estimator, seen: Range, counts: np.ndarray | None, dtype: str) -> Range:
-    match estimator:
-        case MinMax():
-            return seen
-        case Percentile(percent=percent):
-            assert counts is not None
-            return _percentile(seen, counts, percent)
-        case LeastError():
-            assert counts is not None
-            return _least_error(seen, counts, dtype)
-        case _:
-            assert_never(estimator)
+def percentile(seen: Range, counts: np.ndarray, _dtype: str, *, percent: float) -> Range:
+    """Return the range without the same small share of values at either end, so that `percent` % of them lie within.
 
-
-def _percentile(seen: Range, counts: np.ndarray, percent: float) -> Range:
-    """Cut the bins at either end that hold no more than half of what may lie outside."""
+    The bins at either end are cut that hold no more than half of what may lie outside.
+    """
     outside = counts.sum() * (1 - percent / 100) / 2
     edges = _edges(seen, len(counts))
     first = int(np.searchsorted(np.cumsum(counts), outside, side="right"))
@@ -188,10 +163,11 @@ def _percentile(seen: Range, counts: np.ndarray, percent: float) -> Range:
     return Range(low=float(edges[first]), high=float(edges[len(counts) - last]))
 
 
-def _least_error(seen: Range, counts: np.ndarray, dtype: str) -> Range:
-    """Try ENDS places for either end.
+def least_error(seen: Range, counts: np.ndarray, dtype: str) -> Range:
+    """Return the range under which clipping and rounding together cost the least squared error in the encoding's bits.
 
-    A value outside costs the square of its distance, one inside a twelfth of the square of a step, whatever the end.
+    ENDS places are tried for either end. A value outside costs the square of its distance, one inside a twelfth of the square of
+    a step, whatever the end.
     """
     edges = _edges(seen, len(counts))
     middles = (edges[:-1] + edges[1:]) / 2
@@ -256,23 +232,18 @@ def range_within(encoding: Encoding) -> Range:
 
 def _with_counts(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
     """Return the graph with one output instead of its own: for each tensor the number of its values outside its range."""
-    counted = deepcopy(model)
-    graph = counted.graph
-    graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "clips.shape"))
+    nodes: list[onnx.NodeProto] = []
+    constants: Constants = {"clips.shape": np.array([1], np.int64)}
     for i, (name, within) in enumerate(ranges.items()):
         own = f"clips.{i}"
-        ends = {f"{own}.low": within.low, f"{own}.high": within.high}
-        graph.initializer.extend(numpy_helper.from_array(np.float32(value), key) for key, value in ends.items())
-        graph.node.extend(
-            (
-                helper.make_node("Less", [name, f"{own}.low"], [f"{own}.below"]),
-                helper.make_node("Greater", [name, f"{own}.high"], [f"{own}.above"]),
-                helper.make_node("Or", [f"{own}.below", f"{own}.above"], [f"{own}.outside"]),
-                helper.make_node("Cast", [f"{own}.outside"], [f"{own}.ones"], to=TensorProto.INT32),
-                helper.make_node("ReduceSum", [f"{own}.ones"], [f"{own}.sum"], keepdims=0),
-                helper.make_node("Reshape", [f"{own}.sum", "clips.shape"], [own]),
-            )
-        )
-    graph.node.append(helper.make_node("Concat", [f"clips.{i}" for i in range(len(ranges))], ["clips"], axis=0))
-    _only_output(graph, "clips", TensorProto.INT32, len(ranges))
-    return counted
+        constants |= {f"{own}.low": np.float32(within.low), f"{own}.high": np.float32(within.high)}
+        nodes += [
+            helper.make_node("Less", [name, f"{own}.low"], [f"{own}.below"]),
+            helper.make_node("Greater", [name, f"{own}.high"], [f"{own}.above"]),
+            helper.make_node("Or", [f"{own}.below", f"{own}.above"], [f"{own}.outside"]),
+            helper.make_node("Cast", [f"{own}.outside"], [f"{own}.ones"], to=TensorProto.INT32),
+            helper.make_node("ReduceSum", [f"{own}.ones"], [f"{own}.sum"], keepdims=0),
+            helper.make_node("Reshape", [f"{own}.sum", "clips.shape"], [own]),
+        ]
+    nodes.append(helper.make_node("Concat", [f"clips.{i}" for i in range(len(ranges))], ["clips"], axis=0))
+    return _observed(model, nodes, constants, helper.make_tensor_value_info("clips", TensorProto.INT32, [len(ranges)]))

@@ -31,7 +31,6 @@ class Range:
 
     @property
     def magnitude(self) -> float:
-        """The greatest absolute value."""
         return max(abs(self.low), abs(self.high))
 
     def scaled(self, factor: float) -> "Range":
@@ -54,7 +53,6 @@ class Encoding:
 
     @property
     def bits(self) -> int:
-        """The width of an integer."""
         return np.dtype(self.dtype).itemsize * 8
 
 

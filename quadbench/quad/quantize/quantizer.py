@@ -305,7 +305,7 @@ class Calibrated:
     def ranges(self, dtype: str) -> dict[str, Range]:
         """Return the range of each float tensor for an encoding of this type, by the rule of this type."""
         rule, seen = self._rules[dtype], self._observed.seen
-        counts = self._observed.counts if rule.counts_values else {}
+        counts = self._observed.counts if rule.estimator else {}
         return {name: rule.range_of(values, counts.get(name), dtype) for name, values in seen.items()}
 
     def encodings(self, dtype: str, lora: Mapping[str, Encoding] | None = None) -> dict[str, Encoding]:
