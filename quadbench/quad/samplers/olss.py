@@ -89,7 +89,7 @@ def olss_table(teacher: SamplerTable, inputs: Sequence[SamplerInput], *, steps: 
     """
     runs = [_run(teacher, one) for one in inputs]
     trajectory = TeacherTrajectory(x=torch.cat([x for x, _ in runs], 1), eps=torch.cat([eps for _, eps in runs], 1))
-    path = _search_path(_Search(trajectory), steps)
+    path = _search_path(_reduced(trajectory), steps)
     fitted, mean_square = _fit(teacher, inputs, trajectory, path)
     return SamplerTable(
         scheme="olss",
@@ -138,40 +138,25 @@ def _least_squares(basis: torch.Tensor, target: torch.Tensor) -> tuple[list[floa
     return [float(c) for c in solution], float((basis @ solution - target).square().mean())
 
 
-class _Search:
-    """Least squares over a trajectory's vectors, on the triangular factor of their QR: equal errors from small systems."""
-
-    def __init__(self, trajectory: TeacherTrajectory) -> None:
-        self.length, count = trajectory.eps.shape
-        vectors = torch.cat([trajectory.x, trajectory.eps]).T  # (n, 2T + 1)
-        r = torch.linalg.qr(vectors, mode="r").R
-        self._r = r * math.sqrt(len(r) / count)  # so that means over its rows are those over the n values
-
-    def x(self, i: int) -> torch.Tensor:
-        """Return sample i in the factor's coordinates."""
-        return self._r[:, i]
-
-    def eps(self, i: int) -> torch.Tensor:
-        """Return prediction i in the factor's coordinates."""
-        return self._r[:, self.length + 1 + i]
-
-    def largest(self) -> float:
-        """Return the mean square of the largest sample, which no step's error exceeds."""
-        return float(self._r[:, : self.length + 1].square().mean(0).max())
-
-    def error(self, basis: Sequence[torch.Tensor], target: torch.Tensor) -> float:
-        """Return the mean square error of the nearest combination."""
-        return _least_squares(torch.stack(list(basis), 1), target)[1]
+def _reduced(trajectory: TeacherTrajectory) -> TeacherTrajectory:
+    """Return the triangular factor of the QR of a trajectory's vectors in their place: equal errors from small systems."""
+    length, count = trajectory.eps.shape
+    vectors = torch.cat([trajectory.x, trajectory.eps]).T  # (n, 2T + 1)
+    r = torch.linalg.qr(vectors, mode="r").R
+    r = r * math.sqrt(len(r) / count)  # so that means over its rows are those over the n values
+    return TeacherTrajectory(x=r[:, : length + 1].T, eps=r[:, length + 1 :].T)
 
 
-def _search_path(search: _Search, steps: int) -> list[int]:
+def _search_path(trajectory: TeacherTrajectory, steps: int) -> list[int]:
     """Return indices 0 = i_0 < ... of the teacher's steps, found by bisection on the largest error that one step may make."""
-    if steps >= search.length:
-        return list(range(search.length))
-    low, high, best = 0.0, search.largest(), _greedy_path(search, math.inf)
+    length = len(trajectory.eps)
+    if steps >= length:
+        return list(range(length))
+    largest = float(trajectory.x.square().mean(1).max())  # the mean square of a sample, which no step's error exceeds
+    low, high, best = 0.0, largest, _greedy_path(trajectory, math.inf)
     for _ in range(SEARCH_ROUNDS):
         bound = (low + high) / 2
-        path = _greedy_path(search, bound)
+        path = _greedy_path(trajectory, bound)
         if len(path) <= steps:
             high, best = bound, path
         else:
@@ -179,14 +164,14 @@ def _search_path(search: _Search, steps: int) -> list[int]:
     return best
 
 
-def _greedy_path(search: _Search, bound: float) -> list[int]:
+def _greedy_path(trajectory: TeacherTrajectory, bound: float) -> list[int]:
     """Go from each index as far as one step's error stays within `bound`, at least one index on."""
-    path, i = [0], 0
+    path, i, length = [0], 0, len(trajectory.eps)
     while True:
-        basis = [search.x(i), *(search.eps(j) for j in path)]
-        reachable = [j for j in range(i + 1, search.length + 1) if j == i + 1 or search.error(basis, search.x(j)) <= bound]
-        i = _farthest_run(reachable)
-        if i == search.length:
+        basis = torch.stack([trajectory.x[i], *trajectory.eps[path]], 1)
+        errors = {j: _least_squares(basis, trajectory.x[j])[1] for j in range(i + 2, length + 1)}
+        i = _farthest_run([i + 1, *(j for j, error in errors.items() if error <= bound)])
+        if i == length:
             return path
         path.append(i)
 
