@@ -55,7 +55,7 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
     import torch
 
     from quadbench.artifacts import Component
-    from quadbench.quad.adapters import graph_tensors, mixed
+    from quadbench.quad.adapters.adapter import graph_tensors, mixed
     from quadbench.quad.adapters.lora_profile import adapter_integers, lora_profile
     from quadbench.quad.prepare import Steps, prepare
     from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
@@ -89,7 +89,7 @@ def _both_db(
     """Return the SQNR of the task's own graph and of the shared one, on the same inputs; leave what AIMET needs in `folder`."""
     import onnx
 
-    from quadbench.quad.adapters import merge, mixed
+    from quadbench.quad.adapters.adapter import merge, mixed
     from quadbench.quad.distill import examples
     from quadbench.quad.model.float_graphs import export_unet
     from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters import Adapter, graph_tensors
+from quadbench.quad.adapters.adapter import Adapter, graph_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
 from quadbench.quad.distill import (
     TRAINING_SEEDS,

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters import mixed
+from quadbench.quad.adapters.adapter import mixed
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
 from quadbench.quad.divergence import spread
 from quadbench.quad.held_out_inputs import integers_as_run

@@ -41,7 +41,7 @@ from pass_forms import (
 from quadbench.artifacts import Component, FileRef, Graph, Variant
 from quadbench.compile.qnn import QnnCompiler
 from quadbench.errors import BuildError
-from quadbench.quad.adapters import shared_ranks
+from quadbench.quad.adapters.adapter import shared_ranks
 from quadbench.quad.adapters.lora_profile import lora_profile
 from quadbench.quad.model import float_graphs
 from quadbench.quad.model.float_graphs import export_component, export_unet

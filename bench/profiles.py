@@ -28,7 +28,7 @@ import torch
 from fairness import Judged, judged_items, sqnr_db
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters import Adapter, LoraPair
+from quadbench.quad.adapters.adapter import Adapter, LoraPair
 from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, lora_profile, site_fits
 from quadbench.quad.distill import (
     TRAINING_SEEDS,

@@ -25,7 +25,7 @@ import torch
 from fairness import Bench, Judged, judged_items, sqnr_db
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters import Adapter, merge, mixed
+from quadbench.quad.adapters.adapter import Adapter, merge, mixed
 from quadbench.quad.adapters.lora_profile import lora_profile
 from quadbench.quad.model.float_graphs import copy_of_modules
 from quadbench.quad.prepare import Steps, merged_unet, prepare

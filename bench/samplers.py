@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters import mixed
+from quadbench.quad.adapters.adapter import mixed
 from quadbench.quad.items import Item, PreparedTask, start_of
 from quadbench.quad.model.foundation import time_features
 from quadbench.quad.prepare import Prepared, Steps, prepare

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from quadbench.quad.adapters import Adapter, LoraPair
+from quadbench.quad.adapters.adapter import Adapter, LoraPair
 from quadbench.quad.adapters.lora_profile import aligned, lora_encodings, lora_ranges
 from quadbench.quad.divergence import divergence, score
 from quadbench.quad.prepare import Prepared, Steps, prepare

@@ -18,8 +18,9 @@ from support.ldm_checkpoint import ldm_name  # noqa: E402
 from support.tiny_model import RECIPE, write_adapter  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
-from quadbench.quad.adapters import Adapter, load_adapter, merge, read_adapter, sites_of_graph, sites_of_unet  # noqa: E402
+from quadbench.quad.adapters.adapter import Adapter, merge  # noqa: E402
 from quadbench.quad.adapters.kohya import site_of_ldm  # noqa: E402
+from quadbench.quad.adapters.loading import load_adapter, read_adapter, sites_of_graph, sites_of_unet  # noqa: E402
 from quadbench.quad.candidate import name_after  # noqa: E402
 from quadbench.quad.model.foundation import Foundation, random_module  # noqa: E402
 from quadbench.quad.model_files import (  # noqa: E402

@@ -11,7 +11,7 @@ from safetensors.torch import save_file  # noqa: E402
 from support.adapter_files import LDM_NAMES, Known, draw_pairs, kohya_name, kohya_tensors, load, write_kohya  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
-from quadbench.quad.adapters import load_adapter, sites_of_graph, sites_of_unet  # noqa: E402
+from quadbench.quad.adapters.loading import load_adapter, sites_of_graph, sites_of_unet  # noqa: E402
 from quadbench.quad.model_files import AdapterFormat  # noqa: E402
 
 

@@ -12,8 +12,9 @@ from support.adapter_files import Known, draw_pairs, kohya_name, kohya_tensors, 
 from support.tiny_model import tiny_unet  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
-from quadbench.quad.adapters import Adapter, LoraPair, load_adapter, sites_of_unet  # noqa: E402
+from quadbench.quad.adapters.adapter import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.inspection import inspect_adapter  # noqa: E402
+from quadbench.quad.adapters.loading import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.lora_profile import AdapterFit, SiteFit, judge, lora_encodings, lora_ranges  # noqa: E402
 from quadbench.quad.divergence import LOWEST_DB, decibels  # noqa: E402
 

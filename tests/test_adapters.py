@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from support.tiny_model import write_adapter  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
-from quadbench.quad.adapters import Adapter, graph_tensors, load_adapter, merge, shared_ranks, sites_of_unet  # noqa: E402
+from quadbench.quad.adapters.adapter import Adapter, graph_tensors, merge, shared_ranks  # noqa: E402
+from quadbench.quad.adapters.loading import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.model.float_graphs import with_plain_attention  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation  # noqa: E402
 from quadbench.quad.model.lora import UnetGraph  # noqa: E402

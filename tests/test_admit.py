@@ -19,7 +19,7 @@ from support.tiny_model import tiny_unet  # noqa: E402
 from quadbench.artifacts import Bundle, Caveat, Component, Graph, TensorSpec, Variant  # noqa: E402
 from quadbench.artifacts.bundle import BaseDigests  # noqa: E402
 from quadbench.cli import main  # noqa: E402
-from quadbench.quad.adapters import load_adapter, sites_of_unet  # noqa: E402
+from quadbench.quad.adapters.loading import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges  # noqa: E402
 from quadbench.quad.model.lora import input_names  # noqa: E402
 from quadbench.results.digests import digest_of  # noqa: E402

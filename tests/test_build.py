@@ -20,7 +20,8 @@ from quadbench.artifacts import Bundle, Caveat, Component, Graph, Stored, Tensor
 from quadbench.artifacts.pixels import blend_mask  # noqa: E402
 from quadbench.artifacts.run_record import file_refs  # noqa: E402
 from quadbench.errors import AdapterError, ArtifactError, UserError  # noqa: E402
-from quadbench.quad.adapters import graph_tensors, load_adapter, own_tensors  # noqa: E402
+from quadbench.quad.adapters.adapter import graph_tensors, own_tensors  # noqa: E402
+from quadbench.quad.adapters.loading import load_adapter  # noqa: E402
 from quadbench.quad.build import build, doubts_of  # noqa: E402
 from quadbench.quad.cache import cached  # noqa: E402
 from quadbench.quad.prepare import sites_of  # noqa: E402

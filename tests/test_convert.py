@@ -19,9 +19,9 @@ from support.tiny_model import tiny_unet, write_adapter  # noqa: E402
 
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import AdapterError, UserError  # noqa: E402
-from quadbench.quad.adapters import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.convert import METADATA, Conversion, convert, write_conversion  # noqa: E402
 from quadbench.quad.adapters.kohya import read_differences  # noqa: E402
+from quadbench.quad.adapters.loading import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 
 UNET = tiny_unet()

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file  # noqa: E402
 
 from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
 from quadbench.errors import SpecError, UserError  # noqa: E402
-from quadbench.quad.adapters import Adapter, LoraPair  # noqa: E402
+from quadbench.quad.adapters.adapter import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import LoraProfile, aligned, lora_profile  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.distill import (  # noqa: E402

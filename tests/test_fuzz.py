@@ -33,10 +33,9 @@ from quadbench.errors import AdapterError, ArtifactError, SpecError, UserError
 from quadbench.harness.event_log import Heard
 from quadbench.harness.events import read_event
 from quadbench.measure.gate import flatten, parse_state
-from quadbench.quad.adapters import sites_of_unet
 from quadbench.quad.adapters.convert import convert
 from quadbench.quad.adapters.inspection import inspect_adapter
-from quadbench.quad.adapters.loading import read_tensor_file
+from quadbench.quad.adapters.loading import read_tensor_file, sites_of_unet
 from quadbench.quad.adapters.peft import SitePattern, adapter_config
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.manifest import MANIFEST, publish, read_manifest

@@ -11,7 +11,7 @@ from support.small_graphs import model_of
 
 from quadbench.artifacts import Bundle, Stored
 from quadbench.artifacts.bundle import StepSqnr, TrajectorySqnr
-from quadbench.quad.adapters import Adapter, LoraPair
+from quadbench.quad.adapters.adapter import Adapter, LoraPair
 from quadbench.quad.adapters.lora_profile import LoraProfile
 from quadbench.quad.held_out_inputs import integers_as_run
 from quadbench.quad.quantize.calibration import clipping_of

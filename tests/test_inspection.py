@@ -14,8 +14,8 @@ from support.tiny_model import tiny_unet  # noqa: E402
 
 from quadbench import zoo  # noqa: E402
 from quadbench.cli import main  # noqa: E402
-from quadbench.quad.adapters import sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.inspection import inspect_adapter  # noqa: E402
+from quadbench.quad.adapters.loading import sites_of_unet  # noqa: E402
 
 UNET = tiny_unet()
 

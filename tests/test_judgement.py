@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from quadbench.quad.adapters import Adapter, LoraPair  # noqa: E402
+from quadbench.quad.adapters.adapter import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import (  # noqa: E402
     LEAST_KEPT_DB,
     LEAST_SQNR_DB,

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from support.tiny_model import tiny_unet, write_adapter  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
-from quadbench.quad.adapters import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.inspection import inspect_adapter  # noqa: E402
+from quadbench.quad.adapters.loading import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.peft import SitePattern  # noqa: E402
 
 UNET = tiny_unet()

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from quadbench.quad.adapters import Adapter, LoraPair, graph_tensors  # noqa: E402
+from quadbench.quad.adapters.adapter import Adapter, LoraPair, graph_tensors  # noqa: E402
 from quadbench.quad.adapters.lora_profile import (  # noqa: E402
     adapter_integers,
     aligned,

@@ -17,7 +17,8 @@ from quadbench.artifacts.pixels import max_abs_difference, read_pixels  # noqa: 
 from quadbench.artifacts.run_record import adapters_of, factors_of  # noqa: E402
 from quadbench.devices.addresses import parse_addresses  # noqa: E402
 from quadbench.errors import ArtifactError  # noqa: E402
-from quadbench.quad.adapters import Adapter, graph_tensors, load_adapter, merge, mixed, shared_ranks, sites_of_unet  # noqa: E402
+from quadbench.quad.adapters.adapter import Adapter, graph_tensors, merge, mixed, shared_ranks  # noqa: E402
+from quadbench.quad.adapters.loading import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.items import Encoders, prepare_task, task_items  # noqa: E402
 from quadbench.quad.model.float_graphs import copy_of_modules  # noqa: E402

@@ -12,7 +12,7 @@ from test_pipeline import Watcher  # noqa: E402
 from quadbench import pipeline  # noqa: E402
 from quadbench.artifacts import Bundle, Caveat, Status, Stored, Variant  # noqa: E402
 from quadbench.devices.addresses import parse_addresses  # noqa: E402
-from quadbench.quad.adapters import random_adapter  # noqa: E402
+from quadbench.quad.adapters.adapter import random_adapter  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation, random_module  # noqa: E402
 from quadbench.recipe import Recipe  # noqa: E402

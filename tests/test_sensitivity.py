@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from quadbench.artifacts import Bundle, Stored  # noqa: E402
 from quadbench.errors import SpecError  # noqa: E402
-from quadbench.quad.adapters import Adapter, LoraPair  # noqa: E402
+from quadbench.quad.adapters.adapter import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges, site_fits  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.divergence import BINS, Bins, DivergenceScore, bins_of, divergence, jensen_shannon, kendall_tau, score  # noqa: E402

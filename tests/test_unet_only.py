@@ -14,7 +14,8 @@ from support.tiny_model import tiny_unet  # noqa: E402
 from quadbench.artifacts import Caveat  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import AdapterError  # noqa: E402
-from quadbench.quad.adapters import Adapter, LeftOut, load_adapter, read_adapter, sites_of_unet  # noqa: E402
+from quadbench.quad.adapters.adapter import Adapter, LeftOut  # noqa: E402
+from quadbench.quad.adapters.loading import load_adapter, read_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.build import doubts_of  # noqa: E402
 from quadbench.quad.model_files import AdapterFormat, AdapterSource  # noqa: E402
 from quadbench.quad.reference import with_adapters  # noqa: E402

@@ -65,7 +65,7 @@ def _checked(source: str | Path) -> Recipe:
 
 def _source(path: Path, unet_only: bool) -> AdapterSource:
     with extra_needed("quad"):
-        from quadbench.quad.adapters import read_adapter
+        from quadbench.quad.adapters.loading import read_adapter
     content = read_adapter(path.name, path, unet_only=unet_only)
     return AdapterSource(format=content.format, path=content.path, unet_only=unet_only and content.left_out is not None)
 

@@ -12,8 +12,9 @@ from quadbench.artifacts import Bundle, Caveat, Component, Stored, TaskAssets, T
 from quadbench.artifacts.bundle import BaseDigests
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import UnknownNameError, UserError
-from quadbench.quad.adapters import Adapter, LeftOut, load_adapter, read_adapter, sites_of_graph
+from quadbench.quad.adapters.adapter import Adapter, LeftOut
 from quadbench.quad.adapters.inspection import Inspection, inspect_adapter
+from quadbench.quad.adapters.loading import load_adapter, read_adapter, sites_of_graph
 from quadbench.quad.adapters.lora_profile import Judgement, gauge, judge
 from quadbench.quad.candidate import Candidate, NewTask, adapter_name, name_after
 from quadbench.quad.items import Item, known_table, task_items
@@ -36,10 +37,6 @@ _NOISE_TOLERANCE = 1e-5  # of normal values: another machine may round the last 
 _OF_WHICH = "give the recipe of which the bundle was built, as it was then"
 _PARTS = (0.75, 0.5, 0.25)  # of a weight at which an adapter has no place
 Painting = Callable[[int, int], None]  # is told the number of a reference image that is begun, and of how many
-
-
-def unseen(_number: int, _total: int) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +74,7 @@ def judged(candidate: Candidate, bundle: Stored[Bundle]) -> Admission:
     )
 
 
-def admit(candidate: Candidate, bundle: Stored[Bundle], *, painting: Painting = unseen) -> Admission:
+def admit(candidate: Candidate, bundle: Stored[Bundle], *, painting: Painting = lambda _number, _total: None) -> Admission:
     """Judge an adapter as `judged` does; if admitted, write it, and its task, into a new bundle beside the old one.
 
     The adapter is gauge-aligned in either case, which is exact and only makes the rounding finer. The new bundle's graphs are
@@ -173,7 +170,7 @@ def new_task(
     sources: Mapping[str, AdapterSource],
     weights: Mapping[str, float],
     writer: BundleWriter,
-    painting: Painting = unseen,
+    painting: Painting = lambda _number, _total: None,
 ) -> TaskAssets:
     """Return the task by one adapter, which both mappings name; its reference images are written, by diffusers or PEFT.
 

@@ -13,7 +13,7 @@ from PIL.Image import Image
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, Caveat, Component, FileRef, Graph, Stored, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.bundle import BaseDigests, TaskKind
 from quadbench.host import give_back, peak_memory_bytes
-from quadbench.quad.adapters import Adapter
+from quadbench.quad.adapters.adapter import Adapter
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
 from quadbench.quad.cache import RecipeDigests, digests_of
 from quadbench.quad.distill import Distilled, Settings, distill_adapters

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from quadbench.quad.adapters import Adapter, LoraPair, graph_tensors
+from quadbench.quad.adapters.adapter import Adapter, LoraPair, graph_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile
 from quadbench.quad.divergence import decibels, spread
 from quadbench.quad.items import Item, PreparedTask, Visit, visit

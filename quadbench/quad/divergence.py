@@ -16,6 +16,11 @@ def ratio_db(signal: float, noise: float) -> float | None:
     return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
 
 
+def energies(exact: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Return the sums of squares of exact values and of what others differ by, in float64."""
+    return float(np.square(exact, dtype=np.float64).sum()), float(np.square(other.astype(np.float64) - exact).sum())
+
+
 def decibels(signal: float, noise: float) -> float:
     """Return the ratio of two energies in dB: infinite without noise, LOWEST_DB where there is nothing but noise."""
     ratio = ratio_db(signal, noise)

@@ -8,9 +8,9 @@ import onnx
 
 from quadbench.artifacts import TensorSpec, Variant
 from quadbench.artifacts.bundle import Clipping, HeldOut, StepSqnr, TrajectorySqnr
-from quadbench.quad.adapters import mixed, own_tensors
+from quadbench.quad.adapters.adapter import mixed, own_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers
-from quadbench.quad.divergence import ratio_db, spread
+from quadbench.quad.divergence import energies, ratio_db, spread
 from quadbench.quad.items import PreparedTask, visit
 from quadbench.quad.prepare import Prepared
 from quadbench.quad.quantize.calibration import clipping_of
@@ -104,13 +104,13 @@ def along_trajectory(
     timesteps: Sequence[float], steps: Iterable[int], exact: Iterable[np.ndarray], other: Iterable[np.ndarray]
 ) -> tuple[float | None, tuple[StepSqnr, ...]]:
     """Return the SQNR of other predictions against exact ones over all steps, and step by step; each has the step it is of."""
-    energies: dict[int, tuple[float, float]] = {}
+    by_step: dict[int, tuple[float, float]] = {}
     for step, right, near in zip(steps, exact, other, strict=True):
-        signal_so_far, noise_so_far = energies.get(step, (0.0, 0.0))
-        signal, noise = np.square(right, dtype=np.float64).sum(), np.square(near.astype(np.float64) - right).sum()
-        energies[step] = (signal_so_far + float(signal), noise_so_far + float(noise))
-    by_step = (StepSqnr(step=step, timestep=float(timesteps[step]), sqnr_db=ratio_db(*both)) for step, both in energies.items())
-    return ratio_db(*(sum(part) for part in zip(*energies.values(), strict=True))), tuple(by_step)
+        signal_so_far, noise_so_far = by_step.get(step, (0.0, 0.0))
+        signal, noise = energies(right, near)
+        by_step[step] = (signal_so_far + signal, noise_so_far + noise)
+    rows = (StepSqnr(step=step, timestep=float(timesteps[step]), sqnr_db=ratio_db(*both)) for step, both in by_step.items())
+    return ratio_db(*(sum(part) for part in zip(*by_step.values(), strict=True))), tuple(rows)
 
 
 def _float_run(prepared: Prepared, task: PreparedTask) -> _FloatRun:

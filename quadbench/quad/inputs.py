@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -109,14 +109,12 @@ def read_picture(path: Path, mode: str, size: int) -> Image.Image:
 
 
 def _needed(task: Task, entry: zoo.TaskInput, kind: str, path: Path | None) -> Path:
-    """Return the path of an input's image or mask."""
     if path is None:
         raise UserError(f"input '{entry.name}' of task '{task.name}' has no {kind}; {task.kind} needs one")
     return path
 
 
 def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
-    """Read the folder's `inputs.json`."""
     listing = folder / "inputs.json"
     try:
         entries = TypeAdapter(tuple[_Entry, ...]).validate_python(read_json(listing, fault=UserError, hint=_HINT))
@@ -161,12 +159,18 @@ def check_named(recipe: Recipe) -> None:
     """
     sizes, samples = named_sizes(recipe.foundation), recipe.quad.calibration.samples
     sources = {name: source for name, spec in recipe.adapters.items() if (source := adapter_source(spec))}
-    checks = [
+    checks: list[Callable[[], object]] = [
         partial(_check_foundation, recipe),
         *(partial(check_adapter, name, source) for name, source in sources.items()),
         *(partial(_check_inputs, task, samples, sizes) for task in recipe.tasks),
     ]
-    problems = [*_problems(checks), *_unknown_devices(recipe)]
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except QuadbenchError as error:
+            problems.append(str(error))
+    problems += _unknown_devices(recipe)
     problems = problems or [*_undivided(recipe)]  # which reads inputs that are right
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))  # tasks may share inputs
@@ -186,15 +190,6 @@ def _unknown_devices(recipe: Recipe) -> Iterator[str]:
     known = profile_names() if recipe.devices else ()
     for name in recipe.devices.keys() - set(known):
         yield f"devices: {UnknownNameError('device profile', name, sorted(known))}"
-
-
-def _problems(checks: Iterable[Callable[[], object]]) -> Iterator[str]:
-    """Yield what each check finds."""
-    for check in checks:
-        try:
-            check()
-        except QuadbenchError as error:
-            yield str(error)
 
 
 def _check_foundation(recipe: Recipe) -> None:

@@ -176,7 +176,6 @@ def start_of(task: Task) -> Start:
 
 
 def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items: Sequence[Item]) -> SamplerTable:
-    """Fit an OLSS table of the sampler's steps."""
     foundation = encoders.foundation
     teacher = ddim_table(foundation.alphas_cumprod, **start_of(task))
     features = time_features(foundation, list(teacher.timesteps))

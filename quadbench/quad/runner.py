@@ -99,9 +99,6 @@ def mixed_inputs(files: Sequence[tuple[Path, float]], inputs: Iterable[TensorSpe
 def beside(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
     """Return the LoRA inputs of adapters' tensors, each adapter with what messages call it and the factor on its `up`: their
     ranks lie beside each other, and zeros where there are none.
-
-    Raises:
-        ArtifactError: an adapter has a tensor that the graph does not take, or the graph has no room for all of them.
     """
     specs = {spec.name: spec for spec in inputs}
     padded = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from quadbench.errors import UserError
-from quadbench.quad.adapters import Adapter, graph_tensors
+from quadbench.quad.adapters.adapter import Adapter, graph_tensors
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges
 from quadbench.quad.divergence import BINS, Divergence, DivergenceScore, divergence, kendall_tau, score, spread
 from quadbench.quad.items import PreparedTask, Unet, Visit
@@ -255,7 +255,6 @@ def _site_scores(of_sites: Mapping[str, Sequence[Divergence]]) -> tuple[SiteScor
 
 
 def _scores(keys: Iterable[KeyT], divergences: Sequence[Divergence]) -> dict[KeyT, DivergenceScore]:
-    """Return the score over the samples of each key."""
     groups: dict[KeyT, list[Divergence]] = {}
     for key, one in zip(keys, divergences, strict=True):
         groups.setdefault(key, []).append(one)

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, Component, FileRef, Graph, Stored, Variant
 from quadbench.artifacts.bundle import AdapterFile, BaseDigests
 from quadbench.errors import ArtifactError
-from quadbench.quad.adapters import Adapter, own_tensors
+from quadbench.quad.adapters.adapter import Adapter, own_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers, clip_rate, site_fits
 from quadbench.quad.distill import Distilled
 from quadbench.quad.model import initializers

@@ -9,7 +9,8 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 
-from quadbench.quad.adapters import Adapter, load_adapter, sites_of_unet
+from quadbench.quad.adapters.adapter import Adapter
+from quadbench.quad.adapters.loading import load_adapter, sites_of_unet
 
 ALL_KINDS = ("to_q", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv")
 LDM_NAMES = {

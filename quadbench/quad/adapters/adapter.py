@@ -30,7 +30,6 @@ class LoraPair:
 
     @property
     def rank(self) -> int:
-        """Return r."""
         return int(self.down.shape[0])
 
     @property

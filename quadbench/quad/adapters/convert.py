@@ -180,7 +180,6 @@ def _truncated(site: str, method: str, weights: torch.Tensor, slot: Slot, rank: 
 
 
 def _in_shape(adapter: str, site: str, weights: torch.Tensor, slot: Slot) -> torch.Tensor:
-    """Return an update as (out, in * k * k)."""
     flat, expected = weights.flatten(1), (slot.up[0], math.prod(slot.down))
     if tuple(flat.shape) != expected or (weights.ndim == 4 and weights.shape[2:] != (*slot.down[1:], 1, 1)[:2]):
         shape = (slot.up[0], *slot.down)

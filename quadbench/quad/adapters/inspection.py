@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from quadbench.errors import AdapterError
-from quadbench.quad.adapters import Adapter, BaseSites, LeftOut, LoraPair, fitted, read_adapter
-from quadbench.quad.adapters.adapter import SITE_ENDINGS
+from quadbench.quad.adapters.adapter import SITE_ENDINGS, Adapter, LeftOut, LoraPair
+from quadbench.quad.adapters.loading import BaseSites, fitted, read_adapter
 from quadbench.quad.adapters.lora_pairs import AdapterProblem
 from quadbench.recipe.tasks import SiteKind
 

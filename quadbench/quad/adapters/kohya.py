@@ -1,7 +1,7 @@
 """Kohya and LyCORIS: files by flat site names -> a reading; LoHa, LoKr and full differences -> what they add to the base."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import SimpleNamespace
@@ -11,14 +11,13 @@ import torch
 from diffusers.utils import convert_unet_state_dict_to_peft
 
 from quadbench.quad.adapters.lora_pairs import (
-    LONGEST_SITE,
-    TWICE,
     AdapterProblem,
     Fault,
     Faults,
     Key,
     LoraPart,
     Reading,
+    names_by_site,
     quoted,
     read_pairs,
 )
@@ -68,11 +67,6 @@ def _scale(_site: str, rank: int, alpha: float | None) -> float:
 def flat_name(site: str) -> str:
     """Return a site's name as it stands in keys, after the prefix."""
     return site.replace(".", "_")
-
-
-def flat_sites(sites: Iterable[str]) -> dict[str, str]:
-    """Map flat names to sites. No two sites of a diffusers U-Net share one."""
-    return {flat_name(site): site for site in sites}
 
 
 def is_ldm(flat: str) -> bool:
@@ -173,22 +167,13 @@ def read_differences(
     keys = {name: key for name in tensors if (key := key_of(name))}
     sites = {key.site for key in keys.values() if key.part != "alpha"}
     own = {name: key for name, key in keys.items() if key.site in sites}
-    by_site: dict[str, dict[str, torch.Tensor]] = {}
-    first: dict[Key, str] = {}
-    faults, unsound = Faults(), set()
-    for name, key in own.items():
-        if len(key.site) > LONGEST_SITE:
-            faults.add(Fault(before="has a name that is too long:"), quoted(name))
-        if first.setdefault(key, name) != name:
-            faults.add(TWICE, f"{key.part} at site '{key.site}': '{first[key]}' and '{name}'")
-        if fault := fault_of(tensors[name]):
+    faults, differences = Faults(), {}
+    for site, names in sorted(names_by_site(own, faults).items()):
+        parts = {part: tensors[name] for part, name in names.items()}
+        unsound = {names[part]: fault for part, tensor in parts.items() if (fault := fault_of(tensor))}
+        for name, fault in unsound.items():
             faults.add_value(fault, quoted(name))
-            unsound.add(key.site)
-        else:
-            by_site.setdefault(key.site, {})[key.part] = tensors[name]
-    differences = {}
-    for site, parts in sorted(by_site.items()):
-        if site in unsound:
+        if unsound:
             continue
         try:
             differences[site] = _difference(site, parts, scale_of)
@@ -199,7 +184,6 @@ def read_differences(
 
 
 def _difference(site: str, parts: dict[str, torch.Tensor], scale_of: ScaleOf) -> Difference:
-    """Check a site's tensors against each other."""
     biases = parts.pop("diff_b").double() if "diff_b" in parts else None
     methods = {
         method

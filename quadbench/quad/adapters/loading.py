@@ -16,7 +16,7 @@ from quadbench.artifacts import LORA_PREFIX
 from quadbench.errors import AdapterError
 from quadbench.quad.adapters import kohya, peft
 from quadbench.quad.adapters.adapter import Adapter, LeftOut, LoraPair
-from quadbench.quad.adapters.kohya import flat_sites, is_ldm, site_of_ldm
+from quadbench.quad.adapters.kohya import flat_name, is_ldm, site_of_ldm
 from quadbench.quad.adapters.lora_pairs import Reading, apart, refuse
 from quadbench.quad.model.lora import input_names, input_shapes
 from quadbench.quad.model_files import PEFT_CONFIG, PEFT_TENSORS, AdapterFormat, check_tensor_file, saved_adapter
@@ -199,7 +199,7 @@ def fitted(adapter: Adapter, base: BaseSites) -> Adapter:
 
 def named_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[str, str]:
     """Return the base's site for each name that an adapter's file has."""
-    flat = flat_sites(base.slots)
+    flat = {flat_name(site): site for site in base.slots}  # no two sites of a diffusers U-Net share one
     sites = {name: _site(name, base, flat) for name in names}
     absent = [name for name, site in sites.items() if site is None]
     if absent:

@@ -88,7 +88,7 @@ def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: Sca
     has_methods = _note_foreign([name for name, key in keys.items() if key is None], faults)
     pairs: dict[str, LoraPair] = {}
     scales: dict[str, float] = {}
-    for site, parts in sorted(_sites({name: key for name, key in keys.items() if key}, faults).items()):
+    for site, parts in sorted(names_by_site({name: key for name, key in keys.items() if key}, faults).items()):
         if has_methods and parts.keys() == {LoraPart.ALPHA}:
             continue  # the site's other tensors are a method's, which is named already
         own = {part: tensors[name] for part, name in parts.items()}
@@ -140,7 +140,7 @@ _SHAPES = Fault(
 )
 _RANKS = Fault(before="has unequal ranks at site", after="; expected equal ones above 0")
 _ALPHAS = Fault(before="has an alpha that is not one number at site")
-TWICE = Fault(before="has two tensors for", hint="only one would have an effect; keep the one that belongs to it")
+_TWICE = Fault(before="has two tensors for", hint="only one would have an effect; keep the one that belongs to it")
 _SILENT = Fault(before="changes nothing: up*down is zero at", hint="it was saved before it was trained; save it again")
 _MANY = Fault(before="has", after=f"; expected at most {MOST_SITES}", hint="it is no LoRA of a Stable Diffusion U-Net")
 _LONG = Fault(before=f"has names of sites with more than {LONGEST_SITE} characters, as")
@@ -190,7 +190,7 @@ def _note_foreign(unread: list[str], faults: Faults) -> bool:
     return bool(methods)
 
 
-def _sites(keys: Mapping[str, Key], faults: Faults) -> dict[str, dict[str, str]]:
+def names_by_site(keys: Mapping[str, Key], faults: Faults) -> dict[str, dict[str, str]]:
     """Return the tensors' names by site and part, and note where two stand for one; none of more sites than a U-Net has."""
     sites: dict[str, dict[str, str]] = {}
     for name, key in keys.items():
@@ -199,7 +199,7 @@ def _sites(keys: Mapping[str, Key], faults: Faults) -> dict[str, dict[str, str]]
             continue
         first = sites.setdefault(key.site, {}).setdefault(key.part, name)
         if first != name:
-            faults.add(TWICE, f"{key.part} at site '{key.site}': '{first}' and '{name}'")
+            faults.add(_TWICE, f"{key.part} at site '{key.site}': '{first}' and '{name}'")
     if len(sites) > MOST_SITES:
         faults.add(_MANY, f"{len(sites)} sites")
         return {}

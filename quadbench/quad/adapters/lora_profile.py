@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 import torch
 
-from quadbench.quad.adapters import Adapter, LoraPair
+from quadbench.quad.adapters.adapter import Adapter, LoraPair
 from quadbench.quad.divergence import decibels
 from quadbench.quad.model.lora import GraphInputs, input_names
 from quadbench.quad.quantize.encodings import Encoding, quantize, symmetric
@@ -151,12 +151,10 @@ class AdapterFit:
 
     @property
     def worst(self) -> SiteFit:
-        """Return the site with the lowest SQNR."""
         return self.sites[0]
 
     @property
     def missing(self) -> tuple[SiteFit, ...]:
-        """Return the sites that miss a limit."""
         return tuple(site for site in self.sites if _missed(site))
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,10 +52,9 @@ _TEXT_ENCODER_KEY = re.compile(
     r"^(?P<prefix>text_encoder(?:_2)?\.)(?P<site>.+?)\."
     r"(?:(?:lora_(?P<side>[AB])(?:\.default)?|lora(?:_linear_layer)?\.(?P<old>down|up))\.weight|alpha)$"
 )
-_DIFFUSERS_PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP, None: LoraPart.ALPHA}
+_PARTS = {"A": LoraPart.DOWN, "down": LoraPart.DOWN, "B": LoraPart.UP, "up": LoraPart.UP, None: LoraPart.ALPHA}
 _PEFT_KEY = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<side>[AB])(\.default)?\.weight$")
 _DIFFERENCE_KEY = re.compile(rf"^base_model\.model\.(?P<site>.+)\.(?P<part>{FACTORS})(\.default)?$")
-_PEFT_PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,21 +88,11 @@ class SitePattern:
             branch.removeprefix("^").removeprefix(".*").count(".*") > 1 for branch in branches
         ):
             raise ValueError(f"expected {EXPECTED}")
-        self._branches = [_branch(branch) for branch in branches]
-
-    @property
-    def branches(self) -> int:
-        """The alternatives that the key is written out to."""
-        return len(self._branches)
-
-    @property
-    def stars(self) -> int:
-        """The alternatives whose beginning is looked for."""
-        return sum(branch.head is not None for branch in self._branches)
+        self.branches = [_branch(branch) for branch in branches]
 
     def matches(self, site: str) -> bool:
         """Say whether PEFT would find the key in this site's name."""
-        return any(branch.matches(site) for branch in self._branches)
+        return any(branch.matches(site) for branch in self.branches)
 
 
 def _without_groups(branch: str) -> list[str]:
@@ -135,8 +124,8 @@ _Key = Annotated[str, AfterValidator(_checked)]
 
 
 def _bounded(values: dict[str, float] | None) -> dict[str, float] | None:
-    patterns = [SitePattern(key) for key in values or {}]
-    if sum(pattern.branches for pattern in patterns) > MOST_BRANCHES or sum(pattern.stars for pattern in patterns) > MOST_STARS:
+    branches = [branch for key in values or {} for branch in SitePattern(key).branches]
+    if len(branches) > MOST_BRANCHES or sum(branch.head is not None for branch in branches) > MOST_STARS:
         raise ValueError(f"expected at most {MOST_BRANCHES} sites or alternatives, {MOST_STARS} of them with .*")
     return values
 
@@ -274,7 +263,7 @@ def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, s
 
 def read_text_encoder(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Reading:
     """Return the pairs of the text encoder by site, scaled alike."""
-    return _read(tensors, metadata, "text_encoder.", _text_encoder_key)
+    return _read(tensors, metadata, "text_encoder.", partial(_key, _TEXT_ENCODER_KEY))
 
 
 def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], prefix: str, key_of: KeyOf) -> Reading:
@@ -313,16 +302,16 @@ def _diffusers_key_of(name: str, prefix: str) -> Key | None:
         return None
     # diffusers' own renaming: .processor.to_q_lora.down and .to_q.lora.down become .to_q.lora_A
     (renamed,) = convert_unet_state_dict_to_peft({name.removeprefix(prefix): None})
-    match = _DIFFUSERS_KEY.match(renamed)
-    return Key(site=match["site"], part=_DIFFUSERS_PARTS[match["side"]]) if match else None
+    return _key(_DIFFUSERS_KEY, renamed)
 
 
-def _text_encoder_key(name: str) -> Key | None:
-    match = _TEXT_ENCODER_KEY.match(name)
+def _key(pattern: re.Pattern[str], name: str) -> Key | None:
+    """Take a key of this form apart; None where it has another."""
+    match = pattern.match(name)
     if match is None:
         return None
-    side = match["side"] or {"down": "A", "up": "B"}.get(match["old"])
-    return Key(site=match["site"], part=_DIFFUSERS_PARTS[side])
+    groups = match.groupdict()
+    return Key(site=groups["site"], part=groups.get("part") or _PARTS[groups.get("side") or groups.get("old")])
 
 
 _METHODS = {PeftType.LOHA: Method.LOHA, PeftType.LOKR: Method.LOKR}
@@ -356,7 +345,7 @@ def read_config(name: str, folder: Path) -> AdapterConfig:
 
 def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> Reading:
     """Return the pairs by site, scaled as the configuration says."""
-    reading = follow(config, read_pairs(tensors, _peft_key_of, lambda site, rank, _alpha: config.scale(site, rank)))
+    reading = follow(config, read_pairs(tensors, partial(_key, _PEFT_KEY), lambda site, rank, _alpha: config.scale(site, rank)))
     if not reading.pairs or config.kind is PeftType.LORA:
         return reading
     return replace(reading, problems=(*reading.problems, _of_another_kind("LoRA", config)))
@@ -364,7 +353,9 @@ def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> Rea
 
 def read_peft_differences(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> Differences:
     """Return what LoHa or LoKr adds by site, scaled as the configuration says, also where its factors are whole."""
-    read = read_differences(tensors, _difference_key, lambda site, _parts, _rank: config.scale(site, config.rank_at(site)))
+    read = read_differences(
+        tensors, partial(_key, _DIFFERENCE_KEY), lambda site, _parts, _rank: config.scale(site, config.rank_at(site))
+    )
     ranks = {site: one.rank for site, one in read.by_site.items() if one.rank is not None}
     others = {one.method for one in read.by_site.values()} - {_METHODS.get(config.kind)}
     mixed = [_of_another_kind(method, config) for method in sorted(others)]
@@ -374,13 +365,3 @@ def read_peft_differences(tensors: Mapping[str, torch.Tensor], config: AdapterCo
 def _of_another_kind(method: str, config: AdapterConfig) -> AdapterProblem:
     message = f"has tensors of {method} where its configuration says {config.kind}"
     return AdapterProblem(message=message, hint=OF_DIFFERENT_ADAPTERS)
-
-
-def _peft_key_of(name: str) -> Key | None:
-    match = _PEFT_KEY.match(name)
-    return Key(site=match["site"], part=_PEFT_PARTS[match["side"]]) if match else None
-
-
-def _difference_key(name: str) -> Key | None:
-    match = _DIFFERENCE_KEY.match(name)
-    return Key(site=match["site"], part=match["part"]) if match else None

@@ -117,28 +117,17 @@ def export_graph(
         assert program is not None
         traced = list(program.model.graph.initializers.values())
         program.optimize()
+    for value, name in zip(program.model.graph.inputs, input_names, strict=True):
+        value.name = name
+    program.model.graph.outputs[0].name = output_name
     is_large = sum(tensor.nbytes for tensor in module.state_dict().values()) > INLINE_LIMIT_BYTES
     model = save_outside(program, scratch) if is_large else program.model_proto
     for value in (*traced, *program.model.graph.initializers.values()):
         value.const_value = None  # weights would stay: the exporter's optimizer keeps its last graph in its global patterns
-    _rename(model, input_names, output_name)
     _strip(model)
     if not is_large:
         onnx.checker.check_model(model)
     return model
-
-
-def _rename(model: onnx.ModelProto, input_names: Sequence[str], output_name: str) -> None:
-    """Give the graph's inputs and its output these names, wherever they stand."""
-    graph = model.graph
-    old_inputs = [value.name for value in graph.input]
-    names = dict(zip(old_inputs, input_names, strict=True)) | {graph.output[0].name: output_name}
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        value.name = names.get(value.name, value.name)
-    for node in graph.node:
-        for names_of_node in (node.input, node.output):
-            for i, name in enumerate(names_of_node):
-                names_of_node[i] = names.get(name, name)
 
 
 def _strip(model: onnx.ModelProto) -> None:

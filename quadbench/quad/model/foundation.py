@@ -42,12 +42,6 @@ from quadbench.spec import read_json
 
 SAVE_AGAIN = "save the model with diffusers again"
 _MODULES = ("unet", "vae", "text_encoder")
-_CONFIGS = {
-    "unet": "config.json",
-    "vae": "config.json",
-    "text_encoder": "config.json",
-    "scheduler": "scheduler_config.json",
-}
 # Their U-Net predicts noise from a latent, text and time; what the libraries list for each part is checked too.
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
@@ -168,7 +162,6 @@ class Foundation:
         return 1, int(self.skeleton.config.in_channels), self.sizes.latent, self.sizes.latent
 
     def _part(self, name: str) -> nn.Module:
-        """Return a part, which is read if it is not held."""
         if name not in self._parts:
             module = self.readers[name]().eval().requires_grad_(False)
             check_tensors(self.name, name, module)
@@ -328,12 +321,12 @@ def _check_configs(folder: Path) -> None:
             raise UserError(
                 f"foundation model '{folder}' has '{listed}' as its {part}, says {DIFFUSERS_INDEX}; expected {expected}"
             )
-    for part, name in _CONFIGS.items():
-        _config(folder / part / name)
+    for part in _MODULES:
+        _config(folder / part / "config.json")
+    _config(folder / "scheduler" / "scheduler_config.json")
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """Read a configuration."""
     config = read_json(path, fault=UserError, hint=SAVE_AGAIN)
     if not isinstance(config, dict):
         raise UserError(f"'{path}' holds {type(config).__name__}; expected keys and values")

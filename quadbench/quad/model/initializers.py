@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError, Message
 from onnx import helper, numpy_helper
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from onnx.external_data_helper import ExternalDataInfo, set_external_data, uses_external_data
 from safetensors.numpy import save_file
 
 from quadbench.errors import ArtifactError, shown
@@ -156,18 +156,8 @@ def move_outside(model: onnx.ModelProto, names: Sequence[str], scratch: Path) ->
     moved = {initializer.name: initializer for initializer in model.graph.initializer if initializer.name in names}
     save_file({name: numpy_helper.to_array(initializer) for name, initializer in moved.items()}, path)
     for name, (begin, end) in tensor_places(path).items():
-        place = {"location": str(path.relative_to(ROOT)), "offset": str(begin), "length": str(end - begin)}
-        entries = [onnx.StringStringEntryProto(key=key, value=value) for key, value in place.items()]
+        set_external_data(moved[name], str(path.relative_to(ROOT)), begin, end - begin)
         moved[name].ClearField("raw_data")
-        moved[name].data_location = onnx.TensorProto.EXTERNAL
-        moved[name].external_data.extend(entries)
-
-
-def under_name(initializer: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    """Return the initializer under another name, at the same place where it lies in a file."""
-    copy = deepcopy(initializer)
-    copy.name = name
-    return copy
 
 
 def open_session(model: onnx.ModelProto, *, threads: int = 0) -> onnxruntime.InferenceSession:

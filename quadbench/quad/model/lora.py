@@ -74,14 +74,10 @@ class UnetGraph(nn.Module):
         self.unet.time_proj = TimeFeatures(self._inputs)
         self.lora_shapes: dict[str, tuple[int, ...]] = {}
         for site in sorted(ranks):
-            self._inject(site, ranks[site])
-
-    def _inject(self, site: str, rank: int) -> None:
-        """Put a LoraSite around the module at a site."""
-        module = self.unet.get_submodule(site)
-        self.lora_shapes |= input_shapes(site, module, rank)
-        parent, _, leaf = site.rpartition(".")
-        setattr(self.unet.get_submodule(parent), leaf, LoraSite(module, site, self._inputs))
+            module = self.unet.get_submodule(site)
+            self.lora_shapes |= input_shapes(site, module, ranks[site])
+            parent, _, leaf = site.rpartition(".")
+            setattr(self.unet.get_submodule(parent), leaf, LoraSite(module, site, self._inputs))
 
     @property
     def lora_names(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import onnx
 import torch
@@ -19,6 +19,7 @@ Operator = Callable[[Operands, Attributes], torch.Tensor | Sequence[torch.Tensor
 # By whole factors both repeat each value: the form that HTP takes, and ONNX's defaults.
 RESIZE_FORMS = (", ".join(("nearest", *EXACT_RESIZE)), ", ".join(RESIZE_DEFAULTS.values()))
 Tensors = dict[str, torch.Tensor]
+Rounding = tuple[float, int, int, int]  # scale, zero point, least and greatest integer, as torch's fake quantization takes them
 
 
 def resize_fault(x: Operands, a: Attributes) -> str | None:
@@ -125,15 +126,6 @@ class _Node:
     attributes: dict[str, Any]
 
 
-class _Rounding(NamedTuple):
-    """An encoding of a whole tensor, as torch's fake quantization takes it."""
-
-    scale: float
-    zero_point: int
-    low: int
-    high: int
-
-
 class FakeQuantGraph:
     """A quantized U-Net as a function of tensors; a graph that cannot be computed here is refused as it is read."""
 
@@ -141,7 +133,7 @@ class FakeQuantGraph:
         self._initializers = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in model.graph.initializer}
         self._output = model.graph.output[0].name
         self._constants: Tensors = {n: t for n, t in self._initializers.items() if t.dtype in (torch.float32, torch.int64)}
-        self._roundings: dict[str, _Rounding] = {}
+        self._roundings: dict[str, Rounding] = {}
         self._nodes = [node for proto in model.graph.node if (node := self._prepared(proto)) is not None]
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -152,7 +144,6 @@ class FakeQuantGraph:
         return values[self._output]
 
     def _run(self, node: _Node, values: Tensors) -> Tensors:
-        """Compute a node's outputs, by name."""
         operands = [values.get(name, self._constants.get(name)) for name in node.inputs]
         if rounding := self._roundings.get(node.outputs[0]):
             if operands[0] is None:
@@ -195,11 +186,10 @@ class FakeQuantGraph:
         self._roundings[output] = self._rounding(node)
         return node
 
-    def _rounding(self, node: _Node) -> _Rounding:
+    def _rounding(self, node: _Node) -> Rounding:
         """Return the encoding in a node's constants."""
         scale, zero = (self._initializers[name] for name in node.inputs[1:3])
-        low, high = limits(str(zero.numpy().dtype))
-        return _Rounding(scale=float(scale), zero_point=int(zero), low=low, high=high)
+        return float(scale), int(zero), *limits(str(zero.numpy().dtype))
 
 
 def _dequantized(integers: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, axis: int) -> torch.Tensor:

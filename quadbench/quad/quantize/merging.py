@@ -26,7 +26,7 @@ from quadbench.quad.quantize import encodings as enc
 from quadbench.quad.quantize.calibration import Feed, float_tensors
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.passes import GraphIndex, replace_nodes
-from quadbench.quad.quantize.qdq import bias_key, encoding_sources, quantize_graph, weight_key
+from quadbench.quad.quantize.qdq import bias_key, encoding_sources, quantize_graph, typed_input, weight_key
 from quadbench.quad.quantize.quantizer import int8_share
 
 RESIDUAL = ".residual"  # ends the names of the tensors that hold what rounding took
@@ -132,13 +132,10 @@ def _merge_graph(
     residuals = list(unet.graph.initializer[before:])
     initializers.move_outside(unet, [*outputs, *(residual.name for residual in residuals)], scratch)
     del unet.graph.initializer[before:]  # the merge graph alone reads them
-    inputs = [deepcopy(value) for value in model.graph.input if value.name in lora]
-    for value in inputs:
-        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(lora[value.name].dtype))
     graph = helper.make_graph(
         [node for merge in merges for node in merge.nodes()],
         "merge",
-        inputs,
+        [typed_input(value, lora) for value in model.graph.input if value.name in lora],
         [helper.make_tensor_value_info(name, constants[name].data_type, constants[name].dims) for name in outputs],
         [*residuals, *(constant for merge in merges for constant in merge.own_constants())],
     )
@@ -227,7 +224,9 @@ class _Merge:
             yield numpy_helper.from_array(np.asarray(value), f"{self.site.name}.{name}")
         yield self.constants[f"{self.site.weight}.zero_points"]
         for name in self.outputs:
-            yield initializers.under_name(self.constants[name], _base(name))
+            of_base = deepcopy(self.constants[name])
+            of_base.name = _base(name)
+            yield of_base
 
 
 def _base(name: str) -> str:

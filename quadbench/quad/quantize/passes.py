@@ -205,7 +205,6 @@ def inferred_values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 
 def _value(model: onnx.ModelProto, name: str) -> np.ndarray:
-    """Return the values of an initializer."""
     return weights.value(next(i for i in model.graph.initializer if i.name == name))
 
 

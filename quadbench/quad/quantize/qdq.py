@@ -75,6 +75,14 @@ def quantize_graph(
     return _Writer(model=model, activations=activations, lora=lora or {}).write()
 
 
+def typed_input(value: onnx.ValueInfoProto, lora: Mapping[str, Encoding]) -> onnx.ValueInfoProto:
+    """Return a graph input with the type that it has in the QDQ graph: LoRA inputs are integers."""
+    typed = deepcopy(value)
+    if value.name in lora:
+        typed.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(lora[value.name].dtype))
+    return typed
+
+
 @dataclass(kw_only=True)
 class _Writer:
     """A QDQ graph under way: node by node of `model`, with what was quantized and dequantized so far."""
@@ -99,7 +107,9 @@ class _Writer:
                 self._quantize_dequantize(name, name, f"{name}.dq", self.activations[name])
         for node in graph.node:
             self._node(node)
-        quantized = helper.make_graph(self.nodes, graph.name, [self._typed(v) for v in graph.input], list(graph.output))
+        quantized = helper.make_graph(
+            self.nodes, graph.name, [typed_input(v, self.lora) for v in graph.input], list(graph.output)
+        )
         written = helper.make_model(quantized, opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version)
         checked = deepcopy(written)  # onnx makes two copies of all that it checks, so constants are inputs without values there
         checked.graph.input.extend(helper.make_tensor_value_info(c.name, c.data_type, c.dims) for c in self.constants.values())
@@ -107,13 +117,6 @@ class _Writer:
         for name in list(self.constants):
             written.graph.initializer.append(self.constants.pop(name))  # append copies it
         return written
-
-    def _typed(self, value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
-        """Return a graph input with the type that it has in the QDQ graph."""
-        typed = deepcopy(value)
-        if value.name in self.lora:
-            typed.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(self.lora[value.name].dtype))
-        return typed
 
     def _node(self, node: onnx.NodeProto) -> None:
         """Write a node between dequantized operands and quantized outputs."""
@@ -245,15 +248,16 @@ class _Writer:
     def _parameters(self, encoding: Encoding) -> tuple[str, str]:
         """Return the names of an encoding's scale and zero point, which equal encodings share."""
         scale, zero_point = f"scale.{encoding.scale!r}", f"zero_point.{encoding.dtype}.{encoding.zero_point}"
-        return self._store(scale, np.float32(encoding.scale)), self._store(
-            zero_point, np.array(encoding.zero_point, encoding.dtype)
-        )
+        self._store(scale, np.float32(encoding.scale))
+        self._store(zero_point, np.array(encoding.zero_point, encoding.dtype))
+        return scale, zero_point
 
     def _channel_parameters(self, key: str, scales: np.ndarray, dtype: type) -> tuple[str, str]:
-        return self._store(f"{key}.scales", scales), self._store(f"{key}.zero_points", np.zeros(len(scales), dtype))
+        self._store(f"{key}.scales", scales)
+        self._store(f"{key}.zero_points", np.zeros(len(scales), dtype))
+        return f"{key}.scales", f"{key}.zero_points"
 
-    def _store(self, name: str, value: np.ndarray | np.generic) -> str:
-        """Add a constant, unless one of this name is there, and return its name."""
+    def _store(self, name: str, value: np.ndarray | np.generic) -> None:
+        """Add a constant, unless one of this name is there."""
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
-        return name

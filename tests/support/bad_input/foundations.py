@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from quadbench.quad.adapters import sites_of_unet
+from quadbench.quad.adapters.loading import sites_of_unet
 from quadbench.quad.cache import digests_of
 from quadbench.quad.inputs import check_named
 from quadbench.quad.model.foundation import load_checkpoint, load_foundation
