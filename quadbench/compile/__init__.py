@@ -26,11 +26,7 @@ class Compiler(Protocol):
         ...
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> Product:
-        """Write the products of the graphs below `source` into `folder` and describe them; tell `notify` of each step.
-
-        Raises:
-            BuildError: a graph is refused.
-        """
+        """Write the products of the graphs below `source` into `folder` and describe them; tell `notify` of each step."""
         ...
 
 

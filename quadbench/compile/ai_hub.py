@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
 import numpy as np
 
@@ -16,15 +16,34 @@ from quadbench.artifacts import LORA_PREFIX, Caveat, Component, Graph, TensorSpe
 from quadbench.compile.product import Product
 from quadbench.compile.single_file import nodes_outside_context, single_file
 from quadbench.errors import BuildError, JobFailedError, ServiceError, UnknownNameError
-from quadbench.lint.rules import NATIVE_16_BIT_OPSET
 from quadbench.results.digests import sha256_of
 from quadbench.results.manifest import file_ref
 from quadbench.target.targets import AiHubTarget
 
 log = logging.getLogger(__name__)
-CHANNELS, RANK, SIZE = 8, 4, 8
 _ACTIVATION_SCALE, _LORA_SCALE = 1 / 4096, 1 / 32767
-_IR = 10
+_TRIAL = """
+<ir_version: 10, opset_import: ["" : 21]>
+trial (float[1, 8, 8, 8] x, int16[4, 8, 3, 3] "lora.trial.down", int16[8, 4, 1, 1] "lora.trial.up") => (float[1, 8, 8, 8] y) {
+    "x.q" = QuantizeLinear (x, "activation.scale", "activation.zero")
+    "x.dq" = DequantizeLinear ("x.q", "activation.scale", "activation.zero")
+    w = DequantizeLinear ("w.q", "w.scale")
+    down = DequantizeLinear ("lora.trial.down", "lora.scale")
+    up = DequantizeLinear ("lora.trial.up", "lora.scale")
+    base = Conv <pads = [1, 1, 1, 1]> ("x.dq", w)
+    "base.q" = QuantizeLinear (base, "activation.scale", "activation.zero")
+    "base.dq" = DequantizeLinear ("base.q", "activation.scale", "activation.zero")
+    projected = Conv <pads = [1, 1, 1, 1]> ("x.dq", down)
+    "projected.q" = QuantizeLinear (projected, "activation.scale", "activation.zero")
+    "projected.dq" = DequantizeLinear ("projected.q", "activation.scale", "activation.zero")
+    lora = Conv <pads = [0, 0, 0, 0]> ("projected.dq", up)
+    "lora.q" = QuantizeLinear (lora, "activation.scale", "activation.zero")
+    "lora.dq" = DequantizeLinear ("lora.q", "activation.scale", "activation.zero")
+    sum = Add ("base.dq", "lora.dq")
+    "sum.q" = QuantizeLinear (sum, "activation.scale", "activation.zero")
+    y = DequantizeLinear ("sum.q", "activation.scale", "activation.zero")
+}
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,60 +191,22 @@ def _check_context(graph: Graph, model: HostedModel) -> None:
 
 def write_trial_graph(folder: Path) -> Graph:
     """Write the trial graph, always the same bytes: a U-Net's form of convolution, quantized as a bundle's graphs are."""
-    from onnx import helper, save
+    import onnx
 
-    path = folder / "trial.onnx"
-    inputs = (
-        TensorSpec(name="x", shape=(1, CHANNELS, SIZE, SIZE), dtype="float32"),
-        TensorSpec(name="lora.trial.down", shape=(RANK, CHANNELS, 3, 3), dtype="int16", scale=_LORA_SCALE),
-        TensorSpec(name="lora.trial.up", shape=(CHANNELS, RANK, 1, 1), dtype="int16", scale=_LORA_SCALE),
-    )
-    outputs = (TensorSpec(name="y", shape=(1, CHANNELS, SIZE, SIZE), dtype="float32"),)
-    graph = helper.make_graph(_nodes(), "trial", [_value(s) for s in inputs], [_value(s) for s in outputs], _constants())
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", NATIVE_16_BIT_OPSET)], ir_version=_IR), path)
-    return Graph(variant=Variant.SHARED, component=Component.UNET, file=file_ref(folder, path), inputs=inputs, outputs=outputs)
-
-
-def _nodes() -> list[Any]:
-    from onnx import helper
-
-    def rounded(name: str, result: str = "") -> list[Any]:
-        parameters = ["activation.scale", "activation.zero"]
-        return [
-            helper.make_node("QuantizeLinear", [name, *parameters], [f"{name}.q"]),
-            helper.make_node("DequantizeLinear", [f"{name}.q", *parameters], [result or f"{name}.dq"]),
-        ]
-
-    def convolution(data: str, weight: str, output: str, pad: int) -> list[Any]:
-        return [helper.make_node("Conv", [data, weight], [output], pads=[pad] * 4), *rounded(output)]
-
-    return [
-        *rounded("x"),
-        helper.make_node("DequantizeLinear", ["w.q", "w.scale"], ["w"]),
-        helper.make_node("DequantizeLinear", ["lora.trial.down", "lora.scale"], ["down"]),
-        helper.make_node("DequantizeLinear", ["lora.trial.up", "lora.scale"], ["up"]),
-        *convolution("x.dq", "w", "base", 1),
-        *convolution("x.dq", "down", "projected", 1),
-        *convolution("projected.dq", "up", "lora", 0),
-        helper.make_node("Add", ["base.dq", "lora.dq"], ["sum"]),
-        *rounded("sum", "y"),
-    ]
-
-
-def _constants() -> list[Any]:
-    from onnx import numpy_helper
-
+    path, model = folder / "trial.onnx", onnx.parser.parse_model(_TRIAL)
     values = {
         "activation.scale": np.float32(_ACTIVATION_SCALE),
         "activation.zero": np.uint16(32768),
         "lora.scale": np.float32(_LORA_SCALE),
-        "w.q": np.random.default_rng(0).integers(-127, 128, (CHANNELS, CHANNELS, 3, 3)).astype(np.int8),
+        "w.q": np.random.default_rng(0).integers(-127, 128, (8, 8, 3, 3)).astype(np.int8),
         "w.scale": np.float32(1 / 127),
     }
-    return [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()]
-
-
-def _value(spec: TensorSpec) -> Any:
-    from onnx import helper
-
-    return helper.make_tensor_value_info(spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), spec.shape)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in values.items())
+    onnx.save(model, path)
+    inputs = (
+        TensorSpec(name="x", shape=(1, 8, 8, 8), dtype="float32"),
+        TensorSpec(name="lora.trial.down", shape=(4, 8, 3, 3), dtype="int16", scale=_LORA_SCALE),
+        TensorSpec(name="lora.trial.up", shape=(8, 4, 1, 1), dtype="int16", scale=_LORA_SCALE),
+    )
+    outputs = (TensorSpec(name="y", shape=(1, 8, 8, 8), dtype="float32"),)
+    return Graph(variant=Variant.SHARED, component=Component.UNET, file=file_ref(folder, path), inputs=inputs, outputs=outputs)

@@ -23,7 +23,6 @@ class Availability:
 
     @property
     def is_ready(self) -> bool:
-        """Say whether nothing is missing."""
         return self.missing is None
 
 
@@ -35,11 +34,25 @@ def availability(target: Target) -> Availability:
         case QnnTarget():
             return package_availability("onnxruntime_qnn", hint="pip install 'quadbench[qnn]'")
         case LiteRtTarget():
-            return _litert(target)
+            package = package_availability("ai_edge_litert", hint=LITERT_HINT)
+            if target.soc is None or not package.is_ready:
+                return package
+            try:
+                return Availability(version=look_for_sdk(target.soc).version)
+            except MissingDependencyError as error:
+                return Availability(version=package.version, missing=error.message, hint=error.hint)
         case ToolchainTarget():
-            return _toolchain_availability(target)
-        case AiHubTarget():
-            return _ai_hub()
+            if missing := missing_parts(target):
+                return Availability(missing=", ".join(missing), hint=target.install)
+            try:
+                return Availability(version=installed_version(target))
+            except MissingDependencyError as error:
+                return Availability(missing=f"a version that will do ({error.message})", hint=error.hint)
+        case AiHubTarget():  # only a request would show if the service takes the token
+            package, path = package_availability("qai_hub", hint=INSTALL_HINT), config_path()
+            if package.is_ready and not path.is_file():
+                return Availability(version=package.version, missing=f"the client's configuration, '{path}'", hint=CONFIGURE_HINT)
+            return package
         case _:
             assert_never(target)
 
@@ -53,34 +66,6 @@ def require(target: Target, name: str) -> None:
     available = availability(target)
     if available.missing:
         raise MissingDependencyError(f"compiling for '{name}' needs {available.missing}", hint=available.hint)
-
-
-def _toolchain_availability(target: ToolchainTarget) -> Availability:
-    if missing := missing_parts(target):
-        return Availability(missing=", ".join(missing), hint=target.install)
-    try:
-        return Availability(version=installed_version(target))
-    except MissingDependencyError as error:
-        return Availability(missing=f"a version that will do ({error.message})", hint=error.hint)
-
-
-def _litert(target: LiteRtTarget) -> Availability:
-    """Look for LiteRT and, for a chip, for its vendor's SDK."""
-    package = package_availability("ai_edge_litert", hint=LITERT_HINT)
-    if target.soc is None or not package.is_ready:
-        return package
-    try:
-        return Availability(version=look_for_sdk(target.soc).version)
-    except MissingDependencyError as error:
-        return Availability(version=package.version, missing=error.message, hint=error.hint)
-
-
-def _ai_hub() -> Availability:
-    """Look for the client and its configuration; only a request would show if the service takes the token."""
-    package, path = package_availability("qai_hub", hint=INSTALL_HINT), config_path()
-    if package.is_ready and not path.is_file():
-        return Availability(version=package.version, missing=f"the client's configuration, '{path}'", hint=CONFIGURE_HINT)
-    return package
 
 
 def package_availability(module: str, *, hint: str) -> Availability:

@@ -182,8 +182,12 @@ def _rewrite(model: Any) -> None:
 
     shapes, graph = shapes_of(model), model.graph
     producers = {output: node for node in graph.node for output in node.output}
+    readers = readers_of(graph)
+    names = {value.name for value in graph.input if value.name.startswith(LORA_PREFIX)}
+    sites = sorted(site for name in names if (site := name.removesuffix(_UP)) != name and f"{site}{_DOWN}" in names)
+    branches = [branch for site in sites if (branch := _branch(site, shapes, producers, readers)) is not None]
     merges: list[Any] = []
-    for branch in list(_branches(graph, shapes, producers)):
+    for branch in branches:
         if branch.is_cheaper_in_weights(shapes):
             merges += _into_weights(graph, branch, shapes, producers)
         else:
@@ -191,15 +195,6 @@ def _rewrite(model: Any) -> None:
     replace_nodes(graph, [*merges, *graph.node])
     if not any(entry.domain == RUNTIMES_OWN for entry in model.opset_import):
         model.opset_import.append(helper.make_opsetid(RUNTIMES_OWN, 1))
-
-
-def _branches(graph: Any, shapes: Shapes, producers: dict[str, Any]) -> Iterator[_LoraNodes]:
-    """Yield the sites in the form that can be rewritten."""
-    readers = readers_of(graph)
-    names = {value.name for value in graph.input if value.name.startswith(LORA_PREFIX)}
-    for name in sorted(name.removesuffix(_UP) for name in names if name.endswith(_UP)):
-        if f"{name}{_DOWN}" in names and (branch := _branch(name, shapes, producers, readers)) is not None:
-            yield branch
 
 
 def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[str, list[Any]]) -> _LoraNodes | None:
@@ -336,18 +331,22 @@ def let_weights_fold(path: Path) -> None:
 
 def _float_weight(graph: Any, node: Any, constants: Mapping[str, Any]) -> list[Any]:
     """Return the nodes that give what the DequantizeLinear of a constant gives, value for value; its zero point is 0."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     values, scales = (constants[name] for name in node.input[:2])
-    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+    axis = _axis(node, 1)
     shape = [-1 if dimension == axis else 1 for dimension in range(len(values.dims))] if len(scales.dims) else []
     factor, floats = f"{node.output[0]}.factor", f"{node.output[0]}.cast"
-    graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), f"{factor}.shape"))
+    graph.initializer.append(_sizes(f"{factor}.shape", shape))
     return [
         helper.make_node("Cast", [node.input[0]], [floats], f"{node.name}.cast", to=TensorProto.FLOAT),
         helper.make_node("Reshape", [node.input[1], f"{factor}.shape"], [factor], f"{node.name}.scales"),
         helper.make_node("Mul", [floats, factor], [node.output[0]], f"{node.name}.factor"),
     ]
+
+
+def _axis(node: Any, default: int) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "axis"), default)
 
 
 def defer_weights(path: Path) -> None:
@@ -434,8 +433,7 @@ def _is_product(node: Any) -> bool:
 
 def _works_by_row(node: Any, scores: Sequence[int], shapes: Shapes) -> bool:
     if node.op_type == "Softmax":
-        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
-        return axis in (-1, len(scores) - 1)
+        return _axis(node, -1) in (-1, len(scores) - 1)
     return node.op_type in _BY_ELEMENT and all(prod(shapes.get(name, (2,))) == 1 for name in node.input[1:])
 
 
@@ -445,7 +443,7 @@ def _float_bytes(shape: Sequence[int]) -> int:
 
 def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, most_bytes: int) -> Iterator[Any]:
     """Yield the nodes that compute a chain piece by piece: the queries are split, the results joined."""
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
     first, last = chain[0], chain[-1]
     scores = shapes[first.output[0]]
@@ -455,7 +453,7 @@ def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, most_bytes: int) -
     axis = len(scores) - 2
     queries = [f"{first.input[0]}.{first.output[0]}.piece{i}" for i in range(count)]
     sizes = f"{first.output[0]}.pieces"
-    graph.initializer.append(numpy_helper.from_array(np.full(count, rows // count, np.int64), sizes))
+    graph.initializer.append(_sizes(sizes, [rows // count] * count))
     yield helper.make_node("Split", [first.input[0], sizes], queries, f"{first.output[0]}.split", axis=axis)
     results = []
     for i, query in enumerate(queries):

@@ -14,7 +14,6 @@ from quadbench.compile.litert_sdk import litert_version, sdk_for, search_path
 from quadbench.compile.product import OneByOne, Product, run_apart
 from quadbench.errors import BuildError
 from quadbench.host import python_module
-from quadbench.results.digests import code_digests
 
 TIMEOUT_S = 4 * 3600.0
 ON_CPU = {"GATHER"}  # the look-up of token embeddings, which MediaTek's plugin leaves to the CPU
@@ -26,8 +25,10 @@ _SHOWN_FAULTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class LiteRtCompiler:
+class LiteRtCompiler(OneByOne):
     """quadbench's own writer of .tflite files and, where there is a chip, its vendor's compiler as LiteRT drives it."""
+
+    name, suffix = "litert", ".tflite"
 
     soc: str | None
     timeout_s: float = TIMEOUT_S
@@ -44,13 +45,11 @@ class LiteRtCompiler:
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
         """Compile the graphs one after the other, each in a process of its own."""
-        made_by = {**self.versions(), "code": code_digests(__name__)}
-        one_by_one = OneByOne(name="litert", suffix=".tflite", made_by=made_by, compile_one=self._compile)
-        product = one_by_one.compile_all(graphs, source, folder, notify)
+        product = super().compile_all(graphs, source, folder, notify)
         return product if self.soc else replace(product, caveats=(*product.caveats, Caveat.PLAIN_KERNELS))
 
-    def _compile(self, name: str, source: Path, product: Path) -> int:
-        """Write the product of one graph, and return the memory that it took."""
+    def compile_one(self, name: str, source: Path, product: Path) -> int:
+        """Write the product of one graph in a process of its own, and return the most memory that it took, in bytes."""
         chip = ["--soc", self.soc] if self.soc else []
         argv = python_module(litert_process.__name__, str(source), str(product), *chip)
         environment = dict(os.environ)

@@ -47,8 +47,7 @@ def sdk_for(soc: str) -> Sdk:
 def look_for_sdk(soc: str) -> Sdk:
     """Look for the compiler for a chip: LiteRT must know it, and its vendor's SDK be there, whole and of LiteRT's release.
 
-    Raises:
-        MissingDependencyError: it is not; the message is the part that is missing.
+    A MissingDependencyError's message is the part that is missing.
     """
     vendor, installed = vendor_of(soc), _package_version(LITERT)
     if installed is None:

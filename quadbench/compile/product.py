@@ -5,15 +5,17 @@ import logging
 import shutil
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from quadbench.artifacts import MIB, Caveat, Graph
 from quadbench.artifacts.bundle import CompileCost, Kernels
 from quadbench.host import kill_group, start_bound
-from quadbench.results.digests import digest_of
+from quadbench.results.digests import code_digests, digest_of
 from quadbench.results.layout import folder_name
 from quadbench.results.manifest import file_ref, link, temporary_folder
 
@@ -32,7 +34,6 @@ class Ending:
 
     @property
     def is_ok(self) -> bool:
-        """Say whether it ended with exit code 0."""
         return self.status == 0
 
     @property
@@ -44,7 +45,6 @@ class Ending:
 
     @property
     def last_lines(self) -> list[str]:
-        """Return the last lines of its output."""
         return self.said.splitlines()[-SHOWN_LINES:] or ["it said nothing"]
 
 
@@ -76,23 +76,25 @@ class Product:
     kernels: dict[str, Kernels] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class OneByOne:
-    """A compiler of single graphs, for which a large one takes gigabytes, and several an hour.
+class OneByOne(ABC):
+    """A compiler of single graphs, for which a large one takes gigabytes, and several an hour."""
 
-    `compile_one` writes the product of a graph, by its path in the bundle and its file, to a path, and returns the most memory
-    that this took. `made_by` is what a product depends on beside its graph.
-    """
+    name: ClassVar[str]
+    suffix: ClassVar[str]  # of a product's file
 
-    name: str
-    suffix: str
-    made_by: Mapping[str, object]
-    compile_one: Callable[[str, Path, Path], int]
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Return the versions and settings that a product depends on beside its graph and the compiler's code."""
+
+    @abstractmethod
+    def compile_one(self, name: str, source: Path, product: Path) -> int:
+        """Write the product of the graph that has this path in the bundle, and return the most memory that it took, in bytes."""
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
         """Compile the graphs one after the other. Each product is kept beside `folder` until all are there."""
         store = folder.parent / f".{self.name}"
-        places = {g.file.path: store / folder_name(digest_of({"graph": g.file.sha256, **self.made_by})) for g in graphs}
+        made_by = {**self.versions(), "code": code_digests(type(self).__module__)}
+        places = {g.file.path: store / folder_name(digest_of({"graph": g.file.sha256, **made_by})) for g in graphs}
         products, costs = [], {}
         for graph in graphs:
             name, target = graph.file.path, (folder / graph.file.path).with_suffix(self.suffix)
@@ -113,7 +115,7 @@ class OneByOne:
         """Write the product to `target`, and keep it with its cost in a folder that is complete or absent."""
         with _gone_if_empty(place.parent), temporary_folder(place) as work:
             started = time.monotonic()
-            peak = self.compile_one(name, source, work / self._product)
+            peak = self.compile_one(name, source, work / f"product{self.suffix}")
             cost = CompileCost(seconds=round(time.monotonic() - started, 3), peak_memory_bytes=peak)
             (work / COST).write_text(json.dumps(asdict(cost)))
             cost = self._take(work, target)
@@ -124,12 +126,8 @@ class OneByOne:
     def _take(self, place: Path, target: Path) -> CompileCost:
         """Link the product that was compiled into `place` to `target`, and return its cost."""
         cost = CompileCost(**json.loads((place / COST).read_text()))
-        link(place / self._product, target)
+        link(place / f"product{self.suffix}", target)
         return cost
-
-    @property
-    def _product(self) -> str:
-        return f"product{self.suffix}"
 
 
 @contextmanager

@@ -2,19 +2,16 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from quadbench.artifacts import Graph
 from quadbench.compile import qnn_process
 from quadbench.compile.availability import package_version
-from quadbench.compile.product import Ending, OneByOne, Product, run_apart
+from quadbench.compile.product import Ending, OneByOne, run_apart
 from quadbench.compile.single_file import CONTEXT_OP, operators
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.host import python_module
-from quadbench.results.digests import code_digests
 
 TIMEOUT_S = 4 * 3600.0  # the U-Net of Stable Diffusion 1.5 took 13 minutes on two cores
 SHOWN_NODES = 8
@@ -25,19 +22,17 @@ _MEMBER = re.compile(r"Operator type: (\S+) Node name: (\S+)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class QnnCompiler:
+class QnnCompiler(OneByOne):
     """Qualcomm's compiler as ONNX Runtime's plugin brings it, in a process for each graph."""
+
+    name, suffix = "qnn", ".onnx"
 
     htp_arch: str  # v79
     soc_model: int
     timeout_s: float = TIMEOUT_S
 
     def versions(self) -> dict[str, str]:
-        """Return versions and chip, the SDK's version too: a context binary runs on the SDK that wrote it, or a newer one.
-
-        Raises:
-            MissingDependencyError: the package onnxruntime-qnn is not installed.
-        """
+        """Return versions and chip, the SDK's version too: a context binary runs on the SDK that wrote it, or a newer one."""
         plugin = package_version("onnxruntime_qnn")
         if plugin is None:
             raise MissingDependencyError("compiling for Qualcomm HTP needs the package onnxruntime-qnn", hint=_INSTALL_HINT)
@@ -49,14 +44,7 @@ class QnnCompiler:
             "soc_model": str(self.soc_model),
         }
 
-    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
-        """Compile the graphs one after the other, each in a process of its own."""
-        made_by = {**self.versions(), "code": code_digests(__name__)}
-        one_by_one = OneByOne(name="qnn", suffix=".onnx", made_by=made_by, compile_one=self._compile)
-        return one_by_one.compile_all(graphs, source, folder, notify)
-
-    def _compile(self, name: str, source: Path, product: Path) -> int:
-        """Write the context of one graph, and return the memory that it took."""
+    def compile_one(self, name: str, source: Path, product: Path) -> int:
         ending = self._run(source, product)
         if not ending.is_ok:
             raise self._refusal(name, source, product, ending)

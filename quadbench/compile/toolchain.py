@@ -99,7 +99,6 @@ def missing_parts(target: ToolchainTarget) -> list[str]:
 
 
 def _environment(target: ToolchainTarget) -> Mapping[str, str]:
-    """Return the values of the target's variables that are set."""
     return {name: value for name in target.environment if (value := variable(name))}
 
 
@@ -110,7 +109,6 @@ def _located(argv: Sequence[str]) -> list[str]:
 
 
 def _run(argv: Sequence[str], work: Path, log: Path, timeout_s: float) -> None:
-    """Run a command and add its output to the log."""
     ending = run_apart(argv, work.with_name("said"), timeout_s, folder=work)
     with log.open("a") as output:
         output.write(f"$ {shlex.join(argv)}\n{ending.said}")
@@ -119,7 +117,6 @@ def _run(argv: Sequence[str], work: Path, log: Path, timeout_s: float) -> None:
 
 
 def _only_product(work: Path, pattern: str) -> Path:
-    """Return the file below the folder that fits the pattern."""
     products = [path for path in sorted(work.glob(pattern)) if path.is_file()]
     if len(products) != 1:
         there = ", ".join(str(path.relative_to(work)) for path in sorted(work.rglob("*")) if path.is_file()) or "nothing"

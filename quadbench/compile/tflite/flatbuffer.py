@@ -29,62 +29,24 @@ IMAGE_RANK = 4
 TO_LAST, TO_PLAIN = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
-class Model:
-    """A graph under way. Tensors are known by their numbers."""
+class Writer:
+    """A .tflite file under way; the forms in `forms` write to it. Tensors are known by their numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, graph: RoundedGraph) -> None:
+        self.graph = graph
         self._tensors: list[Any] = []
         self._operators: list[Any] = []
         self._codes: dict[int, int] = {}
         self._buffers = [schema.BufferT()]  # the empty one, of all tensors without values
-        self._constants: dict[tuple[bytes, str], int] = {}
+        self._constants: dict[bytes, int] = {}
+        self._plain: dict[str, int] = {}
+        self._last: dict[str, int] = {}
+        self._read = {name for op in graph.operations for name in op.inputs} | set(graph.outputs.values())
+        self._inputs = {name: self._input(name, dtype) for name, dtype in graph.inputs.items()}
 
-    def shape(self, tensor: int) -> tuple[int, ...]:
-        """Return a tensor's shape."""
-        return tuple(self._tensors[tensor].shape)
-
-    def tensor(self, name: str, shape: Sequence[int], dtype: str, scales: float | np.ndarray | None = None) -> int:
-        """Add a tensor without values. With `scales` it is quantized, zero point 0; several are those of the first axis."""
-        values = None if scales is None else np.atleast_1d(np.asarray(scales, np.float32))
-        quantization = None
-        if values is not None:
-            zeros = np.zeros(len(values), np.int64)
-            quantization = schema.QuantizationParametersT(scale=values, zeroPoint=zeros, quantizedDimension=0)
-        added = schema.TensorT(name=name.encode(), shape=list(shape), type=_TYPES[dtype], buffer=0, quantization=quantization)
-        self._tensors.append(added)
-        return len(self._tensors) - 1
-
-    def constant(self, name: str, values: np.ndarray, scales: float | np.ndarray | None = None) -> int:
-        """Add a tensor with values, which must stay as they are until the file is written."""
-        number = self.tensor(name, values.shape, values.dtype.name, scales)
-        self._buffers.append(_Aligned(data=values))
-        self._tensors[number].buffer = len(self._buffers) - 1
-        return number
-
-    def numbers(self, *values: int) -> int:
-        """Return a constant of INT32, such as a shape or axes; the same values are one tensor."""
-        array = np.array(values, np.int32)
-        key = (array.tobytes(), "int32")
-        if key not in self._constants:
-            self._constants[key] = self.constant(f"numbers.{'x'.join(map(str, values))}", array)
-        return self._constants[key]
-
-    def operator(self, code: str, inputs: Sequence[int], outputs: Sequence[int], options: Any = None) -> None:
-        """Add an operator by its name in TFLite's schema. An input of -1 is left out."""
-        number = getattr(schema.BuiltinOperator, code)
-        kind = type(options).__name__.removesuffix("T") if options is not None else "NONE"
-        self._operators.append(
-            schema.OperatorT(
-                opcodeIndex=self._codes.setdefault(number, len(self._codes)),
-                inputs=list(inputs),
-                outputs=list(outputs),
-                builtinOptionsType=getattr(schema.BuiltinOptions, kind),
-                builtinOptions=options,
-            )
-        )
-
-    def write(self, path: Path, inputs: dict[str, int], outputs: dict[str, int]) -> None:
-        """Write the file. Its one signature has the names of inputs and outputs."""
+    def write(self, path: Path) -> None:
+        """Write the file, once every operation was written. Its one signature has the names of inputs and outputs."""
+        inputs, outputs = self._inputs, {name: self._output(name, source) for name, source in self.graph.outputs.items()}
         graph = schema.SubGraphT(
             tensors=self._tensors,
             inputs=list(inputs.values()),
@@ -110,6 +72,141 @@ class Model:
         builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
         with path.open("wb") as file:
             file.write(memoryview(builder.Bytes)[builder.Head() :])
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+        return tuple(self._tensors[tensor].shape)
+
+    def tensor(self, name: str, shape: Sequence[int], dtype: str, scales: float | np.ndarray | None = None) -> int:
+        """Add a tensor without values. With `scales` it is quantized, zero point 0; several are those of the first axis."""
+        quantization = None
+        if scales is not None:
+            values = np.atleast_1d(np.asarray(scales, np.float32))
+            zeros = np.zeros(len(values), np.int64)
+            quantization = schema.QuantizationParametersT(scale=values, zeroPoint=zeros, quantizedDimension=0)
+        added = schema.TensorT(name=name.encode(), shape=list(shape), type=_TYPES[dtype], buffer=0, quantization=quantization)
+        self._tensors.append(added)
+        return len(self._tensors) - 1
+
+    def constant(self, name: str, values: np.ndarray, scales: float | np.ndarray | None = None) -> int:
+        """Add a tensor with values, which must stay as they are until the file is written."""
+        number = self.tensor(name, values.shape, values.dtype.name, scales)
+        self._buffers.append(_Aligned(data=values))
+        self._tensors[number].buffer = len(self._buffers) - 1
+        return number
+
+    def numbers(self, *values: int) -> int:
+        """Return a constant of INT32, such as a shape or axes; the same values are one tensor."""
+        array = np.array(values, np.int32)
+        key = array.tobytes()
+        if key not in self._constants:
+            self._constants[key] = self.constant(f"numbers.{'x'.join(map(str, values))}", array)
+        return self._constants[key]
+
+    def operator(self, code: str, inputs: Sequence[int], outputs: Sequence[int], options: Any = None) -> None:
+        """Add an operator by its name in TFLite's schema. An input of -1 is left out."""
+        number = getattr(schema.BuiltinOperator, code)
+        kind = type(options).__name__.removesuffix("T") if options is not None else "NONE"
+        self._operators.append(
+            schema.OperatorT(
+                opcodeIndex=self._codes.setdefault(number, len(self._codes)),
+                inputs=list(inputs),
+                outputs=list(outputs),
+                builtinOptionsType=getattr(schema.BuiltinOptions, kind),
+                builtinOptions=options,
+            )
+        )
+
+    def plain(self, name: str) -> int:
+        """Return a tensor as ONNX has it."""
+        if name not in self._plain:
+            is_turned = name in self._last
+            self._plain[name] = (
+                self.transposed(self._last[name], name, TO_PLAIN) if is_turned else self._constant(name, last=False)
+            )
+        return self._plain[name]
+
+    def channels_last(self, name: str) -> int:
+        """Return a tensor of four dimensions with its channels last."""
+        if name in self._plain and len(shape := self.graph.shapes[name]) != IMAGE_RANK:
+            raise BuildError(f"'{name}' has the shape {shape} beside images, which has no form in LiteRT here")
+        if name not in self._last:
+            is_turned = name in self._plain
+            self._last[name] = self.transposed(self._plain[name], name, TO_LAST) if is_turned else self._constant(name, last=True)
+        return self._last[name]
+
+    def lies_last(self, *names: str) -> bool:
+        """Say whether one of the tensors is there with its channels last, so that an operator on them had better be, too."""
+        return any(name in self._last for name in names)
+
+    def result(self, name: str, *, last: bool = False) -> int:
+        """Add the tensor that an operation gives, of INT16."""
+        shape = self.graph.shapes[name]
+        number = self.tensor(name, [shape[i] for i in TO_LAST] if last else shape, "int16", self.graph.scales[name])
+        self.known(name, number, last=last)
+        return number
+
+    def is_read(self, name: str) -> bool:
+        """Say whether an operation reads a tensor, or it leaves the graph."""
+        return name in self._read
+
+    def known(self, name: str, number: int, *, last: bool = False) -> None:
+        """Let a tensor be known under a name."""
+        (self._last if last else self._plain)[name] = number
+
+    def transposed(self, tensor: int, name: str, order: Shape) -> int:
+        """Write a transposition of a rounded tensor, which is known as `name`."""
+        shape = self.shape(tensor)
+        turned = self.between(f"{name}.{'x'.join(map(str, order))}", tuple(shape[i] for i in order), self.graph.scales[name])
+        self.operator("TRANSPOSE", [tensor, self.numbers(*order)], [turned])
+        return turned
+
+    def reshape(self, tensor: int, result: int) -> int:
+        """Write RESHAPE of a tensor to the shape of the result, which is returned."""
+        self.operator("RESHAPE", [tensor, self.numbers(*self.shape(result))], [result])
+        return result
+
+    def forms_of(self, name: str) -> tuple[int | None, int | None]:
+        """Return the tensor's two forms, plain and channels last, as far as they are there."""
+        return self._plain.get(name), self._last.get(name)
+
+    def between(self, name: str, shape: Shape, scale: float | None = None) -> int:
+        """Add a tensor inside a form: of INT16 with a scale, of float without."""
+        return self.tensor(name, shape, "float32" if scale is None else "int16", scale)
+
+    def weights(self, op: Operation, index: int) -> Constant:
+        """Return the constant that an operation reads; its values may be what it likes."""
+        if index >= len(op.inputs) or op.inputs[index] not in self.graph.constants:
+            raise BuildError(f"{op} has no constant as input {index}", hint="weights that are no inputs are constants")
+        return self.graph.constants[op.inputs[index]]
+
+    def _input(self, name: str, dtype: str) -> int:
+        """Add an input, which keeps its type; one of float is rounded at once."""
+        shape, scale = self.graph.shapes[name], self.graph.scales.get(name)
+        number = self.tensor(name, shape, dtype, None if dtype == "float32" else scale)
+        inside = number
+        if scale is not None and dtype != "int16":
+            inside = self.between(f"{name}.rounded", shape, scale)
+            self.operator("QUANTIZE", [number], [inside])
+        self.known(name, inside)
+        return number
+
+    def _output(self, name: str, source: str) -> int:
+        number = self.tensor(name, self.graph.shapes[source], "float32")
+        self.operator("DEQUANTIZE", [self.plain(source)], [number])
+        return number
+
+    def _constant(self, name: str, *, last: bool) -> int:
+        """Add a constant operand, of INT16 with one scale."""
+        constant = self.graph.constants[name]
+        if constant.scales is None and constant.values.dtype.kind != "f":
+            raise BuildError(
+                f"'{name}' holds {constant.values.dtype} that stand for themselves, which have no form in LiteRT here"
+            )
+        values, scale = _int16(constant)
+        if last and values.size > 1:
+            values = values.reshape((1,) * (IMAGE_RANK - values.ndim) + values.shape).transpose(TO_LAST)
+        return self.constant(f"{name}.last" if last else name, values, scale)
 
     def _most_bytes(self) -> int:
         """Return about the size of the file, rather more: a builder that has to grow holds everything three times."""
@@ -140,113 +237,6 @@ class _Aligned(schema.BufferT):  # type: ignore[misc]
 
 def _named(tensors: dict[str, int]) -> list[Any]:
     return [schema.TensorMapT(name=name.encode(), tensorIndex=number) for name, number in tensors.items()]
-
-
-class Writer:
-    """A .tflite file under way; the forms in `forms` write to it."""
-
-    def __init__(self, graph: RoundedGraph) -> None:
-        self.graph, self.model = graph, Model()
-        self._plain: dict[str, int] = {}
-        self._last: dict[str, int] = {}
-        self._read = {name for op in graph.operations for name in op.inputs} | set(graph.outputs.values())
-        self._inputs = {name: self._input(name, dtype) for name, dtype in graph.inputs.items()}
-
-    def write(self, path: Path) -> None:
-        """Write the file, once every operation was written."""
-        outputs = {name: self._output(name, source) for name, source in self.graph.outputs.items()}
-        self.model.write(path, self._inputs, outputs)
-
-    def plain(self, name: str) -> int:
-        """Return a tensor as ONNX has it."""
-        if name not in self._plain:
-            is_turned = name in self._last
-            self._plain[name] = (
-                self.transposed(self._last[name], name, TO_PLAIN) if is_turned else self._constant(name, last=False)
-            )
-        return self._plain[name]
-
-    def channels_last(self, name: str) -> int:
-        """Return a tensor of four dimensions with its channels last."""
-        if name in self._plain and len(shape := self.graph.shapes[name]) != IMAGE_RANK:
-            raise BuildError(f"'{name}' has the shape {shape} beside images, which has no form in LiteRT here")
-        if name not in self._last:
-            is_turned = name in self._plain
-            self._last[name] = self.transposed(self._plain[name], name, TO_LAST) if is_turned else self._constant(name, last=True)
-        return self._last[name]
-
-    def lies_last(self, *names: str) -> bool:
-        """Say whether one of the tensors is there with its channels last, so that an operator on them had better be, too."""
-        return any(name in self._last for name in names)
-
-    def result(self, name: str, *, last: bool = False) -> int:
-        """Add the tensor that an operation gives, of INT16."""
-        shape = self.graph.shapes[name]
-        number = self.model.tensor(name, [shape[i] for i in TO_LAST] if last else shape, "int16", self.graph.scales[name])
-        self.known(name, number, last=last)
-        return number
-
-    def is_read(self, name: str) -> bool:
-        """Say whether an operation reads a tensor, or it leaves the graph."""
-        return name in self._read
-
-    def known(self, name: str, number: int, *, last: bool = False) -> None:
-        """Let a tensor be known under a name."""
-        (self._last if last else self._plain)[name] = number
-
-    def transposed(self, tensor: int, name: str, order: Shape) -> int:
-        """Write a transposition of a rounded tensor, which is known as `name`."""
-        shape = self.model.shape(tensor)
-        turned = self.between(f"{name}.{'x'.join(map(str, order))}", tuple(shape[i] for i in order), self.graph.scales[name])
-        self.model.operator("TRANSPOSE", [tensor, self.model.numbers(*order)], [turned])
-        return turned
-
-    def reshape(self, tensor: int, result: int) -> int:
-        """Write RESHAPE of a tensor to the shape of the result, which is returned."""
-        self.model.operator("RESHAPE", [tensor, self.model.numbers(*self.model.shape(result))], [result])
-        return result
-
-    def forms_of(self, name: str) -> tuple[int | None, int | None]:
-        """Return the tensor's two forms, plain and channels last, as far as they are there."""
-        return self._plain.get(name), self._last.get(name)
-
-    def between(self, name: str, shape: Shape, scale: float | None = None) -> int:
-        """Add a tensor inside a form: of INT16 with a scale, of float without."""
-        return self.model.tensor(name, shape, "float32" if scale is None else "int16", scale)
-
-    def weights(self, op: Operation, index: int) -> Constant:
-        """Return the constant that an operation reads; its values may be what it likes."""
-        if index >= len(op.inputs) or op.inputs[index] not in self.graph.constants:
-            raise BuildError(f"{op} has no constant as input {index}", hint="weights that are no inputs are constants")
-        return self.graph.constants[op.inputs[index]]
-
-    def _input(self, name: str, dtype: str) -> int:
-        """Add an input, which keeps its type; one of float is rounded at once."""
-        shape, scale = self.graph.shapes[name], self.graph.scales.get(name)
-        number = self.model.tensor(name, shape, dtype, None if dtype == "float32" else scale)
-        inside = number
-        if scale is not None and dtype != "int16":
-            inside = self.between(f"{name}.rounded", shape, scale)
-            self.model.operator("QUANTIZE", [number], [inside])
-        self.known(name, inside)
-        return number
-
-    def _output(self, name: str, source: str) -> int:
-        number = self.model.tensor(name, self.graph.shapes[source], "float32")
-        self.model.operator("DEQUANTIZE", [self.plain(source)], [number])
-        return number
-
-    def _constant(self, name: str, *, last: bool) -> int:
-        """Add a constant operand, of INT16 with one scale."""
-        constant = self.graph.constants[name]
-        if constant.scales is None and constant.values.dtype.kind != "f":
-            raise BuildError(
-                f"'{name}' holds {constant.values.dtype} that stand for themselves, which have no form in LiteRT here"
-            )
-        values, scale = _int16(constant)
-        if last and values.size > 1:
-            values = values.reshape((1,) * (IMAGE_RANK - values.ndim) + values.shape).transpose(TO_LAST)
-        return self.model.constant(f"{name}.last" if last else name, values, scale)
 
 
 def _int16(constant: Constant) -> tuple[np.ndarray, Any]:

@@ -40,9 +40,9 @@ def softmax(w: Writer, op: Operation) -> None:
     if op.attributes.get("axis", -1) not in (-1, len(shape) - 1):
         raise BuildError(f"{op} is over axis {op.attributes['axis']}; LiteRT's is over the last", hint="transpose before it")
     exact, chances = w.between(f"{op.name}.exact", shape), w.between(f"{op.name}.chances", shape)
-    w.model.operator("DEQUANTIZE", [w.plain(op.inputs[0])], [exact])
-    w.model.operator("SOFTMAX", [exact], [chances], schema.SoftmaxOptionsT(beta=1.0))
-    w.model.operator("QUANTIZE", [chances], [w.result(op.outputs[0])])
+    w.operator("DEQUANTIZE", [w.plain(op.inputs[0])], [exact])
+    w.operator("SOFTMAX", [exact], [chances], schema.SoftmaxOptionsT(beta=1.0))
+    w.operator("QUANTIZE", [chances], [w.result(op.outputs[0])])
 
 
 def _elementwise(code: str, options: Any = None) -> Form:
@@ -51,7 +51,7 @@ def _elementwise(code: str, options: Any = None) -> Form:
     def write(w: Writer, op: Operation) -> None:
         last = w.lies_last(*op.inputs)
         operands = [w.channels_last(name) if last else w.plain(name) for name in op.inputs]
-        w.model.operator(code, operands, [w.result(op.outputs[0], last=last)], options)
+        w.operator(code, operands, [w.result(op.outputs[0], last=last)], options)
 
     return write
 
@@ -62,7 +62,7 @@ def reshape(w: Writer, op: Operation) -> None:
     if w.graph.shapes[source] == w.graph.shapes[name]:
         identity(w, op)
         return
-    result = w.result(name) if name in w.graph.scales else w.model.tensor(name, w.graph.shapes[name], w.graph.inputs[source])
+    result = w.result(name) if name in w.graph.scales else w.tensor(name, w.graph.shapes[name], w.graph.inputs[source])
     w.known(name, w.reshape(w.plain(source), result))
 
 
@@ -91,12 +91,12 @@ def concat(w: Writer, op: Operation) -> None:
     scale = w.graph.scales[name]
     for i, part in enumerate(op.inputs):
         if w.graph.scales[part] != scale:
-            rounded = w.between(f"{name}.part.{i}", w.model.shape(parts[i]), scale)
-            w.model.operator("QUANTIZE", [parts[i]], [rounded])
+            rounded = w.between(f"{name}.part.{i}", w.shape(parts[i]), scale)
+            w.operator("QUANTIZE", [parts[i]], [rounded])
             parts[i] = rounded
     axis = op.attributes["axis"] % len(w.graph.shapes[name])
     options = schema.ConcatenationOptionsT(axis=_LAST_AXES[axis] if last else axis)
-    w.model.operator("CONCATENATION", parts, [w.result(name, last=last)], options)
+    w.operator("CONCATENATION", parts, [w.result(name, last=last)], options)
 
 
 def split(w: Writer, op: Operation) -> None:
@@ -129,8 +129,8 @@ def slice_(w: Writer, op: Operation) -> None:
 
 def _sliced(w: Writer, op: Operation, name: str, bounds: Sequence[Sequence[int]]) -> None:
     """Write a slice: begin, end and stride in each dimension."""
-    numbers = [w.model.numbers(*column) for column in zip(*bounds, strict=True)]
-    w.model.operator("STRIDED_SLICE", [w.plain(op.inputs[0]), *numbers], [w.result(name)], schema.StridedSliceOptionsT())
+    numbers = [w.numbers(*column) for column in zip(*bounds, strict=True)]
+    w.operator("STRIDED_SLICE", [w.plain(op.inputs[0]), *numbers], [w.result(name)], schema.StridedSliceOptionsT())
 
 
 def resize(w: Writer, op: Operation) -> None:
@@ -148,7 +148,7 @@ def resize(w: Writer, op: Operation) -> None:
 
 def _twice(w: Writer, own: str, tensor: int, shape: Shape, *, axis: int, name: str) -> int:
     twice = w.between(own, shape, w.graph.scales[name])
-    w.model.operator("CONCATENATION", [tensor, tensor], [twice], schema.ConcatenationOptionsT(axis=axis))
+    w.operator("CONCATENATION", [tensor, tensor], [twice], schema.ConcatenationOptionsT(axis=axis))
     return twice
 
 
@@ -176,7 +176,7 @@ def group_norm(w: Writer, op: Operation) -> None:
         return
     data = w.plain(op.inputs[0])
     grouped = norm.reshaped(norm.exact(data), (1, groups, -1))
-    normal = norm.reshaped(norm.normalised(grouped, lambda x: norm.mean(x, (2,))), w.model.shape(data))
+    normal = norm.reshaped(norm.normalised(grouped, lambda x: norm.mean(x, (2,))), w.shape(data))
     norm.scaled(normal, w.result(op.outputs[0]), (channels, 1))
 
 
@@ -184,7 +184,7 @@ def mean(w: Writer, op: Operation) -> None:
     """MEAN over constant axes, in INT16."""
     source, axes = op.inputs[0], w.weights(op, 1).values
     options = schema.ReducerOptionsT(keepDims=bool(op.attributes.get("keepdims", 1)))
-    w.model.operator("MEAN", [w.plain(source), w.model.numbers(*axes.tolist())], [w.result(op.outputs[0])], options)
+    w.operator("MEAN", [w.plain(source), w.numbers(*axes.tolist())], [w.result(op.outputs[0])], options)
 
 
 class _Norm:
@@ -195,32 +195,32 @@ class _Norm:
 
     def exact(self, rounded: int) -> int:
         """Turn a rounded tensor into float."""
-        return self._written("DEQUANTIZE", [rounded], self._w.model.shape(rounded))
+        return self._written("DEQUANTIZE", [rounded], self._w.shape(rounded))
 
     def reshaped(self, tensor: int, shape: Shape) -> int:
         """See a tensor in another shape, of which one size may be -1: what is left."""
-        left = prod(self._w.model.shape(tensor)) // -prod(shape) if -1 in shape else 0
+        left = prod(self._w.shape(tensor)) // -prod(shape) if -1 in shape else 0
         whole = tuple(left if size == -1 else size for size in shape)
-        return self._written("RESHAPE", [tensor, self._w.model.numbers(*whole)], whole)
+        return self._written("RESHAPE", [tensor, self._w.numbers(*whole)], whole)
 
     def normalised(self, x: int, mean: Callable[[int], int]) -> int:
         """Subtract the mean, and divide by the root of the variance. `mean` returns one that fits every value of a tensor."""
-        shape = self._w.model.shape(x)
+        shape = self._w.shape(x)
         centred = self._written("SUB", [x, mean(x)], shape, schema.SubOptionsT())
         variance = mean(self._written("MUL", [centred, centred], shape, schema.MulOptionsT()))
         epsilon = self._constant(np.float32(self._op.attributes["epsilon"]))
-        safe = self._written("ADD", [variance, epsilon], self._w.model.shape(variance), schema.AddOptionsT())
-        root = self._written("RSQRT", [safe], self._w.model.shape(variance))
+        safe = self._written("ADD", [variance, epsilon], self._w.shape(variance), schema.AddOptionsT())
+        root = self._written("RSQRT", [safe], self._w.shape(variance))
         return self._written("MUL", [centred, root], shape, schema.MulOptionsT())
 
     def mean(self, x: int, axes: tuple[int, ...]) -> int:
         """Return the mean over axes, which stay with a size of 1."""
-        shape = tuple(1 if axis in axes else size for axis, size in enumerate(self._w.model.shape(x)))
-        return self._written("MEAN", [x, self._w.model.numbers(*axes)], shape, schema.ReducerOptionsT(keepDims=True))
+        shape = tuple(1 if axis in axes else size for axis, size in enumerate(self._w.shape(x)))
+        return self._written("MEAN", [x, self._w.numbers(*axes)], shape, schema.ReducerOptionsT(keepDims=True))
 
     def group_mean(self, x: int, groups: int) -> int:
         """Return the mean over the places and the group of each channel of an image, (1, 1, 1, C)."""
-        *_, channels = self._w.model.shape(x)
+        *_, channels = self._w.shape(x)
         apart = (1, 1, groups, channels // groups)
         means = self.mean(self.reshaped(self.mean(x, (1, 2)), apart), (3,))
         spread = self._written("MUL", [means, self._constant(np.ones(apart, np.float32))], apart, schema.MulOptionsT())
@@ -228,11 +228,11 @@ class _Norm:
 
     def scaled(self, normal: int, result: int, channels: Shape) -> None:
         """Multiply each channel by its scale, add its offset, which may be left out, and round. `channels` is their shape."""
-        shape = self._w.model.shape(normal)
+        shape = self._w.shape(normal)
         scaled = self._written("MUL", [normal, self._channels(1, channels)], shape, schema.MulOptionsT())
         if len(self._op.inputs) > 2:
             scaled = self._written("ADD", [scaled, self._channels(2, channels)], shape, schema.AddOptionsT())
-        self._w.model.operator("QUANTIZE", [scaled], [result])
+        self._w.operator("QUANTIZE", [scaled], [result])
 
     def _channels(self, index: int, shape: Shape) -> int:
         """Return the scale or offset of each channel; a scale that is a filter has it as its first weight."""
@@ -240,11 +240,11 @@ class _Norm:
         return self._constant(exact.reshape(len(exact), -1)[:, 0].reshape(shape))
 
     def _constant(self, values: np.ndarray | np.float32) -> int:
-        return self._w.model.constant(self._name(), np.asarray(values, np.float32))
+        return self._w.constant(self._name(), np.asarray(values, np.float32))
 
     def _written(self, code: str, inputs: list[int], shape: Shape, options: object = None) -> int:
         result = self._w.between(self._name(), shape)
-        self._w.model.operator(code, inputs, [result], options)
+        self._w.operator(code, inputs, [result], options)
         return result
 
     def _name(self) -> str:

@@ -23,8 +23,8 @@ def gemm(w: Writer, op: Operation) -> None:
     weight = w.weights(op, 1)
     bias, dtype = bias_of(w, op, weight)
     options = schema.FullyConnectedOptionsT(quantizedBiasType=dtype, keepNumDims=True)
-    operands = [w.plain(op.inputs[0]), w.model.constant(op.inputs[1], weight.values, weight.scales), bias]
-    w.model.operator("FULLY_CONNECTED", operands, [w.result(op.outputs[0])], options)
+    operands = [w.plain(op.inputs[0]), w.constant(op.inputs[1], weight.values, weight.scales), bias]
+    w.operator("FULLY_CONNECTED", operands, [w.result(op.outputs[0])], options)
 
 
 def matmul(w: Writer, op: Operation) -> None:
@@ -34,7 +34,7 @@ def matmul(w: Writer, op: Operation) -> None:
 
 def product(w: Writer, left: int, right: int, result: int, *, adjoint: bool = False) -> None:
     """Write BATCH_MATMUL; `adjoint` transposes the second factor."""
-    w.model.operator("BATCH_MATMUL", [left, right], [result], schema.BatchMatMulOptionsT(adjY=adjoint))
+    w.operator("BATCH_MATMUL", [left, right], [result], schema.BatchMatMulOptionsT(adjY=adjoint))
 
 
 def gather(w: Writer, op: Operation) -> None:
@@ -46,12 +46,12 @@ def gather(w: Writer, op: Operation) -> None:
         always = table.exact[w.graph.constants[op.inputs[1]].values].astype(np.float64)
         scale = w.graph.scales[name]
         integers = np.clip(np.rint(always / scale), -GREATEST, GREATEST).astype(np.int16)
-        w.known(name, w.model.constant(name, integers, scale))
+        w.known(name, w.constant(name, integers, scale))
         return
-    rows = w.model.tensor(f"{name}.rows", w.graph.shapes[name], "int8", table.scales)
-    integers = w.model.constant(op.inputs[0], table.values, table.scales)
-    w.model.operator("GATHER", [integers, w.plain(op.inputs[1])], [rows], schema.GatherOptionsT(axis=0))
-    w.model.operator("QUANTIZE", [rows], [w.result(name)])
+    rows = w.tensor(f"{name}.rows", w.graph.shapes[name], "int8", table.scales)
+    integers = w.constant(op.inputs[0], table.values, table.scales)
+    w.operator("GATHER", [integers, w.plain(op.inputs[1])], [rows], schema.GatherOptionsT(axis=0))
+    w.operator("QUANTIZE", [rows], [w.result(name)])
 
 
 def bias_of(w: Writer, op: Operation, weight: Constant) -> tuple[int, int]:
@@ -66,7 +66,7 @@ def bias_of(w: Writer, op: Operation, weight: Constant) -> tuple[int, int]:
     greatest = magnitudes * _GREATEST_INT16 + np.abs(values)
     is_narrow = greatest.max() <= _GREATEST_INT32
     scales = np.asarray(weight.scales) * np.float32(w.graph.scales[op.inputs[0]])
-    number = w.model.constant(f"{op.outputs[0]}.bias", values.astype(np.int32 if is_narrow else np.int64), scales)
+    number = w.constant(f"{op.outputs[0]}.bias", values.astype(np.int32 if is_narrow else np.int64), scales)
     return number, schema.TensorType.INT32 if is_narrow else schema.TensorType.INT64
 
 
@@ -85,14 +85,14 @@ def _with_base_weights(w: Writer, op: Operation) -> None:
     weight, stride = w.weights(op, 1), _stride(op)
     filters = weight.values.transpose(TO_LAST)  # (O, C, k, k) -> (O, k, k, C)
     data, padding = w.channels_last(op.inputs[0]), schema.Padding.SAME
-    if not _is_same(w.model.shape(data)[1:3], filters.shape[1:3], stride, _pads(op)):
+    if not _is_same(w.shape(data)[1:3], filters.shape[1:3], stride, _pads(op)):
         data, padding = _padded(w, op, data), schema.Padding.VALID
     bias, dtype = bias_of(w, op, weight)
     options = schema.Conv2DOptionsT(
         padding=padding, strideH=stride[0], strideW=stride[1], dilationHFactor=1, dilationWFactor=1, quantizedBiasType=dtype
     )
-    operands = [data, w.model.constant(op.inputs[1], filters, weight.scales), bias]
-    w.model.operator("CONV_2D", operands, [w.result(op.outputs[0], last=True)], options)
+    operands = [data, w.constant(op.inputs[1], filters, weight.scales), bias]
+    w.operator("CONV_2D", operands, [w.result(op.outputs[0], last=True)], options)
 
 
 def _with_lora_weights(w: Writer, op: Operation) -> None:
@@ -101,7 +101,7 @@ def _with_lora_weights(w: Writer, op: Operation) -> None:
     scale = w.graph.scales[op.inputs[0]]
     if filters[2:] != (1, 1):
         data = _windows(w, op, data, scale)
-    _, height, width, channels = w.model.shape(data)
+    _, height, width, channels = w.shape(data)
     rows = w.reshape(data, w.between(f"{op.name}.rows", (height * width, channels), scale))
     matrix = w.plain(op.inputs[1])
     if filters[2:] != (1, 1):
@@ -118,26 +118,26 @@ def _windows(w: Writer, op: Operation, data: int, scale: float) -> int:
     stride, (rows, columns) = _stride(op), w.graph.shapes[op.inputs[1]][2:]
     _, _, height, width = w.graph.shapes[op.outputs[0]]
     data = _padded(w, op, data) if any(_pads(op)) else data
-    channels = w.model.shape(data)[3]
+    channels = w.shape(data)[3]
     slices = []
     for top, left in np.ndindex(rows, columns):
         end = (top + stride[0] * (height - 1) + 1, left + stride[1] * (width - 1) + 1)
         piece = w.between(f"{op.name}.window.{top}.{left}", (1, height, width, channels), scale)
-        bounds = [w.model.numbers(*v) for v in ((0, top, left, 0), (1, *end, channels), (1, *stride, 1))]
-        w.model.operator("STRIDED_SLICE", [data, *bounds], [piece], schema.StridedSliceOptionsT())
+        bounds = [w.numbers(*v) for v in ((0, top, left, 0), (1, *end, channels), (1, *stride, 1))]
+        w.operator("STRIDED_SLICE", [data, *bounds], [piece], schema.StridedSliceOptionsT())
         slices.append(piece)
     windows = w.between(f"{op.name}.windows", (1, height, width, channels * rows * columns), scale)
-    w.model.operator("CONCATENATION", slices, [windows], schema.ConcatenationOptionsT(axis=3))
+    w.operator("CONCATENATION", slices, [windows], schema.ConcatenationOptionsT(axis=3))
     return windows
 
 
 def _padded(w: Writer, op: Operation, data: int) -> int:
     top, left, bottom, right = _pads(op)
-    _, height, width, channels = w.model.shape(data)
+    _, height, width, channels = w.shape(data)
     shape = (1, height + top + bottom, width + left + right, channels)
     padded = w.between(f"{op.name}.padded", shape, w.graph.scales[op.inputs[0]])
-    pads = w.model.constant(f"{op.name}.pads", np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32))
-    w.model.operator("PAD", [data, pads], [padded], schema.PadOptionsT())
+    pads = w.constant(f"{op.name}.pads", np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32))
+    w.operator("PAD", [data, pads], [padded], schema.PadOptionsT())
     return padded
 
 
