@@ -19,8 +19,9 @@ from support.scores import PIXELS, only  # noqa: E402
 from quadbench.artifacts.run_record import Better  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UnknownNameError, UserError  # noqa: E402
-from quadbench.quality import METRICS, GivenNetwork, ImagePair, compare_folders, score_images  # noqa: E402
-from quadbench.quality.networks import FORMS, parse_network  # noqa: E402
+from quadbench.quality.compared import compare_folders, score_images  # noqa: E402
+from quadbench.quality.metrics import METRICS, ImagePair  # noqa: E402
+from quadbench.quality.networks import FORMS, GivenNetwork, parse_network  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 
 

@@ -32,8 +32,10 @@ from quadbench.nightly.night_file import Limits  # noqa: E402
 from quadbench.nightly.night_plan import PlannedCase  # noqa: E402
 from quadbench.nightly.perform import Pictures  # noqa: E402
 from quadbench.quad.runner import GraphSession  # noqa: E402
-from quadbench.quality import METRICS, compare_latents, compare_run, score_run  # noqa: E402
-from quadbench.quality.trajectories import TaskModel  # noqa: E402
+from quadbench.quality import score_run  # noqa: E402
+from quadbench.quality.compared import compare_run  # noqa: E402
+from quadbench.quality.metrics import METRICS  # noqa: E402
+from quadbench.quality.trajectories import TaskModel, compare_latents  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.records import open_records  # noqa: E402
 from quadbench.results.stored_runs import RunFile, load_run, save_run  # noqa: E402

@@ -6,27 +6,13 @@ from pathlib import Path
 
 from quadbench.artifacts.run_record import RunScores, file_refs
 from quadbench.harness.event_log import check_painted
-from quadbench.quality.compared import compare_folders, compare_run, score_images, with_devices
-from quadbench.quality.metrics import METRICS, ImagePair
-from quadbench.quality.networks import GivenNetwork, parse_network
+from quadbench.quality.compared import compare_folders, compare_run, with_devices
+from quadbench.quality.networks import parse_network
 from quadbench.quality.trajectories import compare_latents, emulated_trajectories
 from quadbench.results.disk import require_writable
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
 from quadbench.results.stored_runs import named_run, save_scores
-
-__all__ = [
-    "METRICS",
-    "GivenNetwork",
-    "ImagePair",
-    "compare_folders",
-    "compare_latents",
-    "compare_run",
-    "parse_network",
-    "score_folders",
-    "score_images",
-    "score_run",
-]
 
 
 def score_run(

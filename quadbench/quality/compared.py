@@ -26,11 +26,6 @@ def score_images(
     """Score images against their references by the named metrics (None: all), in that order.
 
     `weights` maps a network's name to its file. A metric without what it needs has a score that says so, never another figure.
-
-    Raises:
-        UnknownNameError: there is no such metric.
-        UserError: the images of a pair differ in size, or a network has not the form that the metric takes.
-        ArtifactError: a network's file has another sha256 than it should have.
     """
     named = list(METRICS if metrics is None else metrics)
     unknown = next((name for name in named if name not in METRICS), None)
@@ -45,7 +40,7 @@ def score_images(
 
 
 def _score(metric: ImageMetric, pairs: Sequence[ImagePair], weights: Mapping[str, GivenNetwork]) -> Score:
-    network = find_network(metric.network, weights) if metric.network else _pixels
+    network = find_network(metric.network, weights) if metric.network else (lambda images: images)
     if isinstance(network, str):
         return Score(metric=metric.metric, value=network, n=len(pairs))
     reason = _reason_without(metric, pairs)
@@ -84,11 +79,6 @@ def _reason_without(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | No
     return None
 
 
-def _pixels(images: torch.Tensor) -> torch.Tensor:
-    """Return the images themselves: the network of metrics that look at pixels."""
-    return images
-
-
 def compare_run(
     result: RunResult,
     layout: Layout,
@@ -96,14 +86,25 @@ def compare_run(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, GivenNetwork] | None = None,
 ) -> tuple[Compared, ...]:
-    """Score every task, device and variant that was measured; an item's image is that of the first launch that is OK and has one.
-
-    Raises:
-        UserError: the bundle's weights are random, or `score_images` refuses metrics or weights.
-        ArtifactError: an image is missing or damaged.
-    """
+    """Score every task, device and variant that was measured. An item's image is that of the first OK launch that has one."""
     refuse_random(result.bundle)
-    return tuple(compared for bundle in result.bundles for compared in _of_bundle(bundle, result, layout, metrics, weights))
+    compared: list[Compared] = []
+    for bundle in result.bundles:
+        own = (
+            Compared(
+                task=task.name,
+                device=images.device,
+                made=images.maker,
+                against=against,
+                scores=score_images(_pairs(task, images, against, bundle), metrics, weights),
+            )
+            for task in bundle.artifact.tasks
+            for images in _image_sets(task, bundle, result, layout)
+            for against in (REFERENCE, TRUTH)
+            if against != images.maker and (against != TRUTH or any(item.truth for item in task.items))
+        )
+        compared += with_devices(own, bundle, result)
+    return tuple(compared)
 
 
 def with_devices(compared: Iterable[Compared], bundle: Stored[Bundle], result: RunResult) -> Iterator[Compared]:
@@ -118,31 +119,7 @@ def with_devices(compared: Iterable[Compared], bundle: Stored[Bundle], result: R
             yield one
 
 
-def _of_bundle(
-    bundle: Stored[Bundle],
-    result: RunResult,
-    layout: Layout,
-    metrics: Sequence[str] | None,
-    weights: Mapping[str, GivenNetwork] | None,
-) -> Iterator[Compared]:
-    compared = (
-        Compared(
-            task=task.name,
-            device=images.device,
-            made=images.maker,
-            against=against,
-            scores=score_images(_pairs(task, images, against, bundle), metrics, weights),
-        )
-        for task in bundle.artifact.tasks
-        for images in _image_sets(task, bundle, result, layout)
-        for against in (REFERENCE, TRUTH)
-        if against != images.maker and (against != TRUTH or any(item.truth for item in task.items))
-    )
-    return with_devices(compared, bundle, result)
-
-
 def _devices(bundle: Stored[Bundle], result: RunResult) -> list[str]:
-    """Return the addresses of the devices that ran a bundle."""
     ran = [record.device for record in result.records if result.stored_on(record.device).folder == bundle.folder]
     return list(dict.fromkeys(device.address for device in ran))
 
@@ -164,11 +141,7 @@ def compare_folders(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, GivenNetwork] | None = None,
 ) -> Compared:
-    """Score images against references, paired by their path below the folders, without suffix.
-
-    Raises:
-        UserError: a folder has no images, or an image no partner: left out, it would make the figures look better or worse.
-    """
+    """Score images against references, paired by their path below the folders, without suffix."""
     paths = {folder: _files(folder) for folder in (images, references, *((sources,) if sources else ()))}
     for folder, files in paths.items():
         odd = sorted(paths[images].keys() ^ files.keys())

@@ -13,7 +13,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.pixels import Pixels, psnr_db
 from quadbench.artifacts.run_record import Metric
-from quadbench.quad.divergence import decibels
+from quadbench.quad.divergence import decibels, energies
 from quadbench.quality.networks import LEAST_PIXELS, Network
 
 Values = NDArray[np.floating]
@@ -76,9 +76,8 @@ def ssim(image: Pixels, other: Pixels) -> float:
 
 def sqnr_db(exact: Sequence[Values], quantized: Sequence[Values]) -> float:
     """Return 10 log10(sum exact^2 / sum (quantized - exact)^2), the sums over all arrays; infinite where nothing differs."""
-    signal = sum(float(np.square(e, dtype=np.float64).sum()) for e in exact)
-    noise = sum(float(np.square(q.astype(np.float64) - e).sum()) for e, q in zip(exact, quantized, strict=True))
-    return decibels(signal, noise)
+    pairs = [energies(e, q) for e, q in zip(exact, quantized, strict=True)]
+    return decibels(sum(signal for signal, _ in pairs), sum(noise for _, noise in pairs))
 
 
 def cosine(first: Values, second: Values) -> float:
@@ -152,17 +151,14 @@ def _distance(pair: ImagePair, network: Network) -> float:
     return float(network(as_batch(pair.image), as_batch(pair.reference)))
 
 
-def _similarity(pair: ImagePair, network: Network) -> float:
-    return similarity(network(as_batch(pair.image)), network(as_batch(pair.reference)))
+def _of_both(measure: Callable[[torch.Tensor, torch.Tensor], float]) -> PerImage:
+    """Measure what the network makes of the image and of its reference."""
+    return PerImage(measure=lambda pair, network: measure(network(as_batch(pair.image)), network(as_batch(pair.reference))))
 
 
 def _direction(pair: ImagePair, network: Network) -> float:
     assert pair.source is not None
     return direction_similarity(*(network(as_batch(pixels)) for pixels in (pair.image, pair.reference, pair.source)))
-
-
-def _structure(pair: ImagePair, network: Network) -> float:
-    return structure_distance(network(as_batch(pair.image)), network(as_batch(pair.reference)))
 
 
 def _features(pairs: Sequence[ImagePair], network: Network) -> tuple[Features, Features]:
@@ -196,9 +192,9 @@ _ALL = (
         network="inception",
     ),
     ImageMetric(metric=PICTURE_METRICS["lpips"], way=PerImage(measure=_distance), network="lpips"),
-    ImageMetric(metric=PICTURE_METRICS["clip_similarity"], way=PerImage(measure=_similarity), network="clip"),
+    ImageMetric(metric=PICTURE_METRICS["clip_similarity"], way=_of_both(similarity), network="clip"),
     ImageMetric(metric=PICTURE_METRICS["clip_direction"], way=PerImage(measure=_direction), network="clip", needs_source=True),
-    ImageMetric(metric=PICTURE_METRICS["dino_structure"], way=PerImage(measure=_structure), network="dino"),
+    ImageMetric(metric=PICTURE_METRICS["dino_structure"], way=_of_both(structure_distance), network="dino"),
 )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,20 +10,8 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from quadbench.artifacts import (
-    LORA_PREFIX,
-    Bundle,
-    CompiledBundle,
-    Component,
-    Graph,
-    RunResult,
-    Status,
-    Stored,
-    TaskAssets,
-    TaskItem,
-    Variant,
-)
-from quadbench.artifacts.bundle import HeldOut, TrajectorySqnr
+from quadbench.artifacts import LORA_PREFIX, CompiledBundle, RunResult, Status
+from quadbench.artifacts.bundle import Bundle, Component, Graph, HeldOut, Stored, TaskAssets, TaskItem, TrajectorySqnr, Variant
 from quadbench.artifacts.pixels import psnr_db, read_pixels
 from quadbench.artifacts.run_record import (
     BASE_UNET,
@@ -88,13 +76,19 @@ _LONG = OlssSampler(scheme="olss", steps=TEACHER_STEPS)
 
 
 def compare_latents(bundle: Stored[Bundle]) -> tuple[Compared, ...]:
-    """Score every task under every quantized variant that the bundle has, on ONNX Runtime's CPU provider of this machine.
-
-    Raises:
-        UserError: the bundle's weights are random.
-    """
+    """Score every task under every quantized variant that the bundle has, on ONNX Runtime's CPU provider of this machine."""
     refuse_random(bundle.artifact)
-    return tuple(compared for task in bundle.artifact.tasks for compared in _of_task(bundle, task))
+    compared = []
+    for task in bundle.artifact.tasks:
+        float_model = TaskModel.load(bundle, task, Variant.FLOAT)
+        exact = [float_model.run(item) for item in task.items]
+        for variant in _QUANTIZED:
+            if variant is Variant.SHARED or task.name in with_own_graph(bundle.artifact):
+                model = TaskModel.load(bundle, task, variant)
+                log.info("quality: latents of %s, %s, %d items", task.name, variant, len(task.items))
+                scores = _scores(exact, [model.run(item) for item in task.items], model)
+                compared.append(Compared(task=task.name, device=None, made=variant.value, against=REFERENCE, scores=scores))
+    return tuple(compared)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,17 +153,6 @@ class TaskModel:
             mask = torch.nn.functional.interpolate((grey >= 0.5).float(), size=tuple(noise.shape[2:]))
         final = run_table(self.table, denoiser, latent=latent, noise=noise, mask=mask)
         return LatentTrajectory(feeds=denoiser.feeds, eps=[eps.numpy() for eps in denoiser.eps], latent=final.numpy())
-
-
-def _of_task(bundle: Stored[Bundle], task: TaskAssets) -> Iterator[Compared]:
-    float_model = TaskModel.load(bundle, task, Variant.FLOAT)
-    exact = [float_model.run(item) for item in task.items]
-    for variant in _QUANTIZED:
-        if variant is Variant.SHARED or task.name in with_own_graph(bundle.artifact):
-            model = TaskModel.load(bundle, task, variant)
-            log.info("quality: latents of %s, %s, %d items", task.name, variant, len(task.items))
-            scores = _scores(exact, [model.run(item) for item in task.items], model)
-            yield Compared(task=task.name, device=None, made=variant.value, against=REFERENCE, scores=scores)
 
 
 def _scores(exact: Sequence[LatentTrajectory], quantized: Sequence[LatentTrajectory], model: TaskModel) -> tuple[Score, ...]:
