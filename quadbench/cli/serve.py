@@ -43,9 +43,8 @@ def add(commands: Subparsers) -> None:
 
 def run(options: Options) -> int:
     with extra_needed("serve"):
-        from quadbench.serve.app import live_page
+        from quadbench.serve.app import listen, live_page, server_of
         from quadbench.serve.auth import access_of, is_loopback
-        from quadbench.serve.server import listen, server_of
     if options.keyfile and not options.certfile:
         raise UserError("--keyfile is of no use without --certfile", hint="give both")
     token = _token(options.token_file)

@@ -1,9 +1,12 @@
-"""The live page's application: pages, events, sign-in, and the JSON API under /api with its models."""
+"""The live page's application, with pages, sign-in and the JSON API under /api, and the server that it runs in."""
 
 import logging
+import socket
+from pathlib import Path as FilePath
 from typing import Annotated
 from urllib.parse import parse_qs
 
+import uvicorn
 from fastapi import APIRouter, FastAPI, Path, Query
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter
@@ -12,17 +15,21 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from quadbench.errors import QuadbenchError, UnknownNameError
+from quadbench.errors import QuadbenchError, UnknownNameError, UserError
 from quadbench.nightly.history_formats import CaseDocument, CaseList
 from quadbench.report.night_formats import NightDocument, night_json
 from quadbench.report.run_line import RunList
 from quadbench.report.view import RunSummary, run_summary
 from quadbench.results.layout import Layout
 from quadbench.serve.api_documents import FarmNow, NightList, WorkUnderWay
-from quadbench.serve.auth import COOKIE, SIGN_IN, Access, Door, asked
+from quadbench.serve.auth import COOKIE, MOST_HEAD_BYTES, SIGN_IN, Access, Door, asked
 from quadbench.serve.pages import Pages
 from quadbench.serve.queries import MOST_PAGES, Watched
 from quadbench.serve.rendering import page
+
+MOST_CONNECTIONS = 300  # at once; a request over one more is answered with 503
+_MOST_NEW = 100  # connections that wait to be taken
+_PATIENCE_S = 1  # with requests, when the server ends
 
 log = logging.getLogger(__name__)
 
@@ -133,3 +140,46 @@ def api_routes(watched: Watched) -> APIRouter:
 
 def _json(kind: type[object], value: object) -> Response:
     return Response(TypeAdapter(kind).dump_json(value), media_type="application/json")
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """Return a socket that listens at an address; port 0 is any that is free.
+
+    Raises:
+        UserError: the address is not of this host, or the port is taken or not this user's to have.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"nothing can be served at {address}, port {port}: {reason}", hint="see --host and --port") from error
+
+
+def server_of(app: ASGIApp, certfile: FilePath | None = None, keyfile: FilePath | None = None) -> uvicorn.Server:
+    """Return the server of an application, through TLS where it has a certificate. Requests, also bad ones, are not logged.
+
+    Raises:
+        UserError: certificate and key cannot be read, or do not fit.
+    """
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ssl_certfile=certfile,
+        ssl_keyfile=keyfile,
+        log_config=None,
+        log_level="critical",  # the application logs its errors itself; the server's own are that its end cuts off viewers
+        access_log=False,
+        server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        backlog=_MOST_NEW,
+        h11_max_incomplete_event_size=MOST_HEAD_BYTES,
+        timeout_graceful_shutdown=_PATIENCE_S,
+        lifespan="off",
+        ws="none",
+    )
+    try:
+        config.load()
+    except OSError as error:  # an ssl.SSLError is one
+        raise UserError(f"TLS cannot be used with these files: {error}", hint="give PEM files: --certfile, --keyfile") from error
+    return uvicorn.Server(config)

@@ -21,6 +21,7 @@ _PORT = re.compile(r":[0-9]{1,5}\Z")
 SIGN_IN = "/sign-in"
 _OPEN = (SIGN_IN, "/style.css", "/icon.svg")  # to who has no token
 _MOST_FORM_BYTES = 4096
+MOST_HEAD_BYTES = 16_384  # which the server holds only against a head that comes bit by bit
 PIECE_BYTES = 65_536  # of an answer that are handed over at once
 _ENDLESS = "/live/"
 _FOR_PROGRAMS = ("/api/", _ENDLESS)
@@ -141,7 +142,9 @@ class Door:
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
         """Return the answer to a request that goes no further."""
-        method, path = request.scope["method"], request.url.path
+        method, path = request.scope["method"], request.scope["path"]
+        if _head_bytes(request.scope) > MOST_HEAD_BYTES:
+            return PlainTextResponse(f"a head of more than {MOST_HEAD_BYTES} bytes is not read", 400)
         if not self._access.knows_host(request.headers.get("host", "")):
             return PlainTextResponse("this is no name of this host; see --name of quadbench serve", 421)
         if method not in ("GET", "HEAD") and not (method == "POST" and path == SIGN_IN):
@@ -164,6 +167,10 @@ def _pieces(message: Message) -> Iterator[Message]:
     for start in range(PIECE_BYTES, len(body), PIECE_BYTES):
         is_last = start + PIECE_BYTES >= len(body)
         yield {**message, "body": body[start : start + PIECE_BYTES], "more_body": not is_last or message.get("more_body", False)}
+
+
+def _head_bytes(scope: Scope) -> int:
+    return len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in scope["headers"])
 
 
 def _body_refusal(headers: Headers, *, most_bytes: int) -> Response | None:

@@ -12,9 +12,8 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from quadbench.results.layout import Layout
-from quadbench.serve.app import live_page
+from quadbench.serve.app import listen, live_page, server_of
 from quadbench.serve.auth import Access
-from quadbench.serve.server import listen, server_of
 
 PATIENCE_S = 60.0
 
