@@ -51,6 +51,15 @@ def test_a_file_behind_a_login_or_a_host_is_refused_without_its_password(url: st
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("outside", ["../outside.png", "/etc/passwd"])
+def test_a_picture_outside_of_the_results_folder_is_damage(database: Source, outside: str) -> None:
+    with open_records(database) as records:
+        records.store(record())
+    query(database, f"""UPDATE records SET images = '{{"restyle/000": "{outside}"}}'""")
+    with read_records(database) as records, pytest.raises(ArtifactError, match=r"is damaged: .* leads out of its folder"):
+        records.of_run(record().run_id)
+
+
 def spoil(path: Path, *, page: int) -> None:
     """Overwrite one page of a database, of 4096 bytes, whose header stays whole."""
     with path.open("r+b") as file:

@@ -206,8 +206,16 @@ def test_a_results_folder_that_is_a_file_is_refused_and_left_alone(
     with pytest.raises(StorageError, match="' is no folder"):
         require_writable(file_as_results / "runs")
     assert main(["run", str(tiny_recipe), "--devices", "local", "--results", str(file_as_results)]) == 3
-    assert "results' cannot be written: " in capsys.readouterr().err
+    assert "results' is a file; expected a folder" in capsys.readouterr().err
     assert file_as_results.read_text() == "notes"
+
+
+@pytest.mark.parametrize("command", [["runs"], ["show"], ["history"], ["who"]])
+def test_a_file_is_not_read_as_an_empty_results_folder(
+    command: list[str], file_as_results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--results", str(file_as_results)]) == 3
+    assert "results' is a file; expected a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["run", "quickstart", "--devices", "local"], ["report"], ["quality"]])

@@ -113,7 +113,7 @@ def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
 
         from quadbench.cli.console import Output, PipeLeftError
         from quadbench.errors import QuadbenchError
-        from quadbench.results.disk import staying, storing
+        from quadbench.results.disk import require_folder, staying, storing
 
         _configure_logging(options.verbose)
     except _UsageError as error:
@@ -125,6 +125,7 @@ def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
         return _ended_by(received)
     try:
         root = options.layout.root
+        require_folder(root)
         with redirect_stdout(Output(sys.stdout)) as output, staying(root), storing(root):
             code: int = options.run(options)
             output.flush()

@@ -113,6 +113,16 @@ def require_writable(folder: Path) -> None:
         raise StorageError(f"'{folder}' cannot be written: '{place}' is read-only for this user", hint=_PLACE_HINT)
 
 
+def require_folder(folder: Path) -> None:
+    """Refuse a results folder that is there and is none.
+
+    Raises:
+        StorageError: it is a file.
+    """
+    if os.path.exists(folder) and not os.path.isdir(folder):  # noqa: PTH110, PTH112  (they raise nothing)
+        raise StorageError(f"'{folder}' is a file; expected a folder in which results are kept", hint=_PLACE_HINT)
+
+
 def free_bytes(folder: Path) -> int:
     """Return the bytes that are left to this user on the file system of a folder, which need not be there yet."""
     return shutil.disk_usage(_nearest(folder)).free

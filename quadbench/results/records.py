@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, SampleKind, Status, Variant
 from quadbench.artifacts.launch_values import KIND_FIELDS, Kinds, Samples, value_fault
+from quadbench.artifacts.names import check_relative_path
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.results.engine import (
     Source,
@@ -314,6 +315,8 @@ def _samples(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> di
 
 
 def _record(row: sa.RowMapping, samples: Sequence[Sample]) -> RunRecord:
+    for path in row["images"].values():
+        check_relative_path(path)
     return RunRecord(
         **{name: row[name] for name in _PLAIN_FIELDS},
         device=DeviceFacts(**{name: row[f"device_{name}"] for name in _DEVICE_FIELDS}),
