@@ -40,17 +40,14 @@ _NO_COMMAND = (
 def add(commands: Subparsers) -> None:
     actions = add_group(commands, "adapter")
     inspect = add_action(actions, "inspect", run_inspect, "say what an adapter is made of, and everything that is wrong with it")
-    inspect.add_argument("file", type=Path, metavar="FILE", help=_FILE)
     inspect.add_argument("--recipe", help="a recipe whose foundation model it shall fit")
     inspect.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle whose profile it is judged by; nothing is written")
-    inspect.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)
     admit = add_action(
         actions,
         "admit",
         run_admit,
         "add one more adapter to a built bundle, if it fits the ranges that its adapters share, and push it",
     )
-    admit.add_argument("file", type=Path, metavar="FILE", help=_FILE)
     where = "the bundle's folder (default: what the latest admission made, or the latest run's)"
     admit.add_argument("--bundle", type=Path, metavar="DIR", help=where)
     admit.add_argument("--recipe", help="the recipe of which the bundle was built; --like needs it")
@@ -66,11 +63,7 @@ def add(commands: Subparsers) -> None:
         help="the greatest weight that tasks shall give it (default: 1)",
     )
     admit.add_argument("--devices", metavar="A,B", help="where to push it (default: nowhere)")
-    admit.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)
     convert = add_action(actions, "convert", run_convert, "make a LoRA of a LoHa, LoKr or full difference, and say what is lost")
-    convert.add_argument(
-        "file", type=Path, metavar="FILE", help="a PEFT folder, or a .safetensors file of LyCORIS or kohya's scripts"
-    )
     convert.add_argument(
         "--rank",
         type=whole_number("rank", 1, MOST_RANK),
@@ -80,7 +73,10 @@ def add(commands: Subparsers) -> None:
     )
     convert.add_argument("--recipe", required=True, help="a recipe whose foundation model it was trained for")
     convert.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
-    convert.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)
+    of_lycoris = "a PEFT folder, or a .safetensors file of LyCORIS or kohya's scripts"
+    for action, file in ((inspect, _FILE), (admit, _FILE), (convert, of_lycoris)):
+        action.add_argument("file", type=Path, metavar="FILE", help=file)
+        action.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)
 
 
 def run_inspect(options: Options) -> int:

@@ -65,7 +65,6 @@ def run(options: Options) -> int:
 
 
 def _changes(words: Sequence[str]) -> dict[str, str]:
-    """Read `KEY=VALUE` of each."""
     pairs = [word.partition("=")[::2] for word in words]
     for word, (key, value) in zip(words, pairs, strict=True):
         if not key.strip() or not value.strip():

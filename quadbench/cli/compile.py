@@ -7,7 +7,7 @@ from pathlib import Path
 from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, CompiledBundle, Graph, Stored
 from quadbench.artifacts.run_record import file_refs
-from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
+from quadbench.cli.console import RunConsole, print_answer, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.text_tables import print_text_table
 from quadbench.devices.addresses import parse_address
@@ -38,10 +38,9 @@ def run(options: Options) -> int:
     source = _source(options.source, options.target, target)
     with RunConsole() as observer:
         bundle, compiled = pipeline.compiled(source, target, layout=options.layout, observer=observer)
-    if options.json:
-        print_json({**asdict(compiled.artifact), "folder": str(compiled.folder), "is_reused": compiled.is_reused})
-    else:
-        print_text(_summary(compiled))
+    answer = {**asdict(compiled.artifact), "folder": str(compiled.folder), "is_reused": compiled.is_reused}
+    print_answer(options, answer, _summary(compiled))
+    if not options.json:
         print_text_table(stdout_console(), _sizes(bundle.artifact, compiled.artifact))
     return 0
 

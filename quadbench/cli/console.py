@@ -219,12 +219,14 @@ def print_text(text: str) -> None:
     sys.stdout.write(printable(text).rstrip("\n") + "\n")
 
 
-def print_answer(options: argparse.Namespace, value: Any, text: str) -> None:
-    """Print a command's answer: as JSON where `--json` asks for it, else as text."""
+def print_answer(options: argparse.Namespace, value: Any, text: str | Callable[[], object]) -> None:
+    """Print a command's answer: as JSON where `--json` asks for it, else as text, or by a function that prints it for people."""
     if options.json:
         print_json(value)
-    else:
+    elif isinstance(text, str):
         print_text(text)
+    else:
+        text()
 
 
 def print_json(value: Any) -> None:
@@ -305,7 +307,6 @@ class LiveLines:
         self._lines = {**self._lines, name: line}
 
     def drop(self, unwanted: Callable[[str, LiveLine], bool]) -> None:
-        """Take lines away."""
         self._lines = {name: line for name, line in self._lines.items() if not unwanted(name, line)}
 
     def elapsed_s(self, name: str) -> float:

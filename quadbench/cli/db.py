@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from quadbench.artifacts.names import one_line
-from quadbench.cli.console import print_error, print_json, print_text
+from quadbench.cli.console import print_answer, print_error
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, counted
 from quadbench.errors import ArtifactError
 from quadbench.results.maintenance import copy_records
@@ -18,12 +18,8 @@ def add(commands: Subparsers) -> None:
 def run_copy(options: Options) -> int:
     with Console(stderr=True, markup=False).status("") as status:
         copied = copy_records(options.source, options.target, notify=lambda run_id: status.update(f"run {one_line(run_id)}"))
-    if options.json:
-        print_json(copied)
-    else:
-        print_text(
-            f"{counted(copied.stored, 'record')} copied, {copied.present} there already; {counted(copied.nights, 'night')} copied"
-        )
+    records = f"{counted(copied.stored, 'record')} copied, {copied.present} there already"
+    print_answer(options, copied, f"{records}; {counted(copied.nights, 'night')} copied")
     for reason in copied.refused:
         print_error(reason)
     return ArtifactError.exit_code if copied.refused else 0

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from quadbench.artifacts.names import one_line
-from quadbench.cli.console import print_answer, print_broken_profiles, print_error, print_json, stdout_console
+from quadbench.cli.console import print_answer, print_broken_profiles, print_error, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.text_tables import empty_table, print_rows
 from quadbench.devices import list_devices
@@ -45,14 +45,12 @@ def run(options: Options) -> int:
     if options.action:
         return (_forget if options.action == "forget" else _change)(options, phones)
     others = [row for row in rows if not row.is_phone]
-    if options.json:
-        print_json([*map(_phone_json, phones), *others])
-    else:
-        _print(stdout_console(), phones, others)
+    print_answer(options, [*map(_phone_json, phones), *others], lambda: _print(stdout_console(), phones, others))
     print_broken_profiles()
     missing = [phone for phone in phones if phone.is_missing]
     for phone in missing:
-        print_error(f"expected phone '{phone.name}' (serial {phone.seen.serial}) is not ready: {_whereabouts(phone)}")
+        seen = phone.last_seen and f"{phone.seen.state}, last seen {_at(phone.last_seen)} at {phone.seen.host}"
+        print_error(f"expected phone '{phone.name}' (serial {phone.seen.serial}) is not ready: {seen or 'it was never seen'}")
     return DeviceNotFoundError.exit_code if missing else 0
 
 
@@ -114,12 +112,6 @@ def _phone_lines(phone: FarmPhone) -> Sequence[Sequence[str]]:
 
 def _at(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
-
-
-def _whereabouts(phone: FarmPhone) -> str:
-    if phone.last_seen is None:
-        return "it was never seen"
-    return f"{phone.seen.state}, last seen {_at(phone.last_seen)} at {phone.seen.host}"
 
 
 def _phone_json(phone: FarmPhone) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from quadbench.artifacts.names import one_line
-from quadbench.cli.console import RunConsole, print_json, stdout_console
+from quadbench.cli.console import RunConsole, print_answer, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.text_tables import empty_table
 from quadbench.devices.addresses import parse_address
@@ -34,10 +34,7 @@ def run(options: Options) -> int:
     if options.device is not None:
         return _try_device(options)
     checks = examine()
-    if options.json:
-        print_json(checks)
-    else:
-        _print_checks(stdout_console(), checks)
+    print_answer(options, checks, lambda: _print_checks(stdout_console(), checks))
     return 0 if all(check.is_ok for check in checks if check.is_required) else MissingDependencyError.exit_code
 
 
@@ -46,10 +43,7 @@ def _try_device(options: Options) -> int:
         raise UserError(f"--device '{options.device}' names several devices", hint="doctor tries one at a time")
     with RunConsole() as observer:
         result = bring_up(parse_address(options.device.strip()), layout=options.layout, observer=observer)
-    if options.json:
-        print_json(result.model_dump(mode="json"))
-    else:
-        _print_bring_up(stdout_console(), result)
+    print_answer(options, result.model_dump(mode="json"), lambda: _print_bring_up(stdout_console(), result))
     return 0 if result.is_ok else DeviceError.exit_code
 
 

@@ -24,8 +24,8 @@ from quadbench.nightly.history_formats import (
     CaseList,
     HistoryPage,
     Told,
-    line_of,
     line_table,
+    lines_of,
     render_history,
     told_of,
 )
@@ -107,12 +107,11 @@ def _list(options: Options) -> int:
     with nights_of(options.layout) as nights:
         every = [nights.series(case, device, latest=_LISTED, key=PRIMARY) for case, device in nights.cases()]
         series = [measured for measured in every if measured]  # where all is damaged, nothing is
-        told = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
+        lines = lines_of(nights, series)
         if options.html and series:
             write_history(options, told_of(nights, series, is_whole=False))
-    lines = [line_of(measured, told[measured[-1].night]) for measured in series]
     if options.json:
-        print_json(CaseList(cases=tuple(lines)))
+        print_json(CaseList(cases=lines))
     elif lines:
         print_text_table(stdout_console(), line_table(lines))
         print_text(f"next: {next_command(options, 'history', lines[0].case)}")
@@ -192,22 +191,21 @@ def _words(options: Options, reason: str, devices: Mapping[str, Sequence[Measure
 def _until(text: str) -> datetime:
     """Read when an acknowledgement ends: after a duration, or with the end of a day."""
     now = datetime.now(UTC)
-    is_day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
-    until = _end_of_day(text) if is_day else now + timedelta(seconds=duration_s(text))
+    try:
+        is_day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
+        until = (
+            datetime.fromisoformat(text).replace(tzinfo=UTC) + timedelta(days=1)
+            if is_day
+            else now + timedelta(seconds=duration_s(text))
+        )
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no day; expected one as 2026-12-31, or a duration as 30d") from error
     if not now < until <= now + _LONGEST:
         raise argparse.ArgumentTypeError(f"{shown(text)} is over, or more than a year from now")
     return until
 
 
-def _end_of_day(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text).replace(tzinfo=UTC) + timedelta(days=1)
-    except (ValueError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is no day; expected one as 2026-12-31, or a duration as 30d") from error
-
-
 def run_bisect(options: Options) -> int:
-    """Find the files with which a case changed."""
     with nights_of(options.layout) as nights:
         devices = measured_on(nights, options.case, options.devices)
     if len(devices) > 1:
@@ -330,12 +328,7 @@ def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[Nights]:
 
 
 def measured_on(nights: Nights, case: str, words: str | None) -> dict[str, list[Measurement]]:
-    """Return by device the nights of a case: on the devices that `--devices` names as they are leased or were called, or on all.
-
-    Raises:
-        UnknownNameError: no night has the case, or it was not measured on a device.
-        UserError: `--devices` names nothing.
-    """
+    """Return by device the nights of a case: on those that `--devices` names as they are leased or were called, or on all."""
     known = {name for name, _ in nights.cases()}
     series = nights.series(case) if case in known else []
     if not series:

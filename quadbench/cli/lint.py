@@ -4,7 +4,7 @@ import platform
 from pathlib import Path
 
 from quadbench.artifacts import Bundle
-from quadbench.cli.console import print_json, print_text
+from quadbench.cli.console import print_answer
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.errors import BuildError
 from quadbench.lint import Severity, lint_bundle, messages
@@ -28,12 +28,8 @@ def run(options: Options) -> int:
     bundle = read_whole(options.bundle, Bundle)
     findings = lint_bundle(bundle, htp_arch=htp_arch, target=known.target if known else None)
     errors = list(messages(findings, Severity.ERROR))
-    if options.json:
-        print_json(findings)
-    else:
-        warnings = list(messages(findings, Severity.WARNING))
-        for severity, lines in (("error", errors), ("warning", warnings)):
-            for line in lines:
-                print_text(f"{severity}: {line}")
-        print_text(f"{len(findings)} graphs: {len(errors)} rules broken, {len(warnings)} warnings")
+    warnings = list(messages(findings, Severity.WARNING))
+    lines = [f"{severity}: {line}" for severity, told in (("error", errors), ("warning", warnings)) for line in told]
+    summary = f"{len(findings)} graphs: {len(errors)} rules broken, {len(warnings)} warnings"
+    print_answer(options, findings, "\n".join([*lines, summary]))
     return BuildError.exit_code if errors else 0

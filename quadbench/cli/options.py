@@ -19,7 +19,6 @@ Run = Callable[[Options], int]
 
 
 def common_options() -> argparse.ArgumentParser:
-    """Return the options that every command takes."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--results",
@@ -62,7 +61,6 @@ def sentence(purpose: str) -> str:
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that names a recipe."""
     parser.add_argument("recipe", help="a YAML file, or the name of a recipe that comes with quadbench")
 
 
@@ -73,7 +71,6 @@ def next_command(options: Options, *words: str) -> str:
 
 
 def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:
-    """Add the option that names an ABI."""
     parser.add_argument(
         "--abi", choices=[abi.value for abi in Abi], default=default.value, help="the ABI of the devices (default: %(default)s)"
     )

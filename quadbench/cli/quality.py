@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
 from quadbench.artifacts.run_record import RunScores
-from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
+from quadbench.cli.console import RunConsole, print_answer, print_text, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command, split_list
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UserError, extra_needed
@@ -51,10 +49,7 @@ def run(options: Options) -> int:
                 with_emulator=options.emulator,
                 notify=partial(observer.step, "quality"),
             )
-    if options.json:
-        print_json(scores)
-    else:
-        _print_scores(stdout_console(), scores)
+    print_answer(options, scores, lambda: _print_scores(scores))
     return 0
 
 
@@ -70,9 +65,9 @@ def _of_folders(options: Options, metrics: Sequence[str] | None) -> RunScores:
     return score_folders(options.images, options.reference, options.source, metrics=metrics, weights=options.weights)
 
 
-def _print_scores(console: Console, scores: RunScores) -> None:
+def _print_scores(scores: RunScores) -> None:
     """Print a table for each task and device; below, once, what each metric is, or why it is absent."""
     for table in (*score_tables(scores), *emulated_tables(scores)):
-        print_text_table(console, table)
+        print_text_table(stdout_console(), table)
     for note in score_notes(scores):
         print_text(note)

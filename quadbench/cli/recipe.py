@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from quadbench.cli.console import print_json, print_text
+from quadbench.cli.console import print_answer, print_json
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, add_recipe, counted, next_command
 from quadbench.errors import StorageError, UserError, extra_needed
 from quadbench.quad.model_files import AdapterSource
@@ -26,12 +26,10 @@ def add(commands: Subparsers) -> None:
 def run_check(options: Options) -> int:
     recipe = _checked(options.recipe)
     digest = recipe_digest(recipe)
-    if options.json:
-        print_json({"name": recipe.name, "digest": digest, "tasks": [task.name for task in recipe.tasks]})
-    else:
-        counts = f"{counted(len(recipe.adapters), 'adapter')}, {counted(len(recipe.tasks), 'task')}"
-        print_text(f"{recipe.name}: valid; {counts}, digest {digest[:12]}")
-        print_text(f"next: {next_command(options, 'run', options.recipe)}")
+    answer = {"name": recipe.name, "digest": digest, "tasks": [task.name for task in recipe.tasks]}
+    counts = f"{counted(len(recipe.adapters), 'adapter')}, {counted(len(recipe.tasks), 'task')}"
+    valid = f"{recipe.name}: valid; {counts}, digest {digest[:12]}"
+    print_answer(options, answer, f"{valid}\nnext: {next_command(options, 'run', options.recipe)}")
     return 0
 
 
@@ -41,11 +39,8 @@ def run_new(options: Options) -> int:
         raise UserError(f"--output '{path}' names no recipe; expected NAME.yaml, of {NAME_EXPECTED}")
     text = recipe_text(path, path.stem, options.foundation, [_source(each, options.unet_only) for each in options.adapter])
     _write(path, text)
-    if options.json:
-        print_json({"recipe": str(path)})
-    else:
-        print_text(f"written: {path}")
-        print_text(f"next: write prompts of your own into it, then {next_command(options, 'recipe', 'check', str(path))}")
+    check = next_command(options, "recipe", "check", str(path))
+    print_answer(options, {"recipe": str(path)}, f"written: {path}\nnext: write prompts of your own into it, then {check}")
     return 0
 
 

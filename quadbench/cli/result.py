@@ -42,7 +42,6 @@ from quadbench.study.stored_studies import LaterRun, Study, earlier_run, find_st
 
 
 def add_full(parser: argparse.ArgumentParser) -> None:
-    """Add the option that prints every figure."""
     parser.add_argument("--full", action="store_true", help="print every figure, not only the most telling ones")
 
 
@@ -189,7 +188,6 @@ def print_study(options: Options, study: Study) -> None:
 
 
 def _print_compared(console: Console, compared: Versus) -> None:
-    """Print the sides, and the tables of every device."""
     print_text(f"A: {compared.a}\nB: {compared.b}")
     for device in compared.devices:
         for table in (difference_table(device), side_table(device)):

@@ -8,7 +8,7 @@ from typing import Any
 from quadbench.artifacts import MIB, Stored
 from quadbench.artifacts.kit import Kit, Library
 from quadbench.artifacts.run_record import file_refs
-from quadbench.cli.console import print_answer, print_json, print_text
+from quadbench.cli.console import print_answer
 from quadbench.cli.options import Options, Subparsers, add_abi, add_action, add_group
 from quadbench.errors import ArtifactError
 from quadbench.kits import store
@@ -49,13 +49,9 @@ def run_fetch(options: Options) -> int:
 
 def run_list(options: Options) -> int:
     kits = store.checked_kits(options.layout)
-    if options.json:
-        print_json(
-            [_row(kit) if isinstance(kit, Stored) else {"folder": str(folder), "fault": str(kit)} for folder, kit in kits.items()]
-        )
-    else:
-        lines = [_line(kit) if isinstance(kit, Stored) else f"{folder.name}  damaged: {kit}" for folder, kit in kits.items()]
-        print_text("\n".join(lines) or "no kits; make one with: quadbench runtime add, or fetch")
+    rows = [_row(kit) if isinstance(kit, Stored) else {"folder": str(folder), "fault": str(kit)} for folder, kit in kits.items()]
+    lines = [_line(kit) if isinstance(kit, Stored) else f"{folder.name}  damaged: {kit}" for folder, kit in kits.items()]
+    print_answer(options, rows, "\n".join(lines) or "no kits; make one with: quadbench runtime add, or fetch")
     return 0 if all(isinstance(kit, Stored) for kit in kits.values()) else ArtifactError.exit_code
 
 
@@ -63,11 +59,8 @@ def run_show(options: Options) -> int:
     kit = store.find(options.kit, options.layout)
     problems = _problems_by_target(kit.artifact, load_profile(options.profile)) if options.profile else {}
     check_contents(kit, file_refs(kit.artifact))
-    if options.json:
-        print_json({**_row(kit), "targets": problems})
-    else:
-        targets = [f"  {target}: {'; '.join(reasons) or 'ready'}" for target, reasons in problems.items()]
-        print_text("\n".join((_line(kit), *_details(kit.artifact), *targets)))
+    targets = [f"  {target}: {'; '.join(reasons) or 'ready'}" for target, reasons in problems.items()]
+    print_answer(options, {**_row(kit), "targets": problems}, "\n".join((_line(kit), *_details(kit.artifact), *targets)))
     return ArtifactError.exit_code if problems and all(problems.values()) else 0
 
 
@@ -88,11 +81,8 @@ def _problems_by_target(kit: Kit, profile: DeviceProfile) -> dict[str, list[str]
 
 def _print_addition(options: Options, addition: store.Addition) -> int:
     kit, left_out = addition.kit, addition.left_out
-    if options.json:
-        print_json({**_row(kit), "left_out": left_out})
-    else:
-        unused = [f"left out, as nothing in the kit needs them: {', '.join(left_out)}"] if left_out else []
-        print_text("\n".join((_line(kit), *_details(kit.artifact), *unused)))
+    unused = [f"left out, as nothing in the kit needs them: {', '.join(left_out)}"] if left_out else []
+    print_answer(options, {**_row(kit), "left_out": left_out}, "\n".join((_line(kit), *_details(kit.artifact), *unused)))
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from quadbench.cli.console import WORST_SITES, RunConsole, print_json, stdout_console
+from quadbench.cli.console import WORST_SITES, RunConsole, print_answer, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command, add_recipe
 from quadbench.cli.text_tables import figures_table
 from quadbench.errors import extra_needed
@@ -29,10 +29,7 @@ def run(options: Options) -> int:
         from quadbench.quad.sensitivity import analyse
     with RunConsole() as observer:
         sensitivity = analyse(recipe, lora=options.lora, notify=partial(observer.step, "sensitivity"))
-    if options.json:
-        print_json(sensitivity)
-    else:
-        _print_sensitivity(stdout_console(), sensitivity)
+    print_answer(options, sensitivity, lambda: _print_sensitivity(stdout_console(), sensitivity))
     return 0
 
 

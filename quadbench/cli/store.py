@@ -39,14 +39,10 @@ def add(commands: Subparsers) -> None:
 def run_status(options: Options) -> int:
     store = required_store()
     status = collection.status(store)
-    if options.json:
-        print_json({"store": store.name, **asdict(status)})
-    else:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.artifacts.items())) or "no artifacts"
-        print_text(
-            f"{store.name} is reached: {counted(status.objects, 'object')}, {_size(status.size_bytes)}; {kinds}; "
-            f"launches: {status.launches}"
-        )
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.artifacts.items())) or "no artifacts"
+    size = f"{counted(status.objects, 'object')}, {_size(status.size_bytes)}"
+    text = f"{store.name} is reached: {size}; {kinds}; launches: {status.launches}"
+    print_answer(options, {"store": store.name, **asdict(status)}, text)
     return 0
 
 
@@ -95,14 +91,9 @@ def run_collect(options: Options) -> int:
 
 def run_check(options: Options) -> int:
     checked = collection.check(required_store(), is_removing=options.remove)
-    if options.json:
-        print_json(checked)
-    else:
-        for key, fault in checked.faults.items():
-            print_text(one_line(f"{key}: {fault}{'; it is removed' if key in checked.removed else ''}"))
-        print_text(
-            f"{counted(checked.objects, 'object')}, {_size(checked.size_bytes)}, read; {counted(len(checked.faults), 'fault')}"
-        )
+    lines = [f"{key}: {fault}{'; it is removed' if key in checked.removed else ''}" for key, fault in checked.faults.items()]
+    size = f"{counted(checked.objects, 'object')}, {_size(checked.size_bytes)}"
+    print_answer(options, checked, "\n".join([*map(one_line, lines), f"{size}, read; {counted(len(checked.faults), 'fault')}"]))
     return ArtifactError.exit_code if checked.faults else 0
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from textwrap import wrap
 from typing import Any
 
-from quadbench.cli.console import print_broken_profiles, print_json, print_text
+from quadbench.cli.console import print_answer, print_broken_profiles
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.compile.availability import Availability, availability
 from quadbench.target.profile import KnownTarget, known_targets, load_profiles, local_profile
@@ -20,10 +20,8 @@ def add(commands: Subparsers) -> None:
 def run(options: Options) -> int:
     known = known_targets([*load_profiles(), local_profile()], platform.machine())
     rows = [(target, availability(target.target)) for target in known]
-    if options.json:
-        print_json([_row(target, state) for target, state in rows])
-    else:
-        print_text("\n".join(line for target, state in rows for line in _lines(target, state)))
+    text = "\n".join(line for target, state in rows for line in _lines(target, state))
+    print_answer(options, [_row(target, state) for target, state in rows], text)
     print_broken_profiles()
     return 0
 

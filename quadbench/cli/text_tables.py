@@ -44,7 +44,6 @@ def figures_table(*columns: str, title: str | None = None) -> Table:
 
 
 def print_text_table(console: Console, table: TextTable) -> None:
-    """Print a table."""
     console.print(_printed(table, range(len(table.columns))))
     for note in table.notes:
         print_text(note)

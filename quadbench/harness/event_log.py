@@ -134,12 +134,14 @@ class Heard:
     def _is_too_much(self) -> bool:
         expected = self.expected
         if self.lines > expected.most_lines:
-            self._object(f"is one more than the {expected.most_lines} that the plan can explain; the harness was ended")
-            self.is_over = True
+            self._end(f"is one more than the {expected.most_lines} that the plan can explain")
         elif self.size_bytes > expected.most_bytes:
-            self._object(f"ends beyond the {expected.most_bytes} bytes that the plan can explain; the harness was ended")
-            self.is_over = True
+            self._end(f"ends beyond the {expected.most_bytes} bytes that the plan can explain")
         return self.is_over
+
+    def _end(self, complaint: str) -> None:
+        self._object(f"{complaint}; the harness was ended")
+        self.is_over = True
 
     def _object(self, complaint: str) -> None:
         if self.problem is None:
@@ -158,8 +160,7 @@ class Heard:
             case ErrorEvent():
                 self.errors.append(event)
                 if len(self.errors) > MOST_ERRORS:
-                    self._object(f"is error {len(self.errors)}, at most {MOST_ERRORS} are read; the harness was ended")
-                    self.is_over = True
+                    self._end(f"is error {len(self.errors)}, at most {MOST_ERRORS} are read")
             case Footer():
                 self.footer = self.footer or event
 
@@ -168,7 +169,7 @@ class Heard:
         if fault:
             self._object(f"is a sample of {event.metric} that the plan does not explain: {fault}")
             return
-        self.samples.append(_sample(event))
+        self.samples.append(Sample(**event.model_dump(exclude={"event"}, exclude_none=True)))
         if event.metric == "end_to_end_ns":
             self.painted, self.task = self.painted + 1, event.task
 
@@ -280,20 +281,6 @@ def _place_fault(event: SampleEvent, expected: Expected) -> str | None:
         return None if event.component in _RELOADED else f"component '{event.component}', which stays loaded"
     component = Component.UNET if event.metric == OF_STEP else OF_IMAGE[event.metric]
     return None if event.component == component else f"component '{event.component}', expected '{component or 'none'}'"
-
-
-def _sample(event: SampleEvent) -> Sample:
-    return Sample(
-        metric=event.metric,
-        value=event.value,
-        task=event.task,
-        component=event.component,
-        iteration=event.iteration,
-        step=event.step,
-        item=event.item,
-        is_warmup=bool(event.is_warmup),
-        labels=event.labels or {},
-    )
 
 
 def check_painted(record: RunRecord, layout: Layout) -> None:

@@ -160,7 +160,6 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="e
 
 
 def read_event(line: str) -> Event:
-    """Read one line."""
     try:
         return _EVENT.validate_json(line)
     except ValidationError as error:
@@ -168,7 +167,6 @@ def read_event(line: str) -> Event:
 
 
 def shortened(line: str) -> str:
-    """Return the beginning of a line, for messages."""
     return repr(line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}...")
 
 
@@ -276,14 +274,12 @@ class Expected:
 
     @property
     def most_lines(self) -> int:
-        """Return the most lines that a sound launch writes."""
         readings = min(self.timeout_s, _LONGEST_LAUNCH_S) / _MEMORY_PERIOD_S + 1
         planned = sum(self.counts.values()) + sum(self.possible.values()) + len(self.images) + MOST_LIBRARIES
         return planned + MOST_ERRORS + 2 + _MEMORY_METRICS * int(readings)
 
     @property
     def most_bytes(self) -> int:
-        """Return the most bytes that a sound launch writes."""
         return self.most_lines * _LINE_BYTES + _SPARE_BYTES
 
     def times_of(self, task: str, is_warmup: bool, iteration: int) -> int:

@@ -128,7 +128,6 @@ class Installation:
 
     @property
     def address(self) -> str:
-        """Return the device's address, as on the command line."""
         return self.device.facts.address
 
     def path_of_library(self, sha256: str) -> str:

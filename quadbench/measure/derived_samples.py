@@ -58,7 +58,7 @@ class WrongImageError(Exception):
 
 def fetch_images(work: LaunchWork, findings: Findings) -> None:
     """Pull every image that was announced and compare it; judge the launch by them where nothing else is wrong."""
-    announced, files = findings.heard.images, _painted_files(work.device, work.images)
+    announced, files = findings.heard.images, _sizes(work.device, ["sh", "-c", _LIST, "sh", work.images], _TIMEOUT_S)
     samples: list[Sample] = []
     for task, item in _expected_images(tasks_of(work.bundle, work.launch), work.launch):
         name = f"{task.name}/{item.name}"
@@ -164,14 +164,13 @@ def _read(path: Path, name: str, error_class: ErrorClass, *, is_png: bool = Fals
         raise WrongImageError(f"image {name} cannot be read: {error}", error_class) from error
 
 
-def _painted_files(device: Device, folder: str) -> dict[str, int]:
-    """Return the path and the size of every regular file below a folder of the device."""
-    result = device.shell(["sh", "-c", _LIST, "sh", folder], _TIMEOUT_S)
-    return {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", result.stdout, re.MULTILINE)}
+def _sizes(device: Device, command: Sequence[str], timeout_s: float) -> dict[str, int]:
+    """Return the size of every file that a command on the device lists, by its path; `stat` complains of those that are none."""
+    listed = device.shell(command, timeout_s).stdout
+    return {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", listed, re.MULTILINE)}
 
 
 def _fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], local: Path) -> None:
-    """Copy an announced image here."""
     name = f"{event.task}/{event.item}"
     size_bytes = files.get(event.path)
     if size_bytes is None:
@@ -213,9 +212,7 @@ def rom_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample,
     """Return `rom_bytes` of every graph (labels.kind `base`) and adapter (`adapter`) that the launch's tasks need."""
     files = _files(installation, launch)
     paths = sorted({installation.path_of(file) for file, _, _ in files})
-    # `stat` complains of those that do not exist and goes on.
-    listed = installation.device.shell(["stat", "-c", "%s %n", *paths], _SIZES_TIMEOUT_S).stdout
-    sizes = {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", listed, re.MULTILINE)}
+    sizes = _sizes(installation.device, ["stat", "-c", "%s %n", *paths], _SIZES_TIMEOUT_S)
     samples = []
     for file, component, labels in files:
         place = installation.path_of(file)

@@ -295,7 +295,6 @@ def _run_harness(work: LaunchWork, findings: Findings, remote: str, painted: Pai
 
 
 def runs_folder(device: Device) -> str:
-    """Return the folder of all launches on a device."""
     return f"{device.root}/runs"
 
 

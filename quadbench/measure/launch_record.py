@@ -209,9 +209,11 @@ def _caveats(work: LaunchWork, findings: Findings) -> tuple[Caveat, ...]:
         doubts.add(Caveat.DEBUG_BUILD)
     if heard.header is not None and not heard.header.peak_reset:
         doubts.add(Caveat.PEAK_SINCE_START)
-    if _has_few_samples(heard):
+    images = [sample for sample in heard.samples if sample.metric == "end_to_end_ns" and not sample.is_warmup]
+    if any(count < ENOUGH_SAMPLES[50] for count in Counter(image.task for image in images).values()):
         doubts.add(Caveat.FEW_SAMPLES)
-    if _still_warms(heard):
+    blocks = ([image.value for image in block] for _, block in groupby(images, key=lambda image: image.task))
+    if any(settled_from(block) >= _WARMING for block in blocks):
         doubts.add(Caveat.STILL_WARMING)
     return tuple(caveat for caveat in Caveat if caveat in doubts)
 
@@ -275,16 +277,3 @@ def _litert_errors(ended: CommandError) -> str:
     errors = (_LITERT_ERROR.fullmatch(one_line(line, _STDERR_CHARACTERS)) for line in ended.stderr_tail.splitlines())
     told = list(dict.fromkeys(error[1] for error in errors if error))
     return f": {' / '.join(told[:_STDERR_LINES])}" if told else ""
-
-
-def _still_warms(heard: Heard) -> bool:
-    """Say whether a block of images began slower than it went on, after its warm-up."""
-    images = (sample for sample in heard.samples if sample.metric == "end_to_end_ns" and not sample.is_warmup)
-    blocks = ([sample.value for sample in block] for _, block in groupby(images, key=lambda sample: sample.task))
-    return any(settled_from(block) >= _WARMING for block in blocks)
-
-
-def _has_few_samples(heard: Heard) -> bool:
-    """Say whether a task has too few images for the median that is quoted of them."""
-    counts = Counter(s.task for s in heard.samples if s.metric == "end_to_end_ns" and not s.is_warmup)
-    return any(count < ENOUGH_SAMPLES[50] for count in counts.values())

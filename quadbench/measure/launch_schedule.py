@@ -244,7 +244,6 @@ class Interleaved:
     _begun: int = 0
 
     def turns(self) -> Turns:
-        """Yield the launches."""
         yield from self._turns()
         self.is_over = True
         return ()

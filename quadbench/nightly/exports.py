@@ -49,11 +49,7 @@ Tested = tuple[str, str]  # a case, and the name of one of its figures
 
 def annotations(view: NightView) -> str:
     """Return the commands, a line each, that a step of a workflow writes to its output: the worst first, 10 of each level."""
-    return "".join(f"{line}\n" for line in _annotations(view))
-
-
-def _annotations(view: NightView) -> Iterator[str]:
-    levels: list[str] = []
+    lines, levels = "", list[str]()
     for finding in view.findings:
         level = _LEVELS[finding.kind]
         levels.append(level)
@@ -61,7 +57,8 @@ def _annotations(view: NightView) -> Iterator[str]:
             title = f"{finding.kind}: {', '.join(finding.cases)} on {finding.address}"
             owners = f" Owner: {', '.join(finding.owners)}." if finding.owners else ""
             message = f"{finding.sentence}{owners} Next: {finding.next_step}"
-            yield f"::{level} title={title.translate(_IN_PROPERTY)}::{message.translate(_IN_MESSAGE)}"
+            lines += f"::{level} title={title.translate(_IN_PROPERTY)}::{message.translate(_IN_MESSAGE)}\n"
+    return lines
 
 
 def night_markdown(view: NightView) -> str:

@@ -247,10 +247,11 @@ class OfFarm:
 
     def _came(self, job_id: int, job: Job | None, work: _ToLaunch) -> Launched:
         """Take a job's answer, with the files of its runs; what is wrong with it costs no other."""
+        came = Launched(case=work.case, word=work.word)
         if job is None:
-            return Launched(case=work.case, word=work.word, why=f"job {job_id} {_UNREAD}")
+            return replace(came, why=f"job {job_id} {_UNREAD}")
         if job.state is not JobState.DONE:
-            return Launched(case=work.case, word=work.word, why=f"job {job.id} {job.state}: {job.reason or 'no reason'}")
+            return replace(came, why=f"job {job.id} {job.state}: {job.reason or 'no reason'}")
         try:
             answer = answer_of(job, answers(self.farm.engine, [job]).get(job.id), CompareAnswer)
             versus = answer.versus
@@ -260,11 +261,9 @@ class OfFarm:
             write_comparison(versus, self.layout)
         except (ArtifactError, ValueError) as error:
             why, is_unstored = f"the answer of job {job.id} cannot be used: {error}", isinstance(error, StorageError)
-            return Launched(case=work.case, word=work.word, why=why, may_pass=is_unstored, is_unstored=is_unstored)
+            return replace(came, why=why, may_pass=is_unstored, is_unstored=is_unstored)
         runs = answer.runs[0].run_id, answer.runs[1].run_id
-        return Launched(
-            case=work.case, word=work.word, device=job.seat, versus=device, comparison=versus.comparison_id, runs=runs
-        )
+        return replace(came, device=job.seat, versus=device, comparison=versus.comparison_id, runs=runs)
 
     def _fetch(self, answer: CompareAnswer) -> None:
         """Put the runs of an answer into this results folder, as if they had been launched here."""

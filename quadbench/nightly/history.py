@@ -165,8 +165,13 @@ def case_history(
 
 def tables(history: CaseHistory) -> tuple[TextTable, ...]:
     """Return what a person reads of it: segments, rulings and acknowledgements, the latest of them, without empty tables."""
-    segments = _segments(history)
-    return (*((segments,) if segments.rows else ()), *told_tables(history))
+    rows = [
+        _row(figure_name(figure.key, figure.task), segment, figure.key)
+        for figure in history.figures
+        for segment in figure.segments[-_MOST_SHOWN:]
+    ]
+    title = f"{history.case} on {words(history.address)}"
+    return (*([_table(title, ("Figure", *_COLUMNS), rows, (False, *_NUMERIC))] if rows else []), *told_tables(history))
 
 
 def told_tables(history: CaseHistory) -> tuple[TextTable, ...]:
@@ -188,29 +193,19 @@ def sentence(history: CaseHistory) -> str:
     return f"{where} since {latest.first}, {change} than before; what changed that night: {changed}."
 
 
-def _segments(history: CaseHistory) -> TextTable:
-    rows = [
-        (figure_name(figure.key, figure.task), segment.first, segment.last, str(segment.nights), *_cells(segment, figure.key))
-        for figure in history.figures
-        for segment in figure.segments[-_MOST_SHOWN:]
-    ]
-    return TextTable(
-        title=f"{history.case} on {words(history.address)}",
-        columns=("Figure", *_COLUMNS),
-        numeric=(False, *_NUMERIC),
-        rows=tuple(rows),
-    )
-
-
 def segment_table(figure: FigureHistory) -> TextTable:
     """Return the segments of one figure by their numbers, the latest of them."""
     numbered = list(enumerate(figure.segments, start=1))[-_MOST_SHOWN:]
-    return TextTable(
-        title=figure_name(figure.key, figure.task),
-        columns=("Segment", *_COLUMNS),
-        numeric=(False, *_NUMERIC),
-        rows=tuple((str(n), one.first, one.last, str(one.nights), *_cells(one, figure.key)) for n, one in numbered),
-    )
+    rows = [_row(str(number), segment, figure.key) for number, segment in numbered]
+    return _table(figure_name(figure.key, figure.task), ("Segment", *_COLUMNS), rows, (False, *_NUMERIC))
+
+
+def _row(name: str, segment: Segment, key: str) -> tuple[str, ...]:
+    return (name, segment.first, segment.last, str(segment.nights), *_cells(segment, key))
+
+
+def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], numeric: tuple[bool, ...] = ()) -> TextTable:
+    return TextTable(title=title, columns=columns, numeric=numeric or (False,) * len(columns), rows=tuple(rows))
 
 
 def changed_words(segment: Segment) -> str:
@@ -234,12 +229,7 @@ def _rulings(history: CaseHistory) -> TextTable:
         (_span(told), figure_name(told[0].key, told[0].task) or "all", told[0].kind.value, words(told[0].cause))
         for told in sorted(alike, key=lambda told: told[0].told_at)[-_MOST_SHOWN:]
     ]
-    return TextTable(
-        title="Rulings that are not clean",
-        columns=("Night", "Figure", "Ruling", "Why"),
-        numeric=(False, False, False, False),
-        rows=tuple(rows),
-    )
+    return _table("Rulings that are not clean", ("Night", "Figure", "Ruling", "Why"), rows)
 
 
 def _span(rulings: Sequence[Ruling]) -> str:
@@ -252,12 +242,7 @@ def _words(history: CaseHistory) -> TextTable:
         (word.night, f"{word.until:%Y-%m-%d}", figure_name(word.key, word.task) or "all", words(word.owner), words(word.reason))
         for word in history.acknowledged[-_MOST_SHOWN:]
     ]
-    return TextTable(
-        title="Acknowledged",
-        columns=("From", "Until", "Figure", "By", "Why"),
-        numeric=(False, False, False, False, False),
-        rows=tuple(rows),
-    )
+    return _table("Acknowledged", ("From", "Until", "Figure", "By", "Why"), rows)
 
 
 def _short(value: str) -> str:
@@ -276,7 +261,6 @@ class Change:
 
     @property
     def before(self) -> Segment:
-        """Return the segment before it."""
         return self.figure.segments[self.figure.segments.index(self.segment) - 1]
 
     @property

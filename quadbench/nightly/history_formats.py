@@ -53,8 +53,13 @@ class Line:
     segment: Segment | None
 
 
-def line_of(nights: Sequence[Measurement], rulings: Sequence[Ruling]) -> Line:
-    """Return the line of a case on a device, from its nights, at least one, and the rulings on the latest."""
+def lines_of(nights: Nights, series: Sequence[Sequence[Measurement]]) -> tuple[Line, ...]:
+    """Return the lines of cases on devices, each of at least one night."""
+    told = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
+    return tuple(_line(measured, told[measured[-1].night]) for measured in series)
+
+
+def _line(nights: Sequence[Measurement], rulings: Sequence[Ruling]) -> Line:
     latest = nights[-1]
     names = [name_of(point) for point in latest.points if point.key == PRIMARY]
     name = (ALL_TASKS, PRIMARY) if (ALL_TASKS, PRIMARY) in names else names[0] if names else None
@@ -72,7 +77,6 @@ def line_of(nights: Sequence[Measurement], rulings: Sequence[Ruling]) -> Line:
 
 
 def line_table(lines: Sequence[Line]) -> TextTable:
-    """Return the lines as a table."""
     return TextTable(
         title="Cases",
         columns=("Case", "Device", "Latest night", "Rulings", "Time of an image", "Since", "Change then"),
@@ -168,12 +172,10 @@ class CaseSection:
 
     @property
     def title(self) -> str:
-        """Return the case and its device."""
         return f"{words(self.history.case)} on {self.address}"
 
     @property
     def address(self) -> str:
-        """Return the device as a page writes it."""
         return words(self.history.address)
 
 
@@ -194,7 +196,6 @@ class HistoryView:
 
     @property
     def is_of_many(self) -> bool:
-        """Say whether there is more than one case."""
         return len({section.history.case for section in self.sections}) > 1
 
     def _doubted(self, caveat: Caveat) -> Iterator[str]:
@@ -272,7 +273,6 @@ class HistoryPage:
 
     @property
     def title(self) -> str:
-        """Return what the page is about in words."""
         return self.case or "All cases"
 
 

@@ -131,7 +131,6 @@ class Here:
                 yield from self._launched(one, words)
 
     def bundle(self, digest: str) -> Stored[Bundle]:
-        """Return a bundle of the results folder."""
         return read_manifest(self.layout.bundle(digest), Bundle)
 
     def _launched(self, wanted: Wanted, words: Mapping[str, str]) -> Iterator[Launched]:

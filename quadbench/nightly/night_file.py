@@ -97,17 +97,13 @@ class NightFile(Spec):
         return cases
 
     def devices_of(self, case: Case) -> tuple[str, ...]:
-        """Return the devices that a case runs on."""
         return self.devices if case.devices is None else case.devices
 
     def limits_of(self, case: Case) -> Limits:
-        """Return the changes of a case that matter."""
         return case.limits or self.limits
 
     def quality_of(self, case: Case) -> tuple[str, ...]:
-        """Return the metrics by which a case's pictures are scored."""
         return tuple(dict.fromkeys(self.quality if case.quality is None else case.quality))
 
     def yardstick_of(self, case: Case) -> str:
-        """Return the name of the frozen bundle that runs beside a case."""
         return case.yardstick or self.yardstick

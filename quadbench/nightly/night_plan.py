@@ -242,7 +242,19 @@ def planned(path: Path, layout: Layout, *, on_farm: bool = False) -> Plan:
     refuse_in(path, [*word_mistakes(file, expected_phones(), on_farm=on_farm), *reading.mistakes])
     return Plan(
         name=file.name,
-        cases=tuple(_planned(case, file, *sides[case.name]) for case in file.cases if case.name in sides),
+        cases=tuple(
+            PlannedCase(
+                name=case.name,
+                yardstick=sides[case.name][0],
+                chosen=sides[case.name][1],
+                words=file.devices_of(case),
+                limits=file.limits_of(case),
+                owner=case.owner,
+                quality=file.quality_of(case),
+            )
+            for case in file.cases
+            if case.name in sides
+        ),
         pairs=tuple((case.name, word) for case in file.cases for word in file.devices_of(case)),
         owners={case.name: case.owner for case in file.cases},
         faults=reading.faults,
@@ -255,15 +267,3 @@ def lacking(case: PlannedCase, measured: Sequence[Measurement]) -> tuple[str, ..
     """Return the words of a case on whose devices a night has not measured it."""
     there = {one.address for one in measured if one.case == case.name}
     return tuple(word for word in case.words if word not in there)
-
-
-def _planned(case: Case, file: NightFile, yardstick: Chosen, chosen: Chosen) -> PlannedCase:
-    return PlannedCase(
-        name=case.name,
-        yardstick=yardstick,
-        chosen=chosen,
-        words=file.devices_of(case),
-        limits=file.limits_of(case),
-        owner=case.owner,
-        quality=file.quality_of(case),
-    )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby, pairwise
-from math import expm1, log1p
+from math import log1p
 from statistics import fmean
 from typing import Self
 
@@ -34,32 +34,8 @@ _BESIDE = 8  # nights at either end of what is held against each other
 _BY_ACCIDENT = 0.001
 
 
-@dataclass(frozen=True, kw_only=True)
-class DeviceKnowledge:
-    """The trust that a device has earned: `alarms` in so many `tries`, and the interval of that share at 95 %, over its nights.
-
-    `low` and `high` are None where there were no tries; `drift` is the change of the yardstick's time over the nights whose
-    environment was as it is now, None where that is no more than usual.
-    """
-
-    device: str
-    address: str
-    tries: int
-    alarms: int
-    low: float | None
-    high: float | None
-    drift: float | None
-
-    @property
-    def doubt(self) -> str | None:
-        """Say why the device should be looked at; None where it can be trusted."""
-        if self.low is not None and self.low > TOO_OFTEN:
-            return f"it alarmed in {self.alarms} of {self.tries} tries in which nothing had changed"
-        return f"its yardstick drifts: it is {said_change(log1p(self.drift), PRIMARY)} now" if self.drift else None
-
-
-def self_knowledge(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) -> tuple[DeviceKnowledge, ...]:
-    """Return what is known of every device, by its name, from its recent nights of all cases."""
+def self_knowledge(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) -> tuple[AlarmRate, ...]:
+    """Return the false alarms of every device, by its name, in its recent nights of all cases, and why it should be looked at."""
     cases: dict[str, list[list[Measurement]]] = defaultdict(list)
     ordered = sorted(measurements, key=lambda night: (night.device, night.case, night.measured_at))
     for (device, _), nights in groupby(ordered, key=lambda night: (night.device, night.case)):
@@ -68,7 +44,7 @@ def self_knowledge(measurements: Iterable[Measurement], rulings: Sequence[Ruling
     return tuple(_known(device, of_device, alarms) for device, of_device in cases.items())
 
 
-def doubt_devices(inventory: Inventory, known: Sequence[DeviceKnowledge]) -> dict[str, str]:
+def doubt_devices(inventory: Inventory, known: Sequence[AlarmRate]) -> dict[str, str]:
     """Put phones of the inventory that should be looked at on probation; return the reason by device."""
     phones = {phone.seen.device for phone in inventory.phones()}
     doubts = {one.device: doubt for one in known if one.device in phones and (doubt := one.doubt)}
@@ -77,7 +53,7 @@ def doubt_devices(inventory: Inventory, known: Sequence[DeviceKnowledge]) -> dic
     return doubts
 
 
-def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tuple[str, str, str]]) -> DeviceKnowledge:
+def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tuple[str, str, str]]) -> AlarmRate:
     kept = ("subject", "yardstick", "environment")  # what did not change before a try
     pairs = [pair for nights in cases for pair in pairwise(nights)]
     tries = [now for before, now in pairs if all(getattr(before, name) == getattr(now, name) for name in kept)]
@@ -86,27 +62,26 @@ def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tupl
         nights[one.night].append((one.night, one.case, one.device) in alarms)
     alarmed = sum(fmean(told) for told in nights.values())
     low, high = interval_of_share(alarmed, len(nights)) if nights else (None, None)
-    drifts = [drift for nights in cases if (drift := _drift(nights))]
-    return DeviceKnowledge(
-        device=device,
-        address=cases[0][-1].address,
-        tries=len(tries),
-        alarms=sum(map(sum, nights.values())),
-        low=low,
-        high=high,
-        drift=max(drifts, key=abs, default=None),
-    )
+    count, drift, doubt = sum(map(sum, nights.values())), max(filter(None, map(_drift, cases)), key=abs, default=None), None
+    if low is not None and low > TOO_OFTEN:
+        doubt = f"it alarmed in {count} of {len(tries)} tries in which nothing had changed"
+    elif drift:
+        doubt = f"its yardstick drifts: it is {said_change(drift, PRIMARY)} now"
+    return AlarmRate(device=device, tries=len(tries), alarms=count, low=low, high=high, doubt=doubt)
 
 
 def _drift(nights: Sequence[Measurement]) -> float | None:
+    """Return the change of the yardstick's time, on its scale, over the nights whose environment was as it is now.
+
+    None where that is no more than usual.
+    """
     latest = nights[-1]
     alike = [night for night in nights if night.environment == latest.environment]
     places = [place for _, place in yardstick_places(alike, latest, PRIMARY)]
     spread = spread_of(places)
     if spread is None or len(places) < 2 * _BESIDE:
         return None
-    change = spread.change(places[:_BESIDE], places[-_BESIDE:], least=log1p(DRIFT), chance=_BY_ACCIDENT)
-    return None if change is None else expm1(change)
+    return spread.change(places[:_BESIDE], places[-_BESIDE:], least=log1p(DRIFT), chance=_BY_ACCIDENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +90,7 @@ class Performed:
 
     night: Night
     series: Series
-    devices: tuple[DeviceKnowledge, ...]
+    devices: tuple[AlarmRate, ...]
 
     @classmethod
     def of(cls, night: Night, nights: Nights) -> Self:
@@ -128,11 +103,7 @@ class Performed:
 
     def view(self, where: Sequence[str]) -> NightView:
         """Return the night as it is told; `where` are the words by which commands come to the results folder."""
-        rates = [
-            AlarmRate(device=one.device, tries=one.tries, alarms=one.alarms, low=one.low, high=one.high, doubt=one.doubt)
-            for one in self.devices
-        ]
-        return night_view(self.night, self.series, rates, where)
+        return night_view(self.night, self.series, self.devices, where)
 
 
 def exit_code(night: Night) -> int:

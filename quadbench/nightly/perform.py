@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from quadbench.artifacts import Bundle, Stored
 from quadbench.artifacts.night_record import Measurement, Night, Point, Ruling, RulingKind, Subject
 from quadbench.artifacts.run_record import RunScores
 from quadbench.errors import ArtifactError, QuadbenchError, UserError, extra_needed
@@ -30,7 +29,7 @@ from quadbench.results.nights import Nights
 from quadbench.results.records import Records, open_records
 from quadbench.statistics import MIN_BLOCKS, Looks
 from quadbench.statistics.multiple_testing import LOOKS
-from quadbench.study.comparison_side import Chosen, Goal
+from quadbench.study.comparison_side import Goal
 
 Key = tuple[str, str]  # a case, and a device by its address
 _REFERENCE = "reference"  # the float reference, as quality calls it
@@ -107,7 +106,6 @@ class Judged:
 
     @property
     def tonight(self) -> Measurement:
-        """Return the measurement."""
         return self.said.tonight
 
     @property
@@ -179,16 +177,13 @@ def _said(tonight: Measurement, case: PlannedCase, nights: Nights) -> Suspicion:
 
 
 def _wanted(case: PlannedCase, last_good: Subject, tonight: Measurement, launcher: Launcher) -> Wanted:
-    sides = (("last good", last_good), ("tonight", tonight.subject))
-    a, b = (_chosen(case, what, subject, launcher) for what, subject in sides)
+    """Return the launches of the last good files and of tonight's as sides that are measured as the case is."""
+    as_case = replace(case.chosen, changes={}, recipe=None, run=None)
+    a, b = (
+        replace(as_case, source=f"{case.name}, {what}", bundle=launcher.bundle(subject.bundle), kit=subject.kit)
+        for what, subject in (("last good", last_good), ("tonight", tonight.subject))
+    )
     return Wanted(case=case.name, a=a, b=b, words=(), looks=LOOKS, tasks=tasks_of(tonight))
-
-
-def _chosen(case: PlannedCase, what: str, subject: Subject, launcher: Launcher) -> Chosen:
-    """Return the files of a subject as a side that is measured as the case is."""
-    bundle: Stored[Bundle] = launcher.bundle(subject.bundle)
-    source = f"{case.name}, {what}"
-    return replace(case.chosen, source=source, changes={}, recipe=None, run=None, bundle=bundle, kit=subject.kit)
 
 
 def perform(night_id: str, plan: Plan, launcher: Launcher, *, layout: Layout) -> Performed:
@@ -255,7 +250,6 @@ class _UnderWay:
     causes: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def measure(self, looks: Looks) -> None:
-        """Measure what the night lacks."""
         there = self.nights.night(self.night_id).measurements
         wanted = [
             Wanted(case=case.name, a=case.yardstick, b=case.chosen, words=words, looks=looks)

@@ -31,7 +31,6 @@ BY_ACCIDENT = 0.0001  # the chance that a figure of the yardstick is called shif
 
 
 def name_of(point: Point) -> FigureName:
-    """Return what a point is a value of."""
     return point.task, point.key
 
 
@@ -188,11 +187,9 @@ class Past:
         return alike or list(places)
 
     def on(self, night: Measurement) -> tuple[Ruling, ...]:
-        """Return the rulings on a night."""
         return self._by_night.get(night.night, ())
 
     def ruling(self, night: Measurement, name: FigureName) -> Ruling | None:
-        """Return the ruling on a figure of a night, if there is one of its own."""
         return next((ruling for ruling in self.on(night) if (ruling.task, ruling.key) == name), None)
 
     def series(self, point: Point) -> list[Place]:

@@ -68,7 +68,6 @@ class Suspect:
 
     @property
     def name(self) -> FigureName:
-        """Return the figure."""
         return self.task, self.key
 
     @property
@@ -99,7 +98,6 @@ class Suspicion:
 
     @property
     def is_same(self) -> bool:
-        """Say whether tonight's files are those of the last good night."""
         return self.last_good == self.tonight.subject
 
     @property
@@ -259,7 +257,6 @@ class _Judge:
     why: str | None
 
     def ruling(self, kind: RulingKind, cause: str, name: FigureName | tuple[None, None] = (None, None)) -> Ruling:
-        """Rule on a figure, or on all."""
         night = self.suspicion.tonight
         ruling = missing(night.night, night.case, night.device, night.address, cause=cause, owner=self.owner, now=self.now)
         return replace(ruling, kind=kind, task=name[0], key=name[1], last_good=self.suspicion.last_good)

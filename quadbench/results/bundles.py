@@ -100,7 +100,6 @@ def freeze(name: str, bundle: Stored[Bundle], layout: Layout) -> Frozen:
 
 
 def read_frozen(name: str, layout: Layout) -> Frozen:
-    """Return what a frozen bundle's file says."""
     path = layout.frozen(frozen_name(name))
     if not path.exists():
         hint = f"freeze one: {layout.command('nightly', 'freeze', name, 'RECIPE')}"
@@ -123,7 +122,6 @@ def frozen_bundle(name: str, layout: Layout) -> Stored[Bundle]:
 
 
 def frozen_names(layout: Layout) -> list[str]:
-    """Return the names of all frozen bundles."""
     return sorted(path.stem for path in layout.frozen_bundles.glob("*.json"))
 
 

@@ -34,18 +34,8 @@ _SERVER_SETTINGS = (
 _READ_ONLY = "-c default_transaction_read_only=on"
 _MIGRATION_LOCK = 0x7175_6164  # "quad": the number under which processes of quadbench wait for each other
 _UNREACHED_HINT = "start it, or see that $QUADBENCH_DATABASE is right; without it, records are kept in the results folder"
-_SERVER_FAULTS = (
-    "08",
-    "25",
-    "28",
-    "3D",
-    "40",
-    "42501",
-    "53",
-    "55P03",
-    "57",
-    "58",
-)  # connection, read-only, login, names, deadlock, rights, room, locks, shutdown
+# Connection, read-only, login, names, deadlock, rights, room, locks, shutdown.
+_SERVER_FAULTS = ("08", "25", "28", "3D", "40", "42501", "53", "55P03", "57", "58")
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +95,6 @@ def content_fault(connection: sa.Connection) -> str | None:
 
 
 def orphans(connection: sa.Connection) -> int:
-    """Return the number of rows without their parent."""
     return len(connection.exec_driver_sql("PRAGMA foreign_key_check").all())
 
 

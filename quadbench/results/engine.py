@@ -50,11 +50,7 @@ def database_of(layout: Layout) -> Source:
 
 
 def is_elsewhere(layout: Layout) -> bool:
-    """Say whether the records of a results folder are kept in another database than the folder's own file, however that is named.
-
-    Raises:
-        UserError: what $QUADBENCH_DATABASE holds is no database.
-    """
+    """Say whether a results folder's records are kept in another database than its own file, however that is named."""
     parsed = _parsed(database_of(layout))
     return not isinstance(parsed, Path) or parsed.resolve() != layout.database.resolve()
 

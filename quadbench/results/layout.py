@@ -13,6 +13,16 @@ _REMOVED = ".removed"
 USUAL_ROOT = Path("results")
 
 
+class _Place:
+    """A path that is the same in every results folder."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __get__(self, layout: "Layout", _: type["Layout"]) -> Path:
+        return layout.root / self._path
+
+
 @dataclass(frozen=True)
 class Layout:
     """Everything below one results folder. A path that is returned need not exist. Commands name it as `shown`, if given.
@@ -22,6 +32,21 @@ class Layout:
 
     root: Path
     shown: str | None = None
+
+    database = _Place("quadbench.sqlite")  # the records, where they are kept in SQLite
+    bundles = _Place("bundles")
+    scratch = _Place("bundles/scratch")  # of builds, for large weights, for as long as they run
+    compiled_bundles = _Place("compiled")  # each a folder named by its digest
+    frozen_bundles = _Place("frozen")  # the names under which bundles are frozen, each a small file
+    checkpoints = _Place("distill")  # from which an interrupted distillation goes on
+    programs = _Place("harness")  # the harness's builds
+    kits = _Place("kits")  # each a folder named by its digest
+    devices = _Place("devices")  # files and locks of devices: of virtual ones everything that they hold
+    runs = _Place("runs")  # each a folder named by its id
+    at_work = _Place("at-work")  # the progress of every command at work
+    ledger = _Place("ai-hub.json")  # the list of what lies at AI Hub already
+    admitted = _Place("admitted.json")  # the name of the bundle that the latest admission made
+    night_lock = _Place("nights/lock")  # held by the night that is under way; its content says which that is
 
     def command(self, *words: str) -> str:
         """The command of quadbench with these words in this folder, as a shell takes it."""
@@ -33,76 +58,15 @@ class Layout:
         return () if self.root == USUAL_ROOT else ("--results", self.shown or str(self.root))
 
     @property
-    def database(self) -> Path:
-        """The records, where they are kept in SQLite."""
-        return self.root / "quadbench.sqlite"
-
-    @property
-    def bundles(self) -> Path:
-        """The folder of all bundles."""
-        return self.root / "bundles"
-
-    @property
-    def scratch(self) -> Path:
-        """The folder in which builds keep large weights for as long as they run."""
-        return self.bundles / "scratch"
-
-    @property
-    def compiled_bundles(self) -> Path:
-        """The folder of all compiled bundles, each a folder named by its digest."""
-        return self.root / "compiled"
-
-    @property
-    def frozen_bundles(self) -> Path:
-        """The names under which bundles are frozen, each a small file."""
-        return self.root / "frozen"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The checkpoints from which an interrupted distillation goes on."""
-        return self.root / "distill"
-
-    @property
-    def programs(self) -> Path:
-        """The harness's builds."""
-        return self.root / "harness"
-
-    @property
-    def kits(self) -> Path:
-        """The runtime kits, each a folder named by its digest."""
-        return self.root / "kits"
-
-    @property
-    def devices(self) -> Path:
-        """Files and locks of devices: of virtual ones everything that they hold."""
-        return self.root / "devices"
-
-    @property
     def doctor(self) -> "Layout":
         """The launches by which devices were tried, laid out as they are here: they belong to no run."""
         return Layout(self.root / "doctor")
-
-    @property
-    def at_work(self) -> Path:
-        """The folder with the progress of every command at work."""
-        return self.root / "at-work"
 
     def progress(self, name: str) -> Path:
         """The file with the progress of one command at work."""
         return self.at_work / f"{name}.json"
 
-    @property
-    def ledger(self) -> Path:
-        """The list of what lies at AI Hub already."""
-        return self.root / "ai-hub.json"
-
-    @property
-    def admitted(self) -> Path:
-        """The name of the bundle that the latest admission made."""
-        return self.root / "admitted.json"
-
     def bundle(self, digest: str) -> Path:
-        """The folder of the bundle with this digest."""
         return self.bundles / folder_name(digest)
 
     def frozen(self, name: str) -> Path:
@@ -110,21 +74,13 @@ class Layout:
         return self.frozen_bundles / f"{check_file_name(name)}.json"
 
     def compiled_bundle(self, digest: str) -> Path:
-        """The folder of the compiled bundle with this digest."""
         return self.compiled_bundles / folder_name(digest)
 
     def kit(self, digest: str) -> Path:
-        """The folder of the kit with this digest."""
         return self.kits / folder_name(digest)
 
     def run(self, run_id: str) -> Path:
-        """The folder of a run."""
         return self.runs / check_file_name(run_id)
-
-    @property
-    def runs(self) -> Path:
-        """The folder of all runs, each a folder named by its id."""
-        return self.root / "runs"
 
     def removed_run(self, run_id: str) -> Path:
         """The folder of a run that is being removed with its records."""
@@ -140,7 +96,6 @@ class Layout:
         return self.run(run_id) / "run.json"
 
     def scores(self, run_id: str) -> Path:
-        """The scores of a run's images."""
         return self.run(run_id) / "quality.json"
 
     def launch(self, run_id: str, address: str, variant: Variant, launch: int) -> Path:
@@ -148,24 +103,15 @@ class Layout:
         return self.run(run_id) / plain(address) / f"{variant}-{launch}"
 
     def report(self, run_id: str) -> Path:
-        """A run's report."""
         return self.root / "reports" / f"{check_file_name(run_id)}.html"
 
     def night(self, night_id: str) -> Path:
-        """The folder of a night."""
         return self.root / "nights" / check_file_name(night_id)
 
     def night_ids(self) -> list[str]:
-        """The ids of the nights that have a folder here."""
         return sorted(path.name for path in self.root.glob("nights/*/"))
 
-    @property
-    def night_lock(self) -> Path:
-        """Return the file whose lock the night holds that is under way; its content says which that is."""
-        return self.root / "nights" / "lock"
-
     def sweep(self, sweep_id: str) -> Path:
-        """The folder of a sweep."""
         return self.root / "sweeps" / check_file_name(sweep_id)
 
     def comparison(self, comparison_id: str) -> Path:
@@ -191,7 +137,6 @@ class Layout:
 
 
 def folder_name(digest: str) -> str:
-    """Return the name of the folder of an artifact with this digest."""
     return digest[:_DIGEST_CHARACTERS]
 
 

@@ -209,7 +209,6 @@ def _remove_abandoned(parent: Path) -> None:
 
 
 def file_ref(folder: Path, path: Path) -> FileRef:
-    """Return the reference of a file below `folder`."""
     return FileRef(path=path.relative_to(folder).as_posix(), sha256=sha256_of(path), size_bytes=path.stat().st_size)
 
 

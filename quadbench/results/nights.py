@@ -58,7 +58,6 @@ class Nights:
         return is_new or any(kept) or bool(rulings)
 
     def end(self, night_id: str) -> None:
-        """Note that a night is over."""
         with writing(self._engine) as connection:
             connection.execute(sa.update(NightRow).where(NightRow.id == night_id).values(ended_at=now_of(connection)))
 
@@ -151,7 +150,6 @@ class Nights:
         return _standing(self._rulings(of_case if device is None else sa.and_(of_case, RulingRow.device == device)))
 
     def acknowledge(self, acknowledgement: Acknowledgement) -> None:
-        """Add an acknowledgement."""
         row = {("case_name" if name == "case" else name): value for name, value in asdict(acknowledgement).items()}
         del row["since"]  # which its night tells
         with writing(self._engine) as connection:

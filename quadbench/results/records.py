@@ -124,21 +124,14 @@ class Records:
 
     def run_ids(self, limit: int | None = 20) -> list[str]:
         """Return the ids of the latest runs, latest first; None is all of them."""
-        query = (
-            sa.select(RecordRow.run_id)
-            .group_by(RecordRow.run_id)
-            .order_by(sa.func.min(RecordRow.started_at).desc(), RecordRow.run_id.desc())
-            .limit(limit)
-        )
         with reading(self._engine) as connection:
-            return list(connection.scalars(query))
+            return list(connection.scalars(_latest_runs().limit(limit)))
 
     def ended_at(self) -> dict[str, datetime]:
         """Return by run id when its last launch ended."""
-        query = sa.select(RecordRow.run_id, sa.func.max(RecordRow.ended_at, type_=UtcTime).label("ended_at"))
+        query = sa.select(RecordRow.run_id, sa.func.max(RecordRow.ended_at, type_=UtcTime)).group_by(RecordRow.run_id)
         with reading(self._engine) as connection:
-            query = query.group_by(RecordRow.run_id)
-            return {row.run_id: row.ended_at for row in connection.execute(query)}
+            return dict(connection.execute(query).tuples().all())
 
     def remove(self, run_id: str) -> int:
         """Remove a run's records with their samples, all or none, and return how many there were."""
@@ -146,7 +139,6 @@ class Records:
             return connection.execute(sa.delete(RecordRow).where(RecordRow.run_id == run_id)).rowcount
 
     def has_run(self, run_id: str) -> bool:
-        """Say whether a run has any record."""
         with reading(self._engine) as connection:
             return connection.scalar(sa.select(RecordRow.id).where(RecordRow.run_id == run_id).limit(1)) is not None
 
@@ -187,12 +179,10 @@ class RunHead:
 
     @property
     def count(self) -> int:
-        """Return how many launches there are."""
         return sum(sum(states.values()) for states in self.launches.values())
 
     @property
     def wrong(self) -> int:
-        """Return how many of them failed."""
         return sum(count for states in self.launches.values() for status, count in states.items() if status not in _FINE)
 
 
@@ -202,10 +192,8 @@ def run_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[RunHead]:
     Raises:
         StorageError, ArtifactError: as `reading`.
     """
-    began = sa.func.min(RecordRow.started_at)
-    latest = sa.select(RecordRow.run_id).group_by(RecordRow.run_id).order_by(began.desc(), RecordRow.run_id.desc())
     with reading(engine) as connection:
-        names = list(connection.scalars(latest.limit(limit).offset(skip)))
+        names = list(connection.scalars(_latest_runs().limit(limit).offset(skip)))
         known = _heads(connection, names)
     return [known[name] for name in names if name in known]
 
@@ -218,6 +206,11 @@ def run_head(engine: sa.Engine, run_id: str) -> RunHead | None:
     """
     with reading(engine) as connection:
         return _heads(connection, [run_id]).get(run_id)
+
+
+def _latest_runs() -> sa.Select[Any]:
+    began = sa.func.min(RecordRow.started_at)
+    return sa.select(RecordRow.run_id).group_by(RecordRow.run_id).order_by(began.desc(), RecordRow.run_id.desc())
 
 
 def _heads(connection: sa.Connection, names: Sequence[str]) -> dict[str, RunHead]:

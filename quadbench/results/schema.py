@@ -351,19 +351,14 @@ def upgrade(connection: sa.Connection, name: str) -> bool:
         return False
     config = _config()
     if revision(connection, name) is None:
-        _create(connection)
+        Table.metadata.create_all(connection, checkfirst=False)
+        connection.execute(sa.text(_KPIS))
+        connection.execute(sa.insert(IdentityRow).values(name=uuid.uuid4().hex))
         MigrationContext.configure(connection).stamp(ScriptDirectory.from_config(config), "head")
     else:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return True
-
-
-def _create(connection: sa.Connection) -> None:
-    """Make the tables and the view, and give the database its name."""
-    Table.metadata.create_all(connection, checkfirst=False)
-    connection.execute(sa.text(_KPIS))
-    connection.execute(sa.insert(IdentityRow).values(name=uuid.uuid4().hex))
 
 
 _OF_LAUNCH = (
@@ -407,11 +402,7 @@ GROUP BY {_KPI_KEY}
 
 
 def is_current(connection: sa.Connection, name: str) -> bool:
-    """Say whether the schema is the one that this quadbench knows, and not an older one or none at all.
-
-    Raises:
-        ArtifactError: as `upgrade`.
-    """
+    """Say whether the schema is the one that this quadbench knows, and not an older one or none at all."""
     current, revisions = revision(connection, name), known()
     if current is not None and current not in revisions:
         raise ArtifactError(
@@ -422,11 +413,7 @@ def is_current(connection: sa.Connection, name: str) -> bool:
 
 
 def revision(connection: sa.Connection, name: str) -> str | None:
-    """Return the schema that the database says it has; None for one without tables of quadbench.
-
-    Raises:
-        ArtifactError: it has two.
-    """
+    """Return the schema that the database says it has; None for one without tables of quadbench."""
     try:
         return MigrationContext.configure(connection).get_current_revision()
     except CommandError as error:
@@ -437,7 +424,6 @@ def revision(connection: sa.Connection, name: str) -> str | None:
 
 @cache
 def known() -> Sequence[str]:
-    """Return every schema that this quadbench knows, its own first."""
     return [migration.revision for migration in ScriptDirectory.from_config(_config()).walk_revisions()]
 
 

@@ -85,7 +85,6 @@ class RunFile:
 
     @property
     def terms(self) -> Terms:
-        """Return how the run is measured."""
         return Terms(
             measure=self.measure,
             runtime=self.runtime,
@@ -97,7 +96,6 @@ class RunFile:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Return the addresses of the run's devices."""
         return (*(device.address for device in self.devices), *self.hosted)
 
     @property
@@ -336,11 +334,7 @@ def load_run_file(layout: Layout, run_id: str) -> RunFile:
         UserError: this results folder has no such run.
         ArtifactError: the file is damaged, or lost.
     """
-    try:
-        is_there = layout.run_file(run_id).exists()
-    except ValueError:
-        is_there = False
-    if is_there:
+    if can_name_file(run_id) and layout.run_file(run_id).exists():
         return read_run_file(layout, run_id)
     if stored_ids(layout).get(run_id) == RUN:
         raise ArtifactError(f"run {run_id} has lost '{layout.run_file(run_id)}', and cannot go on", hint="its records are whole")

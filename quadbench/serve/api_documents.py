@@ -179,7 +179,6 @@ class NightList:
 
 
 def night_line(head: NightHead) -> NightLine:
-    """Return the line of a night."""
     outcome = next((kind.value for kind in (*WORST_FIRST, RulingKind.CLEAN) if head.rulings.get(kind)), "")
     return _document(NightLine, head, night=head.night_id, outcome=outcome)
 
@@ -191,7 +190,6 @@ def _document(kind: type[DocumentT], source: object, /, **others: Any) -> Docume
 
 
 def read_work(layout: Layout) -> WorkUnderWay:
-    """Return what goes on."""
     return WorkUnderWay(work=tuple(map(_at_work, under_way(layout))))
 
 
@@ -243,13 +241,11 @@ def farm_without_database(expected: Sequence[ExpectedPhone]) -> FarmNow:
 
 
 def _phone(phone: FarmPhone) -> FarmDevice:
-    seen = phone.seen
-    return FarmDevice(
+    return _document(
+        FarmDevice,
+        phone.seen,
         name=phone.name,
-        model=seen.model,
-        profile=seen.profile or "",
-        host=seen.host,
-        state=seen.state,
+        profile=phone.seen.profile or "",
         health=phone.condition.health.value,
         reason=phone.condition.reason,
         is_missing=phone.is_missing,

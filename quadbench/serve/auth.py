@@ -5,6 +5,7 @@ import ipaddress
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -143,7 +144,8 @@ class Door:
     def _refusal(self, request: HTTPConnection) -> Response | None:
         """Return the answer to a request that goes no further."""
         method, path = request.scope["method"], request.scope["path"]
-        if _head_bytes(request.scope) > MOST_HEAD_BYTES:
+        head_bytes = len(request.scope["raw_path"]) + len(request.scope["query_string"])
+        if head_bytes + sum(map(len, chain.from_iterable(request.scope["headers"]))) > MOST_HEAD_BYTES:
             return PlainTextResponse(f"a head of more than {MOST_HEAD_BYTES} bytes is not read", 400)
         if not self._access.knows_host(request.headers.get("host", "")):
             return PlainTextResponse("this is no name of this host; see --name of quadbench serve", 421)
@@ -167,10 +169,6 @@ def _pieces(message: Message) -> Iterator[Message]:
     for start in range(PIECE_BYTES, len(body), PIECE_BYTES):
         is_last = start + PIECE_BYTES >= len(body)
         yield {**message, "body": body[start : start + PIECE_BYTES], "more_body": not is_last or message.get("more_body", False)}
-
-
-def _head_bytes(scope: Scope) -> int:
-    return len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in scope["headers"])
 
 
 def _body_refusal(headers: Headers, *, most_bytes: int) -> Response | None:

@@ -1,7 +1,7 @@
 """Pages: what is watched -> the pages that people look at, and the parts of them that change."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
 from io import BufferedReader
@@ -21,7 +21,7 @@ from quadbench.report.formatting import plural
 from quadbench.serve.api_documents import FarmNow
 from quadbench.serve.auth import PIECE_BYTES, REPORT_POLICY
 from quadbench.serve.queries import A_PAGE, MOST_PAGES, Remembered, Watched, picture_bytes
-from quadbench.serve.rendering import Live, icon, page, rendered, script, style
+from quadbench.serve.rendering import Live, own_file, page, rendered, style
 
 _MOST_DIGITS = 6  # of a number in an address
 _NOW, _FARM, _RUN = "now_part", "farm_part", "run_part"
@@ -60,7 +60,7 @@ class Pages:
     @property
     def routes(self) -> list[Route]:
         """Return every page with its path."""
-        paths: dict[str, Callable[[Request], Response | Awaitable[Response]]] = {
+        paths: dict[str, Callable[[Request], Response]] = {
             "/": lambda _: self._live_page("now", "/"),
             "/farm": lambda _: self._live_page("farm", "/farm"),
             "/runs": self.runs,
@@ -74,12 +74,12 @@ class Pages:
             "/nights/{night_id}/report": self.night_report,
             "/history": self.history,
             "/history/{case}": self.case,
-            "/live/now": self.now_events,
-            "/live/farm": self.farm_events,
-            "/live/runs/{run_id}": self.run_events,
+            "/live/now": lambda _: self._live.events((_NOW, "")),
+            "/live/farm": lambda _: self._live.events((_FARM, "")),
+            "/live/runs/{run_id}": lambda request: self._live.events((_RUN, request.path_params["run_id"])),
             "/style.css": lambda _: _kept(style(), "text/css"),
-            "/live.js": lambda _: _kept(script(), "text/javascript"),
-            "/icon.svg": lambda _: _kept(icon(), "image/svg+xml"),
+            "/live.js": lambda _: _kept(own_file("live.js"), "text/javascript"),
+            "/icon.svg": lambda _: _kept(own_file("icon.svg"), "image/svg+xml"),
         }
         return [Route(path, endpoint) for path, endpoint in paths.items()]
 
@@ -102,15 +102,6 @@ class Pages:
         content["fetching"] = watched.layout.command("farm", "fetch", run_id)
         html = part.html if part else ""
         return page("run", live=bool(part), here="/runs", part=html, **content)
-
-    async def now_events(self, _: Request) -> Response:
-        return self._live.events((_NOW, ""))
-
-    async def farm_events(self, _: Request) -> Response:
-        return self._live.events((_FARM, ""))
-
-    async def run_events(self, request: Request) -> Response:
-        return self._live.events((_RUN, request.path_params["run_id"]))
 
     def run_report(self, request: Request) -> Response:
         run_id = request.path_params["run_id"]

@@ -17,7 +17,7 @@ from quadbench.artifacts.names import check_file_name
 from quadbench.artifacts.pixels import png_size
 from quadbench.errors import ArtifactError, QuadbenchError, TooLargeError, UnknownNameError, UserError
 from quadbench.farm.farm_file import expected_phones
-from quadbench.nightly.history_formats import CaseDocument, CaseList, HistoryView, history_view, line_of, told_of
+from quadbench.nightly.history_formats import CaseDocument, CaseList, HistoryView, history_view, lines_of, told_of
 from quadbench.nightly.night_report import Performed
 from quadbench.report.html import render_view
 from quadbench.report.night import NightView
@@ -168,7 +168,6 @@ class Watched:
             raise ArtifactError(f"'{path}' cannot be read: {error.strerror}") from error
 
     def night_report(self, night_id: str) -> bytes:
-        """Return the report of a night."""
         commands = {"The same again, of its file": self.layout.command("nightly", "FILE")}
         return render_night(self.night(night_id), commands).encode()
 
@@ -224,7 +223,6 @@ class Watched:
         )
 
     def _report(self, run_id: str) -> bytes:
-        """Return the report of a run as it would be written."""
         view = self.view(run_id)
         for picture in _shown(view):
             _require_own(picture, self.layout)
@@ -236,7 +234,6 @@ class Watched:
         return tuple(replace(line, reason="it cannot be read") if line.reason else line for line in lines)
 
     def _study_report(self, study_id: str) -> bytes:
-        """Return the report of a sweep or a comparison."""
         path = find_study(self.layout, study_id)
         if path is None:
             raise UnknownNameError("sweep or comparison", study_id)
@@ -260,8 +257,7 @@ class Watched:
             nights = Nights(engine)
             places = nights.cases()[page * A_PAGE : (page + 1) * A_PAGE]
             series = [one for place in places if (one := nights.series(*place, latest=_LINE_NIGHTS, key=PRIMARY))]
-            told = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
-        return CaseList(cases=tuple(line_of(measured, told[measured[-1].night]) for measured in series))
+            return CaseList(cases=lines_of(nights, series))
 
     def _case(self, case: str) -> WatchedCase:
         with self._database() as engine:
@@ -301,7 +297,6 @@ def _is_empty(source: Source) -> bool:
 
 
 def _name(kind: str, text: str) -> str:
-    """Return an id that may be one."""
     try:
         return check_file_name(text)
     except ValueError as error:

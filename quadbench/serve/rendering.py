@@ -43,17 +43,12 @@ def page(template: str, status: int = 200, *, live: bool = False, here: str = ""
 
 def style() -> str:
     """Return the style of all pages: that of the reports, and what live pages have beside."""
-    return f"{_environment().globals['css']}\n{(_HERE / 'serve.css').read_text('utf-8')}"
+    return f"{_environment().globals['css']}\n{own_file('serve.css')}"
 
 
-def script() -> str:
-    """Return the script of pages with a part that changes."""
-    return (_HERE / "live.js").read_text("utf-8")
-
-
-def icon() -> str:
-    """Return the icon of all pages, as SVG."""
-    return (_HERE / "icon.svg").read_text("utf-8")
+def own_file(name: str) -> str:
+    """Return the text of a file beside this one that pages link to: a style, a script or an icon."""
+    return (_HERE / name).read_text("utf-8")
 
 
 @cache
