@@ -11,32 +11,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from quadbench import report
 from quadbench.artifacts import RunResult
 from quadbench.cli.console import print_error, print_json, print_note, print_text, stdout_console
 from quadbench.cli.options import Options, next_command
 from quadbench.cli.text_tables import print_in_parts, print_text_table
 from quadbench.errors import ConditionError, UserError
-from quadbench.report import (
-    Figure,
-    KpiRow,
-    ReportView,
-    RunSummary,
-    Sweep,
-    formatting,
-    kpi_table,
-    run_summary,
-    show,
-    sweep_answer,
-    sweep_tables,
-)
 from quadbench.report.baseline import baseline_tables
 from quadbench.report.condition import Criterion, read_condition
-from quadbench.report.formatting import rough_times
+from quadbench.report.formatting import RATIO, SIDES, rough_times
 from quadbench.report.headline import in_words
 from quadbench.report.launches import devices_of
 from quadbench.report.run_line import study_document
 from quadbench.report.study_html import study_report
-from quadbench.report.sweep_answer import settling
+from quadbench.report.sweep_answer import settling, sweep_answer
 from quadbench.report.versus import Versus, answer, difference_table, side_table
 from quadbench.study.stored_studies import LaterRun, Study, earlier_run, find_study, read_study
 
@@ -47,7 +35,7 @@ def add_full(parser: argparse.ArgumentParser) -> None:
 
 def print_result(
     options: Options,
-    view: ReportView,
+    view: report.ReportView,
     path: Path | None,
     conditions: Sequence[Criterion] = (),
 ) -> int:
@@ -55,7 +43,7 @@ def print_result(
 
     Return 0, or the exit code of the conditions where one of them is met.
     """
-    summary = run_summary(view, str(path) if path else None, conditions)
+    summary = report.run_summary(view, str(path) if path else None, conditions)
     if options.json:
         print_json(summary)
     else:
@@ -63,14 +51,14 @@ def print_result(
     return print_conditions(summary)
 
 
-def print_conditions(summary: RunSummary) -> int:
+def print_conditions(summary: report.RunSummary) -> int:
     """Print the conditions that a run meets, and return the exit code that they ask for."""
     for met in summary.conditions_met:
         print_error(f"--fail-if {met}")
     return ConditionError.exit_code if summary.conditions_met else 0
 
 
-def _print_tables(options: Options, view: ReportView, path: Path | None) -> None:
+def _print_tables(options: Options, view: report.ReportView, path: Path | None) -> None:
     console, result = stdout_console(), view.result
     if view.ran:
         print_text_table(console, replace(view.ran, title="What each device ran", notes=()))
@@ -78,7 +66,7 @@ def _print_tables(options: Options, view: ReportView, path: Path | None) -> None
         _print_kpis(console, result)
     else:
         _print_glance(console, view)
-        console.print(f"{formatting.SIDES} {formatting.RATIO}", highlight=False, markup=False)
+        console.print(f"{SIDES} {RATIO}", highlight=False, markup=False)
     for doubt in view.doubts:
         console.print(Text.assemble((doubt.caveat.words, "yellow"), f": {doubt.caveat.doubt}"), highlight=False)
     for number, sentence in enumerate((*(in_words([sentence]) for sentence in view.headline), *view.gaps)):
@@ -94,7 +82,7 @@ def _print_tables(options: Options, view: ReportView, path: Path | None) -> None
     print_text(f"report: {path}" if path else f"no report yet; {next_command(options, 'report', result.run_id)} writes it")
 
 
-def _print_glance(console: Console, view: ReportView) -> None:
+def _print_glance(console: Console, view: report.ReportView) -> None:
     """Print the most telling rows: a line for each figure, below its device and task."""
     table = Table(title=_title(view), title_justify="left", box=SIMPLE_HEAD)
     table.add_column("Figure", overflow="fold")
@@ -109,7 +97,7 @@ def _print_glance(console: Console, view: ReportView) -> None:
     console.print(table)
 
 
-def _title(view: ReportView) -> str:
+def _title(view: report.ReportView) -> str:
     """Return what was run: recipe, its digest, precision, what a sweep set, and the run."""
     bundle, swept = view.result.bundle, ", ".join(f"{key}={value}" for key, value in view.result.swept.items())
     parts = (
@@ -121,8 +109,8 @@ def _title(view: ReportView) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _cell(row: KpiRow, cell: Figure | str) -> str:
-    return show(cell.value, row.unit) if isinstance(cell, Figure) else "–"
+def _cell(row: report.KpiRow, cell: report.Figure | str) -> str:
+    return report.show(cell.value, row.unit) if isinstance(cell, report.Figure) else "–"
 
 
 def _print_kpis(console: Console, result: RunResult) -> None:
@@ -131,7 +119,7 @@ def _print_kpis(console: Console, result: RunResult) -> None:
     for address in dict.fromkeys(record.device.address for record in result.records):
         records = tuple(record for record in result.records if record.device.address == address)
         deployments = tuple(deployment for deployment in result.deployments if deployment.device.address == address)
-        table = kpi_table(replace(result, records=records, deployments=deployments), is_whole=False)
+        table = report.kpi_table(replace(result, records=records, deployments=deployments), is_whole=False)
         kept = [i for i, name in enumerate(table.columns) if name not in ("Task", "Doubts")]
         task = table.columns.index("Task")
         shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
@@ -162,13 +150,13 @@ def study_of(options: Options) -> Study | None:
 
 def print_study(options: Options, study: Study) -> None:
     """Print a study, and where its data and its report lie."""
-    report = study_report(study, options.layout)
+    page = study_report(study, options.layout)
     if options.json:
-        print_json(study_document(study, report.parent))
+        print_json(study_document(study, page.parent))
         return
     console = stdout_console()
-    if isinstance(study, Sweep):
-        tables = sweep_tables(study, is_whole=options.full)
+    if isinstance(study, report.Sweep):
+        tables = report.sweep_tables(study, is_whole=options.full)
         for table in tables:
             print_in_parts(console, table, len(study.keys))
         for note in dict.fromkeys(note for table in tables for note in table.notes):
@@ -182,9 +170,9 @@ def print_study(options: Options, study: Study) -> None:
         console.print(told, style="bold", highlight=False)
     if next_words:
         print_text(f"next: {next_command(options, *next_words)} launches both in turn, which settles their times")
-    print_text(f"data: {report.with_suffix('.json')}")
-    again = next_command(options, "report", report.parent.name)
-    print_text(f"report: {report}" if report.is_file() else f"no report yet; {again} writes it")
+    print_text(f"data: {page.with_suffix('.json')}")
+    again = next_command(options, "report", page.parent.name)
+    print_text(f"report: {page}" if page.is_file() else f"no report yet; {again} writes it")
 
 
 def _print_compared(console: Console, compared: Versus) -> None:

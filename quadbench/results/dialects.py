@@ -99,29 +99,25 @@ def orphans(connection: sa.Connection) -> int:
 
 
 @contextmanager
-def told_by_sqlite(path: Path) -> Iterator[None]:
+def told_by_sqlite(name: str) -> Iterator[None]:
     """Turn what SQLite says into an error that names the file."""
     try:
         yield
     except UnicodeDecodeError as error:  # in the name of a table or column, or in what SQLite says of it
-        raise ArtifactError(f"{path} is damaged: a name in it is no text ({error.reason})", hint=DAMAGED_HINT) from error
+        raise ArtifactError(f"{name} is damaged: a name in it is no text ({error.reason})", hint=DAMAGED_HINT) from error
     except sa.exc.DatabaseError as error:
         reason = str(error.orig)
         match getattr(error.orig, "sqlite_errorname", "").split("_")[:2]:
             case ["SQLITE", "FULL" | "READONLY" | "CANTOPEN" | "IOERR"]:
-                raise StorageError(
-                    f"{path} cannot be read or written: {reason}",
-                    hint="make room there, or keep results elsewhere with --results",
-                ) from error
+                hint = "make room there, or keep results elsewhere with --results"
+                raise StorageError(f"{name} cannot be read or written: {reason}", hint=hint) from error
             case ["SQLITE", "BUSY" | "LOCKED"]:
-                raise StorageError(
-                    f"{path} cannot be read or written: {reason}",
-                    hint="another process holds it: wait until it has done its work",
-                ) from error
+                hint = "another process holds it: wait until it has done its work"
+                raise StorageError(f"{name} cannot be read or written: {reason}", hint=hint) from error
             case ["SQLITE", "CORRUPT" | "ERROR" | "SCHEMA"] | [""]:  # the last where bytes are no text
-                raise ArtifactError(f"{path} is damaged: {reason}", hint=DAMAGED_HINT) from error
+                raise ArtifactError(f"{name} is damaged: {reason}", hint=DAMAGED_HINT) from error
         raise ArtifactError(
-            f"{path} cannot be opened as a results database: {reason}",
+            f"{name} cannot be opened as a results database: {reason}",
             hint="see that the path is right; if it is, move it away to begin a new one",
         ) from error
 

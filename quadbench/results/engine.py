@@ -14,22 +14,7 @@ from sqlalchemy.dialects import postgresql as postgresql_dialect
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from quadbench.errors import ArtifactError, UserError, shown
-from quadbench.results import schema
-from quadbench.results.dialects import (
-    DAMAGED_HINT,
-    content_fault,
-    database_name,
-    file_engine,
-    orphans,
-    path_of,
-    prepare_file,
-    reading_engine,
-    require_database_file,
-    server_engine,
-    told_by_postgresql,
-    told_by_sqlite,
-    wait_for_migration,
-)
+from quadbench.results import dialects, schema
 from quadbench.results.layout import Layout
 from quadbench.results.schema import Table
 from quadbench.spec import variable
@@ -75,16 +60,16 @@ def open_engine(source: Source) -> sa.Engine:
     """
     match _parsed(source):
         case Path() as path:
-            prepare_file(path)
-            _migrate(file_engine(path, foreign_keys=False))  # see migrations/env.py
-            engine = file_engine(path)
+            dialects.prepare_file(path)
+            _migrate(dialects.file_engine(path, foreign_keys=False))  # see migrations/env.py
+            engine = dialects.file_engine(path)
             with reading(engine) as connection:
-                fault = content_fault(connection)
+                fault = dialects.content_fault(connection)
             if fault:
                 engine.dispose()
-                raise ArtifactError(f"{path} is damaged: {fault}", hint=DAMAGED_HINT)
+                raise ArtifactError(f"{path} is damaged: {fault}", hint=dialects.DAMAGED_HINT)
         case sa.URL() as url:
-            engine = server_engine(url)
+            engine = dialects.server_engine(url)
             _migrate(engine)
     return engine
 
@@ -172,7 +157,7 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
             raise
         except (ValueError, TypeError, AttributeError) as error:  # the ways in which columns and enumerations refuse a value
             reason = f"{name_of(engine)} is damaged: a value cannot be read: {error}"
-            raise ArtifactError(reason, hint=DAMAGED_HINT if _is_file(engine) else None) from error
+            raise ArtifactError(reason, hint=dialects.DAMAGED_HINT if _is_file(engine) else None) from error
 
 
 def now_of(connection: sa.Connection) -> datetime:
@@ -201,7 +186,7 @@ def insertion(connection: sa.Connection, table: type[Table]) -> sqlite_dialect.I
 
 def name_of(engine: sa.Engine) -> str:
     """Return the database as messages name it: a file's path, or a URL without its password."""
-    return str(path_of(engine)) if _is_file(engine) else database_name(engine.url)
+    return str(dialects.path_of(engine)) if _is_file(engine) else dialects.database_name(engine.url)
 
 
 def source_name(source: Source) -> str:
@@ -211,7 +196,7 @@ def source_name(source: Source) -> str:
         UserError: the source is no database.
     """
     parsed = _parsed(source)
-    return str(parsed) if isinstance(parsed, Path) else database_name(parsed)
+    return str(parsed) if isinstance(parsed, Path) else dialects.database_name(parsed)
 
 
 def has_password(source: Source) -> bool:
@@ -224,7 +209,8 @@ def has_password(source: Source) -> bool:
 def _told(engine: sa.Engine) -> Iterator[None]:
     """Turn what the database says into an error that names it, and what no database can be asked for into one that says so."""
     try:
-        with told_by_sqlite(path_of(engine)) if _is_file(engine) else told_by_postgresql(database_name(engine.url)):
+        told_by = dialects.told_by_sqlite if _is_file(engine) else dialects.told_by_postgresql
+        with told_by(name_of(engine)):
             yield
     except UnicodeEncodeError as error:
         raise UserError(f"{shown(error.object)} is no text; expected one in UTF-8") from error
@@ -236,9 +222,9 @@ def _is_file(engine: sa.Engine) -> bool:
 
 def _reading_engine(parsed: Path | sa.URL) -> sa.Engine:
     if isinstance(parsed, sa.URL):
-        return server_engine(parsed, is_read_only=True)
-    require_database_file(parsed)
-    return reading_engine(parsed)
+        return dialects.server_engine(parsed, is_read_only=True)
+    dialects.require_database_file(parsed)
+    return dialects.reading_engine(parsed)
 
 
 def _parsed(source: Source) -> Path | sa.URL:
@@ -283,8 +269,8 @@ def _migrate(engine: sa.Engine) -> None:
                 return  # as nearly always: nobody has to wait for a write
         with writing(engine) as connection:
             if not _is_file(engine):
-                wait_for_migration(connection)
-            if schema.upgrade(connection, name) and _is_file(engine) and (lost := orphans(connection)):
+                dialects.wait_for_migration(connection)
+            if schema.upgrade(connection, name) and _is_file(engine) and (lost := dialects.orphans(connection)):
                 raise ArtifactError(f"{name}: {lost} rows would lose their parent in the migration; nothing was changed")
     finally:
         engine.dispose()
