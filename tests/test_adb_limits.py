@@ -15,7 +15,8 @@ from quadbench.cli import main
 from quadbench.devices import adb, adb_commands, adb_protocol, connections, list_devices
 from quadbench.devices.adb import receive_file
 from quadbench.devices.adb_commands import AdbCommands
-from quadbench.devices.adb_protocol import AdbServer, Connection, TcpEndpoint, packets
+from quadbench.devices.adb_protocol import AdbServer, TcpEndpoint, packets
+from quadbench.devices.adb_transport import Connection
 from quadbench.errors import DeviceError, DeviceLostError
 from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout

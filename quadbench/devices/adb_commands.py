@@ -8,13 +8,17 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from quadbench.artifacts.names import one_line
-from quadbench.devices.adb_protocol import AdbServer, Connection, Stream, close_stdin, packets, shell_service
+from quadbench.devices.adb_protocol import STDERR, STDOUT, AdbServer, close_stdin, lost, packets, shell_service
 from quadbench.devices.android_reports import BOOTED_PROPERTY
 from quadbench.devices.device import TAIL_BYTES, ShellResult, Tail, as_text, read_whole
 from quadbench.errors import DeviceError, DeviceLostError
+
+if TYPE_CHECKING:
+    from quadbench.devices.adb_transport import Connection
 
 KILL_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 30.0  # until the device has started a command; what the command then takes is its own
@@ -102,7 +106,7 @@ class AdbCommands:
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
-    def open(self, service: str) -> Connection:
+    def open(self, service: str) -> "Connection":
         """Open a service of the device."""
         self._check_open()
         return self._server.open(self._transport, service, self.name)
@@ -124,9 +128,9 @@ class AdbCommands:
                 group, first = self._started(connection, argv[0])
                 yield first
                 for packet in packets(connection, time.monotonic() + timeout_s, silence_s):
-                    if packet.stream is Stream.STDOUT:
+                    if packet.kind == STDOUT:
                         yield packet.data
-                    elif packet.stream is Stream.STDERR:
+                    elif packet.kind == STDERR:
                         stderr.take(packet.data)
                     else:
                         is_over = True
@@ -172,7 +176,7 @@ class AdbCommands:
         """Have the server look again for a device that it reaches through a network."""
         if ":" in self._transport:
             try:
-                self._server.ask(f"host:connect:{self._transport}")
+                self._server.ask(lambda client: client.connect(self._transport))
             except DeviceError as error:
                 raise DeviceLostError(f"{self.name} was lost: {error.message}", hint=error.hint) from error
 
@@ -192,7 +196,7 @@ class AdbCommands:
         if self._closed.is_set():
             raise DeviceLostError(f"{self.name} was closed, and what ran there ended", transient=False)
 
-    def _started(self, connection: Connection, program: str) -> tuple[int, bytes]:
+    def _started(self, connection: "Connection", program: str) -> tuple[int, bytes]:
         """Return the command's process group, and the bytes of its stdout that came with it."""
         head = b""
         try:
@@ -205,7 +209,7 @@ class AdbCommands:
                 if newline or len(head) > _FIRST_LINE_BYTES:
                     break
         except TimeoutError as error:
-            raise connection.lost(f"it did not start '{program}' within {START_TIMEOUT_S:g} s") from error
+            raise lost(connection.peer, f"it did not start '{program}' within {START_TIMEOUT_S:g} s") from error
         raise DeviceError(f"{self.name} did not start '{program}': {one_line(as_text(head[:_FIRST_LINE_BYTES]))}")
 
 
@@ -291,70 +295,54 @@ class Reconnect:
         raise lost
 
 
-def run_detached(
-    commands: AdbCommands,
-    reconnect: Reconnect,
-    argv: Sequence[str],
-    timeout_s: float,
-    folder: str,
-    stderr: Tail,
-    environment: Mapping[str, str],
-) -> Generator[bytes, None, int]:
-    """Run a command in a folder of the device, yield pieces of its stdout, and return its exit code.
+@dataclass(kw_only=True)
+class DetachedCommand:
+    """A command in a folder of the device, in a session of its own, which outlives the connection that started it."""
 
-    However it is left, the command and its children are killed; where the device cannot be reached then, it ends itself
-    AWAY_S + SPARE_S after `timeout_s`. Whatever ended it, what it had written comes before the error.
-    """
-    command = _Detached(commands, reconnect, argv, timeout_s, folder, environment)
-    is_over = False
-    try:
-        yield from command.output()
-        status, said = command.end()
-        stderr.take(said.encode())
-        is_over = True
-        return status
-    finally:
-        commands.forget(command.group, kill=not is_over)
+    commands: AdbCommands
+    reconnect: Reconnect
+    argv: Sequence[str]
+    timeout_s: float
+    folder: str
+    environment: Mapping[str, str]
 
-
-class _Detached:
-    """A command that was started, and how much of its output has been read."""
-
-    def __init__(
-        self,
-        commands: AdbCommands,
-        reconnect: Reconnect,
-        argv: Sequence[str],
-        timeout_s: float,
-        folder: str,
-        environment: Mapping[str, str],
-    ) -> None:
-        self._commands = commands
-        self._reconnect = reconnect
-        self._program = argv[0]
-        self._folder = folder
-        self._timeout_s = timeout_s
+    def __post_init__(self) -> None:
         self._began = time.monotonic()
         self._away_s = 0.0
         self._read_bytes = 0
         self._is_overdue = False
         self._tries_left: float = math.inf  # until it is over, as its time is limited
         self._reboot: DeviceLostError | None = None
-        variables = ["env", *(f"{name}={value}" for name, value in environment.items())] if environment else []
-        self.group = self._start([*variables, *argv])
 
-    def output(self) -> Generator[bytes, None, None]:
+    def run(self, stderr: Tail) -> Generator[bytes, None, int]:
+        """Start it, yield pieces of its stdout, and return its exit code.
+
+        However it is left, the command and its children are killed; where the device cannot be reached then, it ends itself
+        AWAY_S + SPARE_S after `timeout_s`. Whatever ended it, what it had written comes before the error.
+        """
+        self._group = self._start()
+        is_over = False
+        try:
+            yield from self._output()
+            status, said = self._end()
+            stderr.take(said.encode())
+            is_over = True
+            return status
+        finally:
+            self.commands.forget(self._group, kill=not is_over)
+
+    def _output(self) -> Generator[bytes, None, None]:
         """Yield stdout up to the command's end, over as many connections as it takes."""
         try:
             yield from self._pieces()
         except (DeviceError, TimeoutError) as error:
             if not self._reboot:
                 raise
-            log.warning("what '%s' wrote last cannot be read: %s", self._program, error)
+            log.warning("what '%s' wrote last cannot be read: %s", self.argv[0], error)
         if self._reboot:
             raise self._reboot
 
-    def end(self) -> tuple[int, str]:
+    def _end(self) -> tuple[int, str]:
         """Return the exit code and the end of stderr of a command that has ended."""
         result = self._result()
         if re.fullmatch(r"\d{1,3}\n", result.stdout):
@@ -362,13 +350,13 @@ class _Detached:
         if self._is_overdue:
             raise TimeoutError
         said = one_line("\n".join(result.stderr.splitlines()[-_SHOWN_LINES:])) or "nothing on stderr"
-        message = f"'{self._program}' is gone from {self._commands.name} without an exit code: {said}"
+        message = f"'{self.argv[0]}' is gone from {self.commands.name} without an exit code: {said}"
         raise DeviceLostError(message, hint=_GONE_HINT)
 
     def _pieces(self) -> Generator[bytes, None, None]:
         while not self._is_overdue and not self._reboot:
             try:
-                deadline = self._began + self._timeout_s + min(self._away_s, AWAY_S)
+                deadline = self._began + self.timeout_s + min(self._away_s, AWAY_S)
                 yield from self._over_one_connection(deadline - time.monotonic())
                 return
             except TimeoutError:
@@ -379,45 +367,46 @@ class _Detached:
         while True:
             try:
                 if not self._reboot:
-                    self._commands.kill(self.group)
+                    self.commands.kill(self._group)
                 yield from self._over_one_connection(_END_TIMEOUT_S)
                 return
             except DeviceLostError as lost:
                 self._wait_for_device(lost)
 
-    def _start(self, argv: Sequence[str]) -> int:
+    def _start(self) -> int:
         """Start the command once, however often the connection breaks meanwhile, and return its process."""
-        longest_s = math.ceil(self._timeout_s + AWAY_S + SPARE_S)
+        variables = ["env", *(f"{name}={value}" for name, value in self.environment.items())] if self.environment else []
+        longest_s = math.ceil(self.timeout_s + AWAY_S + SPARE_S)
         limits = [f"{longest_s}", f"{FILE_LIMIT_BYTES // _ULIMIT_BLOCK_BYTES}"]
-        script = ["sh", "-c", _START, "sh", self._folder, uuid.uuid4().hex, *limits, *argv]
+        script = ["sh", "-c", _START, "sh", self.folder, uuid.uuid4().hex, *limits, *variables, *self.argv]
         try:
-            result = self._reconnect.again(lambda: self._commands.shell(script, START_TIMEOUT_S))
+            result = self.reconnect.again(lambda: self.commands.shell(script, START_TIMEOUT_S))
         except TimeoutError as error:
-            message = f"{self._commands.name} was lost: it did not start '{self._program}' within {START_TIMEOUT_S:g} s"
+            message = f"{self.commands.name} was lost: it did not start '{self.argv[0]}' within {START_TIMEOUT_S:g} s"
             raise DeviceLostError(message, hint="reconnect it, then run again") from error
         words = re.fullmatch(r"(\d{1,10}) (.*)\n", result.stdout)
         if result.exit_code or not words:
             said = one_line(f"{result.stdout}\n{result.stderr}")
-            raise DeviceError(f"'{self._program}' cannot be started in '{self._folder}' on {self._commands.name}: {said}")
+            raise DeviceError(f"'{self.argv[0]}' cannot be started in '{self.folder}' on {self.commands.name}: {said}")
         group = int(words[1])
-        self._commands.remember(group)
-        self._reconnect.boot = words[2]
+        self.commands.remember(group)
+        self.reconnect.boot = words[2]
         return group
 
     def _result(self) -> ShellResult:
         self._tries_left = TRIES
         while not self._reboot:
             try:
-                return self._commands.shell(["sh", "-c", _END, "sh", self._folder], _END_TIMEOUT_S)
+                return self.commands.shell(["sh", "-c", _END, "sh", self.folder], _END_TIMEOUT_S)
             except DeviceLostError as lost:
                 self._wait_for_device(lost)
         raise self._reboot
 
     def _over_one_connection(self, remaining_s: float) -> Generator[bytes, None, None]:
-        process = _NO_PROCESS if self._reboot else f"{self.group}"  # its number may be another's now
-        argv = ["sh", "-c", _READ, "sh", self._folder, f"{self._read_bytes + 1}", process]
+        process = _NO_PROCESS if self._reboot else f"{self._group}"  # its number may be another's now
+        argv = ["sh", "-c", _READ, "sh", self.folder, f"{self._read_bytes + 1}", process]
         stderr = Tail()
-        with contextlib.closing(self._commands.run(argv, remaining_s, stderr, silence_s=SILENCE_S)) as pieces:
+        with contextlib.closing(self.commands.run(argv, remaining_s, stderr, silence_s=SILENCE_S)) as pieces:
             while True:
                 try:
                     piece = next(pieces)
@@ -428,7 +417,7 @@ class _Detached:
                 yield piece
         if status:
             said = one_line(stderr.text)
-            output = f"the output of '{self._program}' on {self._commands.name}"
+            output = f"the output of '{self.argv[0]}' on {self.commands.name}"
             raise DeviceError(f"{output} cannot be read, exit code {status}: {said}")
 
     def _wait_for_device(self, lost: DeviceLostError) -> None:
@@ -437,8 +426,8 @@ class _Detached:
         if not self._tries_left:
             raise lost
         since = time.monotonic()
-        is_same_boot = self._reconnect.wait(lost)
+        is_same_boot = self.reconnect.wait(lost)
         self._away_s += time.monotonic() - since
         if not is_same_boot:
-            self._commands.forget(self.group, kill=False)
-            self._reboot = self._reconnect.rebooted(f"after {since - self._began:.0f} s")
+            self.commands.forget(self._group, kill=False)
+            self._reboot = self.reconnect.rebooted(f"after {since - self._began:.0f} s")

@@ -1,4 +1,4 @@
-"""adb's protocol: servers, connections to them and to devices, and the packets of its shell."""
+"""adb's protocol: servers, how adbutils reaches them and their devices, and the packets of adb's shell."""
 
 import contextlib
 import math
@@ -10,22 +10,28 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, TypeVar
 
-from quadbench.devices.android_reports import parse_attached
-from quadbench.errors import DeviceError, DeviceLostError, UserError, shown
+from quadbench.devices.android_reports import Attached, parse_attached
+from quadbench.errors import DeviceError, DeviceFullError, DeviceLostError, UserError, shown
 from quadbench.spec import variable
 from quadbench.spec.files import fits_file_system
 from quadbench.spec.variables import host_of, port_of, port_variable
+
+if TYPE_CHECKING:
+    from quadbench.devices.adb_transport import Client, Connection, Packet
 
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 30.0
 _GONE = ("not found", "device offline", "closed", "device still ", "device unauthorized", "no devices")
 
-_HEADER_BYTES = 5
-PACKET_LIMIT_BYTES = 2**20  # adb.h: MAX_PAYLOAD, the most that travels at once
+_HINT = "is it really an adb server?"
+_PERMISSION_HINT = (
+    "what lies there belongs to another user of the device, probably root: adb root, remove it, adb unroot; on a phone that an"
+    " employer manages its policy may forbid it"
+)
+STDOUT, STDERR = 1, 2  # kinds of packets; what is neither is the exit code
 _CLOSE_STDIN = bytes([4]) + (0).to_bytes(4, "little")
 
 DEFAULT_PORT = 5037
@@ -33,6 +39,8 @@ START_TIMEOUT_S = 30.0
 _SOCKET, _PORT = "ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_PORT"
 _HOSTS = ("ANDROID_ADB_SERVER_ADDRESS", "ANDROID_ADB_SERVER_HOST")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+_Answer = TypeVar("_Answer")
 
 
 class NoServerError(DeviceError):
@@ -87,86 +95,6 @@ class UnixEndpoint:
 Endpoint = TcpEndpoint | UnixEndpoint
 
 
-class Connection:
-    """A socket to the server whose failures are quadbench's errors. `peer` names who is at the other end."""
-
-    def __init__(self, raw: socket.socket, peer: str) -> None:
-        self.socket = raw
-        self.peer = peer
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.socket.close()
-
-    def send(self, data: bytes) -> None:
-        """Send all of it."""
-        try:
-            self.socket.sendall(data)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise self.lost(str(error)) from error
-
-    def read(self, size: int, deadline: float | None = None) -> bytes:
-        """Read exactly `size` bytes, however slowly they come, up to a deadline, a time of `time.monotonic`.
-
-        Where none is given, all of them have to come within the socket's timeout.
-        """
-        silence_s = self.socket.gettimeout() or math.inf
-        deadline = time.monotonic() + silence_s if deadline is None else deadline
-        buffer = bytearray()
-        try:
-            while len(buffer) < size:
-                if (remaining_s := deadline - time.monotonic()) <= 0:
-                    raise TimeoutError
-                self._limit(min(silence_s, remaining_s))
-                if not (chunk := self.socket.recv(size - len(buffer))):
-                    raise self.lost("the connection was closed")
-                buffer += chunk
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise self.lost(str(error)) from error
-        finally:
-            self._limit(silence_s)
-        return bytes(buffer)
-
-    def _limit(self, timeout_s: float) -> None:
-        """Set the socket's timeout."""
-        self.socket.settimeout(timeout_s if math.isfinite(timeout_s) else None)
-
-    def request(self, service: str) -> None:
-        """Ask for a service."""
-        data = service.encode()
-        if len(data) > 0xFFFF:
-            raise DeviceError(f"the command for {self.peer} has {len(data)} bytes, adb takes at most 65535")
-        self.send(f"{len(data):04x}".encode() + data)
-        status = self.read(4)
-        if status == b"FAIL":
-            message = self.read_text()
-            raise (
-                self.lost(message) if any(word in message for word in _GONE) else DeviceError(f"{self.peer} refuses: {message}")
-            )
-        if status != b"OKAY":
-            raise DeviceError(f"{self.peer} answered {status!r} instead of OKAY", hint="is it really an adb server?")
-
-    def read_text(self) -> str:
-        """Read a string, which stands after its length in four hexadecimal digits."""
-        size = self.read(4)
-        try:
-            return self.read(int(size, 16)).decode(errors="replace")
-        except ValueError as error:
-            raise DeviceError(f"{self.peer} answered {size!r} instead of a length", hint="is it really an adb server?") from error
-
-    def lost(self, reason: str) -> DeviceLostError:
-        """Return the error for a connection that ended in the middle of something."""
-        return DeviceLostError(
-            f"{self.peer} was lost: {reason}", hint="check the cable and that the screen asks nothing, then run again"
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class AdbServer:
     """A running adb server: it answers requests, and opens services of the devices attached to it.
@@ -179,70 +107,80 @@ class AdbServer:
 
     def version(self) -> int:
         """Return the version of its protocol, such as 41."""
-        answer = self.ask("host:version")
-        try:
-            return int(answer, 16)
-        except ValueError as error:
-            raise DeviceError(
-                f"the adb server at {self.endpoint} answered {answer!r} instead of a version", hint="is it really an adb server?"
-            ) from error
+        return self.ask(lambda client: int(client.server_version()))
 
-    def ask(self, service: str) -> str:
-        """Return the answer to a request that has one, as `host:devices-l`."""
-        with self._connect(f"the adb server at {self.endpoint}") as connection:
-            try:
-                connection.request(service)
-                return connection.read_text()
-            except TimeoutError as error:
-                raise DeviceError(
-                    f"the adb server at {self.endpoint} does not answer '{service}'", hint="try: adb devices"
-                ) from error
+    def attached(self) -> list[Attached]:
+        """Return what is attached, in any state. (adbutils' own list ends a serial or a state at its first space.)"""
+        return parse_attached(self.ask(lambda client: client.query("host:devices-l")))
 
     def has_ready(self, serial: str) -> bool:
         """Say whether a device is attached and works."""
-        attached = parse_attached(self.ask("host:devices-l"))
-        return any(device.serial == serial and device.is_ready for device in attached)
+        return any(device.serial == serial and device.is_ready for device in self.attached())
 
-    def open(self, serial: str, service: str, peer: str) -> Connection:
-        """Open a service of a device, as `sync:`. The caller closes the connection and sets its timeouts."""
+    def ask(self, question: Callable[["Client"], _Answer]) -> _Answer:
+        """Return the answer to a question that is the server's own."""
+        name = f"the adb server at {self.endpoint}"
         try:
-            connection = self._connect(peer)
+            with errors_of(name):
+                return question(self._client(name))
+        except TimeoutError as error:
+            raise DeviceError(f"{name} does not answer", hint="try: adb devices") from error
+
+    def open(self, serial: str, service: str, peer: str) -> "Connection":
+        """Open a service of a device, as `sync:`. The caller closes the connection and sets its limits."""
+        try:
+            with errors_of(peer, silence=f"it does not answer within {REQUEST_TIMEOUT_S:g} s"):
+                return self._client(peer).open(serial, service)
         except NoServerError as error:
             raise DeviceLostError(f"{peer} was lost: {error.message}", hint="start adb again, then run again") from error
-        try:
-            connection.request(f"host:transport:{serial}")
-            connection.request(service)
-        except TimeoutError as error:
-            connection.socket.close()
-            raise connection.lost(f"it does not answer within {REQUEST_TIMEOUT_S:g} s") from error
-        except BaseException:
-            connection.socket.close()
+
+    def _client(self, peer: str) -> "Client":
+        from quadbench.devices.adb_transport import Client, Connection
+
+        def connect() -> Connection:
+            try:
+                raw = self.endpoint.connect()
+            except OSError as error:
+                raise NoServerError(f"no adb server answers at {self.endpoint}: {error}") from error
+            raw.settimeout(REQUEST_TIMEOUT_S)
+            return Connection(raw, peer)
+
+        return Client(connect)
+
+
+def lost(peer: str, reason: str) -> DeviceLostError:
+    """Return the error for a peer whose connection ended in the middle of something."""
+    return DeviceLostError(f"{peer} was lost: {reason}", hint="check the cable and that the screen asks nothing, then run again")
+
+
+@contextlib.contextmanager
+def errors_of(peer: str, *, silence: str | None = None, refusal: str | None = None) -> Iterator[None]:
+    """Raise adbutils' errors as those of a device, and its time limits as TimeoutError, or as the loss that `silence` explains.
+
+    A peer that refuses may be about to come back, unless `refusal` says what of its files it refuses.
+    """
+    from quadbench.devices.adb_transport import AdbConnectionError, AdbError, AdbTimeout, NotAdbError
+
+    try:
+        yield
+    except AdbTimeout as error:
+        raise (lost(peer, silence) if silence else TimeoutError(str(error))) from error
+    except AdbConnectionError as error:
+        raise lost(peer, str(error)) from error
+    except ValueError as error:
+        if refusal:  # what a file is sent for may raise it, and adbutils none but of a number that is none
             raise
-        return connection
-
-    def _connect(self, peer: str) -> Connection:
-        try:
-            raw = self.endpoint.connect()
-        except OSError as error:
-            raise NoServerError(f"no adb server answers at {self.endpoint}: {error}") from error
-        raw.settimeout(REQUEST_TIMEOUT_S)
-        return Connection(raw, peer)
-
-
-class Stream(IntEnum):
-    """The kind of a packet's content."""
-
-    STDOUT = 1
-    STDERR = 2
-    EXIT = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Packet:
-    """A piece of output, or the exit code as one byte."""
-
-    stream: Stream
-    data: bytes
+        raise DeviceError(f"{peer} answered something else than a number: {error}", hint=_HINT) from error
+    except NotAdbError as error:
+        answered = f"answered {error}"
+        message = f"{refusal}: it {answered}" if refusal else f"{peer} {answered}"
+        raise DeviceError(message, hint=_HINT) from error
+    except AdbError as error:
+        reason = str(error.args[0])
+        if refusal:
+            kind = DeviceFullError if "No space left" in reason else DeviceError
+            raise kind(f"{refusal}: {reason}", hint=_PERMISSION_HINT if "Permission denied" in reason else None) from error
+        raise lost(peer, reason) if any(word in reason for word in _GONE) else DeviceError(f"{peer} refuses: {reason}") from error
 
 
 def shell_service(argv: Sequence[str]) -> str:
@@ -250,33 +188,21 @@ def shell_service(argv: Sequence[str]) -> str:
     return f"shell,v2,raw:echo $$; exec {shlex.join(argv)}"
 
 
-def close_stdin(connection: Connection) -> None:
+def close_stdin(connection: "Connection") -> None:
     """Let commands that read stdin see its end."""
-    connection.send(_CLOSE_STDIN)
+    with errors_of(connection.peer):
+        connection.send(_CLOSE_STDIN)
 
 
-def packets(connection: Connection, deadline: float, silence_s: float = math.inf) -> Iterator[Packet]:
-    """Yield the packets up to and with the exit code."""
-    while True:
-        header = _read(connection, _HEADER_BYTES, deadline, silence_s)
-        kind, size_bytes = header[0], int.from_bytes(header[1:], "little")
-        if kind not in set(Stream) or size_bytes > PACKET_LIMIT_BYTES or (kind == Stream.EXIT and size_bytes != 1):
-            raise DeviceError(f"{connection.peer} sent {header!r}, which begins no packet of adb's shell protocol")
-        yield Packet(stream=Stream(kind), data=_read(connection, size_bytes, deadline, silence_s))
-        if kind == Stream.EXIT:
-            return
-
-
-def _read(connection: Connection, size_bytes: int, deadline: float, silence_s: float) -> bytes:
-    remaining_s = deadline - time.monotonic()
-    if remaining_s <= 0:
-        raise TimeoutError
-    connection.socket.settimeout(min(remaining_s, silence_s))
+def packets(connection: "Connection", deadline: float, silence_s: float = math.inf) -> Iterator["Packet"]:
+    """Yield the packets of a command up to and with its exit code."""
+    connection.limit(silence_s, deadline)
     try:
-        return connection.read(size_bytes, deadline)
+        with errors_of(connection.peer):
+            yield from connection.packets()
     except TimeoutError as error:
         if time.monotonic() < deadline:
-            raise connection.lost(f"nothing came from it for {silence_s:g} s") from error
+            raise lost(connection.peer, f"nothing came from it for {silence_s:g} s") from error
         raise
 
 
@@ -292,7 +218,7 @@ def user_server() -> AdbServer:
 
 
 def server_endpoint() -> Endpoint:
-    """Return the address at which the server listens, by the variables that adb and adbutils know."""
+    """Return the address at which the server listens, by the variables that adb knows."""
     port = port_variable(_PORT) or DEFAULT_PORT
     if socket_address := variable(_SOCKET):
         return _endpoint_of(socket_address)
@@ -323,7 +249,7 @@ def _start(endpoint: Endpoint, reason: NoServerError) -> None:
         raise DeviceError(f"{reason.message}; the port is taken by something else", hint=f"set {_PORT} to a free port")
     program = shutil.which("adb")
     if program is None:
-        import adbutils  # which reads the variables of a server while it is imported
+        import adbutils  # its transport was asked in vain, and has imported it
 
         program = str(adbutils.adb_path())
     command = [program, "-P", str(endpoint.port), "start-server"]

@@ -24,7 +24,7 @@ from quadbench.devices.addresses import (
     refuse_twice,
     virtual_serial,
 )
-from quadbench.devices.android_reports import ABI_PROPERTY, Attached, parse_attached
+from quadbench.devices.android_reports import ABI_PROPERTY, Attached
 from quadbench.devices.device import Device
 from quadbench.devices.local import open_local
 from quadbench.devices.scenario import VIRTUAL_PROPERTY
@@ -169,7 +169,7 @@ class _Phones:
     def __init__(self, profiles: Sequence[DeviceProfile]) -> None:
         self.profiles = profiles
         self.server = user_server()
-        listed = _believed(parse_attached(self.server.ask("host:devices-l")))
+        listed = _believed(self.server.attached())
         deadline = time.monotonic() + ASK_TIMEOUT_S
 
         def asked(attached: Attached) -> Phone:

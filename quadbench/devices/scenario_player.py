@@ -12,12 +12,16 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quadbench.artifacts import MIB
 from quadbench.devices.adb_protocol import AdbServer, Endpoint, UnixEndpoint, short_path
 from quadbench.devices.leftovers import carriers
 from quadbench.devices.scenario import DuringLaunch, DuringPush, Event, Phase, Scenario, write_clocks, write_memory, write_reports
 from quadbench.errors import DeviceError
+
+if TYPE_CHECKING:
+    from quadbench.devices.adb_transport import Client
 
 _PIECE_BYTES = 65_536
 _CLOSE_TIMEOUT_S = 5.0
@@ -164,12 +168,12 @@ class Course:
             _write_boot_id(self._folder)
         else:
             self._kill(lambda: set(self._named("adbd")))
-        self._ask("disconnect")
+        self._ask(lambda client: client.disconnect(self._transport))
         if event.for_s is None or self._is_over.wait(event.for_s):
             return
         unplugged.unlink()
         while not self._is_attached() and not self._is_over.wait(_POLL_S):
-            self._ask("connect")
+            self._ask(lambda client: client.connect(self._transport))
         log.info("scenario %s: the device is back", self._scenario.name)
 
     def _kill(self, processes: Callable[[], set[int]]) -> None:
@@ -180,9 +184,9 @@ class Course:
                     os.kill(process, signal.SIGKILL)
             time.sleep(_POLL_S / 5)
 
-    def _ask(self, request: str) -> None:
+    def _ask(self, request: Callable[["Client"], str | None]) -> None:
         with contextlib.suppress(DeviceError):
-            self._server.ask(f"host:{request}:{self._transport}")
+            self._server.ask(request)
 
     def _is_attached(self) -> bool:
         with contextlib.suppress(DeviceError):

@@ -3,6 +3,8 @@
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,6 +30,17 @@ def secret_variable(name: str) -> str | None:
 def set_variable(name: str, text: str) -> None:
     """Set a variable for the rest of this process and what it starts, as if the user had."""
     os.environ[name] = text
+
+
+@contextmanager
+def without_variable(name: str) -> Iterator[None]:
+    """Hide a variable from a library that reads it unchecked."""
+    text = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if text is not None:
+            os.environ[name] = text
 
 
 def path_variable(name: str) -> Path | None:

@@ -1,0 +1,218 @@
+"""adb transport: adbutils, with whole sends, reads that end in time, shell v2 as it comes, and bounds on what a peer announces.
+
+Nothing here knows quadbench's devices or errors: each class mends one of adbutils', which could take it as it is.
+"""
+
+import contextlib
+import select
+import socket
+import stat
+import struct
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from io import FileIO
+from typing import NamedTuple
+
+from quadbench.spec.variables import without_variable
+
+with without_variable("ANDROID_ADB_SERVER_PORT"):  # adbutils reads it while it is imported, and fails where it is no number
+    from adbutils import AdbClient, AdbConnection, FileInfo, Sync
+    from adbutils.errors import AdbConnectionError, AdbError, AdbTimeout
+
+__all__ = ["AdbConnectionError", "AdbError", "AdbTimeout", "Client", "Connection", "NotAdbError", "Packet"]
+
+SILENCE_S = 600.0  # adbutils' own limit
+PACKET_LIMIT_BYTES = 2**20  # adb.h: MAX_PAYLOAD, the most that travels at once
+CHUNK_BYTES = 64 * 1024  # SYNC.TXT: the most that a DATA message may carry
+BATCH_MESSAGES = 4  # sent at once; measured on 2 busy cores: 1.7 times as fast as one by one, 16 were slower
+
+_HEADER_BYTES = 8  # of a message of sync
+_PACKET_HEADER_BYTES = 5
+_OUT, _ERR, _EXIT = 1, 2, 3
+
+
+class NotAdbError(AdbError):
+    """The error of an answer that adb's protocol does not know."""
+
+
+class Packet(NamedTuple):
+    """A piece of output, of stdout (1) or stderr (2), or the exit code as one byte (3)."""
+
+    kind: int
+    data: bytes
+
+
+class Connection(AdbConnection):
+    """A connection over a socket that is open. `peer` names who is at the other end.
+
+    A read is whole, or an AdbTimeout or an AdbConnectionError.
+    """
+
+    def __init__(self, raw: socket.socket, peer: str) -> None:
+        self.peer = peer
+        self._raw = raw
+        self._silence_s = raw.gettimeout() or SILENCE_S
+        self._deadline: float | None = None
+        self.most_bytes = PACKET_LIMIT_BYTES  # that a peer may announce at once
+        super().__init__("", 0)
+
+    def _safe_connect(self) -> socket.socket:
+        return self._raw
+
+    def close(self) -> None:
+        self._raw.close()  # adbutils would wait for 10 ms first
+
+    def limit(self, silence_s: float, deadline: float | None = None) -> None:
+        """End reads at a deadline of `time.monotonic`, or where no byte comes for `silence_s`.
+
+        Without a deadline each read has `silence_s` for all of its bytes, as each send has.
+        """
+        self._silence_s, self._deadline = silence_s, deadline
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send all of it."""
+        try:
+            self._raw.settimeout(min(self._silence_s, SILENCE_S))
+            self._raw.sendall(data)
+        except TimeoutError as error:
+            raise AdbTimeout(f"nothing was taken for {self._silence_s:g} s") from error
+        except OSError as error:
+            raise AdbConnectionError(str(error)) from error
+        return len(data)
+
+    def send_command(self, cmd: str) -> None:
+        data = cmd.encode()
+        if len(data) > 0xFFFF:
+            raise AdbError(f"the command has {len(data)} bytes, adb takes at most 65535")
+        self.send(f"{len(data):04x}".encode() + data)
+
+    def check_okay(self) -> None:
+        status = self.read(4)
+        if status == b"FAIL":
+            raise AdbError(self.read_string_block())
+        if status != b"OKAY":
+            raise NotAdbError(f"{status!r} instead of OKAY")
+
+    def packets(self) -> Iterator[Packet]:
+        """Yield the packets of a command of `shell,v2` as they come, up to and with the exit code."""
+        kind = 0
+        while kind != _EXIT:
+            header = self.read(_PACKET_HEADER_BYTES)
+            kind, size_bytes = header[0], int.from_bytes(header[1:], "little")
+            if kind not in (_OUT, _ERR, _EXIT) or (kind == _EXIT and size_bytes != 1):
+                raise NotAdbError(f"{header!r}, which begins no packet of adb's shell protocol")
+            yield Packet(kind, self.read(size_bytes))
+
+    def files(self) -> "FileSync":
+        """Return the files of a device to whose service `sync:` this is a connection."""
+        return FileSync(self)
+
+    def _read_fully(self, n: int) -> bytes:
+        if n > self.most_bytes:
+            raise NotAdbError(f"that {n} bytes come; at most {self.most_bytes} do at once")
+        deadline = time.monotonic() + self._silence_s if self._deadline is None else self._deadline
+        data = bytearray()
+        while len(data) < n:
+            if (remaining_s := deadline - time.monotonic()) <= 0:
+                raise AdbTimeout("the time is over")
+            try:
+                self._raw.settimeout(min(self._silence_s, remaining_s))
+                chunk = self._raw.recv(n - len(data))
+            except TimeoutError as error:
+                raise AdbTimeout("nothing came") from error
+            except OSError as error:
+                raise AdbConnectionError(str(error)) from error
+            if not chunk:
+                raise AdbConnectionError("the connection was closed")
+            data += chunk
+        return bytes(data)
+
+
+class Client(AdbClient):
+    """A client whose connections a function opens, as to a unix socket. It never starts a server."""
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        super().__init__("unused", 1)
+        self._connect = connect
+
+    def make_connection(self, timeout: float | None = None) -> Connection:
+        connection = self._connect()
+        if timeout:
+            connection.limit(timeout)
+        return connection
+
+    def query(self, service: str) -> str:
+        """Return the text that the server answers to a service of its own."""
+        with self.make_connection() as connection:
+            connection.send_command(service)
+            connection.check_okay()
+            text: str = connection.read_string_block()
+        return text
+
+    def open(self, serial: str, service: str) -> Connection:
+        """Open a service of a device, with servers of every version."""
+        connection = self.make_connection()
+        try:
+            for command in (f"host:transport:{serial}", service):
+                connection.send_command(command)
+                connection.check_okay()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class FileSync(Sync):
+    """The files of a device over one connection, which takes one request after the other."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        connection.most_bytes = CHUNK_BYTES
+
+    @contextlib.contextmanager
+    def _prepare_sync(self, path: str, cmd: str) -> Iterator[Connection]:
+        self._connection.send(_message(cmd.encode(), path.encode()))
+        yield self._connection
+
+    def stat(self, path: str) -> FileInfo:
+        """Return the facts about what lies there; its mode is 0 where nothing does. A link is not followed."""
+        with self._prepare_sync(path, "STAT") as connection:
+            kind, mode, size_bytes, changed = struct.unpack("<4sIII", connection.read(16))
+        if kind != b"STAT":
+            raise NotAdbError(f"{kind!r} instead of STAT")
+        return FileInfo(mode, size_bytes, datetime.fromtimestamp(changed) if changed else None, path)
+
+    def push_file(self, file: FileIO, path: str, mode: int = 0o644, progress: Callable[[int], None] | None = None) -> None:
+        """Send a file. adbd makes the folders, and removes what it has written when it fails."""
+        messages = memoryview(bytearray(BATCH_MESSAGES * (_HEADER_BYTES + CHUNK_BYTES)))
+        with self._prepare_sync(f"{path},{stat.S_IFREG | mode}", "SEND") as connection:
+            while size_bytes := _fill(messages, file):
+                if select.select([connection.conn], [], [], 0)[0]:  # an early answer is a failure: the rest need not be sent
+                    break
+                connection.send(messages[:size_bytes])
+                if progress:
+                    progress(file.tell())
+            else:
+                connection.send(b"DONE" + struct.pack("<I", int(time.time())))
+            status, size_bytes = connection.read(4), connection.read_uint32()
+            if status == b"FAIL":
+                raise AdbError(connection.read_string(size_bytes))
+            if status != b"OKAY":
+                raise NotAdbError(f"{status!r} instead of OKAY")
+
+
+def _fill(messages: memoryview, file: FileIO) -> int:
+    """Read the next DATA messages of a file, without copying them, and return their bytes; 0 at the file's end."""
+    start, chunk_bytes = 0, CHUNK_BYTES
+    while start < len(messages) and chunk_bytes == CHUNK_BYTES:
+        content = start + _HEADER_BYTES
+        chunk_bytes = file.readinto(messages[content : content + CHUNK_BYTES]) or 0
+        if chunk_bytes:
+            struct.pack_into("<4sI", messages, start, b"DATA", chunk_bytes)
+            start = content + chunk_bytes
+    return start
+
+
+def _message(kind: bytes, payload: bytes) -> bytes:
+    return kind + struct.pack("<I", len(payload)) + payload
