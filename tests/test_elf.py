@@ -13,7 +13,7 @@ from support.elf_files import AARCH64, HEXAGON, write_elf
 
 from quadbench.errors import UserError
 from quadbench.harness.runtime_library import runtime_library
-from quadbench.kits.elf import ElfFile, read_elf
+from quadbench.kits.elf import ElfFile, exported_names, read_elf
 
 
 def read(path: Path) -> ElfFile:
@@ -87,7 +87,9 @@ def test_an_alignment_that_no_loader_takes_is_refused(tmp_path: Path, alignment:
 
 
 def test_no_byte_that_is_changed_ends_in_anything_but_facts_or_a_refusal(tmp_path: Path) -> None:
-    path = write_elf(tmp_path / "lib.so", needed=("libc.so", "libm.so"), interpreter="/system/bin/linker64", android_api=29)
+    path = write_elf(
+        tmp_path / "lib.so", needed=("libc.so", "libm.so"), interpreter="/system/bin/linker64", android_api=29, exports=("one",)
+    )
     whole, chance = path.read_bytes(), random.Random(1)
     headers = [*range(64 + 4 * 56), *range(4096, len(whole))]
     refused = 0
@@ -97,6 +99,7 @@ def test_no_byte_that_is_changed_ends_in_anything_but_facts_or_a_refusal(tmp_pat
             content[place] = chance.choice((0, 1, 127, 128, 255, chance.randrange(256)))
         path.write_bytes(content[: chance.choice((len(content), chance.randrange(len(content))))])
         try:
+            assert exported_names(path, ("one", "two"), name="lib.so", fault=UserError) <= {"one"}
             assert len(read(path).needed) <= 256
         except UserError:
             refused += 1

@@ -44,7 +44,7 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
         left_out = tuple(sorted({library.name for library in elves} - {library.name for library in libraries}))
         builds = {library: qnn_build(folder / library.file.path) for library in libraries if library.role in _QNN_ROLES}
         exports = {
-            library: exported_names(folder / library.file.path, name=library.name, fault=UserError)
+            library: exported_names(folder / library.file.path, ENTRY_POINTS[library.role], name=library.name, fault=UserError)
             for library, elf in elves.items()
             if library.role in ENTRY_POINTS and elf.machine == abi.traits.elf_machine  # of another machine's nobody asks
         }

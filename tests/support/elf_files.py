@@ -3,6 +3,8 @@
 import struct
 from pathlib import Path
 
+from elftools.elf.hash import GNUHashTable
+
 AARCH64, HEXAGON, X86_64 = 183, 164, 62
 BIONIC = ("libc.so",)
 PAGE_16_KB = 16384
@@ -47,14 +49,12 @@ def write_elf(
 
 
 def _hash_table(exports: tuple[str, ...], is_old: bool) -> bytes:
-    """Return the table in which a loader looks names up; by it alone one knows how many symbols there are.
-
-    GNU's has one list of marks, from the first exported name on, of which the last is odd.
-    """
+    """Return the table in which a loader looks names up, all in one list. In GNU's the last mark is odd."""
     if is_old:
-        return struct.pack("<II", 1, 2 + len(exports)) + bytes(8)
-    marks = [0] * (len(exports) - 1) + [1]
-    return struct.pack(f"<IIIIQI{len(marks)}I", 1, 2, 1, 0, 2**64 - 1, 2, *marks)
+        symbols = 2 + len(exports)
+        return struct.pack(f"<{3 + symbols}I", 1, symbols, 2, 0, 0, *range(3, symbols), 0)
+    marks = [GNUHashTable.gnu_hash(name) & ~1 for name in exports]
+    return struct.pack(f"<IIIIQI{len(marks)}I", 1, 2, 1, 0, 2**64 - 1, 2, *marks[:-1], marks[-1] | 1)
 
 
 def _symbols(strings: bytes, exports: tuple[str, ...]) -> bytes:
