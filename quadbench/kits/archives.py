@@ -103,8 +103,6 @@ def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path, mos
         name = member.path.name
         with member.open() as file:
             copied = _copy(source, file, folder, left_bytes)
-        if copied is None:
-            raise _too_large(source)
         left_bytes -= copied.size_bytes
         if libraries.setdefault(name, copied) != copied:
             raise UserError(
@@ -129,14 +127,14 @@ def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
     return [member for member, *reasons in zip(members, is_named, is_skel, strict=True) if any(reasons)]
 
 
-def _copy(source: Path, file: IO[bytes], folder: Path, most_bytes: int) -> FileRef | None:
-    """Copy one library of a source to a file that is named by its digest; None where it has more bytes."""
+def _copy(source: Path, file: IO[bytes], folder: Path, most_bytes: int) -> FileRef:
+    """Copy one library of a source to a file that is named by its digest."""
     digest, size_bytes, temporary = hashlib.sha256(), 0, folder / f"incoming-{uuid4().hex}"
     with temporary.open("xb") as copy:
         while part := _part(source, file):
             size_bytes += len(part)
             if size_bytes > most_bytes:
-                return None
+                raise _too_large(source)
             digest.update(part)
             copy.write(part)
     place = temporary.replace(folder / digest.hexdigest())

