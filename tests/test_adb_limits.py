@@ -143,6 +143,19 @@ def test_silence_within_packets_is_told_from_their_deadline():
             next(read)
 
 
+def test_a_packet_that_is_larger_than_any_is_refused_before_it_is_read():
+    expected = "2147483648 bytes come; at most 1048576"
+    with connection_to(drip(b"\1" + struct.pack("<I", 2**31))) as connection, pytest.raises(DeviceError, match=expected):
+        next(packets(connection, time.monotonic() + GENEROUS_S))
+
+
+@pytest.mark.parametrize("said", [b"zzzz", b"0004zzzz", b"-001", b"00"])
+def test_a_server_that_counts_in_no_numbers_is_said_to_be_none(serve, said):
+    server = serve({"host:version": Answer(content=said)})
+    with pytest.raises(DeviceError):
+        AdbServer(endpoint=TcpEndpoint(host="127.0.0.1", port=server.port)).version()
+
+
 REGULAR = b"STAT" + struct.pack("<III", 0o100644, 1000, 0)
 
 
@@ -153,8 +166,10 @@ REGULAR = b"STAT" + struct.pack("<III", 0o100644, 1000, 0)
         ([b"DATA" + struct.pack("<I", 0)] * 100_000, DeviceError, "answered b'DATA' with 0 bytes"),
         ([b"DATA" + struct.pack("<I", 1) + b"x"] * 100_000, DeviceLostError, "at less than 16384 bytes a second"),
         ([b"DATA" + struct.pack("<I", 60_000), *([b"x"] * 60_000)], DeviceLostError, "no progress"),
+        ([b"DATA" + struct.pack("<I", 2**31)], DeviceError, "2147483648 bytes come; at most 65536"),
+        ([b"FAIL" + struct.pack("<I", 2**31)], DeviceError, "2147483648 bytes come; at most 65536"),
     ],
-    ids=["empty messages", "small messages", "one message"],
+    ids=["empty messages", "small messages", "one message", "large message", "large reason"],
 )
 def test_a_file_is_received_in_time_or_not_at_all(tmp_path, pieces, error, match):
     def send(far: socket.socket) -> None:
