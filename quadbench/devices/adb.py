@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.devices.adb_commands import AdbCommands, DetachedCommand, Reconnect
+from quadbench.devices.adb_commands import AdbCommands, DetachedCommand
 from quadbench.devices.adb_protocol import STDOUT, AdbServer, errors_of, lost, packets
 from quadbench.devices.android_reports import parse_getprop
 from quadbench.devices.device import (
@@ -63,7 +63,6 @@ class AdbDevice:
         self._resources = resources
         self._name = f"device '{facts.address}'"
         self._commands = AdbCommands(server, transport, self._name)
-        self._reconnect = Reconnect(self._commands)
 
     def properties(self) -> dict[str, str]:
         return read_properties(self._server, self._transport, self._name)
@@ -76,19 +75,19 @@ class AdbDevice:
                 with errors_of(self._name, silence=silence, refusal=f"cannot write '{remote}' on {self._name}"):
                     connection.files().push_file(file, remote, progress=progress)
 
-        self._reconnect.again(send, over_reboots=True)
+        self._commands.again(send, over_reboots=True)
 
     def pull(self, remote: str, local: Path, *, limit_bytes: int = PULL_LIMIT_BYTES) -> None:
         def receive() -> None:
             with self._commands.open("sync:") as connection:
                 receive_file(connection, remote, local, self._name, limit_bytes)
 
-        self._reconnect.again(receive)
+        self._commands.again(receive)
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
         check_command(argv)
         try:
-            return self._reconnect.again(lambda: self._commands.shell(argv, timeout_s))
+            return self._commands.again(lambda: self._commands.shell(argv, timeout_s))
         except TimeoutError as error:
             raise command_timed_out(argv, self._name, timeout_s) from error
 
@@ -97,21 +96,14 @@ class AdbDevice:
     ) -> Generator[str, None, None]:
         check_command(argv)
         stderr = Tail()
-        command = DetachedCommand(
-            commands=self._commands,
-            reconnect=self._reconnect,
-            argv=argv,
-            timeout_s=timeout_s,
-            folder=folder,
-            environment=environment or {},
-        )
+        command = DetachedCommand(self._commands, argv, timeout_s, folder, environment or {})
         try:
             yield from read_lines(command.run(stderr), argv, self._name, stderr)
         except TimeoutError as error:
             raise command_timed_out(argv, self._name, timeout_s) from error
 
     def is_ready(self) -> bool:
-        return self._reconnect.is_ready()
+        return self._commands.is_ready()
 
     def free_bytes(self, path: str) -> int:
         result = self.shell(["stat", "-f", "-c", "%a %S", path], FREE_BYTES_TIMEOUT_S)

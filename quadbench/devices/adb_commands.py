@@ -96,10 +96,16 @@ _END = f'cd "$1" && tail -c {TAIL_BYTES} stderr >&2; cat exit_code 2>/dev/null; 
 
 
 class AdbCommands:
-    """The commands on one device, which its server knows by the serial `transport` and messages call `name`."""
+    """The commands on one device, and the ways back to it where it is lost.
+
+    Its server knows it by the serial `transport`, and messages call it `name`. `boot` is what it had booted as when a harness was
+    last started there.
+    """
 
     def __init__(self, server: AdbServer, transport: str, name: str) -> None:
         self.name = name
+        self.boot: str | None = None
+        self._is_given_up = False  # it was waited for in vain, and nothing has worked since
         self._server = server
         self._transport = transport
         self._running: set[int] = set()  # process groups that have not ended
@@ -168,21 +174,60 @@ class AdbCommands:
             reason = error.message if isinstance(error, DeviceError) else f"no answer within {KILL_TIMEOUT_S:g} s"
             log.warning("%s: process %d could not be killed; the next run kills it: %s", self.name, group, reason)
 
-    def end(self) -> str | None:
-        """Return why the device will never be back; None where it may."""
-        return self._server.end()
-
-    def reconnect(self) -> None:
-        """Have the server look again for a device that it reaches through a network."""
-        if ":" in self._transport:
+    def again(self, action: Callable[[], _Result], *, over_reboots: bool = False) -> _Result:
+        """Do something that may be done twice, and where the device is lost meanwhile, once more when it is back."""
+        for tries_left in reversed(range(TRIES)):
             try:
-                self._server.ask(lambda client: client.connect(self._transport))
-            except DeviceError as error:
-                raise DeviceLostError(f"{self.name} was lost: {error.message}", hint=error.hint) from error
+                result = action()
+            except DeviceLostError as lost:
+                if not tries_left:
+                    raise DeviceLostError(f"{lost.message}, {TRIES} times", hint=lost.hint) from lost
+                if not self.wait_for(lost) and not over_reboots:
+                    raise self.rebooted("meanwhile") from lost
+            else:
+                self._is_given_up = False
+                return result
+        raise AssertionError("the last try returns or raises")
 
-    def wait(self, seconds: float) -> bool:
-        """Wait, and say whether `close` was called meanwhile."""
-        return self._closed.wait(seconds)
+    def is_ready(self) -> bool:
+        """Ask once whether the device answers and has booted; where it does, it is waited for again when it is lost again."""
+        self._check_may_be_back(DeviceLostError(f"{self.name} was lost"))
+        try:
+            self._reconnect()
+            has_booted = self.shell(["getprop", BOOTED_PROPERTY], START_TIMEOUT_S).stdout.strip() == "1"
+        except (DeviceLostError, TimeoutError) as error:
+            if isinstance(error, DeviceLostError) and not error.transient:
+                raise
+            log.debug("%s does not answer yet: %s", self.name, error)
+            return False
+        self._is_given_up &= not has_booted
+        return has_booted
+
+    def wait_for(self, lost: DeviceLostError) -> bool:
+        """Wait until the device answers again, and say whether it is still the boot in which a harness was started.
+
+        After one wait in vain, or that was interrupted, nothing is waited for until something has worked again.
+        """
+        if self._is_given_up or self._closed.wait(0):
+            raise lost
+        self._check_may_be_back(lost)
+        log.warning("%s; it is waited for at most %g s", lost.message, RECONNECT_S)
+        since = time.monotonic()
+        try:
+            boot = self._boot_within(since + RECONNECT_S, lost)
+        except BaseException:
+            self._is_given_up = True
+            raise
+        is_same = self.boot in (None, boot)
+        end = "what ran there goes on" if is_same else "it has rebooted"
+        log.warning("%s is back after %.1f s: %s", self.name, time.monotonic() - since, end)
+        if not is_same:
+            self.boot = boot
+        return is_same
+
+    def rebooted(self, when: str) -> DeviceLostError:
+        """Return the error for a device that has booted anew."""
+        return DeviceLostError(f"{self.name} rebooted {when}", hint="see that it is charged and cool, then run again")
 
     def close(self) -> None:
         """Kill what still runs. Nothing can be run afterwards."""
@@ -212,95 +257,38 @@ class AdbCommands:
             raise lost(connection.peer, f"it did not start '{program}' within {START_TIMEOUT_S:g} s") from error
         raise DeviceError(f"{self.name} did not start '{program}': {one_line(as_text(head[:_FIRST_LINE_BYTES]))}")
 
-
-class Reconnect:
-    """The ways to a device that was lost. `boot` is what it had booted as when a harness was last started there."""
-
-    def __init__(self, commands: AdbCommands) -> None:
-        self.boot: str | None = None
-        self._commands = commands
-        self._is_given_up = False  # it was waited for in vain, and nothing has worked since
-
-    def again(self, action: Callable[[], _Result], *, over_reboots: bool = False) -> _Result:
-        """Do something that may be done twice, and where the device is lost meanwhile, once more when it is back."""
-        for tries_left in reversed(range(TRIES)):
+    def _reconnect(self) -> None:
+        """Have the server look again for a device that it reaches through a network."""
+        if ":" in self._transport:
             try:
-                result = action()
-            except DeviceLostError as lost:
-                if not tries_left:
-                    raise DeviceLostError(f"{lost.message}, {TRIES} times", hint=lost.hint) from lost
-                if not self.wait(lost) and not over_reboots:
-                    raise self.rebooted("meanwhile") from lost
-            else:
-                self._is_given_up = False
-                return result
-        raise AssertionError("the last try returns or raises")
-
-    def is_ready(self) -> bool:
-        """Ask once whether the device answers and has booted; where it does, it is waited for again when it is lost again."""
-        self._check_may_be_back(DeviceLostError(f"{self._commands.name} was lost"))
-        try:
-            self._commands.reconnect()
-            has_booted = self._commands.shell(["getprop", BOOTED_PROPERTY], START_TIMEOUT_S).stdout.strip() == "1"
-        except (DeviceLostError, TimeoutError) as error:
-            if isinstance(error, DeviceLostError) and not error.transient:
-                raise
-            log.debug("%s does not answer yet: %s", self._commands.name, error)
-            return False
-        self._is_given_up &= not has_booted
-        return has_booted
-
-    def wait(self, lost: DeviceLostError) -> bool:
-        """Wait until the device answers again, and say whether it is still the boot in which a harness was started.
-
-        After one wait in vain, or that was interrupted, nothing is waited for until something has worked again.
-        """
-        if self._is_given_up or self._commands.wait(0):
-            raise lost
-        self._check_may_be_back(lost)
-        log.warning("%s; it is waited for at most %g s", lost.message, RECONNECT_S)
-        since = time.monotonic()
-        try:
-            boot = self._boot_within(since + RECONNECT_S, lost)
-        except BaseException:
-            self._is_given_up = True
-            raise
-        is_same = self.boot in (None, boot)
-        end = "what ran there goes on" if is_same else "it has rebooted"
-        log.warning("%s is back after %.1f s: %s", self._commands.name, time.monotonic() - since, end)
-        if not is_same:
-            self.boot = boot
-        return is_same
-
-    def rebooted(self, when: str) -> DeviceLostError:
-        """Return the error for a device that has booted anew."""
-        return DeviceLostError(f"{self._commands.name} rebooted {when}", hint="see that it is charged and cool, then run again")
+                self._server.ask(lambda client: client.connect(self._transport))
+            except DeviceError as error:
+                raise DeviceLostError(f"{self.name} was lost: {error.message}", hint=error.hint) from error
 
     def _check_may_be_back(self, lost: DeviceLostError) -> None:
-        if reason := self._commands.end():
-            message = f"{self._commands.name} was lost: {reason}"
+        if reason := self._server.end():
+            message = f"{self.name} was lost: {reason}"
             raise DeviceLostError(message, transient=False, hint="run again; it starts anew") from lost
 
     def _boot_within(self, deadline: float, lost: DeviceLostError) -> str:
-        while not self._commands.wait(_RETRY_S):
+        while not self._closed.wait(_RETRY_S):
             self._check_may_be_back(lost)
             try:
-                self._commands.reconnect()
-                return self._commands.shell(["cat", BOOT_ID], START_TIMEOUT_S).stdout.rstrip("\n")
+                self._reconnect()
+                return self.shell(["cat", BOOT_ID], START_TIMEOUT_S).stdout.rstrip("\n")
             except (DeviceLostError, TimeoutError) as error:
-                log.debug("%s does not answer yet: %s", self._commands.name, error)
+                log.debug("%s does not answer yet: %s", self.name, error)
             if time.monotonic() > deadline:
                 message = f"{lost.message}; it was not back within {RECONNECT_S:g} s"
                 raise DeviceLostError(message, hint=lost.hint) from lost
         raise lost
 
 
-@dataclass(kw_only=True)
+@dataclass
 class DetachedCommand:
     """A command in a folder of the device, in a session of its own, which outlives the connection that started it."""
 
     commands: AdbCommands
-    reconnect: Reconnect
     argv: Sequence[str]
     timeout_s: float
     folder: str
@@ -380,7 +368,7 @@ class DetachedCommand:
         limits = [f"{longest_s}", f"{FILE_LIMIT_BYTES // _ULIMIT_BLOCK_BYTES}"]
         script = ["sh", "-c", _START, "sh", self.folder, uuid.uuid4().hex, *limits, *variables, *self.argv]
         try:
-            result = self.reconnect.again(lambda: self.commands.shell(script, START_TIMEOUT_S))
+            result = self.commands.again(lambda: self.commands.shell(script, START_TIMEOUT_S))
         except TimeoutError as error:
             message = f"{self.commands.name} was lost: it did not start '{self.argv[0]}' within {START_TIMEOUT_S:g} s"
             raise DeviceLostError(message, hint="reconnect it, then run again") from error
@@ -390,7 +378,7 @@ class DetachedCommand:
             raise DeviceError(f"'{self.argv[0]}' cannot be started in '{self.folder}' on {self.commands.name}: {said}")
         group = int(words[1])
         self.commands.remember(group)
-        self.reconnect.boot = words[2]
+        self.commands.boot = words[2]
         return group
 
     def _result(self) -> ShellResult:
@@ -426,8 +414,8 @@ class DetachedCommand:
         if not self._tries_left:
             raise lost
         since = time.monotonic()
-        is_same_boot = self.reconnect.wait(lost)
+        is_same_boot = self.commands.wait_for(lost)
         self._away_s += time.monotonic() - since
         if not is_same_boot:
             self.commands.forget(self._group, kill=False)
-            self._reboot = self.reconnect.rebooted(f"after {since - self._began:.0f} s")
+            self._reboot = self.commands.rebooted(f"after {since - self._began:.0f} s")
