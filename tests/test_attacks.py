@@ -17,28 +17,19 @@ from quadbench.artifacts import RunRecord, RunResult, Sample, TaskAssets
 from quadbench.artifacts.bundle import HeldOut, StepSqnr, TrajectorySqnr
 from quadbench.artifacts.run_record import RunScores
 from quadbench.cli.result import print_result, print_study
-from quadbench.report import (
-    Sweep,
-    cost_chart,
-    kpi_rows,
-    named_tables,
-    render_html,
-    report_view,
-    sweep_chart,
-    sweep_csv,
-    sweep_points,
-    sweep_tables,
-    text_tables,
-    to_csv,
-    to_latex,
-    to_markdown,
-    with_best,
-)
 from quadbench.report.baseline import against
+from quadbench.report.formats import to_latex, to_markdown
+from quadbench.report.formatting import to_csv
+from quadbench.report.html import render_html
+from quadbench.report.kpi import kpi_rows
 from quadbench.report.run_line import write_comparison
 from quadbench.report.study_html import render_study
-from quadbench.report.tables import KPI
+from quadbench.report.sweep import Sweep, sweep_points, with_best
+from quadbench.report.sweep_answer import sweep_csv, sweep_tables
+from quadbench.report.sweep_charts import cost_chart, sweep_chart
+from quadbench.report.tables import KPI, named_tables, text_tables
 from quadbench.report.versus import Side, Versus, VersusDevice, VersusSide, side_rows, timed_launches, versus_csv
+from quadbench.report.view import report_view
 from quadbench.results.layout import Layout
 
 ATTACKS = (

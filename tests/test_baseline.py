@@ -22,10 +22,12 @@ from quadbench.cli.run_source import OfBundle
 from quadbench.errors import UserError
 from quadbench.pipeline import Outcome
 from quadbench.recipe import Terms
-from quadbench.report import kpi_rows, render_html, report_view
 from quadbench.report.baseline import Baseline, against, baseline_tables, require_alike
 from quadbench.report.condition import read_condition, where_met
+from quadbench.report.html import render_html
+from quadbench.report.kpi import kpi_rows
 from quadbench.report.scores import quality_rows
+from quadbench.report.view import report_view
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, load_run, read_run_file, save_run

@@ -12,8 +12,8 @@ from support.synthetic_run import make_run
 from quadbench.artifacts import RunResult, Variant
 from quadbench.cli import main
 from quadbench.errors import UnknownNameError, UserError
-from quadbench.report import kpi_rows
 from quadbench.report.condition import read_condition, read_expression, where_met
+from quadbench.report.kpi import kpi_rows
 from quadbench.report.scores import quality_rows
 from quadbench.results.layout import Layout
 

@@ -18,9 +18,11 @@ from quadbench.cli import _configure_logging
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.result import print_result
 from quadbench.devices.device import command_failed
-from quadbench.report import kpi_table, named_tables, render_html, report_view, to_csv, to_latex, to_markdown
-from quadbench.report.formatting import csv_cell
-from quadbench.report.tables import KPI
+from quadbench.report.formats import to_latex, to_markdown
+from quadbench.report.formatting import csv_cell, to_csv
+from quadbench.report.html import render_html
+from quadbench.report.tables import KPI, kpi_table, named_tables
+from quadbench.report.view import report_view
 from quadbench.results.layout import Layout
 
 EVIL = "[/foo] [red]x[/] \x1b[2J\x1b]0;title\x07 \u202e<script>\x00"

@@ -14,8 +14,8 @@ from support.synthetic_run import make_run
 from quadbench.artifacts import Variant
 from quadbench.cli import main
 from quadbench.cli.console import print_json
-from quadbench.report import Sweep, sweep_points, with_best
 from quadbench.report.run_line import study_document
+from quadbench.report.sweep import Sweep, sweep_points, with_best
 from quadbench.serve.api_documents import document_schemas
 
 

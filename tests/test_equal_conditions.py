@@ -8,8 +8,8 @@ import pytest
 from support.synthetic_run import ABBA, make_run
 
 from quadbench.artifacts import RunRecord, RunResult, Variant
-from quadbench.report import render_html
 from quadbench.report.headline import gaps, headline, in_words
+from quadbench.report.html import render_html
 from quadbench.report.kpi import kpi_rows, unequal_rows
 from quadbench.results.layout import Layout
 

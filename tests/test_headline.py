@@ -9,9 +9,8 @@ import pytest
 from support.synthetic_run import ABBA, S25, TABS11, failed, make_run
 
 from quadbench.artifacts import Caveat, DeviceFacts, RunRecord, Variant
-from quadbench.report import report_view
 from quadbench.report.headline import in_words
-from quadbench.report.view import ReportView
+from quadbench.report.view import ReportView, report_view
 from quadbench.results.layout import Layout
 
 Change = Callable[[RunRecord], RunRecord]

@@ -26,7 +26,7 @@ from quadbench.devices.connections import connect
 from quadbench.errors import ServiceError, UserError
 from quadbench.measure.hosted import GraphProfile, cpu_layers, fewest_runs, samples_of
 from quadbench.recipe.recipe import load_recipe
-from quadbench.report import Figure, kpi_rows
+from quadbench.report.kpi import Figure, kpi_rows
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import RunFile, change_run
 

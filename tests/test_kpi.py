@@ -11,9 +11,11 @@ from support.synthetic_run import ABBA, MB, failed, make_run
 
 from quadbench.artifacts import Caveat, RunRecord, RunResult, Sample, Status, Variant
 from quadbench.artifacts.caveats import FigureKind
-from quadbench.report import Figure, render_html, report_view
+from quadbench.report.html import render_html
+from quadbench.report.kpi import Figure
 from quadbench.report.launches import whole_blocks
 from quadbench.report.storage import stored_growth
+from quadbench.report.view import report_view
 from quadbench.results.layout import Layout
 from quadbench.statistics import Verdict
 

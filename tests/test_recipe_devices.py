@@ -19,10 +19,11 @@ from quadbench.quad.inputs import check_devices
 from quadbench.recipe import recipe_digest
 from quadbench.recipe.published import published_table
 from quadbench.recipe.recipe import RECIPES_FOLDER, load_recipe
-from quadbench.report import render_html, report_view, run_summary
+from quadbench.report.html import render_html
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.scores import quality_rows
 from quadbench.report.tables import MeasuredRun, published_figures
+from quadbench.report.view import report_view, run_summary
 from quadbench.results.layout import Layout
 from quadbench.study.run_sweep import Over, varied
 

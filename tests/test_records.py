@@ -20,7 +20,7 @@ from support.synthetic_run import ABBA, make_run
 
 from quadbench.artifacts import Caveat, ErrorClass, Sample, Status, Variant
 from quadbench.errors import ArtifactError, UnknownNameError
-from quadbench.report import Figure, kpi_rows
+from quadbench.report.kpi import Figure, kpi_rows
 from quadbench.results.dialects import require_database_file
 from quadbench.results.engine import Source, open_engine, reading, writing
 from quadbench.results.records import Records, open_records, read_records

@@ -16,11 +16,13 @@ from quadbench.artifacts import Caveat, Component, ErrorClass, Graph, RunRecord,
 from quadbench.artifacts.bundle import ClippedTensor, Clipping, HeldOut, StepSqnr, TrajectorySqnr
 from quadbench.errors import ArtifactError
 from quadbench.harness.event_log import EVENTS
-from quadbench.report import Figure, Unit, kpi_rows, kpi_table, named_tables, render_html, report_view, to_csv, write_report
 from quadbench.report.condition import read_condition, where_met
-from quadbench.report.kpi import NO_OWN_GRAPH
+from quadbench.report.formatting import Unit, to_csv
+from quadbench.report.html import render_html, write_report
+from quadbench.report.kpi import NO_OWN_GRAPH, Figure, kpi_rows
 from quadbench.report.scores import quality_rows
-from quadbench.report.tables import KPI
+from quadbench.report.tables import KPI, kpi_table, named_tables
+from quadbench.report.view import report_view
 from quadbench.results.layout import Layout
 
 

@@ -8,8 +8,10 @@ from support.synthetic_run import make_run
 from quadbench.artifacts import Component, FileRef, Graph, RunResult, Variant
 from quadbench.artifacts.bundle import Int8Share, Share
 from quadbench.recipe.recipe import INT8_KEY
-from quadbench.report import kpi_table, render_html, sweep_points
+from quadbench.report.html import render_html
 from quadbench.report.launches import int8_table
+from quadbench.report.sweep import sweep_points
+from quadbench.report.tables import kpi_table
 from quadbench.results.layout import Layout
 
 NOTHING = Int8Share(

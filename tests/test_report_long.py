@@ -11,9 +11,10 @@ from support.report_page import Page
 from support.synthetic_run import failed
 
 from quadbench.artifacts import RunResult, Variant
-from quadbench.report import html, report_view
+from quadbench.report import html
 from quadbench.report.course import strips_of
 from quadbench.report.provenance import MOST_LISTED, MOST_NAMED
+from quadbench.report.view import report_view
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run
 

@@ -7,7 +7,8 @@ from support.synthetic_run import make_run
 
 from quadbench.artifacts.bundle import HeldOut, StepSqnr, TrajectorySqnr
 from quadbench.artifacts.run_record import Better, Compared, Metric, RunScores, Score
-from quadbench.report import emulated_tables, render_html, score_notes, score_tables
+from quadbench.report.html import render_html
+from quadbench.report.scores import emulated_tables, score_notes, score_tables
 from quadbench.results.layout import Layout
 
 PSNR = Metric(name="psnr", title="PSNR", unit="dB", better=Better.HIGHER, definition="Of 8-bit RGB.")

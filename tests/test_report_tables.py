@@ -11,11 +11,12 @@ import pytest
 from support.synthetic_run import S25, TABS11, make_run
 
 from quadbench.artifacts import Caveat, RunRecord
-from quadbench.report import Figure, Unit, kpi_rows, kpi_table, named_tables, to_csv, to_latex, to_markdown
 from quadbench.report.chart import Bar, BarPart, Series, line_chart, nice_ticks, stacked_bars
-from quadbench.report.formatting import decibels, number, show, times
+from quadbench.report.formats import to_latex, to_markdown
+from quadbench.report.formatting import Unit, decibels, number, show, times, to_csv
+from quadbench.report.kpi import Figure, kpi_rows
 from quadbench.report.provenance import versions
-from quadbench.report.tables import KPI, component_tables
+from quadbench.report.tables import KPI, component_tables, kpi_table, named_tables
 
 
 def test_the_kpi_table_has_a_row_for_each_device_task_and_figure(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ import quadbench
 from quadbench.artifacts import RunResult, Variant
 from quadbench.cli import main
 from quadbench.errors import UnknownNameError, UserError
-from quadbench.report import TABLE_NAMES, FigureTable, TextTable, named_tables, to_csv, to_frame, to_html, to_latex, to_markdown
+from quadbench.report.formats import to_html, to_latex, to_markdown
+from quadbench.report.formatting import FigureTable, TextTable, to_csv, to_frame
+from quadbench.report.tables import TABLE_NAMES, named_tables
 from quadbench.results.layout import Layout
 
 HOSTILE = '=1+1 & \\input{x} | <b>y</b> [z] *a* _b_ $c$ #d %e ~f ^g `h` "i" 步 {j} @k'

@@ -17,7 +17,7 @@ from quadbench.artifacts.launch_values import value_fault
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, DeviceError, HarnessError
 from quadbench.pipeline import Outcome
-from quadbench.report import RunSummary
+from quadbench.report.view import RunSummary
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, load_run, save_run

@@ -18,9 +18,9 @@ from quadbench.cli import main
 from quadbench.errors import SpecError, UserError
 from quadbench.farm.leases import Leases, lease_name
 from quadbench.recipe.recipe import INT8_KEY, load_recipe
-from quadbench.report import Sweep, SweepPoint, cost_chart, sweep_chart, sweep_csv, sweep_points, sweep_tables, with_best
-from quadbench.report.sweep import change_from
-from quadbench.report.sweep_answer import _number
+from quadbench.report.sweep import Sweep, SweepPoint, change_from, sweep_points, with_best
+from quadbench.report.sweep_answer import _number, sweep_csv, sweep_tables
+from quadbench.report.sweep_charts import cost_chart, sweep_chart
 from quadbench.results.engine import open_engine
 from quadbench.study.run_sweep import Over, read_over, varied
 

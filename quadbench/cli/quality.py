@@ -9,7 +9,7 @@ from quadbench.cli.console import RunConsole, print_answer, print_text, stdout_c
 from quadbench.cli.options import Options, Subparsers, add_command, split_list
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UserError, extra_needed
-from quadbench.report import emulated_tables, score_notes, score_tables
+from quadbench.report.scores import emulated_tables, score_notes, score_tables
 
 
 def add(commands: Subparsers) -> None:

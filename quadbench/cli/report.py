@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from quadbench import report
 from quadbench.cli.console import print_text, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.result import (
@@ -19,15 +18,20 @@ from quadbench.cli.result import (
 )
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UserError
+from quadbench.report.formats import to_html, to_latex, to_markdown
+from quadbench.report.formatting import FigureTable, TextTable, to_csv
 from quadbench.report.html import write_view
 from quadbench.report.study_html import write_study_report
-from quadbench.report.tables import KPI
+from quadbench.report.sweep import Sweep
+from quadbench.report.sweep_answer import sweep_csv, sweep_tables
+from quadbench.report.tables import KPI, TABLE_NAMES, named_tables, text_tables
 from quadbench.report.versus import Versus, exported_tables, versus_csv
+from quadbench.report.view import report_view, run_summary
 from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, keep_run, named_run
 from quadbench.study.stored_studies import study_table
 
 _ON_SCREEN = "table"
-_WRITERS = {"markdown": report.to_markdown, "latex": report.to_latex, "html": report.to_html}
+_WRITERS = {"markdown": to_markdown, "latex": to_latex, "html": to_html}
 _FORMATS = (_ON_SCREEN, "csv", *_WRITERS)
 
 
@@ -42,9 +46,9 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--format", choices=_FORMATS, default=_ON_SCREEN, help="how the figures are printed")
     parser.add_argument(
         "--table",
-        choices=report.TABLE_NAMES,
+        choices=TABLE_NAMES,
         metavar="NAME",
-        help=f"print this table alone: {', '.join(report.TABLE_NAMES)}; of a sweep, those of the paper",
+        help=f"print this table alone: {', '.join(TABLE_NAMES)}; of a sweep, those of the paper",
     )
 
 
@@ -57,25 +61,25 @@ def run(options: Options) -> int:
     result = named_run(options.layout, options.run_id, RUN, SWEEP, COMPARISON)
     wanted = wanted_as(result)
     conditions = conditions_of(options, wanted.tasks)
-    view = report.report_view(result, options.layout, baseline_of(options, wanted))
+    view = report_view(result, options.layout, baseline_of(options, wanted))
     if options.format == _ON_SCREEN and not options.table:
         keep_run(options.layout, result.run_id)
         return print_result(options, view, write_view(view, options.layout), conditions)
     if options.table or options.format == "csv":  # the rows of CSV have one header, so that it is of one table
-        _print_figures(report.named_tables(result, options.table or KPI), options.format)
+        _print_figures(named_tables(result, options.table or KPI), options.format)
     else:
-        _print_tables(report.text_tables(result), options.format)
-    return print_conditions(report.run_summary(view, None, conditions))
+        _print_tables(text_tables(result), options.format)
+    return print_conditions(run_summary(view, None, conditions))
 
 
-def _print_figures(tables: Sequence[report.FigureTable], written_as: str) -> None:
+def _print_figures(tables: Sequence[FigureTable], written_as: str) -> None:
     if written_as == "csv":
-        print_text(report.to_csv(tables))
+        print_text(to_csv(tables))
     else:
         _print_tables((table.text for table in tables), written_as)
 
 
-def _run_study(options: Options, study: report.Sweep | Versus) -> int:
+def _run_study(options: Options, study: Sweep | Versus) -> int:
     if options.table:
         _print_figures([study_table(study, options.table, options.layout)], options.format)
         return 0
@@ -83,13 +87,13 @@ def _run_study(options: Options, study: report.Sweep | Versus) -> int:
         write_study_report(study, options.layout)
         print_study(options, study)
     elif options.format == "csv":
-        print_text(report.sweep_csv(study) if isinstance(study, report.Sweep) else versus_csv(study))
+        print_text(sweep_csv(study) if isinstance(study, Sweep) else versus_csv(study))
     else:
-        _print_tables(report.sweep_tables(study) if isinstance(study, report.Sweep) else exported_tables(study), options.format)
+        _print_tables(sweep_tables(study) if isinstance(study, Sweep) else exported_tables(study), options.format)
     return 0
 
 
-def _print_tables(tables: Iterable[report.TextTable], written_as: str) -> None:
+def _print_tables(tables: Iterable[TextTable], written_as: str) -> None:
     if written_as == _ON_SCREEN:
         for table in tables:
             print_text_table(stdout_console(), table)

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from quadbench import report
 from quadbench.artifacts import RunResult
 from quadbench.cli.console import print_error, print_json, print_note, print_text, stdout_console
 from quadbench.cli.options import Options, next_command
@@ -19,13 +18,17 @@ from quadbench.cli.text_tables import print_in_parts, print_text_table
 from quadbench.errors import ConditionError, UserError
 from quadbench.report.baseline import baseline_tables
 from quadbench.report.condition import Criterion, read_condition
-from quadbench.report.formatting import RATIO, SIDES, rough_times
+from quadbench.report.formatting import RATIO, SIDES, rough_times, show
 from quadbench.report.headline import in_words
+from quadbench.report.kpi import Figure, KpiRow
 from quadbench.report.launches import devices_of
 from quadbench.report.run_line import study_document
 from quadbench.report.study_html import study_report
-from quadbench.report.sweep_answer import settling, sweep_answer
+from quadbench.report.sweep import Sweep
+from quadbench.report.sweep_answer import settling, sweep_answer, sweep_tables
+from quadbench.report.tables import kpi_table
 from quadbench.report.versus import Versus, answer, difference_table, side_table
+from quadbench.report.view import ReportView, RunSummary, run_summary
 from quadbench.study.stored_studies import LaterRun, Study, earlier_run, find_study, read_study
 
 
@@ -35,7 +38,7 @@ def add_full(parser: argparse.ArgumentParser) -> None:
 
 def print_result(
     options: Options,
-    view: report.ReportView,
+    view: ReportView,
     path: Path | None,
     conditions: Sequence[Criterion] = (),
 ) -> int:
@@ -43,7 +46,7 @@ def print_result(
 
     Return 0, or the exit code of the conditions where one of them is met.
     """
-    summary = report.run_summary(view, str(path) if path else None, conditions)
+    summary = run_summary(view, str(path) if path else None, conditions)
     if options.json:
         print_json(summary)
     else:
@@ -51,14 +54,14 @@ def print_result(
     return print_conditions(summary)
 
 
-def print_conditions(summary: report.RunSummary) -> int:
+def print_conditions(summary: RunSummary) -> int:
     """Print the conditions that a run meets, and return the exit code that they ask for."""
     for met in summary.conditions_met:
         print_error(f"--fail-if {met}")
     return ConditionError.exit_code if summary.conditions_met else 0
 
 
-def _print_tables(options: Options, view: report.ReportView, path: Path | None) -> None:
+def _print_tables(options: Options, view: ReportView, path: Path | None) -> None:
     console, result = stdout_console(), view.result
     if view.ran:
         print_text_table(console, replace(view.ran, title="What each device ran", notes=()))
@@ -82,7 +85,7 @@ def _print_tables(options: Options, view: report.ReportView, path: Path | None) 
     print_text(f"report: {path}" if path else f"no report yet; {next_command(options, 'report', result.run_id)} writes it")
 
 
-def _print_glance(console: Console, view: report.ReportView) -> None:
+def _print_glance(console: Console, view: ReportView) -> None:
     """Print the most telling rows: a line for each figure, below its device and task."""
     table = Table(title=_title(view), title_justify="left", box=SIMPLE_HEAD)
     table.add_column("Figure", overflow="fold")
@@ -97,7 +100,7 @@ def _print_glance(console: Console, view: report.ReportView) -> None:
     console.print(table)
 
 
-def _title(view: report.ReportView) -> str:
+def _title(view: ReportView) -> str:
     """Return what was run: recipe, its digest, precision, what a sweep set, and the run."""
     bundle, swept = view.result.bundle, ", ".join(f"{key}={value}" for key, value in view.result.swept.items())
     parts = (
@@ -109,8 +112,8 @@ def _title(view: report.ReportView) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _cell(row: report.KpiRow, cell: report.Figure | str) -> str:
-    return report.show(cell.value, row.unit) if isinstance(cell, report.Figure) else "–"
+def _cell(row: KpiRow, cell: Figure | str) -> str:
+    return show(cell.value, row.unit) if isinstance(cell, Figure) else "–"
 
 
 def _print_kpis(console: Console, result: RunResult) -> None:
@@ -119,7 +122,7 @@ def _print_kpis(console: Console, result: RunResult) -> None:
     for address in dict.fromkeys(record.device.address for record in result.records):
         records = tuple(record for record in result.records if record.device.address == address)
         deployments = tuple(deployment for deployment in result.deployments if deployment.device.address == address)
-        table = report.kpi_table(replace(result, records=records, deployments=deployments), is_whole=False)
+        table = kpi_table(replace(result, records=records, deployments=deployments), is_whole=False)
         kept = [i for i, name in enumerate(table.columns) if name not in ("Task", "Doubts")]
         task = table.columns.index("Task")
         shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
@@ -155,8 +158,8 @@ def print_study(options: Options, study: Study) -> None:
         print_json(study_document(study, page.parent))
         return
     console = stdout_console()
-    if isinstance(study, report.Sweep):
-        tables = report.sweep_tables(study, is_whole=options.full)
+    if isinstance(study, Sweep):
+        tables = sweep_tables(study, is_whole=options.full)
         for table in tables:
             print_in_parts(console, table, len(study.keys))
         for note in dict.fromkeys(note for table in tables for note in table.notes):

@@ -13,8 +13,8 @@ from quadbench.cli.result import add_baseline, add_fail_if, add_full, baseline_o
 from quadbench.cli.run_source import OfBundle, OfRecipe, OfRun, Source, add_farm, named_source, run_on_farm, use_farm
 from quadbench.devices.addresses import Address
 from quadbench.errors import QuadbenchError, UserError
-from quadbench.report import report_view
 from quadbench.report.html import write_view
+from quadbench.report.view import report_view
 from quadbench.rollout.forecast import Forecast, forecast, forecast_of_bundle, misfits
 from quadbench.spec.spec_model import refuse_in
 from quadbench.study.stored_studies import LATEST, LaterRun

@@ -21,7 +21,7 @@ from quadbench.quad.chosen import bundle_folder, fitting_bundle
 from quadbench.quad.inputs import read_recipe
 from quadbench.recipe import Recipe, Terms
 from quadbench.recipe.recipe import recipe_file
-from quadbench.report import report_view
+from quadbench.report.view import report_view
 from quadbench.results.engine import DATABASE_VARIABLE, source_name
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest

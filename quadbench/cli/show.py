@@ -2,7 +2,7 @@
 
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.result import add_baseline, add_full, baseline_of, print_result, print_study, study_of, wanted_as
-from quadbench.report import report_view
+from quadbench.report.view import report_view
 from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, named_run
 
 

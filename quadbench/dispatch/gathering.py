@@ -19,8 +19,8 @@ from quadbench.farm.store.launches import FetchedRun, fetch_run
 from quadbench.farm.store.objects import Store
 from quadbench.observer import Observer
 from quadbench.pipeline import Outcome
-from quadbench.report import write_report
 from quadbench.report.formatting import plural
+from quadbench.report.html import write_report
 from quadbench.results.digests import content_digest
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import RunFile, keep_fetched, load_records, load_run, whole_of

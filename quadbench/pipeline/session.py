@@ -29,7 +29,7 @@ from quadbench.observer import Observer
 from quadbench.pipeline.progress_observer import seen_by_others
 from quadbench.pipeline.work import Conduct, RecordHooks, Work, on_device, require_same_bundle, require_same_devices
 from quadbench.recipe import Measure, Runtime
-from quadbench.report import write_report
+from quadbench.report.html import write_report
 from quadbench.results.bundles import in_results
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout

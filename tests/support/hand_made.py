@@ -6,8 +6,8 @@ from datetime import timedelta
 from statistics import mean
 
 from quadbench.artifacts import DeviceFacts, Variant
-from quadbench.report import Sweep, SweepFigure, SweepPoint, with_best
 from quadbench.report.formatting import Unit
+from quadbench.report.sweep import Sweep, SweepFigure, SweepPoint, with_best
 from quadbench.report.versus import SideRow, TimedLaunch, Versus, VersusDevice, VersusSide
 from quadbench.statistics.launch_comparison import compare_launches
 from quadbench.statistics.multiple_testing import LOOKS

@@ -3,7 +3,7 @@
 from html.parser import HTMLParser
 
 from quadbench.artifacts import RunResult
-from quadbench.report import KpiRow, kpi_rows
+from quadbench.report.kpi import KpiRow, kpi_rows
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 

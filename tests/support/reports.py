@@ -6,7 +6,7 @@ from pathlib import Path
 
 from quadbench.artifacts import Caveat, Variant
 from quadbench.nightly.history_formats import HistoryPage, render_history
-from quadbench.report import render_html
+from quadbench.report.html import render_html
 from quadbench.report.night import night_view
 from quadbench.report.night_formats import render_night
 from quadbench.report.study_html import render_study

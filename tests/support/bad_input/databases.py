@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from quadbench.errors import ArtifactError
-from quadbench.report import write_report
+from quadbench.report.html import write_report
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import load_run

@@ -16,7 +16,7 @@ from quadbench.harness.event_log import EVENTS
 from quadbench.harness.program import OVERRIDE
 from quadbench.quality import score_run
 from quadbench.recipe.recipe import load_recipe
-from quadbench.report import write_report
+from quadbench.report.html import write_report
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import CHECKSUM, MANIFEST
