@@ -9,6 +9,7 @@ import pytest
 from support.synthetic_run import ABBA, S25, TABS11, failed, make_run
 
 from quadbench.artifacts import Caveat, DeviceFacts, RunRecord, Variant
+from quadbench.report.formatting import pieces
 from quadbench.report.headline import in_words
 from quadbench.report.view import ReportView, report_view
 from quadbench.results.layout import Layout
@@ -72,7 +73,7 @@ def test_the_first_sentence_says_what_is_gained_and_what_it_costs(tmp_path: Path
 
 def test_the_figures_stand_beside_what_they_are_measured_against(tmp_path: Path) -> None:
     view = view_of(tmp_path)
-    figures = [phrase.text for sentence in view.headline for phrase in sentence if phrase.is_figure]
+    figures = [figure for sentence in view.headline for figure in pieces(sentence)[1::2]]
     assert figures[:4] == ["53 %", "30.0 MB", "64.0 MB", "53 % less"]
     assert figures[-2:] == ["38.0 dB", "37.5 dB"]
     assert BYTES in told(tmp_path)

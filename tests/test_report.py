@@ -17,7 +17,7 @@ from quadbench.artifacts.bundle import ClippedTensor, Clipping, HeldOut, StepSqn
 from quadbench.errors import ArtifactError
 from quadbench.harness.event_log import EVENTS
 from quadbench.report.condition import read_condition, where_met
-from quadbench.report.formatting import Unit, to_csv
+from quadbench.report.formatting import Unit, pieces, to_csv
 from quadbench.report.html import render_html, write_report
 from quadbench.report.kpi import NO_OWN_GRAPH, Figure, kpi_rows
 from quadbench.report.scores import quality_rows
@@ -94,7 +94,7 @@ def test_an_emulator_s_times_are_left_out_everywhere_and_said_to_be(tmp_path: Pa
     assert len(rows) == 4
     assert not view.kpis[0].shares
     assert {verdict.title for verdict in view.kpis[0].verdicts} == {"Peak RAM, running"}
-    figures = [phrase.text for sentence in view.headline for phrase in sentence if phrase.is_figure]
+    figures = [figure for sentence in view.headline for figure in pieces(sentence)[1::2]]
     assert figures[:4] == ["53 %", "30.0 MB", "64.0 MB", "53 % less"]
     assert figures[-2:] == ["38.5 dB", "38.0 dB"]
     text = Page(render_html(result, Layout(tmp_path))).text

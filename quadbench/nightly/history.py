@@ -21,8 +21,8 @@ from quadbench.nightly.series import (
     tasks_of,
     unscaled,
 )
-from quadbench.report.formatting import TextTable, plural
-from quadbench.report.night import figure_name, listed, words
+from quadbench.report.formatting import TextTable, listed, plural
+from quadbench.report.night import figure_name, words
 from quadbench.report.versus import ALL_TASKS, PRIMARY
 from quadbench.statistics.change_points import shifts
 

@@ -28,8 +28,8 @@ from quadbench.nightly.history import (
 )
 from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
 from quadbench.nightly.series import name_of, said_change, said_value, scaled
-from quadbench.report.formatting import TextTable, plural
-from quadbench.report.night import listed, words
+from quadbench.report.formatting import TextTable, listed, plural
+from quadbench.report.night import words
 from quadbench.report.page import page_environment
 from quadbench.report.versus import ALL_TASKS, PRIMARY
 from quadbench.results.nights import Nights

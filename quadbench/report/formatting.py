@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 MORE = ("more", "less")  # the words for a ratio above 1, and for one below
 _MOST_TIMES = 100
+_MOST_NAMES = 3  # of a list in a sentence
 
 SIDES = (
     "One base with LoRAs, called shared: one quantized U-Net that takes the LoRAs as inputs. One graph per task, called"
@@ -26,6 +28,7 @@ RESIDUAL = "Residual: what an image takes beyond its components."
 FOUNDATION_ROM = "Foundation ROM: the bytes on the device of all files that a task runs but LoRAs."
 TRUTH = "The truth is the picture that would be right. The float model itself paints another, so that figures against it are low."
 
+_MARKS = re.compile("[\ue000\ue001]")  # letters that Unicode leaves to private use
 _LONGEST_CELL = 20_000  # characters: all notes of a table stand in one caption
 _FORMULA = ("=", "+", "-", "@")  # a spreadsheet takes what begins so for a formula, and runs it
 
@@ -102,6 +105,24 @@ def seconds(value: float) -> str:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest:02d} s"
+
+
+def marked(figure: str) -> str:
+    """Mark a figure in a sentence, for whoever sets figures apart."""
+    return f"\ue000{figure}\ue001"
+
+
+def pieces(sentence: str) -> list[str]:
+    """Return the pieces of a sentence in their order; the second and every other one after it are marked figures."""
+    return _MARKS.split(sentence)
+
+
+def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
+    """Write names as `a, b and c`, those beyond the first ones counted."""
+    first, left_out = list(names[:most]), len(names) - most
+    if left_out > 0:
+        first.append(f"{left_out} more")
+    return " and ".join(", ".join(part) for part in (first[:-1], first[-1:]) if part)
 
 
 def plural(count: int, noun: str) -> str:

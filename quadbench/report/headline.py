@@ -3,15 +3,13 @@
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from math import inf
 from statistics import mean
-from typing import TypeAlias
 
 from quadbench.artifacts import Caveat, DeviceFacts, RunResult, Status, Variant
 from quadbench.artifacts.run_record import has_references, without_own_graph
 from quadbench.report.baseline import Baseline
-from quadbench.report.formatting import Unit, convert, decibels, number, plural, show
+from quadbench.report.formatting import Unit, decibels, listed, marked, pieces, plural, show
 from quadbench.report.kpi import Figure, KpiRow, unequal_rows
 from quadbench.report.launches import counted, devices_of, is_on, sound
 from quadbench.report.scores import Quality
@@ -35,19 +33,8 @@ _CURED = (Caveat.DEBUG_BUILD, Caveat.THROTTLED, Caveat.LOADED_HOST, Caveat.UNEVE
 ENOUGH = MIN_BLOCKS * LAUNCHES_PER_BLOCK  # the fewest launches of a variant for verdicts
 
 
-@dataclass(frozen=True, kw_only=True)
-class Phrase:
-    """A piece of the headline; figures are set apart."""
-
-    text: str
-    is_figure: bool = False
-
-
-Sentence: TypeAlias = tuple[Phrase, ...]
-
-
-def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[Sentence, ...]:
-    """Return the sentences for all devices that have figures; none if no device has any.
+def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[str, ...]:
+    """Return the sentences for all devices that have figures, which are marked; none if no device has any.
 
     The first says what one base gains and what it costs, as far as the rows' claims do. The next says of what nothing can be
     claimed. Then come the figures of bytes, switches, images and pictures.
@@ -62,76 +49,54 @@ def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Seque
         _image(measured, devices),
         _pictures(quality, devices),
     )
-    first, *others = [sentence for sentence in told if sentence] or [[]]
+    first, *others = [sentence for sentence in told if sentence] or [""]
     if not first:
         return ()
-    return tuple((*sentence, Phrase(text=".")) for sentence in (_on(devices, first), *map(_opened, others)))
+    where = f"both devices, {_named(devices)}," if len(devices) == 2 else _named(devices)
+    return (f"On {where} {first}.", *(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in others))
 
 
-def in_words(sentences: Sequence[Sentence]) -> str:
-    """Return the sentences as text."""
-    return " ".join("".join(phrase.text for phrase in sentence) for sentence in sentences)
-
-
-def _on(devices: Sequence[DeviceFacts], sentence: Sequence[Phrase]) -> list[Phrase]:
-    both = "both devices, " if len(devices) == 2 else ""
-    return [Phrase(text=f"On {both}{_named(devices)}{',' if both else ''} "), *sentence]
+def in_words(sentences: Sequence[str]) -> str:
+    """Return the sentences as text, their figures no longer marked."""
+    return " ".join("".join(pieces(sentence)) for sentence in sentences)
 
 
 def _named(devices: Sequence[DeviceFacts]) -> str:
     if len(devices) > _MOST_NAMED:
         return f"{len(devices)} devices"
-    return _listed([device.address for device in devices])
+    return listed([device.address for device in devices])
 
 
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(", ".join(part) for part in (words[:-1], words[-1:]) if part)
-
-
-def _opened(sentence: Sequence[Phrase]) -> list[Phrase]:
-    """Begin a sentence with a capital letter."""
-    first, *rest = sentence
-    return [replace(first, text=first.text[:1].upper() + first.text[1:]), *rest]
-
-
-def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
+def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
     """Say what one base takes less of on every device, what more, and what more on some of them alone."""
     ends = [end for end in map(_end, _with_base(storages)) if end.shared_bytes and end.per_graph_bytes]
     sizes = [(end.shared_bytes or 0) / (end.per_graph_bytes or 1) - 1 for end in ends]
-    gains, losses, somewhere = list[list[Phrase]](), list[list[Phrase]](), list[str]()
+    gains, losses, somewhere = list[str](), list[str](), list[str]()
     for key, (less, more) in _NOUNS.items():
         compared = _compared(rows, key)
         apart = [row for row in compared if row.is_apart]
         changes = sizes if key == "bytes" else [_more(row) for row in apart]
         is_everywhere = key == "bytes" or {row.device for row in apart} == set(devices)
         if changes and is_everywhere and max(changes) < 0:
-            gains.append([*_sized(changes, key), Phrase(text=f"{less}{_part(apart, compared, devices)}")])
+            gains.append(f"{_sized(changes, key)}{less}{_part(apart, compared, devices)}")
         elif changes and is_everywhere and min(changes) > 0:
-            losses.append([*_sized(changes, key), Phrase(text=f"{more}{_part(apart, compared, devices)}")])
+            losses.append(f"{_sized(changes, key)}{more}{_part(apart, compared, devices)}")
         elif worse := [row for row in apart if _more(row) > 0]:
             somewhere.append(f"{more}{_part(worse, compared, devices)}")
-    elsewhere = [[Phrase(text=_listed(somewhere))]] if somewhere else []
-    main, *costs = [part for part in (_joined(gains), _joined(losses), *elsewhere) if part] or [[]]
+    main, *costs = [listed(part, len(_NOUNS)) for part in (gains, losses, somewhere) if part] or [""]
     if not main:
-        return []
-    joints = (Phrase(text=", but " if gains else ", and "), Phrase(text=", and "))
-    but = [phrase for joint, part in zip(joints, costs, strict=False) for phrase in (joint, *part)]
-    return [Phrase(text="one base with LoRAs takes "), *main, Phrase(text=" than one graph per task"), *but]
+        return ""
+    joints = (", but " if gains else ", and ", ", and ")
+    but = "".join(f"{joint}{part}" for joint, part in zip(joints, costs, strict=False))
+    return f"one base with LoRAs takes {main} than one graph per task{but}"
 
 
-def _joined(parts: Sequence[Sequence[Phrase]]) -> list[Phrase]:
-    """Put phrases in a row: `a, b and c`."""
-    last = len(parts) - 1
-    joints = [Phrase(text="" if place == 0 else " and " if place == last else ", ") for place in range(len(parts))]
-    return [phrase for joint, part in zip(joints, parts, strict=True) for phrase in (joint, *part) if phrase.text]
-
-
-def _sized(changes: Sequence[float], key: str) -> list[Phrase]:
+def _sized(changes: Sequence[float], key: str) -> str:
     """Write by how much bytes differ, which need no statistics: `22 % `; nothing for what is measured."""
     if key != "bytes":
-        return []
+        return ""
     ends = dict.fromkeys(f"{abs(change):.0%}" for change in sorted((min(changes), max(changes)), key=abs))
-    return [Phrase(text=" to ".join(ends).replace("% to", "to").replace("%", " %"), is_figure=True), Phrase(text=" ")]
+    return f"{marked(' to '.join(ends).replace('% to', 'to').replace('%', ' %'))} "
 
 
 def _more(row: KpiRow) -> float:
@@ -151,7 +116,7 @@ def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[
     return f" in {len(rows)} of {plural(len(there), 'task' if len(places) == 1 else 'comparison')}{on}"
 
 
-def _unknown(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
+def _unknown(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
     """Say of what of an image nothing can be claimed, why, and how many launches would tell."""
     unknown, nouns = list[KpiRow](), list[str]()
     for key, noun in _OF_AN_IMAGE.items():
@@ -160,9 +125,8 @@ def _unknown(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phr
             unknown += these
             nouns.append(f"more {noun}{_part(these, compared, devices)}")
     if not unknown:
-        return []
-    opening = f"whether an image takes {' or '.join(nouns)} than with one graph per task cannot be told"
-    return [Phrase(text=f"{opening}{_why_unknown(unknown)}")]
+        return ""
+    return f"whether an image takes {' or '.join(nouns)} than with one graph per task cannot be told{_why_unknown(unknown)}"
 
 
 def _why_unknown(rows: Sequence[KpiRow]) -> str:
@@ -181,7 +145,7 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
         return f"{opening}: {max(filter(None, needed))} would show {TO_TELL:.0%}".replace("%", " %")
     ends = [end - 1 for one in judged for end in (one.low, one.high)]
     least = f"under {EQUIVALENCE_MARGIN:.0%} counts as the same".replace("%", " %")
-    return f"{opening}: at 95 % it is {_change([min(ends), max(ends)])[0].text}, and {least}"
+    return f"{opening}: at 95 % it is {_change(ends)}, and {least}"
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
@@ -193,30 +157,29 @@ def _end(storage: Storage) -> UseCases:
     return storage.measured[-1]
 
 
-def _bytes(storages: Sequence[Storage]) -> list[Phrase]:
+def _bytes(storages: Sequence[Storage]) -> str:
     with_base = _with_base(storages)
     ends = [_end(storage) for storage in with_base]
     if not ends:
-        return []
+        return ""
     shared = [end.shared_bytes for end in ends if end.shared_bytes is not None]
     own = [end.per_graph_bytes for end in ends if end.per_graph_bytes]
-    told = [Phrase(text=f"the files of {plural(ends[0].count, 'task')} take "), _range(shared, Unit.MEGABYTES)]
+    told = f"the files of {plural(ends[0].count, 'task')} take {marked(_range(shared, Unit.MEGABYTES))}"
     if len(own) < len(ends):
-        return [*told, Phrase(text=" as one base with LoRAs")]
-    changes = [one / other - 1 for one, other in zip(shared, own, strict=True)]
-    told += [Phrase(text=" instead of "), _range(own, Unit.MEGABYTES), Phrase(text=" ("), *_change(changes)]
-    told.append(Phrase(text=f"{_from(max(map(_break_even, with_base)), ends[0].count)})"))
-    return [*told, *_growth(with_base[0])]
+        return f"{told} as one base with LoRAs"
+    change = marked(_change([one / other - 1 for one, other in zip(shared, own, strict=True)]))
+    since = _from(max(map(_break_even, with_base)), ends[0].count)
+    return f"{told} instead of {marked(_range(own, Unit.MEGABYTES))} ({change}{since}){_growth(with_base[0])}"
 
 
-def _growth(storage: Storage) -> list[Phrase]:
+def _growth(storage: Storage) -> str:
     """Say how far bytes grow with more tasks of the same model, in a stored run."""
     if storage.growth is None:
-        return []
-    count, shared, own = storage.growth.steps[-1]
+        return ""
+    count, *sizes = storage.growth.steps[-1]
+    shared, own = (marked(_range([size], Unit.MEGABYTES)) for size in sizes)
     random = f", {len(storage.growth.random)} of them with random LoRAs," if storage.growth.random else ""
-    told = [Phrase(text=f"; {count} tasks of the same model{random} took "), _range([shared], Unit.MEGABYTES)]
-    return [*told, Phrase(text=" instead of "), _range([own], Unit.MEGABYTES), Phrase(text=" in an earlier run")]
+    return f"; {count} tasks of the same model{random} took {shared} instead of {own} in an earlier run"
 
 
 def _break_even(storage: Storage) -> float:
@@ -234,56 +197,45 @@ def _from(least: float, measured: int) -> str:
     return "" if least == 1 else f"; with {'a single task' if least == 2 else f'{least - 1} tasks'} one base takes more"
 
 
-def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
+def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
     """Tell of the slowest switch, beside what the other side does at one."""
     switches = [(row.shared.value, row) for row in rows if row.key == "switch" and isinstance(row.shared, Figure)]
     if not switches:
-        return []
+        return ""
     slowest, row = max(switches, key=lambda switch: switch[0])
-    most = "at most " if len(switches) > 1 else ""
-    opening = f"{_condition([row for _, row in switches])}a switch to another task takes {most}"
-    told = [Phrase(text=opening), _range([slowest], Unit.MILLISECONDS)]
+    told, every = marked(_range([slowest], Unit.MILLISECONDS)), [row for _, row in switches]
     if len(switches) > 1:
-        told.append(Phrase(text=f" ({_place(row, devices)})"))
-    own = [row.per_graph.value for _, row in switches if isinstance(row.per_graph, Figure)]
+        told = f"at most {told} ({_place(row, devices)})"
+    own = [row.per_graph.value for row in every if isinstance(row.per_graph, Figure)]
     if own:
-        told += [Phrase(text=" instead of "), _range(own, Unit.MILLISECONDS), *_load(storages)]
-    return [*told, Phrase(text=_where([row for _, row in switches], devices))]
+        told += f" instead of {marked(_range(own, Unit.MILLISECONDS))}{_load(storages)}"
+    return f"{_condition(every)}a switch to another task takes {told}{_where(every, devices)}"
 
 
-def _load(storages: Sequence[Storage]) -> list[Phrase]:
+def _load(storages: Sequence[Storage]) -> str:
     """Say what the other side loads at a switch, and that it is not cold: the harness has read it to check its digest."""
     sizes = [step.unet_bytes for storage in storages for step in storage.measured if step.unet_bytes]
-    if not sizes:
-        return []
-    return [Phrase(text=f", which load a graph of {_range(sizes, Unit.MEGABYTES).text} that the page cache holds")]
+    return f", which load a graph of {_range(sizes, Unit.MEGABYTES)} that the page cache holds" if sizes else ""
 
 
-def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
+def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
     """Return what an image costs in time and memory on the shared graph, against one graph per task, as far as that is known."""
     clauses = []
     for key, noun in _OF_AN_IMAGE.items():
         compared = _compared(rows, key)
         apart, same = [row for row in compared if row.is_apart], [row for row in compared if row.claim is Verdict.SAME]
         if apart:
-            change, part = _change([_more(row) for row in apart]), _part(apart, compared, devices)
-            clauses.append(
-                [*change, Phrase(text=f" {noun}{part} ("), *_interval(apart), Phrase(text=f"{_most(apart, devices)})")]
-            )
+            change, part = marked(_change([_more(row) for row in apart])), _part(apart, compared, devices)
+            clauses.append(f"{change} {noun}{part} (95 % intervals: {_interval(apart)}{_most(apart, devices)})")
         if same:
             within = f"the same {noun} within {EQUIVALENCE_MARGIN:.0%}".replace("%", " %")
-            clauses.append([Phrase(text=f"{within}{_part(same, compared, devices)}")])
-    if not clauses:
-        return []
-    first, *others = clauses
-    joined = [phrase for clause in others for phrase in (Phrase(text=", and "), *clause)]
-    return [Phrase(text=f"{_condition(rows)}an image takes "), *first, *joined]
+            clauses.append(f"{within}{_part(same, compared, devices)}")
+    return f"{_condition(rows)}an image takes {', and '.join(clauses)}" if clauses else ""
 
 
-def _interval(rows: Sequence[KpiRow]) -> list[Phrase]:
-    """Say between which changes the rows' intervals at 95 % lie, each for itself: `95 % intervals: 12 to 31 % more`."""
-    ends = [end - 1 for row in rows if row.judged for end in (row.judged.low, row.judged.high)]
-    return [Phrase(text="95 % intervals: "), *_change([min(ends), max(ends)])]
+def _interval(rows: Sequence[KpiRow]) -> str:
+    """Write between which changes the rows' intervals at 95 % lie, each for itself: `12 to 31 % more`."""
+    return marked(_change([end - 1 for row in rows if row.judged for end in (row.judged.low, row.judged.high)]))
 
 
 def _most(apart: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
@@ -318,13 +270,13 @@ def _where(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
     return "" if len(told) == len(devices) else f" on {_named(told)}, which alone can tell"
 
 
-def _pictures(quality: Sequence[Quality], devices: Sequence[DeviceFacts]) -> list[Phrase]:
+def _pictures(quality: Sequence[Quality], devices: Sequence[DeviceFacts]) -> str:
     shared = list(_means(devices, [(row.device, row.shared_reference) for row in quality]))
     own = list(_means(devices, [(row.device, row.per_graph_reference) for row in quality]))
     if not shared:
-        return []
-    told = [Phrase(text="pictures reach "), _decibels(shared), Phrase(text=" PSNR against the float model's on average")]
-    return [*told, Phrase(text=", with one graph per task "), _decibels(own), Phrase(text="; more is nearer")] if own else told
+        return ""
+    told = f"pictures reach {_decibels(shared)} PSNR against the float model's on average"
+    return f"{told}, with one graph per task {_decibels(own)}; more is nearer" if own else told
 
 
 def _means(devices: Sequence[DeviceFacts], cells: Sequence[tuple[DeviceFacts, float | str]]) -> Iterator[float]:
@@ -333,24 +285,24 @@ def _means(devices: Sequence[DeviceFacts], cells: Sequence[tuple[DeviceFacts, fl
             yield mean(likeness)
 
 
-def _decibels(values: Sequence[float]) -> Phrase:
+def _decibels(values: Sequence[float]) -> str:
     ends = dict.fromkeys((decibels(min(values)), decibels(max(values))))
-    return Phrase(text=" to ".join(ends).replace(" dB to", " to"), is_figure=True)
+    return marked(" to ".join(ends).replace(" dB to", " to"))
 
 
-def _range(values: Sequence[float], unit: Unit) -> Phrase:
+def _range(values: Sequence[float], unit: Unit) -> str:
     """Write one value, or the lowest and highest of several: `495 to 813 ms`."""
-    ends = dict.fromkeys((number(convert(min(values), unit)), number(convert(max(values), unit))))
-    return Phrase(text=f"{' to '.join(ends)} {unit.value}", is_figure=True)
+    ends = dict.fromkeys((show(min(values), unit), show(max(values), unit)))
+    return f"{' to '.join(ends)} {unit.value}"
 
 
-def _change(changes: Sequence[float]) -> list[Phrase]:
+def _change(changes: Sequence[float]) -> str:
     """Write relative changes: `6 % less`, `30 to 35 % more`, `2 % less to 4 % more`."""
     low, high = sorted((min(changes), max(changes)), key=abs)
     ends = dict.fromkeys((_percent(low), _percent(high)))
     if low * high > 0 and len(ends) > 1:
         ends = dict.fromkeys((f"{abs(low):.0%}".rstrip("%"), _percent(high)))
-    return [Phrase(text=" to ".join(ends), is_figure=True)]
+    return " to ".join(ends)
 
 
 def _percent(change: float) -> str:

@@ -13,12 +13,11 @@ from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night_record import Measurement, Night, Point, Ruling, RulingKind, Subject, unlike
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.run_record import Better
-from quadbench.report.formatting import MORE, Unit, between, change, decibels, number, plural, show
+from quadbench.report.formatting import MORE, Unit, between, change, decibels, listed, number, plural, show
 from quadbench.report.kpi import KPI_TITLES, KPI_UNITS
 from quadbench.report.versus import EXACT, PRIMARY, PSNR, SIZES
 
 _MOST_CHARACTERS = 300  # of a text from outside
-_MOST_NAMES = 3  # of a list in a sentence
 _MOST_VALUE = 1e18  # nanoseconds of decades, and more bytes than there are
 _MOST_DB = 1000
 _LEAST_SHARE = 0.001  # of files: what is less is told in bytes, of which each counts
@@ -65,14 +64,6 @@ def words(text: str) -> str:
 def counted(kind: RulingKind, count: int) -> str:
     """Write how many there are of a kind: `2 regressions`, `1 missing`."""
     return f"{count} {COUNTED[kind] if count == 1 else _PLURALS.get(kind, COUNTED[kind])}"
-
-
-def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
-    """Write names as `a, b and c`, those beyond the first ones counted."""
-    first, left_out = list(names[:most]), len(names) - most
-    if left_out > 0:
-        first.append(f"{left_out} more")
-    return " and ".join((", ".join(first[:-1]), first[-1])) if len(first) > 1 else "".join(first)
 
 
 def figure_name(key: str | None, task: str | None) -> str:

@@ -45,6 +45,7 @@ def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) 
         "shown_json": _shown_json,
         "command": _command,
         "with_commands": _with_commands,
+        "with_figures": _with_figures,
         **filters,
     }
     environment.globals["css"] = Markup((_HERE / "style.css").read_text("utf-8"))
@@ -78,6 +79,12 @@ def _with_commands(sentence: str) -> Markup:
         parts += [escape(sentence[end : match.start()]), _command(match[0])]
         end = match.end()
     return Markup("").join((*parts, escape(sentence[end:])))
+
+
+def _with_figures(sentence: str) -> Markup:
+    """Return a sentence with its marked figures in bold."""
+    tags = ("{}", "<b>{}</b>")
+    return Markup("").join(Markup(tags[n % 2]).format(printable(piece)) for n, piece in enumerate(formatting.pieces(sentence)))
 
 
 def _command(text: str) -> Markup:

@@ -23,7 +23,7 @@ from quadbench.report.baseline import Baseline, against
 from quadbench.report.condition import Criterion, where_met
 from quadbench.report.course import MemoryCourse, TaskStrips, memory_of, strips_of
 from quadbench.report.formatting import TextTable
-from quadbench.report.headline import ENOUGH, Sentence, gaps, headline, in_words, next_step
+from quadbench.report.headline import ENOUGH, gaps, headline, in_words, next_step
 from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, LaunchVerdict, kpi_rows, launch_verdicts, unequal_rows
 from quadbench.report.launches import (
     SERVING,
@@ -140,7 +140,7 @@ class ReportView:
     started_at: datetime | None
     launches: tuple[Launch, ...]
     listed: LaunchList
-    headline: tuple[Sentence, ...]
+    headline: tuple[str, ...]
     baseline: Baseline | None
     gaps: tuple[str, ...]
     doubts: tuple[Doubt, ...]
