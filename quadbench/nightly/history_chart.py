@@ -8,20 +8,21 @@ from itertools import groupby
 from quadbench.artifacts.night_record import Measurement, Point, RulingKind
 from quadbench.nightly.history import CaseHistory, FigureHistory, Segment
 from quadbench.nightly.series import FigureName, is_exact, is_sound, name_of, scaled, unscaled
-from quadbench.report.chart import rule, svg, text
+from quadbench.report.chart import FAINT, Plot, rule, svg, text
 from quadbench.report.night import figure_name, words
 from quadbench.report.night_formats import (
     COLOURS,
-    FAINT,
     LOWER,
     PLAIN,
     RULE,
     UPPER,
     WIDTH,
-    Panel,
     across,
+    axis,
     dates,
     in_unit,
+    line,
+    panel,
     panel_titles,
 )
 
@@ -62,13 +63,13 @@ class _Plot:
         yardsticks = [point.yardstick for point in self.points if point.yardstick is not None]
         has_yardstick = len(yardsticks) == len(self.points)
         bottom = (LOWER if has_yardstick else UPPER)[1]
-        parts = [*self._environments(bottom), *self._panel.axis(of_case, above=UPPER[0] - 12)]
+        parts = [*self._environments(bottom), *axis(self._panel, of_case, above=UPPER[0] - 12)]
         parts += [*self._segments(bottom), *self._dots()]
         if has_yardstick:
             values = [in_unit(value, key) for value in yardsticks]
-            panel = Panel.of(values, (), LOWER)
-            parts += [*panel.axis(of_yardstick), panel.line(self._xs, values)]
-        parts += dates(self._xs, self.nights, bottom)
+            lower = panel(self._plot, values, (), LOWER)
+            parts += [*axis(lower, of_yardstick), line(lower, values)]
+        parts += dates(self._plot, self.nights, bottom)
         told = f"{figure} of {words(self.history.case)} on {words(self.history.address)} over {len(self.nights)} nights"
         accepted = list(self._acknowledged(bottom + _WORDS))
         return svg(WIDTH, bottom + (_WORDS + 10 if accepted else 24), told, [*parts, *accepted])
@@ -78,7 +79,7 @@ class _Plot:
         return self.points[-1].ratio is not None
 
     @cached_property
-    def _xs(self) -> list[float]:
+    def _plot(self) -> Plot:
         return across(len(self.nights))
 
     @cached_property
@@ -87,8 +88,8 @@ class _Plot:
         return list(map(self._shown, places))
 
     @cached_property
-    def _panel(self) -> Panel:
-        return Panel.of(self._ys, [self._shown(segment.level) for _, segment, _ in self._stretches], UPPER)
+    def _panel(self) -> Plot:
+        return panel(self._plot, self._ys, [self._shown(segment.level) for _, segment, _ in self._stretches])
 
     @cached_property
     def _stretches(self) -> list[tuple[int, Segment, tuple[int, int]]]:
@@ -104,16 +105,17 @@ class _Plot:
         """Return a value, or a ratio, as it is drawn."""
         return value if self._is_ratio else in_unit(value, self.figure.key)
 
-    def _before(self, index: int) -> float:
-        """Return the place between a night and the one before it."""
-        return self._xs[0] - 4 if index == 0 else (self._xs[index - 1] + self._xs[index]) / 2
+    def _edge(self, index: int) -> float:
+        """Return the place between a night and the one before it; of the first and behind the last one a little aside."""
+        aside = -4 if index == 0 else 4 if index == len(self.nights) else 0
+        return self._plot.x(index - 0.5) + aside
 
     def _environments(self, bottom: int) -> Iterator[str]:
         """Shade every second environment."""
         index = 0
         for count, (_, alike) in enumerate(groupby(self.nights, key=lambda night: sorted(night.environment.items()))):
             first, index = index, index + len(list(alike))
-            left, right = self._before(first), self._before(index) if index < len(self.nights) else self._xs[-1] + 4
+            left, right = self._edge(first), self._edge(index)
             if count % 2:
                 size = f'width="{right - left:.1f}" height="{bottom - UPPER[0]}"'
                 yield f'<rect class="surroundings" x="{left:.1f}" y="{UPPER[0]}" {size} fill="{FAINT}" fill-opacity="0.45"/>'
@@ -122,8 +124,7 @@ class _Plot:
         """Draw each level, and a numbered line where it begins."""
         free = 0.0
         for place, segment, (first, last) in self._stretches:
-            y = self._panel.height(self._shown(segment.level))
-            left, right = self._before(first), self._before(last + 1) if last + 1 < len(self._xs) else self._xs[-1] + 4
+            y, left, right = self._panel.y(self._shown(segment.level)), self._edge(first), self._edge(last + 1)
             yield rule("level", (left, y), (right, y), _INK, ' stroke-width="1.5"')
             if place > 1 and segment.first == self.nights[first].night:
                 yield rule("edge", (left, UPPER[0] - 6), (left, bottom), RULE, ' stroke-dasharray="3 3"')
@@ -136,8 +137,9 @@ class _Plot:
         rulings = [one for one in self.history.rulings if (one.task, one.key) in about]
         kinds = {one.night: one.kind for one in sorted(rulings, key=lambda one: one.key is not None)}
         radius = 2.5 if len(self.nights) <= _FEW_NIGHTS else 1.5
-        for night, x, y in zip(self.nights, self._xs, self._ys, strict=True):
-            place = f'cx="{x:.1f}" cy="{self._panel.height(y):.1f}"'
+        for number, (night, value) in enumerate(zip(self.nights, self._ys, strict=True)):
+            x, y = self._panel.at(number, value)
+            place = f'cx="{x:.1f}" cy="{y:.1f}"'
             if kind := kinds.get(night.night):
                 colour = COLOURS.get(kind, PLAIN)
                 yield f'<circle class="told {kind.lower()}" {place} r="4" fill="{colour}"><title>{kind}</title></circle>'
@@ -150,8 +152,8 @@ class _Plot:
         """Draw a bar at a height below the nights that a person's word is about."""
         for word in self.history.acknowledged:
             is_about = word.task in (None, self.figure.task) and word.key in (None, self.figure.key)
-            at = zip(self.nights, self._xs, strict=True)
-            xs = [x for night, x in at if is_about and word.since <= night.measured_at < word.until]
+            nights = enumerate(self.nights) if is_about else ()
+            xs = [self._plot.x(number) for number, night in nights if word.since <= night.measured_at < word.until]
             if xs:
                 ends = (xs[0] - 3, y), (xs[-1] + 3, y)
                 yield rule("word", *ends, COLOURS[RulingKind.IMPROVEMENT], ' stroke-width="4"')

@@ -3,7 +3,8 @@
 Colours stand in the elements and, by class, in style.css, which wins where it is allowed; a chart is readable without it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 from unicodedata import east_asian_width
@@ -49,27 +50,78 @@ class Bar:
     total_text: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """The area of a chart in pixels, and the values that stand at its edges. What lies beyond is drawn at the edge."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+    xs: tuple[float, float] = (0.0, 1.0)
+    ys: tuple[float, float]
+
+    def x(self, value: float) -> float:
+        """Return where a value stands from left to right."""
+        return self.left + _share(value, self.xs) * (self.right - self.left)
+
+    def y(self, value: float) -> float:
+        """Return at which height a value stands."""
+        return self.bottom - _share(value, self.ys) * (self.bottom - self.top)
+
+    def at(self, x: float, y: float) -> Place:
+        """Return where a pair of values stands."""
+        return self.x(x), self.y(y)
+
+    def rows(self, ticks: Iterable[float], write: Callable[[float], str] = "{:,g}".format, colour: str = FAINT) -> Iterator[str]:
+        """Draw the horizontal lines of a grid, each with its value on its left."""
+        for tick in ticks:
+            y = self.y(tick)
+            yield rule("grid", (self.left, y), (self.x(self.xs[1]), y), colour)
+            yield text(self.left - 8, y + 4, write(tick), anchor="end")
+
+    def columns(self, ticks: Iterable[float], below: float = 17) -> Iterator[str]:
+        """Write values below the area, where they stand."""
+        return (text(self.x(tick), self.bottom + below, f"{tick:g}", anchor="middle") for tick in ticks)
+
+    def caption(self, words: str, y: float) -> str:
+        """Write what the values below the area are, at a height in its middle."""
+        return text((self.left + self.right) / 2, y, words, anchor="middle")
+
+    def line(self, css_class: str, spots: Iterable[Place], colour: str, more: str = "") -> str:
+        """Draw straight lines between pairs of values; `more` are other attributes."""
+        return path(css_class, itertools.starmap(self.at, spots), colour, more)
+
+
+def _share(value: float, ends: tuple[float, float]) -> float:
+    low, high = ends
+    return (min(max(value, low), high) - low) / (high - low) if high > low else 0.0
+
+
+def with_room(values: Sequence[float], least: float = 0.0) -> tuple[float, float]:
+    """Return the ends of a scale with room around values: at least 4 %, and twice `least`, so that noise looks like no change."""
+    room = max(0.15 * (max(values) - min(values)), 0.02 * abs(max(values)), least) or 1.0
+    return min(values) - room, max(values) + room
+
+
 def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: str, width: int = 520, height: int = 300) -> str:
     """Draw lines over whole-numbered x, labelled at their ends. Dashed points are said to be extrapolated."""
-    left, top, bottom = 46, 36, 40
     right = round(max([88.0, *(16 + label_width(line.label) for line in series)]))
     width += right - 88
-    xs = [x for line in series for x, _ in line.points]
+    xs = sorted({x for line in series for x, _ in line.points})
     ticks = nice_ticks(max((y for line in series for _, y in line.points), default=1.0))
-    first, last = min(xs, default=0.0), max(xs, default=1.0)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = (x - first) / (last - first) if last > first else 0.0
-        return left + across * (width - left - right), height - bottom - y / ticks[-1] * (height - top - bottom)
-
-    body = [grid_line(at(first, tick), at(last, tick)[0], f"{tick:,g}") for tick in ticks]
-    body += [text(at(x, 0)[0], height - bottom + 17, f"{x:g}", anchor="middle") for x in sorted(set(xs))]
-    body.append(text((left + width - right) / 2, height - 4, x_label, anchor="middle"))
-    body.append(text(left - 8, 14, y_label, anchor="end"))
-    body.append(_measured_until(series, at, top, height - bottom))
-    drawn = [(line, [at(x, y) for x, y in line.points]) for line in series if line.points]
-    labels = apart([spots[-1][1] for _, spots in drawn])
-    body += [_line(line, spots, label_y) for (line, spots), label_y in zip(drawn, labels, strict=True)]
+    ends = (xs[0], xs[-1]) if xs else (0.0, 1.0)
+    plot = Plot(left=46, right=width - right, top=36, bottom=height - 40, xs=ends, ys=(0.0, ticks[-1]))
+    body = [
+        *plot.rows(ticks),
+        *plot.columns(xs),
+        plot.caption(x_label, height - 4),
+        text(plot.left - 8, 14, y_label, anchor="end"),
+    ]
+    body.append(_measured_until(series, plot))
+    drawn = [line for line in series if line.points]
+    labels = apart([plot.y(line.points[-1][1]) for line in drawn])
+    body += [_line(line, plot, label_y) for line, label_y in zip(drawn, labels, strict=True)]
     return svg(width, height, title, body)
 
 
@@ -125,27 +177,25 @@ def ticks_between(low: float, high: float, least: float) -> tuple[float, ...]:
     return tuple(step * index for index in range(first, max(last, first + 1) + 1))
 
 
-def _line(line: Series, spots: Sequence[tuple[float, float]], label_y: float) -> str:
-    solid, dashed = spots[: line.measured], spots[max(line.measured - 1, 0) :]
+def _line(line: Series, plot: Plot, label_y: float) -> str:
+    solid, dashed = line.points[: line.measured], line.points[max(line.measured - 1, 0) :]
     parts = [
-        path(line.css_class, solid, line.colour, ' stroke-width="2"'),
-        path(line.css_class, dashed, line.colour, ' stroke-width="2" stroke-dasharray="5 4"'),
-        *(dot(f"{line.css_class} dot", spot, 3.5, line.colour) for spot in solid),
-        text(spots[-1][0] + 8, label_y + 4, short(line.label), css_class=line.css_class, colour=line.colour),
+        plot.line(line.css_class, solid, line.colour, ' stroke-width="2"'),
+        plot.line(line.css_class, dashed, line.colour, ' stroke-width="2" stroke-dasharray="5 4"'),
+        *(dot(f"{line.css_class} dot", plot.at(*spot), 3.5, line.colour) for spot in solid),
+        text(plot.x(line.points[-1][0]) + 8, label_y + 4, short(line.label), css_class=line.css_class, colour=line.colour),
     ]
     return "".join(parts)
 
 
-def _measured_until(series: Sequence[Series], at: Callable[[float, float], tuple[float, float]], top: int, bottom: int) -> str:
+def _measured_until(series: Sequence[Series], plot: Plot) -> str:
     """Draw a rule where what was measured ends and what is extrapolated begins, if there is something on both sides."""
     edges = {line.points[line.measured - 1][0] for line in series if 0 < line.measured < len(line.points)}
     if not edges:
         return ""
-    x, _ = at(max(edges), 0)
-    return (
-        f'<line class="edge" x1="{x:.1f}" y1="{top - 20}" x2="{x:.1f}" y2="{bottom}" stroke="{INK}" stroke-width="0.75"/>'
-        f"{text(x - 6, top - 10, 'measured', anchor='end')}{text(x + 6, top - 10, 'extrapolated')}"
-    )
+    x = plot.x(max(edges))
+    words = f"{text(x - 6, plot.top - 10, 'measured', anchor='end')}{text(x + 6, plot.top - 10, 'extrapolated')}"
+    return rule("edge", (x, plot.top - 20), (x, plot.bottom), INK, ' stroke-width="0.75"') + words
 
 
 def _bar(bar: Bar, left: float, y: float, scale: float) -> str:
@@ -186,11 +236,6 @@ def rule(css_class: str, start: Place, end: Place, colour: str, more: str = "") 
     """Draw a line between two points; `more` are other attributes."""
     (x1, y1), (x2, y2) = start, end
     return f'<line class="{css_class}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"{more}/>'
-
-
-def grid_line(start: Place, end: float, label: str, colour: str = FAINT) -> str:
-    """Draw a horizontal line of the grid, with its label on its left."""
-    return f"{rule('grid', start, (end, start[1]), colour)}{text(start[0] - 8, start[1] + 4, label, anchor='end')}"
 
 
 def path(css_class: str, spots: Iterable[Place], colour: str, more: str = "") -> str:

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from markupsafe import Markup
 
-from quadbench.report.chart import FAINT, Place, dot, grid_line, rule, svg, text
+from quadbench.report.chart import FAINT, Plot, dot, rule, svg, text, with_room
 from quadbench.report.formatting import Unit, between, change, convert, decibels, number, show
 from quadbench.report.versus import SideRow, TimedLaunch, Versus, VersusDevice
 from quadbench.statistics import EQUIVALENCE_MARGIN, Verdict
@@ -17,11 +18,9 @@ _LEAST, _MOST = 0.05, 4.0  # that the scale reaches above 1, and as far below; w
 _STEPS = (4.0, 2.0, 1.0, 0.4, 0.2, 0.1, 0.05, 0.02, 0.01)  # that it is marked at
 _COLOURS = {Verdict.WORSE: "#a8201a", Verdict.BETTER: "#2a7a3b", Verdict.SAME: "#1d5fa6", Verdict.INCONCLUSIVE: "#7a5c00"}
 
-_LAUNCHES_WIDTH, _LEFT, _RIGHT = 560, 52, 16
+_LAUNCHES_WIDTH, _LEFT, _RIGHT = 560, 52, 544
 _UPPER, _LOWER = (30, 170), (206, 260)  # where the panels lie, from top to bottom
-_SIDE_COLOURS = {"A": "#1d5fa6", "B": "#b3560b"}
-_CLASSES = {"A": "shared", "B": "per-graph"}
-Values = Sequence[tuple[TimedLaunch, float]]
+_SIDES = {"A": ("shared", "#1d5fa6"), "B": ("per-graph", "#b3560b")}  # with their CSS classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,31 +151,23 @@ def launch_chart(device: VersusDevice) -> str | None:
         return None
     began = [one.began_at for one in device.launches]
     seconds = max((max(began) - min(began)).total_seconds(), 1.0)
-
-    def x(launch: TimedLaunch) -> float:
-        return _LEFT + (launch.began_at - min(began)).total_seconds() / seconds * (_LAUNCHES_WIDTH - _LEFT - _RIGHT)
-
-    body = _panel("an image, ms", _UPPER, [(one.side, (x(one), value)) for one, value in times])
+    body = _panel("an image, ms", _UPPER, times, min(began), seconds)
     if heat:
-        body += _panel("battery, °C", _LOWER, [(one.side, (x(one), value)) for one, value in heat])
+        body += _panel("battery, °C", _LOWER, heat, min(began), seconds)
     bottom = (_LOWER if heat else _UPPER)[1]
-    for place, words, anchor in ((_LEFT, "0", "middle"), (_LAUNCHES_WIDTH - _RIGHT, f"{seconds / 60:.1f} min", "end")):
+    for place, words, anchor in ((_LEFT, "0", "middle"), (_RIGHT, f"{seconds / 60:.1f} min", "end")):
         body.append(text(place, bottom + 18, words, anchor=anchor))
     return svg(_LAUNCHES_WIDTH, bottom + 26, f"Launches on {device.device.address} by time", body)
 
 
-def _panel(title: str, span: tuple[int, int], spots: Sequence[tuple[str, Place]]) -> list[str]:
-    """Draw values over time, each in the colour of its side, on a scale that no noise fills alone."""
-    top, bottom = span
-    values = [value for _, (_, value) in spots]
-    room = max(0.15 * (max(values) - min(values)), 0.02 * abs(max(values)), 0.01)
-    low, high = min(values) - room, max(values) + room
-
-    def y(value: float) -> float:
-        return bottom - (value - low) / (high - low) * (bottom - top)
-
-    parts = [text(_LEFT, top - 12, title)]
-    parts += [grid_line((_LEFT, y(at)), _LAUNCHES_WIDTH - _RIGHT, number(at)) for at in (low, (low + high) / 2, high)]
-    for side, (x, value) in spots:
-        parts.append(dot(_CLASSES.get(side, "edge"), (x, y(value)), 4, _SIDE_COLOURS.get(side, FAINT)))
+def _panel(
+    title: str, span: tuple[int, int], launches: Sequence[tuple[TimedLaunch, float]], began: datetime, seconds: float
+) -> list[str]:
+    """Draw values over time, each in the colour of its side."""
+    low, high = with_room([value for _, value in launches], least=0.01)
+    plot = Plot(left=_LEFT, right=_RIGHT, top=span[0], bottom=span[1], xs=(0.0, seconds), ys=(low, high))
+    parts = [text(_LEFT, plot.top - 12, title), *plot.rows((low, (low + high) / 2, high), number)]
+    for one, value in launches:
+        x, (css_class, colour) = (one.began_at - began).total_seconds(), _SIDES.get(one.side, ("edge", FAINT))
+        parts.append(dot(css_class, plot.at(x, value), 4, colour))
     return parts

@@ -1,10 +1,10 @@
 """Course of a run on a device: time of each image by launch with the temperature, and memory over a launch, as SVG."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
-from quadbench.report.chart import INK, Place, dot, grid_line, legend, nice_ticks, path, rule, short, svg, text
+from quadbench.report.chart import INK, Plot, dot, legend, nice_ticks, rule, short, svg, text
 from quadbench.report.formatting import Unit, convert
 from quadbench.report.launches import SERVING, devices_of, is_emulated, launches_on, sound, step_of, temperature_c, values
 
@@ -19,8 +19,9 @@ VARIANT_COLOURS = {
     Variant.RESIDENT: "#2f8f83",
     Variant.MERGED_AT_LOAD: "#7d6bb3",
 }
-_WIDTH, _LEFT, _RIGHT, _TOP = 560, 58, 12, 28
-_PLOT_HEIGHT, _WARMTH_HEIGHT = 130, 34
+_WIDTH, _LEFT, _RIGHT, _BOTTOM = 560, 58, 548, 158
+_WARMTH_HEIGHT = 34
+_PLOT = Plot(left=_LEFT, right=_RIGHT, top=28, bottom=_BOTTOM, ys=(0.0, 1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +109,14 @@ def strip_chart(task: TaskStrips) -> str:
     """Draw a dot an image and a bar at the median of each launch, in the order in which they ran; below, the temperature."""
     times = [[convert(image, Unit.MILLISECONDS) for image in strip.images_ns] for strip in task.strips]
     ticks = nice_ticks(max(max(images) for images in times))
-    slot = (_WIDTH - _LEFT - _RIGHT) / len(task.strips)
-    bottom = _TOP + _PLOT_HEIGHT
-    body = [text(_LEFT, 14, f"{short(task.task)}: an image, ms"), *_grid(ticks, bottom)]
+    plot = replace(_PLOT, xs=(0.0, len(task.strips)), ys=(0.0, ticks[-1]))
+    body = [text(_LEFT, 14, f"{short(task.task)}: an image, ms"), *plot.rows(ticks)]
     for index, (strip, images) in enumerate(zip(task.strips, times, strict=True)):
-        heights = [bottom - image / ticks[-1] * _PLOT_HEIGHT for image in images]
-        body += _strip(strip.variant, _LEFT + index * slot, slot, heights)
-    warmth = list(_warmth(task.strips, slot, bottom + 30))
-    height = bottom + (30 + _WARMTH_HEIGHT if warmth else 0) + 24
+        body += _strip(plot, strip.variant, index, images)
+    warmth = list(_warmth(task.strips, plot))
+    height = _BOTTOM + (30 + _WARMTH_HEIGHT if warmth else 0) + 24
     last = task.strips[-1].number
-    body += [*warmth, text(_LEFT, height - 6, "launch 1"), text(_WIDTH - _RIGHT, height - 6, f"launch {last}", anchor="end")]
+    body += [*warmth, text(_LEFT, height - 6, "launch 1"), text(_RIGHT, height - 6, f"launch {last}", anchor="end")]
     return svg(_WIDTH, height, f"Time of each image of {task.task} by launch on {task.address}", body)
 
 
@@ -126,16 +125,11 @@ def memory_chart(courses: Sequence[MemoryCourse], address: str) -> str:
     lines = {course.variant: [(ns / 1e9, convert(size, Unit.MEGABYTES)) for ns, size in course.readings] for course in courses}
     spots = [spot for line in lines.values() for spot in line]
     ticks, seconds = nice_ticks(max(size for _, size in spots)), nice_ticks(max(max(s for s, _ in spots), 0.1))
-    bottom = _TOP + _PLOT_HEIGHT
-    body = [text(_LEFT, 14, "resident memory, MB"), *_grid(ticks, bottom)]
-
-    def at(spot: Place) -> Place:
-        return _LEFT + spot[0] / seconds[-1] * (_WIDTH - _LEFT - _RIGHT), bottom - spot[1] / ticks[-1] * _PLOT_HEIGHT
-
-    body += [text(at((second, 0))[0], bottom + 17, f"{second:g}", anchor="middle") for second in seconds]
-    body += [path(v, map(at, line), VARIANT_COLOURS[v], ' stroke-width="1.5"') for v, line in lines.items()]
-    body.append(text((_LEFT + _WIDTH - _RIGHT) / 2, bottom + 34, "s of loading, switching and painting", anchor="middle"))
-    return svg(_WIDTH, bottom + 40, f"Memory over the first launch of each variant on {address}", body)
+    plot = replace(_PLOT, xs=(0.0, seconds[-1]), ys=(0.0, ticks[-1]))
+    body = [text(_LEFT, 14, "resident memory, MB"), *plot.rows(ticks), *plot.columns(seconds)]
+    body += [plot.line(v, line, VARIANT_COLOURS[v], ' stroke-width="1.5"') for v, line in lines.items()]
+    body.append(plot.caption("s of loading, switching and painting", _BOTTOM + 34))
+    return svg(_WIDTH, _BOTTOM + 40, f"Memory over the first launch of each variant on {address}", body)
 
 
 def variant_legend(variants: Sequence[Variant]) -> str:
@@ -143,29 +137,22 @@ def variant_legend(variants: Sequence[Variant]) -> str:
     return legend((variant, VARIANT_COLOURS[variant], variant) for variant in variants)
 
 
-def _strip(variant: Variant, left: float, slot: float, heights: Sequence[float]) -> Iterator[str]:
-    pitch = slot * 0.7 / len(heights)
-    for index, y in enumerate(heights):
-        x = left + slot * 0.15 + pitch * (index + 0.5)
-        yield dot(f"{variant} image", (x, y), 2, VARIANT_COLOURS[variant])
-    middle = sorted(heights)[len(heights) // 2]
-    yield rule(f"{variant} median", (left + slot * 0.08, middle), (left + slot * 0.92, middle), VARIANT_COLOURS[variant])
+def _strip(plot: Plot, variant: Variant, index: int, images: Sequence[float]) -> Iterator[str]:
+    for number, image in enumerate(images):
+        x = index + 0.15 + 0.7 * (number + 0.5) / len(images)
+        yield dot(f"{variant} image", plot.at(x, image), 2, VARIANT_COLOURS[variant])
+    middle = sorted(images, reverse=True)[len(images) // 2]
+    yield rule(f"{variant} median", plot.at(index + 0.08, middle), plot.at(index + 0.92, middle), VARIANT_COLOURS[variant])
 
 
-def _warmth(strips: Sequence[LaunchStrip], slot: float, top: float) -> Iterator[str]:
+def _warmth(strips: Sequence[LaunchStrip], images: Plot) -> Iterator[str]:
     """Draw the temperature before each launch that is known, from the lowest to the highest."""
-    known = [(index, strip.temperature_c) for index, strip in enumerate(strips) if strip.temperature_c is not None]
+    known = [(index + 0.5, strip.temperature_c) for index, strip in enumerate(strips) if strip.temperature_c is not None]
     if not known:
         return
     low, high = min(warm for _, warm in known), max(warm for _, warm in known)
-    scale = _WARMTH_HEIGHT / max(high - low, 1.0)
-    spots = [(_LEFT + (index + 0.5) * slot, top + _WARMTH_HEIGHT - (warm - low) * scale) for index, warm in known]
-    yield text(_LEFT - 8, top + 4, f"{max(high, low + 1.0):.0f} °C", anchor="end")
-    yield text(_LEFT - 8, top + _WARMTH_HEIGHT + 4, f"{low:.0f} °C", anchor="end")
-    yield path("edge warmth", spots, INK)
-    yield from (dot("edge warmth", spot, 2, INK) for spot in spots)
-
-
-def _grid(ticks: Sequence[float], bottom: float) -> Iterator[str]:
-    for tick in ticks:
-        yield grid_line((_LEFT, bottom - tick / ticks[-1] * _PLOT_HEIGHT), _WIDTH - _RIGHT, f"{tick:,g}")
+    plot = replace(images, top=_BOTTOM + 30, bottom=_BOTTOM + 30 + _WARMTH_HEIGHT, ys=(low, max(high, low + 1.0)))
+    for y, warm in zip((plot.top, plot.bottom), reversed(plot.ys), strict=True):
+        yield text(_LEFT - 8, y + 4, f"{warm:.0f} °C", anchor="end")
+    yield plot.line("edge warmth", known, INK)
+    yield from (dot("edge warmth", plot.at(*spot), 2, INK) for spot in known)

@@ -2,21 +2,20 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from itertools import islice
 from math import ceil, floor, log10
 from pathlib import Path
 from statistics import median
-from typing import Self
 
 from jinja2 import Environment
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from quadbench.artifacts.night_record import Measurement, Point, RulingKind, Subject
-from quadbench.report.chart import nice_ticks, rule, svg, text
+from quadbench.report.chart import Plot, dot, nice_ticks, rule, svg, text, with_room
 from quadbench.report.formatting import TextTable, change, convert, percent, plural
 from quadbench.report.kpi import KPI_UNITS
 from quadbench.report.night import (
@@ -34,9 +33,9 @@ from quadbench.report.page import page_environment, write_page
 from quadbench.report.versus import PSNR
 from quadbench.results.layout import Layout
 
-WIDTH, LEFT, RIGHT = 560, 62, 14
+WIDTH, LEFT, _RIGHT = 560, 62, 546
 UPPER, LOWER = (52, 172), (210, 262)  # where the panels of the case and of the yardstick lie, top to bottom
-PLAIN, RULE, FAINT = "#1d5fa6", "#8d9199", "#d9dce1"
+PLAIN, RULE = "#1d5fa6", "#8d9199"
 COLOURS = {
     RulingKind.REGRESSION: "#a8201a",
     RulingKind.INCONCLUSIVE: "#7a5c00",
@@ -64,46 +63,31 @@ _MEANINGS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    """A part of a chart: the height of values between two ends; what lies beyond is drawn at the edge."""
+def across(count: int, right: int = _RIGHT) -> Plot:
+    """Return the area in which so many nights, at least two, stand from left to right by their number from 0 on."""
+    return Plot(left=LEFT, right=right, top=UPPER[0], bottom=UPPER[1], xs=(0.0, count - 1.0), ys=(0.0, 1.0))
 
-    low: float
-    high: float
-    span: tuple[int, int]  # top and bottom
-    right: int = WIDTH - RIGHT
 
-    @classmethod
-    def of(cls, values: Sequence[float], levels: Iterable[float], span: tuple[int, int], right: int = WIDTH - RIGHT) -> Self:
-        """Return a panel with room for levels, and for values that are no more than twice and no less than half of the median.
+def panel(nights: Plot, values: Sequence[float], levels: Iterable[float], span: tuple[int, int] = UPPER) -> Plot:
+    """Return a panel with room for levels, and for values that are no more than twice and no less than half of the median."""
+    middle = median(values)
+    shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
+    return replace(nights, top=span[0], bottom=span[1], ys=with_room(shown))
 
-        It is at least 4 % high: noise shall not look like a change.
-        """
-        middle = median(values)
-        shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
-        room = max(0.15 * (max(shown) - min(shown)), 0.02 * abs(max(shown))) or 1.0
-        return cls(low=min(shown) - room, high=max(shown) + room, span=span, right=right)
 
-    def height(self, value: float) -> float:
-        """Return where a value lies."""
-        top, bottom = self.span
-        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
-        return bottom - share * (bottom - top)
+def axis(plot: Plot, title: str, above: float = 8) -> Iterator[str]:
+    """Draw the lines of round values, and the title so far above them."""
+    yield text(LEFT, plot.top - above, title)
+    low, high = plot.ys
+    step = nice_ticks(high - low, count=max(_TICKS, round(plot.bottom - plot.top) // 30))[1]
+    digits = max(0, -floor(log10(step)))
+    ticks = (index * step for index in range(ceil(low / step), floor(high / step) + 1))
+    yield from plot.rows(ticks, f"{{:,.{digits}f}}".format)
 
-    def axis(self, title: str, above: float = 8) -> Iterator[str]:
-        """Draw the lines of round values, and the title so far above them."""
-        yield text(LEFT, self.span[0] - above, title)
-        step = nice_ticks(self.high - self.low, count=max(_TICKS, (self.span[1] - self.span[0]) // 30))[1]
-        digits = max(0, -floor(log10(step)))
-        for index in range(ceil(self.low / step), floor(self.high / step) + 1):
-            y = self.height(index * step)
-            yield rule("grid", (LEFT, y), (self.right, y), FAINT)
-            yield text(LEFT - 8, y + 4, f"{index * step:,.{digits}f}", anchor="end")
 
-    def line(self, xs: Sequence[float], values: Sequence[float]) -> str:
-        """Draw a line through values."""
-        spots = " ".join(f"{x:.1f},{self.height(value):.1f}" for x, value in zip(xs, values, strict=True))
-        return f'<polyline class="shared" fill="none" stroke="{PLAIN}" stroke-width="1" points="{spots}"/>'
+def line(plot: Plot, values: Iterable[float]) -> str:
+    """Draw a line through the values of nights."""
+    return plot.line("shared", enumerate(values), PLAIN, ' stroke-width="1"')
 
 
 def panel_titles(figure: str, key: str, *, is_of_ratio: bool) -> tuple[str, str]:
@@ -119,15 +103,10 @@ def in_unit(value: float, key: str) -> float:
     return value if unit is None else convert(value, unit)
 
 
-def across(count: int, right: int = WIDTH - RIGHT) -> list[float]:
-    """Return where nights stand, at least two, from left to right."""
-    return [LEFT + number * (right - LEFT) / (count - 1) for number in range(count)]
-
-
-def dates(xs: Sequence[float], nights: Sequence[Measurement], bottom: float) -> Iterator[str]:
+def dates(plot: Plot, nights: Sequence[Measurement], bottom: float) -> Iterator[str]:
     """Write the days of the first and the last night below the panels."""
-    for index, anchor in ((0, "start"), (-1, "end")):
-        yield text(xs[index], bottom + 18, f"{nights[index].measured_at:%Y-%m-%d}", anchor=anchor)
+    for index, anchor in ((0, "start"), (len(nights) - 1, "end")):
+        yield text(plot.x(index), bottom + 18, f"{nights[index].measured_at:%Y-%m-%d}", anchor=anchor)
 
 
 def night_chart(finding: NightFinding, told: Figured, nights: Sequence[Measurement]) -> str | None:
@@ -136,21 +115,21 @@ def night_chart(finding: NightFinding, told: Figured, nights: Sequence[Measureme
     if len(shown) < 2 or shown[-1][0].night != told.ruling.night:
         return None
     measured, points = [night for night, _ in shown], [point for _, point in shown]
-    xs, key, is_of_ratio = across(len(shown), _LAST), points[-1].key, points[-1].ratio is not None
+    plot, key, is_of_ratio = across(len(shown), _LAST), points[-1].key, points[-1].ratio is not None
     of_case, of_yardstick = panel_titles(told.figure, key, is_of_ratio=is_of_ratio)
     expected = told.ruling.expected
     usual = expected if expected is None or is_of_ratio else in_unit(expected, key)
     levels = [] if usual is None or not is_ratio(usual) else [usual]
-    body = list(_marked(xs, list(map(_interval, points)), UPPER, of_case, told.change, finding.kind, levels))
+    body = list(_marked(plot, list(map(_interval, points)), UPPER, of_case, told.change, finding.kind, levels))
     ys = [in_unit(point.yardstick, key) for point in points if point.yardstick is not None]
     bottom = UPPER[1]
     if len(ys) == len(points) and all(map(is_ratio, ys)):
         ratio, bottom = ys[-1] / median(ys[:-1]), LOWER[1]
         so = "as usual" if percent(abs(ratio - 1)) == percent(0) else change(ratio, directions(key))
         its_doing = finding.kind if finding.kind is RulingKind.ENVIRONMENT else None  # else it is not marked
-        body += _marked(xs, [(y, y, y) for y in ys], LOWER, of_yardstick, so, its_doing)
+        body += _marked(plot, [(y, y, y) for y in ys], LOWER, of_yardstick, so, its_doing)
     title = f"{told.figure} of {finding.cases[0]} on {finding.address} over {len(shown)} nights"
-    return svg(WIDTH, bottom + 24, title, [*_came(xs, measured, bottom), *body, *dates(xs, measured, bottom)])
+    return svg(WIDTH, bottom + 24, title, [*_came(plot, measured, bottom), *body, *dates(plot, measured, bottom)])
 
 
 def _point(night: Measurement, told: Figured) -> Point | None:
@@ -170,7 +149,7 @@ def _interval(point: Point) -> Interval:
 
 
 def _marked(
-    xs: Sequence[float],
+    nights: Plot,
     intervals: Sequence[Interval],
     span: tuple[int, int],
     title: str,
@@ -180,27 +159,27 @@ def _marked(
 ) -> Iterator[str]:
     """Draw a panel: levels dashed, values with their intervals, the last one in a ruling's colour and with words beside it."""
     values = [value for value, _, _ in intervals]
-    panel = Panel.of(values, [*levels, values[-1]], span, _LAST)
+    plot, last = panel(nights, values, [*levels, values[-1]], span), len(values) - 1
     colour, mark = (COLOURS.get(kind, PLAIN), f"told {kind.lower()}") if kind else (PLAIN, "")
-    yield from panel.axis(title)
-    for y in map(panel.height, levels):
-        yield rule("edge", (LEFT, y), (_LAST, y), RULE, ' stroke-dasharray="5 4"')
-    yield panel.line(xs, values)
-    for number, (x, (value, low, high)) in enumerate(zip(xs, intervals, strict=True), start=1):
-        css_class, fill, radius = (mark, colour, 5) if mark and number == len(xs) else ("shared", PLAIN, 2.5)
-        yield rule("edge", (x, panel.height(low)), (x, panel.height(high)), RULE)
-        yield f'<circle class="{css_class}" cx="{x:.1f}" cy="{panel.height(value):.1f}" r="{radius}" fill="{fill}"/>'
-    yield text(xs[-1] + 10, panel.height(values[-1]) + 4, words, css_class=mark or "label", colour=colour)
+    yield from axis(plot, title)
+    for y in map(plot.y, levels):
+        yield rule("edge", (plot.left, y), (plot.right, y), RULE, ' stroke-dasharray="5 4"')
+    yield line(plot, values)
+    for number, (value, low, high) in enumerate(intervals):
+        css_class, fill, radius = (mark, colour, 5) if mark and number == last else ("shared", PLAIN, 2.5)
+        yield rule("edge", plot.at(number, low), plot.at(number, high), RULE)
+        yield dot(css_class, plot.at(number, value), radius, fill)
+    yield text(plot.right + 10, plot.y(values[-1]) + 4, words, css_class=mark or "label", colour=colour)
 
 
-def _came(xs: Sequence[float], nights: Sequence[Measurement], bottom: int) -> Iterator[str]:
+def _came(plot: Plot, nights: Sequence[Measurement], bottom: int) -> Iterator[str]:
     """Draw a rule before each night in which the case ran something else than in the night before; name the last of them."""
-    new = [n for n in range(1, len(nights)) if nights[n].subject != nights[n - 1].subject]
-    places = [(xs[n - 1] + xs[n]) / 2 for n in new]
-    for x in places:
-        yield rule("edge", (x, UPPER[0] - _ABOVE + 4), (x, bottom), RULE, ' stroke-dasharray="1 3"')
-    if new:
-        yield text(places[-1] + 4, UPPER[0] - _ABOVE, f"{subject_name(nights[new[-1]].subject)} →", anchor="end")
+    new = [number for number in range(1, len(nights)) if nights[number].subject != nights[number - 1].subject]
+    for number in new:
+        x = plot.x(number - 0.5)
+        yield rule("edge", (x, plot.top - _ABOVE + 4), (x, bottom), RULE, ' stroke-dasharray="1 3"')
+        if number == new[-1]:
+            yield text(x + 4, plot.top - _ABOVE, f"{subject_name(nights[number].subject)} →", anchor="end")
 
 
 @dataclass(frozen=True, kw_only=True)

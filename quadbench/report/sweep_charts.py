@@ -1,14 +1,14 @@
 """Charts of a sweep, each an SVG that stands alone: quality over the settings' values, and quality over time or bytes."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 
-from quadbench.report.chart import Place, apart, dot, grid_line, label_width, path, rule, short, svg, text, ticks_between
+from quadbench.report.chart import Place, Plot, apart, dot, label_width, path, rule, short, svg, text, ticks_between
 from quadbench.report.sweep import BYTES, PSNR, TIME, Sweep, SweepFigure, SweepPoint, quality_of, series_of
 
-_HEIGHT, _WIDTH = 360, 400  # the latter of the plot
-_LEFT, _TOP, _BOTTOM = 52, 36, 48
+_HEIGHT = 360
+_PLOT = Plot(left=52, right=452, top=36, bottom=312, ys=(0.0, 1.0))
 COLOURS = ("#1d5fa6", "#b3560b", "#2a7a3b", "#7d4fb3", "#a8201a")
 _DARK = ("#74b0f2", "#eb9a55", "#7cc98d", "#b99bea", "#ff8a80")
 STYLE = (
@@ -44,22 +44,24 @@ def sweep_chart(sweep: Sweep) -> str:
     lines = [line for number, points in enumerate(series_of(sweep)) for line in _lines(points, values, number, sweep)]
     ends = [y + sign * line.errors.get(i, 0) for line in lines for i, y in line.y.items() for sign in (-1, 1)]
     ticks = ticks_between(min(ends, default=0.0), max(ends, default=1.0), least=1.0)
-    xs = _places(values)
-
-    def at(index: int, y: float) -> Place:
-        share = (y - ticks[0]) / (ticks[-1] - ticks[0])
-        return _LEFT + xs[index] * _WIDTH, _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
-
-    width = round(_LEFT + _WIDTH + 20 + max((label_width(line.label) for line in lines), default=0.0))
-    title = f"{sweep.recipe_name}: PSNR against the float reference over {_axis(sweep)}"
-    body = [STYLE, f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>', text(_LEFT, 18, "PSNR, dB")]
-    body += [grid_line((_LEFT, at(0, tick)[1]), _LEFT + _WIDTH, f"{tick:g}", _GRID) for tick in ticks]
-    for i, value in enumerate(short(value, _MOST_VALUE) for value in values):
-        body.append(text(max(at(i, 0)[0], label_width(value) / 2), _HEIGHT - _BOTTOM + 18, value, anchor="middle"))
-    body.append(text(_LEFT + _WIDTH / 2, _HEIGHT - 10, _axis(sweep), anchor="middle"))
+    xs, plot = _places(values), replace(_PLOT, ys=(ticks[0], ticks[-1]))
+    width, body = _begun("PSNR, dB", max((label_width(line.label) for line in lines), default=0.0))
+    body += plot.rows(ticks, "{:g}".format, _GRID)
+    for x, value in zip(xs, (short(value, _MOST_VALUE) for value in values), strict=True):
+        body.append(text(max(plot.x(x), label_width(value) / 2), plot.bottom + 18, value, anchor="middle"))
+    body.append(plot.caption(_axis(sweep), _HEIGHT - 10))
     drawn = [line for line in lines if line.y]
-    body += [_drawn(line, at) for line in drawn]
-    return svg(width, _HEIGHT, title, [*body, *_labels(drawn, [at(*max(line.y.items())) for line in drawn])]) + "\n"
+    body += [_drawn(line, xs, plot) for line in drawn]
+    tips = [(plot.x(xs[index]), plot.y(y)) for index, y in (max(line.y.items()) for line in drawn)]
+    title = f"{sweep.recipe_name}: PSNR against the float reference over {_axis(sweep)}"
+    return svg(width, _HEIGHT, title, [*body, *_labels(drawn, tips)]) + "\n"
+
+
+def _begun(title: str, longest: float) -> tuple[int, list[str]]:
+    """Return the width of a chart with names of at most this length on its right, and what it begins with."""
+    width = round(_PLOT.right + 20 + longest)
+    paper = f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>'
+    return width, [STYLE, paper, text(_PLOT.left, 18, title)]
 
 
 def _axis(sweep: Sweep) -> str:
@@ -96,15 +98,16 @@ def _places(values: Sequence[str]) -> list[float]:
     return [(number - low) / (high - low) if high > low else 0.5 for number in numbers]
 
 
-def _drawn(line: _Line, at: Callable[[int, float], Place]) -> str:
+def _drawn(line: _Line, xs: Sequence[float], plot: Plot) -> str:
     colour, css_class = COLOURS[line.colour], f"s{line.colour}"
-    spots = [at(index, y) for index, y in sorted(line.y.items())]
+    spots = {index: (xs[index], y) for index, y in sorted(line.y.items())}
     dash = ' stroke-dasharray="5 4" stroke-opacity="0.6"' if line.is_published else ""
-    parts = [path(css_class, spots, colour, f' stroke-width="2"{dash}')]
+    parts = [plot.line(css_class, spots.values(), colour, f' stroke-width="2"{dash}')]
     for index, error in line.errors.items():
-        parts.append(rule(css_class, at(index, line.y[index] - error), at(index, line.y[index] + error), colour))
+        x, y = spots[index]
+        parts.append(rule(css_class, plot.at(x, y - error), plot.at(x, y + error), colour))
     if not line.is_published:
-        parts += [dot(f"{css_class} fill", spot, 3.5, colour) for spot in spots]
+        parts += [dot(f"{css_class} fill", plot.at(*spot), 3.5, colour) for spot in spots.values()]
     return "".join(parts)
 
 
@@ -169,59 +172,51 @@ def _cost_drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigur
     costs = [end for spot in spots for end in spot.costs]
     qualities = [spot.quality + sign * spot.error for spot in spots for sign in (-1, 1)]
     across, up = (ticks_between(min(ends), max(ends), least=1e-6) for ends in (costs, qualities))
-
-    def at(cost: float, quality: float) -> Place:
-        x = _LEFT + (cost - across[0]) / (across[-1] - across[0]) * _WIDTH
-        return x, _HEIGHT - _BOTTOM - (quality - up[0]) / (up[-1] - up[0]) * (_HEIGHT - _TOP - _BOTTOM)
-
-    width = round(_LEFT + _WIDTH + 20 + max(label_width(spot.label) for spot in spots))
-    body = [STYLE, f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>']
-    body.append(text(_LEFT, 18, f"{quality.title}, {quality.unit}"))
-    body += [grid_line(at(across[0], tick), at(across[-1], tick)[0], f"{tick:g}", _GRID) for tick in up]
-    body += [text(at(tick, 0)[0], _HEIGHT - _BOTTOM + 18, f"{tick:g}", anchor="middle") for tick in across]
-    body.append(text(_LEFT + _WIDTH / 2, _HEIGHT - 10, f"{cost.title}, {cost.unit}", anchor="middle"))
+    plot = replace(_PLOT, xs=(across[0], across[-1]), ys=(up[0], up[-1]))
+    width, body = _begun(f"{quality.title}, {quality.unit}", max(label_width(spot.label) for spot in spots))
+    body += [*plot.rows(up, "{:g}".format, _GRID), *plot.columns(across, 18)]
+    body.append(plot.caption(f"{cost.title}, {cost.unit}", _HEIGHT - 10))
     for line in lines:
-        best = sorted(at(spot.cost, spot.quality) for spot in line if spot.is_best)
+        best = sorted(plot.at(spot.cost, spot.quality) for spot in line if spot.is_best)
         if line:
             body.append(path(f"s{line[0].colour}", best, COLOURS[line[0].colour], ' stroke-opacity="0.4"'))
-        body += [_mark(spot, at) for spot in line]
+        body += [_mark(spot, plot) for spot in line]
     named = [spot for spot in spots if spot.is_best or len(spots) <= _MOST_NAMED][:_MOST_NAMED]
-    body += _cost_labels(
-        named, [at(spot.cost, spot.quality) for spot in named], [box for spot in spots for box in _bars(spot, at)]
-    )
-    title = f"{sweep.recipe_name}: {quality.title} over {cost.title.lower()}"
-    return svg(width, _HEIGHT, title, body) + "\n"
+    body += _cost_labels(named, plot, [box for spot in spots for box in _bars(spot, plot)])
+    return svg(width, _HEIGHT, f"{sweep.recipe_name}: {quality.title} over {cost.title.lower()}", body) + "\n"
 
 
-def _mark(spot: _Spot, at: Callable[[float, float], Place]) -> str:
-    name, stroke, (x, y) = f"s{spot.colour}", COLOURS[spot.colour], at(spot.cost, spot.quality)
-    bars = [rule(name, start, end, stroke) for start, end in _bars(spot, at)]
+def _mark(spot: _Spot, plot: Plot) -> str:
+    name, stroke, (x, y) = f"s{spot.colour}", COLOURS[spot.colour], plot.at(spot.cost, spot.quality)
+    bars = [rule(name, start, end, stroke) for start, end in _bars(spot, plot)]
     shape = f'cx="{x:.1f}" cy="{y:.1f}" r="4" stroke="{stroke}"'
     filled = f'class="{name} fill" fill="{stroke}"' if spot.is_best else f'class="{name} hollow" fill="#fdfdfc"'
     return f"{''.join(bars)}<circle {filled} {shape}/>"
 
 
-def _bars(spot: _Spot, at: Callable[[float, float], Place]) -> list[tuple[Place, Place]]:
+def _bars(spot: _Spot, plot: Plot) -> list[tuple[Place, Place]]:
     """Return the ends of a spot's bars: left and right, bottom and top."""
     (low, high), error = spot.costs, spot.error
-    across = [(at(low, spot.quality), at(high, spot.quality))] if low < high else []
-    return across + ([(at(spot.cost, spot.quality - error), at(spot.cost, spot.quality + error))] if error else [])
+    across = [(plot.at(low, spot.quality), plot.at(high, spot.quality))] if low < high else []
+    upright = [(plot.at(spot.cost, spot.quality - error), plot.at(spot.cost, spot.quality + error))] if error else []
+    return across + upright
 
 
-def _cost_labels(spots: Sequence[_Spot], places: Sequence[Place], bars: Sequence[tuple[Place, Place]]) -> Iterator[str]:
+def _cost_labels(spots: Sequence[_Spot], plot: Plot, bars: Sequence[tuple[Place, Place]]) -> Iterator[str]:
     """Yield the names of the spots above them, moved up or down where they would cover another name, or a bar if they can.
 
     A name that would leave the plot on the right stands on the left of its spot.
     """
     taken: list[tuple[float, float, float]] = []  # from, to and the height of each name
-    for spot, (x, y) in sorted(zip(spots, places, strict=True), key=lambda pair: pair[1]):
+    places = ((spot, plot.at(spot.cost, spot.quality)) for spot in spots)
+    for spot, (x, y) in sorted(places, key=lambda pair: pair[1]):
         length = label_width(spot.label)
-        is_flipped = x + 6 + length > _LEFT + _WIDTH and x - 6 - length > _LEFT
+        is_flipped = x + 6 + length > plot.right and x - 6 - length > plot.left
         left, right = (x - 6 - length, x - 6) if is_flipped else (x + 6, x + 6 + length)
         heights = (y - 8 + sign * step * _LINE_HEIGHT for step in range(len(spots)) for sign in (1, -1))
         free = [h for h in heights if not any(a < right and left < b and abs(h - c) < _LINE_HEIGHT for a, b, c in taken)]
         clear = (h for h in free if not any(_crosses(bar, left, right, h) for bar in bars))
-        height = next((h for h in clear if _TOP < h < _HEIGHT - _BOTTOM), free[0])
+        height = next((h for h in clear if plot.top < h < plot.bottom), free[0])
         taken.append((left, right, height))
         start, anchor = (right, "end") if is_flipped else (left, "start")
         css_class, colour = f"s{spot.colour} fill name", COLOURS[spot.colour]
