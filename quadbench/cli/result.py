@@ -21,7 +21,6 @@ from quadbench.report.condition import Criterion, read_condition
 from quadbench.report.formatting import RATIO, SIDES, rough_times, show
 from quadbench.report.headline import in_words
 from quadbench.report.kpi import Figure, KpiRow
-from quadbench.report.launches import devices_of
 from quadbench.report.run_line import study_document
 from quadbench.report.study_html import study_report
 from quadbench.report.sweep import Sweep
@@ -229,7 +228,7 @@ def wanted_as(result: RunResult) -> LaterRun:
     return LaterRun(
         recipe_name=result.bundle.recipe_name,
         tasks=[task.name for task in result.bundle.tasks],
-        addresses=[device.address for device in devices_of(result)],
+        addresses=[device.address for device in result.devices],
         swept=result.swept,
         run_id=result.run_id,
     )

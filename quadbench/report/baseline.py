@@ -8,9 +8,9 @@ from datetime import datetime
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Variant
 from quadbench.artifacts.night_record import contents, differences, unlike
 from quadbench.errors import UserError
-from quadbench.report.formatting import TextTable, Unit, decibels, plural, show
-from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow
-from quadbench.report.launches import devices_of, is_on, sound
+from quadbench.report.formatting import TextTable, Unit, full_title, plural, shown
+from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, exact_verdict
+from quadbench.report.launches import is_on, sound
 from quadbench.report.scores import Quality, quality_rows
 from quadbench.statistics import Verdict
 from quadbench.statistics.launch_comparison import compare_unpaired
@@ -58,7 +58,7 @@ class ChangedFigure:
         return self.key in _TELLING or self.verdict in (Verdict.WORSE, Verdict.BETTER)
 
     def __str__(self) -> str:
-        before, now = (_shown(value, self.unit) for value in (self.before, self.now))
+        before, now = (shown(value, self.unit) for value in (self.before, self.now))
         change = f"now / before is {_ratio(self)}" if self.ratio else f"{before}, now {now}"
         return f"{self.title} of {self.task}, {self.variant}: {change}"
 
@@ -96,7 +96,7 @@ def require_alike(baseline: RunResult, tasks: Sequence[str], addresses: Sequence
         UserError: it is the run itself, has none of the tasks, or lacks one of the devices.
     """
     name, its_tasks = f"run {baseline.run_id}", [task.name for task in baseline.bundle.tasks]
-    its_addresses = [device.address for device in devices_of(baseline)]
+    its_addresses = [device.address for device in baseline.devices]
     if baseline.run_id == run_id:
         raise UserError(f"{name} would be its own baseline", hint="name an earlier one; quadbench runs lists them")
     if set(its_tasks).isdisjoint(tasks):
@@ -118,7 +118,7 @@ def against(
 
     `where` are the words by which a command comes to the results folder.
     """
-    addresses = [device.address for device in devices_of(result)]
+    addresses = [device.address for device in result.devices]
     quality, common = quality_rows(baseline), {task.name for task in baseline.bundle.tasks}
     now = [row for row in rows if row.task in common]
     figures = (*_of_rows(its_rows, now), *_of_quality(quality, [row for row in quality_rows(result) if row.task in common]))
@@ -186,7 +186,7 @@ def _figure_of(row: KpiRow, variant: Variant, sides: Sequence[Figure | None], to
     before, now = sides
     verdict, ratio, low, high = Verdict.INCONCLUSIVE, None, None, None
     if before and now and row.is_exact:
-        verdict, ratio = _exact(now.value - before.value), now.value / before.value if before.value else None
+        verdict, ratio = exact_verdict(now.value - before.value), now.value / before.value if before.value else None
     elif before and now and min(*before.medians, *now.medians) > 0:
         told = compare_unpaired(before.medians, now.medians, together=together)
         verdict, ratio, low, high = told.verdict, told.ratio, told.low, told.high
@@ -229,12 +229,8 @@ def _of_quality(before: Sequence[Quality], now: Sequence[Quality]) -> Iterator[C
                 ratio=None,
                 low=None,
                 high=None,
-                verdict=Verdict.INCONCLUSIVE if first is None or second is None else _exact(first - second),
+                verdict=Verdict.INCONCLUSIVE if first is None or second is None else exact_verdict(first - second),
             )
-
-
-def _exact(more: float) -> Verdict:
-    return Verdict.WORSE if more > 0 else Verdict.BETTER if more < 0 else Verdict.SAME
 
 
 def _unlike(baseline: RunResult, result: RunResult, address: str) -> dict[str, tuple[str, str]]:
@@ -253,7 +249,7 @@ def _contents(run: RunResult, device: DeviceFacts) -> dict[str, str]:
 
 
 def _launches(run: RunResult, address: str) -> list[RunRecord]:
-    devices = [device for device in devices_of(run) if device.address == address]
+    devices = [device for device in run.devices if device.address == address]
     return [record for device in devices for record in sound(run.records) if is_on(record, device)]
 
 
@@ -287,15 +283,10 @@ def _of_tasks(
 
 
 def _cells(figure: ChangedFigure) -> tuple[str, ...]:
-    title = f"{figure.title}, {figure.unit}" if figure.unit else figure.title
-    values = [_shown(value, figure.unit) for value in (figure.before, figure.now)]
-    return (f"{figure.task}, {figure.variant}: {title}", *values, _ratio(figure), figure.verdict)
+    values = [shown(value, figure.unit) for value in (figure.before, figure.now)]
+    return (f"{figure.task}, {figure.variant}: {full_title(figure.title, figure.unit)}", *values, _ratio(figure), figure.verdict)
 
 
 def _ratio(figure: ChangedFigure) -> str:
     interval = "" if figure.low is None or figure.high is None else f" ({figure.low:.3f} to {figure.high:.3f})"
     return "–" if figure.ratio is None else f"{figure.ratio:.3f}{interval}"
-
-
-def _shown(value: float | None, unit: Unit | None) -> str:
-    return "–" if value is None else show(value, unit) if unit else decibels(value)

@@ -21,13 +21,18 @@ _MOST_LETTERS = 32  # of a name in a chart
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A line. Its first `measured` points are drawn solid with dots, the rest dashed."""
+    """A line. Its first `measured` points, or all, are drawn solid with dots, the rest dashed."""
 
     label: str
     css_class: str
     colour: str
-    points: tuple[tuple[float, float], ...]
-    measured: int
+    points: Sequence[Place]
+    measured: int | None = None
+
+    @property
+    def solid(self) -> Sequence[Place]:
+        """Return the points that were measured."""
+        return self.points[: self.measured]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,11 +183,11 @@ def ticks_between(low: float, high: float, least: float) -> tuple[float, ...]:
 
 
 def _line(line: Series, plot: Plot, label_y: float) -> str:
-    solid, dashed = line.points[: line.measured], line.points[max(line.measured - 1, 0) :]
+    dashed = line.points[max(len(line.solid) - 1, 0) :]
     parts = [
-        plot.line(line.css_class, solid, line.colour, ' stroke-width="2"'),
+        plot.line(line.css_class, line.solid, line.colour, ' stroke-width="2"'),
         plot.line(line.css_class, dashed, line.colour, ' stroke-width="2" stroke-dasharray="5 4"'),
-        *(dot(f"{line.css_class} dot", plot.at(*spot), 3.5, line.colour) for spot in solid),
+        *(dot(f"{line.css_class} dot", plot.at(*spot), 3.5, line.colour) for spot in line.solid),
         text(plot.x(line.points[-1][0]) + 8, label_y + 4, short(line.label), css_class=line.css_class, colour=line.colour),
     ]
     return "".join(parts)
@@ -190,7 +195,7 @@ def _line(line: Series, plot: Plot, label_y: float) -> str:
 
 def _measured_until(series: Sequence[Series], plot: Plot) -> str:
     """Draw a rule where what was measured ends and what is extrapolated begins, if there is something on both sides."""
-    edges = {line.points[line.measured - 1][0] for line in series if 0 < line.measured < len(line.points)}
+    edges = {line.solid[-1][0] for line in series if 0 < len(line.solid) < len(line.points)}
     if not edges:
         return ""
     x = plot.x(max(edges))

@@ -8,7 +8,7 @@ from datetime import datetime
 from markupsafe import Markup
 
 from quadbench.report.chart import FAINT, Plot, dot, rule, svg, text, with_room
-from quadbench.report.formatting import Unit, between, change, convert, decibels, number, show
+from quadbench.report.formatting import Unit, between, change, convert, full_title, number, shown
 from quadbench.report.versus import SideRow, TimedLaunch, Versus, VersusDevice
 from quadbench.statistics import EQUIVALENCE_MARGIN, Verdict
 from quadbench.statistics.launch_comparison import Comparison
@@ -66,26 +66,24 @@ def _reach(told: Sequence[Comparison]) -> float:
 
 
 def _row(row: SideRow, reach: float, margin: float) -> ForestRow:
-    values = [None if side is None else side.value for side in (row.a, row.b)]
-    a, b = ("–" if value is None else show(value, row.unit) if row.unit else decibels(value) for value in values)
+    a, b = (shown(value, row.unit) for value in row.values)
     told = row.comparison
     return ForestRow(
         task=row.task,
-        title=f"{row.title}, {row.unit}" if row.unit else row.title,
+        title=full_title(row.title, row.unit),
         a=a,
         b=b,
-        change=_change(row, told.ratio if told else None),
+        change=_change(row),
         interval=between(told.low, told.high) if told and told.low and told.high else "",
         drawn=_interval(told, reach, margin) if told else Markup(""),
-        verdict=told.verdict.value if told else "exact" if row.is_exact else "no verdict",
+        verdict=row.outcome,
     )
 
 
-def _change(row: SideRow, ratio: float | None) -> str:
+def _change(row: SideRow) -> str:
     """Say by how much B takes more: as it was judged, else as the figures of both sides are; of pictures in decibels."""
-    a, b = (None if side is None else side.value for side in (row.a, row.b))
-    if ratio is None and a and b and row.unit:
-        ratio = b / a
+    (a, b), judged = row.values, row.comparison.ratio if row.comparison else None
+    ratio = row.ratio if judged is None else judged
     if row.unit or a is None or b is None:
         words = "the same" if ratio == 1 else change(ratio) or "–"
         return words.replace("0.0 %", "less than 0.1 %") if words.startswith("0.0 %") else words

@@ -272,14 +272,9 @@ def _of_rows(rows: Sequence[KpiRow]) -> Iterator[tuple[_Place, float]]:
 
 def _of_quality(quality: Sequence[Quality]) -> Iterator[tuple[_Place, float]]:
     for row in quality:
-        cells = {
-            "shared.psnr_db": row.shared_reference,
-            "per_graph.psnr_db": row.per_graph_reference,
-            "shared.psnr_truth_db": row.shared_truth,
-            "per_graph.psnr_truth_db": row.per_graph_truth,
-        }
-        for name, value in cells.items():
-            yield (row.device.address, row.task, name), value if isinstance(value, float) else math.nan
+        for side, (name, against) in itertools.product(_SIDES, (("psnr_db", "reference"), ("psnr_truth_db", "truth"))):
+            value = getattr(row, f"{side}_{against}")
+            yield (row.device.address, row.task, f"{side}.{name}"), value if isinstance(value, float) else math.nan
 
 
 def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:

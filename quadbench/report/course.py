@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
 from quadbench.report.chart import INK, Plot, dot, legend, nice_ticks, rule, short, svg, text
 from quadbench.report.formatting import Unit, convert
-from quadbench.report.launches import SERVING, devices_of, is_emulated, launches_on, sound, step_of, temperature_c, values
+from quadbench.report.launches import SERVING, is_emulated, launches_on, sound, step_of, temperature_c, values
 
 _MOST_LAUNCHES, _MOST_IMAGES, _MOST_READINGS = 200, 24, 300  # that a picture has room for
 _MOST_DOTS = 800  # of a picture, over all of its launches
@@ -55,7 +55,7 @@ class MemoryCourse:
 def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
     """Return the strips of each task of which a device timed images."""
     launches = [record for record in _launches(result, device) if record.variant in SERVING]
-    pictures = sum(len(result.bundle_on(device).tasks) for device in devices_of(result)) or 1
+    pictures = sum(len(result.bundle_on(device).tasks) for device in result.devices) or 1
     step = step_of(len(launches), min(_MOST_LAUNCHES, max(_MOST_STRIPS // pictures, 1)))
     numbered = list(enumerate(launches, start=1))[::step]
     strips = {task.name: tuple(_strips(numbered, task)) for task in result.bundle_on(device).tasks}

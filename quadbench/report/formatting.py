@@ -99,6 +99,16 @@ def decibels(value: float) -> str:
     return "≥ 99 dB" if value >= 99 else f"{value:.1f} dB"
 
 
+def shown(value: float | None, unit: Unit | None) -> str:
+    """Write nanoseconds or bytes in their unit, and what has none as decibels; `–` where there is no figure."""
+    return "–" if value is None else show(value, unit) if unit else decibels(value)
+
+
+def full_title(title: str, unit: Unit | None) -> str:
+    """Return a figure's title with its unit, as far as it has one."""
+    return f"{title}, {unit}" if unit else title
+
+
 def seconds(value: float) -> str:
     """Write a duration of a stage or launch as `12.3 s`, or as `2 min 05 s` from 100 s on."""
     if value < 100:

@@ -11,7 +11,7 @@ from quadbench.artifacts.run_record import has_references, without_own_graph
 from quadbench.report.baseline import Baseline
 from quadbench.report.formatting import Unit, decibels, listed, marked, pieces, plural, show
 from quadbench.report.kpi import Figure, KpiRow, unequal_rows
-from quadbench.report.launches import counted, devices_of, is_on, sound
+from quadbench.report.launches import counted, is_on, sound
 from quadbench.report.scores import Quality
 from quadbench.report.storage import EXTRAPOLATE_TO, Storage, UseCases
 from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict
@@ -342,7 +342,7 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
     if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
         missing.append("No truth images, the pictures that would be right, were given: only the float reference counts.")
     missing += _without_figures(result, rows)
-    missing += filter(None, (_out_of_turn(result, device) for device in devices_of(result)))
+    missing += filter(None, (_out_of_turn(result, device) for device in result.devices))
     unequal = unequal_rows(rows)
     missing += [
         _unequal([row for row in unequal if row.device == device]) for device in dict.fromkeys(row.device for row in unequal)
@@ -356,7 +356,7 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
 def _without_figures(result: RunResult, rows: Sequence[KpiRow]) -> Iterator[str]:
     """Name the devices that have no figure where another has: the headline cannot speak of them."""
     told = {row.device for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)}
-    for device in devices_of(result):
+    for device in result.devices:
         if told and device not in told:
             records = [record for record in result.records if is_on(record, device)]
             yield f"{device.address} has no figures: {'no launch there was OK' if records else 'nothing was launched there'}."

@@ -1,7 +1,7 @@
 """HTML: RunResult -> one self-contained file without script: styles, pictures and charts are inside it."""
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from quadbench.report.ways import Ways
 from quadbench.results.layout import Layout
 from quadbench.statistics import MIN_BLOCKS
 
-_SHARED_COLOUR, _PER_GRAPH_COLOUR, _THIRD_COLOUR = "#1d5fa6", "#b3560b", "#2f8f83"
+_SIDES = {"shared": "#1d5fa6", "per-graph": "#b3560b", "third": "#2f8f83"}  # CSS classes and their colours
 _PARTS = {
     "text_encoder": ("text encoder", "#7d6bb3"),
     "vae_encoder": ("VAE encoder", "#2f8f83"),
@@ -43,8 +43,8 @@ _ROM_PARTS = {
     "text_encoder": _PARTS["text_encoder"],
     "vae_encoder": _PARTS["vae_encoder"],
     "vae_decoder": _PARTS["vae_decoder"],
-    "unet": ("U-Nets", _SHARED_COLOUR),
-    "lora": ("LoRAs", _PER_GRAPH_COLOUR),
+    "unet": ("U-Nets", _SIDES["shared"]),
+    "lora": ("LoRAs", _SIDES["per-graph"]),
 }
 
 _SHOWN_WIDTH = 128
@@ -96,7 +96,7 @@ def _environment() -> Environment:
         "verdict_note": note_on,
         "picture": _picture,
         "storage_chart": _storage_chart,
-        "growth_chart": lambda growth: Markup(growth_chart(growth)),
+        "growth_chart": growth_chart,
         "time_chart": _time_chart,
         "trajectory_chart": _trajectory_chart,
         "ways_chart": _ways_chart,
@@ -136,38 +136,35 @@ def _picture(picture: Picture, alt: str) -> Markup:
 def _storage_chart(storage: Storage) -> Markup:
     """Draw the bytes on the device over the number of use cases."""
     steps = (*storage.measured, *storage.extrapolated)
-    shared = [(step.count, step.shared_bytes) for step in steps if step.shared_bytes is not None]
-    per_graph = [(step.count, step.per_graph_bytes) for step in steps if step.per_graph_bytes is not None]
-    lines = (("per-graph", _PER_GRAPH_COLOUR, per_graph), ("shared", _SHARED_COLOUR, shared))
+    lines = {
+        "per-graph": [(step.count, step.per_graph_bytes) for step in steps if step.per_graph_bytes is not None],
+        "shared": [(step.count, step.shared_bytes) for step in steps if step.shared_bytes is not None],
+    }
+    title = "Bytes on the device by number of use cases"
+    return _bytes_chart(lines, len(storage.measured), title=title, x_label="use cases")
+
+
+def growth_chart(growth: Growth) -> Markup:
+    """Draw the bytes of `ten-tasks` over the number of tasks, all of them measured."""
+    lines = {"per-graph": [(count, own) for count, _, own in growth.steps], "shared": [step[:2] for step in growth.steps]}
+    title = "Bytes of ten tasks on the built-in model, by number of tasks"
+    return _bytes_chart(lines, len(growth.steps), title=title, x_label="tasks")
+
+
+def _bytes_chart(lines: Mapping[str, Sequence[tuple[int, float]]], measured: int, *, title: str, x_label: str) -> Markup:
+    """Draw the bytes of each side over the number of tasks, up to `measured` of which they were measured."""
     series = [
         Series(
-            label=label,
-            css_class=label,
-            colour=colour,
-            points=tuple((float(count), formatting.convert(size, Unit.MEGABYTES)) for count, size in points),
-            measured=sum(1 for count, _ in points if count <= len(storage.measured)),
+            label=side,
+            css_class=side,
+            colour=_SIDES[side],
+            points=[(count, formatting.convert(size, Unit.MEGABYTES)) for count, size in points],
+            measured=sum(count <= measured for count, _ in points),
         )
-        for label, colour, points in lines
+        for side, points in lines.items()
         if points
     ]
-    chart = line_chart(series, title="Bytes on the device by number of use cases", x_label="use cases", y_label="MB")
-    return Markup(chart)
-
-
-def growth_chart(growth: Growth) -> str:
-    """Draw the bytes of `ten-tasks` over the number of tasks, all of them measured."""
-    series = [
-        Series(
-            label=label,
-            css_class=label,
-            colour=colour,
-            points=tuple((float(step[0]), formatting.convert(step[side], Unit.MEGABYTES)) for step in growth.steps),
-            measured=len(growth.steps),
-        )
-        for side, label, colour in ((2, "per-graph", _PER_GRAPH_COLOUR), (1, "shared", _SHARED_COLOUR))
-    ]
-    title = "Bytes of ten tasks on the built-in model, by number of tasks"
-    return line_chart(series, title=title, x_label="tasks", y_label="MB")
+    return Markup(line_chart(series, title=title, x_label=x_label, y_label="MB"))
 
 
 def _rom_chart(storage: Storage) -> Markup:
@@ -195,10 +192,9 @@ def _rom_bars(storage: Storage, step: UseCases) -> Iterator[Bar]:
 
 def _trajectory_chart(trajectory: Trajectory) -> Markup:
     """Draw the SQNR of eps over the steps of a task's sampler."""
-    looks = (("shared", _SHARED_COLOUR), ("per-graph", _PER_GRAPH_COLOUR), ("third", _THIRD_COLOUR))
     series = [
-        Series(label=name, css_class=css_class, colour=colour, points=points, measured=len(points))
-        for (name, points), (css_class, colour) in zip(trajectory.curves, looks, strict=False)
+        Series(label=name, css_class=css_class, colour=colour, points=points)
+        for (name, points), (css_class, colour) in zip(trajectory.curves, _SIDES.items(), strict=False)
     ]
     title = f"SQNR of eps at each step of {trajectory.task}"
     return Markup(line_chart(series, title=title, x_label="step", y_label="dB", width=360, height=220))
@@ -211,8 +207,7 @@ def _ways_chart(ways: Ways) -> Markup:
             label=variant.value,
             css_class=variant.value,
             colour=VARIANT_COLOURS[variant],
-            points=tuple((float(count), formatting.convert(time_ns, Unit.MILLISECONDS)) for count, time_ns in points),
-            measured=len(points),
+            points=[(count, formatting.convert(time_ns, Unit.MILLISECONDS)) for count, time_ns in points],
         )
         for variant, points in ways.curves.items()
     ]

@@ -15,7 +15,7 @@ from quadbench.recipe.published import published_table
 from quadbench.recipe.settings import int8_percent_of
 from quadbench.recipe.tasks import NO_TASK
 from quadbench.report.formatting import FigureTable, TextTable, Unit, times
-from quadbench.report.launches import Alike, Counted, alike, counted, devices_of, launches_of, places, why_absent
+from quadbench.report.launches import Alike, Counted, alike, counted, launches_of, places, why_absent
 from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict
 from quadbench.statistics.multiple_testing import JointVerdict, judge_together
 
@@ -217,8 +217,7 @@ class KpiRow:
             return self.judged.claim
         if not self.is_exact or isinstance(self.shared, str) or isinstance(self.per_graph, str):
             return Verdict.INCONCLUSIVE
-        more = self.shared.value - self.per_graph.value
-        return Verdict.WORSE if more > 0 else Verdict.BETTER if more < 0 else Verdict.SAME
+        return exact_verdict(self.shared.value - self.per_graph.value)
 
     @property
     def is_apart(self) -> bool:
@@ -226,11 +225,16 @@ class KpiRow:
         return self.claim in (Verdict.BETTER, Verdict.WORSE) and not self.is_same_file
 
 
+def exact_verdict(more: float) -> Verdict:
+    """Return what may be said of something that takes so much more, where no chance is in the figures."""
+    return Verdict.WORSE if more > 0 else Verdict.BETTER if more < 0 else Verdict.SAME
+
+
 def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
     """Return every row, by device, then task in the bundle's order."""
     return judged_rows(
         row
-        for device in devices_of(result)
+        for device in result.devices
         for counts in [counted(result, device)]
         for task in result.bundle_on(device).tasks
         for row in _rows(result, device, task, counts)

@@ -33,11 +33,6 @@ EMULATORS = {Caveat.EMULATED_NPU, Caveat.EMULATED_CPU}
 _NOTE = "In 8 bits: data and result have 8 bits (W8A8), as the weights have; of a LoRA product its weights, too."
 
 
-def devices_of(result: RunResult) -> tuple[DeviceFacts, ...]:
-    """Return every device that measured or was deployed to, once, in order."""
-    return result.devices
-
-
 def launches_on(result: RunResult, device: DeviceFacts) -> tuple[RunRecord, ...]:
     """Return all launches on a device, by address and serial: its other facts may have changed meanwhile."""
     return result.by_device.get((device.address, device.serial), ())
@@ -118,6 +113,12 @@ def why_absent(records: Sequence[RunRecord], *, is_time: bool = False) -> str:
     return EMULATED if is_time and any(map(is_emulated, sound(records))) else "not measured"
 
 
+def in_order(caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
+    """Return doubts in the order in which they are told, each of them once."""
+    seen = set(caveats)
+    return tuple(caveat for caveat in Caveat if caveat in seen)
+
+
 def is_emulated(record: RunRecord) -> bool:
     """Say whether a launch's times are an emulator's, which say nothing about any device."""
     return not EMULATORS.isdisjoint(record.caveats)
@@ -167,6 +168,11 @@ def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool])
     return [columns.values[place] for place in places(columns.kinds, metric, accept)]
 
 
+def likeness(record: RunRecord, task: str, against: str = "reference") -> list[float]:
+    """Return the PSNR of a launch's pictures of a task, in decibels, against the float reference or the truth."""
+    return values(record, "psnr_db", lambda kind: kind.task == task and kind.labels.get("against") == against)
+
+
 def places(kinds: Kinds, metric: str, accept: Callable[[SampleKind], bool]) -> tuple[int, ...]:
     """Return where a launch has its accepted values of a metric, without warm-up."""
     of_metric = ((place, kinds.each[place]) for place in kinds.by_metric.get(metric, ()))
@@ -192,7 +198,7 @@ def setups_of(result: RunResult) -> tuple[Setup, ...]:
     """Return a setup for each bundle of the run."""
     setups = []
     for stored in result.bundles:
-        addresses = tuple(d.address for d in devices_of(result) if result.stored_on(d).folder == stored.folder)
+        addresses = tuple(d.address for d in result.devices if result.stored_on(d).folder == stored.folder)
         where = ", ".join(addresses) if len(result.bundles) > 1 else ""
         setups.append(Setup(bundle=stored.artifact, addresses=addresses, where=where))
     return tuple(setups)

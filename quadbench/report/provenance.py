@@ -8,7 +8,7 @@ from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status
 from quadbench.artifacts.kit import Role, role_of
 from quadbench.artifacts.run_record import LIBRARY_PREFIX
 from quadbench.report.formatting import Unit, plural, show
-from quadbench.report.launches import devices_of, setups_of, step_of
+from quadbench.report.launches import setups_of, step_of
 
 MOST_LISTED = 200  # launches that are OK, and as many that are not
 MOST_NAMED = 20  # launches that are not OK, before everything else
@@ -127,7 +127,7 @@ def device_conditions(result: RunResult) -> tuple[DeviceConditions, ...]:
             states[record.device.serial].append(record.state)
     return tuple(
         DeviceConditions(device=device, rows=_state_rows(read[0], read[-1]))
-        for device in devices_of(result)
+        for device in result.devices
         if (read := states.get(device.serial))
     )
 

@@ -9,7 +9,7 @@ from statistics import mean
 from quadbench.artifacts import DeviceFacts, RunResult, Variant
 from quadbench.report.formatting import Unit, decibels, show
 from quadbench.report.kpi import figure, launch_values
-from quadbench.report.launches import devices_of, launches_of, sound
+from quadbench.report.launches import launches_of, sound
 from quadbench.report.scores import quality_rows
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import sweep_answer
@@ -140,9 +140,9 @@ def run_line(result: RunResult) -> RunLine:
     wrong = sum(not record.status.is_fine for record in result.records)
     count = f"{wrong} of {len(result.records)} launches failed" if wrong else None
     status = RunStatus.CUT_SHORT if result.is_cut_short else RunStatus.FAILED if wrong else RunStatus.OK
-    times = {device.address: time for device in devices_of(result) if (time := _time(result, device))}
+    times = {device.address: time for device in result.devices if (time := _time(result, device))}
     figures = {
-        device.address: told for device in devices_of(result) if (told := times.get(device.address) or _likeness(result, device))
+        device.address: told for device in result.devices if (told := times.get(device.address) or _likeness(result, device))
     }
     return RunLine(
         run_id=result.run_id,
@@ -150,7 +150,7 @@ def run_line(result: RunResult) -> RunLine:
         started_at=result.in_order[0].started_at,
         recipe=result.bundle.recipe_name,
         swept=result.swept,
-        devices=tuple(device.address for device in devices_of(result)),
+        devices=tuple(device.address for device in result.devices),
         figure=next(iter((*times.values(), *figures.values())), None),
         figures=figures,
         reason=count,

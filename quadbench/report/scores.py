@@ -14,7 +14,7 @@ from quadbench.artifacts.bundle import Clipping, HeldOut, TrajectorySqnr
 from quadbench.artifacts.pixels import Pixels, read_pixels
 from quadbench.artifacts.run_record import Better, Compared, Metric, RunScores, Score
 from quadbench.report.formatting import TextTable
-from quadbench.report.launches import devices_of, launches_of, sound, titled, typical, values, why_absent
+from quadbench.report.launches import launches_of, likeness, sound, titled, typical, why_absent
 from quadbench.results.layout import Layout
 
 SHOWN_ITEMS = 4  # a task's further items are folded away
@@ -88,13 +88,13 @@ class Quality:
 
 def task_pictures(result: RunResult, layout: Layout) -> tuple[TaskPictures, ...]:
     """Return the pictures of the first device that made any, task by task."""
-    device = next((device for device in devices_of(result) if _makers(result, device)), None)
+    device = next((device for device in result.devices if _makers(result, device)), None)
     return () if device is None else tuple(_task(result, layout, device, task) for task in result.bundle_on(device).tasks)
 
 
 def quality_rows(result: RunResult) -> tuple[Quality, ...]:
     """Return the mean PSNR of every device and task."""
-    return tuple(_quality(result, device, task) for device in devices_of(result) for task in result.bundle_on(device).tasks)
+    return tuple(_quality(result, device, task) for device in result.devices for task in result.bundle_on(device).tasks)
 
 
 def _makers(result: RunResult, device: DeviceFacts) -> bool:
@@ -145,11 +145,7 @@ def _quality(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Qualit
 
     def psnr_db(variant: Variant, against: str) -> float | str:
         records = launches_of(result, device, variant)
-        measured = [
-            value
-            for record in sound(records)
-            for value in values(record, "psnr_db", lambda s: s.task == task.name and s.labels.get("against") == against)
-        ]
+        measured = [value for record in sound(records) for value in likeness(record, task.name, against)]
         if not measured and not has_reference:
             return "random weights"
         return mean(measured) if measured else why_absent(records)

@@ -10,7 +10,7 @@ from typing import Any
 
 from quadbench.artifacts import Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, Variant
 from quadbench.errors import SpecError
-from quadbench.report.launches import devices_of, launches_of, sound
+from quadbench.report.launches import launches_of, sound
 from quadbench.spec.yaml_document import Document, parse_document
 from quadbench.zoo import TEN_TASKS
 
@@ -33,10 +33,10 @@ class UseCases:
     """The bytes on a device for the first `count` tasks. `task` is the one added; None where sizes are extrapolated."""
 
     count: int
-    task: str | None
-    adapter: str | None
-    adapter_bytes: int | None
-    unet_bytes: int | None
+    task: str | None = None
+    adapter: str | None = None
+    adapter_bytes: int | None = None
+    unet_bytes: int | None = None
     shared_bytes: float | None
     per_graph_bytes: float | None
 
@@ -118,7 +118,7 @@ def storage_views(result: RunResult) -> tuple[Storage, ...]:
     Where none has both it is that of the first with either.
     """
     views: dict[tuple[str, str], Storage] = {}
-    for device in devices_of(result):
+    for device in result.devices:
         if storage := storage_of(result, device):
             key = (result.bundle_on(device).digest, storage.target)
             known = views.setdefault(key, storage)
@@ -202,20 +202,14 @@ def _extrapolated(measured: tuple[UseCases, ...]) -> tuple[UseCases, ...]:
     last = measured[-1]
     adapters = [step.adapter_bytes for step in measured if step.adapter and step.adapter_bytes]
     unets = [step.unet_bytes for step in measured if step.unet_bytes]
-    steps = []
-    for more in range(1, EXTRAPOLATE_TO - last.count + 1):
-        steps.append(
-            UseCases(
-                count=last.count + more,
-                task=None,
-                adapter=None,
-                adapter_bytes=None,
-                unet_bytes=None,
-                shared_bytes=last.shared_bytes + more * mean(adapters) if last.shared_bytes and adapters else None,
-                per_graph_bytes=last.per_graph_bytes + more * mean(unets) if last.per_graph_bytes and unets else None,
-            )
+    return tuple(
+        UseCases(
+            count=last.count + more,
+            shared_bytes=last.shared_bytes + more * mean(adapters) if last.shared_bytes and adapters else None,
+            per_graph_bytes=last.per_graph_bytes + more * mean(unets) if last.per_graph_bytes and unets else None,
         )
-    return tuple(steps)
+        for more in range(1, EXTRAPOLATE_TO - last.count + 1)
+    )
 
 
 def _base(rom: tuple[Sample, ...], *, without_unet: bool = False) -> int | None:

@@ -1,17 +1,17 @@
 """Study report: a sweep or a comparison -> one self-contained HTML file, readable without script, the answer first."""
 
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment
 from markupsafe import Markup
 
-from quadbench.artifacts import Caveat
 from quadbench.report.comparison_charts import forest_of, launch_chart
 from quadbench.report.formatting import percent
 from quadbench.report.headline import ELSEWHERE, cures, next_of_comparison
+from quadbench.report.launches import in_order
 from quadbench.report.page import page_environment, write_page
 from quadbench.report.run_line import study_json
 from quadbench.report.sweep import LEAST_DB, Sweep, is_flat
@@ -48,7 +48,7 @@ def render_study(study: Sweep | Versus, where: Sequence[str] = ()) -> str:
 
 
 def _render_sweep(sweep: Sweep, command: Callable[..., str]) -> str:
-    tables, caveats = sweep_tables(sweep), _in_order(caveat for point in sweep.points for caveat in point.caveats)
+    tables, caveats = sweep_tables(sweep), in_order(caveat for point in sweep.points for caveat in point.caveats)
     runs, words = {point.run_id: point.name for point in sweep.points}, settling(sweep)
     is_left_out = sweep.published is None and is_flat(sweep)
     doubts = {f"{caveat.words}: {caveat.advice}" for caveat in caveats}  # stand at the top
@@ -79,7 +79,7 @@ def _render_sweep(sweep: Sweep, command: Callable[..., str]) -> str:
 
 def _render_comparison(versus: Versus, command: Callable[..., str]) -> str:
     charts = {device.device.address: launch_chart(device) for device in versus.devices}
-    caveats = _in_order(caveat for device in versus.devices for caveat in device.caveats)
+    caveats = in_order(caveat for device in versus.devices for caveat in device.caveats)
     looks = [device.looks for device in versus.devices if device.looks]
     is_in_turn, is_elsewhere = bool(looks), not ELSEWHERE.isdisjoint(caveats)
     return (
@@ -101,11 +101,6 @@ def _render_comparison(versus: Versus, command: Callable[..., str]) -> str:
             data=study_json(versus),
         )
     )
-
-
-def _in_order(caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
-    seen = set(caveats)
-    return tuple(caveat for caveat in Caveat if caveat in seen)
 
 
 @cache

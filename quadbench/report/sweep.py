@@ -13,7 +13,7 @@ from quadbench.artifacts.run_record import RunScores
 from quadbench.recipe.published import published_table
 from quadbench.recipe.recipe import INT8_KEY
 from quadbench.report.formatting import Unit, convert
-from quadbench.report.kpi import Figure, KpiRow, kpi_rows, published_name
+from quadbench.report.kpi import Figure, KpiRow, exact_verdict, kpi_rows, published_name
 from quadbench.report.launches import int8_of_shared
 from quadbench.report.storage import Storage, storage_of
 from quadbench.statistics import Verdict
@@ -343,8 +343,7 @@ def _of_cost(mine: SweepFigure, theirs: SweepFigure, scale: Scale) -> Merit | No
         return None
     if mine.key == BYTES:
         ratio = mine.value / theirs.value
-        verdict = Verdict.SAME if ratio == 1 else Verdict.BETTER if ratio < 1 else Verdict.WORSE
-        return Merit(size=ratio, low=None, high=None, verdict=verdict)
+        return Merit(size=ratio, low=None, high=None, verdict=exact_verdict(ratio - 1))
     sides = [list(side.each.values()) for side in (theirs, mine)]
     if not all(sides) or min(map(min, sides)) <= 0:
         return None

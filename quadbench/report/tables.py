@@ -18,7 +18,6 @@ from quadbench.report.launches import (
     Alike,
     alike,
     counted,
-    devices_of,
     int8_note,
     launches_of,
     places,
@@ -179,7 +178,7 @@ def _of_row(runs: Sequence[MeasuredRun], row: PublishedRow) -> Iterator[Publishe
 
 def _places(runs: Sequence[MeasuredRun], row: PublishedRow) -> list[tuple[MeasuredRun, DeviceFacts]]:
     """Return the runs with their devices that a row may stand for: of its profile, and with its share of 8 bits."""
-    devices = [(run, device) for run in runs for device in devices_of(run.result) if row.device in (None, device.profile)]
+    devices = [(run, device) for run in runs for device in run.result.devices if row.device in (None, device.profile)]
     return [(run, device) for run, device in devices if row.int8_percent in (None, _int8_percent(run.result, device))]
 
 
@@ -205,7 +204,7 @@ def _why_not(runs: Sequence[MeasuredRun], row: PublishedRow, name: str, device: 
         return "the recipe has no such task"
     if device is not None:
         return None
-    there = [one for run in runs for one in devices_of(run.result) if row.device in (None, one.profile)]
+    there = [one for run in runs for one in run.result.devices if row.device in (None, one.profile)]
     if there and row.int8_percent is not None:
         return f"not measured with {row.int8_percent:g} % of 8 bits"
     return f"no {row.device} took part" if row.device else "no device took part"
@@ -353,7 +352,7 @@ def _note(row: KpiRow) -> str:
 
 def component_tables(result: RunResult) -> tuple[TextTable, ...]:
     """Return a table for each device whose launches have times of their own: not an emulator's, nor a service's."""
-    return tuple(table for device in devices_of(result) if (table := _times_table(result, device)))
+    return tuple(table for device in result.devices if (table := _times_table(result, device)))
 
 
 def _times_table(result: RunResult, device: DeviceFacts) -> TextTable | None:
@@ -400,7 +399,7 @@ def _cell(times: Sequence[float]) -> str:
 
 def kernel_tables(result: RunResult) -> tuple[TextTable, ...]:
     """Return a table for each device whose runtime's graphs were counted."""
-    return tuple(table for device in devices_of(result) if (table := _kernels_table(result, device)))
+    return tuple(table for device in result.devices if (table := _kernels_table(result, device)))
 
 
 def _kernels_table(result: RunResult, device: DeviceFacts) -> TextTable | None:

@@ -10,9 +10,22 @@ from statistics import mean, median
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, RunRecord, TaskAssets, Variant
 from quadbench.artifacts.names import FileName
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
-from quadbench.report.formatting import TextTable, Unit, between, change, convert, csv_text, decibels, percent, plural, show
+from quadbench.report.formatting import (
+    TextTable,
+    Unit,
+    between,
+    change,
+    convert,
+    csv_text,
+    decibels,
+    full_title,
+    percent,
+    plural,
+    show,
+    shown,
+)
 from quadbench.report.kpi import Figure, figure, kpi_title, kpi_unit, launch_values
-from quadbench.report.launches import sound, temperature_c, values
+from quadbench.report.launches import in_order, likeness, sound, temperature_c
 from quadbench.statistics import Looks, Verdict
 from quadbench.statistics.launch_comparison import Comparison, block_differences, compare_launches
 from quadbench.statistics.multiple_testing import hold_together, planned_looks
@@ -50,7 +63,7 @@ class Side:
             return [[value] if (value := self.image_ns(record)) is not None else [] for record in self.records]
         (assets,) = (assets for assets in self.tasks if assets.name == task)
         if key == PSNR:
-            return [[mean(scores)] if (scores := _psnr(record, task)) else [] for record in self.records]
+            return [[mean(scores)] if (scores := likeness(record, task)) else [] for record in self.records]
         return launch_values(key, self.records, assets)
 
     def medians(self, key: str, task: str) -> list[float] | None:
@@ -86,6 +99,22 @@ class SideRow:
     def is_exact(self) -> bool:
         """Say whether the figure needs no statistics."""
         return self.key in EXACT
+
+    @property
+    def values(self) -> tuple[float | None, float | None]:
+        """Return the figures of both sides."""
+        return (self.a.value if self.a else None, self.b.value if self.b else None)
+
+    @property
+    def ratio(self) -> float | None:
+        """Return B's figure over A's; None for decibels, and where a side has none."""
+        a, b = self.values
+        return b / a if a and b and self.unit else None
+
+    @property
+    def outcome(self) -> str:
+        """Return the verdict, or why there is none."""
+        return self.comparison.verdict if self.comparison else "exact" if self.is_exact else "no verdict"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,10 +210,6 @@ def _row(device: DeviceFacts, key: str, task: str, a: Side, b: Side) -> SideRow:
         a=figure(a.values(key, task)),
         b=figure(b.values(key, task)),
     )
-
-
-def _psnr(record: RunRecord, task: str) -> list[float]:
-    return values(record, "psnr_db", lambda sample: sample.task == task and sample.labels.get("against") == "reference")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,12 +418,11 @@ def versus_csv(versus: Versus) -> str:
     fields = ("device", "task", "figure", "unit", "a", "b", "ratio", "low", "high", "verdict", "run_a", "run_b")
     rows = []
     for device, row in ((one, row) for one in versus.devices for row in one.rows):
-        sides = [None if side is None else convert(side.value, row.unit) if row.unit else side.value for side in (row.a, row.b)]
+        sides = [value if value is None or row.unit is None else convert(value, row.unit) for value in row.values]
         told = row.comparison
         ends = (told.ratio, told.low, told.high) if told else (None, None, None)
-        verdict = told.verdict if told else "exact" if row.is_exact else "no verdict"
         place = (device.device.address, row.task, row.key, row.unit or "dB")
-        rows.append((*place, *sides, *ends, verdict, versus.a.run_id, versus.b.run_id))
+        rows.append((*place, *sides, *ends, row.outcome, versus.a.run_id, versus.b.run_id))
     return csv_text(fields, rows)
 
 
@@ -413,18 +437,14 @@ def difference_table(device: VersusDevice) -> TextTable:
 
 
 def _cells(row: SideRow) -> tuple[str, ...]:
-    a, b = (None if side is None else side.value for side in (row.a, row.b))
-    shown = [("–" if value is None else show(value, row.unit) if row.unit else decibels(value)) for value in (a, b)]
-    title = f"{row.title}, {row.unit}" if row.unit else row.title
-    ratio = f"{b / a:.3f}" if a and b and row.unit else "–"
+    figure = (row.task, full_title(row.title, row.unit), *(shown(value, row.unit) for value in row.values))
     told = row.comparison
     if told is None or told.ratio is None:
-        return (row.task, title, *shown, ratio, "–", "exact" if row.is_exact else "–")
+        return (*figure, "–" if row.ratio is None else f"{row.ratio:.3f}", "–", "exact" if row.is_exact else "–")
     interval = f"{told.low:.3f} to {told.high:.3f}" if told.low is not None else "–"
-    return (row.task, title, *shown, f"{told.ratio:.3f}", interval, told.verdict.value)
+    return (*figure, f"{told.ratio:.3f}", interval, told.verdict.value)
 
 
 def caveats_of(sides: Sequence[Sequence[RunRecord]]) -> tuple[Caveat, ...]:
     """Return every doubt about a launch of either side."""
-    seen = {caveat for side in sides for record in side for caveat in record.caveats}
-    return tuple(caveat for caveat in Caveat if caveat in seen)
+    return in_order(caveat for side in sides for record in side for caveat in record.caveats)

@@ -28,7 +28,6 @@ from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, LaunchVerdict, kp
 from quadbench.report.launches import (
     SERVING,
     Setup,
-    devices_of,
     int8_table,
     launches_of,
     precision_text,
@@ -172,7 +171,7 @@ class ReportView:
     @property
     def devices(self) -> tuple[DeviceFacts, ...]:
         """Return every device that measured or was deployed to, once, in order."""
-        return devices_of(self.result)
+        return self.result.devices
 
     @cached_property
     def failures(self) -> tuple[Launch, ...]:
@@ -206,7 +205,7 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
     rows, storages, quality = kpi_rows(result), storage_views(result), quality_rows(result)
     launches, setups, doubts = launch_rows(result), setups_of(result), _doubts(result)
     earlier = against(baseline, kpi_rows(baseline), result, rows, layout.words) if baseline else None
-    kpis = tuple(_device_kpis(result, device, rows) for device in devices_of(result))
+    kpis = tuple(_device_kpis(result, device, rows) for device in result.devices)
     return ReportView(
         result=result,
         started_at=launches[0].record.started_at if launches else None,
@@ -230,7 +229,7 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         scores=score_tables(result.scores) if result.scores else (),
         score_notes=score_notes(result.scores) if result.scores else (),
         pictures=task_pictures(result, layout),
-        parity=tuple(_parity(result, device, task) for device in devices_of(result) for task in result.bundle_on(device).tasks),
+        parity=tuple(_parity(result, device, task) for device in result.devices for task in result.bundle_on(device).tasks),
         int8=tuple(table for each in setups if (table := int8_table(each.bundle, each.where))),
         setups=setups,
         precisions=tuple(dict.fromkeys(precision_text(setup.bundle) for setup in setups)),
@@ -311,7 +310,7 @@ def _parity(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Parity:
 def _doubts(result: RunResult) -> tuple[Doubt, ...]:
     concerned: dict[Caveat, list[str]] = {caveat: [] for bundle in result.bundles for caveat in bundle.artifact.caveats}
     doubted = [(record.device.address, caveat) for record in result.records for caveat in _doubts_of(record)]
-    changed = [(device.address, Caveat.CHANGED_ENVIRONMENT) for device in devices_of(result) if _has_changed(result, device)]
+    changed = [(device.address, Caveat.CHANGED_ENVIRONMENT) for device in result.devices if _has_changed(result, device)]
     for address, caveat in dict.fromkeys((*doubted, *changed)):
         concerned.setdefault(caveat, []).append(address)
     return tuple(Doubt(caveat=caveat, addresses=tuple(concerned[caveat])) for caveat in Caveat if caveat in concerned)

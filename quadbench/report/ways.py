@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, RunResult, SampleKind, Variant
+from quadbench.artifacts import Bundle, DeviceFacts, RunResult, Variant
 from quadbench.artifacts.run_record import without_own_graph
 from quadbench.report.formatting import FigureTable, TextTable, Unit, convert, decibels, plural, show
 from quadbench.report.kpi import Figure, KpiRow, figure, launch_values, unequal_rows
-from quadbench.report.launches import counted, devices_of, launches_of, sound, values
+from quadbench.report.launches import counted, launches_of, likeness, sound
 
 _WAYS = {
     Variant.SHARED: "shared: one base, LoRAs as inputs",
@@ -68,7 +68,7 @@ class Ways:
 def ways_views(result: RunResult, rows: Sequence[KpiRow]) -> tuple[Ways, ...]:
     """Return a view for each device that measured more ways than shared and per-graph, which the KPI table compares."""
     views, unequal = [], [row.device for row in unequal_rows(rows)]
-    for device in devices_of(result):
+    for device in result.devices:
         if not any(launches_of(result, device, variant) for variant in _WAYS.keys() - {Variant.SHARED, Variant.PER_GRAPH}):
             continue
         ways = {variant: way for variant in _WAYS if (way := _way(result, device, variant))}
@@ -87,7 +87,7 @@ def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _Way | Non
     admitted = without_own_graph(result.bundle)  # the ways are compared over the tasks that all of them serve
     tasks = [task for task in result.bundle.tasks if task.name not in admitted]
     figures = {key: [figure(launch_values(key, launches, task)) for task in tasks] for key in _COLUMNS}
-    psnr_db = [_psnr_db(launches, task.name) for task in tasks]
+    psnr_db = [[value for record in launches for value in likeness(record, task.name)] for task in tasks]
     return _Way(
         end_to_end=_mean(figures["end_to_end"]),
         switch=_mean(figures["switch"]),
@@ -97,15 +97,6 @@ def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _Way | Non
         worst_psnr=min((value for of_task in psnr_db for value in of_task), default=None),
         eps_sqnr=_eps_sqnr_db(result.bundle_on(device), variant),
     )
-
-
-def _psnr_db(launches: Sequence[RunRecord], task: str) -> list[float]:
-    """Return the PSNR of every picture of a task against the float reference; none where weights are random."""
-
-    def is_likeness(kind: SampleKind) -> bool:
-        return kind.task == task and kind.labels.get("against") == "reference"
-
-    return [value for record in launches for value in values(record, "psnr_db", is_likeness)]
 
 
 def _eps_sqnr_db(bundle: Bundle, variant: Variant) -> float | None:

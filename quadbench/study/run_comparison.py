@@ -21,7 +21,7 @@ from quadbench.observer import Observer
 from quadbench.pipeline.progress_observer import seen_by_others
 from quadbench.pipeline.session import Session, lab_of
 from quadbench.recipe import Measure
-from quadbench.report.launches import devices_of, is_on, sound
+from quadbench.report.launches import is_on, sound
 from quadbench.report.run_line import write_comparison
 from quadbench.report.study_html import write_study_report
 from quadbench.report.versus import (
@@ -121,8 +121,8 @@ def compare_stored(a: Chosen, b: Chosen) -> Versus:
             f"both sides are the {a.variant} launches of run {a.run.run_id}", hint="name another run, or --b variant=per-graph"
         )
     require_common_tasks(a, b)
-    devices = {device.address: device for device in devices_of(a.run)}
-    others = {device.address: device for device in devices_of(b.run)}
+    devices = {device.address: device for device in a.run.devices}
+    others = {device.address: device for device in b.run.devices}
     common = [address for address in devices if address in others]
     if not common:
         raise UserError(f"the runs have no device in common: {', '.join(devices)}; {', '.join(others)}")
