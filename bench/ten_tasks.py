@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from quadbench.artifacts import MIB, RunResult
-from quadbench.report.html import growth_chart
+from quadbench.report.run_charts import growth_chart
 from quadbench.report.storage import Storage, foundation_in, storage_views, stored_growth
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run

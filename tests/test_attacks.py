@@ -20,10 +20,9 @@ from quadbench.cli.result import print_result, print_study
 from quadbench.report.baseline import against
 from quadbench.report.formats import to_latex, to_markdown
 from quadbench.report.formatting import to_csv
-from quadbench.report.html import render_html
+from quadbench.report.html import render_html, render_study
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.run_line import write_comparison
-from quadbench.report.study_html import render_study
 from quadbench.report.sweep import Sweep, sweep_points, with_best
 from quadbench.report.sweep_answer import sweep_csv, sweep_tables
 from quadbench.report.sweep_charts import cost_chart, sweep_chart

@@ -14,9 +14,9 @@ from support.report_page import Page
 from support.synthetic_run import ABBA, MB, S25, make_run
 
 from quadbench.artifacts import Caveat, RunRecord, RunResult, Sample, Variant
-from quadbench.report.course import memory_chart, memory_of, strip_chart, strips_of
 from quadbench.report.html import render_html
 from quadbench.report.provenance import MOST_LISTED, launch_list
+from quadbench.report.run_charts import memory_chart, memory_of, strip_chart, strips_of
 from quadbench.report.scores import difference_png
 from quadbench.report.storage import rom_parts, storage_views
 from quadbench.results.layout import Layout

@@ -12,8 +12,8 @@ from support.synthetic_run import failed
 
 from quadbench.artifacts import RunResult, Variant
 from quadbench.report import html
-from quadbench.report.course import strips_of
 from quadbench.report.provenance import MOST_LISTED, MOST_NAMED
+from quadbench.report.run_charts import strips_of
 from quadbench.report.view import report_view
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run

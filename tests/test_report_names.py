@@ -12,8 +12,7 @@ from support.synthetic_run import ABBA, S25, make_run
 
 from quadbench.artifacts import Variant
 from quadbench.report.chart import label_width, short
-from quadbench.report.html import render_html
-from quadbench.report.study_html import render_study
+from quadbench.report.html import render_html, render_study
 from quadbench.results.layout import Layout
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from support.printed_schemas import schema
 from support.reports import REPORTS
 
 from quadbench.cli import build_parser
-from quadbench.report.study_html import render_study
+from quadbench.report.html import render_study
 
 
 @pytest.fixture(scope="module", params=REPORTS)

@@ -20,8 +20,8 @@ from quadbench.cli import main
 from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import ArtifactError, DeviceError, StorageError
 from quadbench.pipeline import USUAL, Outcome
+from quadbench.report.html import render_study
 from quadbench.report.run_line import study_json, write_comparison
-from quadbench.report.study_html import render_study
 from quadbench.report.sweep import Sweep
 from quadbench.report.versus import Versus
 from quadbench.results.layout import Layout

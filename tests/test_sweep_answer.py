@@ -6,7 +6,7 @@ import pytest
 from support.hand_made import EVEN, KEY, point, sweep_of
 
 from quadbench.artifacts import Caveat
-from quadbench.report.study_html import render_study
+from quadbench.report.html import render_study
 from quadbench.report.sweep import merits, noise_of
 from quadbench.report.sweep_answer import settling, sweep_answer, sweep_tables
 from quadbench.study.run_sweep import Over, touched_tasks, varied

@@ -9,8 +9,8 @@ from quadbench.cli.device_options import add_devices, chosen_devices
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.result import print_study
 from quadbench.errors import DeviceError, HarnessError, UserError
+from quadbench.report.html import write_study_report
 from quadbench.report.run_line import write_comparison
-from quadbench.report.study_html import write_study_report
 from quadbench.study.comparison_side import Manner, choose
 from quadbench.study.run_comparison import compare, compare_stored
 

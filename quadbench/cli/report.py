@@ -20,8 +20,7 @@ from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UserError
 from quadbench.report.formats import to_html, to_latex, to_markdown
 from quadbench.report.formatting import FigureTable, TextTable, to_csv
-from quadbench.report.html import write_view
-from quadbench.report.study_html import write_study_report
+from quadbench.report.html import write_study_report, write_view
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import sweep_csv, sweep_tables
 from quadbench.report.tables import KPI, TABLE_NAMES, named_tables, text_tables

@@ -20,9 +20,9 @@ from quadbench.report.baseline import baseline_tables
 from quadbench.report.condition import Criterion, read_condition
 from quadbench.report.formatting import RATIO, SIDES, rough_times, show
 from quadbench.report.headline import in_words
+from quadbench.report.html import study_report
 from quadbench.report.kpi import Figure, KpiRow
 from quadbench.report.run_line import study_document
-from quadbench.report.study_html import study_report
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import settling, sweep_answer, sweep_tables
 from quadbench.report.tables import kpi_table

@@ -1,8 +1,9 @@
-"""HTML: RunResult -> one self-contained file without script: styles, pictures and charts are inside it."""
+"""HTML: a run, a sweep or a comparison -> one self-contained file without script: styles, pictures and charts are inside it."""
 
+import shlex
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +16,30 @@ from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.names import one_line
 from quadbench.artifacts.pixels import png_size
 from quadbench.harness.event_log import check_painted
-from quadbench.report import formatting, tables
+from quadbench.report import formatting, run_charts, tables
 from quadbench.report.baseline import baseline_tables
-from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
-from quadbench.report.course import VARIANT_COLOURS, memory_chart, strip_chart, variant_legend
-from quadbench.report.formatting import Unit
+from quadbench.report.comparison_charts import forest_of, launch_chart
+from quadbench.report.formatting import Unit, percent
+from quadbench.report.headline import ELSEWHERE, cures, next_of_comparison
 from quadbench.report.kpi import Figure, note_on
+from quadbench.report.launches import in_order
 from quadbench.report.page import page_environment, write_page
 from quadbench.report.provenance import MOST_NAMED
-from quadbench.report.scores import Picture, Trajectory, difference_png
-from quadbench.report.storage import Growth, Storage, UseCases, rom_parts, rom_steps
-from quadbench.report.view import DeviceKpis, ReportView, RunSummary, TimeShare, report_view, run_summary, without_launches
-from quadbench.report.ways import Ways
+from quadbench.report.run_line import study_json
+from quadbench.report.scores import Picture, difference_png
+from quadbench.report.sweep import LEAST_DB, Sweep, is_flat
+from quadbench.report.sweep_answer import settling, sweep_answer, sweep_tables
+from quadbench.report.sweep_charts import cost_chart, sweep_chart
+from quadbench.report.versus import Versus, answer, difference_table, is_decided
+from quadbench.report.view import ReportView, RunSummary, report_view, run_summary, without_launches
 from quadbench.results.layout import Layout
-from quadbench.statistics import MIN_BLOCKS
-
-_SIDES = {"shared": "#1d5fa6", "per-graph": "#b3560b", "third": "#2f8f83"}  # CSS classes and their colours
-_PARTS = {
-    "text_encoder": ("text encoder", "#7d6bb3"),
-    "vae_encoder": ("VAE encoder", "#2f8f83"),
-    "unet_step": ("U-Net, all steps", "#1d5fa6"),
-    "vae_decoder": ("VAE decoder", "#8fae3c"),
-    "residual": ("residual", "#9aa1ab"),
-}
-
-_ROM_PARTS = {
-    "text_encoder": _PARTS["text_encoder"],
-    "vae_encoder": _PARTS["vae_encoder"],
-    "vae_decoder": _PARTS["vae_decoder"],
-    "unet": ("U-Nets", _SIDES["shared"]),
-    "lora": ("LoRAs", _SIDES["per-graph"]),
-}
+from quadbench.statistics import EQUIVALENCE_MARGIN, MIN_BLOCKS
 
 _SHOWN_WIDTH = 128
+_CHARTS = (
+    "storage_chart", "growth_chart", "rom_chart", "time_chart", "trajectory_chart", "ways_chart", "strip_chart", "memory_chart",
+    "variant_legend",
+)  # fmt: skip
 
 
 def write_report(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> Path:
@@ -85,6 +77,87 @@ def render_view(view: ReportView) -> str:
     return page.render(view=view, data=data, is_short=is_short, **content)
 
 
+def write_study_report(study: Sweep | Versus, layout: Layout) -> Path:
+    """Write the report of a study into its folder, whole or not at all; return its path.
+
+    Raises:
+        StorageError: the folder is full or cannot be written.
+    """
+    return write_page(study_report(study, layout), render_study(study, layout.words))
+
+
+def study_report(study: Sweep | Versus, layout: Layout) -> Path:
+    """Return the path of the report of a study."""
+    if isinstance(study, Sweep):
+        return layout.sweep(study.sweep_id) / "sweep.html"
+    return layout.comparison(study.comparison_id) / "comparison.html"
+
+
+def render_study(study: Sweep | Versus, where: Sequence[str] = ()) -> str:
+    """Return the report of a study as text; `where` are the words by which its commands come to the results folder."""
+
+    def command(*words: str) -> str:
+        return shlex.join(("quadbench", *words, *where))
+
+    return _render_sweep(study, command) if isinstance(study, Sweep) else _render_comparison(study, command)
+
+
+def _render_sweep(sweep: Sweep, command: Callable[..., str]) -> str:
+    tables, caveats = sweep_tables(sweep), in_order(caveat for point in sweep.points for caveat in point.caveats)
+    runs, words = {point.run_id: point.name for point in sweep.points}, settling(sweep)
+    is_left_out = sweep.published is None and is_flat(sweep)
+    doubts = {f"{caveat.words}: {caveat.advice}" for caveat in caveats}  # stand at the top
+    return (
+        _environment()
+        .get_template("sweep.html.j2")
+        .render(
+            sweep=sweep,
+            answer=sweep_answer(sweep),
+            devices=tuple(dict.fromkeys(point.device for point in sweep.points)),
+            caveats=caveats,
+            runs=runs,
+            cures=cures(caveats),
+            command=command,
+            settling=command(*words) if words else None,
+            settled=[runs[word] for word in words if word in runs],
+            least_db=LEAST_DB,
+            margin=percent(EQUIVALENCE_MARGIN),
+            charts=[Markup(chart) for chart in (cost_chart(sweep), None if is_left_out else sweep_chart(sweep)) if chart],
+            is_left_out=is_left_out,
+            telling=sweep_tables(sweep, is_whole=False),
+            tables=tables,
+            notes=tuple(dict.fromkeys(note for table in tables for note in table.notes if note not in doubts)),
+            data=study_json(sweep),
+        )
+    )
+
+
+def _render_comparison(versus: Versus, command: Callable[..., str]) -> str:
+    charts = {device.device.address: launch_chart(device) for device in versus.devices}
+    caveats = in_order(caveat for device in versus.devices for caveat in device.caveats)
+    looks = [device.looks for device in versus.devices if device.looks]
+    is_in_turn, is_elsewhere = bool(looks), not ELSEWHERE.isdisjoint(caveats)
+    return (
+        _environment()
+        .get_template("comparison.html.j2")
+        .render(
+            versus=versus,
+            answer=answer(versus),
+            caveats=caveats,
+            is_in_turn=is_in_turn,
+            next_step=next_of_comparison(caveats, is_in_turn=is_in_turn, is_decided=all(map(is_decided, versus.devices))),
+            command=command,
+            next_command=command(*(versus.elsewhere if is_in_turn and is_elsewhere else versus.settling)),
+            confidence=" or ".join(dict.fromkeys(percent(one.confidence) for one in looks)),
+            margin=percent(max((one.margin for one in looks), default=EQUIVALENCE_MARGIN)),
+            forest=forest_of(versus),
+            charts={address: Markup(chart) for address, chart in charts.items() if chart},
+            differences=[table for device in versus.devices if (table := difference_table(device)).rows],
+            data=study_json(versus),
+        )
+    )
+
+
 @cache
 def _environment() -> Environment:
     filters: dict[str, Callable[..., Any]] = {
@@ -95,19 +168,15 @@ def _environment() -> Environment:
         "spread": tables.spread,
         "verdict_note": note_on,
         "picture": _picture,
-        "storage_chart": _storage_chart,
-        "growth_chart": growth_chart,
-        "time_chart": _time_chart,
-        "trajectory_chart": _trajectory_chart,
-        "ways_chart": _ways_chart,
-        "rom_chart": _rom_chart,
-        "strip_chart": lambda strips: Markup(strip_chart(strips)),
-        "memory_chart": lambda courses, address: Markup(memory_chart(courses, address)),
-        "variant_legend": lambda variants: Markup(variant_legend(variants)),
+        **{name: partial(_drawn, getattr(run_charts, name)) for name in _CHARTS},
     }
     environment = page_environment(filters)
     environment.tests |= {"figure": lambda cell: isinstance(cell, Figure), "text": lambda cell: isinstance(cell, str)}
     return environment
+
+
+def _drawn(chart: Callable[..., str], *of: object) -> Markup:
+    return Markup(chart(*of))
 
 
 def _picture(picture: Picture, alt: str) -> Markup:
@@ -131,105 +200,3 @@ def _picture(picture: Picture, alt: str) -> Markup:
         '<details class="zoom"><summary>'
         '<img class="{}" src="data:image/png;base64,{}" alt="{}" width="{}" height="{}"></summary></details>'
     ).format(style, b64encode(content).decode("ascii"), one_line(alt), _SHOWN_WIDTH, shown_height)
-
-
-def _storage_chart(storage: Storage) -> Markup:
-    """Draw the bytes on the device over the number of use cases."""
-    steps = (*storage.measured, *storage.extrapolated)
-    lines = {
-        "per-graph": [(step.count, step.per_graph_bytes) for step in steps if step.per_graph_bytes is not None],
-        "shared": [(step.count, step.shared_bytes) for step in steps if step.shared_bytes is not None],
-    }
-    title = "Bytes on the device by number of use cases"
-    return _bytes_chart(lines, len(storage.measured), title=title, x_label="use cases")
-
-
-def growth_chart(growth: Growth) -> Markup:
-    """Draw the bytes of `ten-tasks` over the number of tasks, all of them measured."""
-    lines = {"per-graph": [(count, own) for count, _, own in growth.steps], "shared": [step[:2] for step in growth.steps]}
-    title = "Bytes of ten tasks on the built-in model, by number of tasks"
-    return _bytes_chart(lines, len(growth.steps), title=title, x_label="tasks")
-
-
-def _bytes_chart(lines: Mapping[str, Sequence[tuple[int, float]]], measured: int, *, title: str, x_label: str) -> Markup:
-    """Draw the bytes of each side over the number of tasks, up to `measured` of which they were measured."""
-    series = [
-        Series(
-            label=side,
-            css_class=side,
-            colour=_SIDES[side],
-            points=[(count, formatting.convert(size, Unit.MEGABYTES)) for count, size in points],
-            measured=sum(count <= measured for count, _ in points),
-        )
-        for side, points in lines.items()
-        if points
-    ]
-    return Markup(line_chart(series, title=title, x_label=x_label, y_label="MB"))
-
-
-def _rom_chart(storage: Storage) -> Markup:
-    """Draw what the bytes on the device are of, by the number of use cases, on one scale."""
-    bars = [bar for step in rom_steps(storage) for bar in _rom_bars(storage, step)]
-    return Markup(legend(_parts(bars)) + stacked_bars(bars, title="What the bytes on the device are of, by number of use cases"))
-
-
-def _rom_bars(storage: Storage, step: UseCases) -> Iterator[Bar]:
-    for side, parts in (("shared", rom_parts(storage, step, is_shared=True)), ("per-graph", rom_parts(storage, step))):
-        pieces = [
-            BarPart(
-                label=_ROM_PARTS[key][0],
-                css_class=f"part-{key}",
-                colour=_ROM_PARTS[key][1],
-                value=formatting.convert(size, Unit.MEGABYTES),
-            )
-            for key, size in parts.items()
-        ]
-        if pieces:
-            total = f"{formatting.show(sum(parts.values()), Unit.MEGABYTES)} MB"
-            group = f"{formatting.plural(step.count, 'use case')}{'' if step.task else ', extrapolated'}"
-            yield Bar(group=group, label=side, parts=tuple(pieces), total_text=total)
-
-
-def _trajectory_chart(trajectory: Trajectory) -> Markup:
-    """Draw the SQNR of eps over the steps of a task's sampler."""
-    series = [
-        Series(label=name, css_class=css_class, colour=colour, points=points)
-        for (name, points), (css_class, colour) in zip(trajectory.curves, _SIDES.items(), strict=False)
-    ]
-    title = f"SQNR of eps at each step of {trajectory.task}"
-    return Markup(line_chart(series, title=title, x_label="step", y_label="dB", width=360, height=220))
-
-
-def _ways_chart(ways: Ways) -> Markup:
-    """Draw the time of an image with its share of the switch, over how many images a task paints before the next comes."""
-    series = [
-        Series(
-            label=variant.value,
-            css_class=variant.value,
-            colour=VARIANT_COLOURS[variant],
-            points=[(count, formatting.convert(time_ns, Unit.MILLISECONDS)) for count, time_ns in points],
-        )
-        for variant, points in ways.curves.items()
-    ]
-    title = f"Time of an image with its share of the switch on {ways.device.address}"
-    return Markup(line_chart(series, title=title, x_label="images of a task before the next", y_label="ms"))
-
-
-def _parts(bars: Sequence[Bar]) -> Iterator[tuple[str, str, str]]:
-    return ((part.css_class, part.colour, part.label) for bar in bars for part in bar.parts)
-
-
-def _time_chart(device: DeviceKpis) -> Markup:
-    """Draw the time of one image by component, on one scale for all tasks of a device."""
-    bars = [_bar(share) for share in device.shares]
-    chart = stacked_bars(bars, title=f"Time of one image by component on {device.device.address}")
-    return Markup(legend(_parts(bars)) + chart)
-
-
-def _bar(share: TimeShare) -> Bar:
-    parts = tuple(
-        BarPart(label=_PARTS[key][0], css_class=f"part-{key}", colour=_PARTS[key][1], value=max(value, 0.0))
-        for key, value in share.parts
-    )
-    total = f"{formatting.show(share.end_to_end_ns, Unit.MILLISECONDS)} ms"
-    return Bar(group=share.task, label=share.variant.value, parts=parts, total_text=total)

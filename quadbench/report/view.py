@@ -9,7 +9,6 @@ from functools import cached_property
 from quadbench.artifacts import (
     Bundle,
     Caveat,
-    Component,
     DeviceFacts,
     ErrorClass,
     RunRecord,
@@ -21,7 +20,6 @@ from quadbench.artifacts import (
 from quadbench.artifacts.night_record import differences
 from quadbench.report.baseline import Baseline, against
 from quadbench.report.condition import Criterion, where_met
-from quadbench.report.course import MemoryCourse, TaskStrips, memory_of, strips_of
 from quadbench.report.formatting import TextTable
 from quadbench.report.headline import ENOUGH, gaps, headline, in_words, next_step
 from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, LaunchVerdict, kpi_rows, launch_verdicts, unequal_rows
@@ -50,6 +48,7 @@ from quadbench.report.provenance import (
     settings,
     versions,
 )
+from quadbench.report.run_charts import MemoryCourse, TaskStrips, TimeShare, memory_of, strips_of, time_shares
 from quadbench.report.scores import (
     Quality,
     TaskPictures,
@@ -68,8 +67,6 @@ from quadbench.report.tables import MeasuredRun, component_tables, kernel_tables
 from quadbench.report.ways import Ways, ways_views
 from quadbench.results.layout import Layout
 
-PARTS = (Component.TEXT_ENCODER.value, Component.VAE_ENCODER.value, "unet_step", Component.VAE_DECODER.value, "residual")
-
 SCHEMA_VERSION = 2
 
 
@@ -79,16 +76,6 @@ class TaskKpis:
 
     task: TaskAssets
     rows: tuple[KpiRow, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeShare:
-    """One image's time by part: (part, nanoseconds) in order, beside the end-to-end median."""
-
-    task: str
-    variant: Variant
-    parts: tuple[tuple[str, float], ...]
-    end_to_end_ns: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +262,10 @@ def _device_kpis(result: RunResult, device: DeviceFacts, rows: Sequence[KpiRow])
         caveats=tuple(dict.fromkeys(caveat for task in tasks for row in task.rows for caveat in row.caveats)),
         tasks=tasks,
         shares=tuple(
-            share for task in tasks for variant in (Variant.SHARED, Variant.PER_GRAPH) for share in _shares(task, variant)
+            share
+            for task in tasks
+            for variant in (Variant.SHARED, Variant.PER_GRAPH)
+            for share in time_shares(task.task, task.rows, variant)
         ),
         strips=strips_of(result, device),
         memory=memory_of(result, device),
@@ -286,17 +276,6 @@ def _device_kpis(result: RunResult, device: DeviceFacts, rows: Sequence[KpiRow])
 def _glance(device: DeviceFacts, kpis: TaskKpis) -> Glance:
     keys = ("unet_run", "unet_peak") if device.is_hosted else ("end_to_end", "switch", "peak_ram")
     return Glance(device=device, task=kpis.task.name, rows=tuple(row for row in kpis.rows if row.key in keys))
-
-
-def _shares(kpis: TaskKpis, variant: Variant) -> list[TimeShare]:
-    """Return one share, or none where the end-to-end time was not measured."""
-    cells = {row.key: row.shared if variant is Variant.SHARED else row.per_graph for row in kpis.rows}
-    figures = {key: cell.value for key, cell in cells.items() if isinstance(cell, Figure)}
-    if "end_to_end" not in figures:
-        return []
-    runs = {"unet_step": kpis.task.steps}
-    parts = [(key, figures[key] * runs.get(key, 1)) for key in PARTS if key in figures]
-    return [TimeShare(task=kpis.task.name, variant=variant, parts=tuple(parts), end_to_end_ns=figures["end_to_end"])]
 
 
 def _parity(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Parity:

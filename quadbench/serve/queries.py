@@ -19,12 +19,11 @@ from quadbench.errors import ArtifactError, QuadbenchError, TooLargeError, Unkno
 from quadbench.farm.farm_file import expected_phones
 from quadbench.nightly.history_formats import CaseDocument, CaseList, HistoryView, history_view, lines_of, told_of
 from quadbench.nightly.night_report import Performed
-from quadbench.report.html import render_view
+from quadbench.report.html import render_study, render_view
 from quadbench.report.night import NightView
 from quadbench.report.night_formats import render_night
 from quadbench.report.run_line import RunLine, RunList, RunStatus, StudyLine
 from quadbench.report.scores import Picture, difference_png
-from quadbench.report.study_html import render_study
 from quadbench.report.versus import PRIMARY
 from quadbench.report.view import ReportView, report_view
 from quadbench.results.engine import Source, database_of, open_for_reading, schema_of

@@ -21,9 +21,9 @@ from quadbench.observer import Observer
 from quadbench.pipeline.progress_observer import seen_by_others
 from quadbench.pipeline.session import Session, lab_of
 from quadbench.recipe import Measure
+from quadbench.report.html import write_study_report
 from quadbench.report.launches import is_on, sound
 from quadbench.report.run_line import write_comparison
-from quadbench.report.study_html import write_study_report
 from quadbench.report.versus import (
     ALL_TASKS,
     PRIMARY,

@@ -21,8 +21,8 @@ from quadbench.quad.inputs import read_recipe
 from quadbench.quad.model_files import has_random_weights
 from quadbench.recipe import Measure, Recipe, recipe_digest
 from quadbench.report.formats import to_latex, to_markdown
+from quadbench.report.html import render_study
 from quadbench.report.run_line import study_json
-from quadbench.report.study_html import render_study
 from quadbench.report.sweep import Sweep, SweepPoint, sweep_points, with_best
 from quadbench.report.sweep_answer import sweep_csv, sweep_tables
 from quadbench.report.sweep_charts import cost_chart, sweep_chart

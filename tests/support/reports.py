@@ -6,10 +6,9 @@ from pathlib import Path
 
 from quadbench.artifacts import Caveat, Variant
 from quadbench.nightly.history_formats import HistoryPage, render_history
-from quadbench.report.html import render_html
+from quadbench.report.html import render_html, render_study
 from quadbench.report.night import night_view
 from quadbench.report.night_formats import render_night
-from quadbench.report.study_html import render_study
 from quadbench.results.layout import Layout
 from support.hand_made import EVEN, comparison_of, point, sweep_of
 from support.histories import NOW, REGRESSION, SLOWER, WORD, on, told

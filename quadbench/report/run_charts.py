@@ -1,12 +1,31 @@
-"""Course of a run on a device: time of each image by launch with the temperature, and memory over a launch, as SVG."""
+"""Charts of a run: its launches and memory by time, where time and bytes go, and curves over tasks, steps and images, as SVG."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
-from quadbench.report.chart import INK, Plot, dot, legend, nice_ticks, rule, short, svg, text
-from quadbench.report.formatting import Unit, convert
+from quadbench.report.chart import (
+    INK,
+    Bar,
+    BarPart,
+    Plot,
+    Series,
+    dot,
+    legend,
+    line_chart,
+    nice_ticks,
+    rule,
+    short,
+    stacked_bars,
+    svg,
+    text,
+)
+from quadbench.report.formatting import Unit, convert, plural, show
+from quadbench.report.kpi import Figure, KpiRow
 from quadbench.report.launches import SERVING, is_emulated, launches_on, sound, step_of, temperature_c, values
+from quadbench.report.scores import Trajectory
+from quadbench.report.storage import Growth, Storage, UseCases, rom_parts, rom_steps
+from quadbench.report.ways import Ways
 
 _MOST_LAUNCHES, _MOST_IMAGES, _MOST_READINGS = 200, 24, 300  # that a picture has room for
 _MOST_DOTS = 800  # of a picture, over all of its launches
@@ -22,6 +41,22 @@ VARIANT_COLOURS = {
 _WIDTH, _LEFT, _RIGHT, _BOTTOM = 560, 58, 548, 158
 _WARMTH_HEIGHT = 34
 _PLOT = Plot(left=_LEFT, right=_RIGHT, top=28, bottom=_BOTTOM, ys=(0.0, 1.0))
+_SIDES = {"shared": "#1d5fa6", "per-graph": "#b3560b", "third": "#2f8f83"}  # CSS classes and their colours
+_PARTS = {
+    "text_encoder": ("text encoder", "#7d6bb3"),
+    "vae_encoder": ("VAE encoder", "#2f8f83"),
+    "unet_step": ("U-Net, all steps", "#1d5fa6"),
+    "vae_decoder": ("VAE decoder", "#8fae3c"),
+    "residual": ("residual", "#9aa1ab"),
+}
+
+_ROM_PARTS = {
+    "text_encoder": _PARTS["text_encoder"],
+    "vae_encoder": _PARTS["vae_encoder"],
+    "vae_decoder": _PARTS["vae_decoder"],
+    "unet": ("U-Nets", _SIDES["shared"]),
+    "lora": ("LoRAs", _SIDES["per-graph"]),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +87,16 @@ class MemoryCourse:
     readings: tuple[tuple[float, float], ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TimeShare:
+    """One image's time by part: (part, nanoseconds) in order, beside the end-to-end median."""
+
+    task: str
+    variant: Variant
+    parts: tuple[tuple[str, float], ...]
+    end_to_end_ns: float
+
+
 def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
     """Return the strips of each task of which a device timed images."""
     launches = [record for record in _launches(result, device) if record.variant in SERVING]
@@ -70,6 +115,17 @@ def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryCourse, ...
     firsts = {record.variant: record for record in reversed(launches) if record.variant in SERVING}
     courses = [MemoryCourse(variant=v, readings=_thinned(list(_readings(firsts[v])))) for v in SERVING if v in firsts]
     return tuple(course for course in courses if course.readings)
+
+
+def time_shares(task: TaskAssets, rows: Sequence[KpiRow], variant: Variant) -> list[TimeShare]:
+    """Return the share of a task's image, or none where the end-to-end time was not measured."""
+    cells = {row.key: row.shared if variant is Variant.SHARED else row.per_graph for row in rows}
+    figures = {key: cell.value for key, cell in cells.items() if isinstance(cell, Figure)}
+    if "end_to_end" not in figures:
+        return []
+    runs = {"unet_step": task.steps}
+    parts = [(key, figures[key] * runs.get(key, 1)) for key in _PARTS if key in figures]
+    return [TimeShare(task=task.name, variant=variant, parts=tuple(parts), end_to_end_ns=figures["end_to_end"])]
 
 
 def _launches(result: RunResult, device: DeviceFacts) -> tuple[RunRecord, ...]:
@@ -156,3 +212,105 @@ def _warmth(strips: Sequence[LaunchStrip], images: Plot) -> Iterator[str]:
         yield text(_LEFT - 8, y + 4, f"{warm:.0f} °C", anchor="end")
     yield plot.line("edge warmth", known, INK)
     yield from (dot("edge warmth", plot.at(*spot), 2, INK) for spot in known)
+
+
+def storage_chart(storage: Storage) -> str:
+    """Draw the bytes on the device over the number of use cases."""
+    steps = (*storage.measured, *storage.extrapolated)
+    lines = {
+        "per-graph": [(step.count, step.per_graph_bytes) for step in steps if step.per_graph_bytes is not None],
+        "shared": [(step.count, step.shared_bytes) for step in steps if step.shared_bytes is not None],
+    }
+    title = "Bytes on the device by number of use cases"
+    return _bytes_chart(lines, len(storage.measured), title=title, x_label="use cases")
+
+
+def growth_chart(growth: Growth) -> str:
+    """Draw the bytes of `ten-tasks` over the number of tasks, all of them measured."""
+    lines = {"per-graph": [(count, own) for count, _, own in growth.steps], "shared": [step[:2] for step in growth.steps]}
+    title = "Bytes of ten tasks on the built-in model, by number of tasks"
+    return _bytes_chart(lines, len(growth.steps), title=title, x_label="tasks")
+
+
+def _bytes_chart(lines: Mapping[str, Sequence[tuple[int, float]]], measured: int, *, title: str, x_label: str) -> str:
+    """Draw the bytes of each side over the number of tasks, up to `measured` of which they were measured."""
+    series = [
+        Series(
+            label=side,
+            css_class=side,
+            colour=_SIDES[side],
+            points=[(count, convert(size, Unit.MEGABYTES)) for count, size in points],
+            measured=sum(count <= measured for count, _ in points),
+        )
+        for side, points in lines.items()
+        if points
+    ]
+    return line_chart(series, title=title, x_label=x_label, y_label="MB")
+
+
+def rom_chart(storage: Storage) -> str:
+    """Draw what the bytes on the device are of, by the number of use cases, on one scale."""
+    bars = [bar for step in rom_steps(storage) for bar in _rom_bars(storage, step)]
+    return legend(_parts(bars)) + stacked_bars(bars, title="What the bytes on the device are of, by number of use cases")
+
+
+def _rom_bars(storage: Storage, step: UseCases) -> Iterator[Bar]:
+    for side, parts in (("shared", rom_parts(storage, step, is_shared=True)), ("per-graph", rom_parts(storage, step))):
+        pieces = [
+            BarPart(
+                label=_ROM_PARTS[key][0],
+                css_class=f"part-{key}",
+                colour=_ROM_PARTS[key][1],
+                value=convert(size, Unit.MEGABYTES),
+            )
+            for key, size in parts.items()
+        ]
+        if pieces:
+            total = f"{show(sum(parts.values()), Unit.MEGABYTES)} MB"
+            group = f"{plural(step.count, 'use case')}{'' if step.task else ', extrapolated'}"
+            yield Bar(group=group, label=side, parts=tuple(pieces), total_text=total)
+
+
+def trajectory_chart(trajectory: Trajectory) -> str:
+    """Draw the SQNR of eps over the steps of a task's sampler."""
+    series = [
+        Series(label=name, css_class=css_class, colour=colour, points=points)
+        for (name, points), (css_class, colour) in zip(trajectory.curves, _SIDES.items(), strict=False)
+    ]
+    title = f"SQNR of eps at each step of {trajectory.task}"
+    return line_chart(series, title=title, x_label="step", y_label="dB", width=360, height=220)
+
+
+def ways_chart(ways: Ways) -> str:
+    """Draw the time of an image with its share of the switch, over how many images a task paints before the next comes."""
+    series = [
+        Series(
+            label=variant.value,
+            css_class=variant.value,
+            colour=VARIANT_COLOURS[variant],
+            points=[(count, convert(time_ns, Unit.MILLISECONDS)) for count, time_ns in points],
+        )
+        for variant, points in ways.curves.items()
+    ]
+    title = f"Time of an image with its share of the switch on {ways.device.address}"
+    return line_chart(series, title=title, x_label="images of a task before the next", y_label="ms")
+
+
+def _parts(bars: Sequence[Bar]) -> Iterator[tuple[str, str, str]]:
+    return ((part.css_class, part.colour, part.label) for bar in bars for part in bar.parts)
+
+
+def time_chart(shares: Sequence[TimeShare], address: str) -> str:
+    """Draw the time of one image by component, on one scale for all tasks of a device."""
+    bars = [_bar(share) for share in shares]
+    chart = stacked_bars(bars, title=f"Time of one image by component on {address}")
+    return legend(_parts(bars)) + chart
+
+
+def _bar(share: TimeShare) -> Bar:
+    parts = tuple(
+        BarPart(label=_PARTS[key][0], css_class=f"part-{key}", colour=_PARTS[key][1], value=max(value, 0.0))
+        for key, value in share.parts
+    )
+    total = f"{show(share.end_to_end_ns, Unit.MILLISECONDS)} ms"
+    return Bar(group=share.task, label=share.variant.value, parts=parts, total_text=total)
