@@ -31,6 +31,7 @@ from quadbench.report.night import (
 )
 from quadbench.report.page import page_environment, write_page
 from quadbench.report.versus import PSNR
+from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 
 WIDTH, LEFT, _RIGHT = 560, 62, 546
@@ -241,55 +242,27 @@ def night_json(view: NightView) -> str:
 
 
 def _document(view: NightView) -> NightDocument:
-    night = view.night
-    return NightDocument(
-        schema_version=SCHEMA_VERSION,
-        night=night.night_id,
-        name=night.name,
-        version=night.version,
-        began_at=night.began_at,
-        ended_at=night.ended_at,
-        outcome=view.outcome,
-        sentence=view.sentence,
-        counts=view.counts,
-        findings=tuple(_finding(finding) for finding in view.findings),
-        devices=view.devices,
-        clean=view.clean,
-        not_ruled=view.open,
-    )
+    findings = tuple(map(_finding, view.findings))
+    told = {"counts": view.counts, "devices": view.devices, "clean": view.clean, "not_ruled": view.open, "findings": findings}
+    night = {"schema_version": SCHEMA_VERSION, "night": view.night.night_id, "outcome": view.outcome, "sentence": view.sentence}
+    return document_from(NightDocument, view.night, **night, **told)
 
 
 def _finding(finding: NightFinding) -> FindingDocument:
-    return FindingDocument(
-        kind=finding.kind,
-        cases=finding.cases,
+    return document_from(
+        FindingDocument,
+        finding,
         device=finding.place[1],
-        address=finding.address,
-        sentence=finding.sentence,
-        owners=finding.owners,
         since=finding.since.night if finding.since else None,
         last_good=finding.figures[0].ruling.last_good,
-        next_step=finding.next_step,
         figures=tuple(_figure(told) for told in finding.figures),
     )
 
 
 def _figure(told: Figured) -> RuledFigure:
-    ruling = told.ruling
-    return RuledFigure(
-        case=ruling.case,
-        task=ruling.task,
-        key=ruling.key,
-        cause=told.cause,
-        change=told.change,
-        interval=told.interval,
-        tonight=told.point if told.point and math.isfinite(told.point.value) else None,
-        expected=ruling.expected,
-        ratio=ruling.ratio,
-        low=ruling.low,
-        high=ruling.high,
-        comparison=ruling.comparison,
-    )
+    tonight = told.point if told.point and math.isfinite(told.point.value) else None
+    words = {"cause": told.cause, "change": told.change, "interval": told.interval}
+    return document_from(RuledFigure, told.ruling, tonight=tonight, **words)
 
 
 def finding_lines(finding: NightFinding) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Lines of lists: what a run, a sweep or a comparison says of itself in a list, and studies as JSON documents."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +14,7 @@ from quadbench.report.scores import quality_rows
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import sweep_answer
 from quadbench.report.versus import Versus, answer, exact_sentences, sentence
-from quadbench.results.documents import document_text, write_document
+from quadbench.results.documents import document_from, document_text, write_document
 from quadbench.results.layout import Layout
 
 SCHEMA_VERSION = 1  # of the JSON of a list of runs
@@ -76,11 +76,10 @@ class ComparisonDocument(Versus):
 
 def study_document(study: Sweep | Versus, folder: Path | None = None) -> SweepDocument | ComparisonDocument:
     """Return what is stored of a study; with its folder, what is printed of it."""
-    values = {field.name: getattr(study, field.name) for field in fields(study)}
     where = None if folder is None else str(folder)
     if isinstance(study, Sweep):
-        return SweepDocument(**values, sentences=sweep_answer(study), folder=where)
-    return ComparisonDocument(**values, sentences=answer(study), folder=where)
+        return document_from(SweepDocument, study, sentences=sweep_answer(study), folder=where)
+    return document_from(ComparisonDocument, study, sentences=answer(study), folder=where)
 
 
 def study_json(study: Sweep | Versus, folder: Path | None = None) -> str:

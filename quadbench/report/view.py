@@ -65,6 +65,7 @@ from quadbench.report.scores import (
 from quadbench.report.storage import Storage, storage_views
 from quadbench.report.tables import MeasuredRun, component_tables, kernel_tables, published_beside
 from quadbench.report.ways import Ways, ways_views
+from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 
 SCHEMA_VERSION = 2
@@ -367,7 +368,10 @@ def run_summary(view: ReportView, report: str | None, conditions: Sequence[Crite
     """Return the summary of a run, whose report lies at the given path; None: it has none yet."""
     kpis = tuple(row for device in view.kpis for task in device.tasks for row in task.rows)
     bundle = view.result.bundle
-    return RunSummary(
+    return document_from(
+        RunSummary,
+        view,
+        schema_version=SCHEMA_VERSION,
         run_id=view.result.run_id,
         recipe=bundle.recipe_name,
         recipe_digest=bundle.recipe_digest,
@@ -377,26 +381,11 @@ def run_summary(view: ReportView, report: str | None, conditions: Sequence[Crite
         swept=view.result.swept,
         report=report,
         headline=in_words(view.headline),
-        gaps=view.gaps,
-        doubts=view.doubts,
-        next_step=view.next_step,
-        records=tuple(
-            LaunchSummary(
-                device=record.device.address,
-                variant=record.variant,
-                launch=record.launch,
-                status=record.status,
-                error_class=record.error_class,
-                reason=record.reason,
-            )
-            for record in view.result.records
-        ),
+        records=tuple(document_from(LaunchSummary, record, device=record.device.address) for record in view.result.records),
         kpis=kpis,
-        quality=view.quality,
         ways=tuple(dict(zip(ways.table.fields, row, strict=True)) for ways in view.ways for row in ways.table.values),
         verdicts={device.device.address: device.verdicts for device in view.kpis},
         devices={address: _device(setup.bundle) for setup in view.setups for address in setup.addresses},
-        baseline=view.baseline,
         conditions_met=tuple(met for condition in conditions for met in where_met(condition, kpis, view.quality, view.baseline)),
     )
 

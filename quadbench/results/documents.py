@@ -1,8 +1,9 @@
 """Documents: JSON files of quadbench's own, each with a schema_version; written whole, and read as the type that was written."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -12,6 +13,12 @@ from quadbench.results.disk import write_whole
 from quadbench.spec import first_problem, read_json
 
 DocumentT = TypeVar("DocumentT")
+
+
+def document_from(kind: type[DocumentT], source: object, /, **others: Any) -> DocumentT:
+    """Return a document that has the fields of the same names from a source, and `others`."""
+    names = [one.name for one in fields(cast(Any, kind)) if one.name not in others]
+    return kind(**{name: getattr(source, name) for name in names}, **others)
 
 
 def document_text(value: object) -> str:

@@ -1,9 +1,9 @@
 """Documents of the API: work under way and the farm as they are now, nights, and JSON schemas of what commands print."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
@@ -23,6 +23,7 @@ from quadbench.report.night import WORST_FIRST
 from quadbench.report.night_formats import NightDocument
 from quadbench.report.run_line import ComparisonDocument, RunList, SweepDocument
 from quadbench.report.view import RunSummary
+from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 from quadbench.results.nights import NightHead
 from quadbench.results.progress import DeviceProgress, Progress, Stage, under_way
@@ -180,13 +181,7 @@ class NightList:
 
 def night_line(head: NightHead) -> NightLine:
     outcome = next((kind.value for kind in (*WORST_FIRST, RulingKind.CLEAN) if head.rulings.get(kind)), "")
-    return _document(NightLine, head, night=head.night_id, outcome=outcome)
-
-
-def _document(kind: type[DocumentT], source: object, /, **others: Any) -> DocumentT:
-    """Return a document that has the fields of the same names from a source, and `others`."""
-    names = [one.name for one in fields(cast(Any, kind)) if one.name not in others]
-    return kind(**{name: getattr(source, name) for name in names}, **others)
+    return document_from(NightLine, head, night=head.night_id, outcome=outcome)
 
 
 def read_work(layout: Layout) -> WorkUnderWay:
@@ -199,7 +194,7 @@ def _at_work(progress: Progress) -> AtWork:
         for address, device in progress.devices.items()
     )
     stage, detail = ("measure", "") if devices else (progress.stage, progress.detail)
-    return _document(AtWork, progress, stage=stage, detail=detail, devices=devices)
+    return document_from(AtWork, progress, stage=stage, detail=detail, devices=devices)
 
 
 def doing(device: DeviceProgress) -> str:
@@ -282,18 +277,18 @@ def _others(phones: Sequence[FarmPhone], claims: dict[str, Claims], workers: Seq
 
 
 def _claim(claim: Claim | None) -> FarmClaim | None:
-    return None if claim is None else _document(FarmClaim, claim)
+    return None if claim is None else document_from(FarmClaim, claim)
 
 
 def _worker(known: KnownWorker) -> FarmWorker:
     takes = (*known.worker.capabilities, *(device.address for device in known.worker.devices))
     state = "lost" if not known.is_here else "draining" if known.is_draining else "ready"
-    return _document(FarmWorker, known.worker, takes=takes, state=state, last_seen=known.last_seen)
+    return document_from(FarmWorker, known.worker, takes=takes, state=state, last_seen=known.last_seen)
 
 
 def _job(job: Job) -> FarmJob:
     state = "asked to stop" if job.is_stopping and not job.state.is_end else job.state.value
-    return _document(FarmJob, job, kind=job.kind.value, state=state)
+    return document_from(FarmJob, job, kind=job.kind.value, state=state)
 
 
 _DOCUMENTS: dict[str, type[Any]] = {
