@@ -8,7 +8,7 @@ from datetime import datetime
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Variant
 from quadbench.artifacts.night_record import contents, differences, unlike
 from quadbench.errors import UserError
-from quadbench.report.formatting import TextTable, Unit, full_title, plural, shown
+from quadbench.report.formatting import TextTable, Unit, labelled, plural, shown
 from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, exact_verdict
 from quadbench.report.launches import is_on, sound
 from quadbench.report.scores import Quality, quality_rows
@@ -284,7 +284,7 @@ def _of_tasks(
 
 def _cells(figure: ChangedFigure) -> tuple[str, ...]:
     values = [shown(value, figure.unit) for value in (figure.before, figure.now)]
-    return (f"{figure.task}, {figure.variant}: {full_title(figure.title, figure.unit)}", *values, _ratio(figure), figure.verdict)
+    return (f"{figure.task}, {figure.variant}: {labelled(figure.title, figure.unit)}", *values, _ratio(figure), figure.verdict)
 
 
 def _ratio(figure: ChangedFigure) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from markupsafe import Markup
 
 from quadbench.report.chart import FAINT, Plot, dot, rule, svg, text, with_room
-from quadbench.report.formatting import Unit, between, change, convert, full_title, number, shown
+from quadbench.report.formatting import Unit, between, change, convert, labelled, number, shown
 from quadbench.report.versus import SideRow, TimedLaunch, Versus, VersusDevice
 from quadbench.statistics import EQUIVALENCE_MARGIN, Verdict
 from quadbench.statistics.launch_comparison import Comparison
@@ -70,7 +70,7 @@ def _row(row: SideRow, reach: float, margin: float) -> ForestRow:
     told = row.comparison
     return ForestRow(
         task=row.task,
-        title=full_title(row.title, row.unit),
+        title=labelled(row.title, row.unit),
         a=a,
         b=b,
         change=_change(row),

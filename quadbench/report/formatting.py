@@ -104,7 +104,7 @@ def shown(value: float | None, unit: Unit | None) -> str:
     return "–" if value is None else show(value, unit) if unit else decibels(value)
 
 
-def full_title(title: str, unit: Unit | None) -> str:
+def labelled(title: str, unit: Unit | None) -> str:
     """Return a figure's title with its unit, as far as it has one."""
     return f"{title}, {unit}" if unit else title
 

@@ -18,7 +18,7 @@ from quadbench.report.formatting import (
     convert,
     csv_text,
     decibels,
-    full_title,
+    labelled,
     percent,
     plural,
     show,
@@ -437,7 +437,7 @@ def difference_table(device: VersusDevice) -> TextTable:
 
 
 def _cells(row: SideRow) -> tuple[str, ...]:
-    figure = (row.task, full_title(row.title, row.unit), *(shown(value, row.unit) for value in row.values))
+    figure = (row.task, labelled(row.title, row.unit), *(shown(value, row.unit) for value in row.values))
     told = row.comparison
     if told is None or told.ratio is None:
         return (*figure, "–" if row.ratio is None else f"{row.ratio:.3f}", "–", "exact" if row.is_exact else "–")

@@ -18,6 +18,7 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.artifacts.night_record import differences
+from quadbench.report import provenance, scores
 from quadbench.report.baseline import Baseline, against
 from quadbench.report.condition import Criterion, where_met
 from quadbench.report.formatting import TextTable
@@ -36,32 +37,8 @@ from quadbench.report.launches import (
     values,
     why_absent,
 )
-from quadbench.report.provenance import (
-    DeviceConditions,
-    Fact,
-    Launch,
-    LaunchList,
-    device_conditions,
-    digests,
-    launch_list,
-    launch_rows,
-    settings,
-    versions,
-)
 from quadbench.report.run_charts import MemoryCourse, TaskStrips, TimeShare, memory_of, strips_of, time_shares
-from quadbench.report.scores import (
-    Quality,
-    TaskPictures,
-    Trajectory,
-    emulated_tables,
-    emulated_trajectories,
-    held_out_tables,
-    quality_rows,
-    score_notes,
-    score_tables,
-    task_pictures,
-    trajectories,
-)
+from quadbench.report.scores import Quality, TaskPictures, Trajectory
 from quadbench.report.storage import Storage, storage_views
 from quadbench.report.tables import MeasuredRun, component_tables, kernel_tables, published_beside
 from quadbench.report.ways import Ways, ways_views
@@ -125,8 +102,8 @@ class ReportView:
 
     result: RunResult
     started_at: datetime | None
-    launches: tuple[Launch, ...]
-    listed: LaunchList
+    launches: tuple[provenance.Launch, ...]
+    listed: provenance.LaunchList
     headline: tuple[str, ...]
     baseline: Baseline | None
     gaps: tuple[str, ...]
@@ -150,10 +127,10 @@ class ReportView:
     setups: tuple[Setup, ...]
     precisions: tuple[str, ...]
     ran: TextTable | None
-    digests: tuple[Fact, ...]
-    versions: tuple[Fact, ...]
-    settings: tuple[Fact, ...]
-    conditions: tuple[DeviceConditions, ...]
+    digests: tuple[provenance.Fact, ...]
+    versions: tuple[provenance.Fact, ...]
+    settings: tuple[provenance.Fact, ...]
+    conditions: tuple[provenance.DeviceConditions, ...]
     where: tuple[str, ...]  # the words by which commands come to the results folder
 
     @property
@@ -162,7 +139,7 @@ class ReportView:
         return self.result.devices
 
     @cached_property
-    def failures(self) -> tuple[Launch, ...]:
+    def failures(self) -> tuple[provenance.Launch, ...]:
         """The launches that are neither OK nor repeated."""
         return tuple(launch for launch in self.launches if not launch.record.status.is_fine)
 
@@ -190,15 +167,15 @@ class ReportView:
 
 def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> ReportView:
     """Return the view of a whole run, held against a baseline if there is one. The layout only gives the images' paths."""
-    rows, storages, quality = kpi_rows(result), storage_views(result), quality_rows(result)
-    launches, setups, doubts = launch_rows(result), setups_of(result), _doubts(result)
+    rows, storages, quality = kpi_rows(result), storage_views(result), scores.quality_rows(result)
+    launches, setups, doubts = provenance.launch_rows(result), setups_of(result), _doubts(result)
     earlier = against(baseline, kpi_rows(baseline), result, rows, layout.words) if baseline else None
     kpis = tuple(_device_kpis(result, device, rows) for device in result.devices)
     return ReportView(
         result=result,
         started_at=launches[0].record.started_at if launches else None,
         launches=launches,
-        listed=launch_list(launches),
+        listed=provenance.launch_list(launches),
         headline=headline(storages, rows, quality),
         baseline=earlier,
         gaps=gaps(result, rows),
@@ -214,18 +191,18 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         quality=quality,
         held_out=_held_out_tables(result, setups),
         trajectories=_trajectories(result, setups),
-        scores=score_tables(result.scores) if result.scores else (),
-        score_notes=score_notes(result.scores) if result.scores else (),
-        pictures=task_pictures(result, layout),
+        scores=scores.score_tables(result.scores) if result.scores else (),
+        score_notes=scores.score_notes(result.scores) if result.scores else (),
+        pictures=scores.task_pictures(result, layout),
         parity=tuple(_parity(result, device, task) for device in result.devices for task in result.bundle_on(device).tasks),
         int8=tuple(table for each in setups if (table := int8_table(each.bundle, each.where))),
         setups=setups,
         precisions=tuple(dict.fromkeys(precision_text(setup.bundle) for setup in setups)),
         ran=setup_table(setups),
-        digests=digests(result),
-        versions=versions(result),
-        settings=settings(result),
-        conditions=device_conditions(result),
+        digests=provenance.digests(result),
+        versions=provenance.versions(result),
+        settings=provenance.settings(result),
+        conditions=provenance.device_conditions(result),
         where=layout.words,
     )
 
@@ -244,13 +221,13 @@ def _published(run: MeasuredRun) -> TextTable | None:
 
 
 def _held_out_tables(result: RunResult, setups: Sequence[Setup]) -> tuple[TextTable, ...]:
-    tables = [table for each in setups for table in held_out_tables(each.bundle.held_out, each.where)]
-    return (*tables, *(emulated_tables(result.scores) if result.scores else ()))
+    tables = [table for each in setups for table in scores.held_out_tables(each.bundle.held_out, each.where)]
+    return (*tables, *(scores.emulated_tables(result.scores) if result.scores else ()))
 
 
 def _trajectories(result: RunResult, setups: Sequence[Setup]) -> tuple[Trajectory, ...]:
-    curves = [curve for each in setups for curve in trajectories(each.bundle.held_out, each.where)]
-    return (*curves, *(emulated_trajectories(result.scores) if result.scores else ()))
+    curves = [curve for each in setups for curve in scores.trajectories(each.bundle.held_out, each.where)]
+    return (*curves, *(scores.emulated_trajectories(result.scores) if result.scores else ()))
 
 
 def _device_kpis(result: RunResult, device: DeviceFacts, rows: Sequence[KpiRow]) -> DeviceKpis:
