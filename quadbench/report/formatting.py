@@ -4,10 +4,10 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from quadbench.artifacts import MIB
 from quadbench.artifacts.names import one_line
@@ -33,6 +33,7 @@ _LONGEST_CELL = 20_000  # characters: all notes of a table stand in one caption
 _FORMULA = ("=", "+", "-", "@")  # a spreadsheet takes what begins so for a formula, and runs it
 
 Value: TypeAlias = str | float | None
+RowT = TypeVar("RowT")
 
 
 class Unit(StrEnum):
@@ -151,6 +152,26 @@ class TextTable:
     numeric: tuple[bool, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column(Generic[RowT]):
+    """A column of a table: its name, what stands in it of a row, and that it is set flush right."""
+
+    name: str
+    cell: Callable[[RowT], str]
+    is_numeric: bool = False
+
+
+def table_of(title: str, columns: Sequence[Column[RowT]], rows: Iterable[RowT], notes: Sequence[str] = ()) -> TextTable:
+    """Return the table of some rows."""
+    return TextTable(
+        title=title,
+        columns=tuple(column.name for column in columns),
+        numeric=tuple(column.is_numeric for column in columns),
+        rows=tuple(tuple(column.cell(row) for column in columns) for row in rows),
+        notes=tuple(notes),
+    )
 
 
 def plain_cell(text: str) -> str:

@@ -1,13 +1,12 @@
 """A sweep's answer: what its settings are worth, in a few sentences for each device, and its tables."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from statistics import fmean
 
 from quadbench.recipe.published import published_table
-from quadbench.report.formatting import TextTable, between, change, csv_text, decibels, percent, plural
+from quadbench.report.formatting import Column, TextTable, between, change, csv_text, decibels, percent, plural, table_of
 from quadbench.report.sweep import (
     BYTES,
     PSNR,
@@ -31,6 +30,7 @@ from quadbench.statistics import Verdict
 
 _NAMED = 4  # settings, and tasks, that a sentence names
 _Settings = Mapping[str, Sequence[SweepPoint]]  # the points of a device by setting, each of a task
+_Row = tuple[SweepPoint, SweepPoint | None]  # a point and the one above it
 
 _NOTE = (
     "Shared graph; PSNR is against the float reference of the same setting. ±: standard error over items. change: of the same "
@@ -253,14 +253,6 @@ def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
     return any(merit is None or merit.verdict is Verdict.INCONCLUSIVE for merit in told)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _SweepColumn:
-    """A column of a sweep's table."""
-
-    name: str
-    cell: Callable[[SweepPoint, SweepPoint | None], str]  # of a point and the one above
-
-
 def sweep_tables(sweep: Sweep, *, is_whole: bool = True) -> tuple[TextTable, ...]:
     """Return a table for each task and device: settings down, figures across; a figure that no setting has is left out.
 
@@ -285,18 +277,13 @@ def sweep_csv(sweep: Sweep) -> str:
 
 
 def _table(sweep: Sweep, points: Sequence[SweepPoint], is_whole: bool) -> TextTable:
-    keys = [_SweepColumn(name=_short(key, sweep.keys), cell=partial(_setting, key)) for key in sweep.keys]
-    best = [_SweepColumn(name="best", cell=lambda point, _: "*" if point.is_best else "")] if is_telling(points) else []
-    columns = [*keys, *_columns(points, is_whole), *best]
-    rows = zip(points, [None, *points], strict=False)
+    keys = [Column(name=_short(key, sweep.keys), cell=partial(_setting, key), is_numeric=True) for key in sweep.keys]
+    columns = [*keys, *_columns(points, is_whole)]
+    if is_telling(points):
+        columns.append(Column(name="best", cell=lambda row: "*" if row[0].is_best else "", is_numeric=True))
     untouched = "" if points[0].task in sweep.touched else _UNTOUCHED
-    return TextTable(
-        title=f"{sweep.recipe_name}: {points[0].task} on {points[0].device}, over {', '.join(sweep.keys)}{untouched}",
-        columns=tuple(column.name for column in columns),
-        numeric=tuple(True for _ in columns),
-        rows=tuple(tuple(column.cell(point, above) for column in columns) for point, above in rows),
-        notes=tuple(_notes(sweep, points)),
-    )
+    title = f"{sweep.recipe_name}: {points[0].task} on {points[0].device}, over {', '.join(sweep.keys)}{untouched}"
+    return table_of(title, columns, zip(points, [None, *points], strict=False), list(_notes(sweep, points)))
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
@@ -306,18 +293,18 @@ def _short(key: str, keys: Sequence[str]) -> str:
     return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), key)
 
 
-def _setting(key: str, point: SweepPoint, _: SweepPoint | None) -> str:
-    return point.setting[key]
+def _setting(key: str, row: _Row) -> str:
+    return row[0].setting[key]
 
 
-def _columns(points: Sequence[SweepPoint], is_whole: bool) -> Iterator[_SweepColumn]:
+def _columns(points: Sequence[SweepPoint], is_whole: bool) -> Iterator[Column[_Row]]:
     known = {figure.key: figure for point in points for figure in point.figures}
     for key, figure in known.items() if is_whole else ((key, known[key]) for key in _TELLING if key in known):
-        yield _SweepColumn(name=", ".join(filter(None, (figure.title, figure.unit))), cell=partial(_cell, key))
+        yield Column(name=", ".join(filter(None, (figure.title, figure.unit))), cell=partial(_cell, key), is_numeric=True)
         if key == PSNR and is_whole:
-            yield _SweepColumn(name="change", cell=_change)
+            yield Column(name="change", cell=_change, is_numeric=True)
         if is_whole and any((own := point.figure(key)) and own.published is not None for point in points):
-            yield _SweepColumn(name=f"{figure.title}, published", cell=partial(_published, key))
+            yield Column(name=f"{figure.title}, published", cell=partial(_published, key), is_numeric=True)
 
 
 def _notes(sweep: Sweep, points: Sequence[SweepPoint]) -> Iterator[str]:
@@ -333,21 +320,22 @@ def _notes(sweep: Sweep, points: Sequence[SweepPoint]) -> Iterator[str]:
         yield f"{caveat.words}: {caveat.advice}"
 
 
-def _cell(key: str, point: SweepPoint, _: SweepPoint | None) -> str:
-    figure = point.figure(key)
+def _cell(key: str, row: _Row) -> str:
+    figure = row[0].figure(key)
     if figure is None:
         return "-"
     error = "" if figure.error is None else f" ± {_number(figure.error, figure.unit)}"
     return f"{_number(figure.value, figure.unit)}{error}"
 
 
-def _change(point: SweepPoint, above: SweepPoint | None) -> str:
+def _change(row: _Row) -> str:
+    point, above = row
     difference = change_from(point, above, PSNR) if above else None
     return f"{difference[0]:+.2f} ± {difference[1]:.2f}" if difference else ""
 
 
-def _published(key: str, point: SweepPoint, _: SweepPoint | None) -> str:
-    figure = point.figure(key)
+def _published(key: str, row: _Row) -> str:
+    figure = row[0].figure(key)
     return "" if figure is None or figure.published is None else f"{figure.published:g}"
 
 

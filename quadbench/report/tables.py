@@ -11,7 +11,7 @@ from quadbench.errors import UnknownNameError, UserError
 from quadbench.recipe.published import PublishedRow, PublishedTable, published_names, published_table
 from quadbench.recipe.settings import int8_percent_of
 from quadbench.report import formatting
-from quadbench.report.formatting import FigureTable, TextTable, Unit, Value, convert, number, rough_times, show
+from quadbench.report.formatting import Column, FigureTable, TextTable, Unit, Value, convert, number, rough_times, show, table_of
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, comparison_tables, kpi_rows, published_name
 from quadbench.report.launches import (
     EMULATED,
@@ -233,15 +233,6 @@ def _span(kpi: KpiRow | None) -> tuple[float, float] | None:
     return convert(kpi.shared.low, kpi.unit), convert(kpi.shared.high, kpi.unit)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Column:
-    """A column of the KPI table."""
-
-    name: str
-    cell: Callable[[KpiRow], str]
-    is_numeric: bool = False
-
-
 def kpi_table(result: RunResult, *, is_whole: bool = True) -> TextTable:
     """Return every device, task and figure of a run, in milliseconds and MB; what is the same in every row is in title and notes.
 
@@ -251,30 +242,22 @@ def kpi_table(result: RunResult, *, is_whole: bool = True) -> TextTable:
     devices = dict.fromkeys(row.device.address for row in rows)
     doubts = {frozenset(caveat for row in rows if row.device.address == device for caveat in row.caveats) for device in devices}
     all_doubts = [doubt for row in rows for doubt in row.caveats]
-    columns = (
-        *((_Column(name="Device", cell=lambda row: row.device.address),) if len(devices) > 1 else ()),
+    columns = [
+        *([Column[KpiRow](name="Device", cell=lambda row: row.device.address)] if len(devices) > 1 else []),
         *_COLUMNS,
-        *((_PUBLISHED_COLUMN,) if result.published else ()),
-        *(_SPREAD_COLUMNS if is_whole else ()),
-        *(
-            (_Column(name="Doubts", cell=lambda row: ", ".join(caveat.words for caveat in row.caveats)),)
-            if len(doubts) > 1
-            else ()
-        ),
-    )
+        *([_PUBLISHED_COLUMN] if result.published else []),
+        *(_SPREAD_COLUMNS if is_whole else []),
+    ]
+    if len(doubts) > 1:
+        columns.append(Column(name="Doubts", cell=lambda row: ", ".join(caveat.words for caveat in row.caveats)))
     on = f" on {next(iter(devices))}" if len(devices) == 1 else ""
-    return TextTable(
-        title=f"{result.bundle.recipe_name}{on}, run {result.run_id}",
-        columns=tuple(column.name for column in columns),
-        numeric=tuple(column.is_numeric for column in columns),
-        rows=tuple(tuple(column.cell(row) for column in columns) for row in rows),
-        notes=(
-            *_NOTES,
-            *filter(None, (int8_note(bundle.artifact) for bundle in result.bundles)),
-            *((published_table(result.published).note,) if result.published else ()),
-            *((f"{doubt.words}: {doubt.advice}" for doubt in dict.fromkeys(all_doubts)) if is_whole else ()),
-        ),
+    notes = (
+        *_NOTES,
+        *filter(None, (int8_note(bundle.artifact) for bundle in result.bundles)),
+        *((published_table(result.published).note,) if result.published else ()),
+        *((f"{doubt.words}: {doubt.advice}" for doubt in dict.fromkeys(all_doubts)) if is_whole else ()),
     )
+    return table_of(f"{result.bundle.recipe_name}{on}, run {result.run_id}", columns, rows, notes)
 
 
 def kpi_figures(result: RunResult) -> FigureTable:
@@ -318,23 +301,23 @@ def _spread(cell: Figure | str, row: KpiRow) -> str:
     return "" if isinstance(cell, str) or row.is_exact else spread(cell, row.unit)
 
 
-_COLUMNS = (
-    _Column(name="Task", cell=lambda row: row.task),
-    _Column(name="Figure", cell=lambda row: row.title),
-    _Column(name="Unit", cell=lambda row: row.unit.value),
-    _Column(name="Shared", cell=lambda row: _value(row.shared, row.unit), is_numeric=True),
-    _Column(name="Per-graph", cell=lambda row: _value(row.per_graph, row.unit), is_numeric=True),
-    _Column(name="Ratio", cell=lambda row: "" if row.ratio is None else rough_times(row.ratio), is_numeric=True),
-    _Column(name="n", cell=_count, is_numeric=True),
+_COLUMNS: tuple[Column[KpiRow], ...] = (
+    Column(name="Task", cell=lambda row: row.task),
+    Column(name="Figure", cell=lambda row: row.title),
+    Column(name="Unit", cell=lambda row: row.unit.value),
+    Column(name="Shared", cell=lambda row: _value(row.shared, row.unit), is_numeric=True),
+    Column(name="Per-graph", cell=lambda row: _value(row.per_graph, row.unit), is_numeric=True),
+    Column(name="Ratio", cell=lambda row: "" if row.ratio is None else rough_times(row.ratio), is_numeric=True),
+    Column(name="n", cell=_count, is_numeric=True),
 )
 
-_PUBLISHED_COLUMN = _Column(
+_PUBLISHED_COLUMN: Column[KpiRow] = Column(
     name="Published", cell=lambda row: "" if row.published is None else number(row.published), is_numeric=True
 )
 
-_SPREAD_COLUMNS = (
-    _Column(name="Shared, from – to", cell=lambda row: _spread(row.shared, row), is_numeric=True),
-    _Column(name="Per-graph, from – to", cell=lambda row: _spread(row.per_graph, row), is_numeric=True),
+_SPREAD_COLUMNS: tuple[Column[KpiRow], ...] = (
+    Column(name="Shared, from – to", cell=lambda row: _spread(row.shared, row), is_numeric=True),
+    Column(name="Per-graph, from – to", cell=lambda row: _spread(row.per_graph, row), is_numeric=True),
 )
 
 

@@ -7,8 +7,8 @@ from statistics import mean
 
 from quadbench.artifacts import Bundle, DeviceFacts, RunResult, Variant
 from quadbench.artifacts.run_record import without_own_graph
-from quadbench.report.formatting import FigureTable, TextTable, Unit, convert, decibels, plural, show
-from quadbench.report.kpi import Figure, KpiRow, figure, launch_values, unequal_rows
+from quadbench.report.formatting import FigureTable, TextTable, Unit, convert, decibels, plural, show, shown
+from quadbench.report.kpi import KpiRow, figure, launch_values, unequal_rows
 from quadbench.report.launches import counted, launches_of, likeness, sound
 
 _WAYS = {
@@ -36,22 +36,16 @@ _QUALITY_ADVICE = (
 class _Way:
     """The figures of one variant on one device, in nanoseconds, bytes and decibels; None where nothing gave one."""
 
-    end_to_end: float | None
-    switch: float | None
-    first_image: float | None
-    peak_ram: float | None
-    psnr: float | None
-    worst_psnr: float | None
-    eps_sqnr: float | None
+    figures: Mapping[str, float | None]
 
     @property
     def is_timed(self) -> bool:
         """Say whether both times were measured."""
-        return self.end_to_end is not None and self.switch is not None
+        return None not in (self.figures["end_to_end"], self.figures["switch"])
 
     def of_image(self, images: float) -> float:
         """Return the time of an image with its share of the switch, where a task paints so many before the next comes."""
-        return (self.end_to_end or 0.0) + (self.switch or 0.0) / images
+        return (self.figures["end_to_end"] or 0.0) + (self.figures["switch"] or 0.0) / images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,30 +80,24 @@ def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _Way | Non
         return None
     admitted = without_own_graph(result.bundle)  # the ways are compared over the tasks that all of them serve
     tasks = [task for task in result.bundle.tasks if task.name not in admitted]
-    figures = {key: [figure(launch_values(key, launches, task)) for task in tasks] for key in _COLUMNS}
-    psnr_db = [[value for record in launches for value in likeness(record, task.name)] for task in tasks]
-    return _Way(
-        end_to_end=_mean(figures["end_to_end"]),
-        switch=_mean(figures["switch"]),
-        first_image=_mean(figures["first_image"]),
-        peak_ram=max((one.value for one in figures["peak_ram"] if one), default=None),
-        psnr=_mean_of([mean(of_task) for of_task in psnr_db if of_task]),
-        worst_psnr=min((value for of_task in psnr_db for value in of_task), default=None),
-        eps_sqnr=_eps_sqnr_db(result.bundle_on(device), variant),
-    )
+    figures = {key: [one.value for task in tasks if (one := figure(launch_values(key, launches, task)))] for key in _COLUMNS}
+    psnr_db = [each for task in tasks if (each := [db for record in launches for db in likeness(record, task.name)])]
+    own = {
+        "peak_ram": max(figures["peak_ram"], default=None),
+        "psnr": _mean([mean(each) for each in psnr_db]),
+        "worst_psnr": min((min(each) for each in psnr_db), default=None),
+        "eps_sqnr": _eps_sqnr_db(result.bundle_on(device), variant),
+    }
+    return _Way(figures={key: _mean(values) for key, values in figures.items()} | own)
 
 
 def _eps_sqnr_db(bundle: Bundle, variant: Variant) -> float | None:
     """Return the mean over the tasks of the SQNR that the build saw of the graphs that the variant runs."""
     judged = bundle.held_out.trajectories if bundle.held_out else ()
-    return _mean_of([one.sqnr_db for one in judged if one.variant == variant.graphs and one.sqnr_db is not None])
+    return _mean([one.sqnr_db for one in judged if one.variant == variant.graphs and one.sqnr_db is not None])
 
 
-def _mean(figures: list[Figure | None]) -> float | None:
-    return _mean_of([one.value for one in figures if one])
-
-
-def _mean_of(numbers: list[float]) -> float | None:
+def _mean(numbers: Sequence[float]) -> float | None:
     return mean(numbers) if numbers else None
 
 
@@ -126,32 +114,22 @@ def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], timed: Mapping[Var
         rows=tuple((_WAYS[variant], *_cells(way)) for variant, way in ways.items()),
         notes=tuple(filter(None, (_ADVICE, *sentences, _price_of_residence(ways), _QUALITY_ADVICE))),
     )
+    units = {key: unit.lower() for key, (_, unit) in _COLUMNS.items()} | dict.fromkeys(_QUALITY_COLUMNS, "db")
     return FigureTable(
         text=text,
-        fields=("device", "way", *(f"{key}_{unit.lower()}" for key, (_, unit) in _COLUMNS.items()), *_quality_fields()),
+        fields=("device", "way", *(f"{key}_{unit}" for key, unit in units.items())),
         values=tuple((device.address, variant.value, *_values(way)) for variant, way in ways.items()),
     )
 
 
-def _quality_fields() -> list[str]:
-    return [f"{key}_db" for key in _QUALITY_COLUMNS]
-
-
 def _values(way: _Way) -> Iterator[float | None]:
-    for key, (_, unit) in _COLUMNS.items():
-        value = getattr(way, key)
-        yield None if value is None else convert(value, unit)
-    for key in _QUALITY_COLUMNS:
-        yield getattr(way, key)
+    for key, value in way.figures.items():
+        yield convert(value, _COLUMNS[key][1]) if key in _COLUMNS and value is not None else value
 
 
 def _cells(way: _Way) -> list[str]:
-    figures = [(getattr(way, key), unit) for key, (_, unit) in _COLUMNS.items()]
-    qualities = [getattr(way, key) for key in _QUALITY_COLUMNS]
-    return [
-        *("–" if value is None else show(value, unit) for value, unit in figures),
-        *("–" if value is None else decibels(value).removesuffix(" dB") for value in qualities),
-    ]
+    units = {key: unit for key, (_, unit) in _COLUMNS.items()}
+    return [shown(value, units.get(key)).removesuffix(" dB") for key, value in way.figures.items()]
 
 
 def _break_even(ways: Mapping[Variant, _Way], opening: str) -> str:
@@ -159,9 +137,10 @@ def _break_even(ways: Mapping[Variant, _Way], opening: str) -> str:
 
     Each stands with the PSNR of its pictures, where there is one: the fastest may be the least exact.
     """
-    stretches = fastest({variant: (way.of_image(math.inf), way.switch or 0.0) for variant, way in ways.items()})
+    stretches = fastest({variant: (way.of_image(math.inf), way.figures["switch"] or 0.0) for variant, way in ways.items()})
     (first, until), *later = stretches
-    named = {variant: f"{variant}{f' (PSNR {decibels(way.psnr)})' if way.psnr else ''}" for variant, way in ways.items()}
+    psnr_db = {variant: way.figures["psnr"] for variant, way in ways.items()}
+    named = {variant: f"{variant} (PSNR {decibels(psnr)})" if psnr else variant.value for variant, psnr in psnr_db.items()}
     beginning = f"{opening}an image and its share of the switch take the least time with {named[first]}"
     if not later:
         return _sentence(f"{beginning}, however often tasks are switched.")
@@ -195,9 +174,9 @@ def _images_until(one: tuple[float, float], other: tuple[float, float]) -> float
 
 
 def _price_of_residence(ways: Mapping[Variant, _Way]) -> str | None:
-    shared, resident = ways.get(Variant.SHARED), ways.get(Variant.RESIDENT)
-    if not (shared and resident and shared.peak_ram and resident.peak_ram):
+    shared, resident = (ways[v].figures["peak_ram"] if v in ways else None for v in (Variant.SHARED, Variant.RESIDENT))
+    if not (shared and resident):
         return None
-    more = resident.peak_ram - shared.peak_ram
+    more = resident - shared
     word = "more" if more >= 0 else "less"
     return f"Keeping all graphs in memory takes {show(abs(more), Unit.MEGABYTES)} MB {word} than the shared graph."
