@@ -8,7 +8,7 @@ from datetime import datetime
 from markupsafe import Markup
 
 from quadbench.report.chart import FAINT, Plot, dot, rule, svg, text, with_room
-from quadbench.report.formatting import Unit, between, change, convert, labelled, number, shown
+from quadbench.report.formatting import Unit, between, change, convert, labelled, number, percent, shown
 from quadbench.report.versus import SideRow, TimedLaunch, Versus, VersusDevice
 from quadbench.statistics import EQUIVALENCE_MARGIN, Verdict
 from quadbench.statistics.launch_comparison import Comparison
@@ -49,11 +49,12 @@ def forest_of(versus: Versus) -> Forest:
     """Return all figures of a comparison; where sides were not launched in turn there are ratios, and nothing is drawn."""
     told = [row.comparison for device in versus.devices for row in device.rows if row.comparison]
     reach = _reach(told)
+    plot = Plot(left=_EDGE, right=_WIDTH - _EDGE, top=0, bottom=_HEIGHT, xs=(-reach, reach), ys=(0.0, 1.0))
     margins = [device.looks.margin for device in versus.devices if device.looks]
     margin = max(margins, default=EQUIVALENCE_MARGIN)
     return Forest(
-        scale=_scale(reach) if told else Markup(""),
-        rows={device.device.address: tuple(_row(row, reach, margin) for row in device.rows) for device in versus.devices},
+        scale=_scale(plot) if told else Markup(""),
+        rows={device.device.address: tuple(_row(row, plot, margin) for row in device.rows) for device in versus.devices},
     )
 
 
@@ -65,7 +66,7 @@ def _reach(told: Sequence[Comparison]) -> float:
     return min(max(math.log1p(_LEAST), 1.05 * reached), math.log1p(_MOST))
 
 
-def _row(row: SideRow, reach: float, margin: float) -> ForestRow:
+def _row(row: SideRow, plot: Plot, margin: float) -> ForestRow:
     a, b = (shown(value, row.unit) for value in row.values)
     told = row.comparison
     return ForestRow(
@@ -75,7 +76,7 @@ def _row(row: SideRow, reach: float, margin: float) -> ForestRow:
         b=b,
         change=_change(row),
         interval=between(told.low, told.high) if told and told.low and told.high else "",
-        drawn=_interval(told, reach, margin) if told else Markup(""),
+        drawn=_interval(told, plot, margin) if told else Markup(""),
         verdict=row.outcome,
     )
 
@@ -91,32 +92,28 @@ def _change(row: SideRow) -> str:
     return f"{abs(more):.1f} dB {'more' if more > 0 else 'less'}" if more else "the same"
 
 
-def _scale(reach: float) -> Markup:
+def _scale(plot: Plot) -> Markup:
     """Draw the axis: 1 in the middle, and the same change to both sides."""
-    share = math.expm1(reach) * 0.9
+    share = math.expm1(plot.xs[1]) * 0.9
     step = next(step for step in _STEPS if step <= share)
-    words = ((1 / (1 + step), f"−{_whole(step / (1 + step))}"), (1.0, "equal"), (1 + step, f"+{_whole(step)}"))
-    body = [text(_x(math.log(ratio), reach), 14, word, anchor="middle") for ratio, word in words]
+    words = ((1 / (1 + step), f"−{percent(step / (1 + step), 0)}"), (1.0, "equal"), (1 + step, f"+{percent(step, 0)}"))
+    body = [text(plot.x(math.log(ratio)), 14, word, anchor="middle") for ratio, word in words]
     return Markup(svg(_WIDTH, _HEIGHT, "Scale: how much more B takes than A", body))
 
 
-def _whole(share: float) -> str:
-    return f"{share:.0%}".replace("%", " %")
-
-
-def _interval(told: Comparison, reach: float, margin: float) -> Markup:
+def _interval(told: Comparison, plot: Plot, margin: float) -> Markup:
     """Draw a ratio with its interval, above the band in which sides are the same."""
     if told.ratio is None:
         return Markup("")
     middle, colour, name = _HEIGHT / 2, _COLOURS[told.verdict], told.verdict.lower()
-    low, high = (_x(math.log(end or told.ratio), reach) for end in (told.low, told.high))
-    left, right = (_x(sign * math.log1p(margin), reach) for sign in (-1, 1))
+    x, reach = plot.x(math.log(told.ratio)), plot.xs[1]
+    low, high = (plot.x(math.log(end or told.ratio)) for end in (told.low, told.high))
+    left, right = (plot.x(sign * math.log1p(margin)) for sign in (-1, 1))
     beyond = [(x, end) for x, end in ((low, told.low), (high, told.high)) if end and abs(math.log(end)) > reach]
-    x = _x(math.log(told.ratio), reach)
     band = f'x="{left:.1f}" y="0" width="{right - left:.1f}" height="{_HEIGHT}" fill="#8d9199" fill-opacity="0.4"'
     body = [
         f'<rect class="band" {band}/>',
-        rule("edge", (_x(0, reach), 0), (_x(0, reach), _HEIGHT), "#8d9199"),
+        rule("edge", (plot.x(0), 0), (plot.x(0), _HEIGHT), "#8d9199"),
         rule(f"verdict {name}", (low, middle), (high, middle), colour, ' stroke-width="2"'),
         *(_arrow(x, math.log(end), f'class="verdict {name}" fill="{colour}"') for x, end in beyond),
         _mark(x, math.log(told.ratio) / reach, f'class="verdict {name}" fill="{colour}"'),
@@ -134,11 +131,6 @@ def _mark(x: float, share: float, style: str) -> str:
 def _arrow(x: float, side: float, style: str) -> str:
     middle, tip = _HEIGHT / 2, math.copysign(_EDGE - 1, side)
     return f'<path {style} d="M{x:.1f},{middle - 5:.1f} L{x + tip:.1f},{middle:.1f} L{x:.1f},{middle + 5:.1f} Z"/>'
-
-
-def _x(log_ratio: float, reach: float) -> float:
-    """Return where a ratio lies; what is beyond the scale lies at its edge."""
-    return _WIDTH / 2 + max(-1.0, min(log_ratio / reach, 1.0)) * (_WIDTH / 2 - _EDGE)
 
 
 def launch_chart(device: VersusDevice) -> str | None:

@@ -90,9 +90,9 @@ def between(low: float, high: float, words: tuple[str, str] = MORE) -> str:
     return f"{abs(near - 1):.1%} to {change(far, words)}".replace("% to", " to")
 
 
-def percent(share: float) -> str:
+def percent(share: float, digits: int = 1) -> str:
     """Write a share as `3.1 %`."""
-    return f"{share:.1%}".replace("%", " %")
+    return f"{share:.{digits}%}".replace("%", " %")
 
 
 def decibels(value: float) -> str:

@@ -9,7 +9,7 @@ from statistics import mean
 from quadbench.artifacts import Caveat, DeviceFacts, RunResult, Status, Variant
 from quadbench.artifacts.run_record import has_references, without_own_graph
 from quadbench.report.baseline import Baseline
-from quadbench.report.formatting import Unit, decibels, listed, marked, pieces, plural, show
+from quadbench.report.formatting import Unit, decibels, listed, marked, percent, pieces, plural, show
 from quadbench.report.kpi import Figure, KpiRow, unequal_rows
 from quadbench.report.launches import counted, is_on, sound
 from quadbench.report.scores import Quality
@@ -140,12 +140,12 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
     needed = [one.launches_needed for one in judged if one.launches_needed is None or one.launches_needed > launches]
     opening = f" from {plural(launches, 'launch')} of each variant"
     if None in needed:
-        return f"{opening}: even {MAX_BLOCKS * LAUNCHES_PER_BLOCK} would not show {TO_TELL:.0%}".replace("%", " %")
+        return f"{opening}: even {MAX_BLOCKS * LAUNCHES_PER_BLOCK} would not show {percent(TO_TELL, 0)}"
     if needed:
-        return f"{opening}: {max(filter(None, needed))} would show {TO_TELL:.0%}".replace("%", " %")
+        return f"{opening}: {max(filter(None, needed))} would show {percent(TO_TELL, 0)}"
     ends = [end - 1 for one in judged for end in (one.low, one.high)]
-    least = f"under {EQUIVALENCE_MARGIN:.0%} counts as the same".replace("%", " %")
-    return f"{opening}: at 95 % it is {_change(ends)}, and {least}"
+    least = percent(EQUIVALENCE_MARGIN, 0)
+    return f"{opening}: at 95 % it is {_change(ends)}, and under {least} counts as the same"
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
@@ -228,8 +228,8 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
             change, part = marked(_change([_more(row) for row in apart])), _part(apart, compared, devices)
             clauses.append(f"{change} {noun}{part} (95 % intervals: {_interval(apart)}{_most(apart, devices)})")
         if same:
-            within = f"the same {noun} within {EQUIVALENCE_MARGIN:.0%}".replace("%", " %")
-            clauses.append(f"{within}{_part(same, compared, devices)}")
+            within = percent(EQUIVALENCE_MARGIN, 0)
+            clauses.append(f"the same {noun} within {within}{_part(same, compared, devices)}")
     return f"{_condition(rows)}an image takes {', and '.join(clauses)}" if clauses else ""
 
 
@@ -306,7 +306,7 @@ def _change(changes: Sequence[float]) -> str:
 
 
 def _percent(change: float) -> str:
-    return f"{abs(change):.0%} {'more' if change > 0 else 'less'}".replace("%", " %")
+    return f"{percent(abs(change), 0)} {'more' if change > 0 else 'less'}"
 
 
 def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:

@@ -107,28 +107,25 @@ def _render_sweep(sweep: Sweep, command: Callable[..., str]) -> str:
     runs, words = {point.run_id: point.name for point in sweep.points}, settling(sweep)
     is_left_out = sweep.published is None and is_flat(sweep)
     doubts = {f"{caveat.words}: {caveat.advice}" for caveat in caveats}  # stand at the top
-    return (
-        _environment()
-        .get_template("sweep.html.j2")
-        .render(
-            sweep=sweep,
-            answer=sweep_answer(sweep),
-            devices=tuple(dict.fromkeys(point.device for point in sweep.points)),
-            caveats=caveats,
-            runs=runs,
-            cures=cures(caveats),
-            command=command,
-            settling=command(*words) if words else None,
-            settled=[runs[word] for word in words if word in runs],
-            least_db=LEAST_DB,
-            margin=percent(EQUIVALENCE_MARGIN),
-            charts=[Markup(chart) for chart in (cost_chart(sweep), None if is_left_out else sweep_chart(sweep)) if chart],
-            is_left_out=is_left_out,
-            telling=sweep_tables(sweep, is_whole=False),
-            tables=tables,
-            notes=tuple(dict.fromkeys(note for table in tables for note in table.notes if note not in doubts)),
-            data=study_json(sweep),
-        )
+    page = _environment().get_template("sweep.html.j2")
+    return page.render(
+        sweep=sweep,
+        answer=sweep_answer(sweep),
+        devices=tuple(dict.fromkeys(point.device for point in sweep.points)),
+        caveats=caveats,
+        runs=runs,
+        cures=cures(caveats),
+        command=command,
+        settling=command(*words) if words else None,
+        settled=[runs[word] for word in words if word in runs],
+        least_db=LEAST_DB,
+        margin=percent(EQUIVALENCE_MARGIN),
+        charts=[Markup(chart) for chart in (cost_chart(sweep), None if is_left_out else sweep_chart(sweep)) if chart],
+        is_left_out=is_left_out,
+        telling=sweep_tables(sweep, is_whole=False),
+        tables=tables,
+        notes=tuple(dict.fromkeys(note for table in tables for note in table.notes if note not in doubts)),
+        data=study_json(sweep),
     )
 
 
@@ -137,24 +134,21 @@ def _render_comparison(versus: Versus, command: Callable[..., str]) -> str:
     caveats = in_order(caveat for device in versus.devices for caveat in device.caveats)
     looks = [device.looks for device in versus.devices if device.looks]
     is_in_turn, is_elsewhere = bool(looks), not ELSEWHERE.isdisjoint(caveats)
-    return (
-        _environment()
-        .get_template("comparison.html.j2")
-        .render(
-            versus=versus,
-            answer=answer(versus),
-            caveats=caveats,
-            is_in_turn=is_in_turn,
-            next_step=next_of_comparison(caveats, is_in_turn=is_in_turn, is_decided=all(map(is_decided, versus.devices))),
-            command=command,
-            next_command=command(*(versus.elsewhere if is_in_turn and is_elsewhere else versus.settling)),
-            confidence=" or ".join(dict.fromkeys(percent(one.confidence) for one in looks)),
-            margin=percent(max((one.margin for one in looks), default=EQUIVALENCE_MARGIN)),
-            forest=forest_of(versus),
-            charts={address: Markup(chart) for address, chart in charts.items() if chart},
-            differences=[table for device in versus.devices if (table := difference_table(device)).rows],
-            data=study_json(versus),
-        )
+    page = _environment().get_template("comparison.html.j2")
+    return page.render(
+        versus=versus,
+        answer=answer(versus),
+        caveats=caveats,
+        is_in_turn=is_in_turn,
+        next_step=next_of_comparison(caveats, is_in_turn=is_in_turn, is_decided=all(map(is_decided, versus.devices))),
+        command=command,
+        next_command=command(*(versus.elsewhere if is_in_turn and is_elsewhere else versus.settling)),
+        confidence=" or ".join(dict.fromkeys(percent(one.confidence) for one in looks)),
+        margin=percent(max((one.margin for one in looks), default=EQUIVALENCE_MARGIN)),
+        forest=forest_of(versus),
+        charts={address: Markup(chart) for address, chart in charts.items() if chart},
+        differences=[table for device in versus.devices if (table := difference_table(device)).rows],
+        data=study_json(versus),
     )
 
 

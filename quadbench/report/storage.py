@@ -132,7 +132,21 @@ def storage_of(result: RunResult, device: DeviceFacts) -> Storage | None:
     shared = sound(launches_of(result, device, Variant.SHARED))[:1]
     per_graph = sound(launches_of(result, device, Variant.PER_GRAPH))[:1]
     record = next((record for record in (*shared, *per_graph) if _rom([record])), None)
-    return _storage(result, record, _rom(shared), _rom(per_graph)) if record else None
+    if record is None:
+        return None
+    base, own = _rom(shared), _rom(per_graph)
+    measured = _measured(result.bundle_on(record.device).tasks, base, own)
+    return Storage(
+        device=record.device,
+        target=record.target,
+        components=tuple(
+            ComponentBytes(component=component, shared=_bytes(base, component), per_graph=_bytes(own, component))
+            for component in Component
+        ),
+        measured=measured,
+        extrapolated=_extrapolated(measured),
+        growth=stored_growth(record.target, len(measured), result.recipe),
+    )
 
 
 def rom_steps(storage: Storage) -> tuple[UseCases, ...]:
@@ -155,21 +169,6 @@ def rom_parts(storage: Storage, step: UseCases, *, is_shared: bool = False) -> d
 
 def _rom(records: Sequence[RunRecord]) -> tuple[Sample, ...]:
     return tuple(sample for record in records for sample in record.samples if sample.metric == "rom_bytes")
-
-
-def _storage(result: RunResult, record: RunRecord, shared: tuple[Sample, ...], per_graph: tuple[Sample, ...]) -> Storage:
-    measured = _measured(result.bundle_on(record.device).tasks, shared, per_graph)
-    return Storage(
-        device=record.device,
-        target=record.target,
-        components=tuple(
-            ComponentBytes(component=component, shared=_bytes(shared, component), per_graph=_bytes(per_graph, component))
-            for component in Component
-        ),
-        measured=measured,
-        extrapolated=_extrapolated(measured),
-        growth=stored_growth(record.target, len(measured), result.recipe),
-    )
 
 
 def _measured(tasks: Sequence[TaskAssets], shared: tuple[Sample, ...], per_graph: tuple[Sample, ...]) -> tuple[UseCases, ...]:
