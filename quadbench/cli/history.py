@@ -35,9 +35,9 @@ from quadbench.nightly.verdicts import acknowledged
 from quadbench.observer import Observer
 from quadbench.report.formatting import plural
 from quadbench.report.night import subject_name
-from quadbench.report.page import write_page
 from quadbench.report.versus import PRIMARY, primary_row
 from quadbench.report.versus import sentence as comparison_sentence
+from quadbench.results.disk import write_whole
 from quadbench.results.engine import database_of, is_made, open_engine, open_for_reading, opened
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST
@@ -290,7 +290,7 @@ def write_history(options: Options, told: Sequence[Told]) -> None:
     }
     steps = _next_step(options, told, now)
     page = HistoryPage(case=options.case, told=told, commands=commands, next_step=steps, made_at=now)
-    write_page(options.html, render_history(page))
+    write_whole(options.html, render_history(page), end="")
     if not options.json:
         print_text(f"Report: {options.html}")
 

@@ -48,11 +48,7 @@ class Expression:
     tree: ast.expr
 
     def holds(self, values: Mapping[str, float]) -> bool:
-        """Say whether the expression holds for values of its names. Every part is evaluated.
-
-        Raises:
-            ArithmeticError: a side of a comparison is no finite number.
-        """
+        """Say whether the expression holds for values of its names; ArithmeticError where a part of it is no finite number."""
         return bool(_value(self.tree, values))
 
 

@@ -23,7 +23,7 @@ from quadbench.report.formatting import Unit, percent
 from quadbench.report.headline import ELSEWHERE, cures, next_of_comparison
 from quadbench.report.kpi import Figure, note_on
 from quadbench.report.launches import in_order
-from quadbench.report.page import page_environment, write_page
+from quadbench.report.page import page_environment
 from quadbench.report.provenance import MOST_NAMED
 from quadbench.report.run_line import study_json
 from quadbench.report.scores import Picture, difference_png
@@ -32,6 +32,7 @@ from quadbench.report.sweep_answer import settling, sweep_answer, sweep_tables
 from quadbench.report.sweep_charts import cost_chart, sweep_chart
 from quadbench.report.versus import Versus, answer, difference_table, is_decided
 from quadbench.report.view import ReportView, RunSummary, report_view, run_summary, without_launches
+from quadbench.results.disk import write_whole
 from quadbench.results.layout import Layout
 from quadbench.statistics import EQUIVALENCE_MARGIN, MIN_BLOCKS
 
@@ -60,7 +61,9 @@ def write_view(view: ReportView, layout: Layout) -> Path:
     """
     for record in view.result.records:
         check_painted(record, layout)
-    return write_page(layout.report(view.result.run_id), render_view(view))
+    path = layout.report(view.result.run_id)
+    write_whole(path, render_view(view), end="")
+    return path
 
 
 def render_html(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> str:
@@ -83,7 +86,9 @@ def write_study_report(study: Sweep | Versus, layout: Layout) -> Path:
     Raises:
         StorageError: the folder is full or cannot be written.
     """
-    return write_page(study_report(study, layout), render_study(study, layout.words))
+    path = study_report(study, layout)
+    write_whole(path, render_study(study, layout.words), end="")
+    return path
 
 
 def study_report(study: Sweep | Versus, layout: Layout) -> Path:

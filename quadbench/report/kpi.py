@@ -343,19 +343,9 @@ def published_name(key: str, unit: Unit) -> str:
     return f"{key}_{unit.value.lower()}"
 
 
-def kpi_title(key: str) -> str:
-    """Return what the figure `key` is called."""
-    return _kpi(key).title
-
-
-def kpi_unit(key: str) -> Unit:
-    """Return the unit in which the figure `key` is shown."""
-    return _kpi(key).unit
-
-
 def launch_values(key: str, records: Sequence[RunRecord], task: TaskAssets) -> list[Sequence[float]]:
     """Return each launch's values of the figure `key`, in nanoseconds or bytes."""
-    return _values(_kpi(key), alike(records), task)
+    return _values(next(kpi for kpi in _KPIS if kpi.key == key), alike(records), task)
 
 
 def _values(kpi: _Kpi, groups: Sequence[Alike], task: TaskAssets) -> list[Sequence[float]]:
@@ -366,10 +356,6 @@ def _values(kpi: _Kpi, groups: Sequence[Alike], task: TaskAssets) -> list[Sequen
         reading = kpi.reading(group.kinds, task, group.variant) if is_told else at_places(())
         launches.extend(map(reading, group.launches))
     return launches
-
-
-def _kpi(key: str) -> _Kpi:
-    return next(kpi for kpi in _KPIS if kpi.key == key)
 
 
 def figure(launches: Sequence[Sequence[float]]) -> Figure | None:

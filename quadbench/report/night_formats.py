@@ -29,8 +29,9 @@ from quadbench.report.night import (
     subject_name,
     words,
 )
-from quadbench.report.page import page_environment, write_page
+from quadbench.report.page import page_environment
 from quadbench.report.versus import PSNR
+from quadbench.results.disk import write_whole
 from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 
@@ -332,7 +333,9 @@ def write_night_report(view: NightView, commands: Mapping[str, str], layout: Lay
     Raises:
         StorageError: the folder is full or cannot be written.
     """
-    return write_page(layout.night(view.night.night_id) / "night.html", render_night(view, commands))
+    path = layout.night(view.night.night_id) / "night.html"
+    write_whole(path, render_night(view, commands), end="")
+    return path
 
 
 def render_night(view: NightView, commands: Mapping[str, str]) -> str:

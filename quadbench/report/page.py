@@ -12,7 +12,6 @@ from markupsafe import Markup, escape
 
 from quadbench.artifacts.names import printable
 from quadbench.report import formatting
-from quadbench.results.disk import write_whole
 
 _HERE = Path(__file__).parent
 
@@ -50,16 +49,6 @@ def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) 
     }
     environment.globals["css"] = Markup((_HERE / "style.css").read_text("utf-8"))
     return environment
-
-
-def write_page(path: Path, html: str) -> Path:
-    """Write a page whole or not at all, also where another process writes the same; return its path.
-
-    Raises:
-        StorageError: the folder is full or cannot be written.
-    """
-    write_whole(path, html, end="")
-    return path
 
 
 def _printable(value: object) -> object:

@@ -38,20 +38,11 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StateRow:
-    """A device's reading before its first and after its last launch; None where it was not read."""
-
-    name: str
-    before: str | None
-    after: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class DeviceConditions:
-    """All readings of a device's state before and after it measured."""
+    """The readings of a device's state by name, before its first launch and after its last; None where one was not read."""
 
     device: DeviceFacts
-    rows: tuple[StateRow, ...]
+    readings: tuple[tuple[str, str | None, str | None], ...]
 
 
 def launch_rows(result: RunResult) -> tuple[Launch, ...]:
@@ -126,22 +117,21 @@ def device_conditions(result: RunResult) -> tuple[DeviceConditions, ...]:
         if record.state:
             states[record.device.serial].append(record.state)
     return tuple(
-        DeviceConditions(device=device, rows=_state_rows(read[0], read[-1]))
+        DeviceConditions(device=device, readings=tuple(_readings(read[0], read[-1])))
         for device in result.devices
         if (read := states.get(device.serial))
     )
 
 
-def _state_rows(first: dict[str, str], last: dict[str, str]) -> tuple[StateRow, ...]:
+def _readings(first: dict[str, str], last: dict[str, str]) -> Iterator[tuple[str, str | None, str | None]]:
     before = {key.removeprefix("before."): value for key, value in first.items() if not key.startswith("after.")}
     after = {key.removeprefix("after."): value for key, value in last.items() if key.startswith("after.")}
-    return tuple(_state_row(name, before.get(name), after.get(name)) for name in sorted(before | after))
-
-
-def _state_row(name: str, before: str | None, after: str | None) -> StateRow:
-    if not name.endswith("_bytes"):
-        return StateRow(name=name, before=before, after=after)
-    return StateRow(name=f"{name.removesuffix('_bytes')}, MB", before=_in_mb(before), after=_in_mb(after))
+    for name in sorted(before | after):
+        pair = before.get(name), after.get(name)
+        if name.endswith("_bytes"):
+            yield f"{name.removesuffix('_bytes')}, MB", _in_mb(pair[0]), _in_mb(pair[1])
+        else:
+            yield name, *pair
 
 
 def _in_mb(text: str | None) -> str | None:

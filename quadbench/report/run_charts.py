@@ -99,7 +99,7 @@ class TimeShare:
 
 def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
     """Return the strips of each task of which a device timed images."""
-    launches = [record for record in _launches(result, device) if record.variant in SERVING]
+    launches = [record for record in sound(launches_on(result, device)) if record.variant in SERVING]
     pictures = sum(len(result.bundle_on(device).tasks) for device in result.devices) or 1
     step = step_of(len(launches), min(_MOST_LAUNCHES, max(_MOST_STRIPS // pictures, 1)))
     numbered = list(enumerate(launches, start=1))[::step]
@@ -111,7 +111,7 @@ def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
 
 def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryCourse, ...]:
     """Return the course of each variant whose memory was read on a device."""
-    launches = [record for record in _launches(result, device) if not is_emulated(record)]
+    launches = [record for record in sound(launches_on(result, device)) if not is_emulated(record)]
     firsts = {record.variant: record for record in reversed(launches) if record.variant in SERVING}
     courses = [MemoryCourse(variant=v, readings=_thinned(list(_readings(firsts[v])))) for v in SERVING if v in firsts]
     return tuple(course for course in courses if course.readings)
@@ -126,10 +126,6 @@ def time_shares(task: TaskAssets, rows: Sequence[KpiRow], variant: Variant) -> l
     runs = {"unet_step": task.steps}
     parts = [(key, figures[key] * runs.get(key, 1)) for key in _PARTS if key in figures]
     return [TimeShare(task=task.name, variant=variant, parts=tuple(parts), end_to_end_ns=figures["end_to_end"])]
-
-
-def _launches(result: RunResult, device: DeviceFacts) -> tuple[RunRecord, ...]:
-    return sound(launches_on(result, device))
 
 
 def _strips(launches: Sequence[tuple[int, RunRecord]], task: TaskAssets) -> Iterator[LaunchStrip]:

@@ -226,9 +226,7 @@ def _table(title: str, compared: Iterable[Compared]) -> TextTable:
 
 
 def _name(metric: Metric) -> str:
-    return (
-        f"{metric.title}, {metric.unit} {_ARROWS[metric.better]}" if metric.unit else f"{metric.title} {_ARROWS[metric.better]}"
-    )
+    return f"{metric.title}{f', {metric.unit}' if metric.unit else ''} {_ARROWS[metric.better]}"
 
 
 def _cell(score: Score | None) -> str:

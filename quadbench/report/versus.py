@@ -24,7 +24,7 @@ from quadbench.report.formatting import (
     show,
     shown,
 )
-from quadbench.report.kpi import Figure, figure, kpi_title, kpi_unit, launch_values
+from quadbench.report.kpi import KPI_TITLES, KPI_UNITS, Figure, figure, launch_values
 from quadbench.report.launches import in_order, likeness, sound, temperature_c
 from quadbench.statistics import Looks, Verdict
 from quadbench.statistics.launch_comparison import Comparison, block_differences, compare_launches
@@ -205,8 +205,8 @@ def _row(device: DeviceFacts, key: str, task: str, a: Side, b: Side) -> SideRow:
         device=device,
         task=task,
         key=key,
-        title="PSNR, mean" if key == PSNR else kpi_title(key),
-        unit=None if key == PSNR else kpi_unit(key),
+        title="PSNR, mean" if key == PSNR else KPI_TITLES[key],
+        unit=None if key == PSNR else KPI_UNITS[key],
         a=figure(a.values(key, task)),
         b=figure(b.values(key, task)),
     )
