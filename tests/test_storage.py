@@ -146,7 +146,7 @@ def test_a_kit_on_a_disk_that_cannot_be_written_is_not_removed(tmp_path: Path) -
 def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     code = (
         "from support.synthetic_run import make_run\n"
-        "from quadbench.report import write_report\n"
+        "from quadbench.report.html import write_report\n"
         "from quadbench.results.layout import Layout\n"
         "run = make_run(disk)\n"
         "fill()\n"

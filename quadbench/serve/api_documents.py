@@ -236,7 +236,7 @@ def farm_without_database(expected: Sequence[ExpectedPhone]) -> FarmNow:
 
 
 def _phone(phone: FarmPhone) -> FarmDevice:
-    return _document(
+    return document_from(
         FarmDevice,
         phone.seen,
         name=phone.name,
