@@ -25,7 +25,7 @@ from quadbench.devices.addresses import parse_addresses
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.serve.auth import Access, Door
-from quadbench.serve.rendering import Live, script
+from quadbench.serve.rendering import Live, own_file
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -125,7 +125,7 @@ def streaming(stream: Stream) -> Iterator[Site]:
     html = "<!doctype html><p class=fresh>read</p><div data-live=/live/x></div><button>out</button><script src=/live.js></script>"
     routes = [
         Route("/", lambda _: HTMLResponse(html)),
-        Route("/live.js", lambda _: Response(script(), media_type="text/javascript")),
+        Route("/live.js", lambda _: Response(own_file("live.js"), media_type="text/javascript")),
         Route("/live/x", stream),
     ]
     with serving(Door(Router(routes), Access())) as site:
