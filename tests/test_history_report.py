@@ -18,7 +18,7 @@ from quadbench.artifacts import Caveat
 from quadbench.artifacts.night_record import Point, RulingKind
 from quadbench.nightly.history import CaseHistory, answer
 from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
-from quadbench.nightly.history_formats import HistoryPage, Told, render_history
+from quadbench.nightly.history_formats import Told, render_history
 
 BY = "what changed that night: files aaaaaaaaaaaa → bbbbbbbbbbbb."
 ACCEPTED = "It is acknowledged until 2026-03-31 by ana@lab, because: “four more steps”."
@@ -26,7 +26,7 @@ ACCEPTED = "It is acknowledged until 2026-03-31 by ana@lab, because: “four mor
 
 def page(*histories: Told) -> str:
     commands = {"The same again": "quadbench"}
-    return render_history(HistoryPage(case="restyle-s25", told=histories, commands=commands, next_step={}, made_at=NOW))
+    return render_history(histories, case="restyle-s25", commands=commands, next_step={}, made_at=NOW)
 
 
 def sentences(*histories: CaseHistory) -> tuple[str, ...]:
@@ -172,13 +172,11 @@ def test_an_attack_in_any_text_is_only_text() -> None:
     ruling = replace(REGRESSION, case=ATTACK, address=ATTACK, cause=ATTACK, owner=ATTACK, task=ATTACK, key=ATTACK)
     word = replace(WORD, case=ATTACK, reason=ATTACK, owner=ATTACK)
     html = render_history(
-        HistoryPage(
-            case=ATTACK,
-            told=[told(nights, [ruling], [word], is_whole=True)],
-            commands={ATTACK: ATTACK},
-            next_step={ATTACK: ATTACK},
-            made_at=NOW,
-        )
+        [told(nights, [ruling], [word], is_whole=True)],
+        case=ATTACK,
+        commands={ATTACK: ATTACK},
+        next_step={ATTACK: ATTACK},
+        made_at=NOW,
     )
     read = Page(html)
     assert (read.wrong, read.open) == ([], [])

@@ -22,7 +22,6 @@ from quadbench.nightly.history_formats import (
     SCHEMA_VERSION,
     CaseDocument,
     CaseList,
-    HistoryPage,
     Told,
     line_table,
     lines_of,
@@ -288,9 +287,8 @@ def write_history(options: Options, told: Sequence[Told]) -> None:
         "The same again": next_command(options, "history", *asked, "--html", str(options.html)),
         "As data": next_command(options, "history", *asked, "--json"),
     }
-    steps = _next_step(options, told, now)
-    page = HistoryPage(case=options.case, told=told, commands=commands, next_step=steps, made_at=now)
-    write_whole(options.html, render_history(page), end="")
+    page = render_history(told, case=options.case, commands=commands, next_step=_next_step(options, told, now), made_at=now)
+    write_whole(options.html, page, end="")
     if not options.json:
         print_text(f"Report: {options.html}")
 

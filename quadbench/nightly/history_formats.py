@@ -257,32 +257,20 @@ def _sections(told: Sequence[Told], now: datetime) -> list[CaseSection]:
     return sections
 
 
-@dataclass(frozen=True, kw_only=True)
-class HistoryPage:
-    """Histories as a page has them, of one case or of all.
+def render_history(
+    told: Sequence[Told], *, case: str | None, commands: Mapping[str, str], next_step: Mapping[str, str], made_at: datetime
+) -> str:
+    """Return a page of histories, of one case or of all, as text.
 
     `commands` are those that say the same again, and `next_step` what comes next, by purpose; one without a
     command is a sentence without its stop.
     """
-
-    case: str | None
-    told: Sequence[Told]
-    commands: Mapping[str, str]
-    next_step: Mapping[str, str]
-    made_at: datetime
-
-    @property
-    def title(self) -> str:
-        return self.case or "All cases"
-
-
-def render_history(page: HistoryPage) -> str:
-    """Return a page of histories as text."""
-    view = history_view(page.told, page.made_at)
+    view = history_view(told, made_at)
     histories = (section.history for section in view.sections)
     short = tuple(replace(one, rulings=one.rulings[-_MOST_RULINGS:]) for one in histories)
-    data = TypeAdapter(CaseDocument).dump_json(CaseDocument(case=page.case, devices=short), indent=1).decode()
-    return _environment().get_template("case_history.html.j2").render(page=page, view=view, data=data)
+    data = TypeAdapter(CaseDocument).dump_json(CaseDocument(case=case, devices=short), indent=1).decode()
+    words = {"title": case or "All cases", "commands": commands, "next_step": next_step, "made_at": made_at}
+    return _environment().get_template("case_history.html.j2").render(words, told=told, view=view, data=data)
 
 
 def span_words(told: Sequence[Told]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quadbench.artifacts import Caveat, Variant
-from quadbench.nightly.history_formats import HistoryPage, render_history
+from quadbench.nightly.history_formats import render_history
 from quadbench.report.html import render_html, render_study
 from quadbench.report.night import night_view
 from quadbench.report.night_formats import render_night
@@ -50,7 +50,7 @@ def _history(_: Path) -> str:
     devices = [told(on(name, nights), [REGRESSION], [WORD]) for name in ("s25", "tabs11")]
     again = {"The same again": "quadbench history restyle-s25 --html history.html"}
     step = {"If this is intended": f"quadbench history restyle-s25 --acknowledge '{'because ' * 40}' --until 30d"}
-    return render_history(HistoryPage(case="restyle-s25", told=devices, commands=again, next_step=step, made_at=NOW))
+    return render_history(devices, case="restyle-s25", commands=again, next_step=step, made_at=NOW)
 
 
 REPORTS: Mapping[str, Callable[[Path], str]] = {
