@@ -11,9 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quadbench.cli import main
-from quadbench.errors import QuadbenchError, StorageError, UserError
+from quadbench.errors import QuadbenchError, UserError
 from quadbench.farm.store.opening import open_store
-from quadbench.farm.store.remote import RemotePlace
 from quadbench.kits.packages import MAVEN_VARIABLE, MavenPackage, fetch
 from quadbench.results.engine import source_name
 from quadbench.spec.variables import masked, masked_in, web_variable
@@ -66,7 +65,6 @@ def test_no_form_of_a_databases_url_shows_its_password(url):
 @drawn
 @given(url=urls([*LOGINS, *OTHERS], SCHEMES))
 def test_no_form_of_a_stores_url_shows_its_password(url):
-    pytest.importorskip("s3fs")
     with pytest.raises(QuadbenchError) as refused:
         open_store(url)
     assert SECRET not in str(refused.value)
@@ -130,13 +128,6 @@ def test_a_masked_url_still_says_where_it_leads(url, expected):
 def test_words_beside_a_url_are_left_as_they_are():
     said = "GET 'https://u:t@host/x' failed at 12:30: try mail@example.com or port=443"
     assert masked_in(said) == "GET 'https://***@host/x' failed at 12:30: try mail@example.com or port=443"
-
-
-def test_a_password_of_one_letter_is_not_looked_for_within_words():
-    pytest.importorskip("fsspec")
-    with pytest.raises(StorageError, match=r"the store 'ftp://127.0.0.1:1/lab' cannot be used: .*refused") as refused:
-        RemotePlace("ftp://r:e@127.0.0.1:1/lab").look("x")
-    assert "***" not in str(refused.value)
 
 
 def test_a_wrong_proxy_is_named_without_its_password(monkeypatch, tmp_path):

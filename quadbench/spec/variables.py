@@ -91,7 +91,11 @@ def host_of(name: str, text: str) -> str:
 
 def web_variable(name: str) -> str | None:
     """Return the web address that a variable names; None where it is not set, or empty."""
-    text = variable(name)
+    return web_address_of(name, variable(name))
+
+
+def web_address_of(name: str, text: str | None) -> str | None:
+    """Return the web address in a text that stands in the variable; None where it is empty."""
     try:
         address = urlsplit(text or "")
         is_right = address.scheme in ("http", "https") and address.hostname and address.port != 0
@@ -99,7 +103,7 @@ def web_variable(name: str) -> str | None:
     except ValueError:  # of brackets that are not closed, and of a port that is none
         is_right, address = False, urlsplit("")
     if text and not (is_right and text.isascii()):
-        hint = "expected one as https://repo1.maven.org/maven2; in a login %40 stands for an @, %2F for a /"
+        hint = "expected one as https://HOST:PORT/PATH; in a login %40 stands for an @, %2F for a /"
         raise UserError(f"${name} is {shown(masked(text))}, which is no web address without a query", hint=hint)
     if text:
         host_of(name, address.hostname or "")

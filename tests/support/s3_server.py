@@ -73,8 +73,8 @@ class S3Server:
 
 @contextmanager
 def running_s3(host: Host | None = None) -> Iterator[S3Server]:
-    """Start a server, and stop it at the end; skip the test where moto or s3fs is not installed."""
-    for package in ("moto", "s3fs"):
+    """Start a server, and stop it at the end; skip the test where moto or obstore is not installed."""
+    for package in ("moto", "obstore"):
         pytest.importorskip(package, reason=f"{package} is not installed: pip install 'quadbench[farm,dev]'")
     command = [sys.executable, "-c", _SERVER, host.address if host else "127.0.0.1"]
     process = subprocess.Popen(

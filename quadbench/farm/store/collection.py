@@ -2,7 +2,8 @@
 
 A sender may rely on an object that nothing names yet, so nothing is removed when it is first seen that nothing names it. It is
 condemned: from then on senders send it again, which makes it young. What is old and condemned for a day, and still named by
-nothing, goes. Clocks of hosts may differ by less than that day.
+nothing, goes. Clocks of hosts may differ by less than that day. A file that its sender did not finish is no object yet, and goes
+when it is a day old.
 """
 
 from collections import Counter
@@ -14,7 +15,7 @@ from quadbench.artifacts import FileRef
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError, StorageError
 from quadbench.farm.store.artifacts import KINDS, artifacts, described, entry_of
-from quadbench.farm.store.keys import ARTIFACTS, CONDEMNED, INCOMING, OBJECTS, RUNS, object_key
+from quadbench.farm.store.keys import ARTIFACTS, CONDEMNED, OBJECTS, RUNS, object_key
 from quadbench.farm.store.objects import Condemned, LaunchEntry, Store
 from quadbench.farm.store.place import Listed
 
@@ -51,7 +52,7 @@ def collect(
         StorageError: the store is not reached, or refuses.
     """
     now = datetime.now(UTC)
-    listed = [file for prefix in (ARTIFACTS, RUNS, OBJECTS, INCOMING) for file in store.place.listed(prefix)]
+    listed = [file for prefix in (ARTIFACTS, RUNS, OBJECTS) for file in store.place.listed(prefix)]
     named = set(
         _named(store, [file.key for file in listed if _is_kept(file, now - timedelta(seconds=keep_s), tuple(keep), referred)])
     )
@@ -60,15 +61,19 @@ def collect(
     before = store.condemned().keys
     since = {file.key: before[file.key] if _is_condemned(file, before) else now for file in garbage}
     ripe = [file for file in garbage if _is_condemned(file, before) and now - since[file.key] >= grace]
+    cut_off = [file for file in store.place.cut_off() if now - file.modified_at >= grace]
     if not is_dry_run:
         ripe = [file for file in ripe if _removed(file, store)]
+        for file in cut_off:
+            store.place.remove(file.key)
     gone = {file.key for file in ripe}
     left = [file for file in garbage if file.key not in gone]
     if not is_dry_run and (left or before):
         store.write(CONDEMNED, Condemned(keys={file.key: since[file.key] for file in left}))
+    removed = [*ripe, *cut_off]
     return Collected(
-        removed=tuple(file.key for file in ripe),
-        removed_bytes=sum(file.size_bytes for file in ripe),
+        removed=tuple(file.key for file in removed),
+        removed_bytes=sum(file.size_bytes for file in removed),
         condemned=tuple(file.key for file in left),
         condemned_bytes=sum(file.size_bytes for file in left),
     )

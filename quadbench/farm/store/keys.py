@@ -2,7 +2,7 @@
 
 MARKER = "store.json"  # by which a store is told from any other folder, and its version known
 CONDEMNED = "condemned.json"
-INCOMING = "incoming"  # files on their way into a folder
+INCOMING = "incoming"  # files on their way into a folder, in stores that were written without obstore
 OBJECTS, ARTIFACTS, RUNS = "objects", "artifacts", "runs"
 
 

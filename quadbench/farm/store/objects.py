@@ -15,7 +15,7 @@ from quadbench.artifacts import FileRef
 from quadbench.artifacts.names import FileName, Sha256
 from quadbench.errors import ArtifactError, NotStoredError
 from quadbench.farm.store.keys import CONDEMNED, MARKER, object_key
-from quadbench.farm.store.place import StorePlace
+from quadbench.farm.store.place import Place
 from quadbench.results.digests import MOST_BYTES
 from quadbench.spec import first_problem
 
@@ -66,7 +66,7 @@ DocumentT = TypeVar("DocumentT", Marker, ArtifactEntry, LaunchEntry, Condemned)
 class Store:
     """A store that is reached. It is content-addressed: nothing is sent that is there, nothing taken that is another content."""
 
-    place: StorePlace
+    place: Place
 
     @property
     def name(self) -> str:
