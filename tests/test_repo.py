@@ -198,6 +198,20 @@ def test_the_layers_in_the_design_are_those_that_are_checked():
     assert " ".join(DESIGN.split()).count(f"`{line}`") == 1
 
 
+def test_the_page_of_dependencies_names_those_of_the_project_and_what_each_is_for():
+    """Where it does not: python scripts/dependencies.py, then say in the page what the new one is for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (DOCS / "dependencies.md").read_text()
+    rooms = {
+        room: re.findall(r"^\| `(\S+)` \| \w", text, re.MULTILINE)
+        for room, text in re.findall(r"^## `(\S+)`(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    }
+    for room, lines in {"core": project["dependencies"], **project["optional-dependencies"]}.items():
+        names = [re.split(r"[\[<>=; ]", line)[0] for line in lines if not line.startswith("quadbench[")]
+        assert rooms.pop(room) == sorted(names, key=str.lower), room
+    assert rooms == {}
+
+
 def test_every_room_stands_in_the_house():
     house = re.search(r"^    quadbench/$(.*?)^    android_harness/", DESIGN, re.MULTILINE | re.DOTALL)
     assert house
