@@ -12,9 +12,9 @@ from support.synthetic_run import failed
 
 from quadbench.artifacts import RunResult, Variant
 from quadbench.report import html
-from quadbench.report.provenance import MOST_LISTED, MOST_NAMED
+from quadbench.report.provenance import MOST_LISTED
 from quadbench.report.run_charts import strips_of
-from quadbench.report.view import report_view
+from quadbench.report.view import MOST_NAMED, report_view
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run
 

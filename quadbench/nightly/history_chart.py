@@ -9,7 +9,7 @@ from quadbench.artifacts.night_record import Measurement, Point, RulingKind
 from quadbench.nightly.history import CaseHistory, FigureHistory, Segment
 from quadbench.nightly.series import FigureName, is_exact, is_sound, name_of, scaled, unscaled
 from quadbench.report.chart import FAINT, Plot, rule, svg, text
-from quadbench.report.night import figure_name, words
+from quadbench.report.night import figure_name, in_unit, words
 from quadbench.report.night_formats import (
     COLOURS,
     LOWER,
@@ -20,7 +20,6 @@ from quadbench.report.night_formats import (
     across,
     axis,
     dates,
-    in_unit,
     line,
     panel,
     panel_titles,

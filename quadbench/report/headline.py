@@ -255,9 +255,8 @@ def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
 
 def _condition(rows: Sequence[KpiRow]) -> str:
     """Say on what times were measured, where that is no phone."""
-    elsewhere = {Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE}
     timed = [row for row in rows if row.unit is Unit.MILLISECONDS]
-    return "on this machine's CPU, " if timed and all(elsewhere & set(row.caveats) for row in timed) else ""
+    return "on this machine's CPU, " if timed and all(ELSEWHERE & set(row.caveats) for row in timed) else ""
 
 
 def _place(row: KpiRow, devices: Sequence[DeviceFacts]) -> str:

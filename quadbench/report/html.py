@@ -16,22 +16,20 @@ from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.names import one_line
 from quadbench.artifacts.pixels import png_size
 from quadbench.harness.event_log import check_painted
-from quadbench.report import formatting, run_charts, tables
+from quadbench.report import formatting, run_charts
 from quadbench.report.baseline import baseline_tables
 from quadbench.report.comparison_charts import forest_of, launch_chart
 from quadbench.report.formatting import Unit, percent
 from quadbench.report.headline import ELSEWHERE, cures, next_of_comparison
-from quadbench.report.kpi import Figure, note_on
-from quadbench.report.launches import in_order
+from quadbench.report.kpi import Figure, count, note_on, spread
 from quadbench.report.page import page_environment
-from quadbench.report.provenance import MOST_NAMED
 from quadbench.report.run_line import study_json
 from quadbench.report.scores import Picture, difference_png
 from quadbench.report.sweep import LEAST_DB, Sweep, is_flat
 from quadbench.report.sweep_answer import settling, sweep_answer, sweep_tables
 from quadbench.report.sweep_charts import cost_chart, sweep_chart
 from quadbench.report.versus import Versus, answer, difference_table, is_decided
-from quadbench.report.view import ReportView, RunSummary, report_view, run_summary, without_launches
+from quadbench.report.view import MOST_NAMED, ReportView, RunSummary, report_view, run_summary, without_launches
 from quadbench.results.disk import write_whole
 from quadbench.results.layout import Layout
 from quadbench.statistics import EQUIVALENCE_MARGIN, MIN_BLOCKS
@@ -108,7 +106,7 @@ def render_study(study: Sweep | Versus, where: Sequence[str] = ()) -> str:
 
 
 def _render_sweep(sweep: Sweep, command: Callable[..., str]) -> str:
-    tables, caveats = sweep_tables(sweep), in_order(caveat for point in sweep.points for caveat in point.caveats)
+    tables, caveats = sweep_tables(sweep), sweep.caveats
     runs, words = {point.run_id: point.name for point in sweep.points}, settling(sweep)
     is_left_out = sweep.published is None and is_flat(sweep)
     doubts = {f"{caveat.words}: {caveat.advice}" for caveat in caveats}  # stand at the top
@@ -136,7 +134,7 @@ def _render_sweep(sweep: Sweep, command: Callable[..., str]) -> str:
 
 def _render_comparison(versus: Versus, command: Callable[..., str]) -> str:
     charts = {device.device.address: launch_chart(device) for device in versus.devices}
-    caveats = in_order(caveat for device in versus.devices for caveat in device.caveats)
+    caveats = versus.caveats
     looks = [device.looks for device in versus.devices if device.looks]
     is_in_turn, is_elsewhere = bool(looks), not ELSEWHERE.isdisjoint(caveats)
     page = _environment().get_template("comparison.html.j2")
@@ -162,9 +160,9 @@ def _environment() -> Environment:
     filters: dict[str, Callable[..., Any]] = {
         "mb": lambda value: formatting.show(value, Unit.MEGABYTES),
         "about": lambda caveats, *kinds: [caveat for caveat in caveats if caveat.is_about(*map(FigureKind, kinds))],
-        "count": tables.count,
+        "count": count,
         "baseline_tables": lambda baseline, is_full: baseline_tables(baseline, is_full=is_full),
-        "spread": tables.spread,
+        "spread": spread,
         "verdict_note": note_on,
         "picture": _picture,
         **{name: partial(_drawn, getattr(run_charts, name)) for name in _CHARTS},

@@ -14,7 +14,7 @@ from quadbench.artifacts.run_record import without_own_graph
 from quadbench.recipe.published import published_table
 from quadbench.recipe.settings import int8_percent_of
 from quadbench.recipe.tasks import NO_TASK
-from quadbench.report.formatting import FigureTable, TextTable, Unit, times
+from quadbench.report.formatting import FigureTable, TextTable, Unit, show, times
 from quadbench.report.launches import Alike, Counted, alike, counted, launches_of, places, why_absent
 from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict
 from quadbench.statistics.multiple_testing import JointVerdict, judge_together
@@ -377,6 +377,17 @@ def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
         p90=statistics.percentile(pooled, 90),
         medians=medians,
     )
+
+
+def count(figure: Figure) -> str:
+    """Return launches and samples of each, as `3 × 20`; `3 launches, 55` where the launches differ."""
+    each, rest = divmod(figure.samples, figure.launches)
+    return f"{figure.launches} launches, {figure.samples}" if rest else f"{figure.launches} × {each}"
+
+
+def spread(figure: Figure, unit: Unit) -> str:
+    """Return the lowest and highest launch (or sample) in words."""
+    return f"{show(figure.low, unit)} – {show(figure.high, unit)}"
 
 
 def _ratio(shared: Figure | str, per_graph: Figure | str) -> float | None:

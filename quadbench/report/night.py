@@ -13,7 +13,7 @@ from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night_record import Measurement, Night, Point, Ruling, RulingKind, Subject, unlike
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.run_record import Better
-from quadbench.report.formatting import MORE, Unit, between, change, decibels, listed, number, plural, show
+from quadbench.report.formatting import MORE, Unit, between, change, convert, decibels, listed, number, plural, show
 from quadbench.report.kpi import KPI_TITLES, KPI_UNITS
 from quadbench.report.versus import EXACT, PRIMARY, PSNR, SIZES
 
@@ -93,6 +93,17 @@ def with_unit(value: float, key: str) -> str:
         return f"{value:,.0f} bytes"
     unit = KPI_UNITS.get(key)
     return f"{show(value, unit)} {unit}" if unit else decibels(value) if key == PSNR else number(value)
+
+
+def unit_of(key: str) -> str | None:
+    """Return the unit in which a figure is drawn; None where it has none."""
+    return "dB" if key == PSNR else KPI_UNITS.get(key)
+
+
+def in_unit(value: float, key: str) -> float:
+    """Return a figure's value in the unit in which it is drawn."""
+    unit = KPI_UNITS.get(key)
+    return value if unit is None else convert(value, unit)
 
 
 def change_words(ruling: Ruling, point: Point | None) -> str:

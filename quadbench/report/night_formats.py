@@ -16,8 +16,7 @@ from pydantic import TypeAdapter
 
 from quadbench.artifacts.night_record import Measurement, Point, RulingKind, Subject
 from quadbench.report.chart import Plot, dot, nice_ticks, rule, svg, text, with_room
-from quadbench.report.formatting import TextTable, change, convert, percent, plural
-from quadbench.report.kpi import KPI_UNITS
+from quadbench.report.formatting import TextTable, change, percent, plural
 from quadbench.report.night import (
     DeviceNight,
     Figured,
@@ -25,12 +24,13 @@ from quadbench.report.night import (
     NightView,
     directions,
     drawn_figure,
+    in_unit,
     is_ratio,
     subject_name,
+    unit_of,
     words,
 )
 from quadbench.report.page import page_environment
-from quadbench.report.versus import PSNR
 from quadbench.results.disk import write_whole
 from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
@@ -94,15 +94,9 @@ def line(plot: Plot, values: Iterable[float]) -> str:
 
 def panel_titles(figure: str, key: str, *, is_of_ratio: bool) -> tuple[str, str]:
     """Return the titles of the case's panel and of the yardstick's."""
-    unit = "dB" if key == PSNR else KPI_UNITS.get(key)
+    unit = unit_of(key)
     of_case = f"{figure}: case / yardstick" if is_of_ratio else f"{figure}, {unit}" if unit else figure
     return of_case, f"the yardstick itself, {unit}" if unit else "the yardstick itself"
-
-
-def in_unit(value: float, key: str) -> float:
-    """Return a figure's value in the unit in which it is drawn."""
-    unit = KPI_UNITS.get(key)
-    return value if unit is None else convert(value, unit)
 
 
 def dates(plot: Plot, nights: Sequence[Measurement], bottom: float) -> Iterator[str]:

@@ -11,7 +11,6 @@ from quadbench.report.formatting import Unit, plural, show
 from quadbench.report.launches import setups_of, step_of
 
 MOST_LISTED = 200  # launches that are OK, and as many that are not
-MOST_NAMED = 20  # launches that are not OK, before everything else
 
 
 @dataclass(frozen=True, kw_only=True)

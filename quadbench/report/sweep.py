@@ -14,7 +14,7 @@ from quadbench.recipe.published import published_table
 from quadbench.recipe.recipe import INT8_KEY
 from quadbench.report.formatting import Unit, convert
 from quadbench.report.kpi import Figure, KpiRow, exact_verdict, kpi_rows, published_name
-from quadbench.report.launches import int8_of_shared
+from quadbench.report.launches import in_order, int8_of_shared
 from quadbench.report.storage import Storage, storage_of
 from quadbench.statistics import Verdict
 from quadbench.statistics.intervals import interval_of_mean
@@ -94,6 +94,11 @@ class Sweep:
     touched: tuple[str, ...]
     left_out: dict[str, str] = field(default_factory=dict)
     command: str = ""
+
+    @property
+    def caveats(self) -> tuple[Caveat, ...]:
+        """Return the doubts about any of its figures."""
+        return in_order(caveat for point in self.points for caveat in point.caveats)
 
 
 def sweep_points(

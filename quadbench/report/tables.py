@@ -12,7 +12,18 @@ from quadbench.recipe.published import PublishedRow, PublishedTable, published_n
 from quadbench.recipe.settings import int8_percent_of
 from quadbench.report import formatting
 from quadbench.report.formatting import Column, FigureTable, TextTable, Unit, Value, convert, number, rough_times, show, table_of
-from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, comparison_tables, kpi_rows, published_name
+from quadbench.report.kpi import (
+    MERGED,
+    NO_ADAPTER,
+    NO_INPUT_IMAGE,
+    Figure,
+    KpiRow,
+    comparison_tables,
+    count,
+    kpi_rows,
+    published_name,
+    spread,
+)
 from quadbench.report.launches import (
     EMULATED,
     Alike,
@@ -275,17 +286,6 @@ def kpi_figures(result: RunResult) -> FigureTable:
             for row in kpi_rows(result)
         ),
     )
-
-
-def count(figure: Figure) -> str:
-    """Return launches and samples of each, as `3 × 20`; `3 launches, 55` where the launches differ."""
-    each, rest = divmod(figure.samples, figure.launches)
-    return f"{figure.launches} launches, {figure.samples}" if rest else f"{figure.launches} × {each}"
-
-
-def spread(figure: Figure, unit: Unit) -> str:
-    """Return the lowest and highest launch (or sample) in words."""
-    return f"{show(figure.low, unit)} – {show(figure.high, unit)}"
 
 
 def _count(row: KpiRow) -> str:

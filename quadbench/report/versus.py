@@ -272,6 +272,11 @@ class Versus:
         return f"{a} against {b}"
 
     @property
+    def caveats(self) -> tuple[Caveat, ...]:
+        """Return the doubts about any of its figures."""
+        return in_order(caveat for device in self.devices for caveat in device.caveats)
+
+    @property
     def is_stored(self) -> bool:
         """Say whether both sides were stored before, not launched in turn."""
         return all(device.looks is None for device in self.devices)

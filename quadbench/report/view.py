@@ -46,6 +46,7 @@ from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 
 SCHEMA_VERSION = 2
+MOST_NAMED = 20  # launches that are not OK, before everything else
 
 
 @dataclass(frozen=True, kw_only=True)
