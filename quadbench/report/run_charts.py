@@ -49,7 +49,6 @@ _PARTS = {
     "vae_decoder": ("VAE decoder", "#8fae3c"),
     "residual": ("residual", "#9aa1ab"),
 }
-
 _ROM_PARTS = {
     "text_encoder": _PARTS["text_encoder"],
     "vae_encoder": _PARTS["vae_encoder"],
@@ -247,24 +246,16 @@ def _bytes_chart(lines: Mapping[str, Sequence[tuple[int, float]]], measured: int
 def rom_chart(storage: Storage) -> str:
     """Draw what the bytes on the device are of, by the number of use cases, on one scale."""
     bars = [bar for step in rom_steps(storage) for bar in _rom_bars(storage, step)]
-    return legend(_parts(bars)) + stacked_bars(bars, title="What the bytes on the device are of, by number of use cases")
+    return _stacked(bars, "What the bytes on the device are of, by number of use cases")
 
 
 def _rom_bars(storage: Storage, step: UseCases) -> Iterator[Bar]:
-    for side, parts in (("shared", rom_parts(storage, step, is_shared=True)), ("per-graph", rom_parts(storage, step))):
-        pieces = [
-            BarPart(
-                label=_ROM_PARTS[key][0],
-                css_class=f"part-{key}",
-                colour=_ROM_PARTS[key][1],
-                value=convert(size, Unit.MEGABYTES),
-            )
-            for key, size in parts.items()
-        ]
-        if pieces:
+    group = f"{plural(step.count, 'use case')}{'' if step.task else ', extrapolated'}"
+    for side in ("shared", "per-graph"):
+        if parts := rom_parts(storage, step, is_shared=side == "shared"):
+            sizes = {key: convert(size, Unit.MEGABYTES) for key, size in parts.items()}
             total = f"{show(sum(parts.values()), Unit.MEGABYTES)} MB"
-            group = f"{plural(step.count, 'use case')}{'' if step.task else ', extrapolated'}"
-            yield Bar(group=group, label=side, parts=tuple(pieces), total_text=total)
+            yield Bar(group=group, label=side, parts=_bar_parts(_ROM_PARTS, sizes), total_text=total)
 
 
 def trajectory_chart(trajectory: Trajectory) -> str:
@@ -292,21 +283,28 @@ def ways_chart(ways: Ways) -> str:
     return line_chart(series, title=title, x_label="images of a task before the next", y_label="ms")
 
 
-def _parts(bars: Sequence[Bar]) -> Iterator[tuple[str, str, str]]:
-    return ((part.css_class, part.colour, part.label) for bar in bars for part in bar.parts)
-
-
 def time_chart(shares: Sequence[TimeShare], address: str) -> str:
     """Draw the time of one image by component, on one scale for all tasks of a device."""
-    bars = [_bar(share) for share in shares]
-    chart = stacked_bars(bars, title=f"Time of one image by component on {address}")
-    return legend(_parts(bars)) + chart
+    bars = [
+        Bar(
+            group=share.task,
+            label=share.variant.value,
+            parts=_bar_parts(_PARTS, dict(share.parts)),
+            total_text=f"{show(share.end_to_end_ns, Unit.MILLISECONDS)} ms",
+        )
+        for share in shares
+    ]
+    return _stacked(bars, f"Time of one image by component on {address}")
 
 
-def _bar(share: TimeShare) -> Bar:
-    parts = tuple(
-        BarPart(label=_PARTS[key][0], css_class=f"part-{key}", colour=_PARTS[key][1], value=max(value, 0.0))
-        for key, value in share.parts
+def _bar_parts(looks: Mapping[str, tuple[str, str]], sizes: Mapping[str, float]) -> tuple[BarPart, ...]:
+    return tuple(
+        BarPart(label=looks[key][0], css_class=f"part-{key}", colour=looks[key][1], value=max(size, 0.0))
+        for key, size in sizes.items()
     )
-    total = f"{show(share.end_to_end_ns, Unit.MILLISECONDS)} ms"
-    return Bar(group=share.task, label=share.variant.value, parts=parts, total_text=total)
+
+
+def _stacked(bars: Sequence[Bar], title: str) -> str:
+    """Draw bars below what their parts are."""
+    parts = ((part.css_class, part.colour, part.label) for bar in bars for part in bar.parts)
+    return legend(parts) + stacked_bars(bars, title=title)
