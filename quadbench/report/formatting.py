@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeAlias, TypeVar
 
 from quadbench.artifacts import MIB
 from quadbench.artifacts.names import one_line
@@ -105,7 +105,7 @@ def shown(value: float | None, unit: Unit | None) -> str:
     return "–" if value is None else show(value, unit) if unit else decibels(value)
 
 
-def labelled(title: str, unit: Unit | None) -> str:
+def labelled(title: str, unit: str | None) -> str:
     """Return a figure's title with its unit, as far as it has one."""
     return f"{title}, {unit}" if unit else title
 
@@ -144,6 +144,15 @@ def plural(count: int, noun: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Column(Generic[RowT]):
+    """A column of a table: its name, what stands in it of a row, and that it is set flush right."""
+
+    name: str
+    cell: Callable[[RowT], str]
+    is_numeric: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextTable:
     """A table as text. `numeric` says which columns are set flush right; `notes` go below it."""
 
@@ -153,25 +162,16 @@ class TextTable:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True, kw_only=True)
-class Column(Generic[RowT]):
-    """A column of a table: its name, what stands in it of a row, and that it is set flush right."""
-
-    name: str
-    cell: Callable[[RowT], str]
-    is_numeric: bool = False
-
-
-def table_of(title: str, columns: Sequence[Column[RowT]], rows: Iterable[RowT], notes: Sequence[str] = ()) -> TextTable:
-    """Return the table of some rows."""
-    return TextTable(
-        title=title,
-        columns=tuple(column.name for column in columns),
-        numeric=tuple(column.is_numeric for column in columns),
-        rows=tuple(tuple(column.cell(row) for column in columns) for row in rows),
-        notes=tuple(notes),
-    )
+    @classmethod
+    def of(cls, title: str, columns: Sequence[Column[RowT]], rows: Iterable[RowT], notes: Iterable[str] = ()) -> Self:
+        """Return the table that has these columns of some rows."""
+        return cls(
+            title=title,
+            columns=tuple(column.name for column in columns),
+            numeric=tuple(column.is_numeric for column in columns),
+            rows=tuple(tuple(column.cell(row) for column in columns) for row in rows),
+            notes=tuple(notes),
+        )
 
 
 def plain_cell(text: str) -> str:

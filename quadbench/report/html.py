@@ -36,8 +36,8 @@ from quadbench.statistics import EQUIVALENCE_MARGIN, MIN_BLOCKS
 
 _SHOWN_WIDTH = 128
 _CHARTS = (
-    "storage_chart", "growth_chart", "rom_chart", "time_chart", "trajectory_chart", "ways_chart", "strip_chart", "memory_chart",
-    "variant_legend",
+    run_charts.storage_chart, run_charts.growth_chart, run_charts.rom_chart, run_charts.time_chart, run_charts.trajectory_chart,
+    run_charts.ways_chart, run_charts.strip_chart, run_charts.memory_chart, run_charts.variant_legend,
 )  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def _environment() -> Environment:
         "spread": spread,
         "verdict_note": note_on,
         "picture": _picture,
-        **{name: partial(_drawn, getattr(run_charts, name)) for name in _CHARTS},
+        **{chart.__name__: partial(_drawn, chart) for chart in _CHARTS},
     }
     environment = page_environment(filters)
     environment.tests |= {"figure": lambda cell: isinstance(cell, Figure), "text": lambda cell: isinstance(cell, str)}

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import isfinite
-from statistics import median
 
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, Graph, RunRecord, RunResult, SampleKind, Status, TaskAssets, Variant
 from quadbench.artifacts.bundle import Int8Share, Share
@@ -177,12 +176,6 @@ def places(kinds: Kinds, metric: str, accept: Callable[[SampleKind], bool]) -> t
     """Return where a launch has its accepted values of a metric, without warm-up."""
     of_metric = ((place, kinds.each[place]) for place in kinds.by_metric.get(metric, ()))
     return tuple(place for place, kind in of_metric if (metric in _PER_LAUNCH or not kind.is_warmup) and accept(kind))
-
-
-def typical(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool]) -> float | None:
-    """Return a launch's median of a metric."""
-    accepted = values(record, metric, accept)
-    return median(accepted) if accepted else None
 
 
 @dataclass(frozen=True, kw_only=True)

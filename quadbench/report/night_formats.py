@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from quadbench.artifacts.night_record import Measurement, Point, RulingKind, Subject
 from quadbench.report.chart import Plot, dot, nice_ticks, rule, svg, text, with_room
-from quadbench.report.formatting import TextTable, change, percent, plural
+from quadbench.report.formatting import TextTable, change, labelled, percent, plural
 from quadbench.report.night import (
     DeviceNight,
     Figured,
@@ -95,8 +95,8 @@ def line(plot: Plot, values: Iterable[float]) -> str:
 def panel_titles(figure: str, key: str, *, is_of_ratio: bool) -> tuple[str, str]:
     """Return the titles of the case's panel and of the yardstick's."""
     unit = unit_of(key)
-    of_case = f"{figure}: case / yardstick" if is_of_ratio else f"{figure}, {unit}" if unit else figure
-    return of_case, f"the yardstick itself, {unit}" if unit else "the yardstick itself"
+    of_case = f"{figure}: case / yardstick" if is_of_ratio else labelled(figure, unit)
+    return of_case, labelled("the yardstick itself", unit)
 
 
 def dates(plot: Plot, nights: Sequence[Measurement], bottom: float) -> Iterator[str]:

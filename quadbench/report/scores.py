@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 import numpy as np
 from PIL import Image
@@ -13,8 +13,8 @@ from quadbench.artifacts import Bundle, DeviceFacts, FileRef, RunRecord, RunResu
 from quadbench.artifacts.bundle import Clipping, HeldOut, TrajectorySqnr
 from quadbench.artifacts.pixels import Pixels, read_pixels
 from quadbench.artifacts.run_record import Better, Compared, Metric, RunScores, Score
-from quadbench.report.formatting import TextTable
-from quadbench.report.launches import launches_of, likeness, sound, titled, typical, why_absent
+from quadbench.report.formatting import TextTable, labelled
+from quadbench.report.launches import launches_of, likeness, sound, titled, values, why_absent
 from quadbench.results.layout import Layout
 
 SHOWN_ITEMS = 4  # a task's further items are folded away
@@ -136,7 +136,8 @@ def _drawn(label: str, layout: Layout, records: tuple[RunRecord, ...], key: str)
     if record is None:
         return Picture(label=label, path=None, note=why_absent(records))
     task, item = key.split("/", 1)
-    psnr_db = typical(record, "psnr_db", lambda s: (s.task, s.item, s.labels.get("against")) == (task, item, "reference"))
+    measured = values(record, "psnr_db", lambda s: (s.task, s.item, s.labels.get("against")) == (task, item, "reference"))
+    psnr_db = median(measured) if measured else None
     return Picture(label=label, path=layout.file(record.images[key]), psnr_db=psnr_db)
 
 
@@ -226,7 +227,7 @@ def _table(title: str, compared: Iterable[Compared]) -> TextTable:
 
 
 def _name(metric: Metric) -> str:
-    return f"{metric.title}{f', {metric.unit}' if metric.unit else ''} {_ARROWS[metric.better]}"
+    return f"{labelled(metric.title, metric.unit)} {_ARROWS[metric.better]}"
 
 
 def _cell(score: Score | None) -> str:

@@ -6,7 +6,7 @@ from itertools import combinations
 from statistics import fmean
 
 from quadbench.recipe.published import published_table
-from quadbench.report.formatting import Column, TextTable, between, change, csv_text, decibels, percent, plural, table_of
+from quadbench.report.formatting import Column, TextTable, between, change, csv_text, decibels, labelled, percent, plural
 from quadbench.report.sweep import (
     BYTES,
     PSNR,
@@ -283,7 +283,7 @@ def _table(sweep: Sweep, points: Sequence[SweepPoint], is_whole: bool) -> TextTa
         columns.append(Column(name="best", cell=lambda row: "*" if row[0].is_best else "", is_numeric=True))
     untouched = "" if points[0].task in sweep.touched else _UNTOUCHED
     title = f"{sweep.recipe_name}: {points[0].task} on {points[0].device}, over {', '.join(sweep.keys)}{untouched}"
-    return table_of(title, columns, zip(points, [None, *points], strict=False), list(_notes(sweep, points)))
+    return TextTable.of(title, columns, zip(points, [None, *points], strict=False), _notes(sweep, points))
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
@@ -300,7 +300,7 @@ def _setting(key: str, row: _Row) -> str:
 def _columns(points: Sequence[SweepPoint], is_whole: bool) -> Iterator[Column[_Row]]:
     known = {figure.key: figure for point in points for figure in point.figures}
     for key, figure in known.items() if is_whole else ((key, known[key]) for key in _TELLING if key in known):
-        yield Column(name=", ".join(filter(None, (figure.title, figure.unit))), cell=partial(_cell, key), is_numeric=True)
+        yield Column(name=labelled(figure.title, figure.unit), cell=partial(_cell, key), is_numeric=True)
         if key == PSNR and is_whole:
             yield Column(name="change", cell=_change, is_numeric=True)
         if is_whole and any((own := point.figure(key)) and own.published is not None for point in points):

@@ -11,7 +11,7 @@ from quadbench.errors import UnknownNameError, UserError
 from quadbench.recipe.published import PublishedRow, PublishedTable, published_names, published_table
 from quadbench.recipe.settings import int8_percent_of
 from quadbench.report import formatting
-from quadbench.report.formatting import Column, FigureTable, TextTable, Unit, Value, convert, number, rough_times, show, table_of
+from quadbench.report.formatting import Column, FigureTable, TextTable, Unit, Value, convert, number, rough_times, show
 from quadbench.report.kpi import (
     MERGED,
     NO_ADAPTER,
@@ -268,7 +268,7 @@ def kpi_table(result: RunResult, *, is_whole: bool = True) -> TextTable:
         *((published_table(result.published).note,) if result.published else ()),
         *((f"{doubt.words}: {doubt.advice}" for doubt in dict.fromkeys(all_doubts)) if is_whole else ()),
     )
-    return table_of(f"{result.bundle.recipe_name}{on}, run {result.run_id}", columns, rows, notes)
+    return TextTable.of(f"{result.bundle.recipe_name}{on}, run {result.run_id}", columns, rows, notes)
 
 
 def kpi_figures(result: RunResult) -> FigureTable:
