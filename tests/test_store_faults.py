@@ -87,7 +87,7 @@ def test_the_variable_names_the_store(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_store_says_which_package_it_needs(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("obstore", "obstore.store"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependencyError, match=r"needs the package 'obstore'.*quadbench\[farm\]"):
+    with pytest.raises(MissingDependencyError, match=r"needs the package 'obstore.*quadbench\[farm\]"):
         open_store(source or tmp_path)
 
 

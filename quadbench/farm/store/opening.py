@@ -88,7 +88,7 @@ def _place(source: Source) -> Place:
         from obstore.store import LocalStore, from_url
     if is_folder:
         folder = Path(text.removeprefix("file://"))
-        return Place(str(folder), lambda: LocalStore(folder), folder)
+        return Place(masked(text) if "://" in text else str(folder), lambda: LocalStore(folder), folder)
     config: Any = _aws_settings() if text.startswith("s3://") else None
     literal = text.replace("%", "%25")  # from_url reads %20 as a space
     return Place(text, lambda: from_url(literal, config=config, client_options=_CLIENT, retry_config=_RETRIES))
