@@ -373,7 +373,7 @@ def test_on_ctrl_c_a_device_that_was_through_is_not_called_interrupted_and_who_w
     told = device(tmp_path / "run", 1.0)
     over, open_ = SimpleNamespace(is_over=True, broken="too hot"), SimpleNamespace(is_over=False, broken=None)
     plans = [SimpleNamespace(launches=one, compared=lambda one=one: replace(told, broken=one.broken)) for one in (over, open_)]
-    means = SimpleNamespace(manner=USUAL_MANNER, layout=Layout(tmp_path))
+    means = SimpleNamespace(work=USUAL_MANNER, layout=Layout(tmp_path))
     prepared = SimpleNamespace(described=side, chosen=SimpleNamespace(tasks=("restyle",)))
     sides, failures = [prepared] * 2, {"tabs11": UserError("it is gone")}
     with pytest.raises(KeyboardInterrupt), _told_if_interrupted(sides, plans, means, failures):

@@ -31,7 +31,7 @@ from quadbench.farm.store.launches import send_launch
 from quadbench.farm.store.opening import open_store
 from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
 from quadbench.pipeline import USUAL
-from quadbench.pipeline.work import resumed_work
+from quadbench.pipeline.work import bundles_of
 from quadbench.recipe import Terms
 from quadbench.recipe.recipe import load_recipe
 from quadbench.report.headline import gaps
@@ -221,7 +221,7 @@ def test_of_a_job_that_failed_the_run_says_why_and_can_go_on_where_it_has_launch
     assert f"{lost.address}: {reasons[lost.address]}." in told
     run = load_run_file(there, "r")
     assert run.addresses == (lost.address, whole.address)
-    assert resumed_work(run, parse_addresses([lost.address]), there).devices == run.devices
+    assert [*bundles_of(run, parse_addresses([lost.address]), there)] == [run.bundle]
 
 
 def test_a_fetched_run_whose_pictures_are_damaged_in_the_store_is_no_success_and_says_so_once(

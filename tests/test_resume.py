@@ -23,6 +23,7 @@ from quadbench.cli import main
 from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import ArtifactError, DeviceError, RunInterrupted, UserError
 from quadbench.observer import Observer
+from quadbench.pipeline.steps import report
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
@@ -99,7 +100,9 @@ def test_devices_that_are_named_go_on_alone_and_the_run_ends_with_the_last(resul
 def taken_up(run_id: str, bundle: Stored[Bundle], recipe: Recipe, results: Layout, observer: Observer) -> pipeline.Outcome:
     """Measure what a run lacks on one device, as a farm's worker does."""
     work = replace(pipeline.work_of_bundle(bundle, recipe.terms), run_id=run_id)
-    return pipeline.execute(work, parse_addresses(["local"]), pipeline.USUAL, layout=results, observer=observer)
+    with pipeline.run_session(work, parse_addresses(["local"]), pipeline.USUAL, layout=results, observer=observer) as session:
+        failures = pipeline.perform(dict.fromkeys(session.lab.profiles, bundle), session)
+    return report(failures, session)
 
 
 def test_a_worker_takes_up_what_another_one_has_left(recipe: Recipe, results: Layout, run_id: str) -> None:

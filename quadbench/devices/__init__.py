@@ -1,6 +1,7 @@
 """Devices: an address -> a connected device: an attached phone, a virtual one, or this machine."""
 
-from quadbench.devices.connections import list_devices
+from quadbench.devices.addresses import Address, parse_addresses
+from quadbench.devices.connections import HostedPhone, list_devices
 from quadbench.devices.device import Device
 
-__all__ = ["Device", "list_devices"]
+__all__ = ["Address", "Device", "HostedPhone", "list_devices", "parse_addresses"]

@@ -33,9 +33,9 @@ from quadbench.errors import DeviceError, DeviceNotFoundError, QuadbenchError, U
 from quadbench.host import device_lock
 from quadbench.results.layout import Layout
 from quadbench.spec import variable
-from quadbench.target.abi import PHONE_ABI, Abi
+from quadbench.target.abi import PHONE_ABI, PHONE_MACHINE, Abi
 from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, VIRTUAL_PREFIX, DeviceProfile, load_profile, load_profiles
-from quadbench.target.targets import AiHubTarget
+from quadbench.target.targets import AiHubTarget, target_key
 
 SERIAL_VARIABLE = "ANDROID_SERIAL"
 _ALWAYS_THERE = ("virtual", "hosted")  # states of rows that stand for a kind of device
@@ -76,6 +76,11 @@ class HostedPhone:
     profile: DeviceProfile
     target: AiHubTarget
 
+    @property
+    def key(self) -> str:
+        """Return the target in one word."""
+        return target_key(self.target, PHONE_MACHINE)
+
 
 @contextlib.contextmanager
 def connect(
@@ -110,28 +115,24 @@ def connect(
             except DeviceError as error:
                 if left_out is None:
                     raise
-                left_out[str(address)] = error
+                left_out[address.text] = error
                 continue
             log.info("connected %s: %s, serial %s", address, device.facts.title, device.serial)
             devices.append(device)
         yield devices
 
 
-def hosted_phones(addresses: Sequence[Address]) -> list[HostedPhone]:
-    """Return the phones at Qualcomm AI Hub that some of the addresses mean, in order.
+def hosted_phone(address: HostedAddress) -> HostedPhone:
+    """Return the phone at Qualcomm AI Hub that an address means.
 
     Raises:
         UnknownNameError, SpecError: there is no such device profile, or it is wrong.
-        UserError: a profile has no hosted_target.
+        UserError: the profile has no hosted_target.
     """
-    hosted: list[HostedPhone] = []
-    for address in addresses:
-        if isinstance(address, HostedAddress):
-            profile = load_profile(address.profile)
-            if profile.hosted_target is None:
-                raise UserError(f"'{address}': the profile '{profile.name}' has no hosted_target", hint="see docs/ai-hub.md")
-            hosted.append(HostedPhone(address=str(address), profile=profile, target=profile.hosted_target))
-    return hosted
+    profile = load_profile(address.profile)
+    if profile.hosted_target is None:
+        raise UserError(f"'{address}': the profile '{profile.name}' has no hosted_target", hint="see docs/ai-hub.md")
+    return HostedPhone(address=address.text, profile=profile, target=profile.hosted_target)
 
 
 def list_devices() -> list[DeviceRow]:

@@ -93,11 +93,9 @@ def _compile(order: CompileOrder, host: Host) -> CompileAnswer:
 
 
 def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer], address: Address, host: Host) -> MeasureAnswer:
-    fetched = partial(fetch, layout=host.layout, store=host.store)
     work = pipeline.Work(
         name=order.name,
         terms=order.terms,
-        bundles_of=lambda profiles, _: {profile: fetched(Bundle, order.bundles[profile]) for profile in profiles},
         run_id=run_id,
         gear=Gear(compiled=_fetched(compiled, host)),
         keep_files=partial(send_launch, layout=host.layout, store=host.store),
@@ -105,7 +103,9 @@ def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer]
         is_part=True,
     )
     where = with_target(address, order.target)
-    _, failures = pipeline.measure(work, [where], order.conduct, layout=host.layout, observer=host.observer)
+    with pipeline.run_session(work, [where], order.conduct, layout=host.layout, observer=host.observer) as session:
+        own = {profile: fetch(Bundle, order.bundles[profile], host.layout, host.store) for profile in session.lab.profiles}
+        failures = pipeline.perform(own, session)
     for error in failures.values():
         raise error
     return MeasureAnswer(part=part_on(load_run_file(host.layout, run_id), where.text))

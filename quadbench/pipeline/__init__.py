@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored, Variant
 from quadbench.artifacts.run_record import file_refs, with_own_graph
 from quadbench.compile.availability import require
-from quadbench.devices.addresses import Address, parse_addresses
+from quadbench.devices import Address, parse_addresses
 from quadbench.devices.connections import connect
-from quadbench.errors import extra_needed
+from quadbench.errors import QuadbenchError, extra_needed
 from quadbench.farm.held import leased
 from quadbench.observer import Observer
-from quadbench.pipeline.session import Outcome, execute, measure, reported, require_devices
-from quadbench.pipeline.work import USUAL, Conduct, Work, resumable_bundle, resumed_work
+from quadbench.pipeline.session import RunSession, require_devices, run_session
+from quadbench.pipeline.steps import Outcome, deploy, measure, report, store
+from quadbench.pipeline.work import USUAL, Conduct, Work, bundles_of, resumable_bundle
 from quadbench.quad.cache import cached
 from quadbench.quad.candidate import Candidate
 from quadbench.quad.inputs import check_devices
@@ -42,13 +43,13 @@ __all__ = [
     "built",
     "built_for",
     "compiled",
-    "execute",
-    "measure",
+    "perform",
     "require_devices",
     "resumable_bundle",
     "resume",
     "run",
     "run_bundle",
+    "run_session",
     "work_of_bundle",
 ]
 
@@ -62,7 +63,7 @@ def run(
     layout: Layout,
     observer: Observer,
 ) -> Outcome:
-    """Build, compile, deploy, measure, store and report. Every record is stored as soon as it is there.
+    """Check, build, deploy, measure, store and report. Every record is stored as soon as it is there.
 
     A device that fails is left out and named in the outcome; the others go on. `swept` are values that a sweep has set; `conduct`
     says how devices that were lost are waited for, and when the run shall be over.
@@ -73,37 +74,40 @@ def run(
     """
     began = time.monotonic()
     check_devices(recipe)
-    ready = _built_before(recipe, addresses, conduct, layout=layout, observer=observer)
-    terms = replace(recipe.terms, swept=dict(swept or {}))
-    work = Work(name=recipe.name, terms=terms, bundles_of=partial(_bundles_of, recipe, ready, layout))
-    run_id, failures = measure(work, addresses, conduct.since(began), layout=layout, observer=observer)
-    return reported(run_id, failures, layout)
+    ahead = build_ahead(recipe, addresses, conduct, layout=layout, observer=observer)
+    work = Work(name=recipe.name, terms=replace(recipe.terms, swept=dict(swept or {})))
+    with run_session(work, addresses, conduct.since(began), layout=layout, observer=observer) as session:
+        bundles = build_rest(ahead, recipe, session.lab.profiles, layout=layout, observer=session.observer)
+        deployed = deploy(bundles, session)
+        measured = measure(deployed, session)
+        failures = store(measured, deployed, session)
+    return report(failures, session)
 
 
-def _bundles_of(
-    recipe: Recipe, ready: Mapping[str, Stored[Bundle]], layout: Layout, profiles: Sequence[str], observer: Observer
-) -> Mapping[str, Stored[Bundle]]:
-    """Return by profile the bundle that devices run: what was built before they were taken, else what is built now."""
-    if ready.keys() >= set(profiles):
-        return ready
-    return built_for(recipe, profiles, layout=layout, observer=observer)
-
-
-def _built_before(
+def build_ahead(
     recipe: Recipe, addresses: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer
 ) -> dict[str, Stored[Bundle]]:
     """Build what is not there yet before any device is taken, so that others have the devices meanwhile.
 
-    The devices are looked at before, so that nothing is built for one that cannot run it. Return the bundles by profile; none
-    where all are there, or where an address, as a serial does, does not say of which profile its device is.
+    The devices are looked at before, so that nothing is built for one that cannot run it. Return the bundles by the profiles that
+    addresses name; none where all are there.
     """
     profiles = list(dict.fromkeys(address.profile for address in addresses))
-    named = [profile for profile in profiles if profile is not None]
-    if not named or len(named) < len(profiles) or all(cached(recipe.on(profile), layout) for profile in named):
+    if all(cached(recipe.on(profile), layout) for profile in profiles):
         return {}
     purpose = f"look before a run of {recipe.name}"
     require_devices(addresses, purpose, conduct, cores=recipe.terms.runtime.cores, layout=layout)
-    return built_for(recipe, named, layout=layout, observer=observer)
+    return built_for(recipe, profiles, layout=layout, observer=observer)
+
+
+def build_rest(
+    ahead: dict[str, Stored[Bundle]], recipe: Recipe, profiles: Sequence[str], *, layout: Layout, observer: Observer
+) -> dict[str, Stored[Bundle]]:
+    """Return by profile the bundle that devices run: what was built ahead, before they were taken, else what is built now.
+
+    An address may not say of which profile its device is, as a serial does not.
+    """
+    return ahead if ahead.keys() >= set(profiles) else built_for(recipe, profiles, layout=layout, observer=observer)
 
 
 def run_bundle(
@@ -121,7 +125,10 @@ def run_bundle(
         QuadbenchError: every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
-    return execute(work_of_bundle(bundle, terms), addresses, conduct, layout=layout, observer=observer)
+    work = work_of_bundle(bundle, terms)
+    with run_session(work, addresses, conduct, layout=layout, observer=observer) as session:
+        failures = perform(dict.fromkeys(session.lab.profiles, bundle), session)
+    return report(failures, session)
 
 
 def resume(
@@ -135,15 +142,30 @@ def resume(
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
     begun = load_run_file(layout, run_id)
-    work = resumed_work(begun, addresses, layout)
-    return execute(work, addresses or parse_addresses(begun.addresses), conduct, layout=layout, observer=observer)
+    bundles = bundles_of(begun, addresses, layout)
+    work = Work(name=bundles[begun.bundle].artifact.recipe_name, terms=begun.terms, run_id=begun.run_id, devices=begun.devices)
+    with run_session(work, addresses or parse_addresses(begun.addresses), conduct, layout=layout, observer=observer) as session:
+        own = {profile: bundles[begun.others.get(profile, begun.bundle)] for profile in session.lab.profiles}
+        failures = perform(own, session)
+    return report(failures, session)
+
+
+def perform(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> dict[str, QuadbenchError]:
+    """Deploy, measure and store, with bundles that are there, by device profile. Return by address why devices were left out.
+
+    Raises:
+        QuadbenchError: nothing could be compiled, or every device failed.
+        KeyboardInterrupt: Ctrl-C; what was measured is stored.
+    """
+    deployed = deploy(bundles, session)
+    return store(measure(deployed, session), deployed, session)
 
 
 def work_of_bundle(bundle: Stored[Bundle], terms: Terms) -> Work:
     """Return the work of measuring a bundle. Baselines of a graph per task are left out where no task has one."""
     has_own = bool(with_own_graph(bundle.artifact))  # to the base's weights any adapter can be added
-    own = replace(terms, baselines=tuple(name for name in terms.baselines if has_own or Variant(name) is Variant.MERGED_AT_LOAD))
-    return Work(name=bundle.artifact.recipe_name, terms=own, bundles_of=lambda profiles, _: dict.fromkeys(profiles, bundle))
+    own = tuple(name for name in terms.baselines if has_own or Variant(name) is Variant.MERGED_AT_LOAD)
+    return Work(name=bundle.artifact.recipe_name, terms=replace(terms, baselines=own))
 
 
 def admit(

@@ -8,11 +8,9 @@ from typing import Self
 import sqlalchemy as sa
 
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, Stored
-from quadbench.devices import Device
-from quadbench.devices.addresses import Address
+from quadbench.devices import Address, Device
 from quadbench.errors import ArtifactError, DeviceError, UserError
 from quadbench.measure.launch_schedule import Budget
-from quadbench.observer import Observer
 from quadbench.recipe import Terms
 from quadbench.results.digests import content_digest
 from quadbench.results.engine import database_of
@@ -66,7 +64,7 @@ class RecordHooks:
 
 @dataclass(frozen=True, kw_only=True)
 class Work(RecordHooks):
-    """The work of a run: what it measures. `bundles_of` returns by device profile the bundle that devices run, built if need be.
+    """The work of a run: how it measures, with what.
 
     `run_id` is that of a run that goes on, of which nothing need be there yet, and `devices` are those that it had; None begins
     a new one.
@@ -74,14 +72,18 @@ class Work(RecordHooks):
 
     name: str
     terms: Terms
-    bundles_of: Callable[[Sequence[str], Observer], Mapping[str, Stored[Bundle]]]
     run_id: str | None = None
     devices: tuple[DeviceFacts, ...] = ()
     gear: Gear = NO_GEAR
 
 
-def resumed_work(begun: RunFile, addresses: Sequence[Address], layout: Layout) -> Work:
-    """Return what is left to do for a run, on the addresses that were given again."""
+def bundles_of(begun: RunFile, addresses: Sequence[Address], layout: Layout) -> dict[str, Stored[Bundle]]:
+    """Return the bundles of a run that goes on, on the addresses that were given again, by the names of their folders.
+
+    Raises:
+        UserError: it has ended, or has no such device.
+        ArtifactError: a bundle is gone or was changed, or the run's records are gone.
+    """
     if not begun.planned:
         raise UserError(f"run {begun.run_id} is a side of a comparison, which cannot go on", hint="compare anew")
     _require_unfinished(begun, layout)
@@ -91,13 +93,7 @@ def resumed_work(begun: RunFile, addresses: Sequence[Address], layout: Layout) -
         raise UserError(
             f"run {begun.run_id} has no device '{unknown[0]}'", hint=f"its devices are {known}, or leave --devices out"
         )
-    bundles = {name: _bundle(begun, name, layout) for name in (begun.bundle, *begun.others.values())}
-
-    def bundles_of(profiles: Sequence[str], _: Observer) -> Mapping[str, Stored[Bundle]]:
-        return {profile: bundles[begun.others.get(profile, begun.bundle)] for profile in profiles}
-
-    name = bundles[begun.bundle].artifact.recipe_name
-    return Work(name=name, terms=begun.terms, bundles_of=bundles_of, run_id=begun.run_id, devices=begun.devices)
+    return {name: _bundle(begun, name, layout) for name in (begun.bundle, *begun.others.values())}
 
 
 def _require_unfinished(begun: RunFile, layout: Layout) -> None:
@@ -128,11 +124,10 @@ def resumable_bundle(run_id: str, layout: Layout) -> Bundle:
     """Return the bundle of a run that can go on; of several, which have the same tasks, the first.
 
     Raises:
-        UserError, ArtifactError: as `resumed_work`.
+        UserError, ArtifactError: as `bundles_of`.
     """
     begun = load_run_file(layout, run_id)
-    resumed_work(begun, (), layout)
-    return _bundle(begun, begun.bundle, layout).artifact
+    return bundles_of(begun, (), layout)[begun.bundle].artifact
 
 
 def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]) -> None:

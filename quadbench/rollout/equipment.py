@@ -11,7 +11,7 @@ from quadbench.artifacts.kit import Kit, Library
 from quadbench.artifacts.run_record import file_refs, harness_files
 from quadbench.compile.availability import require
 from quadbench.deploy import LocalFile
-from quadbench.devices import Device
+from quadbench.devices import Device, HostedPhone
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import built_harness, checked_harness
 from quadbench.harness.runtime_library import litert_library, runtime_library
@@ -83,10 +83,13 @@ def kind_of(device: Device) -> Kind:
     return Kind(address=device.facts.address, profile=device.profile, abi=device.abi, target=target)
 
 
-def require_equipment(devices: Sequence[Device], layout: Layout, gear: Gear = NO_GEAR) -> None:
+def require_equipment(
+    devices: Sequence[Device], layout: Layout, gear: Gear = NO_GEAR, *, phones: Sequence[HostedPhone] = ()
+) -> None:
     """Refuse devices for which a harness, a kit or a compiler is missing, before anything is built for them.
 
-    A harness or a kit that was named has to be one that they can use; no other is looked for.
+    A harness or a kit that was named has to be one that they can use; no other is looked for. `phones` are those at AI Hub,
+    which take graphs alone.
 
     Raises:
         MissingDependencyError: says what is missing, and where to get it.
@@ -94,6 +97,8 @@ def require_equipment(devices: Sequence[Device], layout: Layout, gear: Gear = NO
         UnknownNameError: there is no such kit.
         ArtifactError: a kit is damaged.
     """
+    for phone in phones:
+        require(phone.target, phone.address)
     for kind in map(kind_of, devices):
         if not gear.has_compiled_for(kind.key):
             require(kind.target, kind.address)

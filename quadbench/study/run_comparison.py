@@ -10,8 +10,7 @@ from typing import Self
 from quadbench.artifacts import DeviceFacts, LaunchPlan, Retry, RunResult, TaskAssets, Variant
 from quadbench.artifacts.night_record import contents, differences, unlike
 from quadbench.artifacts.run_record import file_refs, item_counts
-from quadbench.devices import Device
-from quadbench.devices.addresses import Address
+from quadbench.devices import Address, Device
 from quadbench.errors import DeviceLostError, QuadbenchError, UserError
 from quadbench.farm.held import require_any
 from quadbench.harness.installation import Installation
@@ -52,6 +51,8 @@ from quadbench.statistics import MIN_BLOCKS, Looks, Verdict
 from quadbench.statistics.launch_comparison import verdict_within
 from quadbench.study.comparison_side import USUAL_MANNER, Chosen, Manner, measured_alike, require_common_tasks, require_variant
 
+ComparisonSession = Session[Manner]
+
 _FIRST = Looks(at=(MIN_BLOCKS,))  # before there is a spread to plan with
 
 log = logging.getLogger(__name__)
@@ -80,15 +81,7 @@ def compare(
         lab_of(addresses, f"comparison of {a.source} and {b.source}", manner.conduct, layout=layout) as lab,
         seen_by_others(observer, layout, f"comparison of {a.name} and {b.name}") as seen,
     ):
-        session = ComparisonSession(
-            layout=layout,
-            observer=seen,
-            leases=lab.leases,
-            records=lab.records,
-            conduct=manner.conduct,
-            hooks=manner,
-            manner=manner,
-        )
+        session = ComparisonSession(work=manner, lab=lab, observer=seen)
         devices = _equipped(lab.devices, (a, b), session, lab.left_out)
         require_any(devices, lab.left_out)
         sides = [_prepared(letter, one, devices, session) for letter, one in (("A", a), ("B", b))]
@@ -148,13 +141,6 @@ def compare_stored(a: Chosen, b: Chosen) -> Versus:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonSession(Session):
-    """A comparison under way."""
-
-    manner: Manner
-
-
-@dataclass(frozen=True, kw_only=True)
 class PreparedSide:
     """A side on its devices, with the file of the run that has its launches."""
 
@@ -189,12 +175,12 @@ class OnDevice:
         """Plan the launches of two sides, which run the tasks that both have and are measured alike."""
         installations = [one for side in sides if (one := side.on(device))]
         wanted = set.intersection(*(set(side.chosen.tasks) for side in sides))
-        if session.manner.tasks:
-            wanted &= set(session.manner.tasks)
+        if session.work.tasks:
+            wanted &= set(session.work.tasks)
         tasks = common_tasks(*(one.bundle.artifact for one in installations), wanted=wanted)
         measure = measured_alike(*(side.chosen for side in sides))
         a, b = (_side_launch(*of_side, measure, session) for of_side in zip(sides, installations, tasks, strict=True))
-        looks, judge = (_FIRST if session.manner.to_see else session.manner.looks), partial(_judged, tasks, session.manner)
+        looks, judge = (_FIRST if session.work.to_see else session.work.looks), partial(_judged, tasks, session.work)
         seed = f"{sides[0].begun.run_id} on {device.facts.address}"
         launches = Interleaved(a=a, b=b, looks=looks, judge=judge, repeats=measure.gate.retries, seed=seed)
         first, second = ([contents(one.bundle.artifact, of_side)] for one, of_side in zip(installations, tasks, strict=True))
@@ -301,7 +287,7 @@ def _told_if_interrupted(
         for plan in plans:
             if not plan.launches.is_over:
                 plan.launches.broken = "it was interrupted"
-        versus, layout = _versus(sides, plans, session.manner, failures), session.layout
+        versus, layout = _versus(sides, plans, session.work, failures), session.layout
         write_comparison(versus, layout)
         for device in versus.devices:
             log.warning("%s", sentence(device))
@@ -346,7 +332,7 @@ def _equipped(
 
 def _gear(side: Chosen, session: ComparisonSession) -> Gear:
     """Return what devices take for a side, with what was compiled elsewhere."""
-    return replace(side.gear, compiled=session.manner.compiled)
+    return replace(side.gear, compiled=session.work.compiled)
 
 
 def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], session: ComparisonSession) -> PreparedSide:
@@ -363,10 +349,10 @@ def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], session: C
         observer=session.observer,
         runs_float=chosen.variant is Variant.FLOAT,
         gear=_gear(chosen, session),
-        left_out=session.leases.note_left_out,
+        left_out=session.lab.leases.note_left_out,
         recovery=session.recovery,
     )
-    is_part = session.manner.is_part
+    is_part = session.work.is_part
     begun = new_run_file(new_id(), bundles, chosen.terms, deployments=rollout.deployments, planned={}, is_part=is_part)
     return PreparedSide(letter=letter, chosen=chosen, begun=begun, rollout=rollout)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from quadbench import pipeline
 from quadbench.artifacts import RunResult
-from quadbench.devices.addresses import Address
+from quadbench.devices import Address
 from quadbench.errors import NoTimeError, QuadbenchError, UserError, extra_needed
 from quadbench.observer import Observer
 from quadbench.pipeline import USUAL, Conduct, Outcome

@@ -17,7 +17,7 @@ from typing import Any
 import quadbench.cli.run
 from quadbench.cli import main
 from quadbench.cli.console import RunConsole
-from quadbench.pipeline import session
+from quadbench.pipeline import session, steps
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run
 
@@ -137,7 +137,7 @@ def _struck(stage: str, spoil: Callable[[], None]) -> Iterator[list[str]]:
     places: tuple[tuple[Any, str, Any], ...] = (
         (quadbench.cli.run, "RunConsole", StruckConsole),
         (session, "keep_record", before("store", session.keep_record)),
-        (session, "write_report", before("report", session.write_report)),
+        (steps, "write_report", before("report", steps.write_report)),
     )
     kept = [(module, name, getattr(module, name)) for module, name, _ in places]
     for module, name, other in places:

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from quadbench.cli.device_options import chosen_devices
-from quadbench.devices.addresses import Address, AttachedAddress, choose_phone
-from quadbench.devices.connections import connect, hosted_phones
+from quadbench.devices.addresses import Address, AttachedAddress, HostedAddress, choose_phone
+from quadbench.devices.connections import connect, hosted_phone
 from quadbench.results.layout import Layout
 from quadbench.target.profile import load_profiles
 from support.bad_input.case import Case
@@ -57,10 +57,11 @@ def _connect(text: str, folder: Path) -> None:
 def _open(addresses: Sequence[Address], folder: Path) -> None:
     """Open devices as a run does; attached phones are looked for among none."""
     profiles = load_profiles()
-    hosted = [phone.address for phone in hosted_phones(addresses)]
     for address in addresses:
+        if isinstance(address, HostedAddress):
+            hosted_phone(address)
         if isinstance(address, AttachedAddress):
             choose_phone(address, [], profiles, None)
-    own = [address for address in addresses if address.text not in hosted]
+    own = [address for address in addresses if not isinstance(address, HostedAddress)]
     with connect(own, layout=Layout(folder / "results"), profiles=profiles):
         pass

@@ -1,0 +1,252 @@
+"""Steps of a run: deploy bundles, measure, store what came of it, and report."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quadbench.artifacts import Bundle, ErrorClass, LaunchPlan, RunRecord, RunResult, Stored
+from quadbench.artifacts.run_record import file_refs
+from quadbench.devices import Device, HostedPhone
+from quadbench.errors import ArtifactError, DeviceError, HarnessError, NoTimeError, QuadbenchError
+from quadbench.harness.installation import Installation
+from quadbench.measure.hosted import measure_hosted
+from quadbench.measure.launch_schedule import launches_of_bundle, missing_blocks, planned_turns
+from quadbench.measure.parallel_launches import Queue, Rest, measure_launches
+from quadbench.pipeline.session import RunSession
+from quadbench.pipeline.work import on_device, require_same_bundle
+from quadbench.report.html import write_report
+from quadbench.results.bundles import in_results
+from quadbench.results.manifest import check_contents
+from quadbench.results.stored_runs import RunFile, change_run, joined, load_run, new_run_file
+from quadbench.rollout import Rollout, compile_for, roll_out
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """A run's bundles, by device profile, and where they are installed. `launches` are those that each connected device runs.
+
+    `begun` is the run's file as the run begins.
+    """
+
+    bundles: Mapping[str, Stored[Bundle]]
+    launches: Sequence[LaunchPlan]
+    rollout: Rollout
+    begun: RunFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Launches that are left of a run, by their device's address, and by address why phones at AI Hub gave no records."""
+
+    rests: Mapping[str, Rest]
+    hosted: Mapping[str, QuadbenchError]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The result of one run. `failures` has the devices that were left out, with the reason."""
+
+    result: RunResult
+    report: Path
+    failures: dict[str, QuadbenchError]
+
+    @property
+    def is_ok(self) -> bool:
+        """Say whether every device took part and every launch is OK, or was discarded and repeated."""
+        return self.exit_code == 0
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0, or the exit code of the first failure: of a device that was left out, else of a launch."""
+        if self.failures:
+            return next(iter(self.failures.values())).exit_code
+        first = next((record for record in self.result.records if not record.status.is_fine), None)
+        if first is None:
+            return 0
+        return DeviceError.exit_code if first.error_class is ErrorClass.DEVICE else HarnessError.exit_code
+
+
+def deploy(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> Deployed:
+    """Compile bundles, which are given by device profile, push each to its devices, and write the run's file, or add to it.
+
+    Raises:
+        QuadbenchError: a bundle is not the run's or cannot be compiled, or every device failed.
+    """
+    own = {profile: in_results(bundle, session.layout) for profile, bundle in bundles.items()}
+    require_same_bundle(own, session.stored)
+    work, lab = session.work, session.lab
+    rollout = _rolled_out(own, session) if lab.devices else Rollout()
+    content = next(iter(own.values())).artifact  # of inputs, references and tasks with graphs all have the same
+    launches = launches_of_bundle(work.terms, content, seed=session.run_id)
+    begun = new_run_file(
+        session.run_id,
+        own,
+        work.terms,
+        deployments=rollout.deployments,
+        planned=Counter(launch.variant for launch in launches),
+        devices=tuple(device.facts for device in lab.devices),
+        hosted=tuple(phone.address for phone in lab.phones),
+        is_part=work.is_part,
+    )
+    begun = replace(begun, retries=tuple(session.retries))
+    begun = change_run(session.layout, session.run_id, lambda run: joined(run, begun) if run else begun)
+    return Deployed(bundles=own, launches=launches, rollout=rollout, begun=begun)
+
+
+def measure(deployed: Deployed, session: RunSession) -> Measured:
+    """Measure on each device what the run does not have yet. Every record is stored as soon as it is there.
+
+    Raises:
+        QuadbenchError: a file of a bundle is damaged, or no device could take part.
+    """
+    rollout, phones = deployed.rollout, session.lab.phones
+    rests = _measured(deployed, session) if rollout.installations else {}
+    hosted = dict(_measured_hosted(phones, deployed, session))
+    if not rollout.installations and len(hosted) == len(phones):
+        raise next(iter({**rollout.failures, **hosted}.values()))
+    return Measured(rests=rests, hosted=hosted)
+
+
+def store(measured: Measured, deployed: Deployed, session: RunSession) -> dict[str, QuadbenchError]:
+    """Note in the run's file how far it has come. Return by address why devices were left out.
+
+    Raises:
+        NoTimeError: the run's time was over before its first launch.
+    """
+    failed, rests, hosted, lab = deployed.rollout.failures, measured.rests, measured.hosted, session.lab
+    given_up = {address: rest.given_up for address, rest in rests.items() if rest.given_up}
+    removed = _removed(session)
+    failures = {**(lab.left_out or {}), **failed, **given_up, **hosted, **removed}
+    left_out = {address: str(error) for address, error in failures.items()}
+    left_out |= {address: _no_time(rest.launches) for address, rest in rests.items() if rest.launches}
+    here = [*(device.facts.address for device in lab.devices), *(phone.address for phone in lab.phones)]
+    is_open = bool(rests or removed) or any(error.transient for error in (*failed.values(), *hosted.values()))
+    is_open |= _lacks_elsewhere(here, deployed, session)
+    begun = deployed.begun
+
+    def ended(run: RunFile | None) -> RunFile:
+        before = {address: why for address, why in (run or begun).left_out.items() if address not in here}
+        return replace(run or begun, is_ended=not is_open, left_out=before | left_out)
+
+    change_run(session.layout, session.run_id, ended)
+    if not lab.records.has_run(session.run_id):
+        hint = f"give it more, or go on: {session.layout.command('run', '--resume', session.run_id)}"
+        raise NoTimeError("the time of the run was over before its first launch", hint=hint)
+    return failures
+
+
+def report(failures: dict[str, QuadbenchError], session: RunSession) -> Outcome:
+    """Read a run that was measured, and write its report. `failures` has the devices that were left out."""
+    result = load_run(session.layout, session.run_id)
+    return Outcome(result=result, report=write_report(result, session.layout), failures=failures)
+
+
+def _rolled_out(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> Rollout:
+    """Install everywhere. Where every device fails, the run goes on if it has phones at AI Hub."""
+    failures: dict[str, QuadbenchError] = {}
+    devices = session.lab.devices
+
+    def note(device: Device, error: QuadbenchError) -> None:
+        session.lab.leases.note_left_out(device, error)
+        failures[device.facts.address] = error
+
+    try:
+        return roll_out(
+            [bundles[device.profile.name] for device in devices],
+            devices,
+            layout=session.layout,
+            observer=session.observer,
+            gear=session.work.gear,
+            left_out=note,
+            recovery=session.recovery,
+        )
+    except QuadbenchError:
+        if not (failures and session.lab.phones):
+            raise
+        return Rollout(failures=failures)
+
+
+def _measured(deployed: Deployed, session: RunSession) -> dict[str, Rest]:
+    """Measure what is missing on the devices that are connected, and return by address what is left of it."""
+    installations = deployed.rollout.installations
+    # The pictures that each launch is compared with, and what no device takes.
+    for bundle in {installation.bundle.folder: installation.bundle for installation in installations}.values():
+        check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
+    queues = [_queue(installation, deployed, session) for installation in installations]
+    return measure_launches(queues, keep=session.keep, observer=session.observer, stop=session.recovery.stop)
+
+
+def _queue(installation: Installation, deployed: Deployed, session: RunSession) -> Queue:
+    terms, device, again = session.work.terms, installation.device, deployed.rollout.again[installation.address]
+    turns = planned_turns(
+        installation,
+        deployed.launches,
+        session.launch_settings(session.run_id, terms.runtime, terms.measure),
+        repeats=terms.measure.gate.retries if terms.measure.order == "abba" else 0,
+        stored=on_device(session.stored, installation.address),
+        budget=session.budget,
+    )
+    return Queue(device=device, turns=turns, regain=lambda lost: session.recovery.regained(device, lost, again))
+
+
+def _measured_hosted(
+    phones: Sequence[HostedPhone], deployed: Deployed, session: RunSession
+) -> Iterator[tuple[str, QuadbenchError]]:
+    """Compile for phones at AI Hub and run the graphs there. Yield by address why some gave no records."""
+    for phone in phones:
+        if on_device(session.stored, phone.address):
+            continue  # its records come all at once
+        try:
+            for record in _hosted_records(phone, deployed.bundles[phone.profile.name], session):
+                session.keep(record)
+        except QuadbenchError as error:
+            log.info("%s is left out: %s", phone.address, error)
+            yield phone.address, error
+
+
+def _hosted_records(phone: HostedPhone, bundle: Stored[Bundle], session: RunSession) -> Sequence[RunRecord]:
+    htp_arch, layout, observer = phone.profile.soc.htp_arch, session.layout, session.observer
+    product = compile_for(bundle, phone.target, phone.key, htp_arch, layout=layout, observer=observer)
+    check_contents(product, file_refs(product.artifact.graphs))  # no device checks what is uploaded
+    return measure_hosted(
+        bundle.artifact,
+        product,
+        phone,
+        run_id=session.run_id,
+        iterations=session.work.terms.measure.iterations,
+        ledger=layout.ledger,
+        notify=lambda step: observer.step("profile", f"{phone.address}: {step}"),
+    )
+
+
+def _removed(session: RunSession) -> dict[str, QuadbenchError]:
+    """Return by address what is wrong where launches that were stored are stored no more."""
+    kept = session.kept + Counter(record.device.address for record in session.stored)
+    gone = kept - Counter(session.lab.records.counts(session.run_id))
+    hint = f"measure them again: {session.layout.command('run', '--resume', session.run_id)}"
+    return {
+        address: ArtifactError(f"{count} of its launches were removed from the database while the run went on", hint=hint)
+        for address, count in gone.items()
+    }
+
+
+def _lacks_elsewhere(here: Sequence[str], deployed: Deployed, session: RunSession) -> bool:
+    """Say whether anything is left to measure on devices of the run that did not take part this time."""
+    elsewhere = [address for address in deployed.begun.addresses if address not in here]
+    stored = session.lab.records.of_run_if_any(session.run_id) if elsewhere else ()
+
+    def lacks_records(address: str) -> bool:
+        there = on_device(stored, address)
+        return not there if address in deployed.begun.hosted else bool(missing_blocks(deployed.launches, there))
+
+    return any(map(lacks_records, elsewhere))
+
+
+def _no_time(launches: Sequence[LaunchPlan]) -> str:
+    """Say which launches the run's time did not suffice for."""
+    counts = Counter(launch.variant for launch in launches)
+    return f"no time was left for {', '.join(f'{count} of {variant}' for variant, count in counts.items())}"
