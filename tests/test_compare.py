@@ -369,12 +369,12 @@ def test_ctrl_c_keeps_both_runs_and_what_their_whole_blocks_come_to(tiny_recipe:
 
 
 def test_on_ctrl_c_a_device_that_was_through_is_not_called_interrupted_and_who_was_left_out_is_named(tmp_path: Path) -> None:
-    side = VersusSide(source="quickstart", changes={}, variant=Variant.SHARED, run_id="r")
+    side = SimpleNamespace(source="quickstart", changes={}, variant=Variant.SHARED, tasks=("restyle",))
     told = device(tmp_path / "run", 1.0)
     over, open_ = SimpleNamespace(is_over=True, broken="too hot"), SimpleNamespace(is_over=False, broken=None)
     plans = [SimpleNamespace(launches=one, compared=lambda one=one: replace(told, broken=one.broken)) for one in (over, open_)]
     means = SimpleNamespace(work=USUAL_MANNER, layout=Layout(tmp_path))
-    prepared = SimpleNamespace(described=side, chosen=SimpleNamespace(tasks=("restyle",)))
+    prepared = SimpleNamespace(begun=SimpleNamespace(run_id="r"), chosen=side)
     sides, failures = [prepared] * 2, {"tabs11": UserError("it is gone")}
     with pytest.raises(KeyboardInterrupt), _told_if_interrupted(sides, plans, means, failures):
         raise KeyboardInterrupt

@@ -163,7 +163,7 @@ def test_a_phone_without_the_libraries_is_told_which_and_how_to_get_them(
     folder = tmp_path / "kit"
     store.add([write_litert(folder, *dispatches) if dispatches else write_runtime(folder)], PHONE, layout)
     profile = load_profile("tabs11").with_target("litert")
-    kind = Kind(address="tabs11", profile=profile, abi=PHONE, target=profile.target)
+    kind = Kind(address="tabs11", serial="R3X", profile=profile, abi=PHONE, target=profile.target)
     with pytest.raises(MissingDependencyError) as caught:
         kit_for(kind, layout)
     assert caught.value.message.startswith("'tabs11' needs a runtime kit for arm64-v8a that runs litert-mt6991\n")

@@ -189,18 +189,18 @@ def test_a_kit_that_is_named_is_taken_whatever_is_wrong_with_another(layout: Lay
     )
     (other.folder / MANIFEST).write_text("{")
     profile = load_profile("s25")
-    kind = Kind(address="s25", profile=profile, abi=Abi.ARM64_V8A, target=profile.target)
+    kind = Kind(address="s25", serial="R3X", profile=profile, abi=Abi.ARM64_V8A, target=profile.target)
     assert named_kit(kind, layout, kit.artifact.digest[:12]).kit.artifact == kit.artifact
 
 
 def test_the_reason_why_a_kit_does_not_run_a_target_is_said(layout: Layout, tmp_path: Path) -> None:
     write_qnn(tmp_path / "qnn", build="1.0.0.250101000000")
     kit = store.add([tmp_path / "qnn"], Abi.ARM64_V8A, layout).kit.artifact
-    kind = Kind(address="s25?target=qnn", profile=load_profile("s25"), abi=Abi.ARM64_V8A, target=HTP)
+    kind = Kind(address="s25?target=qnn", serial="R3X", profile=load_profile("s25"), abi=Abi.ARM64_V8A, target=HTP)
     with pytest.raises(MissingDependencyError) as refusal:
         kit_for(kind, layout)
     assert f"{kit.digest[:12]}: it has QNN build 1.0.0.250101000000, and the compiler here" in refusal.value.message
     assert "quadbench runtime add" in str(refusal.value.hint)
-    on_cpu = kit_for(Kind(address="s25", profile=kind.profile, abi=kind.abi, target=kind.profile.target), layout)
+    on_cpu = kit_for(Kind(address="s25", serial="R3X", profile=kind.profile, abi=kind.abi, target=kind.profile.target), layout)
     assert on_cpu is not None
     assert [library.name for library in on_cpu.libraries] == [RUNTIME]

@@ -54,15 +54,6 @@ class Pace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HostedDevice:
-    """A device of the service, by its name there."""
-
-    name: str
-    android_release: str
-    attributes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class JobStatus:
     """A job at one moment; `state` is the service's word, `message` its reason for a failure."""
 
@@ -114,10 +105,9 @@ class Hub:
         """Return the service's address, from the client's configuration."""
         return str(self._client.config.api_url)
 
-    def devices(self) -> dict[str, HostedDevice]:
-        """Return every device by its name."""
-        devices = self.ask("listing its devices", self._client.get_devices)
-        return {d.name: HostedDevice(name=d.name, android_release=d.os, attributes=tuple(d.attributes)) for d in devices}
+    def devices(self) -> dict[str, str]:
+        """Return the release of Android of every device, by the device's name."""
+        return {device.name: device.os for device in self.ask("listing its devices", self._client.get_devices)}
 
     def upload(self, path: Path, name: str) -> str:
         """Upload a model and return its id."""

@@ -25,7 +25,7 @@ from quadbench.report.view import report_view
 from quadbench.results.engine import DATABASE_VARIABLE, source_name
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
-from quadbench.spec import is_file
+from quadbench.results.stored_runs import is_run
 from quadbench.spec.variables import set_variable
 
 if TYPE_CHECKING:
@@ -115,20 +115,13 @@ def named_source(text: str, bundle: Path | None, layout: Layout) -> OfRecipe | O
     try:
         recipe = read_recipe(text)
     except UnknownNameError as error:
-        if not _is_run(text, layout):
+        if not is_run(text, layout):
             raise
         again = f"to go on with it: {layout.command('run', '--resume', text)}"
         raise UserError(f"'{text}' is a run; expected a recipe or a bundle", hint=again) from error
     if not bundle:
         return OfRecipe(recipe=recipe, file=recipe_file(text))
     return OfBundle(bundle=fitting_bundle(bundle, recipe, layout), terms=recipe.terms)
-
-
-def _is_run(text: str, layout: Layout) -> bool:
-    try:
-        return is_file(layout.run_file(text))
-    except ValueError:
-        return False
 
 
 def add(actions: Subparsers) -> None:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 from urllib.parse import parse_qsl, urlencode
 
 from quadbench.artifacts.names import is_plain
@@ -54,7 +53,7 @@ class LocalAddress(_Address):
     """The address `local`: this machine."""
 
     text: str = LOCAL_NAME
-    profile: ClassVar[str] = LOCAL_NAME
+    profile: str = LOCAL_NAME
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,9 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
     except LeaseError:
         raise  # it names a person, so it is no part of the document
     except (DeviceError, MissingDependencyError) as error:
-        examined, serials = None, _attached_serials(address)
+        named = address.serial if isinstance(address, AttachedAddress) else None
+        attached = (row.serial for row in list_devices() if row.is_phone)  # which a message may name
+        examined, serials = None, [*attached, *filter(None, (named, variable(SERIAL_VARIABLE)))]
         checks = [
             DeviceCheck(name="connection", status=CheckStatus.FAILED, said=error.message, hint=error.hint),
             *(check.made(observer) for check in _without_device(address, layout)),
@@ -117,10 +119,3 @@ def _examined(device: Device) -> ExaminedDevice:
         android_release=facts.android_release,
         fingerprint=facts.fingerprint,
     )
-
-
-def _attached_serials(address: Address) -> list[str]:
-    """Return every serial that a message about a device that cannot be connected may name."""
-    named = address.serial if isinstance(address, AttachedAddress) else None
-    attached = (row.serial for row in list_devices() if row.is_phone)
-    return [*attached, *filter(None, (named, variable(SERIAL_VARIABLE)))]

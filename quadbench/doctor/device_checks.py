@@ -18,6 +18,7 @@ from quadbench.doctor.checks import Answer, PlannedCheck, failed, not_told, not_
 from quadbench.errors import MissingDependencyError
 from quadbench.harness.installation import Installation
 from quadbench.harness.program import ensure_harness
+from quadbench.harness.runtime_library import runtime_library
 from quadbench.measure.gate import DeviceState, read_state
 from quadbench.measure.launch import SPACE_BYTES, measure_launch
 from quadbench.measure.launch_record import LaunchSettings
@@ -28,23 +29,15 @@ from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.rollout import install
-from quadbench.rollout.equipment import Kind, host_runtime, kind_of, kit_for, local_file
+from quadbench.rollout.equipment import Kind, kind_of, kit_for, local_file
 from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, RunTarget, target_key
 
 _TIMEOUT_S = 20.0
 _PUSHED_BYTES = 4 * MIB
-_TOOLS = ("chmod", "mkdir", "mv", "rm", "sha256sum", "stat")
 # Each does what must fail: $1 is a path below which there is nothing.
-_FAIL = """\
-exec 2>/dev/null
-chmod 755 "$1/a"; echo "chmod $?"
-mkdir "$1/a/b"; echo "mkdir $?"
-mv "$1/a" "$1/b"; echo "mv $?"
-rm "$1/a"; echo "rm $?"
-sha256sum "$1/a"; echo "sha256sum $?"
-stat "$1/a"; echo "stat $?"
-exit 0
-"""
+_FAILING = ('chmod 755 "$1/a"', 'mkdir "$1/a/b"', 'mv "$1/a" "$1/b"', 'rm "$1/a"', 'sha256sum "$1/a"', 'stat "$1/a"')
+_TOOLS = tuple(command.split()[0] for command in _FAILING)
+_FAIL = "\n".join(("exec 2>/dev/null", *(f"{command}; echo {command.split()[0]} $?" for command in _FAILING), "exit 0"))
 _NOT_TOLD_HINT = "records say unavailable, and what quadbench makes of it is left out"
 _LIAR_HINT = "what is pushed is compared by its content, so figures stay right; name it in a bug report"
 
@@ -211,7 +204,7 @@ def _kit(own: Kind, layout: Layout) -> Answer:
     except MissingDependencyError as error:
         return failed(error.message, error.hint)
     if choice is None:
-        return Answer(said=f"none is needed: the device has this machine's ABI, and takes its {host_runtime().path.name}")
+        return Answer(said=f"none is needed: the device has this machine's ABI, and takes its {runtime_library().name}")
     kit = choice.kit.artifact
     versions = ", ".join(f"{name} {text}" for name, text in kit.versions.items())
     return Answer(said=f"{kit.digest[:12]} with {versions}; {', '.join(library.name for library in choice.libraries)} are pushed")

@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from quadbench.devices.addresses import needs_server
 from quadbench.errors import UserError
 from quadbench.farm.selection import KEYS
 from quadbench.spec import Name, Problem, Spec, load, path_variable, refuse
 from quadbench.spec.spec_model import TextLike
-from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, VIRTUAL_PREFIX, profile_names
+from quadbench.target.profile import profile_names
 
 FARM_VARIABLE = "QUADBENCH_FARM"
 _DEFAULT = Path("farm.yaml")
@@ -46,7 +47,7 @@ def _means_another(phone: ExpectedPhone) -> Iterator[tuple[str, str]]:
     """Yield the keys of a phone whose value is an address of something else, with that value."""
     if phone.name in profile_names():
         yield "name", phone.name
-    if phone.serial == LOCAL_NAME or phone.serial.startswith((VIRTUAL_PREFIX, HOSTED_PREFIX)):
+    if not needs_server(phone.serial):
         yield "serial", phone.serial
 
 

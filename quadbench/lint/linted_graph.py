@@ -98,6 +98,8 @@ def read_graph(path: Path) -> LintedGraph:
 
 def graph_of(model: "ModelProto") -> LintedGraph:
     """Return the view of a model in memory."""
+    from onnx import numpy_helper
+
     graph = model.graph
     nodes = tuple(_node(node) for node in graph.node)
     inputs = tuple(_tensor(value) for value in graph.input)
@@ -116,7 +118,7 @@ def graph_of(model: "ModelProto") -> LintedGraph:
         nodes=nodes,
         constants=constants,
         overridable=frozenset(overridable),
-        zero_points={name: _array(arrays[name]) for name in zero_point_names & constants.keys()},
+        zero_points={name: np.asarray(numpy_helper.to_array(arrays[name])) for name in zero_point_names & constants.keys()},
         dtypes=_dtypes(graph, {tensor.name: tensor.dtype for tensor in (*inputs, *constants.values())}),
     )
 
@@ -136,14 +138,8 @@ def _node(node: Any) -> Node:
 
 def _tensor(value: Any) -> Tensor:
     kind = value.type.tensor_type
-    dimensions = tuple(_dimension(d) for d in kind.shape.dim) if kind.HasField("shape") else (None,)
-    return Tensor(name=value.name, dtype=_dtype(kind.elem_type), shape=dimensions)
-
-
-def _dimension(dimension: Any) -> int | str | None:
-    if dimension.HasField("dim_value"):
-        return int(dimension.dim_value)
-    return dimension.dim_param or None
+    sizes = (size.dim_value if size.HasField("dim_value") else size.dim_param or None for size in kind.shape.dim)
+    return Tensor(name=value.name, dtype=_dtype(kind.elem_type), shape=tuple(sizes) if kind.HasField("shape") else (None,))
 
 
 def _constant_arrays(graph: Any) -> Iterator[tuple[str, Any]]:
@@ -156,12 +152,6 @@ def _constant_arrays(graph: Any) -> Iterator[tuple[str, Any]]:
             value = helper.get_attribute_value(node.attribute[0])
             is_tensor = node.attribute[0].name == "value"
             yield node.output[0], value if is_tensor else numpy_helper.from_array(np.asarray(value))
-
-
-def _array(proto: Any) -> np.ndarray:
-    from onnx import numpy_helper
-
-    return np.asarray(numpy_helper.to_array(proto))
 
 
 def _dtype(number: int) -> str:

@@ -62,16 +62,16 @@ def measure_hosted(
     if target.device not in devices:
         raise UnknownNameError("AI Hub device", target.device, devices)
     jobs = Jobs(hub=hub, ledger=Ledger(path=ledger, url=hub.url), timeout_s=target.timeout_s, notify=notify)
-    profile, device = phone.profile, devices[target.device]
+    profile = phone.profile
     facts = DeviceFacts(
         address=phone.address,
         family=HOSTED_FAMILY,
-        serial=device.name,
+        serial=target.device,
         profile=profile.name,
         title=profile.title,
         soc_model=profile.soc.model,
         cpu=profile.soc.title,
-        android_release=device.android_release or None,
+        android_release=devices[target.device] or None,
         fingerprint=None,
     )
     work = _HostedRun(

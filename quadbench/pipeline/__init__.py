@@ -17,7 +17,7 @@ from quadbench.farm.held import leased
 from quadbench.observer import Observer
 from quadbench.pipeline.session import RunSession, require_devices, run_session
 from quadbench.pipeline.steps import Outcome, deploy, measure, report, store
-from quadbench.pipeline.work import USUAL, Conduct, Work, bundles_of, resumable_bundle
+from quadbench.pipeline.work import USUAL, Conduct, RecordHooks, Work, bundles_of, resumable_bundle
 from quadbench.quad.cache import cached
 from quadbench.quad.candidate import Candidate
 from quadbench.quad.inputs import check_devices
@@ -37,6 +37,7 @@ __all__ = [
     "USUAL",
     "Conduct",
     "Outcome",
+    "RecordHooks",
     "Work",
     "admit",
     "build_all",
@@ -77,7 +78,7 @@ def run(
     ahead = build_ahead(recipe, addresses, conduct, layout=layout, observer=observer)
     work = Work(name=recipe.name, terms=replace(recipe.terms, swept=dict(swept or {})))
     with run_session(work, addresses, conduct.since(began), layout=layout, observer=observer) as session:
-        bundles = build_rest(ahead, recipe, session.lab.profiles, layout=layout, observer=session.observer)
+        bundles = build_rest(ahead, recipe, session)
         deployed = deploy(bundles, session)
         measured = measure(deployed, session)
         failures = store(measured, deployed, session)
@@ -100,14 +101,12 @@ def build_ahead(
     return built_for(recipe, profiles, layout=layout, observer=observer)
 
 
-def build_rest(
-    ahead: dict[str, Stored[Bundle]], recipe: Recipe, profiles: Sequence[str], *, layout: Layout, observer: Observer
-) -> dict[str, Stored[Bundle]]:
-    """Return by profile the bundle that devices run: what was built ahead, before they were taken, else what is built now.
-
-    An address may not say of which profile its device is, as a serial does not.
-    """
-    return ahead if ahead.keys() >= set(profiles) else built_for(recipe, profiles, layout=layout, observer=observer)
+def build_rest(ahead: dict[str, Stored[Bundle]], recipe: Recipe, session: RunSession) -> dict[str, Stored[Bundle]]:
+    """Return by profile the bundle that devices run: what was built ahead, else what is built now, as for a serial's profile."""
+    profiles = session.lab.profiles
+    if ahead.keys() >= set(profiles):
+        return ahead
+    return built_for(recipe, profiles, layout=session.layout, observer=session.observer)
 
 
 def run_bundle(
@@ -243,8 +242,8 @@ def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) 
     with temporary_folder(layout.scratch) as scratch:
         intermediates = Intermediates(scratch)
         for number, recipe in enumerate(missing, start=1):
-            which = f"{number} of {len(missing)}"
-            build(recipe, layout, notify=partial(_tell_step, observer, which), intermediates=intermediates)
+            notify = partial(_tell_step, observer, f"{number} of {len(missing)}")
+            build(recipe, layout, notify=notify, intermediates=intermediates)
 
 
 def compiled(

@@ -16,7 +16,6 @@ from quadbench.devices.connections import HostedPhone, connect, hosted_phone
 from quadbench.errors import ArtifactError, QuadbenchError, RunInterrupted
 from quadbench.farm.held import Held, held, require_any
 from quadbench.farm.inventory import Inventory
-from quadbench.measure.launch import Stop
 from quadbench.measure.launch_record import LaunchSettings
 from quadbench.measure.launch_schedule import Budget
 from quadbench.observer import Observer
@@ -54,11 +53,7 @@ class Lab:
         return [device.profile.name for device in self.devices] + [phone.profile.name for phone in self.phones]
 
     def require_equipped(self, cores: Sequence[int], gear: Gear = NO_GEAR) -> None:
-        """Refuse devices that lack what runs take, before anything is built for them; `cores` are those that runs are pinned to.
-
-        Raises:
-            QuadbenchError: says what is missing, or that there is no device at all.
-        """
+        """Refuse devices that lack what runs take, before anything is built; `cores` are those that runs are pinned to."""
         require_any([*self.devices, *self.phones], self.left_out)
         require_equipment(self.devices, self.layout, gear, phones=self.phones)
         require_cores(cores, self.devices)
@@ -133,7 +128,6 @@ class Session(Generic[WorkT]):
             confirm=self.lab.leases.confirm,
             note=self.note_retry,
             observer=self.observer,
-            stop=Stop(),
         )
 
     def launch_settings(self, run_id: str, runtime: Runtime, measure: Measure) -> LaunchSettings:

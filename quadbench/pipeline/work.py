@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
 
 import sqlalchemy as sa
 
@@ -41,7 +40,7 @@ class Conduct:
         """Return the time of a run that begins now; None is as long as it takes."""
         return None if self.budget_s is None else Budget(ends_at=time.monotonic() + self.budget_s)
 
-    def since(self, began: float) -> Self:
+    def since(self, began: float) -> "Conduct":
         """Return the conduct of one of several runs in the time of all, which began at this moment of the monotonic clock."""
         return self if self.budget_s is None else replace(self, budget_s=self.budget_s - (time.monotonic() - began))
 
@@ -78,12 +77,7 @@ class Work(RecordHooks):
 
 
 def bundles_of(begun: RunFile, addresses: Sequence[Address], layout: Layout) -> dict[str, Stored[Bundle]]:
-    """Return the bundles of a run that goes on, on the addresses that were given again, by the names of their folders.
-
-    Raises:
-        UserError: it has ended, or has no such device.
-        ArtifactError: a bundle is gone or was changed, or the run's records are gone.
-    """
+    """Return the bundles of a run that goes on, on the addresses that were given again, by the names of their folders."""
     if not begun.planned:
         raise UserError(f"run {begun.run_id} is a side of a comparison, which cannot go on", hint="compare anew")
     _require_unfinished(begun, layout)
@@ -124,7 +118,8 @@ def resumable_bundle(run_id: str, layout: Layout) -> Bundle:
     """Return the bundle of a run that can go on; of several, which have the same tasks, the first.
 
     Raises:
-        UserError, ArtifactError: as `bundles_of`.
+        UserError: it has ended.
+        ArtifactError: a bundle is gone or was changed, or the run's records are gone.
     """
     begun = load_run_file(layout, run_id)
     return bundles_of(begun, (), layout)[begun.bundle].artifact

@@ -310,6 +310,14 @@ def named_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
         raise unknown_id(error.name, layout, *wanted) from error
 
 
+def is_run(word: str, layout: Layout) -> bool:
+    """Say whether a word is the id of a run that the results folder has."""
+    try:
+        return layout.run_file(word).exists()
+    except ValueError:  # no name of a run
+        return False
+
+
 def unknown_id(word: str, layout: Layout, *wanted: str) -> UserError:
     """Return the error of a word that is the id of none of the `wanted` kinds: of something else, or of nothing stored here."""
     kinds, (*others, last) = stored_ids(layout), wanted or (RUN,)

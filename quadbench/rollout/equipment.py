@@ -32,9 +32,13 @@ FLOAT, ADAPTERS, INPUTS = "float", "adapters", "tables and inputs"
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """The kind of device that a rollout or a forecast is for; `address` is what messages call it."""
+    """The kind of device that a rollout or a forecast is for; `address` is what messages call it.
+
+    `serial` is the device's, as far as it is known without connecting.
+    """
 
     address: str
+    serial: str
     profile: DeviceProfile
     abi: Abi
     target: RunTarget
@@ -56,10 +60,6 @@ class Gear:
     kit: str | None = None
     compiled: Mapping[tuple[str, str], Stored[CompiledBundle]] = field(default_factory=dict)
 
-    def has_compiled_for(self, key: str) -> bool:
-        """Say whether graphs for the target with this key are there, so that no compiler is needed."""
-        return any(target == key for _, target in self.compiled)
-
 
 NO_GEAR = Gear()
 
@@ -80,7 +80,7 @@ class KitChoice:
 def kind_of(device: Device) -> Kind:
     """Return the kind of a device that is connected."""
     target = device.profile.target if device.family == "adb" else device.profile.virtual_target
-    return Kind(address=device.facts.address, profile=device.profile, abi=device.abi, target=target)
+    return Kind(address=device.facts.address, serial=device.serial, profile=device.profile, abi=device.abi, target=target)
 
 
 def require_equipment(
@@ -100,7 +100,7 @@ def require_equipment(
     for phone in phones:
         require(phone.target, phone.address)
     for kind in map(kind_of, devices):
-        if not gear.has_compiled_for(kind.key):
+        if not any(key == kind.key for _, key in gear.compiled):  # what is compiled already needs no compiler
             require(kind.target, kind.address)
         if gear.harness:
             checked_harness(gear.harness, kind.abi)
@@ -169,16 +169,8 @@ def _choice_of(kit: Stored[Kit], kind: Kind) -> KitChoice:
 
 def host_libraries(target: RunTarget) -> list[LocalFile]:
     """Return the runtimes of this machine that a device takes: ONNX Runtime first, and LiteRT where it is the target."""
-    return [host_runtime(), *([local_file(litert_library())] if isinstance(target, LiteRtTarget) else [])]
-
-
-def host_runtime() -> LocalFile:
-    """Return this machine's ONNX Runtime as it is deployed.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    return local_file(runtime_library())
+    libraries = [runtime_library(), *([litert_library()] if isinstance(target, LiteRtTarget) else [])]
+    return [local_file(library) for library in libraries]
 
 
 def _where(kind: Kind) -> str:

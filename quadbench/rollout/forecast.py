@@ -73,10 +73,10 @@ def forecast(recipe: Recipe, addresses: Sequence[Address], *, layout: Layout) ->
         SpecError: a scenario is wrong.
         ArtifactError: a bundle, a compiled bundle or a kit that is there is damaged.
     """
-    asked = _asked(addresses)
+    kinds = _kinds(addresses)
     check_devices(recipe)
-    bundles = [cached(recipe.on(kind.profile.name), layout) for kind, _ in asked]
-    return [_forecast(*one, bundle, recipe.terms, layout) for one, bundle in zip(asked, bundles, strict=True)]
+    bundles = [cached(recipe.on(kind.profile.name), layout) for kind in kinds]
+    return [_forecast(*one, recipe.terms, layout) for one in zip(kinds, addresses, bundles, strict=True)]
 
 
 def forecast_of_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence[Address], *, layout: Layout) -> list[Forecast]:
@@ -85,21 +85,20 @@ def forecast_of_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence
     Raises:
         UserError, SpecError, ArtifactError: as `forecast`.
     """
-    return [_forecast(*one, bundle, terms, layout) for one in _asked(addresses)]
+    return [_forecast(*one, bundle, terms, layout) for one in zip(_kinds(addresses), addresses, strict=True)]
 
 
-def _asked(addresses: Sequence[Address]) -> list[tuple[Kind, Address]]:
-    """Return what addresses ask for, after what a run would refuse before it connects."""
+def _kinds(addresses: Sequence[Address]) -> list[Kind]:
+    """Return the kinds of devices that addresses mean, after what a run would refuse before it connects."""
     if not addresses:
         raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
     taken: dict[str, str] = {}
-    asked = []
+    kinds = []
     for address in addresses:
-        kind, serial = _kind(address)
-        refuse_twice(address.text, serial, taken)
-        taken[serial] = address.text
-        asked.append((kind, address))
-    return asked
+        kinds.append(kind := kind_at(address))
+        refuse_twice(kind.address, kind.serial, taken)
+        taken[kind.serial] = kind.address
+    return kinds
 
 
 def _forecast(kind: Kind, address: Address, bundle: Stored[Bundle] | None, terms: Terms, layout: Layout) -> Forecast:
@@ -158,25 +157,22 @@ def kind_at(address: Address) -> Kind:
     Raises:
         UserError: it means no profile, or a device at AI Hub.
     """
-    return _kind(address)[0]
-
-
-def _kind(address: Address) -> tuple[Kind, str]:
-    """Return the kind of device that an address means, and the device's serial as far as it is known without connecting."""
     text, host = address.text, host_abi(platform.machine())
     match address:
         case LocalAddress():
             profile = local_profile()
-            return Kind(address=text, profile=profile, abi=host, target=profile.target), LOCAL_NAME
+            return Kind(address=text, serial=LOCAL_NAME, profile=profile, abi=host, target=profile.target)
         case VirtualAddress(profile=name, target=target, is_arm64=is_arm64, scenario=scenario):
             profile, abi = _profile(name, target), Abi.ARM64_LINUX if is_arm64 else host
             if scenario:
                 load_scenario(scenario)
-            return Kind(address=text, profile=profile, abi=abi, target=profile.virtual_target), virtual_serial(profile)
-        case AttachedAddress(profile=name, target=target, serial=serial):
+            serial = virtual_serial(profile)
+            return Kind(address=text, serial=serial, profile=profile, abi=abi, target=profile.virtual_target)
+        case AttachedAddress(profile=name, target=target):
             address.require_plain()
             profile = _profile(name, target)
-            return Kind(address=text, profile=profile, abi=PHONE_ABI, target=profile.target), serial or profile.name
+            serial = address.serial or profile.name
+            return Kind(address=text, serial=serial, profile=profile, abi=PHONE_ABI, target=profile.target)
         case HostedAddress():
             raise UserError(f"'{text}' is at Qualcomm AI Hub: nothing is pushed there", hint="leave it out of the dry run")
 

@@ -33,7 +33,7 @@ class Recovery:
     confirm: Callable[[Device], None]
     note: Callable[[Device, Retry], None]
     observer: Observer
-    stop: Stop
+    stop: Stop = field(default_factory=Stop)
     _lost: Counter[str] = field(default_factory=Counter)
     _identities: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -60,14 +60,10 @@ class Recovery:
         Raises:
             QuadbenchError: as `again`.
         """
-        first = [lost]
-
-        def act() -> object:
-            if first:
-                raise first.pop()
-            return action()
-
-        self.again(device, act)
+        if not lost.transient:
+            raise lost
+        self._wait(device, lost)
+        self.again(device, action)
 
     def _wait(self, device: Device, lost: DeviceLostError) -> None:
         address = device.facts.address

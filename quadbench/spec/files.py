@@ -121,13 +121,13 @@ def read_file(path: Path, *, fault: type[QuadbenchError], hint: str | None = Non
     return content
 
 
-def read_json(path: Path, *, fault: type[QuadbenchError], hint: str | None = None, most_bytes: int = MOST_BYTES) -> Any:
+def read_json(path: Path, *, fault: type[QuadbenchError], hint: str | None = None) -> Any:
     """Return the content of a JSON file. NaN and infinities are no JSON, and nesting is bounded by the parser, at 200 levels.
 
     Raises:
         QuadbenchError: a `fault`: as `read_file`, or the content is no JSON.
     """
-    content = read_file(path, fault=fault, hint=hint, most_bytes=most_bytes)
+    content = read_file(path, fault=fault, hint=hint)
     try:
         return from_json(content, allow_inf_nan=False)
     except ValueError as error:

@@ -9,15 +9,13 @@ from quadbench.artifacts import Bundle, CompiledBundle, RunResult, Stored, TaskA
 from quadbench.artifacts.run_record import has_references, without_own_graph
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
-from quadbench.pipeline import USUAL, Conduct
-from quadbench.pipeline.work import RecordHooks
+from quadbench.pipeline import USUAL, Conduct, RecordHooks
 from quadbench.quad.inputs import read_recipe
 from quadbench.recipe import Measure, Recipe, Task, Terms
 from quadbench.recipe.tasks import RandomFoundation
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
-from quadbench.results.stored_runs import load_run, read_run_file, unknown_id
-from quadbench.rollout.equipment import Gear
+from quadbench.results.stored_runs import is_run, load_run, read_run_file, unknown_id
 from quadbench.spec import is_file
 from quadbench.spec.yaml_document import read_value
 from quadbench.statistics import Looks
@@ -47,11 +45,6 @@ class Chosen:
         """Return what it is called while it is measured: what was named, and what is changed of it."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
         return f"{Path(self.source).name[:_LONGEST]}{f' with {changes}' if changes else ''}"
-
-    @property
-    def gear(self) -> Gear:
-        """Return the harness and the kit that it takes."""
-        return Gear(harness=self.harness, kit=self.kit)
 
     @property
     def tasks(self) -> list[str]:
@@ -105,8 +98,8 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
         kit=own.get("kit"),
     )
     is_bundle = is_file(Path(source) / MANIFEST)
-    is_run = not is_bundle and _is_run(source, layout)
-    if (is_bundle or is_run) and of_recipe:
+    of_run = not is_bundle and is_run(source, layout)
+    if (is_bundle or of_run) and of_recipe:
         what = "bundle" if is_bundle else "run"
         raise UserError(
             f"'{source}' is a {what}, and {next(iter(of_recipe))} is a key of a recipe",
@@ -114,7 +107,7 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
         )
     if is_bundle:
         return replace(chosen, bundle=read_manifest(Path(source), Bundle))
-    if is_run:
+    if of_run:
         return replace(chosen, run=load_run(layout, source), terms=read_run_file(layout, source).terms)
     try:
         recipe = read_recipe(source, of_recipe)
@@ -176,13 +169,6 @@ def _variant(text: str) -> Variant:
         return Variant(text)
     except ValueError as error:
         raise UnknownNameError("variant", text, [variant.value for variant in Variant]) from error
-
-
-def _is_run(source: str, layout: Layout) -> bool:
-    try:
-        return layout.run_file(source).exists()
-    except ValueError:  # no name of a run
-        return False
 
 
 @dataclass(frozen=True, kw_only=True)

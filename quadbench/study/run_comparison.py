@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self
 
 from quadbench.artifacts import DeviceFacts, LaunchPlan, Retry, RunResult, TaskAssets, Variant
 from quadbench.artifacts.night_record import contents, differences, unlike
@@ -89,7 +88,7 @@ def compare(
         shared = [one.device for one in sides[0].rollout.installations if sides[1].on(one.device)]
         if not shared:
             raise next(iter(failures.values()))
-        plans = [OnDevice.of(device, sides, session) for device in shared]
+        plans = [_planned(device, sides, session) for device in shared]
         _launch(sides, plans, session, failures)
     versus = _versus(sides, plans, manner, failures)
     write_comparison(versus, layout)
@@ -107,7 +106,7 @@ def compare_stored(a: Chosen, b: Chosen) -> Versus:
         which = a.source if a.run is None else b.source
         raise UserError(f"'{which}' is no stored run, so it has to be measured", hint="name the devices: --devices local")
     for side in (a, b):
-        if side.gear.harness or side.gear.kit:
+        if side.harness or side.kit:
             raise UserError("a stored run ran with its own harness and kit", hint="name devices to measure it again with others")
     if a.run.run_id == b.run.run_id and a.variant is b.variant:
         raise UserError(
@@ -119,21 +118,10 @@ def compare_stored(a: Chosen, b: Chosen) -> Versus:
     common = [address for address in devices if address in others]
     if not common:
         raise UserError(f"the runs have no device in common: {', '.join(devices)}; {', '.join(others)}")
-    sides = [
-        VersusSide(
-            source=one.source,
-            changes=dict(one.changes),
-            variant=one.variant,
-            run_id=run.run_id,
-            of=_of(run),
-            own_tasks=tuple(name for name in one.tasks if name not in other.tasks),
-        )
-        for one, other, run in ((a, b, a.run), (b, a, b.run))
-    ]
     return Versus(
         comparison_id=new_id(),
-        a=sides[0],
-        b=sides[1],
+        a=_side(a, b, a.run.run_id, _of(a.run)),
+        b=_side(b, a, b.run.run_id, _of(b.run)),
         to_see=None,
         devices=tuple(_stored_device(a, b, devices[address], others[address]) for address in common),
         failures={},
@@ -149,12 +137,6 @@ class PreparedSide:
     begun: RunFile
     rollout: Rollout
 
-    @property
-    def described(self) -> VersusSide:
-        """Return the side as comparison.json has it."""
-        chosen = self.chosen
-        return VersusSide(source=chosen.source, changes=dict(chosen.changes), variant=chosen.variant, run_id=self.begun.run_id)
-
     def on(self, device: Device) -> Installation | None:
         """Return the side as it is installed on a device; None where it is not."""
         return next((one for one in self.rollout.installations if one.device is device), None)
@@ -169,22 +151,6 @@ class OnDevice:
     tasks: Pair
     contents: tuple[list[dict[str, str]], list[dict[str, str]]]  # of both sides
     launches: Interleaved
-
-    @classmethod
-    def of(cls, device: Device, sides: Sequence[PreparedSide], session: ComparisonSession) -> Self:
-        """Plan the launches of two sides, which run the tasks that both have and are measured alike."""
-        installations = [one for side in sides if (one := side.on(device))]
-        wanted = set.intersection(*(set(side.chosen.tasks) for side in sides))
-        if session.work.tasks:
-            wanted &= set(session.work.tasks)
-        tasks = common_tasks(*(one.bundle.artifact for one in installations), wanted=wanted)
-        measure = measured_alike(*(side.chosen for side in sides))
-        a, b = (_side_launch(*of_side, measure, session) for of_side in zip(sides, installations, tasks, strict=True))
-        looks, judge = (_FIRST if session.work.to_see else session.work.looks), partial(_judged, tasks, session.work)
-        seed = f"{sides[0].begun.run_id} on {device.facts.address}"
-        launches = Interleaved(a=a, b=b, looks=looks, judge=judge, repeats=measure.gate.retries, seed=seed)
-        first, second = ([contents(one.bundle.artifact, of_side)] for one, of_side in zip(installations, tasks, strict=True))
-        return cls(device=device, sides=sides, tasks=tasks, contents=(first, second), launches=launches)
 
     def queue(self, session: ComparisonSession) -> Queue:
         """Return the launches to be run, and how the device gets both sides again where it was lost."""
@@ -212,6 +178,22 @@ class OnDevice:
             broken=self.launches.broken,
             launches=timed_launches(a, b),
         )
+
+
+def _planned(device: Device, sides: Sequence[PreparedSide], session: ComparisonSession) -> OnDevice:
+    """Plan the launches of two sides, which run the tasks that both have and are measured alike."""
+    installations = [one for side in sides if (one := side.on(device))]
+    wanted = set.intersection(*(set(side.chosen.tasks) for side in sides))
+    if session.work.tasks:
+        wanted &= set(session.work.tasks)
+    tasks = common_tasks(*(one.bundle.artifact for one in installations), wanted=wanted)
+    measure = measured_alike(*(side.chosen for side in sides))
+    a, b = (_side_launch(*of_side, measure, session) for of_side in zip(sides, installations, tasks, strict=True))
+    looks, judge = (_FIRST if session.work.to_see else session.work.looks), partial(_judged, tasks, session.work)
+    seed = f"{sides[0].begun.run_id} on {device.facts.address}"
+    launches = Interleaved(a=a, b=b, looks=looks, judge=judge, repeats=measure.gate.retries, seed=seed)
+    first, second = ([contents(one.bundle.artifact, of_side)] for one, of_side in zip(installations, tasks, strict=True))
+    return OnDevice(device=device, sides=sides, tasks=tasks, contents=(first, second), launches=launches)
 
 
 def _side_launch(
@@ -267,9 +249,9 @@ def _launch(
         rest = rests.get(plan.device.facts.address)
         if rest and rest.given_up:
             plan.launches.broken = str(rest.given_up)
-    for side in sides:
-        end = partial(_ended, side.begun, tuple(session.retries))
-        change_run(session.layout, side.begun.run_id, end)
+    retries = tuple(session.retries)
+    for begun in (side.begun for side in sides):
+        change_run(session.layout, begun.run_id, partial(_ended, begun, retries))
 
 
 def _ended(begun: RunFile, retries: tuple[Retry, ...], run: RunFile | None) -> RunFile:
@@ -298,18 +280,26 @@ def _told_if_interrupted(
 def _versus(
     sides: Sequence[PreparedSide], plans: Sequence[OnDevice], manner: Manner, failures: Mapping[str, QuadbenchError]
 ) -> Versus:
-    tasks = [side.chosen.tasks for side in sides]
-    a, b = (
-        replace(side.described, own_tasks=tuple(name for name in own if name not in others))
-        for side, own, others in zip(sides, tasks, reversed(tasks), strict=True)
-    )
+    a, b = sides
     return Versus(
         comparison_id=new_id(),
-        a=a,
-        b=b,
+        a=_side(a.chosen, b.chosen, a.begun.run_id),
+        b=_side(b.chosen, a.chosen, b.begun.run_id),
         to_see=manner.to_see,
         devices=tuple(plan.compared() for plan in plans),
         failures={address: str(error) for address, error in failures.items()},
+    )
+
+
+def _side(chosen: Chosen, other: Chosen, run_id: str, of: str | None = None) -> VersusSide:
+    """Return a side as comparison.json has it. `of` says what a stored run is of."""
+    return VersusSide(
+        source=chosen.source,
+        changes=dict(chosen.changes),
+        variant=chosen.variant,
+        run_id=run_id,
+        of=of,
+        own_tasks=tuple(name for name in chosen.tasks if name not in other.tasks),
     )
 
 
@@ -332,7 +322,7 @@ def _equipped(
 
 def _gear(side: Chosen, session: ComparisonSession) -> Gear:
     """Return what devices take for a side, with what was compiled elsewhere."""
-    return replace(side.gear, compiled=session.work.compiled)
+    return Gear(harness=side.harness, kit=side.kit, compiled=session.work.compiled)
 
 
 def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], session: ComparisonSession) -> PreparedSide:

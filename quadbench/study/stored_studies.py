@@ -18,7 +18,7 @@ from quadbench.report.versus import SCHEMA_VERSION as COMPARISON_VERSION
 from quadbench.report.versus import Versus
 from quadbench.results.documents import read_document
 from quadbench.results.layout import Layout
-from quadbench.results.stored_runs import RunFile, load_run, named_run, read_run_file, run_ids
+from quadbench.results.stored_runs import load_run, named_run, read_run_file, run_ids
 
 Study = Sweep | Versus
 _KINDS: dict[str, tuple[type[Study], int]] = {
@@ -108,16 +108,14 @@ def _latest(layout: Layout, wanted: LaterRun) -> RunResult | None:
     earlier = ids[ids.index(wanted.run_id) + 1 :] if wanted.run_id in ids else ids
     for run_id in earlier[:_LOOKED_AT]:
         try:
-            if _is_whole(read_run_file(layout, run_id), wanted) and _fits(run := load_run(layout, run_id), wanted):
+            begun = read_run_file(layout, run_id)
+            # Sides of comparisons plan no launches.
+            is_whole = begun.planned and begun.is_ended and not begun.left_out and begun.swept == wanted.swept
+            if is_whole and _fits(run := load_run(layout, run_id), wanted):
                 return run
         except ArtifactError as error:
             log.warning("run %s is passed over: %s", run_id, error)
     return None
-
-
-def _is_whole(run: RunFile, wanted: LaterRun) -> bool:
-    """Say whether a run planned launches, as sides of a comparison do not, and came to its end, as it was wanted."""
-    return bool(run.planned) and run.is_ended and not run.left_out and run.swept == wanted.swept
 
 
 def _fits(run: RunResult, wanted: LaterRun) -> bool:
