@@ -214,14 +214,13 @@ def test_help_shows_the_groups_and_every_command_in_a_line_of_a_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert "exit codes:" in lines
-    for group in GROUPS:
-        start = lines.index(f"{group.title}:") + 1
-        shown = dict(line.split(maxsplit=1) for line in lines[start : start + len(group.commands)])
-        assert shown == group.commands
+    for title, commands in GROUPS.items():
+        start = lines.index(f"{title}:") + 1
+        assert dict(line.split(maxsplit=1) for line in lines[start : start + len(commands)]) == commands
 
 
 def test_every_command_is_in_one_group() -> None:
-    assert sum(len(group.commands) for group in GROUPS) == len(COMMANDS)
+    assert sum(map(len, GROUPS.values())) == len(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
