@@ -122,23 +122,6 @@ class Past:
     rulings: tuple[Ruling, ...]
     words: tuple[Acknowledgement, ...]
 
-    @classmethod
-    def of(
-        cls,
-        tonight: Measurement,
-        history: Sequence[Measurement],
-        rulings: Sequence[Ruling],
-        acknowledged: Sequence[Acknowledgement],
-    ) -> "Past":
-        """Return what of it is about tonight's case and device; the night itself is no past."""
-        where = (tonight.case, tonight.device)
-        return cls(
-            tonight=tonight,
-            nights=tuple(one for one in history if (one.case, one.device) == where and one.night != tonight.night)[-REMEMBERED:],
-            rulings=tuple(r for r in rulings if (r.case, r.device) == where),
-            words=tuple(word for word in acknowledged if word.case == tonight.case and word.device in (None, tonight.device)),
-        )
-
     @cached_property
     def last_good(self) -> Subject | None:
         """Return the subject that tonight's is held against; None where none is known.

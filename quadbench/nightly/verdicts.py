@@ -11,6 +11,7 @@ from quadbench.nightly.night_file import Limits
 from quadbench.nightly.series import (
     LEVEL_NIGHTS,
     NIGHTS_DOUBTS,
+    REMEMBERED,
     FigureName,
     Past,
     Place,
@@ -115,7 +116,13 @@ def suspicion(
     limits: Limits,
 ) -> Suspicion:
     """Judge a night by the ones before it, in the order of time, and by the rulings on them that stand."""
-    past = Past.of(tonight, history, rulings, acknowledged)
+    where = (tonight.case, tonight.device)
+    past = Past(
+        tonight=tonight,
+        nights=tuple(one for one in history if (one.case, one.device) == where and one.night != tonight.night)[-REMEMBERED:],
+        rulings=tuple(ruling for ruling in rulings if (ruling.case, ruling.device) == where),
+        words=tuple(word for word in acknowledged if word.case == tonight.case and word.device in (None, tonight.device)),
+    )
     gate = _Gate(past=past, limits=limits)
     names = {name_of(point) for point in tonight.points}
     latest = past.nights[-1] if past.nights else tonight
