@@ -152,10 +152,11 @@ def test_nothing_is_left_running_after_a_virtual_device_is_closed(tmp_path: Path
 HOLD = """\
 import sys, time
 from pathlib import Path
+from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.results.layout import Layout
 try:
-    with connect(["virtual:s25", "local"], layout=Layout(Path(sys.argv[1]))) as devices:
+    with connect(parse_addresses(["virtual:s25", "local"]), layout=Layout(Path(sys.argv[1]))) as devices:
         streams = [device.stream(["sh", "-c", "echo started; sleep 60"], 60, f"{device.root}/stream") for device in devices]
         print(*(next(stream) for stream in streams), flush=True)
         time.sleep(60)
