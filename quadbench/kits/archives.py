@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
-from uuid import uuid4
 
 from quadbench.artifacts import MIB, FileRef
 from quadbench.artifacts.kit import Origin, Role, is_library_name, role_of
@@ -129,7 +128,7 @@ def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
 
 def _copy(source: Path, file: IO[bytes], folder: Path, most_bytes: int) -> FileRef:
     """Copy one library of a source to a file that is named by its digest."""
-    digest, size_bytes, temporary = hashlib.sha256(), 0, folder / f"incoming-{uuid4().hex}"
+    digest, size_bytes, temporary = hashlib.sha256(), 0, folder / "incoming"
     with temporary.open("xb") as copy:
         while part := _part(source, file):
             size_bytes += len(part)

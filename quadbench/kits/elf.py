@@ -3,21 +3,16 @@
 The file may be hostile: pyelftools reads it through bounds, and its segments alone, as a loader does.
 """
 
-import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import SEEK_SET, BufferedReader, FileIO
-from itertools import chain, islice
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
-from elftools.elf.dynamic import DynamicSegment
-from elftools.elf.elffile import ELFFile
-from elftools.elf.enums import ENUM_E_MACHINE, ENUM_E_TYPE
+from elftools.elf import dynamic, elffile, enums, segments
 from elftools.elf.hash import ELFHashTable, GNUHashTable
-from elftools.elf.segments import InterpSegment, NoteSegment, Segment
 
 from quadbench.errors import QuadbenchError
 
@@ -26,8 +21,9 @@ MACHINES = {3: "x86", 40: "arm, 32 bits", 62: "x86_64", HEXAGON: "hexagon", 183:
 
 _MOST_SEGMENTS, _MOST_NEEDED, _LONGEST_NAME, _MOST_BUILD_ID = 64, 256, 256, 32
 _MOST_READS, _MOST_READ_BYTES = 2**16, 2**16  # of one file, and in one read
+_NUMBER_BYTES = 8  # at most; of a text more is read at once, which may end before
 _MOST_ALIGNMENT = 2**30  # bytes: the largest page of any machine
-_FAULTS = (ELFError, ConstructError, struct.error, ArithmeticError, AssertionError, LookupError, ValueError)  # of pyelftools
+_FAULTS = (ELFError, ConstructError, ArithmeticError, AssertionError, LookupError, ValueError)  # of pyelftools
 _ANDROID_NOTE = ("Android", "NT_GNU_ABI_TAG")  # of the NDK, in everything that it links; its number is 1, as that of GNU's is
 
 
@@ -58,25 +54,21 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
     Raises:
         QuadbenchError: a `fault`: the file cannot be read, or is no such file.
     """
-    with _segments(path, f"'{name}' is no ELF file of a program or library", fault) as (elf, segments):
-        kind = ENUM_E_TYPE.get(elf["e_type"], elf["e_type"])
+    with _read(path, f"'{name}' is no ELF file of a program or library", fault) as (elf, parts):
+        kind = enums.ENUM_E_TYPE.get(elf["e_type"], elf["e_type"])
         if kind not in (2, 3):
             raise _NoElfError(f"its type is {kind}; expected 2 or 3, a program or a shared library")
-        loaded = [segment for segment in segments if segment["p_type"] == "PT_LOAD"]
+        loaded = [part for part in parts if part["p_type"] == "PT_LOAD"]
         if not loaded:
             raise _NoElfError("it has no segment that is loaded")
-        notes = {
-            (note["n_name"], note["n_type"]): note["n_descdata"]
-            for segment in segments
-            if isinstance(segment, NoteSegment)
-            for note in segment.iter_notes()
-        }
+        noted = [note for part in parts if isinstance(part, segments.NoteSegment) for note in part.iter_notes()]
+        notes = {(note["n_name"], note["n_type"]): note["n_descdata"] for note in noted}
         android, build_id = notes.get(_ANDROID_NOTE, b""), notes.get(("GNU", "NT_GNU_BUILD_ID"), b"")
-        interpreters = [segment.get_interp_name() for segment in segments if isinstance(segment, InterpSegment)]
+        interpreters = [part.get_interp_name() for part in parts if isinstance(part, segments.InterpSegment)]
         return ElfFile(
-            machine=ENUM_E_MACHINE.get(elf["e_machine"], elf["e_machine"]),
+            machine=enums.ENUM_E_MACHINE.get(elf["e_machine"], elf["e_machine"]),
             interpreter=_name(interpreters[0]) if interpreters else None,
-            needed=_needed(segments),
+            needed=_needed(parts),
             alignment_bytes=min(map(_alignment, loaded)),
             android_api=int.from_bytes(android[:4], "little") if len(android) >= 4 else None,
             build_id=build_id[:_MOST_BUILD_ID].hex() or None,
@@ -85,9 +77,9 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
 
 def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[QuadbenchError]) -> frozenset[str]:
     """Return those of some names of functions and data that a library lets others look up. `name` is what errors call it."""
-    with _segments(path, f"the names that '{name}' exports cannot be read", fault) as (elf, segments):
-        dynamic = next((segment for segment in segments if isinstance(segment, DynamicSegment)), None)
-        table = _hash_table(elf, dynamic) if dynamic else None
+    with _read(path, f"the names that '{name}' exports cannot be read", fault) as (elf, parts):
+        linking = next((part for part in parts if isinstance(part, dynamic.DynamicSegment)), None)
+        table = _hash_table(elf, linking) if linking else None
         symbols = [table.get_symbol(one) for one in names] if table else []
         return frozenset(symbol.name for symbol in symbols if symbol and symbol["st_shndx"] != "SHN_UNDEF")
 
@@ -108,7 +100,10 @@ class _Bounded(BufferedReader):
         self._reads_left -= 1
         if self._reads_left < 0 or size is None or not 0 <= size <= _MOST_READ_BYTES:
             raise _NoElfError("what it says of itself takes more to read than any file does")
-        return super().read(size)
+        content = super().read(size)
+        if len(content) < size <= _NUMBER_BYTES:
+            raise _NoElfError("it is cut off")
+        return content
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
         if whence == SEEK_SET and not 0 <= offset <= self._size_bytes:
@@ -117,13 +112,14 @@ class _Bounded(BufferedReader):
 
 
 @contextmanager
-def _segments(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tuple[ELFFile, list[Segment]]]:
+def _read(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tuple[elffile.ELFFile, list[segments.Segment]]]:
+    """Give the file and its segments."""
     try:
         with _Bounded(path) as file:
             identity = file.read(6)
-            if len(identity) == 6 and (identity[:4] != b"\x7fELF" or identity[4] not in (1, 2) or identity[5] != 1):
+            if identity[:4] != b"\x7fELF" or identity[4] not in (1, 2) or identity[5] != 1:
                 raise _NoElfError("it does not begin as a little-endian ELF file does")
-            elf = ELFFile(file)
+            elf = elffile.ELFFile(file)
             if elf["e_phnum"] > _MOST_SEGMENTS:
                 raise _NoElfError(f"it has {elf['e_phnum']} segments; expected at most {_MOST_SEGMENTS}")
             elf.header["e_shoff"] = 0  # of sections, which no loader reads
@@ -131,23 +127,25 @@ def _segments(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator
     except (OSError, _NoElfError) as error:
         raise fault(f"{failure}: {getattr(error, 'strerror', None) or error}") from error
     except _FAULTS as error:
-        raise fault(f"{failure}: it is cut off, or its tables are wrong: {error}") from error
+        raise fault(f"{failure}: its tables are wrong: {error}") from error
 
 
-def _hash_table(elf: ELFFile, dynamic: DynamicSegment) -> GNUHashTable | ELFHashTable | None:
+def _hash_table(elf: elffile.ELFFile, linking: dynamic.DynamicSegment) -> GNUHashTable | ELFHashTable | None:
     """Return the table in which the loader looks names up; None where there is none, and so no name."""
-    if (start := dynamic.get_table_offset("DT_GNU_HASH")[1]) is not None:
-        return GNUHashTable(elf, start, dynamic)
-    start = dynamic.get_table_offset("DT_HASH")[1]
-    return None if start is None else ELFHashTable(elf, start, None, dynamic)
+    if (start := linking.get_table_offset("DT_GNU_HASH")[1]) is not None:
+        return GNUHashTable(elf, start, linking)
+    start = linking.get_table_offset("DT_HASH")[1]
+    return None if start is None else ELFHashTable(elf, start, None, linking)
 
 
-def _needed(segments: list[Segment]) -> tuple[str, ...]:
+def _needed(parts: list[segments.Segment]) -> tuple[str, ...]:
     """Return the names of the libraries that the loader looks for, in order."""
-    tags = chain.from_iterable(segment.iter_tags("DT_NEEDED") for segment in segments if isinstance(segment, DynamicSegment))
-    names = [_name(vars(tag)["needed"]) for tag in islice(tags, _MOST_NEEDED + 1)]
-    if len(names) > _MOST_NEEDED:
-        raise _NoElfError(f"it needs more than {_MOST_NEEDED} libraries")
+    names: list[str] = []
+    for part in parts:
+        for tag in part.iter_tags("DT_NEEDED") if isinstance(part, dynamic.DynamicSegment) else ():
+            names.append(_name(vars(tag)["needed"]))
+            if len(names) > _MOST_NEEDED:
+                raise _NoElfError(f"it needs more than {_MOST_NEEDED} libraries")
     return tuple(names)
 
 
@@ -157,7 +155,7 @@ def _name(text: str) -> str:
     return text
 
 
-def _alignment(segment: Segment) -> int:
+def _alignment(segment: segments.Segment) -> int:
     """Return the largest page for which the loader could map a segment: a power of 2 by which offset and address agree."""
     alignment_bytes: int = segment["p_align"]
     if alignment_bytes > _MOST_ALIGNMENT or alignment_bytes.bit_count() > 1:  # 0 and 1 are none

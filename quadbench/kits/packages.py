@@ -4,33 +4,30 @@ Each registry is asked by its ordinary client: npm, pip, and for Maven a request
 """
 
 import re
-import shutil
 import subprocess
 import tarfile
 import urllib.request
 from base64 import b64encode
-from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import ClassVar, assert_never
 from urllib.parse import unquote, urlsplit
 
-from quadbench.artifacts import MIB
 from quadbench.artifacts.kit import Origin
 from quadbench.artifacts.names import check_sha256, one_line
 from quadbench.errors import ArtifactError, MissingDependencyError, UnknownNameError, UserError, shown
-from quadbench.host import python_module
+from quadbench.host import find_program, python_module
 from quadbench.results.digests import sha256_of
 from quadbench.spec.variables import masked_in
 from quadbench.target.abi import Abi
 
 MAVEN_VARIABLE = "QUADBENCH_MAVEN"
 MAVEN_CENTRAL = "https://repo1.maven.org/maven2"
-MOST_BYTES = 1024 * MIB
+MOST_BYTES = 2**30
 _CLIENT_TIMEOUT_S = 1800.0
 _REQUEST_TIMEOUT_S = 60.0
-_COPY_BYTES = MIB
+_COPY_BYTES = 2**20
 _MAVEN = re.compile(r"([\w.-]{1,100}):(\w[\w.-]{0,99}):([\w.-]{1,40})#sha256=(.{1,100})", re.ASCII)
 _NETWORK_HINT = "look at the network, or fetch the file yourself and give it to: quadbench runtime add"
 
@@ -176,8 +173,8 @@ def fetch(package: Package, folder: Path, *, maven: str) -> Path:
             assert_never(package)
 
 
-def _run(command: Sequence[str], package: Package) -> None:
-    program = shutil.which(command[0])
+def _run(command: list[str], package: Package) -> None:
+    program = find_program(command[0])
     if program is None:
         raise MissingDependencyError(
             f"to fetch '{package.origin.name}', {command[0]} must be installed", hint=f"apt-get install {command[0]}"
@@ -233,7 +230,8 @@ def _taken(archive: Path, member: str, folder: Path) -> Path:
         if content is None:
             raise ArtifactError(f"'{archive.name}' has no file '{member}'")
         with content, place.open("xb") as file:
-            shutil.copyfileobj(content, file, _COPY_BYTES)
+            while part := content.read(_COPY_BYTES):
+                file.write(part)
     return place
 
 
