@@ -87,6 +87,19 @@ def test_a_float_graph_of_two_files_runs_on_a_device(outside_bundle: Stored[Bund
     assert [(r.status, r.reason) for r in outcome.result.records if r.variant is Variant.FLOAT] == [(Status.OK, None)]
 
 
+def _linear(scratch: Path) -> onnx.ModelProto:
+    """A graph of one layer whose weights lie in a file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
+        return export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=scratch)
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    """The same, not to be changed, nor its file."""
+    return _linear(tmp_path_factory.mktemp("linear"))
+
+
 def test_mapped_weights_are_the_module_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
     module = torch.nn.Linear(32, 16)
@@ -118,11 +131,9 @@ def test_a_stored_graph_is_opened_without_its_weights_and_runs(tmp_path: Path, m
 @pytest.mark.parametrize("location", ["secret", "../secret", "/secret", "weights/../secret"])
 @pytest.mark.parametrize("weights", ["weights", None])
 def test_a_graph_that_refers_to_another_file_than_its_weights_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, weights: str | None
+    linear: onnx.ModelProto, tmp_path: Path, location: str, weights: str | None
 ) -> None:
-    monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
-    model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
-    onnx.save(renamed(model, location), tmp_path / "unet.onnx")
+    onnx.save(renamed(linear, location), tmp_path / "unet.onnx")
     with pytest.raises(ArtifactError, match=f"has weights in '{re.escape(location)}'; expected them in"):
         opened(tmp_path / "unet.onnx", tmp_path / weights if weights else None)
 
@@ -213,9 +224,8 @@ def test_a_graph_that_is_cut_off_or_gone_is_refused(tmp_path: Path) -> None:
             opened(tmp_path / name, None)
 
 
-def test_weights_are_those_of_the_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
-    model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+def test_weights_are_those_of_the_file_that_is_named(tmp_path: Path) -> None:
+    model = _linear(tmp_path)
     checked = tmp_path / "checked/weights"
     checked.parent.mkdir()
     (file_of(model) or tmp_path).rename(checked)
@@ -255,17 +265,15 @@ class _Reordered(torch.nn.Module):
         return x.index_select(1, self.order) * 2
 
 
-def test_discarded_weights_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
-    model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+def test_discarded_weights_leave_no_file(tmp_path: Path) -> None:
+    model = _linear(tmp_path)
     assert file_of(model)
     discard(model)
     assert not list(tmp_path.iterdir())
 
 
-def test_discarding_weights_removes_nothing_that_lies_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
-    model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+def test_discarding_weights_removes_nothing_that_lies_beside_them(tmp_path: Path) -> None:
+    model = _linear(tmp_path)
     other = (file_of(model) or tmp_path).with_name("other")
     other.touch()
     with pytest.raises(OSError, match="not empty"):
