@@ -44,7 +44,7 @@ for name in ("QUADBENCH_DATABASE", "QUADBENCH_STORE", "COLUMNS"):
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Nor do they spare the cores of a phone: a line that was written there is read at once.
+# On a virtual device a command's output is read more often than on a phone, whose cores must not be woken.
 adb_commands._READ = adb_commands._READ.replace(f"sleep {adb_commands.POLL_S}", "sleep 0.1")
 
 _FIRST_TEST = pytest.StashKey[float]()
