@@ -261,7 +261,7 @@ class AdbCommands:
         """Have the server look again for a device that it reaches through a network."""
         if ":" in self._transport:
             try:
-                self._server.ask(lambda client: client.connect(self._transport))
+                self._server.connect(self._transport)
             except DeviceError as error:
                 raise DeviceLostError(f"{self.name} was lost: {error.message}", hint=error.hint) from error
 

@@ -113,6 +113,14 @@ class AdbServer:
         """Return what is attached, in any state. (adbutils' own list ends a serial or a state at its first space.)"""
         return parse_attached(self.ask(lambda client: client.query("host:devices-l")))
 
+    def connect(self, address: str) -> str:
+        """Have the server look for a device that it reaches through a network, and return what it says of that."""
+        return self.ask(lambda client: str(client.connect(address)))
+
+    def disconnect(self, address: str) -> None:
+        """Have the server forget such a device."""
+        self.ask(lambda client: client.disconnect(address))
+
     def has_ready(self, serial: str) -> bool:
         """Say whether a device is attached and works."""
         return any(device.serial == serial and device.is_ready for device in self.attached())

@@ -12,16 +12,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from quadbench.artifacts import MIB
 from quadbench.devices.adb_protocol import AdbServer, Endpoint, UnixEndpoint, short_path
 from quadbench.devices.leftovers import carriers
 from quadbench.devices.scenario import DuringLaunch, DuringPush, Event, Phase, Scenario, write_clocks, write_memory, write_reports
 from quadbench.errors import DeviceError
-
-if TYPE_CHECKING:
-    from quadbench.devices.adb_transport import Client
 
 _PIECE_BYTES = 65_536
 _CLOSE_TIMEOUT_S = 5.0
@@ -168,12 +164,12 @@ class Course:
             _write_boot_id(self._folder)
         else:
             self._kill(lambda: set(self._named("adbd")))
-        self._ask(lambda client: client.disconnect(self._transport))
+        self._ask(self._server.disconnect)
         if event.for_s is None or self._is_over.wait(event.for_s):
             return
         unplugged.unlink()
         while not self._is_attached() and not self._is_over.wait(_POLL_S):
-            self._ask(lambda client: client.connect(self._transport))
+            self._ask(self._server.connect)
         log.info("scenario %s: the device is back", self._scenario.name)
 
     def _kill(self, processes: Callable[[], set[int]]) -> None:
@@ -184,9 +180,9 @@ class Course:
                     os.kill(process, signal.SIGKILL)
             time.sleep(_POLL_S / 5)
 
-    def _ask(self, request: Callable[["Client"], str | None]) -> None:
+    def _ask(self, request: Callable[[str], object]) -> None:
         with contextlib.suppress(DeviceError):
-            self._server.ask(request)
+            request(self._transport)
 
     def _is_attached(self) -> bool:
         with contextlib.suppress(DeviceError):

@@ -243,7 +243,7 @@ def _attach(server: AdbServer, folder: Path, address: str) -> None:
         if end := server.end():
             raise _not_started(end, folder, address)
         try:
-            reason = server.ask(lambda client: str(client.connect(TRANSPORT)))
+            reason = server.connect(TRANSPORT)
             if server.has_ready(TRANSPORT):
                 return
         except DeviceError as error:
