@@ -24,7 +24,7 @@ COMMANDS = (DOCS / "commands.md").read_text()
 DESIGN = (DOCS / "design.md").read_text()
 PAGES = sorted(DOCS.rglob("*.md"))
 OTHER_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md", "android_harness/README.md")]
-MEASURED = [page for page in PAGES if page.parent.name == "measured" and page.stem != "index"]
+MEASURED = [page for page in PAGES if page.parent.name == "archive" and page.stem != "index"]
 GLOSSARY = (
     "ABI, acceptance, acknowledgement, adapter, adapter weight, admission, anchor, artifact, attempt, base, baseline",
     "block, branch, budget, bundle, case, caveat, compiled bundle, component, decision, deployment, device profile, dialect",

@@ -37,7 +37,7 @@ Train the built-in model again from nothing, on a CUDA device if there is one. C
 
 {plans}
   inputs           12 held-out inputs per task
-  sheet            pictures of docs/measured/built-in-model.md, and PSNR of each task
+  sheet            pictures of docs/measured/archive/built-in-model.md, and PSNR of each task
 
 Each goes on from its checkpoint in --work; `all` leaves out what is done there. The same page has the minutes measured.
 

@@ -22,7 +22,7 @@ from quadbench.statistics.launch_comparison import (
 # The two-sided level of each of K looks at which all of them together err with probability 0.05: Pocock 1977, table 1.
 _LEVELS = {1: 0.05, 2: 0.0294, 3: 0.0221, 4: 0.0182, 5: 0.0158}
 # A plan is made where the first blocks happen to differ little, so that their spread is too small. At the full level wrong
-# verdicts were 7.9 % of planned comparisons at worst, at half of it about 5 %, as simulated (docs/measured/verdicts.md).
+# verdicts were 7.9 % of planned comparisons at worst, at half of it about 5 %, as simulated (docs/measured/archive/verdicts.md).
 _OF_PLANNED = 0.5
 _POWER = 0.9  # with which a planned number of blocks tells the effect that it is planned for
 
