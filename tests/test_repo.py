@@ -164,7 +164,11 @@ def test_links_of_a_page_lead_somewhere(page):
 
 
 def test_every_page_is_linked_from_the_index():
-    assert {target for target, _ in links(DOCS / "index.md")} >= set(PAGES) - {DOCS / "index.md"}
+    assert {target for target, _ in links(DOCS / "index.md")} >= set(PAGES) - {DOCS / "index.md"} - set(MEASURED)
+
+
+def test_every_log_is_linked_from_what_was_measured():
+    assert {target for target, _ in links(DOCS / "measured" / "index.md")} >= set(MEASURED)
 
 
 def test_every_page_is_within_three_clicks_of_the_readme():

@@ -6,13 +6,16 @@ from pathlib import Path
 
 from quadbench.artifacts.run_record import RunScores, file_refs
 from quadbench.harness.event_log import check_painted
-from quadbench.quality.compared import compare_folders, compare_run, with_devices
+from quadbench.quality.compared import compare_folders, compare_run, score_images, with_devices
+from quadbench.quality.metrics import ImagePair
 from quadbench.quality.networks import parse_network
 from quadbench.quality.trajectories import compare_latents, emulated_trajectories
 from quadbench.results.disk import require_writable
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
 from quadbench.results.stored_runs import named_run, save_scores
+
+__all__ = ["ImagePair", "score_folders", "score_images", "score_run"]
 
 
 def score_run(
