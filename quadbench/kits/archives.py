@@ -129,7 +129,7 @@ def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
 def _copy(source: Path, file: IO[bytes], folder: Path, most_bytes: int) -> FileRef:
     """Copy one library of a source to a file that is named by its digest."""
     digest, size_bytes, temporary = hashlib.sha256(), 0, folder / "incoming"
-    with temporary.open("xb") as copy:
+    with temporary.open("wb") as copy:
         while part := _part(source, file):
             size_bytes += len(part)
             if size_bytes > most_bytes:
