@@ -9,7 +9,7 @@ from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.devices.emulators import ROOT_VARIABLE, Arm64Emulator, arm64_emulator
 from quadbench.devices.leftovers import marked
-from quadbench.devices.virtual import Data, Place, running_sandbox
+from quadbench.devices.virtual import Data, SandboxPlace, running_sandbox
 from quadbench.errors import DeviceError, MissingDependencyError
 from quadbench.results.layout import Layout
 from quadbench.target.abi import Abi
@@ -55,7 +55,7 @@ def test_libraries_for_arm64_that_are_missing_are_named_with_their_packages(
 def test_a_kernel_that_does_not_take_the_emulator_is_said(tmp_path: Path) -> None:
     emulator = Arm64Emulator(qemu=Path("/nowhere/qemu"), root=tmp_path)
     with marked(tmp_path) as mark:
-        place = Place(folder=tmp_path, data=Data(folder=tmp_path / "data"), shown={}, mark=mark, emulator=emulator)
+        place = SandboxPlace(folder=tmp_path, data=Data(folder=tmp_path / "data"), shown={}, mark=mark, emulator=emulator)
         expected = r"did not start: its sandbox ended; its log: .*programs for arm64 need Linux 6\.7 or newer"
         with pytest.raises(DeviceError, match=expected), running_sandbox(place, {}, ADDRESS):
             pass

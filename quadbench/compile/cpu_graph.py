@@ -388,7 +388,7 @@ def split_attention(path: Path, most_bytes: int = MOST_SCORES_BYTES) -> None:
     """Rewrite the file of a graph with attention scores of more than `most_bytes`, to compute some rows at a time.
 
     The scores of 4096 tokens in eight heads are 512 MiB of float, and several such tensors are held at once: scores, rounded
-    scores, softmax. Each row is computed for itself, so the values are the same piece by piece (docs/measured/archive/runtime.md).
+    scores, softmax. Each row is computed for itself, so values are the same in pieces (docs/measured/archive/runtime.md).
     """
     model = read_model(path)
     shapes, consumers = shapes_of(model), readers_of(model.graph)

@@ -82,7 +82,7 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class SandboxPlace:
     """The place of a virtual device on this machine.
 
     Its files lie in `folder`, which is new. `shown` are further folders of this machine and where the device has them, read-only;
@@ -121,7 +121,7 @@ def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout
         system.mkdir()
         resources.callback(shutil.rmtree, system)
         shown = _shown(profile, emulator)
-        place = Place(folder=system, data=data, shown=shown, mark=mark, scenario=scenario, emulator=emulator)
+        place = SandboxPlace(folder=system, data=data, shown=shown, mark=mark, scenario=scenario, emulator=emulator)
         server = resources.enter_context(running_sandbox(place, properties, name))
         reported = profile.virtual_properties()
         facts = DeviceFacts(
@@ -157,7 +157,7 @@ def required_programs(address: str) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def running_sandbox(place: Place, properties: dict[str, str], address: str) -> Iterator[AdbServer]:
+def running_sandbox(place: SandboxPlace, properties: dict[str, str], address: str) -> Iterator[AdbServer]:
     """Start a device and give the server to which it is attached as TRANSPORT."""
     programs, folder = required_programs(address), place.folder
     scenario = place.scenario
@@ -178,7 +178,7 @@ def running_sandbox(place: Place, properties: dict[str, str], address: str) -> I
 
 
 @contextlib.contextmanager
-def _started(place: Place, programs: dict[str, Path], address: str) -> Iterator["subprocess.Popen[bytes]"]:
+def _started(place: SandboxPlace, programs: dict[str, Path], address: str) -> Iterator["subprocess.Popen[bytes]"]:
     seccomp, writer = os.pipe()
     with open(writer, "wb") as file:  # noqa: PTH123
         file.write(_vsock_filter())
@@ -273,7 +273,7 @@ def _last_lines(log: Path) -> str:
     return one_line("\n".join(lines))
 
 
-def _command(place: Place, programs: dict[str, Path], *, seccomp: int, info: int) -> list[str]:
+def _command(place: SandboxPlace, programs: dict[str, Path], *, seccomp: int, info: int) -> list[str]:
     environment, emulator = {**_ENVIRONMENT, VARIABLE: place.mark.value}, place.emulator
     if emulator:
         environment[ROOT_VARIABLE] = str(emulator.root)
