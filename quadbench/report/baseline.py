@@ -235,10 +235,12 @@ def _of_quality(before: Sequence[Quality], now: Sequence[Quality]) -> Iterator[C
 
 def _unlike(baseline: RunResult, result: RunResult, address: str) -> dict[str, tuple[str, str]]:
     """Return what is not the same around a device's launches in the two runs: contents, digests, programs, the phone itself."""
-    sides = [_launches(run, address) for run in (baseline, result)]
-    held = [
-        [_contents(run, records[0].device)] if records else [] for run, records in zip((baseline, result), sides, strict=True)
-    ]
+    sides, held = list[list[RunRecord]](), list[list[dict[str, str]]]()
+    for run in (baseline, result):
+        devices = [device for device in run.devices if device.address == address]
+        records = [record for device in devices for record in sound(run.records) if is_on(record, device)]
+        sides.append(records)
+        held.append([_contents(run, records[0].device)] if records else [])
     return unlike(*held) | differences(*sides)
 
 
@@ -246,11 +248,6 @@ def _contents(run: RunResult, device: DeviceFacts) -> dict[str, str]:
     bundle = run.bundle_on(device)
     own = {"recipe": bundle.recipe_digest[:12]}
     return own | ({} if device.family == "virtual" else {"serial": device.serial}) | contents(bundle, bundle.tasks)
-
-
-def _launches(run: RunResult, address: str) -> list[RunRecord]:
-    devices = [device for device in run.devices if device.address == address]
-    return [record for device in devices for record in sound(run.records) if is_on(record, device)]
 
 
 def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> str:

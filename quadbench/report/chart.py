@@ -123,7 +123,11 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
         plot.caption(x_label, height - 4),
         text(plot.left - 8, 14, y_label, anchor="end"),
     ]
-    body.append(_measured_until(series, plot))
+    edges = {line.solid[-1][0] for line in series if 0 < len(line.solid) < len(line.points)}
+    if edges:  # a rule where what was measured ends and what is extrapolated begins
+        x = plot.x(max(edges))
+        words = f"{text(x - 6, plot.top - 10, 'measured', anchor='end')}{text(x + 6, plot.top - 10, 'extrapolated')}"
+        body += [rule("edge", (x, plot.top - 20), (x, plot.bottom), INK, ' stroke-width="0.75"'), words]
     drawn = [line for line in series if line.points]
     labels = apart([plot.y(line.points[-1][1]) for line in drawn])
     body += [_line(line, plot, label_y) for line, label_y in zip(drawn, labels, strict=True)]
@@ -191,16 +195,6 @@ def _line(line: Series, plot: Plot, label_y: float) -> str:
         text(plot.x(line.points[-1][0]) + 8, label_y + 4, short(line.label), css_class=line.css_class, colour=line.colour),
     ]
     return "".join(parts)
-
-
-def _measured_until(series: Sequence[Series], plot: Plot) -> str:
-    """Draw a rule where what was measured ends and what is extrapolated begins, if there is something on both sides."""
-    edges = {line.solid[-1][0] for line in series if 0 < len(line.solid) < len(line.points)}
-    if not edges:
-        return ""
-    x = plot.x(max(edges))
-    words = f"{text(x - 6, plot.top - 10, 'measured', anchor='end')}{text(x + 6, plot.top - 10, 'extrapolated')}"
-    return rule("edge", (x, plot.top - 20), (x, plot.bottom), INK, ' stroke-width="0.75"') + words
 
 
 def _bar(bar: Bar, left: float, y: float, scale: float) -> str:

@@ -48,7 +48,11 @@ class Forest:
 def forest_of(versus: Versus) -> Forest:
     """Return all figures of a comparison; where sides were not launched in turn there are ratios, and nothing is drawn."""
     told = [row.comparison for device in versus.devices for row in device.rows if row.comparison]
-    reach = _reach(told)
+    # The scale goes as far as any ratio, and as the intervals of all that was decided.
+    decided = [one for one in told if one.verdict is not Verdict.INCONCLUSIVE]
+    ends = [*(one.ratio for one in told), *(end for one in decided for end in (one.low, one.high))]
+    reached = max((abs(math.log(end)) for end in ends if end), default=0.0)
+    reach = min(max(math.log1p(_LEAST), 1.05 * reached), math.log1p(_MOST))
     plot = Plot(left=_EDGE, right=_WIDTH - _EDGE, top=0, bottom=_HEIGHT, xs=(-reach, reach), ys=(0.0, 1.0))
     margins = [device.looks.margin for device in versus.devices if device.looks]
     margin = max(margins, default=EQUIVALENCE_MARGIN)
@@ -56,14 +60,6 @@ def forest_of(versus: Versus) -> Forest:
         scale=_scale(plot) if told else Markup(""),
         rows={device.device.address: tuple(_row(row, plot, margin) for row in device.rows) for device in versus.devices},
     )
-
-
-def _reach(told: Sequence[Comparison]) -> float:
-    """Return how far the scale goes, as a logarithm: as far as any ratio, and as the intervals of all that was decided."""
-    decided = [one for one in told if one.verdict is not Verdict.INCONCLUSIVE]
-    ends = [*(one.ratio for one in told), *(end for one in decided for end in (one.low, one.high))]
-    reached = max((abs(math.log(end)) for end in ends if end), default=0.0)
-    return min(max(math.log1p(_LEAST), 1.05 * reached), math.log1p(_MOST))
 
 
 def _row(row: SideRow, plot: Plot, margin: float) -> ForestRow:
@@ -102,7 +98,7 @@ def _scale(plot: Plot) -> Markup:
 
 
 def _interval(told: Comparison, plot: Plot, margin: float) -> Markup:
-    """Draw a ratio with its interval, above the band in which sides are the same."""
+    """Draw a ratio, at the scale's edge as an arrow, with its interval, above the band in which sides are the same."""
     if told.ratio is None:
         return Markup("")
     middle, colour, name = _HEIGHT / 2, _COLOURS[told.verdict], told.verdict.lower()
@@ -111,21 +107,15 @@ def _interval(told: Comparison, plot: Plot, margin: float) -> Markup:
     left, right = (plot.x(sign * math.log1p(margin)) for sign in (-1, 1))
     beyond = [(x, end) for x, end in ((low, told.low), (high, told.high)) if end and abs(math.log(end)) > reach]
     band = f'x="{left:.1f}" y="0" width="{right - left:.1f}" height="{_HEIGHT}" fill="#8d9199" fill-opacity="0.4"'
+    style, share = f'class="verdict {name}" fill="{colour}"', math.log(told.ratio) / reach
     body = [
         f'<rect class="band" {band}/>',
         rule("edge", (plot.x(0), 0), (plot.x(0), _HEIGHT), "#8d9199"),
         rule(f"verdict {name}", (low, middle), (high, middle), colour, ' stroke-width="2"'),
-        *(_arrow(x, math.log(end), f'class="verdict {name}" fill="{colour}"') for x, end in beyond),
-        _mark(x, math.log(told.ratio) / reach, f'class="verdict {name}" fill="{colour}"'),
+        *(_arrow(x, math.log(end), style) for x, end in beyond),
+        f'<circle {style} cx="{x:.1f}" cy="{middle:.1f}" r="4"/>' if abs(share) <= 1 else _arrow(x, share, style),
     ]
     return Markup(svg(_WIDTH, _HEIGHT, f"{change(told.ratio)}: {told.verdict}", body))
-
-
-def _mark(x: float, share: float, style: str) -> str:
-    """Draw a dot, or at the scale's edge an arrow to what lies beyond."""
-    if abs(share) <= 1:
-        return f'<circle {style} cx="{x:.1f}" cy="{_HEIGHT / 2:.1f}" r="4"/>'
-    return _arrow(x, share, style)
 
 
 def _arrow(x: float, side: float, style: str) -> str:

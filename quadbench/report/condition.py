@@ -151,7 +151,8 @@ def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = Fals
         raise UserError(f"'{text}' names no figure", hint="as 'shared.end_to_end_ms.p50 > 200'; docs/commands.md has the names")
     names = {name: _read_name(name, known) for name in expression.names}
     for name in expression.alone:
-        if not _is_verdict(names[name][1]):
+        rest = names[name][1]
+        if rest.rpartition(".")[2] not in _VERDICTS or rest.startswith(f"{_BASELINE}."):  # a baseline's is a number of verdicts
             hint = f"as '{name} > 200'; a verdict stands alone, as 'shared.end_to_end_ms.worse'"
             raise UserError(f"'{name}' is no condition alone: expected a comparison", hint=hint)
     if not has_baseline and any(_needs_baseline(rest) for _, rest in names.values()):
@@ -232,11 +233,6 @@ def _read_rest(words: list[str], sides: Iterable[str], parts: Sequence[str]) -> 
         has_part = bool(words) and words[0] in parts and words[0] in _LIKENESS[figure]
         return [side, figure, *([words.pop(0)] if has_part else [])]
     return [side, figure, _taken("part of a figure", words, parts)]
-
-
-def _is_verdict(rest: str) -> bool:
-    """Say whether a name is that of a figure's verdict, which holds or does not; a number of verdicts is none."""
-    return rest.rpartition(".")[2] in _VERDICTS and not rest.startswith(f"{_BASELINE}.")
 
 
 def _needs_baseline(name: str) -> bool:

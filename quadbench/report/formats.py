@@ -121,7 +121,10 @@ def _layout(table: TextTable) -> _Layout:
     kinds = ["r" if numeric else "l" for numeric in table.numeric]
     if wanted > left:
         shares = [(_NARROW + (width - _NARROW) / wanted * left) * size.letter / across for width in widths]
-        kinds = [_paragraph(share) if words else kind for kind, share, words in zip(kinds, shares, is_words, strict=True)]
+        kinds = [
+            rf">{{\raggedright\arraybackslash}}p{{{share:.3f}\linewidth}}" if words else kind
+            for kind, share, words in zip(kinds, shares, is_words, strict=True)
+        ]
     return _Layout(head=_row(map(_stacked, heads)), columns="".join(kinds), size=size.command, is_wide=is_wide)
 
 
@@ -138,10 +141,6 @@ def _broken(head: str, width: int) -> tuple[str, ...]:
 def _stacked(lines: Sequence[str]) -> str:
     joined = r" \\ ".join(map(_text, lines))
     return rf"\shortstack[r]{{{joined}}}" if len(lines) > 1 else joined
-
-
-def _paragraph(share: float) -> str:
-    return rf">{{\raggedright\arraybackslash}}p{{{share:.3f}\linewidth}}"
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -182,15 +182,12 @@ def plain_cell(text: str) -> str:
 def csv_cell(text: str) -> str:
     """Return a text as a cell of a CSV file: behind a `'` where a spreadsheet would take it for a formula. Numbers stay."""
     cell = plain_cell(text)
-    return f"'{cell}" if cell.startswith(_FORMULA) and not _is_number(cell) else cell
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    if cell.startswith(_FORMULA):
+        try:
+            float(cell)
+        except ValueError:
+            return f"'{cell}"
+    return cell
 
 
 @dataclass(frozen=True, kw_only=True)

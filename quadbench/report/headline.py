@@ -168,33 +168,26 @@ def _bytes(storages: Sequence[Storage]) -> str:
     if len(own) < len(ends):
         return f"{told} as one base with LoRAs"
     change = marked(_change([one / other - 1 for one, other in zip(shared, own, strict=True)]))
-    since = _from(max(map(_break_even, with_base)), ends[0].count)
-    return f"{told} instead of {marked(_range(own, Unit.MEGABYTES))} ({change}{since}){_growth(with_base[0])}"
-
-
-def _growth(storage: Storage) -> str:
-    """Say how far bytes grow with more tasks of the same model, in a stored run."""
-    if storage.growth is None:
-        return ""
-    count, *sizes = storage.growth.steps[-1]
-    shared, own = (marked(_range([size], Unit.MEGABYTES)) for size in sizes)
-    random = f", {len(storage.growth.random)} of them with random LoRAs," if storage.growth.random else ""
-    return f"; {count} tasks of the same model{random} took {shared} instead of {own} in an earlier run"
+    least, since = max(map(_break_even, with_base)), ""
+    if least == inf:
+        since = f"; no number of tasks up to {EXTRAPOLATE_TO} would take less"
+    elif least > ends[0].count:
+        since = f"; with {least} tasks one base would take less"
+    elif least > 1:
+        since = f"; with {'a single task' if least == 2 else f'{least - 1} tasks'} one base takes more"
+    told += f" instead of {marked(_range(own, Unit.MEGABYTES))} ({change}{since})"
+    if growth := with_base[0].growth:
+        count, *sizes = growth.steps[-1]
+        shared_then, own_then = (marked(_range([size], Unit.MEGABYTES)) for size in sizes)
+        random = f", {len(growth.random)} of them with random LoRAs," if growth.random else ""
+        told += f"; {count} tasks of the same model{random} took {shared_then} instead of {own_then} in an earlier run"
+    return told
 
 
 def _break_even(storage: Storage) -> float:
     """Return from how many tasks on one base takes fewer bytes; infinity where no number that is known does."""
     steps = [(step.count, step.shared_bytes, step.per_graph_bytes) for step in (*storage.measured, *storage.extrapolated)]
     return next((count for count, shared, own in steps if shared is not None and own is not None and shared < own), inf)
-
-
-def _from(least: float, measured: int) -> str:
-    """Say from how many tasks on one base takes fewer bytes, where that is not from the first."""
-    if least == inf:
-        return f"; no number of tasks up to {EXTRAPOLATE_TO} would take less"
-    if least > measured:
-        return f"; with {least} tasks one base would take less"
-    return "" if least == 1 else f"; with {'a single task' if least == 2 else f'{least - 1} tasks'} one base takes more"
 
 
 def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
@@ -208,14 +201,13 @@ def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequen
         told = f"at most {told} ({_place(row, devices)})"
     own = [row.per_graph.value for row in every if isinstance(row.per_graph, Figure)]
     if own:
-        told += f" instead of {marked(_range(own, Unit.MILLISECONDS))}{_load(storages)}"
-    return f"{_condition(every)}a switch to another task takes {told}{_where(every, devices)}"
-
-
-def _load(storages: Sequence[Storage]) -> str:
-    """Say what the other side loads at a switch, and that it is not cold: the harness has read it to check its digest."""
-    sizes = [step.unet_bytes for storage in storages for step in storage.measured if step.unet_bytes]
-    return f", which load a graph of {_range(sizes, Unit.MEGABYTES)} that the page cache holds" if sizes else ""
+        # What the other side loads is not cold: the harness has read it to check its digest.
+        sizes = [step.unet_bytes for storage in storages for step in storage.measured if step.unet_bytes]
+        load = f", which load a graph of {_range(sizes, Unit.MEGABYTES)} that the page cache holds" if sizes else ""
+        told += f" instead of {marked(_range(own, Unit.MILLISECONDS))}{load}"
+    there = tuple(dict.fromkeys(row.device for row in every))
+    where = "" if len(there) == len(devices) else f" on {_named(there)}, which alone can tell"
+    return f"{_condition(every)}a switch to another task takes {told}{where}"
 
 
 def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
@@ -226,22 +218,15 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
         apart, same = [row for row in compared if row.is_apart], [row for row in compared if row.claim is Verdict.SAME]
         if apart:
             change, part = marked(_change([_more(row) for row in apart])), _part(apart, compared, devices)
-            clauses.append(f"{change} {noun}{part} (95 % intervals: {_interval(apart)}{_most(apart, devices)})")
+            ends = [end - 1 for row in apart if row.judged for end in (row.judged.low, row.judged.high)]
+            most = max(apart, key=_more)
+            is_worth_a_place = _more(most) - min(map(_more, apart)) > _WORTH_A_PLACE
+            place = f"; most for {_place(most, devices)}" if is_worth_a_place else ""
+            clauses.append(f"{change} {noun}{part} (95 % intervals: {marked(_change(ends))}{place})")
         if same:
             within = percent(EQUIVALENCE_MARGIN, 0)
             clauses.append(f"the same {noun} within {within}{_part(same, compared, devices)}")
     return f"{_condition(rows)}an image takes {', and '.join(clauses)}" if clauses else ""
-
-
-def _interval(rows: Sequence[KpiRow]) -> str:
-    """Write between which changes the rows' intervals at 95 % lie, each for itself: `12 to 31 % more`."""
-    return marked(_change([end - 1 for row in rows if row.judged for end in (row.judged.low, row.judged.high)]))
-
-
-def _most(apart: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Say where it is the most, where that is worth knowing."""
-    row = max(apart, key=_more)
-    return f"; most for {_place(row, devices)}" if _more(row) - min(map(_more, apart)) > _WORTH_A_PLACE else ""
 
 
 def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
@@ -261,12 +246,6 @@ def _condition(rows: Sequence[KpiRow]) -> str:
 
 def _place(row: KpiRow, devices: Sequence[DeviceFacts]) -> str:
     return f"{row.task} on {row.device.address}" if len(devices) > 1 else row.task
-
-
-def _where(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Name the devices that a sentence is about, where that are not all."""
-    told = tuple(dict.fromkeys(row.device for row in rows))
-    return "" if len(told) == len(devices) else f" on {_named(told)}, which alone can tell"
 
 
 def _pictures(quality: Sequence[Quality], devices: Sequence[DeviceFacts]) -> str:
@@ -320,12 +299,11 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
     elif Variant.SHARED not in ran:
         missing.append("No launch of the shared graph was OK, so there is nothing to compare.")
     elif Variant.PER_GRAPH not in ran:
-        is_asked_for = Variant.PER_GRAPH in (result.planned or {})
         why = (
             "no launch of them was OK"
             if Variant.PER_GRAPH in tried
             else "the run did not come to them"
-            if is_asked_for
+            if Variant.PER_GRAPH in (result.planned or {})
             else "the recipe does not ask for them (baselines: [per-graph])"
         )
         missing.append(f"One graph per task was not compared: {why}.")
@@ -340,7 +318,12 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
         missing.append("The float graph did not run, so that device and Python reference were not compared.")
     if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
         missing.append("No truth images, the pictures that would be right, were given: only the float reference counts.")
-    missing += _without_figures(result, rows)
+    told = {row.device for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)}
+    for device in result.devices if told else ():  # the headline cannot speak of those that have none
+        if device not in told:
+            was_tried = any(is_on(record, device) for record in result.records)
+            why = "no launch there was OK" if was_tried else "nothing was launched there"
+            missing.append(f"{device.address} has no figures: {why}.")
     missing += filter(None, (_out_of_turn(result, device) for device in result.devices))
     unequal = unequal_rows(rows)
     missing += [
@@ -350,15 +333,6 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
     if compared and not any(isinstance(cell, Figure) for row in rows for cell in (row.shared, row.per_graph)):
         missing.append("The launches hold no samples.")
     return tuple(missing)
-
-
-def _without_figures(result: RunResult, rows: Sequence[KpiRow]) -> Iterator[str]:
-    """Name the devices that have no figure where another has: the headline cannot speak of them."""
-    told = {row.device for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)}
-    for device in result.devices:
-        if told and device not in told:
-            records = [record for record in result.records if is_on(record, device)]
-            yield f"{device.address} has no figures: {'no launch there was OK' if records else 'nothing was launched there'}."
 
 
 def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
@@ -388,19 +362,15 @@ def _unequal(rows: Sequence[KpiRow]) -> str:
 def _course(result: RunResult) -> Iterator[str]:
     """Yield what befell the run: that it was cut short, what was left out, and which devices were lost and came back."""
     if result.is_cut_short:
-        yield _cut_short(result)
+        devices = {device.address for device in result.devices if not device.is_hosted}
+        planned = sum((result.planned or {}).values()) * len(devices)
+        stored = sum(not record.device.is_hosted and record.status is not Status.DISCARDED for record in result.records)
+        count = f": {stored} of {planned} planned launches are stored" if planned else ""
+        yield f"The run was cut short, or still goes on{count}."
     for address, reason in result.left_out.items():
         yield f"{address}: {reason.rstrip('.')}."
     for retry in result.retries:
         yield f"{retry.address} was lost and waited for, {retry.away_s:.0f} s: {retry.reason.rstrip('.')}."
-
-
-def _cut_short(result: RunResult) -> str:
-    devices = {device.address for device in result.devices if not device.is_hosted}
-    planned = sum((result.planned or {}).values()) * len(devices)
-    stored = sum(not record.device.is_hosted and record.status is not Status.DISCARDED for record in result.records)
-    count = f": {stored} of {planned} planned launches are stored" if planned else ""
-    return f"The run was cut short, or still goes on{count}."
 
 
 def next_step(
@@ -429,7 +399,14 @@ def next_step(
         steps += [caveat.cure for caveat in _CURED if caveat in doubted]
     if is_unequal:
         steps.append("Run again while nothing else runs: the two sides met different conditions.")
-    if settings := list(_settings(result, doubted, launches)):
+    settings = []
+    if _launches(result, launches) < launches:
+        settings.append(f"set measure.launches to {launches} for verdicts on times and memory")
+    elif Caveat.FEW_SAMPLES in doubted:
+        settings.append("raise measure.iterations for percentiles")
+    if Caveat.STILL_WARMING in doubted:
+        settings.append("raise measure.warmup, as the first images were slower")
+    if settings:
         steps.append(f"In the recipe, {' and '.join(settings)}.")
     if baseline and baseline.is_in_doubt:
         steps.append(f"To settle what changed, launch both in turn: {baseline.settled_by}")
@@ -454,15 +431,6 @@ def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decide
 def cures(caveats: Collection[Caveat]) -> list[str]:
     """Return what cures doubts about times before both sides are launched again."""
     return [caveat.cure for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in caveats]
-
-
-def _settings(result: RunResult, caveats: Collection[Caveat], launches: int) -> Iterator[str]:
-    if _launches(result, launches) < launches:
-        yield f"set measure.launches to {launches} for verdicts on times and memory"
-    elif Caveat.FEW_SAMPLES in caveats:
-        yield "raise measure.iterations for percentiles"
-    if Caveat.STILL_WARMING in caveats:
-        yield "raise measure.warmup, as the first images were slower"
 
 
 def _launches(result: RunResult, enough: int) -> int:

@@ -248,26 +248,20 @@ def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
     variants run the one that takes longest, for each device and task, which shows whether conditions were equal.
     """
     every = tuple(rows)
-    controls = _controls(every)
+    longest = dict[tuple[str, str, str], tuple[float, int]]()
+    for place, row in enumerate(every):
+        if row.is_same_file and row.blocks and isinstance(row.shared, Figure):
+            of = (row.device.address, row.device.serial, row.task)
+            longest[of] = max(longest.get(of, (0.0, place)), (row.shared.value, place))
     judged = dict[int, JointVerdict]()
     for margin, family in (
         (EQUIVALENCE_MARGIN, [place for place, row in enumerate(every) if row.key in WITH_VERDICT]),
         (EQUIVALENCE_MARGIN, [place for place, row in enumerate(every) if not (row.key in WITH_VERDICT or row.is_same_file)]),
-        (_EQUAL_WITHIN, controls),
+        (_EQUAL_WITHIN, [place for _, place in longest.values()]),
     ):
         sides = {place: pair for place in family if (pair := _sides(every[place]))}
         judged |= dict(zip(sides, judge_together(list(sides.values()), margin=margin), strict=True))
     return tuple(replace(row, judged=judged.get(place)) for place, row in enumerate(every))
-
-
-def _controls(rows: Sequence[KpiRow]) -> list[int]:
-    """Return the place of the row of each device and task whose file takes longest of those that both variants run."""
-    longest = dict[tuple[str, str, str], tuple[float, int]]()
-    for place, row in enumerate(rows):
-        if row.is_same_file and row.blocks and isinstance(row.shared, Figure):
-            of = (row.device.address, row.device.serial, row.task)
-            longest[of] = max(longest.get(of, (0.0, place)), (row.shared.value, place))
-    return [place for _, place in longest.values()]
 
 
 def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
@@ -296,10 +290,13 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Coun
     groups = {variant: alike(counts.of(variant)) for variant in variants}
     caveats = {caveat for variant in variants for record in counts.of(variant) for caveat in record.caveats}
     is_admitted = bool(launches[Variant.PER_GRAPH]) and task.name in without_own_graph(result.bundle_on(device))
+    blocks = [slice(at, at + LAUNCHES_PER_BLOCK) for at in range(0, LAUNCHES_PER_BLOCK * counts.blocks, LAUNCHES_PER_BLOCK)]
     for kpi in _HOSTED_KPIS if device.is_hosted else _KPIS:
         kind = FigureKind.SIZE if kpi.is_exact else FigureKind.TIME if kpi.unit is _MS else FigureKind.MEMORY
         values = [[] if kpi.absent(task, variant) else _values(kpi, groups[variant], task) for variant in variants]
-        values, blocks = _of_whole_blocks(values, counts.blocks)
+        whole = [block for block in blocks if all(side[block] and all(side[block]) for side in values)]
+        if whole:  # blocks in which a launch has no value do not count
+            values = [[launch for block in whole for launch in side[block]] for side in values]
         shared, per_graph = (
             kpi.absent(task, variant) or figure(of_launches) or why_absent(launches[variant], is_time=kpi.unit is _MS)
             for variant, of_launches in zip(variants, values, strict=True)
@@ -317,18 +314,8 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Coun
             ratio=_ratio(shared, per_graph),
             published=_published(result, kpi, task, device),
             caveats=tuple(caveat for caveat in Caveat if caveat in caveats and caveat.is_about(kind)),
-            blocks=blocks,
+            blocks=len(whole),
         )
-
-
-def _of_whole_blocks(sides: list[list[Sequence[float]]], blocks: int) -> tuple[list[list[Sequence[float]]], int]:
-    """Return both sides' launches without the blocks in which one has no value, and how many blocks are left.
-
-    Where one side has no values at all, or no block is left, these are all launches and no blocks.
-    """
-    parts = [slice(at, at + LAUNCHES_PER_BLOCK) for at in range(0, LAUNCHES_PER_BLOCK * blocks, LAUNCHES_PER_BLOCK)]
-    whole = [part for part in parts if all(side[part] and all(side[part]) for side in sides)]
-    return ([[launch for part in whole for launch in side[part]] for side in sides] if whole else sides), len(whole)
 
 
 def _published(result: RunResult, kpi: _Kpi, task: TaskAssets, device: DeviceFacts) -> float | None:
@@ -493,8 +480,20 @@ def launch_verdicts(rows: Sequence[KpiRow], device: DeviceFacts) -> tuple[Launch
 def comparison_tables(result: RunResult) -> tuple[FigureTable, ...]:
     """Return the verdicts of each device as a table, where a block of launches is whole."""
     rows = kpi_rows(result)
-    judged = ((device, launch_verdicts(rows, device)) for device in result.devices)
-    return tuple(_table(device, verdicts) for device, verdicts in judged if verdicts)
+    tables = []
+    for device in result.devices:
+        if verdicts := launch_verdicts(rows, device):
+            text = TextTable(
+                title=f"Launch by launch on {device.address}",
+                columns=("Task", "Figure", "Blocks", "Ratio", "95 % interval", "p", "Shared is"),
+                numeric=(False, False, True, True, True, True, False),
+                rows=tuple(_cells(verdict) for verdict in verdicts),
+                notes=(note_on(verdicts),),
+            )
+            fields = ("device", "task", "figure", "blocks", "ratio", "ratio_low", "ratio_high", "p", "verdict")
+            values = [(device.address, v.task, v.title, v.blocks, v.ratio, v.low, v.high, v.p, v.verdict) for v in verdicts]
+            tables.append(FigureTable(text=text, fields=fields, values=tuple(values)))
+    return tuple(tables)
 
 
 def note_on(verdicts: Sequence[LaunchVerdict]) -> str:
@@ -505,20 +504,6 @@ def note_on(verdicts: Sequence[LaunchVerdict]) -> str:
         f"are Student's t at 95 %, each for itself. {count} figures of this report were judged together: p is of a t-test "
         f"and adjusted for all (Holm). A verdict needs {MIN_BLOCKS} blocks; BETTER and WORSE need the whole interval beyond "
         f"{EQUIVALENCE_MARGIN:.0%}, p of at most 0.05 and an exact sign-flip test that agrees."
-    )
-
-
-def _table(device: DeviceFacts, verdicts: Sequence[LaunchVerdict]) -> FigureTable:
-    return FigureTable(
-        text=TextTable(
-            title=f"Launch by launch on {device.address}",
-            columns=("Task", "Figure", "Blocks", "Ratio", "95 % interval", "p", "Shared is"),
-            numeric=(False, False, True, True, True, True, False),
-            rows=tuple(_cells(verdict) for verdict in verdicts),
-            notes=(note_on(verdicts),),
-        ),
-        fields=("device", "task", "figure", "blocks", "ratio", "ratio_low", "ratio_high", "p", "verdict"),
-        values=tuple((device.address, v.task, v.title, v.blocks, v.ratio, v.low, v.high, v.p, v.verdict) for v in verdicts),
     )
 
 

@@ -465,7 +465,11 @@ class NightView:
     @property
     def sentence(self) -> str:
         """Say what the night comes to, the worst first."""
-        return f"{self._worst()} {self._counts()}"
+        told = [counted(kind, self.counts[kind]) for kind in once((*_COUNTED, *self.counts)) if kind in self.counts]
+        if self.open:
+            told.append(f"{len(self.open)} not ruled, as the night goes on or was cut short")
+        cases = plural(sum(self.counts.values()) + len(self.open), "case")
+        return f"{self._worst()} {cases} on devices, each counted by its worst figure: {', '.join(told)}."
 
     @property
     def doubt(self) -> str:
@@ -497,13 +501,6 @@ class NightView:
         if self.series and all([one.night for one in nights] == [self.night.night_id] for nights in self.series.values()):
             return "This is the first night of all cases, so that nothing could get worse yet; the next one is held against it."
         return "Nothing got slower, bigger or worse; nothing has to be done."
-
-    def _counts(self) -> str:
-        told = [counted(kind, self.counts[kind]) for kind in once((*_COUNTED, *self.counts)) if kind in self.counts]
-        if self.open:
-            told.append(f"{len(self.open)} not ruled, as the night goes on or was cut short")
-        cases = plural(sum(self.counts.values()) + len(self.open), "case")
-        return f"{cases} on devices, each counted by its worst figure: {', '.join(told)}."
 
 
 def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), where: Sequence[str] = ()) -> NightView:

@@ -233,14 +233,11 @@ class NightDocument:
 
 def night_json(view: NightView) -> str:
     """Return a night as JSON, as its schema in docs/schemas says; null for NaN and infinities, which JSON does not have."""
-    return TypeAdapter(NightDocument).dump_json(_document(view), indent=1).decode()
-
-
-def _document(view: NightView) -> NightDocument:
     findings = tuple(map(_finding, view.findings))
     told = {"counts": view.counts, "devices": view.devices, "clean": view.clean, "not_ruled": view.open, "findings": findings}
     night = {"schema_version": SCHEMA_VERSION, "night": view.night.night_id, "outcome": view.outcome, "sentence": view.sentence}
-    return document_from(NightDocument, view.night, **night, **told)
+    document = document_from(NightDocument, view.night, **night, **told)
+    return TypeAdapter(NightDocument).dump_json(document, indent=1).decode()
 
 
 def _finding(finding: NightFinding) -> FindingDocument:
@@ -334,24 +331,19 @@ def write_night_report(view: NightView, commands: Mapping[str, str], layout: Lay
 
 def render_night(view: NightView, commands: Mapping[str, str]) -> str:
     """Return the report of a night as text."""
-    page = _environment().get_template("night.html.j2")
-    return page.render(view=view, charts=_charts(view), meanings=_MEANINGS, commands=commands, data=night_json(view))
-
-
-@cache
-def _environment() -> Environment:
-    return page_environment({"words": words, "rate": rate_words, "subject": subject_name})
-
-
-def _charts(view: NightView) -> dict[int, tuple[Markup, ...]]:
-    """Return the charts of the findings that have any, by their number: of the first figures of the worst ones."""
-    charts: dict[int, tuple[Markup, ...]] = {}
+    charts: dict[int, tuple[Markup, ...]] = {}  # of the first figures of the worst findings, by their number
     left = _MOST_CHARTS
     for number, finding in enumerate(view.findings):
         if drawn := tuple(islice(_drawn(finding, view), min(_CHARTS_EACH, left))):
             charts[number] = drawn
             left -= len(drawn)
-    return charts
+    page = _environment().get_template("night.html.j2")
+    return page.render(view=view, charts=charts, meanings=_MEANINGS, commands=commands, data=night_json(view))
+
+
+@cache
+def _environment() -> Environment:
+    return page_environment({"words": words, "rate": rate_words, "subject": subject_name})
 
 
 def _drawn(finding: NightFinding, view: NightView) -> Iterator[Markup]:

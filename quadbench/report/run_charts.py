@@ -24,7 +24,7 @@ from quadbench.report.formatting import Unit, convert, plural, show
 from quadbench.report.kpi import Figure, KpiRow
 from quadbench.report.launches import SERVING, is_emulated, launches_on, sound, step_of, temperature_c, values
 from quadbench.report.scores import Trajectory
-from quadbench.report.storage import Growth, Storage, UseCases, rom_parts, rom_steps
+from quadbench.report.storage import Growth, Storage, rom_parts, rom_steps
 from quadbench.report.ways import Ways
 
 _MOST_LAUNCHES, _MOST_IMAGES, _MOST_READINGS = 200, 24, 300  # that a picture has room for
@@ -163,7 +163,12 @@ def strip_chart(task: TaskStrips) -> str:
     plot = replace(_PLOT, xs=(0.0, len(task.strips)), ys=(0.0, ticks[-1]))
     body = [text(_LEFT, 14, f"{short(task.task)}: an image, ms"), *plot.rows(ticks)]
     for index, (strip, images) in enumerate(zip(task.strips, times, strict=True)):
-        body += _strip(plot, strip.variant, index, images)
+        variant, colour = strip.variant, VARIANT_COLOURS[strip.variant]
+        for number, image in enumerate(images):
+            x = index + 0.15 + 0.7 * (number + 0.5) / len(images)
+            body.append(dot(f"{variant} image", plot.at(x, image), 2, colour))
+        middle = sorted(images, reverse=True)[len(images) // 2]
+        body.append(rule(f"{variant} median", plot.at(index + 0.08, middle), plot.at(index + 0.92, middle), colour))
     warmth = list(_warmth(task.strips, plot))
     height = _BOTTOM + (30 + _WARMTH_HEIGHT if warmth else 0) + 24
     last = task.strips[-1].number
@@ -186,14 +191,6 @@ def memory_chart(courses: Sequence[MemoryCourse], address: str) -> str:
 def variant_legend(variants: Sequence[Variant]) -> str:
     """Return which colour is which variant, as an HTML list."""
     return legend((variant, VARIANT_COLOURS[variant], variant) for variant in variants)
-
-
-def _strip(plot: Plot, variant: Variant, index: int, images: Sequence[float]) -> Iterator[str]:
-    for number, image in enumerate(images):
-        x = index + 0.15 + 0.7 * (number + 0.5) / len(images)
-        yield dot(f"{variant} image", plot.at(x, image), 2, VARIANT_COLOURS[variant])
-    middle = sorted(images, reverse=True)[len(images) // 2]
-    yield rule(f"{variant} median", plot.at(index + 0.08, middle), plot.at(index + 0.92, middle), VARIANT_COLOURS[variant])
 
 
 def _warmth(strips: Sequence[LaunchStrip], images: Plot) -> Iterator[str]:
@@ -245,17 +242,15 @@ def _bytes_chart(lines: Mapping[str, Sequence[tuple[int, float]]], measured: int
 
 def rom_chart(storage: Storage) -> str:
     """Draw what the bytes on the device are of, by the number of use cases, on one scale."""
-    bars = [bar for step in rom_steps(storage) for bar in _rom_bars(storage, step)]
+    bars = []
+    for step in rom_steps(storage):
+        group = f"{plural(step.count, 'use case')}{'' if step.task else ', extrapolated'}"
+        for side in ("shared", "per-graph"):
+            if parts := rom_parts(storage, step, is_shared=side == "shared"):
+                sizes = {key: convert(size, Unit.MEGABYTES) for key, size in parts.items()}
+                total = f"{show(sum(parts.values()), Unit.MEGABYTES)} MB"
+                bars.append(Bar(group=group, label=side, parts=_bar_parts(_ROM_PARTS, sizes), total_text=total))
     return _stacked(bars, "What the bytes on the device are of, by number of use cases")
-
-
-def _rom_bars(storage: Storage, step: UseCases) -> Iterator[Bar]:
-    group = f"{plural(step.count, 'use case')}{'' if step.task else ', extrapolated'}"
-    for side in ("shared", "per-graph"):
-        if parts := rom_parts(storage, step, is_shared=side == "shared"):
-            sizes = {key: convert(size, Unit.MEGABYTES) for key, size in parts.items()}
-            total = f"{show(sum(parts.values()), Unit.MEGABYTES)} MB"
-            yield Bar(group=group, label=side, parts=_bar_parts(_ROM_PARTS, sizes), total_text=total)
 
 
 def trajectory_chart(trajectory: Trajectory) -> str:

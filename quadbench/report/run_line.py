@@ -163,10 +163,14 @@ def damaged_line(run_id: str, reason: str) -> RunLine:
 
 def _time(result: RunResult, device: DeviceFacts) -> str | None:
     """Return the time of an image on a device, the mean of the tasks' medians, of the shared graph if it ran."""
-    times = {variant: time for variant in _ORDER if (time := _image_ns(result, device, variant)) is not None}
-    shown = {variant: show(time, Unit.MILLISECONDS) for variant, time in times.items()}
-    if Variant.SHARED in times:
-        own = f", {shown[Variant.PER_GRAPH]} per graph" if Variant.PER_GRAPH in times else ""
+    shown = {}
+    for variant in _ORDER:
+        launches = sound(launches_of(result, device, variant))
+        figures = [figure(launch_values("end_to_end", launches, task)) for task in result.bundle_on(device).tasks]
+        if times := [told.value for told in figures if told]:
+            shown[variant] = show(mean(times), Unit.MILLISECONDS)
+    if Variant.SHARED in shown:
+        own = f", {shown[Variant.PER_GRAPH]} per graph" if Variant.PER_GRAPH in shown else ""
         return f"{shown[Variant.SHARED]} ms{own}"
     return next((f"{time} ms {variant}" for variant, time in shown.items()), None)
 
@@ -176,10 +180,3 @@ def _likeness(result: RunResult, device: DeviceFacts) -> str | None:
     rows = (row for row in quality_rows(result) if row.device.address == device.address)
     likeness = [row.shared_reference for row in rows if isinstance(row.shared_reference, float)]
     return f"{decibels(mean(likeness))} PSNR" if likeness else None
-
-
-def _image_ns(result: RunResult, device: DeviceFacts, variant: Variant) -> float | None:
-    launches = sound(launches_of(result, device, variant))
-    figures = [figure(launch_values("end_to_end", launches, task)) for task in result.bundle_on(device).tasks]
-    times = [told.value for told in figures if told]
-    return mean(times) if times else None

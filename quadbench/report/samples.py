@@ -64,20 +64,15 @@ def write_samples(table: "pd.DataFrame", path: Path) -> None:
     try:
         with storing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            (_write_csv if path.suffix == ".csv" else _write_parquet)(table, temporary)
+            if path.suffix == ".csv":
+                texts = table.select_dtypes(exclude=["number", "bool"]).astype(object)
+                cells = texts.where(texts.isna(), texts.map(str).map(csv_cell))
+                table.assign(**cells).to_csv(temporary, index=False)
+            else:
+                with package_needed("a Parquet file", hint="pip install 'quadbench[parquet]'"):
+                    import pyarrow  # noqa: F401  (where it is missing, pandas says so in words of its own)
+                table.to_parquet(temporary, index=False)
             temporary.replace(path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _write_csv(table: "pd.DataFrame", path: Path) -> None:
-    texts = table.select_dtypes(exclude=["number", "bool"]).astype(object)
-    cells = texts.where(texts.isna(), texts.map(str).map(csv_cell))
-    table.assign(**cells).to_csv(path, index=False)
-
-
-def _write_parquet(table: "pd.DataFrame", path: Path) -> None:
-    with package_needed("a Parquet file", hint="pip install 'quadbench[parquet]'"):
-        import pyarrow  # noqa: F401  (where it is missing, pandas says so in words of its own)
-    table.to_parquet(path, index=False)

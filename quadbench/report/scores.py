@@ -14,7 +14,7 @@ from quadbench.artifacts.bundle import Clipping, HeldOut, TrajectorySqnr
 from quadbench.artifacts.pixels import Pixels, read_pixels
 from quadbench.artifacts.run_record import Better, Compared, Metric, RunScores, Score
 from quadbench.report.formatting import TextTable, labelled
-from quadbench.report.launches import launches_of, likeness, sound, titled, values, why_absent
+from quadbench.report.launches import launches_of, launches_on, likeness, sound, titled, values, why_absent
 from quadbench.results.layout import Layout
 
 SHOWN_ITEMS = 4  # a task's further items are folded away
@@ -88,17 +88,15 @@ class Quality:
 
 def task_pictures(result: RunResult, layout: Layout) -> tuple[TaskPictures, ...]:
     """Return the pictures of the first device that made any, task by task."""
-    device = next((device for device in result.devices if _makers(result, device)), None)
-    return () if device is None else tuple(_task(result, layout, device, task) for task in result.bundle_on(device).tasks)
+    for device in result.devices:
+        if any(record.images for record in sound(launches_on(result, device))):
+            return tuple(_task(result, layout, device, task) for task in result.bundle_on(device).tasks)
+    return ()
 
 
 def quality_rows(result: RunResult) -> tuple[Quality, ...]:
     """Return the mean PSNR of every device and task."""
     return tuple(_quality(result, device, task) for device in result.devices for task in result.bundle_on(device).tasks)
-
-
-def _makers(result: RunResult, device: DeviceFacts) -> bool:
-    return any(record.images for variant in Variant for record in sound(launches_of(result, device, variant)))
 
 
 def _task(result: RunResult, layout: Layout, device: DeviceFacts, task: TaskAssets) -> TaskPictures:

@@ -181,8 +181,9 @@ def _int8(bundle: Bundle) -> Iterator[SweepFigure]:
 
 def _psnr(key: str, title: str, psnr_db: Mapping[str, float]) -> Iterator[SweepFigure]:
     if psnr_db:
-        value, error = _mean_and_error(list(psnr_db.values()))
-        yield SweepFigure(key=key, title=title, unit="dB", value=value, n=len(psnr_db), error=error, each=dict(psnr_db))
+        values = list(psnr_db.values())
+        error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+        yield SweepFigure(key=key, title=title, unit="dB", value=mean(values), n=len(psnr_db), error=error, each=dict(psnr_db))
 
 
 def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
@@ -217,10 +218,6 @@ def _with_published(figure: SweepFigure, table: str | None, task: TaskAssets, se
         return figure
     name = published_name(figure.key, Unit(figure.unit)) if figure.key in _KPIS else figure.key
     return replace(figure, published=published_table(table).at(float(setting[INT8_KEY])).figure(name, task=task.name))
-
-
-def _mean_and_error(values: list[float]) -> tuple[float, float | None]:
-    return mean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,7 +64,10 @@ def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
         yield f"On {device}, there is one setting alone, and nothing to hold it against."
     else:
         yield f"On {device}, the keys change nothing that a task computes: what differs from row to row is noise."
-    yield from _noise([point for point in points if point not in touched], device, scale.noise)
+    rest = dict.fromkeys(point.task for point in points if point.task not in sweep.touched)
+    if rest and scale.noise is not None:
+        apart = f"times of {', '.join(rest)}, which the keys do not change, differ by up to {percent(scale.noise - 1)}"
+        yield f"Noise on {device}: {apart} from row to row, so that no smaller difference of times counts."
     if touched and not any(map(_quality, touched)):
         yield f"On {device}, no pictures were scored: quality is not in this comparison."
     if touched and not any(point.figure(TIME) for point in touched):
@@ -217,15 +220,6 @@ def _apart(settings: Sequence[Sequence[SweepPoint]], scale: Scale) -> str:
     if not any(one.is_told for _, one in told):
         return f"No setting is shown to be better than another.{more}"
     return f"None is shown to beat another: to be better in something and as good in the rest.{more}"
-
-
-def _noise(untouched: Sequence[SweepPoint], device: str, noise: float | None) -> Iterator[str]:
-    """Say how much differs of tasks that the sweep did not touch."""
-    tasks = list(dict.fromkeys(point.task for point in untouched))
-    if not tasks or noise is None:
-        return
-    rest = f"times of {', '.join(tasks)}, which the keys do not change, differ by up to {percent(noise - 1)} from row to row"
-    yield f"Noise on {device}: {rest}, so that no smaller difference of times counts."
 
 
 def settling(sweep: Sweep) -> tuple[str, ...]:

@@ -53,8 +53,12 @@ def sweep_chart(sweep: Sweep) -> str:
     drawn = [line for line in lines if line.y]
     body += [_drawn(line, xs, plot) for line in drawn]
     tips = [(plot.x(xs[index]), plot.y(y)) for index, y in (max(line.y.items()) for line in drawn)]
+    heights = apart([y for _, y in tips], _LINE_HEIGHT)  # the names would cover each other
+    for line, (x, _), y in zip(drawn, tips, heights, strict=True):
+        css_class, colour = f"s{line.colour} fill name", COLOURS[line.colour]
+        body.append(text(x + 10, y + 4, short(line.label), css_class=css_class, colour=colour))
     title = f"{sweep.recipe_name}: PSNR against the float reference over {_axis(sweep)}"
-    return svg(width, _HEIGHT, title, [*body, *_labels(drawn, tips)]) + "\n"
+    return svg(width, _HEIGHT, title, body) + "\n"
 
 
 def _begun(title: str, longest: float) -> tuple[int, list[str]]:
@@ -109,15 +113,6 @@ def _drawn(line: _Line, xs: Sequence[float], plot: Plot) -> str:
     if not line.is_published:
         parts += [dot(f"{css_class} fill", plot.at(*spot), 3.5, colour) for spot in spots.values()]
     return "".join(parts)
-
-
-def _labels(lines: Sequence[_Line], ends: Sequence[Place]) -> list[str]:
-    """Draw the names at the lines' ends, moved apart where they would cover each other."""
-    heights = apart([y for _, y in ends], _LINE_HEIGHT)
-    return [
-        text(x + 10, y + 4, short(line.label), css_class=f"s{line.colour} fill name", colour=COLOURS[line.colour])
-        for line, (x, _), y in zip(lines, ends, heights, strict=True)
-    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,18 +175,15 @@ def _cost_drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigur
         best = sorted(plot.at(spot.cost, spot.quality) for spot in line if spot.is_best)
         if line:
             body.append(path(f"s{line[0].colour}", best, COLOURS[line[0].colour], ' stroke-opacity="0.4"'))
-        body += [_mark(spot, plot) for spot in line]
+        for spot in line:
+            name, stroke, (x, y) = f"s{spot.colour}", COLOURS[spot.colour], plot.at(spot.cost, spot.quality)
+            body += [rule(name, start, end, stroke) for start, end in _bars(spot, plot)]
+            shape = f'cx="{x:.1f}" cy="{y:.1f}" r="4" stroke="{stroke}"'
+            filled = f'class="{name} fill" fill="{stroke}"' if spot.is_best else f'class="{name} hollow" fill="#fdfdfc"'
+            body.append(f"<circle {filled} {shape}/>")
     named = [spot for spot in spots if spot.is_best or len(spots) <= _MOST_NAMED][:_MOST_NAMED]
     body += _cost_labels(named, plot, [box for spot in spots for box in _bars(spot, plot)])
     return svg(width, _HEIGHT, f"{sweep.recipe_name}: {quality.title} over {cost.title.lower()}", body) + "\n"
-
-
-def _mark(spot: _Spot, plot: Plot) -> str:
-    name, stroke, (x, y) = f"s{spot.colour}", COLOURS[spot.colour], plot.at(spot.cost, spot.quality)
-    bars = [rule(name, start, end, stroke) for start, end in _bars(spot, plot)]
-    shape = f'cx="{x:.1f}" cy="{y:.1f}" r="4" stroke="{stroke}"'
-    filled = f'class="{name} fill" fill="{stroke}"' if spot.is_best else f'class="{name} hollow" fill="#fdfdfc"'
-    return f"{''.join(bars)}<circle {filled} {shape}/>"
 
 
 def _bars(spot: _Spot, plot: Plot) -> list[tuple[Place, Place]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from quadbench.artifacts import Component, DeviceFacts, RunResult, Sample, Variant
+from quadbench.artifacts import Component, DeviceFacts, RunResult, Variant
 from quadbench.artifacts.bundle import KERNEL_KINDS, KERNEL_NODES
 from quadbench.artifacts.run_record import BASE_UNET
 from quadbench.errors import UnknownNameError, UserError
@@ -190,11 +190,9 @@ def _of_row(runs: Sequence[MeasuredRun], row: PublishedRow) -> Iterator[Publishe
 def _places(runs: Sequence[MeasuredRun], row: PublishedRow) -> list[tuple[MeasuredRun, DeviceFacts]]:
     """Return the runs with their devices that a row may stand for: of its profile, and with its share of 8 bits."""
     devices = [(run, device) for run in runs for device in run.result.devices if row.device in (None, device.profile)]
-    return [(run, device) for run, device in devices if row.int8_percent in (None, _int8_percent(run.result, device))]
-
-
-def _int8_percent(result: RunResult, device: DeviceFacts) -> int:
-    return int8_percent_of(result.bundle_on(device).precision)
+    if row.int8_percent is None:
+        return devices
+    return [(run, at) for run, at in devices if int8_percent_of(run.result.bundle_on(at).precision) == row.int8_percent]
 
 
 def _named(row: PublishedRow) -> str:
@@ -335,20 +333,18 @@ def _note(row: KpiRow) -> str:
 
 def component_tables(result: RunResult) -> tuple[TextTable, ...]:
     """Return a table for each device whose launches have times of their own: not an emulator's, nor a service's."""
-    return tuple(table for device in result.devices if (table := _times_table(result, device)))
-
-
-def _times_table(result: RunResult, device: DeviceFacts) -> TextTable | None:
-    rows = tuple(row for variant in (Variant.SHARED, Variant.PER_GRAPH) for row in _rows(result, device, variant))
-    if not rows:
-        return None
-    return TextTable(
-        title=f"Loading and running on {device.address}",
-        columns=("Component", "Of", "Load, ms", "First run, ms", "Steady, ms"),
-        numeric=(False, False, True, True, True),
-        rows=rows,
-        notes=(_NOTE,),
-    )
+    tables = []
+    for device in result.devices:
+        if rows := [*_rows(result, device, Variant.SHARED), *_rows(result, device, Variant.PER_GRAPH)]:
+            table = TextTable(
+                title=f"Loading and running on {device.address}",
+                columns=("Component", "Of", "Load, ms", "First run, ms", "Steady, ms"),
+                numeric=(False, False, True, True, True),
+                rows=tuple(rows),
+                notes=(_NOTE,),
+            )
+            tables.append(table)
+    return tuple(tables)
 
 
 def _rows(result: RunResult, device: DeviceFacts, variant: Variant) -> Iterator[tuple[str, ...]]:
@@ -391,34 +387,28 @@ def _kernels_table(result: RunResult, device: DeviceFacts) -> TextTable | None:
         for record in sound(launches_of(result, device, variant))[:1]:
             for sample in record.samples:
                 if sample.metric == KERNEL_NODES:
-                    rows.setdefault(_graph(sample), {})[sample.labels["kind"]] = int(sample.value)
+                    unet = sample.labels.get("unet", BASE_UNET)
+                    graph = (sample.component or "", "all tasks" if unet == BASE_UNET else unet)
+                    rows.setdefault(graph, {})[sample.labels["kind"]] = int(sample.value)
     if not rows:
         return None
+    note = "Nodes of the graphs as ONNX Runtime's optimizer leaves them; those that only move values are not counted. "
+    if any(counts.get("quantize") for counts in rows.values()):
+        note += "In float means between DequantizeLinear and QuantizeLinear: "
+        note += "values are rounded as on an NPU, and times are not an NPU's."
+    else:
+        note += "Activations are float, as the recipe asks; weights become float as a graph is loaded."
     return TextTable(
         title=f"How {device.address} computes",
         columns=("Graph", "Of", "In integers", "In float", "QuantizeLinear", "DequantizeLinear"),
         numeric=(False, False, True, True, True, True),
         rows=tuple((*graph, *_numbers(counts)) for graph, counts in rows.items()),
-        notes=(_kernels_note(list(rows.values())),),
+        notes=(note,),
     )
-
-
-def _graph(sample: Sample) -> tuple[str, str]:
-    unet = sample.labels.get("unet", BASE_UNET)
-    return (sample.component or "", "all tasks" if unet == BASE_UNET else unet)
 
 
 def _numbers(counts: dict[str, int]) -> list[str]:
     return [f"{counts[kind]:,}" if kind in counts else "–" for kind in KERNEL_KINDS]
-
-
-def _kernels_note(rows: Sequence[dict[str, int]]) -> str:
-    counted = "Nodes of the graphs as ONNX Runtime's optimizer leaves them; those that only move values are not counted. "
-    if not any(counts.get("quantize") for counts in rows):
-        return counted + "Activations are float, as the recipe asks; weights become float as a graph is loaded."
-    return counted + (
-        "In float means between DequantizeLinear and QuantizeLinear: values are rounded as on an NPU, and times are not an NPU's."
-    )
 
 
 _TABLES: Mapping[str, Callable[[RunResult], tuple[FigureTable, ...]]] = {

@@ -328,7 +328,10 @@ def sentence(device: VersusDevice) -> str:
     if row is None or row.comparison is None or row.comparison.ratio is None:
         return f"{where}, there are no times to compare{f': {device.broken}' if device.broken else ''}."
     early = f"; it ended early: {device.broken}" if device.broken else ""
-    return f"{where}, {_said(row, row.comparison, device.looks)}{_undone(row.comparison.verdict, device.caveats)}{early}."
+    circumstances = [words for caveat, words in _UNDOING.items() if caveat in device.caveats]  # that may be why
+    but = "and" if row.comparison.verdict is Verdict.INCONCLUSIVE else "but"
+    undone = f", {but} measured {' and '.join(circumstances)}" if circumstances else ""
+    return f"{where}, {_said(row, row.comparison, device.looks)}{undone}{early}."
 
 
 def answer(versus: Versus) -> tuple[str, ...]:
@@ -378,13 +381,6 @@ def _said(row: SideRow, told: Comparison, looks: Looks) -> str:
         case Verdict.INCONCLUSIVE:
             more = f"about {told.blocks_needed} blocks would" if told.blocks_needed else "no affordable number would"
             return f"whether an image takes more time on B than on A cannot be told ({within}); {more}: {told.verdict}"
-
-
-def _undone(verdict: Verdict, caveats: Sequence[Caveat]) -> str:
-    """Return the clause that says under what circumstances a verdict came about that may be why."""
-    circumstances = [words for caveat, words in _UNDOING.items() if caveat in caveats]
-    but = "and" if verdict is Verdict.INCONCLUSIVE else "but"
-    return f", {but} measured {' and '.join(circumstances)}" if circumstances else ""
 
 
 def side_table(device: VersusDevice) -> TextTable:

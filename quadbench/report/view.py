@@ -172,6 +172,9 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
     launches, setups, doubts = provenance.launch_rows(result), setups_of(result), _doubts(result)
     earlier = against(baseline, kpi_rows(baseline), result, rows, layout.words) if baseline else None
     kpis = tuple(_device_kpis(result, device, rows) for device in result.devices)
+    needed = [row.judged.launches_needed or 0 for row in rows if row.judged and row.key in WITH_VERDICT]
+    enough, caveats, is_unequal = max([ENOUGH, *needed]), [doubt.caveat for doubt in doubts], bool(unequal_rows(rows))
+    measured = MeasuredRun(result=result, kpis=rows, quality=quality)
     return ReportView(
         result=result,
         started_at=launches[0].record.started_at if launches else None,
@@ -181,13 +184,13 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         baseline=earlier,
         gaps=gaps(result, rows),
         doubts=doubts,
-        next_step=_next_step(result, layout, doubts, rows, earlier),
+        next_step=next_step(result, caveats, earlier, is_unequal=is_unequal, launches=enough, words=layout.words),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
         ways=ways_views(result, rows),
         kernels=kernel_tables(result),
         components=component_tables(result),
-        published=_published(MeasuredRun(result=result, kpis=rows, quality=quality)),
+        published=published_beside([measured], result.published).text if result.published else None,
         storages=storages,
         quality=quality,
         held_out=_held_out_tables(result, setups),
@@ -206,19 +209,6 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         conditions=provenance.device_conditions(result),
         where=layout.words,
     )
-
-
-def _next_step(
-    result: RunResult, layout: Layout, doubts: Sequence[Doubt], rows: Sequence[KpiRow], earlier: Baseline | None
-) -> str:
-    caveats = [doubt.caveat for doubt in doubts]
-    needed = [row.judged.launches_needed or 0 for row in rows if row.judged and row.key in WITH_VERDICT]
-    launches = max([ENOUGH, *needed])
-    return next_step(result, caveats, earlier, is_unequal=bool(unequal_rows(rows)), launches=launches, words=layout.words)
-
-
-def _published(run: MeasuredRun) -> TextTable | None:
-    return published_beside([run], run.result.published).text if run.result.published else None
 
 
 def _held_out_tables(result: RunResult, setups: Sequence[Setup]) -> tuple[TextTable, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from quadbench.artifacts import Bundle, DeviceFacts, RunResult, Variant
+from quadbench.artifacts import DeviceFacts, RunResult, Variant
 from quadbench.artifacts.run_record import without_own_graph
 from quadbench.report.formatting import FigureTable, TextTable, Unit, convert, decibels, plural, show, shown
 from quadbench.report.kpi import KpiRow, figure, launch_values, unequal_rows
@@ -82,19 +82,15 @@ def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _Way | Non
     tasks = [task for task in result.bundle.tasks if task.name not in admitted]
     figures = {key: [one.value for task in tasks if (one := figure(launch_values(key, launches, task)))] for key in _COLUMNS}
     psnr_db = [each for task in tasks if (each := [db for record in launches for db in likeness(record, task.name)])]
+    held_out = result.bundle_on(device).held_out
+    judged = [one for one in held_out.trajectories if one.variant == variant.graphs] if held_out else []
     own = {
         "peak_ram": max(figures["peak_ram"], default=None),
         "psnr": _mean([mean(each) for each in psnr_db]),
         "worst_psnr": min((min(each) for each in psnr_db), default=None),
-        "eps_sqnr": _eps_sqnr_db(result.bundle_on(device), variant),
+        "eps_sqnr": _mean([one.sqnr_db for one in judged if one.sqnr_db is not None]),
     }
     return _Way(figures={key: _mean(values) for key, values in figures.items()} | own)
-
-
-def _eps_sqnr_db(bundle: Bundle, variant: Variant) -> float | None:
-    """Return the mean over the tasks of the SQNR that the build saw of the graphs that the variant runs."""
-    judged = bundle.held_out.trajectories if bundle.held_out else ()
-    return _mean([one.sqnr_db for one in judged if one.variant == variant.graphs and one.sqnr_db is not None])
 
 
 def _mean(numbers: Sequence[float]) -> float | None:
@@ -107,12 +103,16 @@ def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], timed: Mapping[Var
     sentences = [_break_even(timed, "")] if timed else []
     if Variant.RESIDENT in timed and len(with_one) > 1:
         sentences.append(_break_even(with_one, "Of those with one U-Net in memory: "))
+    shared, resident = (ways[v].figures["peak_ram"] if v in ways else None for v in (Variant.SHARED, Variant.RESIDENT))
+    if shared and resident:
+        more, word = show(abs(resident - shared), Unit.MEGABYTES), "more" if resident >= shared else "less"
+        sentences.append(f"Keeping all graphs in memory takes {more} MB {word} than the shared graph.")
     text = TextTable(
         title=f"Ways to serve the tasks on {device.address}",
         columns=("Way", *(f"{title}, {unit.value}" for title, unit in _COLUMNS.values()), *_QUALITY_COLUMNS.values()),
         numeric=(False, *(True for _ in (*_COLUMNS, *_QUALITY_COLUMNS))),
         rows=tuple((_WAYS[variant], *_cells(way)) for variant, way in ways.items()),
-        notes=tuple(filter(None, (_ADVICE, *sentences, _price_of_residence(ways), _QUALITY_ADVICE))),
+        notes=tuple(filter(None, (_ADVICE, *sentences, _QUALITY_ADVICE))),
     )
     units = {key: unit.lower() for key, (_, unit) in _COLUMNS.items()} | dict.fromkeys(_QUALITY_COLUMNS, "db")
     return FigureTable(
@@ -160,23 +160,11 @@ def fastest(times: Mapping[Variant, tuple[float, float]]) -> list[tuple[Variant,
     """
     best = min(times, key=lambda variant: sum(times[variant]))
     stretches: list[tuple[Variant, int]] = []
-    while better := {v: _images_until(times[best], times[v]) for v in times if times[v][0] < times[best][0]}:
+    while slower := [v for v in times if times[v][0] < times[best][0]]:
+        # Up to so many images the best way, with dearer images and cheaper switches, is faster than each of the others.
+        better = {v: (times[v][1] - times[best][1]) / (times[best][0] - times[v][0]) for v in slower}
         following = min(better, key=lambda variant: better[variant])
         if not stretches or int(better[following]) > stretches[-1][1]:
             stretches.append((best, int(better[following])))
         best = following
     return [*stretches, (best, None)]
-
-
-def _images_until(one: tuple[float, float], other: tuple[float, float]) -> float:
-    """Return up to how many images a way with dearer images and cheaper switches is the faster of two."""
-    return (other[1] - one[1]) / (one[0] - other[0])
-
-
-def _price_of_residence(ways: Mapping[Variant, _Way]) -> str | None:
-    shared, resident = (ways[v].figures["peak_ram"] if v in ways else None for v in (Variant.SHARED, Variant.RESIDENT))
-    if not (shared and resident):
-        return None
-    more = resident - shared
-    word = "more" if more >= 0 else "less"
-    return f"Keeping all graphs in memory takes {show(abs(more), Unit.MEGABYTES)} MB {word} than the shared graph."
