@@ -192,7 +192,8 @@ class Hub:
                 with _quiet():
                     return request()
             except client_errors() as error:
-                problem = problem_of(error, doing, self._secrets())
+                config = self._client._config  # the property would read the file again where that has failed
+                problem = problem_of(error, doing, (config.api_token,) if config and config.api_token else ())
                 if wait_s is None or not problem.transient:
                     raise problem from None  # the client's own may hold what `problem_of` leaves out
                 log.warning("%s; trying again in %.1f s", problem.message, wait_s)
@@ -222,10 +223,6 @@ class Hub:
         if model not in self._models:
             self._models[model] = self._client.get_model(model)
         return self._models[model]
-
-    def _secrets(self) -> tuple[str, ...]:
-        config = self._client._config  # the property would read the file again where that has failed
-        return (config.api_token,) if config and config.api_token else ()
 
     def _device(self, name: str) -> "qai_hub.Device":
         import qai_hub
@@ -276,7 +273,12 @@ def problem_of(error: Exception, doing: str, secrets: Sequence[str]) -> ServiceE
 
     # The client raises its own error while it handles the one that holds the HTTP status.
     status = getattr(error, "status_code", None) or getattr(error.__context__, "status_code", None)
-    message = f"AI Hub, while {doing}: {_one_line(error, secrets)}"
+    # Its words come in a frame; signatures of addresses and secrets are left out.
+    said = re.sub(r"[│┌┐└┘─|\s]+", " ", str(error)).strip() or type(error).__name__
+    said = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", said)
+    for secret in secrets:
+        said = said.replace(secret, "***")
+    message = f"AI Hub, while {doing}: {said}"
     if status == _UNAUTHORIZED:
         return ServiceError(f"AI Hub refuses the token in '{config_path()}': it is wrong or has expired", hint=CONFIGURE_HINT)
     if status == _RATE_LIMITED:
@@ -284,12 +286,3 @@ def problem_of(error: Exception, doing: str, secrets: Sequence[str]) -> ServiceE
     if isinstance(error, qai_hub.UserError | ValueError):
         return ServiceError(message, is_absent=status == _NOT_FOUND)
     return ServiceError(message, transient=True, hint="what is done is kept; run again when the service answers")
-
-
-def _one_line(error: Exception, secrets: Sequence[str]) -> str:
-    """Return the client's words on one line, without the frames that it draws around them, addresses' signatures and secrets."""
-    text = re.sub(r"[│┌┐└┘─|\s]+", " ", str(error)).strip() or type(error).__name__
-    text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", text)
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text

@@ -135,7 +135,12 @@ class Jobs:
             name = next(iter(pending))
             self.notify(f"{name}: {latest[name].state} ({len(jobs) - len(pending)} of {len(jobs)} jobs done)")
             if time.monotonic() + wait_s > deadline:
-                raise self._timed_out([latest[name] for name in pending])
+                late = ", ".join(f"{one.job} ({one.state}, {one.url})" for one in map(latest.__getitem__, pending))
+                raise ServiceError(
+                    f"AI Hub is not done after {self.timeout_s:g} s: {late}",
+                    transient=True,
+                    hint="the jobs go on there and their ids are kept: run again to wait on, or raise the target's timeout_s",
+                )
             time.sleep(wait_s)
         return latest
 
@@ -144,14 +149,6 @@ class Jobs:
         if status is None:
             raise ServiceError(f"AI Hub no longer knows job {job} of '{name}'", hint="run again: it is submitted anew")
         return status
-
-    def _timed_out(self, pending: list[JobStatus]) -> ServiceError:
-        jobs = ", ".join(f"{status.job} ({status.state}, {status.url})" for status in pending)
-        return ServiceError(
-            f"AI Hub is not done after {self.timeout_s:g} s: {jobs}",
-            transient=True,
-            hint="the jobs go on there and their ids are kept: run again to wait on, or raise the target's timeout_s",
-        )
 
 
 def failure(name: str, status: JobStatus) -> JobFailedError:

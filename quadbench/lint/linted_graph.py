@@ -110,6 +110,12 @@ def graph_of(model: "ModelProto") -> LintedGraph:
         for name, proto in arrays.items()
         if name not in overridable
     }
+    dtypes = {tensor.name: tensor.dtype for tensor in (*inputs, *constants.values())}
+    for node in graph.node:  # integers come from inputs, constants and QuantizeLinear, through nodes that only move them
+        if node.op_type == QUANTIZE:
+            dtypes[node.output[0]] = _quantized_dtype(node, dtypes)
+        elif node.op_type in MOVES_VALUES and node.input[0] in dtypes:
+            dtypes.update(dict.fromkeys(node.output, dtypes[node.input[0]]))
     zero_point_names = {node.input[2] for node in graph.node if node.op_type in (QUANTIZE, DEQUANTIZE) and len(node.input) > 2}
     return LintedGraph(
         opset=next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
@@ -119,7 +125,7 @@ def graph_of(model: "ModelProto") -> LintedGraph:
         constants=constants,
         overridable=frozenset(overridable),
         zero_points={name: np.asarray(numpy_helper.to_array(arrays[name])) for name in zero_point_names & constants.keys()},
-        dtypes=_dtypes(graph, {tensor.name: tensor.dtype for tensor in (*inputs, *constants.values())}),
+        dtypes=dtypes,
     )
 
 
@@ -158,16 +164,6 @@ def _dtype(number: int) -> str:
     from onnx import TensorProto
 
     return str(TensorProto.DataType.Name(number))
-
-
-def _dtypes(graph: Any, known: dict[str, str]) -> dict[str, str]:
-    """Extend the known types: follow integers from inputs, constants and QuantizeLinear through nodes that only move them."""
-    for node in graph.node:
-        if node.op_type == QUANTIZE:
-            known[node.output[0]] = _quantized_dtype(node, known)
-        elif node.op_type in MOVES_VALUES and node.input[0] in known:
-            known.update(dict.fromkeys(node.output, known[node.input[0]]))
-    return known
 
 
 def _quantized_dtype(node: Any, known: Mapping[str, str]) -> str:

@@ -115,7 +115,9 @@ def _forecast(kind: Kind, address: Address, bundle: Stored[Bundle] | None, terms
         graphs = _graphs(kind, bundle, layout, notes) if compiler.is_ready else bundle
         push = push_set(harness, libraries, graphs, bundle)
         launches = launches_of_bundle(terms, bundle.artifact, seed="")
-        adapters = _of_adapters(bundle.artifact, push[ADAPTERS])
+        pushed, adapters = {file.sha256 for file in push[ADAPTERS]}, {adapter.name: 0 for adapter in bundle.artifact.adapters}
+        for adapter in bundle.artifact.adapters:
+            adapters[adapter.name] += adapter.file.size_bytes if adapter.file.sha256 in pushed else 0
     needed_bytes = space_bytes(chain(*push.values()))
     if isinstance(address, VirtualAddress) and address.data_mb and needed_bytes > address.data_mb * MIB:
         room = f"room: its /data has {address.data_mb} MB, {needed_bytes / MIB:.1f} MB are needed"
@@ -141,14 +143,6 @@ def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
     return {
         what: sum({f.sha256: f.size_bytes for f in files if first[f.sha256] == what}.values()) for what, files in push.items()
     }
-
-
-def _of_adapters(bundle: Bundle, files: Sequence[LocalFile]) -> dict[str, int]:
-    """Return by name the bytes of each adapter that is pushed."""
-    pushed, sizes = {file.sha256 for file in files}, dict.fromkeys((adapter.name for adapter in bundle.adapters), 0)
-    for adapter in bundle.adapters:
-        sizes[adapter.name] += adapter.file.size_bytes if adapter.file.sha256 in pushed else 0
-    return sizes
 
 
 def kind_at(address: Address) -> Kind:

@@ -72,20 +72,16 @@ class Recovery:
             times = f"{self.retries} retries" if self.retries != 1 else "1 retry"
             raise DeviceLostError(f"{lost.message}; it is given up after {times}", hint=lost.hint) from lost
         self.observer.lost(address, lost.message, self.wait_s)
-        began = time.monotonic()
+        began, pause_s = time.monotonic(), _FIRST_PAUSE_S
         with self.stop.ending(device.close):
-            self._wait_until_back(device, lost)
+            while not self._is_back(device):
+                left_s = began + self.wait_s - time.monotonic()
+                if left_s <= 0 or self.stop.wait(min(pause_s, left_s)):
+                    raise DeviceLostError(f"{lost.message}; it was waited for {self.wait_s:g} s", hint=lost.hint) from lost
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         away_s = time.monotonic() - began
         self.observer.regained(address, away_s)
         self.note(device, Retry(address=address, reason=lost.message, away_s=away_s))
-
-    def _wait_until_back(self, device: Device, lost: DeviceLostError) -> None:
-        deadline, pause_s = time.monotonic() + self.wait_s, _FIRST_PAUSE_S
-        while not self._is_back(device):
-            left_s = deadline - time.monotonic()
-            if left_s <= 0 or self.stop.wait(min(pause_s, left_s)):
-                raise DeviceLostError(f"{lost.message}; it was waited for {self.wait_s:g} s", hint=lost.hint) from lost
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _is_back(self, device: Device) -> bool:
         """Say whether a device is there and has booted, and is the one that it was."""

@@ -207,7 +207,9 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) 
         location = (*location, context["discriminator"].strip("'"))
         kind = "missing" if kind == "union_tag_not_found" else kind
         here = {"enum": list(here["discriminator"]["mapping"])}
-    value = _value(document.data, location)
+    value = document.data
+    for part in location:
+        value = value[part] if _has(value, part) else None
     reason = _reason(kind, details, here, parent, value)
     if kind.startswith(("model", "dict")) and "discriminator" in here:
         tag = here["discriminator"]
@@ -230,7 +232,9 @@ def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location,
                 continue
         parent, data = here, data[part] if _has(data, part) else None
         location.append(part)
-        here = _child(here, part)
+        child = here.get("properties", {}).get(part) or here.get("items") or here.get("additionalProperties")
+        child = child or next(iter(here.get("patternProperties", {}).values()), None)
+        here = child if isinstance(child, dict) else {}
     return tuple(location), _resolve(here, defs), parent
 
 
@@ -246,21 +250,8 @@ def _resolve(here: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     return {**here, **examples}
 
 
-def _child(here: dict[str, Any], part: str | int) -> dict[str, Any]:
-    """Return the schema of an entry; empty where the schema knows none."""
-    child = here.get("properties", {}).get(part) or here.get("items") or here.get("additionalProperties")
-    child = child or next(iter(here.get("patternProperties", {}).values()), None)
-    return child if isinstance(child, dict) else {}
-
-
 def _has(data: Any, part: str | int) -> bool:
     return (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int) and part < len(data))
-
-
-def _value(data: Any, location: Location) -> Any:
-    for part in location:
-        data = data[part] if _has(data, part) else None
-    return data
 
 
 _EXPECTED = {

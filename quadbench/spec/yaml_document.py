@@ -55,7 +55,10 @@ class Document:
         for depth, part in enumerate(parts, start=1):
             place = _place(here, part) if isinstance(here, list) else part
             if not (isinstance(here, dict) or (isinstance(place, int) and place < len(here))):
-                holder = _holder(here) if isinstance(here, list) else describe(here)
+                holder = describe(here)
+                if isinstance(here, list):
+                    names = [str(entry["name"]) for entry in here if isinstance(entry, dict) and "name" in entry]
+                    holder = f"a list of {len(here)}" + (f" ({', '.join(names)})" if names else "")
                 self.add(self.line_of(location), location, f"found {holder}, which has no '{part}' as in '{key}'")
                 return
             if depth == len(parts):
@@ -91,15 +94,21 @@ def _place(here: list[Any], part: str) -> int | str:
     return int(part) if part.isdecimal() else next(named, part)
 
 
-def _holder(here: list[Any]) -> str:
-    names = [str(entry["name"]) for entry in here if isinstance(entry, dict) and "name" in entry]
-    return f"a list of {len(here)}" + (f" ({', '.join(names)})" if names else "")
-
-
 def read_document(path: Path) -> Document:
     """Read a YAML file that holds keys and values. Faults that can be read past stand in `problems`."""
     document = Document(path=path)
-    return parse_document(_read(document), document)
+    try:
+        content = read_file(path, fault=UserError, most_bytes=MOST_SPEC_BYTES)
+    except UserError as error:
+        raise SpecError([error.message], hint="give the path of a YAML file") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        document.add(line, (), f"not UTF-8: byte 0x{content[error.start]:02x}; save the file as UTF-8")
+        document.raise_problems()
+        raise
+    return parse_document(text, document)
 
 
 def parse_document(text: str, document: Document) -> Document:
@@ -109,7 +118,9 @@ def parse_document(text: str, document: Document) -> Document:
         document.raise_problems()
         root: Any = yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError as error:
-        document.add(_error_line(error, text), (), f"not YAML: {_error_text(error)}")
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        line = mark.line if mark is not None else text.count("\n", 0, getattr(error, "position", None) or 0)
+        document.add(int(line) + 1, (), f"not YAML: {_error_text(error)}")
         document.raise_problems()
     if root is None or root.tag == "tag:yaml.org,2002:null":
         document.add(1, (), "the file is empty")
@@ -162,20 +173,6 @@ def describe(value: Any) -> str:
             return f"{value}"
 
 
-def _read(document: Document) -> str:
-    try:
-        content = read_file(document.path, fault=UserError, most_bytes=MOST_SPEC_BYTES)
-    except UserError as error:
-        raise SpecError([error.message], hint="give the path of a YAML file") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        document.add(line, (), f"not UTF-8: byte 0x{content[error.start]:02x}; save the file as UTF-8")
-        document.raise_problems()
-        raise
-
-
 def _check_events(text: str, document: Document) -> None:
     """Note aliases, which can stand for trees that grow without bound, and nesting that would exhaust the stack.
 
@@ -200,13 +197,6 @@ def _check_events(text: str, document: Document) -> None:
 def _line(marked: Any) -> int:
     """Return the line of an event or node, counted from 1."""
     return int(marked.start_mark.line) + 1
-
-
-def _error_line(error: yaml.YAMLError, text: str) -> int:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    if mark is not None:
-        return int(mark.line) + 1
-    return text.count("\n", 0, getattr(error, "position", None) or 0) + 1
 
 
 def _error_text(error: yaml.YAMLError) -> str:

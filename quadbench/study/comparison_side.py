@@ -90,10 +90,14 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
     """
     own = {key: changes[key] for key in _OWN if key in changes}
     of_recipe = {key: read_value(value) for key, value in changes.items() if key not in _OWN}
+    try:
+        variant = Variant(own.get("variant", Variant.SHARED))
+    except ValueError as error:
+        raise UnknownNameError("variant", own["variant"], [variant.value for variant in Variant]) from error
     chosen = Chosen(
         source=source,
         changes=dict(changes),
-        variant=_variant(own.get("variant", Variant.SHARED.value)),
+        variant=variant,
         harness=Path(own["harness"]) if "harness" in own else None,
         kit=own.get("kit"),
     )
@@ -162,13 +166,6 @@ def require_variant(chosen: Chosen, there: Collection[Variant]) -> None:
             f"'{chosen.source}' has no graphs of {chosen.variant}; it has {', '.join(sorted(there))}",
             hint=f"baselines: [{chosen.variant}] in the recipe builds them",
         )
-
-
-def _variant(text: str) -> Variant:
-    try:
-        return Variant(text)
-    except ValueError as error:
-        raise UnknownNameError("variant", text, [variant.value for variant in Variant]) from error
 
 
 @dataclass(frozen=True, kw_only=True)

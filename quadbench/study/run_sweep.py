@@ -141,7 +141,9 @@ def sweep(
     began = time.monotonic()
     variations = varied(recipe, overs)
     pipeline.require_devices(addresses, f"sweep of {variations[0].recipe.name}", conduct, layout=layout)
-    _require_scoring(variations)
+    if not _has_random_weights(variations):
+        with extra_needed("quality"):  # before anything is built
+            import quadbench.quality.trajectories  # noqa: F401  (that it can be imported is what is asked)
     profiles = dict.fromkeys(address.profile for address in addresses)
     built = [variation.recipe.on(profile) for variation in variations for profile in profiles]
     pipeline.build_all(built, layout=layout, observer=observer)
@@ -197,13 +199,6 @@ def _kept_if_broken_off(under_way: _SweepUnderWay, layout: Layout) -> Iterator[N
         if under_way.points:
             log.warning("'%s' has the settings that came to their end", _write(under_way.sweep, layout) / "sweep.html")
         raise
-
-
-def _require_scoring(variations: Sequence[Variation]) -> None:
-    """Refuse a sweep whose pictures could not be scored before anything is built."""
-    if not _has_random_weights(variations):
-        with extra_needed("quality"):
-            import quadbench.quality.trajectories  # noqa: F401  (that it can be imported is what is asked)
 
 
 def _measure(

@@ -90,18 +90,18 @@ class DeviceProfile(Spec):
 
     @model_validator(mode="after")
     def _targets_are_of_the_chip(self) -> Self:
-        refuse(self._other_chips())
-        return self
-
-    def _other_chips(self) -> Iterator[Problem]:
-        """Yield targets for another HTP than the chip's own, by which graphs are linted and libraries chosen."""
+        """Refuse targets for another HTP than the chip's own, by which graphs are linted and libraries chosen."""
+        problems, there = [], f"found {self.soc.htp_arch or 'none'}"
         alternatives = ((("alternatives", number), target) for number, target in enumerate(self.alternatives))
         for location, target in ((("target",), self.target), (("virtual_target",), self.virtual_target), *alternatives):
-            there = f"found {self.soc.htp_arch or 'none'}"
             if isinstance(target, QnnTarget) and target.htp_arch != self.soc.htp_arch:
-                yield Problem(location=location, reason=f"expected soc.htp_arch to be the target's {target.htp_arch}, {there}")
+                reason = f"expected soc.htp_arch to be the target's {target.htp_arch}, {there}"
+                problems.append(Problem(location=location, reason=reason))
             elif isinstance(target, LiteRtTarget) and target.is_for_htp and self.soc.htp_arch is None:
-                yield Problem(location=location, reason=f"expected soc.htp_arch, the HTP of {target.soc}, as v79; {there}")
+                reason = f"expected soc.htp_arch, the HTP of {target.soc}, as v79; {there}"
+                problems.append(Problem(location=location, reason=reason))
+        refuse(problems)
+        return self
 
     def targets(self) -> Iterator[Target]:
         """Yield every target that this kind of device can be compiled for, with repetitions."""
@@ -216,7 +216,11 @@ def local_profile() -> DeviceProfile:
 
 def _read_profiles() -> tuple[tuple[DeviceProfile, ...], tuple[BrokenProfile, ...]]:
     """Return the profiles that can be taken and the files that cannot. Of files with one name nobody knows which is meant."""
-    read = {file: _read(file) for file in _profile_files()}
+    files, folder = sorted(PROFILES_FOLDER.glob("*.yaml")), path_variable(PROFILES_VARIABLE)
+    if folder and not folder.is_dir():
+        hint = "unset it, or name the folder of your profiles"
+        raise UserError(f"${PROFILES_VARIABLE} is '{folder}', which is not a folder", hint=hint)
+    read = {file: _read(file) for file in (*files, *(sorted(folder.glob("*.yaml")) if folder else ()))}
     names = {file: profile.name if isinstance(profile, DeviceProfile) else file.stem for file, profile in read.items()}
     profiles, broken = [], []
     for file, profile in read.items():
@@ -238,18 +242,6 @@ def _read(file: Path) -> DeviceProfile | UserError:
         return load(file, DeviceProfile)
     except UserError as error:
         return error
-
-
-def _profile_files() -> list[Path]:
-    files = sorted(PROFILES_FOLDER.glob("*.yaml"))
-    folder = path_variable(PROFILES_VARIABLE)
-    if folder:
-        if not folder.is_dir():
-            raise UserError(
-                f"${PROFILES_VARIABLE} is '{folder}', which is not a folder", hint="unset it, or name the folder of your profiles"
-            )
-        files += sorted(folder.glob("*.yaml"))
-    return files
 
 
 def _plain_patterns(match: Mapping[str, str]) -> dict[str, str]:
