@@ -104,7 +104,13 @@ def measure(deployed: Deployed, session: RunSession) -> Measured:
         QuadbenchError: a file of a bundle is damaged, or no device could take part.
     """
     rollout, phones = deployed.rollout, session.lab.phones
-    rests = _measured(deployed, session) if rollout.installations else {}
+    rests: dict[str, Rest] = {}
+    if rollout.installations:
+        # The pictures that each launch is compared with, and what no device takes.
+        for bundle in {installation.bundle.folder: installation.bundle for installation in rollout.installations}.values():
+            check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
+        queues = [_queue(installation, deployed, session) for installation in rollout.installations]
+        rests = measure_launches(queues, keep=session.keep, observer=session.observer, stop=session.recovery.stop)
     hosted = dict(_measured_hosted(phones, deployed, session))
     if not rollout.installations and len(hosted) == len(phones):
         raise next(iter({**rollout.failures, **hosted}.values()))
@@ -168,16 +174,6 @@ def _rolled_out(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> R
         if not (failures and session.lab.phones):
             raise
         return Rollout(failures=failures)
-
-
-def _measured(deployed: Deployed, session: RunSession) -> dict[str, Rest]:
-    """Measure what is missing on the devices that are connected, and return by address what is left of it."""
-    installations = deployed.rollout.installations
-    # The pictures that each launch is compared with, and what no device takes.
-    for bundle in {installation.bundle.folder: installation.bundle for installation in installations}.values():
-        check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
-    queues = [_queue(installation, deployed, session) for installation in installations]
-    return measure_launches(queues, keep=session.keep, observer=session.observer, stop=session.recovery.stop)
 
 
 def _queue(installation: Installation, deployed: Deployed, session: RunSession) -> Queue:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Variant
+from quadbench.artifacts import RunRecord, RunResult, Variant
 from quadbench.artifacts.night_record import contents, differences, unlike
 from quadbench.errors import UserError
 from quadbench.report.formatting import TextTable, Unit, labelled, plural, shown
@@ -240,14 +240,12 @@ def _unlike(baseline: RunResult, result: RunResult, address: str) -> dict[str, t
         devices = [device for device in run.devices if device.address == address]
         records = [record for device in devices for record in sound(run.records) if is_on(record, device)]
         sides.append(records)
-        held.append([_contents(run, records[0].device)] if records else [])
+        held.append([])
+        if records:
+            device, bundle = records[0].device, run.bundle_on(records[0].device)
+            own = {"recipe": bundle.recipe_digest[:12]} | ({} if device.family == "virtual" else {"serial": device.serial})
+            held[-1].append(own | contents(bundle, bundle.tasks))
     return unlike(*held) | differences(*sides)
-
-
-def _contents(run: RunResult, device: DeviceFacts) -> dict[str, str]:
-    bundle = run.bundle_on(device)
-    own = {"recipe": bundle.recipe_digest[:12]}
-    return own | ({} if device.family == "virtual" else {"serial": device.serial}) | contents(bundle, bundle.tasks)
 
 
 def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> str:

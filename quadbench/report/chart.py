@@ -130,13 +130,20 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
         body += [rule("edge", (x, plot.top - 20), (x, plot.bottom), INK, ' stroke-width="0.75"'), words]
     drawn = [line for line in series if line.points]
     labels = apart([plot.y(line.points[-1][1]) for line in drawn])
-    body += [_line(line, plot, label_y) for line, label_y in zip(drawn, labels, strict=True)]
+    for line, label_y in zip(drawn, labels, strict=True):
+        dashed = line.points[max(len(line.solid) - 1, 0) :]
+        body += [
+            plot.line(line.css_class, line.solid, line.colour, ' stroke-width="2"'),
+            plot.line(line.css_class, dashed, line.colour, ' stroke-width="2" stroke-dasharray="5 4"'),
+            *(dot(f"{line.css_class} dot", plot.at(*spot), 3.5, line.colour) for spot in line.solid),
+            text(plot.x(line.points[-1][0]) + 8, label_y + 4, short(line.label), css_class=line.css_class, colour=line.colour),
+        ]
     return svg(width, height, title, body)
 
 
-def stacked_bars(bars: Sequence[Bar], *, title: str, width: int = 560) -> str:
+def stacked_bars(bars: Sequence[Bar], *, title: str) -> str:
     """Draw horizontal bars on one scale that begins at 0, under their groups' names; `legend` explains their parts."""
-    right, bar_pitch, group_gap = 84, 22, 24
+    width, right, bar_pitch, group_gap = 560, 84, 22, 24
     left = round(max([84.0, *(16 + label_width(bar.label) for bar in bars)]))
     longest = max((sum(part.value for part in bar.parts) for bar in bars), default=0.0) or 1.0
     scale = (width - left - right) / longest
@@ -146,7 +153,16 @@ def stacked_bars(bars: Sequence[Bar], *, title: str, width: int = 560) -> str:
         if bar.group != group:
             body.append(text(0, y + 16, short(bar.group), css_class="group"))
             y, group = y + group_gap, bar.group
-        body.append(_bar(bar, float(left), y, scale))
+        body.append(text(left - 8, y + 12, short(bar.label), anchor="end"))
+        x = float(left)
+        for part in bar.parts:
+            length = part.value * scale
+            body.append(
+                f'<rect class="{part.css_class}" x="{x:.2f}" y="{y:.1f}" width="{length:.2f}" height="16" fill="{part.colour}">'
+                f"<title>{_words(f'{bar.group}, {bar.label}: {part.label}')}</title></rect>"
+            )
+            x += length
+        body.append(text(x + 6, y + 12, bar.total_text))
         y += bar_pitch
     return svg(width, round(y) + 2, title, body)
 
@@ -186,29 +202,6 @@ def ticks_between(low: float, high: float, least: float) -> tuple[float, ...]:
     return tuple(step * index for index in range(first, max(last, first + 1) + 1))
 
 
-def _line(line: Series, plot: Plot, label_y: float) -> str:
-    dashed = line.points[max(len(line.solid) - 1, 0) :]
-    parts = [
-        plot.line(line.css_class, line.solid, line.colour, ' stroke-width="2"'),
-        plot.line(line.css_class, dashed, line.colour, ' stroke-width="2" stroke-dasharray="5 4"'),
-        *(dot(f"{line.css_class} dot", plot.at(*spot), 3.5, line.colour) for spot in line.solid),
-        text(plot.x(line.points[-1][0]) + 8, label_y + 4, short(line.label), css_class=line.css_class, colour=line.colour),
-    ]
-    return "".join(parts)
-
-
-def _bar(bar: Bar, left: float, y: float, scale: float) -> str:
-    pieces, x = [text(left - 8, y + 12, short(bar.label), anchor="end")], left
-    for part in bar.parts:
-        length = part.value * scale
-        pieces.append(
-            f'<rect class="{part.css_class}" x="{x:.2f}" y="{y:.1f}" width="{length:.2f}" height="16" fill="{part.colour}">'
-            f"<title>{_words(f'{bar.group}, {bar.label}: {part.label}')}</title></rect>"
-        )
-        x += length
-    return "".join((*pieces, text(x + 6, y + 12, bar.total_text)))
-
-
 def label_width(words: str) -> float:
     """Return how many pixels a name takes in a chart, at most, as `short` leaves it."""
     return sum(_letter_width(letter) for letter in short(words))
@@ -243,9 +236,9 @@ def path(css_class: str, spots: Iterable[Place], colour: str, more: str = "") ->
     return f'<polyline class="{css_class}" fill="none" stroke="{colour}"{more} points="{points}"/>'
 
 
-def dot(css_class: str, place: Place, radius: float, colour: str, more: str = "") -> str:
-    """Draw a filled circle; `more` are other attributes."""
-    return f'<circle class="{css_class}" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="{radius:g}" fill="{colour}"{more}/>'
+def dot(css_class: str, place: Place, radius: float, colour: str) -> str:
+    """Draw a filled circle."""
+    return f'<circle class="{css_class}" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="{radius:g}" fill="{colour}"/>'
 
 
 def svg(width: int, height: int, title: str, body: Sequence[str]) -> str:

@@ -132,9 +132,8 @@ def _unknown(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
 def _why_unknown(rows: Sequence[KpiRow]) -> str:
     launches = min(min(side.launches for side in (row.shared, row.per_graph) if isinstance(side, Figure)) for row in rows)
     judged = [row.judged for row in rows if row.judged]
-    fewest = MIN_BLOCKS * LAUNCHES_PER_BLOCK
     if not judged:
-        few = f" from {plural(launches, 'launch')} of each variant: a verdict needs {fewest}"
+        few = f" from {plural(launches, 'launch')} of each variant: a verdict needs {ENOUGH}"
         return few if launches < LAUNCHES_PER_BLOCK else ", as the launches of the two sides were not in turn"
     launches = min(one.blocks for one in judged) * LAUNCHES_PER_BLOCK
     needed = [one.launches_needed for one in judged if one.launches_needed is None or one.launches_needed > launches]
@@ -144,8 +143,7 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
     if needed:
         return f"{opening}: {max(filter(None, needed))} would show {percent(TO_TELL, 0)}"
     ends = [end - 1 for one in judged for end in (one.low, one.high)]
-    least = percent(EQUIVALENCE_MARGIN, 0)
-    return f"{opening}: at 95 % it is {_change(ends)}, and under {least} counts as the same"
+    return f"{opening}: at 95 % it is {_change(ends)}, and under {percent(EQUIVALENCE_MARGIN, 0)} counts as the same"
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
@@ -224,8 +222,7 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
             place = f"; most for {_place(most, devices)}" if is_worth_a_place else ""
             clauses.append(f"{change} {noun}{part} (95 % intervals: {marked(_change(ends))}{place})")
         if same:
-            within = percent(EQUIVALENCE_MARGIN, 0)
-            clauses.append(f"the same {noun} within {within}{_part(same, compared, devices)}")
+            clauses.append(f"the same {noun} within {percent(EQUIVALENCE_MARGIN, 0)}{_part(same, compared, devices)}")
     return f"{_condition(rows)}an image takes {', and '.join(clauses)}" if clauses else ""
 
 

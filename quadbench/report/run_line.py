@@ -82,9 +82,9 @@ def study_document(study: Sweep | Versus, folder: Path | None = None) -> SweepDo
     return document_from(ComparisonDocument, study, sentences=answer(study), folder=where)
 
 
-def study_json(study: Sweep | Versus, folder: Path | None = None) -> str:
+def study_json(study: Sweep | Versus) -> str:
     """Return the document of a study as text."""
-    return document_text(study_document(study, folder))
+    return document_text(study_document(study))
 
 
 def write_comparison(versus: Versus, layout: Layout) -> None:

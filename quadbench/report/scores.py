@@ -135,8 +135,7 @@ def _drawn(label: str, layout: Layout, records: tuple[RunRecord, ...], key: str)
         return Picture(label=label, path=None, note=why_absent(records))
     task, item = key.split("/", 1)
     measured = values(record, "psnr_db", lambda s: (s.task, s.item, s.labels.get("against")) == (task, item, "reference"))
-    psnr_db = median(measured) if measured else None
-    return Picture(label=label, path=layout.file(record.images[key]), psnr_db=psnr_db)
+    return Picture(label=label, path=layout.file(record.images[key]), psnr_db=median(measured) if measured else None)
 
 
 def _quality(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Quality:
@@ -261,7 +260,24 @@ def held_out_tables(held_out: HeldOut | None, where: str = "") -> tuple[TextTabl
     """
     if held_out is None:
         return ()
-    tables = (_trajectory_table(held_out, _ON_CPU), *((_clipping_table(held_out),) if held_out.clippings else ()))
+    tables = [_trajectory_table(held_out, _ON_CPU)]
+    if held_out.clippings:
+        clipping = TextTable(
+            title="Activations that clip",
+            columns=(
+                "U-Net",
+                "Values that clip",
+                "Tensors",
+                "Worst tensors: share of their values, widths of the range beyond it",
+            ),
+            numeric=(False, True, True, False),
+            rows=tuple(map(_clipping_row, held_out.clippings)),
+            notes=(
+                "Values of the float graph outside the ranges of the encodings, on the same inputs, none of which set a range. "
+                "What clips costs far more than rounding: quad.calibration.ranges has headroom against it.",
+            ),
+        )
+        tables.append(clipping)
     return tuple(replace(table, title=titled(table.title, where)) for table in tables)
 
 
@@ -305,19 +321,6 @@ def _trajectory_row(one: TrajectorySqnr) -> tuple[str, ...]:
     ends = (steps[0].sqnr_db, steps[-1].sqnr_db) if steps else ("–", "–")
     values = (one.sqnr_db, worst.sqnr_db if worst else None, at, *ends)
     return (one.task, one.variant, *(value if isinstance(value, str) else _db(value) for value in values))
-
-
-def _clipping_table(held_out: HeldOut) -> TextTable:
-    return TextTable(
-        title="Activations that clip",
-        columns=("U-Net", "Values that clip", "Tensors", "Worst tensors: share of their values, widths of the range beyond it"),
-        numeric=(False, True, True, False),
-        rows=tuple(_clipping_row(one) for one in held_out.clippings),
-        notes=(
-            "Values of the float graph outside the ranges of the encodings, on the same inputs, none of which set a range. "
-            "What clips costs far more than rounding: quad.calibration.ranges has headroom against it.",
-        ),
-    )
 
 
 def _clipping_row(one: Clipping) -> tuple[str, ...]:

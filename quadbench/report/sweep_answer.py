@@ -58,7 +58,13 @@ def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
     settings = {name: [point for point in touched if point.name == name] for name in dict.fromkeys(p.name for p in touched)}
     scale = scale_of(sweep, device)
     if len(settings) > 1:
-        yield " ".join(_worth(settings, device, scale))
+        top = best_setting(settings)
+        others = sorted((value for value in settings if value != top), key=lambda value: not _is_best(settings[value]))
+        told = [f"On {device}, {top} {_reached(settings[top])}."]
+        told += [f"{value} against {top}: {_against(settings[value], settings[top], scale)}." for value in others[:_NAMED]]
+        if len(others) > _NAMED:
+            told.append(f"{len(others) - _NAMED} more are in the table.")
+        yield " ".join(told)
         yield _order(settings, scale)
     elif settings:
         yield f"On {device}, there is one setting alone, and nothing to hold it against."
@@ -72,16 +78,6 @@ def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
         yield f"On {device}, no pictures were scored: quality is not in this comparison."
     if touched and not any(point.figure(TIME) for point in touched):
         yield f"On {device}, there are no times."
-
-
-def _worth(settings: _Settings, device: str, scale: Scale) -> Iterator[str]:
-    """Say how good the best pictures are, and what each other setting gives up for what; those that are beaten last."""
-    top = best_setting(settings)
-    others = sorted((value for value in settings if value != top), key=lambda value: not _is_best(settings[value]))
-    yield f"On {device}, {top} {_reached(settings[top])}."
-    yield from (f"{value} against {top}: {_against(settings[value], settings[top], scale)}." for value in others[:_NAMED])
-    if len(others) > _NAMED:
-        yield f"{len(others) - _NAMED} more are in the table."
 
 
 def best_setting(settings: _Settings) -> str:

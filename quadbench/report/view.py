@@ -258,16 +258,13 @@ def _parity(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Parity:
 def _doubts(result: RunResult) -> tuple[Doubt, ...]:
     concerned: dict[Caveat, list[str]] = {caveat: [] for bundle in result.bundles for caveat in bundle.artifact.caveats}
     doubted = [(record.device.address, caveat) for record in result.records for caveat in _doubts_of(record)]
-    changed = [(device.address, Caveat.CHANGED_ENVIRONMENT) for device in result.devices if _has_changed(result, device)]
-    for address, caveat in dict.fromkeys((*doubted, *changed)):
+    for device in result.devices:  # where launches of one variant met another environment than those of another
+        sides = [side for variant in SERVING if (side := sound(launches_of(result, device, variant)))]
+        if any(differences(sides[0], side) for side in sides[1:]):
+            doubted.append((device.address, Caveat.CHANGED_ENVIRONMENT))
+    for address, caveat in dict.fromkeys(doubted):
         concerned.setdefault(caveat, []).append(address)
     return tuple(Doubt(caveat=caveat, addresses=tuple(concerned[caveat])) for caveat in Caveat if caveat in concerned)
-
-
-def _has_changed(result: RunResult, device: DeviceFacts) -> bool:
-    """Say whether the launches of one variant met another environment than those of another."""
-    sides = [side for variant in SERVING if (side := sound(launches_of(result, device, variant)))]
-    return any(differences(sides[0], side) for side in sides[1:])
 
 
 def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:

@@ -57,14 +57,6 @@ class Forecast:
     missing: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Notes:
-    """The notes about one device, while it is looked at."""
-
-    to_build: list[str]
-    missing: list[str]
-
-
 def forecast(recipe: Recipe, addresses: Sequence[Address], *, layout: Layout) -> list[Forecast]:
     """Return what a run on each device would be. An attached phone is known by its profile, and need not be attached.
 
@@ -102,17 +94,21 @@ def _kinds(addresses: Sequence[Address]) -> list[Kind]:
 
 
 def _forecast(kind: Kind, address: Address, bundle: Stored[Bundle] | None, terms: Terms, layout: Layout) -> Forecast:
-    notes = _Notes([], [])
+    to_build, missing = list[str](), list[str]()
     if isinstance(address, VirtualAddress):
-        notes.missing.extend(str(error) for error in lacking(kind.profile, address))
-    harness, libraries, compiler = _harness(kind, layout, notes), _libraries(kind, layout, notes), availability(kind.target)
+        missing.extend(str(error) for error in lacking(kind.profile, address))
+    harness, libraries, compiler = (
+        _harness(kind, layout, to_build, missing),
+        _libraries(kind, layout, missing),
+        availability(kind.target),
+    )
     if compiler.missing:
-        notes.missing.append(f"{compiler.missing}, to compile for {kind.key}. Hint: {compiler.hint}")
+        missing.append(f"{compiler.missing}, to compile for {kind.key}. Hint: {compiler.hint}")
     push, launches, adapters = {HARNESS: harness, RUNTIME: libraries}, None, {}
     if bundle is None:
-        notes.to_build.append("the bundle")
+        to_build.append("the bundle")
     else:
-        graphs = _graphs(kind, bundle, layout, notes) if compiler.is_ready else bundle
+        graphs = _graphs(kind, bundle, layout, to_build) if compiler.is_ready else bundle
         push = push_set(harness, libraries, graphs, bundle)
         launches = launches_of_bundle(terms, bundle.artifact, seed="")
         pushed, adapters = {file.sha256 for file in push[ADAPTERS]}, {adapter.name: 0 for adapter in bundle.artifact.adapters}
@@ -121,7 +117,7 @@ def _forecast(kind: Kind, address: Address, bundle: Stored[Bundle] | None, terms
     needed_bytes = space_bytes(chain(*push.values()))
     if isinstance(address, VirtualAddress) and address.data_mb and needed_bytes > address.data_mb * MIB:
         room = f"room: its /data has {address.data_mb} MB, {needed_bytes / MIB:.1f} MB are needed"
-        notes.missing.append(f"{room}. Hint: give it more with ?data_mb")
+        missing.append(f"{room}. Hint: give it more with ?data_mb")
     return Forecast(
         address=kind.address,
         title=kind.profile.title,
@@ -132,8 +128,8 @@ def _forecast(kind: Kind, address: Address, bundle: Stored[Bundle] | None, terms
         images=sum(launch.images for launch in launches) if launches else None,
         push_bytes=_sizes(push),
         adapter_bytes=adapters,
-        to_build=tuple(notes.to_build),
-        missing=tuple(notes.missing),
+        to_build=tuple(to_build),
+        missing=tuple(missing),
     )
 
 
@@ -176,32 +172,32 @@ def _profile(name: str, target: str | None) -> DeviceProfile:
     return profile.with_target(target) if target else profile
 
 
-def _harness(kind: Kind, layout: Layout, notes: _Notes) -> list[LocalFile]:
+def _harness(kind: Kind, layout: Layout, to_build: list[str], missing: list[str]) -> list[LocalFile]:
     try:
         program = built_harness(layout.programs, kind.abi)
     except MissingDependencyError as error:
-        notes.missing.append(str(error))
+        missing.append(str(error))
         return []
     if program is None:
-        notes.to_build.append(f"the harness for {kind.abi}")
+        to_build.append(f"the harness for {kind.abi}")
         return []
     return [local_file(program)]
 
 
-def _libraries(kind: Kind, layout: Layout, notes: _Notes) -> list[LocalFile]:
+def _libraries(kind: Kind, layout: Layout, missing: list[str]) -> list[LocalFile]:
     try:
         choice = kit_for(kind, layout)
     except MissingDependencyError as error:
-        notes.missing.append(str(error))
+        missing.append(str(error))
         return []
     return choice.files if choice else host_libraries(kind.target)
 
 
-def _graphs(kind: Kind, bundle: Stored[Bundle], layout: Layout, notes: _Notes) -> Stored[CompiledBundle] | Stored[Bundle]:
+def _graphs(kind: Kind, bundle: Stored[Bundle], layout: Layout, to_build: list[str]) -> Stored[CompiledBundle] | Stored[Bundle]:
     """Return the compiled graphs; where there are none yet those of the bundle, whose sizes are about the same."""
     compiled = compiled_before(bundle, kind.target, kind.key, layout)
     if compiled is None:
-        notes.to_build.append(f"the graphs for {kind.key}; their bytes are given as they are in the bundle")
+        to_build.append(f"the graphs for {kind.key}; their bytes are given as they are in the bundle")
     return compiled or bundle
 
 

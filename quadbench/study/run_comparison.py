@@ -364,8 +364,7 @@ def _stored_device(a: Chosen, b: Chosen, on_a: DeviceFacts, on_b: DeviceFacts) -
             raise UserError(
                 f"run {run.run_id} has no sound launch of {variant} on '{on_a.address}'", hint=f"it has: {there or 'none'}"
             )
-    wanted = set(a.tasks) & set(b.tasks)
-    tasks = common_tasks(*(run.bundle_on(device) for run, _, device in runs), wanted=wanted)
+    tasks = common_tasks(*(run.bundle_on(device) for run, _, device in runs), wanted=set(a.tasks) & set(b.tasks))
     held = [[contents(run.bundle_on(device), of_side)] for (run, _, device), of_side in zip(runs, tasks, strict=True)]
     first, second = (Side(records=side, tasks=of_side) for side, of_side in zip(records, tasks, strict=True))
     return VersusDevice(
