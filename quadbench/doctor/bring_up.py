@@ -64,17 +64,14 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
 
 
 def _checked(device: Device, layout: Layout, observer: Observer) -> list[DeviceCheck]:
-    """Make every check."""
-
     def system() -> Answer:
         kernel, told = device.shell(["uname", "-r"], _TIMEOUT_S).stdout, device.properties()
         read = {"kernel": one_line(kernel) or _UNKNOWN}
         read |= {name: one_line(told[key]) for name, key in _PROPERTIES.items() if told.get(key)}
         return Answer(said=", ".join(f"{name} {text}" for name, text in read.items()), versions=read)
 
-    connection = PlannedCheck(name="connection", act=lambda: Answer(said=f"{device.facts.title}, {device.abi}"))
     checks = (
-        connection,
+        PlannedCheck(name="connection", act=lambda: Answer(said=f"{device.facts.title}, {device.abi}")),
         PlannedCheck(name="system", act=system),
         *system_checks(device),
         *graph_checks(device, layout, observer),

@@ -130,7 +130,17 @@ class PlannedCheck:
         """Make the check."""
         observer.step("check", self.name)
         began = time.monotonic()
-        answer = self._answer()
+        try:
+            answer = self.act()
+        except MissingDependencyError as error:
+            answer = Answer(status=CheckStatus.NOT_TRIED, said=error.message, hint=error.hint)
+        except QuadbenchError as error:
+            answer = Answer(status=CheckStatus.FAILED, said=error.message, hint=error.hint)
+        except Exception as error:
+            # One check must not cost the others, whatever a device has thought of.
+            log.info("unexpected error in a check", exc_info=True)
+            said = f"unexpected error, a bug of quadbench (-v shows where): {type(error).__name__}: {error}"
+            answer = Answer(status=CheckStatus.FAILED, said=said)
         log.info("check: %s: %s: %s", self.name, answer.status, answer.said)
         return DeviceCheck(
             name=self.name,
@@ -140,19 +150,6 @@ class PlannedCheck:
             versions=answer.versions,
             seconds=round(time.monotonic() - began, 1),
         )
-
-    def _answer(self) -> Answer:
-        try:
-            return self.act()
-        except MissingDependencyError as error:
-            return Answer(status=CheckStatus.NOT_TRIED, said=error.message, hint=error.hint)
-        except QuadbenchError as error:
-            return Answer(status=CheckStatus.FAILED, said=error.message, hint=error.hint)
-        except Exception as error:
-            # One check must not cost the others, whatever a device has thought of.
-            log.info("unexpected error in a check", exc_info=True)
-            said = f"unexpected error, a bug of quadbench (-v shows where): {type(error).__name__}: {error}"
-            return Answer(status=CheckStatus.FAILED, said=said)
 
 
 def failed(said: str, hint: str | None = None) -> Answer:

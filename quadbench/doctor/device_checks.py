@@ -172,7 +172,8 @@ def graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator
         settings = LaunchSettings(
             run_id=RUN_ID, layout=layout.doctor, runtime=Runtime(threads=1), timeout_s=_LAUNCH_TIMEOUT_S, gate=_ANY_STATE
         )
-        record = measure_launch(installed(target), probe_launch(variant), settings)
+        launch = LaunchPlan(variant=variant, launch=0, sequence=(SequenceBlock(task=PROBE, warmup=0, iterations=1),))
+        record = measure_launch(installed(target), launch, settings)
         judged = _judged(record, _QUANTIZED_DIFFERENCE if variant.is_quantized else _FLOAT_DIFFERENCE)
         return replace(judged, versions=record.versions | record.settings)
 
@@ -228,8 +229,3 @@ def _judged(record: RunRecord, most: int) -> Answer:
 def probe_bundle() -> Stored[Bundle]:
     """Return the bundle."""
     return read_manifest(PROBE_FOLDER, Bundle)
-
-
-def probe_launch(variant: Variant) -> LaunchPlan:
-    """Return a launch that paints its image once."""
-    return LaunchPlan(variant=variant, launch=0, sequence=(SequenceBlock(task=PROBE, warmup=0, iterations=1),))

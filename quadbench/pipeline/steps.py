@@ -71,11 +71,7 @@ class Outcome:
 
 
 def deploy(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> Deployed:
-    """Compile bundles, which are given by device profile, push each to its devices, and write the run's file, or add to it.
-
-    Raises:
-        QuadbenchError: a bundle is not the run's or cannot be compiled, or every device failed.
-    """
+    """Compile bundles, which are given by device profile, push each to its devices, and write the run's file, or add to it."""
     own = {profile: in_results(bundle, session.layout) for profile, bundle in bundles.items()}
     require_same_bundle(own, session.stored)
     work, lab = session.work, session.lab

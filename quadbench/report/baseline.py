@@ -170,9 +170,30 @@ def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[Change
         other = earlier.get((row.device.address, row.task, row.key))
         for variant, side in _SIDES.items():
             cells = [getattr(one, side) if one else "" for one in (other, row)]
-            figures = [cell if isinstance(cell, Figure) else None for cell in cells]
-            if any(figures):
-                yield _figure_of(row, variant, figures, together[row.key in WITH_VERDICT])
+            first, second = (cell if isinstance(cell, Figure) else None for cell in cells)
+            if not (first or second):
+                continue
+            verdict, ratio, low, high = Verdict.INCONCLUSIVE, None, None, None
+            if first and second and row.is_exact:
+                verdict, ratio = exact_verdict(second.value - first.value), second.value / first.value if first.value else None
+            elif first and second and min(*first.medians, *second.medians) > 0:
+                told = compare_unpaired(first.medians, second.medians, together=together[row.key in WITH_VERDICT])
+                verdict, ratio, low, high = told.verdict, told.ratio, told.low, told.high
+            yield ChangedFigure(
+                device=row.device.address,
+                task=row.task,
+                variant=variant,
+                key=row.key,
+                title=row.title,
+                unit=row.unit,
+                is_exact=row.is_exact,
+                before=first.value if first else None,
+                now=second.value if second else None,
+                ratio=ratio,
+                low=low,
+                high=high,
+                verdict=verdict,
+            )
 
 
 def _measured_twice(earlier: Mapping[tuple[str, str, str], KpiRow], now: Sequence[KpiRow], *, is_main: bool) -> int:
@@ -180,31 +201,6 @@ def _measured_twice(earlier: Mapping[tuple[str, str, str], KpiRow], now: Sequenc
     rows = [row for row in now if (row.key in WITH_VERDICT) is is_main and not row.is_exact]
     pairs = [(row, other) for row in rows if (other := earlier.get((row.device.address, row.task, row.key)))]
     return sum(all(isinstance(getattr(one, side), Figure) for one in pair) for pair in pairs for side in _SIDES.values())
-
-
-def _figure_of(row: KpiRow, variant: Variant, sides: Sequence[Figure | None], together: int) -> ChangedFigure:
-    before, now = sides
-    verdict, ratio, low, high = Verdict.INCONCLUSIVE, None, None, None
-    if before and now and row.is_exact:
-        verdict, ratio = exact_verdict(now.value - before.value), now.value / before.value if before.value else None
-    elif before and now and min(*before.medians, *now.medians) > 0:
-        told = compare_unpaired(before.medians, now.medians, together=together)
-        verdict, ratio, low, high = told.verdict, told.ratio, told.low, told.high
-    return ChangedFigure(
-        device=row.device.address,
-        task=row.task,
-        variant=variant,
-        key=row.key,
-        title=row.title,
-        unit=row.unit,
-        is_exact=row.is_exact,
-        before=before.value if before else None,
-        now=now.value if now else None,
-        ratio=ratio,
-        low=low,
-        high=high,
-        verdict=verdict,
-    )
 
 
 def _of_quality(before: Sequence[Quality], now: Sequence[Quality]) -> Iterator[ChangedFigure]:

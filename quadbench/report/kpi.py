@@ -289,7 +289,9 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Coun
     launches = {variant: launches_of(result, device, variant) for variant in variants}
     groups = {variant: alike(counts.of(variant)) for variant in variants}
     caveats = {caveat for variant in variants for record in counts.of(variant) for caveat in record.caveats}
-    is_admitted = bool(launches[Variant.PER_GRAPH]) and task.name in without_own_graph(result.bundle_on(device))
+    bundle = result.bundle_on(device)
+    is_admitted = bool(launches[Variant.PER_GRAPH]) and task.name in without_own_graph(bundle)
+    paper = published_table(result.published).at(int8_percent_of(bundle.precision)) if result.published else None
     blocks = [slice(at, at + LAUNCHES_PER_BLOCK) for at in range(0, LAUNCHES_PER_BLOCK * counts.blocks, LAUNCHES_PER_BLOCK)]
     for kpi in _HOSTED_KPIS if device.is_hosted else _KPIS:
         kind = FigureKind.SIZE if kpi.is_exact else FigureKind.TIME if kpi.unit is _MS else FigureKind.MEMORY
@@ -301,7 +303,7 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Coun
             kpi.absent(task, variant) or figure(of_launches) or why_absent(launches[variant], is_time=kpi.unit is _MS)
             for variant, of_launches in zip(variants, values, strict=True)
         )
-        per_graph = NO_OWN_GRAPH if is_admitted else per_graph
+        per_graph, name = NO_OWN_GRAPH if is_admitted else per_graph, published_name(kpi.key, kpi.unit)
         yield KpiRow(
             device=device,
             task=task.name,
@@ -312,17 +314,10 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Coun
             shared=shared,
             per_graph=per_graph,
             ratio=_ratio(shared, per_graph),
-            published=_published(result, kpi, task, device),
+            published=paper.figure(name, task=task.name, device=device.profile) if paper else None,
             caveats=tuple(caveat for caveat in Caveat if caveat in caveats and caveat.is_about(kind)),
             blocks=len(whole),
         )
-
-
-def _published(result: RunResult, kpi: _Kpi, task: TaskAssets, device: DeviceFacts) -> float | None:
-    if result.published is None:
-        return None
-    table = published_table(result.published).at(int8_percent_of(result.bundle_on(device).precision))
-    return table.figure(published_name(kpi.key, kpi.unit), task=task.name, device=device.profile)
 
 
 def published_name(key: str, unit: Unit) -> str:

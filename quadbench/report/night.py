@@ -291,11 +291,6 @@ class NightFinding:
         return f"{self.result[:1].lower()}{self.result[1:]}"
 
 
-def night_findings(rulings: Iterable[Ruling], series: Series, where: Sequence[str]) -> tuple[NightFinding, ...]:
-    """Return what rulings that are not clean come to, the worst first; `where` are the words of a command that name its place."""
-    return tuple(_finding(list(group), series, where) for _, group in groupby(sorted(rulings, key=_order), key=_together))
-
-
 def subject_name(subject: Subject) -> str:
     """Return a subject as people are told of it: the first characters of its digests."""
     kit = f" with kit {words(subject.kit[:_DIGEST_SHOWN])}" if subject.kit else ""
@@ -514,16 +509,17 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
     addresses = {(one.case, one.device): words(one.address) for one in told}
     worst = {(one.case, one.device): one.kind for one in sorted(rulings, key=lambda one: -_KINDS.index(one.kind))}
     known = {rate.device: rate for rate in rates}
-    findings = tuple(
-        replace(one, doubt=next(_doubts(known.get(one.place[1])), None))
-        for one in night_findings((one for one in rulings if one.kind is not RulingKind.CLEAN), series, where)
-    )
+    findings = []  # the worst first
+    unclean = sorted((one for one in rulings if one.kind is not RulingKind.CLEAN), key=_order)
+    for _, group in groupby(unclean, key=_together):
+        finding = _finding(list(group), series, where)
+        findings.append(replace(finding, doubt=next(_doubts(known.get(finding.place[1])), None)))
     clean = sorted((words(place[0]), addresses[place]) for place, kind in worst.items() if kind is RulingKind.CLEAN)
     devices = {device: address for (_, device), address in addresses.items()}
     return NightView(
         night=night,
         counts={kind: count for kind in _KINDS if (count := list(worst.values()).count(kind))},
-        findings=findings,
+        findings=tuple(findings),
         clean={case: tuple(address for _, address in pairs) for case, pairs in groupby(clean, key=lambda pair: pair[0])},
         open=_open(night, {place: addresses[place] for place in worst}),
         devices=tuple(

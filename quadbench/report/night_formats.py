@@ -293,7 +293,8 @@ def device_cells(device: DeviceNight) -> tuple[str | list[str], ...]:
     """Return the cells of a device below DEVICE_COLUMNS, of which some have several texts."""
     noticed = [*device.wrong, *(caveat.words for caveat in device.caveats)]
     clean = f"{device.clean} of {device.cases}"
-    return device.address, clean, noticed, list(change_lines(device.environment_changes)), rate_words(device)
+    changes = [f"{name}: {before} → {now}" for name, (before, now) in device.environment_changes.items()]
+    return device.address, clean, noticed, changes, rate_words(device)
 
 
 def rate_words(device: DeviceNight) -> str:
@@ -302,11 +303,6 @@ def rate_words(device: DeviceNight) -> str:
     if rate is None or rate.low is None or rate.high is None:
         return "not known yet"
     return f"{rate.alarms} in {rate.tries}, {percent(rate.low)} to {percent(rate.high)}"
-
-
-def change_lines(changes: dict[str, tuple[str, str]]) -> Iterator[str]:
-    """Write what changed, a text for each: `Android: 15 → 16`."""
-    return (f"{name}: {before} → {now}" for name, (before, now) in changes.items())
 
 
 def figure_lines(finding: NightFinding) -> list[str]:

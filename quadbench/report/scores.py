@@ -217,14 +217,11 @@ def _table(title: str, compared: Iterable[Compared]) -> TextTable:
     for metric in _metrics(score for column in columns.values() for score in column.values() if _is_figure(score)):
         cells = [column.get(metric.name) for column in columns.values()]
         counts = dict.fromkeys(str(score.n) for score in cells if score and _is_figure(score))
-        rows.append((_name(metric), *(_cell(score) for score in cells), " / ".join(counts)))
+        label = f"{labelled(metric.title, metric.unit)} {_ARROWS[metric.better]}"
+        rows.append((label, *(_cell(score) for score in cells), " / ".join(counts)))
     return TextTable(
         title=title, columns=("Metric", *columns, "n"), numeric=(False, *(True for _ in columns), True), rows=tuple(rows)
     )
-
-
-def _name(metric: Metric) -> str:
-    return f"{labelled(metric.title, metric.unit)} {_ARROWS[metric.better]}"
 
 
 def _cell(score: Score | None) -> str:
@@ -262,14 +259,10 @@ def held_out_tables(held_out: HeldOut | None, where: str = "") -> tuple[TextTabl
         return ()
     tables = [_trajectory_table(held_out, _ON_CPU)]
     if held_out.clippings:
+        columns = ("U-Net", "Values that clip", "Tensors", "Worst tensors: share of their values, widths of the range beyond it")
         clipping = TextTable(
             title="Activations that clip",
-            columns=(
-                "U-Net",
-                "Values that clip",
-                "Tensors",
-                "Worst tensors: share of their values, widths of the range beyond it",
-            ),
+            columns=columns,
             numeric=(False, True, True, False),
             rows=tuple(map(_clipping_row, held_out.clippings)),
             notes=(

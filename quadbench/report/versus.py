@@ -121,9 +121,7 @@ class SideRow:
 class TimedLaunch:
     """A launch of side A or B: when it began, its median time for an image, and how hot it was.
 
-    The time is the geometric mean over tasks.
-
-    `temperature_c` is the battery's before the launch, None where the device does not tell.
+    The time is the geometric mean over tasks. `temperature_c` is the battery's before the launch, None where it is not told.
     """
 
     side: str
@@ -193,23 +191,20 @@ def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
     tasks = [task.name for task in a.tasks]
     wanted = [(PRIMARY, ALL_TASKS)] if len(tasks) > 1 else []
     wanted += [(key, task) for task in tasks for key in (*_JUDGED, *SIZES, PSNR)]
+    a, b = replace(a, records=sound(a.records)), replace(b, records=sound(b.records))
     rows = [
-        _row(device, key, task, replace(a, records=sound(a.records)), replace(b, records=sound(b.records)))
+        SideRow(
+            device=device,
+            task=task,
+            key=key,
+            title="PSNR, mean" if key == PSNR else KPI_TITLES[key],
+            unit=None if key == PSNR else KPI_UNITS[key],
+            a=figure(a.values(key, task)),
+            b=figure(b.values(key, task)),
+        )
         for key, task in wanted
     ]
     return tuple(row for row in rows if row.a or row.b)
-
-
-def _row(device: DeviceFacts, key: str, task: str, a: Side, b: Side) -> SideRow:
-    return SideRow(
-        device=device,
-        task=task,
-        key=key,
-        title="PSNR, mean" if key == PSNR else KPI_TITLES[key],
-        unit=None if key == PSNR else KPI_UNITS[key],
-        a=figure(a.values(key, task)),
-        b=figure(b.values(key, task)),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

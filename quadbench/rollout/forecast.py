@@ -39,9 +39,8 @@ from quadbench.target.targets import LiteRtTarget, Target
 class Forecast:
     """A run on one device before it happens. `push_bytes` are those of files that are there, by what they are.
 
-    `adapter_bytes` are by name those of each adapter, in all dtypes that are pushed.
-
-    What is `to_build` has no bytes yet; what is `missing` keeps the run from happening.
+    `adapter_bytes` are by name those of each adapter, in all dtypes that are pushed. What is `to_build` has no bytes yet; what is
+    `missing` keeps the run from happening.
     """
 
     address: str
