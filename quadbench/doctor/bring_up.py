@@ -42,7 +42,9 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
     try:
         with connect([address], layout=layout) as devices, leased(devices, layout, "doctor", to_examine=True):
             (device,) = devices
-            examined, serials = _examined(device), [device.serial] if device.family == "adb" else []
+            facts, serials = device.facts, [device.serial] if device.family == "adb" else []
+            told = {name: getattr(facts, name) for name in ExaminedDevice.model_fields if name != "abi"}
+            examined: ExaminedDevice | None = ExaminedDevice(abi=device.abi, **told)
             checks = _checked(device, layout, observer)
     except LeaseError:
         raise  # it names a person, so it is no part of the document
@@ -103,16 +105,3 @@ def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
     yield PlannedCheck(name="harness", act=harness)
     yield PlannedCheck(name="runtime kit", act=kit)
     yield PlannedCheck(name="compiler", act=compiler)
-
-
-def _examined(device: Device) -> ExaminedDevice:
-    facts = device.facts
-    return ExaminedDevice(
-        family=facts.family,
-        title=facts.title,
-        profile=facts.profile,
-        abi=device.abi,
-        cpu=facts.cpu,
-        android_release=facts.android_release,
-        fingerprint=facts.fingerprint,
-    )

@@ -142,14 +142,7 @@ class PlannedCheck:
             said = f"unexpected error, a bug of quadbench (-v shows where): {type(error).__name__}: {error}"
             answer = Answer(status=CheckStatus.FAILED, said=said)
         log.info("check: %s: %s: %s", self.name, answer.status, answer.said)
-        return DeviceCheck(
-            name=self.name,
-            status=answer.status,
-            said=answer.said,
-            hint=answer.hint,
-            versions=answer.versions,
-            seconds=round(time.monotonic() - began, 1),
-        )
+        return DeviceCheck(name=self.name, seconds=round(time.monotonic() - began, 1), **vars(answer))
 
 
 def failed(said: str, hint: str | None = None) -> Answer:

@@ -83,14 +83,12 @@ def _other_machines() -> Iterator[Check]:
     """Check what builds programs for other machines and runs them: the compiler for arm64 boards, QEMU, and Android's NDK."""
     purpose = "building the harness for arm64 boards"
     yield _looked_for("ziglang", package_version("ziglang"), purpose=purpose, hint=ZIG_HINT)
-
     try:  # an arm64 machine needs nothing to run programs for arm64
         emulator, hint = arm64_emulator(f"{VIRTUAL_PREFIX}s25?abi={PHONE_ABI}"), None
     except MissingDependencyError as error:
         emulator, hint = None, error.hint
     qemu = str(emulator.qemu) if emulator else None
     yield Check(name=QEMU, is_ok=hint is None, is_required=False, found=qemu, purpose="virtual phones for arm64", hint=hint)
-
     folder = path_variable(NDK_VARIABLE)
     revision = ndk_revision(folder) if folder else None
     found_at = f"{revision} in {folder}" if revision else None

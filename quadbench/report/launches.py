@@ -24,7 +24,6 @@ _PER_LAUNCH = {
     "load_peak_rss_bytes",
 }
 
-
 SERVING = tuple(variant for variant in Variant if variant is not Variant.FLOAT)
 EMULATED = "an emulator's time"
 EMULATORS = {Caveat.EMULATED_NPU, Caveat.EMULATED_CPU}

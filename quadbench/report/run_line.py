@@ -53,11 +53,6 @@ def study_line(study: Sweep | Versus) -> StudyLine:
     )
 
 
-def damaged_study(study_id: str, kind: str, reason: str) -> StudyLine:
-    """Return the line of a study that cannot be read."""
-    return StudyLine(study_id=study_id, kind=kind, reason=reason)
-
-
 @dataclass(frozen=True, kw_only=True)
 class SweepDocument(Sweep):
     """A sweep with its result in words and, where it is printed, the folder that holds its tables, pictures and report."""

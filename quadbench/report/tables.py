@@ -24,17 +24,7 @@ from quadbench.report.kpi import (
     published_name,
     spread,
 )
-from quadbench.report.launches import (
-    EMULATED,
-    Alike,
-    alike,
-    counted,
-    int8_note,
-    launches_of,
-    places,
-    sampler_text,
-    sound,
-)
+from quadbench.report.launches import EMULATED, Alike, alike, counted, int8_note, launches_of, places, sampler_text, sound
 from quadbench.report.scores import Quality, quality_rows
 from quadbench.report.ways import ways_views
 from quadbench.statistics import medians

@@ -6,17 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
-from quadbench.artifacts import (
-    Bundle,
-    Caveat,
-    DeviceFacts,
-    ErrorClass,
-    RunRecord,
-    RunResult,
-    Status,
-    TaskAssets,
-    Variant,
-)
+from quadbench.artifacts import Bundle, Caveat, DeviceFacts, ErrorClass, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.artifacts.night_record import differences
 from quadbench.report import provenance, scores
 from quadbench.report.baseline import Baseline, against
@@ -175,6 +165,11 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
     needed = [row.judged.launches_needed or 0 for row in rows if row.judged and row.key in WITH_VERDICT]
     enough, caveats, is_unequal = max([ENOUGH, *needed]), [doubt.caveat for doubt in doubts], bool(unequal_rows(rows))
     measured = MeasuredRun(result=result, kpis=rows, quality=quality)
+    held_out = [table for each in setups for table in scores.held_out_tables(each.bundle.held_out, each.where)]
+    trajectories = [curve for each in setups for curve in scores.trajectories(each.bundle.held_out, each.where)]
+    if result.scores:
+        held_out += scores.emulated_tables(result.scores)
+        trajectories += scores.emulated_trajectories(result.scores)
     return ReportView(
         result=result,
         started_at=launches[0].record.started_at if launches else None,
@@ -193,8 +188,8 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         published=published_beside([measured], result.published).text if result.published else None,
         storages=storages,
         quality=quality,
-        held_out=_held_out_tables(result, setups),
-        trajectories=_trajectories(result, setups),
+        held_out=tuple(held_out),
+        trajectories=tuple(trajectories),
         scores=scores.score_tables(result.scores) if result.scores else (),
         score_notes=scores.score_notes(result.scores) if result.scores else (),
         pictures=scores.task_pictures(result, layout),
@@ -209,16 +204,6 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         conditions=provenance.device_conditions(result),
         where=layout.words,
     )
-
-
-def _held_out_tables(result: RunResult, setups: Sequence[Setup]) -> tuple[TextTable, ...]:
-    tables = [table for each in setups for table in scores.held_out_tables(each.bundle.held_out, each.where)]
-    return (*tables, *(scores.emulated_tables(result.scores) if result.scores else ()))
-
-
-def _trajectories(result: RunResult, setups: Sequence[Setup]) -> tuple[Trajectory, ...]:
-    curves = [curve for each in setups for curve in scores.trajectories(each.bundle.held_out, each.where)]
-    return (*curves, *(scores.emulated_trajectories(result.scores) if result.scores else ()))
 
 
 def _device_kpis(result: RunResult, device: DeviceFacts, rows: Sequence[KpiRow]) -> DeviceKpis:

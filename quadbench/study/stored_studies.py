@@ -10,7 +10,7 @@ from quadbench.errors import ArtifactError, UserError
 from quadbench.recipe.published import published_names
 from quadbench.report.baseline import require_alike
 from quadbench.report.formatting import FigureTable
-from quadbench.report.run_line import StudyLine, damaged_study, study_line
+from quadbench.report.run_line import StudyLine, study_line
 from quadbench.report.sweep import SCHEMA_VERSION as SWEEP_VERSION
 from quadbench.report.sweep import Sweep
 from quadbench.report.tables import paper_table
@@ -56,7 +56,7 @@ def _line(path: Path) -> StudyLine:
     try:
         return study_line(read_study(path))
     except ArtifactError as error:
-        return damaged_study(path.parent.name, path.stem, error.message)
+        return StudyLine(study_id=path.parent.name, kind=path.stem, reason=error.message)
 
 
 def study_table(study: Study, name: str, layout: Layout) -> FigureTable:
