@@ -135,9 +135,10 @@ class Jobs:
             name = next(iter(pending))
             self.notify(f"{name}: {latest[name].state} ({len(jobs) - len(pending)} of {len(jobs)} jobs done)")
             if time.monotonic() + wait_s > deadline:
-                late = ", ".join(f"{one.job} ({one.state}, {one.url})" for one in map(latest.__getitem__, pending))
+                late = (latest[name] for name in pending)
+                told = ", ".join(f"{one.job} ({one.state}, {one.url})" for one in late)
                 raise ServiceError(
-                    f"AI Hub is not done after {self.timeout_s:g} s: {late}",
+                    f"AI Hub is not done after {self.timeout_s:g} s: {told}",
                     transient=True,
                     hint="the jobs go on there and their ids are kept: run again to wait on, or raise the target's timeout_s",
                 )

@@ -105,20 +105,16 @@ def varied(recipe: str, overs: Sequence[Over]) -> tuple[Variation, ...]:
     for one, other in itertools.combinations(variations, 2):
         if one.recipe == other.recipe:
             raise UserError(f"--over: '{one}' and '{other}' are the same recipe", hint="give each key and each value once")
-    _refuse_overruled(overs, variations)
-    return tuple(variations)
-
-
-def _refuse_overruled(overs: Sequence[Over], variations: Sequence[Variation]) -> None:
-    """Refuse a key that changes nothing on some devices, as the recipe has a value of its own for them."""
     first = variations[0]
     for over, profile in itertools.product(overs, first.recipe.devices):
+        # Where the recipe has a value of its own for devices, a key changes nothing on them.
         alone = [v for v in variations if all(v.setting[key] == first.setting[key] for key in v.setting.keys() - {over.key})]
         if len({recipe_digest(variation.recipe.on(profile)) for variation in alone}) < len(alone):
             raise UserError(
                 f"--over {over.key}: changes nothing on '{profile}', whose value stands under devices.{profile}",
                 hint=f"take the value out there, or sweep over a key of devices.{profile}",
             )
+    return tuple(variations)
 
 
 def sweep(

@@ -49,14 +49,13 @@ def read_study(path: Path) -> Study:
 def study_lines(layout: Layout, limit: int) -> list[StudyLine]:
     """Return the latest sweeps and comparisons, latest first, damaged ones with what is wrong."""
     latest = sorted(layout.studies(), key=lambda path: path.parent.name, reverse=True)[:limit]
-    return [_line(path) for path in latest]
-
-
-def _line(path: Path) -> StudyLine:
-    try:
-        return study_line(read_study(path))
-    except ArtifactError as error:
-        return StudyLine(study_id=path.parent.name, kind=path.stem, reason=error.message)
+    lines = []
+    for path in latest:
+        try:
+            lines.append(study_line(read_study(path)))
+        except ArtifactError as error:
+            lines.append(StudyLine(study_id=path.parent.name, kind=path.stem, reason=error.message))
+    return lines
 
 
 def study_table(study: Study, name: str, layout: Layout) -> FigureTable:

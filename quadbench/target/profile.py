@@ -220,7 +220,12 @@ def _read_profiles() -> tuple[tuple[DeviceProfile, ...], tuple[BrokenProfile, ..
     if folder and not folder.is_dir():
         hint = "unset it, or name the folder of your profiles"
         raise UserError(f"${PROFILES_VARIABLE} is '{folder}', which is not a folder", hint=hint)
-    read = {file: _read(file) for file in (*files, *(sorted(folder.glob("*.yaml")) if folder else ()))}
+    read: dict[Path, DeviceProfile | UserError] = {}
+    for file in (*files, *(sorted(folder.glob("*.yaml")) if folder else ())):
+        try:
+            read[file] = load(file, DeviceProfile)
+        except UserError as error:
+            read[file] = error
     names = {file: profile.name if isinstance(profile, DeviceProfile) else file.stem for file, profile in read.items()}
     profiles, broken = [], []
     for file, profile in read.items():
@@ -235,13 +240,6 @@ def _read_profiles() -> tuple[tuple[DeviceProfile, ...], tuple[BrokenProfile, ..
         else:
             profiles.append(profile)
     return tuple(sorted(profiles, key=lambda profile: profile.name)), tuple(broken)
-
-
-def _read(file: Path) -> DeviceProfile | UserError:
-    try:
-        return load(file, DeviceProfile)
-    except UserError as error:
-        return error
 
 
 def _plain_patterns(match: Mapping[str, str]) -> dict[str, str]:
