@@ -5,8 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_json, print_text, stdout_console
@@ -24,7 +22,6 @@ from quadbench.recipe.recipe import is_built_in
 from quadbench.results.manifest import read_manifest
 
 if TYPE_CHECKING:
-    from quadbench.quad.adapters.convert import Conversion
     from quadbench.quad.adapters.inspection import Inspection
     from quadbench.quad.admit import Admission
 
@@ -88,9 +85,9 @@ def run_inspect(options: Options) -> int:
     if options.json:
         print_json(asdict(inspection) | {"admission": _answer(admission) if admission else None})
     else:
-        _print_inspection(stdout_console(), inspection)
+        _print_inspection(inspection)
         if admission:
-            _print_admission(stdout_console(), admission)
+            _print_admission(admission)
     if inspection.problems or (admission and not admission.judgement.acceptance.is_admitted):
         return AdapterError.exit_code
     if not options.json:
@@ -108,7 +105,7 @@ def run_admit(options: Options) -> int:
         print_json(_answer(admission) | {"sent_bytes": {d.device.address: d.sent_bytes for d in deployments}})
     else:
         print_text(f"added to: {bundle.folder}" if admission.extended else f"judged by: {bundle.folder}")
-        _print_admission(stdout_console(), admission)
+        _print_admission(admission)
         if admission.extended:
             measured = ("run", options.recipe, "--bundle", str(admission.extended.folder))
             given = f"{_admission(options, bundle)} gives it a task to measure"
@@ -180,7 +177,18 @@ def run_convert(options: Options) -> int:
         answer = {"output": str(options.output), "greatest_bias": conversion.greatest_bias, "sites": conversion.sites}
         print_json(origin(conversion) | answer)
     else:
-        _print_conversion(stdout_console(), conversion)
+        worst = conversion.sites[0]
+        print_text(f"{conversion.source}: {len(conversion.sites)} sites as LoRA of rank {conversion.rank} at most")
+        print_text(f"relative error {conversion.error:.2%} over all sites, {worst.error:.2%} at the worst, {worst.site}")
+        shown = figures_table("site", "was", "rank", "error")
+        for site in conversion.sites[:WORST_SITES]:
+            shown.add_row(site.site, site.method, str(site.rank), f"{site.error:.2%}")
+        stdout_console().print(shown)
+        if conversion.biases:
+            most = f"magnitudes up to {conversion.greatest_bias:.3g}"
+            print_text(f"left out: updates of biases, which no LoRA has, at {conversion.biases} sites ({most})")
+        if conversion.adapter.left_out:
+            print_text(str(conversion.adapter.left_out))
         print_text(f"written: {options.output}")
         print_text(f"next: {next_command(options, 'adapter', 'inspect', str(options.output), '--recipe', options.recipe)}")
     return 0
@@ -202,7 +210,7 @@ def _answer(admission: "Admission") -> dict[str, Any]:
     }
 
 
-def _print_inspection(console: Console, inspection: "Inspection") -> None:
+def _print_inspection(inspection: "Inspection") -> None:
     print_text(f"{inspection.path}: {inspection.format}, as {inspection.because}")
     low, high = inspection.scale
     ranks = ", ".join(f"{rank} at {sites}" for rank, sites in inspection.ranks.items())
@@ -212,7 +220,7 @@ def _print_inspection(console: Console, inspection: "Inspection") -> None:
     shown = figures_table("sites", "number", "parameters", "max |down|", "max |up|")
     for row in inspection.kinds:
         shown.add_row(row.kind, str(row.sites), f"{row.parameters:,}", f"{row.greatest_down:.4g}", f"{row.greatest_up:.4g}")
-    console.print(shown)
+    stdout_console().print(shown)
     if inspection.outlier:
         one = inspection.outlier
         print_text(f"worst outlier: {one.ratio:.1f} times the root mean square, {one.side} of {one.site}")
@@ -224,7 +232,7 @@ def _print_inspection(console: Console, inspection: "Inspection") -> None:
         print_text("no problems")
 
 
-def _print_admission(console: Console, admission: "Admission") -> None:
+def _print_admission(admission: "Admission") -> None:
     judgement, base = admission.judgement, admission.base
     print_text(f"{mix_name({admission.name: admission.weight})}: {judgement.acceptance}; {judgement.reason}")
     shown = figures_table("", "clipped", "effective bits", "SQNR dB")
@@ -233,7 +241,7 @@ def _print_admission(console: Console, admission: "Admission") -> None:
         for site in fit.sites[:WORST_SITES]:
             shown.add_row(f"  {site.site}", *_cells(site.clipped / site.weights, site.effective_bits, site.sqnr_db))
         shown.add_section()
-    console.print(shown)
+    stdout_console().print(shown)
     print_text(
         "gauge-aligned: its two matrices are scaled against each other to fill the shared ranges, which changes no picture"
     )
@@ -242,21 +250,6 @@ def _print_admission(console: Console, admission: "Admission") -> None:
     print_text(f"base {base.graph[:12]}, profile {base.profile[:12]}")
     if admission.extended:
         print_text(f"bundle: {admission.extended.folder}")
-
-
-def _print_conversion(console: Console, conversion: "Conversion") -> None:
-    worst = conversion.sites[0]
-    print_text(f"{conversion.source}: {len(conversion.sites)} sites as LoRA of rank {conversion.rank} at most")
-    print_text(f"relative error {conversion.error:.2%} over all sites, {worst.error:.2%} at the worst, {worst.site}")
-    shown = figures_table("site", "was", "rank", "error")
-    for site in conversion.sites[:WORST_SITES]:
-        shown.add_row(site.site, site.method, str(site.rank), f"{site.error:.2%}")
-    console.print(shown)
-    if conversion.biases:
-        most = f"magnitudes up to {conversion.greatest_bias:.3g}"
-        print_text(f"left out: updates of biases, which no LoRA has, at {conversion.biases} sites ({most})")
-    if conversion.adapter.left_out:
-        print_text(str(conversion.adapter.left_out))
 
 
 def _cells(clip_rate: float, effective_bits: float, sqnr_db: float) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from quadbench import pipeline
-from quadbench.artifacts import MIB, Bundle, CompiledBundle, Graph, Stored
+from quadbench.artifacts import MIB, Bundle, CompiledBundle, Graph
 from quadbench.artifacts.run_record import file_refs
 from quadbench.cli.console import RunConsole, print_answer, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
@@ -39,7 +39,10 @@ def run(options: Options) -> int:
     with RunConsole() as observer:
         bundle, compiled = pipeline.compiled(source, target, layout=options.layout, observer=observer)
     answer = {**asdict(compiled.artifact), "folder": str(compiled.folder), "is_reused": compiled.is_reused}
-    print_answer(options, answer, _summary(compiled))
+    files = {graph.file.path: graph.file.size_bytes for graph in compiled.artifact.graphs}
+    size = f"{len(files)} files, {sum(files.values()) / MIB:.1f} MB{', unchanged' if compiled.is_reused else ''}"
+    doubts = "".join(f"\n{caveat.words}: {caveat.advice}" for caveat in compiled.artifact.caveats)
+    print_answer(options, answer, f"{compiled.folder}\n{compiled.artifact.target}: {size}{doubts}")
     if not options.json:
         print_text_table(stdout_console(), _sizes(bundle.artifact, compiled.artifact))
     return 0
@@ -72,10 +75,3 @@ def _place(graph: Graph) -> str:
 
 def _size(graph: Graph) -> int:
     return sum(file.size_bytes for file in {file.path: file for file in file_refs(graph)}.values())
-
-
-def _summary(compiled: Stored[CompiledBundle]) -> str:
-    files = {graph.file.path: graph.file.size_bytes for graph in compiled.artifact.graphs}
-    doubts = "".join(f"\n{caveat.words}: {caveat.advice}" for caveat in compiled.artifact.caveats)
-    size = f"{len(files)} files, {sum(files.values()) / MIB:.1f} MB"
-    return f"{compiled.folder}\n{compiled.artifact.target}: {size}{', unchanged' if compiled.is_reused else ''}{doubts}"

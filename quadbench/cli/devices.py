@@ -5,8 +5,6 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
-
 from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_answer, print_broken_profiles, print_error, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
@@ -43,9 +41,11 @@ def run(options: Options) -> int:
     rows, expected = list_devices(), expected_phones()
     phones = overview(rows, expected, options.layout)
     if options.action:
-        return (_forget if options.action == "forget" else _change)(options, phones)
+        if options.device is None:
+            raise UserError(f"quadbench devices {options.action} names no phone", hint="see: quadbench devices")
+        return (_forget if options.action == "forget" else _change)(options, phone_named(options.device, phones))
     others = [row for row in rows if not row.is_phone]
-    print_answer(options, [*map(_phone_json, phones), *others], lambda: _print(stdout_console(), phones, others))
+    print_answer(options, [*map(_phone_json, phones), *others], lambda: _print(phones, others))
     print_broken_profiles()
     missing = [phone for phone in phones if phone.is_missing]
     for phone in missing:
@@ -54,9 +54,8 @@ def run(options: Options) -> int:
     return DeviceNotFoundError.exit_code if missing else 0
 
 
-def _change(options: Options, phones: Sequence[FarmPhone]) -> int:
+def _change(options: Options, phone: FarmPhone) -> int:
     """Begin or end a quarantine."""
-    phone = _named(options, phones)
     with opened(options.layout) as engine:
         inventory = Inventory(engine)
         if phone.is_here:
@@ -68,9 +67,8 @@ def _change(options: Options, phones: Sequence[FarmPhone]) -> int:
     return 0
 
 
-def _forget(options: Options, phones: Sequence[FarmPhone]) -> int:
+def _forget(options: Options, phone: FarmPhone) -> int:
     """Take a phone that is not attached here from those that were seen."""
-    phone = _named(options, phones)
     if phone.is_here:
         raise UserError(f"'{phone.name}' is attached here, and would be noted again", hint="unplug it before")
     with opened(options.layout) as engine:
@@ -79,35 +77,24 @@ def _forget(options: Options, phones: Sequence[FarmPhone]) -> int:
     return 0
 
 
-def _named(options: Options, phones: Sequence[FarmPhone]) -> FarmPhone:
-    if options.device is None:
-        raise UserError(f"quadbench devices {options.action} names no phone", hint="see: quadbench devices")
-    return phone_named(options.device, phones)
-
-
-def _print(console: Console, phones: Sequence[FarmPhone], others: Sequence[DeviceRow]) -> None:
+def _print(phones: Sequence[FarmPhone], others: Sequence[DeviceRow]) -> None:
     if phones:
         table = empty_table("name, serial", "phone", "state", "health", "lease", whole=("name, serial", "phone"))
         for phone in phones:
-            table.add_row(*("\n".join(map(one_line, lines)) for lines in _phone_lines(phone)))
-        console.print(table)
+            seen, claim = phone.seen, phone.claim
+            android = f"Android {seen.android_release}" if seen.android_release else ""
+            where = (seen.host or "", f"seen {_at(phone.last_seen)}" if phone.last_seen else "")
+            cells = (
+                (phone.name, seen.serial, *(() if seen.profile else ("no profile matches",))),
+                tuple(filter(None, (seen.model, seen.chip, android, seen.abi))) or (_UNKNOWN,),
+                filter(None, (seen.state, *where)),
+                filter(None, (phone.condition.health.value, phone.condition.reason)),
+                (claim.owner, f"until {_at(claim.until)}", claim.purpose) if claim else ("free",),
+            )
+            table.add_row(*("\n".join(map(one_line, lines)) for lines in cells))
+        stdout_console().print(table)
     rows = [(row.address, row.serial, row.state, row.model) for row in others]
     print_rows(("address", "serial", "state", "model"), rows, whole=("address",))
-
-
-def _phone_lines(phone: FarmPhone) -> Sequence[Sequence[str]]:
-    """Return the lines of each cell."""
-    seen, claim = phone.seen, phone.claim
-    android = f"Android {seen.android_release}" if seen.android_release else ""
-    claimed = (claim.owner, f"until {_at(claim.until)}", claim.purpose) if claim else ("free",)
-    where = (seen.host or "", f"seen {_at(phone.last_seen)}" if phone.last_seen else "")
-    return (
-        (phone.name, seen.serial, *(() if seen.profile else ("no profile matches",))),
-        tuple(filter(None, (seen.model, seen.chip, android, seen.abi))) or (_UNKNOWN,),
-        tuple(filter(None, (seen.state, *where))),
-        tuple(filter(None, (phone.condition.health.value, phone.condition.reason))),
-        claimed,
-    )
 
 
 def _at(moment: datetime) -> str:

@@ -32,19 +32,15 @@ def add(commands: Subparsers) -> None:
 
 def run(options: Options) -> int:
     if options.device is not None:
-        return _try_device(options)
+        if "," in options.device:
+            raise UserError(f"--device '{options.device}' names several devices", hint="doctor tries one at a time")
+        with RunConsole() as observer:
+            result = bring_up(parse_address(options.device.strip()), layout=options.layout, observer=observer)
+        print_answer(options, result.model_dump(mode="json"), lambda: _print_bring_up(stdout_console(), result))
+        return 0 if result.is_ok else DeviceError.exit_code
     checks = examine()
     print_answer(options, checks, lambda: _print_checks(stdout_console(), checks))
     return 0 if all(check.is_ok for check in checks if check.is_required) else MissingDependencyError.exit_code
-
-
-def _try_device(options: Options) -> int:
-    if "," in options.device:
-        raise UserError(f"--device '{options.device}' names several devices", hint="doctor tries one at a time")
-    with RunConsole() as observer:
-        result = bring_up(parse_address(options.device.strip()), layout=options.layout, observer=observer)
-    print_answer(options, result.model_dump(mode="json"), lambda: _print_bring_up(stdout_console(), result))
-    return 0 if result.is_ok else DeviceError.exit_code
 
 
 def _print_bring_up(console: Console, result: BringUp) -> None:

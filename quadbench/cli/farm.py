@@ -147,20 +147,24 @@ def run_cancel(options: Options) -> int:
         queue = JobQueue(engine)
         is_job = options.what.isdecimal()
         jobs = [queue.cancel(int(options.what), why)] if is_job else queue.cancel_run(options.what, why)
-    stopping = sum(job.is_stopping and not job.state.is_end for job in jobs)
-    cancelled = sum(job.state is JobState.CANCELLED for job in jobs)
+    stopping = [str(job.id) for job in jobs if job.is_stopping and not job.state.is_end]
+    cancelled = [str(job.id) for job in jobs if job.state is JobState.CANCELLED]  # those that needed one of them too
     if options.json:
-        print_json({"cancelled": cancelled, "stopping": stopping})
+        print_json({"cancelled": len(cancelled), "stopping": len(stopping)})
     elif is_job and not cancelled and not stopping:
         print_text(f"job {jobs[0].id} has ended already: it is {jobs[0].state.value}")
     else:
-        print_text(_cancelled_words(jobs))
+        parts = [
+            f"job {ids[0]} is {what}" if len(ids) == 1 else f"jobs {', '.join(ids)} are {what}"
+            for ids, what in ((cancelled, "cancelled"), (stopping, "stopping"))
+            if ids
+        ]
+        print_text("; ".join(parts) or "there is nothing left to cancel")
     return 0
 
 
 def run_unit(options: Options) -> int:
-    program = Path(sys.executable).with_name("quadbench")
-    text = systemd_unit(program, options.user, int(options.drain_for))
+    text = systemd_unit(Path(sys.executable).with_name("quadbench"), options.user, int(options.drain_for))
     above = f"# For /etc/systemd/system/quadbench-worker.service; {ENVIRONMENT_FILE} sets {DATABASE_VARIABLE}"
     print_answer(options, {"unit": text, "environment_file": str(ENVIRONMENT_FILE)}, f"{above}\n{text}")
     return 0
@@ -176,18 +180,6 @@ def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, if there is anything in it."""
     if rows:
         print_rows(columns, rows, whole=("job", "run", "device", "attempt"))
-
-
-def _cancelled_words(jobs: Sequence[Job]) -> str:
-    """Say which jobs are cancelled, those that needed them among them, and which run and are about to stop."""
-    cancelled = [str(job.id) for job in jobs if job.state is JobState.CANCELLED]
-    stopping = [str(job.id) for job in jobs if job.is_stopping and not job.state.is_end]
-    parts = [
-        f"job {ids[0]} is {what}" if len(ids) == 1 else f"jobs {', '.join(ids)} are {what}"
-        for ids, what in ((cancelled, "cancelled"), (stopping, "stopping"))
-        if ids
-    ]
-    return "; ".join(parts) or "there is nothing left to cancel"
 
 
 def _sentence(status: QueueStatus) -> str:
@@ -215,17 +207,8 @@ def _worker_json(known: KnownWorker) -> dict[str, Any]:
 
 def _job_words(job: Job) -> Sequence[str]:
     attempt = f"{job.attempt} of {job.most_attempts}"
-    return (
-        str(job.id),
-        job.run_id,
-        job.kind.value,
-        job.needs,
-        job.owner,
-        _state(job),
-        attempt,
-        job.seat or _NONE,
-        job.reason or "",
-    )
+    where, reason = job.seat or _NONE, job.reason or ""
+    return str(job.id), job.run_id, job.kind.value, job.needs, job.owner, _state(job), attempt, where, reason
 
 
 def _state(job: Job) -> str:

@@ -103,7 +103,11 @@ def run(options: Options) -> int:
 def _perform(options: Options, path: Path) -> int:
     refuse_given("a night that is performed now", options, "at", "cron")
     plan = planned(path, options.layout, on_farm=bool(options.farm))
-    night_id = _night_id(plan.name, options.night)
+    night_id = f"{plan.name}-{options.night or (datetime.now().astimezone() + _MORNING).date().isoformat()}"
+    try:
+        check_file_name(night_id)
+    except ValueError as error:
+        raise UserError(f"no night can be called so: {error}") from error
     if options.dry_run:
         return print_plan(night_id, plan, as_json=options.json)
     require_writable(options.layout.root)
@@ -152,33 +156,20 @@ def _schedule(options: Options, path: Path) -> int:
     refuse_given("schedule, as every night has its own date,", options, "night")
     name, at = load(path, NightFile).name, options.at or _BEGIN
     command = python_module("quadbench", "nightly", str(path.resolve()), "--results", str(options.layout.root.resolve()))
-    command += _carried(options)
-    if options.cron:
-        print_text(cron_line(command, path.resolve().parent, at))
-        return 0
-    files = systemd_files(name, command, path.resolve().parent, getpass.getuser(), at)
-    print_text("\n".join(f"# /etc/systemd/system/{file}\n{text}" for file, text in files.items()))
-    return 0
-
-
-def _carried(options: Options) -> list[str]:
-    """Return the options that a scheduled night is performed with."""
     if options.farm and has_password(options.farm):
         hint = "leave the password out, and put it into ~/.pgpass of the user who performs the night"
         message = "the address of the farm's database has a password, which whoever reads the schedule would see"
         raise UserError(message, hint=hint)
     budget = duration_word(options.budget) if options.budget else None
     values = {"--farm": options.farm, "--budget": budget, "--junit": options.junit, "--markdown": options.markdown}
-    words = [word for name, value in values.items() if value for word in (name, str(value))]
-    return [*words, "--github"] if options.github else words
-
-
-def _night_id(name: str, word: str | None) -> str:
-    night_id = f"{name}-{word or (datetime.now().astimezone() + _MORNING).date().isoformat()}"
-    try:
-        return check_file_name(night_id)
-    except ValueError as error:
-        raise UserError(f"no night can be called so: {error}") from error
+    command += [word for option, value in values.items() if value for word in (option, str(value))]
+    command += ["--github"] if options.github else []
+    if options.cron:
+        print_text(cron_line(command, path.resolve().parent, at))
+        return 0
+    files = systemd_files(name, command, path.resolve().parent, getpass.getuser(), at)
+    print_text("\n".join(f"# /etc/systemd/system/{file}\n{text}" for file, text in files.items()))
+    return 0
 
 
 def print_plan(night_id: str, plan: Plan, *, as_json: bool) -> int:

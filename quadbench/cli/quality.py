@@ -1,6 +1,5 @@
 """Quality: a stored run, or folders of images -> how far the images are from what they should be."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +34,14 @@ def add(commands: Subparsers) -> None:
 def run(options: Options) -> int:
     metrics = split_list(options.metrics) or None
     if options.images or options.reference or options.source:
-        scores = _of_folders(options, metrics)
+        if not (options.images and options.reference):
+            hint = "quadbench quality --images DIR --reference DIR"
+            raise UserError("--images and --reference go together, and --source with them", hint=hint)
+        if options.run_id or options.latents or options.emulator:
+            raise UserError("a folder of images has no run, no latents and no U-Nets", hint="give either a run or --images")
+        with extra_needed("quality"):
+            from quadbench.quality import score_folders
+        scores = score_folders(options.images, options.reference, options.source, metrics=metrics, weights=options.weights)
     else:
         with extra_needed("quality"):
             from quadbench.quality import score_run
@@ -51,18 +57,6 @@ def run(options: Options) -> int:
             )
     print_answer(options, scores, lambda: _print_scores(scores))
     return 0
-
-
-def _of_folders(options: Options, metrics: Sequence[str] | None) -> RunScores:
-    if not (options.images and options.reference):
-        raise UserError(
-            "--images and --reference go together, and --source with them", hint="quadbench quality --images DIR --reference DIR"
-        )
-    if options.run_id or options.latents or options.emulator:
-        raise UserError("a folder of images has no run, no latents and no U-Nets", hint="give either a run or --images")
-    with extra_needed("quality"):
-        from quadbench.quality import score_folders
-    return score_folders(options.images, options.reference, options.source, metrics=metrics, weights=options.weights)
 
 
 def _print_scores(scores: RunScores) -> None:

@@ -26,7 +26,7 @@ from quadbench.report.run_line import study_document
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import settling, sweep_answer, sweep_tables
 from quadbench.report.tables import kpi_table
-from quadbench.report.versus import Versus, answer, difference_table, side_table
+from quadbench.report.versus import answer, difference_table, side_table
 from quadbench.report.view import ReportView, RunSummary, run_summary
 from quadbench.study.stored_studies import LaterRun, Study, earlier_run, find_study, read_study
 
@@ -35,12 +35,7 @@ def add_full(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="print every figure, not only the most telling ones")
 
 
-def print_result(
-    options: Options,
-    view: ReportView,
-    path: Path | None,
-    conditions: Sequence[Criterion] = (),
-) -> int:
+def print_result(options: Options, view: ReportView, path: Path | None, conditions: Sequence[Criterion] = ()) -> int:
     """Print a run's figures and where its report lies (None: it has none yet), as tables or as JSON.
 
     Return 0, or the exit code of the conditions where one of them is met.
@@ -86,7 +81,10 @@ def _print_tables(options: Options, view: ReportView, path: Path | None) -> None
 
 def _print_glance(console: Console, view: ReportView) -> None:
     """Print the most telling rows: a line for each figure, below its device and task."""
-    table = Table(title=_title(view), title_justify="left", box=SIMPLE_HEAD)
+    bundle, swept = view.result.bundle, ", ".join(f"{key}={value}" for key, value in view.result.swept.items())
+    recipe, precisions = f"{bundle.recipe_name} ({bundle.recipe_digest[:12]})", " and ".join(view.precisions)
+    title = ", ".join(filter(None, (recipe, precisions, swept, f"run {view.result.run_id}")))
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("Figure", overflow="fold")
     for name in ("Shared", "Per-graph", "Ratio"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -97,18 +95,6 @@ def _print_glance(console: Console, view: ReportView) -> None:
             ratio = "" if row.ratio is None else rough_times(row.ratio)
             table.add_row(f"{row.title}, {row.unit}", _cell(row, row.shared), _cell(row, row.per_graph), ratio)
     console.print(table)
-
-
-def _title(view: ReportView) -> str:
-    """Return what was run: recipe, its digest, precision, what a sweep set, and the run."""
-    bundle, swept = view.result.bundle, ", ".join(f"{key}={value}" for key, value in view.result.swept.items())
-    parts = (
-        f"{bundle.recipe_name} ({bundle.recipe_digest[:12]})",
-        " and ".join(view.precisions),
-        swept,
-        f"run {view.result.run_id}",
-    )
-    return ", ".join(filter(None, parts))
 
 
 def _cell(row: KpiRow, cell: Figure | str) -> str:
@@ -165,7 +151,13 @@ def print_study(options: Options, study: Study) -> None:
             print_text(note)
         said, next_words = sweep_answer(study), settling(study)
     else:
-        _print_compared(console, study)
+        print_text(f"A: {study.a}\nB: {study.b}")
+        for device in study.devices:
+            for table in (difference_table(device), side_table(device)):
+                if table.rows:
+                    print_text_table(console, table)
+            for caveat in device.caveats:
+                print_text(f"{caveat.words}: {caveat.advice}")
         said = answer(study)
         next_words = study.settling if study.is_stored else ()
     for told in said:
@@ -175,16 +167,6 @@ def print_study(options: Options, study: Study) -> None:
     print_text(f"data: {page.with_suffix('.json')}")
     again = next_command(options, "report", page.parent.name)
     print_text(f"report: {page}" if page.is_file() else f"no report yet; {again} writes it")
-
-
-def _print_compared(console: Console, compared: Versus) -> None:
-    print_text(f"A: {compared.a}\nB: {compared.b}")
-    for device in compared.devices:
-        for table in (difference_table(device), side_table(device)):
-            if table.rows:
-                print_text_table(console, table)
-        for caveat in device.caveats:
-            print_text(f"{caveat.words}: {caveat.advice}")
 
 
 def add_fail_if(parser: argparse.ArgumentParser) -> None:

@@ -59,7 +59,13 @@ def run(options: Options) -> int:
     is_known = bool(chosen) or options.baseline != LATEST
     baseline = baseline_of(options, wanted) if is_known else None
     if options.dry_run:
-        forecasts = _forecasts(options, source, chosen)
+        match source:
+            case OfRecipe(recipe=recipe):
+                forecasts = forecast(recipe, chosen, layout=options.layout)
+            case OfBundle(bundle=bundle, terms=terms):
+                forecasts = forecast_of_bundle(bundle, terms, chosen, layout=options.layout)
+            case OfRun():
+                raise UserError("--resume goes on with a run as it began, and does not take --dry-run", hint="leave it out")
         answer = {"schema_version": _SCHEMA_VERSION, "devices": forecasts}
         print_answer(options, answer, "\n\n".join("\n".join(_lines(one)) for one in forecasts))
         return 0
@@ -100,16 +106,6 @@ def _source(options: Options) -> Source:
     if not options.source:
         raise UserError("nothing to run was named", hint="name a recipe, as quickstart, or a run to go on with: --resume RUN")
     return named_source(options.source, options.bundle, options.layout)
-
-
-def _forecasts(options: Options, source: Source, chosen: Sequence[Address]) -> Sequence[Forecast]:
-    match source:
-        case OfRecipe(recipe=recipe):
-            return forecast(recipe, chosen, layout=options.layout)
-        case OfBundle(bundle=bundle, terms=terms):
-            return forecast_of_bundle(bundle, terms, chosen, layout=options.layout)
-        case OfRun():
-            raise UserError("--resume goes on with a run as it began, and does not take --dry-run", hint="leave it out")
 
 
 def _lines(one: Forecast) -> list[str]:

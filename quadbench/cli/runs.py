@@ -10,7 +10,7 @@ from quadbench.cli.console import READ_WIDTH, print_json, print_text, stdout_con
 from quadbench.cli.options import Options, Subparsers, add_command, next_command, whole_number
 from quadbench.cli.text_tables import empty_table, print_rows
 from quadbench.errors import QuadbenchError
-from quadbench.report.run_line import RunLine, RunList, RunStatus, StudyLine, damaged_line, run_line
+from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line, run_line
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run, run_ids
 from quadbench.study.stored_studies import study_lines
@@ -44,7 +44,11 @@ def run(options: Options) -> int:
         print_json(RunList(runs=tuple(lines), studies=tuple(studies)))
         return 0
     if studies:
-        _print_studies(studies)
+        rows = [(one.study_id, one.what or f"{one.kind}, {RunStatus.DAMAGED}", ", ".join(one.devices) or "–") for one in studies]
+        print_rows(("Sweep or comparison", "Of", "Devices"), rows, whole=("Sweep or comparison",))
+        for study in studies:
+            if study.reason:
+                print_text(f"{study.study_id}: {one_line(study.reason)}")
     if lines:
         _print_lines(options, lines)
     if not studies and not lines:
@@ -57,17 +61,6 @@ def _line(layout: Layout, run_id: str) -> RunLine:
         return run_line(load_run(layout, run_id))
     except QuadbenchError as error:
         return damaged_line(run_id, error.message)
-
-
-def _print_studies(studies: Sequence[StudyLine]) -> None:
-    """Print a table of sweeps and comparisons, and below it what is wrong with damaged ones."""
-    rows = [
-        (study.study_id, study.what or f"{study.kind}, {RunStatus.DAMAGED}", ", ".join(study.devices) or "–") for study in studies
-    ]
-    print_rows(("Sweep or comparison", "Of", "Devices"), rows, whole=("Sweep or comparison",))
-    for study in studies:
-        if study.reason:
-            print_text(f"{study.study_id}: {one_line(study.reason)}")
 
 
 def _print_lines(options: Options, lines: Sequence[RunLine]) -> None:

@@ -14,7 +14,7 @@ from quadbench.quad.inputs import read_recipe
 
 if TYPE_CHECKING:
     from quadbench.quad.divergence import DivergenceScore
-    from quadbench.quad.sensitivity import AdapterSensitivity, Agreement, Sensitivity
+    from quadbench.quad.sensitivity import Agreement, Sensitivity
 
 
 def add(commands: Subparsers) -> None:
@@ -47,7 +47,11 @@ def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
             shown.add_row(site.site, *_score_cells(site.score))
         console.print(shown)
         console.print(f"order of its {len(one.sites)} sites: {_agreement(one.site_agreement)}", highlight=False)
-        console.print(f"{_sites_like_the_worst(one)}\n", highlight=False)
+        compared = [site.below_worst for site in one.sites if site.below_worst]
+        alike = [difference for difference in compared if not difference.is_told_apart]
+        inputs = f" with {compared[0].pairs} inputs" if compared else ""
+        told = f"{len(alike)} of {len(compared)} other sites cannot be told apart from the worst{inputs}"
+        console.print(f"{told}\n", highlight=False)
     console.print(f"order of the adapters: {_agreement(sensitivity.agreement)}", highlight=False)
     for comparison in sensitivity.choice.comparisons:
         console.print(comparison.described, highlight=False)
@@ -57,14 +61,6 @@ def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
 def _score_cells(score: "DivergenceScore") -> tuple[str, ...]:
     sqnr_db = "no noise" if score.sqnr_db is None else f"{score.sqnr_db:.1f}"
     return sqnr_db, f"{score.mse:.3g}", f"{score.js:.3g}", str(score.samples)
-
-
-def _sites_like_the_worst(one: "AdapterSensitivity") -> str:
-    """Say how many sites cannot be told apart from the worst."""
-    compared = [site.below_worst for site in one.sites if site.below_worst]
-    alike = [difference for difference in compared if not difference.is_told_apart]
-    inputs = f" with {compared[0].pairs} inputs" if compared else ""
-    return f"{len(alike)} of {len(compared)} other sites cannot be told apart from the worst{inputs}"
 
 
 def _agreement(agreement: "Agreement") -> str:

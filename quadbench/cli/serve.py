@@ -47,7 +47,13 @@ def run(options: Options) -> int:
         from quadbench.serve.auth import access_of, is_loopback
     if options.keyfile and not options.certfile:
         raise UserError("--keyfile is of no use without --certfile", hint="give both")
-    token = _token(options.token_file)
+    token = secret_variable(TOKEN_VARIABLE)
+    if options.token_file:
+        content = read_file(options.token_file, fault=UserError, most_bytes=_MOST_TOKEN_BYTES)
+        if options.token_file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            message = f"'{options.token_file}' may be read by other users; expected by its owner alone"
+            raise UserError(message, hint=f"chmod 600 {options.token_file}")
+        token = content.decode("ascii", "replace").strip()
     access = access_of(token, options.host, options.name)
     is_secure = options.certfile is not None
     server = server_of(live_page(options.layout, access, is_secure=is_secure), options.certfile, options.keyfile)
@@ -61,13 +67,3 @@ def run(options: Options) -> int:
     with suppress(KeyboardInterrupt):  # which who started this may have it ignore, as a script does of what it leaves behind
         server.run(sockets=[at])
     return 0
-
-
-def _token(path: Path | None) -> str | None:
-    """Return the token; None where none is given."""
-    if path is None:
-        return secret_variable(TOKEN_VARIABLE)
-    content = read_file(path, fault=UserError, most_bytes=_MOST_TOKEN_BYTES)
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise UserError(f"'{path}' may be read by other users; expected by its owner alone", hint=f"chmod 600 {path}")
-    return content.decode("ascii", "replace").strip()
