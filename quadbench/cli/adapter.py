@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, Stored
-from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_json, print_text, stdout_console
+from quadbench.cli.console import WORST_SITES, RunConsole, figures_table, print_error, print_json, print_text, stdout_console
 from quadbench.cli.device_options import listed_devices
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, next_command, whole_number
-from quadbench.cli.text_tables import figures_table
 from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import AdapterError, QuadbenchError, UserError, extra_needed
 from quadbench.quad.candidate import Candidate, NewTask

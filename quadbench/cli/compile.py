@@ -5,11 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from quadbench import pipeline
-from quadbench.artifacts import MIB, Bundle, CompiledBundle, Graph
+from quadbench.artifacts import MIB, Graph
 from quadbench.artifacts.run_record import file_refs
-from quadbench.cli.console import RunConsole, print_answer, stdout_console
+from quadbench.cli.console import RunConsole, print_answer, print_text_table, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
-from quadbench.cli.text_tables import print_text_table
 from quadbench.devices.addresses import parse_address
 from quadbench.quad.chosen import bundle_folder
 from quadbench.quad.inputs import read_recipe
@@ -18,7 +17,7 @@ from quadbench.recipe.recipe import recipe_file
 from quadbench.report.formatting import TextTable
 from quadbench.rollout.forecast import misfits_of_target
 from quadbench.spec.spec_model import refuse_in
-from quadbench.target.profile import KnownTarget, broken_profiles, find_target, known_targets, load_profiles, local_profile
+from quadbench.target.profile import broken_profiles, find_target, known_targets, load_profiles, local_profile
 
 
 def add(commands: Subparsers) -> None:
@@ -35,7 +34,11 @@ def add(commands: Subparsers) -> None:
 def run(options: Options) -> int:
     known = known_targets([*load_profiles(), local_profile()], platform.machine())
     target = find_target(options.target, known, broken_profiles())
-    source = _source(options.source, options.target, target)
+    source: Recipe | Path | None = bundle_folder(options.source)
+    if source is None:
+        recipe, profile = read_recipe(options.source), parse_address(options.target).profile
+        refuse_in(recipe_file(options.source), misfits_of_target(recipe, profile, target.target, options.target))
+        source = recipe.on(profile)
     with RunConsole() as observer:
         bundle, compiled = pipeline.compiled(source, target, layout=options.layout, observer=observer)
     answer = {**asdict(compiled.artifact), "folder": str(compiled.folder), "is_reused": compiled.is_reused}
@@ -44,29 +47,16 @@ def run(options: Options) -> int:
     doubts = "".join(f"\n{caveat.words}: {caveat.advice}" for caveat in compiled.artifact.caveats)
     print_answer(options, answer, f"{compiled.folder}\n{compiled.artifact.target}: {size}{doubts}")
     if not options.json:
-        print_text_table(stdout_console(), _sizes(bundle.artifact, compiled.artifact))
+        onnx = {_place(graph): _size(graph) for graph in bundle.artifact.graphs}
+        sizes = {place: (onnx[place], _size(graph)) for graph in compiled.artifact.graphs if (place := _place(graph))}
+        table = TextTable(
+            title=f"Graphs for {compiled.artifact.target}",
+            columns=("Graph", "ONNX, MB", "Compiled, MB"),
+            numeric=(False, True, True),
+            rows=tuple((place, *(f"{size_bytes / MIB:.2f}" for size_bytes in both)) for place, both in sizes.items()),
+        )
+        print_text_table(stdout_console(), table)
     return 0
-
-
-def _source(text: str, name: str, target: KnownTarget) -> Recipe | Path:
-    """Return a bundle's folder, or a recipe as the target's devices run it, where the target's name is an address."""
-    if folder := bundle_folder(text):
-        return folder
-    recipe, profile = read_recipe(text), parse_address(name).profile
-    refuse_in(recipe_file(text), misfits_of_target(recipe, profile, target.target, name))
-    return recipe.on(profile)
-
-
-def _sizes(bundle: Bundle, compiled: CompiledBundle) -> TextTable:
-    """Return what each graph takes, as ONNX and compiled, with the weights that lie in a file beside it."""
-    onnx = {_place(graph): _size(graph) for graph in bundle.graphs}
-    sizes = {place: (onnx[place], _size(graph)) for graph in compiled.graphs if (place := _place(graph))}
-    return TextTable(
-        title=f"Graphs for {compiled.target}",
-        columns=("Graph", "ONNX, MB", "Compiled, MB"),
-        numeric=(False, True, True),
-        rows=tuple((place, *(f"{size / MIB:.2f}" for size in both)) for place, both in sizes.items()),
-    )
 
 
 def _place(graph: Graph) -> str:
@@ -74,4 +64,5 @@ def _place(graph: Graph) -> str:
 
 
 def _size(graph: Graph) -> int:
+    """Return the bytes of a graph, with the weights that lie in a file beside it."""
     return sum(file.size_bytes for file in {file.path: file for file in file_refs(graph)}.values())

@@ -7,9 +7,10 @@ import logging
 import math
 import os
 import sys
+import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from io import TextIOWrapper
@@ -17,14 +18,18 @@ from math import ceil
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.logging import RichHandler
+from rich.table import Table
 from rich.text import Text
 
 from quadbench.artifacts import MIB, Bundle, Deployment, LaunchPlan, RunRecord, Status, Variant
 from quadbench.artifacts.names import one_line, printable
 from quadbench.errors import StorageError
+from quadbench.report.formatting import TextTable
 
 WORST_SITES = 5  # of each adapter are shown
 _FILE_WIDTH = 200  # wider than any table
@@ -391,3 +396,77 @@ class Output:
                 raise PipeLeftError from error
             hint = "write it where there is room; what was measured is stored"
             raise StorageError(f"stdout cannot be written: {error.strerror}", hint=hint) from error
+
+
+_UNBOUNDED = 100_000  # characters: as wide as a table would be
+
+
+def empty_table(*columns: str, whole: Sequence[str] = ()) -> Table:
+    """Return a table without rows. Cells of the columns that stay `whole`, as names that are copied, are never broken.
+
+    Where there is too little room the widest of the other columns is broken first, so cells may have several lines.
+    """
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=name in whole)
+    return table
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Sequence[str] = ()) -> None:
+    """Print a table of words from anywhere, none of which is markup or has several lines."""
+    table = empty_table(*columns, whole=whole)
+    for row in rows:
+        table.add_row(*map(one_line, row))
+    stdout_console().print(table)
+
+
+def figures_table(*columns: str, title: str | None = None) -> Table:
+    """Return a table without rows, of a name and figures that stand at the right."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    return table
+
+
+def print_text_table(console: Console, table: TextTable) -> None:
+    console.print(_printed(table, range(len(table.columns))))
+    for note in table.notes:
+        print_text(note)
+
+
+def print_in_parts(console: Console, table: TextTable, keys: int) -> None:
+    """Print a table without its notes: where it has no room in parts, each with the first `keys` columns.
+
+    No value is broken, and no word of a column's name, unless a single column has no room.
+    """
+    title, named, rest = table.title, range(keys), range(keys, len(table.columns))
+    whole = _printed(table, range(len(table.columns)))
+    if _has_room(console, whole):
+        console.print(whole)
+        return
+    narrow = replace(table, columns=tuple(map(_in_lines, table.columns, zip(*table.rows, strict=True))))
+    while rest:
+        counts = (n for n in range(len(rest), 1, -1) if _has_room(console, _printed(narrow, [*named, *rest[:n]])))
+        count = next(counts, 1)
+        console.print(_printed(replace(narrow, title=title), [*named, *rest[:count]]))
+        title, rest = "", rest[count:]
+
+
+def _in_lines(name: str, cells: Sequence[str]) -> str:
+    """Return a column's name in lines that are no longer than its cells, as far as its words allow it."""
+    width = max(map(cell_len, (*cells, *name.split())))
+    return "\n".join(textwrap.wrap(name, width, break_long_words=False, break_on_hyphens=False))
+
+
+def _has_room(console: Console, table: Table) -> bool:
+    return console.measure(table, options=console.options.update(max_width=_UNBOUNDED)).maximum <= console.width
+
+
+def _printed(table: TextTable, columns: Sequence[int]) -> Table:
+    """Return some columns of a table as they are printed."""
+    printed = Table(title=table.title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    for i in columns:
+        printed.add_column(table.columns[i], justify="right" if table.numeric[i] else "left", overflow="fold")
+    for row in table.rows:
+        printed.add_row(*(row[i] for i in columns))
+    return printed

@@ -6,9 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from quadbench.artifacts.names import one_line
-from quadbench.cli.console import print_answer, print_broken_profiles, print_error, stdout_console
+from quadbench.cli.console import empty_table, print_answer, print_broken_profiles, print_error, print_rows, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
-from quadbench.cli.text_tables import empty_table, print_rows
 from quadbench.devices import list_devices
 from quadbench.devices.connections import DeviceRow
 from quadbench.errors import DeviceNotFoundError, UserError

@@ -7,9 +7,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from quadbench.artifacts.names import one_line
-from quadbench.cli.console import RunConsole, print_answer, stdout_console
+from quadbench.cli.console import RunConsole, empty_table, print_answer, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
-from quadbench.cli.text_tables import empty_table
 from quadbench.devices.addresses import parse_address
 from quadbench.doctor.bring_up import bring_up
 from quadbench.doctor.checks import BringUp, CheckStatus

@@ -16,12 +16,11 @@ import sqlalchemy as sa
 
 from quadbench.artifacts.names import one_line
 from quadbench.cli import run_source
-from quadbench.cli.console import print_answer, print_error, print_json, print_text
+from quadbench.cli.console import print_answer, print_error, print_json, print_rows, print_text
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, duration_s, split_list, whole_number
-from quadbench.cli.text_tables import print_rows
 from quadbench.errors import ArtifactError, UserError, extra_needed, shown
 from quadbench.farm.job import Job, JobState
-from quadbench.farm.job_status import MOST_LISTED, QueueStatus, job_with_attempts, listed_jobs, queue_status
+from quadbench.farm.job_status import MOST_LISTED, job_with_attempts, listed_jobs, queue_status
 from quadbench.farm.jobs import JobQueue
 from quadbench.farm.store.opening import STORE_VARIABLE, required_store, store_of
 from quadbench.farm.unit import DRAIN_S, ENVIRONMENT_FILE, systemd_unit
@@ -89,7 +88,10 @@ def run_status(options: Options) -> int:
     if options.json:
         print_json({"schema_version": 1, **asdict(status), "workers": [_worker_json(worker) for worker in workers]})
     else:
-        print_text(_sentence(status))
+        counts = ", ".join(f"{status.states.get(state.value, 0)} {state.value}" for state in JobState)
+        oldest_s = status.oldest_waits_s
+        waits = "" if oldest_s is None else f"; the oldest has waited for {oldest_s / 60:.0f} min"
+        print_text(f"jobs: {counts}{waits}")
         owners = [
             (owner, str(states.get(JobState.WAITING.value, 0)), str(states.get(JobState.RUNNING.value, 0)))
             for owner, states in status.owners.items()
@@ -180,12 +182,6 @@ def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, if there is anything in it."""
     if rows:
         print_rows(columns, rows, whole=("job", "run", "device", "attempt"))
-
-
-def _sentence(status: QueueStatus) -> str:
-    counts = ", ".join(f"{status.states.get(state.value, 0)} {state.value}" for state in JobState)
-    waits = f"; the oldest has waited for {status.oldest_waits_s / 60:.0f} min" if status.oldest_waits_s is not None else ""
-    return f"jobs: {counts}{waits}"
 
 
 def _worker_words(known: KnownWorker) -> Sequence[str]:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Subject
-from quadbench.cli.console import RunConsole, print_json, print_note, print_text, stdout_console
+from quadbench.cli.console import RunConsole, print_json, print_note, print_text, print_text_table, stdout_console
 from quadbench.cli.device_options import listed_devices
 from quadbench.cli.options import Options, Subparsers, add_command, counted, duration_s, next_command, output_file, refuse_given
-from quadbench.cli.text_tables import print_text_table
 from quadbench.devices.addresses import parse_address
 from quadbench.errors import UnknownNameError, UserError, shown
 from quadbench.host import user_and_host
@@ -211,7 +210,12 @@ def run_bisect(options: Options) -> int:
         addresses = ", ".join(nights[-1].address for nights in devices.values())
         raise UserError(f"launches in turn need one device, and the case was measured on {addresses}", hint="name it: --devices")
     (measured,) = devices.values()
-    subjects = _between(measured, *options.bisect)
+    good, bad = options.bisect
+    begin, end = _index(measured, good), _index(measured, bad)
+    subjects = subjects_of(measured[begin : end + 1])  # each once, in the order in which they first ran
+    if len(subjects) < 2 or subjects[-1] == subjects[0]:
+        message = f"{shown(good)} and {shown(bad)} have no other files, in this order"
+        raise UserError(message, hint="name the earlier, good one first")
     print_note(f"{plural(len(subjects), 'subject')}, of which at most {(len(subjects) - 1).bit_length()} have to be launched")
     with RunConsole() as observer:
         side = _Sides(good=subjects[0], address=measured[-1].address, layout=options.layout, observer=observer)
@@ -256,17 +260,6 @@ class _Sides:
 
     def _folder(self, subject: Subject) -> Path:
         return self.layout.bundle(subject.bundle)
-
-
-def _between(measured: Sequence[Measurement], good: str, bad: str) -> tuple[Subject, ...]:
-    """Return the subjects from one night or bundle to another, each once, in the order in which they first ran."""
-    begin, end = (_index(measured, word) for word in (good, bad))
-    subjects = subjects_of(measured[begin : end + 1])
-    if len(subjects) < 2 or subjects[-1] == subjects[0]:
-        raise UserError(
-            f"{shown(good)} and {shown(bad)} have no other files, in this order", hint="name the earlier, good one first"
-        )
-    return subjects
 
 
 def _index(measured: Sequence[Measurement], word: str) -> int:

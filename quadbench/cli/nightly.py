@@ -10,7 +10,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from quadbench.artifacts.names import check_file_name
-from quadbench.cli.console import RunConsole, print_answer, print_error, print_json, print_note, print_text, stdout_console
+from quadbench.cli.console import (
+    RunConsole,
+    print_answer,
+    print_error,
+    print_json,
+    print_note,
+    print_text,
+    print_text_table,
+    stdout_console,
+)
 from quadbench.cli.options import (
     Options,
     Subparsers,
@@ -22,7 +31,6 @@ from quadbench.cli.options import (
     refuse_given,
 )
 from quadbench.cli.run_source import add_farm, use_farm
-from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.host import python_module
 from quadbench.nightly.exports import WEBHOOK_VARIABLE, annotations, check_address, night_junit, night_markdown, tell
@@ -178,7 +186,15 @@ def print_plan(night_id: str, plan: Plan, *, as_json: bool) -> int:
         cases = [_as_json(case) for case in plan.cases]
         print_json({"schema_version": _PLAN_SCHEMA_VERSION, "night": night_id, "cases": cases, "faults": plan.faults})
     else:
-        print_text_table(stdout_console(), _table(night_id, plan))
+        table = TextTable(
+            title=night_id,
+            columns=("Case", "Runs", "Beside", "Devices", "Owner"),
+            numeric=(False,) * 5,
+            rows=tuple(
+                (one.name, one.chosen.name, one.yardstick.name, ", ".join(one.words), one.owner or "–") for one in plan.cases
+            ),
+        )
+        print_text_table(stdout_console(), table)
         print_text(f"{night_id} would measure {plural(len(plan.cases), 'case')} in {plural(plan.blocks, 'block')} each")
     print_faults(plan)
     return ERROR if plan.faults else 0
@@ -191,17 +207,6 @@ def print_faults(plan: Plan) -> None:
             print_note(f"case '{case.name}': {case.left_out}")
     for name, why in plan.faults.items():
         print_error(f"case '{name}' cannot be measured: {why}")
-
-
-def _table(night_id: str, plan: Plan) -> TextTable:
-    return TextTable(
-        title=night_id,
-        columns=("Case", "Runs", "Beside", "Devices", "Owner"),
-        numeric=(False,) * 5,
-        rows=tuple(
-            (case.name, case.chosen.name, case.yardstick.name, ", ".join(case.words), case.owner or "–") for case in plan.cases
-        ),
-    )
 
 
 def _as_json(case: PlannedCase) -> dict[str, object]:

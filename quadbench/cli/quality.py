@@ -4,9 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from quadbench.artifacts.run_record import RunScores
-from quadbench.cli.console import RunConsole, print_answer, print_text, stdout_console
+from quadbench.cli.console import RunConsole, print_answer, print_text, print_text_table, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command, split_list
-from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UserError, extra_needed
 from quadbench.report.scores import emulated_tables, score_notes, score_tables
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from quadbench.cli.console import print_text, stdout_console
+from quadbench.cli.console import print_text, print_text_table, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.result import (
     add_baseline,
@@ -16,7 +16,6 @@ from quadbench.cli.result import (
     study_of,
     wanted_as,
 )
-from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UserError
 from quadbench.report.formats import to_html, to_latex, to_markdown
 from quadbench.report.formatting import FigureTable, TextTable, to_csv

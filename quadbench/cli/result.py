@@ -12,9 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from quadbench.artifacts import RunResult
-from quadbench.cli.console import print_error, print_json, print_note, print_text, stdout_console
+from quadbench.cli.console import (
+    print_error,
+    print_in_parts,
+    print_json,
+    print_note,
+    print_text,
+    print_text_table,
+    stdout_console,
+)
 from quadbench.cli.options import Options, next_command
-from quadbench.cli.text_tables import print_in_parts, print_text_table
 from quadbench.errors import ConditionError, UserError
 from quadbench.report.baseline import baseline_tables
 from quadbench.report.condition import Criterion, read_condition

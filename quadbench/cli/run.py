@@ -1,6 +1,5 @@
 """Run: a recipe, a bundle or a run that was cut short, and devices -> records, a report, and its figures on the terminal."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from quadbench.cli.device_options import add_conduct, add_devices, add_wait, cho
 from quadbench.cli.options import Options, Subparsers, add_command, refuse_given
 from quadbench.cli.result import add_baseline, add_fail_if, add_full, baseline_of, conditions_of, print_result, wanted_as
 from quadbench.cli.run_source import OfBundle, OfRecipe, OfRun, Source, add_farm, named_source, run_on_farm, use_farm
-from quadbench.devices.addresses import Address
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.report.html import write_view
 from quadbench.report.view import report_view
@@ -51,7 +49,10 @@ def run(options: Options) -> int:
         use_farm(options.farm)
     if options.wait and options.keep_going:
         raise UserError("--wait waits for devices that others have, and --keep-going leaves them out", hint="give one of them")
-    source, chosen, conduct = _source(options), _chosen(options), conduct_of(options)
+    source, conduct = _source(options), conduct_of(options)
+    goes_on_there = options.resume and options.devices is None and options.serial is None  # on all devices that it began on
+    is_told = not goes_on_there and not options.farm
+    chosen = chosen_devices(options.devices, options.serial, options.layout) if is_told else ()
     if isinstance(source, OfRecipe):
         refuse_in(source.file, misfits(source.recipe, chosen))
     wanted = LaterRun(recipe_name=source.recipe_name, tasks=source.tasks, addresses=[*map(str, chosen)], run_id=options.resume)
@@ -88,12 +89,6 @@ def run(options: Options) -> int:
     if fault:
         print_error(f"run {outcome.result.run_id} has ended, but {fault}")
     return outcome.exit_code or (fault.exit_code if fault else code)
-
-
-def _chosen(options: Options) -> Sequence[Address]:
-    """Return the addresses to run on; none for all those of a run that goes on."""
-    is_of_run = options.resume and options.devices is None and options.serial is None
-    return () if is_of_run or options.farm else chosen_devices(options.devices, options.serial, options.layout)
 
 
 def _source(options: Options) -> Source:

@@ -6,9 +6,8 @@ from itertools import zip_longest
 from rich.text import Text
 
 from quadbench.artifacts.names import one_line
-from quadbench.cli.console import READ_WIDTH, print_json, print_text, stdout_console
+from quadbench.cli.console import READ_WIDTH, empty_table, print_json, print_rows, print_text, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command, next_command, whole_number
-from quadbench.cli.text_tables import empty_table, print_rows
 from quadbench.errors import QuadbenchError
 from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line, run_line
 from quadbench.results.layout import Layout

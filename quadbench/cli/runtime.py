@@ -1,12 +1,11 @@
 """Runtime: make, list, show and remove runtime kits, the libraries that run graphs on devices of an ABI."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from quadbench.artifacts import MIB, Stored
-from quadbench.artifacts.kit import Kit, Library
+from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.run_record import file_refs
 from quadbench.cli.console import print_answer
 from quadbench.cli.options import Options, Subparsers, add_abi, add_action, add_group
@@ -93,7 +92,9 @@ def _row(kit: Stored[Kit]) -> dict[str, Any]:
 def _line(kit: Stored[Kit]) -> str:
     content = kit.artifact
     versions = ", ".join(f"{name} {version}" for name, version in content.versions.items())
-    return f"{kit.folder.name}  {content.abi}  {versions or 'version unknown'}  {_size(content.libraries)}"
+    count, size_bytes = len(content.libraries), sum(library.file.size_bytes for library in content.libraries)
+    size = f"{count} {'library' if count == 1 else 'libraries'}, {size_bytes / MIB:.1f} MB"
+    return f"{kit.folder.name}  {content.abi}  {versions or 'version unknown'}  {size}"
 
 
 def _details(kit: Kit) -> list[str]:
@@ -104,8 +105,3 @@ def _details(kit: Kit) -> list[str]:
     origins = [f"  from {origin.name}, licence: {origin.licence or 'not stated in the file'}" for origin in kit.origins]
     compiler = compiler_problem(kit, compiler_build())
     return [*libraries, *origins, *([f"  not for Qualcomm's HTP yet: {compiler}"] if compiler else [])]
-
-
-def _size(libraries: Sequence[Library]) -> str:
-    size_bytes = sum(library.file.size_bytes for library in libraries)
-    return f"{len(libraries)} {'library' if len(libraries) == 1 else 'libraries'}, {size_bytes / MIB:.1f} MB"

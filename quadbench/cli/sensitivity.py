@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from quadbench.cli.console import WORST_SITES, RunConsole, print_answer, stdout_console
+from quadbench.cli.console import WORST_SITES, RunConsole, figures_table, print_answer, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command, add_recipe
-from quadbench.cli.text_tables import figures_table
 from quadbench.errors import extra_needed
 from quadbench.quad.inputs import read_recipe
 

@@ -1,8 +1,7 @@
 """Who: the leases and reservations in the database -> who has which device, until when and what for."""
 
-from quadbench.cli.console import print_json, print_text
+from quadbench.cli.console import print_json, print_rows, print_text
 from quadbench.cli.options import Options, Subparsers, add_command
-from quadbench.cli.text_tables import print_rows
 from quadbench.farm.lease import Claims
 from quadbench.farm.leases import Leases
 from quadbench.results.engine import database_of, is_made, open_for_reading, opened
