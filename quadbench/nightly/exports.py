@@ -114,7 +114,10 @@ def night_junit(view: NightView) -> bytes:
         for one in measured:
             suite.add_property(f"{words(one.case)}: subject", subject_name(one.subject))
         figures = {(words(one.case), figure_name(point.key, point.task)) for one in measured for point in one.points}
-        results = _results(view, device.device)
+        results: dict[Tested, tuple[NightFinding, Figured]] = {}  # what is not clean; of several the worst, which comes first
+        for finding in view.findings:
+            for told in finding.figures if finding.place[1] == device.device else ():
+                results.setdefault((words(told.ruling.case), told.figure or _ALL), (finding, told))
         for case, figure in sorted(figures | results.keys()):
             test = TestCase(name=figure, classname=case)
             if (case, device.address) in view.open:
@@ -126,15 +129,6 @@ def night_junit(view: NightView) -> bytes:
     xml.update_statistics()  # type: ignore[no-untyped-call]
     text: bytes = xml.tostring()  # type: ignore[no-untyped-call]
     return text
-
-
-def _results(view: NightView, device: str) -> dict[Tested, tuple[NightFinding, Figured]]:
-    """Return what is not clean, by case and figure; of several the worst, which comes first."""
-    results: dict[Tested, tuple[NightFinding, Figured]] = {}
-    for finding in view.findings:
-        for told in finding.figures if finding.place[1] == device else ():
-            results.setdefault((words(told.ruling.case), told.figure or _ALL), (finding, told))
-    return results
 
 
 def _result(finding: NightFinding, told: Figured) -> Iterator[Failure | Error | Skipped]:
@@ -173,7 +167,12 @@ def check_address(address: str) -> str:
 
 def night_message(view: NightView) -> dict[str, Any]:
     """Return the message: plain text in blocks, which is never markup, and as `text` for what shows no blocks."""
-    lines = list(_message_lines(view))
+    lines = [f"{view.outcome}: night {view.night.night_id}", view.sentence]
+    for finding in view.findings[:_MOST_FINDINGS]:
+        owners = f" ({', '.join(finding.owners)})" if finding.owners else ""
+        lines.append(f"• {finding.kind}: {finding.sentence}{owners}")
+    if len(view.findings) > _MOST_FINDINGS:
+        lines.append(f"and {plural(len(view.findings) - _MOST_FINDINGS, 'more finding')}")
     plain = _unlinked("\n".join(lines))[:_MOST_CHARACTERS]
     return {
         "text": "\n".join(_unlinked(html.escape(line, quote=False)) for line in lines)[:_MOST_CHARACTERS],
@@ -237,16 +236,6 @@ class _NoRedirection(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: object) -> None:
         return None
-
-
-def _message_lines(view: NightView) -> Iterator[str]:
-    yield f"{view.outcome}: night {view.night.night_id}"
-    yield view.sentence
-    for finding in view.findings[:_MOST_FINDINGS]:
-        owners = f" ({', '.join(finding.owners)})" if finding.owners else ""
-        yield f"• {finding.kind}: {finding.sentence}{owners}"
-    if len(view.findings) > _MOST_FINDINGS:
-        yield f"and {plural(len(view.findings) - _MOST_FINDINGS, 'more finding')}"
 
 
 def _unlinked(text: str) -> str:

@@ -222,8 +222,13 @@ class OfFarm:
         """Say why a job that waits shall not wait any longer; None where it shall."""
         if budget and budget.left_s <= 0:
             return f"{NO_TIME} it"
-        now = time.monotonic()
-        for needs in sorted(_needs(job, night) - served):
+        now, behind, waiting = time.monotonic(), [job], dict[int, Job]()  # the job, and those that it waits for
+        while behind:
+            one = behind.pop()
+            if one.id not in waiting and one.state is JobState.WAITING:
+                waiting[one.id] = one
+                behind += [night[job_id] for job_id in one.after if job_id in night]
+        for needs in sorted({(one.needs, one.version) for one in waiting.values()} - served):
             if now - self._gone_since.setdefault(needs, now) > WAIT_S:
                 return f"no worker of quadbench {needs[1]} has had the {needs[0]} for {WAIT_S / 60:g} minutes"
         return None
@@ -257,31 +262,16 @@ class OfFarm:
             versus = answer.versus
             check_file_name(versus.comparison_id)
             (device,) = versus.devices
-            self._fetch(answer)
+            for run in answer.runs:  # as if they had been launched here
+                for fault in fetch_run(run.run_id, self.layout, self.farm.store).refused:
+                    log.warning("%s", fault)
+                keep_fetched(self.layout, run)
             write_comparison(versus, self.layout)
         except (ArtifactError, ValueError) as error:
             why, is_unstored = f"the answer of job {job.id} cannot be used: {error}", isinstance(error, StorageError)
             return replace(came, why=why, may_pass=is_unstored, is_unstored=is_unstored)
         runs = answer.runs[0].run_id, answer.runs[1].run_id
         return replace(came, device=job.seat, versus=device, comparison=versus.comparison_id, runs=runs)
-
-    def _fetch(self, answer: CompareAnswer) -> None:
-        """Put the runs of an answer into this results folder, as if they had been launched here."""
-        for run in answer.runs:
-            for fault in fetch_run(run.run_id, self.layout, self.farm.store).refused:
-                log.warning("%s", fault)
-            keep_fetched(self.layout, run)
-
-
-def _needs(job: Job, night: Mapping[int, Job]) -> set[_Need]:
-    """Return what a job that waits needs, and what those need that it waits for."""
-    behind, seen = [job], dict[int, Job]()
-    while behind:
-        one = behind.pop()
-        if one.id not in seen and one.state is JobState.WAITING:
-            seen[one.id] = one
-            behind += [night[job_id] for job_id in one.after if job_id in night]
-    return {(one.needs, one.version) for one in seen.values()}
 
 
 def _as_text(payload: Mapping[str, Any]) -> str:

@@ -287,7 +287,13 @@ def answer(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
     ordered = sorted(together, key=lambda alike: (alike[0].is_open, min(one.segment.since for one in alike)), reverse=True)
     changed = {(one.history.case, one.history.device) for one in changes}
     steady = [one for one in histories if (one.case, one.device) not in changed]
-    return (*map(_told, ordered), *_nothing(steady))
+    told = [*map(_told, ordered)]
+    for case, unchanged in groupby(steady, key=lambda history: history.case):
+        of_case = list(unchanged)
+        nights = plural(max(history.nights for history in of_case), "night")
+        where = listed([words(history.address) for history in of_case])
+        told.append(f"{words(case)}: nothing that matters has changed on {where} in {nights}.")
+    return tuple(told)
 
 
 def _alike(change: Change) -> tuple[object, ...]:
@@ -309,17 +315,6 @@ def _told(changes: Sequence[Change]) -> str:
     if word is None:
         return told
     return f"{told} It is acknowledged until {word.until:%Y-%m-%d} by {words(word.owner)}, because: “{words(word.reason)}”."
-
-
-def _nothing(histories: Iterable[CaseHistory]) -> list[str]:
-    """Say of each case on which devices nothing of it has changed."""
-    told = []
-    for case, alike in groupby(histories, key=lambda history: history.case):
-        of_case = list(alike)
-        nights = plural(max(history.nights for history in of_case), "night")
-        where = listed([words(history.address) for history in of_case])
-        told.append(f"{words(case)}: nothing that matters has changed on {where} in {nights}.")
-    return told
 
 
 def _word_on(

@@ -174,10 +174,11 @@ def measurement_of(night: str, launched: Launched, records: Sequence[RunRecord],
     versus, device = launched.versus, launched.device
     if versus is None or device is None:
         raise ArtifactError("launches in turn of which nothing came cannot be kept")
-    sides = [_sound(run_id, versus, records) for run_id in launched.runs]
-    for run_id, side in zip(launched.runs, sides, strict=True):
-        if not side:
-            raise ArtifactError(f"run {run_id} has no sound launch on '{versus.device.address}' in the database")
+    address, sides = versus.device.address, []
+    for run_id in launched.runs:
+        sides.append([r for r in records if (r.run_id, r.device.address, r.status) == (run_id, address, Status.OK)])
+        if not sides[-1]:
+            raise ArtifactError(f"run {run_id} has no sound launch on '{address}' in the database")
     yardstick, case = sides
     kit = case[0].versions.get("kit") if names_kit else None
     return Measurement(
@@ -194,11 +195,6 @@ def measurement_of(night: str, launched: Launched, records: Sequence[RunRecord],
         caveats=versus.caveats,
         points=tuple(point for row in versus.rows for point in _points(row)),
     )
-
-
-def _sound(run_id: str, versus: VersusDevice, records: Sequence[RunRecord]) -> list[RunRecord]:
-    address = versus.device.address
-    return [r for r in records if (r.run_id, r.device.address, r.status) == (run_id, address, Status.OK)]
 
 
 def _environment(yardstick: Sequence[RunRecord], case: Sequence[RunRecord]) -> dict[str, str]:

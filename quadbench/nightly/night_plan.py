@@ -104,7 +104,12 @@ class NightReading:
         """Return the sides of each case, by its name; what is wrong with others is in `mistakes` and `faults`."""
         self._yardstick(self.file.yardstick, ("yardstick",))
         read = {case.name: sides for number, case in enumerate(self.file.cases) if (sides := self._sides(case, number))}
-        self.mistakes.extend(_vain(self.file, read))
+        file = self.file
+        why = {case.name: dict(_never(file.quality_of(case), read[case.name])) for case in file.cases if case.name in read}
+        for number, case in enumerate(file.cases):
+            self.mistakes.extend(_vain_limits(case.limits, ("cases", number, "limits"), [why.get(case.name, {})]))
+        others = [why.get(case.name, {}) for case in file.cases if not case.limits]
+        self.mistakes.extend(_vain_limits(file.limits, ("limits",), others))
         return read
 
     def _sides(self, case: Case, number: int) -> Sides | None:
@@ -128,7 +133,14 @@ class NightReading:
         beside = self.folder / case.source
         source = str(beside) if beside.exists() else case.source
         try:
-            return _with_gear(choose(source, case.changes, self.layout), self.layout)
+            side = choose(source, case.changes, self.layout)
+            require_variant(side, side.variants)
+            if side.kit:
+                find(side.kit, self.layout)
+            if side.harness and not is_file(side.harness):
+                hint = "name a file that quadbench harness build made"
+                raise UserError(f"the harness '{side.harness}' is no program", hint=hint)
+            return side
         except UserError as error:
             key, told = self._to_blame(source, error)
             if key:
@@ -159,26 +171,8 @@ class NightReading:
         return told
 
 
-def _with_gear(side: Chosen, layout: Layout) -> Chosen:
-    """Return a side of which variant, kit and harness are there, as far as that can be told before it is built."""
-    require_variant(side, side.variants)
-    if side.kit:
-        find(side.kit, layout)
-    if side.harness and not is_file(side.harness):
-        raise UserError(f"the harness '{side.harness}' is no program", hint="name a file that quadbench harness build made")
-    return side
-
-
-def _vain(file: NightFile, read: Mapping[str, Sides]) -> Iterator[Problem]:
-    """Yield the limits of figures that a case can never have; those of the file only where none of its cases can."""
-    why = {case.name: dict(_never(file.quality_of(case), read[case.name])) for case in file.cases if case.name in read}
-    for number, case in enumerate(file.cases):
-        yield from _vain_limits(case.limits, ("cases", number, "limits"), [why.get(case.name, {})])
-    others = [why.get(case.name, {}) for case in file.cases if not case.limits]
-    yield from _vain_limits(file.limits, ("limits",), others)
-
-
 def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping[str, str]]) -> Iterator[Problem]:
+    """Yield the limits of figures that none of the cases can ever have."""
     for key in sorted(limits.model_fields_set) if limits and cases else ():
         if all(key in why for why in cases):
             yield Problem(location=(*where, key), reason=cases[0][key])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from quadbench.artifacts.night_record import Measurement, Night, Point, Ruling, RulingKind, Subject
+from quadbench.artifacts.night_record import Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.artifacts.run_record import RunScores
 from quadbench.errors import ArtifactError, QuadbenchError, UserError, extra_needed
 from quadbench.farm.farm_file import expected_phones
@@ -196,7 +196,11 @@ def perform(night_id: str, plan: Plan, launcher: Launcher, *, layout: Layout) ->
     with _alone(night_id, layout), open_records(database_of(layout)) as records:
         nights = Nights(records.engine)
         night = nights.begin(night_id, plan.name, version("quadbench"), plan.pairs)
-        budget = _budget(night, plan.budget_s, records)
+        budget = None
+        if plan.budget_s is not None:  # it counts from when the night first began, by the database's clock
+            with reading(records.engine) as connection:
+                spent_s = (now_of(connection) - night.began_at).total_seconds()
+            budget = Budget(ends_at=time.monotonic() + plan.budget_s - spent_s)
         under_way = _UnderWay(
             night_id=night_id,
             plan=plan,
@@ -225,15 +229,6 @@ def _alone(night_id: str, layout: Layout) -> Iterator[None]:
     itself = f"night {night_id}, by process {os.getpid()} of {user_and_host()},"
     with file_lock(layout.night_lock, itself, lambda holder: log.warning(is_next, holder)):
         yield
-
-
-def _budget(night: Night, budget_s: float | None, records: Records) -> Budget | None:
-    """Return what is left of the time of a night, which counts from when it first began, by the database's clock."""
-    if budget_s is None:
-        return None
-    with reading(records.engine) as connection:
-        spent_s = (now_of(connection) - night.began_at).total_seconds()
-    return Budget(ends_at=time.monotonic() + budget_s - spent_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +273,12 @@ class _UnderWay:
         """Rule on what was not measured, and take back what was ruled so and was measured since."""
         night = self.nights.night(self.night_id)
         there = {(one.case, one.address): one for one in night.measurements}
-        now, serials = datetime.now(UTC), _serials()
+        now = datetime.now(UTC)
+        try:
+            serials = {phone.name: phone.serial for phone in expected_phones()}
+        except UserError as error:
+            log.warning("phones are told by the words of the night's file: %s", error)
+            serials = {}
         rulings = [
             missing(
                 self.night_id,
@@ -307,12 +307,3 @@ class _UnderWay:
         except ArtifactError as error:
             return str(error)
         return None if is_new else f"'{measured.device}' is the device of another word too, under which it was measured"
-
-
-def _serials() -> dict[str, str]:
-    """Return the serials of the phones in farm.yaml by their names; where it cannot be read at this moment, none."""
-    try:
-        return {phone.name: phone.serial for phone in expected_phones()}
-    except UserError as error:
-        log.warning("phones are told by the words of the night's file: %s", error)
-        return {}
