@@ -4,7 +4,6 @@ import logging
 from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from quadbench.artifacts import Component, RunRecord, Sample
 from quadbench.artifacts.launch_values import OF_MEMORY, value_fault
@@ -152,26 +151,27 @@ class Heard:
             case Header():
                 self.header = self.header or event
             case SampleEvent():
-                self._keep_sample(event)
+                if fault := _sample_fault(event, self.expected) or self._too_often(event):
+                    self._object(f"is a sample of {event.metric} that the plan does not explain: {fault}")
+                    return
+                self.samples.append(Sample(**event.model_dump(exclude={"event"}, exclude_none=True)))
+                if event.metric == "end_to_end_ns":
+                    self.painted, self.task = self.painted + 1, event.task
             case ImageEvent():
                 self._keep_image(event)
             case LibraryEvent():
-                self._keep_library(event)
+                if event.path in self.libraries:
+                    self._object(f"tells of the library '{event.path}' a second time")
+                elif len(self.libraries) == MOST_LIBRARIES:
+                    self._object(f"is library {MOST_LIBRARIES + 1}, at most {MOST_LIBRARIES} are read")
+                else:
+                    self.libraries[event.path] = event
             case ErrorEvent():
                 self.errors.append(event)
                 if len(self.errors) > MOST_ERRORS:
                     self._end(f"is error {len(self.errors)}, at most {MOST_ERRORS} are read")
             case Footer():
                 self.footer = self.footer or event
-
-    def _keep_sample(self, event: SampleEvent) -> None:
-        fault = _sample_fault(event, self.expected) or self._too_often(event)
-        if fault:
-            self._object(f"is a sample of {event.metric} that the plan does not explain: {fault}")
-            return
-        self.samples.append(Sample(**event.model_dump(exclude={"event"}, exclude_none=True)))
-        if event.metric == "end_to_end_ns":
-            self.painted, self.task = self.painted + 1, event.task
 
     def _too_often(self, event: SampleEvent) -> str | None:
         """Count the sample; say where there were as many of it before as the plan has."""
@@ -202,14 +202,6 @@ class Heard:
             self._object(f"announces image {event.task}/{event.item} a second time")
         else:
             self.images[key] = event
-
-    def _keep_library(self, event: LibraryEvent) -> None:
-        if event.path in self.libraries:
-            self._object(f"tells of the library '{event.path}' a second time")
-        elif len(self.libraries) == MOST_LIBRARIES:
-            self._object(f"is library {MOST_LIBRARIES + 1}, at most {MOST_LIBRARIES} are read")
-        else:
-            self.libraries[event.path] = event
 
     def _impossible_time(self, wall_ns: int, wall_s: float) -> str | None:
         """Say which time is longer than the launch that it is a part of; the clock of this machine is the judge."""
@@ -295,26 +287,19 @@ def check_painted(record: RunRecord, layout: Layout) -> None:
         return
     events = layout.launch(record.run_id, record.device.address, record.variant, record.launch) / EVENTS
     images = {name: path for name, relative in record.images.items() if (path := layout.file(relative)).is_file()}
-    if images and not events.exists():
+    if not images:
+        return
+    if not events.exists():
         log.warning("'%s' is gone, so the images beside it are taken as they are", events)
         return
-    announced = _announced(events) if images else {}
+    announced: dict[str, list[str]] = {}  # an image of a launch that failed may have several, and there may be other lines
+    for line in read_file(events, fault=ArtifactError, hint=_AGAIN, most_bytes=_MOST_EVENTS_BYTES).splitlines():
+        with suppress(ValueError):
+            if b'"image"' in line and isinstance(event := read_event(line.decode()), ImageEvent):
+                announced.setdefault(f"{event.task}/{event.item}", []).append(event.sha256)
     for name, path in images.items():
         if name not in announced:
             raise ArtifactError(f"'{events}' was changed after it was written: it announces no image {name}", hint=_AGAIN)
         if (sha256 := sha256_of(path)) not in announced[name]:
             difference = f"its sha256 is {sha256}, expected {' or '.join(announced[name])}, as '{events}' has it"
             raise ArtifactError(f"'{path}' was changed after it was painted: {difference}", hint=_AGAIN)
-
-
-def _announced(events: Path) -> dict[str, list[str]]:
-    """Return the digests of every image, by its task and item. One that failed may have several, and other lines."""
-    announced: dict[str, list[str]] = {}
-    for line in read_file(events, fault=ArtifactError, hint=_AGAIN, most_bytes=_MOST_EVENTS_BYTES).splitlines():
-        if b'"image"' not in line:
-            continue
-        with suppress(ValueError):
-            event = read_event(line.decode())
-            if isinstance(event, ImageEvent):
-                announced.setdefault(f"{event.task}/{event.item}", []).append(event.sha256)
-    return announced

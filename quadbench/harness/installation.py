@@ -171,6 +171,9 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
     adapters = adapters_of(bundle, variant, tasks)
     unets = unets_of(bundle, compiled, variant, tasks)
     components = {part.value: graph for part, graph in components_of(bundle, compiled, variant).items()}
+    unet, merge = unets.get(BASE_UNET), {}
+    if unet and unet.merge and unet.data:  # adapters are added to its weights
+        merge = {"merge": {"graph": _file(installation, unet.merge), "weights": _file(installation, unet.data)}}
     return {
         "schema_version": PLAN_SCHEMA_VERSION,
         "root": installation.deployment.root,
@@ -180,7 +183,7 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
         "unets": _files(installation, unets),
         "adapters": _files(installation, adapters),
         "mixes": mixes_of(tasks, adapters) if adapters else {},
-        **_merge(installation, unets.get(BASE_UNET)),
+        **merge,
         "base": None if variant.has_unet_per_task else asdict(bundle.base),
         "tasks": {task.name: _task(installation, task, variant) for task in tasks},
         "sequence": [{"task": b.task, "warmup": b.warmup, "iterations": b.iterations} for b in launch.sequence],
@@ -205,13 +208,6 @@ def _runtime(installation: Installation, variant: Variant, runtime: Runtime) -> 
         "memory_budget_bytes": runtime.memory_budget_mb * MIB if runtime.memory_budget_mb else None,
         **({"execution_provider": provider.planned(runtime.threads)} if provider else {}),
     }
-
-
-def _merge(installation: Installation, unet: Graph | None) -> dict[str, Any]:
-    """Return what adds adapters to the weights of a U-Net that takes them so."""
-    if unet is None or unet.merge is None or unet.data is None:
-        return {}
-    return {"merge": {"graph": _file(installation, unet.merge), "weights": _file(installation, unet.data)}}
 
 
 def _files(installation: Installation, parts: Mapping[str, Graph | AdapterFile]) -> dict[str, dict[str, str]]:

@@ -5,9 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from quadbench.artifacts import (
     Bundle,
     CompiledBundle,
@@ -88,7 +85,13 @@ def _image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Stor
     """Compare one painted image with its reference, and with the truth where there is one; within its mask as well."""
     name = f"{task.name}/{item.name}"
     image = _read(painted, name, ErrorClass.HARNESS, is_png=True)
-    mask = _mask_of(item, bundle, image.shape)
+    mask = None  # where the picture is painted anew; None where all of it is
+    if item.mask is not None:
+        of_mask = f"'{item.mask.path}' of the bundle"
+        mask = as_mask(_read(bundle.path(item.mask), of_mask, ErrorClass.INFRASTRUCTURE))
+        if mask.shape != image.shape[:2] or not mask.any():
+            size = f"{image.shape[1]} x {image.shape[0]} pixels"
+            raise WrongImageError(f"image {of_mask} is no mask of {size}", ErrorClass.INFRASTRUCTURE)
     samples: list[Sample] = []
     for against, file in (("reference", item.reference), ("truth", item.truth)):
         if file is None:
@@ -106,22 +109,15 @@ def _image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Stor
     return samples
 
 
-def _mask_of(item: TaskItem, bundle: Stored[Bundle], shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """Return where the item's picture is painted anew; None where all of it is."""
-    if item.mask is None:
-        return None
-    name = f"'{item.mask.path}' of the bundle"
-    mask = as_mask(_read(bundle.path(item.mask), name, ErrorClass.INFRASTRUCTURE))
-    if mask.shape != shape[:2] or not mask.any():
-        raise WrongImageError(f"image {name} is no mask of {shape[1]} x {shape[0]} pixels", ErrorClass.INFRASTRUCTURE)
-    return mask
-
-
 def _image_fault(variant: Variant, samples: Sequence[Sample]) -> str | None:
     """Say what is wrong with a launch's images, judged by the samples about them; None where nothing is."""
     if variant is Variant.FLOAT:
         return _parity(samples)
-    against_reference = _painted_psnr(samples)
+    by_image: dict[tuple[str | None, str | None], Sample] = {}  # of an inpainted one within its mask: the rest is near anyhow
+    for metric in ("psnr_db", MASKED_PSNR):  # the latter takes the place of the former
+        of_metric = [s for s in samples if s.metric == metric and s.labels["against"] == "reference"]
+        by_image |= {(sample.task, sample.item): sample for sample in of_metric}
+    against_reference = list(by_image.values())
     if not against_reference:
         return None
     mean = sum(sample.value for sample in against_reference) / len(against_reference)
@@ -132,15 +128,6 @@ def _image_fault(variant: Variant, samples: Sequence[Sample]) -> str | None:
         f"fast and wrong: mean PSNR against the reference is {mean:.1f} dB, expected at least {QUANTIZED_MIN_MEAN_PSNR_DB:g}; "
         f"the worst is {worst.task}/{worst.item} with {worst.value:.1f} dB"
     )
-
-
-def _painted_psnr(samples: Sequence[Sample]) -> list[Sample]:
-    """Return each image's PSNR against its reference, of an inpainted one within its mask: what was kept is near in any case."""
-    by_image: dict[tuple[str | None, str | None], Sample] = {}
-    for metric in ("psnr_db", MASKED_PSNR):  # the latter takes the place of the former
-        of_metric = [s for s in samples if s.metric == metric and s.labels["against"] == "reference"]
-        by_image |= {(sample.task, sample.item): sample for sample in of_metric}
-    return list(by_image.values())
 
 
 def _parity(samples: Sequence[Sample]) -> str | None:

@@ -183,8 +183,14 @@ def max_busy_percent(limits: Gate, *, shares_host_cpu: bool) -> float | None:
 def gate(state: DeviceState, limits: Gate, *, shares_host_cpu: bool) -> GateDecision:
     """Judge a state before a launch. What a device does not tell is not held against it; it is recorded as unavailable."""
     most_busy = max_busy_percent(limits, shares_host_cpu=shares_host_cpu)
-    objections = (*disturbances(state, limits), *_shortages(state, limits, most_busy))
-    return GateDecision(objections=objections, caveats=caveats_of_state(state, limits, shares_host_cpu=shares_host_cpu))
+    percent, free, objections = state.battery.level_percent, state.memory_available_bytes, [*disturbances(state, limits)]
+    if percent is not None and percent < limits.min_battery_percent:
+        objections.append(f"battery at {percent:.0f} %, at least {limits.min_battery_percent:.0f} % needed")
+    if most_busy is not None and state.busy_percent is not None and state.busy_percent > most_busy:
+        objections.append(f"CPU {state.busy_percent:.0f} % busy with other work, at most {most_busy:g} % allowed")
+    if free is not None and free < limits.min_free_mb * MIB:
+        objections.append(f"{free / MIB:.0f} MB of memory available, at least {limits.min_free_mb} MB needed")
+    return GateDecision(objections=tuple(objections), caveats=caveats_of_state(state, limits, shares_host_cpu=shares_host_cpu))
 
 
 def wait_at_gate(
@@ -225,16 +231,6 @@ def caveats_of_state(state: DeviceState, limits: Gate, *, shares_host_cpu: bool)
     is_slow = bool(_slowed(state)) or any(disturbances(state, limits))
     throttled = (Caveat.THROTTLED,) if is_slow else ()
     return (*throttled, Caveat.LOADED_HOST) if shares_host_cpu and is_loaded else throttled
-
-
-def _shortages(state: DeviceState, limits: Gate, most_busy: float | None) -> Iterator[str]:
-    percent, free = state.battery.level_percent, state.memory_available_bytes
-    if percent is not None and percent < limits.min_battery_percent:
-        yield f"battery at {percent:.0f} %, at least {limits.min_battery_percent:.0f} % needed"
-    if most_busy is not None and state.busy_percent is not None and state.busy_percent > most_busy:
-        yield f"CPU {state.busy_percent:.0f} % busy with other work, at most {most_busy:g} % allowed"
-    if free is not None and free < limits.min_free_mb * MIB:
-        yield f"{free / MIB:.0f} MB of memory available, at least {limits.min_free_mb} MB needed"
 
 
 def _slowed(state: DeviceState) -> list[str]:

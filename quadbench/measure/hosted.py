@@ -215,6 +215,18 @@ class _HostedRun:
         samples = [sample for graph, labels in graphs for sample in samples_of(self.profiles[_name(graph)], labels)]
         state = {f"job.{name}": f"{one.status.job} {one.status.url}" for name, one in profiles.items()}
         state |= {f"cpu_layers.{name}": ", ".join(layers) for name, one in profiles.items() if (layers := cpu_layers(one))}
+        sizes = [
+            Sample(
+                metric="rom_bytes",
+                value=float(graph.file.size_bytes),
+                component=graph.component,
+                labels={"kind": "base", **labels},
+            )
+            for graph, labels in graphs
+        ]
+        for name, adapter in adapters_of(self.bundle, variant, self.bundle.tasks).items():
+            size_bytes, labels = float(adapter.file.size_bytes), {"kind": "adapter", "adapter": name}
+            sizes.append(Sample(metric="rom_bytes", value=size_bytes, labels=labels))
         return RunRecord(
             record_id=uuid.uuid4().hex,
             run_id=self.run_id,
@@ -234,7 +246,7 @@ class _HostedRun:
             caveats=self._caveats(profiles.values(), samples),
             versions=tool_versions(self.bundle, self.compiled),
             state=state,
-            samples=(*samples, *self._rom_samples(variant, graphs)),
+            samples=(*samples, *sizes),  # of the files that a device of this kind would hold
         )
 
     def _graphs(self, variant: Variant) -> list[tuple[Graph, dict[str, str]]]:
@@ -242,19 +254,6 @@ class _HostedRun:
         own = with_own_graph(self.bundle)
         tasks = [task for task in self.bundle.tasks if task.name in own or not variant.has_unet_per_task]
         return labelled_graphs(self.bundle, self.compiled, variant, tasks)
-
-    def _rom_samples(self, variant: Variant, graphs: list[tuple[Graph, dict[str, str]]]) -> Iterator[Sample]:
-        """Yield the sizes of the files that a device of this kind would hold."""
-        for graph, labels in graphs:
-            yield Sample(
-                metric="rom_bytes",
-                value=float(graph.file.size_bytes),
-                component=graph.component,
-                labels={"kind": "base", **labels},
-            )
-        for name, adapter in adapters_of(self.bundle, variant, self.bundle.tasks).items():
-            size_bytes = float(adapter.file.size_bytes)
-            yield Sample(metric="rom_bytes", value=size_bytes, labels={"kind": "adapter", "adapter": name})
 
     def _caveats(self, profiles: Iterable[GraphProfile], samples: list[Sample]) -> tuple[Caveat, ...]:
         doubts = {*self.bundle.caveats, *self.compiled.caveats}

@@ -202,7 +202,15 @@ def copy_records(source: Source, target: Source, *, notify: Callable[[str], None
                     with _telling(refused):
                         is_new = new.store(record)
                         stored, present = stored + is_new, present + (not is_new)
-        nights = _copied_nights(Nights(old.engine), Nights(new.engine), refused, notify=notify)
+        nights, old_nights, new_nights = 0, Nights(old.engine), Nights(new.engine)
+        for night_id in reversed(old_nights.night_ids()):
+            notify(night_id)
+            with _telling(refused):
+                nights += new_nights.adopt(old_nights.night(night_id))
+        there = new_nights.acknowledgements()
+        for acknowledgement in old_nights.acknowledgements():
+            if acknowledgement not in there:
+                new_nights.acknowledge(acknowledgement)
     return CopiedRecords(stored=stored, present=present, nights=nights, refused=tuple(refused))
 
 
@@ -215,17 +223,3 @@ def _telling(refused: list[str]) -> Iterator[None]:
         raise
     except ArtifactError as error:
         refused.append(error.message)
-
-
-def _copied_nights(old: Nights, new: Nights, refused: list[str], *, notify: Callable[[str], None]) -> int:
-    """Copy nights with the rulings that stand, and what people acknowledged; return of how many something was new."""
-    copied = 0
-    for night_id in reversed(old.night_ids()):
-        notify(night_id)
-        with _telling(refused):
-            copied += new.adopt(old.night(night_id))
-    there = new.acknowledgements()
-    for acknowledgement in old.acknowledgements():
-        if acknowledgement not in there:
-            new.acknowledge(acknowledgement)
-    return copied

@@ -43,17 +43,11 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
     artifact = read_document(path, kind, hint=hint)
     for file in file_refs(artifact):
         _check_size(folder, file, hint)
-    _check_checksum(folder, hint)
-    return Stored(artifact=artifact, folder=folder, is_reused=True)
-
-
-def _check_checksum(folder: Path, hint: str) -> None:
-    """Refuse a manifest that was changed after it was written."""
-    path, manifest = folder / CHECKSUM, folder / MANIFEST
-    expected, noted = _checksum(manifest), read_file(path, fault=ArtifactError, hint=hint)
-    if noted != expected:
+    checksum, expected = folder / CHECKSUM, _checksum(path)
+    if (noted := read_file(checksum, fault=ArtifactError, hint=hint)) != expected:
         difference = f"found {shown(noted.decode(errors='replace'))}, expected {shown(expected.decode())}"
-        raise ArtifactError(f"'{manifest}' or its checksum '{path}' was changed after it was written: {difference}", hint=hint)
+        raise ArtifactError(f"'{path}' or its checksum '{checksum}' was changed after it was written: {difference}", hint=hint)
+    return Stored(artifact=artifact, folder=folder, is_reused=True)
 
 
 def _checksum(manifest: Path) -> bytes:

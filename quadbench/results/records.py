@@ -86,8 +86,11 @@ class Records:
             StorageError: there is no space left, or the database cannot be written.
             ArtifactError: a sample that nothing measures, another record under the same id, or the database is damaged.
         """
-        if fault := _value_fault(record):
-            raise ArtifactError(f"record '{record.record_id}' holds a sample that cannot be stored: {fault}")
+        for kinds, values in record.columns.parts:
+            for kind, value in zip(kinds.each, values, strict=True):
+                if fault := value_fault(kind.metric, value):
+                    what = f"{kind.metric}{f' of task {kind.task}' if kind.task else ''} {fault}"
+                    raise ArtifactError(f"record '{record.record_id}' holds a sample that cannot be stored: {what}")
         with writing(self._engine) as connection:
             if guard is not None:
                 guard(connection)
@@ -95,7 +98,12 @@ class Records:
             row = row.on_conflict_do_nothing(index_elements=[RecordRow.record_id])
             key = connection.scalar(row.returning(RecordRow.id))
             if key is None:
-                _require_same(connection, record)
+                (stored,) = _load(connection, RecordRow.record_id == record.record_id)
+                if stored != record:
+                    raise ArtifactError(
+                        f"record '{record.record_id}' of run '{stored.run_id}' is stored already, with other contents",
+                        hint="records never change; give the new one an id of its own",
+                    )
                 return False
             rows = [{"record": key, **_sample_row(sample)} for sample in record.samples]
             if rows:
@@ -241,24 +249,6 @@ _DEVICE_FIELDS = tuple(DeviceFacts.__dataclass_fields__)
 _OTHER_FIELDS = ("device", "samples", "variant", "status", "error_class", "caveats")  # which a row has in another form
 _PLAIN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name not in _OTHER_FIELDS)
 _KIND_COLUMNS = [sa.cast(SampleRow.labels, sa.Text) if name == "labels" else getattr(SampleRow, name) for name in KIND_FIELDS]
-
-
-def _value_fault(record: RunRecord) -> str | None:
-    """Say what is wrong with the first value that nothing measures; None where there is none."""
-    for kinds, values in record.columns.parts:
-        for kind, value in zip(kinds.each, values, strict=True):
-            if fault := value_fault(kind.metric, value):
-                return f"{kind.metric}{f' of task {kind.task}' if kind.task else ''} {fault}"
-    return None
-
-
-def _require_same(connection: sa.Connection, record: RunRecord) -> None:
-    (stored,) = _load(connection, RecordRow.record_id == record.record_id)
-    if stored != record:
-        raise ArtifactError(
-            f"record '{record.record_id}' of run '{stored.run_id}' is stored already, with other contents",
-            hint="records never change; give the new one an id of its own",
-        )
 
 
 def _row(record: RunRecord) -> dict[str, Any]:

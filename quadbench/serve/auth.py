@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from urllib.parse import quote
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -151,8 +151,12 @@ class Door:
             return PlainTextResponse("this is no name of this host; see --name of quadbench serve", 421)
         if method not in ("GET", "HEAD") and not (method == "POST" and path == SIGN_IN):
             return PlainTextResponse("everything here is only read", 405, {"allow": "GET, HEAD"})
-        if refusal := _body_refusal(request.headers, most_bytes=_MOST_FORM_BYTES if method == "POST" else 0):
-            return refusal
+        most_bytes = _MOST_FORM_BYTES if method == "POST" else 0
+        length = int(request.headers.get("content-length", "0"))  # the server has seen that it is a number
+        if length > most_bytes:
+            return PlainTextResponse(f"a body of {length} bytes is not read; at most {most_bytes} are", 413)
+        if "transfer-encoding" in request.headers:
+            return PlainTextResponse("a body of unknown length is not read", 411 if most_bytes else 413)
         if method == "HEAD" and path.startswith(_ENDLESS):
             return PlainTextResponse("events have no end, and their head tells nothing", 405, {"allow": "GET"})
         if path in _OPEN or self._access.lets_in(request.headers.get("authorization", ""), request.cookies.get(COOKIE, "")):
@@ -169,16 +173,6 @@ def _pieces(message: Message) -> Iterator[Message]:
     for start in range(PIECE_BYTES, len(body), PIECE_BYTES):
         is_last = start + PIECE_BYTES >= len(body)
         yield {**message, "body": body[start : start + PIECE_BYTES], "more_body": not is_last or message.get("more_body", False)}
-
-
-def _body_refusal(headers: Headers, *, most_bytes: int) -> Response | None:
-    """Return the answer to a request whose body is larger than what is read of it, or of unknown length."""
-    length = int(headers.get("content-length", "0"))  # the server has seen that it is a number
-    if length > most_bytes:
-        return PlainTextResponse(f"a body of {length} bytes is not read; at most {most_bytes} are", 413)
-    if "transfer-encoding" in headers:
-        return PlainTextResponse("a body of unknown length is not read", 411 if most_bytes else 413)
-    return None
 
 
 def asked(request: HTTPConnection) -> str:
