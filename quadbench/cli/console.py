@@ -434,7 +434,7 @@ def print_text_table(console: Console, table: TextTable) -> None:
         print_text(note)
 
 
-def print_in_parts(console: Console, table: TextTable, keys: int) -> None:
+def print_parts(console: Console, table: TextTable, keys: int) -> None:
     """Print a table without its notes: where it has no room in parts, each with the first `keys` columns.
 
     No value is broken, and no word of a column's name, unless a single column has no room.

@@ -17,16 +17,7 @@ from quadbench.devices.addresses import parse_address
 from quadbench.errors import UnknownNameError, UserError, shown
 from quadbench.host import user_and_host
 from quadbench.nightly.history import bisect, last_change, sentence, subjects_of, tables
-from quadbench.nightly.history_formats import (
-    SCHEMA_VERSION,
-    CaseDocument,
-    CaseList,
-    Told,
-    line_table,
-    lines_of,
-    render_history,
-    told_of,
-)
+from quadbench.nightly.history_formats import CaseDocument, CaseList, Told, line_table, lines_of, render_history, told_of
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.series import limit_of
 from quadbench.nightly.verdicts import acknowledged
@@ -50,7 +41,7 @@ _LISTED = 40  # nights of each case, by which the list says since when its level
 _LONGEST = timedelta(days=366)  # that a word may stand
 _LONGEST_REASON = 500
 _MOST_NAMED = 20  # nights, in a message
-_BISECTION_VERSION = 1
+_SCHEMA_VERSION = 1  # of the JSON of an acknowledgement, and of a bisection
 _SHORT = 12  # characters of a digest, and the fewest that name one
 _LIMIT = limit_of(PRIMARY, Limits())
 _NOT_CHANGED = "what changed then was the device, or another figure: quadbench history has both"
@@ -152,7 +143,7 @@ def _acknowledge(options: Options) -> int:
             nights.acknowledge(word)
         nights.rule(superseding)
     if options.json:
-        print_json({"schema_version": SCHEMA_VERSION, "acknowledged": words})
+        print_json({"schema_version": _SCHEMA_VERSION, "acknowledged": words})
     else:
         word = words[0]
         print_text(f"{word.case} is as it shall be from {word.night} on, until {word.until:%Y-%m-%d %H:%M} UTC: {word.reason}")
@@ -224,7 +215,7 @@ def run_bisect(options: Options) -> int:
         told = bisect(subjects, side.is_changed)
     first = next(night for night in measured if night.subject == told.first_bad)
     if options.json:
-        print_json({"schema_version": _BISECTION_VERSION, "case": options.case, "night": first.night, **asdict(told)})
+        print_json({"schema_version": _SCHEMA_VERSION, "case": options.case, "night": first.night, **asdict(told)})
         return 0
     for subject in told.untold:
         print_text(f"{subject_name(subject)} could not be told")

@@ -20,16 +20,7 @@ from quadbench.cli.console import (
     print_text_table,
     stdout_console,
 )
-from quadbench.cli.options import (
-    Options,
-    Subparsers,
-    add_command,
-    duration_s,
-    duration_word,
-    next_command,
-    output_file,
-    refuse_given,
-)
+from quadbench.cli.options import Options, Subparsers, add_command, duration_s, next_command, output_file, refuse_given, time_word
 from quadbench.cli.run_source import add_farm, use_farm
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.host import python_module
@@ -168,7 +159,7 @@ def _schedule(options: Options, path: Path) -> int:
         hint = "leave the password out, and put it into ~/.pgpass of the user who performs the night"
         message = "the address of the farm's database has a password, which whoever reads the schedule would see"
         raise UserError(message, hint=hint)
-    budget = duration_word(options.budget) if options.budget else None
+    budget = time_word(options.budget) if options.budget else None
     values = {"--farm": options.farm, "--budget": budget, "--junit": options.junit, "--markdown": options.markdown}
     command += [word for option, value in values.items() if value for word in (option, str(value))]
     command += ["--github"] if options.github else []
@@ -263,7 +254,7 @@ def night_command(options: Options, *words: str) -> str:
     The password of the farm's database is left out.
     """
     farm = ("--farm", source_name(options.farm)) if options.farm else ()
-    budget = ("--budget", duration_word(options.budget)) if options.budget else ()
+    budget = ("--budget", time_word(options.budget)) if options.budget else ()
     return next_command(options, "nightly", *options.words, *words, *farm, *budget)
 
 

@@ -84,7 +84,7 @@ def refuse_given(what: str, options: Options, *names: str, hint: str | None = No
             raise UserError(f"{what} does not take {word}", hint=hint or f"leave {word} out")
 
 
-def duration_word(duration_s: float) -> str:
+def time_word(duration_s: float) -> str:
     """Return a duration as `duration_s` reads it: `6h`."""
     unit = next(unit for unit, unit_s in reversed(_UNITS_S.items()) if duration_s % unit_s == 0)
     return f"{duration_s / _UNITS_S[unit]:.0f}{unit}"

@@ -12,15 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quadbench.artifacts import RunResult
-from quadbench.cli.console import (
-    print_error,
-    print_in_parts,
-    print_json,
-    print_note,
-    print_text,
-    print_text_table,
-    stdout_console,
-)
+from quadbench.cli.console import print_error, print_json, print_note, print_parts, print_text, print_text_table, stdout_console
 from quadbench.cli.options import Options, next_command
 from quadbench.errors import ConditionError, UserError
 from quadbench.report.baseline import baseline_tables
@@ -153,7 +145,7 @@ def print_study(options: Options, study: Study) -> None:
     if isinstance(study, Sweep):
         tables = sweep_tables(study, is_whole=options.full)
         for table in tables:
-            print_in_parts(console, table, len(study.keys))
+            print_parts(console, table, len(study.keys))
         for note in dict.fromkeys(note for table in tables for note in table.notes):
             print_text(note)
         said, next_words = sweep_answer(study), settling(study)

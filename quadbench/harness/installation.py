@@ -4,19 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from quadbench.artifacts import (
-    Bundle,
-    CompiledBundle,
-    Deployment,
-    FileRef,
-    Graph,
-    LaunchPlan,
-    Stored,
-    TaskAssets,
-    TaskItem,
-    Variant,
-)
-from quadbench.artifacts.bundle import MIB, AdapterFile
+from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Graph, LaunchPlan, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts.bundle import MIB, AdapterFile, FileRef
 from quadbench.artifacts.kit import Kit, Library
 from quadbench.artifacts.run_record import BASE_UNET, adapters_of, components_of, mixes_of, tasks_of, unets_of
 from quadbench.devices import Device

@@ -5,21 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from quadbench.artifacts import (
-    Bundle,
-    CompiledBundle,
-    Component,
-    ErrorClass,
-    FileRef,
-    Graph,
-    LaunchPlan,
-    Sample,
-    Stored,
-    TaskAssets,
-    TaskItem,
-    Variant,
-)
-from quadbench.artifacts.bundle import KERNEL_NODES
+from quadbench.artifacts import Bundle, ErrorClass, FileRef, LaunchPlan, Sample, Stored
+from quadbench.artifacts.bundle import KERNEL_NODES, CompiledBundle, Component, Graph, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.pixels import Pixels, as_mask, check_png, max_abs_difference, psnr_db, read_pixels, size_of
 from quadbench.artifacts.run_record import adapters_of, components_of, tasks_of, unets_of
 from quadbench.devices import Device

@@ -13,21 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quadbench.ai_hub.client import JobStatus, open_hub
 from quadbench.ai_hub.hub_jobs import Jobs, Ledger, failure, graph_name, profile_options
-from quadbench.artifacts import (
-    Bundle,
-    Caveat,
-    CompiledBundle,
-    DeviceFacts,
-    ErrorClass,
-    Graph,
-    RunRecord,
-    Sample,
-    Status,
-    Stored,
-    Variant,
-)
+from quadbench.artifacts import Bundle, Caveat, CompiledBundle, DeviceFacts, ErrorClass, Graph, Sample, Status, Stored, Variant
 from quadbench.artifacts.names import one_line
-from quadbench.artifacts.run_record import HOSTED_FAMILY, adapters_of, with_own_graph
+from quadbench.artifacts.run_record import HOSTED_FAMILY, RunRecord, adapters_of, with_own_graph
 from quadbench.devices.connections import HostedPhone
 from quadbench.errors import ServiceError, UnknownNameError
 from quadbench.measure.derived_samples import labelled_graphs

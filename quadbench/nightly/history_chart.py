@@ -10,20 +10,7 @@ from quadbench.nightly.history import CaseHistory, FigureHistory, Segment
 from quadbench.nightly.series import FigureName, is_exact, is_sound, name_of, scaled, unscaled
 from quadbench.report.chart import FAINT, Plot, rule, svg, text
 from quadbench.report.night import figure_name, in_unit, words
-from quadbench.report.night_formats import (
-    COLOURS,
-    LOWER,
-    PLAIN,
-    RULE,
-    UPPER,
-    WIDTH,
-    across,
-    axis,
-    dates,
-    line,
-    panel,
-    panel_titles,
-)
+from quadbench.report.night_formats import COLOURS, LOWER, PLAIN, RULE, UPPER, WIDTH, across, axis, dates, line, panel, titles_of
 
 MOST_NIGHTS = 400  # that a chart has, the latest
 _FEW_NIGHTS = 90  # whose dots are drawn larger
@@ -58,7 +45,7 @@ class _Plot:
     def drawn(self) -> str:
         """Return the picture."""
         figure, key = figure_name(self.figure.key, self.figure.task), self.figure.key
-        of_case, of_yardstick = panel_titles(figure, key, is_of_ratio=self._is_ratio)
+        of_case, of_yardstick = titles_of(figure, key, is_of_ratio=self._is_ratio)
         yardsticks = [point.yardstick for point in self.points if point.yardstick is not None]
         has_yardstick = len(yardsticks) == len(self.points)
         bottom = (LOWER if has_yardstick else UPPER)[1]

@@ -92,7 +92,7 @@ def line(plot: Plot, values: Iterable[float]) -> str:
     return plot.line("shared", enumerate(values), PLAIN, ' stroke-width="1"')
 
 
-def panel_titles(figure: str, key: str, *, is_of_ratio: bool) -> tuple[str, str]:
+def titles_of(figure: str, key: str, *, is_of_ratio: bool) -> tuple[str, str]:
     """Return the titles of the case's panel and of the yardstick's."""
     unit = unit_of(key)
     of_case = f"{figure}: case / yardstick" if is_of_ratio else labelled(figure, unit)
@@ -112,7 +112,7 @@ def night_chart(finding: NightFinding, told: Figured, nights: Sequence[Measureme
         return None
     measured, points = [night for night, _ in shown], [point for _, point in shown]
     plot, key, is_of_ratio = across(len(shown), _LAST), points[-1].key, points[-1].ratio is not None
-    of_case, of_yardstick = panel_titles(told.figure, key, is_of_ratio=is_of_ratio)
+    of_case, of_yardstick = titles_of(told.figure, key, is_of_ratio=is_of_ratio)
     expected = told.ruling.expected
     usual = expected if expected is None or is_of_ratio else in_unit(expected, key)
     levels = [] if usual is None or not is_ratio(usual) else [usual]

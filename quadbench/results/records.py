@@ -21,16 +21,7 @@ from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Samp
 from quadbench.artifacts.launch_values import KIND_FIELDS, Kinds, Samples, value_fault
 from quadbench.artifacts.names import check_relative_path
 from quadbench.errors import ArtifactError, UnknownNameError
-from quadbench.results.engine import (
-    Source,
-    clock_offset,
-    insertion,
-    name_of,
-    open_engine,
-    open_for_reading,
-    reading,
-    writing,
-)
+from quadbench.results.engine import Source, clock_offset, insertion, name_of, open_engine, open_for_reading, reading, writing
 from quadbench.results.schema import RecordRow, SampleRow, UtcTime
 
 _KNOWN_RUNS_SHOWN = 20

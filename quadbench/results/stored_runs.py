@@ -13,20 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from quadbench.artifacts import (
-    SCHEMA_VERSION,
-    Bundle,
-    Deployment,
-    DeviceFacts,
-    Retry,
-    RunRecord,
-    RunResult,
-    Status,
-    Stored,
-    Variant,
-)
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, DeviceFacts, RunRecord, RunResult, Status, Stored, Variant
 from quadbench.artifacts.names import FileName, can_name_file
-from quadbench.artifacts.run_record import RunScores, file_refs
+from quadbench.artifacts.run_record import Retry, RunScores, file_refs
 from quadbench.errors import ArtifactError, StorageError, UnknownNameError, UserError
 from quadbench.host import folder_lock
 from quadbench.recipe import Measure, Runtime, Terms

@@ -228,7 +228,7 @@ def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
     )
 
 
-def farm_without_database(expected: Sequence[ExpectedPhone]) -> FarmNow:
+def farm_without_notes(expected: Sequence[ExpectedPhone]) -> FarmNow:
     """Return a farm of which nothing was ever noted: there are only the phones that it should have."""
     phones = merged((), (), {}, expected, _NOBODY)
     devices = tuple(map(_phone, phones))

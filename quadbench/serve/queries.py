@@ -31,15 +31,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights, night_heads
 from quadbench.results.records import RunHead, run_head, run_heads
 from quadbench.results.stored_runs import load_run, read_run_file
-from quadbench.serve.api_documents import (
-    FarmNow,
-    NightList,
-    WorkUnderWay,
-    farm_without_database,
-    night_line,
-    read_farm,
-    read_work,
-)
+from quadbench.serve.api_documents import FarmNow, NightList, WorkUnderWay, farm_without_notes, night_line, read_farm, read_work
 from quadbench.spec import read_file
 from quadbench.spec.files import MOST_BYTES, open_regular, require_inside
 from quadbench.study.stored_studies import find_study, read_study, study_lines
@@ -172,7 +164,7 @@ class Watched:
 
     def _farm(self) -> FarmNow:
         if self.is_empty:
-            return farm_without_database(expected_phones())
+            return farm_without_notes(expected_phones())
         with self._database() as engine:
             return read_farm(engine, expected_phones())
 
