@@ -39,7 +39,18 @@ log = logging.getLogger(__name__)
 
 def add(commands: Subparsers) -> None:
     actions = add_group(commands, "farm")
-    add_worker(actions)
+    worker = add_action(actions, "worker", run, "do the farm's jobs on this host, with its attached phones; SIGTERM drains it")
+    worker.add_argument("--name", type=_name, help="the worker's name (default: that of the host)")
+    worker.add_argument(
+        "--devices", default="", metavar="A,B", help="devices beside attached phones: local, virtual:s25 (default: none)"
+    )
+    worker.add_argument(
+        "--metrics",
+        type=whole_number("port", 1, 65_535),
+        metavar="PORT",
+        help="answer Prometheus at this port, on this host alone",
+    )
+    worker.add_argument("--log-json", action="store_true", help="log JSON, an object a line")
     run_source.add(actions)
     add_action(actions, "init", run_init, "try the database and the store of a farm, and make their tables")
     add_action(actions, "status", run_status, "say what waits, what runs, which workers are there and what is wrong")
@@ -215,21 +226,6 @@ def _state(job: Job) -> str:
 
 def _time(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else _NONE
-
-
-def add_worker(actions: Subparsers) -> None:
-    parser = add_action(actions, "worker", run, "do the farm's jobs on this host, with its attached phones; SIGTERM drains it")
-    parser.add_argument("--name", type=_name, help="the worker's name (default: that of the host)")
-    parser.add_argument(
-        "--devices", default="", metavar="A,B", help="devices beside attached phones: local, virtual:s25 (default: none)"
-    )
-    parser.add_argument(
-        "--metrics",
-        type=whole_number("port", 1, 65_535),
-        metavar="PORT",
-        help="answer Prometheus at this port, on this host alone",
-    )
-    parser.add_argument("--log-json", action="store_true", help="log JSON, an object a line")
 
 
 def run(options: Options) -> int:

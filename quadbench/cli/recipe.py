@@ -37,8 +37,26 @@ def run_new(options: Options) -> int:
     path: Path = options.output
     if path.suffix not in (".yaml", ".yml") or not is_name(path.stem):
         raise UserError(f"--output '{path}' names no recipe; expected NAME.yaml, of {NAME_EXPECTED}")
-    text = recipe_text(path, path.stem, options.foundation, [_source(each, options.unet_only) for each in options.adapter])
-    _write(path, text)
+    with extra_needed("quad"):
+        from quadbench.quad.adapters.loading import read_adapter
+    adapters = []
+    for file in options.adapter:
+        content = read_adapter(file.name, file, unet_only=options.unet_only)
+        leaves_out = options.unet_only and content.left_out is not None
+        adapters.append(AdapterSource(format=content.format, path=content.path, unet_only=leaves_out))
+    text = recipe_text(path, path.stem, options.foundation, adapters)
+    try:
+        with path.open("x", encoding="utf-8") as written:
+            written.write(text)
+    except FileExistsError as error:
+        raise UserError(f"'{path}' is there already, and is not overwritten", hint="give another name, with --output") from error
+    except OSError as error:
+        raise StorageError(f"'{path}' cannot be written: {error.strerror}") from error
+    try:
+        _checked(path)
+    except BaseException:  # a recipe that names what is not right is not left there
+        path.unlink()
+        raise
     check = next_command(options, "recipe", "check", str(path))
     print_answer(options, {"recipe": str(path)}, f"written: {path}\nnext: write prompts of your own into it, then {check}")
     return 0
@@ -56,26 +74,3 @@ def _checked(source: str | Path) -> Recipe:
     recipe = read_recipe(source)
     check_named(recipe)
     return recipe
-
-
-def _source(path: Path, unet_only: bool) -> AdapterSource:
-    with extra_needed("quad"):
-        from quadbench.quad.adapters.loading import read_adapter
-    content = read_adapter(path.name, path, unet_only=unet_only)
-    return AdapterSource(format=content.format, path=content.path, unet_only=unet_only and content.left_out is not None)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a recipe that is right with all that it names, where nothing lies yet; else nothing is left there."""
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise UserError(f"'{path}' is there already, and is not overwritten", hint="give another name, with --output") from error
-    except OSError as error:
-        raise StorageError(f"'{path}' cannot be written: {error.strerror}") from error
-    try:
-        _checked(path)
-    except BaseException:
-        path.unlink()
-        raise

@@ -158,7 +158,15 @@ class Heard:
                 if event.metric == "end_to_end_ns":
                     self.painted, self.task = self.painted + 1, event.task
             case ImageEvent():
-                self._keep_image(event)
+                key, path = (event.task, event.item), self.expected.images.get((event.task, event.item))
+                if path is None:
+                    self._object(f"is an image {event.task}/{event.item}, which the plan does not ask for")
+                elif event.path != path:
+                    self._object(f"says that image {event.task}/{event.item} lies at '{event.path}', expected '{path}'")
+                elif key in self.images:
+                    self._object(f"announces image {event.task}/{event.item} a second time")
+                else:
+                    self.images[key] = event
             case LibraryEvent():
                 if event.path in self.libraries:
                     self._object(f"tells of the library '{event.path}' a second time")
@@ -190,18 +198,6 @@ class Heard:
         if place:
             self._seen[place] += 1
         return None
-
-    def _keep_image(self, event: ImageEvent) -> None:
-        key = event.task, event.item
-        path = self.expected.images.get(key)
-        if path is None:
-            self._object(f"is an image {event.task}/{event.item}, which the plan does not ask for")
-        elif event.path != path:
-            self._object(f"says that image {event.task}/{event.item} lies at '{event.path}', expected '{path}'")
-        elif key in self.images:
-            self._object(f"announces image {event.task}/{event.item} a second time")
-        else:
-            self.images[key] = event
 
     def _impossible_time(self, wall_ns: int, wall_s: float) -> str | None:
         """Say which time is longer than the launch that it is a part of; the clock of this machine is the judge."""

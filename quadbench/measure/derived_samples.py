@@ -44,7 +44,11 @@ def fetch_images(work: LaunchWork, findings: Findings) -> None:
     """Pull every image that was announced and compare it; judge the launch by them where nothing else is wrong."""
     announced, files = findings.heard.images, _sizes(work.device, ["sh", "-c", _LIST, "sh", work.images], _TIMEOUT_S)
     samples: list[Sample] = []
-    for task, item in _expected_images(tasks_of(work.bundle, work.launch), work.launch):
+    tasks = tasks_of(work.bundle, work.launch)
+    longest = {task.name: max(b.iterations for b in work.launch.sequence if b.task == task.name) for task in tasks}
+    # Iteration i paints item i modulo their number, so that fewer iterations leave the last items out.
+    every = [(task, item) for task in tasks for item in task.items[: longest[task.name]]]
+    for task, item in every:
         name = f"{task.name}/{item.name}"
         event = announced.get((task.name, item.name))
         if event is None:
@@ -60,12 +64,6 @@ def fetch_images(work: LaunchWork, findings: Findings) -> None:
     findings.samples += samples
     if wrong := _image_fault(work.launch.variant, samples):
         findings.fail(ErrorClass.HARNESS, wrong)
-
-
-def _expected_images(tasks: Sequence[TaskAssets], launch: LaunchPlan) -> list[tuple[TaskAssets, TaskItem]]:
-    """Return the task and item of every image that the launch must have painted: iteration i takes item i modulo their number."""
-    longest = {task.name: max(b.iterations for b in launch.sequence if b.task == task.name) for task in tasks}
-    return [(task, item) for task in tasks for item in task.items[: longest[task.name]]]
 
 
 def _image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Stored[Bundle]) -> list[Sample]:

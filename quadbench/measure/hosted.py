@@ -197,7 +197,9 @@ class _HostedRun:
     profiles: Mapping[str, GraphProfile]
 
     def record(self, variant: Variant) -> RunRecord:
-        graphs = self._graphs(variant)
+        own = with_own_graph(self.bundle)
+        tasks = [task for task in self.bundle.tasks if task.name in own or not variant.has_unet_per_task]
+        graphs = labelled_graphs(self.bundle, self.compiled, variant, tasks)
         profiles = {_name(graph): self.profiles[_name(graph)] for graph, _ in graphs}
         failed = [failure(name, one.status).message for name, one in profiles.items() if not one.status.is_ok]
         samples = [sample for graph, labels in graphs for sample in samples_of(self.profiles[_name(graph)], labels)]
@@ -236,12 +238,6 @@ class _HostedRun:
             state=state,
             samples=(*samples, *sizes),  # of the files that a device of this kind would hold
         )
-
-    def _graphs(self, variant: Variant) -> list[tuple[Graph, dict[str, str]]]:
-        """Return the graphs that a variant runs, with the labels of their samples."""
-        own = with_own_graph(self.bundle)
-        tasks = [task for task in self.bundle.tasks if task.name in own or not variant.has_unet_per_task]
-        return labelled_graphs(self.bundle, self.compiled, variant, tasks)
 
     def _caveats(self, profiles: Iterable[GraphProfile], samples: list[Sample]) -> tuple[Caveat, ...]:
         doubts = {*self.bundle.caveats, *self.compiled.caveats}

@@ -314,31 +314,22 @@ def remove_left(device: Device, layout: Layout) -> None:
 @contextmanager
 def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
     """Make the launch's folder with its plan, give its path, and remove it afterwards; the objects stay."""
-    folder = f"{runs_folder(device)}/{run_id}"
+    folder, address = f"{runs_folder(device)}/{run_id}", device.facts.address
     try:
         device.push(plan, f"{folder}/plan.json")
-        _check_space(device, folder)
+        if (free := device.free_bytes(folder)) < SPACE_BYTES:
+            raise DeviceFullError(
+                f"'{folder}' on {address} has {free / MIB:.1f} MB left, a launch needs {SPACE_BYTES / MIB:g} MB for its images"
+                " and events",
+                hint=f"make room there; what lies below {device.root} may be deleted, it is sent again when it is needed",
+            )
         yield folder
     finally:
         try:
             _remove(device, [run_id])
         except DeviceError as error:
-            log.warning(
-                "%s: '%s' could not be removed; the next run removes it: %s",
-                device.facts.address,
-                folder,
-                one_line(error.message),
-            )
-
-
-def _check_space(device: Device, folder: str) -> None:
-    free = device.free_bytes(folder)
-    if free < SPACE_BYTES:
-        raise DeviceFullError(
-            f"'{folder}' on {device.facts.address} has {free / MIB:.1f} MB left, a launch needs {SPACE_BYTES / MIB:g} MB for its"
-            " images and events",
-            hint=f"make room there; what lies below {device.root} may be deleted, it is sent again when it is needed",
-        )
+            reason = one_line(error.message)
+            log.warning("%s: '%s' could not be removed; the next run removes it: %s", address, folder, reason)
 
 
 def _remove(device: Device, names: Sequence[str]) -> None:

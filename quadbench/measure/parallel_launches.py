@@ -122,10 +122,7 @@ class _LaunchesUnderWay:
 
     def _launched(self, address: str, turn: Turn) -> Ended:
         self.observer.launch(address, turn.launch, turn.number, turn.total)
-
-        def painted(task: str, images: int) -> None:
-            self.observer.painted(address, task, images)
-
+        painted = partial(self.observer.painted, address)
         try:
             end = run_launch(
                 turn.installation, turn.launch, turn.settings, self.stop, may_discard=turn.may_discard, painted=painted

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from quadbench.artifacts.caveats import Caveat
-from quadbench.artifacts.night_record import Measurement, Ruling
+from quadbench.artifacts.night_record import Measurement
 from quadbench.nightly.history import (
     CaseHistory,
     Change,
@@ -56,24 +56,24 @@ class Line:
 def lines_of(nights: Nights, series: Sequence[Sequence[Measurement]]) -> tuple[Line, ...]:
     """Return the lines of cases on devices, each of at least one night."""
     told = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
-    return tuple(_line(measured, told[measured[-1].night]) for measured in series)
-
-
-def _line(nights: Sequence[Measurement], rulings: Sequence[Ruling]) -> Line:
-    latest = nights[-1]
-    names = [name_of(point) for point in latest.points if point.key == PRIMARY]
-    name = (ALL_TASKS, PRIMARY) if (ALL_TASKS, PRIMARY) in names else names[0] if names else None
-    told = segments(nights, name) if name else ()
-    where = latest.night, latest.case, latest.device
-    kinds = dict.fromkeys(one.kind.value for one in rulings if (one.night, one.case, one.device) == where)
-    return Line(
-        case=latest.case,
-        device=latest.device,
-        address=latest.address,
-        night=latest.night,
-        kinds=tuple(kinds),
-        segment=told[-1] if told else None,
-    )
+    lines = []
+    for measured in series:
+        latest = measured[-1]
+        names = [name_of(point) for point in latest.points if point.key == PRIMARY]
+        name = (ALL_TASKS, PRIMARY) if (ALL_TASKS, PRIMARY) in names else names[0] if names else None
+        parts = segments(measured, name) if name else ()
+        where = latest.night, latest.case, latest.device
+        kinds = dict.fromkeys(one.kind.value for one in told[latest.night] if (one.night, one.case, one.device) == where)
+        line = Line(
+            case=latest.case,
+            device=latest.device,
+            address=latest.address,
+            night=latest.night,
+            kinds=tuple(kinds),
+            segment=parts[-1] if parts else None,
+        )
+        lines.append(line)
+    return tuple(lines)
 
 
 def line_table(lines: Sequence[Line]) -> TextTable:

@@ -1,6 +1,6 @@
 """Engine: where records are kept -> the database's engine, with its schema up to date, and its ways of reading and writing.
 
-Records are kept in a SQLite file or in PostgreSQL. What differs between the two stands in `sqlite` and `postgresql`.
+Records are kept in a SQLite file or in PostgreSQL. What differs between the two stands in `dialects`.
 """
 
 import re

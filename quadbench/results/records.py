@@ -216,24 +216,20 @@ def _heads(connection: sa.Connection, names: Sequence[str]) -> dict[str, RunHead
     columns = (RecordRow.run_id, RecordRow.recipe_name, RecordRow.device_address, RecordRow.status)
     times = (sa.func.min(RecordRow.started_at, type_=UtcTime), sa.func.max(RecordRow.ended_at, type_=UtcTime))
     query = sa.select(*columns, sa.func.count(), *times).where(RecordRow.run_id.in_(names)).group_by(*columns).order_by(*columns)
-    groups: dict[str, list[sa.Row[*tuple[Any, ...]]]] = {}
-    for row in connection.execute(query):
-        groups.setdefault(row.run_id, []).append(row)
-    return {name: _head(name, rows) for name, rows in groups.items()}
-
-
-def _head(run_id: str, rows: Sequence[sa.Row[*tuple[Any, ...]]]) -> RunHead:
-    launches: dict[str, dict[str, int]] = {}
-    for _, _, address, status, count, _, _ in rows:
-        of_device = launches.setdefault(str(address), {})
-        of_device[str(status)] = of_device.get(str(status), 0) + count
-    return RunHead(
-        run_id=run_id,
-        recipe=str(rows[0].recipe_name),
-        began_at=min(row[-2] for row in rows),
-        ended_at=max(row[-1] for row in rows),
-        launches=launches,
-    )
+    heads: dict[str, RunHead] = {}
+    for run_id, group in groupby(connection.execute(query), key=itemgetter(0)):
+        rows, launches = list(group), dict[str, dict[str, int]]()
+        for _, _, address, status, count, _, _ in rows:
+            of_device = launches.setdefault(str(address), {})
+            of_device[str(status)] = of_device.get(str(status), 0) + count
+        heads[run_id] = RunHead(
+            run_id=run_id,
+            recipe=str(rows[0].recipe_name),
+            began_at=min(row[-2] for row in rows),
+            ended_at=max(row[-1] for row in rows),
+            launches=launches,
+        )
+    return heads
 
 
 _DEVICE_FIELDS = tuple(DeviceFacts.__dataclass_fields__)
