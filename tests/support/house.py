@@ -16,9 +16,9 @@ MOST_ENTRIES = 30
 LEAST_FILE_LINES = 80  # of a module with one importer
 MOST_IMPORTS = 0.06  # of a room's lines
 MORE_IMPORTS = {  # rooms that are above it; these only get less
-    "ai_hub": 0.08, "cli": 0.13, "compile": 0.08, "devices": 0.07, "doctor": 0.12, "harness": 0.075,
-    "kits": 0.065, "measure": 0.08, "nightly": 0.09, "pipeline": 0.11, "quad": 0.085, "quality": 0.095,
-    "results": 0.07, "rollout": 0.125, "serve": 0.095, "study": 0.125, "zoo": 0.08,
+    "ai_hub": 0.08, "cli": 0.128, "compile": 0.08, "devices": 0.07, "doctor": 0.12, "harness": 0.066,
+    "kits": 0.065, "measure": 0.068, "nightly": 0.088, "pipeline": 0.11, "quad": 0.085, "quality": 0.095,
+    "results": 0.065, "rollout": 0.125, "serve": 0.092, "study": 0.125, "zoo": 0.08,
 }  # fmt: skip
 FAMILIES = ("quad/samplers/", "results/migrations/", *(f"cli/{name}.py" for name in COMMANDS))  # small modules with one protocol
 UNDER_CHANGE = ("farm/", "dispatch/")  # an existing engine takes their place
