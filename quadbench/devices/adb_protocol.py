@@ -228,19 +228,16 @@ def user_server() -> AdbServer:
 def server_endpoint() -> Endpoint:
     """Return the address at which the server listens, by the variables that adb knows."""
     port = port_variable(_PORT) or DEFAULT_PORT
-    if socket_address := variable(_SOCKET):
-        return _endpoint_of(socket_address)
-    host = next(filter(None, map(_host, _HOSTS)), _LOOPBACK[0])
-    return TcpEndpoint(host=host, port=port)
-
-
-def _endpoint_of(address: str) -> Endpoint:
+    address = variable(_SOCKET)
+    if not address:
+        host = next(filter(None, map(_host, _HOSTS)), _LOOPBACK[0])
+        return TcpEndpoint(host=host, port=port)
     kind, _, rest = address.partition(":")
     if kind == "localfilesystem" and rest and fits_file_system(Path(rest)):
         return UnixEndpoint(path=Path(rest))
     if kind == "tcp" and rest:
-        host, _, port = rest.rpartition(":")
-        return TcpEndpoint(host=host_of(_SOCKET, host) if host else _LOOPBACK[0], port=port_of(_SOCKET, port))
+        host, _, digits = rest.rpartition(":")
+        return TcpEndpoint(host=host_of(_SOCKET, host) if host else _LOOPBACK[0], port=port_of(_SOCKET, digits))
     raise UserError(f"${_SOCKET} is {shown(address)}; expected tcp:HOST:PORT or localfilesystem:PATH")
 
 

@@ -172,7 +172,8 @@ class FileSync(Sync):
 
     @contextlib.contextmanager
     def _prepare_sync(self, path: str, cmd: str) -> Iterator[Connection]:
-        self._connection.send(_message(cmd.encode(), path.encode()))
+        name = path.encode()
+        self._connection.send(cmd.encode() + struct.pack("<I", len(name)) + name)
         yield self._connection
 
     def stat(self, path: str) -> FileInfo:
@@ -212,7 +213,3 @@ def _fill(messages: memoryview, file: FileIO) -> int:
             struct.pack_into("<4sI", messages, start, b"DATA", chunk_bytes)
             start = content + chunk_bytes
     return start
-
-
-def _message(kind: bytes, payload: bytes) -> bytes:
-    return kind + struct.pack("<I", len(payload)) + payload

@@ -223,7 +223,11 @@ def choose_phone(
 
 def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
     """Return the attached phones in words, for a message: `R3X (tabs11), emulator-5554 (no profile matches)`."""
-    return ", ".join(f"{phone.attached.serial} ({_label(phone, profiles)})" for phone in phones) or "nothing"
+    words = []
+    for phone in phones:
+        label = ", ".join(phone.profiles_among(profiles)) or "no profile matches"
+        words.append(f"{phone.attached.serial} ({label if phone.attached.is_ready else phone.attached.state})")
+    return ", ".join(words) or "nothing"
 
 
 def _attached(text: str) -> AttachedAddress:
@@ -258,19 +262,16 @@ def _virtual(text: str) -> VirtualAddress:
     profile, _, query = text.removeprefix(VIRTUAL_PREFIX).partition("?")
     options = _options(text, query, _VIRTUAL_OPTIONS)
     size, target, scenario, abi = map(options.get, _VIRTUAL_OPTIONS)
-    is_wrong = "" in (target, scenario) or abi not in (None, PHONE_ABI) or (size is not None and not _is_size(size))
-    if not profile or is_wrong:
+    is_number = size is not None and size.isascii() and size.isdecimal() and len(size) <= len(str(_MOST_DATA_MB))
+    data_mb = int(size) if size and is_number else None
+    is_size = size is None or (data_mb is not None and 1 <= data_mb <= _MOST_DATA_MB)
+    if not profile or "" in (target, scenario) or abi not in (None, PHONE_ABI) or not is_size:
         raise UserError(
             f"'{text}' is no virtual device",
             hint=f"expected virtual:<profile>, with ?data_mb=<1 to {_MOST_DATA_MB}>, ?target=<backend>, ?abi={PHONE_ABI}, "
             "?scenario=<name or file> or several joined by &",
         )
-    data_mb = int(size) if size else None
     return VirtualAddress(text=text, profile=profile, data_mb=data_mb, target=target, scenario=scenario, is_arm64=abi is not None)
-
-
-def _is_size(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_DATA_MB)) and 1 <= int(text) <= _MOST_DATA_MB
 
 
 def _profile_of(address: AttachedAddress, phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> DeviceProfile:
@@ -357,9 +358,3 @@ def _only_profile(phone: Phone, profiles: Sequence[DeviceProfile]) -> DeviceProf
         raise UserError(f"device '{serial}' matches several profiles: {', '.join(names)}", hint=f"say which: {names[0]}@{serial}")
     model, chip = (phone.properties.get(key, "unknown") for key in ("ro.product.model", "ro.soc.model"))
     raise DeviceError(f"no device profile matches '{serial}' (model {model}, chip {chip})", hint=_WRITE_PROFILE_HINT)
-
-
-def _label(phone: Phone, profiles: Sequence[DeviceProfile]) -> str:
-    if not phone.attached.is_ready:
-        return phone.attached.state
-    return ", ".join(phone.profiles_among(profiles)) or "no profile matches"

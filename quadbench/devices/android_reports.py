@@ -136,14 +136,17 @@ def parse_thermal(text: str) -> ThermalState:
     Left out are cached values, sensors that are off, values that are no temperatures, and a status that nobody measured.
     """
     status = None if _NOT_MEASURED.search(text) else _STATUS.search(text)
-    temperatures = map(_temperature, _TEMPERATURE.finditer(_section(text, "Current temperatures from HAL")))
+    temperatures = []
+    for match in _TEMPERATURE.finditer(_section(text, "Current temperatures from HAL")):
+        value, kind = _finite(match["value"]), _kind(match, _KINDS)
+        celsius = None if value is None else _plausible(value)
+        if celsius is not None and kind is not None:
+            temperatures.append(Temperature(name=match["name"], kind=kind, celsius=celsius, status=int(match["status"])))
     cooling = [
         CoolingDevice(name=match["name"], kind=_kind(match, _COOLED) or "unknown", level=int(match["value"]))
         for match in _COOLING_DEVICE.finditer(_section(text, "Current cooling devices from HAL"))
     ]
-    return ThermalState(
-        status=int(status[1]) if status else None, temperatures=tuple(filter(None, temperatures)), cooling=tuple(cooling)
-    )
+    return ThermalState(status=int(status[1]) if status else None, temperatures=tuple(temperatures), cooling=tuple(cooling))
 
 
 def parse_battery(text: str) -> BatteryState:
@@ -177,14 +180,6 @@ def _section(text: str, title: str) -> str:
     """Return the indented lines below a title."""
     lines = re.search(rf"^{re.escape(title)}:[^\n]*\n((?:[ \t]+[^\n]*(?:\n|\Z))*)", text, re.MULTILINE)
     return lines[1] if lines else ""
-
-
-def _temperature(match: re.Match[str]) -> Temperature | None:
-    value, kind = _finite(match["value"]), _kind(match, _KINDS)
-    celsius = None if value is None else _plausible(value)
-    if celsius is None or kind is None:
-        return None
-    return Temperature(name=match["name"], kind=kind, celsius=celsius, status=int(match["status"]))
 
 
 def _kind(match: re.Match[str], kinds: dict[int, str]) -> str | None:

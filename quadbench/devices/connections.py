@@ -170,7 +170,13 @@ class _Phones:
     def __init__(self, profiles: Sequence[DeviceProfile]) -> None:
         self.profiles = profiles
         self.server = user_server()
-        listed = _believed(self.server.attached())
+        listed = self.server.attached()
+        if too_long := [attached.serial for attached in listed if len(attached.serial) > _SERIAL_CHARACTERS]:
+            text = f"{shown(too_long[0])} is a serial of {len(too_long[0])} characters, expected at most {_SERIAL_CHARACTERS}"
+            log.warning("%d attached phones are passed over: %s", len(too_long), text)
+        right = [attached for attached in listed if len(attached.serial) <= _SERIAL_CHARACTERS]
+        if len(right) > MOST_PHONES:
+            log.warning("the adb server lists %d phones; only the first %d are looked at", len(right), MOST_PHONES)
         deadline = time.monotonic() + ASK_TIMEOUT_S
 
         def asked(attached: Attached) -> Phone:
@@ -178,18 +184,7 @@ class _Phones:
             return Phone(attached=attached, properties=known)
 
         with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-            self.phones = list(pool.map(asked, listed))
-
-
-def _believed(listed: Sequence[Attached]) -> Sequence[Attached]:
-    """Return the phones that are asked: no more than MOST_PHONES, and none whose serial is longer than one can be."""
-    if too_long := [attached.serial for attached in listed if len(attached.serial) > _SERIAL_CHARACTERS]:
-        text = f"{shown(too_long[0])} is a serial of {len(too_long[0])} characters, expected at most {_SERIAL_CHARACTERS}"
-        log.warning("%d attached phones are passed over: %s", len(too_long), text)
-    right = [attached for attached in listed if len(attached.serial) <= _SERIAL_CHARACTERS]
-    if len(right) > MOST_PHONES:
-        log.warning("the adb server lists %d phones; only the first %d are looked at", len(right), MOST_PHONES)
-    return right[:MOST_PHONES]
+            self.phones = list(pool.map(asked, right[:MOST_PHONES]))
 
 
 def _open(
@@ -220,7 +215,14 @@ def _open_phone(address: AttachedAddress, layout: Layout, phones: _Phones, opene
         raise DeviceNotFoundError(f"{error.message}; the adb server is {phones.server.endpoint}", hint=hint) from error
     serial = phone.attached.serial
     refuse_twice(address.text, serial, _taken(opened))
-    abi = _abi(address.text, phone)
+    virtual, reported = (phone.properties.get(key) for key in (VIRTUAL_PROPERTY, ABI_PROPERTY))
+    abi = Abi(virtual) if virtual in set(Abi) else PHONE_ABI  # a virtual device that is attached says itself what runs there
+    if virtual not in set(Abi) and reported != PHONE_ABI:
+        said = one_line(reported or "no ABI", _PROPERTY_CHARACTERS)
+        raise DeviceError(
+            f"device '{address}' reports {said} as {ABI_PROPERTY}; expected {PHONE_ABI}",
+            hint="programs are built for phones of 64 bits by Arm alone",
+        )
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(layout.device(serial), address.text))
     properties = {key: one_line(value, _PROPERTY_CHARACTERS) for key, value in phone.properties.items()}
@@ -237,20 +239,6 @@ def _open_phone(address: AttachedAddress, layout: Layout, phones: _Phones, opene
         fingerprint=properties.get("ro.build.fingerprint"),
     )
     return AdbDevice(phones.server, serial, facts=facts, profile=profile, abi=abi, resources=resources)
-
-
-def _abi(address: str, phone: Phone) -> Abi:
-    """Return the ABI of programs that run on a phone; a virtual device that is attached says so itself."""
-    virtual, reported = (phone.properties.get(key) for key in (VIRTUAL_PROPERTY, ABI_PROPERTY))
-    if virtual in set(Abi):
-        return Abi(virtual)
-    if reported != PHONE_ABI:
-        said = one_line(reported or "no ABI", _PROPERTY_CHARACTERS)
-        raise DeviceError(
-            f"device '{address}' reports {said} as {ABI_PROPERTY}; expected {PHONE_ABI}",
-            hint="programs are built for phones of 64 bits by Arm alone",
-        )
-    return PHONE_ABI
 
 
 def _taken(opened: Sequence[Device]) -> dict[str, str]:

@@ -102,12 +102,8 @@ def _has_none(process: str) -> bool:
     return start == end != b"0"
 
 
-def _watch(mark: str) -> None:
+if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.stdin.buffer.read()  # ends with the process at the other end, however that ends
-    kill_marked(mark)
-
-
-if __name__ == "__main__":
-    _watch(sys.argv[1])
+    kill_marked(sys.argv[1])

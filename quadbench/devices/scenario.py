@@ -218,7 +218,12 @@ def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toy
     for folder in (programs, etc, reports):
         folder.mkdir(parents=True)
     (programs / "sh").symlink_to(shell)
-    for tool in _tools_of(toybox):
+    available = subprocess.run([toybox], capture_output=True, text=True, check=True).stdout.split()
+    if missing := _REQUIRED_TOOLS.difference(available):
+        raise MissingDependencyError(
+            f"{toybox} lacks {', '.join(sorted(missing))}", hint="use Debian's: apt-get install --reinstall toybox"
+        )
+    for tool in available:
         if tool in exit_codes:
             _write_program(programs / tool, _LIAR.format(tool=toybox, name=tool, exit_code=exit_codes[tool]))
         else:
@@ -254,15 +259,6 @@ def write_memory(file: Path, free_mb: int) -> None:
     """Write what the kernel would report of memory: this machine's, of which so much is available."""
     report = Path("/proc/meminfo").read_text()
     file.write_text(re.sub(r"^MemAvailable:.*$", f"MemAvailable: {free_mb * 1024} kB", report, flags=re.MULTILINE))
-
-
-def _tools_of(toybox: Path) -> list[str]:
-    available = subprocess.run([toybox], capture_output=True, text=True, check=True).stdout.split()
-    if missing := _REQUIRED_TOOLS.difference(available):
-        raise MissingDependencyError(
-            f"{toybox} lacks {', '.join(sorted(missing))}", hint="use Debian's: apt-get install --reinstall toybox"
-        )
-    return available
 
 
 def _write_program(path: Path, text: str) -> None:

@@ -203,7 +203,16 @@ def _started(place: SandboxPlace, programs: dict[str, Path], address: str) -> It
             first_process = _first_process(info_reader, process)
             yield process
         finally:
-            _stop(process, first_process, address)
+            # With the namespace's first process the kernel ends all others, before the sandbox's parent sees it end.
+            if process.poll() is None and first_process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(first_process, signal.SIGKILL)
+            else:
+                process.kill()
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired as error:
+                raise DeviceError(f"the sandbox of '{address}' (process {process.pid}) does not end") from error
             kill_marked(place.mark.value)
 
 
@@ -223,25 +232,16 @@ def _first_process(info: int, process: "subprocess.Popen[bytes]") -> int | None:
     return int(json.loads(text)["child-pid"]) if b"}" in text else None
 
 
-def _stop(process: "subprocess.Popen[bytes]", first_process: int | None, address: str) -> None:
-    """Kill the namespace's first process; the kernel takes all others with it before the sandbox's parent sees it end."""
-    if process.poll() is None and first_process is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(first_process, signal.SIGKILL)
-    else:
-        process.kill()
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired as error:
-        raise DeviceError(f"the sandbox of '{address}' (process {process.pid}) does not end") from error
-
-
 def _attach(server: AdbServer, folder: Path, address: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     reason = "nothing was tried"
     while time.monotonic() < deadline:
         if end := server.end():
-            raise _not_started(end, folder, address)
+            logs = (folder / "run" / log for log in ("adbd.log", "server.log"))
+            said = _last_lines(folder / "sandbox.log") or " / ".join(filter(None, map(_last_lines, logs)))
+            hint = _NAMESPACES_HINT if "bwrap:" in said else None
+            what = f"{end}; its log: {said}" if said else end
+            raise DeviceError(f"the virtual device '{address}' did not start: {what}", hint=hint)
         try:
             reason = server.connect(TRANSPORT)
             if server.has_ready(TRANSPORT):
@@ -261,13 +261,6 @@ def _end(process: "subprocess.Popen[bytes]", folder: Path) -> str | None:
     return None if process.poll() is None else "its sandbox ended"
 
 
-def _not_started(end: str, folder: Path, address: str) -> DeviceError:
-    sandbox_log, logs = folder / "sandbox.log", ("adbd.log", "server.log")
-    said = _last_lines(sandbox_log) or " / ".join(filter(None, (_last_lines(folder / "run" / log) for log in logs)))
-    hint = _NAMESPACES_HINT if "bwrap:" in said else None
-    return DeviceError(f"the virtual device '{address}' did not start: {end}{f'; its log: {said}' if said else ''}", hint=hint)
-
-
 def _last_lines(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:] if log.exists() else []
     return one_line("\n".join(lines))
@@ -277,6 +270,12 @@ def _command(place: SandboxPlace, programs: dict[str, Path], *, seccomp: int, in
     environment, emulator = {**_ENVIRONMENT, VARIABLE: place.mark.value}, place.emulator
     if emulator:
         environment[ROOT_VARIABLE] = str(emulator.root)
+    data = place.data
+    if data.size_bytes is not None:
+        data_mounts = ["--size", str(data.size_bytes), "--tmpfs", "/data", "--dir", "/data/local/tmp"]
+    else:
+        (data.folder / "local" / "tmp").mkdir(parents=True, exist_ok=True)
+        data_mounts = ["--bind", str(data.folder), "/data"]
     return [
         str(programs["bwrap"]),
         *("--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
@@ -285,7 +284,7 @@ def _command(place: SandboxPlace, programs: dict[str, Path], *, seccomp: int, in
         *_system_mounts(place.folder, programs),
         *(word for here, there in place.shown.items() for word in ("--ro-bind", str(here), there)),
         *(scenario_mounts(place.scenario, place.folder) if place.scenario else ()),
-        *_data_mounts(place.data),
+        *data_mounts,
         *(word for name, value in environment.items() for word in ("--setenv", name, value)),
         *("--chdir", "/", "/system/bin/sh", "-c", f"{emulator.start if emulator else ''}{_START}"),
     ]
@@ -307,13 +306,6 @@ def _system_mounts(folder: Path, programs: dict[str, Path]) -> list[str]:
     mounts += ["--symlink", "system/bin", "/bin", "--symlink", "system/etc", "/etc", "--proc", "/proc", "--dev", "/dev"]
     mounts += ["--ro-bind-try", cpus, cpus, "--tmpfs", "/tmp", "--bind", str(folder / "run"), "/run/device"]
     return mounts
-
-
-def _data_mounts(data: Data) -> list[str]:
-    if data.size_bytes is not None:
-        return ["--size", str(data.size_bytes), "--tmpfs", "/data", "--dir", "/data/local/tmp"]
-    (data.folder / "local" / "tmp").mkdir(parents=True, exist_ok=True)
-    return ["--bind", str(data.folder), "/data"]
 
 
 def _vsock_filter() -> bytes:
