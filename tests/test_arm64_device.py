@@ -7,9 +7,8 @@ import pytest
 
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
-from quadbench.devices.emulators import ROOT_VARIABLE, Arm64Emulator, arm64_emulator
 from quadbench.devices.leftovers import marked
-from quadbench.devices.virtual import Data, SandboxPlace, running_sandbox
+from quadbench.devices.virtual import ROOT_VARIABLE, Arm64Emulator, Data, SandboxPlace, arm64_emulator, running_sandbox
 from quadbench.errors import DeviceError, MissingDependencyError
 from quadbench.results.layout import Layout
 from quadbench.target.abi import Abi

@@ -19,7 +19,7 @@ from quadbench import pipeline
 from quadbench.artifacts import Caveat, Status, Variant
 from quadbench.artifacts.kit import Role
 from quadbench.devices.addresses import parse_addresses
-from quadbench.devices.emulators import arm64_emulator
+from quadbench.devices.virtual import arm64_emulator
 from quadbench.errors import MissingDependencyError
 from quadbench.kits.store import find, kits
 from quadbench.recipe import Recipe

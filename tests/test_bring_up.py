@@ -13,10 +13,9 @@ from support.watcher import Silent
 
 from quadbench.cli import main
 from quadbench.devices.addresses import parse_address
-from quadbench.devices.emulators import arm64_emulator
-from quadbench.doctor.bring_up import bring_up
+from quadbench.devices.virtual import arm64_emulator
+from quadbench.doctor.bring_up import PROBE_FOLDER, bring_up
 from quadbench.doctor.checks import Answer, BringUp, CheckStatus, DeviceCheck, PlannedCheck
-from quadbench.doctor.device_checks import PROBE_FOLDER
 from quadbench.errors import DeviceError, LeaseError, MissingDependencyError, UserError
 from quadbench.farm.leases import Leases, lease_name
 from quadbench.kits import store

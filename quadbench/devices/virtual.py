@@ -1,4 +1,7 @@
-"""Virtual devices: a device profile becomes a device on this machine, in a sandbox with adbd and an adb server of its own."""
+"""Virtual devices: a device profile becomes a device on this machine, in a sandbox with adbd and an adb server of its own.
+
+Emulators run there what this machine's CPU does not: QEMU programs for arm64, Qualcomm's emulator graphs for its NPU.
+"""
 
 import contextlib
 import errno
@@ -14,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from quadbench.artifacts import MIB, DeviceFacts
@@ -22,13 +26,13 @@ from quadbench.devices.adb import AdbDevice
 from quadbench.devices.adb_protocol import AdbServer, UnixEndpoint
 from quadbench.devices.addresses import VirtualAddress, virtual_serial
 from quadbench.devices.android_reports import ABI_PROPERTY, BOOTED_PROPERTY
-from quadbench.devices.emulators import ROOT_VARIABLE, Arm64Emulator, arm64_emulator, emulator_folders
 from quadbench.devices.leftovers import VARIABLE, Mark, environment_of, kill_marked, marked
 from quadbench.devices.scenario import VIRTUAL_PROPERTY, Scenario, load_scenario, write_userland
 from quadbench.devices.scenario_player import prepare_course, running_course, scenario_mounts
 from quadbench.errors import DeviceError, MissingDependencyError
 from quadbench.host import device_lock, find_programs, host_cpu, start_bound
 from quadbench.results.layout import Layout
+from quadbench.spec import path_variable
 from quadbench.target.abi import PHONE_ABI, Abi, host_abi
 from quadbench.target.profile import DeviceProfile
 from quadbench.target.targets import QnnTarget
@@ -72,6 +76,32 @@ _ENVIRONMENT = {
 _ARCHITECTURES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
 _AF_VSOCK = 40
 
+QEMU = "qemu-aarch64-static"
+ROOT_VARIABLE = "QEMU_LD_PREFIX"
+_ROOT = "/usr/aarch64-linux-gnu"
+_ARM64_LIBRARIES = {
+    "ld-linux-aarch64.so.1": "libc6-arm64-cross",
+    "libgcc_s.so.1": "libgcc-s1-arm64-cross",
+    "libstdc++.so.6": "libstdc++6-arm64-cross",
+}
+
+# ELF of 64 bits, little-endian, for aarch64: a program, or one whose place the loader chooses.
+_MAGIC = r"\x7fELF\x02\x01\x01" + r"\x00" * 9 + r"\x02\x00\xb7\x00"
+_MASK = r"\xff" * 7 + r"\x00" + r"\xff" * 8 + r"\xfe\xff\xff\xff"
+
+# F: the kernel opens the interpreter now. The rule is read as it stands, which not every shell's echo would do.
+_REGISTER = """\
+refuse() { echo "programs for arm64 need Linux 6.7 or newer, with binfmt_misc in user namespaces" >&2; exit 1; }
+mkdir /tmp/binfmt_misc && mount -t binfmt_misc binfmt_misc /tmp/binfmt_misc || refuse
+cat >/tmp/binfmt_misc/register <<'RULE' || refuse
+RULE_TEXT
+RULE
+"""
+
+_HTP_PACKAGE = "onnxruntime_qnn"
+EMULATOR_FOLDER = f"/vendor/{_HTP_PACKAGE}"
+"""The folder in which a virtual device sees ONNX Runtime's plugin, and Qualcomm's library, which emulates the HTP."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -79,6 +109,19 @@ class Data:
 
     folder: Path
     size_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm64Emulator:
+    """QEMU on this machine, and the `root` below which it finds the loader and libraries of programs for arm64."""
+
+    qemu: Path
+    root: Path
+
+    @property
+    def start(self) -> str:
+        """Return what a shell of the sandbox runs before all else; it needs the capability to mount."""
+        return _REGISTER.replace("RULE_TEXT", f":arm64:M::{_MAGIC}:{_MASK}:{self.qemu}:F")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,4 +376,46 @@ def _shown(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path,
     """Return the files and folders of this machine that a device sees: an emulator of its CPU, or else of its HTP."""
     if emulator:
         return {path: str(path) for path in (emulator.qemu, emulator.root)}
-    return emulator_folders() if isinstance(profile.virtual_target, QnnTarget) else {}
+    if not isinstance(profile.virtual_target, QnnTarget):
+        return {}
+    package = _htp_package()
+    further = package.with_name(f"{_HTP_PACKAGE}.libs")
+    # They lie side by side there: the libraries of one find those of the other by a relative path.
+    return {package: EMULATOR_FOLDER, **({further: f"{EMULATOR_FOLDER}.libs"} if further.is_dir() else {})}
+
+
+def arm64_emulator(address: str) -> Arm64Emulator | None:
+    """Return what a virtual device needs to run programs for arm64; None where this machine runs them itself.
+
+    Raises:
+        MissingDependencyError: names what is not installed.
+    """
+    if host_abi(platform.machine()) is Abi.ARM64_LINUX:
+        return None
+    needed_for, root = f"the virtual device '{address}'", path_variable(ROOT_VARIABLE) or Path(_ROOT)
+    qemu = find_programs({QEMU: "qemu-user-static"}, needed_for=needed_for)[QEMU]
+    missing = {name: package for name, package in _ARM64_LIBRARIES.items() if not (root / "lib" / name).exists()}
+    if missing:
+        raise MissingDependencyError(
+            f"{needed_for} needs {', '.join(missing)} for arm64 in '{root / 'lib'}'",
+            hint=f"on Debian: apt-get install {' '.join(missing.values())}; or set {ROOT_VARIABLE} to the folder above lib",
+        )
+    return Arm64Emulator(qemu=qemu, root=root.resolve())
+
+
+def emulator_libraries() -> dict[str, Path]:
+    """Return where a virtual device sees each library of the package, with the file here.
+
+    Raises:
+        MissingDependencyError: the package is not installed.
+    """
+    return {f"{EMULATOR_FOLDER}/{library.name}": library for library in sorted(_htp_package().glob("lib*.so"))}
+
+
+def _htp_package() -> Path:
+    spec = find_spec(_HTP_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise MissingDependencyError(
+            "Qualcomm's HTP emulator needs the package onnxruntime-qnn", hint="pip install 'quadbench[qnn]', Linux on x86-64"
+        )
+    return Path(spec.origin).parent

@@ -1,24 +1,55 @@
 """Bring-up: an address -> what works on that device, tried there, from its first command to a graph on its NPU."""
 
+import os
+import re
+import time
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache, partial
 from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from quadbench.artifacts import MIB, Bundle, LaunchPlan, RunRecord, Status, Stored, Variant
 from quadbench.artifacts.names import one_line
+from quadbench.artifacts.run_record import LIBRARY_PREFIX, SequenceBlock
 from quadbench.compile.availability import availability
+from quadbench.deploy import deploy
 from quadbench.devices import Device, list_devices
 from quadbench.devices.addresses import Address, AttachedAddress
 from quadbench.devices.connections import SERIAL_VARIABLE, connect
-from quadbench.doctor.checks import Answer, BringUp, CheckStatus, DeviceCheck, ExaminedDevice, PlannedCheck, not_tried
-from quadbench.doctor.device_checks import graph_checks, system_checks
+from quadbench.doctor.checks import (
+    Answer,
+    BringUp,
+    CheckStatus,
+    DeviceCheck,
+    ExaminedDevice,
+    PlannedCheck,
+    failed,
+    not_told,
+    not_tried,
+)
 from quadbench.errors import DeviceError, LeaseError, MissingDependencyError, UserError
 from quadbench.farm.held import leased
-from quadbench.harness.program import built_harness
+from quadbench.harness.installation import Installation
+from quadbench.harness.program import built_harness, ensure_harness
+from quadbench.harness.runtime_library import runtime_library
+from quadbench.measure.gate import DeviceState, read_state
+from quadbench.measure.launch import SPACE_BYTES, measure_launch
+from quadbench.measure.launch_record import LaunchSettings
 from quadbench.observer import Observer
+from quadbench.recipe import Runtime
+from quadbench.recipe.settings import Gate
+from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
-from quadbench.rollout.equipment import kit_for
+from quadbench.results.manifest import read_manifest
+from quadbench.rollout import install
+from quadbench.rollout.equipment import Kind, kind_of, kit_for, local_file
 from quadbench.rollout.forecast import kind_at
 from quadbench.spec import variable
+from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, RunTarget, target_key
 
 _TIMEOUT_S = 20.0
 _UNKNOWN = "unknown"
@@ -43,8 +74,15 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
         with connect([address], layout=layout) as devices, leased(devices, layout, "doctor", to_examine=True):
             (device,) = devices
             facts, serials = device.facts, [device.serial] if device.family == "adb" else []
-            told = {name: getattr(facts, name) for name in ExaminedDevice.model_fields if name != "abi"}
-            examined: ExaminedDevice | None = ExaminedDevice(abi=device.abi, **told)
+            examined = ExaminedDevice(
+                family=facts.family,
+                title=facts.title,
+                profile=facts.profile,
+                abi=device.abi,
+                cpu=facts.cpu,
+                android_release=facts.android_release,
+                fingerprint=facts.fingerprint,
+            )
             checks = _checked(device, layout, observer)
     except LeaseError:
         raise  # it names a person, so it is no part of the document
@@ -66,6 +104,8 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
 
 
 def _checked(device: Device, layout: Layout, observer: Observer) -> list[DeviceCheck]:
+    """Make every check."""
+
     def system() -> Answer:
         kernel, told = device.shell(["uname", "-r"], _TIMEOUT_S).stdout, device.properties()
         read = {"kernel": one_line(kernel) or _UNKNOWN}
@@ -105,3 +145,201 @@ def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
     yield PlannedCheck(name="harness", act=harness)
     yield PlannedCheck(name="runtime kit", act=kit)
     yield PlannedCheck(name="compiler", act=compiler)
+
+
+_PUSHED_BYTES = 4 * MIB
+# Each does what must fail: $1 is a path below which there is nothing.
+_FAILING = ('chmod 755 "$1/a"', 'mkdir "$1/a/b"', 'mv "$1/a" "$1/b"', 'rm "$1/a"', 'sha256sum "$1/a"', 'stat "$1/a"')
+_TOOLS = tuple(command.split()[0] for command in _FAILING)
+_FAIL = "\n".join(("exec 2>/dev/null", *(f"{command}; echo {command.split()[0]} $?" for command in _FAILING), "exit 0"))
+_NOT_TOLD_HINT = "records say unavailable, and what quadbench makes of it is left out"
+_LIAR_HINT = "what is pushed is compared by its content, so figures stay right; name it in a bug report"
+
+RUN_ID = "probe"
+_GRAPHS_TIMEOUT_S = 30.0
+_LAUNCH_TIMEOUT_S = 60.0
+_FLOAT_DIFFERENCE, _QUANTIZED_DIFFERENCE = 1, 4  # in 1/255; without its LoRA the image differs by 149
+_CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
+_ANY_STATE = Gate(  # no figure comes of it
+    max_thermal_status=6, allows_throttled=True, min_battery_percent=0.0, max_busy_percent=100.0, min_free_mb=0, wait_s=0.0
+)
+
+PROBE_FOLDER = Path(__file__).parent / "probe"
+PROBE = "probe"
+"""The name of its task and of its adapter."""
+PROBE_ITEM = "000"
+
+
+def system_checks(device: Device) -> Iterator[PlannedCheck]:
+    """Yield the checks, in the order in which a run would need what they are about."""
+    yield PlannedCheck(name="commands", act=lambda: _commands(device))
+    yield PlannedCheck(name="exit codes of tools", act=lambda: _exit_codes(device))
+    yield PlannedCheck(name="commands that outlive a connection", act=lambda: _detached(device))
+    yield PlannedCheck(name="free space", act=lambda: _free_space(device))
+    yield PlannedCheck(name="push", act=lambda: _push(device))
+    state = cache(lambda: read_state(device))
+    yield PlannedCheck(name="thermal status", act=lambda: _thermal(state()))
+    yield PlannedCheck(name="battery", act=lambda: _battery(state()))
+    yield PlannedCheck(name="CPU frequency", act=lambda: _clocks(state()))
+    yield PlannedCheck(name="memory", act=lambda: _memory(state()))
+
+
+def _commands(device: Device) -> Answer:
+    began = time.monotonic()
+    result = device.shell(["sh", "-c", "echo out; echo err >&2; exit 7"], _TIMEOUT_S)
+    ended = (result.exit_code, result.stdout, result.stderr)
+    if ended != (7, "out\n", "err\n"):
+        return failed(f"a command ended with {ended}; expected {(7, 'out', 'err')}", "try another adb, and another cable")
+    return Answer(said=f"output and exit codes arrive, in {time.monotonic() - began:.2f} s")
+
+
+def _exit_codes(device: Device) -> Answer:
+    nowhere = f"{device.root}/no-such-folder"
+    codes = dict(
+        re.findall(r"^(\w+) (\d{1,3})$", device.shell(["sh", "-c", _FAIL, "sh", nowhere], _TIMEOUT_S).stdout, re.MULTILINE)
+    )
+    liars = [tool for tool in _TOOLS if codes.get(tool) == "0"]
+    absent = [tool for tool in _TOOLS if codes.get(tool) in (None, "127")]
+    if absent:
+        return failed(f"{', '.join(absent)} cannot be run", "the device's shell lacks what a push needs; name it in a bug report")
+    if liars:
+        return failed(f"{', '.join(liars)} end with exit code 0 although they failed", _LIAR_HINT)
+    return Answer(said=f"{', '.join(_TOOLS)} say when they fail")
+
+
+def _detached(device: Device) -> Answer:
+    with closing(device.stream(["sh", "-c", "echo one; echo two"], _TIMEOUT_S, f"{device.root}/doctor")) as lines:
+        said = list(lines)
+    device.shell(["rm", "-rf", f"{device.root}/doctor"], _TIMEOUT_S)
+    if said != ["one", "two"]:
+        return failed(f"a command in a session of its own said {said}; expected ['one', 'two']")
+    return Answer(said="a command runs in a session of its own, and its output is read from a file")
+
+
+def _free_space(device: Device) -> Answer:
+    device.shell(["mkdir", "-p", device.root], _TIMEOUT_S)
+    free_bytes = device.free_bytes(device.root)
+    said = f"{free_bytes / MIB:.0f} MB free at {device.root}"
+    if free_bytes < SPACE_BYTES:
+        hint = f"make room; what lies below {device.root} may be deleted, it is sent again when it is needed"
+        return failed(f"{said}; a launch alone needs {SPACE_BYTES / MIB:g} MB, and before it graphs are pushed", hint)
+    return Answer(said=said)
+
+
+def _push(device: Device) -> Answer:
+    """Send bytes that the device cannot have yet, by the way that all files go, and fetch them again."""
+    with TemporaryDirectory() as folder:
+        sent, fetched = Path(folder, "sent"), Path(folder, "fetched")
+        sent.write_bytes(os.urandom(_PUSHED_BYTES))
+        file = local_file(sent)
+        deployment = deploy([file], device)
+        place = deployment.objects[file.sha256]
+        try:
+            device.pull(place, fetched)
+        finally:
+            device.shell(["rm", "-f", place], _TIMEOUT_S)
+        if sha256_of(fetched) != file.sha256:
+            return failed("what was pushed came back changed", "try another cable or port")
+    size = f"{_PUSHED_BYTES / MIB:g} MB"
+    return Answer(said=f"{size} sent and checked there in {deployment.seconds:.1f} s, and fetched again unchanged")
+
+
+def _thermal(state: DeviceState) -> Answer:
+    thermal = state.thermal
+    if thermal.status is None:
+        return not_told("no thermal status that was measured", "no launch waits for the device to cool down")
+    return Answer(said=f"status {thermal.status} ({thermal.status_name}), {len(thermal.temperatures)} temperatures")
+
+
+def _battery(state: DeviceState) -> Answer:
+    if state.battery.level_percent is None:
+        return not_told("no charge of a battery", "no launch waits for the battery")
+    return Answer(said=f"{state.battery.level_percent:.0f} %")
+
+
+def _clocks(state: DeviceState) -> Answer:
+    if not any(clock.khz is not None for clock in state.clocks):
+        return not_told("no clock of any core", _NOT_TOLD_HINT)
+    return Answer(said=", ".join(map(str, state.clocks)))
+
+
+def _memory(state: DeviceState) -> Answer:
+    if state.memory_total_bytes is None or state.memory_available_bytes is None:
+        return not_told("no memory", _NOT_TOLD_HINT)
+    return Answer(said=f"{state.memory_available_bytes / MIB:.0f} of {state.memory_total_bytes / MIB:.0f} MB available")
+
+
+def graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
+    """Yield the checks: the CPU, then each target that the device could run: the CPU's, its own, and its NPU's."""
+    own = kind_of(device)
+
+    @cache  # what failed is tried again
+    def installed(target: RunTarget) -> Installation:
+        kind = replace(kind_of(device), target=target)
+        return install(probe_bundle(), device, kind, layout=layout, observer=observer)
+
+    def paint(target: RunTarget, variant: Variant) -> Answer:
+        if isinstance(target, QnnTarget) and device.family != "adb" and target != own.target:
+            return not_tried(
+                "no NPU is emulated there unless its address asks for it", f"virtual:{device.profile.name}?target=qnn"
+            )
+        settings = LaunchSettings(
+            run_id=RUN_ID, layout=layout.doctor, runtime=Runtime(threads=1), timeout_s=_LAUNCH_TIMEOUT_S, gate=_ANY_STATE
+        )
+        launch = LaunchPlan(variant=variant, launch=0, sequence=(SequenceBlock(task=PROBE, warmup=0, iterations=1),))
+        record = measure_launch(installed(target), launch, settings)
+        judged = _judged(record, _QUANTIZED_DIFFERENCE if variant.is_quantized else _FLOAT_DIFFERENCE)
+        return replace(judged, versions=record.versions | record.settings)
+
+    yield PlannedCheck(name="harness", act=lambda: _harness(device, layout))
+    yield PlannedCheck(name="runtime kit", act=lambda: _kit(own, layout))
+    yield PlannedCheck(name="float graph on the CPU", act=lambda: paint(_CPU, Variant.FLOAT))
+    npu = (target for target in device.profile.targets() if isinstance(target, QnnTarget))
+    targets = (target for target in (_CPU, own.target, *npu) if not isinstance(target, AiHubTarget))
+    for target in dict.fromkeys(targets):
+        name = f"INT16 LoRA on {target_key(target, own.abi.traits.machine)}"
+        yield PlannedCheck(name=name, act=partial(paint, target, Variant.SHARED))
+
+
+def _harness(device: Device, layout: Layout) -> Answer:
+    try:
+        program = local_file(ensure_harness(layout.programs, device.abi), executable=True)
+    except MissingDependencyError as error:
+        return failed(error.message, error.hint)
+    place = deploy([program], device).objects[program.sha256]
+    result = device.shell([place, "--version"], _GRAPHS_TIMEOUT_S)
+    if result.exit_code:
+        return failed(f"it ended with exit code {result.exit_code}: {result.stderr}", f"it is built for {device.abi}")
+    return Answer(said=f"{result.stdout.strip()}, {program.size_bytes / MIB:.1f} MB for {device.abi}")
+
+
+def _kit(own: Kind, layout: Layout) -> Answer:
+    try:
+        choice = kit_for(own, layout)
+    except MissingDependencyError as error:
+        return failed(error.message, error.hint)
+    if choice is None:
+        return Answer(said=f"none is needed: the device has this machine's ABI, and takes its {runtime_library().name}")
+    kit = choice.kit.artifact
+    versions = ", ".join(f"{name} {text}" for name, text in kit.versions.items())
+    return Answer(said=f"{kit.digest[:12]} with {versions}; {', '.join(library.name for library in choice.libraries)} are pushed")
+
+
+def _judged(record: RunRecord, most: int) -> Answer:
+    if record.status is not Status.OK:
+        return failed(record.reason or f"the launch is {record.status}", "docs/troubleshooting.md has what such messages mean")
+    difference = max(sample.value for sample in record.samples if sample.metric == "max_abs_difference")
+    if difference > most:
+        return failed(
+            f"its image differs from the known one by {difference:.0f}/255; expected at most {most}/255",
+            "these graphs compute something else on this device; no figure of it means anything until that is known",
+        )
+    libraries = sum(name.startswith(LIBRARY_PREFIX) for name in record.versions)
+    version = record.versions.get("runtime", "unknown")
+    runtime = version if record.settings.get("engine") else f"ONNX Runtime {version}"
+    return Answer(said=f"its image is the known one within {difference:.0f}/255; {runtime}, {libraries} libraries loaded")
+
+
+def probe_bundle() -> Stored[Bundle]:
+    """Return the bundle."""
+    return read_manifest(PROBE_FOLDER, Bundle)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from quadbench.compile.availability import availability, package_version
-from quadbench.devices.emulators import QEMU, arm64_emulator
 from quadbench.devices.virtual import PACKAGES as SANDBOX_PROGRAMS
+from quadbench.devices.virtual import QEMU, arm64_emulator
 from quadbench.errors import MissingDependencyError
 from quadbench.harness.program import HOST_PROGRAMS, NDK_HINT, NDK_VARIABLE, ZIG_HINT, ndk_revision
 from quadbench.host import find_program
@@ -32,7 +32,7 @@ class Check:
 
 def examine() -> list[Check]:
     """Check everything, in the order in which a run would need it."""
-    return [*_packages(), *_programs(), *_profiles(), *_targets(), *_other_machines()]
+    return [*_packages_and_programs(), *_targets(), *_other_machines()]
 
 
 def _looked_for(name: str, place: str | None, *, purpose: str, hint: str | None, is_required: bool = False) -> Check:
@@ -41,15 +41,13 @@ def _looked_for(name: str, place: str | None, *, purpose: str, hint: str | None,
     return Check(name=name, is_ok=is_ok, is_required=is_required, found=place, purpose=purpose, hint=None if is_ok else hint)
 
 
-def _packages() -> Iterator[Check]:
-    groups = (("building bundles", "quad", _BUILD_PACKAGES, True), ("scoring images", "quality", _QUALITY_PACKAGES, False))
-    for purpose, extra, packages, is_required in groups:
+def _packages_and_programs() -> Iterator[Check]:
+    extras = (("building bundles", "quad", _BUILD_PACKAGES, True), ("scoring images", "quality", _QUALITY_PACKAGES, False))
+    for purpose, extra, packages, is_required in extras:
         hint = f"pip install 'quadbench[{extra}]'"
         for name in packages:
             yield _looked_for(name, package_version(name), purpose=purpose, hint=hint, is_required=is_required)
 
-
-def _programs() -> Iterator[Check]:
     groups = (("virtual devices", SANDBOX_PROGRAMS), ("building the harness", HOST_PROGRAMS))
     for purpose, programs in groups:
         for program, package in programs.items():
@@ -58,15 +56,11 @@ def _programs() -> Iterator[Check]:
             yield _looked_for(program, str(place) if place else None, purpose=purpose, hint=hint, is_required=True)
 
 
-def _profiles() -> Iterator[Check]:
-    """Name the device profiles that are left out."""
+def _targets() -> Iterator[Check]:
+    """Name the device profiles that are left out, then check the targets of the others; virtual devices need theirs."""
     for broken in broken_profiles():
         name, hint = f"device profile {broken.name}", str(broken.error)
         yield _looked_for(name, None, purpose=f"runs on {broken.name}", hint=hint)
-
-
-def _targets() -> Iterator[Check]:
-    """Check the targets of the device profiles; virtual devices need theirs."""
     for known in known_targets(load_profiles(), platform.machine()):
         state = availability(known.target)
         yield Check(

@@ -9,7 +9,7 @@ from quadbench.artifacts.bundle import MIB, AdapterFile, FileRef
 from quadbench.artifacts.kit import Kit, Library
 from quadbench.artifacts.run_record import BASE_UNET, adapters_of, components_of, mixes_of, tasks_of, unets_of
 from quadbench.devices import Device
-from quadbench.devices.emulators import ON_DEVICE as EMULATOR_FOLDER
+from quadbench.devices.virtual import EMULATOR_FOLDER
 from quadbench.errors import ArtifactError
 from quadbench.harness.events import PlacedLibrary
 from quadbench.recipe import Runtime

@@ -15,7 +15,7 @@ from quadbench.artifacts.run_record import harness_files
 from quadbench.compile import compile_bundle
 from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device
-from quadbench.devices.emulators import emulator_libraries
+from quadbench.devices.virtual import emulator_libraries
 from quadbench.errors import ArtifactError, DeviceError, QuadbenchError
 from quadbench.harness.events import PlacedLibrary
 from quadbench.harness.installation import Installation, InstalledKit, execution_provider_of

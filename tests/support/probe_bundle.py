@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from quadbench.artifacts import Bundle, Component, FileRef, Graph, TaskAssets, TaskItem, TensorSpec, Variant
 from quadbench.artifacts.bundle import AdapterFile, BaseDigests, TaskKind
-from quadbench.doctor.device_checks import PROBE, PROBE_FOLDER, PROBE_ITEM
+from quadbench.doctor.bring_up import PROBE, PROBE_FOLDER, PROBE_ITEM
 from quadbench.results.manifest import file_ref, publish
 
 VOCABULARY, TOKENS, WIDTH, FEATURES, CHANNELS, SIZE, RANK = 8, 2, 4, 4, 4, 8, 2
