@@ -43,6 +43,7 @@ _OPENED = ("libQnnHtp.so", "libQnnSystem.so")  # which are these
 # It is 86 MB. libQnnHtp.so opens it only where it is given a graph instead of a context: launches on the emulator load the
 # plugin, libQnnHtp.so and libQnnSystem.so alone.
 _GRAPH_COMPILER = "libQnnHtpPrepare.so"
+_USERS_OF_LIBC = (Role.RUNTIME, Role.PLUGIN, Role.LITERT, Role.DISPATCH)  # one without it is of no system that is known
 _HTP_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 
 
@@ -109,39 +110,28 @@ def kit_problems(
 
     `builds` are the builds of Qualcomm's SDK, `exports` the names in libraries that are opened for some of theirs.
     """
-    return [
-        *_wrong_files(libraries, abi),
-        *_absent_entry_points(exports),
-        *_unresolved(libraries, abi),
-        *_missing_roles(list(libraries)),
-        *_missing_sides(list(libraries)),
-        *_different_builds(builds),
-    ]
-
-
-def _wrong_files(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
-    for library, elf in libraries.items():
-        if library.role is not Role.SKEL:
-            problem = file_problem(library.name, elf, abi) or _libc_problem(library, elf, abi)
-            yield from [problem] if problem else []
-        elif elf.machine != HEXAGON:
-            yield f"'{library.name}' is for {elf.machine_name}; expected hexagon, on which a skel runs"
-
-
-def _absent_entry_points(exports: Mapping[Library, frozenset[str]]) -> Iterator[str]:
+    problems = list(_wrong_files(libraries, abi))
     for library, names in exports.items():
         if absent := sorted(ENTRY_POINTS[library.role] - names):
             others = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-            yield f"'{library.name}' has no {absent[0]}{others}; expected what LiteRT 2.3 or newer exports"
+            problems.append(f"'{library.name}' has no {absent[0]}{others}; expected what LiteRT 2.3 or newer exports")
+    problems += [*_unresolved(libraries, abi), *_missing(list(libraries))]
+    named = {library.name: build for library, build in builds.items() if build}
+    if len(set(named.values())) > 1:
+        problems.append(f"libraries of different QNN builds: {', '.join(f'{name} {build}' for name, build in named.items())}")
+    return problems
 
 
-def _libc_problem(library: Library, elf: ElfFile, abi: Abi) -> str | None:
-    """Say that a library is of no system that is known: runtimes and what they open cannot do without the C library."""
-    if library.role not in (Role.RUNTIME, Role.PLUGIN, Role.LITERT, Role.DISPATCH) or abi.traits.libc in elf.needed:
-        return None
-    return (
-        f"'{library.name}' needs {_quoted(elf.needed) or 'no library'}; expected '{abi.traits.libc}' among them, as {abi} has it"
-    )
+def _wrong_files(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
+    libc = abi.traits.libc
+    for library, elf in libraries.items():
+        if library.role is Role.SKEL:
+            if elf.machine != HEXAGON:
+                yield f"'{library.name}' is for {elf.machine_name}; expected hexagon, on which a skel runs"
+        elif problem := file_problem(library.name, elf, abi):
+            yield problem
+        elif library.role in _USERS_OF_LIBC and libc not in elf.needed:
+            yield f"'{library.name}' needs {_quoted(elf.needed) or 'no library'}; expected '{libc}' among them, as {abi} has it"
 
 
 def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
@@ -153,7 +143,8 @@ def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]
             yield f"'{library.name}' needs {_quoted(missing)}, which neither the kit nor {abi} has"
 
 
-def _missing_roles(libraries: list[Library]) -> Iterator[str]:
+def _missing(libraries: list[Library]) -> Iterator[str]:
+    """Yield the roles that nothing in a kit has, and the stubs and skels that lack the other."""
     names = {role: [library.name for library in libraries if library.role is role] for role in Role}
     if len(names[Role.RUNTIME]) != 1:
         held = _quoted(names[Role.RUNTIME]) or "nothing"
@@ -164,20 +155,11 @@ def _missing_roles(libraries: list[Library]) -> Iterator[str]:
         yield from (f"'{_PLUGIN}' opens '{name}', which is missing" for name in _OPENED if name not in names[Role.BACKEND])
     if names[Role.BACKEND] and not {_PLUGIN, _DISPATCH} & {library.name for library in libraries}:
         yield f"'{names[Role.BACKEND][0]}' is opened by '{_PLUGIN}' or '{_DISPATCH}'; neither is there"
-
-
-def _missing_sides(libraries: list[Library]) -> Iterator[str]:
     sides = {(library.htp_arch, library.role): library.name for library in libraries if library.htp_arch}
     for (arch, role), name in sides.items():
         other = Role.SKEL if role is Role.STUB else Role.STUB
         if (arch, other) not in sides:
             yield f"'{name}' is a {role} without its {other}; expected '{side_name(arch, other)}' beside it"
-
-
-def _different_builds(builds: Mapping[Library, str | None]) -> Iterator[str]:
-    named = {library.name: build for library, build in builds.items() if build}
-    if len(set(named.values())) > 1:
-        yield f"libraries of different QNN builds: {', '.join(f'{name} {build}' for name, build in named.items())}"
 
 
 def _quoted(names: Iterable[str]) -> str:
@@ -210,7 +192,11 @@ def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Libra
 
     What compiles graphs for the HTP stays here too: a device gets context binaries, which the compiler on this machine has made.
     """
-    roles = _roles(target)
+    roles = {Role.RUNTIME, Role.SUPPORT}
+    if isinstance(target, QnnTarget):
+        roles |= {Role.PLUGIN, *_HTP_ROLES}
+    if isinstance(target, LiteRtTarget):
+        roles |= {Role.LITERT, Role.DISPATCH, *(_HTP_ROLES if target.is_for_htp else ())}
     own = (library for library in kit.libraries if library.role in roles and library.htp_arch in (None, htp_arch))
     return tuple(
         library
@@ -224,16 +210,13 @@ def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str |
 
     `build` is the compiler's build of Qualcomm's SDK, None where there is no compiler.
     """
-    if isinstance(target, LiteRtTarget):
-        return _litert_problems(kit, target, htp_arch, build)
-    if not isinstance(target, QnnTarget):
+    names = {library.name for library in kit.libraries}
+    if isinstance(target, QnnTarget):
+        if _PLUGIN not in names:
+            return [f"it has no execution provider for Qualcomm's HTP; expected '{_PLUGIN}'"]
+        return _htp_problems(kit, htp_arch, build)
+    if not isinstance(target, LiteRtTarget):
         return []
-    if _PLUGIN not in {library.name for library in kit.libraries}:
-        return [f"it has no execution provider for Qualcomm's HTP; expected '{_PLUGIN}'"]
-    return _htp_problems(kit, htp_arch, build)
-
-
-def _litert_problems(kit: Kit, target: LiteRtTarget, htp_arch: str | None, build: str | None) -> list[str]:
     if not kit.of_role(Role.LITERT):
         return ["it has no LiteRT; expected 'libLiteRt.so'"]
     if target.soc is None:
@@ -243,7 +226,6 @@ def _litert_problems(kit: Kit, target: LiteRtTarget, htp_arch: str | None, build
         return [f"it has no dispatch library for {vendor.title}'s NPU; expected '{vendor.dispatch}'"]
     if not target.is_for_htp:
         return []  # what the dispatch library opens is the device's own
-    names = {library.name for library in kit.libraries}
     missing = [f"it has no '{name}', which '{vendor.dispatch}' opens" for name in _OPENED if name not in names]
     return [*missing, *_htp_problems(kit, htp_arch, build)]
 
@@ -256,16 +238,6 @@ def _htp_problems(kit: Kit, htp_arch: str | None, build: str | None) -> list[str
         *(f"it has no {role} for HTP {htp_arch}; expected '{side_name(htp_arch, role)}'" for role in missing),
         *([compiler] if compiler else []),
     ]
-
-
-def _roles(target: Target) -> set[Role]:
-    """Return the roles of what a target takes."""
-    roles = {Role.RUNTIME, Role.SUPPORT}
-    if isinstance(target, QnnTarget):
-        roles |= {Role.PLUGIN, *_HTP_ROLES}
-    if isinstance(target, LiteRtTarget):
-        roles |= {Role.LITERT, Role.DISPATCH, *(_HTP_ROLES if target.is_for_htp else ())}
-    return roles
 
 
 def _is_dispatch_for(library: Library, target: Target) -> bool:
