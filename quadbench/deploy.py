@@ -79,7 +79,9 @@ def deploy(files: Sequence[LocalFile], device: Device, *, progress: Progress | N
     _check_space(device, folder, missing)
     _send(device, folder, missing, progress)
     marked = {name for name, there in present.items() if there.is_executable}.difference(file.sha256 for file in missing)
-    _mark(device, folder, [file.sha256 for file in needed.values() if file.executable and file.sha256 not in marked])
+    unmarked = [file.sha256 for file in needed.values() if file.executable and file.sha256 not in marked]
+    for start in range(0, len(unmarked), NAMES_PER_COMMAND):
+        _command(device, _MARK, folder, *unmarked[start : start + NAMES_PER_COMMAND], timeout_s=CHANGE_TIMEOUT_S)
     sent_bytes = sum(file.size_bytes for file in missing)
     present_bytes = sum(file.size_bytes for file in needed.values()) - sent_bytes
     log.info("deployed to %s: %d bytes sent, %d bytes were there", device.facts.address, sent_bytes, present_bytes)
@@ -103,17 +105,13 @@ def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
     """Return each object once; it is executable if any of its files is."""
     needed: dict[str, LocalFile] = {}
     for file in files:
-        _check_size(file)
+        if not file.path.is_file():
+            raise ArtifactError(f"{file.path} is missing", hint=_REBUILD)
+        if (size_bytes := file.path.stat().st_size) != file.size_bytes:
+            raise ArtifactError(f"{file.path} has {size_bytes} bytes, its manifest says {file.size_bytes}", hint=_REBUILD)
         if file.sha256 not in needed or file.executable:
             needed[file.sha256] = file
     return needed
-
-
-def _check_size(file: LocalFile) -> None:
-    if not file.path.is_file():
-        raise ArtifactError(f"{file.path} is missing", hint=_REBUILD)
-    if (size_bytes := file.path.stat().st_size) != file.size_bytes:
-        raise ArtifactError(f"{file.path} has {size_bytes} bytes, its manifest says {file.size_bytes}", hint=_REBUILD)
 
 
 def _list(device: Device, folder: str) -> dict[str, _Object]:
@@ -171,7 +169,10 @@ def _send(device: Device, folder: str, missing: Sequence[LocalFile], progress: P
     except DeviceLostError:
         raise
     except BaseException:
-        _clean(device, folder)
+        try:
+            _command(device, _CLEAN, folder, timeout_s=CHANGE_TIMEOUT_S)
+        except DeviceError as error:  # it is only logged: the user must see the failure that led here
+            log.warning("temporary files remain until the next deployment: %s", error)
         raise
 
 
@@ -202,20 +203,6 @@ def _wrong_content(device: Device, file: LocalFile, arrived: str | None) -> Arti
         f"{file.path.name} arrived on device '{device.facts.address}' with sha256 {arrived or 'unknown'}, sent was {file.sha256}",
         hint="run again; if it comes back, try another cable or port",
     )
-
-
-def _clean(device: Device, folder: str) -> None:
-    """Remove what is half-written. A failure to do so is only logged: the user must see the failure that led here."""
-    try:
-        _command(device, _CLEAN, folder, timeout_s=CHANGE_TIMEOUT_S)
-    except DeviceError as error:
-        log.warning("temporary files remain until the next deployment: %s", error)
-
-
-def _mark(device: Device, folder: str, names: Sequence[str]) -> None:
-    """Make objects executable."""
-    for start in range(0, len(names), NAMES_PER_COMMAND):
-        _command(device, _MARK, folder, *names[start : start + NAMES_PER_COMMAND], timeout_s=CHANGE_TIMEOUT_S)
 
 
 def _command(device: Device, script: str, *arguments: str, timeout_s: float) -> str:

@@ -102,18 +102,14 @@ class UnknownNameError(UserError):
         said = {one: f"{one} ({labels[one]})" if labels else one for one in sorted(known or ())}
         listed = list(said.values())[-most:] if most else list(said.values())
         of_many = f"the latest {len(listed)} of {len(said)}: " if len(listed) < len(said) else ""
-        meant = [f"did you mean '{one}'{said[one].removeprefix(one)}?" for one in _near(name, list(said))]
+        parts = [one for one in said if name in one] if len(name) >= _LEAST_PART else []
+        near = get_close_matches(name[:_SHOWN_CHARACTERS], list(said), n=1) or parts[-1:]
+        meant = [f"did you mean '{one}'{said[one].removeprefix(one)}?" for one in near]
         asked, names = shown(name)[1:-1], of_many + (", ".join(listed) or "none")
         super().__init__(
             f"unknown {kind} '{asked}'" if known is None else f"unknown {kind} '{asked}'; known: {names}",
             hint=" ".join(filter(None, (*meant, hint))) or None,
         )
-
-
-def _near(name: str, names: list[str]) -> list[str]:
-    """Return the name that is most like one, or of those that it is a part of the last; none where no name is."""
-    parts = [one for one in names if name in one] if len(name) >= _LEAST_PART else []
-    return get_close_matches(name[:_SHOWN_CHARACTERS], names, n=1) or parts[-1:]
 
 
 class TooLargeError(UserError):

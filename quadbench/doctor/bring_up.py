@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from quadbench.artifacts import MIB, Bundle, LaunchPlan, RunRecord, Status, Stored, Variant
+from quadbench.artifacts import MIB, Bundle, LaunchPlan, RunRecord, Status, Variant
 from quadbench.artifacts.names import one_line
 from quadbench.artifacts.run_record import LIBRARY_PREFIX, SequenceBlock
 from quadbench.compile.availability import availability
@@ -61,6 +61,28 @@ _PROPERTIES = {
 }
 """Properties that tell one system from another, drivers among it."""
 
+_PUSHED_BYTES = 4 * MIB
+# Each does what must fail: $1 is a path below which there is nothing.
+_FAILING = ('chmod 755 "$1/a"', 'mkdir "$1/a/b"', 'mv "$1/a" "$1/b"', 'rm "$1/a"', 'sha256sum "$1/a"', 'stat "$1/a"')
+_TOOLS = tuple(command.split()[0] for command in _FAILING)
+_FAIL = "\n".join(("exec 2>/dev/null", *(f"{command}; echo {command.split()[0]} $?" for command in _FAILING), "exit 0"))
+_NOT_TOLD_HINT = "records say unavailable, and what quadbench makes of it is left out"
+_LIAR_HINT = "what is pushed is compared by its content, so figures stay right; name it in a bug report"
+
+_RUN_ID = "probe"
+_GRAPHS_TIMEOUT_S = 30.0
+_LAUNCH_TIMEOUT_S = 60.0
+_FLOAT_DIFFERENCE, _QUANTIZED_DIFFERENCE = 1, 4  # in 1/255; without its LoRA the image differs by 149
+_CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
+_ANY_STATE = Gate(  # no figure comes of it
+    max_thermal_status=6, allows_throttled=True, min_battery_percent=0.0, max_busy_percent=100.0, min_free_mb=0, wait_s=0.0
+)
+
+PROBE_FOLDER = Path(__file__).parent / "probe"
+PROBE = "probe"
+"""The name of its task and of its adapter."""
+PROBE_ITEM = "000"
+
 
 def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp:
     """Try everything on a device. Whatever does not work stands in it; serials and home folders are left out.
@@ -104,7 +126,7 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
 
 
 def _checked(device: Device, layout: Layout, observer: Observer) -> list[DeviceCheck]:
-    """Make every check."""
+    """Make every check, in the order in which a run would need what they are about."""
 
     def system() -> Answer:
         kernel, told = device.shell(["uname", "-r"], _TIMEOUT_S).stdout, device.properties()
@@ -112,11 +134,20 @@ def _checked(device: Device, layout: Layout, observer: Observer) -> list[DeviceC
         read |= {name: one_line(told[key]) for name, key in _PROPERTIES.items() if told.get(key)}
         return Answer(said=", ".join(f"{name} {text}" for name, text in read.items()), versions=read)
 
+    state = cache(lambda: read_state(device))
     checks = (
         PlannedCheck(name="connection", act=lambda: Answer(said=f"{device.facts.title}, {device.abi}")),
         PlannedCheck(name="system", act=system),
-        *system_checks(device),
-        *graph_checks(device, layout, observer),
+        PlannedCheck(name="commands", act=lambda: _commands(device)),
+        PlannedCheck(name="exit codes of tools", act=lambda: _exit_codes(device)),
+        PlannedCheck(name="commands that outlive a connection", act=lambda: _detached(device)),
+        PlannedCheck(name="free space", act=lambda: _free_space(device)),
+        PlannedCheck(name="push", act=lambda: _push(device)),
+        PlannedCheck(name="thermal status", act=lambda: _thermal(state())),
+        PlannedCheck(name="battery", act=lambda: _battery(state())),
+        PlannedCheck(name="CPU frequency", act=lambda: _clocks(state())),
+        PlannedCheck(name="memory", act=lambda: _memory(state())),
+        *_graph_checks(device, layout, observer),
     )
     return [check.made(observer) for check in checks]
 
@@ -145,43 +176,6 @@ def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
     yield PlannedCheck(name="harness", act=harness)
     yield PlannedCheck(name="runtime kit", act=kit)
     yield PlannedCheck(name="compiler", act=compiler)
-
-
-_PUSHED_BYTES = 4 * MIB
-# Each does what must fail: $1 is a path below which there is nothing.
-_FAILING = ('chmod 755 "$1/a"', 'mkdir "$1/a/b"', 'mv "$1/a" "$1/b"', 'rm "$1/a"', 'sha256sum "$1/a"', 'stat "$1/a"')
-_TOOLS = tuple(command.split()[0] for command in _FAILING)
-_FAIL = "\n".join(("exec 2>/dev/null", *(f"{command}; echo {command.split()[0]} $?" for command in _FAILING), "exit 0"))
-_NOT_TOLD_HINT = "records say unavailable, and what quadbench makes of it is left out"
-_LIAR_HINT = "what is pushed is compared by its content, so figures stay right; name it in a bug report"
-
-RUN_ID = "probe"
-_GRAPHS_TIMEOUT_S = 30.0
-_LAUNCH_TIMEOUT_S = 60.0
-_FLOAT_DIFFERENCE, _QUANTIZED_DIFFERENCE = 1, 4  # in 1/255; without its LoRA the image differs by 149
-_CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
-_ANY_STATE = Gate(  # no figure comes of it
-    max_thermal_status=6, allows_throttled=True, min_battery_percent=0.0, max_busy_percent=100.0, min_free_mb=0, wait_s=0.0
-)
-
-PROBE_FOLDER = Path(__file__).parent / "probe"
-PROBE = "probe"
-"""The name of its task and of its adapter."""
-PROBE_ITEM = "000"
-
-
-def system_checks(device: Device) -> Iterator[PlannedCheck]:
-    """Yield the checks, in the order in which a run would need what they are about."""
-    yield PlannedCheck(name="commands", act=lambda: _commands(device))
-    yield PlannedCheck(name="exit codes of tools", act=lambda: _exit_codes(device))
-    yield PlannedCheck(name="commands that outlive a connection", act=lambda: _detached(device))
-    yield PlannedCheck(name="free space", act=lambda: _free_space(device))
-    yield PlannedCheck(name="push", act=lambda: _push(device))
-    state = cache(lambda: read_state(device))
-    yield PlannedCheck(name="thermal status", act=lambda: _thermal(state()))
-    yield PlannedCheck(name="battery", act=lambda: _battery(state()))
-    yield PlannedCheck(name="CPU frequency", act=lambda: _clocks(state()))
-    yield PlannedCheck(name="memory", act=lambda: _memory(state()))
 
 
 def _commands(device: Device) -> Answer:
@@ -269,14 +263,14 @@ def _memory(state: DeviceState) -> Answer:
     return Answer(said=f"{state.memory_available_bytes / MIB:.0f} of {state.memory_total_bytes / MIB:.0f} MB available")
 
 
-def graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
-    """Yield the checks: the CPU, then each target that the device could run: the CPU's, its own, and its NPU's."""
+def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
+    """Yield the checks of graphs: the CPU, then each target that the device could run: the CPU's, its own, and its NPU's."""
     own = kind_of(device)
 
     @cache  # what failed is tried again
     def installed(target: RunTarget) -> Installation:
         kind = replace(kind_of(device), target=target)
-        return install(probe_bundle(), device, kind, layout=layout, observer=observer)
+        return install(read_manifest(PROBE_FOLDER, Bundle), device, kind, layout=layout, observer=observer)
 
     def paint(target: RunTarget, variant: Variant) -> Answer:
         if isinstance(target, QnnTarget) and device.family != "adb" and target != own.target:
@@ -284,7 +278,7 @@ def graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator
                 "no NPU is emulated there unless its address asks for it", f"virtual:{device.profile.name}?target=qnn"
             )
         settings = LaunchSettings(
-            run_id=RUN_ID, layout=layout.doctor, runtime=Runtime(threads=1), timeout_s=_LAUNCH_TIMEOUT_S, gate=_ANY_STATE
+            run_id=_RUN_ID, layout=layout.doctor, runtime=Runtime(threads=1), timeout_s=_LAUNCH_TIMEOUT_S, gate=_ANY_STATE
         )
         launch = LaunchPlan(variant=variant, launch=0, sequence=(SequenceBlock(task=PROBE, warmup=0, iterations=1),))
         record = measure_launch(installed(target), launch, settings)
@@ -338,8 +332,3 @@ def _judged(record: RunRecord, most: int) -> Answer:
     version = record.versions.get("runtime", "unknown")
     runtime = version if record.settings.get("engine") else f"ONNX Runtime {version}"
     return Answer(said=f"its image is the known one within {difference:.0f}/255; {runtime}, {libraries} libraries loaded")
-
-
-def probe_bundle() -> Stored[Bundle]:
-    """Return the bundle."""
-    return read_manifest(PROBE_FOLDER, Bundle)

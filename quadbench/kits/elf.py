@@ -79,7 +79,11 @@ def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[Q
     """Return those of some names of functions and data that a library lets others look up. `name` is what errors call it."""
     with _read(path, f"the names that '{name}' exports cannot be read", fault) as (elf, parts):
         linking = next((part for part in parts if isinstance(part, dynamic.DynamicSegment)), None)
-        table = _hash_table(elf, linking) if linking else None
+        table: GNUHashTable | ELFHashTable | None = None  # in which the loader looks names up
+        if linking and (start := linking.get_table_offset("DT_GNU_HASH")[1]) is not None:
+            table = GNUHashTable(elf, start, linking)
+        elif linking and (start := linking.get_table_offset("DT_HASH")[1]) is not None:
+            table = ELFHashTable(elf, start, None, linking)
         symbols = [table.get_symbol(one) for one in names] if table else []
         return frozenset(symbol.name for symbol in symbols if symbol and symbol["st_shndx"] != "SHN_UNDEF")
 
@@ -128,14 +132,6 @@ def _read(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tup
         raise fault(f"{failure}: {getattr(error, 'strerror', None) or error}") from error
     except _FAULTS as error:
         raise fault(f"{failure}: its tables are wrong: {error}") from error
-
-
-def _hash_table(elf: elffile.ELFFile, linking: dynamic.DynamicSegment) -> GNUHashTable | ELFHashTable | None:
-    """Return the table in which the loader looks names up; None where there is none, and so no name."""
-    if (start := linking.get_table_offset("DT_GNU_HASH")[1]) is not None:
-        return GNUHashTable(elf, start, linking)
-    start = linking.get_table_offset("DT_HASH")[1]
-    return None if start is None else ELFHashTable(elf, start, None, linking)
 
 
 def _needed(parts: list[segments.Segment]) -> tuple[str, ...]:

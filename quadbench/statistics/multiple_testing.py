@@ -181,6 +181,10 @@ def _judged(alone: _Alone, p: float, margin: float, together: int) -> JointVerdi
     else:
         is_sure = p <= _LEVEL and (not MIN_BLOCKS <= blocks <= MAX_BLOCKS or is_unlikely(sign_flip_p(alone.differences)))
     claim = claim if is_sure else Verdict.INCONCLUSIVE
+    launches_needed = None
+    if claim is Verdict.INCONCLUSIVE:  # the fewest that tell TO_TELL if blocks go on to differ so much
+        enough = (count for count, most in _most_spread(together) if alone.std <= most)
+        launches_needed = next((count * LAUNCHES_PER_BLOCK for count in enough), None)
     return JointVerdict(
         blocks=blocks,
         ratio=math.exp(alone.mean),
@@ -188,14 +192,8 @@ def _judged(alone: _Alone, p: float, margin: float, together: int) -> JointVerdi
         high=math.exp(high),
         p=p,
         claim=claim,
-        launches_needed=_launches_needed(alone.std, together) if claim is Verdict.INCONCLUSIVE else None,
+        launches_needed=launches_needed,
     )
-
-
-def _launches_needed(std: float, together: int) -> int | None:
-    """Return the fewest launches of a side, in whole blocks, that tell TO_TELL if blocks go on to differ so much."""
-    enough = (blocks for blocks, most in _most_spread(together) if std <= most)
-    return next((blocks * LAUNCHES_PER_BLOCK for blocks in enough), None)
 
 
 @cache
