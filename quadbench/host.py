@@ -127,17 +127,13 @@ def device_lock(folder: Path, address: str) -> Iterator[None]:
             owner = shown(file.read(_MOST_OF_HOLDER).strip() or "unknown")[1:-1]
             hint = "wait until it has ended, or run with --wait"
             raise DeviceInUseError(f"device '{address}' is in use by process {owner}", hint=hint) from error
+        program = Path(sys.argv[0]).name
+        words = itertools.takewhile(lambda word: not word.startswith("-"), sys.argv[1:3])  # up to an option: values may be secret
+        command = " ".join(("quadbench" if program == "__main__.py" else program, *words))
         file.truncate(0)
-        file.write(f"{os.getpid()}, {_command()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n")
+        file.write(f"{os.getpid()}, {command}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n")
         file.flush()
         yield
-
-
-def _command() -> str:
-    """Return what this process does, as `quadbench run quickstart`, up to its first option: values may be secret."""
-    program = Path(sys.argv[0]).name
-    words = itertools.takewhile(lambda word: not word.startswith("-"), sys.argv[1:3])
-    return " ".join(("quadbench" if program == "__main__.py" else program, *words))
 
 
 @contextlib.contextmanager

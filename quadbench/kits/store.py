@@ -9,7 +9,7 @@ from quadbench.artifacts.kit import Kit, Library, Origin, Role, kit_digest, role
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.host import folder_lock
 from quadbench.kits.archives import Content, contents_of
-from quadbench.kits.elf import ElfFile, exported_names, read_elf
+from quadbench.kits.elf import exported_names, read_elf
 from quadbench.kits.fitness import ENTRY_POINTS, kit_problems, qnn_build, runtime_version
 from quadbench.kits.packages import Pin, fetch
 from quadbench.results.layout import Layout
@@ -40,8 +40,12 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
         contents = contents_of(sources, abi, folder)
         brought = [Library(name=name, role=role_of(name), file=file) for name, file in sorted(_merged(contents).items())]
         elves = {library: read_elf(folder / library.file.path, name=library.name, fault=UserError) for library in brought}
-        libraries = _needed(elves)
-        left_out = tuple(sorted({library.name for library in elves} - {library.name for library in libraries}))
+        # Taken are the libraries with a role of their own, and those that they need, however indirectly.
+        wanted = {library.name for library in elves if library.role is not Role.SUPPORT}
+        while more := {name for library, elf in elves.items() if library.name in wanted for name in elf.needed} - wanted:
+            wanted |= more
+        libraries = [library for library in elves if library.name in wanted]
+        left_out = tuple(sorted({library.name for library in elves} - wanted))
         builds = {library: qnn_build(folder / library.file.path) for library in libraries if library.role in _QNN_ROLES}
         exports = {
             library: exported_names(folder / library.file.path, ENTRY_POINTS[library.role], name=library.name, fault=UserError)
@@ -162,14 +166,6 @@ def _merged(contents: Iterable[Content]) -> dict[str, FileRef]:
                 raise UserError(f"'{owners[name]}' and '{content.origin.name}' bring two different libraries '{name}'")
             owners.setdefault(name, content.origin.name)
     return libraries
-
-
-def _needed(elves: dict[Library, ElfFile]) -> list[Library]:
-    """Return the libraries with a role of their own, and those that they need, however indirectly."""
-    wanted = {library.name for library in elves if library.role is not Role.SUPPORT}
-    while more := {name for library, elf in elves.items() if library.name in wanted for name in elf.needed} - wanted:
-        wanted |= more
-    return [library for library in elves if library.name in wanted]
 
 
 def _kit(
