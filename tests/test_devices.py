@@ -18,7 +18,7 @@ from quadbench.devices import Device, adb_commands
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.android_reports import parse_battery, parse_thermal
 from quadbench.devices.connections import connect
-from quadbench.devices.virtual import PACKAGES
+from quadbench.devices.virtual import SANDBOX_PROGRAMS
 from quadbench.errors import DeviceError, DeviceFullError, DeviceLostError, MissingDependencyError
 from quadbench.host import find_programs
 from quadbench.results.layout import Layout
@@ -303,4 +303,4 @@ def test_programs_of_this_machine_run_on_a_virtual_device(tmp_path: Path) -> Non
 def test_missing_programs_name_their_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingDependencyError, match=r"needs no-adbd, no-bwrap.*apt-get install adbd bubblewrap"):
         find_programs({"no-bwrap": "bubblewrap", "no-adbd": "adbd", "sh": "dash"}, needed_for="a virtual device")
-    assert sorted(PACKAGES.values()) == ["adb", "adbd", "bubblewrap", "mksh", "toybox"]
+    assert sorted(SANDBOX_PROGRAMS.values()) == ["adb", "adbd", "bubblewrap", "mksh", "toybox"]

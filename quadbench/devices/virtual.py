@@ -37,7 +37,7 @@ from quadbench.target.abi import PHONE_ABI, Abi, host_abi
 from quadbench.target.profile import DeviceProfile
 from quadbench.target.targets import QnnTarget
 
-PACKAGES = {"adb": "adb", "adbd": "adbd", "bwrap": "bubblewrap", "mksh": "mksh", "toybox": "toybox"}
+SANDBOX_PROGRAMS = {"adb": "adb", "adbd": "adbd", "bwrap": "bubblewrap", "mksh": "mksh", "toybox": "toybox"}
 START_TIMEOUT_S = 60.0  # it takes a fifth of a second, on a machine with nothing else to do
 STOP_TIMEOUT_S = 10.0
 ADBD_PORT = 5640  # outside 5555-5585, where an adb server looks for emulators by itself
@@ -196,7 +196,7 @@ def lacking(profile: DeviceProfile, address: VirtualAddress) -> Iterator[Missing
 
 def required_programs(address: str) -> dict[str, Path]:
     """Return the paths of the programs that make a virtual device."""
-    return find_programs(PACKAGES, needed_for=f"the virtual device '{address}'")
+    return find_programs(SANDBOX_PROGRAMS, needed_for=f"the virtual device '{address}'")
 
 
 @contextlib.contextmanager

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from quadbench.compile.availability import availability, package_version
-from quadbench.devices.virtual import PACKAGES as SANDBOX_PROGRAMS
-from quadbench.devices.virtual import QEMU, arm64_emulator
+from quadbench.devices.virtual import QEMU, SANDBOX_PROGRAMS, arm64_emulator
 from quadbench.errors import MissingDependencyError
 from quadbench.harness.program import HOST_PROGRAMS, NDK_HINT, NDK_VARIABLE, ZIG_HINT, ndk_revision
 from quadbench.host import find_program

@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -190,10 +189,11 @@ def _zip_members(source: Path) -> Iterator[list[Member]]:
                     raise zipfile.BadZipFile(f"it holds {len(infos)} files; expected at most {MOST_MEMBERS}")
                 if any(info.compress_type not in _COMPRESSIONS for info in infos):
                     raise zipfile.BadZipFile("it is compressed in an uncommon way; expected deflated files")
-                yield [
-                    Member(path=PurePosixPath(info.filename), size_bytes=info.file_size, open=partial(archive.open, info))
-                    for info in infos
-                ]
+
+                def member(info: zipfile.ZipInfo) -> Member:
+                    return Member(path=PurePosixPath(info.filename), size_bytes=info.file_size, open=lambda: archive.open(info))
+
+                yield list(map(member, infos))
     except (*ZIP_FAULTS, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise

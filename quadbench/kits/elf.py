@@ -11,8 +11,7 @@ from pathlib import Path
 
 from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
-from elftools.elf import dynamic, elffile, enums, segments
-from elftools.elf.hash import ELFHashTable, GNUHashTable
+from elftools.elf import dynamic, elffile, enums, hash, segments
 
 from quadbench.errors import QuadbenchError
 
@@ -79,11 +78,11 @@ def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[Q
     """Return those of some names of functions and data that a library lets others look up. `name` is what errors call it."""
     with _read(path, f"the names that '{name}' exports cannot be read", fault) as (elf, parts):
         linking = next((part for part in parts if isinstance(part, dynamic.DynamicSegment)), None)
-        table: GNUHashTable | ELFHashTable | None = None  # in which the loader looks names up
+        table: hash.GNUHashTable | hash.ELFHashTable | None = None  # in which the loader looks names up
         if linking and (start := linking.get_table_offset("DT_GNU_HASH")[1]) is not None:
-            table = GNUHashTable(elf, start, linking)
+            table = hash.GNUHashTable(elf, start, linking)
         elif linking and (start := linking.get_table_offset("DT_HASH")[1]) is not None:
-            table = ELFHashTable(elf, start, None, linking)
+            table = hash.ELFHashTable(elf, start, None, linking)
         symbols = [table.get_symbol(one) for one in names] if table else []
         return frozenset(symbol.name for symbol in symbols if symbol and symbol["st_shndx"] != "SHN_UNDEF")
 
