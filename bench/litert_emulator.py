@@ -19,7 +19,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from flatbuffers import flexbuffers
 
-from quadbench.compile.qnn_process import run_on_emulator
+from quadbench.compile.qnn import run_on_emulator
 from quadbench.quality.metrics import sqnr_db
 
 DTYPES = {0: np.float32, 2: np.int32, 4: np.int64, 7: np.int16}  # by the schema's TensorType

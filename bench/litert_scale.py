@@ -24,8 +24,8 @@ from rich.console import Console
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Component, Graph, Stored, Variant
 from quadbench.cli.console import RunConsole
-from quadbench.compile import litert_process
-from quadbench.compile.litert_process import operators_of
+from quadbench.compile import litert
+from quadbench.compile.litert import operators_of
 from quadbench.compile.litert_sdk import sdk_for, search_path
 from quadbench.host import kill_group, python_module, start_bound
 from quadbench.quad.chosen import bundle_folder
@@ -80,7 +80,7 @@ def _row(graph: Graph, source: Path, soc: str, most_bytes: float, folder: Path) 
     compiling = _cost([str(source), str(compiled), "--soc", soc], environment, most_bytes, compiled)
     cells += [_size(compiled), str(compiling)]
     left = operators_of(compiled) if compiled.exists() else []
-    parts = left.count(litert_process.DISPATCH)
+    parts = left.count(litert.DISPATCH)
     of_all = f"{operators:,} in {parts} part{'' if parts == 1 else 's'}, {len(left) - parts} left"
     cells.append("; ".join(filter(None, (of_all if left else "", writing.fault, compiling.fault))))
     for path in folder.iterdir():
@@ -90,7 +90,7 @@ def _row(graph: Graph, source: Path, soc: str, most_bytes: float, folder: Path) 
 
 def _cost(words: list[str], environment: dict[str, str], most_bytes: float, product: Path) -> Cost:
     """Run the process of a graph, and look at it and its children until it ends."""
-    argv, began, most, largest = python_module(litert_process.__name__, *words), time.monotonic(), 0, 0
+    argv, began, most, largest = python_module(litert.__name__, *words), time.monotonic(), 0, 0
     log = product.with_suffix(".log")
     with log.open("wb") as output:
         process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment)
@@ -133,7 +133,7 @@ def _kib(status: str, key: str) -> int:
 
 
 def _refusal(product: Path) -> str | None:
-    outcome = product.with_suffix(litert_process.OUTCOME)
+    outcome = product.with_suffix(litert.OUTCOME)
     told = json.loads(outcome.read_text()) if outcome.exists() else {}
     return told.get("refused") or (f"the compiler fails: {told['said'].strip()[-200:]}" if told.get("failed") else None)
 

@@ -20,10 +20,9 @@ from support.tflite_run import quantized_by_feed, run_tflite, sqnr_db  # noqa: E
 from quadbench.artifacts import Bundle, Caveat, CompiledBundle, Stored  # noqa: E402
 from quadbench.compile import compile_bundle  # noqa: E402
 from quadbench.compile.availability import availability  # noqa: E402
-from quadbench.compile.litert import refuse_parts  # noqa: E402
-from quadbench.compile.litert_process import DISPATCH, operators_of  # noqa: E402
+from quadbench.compile.litert import DISPATCH, operators_of, refuse_parts  # noqa: E402
 from quadbench.compile.litert_sdk import litert_version  # noqa: E402
-from quadbench.compile.qnn_process import run_on_emulator  # noqa: E402
+from quadbench.compile.qnn import run_on_emulator  # noqa: E402
 from quadbench.compile.tflite.forms import FORMS  # noqa: E402
 from quadbench.compile.tflite.rounded_graph import GROUP_NORM, REQUANTIZE  # noqa: E402
 from quadbench.errors import BuildError, MissingDependencyError  # noqa: E402

@@ -15,7 +15,7 @@ from support.tflite_run import Feed, dialect_of, run_exactly, sqnr_db, tflite_ru
 
 from quadbench.artifacts import LORA_PREFIX, Bundle, CompiledBundle, Component, Graph, Stored, Variant
 from quadbench.compile import compile_bundle
-from quadbench.compile.litert_process import DISPATCH, operators_of
+from quadbench.compile.litert import DISPATCH, operators_of
 from quadbench.quad.build import build
 from quadbench.quad.runner import mixed_inputs
 from quadbench.recipe.recipe import load_recipe

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper  # noqa: E402
 from support.small_graphs import model_of, typed_model  # noqa: E402
 from support.tflite_run import dialect_of, quantized_by_feed, run_exactly, run_tflite, sqnr_db  # noqa: E402
 
-from quadbench.compile.litert_process import operators_of  # noqa: E402
+from quadbench.compile.litert import operators_of  # noqa: E402
 from quadbench.compile.tflite import in_dialect, write_tflite  # noqa: E402
 from quadbench.compile.tflite.flatbuffer import Writer  # noqa: E402
 from quadbench.compile.tflite.rounded_graph import UNIT_SCALE, Constant, RoundedGraph, symmetric_scale  # noqa: E402

@@ -8,13 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from quadbench.errors import MissingDependencyError, ServiceError, package_needed
 from quadbench.spec import path_variable
-
-if TYPE_CHECKING:
-    import qai_hub
 
 INSTALL_HINT = "pip install 'quadbench[ai-hub]'"
 
@@ -94,8 +91,8 @@ def open_hub(pace: Pace | None = None) -> "Hub":
 class Hub:
     """The service. Every method makes a few requests; a failure that may pass is tried again, any other is a ServiceError."""
 
-    def __init__(self, client: "qai_hub.Client", pace: Pace) -> None:
-        self._client = client
+    def __init__(self, client: Any, pace: Pace) -> None:
+        self._client = client  # a qai_hub.Client
         self._jobs: dict[str, Any] = {}  # the client's own objects, so that they are not asked for again
         self._models: dict[str, Any] = {}
         self.pace = pace
@@ -224,7 +221,7 @@ class Hub:
             self._models[model] = self._client.get_model(model)
         return self._models[model]
 
-    def _device(self, name: str) -> "qai_hub.Device":
+    def _device(self, name: str) -> Any:
         import qai_hub
 
         return qai_hub.Device(name)

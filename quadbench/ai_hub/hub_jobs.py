@@ -175,7 +175,6 @@ def compile_options(graph: Graph, target: AiHubTarget) -> str:
 
 
 def link_options(target: AiHubTarget) -> str:
-    """Return the options of a link job."""
     return " ".join(_version(target))
 
 

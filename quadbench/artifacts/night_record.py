@@ -171,10 +171,12 @@ def contents(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
     """Return what a side computes: its bundle, with the precision, and of each task the sampler, the LoRA and the inputs."""
     held = {"bundle": bundle.digest[:12], "precision": bundle.precision, "LoRA inputs": lora_dtype(bundle)}
     for task in tasks:
+        images = [[file and file.sha256 for file in (item.image, item.mask, item.blend)] for item in task.items]
+        prompts = [(item.input_ids, item.negative_input_ids) for item in task.items]
         held |= {
             f"{task.name}: sampler": f"{task.scheme}, {task.steps} steps, guidance {task.guidance:g}",
             f"{task.name}: LoRA": ", ".join(f"{name} at {weight:g}" for name, weight in task.weights.items()) or _NONE,
-            f"{task.name}: inputs": f"{len(task.items)}, {_digest_of_inputs(task)}",
+            f"{task.name}: inputs": f"{len(task.items)}, {hashlib.sha256(repr((images, prompts)).encode()).hexdigest()[:12]}",
         }
     return held
 
@@ -189,12 +191,6 @@ def unlike(a: Sequence[Mapping[str, str]], b: Sequence[Mapping[str, str]]) -> di
     names = dict.fromkeys(name for side in (a, b) for one in side for name in one)
     values = {name: (_values(a, name), _values(b, name)) for name in names}
     return {name: (", ".join(first), ", ".join(second)) for name, (first, second) in values.items() if first != second}
-
-
-def _digest_of_inputs(task: TaskAssets) -> str:
-    images = [[file and file.sha256 for file in (item.image, item.mask, item.blend)] for item in task.items]
-    prompts = [(item.input_ids, item.negative_input_ids) for item in task.items]
-    return hashlib.sha256(repr((images, prompts)).encode()).hexdigest()[:12]
 
 
 def _values(side: Sequence[Mapping[str, str]], name: str) -> list[str]:

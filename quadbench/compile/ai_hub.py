@@ -72,23 +72,19 @@ class AiHubCompiler:
         jobs = Jobs(hub=hub, ledger=Ledger(path=self.ledger, url=hub.url), timeout_s=self.target.timeout_s, notify=notify)
         compilation = _HubCompilation(target=self.target, jobs=jobs)
         if any(spec.name.startswith(LORA_PREFIX) for graph in graphs for spec in graph.inputs):
-            _try_lora_input(compilation)
+            with tempfile.TemporaryDirectory() as trial:
+                graph = write_trial_graph(Path(trial))
+                try:
+                    compilation.compile([graph], Path(trial), Path(trial) / "compiled")
+                except BuildError as error:
+                    if isinstance(error, ServiceError) and not isinstance(error, JobFailedError):
+                        raise
+                    raise BuildError(
+                        f"AI Hub does not compile a convolution whose INT16 LoRA weights are inputs: {error.message}. "
+                        "This was tried on a graph of two layers; nothing of the bundle was uploaded",
+                        hint=error.hint,
+                    ) from error
         return compilation.compile(graphs, source, folder)
-
-
-def _try_lora_input(compilation: "_HubCompilation") -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        graph = write_trial_graph(Path(folder))
-        try:
-            compilation.compile([graph], Path(folder), Path(folder) / "compiled")
-        except BuildError as error:
-            if isinstance(error, ServiceError) and not isinstance(error, JobFailedError):
-                raise
-            raise BuildError(
-                f"AI Hub does not compile a convolution whose INT16 LoRA weights are inputs: {error.message}. "
-                "This was tried on a graph of two layers; nothing of the bundle was uploaded",
-                hint=error.hint,
-            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +145,12 @@ class _HubCompilation:
         path.parent.mkdir(parents=True, exist_ok=True)
         model = self._download(str(name), job, path.parent, lambda file: file.replace(path))
         for graph in graphs:
-            _check_context(graph, model)
+            inputs, expected = model.inputs.get(graph_name(graph)), {spec.name for spec in graph.inputs}
+            if inputs is None or set(inputs) != expected:
+                raise BuildError(
+                    f"AI Hub's context binary (model {model.model}) is not what was asked for: graph '{graph_name(graph)}' has "
+                    f"inputs {', '.join(sorted(inputs or ())) or 'unknown'}; expected {', '.join(sorted(expected))}"
+                )
         return self._product([replace(graph, file=file_ref(folder, path)) for graph in graphs], model)
 
     def _download(self, name: str, job: str, folder: Path, place: Callable[[Path], object]) -> HostedModel:
@@ -177,16 +178,6 @@ def _joined(products: Sequence[Product]) -> Product:
         versions={key: value for product in products for key, value in product.versions.items()},
         caveats=tuple(dict.fromkeys(caveat for product in products for caveat in product.caveats)),
     )
-
-
-def _check_context(graph: Graph, model: HostedModel) -> None:
-    inputs = model.inputs.get(graph_name(graph))
-    expected = {spec.name for spec in graph.inputs}
-    if inputs is None or set(inputs) != expected:
-        raise BuildError(
-            f"AI Hub's context binary (model {model.model}) is not what was asked for: graph '{graph_name(graph)}' has "
-            f"inputs {', '.join(sorted(inputs or ())) or 'unknown'}; expected {', '.join(sorted(expected))}"
-        )
 
 
 def write_trial_graph(folder: Path) -> Graph:

@@ -38,7 +38,13 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
             constant.ClearField("raw_data")
     for node in light.graph.node:
         if node.domain == RUNTIMES_OWN and node.op_type in _SHAPED_ALIKE and not transposes(node):
-            _make_standard(node)
+            # An operator of ONNX Runtime's own becomes the one of ONNX whose output has the same shape.
+            node.op_type, node.domain = _SHAPED_ALIKE[node.op_type], ""
+            is_conv = node.op_type == "Conv"
+            kept = [attribute for attribute in node.attribute if is_conv and not attribute.name.startswith("activation")]
+            del node.input[3 if is_conv else 2 :]  # without what a FusedConv adds
+            del node.attribute[:]
+            node.attribute.extend(kept)
     inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
     shapes = {constant.name: tuple(constant.dims) for constant in model.graph.initializer}
     for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
@@ -47,16 +53,6 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
         if kind.HasField("shape") and all(sizes):
             shapes[value.name] = sizes
     return shapes
-
-
-def _make_standard(node: Any) -> None:
-    """Make of an operator of ONNX Runtime's own the one of ONNX whose output has the same shape."""
-    node.op_type, node.domain = _SHAPED_ALIKE[node.op_type], ""
-    is_conv = node.op_type == "Conv"
-    kept = [attribute for attribute in node.attribute if is_conv and not attribute.name.startswith("activation")]
-    del node.input[3 if is_conv else 2 :]  # without what a FusedConv adds
-    del node.attribute[:]
-    node.attribute.extend(kept)
 
 
 def transposes(node: Any) -> bool:
@@ -316,10 +312,24 @@ def let_weights_fold(path: Path) -> None:
     constants = {constant.name: constant for constant in model.graph.initializer}
     if sum(prod(constant.dims) for constant in constants.values()) * 4 > MOST_BYTES:
         return
+    from onnx import TensorProto, helper
+
     nodes: list[Any] = []
     for node in model.graph.node:
-        is_weight = node.op_type == DEQUANTIZE and node.input[0] in constants
-        nodes += _float_weight(model.graph, node, constants) if is_weight else [node]
+        if node.op_type != DEQUANTIZE or node.input[0] not in constants:
+            nodes.append(node)
+            continue
+        # These give what the DequantizeLinear of a constant gives, value for value; its zero point is 0.
+        values, scales = (constants[name] for name in node.input[:2])
+        axis = _axis(node, 1)
+        shape = [-1 if dimension == axis else 1 for dimension in range(len(values.dims))] if len(scales.dims) else []
+        factor, floats = f"{node.output[0]}.factor", f"{node.output[0]}.cast"
+        model.graph.initializer.append(_sizes(f"{factor}.shape", shape))
+        nodes += [
+            helper.make_node("Cast", [node.input[0]], [floats], f"{node.name}.cast", to=TensorProto.FLOAT),
+            helper.make_node("Reshape", [node.input[1], f"{factor}.shape"], [factor], f"{node.name}.scales"),
+            helper.make_node("Mul", [floats, factor], [node.output[0]], f"{node.name}.factor"),
+        ]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     read = {name for node in nodes for name in node.input}
@@ -327,22 +337,6 @@ def let_weights_fold(path: Path) -> None:
     for constant in unread:
         model.graph.initializer.remove(constant)
     write_model(model, path)
-
-
-def _float_weight(graph: Any, node: Any, constants: Mapping[str, Any]) -> list[Any]:
-    """Return the nodes that give what the DequantizeLinear of a constant gives, value for value; its zero point is 0."""
-    from onnx import TensorProto, helper
-
-    values, scales = (constants[name] for name in node.input[:2])
-    axis = _axis(node, 1)
-    shape = [-1 if dimension == axis else 1 for dimension in range(len(values.dims))] if len(scales.dims) else []
-    factor, floats = f"{node.output[0]}.factor", f"{node.output[0]}.cast"
-    graph.initializer.append(_sizes(f"{factor}.shape", shape))
-    return [
-        helper.make_node("Cast", [node.input[0]], [floats], f"{node.name}.cast", to=TensorProto.FLOAT),
-        helper.make_node("Reshape", [node.input[1], f"{factor}.shape"], [factor], f"{node.name}.scales"),
-        helper.make_node("Mul", [floats, factor], [node.output[0]], f"{node.name}.factor"),
-    ]
 
 
 def _axis(node: Any, default: int) -> int:

@@ -29,7 +29,6 @@ class Sdk:
 
 
 def litert_version() -> str:
-    """Return LiteRT's version."""
     installed = _package_version(LITERT)
     if installed is None:
         raise MissingDependencyError(f"the package {LITERT} is not installed", hint=INSTALL_HINT)

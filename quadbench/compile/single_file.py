@@ -17,12 +17,32 @@ _BOUNDARY_OPS = {CONTEXT_OP, "QuantizeLinear", "DequantizeLinear"}
 
 def single_file(download: Path, path: Path, graph: Graph) -> None:
     """Write a downloaded model to `path`, its contexts and weights inside. An archive is unpacked beside itself."""
-    onnx = _onnx()
-    file = _unpacked(download, download.parent / "unpacked", graph.file.path)
+    onnx, file = _onnx(), download
+    if download.suffix == ".zip":
+        folder = download.parent / "unpacked"
+        try:
+            with zipfile.ZipFile(download) as archive:
+                archive.extractall(folder)
+        except (*ZIP_FAULTS, OSError) as error:
+            raise BuildError(
+                f"the compiled model of '{graph.file.path}' arrived damaged: {error}", hint="run again: it is downloaded anew"
+            ) from error
+        models = [model for model in folder.rglob("*.onnx") if model.is_file()]
+        if len(models) != 1:
+            raise BuildError(f"the compiled model of '{graph.file.path}' holds {len(models)} ONNX files; expected 1")
+        file = models[0]
     try:
         model = onnx.load(file)
         _check_boundary(model, graph)
-        _embed_contexts(model, file.parent, graph.file.path)
+        for node in model.graph.node:
+            attributes = {attribute.name: attribute for attribute in node.attribute}
+            if node.op_type != CONTEXT_OP or attributes["embed_mode"].i == 1:
+                continue
+            context = file.parent / attributes["ep_cache_context"].s.decode()
+            if not context.is_file():
+                raise BuildError(f"the compiled model of '{graph.file.path}' names '{context.name}', which is not there")
+            attributes["ep_cache_context"].s = context.read_bytes()
+            attributes["embed_mode"].i = 1
         onnx.save(model, path)
     except BuildError:
         raise
@@ -38,34 +58,6 @@ def nodes_outside_context(path: Path) -> tuple[str, ...]:
 def operators(path: Path) -> list[str]:
     """Return the operator of every node of a model, in order."""
     return [node.op_type for node in _onnx().load(path, load_external_data=False).graph.node]
-
-
-def _unpacked(download: Path, folder: Path, name: str) -> Path:
-    if download.suffix != ".zip":
-        return download
-    try:
-        with zipfile.ZipFile(download) as archive:
-            archive.extractall(folder)
-    except (*ZIP_FAULTS, OSError) as error:
-        raise BuildError(
-            f"the compiled model of '{name}' arrived damaged: {error}", hint="run again: it is downloaded anew"
-        ) from error
-    models = [model for model in folder.rglob("*.onnx") if model.is_file()]
-    if len(models) != 1:
-        raise BuildError(f"the compiled model of '{name}' holds {len(models)} ONNX files; expected 1")
-    return models[0]
-
-
-def _embed_contexts(model: Any, folder: Path, name: str) -> None:
-    for node in model.graph.node:
-        attributes = {attribute.name: attribute for attribute in node.attribute}
-        if node.op_type != CONTEXT_OP or attributes["embed_mode"].i == 1:
-            continue
-        context = folder / attributes["ep_cache_context"].s.decode()
-        if not context.is_file():
-            raise BuildError(f"the compiled model of '{name}' names '{context.name}', which is not there")
-        attributes["ep_cache_context"].s = context.read_bytes()
-        attributes["embed_mode"].i = 1
 
 
 def _check_boundary(model: Any, graph: Graph) -> None:

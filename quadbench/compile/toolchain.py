@@ -55,7 +55,12 @@ class ToolchainCompiler:
             values = {**_environment(self.target), INPUT: str(source.resolve()), WORK: str(work)}
             try:
                 for command in self.target.commands:
-                    _run(_located(filled(command, values)), work, said, self.target.timeout_s)
+                    argv = _located(filled(command, values))
+                    ending = run_apart(argv, work.with_name("said"), self.target.timeout_s, folder=work)
+                    with said.open("a") as output:
+                        output.write(f"$ {shlex.join(argv)}\n{ending.said}")
+                    if not ending.is_ok:
+                        raise BuildError("\n".join((f"'{Path(argv[0]).name}' {ending.words}:", *ending.last_lines)))
                 product = _only_product(work, self.target.product)
             except BuildError as error:
                 said.replace(log)  # whole, whoever else writes there
@@ -106,14 +111,6 @@ def _located(argv: Sequence[str]) -> list[str]:
     """Return the command with its program's absolute path, since it runs in another folder."""
     program = find_program(argv[0])
     return [str(program.absolute()) if program else argv[0], *argv[1:]]
-
-
-def _run(argv: Sequence[str], work: Path, log: Path, timeout_s: float) -> None:
-    ending = run_apart(argv, work.with_name("said"), timeout_s, folder=work)
-    with log.open("a") as output:
-        output.write(f"$ {shlex.join(argv)}\n{ending.said}")
-    if not ending.is_ok:
-        raise BuildError("\n".join((f"'{Path(argv[0]).name}' {ending.words}:", *ending.last_lines)))
 
 
 def _only_product(work: Path, pattern: str) -> Path:

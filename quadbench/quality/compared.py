@@ -10,7 +10,7 @@ import torch
 
 from quadbench.artifacts import Bundle, Caveat, RunResult, Status, Stored, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.pixels import Pixels, as_mask, read_pixels, size_of
-from quadbench.artifacts.run_record import Better, Compared, Metric, Score
+from quadbench.artifacts.run_record import Better, Compared, Score
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.quality.metrics import METRICS, ImageMetric, ImagePair, OverSet, PerImage
 from quadbench.quality.networks import GivenNetwork, find_network
@@ -48,19 +48,15 @@ def _score(metric: ImageMetric, pairs: Sequence[ImagePair], weights: Mapping[str
         return Score(metric=metric.metric, value=reason, n=len(pairs))
     match metric.way:
         case PerImage(measure=measure):
-            return _over_images(metric.metric, pairs, [measure(pair, network) for pair in pairs])
+            values = [(measure(pair, network), pair.name) for pair in pairs]
+            defined = [(value, name) for value, name in values if not math.isnan(value)]  # `n` does not count the others
+            if not defined:
+                return Score(metric=metric.metric, value="undefined on every image", n=0)
+            worst, item = (min if metric.metric.better is Better.HIGHER else max)(defined)
+            mean = float(np.mean([value for value, _ in defined]))
+            return Score(metric=metric.metric, value=mean, n=len(defined), worst=worst, worst_item=item)
         case OverSet(measure=measure_set):
             return Score(metric=metric.metric, value=measure_set(pairs, network), n=len(pairs))
-
-
-def _over_images(metric: Metric, pairs: Sequence[ImagePair], values: Sequence[float]) -> Score:
-    """Return the mean; images on which the metric is undefined are left out and `n` does not count them."""
-    defined = [(value, pair.name) for value, pair in zip(values, pairs, strict=True) if not math.isnan(value)]
-    if not defined:
-        return Score(metric=metric, value="undefined on every image", n=0)
-    worst, item = (min if metric.better is Better.HIGHER else max)(defined)
-    mean = float(np.mean([value for value, _ in defined]))
-    return Score(metric=metric, value=mean, n=len(defined), worst=worst, worst_item=item)
 
 
 def _reason_without(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | None:

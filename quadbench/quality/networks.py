@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -269,20 +270,14 @@ def _given(network: GivenNetwork) -> Network:
     if not network.path.is_file():
         raise UserError(f"weights '{network.name}': '{network.path}' does not exist")
     _check(network.path, network.sha256)
-    if _has_weights_beside(network.path):
-        raise UserError(
-            f"weights '{network.name}': '{network.path}' has tensors in another file, which its sha256 does not cover",
-            hint="export it as one file: torch.onnx.export(..., external_data=False)",
-        )
+    with suppress(DecodeError):  # it is no graph, of which ONNX Runtime says more
+        model = onnx.load(network.path, format="protobuf", load_external_data=False)
+        if next(tensors_outside(model), None) is not None:
+            raise UserError(
+                f"weights '{network.name}': '{network.path}' has tensors in another file, which its sha256 does not cover",
+                hint="export it as one file: torch.onnx.export(..., external_data=False)",
+            )
     return Extractor(network.path, network.name)
-
-
-def _has_weights_beside(path: Path) -> bool:
-    try:
-        model = onnx.load(path, format="protobuf", load_external_data=False)
-    except DecodeError:
-        return False  # it is no graph, of which ONNX Runtime says more
-    return next(tensors_outside(model), None) is not None
 
 
 def _check(path: Path, expected: str) -> None:

@@ -25,7 +25,7 @@ from quadbench.artifacts.run_record import (
     unets_of,
     with_own_graph,
 )
-from quadbench.compile.qnn_process import run_on_emulator
+from quadbench.compile.qnn import run_on_emulator
 from quadbench.errors import UserError
 from quadbench.quad.held_out_inputs import along_trajectory
 from quadbench.quad.items import start_of, task_items
@@ -119,6 +119,12 @@ class TaskModel:
         encoders = Variant.FLOAT if variant is Variant.FLOAT else Variant.SHARED  # per-graph has no encoders of its own
         unet = _graph(bundle, variant, Component.UNET, task.name if variant is Variant.PER_GRAPH else None)
         has_images = any(item.image is not None for item in task.items)
+        inputs = [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)]
+        lora: Feed = {}  # the task's adapters in the dtype of the graph; zeros if it has none, nothing where they are merged
+        if inputs:
+            files = adapters_of(bundle.artifact, unet.variant, [task])
+            factors = factors_of(task, files)
+            lora = mixed_inputs([(bundle.path(files[name].file), factor) for name, factor in factors.items()], inputs)
         return cls(
             task=task,
             bundle=bundle,
@@ -127,7 +133,7 @@ class TaskModel:
             text_encoder=_session(bundle, _graph(bundle, encoders, Component.TEXT_ENCODER)),
             vae_encoder=_session(bundle, _graph(bundle, encoders, Component.VAE_ENCODER)) if has_images else None,
             unet=_session(bundle, unet),
-            lora=_lora_feed(bundle, task, unet),
+            lora=lora,
         )
 
     def predict(self, feed: Feed) -> torch.Tensor:
@@ -171,15 +177,6 @@ def _scores(exact: Sequence[LatentTrajectory], quantized: Sequence[LatentTraject
 def _sqnr_score(metric: Metric, exact: Sequence[Values], quantized: Sequence[Values]) -> Score:
     value = sqnr_db(exact, quantized)
     return Score(metric=metric, value=value if math.isfinite(value) else "nothing differs", n=len(exact))
-
-
-def _lora_feed(bundle: Stored[Bundle], task: TaskAssets, unet: Graph) -> Feed:
-    """Return the task's adapters in the dtype of the graph; zeros if the task has none, nothing where they are merged."""
-    inputs = [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)]
-    if not inputs:
-        return {}
-    files = adapters_of(bundle.artifact, unet.variant, [task])
-    return mixed_inputs([(bundle.path(files[name].file), factor) for name, factor in factors_of(task, files).items()], inputs)
 
 
 def _graph(bundle: Stored[Bundle], variant: Variant, component: Component, task: str | None = None) -> Graph:
@@ -267,20 +264,19 @@ class Teacher:
         """Return the teacher's picture of each item; those of the same task with another sampler are the same."""
         long = task.model_copy(update={"sampler": _LONG})
         key = repr((recipe.foundation, recipe.adapters, recipe.quad.calibration.samples, long))
-        if key not in self._painted:
-            self._painted[key] = self._paint(recipe, long, self._folder / str(len(self._painted)), notify)
-        return self._painted[key]
-
-    def _paint(self, recipe: Recipe, task: Task, folder: Path, notify: Notify) -> dict[str, Path]:
+        if key in self._painted:
+            return self._painted[key]
+        folder = self._folder / str(len(self._painted))
         folder.mkdir(parents=True)
         foundation = open_foundation(recipe.foundation)
-        sources = {name: source for name in task.adapter if (source := adapter_source(recipe.adapters[name]))}
+        sources = {name: source for name in long.adapter if (source := adapter_source(recipe.adapters[name]))}
         with torch.no_grad():
-            table = ddim_table(foundation.alphas_cumprod, **start_of(task))
-        reference = reference_for(foundation, task, table, sources)
-        items = task_items(task, foundation, calibration_samples=recipe.quad.calibration.samples).evaluation
+            table = ddim_table(foundation.alphas_cumprod, **start_of(long))
+        reference = reference_for(foundation, long, table, sources)
+        items = task_items(long, foundation, calibration_samples=recipe.quad.calibration.samples).evaluation
         paths = {item.name: folder / f"{item.name}.png" for item in items}
         for number, item in enumerate(items, start=1):
             notify(f"teacher's picture {number} of {len(items)} of {task.name}")
             reference.render(item).save(paths[item.name])
+        self._painted[key] = paths
         return paths

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from quadbench.artifacts import Component, FileRef, Graph, Variant
-from quadbench.compile import qnn_process
+from quadbench.compile import qnn
 from quadbench.compile.qnn import QnnCompiler
 
 COMPILER = QnnCompiler(htp_arch="v79", soc_model=69)  # Snapdragon 8 Elite
@@ -37,4 +37,4 @@ def run_on_emulator(model: Path, feed: dict[str, np.ndarray]) -> np.ndarray:
 
 def run_all_on_emulator(model: Path, feeds: list[dict[str, np.ndarray]], *, timeout_s: float) -> list[np.ndarray]:
     """Return the first output for each of the feeds, from one session."""
-    return qnn_process.run_on_emulator(model, COMPILER.htp_arch, feeds, timeout_s=timeout_s)
+    return qnn.run_on_emulator(model, COMPILER.htp_arch, feeds, timeout_s=timeout_s)

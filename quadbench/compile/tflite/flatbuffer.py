@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import flatbuffers
 import numpy as np
@@ -68,13 +68,17 @@ class Writer:
             buffers=self._buffers,
             signatureDefs=[signature],
         )
-        builder = flatbuffers.Builder(self._most_bytes())
+        # About the size of the file, rather more: a builder that has to grow holds everything three times.
+        values = sum(buffer.data.nbytes for buffer in self._buffers[1:])
+        scales = sum(len(t.quantization.scale) for t in self._tensors if t.quantization) * _SCALE_BYTES
+        parts = len(self._tensors) + len(self._operators) + len(self._buffers)
+        most_bytes = values + scales + sum(len(t.name) for t in self._tensors) + parts * _PART_BYTES + 2**16
+        builder = flatbuffers.Builder(int(most_bytes))
         builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
         with path.open("wb") as file:
             file.write(memoryview(builder.Bytes)[builder.Head() :])
 
     def shape(self, tensor: int) -> tuple[int, ...]:
-        """Return a tensor's shape."""
         return tuple(self._tensors[tensor].shape)
 
     def tensor(self, name: str, shape: Sequence[int], dtype: str, scales: float | np.ndarray | None = None) -> int:
@@ -197,23 +201,20 @@ class Writer:
         return number
 
     def _constant(self, name: str, *, last: bool) -> int:
-        """Add a constant operand, of INT16 with one scale."""
+        """Add a constant operand, of INT16 with one scale; one that the dialect did not round is rounded to its own range."""
         constant = self.graph.constants[name]
         if constant.scales is None and constant.values.dtype.kind != "f":
             raise BuildError(
                 f"'{name}' holds {constant.values.dtype} that stand for themselves, which have no form in LiteRT here"
             )
-        values, scale = _int16(constant)
+        values, scale = constant.values, cast(Any, constant.scales)
+        if values.dtype != np.int16:
+            exact = constant.exact.astype(np.float64)
+            scale = float(np.float32((np.abs(exact).max() or 1.0) / GREATEST))
+            values = np.rint(exact / scale).astype(np.int16)
         if last and values.size > 1:
             values = values.reshape((1,) * (IMAGE_RANK - values.ndim) + values.shape).transpose(TO_LAST)
         return self.constant(f"{name}.last" if last else name, values, scale)
-
-    def _most_bytes(self) -> int:
-        """Return about the size of the file, rather more: a builder that has to grow holds everything three times."""
-        values = sum(buffer.data.nbytes for buffer in self._buffers[1:])
-        scales = sum(len(t.quantization.scale) for t in self._tensors if t.quantization) * _SCALE_BYTES
-        parts = len(self._tensors) + len(self._operators) + len(self._buffers)
-        return int(values + scales + sum(len(t.name) for t in self._tensors) + parts * _PART_BYTES + 2**16)
 
 
 class _Aligned(schema.BufferT):  # type: ignore[misc]
@@ -237,12 +238,3 @@ class _Aligned(schema.BufferT):  # type: ignore[misc]
 
 def _named(tensors: dict[str, int]) -> list[Any]:
     return [schema.TensorMapT(name=name.encode(), tensorIndex=number) for name, number in tensors.items()]
-
-
-def _int16(constant: Constant) -> tuple[np.ndarray, Any]:
-    """Return a constant in INT16; one that the dialect did not round is rounded to its own range."""
-    if constant.values.dtype == np.int16:
-        return constant.values, constant.scales
-    exact = constant.exact.astype(np.float64)
-    scale = float(np.float32((np.abs(exact).max() or 1.0) / GREATEST))
-    return np.rint(exact / scale).astype(np.int16), scale

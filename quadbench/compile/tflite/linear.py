@@ -75,13 +75,9 @@ def conv(w: Writer, op: Operation) -> None:
     attributes = op.attributes
     if attributes.get("group", 1) != 1 or set(attributes.get("dilations", [1])) != {1}:
         raise BuildError(f"{op} has groups or dilations, which have no form in LiteRT here")
-    if op.inputs[1] in w.graph.constants:
-        _with_base_weights(w, op)
-    else:
+    if op.inputs[1] not in w.graph.constants:
         _with_lora_weights(w, op)
-
-
-def _with_base_weights(w: Writer, op: Operation) -> None:
+        return
     weight, stride = w.weights(op, 1), _stride(op)
     filters = weight.values.transpose(TO_LAST)  # (O, C, k, k) -> (O, k, k, C)
     data, padding = w.channels_last(op.inputs[0]), schema.Padding.SAME

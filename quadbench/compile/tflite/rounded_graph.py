@@ -1,6 +1,6 @@
 """Rounded graph: a QDQ graph as operations between rounded tensors with scales, rounded as LiteRT rounds."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +162,12 @@ def with_group_norms(graph: RoundedGraph) -> RoundedGraph:
     """Put one operation in place of the four; the groups become an attribute, scale and offset stay the Conv's constants."""
     makers = {name: op for op in graph.operations for name in op.outputs}
     operations = [_group_norm(graph, op, makers) or op for op in graph.operations]
-    return replace(graph, operations=_read(operations, graph.outputs.values()))
+    needed, kept = set(graph.outputs.values()), []
+    for op in reversed(operations):
+        if needed.intersection(op.outputs):  # somebody reads its results
+            needed.update(op.inputs)
+            kept.append(op)
+    return replace(graph, operations=kept[::-1])
 
 
 def _group_norm(graph: RoundedGraph, op: Operation, makers: dict[str, Operation]) -> Operation | None:
@@ -175,16 +180,6 @@ def _group_norm(graph: RoundedGraph, op: Operation, makers: dict[str, Operation]
     _, _, norm, rows = parts
     attributes = {"epsilon": norm.attributes["epsilon"], "groups": graph.shapes[rows.outputs[0]][1]}
     return replace(op, op_type=GROUP_NORM, inputs=(rows.inputs[0], *op.inputs[1:]), attributes=attributes)
-
-
-def _read(operations: Sequence[Operation], outputs: Iterable[str]) -> list[Operation]:
-    """Return the operations whose results somebody reads."""
-    needed, kept = set(outputs), []
-    for op in reversed(operations):
-        if needed.intersection(op.outputs):
-            needed.update(op.inputs)
-            kept.append(op)
-    return kept[::-1]
 
 
 def in_dialect(model: "ModelProto") -> "ModelProto":
@@ -224,7 +219,10 @@ class _Dialect:
             )
         new = symmetric_scale(float(scale), int(zero)) if zero.dtype == np.uint16 else float(scale)
         if zero.dtype == np.uint16:
-            self._round_again(node.input[0], float(scale), int(zero), new)
+            name = node.input[0]
+            if name in self.constants and (stored := self._value(name)).dtype == np.uint16:  # once: who reads it next finds INT16
+                values = (stored.astype(np.float64) - int(zero)) * float(scale)
+                self._replace(name, np.clip(np.rint(values / new), -GREATEST, GREATEST).astype(np.int16))
             node.input[1] = self._constant(f"scale.{new!r}", np.float32(new))
             node.input[2] = self._constant("zero_point.int16.0", np.int16(0))
         if node.op_type == DEQUANTIZE:
@@ -242,12 +240,6 @@ class _Dialect:
             scales = (weight_scales * np.float32(self.scales[node.input[0]])).astype(np.float32)
             self._replace(bias.input[0], np.rint(exact / scales).astype(np.int32))
             self._replace(bias.input[1], scales)
-
-    def _round_again(self, name: str, scale: float, zero: int, new: float) -> None:
-        """Round a constant of UINT16 to INT16, once: who dequantizes it next finds it so."""
-        if name in self.constants and (stored := self._value(name)).dtype == np.uint16:
-            values = (stored.astype(np.float64) - zero) * scale
-            self._replace(name, np.clip(np.rint(values / new), -GREATEST, GREATEST).astype(np.int16))
 
     def _value(self, name: str) -> np.ndarray:
         from onnx import numpy_helper
