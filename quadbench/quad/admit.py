@@ -92,7 +92,9 @@ def admit(candidate: Candidate, bundle: Stored[Bundle], *, painting: Painting = 
     if candidate.task:
         checked_task(candidate.task, bundle.artifact, admission.name)
     if not admission.judgement.acceptance.is_admitted:
-        return replace(admission, fits_at=_smaller_weight(candidate, bundle))
+        smaller = (round(candidate.weight * part, 6) for part in _PARTS)
+        fitting = (w for w in smaller if judged(replace(candidate, weight=w), bundle).judgement.acceptance.is_admitted)
+        return replace(admission, fits_at=next(fitting, None))
     return replace(admission, extended=_extend(bundle, admission, candidate, painting))
 
 
@@ -142,13 +144,6 @@ def _extend(bundle: Stored[Bundle], admission: Admission, candidate: Candidate, 
         return replace(old, digest=digest, adapters=(*old.adapters, *files), tasks=tasks, caveats=caveats)
 
     return publish(bundle.folder.parent / folder_name(digest), fill)
-
-
-def _smaller_weight(candidate: Candidate, bundle: Stored[Bundle]) -> float | None:
-    """Return the greatest of some smaller weights at which an adapter would be admitted; None where it would be at none."""
-    weights = (round(candidate.weight * part, 6) for part in _PARTS)
-    fitting = (w for w in weights if judged(replace(candidate, weight=w), bundle).judgement.acceptance.is_admitted)
-    return next(fitting, None)
 
 
 def checked_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:

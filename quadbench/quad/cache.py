@@ -17,7 +17,6 @@ from quadbench.quad.model_files import (
     tool_versions,
 )
 from quadbench.recipe import CheckpointFoundation, Recipe, Task
-from quadbench.recipe.tasks import Foundation
 from quadbench.results.digests import code_digests, digest_of, file_digests, folder_digests, sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
@@ -64,8 +63,14 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
 
 def _digests_of(recipe: Recipe) -> RecipeDigests:
     adapters = {name: adapter_source(spec) for name, spec in recipe.adapters.items()}
+    spec = recipe.foundation
+    if folder := foundation_folder(spec):
+        foundation = file_digests(foundation_files(folder))
+    else:
+        own = file_digests({spec.path.name: spec.path}) if isinstance(spec, CheckpointFoundation) else {}
+        foundation = own | folder_digests(GEOMETRIES)
     named = {
-        "foundation": _foundation_digests(recipe.foundation),
+        "foundation": foundation,
         "adapters": {name: adapter_digests(source.path) if source else {} for name, source in adapters.items()},
         "inputs": {task.name: _input_digests(task) for task in recipe.tasks},
         "packages": tool_versions(),
@@ -82,13 +87,6 @@ def _digests_of(recipe: Recipe) -> RecipeDigests:
         ranges=digest_of({"recipe": ranges, **named}),
         models=digest_of({"recipe": models, **named}),
     )
-
-
-def _foundation_digests(spec: Foundation) -> dict[str, str]:
-    if folder := foundation_folder(spec):
-        return file_digests(foundation_files(folder))
-    own = file_digests({spec.path.name: spec.path}) if isinstance(spec, CheckpointFoundation) else {}
-    return own | folder_digests(GEOMETRIES)
 
 
 def _input_digests(task: Task) -> list[list[str | None]]:

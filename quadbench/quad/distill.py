@@ -164,7 +164,11 @@ class Training:
             if self.step % self.settings.evaluate_every == 0 or self.step == self.settings.steps:
                 self._evaluate(validation)
                 self.seconds = before + time.monotonic() - started
-                self._report()
+                left_s = self.seconds / self.step * (self.settings.steps - self.step)
+                reached = f"step {self.step} of {self.settings.steps}, {self.evaluations[-1].sqnr_db:.1f} dB"
+                progress = f"{reached}, at most {left_s:.0f} s left"
+                log.info("distill: %s", progress)
+                self.notify(progress)
                 if checkpoint is not None:
                     self.save(checkpoint)
 
@@ -203,13 +207,6 @@ class Training:
         """Say whether the last `patience` evaluations brought nothing over those before."""
         earlier, recent = self.evaluations[: -self.settings.patience], self.evaluations[-self.settings.patience :]
         return bool(earlier) and max(e.sqnr_db for e in recent) < max(e.sqnr_db for e in earlier) + MINIMUM_GAIN_DB
-
-    def _report(self) -> None:
-        left_s = self.seconds / self.step * (self.settings.steps - self.step)
-        reached = f"step {self.step} of {self.settings.steps}, {self.evaluations[-1].sqnr_db:.1f} dB"
-        progress = f"{reached}, at most {left_s:.0f} s left"
-        log.info("distill: %s", progress)
-        self.notify(progress)
 
     def save(self, path: Path) -> None:
         """Write what it takes to go on from here, whole or not at all."""

@@ -39,7 +39,15 @@ class HeldOutInputs:
         self.prepared = prepared
         self.trajectories: list[TrajectorySqnr] = []
         self.clippings: list[Clipping] = []
-        self._runs = {task.task.name: _float_run(prepared, task) for task in prepared.tasks}
+        self._runs: dict[str, _FloatRun] = {}
+        for task in prepared.tasks:  # each by its own sampler, with its adapter as it came
+            items, adapter = task.items.evaluation, mixed(prepared.adapters, task.task.adapter)
+            chosen = tuple(items[i] for i in spread(len(items), INPUTS))
+            judged = replace(task, items=replace(task.items, calibration=chosen))
+            visited = visit(judged, prepared.encoders, prepared.unet, prepared.feed(adapter))
+            exact = [eps.numpy() for eps in visited.eps]
+            samples = samples_of(judged, visited, most=len(exact))
+            self._runs[task.task.name] = _FloatRun(task=judged, samples=samples, exact=exact)
 
     @property
     def judged(self) -> HeldOut:
@@ -111,13 +119,3 @@ def along_trajectory(
         by_step[step] = (signal_so_far + signal, noise_so_far + noise)
     rows = (StepSqnr(step=step, timestep=float(timesteps[step]), sqnr_db=ratio_db(*both)) for step, both in by_step.items())
     return ratio_db(*(sum(part) for part in zip(*by_step.values(), strict=True))), tuple(rows)
-
-
-def _float_run(prepared: Prepared, task: PreparedTask) -> _FloatRun:
-    """Run a task's held-out inputs by its own sampler, with its adapter as it came."""
-    items, adapter = task.items.evaluation, task.task.adapter
-    chosen = tuple(items[i] for i in spread(len(items), INPUTS))
-    judged = replace(task, items=replace(task.items, calibration=chosen))
-    visited = visit(judged, prepared.encoders, prepared.unet, prepared.feed(mixed(prepared.adapters, adapter)))
-    exact = [eps.numpy() for eps in visited.eps]
-    return _FloatRun(task=judged, samples=samples_of(judged, visited, most=len(exact)), exact=exact)

@@ -1,6 +1,6 @@
 """Items: a task's inputs as tensors, its sampler table, and the U-Net inputs that its own trajectories visit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -146,7 +146,20 @@ class Encoders:
 def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
     """Make the task's table. OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items."""
     foundation = encoders.foundation
-    table = known_table(task, foundation) or _fitted_table(task, encoders, unet, lora, items.calibration)
+    table = known_table(task, foundation)
+    if table is None:
+        teacher = ddim_table(foundation.alphas_cumprod, **start_of(task))
+        of_teacher = time_features(foundation, list(teacher.timesteps))
+        inputs = [
+            SamplerInput(
+                denoise=Denoiser(unet=_finite(task, unet), condition=encoders.condition(item, of_teacher, lora, task.guidance)),
+                latent=encoders.latent(item),
+                noise=item.noise(foundation, 0),
+                mask=item.latent_mask(foundation.sizes.latent),
+            )
+            for item in items.calibration
+        ]
+        table = olss_table(teacher, inputs, steps=task.sampler.steps)
     features = time_features(foundation, list(table.timesteps))
     return PreparedTask(task=task, table=table, features=features, items=items)
 
@@ -173,22 +186,6 @@ def start_of(task: Task) -> Start:
     """Return the task's strength, which is 1 without an image to start from, and whether its image is mixed in even then."""
     strength = 1.0 if isinstance(task, TextToImageTask) else task.strength
     return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
-
-
-def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items: Sequence[Item]) -> SamplerTable:
-    foundation = encoders.foundation
-    teacher = ddim_table(foundation.alphas_cumprod, **start_of(task))
-    features = time_features(foundation, list(teacher.timesteps))
-    inputs = [
-        SamplerInput(
-            denoise=Denoiser(unet=_finite(task, unet), condition=encoders.condition(item, features, lora, task.guidance)),
-            latent=encoders.latent(item),
-            noise=item.noise(foundation, 0),
-            mask=item.latent_mask(foundation.sizes.latent),
-        )
-        for item in items
-    ]
-    return olss_table(teacher, inputs, steps=task.sampler.steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,7 +39,6 @@ from quadbench.recipe.settings import (
     PercentileRanges,
     RangesByBits,
 )
-from quadbench.recipe.tasks import Adapter as AdapterSpec
 from quadbench.recipe.tasks import RandomAdapter
 
 log = logging.getLogger(__name__)
@@ -120,10 +119,17 @@ def prepare(recipe: Recipe, steps: Steps, scratch: Path, like: Prepared | None =
 def _traced(recipe: Recipe, foundation: Foundation, steps: Steps, scratch: Path) -> Prepared:
     """Return the recipe's models and adapters, and none of its tasks yet."""
     base = sites_of_unet(foundation.skeleton)
-    adapters = {
-        name: _open_adapter(name, spec, foundation, base).at(greatest_weight(recipe, name))
-        for name, spec in recipe.adapters.items()
-    }
+    adapters = {}
+    for name, spec in recipe.adapters.items():
+        if isinstance(spec, RandomAdapter):
+            adapter = random_adapter(name, foundation.skeleton, rank=spec.rank, kinds=spec.sites, seed=spec.seed)
+        else:
+            source = adapter_source(spec)
+            assert source is not None
+            adapter = load_adapter(name, source.path, base, expected=source.format, unet_only=source.unet_only)
+            if adapter.left_out:
+                log.warning("adapter '%s': %s", name, adapter.left_out)
+        adapters[name] = adapter.at(greatest_weight(recipe, name))
     mixes = [mixed(adapters, task.adapter) for task in recipe.tasks]
     with steps("export"):
         models = export_graphs(foundation, shared_ranks([*adapters.values(), *filter(None, mixes)]), scratch)
@@ -155,26 +161,33 @@ def greatest_weight(recipe: Recipe, adapter: str) -> float:
     return max((task.adapter.get(adapter, 0.0) for task in recipe.tasks), key=abs, default=0.0) or 1.0
 
 
-def _open_adapter(name: str, spec: AdapterSpec, foundation: Foundation, base: BaseSites) -> Adapter:
-    if isinstance(spec, RandomAdapter):
-        return random_adapter(name, foundation.skeleton, rank=spec.rank, kinds=spec.sites, seed=spec.seed)
-    source = adapter_source(spec)
-    assert source is not None
-    adapter = load_adapter(name, source.path, base, expected=source.format, unet_only=source.unet_only)
-    if adapter.left_out:
-        log.warning("adapter '%s': %s", name, adapter.left_out)
-    return adapter
-
-
 def calibration_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> dict[Component, list[Feed]]:
-    """Return the calibration inputs of every component; none for the VAE's encoder if no task takes an image."""
+    """Return the calibration inputs of every component; none for the VAE's encoder if no task takes an image.
+
+    The shared U-Net's have LoRA weights: each task's with its adapter, and in joint calibration without any, too.
+    """
     items = [item for task in prepared.tasks for item in task.items.calibration]
     latents = [latent for visit in prepared.visits.values() for latent in visit.latents]
+    prompts = [ids for item in items for ids in (item.input_ids, item.negative_input_ids)]
+    # The vocabulary in rows, so that no token of a later prompt is a surprise.
+    length = len(prompts[0])
+    begin, end = prompts[0][0], prepared.foundation.tokenize("")[1]
+    vocabulary = list(range(len(prepared.foundation.tokenizer)))
+    random.Random(0).shuffle(vocabulary)
+    rows = [vocabulary[i : i + length - 2] for i in range(0, len(vocabulary), length - 2)][:VOCABULARY_ROWS]
+    prompts += [(begin, *row, *(end,) * (length - 1 - len(row))) for row in rows]
+    unet_feeds: list[Feed] = []
+    is_joint = isinstance(recipe.quad.calibration, JointCalibration)
+    for task in _calibrating_tasks(recipe, lora.anchor):
+        own = mixed(lora.adapters, task.adapter)
+        for adapter in (own, None) if is_joint and own else (own,):
+            weights = prepared.feed(adapter)
+            unet_feeds += [feed | weights for feed in prepared.visits[task.name].feeds]
     return {
-        Component.TEXT_ENCODER: [token_feed(ids) for ids in _token_rows(prepared)],
+        Component.TEXT_ENCODER: [token_feed(ids) for ids in prompts],
         Component.VAE_ENCODER: [{"image": item.image.numpy()} for item in items if item.image is not None],
         Component.VAE_DECODER: [{"latent": latent.numpy()} for latent in latents],
-        Component.UNET: list(_unet_feeds(recipe, prepared, lora)),
+        Component.UNET: unet_feeds,
     }
 
 
@@ -212,28 +225,6 @@ def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
     """Return the tasks whose inputs calibrate a graph that serves them all."""
     is_anchored = isinstance(recipe.quad.calibration, AnchorCalibration)
     return [task for task in recipe.tasks if not is_anchored or anchor in task.adapter]
-
-
-def _unet_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> Iterator[Feed]:
-    """Yield the shared U-Net's inputs with LoRA weights: each task's with its adapter, and in joint calibration without any."""
-    is_joint = isinstance(recipe.quad.calibration, JointCalibration)
-    for task in _calibrating_tasks(recipe, lora.anchor):
-        own = mixed(lora.adapters, task.adapter)
-        for adapter in (own, None) if is_joint and own else (own,):
-            weights = prepared.feed(adapter)
-            yield from (feed | weights for feed in prepared.visits[task.name].feeds)
-
-
-def _token_rows(prepared: Prepared) -> list[tuple[int, ...]]:
-    """Return calibration prompts, and the vocabulary in rows, so that no token of a later prompt is a surprise."""
-    items = [item for task in prepared.tasks for item in task.items.calibration]
-    prompts = [ids for item in items for ids in (item.input_ids, item.negative_input_ids)]
-    length = len(prompts[0])
-    begin, end = prompts[0][0], prepared.foundation.tokenize("")[1]
-    vocabulary = list(range(len(prepared.foundation.tokenizer)))
-    random.Random(0).shuffle(vocabulary)
-    rows = [vocabulary[i : i + length - 2] for i in range(0, len(vocabulary), length - 2)][:VOCABULARY_ROWS]
-    return prompts + [(begin, *row, *(end,) * (length - 1 - len(row))) for row in rows]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,12 +74,19 @@ def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module
                 state = {key: tensor for key, tensor in state.items() if not key.endswith(_ALPHA)}
             state = _without_alphas(state, up=".lora_B.weight")
         case AdapterFormat.KOHYA:
-            state = _known_names(_without_alphas(_plain(load_file(source.path)), up=".lora_up.weight"))
-            state, _ = _loader.lora_state_dict(state, unet_config=plain.config)
+            state = _without_alphas(_plain(load_file(source.path)), up=".lora_up.weight")
+            names = {key: key.removeprefix(kohya.PREFIX).partition(".")[::2] for key in state}
+            known = {f"{kohya.PREFIX}{kohya.as_diffusers_reads(flat)}.{part}": state[key] for key, (flat, part) in names.items()}
+            state, _ = _loader.lora_state_dict(known, unet_config=plain.config)
             state = convert_unet_state_dict_to_peft(state)
         case _:
             assert_never(source.format)
-    shaped = _in_shape(state, plain)
+    shaped = {}  # matrices for linear maps and 1x1 kernels for convolutions: kohya's files may hold either for both
+    for key, tensor in state.items():
+        module = plain.get_submodule(key.removeprefix(PREFIX).partition(".lora_")[0])
+        is_pointwise = tensor.shape[2:] in ((), (1, 1))
+        wanted = (*tensor.shape[:2], *(() if isinstance(module, nn.Linear) else (1, 1)))
+        shaped[key] = tensor.reshape(wanted) if is_pointwise else tensor
     _loader.load_lora_into_unet(shaped, network_alphas=None, unet=adapted, adapter_name=name, metadata=metadata)
 
 
@@ -94,28 +101,11 @@ def _of_unet(values: dict[str, Any]) -> dict[str, Any]:
     return {prefix + key: value for key, value in values.items()}
 
 
-def _known_names(state: State) -> State:
-    """Return kohya's keys under names that diffusers' conversion knows."""
-    names = {key: key.removeprefix(kohya.PREFIX).partition(".")[::2] for key in state}
-    return {f"{kohya.PREFIX}{kohya.as_diffusers_reads(flat)}.{part}": state[key] for key, (flat, part) in names.items()}
-
-
 def _without_alphas(state: State, *, up: str) -> State:
     """Multiply alphas into the up-projections: where they differ, diffusers 0.42 forgets those of attention layers."""
     alphas = {key.removesuffix(_ALPHA) + up: float(tensor) for key, tensor in state.items() if key.endswith(_ALPHA)}
     weights = {key: tensor for key, tensor in state.items() if not key.endswith(_ALPHA)}
     return weights | {key: weights[key] * (alpha / weights[key].shape[1]) for key, alpha in alphas.items()}
-
-
-def _in_shape(state: State, unet: nn.Module) -> State:
-    """Return matrices for linear maps and 1x1 kernels for convolutions: kohya's files may hold either for both."""
-    shaped = {}
-    for key, tensor in state.items():
-        module = unet.get_submodule(key.removeprefix(PREFIX).partition(".lora_")[0])
-        is_pointwise = tensor.shape[2:] in ((), (1, 1))
-        wanted = (*tensor.shape[:2], *(() if isinstance(module, nn.Linear) else (1, 1)))
-        shaped[key] = tensor.reshape(wanted) if is_pointwise else tensor
-    return shaped
 
 
 @dataclass(frozen=True, kw_only=True)

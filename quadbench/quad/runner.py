@@ -115,16 +115,12 @@ def beside(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[TensorS
                 )
             place = [slice(size) for size in tensor.shape]
             place[axis] = slice(filled[name], filled[name] + tensor.shape[axis])
-            padded[name][tuple(place)] = _scaled(tensor, factor) if axis == 1 else tensor
             filled[name] += tensor.shape[axis]
+            if axis == 1:  # integers are rounded to the nearest, half to even
+                is_float = np.issubdtype(tensor.dtype, np.floating)
+                tensor = tensor * tensor.dtype.type(factor) if is_float else np.rint(tensor * factor).astype(tensor.dtype)
+            padded[name][tuple(place)] = tensor
     return padded
-
-
-def _scaled(tensor: np.ndarray, factor: float) -> np.ndarray:
-    """Return the tensor times the factor; integers are rounded to the nearest, half to even."""
-    if np.issubdtype(tensor.dtype, np.floating):
-        return tensor * tensor.dtype.type(factor)
-    return np.rint(tensor * factor).astype(tensor.dtype)
 
 
 def _has_place(stored: Shape, taken: Shape, axis: int, filled: int) -> bool:

@@ -51,7 +51,13 @@ class BundleWriter:
         """Write a graph as `shared/unet.onnx`, `per-graph/<task>/unet.onnx`, ...; `merge.onnx` beside it has the same weights."""
         path = self._path("/".join(filter(None, (variant.value, task, f"{component.value}.onnx"))))
         outside = initializers.file_of(model)
-        data = self._weights(variant.value, outside) if outside else None
+        data = None
+        if outside:  # a large graph's weights are linked under their sha256
+            sha256 = sha256_of(outside)
+            place = self._path(f"{variant.value}/{sha256}")
+            link(outside, place)
+            name = place.relative_to(self.folder).as_posix()
+            data = FileRef(path=name, sha256=sha256, size_bytes=place.stat().st_size)
         onnx.save(initializers.renamed(model, data.sha256) if data else model, path)
         beside = path.with_name("merge.onnx")
         if merge and data:
@@ -90,7 +96,6 @@ class BundleWriter:
         return file_ref(self.folder, path)
 
     def json(self, name: str, value: Any) -> FileRef:
-        """Write a value as JSON."""
         path = self._path(name)
         path.write_text(json.dumps(value, indent=1) + "\n")
         return file_ref(self.folder, path)
@@ -100,13 +105,6 @@ class BundleWriter:
         path = self._path(name)
         image.save(path)
         return file_ref(self.folder, path)
-
-    def _weights(self, folder: str, source: Path) -> FileRef:
-        """Link the file of a large graph's weights under its sha256."""
-        sha256 = sha256_of(source)
-        path = self._path(f"{folder}/{sha256}")
-        link(source, path)
-        return FileRef(path=path.relative_to(self.folder).as_posix(), sha256=sha256, size_bytes=path.stat().st_size)
 
     def _path(self, name: str) -> Path:
         path = self.folder / name
@@ -126,6 +124,9 @@ def profile_content(
 
     `sensitivity` is None unless the recipe left the anchor open, and `noise` is empty if it left no layers to choose.
     """
+    narrow = {name for name, encoding in encodings[Component.UNET.value].items() if encoding.bits == BITS}
+    chosen = narrow_layers([row.layer for row in noise], narrow)
+    mixed = [asdict(row.layer) | {"sqnr_db": row.sqnr_db, "int8": row.layer in chosen} for row in noise]
     return {
         "schema_version": SCHEMA_VERSION,
         "digest": encodings_digest(encodings),
@@ -142,7 +143,7 @@ def profile_content(
             }
             for name, result in distilled.items()
         ],
-        "mixed": _noise_rows(noise, encodings[Component.UNET.value]),
+        "mixed": mixed or None,
         "encodings": _listed(encodings),
     }
 
@@ -164,13 +165,6 @@ def _fit_row(name: str, lora: LoraProfile) -> dict[str, Any]:
     fits = site_fits(lora.adapters[name], lora.encodings)
     rows = [{key: None if value == math.inf else value for key, value in asdict(fit).items()} for fit in fits]  # JSON has no inf
     return {"adapter": name, "clip_rate": clip_rate(fits), "sites": rows}
-
-
-def _noise_rows(noise: Sequence[LayerNoise], encodings: Mapping[str, Encoding]) -> list[dict[str, Any]] | None:
-    """List the measured noise of each layer, and whether it runs in 8 bits; None if nothing was left to choose."""
-    narrow = {name for name, encoding in encodings.items() if encoding.bits == BITS}
-    chosen = narrow_layers([row.layer for row in noise], narrow)
-    return [asdict(row.layer) | {"sqnr_db": row.sqnr_db, "int8": row.layer in chosen} for row in noise] or None
 
 
 def _listed(encodings: Encodings) -> dict[str, dict[str, dict[str, Any]]]:

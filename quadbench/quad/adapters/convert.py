@@ -68,7 +68,14 @@ def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False
         raise AdapterError(f"adapter '{source.name}' has tensors of several methods at site {named(sorted(both))}")
     names = named_sites(source.name, [*read.by_site, *(plain.pairs if plain else ())], base)
     pairs = fitted(Adapter(name=source.name, pairs=plain.pairs), base).pairs if plain else {}
-    done = {site: _narrowed(site, pair, rank) for site, pair in pairs.items()}
+    done: dict[str, tuple[LoraPair | None, ConvertedSite]] = {}
+    for site, pair in pairs.items():
+        if pair.rank <= rank:
+            done[site] = pair, ConvertedSite(site=site, method="LoRA", rank=pair.rank, error=0.0, energy=pair.energy)
+            continue
+        weights = pair.up.flatten(1).double() @ pair.down.flatten(1).double()
+        slot = Slot(down=tuple(pair.down.shape[1:]), up=(pair.up.shape[0], *pair.up.shape[2:]))
+        done[site] = _truncated(site, "LoRA", weights, slot, rank)
     for name, difference in read.by_site.items():
         site = names[name]
         weights = _in_shape(source.name, site, difference.weights(), base.slots[site])
@@ -153,15 +160,6 @@ def _content(source: Path, *, unet_only: bool) -> _Content:
     tensors, text = apart(file.tensors) if unet_only else (file.tensors, {})
     read = read_differences(tensors)
     return _Content(path=file.path, differences=read, plain=read_kohya(read.rest) if read.rest else None, text=text)
-
-
-def _narrowed(site: str, pair: LoraPair, rank: int) -> tuple[LoraPair | None, ConvertedSite]:
-    """Return a pair of at most this rank: the pair itself, or the nearest one."""
-    if pair.rank <= rank:
-        return pair, ConvertedSite(site=site, method="LoRA", rank=pair.rank, error=0.0, energy=pair.energy)
-    weights = pair.up.flatten(1).double() @ pair.down.flatten(1).double()
-    slot = Slot(down=tuple(pair.down.shape[1:]), up=(pair.up.shape[0], *pair.up.shape[2:]))
-    return _truncated(site, "LoRA", weights, slot, rank)
 
 
 def _truncated(site: str, method: str, weights: torch.Tensor, slot: Slot, rank: int) -> tuple[LoraPair | None, ConvertedSite]:

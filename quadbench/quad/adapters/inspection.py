@@ -67,6 +67,12 @@ def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: boo
         except AdapterError as error:
             problems.append(AdapterProblem(message=error.message, hint=error.hint))
     parameters = _parameters(pairs.values())
+    outliers = []
+    for site, pair in pairs.items():
+        for side, tensor in (("down", pair.down), ("up", pair.up)):
+            rms = float(tensor.square().mean().sqrt())
+            ratio = float(tensor.abs().max()) / rms if rms else 0.0  # 1 if all magnitudes are equal
+            outliers.append(Outlier(site=site, side=side, ratio=ratio))
     return Inspection(
         path=str(content.path),
         format=content.format.value,
@@ -78,7 +84,7 @@ def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: boo
         parameters=parameters,
         int16_bytes=2 * parameters,
         int8_bytes=parameters,
-        outlier=_outlier(pairs),
+        outlier=max((o for o in outliers if math.isfinite(o.ratio)), key=lambda outlier: outlier.ratio, default=None),
         left_out=content.left_out,
         problems=tuple(problems),
     )
@@ -111,13 +117,3 @@ def _row(kind: Kind, pairs: dict[str, LoraPair]) -> KindRow | None:
 
 def _parameters(pairs: Iterable[LoraPair]) -> int:
     return sum(pair.down.numel() + pair.up.numel() for pair in pairs)
-
-
-def _outlier(pairs: dict[str, LoraPair]) -> Outlier | None:
-    outliers = []
-    for site, pair in pairs.items():
-        for side, tensor in (("down", pair.down), ("up", pair.up)):
-            rms = float(tensor.square().mean().sqrt())
-            ratio = float(tensor.abs().max()) / rms if rms else 0.0  # 1 if all magnitudes are equal
-            outliers.append(Outlier(site=site, side=side, ratio=ratio))
-    return max((o for o in outliers if math.isfinite(o.ratio)), key=lambda outlier: outlier.ratio, default=None)

@@ -217,9 +217,16 @@ _FORMS: dict[Method, tuple[tuple[str, ...], ...]] = {
 def _check_parts(parts: Parts, method: Method) -> None:
     if not any(set(form) == parts.keys() - {"alpha"} for form in _FORMS[method]):
         raise ValueError(f"has other tensors than {method} has ({', '.join(sorted(parts.keys() - {'alpha'}))})")
-    for first, second, core in _PRODUCTS:
-        if first in parts:
-            _check_product(parts[first], parts[second], parts.get(core))
+    for first, second, third in _PRODUCTS:
+        if first not in parts:
+            continue
+        # (out, r) and (r, in[, k, k]), or (r, out), (r, in) and a core (r, r, k, k)
+        a, b, core = parts[first], parts[second], parts.get(third)
+        if a.ndim != 2 or b.ndim not in (2, 4) or 0 in (*a.shape, *b.shape):
+            raise ValueError("has factors that are no matrices")
+        rank = a.shape[0] if core is not None else a.shape[1]
+        if b.shape[0] != rank or (core is not None and (core.ndim != 4 or b.ndim != 2 or tuple(core.shape[:2]) != (rank, rank))):
+            raise ValueError("has factors that do not fit each other")
     if any(parts[name].ndim not in (2, 4) for name in ("diff", "lokr_w2") if name in parts):
         raise ValueError("has a tensor of neither 2 nor 4 dimensions")
     if "lokr_w1" in parts and parts["lokr_w1"].ndim != 2:
@@ -228,15 +235,6 @@ def _check_parts(parts: Parts, method: Method) -> None:
         raise ValueError("has factors of different shapes")
     if len({parts[second].shape[0] for _, second, _ in _PRODUCTS if second in parts}) > 1:
         raise ValueError("has several ranks")
-
-
-def _check_product(a: torch.Tensor, b: torch.Tensor, core: torch.Tensor | None) -> None:
-    """Take (out, r) and (r, in[, k, k]), or (r, out), (r, in) and a core (r, r, k, k)."""
-    if a.ndim != 2 or b.ndim not in (2, 4) or 0 in (*a.shape, *b.shape):
-        raise ValueError("has factors that are no matrices")
-    rank = a.shape[0] if core is not None else a.shape[1]
-    if b.shape[0] != rank or (core is not None and (core.ndim != 4 or b.ndim != 2 or tuple(core.shape[:2]) != (rank, rank))):
-        raise ValueError("has factors that do not fit each other")
 
 
 def _product_shape(parts: Parts, first: str, second: str, core: str) -> tuple[int, ...]:

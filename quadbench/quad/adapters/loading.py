@@ -22,6 +22,7 @@ from quadbench.quad.model.lora import input_names, input_shapes
 from quadbench.quad.model_files import PEFT_CONFIG, PEFT_TENSORS, AdapterFormat, check_tensor_file, saved_adapter
 
 _NEW_BASE = "list it in the recipe, of which quadbench run RECIPE builds a base that has a place for it"
+_OTHER_NAMES = "its sites have the names of the original Stable Diffusion code, which only a recipe can resolve: build it in one"
 Shape = tuple[int, ...]
 _IS_LORA = re.compile(r"\.lora|_lora\.(down|up)\.")  # of today, and of the attention processors' days
 Read = Callable[[Mapping[str, torch.Tensor]], Reading]
@@ -203,24 +204,25 @@ def named_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[s
     sites = {name: _site(name, base, flat) for name in names}
     absent = [name for name, site in sites.items() if site is None]
     if absent:
-        raise _absent(adapter, len(names), absent, base)
-    _check_one_name_each(adapter, sites)
-    return {name: site for name, site in sites.items() if site}
-
-
-def _check_one_name_each(adapter: str, sites: Mapping[str, str | None]) -> None:
-    """Refuse an adapter with two pairs for one site: loaders differ in whether they add up or one replaces the other."""
-    names: dict[str | None, list[str]] = {}
+        shown = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
+        fitting = f"{len(names) - len(absent)} of its {len(names)} sites"
+        hint = "it was trained for another foundation model"
+        if base.layers_per_block is None:
+            hint += f", or for sites that no adapter of this base has; then {_NEW_BASE}"
+        if base.layers_per_block is None and any(map(is_ldm, absent)):
+            hint = _OTHER_NAMES
+        raise AdapterError(f"adapter '{adapter}' fits {fitting}; the base has no {shown}", hint=hint)
+    by_site: dict[str | None, list[str]] = {}
     for name, site in sites.items():
-        names.setdefault(site, []).append(name)
-    twice = {site: both for site, both in names.items() if len(both) > 1}
-    if twice:
+        by_site.setdefault(site, []).append(name)
+    if twice := {site: both for site, both in by_site.items() if len(both) > 1}:
         site, both = next(iter(twice.items()))
         more = f", and {len(twice) - 1} more sites so" if len(twice) > 1 else ""
         raise AdapterError(
             f"adapter '{adapter}' has site '{site}' under {len(both)} names: {' and '.join(map(repr, both))}{more}",
             hint="loaders differ in what they do then; keep the pair that belongs to the adapter",
         )
+    return {name: site for name, site in sites.items() if site}
 
 
 def _site(name: str, base: BaseSites, flat: Mapping[str, str]) -> str | None:
@@ -232,17 +234,6 @@ def _site(name: str, base: BaseSites, flat: Mapping[str, str]) -> str | None:
         site = site_of_ldm(name, base.layers_per_block)
         return site if site in base.slots else None
     return None
-
-
-def _absent(adapter: str, sites: int, absent: list[str], base: BaseSites) -> AdapterError:
-    shown = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
-    fitting = f"{sites - len(absent)} of its {sites} sites"
-    hint = "it was trained for another foundation model"
-    if base.layers_per_block is None:
-        hint += f", or for sites that no adapter of this base has; then {_NEW_BASE}"
-    if base.layers_per_block is None and any(map(is_ldm, absent)):
-        hint = "its sites have the names of the original Stable Diffusion code, which only a recipe can resolve: build it in one"
-    return AdapterError(f"adapter '{adapter}' fits {fitting}; the base has no {shown}", hint=hint)
 
 
 def _in_shape(name: str, site: str, pair: LoraPair, slot: Slot) -> LoraPair:

@@ -44,17 +44,16 @@ def aligned(adapter: Adapter, ranges: Ranges) -> Adapter:
     For rank index k with a_k = max|down_k| and b_k = max|up_k|, g_k = sqrt((R_d / a_k) (b_k / R_u)) lets both reach the same
     share of their shared range; they fit without clipping if and only if a_k b_k <= R_d R_u.
     """
-    pairs = {site: _aligned_pair(pair, *(ranges[name] for name in input_names(site))) for site, pair in adapter.pairs.items()}
+    pairs = {}
+    for site, pair in adapter.pairs.items():
+        range_down, range_up = (ranges[name] for name in input_names(site))
+        a = pair.down.flatten(1).abs().amax(1)  # (r,)
+        b = pair.up.flatten(1).abs().amax(0)  # (out, r) -> (r,)
+        usable = (a > 0) & (b > 0) & (range_down > 0) & (range_up > 0)
+        gauge = torch.where(usable, torch.sqrt((range_down / a) * (b / range_up)), torch.ones_like(a))
+        down_shape, up_shape = (-1, *(1,) * (pair.down.ndim - 1)), (1, -1, *(1,) * (pair.up.ndim - 2))
+        pairs[site] = LoraPair(down=pair.down * gauge.view(down_shape), up=pair.up / gauge.view(up_shape))
     return replace(adapter, pairs=pairs)
-
-
-def _aligned_pair(pair: LoraPair, range_down: float, range_up: float) -> LoraPair:
-    a = pair.down.flatten(1).abs().amax(1)  # (r,)
-    b = pair.up.flatten(1).abs().amax(0)  # (out, r) -> (r,)
-    usable = (a > 0) & (b > 0) & (range_down > 0) & (range_up > 0)
-    gauge = torch.where(usable, torch.sqrt((range_down / a) * (b / range_up)), torch.ones_like(a))
-    down_shape, up_shape = (-1, *(1,) * (pair.down.ndim - 1)), (1, -1, *(1,) * (pair.up.ndim - 2))
-    return LoraPair(down=pair.down * gauge.view(down_shape), up=pair.up / gauge.view(up_shape))
 
 
 def lora_encodings(ranges: Ranges, *, headroom: float, dtype: str) -> dict[str, Encoding]:
@@ -103,27 +102,27 @@ class SiteFit:
 
 def site_fits(adapter: Adapter, encodings: Mapping[str, Encoding]) -> tuple[SiteFit, ...]:
     """Measure what the encodings cost the adapter, site by site."""
-    return tuple(_site_fit(site, pair, encodings) for site, pair in adapter.pairs.items())
+    fits = []
+    for site, pair in adapter.pairs.items():
+        tensors, used = (pair.down, pair.up), [encodings[name] for name in input_names(site)]
+        integers = [quantize(tensor.numpy(), encoding) for tensor, encoding in zip(tensors, used, strict=True)]
+        down, up = (torch.from_numpy(q.astype(np.float32) * np.float32(e.scale)) for q, e in zip(integers, used, strict=True))
+        exact = (pair.up.flatten(1) @ pair.down.flatten(1)).double()  # squares of small weights are zero in float32
+        noise = (up.flatten(1) @ down.flatten(1)).double() - exact
+        fit = SiteFit(
+            site=site,
+            clipped=sum(int((t.abs() > e.scale * (e.limit + 0.5)).sum()) for t, e in zip(tensors, used, strict=True)),
+            weights=sum(tensor.numel() for tensor in tensors),
+            effective_bits=min(math.log2(2 * int(np.abs(q).max()) + 1) for q in integers),
+            sqnr_db=decibels(float(exact.square().sum()), float(noise.square().sum())),
+        )
+        fits.append(fit)
+    return tuple(fits)
 
 
 def clip_rate(fits: Sequence[SiteFit]) -> float:
     """Return the share of an adapter's weights that lie outside their encodings, over all of its sites."""
     return sum(fit.clipped for fit in fits) / sum(fit.weights for fit in fits)
-
-
-def _site_fit(site: str, pair: LoraPair, encodings: Mapping[str, Encoding]) -> SiteFit:
-    tensors, used = (pair.down, pair.up), [encodings[name] for name in input_names(site)]
-    integers = [quantize(tensor.numpy(), encoding) for tensor, encoding in zip(tensors, used, strict=True)]
-    down, up = (torch.from_numpy(q.astype(np.float32) * np.float32(e.scale)) for q, e in zip(integers, used, strict=True))
-    exact = (pair.up.flatten(1) @ pair.down.flatten(1)).double()  # squares of small weights are zero in float32
-    noise = (up.flatten(1) @ down.flatten(1)).double() - exact
-    return SiteFit(
-        site=site,
-        clipped=sum(int((t.abs() > e.scale * (e.limit + 0.5)).sum()) for t, e in zip(tensors, used, strict=True)),
-        weights=sum(tensor.numel() for tensor in tensors),
-        effective_bits=min(math.log2(2 * int(np.abs(q).max()) + 1) for q in integers),
-        sqnr_db=decibels(float(exact.square().sum()), float(noise.square().sum())),
-    )
 
 
 class Acceptance(StrEnum):
@@ -191,22 +190,17 @@ def gauge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Adapter:
 def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterFit:
     """Measure what the encodings cost the adapter as it is."""
     sites = sorted(site_fits(adapter, encodings), key=lambda fit: fit.sqnr_db)
-    return AdapterFit(
-        clip_rate=clip_rate(sites),
-        effective_bits=min(fit.effective_bits for fit in sites),
-        sqnr_db=_together_db(adapter, sites),
-        sites=tuple(sites),
-    )
-
-
-def _together_db(adapter: Adapter, sites: Sequence[SiteFit]) -> float:
-    """Return the SQNR from the energies of signal and noise over all sites, so that a site that changes little counts little."""
-    signal = noise = 0.0
+    signal = noise = 0.0  # energies over all sites, so that a site that changes little counts little
     for fit in sites:
         energy = adapter.pairs[fit.site].energy
         signal += energy
         noise += energy * 10 ** (-fit.sqnr_db / 10)
-    return decibels(signal, noise)
+    return AdapterFit(
+        clip_rate=clip_rate(sites),
+        effective_bits=min(fit.effective_bits for fit in sites),
+        sqnr_db=decibels(signal, noise),
+        sites=tuple(sites),
+    )
 
 
 def _missed(fit: SiteFit) -> str | None:

@@ -83,7 +83,13 @@ class SitePattern:
         """Take a key apart."""
         if len(key) > LONGEST or not _PATTERN.fullmatch(key):
             raise ValueError(f"expected {EXPECTED}")
-        branches = [flat for branch in re.findall(r"(?:\([^)]*\)|[^|(])+", key) for flat in _without_groups(branch)]
+        branches: list[str] = []
+        for branch in re.findall(r"(?:\([^)]*\)|[^|(])+", key):  # written out, once for each choice of alternatives
+            parts = re.findall(r"\([^)]*\)|[^(]+", branch)
+            choices = [part[1:-1].split("|") if part.startswith("(") else [part] for part in parts]
+            if math.prod(map(len, choices)) > MOST_CHOICES:
+                raise ValueError(f"expected {EXPECTED}")
+            branches += map("".join, product(*choices))
         if len(branches) > MOST_CHOICES or any(
             branch.removeprefix("^").removeprefix(".*").count(".*") > 1 for branch in branches
         ):
@@ -93,14 +99,6 @@ class SitePattern:
     def matches(self, site: str) -> bool:
         """Say whether PEFT would find the key in this site's name."""
         return any(branch.matches(site) for branch in self.branches)
-
-
-def _without_groups(branch: str) -> list[str]:
-    """Write a branch out, once for each choice of alternatives."""
-    choices = [part[1:-1].split("|") if part.startswith("(") else [part] for part in re.findall(r"\([^)]*\)|[^(]+", branch)]
-    if math.prod(map(len, choices)) > MOST_CHOICES:
-        raise ValueError(f"expected {EXPECTED}")
-    return ["".join(parts) for parts in product(*choices)]
 
 
 def _branch(text: str) -> _Branch:
@@ -220,7 +218,14 @@ def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> Ad
     try:
         return (_LoraConfig if kind is PeftType.LORA else AdapterConfig).model_validate({**values, "kind": kind})
     except ValidationError as error:
-        raise ValueError(_explained(error)) from error
+        reasons = []
+        for details in error.errors(include_url=False):
+            key = ".".join(str(part) for part in details["loc"] if part != "[key]")
+            shown = "" if details["type"] == "missing" else f", found {describe(details['input'])}"
+            reason = "missing" if details["type"] == "missing" else details["msg"].removeprefix("Value error, ").lower()
+            reasons.append(f"{key}: {reason}{shown}")
+        more = f"; and {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
+        raise ValueError("; ".join(reasons[:MOST_REASONS]) + more) from error
 
 
 def follow(config: AdapterConfig, reading: Reading) -> Reading:
@@ -238,18 +243,6 @@ def rank_problems(config: AdapterConfig, ranks: Mapping[str, int]) -> list[Adapt
     return [AdapterProblem(message=f"has {first}, at {named(differing)}", hint=OF_DIFFERENT_ADAPTERS)]
 
 
-def _explained(error: ValidationError) -> str:
-    """Say what is wrong with the first five values."""
-    reasons = []
-    for details in error.errors(include_url=False):
-        key = ".".join(str(part) for part in details["loc"] if part != "[key]")
-        shown = "" if details["type"] == "missing" else f", found {describe(details['input'])}"
-        reason = "missing" if details["type"] == "missing" else details["msg"].removeprefix("Value error, ").lower()
-        reasons.append(f"{key}: {reason}{shown}")
-    more = f"; and {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
-    return "; ".join(reasons[:MOST_REASONS]) + more
-
-
 def prefix_of(names: Iterable[str]) -> str:
     """Return what begins the names of the U-Net's tensors: nothing in what the U-Net alone has saved."""
     return PREFIX if any(name.startswith(PREFIXES) for name in names) else ""
@@ -258,7 +251,15 @@ def prefix_of(names: Iterable[str]) -> str:
 def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Reading:
     """Return the pairs by site. The scale is that of the file's LoraConfig if it has one, else alpha / r, else 1."""
     prefix = prefix_of(tensors)
-    return _read(tensors, metadata, prefix, lambda name: _diffusers_key_of(name, prefix))
+
+    def key_of(name: str) -> Key | None:
+        if not name.startswith(prefix):
+            return None
+        # diffusers' own renaming: .processor.to_q_lora.down and .to_q.lora.down become .to_q.lora_A
+        (renamed,) = convert_unet_state_dict_to_peft({name.removeprefix(prefix): None})
+        return _key(_DIFFUSERS_KEY, renamed)
+
+    return _read(tensors, metadata, prefix, key_of)
 
 
 def read_text_encoder(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Reading:
@@ -295,14 +296,6 @@ def _config(text: str | None, prefix: str) -> AdapterConfig | None:
         raise ValueError("expected keys and values")
     values = {key.removeprefix(prefix): value for key, value in configs.items() if key.startswith(prefix)}
     return adapter_config(values) if values else None
-
-
-def _diffusers_key_of(name: str, prefix: str) -> Key | None:
-    if not name.startswith(prefix):
-        return None
-    # diffusers' own renaming: .processor.to_q_lora.down and .to_q.lora.down become .to_q.lora_A
-    (renamed,) = convert_unet_state_dict_to_peft({name.removeprefix(prefix): None})
-    return _key(_DIFFUSERS_KEY, renamed)
 
 
 def _key(pattern: re.Pattern[str], name: str) -> Key | None:

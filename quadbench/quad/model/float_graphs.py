@@ -124,14 +124,7 @@ def export_graph(
     model = save_outside(program, scratch) if is_large else program.model_proto
     for value in (*traced, *program.model.graph.initializers.values()):
         value.const_value = None  # weights would stay: the exporter's optimizer keeps its last graph in its global patterns
-    _strip(model)
-    if not is_large:
-        onnx.checker.check_model(model)
-    return model
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes, whose stack traces would make equal graphs differ, and number the nodes."""
+    # The exporter's notes go, whose stack traces would make equal graphs differ; nodes are numbered.
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         if part.HasField("doc_string"):
@@ -139,6 +132,9 @@ def _strip(model: onnx.ModelProto) -> None:
         del part.metadata_props[:]
     for i, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{i}"
+    if not is_large:
+        onnx.checker.check_model(model)
+    return model
 
 
 def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Path) -> dict[Component, onnx.ModelProto]:

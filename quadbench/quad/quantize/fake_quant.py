@@ -140,18 +140,16 @@ class FakeQuantGraph:
         """Compute the graph's output. LoRA inputs come as float weights, and are rounded here."""
         values: Tensors = dict(inputs)
         for node in self._nodes:
-            values |= self._run(node, values)
+            operands = [values.get(name, self._constants.get(name)) for name in node.inputs]
+            if rounding := self._roundings.get(node.outputs[0]):
+                if operands[0] is None:
+                    raise ValueError(f"graph input '{node.inputs[0]}' is not given")
+                # It rounds and clips, and goes on in float; gradients pass where nothing was clipped.
+                values[node.outputs[0]] = torch.fake_quantize_per_tensor_affine(operands[0], *rounding)
+                continue
+            results = OPERATORS[node.op_type](operands, node.attributes)
+            values |= zip(node.outputs, results if isinstance(results, Sequence) else (results,), strict=True)
         return values[self._output]
-
-    def _run(self, node: _Node, values: Tensors) -> Tensors:
-        operands = [values.get(name, self._constants.get(name)) for name in node.inputs]
-        if rounding := self._roundings.get(node.outputs[0]):
-            if operands[0] is None:
-                raise ValueError(f"graph input '{node.inputs[0]}' is not given")
-            # It rounds and clips, and goes on in float; gradients pass where nothing was clipped.
-            return {node.outputs[0]: torch.fake_quantize_per_tensor_affine(operands[0], *rounding)}
-        results = OPERATORS[node.op_type](operands, node.attributes)
-        return dict(zip(node.outputs, results if isinstance(results, Sequence) else (results,), strict=True))
 
     def _prepared(self, proto: onnx.NodeProto) -> _Node | None:
         """Return the node as it is run; None if it was folded into a constant."""
@@ -160,7 +158,17 @@ class FakeQuantGraph:
             name=proto.name, op_type=proto.op_type, inputs=tuple(proto.input), outputs=tuple(proto.output), attributes=attributes
         )
         if node.op_type == "DequantizeLinear":
-            return self._dequantizing(node)
+            # A constant is dequantized once and for all, a LoRA input rounded; what QuantizeLinear has rounded is passed on.
+            source, output = node.inputs[0], node.outputs[0]
+            if source in self._initializers:
+                axis = int(node.attributes.get("axis", 1))
+                scale, zero = (self._initializers[name] for name in node.inputs[1:3])
+                self._constants[output] = _dequantized(self._initializers[source], scale, zero, axis)
+                return None
+            if source in self._roundings:
+                return _Node(name=node.name, op_type="Identity", inputs=(source,), outputs=(output,), attributes={})
+            self._roundings[output] = self._rounding(node)
+            return node
         if node.op_type == "QuantizeLinear":
             self._roundings[node.outputs[0]] = self._rounding(node)
         elif node.op_type not in OPERATORS:
@@ -171,19 +179,6 @@ class FakeQuantGraph:
             raise BuildError(
                 f"node '{node.name}' is a Resize: found '{fault}'; accepted '{forms}', by whole factors (1, 1, h, w)"
             )
-        return node
-
-    def _dequantizing(self, node: _Node) -> _Node | None:
-        """Dequantize a constant once and for all, round a LoRA input, and pass on what QuantizeLinear has rounded."""
-        source, output = node.inputs[0], node.outputs[0]
-        if source in self._initializers:
-            axis = int(node.attributes.get("axis", 1))
-            scale, zero = (self._initializers[name] for name in node.inputs[1:3])
-            self._constants[output] = _dequantized(self._initializers[source], scale, zero, axis)
-            return None
-        if source in self._roundings:
-            return _Node(name=node.name, op_type="Identity", inputs=(source,), outputs=(output,), attributes={})
-        self._roundings[output] = self._rounding(node)
         return node
 
     def _rounding(self, node: _Node) -> Rounding:

@@ -192,16 +192,13 @@ class _Merge:
         yield self._node("QuantizeLinear", [f"{at}.sum", f"{weight}.scales", f"{weight}.zero_points"], "integers", axis=0)
         yield helper.make_node("Reshape", [f"{at}.integers", f"{at}.shape"], [f"{weight}.int8"])
         if len(self.outputs) > 2:
-            yield from self._bias_nodes(f"{self.site.bias}")
-
-    def _bias_nodes(self, bias: str) -> Iterator[onnx.NodeProto]:
-        at, weight = self.site.name, self.site.weight
-        yield self._node("Div", [f"{weight}.scales", _base(f"{weight}.scales")], "growth")
-        yield helper.make_node("Mul", [_base(f"{bias}.scales"), f"{at}.growth"], [f"{bias}.scales"])
-        yield self._node("Cast", [_base(f"{bias}.int32")], "bias.float", to=TensorProto.FLOAT)
-        yield self._node("Div", [f"{at}.bias.float", f"{at}.growth"], "bias.shrunk")
-        yield self._node("Round", [f"{at}.bias.shrunk"], "bias.rounded")
-        yield helper.make_node("Cast", [f"{at}.bias.rounded"], [f"{bias}.int32"], to=TensorProto.INT32)
+            bias = self.site.bias
+            yield self._node("Div", [f"{weight}.scales", base[1]], "growth")
+            yield helper.make_node("Mul", [_base(f"{bias}.scales"), f"{at}.growth"], [f"{bias}.scales"])
+            yield self._node("Cast", [_base(f"{bias}.int32")], "bias.float", to=TensorProto.FLOAT)
+            yield self._node("Div", [f"{at}.bias.float", f"{at}.growth"], "bias.shrunk")
+            yield self._node("Round", [f"{at}.bias.shrunk"], "bias.rounded")
+            yield helper.make_node("Cast", [f"{at}.bias.rounded"], [f"{bias}.int32"], to=TensorProto.INT32)
 
     def _node(self, operator: str, inputs: list[str], name: str, **attributes: int) -> onnx.NodeProto:
         return helper.make_node(operator, inputs, [f"{self.site.name}.{name}"], **attributes)

@@ -95,10 +95,19 @@ def linear_as_gemm(model: onnx.ModelProto) -> None:
     linears = {node.name: linear for node in model.graph.node if (linear := _linear(model, graph, node)) is not None}
     replaced = {name for linear in linears.values() for name in linear.replaced}
     nodes: list[onnx.NodeProto] = []
-    seen: set[str] = set()
+    reshaped: set[str] = set()
     for node in model.graph.node:
-        if node.name in linears:
-            nodes.extend(_gemm_nodes(model, linears[node.name], seen))
+        if linear := linears.get(node.name):
+            tokens, width, channels = linear.shape
+            rows, flat = f"{linear.x}.rows", f"{linear.output}.rows.out"
+            to_rows = _constant(model, f"shape.rows_{width}", np.array([-1, width], np.int64))
+            to_tokens = _constant(model, f"shape.{tokens}x{channels}", np.array([-1, tokens, channels], np.int64))
+            if rows not in reshaped:  # by an earlier layer
+                nodes.append(helper.make_node("Reshape", [linear.x, to_rows], [rows], f"{linear.name}.rows"))  # -> (T, D)
+            reshaped.add(rows)
+            operands = [rows, linear.weight, *([linear.bias] if linear.bias else [])]
+            nodes.append(helper.make_node("Gemm", operands, [flat], linear.name, transB=1))
+            nodes.append(helper.make_node("Reshape", [flat, to_tokens], [linear.output], f"{linear.name}.tokens"))  # -> (1, T, O)
         elif node.output[0] not in replaced:
             nodes.append(node)
     replace_nodes(model, nodes)
@@ -136,52 +145,25 @@ def _linear(model: onnx.ModelProto, graph: GraphIndex, node: onnx.NodeProto) -> 
         return None
     x, factor = node.input
     if factor in graph.constants:
-        weight = _transposed(model, graph, factor)
+        constant, weight = graph.constants[factor], f"{factor}.transposed"
+        if len(graph.readers[factor]) > 1:
+            weight = _constant(model, weight, weights.value(constant).T)
+        else:  # in its own place, as weights may be large
+            weights.transpose(constant)
+            constant.name = weight
     elif (source := graph.producers.get(factor)) is not None and source.op_type == "Transpose":
         weight = source.input[0]
     else:
         return None
-    bias, output = _bias_of(graph, node)
+    bias, output = None, node.output[0]
+    readers = graph.readers.get(output, [])
+    if len(readers) == 1 and (adds := readers[0]).op_type == "Add":
+        bias = next((name for name in adds.input if name in graph.constants and len(graph.shapes[name]) == 1), None)
+        output = output if bias is None else adds.output[0]
     _, tokens, width = graph.shapes[x]
     shape = (tokens, width, graph.shapes[factor][1])
     replaced = (node.output[0], output)
     return _Linear(name=node.name, x=x, weight=weight, bias=bias, output=output, shape=shape, replaced=replaced)
-
-
-def _transposed(model: onnx.ModelProto, graph: GraphIndex, name: str) -> str:
-    """Transpose a matrix, in its own place if nothing else reads it, as weights may be large. Return the new name."""
-    constant, turned = graph.constants[name], f"{name}.transposed"
-    if len(graph.readers[name]) > 1:
-        return _constant(model, turned, weights.value(constant).T)
-    weights.transpose(constant)
-    constant.name = turned
-    return turned
-
-
-def _bias_of(graph: GraphIndex, node: onnx.NodeProto) -> tuple[str | None, str]:
-    """Return the bias and the sum's name if adding a bias is all that is done with a node's output; else None and the output."""
-    readers = graph.readers.get(node.output[0], [])
-    if len(readers) == 1 and readers[0].op_type == "Add":
-        for name in readers[0].input:
-            if name in graph.constants and len(graph.shapes[name]) == 1:
-                return name, readers[0].output[0]
-    return None, node.output[0]
-
-
-def _gemm_nodes(model: onnx.ModelProto, linear: _Linear, seen: set[str]) -> list[onnx.NodeProto]:
-    """Return the nodes of a linear layer. `seen` holds the inputs that an earlier layer has reshaped already."""
-    tokens, width, channels = linear.shape
-    rows, flat = f"{linear.x}.rows", f"{linear.output}.rows.out"
-    to_rows = _constant(model, f"shape.rows_{width}", np.array([-1, width], np.int64))
-    to_tokens = _constant(model, f"shape.{tokens}x{channels}", np.array([-1, tokens, channels], np.int64))
-    operands = [rows, linear.weight, *([linear.bias] if linear.bias else [])]
-    reshape = [] if rows in seen else [helper.make_node("Reshape", [linear.x, to_rows], [rows], f"{linear.name}.rows")]
-    seen.add(rows)
-    return [
-        *reshape,  # (1, T, D) -> (T, D)
-        helper.make_node("Gemm", operands, [flat], linear.name, transB=1),
-        helper.make_node("Reshape", [flat, to_tokens], [linear.output], f"{linear.name}.tokens"),  # (T, O) -> (1, T, O)
-    ]
 
 
 def clamp_mask_constants(model: onnx.ModelProto) -> None:

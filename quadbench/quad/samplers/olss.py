@@ -170,17 +170,9 @@ def _greedy_path(trajectory: TeacherTrajectory, bound: float) -> list[int]:
     while True:
         basis = torch.stack([trajectory.x[i], *trajectory.eps[path]], 1)
         errors = {j: _least_squares(basis, trajectory.x[j])[1] for j in range(i + 2, length + 1)}
-        i = _farthest_run([i + 1, *(j for j, error in errors.items() if error <= bound)])
+        i += 1
+        while i + 1 in errors and errors[i + 1] <= bound:  # errors grow with distance; noise in them must not open a gap
+            i += 1
         if i == length:
             return path
         path.append(i)
-
-
-def _farthest_run(reachable: list[int]) -> int:
-    """Return the end of the unbroken run at the beginning: errors grow with distance, and noise in them must not open a gap."""
-    end = reachable[0]
-    for j in reachable[1:]:
-        if j != end + 1:
-            break
-        end = j
-    return end
