@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import sqlalchemy as sa
 
 from quadbench.artifacts import Retry, RunRecord
+from quadbench.compile.availability import require
 from quadbench.devices import Address, Device
 from quadbench.devices.addresses import HostedAddress
 from quadbench.devices.connections import HostedPhone, connect, hosted_phone
@@ -55,7 +56,7 @@ class Lab:
     def require_equipped(self, cores: Sequence[int], gear: Gear = NO_GEAR) -> None:
         """Refuse devices that lack what runs take, before anything is built; `cores` are those that runs are pinned to."""
         require_any([*self.devices, *self.phones], self.left_out)
-        require_equipment(self.devices, self.layout, gear, phones=self.phones)
+        require_equipment(self.devices, self.layout, gear)
         require_cores(cores, self.devices)
 
 
@@ -70,6 +71,8 @@ def lab_of(
     """
     left_out: dict[str, QuadbenchError] | None = {} if conduct.keep_going else None
     phones = [hosted_phone(address) for address in addresses if isinstance(address, HostedAddress)]
+    for phone in phones:
+        require(phone.target, phone.address)
     own = [address for address in addresses if not isinstance(address, HostedAddress)]
     connected: AbstractContextManager[list[Device]] = nullcontext([])
     if own or not phones:  # without any address it is for `connect` to say what is missing

@@ -130,7 +130,7 @@ class Records:
         """Return by run id when its last launch ended."""
         query = sa.select(RecordRow.run_id, sa.func.max(RecordRow.ended_at, type_=UtcTime)).group_by(RecordRow.run_id)
         with reading(self._engine) as connection:
-            return dict(connection.execute(query).tuples().all())
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def remove(self, run_id: str) -> int:
         """Remove a run's records with their samples, all or none, and return how many there were."""

@@ -11,7 +11,7 @@ from quadbench.artifacts.kit import Kit, Library
 from quadbench.artifacts.run_record import file_refs, harness_files
 from quadbench.compile.availability import require
 from quadbench.deploy import LocalFile
-from quadbench.devices import Device, HostedPhone
+from quadbench.devices import Device
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import built_harness, checked_harness
 from quadbench.harness.runtime_library import litert_library, runtime_library
@@ -83,13 +83,10 @@ def kind_of(device: Device) -> Kind:
     return Kind(address=device.facts.address, serial=device.serial, profile=device.profile, abi=device.abi, target=target)
 
 
-def require_equipment(
-    devices: Sequence[Device], layout: Layout, gear: Gear = NO_GEAR, *, phones: Sequence[HostedPhone] = ()
-) -> None:
+def require_equipment(devices: Sequence[Device], layout: Layout, gear: Gear = NO_GEAR) -> None:
     """Refuse devices for which a harness, a kit or a compiler is missing, before anything is built for them.
 
-    A harness or a kit that was named has to be one that they can use; no other is looked for. `phones` are those at AI Hub,
-    which take graphs alone.
+    A harness or a kit that was named has to be one that they can use; no other is looked for.
 
     Raises:
         MissingDependencyError: says what is missing, and where to get it.
@@ -97,8 +94,6 @@ def require_equipment(
         UnknownNameError: there is no such kit.
         ArtifactError: a kit is damaged.
     """
-    for phone in phones:
-        require(phone.target, phone.address)
     for kind in map(kind_of, devices):
         if not any(key == kind.key for _, key in gear.compiled):  # what is compiled already needs no compiler
             require(kind.target, kind.address)

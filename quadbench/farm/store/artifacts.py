@@ -105,7 +105,7 @@ def named(beginning: str, store: Store) -> ArtifactName:
     if not every:
         raise NotStoredError(f"the store '{store.name}' has no artifact whose digest begins with {shown(beginning)}", hint=_AGAIN)
     if len(every) > 1:
-        names = ", ".join(f"{one.kind} {one.digest}" for one in every)
+        names = ", ".join(sorted(f"{one.kind} {one.digest}" for one in every))
         raise UserError(f"several artifacts begin with {shown(beginning)}: {names}", hint="give more of it")
     return every[0]
 
