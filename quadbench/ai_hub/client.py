@@ -247,14 +247,13 @@ def config_path() -> Path:
 def client_errors() -> tuple[type[Exception], ...]:
     """Return the classes of errors that the client raises: its own, and those of the libraries that it sends with."""
     import botocore.exceptions
-    import qai_hub
+    import qai_hub.public_rest_api
     import requests
     import s3transfer.exceptions
-    from qai_hub.public_rest_api import APIException
 
     return (
         qai_hub.Error,
-        APIException,
+        qai_hub.public_rest_api.APIException,
         ValueError,
         AssertionError,
         requests.RequestException,

@@ -78,9 +78,7 @@ def run(
     ahead = build_ahead(recipe, addresses, conduct, layout=layout, observer=observer)
     work = Work(name=recipe.name, terms=replace(recipe.terms, swept=dict(swept or {})))
     with run_session(work, addresses, conduct.since(began), layout=layout, observer=observer) as session:
-        profiles = session.lab.profiles  # with those of serials
-        is_built = ahead.keys() >= set(profiles)
-        bundles = ahead if is_built else built_for(recipe, profiles, layout=layout, observer=session.observer)
+        bundles = build_rest(ahead, recipe, session)
         deployed = deploy(bundles, session)
         measured = measure(deployed, session)
         failures = store(measured, deployed, session)
@@ -101,6 +99,14 @@ def build_ahead(
     purpose = f"look before a run of {recipe.name}"
     require_devices(addresses, purpose, conduct, cores=recipe.terms.runtime.cores, layout=layout)
     return built_for(recipe, profiles, layout=layout, observer=observer)
+
+
+def build_rest(ahead: dict[str, Stored[Bundle]], recipe: Recipe, session: RunSession) -> dict[str, Stored[Bundle]]:
+    """Return by profile the bundle that devices run: what was built ahead, else what is built now, as for a serial's profile."""
+    profiles = session.lab.profiles
+    if ahead.keys() >= set(profiles):
+        return ahead
+    return built_for(recipe, profiles, layout=session.layout, observer=session.observer)
 
 
 def run_bundle(

@@ -127,12 +127,8 @@ def store(measured: Measured, deployed: Deployed, session: RunSession) -> dict[s
     left_out |= {address: _no_time(rest.launches) for address, rest in rests.items() if rest.launches}
     here = [*(device.facts.address for device in lab.devices), *(phone.address for phone in lab.phones)]
     is_open = bool(rests or removed) or any(error.transient for error in (*failed.values(), *hosted.values()))
+    is_open |= _lacks_elsewhere(here, deployed, session)
     begun = deployed.begun
-    elsewhere = [address for address in begun.addresses if address not in here]  # which did not take part this time
-    stored = lab.records.of_run_if_any(session.run_id) if elsewhere else ()
-    for address in elsewhere:
-        there = on_device(stored, address)
-        is_open |= not there if address in begun.hosted else bool(missing_blocks(deployed.launches, there))
 
     def ended(run: RunFile | None) -> RunFile:
         before = {address: why for address, why in (run or begun).left_out.items() if address not in here}
@@ -228,6 +224,18 @@ def _removed(session: RunSession) -> dict[str, QuadbenchError]:
         address: ArtifactError(f"{count} of its launches were removed from the database while the run went on", hint=hint)
         for address, count in gone.items()
     }
+
+
+def _lacks_elsewhere(here: Sequence[str], deployed: Deployed, session: RunSession) -> bool:
+    """Say whether anything is left to measure on devices of the run that did not take part this time."""
+    elsewhere = [address for address in deployed.begun.addresses if address not in here]
+    stored = session.lab.records.of_run_if_any(session.run_id) if elsewhere else ()
+
+    def lacks_records(address: str) -> bool:
+        there = on_device(stored, address)
+        return not there if address in deployed.begun.hosted else bool(missing_blocks(deployed.launches, there))
+
+    return any(map(lacks_records, elsewhere))
 
 
 def _no_time(launches: Sequence[LaunchPlan]) -> str:

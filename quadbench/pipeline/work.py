@@ -80,14 +80,7 @@ def bundles_of(begun: RunFile, addresses: Sequence[Address], layout: Layout) -> 
     """Return the bundles of a run that goes on, on the addresses that were given again, by the names of their folders."""
     if not begun.planned:
         raise UserError(f"run {begun.run_id} is a side of a comparison, which cannot go on", hint="compare anew")
-    if begun.is_ended:  # it may go on where launches that it measured are stored no more
-        with open_records(database_of(layout)) as records:
-            stored = records.counts(begun.run_id)
-        if not stored:
-            raise ArtifactError(f"run {begun.run_id} had come to its end, and its records are gone", hint=_BEGIN_ANEW)
-        if not begun.lacking(stored):
-            hint = layout.command("report", begun.run_id)
-            raise UserError(f"run {begun.run_id} has come to its end: nothing of it is missing", hint=hint)
+    _require_unfinished(begun, layout)
     unknown = [address for address in addresses if address.text not in begun.addresses]
     if unknown:
         known = ", ".join(begun.addresses)
@@ -95,6 +88,19 @@ def bundles_of(begun: RunFile, addresses: Sequence[Address], layout: Layout) -> 
             f"run {begun.run_id} has no device '{unknown[0]}'", hint=f"its devices are {known}, or leave --devices out"
         )
     return {name: _bundle(begun, name, layout) for name in (begun.bundle, *begun.others.values())}
+
+
+def _require_unfinished(begun: RunFile, layout: Layout) -> None:
+    """Refuse a run that has ended, unless launches that it measured are stored no more."""
+    if not begun.is_ended:
+        return
+    with open_records(database_of(layout)) as records:
+        stored = records.counts(begun.run_id)
+    if not stored:
+        raise ArtifactError(f"run {begun.run_id} had come to its end, and its records are gone", hint=_BEGIN_ANEW)
+    if not begun.lacking(stored):
+        hint = layout.command("report", begun.run_id)
+        raise UserError(f"run {begun.run_id} has come to its end: nothing of it is missing", hint=hint)
 
 
 def _bundle(begun: RunFile, name: str, layout: Layout) -> Stored[Bundle]:

@@ -53,7 +53,7 @@ def sweep_chart(sweep: Sweep) -> str:
     drawn = [line for line in lines if line.y]
     body += [_drawn(line, xs, plot) for line in drawn]
     tips = [(plot.x(xs[index]), plot.y(y)) for index, y in (max(line.y.items()) for line in drawn)]
-    heights = apart([y for _, y in tips], _LINE_HEIGHT)  # the names would cover each other
+    heights = apart([y for _, y in tips], _LINE_HEIGHT)  # moved apart where the names would cover each other
     for line, (x, _), y in zip(drawn, tips, heights, strict=True):
         css_class, colour = f"s{line.colour} fill name", COLOURS[line.colour]
         body.append(text(x + 10, y + 4, short(line.label), css_class=css_class, colour=colour))

@@ -203,11 +203,7 @@ def _measure(
     """Run and score every setting. The time began with the conduct."""
     began, variations = time.monotonic(), under_way.variations
     with temporary_folder(layout.scratch) as scratch:
-        teacher = None  # of random weights, whose pictures have no quality
-        if not _has_random_weights(variations):
-            from quadbench.quality.trajectories import Teacher
-
-            teacher = Teacher([variation.recipe for variation in variations], scratch)  # paints what all settings shorten
+        teacher = _teacher(variations, scratch)
         for number, variation in enumerate(variations, start=1):
             observer.step("sweep", f"{number} of {len(variations)}: {variation}")
             try:
@@ -245,6 +241,15 @@ def _command(recipe: str, overs: Sequence[Over], addresses: Sequence[Address], c
 
 def _has_random_weights(variations: Sequence[Variation]) -> bool:
     return any(has_random_weights(variation.recipe) for variation in variations)
+
+
+def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
+    """Return who paints what all settings shorten; None where weights are random, whose pictures have no quality."""
+    if _has_random_weights(variations):
+        return None
+    from quadbench.quality.trajectories import Teacher
+
+    return Teacher([variation.recipe for variation in variations], folder)
 
 
 def _points(
