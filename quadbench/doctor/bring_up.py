@@ -20,17 +20,7 @@ from quadbench.deploy import deploy
 from quadbench.devices import Device, list_devices
 from quadbench.devices.addresses import Address, AttachedAddress
 from quadbench.devices.connections import SERIAL_VARIABLE, connect
-from quadbench.doctor.checks import (
-    Answer,
-    BringUp,
-    CheckStatus,
-    DeviceCheck,
-    ExaminedDevice,
-    PlannedCheck,
-    failed,
-    not_told,
-    not_tried,
-)
+from quadbench.doctor.checks import Answer, BringUp, DeviceCheck, ExaminedDevice, PlannedCheck, failed, not_told, not_tried
 from quadbench.errors import DeviceError, LeaseError, MissingDependencyError, UserError
 from quadbench.farm.held import leased
 from quadbench.harness.installation import Installation
@@ -40,9 +30,7 @@ from quadbench.measure.gate import DeviceState, read_state
 from quadbench.measure.launch import SPACE_BYTES, measure_launch
 from quadbench.measure.launch_record import LaunchSettings
 from quadbench.observer import Observer
-from quadbench.recipe import Runtime
-from quadbench.recipe.settings import Gate
-from quadbench.results.digests import sha256_of
+from quadbench.recipe.settings import Gate, Runtime
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.rollout import install
@@ -113,7 +101,7 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
         attached = (row.serial for row in list_devices() if row.is_phone)  # which a message may name
         examined, serials = None, [*attached, *filter(None, (named, variable(SERIAL_VARIABLE)))]
         checks = [
-            DeviceCheck(name="connection", status=CheckStatus.FAILED, said=error.message, hint=error.hint),
+            DeviceCheck(name="connection", **vars(failed(error.message, error.hint))),
             *(check.made(observer) for check in _without_device(address, layout)),
         ]
     return BringUp(
@@ -232,7 +220,7 @@ def _push(device: Device) -> Answer:
             device.pull(place, fetched)
         finally:
             device.shell(["rm", "-f", place], _TIMEOUT_S)
-        if sha256_of(fetched) != file.sha256:
+        if fetched.read_bytes() != sent.read_bytes():
             return failed("what was pushed came back changed", "try another cable or port")
     size = f"{_PUSHED_BYTES / MIB:g} MB"
     return Answer(said=f"{size} sent and checked there in {deployment.seconds:.1f} s, and fetched again unchanged")
