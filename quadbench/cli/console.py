@@ -329,15 +329,13 @@ def shown_line(name: str, line: LiveLine, now: float, width: int) -> Text:
     right = _time_left(line, now - line.since)
     first = Text(one_line(name), style="bold")
     first.truncate(width // 5, overflow="ellipsis")
-    bar = "" if line.share is None else f" {_bar(line.share)}"
+    bar = ""
+    if line.share is not None:
+        done = round(max(0.0, min(line.share, 1.0)) * _BAR_CELLS)
+        bar = f" {'━' * done}{'·' * (_BAR_CELLS - done)}"
     left = Text.assemble(first, bar, f" {one_line(' '.join(filter(None, (line.what, line.detail))))}")
     left.truncate(max(1, width - len(right) - 1), overflow="ellipsis", pad=True)
     return left.append(f" {right}")
-
-
-def _bar(share: float) -> str:
-    done = round(max(0.0, min(share, 1.0)) * _BAR_CELLS)
-    return "━" * done + "·" * (_BAR_CELLS - done)
 
 
 def _time_left(line: LiveLine, elapsed_s: float) -> str:

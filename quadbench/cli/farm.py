@@ -108,9 +108,16 @@ def run_status(options: Options) -> int:
             for owner, states in status.owners.items()
         ]
         _print(("owner", "waiting", "running"), owners)
-        columns = ("worker", "host", "quadbench", "takes", "devices", "state", "last seen")
-        _print(columns, [_worker_words(worker) for worker in workers])
-        devices = [words for worker in workers if worker.is_here for words in _device_words(worker)]
+        rows, devices = list[Sequence[str]](), list[Sequence[str]]()
+        for known in workers:
+            worker, count = known.worker, str(len(known.worker.devices))
+            state = "lost" if not known.is_here else "draining" if known.is_draining else "ready"
+            takes, seen = ", ".join(worker.capabilities), _time(known.last_seen)
+            rows.append((worker.name, worker.host, worker.version, takes, count, state, seen))
+            for device in worker.devices if known.is_here else ():
+                profile, serial = (device.labels.get(name, _NONE) for name in ("profile", "serial"))
+                devices.append((device.name, profile, serial, worker.host, worker.name))
+        _print(("worker", "host", "quadbench", "takes", "devices", "state", "last seen"), rows)
         _print(("device", "profile", "serial", "host", "worker"), devices)
         if not devices:
             print_text("no device: a worker names its devices some seconds after its start")
@@ -193,19 +200,6 @@ def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, if there is anything in it."""
     if rows:
         print_rows(columns, rows, whole=("job", "run", "device", "attempt"))
-
-
-def _worker_words(known: KnownWorker) -> Sequence[str]:
-    worker = known.worker
-    state = "lost" if not known.is_here else "draining" if known.is_draining else "ready"
-    count = str(len(worker.devices))
-    return worker.name, worker.host, worker.version, ", ".join(worker.capabilities), count, state, _time(known.last_seen)
-
-
-def _device_words(known: KnownWorker) -> Iterator[Sequence[str]]:
-    for device in known.worker.devices:
-        labels = device.labels
-        yield device.name, labels.get("profile", _NONE), labels.get("serial", _NONE), known.worker.host, known.worker.name
 
 
 def _worker_json(known: KnownWorker) -> dict[str, Any]:

@@ -100,11 +100,11 @@ class Nights:
             rulings=self.rulings(night_id),
         )
 
-    def night_ids(self, name: str | None = None) -> list[str]:
-        """Return the ids of all nights, or of those of one file's name, latest first."""
+    def night_ids(self) -> list[str]:
+        """Return the ids of all nights, latest first."""
         query = sa.select(NightRow.id).order_by(NightRow.began_at.desc(), NightRow.id.desc())
         with reading(self._engine) as connection:
-            return list(connection.scalars(query if name is None else query.where(NightRow.name == name)))
+            return list(connection.scalars(query))
 
     def referred(self) -> set[str]:
         """Return what nights need to be kept: the digests of bundles and kits that they ran, and the ids of their runs."""
