@@ -12,7 +12,6 @@ from support.scripted_harness import World
 from support.stored_run import RUN, store_run
 
 from quadbench.cli import _configure_logging, main
-from quadbench.cli.console import stdout_console
 from quadbench.cli.devices import _print
 from quadbench.farm.health import Health, PhoneCondition
 from quadbench.farm.inventory import Sighting
@@ -64,7 +63,7 @@ def test_a_phone_with_all_that_is_known_of_it_fits(width: int, capsys: pytest.Ca
         name="rack-left-s25", seen=seen, is_here=True, is_expected=True, last_seen=moment, condition=condition,
         claims=Claims(job=claim),
     )  # fmt: skip
-    _print(stdout_console(), [phone], [])
+    _print([phone], [])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= width
     for words in (

@@ -140,16 +140,18 @@ class FakeQuantGraph:
         """Compute the graph's output. LoRA inputs come as float weights, and are rounded here."""
         values: Tensors = dict(inputs)
         for node in self._nodes:
-            operands = [values.get(name, self._constants.get(name)) for name in node.inputs]
-            if rounding := self._roundings.get(node.outputs[0]):
-                if operands[0] is None:
-                    raise ValueError(f"graph input '{node.inputs[0]}' is not given")
-                # It rounds and clips, and goes on in float; gradients pass where nothing was clipped.
-                values[node.outputs[0]] = torch.fake_quantize_per_tensor_affine(operands[0], *rounding)
-                continue
-            results = OPERATORS[node.op_type](operands, node.attributes)
-            values |= zip(node.outputs, results if isinstance(results, Sequence) else (results,), strict=True)
+            values |= self._run(node, values)
         return values[self._output]
+
+    def _run(self, node: _Node, values: Tensors) -> Tensors:
+        operands = [values.get(name, self._constants.get(name)) for name in node.inputs]
+        if rounding := self._roundings.get(node.outputs[0]):
+            if operands[0] is None:
+                raise ValueError(f"graph input '{node.inputs[0]}' is not given")
+            # It rounds and clips, and goes on in float; gradients pass where nothing was clipped.
+            return {node.outputs[0]: torch.fake_quantize_per_tensor_affine(operands[0], *rounding)}
+        results = OPERATORS[node.op_type](operands, node.attributes)
+        return dict(zip(node.outputs, results if isinstance(results, Sequence) else (results,), strict=True))
 
     def _prepared(self, proto: onnx.NodeProto) -> _Node | None:
         """Return the node as it is run; None if it was folded into a constant."""
