@@ -14,18 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.devices.device import (
-    PULL_LIMIT_BYTES,
-    Progress,
-    ShellResult,
-    Tail,
-    check_command,
-    command_timed_out,
-    file_too_large,
-    no_regular_file,
-    read_lines,
-    read_whole,
-)
+from quadbench.devices import device
 from quadbench.devices.leftovers import Mark, environment_of, kill_marked, marked
 from quadbench.errors import DeviceError, DeviceFullError
 from quadbench.host import device_lock, host_cpu, kill_group, start_bound
@@ -77,7 +66,7 @@ class LocalDevice:
     def properties(self) -> dict[str, str]:
         return {}
 
-    def push(self, local: Path, remote: str, progress: Progress | None = None) -> None:
+    def push(self, local: Path, remote: str, progress: device.Progress | None = None) -> None:
         partial = Path(f"{remote}.part")
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +85,7 @@ class LocalDevice:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
 
-    def pull(self, remote: str, local: Path, *, limit_bytes: int = PULL_LIMIT_BYTES) -> None:
+    def pull(self, remote: str, local: Path, *, limit_bytes: int = device.PULL_LIMIT_BYTES) -> None:
         partial = local.with_name(f".{local.name}.part")
         try:
             _copy_regular(remote, partial, limit_bytes)
@@ -106,18 +95,18 @@ class LocalDevice:
         finally:
             partial.unlink(missing_ok=True)
 
-    def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
-        check_command(argv)
-        stderr = Tail()
-        return read_whole(self._run(argv, timeout_s, stderr, self.root, {}), argv[0], _NAME, stderr)
+    def shell(self, argv: Sequence[str], timeout_s: float) -> device.ShellResult:
+        device.check_command(argv)
+        stderr = device.Tail()
+        return device.read_whole(self._run(argv, timeout_s, stderr, self.root, {}), argv[0], _NAME, stderr)
 
     def stream(
         self, argv: Sequence[str], timeout_s: float, folder: str, environment: Mapping[str, str] | None = None
     ) -> Generator[str, None, None]:
-        check_command(argv)
+        device.check_command(argv)
         Path(folder).mkdir(parents=True, exist_ok=True)
-        stderr = Tail()
-        yield from read_lines(self._run(argv, timeout_s, stderr, folder, environment or {}), argv, _NAME, stderr)
+        stderr = device.Tail()
+        yield from device.read_lines(self._run(argv, timeout_s, stderr, folder, environment or {}), argv, _NAME, stderr)
 
     def is_ready(self) -> bool:
         return True
@@ -141,7 +130,7 @@ class LocalDevice:
         self.close()
 
     def _run(
-        self, argv: Sequence[str], timeout_s: float, stderr: Tail, folder: str, environment: Mapping[str, str]
+        self, argv: Sequence[str], timeout_s: float, stderr: device.Tail, folder: str, environment: Mapping[str, str]
     ) -> Generator[bytes, None, int]:
         """Yield pieces of stdout as they come, and return the exit code.
 
@@ -159,7 +148,7 @@ class LocalDevice:
             status = process.returncode
             return status if status >= 0 else 128 - status
         except TimeoutError as error:
-            raise command_timed_out(argv, _NAME, timeout_s) from error
+            raise device.command_timed_out(argv, _NAME, timeout_s) from error
         finally:
             if not ended:
                 kill_group(process.pid)
@@ -177,21 +166,21 @@ def _copy_regular(remote: str, target: Path, limit_bytes: int) -> None:
         descriptor = os.open(remote, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise no_regular_file(remote, _NAME) from error
+            raise device.no_regular_file(remote, _NAME) from error
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise no_regular_file(remote, _NAME)
+        raise device.no_regular_file(remote, _NAME)
     with open(descriptor, "rb") as reader, target.open("wb") as writer:  # noqa: PTH123
         copied_bytes = 0
         while chunk := reader.read(CHUNK_BYTES):
             copied_bytes += len(chunk)
             if copied_bytes > limit_bytes:
-                raise file_too_large(remote, _NAME, limit_bytes)
+                raise device.file_too_large(remote, _NAME, limit_bytes)
             writer.write(chunk)
 
 
-def _pieces(process: "subprocess.Popen[bytes]", deadline: float, stderr: Tail) -> Generator[bytes, None, None]:
+def _pieces(process: "subprocess.Popen[bytes]", deadline: float, stderr: device.Tail) -> Generator[bytes, None, None]:
     """Yield stdout until it ends and the process with it; stderr goes where it is kept.
 
     What the process leaves behind may hold stderr open, which is not waited for.

@@ -24,18 +24,7 @@ from quadbench.kits.elf import read_elf
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
-from quadbench.rollout.equipment import (
-    NO_GEAR,
-    Gear,
-    Kind,
-    KitChoice,
-    chosen_kit,
-    host_libraries,
-    kind_of,
-    kit_for,
-    local_file,
-    push_set,
-)
+from quadbench.rollout import equipment
 from quadbench.rollout.recovery import Recovery
 from quadbench.target.targets import Target
 
@@ -76,7 +65,7 @@ def roll_out(
     layout: Layout,
     observer: Observer,
     runs_float: bool = True,
-    gear: Gear = NO_GEAR,
+    gear: equipment.Gear = equipment.NO_GEAR,
     left_out: LeftOut | None = None,
     recovery: Recovery | None = None,
 ) -> Rollout:
@@ -93,11 +82,11 @@ def roll_out(
         QuadbenchError: the harness or a graph cannot be built, or every device failed: then the first one's error.
     """
     observer.step("harness", "")
-    kinds = [kind_of(device) for device in devices]
-    choices = [chosen_kit(kind, layout, gear) for kind in kinds]
+    kinds = [equipment.kind_of(device) for device in devices]
+    choices = [equipment.chosen_kit(kind, layout, gear) for kind in kinds]
     abis = {device.abi for device in devices}
     programs = {abi: checked_harness(gear.harness, abi) if gear.harness else ensure_harness(layout.programs, abi) for abi in abis}
-    harnesses = {abi: local_file(program, executable=True) for abi, program in programs.items()}
+    harnesses = {abi: equipment.local_file(program, executable=True) for abi, program in programs.items()}
     compiled = _compiled(bundles, kinds, gear, layout, observer)
     for bundle in {bundle.folder: bundle for bundle in bundles}.values():  # a device may hold its files whole already
         check_contents(bundle, harness_files(bundle.artifact, runs_float=runs_float))
@@ -163,18 +152,18 @@ def compile_for(
     return compiled
 
 
-def install(bundle: Stored[Bundle], device: Device, kind: Kind, *, layout: Layout, observer: Observer) -> Installation:
+def install(bundle: Stored[Bundle], device: Device, kind: equipment.Kind, *, layout: Layout, observer: Observer) -> Installation:
     """Compile for one target and push to one device, which may run others too.
 
     Raises:
         MissingDependencyError: the harness or a kit is missing; nothing was pushed.
         QuadbenchError: the harness or a graph cannot be built, or the device fails.
     """
-    choice, program = kit_for(kind, layout), ensure_harness(layout.programs, kind.abi)
+    choice, program = equipment.kit_for(kind, layout), ensure_harness(layout.programs, kind.abi)
     work = _Work(
         device=device,
         kind=kind,
-        harness=local_file(program, executable=True),
+        harness=equipment.local_file(program, executable=True),
         choice=choice,
         bundle=bundle,
         compiled=compile_for(bundle, kind.target, kind.key, kind.profile.soc.htp_arch, layout=layout, observer=observer),
@@ -183,7 +172,7 @@ def install(bundle: Stored[Bundle], device: Device, kind: Kind, *, layout: Layou
 
 
 def _compiled(
-    bundles: Sequence[Stored[Bundle]], kinds: Sequence[Kind], gear: Gear, layout: Layout, observer: Observer
+    bundles: Sequence[Stored[Bundle]], kinds: Sequence[equipment.Kind], gear: equipment.Gear, layout: Layout, observer: Observer
 ) -> list[Stored[CompiledBundle]]:
     """Return what each device runs; devices with the same bundle and target share one.
 
@@ -205,18 +194,18 @@ class _Work:
     """The bundle's way to one device. A `choice` of None is this machine's runtimes."""
 
     device: Device
-    kind: Kind
+    kind: equipment.Kind
     harness: LocalFile
-    choice: KitChoice | None
+    choice: equipment.KitChoice | None
     bundle: Stored[Bundle]
     compiled: Stored[CompiledBundle]
 
     def installed(self, observer: Observer, *, runs_float: bool) -> Installation:
         """Push what the device lacks, and give the libraries of a kit their names there."""
         address, choice = self.device.facts.address, self.choice
-        libraries = choice.files if choice else host_libraries(self.kind.target)
+        libraries = choice.files if choice else equipment.host_libraries(self.kind.target)
         names = [library.name for library in choice.libraries] if choice else [file.path.name for file in libraries]
-        files = chain(*push_set([self.harness], libraries, self.compiled, self.bundle, runs_float=runs_float).values())
+        files = chain(*equipment.push_set([self.harness], libraries, self.compiled, self.bundle, runs_float=runs_float).values())
         deployment = deploy(list(files), self.device, progress=lambda sent, total: observer.sent(address, sent, total))
         kit = name_libraries(self.device, choice.kit.artifact, choice.libraries) if choice else None
         observer.deployed(deployment)
