@@ -10,16 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from quadbench.artifacts.names import check_file_name
-from quadbench.cli.console import (
-    RunConsole,
-    print_answer,
-    print_error,
-    print_json,
-    print_note,
-    print_text,
-    print_text_table,
-    stdout_console,
-)
+from quadbench.cli import console
 from quadbench.cli.options import Options, Subparsers, add_command, duration_s, next_command, output_file, refuse_given, time_word
 from quadbench.cli.run_source import add_farm, use_farm
 from quadbench.errors import QuadbenchError, UserError
@@ -94,8 +85,8 @@ def run(options: Options) -> int:
         raise UserError(f"'{words}' is nothing to perform", hint="expected FILE, or freeze NAME SOURCE, or schedule FILE")
     except (QuadbenchError, OSError) as error:  # whose own exit codes mean other things than those of a night
         if options.json:
-            print_json({"error": str(error), "exit_code": ERROR})
-        print_error(str(error))
+            console.print_json({"error": str(error), "exit_code": ERROR})
+        console.print_error(str(error))
         return ERROR
 
 
@@ -116,12 +107,12 @@ def _perform(options: Options, path: Path) -> int:
     if not plan.cases:
         raise UserError("\n".join(f"case '{name}': {why}" for name, why in plan.faults.items()))
     print_faults(plan)
-    with RunConsole() as observer, _launcher(options, night_id, observer) as launcher:
+    with console.RunConsole() as observer, _launcher(options, night_id, observer) as launcher:
         try:
             performed = perform(night_id, plan, launcher, layout=options.layout)
         except KeyboardInterrupt:
             again = night_command(options, "--night", night_id.removeprefix(f"{plan.name}-"))
-            print_note(f"night {night_id} is not over; to go on: {again}")
+            console.print_note(f"night {night_id} is not over; to go on: {again}")
             raise
     is_told = write_outputs(options, performed, options.layout)
     return exit_code(performed.night) or (0 if is_told else ERROR)
@@ -143,11 +134,11 @@ def _launcher(options: Options, night_id: str, observer: Observer) -> Iterator[L
 def _freeze(options: Options, name: str, source: str) -> int:
     refuse_given("freeze", options, "night", "budget", "farm", "junit", "markdown", "github", "at", "cron")
     frozen_name(name)
-    with RunConsole() as observer:
+    with console.RunConsole() as observer:
         chosen = choose(source, {}, options.layout)
         (bundle,) = chosen.bundles([LOCAL_NAME], layout=options.layout, observer=observer).values()
     frozen = freeze(name, bundle, options.layout)
-    print_answer(options, frozen, f"'{name}' is bundle {frozen.bundle} for good")
+    console.print_answer(options, frozen, f"'{name}' is bundle {frozen.bundle} for good")
     return 0
 
 
@@ -164,10 +155,10 @@ def _schedule(options: Options, path: Path) -> int:
     command += [word for option, value in values.items() if value for word in (option, str(value))]
     command += ["--github"] if options.github else []
     if options.cron:
-        print_text(cron_line(command, path.resolve().parent, at))
+        console.print_text(cron_line(command, path.resolve().parent, at))
         return 0
     files = systemd_files(name, command, path.resolve().parent, getpass.getuser(), at)
-    print_text("\n".join(f"# /etc/systemd/system/{file}\n{text}" for file, text in files.items()))
+    console.print_text("\n".join(f"# /etc/systemd/system/{file}\n{text}" for file, text in files.items()))
     return 0
 
 
@@ -175,7 +166,7 @@ def print_plan(night_id: str, plan: Plan, *, as_json: bool) -> int:
     """Print what a night would measure; return the exit code, that of an error where a case could not be."""
     if as_json:
         cases = [_as_json(case) for case in plan.cases]
-        print_json({"schema_version": _PLAN_SCHEMA_VERSION, "night": night_id, "cases": cases, "faults": plan.faults})
+        console.print_json({"schema_version": _PLAN_SCHEMA_VERSION, "night": night_id, "cases": cases, "faults": plan.faults})
     else:
         table = TextTable(
             title=night_id,
@@ -185,8 +176,8 @@ def print_plan(night_id: str, plan: Plan, *, as_json: bool) -> int:
                 (one.name, one.chosen.name, one.yardstick.name, ", ".join(one.words), one.owner or "–") for one in plan.cases
             ),
         )
-        print_text_table(stdout_console(), table)
-        print_text(f"{night_id} would measure {plural(len(plan.cases), 'case')} in {plural(plan.blocks, 'block')} each")
+        console.print_text_table(console.stdout_console(), table)
+        console.print_text(f"{night_id} would measure {plural(len(plan.cases), 'case')} in {plural(plan.blocks, 'block')} each")
     print_faults(plan)
     return ERROR if plan.faults else 0
 
@@ -195,9 +186,9 @@ def print_faults(plan: Plan) -> None:
     """Say on stderr which cases, or tasks of theirs, are not measured, and why."""
     for case in plan.cases:
         if case.left_out:
-            print_note(f"case '{case.name}': {case.left_out}")
+            console.print_note(f"case '{case.name}': {case.left_out}")
     for name, why in plan.faults.items():
-        print_error(f"case '{name}' cannot be measured: {why}")
+        console.print_error(f"case '{name}' cannot be measured: {why}")
 
 
 def _as_json(case: PlannedCase) -> dict[str, object]:
@@ -262,7 +253,7 @@ def _done(write: Callable[[], object]) -> bool:
     try:
         write()
     except (QuadbenchError, OSError, ValueError) as error:  # ValueError: text that cannot be encoded or read
-        print_error(str(error))
+        console.print_error(str(error))
         return False
     return True
 
@@ -281,28 +272,28 @@ def _add_summary(view: NightView) -> None:
 
 def _print(options: Options, view: NightView, report: Path) -> None:
     if options.json:
-        print_text(night_json(view))
+        console.print_text(night_json(view))
         return
     with _unheard_by_github() if options.github else nullcontext():
-        console = stdout_console()
-        print_text_table(console, device_table(view))
+        terminal = console.stdout_console()
+        console.print_text_table(terminal, device_table(view))
         for finding in reversed(view.findings):  # the worst is nearest to the sentence
-            print_text("\n".join(finding_lines(finding)))
-        print_text(f"Report: {report}")
-        console.print(view.sentence, style="bold", highlight=False)
+            console.print_text("\n".join(finding_lines(finding)))
+        console.print_text(f"Report: {report}")
+        terminal.print(view.sentence, style="bold", highlight=False)
     if options.github and view.findings:
-        print_text(annotations(view))
+        console.print_text(annotations(view))
 
 
 @contextmanager
 def _unheard_by_github() -> Iterator[None]:
     """Have GitHub take no line in between for a command, whatever a device has said: the token ends it, and nobody knows it."""
     token = secrets.token_hex(16)
-    print_text(f"::stop-commands::{token}")
+    console.print_text(f"::stop-commands::{token}")
     try:
         yield
     finally:
-        print_text(f"::{token}::")
+        console.print_text(f"::{token}::")
 
 
 def _address(text: str) -> str:

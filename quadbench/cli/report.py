@@ -2,20 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+from quadbench.cli import result
 from quadbench.cli.console import print_text, print_text_table, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
-from quadbench.cli.result import (
-    add_baseline,
-    add_fail_if,
-    add_full,
-    baseline_of,
-    conditions_of,
-    print_conditions,
-    print_result,
-    print_study,
-    study_of,
-    wanted_as,
-)
 from quadbench.errors import UserError
 from quadbench.report.formats import to_html, to_latex, to_markdown
 from quadbench.report.formatting import FigureTable, TextTable, to_csv
@@ -38,9 +27,9 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "run_id", nargs="?", metavar="ID", help="the run, sweep or comparison (default: the latest run that came to its end)"
     )
-    add_full(parser)
-    add_fail_if(parser)
-    add_baseline(parser)
+    result.add_full(parser)
+    result.add_fail_if(parser)
+    result.add_baseline(parser)
     parser.add_argument("--format", choices=_FORMATS, default=_ON_SCREEN, help="how the figures are printed")
     parser.add_argument(
         "--table",
@@ -54,20 +43,20 @@ def run(options: Options) -> int:
     if options.json and (options.format != _ON_SCREEN or options.table):
         other = f"--table {options.table}" if options.table else f"--format {options.format}"
         raise UserError(f"--json and {other} exclude each other", hint="give one of them")
-    if study := study_of(options):
+    if study := result.study_of(options):
         return _run_study(options, study)
-    result = named_run(options.layout, options.run_id, RUN, SWEEP, COMPARISON)
-    wanted = wanted_as(result)
-    conditions = conditions_of(options, wanted.tasks)
-    view = report_view(result, options.layout, baseline_of(options, wanted))
+    stored = named_run(options.layout, options.run_id, RUN, SWEEP, COMPARISON)
+    wanted = result.wanted_as(stored)
+    conditions = result.conditions_of(options, wanted.tasks)
+    view = report_view(stored, options.layout, result.baseline_of(options, wanted))
     if options.format == _ON_SCREEN and not options.table:
-        keep_run(options.layout, result.run_id)
-        return print_result(options, view, write_view(view, options.layout), conditions)
+        keep_run(options.layout, stored.run_id)
+        return result.print_result(options, view, write_view(view, options.layout), conditions)
     if options.table or options.format == "csv":  # the rows of CSV have one header, so that it is of one table
-        _print_figures(named_tables(result, options.table or KPI), options.format)
+        _print_figures(named_tables(stored, options.table or KPI), options.format)
     else:
-        _print_tables(text_tables(result), options.format)
-    return print_conditions(run_summary(view, None, conditions))
+        _print_tables(text_tables(stored), options.format)
+    return result.print_conditions(run_summary(view, None, conditions))
 
 
 def _print_figures(tables: Sequence[FigureTable], written_as: str) -> None:
@@ -83,7 +72,7 @@ def _run_study(options: Options, study: Sweep | Versus) -> int:
         return 0
     if options.format == _ON_SCREEN:
         write_study_report(study, options.layout)
-        print_study(options, study)
+        result.print_study(options, study)
     elif options.format == "csv":
         print_text(sweep_csv(study) if isinstance(study, Sweep) else versus_csv(study))
     else:

@@ -8,25 +8,7 @@ from dataclasses import dataclass, field
 from quadbench.artifacts import Component, RunRecord, Sample
 from quadbench.artifacts.launch_values import OF_MEMORY, value_fault
 from quadbench.errors import ArtifactError
-from quadbench.harness.events import (
-    KNOWN_METRICS,
-    MOST_ERRORS,
-    MOST_LIBRARIES,
-    OF_IMAGE,
-    OF_RELOAD,
-    OF_STEP,
-    ErrorEvent,
-    Event,
-    Expected,
-    Footer,
-    Header,
-    ImageEvent,
-    LibraryEvent,
-    SampleEvent,
-    SampleGroup,
-    read_event,
-    shortened,
-)
+from quadbench.harness import events
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
 from quadbench.spec import read_file
@@ -39,7 +21,7 @@ _CLOCK_SLACK_NS = 1e9
 
 _ROUNDING, _ROUNDING_NS = 0.001, 1000  # quadbench's harness gives exact sums; one of somebody's own may round
 _LEAST_STEP_NS = 1000  # some thousand instructions: a runtime's call that runs a graph takes more before its first operator
-_OF_TIME = OF_IMAGE.keys() | {OF_STEP, OF_RELOAD}
+_OF_TIME = events.OF_IMAGE.keys() | {events.OF_STEP, events.OF_RELOAD}
 
 _Place = tuple[str, str | None, str | None, int | None, int | None, bool]  # metric, component, task, iteration, step, is_warmup
 
@@ -58,20 +40,20 @@ class Heard:
     counts the images so far, warm-up included, and `task` is that of the last.
     """
 
-    expected: Expected
-    header: Header | None = None
+    expected: events.Expected
+    header: events.Header | None = None
     samples: list[Sample] = field(default_factory=list)
-    images: dict[tuple[str, str], ImageEvent] = field(default_factory=dict)
-    libraries: dict[str, LibraryEvent] = field(default_factory=dict)  # by path
-    errors: list[ErrorEvent] = field(default_factory=list)
-    footer: Footer | None = None
+    images: dict[tuple[str, str], events.ImageEvent] = field(default_factory=dict)
+    libraries: dict[str, events.LibraryEvent] = field(default_factory=dict)  # by path
+    errors: list[events.ErrorEvent] = field(default_factory=list)
+    footer: events.Footer | None = None
     lines: int = 0
     size_bytes: int = 0
     problem: str | None = None
     is_over: bool = False
     painted: int = 0
     task: str | None = None
-    counts: Counter[SampleGroup] = field(default_factory=Counter)
+    counts: Counter[events.SampleGroup] = field(default_factory=Counter)
     _seen: Counter[_Place] = field(default_factory=Counter)
 
     def take(self, line: str) -> bool:
@@ -85,15 +67,15 @@ class Heard:
 
     def _read(self, line: str) -> None:
         try:
-            event = read_event(line)
+            event = events.read_event(line)
         except ValueError as error:
             self._object(str(error))
             return
         # The harness answers a plan that it refuses with an error and a footer alone.
-        refuses = isinstance(event, ErrorEvent) or (isinstance(event, Footer) and bool(self.errors))
+        refuses = isinstance(event, events.ErrorEvent) or (isinstance(event, events.Footer) and bool(self.errors))
         if self.footer is not None:
-            self._object(f"comes after the footer: {shortened(line)}")
-        elif (self.header is None) != isinstance(event, Header) and not refuses:
+            self._object(f"comes after the footer: {events.shortened(line)}")
+        elif (self.header is None) != isinstance(event, events.Header) and not refuses:
             self._object(f"is a {event.event}; expected the header first, and once")
         self._keep(event)
 
@@ -146,18 +128,18 @@ class Heard:
         if self.problem is None:
             self.problem = f"line {self.lines} of the harness's output {complaint}"
 
-    def _keep(self, event: Event) -> None:
+    def _keep(self, event: events.Event) -> None:
         match event:
-            case Header():
+            case events.Header():
                 self.header = self.header or event
-            case SampleEvent():
+            case events.SampleEvent():
                 if fault := _sample_fault(event, self.expected) or self._too_often(event):
                     self._object(f"is a sample of {event.metric} that the plan does not explain: {fault}")
                     return
                 self.samples.append(Sample(**event.model_dump(exclude={"event"}, exclude_none=True)))
                 if event.metric == "end_to_end_ns":
                     self.painted, self.task = self.painted + 1, event.task
-            case ImageEvent():
+            case events.ImageEvent():
                 key, path = (event.task, event.item), self.expected.images.get((event.task, event.item))
                 if path is None:
                     self._object(f"is an image {event.task}/{event.item}, which the plan does not ask for")
@@ -167,25 +149,25 @@ class Heard:
                     self._object(f"announces image {event.task}/{event.item} a second time")
                 else:
                     self.images[key] = event
-            case LibraryEvent():
+            case events.LibraryEvent():
                 if event.path in self.libraries:
                     self._object(f"tells of the library '{event.path}' a second time")
-                elif len(self.libraries) == MOST_LIBRARIES:
-                    self._object(f"is library {MOST_LIBRARIES + 1}, at most {MOST_LIBRARIES} are read")
+                elif len(self.libraries) == events.MOST_LIBRARIES:
+                    self._object(f"is library {events.MOST_LIBRARIES + 1}, at most {events.MOST_LIBRARIES} are read")
                 else:
                     self.libraries[event.path] = event
-            case ErrorEvent():
+            case events.ErrorEvent():
                 self.errors.append(event)
-                if len(self.errors) > MOST_ERRORS:
-                    self._end(f"is error {len(self.errors)}, at most {MOST_ERRORS} are read")
-            case Footer():
+                if len(self.errors) > events.MOST_ERRORS:
+                    self._end(f"is error {len(self.errors)}, at most {events.MOST_ERRORS} are read")
+            case events.Footer():
                 self.footer = self.footer or event
 
-    def _too_often(self, event: SampleEvent) -> str | None:
+    def _too_often(self, event: events.SampleEvent) -> str | None:
         """Count the sample; say where there were as many of it before as the plan has."""
         if event.metric in OF_MEMORY:
             return None
-        group = SampleGroup(event.metric, event.task, bool(event.is_warmup))
+        group = events.SampleGroup(event.metric, event.task, bool(event.is_warmup))
         most = self.expected.counts.get(group, 0) or self.expected.possible.get(group, 0)
         there, place = self.counts[group], None
         if most and event.task is not None and event.iteration is not None:
@@ -229,10 +211,10 @@ class Heard:
         return None
 
 
-def _sample_fault(event: SampleEvent, expected: Expected) -> str | None:
+def _sample_fault(event: events.SampleEvent, expected: events.Expected) -> str | None:
     """Say what is wrong with a sample by itself; None where nothing is."""
-    if event.metric not in KNOWN_METRICS:
-        return f"unknown metric; known: {', '.join(sorted(KNOWN_METRICS))}"
+    if event.metric not in events.KNOWN_METRICS:
+        return f"unknown metric; known: {', '.join(sorted(events.KNOWN_METRICS))}"
     if fault := value_fault(event.metric, event.value):
         return f"its value {fault}"
     if event.metric.endswith("_ns") and event.value > expected.timeout_s * 1e9:
@@ -247,9 +229,9 @@ def _sample_fault(event: SampleEvent, expected: Expected) -> str | None:
     return _place_fault(event, expected)
 
 
-def _place_fault(event: SampleEvent, expected: Expected) -> str | None:
+def _place_fault(event: events.SampleEvent, expected: events.Expected) -> str | None:
     """Say what is wrong with the iteration, step and item of a sample."""
-    is_of_image = event.metric in OF_IMAGE or event.metric in {OF_STEP, OF_RELOAD}
+    is_of_image = event.metric in events.OF_IMAGE or event.metric in {events.OF_STEP, events.OF_RELOAD}
     if event.task is None:
         return "no task" if is_of_image else None
     task = expected.tasks[event.task]
@@ -259,15 +241,15 @@ def _place_fault(event: SampleEvent, expected: Expected) -> str | None:
         return None if event.iteration is None and event.step is None else "an iteration or a step, expected neither"
     if event.iteration is None:
         return "no iteration"
-    if (event.step is None) == (event.metric == OF_STEP) or (event.step is not None and event.step >= task.steps):
-        wanted = f"one of {task.steps}" if event.metric == OF_STEP else "none"
+    if (event.step is None) == (event.metric == events.OF_STEP) or (event.step is not None and event.step >= task.steps):
+        wanted = f"one of {task.steps}" if event.metric == events.OF_STEP else "none"
         return f"step {event.step}, expected {wanted}"
     item = task.items[event.iteration % len(task.items)]
     if event.item is not None and event.item != item:
         return f"item '{event.item}' in iteration {event.iteration}, expected '{item}'"
-    if event.metric == OF_RELOAD:
+    if event.metric == events.OF_RELOAD:
         return None if event.component in _RELOADED else f"component '{event.component}', which stays loaded"
-    component = Component.UNET if event.metric == OF_STEP else OF_IMAGE[event.metric]
+    component = Component.UNET if event.metric == events.OF_STEP else events.OF_IMAGE[event.metric]
     return None if event.component == component else f"component '{event.component}', expected '{component or 'none'}'"
 
 
@@ -281,21 +263,21 @@ def check_painted(record: RunRecord, layout: Layout) -> None:
     """
     if not record.images:
         return
-    events = layout.launch(record.run_id, record.device.address, record.variant, record.launch) / EVENTS
+    told_in = layout.launch(record.run_id, record.device.address, record.variant, record.launch) / EVENTS
     images = {name: path for name, relative in record.images.items() if (path := layout.file(relative)).is_file()}
     if not images:
         return
-    if not events.exists():
-        log.warning("'%s' is gone, so the images beside it are taken as they are", events)
+    if not told_in.exists():
+        log.warning("'%s' is gone, so the images beside it are taken as they are", told_in)
         return
     announced: dict[str, list[str]] = {}  # an image of a launch that failed may have several, and there may be other lines
-    for line in read_file(events, fault=ArtifactError, hint=_AGAIN, most_bytes=_MOST_EVENTS_BYTES).splitlines():
+    for line in read_file(told_in, fault=ArtifactError, hint=_AGAIN, most_bytes=_MOST_EVENTS_BYTES).splitlines():
         with suppress(ValueError):
-            if b'"image"' in line and isinstance(event := read_event(line.decode()), ImageEvent):
+            if b'"image"' in line and isinstance(event := events.read_event(line.decode()), events.ImageEvent):
                 announced.setdefault(f"{event.task}/{event.item}", []).append(event.sha256)
     for name, path in images.items():
         if name not in announced:
-            raise ArtifactError(f"'{events}' was changed after it was written: it announces no image {name}", hint=_AGAIN)
+            raise ArtifactError(f"'{told_in}' was changed after it was written: it announces no image {name}", hint=_AGAIN)
         if (sha256 := sha256_of(path)) not in announced[name]:
-            difference = f"its sha256 is {sha256}, expected {' or '.join(announced[name])}, as '{events}' has it"
+            difference = f"its sha256 is {sha256}, expected {' or '.join(announced[name])}, as '{told_in}' has it"
             raise ArtifactError(f"'{path}' was changed after it was painted: {difference}", hint=_AGAIN)

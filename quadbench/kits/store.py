@@ -8,10 +8,9 @@ from quadbench.artifacts import FileRef, Stored
 from quadbench.artifacts.kit import Kit, Library, Origin, Role, kit_digest, role_of
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.host import folder_lock
-from quadbench.kits.archives import Content, contents_of
+from quadbench.kits import archives, packages
 from quadbench.kits.elf import exported_names, read_elf
 from quadbench.kits.fitness import ENTRY_POINTS, kit_problems, qnn_build, runtime_version
-from quadbench.kits.packages import Pin, fetch
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import discard, link, publish, read_manifest, read_whole, temporary_folder
 from quadbench.target.abi import Abi
@@ -37,7 +36,7 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
         UserError: a file cannot be read, or the libraries make no kit; names every reason. Nothing was stored.
     """
     with temporary_folder(layout.kits / "incoming") as folder:
-        contents = contents_of(sources, abi, folder)
+        contents = archives.contents_of(sources, abi, folder)
         brought = [Library(name=name, role=role_of(name), file=file) for name, file in sorted(_merged(contents).items())]
         elves = {library: read_elf(folder / library.file.path, name=library.name, fault=UserError) for library in brought}
         # Taken are the libraries with a role of their own, and those that they need, however indirectly.
@@ -67,7 +66,7 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
         return Addition(kit=publish(layout.kit(kit.digest), fill), left_out=left_out)
 
 
-def fetch_kit(pins: Sequence[Pin], layout: Layout, *, maven: str) -> Addition:
+def fetch_kit(pins: Sequence[packages.Pin], layout: Layout, *, maven: str) -> Addition:
     """Make a kit of packages, each fetched from its registry. `maven` is the address of the Maven repository.
 
     Raises:
@@ -82,7 +81,7 @@ def fetch_kit(pins: Sequence[Pin], layout: Layout, *, maven: str) -> Addition:
         files = []
         for number, pin in enumerate(pins):
             (place := folder / str(number)).mkdir()
-            files.append(fetch(pin.package, place, maven=maven))
+            files.append(packages.fetch(pin.package, place, maven=maven))
         return add(files, abis.pop(), layout, origins=[pin.package.origin for pin in pins])
 
 
@@ -157,7 +156,7 @@ def _begins(folder: Path, digest: str) -> bool:
         return False
 
 
-def _merged(contents: Iterable[Content]) -> dict[str, FileRef]:
+def _merged(contents: Iterable[archives.Content]) -> dict[str, FileRef]:
     """Return the libraries of all of a kit's archives and files, by file name."""
     libraries, owners = dict[str, FileRef](), dict[str, str]()
     for content in contents:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored, Variant
 from quadbench.artifacts.run_record import file_refs, with_own_graph
 from quadbench.compile.availability import require
-from quadbench.devices import Address, parse_addresses
-from quadbench.devices.connections import connect
+from quadbench.devices import Address, connections, parse_addresses
 from quadbench.errors import QuadbenchError, extra_needed
 from quadbench.farm.held import leased
 from quadbench.observer import Observer
@@ -26,8 +25,7 @@ from quadbench.results.bundles import save_admitted
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest, temporary_folder
 from quadbench.results.stored_runs import load_run_file
-from quadbench.rollout import compile_for, roll_out
-from quadbench.rollout.equipment import require_equipment
+from quadbench.rollout import compile_for, equipment, roll_out
 from quadbench.target.profile import KnownTarget
 
 if TYPE_CHECKING:
@@ -188,8 +186,8 @@ def admit(
     save_admitted(layout, admission.extended)
     if not addresses:
         return admission, ()
-    with connect(addresses, layout=layout) as devices, leased(devices, layout, "admission of an adapter"):
-        require_equipment(devices, layout)
+    with connections.connect(addresses, layout=layout) as devices, leased(devices, layout, "admission of an adapter"):
+        equipment.require_equipment(devices, layout)
         everywhere = [admission.extended] * len(devices)
         rollout = roll_out(everywhere, devices, layout=layout, observer=observer, runs_float=False)
     return admission, rollout.deployments

@@ -17,8 +17,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, load_run_file
-from quadbench.rollout.equipment import NO_GEAR, Gear
-from quadbench.rollout.recovery import RETRIES, WAIT_S
+from quadbench.rollout import equipment, recovery
 
 _BEGIN_ANEW = "begin a new run of the recipe; what was measured stays stored"
 
@@ -30,8 +29,8 @@ class Conduct:
     With `keep_going`, devices that cannot be reached or taken are left out; else nothing is begun without them.
     """
 
-    retries: int = RETRIES
-    wait_s: float = WAIT_S
+    retries: int = recovery.RETRIES
+    wait_s: float = recovery.WAIT_S
     budget_s: float | None = None
     keep_going: bool = False
 
@@ -73,7 +72,7 @@ class Work(RecordHooks):
     terms: Terms
     run_id: str | None = None
     devices: tuple[DeviceFacts, ...] = ()
-    gear: Gear = NO_GEAR
+    gear: equipment.Gear = equipment.NO_GEAR
 
 
 def bundles_of(begun: RunFile, addresses: Sequence[Address], layout: Layout) -> dict[str, Stored[Bundle]]:

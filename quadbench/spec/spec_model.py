@@ -8,18 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    PlainSerializer,
-    SerializationInfo,
-    ValidationError,
-    ValidationInfo,
-)
+import pydantic
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
 from quadbench.errors import shown
@@ -38,10 +27,10 @@ class TextLike:
         """Say whether the whole text fits the pattern."""
         return re.fullmatch(self.pattern, text) is not None
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self._checked, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler) -> dict[str, Any]:
         return {**handler(schema), "pattern": f"^{self.pattern}$"}
 
     def _checked(self, text: str) -> str:
@@ -54,7 +43,7 @@ NAME_EXPECTED = "lower-case letters and digits in groups joined by single hyphen
 LONGEST_NAME = 64
 
 _NAME = TextLike(pattern="[a-z0-9]+(-[a-z0-9]+)*", expected=NAME_EXPECTED)
-Name = Annotated[str, Field(max_length=LONGEST_NAME), _NAME]
+Name = Annotated[str, pydantic.Field(max_length=LONGEST_NAME), _NAME]
 
 
 def is_name(text: str) -> bool:
@@ -62,21 +51,19 @@ def is_name(text: str) -> bool:
     return len(text) <= LONGEST_NAME and _NAME.fits(text)
 
 
-class Spec(BaseModel):
+class Spec(pydantic.BaseModel):
     """The base of the models: frozen, unknown keys refused, nothing converted (text is never taken for a number)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
+ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
 
 
-def beside(path: Path, info: ValidationInfo) -> Path:
-    """Return a path of a spec, which starts at the spec's own folder.
-
-    Raises:
-        ValueError: no file system takes such a path.
-    """
+def beside(path: Path, info: pydantic.ValidationInfo) -> Path:
+    """Return a path of a spec, which starts at the spec's own folder; one that no file system takes is a ValueError."""
     text, folder = str(path), (info.context or {}).get("folder", Path())
     if not fits_file_system(path):
         raise ValueError(f"expected a path that a file system takes, found {shown(text)}, {len(text)} characters")
@@ -89,12 +76,12 @@ def beside(path: Path, info: ValidationInfo) -> Path:
 WHOLE_PATHS = {"paths": "whole"}  # the context in which paths are written out so that they can be read again
 
 
-def _written(path: Path, info: SerializationInfo) -> str:
+def _written(path: Path, info: pydantic.SerializationInfo) -> str:
     """Return a path by its last name only: a digest must not depend on where somebody keeps a file."""
     return str(path.absolute()) if info.context == WHOLE_PATHS else path.name
 
 
-SpecPath = Annotated[Path, AfterValidator(beside), PlainSerializer(_written, return_type=str)]
+SpecPath = Annotated[Path, pydantic.AfterValidator(beside), pydantic.PlainSerializer(_written, return_type=str)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +103,7 @@ def refuse(problems: Iterable[Problem]) -> None:
         for p in problems
     ]
     if errors:
-        raise ValidationError.from_exception_data("spec", errors)
+        raise pydantic.ValidationError.from_exception_data("spec", errors)
 
 
 def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
@@ -169,7 +156,7 @@ def _validated(document: Document, model: type[ModelT], context: Mapping[str, An
     _check_version(document, schema)
     try:
         parsed = model.model_validate_json(json.dumps(document.data), context={**context, "folder": document.path.parent})
-    except ValidationError as error:
+    except pydantic.ValidationError as error:
         known = {(line, key) for line, key, _ in document.problems}
         refused = [_explain(details, schema, document) for details in error.errors(include_url=False) if not _is_echo(details)]
         document.problems.extend(problem for problem in refused if problem[:2] not in known)
