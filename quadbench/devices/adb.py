@@ -9,22 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from quadbench.artifacts import DeviceFacts
+from quadbench.devices import device
 from quadbench.devices.adb_commands import AdbCommands, DetachedCommand
 from quadbench.devices.adb_protocol import STDOUT, AdbServer, errors_of, lost, packets
 from quadbench.devices.android_reports import parse_getprop
-from quadbench.devices.device import (
-    ANDROID_ROOT,
-    PULL_LIMIT_BYTES,
-    Progress,
-    ShellResult,
-    Tail,
-    Whole,
-    check_command,
-    command_timed_out,
-    file_too_large,
-    no_regular_file,
-    read_lines,
-)
 from quadbench.errors import DeviceError
 from quadbench.target.abi import Abi
 from quadbench.target.profile import DeviceProfile
@@ -42,7 +30,7 @@ SLOWEST_BYTES_PER_S = 16 * 1024  # of a file that is received; USB 1.1 and weak 
 class AdbDevice:
     """A device behind an adb server, which knows it by the serial `transport`. `resources` are closed with it."""
 
-    root = ANDROID_ROOT
+    root = device.ANDROID_ROOT
 
     def __init__(
         self,
@@ -67,7 +55,7 @@ class AdbDevice:
     def properties(self) -> dict[str, str]:
         return read_properties(self._server, self._transport, self._name)
 
-    def push(self, local: Path, remote: str, progress: Progress | None = None) -> None:
+    def push(self, local: Path, remote: str, progress: device.Progress | None = None) -> None:
         def send() -> None:
             with self._commands.open("sync:") as connection, local.open("rb", buffering=0) as file:
                 silence = f"no progress for {STALL_TIMEOUT_S:g} s while '{remote}' was sent"
@@ -77,30 +65,30 @@ class AdbDevice:
 
         self._commands.again(send, over_reboots=True)
 
-    def pull(self, remote: str, local: Path, *, limit_bytes: int = PULL_LIMIT_BYTES) -> None:
+    def pull(self, remote: str, local: Path, *, limit_bytes: int = device.PULL_LIMIT_BYTES) -> None:
         def receive() -> None:
             with self._commands.open("sync:") as connection:
                 receive_file(connection, remote, local, self._name, limit_bytes)
 
         self._commands.again(receive)
 
-    def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
-        check_command(argv)
+    def shell(self, argv: Sequence[str], timeout_s: float) -> device.ShellResult:
+        device.check_command(argv)
         try:
             return self._commands.again(lambda: self._commands.shell(argv, timeout_s))
         except TimeoutError as error:
-            raise command_timed_out(argv, self._name, timeout_s) from error
+            raise device.command_timed_out(argv, self._name, timeout_s) from error
 
     def stream(
         self, argv: Sequence[str], timeout_s: float, folder: str, environment: Mapping[str, str] | None = None
     ) -> Generator[str, None, None]:
-        check_command(argv)
-        stderr = Tail()
+        device.check_command(argv)
+        stderr = device.Tail()
         command = DetachedCommand(self._commands, argv, timeout_s, folder, environment or {})
         try:
-            yield from read_lines(command.run(stderr), argv, self._name, stderr)
+            yield from device.read_lines(command.run(stderr), argv, self._name, stderr)
         except TimeoutError as error:
-            raise command_timed_out(argv, self._name, timeout_s) from error
+            raise device.command_timed_out(argv, self._name, timeout_s) from error
 
     def is_ready(self) -> bool:
         return self._commands.is_ready()
@@ -126,7 +114,7 @@ class AdbDevice:
 def read_properties(server: AdbServer, transport: str, name: str, timeout_s: float | None = None) -> dict[str, str]:
     """Return the properties of a device behind the server, read within PROPERTIES_TIMEOUT_S or less; `name` is for messages."""
     timeout_s = PROPERTIES_TIMEOUT_S if timeout_s is None else min(timeout_s, PROPERTIES_TIMEOUT_S)
-    stdout = Whole(f"the output of getprop on {name}")
+    stdout = device.Whole(f"the output of getprop on {name}")
     try:
         with server.open(transport, "shell,v2,raw:getprop", name) as connection:
             for packet in packets(connection, time.monotonic() + timeout_s):
@@ -137,27 +125,27 @@ def read_properties(server: AdbServer, transport: str, name: str, timeout_s: flo
     return parse_getprop(stdout.text)
 
 
-def receive_file(connection: "Connection", remote: str, local: Path, device: str, limit_bytes: int) -> None:
+def receive_file(connection: "Connection", remote: str, local: Path, name: str, limit_bytes: int) -> None:
     """Receive a regular file over a fresh `sync:` connection; a partial file is removed."""
     silence = f"no progress for {STALL_TIMEOUT_S:g} s while '{remote}' was read"
     connection.limit(STALL_TIMEOUT_S)
     partial = local.with_name(f".{local.name}.part")
     try:
-        with errors_of(device, silence=silence, refusal=f"cannot read '{remote}' on {device}"):
+        with errors_of(name, silence=silence, refusal=f"cannot read '{remote}' on {name}"):
             mode = connection.files().stat(remote).mode
             if mode and not stat.S_ISREG(mode):  # of what is missing, reading it says why
-                raise no_regular_file(remote, device)
+                raise device.no_regular_file(remote, name)
             received_bytes, began = 0, time.monotonic()
             with partial.open("wb") as file:
                 for chunk in connection.files().iter_content(remote):
                     if not chunk:
-                        raise DeviceError(f"cannot read '{remote}' on {device}: it answered b'DATA' with 0 bytes")
+                        raise DeviceError(f"cannot read '{remote}' on {name}: it answered b'DATA' with 0 bytes")
                     file.write(chunk)
                     received_bytes += len(chunk)
                     if received_bytes > limit_bytes:
-                        raise file_too_large(remote, device, limit_bytes)
+                        raise device.file_too_large(remote, name, limit_bytes)
                     if time.monotonic() - began > STALL_TIMEOUT_S + received_bytes / SLOWEST_BYTES_PER_S:
-                        raise lost(device, f"it sends '{remote}' at less than {SLOWEST_BYTES_PER_S} bytes a second")
+                        raise lost(name, f"it sends '{remote}' at less than {SLOWEST_BYTES_PER_S} bytes a second")
         partial.replace(local)
     finally:
         partial.unlink(missing_ok=True)

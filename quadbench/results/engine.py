@@ -10,13 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as postgresql_dialect
-from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy.dialects import postgresql, sqlite
 
 from quadbench.errors import ArtifactError, UserError, shown
 from quadbench.results import dialects, schema
 from quadbench.results.layout import Layout
-from quadbench.results.schema import Table
 from quadbench.spec import variable
 from quadbench.spec.variables import masked, refuse_like_url
 
@@ -179,9 +177,9 @@ def clock_offset(engine: sa.Engine) -> timedelta:
         return there - (before + (datetime.now(UTC) - before) / 2)
 
 
-def insertion(connection: sa.Connection, table: type[Table]) -> sqlite_dialect.Insert | postgresql_dialect.Insert:
+def insertion(connection: sa.Connection, table: type[schema.Table]) -> sqlite.Insert | postgresql.Insert:
     """Return an insertion that can say what becomes of a row that is there already, which each engine has of its own."""
-    return sqlite_dialect.insert(table) if _is_file(connection.engine) else postgresql_dialect.insert(table)
+    return sqlite.insert(table) if _is_file(connection.engine) else postgresql.insert(table)
 
 
 def name_of(engine: sa.Engine) -> str:

@@ -50,7 +50,7 @@ class Records:
     """The open database. Usable from several threads; every method is one transaction."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+        self.engine = engine  # for what else is kept in the database
         self._has_named_clock = False
 
     def __enter__(self) -> Self:
@@ -61,12 +61,7 @@ class Records:
 
     def close(self) -> None:
         """Close every connection."""
-        self._engine.dispose()
-
-    @property
-    def engine(self) -> sa.Engine:
-        """The database, for what else is kept there."""
-        return self._engine
+        self.engine.dispose()
 
     def store(self, record: RunRecord, guard: Guard | None = None) -> bool:
         """Store the record with its samples, whole or not at all. False if it was there already: storing twice is storing once.
@@ -82,7 +77,7 @@ class Records:
                 if fault := value_fault(kind.metric, value):
                     what = f"{kind.metric}{f' of task {kind.task}' if kind.task else ''} {fault}"
                     raise ArtifactError(f"record '{record.record_id}' holds a sample that cannot be stored: {what}")
-        with writing(self._engine) as connection:
+        with writing(self.engine) as connection:
             if guard is not None:
                 guard(connection)
             row = insertion(connection, RecordRow).values(**_row(record))
@@ -106,39 +101,39 @@ class Records:
 
         A host's clock that differs by more than a few seconds is named in the log, once.
         """
-        offset = clock_offset(self._engine)
+        offset = clock_offset(self.engine)
         if abs(offset) < _TOLERATED:
             return record
         if not self._has_named_clock:
             self._has_named_clock = True
-            seconds, name = offset.total_seconds(), name_of(self._engine)
+            seconds, name = offset.total_seconds(), name_of(self.engine)
             log.warning("this host's clock is %+.0f s off that of %s; records have the database's time", -seconds, name)
         return replace(record, started_at=record.started_at + offset, ended_at=record.ended_at + offset)
 
     def counts(self, run_id: str) -> dict[str, int]:
         """Return the number of a run's records by the address of their device."""
         query = sa.select(RecordRow.device_address, sa.func.count()).where(RecordRow.run_id == run_id)
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             return {str(address): count for address, count in connection.execute(query.group_by(RecordRow.device_address))}
 
     def run_ids(self, limit: int | None = 20) -> list[str]:
         """Return the ids of the latest runs, latest first; None is all of them."""
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             return list(connection.scalars(_latest_runs().limit(limit)))
 
     def ended_at(self) -> dict[str, datetime]:
         """Return by run id when its last launch ended."""
         query = sa.select(RecordRow.run_id, sa.func.max(RecordRow.ended_at, type_=UtcTime)).group_by(RecordRow.run_id)
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def remove(self, run_id: str) -> int:
         """Remove a run's records with their samples, all or none, and return how many there were."""
-        with writing(self._engine) as connection:
+        with writing(self.engine) as connection:
             return connection.execute(sa.delete(RecordRow).where(RecordRow.run_id == run_id)).rowcount
 
     def has_run(self, run_id: str) -> bool:
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             return connection.scalar(sa.select(RecordRow.id).where(RecordRow.run_id == run_id).limit(1)) is not None
 
     def of_run_if_any(self, run_id: str) -> tuple[RunRecord, ...]:
@@ -147,7 +142,7 @@ class Records:
         Raises:
             ArtifactError: the database is damaged.
         """
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             return _load(connection, RecordRow.run_id == run_id)
 
     def of_run(self, run_id: str) -> tuple[RunRecord, ...]:

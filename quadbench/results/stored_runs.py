@@ -23,7 +23,7 @@ from quadbench.recipe.recipe import Baseline
 from quadbench.results.counted import as_counted
 from quadbench.results.digests import content_digest
 from quadbench.results.disk import storing, write_whole
-from quadbench.results.documents import read_document, write_document
+from quadbench.results.documents import document_from, read_document, write_document
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
@@ -74,23 +74,11 @@ class RunFile:
 
     @property
     def terms(self) -> Terms:
-        return Terms(
-            measure=self.measure,
-            runtime=self.runtime,
-            baselines=self.baselines,
-            published=self.published,
-            text=self.recipe,
-            swept=self.swept,
-        )
+        return document_from(Terms, self, text=self.recipe)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         return (*(device.address for device in self.devices), *self.hosted)
-
-    @property
-    def is_cut_short(self) -> bool:
-        """Say whether the run is known not to have come to its end: it was killed, or still goes on."""
-        return not self.is_ended
 
     def lacking(self, stored: Mapping[str, int]) -> list[str]:
         """Return the devices of which fewer launches are stored, by their address, than were planned, and no reason is noted."""
@@ -158,20 +146,14 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
     run, stored = _stored(layout, run_id)
     bundles = {name: _bundle(layout, name) for name in (run.bundle, *run.others.values())}
     scores, hint = layout.scores(run.run_id), "remove it, or run quadbench quality again"
-    return RunResult(
-        run_id=run.run_id,
+    return document_from(
+        RunResult,
+        run,
         stored=bundles[run.bundle],
         others={profile: bundles[name] for profile, name in run.others.items()},
         records=as_counted(stored),
-        deployments=run.deployments,
-        published=run.published,
         scores=read_document(scores, RunScores, hint=hint) if scores.exists() else None,
-        planned=run.planned,
-        is_cut_short=run.is_cut_short or _lacks_launches(run, stored),
-        recipe=run.recipe,
-        swept=run.swept,
-        retries=run.retries,
-        left_out=run.left_out,
+        is_cut_short=not run.is_ended or _lacks_launches(run, stored),
     )
 
 
@@ -259,7 +241,7 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
                 continue
             stored = records.of_run(name)
             is_aborted = any(one.status is Status.ABORTED for one in as_counted(stored))  # and was not repeated
-            if not run.is_cut_short and not is_aborted and not _lacks_launches(run, stored):
+            if run.is_ended and not is_aborted and not _lacks_launches(run, stored):
                 return run, stored
             cut_short = cut_short or (run, stored)
         if not cut_short:

@@ -96,11 +96,8 @@ def _forecast(kind: Kind, address: Address, bundle: Stored[Bundle] | None, terms
     to_build, missing = list[str](), list[str]()
     if isinstance(address, VirtualAddress):
         missing.extend(str(error) for error in lacking(kind.profile, address))
-    harness, libraries, compiler = (
-        _harness(kind, layout, to_build, missing),
-        _libraries(kind, layout, missing),
-        availability(kind.target),
-    )
+    harness = _harness(kind, layout, to_build, missing)
+    libraries, compiler = _libraries(kind, layout, missing), availability(kind.target)
     if compiler.missing:
         missing.append(f"{compiler.missing}, to compile for {kind.key}. Hint: {compiler.hint}")
     push, launches, adapters = {HARNESS: harness, RUNTIME: libraries}, None, {}

@@ -200,7 +200,7 @@ class Watched:
         except ArtifactError:
             return RunLine(run_id=head.run_id, status=RunStatus.DAMAGED, reason="its file cannot be read")
         stored = {address: sum(states.values()) for address, states in head.launches.items()}
-        is_cut_short = run is not None and (run.is_cut_short or bool(run.lacking(stored)))
+        is_cut_short = run is not None and (not run.is_ended or bool(run.lacking(stored)))
         is_at_work = head.run_id in at_work
         ended = RunStatus.CUT_SHORT if is_cut_short else RunStatus.FAILED if head.wrong else RunStatus.OK
         return RunLine(
