@@ -8,19 +8,8 @@ from itertools import groupby, pairwise
 from statistics import median
 
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Ruling, RulingKind, Subject, unlike
+from quadbench.nightly import series
 from quadbench.nightly.night_file import Limits
-from quadbench.nightly.series import (
-    FigureName,
-    change_between,
-    is_worse,
-    limit_of,
-    name_of,
-    said_change,
-    said_value,
-    scaled,
-    tasks_of,
-    unscaled,
-)
 from quadbench.report.formatting import TextTable, listed, plural
 from quadbench.report.night import figure_name, words
 from quadbench.report.versus import ALL_TASKS, PRIMARY
@@ -55,13 +44,13 @@ class Segment:
     changed: dict[str, tuple[str, str]]
 
 
-def segments(nights: Sequence[Measurement], name: FigureName) -> tuple[Segment, ...]:
+def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Segment, ...]:
     """Return the segments of a figure, by time: between shifts of its level, changes of the environment and of the yardstick."""
     values = [
-        (night, place, (point.ratio is not None, tasks_of(night) if name[0] == ALL_TASKS else ()))
+        (night, place, (point.ratio is not None, series.tasks_of(night) if name[0] == ALL_TASKS else ()))
         for night in nights
         for point in night.points
-        if name_of(point) == name and (place := scaled(point)) is not None
+        if series.name_of(point) == name and (place := series.scaled(point)) is not None
     ]
     if not values:
         return ()
@@ -74,9 +63,9 @@ def segments(nights: Sequence[Measurement], name: FigureName) -> tuple[Segment, 
             since=stretch[0][0].measured_at,
             last=stretch[-1][0].night,
             nights=len(stretch),
-            level=unscaled(level, name[1]),
+            level=series.unscaled(level, name[1]),
             is_ratio=stretch[0][2][0],
-            change=change_between(before, level) if number and _are_alike(stretches[number - 1][-1], stretch[0]) else None,
+            change=series.change_between(before, level) if number and _are_alike(stretches[number - 1][-1], stretch[0]) else None,
             changed=_changed(stretches[number - 1][-1][0], stretch[0][0]) if number else {},
         )
         for number, (stretch, before, level) in enumerate(zip(stretches, [0.0, *levels], levels, strict=False))
@@ -92,7 +81,7 @@ def _edges(values: Sequence[_Value], key: str) -> list[int]:
     ]
     edges = set(hard)
     for begin, end in pairwise([0, *hard, len(values)]):
-        positive = [unscaled(place, key) for _, place, _ in values[begin:end]]
+        positive = [series.unscaled(place, key) for _, place, _ in values[begin:end]]
         if min(positive) > 0:  # decibels and distances may be 0
             edges |= {begin + shift.at for shift in shifts(positive)}
     return sorted(edges)
@@ -148,7 +137,7 @@ def case_history(
     """
     latest = nights[-1]
     told = tuple(ruling for ruling in rulings if ruling.kind is not RulingKind.CLEAN)
-    names = dict.fromkeys(name_of(point) for night in reversed(nights) for point in night.points)
+    names = dict.fromkeys(series.name_of(point) for night in reversed(nights) for point in night.points)
     primary = (ALL_TASKS, PRIMARY)
     shown = {(ruling.task, ruling.key) for ruling in told} | {primary}
     wanted = [name for name in names if is_whole or name in shown or (name[1] == PRIMARY and primary not in names)]
@@ -216,8 +205,8 @@ def changed_words(segment: Segment) -> str:
 
 
 def _cells(segment: Segment, key: str) -> tuple[str, str, str]:
-    level = said_value(segment.level, key, is_ratio=segment.is_ratio)
-    change = "–" if segment.change is None else said_change(segment.change, key)
+    level = series.said_value(segment.level, key, is_ratio=segment.is_ratio)
+    change = "–" if segment.change is None else series.said_change(segment.change, key)
     return level, change, changed_words(segment) or "–"
 
 
@@ -266,13 +255,13 @@ class Change:
     @property
     def is_open(self) -> bool:
         """Say whether it is one that nobody wants and nobody has acknowledged."""
-        return self.word is None and is_worse(self.segment.change or 0.0, self.figure.key)
+        return self.word is None and series.is_worse(self.segment.change or 0.0, self.figure.key)
 
 
 def last_change(history: CaseHistory, now: datetime) -> Change | None:
     """Return the last change of the first figure that changed by as much as matters where nothing else is said."""
     for figure in history.figures:
-        limit = limit_of(figure.key, _LIMITS)
+        limit = series.limit_of(figure.key, _LIMITS)
         big = [one for one in figure.segments if one.change is not None and abs(one.change) > limit]
         if big:
             word = _word_on(figure, big[-1], history.acknowledged, now)
@@ -305,7 +294,7 @@ def _alike(change: Change) -> tuple[object, ...]:
 def _told(changes: Sequence[Change]) -> str:
     first = changes[0]
     figure, segment, word = first.figure, first.segment, first.word
-    sizes = dict.fromkeys(said_change(one.segment.change or 0.0, one.figure.key) for one in changes)
+    sizes = dict.fromkeys(series.said_change(one.segment.change or 0.0, one.figure.key) for one in changes)
     what = f"{words(first.history.case)}: {figure_name(figure.key, figure.task)} is {listed(list(sizes))} than before"
     where = listed([words(one.history.address) for one in changes])
     by = (

@@ -13,19 +13,8 @@ from pydantic import TypeAdapter
 
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.night_record import Measurement
-from quadbench.nightly.history import (
-    CaseHistory,
-    Change,
-    FigureHistory,
-    Segment,
-    answer,
-    case_history,
-    last_change,
-    segment_table,
-    segments,
-    sentence,
-    told_tables,
-)
+from quadbench.nightly import history
+from quadbench.nightly.history import CaseHistory, Change, FigureHistory, Segment, answer, case_history, last_change, sentence
 from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
 from quadbench.nightly.series import name_of, said_change, said_value, scaled
 from quadbench.report.formatting import TextTable, listed, plural
@@ -61,7 +50,7 @@ def lines_of(nights: Nights, series: Sequence[Sequence[Measurement]]) -> tuple[L
         latest = measured[-1]
         names = [name_of(point) for point in latest.points if point.key == PRIMARY]
         name = (ALL_TASKS, PRIMARY) if (ALL_TASKS, PRIMARY) in names else names[0] if names else None
-        parts = segments(measured, name) if name else ()
+        parts = history.segments(measured, name) if name else ()
         where = latest.night, latest.case, latest.device
         kinds = dict.fromkeys(one.kind.value for one in told[latest.night] if (one.night, one.case, one.device) == where)
         line = Line(
@@ -214,15 +203,15 @@ def told_of(nights: Nights, series: Iterable[Sequence[Measurement]], *, is_whole
     told = []
     for measured in series:
         case, device = measured[-1].case, measured[-1].device
-        history = case_history(measured, nights.rulings_of(case, device), nights.acknowledgements(case), is_whole=is_whole)
-        told.append(Told(history=history, nights=measured))
+        of_case = case_history(measured, nights.rulings_of(case, device), nights.acknowledgements(case), is_whole=is_whole)
+        told.append(Told(history=of_case, nights=measured))
     return told
 
 
 def history_view(told: Sequence[Told], now: datetime) -> HistoryView:
     """Return a page of histories: what changed last stands first, and so do the devices on which it did."""
     sentences = answer([one.history for one in told], now)
-    sections = _sections(sorted(told, key=lambda one: _urgency(one.history, now)), now)
+    sections = _sections(sorted(told, key=lambda one: _urgency(one, now)), now)
     return HistoryView(
         sentences=sentences[:_MOST_SENTENCES],
         more_sentences=max(len(sentences) - _MOST_SENTENCES, 0),
@@ -231,9 +220,9 @@ def history_view(told: Sequence[Told], now: datetime) -> HistoryView:
     )
 
 
-def _urgency(history: CaseHistory, now: datetime) -> tuple[bool, bool, str, str]:
-    change = last_change(history, now)
-    return change is None, change is not None and not change.is_open, history.case, history.address
+def _urgency(told: Told, now: datetime) -> tuple[bool, bool, str, str]:
+    change = last_change(told.history, now)
+    return change is None, change is not None and not change.is_open, told.history.case, told.history.address
 
 
 def _sections(told: Sequence[Told], now: datetime) -> list[CaseSection]:
@@ -244,14 +233,14 @@ def _sections(told: Sequence[Told], now: datetime) -> list[CaseSection]:
         for figure in followed[:_MOST_FIGURES]:
             chart = history_chart(figure, one.history, one.nights) if left else None
             left -= chart is not None
-            figures.append((Markup(chart) if chart else None, segment_table(figure)))
+            figures.append((Markup(chart) if chart else None, history.segment_table(figure)))
         sections.append(
             CaseSection(
                 history=one.history,
                 sentence=" ".join(filter(None, (sentence(one.history), took(one.nights, followed[0]) if followed else ""))),
                 doubts=doubted_nights(one.nights, last_change(one.history, now)),
                 figures=tuple(figures),
-                tables=told_tables(one.history),
+                tables=history.told_tables(one.history),
             )
         )
     return sections

@@ -7,25 +7,9 @@ from datetime import datetime
 from statistics import median
 
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject, unlike
+from quadbench.nightly import series
 from quadbench.nightly.night_file import Limits
-from quadbench.nightly.series import (
-    LEVEL_NIGHTS,
-    NIGHTS_DOUBTS,
-    REMEMBERED,
-    FigureName,
-    Past,
-    Place,
-    change_between,
-    is_exact,
-    is_worse,
-    limit_of,
-    name_of,
-    said_change,
-    said_value,
-    scaled,
-    unscaled,
-    yardstick_shift,
-)
+from quadbench.nightly.series import FigureName, Past, Place, change_between, is_exact, is_worse, limit_of, name_of, said_change
 from quadbench.report.formatting import between, change, plural
 from quadbench.report.night import directions
 from quadbench.report.versus import VersusDevice, primary_row
@@ -119,7 +103,9 @@ def suspicion(
     where = (tonight.case, tonight.device)
     past = Past(
         tonight=tonight,
-        nights=tuple(one for one in history if (one.case, one.device) == where and one.night != tonight.night)[-REMEMBERED:],
+        nights=tuple(one for one in history if (one.case, one.device) == where and one.night != tonight.night)[
+            -series.REMEMBERED :
+        ],
         rulings=tuple(ruling for ruling in rulings if (ruling.case, ruling.device) == where),
         words=tuple(word for word in acknowledged if word.case == tonight.case and word.device in (None, tonight.device)),
     )
@@ -135,7 +121,7 @@ def suspicion(
         suspects=tuple(suspect for point in tonight.points if (suspect := gate.suspect(point))),
         accepted=frozenset(filter(past.is_accepted, names)),
         lost={name_of(point): _LOST for point in latest.points if name_of(point) not in names},
-        yardstick=yardstick_shift(past, limits),
+        yardstick=series.yardstick_shift(past, limits),
         around="; ".join(f"{name} was {before} and is {now}" for name, (before, now) in changed.items()) or None,
         over=past.over,
     )
@@ -150,20 +136,20 @@ class _Gate:
 
     def suspect(self, point: Point) -> Suspect | None:
         """Suspect a figure, or do not."""
-        place, series = scaled(point), self.past.series(point)
-        usual = self.past.usual(point, series)
+        place, every = series.scaled(point), self.past.series(point)
+        usual = self.past.usual(point, every)
         if place is None:
             return replace(_suspect(point, f"{point.value:g} cannot be its value"), is_sure=True)
         if is_exact(point.key):
             return self._exact(point, place, usual)
         if known := self.past.known(point):
             return replace(_suspect(point, known.cause), expected=known.expected, known=known)
-        recent = [other for _, other in series[-LEVEL_NIGHTS:]]
+        recent = [other for _, other in every[-series.LEVEL_NIGHTS :]]
         spread, narrow = spread_of(recent), spread_of(recent, HALF_OF_STEPS)
         if spread and narrow and usual:
             return self._sudden(point, place, usual, spread) or self._since_it_came(point, place, usual, narrow)
         few = f"{plural(len(usual), 'night')} before are too few to know what is usual"
-        is_vague = self._is_new and series and not self.past.is_accepted(name_of(point))
+        is_vague = self._is_new and every and not self.past.is_accepted(name_of(point))
         return _suspect(point, few) if is_vague else None
 
     @property
@@ -185,7 +171,7 @@ class _Gate:
 
     def _sudden(self, point: Point, place: float, usual: Sequence[Place], spread: Spread) -> Suspect | None:
         """Suspect what strays tonight from the nights before, whatever ran in them."""
-        level = [other for _, other in self.past.alike(usual)[-LEVEL_NIGHTS:]]
+        level = [other for _, other in self.past.alike(usual)[-series.LEVEL_NIGHTS :]]
         chance = SURELY_BY_ACCIDENT / sum(not is_exact(other.key) for other in self.past.tonight.points)
         change = spread.change(level, [place], least=limit_of(point.key, self.limits), chance=chance)
         if change is None:
@@ -197,7 +183,9 @@ class _Gate:
         """Suspect what may have changed, be it little, with tonight's subject, by all nights that it has run."""
         subject = self.past.tonight.subject
         now = [*(other for night, other in usual if night.subject == subject), place] if self._is_new else []
-        level = [other for _, other in self.past.alike([one for one in usual if one[0].subject != subject])[-LEVEL_NIGHTS:]]
+        level = [
+            other for _, other in self.past.alike([one for one in usual if one[0].subject != subject])[-series.LEVEL_NIGHTS :]
+        ]
         least = limit_of(point.key, self.limits) / 2
         change = spread.change(level, now, least=least, chance=BY_ACCIDENT) if now and level else None
         return _strayed(point, change, median(level), "with the files before") if change else None
@@ -209,9 +197,9 @@ def _suspect(point: Point, why: str) -> Suspect:
 
 
 def _strayed(point: Point, change: float, level: float, than: str, *, is_sure: bool = False) -> Suspect:
-    is_ratio, expected = point.ratio is not None, unscaled(level, point.key)
+    is_ratio, expected = point.ratio is not None, series.unscaled(level, point.key)
     suspect = _suspect(point, "")
-    values = [said_value(value, point.key, is_ratio=is_ratio) for value in (suspect.value, expected)]
+    values = [series.said_value(value, point.key, is_ratio=is_ratio) for value in (suspect.value, expected)]
     why = f"it is {said_change(change, point.key)} than {than}: {values[0]} rather than {values[1]}"
     return replace(suspect, why=why, expected=expected, is_worse=is_worse(change, point.key), is_sure=is_sure)
 
@@ -362,7 +350,7 @@ class _Judge:
     @property
     def _around(self) -> str:
         """Return what is known of why a device is not as it was."""
-        doubts = [caveat.words for caveat in self.suspicion.tonight.caveats if caveat in NIGHTS_DOUBTS]
+        doubts = [caveat.words for caveat in self.suspicion.tonight.caveats if caveat in series.NIGHTS_DOUBTS]
         return "".join(f" ({word})" for word in (*doubts, self.suspicion.around) if word)
 
 

@@ -15,21 +15,10 @@ from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from quadbench.artifacts.night_record import Measurement, Point, RulingKind, Subject
+from quadbench.report import night as night_words
 from quadbench.report.chart import Plot, dot, nice_ticks, rule, svg, text, with_room
 from quadbench.report.formatting import TextTable, change, labelled, percent, plural
-from quadbench.report.night import (
-    DeviceNight,
-    Figured,
-    NightFinding,
-    NightView,
-    directions,
-    drawn_figure,
-    in_unit,
-    is_ratio,
-    subject_name,
-    unit_of,
-    words,
-)
+from quadbench.report.night import DeviceNight, Figured, NightFinding, NightView, drawn_figure, in_unit, is_ratio, unit_of, words
 from quadbench.report.page import page_environment
 from quadbench.results.disk import write_whole
 from quadbench.results.documents import document_from
@@ -121,7 +110,7 @@ def night_chart(finding: NightFinding, told: Figured, nights: Sequence[Measureme
     bottom = UPPER[1]
     if len(ys) == len(points) and all(map(is_ratio, ys)):
         ratio, bottom = ys[-1] / median(ys[:-1]), LOWER[1]
-        so = "as usual" if percent(abs(ratio - 1)) == percent(0) else change(ratio, directions(key))
+        so = "as usual" if percent(abs(ratio - 1)) == percent(0) else change(ratio, night_words.directions(key))
         its_doing = finding.kind if finding.kind is RulingKind.ENVIRONMENT else None  # else it is not marked
         body += _marked(plot, [(y, y, y) for y in ys], LOWER, of_yardstick, so, its_doing)
     title = f"{told.figure} of {finding.cases[0]} on {finding.address} over {len(shown)} nights"
@@ -175,7 +164,7 @@ def _came(plot: Plot, nights: Sequence[Measurement], bottom: int) -> Iterator[st
         x = plot.x(number - 0.5)
         yield rule("edge", (x, plot.top - _ABOVE + 4), (x, bottom), RULE, ' stroke-dasharray="1 3"')
         if number == new[-1]:
-            yield text(x + 4, plot.top - _ABOVE, f"{subject_name(nights[number].subject)} →", anchor="end")
+            yield text(x + 4, plot.top - _ABOVE, f"{night_words.subject_name(nights[number].subject)} →", anchor="end")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,7 +328,7 @@ def render_night(view: NightView, commands: Mapping[str, str]) -> str:
 
 @cache
 def _environment() -> Environment:
-    return page_environment({"words": words, "rate": rate_words, "subject": subject_name})
+    return page_environment({"words": words, "rate": rate_words, "subject": night_words.subject_name})
 
 
 def _drawn(finding: NightFinding, view: NightView) -> Iterator[Markup]:

@@ -4,22 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
-from quadbench.report.chart import (
-    INK,
-    Bar,
-    BarPart,
-    Plot,
-    Series,
-    dot,
-    legend,
-    line_chart,
-    nice_ticks,
-    rule,
-    short,
-    stacked_bars,
-    svg,
-    text,
-)
+from quadbench.report import chart
 from quadbench.report.formatting import Unit, convert, plural, show
 from quadbench.report.kpi import Figure, KpiRow
 from quadbench.report.launches import SERVING, is_emulated, launches_on, sound, step_of, temperature_c, values
@@ -40,7 +25,7 @@ VARIANT_COLOURS = {
 }
 _WIDTH, _LEFT, _RIGHT, _BOTTOM = 560, 58, 548, 158
 _WARMTH_HEIGHT = 34
-_PLOT = Plot(left=_LEFT, right=_RIGHT, top=28, bottom=_BOTTOM, ys=(0.0, 1.0))
+_PLOT = chart.Plot(left=_LEFT, right=_RIGHT, top=28, bottom=_BOTTOM, ys=(0.0, 1.0))
 _SIDES = {"shared": "#1d5fa6", "per-graph": "#b3560b", "third": "#2f8f83"}  # CSS classes and their colours
 _PARTS = {
     "text_encoder": ("text encoder", "#7d6bb3"),
@@ -159,41 +144,41 @@ def _thinned(readings: Sequence[tuple[float, float]]) -> tuple[tuple[float, floa
 def strip_chart(task: TaskStrips) -> str:
     """Draw a dot an image and a bar at the median of each launch, in the order in which they ran; below, the temperature."""
     times = [[convert(image, Unit.MILLISECONDS) for image in strip.images_ns] for strip in task.strips]
-    ticks = nice_ticks(max(max(images) for images in times))
+    ticks = chart.nice_ticks(max(max(images) for images in times))
     plot = replace(_PLOT, xs=(0.0, len(task.strips)), ys=(0.0, ticks[-1]))
-    body = [text(_LEFT, 14, f"{short(task.task)}: an image, ms"), *plot.rows(ticks)]
+    body = [chart.text(_LEFT, 14, f"{chart.short(task.task)}: an image, ms"), *plot.rows(ticks)]
     for index, (strip, images) in enumerate(zip(task.strips, times, strict=True)):
         variant, colour = strip.variant, VARIANT_COLOURS[strip.variant]
         for number, image in enumerate(images):
             x = index + 0.15 + 0.7 * (number + 0.5) / len(images)
-            body.append(dot(f"{variant} image", plot.at(x, image), 2, colour))
+            body.append(chart.dot(f"{variant} image", plot.at(x, image), 2, colour))
         middle = sorted(images, reverse=True)[len(images) // 2]
-        body.append(rule(f"{variant} median", plot.at(index + 0.08, middle), plot.at(index + 0.92, middle), colour))
+        body.append(chart.rule(f"{variant} median", plot.at(index + 0.08, middle), plot.at(index + 0.92, middle), colour))
     warmth = list(_warmth(task.strips, plot))
     height = _BOTTOM + (30 + _WARMTH_HEIGHT if warmth else 0) + 24
     last = task.strips[-1].number
-    body += [*warmth, text(_LEFT, height - 6, "launch 1"), text(_RIGHT, height - 6, f"launch {last}", anchor="end")]
-    return svg(_WIDTH, height, f"Time of each image of {task.task} by launch on {task.address}", body)
+    body += [*warmth, chart.text(_LEFT, height - 6, "launch 1"), chart.text(_RIGHT, height - 6, f"launch {last}", anchor="end")]
+    return chart.svg(_WIDTH, height, f"Time of each image of {task.task} by launch on {task.address}", body)
 
 
 def memory_chart(courses: Sequence[MemoryCourse], address: str) -> str:
     """Draw what the first launch of each variant held in memory, over the time that it had loaded, switched and painted."""
     lines = {course.variant: [(ns / 1e9, convert(size, Unit.MEGABYTES)) for ns, size in course.readings] for course in courses}
     spots = [spot for line in lines.values() for spot in line]
-    ticks, seconds = nice_ticks(max(size for _, size in spots)), nice_ticks(max(max(s for s, _ in spots), 0.1))
+    ticks, seconds = chart.nice_ticks(max(size for _, size in spots)), chart.nice_ticks(max(max(s for s, _ in spots), 0.1))
     plot = replace(_PLOT, xs=(0.0, seconds[-1]), ys=(0.0, ticks[-1]))
-    body = [text(_LEFT, 14, "resident memory, MB"), *plot.rows(ticks), *plot.columns(seconds)]
+    body = [chart.text(_LEFT, 14, "resident memory, MB"), *plot.rows(ticks), *plot.columns(seconds)]
     body += [plot.line(v, line, VARIANT_COLOURS[v], ' stroke-width="1.5"') for v, line in lines.items()]
     body.append(plot.caption("s of loading, switching and painting", _BOTTOM + 34))
-    return svg(_WIDTH, _BOTTOM + 40, f"Memory over the first launch of each variant on {address}", body)
+    return chart.svg(_WIDTH, _BOTTOM + 40, f"Memory over the first launch of each variant on {address}", body)
 
 
 def variant_legend(variants: Sequence[Variant]) -> str:
     """Return which colour is which variant, as an HTML list."""
-    return legend((variant, VARIANT_COLOURS[variant], variant) for variant in variants)
+    return chart.legend((variant, VARIANT_COLOURS[variant], variant) for variant in variants)
 
 
-def _warmth(strips: Sequence[LaunchStrip], images: Plot) -> Iterator[str]:
+def _warmth(strips: Sequence[LaunchStrip], images: chart.Plot) -> Iterator[str]:
     """Draw the temperature before each launch that is known, from the lowest to the highest."""
     known = [(index + 0.5, strip.temperature_c) for index, strip in enumerate(strips) if strip.temperature_c is not None]
     if not known:
@@ -201,9 +186,9 @@ def _warmth(strips: Sequence[LaunchStrip], images: Plot) -> Iterator[str]:
     low, high = min(warm for _, warm in known), max(warm for _, warm in known)
     plot = replace(images, top=_BOTTOM + 30, bottom=_BOTTOM + 30 + _WARMTH_HEIGHT, ys=(low, max(high, low + 1.0)))
     for y, warm in zip((plot.top, plot.bottom), reversed(plot.ys), strict=True):
-        yield text(_LEFT - 8, y + 4, f"{warm:.0f} °C", anchor="end")
-    yield plot.line("edge warmth", known, INK)
-    yield from (dot("edge warmth", plot.at(*spot), 2, INK) for spot in known)
+        yield chart.text(_LEFT - 8, y + 4, f"{warm:.0f} °C", anchor="end")
+    yield plot.line("edge warmth", known, chart.INK)
+    yield from (chart.dot("edge warmth", plot.at(*spot), 2, chart.INK) for spot in known)
 
 
 def storage_chart(storage: Storage) -> str:
@@ -227,7 +212,7 @@ def growth_chart(growth: Growth) -> str:
 def _bytes_chart(lines: Mapping[str, Sequence[tuple[int, float]]], measured: int, *, title: str, x_label: str) -> str:
     """Draw the bytes of each side over the number of tasks, up to `measured` of which they were measured."""
     series = [
-        Series(
+        chart.Series(
             label=side,
             css_class=side,
             colour=_SIDES[side],
@@ -237,7 +222,7 @@ def _bytes_chart(lines: Mapping[str, Sequence[tuple[int, float]]], measured: int
         for side, points in lines.items()
         if points
     ]
-    return line_chart(series, title=title, x_label=x_label, y_label="MB")
+    return chart.line_chart(series, title=title, x_label=x_label, y_label="MB")
 
 
 def rom_chart(storage: Storage) -> str:
@@ -249,24 +234,24 @@ def rom_chart(storage: Storage) -> str:
             if parts := rom_parts(storage, step, is_shared=side == "shared"):
                 sizes = {key: convert(size, Unit.MEGABYTES) for key, size in parts.items()}
                 total = f"{show(sum(parts.values()), Unit.MEGABYTES)} MB"
-                bars.append(Bar(group=group, label=side, parts=_bar_parts(_ROM_PARTS, sizes), total_text=total))
+                bars.append(chart.Bar(group=group, label=side, parts=_bar_parts(_ROM_PARTS, sizes), total_text=total))
     return _stacked(bars, "What the bytes on the device are of, by number of use cases")
 
 
 def trajectory_chart(trajectory: Trajectory) -> str:
     """Draw the SQNR of eps over the steps of a task's sampler."""
     series = [
-        Series(label=name, css_class=css_class, colour=colour, points=points)
+        chart.Series(label=name, css_class=css_class, colour=colour, points=points)
         for (name, points), (css_class, colour) in zip(trajectory.curves, _SIDES.items(), strict=False)
     ]
     title = f"SQNR of eps at each step of {trajectory.task}"
-    return line_chart(series, title=title, x_label="step", y_label="dB", width=360, height=220)
+    return chart.line_chart(series, title=title, x_label="step", y_label="dB", width=360, height=220)
 
 
 def ways_chart(ways: Ways) -> str:
     """Draw the time of an image with its share of the switch, over how many images a task paints before the next comes."""
     series = [
-        Series(
+        chart.Series(
             label=variant.value,
             css_class=variant.value,
             colour=VARIANT_COLOURS[variant],
@@ -275,13 +260,13 @@ def ways_chart(ways: Ways) -> str:
         for variant, points in ways.curves.items()
     ]
     title = f"Time of an image with its share of the switch on {ways.device.address}"
-    return line_chart(series, title=title, x_label="images of a task before the next", y_label="ms")
+    return chart.line_chart(series, title=title, x_label="images of a task before the next", y_label="ms")
 
 
 def time_chart(shares: Sequence[TimeShare], address: str) -> str:
     """Draw the time of one image by component, on one scale for all tasks of a device."""
     bars = [
-        Bar(
+        chart.Bar(
             group=share.task,
             label=share.variant.value,
             parts=_bar_parts(_PARTS, dict(share.parts)),
@@ -292,14 +277,14 @@ def time_chart(shares: Sequence[TimeShare], address: str) -> str:
     return _stacked(bars, f"Time of one image by component on {address}")
 
 
-def _bar_parts(looks: Mapping[str, tuple[str, str]], sizes: Mapping[str, float]) -> tuple[BarPart, ...]:
+def _bar_parts(looks: Mapping[str, tuple[str, str]], sizes: Mapping[str, float]) -> tuple[chart.BarPart, ...]:
     return tuple(
-        BarPart(label=looks[key][0], css_class=f"part-{key}", colour=looks[key][1], value=max(size, 0.0))
+        chart.BarPart(label=looks[key][0], css_class=f"part-{key}", colour=looks[key][1], value=max(size, 0.0))
         for key, size in sizes.items()
     )
 
 
-def _stacked(bars: Sequence[Bar], title: str) -> str:
+def _stacked(bars: Sequence[chart.Bar], title: str) -> str:
     """Draw bars below what their parts are."""
     parts = ((part.css_class, part.colour, part.label) for bar in bars for part in bar.parts)
-    return legend(parts) + stacked_bars(bars, title=title)
+    return chart.legend(parts) + chart.stacked_bars(bars, title=title)

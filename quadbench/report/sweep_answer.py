@@ -6,26 +6,9 @@ from itertools import combinations
 from statistics import fmean
 
 from quadbench.recipe.published import published_table
+from quadbench.report import sweep as sweeps
 from quadbench.report.formatting import Column, TextTable, between, change, csv_text, decibels, labelled, percent, plural
-from quadbench.report.sweep import (
-    BYTES,
-    PSNR,
-    PSNR_TEACHER,
-    PSNR_TRUTH,
-    RAM,
-    TIME,
-    Merit,
-    Scale,
-    Sweep,
-    SweepFigure,
-    SweepPoint,
-    change_from,
-    is_telling,
-    merits,
-    quality_of,
-    scale_of,
-    series_of,
-)
+from quadbench.report.sweep import Merit, Scale, Sweep, SweepFigure, SweepPoint, change_from, merits, quality_of, scale_of
 from quadbench.statistics import Verdict
 
 _NAMED = 4  # settings, and tasks, that a sentence names
@@ -39,7 +22,7 @@ _NOTE = (
 _TEACHER_NOTE = "PSNR to teacher: to the float pictures of 100 DDIM steps, which is what fewer steps and rounding cost together."
 _BEST_NOTE = "*: no other row is known to be better in {quality}, end-to-end time or all files and as good in the rest of them."
 _UNTOUCHED = ", which the sweep did not touch: its times show the noise"
-_TELLING = (PSNR, PSNR_TEACHER, PSNR_TRUTH, TIME, BYTES, RAM)
+_TELLING = (sweeps.PSNR, sweeps.PSNR_TEACHER, sweeps.PSNR_TRUTH, sweeps.TIME, sweeps.BYTES, sweeps.RAM)
 
 _DECIMALS = {"dB": 2, "ms": 1, "%": 1, "MB": 2}
 
@@ -76,7 +59,7 @@ def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
         yield f"Noise on {device}: {apart} from row to row, so that no smaller difference of times counts."
     if touched and not any(map(_quality, touched)):
         yield f"On {device}, no pictures were scored: quality is not in this comparison."
-    if touched and not any(point.figure(TIME) for point in touched):
+    if touched and not any(point.figure(sweeps.TIME) for point in touched):
         yield f"On {device}, there are no times."
 
 
@@ -85,7 +68,7 @@ def best_setting(settings: _Settings) -> str:
 
     def merit(points: Sequence[SweepPoint]) -> tuple[float, float]:
         values = [figure.value for point in points if (figure := _quality(point))]
-        times = [figure.value for point in points if (figure := point.figure(TIME))]
+        times = [figure.value for point in points if (figure := point.figure(sweeps.TIME))]
         return round(fmean(values), 1) if values else float("-inf"), -fmean(times) if times else float("-inf")
 
     return max(settings, key=lambda value: merit(settings[value]))
@@ -113,8 +96,8 @@ def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], scale: Sca
     """Say what a setting has more or less of quality, time and bytes than the best one, over the tasks."""
     of_tasks = {point.task: point for point in top}
     told = {p.task: merits(p, of_tasks[p.task], scale) for p in points if p.task in of_tasks}
-    quality = {task: one for task, own in told.items() for key, one in own.items() if key not in (TIME, BYTES)}
-    times, sizes = ({task: own[key] for task, own in told.items() if key in own} for key in (TIME, BYTES))
+    quality = {task: one for task, own in told.items() for key, one in own.items() if key not in (sweeps.TIME, sweeps.BYTES)}
+    times, sizes = ({task: own[key] for task, own in told.items() if key in own} for key in (sweeps.TIME, sweeps.BYTES))
     parts = [
         *([f"PSNR {_said(quality, _decibels_between)}"] if quality else []),
         *([f"time {_said(times, _between)}"] if times else []),
@@ -199,7 +182,7 @@ def _order(settings: _Settings, scale: Scale) -> str:
 
 
 def _is_comparable(point: SweepPoint) -> bool:
-    return any(point.figure(key) for key in (quality_of([point]), TIME, BYTES) if key)
+    return any(point.figure(key) for key in (quality_of([point]), sweeps.TIME, sweeps.BYTES) if key)
 
 
 def _apart(settings: Sequence[Sequence[SweepPoint]], scale: Scale) -> str:
@@ -212,7 +195,7 @@ def _apart(settings: Sequence[Sequence[SweepPoint]], scale: Scale) -> str:
     if all(one.verdict is Verdict.SAME for _, one in told):
         return "Nothing tells them apart: they are the same."
     unknown = {key for key, one in told if one.verdict is Verdict.INCONCLUSIVE}
-    more = " More inputs for each task make the intervals of pictures narrower." if unknown - {TIME, BYTES} else ""
+    more = " More inputs for each task make the intervals of pictures narrower." if unknown - {sweeps.TIME, sweeps.BYTES} else ""
     if not any(one.is_told for _, one in told):
         return f"No setting is shown to be better than another.{more}"
     return f"None is shown to beat another: to be better in something and as good in the rest.{more}"
@@ -220,7 +203,7 @@ def _apart(settings: Sequence[Sequence[SweepPoint]], scale: Scale) -> str:
 
 def settling(sweep: Sweep) -> tuple[str, ...]:
     """Return the words that launch two settings in turn, the best one if it can be; none where all times are told apart."""
-    runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(TIME)}
+    runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(sweeps.TIME)}
     if len(runs) < 2:
         return ()
     settings = {point.value: [point] for point in runs.values()}
@@ -238,8 +221,8 @@ def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
             next((p for p in sweep.points if (p.run_id, p.task, p.device) == (run.run_id, task, one.device)), None)
             for run in (one, other)
         )
-        if mine and theirs and mine.figure(TIME) and theirs.figure(TIME):
-            told.append(merits(mine, theirs, scale).get(TIME))
+        if mine and theirs and mine.figure(sweeps.TIME) and theirs.figure(sweeps.TIME):
+            told.append(merits(mine, theirs, scale).get(sweeps.TIME))
     return any(merit is None or merit.verdict is Verdict.INCONCLUSIVE for merit in told)
 
 
@@ -248,7 +231,7 @@ def sweep_tables(sweep: Sweep, *, is_whole: bool = True) -> tuple[TextTable, ...
 
     One that is not whole has the most telling figures, and fits a terminal of 100 characters.
     """
-    return tuple(_table(sweep, points, is_whole) for points in series_of(sweep))
+    return tuple(_table(sweep, points, is_whole) for points in sweeps.series_of(sweep))
 
 
 def sweep_csv(sweep: Sweep) -> str:
@@ -269,7 +252,7 @@ def sweep_csv(sweep: Sweep) -> str:
 def _table(sweep: Sweep, points: Sequence[SweepPoint], is_whole: bool) -> TextTable:
     keys = [Column(name=_short(key, sweep.keys), cell=partial(_setting, key), is_numeric=True) for key in sweep.keys]
     columns = [*keys, *_columns(points, is_whole)]
-    if is_telling(points):
+    if sweeps.is_telling(points):
         columns.append(Column(name="best", cell=lambda row: "*" if row[0].is_best else "", is_numeric=True))
     untouched = "" if points[0].task in sweep.touched else _UNTOUCHED
     title = f"{sweep.recipe_name}: {points[0].task} on {points[0].device}, over {', '.join(sweep.keys)}{untouched}"
@@ -291,7 +274,7 @@ def _columns(points: Sequence[SweepPoint], is_whole: bool) -> Iterator[Column[_R
     known = {figure.key: figure for point in points for figure in point.figures}
     for key, figure in known.items() if is_whole else ((key, known[key]) for key in _TELLING if key in known):
         yield Column(name=labelled(figure.title, figure.unit), cell=partial(_cell, key), is_numeric=True)
-        if key == PSNR and is_whole:
+        if key == sweeps.PSNR and is_whole:
             yield Column(name="change", cell=_change, is_numeric=True)
         if is_whole and any((own := point.figure(key)) and own.published is not None for point in points):
             yield Column(name=f"{figure.title}, published", cell=partial(_published, key), is_numeric=True)
@@ -299,9 +282,9 @@ def _columns(points: Sequence[SweepPoint], is_whole: bool) -> Iterator[Column[_R
 
 def _notes(sweep: Sweep, points: Sequence[SweepPoint]) -> Iterator[str]:
     yield _NOTE
-    if any(point.figure(PSNR_TEACHER) for point in points):
+    if any(point.figure(sweeps.PSNR_TEACHER) for point in points):
         yield _TEACHER_NOTE
-    if (quality := quality_of(points)) and is_telling(points):
+    if (quality := quality_of(points)) and sweeps.is_telling(points):
         yield _BEST_NOTE.format(quality=next(figure.title for point in points if (figure := point.figure(quality))))
     if sweep.published and any(figure.published is not None for point in points for figure in point.figures):
         yield published_table(sweep.published).note
@@ -320,7 +303,7 @@ def _cell(key: str, row: _Row) -> str:
 
 def _change(row: _Row) -> str:
     point, above = row
-    difference = change_from(point, above, PSNR) if above else None
+    difference = change_from(point, above, sweeps.PSNR) if above else None
     return f"{difference[0]:+.2f} ± {difference[1]:.2f}" if difference else ""
 
 

@@ -10,20 +10,9 @@ from quadbench.artifacts.run_record import BASE_UNET
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.recipe.published import PublishedRow, PublishedTable, published_names, published_table
 from quadbench.recipe.settings import int8_percent_of
-from quadbench.report import formatting
+from quadbench.report import formatting, kpi
 from quadbench.report.formatting import Column, FigureTable, TextTable, Unit, Value, convert, number, rough_times, show
-from quadbench.report.kpi import (
-    MERGED,
-    NO_ADAPTER,
-    NO_INPUT_IMAGE,
-    Figure,
-    KpiRow,
-    comparison_tables,
-    count,
-    kpi_rows,
-    published_name,
-    spread,
-)
+from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, comparison_tables, kpi_rows, published_name
 from quadbench.report.launches import EMULATED, Alike, alike, counted, int8_note, launches_of, places, sampler_text, sound
 from quadbench.report.scores import Quality, quality_rows
 from quadbench.report.ways import ways_views
@@ -158,19 +147,19 @@ def _cells(figure: PublishedFigure, *, is_one: bool) -> tuple[str, str, str]:
 
 
 def _of_row(runs: Sequence[MeasuredRun], row: PublishedRow) -> Iterator[PublishedFigure]:
-    titles = _SCORES | {published_name(kpi.key, kpi.unit): f"{kpi.title}, {kpi.unit}" for run in runs for kpi in run.kpis}
+    titles = _SCORES | {published_name(one.key, one.unit): f"{one.title}, {one.unit}" for run in runs for one in run.kpis}
     for run, device in _places(runs, row) or ((None, None),):
         scores = _scores(run.result, row, device, run.quality) if run and device else {}
-        of_device = [kpi for kpi in run.kpis if (kpi.task, kpi.device) == (row.task, device)] if run else []
-        ours = {published_name(kpi.key, kpi.unit): kpi for kpi in of_device}
+        of_device = [one for one in run.kpis if (one.task, one.device) == (row.task, device)] if run else []
+        ours = {published_name(one.key, one.unit): one for one in of_device}
         for name, printed in row.figures.items():
-            kpi, why_not = ours.get(name), _why_not(runs, row, name, device)
+            found, why_not = ours.get(name), _why_not(runs, row, name, device)
             yield PublishedFigure(
                 row=_named(row),
                 title=titles.get(name, name),
                 printed=printed,
-                here=why_not or scores.get(name, _paper_value(kpi, name)),
-                span=None if why_not or name in scores else _span(kpi),
+                here=why_not or scores.get(name, _paper_value(found, name)),
+                span=None if why_not or name in scores else _span(found),
                 run_id=run.result.run_id if run else None,
                 address=device.address if device else None,
                 other_sampler=_other_sampler(run.result, row, device) if run and device else None,
@@ -220,16 +209,16 @@ def _scores(result: RunResult, row: PublishedRow, device: DeviceFacts, quality: 
     return scores
 
 
-def _paper_value(kpi: KpiRow | None, name: str) -> float | str:
-    if kpi is None:
+def _paper_value(row: KpiRow | None, name: str) -> float | str:
+    if row is None:
         return "not scored: see `quadbench quality`" if name in _SCORES else "not measured on such a device"
-    return convert(kpi.shared.value, kpi.unit) if isinstance(kpi.shared, Figure) else kpi.shared
+    return convert(row.shared.value, row.unit) if isinstance(row.shared, Figure) else row.shared
 
 
-def _span(kpi: KpiRow | None) -> tuple[float, float] | None:
-    if kpi is None or kpi.is_exact or not isinstance(kpi.shared, Figure):
+def _span(row: KpiRow | None) -> tuple[float, float] | None:
+    if row is None or row.is_exact or not isinstance(row.shared, Figure):
         return None
-    return convert(kpi.shared.low, kpi.unit), convert(kpi.shared.high, kpi.unit)
+    return convert(row.shared.low, row.unit), convert(row.shared.high, row.unit)
 
 
 def kpi_table(result: RunResult, *, is_whole: bool = True) -> TextTable:
@@ -277,7 +266,7 @@ def kpi_figures(result: RunResult) -> FigureTable:
 
 
 def _count(row: KpiRow) -> str:
-    counts = dict.fromkeys(count(cell) for cell in (row.shared, row.per_graph) if isinstance(cell, Figure))
+    counts = dict.fromkeys(kpi.count(cell) for cell in (row.shared, row.per_graph) if isinstance(cell, Figure))
     return "" if row.is_exact else " / ".join(counts)
 
 
@@ -286,7 +275,7 @@ def _value(cell: Figure | str, unit: Unit) -> str:
 
 
 def _spread(cell: Figure | str, row: KpiRow) -> str:
-    return "" if isinstance(cell, str) or row.is_exact else spread(cell, row.unit)
+    return "" if isinstance(cell, str) or row.is_exact else kpi.spread(cell, row.unit)
 
 
 _COLUMNS: tuple[Column[KpiRow], ...] = (

@@ -10,20 +10,8 @@ from statistics import mean, median
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, RunRecord, TaskAssets, Variant
 from quadbench.artifacts.names import FileName
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
-from quadbench.report.formatting import (
-    TextTable,
-    Unit,
-    between,
-    change,
-    convert,
-    csv_text,
-    decibels,
-    labelled,
-    percent,
-    plural,
-    show,
-    shown,
-)
+from quadbench.report import formatting
+from quadbench.report.formatting import TextTable, Unit, between, change, convert, decibels, percent, plural, show, shown
 from quadbench.report.kpi import KPI_TITLES, KPI_UNITS, Figure, figure, launch_values
 from quadbench.report.launches import in_order, likeness, sound, temperature_c
 from quadbench.statistics import Looks, Verdict
@@ -419,7 +407,7 @@ def versus_csv(versus: Versus) -> str:
         ends = (told.ratio, told.low, told.high) if told else (None, None, None)
         place = (device.device.address, row.task, row.key, row.unit or "dB")
         rows.append((*place, *sides, *ends, row.outcome, versus.a.run_id, versus.b.run_id))
-    return csv_text(fields, rows)
+    return formatting.csv_text(fields, rows)
 
 
 def difference_table(device: VersusDevice) -> TextTable:
@@ -433,7 +421,7 @@ def difference_table(device: VersusDevice) -> TextTable:
 
 
 def _cells(row: SideRow) -> tuple[str, ...]:
-    figure = (row.task, labelled(row.title, row.unit), *(shown(value, row.unit) for value in row.values))
+    figure = (row.task, formatting.labelled(row.title, row.unit), *(shown(value, row.unit) for value in row.values))
     told = row.comparison
     if told is None or told.ratio is None:
         return (*figure, "–" if row.ratio is None else f"{row.ratio:.3f}", "–", "exact" if row.is_exact else "–")

@@ -8,25 +8,13 @@ from functools import cached_property
 
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, ErrorClass, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.artifacts.night_record import differences
-from quadbench.report import provenance, scores
+from quadbench.report import launches, provenance, scores
 from quadbench.report.baseline import Baseline, against
 from quadbench.report.condition import Criterion, where_met
 from quadbench.report.formatting import TextTable
 from quadbench.report.headline import ENOUGH, gaps, headline, in_words, next_step
 from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, LaunchVerdict, kpi_rows, launch_verdicts, unequal_rows
-from quadbench.report.launches import (
-    SERVING,
-    Setup,
-    int8_table,
-    launches_of,
-    precision_text,
-    sampler_text,
-    setup_table,
-    setups_of,
-    sound,
-    values,
-    why_absent,
-)
+from quadbench.report.launches import SERVING, Setup, launches_of, sampler_text, setups_of, sound, values, why_absent
 from quadbench.report.run_charts import MemoryCourse, TaskStrips, TimeShare, memory_of, strips_of, time_shares
 from quadbench.report.scores import Quality, TaskPictures, Trajectory
 from quadbench.report.storage import Storage, storage_views
@@ -159,7 +147,7 @@ class ReportView:
 def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> ReportView:
     """Return the view of a whole run, held against a baseline if there is one. The layout only gives the images' paths."""
     rows, storages, quality = kpi_rows(result), storage_views(result), scores.quality_rows(result)
-    launches, setups, doubts = provenance.launch_rows(result), setups_of(result), _doubts(result)
+    launch_rows, setups, doubts = provenance.launch_rows(result), setups_of(result), _doubts(result)
     earlier = against(baseline, kpi_rows(baseline), result, rows, layout.words) if baseline else None
     kpis = tuple(_device_kpis(result, device, rows) for device in result.devices)
     needed = [row.judged.launches_needed or 0 for row in rows if row.judged and row.key in WITH_VERDICT]
@@ -172,9 +160,9 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         trajectories += scores.emulated_trajectories(result.scores)
     return ReportView(
         result=result,
-        started_at=launches[0].record.started_at if launches else None,
-        launches=launches,
-        listed=provenance.launch_list(launches),
+        started_at=launch_rows[0].record.started_at if launch_rows else None,
+        launches=launch_rows,
+        listed=provenance.launch_list(launch_rows),
         headline=headline(storages, rows, quality),
         baseline=earlier,
         gaps=gaps(result, rows),
@@ -194,10 +182,10 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         score_notes=scores.score_notes(result.scores) if result.scores else (),
         pictures=scores.task_pictures(result, layout),
         parity=tuple(_parity(result, device, task) for device in result.devices for task in result.bundle_on(device).tasks),
-        int8=tuple(table for each in setups if (table := int8_table(each.bundle, each.where))),
+        int8=tuple(table for each in setups if (table := launches.int8_table(each.bundle, each.where))),
         setups=setups,
-        precisions=tuple(dict.fromkeys(precision_text(setup.bundle) for setup in setups)),
-        ran=setup_table(setups),
+        precisions=tuple(dict.fromkeys(launches.precision_text(setup.bundle) for setup in setups)),
+        ran=launches.setup_table(setups),
         digests=provenance.digests(result),
         versions=provenance.versions(result),
         settings=provenance.settings(result),

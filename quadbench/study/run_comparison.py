@@ -19,27 +19,11 @@ from quadbench.observer import Observer
 from quadbench.pipeline.progress_observer import seen_by_others
 from quadbench.pipeline.session import Session, lab_of
 from quadbench.recipe import Measure
+from quadbench.report import versus
 from quadbench.report.html import write_study_report
 from quadbench.report.launches import is_on, sound
 from quadbench.report.run_line import write_comparison
-from quadbench.report.versus import (
-    ALL_TASKS,
-    PRIMARY,
-    Pair,
-    Side,
-    Versus,
-    VersusDevice,
-    VersusSide,
-    caveats_of,
-    common_tasks,
-    compared,
-    interleaved_rows,
-    replanned,
-    sentence,
-    side_rows,
-    sides_of_blocks,
-    timed_launches,
-)
+from quadbench.report.versus import ALL_TASKS, PRIMARY, Pair, Side, Versus, VersusDevice, VersusSide, compared, sides_of_blocks
 from quadbench.results.bundles import in_results
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
@@ -90,9 +74,9 @@ def compare(
             raise next(iter(failures.values()))
         plans = [_planned(device, sides, session) for device in shared]
         _launch(sides, plans, session, failures)
-    versus = _versus(sides, plans, manner, failures)
-    write_comparison(versus, layout)
-    return versus
+    told = _versus(sides, plans, manner, failures)
+    write_comparison(told, layout)
+    return told
 
 
 def compare_stored(a: Chosen, b: Chosen) -> Versus:
@@ -172,11 +156,11 @@ class OnDevice:
             device=facts,
             blocks=len(blocks),
             looks=looks,
-            rows=interleaved_rows(facts, a, b, looks),
+            rows=versus.interleaved_rows(facts, a, b, looks),
             differences=unlike(*self.contents) | differences(a.records, b.records),
-            caveats=caveats_of((a.records, b.records)),
+            caveats=versus.caveats_of((a.records, b.records)),
             broken=self.launches.broken,
-            launches=timed_launches(a, b),
+            launches=versus.timed_launches(a, b),
         )
 
 
@@ -186,7 +170,7 @@ def _planned(device: Device, sides: Sequence[PreparedSide], session: ComparisonS
     wanted = set.intersection(*(set(side.chosen.tasks) for side in sides))
     if session.work.tasks:
         wanted &= set(session.work.tasks)
-    tasks = common_tasks(*(one.bundle.artifact for one in installations), wanted=wanted)
+    tasks = versus.common_tasks(*(one.bundle.artifact for one in installations), wanted=wanted)
     measure = measured_alike(*(side.chosen for side in sides))
     a, b = (_side_launch(*of_side, measure, session) for of_side in zip(sides, installations, tasks, strict=True))
     looks, judge = (_FIRST if session.work.to_see else session.work.looks), partial(_judged, tasks, session.work)
@@ -220,7 +204,7 @@ def _judged(tasks: Pair, manner: Manner, blocks: Sequence[PairedBlock], looks: L
     if not _verdicts(a, b, manner, looks):
         return looks, True
     if manner.to_see and looks == _FIRST and len(blocks) == MIN_BLOCKS:
-        planned = replanned(a, b, manner.to_see)
+        planned = versus.replanned(a, b, manner.to_see)
         if planned is None:
             return replace(_FIRST, margin=manner.to_see / 2), True
         looks = planned
@@ -269,11 +253,11 @@ def _told_if_interrupted(
         for plan in plans:
             if not plan.launches.is_over:
                 plan.launches.broken = "it was interrupted"
-        versus, layout = _versus(sides, plans, session.work, failures), session.layout
-        write_comparison(versus, layout)
-        for device in versus.devices:
-            log.warning("%s", sentence(device))
-        log.warning("A: %s; B: %s; '%s' has the comparison", versus.a, versus.b, write_study_report(versus, layout))
+        told, layout = _versus(sides, plans, session.work, failures), session.layout
+        write_comparison(told, layout)
+        for device in told.devices:
+            log.warning("%s", versus.sentence(device))
+        log.warning("A: %s; B: %s; '%s' has the comparison", told.a, told.b, write_study_report(told, layout))
         raise
 
 
@@ -364,15 +348,15 @@ def _stored_device(a: Chosen, b: Chosen, on_a: DeviceFacts, on_b: DeviceFacts) -
             raise UserError(
                 f"run {run.run_id} has no sound launch of {variant} on '{on_a.address}'", hint=f"it has: {there or 'none'}"
             )
-    tasks = common_tasks(*(run.bundle_on(device) for run, _, device in runs), wanted=set(a.tasks) & set(b.tasks))
+    tasks = versus.common_tasks(*(run.bundle_on(device) for run, _, device in runs), wanted=set(a.tasks) & set(b.tasks))
     held = [[contents(run.bundle_on(device), of_side)] for (run, _, device), of_side in zip(runs, tasks, strict=True)]
     first, second = (Side(records=side, tasks=of_side) for side, of_side in zip(records, tasks, strict=True))
     return VersusDevice(
         device=on_a,
         blocks=0,
         looks=None,
-        rows=side_rows(on_a, first, second),
+        rows=versus.side_rows(on_a, first, second),
         differences=unlike(*held) | differences(*records),
-        caveats=caveats_of(records),
-        launches=timed_launches(first, second),
+        caveats=versus.caveats_of(records),
+        launches=versus.timed_launches(first, second),
     )
