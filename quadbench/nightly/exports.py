@@ -182,19 +182,12 @@ def night_message(view: NightView) -> dict[str, Any]:
 
 
 def send(message: dict[str, Any], address: str) -> None:
-    """Post a message. Redirections are not followed: only who was named is told.
-
-    Raises:
-        ServiceError: it was not taken; the message does not have the address.
-    """
+    """Post a message; no error has the address. Redirections are not followed: only who was named is told."""
     body = json.dumps(message).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json; charset=utf-8"}, method="POST")
     reasons = [f"no whole answer in {_PATIENCE_S:g} s"]
-
-    def post() -> None:
-        reasons.append(_posted(request))
-
-    posting = threading.Thread(target=post, name="quadbench-webhook", daemon=True)  # an answer may come byte by byte, for ever
+    # An answer may come byte by byte, for ever.
+    posting = threading.Thread(target=lambda: reasons.append(_posted(request)), name="quadbench-webhook", daemon=True)
     posting.start()
     posting.join(_PATIENCE_S)
     if reason := reasons[-1]:

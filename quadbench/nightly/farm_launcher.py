@@ -40,6 +40,7 @@ from quadbench.pipeline import Conduct
 from quadbench.quad.cache import digests_of
 from quadbench.recipe import Measure
 from quadbench.report.run_line import write_comparison
+from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import keep_fetched
 from quadbench.rollout.recovery import WAIT_S
@@ -155,14 +156,8 @@ class OfFarm:
             stored = chosen.bundles([profile], layout=self.layout, observer=self.observer)[profile]
             send(stored, store)
             digest = stored.artifact.digest
-        side = SideOrder(
-            name=chosen.name,
-            bundle=digest,
-            variant=chosen.variant,
-            kit=kit.artifact.digest if kit else None,
-            terms=replace(chosen.terms, measure=measure),
-        )
-        return side, build
+        terms, kit_digest = replace(chosen.terms, measure=measure), kit.artifact.digest if kit else None
+        return document_from(SideOrder, chosen, bundle=digest, kit=kit_digest, terms=terms), build
 
     def _comparisons(self) -> dict[str, Job]:
         """Return the comparisons among the night's jobs by what they are told, of equal ones the latest."""

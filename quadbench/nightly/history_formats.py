@@ -21,6 +21,7 @@ from quadbench.report.formatting import TextTable, listed, plural
 from quadbench.report.night import words
 from quadbench.report.page import page_environment
 from quadbench.report.versus import ALL_TASKS, PRIMARY
+from quadbench.results.documents import document_from
 from quadbench.results.nights import Nights
 
 SCHEMA_VERSION = 1
@@ -53,15 +54,7 @@ def lines_of(nights: Nights, series: Sequence[Sequence[Measurement]]) -> tuple[L
         parts = history.segments(measured, name) if name else ()
         where = latest.night, latest.case, latest.device
         kinds = dict.fromkeys(one.kind.value for one in told[latest.night] if (one.night, one.case, one.device) == where)
-        line = Line(
-            case=latest.case,
-            device=latest.device,
-            address=latest.address,
-            night=latest.night,
-            kinds=tuple(kinds),
-            segment=parts[-1] if parts else None,
-        )
-        lines.append(line)
+        lines.append(document_from(Line, latest, kinds=tuple(kinds), segment=parts[-1] if parts else None))
     return tuple(lines)
 
 

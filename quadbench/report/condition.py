@@ -179,9 +179,8 @@ def where_met(
             if exempt.isdisjoint(places.values()) and not is_new:
                 looked_at += 1
                 fault = _fault(condition, places, figures)
-                met += (
-                    [f"{condition.expression.text}: on {device}{', ' if task else ''}{task}{fault}"] if fault is not None else []
-                )
+                if fault is not None:
+                    met.append(f"{condition.expression.text}: on {device}{', ' if task else ''}{task}{fault}")
     return tuple(met) if looked_at else (f"{condition.expression.text}: there is no figure",)
 
 

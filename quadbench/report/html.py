@@ -42,11 +42,7 @@ _CHARTS = (
 
 
 def write_report(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> Path:
-    """Write a run's report, as `write_view` does.
-
-    Raises:
-        StorageError, ArtifactError: as `write_view`.
-    """
+    """Write a run's report, as `write_view` does, with its errors."""
     return write_view(report_view(result, layout, baseline), layout)
 
 

@@ -306,13 +306,8 @@ def _order(ruling: Ruling) -> tuple[int, str, str, int, float]:
 
 def _together(ruling: Ruling) -> tuple[RulingKind, str, str]:
     """Return what the rulings of a finding have in common."""
-    match ruling.kind:
-        case RulingKind.ENVIRONMENT:
-            return ruling.kind, ruling.device, ""
-        case RulingKind.MISSING:
-            return ruling.kind, ruling.device, ruling.cause
-        case _:
-            return ruling.kind, ruling.device, ruling.case
+    common = {RulingKind.ENVIRONMENT: "", RulingKind.MISSING: ruling.cause}.get(ruling.kind, ruling.case)
+    return ruling.kind, ruling.device, common
 
 
 def _finding(rulings: Sequence[Ruling], series: Series, where: Sequence[str]) -> NightFinding:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) 
         "number": formatting.number,
         "percent": formatting.percent,
         "plural": formatting.plural,
-        "utc": _utc,
+        "utc": lambda moment: moment.strftime("%Y-%m-%d %H:%M:%S UTC"),
         "shown_json": _shown_json,
         "command": _command,
         "with_commands": _with_commands,
@@ -80,7 +79,3 @@ def _command(text: str) -> Markup:
     """Return a command as code that breaks between words, and within one, as after the `--` of an option, only if it must."""
     words = (Markup("<span>{}</span>").format(printable(word)) for word in text.split(" "))
     return Markup('<code class="long">{}</code>').format(Markup(" ").join(words))
-
-
-def _utc(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -13,7 +13,7 @@ from quadbench.report.launches import launches_of, sound
 from quadbench.report.scores import quality_rows
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import sweep_answer
-from quadbench.report.versus import Versus, answer, exact_sentences, sentence
+from quadbench.report.versus import Versus, answer
 from quadbench.results.documents import document_from, document_text, write_document
 from quadbench.results.layout import Layout
 
@@ -49,7 +49,7 @@ def study_line(study: Sweep | Versus) -> StudyLine:
         kind="comparison",
         what=study.title,
         devices=tuple(device.device.address for device in study.devices),
-        sentences=(*map(sentence, study.devices), *exact_sentences(study)),
+        sentences=answer(study),
     )
 
 

@@ -49,7 +49,8 @@ def sweep_chart(sweep: Sweep) -> str:
     body += plot.rows(ticks, "{:g}".format, _GRID)
     for x, value in zip(xs, (short(value, _MOST_VALUE) for value in values), strict=True):
         body.append(text(max(plot.x(x), label_width(value) / 2), plot.bottom + 18, value, anchor="middle"))
-    body.append(plot.caption(_axis(sweep), _HEIGHT - 10))
+    over = ", ".join(sweep.keys)
+    body.append(plot.caption(over, _HEIGHT - 10))
     drawn = [line for line in lines if line.y]
     body += [_drawn(line, xs, plot) for line in drawn]
     tips = [(plot.x(xs[index]), plot.y(y)) for index, y in (max(line.y.items()) for line in drawn)]
@@ -57,7 +58,7 @@ def sweep_chart(sweep: Sweep) -> str:
     for line, (x, _), y in zip(drawn, tips, heights, strict=True):
         css_class, colour = f"s{line.colour} fill name", COLOURS[line.colour]
         body.append(text(x + 10, y + 4, short(line.label), css_class=css_class, colour=colour))
-    title = f"{sweep.recipe_name}: PSNR against the float reference over {_axis(sweep)}"
+    title = f"{sweep.recipe_name}: PSNR against the float reference over {over}"
     return svg(width, _HEIGHT, title, body) + "\n"
 
 
@@ -66,10 +67,6 @@ def _begun(title: str, longest: float) -> tuple[int, list[str]]:
     width = round(_PLOT.right + 20 + longest)
     paper = f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>'
     return width, [STYLE, paper, text(_PLOT.left, 18, title)]
-
-
-def _axis(sweep: Sweep) -> str:
-    return ", ".join(sweep.keys)
 
 
 def _lines(points: Sequence[SweepPoint], values: Sequence[str], colour: int, sweep: Sweep) -> list[_Line]:

@@ -23,6 +23,7 @@ _PAPER_NOTE = (
     "Here: the shared graph, the median of the launches' medians, from the lowest launch to the highest; images against the "
     "float reference."
 )
+_OURS = ("ours", "ours_low", "ours_high", "why_not", "run_id", "device", "other_sampler")  # what stands beside a paper's figure
 _SCORES = {
     "psnr": "PSNR, dB",
     "ssim": "SSIM",
@@ -111,19 +112,7 @@ def published_beside(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
             rows=tuple((f.row, f.title, f"{f.printed:g}", *_cells(f, is_one=len(runs) == 1)) for f in figures),
             notes=tuple(notes),
         ),
-        fields=(
-            "table",
-            "row",
-            "column",
-            "paper",
-            "ours",
-            "ours_low",
-            "ours_high",
-            "why_not",
-            "run_id",
-            "device",
-            "other_sampler",
-        ),
+        fields=("table", "row", "column", "paper", *_OURS),
         values=tuple((name, f.row, f.title, f.printed, *_paper_values(f)) for f in figures),
     )
 

@@ -25,6 +25,7 @@ from quadbench.report.launches import is_on, sound
 from quadbench.report.run_line import write_comparison
 from quadbench.report.versus import ALL_TASKS, PRIMARY, Pair, Side, Versus, VersusDevice, VersusSide, compared, sides_of_blocks
 from quadbench.results.bundles import in_results
+from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
 from quadbench.results.stored_runs import RunFile, change_run, new_id, new_run_file, save_run
@@ -277,14 +278,8 @@ def _versus(
 
 def _side(chosen: Chosen, other: Chosen, run_id: str, of: str | None = None) -> VersusSide:
     """Return a side as comparison.json has it. `of` says what a stored run is of."""
-    return VersusSide(
-        source=chosen.source,
-        changes=dict(chosen.changes),
-        variant=chosen.variant,
-        run_id=run_id,
-        of=of,
-        own_tasks=tuple(name for name in chosen.tasks if name not in other.tasks),
-    )
+    own_tasks = tuple(name for name in chosen.tasks if name not in other.tasks)
+    return document_from(VersusSide, chosen, changes=dict(chosen.changes), run_id=run_id, of=of, own_tasks=own_tasks)
 
 
 def _equipped(
