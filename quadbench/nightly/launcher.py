@@ -14,6 +14,7 @@ from quadbench.measure.launch_schedule import Budget
 from quadbench.observer import Observer
 from quadbench.pipeline import Conduct
 from quadbench.report.versus import SideRow, VersusDevice
+from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.statistics import Looks
@@ -66,11 +67,6 @@ class Launched:
         is_unstored = isinstance(error, StorageError)
         may_pass = is_unstored or error.transient or isinstance(error, DeviceError)
         return cls(case=case, word=word, why=str(error), may_pass=may_pass, is_unstored=is_unstored)
-
-    @property
-    def address(self) -> str | None:
-        """Return the address of the device, as its records have it."""
-        return self.versus.device.address if self.versus else None
 
 
 class Launcher(Protocol):
@@ -212,7 +208,4 @@ def _points(row: SideRow) -> Iterator[Point]:
     if row.a is None or told is None or told.ratio is None:
         yield Point(task=row.task, key=row.key, value=row.b.value)
     else:
-        yardstick = row.a.value
-        yield Point(
-            task=row.task, key=row.key, value=row.b.value, yardstick=yardstick, ratio=told.ratio, low=told.low, high=told.high
-        )
+        yield document_from(Point, told, task=row.task, key=row.key, value=row.b.value, yardstick=row.a.value)

@@ -302,7 +302,7 @@ class _UnderWay:
             records = [record for run_id in launched.runs for record in self.records.of_run(run_id)]
             (case,) = (one for one in self.plan.cases if one.name == launched.case)
             measured = measurement_of(self.night_id, launched, records, names_kit=case.chosen.kit is not None)
-            scores = self.pictures.scored(measured, launched.address, case)
+            scores = self.pictures.scored(measured, launched.versus.device.address if launched.versus else None, case)
             is_new = self.nights.keep(replace(measured, points=(*measured.points, *scores)))
         except ArtifactError as error:
             return str(error)

@@ -323,9 +323,8 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
             missing.append(f"{device.address} has no figures: {why}.")
     missing += filter(None, (_out_of_turn(result, device) for device in result.devices))
     unequal = unequal_rows(rows)
-    missing += [
-        _unequal([row for row in unequal if row.device == device]) for device in dict.fromkeys(row.device for row in unequal)
-    ]
+    for device in dict.fromkeys(row.device for row in unequal):
+        missing.append(_unequal([row for row in unequal if row.device == device]))
     compared = ran & {Variant.SHARED, Variant.PER_GRAPH}
     if compared and not any(isinstance(cell, Figure) for row in rows for cell in (row.shared, row.per_graph)):
         missing.append("The launches hold no samples.")

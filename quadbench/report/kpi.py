@@ -32,8 +32,6 @@ _EQUAL_WITHIN = 0.05  # that the same file takes, on a machine that treats both 
 
 _MS, _MB = Unit.MILLISECONDS, Unit.MEGABYTES
 
-NO_VERDICT = "no verdict"
-
 
 def at_places(places: Sequence[int]) -> Reading:
     """Read the values at some places."""
@@ -506,4 +504,4 @@ def _cells(verdict: LaunchVerdict) -> tuple[str, ...]:
     interval = f"{times(verdict.low)} – {times(verdict.high)}"
     p = "<0.001" if verdict.p < 0.001 else f"{verdict.p:.3f}"
     place = (verdict.task, verdict.title, str(verdict.blocks))
-    return (*place, times(verdict.ratio), interval, p, verdict.verdict or NO_VERDICT)
+    return (*place, times(verdict.ratio), interval, p, verdict.verdict or "no verdict")

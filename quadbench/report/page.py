@@ -26,7 +26,8 @@ def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) 
         loader=FileSystemLoader([*folders, _HERE / "templates"]),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_printable,
+        # Of a text, which may be a device's, nothing stands in a page that is not shown.
+        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -48,11 +49,6 @@ def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) 
     }
     environment.globals["css"] = Markup((_HERE / "style.css").read_text("utf-8"))
     return environment
-
-
-def _printable(value: object) -> object:
-    """Return what stands in a page: of a text, which may be a device's, nothing that is not shown."""
-    return value if isinstance(value, Markup) else printable(str(value))
 
 
 def _shown_json(text: str) -> str:

@@ -18,7 +18,6 @@ from quadbench.report.scores import Quality, quality_rows
 from quadbench.report.ways import ways_views
 from quadbench.statistics import medians
 
-_PAPER_COLUMNS = ("The paper's row", "Figure", "Published", "Here", "From – to", "On, or why not")
 _PAPER_NOTE = (
     "Here: the shared graph, the median of the launches' medians, from the lowest launch to the highest; images against the "
     "float reference."
@@ -107,7 +106,7 @@ def published_beside(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
     return FigureTable(
         text=TextTable(
             title=f"Beside {table.title}",
-            columns=_PAPER_COLUMNS,
+            columns=("The paper's row", "Figure", "Published", "Here", "From – to", "On, or why not"),
             numeric=(False, False, True, True, True, False),
             rows=tuple((f.row, f.title, f"{f.printed:g}", *_cells(f, is_one=len(runs) == 1)) for f in figures),
             notes=tuple(notes),

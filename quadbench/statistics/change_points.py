@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from quadbench.statistics.intervals import finite, t_quantile
 
-DETECTOR = 1  # the version of what stands here, to be kept with what it says: another one may judge a series otherwise
 FEWEST_BESIDE = 8  # values on either side of a shift
 LEAST_EFFECT = 2.5  # of a shift, in deviations of the values beside it
 LEAST_CHANGE = 0.01  # of a shift, relative to the level before

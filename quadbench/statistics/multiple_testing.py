@@ -8,16 +8,9 @@ from statistics import fmean
 
 import numpy as np
 
+from quadbench.statistics import launch_comparison
 from quadbench.statistics.intervals import MAX_BLOCKS, is_unlikely, sign_flip_p, t_p, t_quantile
-from quadbench.statistics.launch_comparison import (
-    CONFIDENCE,
-    EQUIVALENCE_MARGIN,
-    LAUNCHES_PER_BLOCK,
-    MIN_BLOCKS,
-    Comparison,
-    Verdict,
-    verdict_between,
-)
+from quadbench.statistics.launch_comparison import CONFIDENCE, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Comparison, Verdict
 
 # The two-sided level of each of K looks at which all of them together err with probability 0.05: Pocock 1977, table 1.
 _LEVELS = {1: 0.05, 2: 0.0294, 3: 0.0221, 4: 0.0182, 5: 0.0158}
@@ -40,7 +33,7 @@ class Looks:
     """
 
     at: tuple[int, ...]
-    margin: float = EQUIVALENCE_MARGIN
+    margin: float = launch_comparison.EQUIVALENCE_MARGIN
     is_planned: bool = False
 
     @property
@@ -100,7 +93,7 @@ class JointVerdict:
 
 
 def judge_together(
-    figures: Sequence[tuple[Sequence[float], Sequence[float]]], *, margin: float = EQUIVALENCE_MARGIN
+    figures: Sequence[tuple[Sequence[float], Sequence[float]]], *, margin: float = launch_comparison.EQUIVALENCE_MARGIN
 ) -> list[JointVerdict]:
     """Judge figures, each by one value per launch of sides A and B: two of either side a whole block, in the order measured.
 
@@ -175,7 +168,7 @@ def _squares(sample: Sequence[float]) -> float:
 
 def _judged(alone: _Alone, p: float, margin: float, together: int) -> JointVerdict:
     low, high, blocks = alone.mean - alone.half, alone.mean + alone.half, len(alone.differences)
-    claim = verdict_between(low, high, margin if blocks >= MIN_BLOCKS else max(margin, MARGIN_OF_FEW))
+    claim = launch_comparison.verdict_between(low, high, margin if blocks >= MIN_BLOCKS else max(margin, MARGIN_OF_FEW))
     if claim is Verdict.SAME:
         is_sure = blocks >= MIN_BLOCKS
     else:
@@ -200,7 +193,7 @@ def _judged(alone: _Alone, p: float, margin: float, together: int) -> JointVerdi
 def _most_spread(together: int) -> tuple[tuple[int, float], ...]:
     """Return for each number of blocks the deviation of a block up to which TO_TELL is told with 90 % among so many figures."""
     whole = math.log1p(TO_TELL)
-    beyond = whole - math.log1p(EQUIVALENCE_MARGIN)
+    beyond = whole - math.log1p(launch_comparison.EQUIVALENCE_MARGIN)
     return tuple(
         (blocks, min(beyond / reach(blocks, CONFIDENCE), whole / reach(blocks, 1 - _LEVEL / together)))
         for blocks in range(MIN_BLOCKS, MAX_BLOCKS + 1)

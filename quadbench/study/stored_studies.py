@@ -8,13 +8,12 @@ from pathlib import Path
 from quadbench.artifacts import RunResult
 from quadbench.errors import ArtifactError, UserError
 from quadbench.recipe.published import published_names
+from quadbench.report import sweep, versus
 from quadbench.report.baseline import require_alike
 from quadbench.report.formatting import FigureTable
 from quadbench.report.run_line import StudyLine, study_line
-from quadbench.report.sweep import SCHEMA_VERSION as SWEEP_VERSION
 from quadbench.report.sweep import Sweep
 from quadbench.report.tables import paper_table
-from quadbench.report.versus import SCHEMA_VERSION as COMPARISON_VERSION
 from quadbench.report.versus import Versus
 from quadbench.results.documents import read_document
 from quadbench.results.layout import Layout
@@ -22,8 +21,8 @@ from quadbench.results.stored_runs import load_run, named_run, read_run_file, ru
 
 Study = Sweep | Versus
 _KINDS: dict[str, tuple[type[Study], int]] = {
-    "sweep.json": (Sweep, SWEEP_VERSION),
-    "comparison.json": (Versus, COMPARISON_VERSION),
+    "sweep.json": (Sweep, sweep.SCHEMA_VERSION),
+    "comparison.json": (Versus, versus.SCHEMA_VERSION),
 }
 LATEST = "latest"
 _LOOKED_AT = 200  # runs, when looking for the latest that fits
