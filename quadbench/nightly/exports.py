@@ -191,9 +191,8 @@ def send(message: dict[str, Any], address: str) -> None:
     posting.start()
     posting.join(_PATIENCE_S)
     if reason := reasons[-1]:
-        raise ServiceError(
-            f"the webhook was not told of the night: {reason}", hint="the night is stored; the same command tells it again"
-        )
+        hint = "the night is stored; the same command tells it again"
+        raise ServiceError(f"the webhook was not told of the night: {reason}", hint=hint)
 
 
 def _posted(request: urllib.request.Request) -> str:

@@ -333,11 +333,7 @@ def subjects_of(nights: Sequence[Measurement]) -> tuple[Subject, ...]:
 
 
 def bisect(subjects: Sequence[Subject], is_changed: Callable[[Subject], bool | None]) -> Bisection:
-    """Search between the first subject, which is good, and the last, which is not; None is the answer where it cannot be told.
-
-    Raises:
-        ValueError: there are fewer than two subjects.
-    """
+    """Search between the first subject, which is good, and the last, which is not; None is the answer where it cannot be told."""
     if len(subjects) < 2:
         raise ValueError(f"{len(subjects)} subjects; expected the good one, the bad one and those between")
     good, bad, untold = subjects[0], subjects[-1], []

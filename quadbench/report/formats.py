@@ -107,9 +107,8 @@ def _layout(table: TextTable) -> _Layout:
     heads: list[tuple[str, ...]] = [(plain_cell(name),) for name in table.columns]
     cells = [max((len(plain_cell(row[index])) for row in table.rows), default=0) for index in range(count)]
     if sum(map(_width, heads, cells)) + largest.between * count > _ACROSS:
-        heads = [
-            _broken(head[0], cell) if numeric else head for head, cell, numeric in zip(heads, cells, table.numeric, strict=True)
-        ]
+        columns = zip(heads, cells, table.numeric, strict=True)
+        heads = [_broken(head[0], cell) if numeric else head for head, cell, numeric in columns]
     widths = list(map(_width, heads, cells))
     is_words = [width > _NARROW and not numeric for width, numeric in zip(widths, table.numeric, strict=True)]
     least = sum(_NARROW if words else width for width, words in zip(widths, is_words, strict=True))

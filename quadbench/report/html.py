@@ -75,11 +75,7 @@ def render_view(view: ReportView) -> str:
 
 
 def write_study_report(study: Sweep | Versus, layout: Layout) -> Path:
-    """Write the report of a study into its folder, whole or not at all; return its path.
-
-    Raises:
-        StorageError: the folder is full or cannot be written.
-    """
+    """Write the report of a study into its folder, whole or not at all; return its path."""
     path = study_report(study, layout)
     write_whole(path, render_study(study, layout.words), end="")
     return path

@@ -400,11 +400,7 @@ def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
 
 
 def paper_table(results: Sequence[RunResult], name: str) -> FigureTable:
-    """Return a table of the paper beside the figures of one run, or of those of a sweep.
-
-    Raises:
-        UnknownNameError: the paper has no such table.
-    """
+    """Return a table of the paper beside the figures of one run, or of those of a sweep."""
     runs = [MeasuredRun(result=result, kpis=kpi_rows(result), quality=quality_rows(result)) for result in results]
     return published_beside(runs, name)
 

@@ -151,11 +151,7 @@ def compared(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison 
 
 
 def replanned(a: Side, b: Side, to_see: float) -> Looks | None:
-    """Plan looks that tell an effect of `to_see`, from the spread so far; None where no affordable number of blocks does.
-
-    Raises:
-        ValueError: a launch has no time for an image.
-    """
+    """Plan looks that tell an effect of `to_see`, from the spread so far; None where no affordable number of blocks does."""
     sides = a.medians(PRIMARY, ALL_TASKS), b.medians(PRIMARY, ALL_TASKS)
     if sides[0] is None or sides[1] is None:
         raise ValueError("a launch without a time for an image")

@@ -112,11 +112,6 @@ class ReportView:
     conditions: tuple[provenance.DeviceConditions, ...]
     where: tuple[str, ...]  # the words by which commands come to the results folder
 
-    @property
-    def devices(self) -> tuple[DeviceFacts, ...]:
-        """Return every device that measured or was deployed to, once, in order."""
-        return self.result.devices
-
     @cached_property
     def failures(self) -> tuple[provenance.Launch, ...]:
         """The launches that are neither OK nor repeated."""
@@ -130,7 +125,7 @@ class ReportView:
     @property
     def again(self) -> str:
         """Return the command that runs the same on the same devices, of a file with the recipe."""
-        addresses = ",".join(device.address for device in self.devices)
+        addresses = ",".join(device.address for device in self.result.devices)
         return self.command("run", f"{self.result.bundle.recipe_name}.yaml", "--devices", addresses)
 
     def command(self, *words: str) -> str:

@@ -94,9 +94,8 @@ def compare_stored(a: Chosen, b: Chosen) -> Versus:
         if side.harness or side.kit:
             raise UserError("a stored run ran with its own harness and kit", hint="name devices to measure it again with others")
     if a.run.run_id == b.run.run_id and a.variant is b.variant:
-        raise UserError(
-            f"both sides are the {a.variant} launches of run {a.run.run_id}", hint="name another run, or --b variant=per-graph"
-        )
+        hint = "name another run, or --b variant=per-graph"
+        raise UserError(f"both sides are the {a.variant} launches of run {a.run.run_id}", hint=hint)
     require_common_tasks(a, b)
     devices = {device.address: device for device in a.run.devices}
     others = {device.address: device for device in b.run.devices}
@@ -339,10 +338,8 @@ def _stored_device(a: Chosen, b: Chosen, on_a: DeviceFacts, on_b: DeviceFacts) -
     ]
     for (run, variant, _), side in zip(runs, records, strict=True):
         if not side:
-            there = ", ".join(sorted({record.variant for record in sound(run.records)}))
-            raise UserError(
-                f"run {run.run_id} has no sound launch of {variant} on '{on_a.address}'", hint=f"it has: {there or 'none'}"
-            )
+            hint = f"it has: {', '.join(sorted({record.variant for record in sound(run.records)})) or 'none'}"
+            raise UserError(f"run {run.run_id} has no sound launch of {variant} on '{on_a.address}'", hint=hint)
     tasks = versus.common_tasks(*(run.bundle_on(device) for run, _, device in runs), wanted=set(a.tasks) & set(b.tasks))
     held = [[contents(run.bundle_on(device), of_side)] for (run, _, device), of_side in zip(runs, tasks, strict=True)]
     first, second = (Side(records=side, tasks=of_side) for side, of_side in zip(records, tasks, strict=True))
