@@ -141,13 +141,13 @@ def _of_row(runs: Sequence[MeasuredRun], row: PublishedRow) -> Iterator[Publishe
         of_device = [one for one in run.kpis if (one.task, one.device) == (row.task, device)] if run else []
         ours = {published_name(one.key, one.unit): one for one in of_device}
         for name, printed in row.figures.items():
-            found, why_not = ours.get(name), _why_not(runs, row, name, device)
+            own, why_not = ours.get(name), _why_not(runs, row, name, device)
             yield PublishedFigure(
                 row=_named(row),
                 title=titles.get(name, name),
                 printed=printed,
-                here=why_not or scores.get(name, _paper_value(found, name)),
-                span=None if why_not or name in scores else _span(found),
+                here=why_not or scores.get(name, _paper_value(own, name)),
+                span=None if why_not or name in scores else _span(own),
                 run_id=run.result.run_id if run else None,
                 address=device.address if device else None,
                 other_sampler=_other_sampler(run.result, row, device) if run and device else None,
