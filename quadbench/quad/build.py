@@ -224,12 +224,13 @@ class _Build:
                 held_out.judge_merged(written, lora)
 
     def _write_baselines(self, anchor: str | None, held_out: HeldOutInputs | None) -> None:
-        if Variant.PER_GRAPH in self.recipe.baselines:
-            for own in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor):
-                graph = self.writer.graph(own.written.model, Variant.PER_GRAPH, Component.UNET, task=own.task)
-                self.graphs.append(replace(graph, int8=own.written.int8))
-                if held_out:
-                    held_out.judge_own(own.task, own.exact, own.written)
+        if Variant.PER_GRAPH not in self.recipe.baselines:
+            return
+        for task, exact, written in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor):
+            graph = self.writer.graph(written.model, Variant.PER_GRAPH, Component.UNET, task=task)
+            self.graphs.append(replace(graph, int8=written.int8))
+            if held_out:
+                held_out.judge_own(task, exact, written)
 
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
         """Write a task's files: inputs, reference images, sampler table and tensors."""

@@ -7,15 +7,8 @@ from dataclasses import dataclass
 
 from quadbench.artifacts import Bundle, Stored, Variant
 from quadbench.errors import UserError
+from quadbench.quad import model_files
 from quadbench.quad.inputs import check_named, read_inputs
-from quadbench.quad.model_files import (
-    GEOMETRIES,
-    adapter_digests,
-    adapter_source,
-    foundation_files,
-    foundation_folder,
-    tool_versions,
-)
 from quadbench.recipe import CheckpointFoundation, Recipe, Task
 from quadbench.results.digests import code_digests, digest_of, file_digests, folder_digests, sha256_of
 from quadbench.results.layout import Layout
@@ -62,18 +55,18 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
 
 
 def _digests_of(recipe: Recipe) -> RecipeDigests:
-    adapters = {name: adapter_source(spec) for name, spec in recipe.adapters.items()}
+    adapters = {name: model_files.adapter_source(spec) for name, spec in recipe.adapters.items()}
     spec = recipe.foundation
-    if folder := foundation_folder(spec):
-        foundation = file_digests(foundation_files(folder))
+    if folder := model_files.foundation_folder(spec):
+        foundation = file_digests(model_files.foundation_files(folder))
     else:
         own = file_digests({spec.path.name: spec.path}) if isinstance(spec, CheckpointFoundation) else {}
-        foundation = own | folder_digests(GEOMETRIES)
+        foundation = own | folder_digests(model_files.GEOMETRIES)
     named = {
         "foundation": foundation,
-        "adapters": {name: adapter_digests(source.path) if source else {} for name, source in adapters.items()},
+        "adapters": {name: model_files.adapter_digests(source.path) if source else {} for name, source in adapters.items()},
         "inputs": {task.name: _input_digests(task) for task in recipe.tasks},
-        "packages": tool_versions(),
+        "packages": model_files.tool_versions(),
         "code": code_digests("quadbench.quad.build"),
     }
     built = recipe.model_dump(mode="json", exclude={"measure", "runtime", "published", "devices"})

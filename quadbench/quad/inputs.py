@@ -143,11 +143,7 @@ def _pictures(folder: Path, entry: _Entry) -> dict[str, Path]:
 
 
 def read_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe as `load_recipe` does, whose `devices` have to be profiles that there are.
-
-    Raises:
-        SpecError, UnknownNameError: as `load_recipe`.
-    """
+    """Read a recipe as `load_recipe` does, whose `devices` have to be profiles that there are."""
     return load_recipe(path_or_name, changes, profiles=profile_names())
 
 

@@ -14,19 +14,7 @@ from pydantic_core import from_json
 from quadbench import zoo
 from quadbench.artifacts.names import one_line
 from quadbench.errors import AdapterError, UserError
-from quadbench.recipe import CheckpointFoundation, Recipe
-from quadbench.recipe.tasks import (
-    Adapter,
-    BuiltinAdapter,
-    BuiltinFoundation,
-    DiffusersAdapter,
-    DiffusersFoundation,
-    Foundation,
-    KohyaAdapter,
-    PeftAdapter,
-    RandomAdapter,
-    RandomFoundation,
-)
+from quadbench.recipe import CheckpointFoundation, Recipe, tasks
 from quadbench.results.digests import file_digests
 from quadbench.spec import is_file, read_json
 from quadbench.spec.files import open_regular, require_file
@@ -40,19 +28,8 @@ MOST_ADAPTER_BYTES = 2**32  # a full difference of Stable Diffusion 1 in float32
 PEFT_CONFIG, PEFT_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_TENSORS = "pytorch_lora_weights.safetensors"  # diffusers' LORA_WEIGHT_NAME_SAFE
 GEOMETRIES = Path(__file__).parent / "model" / "geometries"
-_PACKAGES = (
-    "torch",
-    "diffusers",
-    "transformers",
-    "tokenizers",
-    "peft",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "numpy",
-    "pillow",
-    "safetensors",
-)
+_MODEL_PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "peft")
+_FILE_PACKAGES = ("onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "safetensors")
 DIFFUSERS_INDEX, DIFFUSERS_PARTS = "model_index.json", ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 SAFETENSORS, PICKLES = ".safetensors", (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _READ = ("*.json", "*.txt", f"*{SAFETENSORS}")  # of a part, by diffusers and transformers
@@ -83,17 +60,17 @@ class Sizes(NamedTuple):
     latent: int
 
 
-def adapter_source(spec: Adapter) -> AdapterSource | None:
+def adapter_source(spec: tasks.Adapter) -> AdapterSource | None:
     """Return where the adapter lies; None for a random one, which lies nowhere."""
     match spec:
-        case BuiltinAdapter():
+        case tasks.BuiltinAdapter():
             return AdapterSource(format=AdapterFormat.PEFT, path=zoo.adapter_folder(spec.name))
-        case PeftAdapter():
+        case tasks.PeftAdapter():
             return AdapterSource(format=AdapterFormat.PEFT, path=Path(spec.path))
-        case DiffusersAdapter() | KohyaAdapter():
+        case tasks.DiffusersAdapter() | tasks.KohyaAdapter():
             path = saved_adapter(Path(spec.path))
             return AdapterSource(format=AdapterFormat(spec.source), path=path, unet_only=spec.unet_only)
-        case RandomAdapter():
+        case tasks.RandomAdapter():
             return None
         case _:
             assert_never(spec)
@@ -107,31 +84,33 @@ def saved_adapter(path: Path) -> Path:
 
 def tool_versions() -> dict[str, str]:
     """Return the versions of quadbench and of the packages that shape a bundle."""
-    return {name: importlib.metadata.version(name) for name in ("quadbench", *_PACKAGES)}
+    return {name: importlib.metadata.version(name) for name in ("quadbench", *_MODEL_PACKAGES, *_FILE_PACKAGES)}
 
 
 def has_random_weights(recipe: Recipe) -> bool:
     """Say whether the recipe's pictures show nothing, because the model or an adapter was never trained."""
-    return isinstance(recipe.foundation, RandomFoundation) or any(isinstance(a, RandomAdapter) for a in recipe.adapters.values())
+    return isinstance(recipe.foundation, tasks.RandomFoundation) or any(
+        isinstance(a, tasks.RandomAdapter) for a in recipe.adapters.values()
+    )
 
 
-def foundation_folder(foundation: Foundation) -> Path | None:
+def foundation_folder(foundation: tasks.Foundation) -> Path | None:
     """Return the folder in diffusers' layout of a foundation model that a recipe names; None for one that lies in none."""
     match foundation:
-        case BuiltinFoundation(name=name):
+        case tasks.BuiltinFoundation(name=name):
             return zoo.foundation_folder(name)
-        case DiffusersFoundation(path=path):
+        case tasks.DiffusersFoundation(path=path):
             return path
-        case CheckpointFoundation() | RandomFoundation():
+        case CheckpointFoundation() | tasks.RandomFoundation():
             return None
         case _:
             assert_never(foundation)
 
 
-def named_sizes(foundation: Foundation) -> Sizes | None:
+def named_sizes(foundation: tasks.Foundation) -> Sizes | None:
     """Return the sizes of a foundation model that a recipe names; None where its configurations do not say them."""
     folder = foundation_folder(foundation)
-    geometry = foundation.geometry if isinstance(foundation, RandomFoundation) else CHECKPOINT_GEOMETRY
+    geometry = foundation.geometry if isinstance(foundation, tasks.RandomFoundation) else CHECKPOINT_GEOMETRY
     parts = [folder / part if folder else part_folder(geometry, part) for part in ("unet", "vae")]
     try:
         configs = [read_json(part / "config.json", fault=UserError) for part in parts]

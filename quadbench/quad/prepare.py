@@ -27,18 +27,7 @@ from quadbench.quad.model_files import adapter_source
 from quadbench.quad.quantize.calibration import Estimator, RangeRule, least_error, percentile
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, Quantized, quantized, weights_quantized
 from quadbench.quad.runner import Feed, GraphSession, as_feed, token_feed
-from quadbench.recipe import Recipe, Task
-from quadbench.recipe.settings import (
-    ActivationRanges,
-    AnchorCalibration,
-    FloatActivations,
-    JointCalibration,
-    MinMaxRanges,
-    MseRanges,
-    OwnTaskCalibration,
-    PercentileRanges,
-    RangesByBits,
-)
+from quadbench.recipe import Recipe, Task, settings
 from quadbench.recipe.tasks import RandomAdapter
 
 log = logging.getLogger(__name__)
@@ -177,7 +166,7 @@ def calibration_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> 
     rows = [vocabulary[i : i + length - 2] for i in range(0, len(vocabulary), length - 2)][:VOCABULARY_ROWS]
     prompts += [(begin, *row, *(end,) * (length - 1 - len(row))) for row in rows]
     unet_feeds: list[Feed] = []
-    is_joint = isinstance(recipe.quad.calibration, JointCalibration)
+    is_joint = isinstance(recipe.quad.calibration, settings.JointCalibration)
     for task in _calibrating_tasks(recipe, lora.anchor):
         own = mixed(lora.adapters, task.adapter)
         for adapter in (own, None) if is_joint and own else (own,):
@@ -193,7 +182,7 @@ def calibration_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> 
 
 def per_graph_feeds(recipe: Recipe, prepared: Prepared, task: Task, *, anchor: str | None) -> list[Feed]:
     """Return the inputs that calibrate a task's own U-Net: those of the recipe's scheme, as its adapter is in its weights."""
-    is_own = isinstance(recipe.quad.calibration, OwnTaskCalibration)
+    is_own = isinstance(recipe.quad.calibration, settings.OwnTaskCalibration)
     tasks = [task] if is_own else _calibrating_tasks(recipe, anchor)
     return [feed for each in tasks for feed in prepared.visits[each.name].feeds]
 
@@ -203,19 +192,19 @@ def calibrated(recipe: Recipe, model: ModelProto, feeds: Sequence[Feed]) -> Cali
     return Calibrated(Observed(model, feeds), range_rules(recipe.quad.calibration.ranges))
 
 
-def range_rules(ranges: RangesByBits) -> dict[str, RangeRule]:
+def range_rules(ranges: settings.RangesByBits) -> dict[str, RangeRule]:
     """Return a recipe's rules by the type of an activation's encoding."""
     by_type = {"uint16": ranges.int16, "uint8": ranges.int8}
     return {dtype: RangeRule(estimator=_estimator(own), headroom=own.headroom) for dtype, own in by_type.items()}
 
 
-def _estimator(ranges: ActivationRanges) -> Estimator | None:
+def _estimator(ranges: settings.ActivationRanges) -> Estimator | None:
     match ranges:
-        case MinMaxRanges():
+        case settings.MinMaxRanges():
             return None
-        case PercentileRanges(percent=percent):
+        case settings.PercentileRanges(percent=percent):
             return partial(percentile, percent=percent)
-        case MseRanges():
+        case settings.MseRanges():
             return least_error
         case _:
             assert_never(ranges)
@@ -223,33 +212,26 @@ def _estimator(ranges: ActivationRanges) -> Estimator | None:
 
 def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
     """Return the tasks whose inputs calibrate a graph that serves them all."""
-    is_anchored = isinstance(recipe.quad.calibration, AnchorCalibration)
+    is_anchored = isinstance(recipe.quad.calibration, settings.AnchorCalibration)
     return [task for task in recipe.tasks if not is_anchored or anchor in task.adapter]
 
 
-@dataclass(frozen=True, kw_only=True)
-class OwnUnet:
-    """A task's own U-Net, its adapter merged: in float, and as it was quantized."""
-
-    task: str
-    exact: ModelProto
-    written: Quantized
-
-
-def per_graph_unets(recipe: Recipe, prepared: Prepared, scratch: Path, *, anchor: str | None) -> Iterator[OwnUnet]:
-    """Yield each task's U-Net, calibrated as the shared one is.
+def per_graph_unets(
+    recipe: Recipe, prepared: Prepared, scratch: Path, *, anchor: str | None
+) -> Iterator[tuple[str, ModelProto, Quantized]]:
+    """Yield each task's own U-Net, its adapter merged: the task, the U-Net in float, and as quantized like the shared one.
 
     Large weights lie below `scratch` until the next U-Net is asked for.
     """
     for task in recipe.tasks:
         model = merged_unet(prepared.foundation, mixed(prepared.adapters, task.adapter), scratch)
         match recipe.precision.activations:
-            case FloatActivations():
+            case settings.FloatActivations():
                 written = weights_quantized(model)
             case activations:
                 own = calibrated(recipe, model, per_graph_feeds(recipe, prepared, task, anchor=anchor))
                 written = quantized(own, int8_percent=activations.int8_percent)
-        yield OwnUnet(task=task.name, exact=model, written=written)
+        yield task.name, model, written
         discard(model)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,15 +89,15 @@ def compare_run(
         own = (
             Compared(
                 task=task.name,
-                device=images.device,
-                made=images.maker,
+                device=device,
+                made=maker,
                 against=against,
-                scores=score_images(_pairs(task, images, against, bundle), metrics, weights),
+                scores=score_images(_pairs(task, paths, against, bundle), metrics, weights),
             )
             for task in bundle.artifact.tasks
-            for images in _image_sets(task, bundle, result, layout)
+            for device, maker, paths in _image_sets(task, bundle, result, layout)
             for against in (REFERENCE, TRUTH)
-            if against != images.maker and (against != TRUTH or any(item.truth for item in task.items))
+            if against != maker and (against != TRUTH or any(item.truth for item in task.items))
         )
         compared += with_devices(own, bundle, result)
     return tuple(compared)
@@ -158,26 +158,19 @@ def compare_folders(
     return Compared(task="images", device=None, made=str(images), against=str(references), scores=scores)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ImageSet:
-    """A task's images by item, and their maker: a variant, or the float reference."""
-
-    device: str | None
-    maker: str
-    paths: Mapping[str, Path]
-
-
-def _image_sets(task: TaskAssets, bundle: Stored[Bundle], result: RunResult, layout: Layout) -> Iterator[_ImageSet]:
-    """Yield the images of the float reference, then those of the variants on each device that ran the bundle."""
+def _image_sets(
+    task: TaskAssets, bundle: Stored[Bundle], result: RunResult, layout: Layout
+) -> Iterator[tuple[str | None, str, Mapping[str, Path]]]:
+    """Yield device, maker and images by item: of the float reference, then of the variants on each device that ran the bundle."""
     references = {item.name: bundle.path(item.reference) for item in task.items if item.reference}
-    yield _ImageSet(device=None, maker=REFERENCE, paths=references)
+    yield None, REFERENCE, references
     for device in _devices(bundle, result):
         of_device = [record for record in result.records if record.device.address == device]
         ran = {record.variant for record in of_device}
         # Float graphs count where nothing else was measured: else they are the check of parity.
         for variant in (v for v in Variant if v in ran and (v.is_quantized or len(ran) == 1)):
             images = [record.images for record in of_device if record.variant is variant and record.status is Status.OK]
-            yield _ImageSet(device=device, maker=variant.value, paths=_first(task.items, task.name, images, layout))
+            yield device, variant.value, _first(task.items, task.name, images, layout)
 
 
 def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, str]], layout: Layout) -> dict[str, Path]:
@@ -190,19 +183,19 @@ def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, s
     }
 
 
-def _pairs(task: TaskAssets, images: _ImageSet, against: str, bundle: Stored[Bundle]) -> tuple[ImagePair, ...]:
+def _pairs(task: TaskAssets, paths: Mapping[str, Path], against: str, bundle: Stored[Bundle]) -> tuple[ImagePair, ...]:
     """Read the pairs of the items that have both images."""
     others = {item.name: item.reference if against == REFERENCE else item.truth for item in task.items}
     return tuple(
         ImagePair(
             name=item.name,
-            image=_read(images.paths[item.name], ArtifactError),
+            image=_read(paths[item.name], ArtifactError),
             reference=_read(bundle.path(other), ArtifactError),
             source=_read(bundle.path(item.image), ArtifactError) if item.image else None,
             mask=as_mask(_read(bundle.path(item.mask), ArtifactError)) if item.mask else None,
         )
         for item in task.items
-        if item.name in images.paths and (other := others[item.name])
+        if item.name in paths and (other := others[item.name])
     )
 
 

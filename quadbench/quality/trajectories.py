@@ -10,21 +10,9 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from quadbench.artifacts import LORA_PREFIX, CompiledBundle, RunResult, Status
+from quadbench.artifacts import LORA_PREFIX, CompiledBundle, RunResult, Status, run_record
 from quadbench.artifacts.bundle import Bundle, Component, Graph, HeldOut, Stored, TaskAssets, TaskItem, TrajectorySqnr, Variant
 from quadbench.artifacts.pixels import psnr_db, read_pixels
-from quadbench.artifacts.run_record import (
-    BASE_UNET,
-    Better,
-    Compared,
-    Metric,
-    Score,
-    adapters_of,
-    factors_of,
-    file_refs,
-    unets_of,
-    with_own_graph,
-)
 from quadbench.compile.qnn import run_on_emulator
 from quadbench.errors import UserError
 from quadbench.quad.held_out_inputs import along_trajectory
@@ -46,25 +34,25 @@ from quadbench.results.manifest import check_contents, read_manifest
 
 log = logging.getLogger(__name__)
 _QUANTIZED = (Variant.SHARED, Variant.PER_GRAPH)
-EPS_SQNR = Metric(
+EPS_SQNR = run_record.Metric(
     name="eps_sqnr",
     title="SQNR of eps",
     unit="dB",
-    better=Better.HIGHER,
+    better=run_record.Better.HIGHER,
     definition="10 log10(sum eps^2 / sum (eps~ - eps)^2) over all U-Net runs; the quantized U-Net is fed what the float one was.",
 )
-LATENT_SQNR = Metric(
+LATENT_SQNR = run_record.Metric(
     name="latent_sqnr",
     title="SQNR of latents",
     unit="dB",
-    better=Better.HIGHER,
+    better=run_record.Better.HIGHER,
     definition="The same of the latents that reach the decoder; each variant's own encoders, U-Net and trajectory.",
 )
-LATENT_COSINE = Metric(
+LATENT_COSINE = run_record.Metric(
     name="latent_cosine",
     title="Cosine of latents",
     unit="",
-    better=Better.HIGHER,
+    better=run_record.Better.HIGHER,
     definition="Cosine of these latents, each as one vector, mean over items.",
 )
 INPUTS = 1  # of each task, the first: a run of the built-in U-Net takes the emulator seconds, of a large one hours
@@ -75,7 +63,7 @@ TaskLikeness = Mapping[tuple[str, str], Mapping[str, float]]  # by task and devi
 _LONG = OlssSampler(scheme="olss", steps=TEACHER_STEPS)
 
 
-def compare_latents(bundle: Stored[Bundle]) -> tuple[Compared, ...]:
+def compare_latents(bundle: Stored[Bundle]) -> tuple[run_record.Compared, ...]:
     """Score every task under every quantized variant that the bundle has, on ONNX Runtime's CPU provider of this machine."""
     refuse_random(bundle.artifact)
     compared = []
@@ -83,11 +71,13 @@ def compare_latents(bundle: Stored[Bundle]) -> tuple[Compared, ...]:
         float_model = TaskModel.load(bundle, task, Variant.FLOAT)
         exact = [float_model.run(item) for item in task.items]
         for variant in _QUANTIZED:
-            if variant is Variant.SHARED or task.name in with_own_graph(bundle.artifact):
+            if variant is Variant.SHARED or task.name in run_record.with_own_graph(bundle.artifact):
                 model = TaskModel.load(bundle, task, variant)
                 log.info("quality: latents of %s, %s, %d items", task.name, variant, len(task.items))
                 scores = _scores(exact, [model.run(item) for item in task.items], model)
-                compared.append(Compared(task=task.name, device=None, made=variant.value, against=REFERENCE, scores=scores))
+                compared.append(
+                    run_record.Compared(task=task.name, device=None, made=variant.value, against=REFERENCE, scores=scores)
+                )
     return tuple(compared)
 
 
@@ -122,8 +112,8 @@ class TaskModel:
         inputs = [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)]
         lora: Feed = {}  # the task's adapters in the dtype of the graph; zeros if it has none, nothing where they are merged
         if inputs:
-            files = adapters_of(bundle.artifact, unet.variant, [task])
-            factors = factors_of(task, files)
+            files = run_record.adapters_of(bundle.artifact, unet.variant, [task])
+            factors = run_record.factors_of(task, files)
             lora = mixed_inputs([(bundle.path(files[name].file), factor) for name, factor in factors.items()], inputs)
         return cls(
             task=task,
@@ -161,7 +151,9 @@ class TaskModel:
         return LatentTrajectory(feeds=denoiser.feeds, eps=[eps.numpy() for eps in denoiser.eps], latent=final.numpy())
 
 
-def _scores(exact: Sequence[LatentTrajectory], quantized: Sequence[LatentTrajectory], model: TaskModel) -> tuple[Score, ...]:
+def _scores(
+    exact: Sequence[LatentTrajectory], quantized: Sequence[LatentTrajectory], model: TaskModel
+) -> tuple[run_record.Score, ...]:
     eps = [value for trajectory in exact for value in trajectory.eps]
     eps_quantized = [model.predict(feed).numpy() for trajectory in exact for feed in trajectory.feeds]
     latents, latents_quantized = [t.latent for t in exact], [t.latent for t in quantized]
@@ -170,13 +162,15 @@ def _scores(exact: Sequence[LatentTrajectory], quantized: Sequence[LatentTraject
     return (
         _sqnr_score(EPS_SQNR, eps, eps_quantized),
         _sqnr_score(LATENT_SQNR, latents, latents_quantized),
-        Score(metric=LATENT_COSINE, value=mean if math.isfinite(mean) else "undefined: a latent is zero", n=len(cosines)),
+        run_record.Score(
+            metric=LATENT_COSINE, value=mean if math.isfinite(mean) else "undefined: a latent is zero", n=len(cosines)
+        ),
     )
 
 
-def _sqnr_score(metric: Metric, exact: Sequence[Values], quantized: Sequence[Values]) -> Score:
+def _sqnr_score(metric: run_record.Metric, exact: Sequence[Values], quantized: Sequence[Values]) -> run_record.Score:
     value = sqnr_db(exact, quantized)
-    return Score(metric=metric, value=value if math.isfinite(value) else "nothing differs", n=len(exact))
+    return run_record.Score(metric=metric, value=value if math.isfinite(value) else "nothing differs", n=len(exact))
 
 
 def _graph(bundle: Stored[Bundle], variant: Variant, component: Component, task: str | None = None) -> Graph:
@@ -200,8 +194,8 @@ def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[s
     for digest, record in ran.items():
         compiled = read_manifest(layout.compiled_bundle(digest), CompiledBundle)
         bundle = result.stored_on(record.device)
-        check_contents(compiled, file_refs(compiled.artifact.graphs))
-        check_contents(bundle, file_refs(bundle.artifact))
+        check_contents(compiled, run_record.file_refs(compiled.artifact.graphs))
+        check_contents(bundle, run_record.file_refs(bundle.artifact))
         where = f"{record.target} for {record.device.profile}" if len(ran) > 1 else record.target
         judged[where] = HeldOut(inputs=INPUTS, trajectories=htp_trajectories(bundle, compiled, notify), clippings=())
     return judged
@@ -225,7 +219,7 @@ def _emulated_task(bundle: Stored[Bundle], compiled: Stored[CompiledBundle], tas
     feeds = [feed for run in runs for feed in run.feeds]
     of_float = [eps for run in runs for eps in run.eps]
     of_cpu = [shared.predict(feed).numpy() for feed in feeds]
-    graph = unets_of(bundle.artifact, compiled.artifact, Variant.SHARED, [task])[BASE_UNET]
+    graph = run_record.unets_of(bundle.artifact, compiled.artifact, Variant.SHARED, [task])[run_record.BASE_UNET]
     htp_arch = compiled.artifact.tool_versions["htp_arch"]
     of_htp = run_on_emulator(compiled.path(graph.file), htp_arch, [feed | shared.lora for feed in feeds], timeout_s=TIMEOUT_S)
     steps = [index * len(exact.table.steps) // len(run.feeds) for run in runs for index in range(len(run.feeds))]

@@ -61,8 +61,7 @@ def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False
     Raises:
         AdapterError: the file cannot be read, is of another method, does not fit the base, or changes nothing.
     """
-    content = _content(source, unet_only=unet_only)
-    read, plain, text = content.differences, content.plain, content.text
+    path, read, plain, text = _content(source, unet_only=unet_only)
     refuse(source.name, (*read.problems, *(plain.problems if plain else ())))
     if both := read.by_site.keys() & (plain.pairs.keys() if plain else set()):
         raise AdapterError(f"adapter '{source.name}' has tensors of several methods at site {named(sorted(both))}")
@@ -91,7 +90,7 @@ def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False
             left_out=_left_out(source.name, text, sum(row.energy for _, row in done.values())) if text else None,
         ),
         source=source.name,
-        source_sha256=sha256_of(content.path),
+        source_sha256=sha256_of(path),
         rank=rank,
         sites=tuple(sorted((row for pair, row in done.values() if pair is not None), key=lambda row: -row.error)),
         biases=len(biases),
@@ -139,27 +138,20 @@ def origin(conversion: Conversion) -> dict[str, object]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Content:
-    """The differences and pairs for the U-Net in the file at `path`, and its tensors for the text encoder."""
+def _content(source: Path, *, unet_only: bool) -> tuple[Path, Differences, Reading | None, Mapping[str, torch.Tensor]]:
+    """Read a PEFT folder, which has nothing for the text encoder, or a file under kohya's names.
 
-    path: Path
-    differences: Differences
-    plain: Reading | None
-    text: Mapping[str, torch.Tensor]
-
-
-def _content(source: Path, *, unet_only: bool) -> _Content:
-    """Read a PEFT folder, which has nothing for the text encoder, or a file under kohya's names."""
+    Return the file, its differences and pairs for the U-Net, and its tensors for the text encoder.
+    """
     if tensors_of_peft := adapter_files(source).get(PEFT_TENSORS):
         config = read_config(source.name, tensors_of_peft.parent)
         file = read_tensor_file(source.name, tensors_of_peft)
         read = read_peft_differences(file.tensors, config)
-        return _Content(path=file.path, differences=read, plain=read_peft(read.rest, config) if read.rest else None, text={})
+        return file.path, read, read_peft(read.rest, config) if read.rest else None, {}
     file = read_tensor_file(source.name, source)
     tensors, text = apart(file.tensors) if unet_only else (file.tensors, {})
     read = read_differences(tensors)
-    return _Content(path=file.path, differences=read, plain=read_kohya(read.rest) if read.rest else None, text=text)
+    return file.path, read, read_kohya(read.rest) if read.rest else None, text
 
 
 def _truncated(site: str, method: str, weights: torch.Tensor, slot: Slot, rank: int) -> tuple[LoraPair | None, ConvertedSite]:

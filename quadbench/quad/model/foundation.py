@@ -22,19 +22,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from quadbench import zoo
 from quadbench.artifacts.names import one_line
 from quadbench.errors import UserError, shown
+from quadbench.quad import model_files
 from quadbench.quad.model.values import faults_by_name
-from quadbench.quad.model_files import (
-    CHECKPOINT_GEOMETRY,
-    DIFFUSERS_INDEX,
-    DIFFUSERS_PARTS,
-    GEOMETRIES,
-    Sizes,
-    check_checkpoint,
-    foundation_files,
-    part_folder,
-    require_weights,
-    sizes_of,
-)
 from quadbench.recipe import CheckpointFoundation
 from quadbench.recipe.tasks import BuiltinFoundation, DiffusersFoundation, RandomFoundation
 from quadbench.recipe.tasks import Foundation as FoundationSpec
@@ -52,7 +41,7 @@ _UNFIT = (OSError, ValueError, TypeError, LookupError, AttributeError, Arithmeti
 
 def random_module(geometry: str, part: str, seed: int) -> nn.Module:
     """Return a part as its library initializes it: the same for the same seed. Others' random numbers stay as they are."""
-    folder = part_folder(geometry, part)
+    folder = model_files.part_folder(geometry, part)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         match part:
@@ -68,7 +57,8 @@ def random_module(geometry: str, part: str, seed: int) -> nn.Module:
 
 def clip_tokenizer() -> CLIPTokenizer:
     """Return CLIP's own tokenizer, 49408 tokens, T = 77. Its vocabulary follows from its merges, so only those are stored."""
-    lines = (GEOMETRIES / CHECKPOINT_GEOMETRY / "tokenizer" / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
+    folder = model_files.GEOMETRIES / model_files.CHECKPOINT_GEOMETRY / "tokenizer"
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
     merges = [(left, right) for left, right in (line.split() for line in lines)]
     characters = sorted(ByteLevel.alphabet())
     words = [*characters, *(f"{c}</w>" for c in characters), *(left + right for left, right in merges)]
@@ -133,7 +123,7 @@ class Foundation:
     tokenizer: CLIPTokenizer
     alphas_cumprod: torch.Tensor  # (1000,) float64
     scheduler_config: dict[str, object]
-    sizes: Sizes
+    sizes: model_files.Sizes
     _parts: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -195,13 +185,13 @@ def open_foundation(spec: FoundationSpec) -> Foundation:
 
 def load_foundation(folder: Path) -> Foundation:
     """Open a model in a diffusers folder. Its weights are safetensors; pickles are not opened."""
-    foundation_files(folder)
+    model_files.foundation_files(folder)
     _check_configs(folder)
 
     def read(part: str, kind: Any, **options: object) -> nn.Module:
         files = sorted((folder / part).glob("*.safetensors"))
         for file in files:
-            require_weights(file)
+            model_files.require_weights(file)
         with _readable(folder), warnings.catch_warnings(action="ignore"):  # of a conversion, which is refused below
             options |= {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
             module, loading = kind.from_pretrained(folder / part, **options)
@@ -212,7 +202,7 @@ def load_foundation(folder: Path) -> Foundation:
     with _readable(folder):
         return _foundation(
             name=str(folder),
-            configs={part: folder / part for part in DIFFUSERS_PARTS},
+            configs={part: folder / part for part in model_files.DIFFUSERS_PARTS},
             readers={
                 "unet": lambda: read("unet", UNet2DConditionModel, torch_dtype=torch.float32),
                 "vae": lambda: read("vae", AutoencoderKL, torch_dtype=torch.float32),
@@ -223,13 +213,13 @@ def load_foundation(folder: Path) -> Foundation:
         )
 
 
-def load_checkpoint(path: Path, geometry: str = CHECKPOINT_GEOMETRY) -> Foundation:
+def load_checkpoint(path: Path, geometry: str = model_files.CHECKPOINT_GEOMETRY) -> Foundation:
     """Open a single file in the layout of Stable Diffusion's first release, through diffusers' own reader and without network.
 
     Such a file holds neither tokenizer nor scheduler: they are those of Stable Diffusion 1.
     """
-    check_checkpoint(path)
-    configs, tokenizer = {part: part_folder(geometry, part) for part in DIFFUSERS_PARTS}, clip_tokenizer()
+    model_files.check_checkpoint(path)
+    configs, tokenizer = {part: model_files.part_folder(geometry, part) for part in model_files.DIFFUSERS_PARTS}, clip_tokenizer()
     options = {"torch_dtype": torch.float32, "local_files_only": True}
 
     def read(part: str, kind: Any) -> nn.Module:
@@ -254,7 +244,7 @@ def random_foundation(geometry: str, seed: int) -> Foundation:
     """Make a model of a published size with weights as torch initializes them, under which activations stay finite and vary."""
     return _foundation(
         name=f"random {geometry}",
-        configs={part: part_folder(geometry, part) for part in DIFFUSERS_PARTS},
+        configs={part: model_files.part_folder(geometry, part) for part in model_files.DIFFUSERS_PARTS},
         readers={part: partial(random_module, geometry, part, seed) for part in _MODULES},
         tokenizer=clip_tokenizer(),
     )
@@ -291,7 +281,7 @@ def _foundation(
         tokenizer=tokenizer,
         alphas_cumprod=scheduler.alphas_cumprod.double(),
         scheduler_config=dict(scheduler.config),
-        sizes=sizes_of(skeleton.config.sample_size, vae_config),
+        sizes=model_files.sizes_of(skeleton.config.sample_size, vae_config),
     )
 
 
@@ -307,20 +297,19 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _check_configs(folder: Path) -> None:
     """Refuse a folder of another pipeline, and configurations that cannot be read, which libraries would look for elsewhere."""
-    index = _config(folder / DIFFUSERS_INDEX)
+    listing = model_files.DIFFUSERS_INDEX
+    index = _config(folder / listing)
     pipeline = index.get("_class_name")
     if pipeline not in _PIPELINES:
         raise UserError(
-            f"foundation model '{folder}' is a '{pipeline}', says {DIFFUSERS_INDEX}; expected {' or '.join(_PIPELINES)}",
+            f"foundation model '{folder}' is a '{pipeline}', says {listing}; expected {' or '.join(_PIPELINES)}",
             hint="quadbench takes Stable Diffusion 1.x",
         )
     for part, expected in _CLASSES.items():
         entry = index.get(part)
         listed = entry[-1] if isinstance(entry, list) and entry else entry
         if listed != expected:
-            raise UserError(
-                f"foundation model '{folder}' has '{listed}' as its {part}, says {DIFFUSERS_INDEX}; expected {expected}"
-            )
+            raise UserError(f"foundation model '{folder}' has '{listed}' as its {part}, says {listing}; expected {expected}")
     for part in _MODULES:
         _config(folder / part / "config.json")
     _config(folder / "scheduler" / "scheduler_config.json")
