@@ -125,28 +125,19 @@ def main() -> None:
         action.add_argument("--htp-arch", required=True)
     arguments = parser.parse_args()
     if arguments.action == "run":
-        run_context(arguments.model, arguments.htp_arch, arguments.folder, arguments.count)
+        session = _session(arguments.model, {}, {"htp_arch": arguments.htp_arch})
+        for i in range(arguments.count):
+            with np.load(arguments.folder / f"{i}.npz") as inputs:
+                np.save(arguments.folder / f"{i}.npy", session.run(None, dict(inputs))[0])
         return
-    compile_context(arguments.source, arguments.product, arguments.htp_arch, arguments.soc_model, explain=arguments.explain)
-    arguments.product.with_suffix(".json").write_text(json.dumps({"peak_memory_bytes": peak_memory_bytes()}))
-
-
-def compile_context(source: Path, product: Path, htp_arch: str, soc_model: str, *, explain: bool = False) -> None:
-    """Write the context binary."""
     entries = {
         "ep.context_enable": "1",
-        "ep.context_file_path": str(product),
+        "ep.context_file_path": str(arguments.product),
         "ep.context_embed_mode": "1",  # a device keeps files under their digests, where a second file would be missed
     }
-    _session(source, entries, {"htp_arch": htp_arch, "soc_model": soc_model}, severity=VERBOSE if explain else ERROR)
-
-
-def run_context(model: Path, htp_arch: str, folder: Path, count: int) -> None:
-    """Run a context binary on the emulator, for each file of inputs."""
-    session = _session(model, {}, {"htp_arch": htp_arch})
-    for i in range(count):
-        with np.load(folder / f"{i}.npz") as inputs:
-            np.save(folder / f"{i}.npy", session.run(None, dict(inputs))[0])
+    chip = {"htp_arch": arguments.htp_arch, "soc_model": arguments.soc_model}
+    _session(arguments.source, entries, chip, severity=VERBOSE if arguments.explain else ERROR)
+    arguments.product.with_suffix(".json").write_text(json.dumps({"peak_memory_bytes": peak_memory_bytes()}))
 
 
 def _session(model: Path, entries: Mapping[str, str], chip: Mapping[str, str], *, severity: int | None = None) -> Any:

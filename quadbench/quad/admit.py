@@ -174,40 +174,26 @@ def new_task(
     """
     (name,) = weights
     like = checked_task(new, bundle.artifact, name)
-    pictures = _pictures(new, bundle, like, sources, weights, painting)
+    pictures: dict[str, Image] = {}
+    if not has_random_weights(new.recipe):  # whose pictures show nothing
+        foundation, table = open_foundation(new.recipe.foundation), read_table(bundle.path(like.table))
+        task = task_as_built(new, like, table, foundation)
+        inputs = task_items(task, foundation, calibration_samples=new.recipe.quad.calibration.samples).evaluation
+        check_items(inputs, like, load_file(bundle.path(like.tensors)), foundation)
+        reference = reference_for(foundation, task.model_copy(update={"adapter": dict(weights)}), table, sources)
+        for number, item in enumerate(inputs, start=1):
+            painting(number, len(inputs))
+            pictures[item.name] = reference.render(item)
     items = tuple(
         replace(
-            item,
+            own,
             truth=None,
-            reference=writer.image(f"reference/{name}/{item.name}.png", pictures[item.name]) if pictures else None,
+            reference=writer.image(f"reference/{name}/{own.name}.png", pictures[own.name]) if pictures else None,
         )
-        for item in like.items
+        for own in like.items
     )
     mix = dict(weights) if is_mix(weights) else None
     return replace(like, name=name, adapter=mix_name(weights), mix=mix, items=items, fit_error=None)
-
-
-def _pictures(
-    new: NewTask,
-    bundle: Stored[Bundle],
-    like: TaskAssets,
-    sources: Mapping[str, AdapterSource],
-    weights: Mapping[str, float],
-    painting: Painting,
-) -> dict[str, Image]:
-    """Return the reference's images by item; none for random weights, whose pictures show nothing."""
-    if has_random_weights(new.recipe):
-        return {}
-    foundation, table = open_foundation(new.recipe.foundation), read_table(bundle.path(like.table))
-    task = task_as_built(new, like, table, foundation)
-    items = task_items(task, foundation, calibration_samples=new.recipe.quad.calibration.samples).evaluation
-    check_items(items, like, load_file(bundle.path(like.tensors)), foundation)
-    reference = reference_for(foundation, task.model_copy(update={"adapter": dict(weights)}), table, sources)
-    pictures = {}
-    for number, item in enumerate(items, start=1):
-        painting(number, len(items))
-        pictures[item.name] = reference.render(item)
-    return pictures
 
 
 def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:

@@ -49,26 +49,22 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
     """
     check_named(recipe)
     try:
-        return _digests_of(recipe)
+        adapters = {name: model_files.adapter_source(spec) for name, spec in recipe.adapters.items()}
+        spec = recipe.foundation
+        if folder := model_files.foundation_folder(spec):
+            foundation = file_digests(model_files.foundation_files(folder))
+        else:
+            own = file_digests({spec.path.name: spec.path}) if isinstance(spec, CheckpointFoundation) else {}
+            foundation = own | folder_digests(model_files.GEOMETRIES)
+        named = {
+            "foundation": foundation,
+            "adapters": {name: model_files.adapter_digests(source.path) if source else {} for name, source in adapters.items()},
+            "inputs": {task.name: _input_digests(task) for task in recipe.tasks},
+            "packages": model_files.tool_versions(),
+            "code": code_digests("quadbench.quad.build"),
+        }
     except OSError as error:
         raise UserError(f"'{error.filename}', which recipe '{recipe.name}' names, cannot be read: {error.strerror}") from error
-
-
-def _digests_of(recipe: Recipe) -> RecipeDigests:
-    adapters = {name: model_files.adapter_source(spec) for name, spec in recipe.adapters.items()}
-    spec = recipe.foundation
-    if folder := model_files.foundation_folder(spec):
-        foundation = file_digests(model_files.foundation_files(folder))
-    else:
-        own = file_digests({spec.path.name: spec.path}) if isinstance(spec, CheckpointFoundation) else {}
-        foundation = own | folder_digests(model_files.GEOMETRIES)
-    named = {
-        "foundation": foundation,
-        "adapters": {name: model_files.adapter_digests(source.path) if source else {} for name, source in adapters.items()},
-        "inputs": {task.name: _input_digests(task) for task in recipe.tasks},
-        "packages": model_files.tool_versions(),
-        "code": code_digests("quadbench.quad.build"),
-    }
     built = recipe.model_dump(mode="json", exclude={"measure", "runtime", "published", "devices"})
     built["baselines"] = sorted(name for name in recipe.baselines if Variant(name).graphs == name)  # others run graphs of these
     ranges = built | {"precision": None, "baselines": None}

@@ -81,15 +81,9 @@ class HeldOutInputs:
     def _add_trajectory(self, run: _FloatRun, variant: Variant, unet: GraphSession, lora: Feed | None = None) -> None:
         steps, other = [sample.step for sample in run.samples], (unet(s.feed | (lora or {})).numpy() for s in run.samples)
         sqnr_db, by_step = along_trajectory(run.task.table.timesteps, steps, run.exact, other)
-        self.trajectories.append(
-            TrajectorySqnr(
-                task=run.task.task.name,
-                variant=variant.value,
-                inputs=len(run.task.items.calibration),
-                sqnr_db=sqnr_db,
-                steps=by_step,
-            )
-        )
+        name, inputs = run.task.task.name, len(run.task.items.calibration)
+        of_task = TrajectorySqnr(task=name, variant=variant.value, inputs=inputs, sqnr_db=sqnr_db, steps=by_step)
+        self.trajectories.append(of_task)
 
     def _add_clipping(
         self, variant: Variant, task: str | None, model: onnx.ModelProto, encodings: Mapping[str, Encoding], feeds: Sequence[Feed]

@@ -215,14 +215,8 @@ def choose_anchor(scores: Sequence[AdapterSensitivity]) -> Choice:
     first, *rest = sorted(noise_db, key=lambda adapter: sum(noise_db[adapter]) / len(noise_db[adapter]), reverse=True)
     if not rest:
         return Choice(anchor=first, reason="it is the only adapter")
-    comparisons = tuple(
-        AdapterComparison(
-            first=first,
-            second=other,
-            difference_db=paired([a - b for a, b in zip(noise_db[first], noise_db[other], strict=True)]),
-        )
-        for other in rest
-    )
+    differences = {other: paired([a - b for a, b in zip(noise_db[first], noise_db[other], strict=True)]) for other in rest}
+    comparisons = tuple(AdapterComparison(first=first, second=other, difference_db=own) for other, own in differences.items())
     alike = [comparison for comparison in comparisons if not comparison.difference_db.is_told_apart]
     if alike:
         return Choice(anchor=None, reason=f"equally sensitive: {alike[0].described}", comparisons=comparisons)

@@ -118,7 +118,7 @@ class Form:
     mode: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    images: int  # batches of images that it takes
+    images: int = 1  # batches of images that it takes
     output: str
     output_rank: int
 
@@ -130,7 +130,6 @@ FORMS = {
         mode="bicubic",
         mean=(0.48145466, 0.4578275, 0.40821073),
         std=(0.26862954, 0.26130258, 0.27577711),
-        images=1,
         output="image embeddings (1, d)",
         output_rank=2,
     ),
@@ -139,13 +138,10 @@ FORMS = {
         mode="bicubic",
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
-        images=1,
         output="the keys of the last attention layer (1, T, d)",
         output_rank=3,
     ),
-    "inception": Form(
-        size=299, mode="bilinear", mean=_HALF, std=_HALF, images=1, output="pooled features (1, 2048)", output_rank=2
-    ),
+    "inception": Form(size=299, mode="bilinear", mean=_HALF, std=_HALF, output="pooled features (1, 2048)", output_rank=2),
     "lpips": Form(size=None, mode="", mean=_HALF, std=_HALF, images=2, output="one distance", output_rank=0),
 }
 

@@ -152,10 +152,8 @@ def export_component(foundation: Foundation, component: Component, scratch: Path
     module: nn.Module
     match component:
         case Component.TEXT_ENCODER:
-            module, argument = (
-                TextEncoderGraph(foundation.text_encoder),
-                torch.tensor([foundation.tokenize("")], dtype=torch.int32),
-            )
+            module = TextEncoderGraph(foundation.text_encoder)
+            argument = torch.tensor([foundation.tokenize("")], dtype=torch.int32)
             name, output = "input_ids", "encoder_hidden_states"
         case Component.VAE_ENCODER:
             module, argument = VaeEncoderGraph(foundation.vae), torch.zeros(1, 3, foundation.sizes.image, foundation.sizes.image)
