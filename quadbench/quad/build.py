@@ -13,6 +13,7 @@ from PIL.Image import Image
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, Caveat, Component, FileRef, Graph, Stored, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.bundle import BaseDigests, TaskKind
 from quadbench.host import give_back, peak_memory_bytes
+from quadbench.quad import prepare
 from quadbench.quad.adapters.adapter import Adapter
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
 from quadbench.quad.cache import RecipeDigests, digests_of
@@ -21,17 +22,6 @@ from quadbench.quad.held_out_inputs import HeldOutInputs
 from quadbench.quad.inputs import read_picture
 from quadbench.quad.items import PreparedTask
 from quadbench.quad.model_files import adapter_source, has_random_weights, tool_versions
-from quadbench.quad.prepare import (
-    Intermediates,
-    Notify,
-    Prepared,
-    Steps,
-    calibrated,
-    calibration_feeds,
-    per_graph_unets,
-    prepare,
-    silent,
-)
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.merging import mergeable
 from quadbench.quad.quantize.quantizer import LayerNoise, Quantized, quantized, weights_quantized
@@ -49,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 def build(
-    recipe: Recipe, layout: Layout, *, notify: Notify = silent, intermediates: Intermediates | None = None
+    recipe: Recipe, layout: Layout, *, notify: prepare.Notify = prepare.silent, intermediates: prepare.Intermediates | None = None
 ) -> Stored[Bundle]:
     """Quantize a recipe's model and adapters into a bundle, whose folder is named by its digest.
 
@@ -62,12 +52,12 @@ def build(
     """
     if intermediates is None:
         with temporary_folder(layout.scratch) as scratch:
-            bundle = build(recipe, layout, notify=notify, intermediates=Intermediates(scratch))
+            bundle = build(recipe, layout, notify=notify, intermediates=prepare.Intermediates(scratch))
         give_back()  # whoever compiles next may need it
         return bundle
-    digests, steps = digests_of(recipe), Steps(notify)
+    digests, steps = digests_of(recipe), prepare.Steps(notify)
     with torch.no_grad():
-        prepared = intermediates.prepared(digests, partial(prepare, recipe, steps, intermediates.scratch))
+        prepared = intermediates.prepared(digests, partial(prepare.prepare, recipe, steps, intermediates.scratch))
 
         def fill(temporary: Path) -> Bundle:
             return _Build(
@@ -89,10 +79,10 @@ class _Build:
 
     recipe: Recipe
     digests: RecipeDigests
-    intermediates: Intermediates
-    prepared: Prepared
+    intermediates: prepare.Intermediates
+    prepared: prepare.Prepared
     writer: BundleWriter
-    steps: Steps
+    steps: prepare.Steps
     checkpoints: Path
     graphs: list[Graph] = field(default_factory=list)
     noise: tuple[LayerNoise, ...] = ()  # by which the layers of the shared U-Net that run in 8 bits were chosen
@@ -164,7 +154,7 @@ class _Build:
 
     def _quantize(self, lora: LoraProfile) -> tuple[Encodings, Quantized]:
         """Write the shared graphs. Return the encodings of all of their tensors by component, and the U-Net."""
-        feeds = calibration_feeds(self.recipe, self.prepared, lora)
+        feeds = prepare.calibration_feeds(self.recipe, self.prepared, lora)
         activations = self.recipe.precision.activations
         encodings, written = {LORA: dict(lora.encodings)}, {}
         for component, model in self.prepared.models.items():
@@ -176,7 +166,8 @@ class _Build:
             if isinstance(activations, FloatActivations):
                 result = weights_quantized(model, lora=inputs)
             else:
-                own = self.intermediates.calibrated(self.digests, part, partial(calibrated, self.recipe, model, feeds[component]))
+                observe = partial(prepare.calibrated, self.recipe, model, feeds[component])
+                own = self.intermediates.calibrated(self.digests, part, observe)
                 result = quantized(own, int8_percent=activations.int8_percent if is_unet else 0, lora=inputs)
             self.noise += result.noise
             encodings[component.value], written[component] = result.activations, result
@@ -226,7 +217,8 @@ class _Build:
     def _write_baselines(self, anchor: str | None, held_out: HeldOutInputs | None) -> None:
         if Variant.PER_GRAPH not in self.recipe.baselines:
             return
-        for task, exact, written in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor):
+        unets = prepare.per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor)
+        for task, exact, written in unets:
             graph = self.writer.graph(written.model, Variant.PER_GRAPH, Component.UNET, task=task)
             self.graphs.append(replace(graph, int8=written.int8))
             if held_out:

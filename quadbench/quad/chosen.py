@@ -73,8 +73,6 @@ def _bundles_of(recipe: Recipe, layout: Layout) -> list[Stored[Bundle]]:
 def _only(bundles: Sequence[Stored[Bundle]], whose: str) -> Stored[Bundle]:
     if len(bundles) > 1:
         folders = ", ".join(str(bundle.folder) for bundle in bundles)
-        raise UserError(
-            f"{whose} has {len(bundles)} bundles, and an adapter is admitted to one: {folders}",
-            hint="say which, as --bundle FOLDER",
-        )
+        hint = "say which, as --bundle FOLDER"
+        raise UserError(f"{whose} has {len(bundles)} bundles, and an adapter is admitted to one: {folders}", hint=hint)
     return bundles[0]

@@ -221,10 +221,8 @@ def _finite(task: Task, unet: Unet) -> Unet:
         eps = unet(feed)
         if not torch.isfinite(eps).all():
             of = f"with adapter '{mix_name(task.adapter)}'" if task.adapter else "without adapter"
-            raise UserError(
-                f"task '{task.name}': the U-Net {of} predicts NaN or Inf in float32",
-                hint="weights or guidance are too large; `quadbench adapter inspect` shows an adapter's greatest",
-            )
+            hint = "weights or guidance are too large; `quadbench adapter inspect` shows an adapter's greatest"
+            raise UserError(f"task '{task.name}': the U-Net {of} predicts NaN or Inf in float32", hint=hint)
         return eps
 
     return predict

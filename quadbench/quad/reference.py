@@ -5,15 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import (
-    EulerDiscreteScheduler,
-    LCMScheduler,
-    StableDiffusionImg2ImgPipeline,
-    StableDiffusionInpaintPipeline,
-    StableDiffusionPipeline,
-)
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import convert_unet_state_dict_to_peft
 from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
@@ -37,7 +31,7 @@ _ALPHA = ".alpha"
 _PEFT_PREFIX = "base_model.model."
 _loader = StableDiffusionLoraLoaderMixin
 State = dict[str, torch.Tensor]
-_SCHEDULERS = {"lcm": (LCMScheduler, {}), "ed": (EulerDiscreteScheduler, {"timestep_spacing": "leading"})}
+_SCHEDULERS = {"lcm": (diffusers.LCMScheduler, {}), "ed": (diffusers.EulerDiscreteScheduler, {"timestep_spacing": "leading"})}
 
 
 def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights: Mapping[str, float]) -> nn.Module:
@@ -182,9 +176,9 @@ class Reference:
     def _pipeline(self) -> Any:
         """Return diffusers' pipeline for the task's kind and scheduler."""
         kind = {
-            TextToImageTask: StableDiffusionPipeline,
-            ImageToImageTask: StableDiffusionImg2ImgPipeline,
-            InpaintTask: StableDiffusionInpaintPipeline,
+            TextToImageTask: diffusers.StableDiffusionPipeline,
+            ImageToImageTask: diffusers.StableDiffusionImg2ImgPipeline,
+            InpaintTask: diffusers.StableDiffusionInpaintPipeline,
         }[type(self.task)]
         scheduler, options = _SCHEDULERS[self.task.sampler.scheme]
         pipeline = kind(

@@ -232,10 +232,8 @@ def parse_network(text: str) -> GivenNetwork:
     """Read `NAME=PATH@sha256:HEX`."""
     match = _GIVEN.fullmatch(text)
     if not match:
-        raise UserError(
-            f"weights '{text}' are not of the form NAME=PATH@sha256:HEX",
-            hint="take the sha256 from where the file comes from; 64 hexadecimal digits",
-        )
+        hint = "take the sha256 from where the file comes from; 64 hexadecimal digits"
+        raise UserError(f"weights '{text}' are not of the form NAME=PATH@sha256:HEX", hint=hint)
     if match["name"] not in FORMS:
         raise UnknownNameError("weights", match["name"], FORMS)
     return GivenNetwork(name=match["name"], path=Path(match["path"]), sha256=match["sha256"].lower())

@@ -213,10 +213,8 @@ class _Dialect:
         if scale.ndim:
             return
         if zero.dtype == np.uint8:
-            raise BuildError(
-                f"'{node.input[0]}' is rounded to 8 bits; LiteRT's dialect has activations in 16",
-                hint="set precision.activations to {scheme: w8a16}",
-            )
+            hint = "set precision.activations to {scheme: w8a16}"
+            raise BuildError(f"'{node.input[0]}' is rounded to 8 bits; LiteRT's dialect has activations in 16", hint=hint)
         new = symmetric_scale(float(scale), int(zero)) if zero.dtype == np.uint16 else float(scale)
         if zero.dtype == np.uint16:
             name = node.input[0]

@@ -332,9 +332,7 @@ def _check(name: str, unet: nn.Module, scheduler: DDIMScheduler) -> None:
         raise UserError(f"the U-Net of '{name}' has the sample_size {size}; expected one whole number", hint=SAVE_AGAIN)
     if unet.config.in_channels != unet.config.out_channels:
         shape = f"{unet.config.in_channels} input and {unet.config.out_channels} output channels"
-        raise UserError(
-            f"the U-Net of '{name}' has {shape}; expected as many of either",
-            hint="inpainting works by blending latents, so a plain text-to-image U-Net serves it",
-        )
+        hint = "inpainting works by blending latents, so a plain text-to-image U-Net serves it"
+        raise UserError(f"the U-Net of '{name}' has {shape}; expected as many of either", hint=hint)
     if unet.config.addition_embed_type or unet.config.class_embed_type or unet.config.time_cond_proj_dim:
         raise UserError(f"the U-Net of '{name}' takes conditions besides text and time, which the graph has no inputs for")
