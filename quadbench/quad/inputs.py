@@ -17,17 +17,9 @@ from quadbench.artifacts.names import FileName, RelativePath
 from quadbench.artifacts.pixels import Pixels, read_pixels
 from quadbench.errors import QuadbenchError, UnknownNameError, UserError
 from quadbench.quad.model_files import Sizes, adapter_source, check_adapter, check_checkpoint, foundation_files, named_sizes
-from quadbench.recipe import CheckpointFoundation, Recipe, Task
+from quadbench.recipe import CheckpointFoundation, Recipe, Task, tasks
 from quadbench.recipe.recipe import load_recipe
 from quadbench.recipe.settings import LEAST_DISTILL_SAMPLES
-from quadbench.recipe.tasks import (
-    MOST_PROMPT_CHARACTERS,
-    BuiltinInputs,
-    DiffusersFoundation,
-    FolderInputs,
-    InpaintTask,
-    TextToImageTask,
-)
 from quadbench.spec import read_json
 from quadbench.spec.files import require_file
 from quadbench.target.profile import profile_names
@@ -49,16 +41,16 @@ class _Entry(BaseModel):
     image: RelativePath | None = None
     mask: RelativePath | None = None
     truth: RelativePath | None = None
-    prompt: Annotated[str, Field(max_length=MOST_PROMPT_CHARACTERS)]
-    negative_prompt: Annotated[str, Field(max_length=MOST_PROMPT_CHARACTERS)] = ""
+    prompt: Annotated[str, Field(max_length=tasks.MOST_PROMPT_CHARACTERS)]
+    negative_prompt: Annotated[str, Field(max_length=tasks.MOST_PROMPT_CHARACTERS)] = ""
 
 
 def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
     """Return a task's inputs: built-in ones, those that a folder's `inputs.json` lists, or the recipe's own prompts, numbered."""
     match task.inputs:
-        case BuiltinInputs(name=name):
+        case tasks.BuiltinInputs(name=name):
             return zoo.task_inputs(name)
-        case FolderInputs(path=path):
+        case tasks.FolderInputs(path=path):
             return _folder_inputs(Path(path))
         case None:
             blank = zoo.TaskInput(name="", image=None, mask=None, truth=None, prompt="", negative_prompt="")
@@ -69,7 +61,7 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
 
 def evaluated(task: Task, count: int, *, calibration_samples: int) -> int:
     """Return how many of a task's inputs are evaluated: those that do not calibrate; prompts do both."""
-    left = count if isinstance(task, TextToImageTask) else count - calibration_samples
+    left = count if isinstance(task, tasks.TextToImageTask) else count - calibration_samples
     if left <= 0:
         raise UserError(
             f"task '{task.name}' has {count} inputs, calibration takes {calibration_samples}; none is left to evaluate",
@@ -80,8 +72,8 @@ def evaluated(task: Task, count: int, *, calibration_samples: int) -> int:
 
 def read_pictures(task: Task, entry: zoo.TaskInput, *, sizes: Sizes) -> tuple[Pixels | None, Pixels | None]:
     """Read an input's image (H, W, 3) and mask (H, W) as far as the task takes them; a truth is read, to see that it can be."""
-    image_path = None if isinstance(task, TextToImageTask) else _needed(task, entry, "image", entry.image)
-    mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, InpaintTask) else None
+    image_path = None if isinstance(task, tasks.TextToImageTask) else _needed(task, entry, "image", entry.image)
+    mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, tasks.InpaintTask) else None
     if entry.truth:
         read_picture(entry.truth, "RGB", sizes.image)  # it is compared with what a device paints
     image = np.asarray(read_picture(image_path, "RGB", sizes.image)) if image_path else None
@@ -192,7 +184,7 @@ def _check_foundation(recipe: Recipe) -> None:
     match recipe.foundation:
         case CheckpointFoundation(path=path):
             check_checkpoint(path)
-        case DiffusersFoundation(path=path):
+        case tasks.DiffusersFoundation(path=path):
             foundation_files(path)
 
 
@@ -210,8 +202,8 @@ def _undivided(recipe: Recipe) -> Iterator[str]:
     for name in (distill.adapters or recipe.adapters) if distill else ():
         own = [task for task in recipe.tasks if name in task.adapter] or recipe.tasks
         if all(min(len(read_inputs(task)), samples) < LEAST_DISTILL_SAMPLES for task in own):
-            tasks = ", ".join(f"'{task.name}'" for task in own)
+            named = ", ".join(f"'{task.name}'" for task in own)
             yield (
-                f"quad.distill: adapter '{name}' has one input alone in each of its tasks, {tasks}; "
+                f"quad.distill: adapter '{name}' has one input alone in each of its tasks, {named}; "
                 f"needs {LEAST_DISTILL_SAMPLES}, to judge by others than it trains on"
             )

@@ -11,16 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quadbench.quad.samplers.table import (
-    STEPS_OFFSET,
-    Blend,
-    Denoise,
-    SamplerTable,
-    Step,
-    executed_steps,
-    first_sample,
-    last_only,
-)
+from quadbench.quad.samplers import table
 from quadbench.recipe.tasks import TEACHER_STEPS
 
 SEARCH_ROUNDS = 30
@@ -30,16 +21,16 @@ SEARCH_ROUNDS = 30
 class SamplerInput:
     """One input to fit to: the U-Net at the teacher's steps, latent (1, 4, h, w), noise (1, 4, h, w), mask (1, 1, h, w)."""
 
-    denoise: Denoise
+    denoise: table.Denoise
     latent: torch.Tensor
     noise: torch.Tensor
     mask: torch.Tensor | None = None
 
-    def start(self, blend: Blend) -> torch.Tensor:
+    def start(self, blend: table.Blend) -> torch.Tensor:
         """Return the sample (1, 4, h, w) that the sampler starts from."""
         return blend.latent * self.latent + blend.noise * self.noise
 
-    def keep(self, x: torch.Tensor, known: Blend) -> torch.Tensor:
+    def keep(self, x: torch.Tensor, known: table.Blend) -> torch.Tensor:
         """Return the sample after a step: when inpainting, all that is not replaced is set to `known`."""
         return x if self.mask is None else self.mask * x + (1 - self.mask) * self.start(known)
 
@@ -62,27 +53,28 @@ def ddim_table(
     steps: int = TEACHER_STEPS,
     strength: float = 1.0,
     is_image_to_image: bool = False,
-) -> SamplerTable:
+) -> table.SamplerTable:
     """Make the teacher: DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, eq. 12), equal to diffusers' DDIMScheduler."""
     spacing = len(alphas_cumprod) // steps
-    timesteps = [i * spacing + STEPS_OFFSET for i in reversed(range(steps))][steps - executed_steps(steps, strength) :]
+    timesteps = [i * spacing + table.STEPS_OFFSET for i in reversed(range(steps))]
+    timesteps = timesteps[steps - table.executed_steps(steps, strength) :]
     alphas = [*(float(alphas_cumprod[t]) for t in timesteps), float(alphas_cumprod[0])]
     table_steps = []
     for i in range(len(timesteps)):
         a, a_next = alphas[i], alphas[i + 1]
-        is_last = i == len(timesteps) - 1
+        kept = a_next if i < len(timesteps) - 1 else 1.0  # of the signal's energy: after the last step no noise is left
         table_steps.append(
-            Step(
+            table.Step(
                 x=math.sqrt(a_next / a),
-                eps=last_only(i, math.sqrt(1 - a_next) - math.sqrt(a_next / a) * math.sqrt(1 - a)),
-                known=Blend(latent=1.0, noise=0.0) if is_last else Blend(latent=math.sqrt(a_next), noise=math.sqrt(1 - a_next)),
+                eps=table.last_only(i, math.sqrt(1 - a_next) - math.sqrt(a_next / a) * math.sqrt(1 - a)),
+                known=table.Blend(latent=math.sqrt(kept), noise=math.sqrt(1 - kept)),
             )
         )
-    start = first_sample(alphas[0], strength, is_image_to_image=is_image_to_image)
-    return SamplerTable(scheme="ddim", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
+    start = table.first_sample(alphas[0], strength, is_image_to_image=is_image_to_image)
+    return table.SamplerTable(scheme="ddim", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
 
 
-def olss_table(teacher: SamplerTable, inputs: Sequence[SamplerInput], *, steps: int) -> SamplerTable:
+def olss_table(teacher: table.SamplerTable, inputs: Sequence[SamplerInput], *, steps: int) -> table.SamplerTable:
     """Fit `steps` steps to the teacher's runs. If fewer reach the end at the lowest error, the table is shorter.
 
     `fit_error` is the root-mean-square distance of the table's last sample from the teacher's, over all inputs.
@@ -91,7 +83,7 @@ def olss_table(teacher: SamplerTable, inputs: Sequence[SamplerInput], *, steps: 
     trajectory = TeacherTrajectory(x=torch.cat([x for x, _ in runs], 1), eps=torch.cat([eps for _, eps in runs], 1))
     path = _search_path(_reduced(trajectory), steps)
     fitted, mean_square = _fit(teacher, inputs, trajectory, path)
-    return SamplerTable(
+    return table.SamplerTable(
         scheme="olss",
         timesteps=tuple(teacher.timesteps[i] for i in path),
         start=teacher.start,
@@ -100,7 +92,7 @@ def olss_table(teacher: SamplerTable, inputs: Sequence[SamplerInput], *, steps: 
     )
 
 
-def _run(teacher: SamplerTable, sampler_input: SamplerInput) -> tuple[torch.Tensor, torch.Tensor]:
+def _run(teacher: table.SamplerTable, sampler_input: SamplerInput) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the teacher on one input and return every sample (T + 1, n) and prediction (T, n)."""
     x = sampler_input.start(teacher.start)
     samples, predictions = [sampler_input.fitted(x)], []
@@ -113,8 +105,8 @@ def _run(teacher: SamplerTable, sampler_input: SamplerInput) -> tuple[torch.Tens
 
 
 def _fit(
-    teacher: SamplerTable, inputs: Sequence[SamplerInput], trajectory: TeacherTrajectory, path: Sequence[int]
-) -> tuple[tuple[Step, ...], float]:
+    teacher: table.SamplerTable, inputs: Sequence[SamplerInput], trajectory: TeacherTrajectory, path: Sequence[int]
+) -> tuple[tuple[table.Step, ...], float]:
     """Fit the steps along `path`, each from the samples of those before it. Return them and the last's mean square error."""
     seen = [[one.start(teacher.start)] for one in inputs]  # by input: the start, then all predictions
     samples = [start for (start,) in seen]
@@ -125,7 +117,7 @@ def _fit(
         basis = torch.cat([torch.stack([g.fitted(x) for x in s], 1) for g, s in zip(inputs, seen, strict=True)])
         coefficients, mean_square = _least_squares(basis, trajectory.x[end])
         known = teacher.steps[end - 1].known
-        steps.append(Step(x_start=coefficients[0], eps=tuple(coefficients[1:]), known=known))
+        steps.append(table.Step(x_start=coefficients[0], eps=tuple(coefficients[1:]), known=known))
         samples = [
             g.keep(sum(c * x for c, x in zip(coefficients, s, strict=True)), known) for g, s in zip(inputs, seen, strict=True)
         ]
