@@ -127,19 +127,11 @@ class Installation:
         return f"{self.kit.folder}/{name}"
 
     def path_of(self, file: FileRef) -> str:
-        """Return where a file of the bundle lies on the device.
-
-        Raises:
-            ArtifactError: the file was not deployed.
-        """
+        """Return where a file of the bundle lies on the device; an ArtifactError where it was not deployed."""
         return self.path_of_digest(file.sha256, f"'{file.path}'")
 
     def path_of_digest(self, sha256: str, name: str) -> str:
-        """Return where the file with a digest lies on the device; `name` is what an error calls it.
-
-        Raises:
-            ArtifactError: the file was not deployed.
-        """
+        """Return where the file with a digest lies on the device. An error that it was not deployed calls it `name`."""
         objects = self.deployment.objects
         if sha256 not in objects:
             raise ArtifactError(

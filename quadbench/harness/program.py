@@ -99,11 +99,7 @@ def built_harness(build_root: Path, abi: Abi) -> Path | None:
 
 
 def checked_harness(program: Path, abi: Abi) -> Path:
-    """Return a harness that was built elsewhere, if devices of an ABI can start it.
-
-    Raises:
-        UserError: it is no program, or one for other devices.
-    """
+    """Return a harness that was built elsewhere; one that is no program, or is for other devices, is a UserError."""
     if not _is_program(program):
         raise UserError(f"the harness '{program}' is no program", hint="name a file that quadbench harness build made")
     if problem := program_problem(PROGRAM, read_elf(program, name=str(program), fault=UserError), abi):

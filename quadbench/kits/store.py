@@ -86,11 +86,7 @@ def fetch_kit(pins: Sequence[packages.Pin], layout: Layout, *, maven: str) -> Ad
 
 
 def kits(layout: Layout) -> list[Stored[Kit]]:
-    """Return all kits, in the order of their digests.
-
-    Raises:
-        ArtifactError: one is damaged.
-    """
+    """Return all kits, in the order of their digests; one that is damaged is an ArtifactError."""
     return [read_manifest(folder, Kit) for folder in _folders(layout)]
 
 
@@ -106,13 +102,7 @@ def checked_kits(layout: Layout) -> dict[Path, Stored[Kit] | ArtifactError]:
 
 
 def find(digest: str, layout: Layout) -> Stored[Kit]:
-    """Return the kit whose digest begins so.
-
-    Raises:
-        UnknownNameError: there is none.
-        UserError: several begin so.
-        ArtifactError: the kit is damaged.
-    """
+    """Return the kit whose digest begins so; an UnknownNameError where none does, a UserError where several do."""
     return read_manifest(_place(digest, layout), Kit)
 
 

@@ -66,11 +66,7 @@ class Frozen:
 
 
 def frozen_name(name: str) -> str:
-    """Return a name under which a bundle can be frozen.
-
-    Raises:
-        UserError: it is none.
-    """
+    """Return a name under which a bundle can be frozen; any other is a UserError."""
     if not is_name(name):
         raise UserError(f"no bundle can be frozen under the name {shown(name)}", hint=f"expected {NAME_EXPECTED}")
     return name
@@ -108,12 +104,7 @@ def read_frozen(name: str, layout: Layout) -> Frozen:
 
 
 def frozen_bundle(name: str, layout: Layout) -> Stored[Bundle]:
-    """Return the bundle that is frozen under a name.
-
-    Raises:
-        UserError, UnknownNameError: as `read_frozen`.
-        ArtifactError: its file or the bundle is damaged, or the bundle is gone.
-    """
+    """Return the bundle frozen under a name; raises as `read_frozen`, and an ArtifactError where it is damaged or gone."""
     try:
         return read_manifest(layout.bundle(read_frozen(name, layout).bundle), Bundle)
     except ArtifactError as error:
@@ -126,11 +117,7 @@ def frozen_names(layout: Layout) -> list[str]:
 
 
 def frozen_digests(layout: Layout) -> set[str]:
-    """Return the digests of all frozen bundles.
-
-    Raises:
-        ArtifactError: a file of one is damaged.
-    """
+    """Return the digests of all frozen bundles; a file of one that is damaged is an ArtifactError."""
     return {read_frozen(name, layout).bundle for name in frozen_names(layout)}
 
 

@@ -80,11 +80,7 @@ class Nights:
                 connection.execute(sa.insert(RulingRow), rows)
 
     def night(self, night_id: str) -> Night:
-        """Return a night, whole.
-
-        Raises:
-            UnknownNameError: there is none; the message lists the latest.
-        """
+        """Return a night, whole; that there is none is an UnknownNameError, which lists the latest."""
         with reading(self._engine) as connection:
             row = connection.execute(sa.select(NightRow.__table__).where(NightRow.id == night_id)).one_or_none()
         if row is None:
@@ -202,11 +198,7 @@ class NightHead:
 
 
 def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]:
-    """Return the latest nights but for the first ones, latest first.
-
-    Raises:
-        StorageError, ArtifactError: as `reading`.
-    """
+    """Return the latest nights but for the first ones, latest first; raises as `reading`."""
     latest = sa.select(NightRow.id, NightRow.name, NightRow.began_at, NightRow.ended_at)
     latest = latest.order_by(NightRow.began_at.desc(), NightRow.id.desc()).limit(limit).offset(skip)
     with reading(engine) as connection:
