@@ -62,7 +62,7 @@ def installed(name: str) -> Distribution | None:
 
 
 def closure(packages: Iterable[Requirement]) -> dict[str, Distribution]:
-    """Return the installed packages that some need, and those that these need, by their names."""
+    """Return the installed packages among `packages`, with everything that they depend on, by name."""
     brought: dict[str, Distribution] = {}
     waiting = [(package, "") for package in packages]
     while waiting:

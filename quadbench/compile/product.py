@@ -77,7 +77,7 @@ class Product:
 
 
 class OneByOne(ABC):
-    """A compiler of single graphs, for which a large one takes gigabytes, and several an hour."""
+    """A compiler that takes one graph at a time: a large graph needs gigabytes, several of them an hour."""
 
     name: ClassVar[str]
     suffix: ClassVar[str]  # of a product's file

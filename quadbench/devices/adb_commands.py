@@ -96,7 +96,7 @@ _END = f'cd "$1" && tail -c {TAIL_BYTES} stderr >&2; cat exit_code 2>/dev/null; 
 
 
 class AdbCommands:
-    """The commands on one device, and the ways back to it where it is lost.
+    """Runs commands on one device over adb, and reconnects when it is lost.
 
     Its server knows it by the serial `transport`, and messages call it `name`. `boot` is what it had booted as when a harness was
     last started there.
@@ -230,7 +230,7 @@ class AdbCommands:
         return DeviceLostError(f"{self.name} rebooted {when}", hint="see that it is charged and cool, then run again")
 
     def close(self) -> None:
-        """Kill what still runs. Nothing can be run afterwards."""
+        """Kill the commands that still run on the device, and refuse new ones."""
         self._closed.set()
         with self._lock:
             for group in self._running:
@@ -303,7 +303,7 @@ class DetachedCommand:
         self._reboot: DeviceLostError | None = None
 
     def run(self, stderr: Tail) -> Generator[bytes, None, int]:
-        """Start it, yield pieces of its stdout, and return its exit code.
+        """Start the command, yield its stdout in pieces, and return its exit code.
 
         However it is left, the command and its children are killed; where the device cannot be reached then, it ends itself
         AWAY_S + SPARE_S after `timeout_s`. Whatever ended it, what it had written comes before the error.

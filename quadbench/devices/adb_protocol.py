@@ -110,15 +110,15 @@ class AdbServer:
         return self.ask(lambda client: int(client.server_version()))
 
     def attached(self) -> list[Attached]:
-        """Return what is attached, in any state. (adbutils' own list ends a serial or a state at its first space.)"""
+        """Return all attached devices, in any state. (adbutils' own list cuts a serial or state at its first space.)"""
         return parse_attached(self.ask(lambda client: client.query("host:devices-l")))
 
     def connect(self, address: str) -> str:
-        """Have the server look for a device that it reaches through a network, and return what it says of that."""
+        """Have the adb server connect to a network device, as `adb connect` does; return its answer."""
         return self.ask(lambda client: str(client.connect(address)))
 
     def disconnect(self, address: str) -> None:
-        """Have the server forget such a device."""
+        """Have the adb server disconnect a network device, as `adb disconnect` does."""
         self.ask(lambda client: client.disconnect(address))
 
     def has_ready(self, serial: str) -> bool:
@@ -126,7 +126,7 @@ class AdbServer:
         return any(device.serial == serial and device.is_ready for device in self.attached())
 
     def ask(self, question: Callable[["Client"], _Answer]) -> _Answer:
-        """Return the answer to a question that is the server's own."""
+        """Ask the adb server itself, not a device, and return its answer."""
         name = f"the adb server at {self.endpoint}"
         try:
             with errors_of(name):

@@ -1,4 +1,4 @@
-"""adb transport: adbutils, with whole sends, reads that end in time, shell v2 as it comes, and bounds on what a peer announces.
+"""adb transport: adbutils with whole sends, time limits on reads, streaming of shell v2, and limits on announced sizes.
 
 Nothing here knows quadbench's devices or errors: each class mends one of adbutils', which could take it as it is.
 """
@@ -33,7 +33,7 @@ _OUT, _ERR, _EXIT = 1, 2, 3
 
 
 class NotAdbError(AdbError):
-    """The error of an answer that adb's protocol does not know."""
+    """An answer that breaks adb's protocol."""
 
 
 class Packet(NamedTuple):
@@ -164,7 +164,7 @@ class Client(AdbClient):
 
 
 class FileSync(Sync):
-    """The files of a device over one connection, which takes one request after the other."""
+    """adb's sync service over one connection: stat, push and pull of a device's files, one request at a time."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

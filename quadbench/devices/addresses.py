@@ -40,7 +40,7 @@ _WRITE_PROFILE_HINT = f"write one after the model of {PROFILES_FOLDER / 's25.yam
 
 @dataclass(frozen=True, kw_only=True)
 class _Address:
-    """An address: `text` is how it was written, which messages and records call the device."""
+    """A parsed device address. `text` is how it was written; messages and records use it as the device's name."""
 
     text: str
 
@@ -97,7 +97,7 @@ class AttachedAddress(_Address):
         return self.text.partition("?")[0]
 
     def require_plain(self) -> None:
-        """Refuse a serial with an `@`, which is no mistake only where an attached phone has it.
+        """Refuse a serial with an `@`, unless an attached phone has it: it is usually a mistyped PROFILE@SERIAL.
 
         Raises:
             UserError: says how addresses are written.
@@ -122,7 +122,7 @@ class Phone:
 
 
 def listed_once(given: Iterable[str]) -> list[str]:
-    """Return words for devices as they are meant, without spaces around them.
+    """Return the words given for devices, stripped of spaces.
 
     Raises:
         UserError: one was given twice.
@@ -150,7 +150,7 @@ def virtual_serial(profile: DeviceProfile) -> str:
 
 
 def parse_addresses(words: Iterable[str]) -> list[Address]:
-    """Return the addresses that words are, in order.
+    """Parse words into device addresses, in order.
 
     Raises:
         UserError: a word is no address, or was given twice.
@@ -159,7 +159,7 @@ def parse_addresses(words: Iterable[str]) -> list[Address]:
 
 
 def parse_address(text: str) -> Address:
-    """Return what an address asks for.
+    """Parse a device address, as `virtual:s25?target=qnn`.
 
     Raises:
         UserError: the text is no address.

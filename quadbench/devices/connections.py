@@ -78,7 +78,7 @@ class HostedPhone:
 
     @property
     def key(self) -> str:
-        """Return the target in one word."""
+        """Return the target's key, as `qnn-v79-69`."""
         return target_key(self.target, PHONE_MACHINE)
 
 

@@ -75,7 +75,7 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
 
 
 def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[QuadbenchError]) -> frozenset[str]:
-    """Return those of some names of functions and data that a library lets others look up. `name` is what errors call it."""
+    """Return which of `names` a library exports, by its hash table. Errors call the library `name`."""
     with _read(path, f"the names that '{name}' exports cannot be read", fault) as (elf, parts):
         linking = next((part for part in parts if isinstance(part, dynamic.DynamicSegment)), None)
         table: hash.GNUHashTable | hash.ELFHashTable | None = None  # in which the loader looks names up
@@ -88,7 +88,7 @@ def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[Q
 
 
 class _NoElfError(Exception):
-    """The error of a file that no loader would take, or that takes too long to read."""
+    """A file that is no loadable ELF file, or that exceeds the limits on reading."""
 
 
 class _Bounded(BufferedReader):
@@ -116,7 +116,7 @@ class _Bounded(BufferedReader):
 
 @contextmanager
 def _read(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tuple[elffile.ELFFile, list[segments.Segment]]]:
-    """Give the file and its segments."""
+    """Open an ELF file and yield it with its segments."""
     try:
         with _Bounded(path) as file:
             identity = file.read(6)
@@ -134,7 +134,7 @@ def _read(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tup
 
 
 def _needed(parts: list[segments.Segment]) -> tuple[str, ...]:
-    """Return the names of the libraries that the loader looks for, in order."""
+    """Return the libraries that an ELF file needs (DT_NEEDED), in the order in which the loader searches them."""
     names: list[str] = []
     for part in parts:
         for tag in part.iter_tags("DT_NEEDED") if isinstance(part, dynamic.DynamicSegment) else ():

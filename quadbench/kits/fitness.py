@@ -144,7 +144,7 @@ def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]
 
 
 def _missing(libraries: list[Library]) -> Iterator[str]:
-    """Yield the roles that nothing in a kit has, and the stubs and skels that lack the other."""
+    """Yield a message for each library that a kit lacks: ONNX Runtime, what a plugin opens, or the skel of a stub."""
     names = {role: [library.name for library in libraries if library.role is role] for role in Role}
     if len(names[Role.RUNTIME]) != 1:
         held = _quoted(names[Role.RUNTIME]) or "nothing"

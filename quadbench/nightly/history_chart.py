@@ -92,7 +92,7 @@ class _Plot:
         return value if self._is_ratio else in_unit(value, self.figure.key)
 
     def _edge(self, index: int) -> float:
-        """Return the place between a night and the one before it; of the first and behind the last one a little aside."""
+        """Return the x between a night and the one before it; 4 pixels outside at the first night and after the last."""
         aside = -4 if index == 0 else 4 if index == len(self.nights) else 0
         return self._plot.x(index - 0.5) + aside
 

@@ -172,7 +172,7 @@ class NightReading:
 
 
 def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping[str, str]]) -> Iterator[Problem]:
-    """Yield the limits of figures that none of the cases can ever have."""
+    """Yield a problem for each limit on a figure that no case of the night can have."""
     for key in sorted(limits.model_fields_set) if limits and cases else ():
         if all(key in why for why in cases):
             yield Problem(location=(*where, key), reason=cases[0][key])

@@ -71,7 +71,7 @@ def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tupl
 
 
 def _drift(nights: Sequence[Measurement]) -> float | None:
-    """Return the change of the yardstick's time, on its scale, over the nights whose environment was as it is now.
+    """Return how the frozen reference bundle's time changed over the nights with the present environment, on its scale.
 
     None where that is no more than usual.
     """

@@ -35,7 +35,7 @@ WorkT = TypeVar("WorkT", bound=RecordHooks)
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """The devices that work has leases of, `phones` at AI Hub, which nobody leases, and the database.
+    """The devices leased for a run or comparison, its phones at AI Hub (which need no lease), and the database.
 
     `left_out` says by address why others are not among them; it is None where work does not begin without all of its devices.
     """
@@ -195,7 +195,7 @@ class RunSession(Session[Work]):
 def run_session(
     work: Work, addresses: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer
 ) -> Iterator[RunSession]:
-    """Take the devices of a run, and refuse those that cannot do what it does, for as long as the block lasts.
+    """Lease a run's devices, check that they can run it, and yield its session. The leases end with the block.
 
     Raises:
         QuadbenchError: a device cannot be taken, lacks what it runs with, or is not the run's.

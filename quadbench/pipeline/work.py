@@ -62,7 +62,7 @@ class RecordHooks:
 
 @dataclass(frozen=True, kw_only=True)
 class Work(RecordHooks):
-    """The work of a run: how it measures, with what.
+    """The work of a run: its recipe's name and measurement settings, and the equipment it uses.
 
     `run_id` is that of a run that goes on, of which nothing need be there yet, and `devices` are those that it had; None begins
     a new one.

@@ -31,7 +31,7 @@ class Series:
 
     @property
     def solid(self) -> Sequence[Place]:
-        """Return the points that were measured."""
+        """Return the measured points of the line, which are drawn solid."""
         return self.points[: self.measured]
 
 

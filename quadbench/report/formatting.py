@@ -164,7 +164,7 @@ class TextTable:
 
     @classmethod
     def of(cls, title: str, columns: Sequence[Column[RowT]], rows: Iterable[RowT], notes: Iterable[str] = ()) -> Self:
-        """Return the table that has these columns of some rows."""
+        """Make a table of `rows`, with a cell for each of `columns`."""
         return cls(
             title=title,
             columns=tuple(column.name for column in columns),

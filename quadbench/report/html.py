@@ -1,4 +1,4 @@
-"""HTML: a run, a sweep or a comparison -> one self-contained file without script: styles, pictures and charts are inside it."""
+"""HTML reports of runs, sweeps and comparisons: one file each, without script, with styles, pictures and charts inside."""
 
 import shlex
 from base64 import b64encode

@@ -224,7 +224,7 @@ class KpiRow:
 
 
 def exact_verdict(more: float) -> Verdict:
-    """Return what may be said of something that takes so much more, where no chance is in the figures."""
+    """Return the verdict on a difference of exact figures, such as bytes: WORSE above 0, BETTER below, SAME at 0."""
     return Verdict.WORSE if more > 0 else Verdict.BETTER if more < 0 else Verdict.SAME
 
 

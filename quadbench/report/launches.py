@@ -112,7 +112,7 @@ def why_absent(records: Sequence[RunRecord], *, is_time: bool = False) -> str:
 
 
 def in_order(caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
-    """Return doubts in the order in which they are told, each of them once."""
+    """Return caveats without duplicates, in the order of the enum."""
     seen = set(caveats)
     return tuple(caveat for caveat in Caveat if caveat in seen)
 

@@ -122,7 +122,7 @@ def _strips(launches: Sequence[tuple[int, RunRecord]], task: TaskAssets) -> Iter
 
 
 def _readings(record: RunRecord) -> Iterator[tuple[float, float]]:
-    """Yield each reading with the time that went by before it; samples stand in the order in which they were measured."""
+    """Yield a launch's memory readings as (ns spent so far in loading, switches and images, resident bytes), in order."""
     passed_ns, loaded_ns = 0.0, 0.0  # a switch's time has the loads in it
     for sample in record.samples:
         if sample.metric == "rss_bytes":

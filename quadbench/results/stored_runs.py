@@ -282,7 +282,7 @@ def named_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
 
 
 def is_run(word: str, layout: Layout) -> bool:
-    """Say whether a word is the id of a run that the results folder has."""
+    """Say whether the results folder has a run with this id."""
     try:
         return layout.run_file(word).exists()
     except ValueError:  # no name of a run

@@ -45,7 +45,7 @@ class Kind:
 
     @property
     def key(self) -> str:
-        """Return the target in one word."""
+        """Return the target's key, as `qnn-v79-69`."""
         return target_key(self.target, self.abi.traits.machine)
 
 

@@ -80,7 +80,7 @@ def forecast_of_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence
 
 
 def _kinds(addresses: Sequence[Address]) -> list[Kind]:
-    """Return the kinds of devices that addresses mean, after what a run would refuse before it connects."""
+    """Return the kind of device of each address. Refuses what a run would refuse before it connects."""
     if not addresses:
         raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
     taken: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The live page's application, with pages, sign-in and the JSON API under /api, and the server that it runs in."""
+"""The live page: the FastAPI application with pages, sign-in and the JSON API, and the uvicorn server that runs it."""
 
 import logging
 import socket

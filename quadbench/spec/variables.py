@@ -34,7 +34,7 @@ def set_variable(name: str, text: str) -> None:
 
 @contextmanager
 def without_variable(name: str) -> Iterator[None]:
-    """Hide a variable from a library that reads it unchecked."""
+    """Unset an environment variable while the block runs, for a library that reads it without checking it."""
     text = os.environ.pop(name, None)
     try:
         yield

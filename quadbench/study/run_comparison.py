@@ -276,7 +276,7 @@ def _versus(
 
 
 def _side(chosen: Chosen, other: Chosen, run_id: str, of: str | None = None) -> VersusSide:
-    """Return a side as comparison.json has it. `of` says what a stored run is of."""
+    """Return a side of a comparison for comparison.json. `of` names the recipe or bundle of a stored run."""
     own_tasks = tuple(name for name in chosen.tasks if name not in other.tasks)
     return document_from(VersusSide, chosen, changes=dict(chosen.changes), run_id=run_id, of=of, own_tasks=own_tasks)
 

@@ -54,7 +54,7 @@ class Place:
             self._files = connect()
 
     def first(self) -> str | None:
-        """Return the name of something in a folder that no store begins with; None where it is as good as empty, or a bucket."""
+        """Return a file that shows that a folder is no new store; None if the folder counts as empty, or for a bucket."""
         if self._folder is None:
             return None
         with self._told():
@@ -152,7 +152,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _number(error: Exception) -> int | None:
-    """Return the number of the system's error below another, if there is one."""
+    """Return the errno of an error, or the one that obstore writes into its message; None without either."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     number = re.search(r"\(os error ([0-9]+)\)", str(error))

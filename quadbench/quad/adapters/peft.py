@@ -299,7 +299,7 @@ def _config(text: str | None, prefix: str) -> AdapterConfig | None:
 
 
 def _key(pattern: re.Pattern[str], name: str) -> Key | None:
-    """Take a key of this form apart; None where it has another."""
+    """Parse a tensor's key by this pattern; None if it does not match."""
     match = pattern.match(name)
     if match is None:
         return None
