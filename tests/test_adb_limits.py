@@ -149,11 +149,21 @@ def test_a_packet_that_is_larger_than_any_is_refused_before_it_is_read():
         next(packets(connection, time.monotonic() + GENEROUS_S))
 
 
-@pytest.mark.parametrize("said", [b"zzzz", b"0004zzzz", b"-001", b"00"])
+@pytest.mark.parametrize("said", [b"zzzz", b"0004zzzz", b"-001", b"00", b"0_04abcd"])
 def test_a_server_that_counts_in_no_numbers_is_said_to_be_none(serve, said):
     server = serve({"host:version": Answer(content=said)})
     with pytest.raises(DeviceError):
         AdbServer(endpoint=TcpEndpoint(host="127.0.0.1", port=server.port)).version()
+
+
+def test_what_a_server_says_in_many_lines_is_told_in_one_that_is_cut(serve, tmp_path, capsys):
+    flood = b"\x1b[31m<b>\n" * 7000
+    serve({"host:devices-l": Answer(content=b"%04x" % len(flood) + flood, status=b"FAIL")})
+    main(["devices", "--results", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert "refuses" in said
+    assert len(said) < 4000
+    assert "\x1b" not in said
 
 
 REGULAR = b"STAT" + struct.pack("<III", 0o100644, 1000, 0)

@@ -283,3 +283,8 @@ def test_a_serial_has_an_at_sign_only_where_a_phone_has_it() -> None:
 @pytest.mark.parametrize("text", ["local", "virtual:s25?target=qnn&data_mb=64", "hub:s25", "s25", "s25@R3X?target=cpu"])
 def test_an_address_stands_in_records_as_it_was_written(text: str) -> None:
     assert [str(address) for address in parse_addresses([f" {text} "])] == [text]
+
+
+def test_a_phone_whose_properties_could_not_be_read_is_no_other_phone() -> None:
+    with pytest.raises(DeviceError, match="'R3X' does not say what it is"):
+        choose("s25@R3X", phone("R3X"))

@@ -215,7 +215,7 @@ def test_a_manifest_that_is_none_is_refused(content: bytes, reason: str, store: 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"{}", "kind: Field required"), (b"x" * (2**24 + 1), "has 16777217 bytes"), (b"\xff", "at Invalid JSON")],
+    [(b"{}", "kind: Field required"), (b"x" * (2**24 + 1), "has 16777217 bytes"), (b"\xff", ": Invalid JSON")],
     ids=["empty", "too large", "no text"],
 )
 def test_an_entry_that_is_none_is_refused(content: bytes, reason: str, store: Store, there: Layout) -> None:

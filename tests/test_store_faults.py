@@ -1,6 +1,7 @@
 """Stores that fail, and processes that do: clear errors, nothing half there, and the next sender or fetcher puts it right."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -333,3 +334,33 @@ def test_a_sender_that_is_killed_within_a_file_leaves_no_object_and_collection_t
     assert len(collect(store, 0, keep=[ONE], grace_s=0).removed) == 2
     assert store.place.cut_off() == []
     assert fetch(Bundle, ONE, Layout(tmp_path / "there"), store).artifact == bundle.artifact
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("AWS_ENDPOINT_URL", ""), ("AWS_ACCESS_KEY_ID", "se\ncret"), ("AWS_SESSION_TOKEN", "se\ncret"), ("AWS_REGION", "se\ncret")],
+)
+def test_a_variable_that_no_request_can_hold_is_named_without_its_value(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, text in {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1", name: value}.items():
+        monkeypatch.setenv(key, text)
+    with pytest.raises(UserError, match=re.escape(f"${name} ")) as refused:
+        open_store("s3://bucket/prefix")
+    assert "cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/../other", "s3://bucket/a/./b"])
+def test_a_bucket_has_no_folder_above(url: str) -> None:
+    with pytest.raises(UserError, match="has more, or less, than s3://BUCKET/PREFIX"):
+        open_store(url)
+
+
+@pytest.mark.parametrize("content", ["", "garbage", "[]"])
+def test_a_damaged_marker_says_what_to_write_into_it(content: str, tmp_path: Path) -> None:
+    (tmp_path / "store.json").write_text(content)
+    with pytest.raises(ArtifactError) as refused:
+        open_store(tmp_path)
+    assert refused.value.hint
+    (tmp_path / "store.json").write_text(refused.value.hint.removeprefix("write ").removesuffix(" into it"))
+    open_store(tmp_path)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from quadbench.artifacts.names import one_line
 from quadbench.devices.android_reports import Attached, parse_attached
 from quadbench.errors import DeviceError, DeviceFullError, DeviceLostError, UserError, shown
 from quadbench.spec import variable
@@ -184,7 +185,7 @@ def errors_of(peer: str, *, silence: str | None = None, refusal: str | None = No
         message = f"{refusal}: it {answered}" if refusal else f"{peer} {answered}"
         raise DeviceError(message, hint=_HINT) from error
     except AdbError as error:
-        reason = str(error.args[0])
+        reason = one_line(str(error.args[0]))
         if refusal:
             kind = DeviceFullError if "No space left" in reason else DeviceError
             raise kind(f"{refusal}: {reason}", hint=_PERMISSION_HINT if "Permission denied" in reason else None) from error

@@ -4,6 +4,7 @@ Nothing here knows quadbench's devices or errors: each class mends one of adbuti
 """
 
 import contextlib
+import re
 import select
 import socket
 import stat
@@ -93,6 +94,12 @@ class Connection(AdbConnection):
             raise AdbError(self.read_string_block())
         if status != b"OKAY":
             raise NotAdbError(f"{status!r} instead of OKAY")
+
+    def read_string_block(self) -> str:
+        digits = self.read(4)
+        if not re.fullmatch(rb"[0-9A-Fa-f]{4}", digits):
+            raise NotAdbError(f"{digits!r} instead of a length of four hexadecimal digits")
+        return str(self.read_string(int(digits, 16)))
 
     def packets(self) -> Iterator[Packet]:
         """Yield the packets of a command of `shell,v2` as they come, up to and with the exit code."""

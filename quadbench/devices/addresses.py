@@ -338,6 +338,10 @@ def _state_hint(attached: Attached) -> str:
 def _checked(phone: Phone, profile: DeviceProfile) -> DeviceProfile:
     if profile.matches(phone.properties):
         return profile
+    if not phone.properties:
+        raise DeviceError(
+            f"device '{phone.attached.serial}' does not say what it is: its properties could not be read", hint="reconnect it"
+        )
     wrong = [
         f"{key} is '{phone.properties.get(key, '')}', expected '{pattern}'"
         for key, pattern in profile.match.items()

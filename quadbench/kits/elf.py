@@ -130,7 +130,7 @@ def _read(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tup
     except (OSError, _NoElfError) as error:
         raise fault(f"{failure}: {getattr(error, 'strerror', None) or error}") from error
     except _FAULTS as error:
-        raise fault(f"{failure}: its tables are wrong: {error}") from error
+        raise fault(f"{failure}: its tables are wrong: {error or type(error).__name__}") from error
 
 
 def _needed(parts: list[segments.Segment]) -> tuple[str, ...]:

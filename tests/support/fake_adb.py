@@ -12,10 +12,11 @@ DRIP_S = 0.05  # between two bytes of a dripping answer
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The bytes that follow a service's OKAY. A dripping one sends them one by one and never comes to an end in a test's time."""
+    """The bytes that follow a service's `status`. A dripping one sends them one by one and never ends in a test's time."""
 
     content: bytes
     drips: bool = False
+    status: bytes = b"OKAY"
 
 
 def text(content: str) -> bytes:
@@ -60,7 +61,7 @@ class FakeAdb:
                     near.sendall(b"FAIL" + text(f"unknown service {service}"))
                     return
                 answer = self.answers[max(fitting, key=len)]
-                near.sendall(b"OKAY")
+                near.sendall(answer.status)
                 with self._counted(service):
                     self._send(near, answer)
                 if not service.startswith("host:transport:"):

@@ -128,10 +128,11 @@ class Store:
             fault = f"has {listed.size_bytes} bytes, expected at most {MOST_DOCUMENT_BYTES}"
             raise ArtifactError(f"'{key}' in the store '{self.name}' {fault}", hint="remove it")
         content = b"".join(self.place.read(key, listed.size_bytes))
+        hint = f'write {{"schema_version": {SCHEMA_VERSION}}} into it' if key == MARKER else "remove it"
         try:
             document = TypeAdapter(kind).validate_json(content, strict=True)
         except ValidationError as error:
-            raise ArtifactError(f"'{key}' in the store '{self.name}' at {first_problem(error)}", hint="remove it") from error
+            raise ArtifactError(f"'{key}' in the store '{self.name}': {first_problem(error)}", hint=hint) from error
         if document.schema_version != SCHEMA_VERSION:
             fault = f"has schema_version {document.schema_version}; expected {SCHEMA_VERSION}"
             raise ArtifactError(f"'{key}' in the store '{self.name}' {fault}", hint="use the quadbench that wrote it")

@@ -108,7 +108,8 @@ def _check_url(url: str) -> None:
         parts = urlsplit(url)
     except ValueError as error:
         raise UserError("the store's URL cannot be read", hint="expected one as s3://BUCKET/PREFIX") from error
-    if not parts.netloc or any(mark in parts.netloc for mark in "@:") or any(mark in rest for mark in "?#"):
+    is_plain = not any(part in (".", "..") for part in rest.split("/"))
+    if not (parts.netloc and is_plain) or any(mark in parts.netloc for mark in "@:") or any(mark in rest for mark in "?#"):
         hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use ~/.aws; AWS_ENDPOINT_URL_S3 names another service"
         raise UserError(f"the store '{name}' has more, or less, than {protocol}://BUCKET/PREFIX", hint=hint)
 
@@ -117,8 +118,13 @@ def _aws_settings() -> dict[str, str]:
     """Return what AWS's files say and its variables do not, of which obstore reads the variables alone.
 
     Raises:
-        UserError: a file cannot be read, its profile has no key, or the address of another service is none.
+        UserError: a variable is no line of text, a file cannot be read, its profile has no key, or the address of another
+            service is none.
     """
+    for name, text in os.environ.items():
+        if (name.startswith("AWS_") and not text.isprintable()) or (name in _ENDPOINT[0] and not text):
+            what = "has characters that are not printable" if text else "is empty"  # at either of which obstore panics
+            raise UserError(f"${name} {what}; expected a line of text", hint=f"set it anew, or unset {name}")
     files = [
         path_variable("AWS_CONFIG_FILE") or Path("~/.aws/config").expanduser(),
         path_variable("AWS_SHARED_CREDENTIALS_FILE") or Path("~/.aws/credentials").expanduser(),

@@ -122,7 +122,9 @@ class Place:
             if self._folder:
                 os.stat(f"{self._folder}/.")  # noqa: PTH116  (pathlib drops the dot, which refuses a file)
             yield
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of obstore's Rust code
+                raise
             hint = self._hint(_number(error))
             raise StorageError(f"the store '{self.name}' cannot be used: {_reason(error)}", hint=hint) from error
 
@@ -151,7 +153,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _number(error: Exception) -> int | None:
+def _number(error: BaseException) -> int | None:
     """Return the errno of an error, or the one that obstore writes into its message; None without either."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
@@ -159,7 +161,7 @@ def _number(error: Exception) -> int | None:
     return int(number[1]) if number else None
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """Return why something failed, in a line without credentials: the innermost cause, then the request."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
