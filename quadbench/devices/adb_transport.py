@@ -154,8 +154,7 @@ class Client(AdbClient):
         with self.make_connection() as connection:
             connection.send_command(service)
             connection.check_okay()
-            text: str = connection.read_string_block()
-        return text
+            return connection.read_string_block()
 
     def open(self, serial: str, service: str) -> Connection:
         """Open a service of a device, with servers of every version."""

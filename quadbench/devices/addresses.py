@@ -339,9 +339,7 @@ def _checked(phone: Phone, profile: DeviceProfile) -> DeviceProfile:
     if profile.matches(phone.properties):
         return profile
     if not phone.properties:
-        raise DeviceError(
-            f"device '{phone.attached.serial}' does not say what it is: its properties could not be read", hint="reconnect it"
-        )
+        raise DeviceError(f"device '{phone.attached.serial}' does not say what it is", hint="reconnect it; getprop failed there")
     wrong = [
         f"{key} is '{phone.properties.get(key, '')}', expected '{pattern}'"
         for key, pattern in profile.match.items()

@@ -64,8 +64,7 @@ class RecordHooks:
 class Work(RecordHooks):
     """The work of a run: its recipe's name and measurement settings, and the equipment it uses.
 
-    `run_id` is that of a run that goes on, of which nothing need be there yet, and `devices` are those that it had; None begins
-    a new one.
+    `run_id` and `devices` are those of a run that is resumed, which need have no record yet; None begins a new run.
     """
 
     name: str
