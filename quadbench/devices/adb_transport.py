@@ -151,7 +151,7 @@ class Client(AdbClient):
 
     def query(self, service: str) -> str:
         """Return the text that the server answers to a service of its own."""
-        with self.make_connection() as connection:
+        with contextlib.closing(self.make_connection()) as connection:
             connection.send_command(service)
             connection.check_okay()
             return connection.read_string_block()
