@@ -27,6 +27,11 @@ def secret_variable(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
+def variables_of(prefix: str) -> dict[str, str]:
+    """Return the texts of all variables whose name starts so, unchecked, the empty ones too."""
+    return {name: text for name, text in os.environ.items() if name.startswith(prefix)}
+
+
 def set_variable(name: str, text: str) -> None:
     """Set a variable for the rest of this process and what it starts, as if the user had."""
     os.environ[name] = text

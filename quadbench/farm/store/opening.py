@@ -13,7 +13,7 @@ from quadbench.farm.store.keys import MARKER
 from quadbench.farm.store.objects import Marker, Store
 from quadbench.farm.store.place import Place
 from quadbench.spec import variable
-from quadbench.spec.variables import masked, path_variable, refuse_like_url, secret_variable, web_address_of
+from quadbench.spec.variables import masked, path_variable, refuse_like_url, secret_variable, variables_of, web_address_of
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -121,8 +121,8 @@ def _aws_settings() -> dict[str, str]:
         UserError: a variable is no line of text, a file cannot be read, its profile has no key, or the address of another
             service is none.
     """
-    for name, text in os.environ.items():
-        if (name.startswith("AWS_") and not text.isprintable()) or (name in _ENDPOINT[0] and not text):
+    for name, text in variables_of("AWS_").items():
+        if not text.isprintable() or (name in _ENDPOINT[0] and not text):
             what = "has characters that are not printable" if text else "is empty"  # at either of which obstore panics
             raise UserError(f"${name} {what}; expected a line of text", hint=f"set it anew, or unset {name}")
     files = [
