@@ -55,8 +55,7 @@ def one_set(folder: Path, count: int, megabytes: float, device: Device, server: 
     environment = {**os.environ, "ADB_SERVER_SOCKET": f"localfilesystem:{server}"}
 
     def by_quadbench() -> None:
-        for source in sources:
-            device.push(source, f"{THERE}/quadbench/{source.name}")
+        device.push({f"{THERE}/quadbench/{source.name}": source for source in sources})
 
     def by_adb() -> None:
         subprocess.run(adb, env=environment, check=True, capture_output=True)

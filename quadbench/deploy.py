@@ -178,20 +178,19 @@ def _send(device: Device, folder: str, missing: Sequence[LocalFile], progress: P
 
 def _push_all(device: Device, folder: str, missing: Sequence[LocalFile], progress: Progress | None) -> None:
     total_bytes = sum(file.size_bytes for file in missing)
-    before_bytes = 0
-    for file in missing:
+    done_bytes = 0
 
-        def report(sent_bytes: int, before_bytes: int = before_bytes) -> None:
-            if progress:
-                progress(before_bytes + sent_bytes, total_bytes)
+    def report(sent_bytes: int) -> None:
+        nonlocal done_bytes
+        done_bytes = sent_bytes
+        if progress:
+            progress(sent_bytes, total_bytes)
 
-        try:
-            device.push(file.path, f"{folder}/{TEMPORARY}{file.sha256}", report)
-        except DeviceLostError as error:
-            raise DeviceLostError(
-                f"{error.message} (while {file.path.name} was sent)", transient=error.transient, hint=error.hint
-            ) from error
-        before_bytes += file.size_bytes
+    try:
+        device.push({f"{folder}/{TEMPORARY}{file.sha256}": file.path for file in missing}, report)
+    except DeviceLostError as error:
+        sent = f"{done_bytes / MIB:.1f} of {total_bytes / MIB:.1f} MB were sent"
+        raise DeviceLostError(f"{error.message} ({sent})", transient=error.transient, hint=error.hint) from error
 
 
 def _wrong_content(device: Device, file: LocalFile, arrived: str | None) -> ArtifactError | DeviceError:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import re
+import select
 import socket
 import struct
 import threading
@@ -16,7 +18,7 @@ from quadbench.devices import adb, adb_commands, adb_protocol, connections, list
 from quadbench.devices.adb import receive_file
 from quadbench.devices.adb_commands import AdbCommands
 from quadbench.devices.adb_protocol import AdbServer, TcpEndpoint, packets
-from quadbench.devices.adb_transport import Connection
+from quadbench.devices.adb_transport import AdbError, Connection
 from quadbench.errors import DeviceError, DeviceLostError
 from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout
@@ -229,3 +231,39 @@ def test_a_phone_that_is_gone_can_be_forgotten(serve, tmp_path, capsys):
     capsys.readouterr()
     assert main(["devices", *options]) == 0
     assert "R5CT1" not in capsys.readouterr().out
+
+
+OKAY, FAIL = b"OKAY" + bytes(4), b"FAIL" + struct.pack("<I", 4) + b"full"
+
+
+@pytest.mark.parametrize(("answer", "reason"), [(OKAY, "before a file was whole"), (FAIL, "full")])
+def test_an_answer_that_comes_before_a_file_was_sent_ends_the_push(tmp_path, answer, reason):
+    """The first answer comes at once, so that most of the file stays unsent."""
+    (tmp_path / "large").write_bytes(bytes(2**24))
+    with connection_to(lambda far: (far.sendall(answer), far.recv(1), far.recv(1))) as connection:
+        select.select([connection.conn], [], [])
+        with pytest.raises(AdbError, match=reason):
+            list(connection.files().push_files({"/there": tmp_path / "large"}))
+
+
+def test_files_are_sent_without_waiting_and_confirmed_in_order(tmp_path):
+    """The peer answers when it has read all: who waited for the first confirmation would wait for ever."""
+    files = {f"/there/{number}": tmp_path / str(number) for number in range(3)}
+    for path in files.values():
+        path.write_bytes(path.name.encode())
+    sent = b"".join(
+        b"SEND" + struct.pack("<I", len(name)) + name + b"DATA" + struct.pack("<I", 1) + name[7:8] + b"DONE" + bytes(4)
+        for name in (f"{remote},33188".encode() for remote in files)
+    )
+    received = bytearray()
+
+    def answer(far: socket.socket) -> None:
+        received.extend(far.recv(len(sent), socket.MSG_WAITALL))
+        far.sendall(OKAY + OKAY + FAIL)
+
+    confirmed = []
+    with connection_to(answer) as connection, pytest.raises(AdbError, match="full"):
+        confirmed.extend(connection.files().push_files(files))
+    assert confirmed == ["/there/0", "/there/1"]
+    times = re.sub(rb"DONE....", b"DONE" + bytes(4), bytes(received), flags=re.DOTALL)
+    assert times == sent

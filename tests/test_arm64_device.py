@@ -30,7 +30,7 @@ def test_it_reports_a_phones_abi_and_runs_programs_for_arm64_as_they_are(tmp_pat
         loader = emulator.root / "lib" / "ld-linux-aarch64.so.1"
         ended = device.shell([str(loader), "--version"], 60)
         assert (ended.exit_code, ended.stdout[:5]) == (0, "ld.so")
-        device.push(loader.resolve(), f"{device.root}/objects/program")
+        device.push({f"{device.root}/objects/program": loader.resolve()})
         device.shell(["chmod", "755", f"{device.root}/objects/program"], 20)
         assert next(device.stream(["objects/program", "--version"], 60, device.root)).startswith("ld.so")
     assert not Path("/proc/sys/fs/binfmt_misc/arm64").exists()

@@ -185,7 +185,7 @@ def test_a_device_that_fills_up_while_it_is_sent_to_keeps_nothing_half_written(t
     with connect(parse_addresses(["virtual:s25?data_mb=4"]), layout=Layout(tmp_path / "results")) as (device,):
 
         def fill(sent: int, _total: int) -> None:
-            if sent == MIB:
+            if MIB <= sent < 1.25 * MIB:
                 device.shell(["sh", "-c", "cat /dev/zero > /data/other; true"], 30)
 
         with pytest.raises(DeviceFullError, match="No space left"):
@@ -207,7 +207,7 @@ def test_a_device_that_is_unplugged_for_good_while_it_is_sent_to_is_lost_and_rec
                 with pytest.raises(DeviceLostError):
                     device.shell(["sh", "-c", f"kill -KILL {daemon}; sleep 10"], 10)
 
-        with pytest.raises(DeviceLostError, match=r"'virtual:s25' was lost.*while cut\.onnx was sent"):
+        with pytest.raises(DeviceLostError, match=r"'virtual:s25' was lost.*\(\d\.\d of 17\.0 MB were sent\)"):
             deploy([whole, cut], device, progress=unplug)
     with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path / "results")) as (device,):
         assert any(name.startswith(".tmp-") for name in objects_on(device))

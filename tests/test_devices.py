@@ -244,7 +244,7 @@ def _kill_each(folder: Path, name: str, ended: threading.Event) -> None:
 def test_no_other_user_reaches_what_a_device_holds(tmp_path: Path, address: str) -> None:
     (tmp_path / "file").write_text("x")
     with connect(parse_addresses([address]), layout=Layout(tmp_path / "results")) as (device,):
-        device.push(tmp_path / "file", f"{device.root}/objects/file")
+        device.push({f"{device.root}/objects/file": tmp_path / "file"})
     held = [path for path in (tmp_path / "results").rglob("*") if path.name == "file"]
     assert held
     for path in held:
@@ -257,7 +257,7 @@ def test_a_virtual_device_keeps_its_files(tmp_path: Path) -> None:
     for expected in (1, 0):
         with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)) as (device,):
             assert device.shell(["cat", f"{device.root}/file"], 10).exit_code == expected
-            device.push(tmp_path / "file", f"{device.root}/file")
+            device.push({f"{device.root}/file": tmp_path / "file"})
 
 
 def test_a_virtual_device_of_a_given_size_can_be_full(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_virtual_device_of_a_given_size_can_be_full(tmp_path: Path) -> None:
     with connect(parse_addresses(["virtual:s25?data_mb=4"]), layout=Layout(tmp_path)) as (device,):
         assert device.free_bytes("/data") <= 4 * 2**20
         with pytest.raises(DeviceFullError, match="No space left"):
-            device.push(tmp_path / "big", f"{device.root}/big")
+            device.push({f"{device.root}/big": tmp_path / "big"})
 
 
 def test_a_device_in_use_names_the_process(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_virtual_device_that_dies_is_lost_and_not_waited_for(tmp_path: Path, v
 
 def test_programs_of_this_machine_run_on_a_virtual_device(tmp_path: Path) -> None:
     with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)) as (device,):
-        device.push(Path("/usr/bin/env"), f"{device.root}/program")
+        device.push({f"{device.root}/program": Path("/usr/bin/env")})
         device.shell(["chmod", "755", f"{device.root}/program"], 10)
         assert "PATH=/system/bin" in device.shell([f"{device.root}/program"], 10).stdout
 

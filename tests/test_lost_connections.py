@@ -224,7 +224,7 @@ def test_a_file_is_pushed_again_after_a_reboot_and_nothing_else_goes_on(phone: P
     assert list(phone.lines(["echo", "begun"])) == ["begun"]
     phone.link.reboot()
     lose_for_a_moment(phone)
-    phone.device.push(tmp_path / "file", f"{phone.folder}/file")
+    phone.device.push({f"{phone.folder}/file": tmp_path / "file"})
     assert phone.device.shell(["cat", f"{phone.folder}/file"], 10).stdout == "content"
 
 

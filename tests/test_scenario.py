@@ -117,7 +117,7 @@ def test_a_slow_link_is_slower_than_one_without_limit(tmp_path: Path) -> None:
     for link in ("link_mb_per_s: 1\n", "exit_codes: {}\n"):
         with device(tmp_path, written(tmp_path, link)) as connected:
             began = time.monotonic()
-            connected.push(blob, f"{connected.root}/blob")
+            connected.push({f"{connected.root}/blob": blob})
             seconds.append(time.monotonic() - began)
     assert seconds[0] > 2 * seconds[1]
 
@@ -128,7 +128,7 @@ def test_a_file_in_whose_push_the_cable_comes_off_is_pushed_again(tmp_path: Path
     (tmp_path / "blob").write_bytes(content)
     with device(tmp_path, "unplugged-in-push") as connected:
         boot = connected.shell(BOOT_ID, 10).stdout
-        connected.push(tmp_path / "blob", f"{connected.root}/blob")
+        connected.push({f"{connected.root}/blob": tmp_path / "blob"})
         assert caplog.text.count("was lost") == 1
         sha256 = connected.shell(["sha256sum", f"{connected.root}/blob"], 10).stdout.split()[0]
         assert sha256 == hashlib.sha256(content).hexdigest()

@@ -55,13 +55,27 @@ class AdbDevice:
     def properties(self) -> dict[str, str]:
         return read_properties(self._server, self._transport, self._name)
 
-    def push(self, local: Path, remote: str, progress: device.Progress | None = None) -> None:
+    def push(self, files: Mapping[str, Path], progress: device.Progress | None = None) -> None:
+        missing = dict(files)
+        confirmed_bytes = 0
+
         def send() -> None:
-            with self._commands.open("sync:") as connection, local.open("rb", buffering=0) as file:
-                silence = f"no progress for {STALL_TIMEOUT_S:g} s while '{remote}' was sent"
+            nonlocal confirmed_bytes
+            before_bytes = confirmed_bytes
+
+            def report(sent_bytes: int) -> None:
+                if progress:
+                    progress(before_bytes + sent_bytes)
+
+            def refusal() -> str:
+                return f"cannot write '{next(iter(missing))}' on {self._name}"
+
+            with self._commands.open("sync:") as connection:
+                silence = f"no progress for {STALL_TIMEOUT_S:g} s while files were sent"
                 connection.limit(STALL_TIMEOUT_S)
-                with errors_of(self._name, silence=silence, refusal=f"cannot write '{remote}' on {self._name}"):
-                    connection.files().push_file(file, remote, progress=progress)
+                with errors_of(self._name, silence=silence, refusal=refusal):
+                    for remote in connection.files().push_files(dict(missing), progress=report):
+                        confirmed_bytes += missing.pop(remote).stat().st_size
 
         self._commands.again(send, over_reboots=True)
 
@@ -131,7 +145,7 @@ def receive_file(connection: "Connection", remote: str, local: Path, name: str, 
     connection.limit(STALL_TIMEOUT_S)
     partial = local.with_name(f".{local.name}.part")
     try:
-        with errors_of(name, silence=silence, refusal=f"cannot read '{remote}' on {name}"):
+        with errors_of(name, silence=silence, refusal=lambda: f"cannot read '{remote}' on {name}"):
             mode = connection.files().stat(remote).mode
             if mode and not stat.S_ISREG(mode):  # of what is missing, reading it says why
                 raise device.no_regular_file(remote, name)

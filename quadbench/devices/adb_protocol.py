@@ -163,7 +163,7 @@ def lost(peer: str, reason: str) -> DeviceLostError:
 
 
 @contextlib.contextmanager
-def errors_of(peer: str, *, silence: str | None = None, refusal: str | None = None) -> Iterator[None]:
+def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], str] | None = None) -> Iterator[None]:
     """Raise adbutils' errors as those of a device, and its time limits as TimeoutError, or as the loss that `silence` explains.
 
     A peer that refuses may be about to come back, unless `refusal` says what of its files it refuses.
@@ -182,13 +182,13 @@ def errors_of(peer: str, *, silence: str | None = None, refusal: str | None = No
         raise DeviceError(f"{peer} answered something else than a number: {error}", hint=_HINT) from error
     except NotAdbError as error:
         answered = f"answered {error}"
-        message = f"{refusal}: it {answered}" if refusal else f"{peer} {answered}"
+        message = f"{refusal()}: it {answered}" if refusal else f"{peer} {answered}"
         raise DeviceError(message, hint=_HINT) from error
     except AdbError as error:
         reason = one_line(str(error.args[0]))
         if refusal:
             kind = DeviceFullError if "No space left" in reason else DeviceError
-            raise kind(f"{refusal}: {reason}", hint=_PERMISSION_HINT if "Permission denied" in reason else None) from error
+            raise kind(f"{refusal()}: {reason}", hint=_PERMISSION_HINT if "Permission denied" in reason else None) from error
         raise lost(peer, reason) if any(word in reason for word in _GONE) else DeviceError(f"{peer} refuses: {reason}") from error
 
 

@@ -10,9 +10,10 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from io import FileIO
+from pathlib import Path
 from typing import NamedTuple
 
 from quadbench.spec.variables import without_variable
@@ -170,7 +171,7 @@ class Client(AdbClient):
 
 
 class FileSync(Sync):
-    """adb's sync service over one connection: stat, push and pull of a device's files, one request at a time."""
+    """adb's sync service over one connection: stat, push and pull of a device's files."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -190,32 +191,72 @@ class FileSync(Sync):
             raise NotAdbError(f"{kind!r} instead of STAT")
         return FileInfo(mode, size_bytes, datetime.fromtimestamp(changed) if changed else None, path)
 
-    def push_file(self, file: FileIO, path: str, mode: int = 0o644, progress: Callable[[int], None] | None = None) -> None:
-        """Send a file. adbd makes the folders, and removes what it has written when it fails."""
-        messages = memoryview(bytearray(BATCH_MESSAGES * (_HEADER_BYTES + CHUNK_BYTES)))
-        with self._prepare_sync(f"{path},{stat.S_IFREG | mode}", "SEND") as connection:
-            while size_bytes := _fill(messages, file):
-                if select.select([connection.conn], [], [], 0)[0]:  # an early answer is a failure: the rest need not be sent
-                    break
-                connection.send(messages[:size_bytes])
-                if progress:
-                    progress(file.tell())
-            else:
-                connection.send(b"DONE" + struct.pack("<I", int(time.time())))
-            status, size_bytes = connection.read(4), connection.read_uint32()
-            if status == b"FAIL":
-                raise AdbError(connection.read_string(size_bytes))
-            if status != b"OKAY":
-                raise NotAdbError(f"{status!r} instead of OKAY")
+    def push_files(
+        self, files: Mapping[str, Path], mode: int = 0o644, progress: Callable[[int], None] | None = None
+    ) -> Iterator[str]:
+        """Send files, each to a path there, and yield the paths as the device confirms that they are written, in order.
+
+        As `adb push`, it waits for no confirmation before the next file is sent. adbd makes the folders, and removes what it has
+        written of a file that fails. `progress` is told the bytes of all files that were sent.
+        """
+        connection = self._connection
+        awaited: deque[str] = deque()
+        for batch in _batches(files, mode):
+            while select.select([connection.conn], [], [], 0)[0]:  # an early failure: the rest need not be sent
+                self._confirm()
+                if not awaited:
+                    raise NotAdbError("OKAY before a file was whole")
+                yield awaited.popleft()
+            connection.send(batch.messages)
+            awaited += batch.ended
+            if progress:
+                progress(batch.sent_bytes)
+        while awaited:
+            self._confirm()
+            yield awaited.popleft()
+
+    def _confirm(self) -> None:
+        status, size_bytes = self._connection.read(4), self._connection.read_uint32()
+        if status == b"FAIL":
+            raise AdbError(self._connection.read_string(size_bytes))
+        if status != b"OKAY":
+            raise NotAdbError(f"{status!r} instead of OKAY")
 
 
-def _fill(messages: memoryview, file: FileIO) -> int:
-    """Read the next DATA messages of a file, without copying them, and return their bytes; 0 at the file's end."""
-    start, chunk_bytes = 0, CHUNK_BYTES
-    while start < len(messages) and chunk_bytes == CHUNK_BYTES:
-        content = start + _HEADER_BYTES
-        chunk_bytes = file.readinto(messages[content : content + CHUNK_BYTES]) or 0
-        if chunk_bytes:
-            struct.pack_into("<4sI", messages, start, b"DATA", chunk_bytes)
-            start = content + chunk_bytes
-    return start
+class _Batch(NamedTuple):
+    """Messages to send at once. Files to the paths `ended` end in it; with it `sent_bytes` of all files are sent."""
+
+    messages: memoryview
+    ended: list[str]
+    sent_bytes: int
+
+
+def _batches(files: Mapping[str, Path], mode: int) -> Iterator[_Batch]:
+    """Yield files as messages in one buffer, which each batch fills anew; small files share a batch."""
+    buffer = memoryview(bytearray(BATCH_MESSAGES * (_HEADER_BYTES + CHUNK_BYTES)))
+    end = sent_bytes = 0
+    ended: list[str] = []
+    for remote, local in files.items():
+        request = f"{remote},{stat.S_IFREG | mode}".encode()
+        with local.open("rb", buffering=0) as file:
+            chunk_bytes = -1
+            while chunk_bytes:
+                if len(buffer) - end < 2 * _HEADER_BYTES + CHUNK_BYTES + len(request):
+                    yield _Batch(buffer[:end], ended, sent_bytes)
+                    end, ended = 0, []
+                if chunk_bytes < 0:
+                    end = _put(buffer, end, b"SEND", len(request))
+                    buffer[end : end + len(request)] = request
+                    end += len(request)
+                content = end + _HEADER_BYTES
+                if chunk_bytes := file.readinto(buffer[content : content + CHUNK_BYTES]) or 0:
+                    end = _put(buffer, end, b"DATA", chunk_bytes) + chunk_bytes
+                    sent_bytes += chunk_bytes
+        end = _put(buffer, end, b"DONE", int(time.time()))
+        ended.append(remote)
+    yield _Batch(buffer[:end], ended, sent_bytes)
+
+
+def _put(buffer: memoryview, start: int, kind: bytes, number: int) -> int:
+    struct.pack_into("<4sI", buffer, start, kind, number)
+    return start + _HEADER_BYTES

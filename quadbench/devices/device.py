@@ -57,8 +57,10 @@ class Device(Protocol):
         """Return the properties that Android's `getprop` lists; none on a device that has no `getprop`."""
         ...
 
-    def push(self, local: Path, remote: str, progress: Progress | None = None) -> None:
-        """Copy a file there, making its folders; an existing one is replaced.
+    def push(self, files: Mapping[str, Path], progress: Progress | None = None) -> None:
+        """Copy files, each to a path there, making its folders; an existing one is replaced.
+
+        `progress` is told the bytes of all of them that were sent. Of those before one that fails all are there.
 
         Raises:
             DeviceFullError: there is no space left.

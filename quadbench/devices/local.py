@@ -9,7 +9,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -66,17 +66,22 @@ class LocalDevice:
     def properties(self) -> dict[str, str]:
         return {}
 
-    def push(self, local: Path, remote: str, progress: device.Progress | None = None) -> None:
+    def push(self, files: Mapping[str, Path], progress: device.Progress | None = None) -> None:
+        copied_bytes = 0
+        for remote, local in files.items():
+            for chunk_bytes in self._copy(local, remote):
+                copied_bytes += chunk_bytes
+                if progress:
+                    progress(copied_bytes)
+
+    def _copy(self, local: Path, remote: str) -> Iterator[int]:
         partial = Path(f"{remote}.part")
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
-            copied_bytes = 0
             with local.open("rb") as reader, partial.open("wb") as writer:
                 while chunk := reader.read(CHUNK_BYTES):
                     writer.write(chunk)
-                    copied_bytes += len(chunk)
-                    if progress:
-                        progress(copied_bytes)
+                    yield len(chunk)
             partial.replace(remote)
         except OSError as error:
             kind = DeviceFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DeviceError

@@ -316,7 +316,7 @@ def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
     """Make the launch's folder with its plan, give its path, and remove it afterwards; the objects stay."""
     folder, address = f"{runs_folder(device)}/{run_id}", device.facts.address
     try:
-        device.push(plan, f"{folder}/plan.json")
+        device.push({f"{folder}/plan.json": plan})
         if (free := device.free_bytes(folder)) < SPACE_BYTES:
             raise DeviceFullError(
                 f"'{folder}' on {address} has {free / MIB:.1f} MB left, a launch needs {SPACE_BYTES / MIB:g} MB for its images"

@@ -46,7 +46,7 @@ class DeviceContract:
     def test_a_file_comes_back_as_it_was_pushed(self, device: Device, tmp_path: Path, size_bytes: int) -> None:
         content = os.urandom(size_bytes)
         (tmp_path / "there").write_bytes(content)
-        device.push(tmp_path / "there", f"{device.root}/round/trip")
+        device.push({f"{device.root}/round/trip": tmp_path / "there"})
         device.pull(f"{device.root}/round/trip", tmp_path / "back")
         assert (tmp_path / "back").read_bytes() == content
 
@@ -54,7 +54,7 @@ class DeviceContract:
         content = os.urandom(BIG_BYTES)
         (tmp_path / "big").write_bytes(content)
         reports: list[int] = []
-        device.push(tmp_path / "big", f"{device.root}/big", reports.append)
+        device.push({f"{device.root}/big": tmp_path / "big"}, reports.append)
         arrived = device.shell(["sha256sum", f"{device.root}/big"], 60).stdout.split()[0]
         assert arrived == hashlib.sha256(content).hexdigest()
         assert reports == sorted(reports)
@@ -64,14 +64,14 @@ class DeviceContract:
     def test_pushing_replaces_a_file(self, device: Device, tmp_path: Path) -> None:
         for content in (b"first and longer", b"second"):
             (tmp_path / "file").write_bytes(content)
-            device.push(tmp_path / "file", f"{device.root}/replaced")
+            device.push({f"{device.root}/replaced": tmp_path / "file"})
         assert device.shell(["cat", f"{device.root}/replaced"], 10).stdout == "second"
 
     @pytest.mark.parametrize("name", ["a b", "it's", 'quo"te', "$HOME;ls", "-rf", "ümläut 日本", "com,ma,33188", "*", "a\\b"])
     def test_odd_names_are_taken_literally(self, device: Device, tmp_path: Path, name: str) -> None:
         (tmp_path / "file").write_text(name)
         remote = f"{device.root}/odd names/{name}"
-        device.push(tmp_path / "file", remote)
+        device.push({remote: tmp_path / "file"})
         assert device.shell(["cat", remote], 10).stdout == name
         device.pull(remote, tmp_path / "back")
         assert (tmp_path / "back").read_text() == name
@@ -83,9 +83,10 @@ class DeviceContract:
 
     def test_pushing_below_a_file_is_an_error(self, device: Device, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x")
-        device.push(tmp_path / "file", f"{device.root}/plain")
+        device.push({f"{device.root}/plain": tmp_path / "file"})
         with pytest.raises(DeviceError, match=r"cannot write .*plain/below"):
-            device.push(tmp_path / "file", f"{device.root}/plain/below")
+            device.push({f"{device.root}/{name}": tmp_path / "file" for name in ("before", "plain/below", "after")})
+        assert device.shell(["cat", f"{device.root}/before"], 10).stdout == "x"
 
     @pytest.mark.parametrize("status", [0, 1, 7, 255])
     def test_the_exit_code_is_the_commands_own(self, device: Device, status: int) -> None:
@@ -168,7 +169,7 @@ class DeviceContract:
 
     def test_a_file_that_is_too_large_is_not_copied(self, device: Device, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"12345678")
-        device.push(tmp_path / "file", f"{device.root}/limited")
+        device.push({f"{device.root}/limited": tmp_path / "file"})
         device.pull(f"{device.root}/limited", tmp_path / "back", limit_bytes=8)
         (tmp_path / "back").unlink()
         with pytest.raises(OutputLimitError, match=r"limited' on .* has more than the 7 bytes"):

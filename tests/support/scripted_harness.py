@@ -308,5 +308,5 @@ class World:
         place.write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
         self.objects[sha256] = f"{self.device.root}/objects/{sha256}"
-        self.device.push(place, self.objects[sha256])
+        self.device.push({self.objects[sha256]: place})
         return FileRef(path=path, sha256=sha256, size_bytes=len(content))
