@@ -1,8 +1,8 @@
-"""Artifacts: the nouns that pass between stages.
+"""Artifacts: the frozen data that the stages of a benchmark pass to each other, from a built bundle to the records of a run.
 
 Recipe --quad--> Bundle --compile--> CompiledBundle --deploy--> Deployment --measure--> RunRecord --report--> HTML, tables
 
-They are frozen data. A Bundle and a CompiledBundle are folders, whose `manifest.json` is the same data as JSON.
+A Bundle and a CompiledBundle are folders, whose `manifest.json` is the same data as JSON.
 """
 
 from quadbench.artifacts.bundle import (

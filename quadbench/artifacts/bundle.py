@@ -1,4 +1,4 @@
-"""Bundles: graphs, adapters and tasks as files in one folder, before and after compiling, with what their build measured."""
+"""Bundles: graphs, LoRA adapters and tasks as files in one folder, before and after compiling, with build measurements."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,49 +9,49 @@ from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.names import Checked, FileName, Line, RelativePath, Sha256
 from quadbench.errors import shown
 
-KERNEL_NODES = "kernel_nodes"  # the metric; a sample for each graph and kind
+KERNEL_NODES = "kernel_nodes"  # a metric with one sample for each graph and kind of kernel
 KERNEL_KINDS = ("in_integers", "in_float", "quantize", "dequantize")
 
-MIB = 2**20  # bytes, in which sizes are shown
+MIB = 2**20  # bytes; sizes are shown in MiB
 SCHEMA_VERSION = 1
-LORA_PREFIX = "lora."  # of the names of graph inputs that are LoRA weights
+LORA_PREFIX = "lora."  # names of LoRA graph inputs begin with it
 ArtifactT = TypeVar("ArtifactT", covariant=True)
 
 
 class Variant(StrEnum):
-    """The way in which a launch serves its tasks: from which graphs, and what it keeps in memory."""
+    """The serving mode of a launch: which graphs serve its tasks, and which of them stay in memory."""
 
     SHARED = "shared"  # one quantized base, adapters are inputs
-    PER_GRAPH = "per-graph"  # one quantized U-Net per task, its adapter merged, its own encodings, loaded at each switch
-    RESIDENT = "resident"  # the graphs of per-graph, all of them in memory from the start
+    PER_GRAPH = "per-graph"  # one quantized U-Net per task with its adapter merged and its own encodings, loaded at each switch
+    RESIDENT = "resident"  # the per-graph U-Nets, all loaded at the start
     MERGED_AT_LOAD = (
-        "merged-at-load"  # one quantized base without inputs for adapters, loaded at each switch with one in its weights
+        "merged-at-load"  # one quantized base without LoRA inputs; each switch loads it with an adapter merged into its weights
     )
     FLOAT = "float"  # the shared graph before quantization: the numerical reference on the device
 
     @property
     def is_quantized(self) -> bool:
-        """Say whether the graphs are compiled for the target; the float graphs run as they were built."""
+        """Return whether the graphs are quantized and compiled for the target. Float graphs run as they were built."""
         return self is not Variant.FLOAT
 
     @property
     def has_unet_per_task(self) -> bool:
-        """Say whether each task has a U-Net of its own with its adapter merged; no adapters are pushed then."""
+        """Return whether each task has its own U-Net with its adapter merged, so that devices need no adapter files."""
         return self.graphs is Variant.PER_GRAPH
 
     @property
     def loads_at_switch(self) -> bool:
-        """Say whether the U-Net is loaded anew at each switch of tasks."""
+        """Return whether each switch between tasks loads the U-Net again."""
         return self in {Variant.PER_GRAPH, Variant.MERGED_AT_LOAD}
 
     @property
     def graphs(self) -> "Variant":
-        """Return the variant under which a bundle holds the graphs that this one runs."""
+        """Return the variant whose graphs this one runs: resident runs those of per-graph."""
         return Variant.PER_GRAPH if self is Variant.RESIDENT else self
 
     @property
     def adapters(self) -> "Variant":
-        """Return the variant under which a bundle holds the adapters that this one takes."""
+        """Return the variant whose adapter files this one reads: merged-at-load reads those of shared."""
         return Variant.SHARED if self is Variant.MERGED_AT_LOAD else self
 
 
@@ -65,7 +65,7 @@ class Component(StrEnum):
 
 
 class TaskKind(StrEnum):
-    """The inputs that a task takes: text; text and an image; or text, an image and a mask."""
+    """The inputs of a task: text alone, text and an image, or text with an image and a mask."""
 
     TEXT_TO_IMAGE = "text-to-image"
     IMAGE_TO_IMAGE = "image-to-image"
@@ -74,7 +74,7 @@ class TaskKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class FileRef:
-    """A file inside an artifact's folder: POSIX path relative to it, sha256 in hex, size in bytes."""
+    """A file inside an artifact's folder: relative POSIX path, SHA-256 in hex and size in bytes."""
 
     path: RelativePath
     sha256: Sha256
@@ -83,7 +83,7 @@ class FileRef:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """A graph's input or output. `scale` is set on quantized ones, whose zero point is 0."""
+    """An input or output tensor of a graph. `scale` is set for quantized tensors, whose zero point is 0."""
 
     name: str
     shape: tuple[int, ...]
@@ -93,20 +93,20 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """The number of those that run in 8 bits, and of all."""
+    """The number of elements that run in 8 bits, and the total number."""
 
     int8: int
     total: int
 
     @property
     def percent(self) -> float:
-        """Return those in 8 bits in percent of all; 0 where there are none."""
+        """Return the 8-bit share in percent; 0 if the total is 0."""
         return 100 * self.int8 / self.total if self.total else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Share:
-    """The parts of a U-Net that run in 8 bits: the base's layers, their parameters and work, and the LoRA products."""
+    """The 8-bit shares of a U-Net: by layers, by parameters, by multiply-accumulates, and of the LoRA products."""
 
     layers: Share
     parameters: Share
@@ -116,11 +116,11 @@ class Int8Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """One ONNX file. `task` is set only where the graph serves that task alone, `int8` only for quantized U-Nets.
+    """One ONNX graph. `task` is set only if the graph serves that task alone, `int8` only for quantized U-Nets.
 
-    `data` holds weights of a graph that is too large for one file, or that takes an adapter into its weights as it is loaded. Its
-    name is its sha256, as on a device; the graph refers to it by that name. `merge` is the graph that computes `data` anew, with
-    an adapter added: its inputs are LoRA weights, its outputs the tensors of `data`.
+    `data` is an external weights file, for graphs too large for one file or with an adapter merged at load. It is named by its
+    SHA-256, and the graph refers to it by that name. `merge` is a graph that computes `data` with an adapter added: its inputs
+    are LoRA weights, its outputs the tensors of `data`.
     """
 
     variant: Variant
@@ -135,7 +135,7 @@ class Graph:
 
 
 def check_onnx_names(graph: Graph) -> Graph:
-    """Return a bundle's graph as it is: the package onnx reads and writes a file as its name says, .json not as a protobuf."""
+    """Return the graph if its files end in .onnx; the onnx package would read other endings, such as .json, as other formats."""
     for file in (graph.file, graph.merge):
         if file and not file.path.endswith(".onnx"):
             raise ValueError(f"{shown(file.path)} is no graph of a bundle; expected a name that ends in .onnx")
@@ -144,10 +144,10 @@ def check_onnx_names(graph: Graph) -> Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFile:
-    """A safetensors file of an adapter's tensors at its own ranks, named as LoRA inputs are, in the dtype of its variant.
+    """A safetensors file with one adapter's LoRA tensors at their own ranks, named like the graph's LoRA inputs.
 
-    They are those of the adapter at `weight`, the one of greatest magnitude that a task gives it; for another `up` is scaled
-    when loaded.
+    The dtype is that of the variant. Values include `weight`, the greatest magnitude that a task gives the adapter; for a smaller
+    one `up` is scaled when loaded.
     """
 
     name: FileName
@@ -160,10 +160,10 @@ class AdapterFile:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskItem:
-    """One evaluation input of a task. Images are 8-bit RGB PNG, the mask 8-bit grey PNG (255 = to be replaced).
+    """One evaluation input of a task. Images are 8-bit RGB PNG, masks 8-bit grey PNG (255 = pixels to repaint).
 
-    `blend` is the decoder's share in each pixel of the picture, 8-bit grey PNG; None where the picture is the decoder's alone.
-    `reference` is the image of the Python float reference for the same noise; None where the weights are random.
+    `blend` is the weight of the decoded picture in each pixel (8-bit grey PNG), None to use the decoded picture alone. `truth` is
+    the right image, `reference` that of the Python float reference from the same noise, None for random weights.
     """
 
     name: FileName
@@ -179,15 +179,15 @@ class TaskItem:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskAssets:
-    """A task as the harness runs it.
+    """A task with the files that the native harness needs to run it: sampler table, tensors and evaluation inputs.
 
     `table` is JSON (see docs/formats.md, "Sampler tables"), `tensors` a safetensors file with `time_features` (steps, C) and, for
-    each item, `noise.<item>` (1 + steps, 4, h, w): the noise of the start, then of each step.
+    each item, `noise.<item>` (1 + steps, 4, h, w): the initial noise, then the noise of each step.
     """
 
     name: FileName
     kind: TaskKind
-    adapter: FileName | None  # the name of the mix where there is one
+    adapter: FileName | None  # for a mix of adapters, the name of the mix
     scheme: str
     steps: int
     guidance: float
@@ -195,25 +195,25 @@ class TaskAssets:
     tensors: FileRef
     items: tuple[TaskItem, ...]
     fit_error: float | None = None
-    mix: dict[FileName, float] | None = None  # the adapters with their weights; None where it is one at weight 1, or none
+    mix: dict[FileName, float] | None = None  # adapter weights; None for a single adapter at weight 1, or for no adapter
 
     @property
     def weights(self) -> dict[str, float]:
-        """Return the adapters that the task runs, each with its weight."""
+        """Return the weight of each adapter that the task runs."""
         return self.mix or ({} if self.adapter is None else {self.adapter: 1.0})
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseDigests:
-    """The base that an adapter's integers are made for: one graph under one LoRA profile, however it is compiled."""
+    """The identity of the base model that an adapter was quantized for: one shared U-Net with one set of encodings."""
 
     graph: str  # sha256 of the shared U-Net as quad wrote it
-    profile: str  # digest of the encodings of all its tensors
+    profile: str  # digest of the encodings of all tensors of that U-Net
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSqnr:
-    """The SQNR of eps at one step of a task's sampler, over all its inputs; None where nothing differs."""
+    """The SQNR of the noise prediction at one sampler step, over all inputs; `sqnr_db` is None if there is no error at all."""
 
     step: int
     timestep: float
@@ -222,9 +222,9 @@ class StepSqnr:
 
 @dataclass(frozen=True, kw_only=True)
 class TrajectorySqnr:
-    """The SQNR of eps against the float U-Net along a task's trajectories, step by step and over all steps together.
+    """The SQNR of a quantized U-Net's noise predictions against the float U-Net, per sampler step of a task and over all steps.
 
-    Both U-Nets are fed what the float one's trajectory came to, so no error adds to another.
+    Both U-Nets get the inputs of the float trajectory, so errors do not accumulate over steps.
     """
 
     task: FileName
@@ -235,16 +235,15 @@ class TrajectorySqnr:
 
     @property
     def worst(self) -> StepSqnr | None:
-        """Return the step with the lowest SQNR; None if nothing differs at any."""
+        """Return the step with the lowest SQNR; None if no step has an error."""
         known = [(step.sqnr_db, step) for step in self.steps if step.sqnr_db is not None]
         return min(known, key=lambda pair: pair[0])[1] if known else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClippedTensor:
-    """A tensor with values outside the range of its encoding: the share of its values, and how far the farthest lies outside.
-
-    `beyond` is in widths of the range.
+    """A tensor with values outside its quantization range: `share` of its values clip, the farthest by `beyond` widths of the
+    range.
     """
 
     tensor: str
@@ -254,9 +253,9 @@ class ClippedTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Clipping:
-    """The activations of one U-Net that clip: the shared one under every task's adapter (`task` is None), or a task's own.
+    """Clipping in one U-Net's activations: in the shared one under all adapters (`task` is None), or in that of one task.
 
-    `share` is that of all values of all `tensors`; `worst` are the first of the `clipped` tensors, the greatest share first.
+    `share` is the clipped share of the values of all `tensors`; `worst` has some of the `clipped` tensors, greatest share first.
     """
 
     variant: Line
@@ -270,7 +269,7 @@ class Clipping:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """The quantized U-Nets on at most `inputs` evaluation inputs of each task."""
+    """The accuracy and clipping of the quantized U-Nets on held-out data: up to `inputs` evaluation inputs of each task."""
 
     inputs: int
     trajectories: tuple[TrajectorySqnr, ...]
@@ -279,10 +278,10 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Kernels:
-    """The nodes of a graph as the runtime's optimizer left it, by how they compute.
+    """Node counts of a graph after the runtime's optimizer: integer and float nodes, and nodes that convert between both.
 
-    `in_float` are all that compute and take no integers; `products_in_float` are the convolutions and matrix products among them.
-    Nodes that only move values are not counted.
+    `in_float` counts nodes that compute without integer inputs; `products_in_float` the convolutions and matrix products among
+    them. Nodes that only move values are not counted.
     """
 
     in_integers: int
@@ -293,18 +292,18 @@ class Kernels:
 
     @property
     def by_kind(self) -> dict[str, int]:
-        """Return the numbers that records keep, by the kind that their samples are labelled with."""
+        """Return the node counts that run records keep, keyed by the kind label of their samples."""
         return {kind: getattr(self, kind) for kind in KERNEL_KINDS}
 
     @property
     def is_simulated(self) -> bool:
-        """Say whether convolutions or matrix products between quantized activations are computed in float."""
+        """Return whether convolutions or matrix products between quantized activations run in float."""
         return self.quantize > 0 and self.products_in_float > 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A recipe as `quad` built it. `digest` is that of the inputs: the same inputs give the same digest and no new build."""
+    """A recipe as built: graphs, adapters and tasks. `digest` identifies the build inputs; equal inputs give no new build."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "bundle"
@@ -316,17 +315,17 @@ class Bundle:
     graphs: tuple[Annotated[Graph, Checked(check_onnx_names)], ...]
     adapters: tuple[AdapterFile, ...]
     tasks: tuple[TaskAssets, ...]
-    profile: FileRef  # encodings of every tensor and how they were chosen, as JSON
-    base: BaseDigests  # adapters of another base do not fit
+    profile: FileRef  # JSON: the encoding of every tensor, and how it was chosen
+    base: BaseDigests  # only adapters quantized for this base fit
     build_seconds: dict[str, float] = field(default_factory=dict)
-    build_peak_bytes: int | None = None  # of the process that built it
+    build_peak_bytes: int | None = None  # peak memory of the build process
     caveats: tuple[Caveat, ...] = ()
     held_out: HeldOut | None = None  # None where weights are random
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompileCost:
-    """The time and memory that compiling one graph took on this machine."""
+    """The time and peak memory that compiling one graph took on this machine."""
 
     seconds: float
     peak_memory_bytes: int
@@ -334,7 +333,7 @@ class CompileCost:
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledBundle:
-    """A bundle's graphs made for one target. Everything else is still the bundle's. `parent_digest` is that of the graphs."""
+    """A bundle's graphs compiled for one target; all other files stay in the bundle, whose digest is `parent_digest`."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "compiled-bundle"
@@ -344,15 +343,15 @@ class CompiledBundle:
     tool_versions: dict[str, str]
     graphs: tuple[Graph, ...]
     caveats: tuple[Caveat, ...] = ()
-    costs: dict[str, CompileCost] = field(default_factory=dict)  # by the graph's path, where they were measured
-    kernels: dict[str, Kernels] = field(default_factory=dict)  # by the graph's path, where the target is ONNX Runtime's CPU
+    costs: dict[str, CompileCost] = field(default_factory=dict)  # by graph path, if measured
+    kernels: dict[str, Kernels] = field(default_factory=dict)  # by graph path, if the target is ONNX Runtime on the CPU
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stored(Generic[ArtifactT]):
-    """An artifact with the folder that holds its files.
+    """An artifact together with the folder that holds its files.
 
-    `is_reused` says that the folder was there already: the same inputs had made it before.
+    `is_reused` is true if an earlier build had already made the folder from the same inputs.
     """
 
     artifact: ArtifactT
@@ -360,5 +359,5 @@ class Stored(Generic[ArtifactT]):
     is_reused: bool = False
 
     def path(self, file: FileRef) -> Path:
-        """Return where a file of the artifact lies on this machine."""
+        """Return the local path of one of the artifact's files."""
         return self.folder / file.path

@@ -1,10 +1,10 @@
-"""Caveats: the doubts about a figure, each with the kinds of figures that it is about and one sentence of advice."""
+"""Caveats: known reasons to distrust a measured figure, each with the kinds of figures concerned, an explanation and a remedy."""
 
 from enum import StrEnum
 
 
 class FigureKind(StrEnum):
-    """The kinds of figures that a caveat may be about."""
+    """The kinds of figures that a caveat can apply to."""
 
     TIME = "time"
     MEMORY = "memory"
@@ -13,7 +13,7 @@ class FigureKind(StrEnum):
 
 
 class Caveat(StrEnum):
-    """A doubt about a figure. It is shown beside the figure and keeps it out of regression series."""
+    """A reason to distrust a measured figure. Reports show it beside the figure, and regression series leave the figure out."""
 
     VIRTUAL_DEVICE = "VIRTUAL_DEVICE"
     THIS_MACHINE = "THIS_MACHINE"
@@ -35,26 +35,26 @@ class Caveat(StrEnum):
 
     @property
     def words(self) -> str:
-        """Return its name as people read it: `virtual device`."""
+        """Return the caveat's name in lower-case words, such as `virtual device`."""
         return self.value.lower().replace("_", " ")
 
     def is_about(self, *kinds: FigureKind) -> bool:
-        """Say whether figures of one of these kinds are in doubt."""
+        """Return whether the caveat applies to any of these kinds of figures."""
         return not _ABOUT[self].isdisjoint(kinds)
 
     @property
     def doubt(self) -> str:
-        """Say in a sentence what the figure is not good for."""
+        """Return a sentence on why the figure cannot be trusted."""
         return _DOUBTS[self]
 
     @property
     def cure(self) -> str:
-        """Say in a sentence what would cure it; nothing where there is no cure."""
+        """Return a sentence on how to remove the caveat; empty if there is no way."""
         return _CURES.get(self, "")
 
     @property
     def advice(self) -> str:
-        """Say what the figure is not good for, and what would cure it."""
+        """Return why the figure cannot be trusted, and how to remove the caveat."""
         return f"{self.doubt} {self.cure}".rstrip()
 
 

@@ -1,4 +1,4 @@
-"""Kit: the libraries with which the harness runs graphs on devices of one ABI, each by its role, and where they come from."""
+"""Runtime kits: the shared libraries with which the native harness runs graphs on one ABI, with their roles and origins."""
 
 import hashlib
 import json
@@ -19,27 +19,27 @@ _HTP_PART = re.compile(r"libQnnHtpV([0-9]{2})(Stub|Skel)\.so", re.ASCII)
 
 
 class Role(StrEnum):
-    """The purpose of a library in a kit."""
+    """The purpose of a shared library in a runtime kit."""
 
     RUNTIME = "runtime"  # ONNX Runtime: the harness opens it
-    PLUGIN = "plugin"  # an execution provider that ONNX Runtime opens
+    PLUGIN = "plugin"  # an execution provider, opened by ONNX Runtime
     LITERT = "litert"  # LiteRT: the harness opens it for graphs that are .tflite files
-    DISPATCH = "dispatch"  # of a chip's vendor: LiteRT opens it for what the vendor's compiler has made
-    BACKEND = "backend"  # of the chip's vendor, opened by the plugin or by Qualcomm's dispatch library
-    STUB = "stub"  # of the vendor's, on the CPU's side of a chip's tensor processor
-    SKEL = "skel"  # its other side, which runs on that processor
-    SUPPORT = "support"  # needed by one of the others
+    DISPATCH = "dispatch"  # the chip vendor's library that LiteRT opens to run graphs of the vendor's compiler
+    BACKEND = "backend"  # the chip vendor's library that the plugin or Qualcomm's dispatch library opens
+    STUB = "stub"  # the vendor's driver for the tensor processor, on the CPU's side
+    SKEL = "skel"  # the counterpart of the stub, which runs on the tensor processor
+    SUPPORT = "support"  # needed by another library
 
 
 def check_library_name(text: str) -> str:
-    """Return the name of a shared library as it is: by it the loader finds the library in a folder on the device."""
+    """Return the name if it is a valid file name of a shared library, by which the device's loader finds the library."""
     if not _LIBRARY.fullmatch(text):
         raise ValueError(f"{shown(text)} names no library; expected lib and .so around letters, digits, ., _, + and -")
     return text
 
 
 def is_library_name(text: str) -> bool:
-    """Say whether a shared library may have this name."""
+    """Return whether a file name is a valid name of a shared library."""
     return _LIBRARY.fullmatch(text) is not None
 
 
@@ -48,7 +48,7 @@ LibraryName = Annotated[str, Checked(check_library_name)]
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
-    """A library of a kit. Its file is named by its sha256; `name` is what the others know it by."""
+    """A shared library of a runtime kit. Its file is named by its SHA-256; other libraries load it as `name`."""
 
     name: LibraryName
     role: Role
@@ -56,14 +56,14 @@ class Library:
 
     @property
     def htp_arch(self) -> str | None:
-        """Return the architecture of Qualcomm's HTP that a stub or a skel is for, as v79."""
+        """Return the Qualcomm HTP architecture of a stub or skel, such as v79; None for other libraries."""
         part = _HTP_PART.fullmatch(self.name)
         return f"v{part[1]}" if part else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """A file or package that libraries of a kit were taken from. `licence` is what it says of itself, where it does."""
+    """The file or package that a kit's libraries came from. `licence` is the one that its metadata names, if any."""
 
     name: Line
     sha256: str | None  # of the file or package; None for a folder
@@ -72,9 +72,9 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Kit:
-    """A runtime kit. `digest` is that of its ABI and of the names and contents of its libraries.
+    """A runtime kit: the shared libraries for one ABI. `digest` covers the ABI and the names and contents of the libraries.
 
-    `versions` are those that the libraries say themselves: `onnxruntime`, and `qnn`, the build of Qualcomm's SDK.
+    `versions` are read from the libraries: `onnxruntime`, and `qnn`, the build of Qualcomm's SDK.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -86,7 +86,7 @@ class Kit:
     origins: tuple[Origin, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a kit whose digest is not that of its content, wherever it is read from."""
+        """Refuse a kit whose digest, library names, roles or version are inconsistent, wherever it was read from."""
         names = [library.name for library in self.libraries]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two libraries are named '{twice}', expected a name for each")
@@ -100,18 +100,18 @@ class Kit:
             raise ValueError(f"the version of onnxruntime is {shown(version)}, expected three numbers joined by dots, as 1.27.0")
 
     def of_role(self, role: Role) -> tuple[Library, ...]:
-        """Return the libraries with that role."""
+        """Return the libraries with this role."""
         return tuple(library for library in self.libraries if library.role is role)
 
 
 def kit_digest(abi: Abi, libraries: Iterable[Library]) -> str:
-    """Return the digest of a kit's ABI and of the names and contents of its libraries."""
+    """Return the SHA-256 of the ABI and of the names and contents of the libraries."""
     content = {"abi": abi, **{library.name: library.file.sha256 for library in libraries}}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def role_of(name: str) -> Role:
-    """Return what a library of that name is there for; whatever is not known may be needed by others."""
+    """Return the role of a library with this name. Unknown names count as support libraries."""
     if part := _HTP_PART.fullmatch(name):
         return Role.STUB if part[2] == "Stub" else Role.SKEL
     for role, pattern in _ROLES.items():

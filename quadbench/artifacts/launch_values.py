@@ -1,4 +1,4 @@
-"""Samples: a launch's measured values, column by column, what each is of, and which values are possible."""
+"""Samples: the measured values of a launch stored as columns, what each value measures, and which values are plausible."""
 
 import math
 from collections import defaultdict
@@ -12,13 +12,13 @@ from typing import overload
 LONGEST_NS = 10.0**17  # three years
 MOST_BYTES = 2.0**50
 _MOST_COUNTED = {"_ns": LONGEST_NS, "_bytes": MOST_BYTES}
-_LEAST_COUNTED = 1.0  # of what is not nothing: clocks give whole nanoseconds, files and memory whole bytes
-_MOST = 10.0**17  # of a metric whose name says no unit
-_OF_A_PROCESS = {"peak_rss_bytes", "load_peak_rss_bytes", "rss_bytes", "pss_bytes"}  # which has some memory while it runs
-_MAY_BE_ZERO = {"residual_ns", "memory_sampling_ns"}  # nothing may be left of an image's time; memory need not be read
+_LEAST_COUNTED = 1.0  # the least value above 0: clocks count whole nanoseconds, files and memory whole bytes
+_MOST = 10.0**17  # for metrics without a unit in their name
+_OF_A_PROCESS = {"peak_rss_bytes", "load_peak_rss_bytes", "rss_bytes", "pss_bytes"}  # never 0: a process has memory
+_MAY_BE_ZERO = {"residual_ns", "memory_sampling_ns"}  # components may explain all of an image's time; memory may go unread
 
 OF_MEMORY = frozenset({"rss_bytes", "pss_bytes"})
-"""Metrics that are read by the clock, whose number therefore follows from no plan."""
+"""Memory metrics, sampled at time intervals, so the launch plan does not determine how many there are."""
 _ABOUT_SWITCHES = {"switch_ns", "first_unet_ns", "end_to_end_ns"}
 
 _METRIC = attrgetter("metric")
@@ -27,7 +27,7 @@ _TURNED = bytes.maketrans(b"\0\1", b"\1\0")
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SampleKind:
-    """The thing that a value is of; `labels` are the event's other words."""
+    """The identity of a sample: metric, task, component and so on. `labels` are further key-value pairs of the harness event."""
 
     metric: str
     task: str | None = None
@@ -41,20 +41,20 @@ class SampleKind:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample(SampleKind):
-    """One measured value. Nanoseconds, bytes and decibels as the metric's name says."""
+    """One measured value with what it measures. The metric's name ends in the unit: nanoseconds, bytes or decibels."""
 
     value: float
 
 
 @dataclass(frozen=True, eq=False)
 class Kinds:
-    """The kinds of values, in the order measured. A figure reads values by their places in it."""
+    """The sample kinds of a launch, in measured order. Their positions index the list of values."""
 
     each: tuple[SampleKind, ...]
 
     @cached_property
     def by_metric(self) -> Mapping[str, tuple[int, ...]]:
-        """The places of each metric."""
+        """The positions of the samples of each metric."""
         groups = defaultdict[str, list[int]](list)
         for place, kind in enumerate(self.each):
             groups[kind.metric].append(place)
@@ -62,14 +62,14 @@ class Kinds:
 
     @cached_property
     def about_switches(self) -> tuple[int, ...]:
-        """The places of switches, first U-Net runs and images, by which one tells which of them followed which."""
+        """The positions of task switches, first U-Net runs and images, from which their order can be read."""
         return tuple(place for place, kind in enumerate(self.each) if kind.metric in _ABOUT_SWITCHES)
 
 
 class Samples(Sequence[Sample]):
-    """A launch's samples. Those that the plan asks for, `kinds` and `values`, stand apart from readings of memory.
+    """The samples of a launch as columns. Memory readings are kept apart from the planned samples, `kinds` and `values`.
 
-    How often memory is read follows from no plan, so that launches of one plan are alike but for that.
+    Memory is sampled at time intervals. Without those readings, launches of the same plan have equal kinds and can share them.
     """
 
     __slots__ = ("_is_reading", "_reading_kinds", "_readings", "kinds", "values")
@@ -77,7 +77,7 @@ class Samples(Sequence[Sample]):
     def __init__(
         self, kinds: Sequence[SampleKind], values: Sequence[float], known: dict[tuple[SampleKind, ...], Kinds] | None = None
     ) -> None:
-        """Keep values with their kinds, as many. `known` has the kinds of other launches, and takes these."""
+        """Store values with their kinds, in equal numbers. `known` is a cache of other launches' kinds, extended by this call."""
         self._is_reading = bytes(map(OF_MEMORY.__contains__, map(_METRIC, kinds)))
         is_planned = self._is_reading.translate(_TURNED)
         self.kinds = _known(tuple(compress(kinds, is_planned)), known)
@@ -87,12 +87,12 @@ class Samples(Sequence[Sample]):
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> "Samples":
-        """Return samples column by column."""
+        """Return the samples as columns."""
         return samples if isinstance(samples, Samples) else cls(samples, [sample.value for sample in samples])
 
     @property
     def parts(self) -> tuple[tuple[Kinds, tuple[float, ...]], ...]:
-        """Return what the plan asks for and the readings of memory, which together are all samples."""
+        """Return the planned samples and the memory readings, which together are all samples."""
         return (self.kinds, self.values), (self._reading_kinds, self._readings)
 
     def __iter__(self) -> Iterator[Sample]:
@@ -125,10 +125,10 @@ def _known(kinds: tuple[SampleKind, ...], known: dict[tuple[SampleKind, ...], Ki
 
 
 def value_fault(metric: str, value: float) -> str | None:
-    """Say what is wrong with a value, as `is 0, expected at least 1`; None where nothing is.
+    """Return why a measured value is implausible, such as `is 0, expected at least 1`; None if it is plausible.
 
-    Times (`..._ns`) are at least 1, sizes (`..._bytes`) 0 or at least 1, those of a
-    running process at least 1, and every value is finite and below a limit.
+    Times (`..._ns`) are at least 1. Sizes (`..._bytes`) are 0 or at least 1, those of a running process at least 1. Every value
+    is finite and below a limit.
     """
     if not math.isfinite(value):
         return f"is {value}, expected a finite number"
@@ -140,7 +140,7 @@ def value_fault(metric: str, value: float) -> str | None:
 
 @lru_cache(maxsize=1000)  # a run has its dozens of metrics in millions of samples
 def limits_of(metric: str) -> tuple[float, float, bool]:
-    """Return the lowest and the highest value of a metric, and whether it may be 0 all the same."""
+    """Return the lowest and highest plausible value of a metric, and whether 0 is allowed below the lowest."""
     may_be_zero = (metric.endswith("_bytes") and metric not in _OF_A_PROCESS) or metric in _MAY_BE_ZERO
     counted = (most for ending, most in _MOST_COUNTED.items() if metric.endswith(ending))
     return next(((_LEAST_COUNTED, most, may_be_zero) for most in counted), (-_MOST, _MOST, may_be_zero))

@@ -1,4 +1,4 @@
-"""Text from outside: made safe to show, and checked before it becomes part of a path."""
+"""Names: checks and escaping for text from outside, before it is shown or used in a file path."""
 
 import re
 import unicodedata
@@ -8,35 +8,35 @@ from typing import Annotated, Any
 
 from quadbench.errors import shown
 
-_LONGEST_NAME_BYTES = 200  # file systems take 255, and endings come behind it
+_LONGEST_NAME_BYTES = 200  # file systems allow 255; suffixes are appended
 _LONGEST_PATH = 1024
 
 MOST_CHARACTERS = 1000
-"""Characters of one message that are shown; a program may say megabytes."""
+"""The most characters of a message that are shown; a program may print megabytes."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # of ASCII, but for tabs and line ends
-_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, marks that turn the direction of writing, halves of characters, line ends
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # ASCII control characters except tabs and line ends
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format marks such as writing direction, surrogates, line ends
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A mark on a type: whatever reads files with pydantic then takes only values of it that pass the check.
+    """A type annotation with a check function that pydantic runs when it reads a value of that type.
 
-    It is pydantic's protocol, and not its `AfterValidator`, so that the nouns do without pydantic until a file is read.
+    It implements pydantic's protocol instead of using `AfterValidator`, so that artifacts do not import pydantic.
     """
 
     check: Callable[[Any], Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Return the schema of the type, with the check behind it."""
+        """Return pydantic's schema of the annotated type, with the check after it."""
         from pydantic_core import core_schema
 
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
 
 def check_file_name(text: str) -> str:
-    """Return a name of an item, a run or a folder as it is: one part of a path, which stays where it is put.
+    """Return the name if it is safe as one component of a path, for an evaluation input, run or folder.
 
     Raises:
         ValueError: the text can leave its folder, hides a file, or is too long for a file system.
@@ -54,7 +54,7 @@ def check_file_name(text: str) -> str:
 
 
 def can_name_file(name: object) -> bool:
-    """Say whether what a database gives for an id is one that quadbench has given."""
+    """Return whether a value from the database is a valid id, that is, a safe file name."""
     try:
         return isinstance(name, str) and bool(check_file_name(name))
     except ValueError:
@@ -62,7 +62,7 @@ def can_name_file(name: object) -> bool:
 
 
 def check_relative_path(text: str) -> str:
-    """Return the path of a file below a folder as it is: relative, with `/`, and without steps out of the folder.
+    """Return the path if it is relative, uses `/` and stays below its folder.
 
     Raises:
         ValueError: the path is absolute, climbs, has a part that is no file's name, or is too long.
@@ -77,7 +77,7 @@ def check_relative_path(text: str) -> str:
 
 
 def check_sha256(text: str) -> str:
-    """Return a digest as it is; files on devices are named by it.
+    """Return the digest if it is a SHA-256 in hex; files on devices are named by it.
 
     Raises:
         ValueError: the text is no sha256 in hex.
@@ -88,7 +88,7 @@ def check_sha256(text: str) -> str:
 
 
 def check_line(text: str) -> str:
-    """Return a text as it is: one line, without characters that a terminal acts on, and not too long to read."""
+    """Return the text if it is one line of limited length without control characters. Raise ValueError otherwise."""
     if text != one_line(text):
         raise ValueError(f"{shown(text)} is no line of text; expected at most {MOST_CHARACTERS} characters without controls")
     return text
@@ -101,10 +101,9 @@ Line = Annotated[str, Checked(check_line)]
 
 
 def one_line(text: str, most: int = MOST_CHARACTERS) -> str:
-    """Return the text on one line, at most `most` characters of it; what does not fit is counted.
+    """Return the text on one line, cut to `most` characters, with the number of characters left out.
 
-    Codes that only set colours are dropped; every other character that a terminal acts on instead of showing it is written out,
-    as `\\x1b`.
+    Colour codes are dropped; other control characters are written as escapes, such as `\\x1b`.
     """
     head = text[: 4 * most]  # enough for what remains, and no more work than that
     line = " / ".join(part.strip() for part in printable(head).splitlines() if part.strip())
@@ -113,13 +112,13 @@ def one_line(text: str, most: int = MOST_CHARACTERS) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text, line ends and tabs as they are, every other character that a terminal acts on written out."""
+    """Return the text with control characters written as escapes; line ends and tabs are kept, colour codes dropped."""
     plain = _COLOURS.sub("", text.replace("\r\n", "\n"))
     return plain if plain.isascii() and not _CONTROLS.search(plain) else "".join(map(_shown, plain))
 
 
 def is_plain(text: str) -> bool:
-    """Say whether a text may stand on a line as it is."""
+    """Return whether a text can be printed on one line as it is."""
     return all(unicodedata.category(character) not in _INVISIBLE for character in text)
 
 

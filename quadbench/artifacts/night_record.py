@@ -1,4 +1,4 @@
-"""Nights as data: cases, measurements and rulings; and the fingerprint of what may make two measurements differ."""
+"""Nightly runs as data: cases, measurements and verdicts, and the environment that must be equal to compare two measurements."""
 
 import hashlib
 import re
@@ -13,24 +13,24 @@ from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.run_record import LIBRARY_PREFIX, RunRecord, lora_dtype
 
 _VERSIONS = ("quadbench", "runtime", "harness", "harness.commit", "harness.build_type", "kit")
-_CAP = re.compile(r"(\S+) [^/\s]+/(\S+) kHz")  # of a clock's text: `policy0 1000/2000/3000 kHz`
+_CAP = re.compile(r"(\S+) [^/\s]+/(\S+) kHz")  # matches the clock state `policy0 1000/2000/3000 kHz`
 _NONE = "none"
 
 
 class RulingKind(StrEnum):
-    """The answers to whether a figure got worse."""
+    """The verdicts on whether a figure got worse since earlier nights."""
 
     CLEAN = "CLEAN"
     REGRESSION = "REGRESSION"
     IMPROVEMENT = "IMPROVEMENT"
-    ENVIRONMENT = "ENVIRONMENT"  # it changed, and what the case runs did not: the device or what is around it did
+    ENVIRONMENT = "ENVIRONMENT"  # the figure changed, but not the files under test: the device or its environment did
     INCONCLUSIVE = "INCONCLUSIVE"
     MISSING = "MISSING"  # it was not measured
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The files that a case runs, by digest: nights with equal subjects ran the same ones. `kit` is None where none is named."""
+    """The digests of the files that a nightly case runs. `kit` is the runtime kit's digest; None if the case names no kit."""
 
     bundle: str
     kit: str | None = None
@@ -38,15 +38,14 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A figure of one night, in nanoseconds, bytes, decibels or a metric's unit: the median of the case's launches, and of the
-    yardstick's.
+    """One figure of a nightly case: the median over its launches and over those of the reference bundle (`yardstick`).
 
-    `ratio` is the case's over the yardstick's with its interval at 95 %, from launches in turn. It is None for what is exact
-    (bytes of files, likeness and scores of pictures) and where the yardstick has no such figure; `yardstick` is None there too.
+    Values are in nanoseconds, bytes, decibels or a metric's unit. `ratio` is case / reference with its 95 % interval, from
+    interleaved launches. Both are None for exact figures (file sizes, image scores) or where the reference lacks the figure.
     """
 
-    task: str  # or report.sides.ALL_TASKS
-    key: str  # as report.kpi names figures: end_to_end, peak_ram, foundation_rom, psnr; or a metric of pictures
+    task: str  # a task's name or report.sides.ALL_TASKS
+    key: str  # a KPI of report.kpi (end_to_end, peak_ram, foundation_rom, psnr) or an image metric
     value: float
     yardstick: float | None = None
     ratio: float | None = None
@@ -56,10 +55,10 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """A case measured on a device in a night, its launches in turn with those of the yardstick.
+    """The measurement of a nightly case on one device, interleaved with launches of the reference bundle (`yardstick`).
 
-    `device` is the name under which the device is leased, `address` what people called it that night. `environment` is the
-    fingerprint of the launches, by name; `comparison` names comparison.json, and `runs` those of the yardstick and of the case.
+    `device` is the name under which the device is leased, `address` its address that night. `environment` describes software and
+    device state by name. `comparison` names comparison.json; `runs` are the runs of reference and case.
     """
 
     night: str
@@ -78,12 +77,12 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Ruling:
-    """A night's answer about a figure of a case on a device; `task` and `key` are None where it is about all of them.
+    """The verdict of a night on one figure of a case on a device. `task` and `key` are None if it covers all figures.
 
-    `cause` says why, in a sentence without the figure's name. `expected` is the figure's usual value, or usual ratio to the
-    yardstick where it has one; `ratio`, with its interval, is tonight's over the last good one's where both were launched in turn
-    to confirm it, which `comparison` names. `last_good` is what ran before. A ruling is never changed: a later one may supersede
-    it.
+    `cause` is a sentence without the figure's name. `expected` is the usual value, or the usual ratio to the reference bundle.
+    `ratio` is tonight's value over the last good one, with its interval, if both were launched interleaved to confirm the change;
+    `comparison` names that comparison. `last_good` is what ran before. A verdict is never changed, only superseded by a later
+    one.
     """
 
     night: str
@@ -108,9 +107,9 @@ class Ruling:
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """One night, whole: what was planned, measured and ruled. `planned` has each case with each word of the file for its devices.
+    """One nightly run: what was planned, measured and judged. `planned` pairs each case with its device selectors.
 
-    `rulings` are those that stand, which no later one supersedes. It goes on, or was cut short, as long as `ended_at` is None.
+    `rulings` are the verdicts not superseded later. `ended_at` is None while the night is running, or if it was interrupted.
     """
 
     night_id: str
@@ -125,10 +124,10 @@ class Night:
 
 @dataclass(frozen=True, kw_only=True)
 class Acknowledgement:
-    """A person's word that a case's figure is as it is from a night on, with a reason; what is None is any.
+    """A waiver: a person accepts a case's new figures from a night on, with a reason. Fields that are None match anything.
 
-    What was ruled from that night on is superseded by CLEAN when the word is given; until `until`, values before `night` do not
-    count as usual. `since` is when that night first measured the case; names of nights tell nothing of their order.
+    Verdicts from that night on become CLEAN. Until the date `until`, values before `night` are not used as the usual value.
+    `since` is when that night first measured the case, as the names of nights do not give their order.
     """
 
     case: str
@@ -144,7 +143,7 @@ class Acknowledgement:
 
 
 def fingerprint(record: RunRecord) -> dict[str, str]:
-    """Return the environment of a launch: the device's build, programs, libraries, settings, caps of the clocks, and images."""
+    """Return the environment of a launch by name: device build, software versions, settings, clock limits and image counts."""
     versions = {name: text for name, text in record.versions.items() if name in _VERSIONS or name.startswith(LIBRARY_PREFIX)}
     caps = ", ".join(" ".join(pair) for pair in _CAP.findall(record.state.get("before.clocks", "")))
     around = {
@@ -158,7 +157,7 @@ def fingerprint(record: RunRecord) -> dict[str, str]:
 
 
 def _images(record: RunRecord) -> dict[str, str]:
-    """Return how many images of each task a launch painted, and how many of them to warm up."""
+    """Return the number of images per task that a launch generated, after how many warm-up images."""
     kinds = record.columns.kinds
     images = [kinds.each[place] for place in kinds.by_metric.get("end_to_end_ns", ())]
     counts = Counter((str(image.task), image.is_warmup) for image in images)
@@ -168,7 +167,7 @@ def _images(record: RunRecord) -> dict[str, str]:
 
 
 def contents(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
-    """Return what a side computes: its bundle, with the precision, and of each task the sampler, the LoRA and the inputs."""
+    """Return by name what one side computes: its bundle and precision, and each task's sampler, LoRA adapters and inputs."""
     held = {"bundle": bundle.digest[:12], "precision": bundle.precision, "LoRA inputs": lora_dtype(bundle)}
     for task in tasks:
         images = [[file and file.sha256 for file in (item.image, item.mask, item.blend)] for item in task.items]
@@ -182,12 +181,12 @@ def contents(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
 
 
 def differences(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> dict[str, tuple[str, str]]:
-    """Return by name what is not the same around two sides' launches, each with every value that it had there."""
+    """Return the environment entries that differ between two sets of launches, each with all values of both sides."""
     return unlike([fingerprint(record) for record in a], [fingerprint(record) for record in b])
 
 
 def unlike(a: Sequence[Mapping[str, str]], b: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, str]]:
-    """Return by name what two sides do not have alike, each with every value that it has there."""
+    """Return the entries that differ between two sides, each with all values of both sides."""
     names = dict.fromkeys(name for side in (a, b) for one in side for name in one)
     values = {name: (_values(a, name), _values(b, name)) for name in names}
     return {name: (", ".join(first), ", ".join(second)) for name, (first, second) in values.items() if first != second}

@@ -1,9 +1,9 @@
-"""Picture metrics: what each metric of pictures is called, is and gets better by; `quadbench.quality` measures them."""
+"""Image metrics: the title, unit, direction and definition of each; the package `quadbench.quality` computes them."""
 
 from quadbench.artifacts.pixels import PSNR_CAP_DB
 from quadbench.artifacts.run_record import Better, Metric
 
-_KINDS = {  # title, unit, and what is better
+_KINDS = {  # title, unit, and which direction is better
     "psnr": ("PSNR", "dB", Better.HIGHER),
     "psnr_masked": ("PSNR in the mask", "dB", Better.HIGHER),
     "ssim": ("SSIM", "", Better.HIGHER),

@@ -1,4 +1,4 @@
-"""Pixels: image files from anywhere as 8-bit pixels, or why they are refused; how far two are apart; blending with a mask."""
+"""Pixels: reading untrusted image files as 8-bit arrays, PSNR between images, and blending with inpainting masks."""
 
 import struct
 import zlib
@@ -15,13 +15,13 @@ from quadbench.spec.files import open_regular
 PSNR_CAP_DB = 99.0
 
 MOST_PIXELS = 4096 * 4096
-"""Pixels of an image that is opened; a file of a few kilobytes may claim billions."""
+"""The most pixels of an image that is opened; a file of a few kilobytes may claim billions."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-"""Formats that are opened, by Pillow's names. Its readers of others are never run; that of EPS starts Ghostscript."""
+"""Accepted image formats, by Pillow's names. Its other readers are never run; the one for EPS starts Ghostscript."""
 
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # grey, palette and colour of at most 8 bits a channel
-_FAILURES = (  # what Pillow's readers raise for damaged files, found by damaging files
+_FAILURES = (  # exceptions of Pillow's readers for damaged files, found by damaging files
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
     *(EOFError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
@@ -30,19 +30,19 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_HEAD_BYTES = 24  # signature, the length and name of the first chunk, width, height
 
 BLEND_EDGE_SHARE = 64
-"""The soft edge of a blend mask has a radius of this part of the picture's shorter side: 8 pixels of 512, 1 of 64."""
+"""The soft edge of a blend mask is the picture's shorter side divided by this: 8 pixels of 512, 1 of 64."""
 
-_HALF = 128  # of 255: a mask's pixels from here on are painted anew
-_WHOLE = 255  # of a blend mask, where the picture is the decoder's alone
+_HALF = 128  # mask values from here to 255 mark pixels to repaint
+_WHOLE = 255  # blend mask value for pixels taken from the decoded picture alone
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
 
 def png_size(head: bytes) -> tuple[int, int]:
-    """Return width and height as the beginning of a PNG file says them; nothing is decoded.
+    """Return the width and height in the header of a PNG file, without decoding the image.
 
     Raises:
-        ValueError: it is no PNG file, or claims no pixels or more than MOST_PIXELS.
+        ValueError: this is no PNG file, or its header claims no pixels or more than MOST_PIXELS.
     """
     if len(head) < _PNG_HEAD_BYTES or head[:8] != _PNG_SIGNATURE:
         raise ValueError("not a PNG file")
@@ -52,21 +52,21 @@ def png_size(head: bytes) -> tuple[int, int]:
 
 
 def check_png(path: Path) -> None:
-    """Refuse a file that is no PNG of a size that can be opened.
+    """Check that a file is a PNG of an acceptable size.
 
     Raises:
-        OSError, ValueError: it cannot be read, or `png_size` refuses it.
+        OSError, ValueError: the file cannot be read, or `png_size` refuses it.
     """
     with path.open("rb") as file:
         png_size(file.read(_PNG_HEAD_BYTES))
 
 
 def read_pixels(path: Path, mode: str = "RGB") -> Pixels:
-    """Read an image file as (H, W, 3) pixels of 8 bits; with the mode `L` as (H, W), grey. It is turned as its EXIF data say.
+    """Read an image file as 8-bit pixels (H, W, 3), or (H, W) for the grey mode `L`, rotated as its EXIF data say.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no whole image of one of FORMATS, has more than MOST_PIXELS, more than one frame, more than 8 bits a
+        ValueError: the file is no complete image in one of FORMATS, has more than MOST_PIXELS, several frames, more than 8 bits a
             channel, or transparent pixels.
     """
     with open_regular(path) as file:
@@ -82,7 +82,7 @@ def read_pixels(path: Path, mode: str = "RGB") -> Pixels:
 
 
 def _check_kind(image: Image.Image) -> None:
-    """Refuse what 8-bit pixels cannot hold: several frames, or values of more bits, which Pillow would cut at 255."""
+    """Refuse images that 8-bit pixels cannot hold: several frames, or deeper channels, which Pillow would clip at 255."""
     frames = getattr(image, "n_frames", 1)
     if frames != 1:
         raise ValueError(f"it has {frames} frames, expected one; save the frame that is meant")
@@ -91,7 +91,7 @@ def _check_kind(image: Image.Image) -> None:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Refuse transparent pixels: what colour they have under their transparency nobody has seen."""
+    """Return the image if it is opaque. Transparent pixels are refused, as their hidden colours are arbitrary."""
     if not image.has_transparency_data:
         return image
     colours = image.convert("RGBA")
@@ -102,11 +102,11 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def blend_mask(mask: NDArray[np.bool_]) -> Image.Image:
-    """Return the decoder's share in each pixel of an inpainted picture, 8-bit grey, for a mask (H, W), true where to paint.
+    """Return a soft-edged 8-bit blend mask for inpainting from a boolean mask (H, W) that is true where to repaint.
 
-    It is 255 in the whole mask and 0 at more than 2 r pixels from it, in rows and columns alike, r being the shorter side divided
-    by BLEND_EDGE_SHARE, at least 1. Between them it falls evenly: the mask grows by r, then a box of 2 r + 1 pixels averages it.
-    Blurring alone, as diffusers' `VaeImageProcessor.blur`, would let the input show through within the mask.
+    The value is the decoded picture's share: 255 in the whole mask, 0 at more than 2 r pixels from it in rows or columns. r is
+    the shorter side divided by BLEND_EDGE_SHARE, at least 1. Between them it falls evenly: the mask grows by r, then a box of 2 r
+    + 1 pixels averages it. Blurring alone, as diffusers' `VaeImageProcessor.blur`, would show the input within the mask.
     """
     radius = max(1, min(mask.shape) // BLEND_EDGE_SHARE)
     grown = Image.fromarray(mask.astype(np.uint8) * _WHOLE).filter(ImageFilter.MaxFilter(2 * radius + 1))
@@ -114,9 +114,9 @@ def blend_mask(mask: NDArray[np.bool_]) -> Image.Image:
 
 
 def composite(picture: Pixels, original: Pixels, blend: Image.Image) -> Pixels:
-    """Overlay a decoded picture on its original, both (H, W, 3): (blend * picture + (255 - blend) * original) / 255, rounded.
+    """Blend a decoded picture over its original, both (H, W, 3): (blend * picture + (255 - blend) * original) / 255, rounded.
 
-    diffusers' `VaeImageProcessor.apply_overlay` does the same to within 1/255.
+    diffusers' `VaeImageProcessor.apply_overlay` gives the same within 1/255.
     """
     share = np.asarray(blend, np.uint32)[..., None]  # (H, W, 1)
     return ((share * picture + (_WHOLE - share) * original + _WHOLE // 2) // _WHOLE).astype(np.uint8)
@@ -128,22 +128,22 @@ def _check_size(width: int, height: int) -> None:
 
 
 def as_mask(pixels: Pixels) -> NDArray[np.bool_]:
-    """Return where a mask that was read as RGB, which is grey, has a picture painted anew: true (H, W)."""
+    """Return a boolean mask (H, W), true where to repaint, from a grey mask image that was read as RGB."""
     return pixels[..., 0] >= _HALF
 
 
 def psnr_db(image: Pixels, other: Pixels, within: NDArray[np.bool_] | None = None) -> float:
-    """Peak signal-to-noise ratio of 8-bit images, in dB, at most PSNR_CAP_DB; `within` (H, W) is true where pixels count."""
+    """Return the PSNR of two 8-bit images in dB, at most PSNR_CAP_DB. `within` (H, W) is true for the pixels to compare."""
     square = (image.astype(np.float64) - other) ** 2
     mean_square = float(np.mean(square if within is None else square[within]))
     return PSNR_CAP_DB if mean_square == 0 else min(PSNR_CAP_DB, float(10 * np.log10(255**2 / mean_square)))
 
 
 def max_abs_difference(image: Pixels, other: Pixels) -> int:
-    """The largest difference of any pixel in any channel, in steps of 1/255."""
+    """Return the largest absolute difference of any pixel in any channel, in steps of 1/255."""
     return int(np.max(np.abs(image.astype(np.int16) - other)))
 
 
 def size_of(pixels: Pixels | NDArray[np.bool_]) -> str:
-    """Width x height, for messages."""
+    """Return the image size as `width x height`, for messages."""
     return f"{pixels.shape[1]} x {pixels.shape[0]}"

@@ -1,4 +1,4 @@
-"""Runs as data: devices, launches, their records and scores; and the graphs and files that a launch needs."""
+"""Runs as data: devices, launch plans, launch records and image scores, and the graphs and files that a launch needs."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,28 +29,28 @@ from quadbench.errors import ArtifactError, UnknownNameError
 SCORES_SCHEMA_VERSION = 1
 
 HOSTED_FAMILY = "ai_hub"
-LIBRARY_PREFIX = "library."  # of versions that name a library which the harness loaded, with its path and build id
+LIBRARY_PREFIX = "library."  # key prefix in `versions` for libraries that the harness loaded, with path and build id
 
-BASE_UNET = "base"  # the name of the U-Net that all tasks share
+BASE_UNET = "base"  # the plan's name for the U-Net shared by all tasks
 
 
 class Status(StrEnum):
-    """The ways in which a launch can end."""
+    """The outcomes of a launch."""
 
     OK = "OK"
     FAILED = "FAILED"
     ABORTED = "ABORTED"
     SKIPPED = "SKIPPED"  # the gate did not let it start
-    DISCARDED = "DISCARDED"  # it ended hot or slowed down, or with one that did; both sides of its block are repeated
+    DISCARDED = "DISCARDED"  # this launch or another of its block ended hot or slowed down; the whole block is repeated
 
     @property
     def is_fine(self) -> bool:
-        """Say whether nothing is amiss with a run in which a launch ended so: it counts, or others were launched in its place."""
+        """Return whether the run is intact after this outcome: the launch counts, or other launches replaced it."""
         return self in {Status.OK, Status.DISCARDED}
 
 
 class ErrorClass(StrEnum):
-    """The party at fault where a launch is not OK."""
+    """The party responsible for a launch that is not OK."""
 
     USER = "user"
     DEVICE = "device"
@@ -60,9 +60,9 @@ class ErrorClass(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceFacts:
-    """A device, described well enough to know with what its figures may be compared."""
+    """The identity of a device: profile, chip, serial and OS build, so that only comparable figures are compared."""
 
-    address: str  # as on the command line: s25, virtual:s25, hub:s25, local
+    address: str  # as given on the command line: s25, virtual:s25, hub:s25, local
     family: str  # adb, virtual, local, ai_hub
     serial: str
     profile: str
@@ -74,13 +74,13 @@ class DeviceFacts:
 
     @property
     def is_hosted(self) -> bool:
-        """Say whether a service runs single graphs on the device: without harness and images."""
+        """Return whether a cloud service runs single graphs on the device, without the native harness and without images."""
         return self.family == HOSTED_FAMILY
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """The files that were pushed to a device: `objects` maps sha256 to the absolute path there."""
+    """The files on a device after a push: `objects` maps each SHA-256 to an absolute path on the device."""
 
     device: DeviceFacts
     root: str
@@ -92,7 +92,7 @@ class Deployment:
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """A device that was lost in a run, why, and for how long it was waited for until it was back as it was."""
+    """A device that was lost during a run: the reason, and the seconds until it was back in its former state."""
 
     address: str
     reason: str
@@ -101,7 +101,7 @@ class Retry:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceBlock:
-    """Iterations of one task without a switch between them."""
+    """Consecutive images of one task in a launch, warm-up first, without a task switch between them."""
 
     task: str
     warmup: int
@@ -110,16 +110,16 @@ class SequenceBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
-    """One fresh process. `launch` counts from 0 within the variant."""
+    """The plan of one launch, a fresh harness process: variant, sequence of tasks, and its number from 0 within the variant."""
 
     variant: Variant
     launch: int
     sequence: tuple[SequenceBlock, ...]
-    side: str = ""  # of a comparison: A or B, and what that is
+    side: str = ""  # in a comparison: A or B, and its description
 
     @property
     def images(self) -> int:
-        """Return how many images it paints, those of its warm-up included."""
+        """Return how many images the launch generates, warm-up included."""
         return sum(block.warmup + block.iterations for block in self.sequence)
 
 
@@ -148,19 +148,19 @@ class RunRecord:
     reason: str | None = None
     caveats: tuple[Caveat, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, str] = field(default_factory=dict)  # with which the graphs ran: threads, memory
+    settings: dict[str, str] = field(default_factory=dict)  # runtime settings of the graphs: threads, memory
     state: dict[str, str] = field(default_factory=dict)  # the device's state before and after, flattened
     samples: Sequence[Sample] = ()  # in the order measured
     images: dict[str, str] = field(default_factory=dict)  # "<task>/<item>" -> PNG path relative to the results folder
 
     @cached_property
     def columns(self) -> Samples:
-        """The samples column by column, for figures."""
+        """The samples as columns, for computing figures."""
         return Samples.of(self.samples)
 
 
 class Better(StrEnum):
-    """The direction in which a metric gets better."""
+    """The direction in which a metric improves."""
 
     HIGHER = "higher"
     LOWER = "lower"
@@ -168,7 +168,7 @@ class Better(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A figure's name in code, title and unit for readers, and its definition in a sentence or two."""
+    """A quality metric: its name in code, its title and unit for readers, and its definition in a sentence or two."""
 
     name: str
     title: str
@@ -179,9 +179,9 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A metric's value over `n` images, latents or predictions; a text in its place says why there is none.
+    """The value of a metric over `n` images, latents or predictions; a text as the value says why there is no score.
 
-    `worst` is the value of the image named `worst_item`, where each image has one of its own.
+    `worst` is the value of the image named `worst_item`, if the metric has a value per image.
     """
 
     metric: Metric
@@ -193,10 +193,10 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """Images of one task, `made` compared with `against`.
+    """The scores of one task's images: images of `made` compared with images of `against`.
 
-    In a run, `made` is a variant, or `reference` for the float reference itself, whose distance from the truth is the model's
-    own; `against` is `reference` or `truth`. `device` is the address of what made it, None for this machine.
+    In a run, `made` is a variant, or `reference` for the float reference, which shows the model's own distance from the truth;
+    `against` is `reference` or `truth`. `device` is the address of the device that generated the images, None for this machine.
     """
 
     task: str
@@ -208,9 +208,9 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """All scores of a run, or of one pair of folders.
+    """All image scores of a run, or of one pair of folders.
 
-    `emulated` has, by target, the shared U-Net compiled for a Qualcomm HTP along each task's trajectory, as the emulator runs it.
+    `emulated` maps a target to the accuracy of the shared U-Net on Qualcomm's HTP emulator, along each task's trajectory.
     """
 
     schema_version: int = SCORES_SCHEMA_VERSION
@@ -220,36 +220,36 @@ class RunScores:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """One `quadbench run`, whole: what the report shows."""
+    """One complete `quadbench run`: bundles, launch records, deployments and scores, as the report needs them."""
 
     run_id: str
-    stored: Stored[Bundle]  # what devices ran whose profile `others` does not name
+    stored: Stored[Bundle]  # the bundle of all devices without an entry in `others`
     others: dict[str, Stored[Bundle]] = field(default_factory=dict)  # by device profile
     records: tuple[RunRecord, ...]
     deployments: tuple[Deployment, ...]
-    published: str | None = None  # the paper's table whose figures stand beside the measured ones
-    scores: RunScores | None = None  # where `quadbench quality` was run on it
+    published: str | None = None  # the paper table shown beside the measured figures
+    scores: RunScores | None = None  # after `quadbench quality`
     planned: dict[Variant, int] = field(default_factory=dict)  # launches of each variant on a device
-    is_cut_short: bool = False  # or still goes on
-    recipe: str | None = None  # its text; None of a bundle that was run without one
-    swept: dict[str, str] = field(default_factory=dict)  # what of the recipe a sweep set
-    retries: tuple[Retry, ...] = ()  # in the order in which devices were back
+    is_cut_short: bool = False  # interrupted or still running
+    recipe: str | None = None  # the recipe's text; None if a bundle was run without a recipe
+    swept: dict[str, str] = field(default_factory=dict)  # recipe settings changed by a sweep
+    retries: tuple[Retry, ...] = ()  # in the order in which devices came back
     left_out: dict[str, str] = field(default_factory=dict)  # by address, why a device lacks launches
 
     @cached_property
     def in_order(self) -> tuple[RunRecord, ...]:
-        """The launches in the order in which they were measured."""
+        """The launch records in measured order."""
         return tuple(sorted(self.records, key=lambda record: (record.started_at, record.device.address, record.launch)))
 
     @cached_property
     def devices(self) -> tuple[DeviceFacts, ...]:
-        """Every device that measured or was deployed to, once, in order."""
+        """The devices that measured or received files, each once, in order."""
         known = [record.device for record in self.in_order] + [deployment.device for deployment in self.deployments]
         return tuple({(device.address, device.serial): device for device in reversed(known)}.values())[::-1]
 
     @cached_property
     def by_device(self) -> Mapping[tuple[str, str], tuple[RunRecord, ...]]:
-        """The launches of a device, by its address and serial, in the order in which they were measured."""
+        """The launch records of each device, keyed by address and serial, in measured order."""
         groups = defaultdict[tuple[str, str], list[RunRecord]](list)
         for record in self.in_order:
             groups[record.device.address, record.device.serial].append(record)
@@ -257,7 +257,7 @@ class RunResult:
 
     @cached_property
     def by_place(self) -> Mapping[tuple[str, str, Variant], tuple[RunRecord, ...]]:
-        """The launches of a device, by its address and serial, and of a variant, in the order in which they were measured."""
+        """The launch records of each device and variant, keyed by address, serial and variant, in measured order."""
         groups = defaultdict[tuple[str, str, Variant], list[RunRecord]](list)
         for device, records in self.by_device.items():
             for record in records:
@@ -266,12 +266,12 @@ class RunResult:
 
     @property
     def bundle(self) -> Bundle:
-        """Return the bundle that the run measured; of several, which have tasks of the same names and inputs, the first."""
+        """Return the measured bundle; the first if there are several, whose tasks have equal names and inputs."""
         return self.stored.artifact
 
     @property
     def bundles(self) -> tuple[Stored[Bundle], ...]:
-        """Return every bundle that the run measured, once."""
+        """Return every measured bundle once."""
         return tuple({bundle.artifact.digest: bundle for bundle in (self.stored, *self.others.values())}.values())
 
     def stored_on(self, device: DeviceFacts) -> Stored[Bundle]:
@@ -284,7 +284,7 @@ class RunResult:
 
 
 def file_refs(value: object) -> Iterator[FileRef]:
-    """Yield every file that an artifact names, in order, with repetitions."""
+    """Yield every file reference in an artifact, in order, with repetitions."""
     if isinstance(value, FileRef):
         yield value
     elif is_dataclass(value):
@@ -296,9 +296,9 @@ def file_refs(value: object) -> Iterator[FileRef]:
 
 
 def harness_files(bundle: Bundle, *, runs_float: bool) -> Iterator[FileRef]:
-    """Yield the files of a bundle that launches open beside compiled graphs: adapters, tables and inputs; float graphs if asked.
+    """Yield the bundle's files that launches open besides compiled graphs: adapters, sampler tables and inputs.
 
-    References and truths are for this machine alone, and without references no float graph runs.
+    `runs_float` adds the float graphs, if there are reference images. References and truths stay on this machine.
     """
     runs_float = runs_float and has_references(bundle)
     floats = [graph for graph in bundle.graphs if runs_float and not graph.variant.is_quantized]
@@ -308,29 +308,29 @@ def harness_files(bundle: Bundle, *, runs_float: bool) -> Iterator[FileRef]:
 
 
 def has_references(bundle: Bundle) -> bool:
-    """Say whether there are images to compare the float graph's with; a bundle with random weights has none."""
+    """Return whether the bundle has float reference images; bundles with random weights have none."""
     return any(item.reference for task in bundle.tasks for item in task.items)
 
 
 def with_own_graph(bundle: Bundle) -> tuple[str, ...]:
-    """Return the tasks that have a U-Net of their own, in the bundle's order; that of an admitted adapter has none."""
+    """Return the tasks with a per-graph U-Net, in bundle order. Tasks of adapters added later have none."""
     own = {graph.task for graph in bundle.graphs if graph.variant is Variant.PER_GRAPH}
     return tuple(task.name for task in bundle.tasks if task.name in own)
 
 
 def without_own_graph(bundle: Bundle) -> tuple[str, ...]:
-    """Return the tasks that lack a U-Net of their own where others have one: those of admitted adapters."""
+    """Return the tasks without a per-graph U-Net in a bundle where others have one: tasks of adapters added later."""
     own = with_own_graph(bundle)
     return tuple(task.name for task in bundle.tasks if own and task.name not in own)
 
 
 def item_counts(bundle: Bundle) -> dict[str, int]:
-    """Return how many evaluation inputs each task has."""
+    """Return the number of evaluation inputs per task."""
     return {task.name: len(task.items) for task in bundle.tasks}
 
 
 def tasks_of(bundle: Bundle, launch: LaunchPlan) -> tuple[TaskAssets, ...]:
-    """Return the tasks that the launch runs, in the bundle's order.
+    """Return the tasks that a launch runs, in the bundle's order.
 
     Raises:
         UnknownNameError: the launch names a task that the bundle lacks.
@@ -342,7 +342,7 @@ def tasks_of(bundle: Bundle, launch: LaunchPlan) -> tuple[TaskAssets, ...]:
 
 
 def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) -> dict[Component, Graph]:
-    """Return text encoder and VAE, whose encoder is left out where no task takes an image; the quantized variants share theirs.
+    """Return the text encoder and VAE graphs, the VAE encoder only if a task takes an image; quantized variants share them.
 
     Raises:
         ArtifactError: a graph is missing.
@@ -355,7 +355,7 @@ def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) ->
 
 
 def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, Graph]:
-    """Return the U-Nets by their names in the plan: `base`, or one for each task.
+    """Return the U-Net graphs by their names in the launch plan: `base`, or one per task.
 
     Raises:
         ArtifactError: a graph is missing.
@@ -367,10 +367,10 @@ def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: 
 
 
 def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, AdapterFile]:
-    """Return the adapters that the tasks run, by name, in the variant's dtype; none where they are merged.
+    """Return the adapter files of the tasks by name, in the variant's dtype; empty if adapters are merged into the graphs.
 
     Raises:
-        ArtifactError: the bundle has no file of an adapter in that dtype.
+        ArtifactError: the bundle lacks an adapter file in that dtype.
     """
     if variant.has_unet_per_task:
         return {}
@@ -383,12 +383,12 @@ def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -
 
 
 def factors_of(task: TaskAssets, files: Mapping[str, AdapterFile]) -> dict[str, float]:
-    """Return by adapter the factor on its file's `up`, -1 to 1, with which it has the weight that the task gives it."""
+    """Return the factor (-1 to 1) for each adapter file's `up` matrix that gives the task's adapter weight."""
     return {name: weight / files[name].weight for name, weight in task.weights.items()}
 
 
 def mixes_of(tasks: Sequence[TaskAssets], files: Mapping[str, AdapterFile]) -> dict[str, dict[str, float]]:
-    """Return, by its name, what tasks run that is not one adapter's file as it is: adapters with the factors on their `up`."""
+    """Return the tasks' adapter mixes by name, with a factor for each `up` matrix; single adapters at factor 1 are left out."""
     factors = {task.adapter: factors_of(task, files) for task in tasks if task.adapter is not None}
     return {name: mix for name, mix in factors.items() if mix != {name: 1.0}}
 
@@ -408,7 +408,7 @@ def _graph(graphs: Sequence[Graph], variant: Variant, component: Component, task
 
 
 def lora_dtype(bundle: Bundle) -> str:
-    """Return the type of the shared U-Net's LoRA inputs, as `int16`; `none` of a bundle without any."""
+    """Return the dtype of the shared U-Net's LoRA inputs, such as `int16`; `none` if it has no LoRA inputs."""
     graphs = [g for g in bundle.graphs if (g.variant, g.component) == (Variant.SHARED, Component.UNET)]
     dtypes = dict.fromkeys(spec.dtype for graph in graphs for spec in graph.inputs if spec.name.startswith(LORA_PREFIX))
     return ", ".join(dtypes) or "none"
