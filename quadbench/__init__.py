@@ -1,4 +1,4 @@
-"""quadbench, for use from Python: a stored run -> its samples or its figures as a table. The rest is the command line's."""
+"""quadbench as a Python library: load a stored run's samples or figures as a pandas table."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def load(*run_ids: str, results: str | Path = "results") -> "pd.DataFrame":
-    """Return the samples of stored runs, a row each; without an id those of the latest run that came to its end.
+    """Return the samples of stored runs, one row per sample; without a run id, those of the latest finished run.
 
     Raises:
         QuadbenchError: there is no such run, or the database cannot be read.
@@ -22,9 +22,9 @@ def load(*run_ids: str, results: str | Path = "results") -> "pd.DataFrame":
 
 
 def figures(run_id: str | None = None, *, table: str = "kpi", results: str | Path = "results") -> "pd.DataFrame":
-    """Return a table of a stored run's figures, by the names that `quadbench report --table` has; None is the latest that ended.
+    """Return a table of a stored run's figures; without a run id, of the latest finished run.
 
-    Of a sweep, by its id, the tables of the paper.
+    `table` is a name that `quadbench report --table` takes. The id of a sweep selects its tables, as in the paper.
 
     Raises:
         QuadbenchError: there is no such run or table, or the run has nothing for it.

@@ -1,10 +1,10 @@
-"""`python -m quadbench` is `quadbench`: nothing is imported before Ctrl-C is minded, which otherwise ends in a traceback."""
+"""Entry point of `python -m quadbench`; Ctrl-C during its imports ends with a message instead of a traceback."""
 
 import sys
 
 
 def start() -> int:
-    """Run the command line, whose own import may be interrupted."""
+    """Import and run the command line; return the exit code."""
     try:
         from quadbench.cli import main
 

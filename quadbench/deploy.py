@@ -1,6 +1,6 @@
-"""Deploy: files with their digests + Device -> Deployment. A file that is there already, and whole, is not sent again.
+"""Deploy files to a device by sha256; files that are already there and intact are not sent again.
 
-On the device lies `<root>/objects/<sha256>`, each file once. A file is sent under a temporary name, checked there, then renamed.
+On the device each file lies once, at `<root>/objects/<sha256>`. A file is sent under a temporary name, checked, then renamed.
 """
 
 import hashlib
@@ -17,20 +17,20 @@ from quadbench.devices import Device
 from quadbench.errors import ArtifactError, DeviceError, DeviceFullError, DeviceLostError
 
 _REBUILD = "remove the folder of the bundle that it belongs to and run again: it is built anew"
-BLOCK_BYTES = 4096  # a file takes whole blocks
+BLOCK_BYTES = 4096  # a file occupies whole blocks
 LIST_TIMEOUT_S = 60.0
 CHANGE_TIMEOUT_S = 60.0
 CHECK_BYTES_PER_S = 10 * MIB  # slower than any phone's sha256sum
 TEMPORARY = ".tmp-"
 NAMES_PER_COMMAND = 400  # a command has at most 64 KB, a name 64 characters
 
-# $1: the objects folder. Temporary files are left from a deployment that was cut off. What is no file there has taken an
-# object's name, and a move to that name would put the object into it: it is named as `./NAME` and removed.
+# $1: the objects folder. Temporary files are left over from interrupted deployments. A folder with an object's name would
+# swallow the object that is moved to that name. So everything that is not a regular file is printed as `./NAME` and removed.
 _LIST = (
     'mkdir -p "$1" && cd "$1" && rm -rf .tmp-* && find . -mindepth 1 -maxdepth 1 ! -type f -print -exec rm -rf {} + && '
     'set -- * && if [ -e "$1" ]; then stat -c "%s %a %n" "$@"; fi'
 )
-_READ_ONLY = "Read-only file system"  # as every C library says it
+_READ_ONLY = "Read-only file system"  # the text for EROFS in every C library
 _CHECK = 'cd "$1" && shift && sha256sum "$@"'
 _MARK = 'cd "$1" && shift && chmod 755 "$@"'
 _PUBLISH = 'cd "$1" && for name in .tmp-*; do [ ! -e "$name" ] || mv -f "$name" "${name#.tmp-}" || exit 1; done'
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LocalFile:
-    """A file to deploy, with what its manifest says of it."""
+    """A local file to deploy, with the sha256 and size from its manifest."""
 
     path: Path
     sha256: str
@@ -53,17 +53,17 @@ class LocalFile:
 
 @dataclass(frozen=True, kw_only=True)
 class _Object:
-    """A file on the device, which lies there under its digest."""
+    """A file in the device's objects folder, where its name is its sha256."""
 
     size_bytes: int
     is_executable: bool
 
 
 def deploy(files: Sequence[LocalFile], device: Device, *, progress: Progress | None = None) -> Deployment:
-    """Bring the files to the device. Other objects there stay.
+    """Send the files that the device lacks, and return the path of each file on the device.
 
-    A present object counts as whole if its size and its sha256 are right. After a failure nothing half-written remains; where
-    the device is lost, the next deployment removes it.
+    Other files on the device stay. A file there is intact if its size and sha256 match. A failed deployment removes its temporary
+    files; if the device is lost, the next deployment removes them.
 
     Raises:
         ArtifactError: a file is not what its manifest says.
@@ -96,13 +96,13 @@ def deploy(files: Sequence[LocalFile], device: Device, *, progress: Progress | N
 
 
 def space_bytes(files: Iterable[LocalFile]) -> int:
-    """Return the bytes that files take on a device, each content once, in whole blocks of its file system."""
+    """Return the bytes that the files occupy on a device: each content once, rounded up to whole file-system blocks."""
     sizes = {file.sha256: file.size_bytes for file in files}
     return sum(-(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES for size_bytes in sizes.values())
 
 
 def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
-    """Return each object once; it is executable if any of its files is."""
+    """Return the files by sha256, each content once. It is executable if any file with that content is."""
     needed: dict[str, LocalFile] = {}
     for file in files:
         if not file.path.is_file():
@@ -115,7 +115,7 @@ def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
 
 
 def _list(device: Device, folder: str) -> dict[str, _Object]:
-    """Return the objects on the device by digest, after temporary files and what is no file are removed there."""
+    """Return the objects on the device by sha256, after removing temporary files and everything that is not a regular file."""
     lines = _command(device, _LIST, folder, timeout_s=LIST_TIMEOUT_S).splitlines()
     for name in (line for line in lines if line.startswith("./")):
         log.warning("%s was no file on %s and was removed", one_line(f"{folder}/{name[2:]}"), device.facts.address)
@@ -124,7 +124,7 @@ def _list(device: Device, folder: str) -> dict[str, _Object]:
 
 
 def _missing(device: Device, folder: str, needed: Iterable[LocalFile], present: Mapping[str, _Object]) -> list[LocalFile]:
-    """Return the files that the device lacks, or has with another size or content. Only contents of the right size are read."""
+    """Return the files that are absent on the device or differ there. Only files of the right size are hashed."""
     files = list(needed)
     sized = [f for f in files if f.sha256 in present and present[f.sha256].size_bytes == f.size_bytes]
     contents = _contents(device, folder, sized)
@@ -135,7 +135,7 @@ def _missing(device: Device, folder: str, needed: Iterable[LocalFile], present: 
 
 
 def _contents(device: Device, folder: str, files: Sequence[LocalFile], prefix: str = "") -> dict[str, str]:
-    """Return the sha256 that each file has on the device, by the digest in its name."""
+    """Hash files on the device; return each file's actual sha256 by its expected one, which is its name."""
     contents: dict[str, str] = {}
     line = re.compile(rf"^([0-9a-f]{{64}}) [ *]{re.escape(prefix)}([0-9a-f]{{64}})$", re.MULTILINE)
     for start in range(0, len(files), NAMES_PER_COMMAND):

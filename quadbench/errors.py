@@ -1,58 +1,58 @@
-"""Errors: everything that quadbench raises on purpose.
+"""All error classes that quadbench raises, with their exit codes.
 
 QuadbenchError                      exit code  meaning
 ├── UserError                       2          wrong input; nothing was changed
-│   ├── SpecError                   2          a YAML file is wrong: every problem of it at once
+│   ├── SpecError                   2          a YAML file has problems; the error lists all of them
 │   ├── UnknownNameError            2          a name that is not among the known ones
-│   ├── TooLargeError               2          it is larger than what is shown of its kind
-│   ├── NoTimeError                 2          a run in whose time no launch could be begun
+│   ├── TooLargeError               2          a file or answer is larger than the limit for showing it
+│   ├── NoTimeError                 2          the run's time budget ended before its first launch
 │   └── AdapterError                2          an adapter that cannot be used
 ├── ArtifactError                   3          a bundle, manifest or cached product is damaged or does not fit
-│   ├── NotStoredError              3          a store does not have it: it was not sent, or is removed
-│   └── StorageError                3          the results folder or a store is full, cannot be used, or is none
+│   ├── NotStoredError              3          the store lacks the content: it was never sent, or was removed
+│   └── StorageError                3          the results folder or a store is full, unusable or absent
 ├── BuildError                      4          quantizing or compiling failed
-│   └── ServiceError                4          a service that compiles or measures for us refuses or does not answer
-│       └── JobFailedError          4          a job that a service or a farm has taken failed there or was cancelled
+│   └── ServiceError                4          a remote compile or measurement service refuses or does not answer
+│       └── JobFailedError          4          a job at a service or a farm failed or was cancelled
 ├── DeviceError                     5          a device is absent, lost, full or refuses
-│   ├── DeviceNotFoundError         5
-│   ├── DeviceLostError             5          transient, unless it was closed or ended
-│   ├── DeviceFullError             5
+│   ├── DeviceNotFoundError         5          no attached device has this address
+│   ├── DeviceLostError             5          the connection broke; transient, unless we closed it
+│   ├── DeviceFullError             5          too little free space on the device
 │   ├── DeviceInUseError            5          another process on this machine has the device
-│   ├── LeaseError                  5          somebody else has the device, or has had it meanwhile
-│   │   └── AttemptOverError        5          an attempt at a job of the farm is over, and another may have begun
-│   ├── OutputLimitError            5          a command on the device, or a file there, gives more than is read
+│   ├── LeaseError                  5          another job holds the device's lease, or ours has ended
+│   │   └── AttemptOverError        5          this attempt at a farm job has ended; another may have begun
+│   ├── OutputLimitError            5          a device's command output or file exceeds the read limit
 │   ├── CommandError                5          a command on the device ended with a status other than 0
 │   └── CommandTimeoutError         5          a command on the device took too long and was killed
 ├── HarnessError                    6          the program on the device failed, was killed or gave a wrong result
 ├── MissingDependencyError          7          a program or package that this command needs is not installed
 └── ConditionError                 8          a condition of `--fail-if` holds, or a figure that it needs is missing
 
-RunInterrupted is Ctrl-C after a run has begun, which can go on; FarmGoesOn is Ctrl-C while others do the run.
+RunInterrupted is Ctrl-C after a run has begun; the run can be resumed. FarmGoesOn is Ctrl-C while waiting for a farm's job.
 
-1 is an unexpected error; 130 is Ctrl-C, 143 SIGTERM, 129 SIGHUP.
+Other exit codes: 1 is an unexpected error, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
 
-_SHOWN_PROBLEMS = 50  # of one file
-_SHOWN_CHARACTERS = 60  # of a text from outside
-_LEAST_PART = 4  # characters of a name by which it may be meant, as those that end an id
+_SHOWN_PROBLEMS = 50  # for each file
+_SHOWN_CHARACTERS = 60  # shown of a text from outside
+_LEAST_PART = 4  # shortest part of a known name, such as the end of an id, that is taken for it
 
 
 def shown(text: str) -> str:
-    """Return a text from outside as messages name it: quoted, without control characters, and not too long to read."""
+    """Return text from outside ready for a message: quoted, control characters escaped, at most 60 characters."""
     return repr(short(text))
 
 
 def short(text: str) -> str:
-    """Return a text from outside, cut where it is too long to read."""
+    """Return text from outside, cut to at most 60 characters."""
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
 
 class QuadbenchError(Exception):
-    """Base of the tree. `hint` says what to do next; `transient` says whether trying again may help."""
+    """Base class of all errors. `hint` says what to do next; `transient` says whether trying again may help."""
 
     exit_code = 1
     transient = False
@@ -67,13 +67,13 @@ class QuadbenchError(Exception):
 
 
 class UserError(QuadbenchError):
-    """The error of wrong input; nothing was changed."""
+    """Raised for wrong input; nothing was changed."""
 
     exit_code = 2
 
 
 class SpecError(UserError):
-    """The error of a YAML file with problems, each a line `file:line: key: reason`."""
+    """Raised for a YAML file with problems, each a line `file:line: key: reason`."""
 
     def __init__(self, problems: Iterable[str], *, hint: str | None = None) -> None:
         self.problems = tuple(problems)
@@ -83,9 +83,9 @@ class SpecError(UserError):
 
 
 class UnknownNameError(UserError):
-    """An unknown name, as an error: the message lists those, where they are told, and proposes the nearest.
+    """Raised for an unknown name. The message lists the known names, if given, and suggests the nearest.
 
-    Of more than `most` it lists the last, which are the latest where they are ids. `labels` say by name of which kind each is.
+    If there are more than `most`, it lists only the last ones: with run ids, the latest. `labels` maps a name to its kind.
     """
 
     def __init__(
@@ -113,39 +113,39 @@ class UnknownNameError(UserError):
 
 
 class TooLargeError(UserError):
-    """The error of what is larger than what is shown of its kind. The message names it without the place of its folder."""
+    """Raised when a file or answer is larger than the limit for showing it. The message leaves out the folder's path."""
 
 
 class NoTimeError(UserError):
-    """The error of a run that was given less time than it takes to begin its first launch."""
+    """Raised when a run's time budget ends before its first launch can begin."""
 
 
 class AdapterError(UserError):
-    """The error of an adapter that cannot be used: its format, its values or its sites."""
+    """Raised for an adapter whose format, values or sites make it unusable."""
 
 
 class ArtifactError(QuadbenchError):
-    """The error of a bundle, manifest or cached product that is damaged or does not fit its use."""
+    """Raised for a bundle, manifest or cached product that is damaged or does not fit its use."""
 
     exit_code = 3
 
 
 class NotStoredError(ArtifactError):
-    """The error of an artifact, a launch's files or a content that a store does not have: it was not sent, or is removed."""
+    """Raised when a store lacks an artifact, a launch's files or a content: it was never sent, or was removed."""
 
 
 class StorageError(ArtifactError):
-    """The error of a results folder or a store, or a file there, that cannot be used: it is full, closed, gone or none."""
+    """Raised when a results folder, a store or a file in them cannot be used: it is full, closed, gone or of the wrong kind."""
 
 
 class BuildError(QuadbenchError):
-    """The error of a failed quantization or compilation."""
+    """Raised when quantization or compilation fails."""
 
     exit_code = 4
 
 
 class ServiceError(BuildError):
-    """The error of a service for compiling or measuring that refuses or does not answer. `is_absent`: it knows no such id."""
+    """Raised when a remote compile or measurement service refuses or does not answer. `is_absent`: it does not know the id."""
 
     def __init__(self, message: str, *, transient: bool = False, is_absent: bool = False, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -154,21 +154,21 @@ class ServiceError(BuildError):
 
 
 class JobFailedError(ServiceError):
-    """The error of a job that a service has taken and that failed there."""
+    """Raised when a job that a service has accepted fails there."""
 
 
 class DeviceError(QuadbenchError):
-    """The error of a device that refuses what was asked of it."""
+    """Raised when a device refuses a request."""
 
     exit_code = 5
 
 
 class DeviceNotFoundError(DeviceError):
-    """The error of an address to which no attached device answers."""
+    """Raised when no attached device has the given address."""
 
 
 class DeviceLostError(DeviceError):
-    """The error of a device that went away in the middle of something. One that is not `transient` will not be back."""
+    """Raised when the connection to a device breaks. If it is not `transient`, the device will not come back."""
 
     def __init__(self, message: str, *, transient: bool = True, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -176,27 +176,27 @@ class DeviceLostError(DeviceError):
 
 
 class DeviceFullError(DeviceError):
-    """The error of a device with too little free space for what would be pushed."""
+    """Raised when a device has too little free space for the files to push."""
 
 
 class DeviceInUseError(DeviceError):
-    """The error of a device that another process on this machine has; it may be waited for."""
+    """Raised when another process on this machine uses the device; waiting may help."""
 
 
 class LeaseError(DeviceError):
-    """The error of a device that somebody else has, or of a lease that is over: nothing is done on the device, nothing stored."""
+    """Raised when another job holds the device's lease or ours has ended. We then neither use the device nor store results."""
 
 
 class AttemptOverError(LeaseError):
-    """The error of a worker whose attempt at a job is over: it does nothing more, and nothing of it is stored."""
+    """Raised in a worker whose attempt at a farm job has ended. It stops, and none of its results are stored."""
 
 
 class OutputLimitError(DeviceError):
-    """The error of a command on the device, or of a file there, that gives more than is read."""
+    """Raised when a command's output or a file on the device exceeds the read limit."""
 
 
 class CommandError(DeviceError):
-    """The error of a command on the device that ended with `status`, not 0; `stderr_tail` is the end of its stderr."""
+    """Raised when a command on the device ends with a nonzero `status`; `stderr_tail` is the end of its stderr."""
 
     def __init__(self, message: str, *, status: int, stderr_tail: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -205,29 +205,29 @@ class CommandError(DeviceError):
 
 
 class CommandTimeoutError(DeviceError):
-    """The error of a command on the device that took too long and was killed."""
+    """Raised when a command on the device takes too long and is killed."""
 
 
 class HarnessError(QuadbenchError):
-    """The error of the program on the device: it failed, was killed or gave a wrong result."""
+    """Raised when the program on the device fails, is killed or gives a wrong result."""
 
     exit_code = 6
 
 
 class MissingDependencyError(QuadbenchError):
-    """The error of a program or package that this command needs and that is not installed."""
+    """Raised when a program or package that the command needs is not installed."""
 
     exit_code = 7
 
 
 class ConditionError(QuadbenchError):
-    """The error of a run for which a condition of `--fail-if` holds, or cannot be told."""
+    """Raised when a condition of `--fail-if` holds for a run or cannot be evaluated."""
 
     exit_code = 8
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C after a run has begun. What was measured is stored, and the run with this id can go on."""
+    """Ctrl-C after a run has begun. Its measurements are stored, and the run with this id can be resumed."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id)
@@ -235,12 +235,12 @@ class RunInterrupted(KeyboardInterrupt):
 
 
 class FarmGoesOn(KeyboardInterrupt):
-    """Ctrl-C while a farm was waited for, which does what it was told to all the same; the text says so and what can be done."""
+    """Ctrl-C while waiting for a farm. The farm finishes the job; the message says so and how to cancel or follow it."""
 
 
 @contextmanager
 def package_needed(purpose: str, *, hint: str) -> Iterator[None]:
-    """Wrap imports of what may not be installed. Any other fault of an import is one of the code and passes as it is.
+    """Turn a missing package inside the block into MissingDependencyError. Other import errors are bugs and pass unchanged.
 
     Raises:
         MissingDependencyError: names the package.
@@ -254,7 +254,7 @@ def package_needed(purpose: str, *, hint: str) -> Iterator[None]:
 
 
 def extra_needed(extra: str) -> AbstractContextManager[None]:
-    """Wrap imports of what one of quadbench's extras brings, as `quad` or `quality`.
+    """Turn a missing package inside the block into MissingDependencyError. `extra` is a pip extra, such as `quad`.
 
     Raises:
         MissingDependencyError: names the package and how to install the extra.

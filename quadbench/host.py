@@ -1,4 +1,4 @@
-"""Host: this machine -> its CPU by name, its programs, locks, memory, and child processes that do not outlive quadbench."""
+"""Utilities for this machine: CPU name, installed programs, file locks, memory, and child processes that end with quadbench."""
 
 import contextlib
 import ctypes
@@ -25,24 +25,24 @@ from quadbench.errors import DeviceError, DeviceInUseError, MissingDependencyErr
 
 _SET_DEATH_SIGNAL = 1  # prctl(2): PR_SET_PDEATHSIG
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_MOST_OF_HOLDER = 300  # characters of what the holder of a lock says
+_MOST_OF_HOLDER = 300  # characters that are read of a lock file
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin"  # not on every user's PATH
 
 
 def host_cpu() -> str:
-    """Return the CPU's model and how many of its cores may be used, as `Intel(R) Xeon(R) Processor, 2 cores`."""
+    """Return the CPU model and the number of usable cores, as `Intel(R) Xeon(R) Processor, 2 cores`."""
     cores = len(os.sched_getaffinity(0))
     return f"{cpu_model()}, {cores} core{'s' if cores != 1 else ''}"
 
 
 def cpu_model() -> str:
-    """Return the kernel's name of the CPU, or the machine's architecture; ARM kernels often have no name of it."""
+    """Return the kernel's name of the CPU. Many ARM kernels give none; then return the machine's architecture."""
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
     return model[1].strip() if model else os.uname().machine
 
 
 def user_and_host() -> str:
-    """Return who works here, and where, as `ana@lab-1`."""
+    """Return the current user and host, as `ana@lab-1`."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in a container
@@ -51,17 +51,17 @@ def user_and_host() -> str:
 
 
 def host_name() -> str:
-    """Return this machine's name, by which a farm knows it."""
+    """Return this machine's name, by which a farm identifies it."""
     return os.uname().nodename
 
 
 def process_mark() -> str:
-    """Return what tells this process from every other, also from those of other hosts and containers."""
+    """Return an identifier of this process that is unique across hosts, containers and reboots."""
     return " ".join((*_number_space(), str(os.getpid()), _start_of(os.getpid())))
 
 
 def is_dead(mark: str) -> bool:
-    """Say whether the process with this mark is known to have ended; of another host's, or another container's, it is not."""
+    """Return True if the process with this mark has ended. Processes of other hosts or containers count as alive."""
     match mark.split(" "):
         case [boot, namespace, pid, start] if (boot, namespace) == _number_space() and pid.isdecimal():
             return _start_of(int(pid)) != start
@@ -69,21 +69,21 @@ def is_dead(mark: str) -> bool:
 
 
 def _number_space() -> tuple[str, str]:
-    """Return the kernel's boot and the namespace, within which a number means one process at a time."""
+    """Return the boot id and the PID namespace. Within both, a PID identifies one process at a time."""
     return _BOOT_ID.read_text().strip(), str(Path("/proc/self/ns/pid").readlink())
 
 
 def _start_of(pid: int) -> str:
-    """Return when a process was started, in the kernel's ticks since the boot; nothing for one that has ended."""
+    """Return a process's start time in kernel ticks since boot, or an empty string if it has ended."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # after the name, which may be anything
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name before may hold any character
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]  # proc(5): fields 3, the state, and 22, starttime
 
 
 def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Path]:
-    """Return the programs' real paths. `packages` maps a program to its Debian package.
+    """Return the real paths of programs. `packages` maps each program to its Debian package.
 
     Raises:
         MissingDependencyError: names all programs that are not installed.
@@ -99,20 +99,20 @@ def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Pat
 
 
 def find_program(name: str) -> Path | None:
-    """Return the path of a program on PATH, or in the folders for administrators' programs, where adbd lies."""
+    """Return a program's path, searching PATH and then /usr/sbin and /sbin (adbd lies there)."""
     place = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}")
     return Path(place) if place else None
 
 
 @contextlib.contextmanager
 def device_lock(folder: Path, address: str) -> Iterator[None]:
-    """Keep a device for this process alone. The lock goes with the process, however it ends.
+    """Lock a device for this process. The lock ends with the process, even after a crash.
 
-    The device's files here are for no other user: adbd makes files that everyone may write.
+    The folder becomes private to this user, because adbd creates files that everyone may write.
 
     Raises:
-        DeviceInUseError: another process has it.
-        DeviceError: another user has it.
+        DeviceInUseError: another process holds the lock.
+        DeviceError: the folder belongs to another user.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -138,7 +138,7 @@ def device_lock(folder: Path, address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Wait until nobody else holds the lock of a folder that is there, then hold it. It goes with the process, however it ends.
+    """Wait for the lock of an existing folder, then hold it. The lock ends with the process, even after a crash.
 
     Raises:
         OSError: the folder cannot be opened.
@@ -152,7 +152,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Say whether a process, of this host or another, holds the lock of a folder; of one that is gone, none does."""
+    """Return True if a process, on this host or another, holds the folder's lock. A missing folder is not locked."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -168,7 +168,7 @@ def is_locked(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def file_lock(path: Path, holder: str, waiting: Callable[[str], object]) -> Iterator[None]:
-    """Hold the lock of a file, in which the `holder` says who that is; while another holds it, wait, and first say who.
+    """Hold a file's lock and write `holder` into the file. If it is taken, call `waiting` with its holder, then wait.
 
     Raises:
         OSError: the file cannot be opened.
@@ -187,18 +187,18 @@ def file_lock(path: Path, holder: str, waiting: Callable[[str], object]) -> Iter
 
 
 def python_module(name: str, *words: str) -> list[str]:
-    """Return the command that runs a module as this process's Python would, whatever lies in the working directory.
+    """Return the command that runs a Python module in this interpreter, unaffected by files in the working directory.
 
-    Without `-P` a file or folder there, `onnx.py` or `litert/`, would be taken for the package of that name.
+    Without `-P`, a file or folder there such as `onnx.py` or `litert/` would be imported in place of the package.
     """
     return [sys.executable, "-P", "-m", name, *words]
 
 
 def start_bound(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a child that Ctrl-C at the terminal does not reach, and that the kernel kills when this process ends in any way.
+    """Start a child process that ignores the terminal's Ctrl-C and that the kernel kills when this process ends.
 
-    The kernel's death signal is bound to the thread that started the child, so all are started by one that lives as long as
-    the process.
+    The kernel sends its death signal when the thread that started the child ends. So one thread, which lives as long as the
+    process, starts all children.
 
     Raises:
         MissingDependencyError: setpriv is not installed.
@@ -209,10 +209,10 @@ def start_bound(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
 
 
 def end_with_parent() -> None:
-    """Have this process killed when the one that started it ends in any way.
+    """Arrange that this process is killed when its parent process ends.
 
-    The kernel does so for its parent. For one that came of a fork server that is the server, which lives on as long as its
-    children do: what stands behind it is watched.
+    The kernel watches the direct parent. After a fork server that is the server, which lives as long as its children. So a thread
+    watches the process behind the server.
 
     Raises:
         OSError: the kernel refuses.
@@ -229,13 +229,13 @@ def _end_after(sentinel: int) -> None:
 
 
 def kill_group(group: int) -> None:
-    """Kill every process of a group; it may be gone already."""
+    """Kill all processes of a process group, which may be gone already."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
 
 
 def signal_name(number: int) -> str:
-    """Return the name of a signal; real-time signals, and numbers of none, have none."""
+    """Return a signal's name, or `unknown` for real-time signals and invalid numbers."""
     return signal.Signals(number).name if number in set(signal.Signals) else "unknown"
 
 
@@ -245,16 +245,16 @@ def _starter() -> ThreadPoolExecutor:
 
 
 def peak_memory_bytes() -> int:
-    """Return the most resident memory that this process has held so far (VmHWM, Linux).
+    """Return this process's peak resident memory in bytes so far (VmHWM, Linux).
 
-    `getrusage` would start with the parent's peak, which outlives exec.
+    `getrusage` would include the parent's peak, which survives exec.
     """
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024  # the kernel counts in KiB
 
 
 def give_back() -> None:
-    """Return freed memory to the system: glibc keeps it, and after a large graph that is gigabytes."""
+    """Return freed memory to the system (malloc_trim). glibc keeps gigabytes after a large graph is freed."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""Observer: the events that a pipeline reports to whoever watches it."""
+"""The interface through which a pipeline reports its progress, for example to a progress display."""
 
 from typing import Protocol
 
@@ -6,10 +6,10 @@ from quadbench.artifacts import Bundle, Deployment, LaunchPlan, RunRecord
 
 
 class Observer(Protocol):
-    """Is told what happens while it happens; may be called from several threads."""
+    """A receiver of progress events. Several threads may call it."""
 
     def step(self, stage: str, detail: str, share: float | None = None) -> None:
-        """A stage goes on to its next step; `share` of the stage is done, None where that is not known."""
+        """Report that a stage begins its next step. `share` is the finished fraction of the stage, or None if unknown."""
         ...
 
     def built(self, bundle: Bundle) -> None: ...
@@ -23,15 +23,15 @@ class Observer(Protocol):
     def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None: ...
 
     def painted(self, device: str, task: str, images: int) -> None:
-        """A launch has painted one more image, of a task: so many by now."""
+        """Report that a launch has generated another image of a task; `images` is the count so far."""
         ...
 
     def lost(self, device: str, reason: str, wait_s: float) -> None:
-        """A device was lost, and is waited for, at most so long."""
+        """Report that a device was lost and is waited for, at most `wait_s` seconds."""
         ...
 
     def regained(self, device: str, away_s: float) -> None:
-        """It is back, as it was."""
+        """Report that a lost device is back after `away_s` seconds."""
         ...
 
     def record(self, record: RunRecord) -> None: ...
