@@ -1,1 +1,1 @@
-"""Measure: an installation and what a launch runs -> RunRecord."""
+"""Measurement: run launches of an installed bundle on devices and turn them into records."""

@@ -1,4 +1,4 @@
-"""Samples that the harness does not send: likeness of the images, integer kernels, and sizes of the files on the device."""
+"""Samples that the harness does not send: image quality, counts of integer kernels, and file sizes on the device."""
 
 import hashlib
 import re
@@ -18,22 +18,22 @@ from quadbench.measure.launch_record import Findings, LaunchWork
 # The float graph computes what the Python reference computes, so only the last bits and the rounding to 8 bits may differ.
 FLOAT_MAX_DIFFERENCE = 2
 
-# Quantization has no bound of its own; below this the picture is another one, and a time for it means nothing.
+# Quantization error has no natural bound. Below this PSNR the image is a different one, so its time is meaningless.
 QUANTIZED_MIN_MEAN_PSNR_DB = 15.0
 
-MASKED_PSNR = "psnr_masked_db"  # the metric of an inpainted image within its mask, as `psnr_db` is of all of it
+MASKED_PSNR = "psnr_masked_db"  # PSNR within the mask of an inpainted image; `psnr_db` is of the whole image
 
 IMAGE_LIMIT_BYTES = 32 * 2**20
 """Bytes of one image that are copied: a PNG of 2048 x 2048 pixels that cannot be compressed takes half of it."""
 _TIMEOUT_S = 60.0
-# `find` follows no links, so what it gives lies where it says.
+# `find` follows no links, so every listed file is really in the folder.
 _LIST = 'if [ -d "$1" ]; then find "$1" -type f -exec stat -c "%s %n" {} +; fi'
 
 _SIZES_TIMEOUT_S = 30.0
 
 
 class WrongImageError(Exception):
-    """An image that cannot be compared; the message says which and why, `error_class` whose fault it is."""
+    """Raised for an image that cannot be compared. The message says why; `error_class` is the class of the cause."""
 
     def __init__(self, message: str, error_class: ErrorClass) -> None:
         super().__init__(message)
@@ -41,12 +41,12 @@ class WrongImageError(Exception):
 
 
 def fetch_images(work: LaunchWork, findings: Findings) -> None:
-    """Pull every image that was announced and compare it; judge the launch by them where nothing else is wrong."""
+    """Pull the images that the harness announced and compare them with references; fail the launch if they are wrong."""
     announced, files = findings.heard.images, _sizes(work.device, ["sh", "-c", _LIST, "sh", work.images], _TIMEOUT_S)
     samples: list[Sample] = []
     tasks = tasks_of(work.bundle, work.launch)
     longest = {task.name: max(b.iterations for b in work.launch.sequence if b.task == task.name) for task in tasks}
-    # Iteration i paints item i modulo their number, so that fewer iterations leave the last items out.
+    # Iteration i generates item i modulo the item count, so that fewer iterations leave the last items out.
     every = [(task, item) for task in tasks for item in task.items[: longest[task.name]]]
     for task, item in every:
         name = f"{task.name}/{item.name}"
@@ -67,10 +67,10 @@ def fetch_images(work: LaunchWork, findings: Findings) -> None:
 
 
 def _image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Stored[Bundle]) -> list[Sample]:
-    """Compare one painted image with its reference, and with the truth where there is one; within its mask as well."""
+    """Compare a generated image with its reference and its ground truth, if any; for inpainting also within the mask."""
     name = f"{task.name}/{item.name}"
     image = _read(painted, name, ErrorClass.HARNESS, is_png=True)
-    mask = None  # where the picture is painted anew; None where all of it is
+    mask = None  # the inpainted region; None for the whole image
     if item.mask is not None:
         of_mask = f"'{item.mask.path}' of the bundle"
         mask = as_mask(_read(bundle.path(item.mask), of_mask, ErrorClass.INFRASTRUCTURE))
@@ -95,10 +95,10 @@ def _image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Stor
 
 
 def _image_fault(variant: Variant, samples: Sequence[Sample]) -> str | None:
-    """Say what is wrong with a launch's images, judged by the samples about them; None where nothing is."""
+    """Return the reason why a launch's images are wrong, or None if they are acceptable."""
     if variant is Variant.FLOAT:
         return _parity(samples)
-    by_image: dict[tuple[str | None, str | None], Sample] = {}  # of an inpainted one within its mask: the rest is near anyhow
+    by_image: dict[tuple[str | None, str | None], Sample] = {}  # inpainted images are judged within the mask
     for metric in ("psnr_db", MASKED_PSNR):  # the latter takes the place of the former
         of_metric = [s for s in samples if s.metric == metric and s.labels["against"] == "reference"]
         by_image |= {(sample.task, sample.item): sample for sample in of_metric}
@@ -137,7 +137,7 @@ def _read(path: Path, name: str, error_class: ErrorClass, *, is_png: bool = Fals
 
 
 def _sizes(device: Device, command: Sequence[str], timeout_s: float) -> dict[str, int]:
-    """Return the size of every file that a command on the device lists, by its path; `stat` complains of those that are none."""
+    """Return file sizes by path from a device command that prints `stat` lines; other lines are ignored."""
     listed = device.shell(command, timeout_s).stdout
     return {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", listed, re.MULTILINE)}
 
@@ -162,7 +162,7 @@ def _fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], lo
 def labelled_graphs(
     bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]
 ) -> list[tuple[Graph, dict[str, str]]]:
-    """Return the graphs that a variant loads for tasks, with the labels of samples about them: `unet` names the U-Net."""
+    """Return the graphs that a variant loads for tasks, with the labels of their samples: `unet` names the U-Net."""
     return [
         *((graph, {}) for graph in components_of(bundle, compiled, variant).values()),
         *((graph, {"unet": name}) for name, graph in unets_of(bundle, compiled, variant, tasks).items()),
@@ -170,7 +170,7 @@ def labelled_graphs(
 
 
 def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
-    """Return `kernel_nodes` of every graph that the launch loads, by kind, where the compiler has counted them."""
+    """Return the `kernel_nodes` samples of each graph that the launch loads, by kernel kind, if the compiler counted them."""
     bundle, compiled = installation.bundle.artifact, installation.compiled.artifact
     return tuple(
         Sample(metric=KERNEL_NODES, value=float(number), component=graph.component, labels={**labels, "kind": kind})
@@ -181,7 +181,7 @@ def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Samp
 
 
 def rom_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
-    """Return `rom_bytes` of every graph (labels.kind `base`) and adapter (`adapter`) that the launch's tasks need."""
+    """Return the `rom_bytes` samples of each graph and adapter that the launch's tasks need, labelled `base` or `adapter`."""
     files = _files(installation, launch)
     paths = sorted({installation.path_of(file) for file, _, _ in files})
     sizes = _sizes(installation.device, ["stat", "-c", "%s %n", *paths], _SIZES_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Gate: a device's temperature, charge, load and clocks, and the decision whether a launch may start now."""
+"""Read a device's temperature, battery, load and clocks, and decide whether a launch may start now."""
 
 import logging
 import re
@@ -14,13 +14,13 @@ from quadbench.recipe.settings import Gate
 
 UNAVAILABLE = "unavailable"
 _TIMEOUT_S = 30.0
-_KHZ = r"(\d{1,12}|-)"  # a phone may forbid one and allow another
+_KHZ = r"(\d{1,12}|-)"  # `-` where the phone denies reading the file
 _DECIMAL = r"\d{1,12}(?:\.\d{1,12})?"
 _MARK = "@@quadbench "
 _TICKS = r"^cpu +" + r"(\d{1,18}) " * 7 + r"(\d{1,18})"
-_BUSY_S = 0.3  # for which the CPU is watched: 30 of the kernel's ticks on each core
+_BUSY_S = 0.3  # time over which the load is measured: 30 kernel ticks on each core
 
-# One round trip for all of it. Parts that a device lacks print nothing.
+# Reads everything in one round trip. Parts that a device lacks print nothing.
 _SCRIPT = f"""exec 2>/dev/null
 if [ "$1" = busy ]; then echo '{_MARK}busy'; head -n 1 /proc/stat; sleep {_BUSY_S}; head -n 1 /proc/stat; fi
 echo '{_MARK}thermal'; dumpsys thermalservice
@@ -39,8 +39,8 @@ done
 exit 0
 """
 
-_SLOWED = {"cpu", "npu"}  # parts that run the graphs
-_PHONE_BUSY_PERCENT = 50.0  # where the recipe says nothing
+_SLOWED = {"cpu", "npu"}  # cooling devices of the parts that run the graphs
+_PHONE_BUSY_PERCENT = 50.0  # default for phones
 _POLL_S = 15.0
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """A group of cores with one clock: its frequency, what it may reach now, and what the hardware could; None is untold."""
+    """A cluster of CPU cores with one clock: current, capped and hardware maximum frequency in kHz; None if not reported."""
 
     policy: str
     khz: int | None
@@ -57,7 +57,7 @@ class Clock:
 
     @property
     def is_capped(self) -> bool:
-        """Say whether it is known to be kept below what the hardware could."""
+        """Return True if the maximum frequency is known to be capped below the hardware's."""
         return self.cap_khz is not None and self.hardware_khz is not None and self.cap_khz < self.hardware_khz
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceState:
-    """The state of a device at one moment; None stands for what it does not tell."""
+    """The state of a device at one moment; None stands for a value that the device does not report."""
 
     thermal: ThermalState
     battery: BatteryState
@@ -78,11 +78,11 @@ class DeviceState:
     memory_available_bytes: int | None
     uptime_s: float | None
     clocks: tuple[Clock, ...]
-    busy_percent: float | None = None  # of the CPU's time, with whatever runs beside us; None too where nobody watched
+    busy_percent: float | None = None  # CPU load by other work; also None if it was not measured
 
 
 def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
-    """Ask the device for its state; its CPU is watched for 0.3 s where somebody wants to know how busy it is.
+    """Read the state of a device. With `is_watched`, also measure its CPU load for 0.3 s.
 
     Raises:
         DeviceError: the device does not answer.
@@ -111,7 +111,7 @@ def parse_state(text: str) -> DeviceState:
 
 
 def flatten(state: DeviceState | None, moment: str) -> dict[str, str]:
-    """Return the state as texts under keys that begin with the moment, for `RunRecord.state`."""
+    """Return the state as text values for `RunRecord.state`, with keys such as `before.battery_percent`."""
     if state is None:
         return {f"{moment}.state": UNAVAILABLE}
     values = {
@@ -134,7 +134,7 @@ def flatten(state: DeviceState | None, moment: str) -> dict[str, str]:
 
 
 def _busy_percent(text: str) -> float | None:
-    """Return the share of the time between two lines of /proc/stat in which the CPU was neither idle nor waiting for a disk."""
+    """Return the CPU's busy share between two lines of /proc/stat, in percent. Waiting for I/O does not count as busy."""
     lines = [list(map(int, line)) for line in re.findall(_TICKS, text, re.MULTILINE)]
     if len(lines) != 2:
         return None
@@ -163,7 +163,7 @@ def _number(pattern: str, text: str) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GateDecision:
-    """The decision on a launch. `objections` say why it must wait; without any it may start, and `caveats` go with it."""
+    """The decision on a launch. It may start if there are no `objections`; then its record gets `caveats`."""
 
     objections: tuple[str, ...]
     caveats: tuple[Caveat, ...]
@@ -174,14 +174,14 @@ class GateDecision:
 
 
 def max_busy_percent(limits: Gate, *, shares_host_cpu: bool) -> float | None:
-    """Return how busy with other work a device may be; None is as busy as it likes, and nobody needs to measure it."""
+    """Return the highest CPU load in percent that other work may cause; None if unlimited, so that it need not be measured."""
     if limits.max_busy_percent is None and not shares_host_cpu:
         return _PHONE_BUSY_PERCENT
     return limits.max_busy_percent
 
 
 def gate(state: DeviceState, limits: Gate, *, shares_host_cpu: bool) -> GateDecision:
-    """Judge a state before a launch. What a device does not tell is not held against it; it is recorded as unavailable."""
+    """Decide from a device's state whether a launch may start. Values that a device does not report never block a launch."""
     most_busy = max_busy_percent(limits, shares_host_cpu=shares_host_cpu)
     percent, free, objections = state.battery.level_percent, state.memory_available_bytes, [*disturbances(state, limits)]
     if percent is not None and percent < limits.min_battery_percent:
@@ -201,7 +201,7 @@ def wait_at_gate(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[DeviceState, GateDecision]:
-    """Read the state until the gate is open or its time is over; the last decision tells which."""
+    """Poll the device's state until the gate opens or the wait time ends. Return the last state and decision."""
     deadline = clock() + limits.wait_s
     while True:
         state = read()
@@ -214,7 +214,7 @@ def wait_at_gate(
 
 
 def disturbances(state: DeviceState, limits: Gate) -> Iterator[str]:
-    """Yield why a launch that ended in this state, or would start in it, does not run as fast as the device can."""
+    """Yield the reasons why a device in this state runs slower than it can: thermal status, skin temperature, throttling."""
     status = state.thermal.status
     if status is not None and status > limits.max_thermal_status:
         yield f"thermal status {status} ({state.thermal.status_name}), at most {limits.max_thermal_status} allowed"
@@ -226,7 +226,7 @@ def disturbances(state: DeviceState, limits: Gate) -> Iterator[str]:
 
 
 def caveats_of_state(state: DeviceState, limits: Gate, *, shares_host_cpu: bool) -> tuple[Caveat, ...]:
-    """Return the doubts about a launch that started or ended in this state."""
+    """Return the caveats for a launch that started or ended in this state."""
     is_loaded = state.load_1min is not None and state.cores is not None and state.load_1min > state.cores
     is_slow = bool(_slowed(state)) or any(disturbances(state, limits))
     throttled = (Caveat.THROTTLED,) if is_slow else ()

@@ -1,4 +1,4 @@
-"""Hosted measurement: a bundle's graphs run one by one on a device at Qualcomm AI Hub."""
+"""Hosted measurement: profile a bundle's graphs one by one on a phone at Qualcomm AI Hub."""
 
 import uuid
 from collections import Counter
@@ -36,13 +36,13 @@ def measure_hosted(
     ledger: Path,
     notify: Callable[[str], None],
 ) -> tuple[RunRecord, ...]:
-    """Run every graph on the phone once, `iterations` times in a row. A job that failed makes its variant's record FAILED.
+    """Profile every graph on the phone, `iterations` times in a row. A failed job makes its variant's record FAILED.
 
-    Jobs that an earlier run submitted and did not see the end of are waited for instead of submitted again.
+    Unfinished jobs of an earlier run are waited for instead of submitted again.
 
     Raises:
         ServiceError: the service refuses or does not answer, or the jobs are not done in time.
-        MissingDependencyError, UnknownNameError: client, configuration or device are not there.
+        MissingDependencyError, UnknownNameError: client, configuration or device do not exist.
     """
     started_at = datetime.now(UTC)
     hub, target = open_hub(), phone.target
@@ -76,7 +76,7 @@ def measure_hosted(
 
 @dataclass(frozen=True, kw_only=True)
 class GraphProfile:
-    """One graph's job, and the service's summary of it: empty where the job failed."""
+    """The AI Hub profile job of one graph. `profile` is the service's JSON summary; it is empty if the job failed."""
 
     graph: Graph
     status: JobStatus
@@ -84,7 +84,7 @@ class GraphProfile:
 
 
 class _Told(BaseModel):
-    # Strict: a number is a finite number, not a text that looks like one, nor true.
+    # Strict: numbers have to be finite JSON numbers, not numeric strings or booleans.
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
@@ -109,7 +109,7 @@ class _HubProfile(_Told):
 
 
 def samples_of(profiled: GraphProfile, labels: Mapping[str, str]) -> Iterator[Sample]:
-    """A profile in nanoseconds and bytes; the service gives microseconds and bytes. Memory is the upper end of its range."""
+    """Yield the samples of a profile, times in ns (the service gives µs). Memory is the upper end of its range in bytes."""
     if not profiled.status.is_ok:
         return
     summary = _told(profiled).execution_summary
@@ -132,14 +132,14 @@ def samples_of(profiled: GraphProfile, labels: Mapping[str, str]) -> Iterator[Sa
 
 
 def cpu_layers(profiled: GraphProfile) -> list[str]:
-    """The layers that the CPU ran, by name."""
+    """Return the names of the layers that ran on the CPU instead of the NPU."""
     if not profiled.status.is_ok:
         return []
     return [one_line(layer.name) for layer in _told(profiled).execution_detail or () if layer.compute_unit == "CPU"]
 
 
 def fewest_runs(samples: Iterable[Sample]) -> int:
-    """Return how often that graph was run that was run the least; 0 where none was."""
+    """Return the smallest number of runs that any graph has, or 0 if none ran."""
     runs = Counter((sample.component, *sample.labels.items()) for sample in samples if sample.metric == "inference_ns")
     return min(runs.values(), default=0)
 
@@ -164,7 +164,7 @@ def _one(value: float | None) -> list[float]:
 
 
 def _profiles(jobs: Jobs, compiled: Stored[CompiledBundle], target: AiHubTarget, iterations: int) -> dict[str, GraphProfile]:
-    """Return what the service measured, by the graphs' names."""
+    """Submit a profile job for each graph, wait for all, and return the profiles by graph name."""
     graphs = {_name(graph): graph for graph in compiled.artifact.graphs}
     options = {name: profile_options(graph, target, iterations=iterations) for name, graph in graphs.items()}
     parts = {
@@ -187,7 +187,7 @@ def _profiles(jobs: Jobs, compiled: Stored[CompiledBundle], target: AiHubTarget,
 
 @dataclass(frozen=True, kw_only=True)
 class _HostedRun:
-    """One run of a bundle's graphs on one device, from which its records are made."""
+    """One hosted run of a bundle's graphs on one phone, from which the records are made."""
 
     bundle: Bundle
     compiled: CompiledBundle
@@ -236,7 +236,7 @@ class _HostedRun:
             caveats=self._caveats(profiles.values(), samples),
             versions=tool_versions(self.bundle, self.compiled),
             state=state,
-            samples=(*samples, *sizes),  # of the files that a device of this kind would hold
+            samples=(*samples, *sizes),  # sizes are those of the files that such a device would hold
         )
 
     def _caveats(self, profiles: Iterable[GraphProfile], samples: list[Sample]) -> tuple[Caveat, ...]:

@@ -1,4 +1,4 @@
-"""One launch: a fresh harness process on a device, in a folder of its own there, gives a RunRecord whatever happens."""
+"""Run one launch: a fresh harness process in its own folder on the device. Every outcome, also a failure, becomes a record."""
 
 import hashlib
 import json
@@ -30,13 +30,13 @@ _ADVICE = "Ctrl-C: the launch that runs on each device is finished and stored; p
 
 log = logging.getLogger(__name__)
 
-Painted = Callable[[str, int], None]  # the task, and the number of its image in the launch
-_SYNC_INTERVAL_S = 1.0  # what a power cut may take of the events; a sync for each line would disturb what this machine measures
+Painted = Callable[[str, int], None]  # the task, and the number of its images in the launch so far
+_SYNC_INTERVAL_S = 1.0  # a power cut loses at most these events; a sync for each line would disturb the measurement
 _SCREEN_HINT = "keep it on: adb shell svc power stayon true, then wake it up"
 
 _TIMEOUT_S = 30.0
 _LIST = 'if [ -d "$1" ]; then ls "$1"; fi'
-# What still runs in such a folder is a harness that nobody listens to any more.
+# A process whose working directory is such a folder is an orphaned harness.
 _REMOVE = """\
 cd "$1" 2>/dev/null || exit 0
 shift
@@ -48,12 +48,12 @@ done
 rm -rf "$@"
 """
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
-SPACE_BYTES = 8 * MIB  # that must be left before a launch, whose events and images take a few
-_MOST_AT_ONCE = 200  # names in one command, which has at most 64 KB
+SPACE_BYTES = 8 * MIB  # free space required before a launch, for its events and images
+_MOST_AT_ONCE = 200  # names in one command, whose limit is 64 KB
 
 
 class Stop:
-    """The wish that a job ends. `is_cut_off` says that what fails from now on was ended on purpose."""
+    """A request to stop a job, shared between threads. After `cut_off`, later failures count as intended."""
 
     def __init__(self) -> None:
         self._asked, self._cut_off = threading.Event(), threading.Event()
@@ -69,24 +69,24 @@ class Stop:
         return self._cut_off.is_set()
 
     def ask(self) -> None:
-        """Have nothing begun any more, and end what only waits."""
+        """Request the stop: nothing new begins, and everything that only waits is woken up."""
         self._asked.set()
         with self._lock:
             for end in self._waits:
                 end()
 
     def cut_off(self) -> None:
-        """Take what fails from now on for ended on purpose."""
+        """Request the stop and treat all later failures as intended."""
         self._cut_off.set()
         self.ask()
 
     def wait(self, seconds: float) -> bool:
-        """Wait, and say whether the end is asked for."""
+        """Sleep up to `seconds`; return True if the stop is requested."""
         return self._asked.wait(seconds)
 
     @contextmanager
     def ending(self, end: Callable[[], object]) -> Iterator[None]:
-        """While something waits, have `end` called where the end is asked for."""
+        """While the block runs, call `end` when the stop is requested, to wake up whatever waits in the block."""
         with self._lock:
             self._waits.append(end)
         try:
@@ -100,10 +100,10 @@ class Stop:
 
 @contextmanager
 def ctrl_c_asks(stop: Stop) -> Iterator[None]:
-    """Let the first Ctrl-C ask for the end, and say what the second would do: interrupt, as always."""
+    """Make the first Ctrl-C request a stop and log that a second one will interrupt at once."""
     usual = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or usual is not signal.default_int_handler:
-        yield  # no other thread may set signals, and whoever has set this one wants it
+        yield  # only the main thread may set signals, and a foreign handler stays
         return
 
     pressed: list[bool] = []
@@ -115,7 +115,7 @@ def ctrl_c_asks(stop: Stop) -> Iterator[None]:
     def first(_number: int, _frame: object) -> None:
         pressed.append(True)
         signal.signal(signal.SIGINT, usual)
-        threading.Thread(target=ask).start()  # what is interrupted may hold a lock that both take
+        threading.Thread(target=ask).start()  # the interrupted code may hold a lock that `ask` needs
 
     signal.signal(signal.SIGINT, first)
     try:
@@ -127,7 +127,7 @@ def ctrl_c_asks(stop: Stop) -> Iterator[None]:
 
 
 class LaunchAborted(KeyboardInterrupt):
-    """Ctrl-C during a launch, whose harness has been killed. `record` is ABORTED and holds the samples that came before."""
+    """Ctrl-C during a launch; its harness has been killed. `record` has the status ABORTED and the samples received so far."""
 
     def __init__(self, record: RunRecord) -> None:
         super().__init__(record.reason)
@@ -135,19 +135,19 @@ class LaunchAborted(KeyboardInterrupt):
 
 
 class LaunchNotBegun(KeyboardInterrupt):
-    """Ctrl-C while a launch waited at the gate; there is nothing to store of it."""
+    """Ctrl-C while a launch waited at the gate; there is no record to store."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A launch that has ended, and the error with which its device was lost meanwhile; None where it was not."""
+    """A finished launch. `lost` is the error if the device was lost during it, else None."""
 
     record: RunRecord
     lost: DeviceLostError | None = None
 
 
 def measure_launch(installation: Installation, launch: LaunchPlan, settings: LaunchSettings) -> RunRecord:
-    """Run the harness once, as `run_launch` does."""
+    """Run the harness once without a stop request; return the record."""
     return run_launch(installation, launch, settings, Stop()).record
 
 
@@ -160,11 +160,12 @@ def run_launch(
     may_discard: bool = False,
     painted: Painted = lambda _task, _images: None,
 ) -> Ended:
-    """Run the harness once and keep what it says. Whatever goes wrong in it comes back as a FAILED or SKIPPED record.
+    """Run the harness once and collect its results. Failures during the launch become a FAILED or SKIPPED record.
 
-    A launch that may be discarded is, where the device is too hot or slowed down when it ends; else it has the caveat. Where
-    another thread takes Ctrl-C, it cuts off with `stop`, then closes the device. `painted` is told of each image. Writes
-    plan.json, events.jsonl (line by line) and images/<task>/<item>.png into the launch's folder. The caller stores the record.
+    With `may_discard`, a launch that ends with the device too hot or slowed down is DISCARDED; otherwise it gets a caveat. If
+    another thread handles Ctrl-C, that thread calls `stop.cut_off`, then closes the device. `painted` is called for each image.
+    Writes plan.json, events.jsonl (line by line) and images/<task>/<item>.png into the launch's folder. The caller stores the
+    record.
     """
     images = f"{runs_folder(installation.device)}/{settings.run_id}/images"
     folder = settings.layout.launch(settings.run_id, installation.address, launch.variant, launch.launch)
@@ -229,7 +230,7 @@ def _measure(work: LaunchWork, findings: Findings, stop: Stop, painted: Painted)
     except (StorageError, OSError) as error:
         findings.fail(ErrorClass.INFRASTRUCTURE, f"this machine cannot write the results: {error}")
     except Exception as error:
-        # One launch must not cost the others, whatever a device has thought of.
+        # An unexpected error in one launch must not end the others.
         log.info("%s: unexpected error in a launch", work.device.facts.address, exc_info=True)
         reason = f"unexpected error, a bug of quadbench (-v shows where): {type(error).__name__}: {error}"
         findings.fail(ErrorClass.INFRASTRUCTURE, reason)
@@ -263,7 +264,7 @@ def _read_state_after(work: LaunchWork, findings: Findings) -> None:
         return
     findings.state |= flatten(state, "after")
     limits = work.settings.gate
-    findings.caveats_of_state += caveats_of_state(state, limits, shares_host_cpu=False)  # the load is now the launch's own
+    findings.caveats_of_state += caveats_of_state(state, limits, shares_host_cpu=False)  # the load is the launch's own now
     if work.may_discard and (disturbed := "; ".join(disturbances(state, limits))):
         findings.disturbance = f"discarded, and its block is repeated: {disturbed} when it ended"
 
@@ -299,9 +300,9 @@ def runs_folder(device: Device) -> str:
 
 
 def remove_left(device: Device, layout: Layout) -> None:
-    """Remove what earlier launches left: folders of runs that this results folder knows, and harnesses that still run there.
+    """Remove leftovers of earlier launches on the device: run folders of this results folder, and harnesses still running there.
 
-    Who holds the device's lock knows that nobody uses them. Those of other results folders are left alone.
+    The caller holds the device's lock, so nobody uses them. Run folders of other results folders are left alone.
     """
     there = device.shell(["sh", "-c", _LIST, "sh", runs_folder(device)], _TIMEOUT_S).stdout.splitlines()
     ours = [name for name in there if _RUN_ID.fullmatch(name) and layout.run(name).is_dir()]
@@ -313,7 +314,7 @@ def remove_left(device: Device, layout: Layout) -> None:
 
 @contextmanager
 def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
-    """Make the launch's folder with its plan, give its path, and remove it afterwards; the objects stay."""
+    """Create the launch's folder with its plan on the device, yield its path, and remove it afterwards. Objects stay."""
     folder, address = f"{runs_folder(device)}/{run_id}", device.facts.address
     try:
         device.push({f"{folder}/plan.json": plan})

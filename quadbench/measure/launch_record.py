@@ -1,4 +1,4 @@
-"""Launch records: failure, caveats, versions and settings of a launch, from its events and how its process ended."""
+"""Build a launch's record: status, failure reason, caveats, versions and settings, from its events and exit status."""
 
 import platform
 import re
@@ -29,14 +29,14 @@ from quadbench.target.abi import host_abi
 
 _CANNOT_START = {126, 127}  # exit codes of a shell that cannot start the harness
 
-# A line of ONNX Runtime's log that is no error: it begins with time and severity, as `[W:onnxruntime:quadbench, file.cc:1 f]`.
+# A non-error line of ONNX Runtime's log: time and severity come first, as in `[W:onnxruntime:quadbench, file.cc:1 f]`.
 _REMARK = re.compile(r"\[[VIW]:onnxruntime:|\[Telemetry\]")
-# A line of LiteRT's log that is an error. What LiteRT returns is a number, which says less.
+# An error line of LiteRT's log. It says more than the status number that LiteRT returns.
 _LITERT_ERROR = re.compile(r"ERROR: (?:\[\S+\] )?(.+)")
 _STDERR_LINES = 3
 _STDERR_CHARACTERS = 200  # of each of them
 
-_WARMING = 2  # images that are slow at a block's beginning: one alone may be chance
+_WARMING = 2  # slow images at the start of a block; a single one may be chance
 _RELEASE_BUILDS = {"release", "relwithdebinfo", "minsizerel"}
 
 _NO_PHONES = {"virtual": Caveat.VIRTUAL_DEVICE, "local": Caveat.THIS_MACHINE}  # by family
@@ -45,7 +45,7 @@ _LONGER = "Hint: raise measure.timeout_s of the recipe"
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """The reason why a launch is not OK, and the party at fault."""
+    """The reason why a launch failed, and the class of its cause, such as DEVICE or HARNESS."""
 
     error_class: ErrorClass
     reason: str
@@ -53,7 +53,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
-    """The settings that all launches of one run share. `confirm` refuses a device that is not the run's, before each launch."""
+    """The settings that all launches of one run share. Before each launch, `confirm` raises if the device's lease is not ours."""
 
     run_id: str
     layout: Layout
@@ -65,7 +65,7 @@ class LaunchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchWork:
-    """The inputs of one launch. `harness` and `images` are paths on the device, `folder` is the launch's folder here."""
+    """The inputs of one launch. `harness` and `images` are paths on the device; `folder` is the launch's local folder."""
 
     on: Installation
     launch: LaunchPlan
@@ -93,31 +93,31 @@ class LaunchWork:
 
 @dataclass(kw_only=True)
 class Findings:
-    """The findings of a launch so far, filled as it goes, so that an interrupt at any point leaves what came before."""
+    """The results of a launch so far. They are filled step by step, so that an interrupt keeps everything before it."""
 
-    began_s: float  # by `time.monotonic`, as a host's clock may be set while a launch runs
+    began_s: float  # by `time.monotonic`, because a host's clock may be changed during a launch
     heard: Heard
     state: dict[str, str] = field(default_factory=dict)
     caveats_of_state: tuple[Caveat, ...] = ()
-    samples: list[Sample] = field(default_factory=list)  # beyond the harness's own
+    samples: list[Sample] = field(default_factory=list)  # those that the harness does not send
     images: dict[str, str] = field(default_factory=dict)
-    refusal: str | None = None  # the gate's
-    disturbance: str | None = None  # for which it is to be repeated
+    refusal: str | None = None  # why the gate refused the launch
+    disturbance: str | None = None  # why the launch is discarded and its block repeated
     failure: Failure | None = None
-    lost: DeviceLostError | None = None  # where the device was, and may be back
+    lost: DeviceLostError | None = None  # set if the device was lost and may come back
 
     def fail(self, error_class: ErrorClass, reason: str) -> None:
-        """Note a failure; the first one is the cause of those that follow."""
+        """Record a failure. Later failures are ignored, since the first one is taken for their cause."""
         self.failure = self.failure or Failure(error_class=error_class, reason=reason)
 
     def note_lost(self, error: DeviceError | None) -> None:
-        """Note that the launch failed as its device was lost, where that may pass."""
+        """Record that the device was lost during the launch, if the error is transient."""
         if isinstance(error, DeviceLostError) and error.transient:
             self.lost = error
 
 
 def record_of(work: LaunchWork, findings: Findings, *, aborted: bool = False) -> RunRecord:
-    """Return the launch as it ended; an aborted one was cut off."""
+    """Return the record of a launch that has ended; with `aborted`, of one that was interrupted."""
     status, error_class, reason = _status(findings, aborted=aborted)
     ended_at = datetime.now(UTC)
     return RunRecord(
@@ -146,7 +146,7 @@ def record_of(work: LaunchWork, findings: Findings, *, aborted: bool = False) ->
 
 
 def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str, wall_s: float) -> Failure | None:
-    """Judge a launch that took `wall_s`. `ended` is the error with which its output ended; None is exit code 0."""
+    """Return why a launch failed, or None. `ended` is the error that ended its output, None after exit code 0."""
     if ended is not None:
         return _ended_badly(heard, ended)
     reason = heard.unsound(plan_sha256, wall_s)
@@ -156,7 +156,7 @@ def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str, wall_s
 
 
 def tool_versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
-    """Return the versions of the tools that made a compiled bundle, by the stage that used them."""
+    """Return the versions of the tools that made a compiled bundle, with keys such as `quad.torch`."""
     return {
         "quadbench": version("quadbench"),
         **{f"quad.{tool}": text for tool, text in bundle.tool_versions.items()},
@@ -165,7 +165,7 @@ def tool_versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
 
 
 def versions_of(installation: Installation, heard: Heard) -> dict[str, str]:
-    """Return everything that may make one figure differ from another's."""
+    """Return the versions of everything that may change a measured figure: tools, kit, harness, runtime and loaded libraries."""
     versions = tool_versions(installation.bundle.artifact, installation.compiled.artifact)
     versions |= installation.kit.versions if installation.kit else {}
     if heard.header is not None:
@@ -177,14 +177,14 @@ def versions_of(installation: Installation, heard: Heard) -> dict[str, str]:
         }
     for library in heard.libraries.values():
         name = f"{LIBRARY_PREFIX}{heard.expected.libraries.name_of(library)}"
-        if name in versions:  # of the same name in another folder
+        if name in versions:  # another library has the same name
             name = f"{LIBRARY_PREFIX}{library.path}"
         versions[name] = f"{library.path}, build id {library.build_id or 'none'}"
     return versions
 
 
 def settings_of(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, str]:
-    """Return every option with which the graphs ran; what was left to the device is `any`."""
+    """Return all runtime options of a launch as text; options left to the device are `any`."""
     values, provider = runtime.model_dump(), installation.execution_provider
     used = provider.settings if provider and variant.is_quantized else {"provider": "CPUExecutionProvider"}
     if installation.litert and variant.is_quantized:
@@ -194,7 +194,7 @@ def settings_of(installation: Installation, variant: Variant, runtime: Runtime) 
 
 
 def _caveats(work: LaunchWork, findings: Findings) -> tuple[Caveat, ...]:
-    """Return every doubt about the figures of a launch, in the enumeration's order."""
+    """Return the caveats of a launch, in the order of the enumeration."""
     heard, device = findings.heard, work.device
     doubts = {*work.bundle.caveats, *findings.caveats_of_state}
     if work.launch.variant.is_quantized:
@@ -257,7 +257,7 @@ def _said_or_died(heard: Heard, ended: CommandError) -> str:
 
 
 def _errors(heard: Heard) -> str:
-    """Return the harness's messages, each with its place before it, which some have themselves."""
+    """Return the harness's error messages, each prefixed with its location unless the message contains it."""
     messages = []
     for error in heard.errors:
         has_place = not error.where or error.message.startswith(error.where)
@@ -266,14 +266,14 @@ def _errors(heard: Heard) -> str:
 
 
 def _stderr(ended: CommandError) -> str:
-    """Return the last lines of stderr, but for what the runtime's log says of its own well-being: that ends no program."""
+    """Return the last lines of stderr, without the runtime's informational log lines, which explain no crash."""
     said = (one_line(line, _STDERR_CHARACTERS) for line in ended.stderr_tail.splitlines())
     lines = [line for line in said if line and not _REMARK.search(line)]
     return f": {' / '.join(lines[-_STDERR_LINES:])}" if lines else ""
 
 
 def _litert_errors(ended: CommandError) -> str:
-    """Return the first errors of LiteRT's log, each once."""
+    """Return the first distinct error lines of LiteRT's log."""
     errors = (_LITERT_ERROR.fullmatch(one_line(line, _STDERR_CHARACTERS)) for line in ended.stderr_tail.splitlines())
     told = list(dict.fromkeys(error[1] for error in errors if error))
     return f": {' / '.join(told[:_STDERR_LINES])}" if told else ""

@@ -1,4 +1,4 @@
-"""Schedule: which launch a device runs next, from what is planned, already recorded and possible in the time left."""
+"""Decide which launch a device runs next, from the plan, the stored records and the time left."""
 
 import random
 import time
@@ -21,12 +21,12 @@ _Side = TypeVar("_Side")
 
 Block = tuple[LaunchPlan, ...]
 
-PairedBlock = tuple[RunRecord, RunRecord, RunRecord, RunRecord]  # A, B, B, A: each side's in the order measured
+PairedBlock = tuple[RunRecord, RunRecord, RunRecord, RunRecord]  # first A, first B, second B, second A
 Judge = Callable[[Sequence[PairedBlock], Looks], tuple[Looks, bool]]
 
 
 def launches_of_bundle(terms: Terms, bundle: Bundle, *, seed: str) -> tuple[LaunchPlan, ...]:
-    """Return the launches of a run of a bundle, as `launches_of`."""
+    """Return the planned launches of a run of a bundle. See `launches_of`."""
     own = with_own_graph(bundle)
     return launches_of(terms, item_counts(bundle), seed=seed, has_references=has_references(bundle), own=own)
 
@@ -34,13 +34,13 @@ def launches_of_bundle(terms: Terms, bundle: Bundle, *, seed: str) -> tuple[Laun
 def launches_of(
     terms: Terms, counts: Mapping[str, int], *, seed: str, has_references: bool = True, own: Collection[str] | None = None
 ) -> tuple[LaunchPlan, ...]:
-    """Return the launches of a run, the same for every device, in the order in which they run, which `seed` draws.
+    """Return the planned launches of a run in their order, the same for all devices. `seed` draws the order.
 
-    `counts` maps a task to the number of its evaluation inputs, in the bundle's order. The float launch, which checks images
-    against references, is left out where there are none. Variants with a U-Net per task run the tasks that have one of their
-    `own` (None: all have); where none has, such variants are left out.
+    `counts` maps each task to the number of its evaluation inputs, in the bundle's order. The float launch checks images against
+    references, so it is left out if there are none. Variants with a U-Net per task run only the tasks in `own` (None: all tasks).
+    If `own` is empty, these variants are left out.
     """
-    # Every image once, in the first launch: a device that computes wrongly is found out before it is measured.
+    # The first launch makes every image once, so that a device with wrong results is found before it is measured.
     every = tuple(SequenceBlock(task=name, warmup=0, iterations=count) for name, count in counts.items())
     launches = [LaunchPlan(variant=Variant.FLOAT, launch=0, sequence=every)] if has_references else []
     of_own = {name: count for name, count in counts.items() if own is None or name in own}
@@ -54,7 +54,7 @@ def launches_of(
 
 
 def measured_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
-    """Return every task at length, so often that each of its images is made; then single images in order, for the switches."""
+    """Return a launch's sequence: each task often enough for all of its images, then single images that measure task switches."""
     blocks = [
         SequenceBlock(task=name, warmup=measure.warmup, iterations=max(measure.iterations, count))
         for name, count in counts.items()
@@ -65,11 +65,10 @@ def measured_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[Sequ
 
 
 def drawn_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...]]:
-    """Yield without end the order of the launches of each block: every side twice, mirrored, as A B B A, so that drift cancels.
+    """Yield endlessly the order of each block: every side twice, mirrored like A B B A, so that linear drift cancels.
 
-    In a row of as many blocks as there are sides, each side comes first once, second once, and so on, so that what recurs with
-    every block hits all sides alike. In which order is drawn, but for the very first block, which is A B B A. The same seed draws
-    the same.
+    Within as many blocks as there are sides, each side has each position once. So effects that recur in every block hit all sides
+    alike. The seed draws the order of these blocks. The very first block is always A B B A.
     """
     drawn = random.Random(seed)
     first, *others = [(*sides[start:], *sides[:start]) for start in range(len(sides))]
@@ -95,13 +94,13 @@ def _order(terms: Terms, seed: str) -> Iterator[Variant]:
 def missing_blocks(launches: Sequence[LaunchPlan], stored: Sequence[RunRecord]) -> list[Block]:
     """Return the blocks that a resumed run still has to launch: unmeasured ones, and failed or partial ones under new numbers."""
     ends = {(record.variant, record.launch): record.status for record in stored}
-    # In a block every variant runs as often; the float launch is alone.
+    # In a block every variant runs equally often; the float launch is a block of its own.
     keyed = groupby(launches, key=lambda launch: (launch.variant is Variant.FLOAT, launch.launch // LAUNCHES_PER_BLOCK))
     return [rest for _, block in keyed if (rest := _missing(tuple(block), ends))]
 
 
 def repeated(block: Block) -> Block:
-    """Return a block to be run once more, under numbers of its own."""
+    """Return the block's launches with new launch numbers, for running it once more."""
     return tuple(replace(launch, launch=launch.launch + MOST_LAUNCHES) for launch in block)
 
 
@@ -115,7 +114,7 @@ def _missing(block: Block, ends: dict[tuple[Variant, int], Status]) -> Block | N
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """The moment at which a run shall be over, on a clock in seconds."""
+    """The deadline of a run, on a clock in seconds."""
 
     ends_at: float
     clock: Callable[[], float] = time.monotonic
@@ -125,15 +124,15 @@ class Budget:
         return self.ends_at - self.clock()
 
     def allows(self, block: Block, ended: Sequence[RunRecord]) -> bool:
-        """Say whether a block would end in time, by what launches on the same device took so far."""
+        """Return True if a block should finish in time, judged by earlier launches on the same device."""
         return expected_s(block, ended) <= self.left_s
 
 
 def expected_s(block: Block, ended: Sequence[RunRecord]) -> float:
-    """Return how long a block takes: each launch as long as the longest of its variant, and without a whole one at least as its
-    images do at the slowest: those of whole launches, else of failed ones. One that was interrupted tells of nothing.
+    """Return a block's expected duration in seconds, from the longest earlier launch of each variant.
 
-    Where nothing was measured yet, nothing is known, and it takes no time.
+    A variant without a finished launch takes at least its number of images times the slowest time per image; the images are those
+    of finished launches, else of failed ones. Interrupted launches are ignored. Without any launch the result is 0.
     """
     longest, fine = dict[Variant, float](), [record for record in ended if record.status.is_fine]
     failed = [record for record in ended if record.status is Status.FAILED]
@@ -157,7 +156,7 @@ def _seconds(record: RunRecord) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """A launch to run next, the `number` of a `total`. It may be discarded where it is repeated then."""
+    """The next launch to run, with its number out of a total. `may_discard`: its block can still be repeated."""
 
     installation: Installation
     launch: LaunchPlan
@@ -167,7 +166,7 @@ class Turn:
     may_discard: bool = False
 
 
-Turns = Generator[Turn, Ended, Sequence[LaunchPlan]]  # it returns the launches for which there is no time
+Turns = Generator[Turn, Ended, Sequence[LaunchPlan]]  # its return value: launches for which no time was left
 
 
 def planned_turns(
@@ -179,10 +178,10 @@ def planned_turns(
     stored: Sequence[RunRecord] = (),
     budget: Budget | None = None,
 ) -> Turns:
-    """Yield the launches of a run, block by block; a block with a launch that is discarded is broken off and repeated at the end.
+    """Yield a run's launches block by block. A block with a discarded launch stops there and is repeated at the end.
 
-    One in which the device was lost is repeated at once. Of a run that goes on, `stored` has the device's records: what is whole
-    and OK is not run again. A block that would not end within the budget is not begun, nor is any after it.
+    If the device was lost, the block is repeated at once. For a resumed run, `stored` has the device's records, and blocks that
+    are complete and OK are skipped. The first block that would exceed the budget ends the run.
     """
     blocks, ended = deque(missing_blocks(launches, stored)), list(stored)
     total, number = len(launches), len(launches) - sum(map(len, blocks))
@@ -214,7 +213,7 @@ def planned_turns(
 
 @dataclass(frozen=True, kw_only=True)
 class SideLaunch:
-    """A side of a comparison on one device: what each of its launches runs."""
+    """One side of a comparison on one device: the installation, launch plan and settings of its launches."""
 
     installation: Installation
     launch: LaunchPlan
@@ -223,13 +222,13 @@ class SideLaunch:
 
 @dataclass(kw_only=True)
 class Interleaved:
-    """Launches of two sides in blocks A B B A and B A A B, until a judge has seen enough or the looks are through.
+    """Launches of two sides in blocks A B B A and B A A B, until the judge decides or all planned looks are done.
 
-    Their order is drawn by `seed`.
+    `seed` draws the order of the blocks.
 
-    The judge is asked after each whole block, with all of them so far; it answers with the looks to go on with, and whether it
-    has seen enough. A block with a launch that is not OK is broken off and counts on neither side; one more of them than there
-    are `repeats` ends it all, and `broken` says why.
+    After each complete block, the judge gets all blocks so far and returns the remaining looks and whether to stop. A block with
+    a launch that is not OK stops there and counts for neither side. After more than `repeats` such blocks the comparison ends,
+    and `broken` holds the reason.
     """
 
     a: SideLaunch
@@ -267,7 +266,7 @@ class Interleaved:
                 repeats -= 1
 
     def _block(self, order: Sequence[str], *, may_discard: bool) -> Generator[Turn, Ended, list[RunRecord]]:
-        """Run a block; return its records, of which the last one alone may be another than OK."""
+        """Run one A B B A block and return its records. It stops at the first launch that is not OK, whose record is the last."""
         records: list[RunRecord] = []
         first = LAUNCHES_PER_BLOCK * self._begun
         self._begun += 1

@@ -1,4 +1,4 @@
-"""Launches on several devices: each device works through its own turns, phones at the same time."""
+"""Run launches on several devices: phones in parallel, devices that share this machine's CPU one after the other."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,12 +14,12 @@ from quadbench.measure.launch_schedule import Turn, Turns
 from quadbench.observer import Observer
 
 Keep = Callable[[RunRecord], None]
-Regain = Callable[[DeviceLostError], object]  # returns when the device is as it was before, or raises QuadbenchError
+Regain = Callable[[DeviceLostError], object]  # returns when the device is restored, or raises QuadbenchError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Queue:
-    """A device and the launches that it runs. Without `regain`, nobody waits for one that was lost in a launch."""
+    """A device and its launches. Without `regain`, a device that is lost during a launch is not waited for."""
 
     device: Device
     turns: Turns
@@ -28,17 +28,17 @@ class Queue:
 
 @dataclass(frozen=True, kw_only=True)
 class Rest:
-    """The part of a device's launches that did not run: there was no time for them, or the device was given up before."""
+    """The launches of a device that did not run, because time ran out or the device was given up."""
 
     launches: Sequence[LaunchPlan] = ()
     given_up: QuadbenchError | None = None
 
 
 def measure_launches(queues: Sequence[Queue], *, keep: Keep, observer: Observer, stop: Stop | None = None) -> dict[str, Rest]:
-    """Run every launch on every device and hand each record to `keep` as soon as it is there. Return by address what is left.
+    """Run all launches on all devices and pass each record to `keep` at once. Return what did not run, by device address.
 
-    Phones run at the same time, each in a thread; devices that share this machine's CPU one after the other, in this one.
-    Ctrl-C lets the launches that run end, and begins no other; the second one cuts them off.
+    Each phone has its own thread. Devices that share this machine's CPU run one after the other in the calling thread. The first
+    Ctrl-C lets the current launches finish and starts no others; the second kills them.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the record of each launch that was finished or cut off has been handed over.
@@ -49,7 +49,7 @@ def measure_launches(queues: Sequence[Queue], *, keep: Keep, observer: Observer,
     # The pool waits for its threads, so their devices are closed before.
     with (
         ctrl_c_asks(stop),
-        ThreadPoolExecutor(max(1, 2 * len(queues))) as pool,  # each may wait for its device, too
+        ThreadPoolExecutor(max(1, 2 * len(queues))) as pool,  # for each queue, one to run it and one to wait for its device
         _closed_on_interrupt([one.device for one in phones], stop),
     ):
         pending = [pool.submit(work.run, [phone], pool) for phone in phones]
@@ -61,7 +61,7 @@ def measure_launches(queues: Sequence[Queue], *, keep: Keep, observer: Observer,
 
 @dataclass(kw_only=True)
 class _QueueUnderWay:
-    """A queue under way: its steps, each a device to be waited for before the next, and whether it is back."""
+    """A queue in progress. Its generator `steps` yields, whenever the device is lost, a function that waits for the device."""
 
     address: str
     steps: Generator[Callable[[], object], None, Rest]
@@ -72,7 +72,7 @@ class _QueueUnderWay:
         return self.regained is None or self.regained.done()
 
     def go_on(self) -> Callable[[], object]:
-        """Run launches until the device has to be waited for; return what waits for it."""
+        """Run launches until the device is lost; return the function that waits for it."""
         try:
             if self.regained:
                 self.regained.result()
@@ -83,14 +83,14 @@ class _QueueUnderWay:
 
 @dataclass(frozen=True, kw_only=True)
 class _LaunchesUnderWay:
-    """The work of a run on its devices."""
+    """The launches of a run in progress, with the record callback, observer and stop request that all devices share."""
 
     keep: Keep
     observer: Observer
     stop: Stop
 
     def run(self, queues: Sequence[Queue], pool: ThreadPoolExecutor) -> dict[str, Rest]:
-        """Run queues in this thread, one after the other; while a device is waited for in the pool, the next one goes on."""
+        """Run queues one after the other in this thread. While the pool waits for a lost device, run the next queue."""
         rests: dict[str, Rest] = {}
         under_way = [_QueueUnderWay(address=queue.device.facts.address, steps=self._steps(queue)) for queue in queues]
         while under_way:
@@ -105,7 +105,7 @@ class _LaunchesUnderWay:
         return rests
 
     def _steps(self, queue: Queue) -> Generator[Callable[[], object], None, Rest]:
-        """Run a device's launches, one after the other; where it is lost, yield what waits for it."""
+        """Run a device's launches one after the other. When the device is lost, yield the function that waits for it."""
         turn, rest = _next(queue.turns, None)
         while turn is not None and not self.stop.is_asked:
             try:
@@ -135,7 +135,7 @@ class _LaunchesUnderWay:
 
 
 def _next(turns: Turns, end: Ended | None) -> tuple[Turn | None, Sequence[LaunchPlan]]:
-    """Return the next turn, or None and the launches that are left when the turns end."""
+    """Return the next turn; after the last turn return None and the launches that are left."""
     try:
         return (next(turns) if end is None else turns.send(end)), ()
     except StopIteration as over:
@@ -144,7 +144,7 @@ def _next(turns: Turns, end: Ended | None) -> tuple[Turn | None, Sequence[Launch
 
 @contextmanager
 def _closed_on_interrupt(devices: Sequence[Device], stop: Stop) -> Iterator[None]:
-    """On Ctrl-C, end what runs on the phones so that their threads end too: each stores its last launch as it was cut off."""
+    """On Ctrl-C, kill what runs on the phones, so that each thread stores its aborted launch and ends."""
     try:
         yield
     except KeyboardInterrupt:

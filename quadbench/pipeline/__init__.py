@@ -1,4 +1,4 @@
-"""Pipeline: a recipe and device addresses -> records and a report. The only room that knows the order of the stages."""
+"""Run the whole pipeline, from a recipe and device addresses to a report. Only this package knows the order of the stages."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -62,10 +62,10 @@ def run(
     layout: Layout,
     observer: Observer,
 ) -> Outcome:
-    """Check, build, deploy, measure, store and report. Every record is stored as soon as it is there.
+    """Build, deploy, measure, store and report a recipe's run. Every launch's record is stored as soon as it exists.
 
-    A device that fails is left out and named in the outcome; the others go on. `swept` are values that a sweep has set; `conduct`
-    says how devices that were lost are waited for, and when the run shall be over.
+    A device that fails is left out and named in the outcome; the others continue. `swept` are the values that a sweep sets;
+    `conduct` holds the retries for lost devices and the time budget.
 
     Raises:
         QuadbenchError: nothing could be built, or every device failed.
@@ -86,10 +86,10 @@ def run(
 def build_ahead(
     recipe: Recipe, addresses: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer
 ) -> dict[str, Stored[Bundle]]:
-    """Build what is not there yet before any device is taken, so that others have the devices meanwhile.
+    """Build missing bundles before any device is leased, so that others can use the devices meanwhile.
 
-    The devices are looked at before, so that nothing is built for one that cannot run it. Return the bundles by the profiles that
-    addresses name; none where all are there.
+    The devices are checked first, so that nothing is built for a device that cannot run it. Return the bundles by device profile;
+    the result is empty if all of them exist already.
     """
     profiles = list(dict.fromkeys(address.profile for address in addresses))
     if all(cached(recipe.on(profile), layout) for profile in profiles):
@@ -100,7 +100,7 @@ def build_ahead(
 
 
 def build_rest(ahead: dict[str, Stored[Bundle]], recipe: Recipe, session: RunSession) -> dict[str, Stored[Bundle]]:
-    """Return by profile the bundle that devices run: what was built ahead, else what is built now, as for a serial's profile."""
+    """Return each device profile's bundle, building those that `build_ahead` lacks, such as for a device given by adb serial."""
     profiles = session.lab.profiles
     if ahead.keys() >= set(profiles):
         return ahead
@@ -116,7 +116,7 @@ def run_bundle(
     layout: Layout,
     observer: Observer,
 ) -> Outcome:
-    """Do the same with a bundle that is there, on all devices. Baselines of a graph per task are left out where a task has none.
+    """Run an existing bundle on all devices. Variants with a graph per task are left out if the bundle has no such graphs.
 
     Raises:
         QuadbenchError: every device failed.
@@ -131,11 +131,11 @@ def run_bundle(
 def resume(
     run_id: str, addresses: Sequence[Address] = (), *, conduct: Conduct = USUAL, layout: Layout, observer: Observer
 ) -> Outcome:
-    """Go on with a run that was cut short: measure what is missing, on all of its devices or on some of them.
+    """Resume an interrupted run: measure the missing launches, on all of its devices or on the given ones.
 
     Raises:
-        UserError: there is no such run, it has ended, or it does not say what it takes to go on.
-        QuadbenchError: its bundle is gone or was changed, a device is another one now, or every device failed.
+        UserError: there is no such run, it has ended, or it does not hold what resuming needs.
+        QuadbenchError: its bundle is gone or was changed, an address leads to another device now, or every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
     begun = load_run_file(layout, run_id)
@@ -148,7 +148,7 @@ def resume(
 
 
 def perform(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> dict[str, QuadbenchError]:
-    """Deploy, measure and store, with bundles that are there, by device profile. Return by address why devices were left out.
+    """Deploy, measure and store existing bundles, keyed by device profile. Return the error of each device that was left out.
 
     Raises:
         QuadbenchError: nothing could be compiled, or every device failed.
@@ -159,8 +159,8 @@ def perform(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> dict[
 
 
 def work_of_bundle(bundle: Stored[Bundle], terms: Terms) -> Work:
-    """Return the work of measuring a bundle. Baselines of a graph per task are left out where no task has one."""
-    has_own = bool(with_own_graph(bundle.artifact))  # to the base's weights any adapter can be added
+    """Return the work of measuring a bundle. Variants with a graph per task are left out if no task has its own graph."""
+    has_own = bool(with_own_graph(bundle.artifact))  # merged-at-load needs no graph per task
     own = tuple(name for name in terms.baselines if has_own or Variant(name) is Variant.MERGED_AT_LOAD)
     return Work(name=bundle.artifact.recipe_name, terms=replace(terms, baselines=own))
 
@@ -168,7 +168,7 @@ def work_of_bundle(bundle: Stored[Bundle], terms: Terms) -> Work:
 def admit(
     candidate: Candidate, bundle: Stored[Bundle], addresses: Sequence[Address], *, layout: Layout, observer: Observer
 ) -> "tuple[Admission, tuple[Deployment, ...]]":
-    """Judge an adapter under a bundle's profile. If admitted, add it, remember the new bundle, and push it to devices, if any.
+    """Check an adapter against a bundle's LoRA encodings. If admitted, store the extended bundle and push it to devices.
 
     Raises:
         QuadbenchError: the adapter cannot be read or has no place in the base, or every device failed.
@@ -194,10 +194,10 @@ def admit(
 
 
 def built(recipe: Recipe, *, layout: Layout, observer: Observer) -> Stored[Bundle]:
-    """Return the recipe's bundle, which is built if it is not there yet.
+    """Return the recipe's bundle; build it if it does not exist yet.
 
     Raises:
-        QuadbenchError: the recipe cannot be built, or the bundle that is there is damaged.
+        QuadbenchError: the recipe cannot be built, or the existing bundle is damaged.
     """
     bundle = cached(recipe, layout)
     if bundle:
@@ -211,7 +211,7 @@ def built(recipe: Recipe, *, layout: Layout, observer: Observer) -> Stored[Bundl
 
 
 def built_for(recipe: Recipe, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, Stored[Bundle]]:
-    """Return for each device profile the bundle that its devices run; those not there yet are built, doing once what they share.
+    """Return each device profile's bundle. Missing bundles are built, with their shared build steps done once.
 
     Raises:
         QuadbenchError: as `built`.
@@ -225,7 +225,7 @@ def built_for(recipe: Recipe, profiles: Sequence[str], *, layout: Layout, observ
 
 
 def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) -> None:
-    """Build those that are not there yet, doing once what they share.
+    """Build the missing bundles of several recipes, with their shared build steps done once.
 
     Raises:
         QuadbenchError: a recipe cannot be built; what was built before is kept.
@@ -247,7 +247,7 @@ def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) 
 def compiled(
     source: Recipe | Path, target: KnownTarget, *, layout: Layout, observer: Observer
 ) -> tuple[Stored[Bundle], Stored[CompiledBundle]]:
-    """Compile a recipe, which is built if it has to be, or the bundle in a folder. Return the bundle, and what it became.
+    """Compile a bundle, given as its folder or as its recipe, for one target. Return the bundle and the compiled bundle.
 
     Raises:
         MissingDependencyError: the target cannot be compiled for here; nothing was built.
@@ -260,7 +260,7 @@ def compiled(
             bundle = read_manifest(source, Bundle)
         case Recipe():
             bundle = built(source, layout=layout, observer=observer)
-    check_contents(bundle, file_refs(bundle.artifact))  # what is compiled is run later, with all that the bundle holds
+    check_contents(bundle, file_refs(bundle.artifact))  # a later run uses the bundle's other files too
     return bundle, compile_for(bundle, target.target, target.key, target.htp_arch, layout=layout, observer=observer)
 
 

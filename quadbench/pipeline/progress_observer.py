@@ -1,7 +1,7 @@
-"""Progress observer: passes on what an observer is told, and keeps a file about it for others to read.
+"""An observer that also writes a progress file, from which other processes, such as the live page, show it.
 
-Who tells it only notes what is new; a thread of its own writes that down, at most once a second. What cannot be written costs
-the work nothing.
+The observed thread only updates a value in memory. Another thread writes it to disk at most once a second; failed writes are
+ignored.
 """
 
 import logging
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def seen_by_others(observer: Observer, layout: Layout, what: str, run_id: str | None = None) -> Iterator[Observer]:
-    """Let others see how work goes on, for as long as it does. `what` says what it is; its run has an id where it is one."""
+    """Publish the progress of some work while the block runs. `what` names the work; `run_id` is its run, if it is one."""
     now = datetime.now(UTC)
     begun = Progress(
         what=one_line(what, _MOST_TEXT),
@@ -50,11 +50,11 @@ def seen_by_others(observer: Observer, layout: Layout, what: str, run_id: str | 
         thread.join()
         with suppress(OSError):
             layout.progress(name).unlink(missing_ok=True)
-            layout.at_work.rmdir()  # which others may be using
+            layout.at_work.rmdir()  # fails, as it should, while others use the folder
 
 
 def _keep(seen: "_Seen", layout: Layout, name: str, over: threading.Event) -> None:
-    """Write what is new, and a sign of life where nothing is, until the work is over."""
+    """Write the progress file on changes, or as a heartbeat, until `over` is set."""
     with suppress(OSError):
         forget_dead(layout)
     written, written_at = None, 0.0
@@ -72,7 +72,7 @@ def _keep(seen: "_Seen", layout: Layout, name: str, over: threading.Event) -> No
 
 
 class _Seen:
-    """The observer. Its progress is never changed in place: another thread reads it."""
+    """An observer that forwards events and keeps the latest progress, replaced and never changed: another thread reads it."""
 
     def __init__(self, observer: Observer, progress: Progress) -> None:
         self._observer = observer

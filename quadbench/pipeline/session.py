@@ -1,4 +1,4 @@
-"""Session: a run or a comparison under way: devices and their leases, the database, and what is stored and noted there."""
+"""The session of a run or comparison in progress: its devices and leases, its database, and the results stored so far."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ WorkT = TypeVar("WorkT", bound=RecordHooks)
 class Lab:
     """The devices leased for a run or comparison, its phones at AI Hub (which need no lease), and the database.
 
-    `left_out` says by address why others are not among them; it is None where work does not begin without all of its devices.
+    `left_out` maps the address of each unavailable device to its error. It is None if the work needs all of its devices.
     """
 
     layout: Layout
@@ -50,11 +50,11 @@ class Lab:
 
     @property
     def profiles(self) -> list[str]:
-        """Return the names of all devices' profiles."""
+        """Return the profile names of all devices, AI Hub phones last."""
         return [device.profile.name for device in self.devices] + [phone.profile.name for phone in self.phones]
 
     def require_equipped(self, cores: Sequence[int], gear: Gear = NO_GEAR) -> None:
-        """Refuse devices that lack what runs take, before anything is built; `cores` are those that runs are pinned to."""
+        """Raise, before anything is built, if a device lacks a harness, kit, compiler or one of the pinned `cores`."""
         require_any([*self.devices, *self.phones], self.left_out)
         require_equipment(self.devices, self.layout, gear)
         require_cores(cores, self.devices)
@@ -64,10 +64,10 @@ class Lab:
 def lab_of(
     addresses: Sequence[Address], purpose: str, conduct: Conduct, *, to_examine: bool = False, layout: Layout
 ) -> Iterator[Lab]:
-    """Connect devices, open the database and take the devices' leases, for as long as the block lasts.
+    """Connect devices, open the database and lease the devices for the duration of the block.
 
     Raises:
-        QuadbenchError: a device's profile is wrong, or it is absent, somebody else's or in quarantine.
+        QuadbenchError: a device's profile is wrong, or the device is absent, leased by another job or in quarantine.
     """
     left_out: dict[str, QuadbenchError] | None = {} if conduct.keep_going else None
     phones = [hosted_phone(address) for address in addresses if isinstance(address, HostedAddress)]
@@ -75,7 +75,7 @@ def lab_of(
         require(phone.target, phone.address)
     own = [address for address in addresses if not isinstance(address, HostedAddress)]
     connected: AbstractContextManager[list[Device]] = nullcontext([])
-    if own or not phones:  # without any address it is for `connect` to say what is missing
+    if own or not phones:  # without addresses, `connect` raises the error
         connected = connect(own, layout=layout, left_out=left_out)
     with (
         connected as reached,
@@ -96,10 +96,10 @@ def lab_of(
 def require_devices(
     addresses: Sequence[Address], purpose: str, conduct: Conduct, *, cores: Sequence[int] = (), layout: Layout
 ) -> None:
-    """Refuse devices that a run would refuse, before anything is built for them; `cores` are those that runs are pinned to.
+    """Raise, before anything is built, if a run could not use these devices; `cores` are those that runs are pinned to.
 
     Raises:
-        QuadbenchError: a device is absent, somebody else's, in quarantine, or lacks what it runs with.
+        QuadbenchError: a device is absent, leased by another job, in quarantine, or lacks what it runs with.
     """
     with lab_of(addresses, purpose, conduct, to_examine=True, layout=layout) as lab:
         if lab.left_out is None:
@@ -109,22 +109,22 @@ def require_devices(
 
 @dataclass(frozen=True, kw_only=True)
 class Session(Generic[WorkT]):
-    """A run or a comparison under way: its lab, who watches it, and what came of it so far."""
+    """A run or comparison in progress: its devices, observer, retries so far, and number of stored records by device."""
 
     work: WorkT
     lab: Lab
     observer: Observer
     retries: list[Retry] = field(default_factory=list)
-    kept: Counter[str] = field(default_factory=Counter)  # launches by the address of their device
+    kept: Counter[str] = field(default_factory=Counter)  # number of stored launches by device address
 
     @property
     def layout(self) -> Layout:
-        """Return the layout of its results folder."""
+        """Return the layout of the results folder."""
         return self.lab.layout
 
     @cached_property
     def recovery(self) -> Recovery:
-        """Return its patience with devices that are lost."""
+        """Return the policy for devices that are lost: retries, wait time and callbacks."""
         return Recovery(
             retries=self.lab.conduct.retries,
             wait_s=self.lab.conduct.wait_s,
@@ -134,7 +134,7 @@ class Session(Generic[WorkT]):
         )
 
     def launch_settings(self, run_id: str, runtime: Runtime, measure: Measure) -> LaunchSettings:
-        """Return how the launches of a run are run."""
+        """Return the settings that all launches of a run share."""
         return LaunchSettings(
             run_id=run_id,
             layout=self.layout,
@@ -145,16 +145,16 @@ class Session(Generic[WorkT]):
         )
 
     def note_retry(self, device: Device, retry: Retry) -> None:
-        """Note that a device was lost and is back, for the report and the phone's health."""
+        """Record that a device was lost and came back, for the report and the phone's health."""
         self.lab.leases.note_lost(device, retry.reason)
         self.retries.append(retry)
 
     def keep(self, record: RunRecord) -> None:
-        """Store a record of a launch, and tell who wants to know of it.
+        """Store a launch's record, update the device's health, and notify the observer.
 
         Raises:
-            LeaseError: its device, or the work itself, is somebody else's by now.
-            StorageError: it cannot be stored.
+            LeaseError: the device's lease, or the farm's attempt at the job, is no longer ours.
+            StorageError: the record cannot be stored.
         """
         lease_guard = self.lab.leases.guard(record.device.address)
 
@@ -172,14 +172,14 @@ class Session(Generic[WorkT]):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSession(Session[Work]):
-    """A run under way. `stored` are the records that it had before; `budget` is its time."""
+    """A run in progress. `stored` are the records from before it was resumed; `budget` is its time budget."""
 
     run_id: str
     stored: Sequence[RunRecord]
     budget: Budget | None
 
     def note_retry(self, device: Device, retry: Retry) -> None:
-        """Note it in the run's file too, once that is there; before that it is written with what the run begins with."""
+        """Record the retry in the run's file too, if that exists. `deploy` writes the file with earlier retries."""
         super().note_retry(device, retry)
 
         def with_retry(run: RunFile | None) -> RunFile:
@@ -198,7 +198,7 @@ def run_session(
     """Lease a run's devices, check that they can run it, and yield its session. The leases end with the block.
 
     Raises:
-        QuadbenchError: a device cannot be taken, lacks what it runs with, or is not the run's.
+        QuadbenchError: a device cannot be leased, lacks what it runs with, or is another one than before.
         RunInterrupted: Ctrl-C after the run has begun; what was measured is stored.
     """
     run_id, budget = work.run_id or new_id(), conduct.budget

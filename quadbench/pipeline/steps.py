@@ -1,4 +1,4 @@
-"""Steps of a run: deploy bundles, measure, store what came of it, and report."""
+"""The steps of a run: deploy bundles, measure launches, store the results and write the report."""
 
 import logging
 from collections import Counter
@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """A run's bundles, by device profile, and where they are installed. `launches` are those that each connected device runs.
+    """A run's bundles by device profile, and their installations. `launches` is the plan that each connected device runs.
 
-    `begun` is the run's file as the run begins.
+    `begun` is the content of the run's file when the run began.
     """
 
     bundles: Mapping[str, Stored[Bundle]]
@@ -40,7 +40,7 @@ class Deployed:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Launches that are left of a run, by their device's address, and by address why phones at AI Hub gave no records."""
+    """Launches that did not run, by device address, and the errors of AI Hub phones that gave no records."""
 
     rests: Mapping[str, Rest]
     hosted: Mapping[str, QuadbenchError]
@@ -48,7 +48,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The result of one run. `failures` has the devices that were left out, with the reason."""
+    """The result of one run. `failures` maps the address of each device that was left out to its error."""
 
     result: RunResult
     report: Path
@@ -56,12 +56,12 @@ class Outcome:
 
     @property
     def is_ok(self) -> bool:
-        """Say whether every device took part and every launch is OK, or was discarded and repeated."""
+        """Return True if every device took part and every launch is OK or was discarded and repeated."""
         return self.exit_code == 0
 
     @property
     def exit_code(self) -> int:
-        """Return 0, or the exit code of the first failure: of a device that was left out, else of a launch."""
+        """Return 0, or the exit code of the first failure: a left-out device, else a failed launch."""
         if self.failures:
             return next(iter(self.failures.values())).exit_code
         first = next((record for record in self.result.records if not record.status.is_fine), None)
@@ -71,12 +71,12 @@ class Outcome:
 
 
 def deploy(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> Deployed:
-    """Compile bundles, which are given by device profile, push each to its devices, and write the run's file, or add to it."""
+    """Compile bundles, keyed by device profile, push each to its devices, and write or extend the run's file."""
     own = {profile: in_results(bundle, session.layout) for profile, bundle in bundles.items()}
     require_same_bundle(own, session.stored)
     work, lab = session.work, session.lab
     rollout = _rolled_out(own, session) if lab.devices else Rollout()
-    content = next(iter(own.values())).artifact  # of inputs, references and tasks with graphs all have the same
+    content = next(iter(own.values())).artifact  # all bundles have the same inputs, references and tasks with graphs
     launches = launches_of_bundle(work.terms, content, seed=session.run_id)
     begun = new_run_file(
         session.run_id,
@@ -94,7 +94,7 @@ def deploy(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> Deploy
 
 
 def measure(deployed: Deployed, session: RunSession) -> Measured:
-    """Measure on each device what the run does not have yet. Every record is stored as soon as it is there.
+    """Measure the launches that the run still lacks on each device. Each launch's record is stored as soon as it exists.
 
     Raises:
         QuadbenchError: a file of a bundle is damaged, or no device could take part.
@@ -102,7 +102,7 @@ def measure(deployed: Deployed, session: RunSession) -> Measured:
     rollout, phones = deployed.rollout, session.lab.phones
     rests: dict[str, Rest] = {}
     if rollout.installations:
-        # The pictures that each launch is compared with, and what no device takes.
+        # Check the reference images, and the files that are never pushed.
         for bundle in {installation.bundle.folder: installation.bundle for installation in rollout.installations}.values():
             check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
         queues = [_queue(installation, deployed, session) for installation in rollout.installations]
@@ -114,10 +114,10 @@ def measure(deployed: Deployed, session: RunSession) -> Measured:
 
 
 def store(measured: Measured, deployed: Deployed, session: RunSession) -> dict[str, QuadbenchError]:
-    """Note in the run's file how far it has come. Return by address why devices were left out.
+    """Write the run's progress to its file. Return the errors of left-out devices by address.
 
     Raises:
-        NoTimeError: the run's time was over before its first launch.
+        NoTimeError: the run's time budget ended before its first launch.
     """
     failed, rests, hosted, lab = deployed.rollout.failures, measured.rests, measured.hosted, session.lab
     given_up = {address: rest.given_up for address, rest in rests.items() if rest.given_up}
@@ -142,13 +142,13 @@ def store(measured: Measured, deployed: Deployed, session: RunSession) -> dict[s
 
 
 def report(failures: dict[str, QuadbenchError], session: RunSession) -> Outcome:
-    """Read a run that was measured, and write its report. `failures` has the devices that were left out."""
+    """Load the finished run and write its HTML report. `failures` are the errors of left-out devices."""
     result = load_run(session.layout, session.run_id)
     return Outcome(result=result, report=write_report(result, session.layout), failures=failures)
 
 
 def _rolled_out(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> Rollout:
-    """Install everywhere. Where every device fails, the run goes on if it has phones at AI Hub."""
+    """Install the bundles on all devices. If all fail, continue only if the run also has AI Hub phones."""
     failures: dict[str, QuadbenchError] = {}
     devices = session.lab.devices
 
@@ -188,10 +188,10 @@ def _queue(installation: Installation, deployed: Deployed, session: RunSession) 
 def _measured_hosted(
     phones: Sequence[HostedPhone], deployed: Deployed, session: RunSession
 ) -> Iterator[tuple[str, QuadbenchError]]:
-    """Compile for phones at AI Hub and run the graphs there. Yield by address why some gave no records."""
+    """Compile for phones at AI Hub and profile the graphs there. Yield address and error of phones that gave no records."""
     for phone in phones:
         if on_device(session.stored, phone.address):
-            continue  # its records come all at once
+            continue  # one job gives all of its records
         try:
             for record in _hosted_records(phone, deployed.bundles[phone.profile.name], session):
                 session.keep(record)
@@ -203,7 +203,7 @@ def _measured_hosted(
 def _hosted_records(phone: HostedPhone, bundle: Stored[Bundle], session: RunSession) -> Sequence[RunRecord]:
     htp_arch, layout, observer = phone.profile.soc.htp_arch, session.layout, session.observer
     product = compile_for(bundle, phone.target, phone.key, htp_arch, layout=layout, observer=observer)
-    check_contents(product, file_refs(product.artifact.graphs))  # no device checks what is uploaded
+    check_contents(product, file_refs(product.artifact.graphs))  # uploads are not checked by sha256 on arrival
     return measure_hosted(
         bundle.artifact,
         product,
@@ -216,7 +216,7 @@ def _hosted_records(phone: HostedPhone, bundle: Stored[Bundle], session: RunSess
 
 
 def _removed(session: RunSession) -> dict[str, QuadbenchError]:
-    """Return by address what is wrong where launches that were stored are stored no more."""
+    """Return an error for each device whose records were deleted from the database during the run."""
     kept = session.kept + Counter(record.device.address for record in session.stored)
     gone = kept - Counter(session.lab.records.counts(session.run_id))
     hint = f"measure them again: {session.layout.command('run', '--resume', session.run_id)}"
@@ -227,7 +227,7 @@ def _removed(session: RunSession) -> dict[str, QuadbenchError]:
 
 
 def _lacks_elsewhere(here: Sequence[str], deployed: Deployed, session: RunSession) -> bool:
-    """Say whether anything is left to measure on devices of the run that did not take part this time."""
+    """Return True if devices of the run that did not take part this time still have launches to measure."""
     elsewhere = [address for address in deployed.begun.addresses if address not in here]
     stored = session.lab.records.of_run_if_any(session.run_id) if elsewhere else ()
 
@@ -239,6 +239,6 @@ def _lacks_elsewhere(here: Sequence[str], deployed: Deployed, session: RunSessio
 
 
 def _no_time(launches: Sequence[LaunchPlan]) -> str:
-    """Say which launches the run's time did not suffice for."""
+    """Describe the launches that the time budget left out, counted by variant."""
     counts = Counter(launch.variant for launch in launches)
     return f"no time was left for {', '.join(f'{count} of {variant}' for variant, count in counts.items())}"

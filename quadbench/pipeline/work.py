@@ -1,4 +1,4 @@
-"""Work of a run: what it measures, with which retries and in what time; and what is left of a run that was cut short."""
+"""What a run measures, with its retries and time budget, and how an interrupted run is checked before it resumes."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,9 +24,9 @@ _BEGIN_ANEW = "begin a new run of the recipe; what was measured stays stored"
 
 @dataclass(frozen=True, kw_only=True)
 class Conduct:
-    """The conduct of a run: how often a device that was lost is waited for, and how long; and how long the run may take.
+    """Options of a run: number of retries for a lost device, wait for each in seconds, and time budget in seconds.
 
-    With `keep_going`, devices that cannot be reached or taken are left out; else nothing is begun without them.
+    With `keep_going`, unreachable or leased devices are left out; otherwise the run does not start without them.
     """
 
     retries: int = recovery.RETRIES
@@ -36,11 +36,11 @@ class Conduct:
 
     @property
     def budget(self) -> Budget | None:
-        """Return the time of a run that begins now; None is as long as it takes."""
+        """Return the time budget of a run that begins now, or None if it is unlimited."""
         return None if self.budget_s is None else Budget(ends_at=time.monotonic() + self.budget_s)
 
     def since(self, began: float) -> "Conduct":
-        """Return the conduct of one of several runs in the time of all, which began at this moment of the monotonic clock."""
+        """Return these options with the budget reduced by the time since `began` (monotonic), for runs that share a budget."""
         return self if self.budget_s is None else replace(self, budget_s=self.budget_s - (time.monotonic() - began))
 
 
@@ -49,10 +49,10 @@ USUAL = Conduct()
 
 @dataclass(frozen=True, kw_only=True)
 class RecordHooks:
-    """Hooks of a farm into work that is measured for it.
+    """Hooks with which a farm follows and guards a run's records.
 
-    `keep_files` is told of each record before it is stored, and may keep the files of its launch elsewhere. `guard` refuses,
-    within its transaction, a record that is no longer the work's to store. `is_part`: another results folder keeps the run.
+    `keep_files` is called with each record before it is stored, and may copy its launch's files elsewhere. `guard` runs in the
+    record's transaction and raises if we may no longer store it. `is_part`: the whole run is kept in another results folder.
     """
 
     keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)
@@ -62,9 +62,9 @@ class RecordHooks:
 
 @dataclass(frozen=True, kw_only=True)
 class Work(RecordHooks):
-    """The work of a run: its recipe's name and measurement settings, and the equipment it uses.
+    """What a run measures: recipe name, measurement settings, and kit or harness overrides.
 
-    `run_id` and `devices` are those of a run that is resumed, which need have no record yet; None begins a new run.
+    `run_id` and `devices` belong to a resumed run, which may have no record yet. `run_id=None` begins a new run.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Work(RecordHooks):
 
 
 def bundles_of(begun: RunFile, addresses: Sequence[Address], layout: Layout) -> dict[str, Stored[Bundle]]:
-    """Return the bundles of a run that goes on, on the addresses that were given again, by the names of their folders."""
+    """Return the bundles of a run to be resumed, keyed by folder name, after checking that these addresses can resume it."""
     if not begun.planned:
         raise UserError(f"run {begun.run_id} is a side of a comparison, which cannot go on", hint="compare anew")
     _require_unfinished(begun, layout)
@@ -89,7 +89,7 @@ def bundles_of(begun: RunFile, addresses: Sequence[Address], layout: Layout) -> 
 
 
 def _require_unfinished(begun: RunFile, layout: Layout) -> None:
-    """Refuse a run that has ended, unless launches that it measured are stored no more."""
+    """Raise if the run has ended, unless some of its measured launches are missing from the database."""
     if not begun.is_ended:
         return
     with open_records(database_of(layout)) as records:
@@ -113,10 +113,10 @@ def _bundle(begun: RunFile, name: str, layout: Layout) -> Stored[Bundle]:
 
 
 def resumable_bundle(run_id: str, layout: Layout) -> Bundle:
-    """Return the bundle of a run that can go on; of several, which have the same tasks, the first.
+    """Return the bundle of a run that can be resumed; if it has several, with the same tasks, the first.
 
     Raises:
-        UserError: it has ended.
+        UserError: the run has ended.
         ArtifactError: a bundle is gone or was changed, or the run's records are gone.
     """
     begun = load_run_file(layout, run_id)
@@ -124,7 +124,7 @@ def resumable_bundle(run_id: str, layout: Layout) -> Bundle:
 
 
 def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]) -> None:
-    """Refuse a device at whose address a run had another one."""
+    """Raise if an address of a resumed run now leads to a device with another serial."""
     serials = {facts.address: facts.serial for facts in known}
     for device in devices:
         address = device.facts.address
@@ -136,7 +136,7 @@ def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]
 
 
 def require_same_bundle(bundles: Mapping[str, Stored[Bundle]], stored: Sequence[RunRecord]) -> None:
-    """Refuse a bundle that is not the one of which a device of a run has records."""
+    """Raise if a device's stored records were measured with another bundle than the given one."""
     for record in stored:
         bundle = bundles.get(record.device.profile)
         if bundle and bundle.artifact.digest != record.bundle_digest:
@@ -145,5 +145,5 @@ def require_same_bundle(bundles: Mapping[str, Stored[Bundle]], stored: Sequence[
 
 
 def on_device(records: Sequence[RunRecord], address: str) -> list[RunRecord]:
-    """Return the records of one device."""
+    """Return the records of the device with this address."""
     return [record for record in records if record.device.address == address]

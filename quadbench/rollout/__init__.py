@@ -1,4 +1,4 @@
-"""Rollout: a bundle and connected devices -> the bundle compiled for each target, once, and installed on every device."""
+"""Install bundles on devices: compile once for each target, then push to every device."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ from quadbench.target.targets import Target
 LeftOut = Callable[[Device, QuadbenchError], None]
 Install = Callable[[], Installation]
 _LINK_TIMEOUT_S = 30.0
-# $1 is the kit's folder; then each library with its object. Phones let nobody make hard links.
+# $1 is the kit's folder; then pairs of library name and sha256. Android allows no hard links.
 _LINK = """\
 mkdir -p "$1" && cd "$1" || exit
 shift
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """The devices on which the bundle is installed, and by address why it is not on the others, and how to install it again."""
+    """The installations on devices. `failures` has the others' errors by address; `again` reinstalls on a device by address."""
 
     installations: tuple[Installation, ...] = ()
     failures: dict[str, QuadbenchError] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Rollout:
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
-        """Return what was pushed to each device."""
+        """Return the deployment of each installed device."""
         return tuple(installation.deployment for installation in self.installations)
 
 
@@ -69,16 +69,15 @@ def roll_out(
     left_out: LeftOut | None = None,
     recovery: Recovery | None = None,
 ) -> Rollout:
-    """Compile, then push to all devices at once, each with its bundle. One that fails is left out, and told; the others go on.
+    """Compile the bundles, then push each to its device, all devices in parallel. Failed devices are left out and reported.
 
-    Unless the float graph shall run there, what it takes, adapters in float among it, is not sent. With a `recovery`, a device
-    that is lost meanwhile is waited for.
+    Unless `runs_float`, the float graphs and float adapters are not sent. With a `recovery`, a lost device is waited for.
 
     Raises:
-        UserError: the harness is no program, or one that a device cannot start.
-        UnknownNameError: no kit, or more than one, has a digest that begins so.
+        UserError: the given harness is not a program, or a device cannot start it.
+        UnknownNameError: no kit, or more than one, has a digest with the given prefix.
         MissingDependencyError: a device's harness or kit is missing; nothing was pushed.
-        ArtifactError: a file of the bundle, or what was compiled of it, is damaged; nothing was pushed.
+        ArtifactError: a file of the bundle or compiled bundle is damaged; nothing was pushed.
         QuadbenchError: the harness or a graph cannot be built, or every device failed: then the first one's error.
     """
     observer.step("harness", "")
@@ -88,7 +87,7 @@ def roll_out(
     programs = {abi: checked_harness(gear.harness, abi) if gear.harness else ensure_harness(layout.programs, abi) for abi in abis}
     harnesses = {abi: equipment.local_file(program, executable=True) for abi, program in programs.items()}
     compiled = _compiled(bundles, kinds, gear, layout, observer)
-    for bundle in {bundle.folder: bundle for bundle in bundles}.values():  # a device may hold its files whole already
+    for bundle in {bundle.folder: bundle for bundle in bundles}.values():  # a device may have the files already
         check_contents(bundle, harness_files(bundle.artifact, runs_float=runs_float))
     work = [
         _Work(device=device, kind=kind, harness=harnesses[device.abi], choice=choice, bundle=bundle, compiled=product)
@@ -122,7 +121,7 @@ def _pushed(work: Sequence["_Work"], acts: Sequence[Install], left_out: LeftOut 
 
 @contextmanager
 def _closed_on_interrupt(work: Sequence["_Work"], recovery: Recovery | None) -> Iterator[None]:
-    """On Ctrl-C, close the devices, which ends what is pushed to them, and wait for none of them."""
+    """On Ctrl-C, close all devices, which ends their pushes, instead of waiting for them."""
     try:
         yield
     except KeyboardInterrupt:
@@ -136,11 +135,11 @@ def _closed_on_interrupt(work: Sequence["_Work"], recovery: Recovery | None) -> 
 def compile_for(
     bundle: Stored[Bundle], target: Target, key: str, htp_arch: str | None, *, layout: Layout, observer: Observer
 ) -> Stored[CompiledBundle]:
-    """Compile a bundle for one target, and tell the observer how it goes.
+    """Compile a bundle for one target and report progress to the observer.
 
     Raises:
         BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
-        ArtifactError: the product is there but damaged.
+        ArtifactError: an existing compiled bundle is damaged.
     """
 
     def notify(graph: str) -> None:
@@ -153,7 +152,7 @@ def compile_for(
 
 
 def install(bundle: Stored[Bundle], device: Device, kind: equipment.Kind, *, layout: Layout, observer: Observer) -> Installation:
-    """Compile for one target and push to one device, which may run others too.
+    """Compile a bundle for one device and push it there. Other bundles on the device stay.
 
     Raises:
         MissingDependencyError: the harness or a kit is missing; nothing was pushed.
@@ -174,9 +173,9 @@ def install(bundle: Stored[Bundle], device: Device, kind: equipment.Kind, *, lay
 def _compiled(
     bundles: Sequence[Stored[Bundle]], kinds: Sequence[equipment.Kind], gear: equipment.Gear, layout: Layout, observer: Observer
 ) -> list[Stored[CompiledBundle]]:
-    """Return what each device runs; devices with the same bundle and target share one.
+    """Return each device's compiled bundle. Devices with the same bundle and target share one.
 
-    What the least able Qualcomm HTP among them takes, they all take, so the graphs are held to its rules.
+    The graphs are linted for the oldest HTP version among these devices, so that all of them can run the graphs.
     """
     products = dict(gear.compiled)
     for bundle, kind in zip(bundles, kinds, strict=True):
@@ -191,7 +190,7 @@ def _compiled(
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
-    """The bundle's way to one device. A `choice` of None is this machine's runtimes."""
+    """One device's part of a rollout. A `choice` of None stands for the runtimes of this machine."""
 
     device: Device
     kind: equipment.Kind
@@ -201,7 +200,7 @@ class _Work:
     compiled: Stored[CompiledBundle]
 
     def installed(self, observer: Observer, *, runs_float: bool) -> Installation:
-        """Push what the device lacks, and give the libraries of a kit their names there."""
+        """Push the missing files and link a kit's libraries under their file names. Return the installation."""
         address, choice = self.device.facts.address, self.choice
         libraries = choice.files if choice else equipment.host_libraries(self.kind.target)
         names = [library.name for library in choice.libraries] if choice else [file.path.name for file in libraries]
@@ -228,7 +227,7 @@ class _Work:
 
 
 def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> InstalledKit:
-    """Link a kit's libraries, which were deployed, under their names. A folder is one kit's, however often it is pushed."""
+    """Link a kit's deployed libraries under their file names on the device. Each kit has one folder there."""
     folder = f"{device.root}/kits/{kit.digest}"
     words = [word for library in libraries for word in (library.name, library.file.sha256)]
     result = device.shell(["sh", "-c", _LINK, "sh", folder, *words], _LINK_TIMEOUT_S)
@@ -241,7 +240,7 @@ def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> In
 def placed_libraries(
     names: Sequence[str], files: Sequence[LocalFile], deployment: Deployment, kit: InstalledKit | None, *, is_emulated: bool
 ) -> Iterator[PlacedLibrary]:
-    """Yield the libraries that were deployed as `files`, by their names, and those of an emulator."""
+    """Yield the names and device paths of deployed libraries, and of the emulator's if `is_emulated`."""
     objects = [deployment.objects[file.sha256] for file in files]
     for file, name, place in zip(files, names, objects, strict=True):
         paths = (f"{kit.folder}/{name}", place) if kit else (place,)

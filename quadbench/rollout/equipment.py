@@ -1,4 +1,4 @@
-"""Equipment: the libraries that run a device's graphs, of a kit or of this machine, and the files that a device takes."""
+"""Choose the runtime libraries for a device, from a kit or from this machine, and list the files to push to it."""
 
 import os
 import platform
@@ -25,16 +25,16 @@ from quadbench.target.profile import DeviceProfile
 from quadbench.target.targets import LiteRtTarget, QnnTarget, RunTarget, target_key, vendor_of
 
 _FETCHED = {Abi.ARM64_V8A: "onnxruntime-android", Abi.ARM64_LINUX: "onnxruntime-linux"}
-_FETCHED_LITERT = {Abi.ARM64_LINUX: "onnxruntime-linux litert-linux"}  # no registry that is asked has Android's
+_FETCHED_LITERT = {Abi.ARM64_LINUX: "onnxruntime-linux litert-linux"}  # no supported registry has LiteRT for Android
 HARNESS, RUNTIME, BASE, PER_GRAPH = "harness", "runtime", "base", "per-graph"
 FLOAT, ADAPTERS, INPUTS = "float", "adapters", "tables and inputs"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """The kind of device that a rollout or a forecast is for; `address` is what messages call it.
+    """The kind of device that a rollout or a forecast is for. `address` is its name in messages.
 
-    `serial` is the device's, as far as it is known without connecting.
+    `serial` is the device's serial, as far as it is known without connecting.
     """
 
     address: str
@@ -45,15 +45,15 @@ class Kind:
 
     @property
     def key(self) -> str:
-        """Return the target's key, as `qnn-v79-69`."""
+        """Return the target's key, such as `qnn-v79-69`."""
         return target_key(self.target, self.abi.traits.machine)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gear:
-    """The gear that devices take in place of what would be chosen for them.
+    """Overrides for what a device would get by default.
 
-    A harness; a kit, by the first characters of its digest; graphs compiled elsewhere, by their bundle's digest and target's key.
+    They are a harness program, a kit by a prefix of its digest, and compiled bundles by their bundle's digest and target key.
     """
 
     harness: Path | None = None
@@ -66,36 +66,36 @@ NO_GEAR = Gear()
 
 @dataclass(frozen=True, kw_only=True)
 class KitChoice:
-    """A kit, and which of its libraries a device takes."""
+    """A kit and the subset of its libraries that a device needs."""
 
     kit: Stored[Kit]
     libraries: tuple[Library, ...]
 
     @property
     def files(self) -> list[LocalFile]:
-        """Return the libraries as they are deployed."""
+        """Return the libraries as files to deploy."""
         return local_files(self.kit, (library.file for library in self.libraries))
 
 
 def kind_of(device: Device) -> Kind:
-    """Return the kind of a device that is connected."""
+    """Return the kind of a connected device."""
     target = device.profile.target if device.family == "adb" else device.profile.virtual_target
     return Kind(address=device.facts.address, serial=device.serial, profile=device.profile, abi=device.abi, target=target)
 
 
 def require_equipment(devices: Sequence[Device], layout: Layout, gear: Gear = NO_GEAR) -> None:
-    """Refuse devices for which a harness, a kit or a compiler is missing, before anything is built for them.
+    """Raise, before anything is built, if a device's harness, kit or compiler is missing.
 
-    A harness or a kit that was named has to be one that they can use; no other is looked for.
+    A harness or kit that was named explicitly has to fit the devices; no other is tried.
 
     Raises:
         MissingDependencyError: says what is missing, and where to get it.
-        UserError: QUADBENCH_HARNESS names no program, or a device cannot start the harness that was named.
+        UserError: QUADBENCH_HARNESS names no program, or a device cannot start the named harness.
         UnknownNameError: there is no such kit.
         ArtifactError: a kit is damaged.
     """
     for kind in map(kind_of, devices):
-        if not any(key == kind.key for _, key in gear.compiled):  # what is compiled already needs no compiler
+        if not any(key == kind.key for _, key in gear.compiled):  # a compiled bundle that is given needs no compiler
             require(kind.target, kind.address)
         if gear.harness:
             checked_harness(gear.harness, kind.abi)
@@ -105,10 +105,10 @@ def require_equipment(devices: Sequence[Device], layout: Layout, gear: Gear = NO
 
 
 def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
-    """Refuse cores that a device has not, where it shares those of this machine; a phone's are seen when it launches.
+    """Raise if a device that shares this machine's CPU lacks one of the cores. A phone's cores are checked at launch.
 
     Raises:
-        UserError: names the first that is absent.
+        UserError: names the first absent core.
     """
     here = os.sched_getaffinity(0)
     absent = [core for core in cores if core not in here]
@@ -119,17 +119,17 @@ def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
 
 
 def chosen_kit(kind: Kind, layout: Layout, gear: Gear) -> KitChoice | None:
-    """Return the kit that was named for a device, or else the one that it takes, of which None is this machine's runtimes."""
+    """Return the explicitly named kit for a device, else its default kit; None stands for this machine's runtimes."""
     return named_kit(kind, layout, gear.kit) if gear.kit else kit_for(kind, layout)
 
 
 def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:
-    """Return the kit that a device takes; None where it has this machine's ABI and takes the runtimes of this machine.
+    """Return a device's default kit, or None if the device has this machine's ABI and can use its runtimes.
 
-    This machine has none for an NPU that LiteRT reaches.
+    This machine has no runtime for LiteRT on an NPU, so such targets always need a kit.
 
     Raises:
-        MissingDependencyError: no kit runs its target; says why none does that is there, and where to get one.
+        MissingDependencyError: no kit runs the device's target; the message says why, and where to get one.
         ArtifactError: a kit is damaged.
     """
     is_on_npu = isinstance(kind.target, LiteRtTarget) and kind.target.soc is not None
@@ -147,7 +147,7 @@ def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:
 
 
 def named_kit(kind: Kind, layout: Layout, digest: str) -> KitChoice:
-    """Return the kit whose digest begins so, if it runs what a device runs."""
+    """Return the kit whose digest starts with `digest`, after checking that it runs the device's target."""
     kit = find(digest, layout)
     htp_arch = kind.profile.soc.htp_arch
     wrong_abi = [] if kit.artifact.abi is kind.abi else [f"it is for {kit.artifact.abi}, not for {kind.abi}"]
@@ -163,7 +163,7 @@ def _choice_of(kit: Stored[Kit], kind: Kind) -> KitChoice:
 
 
 def host_libraries(target: RunTarget) -> list[LocalFile]:
-    """Return the runtimes of this machine that a device takes: ONNX Runtime first, and LiteRT where it is the target."""
+    """Return this machine's runtime libraries for a target: ONNX Runtime first, then LiteRT if the target needs it."""
     libraries = [runtime_library(), *([litert_library()] if isinstance(target, LiteRtTarget) else [])]
     return [local_file(library) for library in libraries]
 
@@ -186,10 +186,9 @@ def push_set(
     *,
     runs_float: bool = True,
 ) -> dict[str, list[LocalFile]]:
-    """Return the files that launches of all variants need. A file that is two things is among both; a device takes it once.
+    """Return the files that launches of all variants need, by category. A file may appear in two; it is pushed once.
 
-    `graphs` has the quantized graphs; unless the float graph shall run there, what it takes, adapters in float among it, is not
-    sent.
+    `graphs` holds the quantized graphs. Unless `runs_float`, the float graphs and float adapters are left out.
     """
     content = bundle.artifact
     quantized = [graph for graph in graphs.artifact.graphs if graph.variant.is_quantized]
@@ -207,10 +206,10 @@ def push_set(
 
 
 def local_files(artifact: Stored[Bundle] | Stored[CompiledBundle] | Stored[Kit], files: Iterable[FileRef]) -> list[LocalFile]:
-    """Return files of an artifact as they are deployed."""
+    """Return files of an artifact as files to deploy."""
     return [LocalFile(path=artifact.path(file), sha256=file.sha256, size_bytes=file.size_bytes) for file in files]
 
 
 def local_file(path: Path, *, executable: bool = False) -> LocalFile:
-    """Return a file of this machine as it is deployed."""
+    """Return a file of this machine as a file to deploy."""
     return LocalFile(path=path, sha256=sha256_of(path), size_bytes=path.stat().st_size, executable=executable)

@@ -1,4 +1,4 @@
-"""Forecast: what a run would build, push and run on each device, and what of a recipe cannot run there; nothing is done."""
+"""Dry run: what a run would build, push and launch on each device, and what cannot run there. Nothing is changed."""
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,10 +37,10 @@ from quadbench.target.targets import LiteRtTarget, Target
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """A run on one device before it happens. `push_bytes` are those of files that are there, by what they are.
+    """The forecast of a run on one device. `push_bytes` are the sizes of existing files by category.
 
-    `adapter_bytes` are by name those of each adapter, in all dtypes that are pushed. What is `to_build` has no bytes yet; what is
-    `missing` keeps the run from happening.
+    `adapter_bytes` has each adapter's size by name, over all dtypes that are pushed. Sizes of things `to_build` are unknown yet.
+    Anything `missing` prevents the run.
     """
 
     address: str
@@ -57,12 +57,12 @@ class Forecast:
 
 
 def forecast(recipe: Recipe, addresses: Sequence[Address], *, layout: Layout) -> list[Forecast]:
-    """Return what a run on each device would be. An attached phone is known by its profile, and need not be attached.
+    """Return the forecast of a recipe's run on each device. Phones need not be attached; their profiles are enough.
 
     Raises:
-        UserError: an address means no profile, the device of another, or a device at AI Hub, which takes no files.
+        UserError: an address has no profile, means a device given twice, or is at AI Hub, where no files are pushed.
         SpecError: a scenario is wrong.
-        ArtifactError: a bundle, a compiled bundle or a kit that is there is damaged.
+        ArtifactError: an existing bundle, compiled bundle or kit is damaged.
     """
     kinds = _kinds(addresses)
     check_devices(recipe)
@@ -71,7 +71,7 @@ def forecast(recipe: Recipe, addresses: Sequence[Address], *, layout: Layout) ->
 
 
 def forecast_of_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence[Address], *, layout: Layout) -> list[Forecast]:
-    """Return what a run of a bundle, as one with an admitted adapter, would be on each device.
+    """Return the forecast of a run of an existing bundle on each device, for example of one with an admitted adapter.
 
     Raises:
         UserError, SpecError, ArtifactError: as `forecast`.
@@ -80,7 +80,7 @@ def forecast_of_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence
 
 
 def _kinds(addresses: Sequence[Address]) -> list[Kind]:
-    """Return the kind of device of each address. Refuses what a run would refuse before it connects."""
+    """Return the kind of device of each address. Raise for addresses that a run would refuse before it connects."""
     if not addresses:
         raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
     taken: dict[str, str] = {}
@@ -130,7 +130,7 @@ def _forecast(kind: Kind, address: Address, bundle: Stored[Bundle] | None, terms
 
 
 def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
-    """Return the bytes of each kind of file; a file of two kinds is pushed once, and counts for the first."""
+    """Return the bytes of each file category. A file in two categories counts in the first, as it is pushed once."""
     first = {file.sha256: what for what, files in reversed(list(push.items())) for file in files}
     return {
         what: sum({f.sha256: f.size_bytes for f in files if first[f.sha256] == what}.values()) for what, files in push.items()
@@ -138,10 +138,10 @@ def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
 
 
 def kind_at(address: Address) -> Kind:
-    """Return the kind of device that an address means, which need not be there.
+    """Return the kind of device that an address means, without connecting to it.
 
     Raises:
-        UserError: it means no profile, or a device at AI Hub.
+        UserError: the address has no profile, or means a device at AI Hub.
     """
     text, host = address.text, host_abi(platform.machine())
     match address:
@@ -190,7 +190,7 @@ def _libraries(kind: Kind, layout: Layout, missing: list[str]) -> list[LocalFile
 
 
 def _graphs(kind: Kind, bundle: Stored[Bundle], layout: Layout, to_build: list[str]) -> Stored[CompiledBundle] | Stored[Bundle]:
-    """Return the compiled graphs; where there are none yet those of the bundle, whose sizes are about the same."""
+    """Return the compiled graphs, or the bundle's own if none are compiled yet; their sizes are about the same."""
     compiled = compiled_before(bundle, kind.target, kind.key, layout)
     if compiled is None:
         to_build.append(f"the graphs for {kind.key}; their bytes are given as they are in the bundle")
@@ -198,10 +198,10 @@ def _graphs(kind: Kind, bundle: Stored[Bundle], layout: Layout, to_build: list[s
 
 
 def misfits(recipe: Recipe, addresses: Sequence[Address]) -> Iterator[Problem]:
-    """Yield what devices cannot run, as far as their addresses say what they are.
+    """Yield the problems of a recipe that the devices' addresses alone reveal, before anything is connected.
 
     Raises:
-        UserError: an address asks for a target that its profile lacks.
+        UserError: an address names a target that its profile lacks.
     """
     known = {profile.name for profile in load_profiles()}
     for address in addresses:
@@ -213,7 +213,7 @@ def misfits(recipe: Recipe, addresses: Sequence[Address]) -> Iterator[Problem]:
 
 
 def misfits_of_target(recipe: Recipe, profile: str | None, target: Target, name: str) -> Iterator[Problem]:
-    """Yield what cannot run of a recipe as devices of a profile run it. `name` is what a message calls them."""
+    """Yield the problems of running a recipe on a target. `name` is the device's name in messages."""
     own = recipe.devices.get(profile) if profile else None
     of_devices = own.precision if own else None
     activations = (of_devices or recipe.precision).activations

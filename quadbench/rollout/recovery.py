@@ -1,4 +1,4 @@
-"""Recovery: a device that was lost in the middle of a run -> the same one again: back, booted, itself, and still the run's."""
+"""Wait for a device that was lost during a run, and check that the same device comes back."""
 
 import time
 from collections import Counter
@@ -13,8 +13,8 @@ from quadbench.errors import DeviceError, DeviceLostError
 from quadbench.measure.launch import Stop
 from quadbench.observer import Observer
 
-RETRIES = 2  # of a device, in a run
-WAIT_S = 300.0  # for a device, each time: longer than a phone takes to restart and somebody to plug it in
+RETRIES = 2  # for each device in a run
+WAIT_S = 300.0  # each time: enough for a phone to restart or for a person to plug it in
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _IDENTITY = ("ro.serialno", "ro.build.fingerprint", "ro.product.model", "ro.soc.model")  # a profile is recognised by these
 
@@ -23,9 +23,9 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """The patience of a run with its devices: how often, and for how long, each is waited for.
+    """The retry policy for lost devices: how many times, and how many seconds, a run waits for each.
 
-    `confirm` refuses a device that is no longer the run's. `note` is told of each that was lost and is back.
+    `confirm` raises if the device's lease is no longer ours. `note` is called for each device that came back.
     """
 
     retries: int
@@ -38,11 +38,11 @@ class Recovery:
     _identities: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def again(self, device: Device, action: Callable[[], ResultT]) -> ResultT:
-        """Do what may be done twice, and where the device is lost meanwhile, once more when it is back.
+        """Run an idempotent action on a device. If the device is lost meanwhile, wait for it and run the action again.
 
         Raises:
-            DeviceLostError: it was not back in time, or is lost too often.
-            QuadbenchError: it is another device now, or somebody else's; or what `action` raises.
+            DeviceLostError: the device was not back in time, or was lost too often.
+            QuadbenchError: the device is another one now, its lease is no longer ours, or `action` raised.
         """
         while True:
             try:
@@ -55,7 +55,7 @@ class Recovery:
                 self._wait(device, lost)
 
     def regained(self, device: Device, lost: DeviceLostError, action: Callable[[], object]) -> None:
-        """Wait for a device that was lost, then do what brings it to where it was.
+        """Wait for a lost device, then run the action that restores its state.
 
         Raises:
             QuadbenchError: as `again`.
@@ -84,7 +84,7 @@ class Recovery:
         self.note(device, Retry(address=address, reason=lost.message, away_s=away_s))
 
     def _is_back(self, device: Device) -> bool:
-        """Say whether a device is there and has booted, and is the one that it was."""
+        """Return True if the device has booted, is the same device as before, and its lease is still ours."""
         try:
             if not device.is_ready():
                 return False
