@@ -34,6 +34,6 @@ def test_an_empty_word_is_refused_before_anything_is_done(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        main(["nightly", *words])
+        main(["nightly", "run", *words])
     assert "expected a word, found an empty one" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

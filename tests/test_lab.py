@@ -260,7 +260,7 @@ def test_a_night_whose_conductor_was_killed_finds_its_jobs_again_and_measures_no
     file.write_text(json.dumps({**night, "quality": ["ssim"]}))
     frozen = farm.run(conductor, "nightly", "freeze", "reference", desk.recipe, results=desk.results)
     assert frozen.returncode == 0, frozen.stderr
-    words = "nightly", file, "--night", "one", "--farm", farm.environment["QUADBENCH_DATABASE"]
+    words = "nightly", "run", file, "--night", "one", "--farm", farm.environment["QUADBENCH_DATABASE"]
     killed = farm.start_quadbench(conductor, *words, results=desk.results)
     farm.wait_until(lambda: farm.number("SELECT count(*) FROM records") > 2)
     killed.kill()

@@ -71,7 +71,7 @@ class Team:
         self.recipe.write_text(text.replace("{scheme: olss, steps: 4}", "{scheme: olss, steps: 12}"))
 
     def perform(self, night: str) -> tuple[int, tuple[Ruling, ...]]:
-        code = main(["nightly", str(self.file), "--night", night, "--results", str(self.layout.root)])
+        code = main(["nightly", "run", str(self.file), "--night", night, "--results", str(self.layout.root)])
         with read_records(self.layout.database) as records:
             return code, Nights(records.engine).rulings(f"phones-{night}")
 

@@ -81,7 +81,7 @@ def told(layout: Layout, capsys: pytest.CaptureFixture[str]) -> Told:
     ) -> tuple[bool, str, str]:
         parser = argparse.ArgumentParser(parents=[common_options()])
         add_outputs(parser)
-        parser.set_defaults(words=["night.yaml"], farm=farm, budget=budget)
+        parser.set_defaults(file=Path("night.yaml"), farm=farm, budget=budget)
         engine = open_engine(database_of(layout))
         performed = Performed.of(night or sample_night(), Nights(engine))
         engine.dispose()
@@ -94,7 +94,7 @@ def told(layout: Layout, capsys: pytest.CaptureFixture[str]) -> Told:
 def test_the_commands_of_a_farm_s_night_name_the_farm_without_its_password_and_its_budget(told: Told, layout: Layout) -> None:
     told(farm="postgresql://ana:secret@db/lab", budget=21600.0)
     report = Page(layout.night(night_id(20)).joinpath("night.html").read_text()).text
-    words = "quadbench nightly night.yaml{} --farm 'postgresql://ana:***@db/lab' --budget 6h"
+    words = "quadbench nightly run night.yaml{} --farm 'postgresql://ana:***@db/lab' --budget 6h"
     assert words.format("") in report
     assert words.format(f" --night {night_id(20).removeprefix('phones-')} --json") in report
 

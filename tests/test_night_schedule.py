@@ -10,7 +10,7 @@ from quadbench.errors import UserError
 from quadbench.farm.unit import systemd_unit
 from quadbench.nightly.schedule import cron_line, systemd_files
 
-COMMAND = ("/opt/quad bench/quadbench", "nightly", "50%.yaml")
+COMMAND = ("/opt/quad bench/quadbench", "nightly", "run", "50%.yaml")
 
 
 def test_the_timer_is_one_that_systemd_takes(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_the_path_of_a_worker_is_quoted_as_systemd_takes_it() -> None:
 
 def test_cron_s_line_is_one_command_of_a_shell() -> None:
     line = cron_line(COMMAND, Path("/srv/it's"), "02:05")
-    assert line == "5 2 * * * cd '/srv/it'\"'\"'s' && '/opt/quad bench/quadbench' nightly 50\\%.yaml\n"
+    assert line == "5 2 * * * cd '/srv/it'\"'\"'s' && '/opt/quad bench/quadbench' nightly run 50\\%.yaml\n"
 
 
 @pytest.mark.parametrize("at", ["24:00", "2", "02:60", "02:00\n* * * * * root", "٠٢:٠٠"])

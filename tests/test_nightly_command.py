@@ -51,7 +51,7 @@ def nightly(folder: Path, *words: object) -> int:
 def test_a_file_that_is_wrong_is_refused_with_exit_code_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], said: str
 ) -> None:
-    assert nightly(tmp_path, written(tmp_path, **changes)) == ERROR
+    assert nightly(tmp_path, "run", written(tmp_path, **changes)) == ERROR
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "results" / "quadbench.sqlite").exists()
 
@@ -59,16 +59,9 @@ def test_a_file_that_is_wrong_is_refused_with_exit_code_1(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["perform", "night.yaml"], "'perform night.yaml' is nothing to perform"),
-        (["freeze", "reference", "quickstart", "--dry-run"], "--dry-run is of a night"),
-        (["freeze", "reference", "quickstart", "--budget", "6h"], "freeze does not take --budget"),
-        (["freeze", "reference", "quickstart", "--webhook", "https://chat.example/x"], "--webhook is of a night"),
-        (["schedule", "night.yaml", "--webhook", "https://chat.example/x"], "a scheduled night takes $QUADBENCH_WEBHOOK"),
-        (["schedule", "night.yaml", "--night", "one"], "as every night has its own date, does not take --night"),
-        (["night.yaml", "--at", "01:00"], "does not take --at"),
         (["freeze", "../out", "quickstart"], "no bundle can be frozen under the name"),
         (["freeze", "reference", "nothing-of-the-kind"], "unknown recipe 'nothing-of-the-kind'"),
-        (["nowhere.yaml"], "nowhere.yaml"),
+        (["run", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )
 def test_words_that_mean_nothing_are_refused_with_exit_code_1(
@@ -78,15 +71,27 @@ def test_words_that_mean_nothing_are_refused_with_exit_code_1(
     assert said in capsys.readouterr().err
 
 
-def test_a_wrong_command_line_is_no_regression(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["night.yaml"], "invalid choice: 'night.yaml' (choose from 'run', 'freeze', 'schedule')"),
+        (["run", "night.yaml", "--nonsense"], "--nonsense"),
+        (["run", "night.yaml", "--at", "01:00"], "--at"),
+        (["freeze", "reference", "quickstart", "--dry-run"], "--dry-run"),
+        (["freeze", "reference", "quickstart", "--budget", "6h"], "--budget"),
+        (["schedule", "night.yaml", "--night", "one"], "--night"),
+        (["schedule", "night.yaml", "--webhook", "https://chat.example/x"], "--webhook"),
+    ],
+)
+def test_a_wrong_command_line_is_no_regression(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["nightly", "night.yaml", "--nonsense"])
+        main(["nightly", *words])
     assert ended.value.code == ERROR
-    assert "--nonsense" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 def test_a_night_without_its_yardstick_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert nightly(tmp_path, written(tmp_path), "--night", "one") == ERROR
+    assert nightly(tmp_path, "run", written(tmp_path), "--night", "one") == ERROR
     said = " ".join(capsys.readouterr().err.split())
     assert "yardstick: unknown frozen bundle 'reference'" in said
     assert not (tmp_path / "results" / "quadbench.sqlite").exists()
@@ -135,7 +140,7 @@ MISTAKES = {
 def test_what_a_file_names_and_what_is_not_there_is_refused_at_its_line_before_anything_runs(
     tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str], changes: dict[str, object], said: str, more: str
 ) -> None:
-    assert nightly(tmp_path, written(tmp_path, **({"devices": ["s25@NOWHERE"]} | changes))) == ERROR
+    assert nightly(tmp_path, "run", written(tmp_path, **({"devices": ["s25@NOWHERE"]} | changes))) == ERROR
     err = " ".join(capsys.readouterr().err.split())
     assert f"night.yaml:1: {said}" in err
     assert more in err
@@ -149,7 +154,7 @@ def test_all_mistakes_of_a_file_are_said_at_once_each_at_its_line(
     lines = ["schema_version: 1", "name: phones", "devices: [virtual:s52]", "yardstick: lost", "cases:"]
     lines += ["- {name: a, source: nothing}", "- name: b", "  source: quickstart", "  changes:", "    nonsense: 1"]
     path.write_text("\n".join(lines).replace("nonsense: 1", "nonsense: '1'"))
-    assert nightly(tmp_path, path) == ERROR
+    assert nightly(tmp_path, "run", path) == ERROR
     err = capsys.readouterr().err
     assert re.findall(r"night\.yaml:([0-9]+): ([a-z0-9.\[\]]+):", err) == [
         *(("3", "devices[0]"), ("4", "yardstick"), ("6", "cases[0].source"), ("9", "cases[1].changes"))
@@ -166,10 +171,10 @@ def test_a_limit_of_a_figure_that_a_case_can_never_have_is_refused(
     recipe, layout = load_recipe(source), Layout(tmp_path / "results")
     freeze("reference", write_recipe_bundle(recipe.model_copy(update={"tasks": recipe.tasks[:1]}), layout), layout)
     limited = case("a", source=source, limits={key: 0.1, "ram": 0.1})
-    assert nightly(tmp_path, written(tmp_path, cases=[limited])) == ERROR
+    assert nightly(tmp_path, "run", written(tmp_path, cases=[limited])) == ERROR
     assert f"cases[0].limits.{key}: {said}" in " ".join(capsys.readouterr().err.split())
     all_others = {"limits": {key: 0.1}, "cases": [case("a", source=source), case("b", source=source, limits={"ram": 0.1})]}
-    assert nightly(tmp_path, written(tmp_path, **all_others)) == ERROR
+    assert nightly(tmp_path, "run", written(tmp_path, **all_others)) == ERROR
     assert f"night.yaml:1: limits.{key}: {said}" in " ".join(capsys.readouterr().err.split())
 
 
@@ -178,7 +183,7 @@ def test_what_is_there_and_broken_is_missing_and_costs_no_other(
 ) -> None:
     (tmp_path / "broken.yaml").write_text("schema_version: 1\nname: [")
     path = written(tmp_path, cases=[case("restyle"), case("other", source="broken.yaml")], devices=["s25@NOWHERE"])
-    assert nightly(tmp_path, path, "--night", "one", "--json") == 4
+    assert nightly(tmp_path, "run", path, "--night", "one", "--json") == 4
     assert json.loads(capsys.readouterr().out)["outcome"] == "MISSING"
     engine = open_engine(layout.database)
     causes = {ruling.case: ruling.cause for ruling in Nights(engine).rulings("phones-one")}
@@ -191,13 +196,13 @@ def test_a_dry_run_says_what_would_be_measured_and_what_is_broken_and_measures_n
     tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = written(tmp_path, cases=[case("restyle", owner="ana@lab", changes={"measure.iterations": "7"})])
-    assert nightly(tmp_path, path, "--dry-run", "--night", "one") == 0
+    assert nightly(tmp_path, "run", path, "--dry-run", "--night", "one") == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "restyle quickstart with measure.iterations=7 reference local ana@lab" in out
     assert "phones-one would measure 1 case in 3 blocks each" in out
     (tmp_path / "broken.yaml").write_text("schema_version: 1\nname: [")
     path = written(tmp_path, cases=[case("restyle"), case("other", source="broken.yaml")])
-    assert nightly(tmp_path, path, "--dry-run", "--json") == ERROR
+    assert nightly(tmp_path, "run", path, "--dry-run", "--json") == ERROR
     told, err = capsys.readouterr()
     assert [one["name"] for one in json.loads(told)["cases"]] == ["restyle"]
     assert list(json.loads(told)["faults"]) == ["other"]
@@ -208,8 +213,8 @@ def test_a_dry_run_says_what_would_be_measured_and_what_is_broken_and_measures_n
 def test_a_results_folder_that_is_lost_in_the_night_is_no_inconclusive_ruling(
     tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_nightly, "_perform", lambda *_: layout.root.rename(tmp_path / "elsewhere") and 0)
-    assert nightly(tmp_path, written(tmp_path)) == ERROR
+    monkeypatch.setattr(cli_nightly, "perform", lambda *_, **__: layout.root.rename(tmp_path / "elsewhere") and 0)
+    assert nightly(tmp_path, "run", written(tmp_path)) == ERROR
     assert "it was moved or removed" in " ".join(capsys.readouterr().err.split())
 
 
@@ -222,7 +227,7 @@ def test_a_results_folder_that_cannot_be_is_an_error_and_no_ruling(
     tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (layout.root / "nights").touch()
-    assert nightly(tmp_path, written(tmp_path)) == ERROR
+    assert nightly(tmp_path, "run", written(tmp_path)) == ERROR
     assert "nights" in capsys.readouterr().err
 
 
@@ -231,14 +236,14 @@ def test_tasks_that_the_yardstick_lacks_are_named_at_the_start(tmp_path: Path, c
     whole, layout = load_recipe("quickstart"), Layout(tmp_path / "results")
     first, *others = whole.tasks
     freeze("reference", write_recipe_bundle(whole.model_copy(update={"tasks": (first,)}), layout), layout)
-    assert nightly(tmp_path, written(tmp_path, devices=["s25@NOWHERE"])) == 4
+    assert nightly(tmp_path, "run", written(tmp_path, devices=["s25@NOWHERE"])) == 4
     said = " ".join(capsys.readouterr().err.split())
     names = ", ".join(task.name for task in others)
     assert f"case 'restyle': not measured, as the yardstick has no such tasks: {names}" in said
 
 
 def test_a_night_that_begins_in_the_evening_is_that_of_the_next_morning(tmp_path: Path, layout: Layout) -> None:
-    assert nightly(tmp_path, written(tmp_path, devices=["s25@NOWHERE"])) == 4
+    assert nightly(tmp_path, "run", written(tmp_path, devices=["s25@NOWHERE"])) == 4
     engine = open_engine(layout.database)
     (night_id,) = Nights(engine).night_ids()
     engine.dispose()
@@ -274,7 +279,7 @@ def test_the_command_that_goes_on_with_a_night_has_its_date_and_its_farm(
     monkeypatch.setattr(cli_nightly, "perform", interrupted)
     monkeypatch.setattr(cli_nightly, "_launcher", lambda *_: nullcontext())
     path, farm = written(tmp_path), f"{tmp_path}/farm.sqlite"
-    assert nightly(tmp_path, path, "--farm", f"sqlite:///{farm}", "--budget", "6h") == 130
+    assert nightly(tmp_path, "run", path, "--farm", f"sqlite:///{farm}", "--budget", "6h") == 130
     err = "".join(capsys.readouterr().err.split())
     assert re.search(r"--night\d{4}-\d\d-\d\d--farm" + re.escape(f"{farm}--budget6h"), err)
 

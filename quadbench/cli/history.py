@@ -105,7 +105,7 @@ def _list(options: Options) -> int:
         print_text_table(stdout_console(), line_table(lines))
         print_text(f"next: {next_command(options, 'history', lines[0].case)}")
     else:
-        print_text("no night yet; quadbench nightly night.yaml performs one")
+        print_text("no night yet; quadbench nightly run night.yaml performs one")
     return 0
 
 
@@ -304,7 +304,7 @@ def _next_step(options: Options, told: Sequence[Told], now: datetime) -> dict[st
 def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[Nights]:
     """Open the nights of a results folder, to read them or to add to them."""
     if not is_made(database_of(layout)):
-        raise UserError(f"'{layout.root}' has no nights", hint="quadbench nightly night.yaml performs one")
+        raise UserError(f"'{layout.root}' has no nights", hint="quadbench nightly run night.yaml performs one")
     with opened(layout, open_engine if is_written else open_for_reading) as engine:
         yield Nights(engine)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from quadbench.artifacts.names import check_file_name
 from quadbench.cli import console
-from quadbench.cli.options import Options, Subparsers, add_command, duration_s, next_command, output_file, refuse_given, time_word
+from quadbench.cli.options import Options, Subparsers, add_action, add_group, duration_s, next_command, output_file, time_word
 from quadbench.cli.run_source import add_farm, use_farm
-from quadbench.errors import QuadbenchError, UserError
+from quadbench.errors import QuadbenchError, StorageError, UserError
 from quadbench.host import python_module
 from quadbench.nightly.exports import WEBHOOK_VARIABLE, annotations, check_address, night_junit, night_markdown, tell
 from quadbench.nightly.launcher import Here, Launcher
@@ -42,57 +42,41 @@ _MORNING = timedelta(hours=12)  # a night that begins in the evening is that of 
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(commands, "nightly", run)
-    parser.usage = "quadbench nightly [-h] [OPTION...] (FILE | freeze NAME SOURCE | schedule FILE)"
-    parser.add_argument(
-        "words",
-        nargs="+",
-        metavar="FILE",
-        help="the file of a night, which is performed or goes on; `freeze NAME SOURCE` gives the bundle of a recipe, of a folder"
-        " or of a run a name for good; `schedule FILE` prints systemd's timer that performs it every night",
+    actions = add_group(commands, "nightly")
+    night = add_action(
+        actions, "run", run, "measure the cases of a night's file, and say what got worse; one that was cut short goes on"
     )
-    parser.add_argument(
+    add_file(night)
+    night.add_argument(
         "--night", metavar="WORD", help="what the night is called behind the file's name (default: the date of its morning)"
     )
+    night.add_argument(
+        "--dry-run", action="store_true", help="say what would be measured and what is wrong with the file, and measure nothing"
+    )
+    add_outputs(night)
+    frozen = add_action(actions, "freeze", run_freeze, "give a bundle a name for good, by which nights are compared with it")
+    frozen.add_argument("name", metavar="NAME", help="the name, as a night's file has it under `yardstick`")
+    frozen.add_argument("source", metavar="SOURCE", help="a recipe, which is built if it has to be, a bundle's folder or a run")
+    schedule = add_action(
+        actions, "schedule", run_schedule, "print systemd's service and timer that run a night's file every night"
+    )
+    add_file(schedule)
+    add_report_files(schedule)
+    schedule.add_argument("--at", default=_BEGIN, metavar="TIME", help="when the night begins (default: %(default)s)")
+    schedule.add_argument("--cron", action="store_true", help="print a line of a crontab instead")
+
+
+def add_file(parser: argparse.ArgumentParser) -> None:
+    """Add the file of a night, and the options of how it is performed."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="the file of a night")
     parser.add_argument(
         "--budget", type=duration_s, metavar="TIME", help="begin nothing after this, counted from the night's beginning, as 6h"
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be measured and what is wrong with the file, and measure nothing"
-    )
     add_farm(parser)
-    add_outputs(parser)
-    parser.add_argument("--at", metavar="TIME", help=f"when the scheduled night begins (default: {_BEGIN})")
-    parser.add_argument("--cron", action="store_true", help="schedule by a line of a crontab")
 
 
 def run(options: Options) -> int:
-    try:
-        if options.dry_run and len(options.words) > 1:
-            raise UserError("--dry-run is of a night", hint="quadbench nightly FILE --dry-run")
-        is_webhook_given = options.webhook != secret_variable(WEBHOOK_VARIABLE)  # the variable names one for all nights
-        if is_webhook_given and len(options.words) > 1:
-            hint = f"a scheduled night takes ${WEBHOOK_VARIABLE}: the address is a password, and stands in no command"
-            raise UserError("--webhook is of a night that is performed now", hint=hint)
-        match options.words:
-            case ["freeze", name, source]:
-                return _freeze(options, name, source)
-            case ["schedule", file]:
-                return _schedule(options, Path(file))
-            case [file]:
-                return _perform(options, Path(file))
-        words = " ".join(options.words)
-        raise UserError(f"'{words}' is nothing to perform", hint="expected FILE, or freeze NAME SOURCE, or schedule FILE")
-    except (QuadbenchError, OSError) as error:  # whose own exit codes mean other things than those of a night
-        if options.json:
-            console.print_json({"error": str(error), "exit_code": ERROR})
-        console.print_error(str(error))
-        return ERROR
-
-
-def _perform(options: Options, path: Path) -> int:
-    refuse_given("a night that is performed now", options, "at", "cron")
-    plan = planned(path, options.layout, on_farm=bool(options.farm))
+    plan = planned(options.file, options.layout, on_farm=bool(options.farm))
     night_id = f"{plan.name}-{options.night or (datetime.now().astimezone() + _MORNING).date().isoformat()}"
     try:
         check_file_name(night_id)
@@ -114,6 +98,8 @@ def _perform(options: Options, path: Path) -> int:
             again = night_command(options, "--night", night_id.removeprefix(f"{plan.name}-"))
             console.print_note(f"night {night_id} is not over; to go on: {again}")
             raise
+        except OSError as error:
+            raise StorageError(f"'{options.layout.root}' cannot be used: {error}") from error
     is_told = write_outputs(options, performed, options.layout)
     return exit_code(performed.night) or (0 if is_told else ERROR)
 
@@ -131,21 +117,20 @@ def _launcher(options: Options, night_id: str, observer: Observer) -> Iterator[L
         yield OfFarm(night_id=night_id, farm=farm, layout=options.layout, observer=observer)
 
 
-def _freeze(options: Options, name: str, source: str) -> int:
-    refuse_given("freeze", options, "night", "budget", "farm", "junit", "markdown", "github", "at", "cron")
-    frozen_name(name)
+def run_freeze(options: Options) -> int:
+    frozen_name(options.name)
     with console.RunConsole() as observer:
-        chosen = choose(source, {}, options.layout)
+        chosen = choose(options.source, {}, options.layout)
         (bundle,) = chosen.bundles([LOCAL_NAME], layout=options.layout, observer=observer).values()
-    frozen = freeze(name, bundle, options.layout)
-    console.print_answer(options, frozen, f"'{name}' is bundle {frozen.bundle} for good")
+    frozen = freeze(options.name, bundle, options.layout)
+    console.print_answer(options, frozen, f"'{options.name}' is bundle {frozen.bundle} for good")
     return 0
 
 
-def _schedule(options: Options, path: Path) -> int:
-    refuse_given("schedule, as every night has its own date,", options, "night")
-    name, at = load(path, NightFile).name, options.at or _BEGIN
-    command = python_module("quadbench", "nightly", str(path.resolve()), "--results", str(options.layout.root.resolve()))
+def run_schedule(options: Options) -> int:
+    path: Path = options.file
+    name = load(path, NightFile).name
+    command = python_module("quadbench", "nightly", "run", str(path.resolve()), "--results", str(options.layout.root.resolve()))
     if options.farm and has_password(options.farm):
         hint = "leave the password out, and put it into ~/.pgpass of the user who performs the night"
         message = "the address of the farm's database has a password, which whoever reads the schedule would see"
@@ -155,9 +140,9 @@ def _schedule(options: Options, path: Path) -> int:
     command += [word for option, value in values.items() if value for word in (option, str(value))]
     command += ["--github"] if options.github else []
     if options.cron:
-        console.print_text(cron_line(command, path.resolve().parent, at))
+        console.print_text(cron_line(command, path.resolve().parent, options.at))
         return 0
-    files = systemd_files(name, command, path.resolve().parent, getpass.getuser(), at)
+    files = systemd_files(name, command, path.resolve().parent, getpass.getuser(), options.at)
     console.print_text("\n".join(f"# /etc/systemd/system/{file}\n{text}" for file, text in files.items()))
     return 0
 
@@ -197,13 +182,18 @@ def _as_json(case: PlannedCase) -> dict[str, object]:
     return {**told, "variant": case.chosen.variant, "tasks": case.chosen.tasks, "left_out": case.left_out, **more}
 
 
-def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say who else is told of a night. What is wrong with them is said before anything is measured."""
+def add_report_files(parser: argparse.ArgumentParser) -> None:
+    """Add the options of reports for other programs. Their values are checked before anything is measured."""
     parser.add_argument("--junit", type=output_file, metavar="FILE", help="write JUnit XML there: a suite for each device")
     parser.add_argument("--markdown", type=output_file, metavar="FILE", help="write a page in Markdown there")
     parser.add_argument(
         "--github", action="store_true", help=f"print GitHub's annotations, and add the page to ${SUMMARY_VARIABLE}"
     )
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Add the options of everybody who gets a night's report."""
+    add_report_files(parser)
     parser.add_argument(
         "--webhook",
         type=_address,
@@ -246,7 +236,7 @@ def night_command(options: Options, *words: str) -> str:
     """
     farm = ("--farm", source_name(options.farm)) if options.farm else ()
     budget = ("--budget", time_word(options.budget)) if options.budget else ()
-    return next_command(options, "nightly", *options.words, *words, *farm, *budget)
+    return next_command(options, "nightly", "run", str(options.file), *words, *farm, *budget)
 
 
 def _done(write: Callable[[], object]) -> bool:

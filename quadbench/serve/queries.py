@@ -159,7 +159,7 @@ class Watched:
             raise ArtifactError(f"'{path}' cannot be read: {error.strerror}") from error
 
     def night_report(self, night_id: str) -> bytes:
-        commands = {"The same again, of its file": self.layout.command("nightly", "FILE")}
+        commands = {"The same again, of its file": self.layout.command("nightly", "run", "FILE")}
         return render_night(self.night(night_id), commands).encode()
 
     def _farm(self) -> FarmNow:

@@ -55,7 +55,7 @@ class LabTeam:
 
     def perform(self, night: str) -> int:
         """Perform a night, or go on with it, and return the exit code. What failed is tried again without pauses."""
-        words = "nightly", self.file, "--night", night, "--farm", self.farm.environment["QUADBENCH_DATABASE"]
+        words = "nightly", "run", self.file, "--night", night, "--farm", self.farm.environment["QUADBENCH_DATABASE"]
         conductor = self.farm.start_quadbench(self.farm.lab.hosts[2], *words, results=self.desk.results)
         self.farm.wait_until(lambda: conductor.poll() is not None, is_hurried=True, patience_s=2 * RUN_S)
         return conductor.wait()

@@ -39,8 +39,8 @@ def _comparison(folder: Path) -> str:
 
 def _night(_: Path) -> str:
     commands = {
-        "The same again": "quadbench nightly night.yaml",
-        "As data": "quadbench nightly night.yaml --night 2026-01-21 --json",
+        "The same again": "quadbench nightly run night.yaml",
+        "As data": "quadbench nightly run night.yaml --night 2026-01-21 --json",
     }
     return render_night(night_view(sample_night(), series(), rates()), commands)
 
