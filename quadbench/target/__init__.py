@@ -1,1 +1,1 @@
-"""Target: device profiles -> the targets that bundles are compiled for, and the devices that run them."""
+"""Target: the YAML profiles of devices, and the targets (chips and runtimes) that models are compiled for."""

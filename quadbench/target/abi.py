@@ -1,25 +1,25 @@
-"""ABI: the machines and systems that a native program is built for, and what each of them has and asks for."""
+"""ABIs: the combinations of machine and operating system that native programs are built for, with their properties."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
-_ANDROID_PAGE_BYTES = 16384  # phones with Android 15 or newer may have them: developer.android.com/guide/practices/page-sizes
-_ARM64_LINUX_PAGE_BYTES = 65536  # the largest page of an arm64 kernel, and what GNU's and LLVM's linkers align to
+_ANDROID_PAGE_BYTES = 16384  # phones with Android 15 or newer may use 16 KB: developer.android.com/guide/practices/page-sizes
+_ARM64_LINUX_PAGE_BYTES = 65536  # the largest page of an arm64 kernel; GNU's and LLVM's linkers align to it
 _X86_64_PAGE_BYTES = 4096
 
-# Libraries that the NDK lets every program link: developer.android.com/ndk/guides/stable_apis.
+# The stable libraries of the NDK, which every program may link: developer.android.com/ndk/guides/stable_apis.
 _ANDROID_LIBRARIES = (
     "libEGL.so libGLESv1_CM.so libGLESv2.so libGLESv3.so libOpenMAXAL.so libOpenSLES.so libaaudio.so libamidi.so libandroid.so "
     "libbinder_ndk.so libc.so libcamera2ndk.so libdl.so libicu.so libjnigraphics.so liblog.so libm.so libmediandk.so "
     "libnativewindow.so libneuralnetworks.so libstdc++.so libsync.so libvulkan.so libz.so"
 )
-_CHIP_LIBRARIES = "libcdsprpc.so"  # of devices with Qualcomm's chips, open to everybody: it reaches the Hexagon processor
+_CHIP_LIBRARIES = "libcdsprpc.so"  # on devices with Qualcomm chips, usable by all apps: access to the Hexagon processor
 _LINUX_LIBRARIES = "libatomic.so.1 libc.so.6 libdl.so.2 libgcc_s.so.1 libm.so.6 libpthread.so.0 librt.so.1 libstdc++.so.6"
 
 
 class Abi(StrEnum):
-    """The ABI of a native program: machine and system. Android's has Android's own name."""
+    """The ABI of a native program: machine and operating system. The Android ABI has Android's own name."""
 
     X86_64_LINUX = "x86_64-linux"
     ARM64_LINUX = "arm64-linux"  # with glibc, as boards have it
@@ -27,7 +27,7 @@ class Abi(StrEnum):
 
     @property
     def traits(self) -> "AbiTraits":
-        """Return what a file of this ABI is recognised by, and what it may rely on."""
+        """Return the properties of files for this ABI, and the libraries that its systems provide."""
         match self:
             case Abi.X86_64_LINUX:
                 return _linux("x86_64", 62, "ld-linux-x86-64.so.2", "/lib64", _X86_64_PAGE_BYTES)
@@ -48,18 +48,18 @@ class Abi(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class AbiTraits:
-    """The facts about an ABI. `libraries` are those that every such system has, `libc` the one that tells it from others."""
+    """The properties of an ABI. `libraries` exist on every such system; `libc` is the C library that tells the ABIs apart."""
 
     machine: str  # as `uname -m` says
-    elf_machine: int  # e_machine of its ELF files
+    elf_machine: int  # e_machine in ELF headers
     libc: str
     interpreter: str
-    page_bytes: int  # to which segments must be aligned
+    page_bytes: int  # the alignment that ELF segments need
     libraries: frozenset[str]
 
 
 def host_abi(machine: str) -> Abi:
-    """Return the ABI of programs that this machine, Linux with glibc, runs. `machine` is as `uname -m` says."""
+    """Return the ABI of programs on this Linux machine with glibc, given the output of `uname -m`."""
     return Abi.ARM64_LINUX if machine == Abi.ARM64_LINUX.traits.machine else Abi.X86_64_LINUX
 
 
@@ -74,5 +74,5 @@ def _linux(machine: str, elf_machine: int, loader: str, folder: str, page_bytes:
     )
 
 
-PHONE_ABI = Abi.ARM64_V8A  # of every phone that runs today's Android
+PHONE_ABI = Abi.ARM64_V8A  # every phone with a current Android
 PHONE_MACHINE = PHONE_ABI.traits.machine

@@ -1,4 +1,4 @@
-"""Device profiles: what a phone is recognised by and compiled for, and the targets that profiles name."""
+"""Device profiles: YAML files that say how to recognise a kind of phone, its chip, and the targets to compile for."""
 
 import os
 import platform
@@ -33,7 +33,7 @@ HOSTED_PREFIX = "hub:"
 
 
 class Soc(Spec):
-    """The chip of a device, and its memory."""
+    """The chip of a device, and the device's memory."""
 
     vendor: str
     """The maker of the chip has this name in lower case, as qualcomm or mediatek."""
@@ -49,7 +49,7 @@ class Soc(Spec):
 
 
 class DeviceProfile(Spec):
-    """A kind of device: its names, its chip and its targets."""
+    """A kind of device: its names, its chip, and the targets that models are compiled for."""
 
     schema_version: Literal[1]
     """The format of this file has the number 1."""
@@ -90,7 +90,7 @@ class DeviceProfile(Spec):
 
     @model_validator(mode="after")
     def _targets_are_of_the_chip(self) -> Self:
-        """Refuse targets for another HTP than the chip's own, by which graphs are linted and libraries chosen."""
+        """Refuse targets for another HTP architecture than the chip's, which the linter and the choice of libraries rely on."""
         problems, there = [], f"found {self.soc.htp_arch or 'none'}"
         alternatives = ((("alternatives", number), target) for number, target in enumerate(self.alternatives))
         for location, target in ((("target",), self.target), (("virtual_target",), self.virtual_target), *alternatives):
@@ -111,10 +111,10 @@ class DeviceProfile(Spec):
         yield from self.alternatives
 
     def with_target(self, name: str) -> Self:
-        """Return the profile with another of its targets on devices, attached and virtual: the first that has the name.
+        """Return the profile with the target of this name as the target of attached and virtual devices.
 
-        Names are those of backends, `onnxruntime`, `qnn` and `litert`, and of ONNX Runtime's execution providers, `cpu` and
-        `xnnpack`. A virtual device has no NPU that LiteRT knows: there LiteRT's CPU runs the same file.
+        Names are backends (`onnxruntime`, `qnn`, `litert`) and ONNX Runtime's execution providers (`cpu`, `xnnpack`); the first
+        match counts. For LiteRT, virtual devices run the same file on LiteRT's CPU, as they have no NPU.
 
         Raises:
             UnknownNameError: the profile has no such target.
@@ -127,7 +127,7 @@ class DeviceProfile(Spec):
         return self.model_copy(update={"target": chosen, "virtual_target": virtual})
 
     def name_of(self, target: Target) -> str | None:
-        """Return the name by which `with_target` has a target; None where an earlier one has its names."""
+        """Return the name under which `with_target` finds a target; None if an earlier target has the same names."""
         return next((name for name, named in self._named_targets().items() if named == target), None)
 
     def _named_targets(self) -> "dict[str, RunTarget]":
@@ -140,26 +140,26 @@ class DeviceProfile(Spec):
         return targets
 
     def matches(self, properties: Mapping[str, str]) -> bool:
-        """Say whether a device with these properties is of this kind; without patterns none is."""
+        """Return whether a device with these Android properties is of this kind; False if the profile has no patterns."""
         return bool(self.match) and all(fnmatchcase(properties.get(key, ""), pattern) for key, pattern in self.match.items())
 
     def virtual_properties(self) -> dict[str, str]:
-        """Return the properties that a virtual device of this kind reports."""
+        """Return the Android properties that a virtual device of this kind reports."""
         return {**_plain_patterns(self.match), **self.properties}
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrokenProfile:
-    """A file that cannot be taken for a profile: the name by which it would be asked for, and the error, which names the file."""
+    """A profile file that cannot be used: the profile's name, and the error, which names the file."""
 
     name: str
     error: UserError
 
 
 def load_profiles() -> tuple[DeviceProfile, ...]:
-    """Read all profiles, in the order of their names: quadbench's own, and those in the folder $QUADBENCH_DEVICE_PROFILES.
+    """Return all valid device profiles, sorted by name: quadbench's own and those in $QUADBENCH_DEVICE_PROFILES.
 
-    Those that are broken are left out.
+    Broken profiles are left out.
 
     Raises:
         UserError: the folder is missing.
@@ -168,22 +168,22 @@ def load_profiles() -> tuple[DeviceProfile, ...]:
 
 
 def broken_profiles() -> tuple[BrokenProfile, ...]:
-    """Return what `load_profiles` leaves out: files that are wrong, and those that have one name."""
+    """Return the profiles that `load_profiles` leaves out: invalid files, and files that share a name."""
     return _read_profiles()[1]
 
 
 def profile_names() -> tuple[str, ...]:
-    """Return every name that means a kind of device: those of all profiles, broken ones too, and of this machine."""
+    """Return every name of a device profile, broken ones included, and the name of this machine."""
     return (LOCAL_NAME, *dict.fromkeys(profile.name for profiles in _read_profiles() for profile in profiles))
 
 
 def load_profile(name_or_path: str | Path) -> DeviceProfile:
-    """Read one profile, by its name or from a file; an existing file wins.
+    """Return a device profile by its name or file path; an existing file takes precedence.
 
     Raises:
-        SpecError: the file is wrong.
+        SpecError: the file is invalid.
         UnknownNameError: no profile has this name.
-        UserError: two files have it, or as `load_profiles`.
+        UserError: two files have this name, or the folder of profiles is missing.
     """
     path = Path(name_or_path)
     if is_file(path) or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
@@ -199,7 +199,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
 
 
 def local_profile() -> DeviceProfile:
-    """Describe this machine as the device `local`."""
+    """Return the device profile of this machine, named `local`."""
     target = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
     cpu = cpu_model()
     ram_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
@@ -215,7 +215,7 @@ def local_profile() -> DeviceProfile:
 
 
 def _read_profiles() -> tuple[tuple[DeviceProfile, ...], tuple[BrokenProfile, ...]]:
-    """Return the profiles that can be taken and the files that cannot. Of files with one name nobody knows which is meant."""
+    """Return the valid profiles and the broken ones. Profiles that share a name all count as broken."""
     files, folder = sorted(PROFILES_FOLDER.glob("*.yaml")), path_variable(PROFILES_VARIABLE)
     if folder and not folder.is_dir():
         hint = "unset it, or name the folder of your profiles"
@@ -248,7 +248,7 @@ def _plain_patterns(match: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownTarget:
-    """A target that a profile names. `addresses` run it; `htp_arch` is the oldest Qualcomm HTP among those profiles."""
+    """A target named by device profiles. `addresses` are devices that run it; `htp_arch` is the oldest HTP among the profiles."""
 
     key: str
     target: Target
@@ -258,7 +258,7 @@ class KnownTarget:
 
 
 def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[KnownTarget, ...]:
-    """Return every target of the profiles once. `machine` is what virtual devices run on, as `uname -m` says."""
+    """Return every target of the profiles once. `machine` is the CPU of virtual devices, as `uname -m` prints it."""
     known: dict[str, KnownTarget] = {}
     for profile in profiles:
         for address, target, runs_on in _uses(profile, machine):
@@ -274,11 +274,11 @@ def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[Know
 
 
 def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[BrokenProfile] = ()) -> KnownTarget:
-    """Return the target with this key, or the one that this address runs. `broken` are profiles whose targets are not known.
+    """Return the target with this key, or the target of the device at this address. `broken` are profiles with unknown targets.
 
     Raises:
-        UnknownNameError: there is none.
-        UserError: it is the address of a broken profile; it says what is wrong with the file.
+        UnknownNameError: no target has this key or address.
+        UserError: the address belongs to a broken profile; the error says what is wrong with its file.
     """
     by_name = {address: target for target in known for address in target.addresses} | {target.key: target for target in known}
     if name in by_name:
@@ -290,7 +290,7 @@ def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[Broken
 
 
 def _uses(profile: DeviceProfile, machine: str) -> Iterator[tuple[str | None, Target, str]]:
-    """Yield a profile's targets, each with the address that runs it, None where no run does, and the machine that it runs on."""
+    """Yield a profile's targets, each with the address of the device that runs it (None if no run can use it) and its machine."""
     if profile.name == LOCAL_NAME:
         yield LOCAL_NAME, profile.target, machine
         return

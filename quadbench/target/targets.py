@@ -1,4 +1,4 @@
-"""Targets: what a recipe's models are compiled for, and the vendors of chips."""
+"""Targets: the chips and runtimes that a recipe's models are compiled for, and the vendors of chips."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,9 +14,9 @@ from quadbench.spec.spec_model import TextLike, near
 
 @dataclass(frozen=True, kw_only=True)
 class Vendor:
-    """A maker of chips. `module` is LiteRT's name for it, `library` the one by which its plugin reaches its compiler.
+    """A chip vendor. `module` is LiteRT's name for it, and `library` the shared library through which LiteRT runs its compiler.
 
-    `dispatch` is the library by which LiteRT runs on a device what that compiler has made.
+    `dispatch` is the library with which LiteRT runs that compiler's graphs on a device.
     """
 
     title: str
@@ -27,7 +27,7 @@ class Vendor:
 
     @property
     def sdk_module(self) -> str:
-        """Return the name by which the SDK's package is imported."""
+        """Return the import name of the vendor's SDK package."""
         return f"ai_edge_litert_sdk_{self.module}"
 
 
@@ -61,11 +61,11 @@ VENDORS = {
         dispatch="libLiteRtDispatch_GoogleTensor.so",
     ),
 }
-"""Vendors by the beginning of LiteRT's names of their chips."""
+"""Chip vendors by the prefix of LiteRT's names for their chips."""
 
 
 def vendor_of(soc: str) -> Vendor:
-    """Return the vendor of a chip; a target has no other chips than those of the vendors here."""
+    """Return the vendor of a chip. Valid targets name only chips of the vendors in this module."""
     return next(vendor for prefix, vendor in VENDORS.items() if soc.startswith(prefix))
 
 
@@ -79,7 +79,7 @@ EnvironmentName = Annotated[
 
 
 class ToolchainVersion(Spec):
-    """The question after a toolchain's version, and the versions that will do."""
+    """The command that prints a toolchain's version, and the pattern that finds the version in its output."""
 
     command: Command
     """This command, the words of one line, prints the version."""
@@ -99,10 +99,10 @@ class ToolchainVersion(Spec):
 
 
 class ToolchainTarget(Spec):
-    """A vendor's compiler that is only commands.
+    """A vendor's compiler that is declared by its commands alone.
 
-    They run one after the other, without a shell, in an empty folder. In their words `{input}` stands for the path of the
-    ONNX graph, `{work}` for that of the folder, and `{NAME}` for the environment variable NAME.
+    The commands run one after the other, without a shell, in an empty folder. Placeholders in them: `{input}` is the path of the
+    ONNX graph, `{work}` that of the folder, and `{NAME}` the value of the environment variable NAME.
     """
 
     backend: Literal["toolchain"]
@@ -145,18 +145,18 @@ class ToolchainTarget(Spec):
 
 
 def placeholders(words: Iterable[str]) -> Iterator[str]:
-    """Yield the names in braces, in order."""
+    """Yield the names of all placeholders in braces, in order."""
     for word in words:
         yield from _PLACEHOLDER.findall(word)
 
 
 def filled(words: Sequence[str], values: Mapping[str, str]) -> list[str]:
-    """Return the words with `values` in place of their placeholders."""
+    """Return the words with their placeholders replaced by `values`."""
     return [_PLACEHOLDER.sub(lambda match: values[match[1]], word) for word in words]
 
 
 def _wrong_words(words: Sequence[str], location: tuple[str | int, ...], known: Sequence[str]) -> Iterator[Problem]:
-    """Yield the placeholders that are not known, and braces around anything else."""
+    """Yield a problem for every unknown placeholder, and for braces around anything else."""
     for number, word in enumerate(words):
         for name in placeholders([word]):
             if name not in known:
@@ -176,7 +176,7 @@ _Version = Annotated[str, TextLike(pattern=r"[0-9]+(\.[0-9]+)*", expected="numbe
 
 
 class OnnxRuntimeTarget(Spec):
-    """The device's CPU, by ONNX Runtime."""
+    """The device's CPU, run by ONNX Runtime."""
 
     backend: Literal["onnxruntime"]
     """Runs the graphs in ONNX Runtime."""
@@ -188,11 +188,11 @@ PerformanceMode: TypeAlias = Literal[
     "burst", "balanced", "default", "high_performance", "high_power_saver", "low_balanced", "low_power_saver", "power_saver",
     "extreme_power_saver", "sustained_high_performance",
 ]  # fmt: skip
-"""The modes of Qualcomm's HTP that ONNX Runtime's provider takes as `htp_performance_mode`; of others it only warns."""
+"""Values of `htp_performance_mode` in ONNX Runtime's QNN provider; it only warns of any other value."""
 
 
 class QnnTarget(Spec):
-    """Qualcomm's HTP, from a context binary."""
+    """Qualcomm's HTP, run from a context binary."""
 
     backend: Literal["qnn"]
     """Compiles here, with Qualcomm's compiler."""
@@ -221,7 +221,7 @@ class AiHubTarget(Spec):
 
 
 class LiteRtTarget(Spec):
-    """The device's CPU or NPU, by Google's LiteRT."""
+    """The device's CPU or NPU, run by Google's LiteRT."""
 
     backend: Literal["litert"]
     """Compiles here, for an NPU with its vendor's compiler."""
@@ -230,12 +230,12 @@ class LiteRtTarget(Spec):
 
     @property
     def is_for_htp(self) -> bool:
-        """Say whether Qualcomm's HTP runs it."""
+        """Return whether the target is a Qualcomm HTP."""
         return self.soc is not None and vendor_of(self.soc) is VENDORS["SM"]
 
 
 RunTarget: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget | LiteRtTarget, Field(discriminator="backend")]
-"""A target that a device can run: the harness loads the product."""
+"""A target whose compiled graphs the native harness can run on a device."""
 Target: TypeAlias = Annotated[
     OnnxRuntimeTarget | QnnTarget | AiHubTarget | LiteRtTarget | ToolchainTarget, Field(discriminator="backend")
 ]
@@ -243,7 +243,7 @@ Target: TypeAlias = Annotated[
 
 
 def target_key(target: Target, machine: str) -> str:
-    """Return a target in one word: `onnxruntime-cpu-x86_64`, `litert-mt6991`. `machine` is what `uname -m` says there."""
+    """Return a target's short key, such as `onnxruntime-cpu-x86_64` or `litert-mt6991`. `machine` is the output of `uname -m`."""
     match target:
         case OnnxRuntimeTarget():
             return f"onnxruntime-{target.execution_provider}-{machine}"
