@@ -1,4 +1,4 @@
-"""Spec: a YAML file -> a model, or every problem of the file at its line."""
+"""Spec: reading YAML files into pydantic models, with every problem reported at its line."""
 
 from quadbench.spec.files import first_problem, is_file, read_file, read_json
 from quadbench.spec.spec_model import NAME_EXPECTED, Name, Problem, Spec, is_name, load, refuse

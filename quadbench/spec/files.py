@@ -1,4 +1,4 @@
-"""Files: a path that somebody gave -> the bytes or the JSON there, read within bounds, or an error that names the file."""
+"""Files: bounded reading of files and JSON from user-given paths, with errors that name the file."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from pydantic_core import ValidationError, from_json
 from quadbench.errors import QuadbenchError
 
 LONGEST_PATH_BYTES, _LONGEST_PART_BYTES = 4095, 255  # Linux's PATH_MAX, without its final zero, and NAME_MAX
-MOST_BYTES = 64 * 2**20  # of a file of data: a hundred times the largest that quadbench writes
+MOST_BYTES = 64 * 2**20  # the most bytes of a data file: a hundred times quadbench's own largest
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -23,10 +23,10 @@ _KINDS = {
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file to be read. Nothing else is waited for: a pipe, a device or a folder is refused at once.
+    """Open a regular file for reading. Pipes, devices and folders are refused at once, so the call never blocks.
 
     Raises:
-        OSError: there is no such file, it may not be read, or it is none.
+        OSError: the file is missing, not readable or not a regular file.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -47,12 +47,12 @@ def _require_regular(path: Path, state: os.stat_result) -> None:
 
 
 def require_unopened(path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None) -> None:
-    """Refuse what is no regular file, without opening it. `what` names it.
+    """Check that a path is a readable regular file, without opening it. `what` describes the file in errors.
 
-    For files on which this process may have locks: where it closes any descriptor of such a file, the kernel drops them all.
+    Use this for files that this process may have locked: closing any descriptor of a file releases all of its locks.
 
     Raises:
-        QuadbenchError: a `fault`, which says why.
+        QuadbenchError: of the class `fault`, with the reason.
     """
     try:
         _require_regular(path, path.stat())
@@ -64,7 +64,7 @@ def require_unopened(path: Path, what: str, *, fault: type[QuadbenchError], hint
 
 
 def is_file(path: Path) -> bool:
-    """Say whether a regular file lies there; a path that no file system takes is none."""
+    """Return whether the path is a regular file; False also for paths that no file system allows."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -72,17 +72,17 @@ def is_file(path: Path) -> bool:
 
 
 def require_inside(path: Path, folder: Path, *, fault: type[QuadbenchError]) -> None:
-    """Refuse a path that links lead out of a folder.
+    """Check that a path, with links resolved, lies inside a folder.
 
     Raises:
-        QuadbenchError: a `fault`, which names both.
+        QuadbenchError: of the class `fault`, naming path and folder.
     """
     if not path.resolve().is_relative_to(folder.resolve()):
         raise fault(f"'{path}' leads out of '{folder}'; expected a file of that folder")
 
 
 def fits_file_system(path: Path) -> bool:
-    """Say whether a file system takes such a path, whether or not something lies there."""
+    """Return whether a path is short enough for a file system. The path need not exist."""
     sizes = [len(part.encode(errors="replace")) for part in path.parts]
     whole = len(str(path).encode(errors="replace"))
     return "\0" not in str(path) and whole <= LONGEST_PATH_BYTES and max(sizes, default=0) <= _LONGEST_PART_BYTES
@@ -91,10 +91,10 @@ def fits_file_system(path: Path) -> bool:
 def require_file(
     path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None, most_bytes: int | None = None
 ) -> None:
-    """Refuse what cannot be read as a file, or is larger than `most_bytes`. `what` names it, as `foundation model`.
+    """Check that a path is a readable file of at most `most_bytes`. `what` describes it in errors, such as `foundation model`.
 
     Raises:
-        QuadbenchError: a `fault`, which says why.
+        QuadbenchError: of the class `fault`, with the reason.
     """
     try:
         with open_regular(path) as file:
@@ -106,10 +106,10 @@ def require_file(
 
 
 def read_file(path: Path, *, fault: type[QuadbenchError], hint: str | None = None, most_bytes: int = MOST_BYTES) -> bytes:
-    """Return the content of a regular file, which is no larger than `most_bytes`.
+    """Return the content of a regular file of at most `most_bytes`.
 
     Raises:
-        QuadbenchError: a `fault`: the file is missing, no regular file or too large.
+        QuadbenchError: of the class `fault`: the file is missing, not a regular file, or too large.
     """
     try:
         with open_regular(path) as file:
@@ -122,10 +122,10 @@ def read_file(path: Path, *, fault: type[QuadbenchError], hint: str | None = Non
 
 
 def read_json(path: Path, *, fault: type[QuadbenchError], hint: str | None = None) -> Any:
-    """Return the content of a JSON file. NaN and infinities are no JSON, and nesting is bounded by the parser, at 200 levels.
+    """Return the content of a JSON file. NaN and infinities are refused; nesting is limited by the parser to 200 levels.
 
     Raises:
-        QuadbenchError: a `fault`: as `read_file`, or the content is no JSON.
+        QuadbenchError: of the class `fault`: as for `read_file`, or the content is not JSON.
     """
     content = read_file(path, fault=fault, hint=hint)
     try:
@@ -136,7 +136,7 @@ def read_json(path: Path, *, fault: type[QuadbenchError], hint: str | None = Non
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first thing that pydantic objects to, as `graphs.0.variant: reason`, on one line."""
+    """Return the first error of a pydantic validation on one line, such as `graphs.0.variant: reason`."""
     problem = error.errors(include_url=False)[0]
     reason = problem["msg"].removeprefix("Value error, ")
     return ": ".join(part for part in (".".join(map(str, problem["loc"])), reason) if part)

@@ -1,4 +1,4 @@
-"""YAML specs: a file and a pydantic model become an instance, or every problem as `file:line: key: reason`."""
+"""YAML specs: reading a file as a pydantic model, with every problem reported as `file:line: key: reason`."""
 
 import json
 import re
@@ -18,13 +18,13 @@ from quadbench.spec.yaml_document import Document, Location, describe, key_of, p
 
 @dataclass(frozen=True, kw_only=True)
 class TextLike:
-    """A demand on a text, as in `Annotated[str, TextLike(...)]`: a pattern for machines, and words for people."""
+    """A constraint on a text field: a regular expression, and a description for error messages."""
 
     pattern: str
     expected: str
 
     def fits(self, text: str) -> bool:
-        """Say whether the whole text fits the pattern."""
+        """Return whether the whole text matches the pattern."""
         return re.fullmatch(self.pattern, text) is not None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
@@ -47,12 +47,12 @@ Name = Annotated[str, pydantic.Field(max_length=LONGEST_NAME), _NAME]
 
 
 def is_name(text: str) -> bool:
-    """Say whether a task, an adapter or a recipe may be called so."""
+    """Return whether the text is a valid name of a task, adapter or recipe."""
     return len(text) <= LONGEST_NAME and _NAME.fits(text)
 
 
 class Spec(pydantic.BaseModel):
-    """The base of the models: frozen, unknown keys refused, nothing converted (text is never taken for a number)."""
+    """The base class of spec models: frozen, without unknown keys, and without type conversion (text never becomes a number)."""
 
     model_config = pydantic.ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -63,7 +63,7 @@ ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
 
 
 def beside(path: Path, info: pydantic.ValidationInfo) -> Path:
-    """Return a path of a spec, which starts at the spec's own folder; one that no file system takes is a ValueError."""
+    """Return a path of a spec file, resolved against the file's folder; ValueError if no file system allows the path."""
     text, folder = str(path), (info.context or {}).get("folder", Path())
     if not fits_file_system(path):
         raise ValueError(f"expected a path that a file system takes, found {shown(text)}, {len(text)} characters")
@@ -73,11 +73,11 @@ def beside(path: Path, info: pydantic.ValidationInfo) -> Path:
         raise ValueError(f"expected a path, found {shown(text)}, whose home directory is unknown") from error
 
 
-WHOLE_PATHS = {"paths": "whole"}  # the context in which paths are written out so that they can be read again
+WHOLE_PATHS = {"paths": "whole"}  # serialization context that writes full paths, so that the spec can be read again
 
 
 def _written(path: Path, info: pydantic.SerializationInfo) -> str:
-    """Return a path by its last name only: a digest must not depend on where somebody keeps a file."""
+    """Return only the last component of a path, unless full paths are wanted: digests must not depend on folders."""
     return str(path.absolute()) if info.context == WHOLE_PATHS else path.name
 
 
@@ -86,17 +86,17 @@ SpecPath = Annotated[Path, pydantic.AfterValidator(beside), pydantic.PlainSerial
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A fault of the value at `location`, which starts at the value that the reporting validator belongs to."""
+    """A fault of the value at `location`, relative to the value that the reporting validator checks."""
 
     location: Location
     reason: str
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise all problems, each at its own key, if there are any: for validators that look at several keys.
+    """Raise all problems, if any, each at its own key: for validators that check several keys.
 
     Raises:
-        ValidationError: pydantic's own, which `load` turns into a SpecError.
+        ValidationError: pydantic's error, which `load` turns into a SpecError.
     """
     errors = [
         InitErrorDetails(type=PydanticCustomError("spec", "{reason}", {"reason": p.reason}), loc=p.location, input=None)
@@ -107,10 +107,10 @@ def refuse(problems: Iterable[Problem]) -> None:
 
 
 def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
-    """Raise the problems of a file that was read before, if there are any, each at its line: what only its reader could tell.
+    """Raise problems of a spec file that was read before, if any, each at its line: for checks made after reading.
 
     Raises:
-        SpecError: all of them; or the file, which somebody has changed since, cannot be read any more.
+        SpecError: all problems, or the file has changed since and cannot be read.
     """
     told = list(problems)
     document = read_document(path) if told else Document(path=path)
@@ -121,7 +121,7 @@ def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Override:
-    """A value to take instead of a file's, by key as `tasks[0].seed` or `tasks.0.seed`; `written` is what somebody wrote."""
+    """A value that replaces one in the file. `key` is like `tasks[0].seed` or `tasks.0.seed`, `written` the user's own text."""
 
     key: str
     value: Any
@@ -129,9 +129,9 @@ class Override:
 
 
 def load(path: Path, model: type[ModelT], changes: Iterable[Override] = (), context: Mapping[str, Any] | None = None) -> ModelT:
-    """Read `path` as `model`. Relative paths in it are taken from its own folder.
+    """Read a YAML file as an instance of `model`. Relative paths in the file start at its own folder.
 
-    `changes` are values to take instead of the file's; `context` is what validators of the model may want to know.
+    `changes` replace values of the file; `context` is passed to the model's validators.
 
     Raises:
         SpecError: all problems of the file and of the changes.
@@ -143,7 +143,7 @@ def load(path: Path, model: type[ModelT], changes: Iterable[Override] = (), cont
 
 
 def load_text(text: str, name: str, model: type[ModelT]) -> ModelT:
-    """Read a text as `model`, under the name that its problems have.
+    """Read YAML text as an instance of `model`. `name` is the file name shown in problems.
 
     Raises:
         SpecError: all problems of the text.
@@ -165,14 +165,14 @@ def _validated(document: Document, model: type[ModelT], context: Mapping[str, An
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` where a known name is close, else the known names."""
+    """Return `; did you mean 'x'?` if a known name is similar, else the list of known names."""
     names = list(known)
     close = get_close_matches(name, names, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names) or 'none'}"
 
 
 def _check_version(document: Document, schema: dict[str, Any]) -> None:
-    """Report a wrong version alone: the other problems of such a file say nothing."""
+    """Report a wrong schema version alone, as other problems of such a file are meaningless."""
     expected = schema.get("properties", {}).get("schema_version", {}).get("const")
     version = document.data.get("schema_version", expected)
     if version != expected or type(version) is not type(expected):
@@ -182,12 +182,12 @@ def _check_version(document: Document, schema: dict[str, Any]) -> None:
 
 
 def _is_echo(details: ErrorDetails) -> bool:
-    """Say whether the error is an echo of others: pydantic counts right entries, so a list of wrong ones is also "too short"."""
+    """Return whether a pydantic error only follows from others: a list with invalid entries is also reported as too short."""
     return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
 
 
 def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) -> tuple[int, str, str]:
-    """Return the line, key and reason of an error of pydantic."""
+    """Return the line, key and reason of a pydantic error."""
     location, here, parent = _locate(details["loc"], schema, document.data)
     kind, context = details["type"], details.get("ctx", {})
     if kind.startswith("union_tag"):
@@ -205,7 +205,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) 
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
-    """Return pydantic's location without its union tags, the schema there, and that of the mapping around it."""
+    """Return a pydantic error location without union tags, the schema there, and the schema of the enclosing mapping."""
     location: list[str | int] = []
     here, parent, defs = schema, schema, schema
     for part in loc:
@@ -226,7 +226,7 @@ def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location,
 
 
 def _resolve(here: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Follow a $ref, and `X or null` to X. Examples, which stand beside those, stay."""
+    """Return the schema after following `$ref` and taking X from `X or null`; examples beside those are kept."""
     examples = {name: here[name] for name in ("examples",) if name in here}
     while "$ref" in here or "anyOf" in here:
         here = (
@@ -256,7 +256,7 @@ _EXPECTED = {
 
 
 def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict[str, Any], value: Any) -> str:
-    """Return the reason of an error in our own words: the value that was expected, and the one in the file."""
+    """Return the reason of an error in our own words: the expected value, and the value in the file."""
     context, first = details.get("ctx", {}), kind.split("_")[0]
     choices = " or ".join(map(str, here.get("enum", [here["const"]] if "const" in here else [])))
     match kind:

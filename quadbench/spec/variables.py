@@ -1,4 +1,4 @@
-"""Environment variables: what each is set to, within bounds. All of quadbench asks here; a wrong value is a UserError."""
+"""Environment variables: checked reading of all variables that quadbench uses; invalid values are a UserError."""
 
 import math
 import os
@@ -11,29 +11,29 @@ from urllib.parse import urlsplit
 from quadbench.errors import UserError, shown
 from quadbench.spec.files import LONGEST_PATH_BYTES, fits_file_system
 
-_LONGEST = LONGEST_PATH_BYTES  # of any value: the longest ones are paths
+_LONGEST = LONGEST_PATH_BYTES  # the longest value of a variable; paths are the longest
 _MOST_PORT = 65_535
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*:/{0,3}", re.ASCII)
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^:/]*)(:\d{0,5})?(/|$)", re.ASCII)
 
 
 def variable(name: str) -> str | None:
-    """Return the text of a variable; None where it is not set, or empty."""
+    """Return the value of an environment variable; None if it is unset or empty."""
     return _checked(name, os.environ.get(name, "")) or None
 
 
 def secret_variable(name: str) -> str | None:
-    """Return the text of a variable that no message may show, unchecked; None where it is not set, or empty."""
+    """Return the value of a secret environment variable, unchecked so that no message shows it; None if unset or empty."""
     return os.environ.get(name) or None
 
 
 def variables_of(prefix: str) -> dict[str, str]:
-    """Return the texts of all variables whose name starts so, unchecked, the empty ones too."""
+    """Return all environment variables with this name prefix, unchecked, empty ones included."""
     return {name: text for name, text in os.environ.items() if name.startswith(prefix)}
 
 
 def set_variable(name: str, text: str) -> None:
-    """Set a variable for the rest of this process and what it starts, as if the user had."""
+    """Set an environment variable for this process and its child processes."""
     os.environ[name] = text
 
 
@@ -49,31 +49,31 @@ def without_variable(name: str) -> Iterator[None]:
 
 
 def path_variable(name: str) -> Path | None:
-    """Return the path that a variable names, which need not exist; None where it is not set, or empty."""
+    """Return the path in an environment variable, which need not exist; None if the variable is unset or empty."""
     text = variable(name)
     return _path(name, text) if text else None
 
 
 def paths_variable(name: str) -> list[Path]:
-    """Return the paths that a variable lists, as PATH does; the list as a whole may be long."""
+    """Return the paths in an environment variable that lists them as PATH does. The whole list may be long."""
     return [_path(name, _checked(name, text)) for text in os.environ.get(name, "").split(os.pathsep) if text]
 
 
 def port_variable(name: str) -> int | None:
-    """Return the port that a variable names; None where it is not set, or empty."""
+    """Return the port number in an environment variable; None if it is unset or empty."""
     text = variable(name)
     return port_of(name, text) if text else None
 
 
 def port_of(name: str, text: str) -> int:
-    """Return the port in a text that stands in the variable."""
+    """Return the port number in a text; errors name the variable that the text came from."""
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_PORT)) and 0 < int(text) <= _MOST_PORT):
         raise UserError(f"${name}: {shown(text)} is no port; expected a number from 1 to {_MOST_PORT}")
     return int(text)
 
 
 def number_variable(name: str, *, usual: float, least: float, most: float) -> float:
-    """Return the number that a variable holds; the usual one where it is not set, or empty."""
+    """Return the number in an environment variable; `usual` if it is unset or empty."""
     text = variable(name)
     try:
         number = float(text) if text else usual
@@ -85,7 +85,7 @@ def number_variable(name: str, *, usual: float, least: float, most: float) -> fl
 
 
 def host_of(name: str, text: str) -> str:
-    """Return the host in a text that stands in the variable, as sockets take it: an address of IPv6 without its brackets."""
+    """Return the host name or address in a text, for sockets: an IPv6 address loses its brackets."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         host.encode("idna")
@@ -95,17 +95,17 @@ def host_of(name: str, text: str) -> str:
 
 
 def web_variable(name: str) -> str | None:
-    """Return the web address that a variable names; None where it is not set, or empty."""
+    """Return the web address in an environment variable; None if it is unset or empty."""
     return web_address_of(name, variable(name))
 
 
 def web_address_of(name: str, text: str | None) -> str | None:
-    """Return the web address in a text that stands in the variable; None where it is empty."""
+    """Return the text if it is a valid web address, None if it is empty; errors name the variable `name`."""
     try:
         address = urlsplit(text or "")
         is_right = address.scheme in ("http", "https") and address.hostname and address.port != 0
         is_right = is_right and not ("@" in address.path or any(mark in (text or "") for mark in " ?#"))
-    except ValueError:  # of brackets that are not closed, and of a port that is none
+    except ValueError:  # unclosed brackets or an invalid port
         is_right, address = False, urlsplit("")
     if text and not (is_right and text.isascii()):
         hint = "expected one as https://HOST:PORT/PATH; in a login %40 stands for an @, %2F for a /"
@@ -116,10 +116,10 @@ def web_address_of(name: str, text: str | None) -> str | None:
 
 
 def masked(url: str) -> str:
-    """Return a URL as messages name it, with `***` wherever a login or a query may stand. What is no URL is taken for one.
+    """Return a URL for messages, with `***` in place of logins and queries. Other text is treated like a URL.
 
-    It goes by positions, so that a short password is not looked for elsewhere: all before the last `@`, all behind a `?` or `#`,
-    and behind a colon all that is no port.
+    Masking goes by position, not by searching for the password: everything before the last `@`, everything after a `?` or `#`,
+    and everything after a colon that is no port.
     """
     scheme = _SCHEME.match(url)
     start, rest = (scheme[0], url[scheme.end() :]) if scheme else ("", url)
@@ -134,12 +134,12 @@ def masked(url: str) -> str:
 
 
 def masked_in(text: str) -> str:
-    """Return a text of a program or library whose words that may be URLs with a login are `masked`."""
+    """Return the text of a program or library with every word that may be a URL with a login masked."""
     return re.sub(r"[^\s'\"]*:[^\s]*@[^\s'\"]*", lambda word: masked(word[0]), text)
 
 
 def refuse_like_url(text: str, what: str, expected: str) -> None:
-    """Refuse a path that is more likely a URL which was mistyped, and may hold a password. `what` names it."""
+    """Refuse a path that looks like a mistyped URL, which may hold a password. `what` describes the path in errors."""
     if re.match(r"(//)?[^/]+:", text):
         hint = "a relative path with a colon is given as ./PATH"
         raise UserError(f"{what} '{masked(text)}' is neither a path nor a URL; expected {expected}", hint=hint)

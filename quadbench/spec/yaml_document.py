@@ -1,4 +1,4 @@
-"""YAML documents: a file as plain data with the line of everything in it, or the faults of the YAML."""
+"""YAML documents: a file as plain data with the line number of every value, or the list of its syntax problems."""
 
 import math
 import re
@@ -14,9 +14,9 @@ from quadbench.spec.files import read_file
 
 Location: TypeAlias = tuple[str | int, ...]
 
-MOST_SPEC_BYTES = 2**20  # a hundred times the longest recipe
-_MOST_DIGITS = 18  # of a whole number, which then has 64 bits
-MOST_VALUES = 20_000  # keys and values of a file: a recipe with the longest trace has half as many
+MOST_SPEC_BYTES = 2**20  # the most bytes of a spec: a hundred times the longest recipe
+_MOST_DIGITS = 18  # the most digits of a whole number, so that it fits into 64 bits
+MOST_VALUES = 20_000  # the most keys and values of a file: twice those of a recipe with the longest trace
 MAX_DEPTH = 32  # deeper than any spec, shallow enough for the recursive walks below
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -32,23 +32,23 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
 
 @dataclass(kw_only=True)
 class Document:
-    """A parsed file: plain data, the line of every key and list entry, what was changed, and the problems so far."""
+    """A parsed YAML file: plain data, the line of every key and list entry, the overridden values, and the problems so far."""
 
     path: Path
     data: Any = None
     lines: dict[Location, int] = field(default_factory=dict)
-    changed: dict[Location, str] = field(default_factory=dict)  # by place, each change as it was written: KEY=VALUE
+    changed: dict[Location, str] = field(default_factory=dict)  # by location, each override as the user wrote it: KEY=VALUE
     problems: list[tuple[int, str, str]] = field(default_factory=list)  # line (0: of a change), key, reason
 
     def add(self, line: int, location: Location, reason: str) -> None:
-        """Note a problem."""
+        """Record a problem."""
         self.problems.append((line, key_of(location), reason))
 
     def set(self, key: str, value: Any, written: str) -> None:
-        """Put a value where `tasks[0].seed` stands or would stand; a key that leads nowhere is a problem.
+        """Set the value of a key such as `tasks[0].seed`, which may be missing so far; a key that leads nowhere is a problem.
 
-        `tasks.0.seed` is the same, and so is `tasks.restyle.seed` where the list's first entry has that name. `written` is the
-        change as somebody wrote it, which problems with the value name instead of a line.
+        `tasks.0.seed` is the same, and so is `tasks.restyle.seed` if the list's first entry has that name. `written` is the
+        user's own text of the override, which problems with the value name instead of a line.
         """
         parts = key.replace("[", ".").replace("]", "").split(".")
         here, location = self.data, Location()
@@ -69,7 +69,7 @@ class Document:
             here, location = here[place], (*location, place)
 
     def place_of(self, location: Location) -> tuple[int, str]:
-        """Return the line and key of the value at a location; of a changed value line 0, and the change before the key."""
+        """Return the line and key of a value; for an overridden value line 0 and the override with the key."""
         changed = next((location[:end] for end in range(len(location), 0, -1) if location[:end] in self.changed), None)
         if changed is None:
             return self.line_of(location), key_of(location)
@@ -81,7 +81,7 @@ class Document:
         return next(self.lines[location[:end]] for end in range(len(location), -1, -1) if location[:end] in self.lines)
 
     def raise_problems(self) -> None:
-        """Stop if there are problems."""
+        """Raise a SpecError if there are problems."""
         if self.problems:
             unique = dict.fromkeys(sorted(self.problems, key=lambda problem: problem[0]))
             at = ((f"{self.path}:{line}:" if line else f"{self.path} with", key, reason) for line, key, reason in unique)
@@ -89,13 +89,13 @@ class Document:
 
 
 def _place(here: list[Any], part: str) -> int | str:
-    """Return the index of a list's entry, given that or the entry's name."""
+    """Return the index of a list entry, given its index as text or its name."""
     named = (index for index, entry in enumerate(here) if isinstance(entry, dict) and entry.get("name") == part)
     return int(part) if part.isdecimal() else next(named, part)
 
 
 def read_document(path: Path) -> Document:
-    """Read a YAML file that holds keys and values. Faults that can be read past stand in `problems`."""
+    """Read a YAML file of keys and values. Problems that do not stop the parser are collected in `problems`."""
     document = Document(path=path)
     try:
         content = read_file(path, fault=UserError, most_bytes=MOST_SPEC_BYTES)
@@ -112,7 +112,7 @@ def read_document(path: Path) -> Document:
 
 
 def parse_document(text: str, document: Document) -> Document:
-    """Read the text of a document, whose path is the name that problems have."""
+    """Parse YAML text into a document, whose path is shown in problems."""
     try:
         _check_events(text, document)
         document.raise_problems()
@@ -132,10 +132,10 @@ def parse_document(text: str, document: Document) -> Document:
 
 
 def read_value(text: str) -> Any:
-    """Read a number, a word, true, false or null, as a file would hold it.
+    """Parse a single YAML scalar: a number, a word, true, false or null.
 
     Raises:
-        UserError: the text is none of these.
+        UserError: the text is no such scalar.
     """
     document = Document(path=Path())
     try:
@@ -151,13 +151,13 @@ def read_value(text: str) -> Any:
 
 
 def key_of(location: Location) -> str:
-    """Return a location as a reader would write it: ("tasks", 1, "steps") as `tasks[1].steps`. Long keys are shortened."""
+    """Return a location as a key: ("tasks", 1, "steps") as `tasks[1].steps`. Long parts are shortened."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{short(part)}" for part in location)
     return text.removeprefix(".")
 
 
 def describe(value: Any) -> str:
-    """Return a value as messages name it."""
+    """Return a short description of a value for messages."""
     match value:
         case None:
             return "nothing"
@@ -174,7 +174,7 @@ def describe(value: Any) -> str:
 
 
 def _check_events(text: str, document: Document) -> None:
-    """Note aliases, which can stand for trees that grow without bound, and nesting that would exhaust the stack.
+    """Record a problem for aliases, which can expand without bound, and for nesting that would exhaust the stack.
 
     This happens before nodes are built.
     """
@@ -205,7 +205,7 @@ def _error_text(error: yaml.YAMLError) -> str:
 
 
 def _plain(node: Any, location: Location, document: Document) -> Any:
-    """Return a node as dict, list or JSON scalar, and note the line of everything in it."""
+    """Return a YAML node as dict, list or JSON scalar, and record the line of every value in it."""
     document.lines.setdefault(location, _line(node))
     if isinstance(node, yaml.MappingNode):
         return dict(_pairs(node, location, document))
@@ -215,7 +215,7 @@ def _plain(node: Any, location: Location, document: Document) -> Any:
 
 
 def _pairs(node: Any, location: Location, document: Document) -> Iterator[tuple[str, Any]]:
-    """Yield the keys and values of a mapping, and note keys that are no text or stand twice."""
+    """Yield the keys and values of a mapping, and record keys that are no text or occur twice."""
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
         line = _line(key_node)
@@ -231,7 +231,7 @@ def _pairs(node: Any, location: Location, document: Document) -> Iterator[tuple[
 
 
 def _scalar(node: Any, location: Location, document: Document) -> Any:
-    """Return the value of a scalar, and note numbers that YAML reads unlike people and tags that stand for objects."""
+    """Return a scalar's value, and record numbers that YAML reads unexpectedly and unsupported tags."""
     tag, line, text = node.tag.removeprefix("tag:yaml.org,2002:"), _line(node), node.value
     try:
         if tag != "int":
