@@ -1,4 +1,4 @@
-"""Recipe: a YAML file -> what to build and what to measure."""
+"""Recipe: the YAML description of a benchmark, with the models and LoRA adapters to build and the measurements to take."""
 
 from quadbench.recipe.recipe import Measure, Recipe, Terms, recipe_digest
 from quadbench.recipe.settings import Runtime

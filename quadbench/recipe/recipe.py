@@ -1,4 +1,4 @@
-"""Recipe: a YAML file as a model, its digest and its JSON Schema."""
+"""Recipes: the pydantic model of a recipe's YAML file, with loading, digest and JSON Schema."""
 
 import hashlib
 import json
@@ -24,11 +24,11 @@ INT8_KEY = "precision.activations.int8"
 _SCHEME_KEY = ".precision.activations.scheme"
 Baseline: TypeAlias = Literal["per-graph", "resident", "merged-at-load"]
 _TASKS = "[{name: mine, kind: text-to-image, adapter: mine, sampler: {scheme: olss, steps: 8}, prompts: [a red apple]}]"
-_MOST_USES = 256  # adapters, and tasks, of a recipe: the papers have up to eight
+_MOST_USES = 256  # the most adapters, and the most tasks, of a recipe: papers have up to eight
 
 
 class DeviceSettings(Spec):
-    """The settings of devices of one profile, where they are not the recipe's. Encodings follow from them, for these devices."""
+    """Settings for devices of one profile that differ from the recipe's. They change the encodings of these devices."""
 
     samplers: dict[Name, Sampler] = Field(default_factory=dict)
     """These tasks, by name, have another sampler. The default is none: all have their own."""
@@ -36,12 +36,12 @@ class DeviceSettings(Spec):
     """The U-Net is quantized to these bits. The default is null: to those of the recipe."""
 
     def of(self, task: Task) -> Task:
-        """Return a task as these devices run it."""
+        """Return a task with the settings of these devices."""
         return task.model_copy(update={"sampler": self.samplers.get(task.name, task.sampler)})
 
 
 def misfits(devices: Mapping[str, DeviceSettings], tasks: Sequence[Task]) -> Iterator[Problem]:
-    """Yield the samplers of tasks that the recipe lacks, and those that leave a task's strength no step."""
+    """Yield a problem for each device sampler whose task is missing, or that leaves no step for the task's strength."""
     named = {task.name: task for task in tasks}
     for profile, settings in devices.items():
         for name, sampler in settings.samplers.items():
@@ -53,7 +53,7 @@ def misfits(devices: Mapping[str, DeviceSettings], tasks: Sequence[Task]) -> Ite
 
 
 class Measure(Spec):
-    """The number and order of everything that runs on a device."""
+    """The number and order of the launches and iterations on a device."""
 
     warmup: int = Field(default=2, ge=0, le=1000)
     """The number of iterations of each task, 0 to 1000, that are discarded before those that count. The default is 2."""
@@ -80,9 +80,9 @@ class Measure(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """The part of a recipe that counts once its bundle is there: how that is measured. The defaults are for a bundle alone.
+    """The part of a recipe that says how its bundle is measured; the defaults apply to a bundle without a recipe.
 
-    `text` is the recipe for readers, without its defaults; `swept` are the values of it that a sweep has set.
+    `text` is the recipe as YAML without defaults; `swept` are the recipe's values that a sweep has set.
     """
 
     measure: Measure = field(default_factory=Measure)
@@ -94,7 +94,7 @@ class Terms:
 
 
 class Recipe(Spec):
-    """A foundation model, its LoRAs, the tasks they do, and how that is quantized and measured."""
+    """A benchmark: a foundation model, its LoRA adapters, the tasks, and how the model is quantized and measured."""
 
     schema_version: Literal[1]
     """The number of the file's format: 1."""
@@ -184,12 +184,12 @@ class Recipe(Spec):
 
     @property
     def terms(self) -> Terms:
-        """Return how the recipe's bundle is measured."""
+        """Return the part of the recipe that says how the bundle is measured."""
         text = yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120)
         return Terms(measure=self.measure, runtime=self.runtime, baselines=self.baselines, published=self.published, text=text)
 
     def on(self, profile: str | None) -> "Recipe":
-        """Return the recipe as devices of one profile run it; None is a profile of which it says nothing."""
+        """Return the recipe with the settings for devices of one profile; unchanged if it has no settings for the profile."""
         own = self.devices.get(profile or "", DeviceSettings())
         tasks = tuple(own.of(task) for task in self.tasks)
         return self.model_copy(update={"tasks": tasks, "precision": own.precision or self.precision, "devices": {}})
@@ -198,24 +198,24 @@ class Recipe(Spec):
 def load_recipe(
     path_or_name: str | Path, changes: Mapping[str, Any] | None = None, *, profiles: Collection[str] | None = None
 ) -> Recipe:
-    """Read a recipe from a file, or by its name one that comes with quadbench; an existing file wins.
+    """Read a recipe from a file, or a built-in recipe by its name; an existing file takes precedence.
 
-    `changes` are values to take instead of the file's, by key as `tasks.0.sampler.steps`. INT8_KEY, a share of the activations,
-    stands for the scheme that has it, and the key of that scheme for the scheme alone.
-    `profiles` are the device profiles that `devices` may name; None: any.
+    `changes` override values of the file, by keys such as `tasks.0.sampler.steps`. A change of INT8_KEY, the 8-bit share, also
+    selects the `mixed` scheme; a change of the scheme alone drops the share. `profiles` are the device profiles that `devices`
+    may name; None allows any.
 
     Raises:
-        SpecError: the file, or a change to it, is wrong.
-        UnknownNameError: no recipe of this name comes with quadbench.
+        SpecError: the file or a change is invalid.
+        UnknownNameError: no built-in recipe has this name.
     """
     return load(recipe_file(path_or_name), Recipe, _written_out(changes or {}), {"profiles": profiles})
 
 
 def recipe_file(path_or_name: str | Path) -> Path:
-    """Return the file of a recipe, which need not be there where it is not named by a name.
+    """Return the file of a recipe, given its path, which need not exist, or the name of a built-in recipe.
 
     Raises:
-        UnknownNameError: no recipe of this name comes with quadbench.
+        UnknownNameError: no built-in recipe has this name.
     """
     path = Path(path_or_name)
     if is_file(path) or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
@@ -227,14 +227,14 @@ def recipe_file(path_or_name: str | Path) -> Path:
 
 
 def is_built_in(name: str) -> bool:
-    """Say whether a recipe of this name comes with quadbench."""
+    """Return whether this is the name of a built-in recipe."""
     return name in {file.stem for file in RECIPES_FOLDER.glob("*.yaml")}
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """Return the sha256 of the recipe as canonical JSON: defaults written out, keys sorted, paths by their last name.
+    """Return the SHA-256 of the recipe as canonical JSON: with defaults, sorted keys, and only the last component of paths.
 
-    The content of a path counts in the bundle's digest; the folder that somebody keeps it in counts in neither.
+    The content of files counts in the bundle's digest; the folders that they lie in count in neither.
     """
     text = json.dumps(recipe.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A recipe's settings of a build and a run: precision, calibration, distillation, launches, runtime."""
+"""Recipe settings: precision, calibration, distillation, device gate and runtime."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,7 +14,7 @@ FLOAT_LABEL = "w8a32"  # 8-bit weights, 32-bit float activations
 
 
 class W8A16(Spec):
-    """Activations of the U-Net, all in 16 bits."""
+    """U-Net activations all in 16 bits."""
 
     scheme: Literal["w8a16"]
     """Chooses 16 bits for all activations."""
@@ -22,7 +22,7 @@ class W8A16(Spec):
 
 
 class W8A8(Spec):
-    """Activations of the U-Net, all in 8 bits."""
+    """U-Net activations all in 8 bits."""
 
     scheme: Literal["w8a8"]
     """Chooses 8 bits for all activations."""
@@ -30,7 +30,7 @@ class W8A8(Spec):
 
 
 class Mixed(Spec):
-    """Layers of the U-Net, some with activations in 8 bits and the others in 16; those take 8 whose rounding costs least."""
+    """U-Net activations in 8 bits for the layers where that costs least accuracy, and in 16 bits for the others."""
 
     scheme: Literal["mixed"]
     """Chooses W8A8 for layers with a share of the parameters and W8A16 for the others."""
@@ -39,7 +39,7 @@ class Mixed(Spec):
 
 
 class FloatActivations(Spec):
-    """Activations in float, of the U-Net, text encoder and VAE alike: a CPU computes them so in any case, an NPU cannot."""
+    """Float activations in U-Net, text encoder and VAE. Only CPUs can run them, and compute quantized graphs in float anyway."""
 
     scheme: Annotated[Literal["w8a32", "float"], AfterValidator(lambda _: FLOAT_LABEL)]
     """Chooses float for all activations; weights and LoRA inputs stay integers. It is for ONNX Runtime's CPU alone.
@@ -53,7 +53,7 @@ _LABEL = TextLike(
 
 
 def _in_full(given: Any) -> Any:
-    """Return activations that are given in one word, as `w8a16` or `mixed-30`, as keys and values; anything else as it is."""
+    """Return activations given in one word, such as `w8a16` or `mixed-30`, as a mapping; other values unchanged."""
     if not isinstance(given, str):
         return given
     if not _LABEL.fits(given):
@@ -66,7 +66,7 @@ _Activations: TypeAlias = Annotated[W8A16 | W8A8 | Mixed | FloatActivations, Fie
 
 
 class Precision(Spec):
-    """The bits of everything in the U-Net."""
+    """The bit widths of the U-Net's weights, activations and LoRA inputs."""
 
     weights: Literal["int8"]
     """The base model's weights have 8 bits and a scale for each output channel."""
@@ -82,7 +82,7 @@ class Precision(Spec):
 
     @property
     def label(self) -> str:
-        """Return the precision in one word: `w8a16`, `w8a8`, `mixed-30`, `w8a32`."""
+        """Return the precision as one word: `w8a16`, `w8a8`, `mixed-30` or `w8a32`."""
         match self.activations:
             case Mixed(int8_percent=percent):
                 return f"mixed-{percent}"
@@ -95,7 +95,7 @@ class Precision(Spec):
 
 
 def int8_percent_of(label: str) -> int:
-    """Return the share of 8 bits that a precision's label names, in percent; 0 for a label without one."""
+    """Return the 8-bit share in percent that a precision label such as `mixed-30` names; 0 if it names none."""
     scheme, _, share = label.partition("-")
     if scheme == "mixed" and share.isdecimal():
         return int(share)
@@ -105,14 +105,14 @@ def int8_percent_of(label: str) -> int:
 Core = Annotated[int, Field(ge=0, le=1023)]
 
 MOST_SWITCHES = 10_000
-_MOST_BYTES = 2**20  # of a trace: MOST_SWITCHES of the longest names, and as much again for comments
+_MOST_BYTES = 2**20  # the most bytes of a trace file: MOST_SWITCHES of the longest names, and as much for comments
 
 
 class Gate(Spec):
-    """The limits of a device's state. What a device does not tell is not held against it.
+    """The limits of a device's state for launches. Values that a device does not report are not checked.
 
-    Before a launch the gate waits for them, and skips the launch if they are not met in time. A launch after which the device is
-    too hot or slowed down is discarded, and its block of launches, of all variants alike, is repeated.
+    Before a launch the gate waits until the limits are met, and skips the launch after a timeout. If the device is too hot or
+    throttled after a launch, the launch is discarded and its whole block, of all variants, is repeated.
     """
 
     max_thermal_status: int = Field(default=1, ge=0, le=6)
@@ -144,7 +144,7 @@ def _differ(cores: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Runtime(Spec):
-    """The threads on which a device computes, and what it keeps in memory."""
+    """The CPU threads and the memory settings with which a device runs graphs."""
 
     threads: int = Field(default=2, ge=1, le=64)
     """The number of threads of the device's CPU on which an operator runs, 1 to 64. The default is 2."""
@@ -167,7 +167,7 @@ class Runtime(Spec):
 
 
 def _from_trace(value: Any, info: ValidationInfo) -> Any:
-    """Read a path as the trace that lies there; anything else stays for the list's own validation."""
+    """Return the task names in a trace file, given its path; other values are left to the list's own validation."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
     path = beside(Path(value), info)
@@ -191,11 +191,11 @@ TaskSequence = Annotated[
 ]
 
 
-LEAST_DISTILL_SAMPLES = 2  # one to train on and one to judge by
+LEAST_DISTILL_SAMPLES = 2  # one for training and one for validation
 
 
 class _Ranges(Spec):
-    """The setting that all ways to estimate ranges share."""
+    """The settings that all estimators of quantization ranges share."""
 
     headroom: float = Field(default=1.0, ge=1.0, le=16.0)
     """Both ends of every activation range are multiplied by this factor, 1 to 16; above 1 there is room for inputs that
@@ -203,14 +203,14 @@ class _Ranges(Spec):
 
 
 class MinMaxRanges(_Ranges):
-    """Ranges from the least to the greatest value seen."""
+    """Quantization ranges from the least to the greatest value seen in calibration."""
 
     estimator: Literal["min-max"]
     """Takes the least and the greatest value of each tensor."""
 
 
 class PercentileRanges(_Ranges):
-    """Ranges that leave out a small share of the values seen."""
+    """Quantization ranges that leave out a small share of the values seen in calibration."""
 
     estimator: Literal["percentile"]
     """Takes the range that holds most values of each tensor."""
@@ -220,7 +220,7 @@ class PercentileRanges(_Ranges):
 
 
 class MseRanges(_Ranges):
-    """Ranges under which the values seen are rounded and clipped with the least squared error."""
+    """Quantization ranges with the least squared error of rounding and clipping over the values seen in calibration."""
 
     estimator: Literal["mse"]
     """Takes the range with the least squared error of each tensor."""
@@ -230,7 +230,7 @@ ActivationRanges: TypeAlias = Annotated[MinMaxRanges | PercentileRanges | MseRan
 
 
 class RangesByBits(Spec):
-    """The ways in which activation ranges are taken, since what serves 65536 steps does not serve 256."""
+    """The estimators of activation ranges for 16-bit and 8-bit activations, which need different ones."""
 
     int16: ActivationRanges = MinMaxRanges(estimator="min-max", headroom=2.0)
     """Activations of 16 bits have ranges by this estimator. The default is min-max with headroom 2."""
@@ -239,7 +239,7 @@ class RangesByBits(Spec):
 
 
 class _Profile(Spec):
-    """The settings that both ways to make a LoRA profile share."""
+    """The settings that both schemes of a LoRA profile (the LoRA encodings shared by all adapters) have in common."""
 
     headroom: float = Field(default=1.0, ge=1.0, le=16.0)
     """Every shared LoRA range is multiplied by this factor, 1 to 16; above 1 there is room for adapters yet to come and less
@@ -250,7 +250,7 @@ class _Profile(Spec):
 
 
 class AnchorProfile(_Profile):
-    """A LoRA profile in which one adapter's ranges serve all adapters."""
+    """A LoRA profile that uses one adapter's quantization ranges for all adapters."""
 
     scheme: Literal["anchor"]
     """Takes the ranges of one adapter."""
@@ -260,14 +260,14 @@ class AnchorProfile(_Profile):
 
 
 class UnifiedProfile(_Profile):
-    """A LoRA profile that pools the ranges of all adapters."""
+    """A LoRA profile that pools the quantization ranges of all adapters."""
 
     scheme: Literal["unified"]
     """Takes the pooled ranges of all adapters."""
 
 
 class _Calibration(Spec):
-    """The settings that all ways to calibrate share."""
+    """The settings that all calibration schemes share."""
 
     samples: int = Field(default=2, ge=1, le=1000)
     """Activation ranges are taken from this many inputs of each task, 1 to 1000; each gives a sample for every sampler step.
@@ -277,7 +277,7 @@ class _Calibration(Spec):
 
 
 class JointCalibration(_Calibration):
-    """Calibration of either variant over the inputs of all tasks."""
+    """Calibration of the shared graph and of every per-graph U-Net over the inputs of all tasks."""
 
     scheme: Literal["joint"]
     """Takes the inputs of all tasks: for the shared graph under their own adapters and again under none, for each per-graph
@@ -285,7 +285,7 @@ class JointCalibration(_Calibration):
 
 
 class OwnTaskCalibration(_Calibration):
-    """Calibration over the inputs of the tasks that a graph serves."""
+    """Calibration of each graph over the inputs of the tasks that it serves."""
 
     scheme: Literal["own-task"]
     """Takes the inputs of the tasks that a graph serves, under their own adapters: for the shared graph those of all tasks, for
@@ -293,7 +293,7 @@ class OwnTaskCalibration(_Calibration):
 
 
 class AnchorCalibration(_Calibration):
-    """Calibration of either variant over the tasks of the LoRA profile's adapter alone."""
+    """Calibration over the inputs of the tasks that use the LoRA profile's anchor adapter."""
 
     scheme: Literal["anchor"]
     """Takes the inputs of the tasks of the LoRA profile's adapter, which must be named: for the shared graph under this adapter,
@@ -301,8 +301,9 @@ class AnchorCalibration(_Calibration):
 
 
 class Distill(Spec):
-    """The training of adapters under the frozen encodings, so that they lose less. Of each task's calibration inputs the last
-    third judges and is not trained on."""
+    """Training of the adapters under the frozen quantized base, so that they lose less quality. The last third of each task's
+    calibration inputs is used for validation only.
+    """
 
     adapters: tuple[Name, ...] | None = None
     """Names of the adapters that distillation trains; null, the default, is all of the recipe's adapters."""
@@ -321,7 +322,7 @@ class Distill(Spec):
 
 
 class Quad(Spec):
-    """The way in which one set of encodings is made for all adapters."""
+    """The settings of how one set of encodings is made for all adapters."""
 
     profile: Annotated[AnchorProfile | UnifiedProfile, Field(discriminator="scheme", examples=["{scheme: unified}"])]
     """The LoRA profile, the ranges that all adapters share, is made by the scheme anchor or unified."""

@@ -1,4 +1,4 @@
-"""Tasks of a recipe: where its model, adapters and inputs come from, and the images to make with which sampler."""
+"""Recipe tasks: the sources of models, adapters and inputs, and the images to generate with their samplers."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
@@ -29,7 +29,7 @@ class DiffusersFoundation(Spec):
 
 
 class CheckpointFoundation(Spec):
-    """A Stable Diffusion 1.x model in one file, as its first authors laid it out."""
+    """A Stable Diffusion 1.x model in a single checkpoint file with the original layout of tensors."""
 
     source: Literal["checkpoint"]
     """`checkpoint` takes a model in one file."""
@@ -38,7 +38,7 @@ class CheckpointFoundation(Spec):
 
 
 class RandomFoundation(Spec):
-    """A model of a published size with random weights: bytes, time and memory are the real model's, pictures are noise."""
+    """A model of a published size with random weights: real sizes, times and memory, but pictures of noise."""
 
     source: Literal["random"]
     """`random` draws the weights at random."""
@@ -54,7 +54,7 @@ Foundation: TypeAlias = Annotated[
 
 
 class BuiltinAdapter(Spec):
-    """A LoRA that comes with quadbench."""
+    """A LoRA adapter that comes with quadbench."""
 
     source: Literal["builtin"]
     """`builtin` takes what comes with quadbench."""
@@ -63,7 +63,7 @@ class BuiltinAdapter(Spec):
 
 
 class PeftAdapter(Spec):
-    """A LoRA saved by PEFT."""
+    """A LoRA adapter saved by PEFT."""
 
     source: Literal["peft"]
     """Takes a LoRA that PEFT has saved."""
@@ -72,7 +72,7 @@ class PeftAdapter(Spec):
 
 
 class DiffusersAdapter(Spec):
-    """A LoRA saved by diffusers' save_lora_weights."""
+    """A LoRA adapter saved by diffusers' save_lora_weights."""
 
     source: Literal["diffusers"]
     """Takes a LoRA that diffusers has saved."""
@@ -84,7 +84,7 @@ class DiffusersAdapter(Spec):
 
 
 class KohyaAdapter(Spec):
-    """A LoRA saved by kohya's training scripts, or a LoCon saved by LyCORIS."""
+    """A LoRA adapter saved by kohya's training scripts, or a LoCon saved by LyCORIS."""
 
     source: Literal["kohya"]
     """Takes a LoRA that kohya's scripts or LyCORIS have saved."""
@@ -99,7 +99,7 @@ SiteKind: TypeAlias = Literal["attention", "feed-forward", "projection", "convol
 
 
 class RandomAdapter(Spec):
-    """A LoRA of random weights: its bytes are those of a trained one of the same rank and sites."""
+    """A LoRA adapter with random weights, as large as a trained one of the same rank and sites."""
 
     source: Literal["random"]
     """`random` draws the weights at random."""
@@ -126,7 +126,7 @@ class BuiltinInputs(Spec):
 
 
 class FolderInputs(Spec):
-    """Evaluation inputs of your own; docs/recipe.md says what the folder holds."""
+    """The user's own evaluation inputs in a folder, whose layout docs/recipe.md describes."""
 
     source: Literal["folder"]
     """`folder` takes inputs of your own."""
@@ -137,14 +137,14 @@ class FolderInputs(Spec):
 Inputs: TypeAlias = Annotated[BuiltinInputs | FolderInputs, Field(discriminator="source")]
 
 
-TEACHER_STEPS = 100  # of the DDIM run that OLSS is fitted to
-LCM_STEPS = 50  # of the DDIM grid that consistency distillation uses, as in diffusers' LCMScheduler
+TEACHER_STEPS = 100  # DDIM steps of the trajectory that OLSS is fitted to
+LCM_STEPS = 50  # DDIM grid points of consistency distillation, as in diffusers' LCMScheduler
 
-NO_TASK = "none"  # from which a launch's first switch comes
-GREATEST_WEIGHT = 4.0  # of an adapter; the shared ranges may grow as much, which costs two bits
+NO_TASK = "none"  # the name of the task before a launch's first switch
+GREATEST_WEIGHT = 4.0  # the greatest adapter weight; shared ranges may grow as much, which costs two bits
 MOST_PROMPT_CHARACTERS = 4096
-"""Characters of a prompt. CLIP's text encoder takes 75 of its tokens, which seldom have ten each; what is longer is no prompt."""
-LONGEST_MIX = 200  # characters of a mix's name, as of other names in manifests and events
+"""The most characters of a prompt. CLIP's text encoder takes only 75 tokens, seldom of more than ten characters."""
+LONGEST_MIX = 200  # the most characters of a mix's name, as for other names in manifests and events
 
 
 class _Sampler(Spec):
@@ -162,7 +162,7 @@ class OlssSampler(_Sampler):
 
 
 class LcmSampler(_Sampler):
-    """The latent consistency sampler: for adapters trained for it, in few steps and mostly without guidance."""
+    """The latent consistency sampler: few steps, mostly without guidance, for adapters trained for it."""
 
     scheme: Literal["lcm"]
     """Takes the steps of latent consistency models."""
@@ -172,7 +172,7 @@ class LcmSampler(_Sampler):
 
 
 class EdSampler(_Sampler):
-    """The Euler discrete sampler: it needs no fitting and no special training."""
+    """The Euler discrete sampler, which needs no fitting and no special training."""
 
     scheme: Literal["ed"]
     """Takes the steps of the Euler method."""
@@ -182,7 +182,7 @@ Sampler: TypeAlias = Annotated[OlssSampler | LcmSampler | EdSampler, Field(discr
 
 
 def _written_out(value: Any) -> Any:
-    """Return the weight of each adapter that a task names: a name alone has 1, and null names none."""
+    """Return a task's adapters with their weights: a name alone gets weight 1, null means no adapter."""
     match value:
         case None:
             return {}
@@ -209,12 +209,12 @@ Weights = Annotated[
 
 
 def mix_name(weights: Mapping[str, float]) -> str:
-    """Return what adapters with weights are called together: `lcm-lora+restyle:0.8`; a weight of 1 is left out."""
+    """Return the name of a mix of weighted adapters, such as `lcm-lora+restyle:0.8`; a weight of 1 is left out."""
     return "+".join(name if weight == 1.0 else f"{name}:{str(weight).removesuffix('.0')}" for name, weight in weights.items())
 
 
 def is_mix(weights: Mapping[str, float]) -> bool:
-    """Say whether these are several adapters, or one whose weight is not 1."""
+    """Return whether these are several adapters, or one with another weight than 1."""
     return len(weights) > 1 or any(weight != 1.0 for weight in weights.values())
 
 
@@ -244,7 +244,7 @@ Prompt: TypeAlias = Annotated[str, Field(min_length=1, max_length=MOST_PROMPT_CH
 
 
 class TextToImageTask(_Task):
-    """A task that makes an image of a prompt. The prompts stand here or in inputs, whose images are then not used."""
+    """A task that generates an image from a prompt. Prompts are listed here, or come from inputs, whose images are unused."""
 
     kind: Literal["text-to-image"]
     """Makes an image of a prompt."""
@@ -265,7 +265,7 @@ class TextToImageTask(_Task):
 
 
 def fault_of_strength(strength: float, sampler: Sampler) -> str | None:
-    """Say why a sampler is left no step by a strength, counted as diffusers' pipelines count; None where it is left one."""
+    """Return why a strength leaves a sampler no step, counted as in diffusers' pipelines; None if at least one is left."""
     match sampler:
         case OlssSampler():
             steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"

@@ -1,4 +1,4 @@
-"""Published: the name of a paper's table -> its figures, to stand beside measured ones."""
+"""Published: figures from the QUAD paper's tables, shown beside measured figures for comparison."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,9 +17,9 @@ _LABELS = ("task", "device", "sampler", _SHARE)
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """One line of a table. `task`, `device` and `sampler` are in quadbench's words; None where the table names none.
+    """One row of a published table. `task`, `device` and `sampler` are quadbench's names, None if the table has no such column.
 
-    `int8_percent` is the share of 8 bits that the line is about, None where all lines are about the same precision.
+    `int8_percent` is the row's share of 8-bit parameters, None if all rows have the same precision.
     """
 
     task: str | None
@@ -31,7 +31,7 @@ class PublishedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedTable:
-    """A table as it was printed; milliseconds, MB and dB as the figures' names say."""
+    """A table as printed in the paper. The figures' names give the units: milliseconds, MB or dB."""
 
     name: str
     title: str
@@ -39,20 +39,20 @@ class PublishedTable:
 
     @property
     def note(self) -> str:
-        """Return the sentence that stands beside the figures wherever they are shown."""
+        """Return the source note that is shown wherever the figures are shown."""
         return f"Published: {SOURCE}, {self.title}; {CAVEAT}."
 
     @property
     def int8_shares(self) -> tuple[float, ...]:
-        """Return the shares of 8 bits, in percent, that the table has rows of; none where it does not tell them apart."""
+        """Return the 8-bit shares, in percent, for which the table has rows; empty if its rows do not differ in precision."""
         return tuple(sorted({row.int8_percent for row in self.rows if row.int8_percent is not None}))
 
     def at(self, int8_percent: float) -> "PublishedTable":
-        """Return the table without the rows of other shares of 8 bits."""
+        """Return the table with only the rows of one 8-bit share."""
         return replace(self, rows=tuple(row for row in self.rows if row.int8_percent in (None, int8_percent)))
 
     def figure(self, key: str, *, task: str, device: str | None = None) -> float | None:
-        """Return the figure `key` of the row for a task on a device, a profile's name; None where there is none."""
+        """Return the figure `key` of a task on a device (a profile's name); None if the table lacks it."""
         for row in self.rows:
             if row.task in (None, task) and row.device in (None, device) and key in row.figures:
                 return row.figures[key]
@@ -60,10 +60,10 @@ class PublishedTable:
 
 
 def published_table(name: str) -> PublishedTable:
-    """Return a table by its name.
+    """Return a published table by its name.
 
     Raises:
-        UnknownNameError: no table has it.
+        UnknownNameError: no table has this name.
     """
     tables = _tables()
     if name not in tables:
@@ -72,7 +72,7 @@ def published_table(name: str) -> PublishedTable:
 
 
 def published_names() -> tuple[str, ...]:
-    """Return the names of the tables."""
+    """Return the names of the paper tables that measured figures can be compared with."""
     return tuple(_tables())
 
 
