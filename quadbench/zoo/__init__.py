@@ -1,4 +1,4 @@
-"""Zoo: a name -> the folder of a built-in model or adapter, or the evaluation inputs of a task."""
+"""Zoo: the folders of the built-in model and adapters, and the evaluation inputs of the built-in tasks."""
 
 import json
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ FOLDER = Path(__file__).parent
 FOUNDATIONS = ("emoji-ldm",)
 ADAPTERS = ("restyle", "remove-object", "sketch-to-image", "sticker", "portrait")
 TASKS = ADAPTERS
-TEN_TASKS = FOLDER / "ten_tasks.json"  # bytes of the recipe `ten-tasks`, written by bench/ten_tasks.py
+TEN_TASKS = FOLDER / "ten_tasks.json"  # file sizes of the recipe `ten-tasks`, written by bench/ten_tasks.py
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskInput:
-    """One evaluation input: 64x64 RGB PNG files, and for inpainting a grey mask with 255 where something has to be replaced.
+    """One evaluation input: 64x64 RGB PNG files, and for inpainting a grey mask with 255 for pixels to replace.
 
-    For text-to-image it is a prompt without image.
+    A text-to-image input has a prompt and no image.
     """
 
     name: str
@@ -30,17 +30,17 @@ class TaskInput:
 
 
 def foundation_folder(name: str) -> Path:
-    """The diffusers folder of a built-in model."""
+    """Return the folder of a built-in model in diffusers' layout."""
     return FOLDER / _known("built-in model", name, FOUNDATIONS)
 
 
 def adapter_folder(name: str) -> Path:
-    """The PEFT folder of a built-in adapter."""
+    """Return the folder of a built-in adapter in PEFT's layout."""
     return FOLDER / "adapters" / _known("built-in adapter", name, ADAPTERS)
 
 
 def task_inputs(name: str, *, folder: Path = FOLDER) -> tuple[TaskInput, ...]:
-    """The held-out inputs of a built-in task, in order."""
+    """Return the held-out evaluation inputs of a built-in task, in order."""
     inputs = folder / "inputs" / _known("built-in task", name, TASKS)
     return tuple(_task_input(inputs, entry) for entry in json.loads((inputs / "inputs.json").read_text()))
 
