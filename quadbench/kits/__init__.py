@@ -1,1 +1,1 @@
-"""Kits: libraries that an operator brings -> a runtime kit, verified, in the results folder."""
+"""Kits: building verified runtime kits from vendor libraries or public packages, and storing them in the results folder."""

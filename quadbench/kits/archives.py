@@ -1,6 +1,6 @@
-"""Archives: a file or folder that an operator brings -> the libraries in it that are for one ABI, copied out under digests.
+"""Archives: copying the shared libraries of one ABI out of archives, folders and files that a user provides.
 
-Archives may be hostile: no name in one becomes a path here, and what is read of one is bounded.
+Archives may be hostile: no name in an archive becomes a path on this machine, and reading is bounded.
 """
 
 import errno
@@ -26,27 +26,27 @@ from quadbench.target.abi import Abi
 
 MOST_MEMBERS = 20_000
 MOST_LIBRARIES = 200  # Qualcomm's SDK has about a hundred for one ABI
-MOST_BYTES = 2048 * MIB  # of all libraries of a kit
-_MOST_ARCHIVE_BYTES = 4 * MOST_BYTES  # with those for other ABIs
-_MOST_DIRECTORY_BYTES = 16 * MIB  # of a zip file's own table of contents
+MOST_BYTES = 2048 * MIB  # the most bytes of all libraries of a kit
+_MOST_ARCHIVE_BYTES = 4 * MOST_BYTES  # archives also hold libraries of other ABIs
+_MOST_DIRECTORY_BYTES = 16 * MIB  # the most bytes of a zip file's central directory
 _MOST_METADATA_BYTES = MIB
 _COPY_BYTES = MIB
 _LONGEST_NAME = 200
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ZIP_ENDINGS = (".aar", ".whl", ".zip")
-_FOLDERS = {  # as AARs and Qualcomm's SDK name the folders of an ABI
+_FOLDERS = {  # the folder names of each ABI in AARs and in Qualcomm's SDK
     Abi.ARM64_V8A: re.compile(r"arm64-v8a|aarch64-android"),
     Abi.ARM64_LINUX: re.compile(r"aarch64-(oe-linux|ubuntu)-gcc[0-9.]+"),
     Abi.X86_64_LINUX: re.compile(r"x86_64-linux-clang"),
 }
 _HEXAGON_FOLDER = re.compile(r"hexagon-v[0-9]{2}")
-# What zipfile raises where an archive is not what it says; an OSError, beside, where a place in the file is before its beginning.
+# Exceptions of zipfile for damaged archives. It also raises OSError, for offsets before the beginning of the file.
 ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError, IndexError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """The libraries by name that an operator's file or folder holds, and where it is from."""
+    """The shared libraries found in a user's file or folder, by name, and their origin."""
 
     origin: Origin
     libraries: dict[str, FileRef]
@@ -54,7 +54,7 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A file in an archive or a folder. `path` is text, and no path of this machine."""
+    """A file in an archive or folder. `path` is only text, never used as a path on this machine."""
 
     path: PurePosixPath
     size_bytes: int
@@ -93,7 +93,7 @@ def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path, mos
     chosen = _of_abi([member for member in members if is_library_name(member.path.name)], abi)
     if len(chosen) > MOST_LIBRARIES:
         raise UserError(f"'{source}' holds {len(chosen)} libraries for {abi}; expected at most {MOST_LIBRARIES}")
-    if sum(member.size_bytes for member in chosen) > most_bytes:  # as they say; what comes is counted below
+    if sum(member.size_bytes for member in chosen) > most_bytes:  # the declared sizes; real ones are counted below
         raise _too_large(source)
     libraries: dict[str, FileRef] = {}
     left_bytes = most_bytes
@@ -115,7 +115,7 @@ def _too_large(source: Path) -> UserError:
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
-    """Return the members in folders named for the ABI; all, where none is. Of Hexagon's folders only skels are for a device."""
+    """Return the members in folders of the ABI, or all if there are none. Of Hexagon folders, only skel libraries are taken."""
     is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
     if not any(is_named):
         return members
@@ -126,7 +126,7 @@ def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
 
 
 def _copy(source: Path, file: IO[bytes], folder: Path, most_bytes: int) -> FileRef:
-    """Copy one library of a source to a file that is named by its digest."""
+    """Copy one library of a source to a file named by its SHA-256."""
     digest, size_bytes, temporary = hashlib.sha256(), 0, folder / "incoming"
     with temporary.open("wb") as copy:
         while part := _part(source, file):
@@ -146,7 +146,7 @@ def _part(source: Path, file: IO[bytes]) -> bytes:
 
 @contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Say of what a failure to read is; what is written meanwhile may fail, too, and is not the source's fault."""
+    """Turn a failure to read the source into a UserError that names it. Writing happens outside, as its failures differ."""
     try:
         yield
     except OSError as error:
@@ -154,7 +154,7 @@ def _reading(source: Path) -> Iterator[None]:
 
 
 def _plain(place: Path, path: str) -> Member:
-    """Return a file of this machine."""
+    """Return a file on this machine as a member."""
 
     def opened() -> IO[bytes]:
         with _reading(place):
@@ -165,7 +165,7 @@ def _plain(place: Path, path: str) -> Member:
 
 
 def _walked(folder: Path) -> Iterator[Member]:
-    """Yield the libraries below a folder, of regular files; links to folders are not followed."""
+    """Yield the libraries below a folder that are regular files; links to folders are not followed."""
     count = 0
     for top, _, names in os.walk(folder):
         for name in sorted(names):
@@ -179,7 +179,7 @@ def _walked(folder: Path) -> Iterator[Member]:
 
 @contextmanager
 def _zip_members(source: Path) -> Iterator[list[Member]]:
-    """Open a zip file. Whatever is wrong with it, until it is closed, is an error that names it."""
+    """Open a zip file and yield its members. Any fault of the archive becomes a UserError that names it."""
     try:
         with open_regular(source) as file:
             _check_directory(file)
@@ -201,9 +201,9 @@ def _zip_members(source: Path) -> Iterator[list[Member]]:
 
 
 def _check_directory(file: IO[bytes]) -> None:
-    """Refuse a table of contents that would not fit into memory, before it is read."""
+    """Refuse a zip file whose central directory would not fit into memory, before zipfile reads it."""
     end = file.seek(0, os.SEEK_END)
-    tail_bytes = min(end, 22 + 65535 + 20)  # the last record, the longest comment, and what stands before it in large files
+    tail_bytes = min(end, 22 + 65535 + 20)  # end record, longest comment, and the ZIP64 locator before it
     file.seek(end - tail_bytes)
     tail = file.read(tail_bytes)
     file.seek(0)
@@ -216,7 +216,7 @@ def _check_directory(file: IO[bytes]) -> None:
 
 
 def _licence(members: Iterable[Member]) -> str | None:
-    """Return the licence that a wheel's metadata names."""
+    """Return the licence named in a wheel's metadata; None if there is none."""
     for member in members:
         if member.path.name == "METADATA" and member.path.parent.name.endswith(".dist-info"):
             with member.open() as file:

@@ -1,6 +1,6 @@
-"""ELF: a file -> the machine it is for, the libraries it needs, how its segments are aligned, and the names that it exports.
+"""ELF: reading a library's machine, needed libraries, segment alignment, notes and exported names.
 
-The file may be hostile: pyelftools reads it through bounds, and its segments alone, as a loader does.
+The file may be hostile: pyelftools reads it through bounds, and only its segments, as a loader does.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,23 +15,22 @@ from elftools.elf import dynamic, elffile, enums, hash, segments
 
 from quadbench.errors import QuadbenchError
 
-HEXAGON = 164  # e_machine of what runs on Qualcomm's Hexagon processor
+HEXAGON = 164  # e_machine of files for Qualcomm's Hexagon processor
 MACHINES = {3: "x86", 40: "arm, 32 bits", 62: "x86_64", HEXAGON: "hexagon", 183: "aarch64"}
 
 _MOST_SEGMENTS, _MOST_NEEDED, _LONGEST_NAME, _MOST_BUILD_ID = 64, 256, 256, 32
-_MOST_READS, _MOST_READ_BYTES = 2**16, 2**16  # of one file, and in one read
-_NUMBER_BYTES = 8  # at most; of a text more is read at once, which may end before
+_MOST_READS, _MOST_READ_BYTES = 2**16, 2**16  # reads of one file, bytes of one read
+_NUMBER_BYTES = 8  # the most bytes of a number; longer reads are texts, which may end early
 _MOST_ALIGNMENT = 2**30  # bytes: the largest page of any machine
-_FAULTS = (ELFError, ConstructError, ArithmeticError, AssertionError, LookupError, ValueError)  # of pyelftools
-_ANDROID_NOTE = ("Android", "NT_GNU_ABI_TAG")  # of the NDK, in everything that it links; its number is 1, as that of GNU's is
+_FAULTS = (ELFError, ConstructError, ArithmeticError, AssertionError, LookupError, ValueError)  # raised by pyelftools
+_ANDROID_NOTE = ("Android", "NT_GNU_ABI_TAG")  # in every file linked by the NDK; its number is 1, like GNU's ABI tag
 
 
 @dataclass(frozen=True, kw_only=True)
 class ElfFile:
-    """The facts about an ELF file. `alignment_bytes` is the least of its loaded segments.
+    """The facts of an ELF file that loading depends on. `alignment_bytes` is the least alignment of its loaded segments.
 
-    `android_api` is the API level that Android's note names, `build_id` what the linker's note says, in hex; None where there is
-    no such note.
+    `android_api` is the API level in Android's note, `build_id` the linker's build id in hex; None without such a note.
     """
 
     machine: int
@@ -43,15 +42,15 @@ class ElfFile:
 
     @property
     def machine_name(self) -> str:
-        """Return the machine in a word."""
+        """Return the name of the machine."""
         return MACHINES.get(self.machine, f"machine {self.machine}")
 
 
 def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
-    """Read the headers of a program or a shared library, of 32 or 64 bits, little-endian. `name` is what errors call it.
+    """Read the headers of a program or shared library, 32 or 64 bits, little-endian. `name` describes the file in errors.
 
     Raises:
-        QuadbenchError: a `fault`: the file cannot be read, or is no such file.
+        QuadbenchError: of the class `fault`: the file cannot be read, or is no such file.
     """
     with _read(path, f"'{name}' is no ELF file of a program or library", fault) as (elf, parts):
         kind = enums.ENUM_E_TYPE.get(elf["e_type"], elf["e_type"])
@@ -75,10 +74,10 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
 
 
 def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[QuadbenchError]) -> frozenset[str]:
-    """Return which of `names` a library exports, by its hash table. Errors call the library `name`."""
+    """Return which of `names` a library exports, by its hash table. `name` describes the library in errors."""
     with _read(path, f"the names that '{name}' exports cannot be read", fault) as (elf, parts):
         linking = next((part for part in parts if isinstance(part, dynamic.DynamicSegment)), None)
-        table: hash.GNUHashTable | hash.ELFHashTable | None = None  # in which the loader looks names up
+        table: hash.GNUHashTable | hash.ELFHashTable | None = None  # the loader looks names up in this table
         if linking and (start := linking.get_table_offset("DT_GNU_HASH")[1]) is not None:
             table = hash.GNUHashTable(elf, start, linking)
         elif linking and (start := linking.get_table_offset("DT_HASH")[1]) is not None:
@@ -88,11 +87,11 @@ def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[Q
 
 
 class _NoElfError(Exception):
-    """A file that is no loadable ELF file, or that exceeds the limits on reading."""
+    """The file is no loadable ELF file, or exceeds the limits on reading."""
 
 
 class _Bounded(BufferedReader):
-    """A file of which only so much is read, in pieces of a bounded size."""
+    """A file reader with limits on the number and size of reads."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(FileIO(path))
@@ -125,7 +124,7 @@ def _read(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tup
             elf = elffile.ELFFile(file)
             if elf["e_phnum"] > _MOST_SEGMENTS:
                 raise _NoElfError(f"it has {elf['e_phnum']} segments; expected at most {_MOST_SEGMENTS}")
-            elf.header["e_shoff"] = 0  # of sections, which no loader reads
+            elf.header["e_shoff"] = 0  # ignores sections, which no loader reads
             yield elf, list(elf.iter_segments())
     except (OSError, _NoElfError) as error:
         raise fault(f"{failure}: {getattr(error, 'strerror', None) or error}") from error
@@ -134,7 +133,7 @@ def _read(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tup
 
 
 def _needed(parts: list[segments.Segment]) -> tuple[str, ...]:
-    """Return the libraries that an ELF file needs (DT_NEEDED), in the order in which the loader searches them."""
+    """Return the libraries that an ELF file needs (DT_NEEDED), in the loader's search order."""
     names: list[str] = []
     for part in parts:
         for tag in part.iter_tags("DT_NEEDED") if isinstance(part, dynamic.DynamicSegment) else ():
@@ -151,7 +150,7 @@ def _name(text: str) -> str:
 
 
 def _alignment(segment: segments.Segment) -> int:
-    """Return the largest page for which the loader could map a segment: a power of 2 by which offset and address agree."""
+    """Return the largest page size for which the loader can map a segment: a power of 2 by which offset and address agree."""
     alignment_bytes: int = segment["p_align"]
     if alignment_bytes > _MOST_ALIGNMENT or alignment_bytes.bit_count() > 1:  # 0 and 1 are none
         expected = f"expected a power of 2, at most {_MOST_ALIGNMENT}"

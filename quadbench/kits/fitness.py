@@ -1,4 +1,4 @@
-"""Fitness: what would keep a kit's libraries from running, and which kit runs a target's graphs."""
+"""Fitness: checks of whether a kit's libraries can run on an ABI, and the choice of the best kit for a target."""
 
 import mmap
 import re
@@ -20,10 +20,10 @@ COMPILER_VERSIONS = {
     "2.50.40.260831140417": "2.6.0",
     "2.51.0.260929181845": "2.7.0",
 }
-"""Versions of the compiler's package by the build of Qualcomm's SDK in it, read from its wheels for Linux on 2026-11-25."""
+"""The onnxruntime-qnn version for each build of Qualcomm's SDK, read from its wheels for Linux on 2026-11-25."""
 _QNN_BUILD = re.compile(rb"v([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{12})(?![0-9])")
-_RUNTIME_VERSION = re.compile(rb"\0VERS_([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})\0")  # of its symbols
-_OF_LITERT = {  # by the harness, in litert.cpp
+_RUNTIME_VERSION = re.compile(rb"\0VERS_([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})\0")  # a symbol version
+_OF_LITERT = {  # symbols that the harness uses, in litert.cpp
     "LiteRtCreateEnvironment", "LiteRtDestroyEnvironment", "LiteRtCreateModelFromFile", "LiteRtDestroyModel",
     "LiteRtCreateOptions", "LiteRtDestroyOptions", "LiteRtSetOptionsHardwareAccelerators", "LiteRtCreateOpaqueOptions",
     "LiteRtAddOpaqueOptions", "LiteRtCreateCompiledModel", "LiteRtDestroyCompiledModel", "LiteRtGetModelSignature",
@@ -34,31 +34,31 @@ _OF_LITERT = {  # by the harness, in litert.cpp
 }  # fmt: skip
 ENTRY_POINTS: dict[Role, frozenset[str]] = {
     Role.LITERT: frozenset(_OF_LITERT),
-    Role.DISPATCH: frozenset({"LiteRtDispatchGetApi"}),  # by LiteRT
+    Role.DISPATCH: frozenset({"LiteRtDispatchGetApi"}),  # used by LiteRT
 }
-LEAST_ANDROID_API = 28  # of the harness: Android 9
+LEAST_ANDROID_API = 28  # the harness needs Android 9
 _KIB = 1024
-_PLUGIN, _DISPATCH = "libonnxruntime_providers_qnn.so", "libLiteRtDispatch_Qualcomm.so"  # they open Qualcomm's backends,
-_OPENED = ("libQnnHtp.so", "libQnnSystem.so")  # which are these
-# It is 86 MB. libQnnHtp.so opens it only where it is given a graph instead of a context: launches on the emulator load the
+_PLUGIN, _DISPATCH = "libonnxruntime_providers_qnn.so", "libLiteRtDispatch_Qualcomm.so"  # open Qualcomm's backends
+_OPENED = ("libQnnHtp.so", "libQnnSystem.so")  # Qualcomm's backends
+# Qualcomm's graph compiler, 86 MB. libQnnHtp.so opens it only for a graph, not for a context: emulator launches load the
 # plugin, libQnnHtp.so and libQnnSystem.so alone.
 _GRAPH_COMPILER = "libQnnHtpPrepare.so"
-_USERS_OF_LIBC = (Role.RUNTIME, Role.PLUGIN, Role.LITERT, Role.DISPATCH)  # one without it is of no system that is known
+_USERS_OF_LIBC = (Role.RUNTIME, Role.PLUGIN, Role.LITERT, Role.DISPATCH)  # always linked to the system's C library
 _HTP_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 
 
 def qnn_build(library: Path) -> str | None:
-    """Return the build of Qualcomm's SDK that a library of it is of, as 2.51.0.260929181845; None where it does not say."""
+    """Return the Qualcomm SDK build in a library, such as 2.51.0.260929181845; None if the library has none."""
     return _first(_QNN_BUILD, library)
 
 
 def runtime_version(library: Path) -> str | None:
-    """Return the version of ONNX Runtime's library; None where it does not say."""
+    """Return the version of an ONNX Runtime library; None if the library has none."""
     return _first(_RUNTIME_VERSION, library)
 
 
 def compiler_build() -> str | None:
-    """Return the build of Qualcomm's SDK with which this machine compiles; None where its package is not installed."""
+    """Return the Qualcomm SDK build of this machine's compiler; None if its package is not installed."""
     spec = find_spec(COMPILER.replace("-", "_"))
     library = Path(spec.origin).with_name("libQnnHtp.so") if spec and spec.origin else None
     return qnn_build(library) if library and library.is_file() else None
@@ -71,7 +71,7 @@ def _first(pattern: re.Pattern[bytes], library: Path) -> str | None:
 
 
 def file_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
-    """Say why a program or library that runs on the CPU is not for an ABI; None where it is."""
+    """Return why a CPU program or library does not fit an ABI; None if it fits."""
     traits = abi.traits
     if elf.machine != traits.elf_machine:
         return f"'{name}' is for {elf.machine_name}; expected {traits.machine}, as {abi} has it"
@@ -87,7 +87,7 @@ def file_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
 
 
 def program_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
-    """Say why devices of an ABI could not start a program; None where they could."""
+    """Return why devices of an ABI could not start a program; None if they could."""
     traits = abi.traits
     if problem := file_problem(name, elf, abi):
         return problem
@@ -106,9 +106,9 @@ def kit_problems(
     exports: Mapping[Library, frozenset[str]],
     abi: Abi,
 ) -> list[str]:
-    """Return every reason why libraries make no kit, each in a sentence.
+    """Return every reason why libraries cannot form a kit, as sentences.
 
-    `builds` are the builds of Qualcomm's SDK, `exports` the names in libraries that are opened for some of theirs.
+    `builds` are the builds of Qualcomm's SDK, `exports` the exported names of libraries that need certain entry points.
     """
     problems = list(_wrong_files(libraries, abi))
     for library, names in exports.items():
@@ -135,7 +135,7 @@ def _wrong_files(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str
 
 
 def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
-    """Yield what the loader would not find. A skel's needs are on its own processor, and those of another system say nothing."""
+    """Yield libraries that the loader would not find. Skels are left out, as they run on another processor."""
     known = {library.name for library in libraries} | abi.traits.libraries
     for library, elf in libraries.items():
         missing = [name for name in elf.needed if name not in known]
@@ -144,7 +144,7 @@ def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]
 
 
 def _missing(libraries: list[Library]) -> Iterator[str]:
-    """Yield a message for each library that a kit lacks: ONNX Runtime, what a plugin opens, or the skel of a stub."""
+    """Yield a message for each missing library: ONNX Runtime, a plugin's backend, or the skel or stub of a pair."""
     names = {role: [library.name for library in libraries if library.role is role] for role in Role}
     if len(names[Role.RUNTIME]) != 1:
         held = _quoted(names[Role.RUNTIME]) or "nothing"
@@ -167,16 +167,16 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def side_name(arch: str | None, role: Role) -> str:
-    """Return what a stub or a skel for an architecture of Qualcomm's HTP is called."""
+    """Return the file name of a stub or skel for an HTP architecture."""
     return f"libQnnHtpV{(arch or '').removeprefix('v')}{role.capitalize()}.so"
 
 
 def best_kit(
     kits: Iterable[Stored[Kit]], abi: Abi, target: Target, htp_arch: str | None, build: str | None
 ) -> Stored[Kit] | None:
-    """Return the kit that devices of an ABI with that HTP take; None where no kit runs the target's graphs.
+    """Return the best kit for devices of an ABI and HTP architecture; None if no kit can run the target's graphs.
 
-    It is the one with the newest ONNX Runtime, and among those the one with the fewest bytes to push.
+    The newest ONNX Runtime wins; among equals, the kit with the fewest bytes to push.
     """
 
     def rank(kit: Stored[Kit]) -> tuple[list[int], int]:
@@ -188,9 +188,9 @@ def best_kit(
 
 
 def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Library, ...]:
-    """Return the libraries that a device takes: runtimes and what supports them, for an NPU its vendor's and no other's.
+    """Return the libraries of a kit that a device needs: runtimes, support libraries, and those of its own NPU vendor.
 
-    What compiles graphs for the HTP stays here too: a device gets context binaries, which the compiler on this machine has made.
+    The HTP graph compiler is left out: devices get context binaries that were compiled on this machine.
     """
     roles = {Role.RUNTIME, Role.SUPPORT}
     if isinstance(target, QnnTarget):
@@ -206,9 +206,9 @@ def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Libra
 
 
 def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str | None) -> list[str]:
-    """Return every reason why a kit cannot run what is compiled for a target on a device with that HTP, each in a sentence.
+    """Return every reason why a kit cannot run a target's graphs on a device with that HTP, as sentences.
 
-    `build` is the compiler's build of Qualcomm's SDK, None where there is no compiler.
+    `build` is the Qualcomm SDK build of the compiler, None without a compiler.
     """
     names = {library.name for library in kit.libraries}
     if isinstance(target, QnnTarget):
@@ -241,13 +241,13 @@ def _htp_problems(kit: Kit, htp_arch: str | None, build: str | None) -> list[str
 
 
 def _is_dispatch_for(library: Library, target: Target) -> bool:
-    """Say whether LiteRT runs a chip's graphs by a library; its makers do not agree on capital letters."""
+    """Return whether this is LiteRT's dispatch library for the target's chip; vendors differ in capital letters."""
     soc = target.soc if isinstance(target, LiteRtTarget) else None
     return soc is not None and library.name.lower() == vendor_of(soc).dispatch.lower()
 
 
 def compiler_problem(kit: Kit, build: str | None) -> str | None:
-    """Say how the kit's build of Qualcomm's SDK differs from the compiler's; None where they agree or the kit has none of it."""
+    """Return how the kit's Qualcomm SDK build differs from the compiler's; None if they agree or the kit has none."""
     expected = kit.versions.get("qnn")
     if expected is None or build == expected:
         return None

