@@ -1,4 +1,4 @@
-"""Lint: a bundle's quantized graphs -> findings, the parts that a target would refuse or spoil, before anything is compiled."""
+"""Lint: checks of a bundle's quantized graphs for parts that a target would refuse or compute wrongly, before compiling."""
 
 import logging
 
@@ -14,9 +14,9 @@ __all__ = ["Finding", "LintedGraph", "Severity", "check_bundle", "lint_bundle", 
 
 
 def lint_graph(graph: LintedGraph, *, htp_arch: str | None, target: Target | None = None) -> tuple[Finding, ...]:
-    """Return all findings, rule by rule.
+    """Return all findings in a graph, rule by rule.
 
-    `htp_arch` is that of the device's chip, as `v79`; None without a Qualcomm HTP. `target` is what the graph is meant for.
+    `htp_arch` is the Qualcomm HTP of the device's chip, such as `v79`, or None; `target` is the target of the graph.
     """
     of_chip = htp_rules(htp_arch) if htp_arch else ()
     of_target = litert_rules(target.soc) if isinstance(target, LiteRtTarget) else ()
@@ -24,7 +24,7 @@ def lint_graph(graph: LintedGraph, *, htp_arch: str | None, target: Target | Non
 
 
 def lint_bundle(bundle: Stored[Bundle], *, htp_arch: str | None, target: Target | None = None) -> dict[str, tuple[Finding, ...]]:
-    """Return the findings of every quantized graph, by its path; otherwise as `lint_graph`.
+    """Return the findings of every quantized graph by its path; parameters as for `lint_graph`.
 
     Raises:
         MissingDependencyError: the package onnx is not installed.
@@ -35,12 +35,12 @@ def lint_bundle(bundle: Stored[Bundle], *, htp_arch: str | None, target: Target 
 
 
 def check_bundle(bundle: Stored[Bundle], *, htp_arch: str | None, target: Target | None = None) -> None:
-    """Lint a bundle before it is compiled: log the warnings, and stop at errors.
+    """Lint a bundle before compilation: log warnings and raise errors.
 
-    Where onnx is not installed a warning says that nothing was linted: the graphs were linted where they were built.
+    Without the onnx package, only a warning is logged, as the graphs were linted where they were built.
 
     Raises:
-        BuildError: there are errors; it names every rule that is broken, and where.
+        BuildError: there are errors; the message has every broken rule and its place.
         ArtifactError: a file holds no ONNX model.
     """
     try:

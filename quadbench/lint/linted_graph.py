@@ -1,4 +1,4 @@
-"""Linted graph: an ONNX model's tensors, nodes and constants as plain data, for the rules to look at."""
+"""Linted graph: an ONNX model's tensors, nodes and constants as plain data for the lint rules."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-_FEWEST_INPUTS = {QUANTIZE: 2, DEQUANTIZE: 2, "Conv": 2}  # of operators whose inputs the rules look at
+_FEWEST_INPUTS = {QUANTIZE: 2, DEQUANTIZE: 2, "Conv": 2}  # for operators whose inputs the rules read
 MOVES_VALUES = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice", "Flatten", "Expand", "Identity", "Gather"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """The type of a tensor. `dtype` is ONNX's name, as INT16; a dimension is a number, a symbol's name, or None if unknown."""
+    """A tensor's type. `dtype` is ONNX's name, such as INT16; a dimension is a number, a symbolic name, or None if unknown."""
 
     name: str
     dtype: str
@@ -30,32 +30,32 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """An operator with its tensors by name. `inputs` holds an empty name where an optional input is left out."""
+    """An ONNX node with its input and output tensors by name. An omitted optional input is an empty name."""
 
     name: str
     op_type: str
     domain: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: Mapping[str, str]  # those that are text
+    attributes: Mapping[str, str]  # only text attributes
 
 
 @dataclass(frozen=True, kw_only=True)
 class LintedGraph:
-    """A model's main graph; subgraphs of control flow, which no exported graph has, are not looked into."""
+    """A model's main graph. Subgraphs of control flow are ignored, as exported graphs have none."""
 
     opset: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     nodes: tuple[Node, ...]
     constants: Mapping[str, Tensor]
-    overridable: frozenset[str]  # initializers that are graph inputs too: not constant
-    zero_points: Mapping[str, np.ndarray]  # the constant ones
-    dtypes: Mapping[str, str]  # of every input, constant and quantized tensor
+    overridable: frozenset[str]  # initializers that are also graph inputs, so not constant
+    zero_points: Mapping[str, np.ndarray]  # only constant zero points
+    dtypes: Mapping[str, str]  # for every input, constant and quantized tensor
 
     @property
     def lora_inputs(self) -> tuple[Tensor, ...]:
-        """Return the inputs that are LoRA weights."""
+        """Return the graph inputs that are LoRA weights."""
         return tuple(tensor for tensor in self.inputs if tensor.name.startswith(LORA_PREFIX))
 
     def consumers(self, name: str) -> tuple[Node, ...]:
@@ -71,7 +71,7 @@ class LintedGraph:
         return consumers
 
     def dequantizers(self, name: str) -> Iterator[Node]:
-        """Yield the nodes that turn an integer tensor into floats, at once or after nodes that only move values."""
+        """Yield the nodes that dequantize an integer tensor, directly or after nodes that only move values."""
         for node in self.consumers(name):
             if node.op_type == DEQUANTIZE and node.inputs[0] == name:
                 yield node
@@ -81,7 +81,7 @@ class LintedGraph:
 
 
 def read_graph(path: Path) -> LintedGraph:
-    """Read an ONNX file.
+    """Read an ONNX file for linting.
 
     Raises:
         MissingDependencyError: the package onnx is not installed.
@@ -97,7 +97,7 @@ def read_graph(path: Path) -> LintedGraph:
 
 
 def graph_of(model: "ModelProto") -> LintedGraph:
-    """Return the view of a model in memory."""
+    """Return an ONNX model in memory as a graph for linting."""
     from onnx import numpy_helper
 
     graph = model.graph
@@ -111,7 +111,7 @@ def graph_of(model: "ModelProto") -> LintedGraph:
         if name not in overridable
     }
     dtypes = {tensor.name: tensor.dtype for tensor in (*inputs, *constants.values())}
-    for node in graph.node:  # integers come from inputs, constants and QuantizeLinear, through nodes that only move them
+    for node in graph.node:  # integers come from inputs, constants and QuantizeLinear, directly or through moving nodes
         if node.op_type == QUANTIZE:
             dtypes[node.output[0]] = _quantized_dtype(node, dtypes)
         elif node.op_type in MOVES_VALUES and node.input[0] in dtypes:
@@ -149,7 +149,7 @@ def _tensor(value: Any) -> Tensor:
 
 
 def _constant_arrays(graph: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the name and the TensorProto of initializers and of Constant nodes."""
+    """Yield the name and TensorProto of every initializer and Constant node."""
     from onnx import helper, numpy_helper
 
     yield from ((initializer.name, initializer) for initializer in graph.initializer)

@@ -1,4 +1,4 @@
-"""Rules: each a function that finds what a target would refuse or spoil in a graph; those of LiteRT at the end."""
+"""Lint rules: functions that each find one kind of problem in a graph for a target; LiteRT's rules come last."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from math import prod
 
 from quadbench.lint.linted_graph import DEQUANTIZE, QUANTIZE, LintedGraph, Node, Tensor
 
-NATIVE_16_BIT_OPSET = 21  # the first whose QuantizeLinear and DequantizeLinear take 16 bits
+NATIVE_16_BIT_OPSET = 21  # the first with 16-bit QuantizeLinear and DequantizeLinear
 FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS = 73
 SIXTEEN_BITS = ("INT16", "UINT16")
-WIDEST_SINGLE_FILTER = 256  # channels of a depthwise convolution by single weights; QNN's compiler crashes at more
-RESIZE_DEFAULTS = {  # ONNX's
+WIDEST_SINGLE_FILTER = 256  # channels of a 1x1 depthwise convolution; QNN's compiler crashes at more
+RESIZE_DEFAULTS = {  # ONNX's defaults
     "mode": "nearest",
     "coordinate_transformation_mode": "half_pixel",
     "nearest_mode": "round_prefer_floor",
@@ -22,7 +22,7 @@ _RESIZE_ON_HTP = {
     ("asymmetric", "round_prefer_floor"): "which HTP refuses",
 }
 
-OPERATORS = {  # those with a form; InstanceNormalization where it is part of a group norm
+OPERATORS = {  # operators supported by the LiteRT writer; InstanceNormalization only as part of a group norm
     "Add", "Concat", "Conv", "Div", "Flatten", "Gather", "Gelu", "Gemm", "Identity", "InstanceNormalization",
     "LayerNormalization", "MatMul", "Mul", "ReduceMean", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split",
     "Squeeze", "Sub", "Transpose", "Unsqueeze",
@@ -30,7 +30,7 @@ OPERATORS = {  # those with a form; InstanceNormalization where it is part of a 
 
 
 class Severity(StrEnum):
-    """An error stops the compilation, a warning is logged."""
+    """The severity of a lint finding: an error stops the compilation, a warning is logged."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -38,7 +38,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A breach of a rule by a tensor or node, its `subject`."""
+    """A tensor or node (`subject`) that breaks a lint rule."""
 
     rule: str
     severity: Severity = Severity.ERROR
@@ -53,7 +53,7 @@ Findings = Mapping[str, tuple[Finding, ...]]  # by the graph's path
 
 
 def messages(findings: Findings, severity: Severity) -> Iterator[str]:
-    """Yield one line for each rule that is broken: its first finding, and the number of those like it."""
+    """Yield one line per broken rule: its first finding, and the number of further ones."""
     by_rule: dict[str, list[tuple[str, Finding]]] = {}
     for path, of_graph in findings.items():
         for finding in of_graph:
@@ -67,7 +67,7 @@ def messages(findings: Findings, severity: Severity) -> Iterator[str]:
 
 
 def dynamic_shape(graph: LintedGraph) -> Iterator[Finding]:
-    """Find inputs and outputs without a fixed shape: buffers are bound once and NPU graphs are compiled for one shape."""
+    """Find inputs and outputs without a fixed shape; buffers are bound once, and NPU graphs are compiled for one shape."""
     for tensor in (*graph.inputs, *graph.outputs):
         if not all(isinstance(size, int) and size > 0 for size in tensor.shape):
             yield Finding(
@@ -82,7 +82,7 @@ def dynamic_shape(graph: LintedGraph) -> Iterator[Finding]:
 def lora_overridable(graph: LintedGraph) -> Iterator[Finding]:
     """Find LoRA inputs with a default value.
 
-    Such a graph runs, also with a default that nobody chose, but a context saved of it cannot be loaded again.
+    Such a graph runs, even with an unintended default, but a context binary made from it cannot be loaded.
     """
     for tensor in graph.lora_inputs:
         if tensor.name in graph.overridable:
@@ -96,7 +96,7 @@ def lora_overridable(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_zero_point(graph: LintedGraph) -> Iterator[Finding]:
-    """Find zero points other than 0: only with 0 is padding a rank with zeros exact, and running without an adapter."""
+    """Find LoRA inputs with a zero point other than 0; only 0 keeps zero-padded ranks and running without adapter exact."""
     for tensor, node in _lora_dequantizers(graph):
         values = graph.zero_points.get(node.inputs[2]) if len(node.inputs) > 2 else None
         if values is not None and values.any():
@@ -110,7 +110,7 @@ def lora_zero_point(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_per_channel(graph: LintedGraph) -> Iterator[Finding]:
-    """Find LoRA inputs with several scales: a weight that is computed or fed has one, and so has the bundle's manifest."""
+    """Find LoRA inputs with several scales; weights that are graph inputs have one scale, also in the bundle's manifest."""
     for tensor, node in _lora_dequantizers(graph):
         scale = graph.constants.get(node.inputs[1])
         scales = prod(size for size in scale.shape if isinstance(size, int)) if scale else 1
@@ -125,7 +125,7 @@ def lora_per_channel(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
-    """Find scales and zero points that are no constants: all adapters share encodings, which are frozen with the bundle."""
+    """Find scales and zero points that are not constant; all adapters share encodings, which are frozen in the bundle."""
     for node in _quantizers(graph):
         for role, name in zip(("scale", "zero point"), node.inputs[1:3], strict=False):
             if name and name not in graph.constants:
@@ -139,7 +139,7 @@ def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def opset(graph: LintedGraph) -> Iterator[Finding]:
-    """Find 16-bit quantization in an opset without it; nodes of the domain com.microsoft take 16 bits in any opset."""
+    """Find 16-bit quantization in an opset that lacks it; com.microsoft nodes support 16 bits in any opset."""
     nodes = [n for n in _quantizers(graph) if n.domain == "" and _quantized_dtype(graph, n) in SIXTEEN_BITS]
     if nodes and graph.opset < NATIVE_16_BIT_OPSET:
         yield Finding(
@@ -152,7 +152,7 @@ def opset(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_uint16(graph: LintedGraph) -> Iterator[Finding]:
-    """Find UINT16 LoRA inputs: QNN narrows them to 8 bits and says nothing, which gives 43 dB where INT16 gives 68 dB."""
+    """Find UINT16 LoRA inputs. QNN silently narrows them to 8 bits, which gives 43 dB where INT16 gives 68 dB."""
     for tensor in _lora_inputs_of(graph, "UINT16"):
         yield Finding(
             rule="lora-uint16",
@@ -164,7 +164,7 @@ def lora_uint16(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_not_dequantized(graph: LintedGraph) -> Iterator[Finding]:
-    """Find LoRA inputs that are not dequantized first: QNN refuses to slice, reshape or transpose raw 16-bit integers."""
+    """Find LoRA inputs that are not dequantized first; QNN refuses to slice, reshape or transpose raw 16-bit integers."""
     for tensor in graph.lora_inputs:
         consumers = graph.consumers(tensor.name)
         others = [node for node in consumers if not (node.op_type == DEQUANTIZE and node.inputs[0] == tensor.name)]
@@ -179,7 +179,7 @@ def lora_not_dequantized(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_int16(graph: LintedGraph) -> Iterator[Finding]:
-    """Find INT16 LoRA inputs, for architectures before v73: there, weights that are inputs have 8 bits."""
+    """Find INT16 LoRA inputs on HTP architectures before v73, where weights that are inputs must have 8 bits."""
     for tensor in _lora_inputs_of(graph, "INT16"):
         yield Finding(
             rule="lora-int16",
@@ -191,7 +191,7 @@ def lora_int16(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def group_norm(graph: LintedGraph) -> Iterator[Finding]:
-    """Find group normalization, which QNN does not have."""
+    """Find group normalization, which QNN does not support."""
     for node in graph.nodes:
         if node.op_type in ("GroupNormalization", "GroupNorm"):
             yield Finding(
@@ -204,7 +204,7 @@ def group_norm(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def resize_form(graph: LintedGraph) -> Iterator[Finding]:
-    """Find forms of enlarging by nearest neighbour other than the one that HTP computes as ONNX means it (docs/qnn.md)."""
+    """Find nearest-neighbour Resize nodes in a form that HTP does not compute as ONNX defines it (docs/qnn.md)."""
     for node in graph.nodes:
         mode, coordinates, rounding = (node.attributes.get(key, default) for key, default in RESIZE_DEFAULTS.items())
         if node.op_type == "Resize" and mode == "nearest" and (coordinates, rounding) != EXACT_RESIZE:
@@ -220,9 +220,9 @@ def resize_form(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def wide_depthwise(graph: LintedGraph) -> Iterator[Finding]:
-    """Find wide depthwise convolutions of single weights, at which QNN's compiler crashes (docs/qnn.md).
+    """Find wide 1x1 depthwise convolutions, on which QNN's compiler crashes (docs/qnn.md).
 
-    It takes them with one scale for the whole tensor, with more weights in a filter, or with 8-bit data.
+    The compiler accepts them with one scale for the whole tensor, with larger filters, or with 8-bit data.
     """
     makers = {output: node for node in graph.nodes for output in node.outputs}
     for node in graph.nodes:
@@ -254,7 +254,7 @@ HTP_RULES: tuple[Rule, ...] = (lora_uint16, lora_not_dequantized, group_norm, re
 
 
 def htp_rules(htp_arch: str) -> tuple[Rule, ...]:
-    """Return the rules for an architecture, as `v79`."""
+    """Return the lint rules for a Qualcomm HTP architecture, such as `v79`."""
     is_old = int(htp_arch.removeprefix("v")) < FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS
     return (*HTP_RULES, *((lora_int16,) if is_old else ()))
 
@@ -276,7 +276,7 @@ def _quantized_dtype(graph: LintedGraph, node: Node) -> str | None:
 
 
 def litert_operator(graph: LintedGraph) -> Iterator[Finding]:
-    """Find operators that have no form in LiteRT."""
+    """Find operators that the LiteRT writer does not support."""
     for node in graph.nodes:
         if node.op_type not in {*OPERATORS, QUANTIZE, DEQUANTIZE}:
             yield Finding(
@@ -289,7 +289,7 @@ def litert_operator(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def litert_8_bit(graph: LintedGraph) -> Iterator[Finding]:
-    """Find activations in 8 bits: the dialect has them in 16."""
+    """Find 8-bit activations; LiteRT graphs have 16-bit activations here."""
     for node in graph.nodes:
         if node.op_type == QUANTIZE and graph.dtypes[node.outputs[0]] == "UINT8":
             yield Finding(
@@ -302,7 +302,7 @@ def litert_8_bit(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def litert_resize(graph: LintedGraph) -> Iterator[Finding]:
-    """Find forms of enlarging other than the one that is written as repetitions."""
+    """Find Resize nodes other than the one form that the LiteRT writer supports."""
     for node in graph.nodes:
         form = tuple(node.attributes.get(key, default) for key, default in RESIZE_DEFAULTS.items())
         if node.op_type == "Resize" and form != ("nearest", *EXACT_RESIZE):
@@ -316,7 +316,7 @@ def litert_resize(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def litert_gather(graph: LintedGraph) -> Iterator[Finding]:
-    """Find look-ups of token embeddings, which MediaTek's plugin leaves to the CPU."""
+    """Find token embedding look-ups (Gather), which MediaTek's plugin leaves to the CPU."""
     for node in graph.nodes:
         if node.op_type == "Gather":
             yield Finding(
@@ -330,6 +330,6 @@ def litert_gather(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def litert_rules(soc: str | None) -> tuple[Rule, ...]:
-    """Return the rules for a chip by LiteRT's name; None is the CPU."""
+    """Return the lint rules for a chip, given LiteRT's name of it; None means the CPU."""
     is_mediatek = soc is not None and soc.startswith("MT")
     return (litert_operator, litert_8_bit, litert_resize, *((litert_gather,) if is_mediatek else ()))
