@@ -1,4 +1,4 @@
-"""Quality: images, latents and noise predictions, each against its reference -> scores that say what they are."""
+"""Quality: scoring images, latents and noise predictions of a run against their references."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,16 +28,16 @@ def score_run(
     with_emulator: bool = False,
     notify: Callable[[str], None] = lambda _step: None,
 ) -> RunScores:
-    """Score the images of a run (None: the latest) and save the scores.
+    """Score the images of a stored run (None: the latest) and save the scores.
 
-    Where a run has no scores yet, those that are there are kept if what follows fails; older ones are replaced by whole ones
-    alone.
+    If the run has no scores yet, partial scores are kept when a later step fails; older scores are only replaced by complete
+    ones.
 
-    `metrics` None are all; `weights` are NAME=PATH@sha256:HEX; with latents every task's U-Nets run again, on this machine, with
-    emulator those that were compiled for a Qualcomm HTP, which takes minutes.
+    `metrics` None means all; `weights` are NAME=PATH@sha256:HEX. `with_latents` runs every task's U-Nets again on this machine;
+    `with_emulator` runs those compiled for a Qualcomm HTP on its emulator, which takes minutes.
 
     Raises:
-        QuadbenchError: there is no such run, its weights are random, an image is damaged, or a metric or network does not fit.
+        QuadbenchError: the run is missing, its weights are random, an image is damaged, or a metric or network does not fit.
     """
     given = {network.name: network for network in map(parse_network, weights)}
     result = named_run(layout, run_id)
@@ -66,7 +66,7 @@ def score_run(
 def score_folders(
     images: Path, references: Path, sources: Path | None, *, metrics: Sequence[str] | None, weights: Sequence[str]
 ) -> RunScores:
-    """Score images of any origin against references of the same names.
+    """Score images of any origin against reference images of the same names.
 
     Raises:
         QuadbenchError: the folders do not pair, an image cannot be read, or a metric or network does not fit.

@@ -1,4 +1,4 @@
-"""Images of a stored run, or of folders, scored by each metric against their references and their truth."""
+"""Image scores: the images of a stored run, or of two folders, compared by each metric with reference and true images."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ def score_images(
 ) -> tuple[Score, ...]:
     """Score images against their references by the named metrics (None: all), in that order.
 
-    `weights` maps a network's name to its file. A metric without what it needs has a score that says so, never another figure.
+    `weights` maps a network's name to its file. A metric that lacks its inputs gets a score with the reason instead of a value.
     """
     named = list(METRICS if metrics is None else metrics)
     unknown = next((name for name in named if name not in METRICS), None)
@@ -49,7 +49,7 @@ def _score(metric: ImageMetric, pairs: Sequence[ImagePair], weights: Mapping[str
     match metric.way:
         case PerImage(measure=measure):
             values = [(measure(pair, network), pair.name) for pair in pairs]
-            defined = [(value, name) for value, name in values if not math.isnan(value)]  # `n` does not count the others
+            defined = [(value, name) for value, name in values if not math.isnan(value)]  # `n` counts only these
             if not defined:
                 return Score(metric=metric.metric, value="undefined on every image", n=0)
             worst, item = (min if metric.metric.better is Better.HIGHER else max)(defined)
@@ -60,7 +60,7 @@ def _score(metric: ImageMetric, pairs: Sequence[ImagePair], weights: Mapping[str
 
 
 def _reason_without(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | None:
-    """Say why these pairs have no score; None if they have one."""
+    """Return why these image pairs cannot be scored by a metric; None if they can."""
     if not pairs:
         return "no images"
     if isinstance(metric.way, OverSet) and len(pairs) < 2:
@@ -82,7 +82,7 @@ def compare_run(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, GivenNetwork] | None = None,
 ) -> tuple[Compared, ...]:
-    """Score every task, device and variant that was measured. An item's image is that of the first OK launch that has one."""
+    """Score the images of every task, device and variant of a run, from the first OK launch with an image of each input."""
     refuse_random(result.bundle)
     compared: list[Compared] = []
     for bundle in result.bundles:
@@ -104,9 +104,9 @@ def compare_run(
 
 
 def with_devices(compared: Iterable[Compared], bundle: Stored[Bundle], result: RunResult) -> Iterator[Compared]:
-    """Yield what was compared of one bundle of a run, and what no device made once for each device that ran the bundle.
+    """Yield one bundle's scores, with device-independent scores repeated for each device that ran the bundle.
 
-    Where all devices ran one bundle, it belongs to none of them.
+    If all devices ran the same bundle, those scores keep the device None.
     """
     for one in compared:
         if one.device is None and len(result.bundles) > 1:
@@ -121,7 +121,7 @@ def _devices(bundle: Stored[Bundle], result: RunResult) -> list[str]:
 
 
 def refuse_random(bundle: Bundle) -> None:
-    """Refuse to score a bundle with random weights: its pictures have no quality."""
+    """Raise a UserError for a bundle with random weights, whose images have no quality to score."""
     if Caveat.RANDOM_WEIGHTS in bundle.caveats:
         raise UserError(
             f"the bundle of '{bundle.recipe_name}' has random weights; its pictures show nothing, so they have no quality",
@@ -137,7 +137,7 @@ def compare_folders(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, GivenNetwork] | None = None,
 ) -> Compared:
-    """Score images against references, paired by their path below the folders, without suffix."""
+    """Score images against references, paired by their relative path without suffix."""
     paths = {folder: _files(folder) for folder in (images, references, *((sources,) if sources else ()))}
     for folder, files in paths.items():
         odd = sorted(paths[images].keys() ^ files.keys())
@@ -161,20 +161,20 @@ def compare_folders(
 def _image_sets(
     task: TaskAssets, bundle: Stored[Bundle], result: RunResult, layout: Layout
 ) -> Iterator[tuple[str | None, str, Mapping[str, Path]]]:
-    """Yield device, maker and images by item: of the float reference, then of the variants on each device that ran the bundle."""
+    """Yield device, maker and image paths by input: first the float reference, then every variant of each device."""
     references = {item.name: bundle.path(item.reference) for item in task.items if item.reference}
     yield None, REFERENCE, references
     for device in _devices(bundle, result):
         of_device = [record for record in result.records if record.device.address == device]
         ran = {record.variant for record in of_device}
-        # Float graphs count where nothing else was measured: else they are the check of parity.
+        # Float graphs are scored only if nothing else was measured; otherwise they only check parity with the reference.
         for variant in (v for v in Variant if v in ran and (v.is_quantized or len(ran) == 1)):
             images = [record.images for record in of_device if record.variant is variant and record.status is Status.OK]
             yield device, variant.value, _first(task.items, task.name, images, layout)
 
 
 def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, str]], layout: Layout) -> dict[str, Path]:
-    """Return each item's image from the first launch that has one; `images` are the launches' images by task and item."""
+    """Return each evaluation input's image from the first launch that has one, from the images of all launches."""
     keys = {item.name: f"{task}/{item.name}" for item in items}
     return {
         name: layout.file(next(launch[key] for launch in images if key in launch))
@@ -184,7 +184,7 @@ def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, s
 
 
 def _pairs(task: TaskAssets, paths: Mapping[str, Path], against: str, bundle: Stored[Bundle]) -> tuple[ImagePair, ...]:
-    """Read the pairs of the items that have both images."""
+    """Read the image pairs of all evaluation inputs that have both images."""
     others = {item.name: item.reference if against == REFERENCE else item.truth for item in task.items}
     return tuple(
         ImagePair(

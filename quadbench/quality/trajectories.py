@@ -1,4 +1,4 @@
-"""Trajectories run here: quantized U-Nets against float and against a CPU's, and samplers against the long run they shorten."""
+"""Trajectories: the accuracy of quantized U-Nets against float along sampler steps, and of short samplers against a long one."""
 
 import logging
 import math
@@ -55,7 +55,7 @@ LATENT_COSINE = run_record.Metric(
     better=run_record.Better.HIGHER,
     definition="Cosine of these latents, each as one vector, mean over items.",
 )
-INPUTS = 1  # of each task, the first: a run of the built-in U-Net takes the emulator seconds, of a large one hours
+INPUTS = 1  # evaluation inputs per task: on the emulator, the built-in U-Net takes seconds, a large one hours
 TARGETS = "qnn-"
 TIMEOUT_S = 6 * 3600.0
 HTP_TO_CPU, HTP_TO_FLOAT, CPU_TO_FLOAT = "HTP against CPU", "HTP against float", "CPU against float"
@@ -64,7 +64,7 @@ _LONG = OlssSampler(scheme="olss", steps=TEACHER_STEPS)
 
 
 def compare_latents(bundle: Stored[Bundle]) -> tuple[run_record.Compared, ...]:
-    """Score every task under every quantized variant that the bundle has, on ONNX Runtime's CPU provider of this machine."""
+    """Score the latents of every task and quantized variant of a bundle, on this machine's CPU by ONNX Runtime."""
     refuse_random(bundle.artifact)
     compared = []
     for task in bundle.artifact.tasks:
@@ -83,7 +83,7 @@ def compare_latents(bundle: Stored[Bundle]) -> tuple[run_record.Compared, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentTrajectory:
-    """The trajectory of one item: the U-Net's inputs but for LoRA, its eps, and the last latent, each (1, 4, h, w)."""
+    """The denoising trajectory of one input: U-Net inputs except LoRA, predicted noise, last latent, each (1, 4, h, w)."""
 
     feeds: list[Feed]
     eps: list[Values]
@@ -92,7 +92,7 @@ class LatentTrajectory:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskModel:
-    """A task under one variant: the graphs before the decoder, the U-Net's LoRA inputs, the sampler and its noise."""
+    """A task under one variant, ready to run: encoders, U-Net, LoRA inputs, sampler table and noise."""
 
     task: TaskAssets
     bundle: Stored[Bundle]
@@ -105,12 +105,12 @@ class TaskModel:
 
     @classmethod
     def load(cls, bundle: Stored[Bundle], task: TaskAssets, variant: Variant) -> "TaskModel":
-        """Read the task's files and graphs."""
-        encoders = Variant.FLOAT if variant is Variant.FLOAT else Variant.SHARED  # per-graph has no encoders of its own
+        """Read the files and graphs of a task."""
+        encoders = Variant.FLOAT if variant is Variant.FLOAT else Variant.SHARED  # the per-graph variant shares its encoders
         unet = _graph(bundle, variant, Component.UNET, task.name if variant is Variant.PER_GRAPH else None)
         has_images = any(item.image is not None for item in task.items)
         inputs = [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)]
-        lora: Feed = {}  # the task's adapters in the dtype of the graph; zeros if it has none, nothing where they are merged
+        lora: Feed = {}  # the task's adapters in the graph's dtype; zeros for no adapter, empty if adapters are merged
         if inputs:
             files = run_record.adapters_of(bundle.artifact, unet.variant, [task])
             factors = run_record.factors_of(task, files)
@@ -127,11 +127,11 @@ class TaskModel:
         )
 
     def predict(self, feed: Feed) -> torch.Tensor:
-        """Return eps (1, 4, h, w) of the U-Net with the task's adapter."""
+        """Return the noise prediction (1, 4, h, w) of the U-Net with the task's adapter."""
         return self.unet(feed | self.lora)
 
     def run(self, item: TaskItem) -> LatentTrajectory:
-        """Run the task's sampler on one item."""
+        """Run the task's sampler on one evaluation input."""
         noise = self.tensors[f"noise.{item.name}"]  # (1 + steps, 4, h, w)
         condition = Condition(
             time_features=self.tensors["time_features"],
@@ -144,7 +144,7 @@ class TaskModel:
         latent, mask = torch.zeros_like(noise[:1]), None
         if item.image and self.vae_encoder:
             latent = self.vae_encoder({"image": (as_batch(read_pixels(self.bundle.path(item.image))) * 2 - 1).numpy()})
-        if item.mask:  # reduced by nearest neighbour as the harness does it; 1 is to be replaced
+        if item.mask:  # downsampled by nearest neighbour like in the harness; 1 marks pixels to replace
             grey = as_batch(read_pixels(self.bundle.path(item.mask)))[:, :1]
             mask = torch.nn.functional.interpolate((grey >= 0.5).float(), size=tuple(noise.shape[2:]))
         final = run_table(self.table, denoiser, latent=latent, noise=noise, mask=mask)
@@ -182,7 +182,7 @@ def _session(bundle: Stored[Bundle], graph: Graph) -> GraphSession:
 
 
 def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOut]:
-    """Return by target how the shared U-Net does along each task's trajectory, fed what the float U-Net was."""
+    """Return, for each HTP target of a run, the SQNR of the shared U-Net on the emulator along the tasks' float trajectories."""
     refuse_random(result.bundle)
     ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
     if not ran:
@@ -204,7 +204,7 @@ def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[s
 def htp_trajectories(
     bundle: Stored[Bundle], compiled: Stored[CompiledBundle], notify: Callable[[str], None]
 ) -> tuple[TrajectorySqnr, ...]:
-    """Return for every task the SQNR of HTP against CPU, of HTP against float and of CPU against float, in this order."""
+    """Return three SQNRs for every task: emulated HTP against CPU, HTP against float, and CPU against float."""
     trajectories: list[TrajectorySqnr] = []
     for task in bundle.artifact.tasks:
         notify(f"{task.name} on the HTP emulator")
@@ -213,7 +213,7 @@ def htp_trajectories(
 
 
 def _emulated_task(bundle: Stored[Bundle], compiled: Stored[CompiledBundle], task: TaskAssets) -> list[TrajectorySqnr]:
-    """Run the float trajectory of the task's first inputs, and the quantized U-Net on all that it went through."""
+    """Run the float trajectory of a task's first inputs, then the quantized U-Net on CPU and HTP emulator with the same feeds."""
     exact, shared = (TaskModel.load(bundle, task, variant) for variant in (Variant.FLOAT, Variant.SHARED))
     runs = [exact.run(item) for item in task.items[:INPUTS]]
     feeds = [feed for run in runs for feed in run.feeds]
@@ -232,17 +232,17 @@ def _emulated_task(bundle: Stored[Bundle], compiled: Stored[CompiledBundle], tas
 
 
 class Teacher:
-    """The float pictures of 100 DDIM steps, each task once; none of a task by LCM, whose adapter was trained for few steps."""
+    """The teacher's images: each task's float images by 100 DDIM steps, generated once. LCM tasks have none."""
 
     def __init__(self, recipes: Sequence[Recipe], folder: Path) -> None:
-        """Keep pictures in `folder`. None are painted where samplers are alike: then all recipes have one float reference."""
+        """Store images in `folder`. None are generated if all recipes have the same samplers, and so the same float reference."""
         samplers = {tuple(task.sampler for task in recipe.tasks) for recipe in recipes}
         self._is_needed = len(samplers) > 1
         self._folder = folder
         self._painted: dict[str, dict[str, Path]] = {}
 
     def likeness(self, recipe: Recipe, result: RunResult, layout: Layout, *, notify: Notify = silent) -> TaskLikeness:
-        """Return how near the shared graph's pictures of a run are to the teacher's."""
+        """Return the PSNR in dB of the run's shared-graph images against the teacher's 100-step DDIM images."""
         tasks = [task for task in recipe.tasks if self._is_needed and not isinstance(task.sampler, LcmSampler)]
         painted = {task.name: self._pictures(recipe, task, notify) for task in tasks}
         likeness: dict[tuple[str, str], dict[str, float]] = {}
@@ -255,7 +255,7 @@ class Teacher:
         return likeness
 
     def _pictures(self, recipe: Recipe, task: Task, notify: Notify) -> dict[str, Path]:
-        """Return the teacher's picture of each item; those of the same task with another sampler are the same."""
+        """Return the teacher's image of each evaluation input; tasks that differ only in their sampler share them."""
         long = task.model_copy(update={"sampler": _LONG})
         key = repr((recipe.foundation, recipe.adapters, recipe.quad.calibration.samples, long))
         if key in self._painted:
