@@ -1,4 +1,4 @@
-"""Compile: Bundle + target -> CompiledBundle, built once for the same inputs."""
+"""Compile: compiling a bundle's quantized graphs for a target into a compiled bundle, reused for the same inputs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,14 +19,14 @@ Notify = Callable[[str], None]
 
 
 class Compiler(Protocol):
-    """A compiler takes all graphs of a bundle at once: they may wait in a queue, or share parts."""
+    """The interface of a compiler. It gets all graphs of a bundle at once, as they may queue in a service or share parts."""
 
     def versions(self) -> dict[str, str]:
-        """Return the versions and settings that the products depend on beside the graphs."""
+        """Return the versions and settings, besides the graphs, that the compiled files depend on."""
         ...
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> Product:
-        """Write the products of the graphs below `source` into `folder` and describe them; tell `notify` of each step."""
+        """Compile the graphs below `source` into `folder`, and return a description; report each step to `notify`."""
         ...
 
 
@@ -39,21 +39,21 @@ def compile_bundle(
     htp_arch: str | None = None,
     notify: Notify = lambda _graph: None,
 ) -> Stored[CompiledBundle]:
-    """Compile every quantized graph for a target, or return the compiled bundle that the same inputs gave before.
+    """Compile every quantized graph for a target, or return the compiled bundle of an earlier call with the same inputs.
 
-    `key` is the target's name in one word, `htp_arch` the architecture of the chip's Qualcomm HTP if it has one. The digest is
-    that of the graphs, the target and the compiler: another adapter, table or input compiles nothing again. The graphs are
-    linted each time, before they are compiled or reused, because `htp_arch` is no part of the digest.
+    `key` is the target's short key, `htp_arch` the chip's Qualcomm HTP architecture, if any. The digest covers graphs, target and
+    compiler, so other adapters, sampler tables or inputs need no new compilation. The graphs are linted on every call, even when
+    reused, because `htp_arch` is not part of the digest.
 
     Raises:
         BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
-        ArtifactError: a graph of the bundle is not what its manifest says, or the product is there but damaged.
+        ArtifactError: a graph of the bundle does not match its manifest, or the stored compiled bundle is damaged.
     """
     _refuse_misfits(bundle.artifact, target, key)
     compiler = _compiler(target, layout)
     graphs, digest = _quantized(bundle.artifact), _digest(bundle.artifact, key, compiler)
     files = [file for graph in graphs for file in (graph.file, graph.data, graph.merge) if file]
-    check_contents(bundle, files)  # the digest is that of the manifest
+    check_contents(bundle, files)  # the digest only covers the manifest
     check_bundle(bundle, htp_arch=htp_arch, target=target)
     if (folder := layout.compiled_bundle(digest)).is_dir():
         return read_whole(folder, CompiledBundle)
@@ -75,18 +75,18 @@ def compile_bundle(
 
 
 def compiled_before(bundle: Stored[Bundle], target: Target, key: str, layout: Layout) -> Stored[CompiledBundle] | None:
-    """Return the compiled bundle that `compile_bundle` would give without compiling; None where it would compile.
+    """Return the stored compiled bundle for these inputs; None if `compile_bundle` would have to compile.
 
     Raises:
         MissingDependencyError: the target cannot be compiled for here.
-        ArtifactError: the product is there but damaged.
+        ArtifactError: the stored compiled bundle is damaged.
     """
     folder = layout.compiled_bundle(_digest(bundle.artifact, key, _compiler(target, layout)))
     return read_whole(folder, CompiledBundle) if folder.is_dir() else None
 
 
 def _refuse_misfits(bundle: Bundle, target: Target, key: str) -> None:
-    """Refuse what ONNX Runtime alone can run."""
+    """Refuse bundles that only ONNX Runtime can run, for other targets."""
     if isinstance(target, OnnxRuntimeTarget):
         return
     if bundle.precision == FLOAT_LABEL:
@@ -102,14 +102,14 @@ def _refuse_misfits(bundle: Bundle, target: Target, key: str) -> None:
 
 
 def _digest(bundle: Bundle, key: str, compiler: Compiler) -> str:
-    """Return the digest of all that a compiled bundle follows from, the compiler's own code included."""
+    """Return the digest of everything that a compiled bundle depends on, including the compiler's code."""
     code = code_digests(type(compiler).__module__) | code_digests(Product.__module__) | {__name__: sha256_of(Path(__file__))}
     graphs = [asdict(graph) for graph in _quantized(bundle)]
     return digest_of({"graphs": graphs, "target": key, "versions": compiler.versions(), "code": code})
 
 
 def graphs_digest(bundle: Bundle) -> str:
-    """Return the digest of the quantized graphs: the `parent_digest` of every CompiledBundle that holds their products."""
+    """Return the digest of a bundle's quantized graphs, which its compiled bundles store as `parent_digest`."""
     return digest_of({graph.file.path: graph.file.sha256 for graph in _quantized(bundle)})
 
 

@@ -1,4 +1,4 @@
-"""AI Hub: a bundle's graphs, compiled by Qualcomm's service for one of its devices; a small trial graph shows what it takes."""
+"""AI Hub: compiling graphs by Qualcomm AI Hub for one of its devices, after a trial with a small LoRA graph."""
 
 import logging
 import tempfile
@@ -48,9 +48,9 @@ trial (float[1, 8, 8, 8] x, int16[4, 8, 3, 3] "lora.trial.down", int16[8, 4, 1, 
 
 @dataclass(frozen=True, kw_only=True)
 class AiHubCompiler:
-    """Qualcomm AI Hub as a compiler, of all graphs at once, because jobs wait in its queue.
+    """Qualcomm AI Hub as a compiler. All graphs are compiled at once, because jobs wait in its queue.
 
-    `ledger` is the file that says which models and jobs the service has already.
+    `ledger` is the file that records which models and jobs the service already has.
     """
 
     target: AiHubTarget
@@ -58,13 +58,13 @@ class AiHubCompiler:
     pace: Pace = field(default_factory=Pace)
 
     def versions(self) -> dict[str, str]:
-        """Return the device and the SDK that are asked for; the versions that the service took come with the product."""
+        """Return the requested device and SDK version; the versions that the service used come with the compiled files."""
         return {"ai_hub.device": self.target.device, "ai_hub.qairt": self.target.qairt_version or "default"}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
-        """Compile the graphs below `source` into `folder`. A job that is done, or under way, is not submitted again.
+        """Compile the graphs below `source` into `folder`. Jobs that are done or running are not submitted again.
 
-        Before anything large is sent, a graph of two layers shows whether the service takes LoRA weights as inputs.
+        Before large uploads, a graph of two layers tests whether the service accepts LoRA weights as inputs.
         """
         hub = open_hub(self.pace)
         if self.target.device not in (devices := hub.devices()):
@@ -89,13 +89,13 @@ class AiHubCompiler:
 
 @dataclass(frozen=True, kw_only=True)
 class _HubCompilation:
-    """The compilation of graphs for one target, as jobs of the service."""
+    """The compilation of graphs for one target, as jobs of Qualcomm AI Hub."""
 
     target: AiHubTarget
     jobs: Jobs
 
     def compile(self, graphs: Sequence[Graph], source: Path, folder: Path) -> Product:
-        """Submit all jobs, then wait for them: the service works on several at once."""
+        """Submit all compile jobs, then wait for them, as the service runs several at once."""
         compiled = {graph.file.path: self._compile_job(graph, source / graph.file.path) for graph in graphs}
         self.jobs.wait(compiled)
         match self.target.runtime:
@@ -125,7 +125,7 @@ class _HubCompilation:
         return self._product([replace(graph, file=file_ref(folder, path))], model, caveats=(Caveat.CPU_FALLBACK,) * bool(outside))
 
     def _linked(self, graphs: Sequence[Graph], compiled: Mapping[str, str], folder: Path) -> Product:
-        """Link one context binary for each component of a variant: the graphs of its tasks share their equal parts."""
+        """Link one context binary per component and variant, in which the graphs of all tasks share their equal parts."""
         groups: dict[Path, list[Graph]] = {}
         for graph in graphs:
             groups.setdefault(Path(graph.variant) / f"{graph.component}.bin", []).append(graph)
@@ -154,7 +154,7 @@ class _HubCompilation:
         return self._product([replace(graph, file=file_ref(folder, path)) for graph in graphs], model)
 
     def _download(self, name: str, job: str, folder: Path, place: Callable[[Path], object]) -> HostedModel:
-        """Download a job's product into a folder within `folder` and let `place` put it where it belongs."""
+        """Download a job's compiled model into a temporary folder, and let `place` move it to its destination."""
         self.jobs.notify(f"download {name}")
         model = self.jobs.hub.target_model(job)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
@@ -165,7 +165,7 @@ class _HubCompilation:
         return model
 
     def _product(self, graphs: Sequence[Graph], model: HostedModel, caveats: tuple[Caveat, ...] = ()) -> Product:
-        """Describe graphs of one file, and note the service's model under the file's digest: it then runs without an upload."""
+        """Describe the graphs of one file, and record the service's model for its SHA-256, so that it runs without upload."""
         self.jobs.ledger.keep("models", graphs[0].file.sha256, model.model)
         told = {f"ai_hub.{key}": value for key, value in model.metadata.items() if key.endswith(("_version", "_soc_model"))}
         versions = {"qai-hub": version("qai_hub")} | told
@@ -181,7 +181,7 @@ def _joined(products: Sequence[Product]) -> Product:
 
 
 def write_trial_graph(folder: Path) -> Graph:
-    """Write the trial graph, always the same bytes: a U-Net's form of convolution, quantized as a bundle's graphs are."""
+    """Write the trial graph, always with the same bytes: a quantized convolution with LoRA inputs, as in a bundle's U-Net."""
     import onnx
 
     path, model = folder / "trial.onnx", onnx.parser.parse_model(_TRIAL)

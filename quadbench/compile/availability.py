@@ -1,4 +1,4 @@
-"""Availability: a target -> the version of its compiler on this machine, or the parts that are missing and how to get them."""
+"""Availability: whether this machine has the compiler for a target, which version, or what is missing and how to install it."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarge
 
 @dataclass(frozen=True, kw_only=True)
 class Availability:
-    """The `version` of a compiler that is there, or the parts that are `missing` and, as `hint`, how to get them."""
+    """The state of a compiler on this machine: its `version`, or the `missing` parts and a `hint` on how to get them."""
 
     version: str | None = None
     missing: str | None = None
@@ -27,7 +27,7 @@ class Availability:
 
 
 def availability(target: Target) -> Availability:
-    """Find out if a target can be compiled for here. Only this machine is looked at; nothing goes over a network."""
+    """Return whether this machine can compile for a target. Only local packages and files are checked, no network."""
     match target:
         case OnnxRuntimeTarget():
             return package_availability("onnxruntime", hint="pip install onnxruntime")
@@ -48,7 +48,7 @@ def availability(target: Target) -> Availability:
                 return Availability(version=installed_version(target))
             except MissingDependencyError as error:
                 return Availability(missing=f"a version that will do ({error.message})", hint=error.hint)
-        case AiHubTarget():  # only a request would show if the service takes the token
+        case AiHubTarget():  # only a network request could check the token
             package, path = package_availability("qai_hub", hint=INSTALL_HINT), config_path()
             if package.is_ready and not path.is_file():
                 return Availability(version=package.version, missing=f"the client's configuration, '{path}'", hint=CONFIGURE_HINT)
@@ -58,10 +58,10 @@ def availability(target: Target) -> Availability:
 
 
 def require(target: Target, name: str) -> None:
-    """Refuse a target that cannot be compiled for here, before anything is built for it.
+    """Check that this machine can compile for a target, before anything is built for it.
 
     Raises:
-        MissingDependencyError: a part of its compiler is missing.
+        MissingDependencyError: a part of the target's compiler is missing.
     """
     available = availability(target)
     if available.missing:
@@ -69,7 +69,7 @@ def require(target: Target, name: str) -> None:
 
 
 def package_availability(module: str, *, hint: str) -> Availability:
-    """Look for a Python package, which is not imported for it."""
+    """Return whether a Python package is installed, without importing it."""
     installed = package_version(module)
     if installed is None:
         return Availability(missing=f"the package {module.replace('_', '-')}", hint=hint)
@@ -77,7 +77,7 @@ def package_availability(module: str, *, hint: str) -> Availability:
 
 
 def package_version(module: str) -> str | None:
-    """Return the version of a package, by the name that it is imported by; None where it is not installed."""
+    """Return the version of a package, given its import name; None if it is not installed."""
     if importlib.util.find_spec(module) is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Graphs for a CPU: rewriting of LoRA branches, INT8 weights, attention maps and the order of nodes; weights beside a graph."""
+"""CPU graphs: rewriting ONNX graphs for faster LoRA branches, less attention memory and better node order on a CPU."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,21 +15,21 @@ from quadbench.errors import BuildError, package_needed
 from quadbench.lint.linted_graph import DEQUANTIZE, QUANTIZE
 
 Shapes = Mapping[str, tuple[int, ...]]
-RUNTIMES_OWN = "com.microsoft"  # the domain of operators that ONNX Runtime's optimizer puts in and ONNX does not know
+RUNTIMES_OWN = "com.microsoft"  # the domain of ONNX Runtime's own operators, which its optimizer inserts
 _SHAPED_ALIKE = {"FusedMatMul": "MatMul", "FusedConv": "Conv", "QuickGelu": "Sigmoid", "Gelu": "Sigmoid"}
 _UP, _DOWN = ".up", ".down"
 _PRODUCTS = ("Gemm", "Conv")
-_LOST_LAYOUT = 1 / 7  # the share that a convolution over neighbours takes longer where its weights are not constants
-MOST_BYTES = 256 * 2**20  # of float weights that a graph may hold for the time that this saves
-MOST_SCORES_BYTES = 64 * 2**20  # of the scores that are computed at a time
-FEWEST_ROWS = 8  # of a piece: products of very few rows are summed in another order
+_LOST_LAYOUT = 1 / 7  # the share of extra time for a convolution larger than 1x1 with non-constant weights
+MOST_BYTES = 256 * 2**20  # the most bytes of float weights that faster loading may cost
+MOST_SCORES_BYTES = 64 * 2**20  # the most bytes of attention scores computed at once
+FEWEST_ROWS = 8  # the fewest rows of a piece: products of fewer rows are summed in another order
 _FLOAT_BYTES = 4
-_MATRIX_PRODUCTS = ("MatMul", "FusedMatMul")  # the latter is ONNX Runtime's, with the scale of a float graph's scores in it
+_MATRIX_PRODUCTS = ("MatMul", "FusedMatMul")  # FusedMatMul, ONNX Runtime's own, includes the attention scale of float graphs
 _BY_ELEMENT = {QUANTIZE, DEQUANTIZE, "Mul", "Div", "Add", "Cast"}
 
 
 def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of tensors that are known; only those of constants are looked at, not their values."""
+    """Return the known shapes of a model's tensors. The values of large constants are not read."""
     import onnx
 
     light = deepcopy(model)
@@ -38,11 +38,11 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
             constant.ClearField("raw_data")
     for node in light.graph.node:
         if node.domain == RUNTIMES_OWN and node.op_type in _SHAPED_ALIKE and not transposes(node):
-            # An operator of ONNX Runtime's own becomes the one of ONNX whose output has the same shape.
+            # For shape inference, ONNX Runtime's own operators are replaced by ONNX operators of the same output shape.
             node.op_type, node.domain = _SHAPED_ALIKE[node.op_type], ""
             is_conv = node.op_type == "Conv"
             kept = [attribute for attribute in node.attribute if is_conv and not attribute.name.startswith("activation")]
-            del node.input[3 if is_conv else 2 :]  # without what a FusedConv adds
+            del node.input[3 if is_conv else 2 :]  # without the term that a FusedConv adds
             del node.attribute[:]
             node.attribute.extend(kept)
     inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
@@ -56,26 +56,26 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
 
 
 def transposes(node: Any) -> bool:
-    """Say whether a product of ONNX Runtime's own transposes one of its inputs before."""
+    """Return whether a FusedMatMul node transposes one of its inputs."""
     return any(attribute.name.startswith("trans") and attribute.i for attribute in node.attribute)
 
 
 def read_model(path: Path) -> Any:
-    """Read a graph, but not the weights that lie in a file beside it."""
+    """Read an ONNX graph without its external weights."""
     with package_needed("compiling graphs", hint="pip install onnx"):
         import onnx
     return onnx.load(path, load_external_data=False)
 
 
 def write_model(model: Any, path: Path) -> None:
-    """Write a graph; weights in a file beside it stay there."""
+    """Write an ONNX graph, leaving its external weights in their file."""
     import onnx
 
     onnx.save(model, path)
 
 
 def readers_of(graph: Any) -> dict[str, list[Any]]:
-    """Return the nodes that read each tensor, as often as each does; None stands for whoever reads an output of the graph."""
+    """Return the nodes that read each tensor, with repetitions; None stands for reading as a graph output."""
     readers: dict[str, list[Any]] = defaultdict(list)
     for node in graph.node:
         for name in names_read(node):
@@ -86,13 +86,13 @@ def readers_of(graph: Any) -> dict[str, list[Any]]:
 
 
 def only_reader(readers: Mapping[str, list[Any]], name: str) -> Any:
-    """Return the only node that reads a tensor; None if it has none or several, or is an output of the graph."""
+    """Return the only node that reads a tensor; None if there are no or several readers, or it is a graph output."""
     nodes = readers.get(name, [])
     return nodes[0] if len(nodes) == 1 else None
 
 
 def replace_nodes(graph: Any, nodes: Sequence[Any]) -> None:
-    """Make these the graph's nodes, each after those that make its inputs, without those whose outputs nothing needs."""
+    """Replace the graph's nodes by these in topological order, without nodes whose outputs are unused."""
     ordered = _in_order(nodes)
     needed, kept = {value.name for value in graph.output}, []
     for node in reversed(ordered):
@@ -104,7 +104,7 @@ def replace_nodes(graph: Any, nodes: Sequence[Any]) -> None:
 
 
 def names_read(node: Any) -> Iterator[str]:
-    """Yield the names that a node reads, and those that the nodes of its subgraphs do, which may be of tensors around them."""
+    """Yield the tensor names that a node and the nodes of its subgraphs read."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
@@ -113,7 +113,7 @@ def names_read(node: Any) -> Iterator[str]:
 
 
 def _in_order(nodes: Sequence[Any]) -> list[Any]:
-    """Return the nodes so that each comes after those that make its inputs."""
+    """Return the nodes in topological order."""
     computed = {name for node in nodes for name in node.output if name}
     waiting = {index: computed.intersection(names_read(node)) for index, node in enumerate(nodes)}
     needed: dict[str, list[int]] = defaultdict(list)
@@ -134,12 +134,12 @@ def _in_order(nodes: Sequence[Any]) -> list[Any]:
 
 
 def ease_branches(source: Path, path: Path) -> bool:
-    """Write the graph at `source`, rewritten, to `path`. False: it has no LoRA or is quantized, and nothing is written.
+    """Rewrite the LoRA branches of a float graph for ONNX Runtime. Return False, without writing, if there is nothing to do.
 
-    A site in any other form than the exporter's stays as it is.
+    Graphs without LoRA inputs and quantized graphs are not rewritten, nor are branches in another form than the exporter's.
     """
     content = source.read_bytes()
-    if QUANTIZE.encode() in content or LORA_PREFIX.encode() not in content:  # told without the package
+    if QUANTIZE.encode() in content or LORA_PREFIX.encode() not in content:  # found without importing onnx
         return False
     model = read_model(source)
     _rewrite(model)
@@ -150,10 +150,10 @@ def ease_branches(source: Path, path: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _LoraNodes:
-    """A site: the products of its base, of `down` and of `up`, and the sum that adds what came of the first and the last.
+    """The nodes of a LoRA site: the base layer, the products with `down` and `up`, and the Add that sums both results.
 
-    `factors` are the tensors that the LoRA's products read, (r, I, ...) and (O, r, ...); `own` is the base's result and `term`
-    the LoRA's, each as the sum reads it.
+    `factors` are the float tensors of the LoRA, (r, I, ...) and (O, r, ...). `own` and `term` are the inputs of the Add: the
+    base's result and the LoRA's.
     """
 
     name: str
@@ -166,7 +166,7 @@ class _LoraNodes:
     term: str
 
     def is_cheaper_in_weights(self, shapes: Shapes) -> bool:
-        """Compare the multiply-accumulates of `up down`, (O, r) by (r, K), with those of a branch over all positions."""
+        """Return whether merging `up` (O, r) with `down` (r, K) needs fewer multiplications than a branch at all positions."""
         outputs, (rank, *kernel) = shapes[self.factors[1]][0], shapes[self.factors[0]]
         depth, positions = prod(kernel), prod(shapes[self.base.output[0]]) // outputs
         slower = _LOST_LAYOUT if prod(kernel[1:]) > 1 else 0
@@ -202,7 +202,7 @@ def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[
     own = next((operand for operand in total.input if operand != term), "")
     base = _backward(own, producers)
     if base is None or _forward(base.output[0], readers)[1] is not total:
-        return None  # somebody else reads the base's result
+        return None  # another node reads the base's result
     down, up = products
     is_site = (
         down is not None
@@ -221,21 +221,21 @@ def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[
 
 
 def _have_like_attributes(base: Any, down: Any, up: Any) -> bool:
-    """Tell whether `down` moves over its input as the base does, and `up` over each position; of Gemm, whether all are x W^T."""
+    """Return whether `down` convolves like the base and `up` is 1x1; for Gemm, whether all three are x W^T."""
     if base.op_type == "Gemm":
         return all([(a.name, a.i) for a in product.attribute] == [("transB", 1)] for product in (base, down, up))
     return list(base.attribute) == list(down.attribute) and all(set(a.ints) <= {0, 1} for a in up.attribute)
 
 
 def _fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
-    """Tell whether all shapes are known, and those of a LoRA without groups beside its base."""
+    """Return whether all shapes are known and are those of a LoRA without groups beside its base layer."""
     names = (base.input[0], base.input[1], base.output[0], down.input[1], up.input[1])
     if any(len(shapes.get(name, ())) < 2 for name in names):
         return False
     x, weight, result, (rank, *kernel), (outputs, *rest) = (shapes[name] for name in names)
     return (
         weight == (outputs, *kernel)
-        and len(kernel) in (1, 3)  # a linear layer's, and that of a convolution over pictures
+        and len(kernel) in (1, 3)  # a linear layer or a 2D convolution
         and x[1] == kernel[0]
         and rest == [rank, *(1 for _ in kernel[1:])]
         and result == shapes.get(up.output[0])
@@ -244,27 +244,27 @@ def _fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
 
 
 def _factor(name: str, readers: dict[str, list[Any]]) -> str:
-    """Return a LoRA input's name, or that of the float tensor which is made of it."""
+    """Return the name of a LoRA input, or of the float tensor dequantized from it."""
     reader = only_reader(readers, name)
     return reader.output[0] if reader is not None and reader.op_type == DEQUANTIZE else name
 
 
 def _forward(name: str, readers: dict[str, list[Any]]) -> tuple[str, Any]:
-    """Follow Reshapes to the only node that reads the values of a tensor, and under what name; None if it has none or several."""
+    """Follow Reshapes to the only reader of a tensor; return the name that it reads, and None if there is not exactly one."""
     while (node := only_reader(readers, name)) is not None and node.op_type == "Reshape":
         name = node.output[0]
     return name, node
 
 
 def _backward(name: str, producers: dict[str, Any]) -> Any:
-    """Follow Reshapes to the node that computes the values of a tensor; None: it is an input or a constant."""
+    """Follow Reshapes back to the node that computes a tensor; None for a graph input or constant."""
     while (node := producers.get(name)) is not None and node.op_type == "Reshape":
         name = node.input[0]
     return node
 
 
 def _into_weights(graph: Any, branch: _LoraNodes, shapes: Shapes, producers: dict[str, Any]) -> Iterator[Any]:
-    """Let the base compute the sum with weights W + up down, and yield the nodes that make these."""
+    """Make the base layer use merged weights W + up down, and yield the nodes that compute these."""
     from onnx import helper
 
     base, factors, weight = branch.base, branch.factors, branch.base.input[1]
@@ -293,7 +293,7 @@ def _sizes(name: str, sizes: Sequence[int]) -> Any:
 
 
 def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
-    """Let the product of `up` add the base's result, and read that of `down` as it is."""
+    """Rewrite a branch so that the product with `up` adds the base's result itself, and reads that of `down` directly."""
     up, total = branch.up, branch.total.output[0]
     branch.total.output[0] = f"{branch.name}.unread"
     producers[branch.term].output[0] = total
@@ -305,8 +305,8 @@ def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
 
 
 def let_weights_fold(path: Path) -> None:
-    """Rewrite the file of a graph without QuantizeLinear, if its float weights are not too large; leave any other as it is."""
-    if QUANTIZE.encode() in path.read_bytes():  # its name among the nodes' operators; told without the package
+    """Rewrite a float graph's DequantizeLinear weights so that ONNX Runtime folds them, if the float weights are small enough."""
+    if QUANTIZE.encode() in path.read_bytes():  # an operator's name, found without importing onnx
         return
     model = read_model(path)
     constants = {constant.name: constant for constant in model.graph.initializer}
@@ -319,7 +319,7 @@ def let_weights_fold(path: Path) -> None:
         if node.op_type != DEQUANTIZE or node.input[0] not in constants:
             nodes.append(node)
             continue
-        # These give what the DequantizeLinear of a constant gives, value for value; its zero point is 0.
+        # These nodes compute exactly the values of the DequantizeLinear, whose zero point is 0.
         values, scales = (constants[name] for name in node.input[:2])
         axis = _axis(node, 1)
         shape = [-1 if dimension == axis else 1 for dimension in range(len(values.dims))] if len(scales.dims) else []
@@ -344,7 +344,7 @@ def _axis(node: Any, default: int) -> int:
 
 
 def defer_weights(path: Path) -> None:
-    """Rewrite the file of a graph whose weights or LoRAs are made ready by nodes; leave any other as it is."""
+    """Move the nodes that only prepare weights or LoRA inputs to the front of the graph file; other graphs stay unchanged."""
     model = read_model(path)
     loras = [value.name for value in model.graph.input if value.name.startswith(LORA_PREFIX)]
     ready = {"", *(constant.name for constant in model.graph.initializer), *loras}
@@ -363,7 +363,7 @@ def defer_weights(path: Path) -> None:
 
 
 def keep_outside(source: Path, path: Path) -> None:
-    """Rewrite the graph at `path` to refer to the file beside it for the weights that the one at `source` has there."""
+    """Make the optimized graph at `path` refer again to the external weights of the graph at `source`."""
     before = read_model(source).graph.initializer
     outside = {constant.name: constant for constant in before if constant.data_location == constant.EXTERNAL}
     model = read_model(path)
@@ -379,10 +379,10 @@ def keep_outside(source: Path, path: Path) -> None:
 
 
 def split_attention(path: Path, most_bytes: int = MOST_SCORES_BYTES) -> None:
-    """Rewrite the file of a graph with attention scores of more than `most_bytes`, to compute some rows at a time.
+    """Rewrite a graph whose attention scores exceed `most_bytes`, so that it computes some rows at a time.
 
-    The scores of 4096 tokens in eight heads are 512 MiB of float, and several such tensors are held at once: scores, rounded
-    scores, softmax. Each row is computed for itself, so values are the same in pieces (docs/measured/archive/runtime.md).
+    The scores of 4096 tokens in eight heads are 512 MiB of float, and several such tensors are alive at once: scores, rounded
+    scores, softmax. Rows are independent, so the values do not change (docs/measured/archive/runtime.md).
     """
     model = read_model(path)
     shapes, consumers = shapes_of(model), readers_of(model.graph)
@@ -390,7 +390,7 @@ def split_attention(path: Path, most_bytes: int = MOST_SCORES_BYTES) -> None:
     chains, replaced = [], set[int]()
     for node in large:
         chain = _chain(node, shapes, consumers)
-        if chain and replaced.isdisjoint(map(id, chain)):  # of chains that share a product one stays whole
+        if chain and replaced.isdisjoint(map(id, chain)):  # if two chains share a product, only one is split
             chains.append(chain)
             replaced.update(map(id, chain))
     if not chains:
@@ -403,7 +403,7 @@ def split_attention(path: Path, most_bytes: int = MOST_SCORES_BYTES) -> None:
 
 
 def _chain(node: Any, shapes: Shapes, consumers: Mapping[str, list[Any]]) -> list[Any] | None:
-    """Return the nodes from a product to the next one that takes what came of it, if all between work row by row."""
+    """Return the nodes from a matrix product to the next one that uses its result, if all between work row by row; else None."""
     scores, chain = shapes[node.output[0]], [node]
     while (following := only_reader(consumers, name := chain[-1].output[0])) is not None and following.input[:1] == [name]:
         chain.append(following)
@@ -415,7 +415,7 @@ def _chain(node: Any, shapes: Shapes, consumers: Mapping[str, list[Any]]) -> lis
 
 
 def _have_rows_alike(chain: Sequence[Any], shapes: Shapes) -> bool:
-    """Say whether queries, scores and results all have their rows in the dimension before the last."""
+    """Return whether queries, scores and results all have their rows in the second to last dimension."""
     first, last = chain[0], chain[-1]
     ranks = {len(shapes.get(name, ())) for name in (first.input[0], first.output[0], last.output[0])}
     return len(ranks) == 1 and min(ranks) > 1
@@ -436,7 +436,7 @@ def _float_bytes(shape: Sequence[int]) -> int:
 
 
 def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, most_bytes: int) -> Iterator[Any]:
-    """Yield the nodes that compute a chain piece by piece: the queries are split, the results joined."""
+    """Yield the nodes that compute a chain in pieces: queries are split, results concatenated."""
     from onnx import helper
 
     first, last = chain[0], chain[-1]

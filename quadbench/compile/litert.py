@@ -1,7 +1,7 @@
-"""LiteRT: quantized graphs -> .tflite files, as they are for LiteRT's CPU, or compiled by the vendor of a chip for its NPU.
+"""LiteRT: compiling quantized graphs to .tflite files, for LiteRT's CPU or by a chip vendor's compiler for its NPU.
 
-A vendor's compiler may hold on to memory, print what it likes and crash. So this module is also a program, for a process of its
-own. LiteRT's driver ends with exit code 0 whatever happened, so the product is looked at; what came of it lies beside it as JSON.
+A vendor's compiler may leak memory, print anything and crash, so this module also runs as a program in a process of its own.
+LiteRT's driver always ends with exit code 0, so the compiled file is checked; the outcome is a JSON file beside it.
 """
 
 import argparse
@@ -29,10 +29,10 @@ from quadbench.target.targets import vendor_of
 
 TIMEOUT_S = 4 * 3600.0
 OUTCOME = ".json"
-DISPATCH = "DISPATCH_OP"  # LiteRT's operator for what a vendor's compiler has made
+DISPATCH = "DISPATCH_OP"  # LiteRT's operator for a part compiled by a vendor's compiler
 _NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
-ON_CPU = {"GATHER"}  # the look-up of token embeddings, which MediaTek's plugin leaves to the CPU
-# A line of LiteRT's log that names a fault, of any level: vendors' plugins log theirs as INFO. No NPU is here, as every log says.
+ON_CPU = {"GATHER"}  # token embedding look-ups, which MediaTek's plugin leaves to the CPU
+# A log line of LiteRT with a fault, of any level, as plugins log faults as INFO; without the usual "no NPU on this machine".
 _FAULT = re.compile(
     r"^[A-Z]+: \[\S+\] ((?!NPU accelerator|ERROR: ).*(?:fail|error|unsupported|cannot).*)", re.MULTILINE | re.IGNORECASE
 )
@@ -41,7 +41,7 @@ _SHOWN_FAULTS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class LiteRtCompiler(OneByOne):
-    """quadbench's own writer of .tflite files and, where there is a chip, its vendor's compiler as LiteRT drives it."""
+    """The compiler for LiteRT: quadbench's own .tflite writer, then the chip vendor's compiler, if there is a chip."""
 
     name, suffix = "litert", ".tflite"
 
@@ -49,7 +49,7 @@ class LiteRtCompiler(OneByOne):
     timeout_s: float = TIMEOUT_S
 
     def versions(self) -> dict[str, str]:
-        """Return LiteRT's version, the chip and the version of its vendor's SDK."""
+        """Return the version of LiteRT, the chip, and the version of its vendor's SDK."""
         if self.soc is None:
             return {"ai-edge-litert": litert_version()}
         return {"ai-edge-litert": litert_version(), "soc": self.soc, "sdk": sdk_for(self.soc).version}
@@ -79,7 +79,7 @@ class LiteRtCompiler(OneByOne):
 
 
 def refuse_parts(soc: str, name: str, left: Sequence[str], dispatches: int) -> None:
-    """Refuse a product of which the NPU runs only a part. `left` are the operators beside its `dispatches`."""
+    """Refuse a compiled graph that the NPU runs only in part. `left` are the operators outside its `dispatches` NPU parts."""
     others = Counter(operator for operator in left if operator not in ON_CPU)
     if others or dispatches != 1:
         listed = ", ".join(f"{count} {operator}" for operator, count in others.most_common()) or "none"
@@ -90,8 +90,8 @@ def refuse_parts(soc: str, name: str, left: Sequence[str], dispatches: int) -> N
 
 
 def operators_of(path: Path) -> list[str]:
-    """Return the name of every operator of the main graph; a custom one has its own."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:  # gigabytes of weights
+    """Return the operator names of a .tflite file's main graph; custom operators have their own names."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:  # the weights may be gigabytes
         model = schema.Model.GetRootAs(content)
         codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
         graph = model.Subgraphs(0)
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def compiled(source: Path, product: Path, soc: str | None) -> dict[str, Any]:
-    """Write the product, and return the peak memory and the operators that no NPU takes."""
+    """Write the compiled graph, and return the peak memory and the operators that the NPU does not run."""
     outcome: dict[str, Any] = {"left": [], "said": ""}
     if soc is None:
         write_tflite(source, product)
@@ -124,12 +124,12 @@ def compiled(source: Path, product: Path, soc: str | None) -> dict[str, Any]:
 
 
 def _compiled_for(soc: str, source: Path, product: Path) -> dict[str, Any]:
-    """Compile with the vendor's compiler. `said` has its words where it fails: LiteRT leaves them in a file of its own."""
+    """Compile with a chip vendor's compiler. On failure, `said` has its messages, which LiteRT writes to a separate file."""
     from ai_edge_litert.aot.aot_compile import aot_compile
 
     with tempfile.TemporaryDirectory(dir=product.parent) as name:
         folder = Path(name)
-        tempfile.tempdir = name  # where LiteRT leaves the words
+        tempfile.tempdir = name  # where LiteRT writes the messages
         write_tflite(source, folder / "graph.tflite")
         result = aot_compile(
             str(folder / "graph.tflite"), output_dir=str(folder / "made"), target=aot_target(vendor_of(soc), soc)

@@ -1,7 +1,7 @@
-"""LiteRT SDK: a chip -> its vendor's compiler on this machine, as LiteRT loads it, or what of it is missing and how to get it.
+"""LiteRT SDK: finding a chip vendor's compiler on this machine, or what is missing and how to install it.
 
-LiteRT's package has a plugin for each vendor; the compiler itself is a library of the vendor's SDK. The packages that bring SDKs
-download them while they are installed. Where that fails pip reports success all the same, and the package is empty.
+LiteRT's package has a plugin for each vendor; the compiler itself is a library of the vendor's SDK. The SDK packages download the
+SDK during installation. If that fails, pip still reports success, and the package is empty.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ LITERT = "ai-edge-litert"
 
 @dataclass(frozen=True, kw_only=True)
 class Sdk:
-    """A vendor's compiler that is there: its version in words, and the folder of its library."""
+    """A vendor's SDK installed on this machine: its version as text, and the folder of its compiler library."""
 
     version: str
     folder: Path
@@ -36,7 +36,7 @@ def litert_version() -> str:
 
 
 def sdk_for(soc: str) -> Sdk:
-    """Find the compiler for a chip."""
+    """Return the SDK for a chip, or raise an error that names the chip and the missing part."""
     try:
         return look_for_sdk(soc)
     except MissingDependencyError as error:
@@ -44,9 +44,9 @@ def sdk_for(soc: str) -> Sdk:
 
 
 def look_for_sdk(soc: str) -> Sdk:
-    """Look for the compiler for a chip: LiteRT must know it, and its vendor's SDK be there, whole and of LiteRT's release.
+    """Return the SDK for a chip: LiteRT must know the chip, and the SDK be complete and of LiteRT's release.
 
-    A MissingDependencyError's message is the part that is missing.
+    The message of a MissingDependencyError is the missing part.
     """
     vendor, installed = vendor_of(soc), _package_version(LITERT)
     if installed is None:
@@ -75,10 +75,10 @@ def look_for_sdk(soc: str) -> Sdk:
 
 
 def search_path(sdk: Sdk, scratch: Path, environment: Mapping[str, str]) -> str:
-    """Return the folders in which LiteRT's plugin finds the SDK's libraries, as LD_LIBRARY_PATH takes them.
+    """Return LD_LIBRARY_PATH with the folders in which LiteRT's plugin finds the SDK's libraries.
 
-    Qualcomm's plugin opens libQnnLpai.so, of which it calls nothing, and ONNX Runtime's package lacks it: in `scratch` another
-    library stands in its place.
+    Qualcomm's plugin opens libQnnLpai.so without calling it, and ONNX Runtime's package lacks that file: a link to another
+    library in `scratch` takes its place.
     """
     folders = [str(sdk.folder), environment.get("LD_LIBRARY_PATH", "")]
     stand_in = sdk.folder / "libQnnSystem.so"
@@ -89,7 +89,7 @@ def search_path(sdk: Sdk, scratch: Path, environment: Mapping[str, str]) -> str:
 
 
 def aot_target(vendor: Vendor, soc: str) -> Any:
-    """Return LiteRT's own target for a chip."""
+    """Return LiteRT's target object for a chip."""
     module = _target_module(vendor)
     return module.Target(module.SocModel(soc))
 
@@ -113,5 +113,5 @@ def _package_version(package: str) -> str | None:
 
 
 def _release(text: str) -> list[str]:
-    """Return the parts of a version that both packages share: 2.3 of 2.3.0."""
+    """Return the first two parts of a version, which LiteRT and the SDK share: 2.3 for 2.3.0."""
     return text.split(".")[:2]

@@ -1,4 +1,4 @@
-"""ONNX Runtime: a QDQ graph as its optimizer rewrites it, so that devices need not, and how many kernels compute in integers."""
+"""ONNX Runtime: optimizing QDQ graphs ahead of time for devices, and counting the kernels that compute in integers."""
 
 import re
 from collections import Counter
@@ -23,28 +23,28 @@ LEVELS = {
     "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
 }
 _MOVES = MOVES_VALUES | {"Concat", "Resize", "Pad", "Cast", "ReorderInput", "ReorderOutput"}
-# ONNX's operators on integers and those of com.microsoft: QLinearConv, QGemm, MatMulIntegerToFloat, DynamicQuantizeMatMul, ...
+# Integer operators of ONNX and com.microsoft: QLinearConv, QGemm, MatMulIntegerToFloat, DynamicQuantizeMatMul, ...
 _IN_INTEGERS = re.compile(r"QLinear|Q[A-Z]|.*Integer|DynamicQuantize")
 _PRODUCT = re.compile(r".*(Conv|Gemm|MatMul)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxRuntimeCompiler:
-    """ONNX Runtime's optimizer as a compiler.
+    """ONNX Runtime's graph optimizer as a compiler.
 
-    It optimizes up to the level `extended`: a higher one lays memory out for the CPU that compiles, which need not be the
-    device's. For another provider than the CPU's it stops at `basic`: `extended` fuses nodes into ones that only the CPU's takes.
+    The level is `extended`: higher levels lay out memory for this machine's CPU, which may differ from the device's. For other
+    execution providers it is `basic`, as `extended` fuses nodes into ones that only the CPU provider runs.
     """
 
     execution_provider: str
 
     def versions(self) -> dict[str, str]:
-        """Return the runtime's version, since the optimizer is its own, and the settings."""
+        """Return the version of ONNX Runtime, which includes the optimizer, and the settings."""
         settings = {"optimization": self._level, EXACT[0]: EXACT[1], "execution_provider": self.execution_provider}
         return {"onnxruntime": onnxruntime.__version__, **settings}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
-        """Write the optimized graphs, whose inputs and outputs stay as they are, and count how their nodes compute on a CPU."""
+        """Write the optimized graphs with unchanged inputs and outputs, and count the kinds of nodes for a CPU."""
         kernels: dict[str, Kernels] = {}
         for graph in graphs:
             name = graph.file.path
@@ -53,14 +53,16 @@ class OnnxRuntimeCompiler:
                 link(source / file.path, folder / file.path)
             eased = False
             if self.execution_provider == "cpu":
-                with suppress(MissingDependencyError):  # then a run takes longer, and computes the same within float rounding
+                with suppress(
+                    MissingDependencyError
+                ):  # without onnx, runs take longer, with the same results up to float rounding
                     eased = ease_branches(source / name, folder / name)
             self._optimize(name, folder / name if eased else source / name, folder / name)
             if self.execution_provider == "cpu":
-                with suppress(MissingDependencyError):  # without onnx nothing is counted, as the linter has said already
+                with suppress(MissingDependencyError):  # without onnx nothing is counted; the linter has already warned
                     kernels[name] = kernels_of(read_graph(folder / name))
             let_weights_fold(folder / name)
-            with suppress(MissingDependencyError):  # then a run takes more memory, and computes the same
+            with suppress(MissingDependencyError):  # without onnx, runs take more memory, with the same results
                 split_attention(folder / name)
                 defer_weights(folder / name)
             if graph.data:
@@ -91,7 +93,7 @@ class OnnxRuntimeCompiler:
 
 
 def kernels_of(graph: LintedGraph) -> Kernels:
-    """Count the nodes by their operators."""
+    """Count the nodes of an optimized graph by how they compute."""
     counts = Counter(node.op_type for node in graph.nodes if node.op_type not in _MOVES)
     quantize, dequantize = counts.pop(QUANTIZE, 0), counts.pop(DEQUANTIZE, 0)
     floats = {op: number for op, number in counts.items() if not _IN_INTEGERS.match(op)}

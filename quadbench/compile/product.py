@@ -1,4 +1,4 @@
-"""Products: a bundle's compiled graphs, made one after the other in processes of their own, and kept when a later one fails."""
+"""Products: compiled graphs, each compiled in its own process, and kept on disk if a later one fails."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """The end of a process, and everything that it said. `status` is None where it took too long, negative after a signal."""
+    """The end of a child process, with its output. `status` is None after a timeout, negative after a signal."""
 
     status: int | None
     said: str = field(repr=False)
@@ -38,7 +38,7 @@ class Ending:
 
     @property
     def words(self) -> str:
-        """Return the end in words, for an error."""
+        """Return how the process ended, as words for an error message."""
         if self.status is None:
             return f"was still running after {self.timeout_s:g} s"
         return f"was ended by signal {-self.status}" if self.status < 0 else f"ended with exit code {self.status}"
@@ -51,7 +51,7 @@ class Ending:
 def run_apart(
     argv: Sequence[str], log: Path, timeout_s: float, environment: Mapping[str, str] | None = None, *, folder: Path | None = None
 ) -> Ending:
-    """Run a command, its output in the file `log`; by default it inherits this process's environment and working folder."""
+    """Run a command with its output in the file `log`. By default it inherits environment and working folder."""
     with log.open("wb") as output:
         streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
         process = start_bound(argv, **streams, env=environment, cwd=folder)
@@ -67,7 +67,7 @@ def run_apart(
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """The graphs in the order in which they were given, the versions that made them, doubts; costs and kernels by path."""
+    """The compiled graphs in their given order, with compiler versions and caveats, and with costs and node counts by path."""
 
     graphs: tuple[Graph, ...]
     versions: dict[str, str] = field(default_factory=dict)
@@ -77,21 +77,21 @@ class Product:
 
 
 class OneByOne(ABC):
-    """A compiler that takes one graph at a time: a large graph needs gigabytes, several of them an hour."""
+    """The base class of compilers that take one graph at a time: a large graph needs gigabytes, several of them an hour."""
 
     name: ClassVar[str]
-    suffix: ClassVar[str]  # of a product's file
+    suffix: ClassVar[str]  # file suffix of compiled graphs
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """Return the versions and settings that a product depends on beside its graph and the compiler's code."""
+        """Return the versions and settings, besides graph and compiler code, that a compiled graph depends on."""
 
     @abstractmethod
     def compile_one(self, name: str, source: Path, product: Path) -> int:
-        """Write the product of the graph that has this path in the bundle, and return the most memory that it took, in bytes."""
+        """Compile the graph with this path in the bundle to the file `product`, and return the peak memory in bytes."""
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
-        """Compile the graphs one after the other. Each product is kept beside `folder` until all are there."""
+        """Compile the graphs one after the other. Compiled graphs are kept beside `folder` until all are done."""
         store = folder.parent / f".{self.name}"
         made_by = {**self.versions(), "code": code_digests(type(self).__module__)}
         places = {g.file.path: store / folder_name(digest_of({"graph": g.file.sha256, **made_by})) for g in graphs}
@@ -112,19 +112,19 @@ class OneByOne(ABC):
         return Product(graphs=tuple(products), costs=costs)
 
     def _compile(self, name: str, source: Path, place: Path, target: Path) -> CompileCost:
-        """Write the product to `target`, and keep it with its cost in a folder that is complete or absent."""
+        """Compile a graph to `target`, and keep the result with its cost in a folder that is either complete or absent."""
         with _gone_if_empty(place.parent), temporary_folder(place) as work:
             started = time.monotonic()
             peak = self.compile_one(name, source, work / f"product{self.suffix}")
             cost = CompileCost(seconds=round(time.monotonic() - started, 3), peak_memory_bytes=peak)
             (work / COST).write_text(json.dumps(asdict(cost)))
             cost = self._take(work, target)
-            with suppress(OSError):  # another process that compiles the same was faster
+            with suppress(OSError):  # another process has compiled the same graph first
                 work.rename(place)
         return cost
 
     def _take(self, place: Path, target: Path) -> CompileCost:
-        """Link the product that was compiled into `place` to `target`, and return its cost."""
+        """Link the compiled graph kept in `place` to `target`, and return its cost."""
         cost = CompileCost(**json.loads((place / COST).read_text()))
         link(place / f"product{self.suffix}", target)
         return cost
@@ -132,9 +132,9 @@ class OneByOne(ABC):
 
 @contextmanager
 def _gone_if_empty(folder: Path) -> Iterator[None]:
-    """Remove the folder at the end, if nothing is in it then."""
+    """Remove the folder at the end if it is empty."""
     try:
         yield
     finally:
-        with suppress(OSError):  # others are kept in it
+        with suppress(OSError):  # the folder is not empty
             folder.rmdir()

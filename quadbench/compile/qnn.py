@@ -1,8 +1,8 @@
-"""QNN: quantized graphs -> one context binary for each, which a Qualcomm HTP runs whole, or the nodes that it refuses.
+"""QNN: compiling quantized graphs to Qualcomm context binaries that the HTP runs as a whole, and running them on its emulator.
 
-Qualcomm's library prints to stdout, holds on to memory and may crash. So this module is also a program, for a process of its own:
+Qualcomm's library prints to stdout, keeps memory and may crash, so this module also runs as a program in a process of its own:
 `compile SOURCE PRODUCT --htp-arch ARCH --soc-model MODEL`, or, on the chip's emulator, `run MODEL FOLDER COUNT --htp-arch ARCH`,
-which takes FOLDER/0.npz, ... and writes the first outputs as FOLDER/0.npy, ...
+which reads FOLDER/0.npz, ... and writes the first outputs as FOLDER/0.npy, ...
 """
 
 import argparse
@@ -35,7 +35,7 @@ _MEMBER = re.compile(r"Operator type: (\S+) Node name: (\S+)")
 
 @dataclass(frozen=True, kw_only=True)
 class QnnCompiler(OneByOne):
-    """Qualcomm's compiler as ONNX Runtime's plugin brings it, in a process for each graph."""
+    """Qualcomm's compiler from ONNX Runtime's QNN plugin, in a separate process for each graph."""
 
     name, suffix = "qnn", ".onnx"
 
@@ -44,7 +44,7 @@ class QnnCompiler(OneByOne):
     timeout_s: float = TIMEOUT_S
 
     def versions(self) -> dict[str, str]:
-        """Return versions and chip, the SDK's version too: a context binary runs on the SDK that wrote it, or a newer one."""
+        """Return versions and chip, with the SDK version: a context binary needs the SDK that wrote it, or a newer one."""
         plugin = package_version("onnxruntime_qnn")
         if plugin is None:
             raise MissingDependencyError("compiling for Qualcomm HTP needs the package onnxruntime-qnn", hint=_INSTALL_HINT)
@@ -72,12 +72,12 @@ class QnnCompiler(OneByOne):
         return run_apart(argv, product.with_suffix(".log"), self.timeout_s)
 
     def _refusal(self, name: str, source: Path, product: Path, ending: Ending) -> BuildError:
-        """Return an error with the compiler's words; where it left nodes to the CPU, it is run once more to say why."""
+        """Return an error with the compiler's messages. If nodes were left to the CPU, compile again to log the reasons."""
         left = dict(_UNSUPPORTED.findall(ending.said))
         if not left:
             return BuildError("\n".join((f"QNN's compiler {ending.words} on '{name}':", *ending.last_lines)))
         explained = self._run(source, product.with_name("explained.onnx"), "--explain").said
-        # A node is refused with those that quantize for it.
+        # A node is refused together with its quantize and dequantize nodes.
         reasons = {node: why for members, why in _REASON.findall(explained) for _, node in _MEMBER.findall(members)}
         nodes = [f"{op_type} '{node}' ({reasons.get(node, 'no reason given')})" for node, op_type in left.items()]
         more = [f"and {len(nodes) - SHOWN_NODES} more"] if len(nodes) > SHOWN_NODES else []
@@ -90,10 +90,10 @@ class QnnCompiler(OneByOne):
 def run_on_emulator(
     model: Path, htp_arch: str, feeds: Sequence[Mapping[str, np.ndarray]], *, timeout_s: float
 ) -> list[np.ndarray]:
-    """Return the first output for each of the feeds, from one session on the library that emulates the chip on this machine.
+    """Run a compiled graph on this machine's HTP emulator, in one session, and return the first output for each feed.
 
     Raises:
-        HarnessError: the emulator failed, or took too long.
+        HarnessError: the emulator failed or timed out.
         MissingDependencyError: setpriv is not installed.
     """
     with tempfile.TemporaryDirectory() as name:
@@ -110,7 +110,7 @@ def run_on_emulator(
 
 
 def main() -> None:
-    """Compile or run as the arguments say. Errors of ONNX Runtime pass through; the parent reads them from stderr."""
+    """Compile or run as the arguments say. ONNX Runtime's errors pass through; the parent process reads them from stderr."""
     parser = argparse.ArgumentParser()
     actions = parser.add_subparsers(dest="action", required=True)
     compiling, running = actions.add_parser("compile"), actions.add_parser("run")
@@ -133,7 +133,7 @@ def main() -> None:
     entries = {
         "ep.context_enable": "1",
         "ep.context_file_path": str(arguments.product),
-        "ep.context_embed_mode": "1",  # a device keeps files under their digests, where a second file would be missed
+        "ep.context_embed_mode": "1",  # devices name files by digest, so a second file would not be found
     }
     chip = {"htp_arch": arguments.htp_arch, "soc_model": arguments.soc_model}
     _session(arguments.source, entries, chip, severity=VERBOSE if arguments.explain else ERROR)
@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def _session(model: Path, entries: Mapping[str, str], chip: Mapping[str, str], *, severity: int | None = None) -> Any:
-    """Open a session on the HTP. No node is left to the CPU, so that quantizing at the boundary is the NPU's too."""
+    """Open an ONNX Runtime session on the HTP without CPU fallback, so that boundary quantization runs on the NPU too."""
     import onnxruntime
     import onnxruntime_qnn
 

@@ -1,6 +1,6 @@
-"""Single file: a compiled ONNX model as AI Hub sends it, zipped with its context beside it -> one file that holds both.
+"""Single file: merging a compiled ONNX model from AI Hub, a zip file with a separate context binary, into one file.
 
-A device keeps files under their digests, where a model would not find the context that it names.
+Devices name files by their digests, so a model would not find a separate context file.
 """
 
 import zipfile
@@ -11,12 +11,12 @@ from quadbench.artifacts import Graph
 from quadbench.errors import BuildError, package_needed
 from quadbench.kits.archives import ZIP_FAULTS
 
-CONTEXT_OP = "EPContext"  # ONNX Runtime's operator for what an execution provider has compiled
+CONTEXT_OP = "EPContext"  # ONNX Runtime's operator for a part compiled by an execution provider
 _BOUNDARY_OPS = {CONTEXT_OP, "QuantizeLinear", "DequantizeLinear"}
 
 
 def single_file(download: Path, path: Path, graph: Graph) -> None:
-    """Write a downloaded model to `path`, its contexts and weights inside. An archive is unpacked beside itself."""
+    """Write a downloaded model to `path` with its context binaries and weights embedded. Archives are unpacked first."""
     onnx, file = _onnx(), download
     if download.suffix == ".zip":
         folder = download.parent / "unpacked"
@@ -51,12 +51,12 @@ def single_file(download: Path, path: Path, graph: Graph) -> None:
 
 
 def nodes_outside_context(path: Path) -> tuple[str, ...]:
-    """Return the operators, each once, that no compiled context contains; those that quantize at the boundary do not count."""
+    """Return the operators outside compiled contexts, each once, without quantizing nodes at the boundary."""
     return tuple(dict.fromkeys(name for name in operators(path) if name not in _BOUNDARY_OPS))
 
 
 def operators(path: Path) -> list[str]:
-    """Return the operator of every node of a model, in order."""
+    """Return the operator of every node of an ONNX model, in order."""
     return [node.op_type for node in _onnx().load(path, load_external_data=False).graph.node]
 
 

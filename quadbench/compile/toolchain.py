@@ -1,4 +1,4 @@
-"""Toolchain: a graph and a vendor's commands -> the file that they leave, or an error in their own words."""
+"""Toolchain: compiling a graph with a vendor's commands, declared in a device profile, or reporting their own error messages."""
 
 import os
 import re
@@ -17,21 +17,21 @@ from quadbench.results.manifest import file_ref
 from quadbench.spec import is_file, variable
 from quadbench.target.targets import INPUT, WORK, ToolchainTarget, filled, placeholders
 
-WORK_NAME = "model"  # Samsung's enntools wants a graph that is named as the folder it lies in
+WORK_NAME = "model"  # Samsung's enntools needs a graph with the same name as its folder
 VERSION_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToolchainCompiler:
-    """A vendor's commands as a compiler, in a folder of their own. Their output goes to a log, which stays where they fail."""
+    """A vendor's commands as a compiler, run in a temporary folder. Their output is logged; the log is kept on failure."""
 
     target: ToolchainTarget
 
     def versions(self) -> dict[str, str]:
-        """Return the toolchain's version, its commands as the profile has them, and its variables.
+        """Return the toolchain's version, its commands from the device profile, and its environment variables.
 
-        A variable that names a file counts with the file's digest, one that names a folder not at all: where an SDK lies does not
-        matter, and its version is asked for.
+        A variable that names a file counts by the file's SHA-256. One that names a folder does not count: the location of an SDK
+        does not matter, as its version is included.
         """
         version = installed_version(self.target)
         commands = "; ".join(shlex.join(command) for command in self.target.commands)
@@ -40,7 +40,7 @@ class ToolchainCompiler:
         return {self.target.name: version, "commands": commands, "product": self.target.product, **settings}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
-        """Write each product at its graph's own path, with the product's suffix; inputs and outputs are described as before."""
+        """Write each compiled graph at the graph's own path with the product's suffix. Inputs and outputs stay the same."""
         products = []
         for graph in graphs:
             notify(graph.file.path)
@@ -63,7 +63,7 @@ class ToolchainCompiler:
                         raise BuildError("\n".join((f"'{Path(argv[0]).name}' {ending.words}:", *ending.last_lines)))
                 product = _only_product(work, self.target.product)
             except BuildError as error:
-                said.replace(log)  # whole, whoever else writes there
+                said.replace(log)  # atomic, in case another process writes there
                 message = f"toolchain '{self.target.name}' on '{graph.file.path}': {error.message}"
                 raise BuildError(message, hint=f"all that it said is in {log}") from error
             path = (folder / graph.file.path).with_suffix(product.suffix)
@@ -74,7 +74,7 @@ class ToolchainCompiler:
 
 
 def installed_version(target: ToolchainTarget) -> str:
-    """Return the version that a toolchain gives for itself."""
+    """Return the version that a toolchain prints."""
     if missing := missing_parts(target):
         raise MissingDependencyError(f"toolchain '{target.name}' lacks {', '.join(missing)}", hint=target.install)
     command = target.version.command
@@ -83,7 +83,7 @@ def installed_version(target: ToolchainTarget) -> str:
         ending = run_apart(argv, Path(folder, "said"), VERSION_TIMEOUT_S, folder=Path(folder))
     said = f"nothing within {VERSION_TIMEOUT_S:g} s" if ending.status is None else ending.said.strip()
     match = re.search(target.version.pattern, said)
-    if not match or not match[1]:  # the group may be an optional one
+    if not match or not match[1]:  # the group may be optional
         words = " / ".join(said.splitlines()[-3:]) or "nothing"
         raise MissingDependencyError(
             f"toolchain '{target.name}': '{shlex.join(command)}' says '{words}', expected what fits '{target.version.pattern}'",
@@ -93,7 +93,7 @@ def installed_version(target: ToolchainTarget) -> str:
 
 
 def missing_parts(target: ToolchainTarget) -> list[str]:
-    """Return the variables and programs that are missing. A program below a variable that is not set is not looked for."""
+    """Return missing variables and programs. Programs whose path uses an unset variable are not checked."""
     values = _environment(target)
     missing = [f"the environment variable {name}" for name in target.environment if name not in values]
     programs = dict.fromkeys(command[0] for command in (*target.commands, target.version.command))
@@ -108,7 +108,7 @@ def _environment(target: ToolchainTarget) -> Mapping[str, str]:
 
 
 def _located(argv: Sequence[str]) -> list[str]:
-    """Return the command with its program's absolute path, since it runs in another folder."""
+    """Return the command with its program's absolute path, as it runs in another folder."""
     program = find_program(argv[0])
     return [str(program.absolute()) if program else argv[0], *argv[1:]]
 

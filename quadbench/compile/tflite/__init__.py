@@ -1,4 +1,4 @@
-"""TFLite: a bundle's quantized graph in ONNX -> the same computation as a .tflite file, with every scale as the dialect says."""
+"""TFLite: writing a bundle's quantized ONNX graph as a .tflite file, with encodings converted to LiteRT's INT16 scheme."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ __all__ = ["INSTALL_HINT", "in_dialect", "write_tflite"]
 
 
 def write_tflite(source: Path, path: Path) -> None:
-    """Write the .tflite file of a bundle's QDQ graph. Inputs and outputs keep names, shapes and types."""
+    """Write the .tflite file of a bundle's QDQ graph. Inputs and outputs keep their names, shapes and types."""
     with package_needed("writing graphs for LiteRT", hint=INSTALL_HINT):
-        import ai_edge_litert.schema_py_generated  # noqa: F401  (asked for before the graph is read)
+        import ai_edge_litert.schema_py_generated  # noqa: F401  (checked before the graph is read)
         import onnx
     from quadbench.compile.tflite.flatbuffer import Writer
     from quadbench.compile.tflite.forms import FORMS

@@ -1,4 +1,4 @@
-"""Flatbuffer: a rounded graph's tensors and operators, written one after the other to a .tflite file."""
+"""Flatbuffer: a writer that collects tensors and operators of a quantized graph and saves them as a .tflite file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,21 +23,21 @@ _TYPES = {
     "int64": schema.TensorType.INT64,
 }
 _SCALE_BYTES = 4 + 8  # a scale and its zero point
-_PART_BYTES = 256  # more than a tensor, an operator or a buffer takes beside values, scales and name
-_GREATEST_OLD_CODE = 127  # operators beyond it have their number in another field
+_PART_BYTES = 256  # an upper bound for a tensor, operator or buffer without values, scales and name
+_GREATEST_OLD_CODE = 127  # operators with greater codes use another field
 IMAGE_RANK = 4
 TO_LAST, TO_PLAIN = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 class Writer:
-    """A .tflite file under way; the forms in `forms` write to it. Tensors are known by their numbers."""
+    """A .tflite file being written by the functions in `forms`. Tensors are identified by their index."""
 
     def __init__(self, graph: RoundedGraph) -> None:
         self.graph = graph
         self._tensors: list[Any] = []
         self._operators: list[Any] = []
         self._codes: dict[int, int] = {}
-        self._buffers = [schema.BufferT()]  # the empty one, of all tensors without values
+        self._buffers = [schema.BufferT()]  # the empty buffer of all tensors without values
         self._constants: dict[bytes, int] = {}
         self._plain: dict[str, int] = {}
         self._last: dict[str, int] = {}
@@ -45,7 +45,7 @@ class Writer:
         self._inputs = {name: self._input(name, dtype) for name, dtype in graph.inputs.items()}
 
     def write(self, path: Path) -> None:
-        """Write the file, once every operation was written. Its one signature has the names of inputs and outputs."""
+        """Save the file, after all operations were added. Its one signature has the names of inputs and outputs."""
         inputs, outputs = self._inputs, {name: self._output(name, source) for name, source in self.graph.outputs.items()}
         graph = schema.SubGraphT(
             tensors=self._tensors,
@@ -68,7 +68,7 @@ class Writer:
             buffers=self._buffers,
             signatureDefs=[signature],
         )
-        # About the size of the file, rather more: a builder that has to grow holds everything three times.
+        # An upper estimate of the file size, as a builder that has to grow needs three times the memory.
         values = sum(buffer.data.nbytes for buffer in self._buffers[1:])
         scales = sum(len(t.quantization.scale) for t in self._tensors if t.quantization) * _SCALE_BYTES
         parts = len(self._tensors) + len(self._operators) + len(self._buffers)
@@ -82,7 +82,7 @@ class Writer:
         return tuple(self._tensors[tensor].shape)
 
     def tensor(self, name: str, shape: Sequence[int], dtype: str, scales: float | np.ndarray | None = None) -> int:
-        """Add a tensor without values. With `scales` it is quantized, zero point 0; several are those of the first axis."""
+        """Add a tensor without values. `scales` make it quantized with zero point 0; several scales are per index of axis 0."""
         quantization = None
         if scales is not None:
             values = np.atleast_1d(np.asarray(scales, np.float32))
@@ -93,14 +93,14 @@ class Writer:
         return len(self._tensors) - 1
 
     def constant(self, name: str, values: np.ndarray, scales: float | np.ndarray | None = None) -> int:
-        """Add a tensor with values, which must stay as they are until the file is written."""
+        """Add a tensor with values, which must not change until the file is written."""
         number = self.tensor(name, values.shape, values.dtype.name, scales)
         self._buffers.append(_Aligned(data=values))
         self._tensors[number].buffer = len(self._buffers) - 1
         return number
 
     def numbers(self, *values: int) -> int:
-        """Return a constant of INT32, such as a shape or axes; the same values are one tensor."""
+        """Return an INT32 constant, such as a shape or axes; equal values share one tensor."""
         array = np.array(values, np.int32)
         key = array.tobytes()
         if key not in self._constants:
@@ -108,7 +108,7 @@ class Writer:
         return self._constants[key]
 
     def operator(self, code: str, inputs: Sequence[int], outputs: Sequence[int], options: Any = None) -> None:
-        """Add an operator by its name in TFLite's schema. An input of -1 is left out."""
+        """Add an operator by its name in TFLite's schema. An input of -1 is omitted."""
         number = getattr(schema.BuiltinOperator, code)
         kind = type(options).__name__.removesuffix("T") if options is not None else "NONE"
         self._operators.append(
@@ -122,7 +122,7 @@ class Writer:
         )
 
     def plain(self, name: str) -> int:
-        """Return a tensor as ONNX has it."""
+        """Return a tensor in ONNX's layout, transposing it if necessary."""
         if name not in self._plain:
             is_turned = name in self._last
             self._plain[name] = (
@@ -131,7 +131,7 @@ class Writer:
         return self._plain[name]
 
     def channels_last(self, name: str) -> int:
-        """Return a tensor of four dimensions with its channels last."""
+        """Return a four-dimensional tensor in channels-last layout, transposing it if necessary."""
         if name in self._plain and len(shape := self.graph.shapes[name]) != IMAGE_RANK:
             raise BuildError(f"'{name}' has the shape {shape} beside images, which has no form in LiteRT here")
         if name not in self._last:
@@ -140,52 +140,52 @@ class Writer:
         return self._last[name]
 
     def lies_last(self, *names: str) -> bool:
-        """Say whether one of the tensors is there with its channels last, so that an operator on them had better be, too."""
+        """Return whether one of the tensors already exists in channels-last layout, which their operator should then use."""
         return any(name in self._last for name in names)
 
     def result(self, name: str, *, last: bool = False) -> int:
-        """Add the tensor that an operation gives, of INT16."""
+        """Add the INT16 output tensor of an operation."""
         shape = self.graph.shapes[name]
         number = self.tensor(name, [shape[i] for i in TO_LAST] if last else shape, "int16", self.graph.scales[name])
         self.known(name, number, last=last)
         return number
 
     def is_read(self, name: str) -> bool:
-        """Say whether an operation reads a tensor, or it leaves the graph."""
+        """Return whether a tensor is read by an operation or is a graph output."""
         return name in self._read
 
     def known(self, name: str, number: int, *, last: bool = False) -> None:
-        """Let a tensor be known under a name."""
+        """Register a tensor under a name."""
         (self._last if last else self._plain)[name] = number
 
     def transposed(self, tensor: int, name: str, order: Shape) -> int:
-        """Write a transposition of a rounded tensor, which is known as `name`."""
+        """Add a transposition of a quantized tensor with the ONNX name `name`."""
         shape = self.shape(tensor)
         turned = self.between(f"{name}.{'x'.join(map(str, order))}", tuple(shape[i] for i in order), self.graph.scales[name])
         self.operator("TRANSPOSE", [tensor, self.numbers(*order)], [turned])
         return turned
 
     def reshape(self, tensor: int, result: int) -> int:
-        """Write RESHAPE of a tensor to the shape of the result, which is returned."""
+        """Add a RESHAPE of a tensor to the shape of `result`, and return `result`."""
         self.operator("RESHAPE", [tensor, self.numbers(*self.shape(result))], [result])
         return result
 
     def forms_of(self, name: str) -> tuple[int | None, int | None]:
-        """Return the tensor's two forms, plain and channels last, as far as they are there."""
+        """Return a tensor in ONNX's layout and in channels-last layout; None for a layout that does not exist yet."""
         return self._plain.get(name), self._last.get(name)
 
     def between(self, name: str, shape: Shape, scale: float | None = None) -> int:
-        """Add a tensor inside a form: of INT16 with a scale, of float without."""
+        """Add an intermediate tensor: INT16 with a scale, float without."""
         return self.tensor(name, shape, "float32" if scale is None else "int16", scale)
 
     def weights(self, op: Operation, index: int) -> Constant:
-        """Return the constant that an operation reads; its values may be what it likes."""
+        """Return the constant input of an operation at this index, of any type."""
         if index >= len(op.inputs) or op.inputs[index] not in self.graph.constants:
             raise BuildError(f"{op} has no constant as input {index}", hint="weights that are no inputs are constants")
         return self.graph.constants[op.inputs[index]]
 
     def _input(self, name: str, dtype: str) -> int:
-        """Add an input, which keeps its type; one of float is rounded at once."""
+        """Add a graph input with its own type; float inputs are quantized at once."""
         shape, scale = self.graph.shapes[name], self.graph.scales.get(name)
         number = self.tensor(name, shape, dtype, None if dtype == "float32" else scale)
         inside = number
@@ -201,7 +201,7 @@ class Writer:
         return number
 
     def _constant(self, name: str, *, last: bool) -> int:
-        """Add a constant operand, of INT16 with one scale; one that the dialect did not round is rounded to its own range."""
+        """Add a constant operand as INT16 with one scale; float constants are quantized to their own range."""
         constant = self.graph.constants[name]
         if constant.scales is None and constant.values.dtype.kind != "f":
             raise BuildError(
@@ -218,13 +218,13 @@ class Writer:
 
 
 class _Aligned(schema.BufferT):  # type: ignore[misc]
-    """An array whose values begin at a multiple of 16 bytes in the file, as the schema demands.
+    """A buffer whose values are aligned to 16 bytes in the file, as the schema requires.
 
-    flatbuffers' Python has no word for that, and would copy the values first.
+    flatbuffers' Python package does not support that, and would copy the values first.
     """
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  (flatbuffers' name)
-        """Write the values, and return where."""
+        """Write the values, and return their offset."""
         size = self.data.nbytes
         builder.StartVector(1, size, _ALIGNMENT)
         builder.head -= size

@@ -1,4 +1,4 @@
-"""Forms: an operator's name and the function that writes it to a .tflite file; elementwise ones, moves and norms."""
+"""Forms: functions that write each ONNX operator to a .tflite file: elementwise operators, moves and norms."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,26 +15,26 @@ from quadbench.errors import BuildError
 from quadbench.lint.rules import EXACT_RESIZE, RESIZE_DEFAULTS
 
 Form = Callable[[Writer, Operation], None]
-_LAST_AXES = {0: 0, 1: 3, 2: 1, 3: 2}  # of a tensor with its channels last, by the axis that ONNX means
+_LAST_AXES = {0: 0, 1: 3, 2: 1, 3: 2}  # ONNX axis to axis in channels-last layout
 
 
 def div(w: Writer, op: Operation) -> None:
-    """MUL by the reciprocal of a constant: LiteRT has no DIV of INT16."""
+    """Write Div as MUL by a constant's reciprocal, as LiteRT has no INT16 DIV."""
     reciprocal = f"{op.outputs[0]}.reciprocal"
     w.graph.constants[reciprocal] = Constant(values=1 / w.weights(op, 1).exact)
     _elementwise("MUL", schema.MulOptionsT())(w, replace(op, inputs=(op.inputs[0], reciprocal)))
 
 
 def gelu(w: Writer, op: Operation) -> None:
-    """GELU, exact or by tanh."""
+    """Write GELU, exact or with the tanh approximation."""
     is_tanh = op.attributes.get("approximate", b"none") == b"tanh"
     _elementwise("GELU", schema.GeluOptionsT(approximate=is_tanh))(w, op)
 
 
 def softmax(w: Writer, op: Operation) -> None:
-    """SOFTMAX in float between DEQUANTIZE and QUANTIZE.
+    """Write SOFTMAX in float, between DEQUANTIZE and QUANTIZE.
 
-    LiteRT's CPU clips INT16 scores 10 below the greatest: masked tokens would leak, and long flat rows lose what they have.
+    LiteRT's INT16 softmax clips scores 10 below the greatest, so masked tokens would leak and long flat rows lose values.
     """
     shape = w.graph.shapes[op.inputs[0]]
     if op.attributes.get("axis", -1) not in (-1, len(shape) - 1):
@@ -46,7 +46,7 @@ def softmax(w: Writer, op: Operation) -> None:
 
 
 def _elementwise(code: str, options: Any = None) -> Form:
-    """Return the form of an operator on one tensor, or on two that may have different scales."""
+    """Return the writing function of an elementwise operator with one input, or with two of different scales."""
 
     def write(w: Writer, op: Operation) -> None:
         last = w.lies_last(*op.inputs)
@@ -57,7 +57,7 @@ def _elementwise(code: str, options: Any = None) -> Form:
 
 
 def reshape(w: Writer, op: Operation) -> None:
-    """RESHAPE, also for Squeeze and Unsqueeze; nothing where the shape stays. Token ids stay what they are."""
+    """Write RESHAPE, also for Squeeze and Unsqueeze; nothing if the shape does not change. Token ids keep their type."""
     source, name = op.inputs[0], op.outputs[0]
     if w.graph.shapes[source] == w.graph.shapes[name]:
         identity(w, op)
@@ -67,14 +67,14 @@ def reshape(w: Writer, op: Operation) -> None:
 
 
 def identity(w: Writer, op: Operation) -> None:
-    """Nothing: the tensor gets another name."""
+    """Write nothing: give the tensor a second name."""
     for number, last in zip(w.forms_of(op.inputs[0]), (False, True), strict=True):
         if number is not None:
             w.known(op.outputs[0], number, last=last)
 
 
 def transpose(w: Writer, op: Operation) -> None:
-    """TRANSPOSE; or nothing, where the order that is asked for is another form of the same tensor."""
+    """Write TRANSPOSE, or nothing if the tensor already exists in the other layout."""
     source, name, order = op.inputs[0], op.outputs[0], tuple(op.attributes["perm"])
     if order == TO_LAST:
         w.known(name, w.channels_last(source))
@@ -85,7 +85,7 @@ def transpose(w: Writer, op: Operation) -> None:
 
 
 def concat(w: Writer, op: Operation) -> None:
-    """CONCATENATION of tensors under one scale: LiteRT takes different ones and silently means the same by them."""
+    """Write CONCATENATION of tensors with equal scales; LiteRT accepts different scales but silently ignores the difference."""
     name, last = op.outputs[0], w.lies_last(*op.inputs)
     parts = [w.channels_last(part) if last else w.plain(part) for part in op.inputs]
     scale = w.graph.scales[name]
@@ -100,9 +100,9 @@ def concat(w: Writer, op: Operation) -> None:
 
 
 def split(w: Writer, op: Operation) -> None:
-    """STRIDED_SLICE for each part that is read.
+    """Write Split as one STRIDED_SLICE per used part.
 
-    Of SPLIT, Qualcomm's compiler makes a part that nobody reads an output of the whole graph, which then cannot be run.
+    With SPLIT, Qualcomm's compiler turns unused parts into graph outputs, and the graph cannot be run.
     """
     shape = w.graph.shapes[op.inputs[0]]
     axis, start = op.attributes.get("axis", 0) % len(shape), 0
@@ -114,7 +114,7 @@ def split(w: Writer, op: Operation) -> None:
 
 
 def slice_(w: Writer, op: Operation) -> None:
-    """STRIDED_SLICE from, to and by constants."""
+    """Write STRIDED_SLICE with constant starts, ends and steps."""
     shape = w.graph.shapes[op.inputs[0]]
     starts, ends = w.weights(op, 1).values, w.weights(op, 2).values
     axes = w.weights(op, 3).values if len(op.inputs) > 3 else np.arange(len(starts))
@@ -128,13 +128,13 @@ def slice_(w: Writer, op: Operation) -> None:
 
 
 def _sliced(w: Writer, op: Operation, name: str, bounds: Sequence[Sequence[int]]) -> None:
-    """Write a slice: begin, end and stride in each dimension."""
+    """Write a STRIDED_SLICE with begin, end and stride in each dimension."""
     numbers = [w.numbers(*column) for column in zip(*bounds, strict=True)]
     w.operator("STRIDED_SLICE", [w.plain(op.inputs[0]), *numbers], [w.result(name)], schema.StridedSliceOptionsT())
 
 
 def resize(w: Writer, op: Operation) -> None:
-    """Repeat each value twice in both directions by CONCATENATION and RESHAPE: chips refuse RESIZE_NEAREST_NEIGHBOR of INT16."""
+    """Write 2x nearest-neighbour upsampling as CONCATENATION and RESHAPE; chips refuse INT16 RESIZE_NEAREST_NEIGHBOR."""
     form = [str(op.attributes.get(key, default.encode()), "utf-8") for key, default in RESIZE_DEFAULTS.items()]
     before, after = w.graph.shapes[op.inputs[0]], w.graph.shapes[op.outputs[0]]
     if form != ["nearest", *EXACT_RESIZE] or after != (*before[:2], 2 * before[2], 2 * before[3]):
@@ -153,7 +153,7 @@ def _twice(w: Writer, own: str, tensor: int, shape: Shape, *, axis: int, name: s
 
 
 def layer_norm(w: Writer, op: Operation) -> None:
-    """Normalise the last axis."""
+    """Write layer normalization over the last axis."""
     source, shape = op.inputs[0], w.graph.shapes[op.inputs[0]]
     if op.attributes.get("axis", -1) not in (-1, len(shape) - 1):
         raise BuildError(f"{op} is over axis {op.attributes['axis']} and those after it; expected the last alone")
@@ -163,10 +163,10 @@ def layer_norm(w: Writer, op: Operation) -> None:
 
 
 def group_norm(w: Writer, op: Operation) -> None:
-    """Normalise each group of channels over all places.
+    """Write group normalization over each group of channels and all positions.
 
-    An image (1, h, w, C) keeps its shape, since chips lay channels out in blocks of 32: seen as (1, h w, G, C/G) it would take
-    eight times the room where C/G is 4. (1, C, T), which has its channels first, is seen as (1, G, C/G T).
+    An image (1, h, w, C) keeps its shape: chips lay channels out in blocks of 32, so (1, h w, G, C/G) would take eight times the
+    memory for C/G = 4. A tensor (1, C, T) with channels first is reshaped to (1, G, C/G T).
     """
     groups, channels = op.attributes["groups"], w.graph.shapes[op.inputs[0]][1]
     norm = _Norm(w, op)
@@ -181,30 +181,30 @@ def group_norm(w: Writer, op: Operation) -> None:
 
 
 def mean(w: Writer, op: Operation) -> None:
-    """MEAN over constant axes, in INT16."""
+    """Write an INT16 MEAN over constant axes."""
     source, axes = op.inputs[0], w.weights(op, 1).values
     options = schema.ReducerOptionsT(keepDims=bool(op.attributes.get("keepdims", 1)))
     w.operator("MEAN", [w.plain(source), w.numbers(*axes.tolist())], [w.result(op.outputs[0])], options)
 
 
 class _Norm:
-    """The parts of a norm, in float."""
+    """A writer for the steps of a normalization, in float."""
 
     def __init__(self, w: Writer, op: Operation) -> None:
         self._w, self._op, self._parts = w, op, 0
 
     def exact(self, rounded: int) -> int:
-        """Turn a rounded tensor into float."""
+        """Dequantize a tensor to float."""
         return self._written("DEQUANTIZE", [rounded], self._w.shape(rounded))
 
     def reshaped(self, tensor: int, shape: Shape) -> int:
-        """See a tensor in another shape, of which one size may be -1: what is left."""
+        """Reshape a tensor; one size may be -1 and is inferred."""
         left = prod(self._w.shape(tensor)) // -prod(shape) if -1 in shape else 0
         whole = tuple(left if size == -1 else size for size in shape)
         return self._written("RESHAPE", [tensor, self._w.numbers(*whole)], whole)
 
     def normalised(self, x: int, mean: Callable[[int], int]) -> int:
-        """Subtract the mean, and divide by the root of the variance. `mean` returns one that fits every value of a tensor."""
+        """Subtract the mean, and divide by the standard deviation. `mean` returns a mean that broadcasts to its tensor."""
         shape = self._w.shape(x)
         centred = self._written("SUB", [x, mean(x)], shape, schema.SubOptionsT())
         variance = mean(self._written("MUL", [centred, centred], shape, schema.MulOptionsT()))
@@ -214,12 +214,12 @@ class _Norm:
         return self._written("MUL", [centred, root], shape, schema.MulOptionsT())
 
     def mean(self, x: int, axes: tuple[int, ...]) -> int:
-        """Return the mean over axes, which stay with a size of 1."""
+        """Return the mean over some axes, which keep size 1."""
         shape = tuple(1 if axis in axes else size for axis, size in enumerate(self._w.shape(x)))
         return self._written("MEAN", [x, self._w.numbers(*axes)], shape, schema.ReducerOptionsT(keepDims=True))
 
     def group_mean(self, x: int, groups: int) -> int:
-        """Return the mean over the places and the group of each channel of an image, (1, 1, 1, C)."""
+        """Return each channel's mean over positions and its group's channels, of shape (1, 1, 1, C), for an image."""
         *_, channels = self._w.shape(x)
         apart = (1, 1, groups, channels // groups)
         means = self.mean(self.reshaped(self.mean(x, (1, 2)), apart), (3,))
@@ -227,7 +227,7 @@ class _Norm:
         return self.reshaped(spread, (1, 1, 1, channels))
 
     def scaled(self, normal: int, result: int, channels: Shape) -> None:
-        """Multiply each channel by its scale, add its offset, which may be left out, and round. `channels` is their shape."""
+        """Multiply each channel by its scale, add the optional offset, and quantize. `channels` is the shape of both."""
         shape = self._w.shape(normal)
         scaled = self._written("MUL", [normal, self._channels(1, channels)], shape, schema.MulOptionsT())
         if len(self._op.inputs) > 2:
@@ -235,7 +235,7 @@ class _Norm:
         self._w.operator("QUANTIZE", [scaled], [result])
 
     def _channels(self, index: int, shape: Shape) -> int:
-        """Return the scale or offset of each channel; a scale that is a filter has it as its first weight."""
+        """Return the scale or offset of each channel; if the scale is a filter, its first weight counts."""
         exact = self._w.weights(self._op, index).exact
         return self._constant(exact.reshape(len(exact), -1)[:, 0].reshape(shape))
 
@@ -257,7 +257,7 @@ FORMS: dict[str, Form] = {
     "Sub": _elementwise("SUB", schema.SubOptionsT(potScaleInt16=False)),
     "Mul": _elementwise("MUL", schema.MulOptionsT()),
     "Div": div,
-    "Sigmoid": _elementwise("LOGISTIC"),  # its result has the scale 2^-15
+    "Sigmoid": _elementwise("LOGISTIC"),  # the output scale is 2^-15
     "Gelu": gelu,
     "Softmax": softmax,
     REQUANTIZE: _elementwise("QUANTIZE"),

@@ -1,4 +1,4 @@
-"""Linear operators: Conv, Gemm, MatMul and Gather, with the base's weights or with LoRA weights, in their form in LiteRT."""
+"""Linear operators: writing Conv, Gemm, MatMul and Gather to .tflite files, with base weights or LoRA inputs."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ _GREATEST_INT16, _GREATEST_INT32 = 2**15, 2**31 - 1
 
 
 def gemm(w: Writer, op: Operation) -> None:
-    """FULLY_CONNECTED with the base's weights, or a product with LoRA weights."""
+    """Write Gemm as FULLY_CONNECTED with base weights, or as a matrix product with LoRA weights."""
     a = op.attributes
     if a.get("transA", 0) or not a.get("transB", 0) or a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0:
         raise BuildError(f"{op} is no linear layer: expected transA 0, transB 1, alpha 1 and beta 1")
@@ -28,7 +28,7 @@ def gemm(w: Writer, op: Operation) -> None:
 
 
 def matmul(w: Writer, op: Operation) -> None:
-    """BATCH_MATMUL of two rounded tensors, as in attention."""
+    """Write BATCH_MATMUL of two quantized tensors, as in attention."""
     product(w, w.plain(op.inputs[0]), w.plain(op.inputs[1]), w.result(op.outputs[0]))
 
 
@@ -38,7 +38,7 @@ def product(w: Writer, left: int, right: int, result: int, *, adjoint: bool = Fa
 
 
 def gather(w: Writer, op: Operation) -> None:
-    """GATHER of rows of an INT8 table, then QUANTIZE to 16 bits; rows that are always the same are looked up here."""
+    """Write GATHER of rows of an INT8 table, then QUANTIZE to 16 bits; constant indices are looked up here."""
     table, name = w.weights(op, 0), op.outputs[0]
     if op.attributes.get("axis", 0) != 0 or table.scales is None or table.scales.ndim:
         raise BuildError(f"{op} is no embedding: expected rows of a table with one scale")
@@ -55,9 +55,9 @@ def gather(w: Writer, op: Operation) -> None:
 
 
 def bias_of(w: Writer, op: Operation, weight: Constant) -> tuple[int, int]:
-    """Return the bias of a layer, -1 where it has none, and its type: INT32 where no sum of products can leave 32 bits.
+    """Return a layer's bias tensor (-1 if it has none) and its type: INT32 if no sum of products can exceed 32 bits.
 
-    LiteRT's CPU adds up in the bias's type. INT64 is always exact, and many times slower.
+    LiteRT's CPU accumulates in the bias's type. INT64 is always exact, but many times slower.
     """
     channels = weight.values.shape[0]
     values = np.zeros(channels, np.int64) if len(op.inputs) < 3 else w.weights(op, 2).values.astype(np.int64)
@@ -71,7 +71,7 @@ def bias_of(w: Writer, op: Operation, weight: Constant) -> tuple[int, int]:
 
 
 def conv(w: Writer, op: Operation) -> None:
-    """CONV_2D with the base's weights, or a product with LoRA weights."""
+    """Write Conv as CONV_2D with base weights, or as a matrix product with LoRA weights."""
     attributes = op.attributes
     if attributes.get("group", 1) != 1 or set(attributes.get("dilations", [1])) != {1}:
         raise BuildError(f"{op} has groups or dilations, which have no form in LiteRT here")
@@ -92,7 +92,7 @@ def conv(w: Writer, op: Operation) -> None:
 
 
 def _with_lora_weights(w: Writer, op: Operation) -> None:
-    """Gather what each filter sees, (h w, k k C), and multiply it by the filters, (O, k k C)."""
+    """Multiply each filter's receptive fields, (h w, k k C), by the filters, (O, k k C)."""
     data, filters = w.channels_last(op.inputs[0]), w.graph.shapes[op.inputs[1]]
     scale = w.graph.scales[op.inputs[0]]
     if filters[2:] != (1, 1):
@@ -110,7 +110,7 @@ def _with_lora_weights(w: Writer, op: Operation) -> None:
 
 
 def _windows(w: Writer, op: Operation, data: int, scale: float) -> int:
-    """Lay what a filter sees at each place side by side: one slice for each of its k k weights."""
+    """Concatenate the values that a filter covers at each position, with one slice for each of its k k weights."""
     stride, (rows, columns) = _stride(op), w.graph.shapes[op.inputs[1]][2:]
     _, _, height, width = w.graph.shapes[op.outputs[0]]
     data = _padded(w, op, data) if any(_pads(op)) else data
@@ -143,13 +143,13 @@ def _stride(op: Operation) -> tuple[int, int]:
 
 
 def _pads(op: Operation) -> tuple[int, int, int, int]:
-    """Return top, left, bottom, right."""
+    """Return the padding as top, left, bottom, right."""
     top, left, bottom, right = op.attributes.get("pads", (0, 0, 0, 0))
     return int(top), int(left), int(bottom), int(right)
 
 
 def _is_same(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pads: Sequence[int]) -> bool:
-    """Say whether TFLite's own padding, as much as keeps the size and the odd row at the end, is what the graph asks for."""
+    """Return whether the graph's padding equals TFLite's SAME padding, which keeps the size, with the odd row at the end."""
     own = []
     for length, filter_length, op in zip(size, kernel, stride, strict=True):
         results = -(-length // op)

@@ -1,4 +1,4 @@
-"""Rounded graph: a QDQ graph as operations between rounded tensors with scales, rounded as LiteRT rounds."""
+"""Rounded graph: a QDQ graph as operations between integer tensors with scales, in LiteRT's symmetric INT16 encodings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 Shape = tuple[int, ...]
-_MOST_LOOKED_AT = 1024  # bytes of a constant whose values shapes may follow from
-REQUANTIZE, GROUP_NORM = "Requantize", "GroupNorm"  # operations that stand for several nodes, or for none
-_PARTS = ("Conv", "Reshape", "InstanceNormalization", "Reshape")  # from the last back
+_MOST_LOOKED_AT = 1024  # the most bytes of a constant that shape inference may read
+REQUANTIZE, GROUP_NORM = "Requantize", "GroupNorm"  # operations that replace several ONNX nodes, or none
+_PARTS = ("Conv", "Reshape", "InstanceNormalization", "Reshape")  # in reverse order
 GREATEST = 32767
-UNIT_SCALE = 2.0**-15  # of LOGISTIC's result, by LiteRT's own rule
+UNIT_SCALE = 2.0**-15  # the output scale of LOGISTIC, fixed by LiteRT
 _GREATEST_UINT16 = 65535
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
-    """Integers with their scale, or with one for each index of `axis`; `scales` is None where the values are what they say."""
+    """Constant integers with one scale, or with one per index of `axis`; without `scales`, the values are plain numbers."""
 
     values: np.ndarray
     scales: np.ndarray | None = None
@@ -31,7 +31,7 @@ class Constant:
 
     @property
     def exact(self) -> np.ndarray:
-        """Return what the integers mean, in float."""
+        """Return the dequantized values, in float."""
         if self.scales is None:
             return self.values
         shape = [-1 if dimension == self.axis else 1 for dimension in range(self.values.ndim)] if self.scales.ndim else []
@@ -40,7 +40,7 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """An operator. An input is a tensor, a constant, or empty where an optional one is left out."""
+    """An operator. Each input is a tensor, a constant, or empty if an optional input is omitted."""
 
     name: str
     op_type: str
@@ -54,9 +54,9 @@ class Operation:
 
 @dataclass(kw_only=True)
 class RoundedGraph:
-    """A graph whose tensors are integers. `outputs` are the rounded tensors by the names under which they leave the graph."""
+    """A graph whose tensors are integers. `outputs` maps the names of graph outputs to quantized tensors."""
 
-    inputs: dict[str, str]  # NumPy's name of each input's type
+    inputs: dict[str, str]  # NumPy dtype of each input
     outputs: dict[str, str]
     shapes: dict[str, Shape]
     operations: list[Operation] = field(default_factory=list)
@@ -65,7 +65,7 @@ class RoundedGraph:
 
 
 def rounded_graph(model: "ModelProto") -> RoundedGraph:
-    """Return the view of a QDQ graph in LiteRT's dialect. It has the model's weights, and the model has them no more."""
+    """Convert a QDQ graph with LiteRT's encodings to operations on integer tensors. The weights are moved out of the model."""
     reader = _QdqReader(model)
     for node in model.graph.node:
         reader.read(node)
@@ -73,7 +73,7 @@ def rounded_graph(model: "ModelProto") -> RoundedGraph:
 
 
 class _QdqReader:
-    """A graph as far as it was read. `names` leads from each name of a rounded tensor to the one that it has here."""
+    """A QDQ graph while it is read, node by node. `names` maps every name of a quantized tensor to its name in the result."""
 
     def __init__(self, model: "ModelProto") -> None:
         from onnx import TensorProto, helper, numpy_helper, shape_inference
@@ -94,7 +94,7 @@ class _QdqReader:
         )
 
     def read(self, node: "NodeProto") -> None:
-        """Take the next node."""
+        """Add the next node."""
         match node.op_type:
             case "DequantizeLinear":
                 self._dequantized(node)
@@ -104,7 +104,7 @@ class _QdqReader:
                 self._operation(node)
 
     def finished(self) -> RoundedGraph:
-        """Return the graph, once all nodes were read."""
+        """Return the graph, after all nodes were read."""
         graph = self.graph
         graph.outputs = {name: self.names.get(name, name) for name in self._output_names}
         tensors = [*graph.outputs.values(), *(name for op in graph.operations for name in op.outputs)]
@@ -126,7 +126,7 @@ class _QdqReader:
         self.graph.scales.setdefault(self.names[output], self._scale(node))
 
     def _quantized(self, node: "NodeProto") -> None:
-        """Let what a node gave have a scale; a tensor that has another one already is rounded again."""
+        """Set the scale of a node's result; a tensor that already has another scale is requantized."""
         source, output, scale = self.names.get(node.input[0], node.input[0]), node.output[0], self._scale(node)
         if self.graph.scales.setdefault(source, scale) == scale:
             self.names[output] = source
@@ -159,19 +159,19 @@ class _QdqReader:
 
 
 def with_group_norms(graph: RoundedGraph) -> RoundedGraph:
-    """Put one operation in place of the four; the groups become an attribute, scale and offset stay the Conv's constants."""
+    """Replace each group of four nodes that computes a group norm by one operation, with the number of groups as attribute."""
     makers = {name: op for op in graph.operations for name in op.outputs}
     operations = [_group_norm(graph, op, makers) or op for op in graph.operations]
     needed, kept = set(graph.outputs.values()), []
     for op in reversed(operations):
-        if needed.intersection(op.outputs):  # somebody reads its results
+        if needed.intersection(op.outputs):  # another operation reads the results
             needed.update(op.inputs)
             kept.append(op)
     return replace(graph, operations=kept[::-1])
 
 
 def _group_norm(graph: RoundedGraph, op: Operation, makers: dict[str, Operation]) -> Operation | None:
-    """Return what stands for a depthwise Conv and the three before it; None where something else stands there."""
+    """Return the group norm that a depthwise Conv and the three nodes before it compute; None for other nodes."""
     parts = [op]
     while len(parts) < len(_PARTS) and parts[-1].inputs[0] in makers:
         parts.append(makers[parts[-1].inputs[0]])
@@ -183,7 +183,7 @@ def _group_norm(graph: RoundedGraph, op: Operation, makers: dict[str, Operation]
 
 
 def in_dialect(model: "ModelProto") -> "ModelProto":
-    """Rewrite the encodings of a QDQ graph in place, and return it."""
+    """Convert the encodings of a QDQ graph to LiteRT's symmetric ones, in place, and return the graph."""
     writer = _Dialect(model=model, constants={constant.name: constant for constant in model.graph.initializer})
     for node in model.graph.node:
         if node.op_type in (QUANTIZE, DEQUANTIZE):
@@ -193,7 +193,7 @@ def in_dialect(model: "ModelProto") -> "ModelProto":
 
 
 def symmetric_scale(scale: float, zero_point: int) -> float:
-    """Return the scale of INT16 with zero point 0 for the range of a UINT16 encoding."""
+    """Return the scale of an INT16 encoding with zero point 0 that covers the range of a UINT16 encoding."""
     magnitude = scale * max(zero_point, _GREATEST_UINT16 - zero_point)
     is_unit = zero_point == 0 and np.isclose(magnitude, 1.0, rtol=1e-6)
     return UNIT_SCALE if is_unit else float(np.float32(magnitude / GREATEST))
@@ -201,14 +201,14 @@ def symmetric_scale(scale: float, zero_point: int) -> float:
 
 @dataclass(kw_only=True)
 class _Dialect:
-    """A graph under way. `scales` has the new scale of every dequantized tensor that has one for all of it."""
+    """A graph while its encodings are converted. `scales` has the new scale of every dequantized tensor with a single scale."""
 
     model: "ModelProto"
     constants: dict[str, Any]
     scales: dict[str, float] = field(default_factory=dict)
 
     def reencode(self, node: "NodeProto") -> None:
-        """Give a QuantizeLinear or DequantizeLinear its symmetric encoding; weights by channel keep theirs."""
+        """Give a QuantizeLinear or DequantizeLinear its symmetric encoding; per-channel weights keep theirs."""
         scale, zero = self._value(node.input[1]), self._value(node.input[2])
         if scale.ndim:
             return
@@ -218,7 +218,7 @@ class _Dialect:
         new = symmetric_scale(float(scale), int(zero)) if zero.dtype == np.uint16 else float(scale)
         if zero.dtype == np.uint16:
             name = node.input[0]
-            if name in self.constants and (stored := self._value(name)).dtype == np.uint16:  # once: who reads it next finds INT16
+            if name in self.constants and (stored := self._value(name)).dtype == np.uint16:  # only once: later readers find INT16
                 values = (stored.astype(np.float64) - int(zero)) * float(scale)
                 self._replace(name, np.clip(np.rint(values / new), -GREATEST, GREATEST).astype(np.int16))
             node.input[1] = self._constant(f"scale.{new!r}", np.float32(new))
@@ -227,7 +227,7 @@ class _Dialect:
             self.scales[node.output[0]] = new
 
     def reencode_biases(self) -> None:
-        """Round each bias anew: its scale is the product of those of the weight and the data, of which the latter has changed."""
+        """Requantize each bias, whose scale is the product of weight scale and data scale, as the data scale has changed."""
         dequantizers = {node.output[0]: node for node in self.model.graph.node if node.op_type == DEQUANTIZE}
         for node in self.model.graph.node:
             bias = dequantizers.get(node.input[2]) if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 else None
@@ -250,7 +250,7 @@ class _Dialect:
         self.constants[name].CopyFrom(numpy_helper.from_array(np.asarray(value), name))
 
     def _constant(self, name: str, value: np.generic) -> str:
-        """Add a constant, unless one of this name is there, and return its name."""
+        """Add a constant unless the name exists, and return its name."""
         if name not in self.constants:
             self.constants[name] = self.model.graph.initializer.add()
             self._replace(name, value)
