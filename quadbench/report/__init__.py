@@ -1,1 +1,1 @@
-"""Report: RunResult -> one HTML file, and its tables as text, CSV, Markdown, LaTeX, HTML and for pandas."""
+"""HTML reports of a benchmark run, and its tables as text, CSV, Markdown, LaTeX, HTML and pandas data frames."""

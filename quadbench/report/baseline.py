@@ -1,4 +1,4 @@
-"""Baseline: a run and an earlier one of the same tasks and devices -> which figures got worse, better or cannot be told; pure."""
+"""Comparison of a run with an earlier run, its baseline: which figures got worse, got better or stayed the same."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,10 +32,10 @@ _NAMED = 4  # figures that a sentence names
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedFigure:
-    """A figure of a device, task and variant in both runs, in nanoseconds, bytes or, where the unit is None, decibels.
+    """A figure of one task, variant and device in two runs: `before` in the baseline, `now` in the current run.
 
-    `ratio` is now / before with its interval at 95 %, None for decibels and where one of the runs has no figure. What
-    `is_exact`, bytes on the device and likeness of pictures, needs no statistics.
+    Values are nanoseconds, bytes or, without a unit, decibels. `ratio` is now / before with its 95 % interval, None for
+    decibels and missing figures. `is_exact` marks file sizes and PSNR, which need no statistics.
     """
 
     device: str
@@ -54,7 +54,7 @@ class ChangedFigure:
 
     @property
     def is_telling(self) -> bool:
-        """Say whether the figure belongs into a short table: it is what a device is judged by, or it changed."""
+        """Return whether a short table includes this figure, because it is a main figure or has changed."""
         return self.key in _TELLING or self.verdict in (Verdict.WORSE, Verdict.BETTER)
 
     def __str__(self) -> str:
@@ -65,10 +65,10 @@ class ChangedFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """An earlier run with its figures, and what became of each. `differences` are by device what else is not the same, by name.
+    """An earlier run that the current run is compared with, and the change of each figure.
 
-    Figures are those of the tasks that both runs have; `only_now` are tasks that the earlier run lacks. `sentences`
-    say it in words, `doubt` why that is not sure, and `settled_by` the command that launches both in turn.
+    Only common tasks are compared; `only_now` lists the other tasks of the current run. `differences` maps a device address to
+    changed settings. `doubt` says why the result is uncertain; `settled_by` is a command that launches both runs in turn.
     """
 
     run_id: str
@@ -84,16 +84,16 @@ class Baseline:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Say whether a figure changed that the launches of two times cannot prove to have."""
+        """Return whether a measured figure changed, which launches at different times cannot prove."""
         changed = (Verdict.WORSE, Verdict.BETTER)
         return any(figure.verdict in changed and not figure.is_exact for figure in self.figures)
 
 
 def require_alike(baseline: RunResult, tasks: Sequence[str], addresses: Sequence[str], run_id: str | None = None) -> None:
-    """Refuse a baseline that the run of these tasks on these devices cannot be held against.
+    """Raise an error if a run of these tasks and devices cannot be compared with the baseline.
 
     Raises:
-        UserError: it is the run itself, has none of the tasks, or lacks one of the devices.
+        UserError: the baseline is the run itself, shares no task with it, or lacks one of its devices.
     """
     name, its_tasks = f"run {baseline.run_id}", [task.name for task in baseline.bundle.tasks]
     its_addresses = [device.address for device in baseline.devices]
@@ -114,9 +114,9 @@ def require_alike(baseline: RunResult, tasks: Sequence[str], addresses: Sequence
 def against(
     baseline: RunResult, its_rows: Sequence[KpiRow], result: RunResult, rows: Sequence[KpiRow], where: Sequence[str] = ()
 ) -> Baseline:
-    """Hold a run against an earlier one by the tasks that both have, each run with the rows of its figures.
+    """Compare a run with its baseline over their common tasks, given the KPI rows of both.
 
-    `where` are the words by which a command comes to the results folder.
+    `where` holds the command-line words that name the results folder.
     """
     addresses = [device.address for device in result.devices]
     quality, common = quality_rows(baseline), {task.name for task in baseline.bundle.tasks}
@@ -142,7 +142,7 @@ def against(
 
 
 def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ...]:
-    """Return for each device what else differs, where something does, and its figures in both runs: all, or the telling ones."""
+    """Return two tables for each device: changed settings, and figures of both runs (all, or the main ones)."""
     tables = []
     for address, unlike_there in baseline.differences.items():
         figures = [figure for figure in baseline.figures if figure.device == address and (is_full or figure.is_telling)]
@@ -163,7 +163,7 @@ def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ..
 
 
 def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[ChangedFigure]:
-    """Yield the figures that at least one of the runs has; what neither has, as an emulator's times, is nothing to compare."""
+    """Compare the KPI rows of both runs. A figure that neither run has is skipped."""
     earlier = {(row.device.address, row.task, row.key): row for row in before}
     together = {is_main: _measured_twice(earlier, now, is_main=is_main) for is_main in (True, False)}
     for row in now:
@@ -197,7 +197,7 @@ def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[Change
 
 
 def _measured_twice(earlier: Mapping[tuple[str, str, str], KpiRow], now: Sequence[KpiRow], *, is_main: bool) -> int:
-    """Return how many figures both runs measured: of those that have verdicts in reports, or of the others."""
+    """Count the measured figures that both runs have: those with verdicts in reports, or the others."""
     rows = [row for row in now if (row.key in WITH_VERDICT) is is_main and not row.is_exact]
     pairs = [(row, other) for row in rows if (other := earlier.get((row.device.address, row.task, row.key)))]
     return sum(all(isinstance(getattr(one, side), Figure) for one in pair) for pair in pairs for side in _SIDES.values())
@@ -230,7 +230,7 @@ def _of_quality(before: Sequence[Quality], now: Sequence[Quality]) -> Iterator[C
 
 
 def _unlike(baseline: RunResult, result: RunResult, address: str) -> dict[str, tuple[str, str]]:
-    """Return what is not the same around a device's launches in the two runs: contents, digests, programs, the phone itself."""
+    """Return the settings of a device that differ between the two runs: name to values before and now."""
     sides, held = list[list[RunRecord]](), list[list[dict[str, str]]]()
     for run in (baseline, result):
         devices = [device for device in run.devices if device.address == address]
@@ -245,7 +245,7 @@ def _unlike(baseline: RunResult, result: RunResult, address: str) -> dict[str, t
 
 
 def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> str:
-    """Say what became of a device's figures, those that got worse first, by name."""
+    """Return a sentence that counts the changed figures of a device and names those that got worse."""
     by_verdict = {verdict: [f for f in figures if (f.device, f.verdict) == (address, verdict)] for verdict in _WORDS}
     counts = [f"{plural(len(these), 'figure')} {_WORDS[verdict]}" for verdict, these in by_verdict.items() if these]
     if not counts:
@@ -259,7 +259,7 @@ def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> st
 def _of_tasks(
     baseline: RunResult, result: RunResult, only_now: Sequence[str], figures: Sequence[ChangedFigure], settled_by: str
 ) -> Iterator[str]:
-    """Say, where the runs have other tasks, which those are, what is exactly unchanged of the others, and what settles times."""
+    """Yield sentences for runs with different tasks: tasks of one run only, equal exact figures, and a command for times."""
     only_then = [task.name for task in baseline.bundle.tasks if task.name not in {task.name for task in result.bundle.tasks}]
     if not (only_now or only_then):
         return

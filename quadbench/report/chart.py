@@ -1,6 +1,6 @@
-"""Charts: numbers -> SVG, drawn here, so that a report needs no script and prints.
+"""SVG charts for reports, written without a plotting library or scripts, so that a report also prints.
 
-Colours stand in the elements and, by class, in style.css, which wins where it is allowed; a chart is readable without it.
+Each element has a colour and a CSS class. style.css may override the colour; a chart is readable without it.
 """
 
 import itertools
@@ -12,16 +12,16 @@ from xml.sax.saxutils import escape
 
 from quadbench.artifacts.names import one_line
 
-Place = tuple[float, float]  # x and y in a picture
+Place = tuple[float, float]  # x and y in pixels
 
 INK, FAINT = "#4a4f57", "#d9dce1"
-_LETTER_WIDTH, _CAPITAL_WIDTH, _WIDEST = 9.0, 12.0, 15.0  # of 15 pixels, as style.css has them in a small window, in wide fonts
-_MOST_LETTERS = 32  # of a name in a chart
+_LETTER_WIDTH, _CAPITAL_WIDTH, _WIDEST = 9.0, 12.0, 15.0  # pixels in wide fonts at the 15 px of style.css in small windows
+_MOST_LETTERS = 32  # of a label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A line. Its first `measured` points, or all, are drawn solid with dots, the rest dashed."""
+    """A line of a chart. Its first `measured` points (default: all) are solid with dots, the rest dashed."""
 
     label: str
     css_class: str
@@ -31,13 +31,13 @@ class Series:
 
     @property
     def solid(self) -> Sequence[Place]:
-        """Return the measured points of the line, which are drawn solid."""
+        """Return the measured points, which are drawn as a solid line."""
         return self.points[: self.measured]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BarPart:
-    """A piece of a stacked bar."""
+    """One segment of a stacked bar."""
 
     label: str
     css_class: str
@@ -47,7 +47,7 @@ class BarPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A stacked bar with its total written behind it. Bars of one group stand together under its name."""
+    """A stacked horizontal bar with its total beside it. Consecutive bars with the same `group` share a heading."""
 
     group: str
     label: str
@@ -57,7 +57,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """The area of a chart in pixels, and the values that stand at its edges. What lies beyond is drawn at the edge."""
+    """The plot area of a chart in pixels, with the data ranges `xs` and `ys`. Values outside are drawn at its edge."""
 
     left: float
     right: float
@@ -67,34 +67,34 @@ class Plot:
     ys: tuple[float, float]
 
     def x(self, value: float) -> float:
-        """Return where a value stands from left to right."""
+        """Convert a data value to its horizontal pixel position."""
         return self.left + _share(value, self.xs) * (self.right - self.left)
 
     def y(self, value: float) -> float:
-        """Return at which height a value stands."""
+        """Convert a data value to its vertical pixel position."""
         return self.bottom - _share(value, self.ys) * (self.bottom - self.top)
 
     def at(self, x: float, y: float) -> Place:
-        """Return where a pair of values stands."""
+        """Convert a data point to its pixel position."""
         return self.x(x), self.y(y)
 
     def rows(self, ticks: Iterable[float], write: Callable[[float], str] = "{:,g}".format, colour: str = FAINT) -> Iterator[str]:
-        """Draw the horizontal lines of a grid, each with its value on its left."""
+        """Draw horizontal grid lines, each with its tick value on the left."""
         for tick in ticks:
             y = self.y(tick)
             yield rule("grid", (self.left, y), (self.x(self.xs[1]), y), colour)
             yield text(self.left - 8, y + 4, write(tick), anchor="end")
 
     def columns(self, ticks: Iterable[float], below: float = 17) -> Iterator[str]:
-        """Write values below the area, where they stand."""
+        """Draw tick values below the plot area."""
         return (text(self.x(tick), self.bottom + below, f"{tick:g}", anchor="middle") for tick in ticks)
 
     def caption(self, words: str, y: float) -> str:
-        """Write what the values below the area are, at a height in its middle."""
+        """Draw the label of the horizontal axis, centred at pixel height `y`."""
         return text((self.left + self.right) / 2, y, words, anchor="middle")
 
     def line(self, css_class: str, spots: Iterable[Place], colour: str, more: str = "") -> str:
-        """Draw straight lines between pairs of values; `more` are other attributes."""
+        """Draw a polyline through data points; `more` holds further SVG attributes."""
         return path(css_class, itertools.starmap(self.at, spots), colour, more)
 
 
@@ -104,13 +104,13 @@ def _share(value: float, ends: tuple[float, float]) -> float:
 
 
 def with_room(values: Sequence[float], least: float = 0.0) -> tuple[float, float]:
-    """Return the ends of a scale with room around values: at least 4 %, and twice `least`, so that noise looks like no change."""
+    """Return an axis range with a margin at both ends: 15 % of the span, or at least 2 % of the maximum or `least`."""
     room = max(0.15 * (max(values) - min(values)), 0.02 * abs(max(values)), least) or 1.0
     return min(values) - room, max(values) + room
 
 
 def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: str, width: int = 520, height: int = 300) -> str:
-    """Draw lines over whole-numbered x, labelled at their ends. Dashed points are said to be extrapolated."""
+    """Draw a line chart over integer x values, each line labelled at its end. Dashed points are marked as extrapolated."""
     right = round(max([88.0, *(16 + label_width(line.label) for line in series)]))
     width += right - 88
     xs = sorted({x for line in series for x, _ in line.points})
@@ -142,7 +142,7 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
 
 
 def stacked_bars(bars: Sequence[Bar], *, title: str) -> str:
-    """Draw horizontal bars on one scale that begins at 0, under their groups' names; `legend` explains their parts."""
+    """Draw stacked horizontal bars on one scale from 0, under group headings. `legend` draws their legend."""
     width, right, bar_pitch, group_gap = 560, 84, 22, 24
     left = round(max([84.0, *(16 + label_width(bar.label) for bar in bars)]))
     longest = max((sum(part.value for part in bar.parts) for bar in bars), default=0.0) or 1.0
@@ -168,7 +168,7 @@ def stacked_bars(bars: Sequence[Bar], *, title: str) -> str:
 
 
 def legend(entries: Iterable[tuple[str, str, str]]) -> str:
-    """Return CSS classes with their colours and labels as an HTML list, which wraps where an SVG would not."""
+    """Return a legend of (CSS class, colour, label) entries as an HTML list, which wraps in narrow windows."""
     items = (
         f'<li><svg width="11" height="11" aria-hidden="true"><rect class="{css_class}" width="11" height="11" '
         f'fill="{colour}"/></svg> {_words(label)}</li>'
@@ -178,7 +178,7 @@ def legend(entries: Iterable[tuple[str, str, str]]) -> str:
 
 
 def apart(ys: Sequence[float], least: float = 13.0) -> list[float]:
-    """Return the heights at which labels stand, each moved down until it is this far below the one above it."""
+    """Return label heights, each moved down until it is at least `least` pixels below the label above."""
     placed, lowest = list(ys), float("-inf")
     for index in sorted(range(len(ys)), key=lambda i: ys[i]):
         placed[index] = lowest = max(ys[index], lowest + least)
@@ -186,7 +186,7 @@ def apart(ys: Sequence[float], least: float = 13.0) -> list[float]:
 
 
 def nice_ticks(highest: float, count: int = 4) -> tuple[float, ...]:
-    """Return ticks from 0 to at least `highest`: about `count` steps of 1, 2 or 5 times a power of ten."""
+    """Return axis ticks from 0 to at least `highest`, in about `count` steps of 1, 2 or 5 times a power of ten."""
     if highest <= 0:
         return (0.0, 1.0)
     rough = highest / count
@@ -196,19 +196,19 @@ def nice_ticks(highest: float, count: int = 4) -> tuple[float, ...]:
 
 
 def ticks_between(low: float, high: float, least: float) -> tuple[float, ...]:
-    """Return two ticks or more, the first at most `low` and the last at least `high`, as for a span of `least` or more."""
+    """Return at least two axis ticks that enclose `low` to `high`, spaced as for a span of at least `least`."""
     step = nice_ticks(max(high - low, least, abs(low) / 100, abs(high) / 100))[1]
     first, last = floor(low / step), ceil(high / step)
     return tuple(step * index for index in range(first, max(last, first + 1) + 1))
 
 
 def label_width(words: str) -> float:
-    """Return how many pixels a name takes in a chart, at most, as `short` leaves it."""
+    """Return the largest possible width in pixels of a label after `short` has truncated it."""
     return sum(_letter_width(letter) for letter in short(words))
 
 
 def short(words: str, most: int = _MOST_LETTERS) -> str:
-    """Return a name as a chart has room for it: of a long one the end, by which names often differ, and what fits before it."""
+    """Truncate a label to `most` characters by cutting its middle, as names often differ at the end."""
     line = one_line(words)
     return line if len(line) <= most else f"{line[: most - most // 3 - 1]}…{line[-(most // 3) :]}"
 
@@ -220,18 +220,18 @@ def _letter_width(letter: str) -> float:
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "start", css_class: str = "label", colour: str = INK) -> str:
-    """Draw words at a point; `anchor` is SVG's text-anchor."""
+    """Draw text at a point; `anchor` is SVG's text-anchor."""
     return f'<text class="{css_class} text" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{_words(words)}</text>'
 
 
 def rule(css_class: str, start: Place, end: Place, colour: str, more: str = "") -> str:
-    """Draw a line between two points; `more` are other attributes."""
+    """Draw a line between two points; `more` holds further SVG attributes."""
     (x1, y1), (x2, y2) = start, end
     return f'<line class="{css_class}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"{more}/>'
 
 
 def path(css_class: str, spots: Iterable[Place], colour: str, more: str = "") -> str:
-    """Draw straight lines from point to point; `more` are other attributes."""
+    """Draw a polyline through pixel positions; `more` holds further SVG attributes."""
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
     return f'<polyline class="{css_class}" fill="none" stroke="{colour}"{more} points="{points}"/>'
 
@@ -242,7 +242,7 @@ def dot(css_class: str, place: Place, radius: float, colour: str) -> str:
 
 
 def svg(width: int, height: int, title: str, body: Sequence[str]) -> str:
-    """Return a whole SVG picture; its title names it for readers who cannot see it."""
+    """Return a complete SVG image; `title` describes it to screen readers."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'font-family="system-ui, sans-serif" font-size="12"><title>{_words(title)}</title>{"".join(body)}</svg>'
@@ -250,5 +250,5 @@ def svg(width: int, height: int, title: str, body: Sequence[str]) -> str:
 
 
 def _words(text: str) -> str:
-    """Return a text, which may be a device's, as SVG holds it."""
+    """Escape text, which may come from a device, for SVG."""
     return escape(one_line(text))

@@ -1,4 +1,4 @@
-"""Charts of a comparison: every interval on one scale, and the time of every launch by when it began."""
+"""Charts of a comparison of sides A and B: a forest plot of all intervals, and launch times over the session."""
 
 import math
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from quadbench.statistics import EQUIVALENCE_MARGIN, Verdict
 from quadbench.statistics.launch_comparison import Comparison
 
 _WIDTH, _HEIGHT, _EDGE = 220, 20, 8
-_LEAST, _MOST = 0.05, 4.0  # that the scale reaches above 1, and as far below; what lies beyond is an arrow at its edge
-_STEPS = (4.0, 2.0, 1.0, 0.4, 0.2, 0.1, 0.05, 0.02, 0.01)  # that it is marked at
+_LEAST, _MOST = 0.05, 4.0  # relative change at the scale's ends; larger changes are arrows at its edge
+_STEPS = (4.0, 2.0, 1.0, 0.4, 0.2, 0.1, 0.05, 0.02, 0.01)  # relative changes that the scale may mark
 _COLOURS = {Verdict.WORSE: "#a8201a", Verdict.BETTER: "#2a7a3b", Verdict.SAME: "#1d5fa6", Verdict.INCONCLUSIVE: "#7a5c00"}
 
 _LAUNCHES_WIDTH, _LEFT, _RIGHT = 560, 52, 544
-_UPPER, _LOWER = (30, 170), (206, 260)  # where the panels lie, from top to bottom
-_SIDES = {"A": ("shared", "#1d5fa6"), "B": ("per-graph", "#b3560b")}  # with their CSS classes
+_UPPER, _LOWER = (30, 170), (206, 260)  # top and bottom of each panel
+_SIDES = {"A": ("shared", "#1d5fa6"), "B": ("per-graph", "#b3560b")}  # CSS class and colour
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForestRow:
-    """A figure of both sides as text, by how much B takes more, with its interval as text and drawn, and the verdict."""
+    """A row of the forest plot: the figure on sides A and B, the change with its interval, and the verdict."""
 
     task: str
     title: str
@@ -39,16 +39,16 @@ class ForestRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Forest:
-    """The rows by the address of their device, below the scale that all are drawn on."""
+    """A forest plot of a comparison: the common scale, and the rows by device address."""
 
     scale: Markup
     rows: dict[str, tuple[ForestRow, ...]]
 
 
 def forest_of(versus: Versus) -> Forest:
-    """Return all figures of a comparison; where sides were not launched in turn there are ratios, and nothing is drawn."""
+    """Return the forest plot of a comparison. Figures that were not compared in turn get a ratio and no drawing."""
     told = [row.comparison for device in versus.devices for row in device.rows if row.comparison]
-    # The scale goes as far as any ratio, and as the intervals of all that was decided.
+    # The scale covers all ratios, and the intervals of all decided figures.
     decided = [one for one in told if one.verdict is not Verdict.INCONCLUSIVE]
     ends = [*(one.ratio for one in told), *(end for one in decided for end in (one.low, one.high))]
     reached = max((abs(math.log(end)) for end in ends if end), default=0.0)
@@ -78,7 +78,7 @@ def _row(row: SideRow, plot: Plot, margin: float) -> ForestRow:
 
 
 def _change(row: SideRow) -> str:
-    """Say by how much B takes more: as it was judged, else as the figures of both sides are; of pictures in decibels."""
+    """Return the change from A to B in words: the compared ratio, else that of the figures, or decibels for PSNR."""
     (a, b), judged = row.values, row.comparison.ratio if row.comparison else None
     ratio = row.ratio if judged is None else judged
     if row.unit or a is None or b is None:
@@ -89,7 +89,7 @@ def _change(row: SideRow) -> str:
 
 
 def _scale(plot: Plot) -> Markup:
-    """Draw the axis: 1 in the middle, and the same change to both sides."""
+    """Draw the logarithmic axis, centred on a ratio of 1."""
     share = math.expm1(plot.xs[1]) * 0.9
     step = next(step for step in _STEPS if step <= share)
     words = ((1 / (1 + step), f"−{percent(step / (1 + step), 0)}"), (1.0, "equal"), (1 + step, f"+{percent(step, 0)}"))
@@ -98,7 +98,7 @@ def _scale(plot: Plot) -> Markup:
 
 
 def _interval(told: Comparison, plot: Plot, margin: float) -> Markup:
-    """Draw a ratio, at the scale's edge as an arrow, with its interval, above the band in which sides are the same."""
+    """Draw a ratio with its interval over the equivalence band. A ratio beyond the scale is an arrow at its edge."""
     if told.ratio is None:
         return Markup("")
     middle, colour, name = _HEIGHT / 2, _COLOURS[told.verdict], told.verdict.lower()
@@ -124,7 +124,7 @@ def _arrow(x: float, side: float, style: str) -> str:
 
 
 def launch_chart(device: VersusDevice) -> str | None:
-    """Draw the launches that count; None where fewer than two have a time. The temperature stands below, where it is known."""
+    """Draw the time of each launch, with battery temperatures below. Return None with fewer than two times."""
     times = [(one, convert(one.image_ns, Unit.MILLISECONDS)) for one in device.launches if one.image_ns]
     heat = [(one, one.temperature_c) for one in device.launches if one.temperature_c is not None]
     if len(times) < 2:
@@ -143,7 +143,7 @@ def launch_chart(device: VersusDevice) -> str | None:
 def _panel(
     title: str, span: tuple[int, int], launches: Sequence[tuple[TimedLaunch, float]], began: datetime, seconds: float
 ) -> list[str]:
-    """Draw values over time, each in the colour of its side."""
+    """Draw values over time as dots in the colours of sides A and B."""
     low, high = with_room([value for _, value in launches], least=0.01)
     plot = Plot(left=_LEFT, right=_RIGHT, top=span[0], bottom=span[1], xs=(0.0, seconds), ys=(low, high))
     parts = [text(_LEFT, plot.top - 12, title), *plot.rows((low, (low + high) / 2, high), number)]

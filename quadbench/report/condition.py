@@ -1,4 +1,4 @@
-"""Conditions: an expression over a run's figures, as `shared.end_to_end_ms.p50 > 200` -> where it holds. Pure."""
+"""Parser and evaluator of pass/fail conditions on a run's figures, such as `shared.end_to_end_ms.p50 > 200`."""
 
 import ast
 import itertools
@@ -32,15 +32,15 @@ _SIDES, _RATIO = ("shared", "per_graph"), "ratio"
 _BASELINE = "baseline"
 _PARTS = ("p50", "low", "high", "mad", "p90", "launches", "samples")
 _FIGURES = {f"{key}_{unit.lower()}": key for key, unit in KPI_UNITS.items()}
-_CHANGES = ("change", "change_low", "change_high")  # parts of a figure that only a baseline gives it
+_CHANGES = ("change", "change_low", "change_high")  # parts of a figure that need a baseline
 _VERDICTS = {verdict.lower(): verdict for verdict in Verdict}
-_LIKENESS = {"psnr_db": tuple(_VERDICTS), "psnr_truth_db": ()}  # with the parts that each has
-_Place = tuple[str, str, str]  # device, task, and the name's rest
+_LIKENESS = {"psnr_db": tuple(_VERDICTS), "psnr_truth_db": ()}  # PSNR figures and their optional parts
+_Place = tuple[str, str, str]  # device, task, rest of the figure's name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """An expression as Python's syntax tree, whose names stand for figures; some stand `alone`, without a comparison."""
+    """A parsed condition as a Python syntax tree, whose names are figures. Names in `alone` have no comparison."""
 
     text: str
     names: tuple[str, ...]
@@ -48,12 +48,12 @@ class Expression:
     tree: ast.expr
 
     def holds(self, values: Mapping[str, float]) -> bool:
-        """Say whether the expression holds for values of its names; ArithmeticError where a part of it is no finite number."""
+        """Evaluate the condition for values of its names. Raise ArithmeticError if a part is not a finite number."""
         return bool(_value(self.tree, values))
 
 
 def read_expression(text: str) -> Expression:
-    """Read comparisons of sums and products, joined by `and` and `or`, with Python's parser. Nothing in it is executed."""
+    """Parse comparisons of arithmetic terms, joined by `and` and `or`, with Python's parser. Nothing is executed."""
     if len(text) > _LONGEST:
         raise UserError(f"found an expression of {len(text)} characters; expected at most {_LONGEST}")
     other = [word for word in re.findall(r"[^\W\d]\w*", _NAME.sub(" ", text)) if word not in ("and", "or")]
@@ -72,10 +72,10 @@ def read_expression(text: str) -> Expression:
 
 
 def _parsed(text: str, names: Sequence[str]) -> ast.expr:
-    """Parse an expression whose names, which hold dots and hyphens, are words for Python meanwhile."""
+    """Parse an expression. Names with dots and hyphens are Python identifiers during parsing."""
     numbers = itertools.count()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # of `1and`, which reads as meant
+        warnings.simplefilter("ignore", SyntaxWarning)  # for `1and`, which parses as intended
         tree = ast.parse(_NAME.sub(lambda _: f"name{next(numbers)}", text).strip(), mode="eval").body
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
@@ -84,7 +84,7 @@ def _parsed(text: str, names: Sequence[str]) -> ast.expr:
 
 
 def _parts(tree: ast.expr) -> Iterator[ast.expr]:
-    """Yield what stands between `and` and `or`."""
+    """Yield the operands of `and` and `or` in an expression."""
     if isinstance(tree, ast.BoolOp):
         for part in tree.values:
             yield from _parts(part)
@@ -93,7 +93,7 @@ def _parts(tree: ast.expr) -> Iterator[ast.expr]:
 
 
 def _require_comparison(text: str, part: ast.expr) -> None:
-    """Refuse what is neither a name alone nor one comparison of two sums."""
+    """Raise an error unless a part of a condition is a single name or one comparison."""
     match part:
         case ast.Name():
             return
@@ -115,7 +115,7 @@ def _refused(text: str, expected: str, instead: str) -> UserError:
 def _value(node: ast.expr, values: Mapping[str, float]) -> float:
     match node:
         case ast.BoolOp(op=joined, values=parts):
-            each = [_value(part, values) for part in parts]  # of all: none may be undefined
+            each = [_value(part, values) for part in parts]  # evaluates every part, so that an undefined one raises
             return all(each) if isinstance(joined, ast.And) else any(each)
         case ast.Compare(left=left, ops=[sign], comparators=[right]):
             sides = _value(left, values), _value(right, values)
@@ -133,18 +133,18 @@ def _value(node: ast.expr, values: Mapping[str, float]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """An expression with its names, each as the task that it is of, if it is of one, and the rest."""
+    """A condition and its names, each split into its task (None without one) and the rest of the name."""
 
     expression: Expression
     names: dict[str, tuple[str | None, str]]
 
 
 def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = False) -> Criterion:
-    """Read a condition on the figures of a run of these tasks.
+    """Parse a condition on the figures of a run with these tasks.
 
     Raises:
-        UserError: it is no expression, or names nothing, or a baseline where there is none.
-        UnknownNameError: it names what no run has, or another task; the message lists the known ones.
+        UserError: the text is no expression, names no figure, or names a baseline although there is none.
+        UnknownNameError: the text names an unknown figure or task; the message lists the known ones.
     """
     expression, known = read_expression(text), tuple(tasks)
     if not expression.names:
@@ -152,7 +152,7 @@ def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = Fals
     names = {name: _read_name(name, known) for name in expression.names}
     for name in expression.alone:
         rest = names[name][1]
-        if rest.rpartition(".")[2] not in _VERDICTS or rest.startswith(f"{_BASELINE}."):  # a baseline's is a number of verdicts
+        if rest.rpartition(".")[2] not in _VERDICTS or rest.startswith(f"{_BASELINE}."):  # `baseline.worse` is a count
             hint = f"as '{name} > 200'; a verdict stands alone, as 'shared.end_to_end_ms.worse'"
             raise UserError(f"'{name}' is no condition alone: expected a comparison", hint=hint)
     if not has_baseline and any(_needs_baseline(rest) for _, rest in names.values()):
@@ -163,10 +163,10 @@ def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = Fals
 def where_met(
     condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality], baseline: Baseline | None = None
 ) -> tuple[str, ...]:
-    """Say where a condition holds, on each device and for each task that it is of; a figure that is missing counts as if it did.
+    """Return a message for each device and task that meets the condition. A missing figure counts as met.
 
-    A task to which a figure does not apply, as the VAE encoder's without an input image, or which the baseline lacks, is passed
-    over, unless all are.
+    A task is skipped if a figure does not apply to it, as the VAE encoder without an input image. It is also skipped if the
+    baseline lacks it. If all tasks are skipped, the condition counts as met.
     """
     figures = dict([*_of_rows(rows), *_of_quality(quality), *(_of_baseline(baseline) if baseline else ())])
     exempt, new_tasks = {place for row in rows for place in _exempt(row)}, baseline.only_now if baseline else ()
@@ -185,7 +185,7 @@ def where_met(
 
 
 def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[_Place, float]) -> str | None:
-    """Return what is to be said where the condition holds, or where it cannot be told; None where it does not hold."""
+    """Return a message if the condition holds or cannot be evaluated, else None."""
     values = {name: figures.get(place, math.nan) for name, place in places.items()}
     missing = [name for name, value in values.items() if not math.isfinite(value)]
     if missing:
@@ -198,7 +198,7 @@ def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[
 
 
 def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
-    """Return a figure in words: of a verdict, by what it was reached."""
+    """Return a figure in words: its name and value, or for a verdict the ratio behind it."""
     device, task, rest = place
     figure, _, part = rest.rpartition(".")
     change, low, high = (figures.get((device, task, f"{figure}.{end}"), math.nan) for end in _CHANGES)
@@ -209,7 +209,7 @@ def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
 
 
 def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
-    """Return the task of a name, and its rest as figures are filed."""
+    """Check a figure name and split it into its task (None without one) and the rest."""
     sides, task, words = (*_SIDES, _RATIO, _BASELINE), None, name.split(".")
     if words[0] not in sides:
         task = _known("task or side", words.pop(0), (*tasks, *sides))
@@ -220,7 +220,7 @@ def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
 
 
 def _read_rest(words: list[str], sides: Iterable[str], parts: Sequence[str]) -> list[str]:
-    """Take from the words of a name what is known of it, from its side on; likeness needs no part."""
+    """Remove the known parts of a figure name from a word list, side first, and return them. PSNR needs no last part."""
     side = _taken("side", words, sides)
     if side == _RATIO:
         return [side, _taken("figure", words, _FIGURES.values())]
@@ -269,7 +269,7 @@ def _of_quality(quality: Sequence[Quality]) -> Iterator[tuple[_Place, float]]:
 
 
 def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
-    """Yield the baseline's own figures, what the run's are of them, and how many got worse, better, or neither."""
+    """Yield the baseline's own figures, their changes in this run, and the number of each verdict."""
     for (device, task, name), value in (*_of_rows(baseline.kpis), *_of_quality(baseline.quality)):
         yield (device, task, f"{_BASELINE}.{name}"), value
     for figure in baseline.figures:
@@ -286,7 +286,7 @@ def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
 
 
 def _exempt(row: KpiRow) -> Iterator[_Place]:
-    """Yield the figures of a row that its task cannot have."""
+    """Yield the names of a row's figures that do not apply to its task."""
     device, task = row.device.address, row.task
     for side, cell in zip(_SIDES, (row.shared, row.per_graph), strict=True):
         if isinstance(cell, str) and cell in NOT_APPLICABLE:

@@ -1,4 +1,4 @@
-"""A table of text -> Markdown, HTML or LaTeX (booktabs). No text of it is markup."""
+"""Export of a text table to Markdown, HTML and LaTeX (booktabs), with all cell text escaped."""
 
 import re
 import textwrap
@@ -9,12 +9,12 @@ from quadbench.report.formatting import TextTable, plain_cell
 from quadbench.report.page import page_environment
 
 PACKAGES = r"\usepackage[T1]{fontenc} \usepackage{array,booktabs,longtable,pdflscape}"
-# Letters of \footnotesize (4.4 pt) across the text of `article`, 345 pt, the narrowest in use, and along it, 550 pt.
+# Letters of \footnotesize (4.4 pt) in the text area of `article`: 345 pt wide, the narrowest in use, and 550 pt high.
 _ACROSS, _ALONG = 77, 125
-_NARROW = 14  # letters of a column that is never broken, and that one that is broken has at least
-_MOST_ROWS = 20  # of a table that LaTeX may move: with its caption, and each row on two lines, they fit on a page
+_NARROW = 14  # letters: narrower columns never wrap, and wrapped columns have at least this width
+_MOST_ROWS = 20  # of a floating table, which fits on a page even with its caption and two-line rows
 
-_FIRST_UNSET = 0x180  # behind Latin's extensions, of which T1 sets all but these
+_FIRST_UNSET = 0x180  # T1 fonts have the Latin letters below this, except for _UNSET
 _UNSET = "ĦħĸĿŀŉŦŧſ"
 _COMMANDS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -26,7 +26,7 @@ _COMMANDS = {
 
 
 def to_markdown(table: TextTable) -> str:
-    """Return a GitHub table with its notes below."""
+    """Return the table as GitHub Markdown with its notes below."""
     lines = [f"**{_markdown(table.title)}**", "", _pipes([_markdown(column) for column in table.columns])]
     lines.append(_pipes(["---:" if numeric else "---" for numeric in table.numeric]))
     lines += [_pipes([_markdown(cell) for cell in row]) for row in table.rows]
@@ -34,7 +34,7 @@ def to_markdown(table: TextTable) -> str:
 
 
 def to_html(table: TextTable) -> str:
-    """Return a `table` element with its notes below, to be put in a page."""
+    """Return the table as an HTML `table` element with its notes below."""
     return page_environment({}).get_template("table.html.j2").render(table=table)
 
 
@@ -48,9 +48,9 @@ def _markdown(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Size:
-    """A size of letters: its command, the width of a letter, and the room between two columns, in letters of the largest size.
+    """A LaTeX font size: command, relative letter width, and column gap in letters of the largest size.
 
-    Computer Modern's small letters are wider for their height: digits of 8, 7, 6 and 5 points have 4.25, 3.99, 3.67 and 3.40.
+    Small letters of Computer Modern are relatively wide: digits of 8, 7, 6 and 5 points take 4.25, 3.99, 3.67 and 3.40 points.
     """
 
     command: str
@@ -68,7 +68,7 @@ _SIZES = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """The head of a table, the kinds of its columns and the size of its letters, and that it takes the length of a page."""
+    """The layout of a LaTeX table: header row, column types, font size, and landscape orientation (`is_wide`)."""
 
     head: str
     columns: str
@@ -77,10 +77,10 @@ class _Layout:
 
 
 def to_latex(table: TextTable) -> str:
-    """Return a table with its caption: one that LaTeX moves to where there is room, or a `longtable` where it is long.
+    """Return the table as LaTeX with a caption: a floating `table`, or a `longtable` if it has many rows.
 
-    Columns of words and heads of figures are broken where they would not fit. What is too wide even so lies along the page, in
-    smaller letters if it must. The first line, a comment, names the packages that it takes.
+    Text columns and column heads wrap where they would not fit. Tables that are still too wide are landscape, in a smaller font
+    if needed. The first line is a comment that names the required packages.
     """
     layout = _layout(table)
     columns, head = layout.columns, layout.head
@@ -132,7 +132,7 @@ def _width(head: Sequence[str], cell: int) -> int:
 
 
 def _broken(head: str, width: int) -> tuple[str, ...]:
-    """Return the lines of a head that is no wider than its cells, or than its longest word."""
+    """Wrap a column head to the width of its cells or of its longest word."""
     longest = max(map(len, re.split(r"\s+|(?<=-)", head)))
     return tuple(textwrap.wrap(head, max(width, longest, 1), break_long_words=False)) or (head,)
 
@@ -147,7 +147,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _text(text: str) -> str:
-    """Return a text as LaTeX sets it, letter by letter; one that fonts of Latin scripts lack stands as its number."""
+    """Escape text for LaTeX. A character that Latin fonts lack is written as its code point."""
     return re.sub(r"([-,])(?=\1)", r"\1{}", "".join(map(_letter, plain_cell(text))))  # `--` would be set as a dash
 
 

@@ -1,4 +1,4 @@
-"""Formatting: values in the units that readers see, terms explained, and tables as text for people and values for machines."""
+"""Formatting of figures for reports: numbers with units, explanations of terms, and tables as text, CSV or data frames."""
 
 import csv
 import io
@@ -28,16 +28,16 @@ RESIDUAL = "Residual: what an image takes beyond its components."
 FOUNDATION_ROM = "Foundation ROM: the bytes on the device of all files that a task runs but LoRAs."
 TRUTH = "The truth is the picture that would be right. The float model itself paints another, so that figures against it are low."
 
-_MARKS = re.compile("[\ue000\ue001]")  # letters that Unicode leaves to private use
-_LONGEST_CELL = 20_000  # characters: all notes of a table stand in one caption
-_FORMULA = ("=", "+", "-", "@")  # a spreadsheet takes what begins so for a formula, and runs it
+_MARKS = re.compile("[\ue000\ue001]")  # private-use characters of Unicode
+_LONGEST_CELL = 20_000  # characters; a LaTeX caption holds all notes of a table
+_FORMULA = ("=", "+", "-", "@")  # a spreadsheet runs text with such a first character as a formula
 
 Value: TypeAlias = str | float | None
 RowT = TypeVar("RowT")
 
 
 class Unit(StrEnum):
-    """The unit that a figure is shown in; records hold nanoseconds and bytes."""
+    """The display unit of a figure; records hold nanoseconds and bytes."""
 
     MILLISECONDS = "ms"
     MEGABYTES = "MB"
@@ -52,12 +52,12 @@ def convert(value: float, unit: Unit) -> float:
 
 
 def show(value: float, unit: Unit) -> str:
-    """Write nanoseconds or bytes as a number in `unit`, without its name."""
+    """Format nanoseconds or bytes as a number in `unit`, without the unit's name."""
     return number(convert(value, unit))
 
 
 def number(value: float) -> str:
-    """Write a number with about three digits: whole from 100 on, thousands apart."""
+    """Format a number with about three significant digits; from 100 on as an integer with thousands separators."""
     if value == 0:
         return "0"
     if not math.isfinite(value):
@@ -68,22 +68,22 @@ def number(value: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """Write a ratio as `1.72×`, `14.3×`, `1,999×`."""
+    """Format a ratio, such as `1.72×`, `14.3×`, `1,999×`."""
     return f"{ratio:,.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}×"
 
 
 def rough_times(ratio: float) -> str:
-    """Write a ratio as `times` does, but beyond 100 only that: there one of the two figures is next to nothing."""
+    """Format a ratio as `times` does, but as `> 100×` above 100, where one side is almost zero."""
     return f"> {_MOST_TIMES}×" if ratio > _MOST_TIMES else times(ratio)
 
 
 def change(ratio: float | None, words: tuple[str, str] = MORE) -> str:
-    """Write a ratio as `3.1 % more`, or in other words for more and less."""
+    """Format a ratio as a relative change, such as `3.1 % more`; `words` replace more and less."""
     return "" if ratio is None else f"{percent(abs(ratio - 1))} {words[0] if ratio > 1 else words[1]}"
 
 
 def between(low: float, high: float, words: tuple[str, str] = MORE) -> str:
-    """Write an interval of ratios as `2.1 to 4.2 % more`, or as `0.5 % less to 3.0 % more` where it holds 1."""
+    """Format an interval of ratios, such as `2.1 to 4.2 % more`, or `0.5 % less to 3.0 % more` if it contains 1."""
     if (low > 1) is not (high > 1):
         return f"{change(low, words)} to {change(high, words)}"
     near, far = sorted((low, high), key=lambda ratio: abs(ratio - 1))
@@ -91,27 +91,27 @@ def between(low: float, high: float, words: tuple[str, str] = MORE) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Write a share as `3.1 %`."""
+    """Format a fraction as a percentage, such as `3.1 %`."""
     return f"{share:.{digits}%}".replace("%", " %")
 
 
 def decibels(value: float) -> str:
-    """Write a PSNR. Records hold at most 99 dB, which stands for equal images too."""
+    """Format a PSNR value. Records cap PSNR at 99 dB, the value of equal images."""
     return "≥ 99 dB" if value >= 99 else f"{value:.1f} dB"
 
 
 def shown(value: float | None, unit: Unit | None) -> str:
-    """Write nanoseconds or bytes in their unit, and what has none as decibels; `–` where there is no figure."""
+    """Format nanoseconds or bytes in their unit, a value without a unit as decibels, and None as `–`."""
     return "–" if value is None else show(value, unit) if unit else decibels(value)
 
 
 def labelled(title: str, unit: str | None) -> str:
-    """Return a figure's title with its unit, as far as it has one."""
+    """Return a figure's title followed by its unit, if it has one."""
     return f"{title}, {unit}" if unit else title
 
 
 def seconds(value: float) -> str:
-    """Write a duration of a stage or launch as `12.3 s`, or as `2 min 05 s` from 100 s on."""
+    """Format a duration, such as `12.3 s`, or `2 min 05 s` from 100 s on."""
     if value < 100:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
@@ -119,17 +119,17 @@ def seconds(value: float) -> str:
 
 
 def marked(figure: str) -> str:
-    """Mark a figure in a sentence, for whoever sets figures apart."""
+    """Enclose a figure in marker characters, so that a page can set it in bold."""
     return f"\ue000{figure}\ue001"
 
 
 def pieces(sentence: str) -> list[str]:
-    """Return the pieces of a sentence in their order; the second and every other one after it are marked figures."""
+    """Split a sentence at its markers. Every second piece is a marked figure."""
     return _MARKS.split(sentence)
 
 
 def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
-    """Write names as `a, b and c`, those beyond the first ones counted."""
+    """Join names as `a, b and c`; names beyond the first `most` are only counted."""
     first, left_out = list(names[:most]), len(names) - most
     if left_out > 0:
         first.append(f"{left_out} more")
@@ -137,7 +137,7 @@ def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Write a count with its noun: `1 launch`, `2 launches`."""
+    """Format a count with its noun: `1 launch`, `2 launches`."""
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun}{'es' if noun.endswith('ch') else 's'}"
@@ -145,7 +145,7 @@ def plural(count: int, noun: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Column(Generic[RowT]):
-    """A column of a table: its name, what stands in it of a row, and that it is set flush right."""
+    """A table column: its name, a function from row to cell text, and right alignment (`is_numeric`)."""
 
     name: str
     cell: Callable[[RowT], str]
@@ -154,7 +154,7 @@ class Column(Generic[RowT]):
 
 @dataclass(frozen=True, kw_only=True)
 class TextTable:
-    """A table as text. `numeric` says which columns are set flush right; `notes` go below it."""
+    """A table as text. `numeric` marks the right-aligned columns; `notes` go below the table."""
 
     title: str
     columns: tuple[str, ...]
@@ -164,7 +164,7 @@ class TextTable:
 
     @classmethod
     def of(cls, title: str, columns: Sequence[Column[RowT]], rows: Iterable[RowT], notes: Iterable[str] = ()) -> Self:
-        """Make a table of `rows`, with a cell for each of `columns`."""
+        """Build a table with one row of text for each of `rows` and one cell for each of `columns`."""
         return cls(
             title=title,
             columns=tuple(column.name for column in columns),
@@ -175,12 +175,12 @@ class TextTable:
 
 
 def plain_cell(text: str) -> str:
-    """Return a text, which may be a device's, as a cell has it: on one line, and nothing in it is a code for a terminal."""
+    """Return cell text, which may come from a device, as one line without terminal control codes."""
     return one_line(text, _LONGEST_CELL)
 
 
 def csv_cell(text: str) -> str:
-    """Return a text as a cell of a CSV file: behind a `'` where a spreadsheet would take it for a formula. Numbers stay."""
+    """Return text for a CSV cell, prefixed with `'` if a spreadsheet would run it as a formula. Numbers stay."""
     cell = plain_cell(text)
     if cell.startswith(_FORMULA):
         try:
@@ -192,7 +192,7 @@ def csv_cell(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class FigureTable:
-    """A table of figures: as people read it, and with full precision, a value or None in each of some fields."""
+    """A table of figures as text for people, and as named values (None if missing) with full precision."""
 
     text: TextTable
     fields: tuple[str, ...]
@@ -200,12 +200,12 @@ class FigureTable:
 
 
 def to_csv(tables: Sequence[FigureTable]) -> str:
-    """Return the rows of tables that have the same fields below one header."""
+    """Return the rows of tables with the same fields as one CSV text."""
     return csv_text(tables[0].fields, (row for table in tables for row in table.values))
 
 
 def csv_text(fields: Iterable[str], rows: Iterable[Iterable[Value]]) -> str:
-    """Return rows as CSV, numbers with full precision; a cell without a value is empty."""
+    """Return rows as CSV, with numbers at full precision and None as an empty cell."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(map(csv_cell, fields))
@@ -214,7 +214,7 @@ def csv_text(fields: Iterable[str], rows: Iterable[Iterable[Value]]) -> str:
 
 
 def to_frame(tables: Sequence[FigureTable]) -> "pd.DataFrame":
-    """Return the rows of tables that have the same fields as a table of pandas."""
+    """Return the rows of tables with the same fields as a pandas data frame."""
     import pandas as pd
 
     return pd.DataFrame.from_records([row for table in tables for row in table.values], columns=list(tables[0].fields))

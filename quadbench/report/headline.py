@@ -1,4 +1,4 @@
-"""Sentences of a report: the result, gains and losses alike; what is missing; what to do next. Pure."""
+"""Sentences of a report: the result with its gains and losses, missing figures, and the recommended next step."""
 
 import shlex
 from collections import Counter
@@ -18,8 +18,8 @@ from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLO
 from quadbench.statistics.intervals import MAX_BLOCKS
 from quadbench.statistics.multiple_testing import TO_TELL
 
-_WORTH_A_PLACE = 0.05  # between the least change and the most
-_MOST_NAMED = 3  # devices; of more their number is told
+_WORTH_A_PLACE = 0.05  # spread of changes from which the extreme task is named
+_MOST_NAMED = 3  # devices; of more, only the number is given
 _NOUNS = {
     "bytes": ("fewer bytes", "more bytes"),
     "switch": ("less time to switch tasks", "more time to switch tasks"),
@@ -28,16 +28,16 @@ _NOUNS = {
 }
 _OF_AN_IMAGE = {"end_to_end": "time", "peak_ram": "memory"}
 
-ELSEWHERE = frozenset({Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE})  # after which a phone is asked for
-_CURED = (Caveat.DEBUG_BUILD, Caveat.THROTTLED, Caveat.LOADED_HOST, Caveat.UNEVEN_CALIBRATION)  # as their caveats say
+ELSEWHERE = frozenset({Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE})  # caveats of figures that are not from a phone
+_CURED = (Caveat.DEBUG_BUILD, Caveat.THROTTLED, Caveat.LOADED_HOST, Caveat.UNEVEN_CALIBRATION)  # caveats with a remedy
 ENOUGH = MIN_BLOCKS * LAUNCHES_PER_BLOCK  # the fewest launches of a variant for verdicts
 
 
 def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[str, ...]:
-    """Return the sentences for all devices that have figures, which are marked; none if no device has any.
+    """Return the summary of a report as sentences with marked figures; empty if no device has figures.
 
-    The first says what one base gains and what it costs, as far as the rows' claims do. The next says of what nothing can be
-    claimed. Then come the figures of bytes, switches, images and pictures.
+    The first sentence states gains and costs of one shared base, as far as verdicts support them. The next one names
+    inconclusive figures. The others report file sizes, task switches, image times and image quality.
     """
     measured = [row for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)]
     devices = tuple(dict.fromkeys(row.device for row in measured))
@@ -57,7 +57,7 @@ def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Seque
 
 
 def in_words(sentences: Sequence[str]) -> str:
-    """Return the sentences as text, their figures no longer marked."""
+    """Return the sentences as one text without markers of figures."""
     return " ".join("".join(pieces(sentence)) for sentence in sentences)
 
 
@@ -68,7 +68,7 @@ def _named(devices: Sequence[DeviceFacts]) -> str:
 
 
 def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Say what one base takes less of on every device, what more, and what more on some of them alone."""
+    """Return a clause on the resources that one shared base saves or costs on every device, and on some devices only."""
     ends = [end for end in map(_end, _with_base(storages)) if end.shared_bytes and end.per_graph_bytes]
     sizes = [(end.shared_bytes or 0) / (end.per_graph_bytes or 1) - 1 for end in ends]
     gains, losses, somewhere = list[str](), list[str](), list[str]()
@@ -92,7 +92,7 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
 
 
 def _sized(changes: Sequence[float], key: str) -> str:
-    """Write by how much bytes differ, which need no statistics: `22 % `; nothing for what is measured."""
+    """Format the relative difference of exact file sizes, such as `22 % `; return nothing for a measured figure."""
     if key != "bytes":
         return ""
     ends = dict.fromkeys(f"{abs(change):.0%}" for change in sorted((min(changes), max(changes)), key=abs))
@@ -100,12 +100,12 @@ def _sized(changes: Sequence[float], key: str) -> str:
 
 
 def _more(row: KpiRow) -> float:
-    """Return by how much more the shared graph takes, by what it was judged by: 0.05 is 5 % more."""
+    """Return how much more the shared graph takes than one graph per task: 0.05 is 5 % more."""
     return row.judged.ratio - 1 if row.judged else 1 / row.ratio - 1 if row.ratio else 0.0
 
 
 def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Say of which of the rows that are compared something is said, where that is not all of them."""
+    """Return a phrase that names the tasks and devices of these rows; empty if they are all compared rows."""
     places = tuple(dict.fromkeys(row.device for row in rows)) or devices
     on = f" on {_named(places)}" if len(places) < len(devices) else ""
     there = [row for row in compared if row.device in places]
@@ -117,7 +117,7 @@ def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[
 
 
 def _unknown(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Say of what of an image nothing can be claimed, why, and how many launches would tell."""
+    """Return a clause on inconclusive time or memory of an image, with the reason and the number of launches needed."""
     unknown, nouns = list[KpiRow](), list[str]()
     for key, noun in _OF_AN_IMAGE.items():
         compared = _compared(rows, key)
@@ -147,7 +147,7 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
-    """Return those that know the bytes of all tasks on one base."""
+    """Return the storage views that know the file size of all tasks on one shared base."""
     return [storage for storage in storages if storage.measured and _end(storage).shared_bytes is not None]
 
 
@@ -183,13 +183,13 @@ def _bytes(storages: Sequence[Storage]) -> str:
 
 
 def _break_even(storage: Storage) -> float:
-    """Return from how many tasks on one base takes fewer bytes; infinity where no number that is known does."""
+    """Return the number of tasks from which one shared base takes fewer bytes; infinity if none is known."""
     steps = [(step.count, step.shared_bytes, step.per_graph_bytes) for step in (*storage.measured, *storage.extrapolated)]
     return next((count for count, shared, own in steps if shared is not None and own is not None and shared < own), inf)
 
 
 def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Tell of the slowest switch, beside what the other side does at one."""
+    """Return a clause on the slowest task switch of the shared graph, beside the switches of one graph per task."""
     switches = [(row.shared.value, row) for row in rows if row.key == "switch" and isinstance(row.shared, Figure)]
     if not switches:
         return ""
@@ -199,7 +199,7 @@ def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequen
         told = f"at most {told} ({_place(row, devices)})"
     own = [row.per_graph.value for row in every if isinstance(row.per_graph, Figure)]
     if own:
-        # What the other side loads is not cold: the harness has read it to check its digest.
+        # A per-graph load is not cold: the harness has read the file to check its digest.
         sizes = [step.unet_bytes for storage in storages for step in storage.measured if step.unet_bytes]
         load = f", which load a graph of {_range(sizes, Unit.MEGABYTES)} that the page cache holds" if sizes else ""
         told += f" instead of {marked(_range(own, Unit.MILLISECONDS))}{load}"
@@ -209,7 +209,7 @@ def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequen
 
 
 def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return what an image costs in time and memory on the shared graph, against one graph per task, as far as that is known."""
+    """Return a clause on time and memory of an image on the shared graph against one graph per task, where decided."""
     clauses = []
     for key, noun in _OF_AN_IMAGE.items():
         compared = _compared(rows, key)
@@ -227,7 +227,7 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
 
 
 def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
-    """Return the rows of a figure in which both sides have it, under equal conditions where it is a time."""
+    """Return the rows of a figure that both variants have; of times, only those under equal conditions."""
     of_key = [row for row in rows if row.key == key and row.ratio]
     if not any(row.unit is Unit.MILLISECONDS for row in of_key):
         return of_key
@@ -236,7 +236,7 @@ def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
 
 
 def _condition(rows: Sequence[KpiRow]) -> str:
-    """Say on what times were measured, where that is no phone."""
+    """Return a prefix that names this machine's CPU if no time was measured on a phone."""
     timed = [row for row in rows if row.unit is Unit.MILLISECONDS]
     return "on this machine's CPU, " if timed and all(ELSEWHERE & set(row.caveats) for row in timed) else ""
 
@@ -266,13 +266,13 @@ def _decibels(values: Sequence[float]) -> str:
 
 
 def _range(values: Sequence[float], unit: Unit) -> str:
-    """Write one value, or the lowest and highest of several: `495 to 813 ms`."""
+    """Format one value, or the range of several values: `495 to 813 ms`."""
     ends = dict.fromkeys((show(min(values), unit), show(max(values), unit)))
     return f"{' to '.join(ends)} {unit.value}"
 
 
 def _change(changes: Sequence[float]) -> str:
-    """Write relative changes: `6 % less`, `30 to 35 % more`, `2 % less to 4 % more`."""
+    """Format relative changes as a range: `6 % less`, `30 to 35 % more`, `2 % less to 4 % more`."""
     low, high = sorted((min(changes), max(changes)), key=abs)
     ends = dict.fromkeys((_percent(low), _percent(high)))
     if low * high > 0 and len(ends) > 1:
@@ -285,7 +285,7 @@ def _percent(change: float) -> str:
 
 
 def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
-    """Name the figures that a reader would look for in vain, each with the reason."""
+    """Return a sentence for each group of figures that is missing from a report, with the reason."""
     ran = {record.variant for record in result.records if record.status is Status.OK}
     tried = {record.variant for record in result.records}
     missing = [*_course(result)]
@@ -316,7 +316,7 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
     if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
         missing.append("No truth images, the pictures that would be right, were given: only the float reference counts.")
     told = {row.device for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)}
-    for device in result.devices if told else ():  # the headline cannot speak of those that have none
+    for device in result.devices if told else ():  # the headline leaves out devices without figures
         if device not in told:
             was_tried = any(is_on(record, device) for record in result.records)
             why = "no launch there was OK" if was_tried else "nothing was launched there"
@@ -332,7 +332,7 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
 
 
 def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
-    """Say which launches of a device count in no figure, or why no difference between its launches is claimed."""
+    """Return a sentence on a device's launches outside complete A B B A blocks; None if there are none."""
     counts = counted(result, device)
     if counts.left_out:
         which = f"{plural(counts.left_out, 'launch')} on {device.address} that ended OK"
@@ -346,7 +346,7 @@ def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
 
 
 def _unequal(rows: Sequence[KpiRow]) -> str:
-    """Say of a device in which tasks the sides met different conditions; the first task's figures show it."""
+    """Return a sentence on tasks of a device whose two variants ran under different conditions."""
     first, tasks = rows[0], " and ".join(row.task for row in rows)
     shared, own = (show(side.value, first.unit) for side in (first.shared, first.per_graph) if isinstance(side, Figure))
     return (
@@ -356,7 +356,7 @@ def _unequal(rows: Sequence[KpiRow]) -> str:
 
 
 def _course(result: RunResult) -> Iterator[str]:
-    """Yield what befell the run: that it was cut short, what was left out, and which devices were lost and came back."""
+    """Yield sentences on an interrupted run, devices left out, and devices that were lost and came back."""
     if result.is_cut_short:
         devices = {device.address for device in result.devices if not device.is_hosted}
         planned = sum((result.planned or {}).values()) * len(devices)
@@ -378,10 +378,10 @@ def next_step(
     launches: int = ENOUGH,
     words: Sequence[str] = (),
 ) -> str:
-    """Return what helps most: going on, mending what failed, a phone where none was measured, and what cures the doubts.
+    """Return the recommended next step: resume the run, fix failures, attach a phone, or resolve caveats.
 
-    `is_unequal`: two sides that are compared met different conditions. `launches` of each side are needed for verdicts. `words`
-    name the results folder in a command.
+    `is_unequal`: two compared variants ran under different conditions. `launches` of each variant are needed for verdicts.
+    `words` name the results folder in a command.
     """
     if result.is_cut_short:
         return f"Go on with the run: quadbench {shlex.join(('run', '--resume', result.run_id, *words))}"
@@ -410,7 +410,7 @@ def next_step(
 
 
 def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decided: bool) -> str:
-    """Return what helps most after a comparison, ending with a colon where the command for that is to follow."""
+    """Return the recommended next step after a comparison. It ends with a colon if a command follows."""
     doubted = set(caveats)
     if not is_in_turn:
         return "To know, launch both in turn:"
@@ -425,12 +425,12 @@ def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decide
 
 
 def cures(caveats: Collection[Caveat]) -> list[str]:
-    """Return what cures doubts about times before both sides are launched again."""
+    """Return the remedies for caveats about times, to apply before both sides are launched again."""
     return [caveat.cure for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in caveats]
 
 
 def _launches(result: RunResult, enough: int) -> int:
-    """Return how many launches of the shared graph a device has; enough where nothing is there to be compared with."""
+    """Return the fewest launches of the shared graph on any device, or `enough` if no variant can be compared."""
     records = sound(result.records)
     if not {Variant.SHARED, Variant.PER_GRAPH} <= {record.variant for record in records}:
         return enough

@@ -1,4 +1,4 @@
-"""HTML reports of runs, sweeps and comparisons: one file each, without script, with styles, pictures and charts inside."""
+"""HTML reports of runs, sweeps and comparisons: one self-contained file each, with images and charts, without scripts."""
 
 import shlex
 from base64 import b64encode
@@ -42,16 +42,16 @@ _CHARTS = (
 
 
 def write_report(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> Path:
-    """Write a run's report, as `write_view` does, with its errors."""
+    """Write a run's HTML report and return its path. Raises the errors of `write_view`."""
     return write_view(report_view(result, layout, baseline), layout)
 
 
 def write_view(view: ReportView, layout: Layout) -> Path:
-    """Write `reports/<run id>.html` in the results folder, whole or not at all.
+    """Write `reports/<run id>.html` into the results folder, atomically.
 
     Raises:
         StorageError: the folder is full or cannot be written.
-        ArtifactError: an image is another than its launch painted.
+        ArtifactError: an image is not the one that its launch wrote.
     """
     for record in view.result.records:
         check_painted(record, layout)
@@ -61,12 +61,12 @@ def write_view(view: ReportView, layout: Layout) -> Path:
 
 
 def render_html(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> str:
-    """Return a run's report as text, as `render_view` does."""
+    """Return a run's report as HTML text."""
     return render_view(report_view(result, layout, baseline))
 
 
 def render_view(view: ReportView) -> str:
-    """Return the report as text. The pictures are read; one that is missing is named in its place."""
+    """Return the report as HTML text. Images are read from disk; a missing image is replaced by its file name."""
     summary, is_short = run_summary(view, None), bool(view.listed.left_out)
     data = TypeAdapter(RunSummary).dump_json(without_launches(summary) if is_short else summary, indent=1).decode()
     page = _environment().get_template("report.html.j2")
@@ -75,21 +75,21 @@ def render_view(view: ReportView) -> str:
 
 
 def write_study_report(study: Sweep | Versus, layout: Layout) -> Path:
-    """Write the report of a study into its folder, whole or not at all; return its path."""
+    """Write the HTML report of a sweep or comparison atomically; return its path."""
     path = study_report(study, layout)
     write_whole(path, render_study(study, layout.words), end="")
     return path
 
 
 def study_report(study: Sweep | Versus, layout: Layout) -> Path:
-    """Return the path of the report of a study."""
+    """Return the path of the HTML report of a sweep or comparison."""
     if isinstance(study, Sweep):
         return layout.sweep(study.sweep_id) / "sweep.html"
     return layout.comparison(study.comparison_id) / "comparison.html"
 
 
 def render_study(study: Sweep | Versus, where: Sequence[str] = ()) -> str:
-    """Return the report of a study as text; `where` are the words by which its commands come to the results folder."""
+    """Return the report of a sweep or comparison as HTML. `where` names the results folder in its commands."""
 
     def command(*words: str) -> str:
         return shlex.join(("quadbench", *words, *where))
@@ -101,7 +101,7 @@ def _render_sweep(sweep: Sweep, command: Callable[..., str]) -> str:
     tables, caveats = sweep_tables(sweep), sweep.caveats
     runs, words = {point.run_id: point.name for point in sweep.points}, settling(sweep)
     is_left_out = sweep.published is None and is_flat(sweep)
-    doubts = {f"{caveat.words}: {caveat.advice}" for caveat in caveats}  # stand at the top
+    doubts = {f"{caveat.words}: {caveat.advice}" for caveat in caveats}  # shown at the top of the page
     page = _environment().get_template("sweep.html.j2")
     return page.render(
         sweep=sweep,
@@ -169,9 +169,9 @@ def _drawn(chart: Callable[..., str], *of: object) -> Markup:
 
 
 def _picture(picture: Picture, alt: str) -> Markup:
-    """Return the image of a PNG file, or of how far it is from another, with its bytes inside; or what is missing.
+    """Return an HTML image with embedded PNG bytes, of a file or of the difference of two files, or an error text.
 
-    It stands in a fold without content, which style.css draws large where it is open: that needs no script and no second copy.
+    The image sits in an empty `details` element, which style.css enlarges when open. This needs no script and no second copy.
     """
     for path in filter(None, (picture.path, picture.apart_from)):
         if not path.is_file():

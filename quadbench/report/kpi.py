@@ -1,4 +1,4 @@
-"""KPI rows: a run's launches -> one row for each device, task and figure, the shared graph against the per-graph one, judged."""
+"""KPI rows: one for each device, task and figure, which compares the shared graph with one graph per task."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from quadbench.report.launches import Alike, Counted, alike, counted, launches_o
 from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict
 from quadbench.statistics.multiple_testing import JointVerdict, judge_together
 
-Reading = Callable[[Sequence[float]], Sequence[float]]  # a launch's values -> those of a figure
+Reading = Callable[[Sequence[float]], Sequence[float]]  # extracts a figure's values from all values of a launch
 
 NO_INPUT_IMAGE = "does not apply: no input image"
 NO_ADAPTER = "does not apply: the base alone"
@@ -28,25 +28,25 @@ NO_OWN_GRAPH = "does not apply: admitted later, without a graph of its own"
 NOT_APPLICABLE = (NO_INPUT_IMAGE, NO_ADAPTER, MERGED, NO_OWN_GRAPH)
 WITH_VERDICT = ("end_to_end", "switch", "first_image", "peak_ram", "unet_run", "unet_peak")
 _SAME_FILES = {"vae_encoder", "vae_decoder", "text_encoder", "text_run"}
-_EQUAL_WITHIN = 0.05  # that the same file takes, on a machine that treats both sides alike
+_EQUAL_WITHIN = 0.05  # change of a file's time that counts as equal conditions
 
 _MS, _MB = Unit.MILLISECONDS, Unit.MEGABYTES
 
 
 def at_places(places: Sequence[int]) -> Reading:
-    """Read the values at some places."""
+    """Return a function that extracts the values at these positions from all values of a launch."""
     if len(places) > 1:
         return itemgetter(*places)
     return lambda values: tuple(values[place] for place in places)
 
 
 def of_task(metric: str) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
-    """Read a metric of the task."""
+    """Return a function that builds the extractor of a task's metric from a launch's values."""
     return lambda kinds, task, _: at_places(places(kinds, metric, lambda kind: kind.task == task.name))
 
 
 def switches(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
-    """Read the switches to the task from another."""
+    """Return the extractor of the times of switches to the task from another task."""
 
     def is_to_task(kind: SampleKind) -> bool:
         return bool(_came_from(kind)) and kind.labels.get("to", kind.task) == task.name
@@ -55,13 +55,13 @@ def switches(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def _came_from(switch: SampleKind) -> str:
-    """Return the task that ran before; nothing where a launch begins, since loading its first task switches from none."""
+    """Return the task before a switch; empty at the start of a launch, when no task ran before."""
     before = switch.labels.get("from", "")
     return "" if before == NO_TASK else before
 
 
 def first_unets(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
-    """Read the first runs that followed a switch from another task. Kinds stand in the order in which they were measured."""
+    """Return the extractor of the first U-Net run after each switch to the task. Kinds are in order of measurement."""
     first_runs, came_from = [], ""
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -73,7 +73,7 @@ def first_unets(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def first_images(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
-    """Read each switch from another task together with the image that followed it, be it a warm-up or not."""
+    """Return the extractor of the time of a switch to the task plus the next image, warm-up or not."""
     pairs, switch = [], None
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -86,7 +86,7 @@ def first_images(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def highest(metric: str) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
-    """Read one value a launch: a task's blocks each have a peak, and the launch needs the highest."""
+    """Return a function that builds the extractor of a launch's peak: the highest of the task's values."""
 
     def reading(kinds: Kinds, task: TaskAssets, variant: Variant) -> Reading:
         all_peaks = of_task(metric)(kinds, task, variant)
@@ -96,7 +96,7 @@ def highest(metric: str) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
 
 
 def session_load(kinds: Kinds, task: TaskAssets, variant: Variant) -> Reading:
-    """Read the sum over the components that the task runs, each the median of its loads in the launch."""
+    """Return the extractor of a task's session load time: the sum over components of the median load."""
     loads = [at_places(places(kinds, "session_load_ns", _is_component(part, task, variant))) for part in components_of(task)]
 
     def sum_of_medians(values: Sequence[float]) -> list[float]:
@@ -107,7 +107,7 @@ def session_load(kinds: Kinds, task: TaskAssets, variant: Variant) -> Reading:
 
 
 def adapter_load(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
-    """Read the loads of the task's adapter from storage."""
+    """Return the extractor of the cold load times of the task's LoRA adapter."""
 
     def is_cold(kind: SampleKind) -> bool:
         return kind.labels.get("adapter") == task.adapter and kind.labels.get("state") == "cold"
@@ -116,14 +116,14 @@ def adapter_load(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def foundation_bytes(kinds: Kinds, task: TaskAssets, variant: Variant) -> Reading:
-    """Read the sum over the files that all tasks have on the device and the task's U-Net; nothing without that."""
+    """Return the extractor of the file size of all base components; empty without the task's U-Net."""
     parts = [places(kinds, "rom_bytes", _is_component(part, task, variant)) for part in components_of(task, on_disk=True)]
     firsts = [part[0] for part in parts if part] if parts[0] else []
     return _sum_at(firsts)
 
 
 def lora_bytes(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
-    """Read the sum over the adapters that the task runs; nothing unless each was read."""
+    """Return the extractor of the file size of the task's LoRA adapters; empty unless all are known."""
     files = places(kinds, "rom_bytes", lambda kind: kind.labels.get("kind") == "adapter")
     place_of = {kinds.each[place].labels["adapter"]: place for place in files}
     return _sum_at([place_of[name] for name in task.weights] if task.weights.keys() <= place_of.keys() else [])
@@ -134,7 +134,7 @@ def _sum_at(places: Sequence[int]) -> Reading:
 
 
 def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component, ...]:
-    """Return the components that a task runs, the U-Net first; all of them lie on the device (`on_disk`), whatever the task."""
+    """Return the components that a task runs, U-Net first; with `on_disk`, all components on the device."""
     without_input = task.kind is TaskKind.TEXT_TO_IMAGE and not on_disk
     return (
         Component.UNET,
@@ -145,12 +145,12 @@ def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component
 
 
 def of_component(metric: str, component: Component) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
-    """Read a metric of a graph that ran by itself, for the task that uses it."""
+    """Return a function that builds the extractor of a metric of a graph that ran by itself."""
     return lambda kinds, task, variant: at_places(places(kinds, metric, _is_component(component, task, variant)))
 
 
 def run_of(component: Component) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
-    """Read the runs of a graph that ran by itself."""
+    """Return a function that builds the extractor of run times of a graph that ran by itself."""
     return of_component("inference_ns", component)
 
 
@@ -163,10 +163,10 @@ def _is_component(component: Component, task: TaskAssets, variant: Variant) -> C
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """The median of the launches' medians, in nanoseconds or bytes, and the lowest and highest launch.
+    """A measured figure with its spread: the median of launch medians, in nanoseconds or bytes.
 
-    With one launch, `low` and `high` are its lowest and highest sample. `p90` is that of all samples, where they are enough.
-    `medians` has the launches' own, in the order measured.
+    `low` and `high` are the extreme launch medians, or the extreme samples of a single launch. `p90` is over all samples, None
+    with too few. `medians` has one median per launch, in the order measured.
     """
 
     value: float
@@ -175,18 +175,18 @@ class Figure:
     mad: float
     launches: int
     samples: int
-    outliers: int  # samples far from the others of their launch, which count all the same
+    outliers: int  # samples far from the others of their launch; they still count
     p90: float | None
     medians: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class KpiRow:
-    """One line of the KPI table. A text in place of a figure says why there is none.
+    """One row of the KPI table. A text in place of a figure gives the reason why it is missing.
 
-    `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is for orientation only. `blocks` counts the
-    whole blocks A B B A of launches that both figures are of; with 0, launches were not in turn. `judged` is what launches say of
-    the shared graph against one graph per task; None where it cannot be judged or is exact.
+    `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is a paper's value, for orientation.
+    `blocks` counts the complete A B B A blocks behind both figures; 0 means launches were not in turn. `judged` is the verdict
+    on the shared graph against one graph per task; None for exact and incomparable figures.
     """
 
     device: DeviceFacts
@@ -194,7 +194,7 @@ class KpiRow:
     key: str
     title: str
     unit: Unit
-    is_exact: bool  # a file's size rather than a measurement: no spread
+    is_exact: bool  # a file size, which has no spread
     shared: Figure | str
     per_graph: Figure | str
     ratio: float | None
@@ -205,12 +205,12 @@ class KpiRow:
 
     @property
     def is_same_file(self) -> bool:
-        """Say whether both variants run the same file here, so that any difference is the run's noise."""
+        """Return whether both variants run the same file, so that any difference is noise."""
         return self.key in _SAME_FILES
 
     @property
     def claim(self) -> Verdict:
-        """Return what may be said of the shared graph: BETTER where it takes less than one graph per task, WORSE where more."""
+        """Return the verdict on the shared graph: BETTER if it takes less than one graph per task, WORSE if more."""
         if self.judged:
             return self.judged.claim
         if not self.is_exact or isinstance(self.shared, str) or isinstance(self.per_graph, str):
@@ -219,7 +219,7 @@ class KpiRow:
 
     @property
     def is_apart(self) -> bool:
-        """Say whether one variant may be said to take less here than the other."""
+        """Return whether one variant takes less than the other by the verdict."""
         return self.claim in (Verdict.BETTER, Verdict.WORSE) and not self.is_same_file
 
 
@@ -229,7 +229,7 @@ def exact_verdict(more: float) -> Verdict:
 
 
 def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
-    """Return every row, by device, then task in the bundle's order."""
+    """Return all KPI rows of a run, by device and then by task in the bundle's order."""
     return judged_rows(
         row
         for device in result.devices
@@ -240,10 +240,10 @@ def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
 
 
 def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
-    """Return the rows with what may be claimed of each. All devices and tasks are judged together, in three families.
+    """Return the KPI rows with their verdicts, corrected for multiple testing within three families.
 
-    These are the figures that have verdicts, of which alone sentences speak; the other measured ones; and of the files that both
-    variants run the one that takes longest, for each device and task, which shows whether conditions were equal.
+    The families are the main figures, which sentences report; the other measured figures; and the longest-running file of both
+    variants for each device and task, which shows whether conditions were equal.
     """
     every = tuple(rows)
     longest = dict[tuple[str, str, str], tuple[float, int]]()
@@ -263,7 +263,7 @@ def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
 
 
 def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Return the launches' medians of one graph per task and of the shared graph; None where they cannot be judged."""
+    """Return the launch medians of the per-graph and the shared variant; None if they cannot be compared."""
     if row.is_exact or not row.blocks or isinstance(row.shared, str) or isinstance(row.per_graph, str):
         return None
     sides = row.per_graph.medians, row.shared.medians
@@ -272,7 +272,7 @@ def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kpi:
-    """A figure and how launches with such kinds are read; `absent` says why there is none for a task and variant."""
+    """The definition of a KPI. `reading` builds its extractor; `absent` says why a task and variant lack it."""
 
     key: str
     title: str
@@ -319,17 +319,17 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Coun
 
 
 def published_name(key: str, unit: Unit) -> str:
-    """Return the name of a figure in the published tables."""
+    """Return a figure's name in tables of published results, such as `end_to_end_ms`."""
     return f"{key}_{unit.value.lower()}"
 
 
 def launch_values(key: str, records: Sequence[RunRecord], task: TaskAssets) -> list[Sequence[float]]:
-    """Return each launch's values of the figure `key`, in nanoseconds or bytes."""
+    """Return the values of the figure `key` in each launch, in nanoseconds or bytes."""
     return _values(next(kpi for kpi in _KPIS if kpi.key == key), alike(records), task)
 
 
 def _values(kpi: _Kpi, groups: Sequence[Alike], task: TaskAssets) -> list[Sequence[float]]:
-    """Return each launch's values of a figure; no times of an emulator."""
+    """Return the values of a figure in each launch; empty for times from an emulator."""
     launches: list[Sequence[float]] = []
     for group in groups:
         is_told = kpi.unit is not _MS or not group.is_emulated
@@ -339,7 +339,7 @@ def _values(kpi: _Kpi, groups: Sequence[Alike], task: TaskAssets) -> list[Sequen
 
 
 def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
-    """Return the figure of some launches' values, or None if there are none; launches without values do not count."""
+    """Return the figure computed from the values of each launch; None if no launch has values."""
     measured = [launch for launch in launches if launch]
     pooled = [value for launch in measured for value in launch]
     medians = statistics.medians(measured)
@@ -360,13 +360,13 @@ def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
 
 
 def count(figure: Figure) -> str:
-    """Return launches and samples of each, as `3 × 20`; `3 launches, 55` where the launches differ."""
+    """Return launches × samples per launch, such as `3 × 20`, or `3 launches, 55` if launches differ."""
     each, rest = divmod(figure.samples, figure.launches)
     return f"{figure.launches} launches, {figure.samples}" if rest else f"{figure.launches} × {each}"
 
 
 def spread(figure: Figure, unit: Unit) -> str:
-    """Return the lowest and highest launch (or sample) in words."""
+    """Return the lowest and highest launch median (or sample) as text."""
     return f"{show(figure.low, unit)} – {show(figure.high, unit)}"
 
 
@@ -420,21 +420,20 @@ KPI_TITLES = {kpi.key: kpi.title for kpi in (*_KPIS, *_HOSTED_KPIS)}
 
 
 def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
-    """Return for each device and task whose sides met different conditions the row that shows it.
+    """Return for each device and task with unequal conditions the KPI row that shows it.
 
-    It is that of the file that takes longest of those that both variants run, where the launches say that it takes one of them
-    longer by more than 5 %.
+    The row is that of the longest-running file of both variants, if its time differs between them by more than 5 %.
     """
     return tuple(row for row in rows if row.is_same_file and row.claim in (Verdict.BETTER, Verdict.WORSE))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchVerdict:
-    """The shared graph judged against one graph per task. `ratio` is per-graph / shared, with its interval at 95 %.
+    """The verdict on one figure of the shared graph against one graph per task; `ratio` is per-graph / shared.
 
-    `p` is that of equal sides, adjusted for the `together` figures of the report that were judged together. `verdict` is None
-    with fewer than six blocks. Where nothing can be claimed, about `launches_needed` launches a side would tell 5 %; None of
-    these would where no affordable number does.
+    `low` to `high` is its 95 % interval. `p` assumes equal variants and is adjusted for the `together` figures of the report.
+    `verdict` is None below six blocks. About `launches_needed` launches per variant would show 5 % where the verdict is open;
+    None if no affordable number would.
     """
 
     task: str
@@ -450,7 +449,7 @@ class LaunchVerdict:
 
 
 def launch_verdicts(rows: Sequence[KpiRow], device: DeviceFacts) -> tuple[LaunchVerdict, ...]:
-    """Return one verdict for each task and compared figure of a device, given the rows of the whole report."""
+    """Return a device's verdicts, one for each task and main figure, from the KPI rows of the whole report."""
     judged = [(row, row.judged) for row in rows if row.judged and row.key in WITH_VERDICT]
     return tuple(
         LaunchVerdict(
@@ -471,7 +470,7 @@ def launch_verdicts(rows: Sequence[KpiRow], device: DeviceFacts) -> tuple[Launch
 
 
 def comparison_tables(result: RunResult) -> tuple[FigureTable, ...]:
-    """Return the verdicts of each device as a table, where a block of launches is whole."""
+    """Return a table of verdicts for each device with a complete A B B A block."""
     rows = kpi_rows(result)
     tables = []
     for device in result.devices:
@@ -490,7 +489,7 @@ def comparison_tables(result: RunResult) -> tuple[FigureTable, ...]:
 
 
 def note_on(verdicts: Sequence[LaunchVerdict]) -> str:
-    """Say how verdicts came about, and how many figures of the report were judged together."""
+    """Return a note that explains how verdicts were computed and how many figures were tested together."""
     count = verdicts[0].together
     return (
         "Ratio: per-graph / shared, over blocks of launches interleaved A B B A; above 1 the shared graph takes less. Intervals "

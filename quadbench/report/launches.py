@@ -1,4 +1,4 @@
-"""Launches: a run's records in order, the values that count, and the bundles that its devices ran with their precision."""
+"""Selection of a run's launches and of their values, and tables of the bundle and precision on each device."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +32,7 @@ _NOTE = "In 8 bits: data and result have 8 bits (W8A8), as the weights have; of 
 
 
 def launches_on(result: RunResult, device: DeviceFacts) -> tuple[RunRecord, ...]:
-    """Return all launches on a device, by address and serial: its other facts may have changed meanwhile."""
+    """Return all launches on a device, matched by address and serial, as other device facts may change."""
     return result.by_device.get((device.address, device.serial), ())
 
 
@@ -42,20 +42,21 @@ def launches_of(result: RunResult, device: DeviceFacts, variant: Variant) -> tup
 
 
 def is_on(record: RunRecord, device: DeviceFacts) -> bool:
-    """Say whether a launch ran on a device, by address and serial: its other facts may have changed meanwhile."""
+    """Return whether a launch ran on a device, matched by address and serial, as other facts may change."""
     return (record.device.address, record.device.serial) == (device.address, device.serial)
 
 
 def sound(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
-    """Return the launches whose figures count: those that ended OK."""
+    """Return the launches that ended OK. Only their figures count."""
     return tuple(record for record in records if record.status is Status.OK)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """A device's launches that count: those of whole blocks, or, where no block is whole, all that were OK.
+    """A device's launches that enter comparisons: those of complete blocks, or all OK launches without such blocks.
 
-    `shared` and `per_graph` are in the order measured, two of each a block. `left_out` are OK but of a block that is not whole.
+    `shared` and `per_graph` are in the order measured, two of each per block. `left_out` counts OK launches of incomplete
+    blocks.
     """
 
     blocks: int
@@ -69,7 +70,7 @@ class Counted:
 
 
 def counted(result: RunResult, device: DeviceFacts) -> Counted:
-    """Return the launches of the shared graph and of one graph per task whose figures are compared on a device."""
+    """Return a device's shared and per-graph launches that enter the comparison of the two variants."""
     blocks = whole_blocks(launches_on(result, device))
     all_ok = [sound(launches_of(result, device, variant)) for variant in (Variant.SHARED, Variant.PER_GRAPH)]
     if not blocks:
@@ -83,9 +84,9 @@ def counted(result: RunResult, device: DeviceFacts) -> Counted:
 
 
 def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], ...]:
-    """Return the blocks of launches that were measured as A B B A or B A A B and are all OK.
+    """Return the complete blocks of launches in the order A B B A or B A A B, all of them OK.
 
-    Launches of other variants, which may lie between them on both sides alike, are left out.
+    Launches of other variants between them are ignored.
     """
     measured = [
         record
@@ -103,7 +104,7 @@ def _is_mirrored(group: Sequence[RunRecord]) -> bool:
 
 
 def why_absent(records: Sequence[RunRecord], *, is_time: bool = False) -> str:
-    """Say why no launch gives a figure, in the words that are printed in its place."""
+    """Return the reason why launches give no figure, as text to print in its place."""
     if not records:
         return "not run"
     if not sound(records):
@@ -118,12 +119,12 @@ def in_order(caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
 
 
 def is_emulated(record: RunRecord) -> bool:
-    """Say whether a launch's times are an emulator's, which say nothing about any device."""
+    """Return whether a launch ran on an emulator, whose times say nothing about a device."""
     return not EMULATORS.isdisjoint(record.caveats)
 
 
 def temperature_c(record: RunRecord) -> float | None:
-    """Return how warm the battery was before a launch, in degrees Celsius; None where that was not told."""
+    """Return the battery temperature before a launch, in degrees Celsius; None if unknown."""
     try:
         celsius = float(record.state.get("before.battery_temperature_c", ""))
     except ValueError:
@@ -132,7 +133,7 @@ def temperature_c(record: RunRecord) -> float | None:
 
 
 def step_of(launches: int, most: int) -> int:
-    """Return the step by which at most so many launches are left, some of each variant: up to four run in turn."""
+    """Return a step such that every step-th launch is at most `most` launches and covers up to four variants in turn."""
     step = -(-launches // most) or 1
     while step % 3 == 0 or step % 4 == 0:
         step += 1
@@ -141,7 +142,7 @@ def step_of(launches: int, most: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Alike:
-    """Launches in a row whose values are of the same kinds, so that a figure is read at the same places of each."""
+    """Consecutive launches with the same kinds of samples, so that a figure has the same positions in each."""
 
     kinds: Kinds
     variant: Variant
@@ -150,7 +151,7 @@ class Alike:
 
 
 def alike(records: Iterable[RunRecord]) -> tuple[Alike, ...]:
-    """Return launches by what they have alike, in their order."""
+    """Group consecutive launches with the same sample kinds, variant and emulation."""
     groups = groupby(records, key=lambda record: (record.columns.kinds, record.variant, is_emulated(record)))
     return tuple(
         Alike(kinds=kinds, variant=variant, is_emulated=emulated, launches=tuple(record.columns.values for record in group))
@@ -159,7 +160,7 @@ def alike(records: Iterable[RunRecord]) -> tuple[Alike, ...]:
 
 
 def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool]) -> list[float]:
-    """Return a launch's accepted values of a metric, without warm-up; no times of an emulator."""
+    """Return a launch's values of a metric that `accept` selects, without warm-up and without emulator times."""
     if metric.endswith("_ns") and is_emulated(record):
         return []
     columns = record.columns
@@ -167,19 +168,19 @@ def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool])
 
 
 def likeness(record: RunRecord, task: str, against: str = "reference") -> list[float]:
-    """Return the PSNR of a launch's pictures of a task, in decibels, against the float reference or the truth."""
+    """Return the PSNR in decibels of a launch's images of a task, against the float reference or the true image."""
     return values(record, "psnr_db", lambda kind: kind.task == task and kind.labels.get("against") == against)
 
 
 def places(kinds: Kinds, metric: str, accept: Callable[[SampleKind], bool]) -> tuple[int, ...]:
-    """Return where a launch has its accepted values of a metric, without warm-up."""
+    """Return the positions of a metric's values that `accept` selects, without warm-up."""
     of_metric = ((place, kinds.each[place]) for place in kinds.by_metric.get(metric, ()))
     return tuple(place for place, kind in of_metric if (metric in _PER_LAUNCH or not kind.is_warmup) and accept(kind))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A bundle and the addresses of the devices that ran it; `where` names them, and is empty where all devices ran it."""
+    """A bundle and the addresses of its devices. `where` joins them, and is empty if all devices ran this bundle."""
 
     bundle: Bundle
     addresses: tuple[str, ...]
@@ -197,7 +198,7 @@ def setups_of(result: RunResult) -> tuple[Setup, ...]:
 
 
 def setup_table(setups: tuple[Setup, ...]) -> TextTable | None:
-    """Return what each device ran; None where all ran the same."""
+    """Return a table of precision and samplers on each device; None if all devices ran the same bundle."""
     if len(setups) < 2:
         return None
     tasks = [task.name for task in setups[0].bundle.tasks]
@@ -210,7 +211,7 @@ def setup_table(setups: tuple[Setup, ...]) -> TextTable | None:
 
 
 def titled(title: str, where: str) -> str:
-    """Return a title, with the devices that it is about where that are not all."""
+    """Return a title followed by device addresses, if any are given."""
     return f"{title}, on {where}" if where else title
 
 
@@ -219,21 +220,21 @@ def _cells(bundle: Bundle) -> tuple[str, ...]:
 
 
 def sampler_text(task: TaskAssets) -> str:
-    """Return a task's sampler in words: `lcm, 4 steps`."""
+    """Return a task's sampler as text: `lcm, 4 steps`."""
     return f"{task.scheme}, {plural(task.steps, 'step')}"
 
 
 def precision_text(bundle: Bundle) -> str:
-    """Return a bundle's precision in words: `w8a16 (weights of 8 bits, activations of 16), LoRA int16`."""
+    """Return a bundle's precision as text: `w8a16 (weights of 8 bits, activations of 16), LoRA int16`."""
     bits = re.fullmatch(r"w(\d+)a(\d+)", bundle.precision)
     meaning = f" (weights of {bits[1]} bits, activations of {bits[2]})" if bits else ""
     return f"{bundle.precision}{meaning}, LoRA {lora_dtype(bundle)}"
 
 
 def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
-    """Return a row for each quantized U-Net; None for a bundle that was built before this was counted.
+    """Return a table of the 8-bit share of each quantized U-Net; None for old bundles without this count.
 
-    `where` are the devices that ran the bundle, where that are not all.
+    `where` names the devices of the bundle; empty if all devices ran it.
     """
     rows = tuple((_name(graph), *(_cell(share) for share in _shares(graph.int8))) for graph in bundle.graphs if graph.int8)
     columns = ("U-Net", "Layers", "Parameters", "Multiply-accumulates", "LoRA products")
@@ -243,12 +244,12 @@ def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
 
 
 def int8_of_shared(bundle: Bundle) -> Int8Share | None:
-    """Return what of the shared U-Net runs in 8 bits; None for a bundle that was built before this was counted."""
+    """Return the 8-bit share of the shared U-Net; None for old bundles without this count."""
     return next((graph.int8 for graph in bundle.graphs if graph.variant is Variant.SHARED and graph.int8), None)
 
 
 def int8_note(bundle: Bundle) -> str | None:
-    """Say what of the shared U-Net runs in 8 bits; None if nothing does, or if it was not counted."""
+    """Return a sentence on the 8-bit share of the shared U-Net; None if it is zero or unknown."""
     int8 = int8_of_shared(bundle)
     if int8 is None or int8.layers.int8 == 0:
         return None

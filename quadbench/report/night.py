@@ -1,4 +1,4 @@
-"""A night and the series of its cases -> findings with their next step, in words, and what people and machines are told."""
+"""Findings of a nightly regression run in words: changed figures, first night of a change, next steps, device summaries."""
 
 import shlex
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -20,8 +20,8 @@ from quadbench.report.versus import EXACT, PRIMARY, PSNR, SIZES
 _MOST_CHARACTERS = 300  # of a text from outside
 _MOST_VALUE = 1e18  # nanoseconds of decades, and more bytes than there are
 _MOST_DB = 1000
-_LEAST_SHARE = 0.001  # of files: what is less is told in bytes, of which each counts
-_NO_CHARACTERS = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd"}  # which XML takes nowhere
+_LEAST_SHARE = 0.001  # relative change of file sizes below which bytes are shown
+_NO_CHARACTERS = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd"}  # not allowed in XML
 
 COUNTED = {
     RulingKind.REGRESSION: "regression",
@@ -44,30 +44,30 @@ WORST_FIRST = (
     RulingKind.ENVIRONMENT,
     RulingKind.IMPROVEMENT,
 )
-_OF_A_DEVICE = (RulingKind.MISSING, RulingKind.ENVIRONMENT)  # its cases share the cause
+_OF_A_DEVICE = (RulingKind.MISSING, RulingKind.ENVIRONMENT)  # all cases of a device with one cause form one finding
 _DIGEST_SHOWN = 12
 
 T = TypeVar("T", bound=Hashable)
 Place = tuple[str, str]  # a case and the device that it runs on
-Series = Mapping[Place, Sequence[Measurement]]  # in the order of time, that of the night last
+Series = Mapping[Place, Sequence[Measurement]]  # in order of time, the reported night last
 
-_MOST_DOUBTS = 3  # that the head of a report has
+_MOST_DOUBTS = 3  # in the header of a report
 _KINDS = (*WORST_FIRST, RulingKind.CLEAN)
-_COUNTED = (RulingKind.REGRESSION, RulingKind.IMPROVEMENT, *WORST_FIRST)  # what changed in either way, then what is not known
+_COUNTED = (RulingKind.REGRESSION, RulingKind.IMPROVEMENT, *WORST_FIRST)  # changes first, then unknown results
 
 
 def words(text: str) -> str:
-    """Return a text from outside as every output of a night has it: on one line, short, and with nothing that is not shown."""
+    """Return text from outside as one short line of visible characters, as nightly reports show it."""
     return one_line(text, _MOST_CHARACTERS).translate(_NO_CHARACTERS)
 
 
 def counted(kind: RulingKind, count: int) -> str:
-    """Write how many there are of a kind: `2 regressions`, `1 missing`."""
+    """Format a count of rulings of one kind: `2 regressions`, `1 missing`."""
     return f"{count} {COUNTED[kind] if count == 1 else _PLURALS.get(kind, COUNTED[kind])}"
 
 
 def figure_name(key: str | None, task: str | None) -> str:
-    """Return what a figure is called: `End to end, restyle`; nothing where all of them are meant."""
+    """Return the display name of a figure: `End to end, restyle`; empty without a key, which means all figures."""
     if key is None:
         return ""
     title = "PSNR, mean" if key == PSNR else _TITLES.get(key) or words(key)
@@ -75,7 +75,7 @@ def figure_name(key: str | None, task: str | None) -> str:
 
 
 def directions(key: str | None) -> tuple[str, str]:
-    """Return what a figure is when it grows, and when it shrinks: slower and faster, bigger and smaller, better and worse."""
+    """Return the words for a figure that grows and that shrinks, such as slower and faster."""
     if metric := PICTURE_METRICS.get(key or ""):
         return ("better", "worse") if metric.better is Better.HIGHER else ("worse", "better")
     unit = KPI_UNITS.get(key or "")
@@ -83,12 +83,12 @@ def directions(key: str | None) -> tuple[str, str]:
 
 
 def value_words(point: Point | None) -> str:
-    """Write a figure's value of a night; nothing where there is none that can be."""
+    """Format the value of a figure in a night; empty if it is missing or implausible."""
     return with_unit(point.value, point.key) if point and abs(point.value) < _MOST_VALUE else ""
 
 
 def with_unit(value: float, key: str) -> str:
-    """Write a figure's value in its unit; of bytes of files all digits."""
+    """Format a figure's value with its unit; file sizes are exact byte counts."""
     if key in SIZES:
         return f"{value:,.0f} bytes"
     unit = KPI_UNITS.get(key)
@@ -96,18 +96,18 @@ def with_unit(value: float, key: str) -> str:
 
 
 def unit_of(key: str) -> str | None:
-    """Return the unit in which a figure is drawn; None where it has none."""
+    """Return the unit of a figure in charts; None if it has none."""
     return "dB" if key == PSNR else KPI_UNITS.get(key)
 
 
 def in_unit(value: float, key: str) -> float:
-    """Return a figure's value in the unit in which it is drawn."""
+    """Convert a figure's value to its unit in charts."""
     unit = KPI_UNITS.get(key)
     return value if unit is None else convert(value, unit)
 
 
 def change_words(ruling: Ruling, point: Point | None) -> str:
-    """Write by how much a figure changed: against the last good one where that was launched, else against what is usual."""
+    """Format a figure's change: against the last good files if these were launched again, else against its usual value."""
     if ruling.ratio is not None:
         return change(ruling.ratio, directions(ruling.key)) if is_ratio(ruling.ratio) else ""
     now = ruling.value if point is None else point.value if point.ratio is None else point.ratio
@@ -125,7 +125,7 @@ def change_words(ruling: Ruling, point: Point | None) -> str:
 
 
 def interval_words(ruling: Ruling, point: Point | None) -> str:
-    """Write how sure a change is: its interval, or why it has none."""
+    """Format the confidence interval of a change, or the reason why it has none."""
     if ruling.low is not None and ruling.high is not None and is_ratio(ruling.low) and is_ratio(ruling.high):
         return between(ruling.low, ruling.high, directions(ruling.key))
     if ruling.key is None:
@@ -134,22 +134,22 @@ def interval_words(ruling: Ruling, point: Point | None) -> str:
 
 
 def is_ratio(value: float) -> bool:
-    """Say whether a value can be a ratio, or anything that is drawn and divided: a number above 0 within reason."""
+    """Return whether a value is a plausible positive number, usable as a ratio and in charts."""
     return 1 / _MOST_VALUE < value < _MOST_VALUE
 
 
 @dataclass(frozen=True, kw_only=True)
 class NightStep:
-    """A command as a shell takes it, and what it is for, without a stop at the end."""
+    """A recommended shell command and its purpose, a sentence without its full stop."""
 
     purpose: str
     command: str
 
 
 def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measurement | None, where: Sequence[str]) -> NightStep:
-    """Return what helps most; `where` are the words of a command that name its place.
+    """Return the recommended command for a ruling. `where` holds command-line words that name the results folder.
 
-    `last_good` is the last night in which the device ran what the ruling names so; a measurement is None where there is none.
+    `last_good` is the device's last measurement with the ruling's last good files. Both measurements may be missing (None).
     """
     doctor, history = ("doctor", "--device", ruling.address), ("history", ruling.case, "--devices", ruling.address)
     is_hot = tonight is not None and Caveat.THROTTLED in tonight.caveats
@@ -172,7 +172,7 @@ def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measuremen
 
 
 def accepting(ruling: Ruling, where: Sequence[str]) -> NightStep | None:
-    """Return how somebody says that it shall be so, where that is worse than before."""
+    """Return the command that accepts a regression as the new level; None for other rulings."""
     command = ("history", ruling.case, "--devices", ruling.address, "--acknowledge", "REASON", "--until", "30d")
     return _step("If it is intended, take it as the new level", command, where) if ruling.kind is RulingKind.REGRESSION else None
 
@@ -183,9 +183,9 @@ def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightSt
 
 @dataclass(frozen=True, kw_only=True)
 class Figured:
-    """A ruling in words: which figure changed by how much, as long as one is named and that can be told, and why.
+    """A ruling in words: the figure, its change, the interval and the cause.
 
-    `value` is that of the night, `before` that of the last night with the files that were good, and which night that was.
+    `value` is that of this night. `before` is the value in the last night with good files, and names that night.
     """
 
     ruling: Ruling
@@ -199,7 +199,7 @@ class Figured:
 
     @property
     def values(self) -> str:
-        """Write both values with their nights, as far as they are known."""
+        """Return both values with their nights, as far as they are known."""
         return ", ".join(filter(None, (f"{self.value} in this night" if self.value else "", self.before)))
 
     def __str__(self) -> str:
@@ -208,17 +208,17 @@ class Figured:
 
 @dataclass(frozen=True, kw_only=True)
 class Since:
-    """The first night of what is there now. `subject` and `before` are None where what runs did not change."""
+    """The first night of the current state. `subject` and `before` are the new and old files; None if files did not change."""
 
     night: str
     subject: Subject | None
     before: Subject | None
-    environment: dict[str, tuple[str, str]]  # what changed of it then, by name
-    age: int  # nights that the case was measured in after it
+    environment: dict[str, tuple[str, str]]  # its changes in that night: name to values before and after
+    age: int  # number of later nights in which the case was measured
 
     @property
     def first_seen(self) -> str:
-        """Say which night that is, seen from the one that is told."""
+        """Return the first night and its age: this night, the night before, or the number of nights."""
         when = ("this night", "the night before")[self.age] if self.age < 2 else f"{self.age} nights before"
         return f"{self.night} ({when})"
 
@@ -230,10 +230,10 @@ class Since:
 
 @dataclass(frozen=True, kw_only=True)
 class NightFinding:
-    """Rulings that are not clean and belong together: of a case on a device, or of a device whose cases share the cause.
+    """Related rulings that are not clean: of a case on a device, or of all cases on a device with the same cause.
 
-    `figures` has the ruling that tells most first, whose place is `place`. `accepting` is how somebody says that it shall be so;
-    None where there is nothing to accept. `doubt` says why the device's word is to be doubted.
+    `figures` starts with the most important ruling, whose case and device are `place`. `accepting` is the command that accepts
+    the change, None if there is nothing to accept. `doubt` says why the device is unreliable.
     """
 
     kind: RulingKind
@@ -249,19 +249,19 @@ class NightFinding:
 
     @property
     def next_step(self) -> str:
-        """Return the command that comes next."""
+        """Return the recommended command."""
         return self.next.command
 
     @property
     def sentence(self) -> str:
-        """Say what it comes to."""
+        """Return the finding as a sentence."""
         lead, more = self.figures[0], len([one for one in self.figures[1:] if one.figure])
         told = f"{self.result}: {lead.figure}: {lead.cause}" if lead.figure else f"{self.result}; {lead.cause}"
         return f"{told}; and {plural(more, 'other figure')}." if more else f"{told}."
 
     @property
     def result(self) -> str:
-        """Say what it comes to, without figures and cause."""
+        """Return the finding in short, without figures and cause."""
         cases, address = listed(self.cases), self.address
         match self.kind:
             case RulingKind.REGRESSION:
@@ -279,33 +279,33 @@ class NightFinding:
 
     @property
     def of_figures(self) -> str:
-        """Say why of the first figure, where what comes first is about all of them."""
+        """Return the first figure with its cause, if the leading ruling is about all figures."""
         told = next((one for one in self.figures if one.figure), None)
         return f"{told.figure}: {told.cause}." if told and not self.figures[0].figure else ""
 
     @property
     def wrong(self) -> str:
-        """Say what it is to its device: the cause, where that is the device's own."""
+        """Return the problem as the device's summary shows it: its cause if the device is at fault, else the result."""
         if self.kind in _OF_A_DEVICE:
             return self.figures[0].cause
         return f"{self.result[:1].lower()}{self.result[1:]}"
 
 
 def subject_name(subject: Subject) -> str:
-    """Return a subject as people are told of it: the first characters of its digests."""
+    """Return the display name of a bundle and its kit: the first characters of their digests."""
     kit = f" with kit {words(subject.kit[:_DIGEST_SHOWN])}" if subject.kit else ""
     return f"bundle {words(subject.bundle[:_DIGEST_SHOWN])}{kit}"
 
 
 def _order(ruling: Ruling) -> tuple[int, str, str, int, float]:
-    """Return what rulings are sorted by: in a finding all figures, the time for an image, the largest change."""
+    """Return the sort key of a ruling: its kind, its finding, then all figures, image time and largest change first."""
     size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
     rank = (None, PRIMARY).index(ruling.key) if ruling.key in (None, PRIMARY) else 2
     return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], rank, -size
 
 
 def _together(ruling: Ruling) -> tuple[RulingKind, str, str]:
-    """Return what the rulings of a finding have in common."""
+    """Return the key that groups rulings into findings: kind, device, and the case or common cause."""
     common = {RulingKind.ENVIRONMENT: "", RulingKind.MISSING: ruling.cause}.get(ruling.kind, ruling.case)
     return ruling.kind, ruling.device, common
 
@@ -345,7 +345,7 @@ def _figured(ruling: Ruling, series: Series) -> Figured:
 
 
 def drawn_figure(told: Figured, series: Series) -> Figured:
-    """Return what is drawn of a ruling: its figure, or the time for an image where it is about all of them."""
+    """Return the figure to draw for a ruling: its own, or the image time if it is about all figures."""
     measured = _tonight(told.ruling, series)
     first = next((point for point in measured.points if point.key == PRIMARY), None) if measured else None
     if told.point or first is None:
@@ -354,20 +354,20 @@ def drawn_figure(told: Figured, series: Series) -> Figured:
 
 
 def _tonight(ruling: Ruling, series: Series) -> Measurement | None:
-    """Return the measurement that a ruling is about, if there is one."""
+    """Return the measurement of the ruling's own night; None if there is none."""
     nights = series.get((ruling.case, ruling.device), ())
     return nights[-1] if nights and nights[-1].night == ruling.night else None
 
 
 def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
-    """Return the last night before a ruling in which its device ran what was good."""
+    """Return the device's last earlier measurement with the ruling's last good files; None if there is none."""
     nights = series.get((ruling.case, ruling.device), ())
     before = nights[:-1] if _tonight(ruling, series) else nights
     return next((one for one in reversed(before) if one.subject == ruling.last_good), None)
 
 
 def _since(ruling: Ruling, nights: Sequence[Measurement]) -> Since | None:
-    """Return the first night after the last good one; where what runs is the same as then, the first in these surroundings."""
+    """Return the first night with the new files or, if files did not change, with the current environment."""
     if not nights or nights[-1].night != ruling.night:
         return None
     now = nights[-1]
@@ -389,20 +389,20 @@ def _since(ruling: Ruling, nights: Sequence[Measurement]) -> Since | None:
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return what is not the same, by name, before and now."""
+    """Return the entries that differ between two mappings: name to values before and now."""
     return {words(name): (words(old), words(new)) for name, (old, new) in sorted(unlike([before], [now]).items())}
 
 
 def once(values: Iterable[T]) -> tuple[T, ...]:
-    """Return values in their order, each of them once."""
+    """Return the values in their order, without duplicates."""
     return tuple(dict.fromkeys(values))
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlarmRate:
-    """A device's false alarms in so many tries, cases in nights before which nothing changed, and the interval of that share.
+    """A device's rate of false alarms: `alarms` in `tries`, which are cases in nights without any change.
 
-    `low` and `high` are None where there were no tries; `doubt` says why the device should be looked at.
+    `low` to `high` is its interval, None without tries. `doubt` says why the device needs attention.
     """
 
     device: str
@@ -415,9 +415,9 @@ class AlarmRate:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceNight:
-    """A device in the night: its cases, how many of them are clean, what was wrong, how often it alarms falsely."""
+    """A device's summary of a night: number of cases, clean cases, problems, caveats, and rate of false alarms."""
 
-    device: Annotated[str, Field(exclude=True)]  # from JSON
+    device: Annotated[str, Field(exclude=True)]  # not part of the JSON document
     address: str
     cases: int
     clean: int
@@ -428,15 +428,16 @@ class DeviceNight:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Return what casts doubt on what it measured."""
+        """Return the reasons to doubt the device's measurements."""
         return (*(caveat.words for caveat in self.caveats), *_doubts(self.false_alarms))
 
 
 @dataclass(frozen=True, kw_only=True)
 class NightView:
-    """A night as it is told. `counts` has the cases on devices by the worst that was ruled of each.
+    """The content of a nightly report. `counts` maps each kind of ruling to the number of cases on devices.
 
-    `clean` has the devices on which a case is clean, by case; `open` is what has no ruling yet.
+    A case on a device counts by its worst ruling. `clean` maps a case to its clean devices; `open` lists cases without a
+    ruling.
     """
 
     night: Night
@@ -449,12 +450,12 @@ class NightView:
 
     @property
     def outcome(self) -> RulingKind:
-        """Return the worst that was ruled."""
+        """Return the worst kind of ruling of the night."""
         return self.findings[0].kind if self.findings else RulingKind.CLEAN
 
     @property
     def sentence(self) -> str:
-        """Say what the night comes to, the worst first."""
+        """Return the result of the night in words, the worst finding first."""
         told = [counted(kind, self.counts[kind]) for kind in once((*_COUNTED, *self.counts)) if kind in self.counts]
         if self.open:
             told.append(f"{len(self.open)} not ruled, as the night goes on or was cut short")
@@ -463,10 +464,10 @@ class NightView:
 
     @property
     def doubt(self) -> str:
-        """Say what casts doubt on the worst finding, and then on what else was measured; or that nothing is known to."""
+        """Return the reasons to doubt the worst finding and the other measurements, or that none is known."""
         worst = self._worst_addresses
         doubted = {one.address: "; ".join(one.doubts) for one in self.devices if one.doubts}
-        alike = dict[str, list[str]]()  # devices by their doubts, those of the worst finding first
+        alike = dict[str, list[str]]()  # device addresses by doubt, those of the worst finding first
         for address in sorted(doubted, key=lambda address: address not in worst):
             alike.setdefault(doubted[address], []).append(address)
         told = [f"On {listed(addresses)}: {why}." for why, addresses in alike.items()]
@@ -478,7 +479,7 @@ class NightView:
 
     @property
     def _worst_addresses(self) -> list[str]:
-        """Return the devices on which the worst finding is so."""
+        """Return the addresses of the devices that share the worst finding."""
         return [one.address for one in self.findings if (one.kind, one.cases) == (self.findings[0].kind, self.findings[0].cases)]
 
     def _worst(self) -> str:
@@ -494,9 +495,9 @@ class NightView:
 
 
 def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), where: Sequence[str] = ()) -> NightView:
-    """Return a night as it is told. That a case is clean on a device counts only where it was measured there.
+    """Return the content of a nightly report. A case is clean on a device only if it was measured there.
 
-    `where` are the words by which commands come to the results folder.
+    `where` holds the command-line words that name the results folder.
     """
     measured = {(one.case, one.device) for one in night.measurements}
     rulings = [one for one in night.rulings if one.kind is not RulingKind.CLEAN or (one.case, one.device) in measured]
@@ -535,7 +536,7 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
 
 
 def _open(night: Night, ruled: Mapping[Place, str]) -> tuple[tuple[str, str], ...]:
-    """Return what was measured or, as long as the night goes on, planned, and has no ruling."""
+    """Return cases on devices without a ruling: measured ones and, while the night runs, planned ones."""
     pairs = [(one.case, one.address) for one in night.measurements if (one.case, one.device) not in ruled]
     if night.ended_at is None:
         pairs += night.planned
@@ -544,7 +545,7 @@ def _open(night: Night, ruled: Mapping[Place, str]) -> tuple[tuple[str, str], ..
 
 
 def _changes(cases: Iterable[Sequence[Measurement]], night: Night) -> dict[str, tuple[str, str]]:
-    """Return what changed of a device's environment since the night before, by name, before and now."""
+    """Return changes of a device's environment since the night before: name to values before and now."""
     pairs = [nights[-2:] for nights in cases if len(nights) > 1 and nights[-1].night == night.night_id]
     return {name: pair for before, now in pairs for name, pair in changed(before.environment, now.environment).items()}
 

@@ -1,4 +1,4 @@
-"""A night as JSON for programs, as text for a terminal, and as one HTML file without script, with charts."""
+"""Nightly report as JSON for programs, as text for a terminal, and as one HTML file with charts, without scripts."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 
 WIDTH, LEFT, _RIGHT = 560, 62, 546
-UPPER, LOWER = (52, 172), (210, 262)  # where the panels of the case and of the yardstick lie, top to bottom
+UPPER, LOWER = (52, 172), (210, 262)  # top and bottom of the panels of the case and of the yardstick
 PLAIN, RULE = "#1d5fa6", "#8d9199"
 COLOURS = {
     RulingKind.REGRESSION: "#a8201a",
@@ -33,10 +33,10 @@ COLOURS = {
     RulingKind.ENVIRONMENT: "#7d4fb3",
     RulingKind.IMPROVEMENT: "#2a7a3b",
 }
-_TICKS = 3  # about so many values at a low axis: at least one, and no more than it has room for
+_TICKS = 3  # approximate number of ticks on a low axis
 _MOST_NIGHTS = 60
-_LAST = WIDTH - 124  # where the last night of a report's chart lies: its change stands beside it
-_ABOVE = 34  # a panel: where the files are named that came
+_LAST = WIDTH - 124  # x of a report's last night, which has its change beside it
+_ABOVE = 34  # pixels above a panel, for the name of new files
 
 Interval = tuple[float, float, float]  # a value, and the ends of its interval
 
@@ -55,19 +55,19 @@ _MEANINGS = {
 
 
 def across(count: int, right: int = _RIGHT) -> Plot:
-    """Return the area in which so many nights, at least two, stand from left to right by their number from 0 on."""
+    """Return a plot area whose x axis holds `count` nights, at least two, numbered from 0."""
     return Plot(left=LEFT, right=right, top=UPPER[0], bottom=UPPER[1], xs=(0.0, count - 1.0), ys=(0.0, 1.0))
 
 
 def panel(nights: Plot, values: Sequence[float], levels: Iterable[float], span: tuple[int, int] = UPPER) -> Plot:
-    """Return a panel with room for levels, and for values that are no more than twice and no less than half of the median."""
+    """Return a panel whose y axis covers the levels, and values within a factor of two of the median."""
     middle = median(values)
     shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
     return replace(nights, top=span[0], bottom=span[1], ys=with_room(shown))
 
 
 def axis(plot: Plot, title: str, above: float = 8) -> Iterator[str]:
-    """Draw the lines of round values, and the title so far above them."""
+    """Draw grid lines at round values, and the title `above` pixels over the panel."""
     yield text(LEFT, plot.top - above, title)
     low, high = plot.ys
     step = nice_ticks(high - low, count=max(_TICKS, round(plot.bottom - plot.top) // 30))[1]
@@ -77,25 +77,25 @@ def axis(plot: Plot, title: str, above: float = 8) -> Iterator[str]:
 
 
 def line(plot: Plot, values: Iterable[float]) -> str:
-    """Draw a line through the values of nights."""
+    """Draw a line through the values of the nights."""
     return plot.line("shared", enumerate(values), PLAIN, ' stroke-width="1"')
 
 
 def titles_of(figure: str, key: str, *, is_of_ratio: bool) -> tuple[str, str]:
-    """Return the titles of the case's panel and of the yardstick's."""
+    """Return the panel titles of the case and of its yardstick, the reference bundle."""
     unit = unit_of(key)
     of_case = f"{figure}: case / yardstick" if is_of_ratio else labelled(figure, unit)
     return of_case, labelled("the yardstick itself", unit)
 
 
 def dates(plot: Plot, nights: Sequence[Measurement], bottom: float) -> Iterator[str]:
-    """Write the days of the first and the last night below the panels."""
+    """Draw the dates of the first and the last night below the panels."""
     for index, anchor in ((0, "start"), (len(nights) - 1, "end")):
         yield text(plot.x(index), bottom + 18, f"{nights[index].measured_at:%Y-%m-%d}", anchor=anchor)
 
 
 def night_chart(finding: NightFinding, told: Figured, nights: Sequence[Measurement]) -> str | None:
-    """Draw a figure over the nights, the last one marked; None where fewer than two nights have it."""
+    """Draw a figure over the nights with the last night highlighted; None if fewer than two nights have it."""
     shown = [(night, point) for night in nights if (point := _point(night, told)) is not None][-_MOST_NIGHTS:]
     if len(shown) < 2 or shown[-1][0].night != told.ruling.night:
         return None
@@ -111,14 +111,14 @@ def night_chart(finding: NightFinding, told: Figured, nights: Sequence[Measureme
     if len(ys) == len(points) and all(map(is_ratio, ys)):
         ratio, bottom = ys[-1] / median(ys[:-1]), LOWER[1]
         so = "as usual" if percent(abs(ratio - 1)) == percent(0) else change(ratio, night_words.directions(key))
-        its_doing = finding.kind if finding.kind is RulingKind.ENVIRONMENT else None  # else it is not marked
+        its_doing = finding.kind if finding.kind is RulingKind.ENVIRONMENT else None  # the yardstick is highlighted only then
         body += _marked(plot, [(y, y, y) for y in ys], LOWER, of_yardstick, so, its_doing)
     title = f"{told.figure} of {finding.cases[0]} on {finding.address} over {len(shown)} nights"
     return svg(WIDTH, bottom + 24, title, [*_came(plot, measured, bottom), *body, *dates(plot, measured, bottom)])
 
 
 def _point(night: Measurement, told: Figured) -> Point | None:
-    """Return the figure of a night, if it can be drawn beside that of the last one: as a ratio too, or as a value too."""
+    """Return a night's figure if it is comparable to the last night's: both are ratios, or both plain values."""
     point = next((one for one in night.points if (one.task, one.key) == (told.ruling.task, told.ruling.key)), None)
     if point is None or told.point is None or (point.ratio is None) is not (told.point.ratio is None):
         return None
@@ -142,7 +142,7 @@ def _marked(
     kind: RulingKind | None,
     levels: Sequence[float] = (),
 ) -> Iterator[str]:
-    """Draw a panel: levels dashed, values with their intervals, the last one in a ruling's colour and with words beside it."""
+    """Draw a panel: dashed levels, values with intervals, and the last value in the ruling's colour with a label."""
     values = [value for value, _, _ in intervals]
     plot, last = panel(nights, values, [*levels, values[-1]], span), len(values) - 1
     colour, mark = (COLOURS.get(kind, PLAIN), f"told {kind.lower()}") if kind else (PLAIN, "")
@@ -158,7 +158,7 @@ def _marked(
 
 
 def _came(plot: Plot, nights: Sequence[Measurement], bottom: int) -> Iterator[str]:
-    """Draw a rule before each night in which the case ran something else than in the night before; name the last of them."""
+    """Draw a vertical line before each night with new files, and label the latest one with the files' digest."""
     new = [number for number in range(1, len(nights)) if nights[number].subject != nights[number - 1].subject]
     for number in new:
         x = plot.x(number - 0.5)
@@ -169,7 +169,7 @@ def _came(plot: Plot, nights: Sequence[Measurement], bottom: int) -> Iterator[st
 
 @dataclass(frozen=True, kw_only=True)
 class RuledFigure:
-    """A figure of a finding: in words, and in numbers where there are any. `ratio` is over the last good one's."""
+    """A figure of a finding in words and, where known, in numbers. `ratio` is relative to the last good files."""
 
     case: str
     task: str | None
@@ -187,7 +187,7 @@ class RuledFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class FindingDocument:
-    """A finding. `since` is the first night of what is there now, `last_good` what ran before."""
+    """A finding of a night. `since` is the first night of the current state, `last_good` the files before it."""
 
     kind: RulingKind
     cases: tuple[str, ...]
@@ -203,7 +203,7 @@ class FindingDocument:
 
 @dataclass(frozen=True, kw_only=True)
 class NightDocument:
-    """A night. `counts` has the cases on devices by the worst that was ruled of each, `clean` the devices by case."""
+    """A night. `counts` is the number of cases on devices by worst ruling, `clean` the clean devices by case."""
 
     schema_version: int
     night: str
@@ -221,7 +221,7 @@ class NightDocument:
 
 
 def night_json(view: NightView) -> str:
-    """Return a night as JSON, as its schema in docs/schemas says; null for NaN and infinities, which JSON does not have."""
+    """Return a night as JSON, as its schema in docs/schemas specifies; null stands for NaN and infinities."""
     findings = tuple(map(_finding, view.findings))
     told = {"counts": view.counts, "devices": view.devices, "clean": view.clean, "not_ruled": view.open, "findings": findings}
     night = {"schema_version": SCHEMA_VERSION, "night": view.night.night_id, "outcome": view.outcome, "sentence": view.sentence}
@@ -247,7 +247,7 @@ def _figure(told: Figured) -> RuledFigure:
 
 
 def finding_lines(finding: NightFinding) -> Iterator[str]:
-    """Write a finding: what it is, the figures, why, since when, whose it is, and the command that comes next."""
+    """Yield a finding as lines of text: kind, figures, cause, first night, owner and next command."""
     yield f"{finding.kind}: {', '.join(finding.cases)} on {finding.address}"
     for line in figure_lines(finding):
         yield f"    {line}"
@@ -262,7 +262,7 @@ def finding_lines(finding: NightFinding) -> Iterator[str]:
 
 
 def device_table(view: NightView) -> TextTable:
-    """Return the devices, with what was noticed and how often each alarms falsely."""
+    """Return a table of the devices with their problems, changes and rates of false alarms."""
     return TextTable(
         title="Devices",
         columns=DEVICE_COLUMNS,
@@ -279,7 +279,7 @@ def device_table(view: NightView) -> TextTable:
 
 
 def device_cells(device: DeviceNight) -> tuple[str | list[str], ...]:
-    """Return the cells of a device below DEVICE_COLUMNS, of which some have several texts."""
+    """Return the cells of a device for DEVICE_COLUMNS; some cells hold several texts."""
     noticed = [*device.wrong, *(caveat.words for caveat in device.caveats)]
     clean = f"{device.clean} of {device.cases}"
     changes = [f"{name}: {before} → {now}" for name, (before, now) in device.environment_changes.items()]
@@ -287,7 +287,7 @@ def device_cells(device: DeviceNight) -> tuple[str | list[str], ...]:
 
 
 def rate_words(device: DeviceNight) -> str:
-    """Write how often a device alarms falsely."""
+    """Format a device's rate of false alarms."""
     rate = device.false_alarms
     if rate is None or rate.low is None or rate.high is None:
         return "not known yet"
@@ -295,16 +295,16 @@ def rate_words(device: DeviceNight) -> str:
 
 
 def figure_lines(finding: NightFinding) -> list[str]:
-    """Write the first figures of a finding, and how many more there are."""
+    """Return the first figures of a finding as text, and the number of further ones."""
     told = [str(figured) for figured in finding.figures if figured.figure]
     more = len(told) - _FIGURES_SHOWN
     return told[:_FIGURES_SHOWN] + ([f"and {plural(more, 'other figure')}"] if more > 0 else [])
 
 
 def write_night_report(view: NightView, commands: Mapping[str, str], layout: Layout) -> Path:
-    """Write `nights/<night id>/night.html` in the results folder, whole or not at all; return its path.
+    """Write `nights/<night id>/night.html` into the results folder atomically; return its path.
 
-    `commands` are those that do the same again or tell of it, by purpose.
+    `commands` maps a purpose to the command that repeats or shows the night.
 
     Raises:
         StorageError: the folder is full or cannot be written.
@@ -315,8 +315,8 @@ def write_night_report(view: NightView, commands: Mapping[str, str], layout: Lay
 
 
 def render_night(view: NightView, commands: Mapping[str, str]) -> str:
-    """Return the report of a night as text."""
-    charts: dict[int, tuple[Markup, ...]] = {}  # of the first figures of the worst findings, by their number
+    """Return the report of a night as HTML text."""
+    charts: dict[int, tuple[Markup, ...]] = {}  # charts of the worst findings' first figures, by number of the finding
     left = _MOST_CHARTS
     for number, finding in enumerate(view.findings):
         if drawn := tuple(islice(_drawn(finding, view), min(_CHARTS_EACH, left))):

@@ -1,4 +1,4 @@
-"""Page: a template, and what fills it -> an HTML file without script, in which no text is markup and nothing is hidden."""
+"""Jinja environment for HTML pages without scripts, in which all text is escaped and no character is invisible."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _COMMANDS = re.compile(r"(?<=: )quadbench .+$|quadbench [a-z]+(?: --[a-z-]+ [A-Z
 
 
 def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) -> Environment:
-    """Return what renders templates, with some filters beside those that every page has; `css` is the style of all pages.
+    """Return the Jinja environment of all pages, with further filters; `css` holds the common style.
 
     Templates lie beside this file, or in one of the folders.
     """
@@ -26,7 +26,7 @@ def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) 
         loader=FileSystemLoader([*folders, _HERE / "templates"]),
         autoescape=True,
         undefined=StrictUndefined,
-        # Of a text, which may be a device's, nothing stands in a page that is not shown.
+        # Text may come from a device; a page has no invisible characters.
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -52,12 +52,12 @@ def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) 
 
 
 def _shown_json(text: str) -> str:
-    """Return JSON that says the same without a character that cannot be seen; such ones stand in its texts alone."""
+    """Escape the invisible characters of JSON text, which occur only in its strings."""
     return re.sub(r"[^\n -~]", lambda match: match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1], text)
 
 
 def _with_commands(sentence: str) -> Markup:
-    """Return a sentence with its commands as code: one after a colon, up to the end; others with placeholders alone."""
+    """Format the commands in a sentence as code: after a colon up to the end, elsewhere only with placeholders."""
     end, parts = 0, []
     for match in _COMMANDS.finditer(sentence):
         parts += [escape(sentence[end : match.start()]), _command(match[0])]
@@ -66,12 +66,12 @@ def _with_commands(sentence: str) -> Markup:
 
 
 def _with_figures(sentence: str) -> Markup:
-    """Return a sentence with its marked figures in bold."""
+    """Format the marked figures of a sentence in bold."""
     tags = ("{}", "<b>{}</b>")
     return Markup("").join(Markup(tags[n % 2]).format(printable(piece)) for n, piece in enumerate(formatting.pieces(sentence)))
 
 
 def _command(text: str) -> Markup:
-    """Return a command as code that breaks between words, and within one, as after the `--` of an option, only if it must."""
+    """Format a command as code that breaks between words, and within a word only if it must."""
     words = (Markup("<span>{}</span>").format(printable(word)) for word in text.split(" "))
     return Markup('<code class="long">{}</code>').format(Markup(" ").join(words))

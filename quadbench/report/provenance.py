@@ -1,4 +1,4 @@
-"""Provenance: launches, versions, device states and digests, as a reader needs them to trust or repeat a run."""
+"""Facts needed to trust or repeat a run: its launches, tool versions, settings, device states and digests."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +10,12 @@ from quadbench.artifacts.run_record import LIBRARY_PREFIX
 from quadbench.report.formatting import Unit, plural, show
 from quadbench.report.launches import setups_of, step_of
 
-MOST_LISTED = 200  # launches that are OK, and as many that are not
+MOST_LISTED = 200  # OK launches, and as many failed ones
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """A line of the launches table."""
+    """A row of the launches table."""
 
     position: int
     record: RunRecord
@@ -23,13 +23,13 @@ class Launch:
 
     @property
     def is_ok(self) -> bool:
-        """Say whether its figures count."""
+        """Return whether the launch ended OK, so that its figures count."""
         return self.record.status is Status.OK
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """A name with its value, and where it holds."""
+    """A named value, and the devices, bundle or target that it holds for."""
 
     name: str
     value: str
@@ -38,14 +38,14 @@ class Fact:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConditions:
-    """The readings of a device's state by name, before its first launch and after its last; None where one was not read."""
+    """A device's state by name, before its first launch and after its last; None where it was not read."""
 
     device: DeviceFacts
     readings: tuple[tuple[str, str | None, str | None], ...]
 
 
 def launch_rows(result: RunResult) -> tuple[Launch, ...]:
-    """Return every launch in the order in which it was measured."""
+    """Return all launches of a run in the order measured."""
     return tuple(
         Launch(position=position, record=record, seconds=(record.ended_at - record.started_at).total_seconds())
         for position, record in enumerate(result.in_order, start=1)
@@ -53,7 +53,7 @@ def launch_rows(result: RunResult) -> tuple[Launch, ...]:
 
 
 def digests(result: RunResult) -> tuple[Fact, ...]:
-    """Return the digests of the recipe, the bundles and the profile of the run."""
+    """Return the digests of a run's recipe, bundles, compiled bundles and quantization profiles."""
     setups = setups_of(result)
     compiled = dict.fromkeys((record.target, record.compiled_digest) for record in result.in_order)
     return (
@@ -65,9 +65,9 @@ def digests(result: RunResult) -> tuple[Fact, ...]:
 
 
 def versions(result: RunResult) -> tuple[Fact, ...]:
-    """Return the tools of the build, then those of the launches; a version that differs between devices is listed for each.
+    """Return the versions of the build tools and of the launches' software, each with its devices.
 
-    Of the libraries that a harness loaded those are shown that run graphs, with their build ids, and of the system's the number.
+    Libraries that run graphs are listed with their build ids; system libraries that the harness loaded are only counted.
     """
     launches = _by_device(result, {record.record_id: dict(_shown(record.versions)) for record in result.records})
     told = {(fact.name, fact.value) for fact in launches}
@@ -80,12 +80,12 @@ def versions(result: RunResult) -> tuple[Fact, ...]:
 
 
 def settings(result: RunResult) -> tuple[Fact, ...]:
-    """Return the options with which the launches ran the graphs; none for records that are older than these options."""
+    """Return the options with which launches ran the graphs; empty for older records without them."""
     return _by_device(result, {record.record_id: record.settings for record in result.records})
 
 
 def _by_device(result: RunResult, texts: Mapping[str, Mapping[str, str]]) -> tuple[Fact, ...]:
-    """Return names and values of records, by record id, each once with the addresses of its devices."""
+    """Return each name and value of the records once, with its devices. `texts` is keyed by record id."""
     addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in result.in_order:
         for name, value in texts[record.record_id].items():
@@ -110,7 +110,7 @@ def _shown(versions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def device_conditions(result: RunResult) -> tuple[DeviceConditions, ...]:
-    """Return the readings of each device before its first launch and after its last one."""
+    """Return the state of each device before its first launch and after its last one."""
     states = defaultdict[str, list[dict[str, str]]](list)
     for record in result.in_order:
         if record.state:
@@ -139,14 +139,14 @@ def _in_mb(text: str | None) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchList:
-    """Launches in the order in which they were measured. `left_out` says which are not among them; nothing where all are."""
+    """The launches that a page lists, in the order measured. `left_out` describes the others; empty if all are listed."""
 
     launches: tuple[Launch, ...]
     left_out: str
 
 
 def launch_list(launches: Sequence[Launch]) -> LaunchList:
-    """Return the launches that a page lists: all, or of very many an even sample of good ones and the first failed ones."""
+    """Return the launches that a page lists: all, or an even sample of OK ones and the first failed ones."""
     fine = [launch for launch in launches if launch.is_ok]
     wrong = [launch for launch in launches if not launch.is_ok]
     step = step_of(len(fine), MOST_LISTED)

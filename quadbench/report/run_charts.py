@@ -1,4 +1,4 @@
-"""Charts of a run: its launches and memory by time, where time and bytes go, and curves over tasks, steps and images, as SVG."""
+"""SVG charts of a run: image time and memory by launch, time and bytes by component, and curves over tasks and steps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +12,10 @@ from quadbench.report.scores import Trajectory
 from quadbench.report.storage import Growth, Storage, rom_parts, rom_steps
 from quadbench.report.ways import Ways
 
-_MOST_LAUNCHES, _MOST_IMAGES, _MOST_READINGS = 200, 24, 300  # that a picture has room for
-_MOST_DOTS = 800  # of a picture, over all of its launches
-_MOST_STRIPS = 3000  # of a report, over all of its pictures of launches
-_CLOCK = ("session_load_ns", "switch_ns", "end_to_end_ns")  # what takes a launch's time, between readings of memory
+_MOST_LAUNCHES, _MOST_IMAGES, _MOST_READINGS = 200, 24, 300  # limits of one chart
+_MOST_DOTS = 800  # in one chart
+_MOST_STRIPS = 3000  # launches in all strip charts of a report
+_CLOCK = ("session_load_ns", "switch_ns", "end_to_end_ns")  # metrics that advance the time axis of memory readings
 
 VARIANT_COLOURS = {
     Variant.SHARED: "#1d5fa6",
@@ -45,7 +45,7 @@ _ROM_PARTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchStrip:
-    """The times of a task's images in one launch, the `number`-th of its device; and how warm the device was before it."""
+    """The image times of a task in one launch, with the launch number and the battery temperature before it."""
 
     number: int
     variant: Variant
@@ -55,7 +55,7 @@ class LaunchStrip:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStrips:
-    """A task's images by launch on one device. Of very many launches every `step`-th is there."""
+    """The image times of a task on one device, by launch. Of many launches, every `step`-th is included."""
 
     task: str
     address: str
@@ -65,7 +65,7 @@ class TaskStrips:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryCourse:
-    """The memory that a variant's first launch held: (ns of loading, switching and painting so far, bytes)."""
+    """Memory over time in a variant's first launch: (ns of loading, switching and painting so far, bytes)."""
 
     variant: Variant
     readings: tuple[tuple[float, float], ...]
@@ -73,7 +73,7 @@ class MemoryCourse:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeShare:
-    """One image's time by part: (part, nanoseconds) in order, beside the end-to-end median."""
+    """The time of one image by part: (part, nanoseconds) in order, beside the end-to-end median."""
 
     task: str
     variant: Variant
@@ -82,7 +82,7 @@ class TimeShare:
 
 
 def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
-    """Return the strips of each task of which a device timed images."""
+    """Return the image times by launch of each task that was timed on a device."""
     launches = [record for record in sound(launches_on(result, device)) if record.variant in SERVING]
     pictures = sum(len(result.bundle_on(device).tasks) for device in result.devices) or 1
     step = step_of(len(launches), min(_MOST_LAUNCHES, max(_MOST_STRIPS // pictures, 1)))
@@ -94,7 +94,7 @@ def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
 
 
 def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryCourse, ...]:
-    """Return the course of each variant whose memory was read on a device."""
+    """Return the memory over time of each variant that was measured on a device."""
     launches = [record for record in sound(launches_on(result, device)) if not is_emulated(record)]
     firsts = {record.variant: record for record in reversed(launches) if record.variant in SERVING}
     courses = [MemoryCourse(variant=v, readings=_thinned(list(_readings(firsts[v])))) for v in SERVING if v in firsts]
@@ -102,7 +102,7 @@ def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryCourse, ...
 
 
 def time_shares(task: TaskAssets, rows: Sequence[KpiRow], variant: Variant) -> list[TimeShare]:
-    """Return the share of a task's image, or none where the end-to-end time was not measured."""
+    """Return the image time of a task by part; empty if the end-to-end time was not measured."""
     cells = {row.key: row.shared if variant is Variant.SHARED else row.per_graph for row in rows}
     figures = {key: cell.value for key, cell in cells.items() if isinstance(cell, Figure)}
     if "end_to_end" not in figures:
@@ -123,7 +123,7 @@ def _strips(launches: Sequence[tuple[int, RunRecord]], task: TaskAssets) -> Iter
 
 def _readings(record: RunRecord) -> Iterator[tuple[float, float]]:
     """Yield a launch's memory readings as (ns spent so far in loading, switches and images, resident bytes), in order."""
-    passed_ns, loaded_ns = 0.0, 0.0  # a switch's time has the loads in it
+    passed_ns, loaded_ns = 0.0, 0.0  # a switch's time includes its loads
     for sample in record.samples:
         if sample.metric == "rss_bytes":
             yield passed_ns + loaded_ns, sample.value
@@ -135,14 +135,14 @@ def _readings(record: RunRecord) -> Iterator[tuple[float, float]]:
 
 
 def _thinned(readings: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Return at most so many readings as are drawn, of each stretch the highest."""
+    """Return a limited number of memory readings, the highest of each interval."""
     every = -(-len(readings) // _MOST_READINGS) or 1
     stretches = (readings[start : start + every] for start in range(0, len(readings), every))
     return tuple(max(stretch, key=lambda reading: reading[1]) for stretch in stretches)
 
 
 def strip_chart(task: TaskStrips) -> str:
-    """Draw a dot an image and a bar at the median of each launch, in the order in which they ran; below, the temperature."""
+    """Draw a dot per image and a bar at each launch's median, in launch order, with temperatures below."""
     times = [[convert(image, Unit.MILLISECONDS) for image in strip.images_ns] for strip in task.strips]
     ticks = chart.nice_ticks(max(max(images) for images in times))
     plot = replace(_PLOT, xs=(0.0, len(task.strips)), ys=(0.0, ticks[-1]))
@@ -162,7 +162,7 @@ def strip_chart(task: TaskStrips) -> str:
 
 
 def memory_chart(courses: Sequence[MemoryCourse], address: str) -> str:
-    """Draw what the first launch of each variant held in memory, over the time that it had loaded, switched and painted."""
+    """Draw resident memory in the first launch of each variant, over time spent loading, switching and painting."""
     lines = {course.variant: [(ns / 1e9, convert(size, Unit.MEGABYTES)) for ns, size in course.readings] for course in courses}
     spots = [spot for line in lines.values() for spot in line]
     ticks, seconds = chart.nice_ticks(max(size for _, size in spots)), chart.nice_ticks(max(max(s for s, _ in spots), 0.1))
@@ -174,12 +174,12 @@ def memory_chart(courses: Sequence[MemoryCourse], address: str) -> str:
 
 
 def variant_legend(variants: Sequence[Variant]) -> str:
-    """Return which colour is which variant, as an HTML list."""
+    """Return the legend of the variants' colours as an HTML list."""
     return chart.legend((variant, VARIANT_COLOURS[variant], variant) for variant in variants)
 
 
 def _warmth(strips: Sequence[LaunchStrip], images: chart.Plot) -> Iterator[str]:
-    """Draw the temperature before each launch that is known, from the lowest to the highest."""
+    """Draw the known temperatures before launches as a line, from the lowest to the highest."""
     known = [(index + 0.5, strip.temperature_c) for index, strip in enumerate(strips) if strip.temperature_c is not None]
     if not known:
         return
@@ -203,14 +203,14 @@ def storage_chart(storage: Storage) -> str:
 
 
 def growth_chart(growth: Growth) -> str:
-    """Draw the bytes of `ten-tasks` over the number of tasks, all of them measured."""
+    """Draw the bytes of the recipe `ten-tasks` over the number of tasks, all of them measured."""
     lines = {"per-graph": [(count, own) for count, _, own in growth.steps], "shared": [step[:2] for step in growth.steps]}
     title = "Bytes of ten tasks on the built-in model, by number of tasks"
     return _bytes_chart(lines, len(growth.steps), title=title, x_label="tasks")
 
 
 def _bytes_chart(lines: Mapping[str, Sequence[tuple[int, float]]], measured: int, *, title: str, x_label: str) -> str:
-    """Draw the bytes of each side over the number of tasks, up to `measured` of which they were measured."""
+    """Draw the bytes of each variant over the number of tasks. Points beyond `measured` tasks are dashed."""
     series = [
         chart.Series(
             label=side,
@@ -226,7 +226,7 @@ def _bytes_chart(lines: Mapping[str, Sequence[tuple[int, float]]], measured: int
 
 
 def rom_chart(storage: Storage) -> str:
-    """Draw what the bytes on the device are of, by the number of use cases, on one scale."""
+    """Draw the bytes on the device by component, as stacked bars for each number of use cases."""
     bars = []
     for step in rom_steps(storage):
         group = f"{plural(step.count, 'use case')}{'' if step.task else ', extrapolated'}"
@@ -239,7 +239,7 @@ def rom_chart(storage: Storage) -> str:
 
 
 def trajectory_chart(trajectory: Trajectory) -> str:
-    """Draw the SQNR of eps over the steps of a task's sampler."""
+    """Draw the SQNR of eps (the U-Net's noise prediction) over the steps of a task's sampler."""
     series = [
         chart.Series(label=name, css_class=css_class, colour=colour, points=points)
         for (name, points), (css_class, colour) in zip(trajectory.curves, _SIDES.items(), strict=False)
@@ -249,7 +249,7 @@ def trajectory_chart(trajectory: Trajectory) -> str:
 
 
 def ways_chart(ways: Ways) -> str:
-    """Draw the time of an image with its share of the switch, over how many images a task paints before the next comes."""
+    """Draw image time with its share of the switch, over the number of images between task switches."""
     series = [
         chart.Series(
             label=variant.value,
@@ -285,6 +285,6 @@ def _bar_parts(looks: Mapping[str, tuple[str, str]], sizes: Mapping[str, float])
 
 
 def _stacked(bars: Sequence[chart.Bar], title: str) -> str:
-    """Draw bars below what their parts are."""
+    """Draw stacked bars below their legend."""
     parts = ((part.css_class, part.colour, part.label) for bar in bars for part in bar.parts)
     return chart.legend(parts) + chart.stacked_bars(bars, title=title)

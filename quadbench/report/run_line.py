@@ -1,4 +1,4 @@
-"""Lines of lists: what a run, a sweep or a comparison says of itself in a list, and studies as JSON documents."""
+"""One-line summaries of runs, sweeps and comparisons for lists, and JSON documents of sweeps and comparisons."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,7 +24,7 @@ _ORDER = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT, Variant.MERGED_AT
 
 @dataclass(frozen=True, kw_only=True)
 class StudyLine:
-    """A line of the list. `sentences` say what came of it; `reason` what is wrong with one that cannot be read."""
+    """A sweep or comparison in a list. `sentences` give its result; `reason` says why it cannot be read."""
 
     study_id: str
     kind: str  # sweep or comparison
@@ -35,7 +35,7 @@ class StudyLine:
 
 
 def study_line(study: Sweep | Versus) -> StudyLine:
-    """Return the line of a study that could be read."""
+    """Return the list entry of a sweep or comparison that could be read."""
     if isinstance(study, Sweep):
         return StudyLine(
             study_id=study.sweep_id,
@@ -55,7 +55,7 @@ def study_line(study: Sweep | Versus) -> StudyLine:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepDocument(Sweep):
-    """A sweep with its result in words and, where it is printed, the folder that holds its tables, pictures and report."""
+    """A sweep with its result in words. `folder` holds its tables, charts and report; set only in printed JSON."""
 
     sentences: tuple[str, ...]
     folder: str | None = None
@@ -63,14 +63,14 @@ class SweepDocument(Sweep):
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonDocument(Versus):
-    """A comparison with its result in sentences and, where it is printed, the folder that holds its report."""
+    """A comparison with its result in sentences. `folder` holds its report; set only in printed JSON."""
 
     sentences: tuple[str, ...]
     folder: str | None = None
 
 
 def study_document(study: Sweep | Versus, folder: Path | None = None) -> SweepDocument | ComparisonDocument:
-    """Return what is stored of a study; with its folder, what is printed of it."""
+    """Return the JSON document of a sweep or comparison. `folder` is given only for printing."""
     where = None if folder is None else str(folder)
     if isinstance(study, Sweep):
         return document_from(SweepDocument, study, sentences=sweep_answer(study), folder=where)
@@ -78,12 +78,12 @@ def study_document(study: Sweep | Versus, folder: Path | None = None) -> SweepDo
 
 
 def study_json(study: Sweep | Versus) -> str:
-    """Return the document of a study as text."""
+    """Return the JSON document of a sweep or comparison as text."""
     return document_text(study_document(study))
 
 
 def write_comparison(versus: Versus, layout: Layout) -> None:
-    """Write comparison.json into the comparison's folder, whole or not at all.
+    """Write comparison.json into the comparison's folder, atomically.
 
     Raises:
         StorageError: the folder is full or cannot be written.
@@ -92,21 +92,21 @@ def write_comparison(versus: Versus, layout: Layout) -> None:
 
 
 class RunStatus(StrEnum):
-    """The ways in which a stored run can be there."""
+    """The status of a stored run in a list."""
 
     OK = "ok"
-    FAILED = "failed"  # launches of it
-    UNDER_WAY = "under way"  # of which only the live page knows
-    CUT_SHORT = "cut short"  # or it still goes on
+    FAILED = "failed"  # some of its launches
+    UNDER_WAY = "under way"  # known only to the live page
+    CUT_SHORT = "cut short"  # or still running
     DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunLine:
-    """A line of the list. `reason` says what is wrong with a run that is not ok; a damaged one has nothing else.
+    """A run in a list. `reason` says what is wrong with it; a damaged run has no other values.
 
-    `swept` is what a sweep set in the recipe. `figures` has by address the time of an image on each device that has one, else the
-    likeness of its pictures; `figure` is the first of them, a time where there is one.
+    `swept` holds the recipe values that a sweep set. `figures` maps a device address to its image time, or to its PSNR without
+    a time. `figure` is the first of them, a time if there is one.
     """
 
     run_id: str
@@ -122,7 +122,7 @@ class RunLine:
 
 @dataclass(frozen=True, kw_only=True)
 class RunList:
-    """The latest runs, and the latest sweeps and comparisons, latest first; `quadbench runs --json` prints it."""
+    """The latest runs, sweeps and comparisons, newest first; `quadbench runs --json` prints it."""
 
     schema_version: int = SCHEMA_VERSION
     runs: tuple[RunLine, ...]
@@ -130,7 +130,7 @@ class RunList:
 
 
 def run_line(result: RunResult) -> RunLine:
-    """Return the line of a run that could be read."""
+    """Return the list entry of a run that could be read."""
     wrong = sum(not record.status.is_fine for record in result.records)
     count = f"{wrong} of {len(result.records)} launches failed" if wrong else None
     status = RunStatus.CUT_SHORT if result.is_cut_short else RunStatus.FAILED if wrong else RunStatus.OK
@@ -152,12 +152,12 @@ def run_line(result: RunResult) -> RunLine:
 
 
 def damaged_line(run_id: str, reason: str) -> RunLine:
-    """Return the line of a run that cannot be read."""
+    """Return the list entry of a run that cannot be read."""
     return RunLine(run_id=run_id, status=RunStatus.DAMAGED, reason=reason)
 
 
 def _time(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return the time of an image on a device, the mean of the tasks' medians, of the shared graph if it ran."""
+    """Return a device's image time, the mean of the tasks' medians, of the shared graph if it ran."""
     shown = {}
     for variant in _ORDER:
         launches = sound(launches_of(result, device, variant))
@@ -171,7 +171,7 @@ def _time(result: RunResult, device: DeviceFacts) -> str | None:
 
 
 def _likeness(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return the mean likeness of a device's pictures; None where there is none."""
+    """Return the mean PSNR of a device's images; None if there is none."""
     rows = (row for row in quality_rows(result) if row.device.address == device.address)
     likeness = [row.shared_reference for row in rows if isinstance(row.shared_reference, float)]
     return f"{decibels(mean(likeness))} PSNR" if likeness else None

@@ -1,4 +1,4 @@
-"""Samples: records -> a table for pandas, a row a value, and the same as a CSV or Parquet file."""
+"""Export of all samples of a run as a pandas data frame, and as a CSV or Parquet file."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -40,7 +40,7 @@ _COLUMNS: dict[str, Callable[[RunRecord, Sample], Any]] = {
 
 
 def samples_table(records: Iterable[RunRecord]) -> "pd.DataFrame":
-    """Return every sample of the records with all that tells it from others. Labels are columns `label.<name>`."""
+    """Return a data frame with one row per sample and its launch's fields. Labels are columns `label.<name>`."""
     import pandas as pd
 
     pairs = [(record, sample) for record in records for sample in record.samples]
@@ -51,11 +51,11 @@ def samples_table(records: Iterable[RunRecord]) -> "pd.DataFrame":
 
 
 def write_samples(table: "pd.DataFrame", path: Path) -> None:
-    """Write the table whole or not at all, as the name's ending says.
+    """Write the table atomically as CSV or Parquet, by the file's extension.
 
     Raises:
-        UserError: another ending than .csv and .parquet.
-        MissingDependencyError: Parquet without pyarrow.
+        UserError: the extension is neither .csv nor .parquet.
+        MissingDependencyError: pyarrow is missing, which Parquet needs.
         StorageError: the file cannot be written.
     """
     if path.suffix not in FORMATS:
@@ -70,7 +70,7 @@ def write_samples(table: "pd.DataFrame", path: Path) -> None:
                 table.assign(**cells).to_csv(temporary, index=False)
             else:
                 with package_needed("a Parquet file", hint="pip install 'quadbench[parquet]'"):
-                    import pyarrow  # noqa: F401  (where it is missing, pandas says so in words of its own)
+                    import pyarrow  # noqa: F401  (without it, pandas raises an error of its own)
                 table.to_parquet(temporary, index=False)
             temporary.replace(path)
     finally:

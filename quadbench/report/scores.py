@@ -1,4 +1,4 @@
-"""Quality of a run: its pictures, how far they are from the reference, scores, and what the build measured on held-out inputs."""
+"""Image quality of a run: its images, their difference from the reference, scores, and SQNR on held-out inputs."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ from quadbench.results.layout import Layout
 SHOWN_ITEMS = 4  # a task's further items are folded away
 
 AMPLIFIED = 8
-_MOST_WIDTH = 128  # as wide as a report shows it
+_MOST_WIDTH = 128  # pixels; the width in a report
 
 MADE = {
     "shared": "Shared",
@@ -31,7 +31,7 @@ MADE = {
     "reference": "Float",
 }
 _AGAINST = {"reference": "float", "truth": "truth"}
-_SMALL = 0.01  # below, four digits after the point are too few
+_SMALL = 0.01  # smaller scores are written with two significant digits
 _ARROWS = {Better.HIGHER: "↑", Better.LOWER: "↓"}
 
 SHOWN_TENSORS = 3
@@ -42,9 +42,9 @@ _ON_EMULATOR = "Over the first evaluation input of each task, on Qualcomm's HTP 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One image. `path` is None where there is no image to show, and `note` says why.
+    """One image of a report. `path` is None if it is missing; `note` then gives the reason.
 
-    Where there is a path in `apart_from`, how far the image is from that one is shown in its place.
+    If `apart_from` is set, the report shows the difference from that image instead.
     """
 
     label: str
@@ -56,7 +56,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class ItemPictures:
-    """An evaluation input with the images that belong to it."""
+    """An evaluation input with its images: input, reference, and the output of each variant."""
 
     name: str
     prompt: str
@@ -65,7 +65,7 @@ class ItemPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPictures:
-    """A task's items, as one device made them."""
+    """The images of a task from one device. The items in `folded` are hidden until opened."""
 
     task: TaskAssets
     device: DeviceFacts
@@ -75,7 +75,7 @@ class TaskPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """Mean PSNR over a task's items on one device, in decibels. A text in place of a figure says why there is none."""
+    """Mean PSNR in decibels over a task's items on one device. A text in place of a figure gives the reason for its absence."""
 
     device: DeviceFacts
     task: str
@@ -87,7 +87,7 @@ class Quality:
 
 
 def task_pictures(result: RunResult, layout: Layout) -> tuple[TaskPictures, ...]:
-    """Return the pictures of the first device that made any, task by task."""
+    """Return the images of each task from the first device that has images."""
     for device in result.devices:
         if any(record.images for record in sound(launches_on(result, device))):
             return tuple(_task(result, layout, device, task) for task in result.bundle_on(device).tasks)
@@ -95,7 +95,7 @@ def task_pictures(result: RunResult, layout: Layout) -> tuple[TaskPictures, ...]
 
 
 def quality_rows(result: RunResult) -> tuple[Quality, ...]:
-    """Return the mean PSNR of every device and task."""
+    """Return the mean PSNR of every task on every device."""
     return tuple(_quality(result, device, task) for device in result.devices for task in result.bundle_on(device).tasks)
 
 
@@ -114,7 +114,7 @@ def _pictures(result: RunResult, layout: Layout, device: DeviceFacts, task: Task
     for variant in (variant for variant in Variant if variant.is_quantized):
         label, launches = MADE[variant], launches_of(result, device, variant)
         if not launches and variant not in (Variant.SHARED, Variant.PER_GRAPH):
-            continue  # these two stand even where they have no picture, with the reason
+            continue  # these two are listed even without an image, with the reason
         picture = _drawn(label, layout, launches, f"{task.name}/{item.name}")
         pictures.append(picture)
         if picture.path is not None and item.reference is not None:
@@ -160,10 +160,10 @@ def _quality(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Qualit
 
 
 def difference_png(one: Path, other: Path) -> bytes:
-    """Return the amplified difference of two pictures of one size; of a large one the largest in each patch.
+    """Return the amplified difference of two images of equal size as PNG; large images are max-pooled.
 
     Raises:
-        OSError, ValueError: one cannot be read, or their sizes differ.
+        OSError, ValueError: an image cannot be read, or their sizes differ.
     """
     first, second = read_pixels(one), read_pixels(other)
     if first.shape != second.shape:
@@ -175,7 +175,7 @@ def difference_png(one: Path, other: Path) -> bytes:
 
 
 def _reduced(pixels: Pixels) -> Pixels:
-    """Return the largest of each square patch, so many that the width is what is shown."""
+    """Max-pool an image over square patches, so that it has the width of the display."""
     side = -(-pixels.shape[1] // _MOST_WIDTH)
     height, width = (length // side * side for length in pixels.shape[:2])
     patches = pixels[:height, :width].reshape(height // side, side, width // side, side, 3)  # (rows, side, columns, side, RGB)
@@ -184,7 +184,7 @@ def _reduced(pixels: Pixels) -> Pixels:
 
 
 def score_tables(scores: RunScores) -> tuple[TextTable, ...]:
-    """Return a table for each task and device; each has also what no device made, as the float reference."""
+    """Return a table of scores for each task and device. Scores without a device are in all tables of their task."""
     tables = []
     for task in dict.fromkeys(c.task for c in scores.compared):
         of_task = [c for c in scores.compared if c.task == task]
@@ -195,7 +195,7 @@ def score_tables(scores: RunScores) -> tuple[TextTable, ...]:
 
 
 def score_notes(scores: RunScores) -> tuple[str, ...]:
-    """Say what each metric is, or why it is absent: a reason stands once, however many tables lack the figure."""
+    """Return notes that define each metric, or give the reason why it is unavailable."""
     every = [score for c in scores.compared for score in c.scores]
     notes = ["↑ is better when higher, ↓ when lower; n is the number of images, of latents or of U-Net runs."]
     for metric in _metrics(every):
@@ -208,7 +208,7 @@ def score_notes(scores: RunScores) -> tuple[str, ...]:
 
 
 def _table(title: str, compared: Iterable[Compared]) -> TextTable:
-    """Return metrics down and what is compared across; a metric that nothing has a figure of is left out."""
+    """Return a table with metrics as rows and compared images as columns, without metrics that have no value."""
     columns: dict[str, dict[str, Score]] = {}
     for c in compared:
         name = f"{MADE.get(c.made, c.made)} vs {_AGAINST.get(c.against, c.against)}"
@@ -244,16 +244,16 @@ def _metrics(scores: Iterable[Score]) -> list[Metric]:
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """A task's curves: for each variant (step, dB), steps counted from 1."""
+    """SQNR curves of a task, one for each variant: (step, dB), with steps counted from 1."""
 
     task: str
     curves: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
 
 
 def held_out_tables(held_out: HeldOut | None, where: str = "") -> tuple[TextTable, ...]:
-    """Return a table of the SQNR along trajectories, and one of the activations that clip; none where nothing was judged.
+    """Return tables of SQNR along sampler trajectories and of clipped activations; empty without held-out results.
 
-    `where` are the devices that they are about, where that are not all.
+    `where` names the devices concerned; empty if all are.
     """
     if held_out is None:
         return ()
@@ -275,18 +275,18 @@ def held_out_tables(held_out: HeldOut | None, where: str = "") -> tuple[TextTabl
 
 
 def emulated_tables(scores: RunScores) -> tuple[TextTable, ...]:
-    """Return a table for each Qualcomm HTP on whose emulator U-Nets were run, of the SQNR along trajectories."""
+    """Return a table of SQNR along sampler trajectories for each Qualcomm HTP whose emulator ran U-Nets."""
     tables = {target: _trajectory_table(judged, _ON_EMULATOR) for target, judged in scores.emulated.items()}
     return tuple(replace(table, title=titled(table.title, target)) for target, table in tables.items())
 
 
 def emulated_trajectories(scores: RunScores) -> tuple[Trajectory, ...]:
-    """Return the curves of every task on every emulated HTP."""
+    """Return the SQNR curves of every task on every emulated HTP."""
     return tuple(curve for target, judged in scores.emulated.items() for curve in trajectories(judged, target))
 
 
 def trajectories(held_out: HeldOut | None, where: str = "") -> tuple[Trajectory, ...]:
-    """Return the curves of every task; `where` as above."""
+    """Return the SQNR curves of every task. `where` names the devices concerned; empty if all are."""
     judged = held_out.trajectories if held_out else ()
     return tuple(
         Trajectory(task=titled(task, where), curves=tuple((one.variant, _points(one)) for one in judged if one.task == task))
@@ -327,7 +327,7 @@ def _worst(one: Clipping) -> Iterator[str]:
 
 
 def _share(share: float) -> str:
-    """Write a share so that one which is not zero does not look like it."""
+    """Format a fraction as a percentage, so that a nonzero one never looks like zero."""
     return "0" if share == 0 else f"{share:.2g}" if share < 1e-4 else f"{100 * share:.2g} %"
 
 

@@ -1,4 +1,4 @@
-"""Storage: RunResult -> bytes on the device for 1..N use cases, one base with LoRAs against one graph per task."""
+"""Bytes on the device by number of use cases: one base with LoRA adapters against one graph per task."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ EXTRAPOLATE_TO = 10  # use cases: the paper's own example (arXiv 2603.29535, sec
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentBytes:
-    """The size of a component that every task uses, in each variant; None where the variant has no such file."""
+    """The file size of a component in each variant; None if the variant has no such file."""
 
     component: Component
     shared: int | None
@@ -30,7 +30,7 @@ class ComponentBytes:
 
 @dataclass(frozen=True, kw_only=True)
 class UseCases:
-    """The bytes on a device for the first `count` tasks. `task` is the one added; None where sizes are extrapolated."""
+    """The bytes on a device for the first `count` tasks. `task` is the last one added; None if extrapolated."""
 
     count: int
     task: str | None = None
@@ -43,9 +43,9 @@ class UseCases:
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """The files of one device. `extrapolated` continues `measured` with the mean of what a task has added so far.
+    """The file sizes on one device. `extrapolated` continues `measured` with the mean size per added task.
 
-    `growth` is of another run: the stored one of ten tasks of the same model, where it reaches further.
+    `growth` is a stored measurement of ten tasks of the same model, from another run.
     """
 
     device: DeviceFacts
@@ -57,15 +57,15 @@ class Storage:
 
     @property
     def has_both(self) -> bool:
-        """Say whether the bytes of all tasks are known of both sides."""
+        """Return whether the bytes of all tasks are known for both variants."""
         return all(None not in (step.shared_bytes, step.per_graph_bytes) for step in self.measured[-1:])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """The bytes of the recipe `ten-tasks` on the built-in model, from a stored run: not of the run that a report is about.
+    """The bytes of the recipe `ten-tasks` on the built-in model, stored from an earlier run.
 
-    `steps` hold the first N tasks, N from 1 on. Sizes are bytes of LoRA files; some LoRAs are random.
+    `steps` holds the bytes of the first N tasks, N from 1 on. `trained` and `random` are sizes of LoRA files in bytes.
     """
 
     measured_on: str  # ISO date
@@ -75,12 +75,12 @@ class Growth:
 
     @property
     def shown(self) -> tuple[tuple[int, int, int], ...]:
-        """Return the steps that a table has room for: 1, 2, 5 and 10 tasks."""
+        """Return the steps that a table shows: 1, 2, 5 and 10 tasks."""
         return tuple(step for step in self.steps if step[0] in _GROWTH_SHOWN)
 
 
 def stored_growth(target: str, tasks: int, recipe: str | None) -> Growth | None:
-    """Return the stored growth where the run's recipe has the same model and fewer tasks, and the device the same target.
+    """Return the stored `ten-tasks` bytes if the run has the same model and target, and fewer tasks.
 
     `recipe` is the recipe's text as the run checked it; None where a bundle was run without one.
     """
@@ -98,7 +98,7 @@ def stored_growth(target: str, tasks: int, recipe: str | None) -> Growth | None:
 
 
 def foundation_in(recipe: str) -> object:
-    """Return the foundation that a recipe's text declares; None where the text is no recipe."""
+    """Return the foundation model that a recipe's text declares; None if the text cannot be parsed."""
     try:
         return parse_document(recipe, Document(path=Path("recipe"))).data.get("foundation")
     except SpecError:
@@ -113,10 +113,7 @@ def _ten_tasks() -> dict[str, Any]:
 
 
 def storage_views(result: RunResult) -> tuple[Storage, ...]:
-    """Return one view for each bundle and target, whose devices hold the same files: of the first device that has both sides.
-
-    Where none has both it is that of the first with either.
-    """
+    """Return one view for each bundle and target, from the first device with both variants, else with either."""
     views: dict[tuple[str, str], Storage] = {}
     for device in result.devices:
         if storage := storage_of(result, device):
@@ -128,7 +125,7 @@ def storage_views(result: RunResult) -> tuple[Storage, ...]:
 
 
 def storage_of(result: RunResult, device: DeviceFacts) -> Storage | None:
-    """Return the files of a device as its own launches that were sound have told of them; None where none has."""
+    """Return the file sizes on a device, as its first OK launches reported them; None if none did."""
     shared = sound(launches_of(result, device, Variant.SHARED))[:1]
     per_graph = sound(launches_of(result, device, Variant.PER_GRAPH))[:1]
     record = next((record for record in (*shared, *per_graph) if _rom([record])), None)
@@ -150,13 +147,13 @@ def storage_of(result: RunResult, device: DeviceFacts) -> Storage | None:
 
 
 def rom_steps(storage: Storage) -> tuple[UseCases, ...]:
-    """Return those that a picture has room for: the first four that were measured, the last, and the last extrapolated."""
+    """Return the steps that a chart shows: the first four measured, the last measured and the last extrapolated."""
     measured = storage.measured
     return (*measured[:_SHOWN_STEPS], *measured[_SHOWN_STEPS:][-1:], *storage.extrapolated[-1:])
 
 
 def rom_parts(storage: Storage, step: UseCases, *, is_shared: bool = False) -> dict[str, float]:
-    """Return what the bytes of a side are of, by component, U-Nets and LoRAs; nothing where they are not known."""
+    """Return a variant's bytes by component, U-Nets and LoRA adapters; empty if they are unknown."""
     total = step.shared_bytes if is_shared else step.per_graph_bytes
     if total is None:
         return {}
@@ -225,7 +222,7 @@ def _bytes(rom: tuple[Sample, ...], component: Component, unet: str = "base") ->
 
 
 def _adapter_bytes(rom: tuple[Sample, ...], adapters: Iterable[str]) -> int | None:
-    """Return the size of adapters together; None where one was not measured, or nothing was."""
+    """Return the total size of LoRA adapters; None if one was not measured, or nothing was."""
     sizes = {sample.labels["adapter"]: int(sample.value) for sample in rom if sample.labels.get("kind") == "adapter"}
     wanted = set(adapters)
     return sum(sizes[name] for name in wanted) if rom and wanted <= sizes.keys() else None

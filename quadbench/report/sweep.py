@@ -1,4 +1,4 @@
-"""Sweep: runs of one recipe with several values of some keys -> a point for each setting, and which settings are better."""
+"""Result of a sweep, runs of one recipe with several values of some keys: figures at each setting, and the best settings."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,15 +25,15 @@ PSNR, PSNR_TEACHER, PSNR_TRUTH = "psnr", "psnr_teacher", "psnr_truth"
 TIME, BYTES, RAM = "end_to_end", "bytes", "peak_ram"
 _KPIS = ("session_load", "unet_step", TIME, "switch", "lora_rom", RAM)
 
-LEAST_DB = 0.5  # of likeness that matters, as nights have it
+LEAST_DB = 0.5  # smallest PSNR difference that matters, as in nightly runs
 _TOLD = (Verdict.WORSE, Verdict.BETTER)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFigure:
-    """One figure at one setting. `error` is the standard error over items, `published` what a paper printed.
+    """One figure at one setting. `error` is the standard error over items, `published` a paper's value.
 
-    `each` has what it is the mean or the median of: of likeness each item's, of times and memory each launch's.
+    `each` has the values behind it: PSNR by item, times and memory by launch.
     """
 
     key: str
@@ -48,9 +48,10 @@ class SweepFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPoint:
-    """One setting, a value of each key, on one device, for one task; `reason` says why a launch was not OK.
+    """The figures of one setting, a value for each key, on one device for one task.
 
-    `is_best` where no other setting of the task is known to be better in quality, time or bytes and as good in the rest.
+    `reason` says why a launch was not OK. `is_best` means that no other setting is better in quality, time or bytes and as good
+    in the rest.
     """
 
     setting: dict[str, str]
@@ -64,25 +65,25 @@ class SweepPoint:
 
     @property
     def value(self) -> str:
-        """Return the setting in one word, without its keys."""
+        """Return the values of the setting without their keys."""
         return ", ".join(self.setting.values())
 
     @property
     def name(self) -> str:
-        """Return the setting as a command takes it: `runtime.threads=2`."""
+        """Return the setting as written on a command line: `runtime.threads=2`."""
         return ", ".join(f"{key}={value}" for key, value in self.setting.items())
 
     def figure(self, key: str) -> SweepFigure | None:
-        """Return one of the figures; None where there is none."""
+        """Return the figure with this key; None if there is none."""
         return next((figure for figure in self.figures if figure.key == key), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A whole sweep: all points, by setting in the order given. `sweeps/<id>/sweep.json` is the same as JSON.
+    """A complete sweep with its points in the order of the settings, as stored in `sweeps/<id>/sweep.json`.
 
-    `touched` are the tasks whose own work the keys change; the times of all others show the noise. `left_out` says by setting, or
-    setting and address, why it gave nothing, and `command` is what was typed.
+    `touched` are the tasks whose own work the keys change; times of the others show the noise. `left_out` maps a setting, or
+    setting and address, to the reason why it gave nothing. `command` is the command line that was typed.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -97,7 +98,7 @@ class Sweep:
 
     @property
     def caveats(self) -> tuple[Caveat, ...]:
-        """Return the doubts about any of its figures."""
+        """Return the caveats of all points."""
         return in_order(caveat for point in self.points for caveat in point.caveats)
 
 
@@ -107,10 +108,10 @@ def sweep_points(
     scores: RunScores | None,
     teacher: Mapping[tuple[str, str], Mapping[str, float]] | None = None,
 ) -> Iterator[SweepPoint]:
-    """Yield the figures of a run of the shared graph at one setting, for each device and task.
+    """Yield the figures of each task and device in a run of the shared graph at one setting.
 
-    `teacher` has the likeness to the teacher's pictures, by task and device, then by item. The likeness of images counts also
-    where it is so bad that the launch failed; its times do not.
+    `teacher` maps task and device to the PSNR of each item against the teacher's image. PSNR counts even if it is so low that
+    the launch failed; times do not.
     """
     rows = kpi_rows(result)
     for address, device in {record.device.address: record.device for record in result.records}.items():
@@ -138,16 +139,16 @@ def sweep_points(
 
 
 def _doubts_of(record: RunRecord) -> list[Caveat]:
-    """Return the caveats of what a launch shows: of one that failed its pictures alone, and nothing of one that was repeated."""
+    """Return the caveats of a launch: all if OK, those on images if it failed, none if it was repeated."""
     if record.status is Status.DISCARDED:
         return []
     return [caveat for caveat in record.caveats if record.status is Status.OK or caveat.is_about(FigureKind.PICTURE)]
 
 
 def quality_of(points: Sequence[SweepPoint]) -> str | None:
-    """Return the figure by which settings are compared in quality; None where there is none.
+    """Return the key of the figure that ranks settings by quality; None if there is none.
 
-    Where samplers differ each setting has a float reference of its own, so that the teacher's or the truth comes first.
+    Settings with different samplers have different float references, so PSNR to the teacher or the truth comes first.
     """
     known = {figure.key for point in points for figure in point.figures}
     is_of_samplers = any("sampler" in key for point in points for key in point.setting)
@@ -156,13 +157,13 @@ def quality_of(points: Sequence[SweepPoint]) -> str | None:
 
 
 def series_of(sweep: Sweep) -> list[list[SweepPoint]]:
-    """Return the points of each task and device, in the order of the values."""
+    """Return the points of each task and device, in the order of the settings."""
     names = dict.fromkeys((point.task, point.device) for point in sweep.points)
     return [[point for point in sweep.points if (point.task, point.device) == name] for name in names]
 
 
 def _psnr_db(records: list[RunRecord], task: TaskAssets, against: str) -> dict[str, float]:
-    """Return each item's likeness in the first launch that has one: launches of one graph paint the same."""
+    """Return each item's PSNR from the first launch that has it, as all launches of a graph paint the same."""
     psnr_db: dict[str, float] = {}
     for record in records:
         for sample in record.samples:
@@ -172,7 +173,7 @@ def _psnr_db(records: list[RunRecord], task: TaskAssets, against: str) -> dict[s
 
 
 def _int8(bundle: Bundle) -> Iterator[SweepFigure]:
-    """Yield what of the shared U-Net runs in 8 bits, where a part of it does."""
+    """Yield the 8-bit shares of the shared U-Net, if they are not zero."""
     int8 = int8_of_shared(bundle)
     if int8 is not None and int8.layers.int8 > 0:
         for key, share in (("parameters", int8.parameters), ("layers", int8.layers), ("MACs", int8.multiply_accumulates)):
@@ -187,7 +188,7 @@ def _psnr(key: str, title: str, psnr_db: Mapping[str, float]) -> Iterator[SweepF
 
 
 def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
-    """Yield the scores of the shared graph against the float reference; those of eps and latents belong to no device."""
+    """Yield scores of the shared graph against the float reference. Scores of eps and latents belong to no device."""
     for compared in scores.compared if scores else ():
         is_shared = (compared.task, compared.made, compared.against) == (task.name, Variant.SHARED, "reference")
         if is_shared and compared.device in (address, None):
@@ -206,7 +207,7 @@ def _kpis(rows: Sequence[KpiRow], task: TaskAssets, address: str) -> Iterator[Sw
 
 
 def _bytes(storage: Storage | None) -> Iterator[SweepFigure]:
-    """Yield the bytes of all tasks on a device: base and adapters."""
+    """Yield the bytes of all tasks on a device: base and LoRA adapters."""
     total = storage.measured[-1].shared_bytes if storage and storage.measured else None
     if total is not None:
         value = convert(total, Unit.MEGABYTES)
@@ -222,10 +223,10 @@ def _with_published(figure: SweepFigure, table: str | None, task: TaskAssets, se
 
 @dataclass(frozen=True, kw_only=True)
 class Merit:
-    """A figure of one setting against another: of quality the dB more, of time and bytes the ratio, with the interval at 95 %.
+    """The difference of two settings in one figure, with a 95 % interval: dB for quality, a ratio for time and bytes.
 
-    BETTER and WORSE: the interval leaves out that there is none, and times differ by more than the sweep's noise. SAME: all of it
-    lies within what does not matter. Bytes are exact. `is_noise`: it would be told, were it more than the sweep's noise.
+    BETTER and WORSE: the interval excludes no change, and times differ by more than the sweep's noise. SAME: the interval is
+    within the margin. Bytes are exact. `is_noise`: only the noise prevents a verdict.
     """
 
     size: float
@@ -236,16 +237,16 @@ class Merit:
 
     @property
     def is_told(self) -> bool:
-        """Say whether one setting is known to be better."""
+        """Return whether one of the two settings is known to be better."""
         return self.verdict in _TOLD
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """The scale on which a sweep judges times of a device.
+    """The noise level by which a sweep compares times on a device.
 
-    `noise` is the ratio above 1 by which the times of untouched tasks differ; None where it is not known. `together` is the
-    number of times that are judged together.
+    `noise` is the largest ratio, above 1, of times of a task that the sweep does not change; None if unknown. `together` is the
+    number of times compared together.
     """
 
     noise: float | None = None
@@ -253,7 +254,7 @@ class Scale:
 
 
 def merits(one: SweepPoint, other: SweepPoint, scale: Scale = Scale()) -> dict[str, Merit]:
-    """Return what one setting has of quality, time and bytes against another of the same task, by the figure's key."""
+    """Compare two settings of a task in quality, time and bytes; return the result by figure key."""
     quality, pairs = quality_of([one, other]), {}
     for key in filter(None, (quality, TIME, BYTES)):
         mine, theirs = one.figure(key), other.figure(key)
@@ -264,14 +265,14 @@ def merits(one: SweepPoint, other: SweepPoint, scale: Scale = Scale()) -> dict[s
 
 
 def scale_of(sweep: Sweep, device: str) -> Scale:
-    """Return what times of a device are held against: each pair of settings is judged in each task that the sweep touched."""
+    """Return the noise level of a device, and the number of pairs of settings compared over the changed tasks."""
     series = [points for points in series_of(sweep) if points[0].device == device and points[0].task in sweep.touched]
     timed = [sum(point.figure(TIME) is not None for point in points) for points in series]
     return Scale(noise=noise_of(sweep, device), together=max(1, sum(math.comb(count, 2) for count in timed)))
 
 
 def noise_of(sweep: Sweep, device: str) -> float | None:
-    """Return the greatest ratio of two times of one task that the sweep did not touch: so far they differ by accident."""
+    """Return the largest ratio of two times of a task that the sweep does not change; None if unknown."""
     ratios = []
     for points in series_of(sweep):
         if points[0].device == device and points[0].task not in sweep.touched:
@@ -281,7 +282,7 @@ def noise_of(sweep: Sweep, device: str) -> float | None:
 
 
 def with_best(sweep: Sweep) -> Sweep:
-    """Return the sweep with those of its points marked that no other of their task and device beats."""
+    """Return the sweep with `is_best` set for each point that no other point of its task and device beats."""
     scales = {device: scale_of(sweep, device) for device in dict.fromkeys(point.device for point in sweep.points)}
     series = series_of(sweep)
     beaten = {id(point) for points in series for point in points if _is_beaten(point, points, scales[point.device])}
@@ -289,19 +290,19 @@ def with_best(sweep: Sweep) -> Sweep:
 
 
 def is_telling(points: Sequence[SweepPoint]) -> bool:
-    """Say whether marks at the best tell anything: some, and not all, are beaten."""
+    """Return whether the marks of best points distinguish settings: some points have one, some do not."""
     return len({point.is_best for point in points}) > 1
 
 
 def is_flat(sweep: Sweep) -> bool:
-    """Say whether no two settings are known to differ in quality, though every pair has an interval: all of it is noise."""
+    """Return whether no two settings are known to differ in quality, although every pair has an interval."""
     pairs = [pair for points in series_of(sweep) for pair in combinations(points, 2)]
     quality = [merits(*pair).get(quality_of(pair) or "") for pair in pairs]
     return bool(quality) and all(one and one.low is not None and not one.is_told for one in quality)
 
 
 def change_from(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float, float] | None:
-    """Return the mean difference of a likeness of the same items, and its standard error; None below two items."""
+    """Return the mean PSNR difference over the same items and its standard error; None with fewer than two items."""
     mine, theirs = point.figure(key), before.figure(key)
     of_items = _of_items(mine, theirs) if mine and theirs else []
     if len(of_items) < 2:
@@ -310,7 +311,7 @@ def change_from(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float,
 
 
 def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: Scale) -> bool:
-    """Say whether another setting is told to be better in something and as good in the rest. One without quality is no rival."""
+    """Return whether another setting is better in one figure and as good in the rest, or this one has no quality."""
     quality = quality_of(rivals)
     if quality is None or point.figure(quality) is None:
         return True
@@ -323,7 +324,7 @@ def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: Scale) ->
 
 
 def _of_quality(mine: SweepFigure, theirs: SweepFigure) -> Merit | None:
-    """Compare likeness item by item: items differ much more from each other than one does between two settings."""
+    """Compare the PSNR of two settings item by item, because items differ more than settings do."""
     of_items = _of_items(mine, theirs)
     if not of_items:
         return None

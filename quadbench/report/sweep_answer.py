@@ -1,4 +1,4 @@
-"""A sweep's answer: what its settings are worth, in a few sentences for each device, and its tables."""
+"""Summary of a sweep in a few sentences for each device, and its tables as text and CSV."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from quadbench.report.sweep import Merit, Scale, Sweep, SweepFigure, SweepPoint,
 from quadbench.statistics import Verdict
 
 _NAMED = 4  # settings, and tasks, that a sentence names
-_Settings = Mapping[str, Sequence[SweepPoint]]  # the points of a device by setting, each of a task
+_Settings = Mapping[str, Sequence[SweepPoint]]  # the points of a device by setting, one per task
 _Row = tuple[SweepPoint, SweepPoint | None]  # a point and the one above it
 
 _NOTE = (
@@ -28,7 +28,7 @@ _DECIMALS = {"dB": 2, "ms": 1, "%": 1, "MB": 2}
 
 
 def sweep_answer(sweep: Sweep) -> tuple[str, ...]:
-    """Return for each device what the settings buy, whether one beats another, how large the noise is, and what is not known."""
+    """Return sentences for each device: the best setting, differences from it, noise, and missing figures."""
     devices = dict.fromkeys(point.device for point in sweep.points)
     said = [sentence for device in devices for sentence in _of_device(sweep, device)]
     failed = [f"{setting} was left out: {reason}" for setting, reason in sweep.left_out.items()]
@@ -64,7 +64,7 @@ def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
 
 
 def best_setting(settings: _Settings) -> str:
-    """Return the setting with the best quality, the mean over tasks; of those that read alike the fastest, else the first."""
+    """Return the setting with the best mean quality; of equal ones the fastest, else the first."""
 
     def merit(points: Sequence[SweepPoint]) -> tuple[float, float]:
         values = [figure.value for point in points if (figure := _quality(point))]
@@ -93,7 +93,7 @@ def _reached(points: Sequence[SweepPoint]) -> str:
 
 
 def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], scale: Scale) -> str:
-    """Say what a setting has more or less of quality, time and bytes than the best one, over the tasks."""
+    """Return a clause that compares a setting with the best one in quality, time and bytes."""
     of_tasks = {point.task: point for point in top}
     told = {p.task: merits(p, of_tasks[p.task], scale) for p in points if p.task in of_tasks}
     quality = {task: one for task, own in told.items() for key, one in own.items() if key not in (sweeps.TIME, sweeps.BYTES)}
@@ -107,7 +107,7 @@ def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], scale: Sca
 
 
 def _said(these: Mapping[str, Merit], write: Callable[[float, float], str]) -> str:
-    """Write the merits of a figure over the tasks: the range of what is told, what is the same, what is not known."""
+    """Format the differences of a figure over tasks: ranges of known ones, equal tasks and inconclusive tasks."""
     told = {task: one for task, one in these.items() if one.is_told}
     sizes = sorted(one.size for one in told.values())
     unknown = {task: one for task, one in these.items() if one.verdict is Verdict.INCONCLUSIVE}
@@ -128,7 +128,7 @@ def _said(these: Mapping[str, Merit], write: Callable[[float, float], str]) -> s
 
 
 def _not_established(these: Sequence[Merit], write: Callable[[float, float], str]) -> str:
-    """Write what was measured, and why nobody knows it: the noise is as large, an interval leaves it open, or there is none."""
+    """Format inconclusive differences with the reason: noise, a wide interval, or too few measurements."""
     if not these:
         return ""
     sizes, ends = [one.size for one in these], [(one.low, one.high) for one in these]
@@ -143,20 +143,20 @@ def _not_established(these: Sequence[Merit], write: Callable[[float, float], str
 
 
 def _ranged(sizes: Sequence[float], write: Callable[[float, float], str]) -> str:
-    """Write the sizes of tasks, and where they differ that these are no ends of an interval."""
+    """Format the range of differences over tasks, with the words `from task to task` if they differ."""
     low, high = min(sizes), max(sizes)
     return f"{write(low, high)}{' from task to task' if write(low, low) != write(high, high) else ''}"
 
 
 def _between(low: float, high: float) -> str:
-    """Write a range of ratios: `the same`, `12.0 % less` or `2.1 to 4.2 % more`."""
+    """Format a range of ratios: `the same`, `12.0 % less` or `2.1 to 4.2 % more`."""
     if change(low) == change(high):
         return "the same" if low == 1 else change(low)
     return between(low, high)
 
 
 def _decibels_between(low: float, high: float) -> str:
-    """Write a range of differences: `0.4 dB less`, `0.2 to 0.4 dB less` or `0.1 dB less to 0.3 dB more`."""
+    """Format a range of differences: `0.4 dB less`, `0.2 to 0.4 dB less` or `0.1 dB less to 0.3 dB more`."""
     near, far = sorted((low, high), key=abs)
     if _decibels(near) == _decibels(far):
         return _decibels(far)
@@ -168,7 +168,7 @@ def _decibels(difference: float) -> str:
 
 
 def _order(settings: _Settings, scale: Scale) -> str:
-    """Say which settings beat others; where none does, whether anything is told at all, and what would tell more."""
+    """Return a sentence on which settings beat others or, if none does, whether any figure differs at all."""
     rated = [value for value, points in settings.items() if any(map(_quality, points))]
     best = [value for value in rated if _is_best(settings[value])]
     beaten = [value for value in rated if value not in best]
@@ -186,7 +186,7 @@ def _is_comparable(point: SweepPoint) -> bool:
 
 
 def _apart(settings: Sequence[Sequence[SweepPoint]], scale: Scale) -> str:
-    """Say whether anything tells settings apart of which none beats another, the points of each being given."""
+    """Return a sentence on whether figures differ between settings, none of which beats another."""
     first, *rest = settings or [[]]
     pairs = [(point, other) for points in rest for point in points for other in first if other.task == point.task]
     told = [(key, one) for pair in pairs for key, one in merits(*pair, scale).items()]
@@ -202,7 +202,7 @@ def _apart(settings: Sequence[Sequence[SweepPoint]], scale: Scale) -> str:
 
 
 def settling(sweep: Sweep) -> tuple[str, ...]:
-    """Return the words that launch two settings in turn, the best one if it can be; none where all times are told apart."""
+    """Return the command arguments that launch two settings in turn; empty if all times are decided."""
     runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(sweeps.TIME)}
     if len(runs) < 2:
         return ()
@@ -214,7 +214,7 @@ def settling(sweep: Sweep) -> tuple[str, ...]:
 
 
 def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
-    """Say whether nobody knows yet which of two runs is faster, in some task on the device of the first."""
+    """Return whether it is unknown for some task which of two runs is faster, on the device of the first."""
     scale, told = scale_of(sweep, one.device), []
     for task in sweep.touched:
         mine, theirs = (
@@ -227,15 +227,15 @@ def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
 
 
 def sweep_tables(sweep: Sweep, *, is_whole: bool = True) -> tuple[TextTable, ...]:
-    """Return a table for each task and device: settings down, figures across; a figure that no setting has is left out.
+    """Return a table for each task and device, with settings as rows and figures as columns.
 
-    One that is not whole has the most telling figures, and fits a terminal of 100 characters.
+    With `is_whole` false, a table has only the main figures and fits a terminal of 100 characters.
     """
     return tuple(_table(sweep, points, is_whole) for points in sweeps.series_of(sweep))
 
 
 def sweep_csv(sweep: Sweep) -> str:
-    """Return one line for each setting, task, device and figure, with full precision."""
+    """Return the sweep as CSV: one line for each setting, task, device and figure, with full precision."""
     fields = ("task", "device", "figure", "unit", "mean", "standard_error", "n", "published", "is_best", "run_id")
     rows = (
         (
@@ -260,7 +260,7 @@ def _table(sweep: Sweep, points: Sequence[SweepPoint], is_whole: bool) -> TextTa
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
-    """Return a key's last word, or more of it where another key ends alike."""
+    """Return the last word of a dotted key, or more words if another key ends with the same."""
     words = key.split(".")
     ends = (".".join(words[-count:]) for count in range(1, len(words)))
     return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), key)
@@ -313,6 +313,6 @@ def _published(key: str, row: _Row) -> str:
 
 
 def _number(value: float, unit: str) -> str:
-    """Write a value with its unit's decimals; one that they would leave nothing of, with two digits."""
+    """Format a value with its unit's decimals, or with two digits if it would round to zero."""
     decimals = _DECIMALS.get(unit, 4)
     return f"{value:.{decimals}f}" if not value or abs(value) >= 10 ** (1 - decimals) else f"{value:.2g}"

@@ -1,4 +1,4 @@
-"""Charts of a sweep, each an SVG that stands alone: quality over the settings' values, and quality over time or bytes."""
+"""Self-contained SVG charts of a sweep: quality over the swept values, and quality over time or bytes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +19,14 @@ STYLE = (
 )
 _GRID = "#dcdcd7"
 _LINE_HEIGHT = 15
-_MOST_VALUE = 14  # letters of a value below the axis
+_MOST_VALUE = 14  # characters of a value below the axis
 
-_MOST_NAMED = 40  # spots; of more, those that none beats come first, as no more names can be read
+_MOST_NAMED = 40  # settings with a name; if there are more, only the best have one
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    """A task on a device, or what a paper printed for it; `y` are dB by index of the value, `errors` their standard errors."""
+    """A curve of one task on a device, or of a paper: dB and standard errors by index of the swept value."""
 
     label: str
     colour: int
@@ -36,9 +36,9 @@ class _Line:
 
 
 def sweep_chart(sweep: Sweep) -> str:
-    """Draw PSNR over the values: numbers stand where they belong, words at equal distances.
+    """Draw PSNR over the swept values. Numbers are to scale, words at equal distances.
 
-    A dashed line is what a paper printed for another model.
+    A dashed line shows a paper's values for another model.
     """
     values = list(dict.fromkeys(point.value for point in sweep.points))
     lines = [line for number, points in enumerate(series_of(sweep)) for line in _lines(points, values, number, sweep)]
@@ -63,7 +63,7 @@ def sweep_chart(sweep: Sweep) -> str:
 
 
 def _begun(title: str, longest: float) -> tuple[int, list[str]]:
-    """Return the width of a chart with names of at most this length on its right, and what it begins with."""
+    """Return the width and the first elements of a chart with labels of this length on its right."""
     width = round(_PLOT.right + 20 + longest)
     paper = f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>'
     return width, [STYLE, paper, text(_PLOT.left, 18, title)]
@@ -88,7 +88,7 @@ def _lines(points: Sequence[SweepPoint], values: Sequence[str], colour: int, swe
 
 
 def _places(values: Sequence[str]) -> list[float]:
-    """Return the place of each value on the axis, from 0 to 1."""
+    """Return the position of each swept value on the axis, from 0 to 1."""
     try:
         numbers = [float(value) for value in values]
     except ValueError:
@@ -114,7 +114,7 @@ def _drawn(line: _Line, xs: Sequence[float], plot: Plot) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Spot:
-    """A setting: what it costs, and from which launch to which; how good it is, and its standard error over items."""
+    """A setting in the cost chart: its cost with the range over launches, and its quality with the standard error."""
 
     label: str
     cost: float
@@ -126,9 +126,9 @@ class _Spot:
 
 
 def cost_chart(sweep: Sweep) -> str | None:
-    """Draw every setting with quality, cost and how far they vary: filled and joined where none beats it. None: none has both.
+    """Draw quality over cost for each setting, with error bars; None if no setting has both.
 
-    A task that lacks the figure of quality, as one by LCM that to the teacher, is not drawn.
+    Settings that no other beats are filled and joined. A task without the quality figure is left out, as LCM without a teacher.
     """
     costs = [figure for key in (TIME, BYTES) for point in sweep.points if (figure := point.figure(key))]
     quality, cost = quality_of(sweep.points), next(iter(costs), None)
@@ -184,7 +184,7 @@ def _cost_drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigur
 
 
 def _bars(spot: _Spot, plot: Plot) -> list[tuple[Place, Place]]:
-    """Return the ends of a spot's bars: left and right, bottom and top."""
+    """Return the end points of a setting's horizontal and vertical error bars."""
     (low, high), error = spot.costs, spot.error
     across = [(plot.at(low, spot.quality), plot.at(high, spot.quality))] if low < high else []
     upright = [(plot.at(spot.cost, spot.quality - error), plot.at(spot.cost, spot.quality + error))] if error else []
@@ -192,9 +192,9 @@ def _bars(spot: _Spot, plot: Plot) -> list[tuple[Place, Place]]:
 
 
 def _cost_labels(spots: Sequence[_Spot], plot: Plot, bars: Sequence[tuple[Place, Place]]) -> Iterator[str]:
-    """Yield the names of the spots above them, moved up or down where they would cover another name, or a bar if they can.
+    """Draw the settings' names, moved up or down so that they cover no other name and, if possible, no error bar.
 
-    A name that would leave the plot on the right stands on the left of its spot.
+    A name that would leave the plot on the right is drawn on the left of its point.
     """
     taken: list[tuple[float, float, float]] = []  # from, to and the height of each name
     places = ((spot, plot.at(spot.cost, spot.quality)) for spot in spots)
@@ -213,6 +213,6 @@ def _cost_labels(spots: Sequence[_Spot], plot: Plot, bars: Sequence[tuple[Place,
 
 
 def _crosses(bar: tuple[Place, Place], left: float, right: float, height: float) -> bool:
-    """Say whether a bar crosses a name that stands from left to right at a height, its letters above it."""
+    """Return whether an error bar crosses a label between `left` and `right` whose baseline is at `height`."""
     (x1, y1), (x2, y2) = bar
     return x1 < right and left < x2 + 1 and min(y1, y2) < height + 3 and height - 10 < max(y1, y2)

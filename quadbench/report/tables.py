@@ -1,4 +1,4 @@
-"""Tables of a run: figures, components' times, kernels, a paper's tables beside the run's; and each table by its name."""
+"""Tables of a run: KPIs, component times, kernel counts, published results beside the run's; and lookup by name."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _PAPER_NOTE = (
     "Here: the shared graph, the median of the launches' medians, from the lowest launch to the highest; images against the "
     "float reference."
 )
-_OURS = ("ours", "ours_low", "ours_high", "why_not", "run_id", "device", "other_sampler")  # what stands beside a paper's figure
+_OURS = ("ours", "ours_low", "ours_high", "why_not", "run_id", "device", "other_sampler")  # columns beside a paper's figure
 _SCORES = {
     "psnr": "PSNR, dB",
     "ssim": "SSIM",
@@ -43,7 +43,7 @@ _NOTES = (
 
 _FIELDS = ("median", "low", "high", "mad", "p90", "launches", "samples", "outliers")
 
-# What a text table has no room for; the HTML and the CSV say it in full.
+# Abbreviations for text tables; HTML and CSV have the full words.
 _SHORT = {NO_INPUT_IMAGE: "n/a", NO_ADAPTER: "n/a", MERGED: "merged", EMULATED: "emulated"}
 
 _RUNS = {
@@ -67,7 +67,7 @@ _NEEDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredRun:
-    """A run with its figures and the likeness of its pictures."""
+    """A run with its KPI rows and the quality of its images."""
 
     result: RunResult
     kpis: Sequence[KpiRow]
@@ -76,10 +76,10 @@ class MeasuredRun:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFigure:
-    """A figure of the paper's table beside the shared graph's, in the same unit. A text in its place says why there is none.
+    """A figure from a paper beside the shared graph's own figure, in the same unit.
 
-    `span` goes from the lowest to the highest launch, None where there is no spread. `other_sampler` is the one that made ours,
-    where it is not the paper's.
+    A text in `here` gives the reason why the own figure is missing. `span` is its range over launches, None without spread.
+    `other_sampler` is the run's sampler, if it is not the paper's.
     """
 
     row: str
@@ -87,15 +87,15 @@ class PublishedFigure:
     printed: float
     here: float | str
     span: tuple[float, float] | None
-    run_id: str | None  # of the run, and the address of the device; None where none took part that the row may stand for
+    run_id: str | None  # run and device address; None if no run matches the row
     address: str | None
     other_sampler: str | None
 
 
 def published_beside(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
-    """Return a table of the paper, every row and column, beside the figures of a run or of a sweep's, or why there is none.
+    """Return a paper's table beside the figures of a run, or of all runs of a sweep.
 
-    A row stands once for each run and device that it may stand for.
+    A row is repeated for each run and device that match it. Missing figures have a reason.
     """
     table = published_table(name)
     notes = [table.note, _PAPER_NOTE]
@@ -117,7 +117,7 @@ def published_beside(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
 
 
 def published_figures(runs: Sequence[MeasuredRun], table: PublishedTable) -> tuple[PublishedFigure, ...]:
-    """Return one for each row and column of a table, and for each run and device that the row may stand for."""
+    """Return a figure for each row and column of a paper's table, and for each matching run and device."""
     return tuple(figure for row in table.rows for figure in _of_row(runs, row))
 
 
@@ -155,7 +155,7 @@ def _of_row(runs: Sequence[MeasuredRun], row: PublishedRow) -> Iterator[Publishe
 
 
 def _places(runs: Sequence[MeasuredRun], row: PublishedRow) -> list[tuple[MeasuredRun, DeviceFacts]]:
-    """Return the runs with their devices that a row may stand for: of its profile, and with its share of 8 bits."""
+    """Return the runs and devices that match a paper's row by device profile and 8-bit share."""
     devices = [(run, device) for run in runs for device in run.result.devices if row.device in (None, device.profile)]
     if row.int8_percent is None:
         return devices
@@ -187,7 +187,7 @@ def _why_not(runs: Sequence[MeasuredRun], row: PublishedRow, name: str, device: 
 
 
 def _scores(result: RunResult, row: PublishedRow, device: DeviceFacts, quality: Sequence[Quality]) -> dict[str, float | str]:
-    """Return the scores of the shared graph's images of a task against the float reference."""
+    """Return the scores of the shared graph's images of a task against the float reference, by metric."""
     psnr = next((of.shared_reference for of in quality if (of.task, of.device) == (row.task, device)), "not measured")
     scores: dict[str, float | str] = {"psnr": psnr}
     for compared in result.scores.compared if result.scores else ():
@@ -210,9 +210,9 @@ def _span(row: KpiRow | None) -> tuple[float, float] | None:
 
 
 def kpi_table(result: RunResult, *, is_whole: bool = True) -> TextTable:
-    """Return every device, task and figure of a run, in milliseconds and MB; what is the same in every row is in title and notes.
+    """Return a table of all KPIs of a run, in milliseconds and MB. Values equal in every row are in title and notes.
 
-    One that is not whole fits a terminal of 100 characters: it lacks the spread, and the doubts, which are told once elsewhere.
+    With `is_whole` false, it fits a terminal of 100 characters, without spread and caveats.
     """
     rows = kpi_rows(result)
     devices = dict.fromkeys(row.device.address for row in rows)
@@ -237,7 +237,7 @@ def kpi_table(result: RunResult, *, is_whole: bool = True) -> TextTable:
 
 
 def kpi_figures(result: RunResult) -> FigureTable:
-    """Return a row a device, task and figure, for machines with the spread of both sides, and a note where there is no figure."""
+    """Return a table of all KPIs with the spread of both variants, and a note for each missing figure."""
     sides = [f"{variant}_{field}" for variant in ("shared", "per_graph") for field in _FIELDS]
     return FigureTable(
         text=kpi_table(result),
@@ -299,7 +299,7 @@ def _note(row: KpiRow) -> str:
 
 
 def component_tables(result: RunResult) -> tuple[TextTable, ...]:
-    """Return a table for each device whose launches have times of their own: not an emulator's, nor a service's."""
+    """Return a table of load and run times by component for each device with times of its own, not an emulator's."""
     tables = []
     for device in result.devices:
         if rows := [*_rows(result, device, Variant.SHARED), *_rows(result, device, Variant.PER_GRAPH)]:
@@ -331,7 +331,7 @@ def _loads(group: Alike, component: Component) -> list[list[float]]:
 
 
 def _runs(group: Alike, component: Component) -> list[tuple[float, list[float]]]:
-    """Return the first run of each launch and the later ones; nothing where it does not run."""
+    """Return the first run time and the later ones of each launch; empty if the component does not run."""
     first, *later = group.kinds.by_metric.get(_RUNS[component]) or (None,)
     if first is None:
         return []
@@ -344,7 +344,7 @@ def _cell(times: Sequence[float]) -> str:
 
 
 def kernel_tables(result: RunResult) -> tuple[TextTable, ...]:
-    """Return a table for each device whose runtime's graphs were counted."""
+    """Return a table of graph nodes by arithmetic, integer or float, for each device that reported them."""
     return tuple(table for device in result.devices if (table := _kernels_table(result, device)))
 
 
@@ -387,11 +387,11 @@ TABLE_NAMES = (*_TABLES, *published_names())
 
 
 def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
-    """Return the table with a name, of `comparison` and `ways` one for each device; those of a name have the same fields.
+    """Return the tables of this name: one, or one per device for `comparison` and `ways`, with the same fields.
 
     Raises:
         UnknownNameError: there is no such table.
-        UserError: the run has nothing for it.
+        UserError: the run has no data for it.
     """
     tables = _tables(result, name)
     if not tables:
@@ -400,13 +400,13 @@ def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
 
 
 def paper_table(results: Sequence[RunResult], name: str) -> FigureTable:
-    """Return a table of the paper beside the figures of one run, or of those of a sweep."""
+    """Return a paper's table beside the figures of one run, or of all runs of a sweep."""
     runs = [MeasuredRun(result=result, kpis=kpi_rows(result), quality=quality_rows(result)) for result in results]
     return published_beside(runs, name)
 
 
 def text_tables(result: RunResult) -> tuple[TextTable, ...]:
-    """Return what a run has as tables of text: figures, then comparisons, ways to serve and the paper's table, where they are."""
+    """Return a run's tables as text: KPIs, comparisons, ways to serve, and the paper's table, as far as available."""
     names = (*_TABLES, *((result.published,) if result.published else ()))
     return tuple(table.text for name in names for table in _tables(result, name))
 

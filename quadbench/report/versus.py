@@ -1,4 +1,4 @@
-"""Two sides beside each other: launches, interleaved as A B B A or stored -> figures, verdicts, sentences and tables."""
+"""Comparison of two sides, A and B, launched in turn or stored: figures, verdicts, sentences and tables."""
 
 import itertools
 import math
@@ -25,11 +25,11 @@ PSNR = "psnr"
 SIZES = ("foundation_rom", "lora_rom")  # bytes of files
 EXACT = (*SIZES, *PICTURE_METRICS)  # figures that need no statistics; PSNR is one of the metrics
 
-Pair = tuple[tuple[TaskAssets, ...], tuple[TaskAssets, ...]]  # the tasks that both sides run, as each has them
+Pair = tuple[tuple[TaskAssets, ...], tuple[TaskAssets, ...]]  # the common tasks, in A's and in B's version
 
 SCHEMA_VERSION = 1
 _NAMED = 4  # figures that a sentence names
-_UNDOING = {  # doubts that may be why two sides differ, as a verdict has them
+_UNDOING = {  # caveats that may explain a difference, in the words of a verdict
     Caveat.LOADED_HOST: "on a loaded host",
     Caveat.THROTTLED: "on a hot device",
     Caveat.STILL_WARMING: "while still warming",
@@ -40,13 +40,13 @@ _UNDOING = {  # doubts that may be why two sides differ, as a verdict has them
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One side's launches on a device, in the order measured, and the tasks that both sides run, as this side has them."""
+    """The launches of one side on a device, in the order measured, and its version of the common tasks."""
 
     records: tuple[RunRecord, ...]
     tasks: tuple[TaskAssets, ...]
 
     def values(self, key: str, task: str) -> Sequence[Sequence[float]]:
-        """Return each launch's values of a figure of a task, in nanoseconds, bytes or decibels."""
+        """Return each launch's values of a task's figure, in nanoseconds, bytes or decibels."""
         if task == ALL_TASKS:
             return [[value] if (value := self.image_ns(record)) is not None else [] for record in self.records]
         (assets,) = (assets for assets in self.tasks if assets.name == task)
@@ -55,23 +55,23 @@ class Side:
         return launch_values(key, self.records, assets)
 
     def medians(self, key: str, task: str) -> list[float] | None:
-        """Return one value a launch; None where a launch has none, or none above 0, of which no ratio can be taken."""
+        """Return one median per launch; None if a launch has no value, or none above 0 for a ratio."""
         measured = self.values(key, task)
         medians = [median(launch) for launch in measured if launch]
         return medians if medians and len(medians) == len(measured) and min(medians) > 0 else None
 
     def image_ns(self, record: RunRecord) -> float | None:
-        """Return a launch's median time for an image, of several tasks the geometric mean; None where one has no time above 0."""
+        """Return a launch's median image time, as geometric mean over tasks; None if a task has no time above 0."""
         medians = [median(images) for task in self.tasks for images in launch_values(PRIMARY, [record], task) if images]
         return math.exp(mean(map(math.log, medians))) if len(medians) == len(self.tasks) and min(medians) > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SideRow:
-    """A figure of a task on both sides; the task ALL_TASKS stands for the geometric mean of all that both run.
+    """A figure of a task on both sides. The task ALL_TASKS stands for the geometric mean of all common tasks.
 
-    `comparison` is of B against A: a ratio above 1 says that B takes more. It is None where launches were not interleaved, and
-    for what is exact: bytes, and decibels of pictures, whose unit is None.
+    `comparison` is B against A: a ratio above 1 means that B takes more. It is None if launches were not in turn, and for exact
+    figures: bytes, and PSNR in decibels, which has no unit.
     """
 
     device: DeviceFacts
@@ -85,31 +85,31 @@ class SideRow:
 
     @property
     def is_exact(self) -> bool:
-        """Say whether the figure needs no statistics."""
+        """Return whether the figure needs no statistics."""
         return self.key in EXACT
 
     @property
     def values(self) -> tuple[float | None, float | None]:
-        """Return the figures of both sides."""
+        """Return the figures of A and B; None where missing."""
         return (self.a.value if self.a else None, self.b.value if self.b else None)
 
     @property
     def ratio(self) -> float | None:
-        """Return B's figure over A's; None for decibels, and where a side has none."""
+        """Return B's figure over A's; None for decibels and missing figures."""
         a, b = self.values
         return b / a if a and b and self.unit else None
 
     @property
     def outcome(self) -> str:
-        """Return the verdict, or why there is none."""
+        """Return the verdict, or the reason why there is none."""
         return self.comparison.verdict if self.comparison else "exact" if self.is_exact else "no verdict"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimedLaunch:
-    """A launch of side A or B: when it began, its median time for an image, and how hot it was.
+    """A launch of side A or B with its start, median image time and battery temperature.
 
-    The time is the geometric mean over tasks. `temperature_c` is the battery's before the launch, None where it is not told.
+    The time is the geometric mean over tasks. `temperature_c` was read before the launch; None if unknown.
     """
 
     side: str
@@ -119,7 +119,7 @@ class TimedLaunch:
 
 
 def timed_launches(a: Side, b: Side) -> tuple[TimedLaunch, ...]:
-    """Return the launches of both sides by time."""
+    """Return the launches of both sides in order of time."""
     launches = [
         TimedLaunch(side=name, began_at=record.started_at, image_ns=side.image_ns(record), temperature_c=temperature_c(record))
         for name, side in (("A", a), ("B", b))
@@ -129,21 +129,21 @@ def timed_launches(a: Side, b: Side) -> tuple[TimedLaunch, ...]:
 
 
 def common_tasks(a: Bundle, b: Bundle, *, wanted: Collection[str] = ()) -> Pair:
-    """Return the tasks that two bundles have by name, as each has them, in A's order: those that are wanted, or all."""
+    """Return the tasks of both bundles by name, in A's order, in A's and in B's version; `wanted` limits them."""
     others = {task.name: task for task in b.tasks if not wanted or task.name in wanted}
     common = tuple(task for task in a.tasks if task.name in others)
     return common, tuple(others[task.name] for task in common)
 
 
 def sides_of_blocks(blocks: Sequence[Sequence[RunRecord]], a: Sequence[TaskAssets], b: Sequence[TaskAssets]) -> tuple[Side, Side]:
-    """Return the sides of blocks A B B A. `a` and `b` are the tasks that both run, as each has them."""
+    """Return sides A and B of blocks A B B A. `a` and `b` are their versions of the common tasks."""
     first = tuple(record for block in blocks for record in (block[0], block[3]))
     second = tuple(record for block in blocks for record in (block[1], block[2]))
     return Side(records=first, tasks=tuple(a)), Side(records=second, tasks=tuple(b))
 
 
 def compared(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison | None:
-    """Compare interleaved sides by a figure of a task that both run; None where a launch has none, or none above 0."""
+    """Compare launches in turn by a task's figure; None if a launch has no value, or none above 0."""
     first, second = a.medians(key, task), b.medians(key, task)
     if first is None or second is None:
         return None
@@ -151,7 +151,7 @@ def compared(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison 
 
 
 def replanned(a: Side, b: Side, to_see: float) -> Looks | None:
-    """Plan looks that tell an effect of `to_see`, from the spread so far; None where no affordable number of blocks does."""
+    """Plan interim analyses that detect a change of `to_see`, from the spread so far; None if not affordable."""
     sides = a.medians(PRIMARY, ALL_TASKS), b.medians(PRIMARY, ALL_TASKS)
     if sides[0] is None or sides[1] is None:
         raise ValueError("a launch without a time for an image")
@@ -159,9 +159,9 @@ def replanned(a: Side, b: Side, to_see: float) -> Looks | None:
 
 
 def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tuple[SideRow, ...]:
-    """Return the rows of launches that were interleaved on a device: the first is what the sides are judged by.
+    """Return the figures of launches in turn on a device; the first decides the comparison.
 
-    The other measured rows are judged together, so that any of them is called apart by chance in at most 5 % of comparisons.
+    The other measured rows are tested together: the chance of any false difference is at most 5 % for a comparison.
     """
     rows = side_rows(device, a, b)
     told = {place: compared(a, b, row.key, row.task, looks) for place, row in enumerate(rows) if not row.is_exact}
@@ -171,7 +171,7 @@ def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tup
 
 
 def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
-    """Return the rows of launches that ran at any time, without a comparison; figures that neither side has are left out."""
+    """Return the figures of both sides from launches at any time, without verdicts. Missing figures are left out."""
     tasks = [task.name for task in a.tasks]
     wanted = [(PRIMARY, ALL_TASKS)] if len(tasks) > 1 else []
     wanted += [(key, task) for task in tasks for key in (*_JUDGED, *SIZES, PSNR)]
@@ -193,18 +193,18 @@ def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusSide:
-    """A side: what it was named by, what was changed of it, and the run that has its launches; of a stored run what it is of."""
+    """One side of a comparison: its source, changes to it, its variant, and the run with its launches."""
 
     source: str
     changes: dict[str, str]
     variant: Variant
     run_id: str
-    of: str | None = None  # the recipe, and what a sweep set in it
-    own_tasks: tuple[str, ...] = ()  # those that the other side lacks, which are not compared
+    of: str | None = None  # the recipe and swept values of a stored run
+    own_tasks: tuple[str, ...] = ()  # tasks that the other side lacks; they are not compared
 
     @property
     def name(self) -> str:
-        """Return what it is of or was named by, and what was changed of it."""
+        """Return the display name: the recipe or source, and the changes to it."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
         return f"{self.of or self.source}{f' with {changes}' if changes else ''}"
 
@@ -216,10 +216,10 @@ class VersusSide:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusDevice:
-    """Both sides on one device. `looks` is None where their launches were not interleaved; then there are no verdicts.
+    """The result of a comparison on one device. `looks` is None if launches were not in turn: no verdicts then.
 
-    `differences` are what else is not the same on both sides, by name; `caveats` are those of either; `launches` are those that
-    count, by time.
+    `differences` holds other settings that differ, name to values of A and B. `caveats` are those of either side. `launches`
+    are those that count, in order of time.
     """
 
     device: DeviceFacts
@@ -228,13 +228,13 @@ class VersusDevice:
     rows: tuple[SideRow, ...]
     differences: dict[str, tuple[str, str]]
     caveats: tuple[Caveat, ...]
-    broken: str | None = None  # why it ended without having seen enough
+    broken: str | None = None  # reason for an early end
     launches: tuple[TimedLaunch, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Versus:
-    """A comparison, whole. `failures` has by address why devices were left out."""
+    """A complete comparison. `failures` maps the address of each omitted device to the reason."""
 
     schema_version: int = SCHEMA_VERSION
     comparison_id: FileName
@@ -246,33 +246,33 @@ class Versus:
 
     @property
     def title(self) -> str:
-        """Return both sides' names, or, where these are the same, all that is known of them."""
+        """Return the names of both sides, with all details if the names are the same."""
         a, b = (self.a.name, self.b.name) if self.a.name != self.b.name else (str(self.a), str(self.b))
         return f"{a} against {b}"
 
     @property
     def caveats(self) -> tuple[Caveat, ...]:
-        """Return the doubts about any of its figures."""
+        """Return the caveats of all devices."""
         return in_order(caveat for device in self.devices for caveat in device.caveats)
 
     @property
     def is_stored(self) -> bool:
-        """Say whether both sides were stored before, not launched in turn."""
+        """Return whether both sides are stored runs, not launched in turn."""
         return all(device.looks is None for device in self.devices)
 
     @property
     def settling(self) -> tuple[str, ...]:
-        """Return the words that launch both sides in turn on the same devices."""
+        """Return the command arguments that launch both sides in turn on the same devices."""
         return self._words(self._addresses)
 
     @property
     def elsewhere(self) -> tuple[str, ...]:
-        """Return the words that launch both sides in turn on another device, for which NAME stands."""
+        """Return the command arguments that launch both sides in turn on another device, the placeholder NAME."""
         return self._words(["NAME"])
 
     @property
     def again(self) -> tuple[str, ...]:
-        """Return the words that compare the same again: stored runs as they are, anything else on the same devices."""
+        """Return the command arguments that repeat the comparison: of stored runs as they are, else on the same devices."""
         return self._words([] if self.is_stored else self._addresses)
 
     @property
@@ -288,38 +288,38 @@ class Versus:
 
 
 def primary_row(device: VersusDevice) -> SideRow | None:
-    """Return the row that a device's sides are judged by: the time for an image, of all tasks where there are several."""
+    """Return the row that decides a device's comparison: image time, over all tasks if there are several."""
     rows = [row for row in device.rows if row.key == PRIMARY]
     return next((row for row in rows if row.task == ALL_TASKS), rows[0] if rows else None)
 
 
 def is_decided(device: VersusDevice) -> bool:
-    """Say whether the times of a device's sides were told apart, or are the same."""
+    """Return whether a device's verdict on image time is known: better, worse or the same."""
     row = primary_row(device)
     return row is not None and row.comparison is not None and row.comparison.verdict is not Verdict.INCONCLUSIVE
 
 
 def sentence(device: VersusDevice) -> str:
-    """Say what came of the comparison on a device, the result first."""
+    """Return the result of a comparison on a device as a sentence."""
     row, where = primary_row(device), f"On {device.device.address}"
     if device.looks is None:
         return f"{where}, {_stored(row)}. Whether that is their doing is not known: the runs were not launched in turn."
     if row is None or row.comparison is None or row.comparison.ratio is None:
         return f"{where}, there are no times to compare{f': {device.broken}' if device.broken else ''}."
     early = f"; it ended early: {device.broken}" if device.broken else ""
-    circumstances = [words for caveat, words in _UNDOING.items() if caveat in device.caveats]  # that may be why
+    circumstances = [words for caveat, words in _UNDOING.items() if caveat in device.caveats]  # possible causes of the difference
     but = "and" if row.comparison.verdict is Verdict.INCONCLUSIVE else "but"
     undone = f", {but} measured {' and '.join(circumstances)}" if circumstances else ""
     return f"{where}, {_said(row, row.comparison, device.looks)}{undone}{early}."
 
 
 def answer(versus: Versus) -> tuple[str, ...]:
-    """Return the result in sentences: one for each device, then what is exact over all of them."""
+    """Return the result in sentences: one for each device, then those on exact figures."""
     return (*map(sentence, versus.devices), *exact_sentences(versus))
 
 
 def exact_sentences(versus: Versus) -> tuple[str, ...]:
-    """Say which tasks one side alone has, and whether the bytes and the pictures of the others are the same on both."""
+    """Return sentences on tasks of one side only, and on equal bytes and images of the common tasks."""
     sides = (("A", versus.a), ("B", versus.b))
     alone = [f"Only {name} has {', '.join(side.own_tasks)}." for name, side in sides if side.own_tasks]
     exact = [row for device in versus.devices for row in device.rows if row.is_exact]
@@ -335,7 +335,7 @@ def exact_sentences(versus: Versus) -> tuple[str, ...]:
 
 
 def _shown_value(row: SideRow, side: Figure | None) -> str:
-    """Return a side's bytes, or its decibels as reports show them."""
+    """Return a side's bytes, or its decibels rounded as in reports."""
     return "" if side is None else f"{side.value:.0f}" if row.unit else decibels(side.value)
 
 
@@ -363,7 +363,7 @@ def _said(row: SideRow, told: Comparison, looks: Looks) -> str:
 
 
 def side_table(device: VersusDevice) -> TextTable:
-    """Return a device's figures of both sides beside each other."""
+    """Return a table of a device's figures on both sides."""
     looks = device.looks
     notes: tuple[str, ...] = ()
     if looks:
@@ -381,7 +381,7 @@ def side_table(device: VersusDevice) -> TextTable:
 
 
 def exported_tables(versus: Versus) -> tuple[TextTable, ...]:
-    """Return each device's figures for elsewhere, with what the sides are, how they were launched and what is doubtful."""
+    """Return each device's table for export, with notes on the sides, the launches and caveats."""
     told = (f"Comparison {versus.comparison_id}.", f"A: {versus.a}.", f"B: {versus.b}.", "MB: 2^20 bytes.")
     return tuple(
         replace(
@@ -394,7 +394,7 @@ def exported_tables(versus: Versus) -> tuple[TextTable, ...]:
 
 
 def versus_csv(versus: Versus) -> str:
-    """Return one line for each device, task and figure, with full precision."""
+    """Return the comparison as CSV: one line for each device, task and figure, with full precision."""
     fields = ("device", "task", "figure", "unit", "a", "b", "ratio", "low", "high", "verdict", "run_a", "run_b")
     rows = []
     for device, row in ((one, row) for one in versus.devices for row in one.rows):
@@ -407,7 +407,7 @@ def versus_csv(versus: Versus) -> str:
 
 
 def difference_table(device: VersusDevice) -> TextTable:
-    """Return what is not the same on both sides of a device."""
+    """Return a table of the settings that differ between both sides on a device."""
     return TextTable(
         title=f"{device.device.address}: what differs",
         columns=("What", "A", "B"),
@@ -426,5 +426,5 @@ def _cells(row: SideRow) -> tuple[str, ...]:
 
 
 def caveats_of(sides: Sequence[Sequence[RunRecord]]) -> tuple[Caveat, ...]:
-    """Return every doubt about a launch of either side."""
+    """Return all caveats of the launches of both sides."""
     return in_order(caveat for side in sides for record in side for caveat in record.caveats)

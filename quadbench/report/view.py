@@ -1,4 +1,4 @@
-"""View: a run -> everything that its report shows, in reading order, and the same as one object for machines. Pure."""
+"""Content of a run's report in reading order, and a summary of the run for programs."""
 
 import shlex
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 
 SCHEMA_VERSION = 2
-MOST_NAMED = 20  # launches that are not OK, before everything else
+MOST_NAMED = 20  # failed launches that the top of a report names
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskKpis:
-    """A task's KPI table."""
+    """The KPI rows of a task."""
 
     task: TaskAssets
     rows: tuple[KpiRow, ...]
@@ -37,7 +37,7 @@ class TaskKpis:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceKpis:
-    """A device with its tasks' KPI tables, the time shares of their images, the course and the verdicts of its launches."""
+    """A device's KPI rows by task, with image time by component, charts of launches and memory, and verdicts."""
 
     device: DeviceFacts
     caveats: tuple[Caveat, ...]
@@ -50,7 +50,7 @@ class DeviceKpis:
 
 @dataclass(frozen=True, kw_only=True)
 class Glance:
-    """A device and task with its most telling rows."""
+    """The main figures of a task on a device."""
 
     device: DeviceFacts
     task: str
@@ -59,7 +59,7 @@ class Glance:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """The distance of the harness's float graph from the Python reference, in steps of 1/255; a text says why it is not known."""
+    """The largest difference of the harness's float images from Python's, in steps of 1/255, or why it is unknown."""
 
     device: DeviceFacts
     task: str
@@ -69,7 +69,7 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True)
 class Doubt:
-    """A caveat and the devices whose figures it concerns; none: all figures."""
+    """A caveat and the devices whose figures it concerns. Without addresses, it concerns all figures."""
 
     caveat: Caveat
     addresses: tuple[str, ...]
@@ -77,7 +77,7 @@ class Doubt:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportView:
-    """The report's content, in reading order."""
+    """The content of a run's report, in reading order."""
 
     result: RunResult
     started_at: datetime | None
@@ -110,37 +110,37 @@ class ReportView:
     versions: tuple[provenance.Fact, ...]
     settings: tuple[provenance.Fact, ...]
     conditions: tuple[provenance.DeviceConditions, ...]
-    where: tuple[str, ...]  # the words by which commands come to the results folder
+    where: tuple[str, ...]  # command-line words that name the results folder
 
     @cached_property
     def failures(self) -> tuple[provenance.Launch, ...]:
-        """The launches that are neither OK nor repeated."""
+        """Return the launches that failed, without those that were repeated."""
         return tuple(launch for launch in self.launches if not launch.record.status.is_fine)
 
     @property
     def repeated(self) -> int:
-        """Return how many launches do not count, as others were launched in their place."""
+        """Return the number of discarded launches, which were repeated."""
         return sum(launch.record.status is Status.DISCARDED for launch in self.launches)
 
     @property
     def again(self) -> str:
-        """Return the command that runs the same on the same devices, of a file with the recipe."""
+        """Return the command that runs the recipe on the same devices again, from a file of the recipe's name."""
         addresses = ",".join(device.address for device in self.result.devices)
         return self.command("run", f"{self.result.bundle.recipe_name}.yaml", "--devices", addresses)
 
     def command(self, *words: str) -> str:
-        """Return the command of quadbench with these words, as a shell takes it."""
+        """Return a quadbench command with these words as shell text."""
         return shlex.join(("quadbench", *words, *self.where))
 
     @property
     def unequal(self) -> frozenset[tuple[str, str]]:
-        """Return device and task wherever the sides met different conditions, so that their times do not compare."""
+        """Return the device and task of variants that ran under different conditions: their times do not compare."""
         rows = [row for device in self.kpis for task in device.tasks for row in task.rows]
         return frozenset((row.device.address, row.task) for row in unequal_rows(rows))
 
 
 def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> ReportView:
-    """Return the view of a whole run, held against a baseline if there is one. The layout only gives the images' paths."""
+    """Return the content of a run's report, compared with a baseline if given. `layout` gives the image paths."""
     rows, storages, quality = kpi_rows(result), storage_views(result), scores.quality_rows(result)
     launch_rows, setups, doubts = provenance.launch_rows(result), setups_of(result), _doubts(result)
     earlier = against(baseline, kpi_rows(baseline), result, rows, layout.words) if baseline else None
@@ -226,7 +226,7 @@ def _parity(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Parity:
 def _doubts(result: RunResult) -> tuple[Doubt, ...]:
     concerned: dict[Caveat, list[str]] = {caveat: [] for bundle in result.bundles for caveat in bundle.artifact.caveats}
     doubted = [(record.device.address, caveat) for record in result.records for caveat in _doubts_of(record)]
-    for device in result.devices:  # where launches of one variant met another environment than those of another
+    for device in result.devices:  # whether variants ran in different environments
         sides = [side for variant in SERVING if (side := sound(launches_of(result, device, variant)))]
         if any(differences(sides[0], side) for side in sides[1:]):
             doubted.append((device.address, Caveat.CHANGED_ENVIRONMENT))
@@ -236,7 +236,7 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
 
 
 def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
-    """Return the caveats of figures that are shown: none of a failed launch, and not the float launch's FEW_SAMPLES."""
+    """Return the caveats of a launch's figures: none for a failed launch, and no FEW_SAMPLES for a float launch."""
     if record.status is not Status.OK:
         return ()
     is_float = record.variant is Variant.FLOAT
@@ -245,7 +245,7 @@ def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSummary:
-    """A launch and what became of it."""
+    """A launch with its status and, if it failed, its error."""
 
     device: str
     variant: Variant
@@ -257,7 +257,7 @@ class LaunchSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceSummary:
-    """A device with what it ran: a bundle, its precision, and by task the sampler in words."""
+    """The bundle that a device ran: its digest, its precision, and the sampler of each task."""
 
     bundle_digest: str
     precision: str
@@ -266,12 +266,11 @@ class DeviceSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """A run: what was measured of what, its result in words, the doubts, and the figures in nanoseconds, bytes and decibels.
+    """A run as JSON: its result in words, caveats, and figures in nanoseconds, bytes and decibels.
 
-    `ways` has the rows of the table of the ways to serve; it is empty where no more than shared and per-graph ran.
-    `verdicts` and `devices` are by the device's address; `baseline` is the run that it is held against, and `report` the path of
-    the HTML file, where there is one.
-    Of several bundles, `bundle_digest` and `precision` are those of the first.
+    `ways` has the rows of the ways to serve; it is empty if only shared and per-graph ran. `verdicts` and `devices` are keyed
+    by device address. `baseline` is the comparison with an earlier run, and `report` the path of the HTML file, if any. With
+    several bundles, `bundle_digest` and `precision` are those of the first.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -298,7 +297,7 @@ class RunSummary:
 
 
 def run_summary(view: ReportView, report: str | None, conditions: Sequence[Criterion] = ()) -> RunSummary:
-    """Return the summary of a run, whose report lies at the given path; None: it has none yet."""
+    """Return the JSON summary of a run. `report` is the path of its HTML report; None if there is none yet."""
     kpis = tuple(row for device in view.kpis for task in device.tasks for row in task.rows)
     bundle = view.result.bundle
     return document_from(
@@ -324,7 +323,7 @@ def run_summary(view: ReportView, report: str | None, conditions: Sequence[Crite
 
 
 def without_launches(summary: RunSummary) -> RunSummary:
-    """Return the summary without what it says of single launches, which of very many takes megabytes."""
+    """Return the summary without the data of single launches, which take megabytes in long runs."""
     kpis = tuple(replace(row, shared=_alone(row.shared), per_graph=_alone(row.per_graph)) for row in summary.kpis)
     return replace(summary, records=(), kpis=kpis)
 

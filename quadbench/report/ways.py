@@ -1,4 +1,4 @@
-"""Ways: RunResult -> for each device what each way to serve the tasks takes and how exact it is, as a table and curves."""
+"""Comparison of the ways to serve tasks on a device (shared, per-graph, resident, merged-at-load), as table and curves."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ _COLUMNS = {
     "first_image": ("Switch and first image", Unit.MILLISECONDS),
     "peak_ram": ("Peak RAM", Unit.MEGABYTES),
 }
-MOST_IMAGES = 12  # of a task before the next comes, as far as the curves go
+MOST_IMAGES = 12  # between task switches, the end of the curves
 _ADVICE = "Image, switch and both together are means over the tasks of each task's median; peak RAM is the highest of any task."
 _QUALITY_COLUMNS = {"psnr": "PSNR, dB", "worst_psnr": "Worst PSNR, dB", "eps_sqnr": "SQNR of eps, dB"}
 _QUALITY_ADVICE = (
@@ -34,24 +34,26 @@ _QUALITY_ADVICE = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Way:
-    """The figures of one variant on one device, in nanoseconds, bytes and decibels; None where nothing gave one."""
+    """The figures of one way to serve (variant) on one device, in nanoseconds, bytes and decibels; None if missing."""
 
     figures: Mapping[str, float | None]
 
     @property
     def is_timed(self) -> bool:
-        """Say whether both times were measured."""
+        """Return whether both image time and switch time were measured."""
         return None not in (self.figures["end_to_end"], self.figures["switch"])
 
     def of_image(self, images: float) -> float:
-        """Return the time of an image with its share of the switch, where a task paints so many before the next comes."""
+        """Return image time plus its share of the switch time, for a number of images between switches."""
         return (self.figures["end_to_end"] or 0.0) + (self.figures["switch"] or 0.0) / images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ways:
-    """The ways that one device measured. A curve is the time of an image with its share of the switch, in nanoseconds, by how
-    many images a task paints before the next task comes; there is none where conditions were unequal.
+    """The ways to serve tasks that one device measured, as a table and as curves of image time.
+
+    A curve is image time with its share of the switch, in nanoseconds, by number of images between task switches. There are no
+    curves if conditions were unequal.
     """
 
     device: DeviceFacts
@@ -60,7 +62,7 @@ class Ways:
 
 
 def ways_views(result: RunResult, rows: Sequence[KpiRow]) -> tuple[Ways, ...]:
-    """Return a view for each device that measured more ways than shared and per-graph, which the KPI table compares."""
+    """Return a comparison for each device that measured more ways to serve than shared and per-graph."""
     views, unequal = [], [row.device for row in unequal_rows(rows)]
     for device in result.devices:
         if not any(launches_of(result, device, variant) for variant in _WAYS.keys() - {Variant.SHARED, Variant.PER_GRAPH}):
@@ -78,7 +80,7 @@ def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _Way | Non
     launches = counted(result, device).of(variant) if is_compared else sound(launches_of(result, device, variant))
     if not launches:
         return None
-    admitted = without_own_graph(result.bundle)  # the ways are compared over the tasks that all of them serve
+    admitted = without_own_graph(result.bundle)  # only tasks that all ways serve are compared
     tasks = [task for task in result.bundle.tasks if task.name not in admitted]
     figures = {key: [one.value for task in tasks if (one := figure(launch_values(key, launches, task)))] for key in _COLUMNS}
     psnr_db = [each for task in tasks if (each := [db for record in launches for db in likeness(record, task.name)])]
@@ -133,9 +135,9 @@ def _cells(way: _Way) -> list[str]:
 
 
 def _break_even(ways: Mapping[Variant, _Way], opening: str) -> str:
-    """Say which way takes the least time for an image with its share of the switch, by how often tasks are switched.
+    """Return a sentence on the fastest way to serve, by number of images between task switches.
 
-    Each stands with the PSNR of its pictures, where there is one: the fastest may be the least exact.
+    Each way is named with the PSNR of its images, as the fastest may be the least accurate.
     """
     stretches = fastest({variant: (way.of_image(math.inf), way.figures["switch"] or 0.0) for variant, way in ways.items()})
     (first, until), *later = stretches
@@ -154,14 +156,14 @@ def _sentence(text: str) -> str:
 
 
 def fastest(times: Mapping[Variant, tuple[float, float]]) -> list[tuple[Variant, int | None]]:
-    """Return the fastest ways, from the most frequent switches to the rarest, each with the most images for which it is that.
+    """Return the fastest ways to serve, from frequent to rare switches, each with its largest number of images.
 
-    `times` are those of an image and of a switch. A task paints at least one image before the next comes; None is any number.
+    `times` maps a way to its image and switch times. The number of images between switches is at least one; None means any.
     """
     best = min(times, key=lambda variant: sum(times[variant]))
     stretches: list[tuple[Variant, int]] = []
     while slower := [v for v in times if times[v][0] < times[best][0]]:
-        # Up to so many images the best way, with dearer images and cheaper switches, is faster than each of the others.
+        # Number of images up to which the best way (slower images, faster switches) beats each of the others.
         better = {v: (times[v][1] - times[best][1]) / (times[best][0] - times[v][0]) for v in slower}
         following = min(better, key=lambda variant: better[variant])
         if not stretches or int(better[following]) > stretches[-1][1]:
