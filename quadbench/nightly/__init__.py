@@ -1,1 +1,1 @@
-"""Nightly: a night's file and devices -> what got slower, bigger or worse on which of them, and whose doing that is."""
+"""Nightly regression runs: cases measured on devices every night, verdicts on changes, history, bisection and reports."""

@@ -1,4 +1,4 @@
-"""A night for CI and chats: GitHub annotations, Markdown, JUnit XML, and a message to a webhook."""
+"""Exports of a nightly report for CI and chats: GitHub annotations, Markdown, JUnit XML, and a webhook message."""
 
 import html
 import json
@@ -30,25 +30,25 @@ _LEVELS = {
     RulingKind.ENVIRONMENT: "warning",
     RulingKind.IMPROVEMENT: "notice",
 }
-_MOST_OF_A_LEVEL = 10  # GitHub shows no more of a step
+_MOST_OF_A_LEVEL = 10  # GitHub shows no more for one step
 _IN_MESSAGE = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})  # as actions/toolkit writes them
 _IN_PROPERTY = _IN_MESSAGE | str.maketrans({":": "%3A", ",": "%2C"})
-# What begins or ends something within a line of Markdown, its tables or HTML, and what GitHub makes links and emoji of.
+# Characters with a meaning in Markdown, its tables or HTML, and those that GitHub turns into links and emoji.
 _SPECIAL = re.compile(r"[\\`*_\[\]#|<>~&@$^]|:(?=\S)|(?<=[wW])\.")
-_MOST_ROWS = 200  # GitHub takes 1 MiB a step
+_MOST_ROWS = 200  # GitHub accepts 1 MiB per step
 WEBHOOK_VARIABLE = "QUADBENCH_WEBHOOK"
-_TIMEOUT_S, _PATIENCE_S = 20.0, 60.0  # for a step of the answer, and for all of it
+_TIMEOUT_S, _PATIENCE_S = 20.0, 60.0  # for each read of the answer, and for all of it
 _LONGEST_ADDRESS = 2000
-_MOST_FINDINGS, _MOST_CHARACTERS = 15, 2900  # Slack takes 3000 in a block
-_MENTION = re.compile(r"@(?=\w)")  # Mattermost and others take `@channel` for one; an address of mail looks as it did
+_MOST_FINDINGS, _MOST_CHARACTERS = 15, 2900  # Slack accepts 3000 characters in a block
+_MENTION = re.compile(r"@(?=\w)")  # Mattermost and others notify for `@channel`; mail addresses look the same after escaping
 _LINK = re.compile(r"\](?=\()")
-_BREAK = "\u200b"  # of no width: what stands on either side of it is not one word
+_BREAK = "\u200b"  # zero-width space, which breaks a word invisibly
 _ALL = "all figures"
-Tested = tuple[str, str]  # a case, and the name of one of its figures
+Tested = tuple[str, str]  # a case and the display name of one of its figures
 
 
 def annotations(view: NightView) -> str:
-    """Return the commands, a line each, that a step of a workflow writes to its output: the worst first, 10 of each level."""
+    """Return GitHub workflow commands for the findings, one per line: worst first, at most 10 of each level."""
     lines, levels = "", list[str]()
     for finding in view.findings:
         level = _LEVELS[finding.kind]
@@ -62,12 +62,12 @@ def annotations(view: NightView) -> str:
 
 
 def night_markdown(view: NightView) -> str:
-    """Return the page: the sentence first, then what is not clean, then the devices."""
+    """Return the nightly report as Markdown: its summary, then the findings, then the devices."""
     return "\n".join(_markdown_lines(view)) + "\n"
 
 
 def escaped(text: str) -> str:
-    """Return a text as Markdown shows it within a line, character by character: what could be markup is written as a number."""
+    """Escape text for a line of Markdown: characters that could be markup become numeric entities."""
     return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", text)
 
 
@@ -105,7 +105,7 @@ def _row(*cells: str | Sequence[str]) -> str:
 
 
 def night_junit(view: NightView) -> bytes:
-    """Return the file. A regression fails, what is missing is an error; what cannot be told or is a device's doing is skipped."""
+    """Return the night as JUnit XML: regressions fail, missing figures are errors, inconclusive or device changes are skipped."""
     xml = JUnitXml(name=words(view.night.name))
     for device in view.devices:
         suite = TestSuite(name=device.address)
@@ -114,7 +114,7 @@ def night_junit(view: NightView) -> bytes:
         for one in measured:
             suite.add_property(f"{words(one.case)}: subject", subject_name(one.subject))
         figures = {(words(one.case), figure_name(point.key, point.task)) for one in measured for point in one.points}
-        results: dict[Tested, tuple[NightFinding, Figured]] = {}  # what is not clean; of several the worst, which comes first
+        results: dict[Tested, tuple[NightFinding, Figured]] = {}  # the first, and thus worst, finding for each figure
         for finding in view.findings:
             for told in finding.figures if finding.place[1] == device.device else ():
                 results.setdefault((words(told.ruling.case), told.figure or _ALL), (finding, told))
@@ -147,16 +147,16 @@ def _result(finding: NightFinding, told: Figured) -> Iterator[Failure | Error | 
 
 
 def check_address(address: str) -> str:
-    """Return the address of a webhook as it is.
+    """Return the webhook address unchanged if it is a valid HTTP address.
 
     Raises:
-        UserError: it is none. The message does not have it: who knows it can write to the chat.
+        UserError: the address is invalid. The message omits it, since whoever knows it can write to the chat.
     """
     try:
         parts = urlsplit(address)
         is_right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.username is None
         (parts.hostname or "").encode("idna")
-    except ValueError:  # of brackets that are not closed, of a port that is none, and of a host that cannot be
+    except ValueError:  # for unclosed brackets, an invalid port or an invalid host
         is_right = False
     is_plain = address.isascii() and address.isprintable() and " " not in address and len(address) <= _LONGEST_ADDRESS
     if not (is_right and is_plain):
@@ -166,7 +166,7 @@ def check_address(address: str) -> str:
 
 
 def night_message(view: NightView) -> dict[str, Any]:
-    """Return the message: plain text in blocks, which is never markup, and as `text` for what shows no blocks."""
+    """Return the webhook message: plain text in Slack blocks, and the field `text` for clients without blocks."""
     lines = [f"{view.outcome}: night {view.night.night_id}", view.sentence]
     for finding in view.findings[:_MOST_FINDINGS]:
         owners = f" ({', '.join(finding.owners)})" if finding.owners else ""
@@ -182,11 +182,11 @@ def night_message(view: NightView) -> dict[str, Any]:
 
 
 def send(message: dict[str, Any], address: str) -> None:
-    """Post a message; no error has the address. Redirections are not followed: only who was named is told."""
+    """Post a message to a webhook without following redirections. Errors never contain its address."""
     body = json.dumps(message).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json; charset=utf-8"}, method="POST")
     reasons = [f"no whole answer in {_PATIENCE_S:g} s"]
-    # An answer may come byte by byte, for ever.
+    # An answer could arrive byte by byte without end.
     posting = threading.Thread(target=lambda: reasons.append(_posted(request)), name="quadbench-webhook", daemon=True)
     posting.start()
     posting.join(_PATIENCE_S)
@@ -196,7 +196,7 @@ def send(message: dict[str, Any], address: str) -> None:
 
 
 def _posted(request: urllib.request.Request) -> str:
-    """Post, and return why it was not taken; nothing where it was."""
+    """Post a request and return the reason of a failure; empty if it succeeded."""
     try:
         with urllib.request.build_opener(_NoRedirection).open(request, timeout=_TIMEOUT_S):
             return ""
@@ -209,10 +209,11 @@ def _posted(request: urllib.request.Request) -> str:
 
 
 def tell(view: NightView, address: str, told: Path) -> bool:
-    """Post the message of a night unless it is the one that was posted last, as the file `told` has it. False if it was not.
+    """Post a night's message unless it equals the last one, whose digest is in the file `told`. Return whether it was posted.
 
     Raises:
-        ServiceError, StorageError: it was not taken, or that it was cannot be noted.
+        ServiceError: the webhook did not accept the message.
+        StorageError: the digest cannot be written.
     """
     message = night_message(view)
     note = json.dumps({"schema_version": 1, "sha256": sha256(json.dumps(message).encode()).hexdigest()})
@@ -224,7 +225,7 @@ def tell(view: NightView, address: str, told: Path) -> bool:
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    """The handler that leaves an answer as it is which names another address."""
+    """An HTTP handler that does not follow redirections."""
 
     def redirect_request(self, *_: object) -> None:
         return None

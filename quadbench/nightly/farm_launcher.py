@@ -1,7 +1,7 @@
-"""Farm launcher: two sides and words for devices -> jobs of a farm that launch them in turn, and what came of each.
+"""Launcher of nightly comparisons on a device farm: submits jobs to its queue and collects their results.
 
-The jobs of a night lie in the queue under the night's id, and those that came later under the id with a number behind it. Whoever
-performs the night again finds them, and waits for those that tell the same.
+The first jobs of a night have the night's id in the queue; later ones have that id with a number. A restarted night finds its
+jobs by payload and waits for them.
 """
 
 import json
@@ -48,16 +48,16 @@ from quadbench.study.comparison_side import Chosen, measured_alike
 
 _LOOK_S = 1.0
 _UNREAD = "is not in the queue, or cannot be read there"
-_IN_A_BATCH = 300  # comparisons, so that with what they need they can be listed at once
+_IN_A_BATCH = 300  # comparisons per batch, few enough to list with the jobs that they need
 
-_Need = tuple[str, str]  # what a job needs, and the quadbench that it is for
+_Need = tuple[str, str]  # a need of a job, and the quadbench version that it requires
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _ToLaunch:
-    """A comparison on a device as a farm does it, with what has to be built for it."""
+    """A comparison on one device as a farm job, with the bundles that must be built for it."""
 
     case: str
     word: str
@@ -66,26 +66,26 @@ class _ToLaunch:
 
     @property
     def told(self) -> str:
-        """Return what its job is told, by which it is known again."""
+        """Return the payload of the comparison's job as JSON, by which the job is found again."""
         return _as_text(as_json(self.demand.order))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfFarm:
-    """The devices of a farm, for a night."""
+    """The launcher that runs a night's comparisons on the devices of a farm."""
 
     night_id: str
     farm: Farm
     layout: Layout
     observer: Observer
-    _gone_since: dict[_Need, float] = field(default_factory=dict)  # by what jobs need
+    _gone_since: dict[_Need, float] = field(default_factory=dict)  # monotonic time since which no worker serves a need
 
     def bundle(self, digest: str) -> Stored[Bundle]:
-        """Return a bundle of the farm's store, or of this results folder if it lies there."""
+        """Return a bundle from this results folder or from the farm's store."""
         return fetch(Bundle, digest, self.layout, self.farm.store)
 
     def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
-        """Yield what came of each thing wanted. The queue tries again what was spoilt; what waits for too long is cancelled."""
+        """Yield the result of each requested comparison. The queue retries lost jobs; jobs that wait too long are cancelled."""
         work = list[_ToLaunch]()
         for asked in wanted:
             for done in self._work_of(asked):
@@ -96,7 +96,7 @@ class OfFarm:
         there = {
             told: job
             for told, job in self._comparisons().items()
-            if job.state is JobState.DONE or not job.state.is_end  # of others nothing will come any more
+            if job.state is JobState.DONE or not job.state.is_end  # failed and cancelled jobs give no result
         }
         self._submit([one for one in work if one.told not in there])
         there, pending = self._comparisons(), dict[int, _ToLaunch]()
@@ -110,7 +110,7 @@ class OfFarm:
                 yield self._came(job_id, ended, pending.pop(job_id))
 
     def _work_of(self, wanted: Wanted) -> Iterator[_ToLaunch | Launched]:
-        """Say what a farm does for it, device by device; a device that is wrong, or not there, costs no other."""
+        """Yield a farm job, or a failure, for each device of a request. A faulty device does not affect the others."""
         devices, sides = self.farm.devices, dict[tuple[str, str], tuple[SideOrder, BuildOrder | None]]()
         for word in wanted.words:
             try:
@@ -142,7 +142,7 @@ class OfFarm:
                 yield replace(Launched.failed(wanted.case, word, error), may_pass=may_pass)
 
     def _side(self, chosen: Chosen, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
-        """Return what a farm is told of a side, and what has to be built for it; what is here is sent."""
+        """Return the farm's description of one side, and the build that it needs; local files are uploaded."""
         if chosen.harness:
             raise UserError(f"hosts of a farm have harnesses of their own, and '{chosen.harness}' is none", hint="leave it out")
         store, build, kit = self.farm.store, None, find(chosen.kit, self.layout) if chosen.kit else None
@@ -160,12 +160,12 @@ class OfFarm:
         return document_from(SideOrder, chosen, bundle=digest, kit=kit_digest, terms=terms), build
 
     def _comparisons(self) -> dict[str, Job]:
-        """Return the comparisons among the night's jobs by what they are told, of equal ones the latest."""
+        """Return the night's comparison jobs by payload; of equal payloads, the latest job."""
         jobs = [job for listed in self._listed() for job in listed.jobs]
         return {_as_text(job.payload): job for job in jobs if job.kind is JobKind.COMPARE}
 
     def _listed(self) -> Iterator[ReadJobs]:
-        """Yield the night's jobs, those of each id under which it has some."""
+        """Yield the night's jobs, one list for each id under which jobs were submitted."""
         for number in count(1):
             try:
                 yield listed_jobs(self.farm.engine, self._run_id(number))
@@ -184,9 +184,9 @@ class OfFarm:
             queue.submit(self._run_id(number), jobs, owner, version("quadbench"))
 
     def _ended(self, pending: set[int], budget: Budget | None) -> dict[int, Job | None]:
-        """Wait a moment, and return the jobs that have ended, by id; None for one that the queue does not list any more.
+        """Wait a moment, then return the ended jobs by id; None for a job that the queue no longer lists.
 
-        Those for which there is no time, or nobody who could do them, are cancelled.
+        Waiting jobs are cancelled if the budget is over or no worker serves their needs.
         """
         time.sleep(_LOOK_S)
         try:
@@ -205,7 +205,7 @@ class OfFarm:
         return {job.id: job for job in jobs if job.state.is_end} | dict.fromkeys(pending - night.keys())
 
     def _cancel(self, job: Job, why: str) -> bool:
-        """Cancel a job, and say whether the queue has it and could read it; a queue that is not reached is asked later."""
+        """Cancel a job; return False if the queue lacks it or cannot read it. An unreachable queue is retried later."""
         try:
             JobQueue(self.farm.engine).cancel(job.id, why)
         except (ArtifactError, UnknownNameError) as error:
@@ -214,10 +214,10 @@ class OfFarm:
         return True
 
     def _why_not(self, job: Job, night: Mapping[int, Job], served: Set[_Need], budget: Budget | None) -> str | None:
-        """Say why a job that waits shall not wait any longer; None where it shall."""
+        """Return the reason to cancel a waiting job: no time, or no worker; None if it may wait on."""
         if budget and budget.left_s <= 0:
             return f"{NO_TIME} it"
-        now, behind, waiting = time.monotonic(), [job], dict[int, Job]()  # the job, and those that it waits for
+        now, behind, waiting = time.monotonic(), [job], dict[int, Job]()  # the job and its dependencies that still wait
         while behind:
             one = behind.pop()
             if one.id not in waiting and one.state is JobState.WAITING:
@@ -229,9 +229,9 @@ class OfFarm:
         return None
 
     def _served(self) -> set[_Need]:
-        """Return what workers serve that gave a sign of life lately.
+        """Return the needs that active workers serve, with their quadbench versions.
 
-        A device that is reserved is served by workers of the user and host that reserved it, and by no other, as they take jobs.
+        A reserved device is served only by workers of the user and host that reserved it.
         """
         standing, served = Leases(self.farm.engine).standing(), set[_Need]()
         for worker in (known.worker for known in Workers(self.farm.engine).known() if known.is_here):
@@ -246,7 +246,7 @@ class OfFarm:
         return served
 
     def _came(self, job_id: int, job: Job | None, work: _ToLaunch) -> Launched:
-        """Take a job's answer, with the files of its runs; what is wrong with it costs no other."""
+        """Return the result of an ended job and store the files of its runs. An invalid result does not affect other jobs."""
         came = Launched(case=work.case, word=work.word)
         if job is None:
             return replace(came, why=f"job {job_id} {_UNREAD}")
@@ -257,7 +257,7 @@ class OfFarm:
             versus = answer.versus
             check_file_name(versus.comparison_id)
             (device,) = versus.devices
-            for run in answer.runs:  # as if they had been launched here
+            for run in answer.runs:  # fetched as if they had been launched here
                 for fault in fetch_run(run.run_id, self.layout, self.farm.store).refused:
                     log.warning("%s", fault)
                 keep_fetched(self.layout, run)

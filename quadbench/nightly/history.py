@@ -1,4 +1,4 @@
-"""History of a case on a device: stretches of nights with one level, what changed between them, and the search for it."""
+"""History of a case on a device: segments of nights with a constant level, changes between them, and bisection."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -15,27 +15,27 @@ from quadbench.report.night import figure_name, words
 from quadbench.report.versus import ALL_TASKS, PRIMARY
 from quadbench.statistics.change_points import shifts
 
-_MOST_CHANGED = 3  # names of what changed, in a cell
-_MOST_SHOWN = 20  # lines of a table, the latest
+_MOST_CHANGED = 3  # changes named in a cell
+_MOST_SHOWN = 20  # latest rows of a table
 _COLUMNS = ("From", "To", "Nights", "Level", "Change", "What changed then")
 _NUMERIC = (False, False, True, True, True, False)
-_SHORT = 12  # characters of a value that changed: those of a digest that tell it from others
+_SHORT = 12  # characters of a changed value, enough to identify a digest
 _LIMITS = Limits()
 
-_Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # whether it is a ratio, and of which tasks one of all is
+_Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # night, value on its scale, (is a ratio, tasks of a mean)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Nights between which nothing shifted: `level` is the median of a figure, or of its ratio to the yardstick.
+    """Consecutive nights without a shift; `level` is the median of a figure, or of its ratio to the yardstick.
 
-    `change` is the level's change since the segment before, on the figure's scale, inf from a level of 0; None for the first one,
-    and behind a change of the yardstick, or of the tasks of a figure of all. `changed` has by name what was otherwise in the last
-    night before it: files, yardstick, environment.
+    `change` is the change of the level since the previous segment on the figure's scale (a logarithm, or decibels). It is inf
+    from a level of 0. It is None for the first segment and after a change of the yardstick or of the tasks. `changed` lists
+    changes of files, yardstick and environment since the night before: name to values before and after.
     """
 
     first: str  # the night's id
-    since: datetime  # when that night measured it
+    since: datetime  # when that night was measured
     last: str
     nights: int
     level: float
@@ -45,7 +45,7 @@ class Segment:
 
 
 def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Segment, ...]:
-    """Return the segments of a figure, by time: between shifts of its level, changes of the environment and of the yardstick."""
+    """Split a figure's nights into segments at shifts of its level and at changes of environment or yardstick."""
     values = [
         (night, place, (point.ratio is not None, series.tasks_of(night) if name[0] == ALL_TASKS else ()))
         for night in nights
@@ -73,7 +73,7 @@ def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Se
 
 
 def _edges(values: Sequence[_Value], key: str) -> list[int]:
-    """Return where segments begin: where the yardstick or environment changed, at steps from and to 0, and at shifts between."""
+    """Return the indexes where segments begin: changes of yardstick or environment, steps to or from 0, and shifts."""
     hard = [
         number
         for number, (before, now) in enumerate(pairwise(values), start=1)
@@ -88,17 +88,17 @@ def _edges(values: Sequence[_Value], key: str) -> list[int]:
 
 
 def _is_none(value: _Value) -> bool:
-    """Say whether a value is a distance of 0."""
+    """Return whether the value of a distance is 0, which is -inf on its scale."""
     return math.isinf(value[1])
 
 
 def _are_alike(before: _Value, now: _Value) -> bool:
-    """Say whether two nights' values are of one scale."""
+    """Return whether the values of two nights have the same scale."""
     return before[2] == now[2] and (not now[2][0] or before[0].yardstick == now[0].yardstick)
 
 
 def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]]:
-    """Return by name what was not the same in two nights."""
+    """Return what differs between two nights: files, kit, yardstick and environment, as values before and after."""
     held = [
         {"files": night.subject.bundle, "kit": night.subject.kit or "none", "yardstick": night.yardstick}
         for night in (before, now)
@@ -108,7 +108,7 @@ def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class FigureHistory:
-    """A figure of a case on a device, by segments in the order of time."""
+    """The history of one figure of a case on a device, as segments in order of time."""
 
     task: str
     key: str
@@ -117,7 +117,7 @@ class FigureHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseHistory:
-    """A case on a device: its figures, the rulings that stand and are not clean, and what was acknowledged of it."""
+    """The history of a case on a device: its figures, its rulings that are not clean, and its acknowledgements."""
 
     case: str
     device: str
@@ -131,9 +131,9 @@ class CaseHistory:
 def case_history(
     nights: Sequence[Measurement], rulings: Sequence[Ruling], acknowledged: Sequence[Acknowledgement], *, is_whole: bool
 ) -> CaseHistory:
-    """Return the history of a case on a device, of which there is at least one night.
+    """Return the history of a case on a device with at least one night.
 
-    The figures are those of the time of an image and those that a ruling which is not clean is about; all if `is_whole`.
+    It covers the image time and the figures with rulings that are not clean, or all figures if `is_whole`.
     """
     latest = nights[-1]
     told = tuple(ruling for ruling in rulings if ruling.kind is not RulingKind.CLEAN)
@@ -153,7 +153,7 @@ def case_history(
 
 
 def tables(history: CaseHistory) -> tuple[TextTable, ...]:
-    """Return what a person reads of it: segments, rulings and acknowledgements, the latest of them, without empty tables."""
+    """Return the tables of a history: its latest segments, rulings and acknowledgements, without empty tables."""
     rows = [
         _row(figure_name(figure.key, figure.task), segment, figure.key)
         for figure in history.figures
@@ -164,12 +164,12 @@ def tables(history: CaseHistory) -> tuple[TextTable, ...]:
 
 
 def told_tables(history: CaseHistory) -> tuple[TextTable, ...]:
-    """Return the latest rulings and acknowledgements, without empty tables."""
+    """Return tables of the latest rulings and acknowledgements, without empty tables."""
     return tuple(table for table in (_rulings(history), _words(history)) if table.rows)
 
 
 def sentence(history: CaseHistory) -> str:
-    """Say where the first figure stands, and since when."""
+    """Return a sentence on the level of the first figure and the night since which it holds."""
     figure = next((figure for figure in history.figures if figure.segments), None)
     if figure is None:
         return f"{history.case} on {words(history.address)} has {plural(history.nights, 'night')} and no figure to follow."
@@ -183,7 +183,7 @@ def sentence(history: CaseHistory) -> str:
 
 
 def segment_table(figure: FigureHistory) -> TextTable:
-    """Return the segments of one figure by their numbers, the latest of them."""
+    """Return a table of the latest numbered segments of one figure."""
     numbered = list(enumerate(figure.segments, start=1))[-_MOST_SHOWN:]
     rows = [_row(str(number), segment, figure.key) for number, segment in numbered]
     return _table(figure_name(figure.key, figure.task), ("Segment", *_COLUMNS), rows, (False, *_NUMERIC))
@@ -198,7 +198,7 @@ def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]
 
 
 def changed_words(segment: Segment) -> str:
-    """Write what was otherwise in the last night before a segment; nothing where that is not known."""
+    """Return the changes since the night before a segment as text; empty if none is known."""
     changes = [f"{words(name)} {_short(before)} → {_short(now)}" for name, (before, now) in segment.changed.items()]
     more = f", {len(changes) - _MOST_CHANGED} more" if len(changes) > _MOST_CHANGED else ""
     return ", ".join(changes[:_MOST_CHANGED]) + more
@@ -211,7 +211,7 @@ def _cells(segment: Segment, key: str) -> tuple[str, str, str]:
 
 
 def _rulings(history: CaseHistory) -> TextTable:
-    """Return the rulings by figure, those of nights behind each other that say the same in one row."""
+    """Return a table of the rulings by figure, with equal rulings of consecutive nights in one row."""
     ordered = sorted(history.rulings, key=lambda ruling: (ruling.key or "", ruling.task or ""))
     alike = [list(group) for _, group in groupby(ordered, key=lambda one: (one.key, one.task, one.kind, one.cause))]
     rows = [
@@ -241,7 +241,7 @@ def _short(value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """The last change that matters of a case on a device: of a figure, with a segment. `word` says that it shall be so."""
+    """The last significant change of a case on a device. `word` is the acknowledgement that covers it, if any."""
 
     history: CaseHistory
     figure: FigureHistory
@@ -254,12 +254,12 @@ class Change:
 
     @property
     def is_open(self) -> bool:
-        """Say whether it is one that nobody wants and nobody has acknowledged."""
+        """Return whether the change is for the worse and not acknowledged."""
         return self.word is None and series.is_worse(self.segment.change or 0.0, self.figure.key)
 
 
 def last_change(history: CaseHistory, now: datetime) -> Change | None:
-    """Return the last change of the first figure that changed by as much as matters where nothing else is said."""
+    """Return the last change of the first figure that changed by more than its default limit."""
     for figure in history.figures:
         limit = series.limit_of(figure.key, _LIMITS)
         big = [one for one in figure.segments if one.change is not None and abs(one.change) > limit]
@@ -270,7 +270,7 @@ def last_change(history: CaseHistory, now: datetime) -> Change | None:
 
 
 def answer(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
-    """Say what changed last, the devices on which it did alike together, what is open first; and where nothing did."""
+    """Return sentences on the last changes, those to act on first, then on cases without a change."""
     changes = [change for history in histories if (change := last_change(history, now))]
     together = [list(alike) for _, alike in groupby(sorted(changes, key=_alike), key=_alike)]
     ordered = sorted(together, key=lambda alike: (alike[0].is_open, min(one.segment.since for one in alike)), reverse=True)
@@ -286,7 +286,7 @@ def answer(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
 
 
 def _alike(change: Change) -> tuple[object, ...]:
-    """Return what changes have in common that are told in one sentence."""
+    """Return the sort key of changes that one sentence can report together."""
     figure, segment = change.figure, change.segment
     return change.is_open, segment.first, change.history.case, figure.task, figure.key, changed_words(segment), str(change.word)
 
@@ -309,7 +309,7 @@ def _told(changes: Sequence[Change]) -> str:
 def _word_on(
     figure: FigureHistory, segment: Segment, acknowledged: Sequence[Acknowledgement], now: datetime
 ) -> Acknowledgement | None:
-    """Return the latest word in force by which a change is as it shall be."""
+    """Return the latest acknowledgement in force that covers a change of a figure."""
     about = (
         word
         for word in reversed(acknowledged)
@@ -320,7 +320,7 @@ def _word_on(
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """The last subject that is as the first one, and the first that is not; `untold` lie between them and could not be told."""
+    """The result of a bisection: neighbouring good and bad files. `untold` lie between them, with unknown results."""
 
     last_good: Subject
     first_bad: Subject
@@ -328,12 +328,12 @@ class Bisection:
 
 
 def subjects_of(nights: Sequence[Measurement]) -> tuple[Subject, ...]:
-    """Return the subjects of some nights, each where it ran first."""
+    """Return the distinct subjects (bundle and kit) of the nights, in order of first use."""
     return tuple(dict.fromkeys(night.subject for night in nights))
 
 
 def bisect(subjects: Sequence[Subject], is_changed: Callable[[Subject], bool | None]) -> Bisection:
-    """Search between the first subject, which is good, and the last, which is not; None is the answer where it cannot be told."""
+    """Search the first bad subject between a good first one and a bad last one. `is_changed` returns None if undecided."""
     if len(subjects) < 2:
         raise ValueError(f"{len(subjects)} subjects; expected the good one, the bad one and those between")
     good, bad, untold = subjects[0], subjects[-1], []

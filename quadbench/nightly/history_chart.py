@@ -1,4 +1,4 @@
-"""History chart: a figure of a case on a device over its nights -> SVG: levels by segments, what was ruled, and the yardstick."""
+"""SVG chart of a figure over the nights of a case: values, segment levels, rulings, acknowledgements and the yardstick."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from quadbench.report.chart import FAINT, Plot, rule, svg, text
 from quadbench.report.night import figure_name, in_unit, words
 from quadbench.report.night_formats import COLOURS, LOWER, PLAIN, RULE, UPPER, WIDTH, across, axis, dates, line, panel, titles_of
 
-MOST_NIGHTS = 400  # that a chart has, the latest
-_FEW_NIGHTS = 90  # whose dots are drawn larger
-_WORDS = 34  # below these, and below the dates: what was acknowledged
-_APART = 16.0  # of the numbers above changes
-_ROOM = 160  # of the word beside the bar of what was acknowledged
+MOST_NIGHTS = 400  # the latest nights that a chart shows
+_FEW_NIGHTS = 90  # up to this many nights, dots are larger
+_WORDS = 34  # pixels from the panels down to the bars of acknowledged nights
+_APART = 16.0  # least distance of the numbers above changes
+_ROOM = 160  # width of the label beside such a bar
 _PAPER, _INK = "#fdfdfc", "#1c1e21"
 
 
 def history_chart(figure: FigureHistory, history: CaseHistory, nights: Sequence[Measurement]) -> str | None:
-    """Draw a figure over its latest nights; None where fewer than two have it as the last one does."""
+    """Draw a figure over its latest nights; None if fewer than two nights have it on the scale of the last."""
     name = figure.task, figure.key
     points = [
         (night, point) for night in nights for point in night.points if name_of(point) == name and scaled(point) is not None
@@ -35,7 +35,7 @@ def history_chart(figure: FigureHistory, history: CaseHistory, nights: Sequence[
 
 @dataclass(frozen=True, kw_only=True)
 class _Plot:
-    """A figure over nights that all have it on one scale: as a ratio to the yardstick's, or as a value."""
+    """The chart of a figure over nights with the same scale: ratios to the yardstick's figure, or plain values."""
 
     figure: FigureHistory
     history: CaseHistory
@@ -43,7 +43,7 @@ class _Plot:
     points: tuple[Point, ...]
 
     def drawn(self) -> str:
-        """Return the picture."""
+        """Return the chart as SVG."""
         figure, key = figure_name(self.figure.key, self.figure.task), self.figure.key
         of_case, of_yardstick = titles_of(figure, key, is_of_ratio=self._is_ratio)
         yardsticks = [point.yardstick for point in self.points if point.yardstick is not None]
@@ -79,7 +79,7 @@ class _Plot:
 
     @cached_property
     def _stretches(self) -> list[tuple[int, Segment, tuple[int, int]]]:
-        """Return the segments that are shown, each with its number and its first and last night here."""
+        """Return the visible segments, each with its number and the indexes of its first and last night."""
         places = {night.night: index for index, night in enumerate(self.nights)}
         return [
             (number, segment, (places.get(segment.first, 0), places[segment.last]))
@@ -88,16 +88,16 @@ class _Plot:
         ]
 
     def _shown(self, value: float) -> float:
-        """Return a value, or a ratio, as it is drawn."""
+        """Convert a value to the unit of the chart; ratios stay."""
         return value if self._is_ratio else in_unit(value, self.figure.key)
 
     def _edge(self, index: int) -> float:
-        """Return the x between a night and the one before it; 4 pixels outside at the first night and after the last."""
+        """Return the x between a night and the one before it, 4 pixels outside at both ends of the chart."""
         aside = -4 if index == 0 else 4 if index == len(self.nights) else 0
         return self._plot.x(index - 0.5) + aside
 
     def _environments(self, bottom: int) -> Iterator[str]:
-        """Shade every second environment."""
+        """Shade every second stretch of nights with the same environment."""
         index = 0
         for count, (_, alike) in enumerate(groupby(self.nights, key=lambda night: sorted(night.environment.items()))):
             first, index = index, index + len(list(alike))
@@ -107,7 +107,7 @@ class _Plot:
                 yield f'<rect class="surroundings" x="{left:.1f}" y="{UPPER[0]}" {size} fill="{FAINT}" fill-opacity="0.45"/>'
 
     def _segments(self, bottom: int) -> Iterator[str]:
-        """Draw each level, and a numbered line where it begins."""
+        """Draw each segment's level, with a numbered vertical line at its beginning."""
         free = 0.0
         for place, segment, (first, last) in self._stretches:
             y, left, right = self._panel.y(self._shown(segment.level)), self._edge(first), self._edge(last + 1)
@@ -135,7 +135,7 @@ class _Plot:
                 yield f'<circle class="doubtful" {place} r="2.5" fill="{_PAPER}" stroke="{PLAIN}"/>'
 
     def _acknowledged(self, y: float) -> Iterator[str]:
-        """Draw a bar at a height below the nights that a person's word is about."""
+        """Draw bars at height `y` below the nights that an acknowledgement covers."""
         for word in self.history.acknowledged:
             is_about = word.task in (None, self.figure.task) and word.key in (None, self.figure.key)
             nights = enumerate(self.nights) if is_about else ()

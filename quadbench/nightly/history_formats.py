@@ -1,4 +1,4 @@
-"""Histories of cases as a list, as JSON for programs, and as an HTML page that is readable without script."""
+"""Histories of cases as a list, as JSON, and as an HTML page that works without scripts."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,15 +25,15 @@ from quadbench.results.documents import document_from
 from quadbench.results.nights import Nights
 
 SCHEMA_VERSION = 1
-_MOST_SECTIONS, _MOST_FIGURES, _MOST_CHARTS = 30, 6, 30  # devices of a page, figures of a device, charts in all
+_MOST_SECTIONS, _MOST_FIGURES, _MOST_CHARTS = 30, 6, 30  # devices per page, figures per device, charts per page
 _MOST_SENTENCES = 12
-_MOST_DOUBTS = 3  # of a caveat, at the head of a page
-_MOST_RULINGS = 20  # of a device, in the data: quadbench history CASE --json has all
+_MOST_DOUBTS = 3  # sentences per caveat at the top of a page
+_MOST_RULINGS = 20  # per device in the page's data; quadbench history CASE --json has all
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A case on a device: its latest night, the rulings on that, and the segment in which the time for an image is."""
+    """A case on a device in a list: its latest night, that night's rulings, and the current segment of its image time."""
 
     case: str
     device: str
@@ -44,7 +44,7 @@ class Line:
 
 
 def lines_of(nights: Nights, series: Sequence[Sequence[Measurement]]) -> tuple[Line, ...]:
-    """Return the lines of cases on devices, each of at least one night."""
+    """Return the list entries of cases on devices, each with at least one night."""
     told = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
     lines = []
     for measured in series:
@@ -81,7 +81,7 @@ def _cells(segment: Segment | None) -> tuple[str, str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseList:
-    """The cases of nights, a line for each device."""
+    """A list of the measured cases, with an entry for each device."""
 
     schema_version: int = SCHEMA_VERSION
     cases: tuple[Line, ...]
@@ -89,7 +89,7 @@ class CaseList:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseDocument:
-    """The history of a case on its devices, or of all cases. A page and the API leave out figures that nothing is said of."""
+    """The history of one case on its devices, or of all cases. A page and the API omit unremarkable figures."""
 
     schema_version: int = SCHEMA_VERSION
     case: str | None
@@ -97,7 +97,7 @@ class CaseDocument:
 
 
 def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict[Caveat, str]:
-    """Say by caveat in which nights of a case on a device it held, and whether the last change that matters is told by these."""
+    """Return for each caveat the nights of a case that have it, and whether they affect the last change."""
     places = {night.night: place for place, night in enumerate(nights)}
     of_change = range(places[change.before.first], places[change.segment.last] + 1) if change else range(0)
     told = {}
@@ -116,7 +116,7 @@ def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict
 
 
 def took(nights: Sequence[Measurement], figure: FigureHistory) -> str:
-    """Say what a figure that is followed as a ratio takes in its own unit, before and since its last change; else nothing."""
+    """Return a sentence with the median in the figure's own unit before and since the last change; empty if no ratio."""
     if not figure.segments or not figure.segments[-1].is_ratio:
         return ""
     now = _median(nights, figure, figure.segments[-1])
@@ -126,7 +126,7 @@ def took(nights: Sequence[Measurement], figure: FigureHistory) -> str:
 
 
 def _median(nights: Sequence[Measurement], figure: FigureHistory, segment: Segment) -> str:
-    """Return the median of a figure's own values in the nights of a segment."""
+    """Return the median of a figure's own values over the nights of a segment, as text."""
     names = [night.night for night in nights]
     stretch = nights[names.index(segment.first) : names.index(segment.last) + 1]
     points = [point for night in stretch for point in night.points if name_of(point) == (figure.task, figure.key)]
@@ -136,7 +136,7 @@ def _median(nights: Sequence[Measurement], figure: FigureHistory, segment: Segme
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """A history and the nights that it is of, in the order of time."""
+    """The history of a case on a device, and its nights in order of time."""
 
     history: CaseHistory
     nights: Sequence[Measurement]
@@ -144,7 +144,7 @@ class Told:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseSection:
-    """A case on a device: where it stands, its doubts, and a chart and a table for each of its figures."""
+    """A section of the history page for a case on a device: summary, caveats, and a chart and table per figure."""
 
     history: CaseHistory
     sentence: str
@@ -163,7 +163,7 @@ class CaseSection:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryView:
-    """Histories as a page has them: what changed last first, with how many sentences and devices it leaves out."""
+    """The content of the history page, latest change first, with the numbers of omitted sentences and devices."""
 
     sentences: tuple[str, ...]
     more_sentences: int
@@ -173,7 +173,7 @@ class HistoryView:
 
     @property
     def doubts(self) -> dict[Caveat, tuple[str, ...]]:
-        """Return the caveats of any night, each with the devices and nights that it is about, those that are alike together."""
+        """Return sentences on devices and nights by caveat, with equal devices combined."""
         return {caveat: told for caveat in Caveat if (told := tuple(self._doubted(caveat)))}
 
     @property
@@ -192,7 +192,7 @@ class HistoryView:
 
 
 def told_of(nights: Nights, series: Iterable[Sequence[Measurement]], *, is_whole: bool) -> list[Told]:
-    """Return the histories of cases on devices, each of at least one night; with every figure if `is_whole`."""
+    """Return the histories of cases on devices, each with at least one night; with every figure if `is_whole`."""
     told = []
     for measured in series:
         case, device = measured[-1].case, measured[-1].device
@@ -202,7 +202,7 @@ def told_of(nights: Nights, series: Iterable[Sequence[Measurement]], *, is_whole
 
 
 def history_view(told: Sequence[Told], now: datetime) -> HistoryView:
-    """Return a page of histories: what changed last stands first, and so do the devices on which it did."""
+    """Return the content of the history page; sentences and devices with the latest changes come first."""
     sentences = answer([one.history for one in told], now)
     sections = _sections(sorted(told, key=lambda one: _urgency(one, now)), now)
     return HistoryView(
@@ -242,10 +242,10 @@ def _sections(told: Sequence[Told], now: datetime) -> list[CaseSection]:
 def render_history(
     told: Sequence[Told], *, case: str | None, commands: Mapping[str, str], next_step: Mapping[str, str], made_at: datetime
 ) -> str:
-    """Return a page of histories, of one case or of all, as text.
+    """Return the HTML page of the history of one case, or of all cases.
 
-    `commands` are those that say the same again, and `next_step` what comes next, by purpose; one without a
-    command is a sentence without its stop.
+    `commands` map a purpose to a command that repeats the page. `next_step` maps a purpose to the next command, or a sentence
+    without full stop to nothing.
     """
     view = history_view(told, made_at)
     histories = (section.history for section in view.sections)
@@ -256,7 +256,7 @@ def render_history(
 
 
 def span_words(told: Sequence[Told]) -> str:
-    """Write of how many nights a page is, from when to when."""
+    """Return the number of nights of a page and their first and last date as text."""
     nights = {(night.night, night.measured_at.date()) for one in told for night in one.nights}
     days = sorted(day for _, day in nights)
     return f"{plural(len({name for name, _ in nights}), 'night')}, {days[0]} to {days[-1]}" if days else "no night"

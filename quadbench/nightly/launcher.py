@@ -1,4 +1,4 @@
-"""Launches of two sides in turn on devices of this machine, and what a night keeps of those of a case."""
+"""Launches of comparisons on devices of this machine, and the measurement that a night stores for each."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,14 +23,14 @@ from quadbench.study.run_comparison import compare
 
 NO_TIME = "the time of the night was over before"
 _CONDUCT = Conduct(keep_going=True)
-_OWN = "case's "  # what begins the name of what is around the case's launches and not around the yardstick's
+_OWN = "case's "  # prefix of environment entries in which the case differs from the yardstick
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Launches in turn that a night wants: of two sides, for a case, on the devices that words mean.
+    """A comparison that a night requests: launch side A and side B in turn for a case on the named devices.
 
-    `tasks` are those that both sides shall run of the ones that they have in common; none means all.
+    `tasks` limits the common tasks of both sides; empty means all.
     """
 
     case: str
@@ -44,11 +44,10 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Launched:
-    """The outcome for a case on one device, in the comparison and the runs of both sides that are named; or why there is none.
+    """The result of a requested comparison on one device, or the reason why there is none.
 
-    `device` is the name under which it is leased. `why` is None where all went well, and `may_pass` says that the device, or what
-    is around it, was the cause. It `is_unstored` where files could not be reached or written, which says
-    nothing of case and device.
+    `device` is the device's lease name. `why` is None on success. `may_pass` means that the device or its environment caused
+    the failure. `is_unstored` means that files were not accessible, which says nothing about case and device.
     """
 
     case: str
@@ -63,30 +62,30 @@ class Launched:
 
     @classmethod
     def failed(cls, case: str, word: str, error: QuadbenchError) -> Self:
-        """Return that nothing came of it because of an error."""
+        """Return the failed result of a comparison because of an error."""
         is_unstored = isinstance(error, StorageError)
         may_pass = is_unstored or error.transient or isinstance(error, DeviceError)
         return cls(case=case, word=word, why=str(error), may_pass=may_pass, is_unstored=is_unstored)
 
 
 class Launcher(Protocol):
-    """Launches sides in turn for a night."""
+    """The interface through which a night launches comparisons."""
 
     def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
-        """Yield what came of each thing wanted on each of its devices, as soon as it is there."""
+        """Yield the result of each requested comparison on each device, as soon as it is known."""
         ...
 
     def bundle(self, digest: str) -> Stored[Bundle]:
         """Return a bundle that was run here before.
 
         Raises:
-            QuadbenchError: it is not there any more, or damaged.
+            QuadbenchError: the bundle is no longer there, or damaged.
         """
         ...
 
 
 def with_second_try(launcher: Launcher, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
-    """Yield what came of each thing wanted; what a device, or what is around it, has spoilt is tried once more at the end."""
+    """Yield the result of each requested comparison; those lost to the device are tried once more at the end."""
     spoilt = []
     for launched in launcher.launched(wanted, budget):
         if launched.may_pass:
@@ -103,13 +102,13 @@ def with_second_try(launcher: Launcher, wanted: Sequence[Wanted], budget: Budget
 
 @dataclass(frozen=True, kw_only=True)
 class Here:
-    """The devices of this machine: phones run at the same time, others one after the other."""
+    """The launcher for devices of this machine: phones run in parallel, other devices one by one."""
 
     layout: Layout
     observer: Observer
 
     def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
-        """Yield what came of each thing wanted, one after the other. Nothing is begun once the budget is over."""
+        """Yield the result of each requested comparison, one by one. None is started once the budget is over."""
         for one in wanted:
             if budget and budget.left_s <= 0:
                 yield from (Launched(case=one.case, word=word, why=f"{NO_TIME} it") for word in one.words)
@@ -119,7 +118,7 @@ class Here:
                 for word in one.words:
                     try:
                         (address,) = addresses_for([word], self.layout)
-                    except UserError as error:  # farm.yaml, say, as it is just being written
+                    except UserError as error:  # for example farm.yaml while it is being written
                         yield Launched(case=one.case, word=word, why=str(error), may_pass=True)
                         continue
                     if words.setdefault(address, word) != word:
@@ -130,9 +129,9 @@ class Here:
         return read_manifest(self.layout.bundle(digest), Bundle)
 
     def _launched(self, wanted: Wanted, words: Mapping[str, str]) -> Iterator[Launched]:
-        """Launch on devices by their addresses; where one of them is so wrong that none could begin, on each by itself.
+        """Run a comparison on devices by address. If a user error stops all of them, try each device alone.
 
-        Without an address nothing is launched: `compare` would take that for $ANDROID_SERIAL, a device that no night has named.
+        Without addresses nothing is launched, since `compare` would then use the phone in $ANDROID_SERIAL.
         """
         if not words:
             return
@@ -163,9 +162,9 @@ class Here:
 
 
 def measurement_of(night: str, launched: Launched, records: Sequence[RunRecord], *, names_kit: bool) -> Measurement:
-    """Return what a night keeps of launches that went well. `records` are those of both runs.
+    """Return the measurement that a night stores for a successful comparison. `records` are those of both runs.
 
-    A kit belongs to what a case runs where it `names_kit`; else it is around it.
+    With `names_kit`, the kit is part of the tested files; otherwise it is part of the environment.
     """
     versus, device = launched.versus, launched.device
     if versus is None or device is None:
@@ -194,7 +193,7 @@ def measurement_of(night: str, launched: Launched, records: Sequence[RunRecord],
 
 
 def _environment(yardstick: Sequence[RunRecord], case: Sequence[RunRecord]) -> dict[str, str]:
-    """Return what is around the yardstick's launches, and what is other around the case's, which it has set itself."""
+    """Return the environment of the yardstick's launches, and where the case's own launches differ from it."""
     first, second = ([fingerprint(record) for record in side] for side in (yardstick, case))
     around = unlike(first, [{}])
     own = unlike(first, second)

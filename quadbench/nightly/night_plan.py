@@ -1,4 +1,4 @@
-"""The plan of a night: its file -> cases with both sides and their devices, and everything that is wrong with them."""
+"""The plan of a nightly run, read from its file: cases with both sides and devices, and all problems of the file."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,14 +22,14 @@ from quadbench.spec.yaml_document import Location
 from quadbench.study.comparison_side import Chosen, choose, require_common_tasks, require_variant
 from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, VIRTUAL_PREFIX
 
-_LEAST_TASKS = 2  # between which something can be switched
-Sides = tuple[Chosen, Chosen]  # the yardstick and the case
+_LEAST_TASKS = 2  # a task switch needs two tasks
+Sides = tuple[Chosen, Chosen]  # yardstick and case
 
 
 def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, str]) -> str:
-    """Return the name under which the device of a word is leased, as far as the word or earlier nights tell; else the word.
+    """Return the lease name of a device, from earlier nights or from its address; the text itself if unknown.
 
-    `serials` has those of farm.yaml's phones by their names.
+    `serials` maps the phone names of farm.yaml to serials.
     """
     for one in reversed(series):
         if one.address == word:
@@ -42,15 +42,15 @@ def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, st
 
 
 def word_mistakes(file: NightFile, expected: Sequence[ExpectedPhone], *, on_farm: bool) -> Iterator[Problem]:
-    """Yield the words that can mean no device, any of several, or one that was named before.
+    """Yield a problem for each device text that is invalid, ambiguous or repeated.
 
-    `expected` are the phones of farm.yaml. Whether a phone is there, or a farm has such a device, only the night can tell.
+    `expected` are the phones of farm.yaml. Only the night itself shows whether a device is present.
     """
     lists: list[tuple[Location, Sequence[str]]] = [(("devices",), file.devices)]
     lists += [(("cases", number, "devices"), case.devices) for number, case in enumerate(file.cases) if case.devices]
     label_keys = tuple({key for phone in expected for key in phone.labels})
     serials = {phone.name: phone.serial for phone in expected}
-    kind_fault = cache(_kind_fault)  # a file may name a thousand phones of a kind, whose profile takes a while to read
+    kind_fault = cache(_kind_fault)  # a file may name a thousand phones of one kind, and reading a profile is slow
     for where, words in lists:
         named: dict[str, str] = {}
         for number, word in enumerate(words):
@@ -68,7 +68,7 @@ def word_mistakes(file: NightFile, expected: Sequence[ExpectedPhone], *, on_farm
 
 
 def _without_serial(word: str) -> str:
-    """Return what a word says of the device's kind; nothing where it may be a serial alone, which looks like a profile."""
+    """Return a device text without its serial, to check the kind; empty if it may be a serial alone."""
     if word == LOCAL_NAME or word.startswith((f"{LOCAL_NAME}?", VIRTUAL_PREFIX, HOSTED_PREFIX)):
         return word
     profile, at, serial = word.partition("@")
@@ -78,7 +78,7 @@ def _without_serial(word: str) -> str:
 
 
 def _kind_fault(word: str) -> str | None:
-    """Say why a word means no device of any kind; None where it may mean one, which need not be there."""
+    """Return the reason why a text names no kind of device; None if it may, present or not."""
     if word.startswith(HOSTED_PREFIX):
         return f"'{word}' is at Qualcomm AI Hub, which runs single graphs and no nights; name a phone"
     try:
@@ -91,17 +91,17 @@ def _kind_fault(word: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class NightReading:
-    """The cases of a night's file as far as they can be read. `faults` are by case; problems of the file have their places."""
+    """A nightly file under validation. `mistakes` are problems of the file; `faults` map a case to its error."""
 
     file: NightFile
-    folder: Path  # at which relative paths of the file start
+    folder: Path  # base of relative paths in the file
     layout: Layout
     mistakes: list[Problem] = field(default_factory=list)
     faults: dict[str, str] = field(default_factory=dict)
     _yardsticks: dict[str, Chosen | QuadbenchError] = field(default_factory=dict)  # by name, each read once
 
     def sides(self) -> dict[str, Sides]:
-        """Return the sides of each case, by its name; what is wrong with others is in `mistakes` and `faults`."""
+        """Return both sides of each valid case by name; problems of others are in `mistakes` and `faults`."""
         self._yardstick(self.file.yardstick, ("yardstick",))
         read = {case.name: sides for number, case in enumerate(self.file.cases) if (sides := self._sides(case, number))}
         file = self.file
@@ -151,7 +151,7 @@ class NightReading:
             return error
 
     def _to_blame(self, source: str, error: UserError) -> tuple[str | None, QuadbenchError]:
-        """Say which key of a case has led to an error, and to which; None where what the source leads to is broken."""
+        """Return the key of a case that caused an error, and the error; None if the source itself is broken."""
         try:
             choose(source, {}, self.layout)
         except QuadbenchError as alone:
@@ -179,7 +179,7 @@ def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping
 
 
 def _never(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
-    """Yield the limits of figures that sides never have, each with the reason."""
+    """Yield the limits on figures that both sides can never have, each with the reason."""
     yardstick, case = sides
     if not case.has_references:
         yield "psnr_db", "its weights are random, so that its pictures have no reference; leave it out"
@@ -191,7 +191,7 @@ def _never(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCase:
-    """A case as it is measured in a night: beside the yardstick (A) the case (B), on devices by the words of the file."""
+    """A case of a nightly run: the yardstick (side A), the case (side B), devices, limits and owner."""
 
     name: str
     yardstick: Chosen
@@ -199,20 +199,20 @@ class PlannedCase:
     words: tuple[str, ...]
     limits: Limits
     owner: str | None
-    quality: tuple[str, ...] = ()  # the metrics by which its pictures are scored
+    quality: tuple[str, ...] = ()  # metrics that score its images
 
     @property
     def left_out(self) -> str | None:
-        """Say which of its tasks are not measured, as they have nothing to run beside; None where all are."""
+        """Return a sentence on tasks that are not measured because the yardstick lacks them; None if there are none."""
         alone = [task for task in self.chosen.tasks if task not in self.yardstick.tasks]
         return f"not measured, as the yardstick has no such tasks: {', '.join(alone)}" if alone else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that a night measures, in how many blocks, and after what time nothing new is begun.
+    """The plan of a nightly run: its cases, the blocks per comparison, and the time budget.
 
-    `faults` says by case why it cannot be measured at all.
+    `faults` maps a case to the reason why it cannot be measured at all.
     """
 
     name: str  # of the file
@@ -225,10 +225,10 @@ class Plan:
 
 
 def planned(path: Path, layout: Layout, *, on_farm: bool = False) -> Plan:
-    """Read the file of a night, and what its cases name. What is there and broken costs no other case.
+    """Read the file of a nightly run and the sources of its cases. A broken source does not affect other cases.
 
     Raises:
-        SpecError: all problems of the file, also what it names and what is not there; or farm.yaml is wrong.
+        SpecError: the file has problems, including names that do not exist, or farm.yaml is invalid.
     """
     file = load(path, NightFile)
     reading = NightReading(file=file, folder=path.parent, layout=layout)
@@ -258,6 +258,6 @@ def planned(path: Path, layout: Layout, *, on_farm: bool = False) -> Plan:
 
 
 def lacking(case: PlannedCase, measured: Sequence[Measurement]) -> tuple[str, ...]:
-    """Return the words of a case on whose devices a night has not measured it."""
+    """Return the devices of a case on which a night has not measured it yet."""
     there = {one.address for one in measured if one.case == case.name}
     return tuple(word for word in case.words if word not in there)

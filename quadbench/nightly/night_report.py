@@ -27,15 +27,15 @@ _EXIT_CODES = {
     RulingKind.ENVIRONMENT: 5,
     RulingKind.IMPROVEMENT: 0,
 }
-TOO_OFTEN = 0.05  # of tries that alarm, proven at 95 %
-DRIFT = 0.05  # of the yardstick's time
-RECENT = 60  # nights of a case
-_BESIDE = 8  # nights at either end of what is held against each other
+TOO_OFTEN = 0.05  # share of false alarms above which a device is doubtful, proven at 95 %
+DRIFT = 0.05  # relative drift of the yardstick's time that matters
+RECENT = 60  # latest nights of a case that are used
+_BESIDE = 8  # nights at either end that are compared for a drift
 _BY_ACCIDENT = 0.001
 
 
 def self_knowledge(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) -> tuple[AlarmRate, ...]:
-    """Return the false alarms of every device, by its name, in its recent nights of all cases, and why it should be looked at."""
+    """Return the rate of false alarms of each device over recent nights, and the reason for any doubt about it."""
     cases: dict[str, list[list[Measurement]]] = defaultdict(list)
     ordered = sorted(measurements, key=lambda night: (night.device, night.case, night.measured_at))
     for (device, _), nights in groupby(ordered, key=lambda night: (night.device, night.case)):
@@ -45,7 +45,7 @@ def self_knowledge(measurements: Iterable[Measurement], rulings: Sequence[Ruling
 
 
 def doubt_devices(inventory: Inventory, known: Sequence[AlarmRate]) -> dict[str, str]:
-    """Put phones of the inventory that should be looked at on probation; return the reason by device."""
+    """Put doubtful phones of the inventory on probation; return the reason by device."""
     phones = {phone.seen.device for phone in inventory.phones()}
     doubts = {one.device: doubt for one in known if one.device in phones and (doubt := one.doubt)}
     for device, doubt in doubts.items():
@@ -54,7 +54,7 @@ def doubt_devices(inventory: Inventory, known: Sequence[AlarmRate]) -> dict[str,
 
 
 def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tuple[str, str, str]]) -> AlarmRate:
-    kept = ("subject", "yardstick", "environment")  # what did not change before a try
+    kept = ("subject", "yardstick", "environment")  # a try is a night in which none of these changed
     pairs = [pair for nights in cases for pair in pairwise(nights)]
     tries = [now for before, now in pairs if all(getattr(before, name) == getattr(now, name) for name in kept)]
     nights: dict[str, list[bool]] = defaultdict(list)
@@ -71,9 +71,9 @@ def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tupl
 
 
 def _drift(nights: Sequence[Measurement]) -> float | None:
-    """Return how the frozen reference bundle's time changed over the nights with the present environment, on its scale.
+    """Return how the time of the yardstick (reference bundle) drifted over nights in the current environment.
 
-    None where that is no more than usual.
+    The change is on its scale, a logarithm. None if it is within the usual spread.
     """
     latest = nights[-1]
     alike = [night for night in nights if night.environment == latest.environment]
@@ -86,7 +86,7 @@ def _drift(nights: Sequence[Measurement]) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Performed:
-    """A night that was performed, with the series of its cases up to it, and what these tell of the devices."""
+    """A completed night, with earlier nights of its cases and the false alarm rates of devices."""
 
     night: Night
     series: Series
@@ -94,7 +94,7 @@ class Performed:
 
     @classmethod
     def of(cls, night: Night, nights: Nights) -> Self:
-        """Return a night with what else is known of its cases and devices."""
+        """Return a night together with earlier nights of its cases and the false alarm rates of devices."""
         told: list[Measurement | Ruling] = [*night.measurements, *night.rulings]
         places = sorted({(one.case, one.device) for one in told})
         series = {place: nights.series(*place, latest=RECENT, until=night) for place in places}
@@ -102,12 +102,12 @@ class Performed:
         return cls(night=night, series=series, devices=self_knowledge(chain.from_iterable(series.values()), rulings))
 
     def view(self, where: Sequence[str]) -> NightView:
-        """Return the night as it is told; `where` are the words by which commands come to the results folder."""
+        """Return the content of the nightly report. `where` holds the words that name the results folder."""
         return night_view(self.night, self.series, self.devices, where)
 
 
 def exit_code(night: Night) -> int:
-    """Return the exit code of what counts most among a night's rulings: ERROR where that is 0 and a measurement has none."""
+    """Return the exit code for the worst ruling of a night; ERROR if a measurement has no ruling and no other is worse."""
     kinds = {ruling.kind for ruling in night.rulings}
     ruled = {(ruling.case, ruling.device) for ruling in night.rulings}
     is_whole = all((one.case, one.device) in ruled for one in night.measurements)

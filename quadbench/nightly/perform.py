@@ -1,4 +1,4 @@
-"""A night: every case of a plan measured on every device, judged, confirmed by launches in turn, and ruled on."""
+"""Execution of a nightly run: measure every case on every device, detect changes, confirm them by launches, and rule."""
 
 import logging
 import os
@@ -31,8 +31,8 @@ from quadbench.statistics import MIN_BLOCKS, Looks
 from quadbench.statistics.multiple_testing import LOOKS
 from quadbench.study.comparison_side import Goal
 
-Key = tuple[str, str]  # a case, and a device by its address
-_REFERENCE = "reference"  # the float reference, as quality calls it
+Key = tuple[str, str]  # a case and a device address
+_REFERENCE = "reference"  # name of the float reference in quality scores
 _UNSCORED = "its pictures were not scored"
 
 log = logging.getLogger(__name__)
@@ -40,9 +40,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """The pictures of a night. Those of a run are scored once, on however many devices they were painted.
+    """The image scores of a night. Images of a run are scored once, even if several devices painted them.
 
-    `faults` says by case, word for a device and figure why there is no score, as far as that was tried since this start.
+    `faults` maps case, device and figure to the reason of a missing score, since the last start.
     """
 
     launcher: Launcher
@@ -51,7 +51,7 @@ class Pictures:
     _runs: dict[str, RunScores | str] = field(default_factory=dict)
 
     def scored(self, measured: Measurement, painter: str | None, case: PlannedCase) -> tuple[Point, ...]:
-        """Return the scores of what the device with the address `painter` painted; the same files paint the same."""
+        """Return the scores of a measurement's images, which the device with the address `painter` painted."""
         wanted = _wanted_metrics(measured, case)
         if not wanted:
             return ()
@@ -62,17 +62,17 @@ class Pictures:
         return tuple(point for point in told.values() if not isinstance(point, str))
 
     def lacking(self, measured: Measurement, case: PlannedCase) -> dict[FigureName, str]:
-        """Return by figure why a measurement has no score that the file asks for."""
+        """Return the reason for each score that a measurement lacks, by figure."""
         there, faults = {name_of(point) for point in measured.points}, self.faults.get((case.name, measured.address), {})
         return {name: faults.get(name, _UNSCORED) for name in _wanted_metrics(measured, case) if name not in there}
 
     def _of_run(self, run_id: str, bundle: str, metrics: tuple[str, ...]) -> RunScores | str:
-        """Score the pictures of a run of a bundle, which are kept beside it; where that cannot be, say why."""
+        """Score the images of a run of a bundle, once; return the reason if that fails."""
         if run_id not in self._runs:
             try:
                 with extra_needed("quality"):
                     from quadbench.quality import score_run
-                self.launcher.bundle(bundle)  # a farm's is fetched: it has the references
+                self.launcher.bundle(bundle)  # fetches the bundle from a farm, as it has the reference images
                 self._runs[run_id] = score_run(self.layout, run_id, metrics=metrics)
             except QuadbenchError as error:
                 self._runs[run_id] = f"{_UNSCORED}: {error}"
@@ -90,7 +90,7 @@ def _values(scores: RunScores, painter: str | None) -> Mapping[FigureName, float
 
 
 def _point(name: FigureName, value: float | str | None) -> Point | str:
-    """Return a score that can be followed from night to night; else why there is none."""
+    """Return a score as a figure to track over nights, or the reason why it cannot be."""
     if value is None or isinstance(value, str):
         return f"{_UNSCORED}: {value}" if value else _UNSCORED
     point = Point(task=name[0], key=name[1], value=value)
@@ -99,7 +99,7 @@ def _point(name: FigureName, value: float | str | None) -> Point | str:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A measurement with what the gate says of it, and the case that it is of."""
+    """A measurement's case, and the changes that the detector suspects in it."""
 
     case: PlannedCase
     said: Suspicion
@@ -110,7 +110,7 @@ class Judged:
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """Return the figures of which a confirmation shall tell whether they changed; for vague ones, the time for an image."""
+        """Return the figures that a confirmation must decide, with the image time if a suspicion is vague."""
         said = self.said
         names = {one.name for one in said.suspects if not (one.known or one.is_vague or is_exact(one.key))}
         if not names or any(one.is_vague for one in said.suspects):
@@ -119,7 +119,7 @@ class Judged:
 
 
 def judged(night_id: str, cases: Sequence[PlannedCase], nights: Nights) -> list[Judged]:
-    """Return what the gate says of each measurement of a night on which nothing was ruled yet."""
+    """Return the suspected changes of each measurement of a night that has no ruling yet."""
     night, known = nights.night(night_id), {case.name: case for case in cases}
     ruled = {(ruling.case, ruling.device) for ruling in night.rulings if not is_unmeasured(ruling)}
     tonight = [one for one in night.measurements if one.case in known and (one.case, one.device) not in ruled]
@@ -127,7 +127,7 @@ def judged(night_id: str, cases: Sequence[PlannedCase], nights: Nights) -> list[
 
 
 def confirmed(suspected: Sequence[Judged], launcher: Launcher, budget: Budget | None) -> dict[Key, Launched]:
-    """Have what is suspected launched in turn with the last good files; return what came of it by case and address."""
+    """Launch suspected cases in turn with the last good files; return the results by case and address."""
     wanted, launched = dict[tuple[str, Subject, Subject, tuple[str, ...]], Wanted](), dict[Key, Launched]()
     for one in suspected:
         name, address, last_good = one.case.name, one.tonight.address, one.said.last_good
@@ -136,7 +136,7 @@ def confirmed(suspected: Sequence[Judged], launcher: Launcher, budget: Budget | 
         key = name, last_good, one.tonight.subject, tasks_of(one.tonight)
         try:
             before = wanted.get(key) or _wanted(one.case, last_good, one.tonight, launcher)
-        except QuadbenchError as error:  # the files are not there any more, or cannot be reached
+        except QuadbenchError as error:  # the files were removed, or are not accessible
             launched[name, address] = Launched.failed(name, address, error)
         else:
             goals = tuple(dict.fromkeys((*before.goals, *one.goals)))
@@ -145,9 +145,9 @@ def confirmed(suspected: Sequence[Judged], launcher: Launcher, budget: Budget | 
 
 
 def rule(one: Judged, launched: Launched | None, lacking: Mapping[FigureName, str], nights: Nights) -> None:
-    """Rule on a measurement, and store the rulings, all or none. What was launched in too few blocks confirms nothing.
+    """Rule on a measurement and store all rulings together. A comparison with too few blocks confirms nothing.
 
-    `lacking` says by figure why what the file asks for is not there.
+    `lacking` maps a figure to the reason of its missing score.
     """
     versus = launched.versus if launched else None
     is_enough = versus is not None and versus.blocks >= MIN_BLOCKS
@@ -159,12 +159,12 @@ def rule(one: Judged, launched: Launched | None, lacking: Mapping[FigureName, st
         now=datetime.now(UTC),
         why=launched.why if launched else None,
     )
-    left_out = f"; {one.case.left_out}" if one.case.left_out else ""  # of which the ruling on all figures says so
+    left_out = f"; {one.case.left_out}" if one.case.left_out else ""  # named in the ruling on all figures
     nights.rule(ruling if ruling.task is not None else replace(ruling, cause=f"{ruling.cause}{left_out}") for ruling in rulings)
 
 
 def is_unmeasured(ruling: Ruling) -> bool:
-    """Say whether a ruling is that a case was not measured at all."""
+    """Return whether a ruling says that a case was not measured at all."""
     return ruling.kind is RulingKind.MISSING and ruling.task is None
 
 
@@ -177,7 +177,7 @@ def _said(tonight: Measurement, case: PlannedCase, nights: Nights) -> Suspicion:
 
 
 def _wanted(case: PlannedCase, last_good: Subject, tonight: Measurement, launcher: Launcher) -> Wanted:
-    """Return the launches of the last good files and of tonight's as sides that are measured as the case is."""
+    """Return a comparison of the last good files with tonight's files, measured like the case itself."""
     as_case = replace(case.chosen, changes={}, recipe=None, run=None)
     a, b = (
         replace(as_case, source=f"{case.name}, {what}", bundle=launcher.bundle(subject.bundle), kit=subject.kit)
@@ -187,17 +187,17 @@ def _wanted(case: PlannedCase, last_good: Subject, tonight: Measurement, launche
 
 
 def perform(night_id: str, plan: Plan, launcher: Launcher, *, layout: Layout) -> Performed:
-    """Perform a night, or go on with it: what was measured or ruled on stays. Of several that do so at once, one waits.
+    """Perform a nightly run, or resume it: results that are stored stay. Of several started at once, one waits.
 
     Raises:
         StorageError, ArtifactError: the results folder or the database cannot be used, or is damaged.
-        KeyboardInterrupt: Ctrl-C; what was measured is stored, and performed again the night goes on.
+        KeyboardInterrupt: Ctrl-C was pressed. Results are stored, and the night resumes when performed again.
     """
     with _alone(night_id, layout), open_records(database_of(layout)) as records:
         nights = Nights(records.engine)
         night = nights.begin(night_id, plan.name, version("quadbench"), plan.pairs)
         budget = None
-        if plan.budget_s is not None:  # it counts from when the night first began, by the database's clock
+        if plan.budget_s is not None:  # counted from the first start of the night, by the database's clock
             with reading(records.engine) as connection:
                 spent_s = (now_of(connection) - night.began_at).total_seconds()
             budget = Budget(ends_at=time.monotonic() + plan.budget_s - spent_s)
@@ -222,7 +222,7 @@ def perform(night_id: str, plan: Plan, launcher: Launcher, *, layout: Layout) ->
 
 @contextmanager
 def _alone(night_id: str, layout: Layout) -> Iterator[None]:
-    """Keep other nights out of a results folder. Where one is under way there, say so, and wait."""
+    """Hold the lock of a results folder. If another nightly run holds it, log that and wait."""
     with storing(layout.root):
         layout.night(night_id).mkdir(parents=True, exist_ok=True)
     is_next = "%s is under way in this results folder; this one begins when that has ended"
@@ -233,7 +233,7 @@ def _alone(night_id: str, layout: Layout) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class _UnderWay:
-    """A night under way. `causes` says why a case was not measured on a device, by the words of the file."""
+    """A nightly run in progress. `causes` maps case and device to the reason of a missing measurement."""
 
     night_id: str
     plan: Plan
@@ -256,9 +256,9 @@ class _UnderWay:
                 self.causes[launched.case, launched.word] = why
 
     def judge(self) -> None:
-        """Rule on each measurement on which nothing was ruled yet; what the gate suspects is confirmed before.
+        """Rule on each measurement without a ruling; suspected changes are first confirmed by launches.
 
-        Where the files for that cannot be reached or written, nothing is ruled: the night can go on once they can.
+        If files for a confirmation are not accessible, no ruling is made: the night can be resumed later.
         """
         open_ones = judged(self.night_id, self.plan.cases, self.nights)
         launched = confirmed([one for one in open_ones if one.said.to_confirm], self.launcher, self.budget)
@@ -270,7 +270,7 @@ class _UnderWay:
                 rule(one, came, self.pictures.lacking(one.tonight, one.case), self.nights)
 
     def tell_missing(self) -> None:
-        """Rule on what was not measured, and take back what was ruled so and was measured since."""
+        """Store MISSING rulings for unmeasured cases, and withdraw those of cases that were measured since."""
         night = self.nights.night(self.night_id)
         there = {(one.case, one.address): one for one in night.measurements}
         now = datetime.now(UTC)
@@ -297,7 +297,7 @@ class _UnderWay:
         self.nights.rule([*rulings, *back])
 
     def _kept(self, launched: Launched) -> str | None:
-        """Keep what was measured; where that cannot be, say why."""
+        """Store the measurement of a comparison with its scores; return the reason if that fails."""
         try:
             records = [record for run_id in launched.runs for record in self.records.of_run(run_id)]
             (case,) = (one for one in self.plan.cases if one.name == launched.case)

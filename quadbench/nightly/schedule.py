@@ -1,4 +1,4 @@
-"""Schedule: a night's command and a time of day -> systemd's service and timer, or cron's line. Pure."""
+"""Schedule of a nightly run as a systemd service with a timer, or as a crontab line."""
 
 import re
 import shlex
@@ -8,7 +8,7 @@ from pathlib import Path
 from quadbench.errors import UserError, shown
 from quadbench.farm.unit import one_line, unit_command, user_name
 
-ENVIRONMENT_FILE = Path("/etc/quadbench/night.env")  # the webhook's address is a password, and stands in no command
+ENVIRONMENT_FILE = Path("/etc/quadbench/night.env")  # a webhook address is a secret, so it is not in the command
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 
 _SERVICE = """\
@@ -44,7 +44,7 @@ WantedBy=timers.target
 
 
 def time_of_day(text: str) -> tuple[str, str]:
-    """Return the hour and the minute of a time as `02:00`."""
+    """Return the hour and minute of a time of day such as `02:00`."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise UserError(f"{shown(text)} is no time of day; expected one as 02:00")
@@ -52,13 +52,14 @@ def time_of_day(text: str) -> tuple[str, str]:
 
 
 def systemd_files(name: str, command: Sequence[str], folder: Path, user: str, at: str) -> dict[str, str]:
-    """Return the texts of the service and of the timer that starts it, by the names of their files.
+    """Return the texts of a systemd service and its timer by file name.
 
-    Variables come from ENVIRONMENT_FILE, where there is one.
-    A host that was off at that time performs the night once it is on. A night that is started again goes on.
+    Environment variables come from ENVIRONMENT_FILE if it exists.
+
+    A host that was off at that time runs the night once it is on. A restarted night is resumed.
 
     Raises:
-        UserError: it is no time of day, no user has such a name, or a word or the folder has a line end.
+        UserError: the time or user name is invalid, or a word or the folder contains a line end.
     """
     hour, minute = time_of_day(at)
     folder_text = one_line(str(folder)).replace("%", "%%")
@@ -72,12 +73,12 @@ def systemd_files(name: str, command: Sequence[str], folder: Path, user: str, at
 
 
 def cron_line(command: Sequence[str], folder: Path, at: str) -> str:
-    """Return the line of a crontab.
+    """Return the crontab line that runs a command daily.
 
     Raises:
-        UserError: it is no time of day, or a word or the folder has a line end.
+        UserError: the time is invalid, or a word or the folder contains a line end.
     """
     hour, minute = time_of_day(at)
     words = shlex.join(map(one_line, command))
     line = f"cd {shlex.quote(one_line(str(folder)))} && {words}"
-    return f"{int(minute)} {int(hour)} * * * " + line.replace("%", "\\%") + "\n"  # cron takes `%` for a line end
+    return f"{int(minute)} {int(hour)} * * * " + line.replace("%", "\\%") + "\n"  # cron reads `%` as a line end

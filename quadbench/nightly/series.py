@@ -1,4 +1,4 @@
-"""The nights of a case on a device as series: scales of figures, changes that matter, nights that count. Pure."""
+"""Time series of a case on a device over nights: scales of figures, limits of changes, and which nights count."""
 
 import math
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from quadbench.report.night import directions, with_unit
 from quadbench.report.versus import ALL_TASKS, EXACT, PRIMARY, PSNR, SIZES
 from quadbench.statistics.change_points import spread_of
 
-FigureName = tuple[str, str]  # a task, and a key as report.kpi names figures
-Place = tuple[Measurement, float]  # a night with a figure's value, on its scale
+FigureName = tuple[str, str]  # a task and a figure key of report.kpi
+Place = tuple[Measurement, float]  # a night and a figure on its scale
 
-NEW_NIGHTS = 5  # in which a subject that came is compared with the one before it
-LEVEL_NIGHTS = 15  # of which the median says what is usual: a change that stays is usual after eight
-REMEMBERED = 40  # nights; what is older says nothing of what is usual
+NEW_NIGHTS = 5  # nights in which a new subject is compared with the one before
+LEVEL_NIGHTS = 15  # nights whose median is the usual level: a lasting change becomes usual after eight
+REMEMBERED = 40  # nights; older ones do not count for the usual level
 _BAD = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE}
-NIGHTS_DOUBTS = {Caveat.THROTTLED, Caveat.CHANGED_ENVIRONMENT}  # about a night, not about a device: they come and go
+NIGHTS_DOUBTS = {Caveat.THROTTLED, Caveat.CHANGED_ENVIRONMENT}  # caveats of a single night rather than of a device
 _TOLD = (PRIMARY, "peak_ram")
-BY_ACCIDENT = 0.0001  # the chance that a figure of the yardstick is called shifted though it is as ever
+BY_ACCIDENT = 0.0001  # chance that an unchanged figure of the yardstick is called shifted
 
 
 def name_of(point: Point) -> FigureName:
@@ -35,19 +35,19 @@ def name_of(point: Point) -> FigureName:
 
 
 def tasks_of(night: Measurement) -> tuple[str, ...]:
-    """Return the tasks that a night has measured, by name, over which a figure of all tasks together is the mean."""
+    """Return the names of the tasks that a night measured, over which figures of all tasks are means."""
     return tuple(sorted(point.task for point in night.points if point.key == PRIMARY and point.task != ALL_TASKS))
 
 
 def is_exact(key: str) -> bool:
-    """Say whether a figure is the same in every launch of the same files, so that it needs no statistics."""
+    """Return whether a figure is the same in every launch of the same files, so that it needs no statistics."""
     return key in EXACT
 
 
 def scaled(point: Point) -> float | None:
-    """Return the logarithm of what is followed of a point, the ratio or else the value, or its decibels; None if it cannot be.
+    """Return a figure on its scale: the logarithm of its ratio or value, or decibels; None if it has no place there.
 
-    That of a distance between pictures of 0 is -inf. So is that of one below 0, as a KID may be: it is an estimate of 0.
+    An image distance of 0 is -inf, and so is one below 0, as KID may give as an estimate of 0.
     """
     value = point.value if point.ratio is None else point.ratio
     if not math.isfinite(value):
@@ -61,17 +61,17 @@ def scaled(point: Point) -> float | None:
 
 
 def unscaled(place: float, key: str) -> float:
-    """Return the value or ratio that `scaled` has brought to its place."""
+    """Convert a number on a figure's scale back to a value or ratio, as the inverse of `scaled`."""
     return place if key == PSNR else math.exp(place)
 
 
 def change_between(before: float, now: float) -> float:
-    """Return the change from one place to another; inf where it is one from a distance of 0, of which no share can be taken."""
+    """Return the difference of two numbers on a figure's scale; inf from a distance of 0, which has no relative change."""
     return 0.0 if now == before else now - before
 
 
 def limit_of(key: str, limits: Limits) -> float:
-    """Return the least change of a figure that matters, on its scale."""
+    """Return the smallest change of a figure that matters, on its scale."""
     if key == PSNR:
         return limits.psnr_db
     if key in SIZES:
@@ -86,13 +86,13 @@ def limit_of(key: str, limits: Limits) -> float:
 
 
 def is_worse(change: float, key: str) -> bool:
-    """Say whether a change of a figure, on its scale, is one that nobody wants."""
+    """Return whether a change of a figure, on its scale, is for the worse."""
     metric = PICTURE_METRICS.get(key)
     return change < 0 if metric and metric.better is Better.HIGHER else change > 0
 
 
 def said_change(change: float, key: str) -> str:
-    """Write a change on a figure's scale: `5.1 % slower`, `0.6 dB worse`; one from 0 is only `worse`."""
+    """Format a change on a figure's scale: `5.1 % slower`, `0.6 dB worse`; a change from 0 is only `worse`."""
     grows, shrinks = directions(key)
     if change == math.inf:
         return grows
@@ -102,20 +102,20 @@ def said_change(change: float, key: str) -> str:
 
 
 def said_value(value: float, key: str, *, is_ratio: bool) -> str:
-    """Write a value, or its ratio to the yardstick's."""
+    """Format a figure's value, or its ratio to the yardstick's value."""
     if is_ratio:
         return f"{value:.3f} of the yardstick's"
     return f"{value:.4g}" if key in PICTURE_METRICS and key != PSNR else with_unit(value, key)
 
 
 def is_sound(night: Measurement) -> bool:
-    """Say whether nothing casts doubt on what a night measured of times and memory."""
+    """Return whether a night has no caveats that affect times and memory."""
     return NIGHTS_DOUBTS.isdisjoint(night.caveats)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """A case on a device tonight, and before: the nights in the order of time, the rulings on them that stand, people's words."""
+    """A case on a device tonight, with its earlier nights in order of time, their rulings and acknowledgements."""
 
     tonight: Measurement
     nights: tuple[Measurement, ...]
@@ -124,11 +124,11 @@ class Past:
 
     @cached_property
     def last_good(self) -> Subject | None:
-        """Return the subject that tonight's is held against; None where none is known.
+        """Return the subject (bundle and kit) that tonight's is compared with; None if none is known.
 
-        It is tonight's own where that has been good for NEW_NIGHTS nights, has been launched in turn with the one before, or was
-        accepted by a word in force on all figures.
-        Where no night that is remembered was good, it is still what the latest one was held against, else what ran unruled.
+        It is tonight's own subject if that was good for NEW_NIGHTS nights or was accepted by an acknowledgement of all figures.
+        The same holds if it was already compared in turn with the one before. If no remembered night was good, it is the
+        previous reference, else the latest subject without a ruling.
         """
         good = [night for night in self.nights if self._is_good(night)]
         if not good:
@@ -145,18 +145,18 @@ class Past:
 
     @property
     def over(self) -> Acknowledgement | None:
-        """Return the word that is over by which every night that is remembered was accepted, if there is one."""
+        """Return the expired acknowledgement under which every remembered night was accepted, if any."""
         if not self.nights or any(not self._is_on_sufferance(night, self.words) for night in self.nights):
             return None
         return max((word for word in self.words if not self._is_in_force(word)), key=lambda word: word.until, default=None)
 
     def is_accepted(self, name: FigureName) -> bool:
-        """Say whether a word in force accepts a figure as it came to be since the last good files ran."""
+        """Return whether an acknowledgement in force accepts a figure's change since the last good files."""
         latest = max((night.measured_at for night in self.nights if night.subject == self.last_good), default=None)
         return any(self._is_in_force(word) and (latest is None or latest < word.since) for word in self._words_on(name))
 
     def known(self, point: Point) -> Ruling | None:
-        """Return the confirmed regression of a figure that tonight's files had already in the night before, around the same."""
+        """Return the confirmed regression of a figure from the night before with the same files and environment."""
         latest = self.nights[-1] if self.nights else None
         if latest is None or (latest.subject, latest.environment) != (self.tonight.subject, self.tonight.environment):
             return None
@@ -165,7 +165,7 @@ class Past:
         return ruling if ruling and is_confirmed and ruling.last_good == self.last_good else None
 
     def alike(self, places: Sequence[Place]) -> list[Place]:
-        """Return those of some nights whose environment is tonight's; all of them where there is none."""
+        """Return the nights with tonight's environment; all nights if there are none."""
         alike = [place for place in places if place[0].environment == self.tonight.environment]
         return alike or list(places)
 
@@ -176,7 +176,7 @@ class Past:
         return next((ruling for ruling in self.on(night) if (ruling.task, ruling.key) == name), None)
 
     def series(self, point: Point) -> list[Place]:
-        """Return every value of a figure that can be held against tonight's; of all tasks, those of the same ones."""
+        """Return all earlier values of a figure that are comparable with tonight's; means only over the same tasks."""
         is_ratio, yardstick, tasks = point.ratio is not None, self.tonight.yardstick, tasks_of(self.tonight)
         sound = [night for night in self.nights if is_exact(point.key) or is_sound(night)]
         if point.task == ALL_TASKS:
@@ -191,7 +191,7 @@ class Past:
         ]
 
     def usual(self, point: Point, series: Sequence[Place]) -> list[Place]:
-        """Return those of a figure's values that say what is usual: since it improved or was acknowledged, without bad nights."""
+        """Return the values that define a figure's usual level: good nights since it improved or was acknowledged."""
         usual: list[Place] = []
         words = self._words_on(name_of(point))
         start = max((word.since for word in words if self._is_in_force(word)), default=None)
@@ -205,11 +205,11 @@ class Past:
         return usual
 
     def _is_good(self, night: Measurement) -> bool:
-        rulings = self.on(night)  # none where a night was cut short, so that nothing says that it was good
+        rulings = self.on(night)  # empty if the night was interrupted, so it does not count as good
         return bool(rulings) and not any(r.kind in _BAD for r in rulings) and not self._is_on_sufferance(night, self.words)
 
     def _is_on_sufferance(self, night: Measurement, words: Sequence[Acknowledgement]) -> bool:
-        """Say whether a night's value was accepted by a person for a time that is over."""
+        """Return whether a night's value was accepted by an acknowledgement that has expired."""
         return any(word.since <= night.measured_at < word.until and not self._is_in_force(word) for word in words)
 
     def _is_in_force(self, word: Acknowledgement) -> bool:
@@ -231,9 +231,9 @@ class Past:
 
 
 def yardstick_places(nights: Sequence[Measurement], latest: Measurement, key: str) -> list[Place]:
-    """Return the nights with a figure of the latest one's yardstick, by the logarithm of its mean over all tasks, the same ones.
+    """Return nights with a figure of the latest yardstick: the mean logarithm over the same tasks.
 
-    What is in doubt is left out.
+    Nights with caveats are left out.
     """
     tasks = tasks_of(latest)
     return [
@@ -247,7 +247,7 @@ def yardstick_places(nights: Sequence[Measurement], latest: Measurement, key: st
 
 
 def yardstick_shift(past: Past, limits: Limits) -> str | None:
-    """Say by how much the yardstick's figures lie off what is usual on the device, all tasks together; None where they do not."""
+    """Return the change of the yardstick's figures from their usual level on the device, as text; None without a change."""
     tonight, said = past.tonight, []
     for key in _TOLD:
         places = yardstick_places(past.nights, tonight, key)[-LEVEL_NIGHTS:]

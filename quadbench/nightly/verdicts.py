@@ -1,4 +1,4 @@
-"""Verdicts: a night of a case and the nights before -> what may have changed, and the rulings once it is confirmed. Pure."""
+"""Detection of changes in a night against earlier nights, and rulings on them after confirmation by launches."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,9 +17,9 @@ from quadbench.statistics import Verdict
 from quadbench.statistics.change_points import HALF_OF_STEPS, Spread, spread_of
 from quadbench.statistics.launch_comparison import Comparison, verdict_within
 
-RULES = 3  # the version of what stands here and in `judging`, which is kept with each ruling
-BY_ACCIDENT = 0.05  # the chance that a new subject's figure is suspected though it is as ever: a confirmation then clears it
-SURELY_BY_ACCIDENT = 0.001  # the chance that a case on a device is ruled on without a confirmation, all its figures together
+RULES = 3  # version of the rules in this module, stored with each ruling
+BY_ACCIDENT = 0.05  # chance that an unchanged figure of new files is suspected; a confirmation then clears it
+SURELY_BY_ACCIDENT = 0.001  # chance over all figures of a case of a false ruling without confirmation
 
 _LOST = "it was not measured, and the night before it was"
 _PROVEN = {Verdict.WORSE: RulingKind.REGRESSION, Verdict.BETTER: RulingKind.IMPROVEMENT}
@@ -32,12 +32,11 @@ _ACKNOWLEDGED = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE, RulingKind.ENVI
 
 @dataclass(frozen=True, kw_only=True)
 class Suspect:
-    """A figure that may have changed, with why. `expected` is its usual value, or usual ratio to the yardstick.
+    """A figure that may have changed. `expected` is its usual value, or its usual ratio to the yardstick.
 
-    `is_worse` is None where there is no telling what is usual, or whether the change matters. One that `is_sure` needs no
-    confirmation to have changed, only to say whose doing it is; `was_so`: the night before was as far off already. `known` is the
-    confirmed ruling of that night on the same files. What is exact `has_same_files` where the night that it is held against ran
-    tonight's.
+    `is_worse` is None if the usual level or the limit is unknown. `is_sure`: the change is certain, only its cause needs
+    confirmation. `was_so`: the night before was already as far off. `known` is the confirmed ruling of the night before on the
+    same files. `has_same_files`: the compared night of an exact figure ran the same files.
     """
 
     task: str
@@ -57,22 +56,22 @@ class Suspect:
 
     @property
     def is_vague(self) -> bool:
-        """Say whether all that speaks for it is that the files are new, and that too few nights say what is usual."""
+        """Return whether the only reasons for suspicion are new files and too few earlier nights."""
         return self.is_worse is None and not self.is_sure and self.known is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suspicion:
-    """The gate's answer about a case on a device. `last_good` is the subject to confirm it against; None where no night was good.
+    """The detector's result for a case on a device. `last_good` are the files to compare with; None if there are none.
 
-    `accepted` are the figures that a word in force accepts as they are, whatever launches in turn with the last good subject say.
-    `lost` says by figure why tonight lacks it, `yardstick` says how the yardstick itself shifted, and `around` what changed
-    in the environment since the night before. `over` is a person's word that has ended, and all that is known was accepted by.
+    `accepted` are figures that an acknowledgement in force covers. `lost` maps a figure missing tonight to the reason.
+    `yardstick` describes a shift of the yardstick, `around` changes of the environment since the night before. `over` is the
+    expired acknowledgement under which all remembered nights were accepted.
     """
 
     tonight: Measurement
     limits: Limits
-    nights: int  # before this one
+    nights: int  # number of earlier nights
     last_good: Subject | None
     suspects: tuple[Suspect, ...]
     accepted: frozenset[FigureName]
@@ -87,7 +86,7 @@ class Suspicion:
 
     @property
     def to_confirm(self) -> bool:
-        """Say whether launches in turn of the last good subject (A) and tonight's (B) would tell more."""
+        """Return whether a comparison of the last good files (A) with tonight's (B) would tell more."""
         is_open = any(not is_exact(one.key) and one.known is None for one in self.suspects)
         return is_open and self.last_good is not None and not self.is_same
 
@@ -99,7 +98,7 @@ def suspicion(
     acknowledged: Sequence[Acknowledgement],
     limits: Limits,
 ) -> Suspicion:
-    """Judge a night by the ones before it, in the order of time, and by the rulings on them that stand."""
+    """Detect changes of a night against earlier nights, given in order of time, and their current rulings."""
     where = (tonight.case, tonight.device)
     past = Past(
         tonight=tonight,
@@ -129,13 +128,13 @@ def suspicion(
 
 @dataclass(frozen=True, kw_only=True)
 class _Gate:
-    """The gate that a night's figures pass, one after the other."""
+    """The detector that checks each figure of a night."""
 
     past: Past
     limits: Limits
 
     def suspect(self, point: Point) -> Suspect | None:
-        """Suspect a figure, or do not."""
+        """Return the suspicion about a figure; None if it is as usual."""
         place, every = series.scaled(point), self.past.series(point)
         usual = self.past.usual(point, every)
         if place is None:
@@ -157,7 +156,7 @@ class _Gate:
         return self.past.last_good not in (None, self.past.tonight.subject)
 
     def _exact(self, point: Point, place: float, usual: Sequence[Place]) -> Suspect | None:
-        """Suspect what launches do not vary by the latest night alone."""
+        """Check an exact figure, which launches do not vary, against the latest usual night alone."""
         if not usual:
             return None
         before, level = usual[-1]
@@ -170,7 +169,7 @@ class _Gate:
         return replace(suspect, has_same_files=before.subject == self.past.tonight.subject)
 
     def _sudden(self, point: Point, place: float, usual: Sequence[Place], spread: Spread) -> Suspect | None:
-        """Suspect what strays tonight from the nights before, whatever ran in them."""
+        """Check whether tonight's figure departs from earlier nights, whatever files they ran."""
         level = [other for _, other in self.past.alike(usual)[-series.LEVEL_NIGHTS :]]
         chance = SURELY_BY_ACCIDENT / sum(not is_exact(other.key) for other in self.past.tonight.points)
         change = spread.change(level, [place], least=limit_of(point.key, self.limits), chance=chance)
@@ -180,7 +179,7 @@ class _Gate:
         return replace(_strayed(point, change, median(level), "usual", is_sure=True), was_so=was_so)
 
     def _since_it_came(self, point: Point, place: float, usual: Sequence[Place], spread: Spread) -> Suspect | None:
-        """Suspect what may have changed, be it little, with tonight's subject, by all nights that it has run."""
+        """Check whether a figure changed, even slightly, with tonight's files, over all nights that ran them."""
         subject = self.past.tonight.subject
         now = [*(other for night, other in usual if night.subject == subject), place] if self._is_new else []
         level = [
@@ -213,11 +212,10 @@ def rulings_on(
     now: datetime,
     why: str | None = None,
 ) -> tuple[Ruling, ...]:
-    """Rule on a case on a device: one ruling on all figures together, and one on each figure that was suspected or is not clean.
+    """Rule on a case on a device: one ruling on all figures, and one on each suspected or changed figure.
 
-    `confirmed` is what came of launching the last good subject (A) and tonight's (B) in turn, which the id `comparison` names;
-    both are None where that was not done, and `why` says what went wrong with it. What it proves of a figure that was not
-    suspected counts too.
+    `confirmed` is the comparison of the last good files (A) with tonight's (B), and `comparison` its id. Both are None if it
+    was not run; `why` says what went wrong. Its verdicts on figures that were not suspected count too.
     """
     judge = _Judge(suspicion=suspicion, confirmed=confirmed, comparison=comparison, owner=owner, now=now, why=why)
     each = [ruling for suspect in suspicion.suspects if (ruling := judge.on_suspect(suspect))]
@@ -226,7 +224,7 @@ def rulings_on(
 
 
 def missing(night: str, case: str, device: str, address: str, *, cause: str, owner: str | None, now: datetime) -> Ruling:
-    """Rule on a case that was not measured on a device."""
+    """Return a MISSING ruling for a case that was not measured on a device."""
     return Ruling(
         night=night,
         case=case,
@@ -242,7 +240,7 @@ def missing(night: str, case: str, device: str, address: str, *, cause: str, own
 
 @dataclass(frozen=True, kw_only=True)
 class _Judge:
-    """The judge of a case on a device."""
+    """The rules that turn suspected changes and their confirmation into rulings on a case on a device."""
 
     suspicion: Suspicion
     confirmed: VersusDevice | None
@@ -257,7 +255,7 @@ class _Judge:
         return replace(ruling, kind=kind, task=name[0], key=name[1], last_good=self.suspicion.last_good)
 
     def on_all(self, apart: int) -> Ruling:
-        """Rule on all figures that have no ruling of their own, `apart` being how many have one."""
+        """Rule on all figures without a ruling of their own; `apart` is the number of figures with one."""
         suspicion = self.suspicion
         if suspicion.yardstick:
             told = f"the yardstick, whose files are as ever, differs from what is usual on this device: {suspicion.yardstick}"
@@ -275,7 +273,7 @@ class _Judge:
         return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {told}"), comparison=self.comparison if few else None)
 
     def on_suspect(self, suspect: Suspect) -> Ruling | None:
-        """Rule on a figure that was suspected; None where only too few nights raised the suspicion, and nothing is proven."""
+        """Rule on a suspected figure; None if the suspicion is vague and no change is proven."""
         if suspect.known:
             ruling = self._with(
                 self.ruling(suspect.known.kind, _said(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known
@@ -289,7 +287,7 @@ class _Judge:
         return self._with(ruling, compared) if compared else ruling
 
     def on_others(self) -> list[Ruling]:
-        """Rule on the figures that nobody suspected or accepts, and that launches in turn prove to have changed."""
+        """Rule on unsuspected figures that a comparison proves to have changed, unless they are acknowledged."""
         suspected = {suspect.name for suspect in self.suspicion.suspects}
         rulings = []
         for row in self.confirmed.rows if self.confirmed else ():
@@ -300,7 +298,7 @@ class _Judge:
         return rulings
 
     def _told(self, suspect: Suspect, compared: Comparison | None) -> tuple[RulingKind, str]:
-        """Return what a suspect comes to, and why."""
+        """Return the kind of ruling on a suspected figure, and its cause in words."""
         if suspect.is_sure and suspect.expected is None:
             return RulingKind.INCONCLUSIVE, suspect.why
         if self.suspicion.is_same or suspect.has_same_files:
@@ -327,7 +325,7 @@ class _Judge:
 
     @property
     def _undecided(self) -> str | None:
-        """Say why launches in turn do not tell whether an image takes as long as with the last good files; None where they do."""
+        """Return why the comparison with the last good files left image time undecided; None if it is decided."""
         if self.confirmed is None:
             return self._because(_UNCONFIRMED)
         row = primary_row(self.confirmed)
@@ -349,13 +347,13 @@ class _Judge:
 
     @property
     def _around(self) -> str:
-        """Return what is known of why a device is not as it was."""
+        """Return the known causes of a change of the device, in parentheses."""
         doubts = [caveat.words for caveat in self.suspicion.tonight.caveats if caveat in series.NIGHTS_DOUBTS]
         return "".join(f" ({word})" for word in (*doubts, self.suspicion.around) if word)
 
 
 def _said(told: Comparison | Ruling, key: str) -> str:
-    """Write a figure's change since the reference build with its interval: `it is 5.1 % slower (3.9 to 6.2 % slower)`."""
+    """Format a figure's change since the reference build with its interval: `it is 5.1 % slower (3.9 to 6.2 % slower)`."""
     words = directions(key)
     within = f" ({between(told.low, told.high, words)})" if told.low is not None and told.high is not None else ""
     return f"it is {change(told.ratio, words)}{within}"
@@ -364,9 +362,9 @@ def _said(told: Comparison | Ruling, key: str) -> str:
 def acknowledged(
     word: Acknowledgement, rulings: Iterable[Ruling], nights: Sequence[Measurement], now: datetime
 ) -> tuple[Ruling, ...]:
-    """Return a CLEAN ruling for each from the word's night on that it is about and that somebody would have to look at.
+    """Return a CLEAN ruling for each ruling that an acknowledgement covers from its night on.
 
-    `nights` are those that the rulings may be on.
+    `nights` are those of the rulings.
     """
     covered = {(night.night, night.device) for night in nights if night.measured_at >= word.since}
     cause = f"acknowledged by {word.owner} until {word.until:%Y-%m-%d}: {word.reason}"
