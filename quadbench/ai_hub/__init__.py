@@ -1,1 +1,1 @@
-"""Qualcomm AI Hub: models and jobs -> their products, each model uploaded and each job submitted once."""
+"""Access to Qualcomm AI Hub: upload each model once, submit each job once, and fetch the results."""

@@ -1,4 +1,4 @@
-"""Client of Qualcomm AI Hub: requests become plain data, or a ServiceError of one line without secrets."""
+"""A client of Qualcomm AI Hub that returns plain data and turns failures into one-line ServiceErrors without secrets."""
 
 import contextlib
 import io
@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 CONFIGURE_HINT = "qai-hub configure --api_token TOKEN, with the token of your account page at the service"
-CONFIG_VARIABLE = "QAIHUB_CLIENT_INI"  # the client's own
+CONFIG_VARIABLE = "QAIHUB_CLIENT_INI"  # read by the client itself
 _UNAUTHORIZED, _NOT_FOUND, _RATE_LIMITED = 401, 404, 429
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """The waits before a request is repeated: the first, the factor on each next one, the longest, and their number.
+    """Retry and polling intervals: first wait, growth factor, longest wait and number of retries.
 
-    The client itself tries a request seven times within about half a minute (its util/session.py); these come on top.
+    The qai_hub client itself tries a request seven times within about 30 s (its util/session.py); these retries come on top.
     """
 
     first_s: float = 2.0
@@ -39,11 +39,11 @@ class Pace:
     poll_longest_s: float = 30.0
 
     def retry_waits_s(self) -> Iterator[float]:
-        """Return the waits between attempts; the failure after the last is final."""
+        """Return the waits in seconds before each retry of a request."""
         return (min(self.longest_s, self.first_s * self.growth**i) for i in range(self.retries))
 
     def poll_waits_s(self) -> Iterator[float]:
-        """Yield the waits between two looks at a job, without end."""
+        """Yield endlessly the waits in seconds between two polls of a job."""
         wait_s = self.poll_first_s
         while True:
             yield wait_s
@@ -52,7 +52,7 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """A job at one moment; `state` is the service's word, `message` its reason for a failure."""
+    """A job's status at one moment; `state` is the service's status code, `message` its reason for a failure."""
 
     job: str
     url: str
@@ -64,7 +64,7 @@ class JobStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class HostedModel:
-    """A model at the service: its metadata, and its inputs by graph where the service tells them."""
+    """A model at the service: its metadata, and the names of its inputs for each graph, if the service gives them."""
 
     model: str
     metadata: dict[str, str]
@@ -72,10 +72,10 @@ class HostedModel:
 
 
 def open_hub(pace: Pace | None = None) -> "Hub":
-    """Return the service as the user has configured the client.
+    """Return a client of the service, with the user's configuration.
 
     Raises:
-        MissingDependencyError: the package, or its configuration, is not there.
+        MissingDependencyError: the package, or its configuration, does not exist.
     """
     with package_needed("AI Hub", hint=INSTALL_HINT):
         import qai_hub
@@ -89,21 +89,21 @@ def open_hub(pace: Pace | None = None) -> "Hub":
 
 
 class Hub:
-    """The service. Every method makes a few requests; a failure that may pass is tried again, any other is a ServiceError."""
+    """The AI Hub service. Transient failures of a request are retried; all others raise a ServiceError."""
 
     def __init__(self, client: Any, pace: Pace) -> None:
         self._client = client  # a qai_hub.Client
-        self._jobs: dict[str, Any] = {}  # the client's own objects, so that they are not asked for again
+        self._jobs: dict[str, Any] = {}  # the client's objects, cached to save requests
         self._models: dict[str, Any] = {}
         self.pace = pace
 
     @property
     def url(self) -> str:
-        """Return the service's address, from the client's configuration."""
+        """Return the service's URL from the client's configuration."""
         return str(self._client.config.api_url)
 
     def devices(self) -> dict[str, str]:
-        """Return the release of Android of every device, by the device's name."""
+        """Return the available devices: name to Android release."""
         return {device.name: device.os for device in self.ask("listing its devices", self._client.get_devices)}
 
     def upload(self, path: Path, name: str) -> str:
@@ -113,7 +113,7 @@ class Hub:
         return str(model.model_id)
 
     def has_model(self, model: str) -> bool:
-        """Say whether a model is there and ours to see."""
+        """Return True if the model exists and we may access it."""
         return self._ask_if_there(f"looking for model {model}", lambda: self._model(model)) is not None
 
     def submit_compile(self, model: str, device: str, options: str, name: str) -> str:
@@ -126,7 +126,7 @@ class Hub:
         )
 
     def submit_link(self, models: Sequence[str], device: str, options: str, name: str) -> str:
-        """Submit a job that links compiled models into one, and return its id."""
+        """Submit a job that links compiled models into one, and return the job's id."""
         return self._submit(
             f"linking '{name}'",
             lambda: self._client.submit_link_job(
@@ -135,7 +135,7 @@ class Hub:
         )
 
     def submit_profile(self, model: str, device: str, options: str, name: str) -> str:
-        """Submit a job that runs a compiled model on a device with random inputs, and return its id."""
+        """Submit a job that profiles a compiled model on a device with random inputs, and return the job's id."""
         return self._submit(
             f"profiling '{name}'",
             lambda: self._client.submit_inference_job(
@@ -144,7 +144,7 @@ class Hub:
         )
 
     def status(self, job: str) -> JobStatus | None:
-        """Return the status of a job; None where there is no such job."""
+        """Return the status of a job, or None if there is no such job."""
         status = self._ask_if_there(f"asking for job {job}", lambda: self._job(job).get_status())
         if status is None:
             return None
@@ -158,7 +158,7 @@ class Hub:
         )
 
     def target_model(self, job: str) -> HostedModel:
-        """Return the model that a finished compile or link job has made."""
+        """Return the model that a finished compile or link job produced."""
 
         def ask() -> HostedModel:
             target = self._job(job).get_target_model()
@@ -174,31 +174,31 @@ class Hub:
         return self.ask(f"asking what job {job} has made", ask)
 
     def download(self, model: str, folder: Path) -> Path:
-        """Download a model into a folder under the service's name of it. A broken transfer is begun again."""
+        """Download a model into a folder, keeping the service's file name. A broken transfer starts again."""
         return Path(self.ask(f"downloading model {model}", lambda: self._model(model).download(str(folder))))
 
     def profile(self, job: str) -> dict[str, Any]:
-        """Return the measurements of a finished profile job, the client's dictionary: microseconds and bytes."""
+        """Return the result of a finished profile job as the client's dictionary; times are in µs, memory in bytes."""
         profile: dict[str, Any] = self.ask(f"reading the profile of job {job}", lambda: self._job(job).download_profile())
         return profile
 
     def ask(self, doing: str, request: Callable[[], Answer]) -> Answer:
-        """Make a request, again where its failure may pass."""
+        """Make a request; retry it while its failure is transient."""
         for wait_s in (*self.pace.retry_waits_s(), None):
             try:
                 with _quiet():
                     return request()
             except client_errors() as error:
-                config = self._client._config  # the property would read the file again where that has failed
+                config = self._client._config  # the property would read a broken file again
                 problem = problem_of(error, doing, (config.api_token,) if config and config.api_token else ())
                 if wait_s is None or not problem.transient:
-                    raise problem from None  # the client's own may hold what `problem_of` leaves out
+                    raise problem from None  # the original error may contain secrets
                 log.warning("%s; trying again in %.1f s", problem.message, wait_s)
                 time.sleep(wait_s)
         raise AssertionError("the last wait is None")
 
     def _ask_if_there(self, doing: str, request: Callable[[], Answer]) -> Answer | None:
-        """Make a request; None where the service has no such thing."""
+        """Make a request; return None if the requested object does not exist."""
         try:
             return self.ask(doing, request)
         except ServiceError as error:
@@ -229,7 +229,7 @@ class Hub:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Log the client's words, which it prints: stdout is for quadbench's results alone."""
+    """Redirect the client's prints to the log, because stdout is reserved for quadbench's results."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
@@ -240,12 +240,12 @@ def _quiet() -> Iterator[None]:
 
 
 def config_path() -> Path:
-    """Return the path of the client's configuration, which need not exist."""
+    """Return the path of the client's configuration file, which may not exist."""
     return (path_variable(CONFIG_VARIABLE) or Path("~/.qai_hub/client.ini")).expanduser()
 
 
 def client_errors() -> tuple[type[Exception], ...]:
-    """Return the classes of errors that the client raises: its own, and those of the libraries that it sends with."""
+    """Return the exception classes that the qai_hub client raises: its own, and those of its HTTP and S3 libraries."""
     import botocore.exceptions
     import qai_hub.public_rest_api
     import requests
@@ -264,12 +264,12 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 
 def problem_of(error: Exception, doing: str, secrets: Sequence[str]) -> ServiceError:
-    """Return one of `client_errors`, raised while `doing` something, as our own. A user's mistake is final, all else may pass."""
+    """Convert an exception of the client into a ServiceError. Mistakes of the user are final; other failures are transient."""
     import qai_hub
 
-    # The client raises its own error while it handles the one that holds the HTTP status.
+    # The client raises its own error while it handles the HTTP error, which has the status code.
     status = getattr(error, "status_code", None) or getattr(error.__context__, "status_code", None)
-    # Its words come in a frame; signatures of addresses and secrets are left out.
+    # Messages are drawn in a text frame. Query strings of URLs (signatures) and secrets are removed.
     said = re.sub(r"[│┌┐└┘─|\s]+", " ", str(error)).strip() or type(error).__name__
     said = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", said)
     for secret in secrets:

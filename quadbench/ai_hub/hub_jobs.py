@@ -1,4 +1,4 @@
-"""Jobs at Qualcomm AI Hub: their options, models uploaded and jobs submitted once each, as a ledger file remembers."""
+"""Uploads and jobs at Qualcomm AI Hub. A ledger file remembers them, so that none is sent twice."""
 
 import fcntl
 import json
@@ -29,7 +29,7 @@ Notify = Callable[[str], None]
 
 
 class _LedgerFile(BaseModel):
-    """The ledger's file. `services` has ids by digest, for each service."""
+    """The content of the ledger file: by service URL, the ids of models and jobs by digest."""
 
     schema_version: Literal[1] = 1
     services: dict[str, dict[Kind, dict[str, str]]]
@@ -37,22 +37,22 @@ class _LedgerFile(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """The entries of one service (`url`) in a file that processes may share. Losing it costs uploads and compilations."""
+    """One service's entries in a ledger file that processes may share. Losing the file only costs repeated uploads and jobs."""
 
     path: Path
     url: str
 
     def find(self, kind: Kind, digest: str) -> str | None:
-        """Return the id under which the service knows a model or job; None where it was not noted."""
+        """Return the service's id of a model or job, or None if it was not recorded."""
         return self._entries(self._read(), kind).get(digest)
 
     def keep(self, kind: Kind, digest: str, identifier: str) -> None:
-        """Note an id; it is on disk when this returns."""
+        """Record an id; it is on disk when this returns."""
         with self._changing() as content:
             self._entries(content, kind)[digest] = identifier
 
     def forget(self, kind: Kind, digest: str) -> None:
-        """Drop an id that is no longer wanted, so that the same is asked for anew."""
+        """Remove an id, so that the same model or job is sent again."""
         with self._changing() as content:
             self._entries(content, kind).pop(digest, None)
 
@@ -81,7 +81,7 @@ class Ledger:
 
 @dataclass(frozen=True, kw_only=True)
 class Jobs:
-    """The models and jobs at the service. Those of this process or an earlier one stand in the ledger and are not sent again."""
+    """Uploads and jobs at the service. Those in the ledger, also of earlier processes, are reused."""
 
     hub: Hub
     ledger: Ledger
@@ -89,7 +89,7 @@ class Jobs:
     notify: Notify = field(default=lambda _step: None)
 
     def uploaded(self, path: Path, name: str) -> str:
-        """Return the id of a model with the file's contents; the file is uploaded where the service has none."""
+        """Return the id of a model with the file's content; upload the file if the service has no such model."""
         digest = sha256_of(path)
         known = self.ledger.find("models", digest)
         if known and self.hub.has_model(known):
@@ -101,7 +101,7 @@ class Jobs:
         return model
 
     def submitted(self, submit: Callable[[], str], **parts: object) -> str:
-        """Return the id of the job that `parts` determine; `submit` makes it where there is none or where it failed."""
+        """Return the id of the job that `parts` identify; call `submit` if there is none or it failed."""
         digest = digest_of(parts)
         known = self.ledger.find("jobs", digest)
         status = self.hub.status(known) if known else None
@@ -113,17 +113,17 @@ class Jobs:
         return job
 
     def done(self, **parts: object) -> None:
-        """Forget the job that `parts` determine, so that the same is submitted anew: what it made has been taken over."""
+        """Forget the job that `parts` identify, once its results are saved, so that the next run submits a new one."""
         self.ledger.forget("jobs", digest_of(parts))
 
     def wait(self, jobs: Mapping[str, str]) -> None:
-        """Wait until all jobs, ids by name, are done."""
+        """Wait for jobs, given as ids by name; raise if any failed."""
         for name, status in self.ended(jobs).items():
             if not status.is_ok:
                 raise failure(name, status)
 
     def ended(self, jobs: Mapping[str, str]) -> dict[str, JobStatus]:
-        """Wait until all jobs, ids by name, have ended, well or not, and return their status."""
+        """Wait until jobs, given as ids by name, have succeeded or failed, and return their status."""
         deadline = time.monotonic() + self.timeout_s
         latest: dict[str, JobStatus] = {}
         pending = dict(jobs)
@@ -153,7 +153,7 @@ class Jobs:
 
 
 def failure(name: str, status: JobStatus) -> JobFailedError:
-    """Return the error that a failed job comes to."""
+    """Return the error for a failed job."""
     return JobFailedError(
         f"AI Hub job {status.job} of '{name}' failed: {status.message or 'no reason given'} ({status.url})",
         hint="the job's page has its log; a new run submits it again",
@@ -161,8 +161,8 @@ def failure(name: str, status: JobStatus) -> JobFailedError:
 
 
 def compile_options(graph: Graph, target: AiHubTarget) -> str:
-    """Return the options of a compile job. They name the graph and its outputs; the service would choose names of its own."""
-    # A context binary is linked from DLCs: the service no longer compiles to one directly.
+    """Return the options of a compile job. They set the names of graph and outputs, which the service would choose otherwise."""
+    # A context binary is linked from DLCs, because the service no longer compiles to context binaries directly.
     runtime = "qnn_dlc" if target.runtime == "qnn_context_binary" else target.runtime
     return " ".join(
         (
@@ -179,13 +179,13 @@ def link_options(target: AiHubTarget) -> str:
 
 
 def profile_options(graph: Graph, target: AiHubTarget, *, iterations: int) -> str:
-    """Return the options of a profile job. A linked model holds several graphs; this one is run."""
+    """Return the options of a profile job. They select this graph, as a linked model holds several."""
     graphs = (f"--qnn_options context_enable_graphs={graph_name(graph)}",) if target.runtime == "qnn_context_binary" else ()
     return " ".join((f"--max_profiler_iterations {iterations}", *graphs, *_version(target)))
 
 
 def graph_name(graph: Graph) -> str:
-    """Return a graph's name within its context: `unet`, or `unet_remove_object` where it serves one task."""
+    """Return a graph's name within its context binary: `unet`, or `unet_remove_object` for the graph of one task."""
     words = [graph.component, *([graph.task] if graph.task else [])]
     return re.sub(r"\W", "_", "_".join(words))
 

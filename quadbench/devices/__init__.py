@@ -1,4 +1,4 @@
-"""Devices: an address -> a connected device: an attached phone, a virtual one, or this machine."""
+"""Connect to devices by address: attached phones, virtual phones, or this machine."""
 
 from quadbench.devices.addresses import Address, parse_addresses
 from quadbench.devices.connections import HostedPhone, list_devices

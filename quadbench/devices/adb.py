@@ -1,4 +1,4 @@
-"""adb devices: commands and file transfers on a device that is attached to an adb server."""
+"""A device behind an adb server: shell commands and file transfers."""
 
 import contextlib
 import re
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 PROPERTIES_TIMEOUT_S = 20.0
 FREE_BYTES_TIMEOUT_S = 20.0
 
-STALL_TIMEOUT_S = 60.0  # without one byte moving; a phone that writes its flash out pauses for seconds, not for a minute
-SLOWEST_BYTES_PER_S = 16 * 1024  # of a file that is received; USB 1.1 and weak Wi-Fi carry tens of times as much
+STALL_TIMEOUT_S = 60.0  # without any byte; a phone that flushes its flash pauses for seconds, not for a minute
+SLOWEST_BYTES_PER_S = 16 * 1024  # for a pulled file; USB 1.1 and weak Wi-Fi are tens of times faster
 
 
 class AdbDevice:
-    """A device behind an adb server, which knows it by the serial `transport`. `resources` are closed with it."""
+    """A device behind an adb server. `transport` is its adb serial there; `resources` are closed with it."""
 
     root = device.ANDROID_ROOT
 
@@ -126,7 +126,7 @@ class AdbDevice:
 
 
 def read_properties(server: AdbServer, transport: str, name: str, timeout_s: float | None = None) -> dict[str, str]:
-    """Return the properties of a device behind the server, read within PROPERTIES_TIMEOUT_S or less; `name` is for messages."""
+    """Return a device's `getprop` properties. The timeout is at most PROPERTIES_TIMEOUT_S; `name` appears in messages."""
     timeout_s = PROPERTIES_TIMEOUT_S if timeout_s is None else min(timeout_s, PROPERTIES_TIMEOUT_S)
     stdout = device.Whole(f"the output of getprop on {name}")
     try:
@@ -140,14 +140,14 @@ def read_properties(server: AdbServer, transport: str, name: str, timeout_s: flo
 
 
 def receive_file(connection: "Connection", remote: str, local: Path, name: str, limit_bytes: int) -> None:
-    """Receive a regular file over a fresh `sync:` connection; a partial file is removed."""
+    """Pull a regular file over a new `sync:` connection; remove a partial file after a failure."""
     silence = f"no progress for {STALL_TIMEOUT_S:g} s while '{remote}' was read"
     connection.limit(STALL_TIMEOUT_S)
     partial = local.with_name(f".{local.name}.part")
     try:
         with errors_of(name, silence=silence, refusal=lambda: f"cannot read '{remote}' on {name}"):
             mode = connection.files().stat(remote).mode
-            if mode and not stat.S_ISREG(mode):  # of what is missing, reading it says why
+            if mode and not stat.S_ISREG(mode):  # mode 0: missing, and reading it gives the reason
                 raise device.no_regular_file(remote, name)
             received_bytes, began = 0, time.monotonic()
             with partial.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Commands on a device behind an adb server, with reconnection, and commands that outlive a lost connection."""
+"""Run shell commands on a device over adb, with reconnection; detached commands survive a lost connection."""
 
 import contextlib
 import logging
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from quadbench.devices.adb_transport import Connection
 
 KILL_TIMEOUT_S = 10.0
-START_TIMEOUT_S = 30.0  # until the device has started a command; what the command then takes is its own
-_FIRST_LINE_BYTES = 1000  # the id of a process, or what is wrong
-_PROCESS = re.compile(rb"\d{1,10}")  # Linux's ids have at most seven digits
+START_TIMEOUT_S = 30.0  # for the start of a command on the device, not for its run
+_FIRST_LINE_BYTES = 1000  # a process id or an error message
+_PROCESS = re.compile(rb"\d{1,10}")  # Linux process ids have at most seven digits
 
 log = logging.getLogger(__name__)
 
-RECONNECT_S = 120.0  # in which a device is back: a phone that restarts takes about one minute
-TRIES = 5  # of one thing that is lost again each time, though the device answers in between
+RECONNECT_S = 120.0  # time for a device to come back; a restart takes about one minute
+TRIES = 5  # of one action that loses the device each time, though it answers in between
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _RETRY_S = 1.0
 
 _Result = TypeVar("_Result")
 
-SILENCE_S = 30.0  # without a sign of life, of which there is one each POLL_S
-POLL_S = 0.5  # a line that the harness writes need not be here sooner; reading each at once would wake a core for it
-FILE_LIMIT_BYTES = 2**30  # of a file that the command writes: a harness gone wild must not fill a phone
-AWAY_S = RECONNECT_S  # of the time without a connection that do not count as a command's own; the device allows for them
-SPARE_S = 60.0  # in which this machine ends a command that takes too long, before the device does it alone
+SILENCE_S = 30.0  # without a heartbeat, which comes every POLL_S
+POLL_S = 0.5  # polling interval for the output; reading each line at once would wake a core every time
+FILE_LIMIT_BYTES = 2**30  # for each file that the command writes, so that a broken harness cannot fill a phone
+AWAY_S = RECONNECT_S  # time without a connection that is not counted as the command's; the limit on the device includes it
+SPARE_S = 60.0  # time for this machine to kill an overdue command before the device kills it itself
 _END_TIMEOUT_S = 30.0
-_START_POLL_S, _START_TRIES = 0.02, 400  # well within START_TIMEOUT_S, also where each takes a slow phone as long again
+_START_POLL_S, _START_TRIES = 0.02, 400  # within START_TIMEOUT_S even if a slow phone needs twice as long
 _NO_PROCESS = "none"
 _ULIMIT_BLOCK_BYTES = 512
 _SHOWN_LINES = 3
@@ -49,9 +49,9 @@ _GONE_HINT = (
     " run out of memory or storage, too"
 )
 
-# $1 is the folder, $2 a name for this start, $3 the longest that it may take, $4 the blocks of a file; then comes the command.
-# Where the connection broke before anybody heard of the start, it is run again under the same name: whoever makes the file
-# `claimed-` first is the one process that runs the command, and only that one touches what it writes. A name holds for one boot.
+# $1: folder, $2: name of this start, $3: time limit in s, $4: file size limit in blocks; then the command. If the connection
+# breaks before the start is confirmed, the script runs again under the same name. The process that creates the file `claimed-`
+# first runs the command, and only that process touches the command's output. A name is valid for one boot.
 _START = f"""\
 mkdir -p "$1" && cd "$1" || exit 125
 boot=$(cat {BOOT_ID})
@@ -79,8 +79,8 @@ done
 echo "$(cat "started-$start") $boot"
 """
 
-# $1 is the folder, $2 the first byte from 1, $3 the command's process. The empty line is a sign of life. What was written last
-# is read once the process is gone.
+# $1: folder, $2: first byte to read (from 1), $3: the command's process. The empty line is a heartbeat. The last output is read
+# after the process has ended.
 _READ = f"""\
 cd "$1" && exec 3<stdout || exit 125
 tail -c "+$2" <&3
@@ -96,16 +96,16 @@ _END = f'cd "$1" && tail -c {TAIL_BYTES} stderr >&2; cat exit_code 2>/dev/null; 
 
 
 class AdbCommands:
-    """Runs commands on one device over adb, and reconnects when it is lost.
+    """Commands on one device over adb, with reconnection when the device is lost.
 
-    Its server knows it by the serial `transport`, and messages call it `name`. `boot` is what it had booted as when a harness was
-    last started there.
+    `transport` is the device's adb serial at its server, `name` its name in messages. `boot` is the device's boot id when a
+    harness was last started there.
     """
 
     def __init__(self, server: AdbServer, transport: str, name: str) -> None:
         self.name = name
         self.boot: str | None = None
-        self._is_given_up = False  # it was waited for in vain, and nothing has worked since
+        self._is_given_up = False  # a wait for it failed, and nothing has succeeded since
         self._server = server
         self._transport = transport
         self._running: set[int] = set()  # process groups that have not ended
@@ -113,21 +113,21 @@ class AdbCommands:
         self._closed = threading.Event()
 
     def open(self, service: str) -> "Connection":
-        """Open a service of the device."""
+        """Open an adb service of the device."""
         self._check_open()
         return self._server.open(self._transport, service, self.name)
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
-        """Run a command to its end."""
+        """Run a command and wait until it ends."""
         stderr = Tail()
         return read_whole(self.run(argv, timeout_s, stderr), argv[0], self.name, stderr)
 
     def run(
         self, argv: Sequence[str], timeout_s: float, stderr: Tail, *, silence_s: float = math.inf
     ) -> Generator[bytes, None, int]:
-        """Yield pieces of stdout as they come, and return the exit code. Where it is left before, the command is killed."""
+        """Yield stdout in pieces as they arrive; return the exit code. Closing the generator early kills the command."""
         group: int | None = None
-        is_over = False  # or out of reach
+        is_over = False  # or unreachable
         try:
             with self.open(shell_service(argv)) as connection:
                 close_stdin(connection)
@@ -140,7 +140,7 @@ class AdbCommands:
                         stderr.take(packet.data)
                     else:
                         is_over = True
-                        self._check_open()  # it may have been killed by `close`
+                        self._check_open()  # `close` may have killed it
                         return packet.data[0]
             raise AssertionError("packets end with an exit code")
         except DeviceLostError:
@@ -151,14 +151,14 @@ class AdbCommands:
                 self.forget(group, kill=not is_over)
 
     def remember(self, group: int) -> None:
-        """Have `close` kill a process group."""
+        """Register a process group that `close` has to kill."""
         with self._lock:
             self._running.add(group)
 
     def forget(self, group: int, *, kill: bool) -> None:
-        """Take back `remember`, and kill the process group where it may not have ended."""
+        """Unregister a process group; with `kill`, also kill it unless `close` already did."""
         with self._lock:
-            is_known = group in self._running  # not where close has killed it
+            is_known = group in self._running  # False if `close` has killed it
             self._running.discard(group)
         if kill and is_known:
             self.kill(group)
@@ -175,7 +175,7 @@ class AdbCommands:
             log.warning("%s: process %d could not be killed; the next run kills it: %s", self.name, group, reason)
 
     def again(self, action: Callable[[], _Result], *, over_reboots: bool = False) -> _Result:
-        """Do something that may be done twice, and where the device is lost meanwhile, once more when it is back."""
+        """Run an idempotent action; if the device is lost meanwhile, wait for it and run the action again."""
         for tries_left in reversed(range(TRIES)):
             try:
                 result = action()
@@ -190,7 +190,7 @@ class AdbCommands:
         raise AssertionError("the last try returns or raises")
 
     def is_ready(self) -> bool:
-        """Ask once whether the device answers and has booted; where it does, it is waited for again when it is lost again."""
+        """Check once whether the device answers and has booted. If so, later losses are waited for again."""
         self._check_may_be_back(DeviceLostError(f"{self.name} was lost"))
         try:
             self._reconnect()
@@ -204,9 +204,9 @@ class AdbCommands:
         return has_booted
 
     def wait_for(self, lost: DeviceLostError) -> bool:
-        """Wait until the device answers again, and say whether it is still the boot in which a harness was started.
+        """Wait until the device answers again; return False if it has rebooted since a harness was started.
 
-        After one wait in vain, or that was interrupted, nothing is waited for until something has worked again.
+        After a wait that failed or was interrupted, nothing is waited for until some command succeeds again.
         """
         if self._is_given_up or self._closed.wait(0):
             raise lost
@@ -226,11 +226,11 @@ class AdbCommands:
         return is_same
 
     def rebooted(self, when: str) -> DeviceLostError:
-        """Return the error for a device that has booted anew."""
+        """Return the error for a device that has rebooted."""
         return DeviceLostError(f"{self.name} rebooted {when}", hint="see that it is charged and cool, then run again")
 
     def close(self) -> None:
-        """Kill the commands that still run on the device, and refuse new ones."""
+        """Kill all running commands on the device, and refuse new ones."""
         self._closed.set()
         with self._lock:
             for group in self._running:
@@ -242,7 +242,7 @@ class AdbCommands:
             raise DeviceLostError(f"{self.name} was closed, and what ran there ended", transient=False)
 
     def _started(self, connection: "Connection", program: str) -> tuple[int, bytes]:
-        """Return the command's process group, and the bytes of its stdout that came with it."""
+        """Return the command's process group and the first bytes of its stdout, which arrived in the same packets."""
         head = b""
         try:
             for packet in packets(connection, time.monotonic() + START_TIMEOUT_S):
@@ -258,7 +258,7 @@ class AdbCommands:
         raise DeviceError(f"{self.name} did not start '{program}': {one_line(as_text(head[:_FIRST_LINE_BYTES]))}")
 
     def _reconnect(self) -> None:
-        """Have the server look again for a device that it reaches through a network."""
+        """Make the adb server reconnect to a network device."""
         if ":" in self._transport:
             try:
                 self._server.connect(self._transport)
@@ -286,7 +286,7 @@ class AdbCommands:
 
 @dataclass
 class DetachedCommand:
-    """A command in a folder of the device, in a session of its own, which outlives the connection that started it."""
+    """A command in its own session and folder on the device. It survives the connection that started it."""
 
     commands: AdbCommands
     argv: Sequence[str]
@@ -299,14 +299,14 @@ class DetachedCommand:
         self._away_s = 0.0
         self._read_bytes = 0
         self._is_overdue = False
-        self._tries_left: float = math.inf  # until it is over, as its time is limited
+        self._tries_left: float = math.inf  # unlimited while the command's own time limit applies
         self._reboot: DeviceLostError | None = None
 
     def run(self, stderr: Tail) -> Generator[bytes, None, int]:
         """Start the command, yield its stdout in pieces, and return its exit code.
 
-        However it is left, the command and its children are killed; where the device cannot be reached then, it ends itself
-        AWAY_S + SPARE_S after `timeout_s`. Whatever ended it, what it had written comes before the error.
+        The command and its children are killed however the generator ends. If the device cannot be reached then, the command
+        kills itself AWAY_S + SPARE_S after `timeout_s`. Output that was written before a failure comes before the error.
         """
         self._group = self._start()
         is_over = False
@@ -320,7 +320,7 @@ class DetachedCommand:
             self.commands.forget(self._group, kill=not is_over)
 
     def _output(self) -> Generator[bytes, None, None]:
-        """Yield stdout up to the command's end, over as many connections as it takes."""
+        """Yield stdout until the command ends, reconnecting as often as needed."""
         try:
             yield from self._pieces()
         except (DeviceError, TimeoutError) as error:
@@ -331,7 +331,7 @@ class DetachedCommand:
             raise self._reboot
 
     def _end(self) -> tuple[int, str]:
-        """Return the exit code and the end of stderr of a command that has ended."""
+        """Return the exit code and the end of stderr of the finished command."""
         result = self._result()
         if re.fullmatch(r"\d{1,3}\n", result.stdout):
             return int(result.stdout), result.stderr
@@ -362,7 +362,7 @@ class DetachedCommand:
                 self._wait_for_device(lost)
 
     def _start(self) -> int:
-        """Start the command once, however often the connection breaks meanwhile, and return its process."""
+        """Start the command exactly once, even if the connection breaks meanwhile, and return its process group."""
         variables = ["env", *(f"{name}={value}" for name, value in self.environment.items())] if self.environment else []
         longest_s = math.ceil(self.timeout_s + AWAY_S + SPARE_S)
         limits = [f"{longest_s}", f"{FILE_LIMIT_BYTES // _ULIMIT_BLOCK_BYTES}"]
@@ -391,7 +391,7 @@ class DetachedCommand:
         raise self._reboot
 
     def _over_one_connection(self, remaining_s: float) -> Generator[bytes, None, None]:
-        process = _NO_PROCESS if self._reboot else f"{self._group}"  # its number may be another's now
+        process = _NO_PROCESS if self._reboot else f"{self._group}"  # after a reboot its number may belong to another process
         argv = ["sh", "-c", _READ, "sh", self.folder, f"{self._read_bytes + 1}", process]
         stderr = Tail()
         with contextlib.closing(self.commands.run(argv, remaining_s, stderr, silence_s=SILENCE_S)) as pieces:
@@ -409,7 +409,7 @@ class DetachedCommand:
             raise DeviceError(f"{output} cannot be read, exit code {status}: {said}")
 
     def _wait_for_device(self, lost: DeviceLostError) -> None:
-        """Wait until the device answers again, and note where it has rebooted."""
+        """Wait until the device answers again, and record whether it has rebooted."""
         self._tries_left -= 1
         if not self._tries_left:
             raise lost

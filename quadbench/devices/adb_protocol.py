@@ -1,4 +1,4 @@
-"""adb's protocol: servers, how adbutils reaches them and their devices, and the packets of adb's shell."""
+"""adb servers: how to find or start them, requests to them, and the packets of adb's shell protocol."""
 
 import contextlib
 import math
@@ -32,7 +32,7 @@ _PERMISSION_HINT = (
     "what lies there belongs to another user of the device, probably root: adb root, remove it, adb unroot; on a phone that an"
     " employer manages its policy may forbid it"
 )
-STDOUT, STDERR = 1, 2  # kinds of packets; what is neither is the exit code
+STDOUT, STDERR = 1, 2  # kinds of packets; any other kind is the exit code
 _CLOSE_STDIN = bytes([4]) + (0).to_bytes(4, "little")
 
 DEFAULT_PORT = 5037
@@ -45,12 +45,12 @@ _Answer = TypeVar("_Answer")
 
 
 class NoServerError(DeviceError):
-    """The error of an address at which no adb server listens."""
+    """Raised when no adb server listens at an address."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TcpEndpoint:
-    """A server on a TCP port."""
+    """The TCP address of an adb server."""
 
     host: str
     port: int
@@ -64,7 +64,7 @@ class TcpEndpoint:
 
 @contextlib.contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """Give the path of a unix socket through its folder's descriptor: the whole path may be too long for a socket's address."""
+    """Yield a short path of a unix socket through its folder's file descriptor, because a socket address must be short."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -74,7 +74,7 @@ def short_path(path: Path) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class UnixEndpoint:
-    """A server on a unix socket."""
+    """The unix socket of an adb server."""
 
     path: Path
 
@@ -98,16 +98,16 @@ Endpoint = TcpEndpoint | UnixEndpoint
 
 @dataclass(frozen=True, kw_only=True)
 class AdbServer:
-    """A running adb server: it answers requests, and opens services of the devices attached to it.
+    """A running adb server: it answers requests and opens services of its devices.
 
-    `end` says why it will never answer again, or its only device will not; None while it may, as others' servers may for ever.
+    `end` returns why the server or its only device will never answer again, or None if it may (always for foreign servers).
     """
 
     endpoint: Endpoint
     end: Callable[[], str | None] = field(default=lambda: None, compare=False)
 
     def version(self) -> int:
-        """Return the version of its protocol, such as 41."""
+        """Return the server's protocol version, such as 41."""
         return self.ask(lambda client: int(client.server_version()))
 
     def attached(self) -> list[Attached]:
@@ -123,11 +123,11 @@ class AdbServer:
         self.ask(lambda client: client.disconnect(address))
 
     def has_ready(self, serial: str) -> bool:
-        """Say whether a device is attached and works."""
+        """Return True if a device with this adb serial is attached and in the state `device`."""
         return any(device.serial == serial and device.is_ready for device in self.attached())
 
     def ask(self, question: Callable[["Client"], _Answer]) -> _Answer:
-        """Ask the adb server itself, not a device, and return its answer."""
+        """Send a request to the adb server itself, not to a device, and return its answer."""
         name = f"the adb server at {self.endpoint}"
         try:
             with errors_of(name):
@@ -136,7 +136,7 @@ class AdbServer:
             raise DeviceError(f"{name} does not answer", hint="try: adb devices") from error
 
     def open(self, serial: str, service: str, peer: str) -> "Connection":
-        """Open a service of a device, as `sync:`. The caller closes the connection and sets its limits."""
+        """Open an adb service of a device, such as `sync:`. The caller closes the connection and sets its time limits."""
         try:
             with errors_of(peer, silence=f"it does not answer within {REQUEST_TIMEOUT_S:g} s"):
                 return self._client(peer).open(serial, service)
@@ -158,15 +158,16 @@ class AdbServer:
 
 
 def lost(peer: str, reason: str) -> DeviceLostError:
-    """Return the error for a peer whose connection ended in the middle of something."""
+    """Return the error for a peer whose connection broke."""
     return DeviceLostError(f"{peer} was lost: {reason}", hint="check the cable and that the screen asks nothing, then run again")
 
 
 @contextlib.contextmanager
 def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], str] | None = None) -> Iterator[None]:
-    """Raise adbutils' errors as those of a device, and its time limits as TimeoutError, or as the loss that `silence` explains.
+    """Convert adbutils' errors into device errors. A timeout becomes a lost device if `silence` is given, else TimeoutError.
 
-    A peer that refuses may be about to come back, unless `refusal` says what of its files it refuses.
+    A peer's refusal counts as a lost device if its text says so, for example `device offline`. With `refusal`, which describes a
+    file request, it is an error of that request.
     """
     from quadbench.devices.adb_transport import AdbConnectionError, AdbError, AdbTimeout, NotAdbError
 
@@ -177,7 +178,7 @@ def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], st
     except AdbConnectionError as error:
         raise lost(peer, str(error)) from error
     except ValueError as error:
-        if refusal:  # what a file is sent for may raise it, and adbutils none but of a number that is none
+        if refusal:  # the caller's code may raise it too; adbutils raises it only for a malformed number
             raise
         raise DeviceError(f"{peer} answered something else than a number: {error}", hint=_HINT) from error
     except NotAdbError as error:
@@ -193,18 +194,18 @@ def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], st
 
 
 def shell_service(argv: Sequence[str]) -> str:
-    """Return the service that runs a command without a terminal. The first line of stdout is the id of its process and group."""
+    """Return the adb service string that runs a command without a terminal. Its first stdout line is the process group id."""
     return f"shell,v2,raw:echo $$; exec {shlex.join(argv)}"
 
 
 def close_stdin(connection: "Connection") -> None:
-    """Let commands that read stdin see its end."""
+    """Close the command's stdin, so that commands which read it see its end."""
     with errors_of(connection.peer):
         connection.send(_CLOSE_STDIN)
 
 
 def packets(connection: "Connection", deadline: float, silence_s: float = math.inf) -> Iterator["Packet"]:
-    """Yield the packets of a command up to and with its exit code."""
+    """Yield a command's packets, the last of which is its exit code."""
     connection.limit(silence_s, deadline)
     try:
         with errors_of(connection.peer):
@@ -216,7 +217,7 @@ def packets(connection: "Connection", deadline: float, silence_s: float = math.i
 
 
 def user_server() -> AdbServer:
-    """Return the server that attached phones are reached through. A running one, of whatever version, is used as it is."""
+    """Return the user's adb server for attached phones. Start one if none runs; a running one of any version is used."""
     server = AdbServer(endpoint=server_endpoint())
     try:
         server.version()
@@ -227,7 +228,7 @@ def user_server() -> AdbServer:
 
 
 def server_endpoint() -> Endpoint:
-    """Return the address at which the server listens, by the variables that adb knows."""
+    """Return the adb server's address from the environment variables that adb itself reads."""
     port = port_variable(_PORT) or DEFAULT_PORT
     address = variable(_SOCKET)
     if not address:
@@ -248,14 +249,14 @@ def _host(name: str) -> str | None:
 
 
 def _start(endpoint: Endpoint, reason: NoServerError) -> None:
-    """Start the user's own adb, if the port is free: `adb start-server` would replace a server of another version."""
+    """Start the user's adb server if its port is free. `adb start-server` would replace a running server of another version."""
     if not isinstance(endpoint, TcpEndpoint) or endpoint.host not in _LOOPBACK:
         raise DeviceError(f"{reason.message}", hint="start it there: adb -a nodaemon server")
     if not _is_free(endpoint):
         raise DeviceError(f"{reason.message}; the port is taken by something else", hint=f"set {_PORT} to a free port")
     program = shutil.which("adb")
     if program is None:
-        import adbutils  # its transport was asked in vain, and has imported it
+        import adbutils  # the failed request has imported it already
 
         program = str(adbutils.adb_path())
     command = [program, "-P", str(endpoint.port), "start-server"]

@@ -1,6 +1,6 @@
-"""adb transport: adbutils with whole sends, time limits on reads, streaming of shell v2, and limits on announced sizes.
+"""An adb client based on adbutils that adds complete sends, read timeouts, streamed shell v2 output and size limits.
 
-Nothing here knows quadbench's devices or errors: each class mends one of adbutils', which could take it as it is.
+Nothing here depends on quadbench's devices or errors. Each class fixes one of adbutils' and could be offered to it.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ from typing import NamedTuple
 
 from quadbench.spec.variables import without_variable
 
-with without_variable("ANDROID_ADB_SERVER_PORT"):  # adbutils reads it while it is imported, and fails where it is no number
+with without_variable("ANDROID_ADB_SERVER_PORT"):  # adbutils reads it at import and fails if it is not a number
     from adbutils import AdbClient, AdbConnection, FileInfo, Sync
     from adbutils.errors import AdbConnectionError, AdbError, AdbTimeout
 
 __all__ = ["AdbConnectionError", "AdbError", "AdbTimeout", "Client", "Connection", "NotAdbError", "Packet"]
 
-SILENCE_S = 600.0  # adbutils' own limit
+SILENCE_S = 600.0  # adbutils' default
 PACKET_LIMIT_BYTES = 2**20  # adb.h: MAX_PAYLOAD, the most that travels at once
 CHUNK_BYTES = 64 * 1024  # SYNC.TXT: the most that a DATA message may carry
 BATCH_MESSAGES = 4  # sent at once; measured on 2 busy cores: 1.7 times as fast as one by one, 16 were slower
@@ -35,20 +35,20 @@ _OUT, _ERR, _EXIT = 1, 2, 3
 
 
 class NotAdbError(AdbError):
-    """An answer that breaks adb's protocol."""
+    """Raised for an answer that violates adb's protocol."""
 
 
 class Packet(NamedTuple):
-    """A piece of output, of stdout (1) or stderr (2), or the exit code as one byte (3)."""
+    """A packet of shell v2: a piece of stdout (kind 1) or stderr (2), or the exit code as one byte (3)."""
 
     kind: int
     data: bytes
 
 
 class Connection(AdbConnection):
-    """A connection over a socket that is open. `peer` names who is at the other end.
+    """An adb connection over an open socket. `peer` names the other end in messages.
 
-    A read is whole, or an AdbTimeout or an AdbConnectionError.
+    A read returns all requested bytes or raises AdbTimeout or AdbConnectionError.
     """
 
     def __init__(self, raw: socket.socket, peer: str) -> None:
@@ -56,24 +56,24 @@ class Connection(AdbConnection):
         self._raw = raw
         self._silence_s = raw.gettimeout() or SILENCE_S
         self._deadline: float | None = None
-        self.most_bytes = PACKET_LIMIT_BYTES  # that a peer may announce at once
+        self.most_bytes = PACKET_LIMIT_BYTES  # limit on the size that a peer may announce
         super().__init__("", 0)
 
     def _safe_connect(self) -> socket.socket:
         return self._raw
 
     def close(self) -> None:
-        self._raw.close()  # adbutils would wait for 10 ms first
+        self._raw.close()  # adbutils' close would wait for 10 ms first
 
     def limit(self, silence_s: float, deadline: float | None = None) -> None:
-        """End reads at a deadline of `time.monotonic`, or where no byte comes for `silence_s`.
+        """Set the time limits of reads: a deadline of `time.monotonic`, and `silence_s` without any byte.
 
-        Without a deadline each read has `silence_s` for all of its bytes, as each send has.
+        Without a deadline, each read and each send has `silence_s` for all of its bytes.
         """
         self._silence_s, self._deadline = silence_s, deadline
 
     def send(self, data: bytes | memoryview) -> int:
-        """Send all of it."""
+        """Send all bytes."""
         try:
             self._raw.settimeout(min(self._silence_s, SILENCE_S))
             self._raw.sendall(data)
@@ -103,7 +103,7 @@ class Connection(AdbConnection):
         return str(self.read_string(int(digits, 16)))
 
     def packets(self) -> Iterator[Packet]:
-        """Yield the packets of a command of `shell,v2` as they come, up to and with the exit code."""
+        """Yield the packets of a `shell,v2` command as they arrive; the last is the exit code."""
         kind = 0
         while kind != _EXIT:
             header = self.read(_PACKET_HEADER_BYTES)
@@ -113,7 +113,7 @@ class Connection(AdbConnection):
             yield Packet(kind, self.read(size_bytes))
 
     def files(self) -> "FileSync":
-        """Return the files of a device to whose service `sync:` this is a connection."""
+        """Return the file sync client of this connection, which must be one to the service `sync:`."""
         return FileSync(self)
 
     def _read_fully(self, n: int) -> bytes:
@@ -138,7 +138,7 @@ class Connection(AdbConnection):
 
 
 class Client(AdbClient):
-    """A client whose connections a function opens, as to a unix socket. It never starts a server."""
+    """An adb client that opens connections by a given function, for example to a unix socket. It never starts a server."""
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         super().__init__("unused", 1)
@@ -151,14 +151,14 @@ class Client(AdbClient):
         return connection
 
     def query(self, service: str) -> str:
-        """Return the text that the server answers to a service of its own."""
+        """Return the adb server's answer to a request to the server itself."""
         with contextlib.closing(self.make_connection()) as connection:
             connection.send_command(service)
             connection.check_okay()
             return connection.read_string_block()
 
     def open(self, serial: str, service: str) -> Connection:
-        """Open a service of a device, with servers of every version."""
+        """Open a service of a device. This works with adb servers of every version."""
         connection = self.make_connection()
         try:
             for command in (f"host:transport:{serial}", service):

@@ -1,4 +1,4 @@
-"""Addresses: the words of --devices -> what they ask for, and the attached phone that a word means. Pure."""
+"""Parse device addresses (the values of --devices), and match them with attached phones. No I/O."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,8 +11,8 @@ from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError,
 from quadbench.target.abi import PHONE_ABI
 from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, PROFILES_FOLDER, VIRTUAL_PREFIX, DeviceProfile, load_profile
 
-_LONGEST_ADDRESS = 1024  # a profile's path may be in it
-_MOST_DATA_MB = 65_536  # a phone's /data in this machine's memory
+_LONGEST_ADDRESS = 1024  # it may contain a profile's path
+_MOST_DATA_MB = 65_536  # limit for a /data in RAM
 _ALLOW_HINT = (
     "unlock it and allow USB debugging for this machine; if it does not ask, revoke all USB debugging authorisations in its"
     " developer options and plug it in again"
@@ -32,7 +32,7 @@ _STATE_HINTS = {
 _NO_PERMISSIONS_HINT = (
     "this user may not open the USB device: add it to the group plugdev, or install android-sdk-platform-tools-common"
 )
-_PAIRED_SUFFIX = "._adb-tls-connect._tcp"  # of serials that adb gives to phones paired for wireless debugging
+_PAIRED_SUFFIX = "._adb-tls-connect._tcp"  # of the adb serials of phones paired for wireless debugging
 _HOST_AND_PORT = re.compile(r"\S+:\d{1,5}")
 _VIRTUAL_OPTIONS = ("data_mb", "target", "scenario", "abi")
 _WRITE_PROFILE_HINT = f"write one after the model of {PROFILES_FOLDER / 's25.yaml'} and give it as ./mine.yaml@SERIAL"
@@ -50,7 +50,7 @@ class _Address:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalAddress(_Address):
-    """The address `local`: this machine."""
+    """The address `local`, which means this machine."""
 
     text: str = LOCAL_NAME
     profile: str = LOCAL_NAME
@@ -58,11 +58,11 @@ class LocalAddress(_Address):
 
 @dataclass(frozen=True, kw_only=True)
 class VirtualAddress(_Address):
-    """An address `virtual:<profile>`, with options after a `?`.
+    """An address `virtual:<profile>` of a virtual device, with options after a `?`.
 
-    `data_mb=64` gives the device a /data of that size in memory, empty at each start; `target=qnn` has it run another of the
-    profile's targets than its `virtual_target`; `scenario=hot` lets things happen to it, by a scenario's name or file;
-    `abi=arm64-v8a` has it report a phone's ABI and run programs for arm64.
+    `data_mb=64` makes /data a RAM disk of that size, empty at each start. `target=qnn` selects another of the profile's targets
+    than its `virtual_target`. `scenario=hot` plays a scenario, given by name or file. `abi=arm64-v8a` makes the device report a
+    phone's ABI and run programs for arm64.
     """
 
     profile: str
@@ -74,17 +74,17 @@ class VirtualAddress(_Address):
 
 @dataclass(frozen=True, kw_only=True)
 class HostedAddress(_Address):
-    """An address `hub:<profile>`: a device of this kind at Qualcomm AI Hub, which runs graphs but takes no files."""
+    """An address `hub:<profile>`: a phone at Qualcomm AI Hub, which runs graphs but takes no files."""
 
     profile: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttachedAddress(_Address):
-    """An address `<profile>`, `<profile>@SERIAL` or `SERIAL`: an attached phone.
+    """An address `<profile>`, `<profile>@SERIAL` or `SERIAL` of an attached phone.
 
-    A lone word stands as `profile`; whether it is a serial, the attached phones decide. `?target=qnn` after it has the phone run
-    another of the profile's targets than its `target`.
+    A single word is stored as `profile`; if an attached phone has it as its adb serial, it means that phone. `?target=qnn`
+    selects another of the profile's targets than its `target`.
     """
 
     profile: str
@@ -97,10 +97,10 @@ class AttachedAddress(_Address):
         return self.text.partition("?")[0]
 
     def require_plain(self) -> None:
-        """Refuse a serial with an `@`, unless an attached phone has it: it is usually a mistyped PROFILE@SERIAL.
+        """Raise if the serial contains an `@` and is no attached phone's: it is usually a mistyped PROFILE@SERIAL.
 
         Raises:
-            UserError: says how addresses are written.
+            UserError: explains how addresses are written.
         """
         if self.serial and "@" in self.serial:
             raise _no_device(self.text)
@@ -111,18 +111,18 @@ Address = LocalAddress | VirtualAddress | HostedAddress | AttachedAddress
 
 @dataclass(frozen=True, kw_only=True)
 class Phone:
-    """An attached phone; its properties are known where its state is `device`."""
+    """An attached phone; its properties are known if its adb state is `device`."""
 
     attached: Attached
     properties: Mapping[str, str]
 
     def profiles_among(self, profiles: Sequence[DeviceProfile]) -> list[str]:
-        """Return the names of the profiles that it matches."""
+        """Return the names of the profiles that match the phone."""
         return [profile.name for profile in profiles if profile.matches(self.properties)]
 
 
 def listed_once(given: Iterable[str]) -> list[str]:
-    """Return the words given for devices, stripped of spaces.
+    """Return the given device addresses, stripped of spaces.
 
     Raises:
         UserError: one was given twice.
@@ -135,34 +135,34 @@ def listed_once(given: Iterable[str]) -> list[str]:
 
 
 def refuse_twice(address: str, serial: str, taken: Mapping[str, str]) -> None:
-    """Refuse a device that another address means already. `taken` has those addresses by the device's serial.
+    """Raise if another address already means the same device. `taken` maps serials to such addresses.
 
     Raises:
-        UserError: names both.
+        UserError: names both addresses.
     """
     if serial in taken:
         raise UserError(f"'{address}' and '{taken[serial]}' are the same device, {serial}", hint="give each device once")
 
 
 def virtual_serial(profile: DeviceProfile) -> str:
-    """Return the serial of the one virtual device of a kind that a results folder has."""
+    """Return the serial of a profile's virtual device; each results folder has at most one."""
     return f"virtual-{profile.name}"
 
 
 def parse_addresses(words: Iterable[str]) -> list[Address]:
-    """Parse words into device addresses, in order.
+    """Parse device addresses, in order.
 
     Raises:
-        UserError: a word is no address, or was given twice.
+        UserError: a word is not an address, or was given twice.
     """
     return [parse_address(word) for word in listed_once(words)]
 
 
 def parse_address(text: str) -> Address:
-    """Parse a device address, as `virtual:s25?target=qnn`.
+    """Parse a device address, such as `virtual:s25?target=qnn`.
 
     Raises:
-        UserError: the text is no address.
+        UserError: the text is not an address.
     """
     if len(text) > _LONGEST_ADDRESS:
         raise UserError(
@@ -183,10 +183,10 @@ def parse_address(text: str) -> Address:
 
 
 def with_target(address: Address, target: str | None) -> Address:
-    """Return an address that asks for another target, its other options as they are; None is none other.
+    """Return the address with the given target option, other options unchanged; None leaves it as it is.
 
     Raises:
-        UserError: it is this machine's or a service's, which take no target.
+        UserError: the address is this machine's or AI Hub's, which take no target.
     """
     if target is None:
         return address
@@ -196,16 +196,16 @@ def with_target(address: Address, target: str | None) -> Address:
 
 
 def needs_server(text: str) -> bool:
-    """Say whether a word means an attached phone, which is reached through the user's adb server."""
+    """Return True if the word means an attached phone, which is reached through the user's adb server."""
     return text != LOCAL_NAME and not text.startswith((VIRTUAL_PREFIX, HOSTED_PREFIX))
 
 
 def choose_phone(
     address: AttachedAddress, phones: Sequence[Phone], profiles: Sequence[DeviceProfile], preferred_serial: str | None
 ) -> tuple[Phone, DeviceProfile]:
-    """Return the phone that an address means, and its profile, with the target that the address asks for.
+    """Return the attached phone and device profile that an address means, with the address's target.
 
-    A word that is an attached phone's serial means that phone. `preferred_serial` decides where several match.
+    A word that equals an attached phone's adb serial means that phone. If several match, `preferred_serial` decides.
     """
     serials, word = [phone.attached.serial for phone in phones], address.word
     serial = word if word in serials else address.serial
@@ -222,7 +222,7 @@ def choose_phone(
 
 
 def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
-    """Return the attached phones in words, for a message: `R3X (tabs11), emulator-5554 (no profile matches)`."""
+    """Describe the attached phones for a message: `R3X (tabs11), emulator-5554 (no profile matches)`."""
     words = []
     for phone in phones:
         label = ", ".join(phone.profiles_among(profiles)) or "no profile matches"
@@ -248,7 +248,7 @@ def _no_device(text: str) -> UserError:
 
 
 def _options(text: str, query: str, known: Sequence[str]) -> dict[str, str]:
-    """Return the options behind an address's question mark; one that is not known or stands twice is refused."""
+    """Parse the options after an address's `?`; raise for unknown or repeated ones."""
     pairs = parse_qsl(query, keep_blank_values=True)
     options = dict(pairs)
     if unknown := [name for name in options if name not in known]:
@@ -326,7 +326,7 @@ def _not_attached(text: str, phones: Sequence[Phone], profiles: Sequence[DeviceP
 
 
 def _state_hint(attached: Attached) -> str:
-    """Say what makes a phone ready that is in another state."""
+    """Return a hint how to bring a phone from its adb state to `device`."""
     serial, state = attached.serial, attached.state
     if state == "offline" and _HOST_AND_PORT.fullmatch(serial):
         return f"it is reached through a network: adb disconnect {serial}, then adb connect {serial}"

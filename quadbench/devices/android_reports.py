@@ -1,4 +1,4 @@
-"""Android's own reports: the text of getprop, `adb devices -l` and dumpsys, parsed. Pure."""
+"""Parsers for Android's text reports: getprop, `adb devices -l` and dumpsys. No I/O."""
 
 import math
 import re
@@ -13,7 +13,7 @@ _STATES = (
 )
 _ATTACHED = re.compile(rf"(?P<serial>\S.*?)\s+(?P<state>{_STATES})(?P<words>(?:\s+[\w-]+:\S+)*)\s*")
 
-# android.os.Temperature; the BCL ones are the battery's voltage, current and charge, and -1 may be anything: no temperatures
+# android.os.Temperature, without its BCL types (battery voltage, current, charge) and -1 (unknown): no temperatures
 _KINDS = {
     0: "cpu", 1: "gpu", 2: "battery", 3: "skin", 4: "usb-port", 5: "power-amplifier", 9: "npu", 10: "tpu", 11: "display",
     12: "modem", 13: "soc", 14: "wifi", 15: "camera", 16: "flashlight", 17: "speaker", 18: "ambient", 19: "pogo",
@@ -24,27 +24,27 @@ _COOLED = {
     9: "display", 10: "speaker", 11: "wifi", 12: "camera", 13: "flashlight", 14: "usb-port",
 }  # fmt: skip
 _STATUS_NAMES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")  # android.os.PowerManager
-# Between these a phone works. Sensors that are off report 0, -99.9 or -3.4e38; some report thousandths.
+# The range in which a phone works. Sensors that are off report 0, -99.9 or -3.4e38; some report thousandths of a degree.
 _LOWEST_C, _HIGHEST_C = -40.0, 150.0
 
-# By `cmd thermalservice override-status`, or because nobody has told the service anything yet.
+# Set by `cmd thermalservice override-status`, or because the service has no data yet.
 _NOT_MEASURED = re.compile(r"^(?:IsStatusOverride: true|HAL Ready: false)", re.MULTILINE)
 _STATUS = re.compile(r"^Thermal Status: (\d{1,9})\b", re.MULTILINE)
 _TEMPERATURE = re.compile(
     r"Temperature\{mValue=(?P<value>[^,]+), mType=(?P<kind>-?\d{1,9}), mName=(?P<name>.*?), mStatus=(?P<status>-?\d{1,9})\}"
 )
 _COOLING_DEVICE = re.compile(r"CoolingDevice\{mValue=(?P<value>\d{1,18}), mType=(?P<kind>\d{1,9}), mName=(?P<name>.*?)\}")
-_UPDATES_STOPPED = "UPDATES STOPPED"  # by `dumpsys battery set`: what follows was given, not measured
+_UPDATES_STOPPED = "UPDATES STOPPED"  # after `dumpsys battery set`: the values are set by hand, not measured
 _BATTERY_LINE = re.compile(r"^\s+([A-Za-z ]+): ?(\S+)\s*$", re.MULTILINE)
 _WAKEFULNESS = re.compile(r"^\s*mWakefulness=(\w+)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attached:
-    """A line of `adb devices -l`. `words` are its pairs, as model, product and usb."""
+    """A line of `adb devices -l`: adb serial, state, and further pairs such as model, product and usb."""
 
     serial: str
-    state: str  # `device` is the one that works
+    state: str  # `device` means ready
     words: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -53,7 +53,7 @@ class Attached:
 
 
 def parse_getprop(text: str) -> dict[str, str]:
-    """Return the properties by key. A value may span lines; a line that belongs to no property is passed over."""
+    """Return the properties by key. A value may span several lines; lines outside any property are skipped."""
     properties: dict[str, str] = {}
     open_key: str | None = None
     for line in text.split("\n"):
@@ -72,12 +72,12 @@ def parse_getprop(text: str) -> dict[str, str]:
 
 
 def format_getprop(properties: dict[str, str]) -> str:
-    """Return the text that `parse_getprop` reads, sorted as Android does."""
+    """Return properties in the format of getprop, sorted as Android does; the inverse of `parse_getprop`."""
     return "".join(f"[{key}]: [{value}]\n" for key, value in sorted(properties.items()))
 
 
 def parse_attached(text: str) -> list[Attached]:
-    """Return the devices of `adb devices -l`, whose heading is left out. A serial may contain spaces, and so may a state."""
+    """Parse the output of `adb devices -l`, skipping its heading. Serials and states may contain spaces."""
     attached = []
     for line in text.splitlines():
         if match := _ATTACHED.fullmatch(line):
@@ -88,7 +88,7 @@ def parse_attached(text: str) -> list[Attached]:
 
 @dataclass(frozen=True, kw_only=True)
 class Temperature:
-    """A sensor that reports. `kind` is Android's word for what it measures, `status` its throttling level from 0 to 6."""
+    """A temperature sensor's reading. `kind` is Android's type, such as `skin`; `status` is its throttling level, 0 to 6."""
 
     name: str
     kind: str
@@ -98,7 +98,7 @@ class Temperature:
 
 @dataclass(frozen=True, kw_only=True)
 class CoolingDevice:
-    """A part that the thermal HAL can slow down. `level` 0 is not slowed at all."""
+    """A part that the thermal HAL can throttle. `level` 0 means no throttling."""
 
     name: str
     kind: str
@@ -107,7 +107,7 @@ class CoolingDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class ThermalState:
-    """A device's temperatures and throttling. `status` is None where the device does not say: that is unknown, not cool."""
+    """A device's temperatures and throttling. A `status` of None means that it is not reported, not that the device is cool."""
 
     status: int | None
     temperatures: tuple[Temperature, ...]
@@ -115,7 +115,7 @@ class ThermalState:
 
     @property
     def status_name(self) -> str:
-        """Return Android's word for the status, from `none` to `shutdown`, or `unavailable`."""
+        """Return Android's name of the thermal status, from `none` to `shutdown`, or `unavailable`."""
         if self.status is None:
             return "unavailable"
         return _STATUS_NAMES[self.status] if self.status < len(_STATUS_NAMES) else str(self.status)
@@ -123,7 +123,7 @@ class ThermalState:
 
 @dataclass(frozen=True, kw_only=True)
 class BatteryState:
-    """A battery's charge and temperature; None where the device has no battery or does not say."""
+    """A battery's charge and temperature; None if there is no battery or no report of it."""
 
     level_percent: float | None
     temperature_c: float | None
@@ -131,9 +131,9 @@ class BatteryState:
 
 
 def parse_thermal(text: str) -> ThermalState:
-    """Return what the thermal HAL reports now.
+    """Parse the current state that the thermal HAL reports in `dumpsys thermalservice`.
 
-    Left out are cached values, sensors that are off, values that are no temperatures, and a status that nobody measured.
+    Cached values, sensors that are off, implausible temperatures and a status that was not measured are left out.
     """
     status = None if _NOT_MEASURED.search(text) else _STATUS.search(text)
     temperatures = []
@@ -150,7 +150,7 @@ def parse_thermal(text: str) -> ThermalState:
 
 
 def parse_battery(text: str) -> BatteryState:
-    """Return the battery's state as its service reports it, of each key the first value: vendors append keys of their own."""
+    """Parse `dumpsys battery`. The first value of each key counts, because vendors append keys of their own."""
     section = _section(text, "Current Battery Service state")
     values: dict[str, str] = {}
     for key, value in _BATTERY_LINE.findall(section) if _UPDATES_STOPPED not in section else ():
@@ -169,7 +169,7 @@ def parse_battery(text: str) -> BatteryState:
 
 
 def parse_screen(text: str) -> str | None:
-    """Return whether the screen is `on` or `off` by what the power service says; None where it does not say."""
+    """Return whether the screen is `on` or `off` according to `dumpsys power`, or None if it does not say."""
     wakefulness = _WAKEFULNESS.search(text)
     if wakefulness is None:
         return None
@@ -183,7 +183,7 @@ def _section(text: str, title: str) -> str:
 
 
 def _kind(match: re.Match[str], kinds: dict[int, str]) -> str | None:
-    """Return the kind by its number; older Samsung phones number kinds in their own way, but name them: `TYPE_USB_PORT`."""
+    """Return a sensor type's name by its number. Older Samsung phones number types differently, but name them `TYPE_USB_PORT`."""
     if match["name"].startswith("TYPE_"):
         word = match["name"].removeprefix("TYPE_").lower().replace("_", "-")
         return word if word in kinds.values() else None
@@ -199,7 +199,7 @@ def _number(values: dict[str, str], key: str) -> float | None:
 
 
 def _finite(text: str) -> float | None:
-    """Return the number that a text is; None where it is none, or no finite one."""
+    """Parse a finite number; return None for any other text."""
     try:
         number = float(text)
     except ValueError:

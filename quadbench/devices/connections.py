@@ -1,4 +1,4 @@
-"""Connections: addresses -> connected devices; and the list of the devices that can be addressed."""
+"""Connect devices by their addresses, and list all devices that have an address."""
 
 import contextlib
 import logging
@@ -38,20 +38,20 @@ from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, VIRTUAL_PREFIX, 
 from quadbench.target.targets import AiHubTarget, target_key
 
 SERIAL_VARIABLE = "ANDROID_SERIAL"
-_ALWAYS_THERE = ("virtual", "hosted")  # states of rows that stand for a kind of device
-_PROPERTY_CHARACTERS = 200  # of a property that describes a device; a build's fingerprint takes 80
+_ALWAYS_THERE = ("virtual", "hosted")  # states of rows that exist for each profile
+_PROPERTY_CHARACTERS = 200  # limit for a device property; a build fingerprint takes 80
 _SERIAL_CHARACTERS = 128  # a phone paired for wireless debugging takes about 50
 MOST_PHONES = 256
-"""Attached phones that are looked at. adb's server lists any number; a host's USB controllers have room for 127 each."""
+"""Limit on the attached phones that are examined. A USB controller has room for 127 devices."""
 ASKED_AT_ONCE = 16
-ASK_TIMEOUT_S = 60.0  # for all phones together; one that works answers within a second
+ASK_TIMEOUT_S = 60.0  # for all phones together; a healthy one answers within a second
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceRow:
-    """A device that may be named on the command line. `profile` is None where none matches."""
+    """A row of the device list. `profile` is None if no profile matches."""
 
     address: str
     serial: str
@@ -64,13 +64,13 @@ class DeviceRow:
 
     @property
     def is_phone(self) -> bool:
-        """Say whether it is attached, and none of those that are always there."""
+        """Return True for an attached phone, False for virtual and hosted devices and this machine."""
         return self.state not in _ALWAYS_THERE and self.address != LOCAL_NAME
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostedPhone:
-    """A phone at Qualcomm AI Hub: what its address means, and what runs there."""
+    """A phone at Qualcomm AI Hub, with its device profile and target."""
 
     address: str
     profile: DeviceProfile
@@ -78,7 +78,7 @@ class HostedPhone:
 
     @property
     def key(self) -> str:
-        """Return the target's key, as `qnn-v79-69`."""
+        """Return the target's key, such as `qnn-v79-69`."""
         return target_key(self.target, PHONE_MACHINE)
 
 
@@ -90,14 +90,14 @@ def connect(
     profiles: Sequence[DeviceProfile] | None = None,
     left_out: dict[str, QuadbenchError] | None = None,
 ) -> Iterator[list[Device]]:
-    """Connect the devices, in the order of their addresses, and close them at the end.
+    """Connect the devices in the order of their addresses; close them when the block ends.
 
-    No address means $ANDROID_SERIAL. Phones are recognised by `profiles`, which are all known ones unless given. Where there is a
-    dictionary `left_out`, a device that cannot be reached is put there with the reason, and it may be that none is left.
+    Without addresses, $ANDROID_SERIAL is used. Phones are matched against `profiles`, by default all known ones. If `left_out` is
+    given, unreachable devices are put there with their errors, and the result may be empty.
 
     Raises:
-        UserError: $ANDROID_SERIAL is no address, a profile lacks a target, or two addresses mean the same device.
-        DeviceNotFoundError: no attached phone answers to an address.
+        UserError: $ANDROID_SERIAL is not an address, a profile lacks a target, or two addresses mean the same device.
+        DeviceNotFoundError: no attached phone has the address.
         DeviceError: a device is in use by another command, is not ready or does not start.
         MissingDependencyError: a program that virtual devices need is not installed.
     """
@@ -126,7 +126,7 @@ def hosted_phone(address: HostedAddress) -> HostedPhone:
     """Return the phone at Qualcomm AI Hub that an address means.
 
     Raises:
-        UnknownNameError, SpecError: there is no such device profile, or it is wrong.
+        UnknownNameError, SpecError: the device profile does not exist, or is wrong.
         UserError: the profile has no hosted_target.
     """
     profile = load_profile(address.profile)
@@ -136,9 +136,9 @@ def hosted_phone(address: HostedAddress) -> HostedPhone:
 
 
 def list_devices() -> list[DeviceRow]:
-    """Return the devices that --devices takes: attached phones in any state, then virtual and hosted ones, then this machine.
+    """Return all devices that --devices accepts: attached phones in any state, virtual and hosted ones, and this machine.
 
-    Where no adb server can be reached or started, a warning says so and the others are listed.
+    If no adb server can be reached or started, log a warning and list the others.
     """
     known = load_profiles()
     rows: list[DeviceRow] = []
@@ -153,7 +153,7 @@ def list_devices() -> list[DeviceRow]:
 
 
 def _kind_row(state: str, prefix: str, profile: DeviceProfile, serial: str) -> DeviceRow:
-    """Return the row of a kind of device, which is always there."""
+    """Return the row of a virtual or hosted device, which needs no phone attached."""
     return DeviceRow(
         address=f"{prefix}{profile.name}",
         serial=serial,
@@ -165,7 +165,7 @@ def _kind_row(state: str, prefix: str, profile: DeviceProfile, serial: str) -> D
 
 
 class _Phones:
-    """The phones that the user's server sees, each asked for its properties once."""
+    """The phones attached to the user's adb server, with their properties, each read once."""
 
     def __init__(self, profiles: Sequence[DeviceProfile]) -> None:
         self.profiles = profiles
@@ -216,7 +216,7 @@ def _open_phone(address: AttachedAddress, layout: Layout, phones: _Phones, opene
     serial = phone.attached.serial
     refuse_twice(address.text, serial, _taken(opened))
     virtual, reported = (phone.properties.get(key) for key in (VIRTUAL_PROPERTY, ABI_PROPERTY))
-    abi = Abi(virtual) if virtual in set(Abi) else PHONE_ABI  # a virtual device that is attached says itself what runs there
+    abi = Abi(virtual) if virtual in set(Abi) else PHONE_ABI  # an attached virtual device reports which programs it runs
     if virtual not in set(Abi) and reported != PHONE_ABI:
         said = one_line(reported or "no ABI", _PROPERTY_CHARACTERS)
         raise DeviceError(

@@ -1,4 +1,4 @@
-"""Device: the protocol of every family of devices, and the bounded output of their commands."""
+"""The interface that all kinds of devices implement, and size limits on the output of their commands."""
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -18,16 +18,16 @@ PULL_LIMIT_BYTES = 64 * 2**20
 
 Progress = Callable[[int], None]  # called with the bytes of the file that have been sent so far
 
-LINE_LIMIT_BYTES = 64 * 1024  # of one line of a stream: an event of the harness takes hundreds
-TEXT_LIMIT_BYTES = 16 * 2**20  # of a command's whole output: the longest, a list of a device's objects, takes thousands
-TAIL_BYTES = 64 * 1024  # that are kept of stderr
+LINE_LIMIT_BYTES = 64 * 1024  # limit for one line of a stream; an event of the harness takes hundreds
+TEXT_LIMIT_BYTES = 16 * 2**20  # limit for a command's whole output; the longest, a list of all objects, takes thousands
+TAIL_BYTES = 64 * 1024  # limit for stderr, of which the end is kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShellResult:
-    """The end of a command and its output, of stderr the last part of it.
+    """A finished command's exit code, stdout, and the end of its stderr.
 
-    `exit_code` is the command's own; 127 means that it does not exist there.
+    Exit code 127 means that the command does not exist on the device.
     """
 
     exit_code: int
@@ -36,13 +36,13 @@ class ShellResult:
 
 
 class Device(Protocol):
-    """A device that is connected. Its methods may be called from several threads; `close` ends what is still running on it.
+    """A connected device. Its methods may be called from several threads; `close` kills whatever still runs on it.
 
-    Where the connection is lost, a device behind adb is waited for, and what was cut off is done again: files are copied anew and
-    commands of `shell` are run anew, so they must be such as may be run twice. It is lost where it does not come back in time.
+    If the connection to an adb device breaks, it is waited for and the operation is repeated: files are copied again and `shell`
+    commands run again, so they must be idempotent. If it does not come back in time, DeviceLostError is raised.
 
-    `root` is the absolute path of quadbench's folder there, `abi` that of the programs that it runs. `shares_host_cpu` says that
-    its figures are this machine's.
+    `root` is the absolute path of quadbench's folder on the device; `abi` is that of the programs it runs. `shares_host_cpu`
+    means that its figures are those of this machine's CPU.
     """
 
     facts: DeviceFacts
@@ -54,7 +54,7 @@ class Device(Protocol):
     shares_host_cpu: bool
 
     def properties(self) -> dict[str, str]:
-        """Return the properties that Android's `getprop` lists; none on a device that has no `getprop`."""
+        """Return the properties that Android's `getprop` lists; empty for a device without `getprop`."""
         ...
 
     def push(self, files: Mapping[str, Path], progress: Progress | None = None) -> None:
@@ -70,56 +70,56 @@ class Device(Protocol):
         ...
 
     def pull(self, remote: str, local: Path, *, limit_bytes: int = PULL_LIMIT_BYTES) -> None:
-        """Copy a regular file here, of at most `limit_bytes`; after a failure nothing is left of it.
+        """Copy a regular file of at most `limit_bytes` from the device; after a failure no partial file is left.
 
         Raises:
-            DeviceLostError: the device went away and did not come back in time, or it rebooted since the last `stream`.
+            DeviceLostError: the device was lost and did not come back in time, or it rebooted since the last `stream`.
             OutputLimitError: the file is larger.
-            DeviceError: the file cannot be read there, or is no regular one.
+            DeviceError: the file cannot be read, or is not a regular file.
         """
         ...
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
-        """Run a command to its end.
+        """Run a command and wait until it ends.
 
         Raises:
             CommandTimeoutError: it took too long and was killed.
-            OutputLimitError: it wrote more than is read, and was killed.
-            DeviceLostError: the device went away and did not come back in time, or it rebooted since the last `stream`.
-            UserError: the command is empty, or cannot stand on a command line.
+            OutputLimitError: its output exceeded the limit, and it was killed.
+            DeviceLostError: the device was lost and did not come back in time, or it rebooted since the last `stream`.
+            UserError: the command is empty, or contains a NUL byte.
         """
         ...
 
     def stream(
         self, argv: Sequence[str], timeout_s: float, folder: str, environment: Mapping[str, str] | None = None
     ) -> Generator[str, None, None]:
-        """Run a command in a folder there and give its lines of stdout as they come, without line ends.
+        """Run a command in a folder on the device; yield its stdout lines as they arrive, without line ends.
 
-        The variables of `environment` are set for it beside the device's own. The folder is made where it is missing. Where the
-        connection is lost, the command goes on, and no line is lost or doubled; what it says is kept in the folder meanwhile.
+        `environment` is added to the device's environment variables. The folder is created if missing. If the connection breaks,
+        the command continues; its output is kept in the folder, so no line is lost or repeated.
 
-        Closing the generator, a timeout, Ctrl-C and `Device.close` kill the command and its children; use
-        `contextlib.closing` where the loop may be left early.
+        Closing the generator, a timeout, Ctrl-C and `Device.close` kill the command and its children. Use `contextlib.closing` if
+        the loop may end early.
 
         Raises:
             CommandError: it ended with an exit code other than 0.
             CommandTimeoutError: it took too long and was killed.
-            OutputLimitError: it wrote a line that is longer than any that is read, and was killed.
-            DeviceLostError: the device went away and did not come back in time, or it rebooted.
-            UserError: the command is empty, or cannot stand on a command line.
+            OutputLimitError: it wrote a line beyond the length limit, and was killed.
+            DeviceLostError: the device was lost and did not come back in time, or it rebooted.
+            UserError: the command is empty, or contains a NUL byte.
         """
         ...
 
     def is_ready(self) -> bool:
-        """Ask once, without waiting for it, whether a device that was lost is there again and has booted.
+        """Check once, without waiting, whether a lost device answers again and has booted.
 
         Raises:
-            DeviceLostError: it will never be back, or was closed.
+            DeviceLostError: it will never come back, or was closed.
         """
         ...
 
     def free_bytes(self, path: str) -> int:
-        """Return the free space of the file system on which `path`, an existing folder, lies.
+        """Return the free bytes of the file system that holds the existing folder `path`.
 
         Raises:
             DeviceError: there is no such folder.
@@ -134,7 +134,7 @@ class Device(Protocol):
 
 
 def check_command(argv: Sequence[str]) -> None:
-    """Refuse words that cannot be a command."""
+    """Raise UserError if the command is empty or contains a NUL byte."""
     if not argv or not argv[0]:
         raise UserError("an empty command cannot be run", hint="expected a program and its arguments")
     if any("\0" in word for word in argv):
@@ -142,7 +142,7 @@ def check_command(argv: Sequence[str]) -> None:
 
 
 def command_failed(argv: Sequence[str], device: str, status: int, stderr: str) -> CommandError:
-    """Return the error for a command that ended with a status other than 0."""
+    """Return the error for a command that ended with a nonzero exit code."""
     tail = stderr.strip()[-STDERR_TAIL_CHARS:]
     last_lines = one_line("\n".join(tail.splitlines()[-3:])) or "nothing on stderr"
     killed = f" (killed by signal {status - 128})" if 128 < status < 160 else ""
@@ -152,22 +152,22 @@ def command_failed(argv: Sequence[str], device: str, status: int, stderr: str) -
 
 
 def no_regular_file(remote: str, device: str) -> DeviceError:
-    """Return the error for a path at which there is a folder, a link, a pipe or the like."""
+    """Return the error for a path that is a folder, link, pipe or other special file."""
     return DeviceError(f"'{remote}' on {device} is no regular file")
 
 
 def file_too_large(remote: str, device: str, limit_bytes: int) -> OutputLimitError:
-    """Return the error for a file that is larger than what is copied."""
+    """Return the error for a file that exceeds the copy limit."""
     return OutputLimitError(f"'{remote}' on {device} has more than the {limit_bytes} bytes that are copied of such a file")
 
 
 def command_timed_out(argv: Sequence[str], device: str, timeout_s: float) -> CommandTimeoutError:
-    """Return the error for a command that took longer than it was given."""
+    """Return the error for a command that exceeded its timeout."""
     return CommandTimeoutError(f"'{argv[0]}' was still running on {device} after {timeout_s:g} s and was killed")
 
 
 def read_whole(output: Generator[bytes, None, int], program: str, device: str, stderr: "Tail") -> ShellResult:
-    """Read a command's stdout to its end. `output` yields it and returns the exit code; it is closed in any case."""
+    """Collect a command's stdout until it ends. `output` yields pieces and returns the exit code; it is always closed."""
     stdout = Whole(f"the output of '{program}' on {device}")
     with contextlib.closing(output):
         while True:
@@ -180,7 +180,7 @@ def read_whole(output: Generator[bytes, None, int], program: str, device: str, s
 def read_lines(
     output: Generator[bytes, None, int], argv: Sequence[str], device: str, stderr: "Tail"
 ) -> Generator[str, None, None]:
-    """Yield a command's stdout line by line, from `output` as in `read_whole`; CommandError where it fails."""
+    """Yield a command's stdout line by line, from `output` as in `read_whole`; raise CommandError if it fails."""
     lines = Lines(f"the output of '{argv[0]}' on {device}")
     with contextlib.closing(output):
         while True:
@@ -197,16 +197,16 @@ def read_lines(
 
 
 class Lines:
-    """The lines of a stream, put together from pieces without looking at a byte twice. `source` names it in messages."""
+    """Splits a stream of pieces into lines, scanning each byte once. `source` names the stream in messages."""
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._number = 1  # of the line that is being put together
+        self._number = 1  # number of the current line
         self._pieces: list[bytes] = []
         self._size_bytes = 0
 
     def take(self, piece: bytes) -> Iterator[str]:
-        """Yield the lines that end in this piece, without their ends; refuse one that is too long."""
+        """Yield the lines that are completed by this piece, without line ends; raise if a line is too long."""
         *ended, rest = piece.split(b"\n")
         if ended:
             ended[0] = b"".join((*self._pieces, ended[0]))
@@ -221,7 +221,7 @@ class Lines:
             self._pieces.append(rest)
 
     def rest(self) -> str:
-        """Return what has come of a line that has not ended."""
+        """Return the last line, if the stream did not end with a line end."""
         return as_text(b"".join(self._pieces))
 
     def _check(self, size_bytes: int) -> None:
@@ -231,41 +231,41 @@ class Lines:
 
 
 class Whole:
-    """The whole output of a command. `source` names it in messages."""
+    """The collected output of a command, limited in size. `source` names it in messages."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._content = bytearray()
 
     def take(self, piece: bytes) -> None:
-        """Add a piece; refuse one with which the output is too long."""
+        """Append a piece; raise if the output exceeds the limit."""
         self._content += piece
         if len(self._content) > TEXT_LIMIT_BYTES:
             raise OutputLimitError(f"{self._source} has more than {TEXT_LIMIT_BYTES} bytes, the most that is read")
 
     @property
     def text(self) -> str:
-        """Return what has come so far."""
+        """Return the output so far."""
         return as_text(self._content)
 
 
 class Tail:
-    """The end of an output; what came before it is not kept."""
+    """The last bytes of an output; earlier bytes are dropped."""
 
     def __init__(self) -> None:
         self._content = bytearray()
 
     def take(self, piece: bytes) -> None:
-        """Add a piece."""
+        """Append a piece."""
         self._content += piece[-TAIL_BYTES:]
         del self._content[:-TAIL_BYTES]
 
     @property
     def text(self) -> str:
-        """Return the end of what has come so far."""
+        """Return the last part of the output so far."""
         return as_text(self._content)
 
 
 def as_text(data: bytes | bytearray) -> str:
-    """Return what a program wrote as text; bytes that are no UTF-8 become question marks."""
+    """Decode a program's output; bytes that are not UTF-8 become replacement characters."""
     return data.decode(errors="replace")

@@ -1,7 +1,7 @@
-"""Leftovers: a mark in the environment of all that runs for a device -> no process of it outlives the command or quadbench.
+"""Kill all processes of a device when its command or quadbench ends, by a mark in their environment variables.
 
-A process group holds what a program starts, but not what leaves it by `setsid`; the environment goes along. When quadbench is
-killed, a watcher that waits for its end, this file run as a program, kills what has the mark.
+Process groups are not enough: a child can leave its group by `setsid`, but it inherits the environment. If quadbench itself is
+killed, a watcher process (this file, run as a program) kills the marked processes.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _POLL_S = 0.01
 
 
 class Mark:
-    """The mark of one device while this process has it. Marks of its commands begin with it, and it with the device's folder."""
+    """The environment mark of one device in this process. It starts with the device's folder; marks of commands start with it."""
 
     def __init__(self, folder: Path) -> None:
         self.device = f"{folder.resolve()}#"
@@ -29,19 +29,19 @@ class Mark:
         self._numbers = count()
 
     def of_command(self) -> str:
-        """Return a mark for one more command."""
+        """Return a new mark for another command."""
         return f"{self.value}{next(self._numbers)}#"
 
 
 @contextlib.contextmanager
 def marked(folder: Path) -> Iterator[Mark]:
-    """Give the mark for what is started on the device with this folder, whose lock is held, and end all of it afterwards.
+    """Yield a mark for processes of the device in this folder, whose lock is held; kill all marked processes at the end.
 
-    What an earlier process left there, although a watcher should have ended it, is ended first.
+    Leftovers of an earlier process, which its watcher should have killed, are killed first.
     """
     mark = Mark(folder)
     kill_marked(mark.device)
-    # -I -S: as little as possible is loaded, in a few hundredths of a second.
+    # -I -S: load as little as possible, to start in a few hundredths of a second.
     command = [sys.executable, "-I", "-S", __file__, mark.value]
     watcher = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -56,12 +56,12 @@ def marked(folder: Path) -> Iterator[Mark]:
 
 
 def environment_of(mark: str) -> dict[str, str]:
-    """Return this process's environment with a mark in it, for a child."""
+    """Return a copy of this process's environment with the mark set, for a child process."""
     return {**os.environ, VARIABLE: mark}
 
 
 def kill_marked(mark: str) -> None:
-    """Kill every process whose mark begins with this one, and those that they start meanwhile."""
+    """Kill every process whose mark starts with this mark, and the children they start meanwhile."""
     deadline = time.monotonic() + _PATIENCE_S
     while (processes := carriers(mark)) and time.monotonic() < deadline:
         for process in processes:
@@ -71,7 +71,7 @@ def kill_marked(mark: str) -> None:
 
 
 def carriers(mark: str) -> list[int]:
-    """Return every process whose mark begins with this one."""
+    """Return the ids of all processes whose mark starts with this mark."""
     wanted = f"\0{VARIABLE}={mark}".encode()
     return [
         int(entry)
@@ -81,7 +81,7 @@ def carriers(mark: str) -> list[int]:
 
 
 def _environment(process: str) -> bytes:
-    """Return the environment that a process was started with: nothing for one of another user, and for a dead one."""
+    """Return a process's initial environment; empty for processes of other users and for dead ones."""
     deadline = time.monotonic() + _PATIENCE_S
     try:
         while True:
@@ -95,7 +95,7 @@ def _environment(process: str) -> bytes:
 
 
 def _has_none(process: str) -> bool:
-    """Say whether the process was started without an environment. While the kernel replaces its program, it seems so too."""
+    """Return True if the process was started with an empty environment, or is just inside exec."""
     os.readlink(f"/proc/{process}/exe")  # noqa: PTH115  # a thread of the kernel, which has no program, raises OSError
     with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123
         start, end = file.read().rpartition(b")")[2].split()[47:49]  # proc(5): fields 50 and 51, addresses in memory
@@ -105,5 +105,5 @@ def _has_none(process: str) -> bool:
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    sys.stdin.buffer.read()  # ends with the process at the other end, however that ends
+    sys.stdin.buffer.read()  # returns when the parent process ends, even by a crash
     kill_marked(sys.argv[1])

@@ -1,4 +1,4 @@
-"""Local: this machine -> a device without adb; commands are child processes, files are copied into a folder."""
+"""This machine as a device without adb: commands are child processes, and files are copied into a folder."""
 
 import contextlib
 import errno
@@ -28,7 +28,7 @@ _POLL_S = 0.02
 
 
 def open_local(layout: Layout) -> "LocalDevice":
-    """Return this machine as a device with its root in the results folder."""
+    """Return this machine as a device whose root folder lies in the results folder."""
     root = layout.device(LOCAL_NAME).resolve()
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(root, LOCAL_NAME))
@@ -37,7 +37,7 @@ def open_local(layout: Layout) -> "LocalDevice":
 
 
 class LocalDevice:
-    """This machine as a device. Remote paths are paths of its file system."""
+    """This machine as a device. Remote paths are local paths."""
 
     family = "local"
     serial = LOCAL_NAME
@@ -60,7 +60,7 @@ class LocalDevice:
             fingerprint=None,
         )
         self._resources = resources
-        self._running: set[int] = set()  # process groups that have not ended
+        self._running: set[int] = set()  # running process groups
         self._lock = threading.Lock()
 
     def properties(self) -> dict[str, str]:
@@ -137,9 +137,9 @@ class LocalDevice:
     def _run(
         self, argv: Sequence[str], timeout_s: float, stderr: device.Tail, folder: str, environment: Mapping[str, str]
     ) -> Generator[bytes, None, int]:
-        """Yield pieces of stdout as they come, and return the exit code.
+        """Yield stdout in pieces as they arrive, and return the exit code.
 
-        However it is left, nothing that the command has started stays behind.
+        The command and everything it started are killed however the generator ends.
         """
         deadline, mark = time.monotonic() + timeout_s, self._mark.of_command()
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -166,7 +166,7 @@ class LocalDevice:
 
 
 def _copy_regular(remote: str, target: Path, limit_bytes: int) -> None:
-    """Copy a file that is neither a link nor a device nor a pipe, whose bytes would have no end."""
+    """Copy a regular file; refuse links, devices and pipes, which could be endless."""
     try:
         descriptor = os.open(remote, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -186,9 +186,9 @@ def _copy_regular(remote: str, target: Path, limit_bytes: int) -> None:
 
 
 def _pieces(process: "subprocess.Popen[bytes]", deadline: float, stderr: device.Tail) -> Generator[bytes, None, None]:
-    """Yield stdout until it ends and the process with it; stderr goes where it is kept.
+    """Yield stdout until it is closed and the process has ended; collect stderr.
 
-    What the process leaves behind may hold stderr open, which is not waited for.
+    A child that is left behind may hold stderr open, so its end is not waited for.
     """
     with selectors.DefaultSelector() as selector:
         for pipe in filter(None, (process.stdout, process.stderr)):

@@ -1,4 +1,4 @@
-"""Scenarios of virtual devices: the YAML file, and the /system folder, reports and clocks that such a device shows."""
+"""Scenarios of virtual devices: the YAML format, and the files below /system, reports and clocks that such a device shows."""
 
 import re
 import subprocess
@@ -14,12 +14,12 @@ from quadbench.spec import Name, Problem, Spec, is_file, load, refuse
 
 SCENARIOS_FOLDER = Path(__file__).parent / "scenarios"
 
-SLOWEST_MB_PER_S = 0.01  # a piece of what is sent then takes six seconds, and adb waits for thirty
+SLOWEST_MB_PER_S = 0.01  # one 64 KB message then takes six seconds; adb's timeout is thirty
 Seconds = Annotated[float, Field(ge=0, le=3600)]
 ExitCode = Annotated[int, Field(ge=0, le=255)]
 
 VIRTUAL_PROPERTY = "ro.quadbench.virtual"
-"""Property of virtual devices alone: the ABI of programs that run there, whatever ABI they report."""
+"""A property that only virtual devices have: the ABI of the programs that they run, which may differ from the reported ABI."""
 _REQUIRED_TOOLS = {"cat", "chmod", "df", "env", "find", "ln", "ls", "mkdir", "mv", "rm", "sha256sum", "stat"}
 
 _GETPROP = """\
@@ -105,14 +105,14 @@ _ACCOUNTS = {
 
 
 class Phase(Spec):
-    """State that a device reports of itself from one moment on, until the next phase."""
+    """The state that a device reports from one moment until the next phase begins."""
 
     after_s: Seconds = 0.0
-    """The phase begins so many seconds after the device has started. The default is 0."""
+    """The phase begins this many seconds after the device's start. The default is 0."""
     thermal_status: int = Field(default=0, ge=0, le=6)
     """Android's thermal service reports this status, from 0 (none) to 6 (shutdown). The default is 0."""
     skin_c: float = Field(default=33.0, ge=-40, le=150)
-    """The sensor of the skin reports this temperature, in degrees Celsius. The default is 33."""
+    """The skin sensor reports this temperature in degrees Celsius. The default is 33."""
     battery_percent: int = Field(default=80, ge=0, le=100)
     """The battery reports this charge. The default is 80."""
     is_charging: bool = False
@@ -120,12 +120,12 @@ class Phase(Spec):
 
 
 class Clocks(Spec):
-    """The clock of all cores, as the kernel reports it."""
+    """The CPU frequency that the kernel reports, the same for all cores."""
 
     hardware_khz: int = Field(gt=0, le=10_000_000)
-    """The hardware could reach this frequency."""
+    """The hardware's maximum frequency in kHz."""
     cap_khz: int = Field(gt=0, le=10_000_000)
-    """The cores may reach this frequency now, at most the hardware's: below it where the device is throttled."""
+    """The current maximum frequency in kHz; it is below the hardware's if the device is throttled."""
 
     @field_validator("cap_khz")
     @classmethod
@@ -137,65 +137,65 @@ class Clocks(Spec):
 
 
 class DuringLaunch(Spec):
-    """A moment in a launch."""
+    """A moment during a launch, as the time of an event."""
 
     at: Literal["launch"]
-    """Chooses a moment after a harness has started."""
+    """Selects a moment after the start of a harness process."""
     launch: int = Field(default=1, ge=1, le=10_000)
-    """It is this harness since the device has started. The default is 1, the first."""
+    """The number of the harness process since the device's start. The default is 1."""
     after_s: Seconds = 0.0
-    """So many seconds later. The default is 0."""
+    """Seconds after the start of that harness process. The default is 0."""
 
 
 class DuringPush(Spec):
-    """A moment in what is sent to the device."""
+    """A moment during file transfers to the device, as the time of an event."""
 
     at: Literal["push"]
-    """Chooses a moment by what was sent."""
+    """Selects a moment by the amount of data pushed."""
     after_mb: float = Field(ge=0, le=1_000_000)
-    """So many MiB were sent to the device since it has started."""
+    """MiB that were sent to the device since its start."""
 
 
 class Event(Spec):
-    """Something that befalls the device, once."""
+    """A single incident on the device: it is unplugged, reboots or gets hot."""
 
     event: Literal["unplug", "reboot", "heat"]
-    """The cable comes off, and what runs goes on; the device reboots, and all that runs ends; or it reports thermal status 3."""
+    """The device loses its connection (processes continue), reboots (processes end), or reports thermal status 3."""
     when: Annotated[DuringLaunch | DuringPush, Field(discriminator="at")]
-    """It happens at this moment."""
+    """The moment when it happens."""
     for_s: float | None = Field(default=None, ge=0.01, le=3600)
-    """The device is back, or cool, after so many seconds, at least 0.01. The default is null: it stays as it is."""
+    """Seconds until the device is back or cool, at least 0.01. The default is null: it stays away or hot."""
 
 
 class Scenario(Spec):
-    """A course of things for a virtual device."""
+    """A script of states and incidents for a virtual device."""
 
     schema_version: Literal[1]
-    """The format of this file has the number 1."""
+    """The version of this file format is 1."""
     name: Name
-    """The address of a device names the scenario so: `virtual:s25?scenario=NAME`."""
+    """The scenario's name in a device address, as in `virtual:s25?scenario=NAME`."""
     title: str = Field(min_length=1, max_length=200)
-    """A sentence of at most 200 characters says what happens."""
+    """A sentence of at most 200 characters that describes the scenario."""
     phases: tuple[Phase, ...] = Field(default=(), max_length=100)
-    """The device reports these states, one after the other. The default is none: it has neither sensors nor a battery."""
+    """States that the device reports in turn. The default is none: it has neither sensors nor a battery."""
     clocks: Clocks | None = None
-    """The kernel reports this clock. The default is null: what this machine's kernel reports."""
+    """The CPU frequency that the kernel reports. The default is null: that of this machine."""
     free_mb: int | None = Field(default=None, ge=0, le=1_048_576)
-    """The kernel reports so many MiB of available memory. The default is null: what this machine's kernel reports."""
+    """MiB of available memory that the kernel reports. The default is null: those of this machine."""
     link_mb_per_s: float | None = Field(default=None, ge=SLOWEST_MB_PER_S, le=10_000)
-    """The link carries so many MiB a second in each direction, at least 0.01. The default is null: as many as it can."""
+    """Transfer rate of the link in MiB/s in each direction, at least 0.01. The default is null: unlimited."""
     exit_codes: dict[Literal["df", "mkdir", "mv", "rm", "sha256sum", "stat"], ExitCode] = Field(default_factory=dict)
-    """These tools do their work and end with another exit code, from 0 to 255, whatever came of it. The default is none."""
+    """Tools that do their work but always return this exit code, from 0 to 255. The default is none."""
     events: tuple[Event, ...] = Field(default=(), max_length=100)
-    """These things befall the device. The default is none."""
+    """Incidents that happen to the device. The default is none."""
 
 
 def load_scenario(name_or_path: str) -> Scenario:
-    """Read a scenario, by its name or from a file; an existing file wins.
+    """Load a scenario by name or from a file; an existing file takes precedence.
 
     Raises:
         SpecError: the file is wrong.
-        UnknownNameError: no scenario has this name, and there is no such file.
+        UnknownNameError: there is neither a scenario with this name nor such a file.
     """
     path = Path(name_or_path)
     if is_file(path) or len(path.parts) > 1:
@@ -209,9 +209,9 @@ def load_scenario(name_or_path: str) -> Scenario:
 
 
 def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toybox: Path, exit_codes: Mapping[str, int]) -> None:
-    """Fill a new folder with the programs and files that a virtual device has below /system.
+    """Create the programs and files that a virtual device has below /system, in a new folder.
 
-    Tools with one of the `exit_codes` end with it whatever came of their work.
+    Tools listed in `exit_codes` do their work but always return that exit code.
     """
     programs, etc = system / "bin", system / "etc"
     reports = etc / "dumpsys"
@@ -238,7 +238,7 @@ def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toy
 
 
 def write_reports(system: Path, phase: Phase) -> None:
-    """Have the device report the state of a phase from now on. Whoever reads meanwhile gets the old report or the new one."""
+    """Make the device report a phase's state from now on. Files are replaced atomically: readers never see a partial report."""
     battery = _BATTERY_REPORT.format(phase=phase, usb=str(phase.is_charging).lower())
     for service, report in (("thermalservice", _THERMAL_REPORT.format(phase=phase)), ("battery", battery)):
         new = system / "etc" / f"{service}.new"
@@ -247,7 +247,7 @@ def write_reports(system: Path, phase: Phase) -> None:
 
 
 def write_clocks(folder: Path, clocks: Clocks) -> None:
-    """Fill a new folder with what the kernel would report of the clocks, as one policy for all cores."""
+    """Create the kernel's cpufreq files in a new folder, with one policy for all cores."""
     policy = folder / "policy0"
     policy.mkdir(parents=True)
     reports = {"scaling_cur_freq": clocks.cap_khz, "scaling_max_freq": clocks.cap_khz, "cpuinfo_max_freq": clocks.hardware_khz}
@@ -256,7 +256,7 @@ def write_clocks(folder: Path, clocks: Clocks) -> None:
 
 
 def write_memory(file: Path, free_mb: int) -> None:
-    """Write what the kernel would report of memory: this machine's, of which so much is available."""
+    """Write /proc/meminfo of this machine to a file, with another amount of available memory."""
     report = Path("/proc/meminfo").read_text()
     file.write_text(re.sub(r"^MemAvailable:.*$", f"MemAvailable: {free_mb * 1024} kB", report, flags=re.MULTILINE))
 

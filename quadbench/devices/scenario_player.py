@@ -1,4 +1,4 @@
-"""Scenario player: makes a running virtual device hot, slow, unplugged or gone when its scenario says so."""
+"""Plays a scenario on a running virtual device: makes it hot, slow, unplugged or rebooted at the given times."""
 
 import contextlib
 import logging
@@ -30,17 +30,17 @@ log = logging.getLogger(__name__)
 
 
 class Link:
-    """A socket that passes everything on, in both directions, at most at `mb_per_s` MiB a second in each."""
+    """A unix socket that forwards all traffic to an adb server, limited to `mb_per_s` MiB/s in each direction."""
 
     def __init__(self, behind: Endpoint, mb_per_s: float | None) -> None:
         self.sent_bytes = 0
         self._behind, self._mb_per_s = behind, mb_per_s
         self._lock = threading.Lock()
-        self._free_at = {"sent": 0.0, "received": 0.0}  # when the link is free again, for each direction
+        self._free_at = {"sent": 0.0, "received": 0.0}  # time when each direction has sent its queued bytes
 
     @contextlib.contextmanager
     def listening(self, path: Path) -> Iterator[UnixEndpoint]:
-        """Pass on what comes to a new socket at `path`, until the end."""
+        """Forward connections to a new socket at `path` until the block ends."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with listener:
             with short_path(path) as address:
@@ -64,7 +64,7 @@ class Link:
             threading.Thread(target=self._carry, args=(near,), daemon=True).start()
 
     def _carry(self, near: socket.socket) -> None:
-        """Pass a connection on, until either of its ends closes."""
+        """Forward one connection until either end closes it."""
         with near, contextlib.suppress(OSError), self._behind.connect() as far:
             far.settimeout(None)
             back = threading.Thread(target=self._pump, args=(far, near, "received"), daemon=True)
@@ -73,7 +73,7 @@ class Link:
             back.join()
 
     def _pump(self, source: socket.socket, target: socket.socket, direction: str) -> None:
-        """Pass on one direction. Its end is passed on too; where the other end takes nothing any more, both are closed."""
+        """Forward one direction, including its end of stream. If the target is closed, close both ends."""
         try:
             while piece := source.recv(_PIECE_BYTES):
                 self._wait(len(piece), direction)
@@ -97,20 +97,20 @@ class Link:
 
 
 class Course:
-    """The course of a scenario on one device: `folder` is the sandbox's, `transport` the device's name at the server."""
+    """A scenario in progress on one device: `folder` is the sandbox's, `transport` the device's adb serial at the server."""
 
     def __init__(self, scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str, link: Link) -> None:
         self._scenario, self._folder, self._mark = scenario, folder, mark
         self._server, self._transport, self._link = server, transport, link
         self._began = time.monotonic()
         self._is_over = threading.Event()
-        self._own = set(carriers(mark)) - set(self._named("adbd"))  # they stay when the device reboots
-        self._events = list(scenario.events)  # that have not happened
-        self._harnesses: dict[int, float] = {}  # by process: when each was first seen
+        self._own = set(carriers(mark)) - set(self._named("adbd"))  # processes that survive a simulated reboot
+        self._events = list(scenario.events)  # events still to happen
+        self._harnesses: dict[int, float] = {}  # process id to the time when it was first seen
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Let things happen until the end."""
+        """Play the scenario until the block ends."""
         thread = threading.Thread(target=self._run, daemon=True)
         thread.start()
         try:
@@ -190,7 +190,7 @@ class Course:
         return False
 
     def _look_for_harnesses(self) -> None:
-        """Note new processes with a plan as their argument, but no children of one: these look like it until they exec."""
+        """Detect new harness processes by their plan argument. Children count only after exec, as they look the same before."""
         for process in set(carriers(self._mark)) - self._own - self._harnesses.keys():
             words = _read(f"/proc/{process}/cmdline").split(b"\0")
             parent = re.search(rb"^PPid:\s+(\d+)$", _read(f"/proc/{process}/status"), re.MULTILINE)
@@ -203,7 +203,7 @@ class Course:
 
 
 def prepare_course(scenario: Scenario, folder: Path) -> None:
-    """Write what the device reports at its start into the sandbox's new folder, whose system is there."""
+    """Write the device's initial reports, clocks, memory and boot id into its new sandbox folder, which has /system already."""
     _write_boot_id(folder)
     if scenario.phases:
         write_reports(folder / "system", min(scenario.phases, key=lambda phase: phase.after_s))
@@ -214,7 +214,7 @@ def prepare_course(scenario: Scenario, folder: Path) -> None:
 
 
 def scenario_mounts(scenario: Scenario, folder: Path) -> list[str]:
-    """Return the mounts that show the device what was prepared of the kernel's reports."""
+    """Return the bwrap mounts that show the device its simulated kernel files."""
     clocks = ["--ro-bind", str(folder / "clocks"), "/sys/devices/system/cpu/cpufreq"] if scenario.clocks else []
     memory = ["--ro-bind", str(folder / "meminfo"), "/proc/meminfo"] if scenario.free_mb is not None else []
     return [*clocks, *memory, "--ro-bind", str(folder / "boot_id"), "/proc/sys/kernel/random/boot_id"]
@@ -222,7 +222,7 @@ def scenario_mounts(scenario: Scenario, folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def running_course(scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str) -> Iterator[AdbServer]:
-    """Let things happen to the device that runs in a sandbox, and give the server as it is reached through the device's cable."""
+    """Play a scenario on a device in a sandbox. Yield its adb server, reached through the scenario's link."""
     link = Link(server.endpoint, scenario.link_mb_per_s)
     course = Course(scenario, folder, mark, server, transport, link)
     with link.listening(folder / "run" / "link.sock") as endpoint, course.running():
@@ -230,7 +230,7 @@ def running_course(scenario: Scenario, folder: Path, mark: str, server: AdbServe
 
 
 def _write_boot_id(folder: Path) -> None:
-    """Give the device another identity of its boot, in place: the file is mounted."""
+    """Write a new boot id in place, because the file is mounted."""
     (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
 
 

@@ -1,6 +1,6 @@
-"""Virtual devices: a device profile becomes a device on this machine, in a sandbox with adbd and an adb server of its own.
+"""Virtual devices: a device profile turned into a sandbox on this machine that runs adbd and an adb server of its own.
 
-Emulators run there what this machine's CPU does not: QEMU programs for arm64, Qualcomm's emulator graphs for its NPU.
+Emulators run there for foreign hardware: QEMU for arm64 programs, and Qualcomm's emulator for graphs of its NPU.
 """
 
 import contextlib
@@ -38,9 +38,9 @@ from quadbench.target.profile import DeviceProfile
 from quadbench.target.targets import QnnTarget
 
 SANDBOX_PROGRAMS = {"adb": "adb", "adbd": "adbd", "bwrap": "bubblewrap", "mksh": "mksh", "toybox": "toybox"}
-START_TIMEOUT_S = 60.0  # it takes a fifth of a second, on a machine with nothing else to do
+START_TIMEOUT_S = 60.0  # it takes 0.2 s on an idle machine
 STOP_TIMEOUT_S = 10.0
-ADBD_PORT = 5640  # outside 5555-5585, where an adb server looks for emulators by itself
+ADBD_PORT = 5640  # outside 5555-5585, which adb servers scan for emulators
 TRANSPORT = f"127.0.0.1:{ADBD_PORT}"
 _POLL_S = 0.02
 _SHOWN_LINES = 3
@@ -49,8 +49,8 @@ _NAMESPACES_HINT = (
     "kernel.apparmor_restrict_unprivileged_userns=0), in Docker run with --privileged; or use the device local"
 )
 
-# adbd's end is written down: the server lives on without it, and nobody else would tell. Where a scenario has ended it, it starts
-# again once the device is plugged in.
+# The script records adbd's exit code, because the server continues without adbd. If a scenario has killed adbd, it starts again
+# when the device is plugged in.
 _START = """\
 (
   while adbd >/run/device/adbd.log 2>&1; status=$?; [ -e /run/device/unplugged ]; do
@@ -85,11 +85,11 @@ _ARM64_LIBRARIES = {
     "libstdc++.so.6": "libstdc++6-arm64-cross",
 }
 
-# ELF of 64 bits, little-endian, for aarch64: a program, or one whose place the loader chooses.
+# 64-bit little-endian ELF for aarch64: an executable, or a position-independent one.
 _MAGIC = r"\x7fELF\x02\x01\x01" + r"\x00" * 9 + r"\x02\x00\xb7\x00"
 _MASK = r"\xff" * 7 + r"\x00" + r"\xff" * 8 + r"\xfe\xff\xff\xff"
 
-# F: the kernel opens the interpreter now. The rule is read as it stands, which not every shell's echo would do.
+# F: the kernel opens the interpreter now. A here-document passes the rule unchanged, which not every shell's echo does.
 _REGISTER = """\
 refuse() { echo "programs for arm64 need Linux 6.7 or newer, with binfmt_misc in user namespaces" >&2; exit 1; }
 mkdir /tmp/binfmt_misc && mount -t binfmt_misc binfmt_misc /tmp/binfmt_misc || refuse
@@ -100,12 +100,12 @@ RULE
 
 _HTP_PACKAGE = "onnxruntime_qnn"
 EMULATOR_FOLDER = f"/vendor/{_HTP_PACKAGE}"
-"""The folder in which a virtual device sees ONNX Runtime's plugin, and Qualcomm's library, which emulates the HTP."""
+"""Mount point in a virtual device for ONNX Runtime's QNN plugin and Qualcomm's HTP emulator."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """A virtual device's /data: a folder that stays, or memory of `size_bytes` that goes with the device."""
+    """A virtual device's /data: a persistent folder, or a RAM disk of `size_bytes` that is lost when the device stops."""
 
     folder: Path
     size_bytes: int | None = None
@@ -113,23 +113,24 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm64Emulator:
-    """QEMU on this machine, and the `root` below which it finds the loader and libraries of programs for arm64."""
+    """QEMU on this machine, and the `root` folder with the loader and libraries of arm64 programs."""
 
     qemu: Path
     root: Path
 
     @property
     def start(self) -> str:
-        """Return what a shell of the sandbox runs before all else; it needs the capability to mount."""
+        """Return the shell script that registers QEMU in the sandbox. It runs first and needs the capability to mount."""
         return _REGISTER.replace("RULE_TEXT", f":arm64:M::{_MAGIC}:{_MASK}:{self.qemu}:F")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxPlace:
-    """The place of a virtual device on this machine.
+    """The inputs of a virtual device's sandbox.
 
-    Its files lie in `folder`, which is new. `shown` are further folders of this machine and where the device has them, read-only;
-    all of its processes carry the mark. What the scenario says happens to it. With an emulator it runs programs for arm64.
+    `folder` is new and holds its files. `shown` maps further folders of this machine to their read-only mount points in the
+    device. All its processes have the `mark`. With a `scenario`, that is played; with an `emulator`, the device runs arm64
+    programs.
     """
 
     folder: Path
@@ -141,7 +142,7 @@ class SandboxPlace:
 
 
 def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout) -> AdbDevice:
-    """Start a virtual device with what its address asks for. Its files stay in the results folder, unless they lie in memory."""
+    """Start the virtual device that an address describes. Its files stay in the results folder, unless /data is a RAM disk."""
     serial, name = virtual_serial(profile), address.text
     folder = layout.device(serial).resolve()
     scenario = load_scenario(address.scenario) if address.scenario else None
@@ -160,7 +161,7 @@ def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout
         resources.enter_context(device_lock(folder, name))
         mark = resources.enter_context(marked(folder))
         system = folder / "system"
-        shutil.rmtree(system, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(system, ignore_errors=True)  # left over from a process that was killed
         system.mkdir()
         resources.callback(shutil.rmtree, system)
         shown = _shown(profile, emulator)
@@ -182,7 +183,7 @@ def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout
 
 
 def lacking(profile: DeviceProfile, address: VirtualAddress) -> Iterator[MissingDependencyError]:
-    """Yield an error for whatever a virtual device needs of this machine and is not installed."""
+    """Yield an error for each program or package that a virtual device needs and that is not installed."""
 
     def emulated() -> None:
         _shown(profile, arm64_emulator(address.text) if address.is_arm64 else None)
@@ -195,13 +196,13 @@ def lacking(profile: DeviceProfile, address: VirtualAddress) -> Iterator[Missing
 
 
 def required_programs(address: str) -> dict[str, Path]:
-    """Return the paths of the programs that make a virtual device."""
+    """Return the paths of the programs that a virtual device needs."""
     return find_programs(SANDBOX_PROGRAMS, needed_for=f"the virtual device '{address}'")
 
 
 @contextlib.contextmanager
 def running_sandbox(place: SandboxPlace, properties: dict[str, str], address: str) -> Iterator[AdbServer]:
-    """Start a device and give the server to which it is attached as TRANSPORT."""
+    """Start a virtual device and yield its adb server, where the device has the adb serial TRANSPORT."""
     programs, folder = required_programs(address), place.folder
     scenario = place.scenario
     exit_codes = {str(tool): code for tool, code in scenario.exit_codes.items()} if scenario else {}
@@ -246,7 +247,7 @@ def _started(place: SandboxPlace, programs: dict[str, Path], address: str) -> It
             first_process = _first_process(info_reader, process)
             yield process
         finally:
-            # With the namespace's first process the kernel ends all others, before the sandbox's parent sees it end.
+            # When the namespace's first process dies, the kernel kills all others in it.
             if process.poll() is None and first_process is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(first_process, signal.SIGKILL)
@@ -260,9 +261,9 @@ def _started(place: SandboxPlace, programs: dict[str, Path], address: str) -> It
 
 
 def _first_process(info: int, process: "subprocess.Popen[bytes]") -> int | None:
-    """Return the id of the namespace's first process, which the sandbox writes as JSON; None where it ended before.
+    """Return the process id of the sandbox's first process, which bwrap writes as JSON; None if bwrap ended before.
 
-    What it leaves behind may hold the pipe open, so its end is not waited for.
+    A process that is left behind may hold the pipe open, so its end is not waited for.
     """
     text, deadline = b"", time.monotonic() + START_TIMEOUT_S
     while b"}" not in text and time.monotonic() < deadline:
@@ -296,7 +297,7 @@ def _attach(server: AdbServer, folder: Path, address: str) -> None:
 
 
 def _end(process: "subprocess.Popen[bytes]", folder: Path) -> str | None:
-    """Return what has ended of a device for good; None while it runs."""
+    """Return which part of the device has ended for good, or None while it runs."""
     ended = folder / "run" / "adbd.ended"
     if ended.exists() and (status := ended.read_text().strip()):
         killed = f", killed by signal {int(status) - 128}" if status.isdecimal() and int(status) > 128 else ""
@@ -334,7 +335,7 @@ def _command(place: SandboxPlace, programs: dict[str, Path], *, seccomp: int, in
 
 
 def _system_mounts(folder: Path, programs: dict[str, Path]) -> list[str]:
-    """Return the mounts that show a device, read-only, what a program of this machine needs to run, and Android's folders."""
+    """Return the read-only mounts of this machine's libraries and of the device's /system folder."""
     mounts = ["--ro-bind", "/usr", "/usr", "--ro-bind", str(folder / "system"), "/system"]
     for library in ("lib", "lib32", "lib64"):
         path = Path("/", library)
@@ -352,9 +353,9 @@ def _system_mounts(folder: Path, programs: dict[str, Path]) -> list[str]:
 
 
 def _vsock_filter() -> bytes:
-    """Return a seccomp program under which socket(AF_VSOCK) fails.
+    """Return a seccomp program that makes socket(AF_VSOCK) fail.
 
-    adbd listens on such a socket too, and no namespace separates those sockets.
+    adbd also listens on such a socket, and no namespace isolates vsock.
     """
     machine = platform.machine()
     if machine not in _ARCHITECTURES:
@@ -373,22 +374,22 @@ def _vsock_filter() -> bytes:
 
 
 def _shown(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path, str]:
-    """Return the files and folders of this machine that a device sees: an emulator of its CPU, or else of its HTP."""
+    """Return the files and folders of this machine to mount: QEMU with its libraries, else Qualcomm's HTP emulator."""
     if emulator:
         return {path: str(path) for path in (emulator.qemu, emulator.root)}
     if not isinstance(profile.virtual_target, QnnTarget):
         return {}
     package = _htp_package()
     further = package.with_name(f"{_HTP_PACKAGE}.libs")
-    # They lie side by side there: the libraries of one find those of the other by a relative path.
+    # Both are mounted side by side: the libraries of one find those of the other by a relative path.
     return {package: EMULATOR_FOLDER, **({further: f"{EMULATOR_FOLDER}.libs"} if further.is_dir() else {})}
 
 
 def arm64_emulator(address: str) -> Arm64Emulator | None:
-    """Return what a virtual device needs to run programs for arm64; None where this machine runs them itself.
+    """Return the emulator that a virtual device needs for arm64 programs; None if this machine is arm64 itself.
 
     Raises:
-        MissingDependencyError: names what is not installed.
+        MissingDependencyError: names the missing programs or libraries.
     """
     if host_abi(platform.machine()) is Abi.ARM64_LINUX:
         return None
@@ -404,7 +405,7 @@ def arm64_emulator(address: str) -> Arm64Emulator | None:
 
 
 def emulator_libraries() -> dict[str, Path]:
-    """Return where a virtual device sees each library of the package, with the file here.
+    """Return the libraries of Qualcomm's emulator: path in a virtual device to file on this machine.
 
     Raises:
         MissingDependencyError: the package is not installed.

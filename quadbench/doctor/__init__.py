@@ -1,1 +1,1 @@
-"""Doctor: this machine, or one device -> what is there and what works, and what to do about the rest."""
+"""`quadbench doctor`: check this machine or one device, and say what to do about each problem."""

@@ -1,4 +1,4 @@
-"""Bring-up: an address -> what works on that device, tried there, from its first command to a graph on its NPU."""
+"""Test one device step by step, from its first shell command to a graph on its NPU."""
 
 import os
 import re
@@ -47,10 +47,10 @@ _PROPERTIES = {
     "vendor": "ro.vendor.build.fingerprint",
     "platform": "ro.board.platform",
 }
-"""Properties that tell one system from another, drivers among it."""
+"""Properties that identify the device's system and driver versions."""
 
 _PUSHED_BYTES = 4 * MIB
-# Each does what must fail: $1 is a path below which there is nothing.
+# Each command must fail: $1 is a folder that does not exist.
 _FAILING = ('chmod 755 "$1/a"', 'mkdir "$1/a/b"', 'mv "$1/a" "$1/b"', 'rm "$1/a"', 'sha256sum "$1/a"', 'stat "$1/a"')
 _TOOLS = tuple(command.split()[0] for command in _FAILING)
 _FAIL = "\n".join(("exec 2>/dev/null", *(f"{command}; echo {command.split()[0]} $?" for command in _FAILING), "exit 0"))
@@ -60,24 +60,24 @@ _LIAR_HINT = "what is pushed is compared by its content, so figures stay right; 
 _RUN_ID = "probe"
 _GRAPHS_TIMEOUT_S = 30.0
 _LAUNCH_TIMEOUT_S = 60.0
-_FLOAT_DIFFERENCE, _QUANTIZED_DIFFERENCE = 1, 4  # in 1/255; without its LoRA the image differs by 149
+_FLOAT_DIFFERENCE, _QUANTIZED_DIFFERENCE = 1, 4  # in steps of 1/255; without the LoRA the image differs by 149
 _CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
-_ANY_STATE = Gate(  # no figure comes of it
+_ANY_STATE = Gate(  # no figure is published from these launches
     max_thermal_status=6, allows_throttled=True, min_battery_percent=0.0, max_busy_percent=100.0, min_free_mb=0, wait_s=0.0
 )
 
 PROBE_FOLDER = Path(__file__).parent / "probe"
 PROBE = "probe"
-"""The name of its task and of its adapter."""
+"""Name of the probe bundle's task and of its adapter."""
 PROBE_ITEM = "000"
 
 
 def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp:
-    """Try everything on a device. Whatever does not work stands in it; serials and home folders are left out.
+    """Run all checks on a device and return the results, failures included, without serials and home folders.
 
     Raises:
-        UserError: the address means no device that files can be pushed to, or its profile is wrong.
-        LeaseError: somebody else has the device; nothing was tried.
+        UserError: files cannot be pushed to this address, or its profile is wrong.
+        LeaseError: another job holds the device's lease; nothing was tried.
     """
     started_at = datetime.now(UTC)
     try:
@@ -95,10 +95,10 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
             )
             checks = _checked(device, layout, observer)
     except LeaseError:
-        raise  # it names a person, so it is no part of the document
+        raise  # its message names a person, so it is not part of the document
     except (DeviceError, MissingDependencyError) as error:
         named = address.serial if isinstance(address, AttachedAddress) else None
-        attached = (row.serial for row in list_devices() if row.is_phone)  # which a message may name
+        attached = (row.serial for row in list_devices() if row.is_phone)  # serials that a message may contain
         examined, serials = None, [*attached, *filter(None, (named, variable(SERIAL_VARIABLE)))]
         checks = [
             DeviceCheck(name="connection", **vars(failed(error.message, error.hint))),
@@ -114,7 +114,7 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
 
 
 def _checked(device: Device, layout: Layout, observer: Observer) -> list[DeviceCheck]:
-    """Make every check, in the order in which a run would need what they are about."""
+    """Run all checks, in the order in which a run depends on them."""
 
     def system() -> Answer:
         kernel, told = device.shell(["uname", "-r"], _TIMEOUT_S).stdout, device.properties()
@@ -141,7 +141,7 @@ def _checked(device: Device, layout: Layout, observer: Observer) -> list[DeviceC
 
 
 def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
-    """Yield what can be tried of this machine alone for a kind of device, where no device answers; nothing of an unknown kind."""
+    """Yield the checks that need no device, for the kind that the address means; none if the kind is unknown."""
     try:
         kind = kind_at(address)
     except UserError:
@@ -209,7 +209,7 @@ def _free_space(device: Device) -> Answer:
 
 
 def _push(device: Device) -> Answer:
-    """Send bytes that the device cannot have yet, by the way that all files go, and fetch them again."""
+    """Push random bytes in the same way as a run pushes files, and pull them back."""
     with TemporaryDirectory() as folder:
         sent, fetched = Path(folder, "sent"), Path(folder, "fetched")
         sent.write_bytes(os.urandom(_PUSHED_BYTES))
@@ -252,10 +252,10 @@ def _memory(state: DeviceState) -> Answer:
 
 
 def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
-    """Yield the checks of graphs: the CPU, then each target that the device could run: the CPU's, its own, and its NPU's."""
+    """Yield the checks that run graphs: float on the CPU, then INT16 LoRA on the CPU, the profile's target and its NPU."""
     own = kind_of(device)
 
-    @cache  # what failed is tried again
+    @cache  # exceptions are not cached, so failures are tried again
     def installed(target: RunTarget) -> Installation:
         kind = replace(kind_of(device), target=target)
         return install(read_manifest(PROBE_FOLDER, Bundle), device, kind, layout=layout, observer=observer)

@@ -1,4 +1,4 @@
-"""Checks of a device: their results, as a document without personal data, and how one check runs without costing others."""
+"""Results of device checks as a document without personal data, and a runner that isolates failures of single checks."""
 
 import logging
 import re
@@ -17,83 +17,83 @@ from quadbench.observer import Observer
 from quadbench.results.layout import plain
 from quadbench.spec import Spec
 
-_COMMON_PARTS = 2  # a home as /root or /data names nobody, and may be the beginning of a device's paths
+_COMMON_PARTS = 2  # a home such as /root names no user, and device paths may begin with it
 
 log = logging.getLogger(__name__)
 
 
 class CheckStatus(StrEnum):
-    """The ways in which a check can end."""
+    """The possible results of a check."""
 
     OK = "ok"
     FAILED = "failed"
-    NOT_TOLD = "not told"  # the device does not say
+    NOT_TOLD = "not told"  # the device does not report it
     NOT_TRIED = "not tried"
 
 
 class DeviceCheck(Spec):
-    """One thing that was tried on a device."""
+    """The result of one check on a device."""
 
     name: str
-    """This was tried, in a few words that are always the same."""
+    """The check's name, a few words that never change."""
     status: CheckStatus
-    """It ended so: ok, failed, not told by the device, or not tried."""
+    """The result: ok, failed, not told by the device, or not tried."""
     said: str
-    """What was found, or why it failed or was not tried."""
+    """The finding, or the reason why the check failed or was not tried."""
     hint: str | None = None
-    """This can be done about it. The default is null: nothing has to be."""
+    """What to do about it. The default is null: nothing."""
     versions: dict[str, str] = Field(default={})
-    """Parts of the device's system, or tools and libraries of its launch, have these versions; a library that was loaded has path
-    and build id. The default is none."""
+    """Versions of the device's system, or of the launch's tools and libraries; for a loaded library its path and build id. The
+    default is none."""
     seconds: float = Field(default=0.0, ge=0)
-    """It took so many seconds. The default is 0."""
+    """The check took this many seconds. The default is 0."""
 
 
 class ExaminedDevice(Spec):
-    """The device, as far as it is the same for all of its kind."""
+    """Facts about the device that are the same for all devices of its model."""
 
     family: str
-    """It is attached (adb), virtual, or this machine (local)."""
+    """The kind of device: attached (adb), virtual, or this machine (local)."""
     title: str
-    """The device profile that recognises it has this title."""
+    """The title of the matching device profile."""
     profile: str
-    """The device profile that recognises it has this name."""
+    """The name of the matching device profile."""
     abi: str
-    """Programs are built for this ABI to run on it."""
+    """The ABI of programs that run on the device."""
     cpu: str
-    """Its chip has this name."""
+    """The name of its chip."""
     android_release: str | None
-    """It runs this release of Android; null where it does not say."""
+    """The release of Android; null if not reported."""
     fingerprint: str | None
-    """Its system has this build fingerprint; null where it does not say."""
+    """The system's build fingerprint; null if not reported."""
 
 
 class BringUp(Spec):
-    """Everything that was found out about one device, to be read, and to be attached to a bug report."""
+    """All results of checking one device, for reading and for bug reports."""
 
     schema_version: Literal[1] = 1
-    """The format of this document has the number 1. The default is 1."""
+    """The version of this document format is 1. The default is 1."""
     quadbench: str
-    """This version of quadbench wrote it."""
+    """The version of quadbench that wrote it."""
     started_at: str
-    """The first check began at this time, in UTC."""
+    """The start time of the first check, in UTC."""
     address: str
-    """The device was addressed so; serial numbers are left out."""
+    """The device's address, without serial numbers."""
     device: ExaminedDevice | None
-    """The device is this one; null where it could not be connected."""
+    """Facts about the device; null if it could not be connected."""
     checks: tuple[DeviceCheck, ...]
-    """These things were tried, in this order."""
+    """The checks in the order in which they ran."""
 
     @property
     def is_ok(self) -> bool:
-        """Say whether nothing failed."""
+        """Return True if no check failed."""
         return all(check.status is not CheckStatus.FAILED for check in self.checks)
 
     def impersonal(self, serials: Iterable[str]) -> Self:
-        """Return the document without serials of devices and the user's home folder in any of its texts."""
+        """Return the document with device serials and the user's home folder replaced in all texts."""
         home = Path.home()
         homes = {str(home)} if len(home.parts) > _COMMON_PARTS else set()
-        named = {name for serial in serials if serial for name in (serial, plain(serial))}  # the latter in paths
+        named = {name for serial in serials if serial for name in (serial, plain(serial))}  # `plain` form: as in file paths
 
         def clean(text: str) -> str:
             for before, secrets, stand_in in ((r"\w/.-", homes, "~"), (r"\w.-", named, "SERIAL")):
@@ -111,7 +111,7 @@ class BringUp(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The end of a check: what was found, or why it is not ok, what can be done about it, and the versions that it ran with."""
+    """The result of a check: status, text for the user, hint, and versions of the components that took part."""
 
     status: CheckStatus = CheckStatus.OK
     said: str
@@ -121,13 +121,13 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCheck:
-    """A check that can be made. What it raises is a failure, and not tried is what lacks a program, a kit or a compiler."""
+    """A check to run. Exceptions become FAILED; a missing program, kit or compiler becomes NOT_TRIED."""
 
     name: str
     act: Callable[[], Answer]
 
     def made(self, observer: Observer) -> DeviceCheck:
-        """Make the check."""
+        """Run the check and return its result."""
         observer.step("check", self.name)
         began = time.monotonic()
         try:
@@ -137,7 +137,7 @@ class PlannedCheck:
         except QuadbenchError as error:
             answer = Answer(status=CheckStatus.FAILED, said=error.message, hint=error.hint)
         except Exception as error:
-            # One check must not cost the others, whatever a device has thought of.
+            # An unexpected error in one check must not end the others.
             log.info("unexpected error in a check", exc_info=True)
             said = f"unexpected error, a bug of quadbench (-v shows where): {type(error).__name__}: {error}"
             answer = Answer(status=CheckStatus.FAILED, said=said)
@@ -146,15 +146,15 @@ class PlannedCheck:
 
 
 def failed(said: str, hint: str | None = None) -> Answer:
-    """Return the answer where something does not work."""
+    """Return the result of a failed check."""
     return Answer(status=CheckStatus.FAILED, said=said, hint=hint)
 
 
 def not_told(said: str, hint: str | None = None) -> Answer:
-    """Return the answer where a device keeps something to itself."""
+    """Return the result for a value that the device does not report."""
     return Answer(status=CheckStatus.NOT_TOLD, said=said, hint=hint)
 
 
 def not_tried(said: str, hint: str | None = None) -> Answer:
-    """Return the answer where something was left out."""
+    """Return the result of a check that was skipped."""
     return Answer(status=CheckStatus.NOT_TRIED, said=said, hint=hint)

@@ -1,4 +1,4 @@
-"""Doctor: this machine -> the programs and packages that the commands need: what is installed and what to install."""
+"""Check which programs and packages are installed on this machine, and how to install the missing ones."""
 
 import platform
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _QUALITY_PACKAGES = ("torchmetrics", "stlpips_pytorch", "efficientnet_lite0_pyto
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A program or package looked for. `is_required` by the main job: quadbench run on virtual devices."""
+    """The check of one program or package. `is_required`: needed for quadbench run on virtual devices."""
 
     name: str
     is_ok: bool
@@ -30,12 +30,12 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """Check everything, in the order in which a run would need it."""
+    """Run all checks of this machine, in the order in which a run needs the tools."""
     return [*_packages_and_programs(), *_targets(), *_other_machines()]
 
 
 def _looked_for(name: str, place: str | None, *, purpose: str, hint: str | None, is_required: bool = False) -> Check:
-    """Return the check of something that is there if it has a version or a place; the hint says how to get it."""
+    """Return the check of a program or package, which counts as installed if `place` (its version or path) is given."""
     is_ok = place is not None
     return Check(name=name, is_ok=is_ok, is_required=is_required, found=place, purpose=purpose, hint=None if is_ok else hint)
 
@@ -56,7 +56,7 @@ def _packages_and_programs() -> Iterator[Check]:
 
 
 def _targets() -> Iterator[Check]:
-    """Name the device profiles that are left out, then check the targets of the others; virtual devices need theirs."""
+    """Yield broken device profiles as failed checks, then a check of each target's compiler."""
     for broken in broken_profiles():
         name, hint = f"device profile {broken.name}", str(broken.error)
         yield _looked_for(name, None, purpose=f"runs on {broken.name}", hint=hint)
@@ -73,7 +73,7 @@ def _targets() -> Iterator[Check]:
 
 
 def _other_machines() -> Iterator[Check]:
-    """Check what builds programs for other machines and runs them: the compiler for arm64 boards, QEMU, and Android's NDK."""
+    """Yield the checks of cross-compilers and emulators: Zig for arm64 boards, QEMU, and Android's NDK."""
     purpose = "building the harness for arm64 boards"
     yield _looked_for("ziglang", package_version("ziglang"), purpose=purpose, hint=ZIG_HINT)
     try:  # an arm64 machine needs nothing to run programs for arm64

@@ -1,1 +1,1 @@
-"""Harness: the whole contract with the native program: binary and runtime, the plan it reads, the events it writes."""
+"""The interface to the native harness program: its build, the JSON plan that it reads, and the events that it writes."""

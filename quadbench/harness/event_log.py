@@ -1,4 +1,4 @@
-"""Event log of a launch: its lines, checked against the plan, become samples, images and how it ended."""
+"""Read a launch's event log: check each line against the plan, and collect samples, images and errors."""
 
 import logging
 from collections import Counter, defaultdict
@@ -16,17 +16,17 @@ from quadbench.spec import read_file
 _COMPONENTS = frozenset(Component)
 _RELOADED = _COMPONENTS - {Component.UNET}
 _LABELS = {"unet", "adapter", "state", "from", "to", "runs"}
-_CLOCK_SLACK = 1.05  # two machines' clocks go at nearly the same pace
+_CLOCK_SLACK = 1.05  # clocks of two machines run at nearly the same rate
 _CLOCK_SLACK_NS = 1e9
 
-_ROUNDING, _ROUNDING_NS = 0.001, 1000  # quadbench's harness gives exact sums; one of somebody's own may round
-_LEAST_STEP_NS = 1000  # some thousand instructions: a runtime's call that runs a graph takes more before its first operator
+_ROUNDING, _ROUNDING_NS = 0.001, 1000  # quadbench's harness gives exact sums; other harnesses may round
+_LEAST_STEP_NS = 1000  # a few thousand instructions; a runtime needs more before its first operator
 _OF_TIME = events.OF_IMAGE.keys() | {events.OF_STEP, events.OF_RELOAD}
 
 _Place = tuple[str, str | None, str | None, int | None, int | None, bool]  # metric, component, task, iteration, step, is_warmup
 
 EVENTS = "events.jsonl"
-_MOST_EVENTS_BYTES = 2**28  # a hundred times those of the largest recipe here
+_MOST_EVENTS_BYTES = 2**28  # a hundred times the events of the largest bundled recipe
 _AGAIN = "its figures are whole in the database; run again for its images"
 
 log = logging.getLogger(__name__)
@@ -34,10 +34,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class Heard:
-    """The events of one launch so far. `problem` names the first line that is wrong; the good ones around it are kept.
+    """The events of one launch so far. `problem` describes the first invalid line; valid lines around it are kept.
 
-    `is_over` says that the harness has written more than its plan can explain; what comes then is not read any more. `painted`
-    counts the images so far, warm-up included, and `task` is that of the last.
+    `is_over` means that the harness wrote more than its plan allows, and later lines are ignored. `painted` counts the images so
+    far, including warm-up; `task` is the task of the last one.
     """
 
     expected: events.Expected
@@ -57,7 +57,7 @@ class Heard:
     _seen: Counter[_Place] = field(default_factory=Counter)
 
     def take(self, line: str) -> bool:
-        """Read the next line, and say whether it tells of one image more."""
+        """Read the next line; return True if it reports another generated image."""
         painted = self.painted
         self.lines += 1
         self.size_bytes += len(line.encode()) + 1
@@ -71,7 +71,7 @@ class Heard:
         except ValueError as error:
             self._object(str(error))
             return
-        # The harness answers a plan that it refuses with an error and a footer alone.
+        # For a plan that it refuses, the harness writes only an error and a footer.
         refuses = isinstance(event, events.ErrorEvent) or (isinstance(event, events.Footer) and bool(self.errors))
         if self.footer is not None:
             self._object(f"comes after the footer: {events.shortened(line)}")
@@ -80,7 +80,7 @@ class Heard:
         self._keep(event)
 
     def unsound(self, plan_sha256: str, wall_s: float) -> str | None:
-        """Say what is wrong with the output of a harness that ended well after `wall_s`; None where nothing is."""
+        """Return what is wrong with the output of a harness that exited with 0 after `wall_s` seconds, or None."""
         if self.problem:
             return self.problem
         if self.header is None or self.footer is None:
@@ -91,7 +91,7 @@ class Heard:
         if self.header.variant != self.expected.variant:
             return f"harness ran the variant '{self.header.variant}', expected '{self.expected.variant}'"
         if self.footer.status != "OK" or self.errors:
-            return None  # the errors say it better
+            return None  # the errors are the better message
         if self.footer.samples != len(self.samples):
             return f"harness wrote {self.footer.samples} samples, {len(self.samples)} arrived"
         return (
@@ -103,11 +103,11 @@ class Heard:
         )
 
     def wrong_library(self) -> str | None:
-        """Say which library was loaded in place of one that was pushed; None where none was that the harness has told of."""
+        """Describe a library that was loaded in place of a pushed one, or return None."""
         return self.expected.libraries.wrong_one(self.libraries.values())
 
     def ended_early(self) -> str:
-        """Say at which point of its output a launch ended early."""
+        """Describe where the output stopped, for the error message of a launch that ended early."""
         if self.problem:
             return f"; {self.problem}"
         return "" if self.footer else f"; no footer after {self.lines} lines, {len(self.samples)} samples are kept"
@@ -164,7 +164,7 @@ class Heard:
                 self.footer = self.footer or event
 
     def _too_often(self, event: events.SampleEvent) -> str | None:
-        """Count the sample; say where there were as many of it before as the plan has."""
+        """Count the sample; return a message if the plan expects no further sample of this kind."""
         if event.metric in OF_MEMORY:
             return None
         group = events.SampleGroup(event.metric, event.task, bool(event.is_warmup))
@@ -182,7 +182,7 @@ class Heard:
         return None
 
     def _impossible_time(self, wall_ns: int, wall_s: float) -> str | None:
-        """Say which time is longer than the launch that it is a part of; the clock of this machine is the judge."""
+        """Return a message if a reported time exceeds the launch's duration on this machine's clock."""
         if wall_ns > wall_s * 1e9 * _CLOCK_SLACK + _CLOCK_SLACK_NS:
             return f"harness says that it ran for {wall_ns / 1e9:.3f} s; here {wall_s:.3f} s went by"
         longest = max((s for s in self.samples if s.metric.endswith("_ns")), key=lambda sample: sample.value, default=None)
@@ -192,7 +192,7 @@ class Heard:
         return f"harness says {longest.metric} {longest.value:.0f}{of_task} in a launch of {wall_ns} ns; expected less"
 
     def _impossible_image(self, wall_ns: int) -> str | None:
-        """Say which image did not take as long as its parts, or took too little; or that all took longer than the launch."""
+        """Return a message if an image's time is too short or not the sum of its parts, or if all exceed the launch."""
         whole: defaultdict[tuple[str, int | None, bool], float] = defaultdict(float)
         parts = whole.copy()
         for sample in self.samples:
@@ -212,7 +212,7 @@ class Heard:
 
 
 def _sample_fault(event: events.SampleEvent, expected: events.Expected) -> str | None:
-    """Say what is wrong with a sample by itself; None where nothing is."""
+    """Return what is wrong with a single sample, or None."""
     if event.metric not in events.KNOWN_METRICS:
         return f"unknown metric; known: {', '.join(sorted(events.KNOWN_METRICS))}"
     if fault := value_fault(event.metric, event.value):
@@ -230,7 +230,7 @@ def _sample_fault(event: events.SampleEvent, expected: events.Expected) -> str |
 
 
 def _place_fault(event: events.SampleEvent, expected: events.Expected) -> str | None:
-    """Say what is wrong with the iteration, step and item of a sample."""
+    """Return what is wrong with a sample's iteration, step or item, or None."""
     is_of_image = event.metric in events.OF_IMAGE or event.metric in {events.OF_STEP, events.OF_RELOAD}
     if event.task is None:
         return "no task" if is_of_image else None
@@ -254,12 +254,12 @@ def _place_fault(event: events.SampleEvent, expected: events.Expected) -> str | 
 
 
 def check_painted(record: RunRecord, layout: Layout) -> None:
-    """Check that a launch's images have the content that its events announced. Whoever shows or scores them calls this first.
+    """Verify that a launch's image files match the sha256 in its events. Call this before showing or scoring them.
 
-    An image that is absent is for the caller to tell. Where the events are gone, nothing can be checked, which a warning says.
+    Missing images are ignored here. If the events file is gone, a warning is logged and nothing is checked.
 
     Raises:
-        ArtifactError: names the first image that has another content, or the events that do not say which it had.
+        ArtifactError: names the first image that was changed, or the events file if it lacks an image.
     """
     if not record.images:
         return
@@ -270,7 +270,7 @@ def check_painted(record: RunRecord, layout: Layout) -> None:
     if not told_in.exists():
         log.warning("'%s' is gone, so the images beside it are taken as they are", told_in)
         return
-    announced: dict[str, list[str]] = {}  # an image of a launch that failed may have several, and there may be other lines
+    announced: dict[str, list[str]] = {}  # a failed launch may announce an image several times
     for line in read_file(told_in, fault=ArtifactError, hint=_AGAIN, most_bytes=_MOST_EVENTS_BYTES).splitlines():
         with suppress(ValueError):
             if b'"image"' in line and isinstance(event := events.read_event(line.decode()), events.ImageEvent):

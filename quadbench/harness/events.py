@@ -1,4 +1,4 @@
-"""Events of the harness: lines become events; and the samples, images and libraries that a plan makes us expect."""
+"""Events that the harness writes as JSON lines, and the samples, images and libraries that a plan leads to."""
 
 import posixpath
 from bisect import bisect_right
@@ -27,15 +27,15 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 MOST_ERRORS = 20
-MOST_LIBRARIES = 256  # of which the harness tells (libraries.cpp)
-_MEMORY_PERIOD_S = 0.04  # between two readings of the harness's memory (plan.hpp)
+MOST_LIBRARIES = 256  # limit on the libraries that the harness reports (libraries.cpp)
+_MEMORY_PERIOD_S = 0.04  # between two memory samples of the harness (plan.hpp)
 _MEMORY_METRICS = 2  # rss_bytes, pss_bytes
-_LONGEST_LAUNCH_S = 7 * 86400.0  # for which a limit is computed; a longer timeout allows no more lines
-_LINE_BYTES = 1024  # on average: four times what a sample takes
+_LONGEST_LAUNCH_S = 7 * 86400.0  # a longer timeout allows no more lines than this
+_LINE_BYTES = 1024  # average limit: four times the size of a sample
 _SPARE_BYTES = 2**20
 _STATES = {"cold", "warm", "preloaded", "resident"}
 _RUNS = {"1", "2"}
-_MERGE = "merge"  # the label of the graph that adds adapters to a U-Net's weights
+_MERGE = "merge"  # label of the graph that merges adapters into a U-Net's weights
 
 OF_IMAGE: Mapping[str, str | None] = {
     "text_encoder_ns": Component.TEXT_ENCODER,
@@ -44,17 +44,17 @@ OF_IMAGE: Mapping[str, str | None] = {
     "end_to_end_ns": None,
     "residual_ns": None,
 }
-"""Metrics that each image has once, with the component that they are about."""
+"""Metrics that each image has once, with their component."""
 OF_STEP = "unet_ns"
 OF_RELOAD = "reload_ns"
-"""The metric that an image has for each graph that a memory budget had sent away."""
+"""Metric of each graph that has to be reloaded for an image because a memory budget had unloaded it."""
 AT_BLOCK_END = frozenset(
     {
         "peak_rss_bytes", "adapter_cache_bytes",
         "rss_anonymous_bytes", "rss_graphs_bytes", "rss_libraries_bytes", "rss_dma_buf_bytes", "rss_other_bytes",
     }
 )  # fmt: skip
-"""Metrics that each block has once."""
+"""Metrics that each block has once, at its end."""
 KNOWN_METRICS = frozenset(
     {
         *OF_IMAGE, OF_STEP, OF_RELOAD, *AT_BLOCK_END, *OF_MEMORY,
@@ -71,7 +71,7 @@ def _plain(text: str) -> str:
 
 
 def _whole_path(text: str) -> str:
-    """Return a path without `.`, `..` and doubled slashes, as a loader may have come to it."""
+    """Return a path without `.`, `..` and doubled slashes, which a loader's search may leave in it."""
     path = posixpath.normpath("/" + text.lstrip("/"))
     if path == "/":
         raise ValueError("it names no file")
@@ -82,14 +82,14 @@ Word = Annotated[str, Field(max_length=_WORD_CHARACTERS), AfterValidator(_plain)
 
 
 class _Event(BaseModel):
-    # Strict: a number is a finite number, not a text that looks like one, nor true.
+    # Strict: numbers have to be finite JSON numbers, not numeric strings or booleans.
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
 class Header(_Event):
-    """The first line: which harness runs which plan on what.
+    """The first event: versions of harness and runtime, digest of the plan, variant and CPU.
 
-    `peak_reset` says whether the kernel lets peaks of memory begin anew; where it does not, all reach back to the start.
+    `peak_reset` is true if the kernel can reset peak memory; if not, all peaks count from the start of the process.
     """
 
     event: Literal["header"]
@@ -121,7 +121,7 @@ class SampleEvent(_Event):
 
 
 class ImageEvent(_Event):
-    """An image that the harness wrote on the device."""
+    """An image file that the harness wrote on the device."""
 
     event: Literal["image"]
     task: Word
@@ -131,7 +131,7 @@ class ImageEvent(_Event):
 
 
 class LibraryEvent(_Event):
-    """A library that the loader has mapped into the harness. `build_id` is None where it has none."""
+    """A shared library that the loader mapped into the harness process. `build_id` is None if it has none."""
 
     event: Literal["library"]
     path: Annotated[str, Field(max_length=_PATH_CHARACTERS, pattern="^/"), AfterValidator(_plain), AfterValidator(_whole_path)]
@@ -139,7 +139,7 @@ class LibraryEvent(_Event):
 
 
 class ErrorEvent(_Event):
-    """A failure, in the harness's words, which may be of any length and hold any characters."""
+    """A failure with the harness's message, of any length and any characters."""
 
     event: Literal["error"]
     message: str
@@ -147,7 +147,7 @@ class ErrorEvent(_Event):
 
 
 class Footer(_Event):
-    """The last line: how the launch ended and how many samples it gave."""
+    """The last event: final status, number of samples and duration of the launch in ns."""
 
     event: Literal["footer"]
     status: Literal["OK", "FAILED"]
@@ -172,9 +172,9 @@ def shortened(line: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedLibrary:
-    """A library that a device has for the harness. The loader may give any of the `paths`, of which links lead to the others.
+    """A library on the device for the harness. The loader may report any of its `paths`, some of which are links.
 
-    `build_id` is what its file says on this machine; None where it says none.
+    `build_id` comes from the local file; None if it has none.
     """
 
     name: str
@@ -184,17 +184,17 @@ class PlacedLibrary:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedLibraries:
-    """The libraries that were `placed`, and the paths of those that a plan has the harness open."""
+    """The libraries that were pushed (`placed`), and the paths of those that the plan opens (`opened`)."""
 
     placed: tuple[PlacedLibrary, ...]
     opened: tuple[str, ...]
 
     def wrong_one(self, loaded: Iterable[LibraryEvent]) -> str | None:
-        """Say which library was loaded in place of one that was pushed; None where none was."""
+        """Describe a library that was loaded in place of a pushed one, or return None."""
         return next(filter(None, map(self._fault, loaded)), None)
 
     def missing_one(self, loaded: Iterable[LibraryEvent]) -> str | None:
-        """Say which library was never loaded, though the plan has it opened; None where all were."""
+        """Describe a library that the plan opens but that was never loaded, or return None."""
         there = {posixpath.normpath(library.path) for library in loaded}
         for path in self.opened:
             library = self._at(path)
@@ -203,7 +203,7 @@ class ExpectedLibraries:
         return None
 
     def name_of(self, loaded: LibraryEvent) -> str:
-        """Return what a library is known by, whatever the file is called in which it lies."""
+        """Return a loaded library's name, also if its file on the device is named by its sha256."""
         library = self._at(posixpath.normpath(loaded.path))
         return library.name if library else posixpath.basename(loaded.path)
 
@@ -227,7 +227,7 @@ class ExpectedLibraries:
 
 
 def expected_libraries(plan: Mapping[str, Any], placed: Iterable[PlacedLibrary]) -> ExpectedLibraries:
-    """Return what must be loaded of the libraries that were placed, as a plan of `harness_plan` has it."""
+    """Return the libraries that a launch with this harness plan has to load, out of those placed on the device."""
     provider = plan["runtime"].get("execution_provider", {})
     runtime = (plan["runtime"]["library"], plan["runtime"].get("dispatch"))
     opened = (*runtime, provider.get("library"), provider.get("options", {}).get("backend_path"))
@@ -235,7 +235,7 @@ def expected_libraries(plan: Mapping[str, Any], placed: Iterable[PlacedLibrary])
 
 
 class SampleGroup(NamedTuple):
-    """Samples that are counted together."""
+    """The key by which samples are counted: metric, task, and warm-up or not."""
 
     metric: str
     task: str | None
@@ -248,7 +248,7 @@ class SampleGroup(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedTask:
-    """A task of the plan: its items in order, the steps of its sampler, and whether its images begin with one."""
+    """A task of the plan: its items in order, its number of sampler steps, and whether it takes an input image."""
 
     items: tuple[str, ...]
     steps: int
@@ -257,18 +257,18 @@ class ExpectedTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """The events that a plan asks for. `images` maps task and item to the path that the plan gives the image.
+    """The events that a plan leads to. `images` maps task and item to the image's path on the device.
 
-    `counts` are samples that must all come; of `possible` as many may come, since memory and the device's kernel decide.
+    `counts` are the samples that must all arrive. `possible` are upper limits for samples that depend on memory and kernel.
     """
 
     variant: str
     tasks: Mapping[str, ExpectedTask]
     counts: Mapping[SampleGroup, int]
     possible: Mapping[SampleGroup, int]
-    runs: Mapping[tuple[str, bool], Sequence[int]]  # task, is_warmup -> the iterations of its blocks, ascending
+    runs: Mapping[tuple[str, bool], Sequence[int]]  # (task, is_warmup): iterations of its blocks, ascending
     images: Mapping[tuple[str, str], str]
-    words: frozenset[str]  # that labels may have
+    words: frozenset[str]  # allowed values of labels
     libraries: ExpectedLibraries
     timeout_s: float
 
@@ -283,12 +283,12 @@ class Expected:
         return self.most_lines * _LINE_BYTES + _SPARE_BYTES
 
     def times_of(self, task: str, is_warmup: bool, iteration: int) -> int:
-        """Return how many of a task's blocks come to an iteration."""
+        """Return how many of a task's blocks include this iteration."""
         blocks = self.runs.get((task, is_warmup), ())
         return len(blocks) - bisect_right(blocks, iteration)
 
     def shortfall(self, arrived: Mapping[SampleGroup, int]) -> str | None:
-        """Say which samples are missing; None where all are there."""
+        """Describe the missing samples, or return None if all have arrived."""
         missing = [(group, arrived.get(group, 0), count) for group, count in self.counts.items() if arrived.get(group, 0) < count]
         if not missing:
             return None
@@ -300,7 +300,7 @@ class Expected:
 def expected_of(
     plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: float, libraries: Iterable[PlacedLibrary]
 ) -> Expected:
-    """Return what the harness must say of a plan as `harness_plan` makes it; `steps` are those of each task's sampler."""
+    """Return the events that a harness plan leads to. `steps` has the number of sampler steps of each task."""
     tasks = {
         name: ExpectedTask(
             items=tuple(item["name"] for item in task["items"]),
@@ -331,9 +331,9 @@ def expected_of(
 
 
 def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Counter[SampleGroup]:
-    """Count every sample of a launch, in the order in which the harness goes."""
+    """Count the samples that a launch must give, in the order in which the harness runs."""
     variant = Variant(plan["variant"])
-    graphs = {Variant.PER_GRAPH: 0, Variant.MERGED_AT_LOAD: 1}.get(variant, len(plan["unets"]))  # the one that merges
+    graphs = {Variant.PER_GRAPH: 0, Variant.MERGED_AT_LOAD: 1}.get(variant, len(plan["unets"]))  # merged-at-load: the merge graph
     counts = Counter(
         {
             SampleGroup("session_load_ns", None, False): len(plan["components"]) + graphs,

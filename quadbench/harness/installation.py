@@ -1,4 +1,4 @@
-"""Installation: a bundle on a device, and the JSON plan of a launch of it, as docs/harness.md describes."""
+"""A bundle installed on a device, and the JSON plan for the harness (docs/harness.md)."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,30 +16,30 @@ from quadbench.recipe import Runtime
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, Target
 
 PLAN_SCHEMA_VERSION = 2
-REFUSED_EXIT_CODE = 2  # with which the harness ends where the plan, or a file that it names, is wrong
+REFUSED_EXIT_CODE = 2  # the harness's exit code for a wrong plan, or a wrong file in it
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionProvider:
-    """A provider of ONNX Runtime's own, by its name there, or the one of a plugin `library` on the device."""
+    """An execution provider of ONNX Runtime, by name; with `library`, one that a plugin library on the device provides."""
 
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
-    threads_option: str | None = None  # takes the number of threads
+    threads_option: str | None = None  # name of the option for the number of threads
     library: str | None = None
     is_emulator: bool = False
 
     def planned(self, threads: int) -> dict[str, Any]:
-        """Return the provider as the harness's plan has it."""
+        """Return the provider in the format of the harness's plan."""
         counted = {self.threads_option: str(threads)} if self.threads_option else {}
         library = {"library": self.library} if self.library else {}
         return {"name": self.name, "options": {**self.options, **counted}, **library}
 
     @property
     def settings(self) -> dict[str, str]:
-        """Return what a record says of it: its name and options, and where a plugin's inputs lie."""
-        # Memory that the NPU shares would be QnnHtpShared's, but the device of onnxruntime-qnn 2.7.0 offers a program none: asked
-        # by OrtEpDevice's memory_info on Linux, x86-64, on 2026-11-25.
+        """Return the provider's entries in a record's settings: name, options, and for a plugin where LoRA inputs are stored."""
+        # QnnHtpShared memory would be shared with the NPU, but onnxruntime-qnn 2.7.0 offers none to programs (checked with
+        # OrtEpDevice's memory_info on Linux, x86-64, on 2026-11-25).
         memory = {"provider.lora_memory": "host"} if self.library else {}
         options = {f"provider.{name}": value for name, value in self.options.items()}
         return {"provider": self.name, **options, **memory}
@@ -49,10 +49,10 @@ XNNPACK = ExecutionProvider(name="XNNPACK", threads_option="intra_op_num_threads
 
 
 def execution_provider_of(target: Target, kit_folder: str | None) -> ExecutionProvider | None:
-    """Return the provider that a target's quantized graphs need. `kit_folder` is that of the device's kit.
+    """Return the execution provider for a target's quantized graphs, or None for the CPU's.
 
-    Qualcomm's is the kit's, by absolute paths, as a system may have older libraries of the same names. A device without a kit is
-    a virtual one, and has it by emulation.
+    Qualcomm's provider is loaded from the kit's folder by absolute paths, because a system may have older libraries of the same
+    names. A device without a kit is a virtual one, and uses the emulator's.
     """
     match target:
         case OnnxRuntimeTarget(execution_provider="xnnpack"):
@@ -76,7 +76,7 @@ def execution_provider_of(target: Target, kit_folder: str | None) -> ExecutionPr
 
 @dataclass(frozen=True, kw_only=True)
 class InstalledKit:
-    """A kit in a `folder` of the device, where its libraries have their names; those that were pushed."""
+    """A runtime kit on a device: the `folder` with its libraries under their file names, and the libraries that were pushed."""
 
     folder: str
     kit: Kit
@@ -84,23 +84,22 @@ class InstalledKit:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the variables by which the loader, and Qualcomm's libraries on the NPU's side, find the libraries."""
+        """Return the environment variables by which the loader and Qualcomm's DSP side find the libraries."""
         return {"LD_LIBRARY_PATH": self.folder, "ADSP_LIBRARY_PATH": self.folder}
 
     @property
     def versions(self) -> dict[str, str]:
-        """Return what a record says of the kit: its digest, and each library with its sha256."""
+        """Return the kit's entries in a record's versions: its digest, and each library's sha256."""
         return {"kit": self.kit.digest, **{f"kit.{library.name}": library.file.sha256 for library in self.libraries}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """All that a plan of the harness is made of, but for what the launch runs.
+    """A bundle on one device with all that a harness plan needs, except the launch itself.
 
-    `program` and `runtime` are the sha256 of the harness and of ONNX Runtime's library among the deployed files; where there is a
-    kit, that is one of its. `litert` is that of LiteRT's library, which then runs the quantized graphs, `dispatch` that of the
-    library by which it runs them on a chip's NPU. An execution provider of None is the CPU's. `libraries` are all that the
-    harness may find on the device.
+    `program`, `runtime`, `litert` and `dispatch` are the sha256 of deployed files: the harness, ONNX Runtime's library, LiteRT's,
+    and LiteRT's dispatch library for an NPU. With `litert`, that runtime runs the quantized graphs. Without an execution provider
+    they run on ONNX Runtime's CPU provider. `libraries` are all libraries that the harness may find on the device.
     """
 
     device: Device
@@ -120,18 +119,18 @@ class Installation:
         return self.device.facts.address
 
     def path_of_library(self, sha256: str) -> str:
-        """Return where a runtime's library lies on the device: one of a kit under its name."""
+        """Return a runtime library's path on the device; for a kit's library, the path with its file name."""
         if self.kit is None:
             return self.path_of_digest(sha256, "the runtime library")
         name = next(library.name for library in self.kit.libraries if library.file.sha256 == sha256)
         return f"{self.kit.folder}/{name}"
 
     def path_of(self, file: FileRef) -> str:
-        """Return where a file of the bundle lies on the device; an ArtifactError where it was not deployed."""
+        """Return the path of a bundle's file on the device; raise ArtifactError if it was not deployed."""
         return self.path_of_digest(file.sha256, f"'{file.path}'")
 
     def path_of_digest(self, sha256: str, name: str) -> str:
-        """Return where the file with a digest lies on the device. An error that it was not deployed calls it `name`."""
+        """Return the path of the file with this sha256 on the device. `name` appears in the error message."""
         objects = self.deployment.objects
         if sha256 not in objects:
             raise ArtifactError(
@@ -141,7 +140,7 @@ class Installation:
 
 
 def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Runtime, images: str | None) -> dict[str, Any]:
-    """Return the plan for the tasks that the launch runs. `images` is a folder on the device; None writes no images.
+    """Return the JSON plan for a launch. `images` is a folder on the device, or None to write no images.
 
     Raises:
         UnknownNameError: the launch names a task that the bundle lacks.
@@ -153,7 +152,7 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
     unets = unets_of(bundle, compiled, variant, tasks)
     components = {part.value: graph for part, graph in components_of(bundle, compiled, variant).items()}
     unet, merge = unets.get(BASE_UNET), {}
-    if unet and unet.merge and unet.data:  # adapters are added to its weights
+    if unet and unet.merge and unet.data:  # merged-at-load: the plan needs the merge graph
         merge = {"merge": {"graph": _file(installation, unet.merge), "weights": _file(installation, unet.data)}}
     return {
         "schema_version": PLAN_SCHEMA_VERSION,
@@ -173,7 +172,7 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
 
 
 def _runtime(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, Any]:
-    """Return what loads the graphs; LiteRT, or an execution provider other than the CPU's, takes the quantized ones alone."""
+    """Return the plan's runtime section. LiteRT or an execution provider other than the CPU's runs only the quantized graphs."""
     provider = installation.execution_provider if variant.is_quantized else None
     litert, dispatch = (installation.litert, installation.dispatch) if variant.is_quantized else (None, None)
     return {

@@ -1,4 +1,4 @@
-"""The native program: built with CMake for an ABI from its sources, once, and checked."""
+"""Build the native harness program with CMake for an ABI, once for each version of its sources, and check the result."""
 
 import hashlib
 import logging
@@ -24,27 +24,27 @@ from quadbench.spec.variables import paths_variable
 from quadbench.target.abi import Abi, host_abi
 
 HOST_PROGRAMS = {"cmake": "cmake", "make": "make", "g++": "g++"}
-"""Programs that a build for this machine needs, with the Debian packages that hold them."""
+"""Programs that a build for this machine needs, with their Debian packages."""
 HEADERS = {
     "ONNXRUNTIME_INCLUDE_DIR": ("onnxruntime", "onnxruntime_c_api.h"),
     "NLOHMANN_JSON_INCLUDE_DIR": ("nlohmann", "json.hpp"),
     "STB_INCLUDE_DIR": ("stb", "stb_image_write.h"),
 }
-"""Variables of CMakeLists.txt, each with the folder that its header lies in and its name."""
+"""Variables of CMakeLists.txt, each with the folder and file name of its header."""
 HEADER_PACKAGES = ("libonnxruntime-dev", "nlohmann-json3-dev", "libstb-dev")
 NDK_VARIABLE = "ANDROID_NDK_HOME"
 NDK_HINT = f"unpack NDK r27 or newer of https://developer.android.com/ndk/downloads and set {NDK_VARIABLE} to its folder"
 ZIG_HINT = "pip install ziglang"
 
-_GLIBC = "2.28"  # the oldest that PyPI's onnxruntime for arm64 runs on (manylinux_2_28)
-# A Release whatever the environment says, in three compilations of eleven files at most.
+_GLIBC = "2.28"  # the oldest glibc that PyPI's onnxruntime for arm64 supports (manylinux_2_28)
+# Always a Release build, in three compilations of at most eleven files each.
 _OPTIONS = ("-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=11")
-_ABOVE = "NLOHMANN_JSON_INCLUDE_DIR"  # names the folder above the header's own
+_ABOVE = "NLOHMANN_JSON_INCLUDE_DIR"  # its value is the parent of the header's folder
 
 PROGRAM = "quadbench-harness"
 OVERRIDE = "QUADBENCH_HARNESS"
 
-_FLAGS = ("CXXFLAGS", "LDFLAGS")  # variables that CMake takes into every build
+_FLAGS = ("CXXFLAGS", "LDFLAGS")  # environment variables that CMake uses in every build
 _JOBS = 2
 _SHOWN_LINES = 15
 _logger = logging.getLogger(__name__)
@@ -52,9 +52,9 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """The words that configure a build for one ABI. `compiler` names the compiler with its version.
+    """The CMake arguments for one ABI. `compiler` is the compiler's name and version.
 
-    `has_own_headers` says that the compiler must not see this machine's headers, of which it needs three libraries all the same.
+    With `has_own_headers`, the compiler must not see this machine's headers, so the three header libraries are linked separately.
     """
 
     compiler: str
@@ -63,16 +63,15 @@ class Configuration:
 
 
 def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
-    """Return the harness for an ABI, built of the sources; without one for this machine.
+    """Return the harness program for an ABI, by default this machine's; build it if needed.
 
-    For this machine it is the one that QUADBENCH_HARNESS names, or else an installed one, where there is any. Builds lie in
-    `build_root` under the digest of sources, ABI, compiler, the environment's flags and ONNX Runtime's header, so that the same
-    ones are built once.
+    For this machine, QUADBENCH_HARNESS or else an installed program takes precedence. Builds lie in `build_root` under a digest
+    of sources, ABI, compiler, flags and ONNX Runtime's header, so that the same build runs once.
 
     Raises:
         UserError: QUADBENCH_HARNESS names no program.
         MissingDependencyError: a compiler, cmake, headers or the NDK are missing; says where to get them.
-        BuildError: the build failed, or its program is not one that the ABI's devices can start.
+        BuildError: the build failed, or devices of the ABI cannot start its program.
     """
     abi = abi or host_abi(platform.machine())
     if there := built_harness(build_root, abi):
@@ -84,7 +83,7 @@ def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
 
 
 def built_harness(build_root: Path, abi: Abi) -> Path | None:
-    """Return the harness for an ABI if it is there already; None where it would have to be built."""
+    """Return the harness program for an ABI if it exists; None if it has to be built."""
     if abi is host_abi(platform.machine()):
         if named := path_variable(OVERRIDE):
             if not _is_program(named):
@@ -99,7 +98,7 @@ def built_harness(build_root: Path, abi: Abi) -> Path | None:
 
 
 def checked_harness(program: Path, abi: Abi) -> Path:
-    """Return a harness that was built elsewhere; one that is no program, or is for other devices, is a UserError."""
+    """Return the path of a prebuilt harness; raise UserError if it is not a program or does not fit the ABI."""
     if not _is_program(program):
         raise UserError(f"the harness '{program}' is no program", hint="name a file that quadbench harness build made")
     if problem := program_problem(PROGRAM, read_elf(program, name=str(program), fault=UserError), abi):
@@ -108,7 +107,7 @@ def checked_harness(program: Path, abi: Abi) -> Path:
 
 
 def harness_sources() -> Path:
-    """Return the folder `android_harness`: beside the package in a checkout, below the environment's `share` with a wheel."""
+    """Return the source folder `android_harness`, in the checkout or in the `share` folder of an installed wheel."""
     places = (
         Path(__file__).resolve().parents[2] / "android_harness",
         Path(sysconfig.get_path("data")) / "share" / "quadbench" / "android_harness",
@@ -123,7 +122,7 @@ def harness_sources() -> Path:
 
 
 def configuration(abi: Abi) -> Configuration:
-    """Return how the program is built for an ABI."""
+    """Return the build configuration for an ABI."""
     if abi is host_abi(platform.machine()):
         require_programs(HOST_PROGRAMS, abi)
         return Configuration(compiler=_host_compiler(), arguments=_OPTIONS, has_own_headers=False)
@@ -138,7 +137,7 @@ def configuration(abi: Abi) -> Configuration:
 
 
 def require_programs(programs: Mapping[str, str], abi: Abi) -> None:
-    """Refuse to build without programs. They are given with the Debian packages that hold them."""
+    """Raise if build programs are missing. `programs` maps each to its Debian package."""
     missing = {program: package for program, package in programs.items() if shutil.which(program) is None}
     if missing:
         raise MissingDependencyError(
@@ -148,7 +147,7 @@ def require_programs(programs: Mapping[str, str], abi: Abi) -> None:
 
 
 def ndk_revision(folder: Path) -> str | None:
-    """Return the NDK's version, as 27.2.12479018, which only its own file says; None where there is no NDK."""
+    """Return the NDK's version from its source.properties, such as 27.2.12479018; None if there is no NDK."""
     properties = folder / "source.properties"
     text = properties.read_text(errors="replace") if is_file(properties) else ""
     revision = re.search(r"^Pkg\.Revision\s*=\s*([0-9][0-9.]{0,40})", text, re.MULTILINE)
@@ -156,7 +155,7 @@ def ndk_revision(folder: Path) -> str | None:
 
 
 def linked_headers(folder: Path) -> tuple[str, ...]:
-    """Link the folders of the three libraries' headers into a folder that holds nothing else; return CMake's words for them."""
+    """Link the headers of three libraries into an otherwise empty folder; return CMake's options for them."""
     missing, words = [], []
     for option, (library, name) in HEADERS.items():
         header = find_header(library, name)
@@ -174,7 +173,7 @@ def linked_headers(folder: Path) -> tuple[str, ...]:
 
 
 def find_header(*parts: str) -> Path | None:
-    """Return a header where CMake's `find_path` looks first; None where it lies elsewhere, if at all."""
+    """Return the path of a header in the folders that CMake's `find_path` searches first, or None."""
     prefixes, folders = map(paths_variable, ("CMAKE_PREFIX_PATH", "CMAKE_INCLUDE_PATH"))
     given = [*(prefix / "include" for prefix in prefixes), *folders]
     places = (place.joinpath(*parts) for place in (*given, Path("/usr/local/include"), Path("/usr/include")))
@@ -236,13 +235,13 @@ def _is_program(path: Path) -> bool:
 
 
 def _runtime_header() -> Path | None:
-    """Return the header of ONNX Runtime that a build is given; None where only CMake may find it, if at all."""
+    """Return the path of ONNX Runtime's header, or None if only CMake may find it."""
     name = "onnxruntime_c_api.h"
     return find_header("onnxruntime", name) or find_header(name)
 
 
 def _place(build_root: Path, abi: Abi, how: Configuration) -> Path:
-    """Return where a build lies: under the digest of names and contents of files, the ABI, and the compiler with all options."""
+    """Return a build's path. It contains a digest of the sources, the header, the ABI, the compiler and all options."""
     sources, header = harness_sources(), _runtime_header()
     flags = (f"{name}={value}" for name in _FLAGS if (value := variable(name)))
     digest = hashlib.sha256("\n".join((abi, how.compiler, *how.arguments, *flags)).encode())
@@ -255,7 +254,7 @@ def _place(build_root: Path, abi: Abi, how: Configuration) -> Path:
 
 
 def _build(built: Path, abi: Abi, how: Configuration) -> None:
-    """Build in a temporary folder and move the program to `built`, complete and checked or not at all."""
+    """Build in a temporary folder; move the program to `built` only after it is complete and checked."""
     sources, header = harness_sources(), _runtime_header()
     built.parent.mkdir(parents=True, exist_ok=True)
     _logger.info("building the harness of %s for %s with %s", sources, abi, how.compiler)
@@ -288,7 +287,7 @@ def _run(command: list[str]) -> None:
 
 
 def _commit(sources: Path) -> str:
-    """Return the checkout's commit, with `-dirty` where its files were changed; `unknown` outside a checkout."""
+    """Return the checkout's commit, with `-dirty` for changed files, or `unknown` outside a checkout."""
     command = ["git", "-C", str(sources), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)

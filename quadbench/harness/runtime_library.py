@@ -1,18 +1,18 @@
-"""Runtime of this machine: shared libraries that the native program opens to run graphs, and settings for exact results."""
+"""Find this machine's ONNX Runtime and LiteRT libraries, which the native program loads, and set options for exact results."""
 
 import importlib.util
 from pathlib import Path
 
 from quadbench.errors import MissingDependencyError
 
-# An entry of every session, on devices (ort_session.cpp) and here: by default ONNX Runtime fuses a MatMul with INT8 weights into
-# one that rounds its input to 8 bits, whatever the graph says. 1 is float32.
+# A config entry of every session, on devices (ort_session.cpp) and here. By default ONNX Runtime fuses a MatMul with INT8
+# weights into one that rounds its input to 8 bits, whatever the graph says. 1 means float32.
 EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
 LITERT_LIBRARY = "libLiteRt.so"
 
 
 def runtime_library() -> Path:
-    """Return ONNX Runtime's shared library inside the installed onnxruntime package, which is not imported for it."""
+    """Return ONNX Runtime's shared library inside the installed onnxruntime package, without importing it."""
     spec = importlib.util.find_spec("onnxruntime")
     if spec is None or spec.origin is None:
         raise MissingDependencyError("onnxruntime is not installed", hint="pip install onnxruntime")
@@ -24,7 +24,7 @@ def runtime_library() -> Path:
 
 
 def litert_library() -> Path:
-    """Return LiteRT's shared library inside the installed package, which is not imported for it."""
+    """Return LiteRT's shared library inside the installed ai_edge_litert package, without importing it."""
     spec = importlib.util.find_spec("ai_edge_litert")
     if spec is None or spec.origin is None:
         raise MissingDependencyError("ai-edge-litert is not installed", hint="pip install 'quadbench[litert]'")
