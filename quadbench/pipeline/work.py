@@ -1,4 +1,4 @@
-"""What a run measures, with its retries and time budget, and how an interrupted run is checked before it resumes."""
+"""The work of a run, its retries and its time budget, and the checks before an interrupted run resumes."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,7 +62,7 @@ class RecordHooks:
 
 @dataclass(frozen=True, kw_only=True)
 class Work(RecordHooks):
-    """What a run measures: recipe name, measurement settings, and kit or harness overrides.
+    """The work of a run: recipe name, measurement settings, and kit or harness overrides.
 
     `run_id` and `devices` belong to a resumed run, which may have no record yet. `run_id=None` begins a new run.
     """
