@@ -1,6 +1,6 @@
-"""Command line: parse, call one function, print. Results go to stdout, everything else to stderr.
+"""The command line: parse arguments, call one function, print the result to stdout and everything else to stderr.
 
-Each command is a module of this package, which is imported only when it is called.
+Each command is a module of this package, and only the called one is imported.
 """
 
 import argparse
@@ -16,15 +16,15 @@ from typing import Any, NoReturn
 from quadbench.cli.commands import COMMANDS, OWN_EXIT_CODES, listed
 
 UNEXPECTED, WRONG_INPUT = 1, 2
-PIPE_LEFT = 141  # as a shell says of a program that ends by SIGPIPE
-# These keep libraries quiet, which read them when they are imported. A value that the user has set stays.
+PIPE_LEFT = 141  # a shell's exit code for a program that ends by SIGPIPE
+# Libraries read these at import and log less. A value that the user has set stays.
 _QUIET_LIBRARIES = {
     "TORCH_LOGS": "-onnx",
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-# Everything that a recipe names lies on this machine, so a library that asks the network has missed a file.
+# All inputs of a recipe are local files, so a library that uses the network has missed one.
 _OFFLINE_LIBRARIES = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")  # read by ONNX Runtime when it is loaded
 _PURPOSE = "One quantized base and many LoRAs on phones: build, deploy, measure, report."
@@ -50,7 +50,7 @@ What was measured before a failure is stored.
 
 
 def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Return the parser. Only the modules of the commands that are `called` are imported; the others are mere names."""
+    """Return the argument parser. Only the modules of `called` commands are imported; the others are registered by name."""
     parser = _Parser(
         prog="quadbench",
         usage="quadbench [-h] [--version] COMMAND ...",
@@ -69,7 +69,7 @@ def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.Argument
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code. SIGTERM and SIGHUP end it as Ctrl-C does."""
+    """Run a command and return its exit code. SIGTERM and SIGHUP interrupt it like Ctrl-C."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     with _interrupting_signals() as received:
         try:
@@ -77,20 +77,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError:
             if signal.SIGHUP not in received:
                 raise
-            return _ended_by(received)  # the terminal is gone, and whoever would read why with it
+            return _ended_by(received)  # the terminal is gone, so the error cannot be printed
 
 
 @contextmanager
 def _interrupting_signals() -> Iterator[list[signal.Signals]]:
-    """Let the signals that ask a process to end interrupt it. One that whoever started it has turned off, as nohup, stays off."""
+    """Turn SIGTERM and SIGHUP into KeyboardInterrupt. A signal that is ignored already, as under nohup, stays ignored."""
     received: list[signal.Signals] = []
 
     def interrupt(number: int, _frame: object) -> None:
         received.append(signal.Signals(number))
-        if len(received) == 1:  # a closed terminal may send two, and the second must not cut off what is being stored
+        if len(received) == 1:  # a closed terminal may send two; the second must not interrupt storing
             raise KeyboardInterrupt
 
-    is_main = threading.current_thread() is threading.main_thread()  # no other may set them
+    is_main = threading.current_thread() is threading.main_thread()  # only the main thread may set signals
     taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if is_main and signal.getsignal(number) is signal.SIG_DFL]
     for number in taken:
         signal.signal(number, interrupt)
@@ -102,7 +102,7 @@ def _interrupting_signals() -> Iterator[list[signal.Signals]]:
 
 
 def _ended_by(received: Sequence[signal.Signals]) -> int:
-    """Return the exit code of a command that was interrupted, as shells count: 130 for Ctrl-C, which is no signal of these."""
+    """Return the exit code of an interrupted command, 128 plus the signal as in shells; without a signal that of Ctrl-C, 130."""
     return 128 + next(iter(received), signal.SIGINT)
 
 
@@ -144,17 +144,17 @@ def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
 
 
 class _UsageError(Exception):
-    """The error of a command line that no command takes."""
+    """Raised for an invalid command line."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """The parser of a command; what is wrong with a command line is raised, also a word that is empty.
+    """An argument parser that raises its errors, and also refuses empty arguments.
 
-    An empty variable of a script must not mean the working folder, or what an option is where it is not given.
+    An empty shell variable must not be taken for the working folder or for an option's default.
     """
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        if "" in arg_strings and action.nargs != argparse.PARSER:  # which takes all that is a command's
+        if "" in arg_strings and action.nargs != argparse.PARSER:  # a command's own arguments, which its parser checks
             raise argparse.ArgumentError(action, "expected a word, found an empty one")
         return super()._get_values(action, arg_strings)
 
@@ -163,7 +163,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _refuse(words: Sequence[str], message: str, code: int) -> NoReturn:
-    """Leave with an exit code; `--json` may be cut short, and stands somewhere in what was not understood."""
+    """Print a usage error and exit. Parsing failed, so `--json`, which may be abbreviated, is searched for in the arguments."""
     from quadbench.artifacts.names import printable
 
     wants_json = any(len(word) > 2 and "--json".startswith(word) for word in words)
@@ -173,7 +173,7 @@ def _refuse(words: Sequence[str], message: str, code: int) -> NoReturn:
 
 
 class _Version(argparse.Action):
-    """The option that prints the version, which is looked up only when it is asked for."""
+    """The option that prints the version, which is looked up only when needed."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
@@ -183,7 +183,7 @@ class _Version(argparse.Action):
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Say whether it began with Ctrl-C, of which libraries in C make an ImportError while they are loaded."""
+    """Return True if Ctrl-C is the cause. C libraries turn it into an ImportError while they are imported."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__
     return error is not None
@@ -230,7 +230,7 @@ def _configure_logging(verbosity: int) -> None:
     from quadbench.artifacts.names import printable
 
     class PrintableFormatter(logging.Formatter):
-        """The formatter of lines that may quote a device: no code in them reaches the terminal."""
+        """A log formatter that removes terminal control codes, because messages may quote a device."""
 
         def format(self, record: logging.LogRecord) -> str:
             return printable(super().format(record))

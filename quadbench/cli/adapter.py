@@ -1,4 +1,4 @@
-"""Adapter: a LoRA -> what it is made of; a LoRA and a bundle -> a judgement, and the bundle with that LoRA, pushed to devices."""
+"""The command `adapter`: inspect a LoRA file, add it to a bundle, or convert LoHa, LoKr and full differences to LoRA."""
 
 import math
 from dataclasses import asdict
@@ -117,7 +117,7 @@ def run_admit(options: Options) -> int:
 
 
 def _cure(options: Options, admission: "Admission") -> str:
-    """Say which command adds the adapter after all, or that none does, and which one builds a base that has a place for it."""
+    """Return a hint: the command that adds the adapter at a lower weight, if one fits, and the one that builds a new base."""
     recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
     new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
     if admission.fits_at is None:
@@ -130,7 +130,7 @@ def _cure(options: Options, admission: "Admission") -> str:
 
 
 def _asked(options: Options) -> tuple[Candidate, Stored[Bundle]]:
-    """Return the adapter that asks for admission, and the bundle to which it asks for it."""
+    """Return the adapter to be admitted and the bundle that it would be added to."""
     check_adapter_tensors(options.file.name, options.file)
     recipe = read_recipe(options.recipe) if options.recipe else None
     if options.like and not recipe:
@@ -149,7 +149,7 @@ def _asked(options: Options) -> tuple[Candidate, Stored[Bundle]]:
 
 
 def _admission(options: Options, bundle: Stored[Bundle] | None, like: str | None = None) -> str:
-    """Return the command that adds the adapter with a task; RECIPE and TASK stand where nothing tells them."""
+    """Return the command that adds the adapter with a task. Unknown arguments stay as the placeholders RECIPE and TASK."""
     own = (task.name for task in bundle.artifact.tasks if task.adapter) if bundle else iter(())
     known = bundle.artifact.recipe_name if bundle and is_built_in(bundle.artifact.recipe_name) else "RECIPE"
     words = ("adapter", "admit", str(options.file), "--recipe", options.recipe or known, "--like", like or next(own, "TASK"))
@@ -158,7 +158,7 @@ def _admission(options: Options, bundle: Stored[Bundle] | None, like: str | None
 
 
 def _judging_bundle(options: Options, named: Stored[Bundle] | None) -> Stored[Bundle] | None:
-    """Return the bundle to which an adapter would be added; None where there is none yet."""
+    """Return the bundle that the adapter would be added to, or None if there is none yet."""
     try:
         return named or latest_bundle(options.layout, read_recipe(options.recipe) if options.recipe else None)
     except QuadbenchError:

@@ -1,6 +1,6 @@
-"""Commands: every command by name, with what it does, grouped by what it is for. Each is a module of this package."""
+"""All commands by name and group, with their one-line descriptions. Each is a module of this package."""
 
-OWN_EXIT_CODES = frozenset({"nightly"})  # of commands whose exit codes say what came of them: whatever goes wrong is 1
+OWN_EXIT_CODES = frozenset({"nightly"})  # commands whose exit codes encode their result; every error is 1
 
 GROUPS = {
     "measure": {
@@ -44,7 +44,7 @@ COMMANDS = {name: purpose for commands in GROUPS.values() for name, purpose in c
 
 
 def listed() -> str:
-    """Return the groups as `--help` prints them."""
+    """Return the command list of `--help`."""
     width = max(map(len, COMMANDS))
     lines = []
     for title, commands in GROUPS.items():

@@ -1,4 +1,4 @@
-"""Compare: two sides and devices -> launches in turn, their figures beside each other, and what can be told."""
+"""The command `compare`: launch two recipes or builds in turn on devices and print which one takes more."""
 
 import argparse
 import re
@@ -14,7 +14,7 @@ from quadbench.report.run_line import write_comparison
 from quadbench.study.comparison_side import Manner, choose
 from quadbench.study.run_comparison import compare, compare_stored
 
-_LEAST, _MOST = 0.002, 1.0  # an effect to see
+_LEAST, _MOST = 0.002, 1.0  # allowed effect sizes of --to-see, as shares
 
 
 def add(commands: Subparsers) -> None:

@@ -1,4 +1,4 @@
-"""Compile: a recipe or bundle and a target -> the compiled bundle, and where it lies."""
+"""The command `compile`: compile a recipe or a bundle for a target and print its folder."""
 
 import platform
 from dataclasses import asdict
@@ -64,5 +64,5 @@ def _place(graph: Graph) -> str:
 
 
 def _size(graph: Graph) -> int:
-    """Return the bytes of a graph, with the weights that lie in a file beside it."""
+    """Return the bytes of a graph, including its external weights file."""
     return sum(file.size_bytes for file in {file.path: file for file in file_refs(graph)}.values())

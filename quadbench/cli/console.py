@@ -1,4 +1,4 @@
-"""Terminal: progress on stderr, a line for each device renewed as it goes; text, tables and JSON on stdout."""
+"""Terminal output: live progress lines on stderr; text, tables and JSON on stdout."""
 
 import argparse
 import contextlib
@@ -31,23 +31,23 @@ from quadbench.artifacts.names import one_line, printable
 from quadbench.errors import StorageError
 from quadbench.report.formatting import TextTable
 
-WORST_SITES = 5  # of each adapter are shown
+WORST_SITES = 5  # shown of each adapter
 _FILE_WIDTH = 200  # wider than any table
 _TERMINAL_WIDTH, _LEAST_WIDTH, _MOST_WIDTH = 80, 20, 10_000
-READ_WIDTH = 100  # of a wider terminal: more is no easier to read
-_MOST_CHARACTERS = 20_000  # of an error's message
+READ_WIDTH = 100  # limit on wider terminals, for readability
+_MOST_CHARACTERS = 20_000  # limit for an error message
 
 RUN_STAGES = ("build", "harness", "compile", "push", "measure")
-_PARTS_OF = {"bundle": "build", "compiled": "compile"}  # what is told under a name of its own, by its first word
+_PARTS_OF = {"bundle": "build", "compiled": "compile"}  # events named otherwise than their stage, by their first word
 
 _BAR_CELLS = 10
 _PER_SECOND = 4
 
 
 def stdout_console() -> Console:
-    """Return the console for results, at most 100 wide. In a file or a pipe tables stand as wide as they are.
+    """Return the console for results: at most 100 columns on a terminal, unlimited in a file or pipe.
 
-    COLUMNS says how wide instead. A COLUMNS in which no table has room, as 0, says nothing.
+    The variable COLUMNS overrides the width, unless its value is too small for any table.
     """
     from quadbench.spec import variable
 
@@ -63,16 +63,16 @@ def stdout_console() -> Console:
 
 
 class _ResultsConsole(Console):
-    """A console on which no text, which may be a device's, is markup or a code for the terminal."""
+    """A console that prints text literally: markup is off, and terminal control codes are removed."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
 
 
 class RunConsole:
-    """The pipeline's observer: a line for what has happened, and for each device one of what it does now.
+    """An observer that prints events on stderr and shows a live line for each device.
 
-    With `stages`, those that a command goes through, each line says which of them it is of.
+    With `stages`, the stages of the command, each line is prefixed with its number among them.
     """
 
     def __init__(self, console: Console | None = None, stages: Sequence[str] = ()) -> None:
@@ -91,7 +91,7 @@ class RunConsole:
         self._lines.__exit__(kind, error, trace)
 
     def step(self, stage: str, detail: str, share: float | None = None) -> None:
-        """Show that a stage goes on to its next step: its line has the step, what is printed only stages and runs of a sweep."""
+        """Show a stage's next step in its live line. Only new stages and the runs of a sweep are also printed."""
         with self._lock:
             if stage != self._last_stage or stage == "sweep":
                 self._last_stage = stage
@@ -166,7 +166,7 @@ class RunConsole:
         self._lines.set(device, what, detail, share)
 
     def _say(self, stage: str, *words: str | tuple[str, str]) -> None:
-        """Print a line. Words come from recipes and devices, so nothing in them is markup; a pair is a word with its colour."""
+        """Print a line of literal text; a pair is a text with its colour."""
         shown = [_line(word) if isinstance(word, str) else word for word in words]
         first = stage.split(maxsplit=1)[0]
         known = _PARTS_OF.get(first, first)
@@ -176,7 +176,7 @@ class RunConsole:
 
 @dataclass(frozen=True, kw_only=True)
 class _Under:
-    """The launch that is under way on a device, the `number` of a `total`."""
+    """The launch in progress on a device, with its `number` out of a `total`."""
 
     variant: Variant
     side: str
@@ -186,28 +186,28 @@ class _Under:
 
     @property
     def count(self) -> str:
-        """Return whose it is in a comparison, and which of how many."""
+        """Return the side of a comparison, if any, and the launch's number out of the total."""
         return f"{f'{self.side}, ' if self.side else ''}{self.number} of {self.total}"
 
     def shown(self, task: str, images: int) -> str:
-        """Return what it does, in so few words that a narrow terminal has room for them."""
+        """Return the progress of a launch in few words, for narrow terminals."""
         which = f"{task}/{self.variant}" if task else self.variant.value
         return f"{self.number}/{self.total}, image {images}/{self.images}, {which}"
 
     def share(self, images: int) -> float:
-        """Return the share of all launches that is done."""
+        """Return the finished fraction of all launches."""
         return (self.number - 1 + min(images / max(1, self.images), 1.0)) / self.total
 
 
 def print_error(message: str) -> None:
-    """Print a message on stderr, of a very long one the beginning; nothing in it is markup or a code for the terminal."""
+    """Print an error message literally on stderr, cut if it is very long."""
     left_out = len(message) - _MOST_CHARACTERS
     shown = f"{message[:_MOST_CHARACTERS]}... ({left_out} more characters)" if left_out > 0 else message
     Console(stderr=True).print(Text.assemble(("error: ", "bold red"), printable(shown)), soft_wrap=True, highlight=False)
 
 
 def print_broken_profiles() -> None:
-    """Print on stderr which device profiles are left out of a list, and why."""
+    """Print on stderr which device profiles are invalid, and why."""
     from quadbench.target.profile import broken_profiles
 
     for broken in broken_profiles():
@@ -215,17 +215,17 @@ def print_broken_profiles() -> None:
 
 
 def print_note(message: str) -> None:
-    """Print a message on stderr, unwrapped, as a command in it may be copied; nothing in it is markup."""
+    """Print a message literally on stderr, unwrapped, so that commands in it can be copied."""
     Console(stderr=True).print(Text(printable(message)), soft_wrap=True, highlight=False)
 
 
 def print_text(text: str) -> None:
-    """Print on stdout, unwrapped; nothing in it is a code for the terminal."""
+    """Print text literally on stdout, unwrapped."""
     sys.stdout.write(printable(text).rstrip("\n") + "\n")
 
 
 def print_answer(options: argparse.Namespace, value: Any, text: str | Callable[[], object]) -> None:
-    """Print a command's answer: as JSON where `--json` asks for it, else as text, or by a function that prints it for people."""
+    """Print a command's result: as JSON with `--json`, else as text or by the given function."""
     if options.json:
         print_json(value)
     elif isinstance(text, str):
@@ -235,9 +235,9 @@ def print_answer(options: argparse.Namespace, value: Any, text: str | Callable[[
 
 
 def print_json(value: Any) -> None:
-    """Print on stdout as JSON, dataclasses as objects.
+    """Print a value on stdout as JSON, with dataclasses as objects.
 
-    Dates are in ISO 8601, paths text, and null stands for NaN and infinities, which JSON does not have.
+    Dates are in ISO 8601, paths are strings, and NaN and infinities become null.
     """
 
     def text(inner: Any) -> str:
@@ -260,16 +260,16 @@ def _finite(value: Any) -> Any:
 
 
 def _line(words: str) -> str:
-    """Return words on one line; the spaces around them stay, as they stand between others."""
+    """Join text into one line, keeping a space at each end."""
     return f"{' ' * words.startswith(' ')}{one_line(words)}{' ' * words.endswith(' ')}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveLine:
-    """The line of a device, or of a stage that is of none: what it does, the share of that which is done, and since when.
+    """A live line's content: current activity, finished fraction, and start time.
 
-    A share of None is not known; then the line says how long it has taken so far. `begun` is the share at the beginning, as of a
-    run that goes on. A stage does nothing that is not in its name: its `what` is empty.
+    With an unknown `share` of None, the line shows the elapsed time. `begun` is the share at the start, for a resumed run. A
+    stage's line has an empty `what`, because its name says everything.
     """
 
     what: str
@@ -280,7 +280,7 @@ class LiveLine:
 
 
 class LiveLines:
-    """The lines of devices and stages. Without a terminal there are none."""
+    """The live lines of devices and stages. They are shown only on a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -294,7 +294,7 @@ class LiveLines:
             handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, RichHandler)]
             self._logged_on = [(handler, handler.console) for handler in handlers]
             for handler in handlers:
-                handler.console = self._console  # so that what is logged stands above the lines, and not among them
+                handler.console = self._console  # print log messages above the live lines
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -303,7 +303,7 @@ class LiveLines:
             handler.console = console
 
     def set(self, name: str, what: str, detail: str, share: float | None = None) -> None:
-        """Say what a device or stage does now; its time counts from when it began to do that."""
+        """Set the activity of a device or stage; its time restarts when `what` changes."""
         before = self._lines.get(name)
         if before and before.what == what:
             line = replace(before, detail=detail, share=share)
@@ -315,7 +315,7 @@ class LiveLines:
         self._lines = {name: line for name, line in self._lines.items() if not unwanted(name, line)}
 
     def elapsed_s(self, name: str) -> float:
-        """Return for how long a device has done what it does."""
+        """Return the seconds since the device began its current activity."""
         line = self._lines.get(name)
         return time.monotonic() - line.since if line else 0.0
 
@@ -325,7 +325,7 @@ class LiveLines:
 
 
 def shown_line(name: str, line: LiveLine, now: float, width: int) -> Text:
-    """Return a line as a terminal of a width shows it: name, bar, what it does, and at the right how long it still takes."""
+    """Render a live line for a terminal width: name, progress bar, activity, and the remaining time at the right."""
     right = _time_left(line, now - line.since)
     first = Text(one_line(name), style="bold")
     first.truncate(width // 5, overflow="ellipsis")
@@ -339,7 +339,7 @@ def shown_line(name: str, line: LiveLine, now: float, width: int) -> Text:
 
 
 def _time_left(line: LiveLine, elapsed_s: float) -> str:
-    """Return how long it still takes by what it took so far; where that cannot be told, how long it took; or that it is done."""
+    """Return the estimated remaining time, else the elapsed time if there is no estimate, or `done`."""
     if line.begun >= 1.0:
         return "done"
     if line.share is None or line.share <= line.begun:
@@ -349,13 +349,13 @@ def _time_left(line: LiveLine, elapsed_s: float) -> str:
 
 
 class PipeLeftError(BaseException):
-    """The end of a pipe that nobody reads any more, as behind `head`. It is no fault, so whoever catches errors lets it pass."""
+    """Raised when the reader of stdout's pipe has exited, as with `head`. It is no Exception, so that no handler catches it."""
 
 
 class Output:
-    """A stream that says what is wrong where it cannot be written. Nothing is written to it from then on.
+    r"""A stream wrapper that raises a clear error if writing fails, and then discards all output.
 
-    Characters that its encoding lacks, as in a bare container's locale, are written out, as `\\xd7`.
+    Characters that the stream's encoding lacks are escaped, as `\xd7`.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -364,17 +364,17 @@ class Output:
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
-        """Write as a stream does.
+        """Write text to the stream.
 
         Raises:
             StorageError: it cannot be written.
-            PipeLeftError: nobody reads it.
+            PipeLeftError: the pipe's reader has exited.
         """
         with self._told():
             return self._stream.write(text)
 
     def flush(self) -> None:
-        """Write what was held back; raises as `write`."""
+        """Flush the stream; raises like `write`."""
         with self._told():
             self._stream.flush()
 
@@ -386,7 +386,7 @@ class Output:
         try:
             yield
         except OSError as error:
-            with contextlib.suppress(OSError, ValueError):  # what is held back goes nowhere, or Python fails once more as it ends
+            with contextlib.suppress(OSError, ValueError):  # discard buffered output, or Python fails again at exit
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())
                 os.close(nowhere)
@@ -400,9 +400,9 @@ _UNBOUNDED = 100_000  # characters: as wide as a table would be
 
 
 def empty_table(*columns: str, whole: Sequence[str] = ()) -> Table:
-    """Return a table without rows. Cells of the columns that stay `whole`, as names that are copied, are never broken.
+    """Return a table without rows. Cells in the `whole` columns, such as names to copy, are never wrapped.
 
-    Where there is too little room the widest of the other columns is broken first, so cells may have several lines.
+    If space is short, the widest other columns are wrapped first.
     """
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for name in columns:
@@ -411,7 +411,7 @@ def empty_table(*columns: str, whole: Sequence[str] = ()) -> Table:
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Sequence[str] = ()) -> None:
-    """Print a table of words from anywhere, none of which is markup or has several lines."""
+    """Print a table of plain text, each cell on one line."""
     table = empty_table(*columns, whole=whole)
     for row in rows:
         table.add_row(*map(one_line, row))
@@ -419,7 +419,7 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Seq
 
 
 def figures_table(*columns: str, title: str | None = None) -> Table:
-    """Return a table without rows, of a name and figures that stand at the right."""
+    """Return a table without rows whose first column is a name and whose others are right-aligned numbers."""
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", overflow="fold")
@@ -433,9 +433,9 @@ def print_text_table(console: Console, table: TextTable) -> None:
 
 
 def print_parts(console: Console, table: TextTable, keys: int) -> None:
-    """Print a table without its notes: where it has no room in parts, each with the first `keys` columns.
+    """Print a table without its notes. If it is too wide, split it into parts that repeat the first `keys` columns.
 
-    No value is broken, and no word of a column's name, unless a single column has no room.
+    Values and words of column names are not broken, unless a single column is too wide.
     """
     title, named, rest = table.title, range(keys), range(keys, len(table.columns))
     whole = _printed(table, range(len(table.columns)))
@@ -451,7 +451,7 @@ def print_parts(console: Console, table: TextTable, keys: int) -> None:
 
 
 def _in_lines(name: str, cells: Sequence[str]) -> str:
-    """Return a column's name in lines that are no longer than its cells, as far as its words allow it."""
+    """Wrap a column's name to the width of its cells, without breaking words."""
     width = max(map(cell_len, (*cells, *name.split())))
     return "\n".join(textwrap.wrap(name, width, break_long_words=False, break_on_hyphens=False))
 
@@ -461,7 +461,7 @@ def _has_room(console: Console, table: Table) -> bool:
 
 
 def _printed(table: TextTable, columns: Sequence[int]) -> Table:
-    """Return some columns of a table as they are printed."""
+    """Return a printable table with the selected columns."""
     printed = Table(title=table.title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for i in columns:
         printed.add_column(table.columns[i], justify="right" if table.numeric[i] else "left", overflow="fold")

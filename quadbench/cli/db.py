@@ -1,4 +1,4 @@
-"""Db: a database of records -> another with the same records and nights in it."""
+"""The command `db`: copy records and nights from one database to another."""
 
 from rich.console import Console
 

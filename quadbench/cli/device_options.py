@@ -1,4 +1,4 @@
-"""Options of commands that measure: devices, retries, the budget of time, and waiting for a device that is in use."""
+"""Command-line options for measurements: devices, retries, time budget, and waiting for busy devices."""
 
 import argparse
 import time
@@ -26,13 +26,13 @@ _OF_FARM = "devices of the farm: s25, s25@SERIAL, SERIAL, virtual:s25, s25*2, ch
 
 
 def add_devices(parser: argparse.ArgumentParser, *, of_farm: bool = False) -> None:
-    """Add `--devices` and `-s`, which `chosen_devices` takes; for devices `of_farm` alone, `device_words` does."""
+    """Add `--devices` and `-s` for `chosen_devices`; with `of_farm`, for a farm's devices and `device_words`."""
     parser.add_argument("--devices", metavar="A,B", help=_OF_FARM if of_farm else _HERE)
     parser.add_argument("-s", "--serial", metavar="SERIAL", help="the phone with this serial, as adb's option of that name")
 
 
 def listed_devices(devices: str | None) -> Sequence[str]:
-    """Return the words that `--devices` names; none if it was not given."""
+    """Return the addresses given with `--devices`, or an empty list."""
     listed = split_list(devices or "")
     if devices is not None and not listed:
         raise UserError(f"--devices '{devices}' names no device", hint="name one, or leave --devices out; see: quadbench devices")
@@ -40,21 +40,21 @@ def listed_devices(devices: str | None) -> Sequence[str]:
 
 
 def chosen_devices(devices: str | None, serial: str | None, layout: Layout) -> Sequence[Address]:
-    """Return the addresses to run on. `-s` picks the phone for one address, or is the address; wishes are given free phones.
+    """Return the device addresses to run on. `-s` adds an adb serial to one address, or is the address.
 
-    With neither, an empty list stands for $ANDROID_SERIAL if it is set; else this machine is meant.
+    Wishes such as `s25*2` become free phones. With neither option, use $ANDROID_SERIAL if set (empty list), else this machine.
     """
     listed = parse_addresses(_picked(addresses_for(listed_devices(devices), layout), serial))
     return listed or ([] if variable(SERIAL_VARIABLE) else [LocalAddress()])
 
 
 def device_words(devices: str | None, serial: str | None) -> Sequence[str]:
-    """Return the words that ask a farm for devices; none where none were given."""
+    """Return the device selectors for a farm, or an empty list."""
     return _picked(listed_devices(devices), serial)
 
 
 def _picked(listed: Sequence[str], serial: str | None) -> Sequence[str]:
-    """Return what is listed, of which `-s` picks the phone for one, or is it."""
+    """Combine `--devices` with the adb serial of `-s`."""
     if not serial:
         return listed
     if not listed:
@@ -67,7 +67,7 @@ def _picked(listed: Sequence[str], serial: str | None) -> Sequence[str]:
 
 
 def add_conduct(parser: argparse.ArgumentParser, *, later: str = "--resume goes on") -> None:
-    """Add the options that `conduct_of` takes. `later` says what becomes of what did not fit into the budget."""
+    """Add the options for `conduct_of`. `later` is the help text on what happens to work beyond the budget."""
     parser.add_argument(
         "--retries",
         type=whole_number("number of retries", 0, _MOST_RETRIES),
@@ -84,7 +84,7 @@ def add_conduct(parser: argparse.ArgumentParser, *, later: str = "--resume goes 
 
 
 def conduct_of(options: Options) -> Conduct:
-    """Return what the options say."""
+    """Return the run options that the command line gives."""
     return Conduct(retries=options.retries, budget_s=options.budget, keep_going=options.keep_going)
 
 
@@ -95,7 +95,7 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
 def once_free(
     act: Callable[[], ResultT], observer: Observer, *, waits: bool, pause: Callable[[float], None] = time.sleep
 ) -> ResultT:
-    """Do what takes devices before all else; where another process has one and `waits` says so, try again until it has not."""
+    """Call a function that first takes devices. If another process uses one and `waits` is true, retry until it is free."""
     while True:
         try:
             return act()

@@ -1,4 +1,4 @@
-"""Devices: this machine and the farm -> phones, and what else --devices takes; quarantine begins and ends here too."""
+"""The command `devices`: list phones and other devices, and put phones into or out of quarantine."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -54,7 +54,7 @@ def run(options: Options) -> int:
 
 
 def _change(options: Options, phone: FarmPhone) -> int:
-    """Begin or end a quarantine."""
+    """Put a phone into quarantine, or release it."""
     with opened(options.layout) as engine:
         inventory = Inventory(engine)
         if phone.is_here:
@@ -67,7 +67,7 @@ def _change(options: Options, phone: FarmPhone) -> int:
 
 
 def _forget(options: Options, phone: FarmPhone) -> int:
-    """Take a phone that is not attached here from those that were seen."""
+    """Remove an unattached phone from the inventory."""
     if phone.is_here:
         raise UserError(f"'{phone.name}' is attached here, and would be noted again", hint="unplug it before")
     with opened(options.layout) as engine:

@@ -1,4 +1,4 @@
-"""Farm: its state, its jobs and why they ended; jobs are cancelled, a farm is set up, and a worker runs on this host."""
+"""The command `farm`: set up a farm, show its state and jobs, cancel jobs, and run a worker on this host."""
 
 import argparse
 import logging
@@ -168,7 +168,7 @@ def run_cancel(options: Options) -> int:
         is_job = options.what.isdecimal()
         jobs = [queue.cancel(int(options.what), why)] if is_job else queue.cancel_run(options.what, why)
     stopping = [str(job.id) for job in jobs if job.is_stopping and not job.state.is_end]
-    cancelled = [str(job.id) for job in jobs if job.state is JobState.CANCELLED]  # those that needed one of them too
+    cancelled = [str(job.id) for job in jobs if job.state is JobState.CANCELLED]  # includes jobs that depend on a cancelled one
     if options.json:
         print_json({"cancelled": len(cancelled), "stopping": len(stopping)})
     elif is_job and not cancelled and not stopping:
@@ -197,7 +197,7 @@ def _told(faults: Sequence[str]) -> int:
 
 
 def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, if there is anything in it."""
+    """Print a table unless it is empty."""
     if rows:
         print_rows(columns, rows, whole=("job", "run", "device", "attempt"))
 
@@ -255,7 +255,7 @@ def run(options: Options) -> int:
 
 
 def tell(itself: NewWorker, devices: Sequence[str], engine: sa.Engine) -> None:
-    """Say in the log what this worker takes jobs for, and whether another may have its name, which must be one worker's alone."""
+    """Log which jobs this worker takes, and warn if another live worker has the same name."""
     namesakes = [one for one in Workers(engine).known() if one.worker.name == itself.name and one.is_here]
     for one in namesakes:
         log.warning(
@@ -268,7 +268,7 @@ def tell(itself: NewWorker, devices: Sequence[str], engine: sa.Engine) -> None:
 
 @contextmanager
 def _stopped_by_signals(worker: "Worker") -> Iterator[None]:
-    """Have SIGTERM and Ctrl-C stop the worker, each time as if it were told so."""
+    """Make SIGTERM and Ctrl-C call the worker's `stop` while the block runs."""
     taken = {number: signal.signal(number, lambda *_: worker.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

@@ -1,4 +1,4 @@
-"""Harness: build the native program for an ABI."""
+"""The command `harness`: build the native program for an ABI."""
 
 import platform
 

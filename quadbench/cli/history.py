@@ -1,4 +1,4 @@
-"""History: what changed of a case since when and on which device, bisection by launches in turn, and acknowledgements."""
+"""The command `history`: show changes of a nightly case, bisect them by launches, and acknowledge them."""
 
 import argparse
 import re
@@ -37,12 +37,12 @@ from quadbench.statistics.launch_comparison import verdict_within
 from quadbench.study.comparison_side import Manner, choose
 from quadbench.study.run_comparison import compare
 
-_LISTED = 40  # nights of each case, by which the list says since when its level stands
-_LONGEST = timedelta(days=366)  # that a word may stand
+_LISTED = 40  # nights of each case that the list looks back
+_LONGEST = timedelta(days=366)  # for which an acknowledgement may hold
 _LONGEST_REASON = 500
-_MOST_NAMED = 20  # nights, in a message
-_SCHEMA_VERSION = 1  # of the JSON of an acknowledgement, and of a bisection
-_SHORT = 12  # characters of a digest, and the fewest that name one
+_MOST_NAMED = 20  # nights listed in an error message
+_SCHEMA_VERSION = 1  # for the JSON of acknowledgements and bisections
+_SHORT = 12  # shortest prefix of a digest that is accepted
 _LIMIT = limit_of(PRIMARY, Limits())
 _NOT_CHANGED = "what changed then was the device, or another figure: quadbench history has both"
 
@@ -89,13 +89,13 @@ def run(options: Options) -> int:
 
 
 def _list(options: Options) -> int:
-    """Print a line for every case on every device."""
+    """Print one line for each case and device."""
     if options.acknowledge is not None or options.bisect:
         raise UserError("no case is named", hint=next_command(options, "history", "CASE", "..."))
     refuse_given("the list of cases", options, "devices", "all", hint="name a case, or leave it out")
     with nights_of(options.layout) as nights:
         every = [nights.series(case, device, latest=_LISTED, key=PRIMARY) for case, device in nights.cases()]
-        series = [measured for measured in every if measured]  # where all is damaged, nothing is
+        series = [measured for measured in every if measured]  # a series may be empty if all of its nights are damaged
         lines = lines_of(nights, series)
         if options.html and series:
             write_history(options, told_of(nights, series, is_whole=False))
@@ -110,7 +110,7 @@ def _list(options: Options) -> int:
 
 
 def _show(options: Options) -> int:
-    """Print what changed of a case since when."""
+    """Print the history of a case: what changed, when, and on which device."""
     with nights_of(options.layout) as nights:
         devices = measured_on(nights, options.case, options.devices)
         told = told_of(nights, devices.values(), is_whole=options.all or options.json)
@@ -129,7 +129,7 @@ def _show(options: Options) -> int:
 
 
 def _acknowledge(options: Options) -> int:
-    """Take a case's figures as the new level from a night on."""
+    """Accept a case's figures as the new level from a night on."""
     reason = one_line(options.acknowledge, _LONGEST_REASON).strip()
     if not reason or not options.until:
         raise UserError("an acknowledgement needs a reason and an end", hint="--acknowledge 'four more steps' --until 30d")
@@ -152,7 +152,7 @@ def _acknowledge(options: Options) -> int:
 
 
 def _words(options: Options, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
-    """Return one word on all devices, or one on each that was named."""
+    """Return one acknowledgement for all devices, or one for each device given with `--devices`."""
     measured = [night for of_device in devices.values() for night in of_device]
     points = [point for night in measured for point in night.points]
     for kind, name, known in (
@@ -178,7 +178,7 @@ def _words(options: Options, reason: str, devices: Mapping[str, Sequence[Measure
 
 
 def _until(text: str) -> datetime:
-    """Read when an acknowledgement ends: after a duration, or with the end of a day."""
+    """Parse the end of an acknowledgement: a duration from now, or a date, whose day is included."""
     now = datetime.now(UTC)
     try:
         is_day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
@@ -203,7 +203,7 @@ def run_bisect(options: Options) -> int:
     (measured,) = devices.values()
     good, bad = options.bisect
     begin, end = _index(measured, good), _index(measured, bad)
-    subjects = subjects_of(measured[begin : end + 1])  # each once, in the order in which they first ran
+    subjects = subjects_of(measured[begin : end + 1])  # distinct, in the order of their first night
     if len(subjects) < 2 or subjects[-1] == subjects[0]:
         message = f"{shown(good)} and {shown(bad)} have no other files, in this order"
         raise UserError(message, hint="name the earlier, good one first")
@@ -226,7 +226,7 @@ def run_bisect(options: Options) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class _Sides:
-    """Launches subjects in turn with the good one."""
+    """Compares a subject's launches with those of the known good one, on one device."""
 
     good: Subject
     address: str
@@ -234,7 +234,7 @@ class _Sides:
     observer: Observer
 
     def is_changed(self, subject: Subject) -> bool | None:
-        """Say whether the time of an image on a subject differs from that on the good one; None where it cannot be told."""
+        """Return True if the image time differs from the good subject's, False if not, None if the comparison is inconclusive."""
         if not is_file(self._folder(subject) / MANIFEST):
             print_note(f"{subject_name(subject)} is not there any more; quadbench store fetch gets it where a store has it")
             return None
@@ -262,7 +262,7 @@ def _index(measured: Sequence[Measurement], word: str) -> int:
 
 
 def write_history(options: Options, told: Sequence[Told]) -> None:
-    """Write the page and say where it is."""
+    """Write the HTML page and print its path."""
     now = datetime.now(UTC)
     asked = [options.case] if options.case else []
     asked += ["--devices", options.devices] if options.devices else []
@@ -278,9 +278,9 @@ def write_history(options: Options, told: Sequence[Told]) -> None:
 
 
 def _next_step(options: Options, told: Sequence[Told], now: datetime) -> dict[str, str]:
-    """Return what to do about the latest change that nobody wants and nobody has acknowledged, by what it is for.
+    """Return the next commands for the latest unwanted change that nobody has acknowledged, with their descriptions.
 
-    Where there is none, that nothing has to be done, and how long that is so.
+    Without such a change, return that nothing has to be done, and until when.
     """
     changes = [change for one in told if (change := last_change(one.history, now))]
     latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
@@ -302,7 +302,7 @@ def _next_step(options: Options, told: Sequence[Told], now: datetime) -> dict[st
 
 @contextmanager
 def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[Nights]:
-    """Open the nights of a results folder, to read them or to add to them."""
+    """Open the nights of a results folder for reading, or with `is_written` for writing."""
     if not is_made(database_of(layout)):
         raise UserError(f"'{layout.root}' has no nights", hint="quadbench nightly run night.yaml performs one")
     with opened(layout, open_engine if is_written else open_for_reading) as engine:
@@ -310,7 +310,7 @@ def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[Nights]:
 
 
 def measured_on(nights: Nights, case: str, words: str | None) -> dict[str, list[Measurement]]:
-    """Return by device the nights of a case: on those that `--devices` names as they are leased or were called, or on all."""
+    """Return the nights of a case by device: all devices, or those of `--devices`, by device name or address."""
     known = {name for name, _ in nights.cases()}
     series = nights.series(case) if case in known else []
     if not series:

@@ -1,4 +1,4 @@
-"""Lint: a bundle -> what compilers and NPUs would refuse in its graphs."""
+"""The command `lint`: print what compilers and NPUs would refuse in a bundle's graphs."""
 
 import platform
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Nightly: measure the cases of a night's file here or by a farm, and report what got worse; or only print the plan."""
+"""The command `nightly`: measure the cases of a night's file here or by a farm, and report what got worse; or print the plan."""
 
 import argparse
 import getpass
@@ -38,7 +38,7 @@ from quadbench.target.profile import LOCAL_NAME
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 _PLAN_SCHEMA_VERSION = 1
 _BEGIN = "02:00"
-_MORNING = timedelta(hours=12)  # a night that begins in the evening is that of the next morning
+_MORNING = timedelta(hours=12)  # a night that begins in the evening has the next day's date
 
 
 def add(commands: Subparsers) -> None:
@@ -106,7 +106,7 @@ def run(options: Options) -> int:
 
 @contextmanager
 def _launcher(options: Options, night_id: str, observer: Observer) -> Iterator[Launcher]:
-    """Give what launches for the night: this machine's devices, or a farm's."""
+    """Yield the launcher for a night: on this machine's devices or through a farm."""
     if not options.farm:
         yield Here(layout=options.layout, observer=observer)
         return
@@ -148,7 +148,7 @@ def run_schedule(options: Options) -> int:
 
 
 def print_plan(night_id: str, plan: Plan, *, as_json: bool) -> int:
-    """Print what a night would measure; return the exit code, that of an error where a case could not be."""
+    """Print a night's plan; return an error's exit code if a case cannot be measured."""
     if as_json:
         cases = [_as_json(case) for case in plan.cases]
         console.print_json({"schema_version": _PLAN_SCHEMA_VERSION, "night": night_id, "cases": cases, "faults": plan.faults})
@@ -168,7 +168,7 @@ def print_plan(night_id: str, plan: Plan, *, as_json: bool) -> int:
 
 
 def print_faults(plan: Plan) -> None:
-    """Say on stderr which cases, or tasks of theirs, are not measured, and why."""
+    """Print on stderr which cases or tasks are not measured, and why."""
     for case in plan.cases:
         if case.left_out:
             console.print_note(f"case '{case.name}': {case.left_out}")
@@ -197,20 +197,20 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--webhook",
         type=_address,
-        default=secret_variable(WEBHOOK_VARIABLE),  # argparse checks it as if it were given
+        default=secret_variable(WEBHOOK_VARIABLE),  # argparse validates the default too
         metavar="URL",
         help=f"send one message a night there, as Slack takes it (default: ${WEBHOOK_VARIABLE}, which other users cannot see)",
     )
 
 
 def write_outputs(options: Options, performed: Performed, layout: Layout) -> bool:
-    """Tell of a night: report and JSON in its folder, stdout, and whoever the options name. False if something was not told.
+    """Write a night's report and JSON, print it, and write all requested outputs. Return False if an output failed.
 
-    What fails is said on stderr and costs nothing else.
+    A failed output is reported on stderr and does not stop the others.
     """
     view = performed.view(layout.words)
     folder = layout.night(view.night.night_id)
-    word = performed.night.night_id.removeprefix(f"{performed.night.name}-")  # by which an ended night is only told of again
+    word = performed.night.night_id.removeprefix(f"{performed.night.name}-")  # a finished night is only reported again
     commands = {"The same again": night_command(options), "As data": night_command(options, "--night", word, "--json")}
     writers: list[Callable[[], object]] = [
         lambda: write_night_report(view, commands, layout),
@@ -224,13 +224,13 @@ def write_outputs(options: Options, performed: Performed, layout: Layout) -> boo
         writers.append(lambda: _add_summary(view))
     is_told = [_done(write) for write in writers]
     _print(options, view, folder / "night.html")
-    if options.webhook:  # last, as the answer may be long in coming
+    if options.webhook:  # last, as the server may answer slowly
         is_told.append(_done(lambda: tell(view, options.webhook, folder / "webhook.json")))
     return all(is_told)
 
 
 def night_command(options: Options, *words: str) -> str:
-    """Return the command that performs the file of a night again where it was, as a shell takes it.
+    """Return the shell command that runs this night's file again with the same options.
 
     The password of the farm's database is left out.
     """
@@ -242,14 +242,14 @@ def night_command(options: Options, *words: str) -> str:
 def _done(write: Callable[[], object]) -> bool:
     try:
         write()
-    except (QuadbenchError, OSError, ValueError) as error:  # ValueError: text that cannot be encoded or read
+    except (QuadbenchError, OSError, ValueError) as error:  # ValueError: text that cannot be encoded or decoded
         console.print_error(str(error))
         return False
     return True
 
 
 def _add_summary(view: NightView) -> None:
-    """Add the page to the summary of a step, to which its other commands may have added theirs."""
+    """Append the night's page to GitHub's step summary, which other commands of the step may also use."""
     path = path_variable(SUMMARY_VARIABLE)
     if path is None:
         raise UserError(f"${SUMMARY_VARIABLE} is not set, so that no summary was written", hint="GitHub sets it in a step")
@@ -267,7 +267,7 @@ def _print(options: Options, view: NightView, report: Path) -> None:
     with _unheard_by_github() if options.github else nullcontext():
         terminal = console.stdout_console()
         console.print_text_table(terminal, device_table(view))
-        for finding in reversed(view.findings):  # the worst is nearest to the sentence
+        for finding in reversed(view.findings):  # the worst finding comes last, next to the summary
             console.print_text("\n".join(finding_lines(finding)))
         console.print_text(f"Report: {report}")
         terminal.print(view.sentence, style="bold", highlight=False)
@@ -277,7 +277,7 @@ def _print(options: Options, view: NightView, report: Path) -> None:
 
 @contextmanager
 def _unheard_by_github() -> Iterator[None]:
-    """Have GitHub take no line in between for a command, whatever a device has said: the token ends it, and nobody knows it."""
+    """Disable GitHub's workflow commands while device output is printed. Only a secret token enables them again."""
     token = secrets.token_hex(16)
     console.print_text(f"::stop-commands::{token}")
     try:

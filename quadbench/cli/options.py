@@ -1,4 +1,4 @@
-"""Options: a command's name and function -> its parser, with the options that all commands take."""
+"""Build the parsers of commands with their common options, and parse option values."""
 
 import argparse
 import re
@@ -14,7 +14,7 @@ from quadbench.target.abi import Abi
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 Options = argparse.Namespace
-Subparsers = Any  # as argparse's add_subparsers gives them, whose type has no public name
+Subparsers = Any  # the result of argparse's add_subparsers, whose type is private
 Run = Callable[[Options], int]
 
 
@@ -34,20 +34,20 @@ def common_options() -> argparse.ArgumentParser:
 
 
 def add_command(commands: Subparsers, name: str, run: Run) -> argparse.ArgumentParser:
-    """Add a command that can be called, with the common options."""
+    """Add a command with the common options; `run` is its function."""
     parser: argparse.ArgumentParser = commands.add_parser(name, description=sentence(COMMANDS[name]), parents=[common_options()])
     parser.set_defaults(run=run)
     return parser
 
 
 def add_group(commands: Subparsers, name: str) -> Subparsers:
-    """Add a command that only has actions below it; return what `add_action` takes."""
+    """Add a command that consists of actions; return its subparsers for `add_action`."""
     parser = commands.add_parser(name, description=sentence(COMMANDS[name]))
     return parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
 
 def add_action(actions: Subparsers, name: str, run: Run, purpose: str) -> argparse.ArgumentParser:
-    """Add an action to a group, with the common options."""
+    """Add an action to a command group, with the common options."""
     parser: argparse.ArgumentParser = actions.add_parser(
         name, help=purpose, description=sentence(purpose), parents=[common_options()]
     )
@@ -56,7 +56,7 @@ def add_action(actions: Subparsers, name: str, run: Run, purpose: str) -> argpar
 
 
 def sentence(purpose: str) -> str:
-    """Return a purpose as a description has it: `build it` becomes `Build it.`"""
+    """Turn a purpose into a sentence: `build it` becomes `Build it.`"""
     return f"{purpose[0].upper()}{purpose[1:]}."
 
 
@@ -65,7 +65,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def next_command(options: Options, *words: str) -> str:
-    """Return the command that comes next, as a shell takes it, in the same results folder."""
+    """Return a shell command to suggest as the next step, for the same results folder."""
     layout: Layout = options.layout
     return layout.command(*words)
 
@@ -77,7 +77,7 @@ def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:
 
 
 def refuse_given(what: str, options: Options, *names: str, hint: str | None = None) -> None:
-    """Refuse options that were given and would change nothing; `what` does not take them."""
+    """Raise if options are given that `what` does not use."""
     for name in names:
         if (value := getattr(options, name)) is not None and value is not False:
             word = f"--{name.replace('_', '-')}"
@@ -85,7 +85,7 @@ def refuse_given(what: str, options: Options, *names: str, hint: str | None = No
 
 
 def time_word(duration_s: float) -> str:
-    """Return a duration as `duration_s` reads it: `6h`."""
+    """Format a duration in the way that `duration_s` parses: `6h`."""
     unit = next(unit for unit, unit_s in reversed(_UNITS_S.items()) if duration_s % unit_s == 0)
     return f"{duration_s / _UNITS_S[unit]:.0f}{unit}"
 
@@ -96,12 +96,12 @@ def counted(count: int, noun: str) -> str:
 
 
 def split_list(text: str) -> Sequence[str]:
-    """Split a list on the command line: `a, b` becomes [`a`, `b`]."""
+    """Split a comma-separated option value: `a, b` becomes [`a`, `b`]."""
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def duration_s(text: str) -> float:
-    """Return the seconds of a duration on the command line, as `90s`, `30m`, `2h` or `7d`."""
+    """Parse a duration such as `90s`, `30m`, `2h` or `7d` into seconds."""
     match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
     if not match or not int(match[1]):
         raise argparse.ArgumentTypeError(f"{shown(text)} is no duration; expected one above 0, as 30m, 2h or 7d")
@@ -109,7 +109,7 @@ def duration_s(text: str) -> float:
 
 
 def whole_number(noun: str, low: int, high: int) -> Callable[[str], int]:
-    """Return what reads a number on the command line, which is called a `noun` where it is none."""
+    """Return a parser for an integer option between `low` and `high`; `noun` names it in errors."""
 
     def read(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,9}", text) or not low <= int(text) <= high:
@@ -120,7 +120,7 @@ def whole_number(noun: str, low: int, high: int) -> Callable[[str], int]:
 
 
 def output_file(text: str) -> Path:
-    """Return the file that is written, whose link is followed; what is there already has to be one."""
+    """Return the path of an output file, with links resolved; an existing path has to be a regular file."""
     path = Path(text).resolve()
     if not text.strip() or (path.exists() and not path.is_file()):
         raise argparse.ArgumentTypeError(f"'{text}' is no file; expected the path of one, which need not be there")

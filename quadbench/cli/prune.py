@@ -1,4 +1,4 @@
-"""Prune: a results folder and how long runs are kept -> the old ones removed, and what killed builds and runs left."""
+"""The command `prune`: remove old runs, and leftovers of killed builds and runs."""
 
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import Options, Subparsers, add_command, counted, duration_s

@@ -1,4 +1,4 @@
-"""Quality: a stored run, or folders of images -> how far the images are from what they should be."""
+"""The command `quality`: score the images of a stored run, or of folders, against references."""
 
 from functools import partial
 from pathlib import Path
@@ -59,7 +59,7 @@ def run(options: Options) -> int:
 
 
 def _print_scores(scores: RunScores) -> None:
-    """Print a table for each task and device; below, once, what each metric is, or why it is absent."""
+    """Print a score table for each task and device, then notes on the metrics."""
     for table in (*score_tables(scores), *emulated_tables(scores)):
         print_text_table(stdout_console(), table)
     for note in score_notes(scores):

@@ -1,4 +1,4 @@
-"""Recipe: a YAML file -> whether it is right, with all that it names; a model and adapters -> a new one; the editors' schema."""
+"""The command `recipe`: check a recipe and all files it names, write a new one, or print the JSON Schema."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def run_new(options: Options) -> int:
         raise StorageError(f"'{path}' cannot be written: {error.strerror}") from error
     try:
         _checked(path)
-    except BaseException:  # a recipe that names what is not right is not left there
+    except BaseException:  # do not leave an invalid recipe behind
         path.unlink()
         raise
     check = next_command(options, "recipe", "check", str(path))
@@ -68,7 +68,7 @@ def run_schema(_options: Options) -> int:
 
 
 def _checked(source: str | Path) -> Recipe:
-    """Read a recipe and check all that it names."""
+    """Read a recipe and check everything that it refers to."""
     from quadbench.quad.inputs import check_named, read_recipe
 
     recipe = read_recipe(source)

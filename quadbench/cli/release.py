@@ -1,4 +1,4 @@
-"""Release: a reserved device -> the same device, for everybody."""
+"""The command `release`: end the reservation of a device."""
 
 from quadbench.cli.console import print_answer
 from quadbench.cli.options import Options, Subparsers, add_command

@@ -1,4 +1,4 @@
-"""Report: a stored run, sweep or comparison -> its report again and its figures printed, or only these, for elsewhere."""
+"""The command `report`: write a stored run's, sweep's or comparison's report again, or print its figures in another format."""
 
 from collections.abc import Iterable, Sequence
 
@@ -52,7 +52,7 @@ def run(options: Options) -> int:
     if options.format == _ON_SCREEN and not options.table:
         keep_run(options.layout, stored.run_id)
         return result.print_result(options, view, write_view(view, options.layout), conditions)
-    if options.table or options.format == "csv":  # the rows of CSV have one header, so that it is of one table
+    if options.table or options.format == "csv":  # CSV has a single header, so only one table is printed
         _print_figures(named_tables(stored, options.table or KPI), options.format)
     else:
         _print_tables(text_tables(stored), options.format)

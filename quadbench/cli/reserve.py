@@ -1,4 +1,4 @@
-"""Reserve: a device and a duration -> the device for one person, whose runs alone go there."""
+"""The command `reserve`: reserve a device for one person for some time."""
 
 from quadbench.artifacts.names import one_line
 from quadbench.cli.console import print_answer

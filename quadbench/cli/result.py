@@ -35,9 +35,9 @@ def add_full(parser: argparse.ArgumentParser) -> None:
 
 
 def print_result(options: Options, view: ReportView, path: Path | None, conditions: Sequence[Criterion] = ()) -> int:
-    """Print a run's figures and where its report lies (None: it has none yet), as tables or as JSON.
+    """Print a run's figures and the path of its report, if it has one, as tables or as JSON.
 
-    Return 0, or the exit code of the conditions where one of them is met.
+    Return 0, or the exit code for `--fail-if` if a condition holds.
     """
     summary = run_summary(view, str(path) if path else None, conditions)
     if options.json:
@@ -48,7 +48,7 @@ def print_result(options: Options, view: ReportView, path: Path | None, conditio
 
 
 def print_conditions(summary: RunSummary) -> int:
-    """Print the conditions that a run meets, and return the exit code that they ask for."""
+    """Print the conditions of `--fail-if` that hold, and return the exit code."""
     for met in summary.conditions_met:
         print_error(f"--fail-if {met}")
     return ConditionError.exit_code if summary.conditions_met else 0
@@ -79,7 +79,7 @@ def _print_tables(options: Options, view: ReportView, path: Path | None) -> None
 
 
 def _print_glance(console: Console, view: ReportView) -> None:
-    """Print the most telling rows: a line for each figure, below its device and task."""
+    """Print the most important figures, one row each, grouped by device and task."""
     bundle, swept = view.result.bundle, ", ".join(f"{key}={value}" for key, value in view.result.swept.items())
     recipe, precisions = f"{bundle.recipe_name} ({bundle.recipe_digest[:12]})", " and ".join(view.precisions)
     title = ", ".join(filter(None, (recipe, precisions, swept, f"run {view.result.run_id}")))
@@ -101,7 +101,7 @@ def _cell(row: KpiRow, cell: Figure | str) -> str:
 
 
 def _print_kpis(console: Console, result: RunResult) -> None:
-    """Print a table for each device, without the spread of the figures, for which a terminal has no room; the notes once."""
+    """Print a table of all figures for each device, without their spread to save width, then the notes."""
     notes: dict[str, None] = {}
     for address in dict.fromkeys(record.device.address for record in result.records):
         records = tuple(record for record in result.records if record.device.address == address)
@@ -124,7 +124,7 @@ def _print_kpis(console: Console, result: RunResult) -> None:
 
 
 def study_of(options: Options) -> Study | None:
-    """Return the sweep or the comparison whose id was given in place of a run's; None where it is none, or none was given."""
+    """Return the sweep or comparison whose id was given in place of a run id, or None."""
     path = find_study(options.layout, options.run_id) if options.run_id else None
     if path is None:
         return None
@@ -136,7 +136,7 @@ def study_of(options: Options) -> Study | None:
 
 
 def print_study(options: Options, study: Study) -> None:
-    """Print a study, and where its data and its report lie."""
+    """Print a sweep or comparison, and the paths of its data and report."""
     page = study_report(study, options.layout)
     if options.json:
         print_json(study_document(study, page.parent))
@@ -180,7 +180,7 @@ def add_fail_if(parser: argparse.ArgumentParser) -> None:
 
 
 def conditions_of(options: Options, tasks: Iterable[str]) -> Sequence[Criterion]:
-    """Read the conditions on a run of these tasks, before anything is done."""
+    """Parse the conditions of `--fail-if` for a run of these tasks, before anything is measured."""
     names = tuple(tasks)
     return [read_condition(text, names, has_baseline=bool(options.baseline)) for text in options.fail_if]
 
@@ -195,7 +195,7 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
 
 
 def baseline_of(options: Options, wanted: LaterRun) -> RunResult | None:
-    """Return the run that one is held against, before anything is done; None: none is named, or there is no `latest` yet."""
+    """Return the baseline run of `--baseline`, before anything is measured; None if not given, or if `latest` finds none."""
     baseline = earlier_run(options.layout, options.baseline, wanted) if options.baseline else None
     if options.baseline and not baseline:
         where = f" on {', '.join(wanted.addresses)}" if wanted.addresses else ""
@@ -205,7 +205,7 @@ def baseline_of(options: Options, wanted: LaterRun) -> RunResult | None:
 
 
 def wanted_as(result: RunResult) -> LaterRun:
-    """Return a stored run as it is held against an earlier one."""
+    """Return the properties of a stored run by which its baseline is found."""
     return LaterRun(
         recipe_name=result.bundle.recipe_name,
         tasks=[task.name for task in result.bundle.tasks],

@@ -1,4 +1,4 @@
-"""Run: a recipe, a bundle or a run that was cut short, and devices -> records, a report, and its figures on the terminal."""
+"""The command `run`: run a recipe or bundle on devices, or resume a run; write the report and print its figures."""
 
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from quadbench.rollout.forecast import Forecast, forecast, forecast_of_bundle, m
 from quadbench.spec.spec_model import refuse_in
 from quadbench.study.stored_studies import LATEST, LaterRun
 
-_SCHEMA_VERSION = 1  # of the JSON of a dry run
+_SCHEMA_VERSION = 1  # for the JSON of a dry run
 
 
 def add(commands: Subparsers) -> None:
@@ -50,7 +50,7 @@ def run(options: Options) -> int:
     if options.wait and options.keep_going:
         raise UserError("--wait waits for devices that others have, and --keep-going leaves them out", hint="give one of them")
     source, conduct = _source(options), conduct_of(options)
-    goes_on_there = options.resume and options.devices is None and options.serial is None  # on all devices that it began on
+    goes_on_there = options.resume and options.devices is None and options.serial is None  # on all of its own devices
     is_told = not goes_on_there and not options.farm
     chosen = chosen_devices(options.devices, options.serial, options.layout) if is_told else ()
     if isinstance(source, OfRecipe):
@@ -77,7 +77,7 @@ def run(options: Options) -> int:
             run_here = partial(source.run, chosen, conduct, layout=options.layout, observer=observer)
             outcome = once_free(run_here, observer, waits=options.wait)
     fault = None
-    if options.baseline and not chosen:  # its devices are known only now that it has ended
+    if options.baseline and not chosen:  # its devices are only known after its end
         try:
             baseline = baseline_of(options, wanted_as(outcome.result))
         except QuadbenchError as error:
@@ -92,7 +92,7 @@ def run(options: Options) -> int:
 
 
 def _source(options: Options) -> Source:
-    """Return what is run."""
+    """Return the recipe, bundle or interrupted run that the command line names."""
     if options.resume:
         if options.source or options.bundle or options.dry_run:
             what = options.source or ("--bundle" if options.bundle else "--dry-run")

@@ -1,4 +1,4 @@
-"""Source of a run: a recipe, a bundle or a run that goes on; measured here, or as a job of a farm, whose run is fetched."""
+"""The source of a run (a recipe, a bundle or an interrupted run), and how to run it here or as a farm job."""
 
 import argparse
 import shlex
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OfRecipe:
-    """A recipe to be run, and its file."""
+    """A recipe as the source of a run, with its file."""
 
     recipe: Recipe
     file: Path
@@ -59,7 +59,7 @@ class OfRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class OfBundle:
-    """A bundle to be run, as its recipe says or by the defaults."""
+    """A bundle as the source of a run, with the measurement settings of its recipe or the defaults."""
 
     bundle: Stored[Bundle]
     terms: Terms
@@ -83,7 +83,7 @@ class OfBundle:
 
 @dataclass(frozen=True, kw_only=True)
 class OfRun:
-    """A run that goes on."""
+    """An interrupted run, to be resumed."""
 
     run_id: str
     bundle: Bundle
@@ -107,7 +107,7 @@ Source = OfRecipe | OfBundle | OfRun
 
 
 def named_source(text: str, bundle: Path | None, layout: Layout) -> OfRecipe | OfBundle:
-    """Return what a word means: the bundle in a folder, or a recipe, with a bundle of it where one is named."""
+    """Return the source that a command-line word means: a bundle's folder, or a recipe, optionally with a bundle of it."""
     if folder := bundle_folder(text):
         if bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
@@ -142,7 +142,7 @@ def add(actions: Subparsers) -> None:
 
 
 def add_farm(parser: argparse.ArgumentParser) -> None:
-    """Add `--farm`, which `run_on_farm` follows."""
+    """Add `--farm`, which `use_farm` and `run_on_farm` follow."""
     parser.add_argument(
         "--farm",
         type=_url,
@@ -170,12 +170,12 @@ def run_fetch(options: Options) -> int:
 
 
 def use_farm(url: str) -> None:
-    """Take the database of a farm for all that this command does, as if $QUADBENCH_DATABASE named it."""
+    """Use a farm's database for this command, as if $QUADBENCH_DATABASE were set to it."""
     set_variable(DATABASE_VARIABLE, url)
 
 
 def run_on_farm(source: Source, options: Options, observer: Observer) -> "Outcome":
-    """Have the farm run what was named, wait for it, and fetch it."""
+    """Submit a run to the farm, wait for it, and fetch its results."""
     run_id = submitted(source, options, observer)
     try:
         return fetched(run_id, options.layout, observer)
@@ -185,16 +185,16 @@ def run_on_farm(source: Source, options: Options, observer: Observer) -> "Outcom
 
 
 def farm_command(options: Options, *words: str) -> str:
-    """Return a command of `quadbench farm` as a shell takes it, for the farm that `--farm` names; its password is left out."""
+    """Return a shell command of `quadbench farm` for the farm of `--farm`, without its password."""
     farm = shlex.quote(source_name(options.farm))
     return f"{DATABASE_VARIABLE}={farm} {next_command(options, 'farm', *words)}"
 
 
 def submitted(source: Source, options: Options, observer: Observer, priority: int = 0) -> str:
-    """Submit a run to the farm that $QUADBENCH_DATABASE and $QUADBENCH_STORE name, and return its id.
+    """Submit a run to the farm of $QUADBENCH_DATABASE and $QUADBENCH_STORE, and return its id.
 
     Raises:
-        QuadbenchError: the farm has no such devices, cannot be reached, or what is run is wrong; no job was submitted.
+        QuadbenchError: the farm lacks the devices, cannot be reached, or the source is wrong; no job was submitted.
     """
     from quadbench.dispatch.submission import Request, open_farm
 
@@ -205,7 +205,7 @@ def submitted(source: Source, options: Options, observer: Observer, priority: in
 
 
 def fetched(run_id: str, layout: Layout, observer: Observer) -> "Outcome":
-    """Wait for the jobs of a run, and fetch what they left.
+    """Wait for the jobs of a run, and fetch their results.
 
     Raises:
         QuadbenchError: there is no such run, nothing of it was measured, or the farm cannot be reached.

@@ -1,4 +1,4 @@
-"""Runs: a results folder -> its latest runs, and its latest sweeps and comparisons, a line each."""
+"""The command `runs`: list the latest runs, sweeps and comparisons of a results folder, one line each."""
 
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
@@ -15,7 +15,7 @@ from quadbench.results.stored_runs import load_run, run_ids
 from quadbench.study.stored_studies import study_lines
 
 _SHOWN = 20
-_WITH_BEGIN = 100  # characters of a terminal; where there are fewer, the id, which begins with it, has to do
+_WITH_BEGIN = 100  # terminal width for the column; run ids begin with the start time anyway
 _COLOURS = {
     RunStatus.OK: "green",
     RunStatus.UNDER_WAY: "blue",
@@ -63,7 +63,7 @@ def _line(layout: Layout, run_id: str) -> RunLine:
 
 
 def _print_lines(options: Options, lines: Sequence[RunLine]) -> None:
-    """Print a table; below it what is wrong with those that are not ok, and what shows one of them."""
+    """Print the runs as a table, then the reasons of those that are not ok, and a next command."""
     console = stdout_console()
     begins = ("Began, UTC",) if console.width >= _WITH_BEGIN else ()
     table = empty_table("Run", *begins, "Recipe", "Devices", "Status", "Image", whole=("Run", *begins, "Status"))
@@ -81,9 +81,9 @@ def _print_lines(options: Options, lines: Sequence[RunLine]) -> None:
 
 
 def _cells(line: RunLine, *, has_room: bool) -> Iterator[tuple[str, str, str]]:
-    """Yield the recipe with what was swept, the devices and their figures: each device in a row of the table with its own.
+    """Yield rows of recipe and swept values, devices, and figures, with one device in each row.
 
-    Where there is no room the parts of a figure stand below each other.
+    With little room, the parts of a figure are stacked.
     """
     recipe = (line.recipe or "–", *(f"{key.rpartition('.')[2]}={value}" for key, value in line.swept.items()))
     devices = line.devices or ("–",)

@@ -1,4 +1,4 @@
-"""Runtime: make, list, show and remove runtime kits, the libraries that run graphs on devices of an ABI."""
+"""The command `runtime`: make, list, show and remove runtime kits, the libraries that run graphs on devices of an ABI."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -70,7 +70,7 @@ def run_remove(options: Options) -> int:
 
 
 def _problems_by_target(kit: Kit, profile: DeviceProfile) -> dict[str, list[str]]:
-    """Return by target key why the kit cannot run there what the harness could on a device of a kind."""
+    """Return, for each of the profile's targets that the harness can run, why the kit cannot run it."""
     foreign = [] if kit.abi is PHONE_ABI else [f"it is for {kit.abi}; expected {PHONE_ABI}"]
     run_by_harness = OnnxRuntimeTarget | QnnTarget | LiteRtTarget
     targets = [target for target in (profile.target, *profile.alternatives) if isinstance(target, run_by_harness)]

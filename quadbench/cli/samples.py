@@ -1,4 +1,4 @@
-"""Samples: stored runs -> every value that they measured, as CSV or Parquet, for other programs."""
+"""The command `samples`: export all measured values of stored runs as CSV or Parquet."""
 
 from pathlib import Path
 

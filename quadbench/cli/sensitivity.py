@@ -1,4 +1,4 @@
-"""Sensitivity: a recipe -> how much each adapter suffers from rounding, and which one should be the anchor."""
+"""The command `sensitivity`: score how much quantization hurts each adapter, and choose the anchor."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ def run(options: Options) -> int:
 
 
 def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
-    """Print a table for each adapter: all sites, each step, the sites that cost most when rounded alone; then the conclusion."""
+    """Print a table for each adapter (all sites, each step, and the most sensitive sites), then the conclusion."""
     for one in sensitivity.adapters:
         title = f"{one.adapter}, {sensitivity.lora}, under encodings of its own"
         shown = figures_table("rounded", "SQNR dB", "MSE", "JS", "samples", title=title)

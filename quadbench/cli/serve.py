@@ -1,4 +1,4 @@
-"""Serve: a results folder and its database -> a live page of what runs, what is broken and what came out, until Ctrl-C."""
+"""The command `serve`: show running work, problems and results on a live web page until Ctrl-C."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ from quadbench.spec.variables import secret_variable
 
 TOKEN_VARIABLE = "QUADBENCH_SERVE_TOKEN"
 _PORT = 8642
-_POLITE = 10  # of 19 steps down from the usual priority: what is measured on the same host comes first
+_POLITE = 10  # nice level, so that measurements on the same host come first
 _MOST_TOKEN_BYTES = 1000
 
 
@@ -64,6 +64,6 @@ def run(options: Options) -> int:
     if not is_loopback(options.host) and not is_secure:
         print_note("without TLS others on the network can read the token: give --certfile, or put a proxy with TLS before it")
     os.nice(_POLITE)
-    with suppress(KeyboardInterrupt):  # which who started this may have it ignore, as a script does of what it leaves behind
+    with suppress(KeyboardInterrupt):  # a script's background process may ignore Ctrl-C
         server.run(sockets=[at])
     return 0

@@ -1,4 +1,4 @@
-"""Show: a stored run, sweep or comparison -> its figures and its result on the terminal again; nothing is written."""
+"""The command `show`: print a stored run's, sweep's or comparison's figures again, without writing anything."""
 
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.result import add_baseline, add_full, baseline_of, print_result, print_study, study_of, wanted_as

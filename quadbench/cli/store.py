@@ -1,4 +1,4 @@
-"""Store: the store that $QUADBENCH_STORE names -> what lies there; artifacts sent, fetched, collected when old, and checked."""
+"""The command `store`: show, send, fetch, check and garbage-collect artifacts in the store of $QUADBENCH_STORE."""
 
 from dataclasses import asdict
 from pathlib import Path

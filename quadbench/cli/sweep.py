@@ -1,4 +1,4 @@
-"""Sweep: a recipe, keys and values for them -> a run for each setting, and one table of them all."""
+"""The command `sweep`: run a recipe with several values of its keys, and compare the runs in one table."""
 
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.device_options import add_conduct, add_devices, chosen_devices, conduct_of

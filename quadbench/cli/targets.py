@@ -1,4 +1,4 @@
-"""Targets: what can be compiled for on this machine, what is missing for the others, and who runs each."""
+"""The command `targets`: list the compile targets of this machine, their devices, and what is missing for each."""
 
 import platform
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def _row(target: KnownTarget, state: Availability) -> dict[str, Any]:
 
 
 def _lines(target: KnownTarget, state: Availability) -> Iterator[str]:
-    """Yield a target on a line, as keys are copied; below it what compiles it, what runs it and what is missing."""
+    """Yield the lines of a target: its key, unwrapped for copying, then its compiler, devices and missing parts."""
     yield f"{'ready' if state.is_ready else 'missing':{_INDENT}}{target.key}"
     compiler = " ".join(filter(None, (target.target.backend, state.version)))
     runs_on = (

@@ -1,4 +1,4 @@
-"""Who: the leases and reservations in the database -> who has which device, until when and what for."""
+"""The command `who`: list leases and reservations of devices, with owner, purpose and end."""
 
 from quadbench.cli.console import print_json, print_rows, print_text
 from quadbench.cli.options import Options, Subparsers, add_command
