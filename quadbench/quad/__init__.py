@@ -1,1 +1,1 @@
-"""Quad: Recipe -> Bundle, with torch. `cache`, `model_files` and `inputs` do without, so that a bundle is reused quickly."""
+"""Quad: building quantized bundles from recipes, with torch except in `cache`, `model_files` and `inputs`."""

@@ -1,4 +1,4 @@
-"""Admit: a new adapter and a bundle -> a judgement, and the bundle with that adapter, and a task by it; the base stays."""
+"""Admission: checking a new LoRA adapter against a built bundle, and adding it, with a task, without changing the base."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,17 +33,17 @@ from quadbench.results.manifest import check_contents, link, publish
 from quadbench.spec import NAME_EXPECTED, is_name
 from quadbench.spec.spec_model import LONGEST_NAME
 
-_NOISE_TOLERANCE = 1e-5  # of normal values: another machine may round the last bit otherwise
+_NOISE_TOLERANCE = 1e-5  # for normally distributed noise, whose last bit may differ between machines
 _OF_WHICH = "give the recipe of which the bundle was built, as it was then"
-_PARTS = (0.75, 0.5, 0.25)  # of a weight at which an adapter has no place
-Painting = Callable[[int, int], None]  # is told the number of a reference image that is begun, and of how many
+_PARTS = (0.75, 0.5, 0.25)  # factors to try on the weight of a refused adapter
+Painting = Callable[[int, int], None]  # progress callback: number of the reference image being started, and total
 
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """A judgement of an adapter, at a weight, under a base. `extended` is the bundle with that adapter, once it was added.
+    """The judgement of an adapter, at a weight, for a bundle's base. `extended` is the new bundle, if the adapter was added.
 
-    `fits_at` is a smaller weight at which one that is not admitted would be; None where none was asked for or is known.
+    `fits_at` is a smaller weight at which a refused adapter would fit; None if not searched or not found.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Admission:
 
 
 def judged(candidate: Candidate, bundle: Stored[Bundle]) -> Admission:
-    """Judge an adapter under the bundle's frozen LoRA encodings; nothing is written."""
+    """Judge an adapter under the bundle's frozen LoRA encodings, without writing anything."""
     name, weight = candidate.name or adapter_name(candidate.source, hint="give it one with --name"), candidate.weight
     if not is_name(name):
         raise UserError(f"'{name}' is no name for an adapter; expected at most {LONGEST_NAME} characters: {NAME_EXPECTED}")
@@ -75,15 +75,15 @@ def judged(candidate: Candidate, bundle: Stored[Bundle]) -> Admission:
 
 
 def admit(candidate: Candidate, bundle: Stored[Bundle], *, painting: Painting = lambda _number, _total: None) -> Admission:
-    """Judge an adapter as `judged` does; if admitted, write it, and its task, into a new bundle beside the old one.
+    """Judge an adapter; if it is admitted, write a new bundle that includes it, and its task, beside the old bundle.
 
-    The adapter is gauge-aligned in either case, which is exact and only makes the rounding finer. The new bundle's graphs are
-    the old files: nothing is compiled again, and a device is sent the adapter alone. `painting` is told of each reference image.
+    The adapter is gauge-aligned, which is exact and only improves rounding. The graphs of the new bundle are the old files, so
+    nothing is compiled again, and devices only receive the adapter. `painting` is called for each reference image.
 
     Raises:
-        UserError: no adapter can have that name or that weight, or the bundle has one, or a task, of that name.
+        UserError: the name or weight is invalid, or the bundle already has an adapter or task of that name.
         AdapterError: the adapter cannot be read, or has a site that the base lacks, or a larger rank there.
-        ArtifactError: a file of the bundle is not what its manifest says.
+        ArtifactError: a file of the bundle does not match its manifest.
     """
     admission = judged(candidate, bundle)
     if admission.name in {adapter.name for adapter in bundle.artifact.adapters}:
@@ -101,10 +101,10 @@ def admit(candidate: Candidate, bundle: Stored[Bundle], *, painting: Painting = 
 def inspect(
     source: Path, *, recipe: Recipe | None = None, bundle: Stored[Bundle] | None = None, unet_only: bool = False
 ) -> tuple[Inspection, Admission | None]:
-    """Describe an adapter; with a recipe, check its fit to the foundation model, with a bundle, judge it under the encodings.
+    """Describe an adapter; with a recipe, check its fit to the model; with a bundle, judge it under the bundle's encodings.
 
     Raises:
-        AdapterError: nothing there can be read as an adapter, or it has no place in the bundle.
+        AdapterError: the adapter cannot be read, or does not fit the bundle.
     """
     inspection = inspect_adapter(source, sites_of(recipe) if recipe else None, unet_only=unet_only)
     candidate = Candidate(source=source, name=name_after(source) or "adapter", unet_only=unet_only)
@@ -112,14 +112,14 @@ def inspect(
 
 
 def _load(name: str, candidate: Candidate, bundle: Bundle, encodings: dict[str, Encoding]) -> Adapter:
-    """Read the adapter, fitted to the bundle's shared graph."""
+    """Read the adapter and fit it to the sites of the bundle's shared graph."""
     unet = next(g for g in bundle.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
     sites = sites_of_graph({spec.name: spec.shape for spec in unet.inputs if spec.name in encodings})
     return load_adapter(name, candidate.source, sites, unet_only=candidate.unet_only)
 
 
 def _extend(bundle: Stored[Bundle], admission: Admission, candidate: Candidate, painting: Painting) -> Stored[Bundle]:
-    """Write the bundle with one more adapter, and one more task where it shall do one, beside the old one."""
+    """Write a new bundle with one more adapter, and its task if there is one, beside the old bundle."""
     check_contents(bundle, file_refs(bundle.artifact))  # the new bundle has the same files under the same digests
     encodings, old = lora_encodings_of(bundle), bundle.artifact
     adapter = _load(admission.name, candidate, old, encodings).at(admission.weight)
@@ -147,7 +147,7 @@ def _extend(bundle: Stored[Bundle], admission: Admission, candidate: Candidate, 
 
 
 def checked_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
-    """Return the bundle's task that the new one, of this name, shall be like."""
+    """Return the existing task that the new task, of this name, is modelled on, after checking names."""
     tasks = {task.name: task for task in bundle.tasks}
     if new.like not in tasks or new.like not in {task.name for task in new.recipe.tasks}:
         raise UnknownNameError("task", new.like, [task.name for task in new.recipe.tasks])
@@ -167,15 +167,15 @@ def new_task(
     writer: BundleWriter,
     painting: Painting = lambda _number, _total: None,
 ) -> TaskAssets:
-    """Return the task by one adapter, which both mappings name; its reference images are written, by diffusers or PEFT.
+    """Return a new task for one adapter, and write its reference images by diffusers or PEFT.
 
-    Inputs, noise and sampler are those of the task that it is like; the truth of that task is not that of another adapter. A
-    sampler that was fitted to that task is not fitted again.
+    Inputs, noise and sampler are those of the task `new.like`, without that task's true images. A fitted sampler is not fitted
+    again. Both mappings have the one adapter.
     """
     (name,) = weights
     like = checked_task(new, bundle.artifact, name)
     pictures: dict[str, Image] = {}
-    if not has_random_weights(new.recipe):  # whose pictures show nothing
+    if not has_random_weights(new.recipe):  # images of random weights show nothing
         foundation, table = open_foundation(new.recipe.foundation), read_table(bundle.path(like.table))
         task = task_as_built(new, like, table, foundation)
         inputs = task_items(task, foundation, calibration_samples=new.recipe.quad.calibration.samples).evaluation
@@ -197,13 +197,13 @@ def new_task(
 
 
 def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:
-    """Return the recipe's task with the bundle's sampler, which may be that of devices of one profile.
+    """Return the recipe's task with the sampler that the bundle was built with, which may be that of one device profile.
 
-    A table that was fitted may have fewer steps than the recipe asks for, and does not tell the strength.
+    A fitted table may have fewer steps than the recipe's sampler, and does not contain the strength.
     """
     recipes = (new.recipe.on(profile) for profile in (None, *new.recipe.devices))
     for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
-        known = known_table(task, foundation)  # none where it is fitted when the bundle is built
+        known = known_table(task, foundation)  # None for a sampler fitted during the build
         is_same = known == table if known else like.steps <= task.sampler.steps
         if is_same and (task.sampler.scheme, task.guidance) == (like.scheme, like.guidance):
             return task
@@ -215,7 +215,7 @@ def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundatio
 
 
 def check_items(items: Sequence[Item], like: TaskAssets, tensors: Mapping[str, np.ndarray], foundation: Foundation) -> None:
-    """Refuse items that are not those of the bundle's task, whose `tensors` hold their noise."""
+    """Refuse evaluation inputs that differ from those of the bundle's task; `tensors` holds the noise of the task."""
     pairs = zip(like.items, items, strict=False)
     others = [own.name for own, item in pairs if not _is_same(own, item, tensors, foundation, like.steps)]
     if others or len(items) != len(like.items):

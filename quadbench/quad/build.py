@@ -1,4 +1,4 @@
-"""Build: Recipe -> Bundle."""
+"""Build: quantizing a recipe's model and adapters into a bundle."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -43,17 +43,17 @@ def build(
 ) -> Stored[Bundle]:
     """Quantize a recipe's model and adapters into a bundle, whose folder is named by its digest.
 
-    `notify` is called with the name of each step as it starts. A bundle that is there already is not looked at: `cache.cached`
-    returns it. Builds that share `intermediates` make what they have in common once; `build_seconds` of the later ones lack it.
+    `notify` is called with the name of each step as it starts. Existing bundles are not reused here, but by `cache.cached`.
+    Builds that share `intermediates` compute common parts once, and only the first build's `build_seconds` include them.
 
     Raises:
-        UserError: something that the recipe names is missing or does not fit; AdapterError where it is an adapter.
+        UserError: a part of the recipe is missing or does not fit; AdapterError if it is an adapter.
         BuildError: the graph cannot be quantized.
     """
     if intermediates is None:
         with temporary_folder(layout.scratch) as scratch:
             bundle = build(recipe, layout, notify=notify, intermediates=prepare.Intermediates(scratch))
-        give_back()  # whoever compiles next may need it
+        give_back()  # the next compilation may need the memory
         return bundle
     digests, steps = digests_of(recipe), prepare.Steps(notify)
     with torch.no_grad():
@@ -75,7 +75,7 @@ def build(
 
 @dataclass(kw_only=True)
 class _Build:
-    """One build under way; what it has written and measured so far."""
+    """The state of a running build: its inputs, and what it has written and measured so far."""
 
     recipe: Recipe
     digests: RecipeDigests
@@ -85,10 +85,10 @@ class _Build:
     steps: prepare.Steps
     checkpoints: Path
     graphs: list[Graph] = field(default_factory=list)
-    noise: tuple[LayerNoise, ...] = ()  # by which the layers of the shared U-Net that run in 8 bits were chosen
+    noise: tuple[LayerNoise, ...] = ()  # the noise that decided which layers of the shared U-Net run in 8 bits
 
     def run(self) -> Bundle:
-        """Take every step and return the bundle."""
+        """Run every step of the build and return the bundle."""
         steps = self.steps
         with steps("lora profile"):
             scores = self._sensitivity()
@@ -101,7 +101,7 @@ class _Build:
         trained = replace(lora, adapters=lora.adapters | {name: result.adapter for name, result in distilled.items()})
         held_out = self._held_out(trained, unet)
         shared_encodings = unet.activations
-        del unet  # nearly a gigabyte, where the model is large
+        del unet  # nearly a gigabyte for a large model
         self._write_mergeable(shared_encodings, trained, held_out)
         with steps("adapters"):
             shared = next(g for g in self.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
@@ -132,7 +132,7 @@ class _Build:
         )
 
     def _sensitivity(self) -> Sensitivity | None:
-        """Score the adapters if the recipe leaves the anchor open; without the pass over single sites, which chooses nothing."""
+        """Score the adapters if the recipe does not name the anchor, without the pass over single sites, which is not needed."""
         profile = self.recipe.quad.profile
         if not isinstance(profile, AnchorProfile) or profile.adapter is not None:
             return None
@@ -153,7 +153,7 @@ class _Build:
         )
 
     def _quantize(self, lora: LoraProfile) -> tuple[Encodings, Quantized]:
-        """Write the shared graphs. Return the encodings of all of their tensors by component, and the U-Net."""
+        """Write the shared graphs. Return the encodings of all tensors by component, and the quantized U-Net."""
         feeds = prepare.calibration_feeds(self.recipe, self.prepared, lora)
         activations = self.recipe.precision.activations
         encodings, written = {LORA: dict(lora.encodings)}, {}
@@ -162,7 +162,7 @@ class _Build:
                 continue  # no task takes an image
             is_unet = component is Component.UNET
             inputs = lora.encodings if is_unet else None
-            part = f"{component.value} under {lora.anchor}"  # the anchor shapes the adapters, and may follow from their bits
+            part = f"{component.value} under {lora.anchor}"  # the anchor changes the adapters, and may depend on their bits
             if isinstance(activations, FloatActivations):
                 result = weights_quantized(model, lora=inputs)
             else:
@@ -176,7 +176,7 @@ class _Build:
         return encodings, written[Component.UNET]
 
     def _distill(self, lora: LoraProfile, unet: ModelProto) -> dict[str, Distilled]:
-        """Train the adapters that the recipe wants trained. An interrupted build goes on where it was."""
+        """Train the adapters that the recipe wants distilled. An interrupted build resumes from its checkpoints."""
         spec = self.recipe.quad.distill
         if spec is None:
             return {}
@@ -193,7 +193,7 @@ class _Build:
             )
 
     def _held_out(self, lora: LoraProfile, unet: Quantized) -> HeldOutInputs | None:
-        """Judge the shared U-Net on held-out inputs; None for random weights, whose predictions are near to nothing."""
+        """Evaluate the shared U-Net on held-out inputs; None for random weights, whose predictions are almost zero."""
         if has_random_weights(self.recipe):
             return None
         with self.steps("held-out inputs"):
@@ -203,7 +203,7 @@ class _Build:
         return held_out
 
     def _write_mergeable(self, activations: Mapping[str, Encoding], lora: LoraProfile, held_out: HeldOutInputs | None) -> None:
-        """Write the U-Net that takes an adapter into its weights as it is loaded, under the encodings of the shared one."""
+        """Write the U-Net of the merged-at-load variant, with the shared U-Net's encodings."""
         if Variant.MERGED_AT_LOAD not in self.recipe.baselines:
             return
         with self.steps("merged-at-load baseline"):
@@ -257,11 +257,11 @@ class _Build:
         )
 
     def _picture(self, name: str, source: Path | None, mode: str = "RGB") -> FileRef | None:
-        """Write an input's pixels as the harness reads them, whatever kind of picture they come from; None stays None."""
+        """Write an input image as pixels that the harness can read; None stays None."""
         return self.writer.image(name, read_picture(source, mode, self.prepared.foundation.sizes.image)) if source else None
 
     def _pictures(self, prepared: PreparedTask) -> Mapping[str, Image]:
-        """Return the float reference's images by item; none for random weights: their pictures are noise, near to nothing."""
+        """Return the float reference's images by input; empty for random weights, whose images are noise."""
         if has_random_weights(self.recipe):
             return {}
         task = prepared.task
@@ -271,7 +271,7 @@ class _Build:
 
 
 def doubts_of(recipe: Recipe, adapters: Iterable[Adapter] = ()) -> tuple[Caveat, ...]:
-    """Return the doubts that a bundle is born with."""
+    """Return the caveats that a recipe's bundle has from the start."""
     is_calibrated = not isinstance(recipe.precision.activations, FloatActivations)
     is_own = is_calibrated and isinstance(recipe.quad.calibration, OwnTaskCalibration)
     is_uneven = is_own and Variant.PER_GRAPH in recipe.baselines and len(recipe.tasks) > 1

@@ -1,6 +1,6 @@
-"""Cache: a recipe -> the digests of all that its bundle follows from, and the bundle that the same inputs made before.
+"""Cache: the digests of everything that a recipe's bundle depends on, to find a bundle that was already built.
 
-This module does without torch, so that a run that builds nothing starts at once.
+This module does not import torch, so that runs without a build start quickly.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from quadbench.results.manifest import read_manifest
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeDigests:
-    """Digests of a recipe with all that it names, by how much of the recipe counts.
+    """Digests of a recipe and its files, each covering a different part of the recipe, to reuse bundles and intermediate results.
 
-    `bundle` is that of the bundle. `floats` is the same for recipes that differ only in how their models are quantized, `ranges`
-    for those that differ only in their bits, `models` for those that differ in both of the former and in samplers.
+    `bundle` covers everything. `floats` ignores how models are quantized, `ranges` ignores the bits, and `models` ignores both
+    and the samplers.
     """
 
     bundle: str
@@ -30,7 +30,7 @@ class RecipeDigests:
 
 
 def cached(recipe: Recipe, layout: Layout) -> Stored[Bundle] | None:
-    """Return the recipe's bundle, or None where it has to be built.
+    """Return the recipe's bundle if it was already built, else None.
 
     Raises:
         ArtifactError: the bundle is damaged.
@@ -40,12 +40,12 @@ def cached(recipe: Recipe, layout: Layout) -> Stored[Bundle] | None:
 
 
 def digests_of(recipe: Recipe) -> RecipeDigests:
-    """Return the digests of a recipe with its weights, adapters, inputs, packages and the code that builds.
+    """Return the digests of a recipe with its weights, adapters, inputs, packages and the code of the build.
 
-    How a recipe is measured and shown does not count.
+    Settings of measurement and display are not covered.
 
     Raises:
-        UserError: what the recipe names is not there, cannot be what it is named as, or cannot be read.
+        UserError: a file that the recipe names is missing, of the wrong kind or unreadable.
     """
     check_named(recipe)
     try:
@@ -66,7 +66,7 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
     except OSError as error:
         raise UserError(f"'{error.filename}', which recipe '{recipe.name}' names, cannot be read: {error.strerror}") from error
     built = recipe.model_dump(mode="json", exclude={"measure", "runtime", "published", "devices"})
-    built["baselines"] = sorted(name for name in recipe.baselines if Variant(name).graphs == name)  # others run graphs of these
+    built["baselines"] = sorted(name for name in recipe.baselines if Variant(name).graphs == name)  # others reuse their graphs
     ranges = built | {"precision": None, "baselines": None}
     floats = ranges | {"quad": recipe.quad.calibration.samples}
     models = floats | {"tasks": [task | {"sampler": None} for task in built["tasks"]]}
@@ -79,7 +79,7 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
 
 
 def _input_digests(task: Task) -> list[list[str | None]]:
-    """Return each input's texts, and the digests of its image, mask and truth, each at its place."""
+    """Return each input's texts and the SHA-256 of its image, mask and true image, in fixed order."""
     return [
         [e.name, e.prompt, e.negative_prompt, *(sha256_of(path) if path else None for path in (e.image, e.mask, e.truth))]
         for e in read_inputs(task)

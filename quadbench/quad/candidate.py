@@ -1,4 +1,4 @@
-"""Candidate: an adapter that asks for admission, and the task that it shall do. It takes no torch."""
+"""Candidate: an adapter to be added to a bundle, its name and its optional task. This module does not import torch."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from quadbench.spec.spec_model import LONGEST_NAME
 
 @dataclass(frozen=True, kw_only=True)
 class NewTask:
-    """The task that an adapter gets with its admission: as `like`, a task of the recipe of which the bundle was built."""
+    """A task for a newly added adapter, modelled on the task `like` of the recipe that the bundle was built from."""
 
     recipe: Recipe
     like: str
@@ -21,9 +21,9 @@ class NewTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """An adapter's file, and as what it shall be admitted. Without a `name` it has the file's.
+    """An adapter to be added to a bundle: its file, name (by default from the file) and weight.
 
-    It is judged and written at `weight`, the greatest that tasks shall give it. Without a `task` no task runs it.
+    `weight` is the greatest weight that tasks will give the adapter. Without `task`, no task uses it.
     """
 
     source: Path
@@ -34,7 +34,7 @@ class Candidate:
 
 
 def adapter_name(source: Path, *, hint: str) -> str:
-    """Return what an adapter is called after its file: `pixel-art-v2` after `Pixel_Art v2.safetensors`."""
+    """Return an adapter's name from its file name: `pixel-art-v2` for `Pixel_Art v2.safetensors`."""
     name = name_after(source)
     if not name:
         raise UserError(f"no adapter's name can be made of '{source}'", hint=hint)
@@ -42,9 +42,9 @@ def adapter_name(source: Path, *, hint: str) -> str:
 
 
 def name_after(source: Path) -> str:
-    """Return an adapter's name after its file, or its folder where all files of a format have the same name.
+    """Return an adapter's name from its file, or from its folder if the file has a fixed name.
 
-    It is empty where that has none of the letters and digits of names.
+    The result is empty if no letters or digits can be used.
     """
     if os.path.isdir(source):  # noqa: PTH112  (it raises nothing)
         stem = source.resolve().name

@@ -1,4 +1,4 @@
-"""Chosen: a results folder, and a recipe if there is one -> the bundle that an adapter is added to, or that is run. No torch."""
+"""Chosen: finding the stored bundle to run or to add an adapter to. This module does not import torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +16,13 @@ from quadbench.spec import is_file
 
 
 def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> Stored[Bundle]:
-    """Return the bundle that an adapter is added to: what the latest admission made, or, of a run that came later, the run's.
+    """Return the bundle to add an adapter to: the latest of the last run's bundle and the last extended bundle.
 
-    With a recipe it is that one if it has the base that the recipe builds, else the recipe's own.
+    With a recipe, that bundle must have the recipe's base; otherwise the recipe's own bundle is returned.
 
     Raises:
-        UserError: there is no bundle of the recipe, or there are several.
-        ArtifactError: there is no run yet, or what is stored is damaged.
+        UserError: the recipe has no bundle, or several.
+        ArtifactError: there is no run yet, or stored data is damaged.
     """
     if recipe is None:
         return _only(_latest(layout), "the latest run")
@@ -33,10 +33,10 @@ def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> Stored[Bundle
 
 
 def fitting_bundle(folder: Path, recipe: Recipe, layout: Layout) -> Stored[Bundle]:
-    """Return the bundle in a folder, which has the base that the recipe builds.
+    """Return the bundle in a folder, after checking that it has the base that the recipe builds.
 
     Raises:
-        UserError: it has another, or the recipe's own bundle is not there to tell.
+        UserError: the bundle has another base, or the recipe's own bundle is missing, so this cannot be checked.
         ArtifactError: the bundle is damaged.
     """
     bundle = read_manifest(folder, Bundle)
@@ -49,7 +49,7 @@ def fitting_bundle(folder: Path, recipe: Recipe, layout: Layout) -> Stored[Bundl
 
 
 def bundle_folder(text: str) -> Path | None:
-    """Return the folder of a bundle, where a text names one; None where it names something else, as a recipe."""
+    """Return the path if the text names a bundle's folder; None if it names something else, such as a recipe."""
     return Path(text) if is_file(Path(text) / MANIFEST) else None
 
 
@@ -59,7 +59,7 @@ def _latest(layout: Layout) -> Sequence[Stored[Bundle]]:
 
 
 def _bundles_of(recipe: Recipe, layout: Layout) -> list[Stored[Bundle]]:
-    """Return the bundles of a recipe that are there, as devices of any profile run it."""
+    """Return all stored bundles of a recipe, for every device profile."""
     check_devices(recipe)
     unlike = {recipe_digest(each): each for each in (recipe.on(profile) for profile in (None, *recipe.devices))}
     bundles = [bundle for each in unlike.values() if (bundle := cached(each, layout))]

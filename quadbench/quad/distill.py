@@ -1,4 +1,4 @@
-"""Distill: an adapter trained on its tasks' own U-Net inputs to lose less under a graph's frozen encodings."""
+"""Distillation: training LoRA adapters under a quantized graph's frozen encodings, to lose less quality."""
 
 import logging
 import math
@@ -20,20 +20,20 @@ from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph, Tensors
 from quadbench.quad.runner import Feed
 
-SEED_STRIDE = 10_000  # items have consecutive seeds: one that is moved by less would see the noise of another
+SEED_STRIDE = 10_000  # inputs have consecutive seeds, so smaller shifts would repeat another input's noise
 ItemsByTask = Mapping[str, Sequence[Item]]
 log = logging.getLogger(__name__)
 EVALUATION_BATCH = 16
-MINIMUM_GAIN_DB = 0.05  # less than this is no progress
-TRAINING_SEEDS, VALIDATION_SEEDS = (1, 2, 3, 4), (5,)  # by which those of the calibration items are moved
+MINIMUM_GAIN_DB = 0.05  # smaller gains do not count as progress
+TRAINING_SEEDS, VALIDATION_SEEDS = (1, 2, 3, 4), (5,)  # shifts of the calibration inputs' seeds, in SEED_STRIDE
 VALIDATION_EXAMPLES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """U-Net inputs without LoRA, and `teacher` (1, 4, h, w), the float U-Net's eps with the adapter as it came.
+    """A training example: U-Net inputs without LoRA, and `teacher` (1, 4, h, w), the float U-Net's noise prediction.
 
-    `noise` (1, 4, h, w) was added to a clean latent to make the sample; it is None for a sample of a sampler's trajectory.
+    `noise` (1, 4, h, w) is the noise added to a clean latent; None for samples from a sampler's trajectory.
     """
 
     feed: Feed
@@ -43,16 +43,16 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Division:
-    """The calibration items of an adapter's tasks, divided: no image or prompt of those that train is among those that judge."""
+    """The calibration inputs of an adapter's tasks, split into training and validation without shared images or prompts."""
 
     training: ItemsByTask
     validation: ItemsByTask
 
 
 def divided(prepared: Prepared, adapter: Adapter) -> Division:
-    """Divide the calibration items of the adapter's tasks (all if none names it): of each task the last third judges.
+    """Split the calibration inputs of the adapter's tasks: the last third of each task is used for validation.
 
-    Samples beyond a task's prompts are these prompts again, so that it is names that are divided; a single one judges.
+    If no task uses the adapter, all tasks count. Repeated prompts are split by name; a single input is used for validation.
     """
     own = [task for task in prepared.tasks if adapter.name in task.task.adapter] or prepared.tasks
     items = {task.task.name: task.items.calibration for task in own}
@@ -65,9 +65,9 @@ def divided(prepared: Prepared, adapter: Adapter) -> Division:
 
 
 def examples(prepared: Prepared, adapter: Adapter, items: ItemsByTask, *, seeds: Sequence[int], noised: bool) -> list[Example]:
-    """Run items of some tasks with the adapter, once for each seed, by which their own are moved, and ask the teacher.
+    """Run inputs with the adapter in float, once per seed shift, and return the U-Net's inputs and predictions as examples.
 
-    With `noised` each trajectory's last latent is noised anew to each of the sampler's time steps, for the diffusion loss.
+    With `noised`, each final latent is also noised to every sampler time step, for the diffusion loss.
     """
     lora = prepared.feed(adapter)
     collected: list[Example] = []
@@ -83,18 +83,18 @@ def examples(prepared: Prepared, adapter: Adapter, items: ItemsByTask, *, seeds:
 
 
 def reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTask:
-    """Return a task with these items in place of its calibration items, their seeds moved out of each other's way."""
+    """Return a task with these inputs as calibration inputs, their seeds shifted to distinct ranges."""
     moved = tuple(replace(item, seed=item.seed + SEED_STRIDE * seed) for item in items)
     return replace(task, items=replace(task.items, calibration=moved))
 
 
 def _noised(prepared: Prepared, task: PreparedTask, visited: Visit, seed: int) -> Iterator[tuple[Feed, torch.Tensor]]:
-    """Yield feeds with sample sqrt(a) z + sqrt(1 - a) noise, and the noise. The prompt is that of the item that gave z.
+    """Yield U-Net inputs with sample sqrt(a) z + sqrt(1 - a) noise, and the noise, with the prompt of the latent z.
 
-    Every sampler here feeds samples of this form.
+    All samplers here use samples of this form.
     """
     steps = len(task.table.timesteps)
-    runs = len(visited.feeds) // (len(visited.latents) * steps)  # guidance: with the prompt first, then without
+    runs = len(visited.feeds) // (len(visited.latents) * steps)  # 2 with guidance: with the prompt, then without
     generator = torch.Generator().manual_seed(seed)
     for item, latent in enumerate(visited.latents):
         for step, timestep in enumerate(task.table.timesteps):
@@ -106,23 +106,23 @@ def _noised(prepared: Prepared, task: PreparedTask, visited: Visit, seed: int) -
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The extent of a training.
+    """The hyperparameters of a distillation.
 
-    `learning_rate` is Adam's, as a share of each tensor's greatest weight; it falls along a cosine.
+    `learning_rate` is Adam's, relative to each tensor's greatest weight, with cosine decay.
     """
 
     steps: int
     batch: int
     learning_rate: float
     diffusion_weight: float
-    patience: int  # evaluations without progress before it stops
+    patience: int  # evaluations without progress before training stops
     seed: int
     evaluate_every: int = 25  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The weights after so many steps: SQNR of eps against the teacher over the validation examples, in dB."""
+    """A validation result: the SQNR in dB of the noise predictions against the teacher, after some training steps."""
 
     step: int
     sqnr_db: float
@@ -130,9 +130,9 @@ class Evaluation:
 
 @dataclass(kw_only=True)
 class Training:
-    """One training under way. Each tensor is in units of its greatest weight at the start, so that one step size fits all.
+    """The state of a distillation. Tensors are scaled by their greatest initial weight, so that one step size fits all.
 
-    `limits` are the shared ranges in these units; they may be far from 1 where another adapter widened the range.
+    `limits` are the shared ranges in the same scale; they are far from 1 if another adapter widened the range.
     """
 
     graph: FakeQuantGraph
@@ -204,12 +204,12 @@ class Training:
         self.evaluations.append(Evaluation(step=self.step, sqnr_db=reached_db))
 
     def _is_stale(self) -> bool:
-        """Say whether the last `patience` evaluations brought nothing over those before."""
+        """Return whether the last `patience` evaluations brought no progress over earlier ones."""
         earlier, recent = self.evaluations[: -self.settings.patience], self.evaluations[-self.settings.patience :]
         return bool(earlier) and max(e.sqnr_db for e in recent) < max(e.sqnr_db for e in earlier) + MINIMUM_GAIN_DB
 
     def save(self, path: Path) -> None:
-        """Write what it takes to go on from here, whole or not at all."""
+        """Write a checkpoint to resume from, atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "step": self.step,
@@ -225,7 +225,7 @@ class Training:
         temporary.replace(path)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         state = torch.load(path, weights_only=True)
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self.evaluations = [Evaluation(**fields) for fields in state["evaluations"]]
@@ -238,7 +238,7 @@ class Training:
 
 
 def sqnr_db(graph: FakeQuantGraph, weights: Mapping[str, torch.Tensor], examples: Sequence[Example]) -> float:
-    """Return the signal to quantization noise of eps over examples, in dB; `weights` are float LoRA inputs."""
+    """Return the SQNR of the noise predictions over examples, in dB; `weights` are float LoRA inputs."""
     signal = noise = 0.0
     with torch.no_grad():
         for start in range(0, len(examples), EVALUATION_BATCH):
@@ -250,13 +250,13 @@ def sqnr_db(graph: FakeQuantGraph, weights: Mapping[str, torch.Tensor], examples
 
 
 def _stacked(batch: Sequence[Example]) -> Tensors:
-    """Return the inputs of several examples as one: (B, ...)."""
+    """Return the inputs of several examples as one batch, (B, ...)."""
     return {name: torch.cat([torch.from_numpy(example.feed[name]) for example in batch]) for name in batch[0].feed}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Student:
-    """The quantized U-Net whose adapters are trained, with the shapes and the encodings of its LoRA inputs."""
+    """The quantized U-Net for which adapters are trained, with the shapes and encodings of its LoRA inputs."""
 
     graph: FakeQuantGraph
     shapes: Mapping[str, tuple[int, ...]]
@@ -265,7 +265,7 @@ class Student:
 
 @dataclass(frozen=True, kw_only=True)
 class Distilled:
-    """The adapter with the best validation, which may be the untrained one; `evaluations[0]` is the untrained one's."""
+    """The adapter with the best validation result, which may be the untrained one, measured by `evaluations[0]`."""
 
     adapter: Adapter
     evaluations: tuple[Evaluation, ...]
@@ -274,12 +274,12 @@ class Distilled:
 
     @property
     def before_db(self) -> float:
-        """Return the SQNR of the adapter that came in."""
+        """Return the SQNR of the untrained adapter."""
         return self.evaluations[0].sqnr_db
 
     @property
     def after_db(self) -> float:
-        """Return the SQNR of the adapter that came out."""
+        """Return the SQNR of the returned adapter."""
         return max(evaluation.sqnr_db for evaluation in self.evaluations)
 
 
@@ -293,9 +293,9 @@ def distill_adapters(
     checkpoints: Mapping[str, Path],
     notify: Callable[[str], None],
 ) -> dict[str, Distilled]:
-    """Train adapters one after the other under the quantized U-Net and the LoRA profile that it was written with.
+    """Train adapters one after the other for the quantized U-Net and the LoRA profile that it was written with.
 
-    What stops a training and chooses its best is measured on items that it does not train on.
+    Early stopping and the choice of the best adapter use validation inputs that training does not see.
     """
     student = Student(graph=FakeQuantGraph(unet), shapes=prepared.shapes, encodings=lora.encodings)
     distilled = {}
@@ -325,9 +325,9 @@ def distill(
     checkpoint: Path | None = None,
     notify: Callable[[str], None] = lambda _progress: None,
 ) -> Distilled:
-    """Train until `settings.steps`, or until validation has not improved for `patience` evaluations.
+    """Train an adapter for `settings.steps` steps, or until validation has not improved for `patience` evaluations.
 
-    If `checkpoint` is a file that an interrupted call with the same arguments left, go on from there.
+    If the file `checkpoint` was left by an interrupted call with the same arguments, training resumes from it.
     """
     limits = {name: student.encodings[name].scale * student.encodings[name].limit for name in student.shapes}
     tensors = graph_tensors(adapter, student.shapes)
@@ -339,7 +339,7 @@ def distill(
         limits={name: limits[name] / unit for name, unit in units.items()},
         settings=settings,
         weights={name: tensor / units[name] for name, tensor in clipped.items()},
-        # Its own sites' inputs: the others stay zero, and so does padding, whose gradient is zero.
+        # Only the adapter's own sites are trained: other sites stay zero, and so does padding, whose gradient is zero.
         trained=tuple(name for site in adapter.pairs for name in input_names(site)),
         notify=notify,
     )

@@ -1,4 +1,4 @@
-"""Divergence: float outputs + quantized ones -> how far they are apart; two measures of that -> their rank agreement; dB."""
+"""Divergence: measures of how far quantized outputs are from float ones (SQNR, Jensen-Shannon), and rank correlation."""
 
 import math
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BINS = 16  # with more, chance moves more between bins than a shift of all values does
+BINS = 16  # with more bins, chance outweighs the effect of a shift of all values
 LOWEST_DB = -300.0  # in place of minus infinity, which JSON lacks
-FLOAT32_DB = 20 * math.log10(2**-24)  # noise below float32's own rounding is no noise
+FLOAT32_DB = 20 * math.log10(2**-24)  # the rounding noise of float32 itself
 
 
 def ratio_db(signal: float, noise: float) -> float | None:
@@ -17,27 +17,27 @@ def ratio_db(signal: float, noise: float) -> float | None:
 
 
 def energies(exact: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Return the sums of squares of exact values and of what others differ by, in float64."""
+    """Return the sum of squares of the exact values and that of the differences, in float64."""
     return float(np.square(exact, dtype=np.float64).sum()), float(np.square(other.astype(np.float64) - exact).sum())
 
 
 def decibels(signal: float, noise: float) -> float:
-    """Return the ratio of two energies in dB: infinite without noise, LOWEST_DB where there is nothing but noise."""
+    """Return the ratio of two energies in dB: infinite without noise, LOWEST_DB without signal."""
     ratio = ratio_db(signal, noise)
     return math.inf if noise == 0 else LOWEST_DB if ratio is None else max(ratio, LOWEST_DB)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Bins:
-    """Bins that follow one output's values: between two `edges` that follow each other lie as many of them as between any two."""
+    """Histogram bins adapted to one output: between any two neighbouring `edges` lie equally many of its values."""
 
     edges: np.ndarray  # (bins + 1,), rising; fewer where values repeat
 
     def histogram(self, values: np.ndarray) -> np.ndarray:
         """Return the share of the values at each edge: (edges,).
 
-        A value counts in part at either edge of its bin, the more the nearer, so that the smallest move shows. Values outside
-        count at the outermost edges.
+        A value is split between the two edges of its bin by distance, so that small shifts show. Values outside count at the
+        outermost edges.
         """
         place = np.interp(values.ravel().astype(np.float64), self.edges, np.arange(len(self.edges)))
         lower = np.minimum(np.floor(place).astype(np.int64), max(len(self.edges) - 2, 0))
@@ -49,12 +49,12 @@ class Bins:
 
 
 def bins_of(output: np.ndarray) -> Bins:
-    """Return bins with an equal number of the output's values in each."""
+    """Return bins that each hold an equal number of the output's values."""
     return Bins(edges=np.unique(np.quantile(output.astype(np.float64), np.linspace(0, 1, BINS + 1))))
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
-    """Return the Jensen-Shannon divergence of two histograms to base 2: symmetric, 0 for equal ones, at most 1 (Lin 1991)."""
+    """Return the Jensen-Shannon divergence of two histograms, base 2: symmetric, 0 if equal, at most 1 (Lin 1991)."""
     present = p + q > 0
     p, q = p[present], q[present]
     apart = (p - q) / (p + q)  # p / m is 1 + apart, with m = (p + q) / 2: exact also where the two are nearly equal
@@ -62,13 +62,13 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def _surprise(share: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """Return share * ln(1 + apart), which is 0 where the share is."""
+    """Return share * ln(1 + apart), or 0 for a share of 0."""
     return share * np.log1p(np.where(share > 0, apart, 0.0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """The divergence of one output: Jensen-Shannon over histograms, mean squared error, and the float output's mean square."""
+    """The divergence of one output: Jensen-Shannon divergence, mean squared error, and the float output's mean square."""
 
     js: float
     mse: float
@@ -76,7 +76,7 @@ class Divergence:
 
 
 def divergence(exact: np.ndarray, quantized: np.ndarray) -> Divergence:
-    """Measure how far `quantized` is from `exact`, in bins of the exact values; both have the same shape."""
+    """Return how far `quantized` is from `exact`, of the same shape, with bins of the exact values."""
     wide, bins = exact.astype(np.float64), bins_of(exact)
     return Divergence(
         js=jensen_shannon(bins.histogram(exact), bins.histogram(quantized)),
@@ -87,7 +87,7 @@ def divergence(exact: np.ndarray, quantized: np.ndarray) -> Divergence:
 
 @dataclass(frozen=True, kw_only=True)
 class DivergenceScore:
-    """Mean divergences over samples; the SQNR is that of all samples together, None where nothing differs."""
+    """Mean divergences over samples. `sqnr_db` is computed over all samples together, None if nothing differs."""
 
     sqnr_db: float | None
     mse: float
@@ -96,12 +96,12 @@ class DivergenceScore:
 
     @property
     def noise_db(self) -> float:
-        """Return the noise beside the signal: the higher, the worse, and never below what float32 itself rounds."""
+        """Return the noise-to-signal ratio in dB: higher is worse, and never below the rounding of float32."""
         return FLOAT32_DB if self.sqnr_db is None else max(-self.sqnr_db, FLOAT32_DB)
 
 
 def score(divergences: Sequence[Divergence]) -> DivergenceScore:
-    """Return the means of divergences over samples: E_x[D]."""
+    """Return the mean divergences over samples."""
     mse, signal = (float(np.mean([getattr(d, field) for d in divergences])) for field in ("mse", "signal"))
     return DivergenceScore(
         sqnr_db=ratio_db(signal, mse),
@@ -112,12 +112,12 @@ def score(divergences: Sequence[Divergence]) -> DivergenceScore:
 
 
 def spread(count: int, wanted: int) -> list[int]:
-    """Choose at most `wanted` of `count` indices, evenly from the first to the last: the samples of a costly comparison."""
+    """Return at most `wanted` of `count` indices, evenly spaced from first to last."""
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted)).round()})
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Return the rank agreement from -1 to 1, ties allowed (tau-b, Kendall 1945); None if one of them ranks nothing."""
+    """Return Kendall's rank correlation tau-b, from -1 to 1 (Kendall 1945); None if all values of one side are equal."""
     upper = np.triu_indices(len(first), 1)
     a, b = (np.sign(np.subtract.outer(v, v)[upper]) for v in (_ranks(first), _ranks(second)))
     weight = math.sqrt(float(np.square(a).sum() * np.square(b).sum()))
@@ -125,5 +125,5 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
-    """Return ranks instead of values, as infinity minus infinity is no number."""
+    """Return ranks in place of values, as infinities cannot be subtracted."""
     return np.unique(np.asarray(values, np.float64), return_inverse=True)[1]

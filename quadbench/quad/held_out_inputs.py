@@ -1,4 +1,4 @@
-"""Held out: evaluation inputs, run in float -> how far quantized U-Nets are from the float one at each step, and what clips."""
+"""Held-out inputs: the error and clipping of quantized U-Nets on evaluation inputs, against the float U-Net at each step."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +20,12 @@ from quadbench.quad.quantize.quantizer import Quantized
 from quadbench.quad.runner import Feed, GraphSession, beside
 from quadbench.quad.sensitivity import UnetSample, samples_of
 
-INPUTS = 3  # of each task, spread evenly: what a build can afford
+INPUTS = 3  # evaluation inputs per task, evenly spread; more would slow down builds
 
 
 @dataclass(frozen=True, kw_only=True)
 class _FloatRun:
-    """A task's held-out inputs as the float U-Net went through them: its inputs without LoRA, and its eps for each."""
+    """A float run over a task's held-out inputs: the U-Net's inputs without LoRA, and its noise predictions."""
 
     task: PreparedTask
     samples: list[UnetSample]
@@ -33,14 +33,14 @@ class _FloatRun:
 
 
 class HeldOutInputs:
-    """The held-out inputs of all tasks, run once, and what quantized U-Nets made of them so far."""
+    """The held-out inputs of all tasks, run once in float, and the results of quantized U-Nets so far."""
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
         self.trajectories: list[TrajectorySqnr] = []
         self.clippings: list[Clipping] = []
         self._runs: dict[str, _FloatRun] = {}
-        for task in prepared.tasks:  # each by its own sampler, with its adapter as it came
+        for task in prepared.tasks:  # each with its own sampler and its untrained adapter
             items, adapter = task.items.evaluation, mixed(prepared.adapters, task.task.adapter)
             chosen = tuple(items[i] for i in spread(len(items), INPUTS))
             judged = replace(task, items=replace(task.items, calibration=chosen))
@@ -51,11 +51,11 @@ class HeldOutInputs:
 
     @property
     def judged(self) -> HeldOut:
-        """Return what was seen of the U-Nets that were judged."""
+        """Return the results of all U-Nets evaluated so far."""
         return HeldOut(inputs=INPUTS, trajectories=tuple(self.trajectories), clippings=tuple(self.clippings))
 
     def judge_shared(self, model: onnx.ModelProto, written: Quantized, lora: LoraProfile) -> None:
-        """Judge the U-Net that all tasks share, written from the float graph `model`, each task under its own adapter."""
+        """Evaluate the shared U-Net, quantized from the float graph `model`, with each task's adapter."""
         unet, feeds = GraphSession(written.model), []
         for run in self._runs.values():
             adapter = run.task.task.adapter
@@ -66,13 +66,13 @@ class HeldOutInputs:
         self._add_clipping(Variant.SHARED, None, model, written.activations, feeds)
 
     def judge_own(self, task: str, model: onnx.ModelProto, written: Quantized) -> None:
-        """Judge a task's own U-Net, written from the float graph `model`, its adapter merged in both."""
+        """Evaluate a task's per-graph U-Net, quantized from the float graph `model`; its adapter is merged in both."""
         run = self._runs[task]
         self._add_trajectory(run, Variant.PER_GRAPH, GraphSession(written.model))
         self._add_clipping(Variant.PER_GRAPH, task, model, written.activations, [sample.feed for sample in run.samples])
 
     def judge_merged(self, written: Mergeable, lora: LoraProfile) -> None:
-        """Judge the U-Net that takes adapters into its weights, each task with its own there, as a device adds it."""
+        """Evaluate the merged-at-load U-Net, with each task's adapter merged into its weights as on a device."""
         for run in self._runs.values():
             integers = integers_as_run(lora, run.task.task.adapter, self.prepared.shapes)
             unet = with_adapter(written.unet, written.merge, integers) if run.task.task.adapter else written.unet
@@ -93,9 +93,9 @@ class HeldOutInputs:
 
 
 def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Mapping[str, tuple[int, ...]]) -> Feed:
-    """Return the LoRA inputs of a task as a device makes them: files hold integers at one weight, and these are scaled.
+    """Return a task's LoRA inputs as a device computes them: the integers of the adapter files, scaled by the task's weights.
 
-    Where the encodings clip, that is less than integers of the scaled floats would be.
+    Clipped values come out smaller than integers of the scaled floats would.
     """
     inputs = [TensorSpec(name=name, shape=shape, dtype=lora.encodings[name].dtype) for name, shape in shapes.items()]
     files = {name: adapter_integers(own_tensors(lora.adapters[name]), lora.encodings) for name in weights}
@@ -105,7 +105,7 @@ def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Map
 def along_trajectory(
     timesteps: Sequence[float], steps: Iterable[int], exact: Iterable[np.ndarray], other: Iterable[np.ndarray]
 ) -> tuple[float | None, tuple[StepSqnr, ...]]:
-    """Return the SQNR of other predictions against exact ones over all steps, and step by step; each has the step it is of."""
+    """Return the SQNR of predictions against exact ones, over all steps and per step; `steps` has the step of each."""
     by_step: dict[int, tuple[float, float]] = {}
     for step, right, near in zip(steps, exact, other, strict=True):
         signal_so_far, noise_so_far = by_step.get(step, (0.0, 0.0))

@@ -1,4 +1,4 @@
-"""Inputs of a recipe's tasks, and every problem with what a recipe names, before anything is built. No torch."""
+"""Inputs: a recipe's evaluation inputs, and checks of all files that a recipe names, before a build. No torch."""
 
 import warnings
 from collections import Counter
@@ -26,14 +26,14 @@ from quadbench.target.profile import profile_names
 
 _HINT = "docs/recipe.md shows what the folder holds"
 _PICTURE_HINT = "docs/recipe.md says which pictures are read"
-_MOST_PICTURE_BYTES = 64 * 2**20  # an uncompressed one of 4096 x 4096 pixels takes less
-_ENDINGS = ("", ".mask", ".blend", ".truth")  # the files of an item in a bundle
+_MOST_PICTURE_BYTES = 64 * 2**20  # more than an uncompressed image of 4096 x 4096 pixels
+_ENDINGS = ("", ".mask", ".blend", ".truth")  # the files of an evaluation input in a bundle
 MASKED_FROM = 127.5
-"""The grey value, of 255, from which on a mask replaces a pixel."""
+"""Mask values from here to 255 mark pixels to replace."""
 
 
 class _Entry(BaseModel):
-    """An input as `inputs.json` lists it. Files are relative to its folder."""
+    """An evaluation input in `inputs.json`, with files relative to its folder."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -46,7 +46,7 @@ class _Entry(BaseModel):
 
 
 def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
-    """Return a task's inputs: built-in ones, those that a folder's `inputs.json` lists, or the recipe's own prompts, numbered."""
+    """Return a task's evaluation inputs: built-in ones, those of a folder's `inputs.json`, or the recipe's numbered prompts."""
     match task.inputs:
         case tasks.BuiltinInputs(name=name):
             return zoo.task_inputs(name)
@@ -60,7 +60,7 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
 
 
 def evaluated(task: Task, count: int, *, calibration_samples: int) -> int:
-    """Return how many of a task's inputs are evaluated: those that do not calibrate; prompts do both."""
+    """Return how many inputs of a task are used for evaluation, not calibration; prompts are used for both."""
     left = count if isinstance(task, tasks.TextToImageTask) else count - calibration_samples
     if left <= 0:
         raise UserError(
@@ -71,15 +71,15 @@ def evaluated(task: Task, count: int, *, calibration_samples: int) -> int:
 
 
 def read_pictures(task: Task, entry: zoo.TaskInput, *, sizes: Sizes) -> tuple[Pixels | None, Pixels | None]:
-    """Read an input's image (H, W, 3) and mask (H, W) as far as the task takes them; a truth is read, to see that it can be."""
+    """Read an input's image (H, W, 3) and mask (H, W), if the task uses them; also check that its true image is readable."""
     image_path = None if isinstance(task, tasks.TextToImageTask) else _needed(task, entry, "image", entry.image)
     mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, tasks.InpaintTask) else None
     if entry.truth:
-        read_picture(entry.truth, "RGB", sizes.image)  # it is compared with what a device paints
+        read_picture(entry.truth, "RGB", sizes.image)  # later compared with a device's image
     image = np.asarray(read_picture(image_path, "RGB", sizes.image)) if image_path else None
     mask = np.asarray(read_picture(mask_path, "L", sizes.image)) if mask_path else None
     scale = sizes.image // sizes.latent
-    if mask is not None and not (mask[::scale, ::scale] >= MASKED_FROM).any():  # the nearest neighbours, as diffusers takes them
+    if mask is not None and not (mask[::scale, ::scale] >= MASKED_FROM).any():  # nearest-neighbour downsampling as in diffusers
         reduced = f"at the {sizes.latent}x{sizes.latent} of a latent its mask '{mask_path}' has nothing to replace"
         raise UserError(
             f"input '{entry.name}' of task '{task.name}': {reduced}", hint="what is white is replaced: draw it larger"
@@ -88,9 +88,9 @@ def read_pictures(task: Task, entry: zoo.TaskInput, *, sizes: Sizes) -> tuple[Pi
 
 
 def read_picture(path: Path, mode: str, size: int) -> Image.Image:
-    """Read an image as pixels of 8 bits and nothing else: RGB, or L for grey."""
+    """Read an image of the model's size as 8-bit pixels: mode RGB, or L for grey."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # Pillow's, of files that it reads all the same or refuses
+        with warnings.catch_warnings(action="ignore"):  # Pillow warns of files that it reads or refuses anyway
             pixels = read_pixels(path, mode)
     except (OSError, ValueError) as error:
         raise UserError(f"image '{path}' cannot be read: {error}", hint=_PICTURE_HINT) from error
@@ -114,7 +114,7 @@ def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
         first = error.errors()[0]
         place, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise UserError(f"'{listing}': {place}: {reason}", hint=_HINT) from error
-    names = Counter(f"{entry.name}{ending}.png" for entry in entries for ending in _ENDINGS)  # as `a.mask` and the mask of `a`
+    names = Counter(f"{entry.name}{ending}.png" for entry in entries for ending in _ENDINGS)  # `a.mask` is also the mask of `a`
     if twice := [name for name, count in names.items() if count > 1]:
         named = ", ".join(f"'{name}'" for name in twice[:5])
         raise UserError(f"'{listing}' has inputs whose files would share the names {named}; expected different names", hint=_HINT)
@@ -122,7 +122,7 @@ def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
 
 
 def _pictures(folder: Path, entry: _Entry) -> dict[str, Path]:
-    """Return an input's pictures that are there. Raise UserError if one cannot be read, is too large, or lies elsewhere."""
+    """Return the image files of an input. Raise UserError if one is unreadable, too large, or outside the folder."""
     files = {"image": entry.image, "mask": entry.mask, "truth": entry.truth}
     pictures = {kind: folder / file for kind, file in files.items() if file}
     hint = f"{folder / 'inputs.json'} names it; {_HINT}"
@@ -135,15 +135,15 @@ def _pictures(folder: Path, entry: _Entry) -> dict[str, Path]:
 
 
 def read_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe as `load_recipe` does, whose `devices` have to be profiles that there are."""
+    """Read a recipe like `load_recipe`, and check that its `devices` name existing device profiles."""
     return load_recipe(path_or_name, changes, profiles=profile_names())
 
 
 def check_named(recipe: Recipe) -> None:
-    """Check that what a recipe names is there, and that every task has inputs enough, with pictures that the model takes.
+    """Check that everything named by a recipe exists, and that every task has enough inputs with images of the right size.
 
     Raises:
-        UserError: a line for each problem.
+        UserError: one line for each problem.
     """
     sizes, samples = named_sizes(recipe.foundation), recipe.quad.calibration.samples
     sources = {name: source for name, spec in recipe.adapters.items() if (source := adapter_source(spec))}
@@ -159,16 +159,16 @@ def check_named(recipe: Recipe) -> None:
         except QuadbenchError as error:
             problems.append(str(error))
     problems += _unknown_devices(recipe)
-    problems = problems or [*_undivided(recipe)]  # which reads inputs that are right
+    problems = problems or [*_undivided(recipe)]  # this check needs valid inputs
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))  # tasks may share inputs
 
 
 def check_devices(recipe: Recipe) -> None:
-    """Check that there are profiles for the devices that a recipe has settings for.
+    """Check that a recipe's device settings name existing device profiles.
 
     Raises:
-        UserError: a line for each that there is none for.
+        UserError: one line for each unknown profile.
     """
     if problems := list(_unknown_devices(recipe)):
         raise UserError("\n".join(problems))
@@ -197,7 +197,7 @@ def _check_inputs(task: Task, calibration_samples: int, sizes: Sizes | None) -> 
 
 
 def _undivided(recipe: Recipe) -> Iterator[str]:
-    """Yield a problem for each adapter that would have to be judged by what it trains on: prompts calibrate more than once."""
+    """Yield a problem for each distilled adapter without separate validation inputs; repeated prompts count as one input."""
     distill, samples = recipe.quad.distill, recipe.quad.calibration.samples
     for name in (distill.adapters or recipe.adapters) if distill else ():
         own = [task for task in recipe.tasks if name in task.adapter] or recipe.tasks

@@ -1,4 +1,4 @@
-"""Items: a task's inputs as tensors, its sampler table, and the U-Net inputs that its own trajectories visit."""
+"""Items: a task's evaluation and calibration inputs as tensors, its sampler table, and the U-Net inputs of its trajectories."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.recipe import Task, mix_name
 from quadbench.recipe.tasks import EdSampler, ImageToImageTask, InpaintTask, LcmSampler, OlssSampler, TextToImageTask
 
-CALIBRATION_SEED_OFFSET = 1_000_000  # so that calibration never sees the noise of an evaluation
+CALIBRATION_SEED_OFFSET = 1_000_000  # keeps the noise of calibration and evaluation apart
 Unet = Callable[[Feed], torch.Tensor]
 
 
@@ -30,7 +30,7 @@ Unet = Callable[[Feed], torch.Tensor]
 class Item:
     """One input of a task. `image` (1, 3, H, W) in [-1, 1]; `mask` (1, 1, H, W) in {0, 1}, 1 = to be replaced.
 
-    `blend` is the decoder's share in each pixel, 8-bit grey; None where the picture is the decoder's alone.
+    `blend` is the weight of the decoded picture in each pixel, 8-bit grey; None to use the decoded picture alone.
     """
 
     name: str
@@ -46,29 +46,29 @@ class Item:
     truth_path: Path | None = None
 
     def noise(self, foundation: Foundation, steps: int) -> torch.Tensor:
-        """Return the noise (1 + steps, 4, h, w) that a diffusers pipeline draws from a generator with this seed, in its order."""
+        """Return the noise (1 + steps, 4, h, w) that a diffusers pipeline draws for this seed, in the same order."""
         generator = torch.Generator().manual_seed(self.seed)
         return torch.cat([torch.randn(foundation.latent_shape, generator=generator) for _ in range(1 + steps)])
 
     def latent_mask(self, latent_size: int) -> torch.Tensor | None:
-        """Return the mask, if there is one, reduced to (1, 1, h, w) by nearest neighbour as in diffusers' inpainting pipeline."""
+        """Return the mask at latent size (1, 1, h, w), by nearest neighbour as in diffusers' inpainting; None without mask."""
         return None if self.mask is None else torch.nn.functional.interpolate(self.mask, size=(latent_size, latent_size))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Items:
-    """A task's items: those it is evaluated on, and those that its ranges and its table are taken from. None is in both."""
+    """A task's inputs for evaluation, and those for calibration and sampler fitting; no input is in both."""
 
     evaluation: tuple[Item, ...]
     calibration: tuple[Item, ...]
 
 
 def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> Items:
-    """Read a task's inputs. The last `calibration_samples` calibrate and are never evaluated; prompts do both, with other noise.
+    """Read a task's inputs. The last `calibration_samples` are used for calibration only; prompts for both, with different noise.
 
     Raises:
-        UserError: there are too few inputs, or one has no image or mask where the task needs one, or an image cannot be read or
-            has the wrong size, or a mask replaces nothing.
+        UserError: there are too few inputs, a needed image or mask is missing, an image is unreadable or of the wrong size, or a
+            mask replaces nothing.
     """
     inputs = read_inputs(task)
     cut = evaluated(task, len(inputs), calibration_samples=calibration_samples)
@@ -79,7 +79,7 @@ def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) 
 
 
 def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -> Item:
-    """Read one input, with a seed that is counted from the task's own."""
+    """Read one input, with a seed relative to the task's seed."""
     image, mask = read_pictures(task, entry, sizes=foundation.sizes)
     return Item(
         name=entry.name,
@@ -97,14 +97,14 @@ def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -
 
 
 def _as_batch(pixels: Pixels) -> torch.Tensor:
-    """Return pixels (H, W) or (H, W, C) as (1, C, H, W) float32, 0 to 255."""
+    """Return pixels (H, W) or (H, W, C) as a float32 batch (1, C, H, W) in 0 to 255."""
     height, width = pixels.shape[:2]
     return torch.from_numpy(pixels.astype(np.float32).reshape(height, width, -1)).permute(2, 0, 1)[None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedTask:
-    """A task with all that its runs need beside the graphs."""
+    """A task with everything that its runs need besides the graphs: sampler table, time features and inputs."""
 
     task: Task
     table: SamplerTable
@@ -112,7 +112,7 @@ class PreparedTask:
     items: Items
 
     def tensors(self, foundation: Foundation) -> dict[str, torch.Tensor]:
-        """Return the tensors of `tasks/<task>.safetensors`: time features, and noise for each item that is evaluated."""
+        """Return the tensors of `tasks/<task>.safetensors`: time features, and the noise of each evaluation input."""
         steps = len(self.table.steps)
         noise = {f"noise.{item.name}": item.noise(foundation, steps) for item in self.items.evaluation}
         return {"time_features": self.features.contiguous(), **noise}
@@ -127,7 +127,7 @@ class Encoders:
     vae_encoder: GraphSession
 
     def condition(self, item: Item, features: torch.Tensor, lora: Feed, guidance: float) -> Condition:
-        """Return the U-Net's inputs beside the sample, for an item."""
+        """Return the U-Net's inputs for an evaluation or calibration input, except the noisy sample."""
         return Condition(
             time_features=features,
             text=self.text_encoder(token_feed(item.input_ids)),
@@ -137,14 +137,14 @@ class Encoders:
         )
 
     def latent(self, item: Item) -> torch.Tensor:
-        """Return the latent (1, 4, h, w) of the item's image; zeros if it has none."""
+        """Return the latent (1, 4, h, w) of an input's image; zeros if it has none."""
         if item.image is None:
             return torch.zeros(self.foundation.latent_shape)
         return self.vae_encoder({"image": item.image.numpy()})
 
 
 def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
-    """Make the task's table. OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items."""
+    """Prepare a task's sampler table; OLSS is fitted to the float U-Net, with adapter and guidance, on calibration inputs."""
     foundation = encoders.foundation
     table = known_table(task, foundation)
     if table is None:
@@ -165,7 +165,7 @@ def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora:
 
 
 def known_table(task: Task, foundation: Foundation) -> SamplerTable | None:
-    """Return the table that follows from a task's sampler; None where it is fitted to the task."""
+    """Return the sampler table if it only depends on the task's sampler; None if it must be fitted to the task."""
     match task.sampler:
         case OlssSampler():
             return None
@@ -176,22 +176,22 @@ def known_table(task: Task, foundation: Foundation) -> SamplerTable | None:
 
 
 class Start(TypedDict):
-    """The keys that the tables take to know where a run starts."""
+    """Keyword arguments of the sampler tables that define where a run starts."""
 
     strength: float
     is_image_to_image: bool
 
 
 def start_of(task: Task) -> Start:
-    """Return the task's strength, which is 1 without an image to start from, and whether its image is mixed in even then."""
+    """Return the task's strength (1 without an input image), and whether the image is mixed in even at strength 1."""
     strength = 1.0 if isinstance(task, TextToImageTask) else task.strength
     return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """The run of a task's calibration items: the U-Net's inputs without LoRA, its eps for each, and the latents that reached the
-    decoder.
+    """A float run over a task's calibration inputs: the U-Net's inputs without LoRA, its noise predictions, and the final
+    latents.
     """
 
     feeds: list[Feed]
@@ -200,7 +200,7 @@ class Visit:
 
 
 def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) -> Visit:
-    """Run the task's own sampler on its calibration items and keep the inputs of U-Net and decoder."""
+    """Run the task's own sampler on its calibration inputs, and keep the inputs of U-Net and decoder."""
     feeds, eps, latents = [], [], []
     unet = _finite(prepared.task, unet)
     for item in prepared.items.calibration:
@@ -215,7 +215,7 @@ def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) ->
 
 
 def _finite(task: Task, unet: Unet) -> Unet:
-    """Return the U-Net with its predictions checked: one that is no number would spoil every range that is taken after it."""
+    """Return the U-Net with a check for NaN and Inf in its predictions, which would spoil all later ranges."""
 
     def predict(feed: Feed) -> torch.Tensor:
         eps = unet(feed)

@@ -1,4 +1,4 @@
-"""Files of models and adapters: where they lie, in which format, and whether they can be what they are said to be. No torch."""
+"""Model files: locating models and adapters on disk, their formats, and checks before they are read. No torch."""
 
 import importlib.metadata
 import os
@@ -19,11 +19,11 @@ from quadbench.results.digests import file_digests
 from quadbench.spec import is_file, read_json
 from quadbench.spec.files import open_regular, require_file
 
-MOST_TENSORS = 10_000  # Stable Diffusion 1.x has 1,131 in one file, a LoHa of all of its sites some 2,000
-_MOST_HEADER_BYTES = 32 * 2**20  # trainers put lists of tags into it
+MOST_TENSORS = 10_000  # a Stable Diffusion 1.x file has 1,131, a LoHa of all sites some 2,000
+_MOST_HEADER_BYTES = 32 * 2**20  # training scripts write lists of tags into the header
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
-MOST_WEIGHTS_BYTES = 2**34  # of a foundation model's file; Stable Diffusion 1.4 in float32 with both of its U-Nets has 7.7 GB
+MOST_WEIGHTS_BYTES = 2**34  # the most for a model file; Stable Diffusion 1.4 in float32 with both U-Nets has 7.7 GB
 MOST_ADAPTER_BYTES = 2**32  # a full difference of Stable Diffusion 1 in float32 has 3.9 GB
 PEFT_CONFIG, PEFT_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_TENSORS = "pytorch_lora_weights.safetensors"  # diffusers' LORA_WEIGHT_NAME_SAFE
@@ -32,12 +32,12 @@ _MODEL_PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "peft")
 _FILE_PACKAGES = ("onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "safetensors")
 DIFFUSERS_INDEX, DIFFUSERS_PARTS = "model_index.json", ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 SAFETENSORS, PICKLES = ".safetensors", (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_READ = ("*.json", "*.txt", f"*{SAFETENSORS}")  # of a part, by diffusers and transformers
-CHECKPOINT_GEOMETRY = "sd15"  # of a model in one file, which holds no configuration; other geometries were cut from it
+_READ = ("*.json", "*.txt", f"*{SAFETENSORS}")  # files of a part that diffusers and transformers read
+CHECKPOINT_GEOMETRY = "sd15"  # for single-file models, which have no configuration; other geometries derive from it
 
 
 class AdapterFormat(StrEnum):
-    """A format of adapters on disk, by its name in recipes."""
+    """A file format of LoRA adapters, by its name in recipes."""
 
     PEFT = "peft"  # a folder
     DIFFUSERS = "diffusers"  # a file, or the folder with it
@@ -46,7 +46,7 @@ class AdapterFormat(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSource:
-    """The place of an adapter on disk, and its format."""
+    """The path and format of an adapter on disk."""
 
     format: AdapterFormat
     path: Path
@@ -54,14 +54,14 @@ class AdapterSource:
 
 
 class Sizes(NamedTuple):
-    """The sides of what a model takes: square pictures of `image` pixels, whose latents have `latent`."""
+    """The side lengths of a model's square images and latents, in pixels."""
 
     image: int
     latent: int
 
 
 def adapter_source(spec: tasks.Adapter) -> AdapterSource | None:
-    """Return where the adapter lies; None for a random one, which lies nowhere."""
+    """Return the path and format of a recipe's adapter; None for a random adapter, which has no file."""
     match spec:
         case tasks.BuiltinAdapter():
             return AdapterSource(format=AdapterFormat.PEFT, path=zoo.adapter_folder(spec.name))
@@ -77,25 +77,25 @@ def adapter_source(spec: tasks.Adapter) -> AdapterSource | None:
 
 
 def saved_adapter(path: Path) -> Path:
-    """Return the file in a folder that diffusers' `save_lora_weights` wrote; any other path as it is."""
+    """Return the file that diffusers' `save_lora_weights` wrote into a folder; any other path unchanged."""
     file = path / DIFFUSERS_TENSORS
     return file if is_file(file) and not is_file(path / PEFT_CONFIG) else path
 
 
 def tool_versions() -> dict[str, str]:
-    """Return the versions of quadbench and of the packages that shape a bundle."""
+    """Return the versions of quadbench and of the packages that a bundle depends on."""
     return {name: importlib.metadata.version(name) for name in ("quadbench", *_MODEL_PACKAGES, *_FILE_PACKAGES)}
 
 
 def has_random_weights(recipe: Recipe) -> bool:
-    """Say whether the recipe's pictures show nothing, because the model or an adapter was never trained."""
+    """Return whether the model or an adapter has random weights, so that images are meaningless."""
     return isinstance(recipe.foundation, tasks.RandomFoundation) or any(
         isinstance(a, tasks.RandomAdapter) for a in recipe.adapters.values()
     )
 
 
 def foundation_folder(foundation: tasks.Foundation) -> Path | None:
-    """Return the folder in diffusers' layout of a foundation model that a recipe names; None for one that lies in none."""
+    """Return the diffusers folder of a recipe's foundation model; None if the model has no such folder."""
     match foundation:
         case tasks.BuiltinFoundation(name=name):
             return zoo.foundation_folder(name)
@@ -108,7 +108,7 @@ def foundation_folder(foundation: tasks.Foundation) -> Path | None:
 
 
 def named_sizes(foundation: tasks.Foundation) -> Sizes | None:
-    """Return the sizes of a foundation model that a recipe names; None where its configurations do not say them."""
+    """Return the image and latent size of a recipe's foundation model; None if its configuration lacks them."""
     folder = foundation_folder(foundation)
     geometry = foundation.geometry if isinstance(foundation, tasks.RandomFoundation) else CHECKPOINT_GEOMETRY
     parts = [folder / part if folder else part_folder(geometry, part) for part in ("unet", "vae")]
@@ -121,23 +121,23 @@ def named_sizes(foundation: tasks.Foundation) -> Sizes | None:
 
 
 def sizes_of(latent_size: int, vae_config: Mapping[str, Any]) -> Sizes:
-    """Return the sizes of a model, whose VAE halves a picture between each two of its blocks."""
+    """Return the image and latent size of a model whose VAE halves the image between each two blocks."""
     return Sizes(image=latent_size * 2 ** (len(vae_config["block_out_channels"]) - 1), latent=latent_size)
 
 
 def part_folder(geometry: str, part: str) -> Path:
-    """Return the folder with the configuration of a geometry's `unet`, `vae`, `text_encoder` or `scheduler`."""
+    """Return the configuration folder of a geometry's `unet`, `vae`, `text_encoder` or `scheduler`."""
     own = GEOMETRIES / geometry / part
     return own if own.is_dir() else GEOMETRIES / CHECKPOINT_GEOMETRY / part
 
 
 def adapter_digests(path: Path) -> dict[str, str]:
-    """Return the sha256 of each file of an adapter that is read, by name; where it lies does not matter."""
+    """Return the SHA-256 of each file of an adapter, by name, independent of its location."""
     return file_digests(adapter_files(path))
 
 
 def adapter_files(path: Path) -> dict[str, Path]:
-    """Return the files of an adapter, by name: PEFT's folder holds two, also where its tensors were named."""
+    """Return the files of an adapter by name; a PEFT adapter has two, even if the path names only the tensors."""
     path = saved_adapter(path)
     is_folder = _is_folder(path)
     if is_folder or path.name == PEFT_TENSORS:
@@ -147,7 +147,7 @@ def adapter_files(path: Path) -> dict[str, Path]:
 
 
 def foundation_files(folder: Path) -> dict[str, Path]:
-    """Return the files of a diffusers folder that are read, by their paths in it."""
+    """Return the files of a diffusers folder that are read, by relative path."""
     if not _is_folder(folder):
         raise UserError(f"foundation model '{folder}' is no folder; expected one in diffusers' layout")
     missing = [part for part in DIFFUSERS_PARTS if not _is_folder(folder / part)]
@@ -162,13 +162,13 @@ def foundation_files(folder: Path) -> dict[str, Path]:
 
 
 def require_weights(path: Path) -> None:
-    """Refuse a file of a foundation model that cannot be read, or is too large for one."""
+    """Check that a foundation model's weights file is readable and not too large."""
     hint = "give the .safetensors file"
     require_file(path, "foundation model", fault=UserError, hint=hint, most_bytes=MOST_WEIGHTS_BYTES)
 
 
 def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
-    """Return where each tensor begins and ends, by name, in bytes of a file that is as long as its header says."""
+    """Return the byte range of each tensor in a safetensors file, after checking its header against the file size."""
     with open_regular(path) as file:
         size_bytes = os.fstat(file.fileno()).st_size
         (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES).ljust(_LENGTH_BYTES, b"\xff"))
@@ -190,7 +190,7 @@ def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _place(name: str, entry: object) -> tuple[int, int]:
-    """Return where a tensor begins and ends, in bytes behind the header."""
+    """Return the byte range of a tensor, relative to the end of the header."""
     match entry:
         case {"data_offsets": [int(begin), int(end)]}:
             return begin, end
@@ -199,7 +199,7 @@ def _place(name: str, entry: object) -> tuple[int, int]:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Refuse what cannot be a model in one file."""
+    """Refuse a path that is no valid single-file model."""
     if path.suffix != SAFETENSORS:
         raise UserError(
             f"foundation model '{path}' is no .safetensors file; pickles (.ckpt, .pt, .bin) are not opened, as they run code",
@@ -213,7 +213,7 @@ def check_checkpoint(path: Path) -> None:
 
 
 def check_adapter(name: str, source: AdapterSource) -> None:
-    """Refuse what cannot be an adapter of its format."""
+    """Refuse a path that is no valid adapter of the expected format."""
     path, is_folder = source.path, _is_folder(source.path)
     if not os.path.exists(path):  # noqa: PTH110  (it raises nothing)
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=_pickle_beside(path))
@@ -227,13 +227,13 @@ def check_adapter(name: str, source: AdapterSource) -> None:
 
 
 def check_adapter_tensors(name: str, path: Path) -> None:
-    """Refuse an adapter whose file, or the one in its folder, holds no tensors, as `check_tensor_file` does."""
+    """Refuse an adapter without a valid tensor file, whether the path is the file or its folder."""
     path = saved_adapter(path)
     check_tensor_file(name, path / PEFT_TENSORS if _is_folder(path) else path)
 
 
 def check_tensor_file(name: str, path: Path) -> None:
-    """Refuse a file of an adapter's tensors that is none, before anything but its header is read."""
+    """Refuse an invalid tensor file of an adapter, reading only its header."""
     if path.suffix in PICKLES:
         raise AdapterError(
             f"adapter '{name}': '{path}' is a pickle, which is never opened: it can run any program",
@@ -255,7 +255,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _pickle_beside(path: Path) -> str | None:
-    """Return a hint where the same adapter lies beside the path as a pickle; others' pickles say nothing."""
+    """Return a hint if the same adapter exists as a pickle beside the path; other pickles are ignored."""
     pickles = [path.with_suffix(suffix).name for suffix in PICKLES if is_file(path.with_suffix(suffix))]
     return f"'{pickles[0]}' is a pickle, which is never opened; save with safe_serialization=True" if pickles else None
 

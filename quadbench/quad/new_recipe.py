@@ -1,4 +1,4 @@
-"""New recipe: a foundation model and adapters' files -> the text of a short recipe for them, with comments. No torch."""
+"""New recipe: generating the commented YAML text of a recipe for a foundation model and adapter files. No torch."""
 
 import json
 import os
@@ -53,16 +53,16 @@ _TASK = """\
     guidance: 3.0
     prompts: {prompts}"""
 _PROMPTS = ("a red apple", "a house by the sea", "a smiling face")
-_CAPTIONS = ("noto red apple", "noto house", "noto cat face")  # as those that the built-in model was trained with
+_CAPTIONS = ("noto red apple", "noto house", "noto cat face")  # like the training captions of the built-in model
 
 
 def recipe_text(path: Path, name: str, foundation: str, adapters: Sequence[AdapterSource]) -> str:
-    """Return the text of a recipe that lies at `path`; paths in it are relative to its folder where they lie below that.
+    """Return the text of a recipe to be saved at `path`; file paths below its folder are written relative to it.
 
-    Adapters of one name get numbers: `style`, `style-2`.
+    Adapters of the same name are numbered: `style`, `style-2`.
 
     Raises:
-        UserError: an adapter is given twice, or no name can be made of a file's.
+        UserError: an adapter is given twice, or has a file name without letters or digits.
     """
     named: dict[str, AdapterSource] = {}
     for adapter in adapters:
@@ -80,7 +80,7 @@ def recipe_text(path: Path, name: str, foundation: str, adapters: Sequence[Adapt
 
 
 def _free(name: str, taken: Collection[str]) -> str:
-    """Return the name, or with the first number from 2 on with which nothing is called so yet."""
+    """Return the name, or the name with the first free number from 2 on."""
     if name not in taken:
         return name
     numbered = (f"{name[: LONGEST_NAME - len(end)].rstrip('-')}{end}" for end in (f"-{number}" for number in count(2)))
@@ -110,7 +110,7 @@ def _beside(path: Path, folder: Path) -> str:
 
 
 def _flow(values: Mapping[str, str | bool]) -> str:
-    """Return keys and values on one line of YAML, of which JSON's texts are a part; names stand without quotes."""
+    """Return keys and values as one line of YAML; names are written without quotes."""
     texts = {
         key: value if isinstance(value, str) and is_name(value) and key != "path" else json.dumps(value, ensure_ascii=False)
         for key, value in values.items()

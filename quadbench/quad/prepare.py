@@ -1,4 +1,4 @@
-"""Prepare: a recipe -> float graphs, tasks, what each graph is calibrated on, per-graph U-Nets, and what builds share."""
+"""Preparation: from a recipe to float graphs, tasks, calibration inputs and per-graph U-Nets, shared between builds."""
 
 import logging
 import random
@@ -32,16 +32,16 @@ from quadbench.recipe.tasks import RandomAdapter
 
 log = logging.getLogger(__name__)
 Notify = Callable[[str], None]
-VOCABULARY_ROWS = 64  # at most so many rows of unlike tokens calibrate the text encoder
+VOCABULARY_ROWS = 64  # the most rows of distinct tokens that calibrate the text encoder
 ProductT = TypeVar("ProductT")
 
 
 def silent(_step: str) -> None:
-    """Tell nobody."""
+    """Ignore progress notifications."""
 
 
 class Steps:
-    """The steps of a build: `notify` is called with the name of each as it starts; `seconds` fills as they end."""
+    """The steps of a build: `notify` is called with each name at the start; `seconds` has the duration of finished steps."""
 
     def __init__(self, notify: Notify = silent) -> None:
         self.notify = notify
@@ -59,32 +59,32 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A recipe's models and adapters in float, and its tasks run once."""
+    """A recipe's models and adapters in float, and its tasks with their calibration runs."""
 
     foundation: Foundation
-    adapters: dict[str, Adapter]  # each at the weight of the greatest magnitude that a task gives it
+    adapters: dict[str, Adapter]  # each at its greatest weight (by magnitude) in any task
     models: dict[Component, ModelProto]
-    shapes: dict[str, tuple[int, ...]]  # of the U-Net's LoRA inputs
+    shapes: dict[str, tuple[int, ...]]  # shapes of the U-Net's LoRA inputs
     encoders: Encoders
     unet: GraphSession
     tasks: list[PreparedTask]
     visits: dict[str, Visit]  # by task
 
     def release(self) -> None:
-        """Give back the memory of the float graphs; a run of one loads it again."""
+        """Free the memory of the float graphs; their next run loads them again."""
         for session in (self.unet, self.encoders.text_encoder, self.encoders.vae_encoder):
             session.release()
 
     def feed(self, adapter: Adapter | None) -> Feed:
-        """Return an adapter's float graph inputs; None is no adapter."""
+        """Return an adapter's float LoRA inputs; zeros for None."""
         return as_feed(graph_tensors(adapter, self.shapes))
 
 
 def prepare(recipe: Recipe, steps: Steps, scratch: Path, like: Prepared | None = None) -> Prepared:
-    """Read everything that the recipe names, trace the graphs, make the sampler tables and run each task's calibration items.
+    """Read all models and adapters of a recipe, trace graphs, make sampler tables and run the calibration inputs.
 
-    `like` is what was prepared of a recipe that differs in samplers and bits alone: its models are taken, and its tasks where
-    they are the same. Large weights lie in files below `scratch` as long as the result is used.
+    `like` is the result for a recipe that differs only in samplers and bits; its models, and its equal tasks, are reused. Large
+    weights are files below `scratch` for as long as the result is used.
     """
     foundation = like.foundation if like else open_foundation(recipe.foundation)
     samples = recipe.quad.calibration.samples
@@ -106,7 +106,7 @@ def prepare(recipe: Recipe, steps: Steps, scratch: Path, like: Prepared | None =
 
 
 def _traced(recipe: Recipe, foundation: Foundation, steps: Steps, scratch: Path) -> Prepared:
-    """Return the recipe's models and adapters, and none of its tasks yet."""
+    """Return the recipe's models and adapters, without tasks."""
     base = sites_of_unet(foundation.skeleton)
     adapters = {}
     for name, spec in recipe.adapters.items():
@@ -141,24 +141,24 @@ def _traced(recipe: Recipe, foundation: Foundation, steps: Steps, scratch: Path)
 
 
 def sites_of(recipe: Recipe) -> BaseSites:
-    """Return the sites of the recipe's foundation model."""
+    """Return the LoRA sites of the recipe's foundation model."""
     return sites_of_unet(open_foundation(recipe.foundation).skeleton)
 
 
 def greatest_weight(recipe: Recipe, adapter: str) -> float:
-    """Return the weight of the greatest magnitude that a task gives an adapter; 1 where none gives it any."""
+    """Return the greatest weight (by magnitude) that any task gives an adapter; 1 if no task uses it."""
     return max((task.adapter.get(adapter, 0.0) for task in recipe.tasks), key=abs, default=0.0) or 1.0
 
 
 def calibration_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> dict[Component, list[Feed]]:
-    """Return the calibration inputs of every component; none for the VAE's encoder if no task takes an image.
+    """Return the calibration inputs of every component; none for the VAE encoder if no task takes an image.
 
-    The shared U-Net's have LoRA weights: each task's with its adapter, and in joint calibration without any, too.
+    The shared U-Net's inputs include each task's LoRA weights; in joint calibration, each is also used without LoRA.
     """
     items = [item for task in prepared.tasks for item in task.items.calibration]
     latents = [latent for visit in prepared.visits.values() for latent in visit.latents]
     prompts = [ids for item in items for ids in (item.input_ids, item.negative_input_ids)]
-    # The vocabulary in rows, so that no token of a later prompt is a surprise.
+    # Rows of the whole vocabulary, so that ranges cover the tokens of later prompts.
     length = len(prompts[0])
     begin, end = prompts[0][0], prepared.foundation.tokenize("")[1]
     vocabulary = list(range(len(prepared.foundation.tokenizer)))
@@ -181,19 +181,19 @@ def calibration_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> 
 
 
 def per_graph_feeds(recipe: Recipe, prepared: Prepared, task: Task, *, anchor: str | None) -> list[Feed]:
-    """Return the inputs that calibrate a task's own U-Net: those of the recipe's scheme, as its adapter is in its weights."""
+    """Return the calibration inputs of a task's own U-Net by the recipe's scheme, without LoRA, as its adapter is merged."""
     is_own = isinstance(recipe.quad.calibration, settings.OwnTaskCalibration)
     tasks = [task] if is_own else _calibrating_tasks(recipe, anchor)
     return [feed for each in tasks for feed in prepared.visits[each.name].feeds]
 
 
 def calibrated(recipe: Recipe, model: ModelProto, feeds: Sequence[Feed]) -> Calibrated:
-    """Observe a graph, to take its ranges as the recipe says."""
+    """Observe a graph on its calibration inputs, with the recipe's rules for ranges."""
     return Calibrated(Observed(model, feeds), range_rules(recipe.quad.calibration.ranges))
 
 
 def range_rules(ranges: settings.RangesByBits) -> dict[str, RangeRule]:
-    """Return a recipe's rules by the type of an activation's encoding."""
+    """Return a recipe's range rules by the dtype of the activation encoding."""
     by_type = {"uint16": ranges.int16, "uint8": ranges.int8}
     return {dtype: RangeRule(estimator=_estimator(own), headroom=own.headroom) for dtype, own in by_type.items()}
 
@@ -211,7 +211,7 @@ def _estimator(ranges: settings.ActivationRanges) -> Estimator | None:
 
 
 def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
-    """Return the tasks whose inputs calibrate a graph that serves them all."""
+    """Return the tasks whose inputs calibrate graphs that serve all tasks."""
     is_anchored = isinstance(recipe.quad.calibration, settings.AnchorCalibration)
     return [task for task in recipe.tasks if not is_anchored or anchor in task.adapter]
 
@@ -219,9 +219,9 @@ def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
 def per_graph_unets(
     recipe: Recipe, prepared: Prepared, scratch: Path, *, anchor: str | None
 ) -> Iterator[tuple[str, ModelProto, Quantized]]:
-    """Yield each task's own U-Net, its adapter merged: the task, the U-Net in float, and as quantized like the shared one.
+    """Yield for each task its name, its float U-Net with the adapter merged, and the quantized form of that U-Net.
 
-    Large weights lie below `scratch` until the next U-Net is asked for.
+    Large weights are files below `scratch` until the next U-Net is requested.
     """
     for task in recipe.tasks:
         model = merged_unet(prepared.foundation, mixed(prepared.adapters, task.adapter), scratch)
@@ -236,7 +236,7 @@ def per_graph_unets(
 
 
 def merged_unet(foundation: Foundation, adapter: Adapter | None, scratch: Path) -> ModelProto:
-    """Return the float U-Net with an adapter in its own weights, and without LoRA inputs."""
+    """Return the float U-Net with an adapter merged into its weights, without LoRA inputs."""
     unet = copy_of_modules(foundation.unet)
     if adapter is not None:
         merge(adapter, unet)
@@ -246,7 +246,7 @@ def merged_unet(foundation: Foundation, adapter: Adapter | None, scratch: Path) 
 
 
 class Intermediates:
-    """The products that several builds share: never changed, only added to. Large weights lie below `scratch`."""
+    """A cache of results that several builds share. Entries never change. Large weights are files below `scratch`."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
@@ -256,18 +256,18 @@ class Intermediates:
         self._pictures: dict[str, Mapping[str, Image]] = {}
 
     def prepared(self, digests: RecipeDigests, make: Callable[[Prepared | None], Prepared]) -> Prepared:
-        """Return the recipe as it is before all quantization; `make` is given one of the same models, where there is one."""
+        """Return the recipe's float models and tasks; `make` gets an earlier result with the same models, if there is one."""
         like = self._by_models.get(digests.models)
         prepared = _kept(self._prepared, digests.floats, partial(make, like))
         self._by_models.setdefault(digests.models, prepared)
         return prepared
 
     def calibrated(self, digests: RecipeDigests, part: str, make: Callable[[], Calibrated]) -> Calibrated:
-        """Return a component with what was seen of its tensors, from which ranges for any number of bits follow."""
+        """Return a component with its observed tensor values, from which ranges for any bit width can be computed."""
         return _kept(self._calibrated, f"{part} of {digests.ranges}", make)
 
     def pictures(self, digests: RecipeDigests, task: Task, make: Callable[[], Mapping[str, Image]]) -> Mapping[str, Image]:
-        """Return a task's reference images by item."""
+        """Return a task's reference images by input."""
         return _kept(self._pictures, f"{task.model_dump_json()} of {digests.models}", make)
 
 

@@ -1,4 +1,4 @@
-"""Reference: a task's images by diffusers and PEFT in float32, with adapters as they load them, to which others are compared."""
+"""Reference: images of a task by diffusers and PEFT in float32, with their own adapter loading, for comparison."""
 
 import warnings
 from collections.abc import Mapping
@@ -35,10 +35,10 @@ _SCHEDULERS = {"lcm": (diffusers.LCMScheduler, {}), "ed": (diffusers.EulerDiscre
 
 
 def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights: Mapping[str, float]) -> nn.Module:
-    """Return a copy of the U-Net with the adapters in it, which have been read and accepted before, each with its weight."""
+    """Return a copy of the U-Net with these adapters, which were checked before, loaded at their weights."""
     adapted = copy_of_modules(unet)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # which is what several adapters are
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # expected with several adapters
         for name in weights:
             _load(name, sources[name], unet, adapted)
     if weights:
@@ -47,12 +47,12 @@ def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights
 
 
 def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module) -> None:
-    """Load an adapter under a name; `plain` is the U-Net without any."""
+    """Load an adapter into `adapted` under a name; `plain` is the U-Net without adapters."""
     metadata = None
     match source.format:
         case AdapterFormat.PEFT:
             config = LoraConfig.from_pretrained(str(source.path))
-            config.base_model_name_or_path = None  # the name of a model that this U-Net may be a copy of, of which PEFT warns
+            config.base_model_name_or_path = None  # PEFT warns if it names another model, even if this U-Net is a copy
             state = {
                 key.removeprefix(_PEFT_PREFIX): tensor for key, tensor in _plain(load_file(source.path / PEFT_TENSORS)).items()
             }
@@ -64,7 +64,7 @@ def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module
             state, _, metadata = _loader.lora_state_dict(str(source.path.parent), **where)
             metadata = {key: value for key, value in _of_unet(metadata or {}).items() if key.startswith(PREFIX)} or None
             state = convert_unet_state_dict_to_peft(_plain(_of_unet(state)))
-            if metadata:  # it has the scale, whatever the alphas beside it are
+            if metadata:  # the metadata has the scale, so alphas are ignored
                 state = {key: tensor for key, tensor in state.items() if not key.endswith(_ALPHA)}
             state = _without_alphas(state, up=".lora_B.weight")
         case AdapterFormat.KOHYA:
@@ -75,7 +75,7 @@ def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module
             state = convert_unet_state_dict_to_peft(state)
         case _:
             assert_never(source.format)
-    shaped = {}  # matrices for linear maps and 1x1 kernels for convolutions: kohya's files may hold either for both
+    shaped = {}  # matrices for Linear, 1x1 kernels for Conv2d: kohya's files may have either for both
     for key, tensor in state.items():
         module = plain.get_submodule(key.removeprefix(PREFIX).partition(".lora_")[0])
         is_pointwise = tensor.shape[2:] in ((), (1, 1))
@@ -85,18 +85,18 @@ def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module
 
 
 def _plain(state: State) -> State:
-    """Return the U-Net's tensors in float32, as few operators take 8-bit ones, and without PEFT's adapter name in their keys."""
+    """Return the U-Net's tensors in float32 (8-bit floats lack operators), without PEFT's adapter name in their keys."""
     return {key.replace(".default.", "."): tensor.float() for key, tensor in apart(state)[0].items()}
 
 
 def _of_unet(values: dict[str, Any]) -> dict[str, Any]:
-    """Return what the U-Net alone has saved under the keys that a whole pipeline saves."""
+    """Return tensors saved from a U-Net alone under the keys that a whole pipeline uses."""
     prefix = "" if prefix_of(values) else PREFIX
     return {prefix + key: value for key, value in values.items()}
 
 
 def _without_alphas(state: State, *, up: str) -> State:
-    """Multiply alphas into the up-projections: where they differ, diffusers 0.42 forgets those of attention layers."""
+    """Multiply alphas into the up-projections; diffusers 0.42 ignores differing alphas of attention layers."""
     alphas = {key.removesuffix(_ALPHA) + up: float(tensor) for key, tensor in state.items() if key.endswith(_ALPHA)}
     weights = {key: tensor for key, tensor in state.items() if not key.endswith(_ALPHA)}
     return weights | {key: weights[key] * (alpha / weights[key].shape[1]) for key, alpha in alphas.items()}
@@ -104,7 +104,7 @@ def _without_alphas(state: State, *, up: str) -> State:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A task with its U-Net in torch, to render its items by."""
+    """A task with its torch U-Net, for rendering reference images."""
 
     foundation: Foundation
     task: Task
@@ -112,7 +112,7 @@ class Reference:
     unet: nn.Module
 
     def render(self, item: Item) -> Image.Image:
-        """Return the item's image, 8-bit RGB."""
+        """Return the reference image of an input, 8-bit RGB."""
         with torch.no_grad():
             is_olss = isinstance(self.task.sampler, OlssSampler)
             decoded = _to_pixels(self._run_components(item) if is_olss else self._run_pipeline(item))
@@ -121,12 +121,12 @@ class Reference:
         return Image.fromarray(composite(decoded, _to_pixels(item.image), item.blend))
 
     def latent(self, item: Item) -> torch.Tensor | None:
-        """Return the posterior mean of the item's image times the scaling factor; a pipeline would draw from the posterior."""
+        """Return the scaled posterior mean of the input's image; a diffusers pipeline would sample from the posterior."""
         vae = self.foundation.vae
         return None if item.image is None else vae.encode(item.image).latent_dist.mean * vae.config.scaling_factor
 
     def _run_components(self, item: Item) -> torch.Tensor:
-        """Run text encoder, U-Net under the table, and decoder: an image (1, 3, H, W)."""
+        """Run text encoder, U-Net with the sampler table, and decoder; return an image (1, 3, H, W)."""
         foundation, guidance = self.foundation, self.task.guidance
         text = foundation.text_encoder(torch.tensor([item.input_ids]))[0]
         negative = foundation.text_encoder(torch.tensor([item.negative_input_ids]))[0]
@@ -151,7 +151,7 @@ class Reference:
         return foundation.vae.decode(final / foundation.vae.config.scaling_factor).sample
 
     def _run_pipeline(self, item: Item) -> torch.Tensor:
-        """Run diffusers' pipeline for the task's kind: an image (1, 3, H, W)."""
+        """Run diffusers' pipeline for the task's kind; return an image (1, 3, H, W)."""
         task, steps = self.task, self.task.sampler.steps
         kwargs = {
             "prompt": item.prompt,
@@ -167,14 +167,14 @@ class Reference:
             case ImageToImageTask():
                 image = pipeline(image=self.latent(item), strength=task.strength, **kwargs)
             case InpaintTask():
-                latent = self.latent(item)  # a plain U-Net never sees the masked image; given here, it is not computed
+                latent = self.latent(item)  # a plain U-Net ignores the masked image; passing a latent avoids computing it
                 image = pipeline(
                     image=latent, mask_image=item.mask, masked_image_latents=latent, strength=task.strength, **kwargs
                 )
         return image.images * 2 - 1
 
     def _pipeline(self) -> Any:
-        """Return diffusers' pipeline for the task's kind and scheduler."""
+        """Return diffusers' pipeline for the task's kind and sampler."""
         kind = {
             TextToImageTask: diffusers.StableDiffusionPipeline,
             ImageToImageTask: diffusers.StableDiffusionImg2ImgPipeline,
@@ -196,12 +196,12 @@ class Reference:
 
 
 def reference_for(foundation: Foundation, task: Task, table: SamplerTable, adapters: Mapping[str, AdapterSource]) -> Reference:
-    """Return a reference whose adapters are loaded by PEFT or diffusers, from their own files, with the task's weights."""
+    """Return a reference whose adapters are loaded by PEFT or diffusers from the original files, at the task's weights."""
     unet = with_adapters(foundation.unet, adapters, task.adapter)
     return Reference(foundation=foundation, task=task, table=table, unet=unet.eval().requires_grad_(False))
 
 
 def _to_pixels(image: torch.Tensor) -> Pixels:
-    """Turn an image (1, 3, H, W) in [-1, 1] into 8-bit RGB (H, W, 3), rounded as diffusers does."""
+    """Return an image (1, 3, H, W) in [-1, 1] as 8-bit RGB (H, W, 3), rounded as in diffusers."""
     unit = ((image[0] + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
     return (unit * 255).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Runner: graphs run by ONNX Runtime on text, images and an adapter's values, which are padded to the graph's ranks."""
+"""Runner: running graphs with ONNX Runtime on text, images and LoRA inputs, which are padded to the graph's ranks."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ Tensors = Mapping[str, np.ndarray]
 
 
 class GraphSession:
-    """One graph with its single output, loaded when it is first run."""
+    """A graph with a single output, loaded on its first run."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -34,13 +34,13 @@ class GraphSession:
         return torch.from_numpy(self._session.run(None, dict(feed))[0])
 
     def release(self) -> None:
-        """Give the session's memory back. The next run loads it again."""
+        """Free the session's memory. The next run loads it again."""
         self._session = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """The U-Net's inputs beside the sample: time features (steps, C), text with and without prompt (1, T, D), LoRA."""
+    """The U-Net's inputs except the sample: time features (steps, C), text with and without prompt (1, T, D), LoRA, guidance."""
 
     time_features: torch.Tensor
     text: torch.Tensor
@@ -51,7 +51,7 @@ class Condition:
 
 @dataclass(kw_only=True)
 class Denoiser:
-    """The U-Net as a sampler calls it. With `record`, `feeds` keeps all its inputs but LoRA, and `eps` its outputs."""
+    """The U-Net as a sampler calls it. With `record`, all inputs except LoRA go to `feeds`, and all predictions to `eps`."""
 
     unet: Callable[[Feed], torch.Tensor]
     condition: Condition
@@ -60,7 +60,7 @@ class Denoiser:
     eps: list[torch.Tensor] = field(default_factory=list)
 
     def __call__(self, step: int, sample: torch.Tensor) -> torch.Tensor:
-        """Return eps (1, 4, h, w); with guidance g != 1 eps_u + g (eps_c - eps_u) (Ho and Salimans 2022, arXiv 2207.12598)."""
+        """Return the noise prediction (1, 4, h, w); guidance g gives eps_u + g (eps_c - eps_u) (arXiv 2207.12598)."""
         conditioned = self._run(step, sample, self.condition.text)
         if self.condition.guidance == 1.0:
             return conditioned
@@ -68,7 +68,7 @@ class Denoiser:
         return free + self.condition.guidance * (conditioned - free)
 
     def _run(self, step: int, sample: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """Run the U-Net once, with one of the two texts."""
+        """Run the U-Net once, with the prompt's text or the negative text."""
         feed = {
             "sample": sample.numpy(),
             "time_features": self.condition.time_features[step : step + 1].numpy(),
@@ -82,7 +82,7 @@ class Denoiser:
 
 
 def as_feed(tensors: Mapping[str, torch.Tensor]) -> Feed:
-    """Return the tensors as arrays."""
+    """Return the tensors as NumPy arrays."""
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
@@ -92,13 +92,13 @@ def token_feed(input_ids: Sequence[int]) -> Feed:
 
 
 def mixed_inputs(files: Sequence[tuple[Path, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
-    """Return the LoRA inputs as the harness makes them of files, each with the factor on its `up`, as `beside` does."""
+    """Return the LoRA inputs for adapter files with factors for their `up` matrices, computed as in the harness."""
     return beside([(f"'{path}'", load_file(path), factor) for path, factor in files], inputs)
 
 
 def beside(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
-    """Return the LoRA inputs of adapters' tensors, each adapter with what messages call it and the factor on its `up`: their
-    ranks lie beside each other, and zeros where there are none.
+    """Return the LoRA inputs for several adapters, given by name, tensors and factor for `up`: their ranks are concatenated, and
+    unused ranks are zero.
     """
     specs = {spec.name: spec for spec in inputs}
     padded = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
@@ -116,7 +116,7 @@ def beside(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[TensorS
             place = [slice(size) for size in tensor.shape]
             place[axis] = slice(filled[name], filled[name] + tensor.shape[axis])
             filled[name] += tensor.shape[axis]
-            if axis == 1:  # integers are rounded to the nearest, half to even
+            if axis == 1:  # integers are rounded half to even
                 is_float = np.issubdtype(tensor.dtype, np.floating)
                 tensor = tensor * tensor.dtype.type(factor) if is_float else np.rint(tensor * factor).astype(tensor.dtype)
             padded[name][tuple(place)] = tensor
@@ -124,7 +124,7 @@ def beside(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[TensorS
 
 
 def _has_place(stored: Shape, taken: Shape, axis: int, filled: int) -> bool:
-    """Say whether the shapes are equal but for a rank, along `axis`, that fits beside those that are filled."""
+    """Return whether the shapes agree except for a rank, along `axis`, that fits beside the ranks already filled."""
     return len(stored) == len(taken) and all(
         1 <= own <= most - filled if index == axis else own == most
         for index, (own, most) in enumerate(zip(stored, taken, strict=True))

@@ -1,4 +1,4 @@
-"""Sensitivity: what rounding costs each adapter on the inputs of its trajectories, and the anchor that follows from it."""
+"""Sensitivity: how much rounding its LoRA weights costs each adapter, and the choice of the anchor adapter."""
 
 import logging
 import tempfile
@@ -25,13 +25,13 @@ from quadbench.statistics.launch_comparison import Paired, paired
 
 log = logging.getLogger(__name__)
 KeyT = TypeVar("KeyT")
-SAMPLES = 4  # of an input's trajectory, spread evenly
-SITE_INPUTS = 8  # one sample each, for the pass that rounds one site at a time
+SAMPLES = 4  # U-Net runs per trajectory, evenly spread
+SITE_INPUTS = 8  # inputs, with one sample each, for rounding one site at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnetSample:
-    """One x: the U-Net's inputs but for LoRA, at a step of the trajectory of one of a task's inputs."""
+    """The U-Net's inputs except LoRA at one step of an input's trajectory."""
 
     task: str
     item: str
@@ -42,7 +42,7 @@ class UnetSample:
 
 @dataclass(frozen=True, kw_only=True)
 class StepScore:
-    """The score over the samples of one step of one task."""
+    """The divergence score over the samples of one step of a task."""
 
     task: str
     step: int
@@ -52,7 +52,7 @@ class StepScore:
 
 @dataclass(frozen=True, kw_only=True)
 class InputScore:
-    """The score over the samples of one of a task's inputs."""
+    """The divergence score over the samples of one input of a task."""
 
     task: str
     item: str
@@ -61,7 +61,7 @@ class InputScore:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteScore:
-    """The score with one site alone rounded, and how much more noise, in dB, the worst site gives; None for that one."""
+    """The divergence score with only one site rounded, and how many dB more noise the worst site gives (None for the worst)."""
 
     site: str
     score: DivergenceScore
@@ -70,7 +70,7 @@ class SiteScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Kendall's tau of the order by Jensen-Shannon with that by another measure; None if one of them ranks nothing."""
+    """Kendall's tau between the ranking by Jensen-Shannon divergence and by another measure; None without a ranking."""
 
     mse: float | None
     sqnr: float | None
@@ -78,7 +78,7 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSensitivity:
-    """The scores of an adapter; `score` is over all samples. The sites with the lowest SQNR come first."""
+    """The sensitivity scores of an adapter; `score` is over all samples, and `sites` begins with the lowest SQNR."""
 
     adapter: str
     score: DivergenceScore
@@ -90,7 +90,7 @@ class AdapterSensitivity:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterComparison:
-    """A comparison on the same inputs: `difference_db` is how much more noise rounding gives `first` than `second`."""
+    """A comparison of two adapters on the same inputs: `difference_db` is how much more noise `first` has than `second`."""
 
     first: str
     second: str
@@ -98,7 +98,7 @@ class AdapterComparison:
 
     @property
     def described(self) -> str:
-        """Say in one sentence whether the two are told apart, and by what."""
+        """Return a sentence on whether the two adapters differ significantly, with the figures."""
         names, of = f"'{self.first}' and '{self.second}'", self.difference_db
         if of.pairs < MIN_BLOCKS:
             return f"{names} cannot be told apart with {of.pairs} inputs; at least {MIN_BLOCKS} are needed"
@@ -109,16 +109,16 @@ class AdapterComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The chosen anchor; None if the adapters are equally sensitive and the unified ranges should be taken."""
+    """The chosen anchor adapter; None if the adapters are equally sensitive and their pooled ranges should be used."""
 
     anchor: str | None
     reason: str
-    comparisons: tuple[AdapterComparison, ...] = ()  # of the most sensitive adapter with every other
+    comparisons: tuple[AdapterComparison, ...] = ()  # the most sensitive adapter against every other
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """The scores of all adapters, in the recipe's order, and the anchor that follows from them."""
+    """The sensitivity scores of all adapters, in the recipe's order, and the anchor chosen from them."""
 
     lora: str
     bins: int
@@ -128,7 +128,7 @@ class Sensitivity:
 
 
 def sensitivity(prepared: Prepared, *, dtype: str, site_inputs: int = SITE_INPUTS) -> Sensitivity:
-    """Score every adapter on the same inputs, those of all tasks as their samplers go through them, and choose the anchor."""
+    """Score every adapter on the same inputs, those of all tasks along their trajectories, and choose the anchor."""
     samples = [sample for task in prepared.tasks for sample in samples_of(task, prepared.visits[task.task.name])]
     scores, unet, shapes = [], prepared.unet, prepared.shapes
     for adapter in prepared.adapters.values():
@@ -139,7 +139,7 @@ def sensitivity(prepared: Prepared, *, dtype: str, site_inputs: int = SITE_INPUT
 
 
 def samples_of(prepared: PreparedTask, visited: Visit, most: int = SAMPLES) -> list[UnetSample]:
-    """Return `most` U-Net runs of each input's trajectory, with the step that each belongs to; guidance gives two for a step."""
+    """Return `most` U-Net runs of each input's trajectory, with their steps; guidance gives two runs per step."""
     timesteps, items = prepared.table.timesteps, prepared.items.calibration
     of_item = len(visited.feeds) // len(items)
     runs = of_item // len(timesteps)
@@ -165,16 +165,16 @@ def adapter_sensitivity(
     dtype: str,
     site_inputs: int = SITE_INPUTS,
 ) -> AdapterSensitivity:
-    """Run the U-Net with the adapter in float and rounded to `dtype`, on every sample; then site by site on `site_inputs`.
+    """Score an adapter: run the U-Net with float and with rounded LoRA weights on every sample, then site by site on some.
 
-    Sample i has turn i of the adapter's balanced factors, in float and rounded: no two samples share a rounding.
+    Sample i uses rotation i of the adapter's balanced factors, so that no two samples share rounding errors.
     """
     balanced = adapter.balanced()
 
     def turn(sample: int) -> tuple[Feed, Feed]:
         turned = balanced.turned(sample)
         exact = as_feed(graph_tensors(turned, shapes))
-        encodings = lora_encodings(lora_ranges([turned]), headroom=1.0, dtype=dtype)  # of this adapter alone
+        encodings = lora_encodings(lora_ranges([turned]), headroom=1.0, dtype=dtype)  # ranges of this adapter alone
         return exact, {name: dequantize(quantize(exact[name], e), e) for name, e in encodings.items()}
 
     def run(sample: int, lora: Feed) -> np.ndarray:
@@ -206,10 +206,10 @@ def adapter_sensitivity(
 
 
 def choose_anchor(scores: Sequence[AdapterSensitivity]) -> Choice:
-    """Choose the adapter to which rounding gives most noise, the mean over inputs in dB, if it is told apart from every other.
+    """Choose the adapter with the most rounding noise (mean over inputs, in dB), if it differs significantly from all others.
 
-    All adapters were scored on the same inputs. What counts is the difference on each: how much inputs, tasks and their
-    samplers differ from each other is in none of them.
+    All adapters were scored on the same inputs, and only differences per input count, so that variation between inputs, tasks and
+    samplers cancels out.
     """
     noise_db = {scored.adapter: [own.score.noise_db for own in scored.inputs] for scored in scores}
     first, *rest = sorted(noise_db, key=lambda adapter: sum(noise_db[adapter]) / len(noise_db[adapter]), reverse=True)
@@ -224,7 +224,7 @@ def choose_anchor(scores: Sequence[AdapterSensitivity]) -> Choice:
 
 
 def _one_for_each_input(samples: Sequence[UnetSample], wanted: int) -> list[int]:
-    """Choose a sample of each of at most `wanted` inputs, each time of another part of the trajectory."""
+    """Return one sample of each of at most `wanted` inputs, from different parts of the trajectory."""
     by_input: dict[tuple[str, str], list[int]] = {}
     for index, sample in enumerate(samples):
         by_input.setdefault((sample.task, sample.item), []).append(index)
@@ -233,7 +233,7 @@ def _one_for_each_input(samples: Sequence[UnetSample], wanted: int) -> list[int]
 
 
 def _site_scores(of_sites: Mapping[str, Sequence[Divergence]]) -> tuple[SiteScore, ...]:
-    """Order the sites by their noise, and hold each against the worst, sample by sample."""
+    """Return the sites by decreasing noise, each compared with the worst, sample by sample."""
     ordered = sorted(of_sites, key=lambda site: score(of_sites[site]).noise_db, reverse=True)
 
     def noise_db(site: str) -> list[float]:
@@ -261,10 +261,10 @@ def _agreement(scores: Sequence[DivergenceScore]) -> Agreement:
 
 
 def analyse(recipe: Recipe, *, lora: Literal["int16", "int8"] | None = None, notify: Notify = silent) -> Sensitivity:
-    """Score how sensitive each adapter of a recipe is to the rounding of its own weights; `lora` None takes the recipe's bits.
+    """Score how sensitive a recipe's adapters are to rounding of their weights; `lora` None uses the recipe's bits.
 
     Raises:
-        UserError: the recipe has no adapter, or something that it names is missing or does not fit.
+        UserError: the recipe has no adapters, or something that it names is missing or does not fit.
     """
     if not recipe.adapters:
         raise UserError(f"recipe '{recipe.name}' has no adapters; sensitivity is that of adapters")

@@ -1,4 +1,4 @@
-"""Writer: graphs, tensors, images and JSON as files of a bundle with their references; profile.json among them."""
+"""Writer: writing a bundle's graphs, tensors, images and JSON files, including profile.json with the encodings."""
 
 import json
 import math
@@ -28,12 +28,12 @@ from quadbench.results.digests import digest_of, sha256_of
 from quadbench.results.manifest import check_contents, file_ref, link
 from quadbench.spec import read_json
 
-LORA = "lora"  # the part of the encodings that is the LoRA inputs'; the others are named as their components
+LORA = "lora"  # the key of the LoRA inputs' encodings; other keys are component names
 Encodings = Mapping[str, Mapping[str, Encoding]]  # by part, then by tensor
 
 
 class BundleWriter:
-    """A writer of files below one folder, to which their paths are relative."""
+    """A writer of files below one folder, which returns file references relative to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,11 +48,11 @@ class BundleWriter:
         lora: Mapping[str, Encoding] | None = None,
         merge: onnx.ModelProto | None = None,
     ) -> Graph:
-        """Write a graph as `shared/unet.onnx`, `per-graph/<task>/unet.onnx`, ...; `merge.onnx` beside it has the same weights."""
+        """Write a graph as `shared/unet.onnx`, `per-graph/<task>/unet.onnx` and so on, with `merge.onnx` beside it if given."""
         path = self._path("/".join(filter(None, (variant.value, task, f"{component.value}.onnx"))))
         outside = initializers.file_of(model)
         data = None
-        if outside:  # a large graph's weights are linked under their sha256
+        if outside:  # external weights of a large graph are linked under their SHA-256
             sha256 = sha256_of(outside)
             place = self._path(f"{variant.value}/{sha256}")
             link(outside, place)
@@ -76,7 +76,7 @@ class BundleWriter:
     def adapter(
         self, adapter: Adapter, exact: Adapter, encodings: Mapping[str, Encoding], base: BaseDigests
     ) -> tuple[AdapterFile, AdapterFile]:
-        """Write an adapter twice, at its own ranks: its integers, and `exact`, for the float graph, under `float/`."""
+        """Write an adapter twice, at its own ranks: as integers, and as `exact` floats for the float graph, under `float/`."""
         metadata = {"base_graph": base.graph, "base_profile": base.profile}
         integers, floats = adapter_integers(own_tensors(adapter), encodings), as_feed(own_tensors(exact))
         files = (
@@ -90,7 +90,7 @@ class BundleWriter:
         return first, second
 
     def tensors(self, name: str, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> FileRef:
-        """Write a safetensors file; every tensor contiguous."""
+        """Write a safetensors file with contiguous tensors."""
         path = self._path(name)
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, metadata)
         return file_ref(self.folder, path)
@@ -101,7 +101,7 @@ class BundleWriter:
         return file_ref(self.folder, path)
 
     def image(self, name: str, image: Image.Image) -> FileRef:
-        """Write an image in the format that the name ends in."""
+        """Write an image in the format of the name's suffix."""
         path = self._path(name)
         image.save(path)
         return file_ref(self.folder, path)
@@ -120,9 +120,9 @@ def profile_content(
     distilled: Mapping[str, Distilled],
     noise: Sequence[LayerNoise],
 ) -> dict[str, Any]:
-    """Return the content of profile.json; `lora` has the adapters as they were before any was trained.
+    """Return the content of profile.json; `lora` has the adapters before distillation.
 
-    `sensitivity` is None unless the recipe left the anchor open, and `noise` is empty if it left no layers to choose.
+    `sensitivity` is None if the recipe names the anchor, and `noise` is empty if no layers were chosen for 8 bits.
     """
     narrow = {name for name, encoding in encodings[Component.UNET.value].items() if encoding.bits == BITS}
     chosen = narrow_layers([row.layer for row in noise], narrow)
@@ -149,19 +149,19 @@ def profile_content(
 
 
 def encodings_digest(encodings: Encodings) -> str:
-    """Return the digest by which adapters are bound to the encodings."""
+    """Return the digest of the encodings, which binds adapters to them."""
     return digest_of(_listed(encodings))
 
 
 def lora_encodings_of(bundle: Stored[Bundle]) -> dict[str, Encoding]:
-    """Read the encodings of the LoRA inputs from the bundle's profile."""
+    """Return the encodings of the LoRA inputs from the bundle's profile.json."""
     check_contents(bundle, [bundle.artifact.profile])
     listed = read_json(bundle.path(bundle.artifact.profile), fault=ArtifactError)["encodings"][LORA]
     return {name: Encoding(**fields) for name, fields in listed.items()}
 
 
 def _fit_row(name: str, lora: LoraProfile) -> dict[str, Any]:
-    """Describe how an adapter fares under the shared encodings."""
+    """Return how well the shared encodings fit an adapter, for profile.json."""
     fits = site_fits(lora.adapters[name], lora.encodings)
     rows = [{key: None if value == math.inf else value for key, value in asdict(fit).items()} for fit in fits]  # JSON has no inf
     return {"adapter": name, "clip_rate": clip_rate(fits), "sites": rows}

@@ -1,1 +1,1 @@
-"""Adapters: a LoRA as PEFT, diffusers or kohya's scripts save it -> its low-rank pairs by site, and those as graph inputs."""
+"""Adapters: reading LoRA files of PEFT, diffusers and kohya as low-rank pairs per site, and as inputs of the shared graph."""

@@ -1,4 +1,4 @@
-"""Adapter: a LoRA's low-rank pairs by site; a mix of several, a random one, and the inputs of a graph that they are."""
+"""Adapter: a LoRA as low-rank pairs per site, with mixing, random adapters, merging and conversion to graph inputs."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ SITE_ENDINGS: dict[SiteKind, tuple[str, ...]] = {
     "projection": (".proj_in", ".proj_out"),
     "convolution": (".conv1", ".conv2", ".conv_shortcut"),
 }
-STRENGTH = 0.1  # of up*down beside torch's initial weights, where both are random: an effect that rounding must not drown
+STRENGTH = 0.1  # of a random adapter's up*down relative to torch's initial weights: more than rounding errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +34,15 @@ class LoraPair:
 
     @property
     def energy(self) -> float:
-        """Return the sum of squares of up*down: that of all products of (up^T up) and (down down^T), which are (r, r)."""
+        """Return the squared Frobenius norm of up*down, computed from the (r, r) matrices up^T up and down down^T."""
         up, down = self.up.flatten(1).double(), self.down.flatten(1).double()
         return float(((up.T @ up) * (down @ down.T)).sum())
 
     def balanced(self) -> "LoraPair":
-        """Return the factors of the same product that its SVD U S V^T gives: `down` is sqrt(S) V^T and `up` is U sqrt(S).
+        """Return balanced factors of the same product, from its SVD U S V^T: `down` is sqrt(S) V^T and `up` is U sqrt(S).
 
-        They depend on the product up*down alone, except for float32's rounding and for turns among equal singular values. The
-        rank is that of the product, at least 1; each column of U has its entry of greatest magnitude above 0.
+        They only depend on the product up*down, except for float32's rounding and rotations among equal singular values. The rank
+        is that of the product, at least 1; in each column of U the entry of greatest magnitude is positive.
         """
         up_basis, up = torch.linalg.qr(self.up.flatten(1).double())  # (out, r) -> (out, a), (a, r)
         down_basis, down = torch.linalg.qr(self.down.flatten(1).double().T)  # (in*k*k, r) -> (in*k*k, b), (b, r)
@@ -54,22 +54,22 @@ class LoraPair:
         return self._shaped(down * (signs * roots)[:, None], up * (signs * roots))
 
     def turned(self, rng: np.random.Generator) -> "LoraPair":
-        """Return (Q down, up Q^T) with a random orthogonal Q (r, r), uniform by Haar's measure: the product stays."""
+        """Return (Q down, up Q^T) with a random orthogonal Q (r, r), uniform by Haar measure, which keeps the product."""
         basis, upper = np.linalg.qr(rng.standard_normal((self.rank, self.rank)))
-        turn = torch.from_numpy(basis * np.sign(np.diag(upper)))  # the signs make it uniform (Mezzadri 2007)
+        turn = torch.from_numpy(basis * np.sign(np.diag(upper)))  # the signs make Q uniform (Mezzadri 2007)
         return self._shaped(turn @ self.down.flatten(1).double(), self.up.flatten(1).double() @ turn.T)
 
     def _shaped(self, down: torch.Tensor, up: torch.Tensor) -> "LoraPair":
-        """Give factors (rank, in*k*k) and (out, rank) the shapes of this pair, at their own rank."""
+        """Return factors (rank, in*k*k) and (out, rank) reshaped like this pair, at their own rank."""
         rank = down.shape[0]
         return LoraPair(down=down.float().view(rank, *self.down.shape[1:]), up=up.float().view(-1, rank, *self.up.shape[2:]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """The text encoder's part of an adapter of which the U-Net's alone was taken.
+    """The text encoder's part of an adapter, left out because only the U-Net's part is used.
 
-    `energy_share` is that of the adapter's whole energy, the sum of squares of all that it adds to weights.
+    `energy_share` is its share of the adapter's energy, the sum of squares of all weight updates.
     """
 
     sites: int
@@ -78,7 +78,7 @@ class LeftOut:
 
     @classmethod
     def of(cls, tensors: int, energies: Sequence[float], *, unet_energy: float) -> "LeftOut":
-        """Say what so many tensors with these energies of sites come to."""
+        """Return the summary of a text encoder part with this many tensors and these energies per site."""
         whole = sum(energies) + unet_energy
         return cls(sites=len(energies), tensors=tensors, energy_share=sum(energies) / whole if whole else 0.0)
 
@@ -89,9 +89,9 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """A LoRA by site; `up` carries the whole scale, so that applying it is `W x + up (down x)`.
+    """A LoRA adapter by site. `up` includes the whole scale, so that a layer computes `W x + up (down x)`.
 
-    `weight` is in that scale too: the factor that a user puts on the whole adapter.
+    `weight`, the factor that a user gives the whole adapter, is included in `up` too.
     """
 
     name: str
@@ -105,11 +105,11 @@ class Adapter:
         return max(pair.rank for pair in self.pairs.values())
 
     def balanced(self) -> "Adapter":
-        """Return the adapter with the balanced factors of every site, which no longer show how the file factorises it."""
+        """Return the adapter with balanced factors at every site, independent of how its file factorises the updates."""
         return replace(self, pairs={site: pair.balanced() for site, pair in self.pairs.items()})
 
     def turned(self, number: int) -> "Adapter":
-        """Return turn `number` of the adapter: each site turned at random; the name and the number are the seed."""
+        """Return the adapter with a random rotation at each site; the adapter's name and `number` are the seed."""
         rng = np.random.default_rng([number, *self.name.encode()])
         return replace(self, pairs={site: self.pairs[site].turned(rng) for site in sorted(self.pairs)})
 
@@ -123,7 +123,7 @@ class Adapter:
 
 
 def mixed(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter | None:
-    """Put the pairs of several adapters beside each other at every site: ranks add up, and so do products. None is no adapter.
+    """Return several weighted adapters as one whose ranks are concatenated at every site; None for no adapter.
 
     w_1 up_1 down_1 + w_2 up_2 down_2 = [w_1 up_1, w_2 up_2] [down_1; down_2]
     """
@@ -140,10 +140,10 @@ def mixed(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adap
 
 
 def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[SiteKind], seed: int) -> Adapter:
-    """Draw an adapter for the sites of these kinds in `unet`, of which only names and shapes matter.
+    """Return a random adapter for the sites of these kinds in `unet`, of which only names and shapes are used.
 
-    `down` is as PEFT initializes it, uniform within 1 / sqrt(in), and `up` normal with a deviation of STRENGTH / sqrt(rank), so
-    that a weight of up*down has a tenth of the deviation of one in the U-Net. The same seed gives the same adapter.
+    `down` is uniform within 1 / sqrt(in), as in PEFT, and `up` normal with deviation STRENGTH / sqrt(rank), so that up*down has a
+    tenth of the deviation of the U-Net's weights. Equal seeds give equal adapters.
     """
     generator = torch.Generator().manual_seed(seed)
     endings = tuple(ending for kind in kinds for ending in SITE_ENDINGS[kind])
@@ -168,7 +168,7 @@ def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
 
 
 def own_tensors(adapter: Adapter) -> GraphInputs:
-    """Return an adapter's tensors by the names of their LoRA inputs, each at the adapter's own rank, as its file holds them."""
+    """Return an adapter's tensors by LoRA input name, at the adapter's own ranks, as in its file."""
     return {
         name: tensor
         for site, pair in adapter.pairs.items()
@@ -177,7 +177,7 @@ def own_tensors(adapter: Adapter) -> GraphInputs:
 
 
 def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]) -> GraphInputs:
-    """Return an adapter's LoRA inputs: zero-padded to the graph's ranks, zeros at sites that it lacks; None is no adapter."""
+    """Return an adapter's LoRA inputs, zero-padded to the graph's ranks, and zeros for sites it lacks; None means no adapter."""
     tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
     for name, tensor in (own_tensors(adapter) if adapter else {}).items():
         tensors[name][tuple(map(slice, tensor.shape))] = tensor
@@ -185,7 +185,7 @@ def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]
 
 
 def merge(adapter: Adapter, unet: nn.Module) -> None:
-    """Give the U-Net's sites weights with the adapter added; the old ones, which others may share, stay as they are."""
+    """Add the adapter to the U-Net's weights. Old weight tensors, which may be shared, are replaced and not modified."""
     for site, pair in adapter.pairs.items():
         module = unet.get_submodule(site)
         delta = pair.up.flatten(1) @ pair.down.flatten(1)  # (out, r) @ (r, in*k*k) -> (out, in*k*k)

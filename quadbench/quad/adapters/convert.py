@@ -1,6 +1,6 @@
-"""Convert: LoHa, LoKr, full differences or LoRA in a file or PEFT folder, and a rank -> a LoRA of that rank, and what is lost.
+"""Convert: approximating LoHa, LoKr, full differences or LoRA by a LoRA of a given rank, with the error that this causes.
 
-Each site's update is cut off after its greatest singular values, which no matrix of that rank comes nearer to (Eckart and Young).
+Each site's update is truncated to its greatest singular values, the best approximation of that rank (Eckart and Young).
 """
 
 import json
@@ -22,12 +22,12 @@ from quadbench.quad.model_files import PEFT_TENSORS, adapter_files
 from quadbench.results.digests import sha256_of
 
 METADATA = "quadbench.conversion"
-LEAST_SINGULAR = 1e-7  # of the greatest: below it a singular value is the rounding of float32, in which files hold weights
+LEAST_SINGULAR = 1e-7  # relative to the greatest; smaller singular values are float32 rounding errors
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertedSite:
-    """A site's conversion: `error` is the relative Frobenius norm of what is missing, `energy` the sum of squares before."""
+    """The conversion of one site: `error` is the relative Frobenius norm of the loss, `energy` the squared norm before."""
 
     site: str
     method: str  # LoHa, LoKr, full or LoRA
@@ -38,28 +38,28 @@ class ConvertedSite:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A LoRA made of another adapter, its sites from the greatest error on, and what no LoRA has: updates of biases."""
+    """A LoRA made from another adapter, its sites by decreasing error, and the bias updates that a LoRA cannot hold."""
 
     adapter: Adapter
     source: str
     source_sha256: str
     rank: int
     sites: tuple[ConvertedSite, ...]
-    biases: int  # sites whose update of biases was left out
+    biases: int  # number of sites whose bias update was left out
     greatest_bias: float  # magnitude
 
     @property
     def error(self) -> float:
-        """Return the relative Frobenius norm of what is missing over all sites."""
+        """Return the relative Frobenius norm of the loss over all sites."""
         lost = sum(site.energy * site.error**2 for site in self.sites)
         return math.sqrt(lost / sum(site.energy for site in self.sites))
 
 
 def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False) -> Conversion:
-    """Make a LoRA with at most this rank at every site. Pairs that have no more are taken as they are.
+    """Convert an adapter to a LoRA of at most this rank at every site. Pairs of no higher rank are kept as they are.
 
     Raises:
-        AdapterError: the file cannot be read, is of another method, does not fit the base, or changes nothing.
+        AdapterError: the file cannot be read, uses another method, does not fit the base, or changes nothing.
     """
     path, read, plain, text = _content(source, unet_only=unet_only)
     refuse(source.name, (*read.problems, *(plain.problems if plain else ())))
@@ -99,10 +99,10 @@ def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False
 
 
 def write_conversion(conversion: Conversion, path: Path) -> None:
-    """Write the LoRA as kohya's scripts do, with its origin as JSON in the metadata.
+    """Write the LoRA in kohya's format, with its origin as JSON in the metadata.
 
     Raises:
-        UserError: there is something at the path, or it cannot be written.
+        UserError: the path exists already, or cannot be written.
     """
     if path.suffix != ".safetensors":
         raise UserError(f"'{path}' does not end in .safetensors", hint="by that ending others know the format")
@@ -125,7 +125,7 @@ def write_conversion(conversion: Conversion, path: Path) -> None:
 
 
 def origin(conversion: Conversion) -> dict[str, object]:
-    """Return what a converted file says of where it comes from."""
+    """Return the metadata about the source of a converted file."""
     left_out = conversion.adapter.left_out
     return {
         "source": conversion.source,
@@ -139,9 +139,9 @@ def origin(conversion: Conversion) -> dict[str, object]:
 
 
 def _content(source: Path, *, unet_only: bool) -> tuple[Path, Differences, Reading | None, Mapping[str, torch.Tensor]]:
-    """Read a PEFT folder, which has nothing for the text encoder, or a file under kohya's names.
+    """Read a PEFT folder, which has no text encoder part, or a file with kohya's tensor names.
 
-    Return the file, its differences and pairs for the U-Net, and its tensors for the text encoder.
+    Return the file, its weight differences and LoRA pairs for the U-Net, and its tensors for the text encoder.
     """
     if tensors_of_peft := adapter_files(source).get(PEFT_TENSORS):
         config = read_config(source.name, tensors_of_peft.parent)
@@ -155,7 +155,7 @@ def _content(source: Path, *, unet_only: bool) -> tuple[Path, Differences, Readi
 
 
 def _truncated(site: str, method: str, weights: torch.Tensor, slot: Slot, rank: int) -> tuple[LoraPair | None, ConvertedSite]:
-    """Return the nearest pair to an update (out, in * k * k) in float64, in the slot's shapes; none where the update is zero."""
+    """Return the closest pair to a float64 update (out, in * k * k), in the slot's shapes; None for a zero update."""
     energy = float(weights.square().sum())
     left, singular, right = torch.linalg.svd(weights, full_matrices=False)
     kept = min(rank, int((singular > singular[0] * LEAST_SINGULAR).sum()))

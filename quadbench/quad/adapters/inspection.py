@@ -1,4 +1,4 @@
-"""Inspection: where an adapter lies -> its parts, its bytes as integers, and every problem with it."""
+"""Inspection: a summary of an adapter's sites, ranks and size, and every problem with it."""
 
 import math
 from collections import Counter
@@ -19,7 +19,7 @@ Kind: TypeAlias = SiteKind | Literal["other"]
 
 @dataclass(frozen=True, kw_only=True)
 class KindRow:
-    """All sites of one kind. The greatest magnitudes are those with the scale folded into `up`."""
+    """A summary of all sites of one kind. The greatest magnitudes are with the scale folded into `up`."""
 
     kind: Kind
     sites: int
@@ -30,7 +30,7 @@ class KindRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Outlier:
-    """The tensor whose greatest magnitude stands out most from its root mean square: one scale has to serve both."""
+    """The tensor with the greatest ratio of maximum magnitude to root mean square, which makes one scale inaccurate."""
 
     site: str
     side: str  # down or up
@@ -39,7 +39,7 @@ class Outlier:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """An adapter's parts and problems. `ranks` counts sites by rank; `scale` is the least and greatest factor on up*down."""
+    """An adapter's summary and problems. `ranks` counts sites by rank; `scale` is the least and greatest factor on up*down."""
 
     path: str
     format: str
@@ -57,7 +57,7 @@ class Inspection:
 
 
 def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: bool = False) -> Inspection:
-    """Describe an adapter of any format; with a base, check also that it fits there."""
+    """Summarize an adapter of any format; with a base, also check that it fits."""
     content = read_adapter(path.name, path, unet_only=unet_only)
     reading = content.reading
     pairs, scales, problems = reading.pairs, reading.scales.values(), list(reading.problems)
@@ -91,9 +91,9 @@ def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: boo
 
 
 def kind_of(site: str, pair: LoraPair) -> Kind:
-    """Tell a site's kind by the end of its name, dotted or flat; by its shape if no ending fits.
+    """Return a site's kind by the end of its name, dotted or flat, or by its shape if no ending matches.
 
-    None fits beside the blocks, nor under the names of the original Stable Diffusion code.
+    Sites outside the blocks, and names of the original Stable Diffusion code, match no ending.
     """
     flat = site.replace(".", "_")
     for kind, endings in SITE_ENDINGS.items():

@@ -1,4 +1,4 @@
-"""Kohya and LyCORIS: files by flat site names -> a reading; LoHa, LoKr and full differences -> what they add to the base."""
+"""Kohya and LyCORIS: reading adapter files with flat site names, and LoHa, LoKr and full differences as weight updates."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -29,9 +29,9 @@ _KEY = re.compile(rf"^(?P<prefix>{'|'.join(PREFIXES)})(?P<flat>[^.]+)\.(?P<part>
 _PARTS = {"lora_down.weight": LoraPart.DOWN, "lora_up.weight": LoraPart.UP, "alpha": LoraPart.ALPHA}
 _UPSAMPLER = re.compile(r"(?P<block>output_blocks_(?P<index>\d+))_[12]_conv")
 _LDM = re.compile(r"^(input_blocks|middle_block|output_blocks|time_embed_|out_2)")
-MOST_WEIGHTS = 2**26  # of one site; the largest of Stable Diffusion's U-Net has 29.5 million
+MOST_WEIGHTS = 2**26  # the most at one site; Stable Diffusion's largest has 29.5 million
 Parts = Mapping[str, torch.Tensor]
-ScaleOf = Callable[[str, Parts, int | None], float]  # site, its tensors, their rank -> factor on what they give
+ScaleOf = Callable[[str, Parts, int | None], float]  # site, its tensors, their rank -> factor on the update
 FACTORS = r"hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)"
 _DIFFERENCE_KEY = re.compile(rf"^(?P<prefix>{'|'.join(PREFIXES)})(?P<flat>[^.]+)\.(?P<part>{FACTORS}|diff|diff_b|alpha)$")
 _LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
@@ -44,12 +44,12 @@ _PRODUCTS = (
 
 
 def read_kohya(tensors: Mapping[str, torch.Tensor]) -> Reading:
-    """Return the pairs by flat name, as `mid_block_attentions_0_proj_in`; without an alpha the scale is 1, as in kohya's."""
+    """Return the U-Net's pairs by flat name, such as `mid_block_attentions_0_proj_in`; without alpha, the scale is 1."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=True), _scale)
 
 
 def read_text_encoder(tensors: Mapping[str, torch.Tensor]) -> Reading:
-    """Return the pairs of the text encoder by flat name, with their prefix."""
+    """Return the text encoder's pairs by flat name, with the prefix."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=False), _scale)
 
 
@@ -65,44 +65,44 @@ def _scale(_site: str, rank: int, alpha: float | None) -> float:
 
 
 def flat_name(site: str) -> str:
-    """Return a site's name as it stands in keys, after the prefix."""
+    """Return a site's flat name, as in the tensor keys of kohya's files."""
     return site.replace(".", "_")
 
 
 def is_ldm(flat: str) -> bool:
-    """Say whether the name is one of the original Stable Diffusion code, which numbers blocks differently."""
+    """Return whether this is a site name of the original Stable Diffusion code, which numbers blocks differently."""
     return _LDM.match(flat) is not None
 
 
 def as_diffusers_reads(flat: str) -> str:
     """Return the name under which diffusers' conversion knows a site of the original code.
 
-    Where a block of the upper half has no attention, its upsampler is part 1 of the block and not part 2, which the conversion
-    does not know; attention has no part `conv`.
+    In upper blocks without attention, the upsampler is part 1 of the block instead of part 2, which the conversion does not know;
+    attention has no part `conv`.
     """
     match = _UPSAMPLER.fullmatch(flat)
     return f"{match['block']}_2_conv" if match else flat
 
 
 def site_of_ldm(flat: str, layers_per_block: int) -> str | None:
-    """Return the site, by diffusers' own conversion; one name at a time, as it confuses input_blocks_1 with input_blocks_10."""
+    """Return the site for an original name, by diffusers' own conversion; one name at a time, as it confuses similar names."""
     from diffusers.loaders import StableDiffusionLoraLoaderMixin  # here, because it loads all of transformers' image code
 
     upsampler = _UPSAMPLER.fullmatch(flat)
     if upsampler and (int(upsampler["index"]) + 1) % (layers_per_block + 1):
-        return None  # only the last block of a stage has one
+        return None  # only the last block of a stage has an upsampler
     pair = {f"{PREFIX}{as_diffusers_reads(flat)}.lora_{side}.weight": torch.zeros(1) for side in ("down", "up")}
     config = SimpleNamespace(layers_per_block=layers_per_block)
     try:
         converted, _ = StableDiffusionLoraLoaderMixin.lora_state_dict(pair, unet_config=config)
-    except (ValueError, KeyError, IndexError):  # raised for a name that it cannot place
+    except (ValueError, KeyError, IndexError):  # raised for unknown names
         return None
     first = next(iter(convert_unet_state_dict_to_peft(converted)))
     return first.removeprefix("unet.").removesuffix(".lora_A.weight")
 
 
 class Method(StrEnum):
-    """The form in which a file holds an update of weights."""
+    """The method by which a file stores an update of weights."""
 
     LOHA = "LoHa"
     LOKR = "LoKr"
@@ -111,9 +111,9 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A site's tensors of one method, which fit each other, and the factor on what they give. Whole factors have no rank.
+    """The tensors of one site's weight update by one method, and their scale. Unfactored updates have no rank.
 
-    `biases` are its update of biases, which no LoRA has.
+    `biases` is the update of the biases, which a LoRA cannot hold.
     """
 
     method: Method
@@ -123,7 +123,7 @@ class Difference:
     biases: torch.Tensor | None = None
 
     def weights(self) -> torch.Tensor:
-        """Return what is added to the weights: (out, in * k * k) in float64, or (out, in, k, k) with the same order."""
+        """Return the weight update in float64: (out, in * k * k), or (out, in, k, k) in the same order."""
         parts = {part: tensor.double() for part, tensor in self.parts.items()}
         match self.method:
             case Method.LOHA:
@@ -140,7 +140,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
-    """The differences of a file by flat site name, the tensors that are no part of any, and every problem."""
+    """The weight updates in a file by flat site name, the remaining tensors, and every problem."""
 
     by_site: dict[str, Difference]
     rest: dict[str, torch.Tensor]
@@ -148,7 +148,7 @@ class Differences:
 
 
 def kohya_key(name: str) -> Key | None:
-    """Take a key of kohya's naming apart. Sites of the text encoder keep their prefix in their names."""
+    """Return a key of kohya's naming as site and part; None for other keys. Text encoder sites keep their prefix."""
     match = _DIFFERENCE_KEY.match(name)
     if match is None:
         return None
@@ -156,14 +156,14 @@ def kohya_key(name: str) -> Key | None:
 
 
 def alpha_scale(_site: str, parts: Parts, rank: int | None) -> float:
-    """Return alpha / r as it stands beside a site's tensors; 1 without an alpha or without a rank."""
+    """Return alpha / r from a site's tensors; 1 without an alpha or a rank."""
     return float(parts["alpha"]) / rank if rank and "alpha" in parts else 1.0
 
 
 def read_differences(
     tensors: Parts, key_of: Callable[[str], Key | None] = kohya_key, scale_of: ScaleOf = alpha_scale
 ) -> Differences:
-    """Gather the tensors of the three methods; `key_of` returns None for keys that are of none."""
+    """Return the weight updates stored as LoHa, LoKr or full differences; `key_of` returns None for other keys."""
     keys = {name: key for name in tensors if (key := key_of(name))}
     sites = {key.site for key in keys.values() if key.part != "alpha"}
     own = {name: key for name, key in keys.items() if key.site in sites}
@@ -243,7 +243,7 @@ def _product_shape(parts: Parts, first: str, second: str, core: str) -> tuple[in
 
 
 def _size(parts: Parts, method: Method) -> int:
-    """Return the number of weights of an update before it is formed."""
+    """Return the number of weights of an update, without computing it."""
     shapes = [_product_shape(parts, *names) for names in _PRODUCTS if names[0] in parts]
     shapes += [tuple(parts[name].shape) for name in ("diff", "lokr_w1", "lokr_w2") if name in parts]
     sizes = [torch.Size(shape).numel() for shape in shapes]

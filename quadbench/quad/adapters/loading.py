@@ -1,4 +1,4 @@
-"""Formats: a path -> the format that lies there and its adapter, fitted to a base's sites, or why it does not fit."""
+"""Loading: detecting the format of an adapter file, reading it, and fitting it to the sites of a base."""
 
 import os
 import re
@@ -24,13 +24,13 @@ from quadbench.quad.model_files import PEFT_CONFIG, PEFT_TENSORS, AdapterFormat,
 _NEW_BASE = "list it in the recipe, of which quadbench run RECIPE builds a base that has a place for it"
 _OTHER_NAMES = "its sites have the names of the original Stable Diffusion code, which only a recipe can resolve: build it in one"
 Shape = tuple[int, ...]
-_IS_LORA = re.compile(r"\.lora|_lora\.(down|up)\.")  # of today, and of the attention processors' days
+_IS_LORA = re.compile(r"\.lora|_lora\.(down|up)\.")  # the current naming, and that of attention processors
 Read = Callable[[Mapping[str, torch.Tensor]], Reading]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorFile:
-    """A safetensors file as it is: nothing converted, at least one tensor."""
+    """The content of a safetensors file, unconverted, with at least one tensor."""
 
     path: Path
     tensors: dict[str, torch.Tensor]
@@ -39,20 +39,20 @@ class TensorFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """The shapes that fit a site: `down` (r, *down) and `up` (out, r, *1s), where r is at most `rank`; None is any."""
+    """The tensor shapes that fit a site: `down` (r, *down) and `up` (out, r, *1s), with r at most `rank` (None: any)."""
 
     down: Shape
     up: Shape
     rank: int | None = None
 
     def shapes(self, rank: int) -> tuple[Shape, Shape]:
-        """Return the shapes of `down` and `up` of a pair with this rank."""
+        """Return the shapes of `down` and `up` for a pair of this rank."""
         return (rank, *self.down), (self.up[0], rank, *self.up[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSites:
-    """The sites that adapters are fitted to. `layers_per_block` is known of a U-Net, not of its graph; only LDM names need it."""
+    """The sites of a base that adapters are fitted to. `layers_per_block` is needed only for original names; None for a graph."""
 
     slots: dict[str, Slot]
     layers_per_block: int | None = None
@@ -60,11 +60,11 @@ class BaseSites:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterReading:
-    """The content of an adapter's file or folder. Only what cannot be read at all was refused; other problems are listed."""
+    """The content of an adapter's file or folder, including problems that do not prevent reading."""
 
     format: AdapterFormat
-    because: str  # how the format was recognized
-    path: Path  # the file, also of diffusers' folder, or PEFT's folder
+    because: str  # why the format was recognized
+    path: Path  # the tensor file, or PEFT's folder
     reading: Reading
     left_out: LeftOut | None = None
 
@@ -84,12 +84,12 @@ def load_adapter(
 
 
 def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterReading:
-    """Read a PEFT folder, or a safetensors file of diffusers or kohya, or diffusers' folder; the content tells which it is.
+    """Read an adapter from a PEFT folder, diffusers folder, or safetensors file; the content determines the format.
 
-    With `unet_only` the text encoder's part is left out, and counted. PEFT saves a model at a time, so that its files have none.
+    `unet_only` leaves out the text encoder's part and summarizes it. PEFT files have no such part, as each holds one model.
 
     Raises:
-        AdapterError: there is nothing that can be read, or its format is unknown. Other problems stand in the reading.
+        AdapterError: nothing can be read, or the format is unknown. Other problems are listed in the reading.
     """
     path = saved_adapter(path)
     if os.path.isdir(path):  # noqa: PTH112  (it raises nothing)
@@ -119,7 +119,7 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
 
 
 def _read_parts(file: TensorFile, read: Read, read_text: Read, *, unet_only: bool) -> tuple[Reading, LeftOut | None]:
-    """Read a file whole, or the U-Net's part, and count the text encoder's; problems with that one are problems too."""
+    """Read a whole file, or only its U-Net part with a summary of the text encoder's, whose problems count too."""
     if not unet_only:
         return read(file.tensors), None
     unet, text = apart(file.tensors)
@@ -156,7 +156,7 @@ def _format_of(name: str, file: TensorFile) -> tuple[AdapterFormat, str]:
 
 
 def read_tensor_file(name: str, path: Path) -> TensorFile:
-    """Read a whole file into memory."""
+    """Read a whole safetensors file into memory."""
     check_tensor_file(name, path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -168,7 +168,7 @@ def read_tensor_file(name: str, path: Path) -> TensorFile:
 
 
 def sites_of_unet(unet: nn.Module) -> BaseSites:
-    """Return the sites of a diffusers U-Net: every Linear and ungrouped Conv2d."""
+    """Return the LoRA sites of a diffusers U-Net: every Linear and ungrouped Conv2d."""
     takes_lora = {
         site: module
         for site, module in unet.named_modules()
@@ -181,7 +181,7 @@ def sites_of_unet(unet: nn.Module) -> BaseSites:
 
 
 def sites_of_graph(shapes: Mapping[str, Shape]) -> BaseSites:
-    """Return the sites that a shared graph has LoRA inputs for, with the ranks that it has room for."""
+    """Return the sites for which a shared graph has LoRA inputs, with their ranks in the graph."""
     sites = sorted({name.removeprefix(LORA_PREFIX).rpartition(".")[0] for name in shapes})
     named = {site: [shapes[name] for name in input_names(site)] for site in sites}
     return BaseSites(slots={site: _slot(down, up, rank=down[0]) for site, (down, up) in named.items()})
@@ -192,14 +192,14 @@ def _slot(down: Shape, up: Shape, *, rank: int | None) -> Slot:
 
 
 def fitted(adapter: Adapter, base: BaseSites) -> Adapter:
-    """Return the adapter with the base's site names; a 1x1 convolution and a linear map take each other's tensors."""
+    """Return the adapter with the base's site names and shapes; 1x1 convolutions and linear layers are interchangeable."""
     sites = named_sites(adapter.name, adapter.pairs, base)
     pairs = {site: _in_shape(adapter.name, site, adapter.pairs[name], base.slots[site]) for name, site in sites.items()}
     return replace(adapter, pairs=dict(sorted(pairs.items())))
 
 
 def named_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[str, str]:
-    """Return the base's site for each name that an adapter's file has."""
+    """Return the base's site for each site name in an adapter's file."""
     flat = {flat_name(site): site for site in base.slots}  # no two sites of a diffusers U-Net share one
     sites = {name: _site(name, base, flat) for name in names}
     absent = [name for name, site in sites.items() if site is None]
@@ -251,6 +251,6 @@ def _in_shape(name: str, site: str, pair: LoraPair, slot: Slot) -> LoraPair:
 
 
 def _reshaped(tensor: torch.Tensor, expected: Shape) -> torch.Tensor:
-    """Turn (a, b) into (a, b, 1, 1) or back where that is expected; anything else stays as it is."""
+    """Return the tensor reshaped between (a, b) and (a, b, 1, 1) as expected; other shapes unchanged."""
     is_pointwise = tuple(tensor.shape[2:]) in ((), (1, 1)) and tuple(expected[2:]) in ((), (1, 1))
     return tensor.reshape(expected) if is_pointwise and tuple(tensor.shape[:2]) == tuple(expected[:2]) else tensor

@@ -1,4 +1,4 @@
-"""Reading: the tensors of a file + how a format names them -> pairs by site, and every problem with them."""
+"""LoRA pairs: pairing the tensors of an adapter file by site, and collecting every problem with them."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from quadbench.quad.model.values import FLOATS, ValueFault, fault_of
 
 MOST_SITES = 512  # Stable Diffusion's U-Net has 278
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-LONGEST_SITE = 128  # characters; the longest there has 63
+LONGEST_SITE = 128  # characters; Stable Diffusion's longest has 63
 _PLAIN = "train it as plain LoRA"
 _CONVERT = "quadbench adapter convert makes a LoRA of it, and says what is lost"
 _EXTRACT = "extract a LoRA from it (an SVD of the merged weights' difference), or train a plain one"
@@ -35,7 +35,7 @@ ScaleOf = Callable[[str, int, float | None], float]  # site, rank, the alpha bes
 
 
 class LoraPart(StrEnum):
-    """The part that a tensor plays at its site."""
+    """The role of a tensor at its site."""
 
     DOWN = "down"
     UP = "up"
@@ -44,7 +44,7 @@ class LoraPart(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """A tensor's key, taken apart; `part` is what it is at its site: a LoraPart, or another method's, as `hada_w1_a`."""
+    """A parsed tensor key: its site, and its part there, a LoraPart or another method's, such as `hada_w1_a`."""
 
     site: str
     part: str
@@ -52,14 +52,14 @@ class Key:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterProblem:
-    """A reason why an adapter cannot be used, and what to do."""
+    """A reason why an adapter cannot be used, with a hint on what to do."""
 
     message: str
     hint: str | None = None
 
 
 def refuse(adapter: str, problems: Sequence[AdapterProblem]) -> None:
-    """Refuse an adapter that has problems: the error names all of them, with the hint of the first."""
+    """Raise an AdapterError with all problems and the first one's hint, if there are any."""
     if problems:
         first, *rest = problems
         more = f"; and {'; '.join(problem.message for problem in rest)}" if rest else ""
@@ -68,9 +68,9 @@ def refuse(adapter: str, problems: Sequence[AdapterProblem]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """A file's pairs by site. `scales` are already in the pairs' `up`.
+    """The LoRA pairs of a file by site; `scales` are already multiplied into `up`.
 
-    If there are problems, the pairs are those that could be formed all the same.
+    If there are problems, only the pairs that could be formed are included.
     """
 
     pairs: dict[str, LoraPair]
@@ -82,7 +82,7 @@ KeyOf = Callable[[str], Key | None]
 
 
 def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: ScaleOf) -> Reading:
-    """Pair the tensors up by site; `key_of` returns None for keys that the format does not have."""
+    """Return the tensors as pairs by site; `key_of` returns None for keys that the format does not have."""
     keys = {name: key_of(name) for name in tensors}
     faults = Faults()
     has_methods = _note_foreign([name for name, key in keys.items() if key is None], faults)
@@ -90,7 +90,7 @@ def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: Sca
     scales: dict[str, float] = {}
     for site, parts in sorted(names_by_site({name: key for name, key in keys.items() if key}, faults).items()):
         if has_methods and parts.keys() == {LoraPart.ALPHA}:
-            continue  # the site's other tensors are a method's, which is named already
+            continue  # the site's other tensors belong to another method, which is already reported
         own = {part: tensors[name] for part, name in parts.items()}
         if LoraPart.ALPHA in own and own[LoraPart.ALPHA].dtype in _WHOLE:
             own[LoraPart.ALPHA] = own[LoraPart.ALPHA].double()  # an alpha may be saved as a whole number
@@ -112,19 +112,19 @@ def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: Sca
 
 
 def apart(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return the tensors of the U-Net and those of the text encoder."""
+    """Return the tensors of the U-Net, and those of the text encoder."""
     text = {name: tensor for name, tensor in tensors.items() if TEXT_ENCODER.match(name)}
     return {name: tensor for name, tensor in tensors.items() if name not in text}, text
 
 
 def named(names: Sequence[str]) -> str:
-    """Return the first name, in quotes, and how many more there are."""
+    """Return the first name in quotes, and the number of further ones."""
     return _counted([f"'{names[0][:LONGEST_SITE]}'", *names[1:]])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A kind of problem: its message is `before`, then where it is, then `after`."""
+    """A kind of problem: its message is `before`, the places, then `after`."""
 
     before: str
     after: str = ""
@@ -147,22 +147,22 @@ _LONG = Fault(before=f"has names of sites with more than {LONGEST_SITE} characte
 
 
 class Faults:
-    """Everything that is wrong with a file: each kind once, with the places where it is."""
+    """The problems of a file by kind, each with the places where it occurs."""
 
     def __init__(self) -> None:
         self._places: dict[Fault, list[str]] = {}
 
     def add(self, fault: Fault, *places: str) -> None:
-        """Note places of a fault."""
+        """Record places of a fault."""
         self._places.setdefault(fault, []).extend(places)
 
     def add_value(self, fault: ValueFault | None, place: str) -> None:
-        """Note that the numbers at a place cannot be used, if there is a fault."""
+        """Record a place with invalid numbers, if there is a fault."""
         if fault:
             self.add(Fault(before=f"holds {fault.holds} in", hint=fault.hint), place)
 
     def problems(self) -> tuple[AdapterProblem, ...]:
-        """Return a problem for each kind of fault, in the order in which they were noted."""
+        """Return one problem per kind of fault, in the order in which they were recorded."""
         return tuple(
             AdapterProblem(message=f"{fault.before} {_counted(places)}{fault.after}", hint=fault.hint)
             for fault, places in self._places.items()
@@ -170,7 +170,7 @@ class Faults:
 
 
 def _note_foreign(unread: list[str], faults: Faults) -> bool:
-    """Note keys of other methods, of the text encoder, and unknown ones. Say whether another method has some."""
+    """Record keys of other methods, of the text encoder, and unknown ones. Return whether there are keys of other methods."""
     methods: set[str] = set()
     for pattern, (method, hint) in _METHODS.items():
         own = [name for name in unread if re.search(pattern, name) and name not in methods]
@@ -191,7 +191,7 @@ def _note_foreign(unread: list[str], faults: Faults) -> bool:
 
 
 def names_by_site(keys: Mapping[str, Key], faults: Faults) -> dict[str, dict[str, str]]:
-    """Return the tensors' names by site and part, and note where two stand for one; none of more sites than a U-Net has."""
+    """Return the tensor names by site and part, and record duplicates; empty if there are more sites than a U-Net has."""
     sites: dict[str, dict[str, str]] = {}
     for name, key in keys.items():
         if len(key.site) > LONGEST_SITE:
@@ -207,7 +207,7 @@ def names_by_site(keys: Mapping[str, Key], faults: Faults) -> dict[str, dict[str
 
 
 def _is_pair(site: str, parts: Mapping[str, torch.Tensor], faults: Faults) -> bool:
-    """Say whether a site's tensors are a pair of weights, and note why not."""
+    """Return whether a site's tensors form a valid pair, and record the fault if not."""
     if LoraPart.DOWN not in parts or LoraPart.UP not in parts:
         present = next(part for part in (LoraPart.DOWN, LoraPart.UP, LoraPart.ALPHA) if part in parts)
         faults.add(_HALF[present], quoted(site))
@@ -227,7 +227,7 @@ def _is_pair(site: str, parts: Mapping[str, torch.Tensor], faults: Faults) -> bo
 
 
 def quoted(name: str) -> str:
-    """Return a name as messages show it."""
+    """Return a name in quotes, shortened, for messages."""
     return f"'{name[:LONGEST_SITE]}'"
 
 

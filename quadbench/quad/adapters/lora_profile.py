@@ -1,4 +1,4 @@
-"""LoRA profile: the LoRA encodings that adapters share, their integers under them, and the judgement of a new adapter."""
+"""LoRA profile: the LoRA encodings that all adapters share, adapters as integers, and how well an adapter fits them."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +15,10 @@ from quadbench.quad.quantize.encodings import Encoding, quantize, symmetric
 
 Ranges = dict[str, float]  # graph input -> greatest magnitude
 # Limits at every site. docs/adapters.md says why they are these.
-MOST_CLIPPED = 0.01  # of its weights; normal ones clipped so in both factors leave 24 dB, about what the last limit asks
-LEAST_EFFECTIVE_BITS = 6.0  # with fewer, the built-in adapters' worst sites fall below the next limit
-LEAST_SQNR_DB = 25.0  # of up*down: 5 to 7 dB below what W8A16 itself does to eps, if all sites were so
-# Of all sites together, gauge-aligned: below it half of the update is noise, and no start for distillation.
+MOST_CLIPPED = 0.01  # share of weights; for normal weights clipped in both factors this leaves 24 dB, near LEAST_SQNR_DB
+LEAST_EFFECTIVE_BITS = 6.0  # with fewer, the built-in adapters' worst sites fall below LEAST_SQNR_DB
+LEAST_SQNR_DB = 25.0  # of up*down: at all sites, this would be 5 to 7 dB worse than W8A16's own effect on eps
+# Over all sites, gauge-aligned: below this, half of the update is noise, too much for distillation.
 LEAST_KEPT_DB = 3.0
 
 
@@ -33,13 +33,13 @@ def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
 
 
 def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
-    """Return the anchor's ranges, or those of all adapters pooled. A site that the anchor lacks has the others' range."""
+    """Return the anchor's ranges, or all adapters' pooled ranges, which are also used at sites that the anchor lacks."""
     pooled = lora_ranges(adapters)
     return pooled if anchor is None else pooled | lora_ranges(a for a in adapters if a.name == anchor)
 
 
 def aligned(adapter: Adapter, ranges: Ranges) -> Adapter:
-    """Align the gauge, (down, up) -> (D down, up D^-1), which changes no product and needs no training.
+    """Rescale each rank of the pairs, (down, up) -> (D down, up D^-1), to fill the ranges; products do not change.
 
     For rank index k with a_k = max|down_k| and b_k = max|up_k|, g_k = sqrt((R_d / a_k) (b_k / R_u)) lets both reach the same
     share of their shared range; they fit without clipping if and only if a_k b_k <= R_d R_u.
@@ -57,21 +57,21 @@ def aligned(adapter: Adapter, ranges: Ranges) -> Adapter:
 
 
 def lora_encodings(ranges: Ranges, *, headroom: float, dtype: str) -> dict[str, Encoding]:
-    """Return one encoding for each LoRA input, zero point 0, the same for every adapter."""
+    """Return one encoding for each LoRA input, with zero point 0, shared by all adapters."""
     return {name: symmetric(magnitude * headroom, dtype) for name, magnitude in sorted(ranges.items())}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraProfile:
-    """The adapters as the shared graph takes them, and the encodings of its LoRA inputs."""
+    """The shared encodings of the LoRA inputs, and the adapters prepared for them."""
 
-    adapters: dict[str, Adapter]  # gauge-aligned if that was asked for
-    anchor: str | None  # the adapter whose ranges were taken; None: those of all adapters together
+    adapters: dict[str, Adapter]  # gauge-aligned if requested
+    anchor: str | None  # the adapter whose ranges are used; None for the pooled ranges of all adapters
     encodings: dict[str, Encoding]
 
 
 def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool, headroom: float, dtype: str) -> LoraProfile:
-    """Share the anchor's or the pooled ranges. With gauge, all are aligned to them and the ranges taken again, as they shrink."""
+    """Return the LoRA profile for the anchor's or the pooled ranges. With `gauge`, adapters are aligned and ranges recomputed."""
     ranges = shared_ranges(adapters, anchor=anchor)
     if gauge:
         adapters = [aligned(adapter, ranges) for adapter in adapters]
@@ -81,16 +81,16 @@ def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool
 
 
 def adapter_integers(tensors: GraphInputs, encodings: Mapping[str, Encoding]) -> dict[str, np.ndarray]:
-    """Return an adapter's tensors, at its own ranks or at the graph's, as integers."""
+    """Return an adapter's tensors as integers, at its own ranks or the graph's."""
     return {name: quantize(tensor.numpy(), encodings[name]) for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFit:
-    """The cost of encodings to an adapter at a site.
+    """The quantization loss of an adapter at one site.
 
-    `clipped` of its `weights` lie outside; `effective_bits` is log2 of the integers between -max and max in the tensor
-    that uses fewer; `sqnr_db` is the signal to quantization noise of up*down, infinite where nothing is lost.
+    `clipped` of its `weights` lie outside the range; `effective_bits` is log2 of the used integer levels, of the worse of both
+    tensors; `sqnr_db` is the SQNR of up*down, infinite without loss.
     """
 
     site: str
@@ -101,7 +101,7 @@ class SiteFit:
 
 
 def site_fits(adapter: Adapter, encodings: Mapping[str, Encoding]) -> tuple[SiteFit, ...]:
-    """Measure what the encodings cost the adapter, site by site."""
+    """Return the quantization loss of an adapter, site by site."""
     fits = []
     for site, pair in adapter.pairs.items():
         tensors, used = (pair.down, pair.up), [encodings[name] for name in input_names(site)]
@@ -121,12 +121,12 @@ def site_fits(adapter: Adapter, encodings: Mapping[str, Encoding]) -> tuple[Site
 
 
 def clip_rate(fits: Sequence[SiteFit]) -> float:
-    """Return the share of an adapter's weights that lie outside their encodings, over all of its sites."""
+    """Return the share of an adapter's weights outside their encodings, over all sites."""
     return sum(fit.clipped for fit in fits) / sum(fit.weights for fit in fits)
 
 
 class Acceptance(StrEnum):
-    """The outcome for an adapter under a LoRA profile that stays as it is."""
+    """The outcome of judging an adapter under a fixed LoRA profile."""
 
     ADMITTED = "admitted"
     ADMITTED_AFTER_GAUGE = "admitted after gauge"
@@ -135,16 +135,16 @@ class Acceptance(StrEnum):
 
     @property
     def is_admitted(self) -> bool:
-        """Say whether the adapter may be added to the bundle."""
+        """Return whether the adapter may be added to the bundle."""
         return self in (Acceptance.ADMITTED, Acceptance.ADMITTED_AFTER_GAUGE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFit:
-    """An adapter's losses under a LoRA profile. `sites` from the lowest SQNR on; `sqnr_db` of all sites' up*down together."""
+    """The quantization loss of an adapter. `sites` are by increasing SQNR; `sqnr_db` is over all sites' up*down together."""
 
     clip_rate: float
-    effective_bits: float  # at the site with the fewest
+    effective_bits: float  # the fewest of any site
     sqnr_db: float
     sites: tuple[SiteFit, ...]
 
@@ -159,7 +159,7 @@ class AdapterFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """An acceptance and what it rests on: the adapter as it came and gauge-aligned."""
+    """The decision on an adapter, with its quantization loss unchanged (`plain`) and gauge-aligned (`gauged`)."""
 
     acceptance: Acceptance
     reason: str
@@ -168,7 +168,7 @@ class Judgement:
 
 
 def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
-    """Judge an adapter under the LoRA profile's encodings, which already have places for all of its sites."""
+    """Judge an adapter under a LoRA profile's encodings, which must cover all of its sites."""
     plain, gauged = adapter_fit(adapter, encodings), adapter_fit(gauge(adapter, encodings), encodings)
     if not plain.missing:
         acceptance, reason = Acceptance.ADMITTED, "every site is within the limits as it is"
@@ -188,9 +188,9 @@ def gauge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Adapter:
 
 
 def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterFit:
-    """Measure what the encodings cost the adapter as it is."""
+    """Return the quantization loss of the adapter without gauge alignment."""
     sites = sorted(site_fits(adapter, encodings), key=lambda fit: fit.sqnr_db)
-    signal = noise = 0.0  # energies over all sites, so that a site that changes little counts little
+    signal = noise = 0.0  # energies over all sites, so that sites with small updates have little weight
     for fit in sites:
         energy = adapter.pairs[fit.site].energy
         signal += energy
@@ -204,9 +204,9 @@ def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterF
 
 
 def _missed(fit: SiteFit) -> str | None:
-    """Say which limit the site misses first; None if it misses none, and also where nothing is lost, as at a site of zeros.
+    """Return the first limit that a site violates; None if there is none, or if nothing is lost, as at a site of zeros.
 
-    A figure that is no number misses its limit.
+    NaN values violate their limit.
     """
     if fit.sqnr_db == math.inf:
         return None

@@ -1,4 +1,4 @@
-"""PEFT and diffusers: a LoRA's configuration in JSON and the tensors beside it or with it -> a reading."""
+"""PEFT and diffusers: reading LoRA files with PEFT's JSON configuration, from a folder or from a file's metadata."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from quadbench.quad.model_files import DIFFUSERS_TENSORS, PEFT_CONFIG, PEFT_TENS
 from quadbench.spec import is_file
 from quadbench.spec.yaml_document import describe
 
-LONGEST = 256  # characters of a key; the longest site of Stable Diffusion has 63
+LONGEST = 256  # characters of a key; Stable Diffusion's longest site has 63
 MOST_CHOICES = 16
 EXPECTED = (
     f"a site's name, its end, or at most {MOST_CHOICES} alternatives of these, with .* at the beginning and once more at most"
@@ -32,15 +32,15 @@ _PIECE = r"(?:\.\*|\\[.d]|[A-Za-z0-9_.\-])"
 _GROUP = rf"\({_PIECE}+(?:\|{_PIECE}+)*\)"
 _BRANCH = rf"\^?(?:{_PIECE}|{_GROUP})+\$?"
 _PATTERN = re.compile(rf"{_BRANCH}(?:\|{_BRANCH})*")
-MOST_BYTES = 2**20  # of the JSON; those that PEFT writes for a U-Net have some ten thousand
-MOST_BRANCHES = 512  # of all keys of a pattern together; Stable Diffusion's U-Net has 278 sites, each compared with all
+MOST_BYTES = 2**20  # of the JSON; PEFT writes some ten thousand bytes for a U-Net
+MOST_BRANCHES = 512  # over all keys of a pattern; each of Stable Diffusion's 278 sites is compared with all
 MOST_STARS = 32  # branches with .*, which cost more to compare
 MOST_REASONS = 5  # in a message
 OF_DIFFERENT_ADAPTERS = "tensors and configuration are of different adapters; put those together that belong together"
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Ways to initialize a LoRA that subtract it from the base weights, which are then no longer the foundation model's."""
+"""LoRA initializations that also change the base weights, so that the LoRA does not fit the foundation model."""
 _UNSUPPORTED = ("use_dora", "lora_bias", "use_qalora", "use_bdlora", "layer_replication")
-"""Keys of a LoraConfig that ask for another computation than up*down*x at each site of the foundation model."""
+"""Keys of a LoraConfig that require another computation than up*down*x at each site."""
 _Rank = Annotated[int, Field(ge=1, le=65536)]
 _Alpha = Annotated[float, Field(ge=-GREATEST, le=GREATEST)]
 PREFIX = "unet."
@@ -59,15 +59,15 @@ _DIFFERENCE_KEY = re.compile(rf"^base_model\.model\.(?P<site>.+)\.(?P<part>{FACT
 
 @dataclass(frozen=True, kw_only=True)
 class _Branch:
-    """One alternative of a key, without groups: the site ends with `tail`, and begins with `head` if there is one."""
+    """One alternative of a pattern, without groups: the site ends with `tail`, and begins with `head` if set."""
 
     head: re.Pattern[str] | None
     tail: re.Pattern[str]
     tail_length: int
-    anywhere: bool  # without a head: the tail need not follow a dot
+    anywhere: bool  # without a head: whether the tail may start anywhere, not only after a dot
 
     def matches(self, site: str) -> bool:
-        """Say whether the branch means the site."""
+        """Return whether the alternative matches the site."""
         start = len(site) - self.tail_length
         if start < 0 or not self.tail.match(site, start):
             return False
@@ -77,14 +77,14 @@ class _Branch:
 
 
 class SitePattern:
-    """A key of rank_pattern or alpha_pattern, ready to be compared with sites."""
+    """A key of rank_pattern or alpha_pattern, parsed for matching with sites."""
 
     def __init__(self, key: str) -> None:
-        """Take a key apart."""
+        """Parse a key."""
         if len(key) > LONGEST or not _PATTERN.fullmatch(key):
             raise ValueError(f"expected {EXPECTED}")
         branches: list[str] = []
-        for branch in re.findall(r"(?:\([^)]*\)|[^|(])+", key):  # written out, once for each choice of alternatives
+        for branch in re.findall(r"(?:\([^)]*\)|[^|(])+", key):  # expanded, once for each combination of alternatives
             parts = re.findall(r"\([^)]*\)|[^(]+", branch)
             choices = [part[1:-1].split("|") if part.startswith("(") else [part] for part in parts]
             if math.prod(map(len, choices)) > MOST_CHOICES:
@@ -97,7 +97,7 @@ class SitePattern:
         self.branches = [_branch(branch) for branch in branches]
 
     def matches(self, site: str) -> bool:
-        """Say whether PEFT would find the key in this site's name."""
+        """Return whether PEFT would apply the key to this site."""
         return any(branch.matches(site) for branch in self.branches)
 
 
@@ -129,7 +129,7 @@ def _bounded(values: dict[str, float] | None) -> dict[str, float] | None:
 
 
 class PeftType(StrEnum):
-    """The `peft_type` of a configuration: LoRA has graph inputs, of the others a conversion makes a LoRA."""
+    """The `peft_type` of a configuration: LoRA is usable directly, the others after conversion to LoRA."""
 
     LORA = "LORA"
     LOHA = "LOHA"
@@ -137,9 +137,9 @@ class PeftType(StrEnum):
 
 
 class AdapterConfig(BaseModel):
-    """A LoHaConfig or LoKrConfig, as far as it matters here: its word on ranks and scales. PEFT writes other fields, too.
+    """The ranks and scales in a PEFT LoHaConfig or LoKrConfig; other fields are ignored.
 
-    Of the patterns that mean a site the first one counts, as in PEFT.
+    If several patterns match a site, the first one counts, as in PEFT.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
@@ -152,21 +152,21 @@ class AdapterConfig(BaseModel):
 
     @cached_property
     def ranks(self) -> list[tuple[SitePattern, int]]:
-        """The patterns of ranks, ready to be compared with sites."""
+        """The parsed patterns of rank_pattern with their ranks."""
         return [(SitePattern(key), rank) for key, rank in (self.rank_pattern or {}).items()]
 
     @cached_property
     def alphas(self) -> list[tuple[SitePattern, float]]:
-        """The patterns of alphas, ready to be compared with sites."""
+        """The parsed patterns of alpha_pattern with their alphas."""
         return [(SitePattern(key), alpha) for key, alpha in (self.alpha_pattern or {}).items()]
 
     @property
     def problems(self) -> tuple[AdapterProblem, ...]:
-        """The requests that a graph with LoRA inputs cannot meet."""
+        """The features that a graph with LoRA inputs cannot support."""
         return ()
 
     def rank_at(self, site: str) -> int:
-        """Return r at a site."""
+        """Return the rank at a site."""
         return next((rank for pattern, rank in self.ranks if pattern.matches(site)), self.rank)
 
     def scale(self, site: str, rank: int) -> float:
@@ -176,12 +176,12 @@ class AdapterConfig(BaseModel):
 
     @property
     def is_rank_stabilized(self) -> bool:
-        """Say whether it is one of rsLoRA."""
+        """Return whether the adapter uses rsLoRA."""
         return False
 
 
 class _LoraConfig(AdapterConfig):
-    """A LoraConfig, which has another name for alpha, and more."""
+    """A PEFT LoraConfig, which names alpha differently and has more fields."""
 
     alpha: _Alpha = Field(alias="lora_alpha")
     use_rslora: bool | None = None
@@ -214,7 +214,7 @@ class _LoraConfig(AdapterConfig):
 
 
 def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> AdapterConfig:
-    """Read a LoraConfig, LoHaConfig or LoKrConfig."""
+    """Parse a LoraConfig, LoHaConfig or LoKrConfig."""
     try:
         return (_LoraConfig if kind is PeftType.LORA else AdapterConfig).model_validate({**values, "kind": kind})
     except ValidationError as error:
@@ -229,13 +229,13 @@ def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> Ad
 
 
 def follow(config: AdapterConfig, reading: Reading) -> Reading:
-    """Return a reading that was scaled by the configuration, with the problems of both and where their ranks differ."""
+    """Return a reading scaled by the configuration, with the problems of both, and ranks that contradict the configuration."""
     differing = rank_problems(config, {site: pair.rank for site, pair in reading.pairs.items()})
     return Reading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
 
 
 def rank_problems(config: AdapterConfig, ranks: Mapping[str, int]) -> list[AdapterProblem]:
-    """Say where sites have other ranks than the configuration says: one problem, if any."""
+    """Return one problem if any site has another rank than the configuration says."""
     differing = [site for site, rank in ranks.items() if rank != config.rank_at(site)]
     if not differing:
         return []
@@ -244,12 +244,12 @@ def rank_problems(config: AdapterConfig, ranks: Mapping[str, int]) -> list[Adapt
 
 
 def prefix_of(names: Iterable[str]) -> str:
-    """Return what begins the names of the U-Net's tensors: nothing in what the U-Net alone has saved."""
+    """Return the prefix of the U-Net's tensor names; empty if the U-Net was saved alone."""
     return PREFIX if any(name.startswith(PREFIXES) for name in names) else ""
 
 
 def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Reading:
-    """Return the pairs by site. The scale is that of the file's LoraConfig if it has one, else alpha / r, else 1."""
+    """Return the pairs by site, scaled by the file's LoraConfig if it has one, else by alpha / r, else by 1."""
     prefix = prefix_of(tensors)
 
     def key_of(name: str) -> Key | None:
@@ -263,7 +263,7 @@ def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, s
 
 
 def read_text_encoder(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Reading:
-    """Return the pairs of the text encoder by site, scaled alike."""
+    """Return the text encoder's pairs by site, scaled in the same way."""
     return _read(tensors, metadata, "text_encoder.", partial(_key, _TEXT_ENCODER_KEY))
 
 
@@ -286,7 +286,7 @@ def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], pref
 
 
 def _config(text: str | None, prefix: str) -> AdapterConfig | None:
-    """Return the PEFT LoraConfig of the U-Net or text encoder from a file's metadata, whose keys have a prefix, as `unet.r`."""
+    """Return the LoraConfig of the U-Net or text encoder in a file's metadata, whose keys have a prefix, such as `unet.r`."""
     if text is None:
         return None
     if len(text) > MOST_BYTES:
@@ -299,7 +299,7 @@ def _config(text: str | None, prefix: str) -> AdapterConfig | None:
 
 
 def _key(pattern: re.Pattern[str], name: str) -> Key | None:
-    """Parse a tensor's key by this pattern; None if it does not match."""
+    """Return a tensor's key parsed by this pattern; None if it does not match."""
     match = pattern.match(name)
     if match is None:
         return None
@@ -311,7 +311,7 @@ _METHODS = {PeftType.LOHA: Method.LOHA, PeftType.LOKR: Method.LOKR}
 
 
 def read_config(name: str, folder: Path) -> AdapterConfig:
-    """Read the folder's adapter_config.json."""
+    """Return the configuration in the folder's adapter_config.json."""
     path = folder / PEFT_CONFIG
     if not is_file(path):
         hint = f"a PEFT folder holds {PEFT_CONFIG} and {PEFT_TENSORS}; one of diffusers {DIFFUSERS_TENSORS}"
@@ -337,7 +337,7 @@ def read_config(name: str, folder: Path) -> AdapterConfig:
 
 
 def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> Reading:
-    """Return the pairs by site, scaled as the configuration says."""
+    """Return the pairs by site, scaled by the configuration."""
     reading = follow(config, read_pairs(tensors, partial(_key, _PEFT_KEY), lambda site, rank, _alpha: config.scale(site, rank)))
     if not reading.pairs or config.kind is PeftType.LORA:
         return reading
@@ -345,7 +345,7 @@ def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> Rea
 
 
 def read_peft_differences(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> Differences:
-    """Return what LoHa or LoKr adds by site, scaled as the configuration says, also where its factors are whole."""
+    """Return the LoHa or LoKr weight updates by site, scaled by the configuration, also for unfactored ones."""
     read = read_differences(
         tensors, partial(_key, _DIFFERENCE_KEY), lambda site, _parts, _rank: config.scale(site, config.rank_at(site))
     )

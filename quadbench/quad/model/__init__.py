@@ -1,1 +1,1 @@
-"""Model: a foundation model -> its modules in float, its LoRA sites as inputs, and its float ONNX graphs."""
+"""Model: loading a foundation model in float, with its LoRA weights as inputs, and exporting it as float ONNX graphs."""

@@ -1,4 +1,4 @@
-"""Float graphs: a foundation model's modules with the inputs and outputs of docs/formats.md, and their float ONNX graphs."""
+"""Float graphs: exporting a foundation model's modules to ONNX, with the inputs and outputs of docs/formats.md."""
 
 import copy
 import logging
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class PlainAttention:
-    """An attention processor of MatMul, Softmax and MatMul, which exports to those nodes and no others.
+    """An attention processor that exports to plain MatMul and Softmax nodes.
 
-    It takes what diffusers' Attention gives a processor: (B, T, D), or (B, D, h, w) in the VAE.
+    Its inputs are those of diffusers' attention processors: (B, T, D), or (B, D, h, w) in the VAE.
     """
 
     def __call__(
@@ -56,7 +56,7 @@ class PlainAttention:
 
 
 class TextEncoderGraph(nn.Module):
-    """The text encoder: input_ids int32 (1, T) -> encoder_hidden_states (1, T, D)."""
+    """The text encoder module: from input_ids int32 (1, T) to encoder_hidden_states (1, T, D)."""
 
     def __init__(self, text_encoder: nn.Module) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class TextEncoderGraph(nn.Module):
 
 
 class VaeEncoderGraph(nn.Module):
-    """The VAE's encoder: image (1, 3, H, W) in [-1, 1] -> latent (1, 4, h, w), the posterior's mean times the scaling factor."""
+    """The VAE encoder module: from an image (1, 3, H, W) in [-1, 1] to the scaled posterior mean, a latent (1, 4, h, w)."""
 
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class VaeEncoderGraph(nn.Module):
 
 
 class VaeDecoderGraph(nn.Module):
-    """The VAE's decoder: latent (1, 4, h, w) -> image (1, 3, H, W), about [-1, 1], not clipped."""
+    """The VAE decoder module: from a latent (1, 4, h, w) to an image (1, 3, H, W), about [-1, 1], not clipped."""
 
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
@@ -98,16 +98,16 @@ def with_plain_attention(model: nn.Module) -> nn.Module:
 
 
 def copy_of_modules(model: nn.Module) -> nn.Module:
-    """Copy a model's modules but share its weights. The copy's modules may be replaced; its weights must not be changed."""
+    """Return a copy of a model that shares its weights. Modules of the copy may be replaced, but weights not changed."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
 def export_graph(
     module: nn.Module, arguments: Sequence[object], *, input_names: Sequence[str], output_name: str, scratch: Path
 ) -> onnx.ModelProto:
-    """Trace the module with static shapes and return its graph. Lists among the arguments count as inputs one by one.
+    """Trace the module with static shapes and return its ONNX graph. Each element of a list argument is an input of its own.
 
-    Weights of more than INLINE_LIMIT_BYTES go to a file below `scratch`, which has to outlive the graph.
+    Weights of more than INLINE_LIMIT_BYTES are saved to a file below `scratch`, which must exist as long as the graph is used.
     """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own deprecations
@@ -123,8 +123,8 @@ def export_graph(
     is_large = sum(tensor.nbytes for tensor in module.state_dict().values()) > INLINE_LIMIT_BYTES
     model = save_outside(program, scratch) if is_large else program.model_proto
     for value in (*traced, *program.model.graph.initializers.values()):
-        value.const_value = None  # weights would stay: the exporter's optimizer keeps its last graph in its global patterns
-    # The exporter's notes go, whose stack traces would make equal graphs differ; nodes are numbered.
+        value.const_value = None  # frees the weights, as the exporter's optimizer keeps its last graph in a global
+    # Remove the exporter's notes, whose stack traces would make equal graphs differ, and number the nodes.
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         if part.HasField("doc_string"):
@@ -138,7 +138,7 @@ def export_graph(
 
 
 def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Path) -> dict[Component, onnx.ModelProto]:
-    """Export every component; the U-Net has LoRA inputs of the given ranks. Large weights stay in files below `scratch`."""
+    """Export every component; the U-Net has LoRA inputs of the given ranks. Large weights are saved to files below `scratch`."""
     parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
     models = {part: export_component(foundation, part, scratch) for part in parts}
     foundation.release()
@@ -148,7 +148,7 @@ def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Pat
 
 
 def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:
-    """Export a component other than the U-Net and rewrite it by its passes. Large weights stay in files below `scratch`."""
+    """Export a component other than the U-Net and apply its passes. Large weights are saved to files below `scratch`."""
     module: nn.Module
     match component:
         case Component.TEXT_ENCODER:
@@ -170,9 +170,9 @@ def export_component(foundation: Foundation, component: Component, scratch: Path
 
 
 def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[str, int], scratch: Path) -> onnx.ModelProto:
-    """Export the U-Net with LoRA inputs at the given sites and rewrite it by its passes.
+    """Export the U-Net with LoRA inputs at the given sites and apply its passes.
 
-    Without sites it is the plain graph that a merged adapter needs. Large weights stay in a file below `scratch`.
+    Without sites, this is the plain graph for a merged adapter. Large weights are saved to a file below `scratch`.
     """
     module = UnetGraph(with_plain_attention(unet), ranks).eval()
     text = torch.zeros(1, len(foundation.tokenize("")), unet.config.cross_attention_dim)  # (1, T, D)
@@ -186,7 +186,7 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
 
 
 def specs(values: Iterable[onnx.ValueInfoProto], lora: Mapping[str, Encoding] | None = None) -> tuple[TensorSpec, ...]:
-    """Return graph inputs or outputs as data. `lora` holds the encodings of LoRA inputs, for their scales."""
+    """Return graph inputs or outputs as data. `lora` has the encodings of LoRA inputs, for their scales."""
     scales = {name: encoding.scale for name, encoding in (lora or {}).items()}
     return tuple(
         TensorSpec(

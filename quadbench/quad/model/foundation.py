@@ -1,4 +1,4 @@
-"""Foundation: a recipe's model -> its modules in float32, checked as they load, or with random weights in a known geometry."""
+"""Foundation: loading and checking a recipe's foundation model in float32, or creating one with random weights."""
 
 import gc
 import warnings
@@ -31,16 +31,16 @@ from quadbench.spec import read_json
 
 SAVE_AGAIN = "save the model with diffusers again"
 _MODULES = ("unet", "vae", "text_encoder")
-# Their U-Net predicts noise from a latent, text and time; what the libraries list for each part is checked too.
+# The U-Net of these pipelines predicts noise from latent, text and time; the classes of all parts are checked too.
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
-_MOST_CHARACTERS = 1000  # of a library's message, which may quote a whole file
-# Whatever a configuration that fits no model makes a library raise, besides its own classes.
+_MOST_CHARACTERS = 1000  # shown of a library's message, which may quote a whole file
+# Built-in exceptions that libraries raise for invalid configurations, besides their own classes.
 _UNFIT = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
 def random_module(geometry: str, part: str, seed: int) -> nn.Module:
-    """Return a part as its library initializes it: the same for the same seed. Others' random numbers stay as they are."""
+    """Return a part with its library's random initialization, equal for equal seeds; torch's global generator is unchanged."""
     folder = model_files.part_folder(geometry, part)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -56,7 +56,7 @@ def random_module(geometry: str, part: str, seed: int) -> nn.Module:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """Return CLIP's own tokenizer, 49408 tokens, T = 77. Its vocabulary follows from its merges, so only those are stored."""
+    """Return CLIP's tokenizer, 49408 tokens, T = 77. Only its merges are stored, from which the vocabulary follows."""
     folder = model_files.GEOMETRIES / model_files.CHECKPOINT_GEOMETRY / "tokenizer"
     lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
     merges = [(left, right) for left, right in (line.split() for line in lines)]
@@ -67,7 +67,7 @@ def clip_tokenizer() -> CLIPTokenizer:
 
 
 def check_tensors(foundation: str, part: str, module: nn.Module) -> None:
-    """Refuse a part of which tensors are absent, or whose numbers would make every picture NaN."""
+    """Refuse a part with missing tensors, or with numbers that would make every image NaN."""
     tensors = module.state_dict()
     absent = [name for name, tensor in tensors.items() if tensor.is_meta]
     if absent:
@@ -79,7 +79,7 @@ def check_tensors(foundation: str, part: str, module: nn.Module) -> None:
 
 
 def check_loading(foundation: str, part: str, loading: Mapping[str, Any]) -> None:
-    """Refuse files whose tensors are not those of the configuration: libraries draw what is missing at random."""
+    """Refuse files whose tensors do not match the configuration, as libraries initialize missing ones at random."""
     for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape of")):
         names = sorted(entry if isinstance(entry, str) else entry[0] for entry in loading.get(kind) or ())
         if names:
@@ -91,7 +91,7 @@ def check_loading(foundation: str, part: str, loading: Mapping[str, Any]) -> Non
 
 
 def check_types(foundation: str, part: str, module: nn.Module, files: Sequence[Path]) -> None:
-    """Refuse weights that a file has as integers, truths or complex numbers, which libraries would convert."""
+    """Refuse weights stored as integers, booleans or complex numbers, which libraries would silently convert."""
     wanted = {name for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
     for path in files:
         with safe_open(path, framework="pt") as file:
@@ -111,10 +111,10 @@ def _more(names: Sequence[str]) -> str:
 
 @dataclass(kw_only=True)
 class Foundation:
-    """A latent diffusion model in the shape of Stable Diffusion 1.x, in evaluation mode and without gradients.
+    """A latent diffusion model with the structure of Stable Diffusion 1.x, in evaluation mode and without gradients.
 
-    The weights of a part are read when it is first asked for, and can be given back: a build seldom needs them twice. The modules
-    are shared by all who ask, and must be left as they are.
+    The weights of a part are loaded on first use and can be released, as a build seldom needs them twice. All callers share the
+    modules and must not change them.
     """
 
     name: str  # for messages
@@ -142,9 +142,9 @@ class Foundation:
         return self._part("text_encoder")
 
     def release(self) -> None:
-        """Give the memory of the weights back. A part that is asked for again is read again."""
+        """Free the memory of the weights. Parts are loaded again on their next use."""
         self._parts.clear()
-        gc.collect()  # traced modules hang in cycles
+        gc.collect()  # traced modules have reference cycles
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
@@ -159,7 +159,7 @@ class Foundation:
         return self._parts[name]
 
     def tokenize(self, prompt: str) -> tuple[int, ...]:
-        """Return the prompt's token ids, padded or cut to the text encoder's length T."""
+        """Return the prompt's token ids, padded or truncated to the text encoder's length T."""
         encoded = self.tokenizer(prompt, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length)
         return tuple(int(i) for i in encoded["input_ids"])
 
@@ -168,7 +168,7 @@ def open_foundation(spec: FoundationSpec) -> Foundation:
     """Open the foundation model that a recipe names.
 
     Raises:
-        UserError: the model lacks a part or cannot be read, or its U-Net is of a kind that the graph does not take.
+        UserError: the model lacks a part, cannot be read, or has an unsupported kind of U-Net.
     """
     match spec:
         case BuiltinFoundation(name=name):
@@ -184,7 +184,7 @@ def open_foundation(spec: FoundationSpec) -> Foundation:
 
 
 def load_foundation(folder: Path) -> Foundation:
-    """Open a model in a diffusers folder. Its weights are safetensors; pickles are not opened."""
+    """Open a model in a diffusers folder. Weights must be safetensors; pickles are not opened."""
     model_files.foundation_files(folder)
     _check_configs(folder)
 
@@ -214,9 +214,9 @@ def load_foundation(folder: Path) -> Foundation:
 
 
 def load_checkpoint(path: Path, geometry: str = model_files.CHECKPOINT_GEOMETRY) -> Foundation:
-    """Open a single file in the layout of Stable Diffusion's first release, through diffusers' own reader and without network.
+    """Open a single-file model in the original Stable Diffusion layout, through diffusers' reader, without network access.
 
-    Such a file holds neither tokenizer nor scheduler: they are those of Stable Diffusion 1.
+    Such a file has no tokenizer and no scheduler; those of Stable Diffusion 1 are used.
     """
     model_files.check_checkpoint(path)
     configs, tokenizer = {part: model_files.part_folder(geometry, part) for part in model_files.DIFFUSERS_PARTS}, clip_tokenizer()
@@ -241,7 +241,7 @@ def load_checkpoint(path: Path, geometry: str = model_files.CHECKPOINT_GEOMETRY)
 
 
 def random_foundation(geometry: str, seed: int) -> Foundation:
-    """Make a model of a published size with weights as torch initializes them, under which activations stay finite and vary."""
+    """Return a model of a published size with torch's random initialization, which keeps activations finite and varied."""
     return _foundation(
         name=f"random {geometry}",
         configs={part: model_files.part_folder(geometry, part) for part in model_files.DIFFUSERS_PARTS},
@@ -251,7 +251,7 @@ def random_foundation(geometry: str, seed: int) -> Foundation:
 
 
 def time_features(foundation: Foundation, timesteps: list[float]) -> torch.Tensor:
-    """Return the U-Net's own sinusoids of the time steps, (steps, C) float32."""
+    """Return the U-Net's sinusoidal embeddings of the time steps, (steps, C) float32."""
     return foundation.skeleton.time_proj(torch.tensor(timesteps, dtype=torch.float32)).float()
 
 
@@ -262,7 +262,7 @@ def _foundation(
     readers: Mapping[str, Callable[[], nn.Module]],
     tokenizer: CLIPTokenizer,
 ) -> Foundation:
-    """Put a foundation together from the folders of its parts' configurations and the readers of their weights."""
+    """Return a foundation model from the configuration folders of its parts and the loaders of their weights."""
     scheduler = DDIMScheduler.from_pretrained(configs["scheduler"], local_files_only=True)
     vae_config = AutoencoderKL.load_config(configs["vae"], local_files_only=True)
     with init_empty_weights():
@@ -287,16 +287,16 @@ def _foundation(
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn what the libraries raise into a UserError that names the model."""
+    """Turn exceptions of the libraries into a UserError that names the model."""
     try:
         yield
     except (*_UNFIT, SafetensorError, SingleFileComponentError, StrictDataclassError) as error:
-        reason = f"{type(error).__name__}: {one_line(str(error), _MOST_CHARACTERS)}"  # libraries quote what they found, whole
+        reason = f"{type(error).__name__}: {one_line(str(error), _MOST_CHARACTERS)}"  # libraries may quote whole files
         raise UserError(f"foundation model '{path}' cannot be read: {reason}") from error
 
 
 def _check_configs(folder: Path) -> None:
-    """Refuse a folder of another pipeline, and configurations that cannot be read, which libraries would look for elsewhere."""
+    """Refuse a folder of another pipeline, or with unreadable configurations, which libraries would look for elsewhere."""
     listing = model_files.DIFFUSERS_INDEX
     index = _config(folder / listing)
     pipeline = index.get("_class_name")
@@ -323,7 +323,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _check(name: str, unet: nn.Module, scheduler: DDIMScheduler) -> None:
-    """Refuse a model whose U-Net predicts something else than noise, or takes more than a latent, text and time."""
+    """Refuse a model whose U-Net does not predict noise, or has inputs besides latent, text and time."""
     prediction = scheduler.config.prediction_type
     if prediction != "epsilon":
         raise UserError(f"foundation model '{name}' predicts '{prediction}'; the sampler tables take 'epsilon'")

@@ -1,7 +1,7 @@
-"""Initializers: a graph whose weights lie in a file beside it -> arrays, sessions and saved graphs that never hold them twice.
+"""Initializers: graphs with weights in an external file, as arrays, sessions and saved graphs, without holding weights twice.
 
-A protobuf ends at 2 GB, and every copy of it costs as much again. So the graph of a large model stays small: its initializers say
-in which file they lie, and where. In memory that file is named from the root of the file system.
+A protobuf is limited to 2 GB, and every copy costs as much memory. So the graph of a large model stays small: its initializers
+refer to a file and an offset. In memory, the file is given by its absolute path.
 """
 
 import tempfile
@@ -24,23 +24,23 @@ from quadbench.quad.model_files import tensor_places
 
 ROOT = Path("/")
 _GRAPH = "graph.onnx"
-_PLACE_KEYS = {"location", "offset", "length", "checksum"}  # by which quadbench, and torch's exporter, say where values lie
-INLINE_LIMIT_BYTES = 2**28  # far below protobuf's 2**31: a graph is copied several times on its way
+_PLACE_KEYS = {"location", "offset", "length", "checksum"}  # used by quadbench and by torch's exporter
+INLINE_LIMIT_BYTES = 2**28  # far below protobuf's 2**31, as graphs are copied several times
 
 
 def save_outside(program: object, scratch: Path) -> onnx.ModelProto:
-    """Write an exported program's weights below `scratch`, where they stay, and return a graph that refers to them."""
+    """Save an exported program's weights below `scratch`, where they stay, and return a graph that refers to them."""
     folder = Path(tempfile.mkdtemp(dir=scratch.resolve()))
     program.save(folder / _GRAPH, external_data=True)  # type: ignore[attr-defined]
     return opened(folder / _GRAPH, folder / f"{_GRAPH}.data")
 
 
 def opened(path: Path, weights: Path | None) -> onnx.ModelProto:
-    """Read a graph, but not the tensors that lie in the file `weights` beside it: it refers to them where they are.
+    """Read a graph without loading its external weights, which must be in the file `weights` beside it.
 
     Raises:
-        ArtifactError: it is no graph, refers to any other file, or says of a tensor that it lies where that file has none such:
-            before its begin or behind its end, by no number, in two ways, or with another length than its shape has.
+        ArtifactError: the file is no graph, refers to another file, or has an invalid reference to weights: an offset or length
+            that is no number, given twice, outside the file, or in conflict with the tensor's shape.
     """
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
@@ -58,7 +58,7 @@ def opened(path: Path, weights: Path | None) -> onnx.ModelProto:
 
 
 def _place(tensor: onnx.TensorProto) -> dict[str, str]:
-    """Return what a tensor says of where its values lie; raises ValueError where it says anything else, or the same twice."""
+    """Return the entries of a tensor's external data reference; ValueError for unknown or repeated entries."""
     place: dict[str, str] = {}
     for entry in tensor.external_data:
         if entry.key not in _PLACE_KEYS or entry.key in place:
@@ -70,7 +70,7 @@ def _place(tensor: onnx.TensorProto) -> dict[str, str]:
 
 
 def _check_place(tensor: onnx.TensorProto, place: dict[str, str], file_bytes: int) -> None:
-    """Refuse a tensor whose values do not lie in a file of so many bytes, or have another length than its shape."""
+    """Refuse a tensor whose values exceed the file, or whose length does not match its shape."""
     size, name = _size_bytes(tensor), shown(tensor.name)
     for key in ("offset", "length"):
         if not ((text := place.get(key, "0")).isascii() and text.isdigit() and len(text) < len(str(2**63))):
@@ -93,7 +93,7 @@ def _size_bytes(tensor: onnx.TensorProto) -> int:
 
 
 def tensors_outside(message: Message) -> Iterator[onnx.TensorProto]:
-    """Yield the tensors of a model, or of a part of it, whose values lie in a file: initializers, of nodes, of functions."""
+    """Yield all tensors with external data in a model or a part of it, including those in nodes and functions."""
     if isinstance(message, onnx.TensorProto):
         yield from (message,) if uses_external_data(message) else ()
         return
@@ -104,12 +104,12 @@ def tensors_outside(message: Message) -> Iterator[onnx.TensorProto]:
 
 
 def file_of(model: onnx.ModelProto) -> Path | None:
-    """Return the file with the graph's weights; None if the graph holds them itself."""
+    """Return the external weights file of a graph; None if the graph holds its weights itself."""
     return next((ROOT / ExternalDataInfo(initializer).location for initializer in _outside(model)), None)
 
 
 def discard(model: onnx.ModelProto) -> None:
-    """Remove the files that `save_outside` made, if there are any, and nothing else; the graph is of no use afterwards."""
+    """Remove the files that `save_outside` made for a graph, if any; the graph is unusable afterwards."""
     if file := file_of(model):
         file.unlink()
         file.with_name(_GRAPH).unlink()
@@ -117,7 +117,7 @@ def discard(model: onnx.ModelProto) -> None:
 
 
 def renamed(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Return the graph as it is saved: with its weights in a file `name` beside it."""
+    """Return a copy of the graph for saving, which refers to its weights as a file `name` beside it."""
     saved = deepcopy(model)
     for initializer in _outside(saved):
         _set_location(initializer, name)
@@ -125,7 +125,7 @@ def renamed(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def value(initializer: onnx.TensorProto) -> np.ndarray:
-    """Return an initializer's values. Those in a file are mapped, not read, and must not be written to."""
+    """Return an initializer's values. External values are memory-mapped, and must not be written to."""
     if not uses_external_data(initializer):
         return numpy_helper.to_array(initializer)
     info, shape = ExternalDataInfo(initializer), tuple(initializer.dims)
@@ -134,12 +134,12 @@ def value(initializer: onnx.TensorProto) -> np.ndarray:
 
 
 def inside(initializer: onnx.TensorProto) -> onnx.TensorProto:
-    """Return the initializer with its values in itself."""
+    """Return the initializer with its values embedded."""
     return numpy_helper.from_array(value(initializer), initializer.name) if uses_external_data(initializer) else initializer
 
 
 def transpose(initializer: onnx.TensorProto) -> None:
-    """Transpose a matrix in place: in the graph, or in the file that holds it."""
+    """Transpose a matrix in place, in the graph or in its external file."""
     turned = np.ascontiguousarray(value(initializer).T)
     if not uses_external_data(initializer):
         initializer.CopyFrom(numpy_helper.from_array(turned, initializer.name))
@@ -151,7 +151,7 @@ def transpose(initializer: onnx.TensorProto) -> None:
 
 
 def move_outside(model: onnx.ModelProto, names: Sequence[str], scratch: Path) -> None:
-    """Move initializers of a graph into a safetensors file below `scratch`, where they have the same names."""
+    """Move initializers of a graph to a safetensors file below `scratch`, under the same names."""
     path = Path(tempfile.mkdtemp(dir=scratch.resolve())) / "weights.safetensors"
     moved = {initializer.name: initializer for initializer in model.graph.initializer if initializer.name in names}
     save_file({name: numpy_helper.to_array(initializer) for name, initializer in moved.items()}, path)
@@ -161,18 +161,18 @@ def move_outside(model: onnx.ModelProto, names: Sequence[str], scratch: Path) ->
 
 
 def open_session(model: onnx.ModelProto, *, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Load the graph on the CPU; 0 threads are as many as it has cores."""
+    """Load the graph on the CPU; 0 threads means as many as cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.enable_mem_pattern = False  # it would plan all tensors anew after the first run, beside the memory of that run
+    options.enable_mem_pattern = False  # memory patterns would allocate all tensors again after the first run
     options.add_session_config_entry(*EXACT)
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # costs the build little, and others their CPU
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning takes CPU time from other processes
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(ROOT))
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _outside(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yield the initializers whose values lie in a file."""
+    """Yield the initializers with external data."""
     return (initializer for initializer in model.graph.initializer if uses_external_data(initializer))
 
 

@@ -1,4 +1,4 @@
-"""LoRA as input: a U-Net and the ranks of its sites -> a module whose LoRA weights are arguments of forward.
+"""LoRA as input: wrapping a U-Net so that its LoRA weights are arguments of forward.
 
 `y = W x + up (down x)` (QUAD, arXiv 2603.29535, eq. 3; `down` is its B and PEFT's lora_A, `up` its A and PEFT's lora_B).
 """
@@ -31,7 +31,7 @@ def input_shapes(site: str, module: nn.Module, rank: int) -> dict[str, tuple[int
 
 
 class LoraSite(nn.Module):
-    """A Linear or Conv2d whose low-rank term comes from `inputs` at every call."""
+    """A Linear or Conv2d layer with a low-rank term whose matrices come from `inputs` at every call."""
 
     def __init__(self, base: nn.Linear | nn.Conv2d, site: str, inputs: GraphInputs) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class LoraSite(nn.Module):
         self._inputs = inputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return `base(x) + up (down x)`; (down x) is formed first, so that the cost grows with the rank."""
+        """Return `base(x) + up (down x)`, computing (down x) first, so that the cost grows with the rank."""
         down, up = self._inputs[self._down], self._inputs[self._up]
         if isinstance(self.base, nn.Linear):
             low_rank = F.linear(F.linear(x, down), up)
@@ -51,7 +51,7 @@ class LoraSite(nn.Module):
 
 
 class TimeFeatures(nn.Module):
-    """The sinusoid of the time step, taken from an input where the U-Net would compute it."""
+    """A module that returns the time step's sinusoidal embedding from a graph input instead of computing it."""
 
     def __init__(self, inputs: GraphInputs) -> None:
         super().__init__()
@@ -62,9 +62,9 @@ class TimeFeatures(nn.Module):
 
 
 class UnetGraph(nn.Module):
-    """A diffusers UNet2DConditionModel as the graph of docs/formats.md: no time step, LoRA weights as arguments.
+    """A diffusers UNet2DConditionModel as the graph of docs/formats.md: time features and LoRA weights are inputs.
 
-    It takes over the modules of `unet`, whose attention is plain already, and exchanges some; the weights stay as they are.
+    It takes over the modules of `unet`, whose attention is already plain, and replaces some; weights do not change.
     """
 
     def __init__(self, unet: nn.Module, ranks: Mapping[str, int]) -> None:
@@ -81,7 +81,7 @@ class UnetGraph(nn.Module):
 
     @property
     def lora_names(self) -> tuple[str, ...]:
-        """The LoRA inputs in the graph's order: sorted by name."""
+        """Return the names of the LoRA inputs in graph order: sorted."""
         return tuple(sorted(self.lora_shapes))
 
     def forward(

@@ -1,4 +1,4 @@
-"""Values: a tensor of weights as a file has it -> what is wrong with its numbers, if anything."""
+"""Values: checks of weight tensors for NaN, infinities and implausible magnitudes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
-GREATEST = 65504.0  # the greatest number of half precision, in which NPUs compute; weights of models stay far below
-LEAST = 1e-30  # under it the scale of 16-bit integers comes near float32's subnormal numbers, which keep few digits
+GREATEST = 65504.0  # the greatest float16 number, in which NPUs compute; model weights are far smaller
+LEAST = 1e-30  # below this, the scale of 16-bit integers is close to float32's subnormal numbers, with few digits
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueFault:
-    """A reason why a tensor's numbers cannot be used: what it holds, and what to do."""
+    """A reason why a tensor's numbers cannot be used, with a hint on what to do."""
 
     holds: str
     hint: str
@@ -24,7 +24,7 @@ TOO_SMALL = ValueFault(holds=f"only magnitudes below {LEAST:g} beside zeros", hi
 
 
 def fault_of(tensor: torch.Tensor) -> ValueFault | None:
-    """Say what is wrong with weights: no floating point, NaN, Inf, or magnitudes that no weight has. Zeros are right."""
+    """Return why a weight tensor is unusable: no floating point, NaN, Inf, or implausible magnitudes; None if it is fine."""
     if tensor.dtype not in FLOATS:
         kind = str(tensor.dtype).removeprefix("torch.")
         return ValueFault(holds=f"values of type {kind}", hint="weights are floating-point numbers; save it in float16")
@@ -35,7 +35,7 @@ def fault_of(tensor: torch.Tensor) -> ValueFault | None:
 
 
 def faults_by_name(tensors: Mapping[str, torch.Tensor]) -> dict[ValueFault, list[str]]:
-    """Return the names of a model's floating-point tensors that hold NaN, Inf or magnitudes that no weight has, by fault."""
+    """Return the names of a model's floating-point tensors with NaN, Inf or implausible magnitudes, by fault."""
     faults: dict[ValueFault, list[str]] = {}
     for name, tensor in tensors.items():
         if tensor.dtype in FLOATS and (fault := _above(_greatest(tensor))):
@@ -44,7 +44,7 @@ def faults_by_name(tensors: Mapping[str, torch.Tensor]) -> dict[ValueFault, list
 
 
 def _greatest(tensor: torch.Tensor) -> float:
-    """Return the greatest magnitude in float32, which is how weights are used; NaN if any is NaN."""
+    """Return the greatest magnitude in float32, as weights are used; NaN if any value is NaN."""
     if not tensor.numel():
         return 0.0
     low, high = torch.aminmax(tensor.float())

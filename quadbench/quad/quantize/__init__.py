@@ -1,1 +1,1 @@
-"""Quantize: float graphs and their feeds -> ranges, encodings and quantized graphs."""
+"""Quantize: computing quantization ranges and encodings of float graphs, and writing quantized (QDQ) graphs."""

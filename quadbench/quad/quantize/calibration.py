@@ -1,4 +1,4 @@
-"""Calibration: a float graph run on feeds -> each tensor's range, the range its encoding is made for, and what that clips."""
+"""Calibration: observing the tensor ranges and histograms of a float graph, estimating quantization ranges, counting clipping."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -17,22 +17,22 @@ from quadbench.quad.quantize.qdq import encoding_sources
 
 Feed = Mapping[str, np.ndarray]
 Constants = dict[str, np.ndarray | np.generic]
-BINS = 2048  # as AIMET and ONNX Runtime take; at 8 bits a bin is an eighth of a step
+BINS = 2048  # the number in AIMET and ONNX Runtime; at 8 bits a bin is an eighth of a step
 Estimator = Callable[[Range, np.ndarray, str], Range]  # the observed range, its counts (bins,) and a dtype -> a range
 _EARLIER = "counts.earlier"  # the graph input that counts are added to
-ENDS = 50  # an end of the range is tried at this many places between the observed one and zero
-NAMED = 10  # tensors
+ENDS = 50  # number of positions tried for each end of a range, between the observed end and zero
+NAMED = 10  # number of worst tensors to list
 
 
 def float_tensors(model: onnx.ModelProto) -> list[str]:
-    """Return the names of graph inputs and node outputs of type float, in graph order; initializers are not among them."""
+    """Return the names of float graph inputs and node outputs, in graph order, without initializers."""
     values = {v.name: v.type.tensor_type.elem_type for v in inferred_values(model)}
     names = [v.name for v in model.graph.input] + [name for node in model.graph.node for name in node.output]
     return [name for name in names if values.get(name) == TensorProto.FLOAT]
 
 
 def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, Range]:
-    """Run the graph on every feed and return each float tensor's least and greatest value over all of them."""
+    """Run the graph on every feed and return the least and greatest value of each float tensor."""
     names = float_tensors(model)
     session = open_session(with_ranges(model, names))
     low, high = np.full(len(names), np.inf, np.float32), np.full(len(names), -np.inf, np.float32)
@@ -47,11 +47,11 @@ def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, R
 
 
 def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """Return the graph with one output instead of its own: the least and the greatest value of each tensor. No tensor leaves it.
+    """Return the graph with one output instead of its own: the least and greatest value of each tensor.
 
-    ONNX Runtime 1.32 orders nodes from the outputs back, and of several inputs first finishes the one whose node was added last.
-    So the ranges are joined one after the other, by nodes that are added after all else: each tensor's range is taken, and the
-    tensor freed, before the next is computed. Joined at once, all tensors of the graph would be alive together.
+    ONNX Runtime 1.32 orders nodes backwards from the outputs, and finishes first the input whose node was added last. So the
+    ranges are concatenated one by one, by nodes added at the end: each tensor is reduced and freed before the next is computed.
+    Concatenated at once, all tensors of the graph would be in memory together.
     """
     nodes = []
     for i, name in enumerate(names):
@@ -69,7 +69,7 @@ def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
 def _observed(
     model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], constants: Constants, output: onnx.ValueInfoProto
 ) -> onnx.ModelProto:
-    """Return the graph with more nodes and constants, and one output instead of its own."""
+    """Return the graph with additional nodes and constants, and one output instead of its own."""
     observed = deepcopy(model)
     graph = observed.graph
     graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
@@ -80,9 +80,9 @@ def _observed(
 
 
 def observe_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range], feeds: Iterable[Feed]) -> dict[str, np.ndarray]:
-    """Run the graph on every feed and count each tensor's values in BINS equal parts of its range: int64, (BINS,).
+    """Run the graph on every feed and return a histogram of each tensor's values over its range: int64, (BINS,).
 
-    Values outside the range count in the outermost parts. What is held beside the graph is the counts, whatever the feeds.
+    Values outside the range count in the outermost bins. Memory use does not depend on the number of feeds.
     """
     session = open_session(with_histograms(model, ranges))
     counts, nothing = np.zeros(len(ranges) * BINS, np.int64), np.zeros(len(ranges) * BINS, np.int32)
@@ -92,10 +92,10 @@ def observe_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range], feed
 
 
 def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
-    """Return the graph with one output instead of its own: the counts of all tensors, one tensor after the other.
+    """Return the graph with one output instead of its own: the histograms of all tensors, one after the other.
 
-    Each tensor is added to the counts of those before it by a node that is added after all else, for the reason that
-    `with_ranges` names: each tensor is counted, and freed, before the next is computed. ONNX Runtime 1.32 adds in place.
+    Each tensor is added to the counts of earlier ones by a node at the end, as in `with_ranges`: each tensor is counted and freed
+    before the next is computed. ONNX Runtime 1.32 adds in place.
     """
     total = len(ranges) * BINS
     constants: Constants = {"flat": np.array([-1], np.int64), "first": np.float32(0), "last": np.float32(BINS - 0.5)}
@@ -115,7 +115,7 @@ def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx
 
 
 def _places(name: str, index: int) -> list[onnx.NodeProto]:
-    """Return the nodes that give the place of each of a tensor's values among all counts, and as many ones."""
+    """Return the nodes that compute the histogram position of each of a tensor's values, and as many ones."""
     own = f"counts.{index}"
     one = numpy_helper.from_array(np.array([1], np.int32))
     return [
@@ -132,16 +132,16 @@ def _places(name: str, index: int) -> list[onnx.NodeProto]:
 
 @dataclass(frozen=True, kw_only=True)
 class RangeRule:
-    """The estimator of a tensor's range, and the headroom by which both of its ends are multiplied.
+    """The rule for a tensor's quantization range: an estimator, and the headroom factor for both ends.
 
-    Without an estimator it is the range from the least to the greatest value, which takes no counts.
+    Without an estimator, the range is from the least to the greatest value, and needs no histogram.
     """
 
     estimator: Estimator | None = None
     headroom: float = 1.0
 
     def range_of(self, seen: Range, counts: np.ndarray | None, dtype: str) -> Range:
-        """Return the range. `counts` (bins,) are those of the values over `seen`, None where the rule needs none."""
+        """Return the quantization range. `counts` (bins,) is the histogram over `seen`, None if the rule needs none."""
         if self.estimator is None:
             return seen.scaled(self.headroom)
         assert counts is not None
@@ -152,9 +152,9 @@ PLAIN_RULES = {"uint16": RangeRule(), "uint8": RangeRule()}
 
 
 def percentile(seen: Range, counts: np.ndarray, _dtype: str, *, percent: float) -> Range:
-    """Return the range without the same small share of values at either end, so that `percent` % of them lie within.
+    """Return the range that contains `percent` % of the values, with equal shares left out at both ends.
 
-    The bins at either end are cut that hold no more than half of what may lie outside.
+    Bins are cut off at either end while they hold no more than half of the values to leave out.
     """
     outside = counts.sum() * (1 - percent / 100) / 2
     edges = _edges(seen, len(counts))
@@ -164,10 +164,10 @@ def percentile(seen: Range, counts: np.ndarray, _dtype: str, *, percent: float) 
 
 
 def least_error(seen: Range, counts: np.ndarray, dtype: str) -> Range:
-    """Return the range under which clipping and rounding together cost the least squared error in the encoding's bits.
+    """Return the range with the least squared error of clipping and rounding together, for the encoding's bits.
 
-    ENDS places are tried for either end. A value outside costs the square of its distance, one inside a twelfth of the square of
-    a step, whatever the end.
+    ENDS positions are tried for each end. A value outside costs its squared distance; a value inside costs a twelfth of the
+    squared step.
     """
     edges = _edges(seen, len(counts))
     middles = (edges[:-1] + edges[1:]) / 2
@@ -189,9 +189,9 @@ def _edges(seen: Range, bins: int) -> np.ndarray:
 def clipping_of(
     model: onnx.ModelProto, encodings: Mapping[str, Encoding], feeds: Sequence[Feed], *, variant: str, task: str | None
 ) -> Clipping:
-    """Run the float graph on the feeds and count the values that clip. Tensors that only move others' values do not count.
+    """Run the float graph on the feeds and count the values that clip, without tensors that only move others' values.
 
-    Values are counted, in a second pass, of those tensors alone whose ends lie outside.
+    The values are counted in a second pass, only for tensors whose observed range exceeds the encoding.
     """
     sources = encoding_sources(model, encodings)
     ranges = {name: range_within(encodings[name]) for name, source in sources.items() if name == source}
@@ -204,7 +204,7 @@ def clipping_of(
         counts = {name: int(count) for name, count in zip(outside, counted, strict=True)}
     sizes = {name: prod(shape) * len(feeds) for name, shape in value_shapes(model).items() if name in ranges}
     tensors = [
-        # How far the farthest value lies outside, in widths of the range.
+        # `beyond` is the distance of the farthest value, in widths of the range.
         ClippedTensor(
             tensor=name,
             share=counts[name] / sizes[name],
@@ -224,14 +224,14 @@ def clipping_of(
 
 
 def range_within(encoding: Encoding) -> Range:
-    """Return the range of the values that do not clip: those that round to an integer which the encoding has."""
+    """Return the range of the values that do not clip, up to half a step beyond the outermost integers."""
     least, greatest = limits(encoding.dtype)
     low, high = (least - encoding.zero_point - 0.5) * encoding.scale, (greatest - encoding.zero_point + 0.5) * encoding.scale
     return Range(low=low, high=high)
 
 
 def _with_counts(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
-    """Return the graph with one output instead of its own: for each tensor the number of its values outside its range."""
+    """Return the graph with one output instead of its own: the number of values of each tensor outside its range."""
     nodes: list[onnx.NodeProto] = []
     constants: Constants = {"clips.shape": np.array([1], np.int64)}
     for i, (name, within) in enumerate(ranges.items()):

@@ -1,7 +1,7 @@
-"""Encodings: ranges -> scale and zero point; float arrays -> integers. Standard affine quantization.
+"""Encodings: scale and zero point from ranges, and affine quantization of float arrays to integers.
 
 s = (max - min) / (qmax - qmin) over a range that includes 0, q = clip(round(x / s) + z). (The paper's equations 5 to 7 mix an
-integer and a real offset; they are not what its runtimes execute.)
+integer and a real offset; its runtimes do not compute them.)
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ def limits(dtype: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The least and greatest value of a tensor, as observed."""
+    """The least and greatest observed value of a tensor."""
 
     low: float
     high: float
@@ -34,13 +34,13 @@ class Range:
         return max(abs(self.low), abs(self.high))
 
     def scaled(self, factor: float) -> "Range":
-        """Return the range with both ends multiplied."""
+        """Return the range with both ends multiplied by a factor."""
         return Range(low=self.low * factor, high=self.high * factor)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """The scale and zero point of one whole tensor: a value is (integer - zero_point) * scale. `dtype` is NumPy's name."""
+    """The scale and zero point of a whole tensor: value = (integer - zero_point) * scale. `dtype` is NumPy's name."""
 
     dtype: str
     scale: float
@@ -48,7 +48,7 @@ class Encoding:
 
     @property
     def limit(self) -> int:
-        """The greatest integer."""
+        """Return the greatest integer."""
         return _LIMITS[self.dtype][1]
 
     @property
@@ -57,12 +57,12 @@ class Encoding:
 
 
 def range_of(values: np.ndarray) -> Range:
-    """Return the range of an array."""
+    """Return the range of an array's values."""
     return Range(low=float(values.min()), high=float(values.max()))
 
 
 def asymmetric(values: Range, dtype: str) -> Encoding:
-    """Return the encoding of activations or constants with this range; its zero point is the integer that 0 falls on."""
+    """Return the encoding of activations or constants for this range; the zero point is the integer for 0."""
     low, high = min(values.low, 0.0), max(values.high, 0.0)
     qmin, qmax = _LIMITS[dtype]
     if high == low:
@@ -72,29 +72,29 @@ def asymmetric(values: Range, dtype: str) -> Encoding:
 
 
 def widened(encoding: Encoding) -> Encoding:
-    """Return UINT16 in place of UINT8 over the same range; each of the 256 values is one of the 65536."""
+    """Return the UINT16 encoding for the range of a UINT8 encoding, which contains its 256 values exactly."""
     return Encoding(dtype="uint16", scale=float(np.float32(encoding.scale / 257)), zero_point=encoding.zero_point * 257)
 
 
 def symmetric(magnitude: float, dtype: str) -> Encoding:
-    """Return the encoding of LoRA inputs up to this magnitude; its zero point is 0, so that padding with zeros is exact."""
+    """Return the encoding of LoRA inputs up to this magnitude, with zero point 0, so that zero padding is exact."""
     return Encoding(dtype=dtype, scale=float(np.float32((magnitude or 1.0) / _LIMITS[dtype][1])))
 
 
 def quantize(values: np.ndarray, encoding: Encoding) -> np.ndarray:
-    """Round half to even and clip, as ONNX QuantizeLinear does. The shape stays, the dtype is the encoding's."""
+    """Return the values as integers, rounded half to even and clipped like ONNX QuantizeLinear."""
     qmin, qmax = _LIMITS[encoding.dtype]
     q = np.rint(values.astype(np.float32) / np.float32(encoding.scale)) + encoding.zero_point
     return np.clip(q, qmin, qmax).astype(encoding.dtype)
 
 
 def dequantize(integers: np.ndarray, encoding: Encoding) -> np.ndarray:
-    """Return the values of the integers, float32, as ONNX DequantizeLinear computes them."""
+    """Return the float32 values of integers, computed like ONNX DequantizeLinear."""
     return (integers.astype(np.int32) - encoding.zero_point).astype(np.float32) * np.float32(encoding.scale)
 
 
 def quantize_channels(values: np.ndarray, axis: int, *, least_scales: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Quantize to INT8, symmetrically, with a scale for each index of `axis`: (integers, float32 scales of that axis' length)."""
+    """Return symmetric INT8 integers and float32 scales for the values, with one scale for each index of `axis`."""
     rest = tuple(i for i in range(values.ndim) if i != axis)
     magnitude = np.abs(values).max(axis=rest)
     scales = (np.where(magnitude == 0, 1.0, magnitude) / _LIMITS["int8"][1]).astype(np.float32)
@@ -106,5 +106,5 @@ def quantize_channels(values: np.ndarray, axis: int, *, least_scales: np.ndarray
 
 
 def quantize_bias(values: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Quantize a bias to INT32; `scales` are the products of input and weight scales, the zero point is 0."""
+    """Return a bias as INT32 with zero point 0; `scales` are the products of input and weight scales."""
     return np.clip(np.rint(values.astype(np.float64) / scales), *_LIMITS["int32"]).astype(np.int32)

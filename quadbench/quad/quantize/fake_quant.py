@@ -1,4 +1,4 @@
-"""Fake quantization: a QDQ graph as the same computation in torch, in float, with gradients for its LoRA inputs."""
+"""Fake quantization: a QDQ graph computed in torch with float arithmetic, with gradients for its LoRA inputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from quadbench.errors import BuildError
 from quadbench.lint.rules import EXACT_RESIZE, RESIZE_DEFAULTS
 from quadbench.quad.quantize.encodings import limits
 
-Operands = Sequence[Any]  # tensors, None where an optional input is left out
+Operands = Sequence[Any]  # tensors, or None for an omitted optional input
 Attributes = Mapping[str, Any]
 Operator = Callable[[Operands, Attributes], torch.Tensor | Sequence[torch.Tensor]]
-# By whole factors both repeat each value: the form that HTP takes, and ONNX's defaults.
+# For integer factors both repeat each value: the form that HTP supports, and ONNX's defaults.
 RESIZE_FORMS = (", ".join(("nearest", *EXACT_RESIZE)), ", ".join(RESIZE_DEFAULTS.values()))
 Tensors = dict[str, torch.Tensor]
-Rounding = tuple[float, int, int, int]  # scale, zero point, least and greatest integer, as torch's fake quantization takes them
+Rounding = tuple[float, int, int, int]  # scale, zero point, least and greatest integer: arguments of torch's fake quantization
 
 
 def resize_fault(x: Operands, a: Attributes) -> str | None:
-    """Return the form or the factors that keep a Resize from being computed here, or None. `x` has its constants alone."""
+    """Return the mode or factors of a Resize that are not supported here, or None. `x` has only the constant inputs."""
     form = ", ".join(a[key].decode() if key in a else default for key, default in RESIZE_DEFAULTS.items())
     if form not in RESIZE_FORMS:
         return form
@@ -49,7 +49,7 @@ def _gemm(x: Operands, a: Attributes) -> torch.Tensor:
 
 
 def _reshape(x: Operands, _: Attributes) -> torch.Tensor:
-    """Reshape, taking a leading 1 for however many samples there are: graphs are exported with batch 1."""
+    """Reshape with the batch size of the data, as graphs are exported with batch size 1."""
     batch, *shape = x[1].tolist()
     return x[0].reshape(x[0].shape[0] if batch in (0, 1) else batch, *shape)
 
@@ -60,7 +60,7 @@ def _layer_norm(x: Operands, a: Attributes) -> torch.Tensor:
 
 
 def _resize(x: Operands, _: Attributes) -> torch.Tensor:
-    """Enlarge by whole factors, in one of the RESIZE_FORMS: `resize_fault` has refused all else."""
+    """Upsample by integer factors, in one of the RESIZE_FORMS; `resize_fault` has refused all others."""
     factors = [int(f) for f in x[2].tolist()]
     return x[0].repeat_interleave(factors[-2], -2).repeat_interleave(factors[-1], -1)
 
@@ -117,7 +117,7 @@ OPERATORS: dict[str, Operator] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Node:
-    """A node of the graph, with what stays the same in every run."""
+    """A node of the graph, with everything that is constant over runs."""
 
     name: str
     op_type: str
@@ -127,7 +127,7 @@ class _Node:
 
 
 class FakeQuantGraph:
-    """A quantized U-Net as a function of tensors; a graph that cannot be computed here is refused as it is read."""
+    """A quantized U-Net as a function of torch tensors; unsupported graphs are refused when they are read."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._initializers = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in model.graph.initializer}
@@ -137,7 +137,7 @@ class FakeQuantGraph:
         self._nodes = [node for proto in model.graph.node if (node := self._prepared(proto)) is not None]
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Compute the graph's output. LoRA inputs come as float weights, and are rounded here."""
+        """Return the graph's output. LoRA inputs are float weights, and are rounded here."""
         values: Tensors = dict(inputs)
         for node in self._nodes:
             values |= self._run(node, values)
@@ -148,19 +148,19 @@ class FakeQuantGraph:
         if rounding := self._roundings.get(node.outputs[0]):
             if operands[0] is None:
                 raise ValueError(f"graph input '{node.inputs[0]}' is not given")
-            # It rounds and clips, and goes on in float; gradients pass where nothing was clipped.
+            # The result is rounded and clipped, but stays float; gradients pass for values that were not clipped.
             return {node.outputs[0]: torch.fake_quantize_per_tensor_affine(operands[0], *rounding)}
         results = OPERATORS[node.op_type](operands, node.attributes)
         return dict(zip(node.outputs, results if isinstance(results, Sequence) else (results,), strict=True))
 
     def _prepared(self, proto: onnx.NodeProto) -> _Node | None:
-        """Return the node as it is run; None if it was folded into a constant."""
+        """Return the node prepared for running; None if it was folded into a constant."""
         attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
         node = _Node(
             name=proto.name, op_type=proto.op_type, inputs=tuple(proto.input), outputs=tuple(proto.output), attributes=attributes
         )
         if node.op_type == "DequantizeLinear":
-            # A constant is dequantized once and for all, a LoRA input rounded; what QuantizeLinear has rounded is passed on.
+            # Constants are dequantized once, LoRA inputs are rounded, and results of QuantizeLinear are passed through.
             source, output = node.inputs[0], node.outputs[0]
             if source in self._initializers:
                 axis = int(node.attributes.get("axis", 1))

@@ -1,12 +1,12 @@
-"""Merging: a U-Net with LoRA inputs -> the same without them, and the graph that adds an adapter to its weights on a device.
+"""Merging: the U-Net of the merged-at-load variant, and the graph that adds an adapter to its weights on a device.
 
-The U-Net keeps its encodings: what the shared one has for a site's sum, this one has for the site's own result. Its weights at
-the sites lie in a file beside it. The merge graph takes LoRA inputs and gives that file's tensors anew: the base's weights in
-float, the product of the adapter's two matrices added, rounded to INT8. A channel's scale is the base's, or larger where its
-weights outgrew that; its bias follows.
+The U-Net has the shared U-Net's encodings: the encoding of a site's sum is used for the site's own result. The weights at the
+sites are in an external file. The merge graph takes LoRA inputs and computes the tensors of that file: the base's weights in
+float, plus the product of the adapter's two matrices, rounded to INT8. A channel's scale is the base's, or larger if its weights
+need it; its bias follows.
 
-The base's INT8 weights alone would be rounded twice, which costs 3 dB. So the file also holds a residual, what the base's
-rounding took away, in INT8 at a 254th of the scale: the sum is made of 16 bits and is rounded once.
+Using the base's INT8 weights alone would round twice, which costs 3 dB. So the file also has a residual, the rounding error of
+the base, in INT8 at a 254th of the scale: the sum is made from 16 bits and rounded once.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,13 +29,13 @@ from quadbench.quad.quantize.passes import GraphIndex, replace_nodes
 from quadbench.quad.quantize.qdq import bias_key, encoding_sources, quantize_graph, typed_input, weight_key
 from quadbench.quad.quantize.quantizer import int8_share
 
-RESIDUAL = ".residual"  # ends the names of the tensors that hold what rounding took
-RESIDUAL_STEPS = 254  # of a weight's scale: INT8 up to 127 at such a step reaches half a scale, the most that rounding takes
+RESIDUAL = ".residual"  # suffix of the names of tensors with rounding errors
+RESIDUAL_STEPS = 254  # per weight scale: INT8 up to 127 at this step covers half a scale, the greatest rounding error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mergeable:
-    """A quantized U-Net whose weights at the sites lie in a file, and the graph that computes them anew with an adapter added."""
+    """A quantized U-Net with external weights at its LoRA sites, and the graph that computes these with an adapter added."""
 
     unet: onnx.ModelProto
     merge: onnx.ModelProto
@@ -44,7 +44,7 @@ class Mergeable:
 
 @dataclass(frozen=True, kw_only=True)
 class _Site:
-    """A site in a float graph: `layer` and what reshapes its result, to `own`; `total` is the sum with the LoRA's product."""
+    """A LoRA site in a float graph: the layer, its reshaped result `own`, and the sum `total` with the LoRA's product."""
 
     name: str
     layer: onnx.NodeProto
@@ -53,12 +53,12 @@ class _Site:
 
     @property
     def weight(self) -> str:
-        """Return by what the layer's weight begins its names in the quantized graph."""
+        """Return the name prefix of the layer's weight in the quantized graph."""
         return weight_key(self.layer.input[1], axis=0)
 
     @property
     def bias(self) -> str | None:
-        """Return by what the layer's bias begins its names in the quantized graph without LoRA inputs; None: it has none."""
+        """Return the name prefix of the layer's bias in the quantized graph without LoRA inputs; None without bias."""
         output = self.layer.output[0]
         return bias_key(self.layer.input[2], self.total if output == self.own else output) if len(self.layer.input) > 2 else None
 
@@ -66,7 +66,7 @@ class _Site:
 def mergeable(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding], scratch: Path
 ) -> Mergeable:
-    """Quantize a float U-Net with LoRA inputs without these. Its weights at the sites lie below `scratch`."""
+    """Quantize a float U-Net without its LoRA inputs, for merging. Its weights at the sites are in a file below `scratch`."""
     sites = list(_sites(model))
     plain = without_lora(model)
     moved = {site.layer.output[0]: activations[site.total] for site in sites if activations}
@@ -78,7 +78,7 @@ def mergeable(
 
 
 def with_adapter(unet: onnx.ModelProto, merge: onnx.ModelProto, lora: Feed) -> onnx.ModelProto:
-    """Return the U-Net as a device loads it with an adapter, given as integers for every LoRA input, in its weights."""
+    """Return the U-Net with an adapter, given as integers for every LoRA input, merged as a device does on loading."""
     session = initializers.open_session(merge)
     names = [output.name for output in session.get_outputs()]
     tensors = dict(zip(names, session.run(names, dict(lora)), strict=True))
@@ -106,7 +106,7 @@ def _sites(model: onnx.ModelProto) -> Iterator[_Site]:
 
 
 def without_lora(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a float graph without LoRA inputs: with each site's own result in place of the sum."""
+    """Return a float graph without LoRA inputs: each site's own result replaces the sum."""
     plain, totals = deepcopy(model), {site.own: site.total for site in _sites(model)}
     nodes = [node for node in plain.graph.node if node.output[0] not in totals.values()]
     for node in nodes:
@@ -121,7 +121,7 @@ def without_lora(model: onnx.ModelProto) -> onnx.ModelProto:
 def _merge_graph(
     model: onnx.ModelProto, unet: onnx.ModelProto, sites: list[_Site], lora: Mapping[str, Encoding], scratch: Path
 ) -> onnx.ModelProto:
-    """Move the tensors that a merge changes out of the U-Net, and return the graph that computes them from the LoRA inputs."""
+    """Move the mergeable weights of the U-Net to a file, and return the graph that computes them from the LoRA inputs."""
     floats = {constant.name: constant for constant in model.graph.initializer}
     constants = {constant.name: constant for constant in unet.graph.initializer}
     merges = [_Merge(site=site, constants=constants, lora=lora) for site in sites]
@@ -131,7 +131,7 @@ def _merge_graph(
         unet.graph.initializer.append(merge.residual_of(floats[merge.site.layer.input[1]]))
     residuals = list(unet.graph.initializer[before:])
     initializers.move_outside(unet, [*outputs, *(residual.name for residual in residuals)], scratch)
-    del unet.graph.initializer[before:]  # the merge graph alone reads them
+    del unet.graph.initializer[before:]  # only the merge graph reads them
     graph = helper.make_graph(
         [node for merge in merges for node in merge.nodes()],
         "merge",
@@ -144,7 +144,7 @@ def _merge_graph(
 
 @dataclass(frozen=True, kw_only=True)
 class _Merge:
-    """The part of the merge graph that is about one site. `constants` are the U-Net's."""
+    """The part of the merge graph for one site. `constants` are the U-Net's."""
 
     site: _Site
     constants: Mapping[str, onnx.TensorProto]
@@ -152,18 +152,18 @@ class _Merge:
 
     @property
     def outputs(self) -> list[str]:
-        """Return the tensors of the U-Net that change with an adapter."""
+        """Return the U-Net's tensors that change with an adapter."""
         weight, bias = self.site.weight, self.site.bias
         has_bias = bias is not None and f"{bias}.int32" in self.constants
         return [f"{weight}.int8", f"{weight}.scales", *([f"{bias}.int32", f"{bias}.scales"] if has_bias else [])]
 
     @property
     def residual(self) -> str:
-        """Return the name of what the rounding of the base's weight took away."""
+        """Return the name of the tensor with the rounding error of the base's weight."""
         return f"{self.site.weight}{RESIDUAL}"
 
     def residual_of(self, weight: onnx.TensorProto) -> onnx.TensorProto:
-        """Return what the INT8 weight lacks of its float one (O, I) or (O, I, k, k): INT8 in steps of scale / RESIDUAL_STEPS."""
+        """Return the rounding error of a weight (O, I) or (O, I, k, k) as INT8, in steps of scale / RESIDUAL_STEPS."""
         integers, scales = (numpy_helper.to_array(self.constants[f"{self.site.weight}.{part}"]) for part in ("int8", "scales"))
         by_channel = scales.reshape(-1, *[1] * (integers.ndim - 1))
         lacking = (initializers.value(weight) / by_channel - integers) * RESIDUAL_STEPS
@@ -171,7 +171,7 @@ class _Merge:
         return numpy_helper.from_array(lacking.round().clip(low, high).astype(np.int8), self.residual)
 
     def nodes(self) -> Iterator[onnx.NodeProto]:
-        """Yield the nodes: the sum as a matrix (O, I k k), its scales, its integers, and the bias under the new scales."""
+        """Yield the nodes that compute the sum as a matrix (O, I k k), its scales and integers, and the rescaled bias."""
         (down, up), at, weight = input_names(self.site.name), self.site.name, self.site.weight
         yield self._node("DequantizeLinear", [down, f"{at}.down.scale"], "down.float")
         yield self._node("DequantizeLinear", [up, f"{at}.up.scale"], "up.float")
@@ -204,7 +204,7 @@ class _Merge:
         return helper.make_node(operator, inputs, [f"{self.site.name}.{name}"], **attributes)
 
     def own_constants(self) -> Iterator[onnx.TensorProto]:
-        """Yield the constants of these nodes; those of the base lie where the U-Net's do."""
+        """Yield the constants of these nodes; the base's are in the U-Net's external file."""
         down, up = (np.float32(self.lora[name].scale) for name in input_names(self.site.name))
         shape = list(self.constants[f"{self.site.weight}.int8"].dims)
         values = {

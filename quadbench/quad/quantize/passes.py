@@ -1,4 +1,4 @@
-"""Passes: a float graph -> an equivalent float graph that quantizes and compiles better. Each pass is one function."""
+"""Passes: functions that rewrite a float graph into an equivalent one that quantizes and compiles better."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -14,27 +14,27 @@ from quadbench.lint.rules import WIDEST_SINGLE_FILTER
 from quadbench.quad.model import initializers as weights
 
 Pass = Callable[[onnx.ModelProto], None]
-MASKED_SCORE = -100.0  # exp(-100) is 0 beside any score in float32; -3.4e38 would leave 16-bit scores no resolution
+MASKED_SCORE = -100.0  # exp(-100) is negligible in float32; -3.4e38 would leave 16-bit scores no resolution
 
 
 def passes_of(component: Component) -> tuple[Pass, ...]:
-    """Return the passes over the float graph of a component, in order. docs/qnn.md says what each is worth."""
+    """Return the passes for the float graph of a component, in order. docs/qnn.md has the effect of each."""
     everywhere = (decompose_group_norm, linear_as_gemm)
     return (clamp_mask_constants, split_layer_norm, *everywhere) if component is Component.TEXT_ENCODER else everywhere
 
 
 def decompose_group_norm(model: onnx.ModelProto) -> None:
-    """Replace GroupNormalization by Reshape, InstanceNormalization, Reshape, Conv, which every NPU compiler takes.
+    """Replace GroupNormalization by Reshape, InstanceNormalization, Reshape and Conv, which every NPU compiler supports.
 
-    (1, C, h, w) is seen as (1, G, C/G*h*w), each of the G rows normalised by itself. Scale and offset of a channel are a
-    convolution of that channel alone: one node instead of two, exact in 8 bits, and without the Add before Sigmoid and Mul that
-    HTP computes wrongly where tensors are small (docs/qnn.md). With many channels its filters have a second weight, which is 0.
+    (1, C, h, w) becomes (1, G, C/G*h*w), and each of the G rows is normalised. A depthwise convolution applies scale and offset:
+    one node instead of two, exact in 8 bits, and without the Add before Sigmoid and Mul that HTP computes wrongly for small
+    tensors (docs/qnn.md). With many channels, the filters get a second weight, which is 0.
     """
     _replace_each(model, "GroupNormalization", partial(_group_norm_nodes, model, value_shapes(model)))
 
 
 def _replace_each(model: onnx.ModelProto, op_type: str, nodes_for: Callable[[onnx.NodeProto], list[onnx.NodeProto]]) -> None:
-    """Put the nodes that stand for a node in the place of each of one operator."""
+    """Replace each node of one operator by the nodes that `nodes_for` returns."""
     replace_nodes(model, [n for node in model.graph.node for n in (nodes_for(node) if node.op_type == op_type else [node])])
 
 
@@ -52,7 +52,7 @@ def _group_norm_nodes(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]
     values = np.zeros(filters, np.float32)
     values[..., 0] = _value(model, scale).reshape(filters[:-1])
     weight = _constant(model, f"{scale}.{'x'.join(map(str, filters))}", values)
-    pads = [0] * (2 * len(shape) - 5) + [columns - 1]  # the last column sees one that is not there
+    pads = [0] * (2 * len(shape) - 5) + [columns - 1]  # the second filter column needs padding
     return [
         helper.make_node("Reshape", [x, rows], [f"{out}.rows"], f"{node.name}.rows"),
         helper.make_node(
@@ -64,9 +64,9 @@ def _group_norm_nodes(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]
 
 
 def split_layer_norm(model: onnx.ModelProto) -> None:
-    """Replace LayerNormalization by one with scale 1 and offset 0, Mul and Add.
+    """Replace LayerNormalization by one with scale 1 and offset 0, then Mul and Add.
 
-    HTP computes the whole one wrongly where a Gemm follows at once and the tensor is small, as in text encoders (docs/qnn.md).
+    HTP computes the original wrongly if a Gemm follows directly and the tensor is small, as in text encoders (docs/qnn.md).
     """
     _replace_each(model, "LayerNormalization", partial(_layer_norm_nodes, model))
 
@@ -86,10 +86,10 @@ def _layer_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx
 
 
 def linear_as_gemm(model: onnx.ModelProto) -> None:
-    """Replace MatMul of (1, T, D) with a matrix, and Transpose before and Add of a bias after it, by Reshape, Gemm, Reshape.
+    """Replace MatMul of (1, T, D) with a matrix, with its Transpose and bias Add, by Reshape, Gemm, Reshape.
 
-    LoRA weights go into Gemm as they are: nothing transposes, and so rounds, them first. A bias is added in 32 bits. And ONNX
-    Runtime has no Gemm that rounds activations to 8 bits where the graph says 16, as its MatMulNBits does.
+    Gemm uses LoRA weights directly, without a transposition that would round them first, and adds the bias in 32 bits. Also, ONNX
+    Runtime's MatMulNBits rounds activations to 8 bits where the graph says 16; no such operator exists for Gemm.
     """
     graph = GraphIndex(model)
     linears = {node.name: linear for node in model.graph.node if (linear := _linear(model, graph, node)) is not None}
@@ -115,7 +115,7 @@ def linear_as_gemm(model: onnx.ModelProto) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Linear:
-    """A linear layer: x (1, T, D), weight (O, D), bias (O) -> output (1, T, O), in place of the nodes that compute `replaced`."""
+    """A linear layer with x (1, T, D), weight (O, D), bias (O), output (1, T, O), and the tensors that it replaces."""
 
     name: str
     x: str
@@ -127,7 +127,7 @@ class _Linear:
 
 
 class GraphIndex:
-    """A graph by the names of its tensors."""
+    """An index of a graph's constants, shapes, producers and readers by tensor name."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.constants = {i.name: i for i in model.graph.initializer}
@@ -140,7 +140,7 @@ class GraphIndex:
 
 
 def _linear(model: onnx.ModelProto, graph: GraphIndex, node: onnx.NodeProto) -> _Linear | None:
-    """Return the node as a linear layer, with the bias that its only reader adds; None if it is something else."""
+    """Return the node as a linear layer, with the bias that its only reader adds; None for other nodes."""
     if node.op_type != "MatMul" or len(graph.shapes[node.input[0]]) != 3 or len(graph.shapes[node.input[1]]) != 2:
         return None
     x, factor = node.input
@@ -148,7 +148,7 @@ def _linear(model: onnx.ModelProto, graph: GraphIndex, node: onnx.NodeProto) -> 
         constant, weight = graph.constants[factor], f"{factor}.transposed"
         if len(graph.readers[factor]) > 1:
             weight = _constant(model, weight, weights.value(constant).T)
-        else:  # in its own place, as weights may be large
+        else:  # in place, as weights may be large
             weights.transpose(constant)
             constant.name = weight
     elif (source := graph.producers.get(factor)) is not None and source.op_type == "Transpose":
@@ -167,7 +167,7 @@ def _linear(model: onnx.ModelProto, graph: GraphIndex, node: onnx.NodeProto) -> 
 
 
 def clamp_mask_constants(model: onnx.ModelProto) -> None:
-    """Raise the minus infinity of attention masks to MASKED_SCORE."""
+    """Replace the minus infinity in attention masks by MASKED_SCORE."""
     for initializer in model.graph.initializer:
         if initializer.data_type == onnx.TensorProto.FLOAT:
             value = weights.value(initializer)
@@ -181,7 +181,7 @@ def value_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def inferred_values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Return all inputs, intermediate values and outputs with their types and shapes."""
+    """Return all inputs, intermediate values and outputs, with inferred types and shapes."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     return [*inferred.input, *inferred.value_info, *inferred.output]
 
@@ -191,14 +191,14 @@ def _value(model: onnx.ModelProto, name: str) -> np.ndarray:
 
 
 def _constant(model: onnx.ModelProto, name: str, value: np.ndarray) -> str:
-    """Add an initializer, unless one of this name is there, and return its name."""
+    """Add an initializer unless the name exists, and return its name."""
     if not any(i.name == name for i in model.graph.initializer):
         model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
     return name
 
 
 def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    """Make these the graph's nodes. Nodes and constants that nothing reads are left out."""
+    """Replace the graph's nodes by these, without nodes and constants whose results are unused."""
     used = {value.name for value in model.graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(nodes):

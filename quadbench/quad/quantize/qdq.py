@@ -1,8 +1,8 @@
-"""QDQ: a float graph and ranges -> the same graph with QuantizeLinear and DequantizeLinear around every node.
+"""QDQ: writing a float graph as a quantized graph, with QuantizeLinear and DequantizeLinear around every node.
 
 Weights become INT8 per output channel, constants and activations UINT16 (or UINT8) per tensor, LoRA inputs integers with zero
-point 0. Without encodings of activations these stay float, and so do constants and biases. The graph is written straight from
-ranges: no calibration data passes through here and no weight is kept twice.
+point 0. Without activation encodings, activations, constants and biases stay float. The graph is written directly from ranges: no
+calibration data is needed here, and no weight is held twice.
 """
 
 from collections.abc import Collection, Mapping
@@ -20,24 +20,24 @@ from quadbench.quad.quantize import encodings as enc
 from quadbench.quad.quantize.encodings import Encoding, Range
 
 WEIGHT_AXIS = {"Conv": 0, "Gemm": 0, "MatMul": 1}  # the output channel of input 1; Gemm has transB = 1
-KEEPS_ENCODING = MOVES_VALUES | {"Resize"}  # which repeats values (fake_quant.RESIZE_FORMS)
+KEEPS_ENCODING = MOVES_VALUES | {"Resize"}  # Resize repeats values (fake_quant.RESIZE_FORMS)
 KNOWN_RANGES = {"Softmax": Range(low=0.0, high=1.0), "Sigmoid": Range(low=0.0, high=1.0)}
 # Qualcomm's HTP refuses these with 8 bits in and 16 out or the reverse, and with 16-bit LoRA weights between 8-bit tensors.
 ONE_WIDTH = {"Conv", "Gemm", "MatMul", "InstanceNormalization"}
 
 
 def weight_key(name: str, *, axis: int) -> str:
-    """Return by what a weight's integers (`.int8`), `.scales` and `.zero_points` begin their names in the QDQ graph."""
+    """Return the name prefix of a weight's integers (`.int8`), `.scales` and `.zero_points` in the QDQ graph."""
     return f"{name}.axis{axis}"
 
 
 def bias_key(name: str, output: str) -> str:
-    """Return by what a bias's integers (`.int32`) and `.scales` begin their names, for the node that gives `output`."""
+    """Return the name prefix of a bias's integers (`.int32`) and `.scales`, for the node that computes `output`."""
     return f"{name}.for.{output}"
 
 
 def encoding_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, str]:
-    """Return for each tensor, in graph order, the one whose encoding it has: itself, or the one that a node only moves."""
+    """Return for each tensor, in graph order, the tensor whose encoding it shares: itself, or the source of moved values."""
     sources = {value.name: value.name for value in model.graph.input if value.name in tensors}
     for node in model.graph.node:
         for output in node.output:
@@ -54,9 +54,9 @@ def activation_encodings(
     dtype: str,
     lora: Mapping[str, Encoding] | None = None,
 ) -> dict[str, Encoding]:
-    """Return an encoding for each float tensor but the LoRA inputs, by `encoding_sources`. Softmax and Sigmoid give [0, 1].
+    """Return an encoding for each float tensor except LoRA inputs; Softmax and Sigmoid have the range [0, 1].
 
-    LoRA weights that are only moved keep their encoding of `lora`.
+    Tensors that only move values share the encoding of their source, also for moved LoRA weights.
     """
     operators = {output: node.op_type for node in model.graph.node for output in node.output}
     encodings: dict[str, Encoding] = dict(lora or {})
@@ -71,12 +71,12 @@ def activation_encodings(
 def quantize_graph(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding] | None = None
 ) -> onnx.ModelProto:
-    """Write the QDQ graph. `lora` names the graph inputs that become integers; without `activations` weights alone do besides."""
+    """Return the QDQ graph. `lora` names graph inputs that become integers; without `activations`, those stay float."""
     return _Writer(model=model, activations=activations, lora=lora or {}).write()
 
 
 def typed_input(value: onnx.ValueInfoProto, lora: Mapping[str, Encoding]) -> onnx.ValueInfoProto:
-    """Return a graph input with the type that it has in the QDQ graph: LoRA inputs are integers."""
+    """Return a graph input with its type in the QDQ graph: LoRA inputs are integers."""
     typed = deepcopy(value)
     if value.name in lora:
         typed.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(lora[value.name].dtype))
@@ -85,18 +85,18 @@ def typed_input(value: onnx.ValueInfoProto, lora: Mapping[str, Encoding]) -> onn
 
 @dataclass(kw_only=True)
 class _Writer:
-    """A QDQ graph under way: node by node of `model`, with what was quantized and dequantized so far."""
+    """The state of writing a QDQ graph, node by node of `model`, with all tensors quantized and dequantized so far."""
 
     model: onnx.ModelProto
     activations: Mapping[str, Encoding]
     lora: Mapping[str, Encoding]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
-    dequantized: dict[str, str] = field(default_factory=dict)  # float tensor or (constant, role) -> its dequantized stand-in
+    dequantized: dict[str, str] = field(default_factory=dict)  # float tensor or (constant, role) -> its dequantized tensor
     scales: dict[str, np.ndarray] = field(default_factory=dict)  # dequantized weight -> scales per channel
 
     def write(self) -> onnx.ModelProto:
-        """Return the whole graph, checked."""
+        """Return the complete graph after checking it."""
         graph = self.model.graph
         self._initializers = {i.name: i for i in graph.initializer}
         self._outputs = {v.name for v in graph.output}
@@ -119,7 +119,7 @@ class _Writer:
         return written
 
     def _node(self, node: onnx.NodeProto) -> None:
-        """Write a node between dequantized operands and quantized outputs."""
+        """Write a node with dequantized inputs and quantized outputs."""
         copy = deepcopy(node)
         for i, name in enumerate(node.input):
             copy.input[i] = self._operand(node, i, name)
@@ -135,26 +135,26 @@ class _Writer:
             self._quantize_dequantize(name, source, target, self.activations[name])
 
     def _is_widened(self, node: onnx.NodeProto, name: str) -> bool:
-        """Say whether the node takes an 8-bit tensor in 16 bits, as it takes only one width and another tensor at it has 16."""
+        """Return whether the node reads or writes an 8-bit tensor as 16 bits, since it needs equal widths and another has 16."""
         if node.op_type not in ONE_WIDTH or name not in self.activations or self.activations[name].dtype != "uint8":
             return False
         encodings = {**self.activations, **self.lora}
         return any(encodings[other].bits == 16 for other in (*node.input[:2], *node.output) if other in encodings)
 
     def _rounded_again(self, name: str, form: str, encoding: Encoding) -> str:
-        """Return a tensor in another encoding than its own, written once."""
+        """Return a tensor requantized to another encoding, writing the nodes only once."""
         key = f"{name}.{form}"
         if key not in self.dequantized:
             self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", encoding)
         return self.dequantized[key]
 
     def _data_encoding(self, node: onnx.NodeProto) -> Encoding | None:
-        """Return the encoding of the node's first input; None if it has none."""
+        """Return the encoding of the node's first input; None if there is none."""
         name = node.input[0]
         return enc.widened(self.activations[name]) if self._is_widened(node, name) else self.activations.get(name)
 
     def _operand(self, node: onnx.NodeProto, index: int, name: str) -> str:
-        """Return the tensor that the node reads in place of an input: a dequantized one, or a constant as it is."""
+        """Return the tensor that the node reads for an input: a dequantized tensor, or an unchanged constant."""
         initializer = self._initializers.get(name)
         if initializer is None:
             if index == 0 and self._is_widened(node, name):
@@ -178,7 +178,7 @@ class _Writer:
         return initializer.name
 
     def _factor(self, name: str) -> str:
-        """Return the second factor of a product as INT16 with zero point 0: HTP narrows UINT16 to 8 bits there."""
+        """Return the second factor of a product as INT16 with zero point 0; HTP narrows UINT16 to 8 bits there."""
         encoding = self.activations.get(name)
         if encoding is None or encoding.dtype != "uint16":
             return self.dequantized.get(name, name)
@@ -189,7 +189,7 @@ class _Writer:
         return weights.value(self._initializers[name])
 
     def _weight(self, node: onnx.NodeProto, name: str) -> str:
-        """Return a weight, dequantized from INT8 with a scale for each output channel."""
+        """Return a weight, dequantized from INT8 with one scale per output channel."""
         axis = WEIGHT_AXIS[node.op_type]
         key = weight_key(name, axis=axis)
         if key not in self.dequantized:
@@ -203,14 +203,14 @@ class _Writer:
         return self.dequantized[key]
 
     def _least_scales(self, node: onnx.NodeProto) -> np.ndarray | None:
-        """Return the scales below which a bias would not fit 32 bits: a norm's scale may be near 0 where its offset is not."""
+        """Return the least weight scales for which the bias fits into 32 bits, as a norm's scale can be close to 0."""
         encoding = self._data_encoding(node)
         if len(node.input) < 3 or encoding is None:
             return None
         return np.abs(self._value(node.input[2])) / (encoding.scale * 2**30)
 
     def _bias(self, node: onnx.NodeProto, name: str) -> str:
-        """Return a bias, dequantized from INT32, or as any constant if the weight it goes with is none."""
+        """Return a bias, dequantized from INT32, or like any constant if its weight is not quantized."""
         weight = self._operand(node, 1, node.input[1])
         encoding = self._data_encoding(node)
         if weight not in self.scales or encoding is None:
@@ -225,7 +225,7 @@ class _Writer:
         return self.dequantized[key]
 
     def _constant(self, name: str, encoding: Encoding) -> str:
-        """Return a constant, dequantized from one encoding for all of it."""
+        """Return a constant, dequantized with a single encoding."""
         key = f"{name}.{encoding.dtype}"
         if key not in self.dequantized:
             self._store(f"{key}.q", enc.quantize(self._value(name), encoding))
@@ -258,6 +258,6 @@ class _Writer:
         return f"{key}.scales", f"{key}.zero_points"
 
     def _store(self, name: str, value: np.ndarray | np.generic) -> None:
-        """Add a constant, unless one of this name is there."""
+        """Add a constant unless the name exists."""
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(np.asarray(value), name)

@@ -1,4 +1,4 @@
-"""Quantizer: a float graph and its feeds -> its QDQ form in any number of bits, with 8 bits where they cost least. No torch."""
+"""Quantizer: writing a float graph as a QDQ graph at any bit width, with 8 bits where they cost least. No torch."""
 
 import math
 import os
@@ -23,14 +23,14 @@ from quadbench.quad.quantize.passes import inferred_values, value_shapes
 from quadbench.quad.quantize.qdq import WEIGHT_AXIS, activation_encodings, encoding_sources, quantize_graph
 
 BITS = 8
-SEGMENTS = 12  # halves the time of a run; more of them cost as much in loading as they save
+SEGMENTS = 12  # halves the run time; more segments cost as much loading time as they save
 Values = dict[str, np.ndarray]
-NOISE_SAMPLES = 8  # of the calibration feeds, spread evenly
+NOISE_SAMPLES = 8  # number of calibration feeds, evenly spread
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A layer by its node's name. Data and result have the encodings of the tensors `data` and `result`."""
+    """A layer by its node's name. Its data and result have the encodings of the tensors `data` and `result`."""
 
     name: str
     data: str
@@ -40,7 +40,7 @@ class Layer:
 
 
 def base_layers(model: onnx.ModelProto, sources: Mapping[str, str]) -> tuple[Layer, ...]:
-    """Return the base's layers in the graph's order; `sources` is `qdq.encoding_sources`."""
+    """Return the base's layers in graph order; `sources` is the result of `qdq.encoding_sources`."""
     shapes = value_shapes(model)
     sizes = {constant.name: math.prod(constant.dims) for constant in model.graph.initializer}
     return tuple(
@@ -59,14 +59,14 @@ def base_layers(model: onnx.ModelProto, sources: Mapping[str, str]) -> tuple[Lay
 
 
 def narrow_layers(layers: Sequence[Layer], narrow: Collection[str]) -> list[Layer]:
-    """Return the layers on whose both sides 8 bits stand, where the tensors `narrow` have them."""
+    """Return the layers whose data and result are both 8-bit, given the names of all 8-bit tensors."""
     return [layer for layer in layers if layer.data in narrow and layer.result in narrow]
 
 
 def int8_share(
     model: onnx.ModelProto, sources: Mapping[str, str], activations: Mapping[str, Encoding], lora: Mapping[str, Encoding]
 ) -> Int8Share:
-    """Count what runs in 8 bits under these encodings. A LoRA product does if its weights have 8 bits, too."""
+    """Return the shares that run in 8 bits under these encodings. A LoRA product counts if its weights are 8-bit too."""
     layers = base_layers(model, sources)
     narrow = {name for name, encoding in activations.items() if encoding.bits == BITS}
     chosen = narrow_layers(layers, narrow)
@@ -85,7 +85,7 @@ def _share(chosen: Sequence[Layer], layers: Sequence[Layer], count: Callable[[La
 
 
 def _is_layer(node: onnx.NodeProto, sizes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Say whether a node has weights of its own, and mixes channels."""
+    """Return whether a node has constant weights and mixes channels."""
     if node.op_type not in WEIGHT_AXIS or node.input[1] not in sizes:
         return False
     groups = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "group"), 1)
@@ -93,20 +93,20 @@ def _is_layer(node: onnx.NodeProto, sizes: Mapping[str, int], shapes: Mapping[st
 
 
 def _channels(node: onnx.NodeProto, result: tuple[int, ...]) -> int:
-    """Return the number of output channels: a filter gives (N, C, h, w), a matrix (..., C)."""
+    """Return the number of output channels, of a filter's result (N, C, h, w) or a matrix's (..., C)."""
     return result[1] if node.op_type == "Conv" else result[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNoise:
-    """The cost of one layer in 8 bits: the output's SQNR, None if nothing changes."""
+    """The cost of running one layer in 8 bits: the SQNR of the graph's output, None if it does not change."""
 
     layer: Layer
     sqnr_db: float | None
 
     @property
     def per_parameter(self) -> float:
-        """Return the noise beside the signal, divided by the layer's parameters."""
+        """Return the noise-to-signal ratio divided by the layer's parameters."""
         return 0.0 if self.sqnr_db is None else 10 ** (-self.sqnr_db / 10) / self.layer.parameters
 
 
@@ -116,10 +116,10 @@ def layer_noise(
     encodings: Mapping[str, Encoding],
     feeds: Sequence[Mapping[str, np.ndarray]],
 ) -> tuple[LayerNoise, ...]:
-    """Round one layer's data and result at a time, over all feeds. The least noise for its parameters comes first.
+    """Measure the output noise of rounding one layer at a time, over all feeds; return the least noise per parameter first.
 
-    `encodings` is by source (`qdq.encoding_sources`): nodes that only move its values move rounded ones. The graph has one
-    output.
+    `encodings` is keyed by source (`qdq.encoding_sources`), so nodes that only move values move rounded ones. The graph must have
+    one output.
     """
     signal, noise = 0.0, dict.fromkeys((layer.name for layer in layers), 0.0)
     known = [dict(feed) for feed in feeds]  # for each feed, the values that later nodes read
@@ -132,9 +132,9 @@ def layer_noise(
 
 
 def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
-    """Return the tensors of the first layers: of so many that the parameters in 8 bits come nearest to `percent` % of all.
+    """Return the tensors of the first layers, as many as bring the 8-bit parameters closest to `percent` % of all.
 
-    A layer both of whose tensors belong to layers before it has 8 bits, too, and counts.
+    A layer whose two tensors belong to earlier layers is 8-bit too, and counts.
     """
     layers = [row.layer for row in noise]
     tensors = [set[str]()]
@@ -146,21 +146,21 @@ def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """Consecutive nodes of the graph, the layers that read or compute there first, and the nodes from the first to the output."""
+    """Consecutive nodes of the graph, with the layers that begin there, and the rest of the graph up to the output."""
 
-    layers: tuple[Layer, ...]  # those whose data is an input of the graph are the first segment's
-    nodes: onnx.ModelProto  # its outputs are what later nodes read
-    rest: onnx.ModelProto  # has one more input for each tensor of the layers, which says whether it is rounded
+    layers: tuple[Layer, ...]  # layers that read a graph input belong to the first segment
+    nodes: onnx.ModelProto  # its outputs are the tensors that later nodes read
+    rest: onnx.ModelProto  # has an additional boolean input per tensor of the layers, which switches its rounding
 
     def run(self, known: Sequence[Values]) -> list[Values]:
-        """Add this segment's outputs to the known values."""
+        """Return the known values with this segment's outputs added."""
         session = open_session(self.nodes)
         names = [output.name for output in self.nodes.graph.output]
         outputs = [session.run(names, _inputs(self.nodes, values)) for values in known]
         return [values | dict(zip(names, own, strict=True)) for values, own in zip(known, outputs, strict=True)]
 
     def noise(self, known: Sequence[Values]) -> tuple[float, dict[str, float]]:
-        """Return the output's energy over all feeds, and for each layer that of the output's change when it alone is rounded."""
+        """Return the output's energy over all feeds, and by layer the energy of its change if only that layer is rounded."""
         session = open_session(self.rest, threads=1)
         switches = {value.name for value in self.rest.graph.input if value.name.endswith(_switch_of(""))}
         feeds = [_inputs(self.rest, values) for values in known]
@@ -174,7 +174,7 @@ class _Segment:
             return sum(_energy(output - right) for output, right in zip(outputs(rounded), exact, strict=True))
 
         exact = list(outputs(()))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # runs side by side: small operators gain little from more threads
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # parallel runs: small operators gain little from more threads
             noise = pool.map(energy_of, self.layers)
             return sum(map(_energy, exact)), {layer.name: own for layer, own in zip(self.layers, noise, strict=True)}
 
@@ -185,12 +185,12 @@ def _energy(values: np.ndarray) -> float:
 
 
 def _inputs(model: onnx.ModelProto, values: Values) -> Values:
-    """Return those of the values that the graph takes."""
+    """Return the values that are inputs of the graph."""
     return {v.name: values[v.name] for v in model.graph.input if v.name in values}
 
 
 def _segments(model: onnx.ModelProto, layers: Sequence[Layer], encodings: Mapping[str, Encoding]) -> Iterator[_Segment]:
-    """Cut the graph into SEGMENTS parts of as many nodes each."""
+    """Cut the graph into SEGMENTS parts with equal numbers of nodes."""
     cutter = _Cutter(model)
     nodes, results = list(model.graph.node), [value.name for value in model.graph.output]
     place = {name: i for i, node in enumerate(nodes) for name in node.output}
@@ -209,12 +209,12 @@ def _segments(model: onnx.ModelProto, layers: Sequence[Layer], encodings: Mappin
 
 
 def _switch_of(tensor: str) -> str:
-    """Return the name of the input that says whether a tensor is rounded."""
+    """Return the name of the input that switches a tensor's rounding."""
     return f"{tensor}.is_rounded"
 
 
 def _rounding(tensor: str, exact: str, result: str, encoding: Encoding) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Return nodes that compute the result of the exact tensor, rounded where its switch is on, and their constants."""
+    """Return the nodes that round a tensor if its switch is on, and their constants."""
     scale, zero_point = f"{tensor}.scale", f"{tensor}.zero_point"
     nodes = [
         helper.make_node("QuantizeLinear", [exact, scale, zero_point], [f"{tensor}.integers"]),
@@ -226,7 +226,7 @@ def _rounding(tensor: str, exact: str, result: str, encoding: Encoding) -> tuple
 
 
 class _Cutter:
-    """A model to cut smaller models from."""
+    """A helper that cuts smaller models from one model."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -236,7 +236,7 @@ class _Cutter:
     def part(
         self, nodes: Sequence[onnx.NodeProto], outputs: Iterable[str], constants: Sequence[onnx.TensorProto] = ()
     ) -> onnx.ModelProto:
-        """Return a model of the nodes. Its inputs are what they read and neither compute nor have among the constants."""
+        """Return a model of these nodes. Its inputs are the tensors that they read but neither compute nor have as constants."""
         known = {name for node in nodes for name in node.output} | {constant.name for constant in constants}
         read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in known)
         graph = helper.make_graph(
@@ -251,7 +251,7 @@ class _Cutter:
     def with_switches(
         self, nodes: Sequence[onnx.NodeProto], encodings: Mapping[str, Encoding], outputs: Sequence[str]
     ) -> onnx.ModelProto:
-        """Return a model of the nodes in which each tensor with an encoding can be rounded: all of its readers see that."""
+        """Return a model of these nodes in which each tensor with an encoding can be rounded for all of its readers."""
         switched, constants = [], []
         computed = {name for node in nodes for name in node.output}
         read_as = {name: f"{name}.switched" for name in encodings if name not in computed}  # inputs keep their names
@@ -272,14 +272,14 @@ class _Cutter:
         return self.part(switched, outputs, constants)
 
     def _value(self, name: str) -> onnx.ValueInfoProto:
-        """Return the name with its type; a switch is one boolean."""
+        """Return the type information of a tensor; a switch is one boolean."""
         if name.endswith(_switch_of("")):
             return helper.make_tensor_value_info(name, TensorProto.BOOL, [])
         return self._values[name]
 
 
 class Observed:
-    """A float graph and what was seen of its tensors over some feeds. Values are counted when that is first asked for."""
+    """A float graph with the observed ranges of its tensors over some feeds. Histograms are computed on first use."""
 
     def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> None:
         self.model, self.feeds = model, feeds
@@ -289,32 +289,32 @@ class Observed:
 
     @cached_property
     def counts(self) -> dict[str, np.ndarray]:
-        """The histogram of each tensor over what was seen of it."""
+        """The histogram of each tensor over its observed range."""
         counts = observe_histograms(self.model, self.seen, self.feeds)
         give_back()
         return counts
 
 
 class Calibrated:
-    """A float graph with the ranges of its tensors. The noise of 8 bits is measured when it is first asked for."""
+    """A float graph with the quantization ranges of its tensors. The noise of 8-bit layers is measured on first use."""
 
     def __init__(self, observed: Observed, rules: Mapping[str, RangeRule] = PLAIN_RULES) -> None:
         self.model, self.sources = observed.model, observed.sources
         self._observed, self._rules = observed, rules
 
     def ranges(self, dtype: str) -> dict[str, Range]:
-        """Return the range of each float tensor for an encoding of this type, by the rule of this type."""
+        """Return the quantization range of each float tensor, by the rule for this dtype."""
         rule, seen = self._rules[dtype], self._observed.seen
         counts = self._observed.counts if rule.estimator else {}
         return {name: rule.range_of(values, counts.get(name), dtype) for name, values in seen.items()}
 
     def encodings(self, dtype: str, lora: Mapping[str, Encoding] | None = None) -> dict[str, Encoding]:
-        """Return the encodings of all activations in one type."""
+        """Return the encodings of all activations in one dtype."""
         return activation_encodings(self.model, self.ranges(dtype), dtype=dtype, lora=lora)
 
     @cached_property
     def noise(self) -> tuple[LayerNoise, ...]:
-        """The noise of each of the base's layers in 8 bits, on NOISE_SAMPLES of the feeds, the first to take them first."""
+        """The noise of each base layer in 8 bits, on NOISE_SAMPLES of the feeds, least noise per parameter first."""
         feeds, layers = self._observed.feeds, base_layers(self.model, self.sources)
         few = [feeds[i] for i in spread(len(feeds), NOISE_SAMPLES)]
         return layer_noise(self.model, layers, self.encodings("uint8"), few)
@@ -322,9 +322,9 @@ class Calibrated:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized:
-    """A QDQ graph and the encodings that it was written with, none where activations stay float.
+    """A QDQ graph with its activation encodings, which are empty if activations stay float.
 
-    `noise` chose their bits; it is empty if they all have the same.
+    `noise` was used to choose 8-bit layers; it is empty if all activations have the same bits.
     """
 
     model: onnx.ModelProto
@@ -334,16 +334,16 @@ class Quantized:
 
 
 def weights_quantized(model: onnx.ModelProto, *, lora: Mapping[str, Encoding] | None = None) -> Quantized:
-    """Write the form of a float graph whose weights and LoRA inputs are integers and whose activations are float."""
+    """Return the float graph with integer weights and LoRA inputs, but float activations."""
     sources = encoding_sources(model, float_tensors(model))
     share = int8_share(model, sources, {}, lora or {})
     return Quantized(model=quantize_graph(model, {}, lora), activations={}, noise=(), int8=share)
 
 
 def quantized(calibrated: Calibrated, *, int8_percent: int = 0, lora: Mapping[str, Encoding] | None = None) -> Quantized:
-    """Write the QDQ form of a float graph, `int8_percent` % of its parameters in W8A8: those of the least noisy layers.
+    """Return the QDQ form of a float graph, with `int8_percent` % of its parameters in W8A8: the least noisy layers.
 
-    At 100 % all activations have 8 bits, also those between layers.
+    At 100 %, all activations have 8 bits, including those between layers.
     """
     model, sources, wide = calibrated.model, calibrated.sources, calibrated.encodings("uint16", lora)
     noise = calibrated.noise if 0 < int8_percent < 100 else ()

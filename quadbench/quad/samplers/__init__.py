@@ -1,1 +1,1 @@
-"""Samplers: a scheme, its steps and a noise schedule -> a table of coefficients (docs/formats.md, "Sampler tables")."""
+"""Samplers: diffusion samplers as tables of coefficients, one file per algorithm (docs/formats.md, "Sampler tables")."""

@@ -1,8 +1,8 @@
-"""OLSS: optimal linear subspace search (Duan et al. 2023, arXiv 2305.14677): a DDIM trajectory -> a table of few steps.
+"""OLSS: optimal linear subspace search (Duan et al. 2023, arXiv 2305.14677), which fits a short sampler to a DDIM trajectory.
 
-Each step is the least-squares combination of the start and all predictions so far that lands nearest to the teacher's trajectory.
-Unlike in the paper these are the predictions at the table's own samples, not at the teacher's: so a step corrects the error of
-those before it, which coefficients fitted to the teacher's predictions would carry on and enlarge.
+Each step is the least-squares combination of the start and all predictions so far that comes closest to the teacher's trajectory.
+Unlike in the paper, these are predictions at the table's own samples, not at the teacher's, so that a step corrects the error of
+earlier steps. Coefficients fitted to the teacher's predictions would carry that error on and enlarge it.
 """
 
 import math
@@ -19,7 +19,7 @@ SEARCH_ROUNDS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerInput:
-    """One input to fit to: the U-Net at the teacher's steps, latent (1, 4, h, w), noise (1, 4, h, w), mask (1, 1, h, w)."""
+    """One input for fitting: the U-Net, latent (1, 4, h, w), noise (1, 4, h, w) and mask (1, 1, h, w)."""
 
     denoise: table.Denoise
     latent: torch.Tensor
@@ -31,17 +31,17 @@ class SamplerInput:
         return blend.latent * self.latent + blend.noise * self.noise
 
     def keep(self, x: torch.Tensor, known: table.Blend) -> torch.Tensor:
-        """Return the sample after a step: when inpainting, all that is not replaced is set to `known`."""
+        """Return the sample after a step; for inpainting, the region outside the mask is reset to `known`."""
         return x if self.mask is None else self.mask * x + (1 - self.mask) * self.start(known)
 
     def fitted(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the values (n,) float64 that the sampler decides: when inpainting, only the replaced ones."""
+        """Return the values (n,) in float64 that the sampler determines; for inpainting, only those inside the mask."""
         return x.double().flatten() if self.mask is None else x[(self.mask > 0).expand_as(x)].double()
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherTrajectory:
-    """The teacher's run over all inputs: x (T + 1, n) and eps (T, n), n fitted values a step, float64."""
+    """The teacher's run over all inputs: samples x (T + 1, n) and predictions eps (T, n), n fitted values a step, float64."""
 
     x: torch.Tensor
     eps: torch.Tensor
@@ -54,7 +54,7 @@ def ddim_table(
     strength: float = 1.0,
     is_image_to_image: bool = False,
 ) -> table.SamplerTable:
-    """Make the teacher: DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, eq. 12), equal to diffusers' DDIMScheduler."""
+    """Return the teacher table: DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, eq. 12), equal to diffusers'."""
     spacing = len(alphas_cumprod) // steps
     timesteps = [i * spacing + table.STEPS_OFFSET for i in reversed(range(steps))]
     timesteps = timesteps[steps - table.executed_steps(steps, strength) :]
@@ -62,7 +62,7 @@ def ddim_table(
     table_steps = []
     for i in range(len(timesteps)):
         a, a_next = alphas[i], alphas[i + 1]
-        kept = a_next if i < len(timesteps) - 1 else 1.0  # of the signal's energy: after the last step no noise is left
+        kept = a_next if i < len(timesteps) - 1 else 1.0  # the signal's energy; no noise is left after the last step
         table_steps.append(
             table.Step(
                 x=math.sqrt(a_next / a),
@@ -75,9 +75,9 @@ def ddim_table(
 
 
 def olss_table(teacher: table.SamplerTable, inputs: Sequence[SamplerInput], *, steps: int) -> table.SamplerTable:
-    """Fit `steps` steps to the teacher's runs. If fewer reach the end at the lowest error, the table is shorter.
+    """Fit at most `steps` steps to the teacher's runs; fewer, if these already reach the end at the lowest error.
 
-    `fit_error` is the root-mean-square distance of the table's last sample from the teacher's, over all inputs.
+    `fit_error` is the root-mean-square distance of the table's final sample from the teacher's, over all inputs.
     """
     runs = [_run(teacher, one) for one in inputs]
     trajectory = TeacherTrajectory(x=torch.cat([x for x, _ in runs], 1), eps=torch.cat([eps for _, eps in runs], 1))
@@ -107,7 +107,7 @@ def _run(teacher: table.SamplerTable, sampler_input: SamplerInput) -> tuple[torc
 def _fit(
     teacher: table.SamplerTable, inputs: Sequence[SamplerInput], trajectory: TeacherTrajectory, path: Sequence[int]
 ) -> tuple[tuple[table.Step, ...], float]:
-    """Fit the steps along `path`, each from the samples of those before it. Return them and the last's mean square error."""
+    """Fit the steps along `path`, each to the samples of earlier steps. Return the steps and the final mean square error."""
     seen = [[one.start(teacher.start)] for one in inputs]  # by input: the start, then all predictions
     samples = [start for (start,) in seen]
     steps, mean_square = [], 0.0
@@ -125,22 +125,22 @@ def _fit(
 
 
 def _least_squares(basis: torch.Tensor, target: torch.Tensor) -> tuple[list[float], float]:
-    """Return the coefficients of the combination of basis (n, k) that is nearest to target (n,), and its mean square error."""
+    """Return the coefficients of the basis (n, k) that come closest to the target (n,), and the mean square error."""
     solution = torch.linalg.lstsq(basis, target[:, None], driver="gelsd").solution[:, 0]
     return [float(c) for c in solution], float((basis @ solution - target).square().mean())
 
 
 def _reduced(trajectory: TeacherTrajectory) -> TeacherTrajectory:
-    """Return the triangular factor of the QR of a trajectory's vectors in their place: equal errors from small systems."""
+    """Return the trajectory's vectors replaced by the R factor of their QR: the same errors from smaller systems."""
     length, count = trajectory.eps.shape
     vectors = torch.cat([trajectory.x, trajectory.eps]).T  # (n, 2T + 1)
     r = torch.linalg.qr(vectors, mode="r").R
-    r = r * math.sqrt(len(r) / count)  # so that means over its rows are those over the n values
+    r = r * math.sqrt(len(r) / count)  # makes means over its rows equal to means over the n values
     return TeacherTrajectory(x=r[:, : length + 1].T, eps=r[:, length + 1 :].T)
 
 
 def _search_path(trajectory: TeacherTrajectory, steps: int) -> list[int]:
-    """Return indices 0 = i_0 < ... of the teacher's steps, found by bisection on the largest error that one step may make."""
+    """Return at most `steps` indices of teacher steps, from 0 on, found by bisection on the largest error of a step."""
     length = len(trajectory.eps)
     if steps >= length:
         return list(range(length))
@@ -157,7 +157,7 @@ def _search_path(trajectory: TeacherTrajectory, steps: int) -> list[int]:
 
 
 def _greedy_path(trajectory: TeacherTrajectory, bound: float) -> list[int]:
-    """Go from each index as far as one step's error stays within `bound`, at least one index on."""
+    """Return the indices when each step goes as far as its error stays within `bound`, and at least to the next index."""
     path, i, length = [0], 0, len(trajectory.eps)
     while True:
         basis = torch.stack([trajectory.x[i], *trajectory.eps[path]], 1)

@@ -1,4 +1,4 @@
-"""Table: a sampler that is linear in the samples and predictions so far -> its coefficients, and the loop that runs them."""
+"""Sampler tables: samplers that are linear in past samples and predictions, as coefficients, and the loop that runs them."""
 
 import math
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from pydantic import TypeAdapter
 
 from quadbench.errors import UserError
 
-STEPS_OFFSET = 1  # of time steps, as Stable Diffusion's schedulers have it
+STEPS_OFFSET = 1  # the offset of time steps in Stable Diffusion's schedulers
 Denoise = Callable[[int, torch.Tensor], torch.Tensor]  # (step, scaled sample) -> eps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blend:
-    """A mix of the input's latent and the noise of the start."""
+    """The weights of an input's latent and of the initial noise in a sample."""
 
     latent: float
     noise: float
@@ -31,12 +31,12 @@ class Step:
     x: float = 0.0
     eps: tuple[float, ...]
     noise: float = 0.0
-    known: Blend  # is the kept region after this step, when inpainting
+    known: Blend  # for inpainting: the region outside the mask after this step
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerTable:
-    """A sampler as data: its time steps, the blend that it starts from, and its steps."""
+    """A sampler as data: its time steps, the initial blend of latent and noise, and the coefficients of its steps."""
 
     scheme: str
     timesteps: tuple[float, ...]
@@ -46,7 +46,7 @@ class SamplerTable:
 
 
 def read_table(path: Path) -> SamplerTable:
-    """Read the table of a task in a bundle."""
+    """Read the sampler table of a task in a bundle."""
     return TypeAdapter(SamplerTable).validate_json(path.read_bytes())
 
 
@@ -58,7 +58,7 @@ def run_table(
     noise: torch.Tensor,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Run the sampler: latent (1, 4, h, w) of the input, noise (1 + steps, 4, h, w), mask (1, 1, h, w) -> final latent."""
+    """Run the sampler on a latent (1, 4, h, w), noise (1 + steps, 4, h, w) and mask (1, 1, h, w), and return the final latent."""
     x_start = x = table.start.latent * latent + table.start.noise * noise[:1]
     seen: list[torch.Tensor] = []
     for i, step in enumerate(table.steps):
@@ -71,28 +71,28 @@ def run_table(
 
 
 def is_noise_alone(strength: float, *, is_image_to_image: bool) -> bool:
-    """Say whether a run starts from noise alone, as diffusers' pipelines do.
+    """Return whether a run starts from pure noise, as in diffusers' pipelines.
 
-    Those that make an image of a prompt do, and those that inpaint at full strength; image-to-image mixes the image in at every
-    strength, as the first time step's noise does not quite hide it.
+    Text-to-image does, and inpainting at full strength. Image-to-image always mixes in the image, as the noise of the first time
+    step does not quite hide it.
     """
     return strength == 1.0 and not is_image_to_image
 
 
 def first_sample(alpha: float, strength: float, *, is_image_to_image: bool) -> Blend:
-    """Return the start of a schedule whose first time step has this alpha-bar."""
+    """Return the initial blend for a schedule whose first time step has this alpha-bar."""
     if is_noise_alone(strength, is_image_to_image=is_image_to_image):
         return Blend(latent=0.0, noise=1.0)
     return Blend(latent=math.sqrt(alpha), noise=math.sqrt(1 - alpha))
 
 
 def last_only(i: int, coefficient: float) -> tuple[float, ...]:
-    """Return the `eps` coefficients of step i of a sampler that uses only the newest prediction."""
+    """Return the `eps` coefficients of step i for a sampler that only uses the newest prediction."""
     return (0.0,) * i + (coefficient,)
 
 
 def executed_steps(steps: int, strength: float) -> int:
-    """Return how many of a schedule's steps an image-to-image run executes, as diffusers' pipelines count them."""
+    """Return how many steps of a schedule an image-to-image run executes, counted as in diffusers' pipelines."""
     executed = min(int(steps * strength), steps)
     if executed < 1:
         raise UserError(f"a strength of {strength:g} leaves none of {steps} steps", hint="take more steps or a greater strength")
