@@ -1,4 +1,4 @@
-"""Artifacts: the frozen data that the stages of a benchmark pass to each other, from a built bundle to the records of a run.
+"""Artifacts: the frozen data that the stages of a benchmark pass to each other, from bundles to run records.
 
 Recipe --quad--> Bundle --compile--> CompiledBundle --deploy--> Deployment --measure--> RunRecord --report--> HTML, tables
 

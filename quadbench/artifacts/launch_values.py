@@ -87,7 +87,7 @@ class Samples(Sequence[Sample]):
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> "Samples":
-        """Return the samples as columns."""
+        """Return samples of any sequence type as a Samples object with columns."""
         return samples if isinstance(samples, Samples) else cls(samples, [sample.value for sample in samples])
 
     @property

@@ -44,7 +44,7 @@ def sdk_for(soc: str) -> Sdk:
 
 
 def look_for_sdk(soc: str) -> Sdk:
-    """Return the SDK for a chip: LiteRT must know the chip, and the SDK be complete and of LiteRT's release.
+    """Return a chip's SDK. The chip must be known to LiteRT, and the SDK complete and of LiteRT's release.
 
     The message of a MissingDependencyError is the missing part.
     """

@@ -96,7 +96,7 @@ def lora_overridable(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_zero_point(graph: LintedGraph) -> Iterator[Finding]:
-    """Find LoRA inputs with a zero point other than 0; only 0 keeps zero-padded ranks and running without adapter exact."""
+    """Find LoRA inputs with a nonzero zero point, under which zero-padded ranks and missing adapters are not exact."""
     for tensor, node in _lora_dequantizers(graph):
         values = graph.zero_points.get(node.inputs[2]) if len(node.inputs) > 2 else None
         if values is not None and values.any():

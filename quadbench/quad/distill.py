@@ -89,7 +89,7 @@ def reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTa
 
 
 def _noised(prepared: Prepared, task: PreparedTask, visited: Visit, seed: int) -> Iterator[tuple[Feed, torch.Tensor]]:
-    """Yield U-Net inputs with sample sqrt(a) z + sqrt(1 - a) noise, and the noise, with the prompt of the latent z.
+    """Yield U-Net inputs with noised final latents z, sqrt(a) z + sqrt(1 - a) noise, and the noise; the prompt is that of z.
 
     All samplers here use samples of this form.
     """

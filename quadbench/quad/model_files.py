@@ -147,7 +147,7 @@ def adapter_files(path: Path) -> dict[str, Path]:
 
 
 def foundation_files(folder: Path) -> dict[str, Path]:
-    """Return the files of a diffusers folder that are read, by relative path."""
+    """Return the files that a build reads from a model's diffusers folder, by relative path."""
     if not _is_folder(folder):
         raise UserError(f"foundation model '{folder}' is no folder; expected one in diffusers' layout")
     missing = [part for part in DIFFUSERS_PARTS if not _is_folder(folder / part)]

@@ -188,7 +188,7 @@ def per_graph_feeds(recipe: Recipe, prepared: Prepared, task: Task, *, anchor: s
 
 
 def calibrated(recipe: Recipe, model: ModelProto, feeds: Sequence[Feed]) -> Calibrated:
-    """Observe a graph on its calibration inputs, with the recipe's rules for ranges."""
+    """Return a graph calibrated on its inputs, with the recipe's rules for quantization ranges."""
     return Calibrated(Observed(model, feeds), range_rules(recipe.quad.calibration.ranges))
 
 

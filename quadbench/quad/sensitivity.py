@@ -61,7 +61,7 @@ class InputScore:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteScore:
-    """The divergence score with only one site rounded, and how many dB more noise the worst site gives (None for the worst)."""
+    """The divergence with only one site rounded, and how many dB more noise the worst site has (None for the worst)."""
 
     site: str
     score: DivergenceScore

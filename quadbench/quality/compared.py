@@ -82,7 +82,7 @@ def compare_run(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, GivenNetwork] | None = None,
 ) -> tuple[Compared, ...]:
-    """Score the images of every task, device and variant of a run, from the first OK launch with an image of each input."""
+    """Score the images of every task, device and variant of a run. Each input's image is from the first OK launch with one."""
     refuse_random(result.bundle)
     compared: list[Compared] = []
     for bundle in result.bundles:

@@ -152,7 +152,7 @@ def _distance(pair: ImagePair, network: Network) -> float:
 
 
 def _of_both(measure: Callable[[torch.Tensor, torch.Tensor], float]) -> PerImage:
-    """Return a metric of the network's outputs for an image and for its reference."""
+    """Return a metric that compares a network's outputs for an image and for its reference."""
     return PerImage(measure=lambda pair, network: measure(network(as_batch(pair.image)), network(as_batch(pair.reference))))
 
 

@@ -182,7 +182,7 @@ def _session(bundle: Stored[Bundle], graph: Graph) -> GraphSession:
 
 
 def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOut]:
-    """Return, for each HTP target of a run, the SQNR of the shared U-Net on the emulator along the tasks' float trajectories."""
+    """Return the SQNR of the shared U-Net on the HTP emulator along the tasks' float trajectories, by target."""
     refuse_random(result.bundle)
     ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
     if not ran:
@@ -213,7 +213,7 @@ def htp_trajectories(
 
 
 def _emulated_task(bundle: Stored[Bundle], compiled: Stored[CompiledBundle], task: TaskAssets) -> list[TrajectorySqnr]:
-    """Run the float trajectory of a task's first inputs, then the quantized U-Net on CPU and HTP emulator with the same feeds."""
+    """Run a task's float trajectory, then the quantized U-Net on CPU and HTP emulator with the same inputs."""
     exact, shared = (TaskModel.load(bundle, task, variant) for variant in (Variant.FLOAT, Variant.SHARED))
     runs = [exact.run(item) for item in task.items[:INPUTS]]
     feeds = [feed for run in runs for feed in run.feeds]

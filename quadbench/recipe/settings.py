@@ -273,7 +273,7 @@ class _Calibration(Spec):
     """Activation ranges are taken from this many inputs of each task, 1 to 1000; each gives a sample for every sampler step.
     The default is 2."""
     ranges: RangesByBits = RangesByBits()
-    """Activation ranges follow from what calibration saw in these ways. The default is every default of its fields."""
+    """Activation ranges are estimated in these ways, by bit width. The default is every default of its fields."""
 
 
 class JointCalibration(_Calibration):

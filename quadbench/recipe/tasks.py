@@ -79,7 +79,7 @@ class DiffusersAdapter(Spec):
     path: SpecPath = Field(examples=["my-lora.safetensors"])
     """The .safetensors file, or the folder that save_lora_weights wrote; a relative path starts at the recipe's own folder."""
     unet_only: bool = False
-    """True leaves out what the file has for the text encoder, which takes no LoRA; the build says what that comes to.
+    """True ignores the file's text encoder part, as only the U-Net takes LoRA inputs; the build reports its size.
     The default is false: such a file is refused."""
 
 
@@ -91,7 +91,7 @@ class KohyaAdapter(Spec):
     path: SpecPath = Field(examples=["my-lora.safetensors"])
     """The .safetensors file; a relative path starts at the recipe's own folder."""
     unet_only: bool = False
-    """True leaves out what the file has for the text encoder, which takes no LoRA; the build says what that comes to.
+    """True ignores the file's text encoder part, as only the U-Net takes LoRA inputs; the build reports its size.
     The default is false: such a file is refused."""
 
 
@@ -290,7 +290,7 @@ class ImageToImageTask(_Task):
     kind: Literal["image-to-image"]
     """Makes an image of a prompt and another image."""
     strength: Strength = Field(examples=["0.7"])
-    """This share of the noise schedule is run, above 0 and up to 1, which leaves next to nothing of the image.
+    """This share of the noise schedule is run, above 0 and up to 1; at 1, almost nothing of the image is left.
     At least one step of the schedule has to be left."""
     inputs: Inputs = Field(examples=["{source: folder, path: my-inputs}"])
     """These inputs hold the images to start from."""
@@ -302,7 +302,7 @@ class InpaintTask(_Task):
     kind: Literal["inpaint"]
     """Makes the masked part of an image anew."""
     strength: Strength = 1.0
-    """This share of the noise schedule is run, above 0 and up to 1, which keeps nothing under the mask. The default is 1.
+    """This share of the noise schedule is run, above 0 and up to 1; at 1, nothing under the mask is kept. The default is 1.
     At least one step of the schedule has to be left."""
     composite: bool = True
     """The decoded image is composited with the input: what lies outside the mask is the input's own pixels, with a soft edge.

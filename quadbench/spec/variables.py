@@ -23,7 +23,7 @@ def variable(name: str) -> str | None:
 
 
 def secret_variable(name: str) -> str | None:
-    """Return the value of a secret environment variable, unchecked so that no message shows it; None if unset or empty."""
+    """Return a secret environment variable without checks, whose errors could show it; None if it is unset or empty."""
     return os.environ.get(name) or None
 
 

@@ -290,7 +290,7 @@ def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[Broken
 
 
 def _uses(profile: DeviceProfile, machine: str) -> Iterator[tuple[str | None, Target, str]]:
-    """Yield a profile's targets, each with the address of the device that runs it (None if no run can use it) and its machine."""
+    """Yield each target of a profile with the address of the device that runs it (None if no run can) and its machine."""
     if profile.name == LOCAL_NAME:
         yield LOCAL_NAME, profile.target, machine
         return

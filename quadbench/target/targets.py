@@ -117,11 +117,11 @@ class ToolchainTarget(Spec):
     product: str = Field(min_length=1)
     """The commands leave one file in the folder that this relative path or pattern fits."""
     version: ToolchainVersion
-    """The toolchain is asked for its version in this way."""
+    """The toolchain's version is read in this way."""
     timeout_s: int = Field(gt=0)
     """Each command on each graph is stopped after this many seconds, above 0."""
     install: str = Field(min_length=1)
-    """Users without the toolchain are told this."""
+    """Errors show this hint to users without the toolchain."""
 
     @field_validator("product")
     @classmethod

@@ -156,7 +156,7 @@ def kohya_key(name: str) -> Key | None:
 
 
 def alpha_scale(_site: str, parts: Parts, rank: int | None) -> float:
-    """Return alpha / r from a site's tensors; 1 without an alpha or a rank."""
+    """Return the LoRA scale alpha / r from a site's tensors; 1 without an alpha or a rank."""
     return float(parts["alpha"]) / rank if rank and "alpha" in parts else 1.0
 
 

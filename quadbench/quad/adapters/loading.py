@@ -52,7 +52,7 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSites:
-    """The sites of a base that adapters are fitted to. `layers_per_block` is needed only for original names; None for a graph."""
+    """The LoRA sites of a base. `layers_per_block` resolves original Stable Diffusion names; None for sites from a graph."""
 
     slots: dict[str, Slot]
     layers_per_block: int | None = None

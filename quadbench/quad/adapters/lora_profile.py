@@ -168,7 +168,7 @@ class Judgement:
 
 
 def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
-    """Judge an adapter under a LoRA profile's encodings, which must cover all of its sites."""
+    """Judge how well an adapter fits a LoRA profile's encodings, which must cover all of its sites."""
     plain, gauged = adapter_fit(adapter, encodings), adapter_fit(gauge(adapter, encodings), encodings)
     if not plain.missing:
         acceptance, reason = Acceptance.ADMITTED, "every site is within the limits as it is"
@@ -183,7 +183,7 @@ def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
 
 
 def gauge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Adapter:
-    """Return the adapter, gauge-aligned to the ranges of the encodings."""
+    """Return the adapter with its matrices rescaled to fill the ranges of the encodings (gauge alignment)."""
     return aligned(adapter, {name: encoding.scale * encoding.limit for name, encoding in encodings.items()})
 
 

@@ -67,7 +67,7 @@ class _Branch:
     anywhere: bool  # without a head: whether the tail may start anywhere, not only after a dot
 
     def matches(self, site: str) -> bool:
-        """Return whether the alternative matches the site."""
+        """Return whether this alternative of the pattern matches a LoRA site."""
         start = len(site) - self.tail_length
         if start < 0 or not self.tail.match(site, start):
             return False
@@ -97,7 +97,7 @@ class SitePattern:
         self.branches = [_branch(branch) for branch in branches]
 
     def matches(self, site: str) -> bool:
-        """Return whether PEFT would apply the key to this site."""
+        """Return whether this rank_pattern or alpha_pattern key applies to a LoRA site, as in PEFT."""
         return any(branch.matches(site) for branch in self.branches)
 
 
@@ -166,7 +166,7 @@ class AdapterConfig(BaseModel):
         return ()
 
     def rank_at(self, site: str) -> int:
-        """Return the rank at a site."""
+        """Return the configured rank at a LoRA site."""
         return next((rank for pattern, rank in self.ranks if pattern.matches(site)), self.rank)
 
     def scale(self, site: str, rank: int) -> float:
@@ -229,7 +229,7 @@ def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> Ad
 
 
 def follow(config: AdapterConfig, reading: Reading) -> Reading:
-    """Return a reading scaled by the configuration, with the problems of both, and ranks that contradict the configuration."""
+    """Return a reading with further problems: those of its PEFT configuration, and ranks that differ from it."""
     differing = rank_problems(config, {site: pair.rank for site, pair in reading.pairs.items()})
     return Reading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
 

@@ -154,7 +154,7 @@ class FakeQuantGraph:
         return dict(zip(node.outputs, results if isinstance(results, Sequence) else (results,), strict=True))
 
     def _prepared(self, proto: onnx.NodeProto) -> _Node | None:
-        """Return the node prepared for running; None if it was folded into a constant."""
+        """Return an ONNX node prepared for running in torch; None if it was folded into a constant."""
         attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
         node = _Node(
             name=proto.name, op_type=proto.op_type, inputs=tuple(proto.input), outputs=tuple(proto.output), attributes=attributes

@@ -171,7 +171,7 @@ class _Merge:
         return numpy_helper.from_array(lacking.round().clip(low, high).astype(np.int8), self.residual)
 
     def nodes(self) -> Iterator[onnx.NodeProto]:
-        """Yield the nodes that compute the sum as a matrix (O, I k k), its scales and integers, and the rescaled bias."""
+        """Yield the nodes that add the LoRA product to a site's weights, a matrix (O, I k k), and requantize weights and bias."""
         (down, up), at, weight = input_names(self.site.name), self.site.name, self.site.weight
         yield self._node("DequantizeLinear", [down, f"{at}.down.scale"], "down.float")
         yield self._node("DequantizeLinear", [up, f"{at}.up.scale"], "up.float")

@@ -37,7 +37,7 @@ def bias_key(name: str, output: str) -> str:
 
 
 def encoding_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, str]:
-    """Return for each tensor, in graph order, the tensor whose encoding it shares: itself, or the source of moved values."""
+    """Return for each tensor the tensor whose encoding it shares: itself, or the input of a node that only moves values."""
     sources = {value.name: value.name for value in model.graph.input if value.name in tensors}
     for node in model.graph.node:
         for output in node.output:
@@ -71,7 +71,7 @@ def activation_encodings(
 def quantize_graph(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding] | None = None
 ) -> onnx.ModelProto:
-    """Return the QDQ graph. `lora` names graph inputs that become integers; without `activations`, those stay float."""
+    """Return the QDQ graph. `lora` names graph inputs that become integers; without `activations`, activations stay float."""
     return _Writer(model=model, activations=activations, lora=lora or {}).write()
 
 
@@ -142,7 +142,7 @@ class _Writer:
         return any(encodings[other].bits == 16 for other in (*node.input[:2], *node.output) if other in encodings)
 
     def _rounded_again(self, name: str, form: str, encoding: Encoding) -> str:
-        """Return a tensor requantized to another encoding, writing the nodes only once."""
+        """Write a tensor in another encoding, only once, and return the dequantized tensor."""
         key = f"{name}.{form}"
         if key not in self.dequantized:
             self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", encoding)
@@ -189,7 +189,7 @@ class _Writer:
         return weights.value(self._initializers[name])
 
     def _weight(self, node: onnx.NodeProto, name: str) -> str:
-        """Return a weight, dequantized from INT8 with one scale per output channel."""
+        """Write a weight as INT8 with one scale per output channel, and return its dequantized tensor."""
         axis = WEIGHT_AXIS[node.op_type]
         key = weight_key(name, axis=axis)
         if key not in self.dequantized:
@@ -210,7 +210,7 @@ class _Writer:
         return np.abs(self._value(node.input[2])) / (encoding.scale * 2**30)
 
     def _bias(self, node: onnx.NodeProto, name: str) -> str:
-        """Return a bias, dequantized from INT32, or like any constant if its weight is not quantized."""
+        """Write a bias as INT32, or like any constant if its weight is not quantized; return its dequantized tensor."""
         weight = self._operand(node, 1, node.input[1])
         encoding = self._data_encoding(node)
         if weight not in self.scales or encoding is None:
@@ -225,7 +225,7 @@ class _Writer:
         return self.dequantized[key]
 
     def _constant(self, name: str, encoding: Encoding) -> str:
-        """Return a constant, dequantized with a single encoding."""
+        """Write a constant as integers with one encoding, and return its dequantized tensor."""
         key = f"{name}.{encoding.dtype}"
         if key not in self.dequantized:
             self._store(f"{key}.q", enc.quantize(self._value(name), encoding))

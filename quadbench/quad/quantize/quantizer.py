@@ -30,7 +30,7 @@ NOISE_SAMPLES = 8  # number of calibration feeds, evenly spread
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A layer by its node's name. Its data and result have the encodings of the tensors `data` and `result`."""
+    """A convolution or linear layer, named by its node. `data` and `result` name the tensors that encode its input and output."""
 
     name: str
     data: str
@@ -190,7 +190,7 @@ def _inputs(model: onnx.ModelProto, values: Values) -> Values:
 
 
 def _segments(model: onnx.ModelProto, layers: Sequence[Layer], encodings: Mapping[str, Encoding]) -> Iterator[_Segment]:
-    """Cut the graph into SEGMENTS parts with equal numbers of nodes."""
+    """Yield the graph cut into SEGMENTS parts with equal numbers of nodes."""
     cutter = _Cutter(model)
     nodes, results = list(model.graph.node), [value.name for value in model.graph.output]
     place = {name: i for i, node in enumerate(nodes) for name in node.output}

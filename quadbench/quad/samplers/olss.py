@@ -157,7 +157,7 @@ def _search_path(trajectory: TeacherTrajectory, steps: int) -> list[int]:
 
 
 def _greedy_path(trajectory: TeacherTrajectory, bound: float) -> list[int]:
-    """Return the indices when each step goes as far as its error stays within `bound`, and at least to the next index."""
+    """Return step indices chosen greedily: each step goes as far as its error stays within `bound`, at least one index."""
     path, i, length = [0], 0, len(trajectory.eps)
     while True:
         basis = torch.stack([trajectory.x[i], *trajectory.eps[path]], 1)
