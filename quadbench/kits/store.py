@@ -90,7 +90,7 @@ def kits(layout: Layout) -> list[Stored[Kit]]:
 
 
 def checked_kits(layout: Layout) -> dict[Path, Stored[Kit] | ArtifactError]:
-    """Return all stored kits by folder, with their contents checked; damaged kits are given as the error."""
+    """Return all stored kits by folder, after checking file contents; a damaged kit is represented by its ArtifactError."""
     checked: dict[Path, Stored[Kit] | ArtifactError] = {}
     for folder in _folders(layout):
         try:

@@ -110,7 +110,7 @@ def lora_zero_point(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_per_channel(graph: LintedGraph) -> Iterator[Finding]:
-    """Find LoRA inputs with several scales; weights that are graph inputs have one scale, also in the bundle's manifest."""
+    """Find LoRA inputs with several scales; graph inputs and the bundle's manifest support only one scale per tensor."""
     for tensor, node in _lora_dequantizers(graph):
         scale = graph.constants.get(node.inputs[1])
         scales = prod(size for size in scale.shape if isinstance(size, int)) if scale else 1

@@ -60,7 +60,7 @@ class LoraPair:
         return self._shaped(turn @ self.down.flatten(1).double(), self.up.flatten(1).double() @ turn.T)
 
     def _shaped(self, down: torch.Tensor, up: torch.Tensor) -> "LoraPair":
-        """Return factors (rank, in*k*k) and (out, rank) reshaped like this pair, at their own rank."""
+        """Return flat factors (rank, in*k*k) and (out, rank) as a pair of this pair's layer shapes, with the factors' rank."""
         rank = down.shape[0]
         return LoraPair(down=down.float().view(rank, *self.down.shape[1:]), up=up.float().view(-1, rank, *self.up.shape[2:]))
 
