@@ -1,1 +1,1 @@
-"""Results: the folder in which everything that quadbench makes lies: where each thing is, how it is written and read again."""
+"""The results folder and its database: where files are, and how they are written and read."""

@@ -1,4 +1,4 @@
-"""Bundles of a results folder: kept there, frozen under a name for good, or remembered from the latest admission."""
+"""Bundles of a results folder: stored by digest, frozen under a permanent name, or noted by the latest admission."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,17 +21,17 @@ _ADMITTED_HINT = "remove it: the next admission then starts from the bundle of t
 
 
 def in_results(bundle: Stored[Bundle], layout: Layout) -> Stored[Bundle]:
-    """Return a bundle where it lies in the results folder; one that lies elsewhere is kept there.
+    """Return a bundle from the results folder; a bundle from elsewhere is stored there first.
 
     Raises:
-        ArtifactError: one that lies elsewhere is damaged.
+        ArtifactError: a bundle from elsewhere is damaged.
         StorageError: the results folder is full or cannot be written.
     """
     return bundle if bundle.folder.resolve().parent == layout.bundles.resolve() else kept(bundle, layout)
 
 
 def kept(bundle: Stored[Bundle], layout: Layout) -> Stored[Bundle]:
-    """Return a bundle, whole, as it lies under its digest in the results folder; its files are linked there, or else copied.
+    """Store a bundle in the results folder under its digest, with hard links or copies of its files, and return it.
 
     Raises:
         ArtifactError: the bundle is damaged.
@@ -43,9 +43,9 @@ def kept(bundle: Stored[Bundle], layout: Layout) -> Stored[Bundle]:
         try:
             for file in files:
                 link(bundle.path(file), folder / file.path)
-            check_contents(replace(bundle, folder=folder), files)  # what is kept, whatever becomes of the bundle meanwhile
+            check_contents(replace(bundle, folder=folder), files)  # checks the copies, as the original may have changed meanwhile
         except (ArtifactError, OSError):
-            check_contents(bundle, files)  # which names a file that is wrong where it lies
+            check_contents(bundle, files)  # names the damaged file of the original
             raise
         return bundle.artifact
 
@@ -57,7 +57,7 @@ def kept(bundle: Stored[Bundle], layout: Layout) -> Stored[Bundle]:
 
 @dataclass(frozen=True, kw_only=True)
 class Frozen:
-    """The content of a frozen bundle's file."""
+    """The content of a frozen bundle's file: a permanent name and the digest of its bundle."""
 
     schema_version: int = SCHEMA_VERSION
     name: str
@@ -66,17 +66,17 @@ class Frozen:
 
 
 def frozen_name(name: str) -> str:
-    """Return a name under which a bundle can be frozen; any other is a UserError."""
+    """Return a name if a bundle can be frozen under it; raise UserError otherwise."""
     if not is_name(name):
         raise UserError(f"no bundle can be frozen under the name {shown(name)}", hint=f"expected {NAME_EXPECTED}")
     return name
 
 
 def freeze(name: str, bundle: Stored[Bundle], layout: Layout) -> Frozen:
-    """Give a bundle a name for good. It is copied into the results folder if it lies elsewhere.
+    """Give a bundle a permanent name, and store it in the results folder if it is elsewhere.
 
     Raises:
-        UserError: the name is none, or another bundle has it.
+        UserError: the name is invalid, or another bundle has it.
         ArtifactError: the bundle is damaged.
         StorageError: the results folder is full or cannot be written.
     """
@@ -104,7 +104,7 @@ def read_frozen(name: str, layout: Layout) -> Frozen:
 
 
 def frozen_bundle(name: str, layout: Layout) -> Stored[Bundle]:
-    """Return the bundle frozen under a name; raises as `read_frozen`, and an ArtifactError where it is damaged or gone."""
+    """Return the bundle frozen under a name. Raise ArtifactError if it is damaged or missing, UnknownNameError without one."""
     try:
         return read_manifest(layout.bundle(read_frozen(name, layout).bundle), Bundle)
     except ArtifactError as error:
@@ -117,13 +117,13 @@ def frozen_names(layout: Layout) -> list[str]:
 
 
 def frozen_digests(layout: Layout) -> set[str]:
-    """Return the digests of all frozen bundles; a file of one that is damaged is an ArtifactError."""
+    """Return the digests of all frozen bundles; raise ArtifactError if the file of one is damaged."""
     return {read_frozen(name, layout).bundle for name in frozen_names(layout)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Admitted:
-    """The content of admitted.json. `run_id` is the latest run at that time."""
+    """The content of admitted.json: the bundle of the latest admission, and the latest run at that time."""
 
     schema_version: int = SCHEMA_VERSION
     bundle: FileName
@@ -131,14 +131,14 @@ class _Admitted:
 
 
 def save_admitted(layout: Layout, bundle: Stored[Bundle]) -> None:
-    """Remember what an admission made, if it lies in this results folder. The file is written whole or not at all."""
+    """Note the bundle that an admission made, if it is in this results folder. The file is written atomically."""
     if bundle.folder.resolve().parent != layout.bundles.resolve():
         return
     write_document(layout.admitted, _Admitted(bundle=bundle.folder.name, run_id=_latest(layout)))
 
 
 def load_admitted(layout: Layout) -> Stored[Bundle] | None:
-    """Return what the latest admission made; None where there was none, or where a run came after it.
+    """Return the bundle of the latest admission; None if there was none, or a run came after it.
 
     Raises:
         ArtifactError: the file or the bundle is damaged.

@@ -1,20 +1,20 @@
-"""Counted: a run's records as they are stored -> as figures count them: blocks count whole, repeated ones once. Pure."""
+"""Statuses of stored records as figures use them: repeated launches and the rest of a discarded block count as discarded."""
 
 from dataclasses import replace
 
 from quadbench.artifacts import RunRecord, Status, Variant
 from quadbench.statistics import LAUNCHES_PER_BLOCK
 
-MOST_LAUNCHES = 1000  # of a variant in a run; launch n + 1000 repeats launch n, n + 2000 does so once more
+MOST_LAUNCHES = 1000  # launches of a variant in a run; launch n + 1000 repeats launch n, and n + 2000 repeats it again
 
 
 def as_counted(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Return the records as figures count them."""
+    """Return the records with launches that figures must not count marked as discarded."""
     return _without_repeated_blocks(_without_discarded_blocks(stored))
 
 
 def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Return the records; as discarded those whose block was broken off and run again, however they ended themselves."""
+    """Mark records as discarded if their block was interrupted and repeated, whatever their status."""
     latest: dict[tuple[str, str, Variant, int], int] = {}
     for record in records:
         latest[_origin(record)] = max(record.launch // MOST_LAUNCHES, latest.get(_origin(record), 0))
@@ -30,13 +30,13 @@ def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord,
 
 
 def _origin(record: RunRecord) -> tuple[str, str, Variant, int]:
-    """Return the part of a block that one variant has, which is the same for all of its repetitions."""
+    """Return the key of one variant's launches in a block, which is the same for all repetitions of the block."""
     block = record.launch % MOST_LAUNCHES // LAUNCHES_PER_BLOCK
     return record.device.address, record.device.serial, record.variant, block
 
 
 def _without_discarded_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Return the records; as discarded too those of a block in which one was, so that all variants lose as many."""
+    """Mark records as discarded if a launch of their block was, so that variants keep equal counts."""
     discarded = {_block(record): record for record in records if record.status is Status.DISCARDED}
 
     def with_block(record: RunRecord) -> RunRecord:

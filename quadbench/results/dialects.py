@@ -1,4 +1,4 @@
-"""Dialects: the engine of a SQLite file or of a PostgreSQL database, and what either says in words."""
+"""Differences of SQLite and PostgreSQL: creation of engines, and conversion of their errors into messages."""
 
 import logging
 import os
@@ -18,8 +18,8 @@ DAMAGED_HINT = (
     "copy it, then rescue what can be read: sqlite3 OLD .recover | sqlite3 NEW; or move it away, and a new one is begun"
 )
 _LOCK_TIMEOUT_S = 30.0
-# A cable that was pulled is noticed within 20 s by both ends, well within a lease, not after the two hours of TCP: a server that
-# believes in its client keeps what the client has locked from all others. So it does with a frozen one. A URL may set others.
+# Both ends notice a lost connection within 20 s, well within a lease, not after TCP's two hours. Otherwise a server would keep
+# the locks of a lost client, or of a frozen one. A URL may set other values.
 _SETTINGS = {
     "connect_timeout": "10",  # seconds
     "tcp_user_timeout": "20000",  # milliseconds
@@ -32,16 +32,16 @@ _SERVER_SETTINGS = (
     " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 )
 _READ_ONLY = "-c default_transaction_read_only=on"
-_MIGRATION_LOCK = 0x7175_6164  # "quad": the number under which processes of quadbench wait for each other
+_MIGRATION_LOCK = 0x7175_6164  # "quad": the advisory lock of quadbench's migrations
 _UNREACHED_HINT = "start it, or see that $QUADBENCH_DATABASE is right; without it, records are kept in the results folder"
-# Connection, read-only, login, names, deadlock, rights, room, locks, shutdown.
+# SQLSTATE codes: connection, read-only, login, names, deadlock, rights, disk space, locks, shutdown.
 _SERVER_FAULTS = ("08", "25", "28", "3D", "40", "42501", "53", "55P03", "57", "58")
 
 log = logging.getLogger(__name__)
 
 
 def prepare_file(path: Path) -> None:
-    """Make the folder of a file that is to be written, and refuse what is no regular file."""
+    """Create the folder of a database file that will be written, and refuse a path that is no regular file."""
     require_writable(path.parent)
     with storing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def prepare_file(path: Path) -> None:
 
 
 def require_database_file(path: Path) -> None:
-    """Refuse what is no regular file; SQLite would wait for a pipe. Its locks on a file that is open here stay."""
+    """Refuse a path that is no regular file, as SQLite would wait for a pipe. Locks on an open file are kept."""
     require_unopened(
         path,
         "results database",
@@ -60,7 +60,7 @@ def require_database_file(path: Path) -> None:
 
 
 def file_engine(path: Path, *, foreign_keys: bool = True) -> sa.Engine:
-    """Return the engine of a file that is written to, which is made with the first connection."""
+    """Return the engine of a SQLite file for writing. The file is created with the first connection."""
     engine = _engine(sa.URL.create("sqlite", database=str(path)), foreign_keys=foreign_keys)
 
     @sa.event.listens_for(engine, "connect")
@@ -71,10 +71,10 @@ def file_engine(path: Path, *, foreign_keys: bool = True) -> sa.Engine:
 
 
 def reading_engine(path: Path) -> sa.Engine:
-    """Return the engine of a file that nothing is written to.
+    """Return the engine of a SQLite file that is only read.
 
-    SQLite lays a write-ahead log and its index beside a file even to read it. Where no log is there, or an empty one, the file is
-    taken as one that does not change: nor does it, until a log has been filled and is written back, which takes launches.
+    SQLite creates a write-ahead log and its index beside a file even to read it. Without a log, or with an empty one, the file
+    is opened as immutable. It stays unchanged until a log is full and written back, which takes launches.
     """
     log = path.with_name(f"{path.name}-wal")
     is_fixed = not log.exists() or log.stat().st_size == 0
@@ -89,7 +89,7 @@ def path_of(engine: sa.Engine) -> Path:
 
 
 def content_fault(connection: sa.Connection) -> str | None:
-    """Say what is wrong with the file where it is checked whole; None where nothing is."""
+    """Check the whole SQLite file and return a description of its damage; None if it is sound."""
     fault = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
     return None if fault == "ok" else " ".join(fault.split())
 
@@ -100,10 +100,10 @@ def orphans(connection: sa.Connection) -> int:
 
 @contextmanager
 def told_by_sqlite(name: str) -> Iterator[None]:
-    """Turn what SQLite says into an error that names the file."""
+    """Convert SQLite's errors into errors that name the file."""
     try:
         yield
-    except UnicodeDecodeError as error:  # in the name of a table or column, or in what SQLite says of it
+    except UnicodeDecodeError as error:  # invalid text in a table's or column's name, or in SQLite's message
         raise ArtifactError(f"{name} is damaged: a name in it is no text ({error.reason})", hint=DAMAGED_HINT) from error
     except sa.exc.DatabaseError as error:
         reason = str(error.orig)
@@ -114,7 +114,7 @@ def told_by_sqlite(name: str) -> Iterator[None]:
             case ["SQLITE", "BUSY" | "LOCKED"]:
                 hint = "another process holds it: wait until it has done its work"
                 raise StorageError(f"{name} cannot be read or written: {reason}", hint=hint) from error
-            case ["SQLITE", "CORRUPT" | "ERROR" | "SCHEMA"] | [""]:  # the last where bytes are no text
+            case ["SQLITE", "CORRUPT" | "ERROR" | "SCHEMA"] | [""]:  # the empty name stands for bytes that are no text
                 raise ArtifactError(f"{name} is damaged: {reason}", hint=DAMAGED_HINT) from error
         raise ArtifactError(
             f"{name} cannot be opened as a results database: {reason}",
@@ -123,7 +123,7 @@ def told_by_sqlite(name: str) -> Iterator[None]:
 
 
 def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
-    """Begin transactions here and not in sqlite3, whose deferred ones fail at once where a reader turns into a writer."""
+    """Return a SQLite engine that begins transactions itself: sqlite3's deferred ones fail where a reader starts to write."""
     engine = sa.create_engine(url, connect_args={"timeout": _LOCK_TIMEOUT_S, "isolation_level": None})
 
     @sa.event.listens_for(engine, "connect")
@@ -139,12 +139,12 @@ def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
 
 
 def server_engine(url: sa.URL, *, is_read_only: bool = False) -> sa.Engine:
-    """Return the engine of a database at a server, which is reached with the first connection.
+    """Return the engine of a PostgreSQL database, which is reached with the first connection.
 
-    A reader sees one moment of it, however much is written meanwhile.
+    A reader sees a single snapshot of it, however much is written meanwhile.
     """
     with extra_needed("farm"):
-        import psycopg  # noqa: F401  (that it is there is what is asked)
+        import psycopg  # noqa: F401  (only its presence matters)
     options = {"options": " ".join(filter(None, (_SERVER_SETTINGS, _READ_ONLY if is_read_only else "")))}
     settled = url.set(drivername="postgresql+psycopg").update_query_dict(_SETTINGS | options | dict(url.query))
     engine = sa.create_engine(settled, pool_pre_ping=True)
@@ -158,19 +158,19 @@ def server_engine(url: sa.URL, *, is_read_only: bool = False) -> sa.Engine:
 
 
 def database_name(url: sa.URL) -> str:
-    """Return the URL as messages name it: without the password and whatever else only the driver reads."""
+    """Return a database URL for messages, without its password and driver options."""
     place = {key: value for key, value in url.query.items() if key in ("host", "port")}
     return url.set(drivername="postgresql", query=place).render_as_string(hide_password=True)
 
 
 def wait_for_migration(connection: sa.Connection) -> None:
-    """Wait until no other process migrates the database; then none does until the transaction ends."""
+    """Wait until no other process migrates the database, and exclude others until the transaction ends."""
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
 
 
 @contextmanager
 def told_by_postgresql(name: str) -> Iterator[None]:
-    """Turn what the server or the driver says into an error that names the database."""
+    """Convert errors of the PostgreSQL server or driver into errors that name the database."""
     try:
         yield
     except sa.exc.DatabaseError as error:

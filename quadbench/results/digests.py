@@ -1,4 +1,4 @@
-"""Digests: the sha256 of files, of JSON values, and of the source code that a stage runs."""
+"""SHA-256 digests of files, of JSON values, and of the source code that a stage runs."""
 
 import ast
 import errno
@@ -15,42 +15,42 @@ from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import UserError
 from quadbench.spec.files import open_regular
 
-_MOST_FILES = 500  # of a model or an adapter; Stable Diffusion 1.5 has some twenty
-MOST_BYTES = 2**36  # of files that are read whole: ten times the weights of Stable Diffusion in float32
+_MOST_FILES = 500  # files of a model or an adapter; Stable Diffusion 1.5 has about twenty
+MOST_BYTES = 2**36  # for files that are read completely: ten times the weights of Stable Diffusion in float32
 PACKAGE = Path(__file__).parents[1]
 
 
 def sha256_of(path: Path) -> str:
-    """Return the digest of a regular file's content.
+    """Return the SHA-256 digest of a regular file's content.
 
     Raises:
-        OSError: there is no such file, it is a pipe, a device or a folder, or larger than anything that belongs to a model.
+        OSError: the file is missing, no regular file, or larger than any file of a model.
     """
     with open_regular(path) as file:
         if (size_bytes := os.fstat(file.fileno()).st_size) > MOST_BYTES:
             raise OSError(errno.EINVAL, f"it has {size_bytes} bytes; expected at most {MOST_BYTES}", str(path))
         try:
             return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:  # of reading, which knows no name
+        except OSError as error:  # a read error carries no path
             raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def digest_of(parts: dict[str, Any]) -> str:
-    """Return one digest of inputs that are given as JSON values; the order of keys does not matter."""
+    """Return one digest of several JSON values; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def folder_digests(folder: Path) -> dict[str, str]:
-    """Return the digest of every file below a folder of quadbench's own, by its path relative to the folder."""
+    """Return the digest of every file below a folder that quadbench made, by relative path."""
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the digests of somebody's files, by the names that they go by; so many that hashing them would not end are refused.
+    """Return the digests of a user's files by name. Refuse so many bytes that hashing would not end.
 
     Raises:
-        OSError: one cannot be read.
-        UserError: they are more, or larger, than those of any model.
+        OSError: a file cannot be read.
+        UserError: there are more files, or larger ones, than in any model.
     """
     expected = f"at most {_MOST_FILES} files with {MOST_BYTES} bytes"
     if len(files) > _MOST_FILES:
@@ -63,18 +63,18 @@ def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def content_digest(bundle: Bundle) -> str:
-    """Return what tells a bundle from one of the same recipe that was built anew, to other files."""
+    """Return a digest of all files of a bundle, which differs between two builds of the same recipe."""
     files = sorted((file.path, file.sha256) for file in file_refs(bundle))
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 @cache
 def code_digests(module: str) -> dict[str, str]:
-    """Return the sha256 of the source of a module and of every module of quadbench that it imports, however indirectly.
+    """Return the SHA-256 digest of a module's source and of every quadbench module that it imports, even indirectly.
 
-    `module` is a dotted name, as `quadbench.quad.build`. Nothing is imported: the sources are read. What stands under
-    `if TYPE_CHECKING` never runs and does not count; nor do packages that only lie around an imported module, since importing
-    one does nothing.
+    `module` is a dotted name, as `quadbench.quad.build`. Nothing is imported: the sources are read. Code under `if
+    TYPE_CHECKING` never runs and is ignored. So are packages that merely contain an imported module, since importing them does
+    nothing.
 
     Raises:
         ModuleNotFoundError: quadbench has no such module.
@@ -105,7 +105,7 @@ def _is_module(name: str) -> bool:
 
 
 def _imported(path: Path) -> Iterator[str]:
-    """Yield the modules of quadbench that a file names in imports, wherever in it they stand."""
+    """Yield the quadbench modules that a file imports, anywhere in its code."""
     for node in _running(ast.parse(path.read_text())):
         match node:
             case ast.Import(names=names):
@@ -118,7 +118,7 @@ def _imported(path: Path) -> Iterator[str]:
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the node and everything in it that can run: of `if TYPE_CHECKING` the other branch alone."""
+    """Yield a syntax node and all nodes in it that can run, without the body of `if TYPE_CHECKING`."""
     yield node
     is_typing = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
     for child in node.orelse if isinstance(node, ast.If) and is_typing else ast.iter_child_nodes(node):

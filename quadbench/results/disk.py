@@ -1,4 +1,4 @@
-"""Disk: write files below a results folder whole, and say what is wrong with the folder where that fails."""
+"""Atomic writes below a results folder, and errors that explain why the folder cannot be written."""
 
 import errno
 import os
@@ -14,20 +14,19 @@ from quadbench.errors import BuildError, QuadbenchError, StorageError
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _BROKEN = (errno.EIO, errno.ESTALE)
-_NOTHING_LEFT_BYTES = 2 * MIB  # so little that a library that failed in writing has failed for this
+_NOTHING_LEFT_BYTES = 2 * MIB  # free space below which a library's failed write is blamed on a full disk
 _SPACE_HINT = "make room there, or keep results elsewhere with --results; results/README.md says what may be deleted"
 _PLACE_HINT = "give a folder that this user may write to, with --results"
 
 
 @contextmanager
 def storing(folder: Path) -> Iterator[None]:
-    """Turn failures to write below a folder into a StorageError that names the folder.
+    """Convert failures to write below a folder into a StorageError that names the folder.
 
-    Python says so by an OSError. Libraries that write files say it in ways of their own, so whatever fails where the file system
-    has no space left, or cannot be written, fails for that.
+    Python raises OSError. Libraries raise errors of their own, so any failure counts while the disk is full or read-only.
 
     Raises:
-        StorageError: the folder is full, cannot be written, or is none.
+        StorageError: the folder is full, cannot be written, or is no folder.
     """
     try:
         yield
@@ -47,7 +46,7 @@ def storing(folder: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str, *, end: str = "\n", makes_folders: bool = True) -> None:
-    """Write a file of text whole or not at all, also where another process writes the same.
+    """Write a text file atomically, even if another process writes the same file.
 
     Raises:
         StorageError: there is no space left, or the folder cannot be written.
@@ -67,10 +66,10 @@ def write_whole(path: Path, text: str, *, end: str = "\n", makes_folders: bool =
 
 @contextmanager
 def staying(folder: Path) -> Iterator[None]:
-    """Say so where a folder that is there now is not at the end: what failed has failed for that, the rest lies elsewhere.
+    """Raise an error if a folder is no longer the same at the end, as files were then written elsewhere.
 
     Raises:
-        StorageError: the folder was moved or removed, also where another lies in its place by now.
+        StorageError: the folder was moved or removed, even if another took its place.
     """
     before = _identity(folder)
     failure: Exception | None = None
@@ -89,7 +88,7 @@ def staying(folder: Path) -> Iterator[None]:
 
 
 def storage_fault(error: OSError, folder: Path) -> StorageError | None:
-    """Return what is wrong with the folder where that is why writing failed; None for any other failure."""
+    """Return the problem of the folder that made a write fail; None if the failure has another cause."""
     place = Path(os.fsdecode(error.filename)) if error.filename else None
     if error.errno in _FULL:
         return _full(folder, str(error))
@@ -101,10 +100,10 @@ def storage_fault(error: OSError, folder: Path) -> StorageError | None:
 
 
 def require_writable(folder: Path) -> None:
-    """Refuse a folder, or the first one above it that is there, in which nothing can be written: before long work, not after it.
+    """Refuse a folder (or its nearest existing parent) in which nothing can be written, before long work begins.
 
     Raises:
-        StorageError: the folder cannot be written, or is none.
+        StorageError: the folder cannot be written, or is no folder.
     """
     place = _nearest(folder)
     if not place.is_dir():
@@ -114,22 +113,22 @@ def require_writable(folder: Path) -> None:
 
 
 def require_folder(folder: Path) -> None:
-    """Refuse a results folder that is there and is none.
+    """Refuse a results folder that exists and is no folder.
 
     Raises:
-        StorageError: it is a file.
+        StorageError: the path is a file.
     """
     if os.path.exists(folder) and not os.path.isdir(folder):  # noqa: PTH110, PTH112  (they raise nothing)
         raise StorageError(f"'{folder}' is a file; expected a folder in which results are kept", hint=_PLACE_HINT)
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the bytes that are left to this user on the file system of a folder, which need not be there yet."""
+    """Return the free bytes for this user on the file system of a folder, which may not exist yet."""
     return shutil.disk_usage(_nearest(folder)).free
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Return what tells a folder from another of its name; None where there is none."""
+    """Return the device and inode of a folder, which identify it; None if it is missing."""
     try:
         state = os.stat(folder)  # noqa: PTH116
     except (OSError, ValueError):
@@ -138,7 +137,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder, or the first one above it that is there."""
+    """Return the folder, or its nearest parent that exists."""
     return next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))  # noqa: PTH110  (it raises nothing)
 
 
@@ -148,6 +147,6 @@ def _full(folder: Path, reason: str) -> StorageError:
 
 
 def _is_below(place: Path, folder: Path) -> bool:
-    """Say whether a place lies below a folder, or is one of the folders above it, which are made with it."""
+    """Return whether a path is below a folder, or is one of the parents that are created with it."""
     place, folder = place.absolute(), folder.absolute()
     return place.is_relative_to(folder) or folder.is_relative_to(place)

@@ -1,4 +1,4 @@
-"""Documents: JSON files of quadbench's own, each with a schema_version; written whole, and read as the type that was written."""
+"""quadbench's JSON documents with a schema_version: written atomically, and read as the dataclass that was written."""
 
 import json
 from dataclasses import fields
@@ -16,26 +16,26 @@ DocumentT = TypeVar("DocumentT")
 
 
 def document_from(kind: type[DocumentT], source: object, /, **others: Any) -> DocumentT:
-    """Return a document that has the fields of the same names from a source, and `others`."""
+    """Build a document from a source's fields of the same names, and from `others`."""
     names = [one.name for one in fields(cast(Any, kind)) if one.name not in others]
     return kind(**{name: getattr(source, name) for name in names}, **others)
 
 
 def document_text(value: object) -> str:
-    """Return the JSON of a document, a dataclass. NaN and infinities are refused."""
+    """Return the JSON text of a document, which is a dataclass. NaN and infinities are refused."""
     return json.dumps(TypeAdapter(type(value)).dump_python(value, mode="json"), indent=1, allow_nan=False)
 
 
 def write_document(path: Path, value: object, *, makes_folders: bool = True) -> None:
-    """Write a document, whole or not at all."""
+    """Write a document as JSON, atomically."""
     write_whole(path, document_text(value), makes_folders=makes_folders)
 
 
 def read_document(path: Path, kind: type[DocumentT], *, version: int = SCHEMA_VERSION, hint: str | None = None) -> DocumentT:
-    """Read a document.
+    """Read a JSON document as a dataclass.
 
     Raises:
-        ArtifactError: the file is missing, no JSON, of another version, or lacks what the type has.
+        ArtifactError: the file is missing, is no JSON, has another version, or does not fit the dataclass.
     """
     raw = read_json(path, fault=ArtifactError, hint=hint)
     return document_of(raw, kind, name=f"'{path}'", version=version, hint=hint)
@@ -44,10 +44,10 @@ def read_document(path: Path, kind: type[DocumentT], *, version: int = SCHEMA_VE
 def document_of(
     raw: Any, kind: type[DocumentT], *, name: str, version: int = SCHEMA_VERSION, hint: str | None = None
 ) -> DocumentT:
-    """Return the document that a JSON value is. `name` is what messages call it.
+    """Convert a JSON value to a document. `name` is its name in messages.
 
     Raises:
-        ArtifactError: it is of another version, or lacks what the type has.
+        ArtifactError: the value has another version, or does not fit the dataclass.
     """
     stored = raw.get("schema_version") if isinstance(raw, dict) else None
     if stored != version or isinstance(stored, bool):

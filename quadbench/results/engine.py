@@ -1,6 +1,6 @@
-"""Engine: where records are kept -> the database's engine, with its schema up to date, and its ways of reading and writing.
+"""Database connections: opening a SQLite file or PostgreSQL database with a current schema, reading and writing.
 
-Records are kept in a SQLite file or in PostgreSQL. What differs between the two stands in `dialects`.
+Differences between the two are in `dialects`.
 """
 
 import re
@@ -24,37 +24,37 @@ Source = str | Path  # a SQLite file's path, or a URL `sqlite:///...` or `postgr
 
 
 def database_of(layout: Layout) -> Source:
-    """Return where the records of a results folder are kept: the URL in $QUADBENCH_DATABASE, else a SQLite file in the folder.
+    """Return the database of a results folder: the URL in $QUADBENCH_DATABASE, else a SQLite file in the folder.
 
     Raises:
-        UserError: the variable holds what is no text.
+        UserError: the variable's value is no text.
     """
     return variable(DATABASE_VARIABLE) or layout.database
 
 
 def is_elsewhere(layout: Layout) -> bool:
-    """Say whether a results folder's records are kept in another database than its own file, however that is named."""
+    """Return whether the records of a results folder are in another database than the folder's own file."""
     parsed = _parsed(database_of(layout))
     return not isinstance(parsed, Path) or parsed.resolve() != layout.database.resolve()
 
 
 def missing_folder(source: Source) -> Path | None:
-    """Return the folder that a database's file would lie in, where that is not there; None otherwise."""
+    """Return the folder of a database file if that folder does not exist; None otherwise."""
     path = _parsed(source)
     return path.parent if isinstance(path, Path) and not path.parent.is_dir() else None
 
 
 def open_engine(source: Source) -> sa.Engine:
-    """Open the database to be written, making it or bringing its schema up to date first.
+    """Open a database for writing, after creating it or migrating its schema.
 
-    Processes that open it at once migrate it one after the other. A SQLite file is checked whole, so that no launch is run whose
-    record it could not take.
+    Processes that open it at once migrate it one by one. A SQLite file is checked completely, so that no launch is run whose
+    record it could not store.
 
     Raises:
-        UserError: another database's URL, or none at all.
-        StorageError: its folder is full or cannot be written, or its server is not reached.
-        ArtifactError: not a database, damaged, or of a newer quadbench.
-        MissingDependencyError: PostgreSQL without the extra `farm`.
+        UserError: the URL is invalid, or of another kind of database.
+        StorageError: the folder is full or cannot be written, or the server is not reached.
+        ArtifactError: the file is no database, is damaged, or is of a newer quadbench.
+        MissingDependencyError: PostgreSQL needs the extra `farm`.
     """
     match _parsed(source):
         case Path() as path:
@@ -73,13 +73,13 @@ def open_engine(source: Source) -> sa.Engine:
 
 
 def open_for_reading(source: Source) -> sa.Engine:
-    """Open a database so that nothing is written, which also works where nothing can be.
+    """Open a database without writing to it, which also works on read-only storage.
 
-    One with an older schema is brought up to date first, as `open_engine` does it.
+    A database with an older schema is migrated first, as by `open_engine`.
 
     Raises:
-        StorageError: the schema is an older one, and the database cannot be written; or its server is not reached.
-        UserError, ArtifactError, MissingDependencyError: as `open_engine`.
+        StorageError: the schema is old and the database cannot be written, or its server is not reached.
+        UserError, ArtifactError, MissingDependencyError: as for `open_engine`.
     """
     engine = _reading_engine(_parsed(source))
     name = name_of(engine)
@@ -98,7 +98,7 @@ def open_for_reading(source: Source) -> sa.Engine:
 
 @contextmanager
 def opened(layout: Layout, opening: Callable[[Source], sa.Engine] = open_engine) -> Iterator[sa.Engine]:
-    """Open the database of a results folder by `open_engine` or `open_for_reading`, and close it at the end."""
+    """Open the database of a results folder with `open_engine` or `open_for_reading`, and close it at the end."""
     engine = opening(database_of(layout))
     try:
         yield engine
@@ -107,15 +107,15 @@ def opened(layout: Layout, opening: Callable[[Source], sa.Engine] = open_engine)
 
 
 def is_made(source: Source) -> bool:
-    """Say whether a database is there, as far as that can be told without asking a server."""
+    """Return whether a database exists; a server is not asked and counts as existing."""
     return not isinstance(source, Path) or source.exists()
 
 
 def schema_of(source: Source) -> str | None:
-    """Return the schema of a database as it is, which stays so; None where there is none yet.
+    """Return the schema revision of a database without migrating it; None if it does not exist yet.
 
     Raises:
-        UserError, StorageError, ArtifactError, MissingDependencyError: as `open_for_reading`.
+        UserError, StorageError, ArtifactError, MissingDependencyError: as for `open_for_reading`.
     """
     parsed = _parsed(source)
     if isinstance(parsed, Path) and not parsed.exists():
@@ -130,10 +130,10 @@ def schema_of(source: Source) -> str | None:
 
 @contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Open a write transaction: in SQLite no other process can be inside one at the same time.
+    """Open a write transaction. In SQLite, no other process can write at the same time.
 
     Raises:
-        StorageError: there is no space left, the database cannot be written, or another process holds it.
+        StorageError: the disk is full, the database cannot be written, or another process holds it.
         ArtifactError: the database is damaged.
     """
     with _told(engine), engine.connect().execution_options(is_writer=True) as connection, connection.begin():
@@ -142,24 +142,24 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Open a connection that is only read from, and sees one moment of the database.
+    """Open a read-only connection, which sees a single snapshot of the database.
 
     Raises:
         StorageError: the database cannot be read.
-        ArtifactError: it is damaged, or holds values that nothing of quadbench has written.
+        ArtifactError: the database is damaged, or holds values that quadbench never writes.
     """
     with _told(engine), engine.connect() as connection:
         try:
             yield connection
         except UnicodeEncodeError:
             raise
-        except (ValueError, TypeError, AttributeError) as error:  # the ways in which columns and enumerations refuse a value
+        except (ValueError, TypeError, AttributeError) as error:  # raised by columns and enumerations for an invalid value
             reason = f"{name_of(engine)} is damaged: a value cannot be read: {error}"
             raise ArtifactError(reason, hint=dialects.DAMAGED_HINT if _is_file(engine) else None) from error
 
 
 def now_of(connection: sa.Connection) -> datetime:
-    """Return the database's time, by which leases are counted: clocks of hosts may differ."""
+    """Return the database's time, which leases are measured by, since the clocks of hosts may differ."""
     if _is_file(connection.engine):
         text = connection.exec_driver_sql("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')").scalar_one()
         return datetime.fromisoformat(text).replace(tzinfo=UTC)
@@ -168,7 +168,7 @@ def now_of(connection: sa.Connection) -> datetime:
 
 
 def clock_offset(engine: sa.Engine) -> timedelta:
-    """Return by how much the clock of a database's server is ahead of this host's; a file has this host's clock."""
+    """Return how far the clock of a database server is ahead of this host's; zero for a file."""
     if _is_file(engine):
         return timedelta(0)
     with reading(engine) as connection:
@@ -178,17 +178,17 @@ def clock_offset(engine: sa.Engine) -> timedelta:
 
 
 def insertion(connection: sa.Connection, table: type[schema.Table]) -> sqlite.Insert | postgresql.Insert:
-    """Return an insertion that can say what becomes of a row that is there already, which each engine has of its own."""
+    """Return an INSERT statement of the engine's dialect, which supports ON CONFLICT."""
     return sqlite.insert(table) if _is_file(connection.engine) else postgresql.insert(table)
 
 
 def name_of(engine: sa.Engine) -> str:
-    """Return the database as messages name it: a file's path, or a URL without its password."""
+    """Return the name of a database for messages: a file path, or a URL without its password."""
     return str(dialects.path_of(engine)) if _is_file(engine) else dialects.database_name(engine.url)
 
 
 def source_name(source: Source) -> str:
-    """Return a database as messages name it, as `name_of` does.
+    """Return the name of a database for messages, as `name_of` does.
 
     Raises:
         UserError: the source is no database.
@@ -198,14 +198,14 @@ def source_name(source: Source) -> str:
 
 
 def has_password(source: Source) -> bool:
-    """Say whether a password stands in a database's URL; raises UserError where the source is no database."""
+    """Return whether a database's URL contains a password; raise UserError if the source is no database."""
     parsed = _parsed(source)
     return isinstance(parsed, sa.URL) and (parsed.password is not None or "password" in parsed.query)
 
 
 @contextmanager
 def _told(engine: sa.Engine) -> Iterator[None]:
-    """Turn what the database says into an error that names it, and what no database can be asked for into one that says so."""
+    """Convert database errors into errors that name the database, and text outside UTF-8 into a UserError."""
     try:
         told_by = dialects.told_by_sqlite if _is_file(engine) else dialects.told_by_postgresql
         with told_by(name_of(engine)):
@@ -240,7 +240,7 @@ def _parsed(source: Source) -> Path | sa.URL:
             url.get_dialect()().create_connect_args(url)  # it reads the query, as in ?host=/tmp&port=5432
     except (sa.exc.ArgumentError, ValueError):
         hint = "expected one as postgresql://HOST/NAME"
-        raise UserError(f"the database's URL '{named}' cannot be read", hint=hint) from None  # its words may hold the password
+        raise UserError(f"the database's URL '{named}' cannot be read", hint=hint) from None  # the cause may contain the password
     match url.get_backend_name():
         case "postgresql" if "@" in f"{url.host}{url.database}" or ":" in (url.database or ""):
             hint = "in a login write %40 for an @, %2F for a /; a login stands before a host"
@@ -259,12 +259,12 @@ def _parsed(source: Source) -> Path | sa.URL:
 
 
 def _migrate(engine: sa.Engine) -> None:
-    """Bring the schema up to date inside one write transaction, in which no other process does so, and close the connection."""
+    """Migrate the schema within one exclusive write transaction, and close the connection."""
     name = name_of(engine)
     try:
         with reading(engine) as connection:
             if schema.is_current(connection, name):
-                return  # as nearly always: nobody has to wait for a write
+                return  # the usual case, which takes no write lock
         with writing(engine) as connection:
             if not _is_file(engine):
                 dialects.wait_for_migration(connection)

@@ -1,4 +1,4 @@
-"""Layout: a results folder -> where each thing in it lies. No other module knows these names."""
+"""Paths of everything in a results folder. No other module knows these names."""
 
 import re
 import shlex
@@ -8,13 +8,13 @@ from pathlib import Path
 from quadbench.artifacts import Variant
 from quadbench.artifacts.names import can_name_file, check_file_name, check_relative_path
 
-_DIGEST_CHARACTERS = 16  # of a folder's name: enough that two artifacts never share one
+_DIGEST_CHARACTERS = 16  # in a folder's name: enough to be unique
 _REMOVED = ".removed"
 USUAL_ROOT = Path("results")
 
 
 class _Place:
-    """A path that is the same in every results folder."""
+    """A descriptor of a path that is the same in every results folder."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -25,52 +25,52 @@ class _Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything below one results folder. A path that is returned need not exist. Commands name it as `shown`, if given.
+    """The paths of one results folder, which need not exist. Commands name the folder as `shown`, if given.
 
-    A name that cannot name a file, or a path that leads out of the folder, is a ValueError.
+    A name that is no valid file name, or a path that leads out of the folder, is a ValueError.
     """
 
     root: Path
     shown: str | None = None
 
-    database = _Place("quadbench.sqlite")  # the records, where they are kept in SQLite
+    database = _Place("quadbench.sqlite")  # the records, unless they are in PostgreSQL
     bundles = _Place("bundles")
-    scratch = _Place("bundles/scratch")  # of builds, for large weights, for as long as they run
+    scratch = _Place("bundles/scratch")  # large weights of running builds
     compiled_bundles = _Place("compiled")  # each a folder named by its digest
-    frozen_bundles = _Place("frozen")  # the names under which bundles are frozen, each a small file
-    checkpoints = _Place("distill")  # from which an interrupted distillation goes on
+    frozen_bundles = _Place("frozen")  # permanent names of bundles, a small file each
+    checkpoints = _Place("distill")  # for resuming an interrupted distillation
     programs = _Place("harness")  # the harness's builds
     kits = _Place("kits")  # each a folder named by its digest
-    devices = _Place("devices")  # files and locks of devices: of virtual ones everything that they hold
+    devices = _Place("devices")  # files and locks of devices, and the storage of virtual devices
     runs = _Place("runs")  # each a folder named by its id
-    at_work = _Place("at-work")  # the progress of every command at work
-    ledger = _Place("ai-hub.json")  # the list of what lies at AI Hub already
+    at_work = _Place("at-work")  # the progress of every running command
+    ledger = _Place("ai-hub.json")  # a list of the files that AI Hub already has
     admitted = _Place("admitted.json")  # the name of the bundle that the latest admission made
-    night_lock = _Place("nights/lock")  # held by the night that is under way; its content says which that is
+    night_lock = _Place("nights/lock")  # held by the nightly run in progress, which it names
 
     def command(self, *words: str) -> str:
-        """The command of quadbench with these words in this folder, as a shell takes it."""
+        """Return a quadbench command with these words for this folder, as shell text."""
         return f"quadbench {shlex.join((*words, *self.words))}"
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words that name it in a command; none where it is the usual one."""
+        """Return the command-line words that name this folder; none for the default folder."""
         return () if self.root == USUAL_ROOT else ("--results", self.shown or str(self.root))
 
     @property
     def doctor(self) -> "Layout":
-        """The launches by which devices were tried, laid out as they are here: they belong to no run."""
+        """Return the layout of the folder for the doctor's test launches, which belong to no run."""
         return Layout(self.root / "doctor")
 
     def progress(self, name: str) -> Path:
-        """The file with the progress of one command at work."""
+        """Return the path of the progress file of one running command."""
         return self.at_work / f"{name}.json"
 
     def bundle(self, digest: str) -> Path:
         return self.bundles / folder_name(digest)
 
     def frozen(self, name: str) -> Path:
-        """The file that says which bundle is frozen under a name."""
+        """Return the path of the file that maps a frozen name to its bundle."""
         return self.frozen_bundles / f"{check_file_name(name)}.json"
 
     def compiled_bundle(self, digest: str) -> Path:
@@ -83,23 +83,23 @@ class Layout:
         return self.runs / check_file_name(run_id)
 
     def removed_run(self, run_id: str) -> Path:
-        """The folder of a run that is being removed with its records."""
+        """Return the path to which a run's folder is moved while it is removed with its records."""
         return self.runs / f".{check_file_name(run_id)}{_REMOVED}"
 
     def half_removed_runs(self) -> list[str]:
-        """The ids of runs whose removal has begun, and was cut short unless it goes on."""
+        """Return the ids of runs whose removal was interrupted, or is still in progress."""
         names = (path.name[1:].removesuffix(_REMOVED) for path in self.runs.glob(f".*{_REMOVED}"))
         return sorted(filter(can_name_file, names))
 
     def run_file(self, run_id: str) -> Path:
-        """The file with all that belongs to a run beside its records."""
+        """Return the path of run.json, which holds everything about a run except its records."""
         return self.run(run_id) / "run.json"
 
     def scores(self, run_id: str) -> Path:
         return self.run(run_id) / "quality.json"
 
     def launch(self, run_id: str, address: str, variant: Variant, launch: int) -> Path:
-        """The folder of one launch: its plan, its events and its images."""
+        """Return the folder of one launch, with its plan, events and images."""
         return self.run(run_id) / plain(address) / f"{variant}-{launch}"
 
     def report(self, run_id: str) -> Path:
@@ -115,24 +115,24 @@ class Layout:
         return self.root / "sweeps" / check_file_name(sweep_id)
 
     def comparison(self, comparison_id: str) -> Path:
-        """The folder with the result of comparing two sides."""
+        """Return the folder with the result of a comparison of two sides."""
         return self.root / "comparisons" / check_file_name(comparison_id)
 
     def studies(self) -> list[Path]:
-        """The files with what sweeps and comparisons came to, each in the folder of its study; they name the runs too."""
+        """Return the result files of all sweeps and comparisons, which also name their runs."""
         paths = [*self.root.glob("sweeps/*/sweep.json"), *self.root.glob("comparisons/*/comparison.json")]
-        return sorted(path for path in paths if not path.parent.name.startswith("."))  # as of one that is being written
+        return sorted(path for path in paths if not path.parent.name.startswith("."))  # hidden folders are still being written
 
     def device(self, name: str) -> Path:
-        """The folder of one device, by its serial or its name."""
+        """Return the folder of one device, by serial or name."""
         return self.devices / plain(name)
 
     def file(self, relative: str) -> Path:
-        """The file that a record names, relative to the results folder."""
+        """Return the path of a file that a record names relative to the results folder."""
         return self.root / check_relative_path(relative)
 
     def relative(self, path: Path) -> str:
-        """A path below the results folder as records keep it: relative, with `/`."""
+        """Return a path relative to the results folder, with `/`, as records store it."""
         return path.relative_to(self.root).as_posix()
 
 
@@ -141,5 +141,5 @@ def folder_name(digest: str) -> str:
 
 
 def plain(name: str) -> str:
-    """Return the name without what file systems or archives refuse, or take for a path: `virtual:s25` becomes `virtual-s25`."""
+    """Return a name without characters that file systems or archives refuse: `virtual:s25` becomes `virtual-s25`."""
     return re.sub(r"^\.|[^A-Za-z0-9_.@-]", "-", name)

@@ -1,4 +1,4 @@
-"""Maintenance: remove old runs, and copy a database to another."""
+"""Maintenance of stored results: removal of old runs, and copying of a database."""
 
 import glob
 import logging
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class OldRuns:
-    """The old runs of a results folder: those that may go, and those that stay, named by a file or under way."""
+    """The old runs of a results folder: removable ones, and those that stay because a file refers to them or they still run."""
 
     removable: tuple[str, ...]
     referred: dict[str, Path]
@@ -38,16 +38,16 @@ class OldRuns:
 
 
 def prunable(ended_at: Mapping[str, datetime], staying: Container[str], before: datetime) -> list[str]:
-    """Return the runs that ended before a moment and need not stay, oldest first. Pure."""
+    """Return the runs that ended before a time and need not stay, oldest first."""
     old = [run_id for run_id, ended in ended_at.items() if ended < before and run_id not in staying]
     return sorted(old, key=lambda run_id: (ended_at[run_id], run_id))
 
 
 def old_runs(layout: Layout, keep_s: float) -> OldRuns:
-    """Return the runs of a results folder whose last launch ended so long ago, and those whose removal was cut short.
+    """Return the runs whose last launch ended over `keep_s` seconds ago, and runs whose removal was interrupted.
 
     Raises:
-        ArtifactError: the database is damaged, or a file that may refer to runs.
+        ArtifactError: the database, or a file that may refer to runs, is damaged.
     """
     half_removed = layout.half_removed_runs()
     own = set(run_ids(layout, None)).difference(half_removed)
@@ -69,10 +69,10 @@ def old_runs(layout: Layout, keep_s: float) -> OldRuns:
 
 
 def remove_run(records: Records, layout: Layout, run_id: str) -> int:
-    """Remove a run's report, its folder and its records, and return the number of records. What is cut short can be done again.
+    """Remove a run's report, folder and records, and return the number of records. It can be repeated if interrupted.
 
-    Of what a worker measured for a farm the records stay in the farm's database, if that is not the folder's own: another
-    results folder keeps the run.
+    Records that a worker measured for a farm stay in the farm's database, unless it is the folder's own: another results folder
+    keeps the run.
 
     Raises:
         StorageError: one of them cannot be written.
@@ -85,7 +85,7 @@ def remove_run(records: Records, layout: Layout, run_id: str) -> int:
                 discard(folder)
             return 0
         if folder.exists():
-            folder.rename(aside)  # says, in a database of several folders, that the records are this folder's to remove
+            folder.rename(aside)  # marks the records as this folder's, if several folders share a database
         count = records.remove(run_id)
         if aside.exists():
             shutil.rmtree(aside)
@@ -94,7 +94,7 @@ def remove_run(records: Records, layout: Layout, run_id: str) -> int:
 
 
 def remove_left_over(layout: Layout) -> None:
-    """Remove what killed builds and runs left: folders that were to become artifacts, and files that were half received.
+    """Remove the remains of killed builds and runs: temporary folders and partly received files.
 
     Raises:
         StorageError: a folder cannot be opened.
@@ -109,9 +109,10 @@ def remove_left_over(layout: Layout) -> None:
 
 
 def _at_work(layout: Layout, own: Set[str], leased: Set[str] = frozenset()) -> set[str]:
-    """Return the runs that may be under way here. Work that names no run, as a comparison, may be at any that has not ended.
+    """Return the runs that may be in progress here.
 
-    So may the job of a device that is `leased`, by its serial, at a run of that device.
+    A command without a run, such as a comparison, may work on any unfinished run. A job on a leased device (`leased` holds
+    serials) may work on any unfinished run of it.
     """
     work = may_be_at_work(layout)
     named = {one.run_id for one in work if one.run_id}
@@ -123,7 +124,7 @@ def _at_work(layout: Layout, own: Set[str], leased: Set[str] = frozenset()) -> s
 
 
 def _run_file(layout: Layout, run_id: str) -> RunFile | None:
-    """Return the file of a run; None where it cannot be read."""
+    """Return the content of a run's file; None if it cannot be read."""
     try:
         return read_run_file(layout, run_id)
     except ArtifactError:
@@ -131,14 +132,14 @@ def _run_file(layout: Layout, run_id: str) -> RunFile | None:
 
 
 def _is_kept_elsewhere(layout: Layout, run_id: str) -> bool:
-    """Say whether a worker measured the run for a farm whose records lie elsewhere: another results folder keeps it."""
+    """Return whether a worker measured the run for a farm with another database: another results folder keeps it."""
     return is_elsewhere(layout) and (run := _run_file(layout, run_id)) is not None and run.is_part
 
 
 def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
-    """Yield the runs that have a report which somebody asked for, or that a sweep or a comparison names, each with that file.
+    """Yield runs that must stay, each with the file that refers to it: a requested report, a sweep or a comparison.
 
-    What was measured for a farm whose database is not that of the folder is kept where it was fetched to.
+    A run measured for a farm with another database is kept by the folder that fetched it.
     """
     for run_id in own:
         if not (report := layout.report(run_id)).exists():
@@ -153,7 +154,7 @@ def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
 
 
 def _run_ids(value: Any) -> Iterator[str]:
-    """Yield every `run_id` in a JSON value, however deep."""
+    """Yield every `run_id` in a JSON value, at any depth."""
     match value:
         case dict():
             if isinstance(run_id := value.get("run_id"), str):
@@ -167,9 +168,9 @@ def _run_ids(value: Any) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class CopiedRecords:
-    """The outcome of copying: how many records are new in the target, how many were there already, and why others are not.
+    """The result of copying a database: numbers of new and of present records, and reasons for refused ones.
 
-    `nights` is the number of nights of which the target lacked something.
+    `nights` is the number of nights that were new or incomplete in the target.
     """
 
     stored: int
@@ -179,14 +180,13 @@ class CopiedRecords:
 
 
 def copy_records(source: Source, target: Source, *, notify: Callable[[str], None]) -> CopiedRecords:
-    """Copy every run and every night to another database, oldest first. Leases and phones belong to a database and stay there.
+    """Copy every run and night to another database, oldest first, but no leases and no phones.
 
-    Interrupted, it goes on where it was when it is called again. A record that the target refuses is left out and told, as is a
-    run or a night that is damaged.
+    An interrupted copy continues when called again. Refused records and damaged runs or nights are left out and reported.
 
     Raises:
-        UserError: both are the same database, or one is none, or the folder of a target is not there.
-        StorageError, ArtifactError: one cannot be opened, read or written.
+        UserError: both are the same database, one is invalid, or the target's folder is missing.
+        StorageError, ArtifactError: a database cannot be opened, read or written.
     """
     stored = present = 0
     refused: list[str] = []
@@ -216,7 +216,7 @@ def copy_records(source: Source, target: Source, *, notify: Callable[[str], None
 
 @contextmanager
 def _telling(refused: list[str]) -> Iterator[None]:
-    """Note what is damaged or refused, which costs nothing else; that a database cannot be used at all ends the copy."""
+    """Note damaged or refused entries and continue; let a StorageError of the database end the copy."""
     try:
         yield
     except StorageError:

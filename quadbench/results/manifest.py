@@ -1,4 +1,4 @@
-"""Manifest: an artifact <-> `manifest.json` in its folder with its own checksum, and the folder complete or absent."""
+"""Artifact folders with `manifest.json` and its checksum: read with checks, and published complete or not at all."""
 
 import logging
 import os
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 
 
 def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
-    """Read an artifact from its folder, and check its schema, its checksum, and that every file is there with its size.
+    """Read an artifact from its folder; check its schema, its checksum, and the presence and size of every file.
 
-    Contents of the other files are checked by whoever reads them, with `check_contents`, and where they are pushed.
+    File contents are not checked here but by `check_contents`, before files are used or pushed.
 
     Raises:
-        ArtifactError: names the file that is missing, cut, changed, of another schema, or named so that it would lie elsewhere.
+        ArtifactError: a file is missing, has another size, was changed, or has another schema or an unsafe path.
     """
     path = folder / MANIFEST
     hint = _again(folder, kind) if kind is Kit or is_file(path) else _NO_BUNDLE
@@ -66,13 +66,12 @@ def _check_size(folder: Path, file: FileRef, hint: str) -> None:
 
 
 def check_contents(stored: Stored[Bundle] | Stored[CompiledBundle] | Stored[Kit], files: Iterable[FileRef]) -> None:
-    """Check that files of an artifact have the content under whose digest they are stored.
+    """Check that files of an artifact have the digests that its manifest states.
 
-    Whoever reads files of an artifact, or passes them on under their digests, calls this first. A content that has not changed
-    since is read once in a process, however often it is asked for.
+    Call this before reading or passing on such files. An unchanged file is hashed only once in a process.
 
     Raises:
-        ArtifactError: names the first file that has another content.
+        ArtifactError: a file has another content; the message names the first one.
     """
     hint = _again(stored.folder, type(stored.artifact))
     for file in dict.fromkeys(files):
@@ -91,12 +90,12 @@ def check_contents(stored: Stored[Bundle] | Stored[CompiledBundle] | Stored[Kit]
 
 @cache
 def _content(path: Path, state: tuple[int, ...]) -> str:
-    """Return the digest of a file in that state, by which the kernel tells when it has been written to."""
+    """Return the digest of a file; `state` (inode, size and times) keys the cache."""
     return sha256_of(path)
 
 
 def _again(folder: Path, kind: type[Bundle] | type[CompiledBundle] | type[Kit]) -> str:
-    """Return how to get an artifact of a kind again."""
+    """Return a hint on how to restore an artifact of this kind."""
     if kind is Kit:
         return f"quadbench runtime remove {folder.name}, then add or fetch it again"
     return f"remove {folder} and run again: it is built anew"
@@ -106,7 +105,7 @@ def read_whole(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
     """Read an artifact from its folder as `read_manifest` does, and check the contents of all its files.
 
     Raises:
-        ArtifactError: as `read_manifest` and `check_contents`.
+        ArtifactError: as for `read_manifest` and `check_contents`.
     """
     stored = read_manifest(folder, kind)
     check_contents(stored, file_refs(stored.artifact))
@@ -114,10 +113,10 @@ def read_whole(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
 
 
 def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> Stored[ArtifactT]:
-    """Let `make` fill a temporary folder, write its manifest and rename it to `folder`; after any failure nothing is left.
+    """Let `make` fill a temporary folder, add the manifest, and rename it to `folder`; a failure leaves nothing behind.
 
-    Of processes that publish the same artifact at once the first one wins: one that is there and whole is kept and returned,
-    since others may be reading it. Anything else that is there is replaced.
+    If processes publish the same artifact at once, the first one wins. A complete artifact that exists is kept and returned,
+    since others may be reading it. Anything else at that path is replaced.
     """
     with temporary_folder(folder) as temporary:
         artifact = make(temporary)
@@ -133,7 +132,7 @@ def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> Stored[ArtifactT
 
 
 def _kept(folder: Path, artifact: ArtifactT) -> Stored[ArtifactT] | None:
-    """Return the same artifact as it lies in the folder already; None if it does not, or is damaged, which is said."""
+    """Return the same artifact if the folder already holds it; None if not, or if it is damaged, which is logged."""
     if not os.path.lexists(folder):
         return None
     try:
@@ -145,12 +144,12 @@ def _kept(folder: Path, artifact: ArtifactT) -> Stored[ArtifactT] | None:
 
 
 def discard(folder: Path) -> None:
-    """Delete a folder, which need not be there; it loses its name first, so that nobody finds half of it.
+    """Delete a folder, which may be missing. It is renamed first, so that nobody finds half of it.
 
-    Whoever calls this holds the lock of the folder above it.
+    The caller must hold the lock of the parent folder.
 
     Raises:
-        StorageError: it cannot be moved, and is as it was; or what was moved cannot be deleted.
+        StorageError: the folder cannot be moved and is unchanged, or the moved one cannot be deleted.
     """
     aside = _beside(folder, ".old")
     with storing(folder.parent):
@@ -166,15 +165,16 @@ def discard(folder: Path) -> None:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """Open a folder beside `folder`, removed at the end if it is still there, as are all that killed processes left beside it.
+    """Create a locked temporary folder beside `folder`, removed at the end if it still exists.
 
-    Its lock is held, by which processes of other hosts and containers see that it is in use.
+    Temporary folders of killed processes beside it are removed too. The lock shows its use to processes of other hosts and
+    containers.
     """
     temporary = _beside(folder)
     with ExitStack() as stack:
         with storing(folder.parent):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with folder_lock(folder.parent):  # so that nobody finds it without its lock
+            with folder_lock(folder.parent):  # so that no process sees the folder before it is locked
                 _remove_abandoned(folder.parent)
                 temporary.mkdir(parents=True)
                 stack.enter_context(folder_lock(temporary))
@@ -184,19 +184,19 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary folders that killed processes have left in a folder, which need not be there."""
+    """Remove the temporary folders of killed processes from a folder, which may be missing."""
     if folder.is_dir():
         with storing(folder), folder_lock(folder):
             _remove_abandoned(folder)
 
 
 def _beside(folder: Path, use: str = "") -> Path:
-    """Return a new path beside a folder, in the form of which abandoned ones are removed."""
+    """Return a new path beside a folder, in the pattern of temporary folders."""
     return folder.with_name(f".{folder.name}{use}.{secrets.token_hex(8)}")
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove temporary folders whose lock nobody holds. Whoever calls this holds the lock of the folder that they are in."""
+    """Remove unlocked temporary folders. The caller must hold the lock of their parent folder."""
     for left in parent.glob(".*"):
         if _TEMPORARY.fullmatch(left.name) and left.is_dir() and not is_locked(left):
             shutil.rmtree(left, ignore_errors=True)
@@ -207,7 +207,7 @@ def file_ref(folder: Path, path: Path) -> FileRef:
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a file a second name, also one to which a link leads; copy it where the file system has no hard links."""
+    """Create a hard link to a file (resolving symbolic links), or a copy if the file system has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(os.path.realpath(source), target)

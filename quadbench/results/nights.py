@@ -1,4 +1,4 @@
-"""Nights of regression tests in the database, and lists of them in a few counts each. What is ruled is only ever added to."""
+"""Nightly regression runs in the database, and short summaries for lists. Rulings are only added, never changed."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,21 +14,21 @@ from quadbench.errors import UnknownNameError
 from quadbench.results.engine import insertion, now_of, reading, writing
 from quadbench.results.schema import AcknowledgementRow, MeasurementRow, NightRow, PointRow, RulingRow, UtcTime
 
-_KNOWN_SHOWN = 20  # nights, in a message
+_KNOWN_SHOWN = 20  # nights named in a message
 _POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
 
 
 class Nights:
-    """The nights in a database. Every method raises StorageError and ArtifactError as `writing` and `reading` do."""
+    """The nights in a database. Every method raises StorageError and ArtifactError, as `writing` and `reading` do."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def begin(self, night_id: str, name: str, version: str, planned: Sequence[tuple[str, str]]) -> Night:
-        """Return the night, which begins now if it did not yet; one that ended goes on. Its plan is the one given last.
+        """Begin a night or reopen an ended one, with this plan, and return it.
 
         Raises:
-            ValueError: the id cannot be the name of a file.
+            ValueError: the id is no valid file name.
         """
         with writing(self._engine) as connection:
             row = {"id": check_file_name(night_id), "name": name, "version": version, "planned": [list(pair) for pair in planned]}
@@ -38,9 +38,9 @@ class Nights:
         return self.night(night_id)
 
     def adopt(self, night: Night) -> bool:
-        """Store a night of another database, with what of it is not here yet; return whether anything was new.
+        """Store a night of another database with everything that is missing here; return whether anything was new.
 
-        A ruling that another has superseded here stays superseded.
+        A ruling that was superseded here stays superseded.
         """
         with writing(self._engine) as connection:
             row = {name: getattr(night, name) for name in ("name", "began_at", "ended_at", "version")}
@@ -62,7 +62,7 @@ class Nights:
             connection.execute(sa.update(NightRow).where(NightRow.id == night_id).values(ended_at=now_of(connection)))
 
     def keep(self, measurement: Measurement) -> bool:
-        """Store a measurement, whole or not at all. False if the night has one of the case on the device already, which stays."""
+        """Store a measurement in one transaction. Return False if the night already has one of this case and device."""
         with writing(self._engine) as connection:
             insert = insertion(connection, MeasurementRow).values(_measurement_row(measurement)).on_conflict_do_nothing()
             key = connection.scalar(insert.returning(MeasurementRow.id))
@@ -74,13 +74,13 @@ class Nights:
             return True
 
     def rule(self, rulings: Iterable[Ruling]) -> None:
-        """Add rulings, all or none; each supersedes an earlier one about the same figure of the same night."""
+        """Add rulings in one transaction; each supersedes an earlier one on the same figure and night."""
         with writing(self._engine) as connection:
             if rows := [_ruling_row(ruling) for ruling in rulings]:
                 connection.execute(sa.insert(RulingRow), rows)
 
     def night(self, night_id: str) -> Night:
-        """Return a night, whole; that there is none is an UnknownNameError, which lists the latest."""
+        """Return a complete night; raise UnknownNameError, which lists the latest nights, if there is none."""
         with reading(self._engine) as connection:
             row = connection.execute(sa.select(NightRow.__table__).where(NightRow.id == night_id)).one_or_none()
         if row is None:
@@ -103,14 +103,14 @@ class Nights:
             return list(connection.scalars(query))
 
     def referred(self) -> set[str]:
-        """Return what nights need to be kept: the digests of bundles and kits that they ran, and the ids of their runs."""
+        """Return what nights refer to: digests of the bundles and kits, and ids of the runs."""
         needed = sa.select(MeasurementRow.bundle, MeasurementRow.kit, MeasurementRow.yardstick, MeasurementRow.runs)
         with reading(self._engine) as connection:
             rows = connection.execute(needed).all()
         return {name for *digests, runs in rows for name in (*digests, *runs) if name}
 
     def cases(self) -> list[tuple[str, str]]:
-        """Return every case that was measured with every device that it was measured on."""
+        """Return every measured pair of a case and a device."""
         query = sa.select(MeasurementRow.case_name, MeasurementRow.device).distinct()
         with reading(self._engine) as connection:
             return sorted((row.case_name, row.device) for row in connection.execute(query))
@@ -124,9 +124,9 @@ class Nights:
         key: str | None = None,
         until: Night | None = None,
     ) -> list[Measurement]:
-        """Return the measurements of a case by time, on one device or on all: the `latest` of them, with figures of one `key`.
+        """Return the measurements of a case in order of time, on one device or on all.
 
-        `until` leaves those of a night and those before it.
+        `latest` limits their number, and `key` their figures. `until` is the last night to include.
         """
         wanted = sa.select(MeasurementRow.id).where(MeasurementRow.case_name == case)
         if device is not None:
@@ -137,22 +137,22 @@ class Nights:
         return self._measurements(MeasurementRow.id.in_(wanted), key)
 
     def rulings(self, night_id: str) -> tuple[Ruling, ...]:
-        """Return the rulings of a night that stand, those of a case and device together."""
+        """Return the current rulings of a night, grouped by case and device."""
         return _standing(self._rulings(RulingRow.night == night_id))
 
     def rulings_of(self, case: str, device: str | None = None) -> tuple[Ruling, ...]:
-        """Return the rulings of all nights about a case that stand, on one device or on all, in the order of time."""
+        """Return the current rulings of all nights on a case, on one device or on all, in order of time."""
         of_case = RulingRow.case_name == case
         return _standing(self._rulings(of_case if device is None else sa.and_(of_case, RulingRow.device == device)))
 
     def acknowledge(self, acknowledgement: Acknowledgement) -> None:
         row = {("case_name" if name == "case" else name): value for name, value in asdict(acknowledgement).items()}
-        del row["since"]  # which its night tells
+        del row["since"]  # derived from its night
         with writing(self._engine) as connection:
             connection.execute(sa.insert(AcknowledgementRow).values(row))
 
     def acknowledgements(self, case: str | None = None) -> tuple[Acknowledgement, ...]:
-        """Return what people acknowledged, of one case or of all, also what is over, in the order of time."""
+        """Return the acknowledgements of one case or of all, including expired ones, in order of time."""
         query = sa.select(AcknowledgementRow.__table__).order_by(AcknowledgementRow.id)
         query = query if case is None else query.where(AcknowledgementRow.case_name == case)
         with reading(self._engine) as connection:
@@ -180,7 +180,7 @@ class Nights:
             return [_measurement(row, points[row["id"]]) for row in rows]
 
     def _rulings(self, condition: sa.ColumnElement[bool]) -> list[Ruling]:
-        """Return rulings in the order in which they were added, also those that others supersede."""
+        """Return rulings in the order in which they were added, including superseded ones."""
         query = sa.select(RulingRow.__table__).where(condition).order_by(RulingRow.id)
         with reading(self._engine) as connection:
             return [_ruling(row) for row in connection.execute(query).mappings()]
@@ -188,7 +188,7 @@ class Nights:
 
 @dataclass(frozen=True, kw_only=True)
 class NightHead:
-    """A night: the rulings that stand, by kind."""
+    """The summary of a night in a list, with the number of current rulings of each kind."""
 
     night_id: str
     name: str
@@ -198,7 +198,7 @@ class NightHead:
 
 
 def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]:
-    """Return the latest nights but for the first ones, latest first; raises as `reading`."""
+    """Return summaries of the latest nights, latest first, without the first `skip`; raises the errors of `reading`."""
     latest = sa.select(NightRow.id, NightRow.name, NightRow.began_at, NightRow.ended_at)
     latest = latest.order_by(NightRow.began_at.desc(), NightRow.id.desc()).limit(limit).offset(skip)
     with reading(engine) as connection:
@@ -213,7 +213,7 @@ def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]
 
 
 def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return by night how many rulings of each kind stand: of those about the same figure, the one added last."""
+    """Return the number of current rulings of each kind by night; only the last ruling on a figure is current."""
     figure = (RulingRow.night, RulingRow.case_name, RulingRow.device, RulingRow.task, RulingRow.key)
     standing = sa.select(sa.func.max(RulingRow.id)).where(RulingRow.night.in_(nights)).group_by(*figure)
     query = sa.select(RulingRow.night, RulingRow.kind, sa.func.count()).where(RulingRow.id.in_(standing))
@@ -224,12 +224,12 @@ def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[s
 
 
 def _standing(rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:
-    """Return the rulings that no later one supersedes, those of a case and device together."""
+    """Return the rulings that no later one supersedes, grouped by case and device."""
     return tuple({(one.night, one.case, one.device, one.task, one.key): one for one in rulings}.values())
 
 
 def _first_measured(connection: sa.Connection) -> dict[tuple[str, str], datetime]:
-    """Return when the nights that words are about first measured each case, by case and night."""
+    """Return the first time of measurement by case and night, for nights with acknowledgements."""
     query = (
         sa.select(MeasurementRow.case_name, MeasurementRow.night, sa.func.min(MeasurementRow.measured_at, type_=UtcTime))
         .where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night)))

@@ -1,7 +1,6 @@
-"""Progress: what goes on at this moment <-> a small file of the results folder for each command at work, which others may read.
+"""Progress files of running commands in the results folder, which other processes may read.
 
-A file goes with its command. Where a command was killed it stays, and tells of nothing: its process is dead, or gave no sign of
-life for too long.
+The file of a killed command stays. It is ignored once its process is dead or silent for too long.
 """
 
 import logging
@@ -20,10 +19,10 @@ from quadbench.host import is_dead
 from quadbench.results.documents import read_document, write_document
 from quadbench.results.layout import Layout
 
-HEARTBEAT_S = 10.0  # in which a file is written, even where nothing is new
+HEARTBEAT_S = 10.0  # a file is written this often, even without news
 SCHEMA_VERSION = 1
 _SILENCE = timedelta(seconds=6 * HEARTBEAT_S)
-_MOST_FILES = 100  # that are read
+_MOST_FILES = 100  # files that are read
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +32,13 @@ class Stage(StrEnum):
 
     PUSH = "push"
     MEASURE = "measure"
-    WAIT = "wait"  # it was lost, and is waited for
+    WAIT = "wait"  # the device was lost, and the command waits for it
     DONE = "done"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceProgress:
-    """A device: the bytes that it has of those that are pushed; the launch under way of all, and the image of that launch's."""
+    """The progress of one device: bytes pushed of all, the current launch of all, and its current image of all."""
 
     stage: Stage
     sent_bytes: int = 0
@@ -54,7 +53,7 @@ class DeviceProgress:
 
     @property
     def share(self) -> float | None:
-        """Return the share of the stage that is done; None where that cannot be told."""
+        """Return the completed fraction of the stage; None if it is unknown."""
         match self.stage:
             case Stage.PUSH:
                 return _share(self.sent_bytes, self.total_bytes)
@@ -68,9 +67,10 @@ class DeviceProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """A command at work: `what` it does for whom, in which run, the step of its stage, and its devices by address.
+    """The progress of a running command: what it does, its owner, its run, and its devices by address.
 
-    A comparison makes several runs, and names none. `process` is the mark of the process; `updated_at` its last sign of life.
+    A comparison has several runs, so its `run_id` is None. `process` identifies the process; `updated_at` is its last
+    heartbeat.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -85,33 +85,33 @@ class Progress:
     devices: Mapping[str, DeviceProgress] = field(default_factory=dict)
 
     def is_alive(self, now: datetime) -> bool:
-        """Say whether the command is at work still, as far as can be told here."""
+        """Return whether the command is still running, as far as this host can see."""
         return not is_dead(self.process) and abs(now - self.updated_at) < _SILENCE
 
 
 def save_progress(layout: Layout, name: str, progress: Progress) -> None:
-    """Write a command's file, whole or not at all. A results folder that is not there is not made for this.
+    """Write the progress file of a command atomically. A missing results folder is not created.
 
     Raises:
-        StorageError: the folder is full, cannot be written, or is not there.
+        StorageError: the folder is full, cannot be written, or does not exist.
     """
     write_document(layout.progress(name), progress, makes_folders=False)
 
 
 def under_way(layout: Layout) -> list[Progress]:
-    """Return what goes on at this moment, in the order in which it began. A file that is damaged is left out."""
+    """Return the progress of all running commands in order of their start. Damaged files are left out."""
     now = datetime.now(UTC)
     read = [progress for path in _files(layout)[:_MOST_FILES] if (progress := _read(path))]
     return sorted((one for one in read if one.is_alive(now)), key=lambda one: one.began_at)
 
 
 def may_be_at_work(layout: Layout) -> list[Progress]:
-    """Return the work of every process that is not known to have ended, also of one that is silent, as one that is frozen."""
+    """Return the progress of every process that is not known to have ended, including silent ones."""
     return [progress for path in _files(layout) if (progress := _read(path)) and not is_dead(progress.process)]
 
 
 def forget_dead(layout: Layout) -> None:
-    """Remove the files of commands that were killed."""
+    """Remove the progress files of killed commands."""
     now = datetime.now(UTC)
     for path in _files(layout):
         progress = _read(path)

@@ -1,6 +1,6 @@
-"""Records of launches in the database, and lists of runs in a few counts each, which read no samples.
+"""Records of launches in the database, and run summaries for lists, which read no samples.
 
-Tables `records` (one row a launch) and `samples` (one row a value), view `kpis` (one row a figure of a run), for SQL of your own:
+Your own SQL can use tables `records` (a row per launch), `samples` (a row per value) and view `kpis` (a row per figure of a run):
 
     SELECT device, task, variant, p50 / 1e6 AS ms FROM kpis WHERE run_id = '...' AND metric = 'end_to_end_ns';
 """
@@ -25,7 +25,7 @@ from quadbench.results.engine import Source, clock_offset, insertion, name_of, o
 from quadbench.results.schema import RecordRow, SampleRow, UtcTime
 
 _KNOWN_RUNS_SHOWN = 20
-_TOLERATED = timedelta(seconds=3)  # between the clocks of a host and of the database
+_TOLERATED = timedelta(seconds=3)  # tolerated difference between a host's clock and the database's
 
 log = logging.getLogger(__name__)
 
@@ -33,24 +33,24 @@ Guard = Callable[[sa.Connection], None]
 
 
 def open_records(source: Source) -> "Records":
-    """Open the records to be added to, kept as `open_engine` says. Closed by `with` or `close()`.
+    """Open the records for reading and writing, as `open_engine` does. Close them by `with` or `close()`.
 
     Raises:
-        UserError, StorageError, ArtifactError, MissingDependencyError: as `open_engine`.
+        UserError, StorageError, ArtifactError, MissingDependencyError: as for `open_engine`.
     """
     return Records(open_engine(source))
 
 
 def read_records(source: Source) -> "Records":
-    """Open records to be read; nothing is written, and `store` is refused. Closed by `with` or `close()`."""
+    """Open the records for reading only; `store` is refused. Close them by `with` or `close()`."""
     return Records(open_for_reading(source))
 
 
 class Records:
-    """The open database. Usable from several threads; every method is one transaction."""
+    """The open database of records. Threads may share it; every method is one transaction."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self.engine = engine  # for what else is kept in the database
+        self.engine = engine  # for other tables of the database
         self._has_named_clock = False
 
     def __enter__(self) -> Self:
@@ -64,13 +64,13 @@ class Records:
         self.engine.dispose()
 
     def store(self, record: RunRecord, guard: Guard | None = None) -> bool:
-        """Store the record with its samples, whole or not at all. False if it was there already: storing twice is storing once.
+        """Store a record with its samples in one transaction. Return False if it was already stored.
 
-        `guard` is asked within the transaction; where it raises, nothing is stored.
+        `guard` is called within the transaction; if it raises, nothing is stored.
 
         Raises:
-            StorageError: there is no space left, or the database cannot be written.
-            ArtifactError: a sample that nothing measures, another record under the same id, or the database is damaged.
+            StorageError: the disk is full, or the database cannot be written.
+            ArtifactError: a sample is implausible, another record has the id, or the database is damaged.
         """
         for kinds, values in record.columns.parts:
             for kind, value in zip(kinds.each, values, strict=True):
@@ -97,9 +97,10 @@ class Records:
             return True
 
     def in_database_time(self, record: RunRecord) -> RunRecord:
-        """Return a record of a launch that ended just now by the database's clock, by which all hosts' runs are kept and listed.
+        """Return the record of a launch that ended just now, with its times converted to the database's clock.
 
-        A host's clock that differs by more than a few seconds is named in the log, once.
+        All hosts' runs are listed by that clock. If this host's clock differs by more than a few seconds, a warning is logged
+        once.
         """
         offset = clock_offset(self.engine)
         if abs(offset) < _TOLERATED:
@@ -111,24 +112,24 @@ class Records:
         return replace(record, started_at=record.started_at + offset, ended_at=record.ended_at + offset)
 
     def counts(self, run_id: str) -> dict[str, int]:
-        """Return the number of a run's records by the address of their device."""
+        """Return the number of a run's records by device address."""
         query = sa.select(RecordRow.device_address, sa.func.count()).where(RecordRow.run_id == run_id)
         with reading(self.engine) as connection:
             return {str(address): count for address, count in connection.execute(query.group_by(RecordRow.device_address))}
 
     def run_ids(self, limit: int | None = 20) -> list[str]:
-        """Return the ids of the latest runs, latest first; None is all of them."""
+        """Return the ids of the latest runs, latest first; all of them if `limit` is None."""
         with reading(self.engine) as connection:
             return list(connection.scalars(_latest_runs().limit(limit)))
 
     def ended_at(self) -> dict[str, datetime]:
-        """Return by run id when its last launch ended."""
+        """Return the end of each run's last launch by run id."""
         query = sa.select(RecordRow.run_id, sa.func.max(RecordRow.ended_at, type_=UtcTime)).group_by(RecordRow.run_id)
         with reading(self.engine) as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def remove(self, run_id: str) -> int:
-        """Remove a run's records with their samples, all or none, and return how many there were."""
+        """Remove a run's records with their samples in one transaction, and return their number."""
         with writing(self.engine) as connection:
             return connection.execute(sa.delete(RecordRow).where(RecordRow.run_id == run_id)).rowcount
 
@@ -137,7 +138,7 @@ class Records:
             return connection.scalar(sa.select(RecordRow.id).where(RecordRow.run_id == run_id).limit(1)) is not None
 
     def of_run_if_any(self, run_id: str) -> tuple[RunRecord, ...]:
-        """The records of a run that may have none yet, in the order in which they began, exactly as they were stored.
+        """Return the records of a run, possibly none, in order of their start, as they were stored.
 
         Raises:
             ArtifactError: the database is damaged.
@@ -146,10 +147,10 @@ class Records:
             return _load(connection, RecordRow.run_id == run_id)
 
     def of_run(self, run_id: str) -> tuple[RunRecord, ...]:
-        """The same of a run that has records.
+        """Return the records of a run in order of their start; there must be one.
 
         Raises:
-            UnknownNameError: no such run; the message lists the latest.
+            UnknownNameError: there is no such run; the message lists the latest.
             ArtifactError: the database is damaged.
         """
         records = self.of_run_if_any(run_id)
@@ -163,7 +164,7 @@ _FINE = {status.value for status in Status if status.is_fine}
 
 @dataclass(frozen=True, kw_only=True)
 class RunHead:
-    """A run: its launches by device and status."""
+    """The summary of a run in a list: the number of launches by device and status."""
 
     run_id: str
     recipe: str
@@ -181,10 +182,10 @@ class RunHead:
 
 
 def run_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[RunHead]:
-    """Return the latest runs but for the first ones, latest first.
+    """Return summaries of the latest runs, latest first, without the first `skip`.
 
     Raises:
-        StorageError, ArtifactError: as `reading`.
+        StorageError, ArtifactError: as for `reading`.
     """
     with reading(engine) as connection:
         names = list(connection.scalars(_latest_runs().limit(limit).offset(skip)))
@@ -193,10 +194,10 @@ def run_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[RunHead]:
 
 
 def run_head(engine: sa.Engine, run_id: str) -> RunHead | None:
-    """Return a run; None where there is no launch of it.
+    """Return the summary of a run; None if it has no launch.
 
     Raises:
-        StorageError, ArtifactError: as `reading`.
+        StorageError, ArtifactError: as for `reading`.
     """
     with reading(engine) as connection:
         return _heads(connection, [run_id]).get(run_id)
@@ -228,7 +229,7 @@ def _heads(connection: sa.Connection, names: Sequence[str]) -> dict[str, RunHead
 
 
 _DEVICE_FIELDS = tuple(DeviceFacts.__dataclass_fields__)
-_OTHER_FIELDS = ("device", "samples", "variant", "status", "error_class", "caveats")  # which a row has in another form
+_OTHER_FIELDS = ("device", "samples", "variant", "status", "error_class", "caveats")  # fields that a row stores in another form
 _PLAIN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name not in _OTHER_FIELDS)
 _KIND_COLUMNS = [sa.cast(SampleRow.labels, sa.Text) if name == "labels" else getattr(SampleRow, name) for name in KIND_FIELDS]
 
@@ -245,13 +246,13 @@ def _row(record: RunRecord) -> dict[str, Any]:
 
 
 def _sample_row(sample: Sample) -> dict[str, Any]:
-    # Sorted labels, so that equal ones are equal text, by which the view groups.
+    # Labels are sorted, so that equal labels are equal text, which the view groups by.
     kind = {name: getattr(sample, name) for name in KIND_FIELDS}
     return {**kind, "labels": dict(sorted(sample.labels.items())), "value": sample.value}
 
 
 class _Kinds(dict[tuple[Any, ...], SampleKind]):
-    """The kinds of samples that were read so far, by their columns: most samples are of a kind that others are of too."""
+    """A cache of sample kinds by their columns, since most samples share a kind with others."""
 
     def __missing__(self, columns: tuple[Any, ...]) -> SampleKind:
         fields = dict(zip(KIND_FIELDS, columns, strict=True))
@@ -267,7 +268,7 @@ def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple
 
 
 def _samples(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> dict[int, Samples]:
-    """Return the samples of the records for which a condition holds, by the record's key."""
+    """Return the samples of the records that a condition selects, by the record's key."""
     keys = sa.select(RecordRow.id).where(condition)
     query = sa.select(SampleRow.record, SampleRow.value, *_KIND_COLUMNS).where(SampleRow.record.in_(keys))
     query = query.order_by(SampleRow.record, SampleRow.id).execution_options(stream_results=True)

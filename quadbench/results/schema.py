@@ -1,7 +1,6 @@
-"""Schema: the database's tables as the code maps them, and what brings a database there.
+"""Tables of the database as SQLAlchemy classes, and creation or migration of a database.
 
-A new database gets the tables as they are here. Each later change of them is also a revision in `migrations/`, which changes the
-databases that are there.
+A new database gets the tables as defined here. Each later change is also a revision in `migrations/`, for existing databases.
 """
 
 import uuid
@@ -22,7 +21,7 @@ from quadbench.errors import ArtifactError
 
 
 class UtcTime(sa.TypeDecorator[datetime]):
-    """The type of aware datetimes in UTC; SQLite keeps no time zone."""
+    """A column type of aware datetimes in UTC, since SQLite stores no time zone."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -41,18 +40,18 @@ class UtcTime(sa.TypeDecorator[datetime]):
 
 
 def utc_text(value: Any) -> Any:
-    """Return a time as it is stored as JSON has it; SQLite gives a text without its zone."""
+    """Return a stored time as an ISO text for JSON; SQLite returns text without a zone."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     return None if value is None else f"{value}Z"
 
 
 _RATIOS_ABOVE_0 = "ratio > 0 AND low > 0 AND high > 0"
-BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite's integers have 64 bits, and only they number rows
+BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite's INTEGER has 64 bits, and only it can number rows
 
 
 class Table(DeclarativeBase):
-    """The base of all tables."""
+    """The base class of all tables."""
 
     type_annotation_map: ClassVar = {
         datetime: UtcTime,
@@ -63,12 +62,12 @@ class Table(DeclarativeBase):
     }
 
 
-# A run's files lie in a folder of its id, and one id that could name none would end every list of runs.
+# A run's folder has the name of its id; one invalid id would break every list of runs.
 _NAMES_A_FOLDER = r"replace(replace(run_id, '/', ''), '\', '') = run_id AND run_id NOT IN ('', '.', '..')"
 
 
 class RecordRow(Table):
-    """A launch."""
+    """A row for each launch."""
 
     __tablename__ = "records"
 
@@ -105,7 +104,7 @@ class RecordRow(Table):
 
 
 class SampleRow(Table):
-    """A value of a launch."""
+    """A row for each measured value of a launch."""
 
     __tablename__ = "samples"
 
@@ -123,7 +122,7 @@ class SampleRow(Table):
 
 
 class LeaseRow(Table):
-    """All that is claimed of a device: by a job, and by a person."""
+    """A row for each device with its current claims: the lease of a job, and the reservation of a person."""
 
     __tablename__ = "leases"
 
@@ -139,7 +138,7 @@ class LeaseRow(Table):
 
 
 class IdentityRow(Table):
-    """The name of this database, unlike any other's."""
+    """The unique name of this database."""
 
     __tablename__ = "identity"
 
@@ -147,7 +146,7 @@ class IdentityRow(Table):
 
 
 class PhoneRow(Table):
-    """A phone of the inventory."""
+    """A row for each phone of the farm's inventory."""
 
     __tablename__ = "devices"
 
@@ -169,7 +168,7 @@ class PhoneRow(Table):
 
 
 class JobRow(Table):
-    """A job of the farm's queue. Lines are read by `counts_from`; `open_needs` counts the jobs before it that are not done."""
+    """A job of the farm's queue. `counts_from` orders waiting jobs; `open_needs` counts its unfinished dependencies."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -204,7 +203,7 @@ class JobRow(Table):
 
 
 class JobNeedRow(Table):
-    """A job that must be done before another."""
+    """A dependency of a job on another, which must be done first."""
 
     __tablename__ = "job_needs"
 
@@ -213,7 +212,7 @@ class JobNeedRow(Table):
 
 
 class AttemptRow(Table):
-    """An attempt at a job: how it ended, what its worker answered (JSON), and the last lines of its log."""
+    """An attempt at a job: its end, the worker's answer as JSON, and the last lines of its log."""
 
     __tablename__ = "attempts"
 
@@ -230,7 +229,7 @@ class AttemptRow(Table):
 
 
 class WorkerRow(Table):
-    """A process that asks for jobs."""
+    """A worker process that takes jobs from the queue."""
 
     __tablename__ = "workers"
 
@@ -245,7 +244,7 @@ class WorkerRow(Table):
 
 
 class NightRow(Table):
-    """A night of regression tests, and what was planned for it (JSON: pairs of a case and a word for devices)."""
+    """A nightly regression run, with its planned pairs of case and device as JSON."""
 
     __tablename__ = "nights"
 
@@ -258,7 +257,7 @@ class NightRow(Table):
 
 
 class MeasurementRow(Table):
-    """A case measured on a device in a night."""
+    """A measurement of a case on a device in a night."""
 
     __tablename__ = "night_measurements"
     __table_args__ = (
@@ -282,7 +281,7 @@ class MeasurementRow(Table):
 
 
 class PointRow(Table):
-    """A figure of a measurement."""
+    """A figure of a nightly measurement."""
 
     __tablename__ = "night_points"
     __table_args__ = (sa.CheckConstraint(_RATIOS_ABOVE_0),)
@@ -298,7 +297,7 @@ class PointRow(Table):
 
 
 class RulingRow(Table):
-    """A night's answer about a figure. Rows are only added: of those about the same figure, the one added last stands."""
+    """A ruling on a figure of a night. Rows are only added; the last one on a figure is current."""
 
     __tablename__ = "night_rulings"
     __table_args__ = (
@@ -329,7 +328,7 @@ class RulingRow(Table):
 
 
 class AcknowledgementRow(Table):
-    """A person's word that a case's figures are as they are from a night on."""
+    """A person's acknowledgement that accepts the figures of a case from a night on."""
 
     __tablename__ = "acknowledgements"
 
@@ -346,7 +345,7 @@ class AcknowledgementRow(Table):
 
 
 def upgrade(connection: sa.Connection, name: str) -> bool:
-    """Bring the schema up to date within the transaction. False if it was; `name` is the database's, for messages."""
+    """Create or migrate the schema within the transaction; return False if it was current. `name` is for messages."""
     if is_current(connection, name):
         return False
     config = _config()
@@ -368,8 +367,8 @@ _IS_EMULATED = "CAST(r.caveats AS TEXT) LIKE '%EMULATED_NPU%' OR CAST(r.caveats 
 _EMULATED_TIME = f"({_IS_EMULATED}) AND substr(s.metric, length(s.metric) - 2) = '_ns'"
 _KPI_KEY = "run_id, device_address, variant, task, component, metric, labels"
 # One row for each figure of a run. Different labels are different figures: a cold adapter load is not a resident one. p50 is the
-# median of the launches' medians, as in the reports, and of peaks that of their maxima: a launch needs its highest. The times of
-# an emulator say nothing about any device.
+# median of the launch medians, as in the reports; for memory peaks it is the median of the launch maxima. Times of emulators are
+# left out, as they say nothing about any device.
 _KPIS = f"""
 CREATE VIEW kpis AS
 WITH kept AS (
@@ -402,7 +401,7 @@ GROUP BY {_KPI_KEY}
 
 
 def is_current(connection: sa.Connection, name: str) -> bool:
-    """Say whether the schema is the one that this quadbench knows, and not an older one or none at all."""
+    """Return whether the schema is the latest revision, rather than an older one or none."""
     current, revisions = revision(connection, name), known()
     if current is not None and current not in revisions:
         raise ArtifactError(
@@ -413,7 +412,7 @@ def is_current(connection: sa.Connection, name: str) -> bool:
 
 
 def revision(connection: sa.Connection, name: str) -> str | None:
-    """Return the schema that the database says it has; None for one without tables of quadbench."""
+    """Return the schema revision of the database; None if it has no quadbench tables."""
     try:
         return MigrationContext.configure(connection).get_current_revision()
     except CommandError as error:

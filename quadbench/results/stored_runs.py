@@ -1,4 +1,4 @@
-"""Stored runs: a run's records with its run.json and quality.json; runs found by id, and changes of a run's file."""
+"""Stored runs: their records with run.json and quality.json, lookup by id, and changes of run.json."""
 
 import json
 import logging
@@ -29,9 +29,9 @@ from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Guard, Records, read_records
 
-_LOOKED_AT = 100  # runs, when looking for one that was not interrupted
+_LOOKED_AT = 100  # runs searched for one that was not interrupted
 RUN, SWEEP, COMPARISON, NIGHT = "run", "sweep", "comparison", "night"
-_LISTED = 8  # of the latest
+_LISTED = 8  # of the latest ids
 _FOLDER_HINT = "quadbench runs lists what this folder holds; --results names another"
 ItemT = TypeVar("ItemT")
 
@@ -42,13 +42,13 @@ log = logging.getLogger(__name__)
 class RunFile:
     """The content of run.json, which is written when a run begins and again when it ends.
 
-    `bundle` is the name of the bundle's folder below `bundles`; `others` has those of device profiles that ran another, by
-    profile. `planned` is the number of launches of each variant on a device; a side of a comparison plans none. `recipe` is the
-    recipe's text, and `swept` what a sweep set in it. What it takes to go on: how it is measured, on which `devices`, and at AI
-    Hub on those with the addresses `hosted`; `contents` has the digest of each bundle's files, by the bundle's folder.
-    `has_own_report`: a report of it is the one that it wrote itself, with which it may go; a report that somebody asked for keeps
-    it. `is_part`: a worker of a farm measured it for whoever fetches and keeps it.
-    `retries` are devices that were lost and came back; `left_out` says by address why a device lacks launches.
+    `bundle` is the bundle's folder name below `bundles`; `others` has those of device profiles with another bundle. `planned`
+    is the number of launches per variant on a device; a side of a comparison plans none. `recipe` is the recipe's text, and
+    `swept` the values that a sweep set in it. For resuming, the file holds the settings, the `devices`, and the addresses
+    `hosted` at AI Hub. `contents` has the digest of each bundle's files. `has_own_report`: the only report is the run's own, so
+    both may be removed; a requested report keeps the run. `is_part`: a farm worker measured it for another results folder,
+    which keeps it. `retries` are devices that were lost and came back; `left_out` maps an address to the reason of missing
+    launches.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -81,14 +81,14 @@ class RunFile:
         return (*(device.address for device in self.devices), *self.hosted)
 
     def lacking(self, stored: Mapping[str, int]) -> list[str]:
-        """Return the devices of which fewer launches are stored, by their address, than were planned, and no reason is noted."""
+        """Return the devices with fewer stored launches than planned, unless a reason is noted. `stored` is by address."""
         planned = sum(self.planned.values())
         addresses = [device.address for device in self.devices if device.address not in self.left_out]
         return [address for address in addresses if stored.get(address, 0) < planned]
 
 
 def new_id() -> str:
-    """Return an id for a run or a sweep that begins now; ids sort by time."""
+    """Return an id for a run or sweep that begins now; ids sort by time."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
 
 
@@ -103,7 +103,7 @@ def new_run_file(
     hosted: tuple[str, ...] = (),
     is_part: bool = False,
 ) -> RunFile:
-    """Return the file of a run that begins, whose devices run these bundles, by their profile."""
+    """Return the run file of a new run, given the bundle of each device profile."""
     first, *_ = folders = {profile: bundle.folder.name for profile, bundle in bundles.items()}
     others = {profile: folder for profile, folder in folders.items() if folder != folders[first]}
     return RunFile(
@@ -127,21 +127,21 @@ def new_run_file(
 
 
 def save_run(layout: Layout, run: RunFile) -> None:
-    """Write the run's file, whole or not at all."""
+    """Write a run's file atomically."""
     write_document(layout.run_file(run.run_id), run)
 
 
 def save_scores(layout: Layout, run_id: str, scores: RunScores) -> None:
-    """Write the run's scores, whole or not at all; they replace those of an earlier time."""
+    """Write a run's scores atomically, replacing earlier ones."""
     write_document(layout.scores(run_id), scores)
 
 
 def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
-    """Read a stored run, whole; None is the latest that came to its end. Nothing is written.
+    """Read a complete stored run, by default the latest one that ended. Nothing is written.
 
     Raises:
-        UnknownNameError: no such run.
-        ArtifactError: there is no run at all, or its file, its bundle or the bundle's pictures are missing or damaged.
+        UnknownNameError: there is no such run.
+        ArtifactError: there is no run at all, or its file, its bundle or the bundle's images are damaged.
     """
     run, stored = _stored(layout, run_id)
     bundles = {name: _bundle(layout, name) for name in (run.bundle, *run.others.values())}
@@ -158,10 +158,12 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
 
 
 def load_records(layout: Layout, run_id: str | None = None) -> tuple[RunRecord, ...]:
-    """Read a stored run's records alone, which may be of any host with the same database; None is the latest run here that ended.
+    """Read only the records of a stored run, by default the latest that ended here.
+
+    A given run may be of any host with the same database.
 
     Raises:
-        UnknownNameError: no such run.
+        UnknownNameError: there is no such run.
         ArtifactError: there is no run at all, or the database is damaged.
     """
     if run_id is None:
@@ -173,7 +175,7 @@ def load_records(layout: Layout, run_id: str | None = None) -> tuple[RunRecord, 
 
 
 def run_ids(layout: Layout, limit: int | None) -> list[str]:
-    """Return the ids of the latest stored runs, latest first, None being all; no id where no run was stored yet.
+    """Return the ids of the latest stored runs, latest first, or of all if `limit` is None.
 
     Raises:
         ArtifactError: the database is damaged.
@@ -186,7 +188,7 @@ def run_ids(layout: Layout, limit: int | None) -> list[str]:
 
 
 def _own_ids(records: Records, source: str | Path, layout: Layout) -> Iterator[str]:
-    """Yield the ids of the runs that lie in this results folder, latest first; several folders may share a database."""
+    """Yield the ids of the runs in this results folder, latest first; several folders may share a database."""
     ids = records.run_ids(limit=None)
     yield from ids if isinstance(source, Path) else (name for name in ids if layout.run(name).exists())
 
@@ -198,13 +200,12 @@ def _bundle(layout: Layout, name: str) -> Stored[Bundle]:
 
 
 def keep_record(records: Records, record: RunRecord, layout: Layout, guard: Guard | None = None) -> None:
-    """Store the record of a launch that has just ended, its times by the database's clock.
+    """Store the record of a launch that just ended, with its times by the database's clock.
 
-    Where the database does not take it, it is written beside the launch's events, and the error says so. What the `guard` refuses
-    is stored nowhere.
+    If the database refuses it, it is written beside the launch's events instead. If `guard` refuses it, it is stored nowhere.
 
     Raises:
-        StorageError, ArtifactError: the database did not take it; the message says where the record lies.
+        StorageError, ArtifactError: the database refused the record; the message names the file with it.
     """
     try:
         records.store(records.in_database_time(record), guard)
@@ -221,7 +222,7 @@ def keep_record(records: Records, record: RunRecord, layout: Layout, guard: Guar
 
 
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecord, ...]]:
-    """Return a run's file and its records, of which there is at least one; None is the latest run that ended, if one did."""
+    """Return the file and records of a run with at least one record, by default of the latest run that ended."""
     nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint=f"{layout.command('run', 'quickstart')} makes one")
     source = database_of(layout)
     if isinstance(source, Path) and not os.path.lexists(source):
@@ -240,7 +241,7 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
                 fault = fault or error
                 continue
             stored = records.of_run(name)
-            is_aborted = any(one.status is Status.ABORTED for one in as_counted(stored))  # and was not repeated
+            is_aborted = any(one.status is Status.ABORTED for one in as_counted(stored))  # and not repeated since
             if run.is_ended and not is_aborted and not _lacks_launches(run, stored):
                 return run, stored
             cut_short = cut_short or (run, stored)
@@ -255,7 +256,7 @@ def _lacks_launches(run: RunFile, stored: tuple[RunRecord, ...]) -> bool:
 
 
 def read_run_file(layout: Layout, run_id: str) -> RunFile:
-    """Read the file of a run, which need not have any record.
+    """Read the file of a run, which may have no records.
 
     Raises:
         ArtifactError: the file is missing or damaged.
@@ -265,10 +266,10 @@ def read_run_file(layout: Layout, run_id: str) -> RunFile:
 
 
 def named_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
-    """Read the run of an id as `load_run` does; `wanted` are the kinds that the command takes, where a run is not the only one.
+    """Read a run by id, as `load_run` does. `wanted` are the kinds of ids that the command accepts, for messages.
 
     Raises:
-        UserError: no run has this id.
+        UserError: there is no run with this id.
         ArtifactError: there is no run at all, or the run is damaged.
     """
     try:
@@ -282,15 +283,15 @@ def named_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
 
 
 def is_run(word: str, layout: Layout) -> bool:
-    """Say whether the results folder has a run with this id."""
+    """Return whether the results folder has a run with this id."""
     try:
         return layout.run_file(word).exists()
-    except ValueError:  # no name of a run
+    except ValueError:  # invalid as a run's name
         return False
 
 
 def unknown_id(word: str, layout: Layout, *wanted: str) -> UserError:
-    """Return the error of a word that is the id of none of the `wanted` kinds: of something else, or of nothing stored here."""
+    """Return the error for an id of none of the `wanted` kinds: it is of another kind, or unknown."""
     kinds, (*others, last) = stored_ids(layout), wanted or (RUN,)
     expected = f"{', '.join(others)} or {last}" if others else last
     if (kind := kinds.get(word)) and kind not in (*others, last):
@@ -301,17 +302,17 @@ def unknown_id(word: str, layout: Layout, *wanted: str) -> UserError:
 
 
 def stored_ids(layout: Layout) -> dict[str, str]:
-    """Return by its id of which kind each thing is that a results folder holds."""
+    """Return the kind of everything stored in a results folder by id: run, sweep, comparison or night."""
     studies = {path.parent.name: path.stem for path in layout.studies()}  # sweep.json, comparison.json
     return dict.fromkeys(layout.night_ids(), NIGHT) | studies | dict.fromkeys(run_ids(layout, None), RUN)
 
 
 def load_run_file(layout: Layout, run_id: str) -> RunFile:
-    """Read the file of a run, which need not have any record yet.
+    """Read the file of a run by id; the run may have no records yet.
 
     Raises:
         UserError: this results folder has no such run.
-        ArtifactError: the file is damaged, or lost.
+        ArtifactError: the file is damaged or missing.
     """
     if can_name_file(run_id) and layout.run_file(run_id).exists():
         return read_run_file(layout, run_id)
@@ -321,11 +322,11 @@ def load_run_file(layout: Layout, run_id: str) -> RunFile:
 
 
 def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], RunFile]) -> RunFile:
-    """Write a run's file anew, given what stands there now, while no other process changes it. Return the new one.
+    """Replace a run's file by `decide` of its current content, under a lock, and return the new content.
 
     Raises:
-        StorageError: there is no space left, or the folder cannot be written.
-        ArtifactError: the file that is there is damaged.
+        StorageError: the disk is full, or the folder cannot be written.
+        ArtifactError: the existing file is damaged.
     """
     folder = layout.run(run_id)
     with storing(layout.root):
@@ -337,11 +338,11 @@ def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], R
 
 
 def keep_run(layout: Layout, run_id: str) -> None:
-    """Note that somebody asked for the run's report, so that the run stays where old ones are removed.
+    """Note that a user requested the run's report, so that removal of old runs spares it.
 
     Raises:
         StorageError: the run's file cannot be written.
-        ArtifactError: it is damaged.
+        ArtifactError: the run's file is damaged.
     """
     asked = read_run_file(layout, run_id)
     if asked.has_own_report:
@@ -349,10 +350,10 @@ def keep_run(layout: Layout, run_id: str) -> None:
 
 
 def keep_fetched(layout: Layout, run: RunFile) -> None:
-    """Write the file of a run that workers of a farm have measured, which this results folder keeps; what is there stays noted.
+    """Write the file of a run fetched from farm workers, merged with an existing one; this folder keeps the run.
 
     Raises:
-        StorageError, ArtifactError: as `change_run`.
+        StorageError, ArtifactError: as for `change_run`.
     """
 
     def kept(here: RunFile | None) -> RunFile:
@@ -364,7 +365,7 @@ def keep_fetched(layout: Layout, run: RunFile) -> None:
 
 
 def joined(begun: RunFile, now: RunFile) -> RunFile:
-    """Return the file of a run that goes on, with devices that it did not have; what was pushed first stays noted."""
+    """Return the file of a resumed run with its new devices merged in; earlier entries take precedence."""
     others = {device.profile: now.bundle for device in now.devices if now.bundle != begun.bundle} | now.others
     return replace(
         begun,
@@ -380,7 +381,7 @@ def joined(begun: RunFile, now: RunFile) -> RunFile:
 
 
 def part_on(run: RunFile, address: str) -> RunFile:
-    """Return the file of a run without what it says of other devices of the same host, each of which has a part of its own."""
+    """Return the file of a run reduced to one device, as each device of a host becomes a part of its own."""
     return replace(
         run,
         devices=tuple(device for device in run.devices if device.address == address),
@@ -391,7 +392,7 @@ def part_on(run: RunFile, address: str) -> RunFile:
 
 
 def whole_of(parts: Sequence[RunFile]) -> RunFile:
-    """Return the file of a run whose devices were measured apart, each a part; it has ended where none left anything out."""
+    """Merge the run files of devices that were measured apart; the run has ended if no part left out a device."""
     whole = reduce(joined, parts)
     return replace(whole, is_ended=not whole.left_out)
 

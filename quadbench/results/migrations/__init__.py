@@ -1,1 +1,1 @@
-"""Migrations: the database's schema, one revision after the other; run by `schema.upgrade`."""
+"""Alembic migrations of the database schema, run by `schema.upgrade`."""

@@ -1,7 +1,7 @@
-"""Alembic's environment: runs the revisions on the connection that `schema` hands over, inside its transaction.
+"""Alembic environment that runs the migrations on the connection of `schema.upgrade`, inside its transaction.
 
-Foreign keys must be off on that connection: SQLite's batch mode copies a table and drops the old one, and with keys on a CASCADE
-would delete the children of what is dropped. `engine` checks the keys before it commits.
+Foreign keys must be off on that connection. SQLite's batch mode copies a table and drops the old one; with foreign keys a
+CASCADE would delete the rows of child tables. `engine` checks the keys before it commits.
 """
 
 from alembic import context

@@ -1,4 +1,4 @@
-"""The first schema, with which databases began."""
+"""The first schema revision."""
 
 revision = "0001"
 down_revision = None
@@ -7,4 +7,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Change nothing: `schema.upgrade` makes the tables of a new database as the code maps them."""
+    """Change nothing: `schema.upgrade` creates the tables of a new database from the mapped classes."""

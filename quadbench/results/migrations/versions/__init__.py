@@ -1,1 +1,1 @@
-"""Revisions, oldest first by their number."""
+"""Schema revisions, numbered from the oldest."""
