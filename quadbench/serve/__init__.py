@@ -1,1 +1,1 @@
-"""Serve: the database and the results folder -> a live page and a JSON API that only read, for people in the same lab."""
+"""The live web page and its JSON API, which only read the database and the results folder, for people in one lab."""

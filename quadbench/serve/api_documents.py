@@ -1,4 +1,4 @@
-"""Documents of the API: work under way and the farm as they are now, nights, and JSON schemas of what commands print."""
+"""JSON documents of the API: running commands, the farm's current state, nights, and JSON schemas of all documents."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ from quadbench.results.progress import DeviceProgress, Progress, Stage, under_wa
 SCHEMA_VERSION = 1
 DocumentT = TypeVar("DocumentT")
 _MOST_JOBS = 100
-_RANKS = {JobState.RUNNING: 0, JobState.WAITING: 1}  # of jobs; those that have ended come last, the latest of all first
-_NOBODY = "here"  # no host: a phone is as whichever host saw it last told of it
+_RANKS = {JobState.RUNNING: 0, JobState.WAITING: 1}  # order of jobs; ended ones come last, each group latest first
+_NOBODY = "here"  # stands for no host: a phone's state is that of the host that saw it last
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceAtWork:
-    """A device in work under way: its stage (push, measure, wait or done), what it does there in words, and the share done."""
+    """A device of a running command: its stage (push, measure, wait or done), its activity, and the completed fraction."""
 
     address: str
     stage: str
@@ -47,7 +47,7 @@ class DeviceAtWork:
 
 @dataclass(frozen=True, kw_only=True)
 class AtWork:
-    """A command at work: what it does, for whom, the step of its stage, and its devices. A comparison names no run."""
+    """A running command: its purpose, its owner, its current stage, and its devices. A comparison has no `run_id`."""
 
     what: str
     owner: str
@@ -60,7 +60,7 @@ class AtWork:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkUnderWay:
-    """The work that goes on at this moment, by commands with this results folder; a farm's runs stand with the farm."""
+    """The commands that run on this results folder now. Runs of a farm are in the farm's document."""
 
     schema_version: int = SCHEMA_VERSION
     work: tuple[AtWork, ...]
@@ -68,7 +68,7 @@ class WorkUnderWay:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmClaim:
-    """A claim on a device, by a job or by a person who has reserved it."""
+    """A claim on a device: the lease of a job, or the reservation of a person."""
 
     owner: str
     purpose: str
@@ -77,7 +77,7 @@ class FarmClaim:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmDevice:
-    """A device that was seen, is leased or that a worker takes jobs for. What is not known of it is empty or None."""
+    """A device of the farm that was seen, is leased or is served by a worker. Unknown values are empty or None."""
 
     name: str
     model: str
@@ -93,18 +93,18 @@ class FarmDevice:
 
     @property
     def is_broken(self) -> bool:
-        """Say whether somebody should look at it."""
+        """Return whether somebody should look at the device."""
         return self.is_missing or self.is_unreached or self.health not in (None, "healthy")
 
     @property
     def is_unreached(self) -> bool:
-        """Say whether it is a phone that is attached and does not answer."""
+        """Return whether the device is a phone that is attached but does not answer."""
         return self.health is not None and self.state not in (READY, GONE, MISSING)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FarmWorker:
-    """A worker, which takes jobs for devices and by capabilities. Its state is ready, draining or lost."""
+    """A worker with the devices and capabilities for which it takes jobs. Its state is ready, draining or lost."""
 
     name: str
     host: str
@@ -116,21 +116,21 @@ class FarmWorker:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmRun:
-    """A run of the farm that is not at its end: its jobs by state."""
+    """An unfinished run of the farm: the number of its jobs by state."""
 
     run_id: str
     jobs: Mapping[str, int]
 
     @property
     def share(self) -> float:
-        """Return the share of the jobs to which nothing happens any more."""
+        """Return the fraction of the run's jobs that have ended."""
         total = sum(self.jobs.values())
         return 1 - (self.jobs.get("waiting", 0) + self.jobs.get("running", 0)) / total if total else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class FarmJob:
-    """A job of the queue: what it needs, for whom, and how it stands."""
+    """A job of the farm's queue: its needs, its owner and its state."""
 
     id: int
     run_id: str
@@ -147,7 +147,7 @@ class FarmJob:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmNow:
-    """The farm at one moment: devices, workers, open runs, jobs by state, the latest jobs, and what is wrong with the queue."""
+    """The farm's current state: devices, workers, open runs, job counts by state, latest jobs, and faults of the queue."""
 
     schema_version: int = SCHEMA_VERSION
     devices: tuple[FarmDevice, ...]
@@ -161,7 +161,7 @@ class FarmNow:
 
 @dataclass(frozen=True, kw_only=True)
 class NightLine:
-    """A night: the worst that was ruled, and how many rulings of each kind stand."""
+    """A night in a list: its worst ruling, and the number of current rulings of each kind."""
 
     night: str
     name: str
@@ -173,7 +173,7 @@ class NightLine:
 
 @dataclass(frozen=True, kw_only=True)
 class NightList:
-    """Nights, latest first."""
+    """A list of nights, latest first."""
 
     schema_version: int = SCHEMA_VERSION
     nights: tuple[NightLine, ...]
@@ -198,7 +198,7 @@ def _at_work(progress: Progress) -> AtWork:
 
 
 def doing(device: DeviceProgress) -> str:
-    """Return what a device does, in words."""
+    """Return the current activity of a device in words."""
     match device.stage:
         case Stage.PUSH:
             return f"{device.sent_bytes / MIB:.1f} of {device.total_bytes / MIB:.1f} MB pushed"
@@ -213,7 +213,7 @@ def doing(device: DeviceProgress) -> str:
 
 
 def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
-    """Return the farm. Adb is not asked: what runs on the phones is not disturbed."""
+    """Return the current state of the farm. adb is not used, so that measurements on phones are not disturbed."""
     claims, workers, queue = Leases(engine).standing(), Workers(engine).known(), queue_status(engine)
     phones = merged((), Inventory(engine).phones(), claims, expected, _NOBODY)
     jobs = listed_jobs(engine).jobs
@@ -229,7 +229,7 @@ def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
 
 
 def farm_without_notes(expected: Sequence[ExpectedPhone]) -> FarmNow:
-    """Return a farm of which nothing was ever noted: there are only the phones that it should have."""
+    """Return the state of a farm without a database: only the phones that farm.yaml expects."""
     phones = merged((), (), {}, expected, _NOBODY)
     devices = tuple(map(_phone, phones))
     return FarmNow(devices=devices, workers=(), runs=(), states={}, oldest_waits_s=None, jobs=(), faults=())
@@ -251,7 +251,7 @@ def _phone(phone: FarmPhone) -> FarmDevice:
 
 
 def _others(phones: Sequence[FarmPhone], claims: dict[str, Claims], workers: Sequence[KnownWorker]) -> list[FarmDevice]:
-    """Return what is no phone of the inventory: devices that are leased, and those that workers take jobs for."""
+    """Return devices outside the phone inventory that are leased or served by a worker."""
     known = {phone.seen.device for phone in phones}
     served = {device.name: (device, each) for each in workers if each.is_here for device in each.worker.devices}
     others = []
@@ -302,7 +302,7 @@ _DOCUMENTS: dict[str, type[Any]] = {
 
 
 def document_schemas() -> dict[str, dict[str, Any]]:
-    """Return the schemas by name. New keys may come at any time, so that none refuses what it does not know."""
+    """Return the JSON schemas by document name. They allow unknown keys, as new ones may be added at any time."""
     dialect = "https://json-schema.org/draft/2020-12/schema"
     adapters = {name: TypeAdapter(document) for name, document in _DOCUMENTS.items()}
     return {name: {"$schema": dialect, **adapter.json_schema(mode="serialization")} for name, adapter in adapters.items()}

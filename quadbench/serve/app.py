@@ -1,4 +1,4 @@
-"""The live page: the FastAPI application with pages, sign-in and the JSON API, and the uvicorn server that runs it."""
+"""The web application of the live page (FastAPI): pages, sign-in, JSON API, and the uvicorn server that runs it."""
 
 import logging
 import socket
@@ -27,15 +27,15 @@ from quadbench.serve.pages import Pages
 from quadbench.serve.queries import MOST_PAGES, Watched
 from quadbench.serve.rendering import page
 
-MOST_CONNECTIONS = 300  # at once; a request over one more is answered with 503
-_MOST_NEW = 100  # connections that wait to be taken
-_PATIENCE_S = 1  # with requests, when the server ends
+MOST_CONNECTIONS = 300  # connections at once; a request beyond them is answered with 503
+_MOST_NEW = 100  # connections that wait to be accepted
+_PATIENCE_S = 1  # seconds for open requests when the server ends
 
 log = logging.getLogger(__name__)
 
 
 def live_page(layout: Layout, access: Access, *, is_secure: bool = False) -> ASGIApp:
-    """Return the application; `is_secure` says that it is reached through TLS."""
+    """Return the web application; `is_secure` means that it is reached over TLS."""
     watched = Watched(layout)
     pages = Pages(watched)
     app = FastAPI(
@@ -75,7 +75,7 @@ def _sign_in_routes(access: Access, *, is_secure: bool) -> list[Route]:
 
     async def sign_in(request: Request) -> Response:
         try:
-            body = await request.body()  # a short one: the door has seen to that
+            body = await request.body()  # short, as the middleware limits its length
         except ClientDisconnect:
             return Response(status_code=400)
         fields = parse_qs(body.decode("ascii", "replace"))
@@ -90,7 +90,7 @@ def _sign_in_routes(access: Access, *, is_secure: bool) -> list[Route]:
 
 
 def _place(text: str) -> str:
-    """Return the path of a page here to which a link leads; of what leads elsewhere, the first page."""
+    """Return the path of a link if it leads to a page of this server, else the path of the first page."""
     is_path = text.isprintable() and text.isascii() and text.startswith("/") and not text.startswith(("//", "/\\"))
     return text if is_path else "/"
 
@@ -100,7 +100,7 @@ Name = Annotated[str, Path(max_length=200)]
 
 
 def api_routes(watched: Watched) -> APIRouter:
-    """Return the routes. Times are in nanoseconds, sizes in bytes; null stands for NaN and infinities."""
+    """Return the routes of the JSON API. Times are in nanoseconds, sizes in bytes; null stands for NaN and infinities."""
     router = APIRouter(prefix="/api", responses={401: {"description": "a token is needed"}, 404: {"description": "unknown name"}})
 
     @router.get("/work", response_model=WorkUnderWay, summary="What commands do at this moment")
@@ -143,10 +143,10 @@ def _json(kind: type[object], value: object) -> Response:
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """Return a socket that listens at an address; port 0 is any that is free.
+    """Return a socket that listens at an address; port 0 means any free port.
 
     Raises:
-        UserError: the address is not of this host, or the port is taken or not this user's to have.
+        UserError: the address is not of this host, or the port is taken or forbidden to this user.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -157,10 +157,10 @@ def listen(address: str, port: int) -> socket.socket:
 
 
 def server_of(app: ASGIApp, certfile: FilePath | None = None, keyfile: FilePath | None = None) -> uvicorn.Server:
-    """Return the server of an application, through TLS where it has a certificate. Requests, also bad ones, are not logged.
+    """Return the uvicorn server of an application, with TLS if a certificate is given. Requests are not logged.
 
     Raises:
-        UserError: certificate and key cannot be read, or do not fit.
+        UserError: the certificate or key cannot be read, or they do not fit.
     """
     config = uvicorn.Config(
         app,
@@ -168,7 +168,7 @@ def server_of(app: ASGIApp, certfile: FilePath | None = None, keyfile: FilePath 
         ssl_certfile=certfile,
         ssl_keyfile=keyfile,
         log_config=None,
-        log_level="critical",  # the application logs its errors itself; the server's own are that its end cuts off viewers
+        log_level="critical",  # the application logs its own errors; uvicorn would log viewers cut off at its end
         access_log=False,
         server_header=False,
         limit_concurrency=MOST_CONNECTIONS,

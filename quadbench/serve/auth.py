@@ -1,4 +1,4 @@
-"""Who may see the live page, by a token and the host's name, and the middleware that holds every request to it."""
+"""Access to the live page by token and host name, and the ASGI middleware that checks every request."""
 
 import hmac
 import ipaddress
@@ -16,21 +16,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from quadbench.errors import UserError
 
 COOKIE = "quadbench"
-LEAST_TOKEN = 16  # characters: too many to be guessed
+LEAST_TOKEN = 16  # characters; long enough that it cannot be guessed
 _MOST_TOKEN = 500
 _PORT = re.compile(r":[0-9]{1,5}\Z")
 SIGN_IN = "/sign-in"
-_OPEN = (SIGN_IN, "/style.css", "/icon.svg")  # to who has no token
+_OPEN = (SIGN_IN, "/style.css", "/icon.svg")  # paths open without a token
 _MOST_FORM_BYTES = 4096
-MOST_HEAD_BYTES = 16_384  # which the server holds only against a head that comes bit by bit
-PIECE_BYTES = 65_536  # of an answer that are handed over at once
+MOST_HEAD_BYTES = 16_384  # uvicorn itself checks this only for heads that arrive in parts
+PIECE_BYTES = 65_536  # largest piece of a response that is sent at once
 _ENDLESS = "/live/"
 _FOR_PROGRAMS = ("/api/", _ENDLESS)
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# Reports bring their style and pictures with them; nothing in one is run, and nothing is fetched for it.
+# Reports contain their styles and images. Nothing in them is run, and nothing is fetched for them.
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none';"
     " sandbox"
@@ -49,41 +49,41 @@ _HEADERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Who is let in: whoever has the token, where there is one, and asks for this host by an address or one of its `names`."""
+    """The access rules of the page: a request needs the token, if there is one, and an address or name of this host."""
 
     token: str | None = field(default=None, repr=False)
     names: frozenset[str] = frozenset()
 
     def knows_host(self, host: str) -> bool:
-        """Say whether a page was asked for under a name of this host.
+        """Return whether the Host header names this host, as a guard against DNS rebinding.
 
-        A page of somebody's who has his name lead here would ask under that name; nobody can do so with an address.
+        In such an attack, the attacker's own name points to this host; it cannot be an IP address.
         """
         name = _PORT.sub("", host.lower()).removeprefix("[").removesuffix("]").removesuffix(".")
         return name == "localhost" or name in self.names or is_address(name)
 
     def lets_in(self, authorization: str, cookie: str) -> bool:
-        """Say whether a request has the token, or the cookie of who has signed in with it."""
+        """Return whether a request has the token, or the cookie of a user who signed in with it."""
         if self.token is None:
             return True
         kind, _, given = authorization.partition(" ")
         return (kind.lower() == "bearer" and self.is_token(given.strip())) or _are_same(cookie, self.cookie)
 
     def is_token(self, given: str) -> bool:
-        """Say whether a text is the token, in a time that tells nothing of where it differs."""
+        """Return whether a text is the token, compared in constant time."""
         return self.token is not None and _are_same(given, self.token)
 
     @property
     def cookie(self) -> str:
-        """Return what who has signed in is known by, from which nobody learns the token."""
+        """Return the cookie of signed-in users: an HMAC that does not reveal the token."""
         return hmac.new((self.token or "").encode(), b"quadbench serve", "sha256").hexdigest()
 
 
 def access_of(token: str | None, address: str, names: Collection[str]) -> Access:
-    """Return the access to a page at an address, of which others than this host are refused without a token.
+    """Return the access rules of a page at an address. An address that other hosts reach needs a token.
 
     Raises:
-        UserError: the address is not of this host alone and there is no token, or the token is none.
+        UserError: the token is invalid, or is missing although other hosts reach the address.
     """
     if token is None and not is_loopback(address):
         raise UserError(
@@ -99,12 +99,12 @@ def access_of(token: str | None, address: str, names: Collection[str]) -> Access
 
 
 def is_loopback(address: str) -> bool:
-    """Say whether only this host reaches an address to listen at."""
+    """Return whether only this host can reach an address to listen at."""
     return address == "localhost" or (is_address(address) and ipaddress.ip_address(address).is_loopback)
 
 
 def is_address(text: str) -> bool:
-    """Say whether a text is an address of IPv4 or IPv6."""
+    """Return whether a text is an IPv4 or IPv6 address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -117,7 +117,7 @@ def _are_same(given: str, expected: str) -> bool:
 
 
 class Door:
-    """The application. An answer may have a header of its own in place of one that all have."""
+    """The ASGI middleware that refuses bad requests and adds security headers, unless an answer has its own."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -138,11 +138,11 @@ class Door:
 
         refusal = self._refusal(HTTPConnection(scope))
         if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the server leaves the body out
+            scope = {**scope, "method": "GET"}  # uvicorn omits the body
         await (refusal or self._app)(scope, receive, send_guarded)
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
-        """Return the answer to a request that goes no further."""
+        """Return the error response to a refused request; None if the request may pass."""
         method, path = request.scope["method"], request.scope["path"]
         head_bytes = len(request.scope["raw_path"]) + len(request.scope["query_string"])
         if head_bytes + sum(map(len, chain.from_iterable(request.scope["headers"]))) > MOST_HEAD_BYTES:
@@ -152,7 +152,7 @@ class Door:
         if method not in ("GET", "HEAD") and not (method == "POST" and path == SIGN_IN):
             return PlainTextResponse("everything here is only read", 405, {"allow": "GET, HEAD"})
         most_bytes = _MOST_FORM_BYTES if method == "POST" else 0
-        length = int(request.headers.get("content-length", "0"))  # the server has seen that it is a number
+        length = int(request.headers.get("content-length", "0"))  # uvicorn has checked that it is a number
         if length > most_bytes:
             return PlainTextResponse(f"a body of {length} bytes is not read; at most {most_bytes} are", 413)
         if "transfer-encoding" in request.headers:
@@ -167,7 +167,7 @@ class Door:
 
 
 def _pieces(message: Message) -> Iterator[Message]:
-    """Return what an answer's message is sent as: the next piece waits until what is before it was taken."""
+    """Split a response message into pieces, so that each is sent only after the one before was taken."""
     body = message.get("body", b"")
     yield {**message, "body": body[:PIECE_BYTES], "more_body": True} if len(body) > PIECE_BYTES else message
     for start in range(PIECE_BYTES, len(body), PIECE_BYTES):
@@ -176,5 +176,5 @@ def _pieces(message: Message) -> Iterator[Message]:
 
 
 def asked(request: HTTPConnection) -> str:
-    """Return the path that is asked for, with what stands behind it."""
+    """Return the requested path with its query."""
     return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path

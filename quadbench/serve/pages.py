@@ -1,4 +1,4 @@
-"""Pages: what is watched -> the pages that people look at, and the parts of them that change."""
+"""HTML pages of the live page, and their parts that are updated by server-sent events."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from quadbench.serve.auth import PIECE_BYTES, REPORT_POLICY
 from quadbench.serve.queries import A_PAGE, MOST_PAGES, Remembered, Watched, picture_bytes
 from quadbench.serve.rendering import Live, own_file, page, rendered, style
 
-_MOST_DIGITS = 6  # of a number in an address
+_MOST_DIGITS = 6  # of a number in a URL
 _NOW, _FARM, _RUN = "now_part", "farm_part", "run_part"
 _UNREAD = "cannot be read; the log of quadbench serve says why"
 T = TypeVar("T")
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """An answer in place of what cannot be shown: its status, a heading, and a sentence that says why."""
+    """An error response: its status, a heading, and a sentence with the reason."""
 
     status: int
     title: str
@@ -42,14 +42,14 @@ class Refused:
 
 @dataclass(frozen=True, kw_only=True)
 class _ShownPart:
-    """A part of a page that changes; one that is not whole says in it what could not be read."""
+    """The updated part of a page. If not `is_whole`, it says what could not be read."""
 
     html: Markup
     is_whole: bool
 
 
 class Pages:
-    """The pages. What is wrong with one part of a page costs no other."""
+    """The handlers of all pages. A failure in one part of a page does not affect the others."""
 
     def __init__(self, watched: Watched) -> None:
         self._watched = watched
@@ -59,7 +59,7 @@ class Pages:
 
     @property
     def routes(self) -> list[Route]:
-        """Return every page with its path."""
+        """Return the routes of all pages."""
         paths: dict[str, Callable[[Request], Response]] = {
             "/": lambda _: self._live_page("now", "/"),
             "/farm": lambda _: self._live_page("farm", "/farm"),
@@ -142,12 +142,12 @@ class Pages:
         return page("case", here="/history", case=case, view=self._watched.case(case).view)
 
     def _live_page(self, name: str, here: str) -> Response:
-        """Return a page with a part that changes. Where something on it could not be read, its status tells programs so too."""
+        """Return a page with an updated part. Its status is 503 if something on it could not be read."""
         part = self._part((f"{name}_part", ""))
         return page(name, 200 if part and part.is_whole else 503, live=True, here=here, part=part.html if part else "")
 
     def problem(self, error: Exception) -> Refused:
-        """Return what is told of what cannot be shown. Only names that nothing has are told to who looks; paths are not."""
+        """Return the error response for an exception. Only unknown names are shown to viewers, never file paths."""
         if isinstance(error, UnknownNameError):
             text = error.message.replace("; known: none", "; there is none yet")
             return Refused(status=404, title="There is no such thing here", text=text)
@@ -159,7 +159,7 @@ class Pages:
         return Refused(status=503, title="Nothing to be seen", text=f"it {_UNREAD}")
 
     def _rendered_part(self, key: tuple[str, str]) -> _ShownPart | None:
-        """Return the part of a page that changes, by its template and its run; None of a run that is over."""
+        """Render the updated part of a page, given its template and run; None for a run that is over."""
         template, run_id = key
         if template == _NOW:
             return _part(template, **self._now())
@@ -197,7 +197,7 @@ class Pages:
         }
 
     def _told(self, ask: Callable[[], T], what: str, problems: list[str]) -> T | None:
-        """Return an answer; None where there is none, and say so among the problems."""
+        """Return the result of a query; None if it failed, which is added to the problems."""
         try:
             return ask()
         except UnknownNameError:
@@ -208,7 +208,7 @@ class Pages:
             return None
 
     def _say(self, error: Exception) -> None:
-        """Log what is wrong, once as long as it stays the same: live pages ask every other second."""
+        """Log an error, but not again while it stays the same, as live pages ask every other second."""
         if str(error) != self._said:
             self._said = str(error)
             log.warning("%s", error)
@@ -227,7 +227,7 @@ def _farm_sentence(farm: FarmNow) -> str:
 
 
 def _page_number(request: Request) -> int:
-    """Return the number of a page of a list, from 1."""
+    """Return the requested page of a list, counted from 1."""
     text = request.query_params.get("page", "1")
     number = _number("page", text)
     if not 1 <= number <= MOST_PAGES:
@@ -236,7 +236,7 @@ def _page_number(request: Request) -> int:
 
 
 def _number(kind: str, text: str) -> int:
-    """Return a number of an address; one of more digits than anything has is unknown, as what is no number."""
+    """Parse a number of a URL; text that is no number, or has too many digits, is an unknown name."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
         raise UnknownNameError(kind, text)
     return int(text)
@@ -247,9 +247,9 @@ def _report(html: bytes) -> Response:
 
 
 class ReportFile(StreamingResponse):
-    """A report that lies in a file of a results folder, whose path in it is shortened to the folder's name.
+    """A response that streams a stored report, with the results folder's path shortened to its name.
 
-    However slowly it is read, no more than a piece of it is in memory. It is closed after.
+    Only one piece is in memory, however slowly the client reads. The file is closed at the end.
     """
 
     def __init__(self, report: BufferedReader, folder: Path) -> None:
@@ -258,17 +258,17 @@ class ReportFile(StreamingResponse):
         super().__init__(_shortened(report, folder.absolute()), headers=headers, media_type="text/html")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._report:  # also where the one who asked has gone before the first piece
+        with self._report:  # closes the file even if the client left before the first piece
             await super().__call__(scope, receive, send)
 
 
 def _shortened(report: BufferedReader, folder: Path) -> Iterator[bytes]:
-    """Yield a report piece by piece, with the folder's name in place of its path."""
+    """Yield a report in pieces, with the folder's path replaced by its name."""
     path, name = escape(str(folder)).encode(), escape(folder.name).encode()
     rest = b""
     while piece := report.read(PIECE_BYTES):
         whole = (rest + piece).replace(path, name)
-        rest = whole[max(0, len(whole) - len(path) + 1) :]  # in which the path may begin
+        rest = whole[max(0, len(whole) - len(path) + 1) :]  # may hold the beginning of the path
         yield whole[: len(whole) - len(rest)]
     yield rest
 

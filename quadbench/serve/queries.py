@@ -1,4 +1,4 @@
-"""Queries of the live page to the database and results folder, each answer kept for some seconds, however many ask."""
+"""Queries of the live page to database and results folder. Results are cached for seconds, for any number of viewers."""
 
 import threading
 import time
@@ -38,9 +38,9 @@ from quadbench.study.stored_studies import find_study, read_study, study_lines
 
 A_PAGE = 25
 MOST_PAGES = 4000
-_LINE_NIGHTS = 40  # of each case, by which its line says since when its level stands
-_MOST_NIGHTS = 1000  # of a case, in its history
-_MOST_DEVICES = 20  # of a case
+_LINE_NIGHTS = 40  # per case, to find since when its level holds
+_MOST_NIGHTS = 1000  # per case, in its history
+_MOST_DEVICES = 20  # per case
 _MOST_PICTURE_BYTES = 16 * 2**20
 T = TypeVar("T")
 KeyT = TypeVar("KeyT", bound=Hashable)
@@ -48,7 +48,7 @@ ValueT = TypeVar("ValueT")
 
 
 class Remembered(Generic[KeyT, ValueT]):
-    """Answers by key, at most so many, each no older than `age_s`. One is worked out at a time; who asks meanwhile waits."""
+    """A cache of query results by key, limited in number and age. One query runs at a time; other callers wait."""
 
     def __init__(self, ask: Callable[[KeyT], ValueT], *, age_s: float, most: int) -> None:
         self._ask, self._age_s, self._most = ask, age_s, most
@@ -56,12 +56,12 @@ class Remembered(Generic[KeyT, ValueT]):
         self._lock = threading.Lock()
 
     def __call__(self, key: KeyT) -> ValueT:
-        """Return the answer. What the function raises is raised, and not remembered."""
+        """Return the result for a key. Exceptions are passed on and not cached."""
         with self._lock:
             known = self._known.get(key)
             if known is None or time.monotonic() - known[0] >= self._age_s:
                 value = self._ask(key)
-                known = (time.monotonic(), value)  # as old as its end: a slow answer is not asked for at once again
+                known = (time.monotonic(), value)  # age counts from the end of the query, so a slow one is not repeated at once
                 self._known[key] = known
             self._known.move_to_end(key)
             while len(self._known) > self._most:
@@ -70,7 +70,7 @@ class Remembered(Generic[KeyT, ValueT]):
 
 
 def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
-    """Return a picture's file, or how far it is from another where it is a difference."""
+    """Return the PNG bytes of an image of a report, or of the difference of two images."""
     picture = next((picture for n, picture in enumerate(_shown(view)) if n == number), None)
     path = picture.path if picture else None
     if picture is None or path is None or not path.is_file():
@@ -87,7 +87,7 @@ def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
 
 
 def _require_own(picture: Picture, layout: Layout) -> None:
-    """Refuse a picture that, or that from which it differs, links lead out of the results folder."""
+    """Refuse an image whose file, or whose reference, lies outside the results folder by a link."""
     for path in filter(None, (picture.path, picture.apart_from)):
         require_inside(path, layout.root, fault=ArtifactError)
 
@@ -100,17 +100,17 @@ def _shown(view: ReportView) -> Iterator[Picture]:
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedCase:
-    """A case on its devices, for programs and as its page has it; what is damaged of it is left out."""
+    """The history of a case on its devices, as a JSON document and as a page. Damaged parts are left out."""
 
     document: CaseDocument
     view: HistoryView
 
 
 class Watched:
-    """The watch on one results folder and its database. Every method raises what reading them does."""
+    """All queries to one results folder and its database. Every method passes on errors of reading."""
 
     def __init__(self, layout: Layout) -> None:
-        self.layout = layout = replace(layout, shown=layout.root.absolute().name)  # where it lies is nobody's business
+        self.layout = layout = replace(layout, shown=layout.root.absolute().name)  # pages do not reveal the folder's path
         self._is_empty = _of_all(lambda: _is_empty(database_of(layout)), age_s=2)
         self.work: Callable[[], WorkUnderWay] = _of_all(lambda: read_work(layout), age_s=1)
         self.farm: Callable[[], FarmNow] = _of_all(self._farm, age_s=5)
@@ -129,23 +129,23 @@ class Watched:
 
     @property
     def is_empty(self) -> bool:
-        """Say whether nothing was measured here yet."""
+        """Return whether nothing was measured here yet."""
         return self._is_empty()
 
     def runs(self, page: int) -> RunList:
-        """Return a page of the stored runs, from 0."""
+        """Return a page of the list of stored runs; the first page is 0."""
         return self._known_runs((page, self.at_work()))
 
     def head(self, run_id: str) -> RunLine | None:
-        """Return the line of a run; None where it has no launch yet."""
+        """Return the list entry of a run; None if it has no launch yet."""
         return self._known_heads((run_id, self.at_work()))
 
     def is_here(self, run_id: str) -> bool:
-        """Say whether a run's files lie in this results folder, and not at other hosts alone."""
+        """Return whether a run's files are in this results folder, rather than only on other hosts."""
         return self.layout.run_file(_name("run", run_id)).exists()
 
     def written_report(self, run_id: str) -> BufferedReader | None:
-        """Open the report of a run that lies in the results folder, to be read; None where none does."""
+        """Open the stored report of a run for reading; None if there is none."""
         path = self.layout.report(_name("run", run_id))
         if not path.is_file():
             return None
@@ -169,11 +169,11 @@ class Watched:
             return read_farm(engine, expected_phones())
 
     def at_work(self) -> frozenset[str]:
-        """Return the runs under way, here and by the farm as far as it can be read; one that has ended is asked for anew."""
+        """Return the runs in progress, here and on the farm. A run that ended thus gets a new cache key."""
         here = {work.run_id for work in self.work().work if work.run_id}
         try:
             return frozenset((*here, *(run.run_id for run in self.farm().runs)))
-        except QuadbenchError:  # which the pages of the farm tell
+        except QuadbenchError:  # reported on the farm's pages
             return frozenset(here)
 
     def _runs(self, key: tuple[int, frozenset[str]]) -> RunList:
@@ -193,7 +193,7 @@ class Watched:
         return None if head is None else self._line(head, at_work)
 
     def _line(self, head: RunHead, at_work: frozenset[str]) -> RunLine:
-        """Return the line of a run, without the figure that takes all its samples."""
+        """Return the list entry of a run, without figures, which would need all its samples."""
         launches = f"{head.wrong} of {head.count} launches failed" if head.wrong else None
         try:
             run = read_run_file(self.layout, head.run_id) if self.layout.run_file(head.run_id).exists() else None
@@ -220,7 +220,7 @@ class Watched:
         return render_view(view).encode()
 
     def _studies(self) -> tuple[StudyLine, ...]:
-        """Return the latest sweeps and comparisons; of what is wrong with one its place is not told."""
+        """Return the latest sweeps and comparisons. Errors are shortened, so that they reveal no paths."""
         lines = study_lines(self.layout, A_PAGE)
         return tuple(replace(line, reason="it cannot be read") if line.reason else line for line in lines)
 
@@ -263,7 +263,7 @@ class Watched:
 
     @contextmanager
     def _database(self) -> Iterator[sa.Engine]:
-        """Open the database for one question: a file is taken as it is at that moment."""
+        """Open the database for one query, which sees a single snapshot of a file."""
         if self.is_empty:
             raise UserError("nothing was measured here yet", hint="quadbench run quickstart")
         engine = open_for_reading(database_of(self.layout))
@@ -274,13 +274,13 @@ class Watched:
 
 
 def _of_all(ask: Callable[[], T], *, age_s: float) -> Callable[[], T]:
-    """Return a question that has one answer, which is remembered."""
+    """Return a cached version of a query without arguments."""
     remembered = Remembered[None, T](lambda _: ask(), age_s=age_s, most=1)
     return lambda: remembered(None)
 
 
 def _is_empty(source: Source) -> bool:
-    """Say whether a database has nothing, not even tables; of one that cannot be read that is not known."""
+    """Return whether a database has no tables yet; False if it cannot be read."""
     try:
         return schema_of(source) is None
     except QuadbenchError:

@@ -1,4 +1,4 @@
-"""Pages from templates, in which no text is markup, and server-sent events that renew parts of them."""
+"""Rendering of pages from templates with escaped text, and server-sent events that update parts of them."""
 
 import asyncio
 import logging
@@ -19,35 +19,35 @@ from quadbench.report.page import page_environment
 from quadbench.serve.api_documents import FarmDevice
 
 _HERE = Path(__file__).parent
-_FATES = {"done": "ok", "failed": "failed", "cancelled": "failed", "running": "busy"}  # of jobs, in the words of runs
+_FATES = {"done": "ok", "failed": "failed", "cancelled": "failed", "running": "busy"}  # CSS class for each state of a job
 MOST_VIEWERS = 100
 _PERIOD_S = 2.0
-_SIGN_OF_LIFE_S = 15.0  # after which proxies and browsers take a silent connection for lost
-_LONGEST_S = 3600.0  # then the browser asks again
+_SIGN_OF_LIFE_S = 15.0  # interval of comments, as proxies and browsers drop silent connections
+_LONGEST_S = 3600.0  # after that the browser reconnects
 _OVER = "event: over\ndata:\n\n"
-_LOST = "retry: 15000\n\n"  # the browser asks again, after so many milliseconds
+_LOST = "retry: 15000\n\n"  # the browser reconnects after these milliseconds
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 log = logging.getLogger(__name__)
 
 
 def rendered(template: str, **content: Any) -> str:
-    """Return a page, or a part of one, as text."""
+    """Render a template, for a page or a part of one, as text."""
     return _environment().get_template(f"{template}.html.j2").render(now=datetime.now(UTC), **content)
 
 
 def page(template: str, status: int = 200, *, live: bool = False, here: str = "", **content: Any) -> HTMLResponse:
-    """Return a page as an answer. `live` is one with a part that changes, `here` the page among those that all link to."""
+    """Render a page as an HTTP response. `live` pages have an updated part; `here` is the current navigation entry."""
     return HTMLResponse(rendered(template, live=live, here=here, **content), status)
 
 
 def style() -> str:
-    """Return the style of all pages: that of the reports, and what live pages have beside."""
+    """Return the CSS of all pages: that of reports, and additions for live pages."""
     return f"{_environment().globals['css']}\n{own_file('serve.css')}"
 
 
 def own_file(name: str) -> str:
-    """Return the text of a file beside this one that pages link to: a style, a script or an icon."""
+    """Return the text of a CSS, JavaScript or SVG file beside this module."""
     return (_HERE / name).read_text("utf-8")
 
 
@@ -66,7 +66,7 @@ def _environment() -> Environment:
 
 
 def ago(seconds: float) -> str:
-    """Return for how long something is past, in words; clocks of hosts may differ by a little."""
+    """Format an age, such as `5 min ago`. Small differences between hosts' clocks count as just now."""
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size:.0f} {unit} ago"
@@ -74,7 +74,7 @@ def ago(seconds: float) -> str:
 
 
 def standing(device: FarmDevice) -> str:
-    """Return how it stands with a device, in words."""
+    """Return the state of a device in words, such as busy, free or in quarantine."""
     if device.is_missing:
         return "missing"
     if device.is_unreached:
@@ -89,7 +89,7 @@ def standing(device: FarmDevice) -> str:
 
 
 def trust(device: FarmDevice) -> str:
-    """Return how a device is coloured."""
+    """Return the CSS class for a device's health: bad, doubt, busy, good or none."""
     if device.is_missing or device.is_unreached or device.health == "quarantined":
         return "bad"
     if device.is_broken:
@@ -99,14 +99,14 @@ def trust(device: FarmDevice) -> str:
 
 @dataclass
 class _Part:
-    """A part that somebody looks at: the event that shows it as it is, and what wakes its viewers when that is another one."""
+    """A page part with viewers: the current event with its HTML, and a signal that wakes the viewers when it changes."""
 
     event: str = ""
     viewers: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def show(self, event: str) -> None:
-        """Wake the viewers, if there is anything new."""
+        """Replace the event and wake the viewers, if it has changed."""
         if event != self.event:
             self.event, before = event, self.changed
             self.changed = asyncio.Event()
@@ -114,7 +114,7 @@ class _Part:
 
 
 class Live(Generic[KeyT]):
-    """The parts that are looked at, by their key. Each is asked for once a while, however many look; `part` gives it by key."""
+    """Server-sent events for page parts by key. Each part is rendered once per period for all its viewers."""
 
     def __init__(self, part: Callable[[KeyT], str | None], most: int = MOST_VIEWERS) -> None:
         self._part, self._most = part, most
@@ -123,11 +123,11 @@ class Live(Generic[KeyT]):
         self._tasks: dict[KeyT, asyncio.Task[None]] = {}
 
     def events(self, key: KeyT) -> Response:
-        """Return the answer that sends a part whenever it is another one, and ends once there is none any more."""
+        """Return a response that sends a page part whenever it changes, and ends when the part no longer exists."""
         return _Events(self, key)
 
     async def answer(self, key: KeyT, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send a part to one viewer more, if there is a place: whoever is counted has it at once."""
+        """Stream a page part to one more viewer, or answer 503 if there are too many. Viewers are counted here."""
         if self._viewers >= self._most:
             full = PlainTextResponse("too many look at this; reload the page by hand", 503, {"retry-after": "30"})
             await full(scope, receive, send)
@@ -161,7 +161,7 @@ class Live(Generic[KeyT]):
             part.viewers -= 1
 
     async def _watch(self, key: KeyT, part: _Part) -> None:
-        """Ask for a part as long as somebody looks at it."""
+        """Render a page part periodically while it has viewers."""
         try:
             while part.viewers and part.event != _OVER:
                 text = await run_in_threadpool(self._part, key)
@@ -175,7 +175,7 @@ class Live(Generic[KeyT]):
 
 
 class _Events(Response, Generic[KeyT]):
-    """The answer that takes a place only as it is sent, in the one thread that sends."""
+    """A response that counts its viewer only when it is sent, in the event loop's thread."""
 
     def __init__(self, live: Live[KeyT], key: KeyT) -> None:
         super().__init__()
