@@ -1,1 +1,1 @@
-"""Study: several runs with one question: values of a recipe's keys beside each other, or two sides against each other."""
+"""Studies over several runs: sweeps of a recipe's keys, and comparisons of two sides."""

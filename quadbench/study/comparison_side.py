@@ -1,4 +1,4 @@
-"""One side of a comparison: a recipe, a bundle or a run, and what is changed of it; and how two sides are compared."""
+"""One side of a comparison (a recipe, a bundle or a run, with changes), and the options of a comparison."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,12 +23,12 @@ from quadbench.statistics.multiple_testing import LOOKS
 
 _MEASURED_ALIKE = ("warmup", "iterations", "switches", "sequence")
 _LONGEST = 40  # characters of a name
-_OWN = ("variant", "harness", "kit")  # what a side may change beside the keys of a recipe
+_OWN = ("variant", "harness", "kit")  # changes of a side that are no keys of a recipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A side as it was chosen: what it is, and what is changed of it, by key. Exactly one of recipe, bundle and run is there."""
+    """A side of a comparison as the user named it, with changes by key. Exactly one of recipe, bundle and run is set."""
 
     source: str
     changes: Mapping[str, str]
@@ -38,17 +38,17 @@ class Chosen:
     variant: Variant = Variant.SHARED
     harness: Path | None = None
     kit: str | None = None
-    terms: Terms = field(default_factory=Terms)  # how it is measured: a bundle by every default
+    terms: Terms = field(default_factory=Terms)  # measurement settings; defaults for a bundle
 
     @property
     def name(self) -> str:
-        """Return what it is called while it is measured: what was named, and what is changed of it."""
+        """Return the display name of the side: its source and the changes."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
         return f"{Path(self.source).name[:_LONGEST]}{f' with {changes}' if changes else ''}"
 
     @property
     def tasks(self) -> list[str]:
-        """Return the names of its tasks; with a graph per task, of those that have one."""
+        """Return the names of the side's tasks; for variants with a graph per task, only tasks with a graph."""
         bundle = self._built
         tasks: Sequence[TaskAssets | Task] = bundle.tasks if bundle else self.recipe.tasks if self.recipe else ()
         admitted = without_own_graph(bundle) if bundle and self.variant.has_unet_per_task else ()
@@ -56,14 +56,14 @@ class Chosen:
 
     @property
     def variants(self) -> set[Variant]:
-        """Return the variants whose graphs it has, or of which a recipe builds them."""
+        """Return the variants whose graphs the side has, or its recipe builds."""
         if self.recipe:
             return {Variant.SHARED, Variant.FLOAT, *map(Variant, self.recipe.baselines)}
         return {graph.variant for graph in self._built.graphs} if self._built else set()
 
     @property
     def has_references(self) -> bool:
-        """Say whether its pictures have references, which what has random weights lacks."""
+        """Return whether the side's images have references, which random weights lack."""
         if self.recipe:
             return not isinstance(self.recipe.foundation, RandomFoundation)
         return self._built is not None and has_references(self._built)
@@ -73,7 +73,7 @@ class Chosen:
         return self.run.bundle if self.run else self.bundle.artifact if self.bundle else None
 
     def bundles(self, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, Stored[Bundle]]:
-        """Return for each profile the bundle that its devices run, which is built if it has to be."""
+        """Return the bundle for the devices of each profile, after building it if needed."""
         if self.recipe:
             return pipeline.built_for(self.recipe, profiles, layout=layout, observer=observer)
         stored = self.bundle or (self.run.stored if self.run else None)
@@ -116,19 +116,17 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
     try:
         recipe = read_recipe(source, of_recipe)
     except UnknownNameError as error:
-        if not source[:1].isdigit():  # as an id does, with a date
+        if not source[:1].isdigit():  # ids begin with a date
             raise
         raise unknown_id(source, layout) from error
     return replace(chosen, recipe=recipe, terms=recipe.terms)
 
 
 def require_common_tasks(a: Chosen, b: Chosen, wanted: Collection[str] = (), *, called: tuple[str, str] = ("A", "B")) -> None:
-    """Refuse sides that run nothing that could be compared, of what is wanted; without that, of all.
-
-    `called` is what a message calls the sides.
+    """Refuse sides without a common task, among the `wanted` ones if given. `called` are the sides' names in messages.
 
     Raises:
-        UserError: names the tasks of both.
+        UserError: there is no common task; the message names the tasks of both.
     """
     common = set(a.tasks) & set(b.tasks)
     if common.isdisjoint(wanted or common):
@@ -138,10 +136,10 @@ def require_common_tasks(a: Chosen, b: Chosen, wanted: Collection[str] = (), *, 
 
 
 def measured_alike(a: Chosen, b: Chosen) -> Measure:
-    """Return how both sides are measured: as the recipe among them says, else the run's, the first of two; else as A's terms say.
+    """Return the measurement settings for both sides: from a recipe, else from a run, else those of side A.
 
     Raises:
-        UserError: two recipes ask for other iterations, or another order of tasks.
+        UserError: two recipes differ in iterations, warm-up, switches or the order of tasks.
     """
     asked = [side.recipe.measure for side in (a, b) if side.recipe]
     for key in _MEASURED_ALIKE if len(asked) > 1 else ():
@@ -156,10 +154,10 @@ def measured_alike(a: Chosen, b: Chosen) -> Measure:
 
 
 def require_variant(chosen: Chosen, there: Collection[Variant]) -> None:
-    """Refuse a side without the graphs of the variant that was chosen; of those that are `there` it has them.
+    """Refuse a side whose graphs of the chosen variant are not among those that are `there`.
 
     Raises:
-        UserError: names the variants that it has.
+        UserError: the graphs are missing; the message names the existing variants.
     """
     if chosen.variant.graphs not in there:
         raise UserError(
@@ -170,7 +168,7 @@ def require_variant(chosen: Chosen, there: Collection[Variant]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """A figure of which shall be told whether it changed by `limit`, the least that matters, on a scale of logarithms."""
+    """A figure of a task that a comparison must decide. `limit` is the smallest relevant change, on a logarithmic scale."""
 
     task: str
     key: str
@@ -179,11 +177,10 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Manner(RecordHooks):
-    """The manner of a comparison. It ends at the first look at which all goals are reached, without any at a verdict.
+    """The options of a comparison. It ends at the first look that decides all goals or, without goals, the verdict.
 
-    With `to_see`, an effect such as 0.03, the looks follow from the spread of the first blocks. `tasks` are those that are run of
-    the ones that both sides have; none means all. `compiled` are graphs that were compiled elsewhere, by their bundle's digest
-    and target's key.
+    With `to_see`, an effect such as 0.03, the looks are planned from the spread of the first blocks. `tasks` limits the common
+    tasks; empty means all. `compiled` holds graphs compiled elsewhere, by the digest of their bundle and the target key.
     """
 
     looks: Looks = LOOKS

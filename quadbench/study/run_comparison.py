@@ -1,4 +1,4 @@
-"""Compare two sides: launch them in turn, A B B A, until they can be told apart; or put two stored runs beside each other."""
+"""Comparison of two sides: launches in turn, A B B A, until there is a verdict, or figures of two stored runs."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ from quadbench.study.comparison_side import USUAL_MANNER, Chosen, Manner, measur
 
 ComparisonSession = Session[Manner]
 
-_FIRST = Looks(at=(MIN_BLOCKS,))  # before there is a spread to plan with
+_FIRST = Looks(at=(MIN_BLOCKS,))  # until the first blocks give a spread for planning
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +51,14 @@ def compare(
     layout: Layout,
     observer: Observer,
 ) -> Versus:
-    """Launch both sides in turn on every device until they can be told apart or the looks are through; write comparison.json.
+    """Launch both sides in turn on every device until there is a verdict or the last look; write comparison.json.
 
-    Each side's launches are a run of its own. A device that fails is left out and named; one that is lost is waited for.
+    The launches of each side are a run of their own. A device that fails is left out and named; the command waits for a lost
+    one.
 
     Raises:
-        QuadbenchError: a side cannot be built or has no task in common with the other, or every device failed.
-        KeyboardInterrupt: Ctrl-C; what was measured is stored in the two runs, and comparison.json has what can be said of it.
+        QuadbenchError: a side cannot be built, the sides have no common task, or every device failed.
+        KeyboardInterrupt: Ctrl-C was pressed. Both runs are stored, and comparison.json has the result so far.
     """
     require_common_tasks(a, b, manner.tasks)
     measured_alike(a, b)
@@ -81,11 +82,10 @@ def compare(
 
 
 def compare_stored(a: Chosen, b: Chosen) -> Versus:
-    """Put two stored runs beside each other. They were not launched in turn for this, so that there are no verdicts.
+    """Compare two stored runs. They were not launched in turn, so there are no verdicts.
 
     Raises:
-        UserError: a side is no run or changes what launches alone can show, both are the same launches, or no device, by address,
-            or no task is in both.
+        UserError: a side is no run or has changes that need launches, both are the same launches, or no device or task is common.
     """
     if a.run is None or b.run is None:
         which = a.source if a.run is None else b.source
@@ -114,7 +114,7 @@ def compare_stored(a: Chosen, b: Chosen) -> Versus:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedSide:
-    """A side on its devices, with the file of the run that has its launches."""
+    """A side installed on its devices, with the run file for its launches."""
 
     letter: str
     chosen: Chosen
@@ -122,13 +122,13 @@ class PreparedSide:
     rollout: Rollout
 
     def on(self, device: Device) -> Installation | None:
-        """Return the side as it is installed on a device; None where it is not."""
+        """Return the side's installation on a device; None if there is none."""
         return next((one for one in self.rollout.installations if one.device is device), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnDevice:
-    """Both sides on one device, while they are compared."""
+    """The comparison of both sides on one device while it runs."""
 
     device: Device
     sides: Sequence[PreparedSide]
@@ -137,7 +137,7 @@ class OnDevice:
     launches: Interleaved
 
     def queue(self, session: ComparisonSession) -> Queue:
-        """Return the launches to be run, and how the device gets both sides again where it was lost."""
+        """Return the launches to run, and a function that reinstalls both sides after the device was lost."""
 
         def installed_again() -> None:
             for side in self.sides:
@@ -149,7 +149,7 @@ class OnDevice:
         return Queue(device=self.device, turns=self.launches.turns(), regain=regain)
 
     def compared(self) -> VersusDevice:
-        """Return what came of it."""
+        """Return the result of the comparison on this device."""
         facts, blocks, looks = self.device.facts, self.launches.blocks, self.launches.looks
         a, b = sides_of_blocks(blocks, *self.tasks)
         return VersusDevice(
@@ -165,7 +165,7 @@ class OnDevice:
 
 
 def _planned(device: Device, sides: Sequence[PreparedSide], session: ComparisonSession) -> OnDevice:
-    """Plan the launches of two sides, which run the tasks that both have and are measured alike."""
+    """Plan the launches of both sides on a device, with their common tasks and the same measurement settings."""
     installations = [one for side in sides if (one := side.on(device))]
     wanted = set.intersection(*(set(side.chosen.tasks) for side in sides))
     if session.work.tasks:
@@ -199,7 +199,7 @@ def _side_launch(
 
 
 def _judged(tasks: Pair, manner: Manner, blocks: Sequence[PairedBlock], looks: Looks) -> tuple[Looks, bool]:
-    """Say with which looks to go on, and whether all that was asked for can be told, or nothing ever will."""
+    """Return the looks to continue with, and whether the comparison may end: all goals decided, or nothing to decide."""
     a, b = sides_of_blocks(blocks, *tasks)
     if not _verdicts(a, b, manner, looks):
         return looks, True
@@ -212,7 +212,7 @@ def _judged(tasks: Pair, manner: Manner, blocks: Sequence[PairedBlock], looks: L
 
 
 def _verdicts(a: Side, b: Side, manner: Manner, looks: Looks) -> list[Verdict]:
-    """Return what can be told of each goal of which all launches have values; without goals, of the sides."""
+    """Return the verdict on each goal with values in all launches; without goals, the verdict on image time."""
     if not manner.goals:
         told = compared(a, b, PRIMARY, ALL_TASKS, looks)
         return [told.verdict] if told else []
@@ -223,7 +223,7 @@ def _verdicts(a: Side, b: Side, manner: Manner, looks: Looks) -> list[Verdict]:
 def _launch(
     sides: Sequence[PreparedSide], plans: Sequence[OnDevice], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
 ) -> None:
-    """Run all launches, and note in the runs' files that they begin and how they ended."""
+    """Run all launches, and write their beginning and end to the files of both runs."""
     for side in sides:
         save_run(session.layout, side.begun)
     with _told_if_interrupted(sides, plans, session, failures):
@@ -246,7 +246,7 @@ def _ended(begun: RunFile, retries: tuple[Retry, ...], run: RunFile | None) -> R
 def _told_if_interrupted(
     sides: Sequence[PreparedSide], plans: Sequence[OnDevice], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
 ) -> Iterator[None]:
-    """On Ctrl-C, write what the whole blocks come to, and say where it lies."""
+    """On Ctrl-C, write the result of the complete blocks, and log the path."""
     try:
         yield
     except KeyboardInterrupt:
@@ -284,7 +284,7 @@ def _side(chosen: Chosen, other: Chosen, run_id: str, of: str | None = None) -> 
 def _equipped(
     devices: Sequence[Device], sides: Sequence[Chosen], session: ComparisonSession, left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Return the devices that can run both sides; without `left_out`, each must."""
+    """Return the devices that can run both sides. Without `left_out`, a device that cannot raises an error."""
     equipped = []
     for device in devices:
         try:
@@ -299,7 +299,7 @@ def _equipped(
 
 
 def _gear(side: Chosen, session: ComparisonSession) -> Gear:
-    """Return what devices take for a side, with what was compiled elsewhere."""
+    """Return the harness and kit of a side, with graphs that were compiled elsewhere."""
     return Gear(harness=side.harness, kit=side.kit, compiled=session.work.compiled)
 
 
@@ -326,7 +326,7 @@ def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], session: C
 
 
 def _of(run: RunResult) -> str:
-    """Say what a run is of: its recipe, and what a sweep set in it."""
+    """Return a run's recipe with the values that a sweep set in it."""
     return ", ".join((run.bundle.recipe_name, *(f"{key.rpartition('.')[2]}={value}" for key, value in run.swept.items())))
 
 

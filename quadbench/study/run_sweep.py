@@ -1,4 +1,4 @@
-"""Sweep: run a recipe with several values of some of its keys, and put the figures of all settings beside each other."""
+"""Sweep: runs of a recipe with several values of some of its keys, and the figures of all settings in one table."""
 
 import itertools
 import logging
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Over:
-    """A key of a recipe, as `tasks.0.sampler.steps`, and values for it, as they were written."""
+    """A recipe key to sweep, such as `tasks.0.sampler.steps`, and its values as the user wrote them."""
 
     key: str
     values: tuple[str, ...]
@@ -52,9 +52,9 @@ class Over:
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """A sweep and the folder with its table in four formats and its pictures.
+    """A finished sweep, and the folder with its tables, charts and report.
 
-    `failures` say by setting, or by setting and address, why some gave nothing.
+    `failures` maps a setting, or setting and address, to the error that prevented its figures.
     """
 
     sweep: Sweep
@@ -64,7 +64,7 @@ class Swept:
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """A setting, a value for each key, and the recipe with it."""
+    """A setting of a sweep, a value for each key, and the recipe with that setting."""
 
     setting: dict[str, str]
     recipe: Recipe
@@ -74,10 +74,10 @@ class Variation:
 
 
 def read_over(text: str) -> Over:
-    """Read `KEY=V1,V2`.
+    """Parse a sweep option of the form `KEY=V1,V2`.
 
     Raises:
-        UserError: the text has another form, or a value twice.
+        UserError: the text has another form, or repeats a value.
     """
     key, _, listed = text.partition("=")
     values = tuple(value.strip() for value in listed.split(","))
@@ -89,7 +89,7 @@ def read_over(text: str) -> Over:
 
 
 def varied(recipe: str, overs: Sequence[Over]) -> tuple[Variation, ...]:
-    """Return the recipe with each value, of several keys each with each; without baselines, as settings are compared."""
+    """Return the recipe for every combination of the keys' values, without baselines, as settings are compared."""
     keys = [over.key for over in overs]
     if len(set(keys)) < len(keys):
         raise UserError(f"--over {max(keys, key=keys.count)} stands twice", hint="give all of its values in one, as KEY=V1,V2")
@@ -126,20 +126,20 @@ def sweep(
     layout: Layout,
     observer: Observer,
 ) -> Swept:
-    """Build what is not there yet, doing once what the settings share; then run, score and write `sweeps/<id>/`.
+    """Build missing bundles, sharing work between settings; then run and score each setting, and write `sweeps/<id>/`.
 
-    Where the conduct is to keep going, a setting that failed is left out, as long as there is another. Its time is the sweep's.
+    With `keep_going`, a setting that failed is left out, as long as another one succeeds. The time budget is for the whole
+    sweep.
 
     Raises:
-        QuadbenchError: a value does not fit the recipe, a device cannot be taken, nothing could be built, or every device failed
-            at some setting.
+        QuadbenchError: a value is invalid, a device is not available, a build failed, or all devices failed at a setting.
     """
     began = time.monotonic()
     variations = varied(recipe, overs)
     pipeline.require_devices(addresses, f"sweep of {variations[0].recipe.name}", conduct, layout=layout)
     if not _has_random_weights(variations):
-        with extra_needed("quality"):  # before anything is built
-            import quadbench.quality.trajectories  # noqa: F401  (that it can be imported is what is asked)
+        with extra_needed("quality"):  # checked before anything is built
+            import quadbench.quality.trajectories  # noqa: F401  (checks only that it can be imported)
     profiles = dict.fromkeys(address.profile for address in addresses)
     built = [variation.recipe.on(profile) for variation in variations for profile in profiles]
     pipeline.build_all(built, layout=layout, observer=observer)
@@ -152,7 +152,7 @@ def sweep(
 
 @dataclass(frozen=True, kw_only=True)
 class _SweepUnderWay:
-    """A sweep that is being measured: its points so far, and by setting, or setting and address, why there are none."""
+    """A sweep in progress: its points so far, and the reason for each missing one by setting, or setting and address."""
 
     sweep_id: str
     variations: Sequence[Variation]
@@ -162,13 +162,13 @@ class _SweepUnderWay:
     left_out: dict[str, str] = field(default_factory=dict)  # devices, by setting and address
 
     def note(self, variation: Variation, outcome: Outcome) -> None:
-        """Note the devices that a setting has left out, and why."""
+        """Note the devices that a setting left out, with the reasons."""
         self.left_out.update({f"{variation} on {address}": reason for address, reason in outcome.result.left_out.items()})
         self.failures.update({f"{variation} on {address}": error for address, error in outcome.failures.items()})
 
     @property
     def sweep(self) -> Sweep:
-        """Return the sweep as far as it has come; settings that were not reached are left out."""
+        """Return the sweep with the results so far; settings not reached are in `left_out`."""
         first = self.variations[0]
         settings = [point.setting for point in self.points]
         missing = [str(variation) for variation in self.variations if variation.setting not in settings]
@@ -188,7 +188,7 @@ class _SweepUnderWay:
 
 @contextmanager
 def _kept_if_broken_off(under_way: _SweepUnderWay, layout: Layout) -> Iterator[None]:
-    """On Ctrl-C, and where a setting ends the sweep, write what the settings so far come to, and say where it lies."""
+    """On Ctrl-C or an error, write the results of the settings so far, and log the path."""
     try:
         yield
     except (KeyboardInterrupt, QuadbenchError):
@@ -200,7 +200,7 @@ def _kept_if_broken_off(under_way: _SweepUnderWay, layout: Layout) -> Iterator[N
 def _measure(
     under_way: _SweepUnderWay, addresses: Sequence[Address], conduct: Conduct, layout: Layout, observer: Observer
 ) -> None:
-    """Run and score every setting. The time began with the conduct."""
+    """Run and score every setting. The time budget counts from the start of the sweep."""
     began, variations = time.monotonic(), under_way.variations
     with temporary_folder(layout.scratch) as scratch:
         teacher = _teacher(variations, scratch)
@@ -222,7 +222,7 @@ def _measure(
 
 
 def touched_tasks(variations: Sequence[Variation]) -> tuple[str, ...]:
-    """Return the tasks that are not the same work at every setting; how often something is measured is no part of the work."""
+    """Return the tasks whose graphs or sampler differ between settings; measurement settings do not count."""
     works: dict[str, set[str]] = {}
     for variation in variations:
         for task in variation.recipe.tasks:
@@ -244,7 +244,7 @@ def _has_random_weights(variations: Sequence[Variation]) -> bool:
 
 
 def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
-    """Return who paints what all settings shorten; None where weights are random, whose pictures have no quality."""
+    """Return the teacher, which paints reference images for all settings; None for random weights without references."""
     if _has_random_weights(variations):
         return None
     from quadbench.quality.trajectories import Teacher
@@ -265,7 +265,7 @@ def _points(
 
 
 def _write(result: Sweep, layout: Layout) -> Path:
-    """Write a sweep's folder, whole or not at all."""
+    """Write the folder of a sweep atomically, and return its path."""
     folder, tables = layout.sweep(result.sweep_id), sweep_tables(result)
     contents = {
         "sweep.json": f"{study_json(result)}\n",

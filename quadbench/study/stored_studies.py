@@ -25,7 +25,7 @@ _KINDS: dict[str, tuple[type[Study], int]] = {
     "comparison.json": (Versus, versus.SCHEMA_VERSION),
 }
 LATEST = "latest"
-_LOOKED_AT = 200  # runs, when looking for the latest that fits
+_LOOKED_AT = 200  # runs searched for the latest that fits
 log = logging.getLogger(__name__)
 
 
@@ -35,10 +35,10 @@ def find_study(layout: Layout, study_id: str) -> Path | None:
 
 
 def read_study(path: Path) -> Study:
-    """Read the file of a sweep or a comparison.
+    """Read the JSON file of a sweep or a comparison.
 
     Raises:
-        ArtifactError: it is damaged, or of another version.
+        ArtifactError: the file is damaged, or has another version.
     """
     kind, version = _KINDS[path.name]
     hint = f"remove '{path.parent}', and sweep or compare again; the runs are whole"
@@ -46,7 +46,7 @@ def read_study(path: Path) -> Study:
 
 
 def study_lines(layout: Layout, limit: int) -> list[StudyLine]:
-    """Return the latest sweeps and comparisons, latest first, damaged ones with what is wrong."""
+    """Return list entries of the latest sweeps and comparisons, latest first; damaged ones have a reason."""
     latest = sorted(layout.studies(), key=lambda path: path.parent.name, reverse=True)[:limit]
     lines = []
     for path in latest:
@@ -58,11 +58,11 @@ def study_lines(layout: Layout, limit: int) -> list[StudyLine]:
 
 
 def study_table(study: Study, name: str, layout: Layout) -> FigureTable:
-    """Return a table of the paper beside the figures of a sweep's runs, which are read.
+    """Return a paper's table beside the figures of a sweep's runs, which are loaded.
 
     Raises:
-        UserError: it is a comparison, or the table is no paper's.
-        QuadbenchError: a run is gone or damaged.
+        UserError: the study is a comparison, or the table is not from a paper.
+        QuadbenchError: a run is missing or damaged.
     """
     if not isinstance(study, Sweep):
         raise UserError(f"a comparison has no table {name}", hint="name one of its runs")
@@ -75,7 +75,7 @@ def study_table(study: Study, name: str, layout: Layout) -> FigureTable:
 
 @dataclass(frozen=True, kw_only=True)
 class LaterRun:
-    """A run that is held against an earlier one: of what, on which devices, what a sweep set in it, and its id if it has one."""
+    """A run that needs a baseline: its recipe, tasks, devices and swept values, and its id if it is stored."""
 
     recipe_name: str
     tasks: Sequence[str]
@@ -85,10 +85,10 @@ class LaterRun:
 
 
 def earlier_run(layout: Layout, word: str, wanted: LaterRun) -> RunResult | None:
-    """Return the run of this id, or for `latest` the latest before it of which all came to its end; None: there is none.
+    """Return the baseline of a run: the run with this id, or for `latest` the last complete similar run; None without one.
 
     Raises:
-        UserError: the named run is the wanted one itself, has none of the tasks or lacks a device, or there are no runs.
+        UserError: the named run is the run itself, has none of its tasks or lacks a device, or there are no runs.
         QuadbenchError: there is no such run, or it is damaged.
     """
     if word == LATEST:
@@ -107,7 +107,7 @@ def _latest(layout: Layout, wanted: LaterRun) -> RunResult | None:
     for run_id in earlier[:_LOOKED_AT]:
         try:
             begun = read_run_file(layout, run_id)
-            # Sides of comparisons plan no launches.
+            # Sides of comparisons have no planned launches.
             is_whole = begun.planned and begun.is_ended and not begun.left_out and begun.swept == wanted.swept
             if is_whole and _fits(run := load_run(layout, run_id), wanted):
                 return run
@@ -117,7 +117,7 @@ def _latest(layout: Layout, wanted: LaterRun) -> RunResult | None:
 
 
 def _fits(run: RunResult, wanted: LaterRun) -> bool:
-    """Say whether a run is of the same recipe and devices, and no launch of it failed."""
+    """Return whether a run has the same recipe, tasks and devices, and no failed launch."""
     if run.bundle.recipe_name != wanted.recipe_name or {task.name for task in run.bundle.tasks} != set(wanted.tasks):
         return False
     try:
