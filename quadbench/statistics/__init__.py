@@ -1,9 +1,9 @@
-"""Statistics: lists of numbers -> summaries and verdicts; pure.
+"""Summaries, intervals, tests and verdicts for lists of numbers.
 
-The iteration describes a launch, the launch is the unit of comparison: iterations of one process share its luck with memory
-layout and temperature, so that many of them say nothing about the next process.
+The launch (a fresh process) is the unit of comparison. Iterations of one process share its memory layout and temperature, so
+that many of them say nothing about the next process.
 
-Whatever makes no sense is a ValueError: numbers that are not finite, times that are not above 0, sides of unequal length.
+Invalid input is a ValueError: numbers that are not finite, times that are not above 0, sides of unequal length.
 """
 
 from quadbench.statistics.launch_comparison import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict

@@ -1,4 +1,4 @@
-"""Series in the order of time: their usual spread, and where the level shifts and stays."""
+"""Change points of a time series: its usual spread, and lasting shifts of its level."""
 
 import math
 from collections.abc import Sequence
@@ -10,27 +10,26 @@ from numpy.typing import NDArray
 
 from quadbench.statistics.intervals import finite, t_quantile
 
-FEWEST_BESIDE = 8  # values on either side of a shift
-LEAST_EFFECT = 2.5  # of a shift, in deviations of the values beside it
-LEAST_CHANGE = 0.01  # of a shift, relative to the level before
-_PENALTY = 3.0  # of a candidate, in log n times the variance of the noise
-_Z_OF_MAD = 0.6745  # a normal distribution's MAD in its standard deviations
-# The share of values by which a deviation is told, and where it ends in a normal distribution: one value in ten may lie anywhere.
+FEWEST_BESIDE = 8  # least number of values on either side of a shift
+LEAST_EFFECT = 2.5  # least size of a shift, in standard deviations of the values beside it
+LEAST_CHANGE = 0.01  # least size of a shift, relative to the level before
+_PENALTY = 3.0  # penalty of a candidate, in log n times the variance of the noise
+_Z_OF_MAD = 0.6745  # MAD of a normal distribution, in standard deviations
+# The quantile that estimates a deviation, and its place in a normal distribution: one value in ten may lie anywhere.
 _SHARE, _Z_OF_SHARE = 0.9, 1.6449
 
-FEWEST_USUAL = 6  # values by which their spread is told
+FEWEST_USUAL = 6  # least number of values for a spread
 MOST_STEPS, HALF_OF_STEPS = 0.9, 0.5
-_MEDIAN_COSTS = math.pi / 2  # the variance of many values' median, in that of their mean
-_LEAST_SPREAD = 1e-4  # of values that repeat exactly
+_MEDIAN_COSTS = math.pi / 2  # variance of the median of many values, relative to that of their mean
+_LEAST_SPREAD = 1e-4  # spread of values that repeat exactly
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """A change of level, which was `before` up to the value with index `at` and is `after` from there on.
+    """A change of level, from `before` to `after`, where `at` is the index of the first value at the new level.
 
-    Both are medians of all values beside the shift, as far as the neighbouring shifts or the ends of the series; `counts` has how
-    many these are. `effect` is the change in their standard deviations, as nine in ten of them tell it; infinite where those do
-    not vary.
+    Both levels are medians of all `counts` values up to the neighbouring shifts or the ends of the series. `effect` is the
+    change in standard deviations of these values, estimated from nine in ten of them; infinite if they do not vary.
     """
 
     at: int
@@ -46,22 +45,22 @@ class Shift:
 
     @property
     def holds(self) -> bool:
-        """Say whether it is large enough, and long enough on both sides."""
+        """Return whether the shift is large enough, and has enough values on both sides."""
         is_large = self.effect >= LEAST_EFFECT and abs(self.change) >= LEAST_CHANGE
         return is_large and min(self.counts) >= FEWEST_BESIDE
 
     @property
     def weight(self) -> float:
-        """Return the evidence for it: the effect in standard errors of the difference between so many values."""
+        """Return the evidence for the shift: its size in standard errors of the difference of both levels."""
         return self.effect / math.sqrt(1 / self.counts[0] + 1 / self.counts[1])
 
 
 def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
     """Return the shifts of a series of positive values, in order.
 
-    The candidates are where a mean for each segment fits best. Of those that do not hold, the one with the least evidence is
-    taken away, and its neighbours are judged anew by all values that are beside them then, until every shift that is left holds.
-    So a level that comes and goes widens the variation out of which a shift has to stand, and single far values do not.
+    Candidates minimize the squared error of a mean per segment. The weakest candidate that does not hold is removed, and its
+    neighbours are evaluated again over their longer segments. This ends when all remaining shifts hold. A temporary change of
+    level thus widens the spread that a shift must exceed. Single outliers do not.
     """
     data = finite(values, "values")
     if data.size and data.min() <= 0:
@@ -81,7 +80,7 @@ def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
 
 
 class _Series:
-    """A series whose level is about 1, of which the squared error of any stretch is known at once."""
+    """A series scaled to a level of about 1, with cumulative sums for the squared error of any segment."""
 
     def __init__(self, data: NDArray[np.float64]) -> None:
         self.data = data
@@ -89,13 +88,13 @@ class _Series:
         self._squares = np.concatenate([[0.0], np.cumsum((data - 1) ** 2)])
 
     def error(self, first: NDArray[np.intp], end: int) -> NDArray[np.float64]:
-        """Return the squared error of the mean of the stretches that begin at `first` and end before `end`."""
+        """Return the squared errors around the mean of the segments from each of `first` to before `end`."""
         error: NDArray[np.float64] = self._squares[end] - self._squares[first]
         error -= (self._sums[end] - self._sums[first]) ** 2 / (end - first)
         return np.maximum(error, 0.0)
 
     def shift(self, first: int, at: int, end: int) -> Shift:
-        """Return the shift between two stretches that meet."""
+        """Return the shift between two adjacent segments."""
         sides = self.data[first:at], self.data[at:end]
         before, after = (float(np.median(side)) for side in sides)
         off = np.concatenate([np.abs(side - level) for side, level in zip(sides, (before, after), strict=True)])
@@ -105,9 +104,9 @@ class _Series:
 
 
 def _noise(data: NDArray[np.float64]) -> float:
-    """Return the standard deviation of the noise, by the differences of neighbours, which a shift hardly changes.
+    """Return the standard deviation of the noise, from differences of neighbours, which a shift hardly changes.
 
-    Values that are repeated exactly have none; it is at least a hundredth of the least change that counts.
+    Exactly repeated values have no noise; the result is at least a hundredth of the smallest change that counts.
     """
     steps = np.diff(data)
     mad = float(np.median(np.abs(steps - np.median(steps))))
@@ -115,7 +114,7 @@ def _noise(data: NDArray[np.float64]) -> float:
 
 
 def _candidates(series: _Series, penalty: float) -> list[int]:
-    """Return the change points of least squared error plus a penalty for each (PELT: Killick, Fearnhead and Eckley 2012)."""
+    """Return the change points of least squared error plus a penalty each (PELT: Killick, Fearnhead and Eckley 2012)."""
     size = series.data.size
     least = np.empty(size + 1)
     least[0] = -penalty
@@ -125,7 +124,7 @@ def _candidates(series: _Series, penalty: float) -> list[int]:
         costs = least[starts] + series.error(starts, end)
         best = int(np.argmin(costs))
         least[end], last[end] = costs[best] + penalty, starts[best]
-        starts = np.append(starts[costs <= least[end]], end)  # no other can ever be the best one again
+        starts = np.append(starts[costs <= least[end]], end)  # PELT pruning: other starts can never be best again
     points = []
     while (size := int(last[size])) > 0:
         points.append(size)
@@ -134,16 +133,16 @@ def _candidates(series: _Series, penalty: float) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """The standard deviation of one value around its level, and by how many values it is told."""
+    """The standard deviation of single values around their level, and the number of values it was estimated from."""
 
     deviation: float
     count: int
 
     def change(self, before: Sequence[float], now: Sequence[float], *, least: float, chance: float) -> float | None:
-        """Return by how much the median of later values lies off that of earlier ones.
+        """Return the difference between the medians of later and earlier values; None if it is not significant.
 
-        None where that is no more than `least`, or than what accidents make of it but for a `chance`. A quantile of the steps
-        tells a deviation about as well as half as many values do otherwise: simulated chances of 5 % are 4.5 to 5.3 % so.
+        It must exceed `least`, and the size that accidents reach with probability `chance`. A deviation from a quantile of
+        steps is as precise as an ordinary one from half as many values: simulated chances of 5 % are 4.5 to 5.3 %.
         """
         if not before or not now:
             raise ValueError(f"{len(before)} values before and {len(now)} now; expected at least one of each")
@@ -154,10 +153,10 @@ class Spread:
 
 
 def spread_of(values: Sequence[float], share: float = MOST_STEPS) -> Spread | None:
-    """Return the spread of a series by the steps from one value to the next, which a change of its level hardly touches.
+    """Return the spread of a series from the steps between neighbours; None with fewer than FEWEST_USUAL values.
 
-    It is told by the greatest of a share of the steps: the others may be of any size. With MOST_STEPS, single far values widen
-    it; with HALF_OF_STEPS, they do not. None with fewer than FEWEST_USUAL values.
+    A change of level hardly affects these steps. The estimate is the quantile `share` of the steps, so larger ones may have any
+    size. With MOST_STEPS, single outliers widen it; with HALF_OF_STEPS, they do not.
     """
     data = finite(values, "values")
     if data.size < FEWEST_USUAL:

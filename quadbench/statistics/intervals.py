@@ -1,4 +1,4 @@
-"""Intervals and p values of a mean: Student's t, skewed values too, and the exact test by flipped signs."""
+"""Confidence intervals and p-values of a mean: Student's t, also for skewed values, and the exact sign-flip test."""
 
 import math
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 
 MAX_BLOCKS = 40  # the exact sign-flip test enumerates 2^(n/2) half sums
 
-MOST_WIDENED = 2.0  # simulated: without a limit no coverage is won that matters, and one interval in ten is over twice as wide
+MOST_WIDENED = 2.0  # simulated: no limit would gain little coverage, but one interval in ten would be over twice as wide
 
 
 def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Return `values`, which an error calls `name`, as an array."""
+    """Return `values` as an array, if all are finite; `name` is their name in the error."""
     data = np.asarray(values, dtype=np.float64)
     if not np.isfinite(data).all():
         raise ValueError(f"{name} hold {data[~np.isfinite(data)][0]}; expected finite numbers")
@@ -21,9 +21,9 @@ def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Return the exact two-sided p: the share of all 2^n sign patterns whose sum is at least as far from 0 as the observed one.
+    """Return the exact two-sided p of the sign-flip test: the share of sign patterns with a sum at least as extreme.
 
-    Every sum is one of the first half's plus one of the second's, so sorting the halves' 2^(n/2) sums replaces the enumeration.
+    Each of the 2^n sums is a sum over the first half plus one over the second, so sorting 2^(n/2) sums per half is enough.
     """
     n = len(differences)
     if not 1 <= n <= MAX_BLOCKS:
@@ -37,7 +37,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
 
 def _signed_sums(differences: Sequence[float]) -> NDArray[np.float64]:
-    """Return the sums of `differences` under every pattern of signs: (2^n,)."""
+    """Return the sums of `differences` under every pattern of signs, of shape (2^n,)."""
     sums = np.zeros(1)
     for difference in differences:
         sums = np.concatenate([sums + difference, sums - difference])
@@ -45,13 +45,13 @@ def _signed_sums(differences: Sequence[float]) -> NDArray[np.float64]:
 
 
 def is_unlikely(p: float | None) -> bool:
-    """Say whether chance alone seldom gives what was seen; None, of many differences, leaves it to their interval."""
+    """Return whether a p-value is at most 0.05. None stands for many differences, whose interval alone decides."""
     return p is None or p <= 0.05 + 1e-12
 
 
 @cache
 def t_quantile(probability: float, degrees: int) -> float:
-    """Return the value of Student's t below which a share `probability` of the distribution lies; degrees are whole."""
+    """Return the quantile of Student's t distribution for a probability and whole degrees of freedom."""
     if not 0 < probability < 1 or degrees < 1:
         raise ValueError(f"t quantile of probability {probability} with {degrees} degrees; expected 0 < p < 1 and at least 1")
     if probability < 0.5:
@@ -66,7 +66,7 @@ def t_quantile(probability: float, degrees: int) -> float:
 
 
 def half_width(values: Sequence[float], confidence: float) -> float | None:
-    """Return half the width of the interval of the values' mean; None with fewer than two."""
+    """Return half the width of the confidence interval of a mean; None with fewer than two values."""
     n = len(values)
     if n < 2:
         return None
@@ -74,18 +74,18 @@ def half_width(values: Sequence[float], confidence: float) -> float | None:
 
 
 def t_p(mean: float, error: float, degrees: int) -> float:
-    """Return the two-sided p of a mean of 0, whose standard error was estimated with so many degrees of freedom."""
+    """Return the two-sided p-value of a t-test that a mean is 0, given its standard error and degrees of freedom."""
     if error <= 0:
         return 0.0 if mean else 1.0
     return max(0.0, 2 * (1 - _t_below(abs(mean) / error, degrees)))
 
 
 def interval_of_mean(values: Sequence[float], confidence: float) -> tuple[float, float] | None:
-    """Return the interval of the mean of values that may be skewed, by Student's t; None with fewer than two values.
+    """Return the confidence interval of a mean of possibly skewed values; None with fewer than two values.
 
-    With two values it is the plain interval. From three on, Hall's cubic transformation of t takes out the skewness that they
-    show (P. Hall, On the removal of skewness by transformation, 1992; here with Student's quantiles). Neither end is further
-    from the mean than MOST_WIDENED times Student's: beyond that, few values only guess their skewness.
+    With two values it is Student's t interval. From three on, Hall's cubic transformation of t corrects their skewness (P.
+    Hall, On the removal of skewness by transformation, 1992; here with Student's quantiles). Neither end is further from the
+    mean than MOST_WIDENED times Student's, as few values only guess their skewness.
     """
     half = half_width(values, confidence)
     if half is None:
@@ -102,7 +102,7 @@ def interval_of_mean(values: Sequence[float], confidence: float) -> tuple[float,
 
 
 def _untransformed(u: float, skewness: float, n: int) -> float:
-    """Return the s with s + g s^2 / 3 + g^2 s^3 / 27 + g / (6 n) = u, of skewness g: the inverse of Hall's transformation."""
+    """Return s with s + g s^2 / 3 + g^2 s^3 / 27 + g / (6 n) = u for skewness g: the inverse of Hall's transformation."""
     shifted = u - skewness / (6 * n)
     if abs(skewness) < 1e-6:
         return shifted
@@ -110,7 +110,7 @@ def _untransformed(u: float, skewness: float, n: int) -> float:
 
 
 def _t_below(t: float, degrees: int) -> float:
-    """Return P(T <= t) for t >= 0, by the finite series for whole degrees (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    """Return P(T <= t) for t >= 0 by the finite series for whole degrees (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
     theta = math.atan(t / math.sqrt(degrees))
     sine, cosine = math.sin(theta), math.cos(theta)
     term, total = (cosine, 0.0) if degrees % 2 else (1.0, 0.0)

@@ -1,4 +1,4 @@
-"""Comparisons of two sides: interleaved launches, unpaired ones, pairs on the same input, and shares."""
+"""Statistical comparison of two sides: launches in turn, unpaired launches, and pairs with the same input."""
 
 import math
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from quadbench.statistics.intervals import MAX_BLOCKS, finite, half_width, inter
 
 CONFIDENCE = 0.95
 EQUIVALENCE_MARGIN = 0.02
-LAUNCHES_PER_BLOCK = 2  # of each side: A B B A
+LAUNCHES_PER_BLOCK = 2  # per side, in the order A B B A
 
 # With fewer blocks no sign-flip test can reach p <= 0.05: its smallest two-sided p is 2 / 2^n.
 MIN_BLOCKS = 6
 
 
 class Verdict(StrEnum):
-    """The result of comparing B with A, where less is better (time, bytes)."""
+    """The result of comparing side B with side A, where less is better (time, bytes)."""
 
     WORSE = "WORSE"
     BETTER = "BETTER"
@@ -30,10 +30,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The comparison of B with A over ABBA blocks. `ratio` is B / A with its interval (None with fewer than two blocks).
+    """The comparison of sides B and A over A B B A blocks. `ratio` is B / A, with its interval from two blocks on.
 
-    `blocks_needed` is set on an INCONCLUSIVE one: about how many blocks would settle it if the spread stays as it is;
-    None where that cannot be told (fewer than two blocks) or where no affordable number would.
+    `blocks_needed` is set for INCONCLUSIVE: about how many blocks would give a verdict with the same spread. It is None with
+    fewer than two blocks, or if no affordable number would.
     """
 
     blocks: int
@@ -48,12 +48,12 @@ class Comparison:
 def compare_launches(
     a: Sequence[float], b: Sequence[float], *, margin: float = EQUIVALENCE_MARGIN, confidence: float = CONFIDENCE
 ) -> Comparison:
-    """Compare one figure per launch, in the order measured, of sides A and B that were interleaved as A B B A.
+    """Compare a figure of sides A and B over launches interleaved as A B B A; values are in launch order.
 
-    Each block's d is the mean of log B minus the mean of log A, which cancels a linear drift. An incomplete last one is left out.
-    The verdict needs the whole interval on one side of the margin (or between -margin and +margin: SAME), and for WORSE and
-    BETTER an exact sign-flip p of at most 0.05 too; with more than MAX_BLOCKS blocks, where the interval needs no such second
-    opinion, there is no p. A higher `confidence` of the interval pays for looking more than once (`Looks`).
+    Each block's d is the mean of log B minus the mean of log A, which cancels a linear drift. An incomplete block is left out.
+    A verdict needs the whole interval on one side of the margin, or within it (SAME). WORSE and BETTER also need an exact
+    sign-flip p of at most 0.05. With more than MAX_BLOCKS blocks the interval alone decides, and there is no p. A higher
+    `confidence` compensates for several looks (`Looks`).
     """
     differences = block_differences(a, b)
     n = len(differences)
@@ -79,7 +79,7 @@ def compare_launches(
 
 
 def block_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
-    """Return each whole block's mean of log B minus its mean of log A."""
+    """Return the mean of log B minus the mean of log A for each complete block."""
     first, second = finite(a, "side A"), finite(b, "side B")
     if first.size != second.size:
         raise ValueError(f"side A has {first.size} launches and side B {second.size}; expected as many on both")
@@ -90,7 +90,7 @@ def block_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
 
 
 def verdict_between(low: float, high: float, margin: float) -> Verdict:
-    """Return the verdict of an interval of log B - log A alone: beyond the margin (0.02 is 2 %), within it, or neither."""
+    """Return the verdict from an interval of log B - log A: beyond the margin (0.02 is 2 %), within it, or neither."""
     limit = math.log1p(margin)
     if low > limit:
         return Verdict.WORSE
@@ -100,7 +100,7 @@ def verdict_between(low: float, high: float, margin: float) -> Verdict:
 
 
 def _blocks_needed(differences: Sequence[float], margin: float, confidence: float) -> int | None:
-    """Return the fewest blocks at which an interval of this spread around this mean no longer straddles a margin."""
+    """Return the fewest blocks whose interval, with this mean and spread, would no longer cross a margin."""
     if len(differences) < 2:
         return None
     room = abs(abs(float(np.mean(differences))) - margin)
@@ -112,9 +112,9 @@ def _blocks_needed(differences: Sequence[float], margin: float, confidence: floa
 
 
 def interval_of_share(count: float, tries: int) -> tuple[float, float]:
-    """Return Wilson's interval at 95 % of a probability (Wilson 1927): it holds for few tries and for shares near 0 and 1.
+    """Return Wilson's 95 % interval of a probability (Wilson 1927), valid for few tries and for shares near 0 and 1.
 
-    A try may count in part, as one of several things that happened; the interval is then no narrower than it need be.
+    A try may count as a fraction, if it combines several events; the interval is then wider than necessary, not narrower.
     """
     if tries < 1 or not 0 <= count <= tries:
         raise ValueError(f"{count} of {tries} tries; expected at least one, and no more counts than tries")
@@ -126,10 +126,10 @@ def interval_of_share(count: float, tries: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """The mean difference of pairs, with its interval at 95 % (None with fewer than two pairs), for skewed differences too.
+    """The mean difference of pairs with its 95 % interval, also for skewed differences; None with fewer than two pairs.
 
-    `is_told_apart` says that the mean is not 0: of at least MIN_BLOCKS pairs the whole interval lies on one side of 0, and the
-    exact sign-flip p is at most 0.05; with more than MAX_BLOCKS pairs there is no p, and the interval alone decides.
+    `is_told_apart` means that the mean is not 0. It needs MIN_BLOCKS pairs, the whole interval on one side of 0, and an exact
+    sign-flip p of at most 0.05. With more than MAX_BLOCKS pairs there is no p, and the interval alone decides.
     """
 
     pairs: int
@@ -141,7 +141,7 @@ class Paired:
 
 
 def paired(differences: Sequence[float]) -> Paired:
-    """Judge the mean of differences, each of one pair that was measured on the same input; inputs are independent."""
+    """Test the mean of differences between pairs, each measured on the same input; inputs are independent."""
     n = finite(differences, "differences").size
     if n == 0:
         raise ValueError("no differences; expected one for each pair")
@@ -159,9 +159,9 @@ def paired(differences: Sequence[float]) -> Paired:
 
 @dataclass(frozen=True, kw_only=True)
 class Unpaired:
-    """The comparison of a figure now with the same before. `ratio` is now / before with its interval (None with one launch).
+    """The comparison of a figure now with the same before: `ratio` is now / before, with its interval from two launches on.
 
-    The interval knows how launches of one side differ. What changed between the sides it cannot tell from the sides themselves.
+    The interval covers the variation between launches of one side. It cannot cover other changes between the two sides.
     """
 
     ratio: float
@@ -171,11 +171,11 @@ class Unpaired:
 
 
 def compare_unpaired(before: Sequence[float], now: Sequence[float], *, together: int = 1) -> Unpaired:
-    """Compare one figure per launch of two sides by Student's t for two samples, on logarithms.
+    """Compare a figure of two sides, given one value per launch, by Student's two-sample t-test on logarithms.
 
-    The spread is pooled: both sides are the same program on the same device, and two launches of each say too little to have a
-    spread of its own. The verdict needs the whole interval on one side of the margin, or within it. Of several figures that are
-    compared `together`, WORSE and BETTER need a t-test's p of at most 0.05 divided by their number too (Bonferroni).
+    The spread is pooled, as both sides are the same program on the same device and may have only two launches each. A verdict
+    needs the whole interval on one side of the margin, or within it. If several figures are compared `together`, WORSE and
+    BETTER also need a p of at most 0.05 divided by their number (Bonferroni).
     """
     sides = [finite(side, name) for side, name in ((before, "before"), (now, "now"))]
     if any(side.size == 0 or (side <= 0).any() for side in sides):
@@ -195,7 +195,7 @@ def compare_unpaired(before: Sequence[float], now: Sequence[float], *, together:
 
 
 def _half_width(first: np.ndarray, second: np.ndarray, confidence: float) -> float | None:
-    """Return half the width of the interval of the means' difference; None where a side has one launch."""
+    """Return half the width of the interval of a difference of means; None if a side has one launch."""
     if min(first.size, second.size) < 2:
         return None
     degrees = first.size + second.size - 2
@@ -204,10 +204,10 @@ def _half_width(first: np.ndarray, second: np.ndarray, confidence: float) -> flo
 
 
 def verdict_within(compared: Comparison, limit: float) -> Verdict:
-    """Judge launches in turn by the least change that matters, on a scale of logarithms.
+    """Return the verdict of interleaved launches for a smallest relevant change, on a logarithmic scale.
 
-    SAME where the whole interval lies within the limit; else WORSE or BETTER where it lies beyond half of it, and the signs of
-    the blocks say so too. So a change by the limit is told, and one by less than half of it never is.
+    SAME needs the whole interval within the limit. WORSE and BETTER need it beyond half the limit, and a sign-flip p that
+    agrees. So a change by the limit is detected, and one below half the limit never is.
     """
     if compared.low is None or compared.high is None or compared.blocks < MIN_BLOCKS:
         return Verdict.INCONCLUSIVE

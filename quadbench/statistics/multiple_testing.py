@@ -1,4 +1,4 @@
-"""Multiple testing: verdicts that hold though a comparison is looked at several times and has many figures."""
+"""Verdicts corrected for multiple testing: several interim analyses (looks) of a comparison, and many figures."""
 
 import math
 from collections.abc import Sequence
@@ -12,24 +12,24 @@ from quadbench.statistics import launch_comparison
 from quadbench.statistics.intervals import MAX_BLOCKS, is_unlikely, sign_flip_p, t_p, t_quantile
 from quadbench.statistics.launch_comparison import CONFIDENCE, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Comparison, Verdict
 
-# The two-sided level of each of K looks at which all of them together err with probability 0.05: Pocock 1977, table 1.
+# The two-sided level of each of K looks that keeps the total error probability at 0.05: Pocock 1977, table 1.
 _LEVELS = {1: 0.05, 2: 0.0294, 3: 0.0221, 4: 0.0182, 5: 0.0158}
-# A plan is made where the first blocks happen to differ little, so that their spread is too small. At the full level wrong
+# Plans tend to be made when the first blocks happen to differ little, so their spread is too small. At the full level, wrong
 # verdicts were 7.9 % of planned comparisons at worst, at half of it about 5 %, as simulated (docs/measured/archive/verdicts.md).
 _OF_PLANNED = 0.5
-_POWER = 0.9  # with which a planned number of blocks tells the effect that it is planned for
+_POWER = 0.9  # power with which a planned number of blocks detects its effect
 
-TO_TELL = 0.05  # the difference for which is said how many launches would tell it
+TO_TELL = 0.05  # the difference for which reports give the number of launches needed
 MARGIN_OF_FEW = 0.05  # below MIN_BLOCKS: neighbouring launches share more of the machine's luck than their spread shows
 _LEVEL = 1 - CONFIDENCE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """The numbers of blocks, rising, after which a comparison is judged; it ends at the first verdict, or after the last.
+    """The numbers of blocks after which a comparison is analysed. It ends at the first verdict, or after the last look.
 
-    Two sides that differ by less than `margin` are the same; what differs by twice as much shall be told. `is_planned`: they
-    follow from the spread of the first blocks, which are judged too.
+    Sides that differ by less than `margin` are the same; a difference of twice the margin should be detected. `is_planned`: the
+    looks follow from the spread of the first blocks, which are analysed too.
     """
 
     at: tuple[int, ...]
@@ -38,7 +38,7 @@ class Looks:
 
     @property
     def confidence(self) -> float:
-        """Return that of the interval at each look, so that a wrong verdict at any of them stays below 5 % in all."""
+        """Return the confidence of the interval at each look that keeps the total error rate below 5 %."""
         level = _LEVELS[len(self.at)]
         return 1 - (level * _OF_PLANNED if self.is_planned else level)
 
@@ -47,10 +47,9 @@ LOOKS = Looks(at=(MIN_BLOCKS, 10, 16))
 
 
 def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
-    """Return looks, the last of them late enough to tell an effect of `to_see`, from the spread of blocks that were seen.
+    """Plan looks that detect an effect of `to_see`, from the spread of the blocks so far; None if not affordable.
 
-    The margin is half of the effect. The last look is the first number of blocks at which the interval and what the mean itself
-    strays, at 90 %, fit into that half; None where no affordable number would.
+    The margin is half of the effect. The interval and the error of the mean (at 90 %) must fit into that half at the last look.
     """
     if len(differences) < 2 or not 0 < to_see < math.inf:
         raise ValueError(f"a plan for {to_see} from {len(differences)} blocks; expected an effect above 0 and two blocks or more")
@@ -65,17 +64,17 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
 
 
 def reach(blocks: int, confidence: float) -> float:
-    """Return how far beyond a margin an effect is told with 90 % power, in standard deviations of a block."""
+    """Return how far beyond a margin an effect is detected with 90 % power, in standard deviations of a block."""
     return (t_quantile((1 + confidence) / 2, blocks - 1) + t_quantile(_POWER, blocks - 1)) / math.sqrt(blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JointVerdict:
-    """A figure of side B against A, judged together with others. `ratio` is B / A with its own interval at 95 %.
+    """The verdict on a figure of side B against A, tested together with others. `ratio` is B / A with its 95 % interval.
 
-    `p` is that of equal sides, adjusted for all figures that were judged together. `claim` is what may be said of the figure;
-    `verdict` is the same from MIN_BLOCKS blocks on, and before INCONCLUSIVE. `launches_needed` is set where nothing may be said:
-    about how many launches of each side would tell a difference of TO_TELL; None where no affordable number would.
+    `p` assumes equal sides and is adjusted for all figures tested together. `claim` is the verdict even with few blocks;
+    `verdict` is INCONCLUSIVE below MIN_BLOCKS blocks. `launches_needed` is set if the claim is INCONCLUSIVE: about how many
+    launches per side would show a difference of TO_TELL; None if no affordable number would.
     """
 
     blocks: int
@@ -88,28 +87,28 @@ class JointVerdict:
 
     @property
     def verdict(self) -> Verdict:
-        """Return the verdict, for which few blocks do not suffice."""
+        """Return the claim, or INCONCLUSIVE if there are too few blocks."""
         return self.claim if self.blocks >= MIN_BLOCKS else Verdict.INCONCLUSIVE
 
 
 def judge_together(
     figures: Sequence[tuple[Sequence[float], Sequence[float]]], *, margin: float = launch_comparison.EQUIVALENCE_MARGIN
 ) -> list[JointVerdict]:
-    """Judge figures, each by one value per launch of sides A and B: two of either side a whole block, in the order measured.
+    """Test several figures together, given one value per launch of sides A and B, two per block, in order.
 
-    WORSE and BETTER need the whole interval beyond the margin, and the p of a t-test of at most 0.05 after Holm's correction for
-    all figures. From MIN_BLOCKS blocks on both are those of the blocks' differences, an exact sign-flip test has to agree, and an
-    interval within the margin is SAME. Before, both are those of two samples with a pooled spread, which a linear drift widens,
-    the margin is MARGIN_OF_FEW at least, and nothing is SAME.
+    WORSE and BETTER need the whole interval beyond the margin. They also need a t-test p of at most 0.05 after Holm's
+    correction for all figures. From MIN_BLOCKS blocks on, both use the differences of blocks. An exact sign-flip test must then
+    agree, and an interval within the margin is SAME. With fewer blocks, both use two samples with pooled spread, which a linear
+    drift widens. The margin is then at least MARGIN_OF_FEW, and nothing is SAME.
     """
     alone = [_alone(a, b) for a, b in figures]
     return [_judged(one, p, margin, len(figures)) for one, p in zip(alone, holm([one.p for one in alone]), strict=True)]
 
 
 def hold_together(compared: Sequence[Comparison], confidence: float) -> list[Comparison]:
-    """Return comparisons that were looked at together: WORSE and BETTER only where that holds for all of them at once.
+    """Keep WORSE and BETTER only for comparisons that stay significant together; others become INCONCLUSIVE.
 
-    The p of each t-test, by its interval at a `confidence`, is corrected by Holm's method for the number of comparisons.
+    The p of each t-test, computed from its interval at `confidence`, is corrected by Holm's method.
     """
     adjusted = holm([_p_of(one, confidence) for one in compared])
     told = [one.verdict is Verdict.SAME or p <= 1 - confidence for one, p in zip(compared, adjusted, strict=True)]
@@ -124,7 +123,7 @@ def _p_of(one: Comparison, confidence: float) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return each p adjusted for all of them: those of at most 0.05 err with a probability of at most 0.05 in all (Holm 1979)."""
+    """Return p-values adjusted by Holm's method (1979): at most 0.05 keeps the total error probability at 0.05."""
     adjusted, highest = [1.0] * len(p), 0.0
     for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
@@ -134,7 +133,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Alone:
-    """A figure by itself: the blocks' differences of logarithms, their mean's interval, its p, and how far one block differs."""
+    """The test of one figure: the blocks' differences of logarithms, their mean, interval, p and standard deviation."""
 
     differences: list[float]
     mean: float
@@ -175,7 +174,7 @@ def _judged(alone: _Alone, p: float, margin: float, together: int) -> JointVerdi
         is_sure = p <= _LEVEL and (not MIN_BLOCKS <= blocks <= MAX_BLOCKS or is_unlikely(sign_flip_p(alone.differences)))
     claim = claim if is_sure else Verdict.INCONCLUSIVE
     launches_needed = None
-    if claim is Verdict.INCONCLUSIVE:  # the fewest that tell TO_TELL if blocks go on to differ so much
+    if claim is Verdict.INCONCLUSIVE:  # the fewest that detect TO_TELL at this spread
         enough = (count for count, most in _most_spread(together) if alone.std <= most)
         launches_needed = next((count * LAUNCHES_PER_BLOCK for count in enough), None)
     return JointVerdict(
@@ -191,7 +190,7 @@ def _judged(alone: _Alone, p: float, margin: float, together: int) -> JointVerdi
 
 @cache
 def _most_spread(together: int) -> tuple[tuple[int, float], ...]:
-    """Return for each number of blocks the deviation of a block up to which TO_TELL is told with 90 % among so many figures."""
+    """Return for each number of blocks the largest standard deviation at which TO_TELL is detected with 90 % power."""
     whole = math.log1p(TO_TELL)
     beyond = whole - math.log1p(launch_comparison.EQUIVALENCE_MARGIN)
     return tuple(

@@ -1,4 +1,4 @@
-"""Summary: a list of values -> their spread, and the percentiles that so many values can vouch for."""
+"""Summary of a list of values: spread, percentiles supported by enough values, outliers and warm-up."""
 
 import math
 from collections import defaultdict
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from quadbench.statistics.intervals import finite
 
-_Z_OF_MAD = 0.6745  # a normal distribution's MAD in its standard deviations
+_Z_OF_MAD = 0.6745  # MAD of a normal distribution, in standard deviations
 _FAR = 3.5
-_SLOWER = 0.05  # than what it settles at, for a value to count as warming up
-_FEWEST_WITH_OUTLIERS = 3  # two values are as far from their middle as each other
-_FEWEST = 6  # values of which the second half says what they settle at
+_SLOWER = 0.05  # relative excess over the settled level of a value that still warms up
+_FEWEST_WITH_OUTLIERS = 3  # two values are equally far from their median
+_FEWEST = 6  # least number of values to find a settled level
 
 # Fewest samples for which, with 99 % confidence, at least two of them lie above the percentile q, so that it is not read off
 # the largest value alone: the smallest n with q^n + n (1 - q) q^(n-1) <= 0.01.
@@ -23,11 +23,11 @@ ENOUGH_SAMPLES = {50: 11, 90: 64, 95: 130, 99: 662}
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The summary of a list of values, in their unit.
+    """Descriptive statistics of a list of values, in their unit.
 
-    `median` is the middle of these values; `p50` and the other percentiles speak of the process behind them and are None where
-    the values are too few for that (ENOUGH_SAMPLES). `std` is the sample's (n - 1), None for one value; `cv` is std / mean, None
-    where that is undefined; `mad` is the median absolute deviation from the median, unscaled.
+    `median` describes these values. `p50` and the other percentiles describe the process behind them, and are None with too few
+    values (ENOUGH_SAMPLES). `std` is the sample's (n - 1), None for one value; `cv` is std / mean, None if undefined. `mad` is
+    the median absolute deviation from the median, unscaled.
     """
 
     n: int
@@ -68,7 +68,7 @@ def summarize(values: Sequence[float]) -> Summary | None:
 
 
 def percentile(values: Sequence[float], percent: int) -> float | None:
-    """Return the percentile by nearest rank, or None if there are too few values to quote it."""
+    """Return the percentile by nearest rank, or None if there are too few values for it."""
     if percent not in ENOUGH_SAMPLES:
         raise ValueError(f"no sample count is known for percentile {percent}; known: {', '.join(map(str, ENOUGH_SAMPLES))}")
     if len(values) < ENOUGH_SAMPLES[percent]:
@@ -85,21 +85,21 @@ def medians(lists: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def outliers(values: Sequence[float]) -> tuple[int, ...]:
-    """Return the places of values far from all others, which count all the same.
+    """Return the indexes of outliers. They are only reported, and count like other values.
 
-    Far is a modified z-score above 3.5: Iglewicz and Hoaglin 1993, "How to Detect and Handle Outliers". Without any spread
-    nothing is.
+    An outlier has a modified z-score above 3.5: Iglewicz and Hoaglin 1993, "How to Detect and Handle Outliers". Without any
+    spread there are none.
     """
     return tuple(np.flatnonzero(_are_far(finite([values], "values"))).tolist())
 
 
 def count_outliers(lists: Sequence[Sequence[float]]) -> int:
-    """Return how many values of many lists are outliers in their list, as `outliers` has them."""
+    """Return the number of values that are outliers within their own list, as defined by `outliers`."""
     return sum(int(_are_far(rows).sum()) for _, rows in _of_each_length(lists))
 
 
 def _are_far(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Say of each value (lists, values) whether it is far from the others of its list."""
+    """Return for each value of an array (lists, values) whether it is an outlier of its list."""
     if rows.shape[1] < _FEWEST_WITH_OUTLIERS:
         return np.zeros(rows.shape, dtype=bool)
     distances = np.abs(rows - np.median(rows, axis=1, keepdims=True))
@@ -108,7 +108,7 @@ def _are_far(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _of_each_length(lists: Sequence[Sequence[float]]) -> Iterator[tuple[list[int], NDArray[np.float64]]]:
-    """Yield the places of lists as long as each other, and these (lists, values)."""
+    """Group lists by length: yield the indexes of equally long lists, and an array (lists, values) of them."""
     by_length = defaultdict[int, list[int]](list)
     for place, values in enumerate(lists):
         by_length[len(values)].append(place)
@@ -117,10 +117,10 @@ def _of_each_length(lists: Sequence[Sequence[float]]) -> Iterator[tuple[list[int
 
 
 def settled_from(values: Sequence[float]) -> int:
-    """Return the place from which values in the order measured no longer fall: how many more a warm-up would have taken.
+    """Return the index from which values in the order measured no longer fall: the warm-up iterations still needed.
 
-    The second half is what they settle at. Leading values above its median by more than _FAR of its deviation, and by more than
-    5 %, are still warming up; of fewer than _FEWEST values none is known to be.
+    The second half is taken as settled. Leading values still warm up if they exceed its median by more than 5 % and by more
+    than _FAR of its deviations. With fewer than _FEWEST values the result is 0.
     """
     data = finite(values, "values")
     if data.size < _FEWEST:
