@@ -229,7 +229,7 @@ class OfFarm:
         return None
 
     def _served(self) -> set[_Need]:
-        """Return the needs that active workers serve, with their quadbench versions.
+        """Return the job requirements that active workers can serve, each with the worker's quadbench version.
 
         A reserved device is served only by workers of the user and host that reserved it.
         """

@@ -88,7 +88,7 @@ def _edges(values: Sequence[_Value], key: str) -> list[int]:
 
 
 def _is_none(value: _Value) -> bool:
-    """Return whether the value of a distance is 0, which is -inf on its scale."""
+    """Return whether a value is an image distance of 0, whose logarithm is -inf."""
     return math.isinf(value[1])
 
 
@@ -198,7 +198,7 @@ def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]
 
 
 def changed_words(segment: Segment) -> str:
-    """Return the changes since the night before a segment as text; empty if none is known."""
+    """Return what changed between a segment and the night before it, as text; empty if nothing is known."""
     changes = [f"{words(name)} {_short(before)} → {_short(now)}" for name, (before, now) in segment.changed.items()]
     more = f", {len(changes) - _MOST_CHANGED} more" if len(changes) > _MOST_CHANGED else ""
     return ", ".join(changes[:_MOST_CHANGED]) + more
@@ -320,7 +320,7 @@ def _word_on(
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """The result of a bisection: neighbouring good and bad files. `untold` lie between them, with unknown results."""
+    """The result of a bisection: the last good and the first bad files. `untold` lie between, with unknown results."""
 
     last_good: Subject
     first_bad: Subject

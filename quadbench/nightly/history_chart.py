@@ -21,7 +21,7 @@ _PAPER, _INK = "#fdfdfc", "#1c1e21"
 
 
 def history_chart(figure: FigureHistory, history: CaseHistory, nights: Sequence[Measurement]) -> str | None:
-    """Draw a figure over its latest nights; None if fewer than two nights have it on the scale of the last."""
+    """Draw a figure over its latest nights; None if fewer than two have it in the last one's form, value or ratio."""
     name = figure.task, figure.key
     points = [
         (night, point) for night in nights for point in night.points if name_of(point) == name and scaled(point) is not None
@@ -92,7 +92,7 @@ class _Plot:
         return value if self._is_ratio else in_unit(value, self.figure.key)
 
     def _edge(self, index: int) -> float:
-        """Return the x between a night and the one before it, 4 pixels outside at both ends of the chart."""
+        """Return the x position between a night and the one before it; both ends are 4 pixels outside."""
         aside = -4 if index == 0 else 4 if index == len(self.nights) else 0
         return self._plot.x(index - 0.5) + aside
 

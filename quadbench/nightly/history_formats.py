@@ -116,7 +116,7 @@ def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict
 
 
 def took(nights: Sequence[Measurement], figure: FigureHistory) -> str:
-    """Return a sentence with the median in the figure's own unit before and since the last change; empty if no ratio."""
+    """Return a sentence with a tracked ratio's medians in the figure's own unit, before and since its last change."""
     if not figure.segments or not figure.segments[-1].is_ratio:
         return ""
     now = _median(nights, figure, figure.segments[-1])
@@ -126,7 +126,7 @@ def took(nights: Sequence[Measurement], figure: FigureHistory) -> str:
 
 
 def _median(nights: Sequence[Measurement], figure: FigureHistory, segment: Segment) -> str:
-    """Return the median of a figure's own values over the nights of a segment, as text."""
+    """Return the median of a figure's own values, not ratios, over the nights of a segment, as text."""
     names = [night.night for night in nights]
     stretch = nights[names.index(segment.first) : names.index(segment.last) + 1]
     points = [point for night in stretch for point in night.points if name_of(point) == (figure.task, figure.key)]
@@ -173,7 +173,7 @@ class HistoryView:
 
     @property
     def doubts(self) -> dict[Caveat, tuple[str, ...]]:
-        """Return sentences on devices and nights by caveat, with equal devices combined."""
+        """Return, for each caveat, sentences that name the devices and nights with it."""
         return {caveat: told for caveat in Caveat if (told := tuple(self._doubted(caveat)))}
 
     @property

@@ -28,7 +28,7 @@ _OWN = "case's "  # prefix of environment entries in which the case differs from
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A comparison that a night requests: launch side A and side B in turn for a case on the named devices.
+    """A comparison that a night requests: interleave launches of sides A and B for a case on the named devices.
 
     `tasks` limits the common tasks of both sides; empty means all.
     """

@@ -51,7 +51,7 @@ class Case(Spec):
     changes: dict[Word, Word] = Field(default_factory=dict, max_length=64)
     """Changes to the source by key, as in `compare --b`: a recipe's key, or variant, harness or kit. The default is none."""
     yardstick: Name | None = None
-    """The name of the frozen reference bundle, launched in turn with the case. The default is null: the file's."""
+    """The name of the frozen reference bundle, interleaved with the case. The default is null: the file's."""
     devices: Annotated[tuple[Word, ...], Field(min_length=1, max_length=_MOST_DEVICES)] | None = None
     """The devices of the case, in the syntax of `--devices`. The default is null: the file's."""
     owner: Word | None = None
@@ -72,7 +72,7 @@ class NightFile(Spec):
     devices: Annotated[tuple[Word, ...], Field(min_length=1, max_length=_MOST_DEVICES)]
     """The devices, in the syntax of `--devices`: a phone's name or serial, virtual:NAME, local."""
     yardstick: Name
-    """The name of a frozen reference bundle (`quadbench nightly freeze NAME SOURCE`), launched in turn with every case.
+    """The name of a frozen reference bundle (`quadbench nightly freeze NAME SOURCE`), interleaved with every case.
     Figures are tracked as ratios to it. If its own figures change, the device is the cause."""
     cases: Annotated[tuple[Case, ...], Field(min_length=1, max_length=_MOST_CASES)]
     """The cases, each with a name of its own."""

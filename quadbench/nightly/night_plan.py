@@ -78,7 +78,7 @@ def _without_serial(word: str) -> str:
 
 
 def _kind_fault(word: str) -> str | None:
-    """Return the reason why a text names no kind of device; None if it may, present or not."""
+    """Return the reason why a text cannot name any device; None if it can, even if that device is absent."""
     if word.startswith(HOSTED_PREFIX):
         return f"'{word}' is at Qualcomm AI Hub, which runs single graphs and no nights; name a phone"
     try:

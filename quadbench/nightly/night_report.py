@@ -107,7 +107,7 @@ class Performed:
 
 
 def exit_code(night: Night) -> int:
-    """Return the exit code for the worst ruling of a night; ERROR if a measurement has no ruling and no other is worse."""
+    """Return the exit code for the worst ruling of a night. It is ERROR if that is 0 but a measurement has no ruling."""
     kinds = {ruling.kind for ruling in night.rulings}
     ruled = {(ruling.case, ruling.device) for ruling in night.rulings}
     is_whole = all((one.case, one.device) in ruled for one in night.measurements)

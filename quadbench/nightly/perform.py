@@ -90,7 +90,7 @@ def _values(scores: RunScores, painter: str | None) -> Mapping[FigureName, float
 
 
 def _point(name: FigureName, value: float | str | None) -> Point | str:
-    """Return a score as a figure to track over nights, or the reason why it cannot be."""
+    """Return a score as a figure that can be tracked over nights, or the reason why it cannot."""
     if value is None or isinstance(value, str):
         return f"{_UNSCORED}: {value}" if value else _UNSCORED
     point = Point(task=name[0], key=name[1], value=value)
@@ -127,7 +127,7 @@ def judged(night_id: str, cases: Sequence[PlannedCase], nights: Nights) -> list[
 
 
 def confirmed(suspected: Sequence[Judged], launcher: Launcher, budget: Budget | None) -> dict[Key, Launched]:
-    """Launch suspected cases in turn with the last good files; return the results by case and address."""
+    """Interleave launches of suspected cases with the last good files; return the results by case and address."""
     wanted, launched = dict[tuple[str, Subject, Subject, tuple[str, ...]], Wanted](), dict[Key, Launched]()
     for one in suspected:
         name, address, last_good = one.case.name, one.tonight.address, one.said.last_good

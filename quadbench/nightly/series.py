@@ -45,7 +45,7 @@ def is_exact(key: str) -> bool:
 
 
 def scaled(point: Point) -> float | None:
-    """Return a figure on its scale: the logarithm of its ratio or value, or decibels; None if it has no place there.
+    """Return a figure on its scale: the logarithm of its ratio or value, or decibels; None if it cannot be placed.
 
     An image distance of 0 is -inf, and so is one below 0, as KID may give as an estimate of 0.
     """
@@ -127,7 +127,7 @@ class Past:
         """Return the subject (bundle and kit) that tonight's is compared with; None if none is known.
 
         It is tonight's own subject if that was good for NEW_NIGHTS nights or was accepted by an acknowledgement of all figures.
-        The same holds if it was already compared in turn with the one before. If no remembered night was good, it is the
+        The same holds if it was already compared with the one before. If no remembered night was good, it is the
         previous reference, else the latest subject without a ruling.
         """
         good = [night for night in self.nights if self._is_good(night)]
@@ -231,7 +231,7 @@ class Past:
 
 
 def yardstick_places(nights: Sequence[Measurement], latest: Measurement, key: str) -> list[Place]:
-    """Return nights with a figure of the latest yardstick: the mean logarithm over the same tasks.
+    """Return the yardstick's figure (mean logarithm over tasks) of each night with the latest yardstick and tasks.
 
     Nights with caveats are left out.
     """

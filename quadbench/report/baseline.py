@@ -54,7 +54,7 @@ class ChangedFigure:
 
     @property
     def is_telling(self) -> bool:
-        """Return whether a short table includes this figure, because it is a main figure or has changed."""
+        """Return whether a short table includes this figure: it is a main figure, or it changed."""
         return self.key in _TELLING or self.verdict in (Verdict.WORSE, Verdict.BETTER)
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Baseline:
     """An earlier run that the current run is compared with, and the change of each figure.
 
     Only common tasks are compared; `only_now` lists the other tasks of the current run. `differences` maps a device address to
-    changed settings. `doubt` says why the result is uncertain; `settled_by` is a command that launches both runs in turn.
+    changed settings. `doubt` says why the result is uncertain; `settled_by` is a command that interleaves both.
     """
 
     run_id: str
@@ -84,7 +84,7 @@ class Baseline:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Return whether a measured figure changed, which launches at different times cannot prove."""
+        """Return whether a measured figure seems changed, since runs at different times cannot prove a change."""
         changed = (Verdict.WORSE, Verdict.BETTER)
         return any(figure.verdict in changed and not figure.is_exact for figure in self.figures)
 

@@ -46,7 +46,7 @@ class Forest:
 
 
 def forest_of(versus: Versus) -> Forest:
-    """Return the forest plot of a comparison. Figures that were not compared in turn get a ratio and no drawing."""
+    """Return the forest plot of a comparison. Figures without interleaved launches have a ratio but no drawing."""
     told = [row.comparison for device in versus.devices for row in device.rows if row.comparison]
     # The scale covers all ratios, and the intervals of all decided figures.
     decided = [one for one in told if one.verdict is not Verdict.INCONCLUSIVE]

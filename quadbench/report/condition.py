@@ -133,7 +133,7 @@ def _value(node: ast.expr, values: Mapping[str, float]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """A condition and its names, each split into its task (None without one) and the rest of the name."""
+    """A condition with its figure names, each split into a task (None if it names none) and the rest."""
 
     expression: Expression
     names: dict[str, tuple[str | None, str]]
@@ -220,7 +220,7 @@ def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
 
 
 def _read_rest(words: list[str], sides: Iterable[str], parts: Sequence[str]) -> list[str]:
-    """Remove the known parts of a figure name from a word list, side first, and return them. PSNR needs no last part."""
+    """Check the parts of a figure name from its variant on, remove them from the word list, and return them."""
     side = _taken("side", words, sides)
     if side == _RATIO:
         return [side, _taken("figure", words, _FIGURES.values())]

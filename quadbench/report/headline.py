@@ -147,7 +147,7 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
-    """Return the storage views that know the file size of all tasks on one shared base."""
+    """Return the storage views in which the file size of all tasks on one shared base is known."""
     return [storage for storage in storages if storage.measured and _end(storage).shared_bytes is not None]
 
 

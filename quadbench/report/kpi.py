@@ -41,12 +41,12 @@ def at_places(places: Sequence[int]) -> Reading:
 
 
 def of_task(metric: str) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
-    """Return a function that builds the extractor of a task's metric from a launch's values."""
+    """Return a factory of functions that read a metric of the task from a launch's values."""
     return lambda kinds, task, _: at_places(places(kinds, metric, lambda kind: kind.task == task.name))
 
 
 def switches(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return the extractor of the times of switches to the task from another task."""
+    """Return a function that reads the times of switches to the task from a launch's values."""
 
     def is_to_task(kind: SampleKind) -> bool:
         return bool(_came_from(kind)) and kind.labels.get("to", kind.task) == task.name
@@ -61,7 +61,7 @@ def _came_from(switch: SampleKind) -> str:
 
 
 def first_unets(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return the extractor of the first U-Net run after each switch to the task. Kinds are in order of measurement."""
+    """Return a function that reads the first U-Net run after each switch to the task. Samples are in order of time."""
     first_runs, came_from = [], ""
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -73,7 +73,7 @@ def first_unets(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def first_images(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return the extractor of the time of a switch to the task plus the next image, warm-up or not."""
+    """Return a function that reads the time of each switch to the task plus the next image, warm-up or not."""
     pairs, switch = [], None
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -86,7 +86,7 @@ def first_images(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def highest(metric: str) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
-    """Return a function that builds the extractor of a launch's peak: the highest of the task's values."""
+    """Return a factory of functions that read a launch's peak: the highest of the task's values of a metric."""
 
     def reading(kinds: Kinds, task: TaskAssets, variant: Variant) -> Reading:
         all_peaks = of_task(metric)(kinds, task, variant)
@@ -96,7 +96,7 @@ def highest(metric: str) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
 
 
 def session_load(kinds: Kinds, task: TaskAssets, variant: Variant) -> Reading:
-    """Return the extractor of a task's session load time: the sum over components of the median load."""
+    """Return a function that reads a task's session load time: the sum over components of the median load."""
     loads = [at_places(places(kinds, "session_load_ns", _is_component(part, task, variant))) for part in components_of(task)]
 
     def sum_of_medians(values: Sequence[float]) -> list[float]:
@@ -107,7 +107,7 @@ def session_load(kinds: Kinds, task: TaskAssets, variant: Variant) -> Reading:
 
 
 def adapter_load(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return the extractor of the cold load times of the task's LoRA adapter."""
+    """Return a function that reads the cold load times of the task's LoRA adapter from a launch's values."""
 
     def is_cold(kind: SampleKind) -> bool:
         return kind.labels.get("adapter") == task.adapter and kind.labels.get("state") == "cold"
@@ -116,14 +116,14 @@ def adapter_load(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def foundation_bytes(kinds: Kinds, task: TaskAssets, variant: Variant) -> Reading:
-    """Return the extractor of the file size of all base components; empty without the task's U-Net."""
+    """Return a function that reads the file size of all base components; nothing without the task's U-Net."""
     parts = [places(kinds, "rom_bytes", _is_component(part, task, variant)) for part in components_of(task, on_disk=True)]
     firsts = [part[0] for part in parts if part] if parts[0] else []
     return _sum_at(firsts)
 
 
 def lora_bytes(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return the extractor of the file size of the task's LoRA adapters; empty unless all are known."""
+    """Return a function that reads the file size of the task's LoRA adapters; nothing unless all are known."""
     files = places(kinds, "rom_bytes", lambda kind: kind.labels.get("kind") == "adapter")
     place_of = {kinds.each[place].labels["adapter"]: place for place in files}
     return _sum_at([place_of[name] for name in task.weights] if task.weights.keys() <= place_of.keys() else [])
@@ -145,12 +145,12 @@ def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component
 
 
 def of_component(metric: str, component: Component) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
-    """Return a function that builds the extractor of a metric of a graph that ran by itself."""
+    """Return a factory of functions that read a metric of a graph that ran by itself."""
     return lambda kinds, task, variant: at_places(places(kinds, metric, _is_component(component, task, variant)))
 
 
 def run_of(component: Component) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
-    """Return a function that builds the extractor of run times of a graph that ran by itself."""
+    """Return a factory of functions that read the run times of a graph that ran by itself."""
     return of_component("inference_ns", component)
 
 
@@ -185,7 +185,7 @@ class KpiRow:
     """One row of the KPI table. A text in place of a figure gives the reason why it is missing.
 
     `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is a paper's value, for orientation.
-    `blocks` counts the complete A B B A blocks behind both figures; 0 means launches were not in turn. `judged` is the verdict
+    `blocks` counts the complete A B B A blocks behind both figures; 0 means no interleaving. `judged` is the verdict
     on the shared graph against one graph per task; None for exact and incomparable figures.
     """
 
@@ -219,7 +219,7 @@ class KpiRow:
 
     @property
     def is_apart(self) -> bool:
-        """Return whether one variant takes less than the other by the verdict."""
+        """Return whether the verdict says that one variant takes less than the other."""
         return self.claim in (Verdict.BETTER, Verdict.WORSE) and not self.is_same_file
 
 
@@ -272,7 +272,7 @@ def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kpi:
-    """The definition of a KPI. `reading` builds its extractor; `absent` says why a task and variant lack it."""
+    """The definition of a KPI. `reading` makes the function that reads it; `absent` says why a task and variant lack it."""
 
     key: str
     title: str

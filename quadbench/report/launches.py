@@ -53,7 +53,7 @@ def sound(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """A device's launches that enter comparisons: those of complete blocks, or all OK launches without such blocks.
+    """A device's launches that enter comparisons: those of complete blocks or, if there are none, all OK launches.
 
     `shared` and `per_graph` are in the order measured, two of each per block. `left_out` counts OK launches of incomplete
     blocks.
@@ -133,7 +133,7 @@ def temperature_c(record: RunRecord) -> float | None:
 
 
 def step_of(launches: int, most: int) -> int:
-    """Return a step such that every step-th launch is at most `most` launches and covers up to four variants in turn."""
+    """Return a sampling step that keeps at most `most` launches and includes each of up to four alternating variants."""
     step = -(-launches // most) or 1
     while step % 3 == 0 or step % 4 == 0:
         step += 1
@@ -188,7 +188,7 @@ class Setup:
 
 
 def setups_of(result: RunResult) -> tuple[Setup, ...]:
-    """Return a setup for each bundle of the run."""
+    """Return a setup (a bundle and its devices) for each bundle of the run."""
     setups = []
     for stored in result.bundles:
         addresses = tuple(d.address for d in result.devices if result.stored_on(d).folder == stored.folder)

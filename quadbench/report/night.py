@@ -298,7 +298,7 @@ def subject_name(subject: Subject) -> str:
 
 
 def _order(ruling: Ruling) -> tuple[int, str, str, int, float]:
-    """Return the sort key of a ruling: its kind, its finding, then all figures, image time and largest change first."""
+    """Return the sort key of a ruling: kind, then finding; within a finding, rulings on all figures come first."""
     size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
     rank = (None, PRIMARY).index(ruling.key) if ruling.key in (None, PRIMARY) else 2
     return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], rank, -size
@@ -400,7 +400,7 @@ def once(values: Iterable[T]) -> tuple[T, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class AlarmRate:
-    """A device's rate of false alarms: `alarms` in `tries`, which are cases in nights without any change.
+    """A device's rate of false alarms: `alarms` among `tries`, the measurements before which nothing had changed.
 
     `low` to `high` is its interval, None without tries. `doubt` says why the device needs attention.
     """

@@ -60,7 +60,7 @@ def across(count: int, right: int = _RIGHT) -> Plot:
 
 
 def panel(nights: Plot, values: Sequence[float], levels: Iterable[float], span: tuple[int, int] = UPPER) -> Plot:
-    """Return a panel whose y axis covers the levels, and values within a factor of two of the median."""
+    """Return a panel whose y axis covers the given levels and the values within a factor of two of the median."""
     middle = median(values)
     shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
     return replace(nights, top=span[0], bottom=span[1], ys=with_room(shown))
@@ -203,7 +203,7 @@ class FindingDocument:
 
 @dataclass(frozen=True, kw_only=True)
 class NightDocument:
-    """A night. `counts` is the number of cases on devices by worst ruling, `clean` the clean devices by case."""
+    """A nightly run. `counts` has the number of cases on devices by worst ruling, `clean` the clean devices by case."""
 
     schema_version: int
     night: str

@@ -15,7 +15,7 @@ MOST_LISTED = 200  # OK launches, and as many failed ones
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """A row of the launches table."""
+    """A launch in the launches table, with its position, record and duration."""
 
     position: int
     record: RunRecord

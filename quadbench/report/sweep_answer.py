@@ -202,7 +202,7 @@ def _apart(settings: Sequence[Sequence[SweepPoint]], scale: Scale) -> str:
 
 
 def settling(sweep: Sweep) -> tuple[str, ...]:
-    """Return the command arguments that launch two settings in turn; empty if all times are decided."""
+    """Return the command arguments that compare two settings by interleaved launches; empty if all times are decided."""
     runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(sweeps.TIME)}
     if len(runs) < 2:
         return ()

@@ -1,4 +1,4 @@
-"""Comparison of two sides, A and B, launched in turn or stored: figures, verdicts, sentences and tables."""
+"""Comparison of two sides, A and B, from interleaved launches or stored runs: figures, verdicts, sentences and tables."""
 
 import itertools
 import math
@@ -55,7 +55,7 @@ class Side:
         return launch_values(key, self.records, assets)
 
     def medians(self, key: str, task: str) -> list[float] | None:
-        """Return one median per launch; None if a launch has no value, or none above 0 for a ratio."""
+        """Return one median per launch; None if a launch has no value, or has a median that is not above 0."""
         measured = self.values(key, task)
         medians = [median(launch) for launch in measured if launch]
         return medians if medians and len(medians) == len(measured) and min(medians) > 0 else None
@@ -70,7 +70,7 @@ class Side:
 class SideRow:
     """A figure of a task on both sides. The task ALL_TASKS stands for the geometric mean of all common tasks.
 
-    `comparison` is B against A: a ratio above 1 means that B takes more. It is None if launches were not in turn, and for exact
+    `comparison` is B against A: a ratio above 1 means that B takes more. It is None without interleaving, and for exact
     figures: bytes, and PSNR in decibels, which has no unit.
     """
 
@@ -143,7 +143,7 @@ def sides_of_blocks(blocks: Sequence[Sequence[RunRecord]], a: Sequence[TaskAsset
 
 
 def compared(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison | None:
-    """Compare launches in turn by a task's figure; None if a launch has no value, or none above 0."""
+    """Compare interleaved launches of both sides in one figure of a task; None if a launch lacks a value above 0."""
     first, second = a.medians(key, task), b.medians(key, task)
     if first is None or second is None:
         return None
@@ -159,7 +159,7 @@ def replanned(a: Side, b: Side, to_see: float) -> Looks | None:
 
 
 def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tuple[SideRow, ...]:
-    """Return the figures of launches in turn on a device; the first decides the comparison.
+    """Return the figures of interleaved launches on a device; the first row decides the comparison.
 
     The other measured rows are tested together: the chance of any false difference is at most 5 % for a comparison.
     """
@@ -171,7 +171,7 @@ def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tup
 
 
 def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
-    """Return the figures of both sides from launches at any time, without verdicts. Missing figures are left out."""
+    """Return the figures of both sides from launches that were not interleaved, without verdicts or missing figures."""
     tasks = [task.name for task in a.tasks]
     wanted = [(PRIMARY, ALL_TASKS)] if len(tasks) > 1 else []
     wanted += [(key, task) for task in tasks for key in (*_JUDGED, *SIZES, PSNR)]
@@ -216,7 +216,7 @@ class VersusSide:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusDevice:
-    """The result of a comparison on one device. `looks` is None if launches were not in turn: no verdicts then.
+    """The result of a comparison on one device. `looks` is None without interleaved launches: no verdicts then.
 
     `differences` holds other settings that differ, name to values of A and B. `caveats` are those of either side. `launches`
     are those that count, in order of time.
@@ -257,17 +257,17 @@ class Versus:
 
     @property
     def is_stored(self) -> bool:
-        """Return whether both sides are stored runs, not launched in turn."""
+        """Return whether both sides are stored runs, rather than interleaved launches."""
         return all(device.looks is None for device in self.devices)
 
     @property
     def settling(self) -> tuple[str, ...]:
-        """Return the command arguments that launch both sides in turn on the same devices."""
+        """Return the command arguments that interleave launches of both sides on the same devices."""
         return self._words(self._addresses)
 
     @property
     def elsewhere(self) -> tuple[str, ...]:
-        """Return the command arguments that launch both sides in turn on another device, the placeholder NAME."""
+        """Return the command arguments that interleave launches of both sides on another device, the placeholder NAME."""
         return self._words(["NAME"])
 
     @property

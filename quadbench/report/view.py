@@ -59,7 +59,7 @@ class Glance:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """The largest difference of the harness's float images from Python's, in steps of 1/255, or why it is unknown."""
+    """The largest pixel difference between the harness's float images and Python's, in 1/255, or why it is unknown."""
 
     device: DeviceFacts
     task: str

@@ -9,7 +9,7 @@ MOST_LAUNCHES = 1000  # launches of a variant in a run; launch n + 1000 repeats 
 
 
 def as_counted(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Return the records with launches that figures must not count marked as discarded."""
+    """Return the records, with the status DISCARDED for launches that figures must not count."""
     return _without_repeated_blocks(_without_discarded_blocks(stored))
 
 

@@ -38,7 +38,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceProgress:
-    """The progress of one device: bytes pushed of all, the current launch of all, and its current image of all."""
+    """The progress of one device: bytes pushed, current launch and current image, each with its total."""
 
     stage: Stage
     sent_bytes: int = 0

@@ -322,7 +322,7 @@ def load_run_file(layout: Layout, run_id: str) -> RunFile:
 
 
 def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], RunFile]) -> RunFile:
-    """Replace a run's file by `decide` of its current content, under a lock, and return the new content.
+    """Replace a run's file with the result of `decide` on its content, under a lock; return the new content.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written.

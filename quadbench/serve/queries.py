@@ -169,7 +169,7 @@ class Watched:
             return read_farm(engine, expected_phones())
 
     def at_work(self) -> frozenset[str]:
-        """Return the runs in progress, here and on the farm. A run that ended thus gets a new cache key."""
+        """Return the ids of the runs in progress, here and on the farm. They are part of cache keys."""
         here = {work.run_id for work in self.work().work if work.run_id}
         try:
             return frozenset((*here, *(run.run_id for run in self.farm().runs)))

@@ -45,7 +45,7 @@ def _signed_sums(differences: Sequence[float]) -> NDArray[np.float64]:
 
 
 def is_unlikely(p: float | None) -> bool:
-    """Return whether a p-value is at most 0.05. None stands for many differences, whose interval alone decides."""
+    """Return whether a p-value is at most 0.05. None means that there was no test, and counts as unlikely."""
     return p is None or p <= 0.05 + 1e-12
 
 

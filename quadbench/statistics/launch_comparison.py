@@ -1,4 +1,4 @@
-"""Statistical comparison of two sides: launches in turn, unpaired launches, and pairs with the same input."""
+"""Statistical comparison of two sides: interleaved launches, unpaired launches, and pairs with the same input."""
 
 import math
 from collections.abc import Sequence

@@ -190,7 +190,7 @@ def _judged(alone: _Alone, p: float, margin: float, together: int) -> JointVerdi
 
 @cache
 def _most_spread(together: int) -> tuple[tuple[int, float], ...]:
-    """Return for each number of blocks the largest standard deviation at which TO_TELL is detected with 90 % power."""
+    """Return for each number of blocks the largest standard deviation at which a change of TO_TELL is found (90 % power)."""
     whole = math.log1p(TO_TELL)
     beyond = whole - math.log1p(launch_comparison.EQUIVALENCE_MARGIN)
     return tuple(

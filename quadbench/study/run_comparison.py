@@ -1,4 +1,4 @@
-"""Comparison of two sides: launches in turn, A B B A, until there is a verdict, or figures of two stored runs."""
+"""Comparison of two sides: interleaved launches (A B B A) until there is a verdict, or figures of two stored runs."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ def compare(
     layout: Layout,
     observer: Observer,
 ) -> Versus:
-    """Launch both sides in turn on every device until there is a verdict or the last look; write comparison.json.
+    """Interleave launches of both sides on every device until there is a verdict or the last look; write comparison.json.
 
     The launches of each side are a run of their own. A device that fails is left out and named; the command waits for a lost
     one.
@@ -82,7 +82,7 @@ def compare(
 
 
 def compare_stored(a: Chosen, b: Chosen) -> Versus:
-    """Compare two stored runs. They were not launched in turn, so there are no verdicts.
+    """Compare two stored runs. Their launches were not interleaved, so there are no verdicts.
 
     Raises:
         UserError: a side is no run or has changes that need launches, both are the same launches, or no device or task is common.
