@@ -1,1 +1,1 @@
-"""Dispatch: a run -> jobs that any host of the farm does, and the run again, gathered from what they left."""
+"""Run recipes on a farm: split a run into jobs, execute jobs on workers, and collect the results into a run."""

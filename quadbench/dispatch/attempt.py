@@ -1,6 +1,6 @@
-"""Attempt: a job that this host's worker has claimed -> the job done, or why it was not, in a process of its own.
+"""Execute one claimed job in a process of its own, and store how it ended.
 
-A process for each attempt: one that crashes, hangs or leaks costs no other, and all of them end with their worker.
+A separate process isolates each attempt: a crash, hang or leak affects no other, and all attempts end with their worker.
 """
 
 import logging
@@ -27,7 +27,7 @@ from quadbench.host import end_with_parent
 from quadbench.results.engine import Source, open_engine
 from quadbench.results.layout import Layout
 
-_PAUSE_S = 2.0  # between tries to reach the database when an attempt ends
+_PAUSE_S = 2.0  # between retries to store an attempt's outcome
 
 log = logging.getLogger(__name__)
 Ending = Callable[[Account], object]
@@ -35,7 +35,7 @@ Ending = Callable[[Account], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """The place where attempts are made: this host's results folder, and the database and the store that all hosts share."""
+    """The environment of attempts: this host's results folder, and the shared database and store."""
 
     layout: Layout
     database: Source
@@ -43,8 +43,8 @@ class Workplace:
     logs_json: bool = False
 
     def carry_out(self, job: Job, address: str) -> None:
-        """Make an attempt, at a device's address if it is about one, and store how it ended. The process is its alone."""
-        os.setsid()  # Ctrl-C is the worker's, which tells its attempts what to do
+        """Execute a job in the current process, which is its own, and store the outcome. `address` is its device, if any."""
+        os.setsid()  # Ctrl-C goes to the worker, which signals its attempts
         end_with_parent()
         engine = open_engine(self.database)
         try:
@@ -55,7 +55,7 @@ class Workplace:
             engine.dispose()
 
     def _made(self, job: Job, address: str, engine: sa.Engine) -> tuple[Ending, dict[str, object] | None]:
-        """Do the job. Return what stores its end, and its answer."""
+        """Execute the job. Return a function that stores its outcome, and its result as JSON."""
         queue = JobQueue(engine)
         try:
             guard = partial(queue.check, attempt=job)
@@ -72,7 +72,7 @@ class Workplace:
 
 
 def may_pass(error: QuadbenchError) -> bool:
-    """Say whether the job may do better later: where a device, a lease, a disk, the store or the database was the cause."""
+    """Return True if a retry may help: the cause was a device, a lease, a disk, the store or the database."""
     return error.transient or isinstance(error, (DeviceError, StorageError))
 
 
@@ -83,10 +83,10 @@ def _compiled_for(job: Job, engine: sa.Engine) -> list[CompileAnswer]:
 
 
 def _end(ending: Ending, answer: dict[str, object] | None, lines: LogLines) -> None:
-    """Store the end of an attempt for as long as it can still be this attempt's: the database may be away for a while.
+    """Store an attempt's outcome; retry while the database is unreachable, as long as the attempt's lease lasts.
 
     Raises:
-        SystemExit: the database was away for all that time.
+        SystemExit: the database was unreachable for all that time.
     """
     deadline = time.monotonic() + lease_time_s()
     while True:

@@ -1,4 +1,4 @@
-"""Demands: the words of --devices and the farm's devices -> what a run needs of the farm, and what is compiled for it."""
+"""Resolve the values of --devices against a farm's devices, and determine what to compile for them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +15,9 @@ from quadbench.rollout.forecast import kind_at
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The meaning of a word: a device that serves `needs`, of which those are known that `fit`, and another target of theirs.
+    """A resolved value of --devices: the job's requirement, the devices that fit it now, and another target, if given.
 
-    `wish` is that of a word which any of several devices fits.
+    `wish` is set if any of several devices will do.
     """
 
     needs: str
@@ -27,14 +27,14 @@ class Asked:
 
 
 def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Asked]:
-    """Return what words ask for: a device by its serial or leased name, or any that fits a wish, a name or a profile.
+    """Resolve device selectors: an adb serial or leased name means one device; a wish, name or profile means any that fits.
 
-    A single wish is open until a device that fits is free. Where a run is for several devices, each wish is given its own of them
-    now, the first that fit, so that none is taken twice.
+    A single wish stays open until a fitting device is free. If a run is for several devices, each wish is bound now to the first
+    fitting ones, so that no device is used twice.
 
     Raises:
-        UserError: no word at all, a device that was named twice, or one with an option that no device of a farm takes.
-        DeviceNotFoundError: no device of the farm fits a word, or fewer than it wishes for.
+        UserError: no selector was given, a device was named twice, or an option is not supported on a farm.
+        DeviceNotFoundError: too few devices of the farm fit a selector.
     """
     if not words:
         raise UserError(
@@ -56,7 +56,7 @@ def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Ask
 
 
 def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
-    """Refuse devices of several hosts that no record could tell from each other, as two hosts' `virtual:s25`."""
+    """Raise if records could not distinguish two devices, such as `virtual:s25` on two hosts."""
     named: dict[tuple[str, str | None], str] = {}
     for device in devices:
         other = named.setdefault((device.address, device.labels.get("serial")), device.name)
@@ -68,7 +68,7 @@ def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
 
 
 def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
-    """Return what a run asks of the farm, device by device, each of which is told the same but for its target."""
+    """Return a run's device jobs, which share the order except for the target."""
     return [
         Demand(needs=one.needs, order=replace(order, target=one.target), compiled=compile_orders(one, order.bundles))
         for one in asked
@@ -76,7 +76,7 @@ def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
 
 
 def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
-    """Return what has to be compiled for the devices that fit; the oldest Qualcomm HTP among them limits all."""
+    """Return the compile orders for the fitting devices; the oldest Qualcomm HTP version among them applies to all."""
     kinds = [kind_at(with_target(parse_address(device.address), asked.target)) for device in asked.fit]
     orders = {}
     for kind in kinds:
@@ -92,11 +92,11 @@ def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrd
 
 
 def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
-    """Return what a word asks for that means one device.
+    """Resolve a selector that must mean exactly one device.
 
     Raises:
         DeviceNotFoundError: no device of the farm fits it.
-        UserError: several fit it, or it has an option that no device of a farm takes.
+        UserError: several fit it, or it has an option that is not supported on a farm.
     """
     asked = _asked(word, devices)
     if len(asked.fit) > 1:
@@ -106,7 +106,7 @@ def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
 
 
 def _refuse_unlike(profile: str, word: str, device: WorkerDevice) -> None:
-    """Refuse a device of no profile that is known, and a profile before a serial that is not the device's."""
+    """Raise if a device has no known profile, or if PROFILE@SERIAL names another profile than the device's."""
     is_of = device.labels.get("profile")
     if is_of is None:
         raise UserError(f"'{word}': the device is of no profile that its host knows", hint="see docs/adding-a-device.md")

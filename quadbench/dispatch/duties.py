@@ -1,4 +1,4 @@
-"""Duties: a job and a host -> the job done there, its products in the store, and the answer to whom it concerns."""
+"""Execute each kind of job on this host: build, compile, measure or compare; send the outputs to the store."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,9 +42,9 @@ from quadbench.study.run_comparison import compare
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """The host that does a job: its results folder, and the store that all hosts share.
+    """The execution environment of a job: results folder, shared store and observer.
 
-    `guard` refuses, within its transaction, a record of an attempt that is over.
+    `guard` runs in the transaction of each stored record and raises if the attempt is over.
     """
 
     layout: Layout
@@ -54,10 +54,10 @@ class Host:
 
 
 def do(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host) -> Answer | None:
-    """Do a job, on the device at an address if it is about one, with what other jobs have compiled for it.
+    """Execute a job, on the device at `address` if it needs one. `compiled` are the results of its compile jobs.
 
     Raises:
-        QuadbenchError: it cannot be done, or not now.
+        QuadbenchError: the job fails, for good or for now.
         RunInterrupted: it was asked to stop; what was measured is stored.
     """
     match order_of(job):

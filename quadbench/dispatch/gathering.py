@@ -1,4 +1,4 @@
-"""Gathering: a run that hosts of the farm have done -> the run in this results folder, and its report."""
+"""Collect the results of a farm's run into the local results folder, and write its report."""
 
 import logging
 import time
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> ReadJobs:
-    """Wait until every job of a run has ended, and tell how many have."""
+    """Wait until all jobs of a run have ended, reporting progress to the observer."""
     told = ""
     while True:
         read = listed_jobs(engine, run_id)
@@ -46,13 +46,13 @@ def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> ReadJobs:
 
 
 def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, layout: Layout) -> Outcome:
-    """Fetch what the jobs of a run have left, of which `raw` has the answers, write the run's file, and report it.
+    """Fetch a run's launch files, write its run file from the job results in `raw`, and write the report.
 
-    The file says why a job was not done. The run can go on at the device of such a job if launches of it are stored.
+    The run file has the reasons of failed jobs. Such a device's part can be resumed if some of its launches are stored.
 
     Raises:
-        JobFailedError: nothing was measured; the first job that failed says why.
-        StorageError, ArtifactError: the store or the results folder cannot be used, or what it or the queue holds is damaged.
+        JobFailedError: nothing was measured; the message is that of the first failed job.
+        StorageError, ArtifactError: the store or the results folder cannot be used, or stored data is damaged.
     """
     measured = [job for job in read.jobs if job.kind is JobKind.MEASURE]
     parts = [answer_of(job, raw.get(job.id), MeasureAnswer).part for job in measured if job.state is JobState.DONE]
@@ -76,7 +76,7 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
 
 
 def _damaged(fetched: FetchedRun) -> ArtifactError:
-    """Return what is wrong with the launches of a run whose files the store does not have whole."""
+    """Return the error for launches whose files are incomplete in the store."""
     count = f"{len(fetched.refused)} of {len(fetched.refused) + fetched.launches}"
     reason = f"the files of {count} launches are not whole in the store, as of {fetched.refused[0]}"
     return ArtifactError(reason, hint="its figures are whole; quadbench store check names all that is damaged")
@@ -88,18 +88,18 @@ def _bundles(job: Job) -> Iterable[str]:
 
 
 def _name(job: Job) -> str:
-    """Return the device of a job, or what it needs of one where it never came to any."""
+    """Return a job's device, or its requirement if it never ran."""
     return job.seat or job.needs
 
 
 def _last_at(job: Job, records: Sequence[RunRecord]) -> RunRecord | None:
-    """Return the last record of the device of a job's last attempt; None where it has none."""
-    names = (job.seat, (job.seat or "").rpartition("@")[0])  # a phone is leased by its serial, any other with its host's name
+    """Return the last record from the device of a job's last attempt, or None."""
+    names = (job.seat, (job.seat or "").rpartition("@")[0])  # phones are leased by adb serial, other devices by serial@host
     return next((record for record in reversed(records) if record.device.serial in names), None)
 
 
 def _part_of(device: DeviceFacts, bundle: Stored[Bundle], other: RunFile) -> RunFile:
-    """Return the part of a run that a device leaves whose job was not done, by the part of another device."""
+    """Return the run file's part for a device whose job failed, modelled on another device's part."""
     name = bundle.folder.name
     contents = {name: content_digest(bundle.artifact)}
     own = replace(other, bundle=name, others={}, contents=contents, devices=(device,), hosted=())

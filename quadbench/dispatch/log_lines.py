@@ -1,4 +1,4 @@
-"""Log lines: what an attempt logs -> the last of it, to be kept with the attempt, and JSON lines on stderr with its ids."""
+"""Logging of attempts: the last lines are kept for the database, and stderr gets text or JSON lines with job ids."""
 
 import json
 import logging
@@ -13,19 +13,19 @@ from quadbench.farm.job import Job
 
 log = logging.getLogger(__name__)
 
-MOST_LINES = 400  # of an attempt, the last ones
-_MOST_CHARACTERS = 400  # of a line
+MOST_LINES = 400  # last lines that are kept of an attempt
+_MOST_CHARACTERS = 400  # limit for one line
 
 
 class JsonFormatter(logging.Formatter):
-    """The form of a log for other programs: one JSON object a line, with the ids that belong to all of it."""
+    """A log formatter that writes one JSON object per line, including the given ids."""
 
     def __init__(self, ids: Mapping[str, object] | None = None) -> None:
         super().__init__()
         self._ids = dict(ids or {})
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a record as JSON."""
+        """Return a log record as a JSON line."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {"at": at, "level": record.levelname.lower(), "logger": record.name, **self._ids, "message": record.getMessage()}
         if record.exc_info:
@@ -34,24 +34,24 @@ class JsonFormatter(logging.Formatter):
 
 
 class LogLines(logging.Handler):
-    """The last lines that were logged."""
+    """A log handler that keeps the last lines."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self._lines: deque[str] = deque(maxlen=MOST_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line."""
+        """Append a line."""
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
         self._lines.append(f"{at} {one_line(record.getMessage())[:_MOST_CHARACTERS]}")
 
     def text(self) -> str:
-        """Return the lines so far."""
+        """Return the kept lines."""
         return "\n".join(self._lines)
 
 
 def log_to_stderr(job: Job | None = None, *, as_json: bool) -> LogLines:
-    """Log to stderr, of an attempt at a job with its ids, and return the last lines, which are kept."""
+    """Log to stderr, with the job's ids if given, and return the handler that keeps the last lines."""
     ids = {"run": job.run_id, "job": job.id, "attempt": job.attempt, "seat": job.seat} if job else {}
     text = logging.Formatter(f"%(asctime)s {f'job {job.id}: ' if job else ''}%(message)s")
     errors, lines = logging.StreamHandler(sys.stderr), LogLines()
@@ -62,7 +62,7 @@ def log_to_stderr(job: Job | None = None, *, as_json: bool) -> LogLines:
 
 
 class LogObserver:
-    """An observer that logs what happens, each step of a stage once."""
+    """An observer that writes events to the log."""
 
     def step(self, stage: str, detail: str, share: float | None = None) -> None:
         log.info("%s %s", stage, detail)
@@ -74,7 +74,7 @@ class LogObserver:
         log.info("%s %s is there", stage, digest[:12])
 
     def sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
-        """Say nothing: `deployed` has the sum."""
+        """Do nothing: `deployed` logs the total."""
 
     def deployed(self, deployment: Deployment) -> None:
         log.info("%s: %d bytes sent in %.1f s", deployment.device.address, deployment.sent_bytes, deployment.seconds)
@@ -83,7 +83,7 @@ class LogObserver:
         log.info("%s: launch %d of %d, %s %d", device, number, total, launch.variant, launch.launch)
 
     def painted(self, device: str, task: str, images: int) -> None:
-        """Say nothing: a launch paints hundreds."""
+        """Do nothing: a launch makes hundreds of images."""
 
     def lost(self, device: str, reason: str, wait_s: float) -> None:
         log.warning("%s: %s; it is waited for, at most %g s", device, reason, wait_s)

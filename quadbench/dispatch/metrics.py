@@ -1,4 +1,4 @@
-"""Metrics: what a worker does, and the farm's queue, leases and phones -> Prometheus' text format, at a port of this host."""
+"""Prometheus metrics of a worker and of the farm's queue, leases and phones, served at a local port."""
 
 import logging
 import threading
@@ -18,14 +18,14 @@ from quadbench.farm.job import Job, JobState
 from quadbench.farm.job_status import queue_status
 from quadbench.farm.leases import Leases
 
-_AGE_S = 5.0  # of what was read of the database, however often it is asked for
+_AGE_S = 5.0  # maximum age of the cached database values
 _JOB_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 14_400)
 
 log = logging.getLogger(__name__)
 
 
 class WorkerMetrics:
-    """The figures of one worker."""
+    """Metrics of one worker."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._seconds = Histogram(
@@ -42,13 +42,13 @@ class WorkerMetrics:
         self._running.labels(job.kind.value).inc()
 
     def ended(self, job: Job, seconds: float) -> None:
-        """Count one that has ended."""
+        """Count an attempt that has ended, with its duration."""
         self._running.labels(job.kind.value).dec()
         self._seconds.labels(job.kind.value).observe(seconds)
 
 
 class FarmMetrics(Collector):
-    """The figures of the whole farm, read of its database when somebody asks; where it is not reached, that alone is told."""
+    """Metrics of the whole farm, read from its database on request. If that is unreachable, only `quadbench_database_up`."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -56,7 +56,7 @@ class FarmMetrics(Collector):
         self._read_at, self._known = -_AGE_S, list[Metric]()
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics, at most some seconds old."""
+        """Return the metrics, at most 5 s old."""
         with self._lock:
             if time.monotonic() - self._read_at >= _AGE_S:
                 self._known, self._read_at = list(self._read()), time.monotonic()
@@ -95,10 +95,10 @@ class FarmMetrics(Collector):
 
 
 def serve(port: int, *collectors: Collector, registry: CollectorRegistry = REGISTRY) -> Callable[[], None]:
-    """Answer at a port of this host alone, and return what ends that.
+    """Serve the metrics at a port on localhost; return a function that stops the server.
 
     Raises:
-        UserError: the port is taken, or this user may not have it.
+        UserError: the port is in use, or not permitted for this user.
     """
     for collector in collectors:
         registry.register(collector)

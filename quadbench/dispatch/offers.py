@@ -1,4 +1,4 @@
-"""Offers: this host's phones, the devices that its worker was given, and its compilers -> the seats that it can take jobs for."""
+"""Determine what a worker offers: attached phones, given devices, and build and compile capabilities."""
 
 import logging
 import platform
@@ -23,24 +23,24 @@ from quadbench.host import host_name, user_and_host
 from quadbench.results.layout import Layout
 from quadbench.target.profile import LOCAL_NAME, known_targets, load_profile, load_profiles
 
-_LOOK_S = 10.0  # between looks at what is attached
+_LOOK_S = 10.0  # interval of the device refresh
 
 log = logging.getLogger(__name__)
 
 
 def capabilities() -> tuple[str, ...]:
-    """Return what can be done on this host without a device: building, and compiling for some targets."""
+    """Return this host's capabilities that need no device: building, and compiling for each available target."""
     builds = (BUILD,) if package_availability("torch", hint="").is_ready else ()
     known = known_targets(load_profiles(), platform.machine())
     return (*builds, *(compile_capability(target.key) for target in known if availability(target.target).is_ready))
 
 
 def given_device(address: Address) -> WorkerDevice:
-    """Return a device that a worker was given beside attached phones: this machine, or a virtual one.
+    """Return a device given to the worker besides attached phones: this machine or a virtual device.
 
     Raises:
-        UserError: the address is no such device.
-        UnknownNameError, SpecError: there is no such device profile, or it is wrong.
+        UserError: the address is not such a device.
+        UnknownNameError, SpecError: the device profile does not exist, or is wrong.
     """
     labels, owner = {"name": address.text, "host": host_name()}, user_and_host()
     match address:
@@ -59,7 +59,7 @@ def given_device(address: Address) -> WorkerDevice:
 
 
 class Offers:
-    """The devices that are here, looked for again and again beside the worker, and which of them are nobody's."""
+    """The devices of this host, refreshed in a background thread, and which of them are free."""
 
     def __init__(self, given: Iterable[WorkerDevice], engine: sa.Engine, layout: Layout) -> None:
         self._given, self._engine, self._layout = tuple(given), engine, layout
@@ -78,11 +78,11 @@ class Offers:
 
     @property
     def present(self) -> tuple[WorkerDevice, ...]:
-        """Return every device that is here and works, whoever has it."""
+        """Return all ready devices of this host, free or not."""
         return (*self._given, *self._attached)
 
     def free(self) -> Sequence[WorkerDevice]:
-        """Return those that a job of this user may have now.
+        """Return the devices that this user's jobs may use now.
 
         Raises:
             StorageError, ArtifactError: the database cannot be read.
@@ -97,12 +97,12 @@ class Offers:
 
     def _look(self) -> None:
         while not self._ended.wait(_LOOK_S):
-            with suppress(QuadbenchError):  # `overview` has said it
+            with suppress(QuadbenchError):  # `overview` has logged a warning
                 self._attached = attached(self._layout)
 
 
 def attached(layout: Layout) -> tuple[WorkerDevice, ...]:
-    """Return the phones that are attached here, ready and not in quarantine."""
+    """Return the attached phones that are ready and not in quarantine."""
     phones, owner = overview(list_devices(), expected_phones(), layout), user_and_host()
     return tuple(
         WorkerDevice(name=phone.seen.device, address=phone.seen.address, labels=phone.labels, owner=owner)

@@ -1,4 +1,4 @@
-"""Orders: what a job tells the worker that does it, and what the worker answers: JSON that is checked when it is read."""
+"""The JSON payloads and results of farm jobs, validated when they are read."""
 
 import json
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _Word: TypeAlias = Annotated[str, Field(min_length=1, max_length=200)]
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOrder:
-    """Build a recipe, whose text has the whole paths of its files. What comes out has to have the digest `bundle`."""
+    """The payload of a build job: the recipe's text with absolute file paths, and the digest of the expected bundle."""
 
     kind: Literal["build"] = "build"
     recipe: str
@@ -33,7 +33,7 @@ class BuildOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileOrder:
-    """Compile a bundle for a target. `htp_arch` is the oldest Qualcomm HTP of the devices that take what comes out."""
+    """The payload of a compile job. `htp_arch` is the oldest Qualcomm HTP version among the devices that use the result."""
 
     kind: Literal["compile"] = "compile"
     bundle: Digest
@@ -44,9 +44,9 @@ class CompileOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOrder:
-    """Measure on one device what its run lacks: by the device's profile, the bundle. `name` is what is run, for people.
+    """The payload of a measurement on one device: bundles by device profile, and the run's settings. `name` is for people.
 
-    `target` is another of the profile's targets than its first.
+    `target` selects another of the profile's targets than its first.
     """
 
     kind: Literal["measure"] = "measure"
@@ -59,7 +59,7 @@ class MeasureOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class SideOrder:
-    """A side of a comparison. `name` is what it is, for people; a kit is named by its digest."""
+    """One side of a comparison: bundle, variant, optional kit by digest, and settings. `name` is for people."""
 
     name: _Word
     bundle: Digest
@@ -70,10 +70,10 @@ class SideOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOrder:
-    """Launch two sides in turn on one device, for a case, until all goals are reached or the looks are through.
+    """The payload of a comparison: launch two sides in turn on one device, until all goals are reached or the looks are done.
 
-    `word` is what people call the device, and `target` another of its profile's targets than the first. `tasks` are those that
-    are run of the ones that both have; none means all.
+    `word` is the device's name for people; `target` selects another of its profile's targets than the first. `tasks` are the
+    tasks to run out of those that both sides have; empty means all.
     """
 
     kind: Literal["compare"] = "compare"
@@ -90,7 +90,7 @@ class CompareOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileAnswer:
-    """The digest of what a bundle was compiled to, for the target with this key."""
+    """The result of a compile job: the digest of the compiled bundle, for a bundle and target key."""
 
     bundle: Digest
     key: _Word
@@ -99,14 +99,14 @@ class CompileAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureAnswer:
-    """The device's part of its run's file."""
+    """The result of a measurement job: this device's part of the run file."""
 
     part: RunFile
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareAnswer:
-    """The comparison of two sides on a device, and the files of their runs, A's first."""
+    """The result of a comparison job: the comparison, and the run files of sides A and B."""
 
     versus: Versus
     runs: tuple[RunFile, RunFile]
@@ -119,16 +119,16 @@ AnswerT = TypeVar("AnswerT", CompileAnswer, MeasureAnswer, CompareAnswer)
 
 
 def as_json(value: Order | Answer) -> dict[str, Any]:
-    """Return an order or an answer as JSON has it."""
+    """Convert a payload or result to plain JSON data."""
     plain: dict[str, Any] = json.loads(TypeAdapter(type(value)).dump_json(value))
     return plain
 
 
 def order_of(job: Job) -> Order:
-    """Return what a job tells its worker.
+    """Parse a job's payload.
 
     Raises:
-        ArtifactError: its payload is no order.
+        ArtifactError: the payload is invalid.
     """
     try:
         return _ORDER.validate_json(json.dumps(dict(job.payload)))
@@ -137,10 +137,10 @@ def order_of(job: Job) -> Order:
 
 
 def answer_of(job: Job, raw: Any, kind: type[AnswerT]) -> AnswerT:
-    """Return what the worker of a job that is done has answered, as the database has it.
+    """Parse the stored result of a finished job.
 
     Raises:
-        ArtifactError: it is no such answer.
+        ArtifactError: the result is invalid.
     """
     try:
         return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)

@@ -1,4 +1,4 @@
-"""Plan: what a run builds, compiles and measures -> its jobs, each after those whose outcome it needs. Pure."""
+"""Split a run into build, compile and measurement jobs with their dependencies. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ BUILD = "build"
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """A run's demand for one device: what its job needs, tells and is compiled for."""
+    """One device's part of a run: the job's requirement, its payload, and the compile orders it depends on."""
 
     needs: str
     order: MeasureOrder | CompareOrder
@@ -20,12 +20,12 @@ class Demand:
 
 
 def compile_capability(key: str) -> str:
-    """Return the name of being able to compile for the target with this key."""
+    """Return the name of the capability to compile for a target key."""
     return f"compile {key}"
 
 
 def planned(builds: Sequence[BuildOrder], demands: Sequence[Demand], *, priority: int = 0) -> list[NewJob]:
-    """Return the jobs of a run, those that others need before them. What several demands need is done once."""
+    """Return the jobs of a run, dependencies first. Builds and compilations that several devices need are done once."""
     jobs: list[NewJob] = []
 
     def add(needs: str, order: Order, after: Sequence[int], affinity: str = "") -> int:

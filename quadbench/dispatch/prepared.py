@@ -1,4 +1,4 @@
-"""Prepared: its import -> what each attempt would do anew is done once, in the process that their processes are forked from."""
+"""Preload SQLAlchemy mappers and the schema in the fork server, so that each attempt's process starts fast."""
 
 from sqlalchemy.orm import configure_mappers
 

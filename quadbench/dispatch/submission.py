@@ -1,4 +1,4 @@
-"""Submission: a recipe or a bundle, and words for devices -> jobs in the farm's queue, and what they need in its store."""
+"""Submit a run of a recipe or bundle to a farm: send what the jobs need to the store, and queue the jobs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,14 +33,14 @@ from quadbench.spec.spec_model import WHOLE_PATHS
 
 @dataclass(frozen=True, kw_only=True)
 class Farm:
-    """A farm as all of its hosts see it: the database, the store, and the devices that workers have now."""
+    """A farm: its shared database and store, and the devices of its workers."""
 
     engine: sa.Engine
     store: Store
 
     @property
     def devices(self) -> Sequence[WorkerDevice]:
-        """Return the devices of all workers that gave a sign of life lately, first those that nobody has."""
+        """Return the devices of all live workers, unclaimed ones first."""
         standing = Leases(self.engine).standing()
         devices = [device for known in Workers(self.engine).known() if known.is_here for device in known.worker.devices]
         return sorted(devices, key=lambda device: device.name in standing)
@@ -48,7 +48,7 @@ class Farm:
 
 @contextmanager
 def open_farm(layout: Layout) -> Iterator[Farm]:
-    """Open the farm of the database in $QUADBENCH_DATABASE, or of the results folder, and the store in $QUADBENCH_STORE.
+    """Open a farm: the database in $QUADBENCH_DATABASE or the results folder, and the store in $QUADBENCH_STORE.
 
     Raises:
         UserError: no store is named, or the database has no tables yet.
@@ -67,7 +67,7 @@ def open_farm(layout: Layout) -> Iterator[Farm]:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A request to a farm: devices, in words, how the run bears what befalls each of them, and how urgent it is."""
+    """A request to a farm: device selectors, run options such as retries and budget, and priority."""
 
     words: tuple[str, ...]
     conduct: Conduct = USUAL
@@ -75,12 +75,12 @@ class Request:
 
 
 def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, observer: Observer) -> str:
-    """Submit a run of a recipe, and return its id. A bundle that is here is sent; one that is nowhere is built by whoever can.
+    """Submit a run of a recipe and return its id. A local bundle is sent; a bundle that exists nowhere gets a build job.
 
     Raises:
-        UserError: the recipe, or what it names, is wrong.
+        UserError: the recipe, or a file it names, is wrong.
         DeviceNotFoundError: the farm has no such devices.
-        StorageError, ArtifactError: the store or the database does not take it; no job was submitted.
+        StorageError, ArtifactError: the store or the database fails; no job was submitted.
     """
     check_devices(recipe)
     asked = asked_for(request.words, farm.devices)
@@ -92,11 +92,11 @@ def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, obse
 
 
 def submit_bundle(bundle: Stored[Bundle], terms: Terms, request: Request, farm: Farm) -> str:
-    """Submit a run of a bundle, which is sent, and return its id.
+    """Send a bundle, submit a run of it, and return the run's id.
 
     Raises:
         DeviceNotFoundError: the farm has no such devices.
-        StorageError, ArtifactError: the store or the database does not take it; no job was submitted.
+        StorageError, ArtifactError: the store or the database fails; no job was submitted.
     """
     asked = asked_for(request.words, farm.devices)
     send(bundle, farm.store)
@@ -126,7 +126,7 @@ def _profiles(asked: Sequence[Asked]) -> list[str]:
 
 
 def to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observer: Observer) -> BuildOrder | None:
-    """Return what has somebody build a recipe's bundle; None where it is in the store, to which it is sent if it is here."""
+    """Return the build order for a recipe's bundle, or None if the store has it. A local bundle is sent to the store first."""
     if bundle := cached(recipe, layout):
         observer.reused("bundle", digest)
         send(bundle, store)
@@ -135,8 +135,8 @@ def to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observer
 
 
 def whole_text(recipe: Recipe) -> str:
-    """Return a recipe as YAML without its defaults, with the whole paths of its files: as another host may read it."""
+    """Return a recipe as YAML for another host: with absolute file paths, without default values."""
     content = recipe.model_dump(mode="json", exclude_defaults=True, context=WHOLE_PATHS)
     for task in content["tasks"]:
-        task["adapter"] = task["adapter"] or None  # no adapter is written as null
+        task["adapter"] = task["adapter"] or None  # YAML null means no adapter
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -1,4 +1,4 @@
-"""Worker: this host's devices and the farm's queue -> jobs, each done in a process of its own, until it is told to stop."""
+"""The worker process: claim jobs for this host's devices, run each in a process of its own, and stop on request."""
 
 import logging
 import math
@@ -25,10 +25,10 @@ from quadbench.farm.scheduler import Seat
 from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
 from quadbench.host import signal_name
 
-LOOK_S = 1.0  # between looks at the queue
-_BEATS = 4  # signs of life in the time of a lease, so that one that fails costs nothing
-_GRACE_S = 5.0  # for an attempt whose end is stored to end indeed
-_AWAY_S = 5.0  # to wait where the database is not reached
+LOOK_S = 1.0  # interval between polls of the queue
+_BEATS = 4  # heartbeats in a lease's time, so that a single failure does no harm
+_GRACE_S = 5.0  # for a process to exit after its outcome was stored
+_AWAY_S = 5.0  # pause while the database is unreachable
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ CarryOut = Callable[[Job, str], None]
 
 
 class Meter(Protocol):
-    """Is told what a worker does, for those who watch it from outside."""
+    """The interface through which a worker reports attempts to its metrics."""
 
     def begun(self, job: Job) -> None: ...
 
@@ -45,7 +45,7 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Last:
-    """The last job of a seat: its affinity, and when it had ended."""
+    """The last job of a seat: its affinity and its end time."""
 
     affinity: str
     at: float
@@ -53,17 +53,17 @@ class _Last:
 
 @dataclass(kw_only=True)
 class _Running:
-    """An attempt that is being made. `interrupts` counts how often it was told to stop."""
+    """A running attempt. `interrupts` counts how often it was asked to stop."""
 
     job: Job
     process: BaseProcess
     begun: float
     beat: float
     interrupts: int = 0
-    is_over: bool = False  # the queue says so: it has stored its end, or lost its job
+    is_over: bool = False  # the queue refused its renewal: its outcome is stored, or its lease was lost
 
     def interrupt(self, times: int) -> None:
-        """Tell it to stop as Ctrl-C does: once is after the launch that runs, twice is at once."""
+        """Send Ctrl-C up to `times` times: the first stops after the current launch, the second at once."""
         if self.interrupts < times and self.process.pid:
             self.interrupts += 1
             with suppress(ProcessLookupError):
@@ -71,7 +71,7 @@ class _Running:
 
 
 class Devices(Protocol):
-    """Knows the devices of this host."""
+    """The interface through which a worker sees its host's devices."""
 
     @property
     def present(self) -> tuple[WorkerDevice, ...]: ...
@@ -80,12 +80,12 @@ class Devices(Protocol):
 
 
 class Worker:
-    """The worker of one host, which says what it is but for its devices. `carry_out` makes an attempt, at a device's address."""
+    """The worker of one host. `carry_out` executes an attempt, given the job and a device's address."""
 
     def __init__(self, itself: NewWorker, engine: sa.Engine, devices: Devices, carry_out: CarryOut, meter: Meter) -> None:
         self._itself, self._devices, self._carry_out, self._meter = itself, devices, carry_out, meter
         self._engine, self._queue, self._workers = engine, JobQueue(engine), Workers(engine)
-        # A server that has imported what attempts need forks their processes, so that each begins at once.
+        # A fork server with all imports loaded starts each attempt's process at once.
         self._processes = get_context("forkserver")
         self._processes.set_forkserver_preload(["__main__", carry_out.__module__, prepared.__name__])
         self._running: dict[str, _Running] = {}  # by seat
@@ -94,11 +94,11 @@ class Worker:
         self._told_at = -math.inf
 
     def stop(self) -> None:
-        """Begin no more jobs; let what runs end its launch, and give its job back. Called again: at once."""
+        """Take no more jobs; let running ones finish their launch and go back to the queue. A second call stops at once."""
         self._stops += 1
 
     def work(self) -> None:
-        """Do jobs until told to stop and all that runs has ended; where the database is away, its end need not be stored."""
+        """Run jobs until stopped and all attempts have ended. If the database is unreachable, their outcome may stay unstored."""
         while not (self._stops and not self._running):
             pause_s = LOOK_S
             try:
@@ -121,11 +121,11 @@ class Worker:
 
     @property
     def _alive(self) -> list[BaseProcess]:
-        """Return the processes that have not ended. Those that have would end every wait at once."""
+        """Return the processes that are still running. Finished ones would end every wait at once."""
         return [one.process for one in self._running.values() if one.process.exitcode is None]
 
     def _tell(self) -> None:
-        """Tell the others in time that this worker is there, and with what; it may have been asked to drain."""
+        """Send the worker's heartbeat with its devices when due; start draining if asked to."""
         if time.monotonic() - self._told_at < lease_time_s() / _BEATS:
             return
         is_to_drain = self._workers.note(replace(self._itself, devices=self._devices.present))
@@ -136,7 +136,7 @@ class Worker:
         self._told_at = time.monotonic()
 
     def _begin(self) -> None:
-        """Begin what the queue has for the seats that are free."""
+        """Claim jobs for the free seats and start them."""
         free = {device.name: device for device in self._devices.free() if device.name not in self._running}
         room = f"room@{self._itself.host}"
         seats = [self._seat(device.name, needs_served(device.name, device.labels)) for device in free.values()]
@@ -157,7 +157,7 @@ class Worker:
         return Seat(name=name, serves=serves, rested_s=time.monotonic() - last.at, affinity=last.affinity)
 
     def _clear(self) -> None:
-        """Take away what has ended. A process that did not come to its own end is told to the queue."""
+        """Remove finished attempts. If a process crashed, report its attempt as failed."""
         for seat, one in list(self._running.items()):
             if (code := one.process.exitcode) is None:
                 continue
@@ -171,7 +171,7 @@ class Worker:
             one.process.close()
 
     def _give_signs_of_life(self) -> None:
-        """Renew attempts in time; one that is over is killed. One whose job was cancelled is told to stop, without delay."""
+        """Renew the leases of attempts when due, interrupt cancelled ones, and kill those that lost their lease."""
         cancelled = asked_to_stop(self._engine, self._itself.name) if self._running else ()
         for one in self._running.values():
             if one.job.id in cancelled:

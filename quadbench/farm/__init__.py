@@ -1,1 +1,1 @@
-"""The farm: devices that many processes and hosts share -> who may use which."""
+"""The device farm: a job queue, device leases and a shared store for hosts that share phones."""

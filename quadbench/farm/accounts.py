@@ -1,4 +1,4 @@
-"""Accounts: what attempts at jobs have left in the database -> their answers, as JSON that somebody else still has to check."""
+"""Read the JSON results that finished jobs stored in the database; callers validate them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from quadbench.results.schema import AttemptRow
 
 
 def answers(engine: sa.Engine, jobs: Sequence[Job]) -> dict[int, Any]:
-    """Return by job what the attempt answered by which it was done; None where it answered nothing.
+    """Return the result of each finished job by job id, or None if it stored none.
 
     Raises:
         StorageError: the database cannot be read.
-        ArtifactError: it is damaged: an answer is no JSON, or too long.
+        ArtifactError: a result is not JSON, or too long.
     """
     done = {job.id: job for job in jobs if job.state is JobState.DONE}
     columns = AttemptRow.job, AttemptRow.number, sa.func.substr(AttemptRow.answer, 1, MOST_ANSWER_BYTES + 1).label("answer")

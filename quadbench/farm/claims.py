@@ -1,6 +1,6 @@
-"""Claims of jobs: a transaction and a worker's free seats -> the jobs that it begins, with a bounded number of rows read.
+"""Assign waiting jobs to a worker's free seats in one transaction that reads a bounded number of rows.
 
-Rows that another worker looks at are skipped, so that workers do not wait for each other; SQLite has one writer at a time anyway.
+Rows that another worker has locked are skipped, so that workers do not wait for each other. SQLite allows one writer anyway.
 """
 
 import random
@@ -18,18 +18,18 @@ from quadbench.results import schema
 from quadbench.results.engine import name_of, now_of
 from quadbench.results.schema import AttemptRow, JobRow
 
-_MOST_NEEDS = 400  # of one worker's seats; SQLite takes 500 parts of a union
+_MOST_NEEDS = 400  # limit for one worker; SQLite allows 500 parts of a union
 _MOST_LINES = 256
-_MOST_ATTEMPTS = 256  # the latest that ended, by which time at devices is counted
+_MOST_ATTEMPTS = 256  # limit on the recent attempts that count as device time
 _LATELY = timedelta(hours=1)
 _READY = (JobRow.state == JobState.WAITING.value, JobRow.open_needs == 0)
 
 
 def claim_within(connection: sa.Connection, worker: str, version: str, seats: Sequence[Seat], lease_s: float) -> list[Job]:
-    """Begin attempts at what suits the seats best.
+    """Start attempts at the jobs that fit the worker's free seats best, and return them.
 
     Raises:
-        ArtifactError: the database has the schema of another quadbench.
+        ArtifactError: the database has another schema version.
     """
     _require_schema(connection)
     now = now_of(connection)
@@ -43,7 +43,7 @@ def claim_within(connection: sa.Connection, worker: str, version: str, seats: Se
 
 
 def waits_for_version(connection: sa.Connection, version: str) -> str | None:
-    """Return another version of quadbench for which jobs wait, which a worker of this version does not get; None without such."""
+    """Return another quadbench version that waiting jobs need, so that this version's workers cannot take them; or None."""
     ready = sa.select(JobRow.version).where(*_READY)
     newest = connection.scalar(ready.where(JobRow.version > version).order_by(JobRow.version.desc()).limit(1))
     return newest or connection.scalar(ready.where(JobRow.version < version).order_by(JobRow.version).limit(1))
@@ -56,9 +56,9 @@ def _require_schema(connection: sa.Connection) -> None:
 
 
 def _lines(connection: sa.Connection, version: str, seats: Sequence[Seat]) -> list[tuple[str, str, datetime | None]]:
-    """Return the need and the owner of every line that the seats serve, and when the last of it was begun.
+    """Return requirement, owner and last start of every queue that the seats serve.
 
-    From one owner the index leads to the next, however many jobs stand between them.
+    A recursive query jumps from owner to owner in the index, however many jobs are between them.
     """
     served = sorted({need for seat in seats for need in seat.serves})
     needs = random.sample(served, _MOST_NEEDS) if len(served) > _MOST_NEEDS else served
@@ -81,7 +81,7 @@ def _lines(connection: sa.Connection, version: str, seats: Sequence[Seat]) -> li
 
 
 def _line(connection: sa.Connection, version: str, needs: str, owner: str, served_at: datetime | None, now: datetime) -> JobLine:
-    """Return the first jobs of a line, their rows locked. Rows that hold no job are failed, so that they keep nobody away."""
+    """Return the first jobs of one queue, with their rows locked. Mark damaged rows as failed, so that they block no others."""
     of_line = (*_READY, JobRow.version == version, JobRow.needs == needs, JobRow.owner == owner)
     may_begin = sa.or_(JobRow.not_before.is_(None), JobRow.not_before <= now)
     first = sa.select(JobRow).where(*of_line, may_begin).order_by(JobRow.counts_from, JobRow.id).limit(MOST_IN_LINE)
@@ -91,7 +91,7 @@ def _line(connection: sa.Connection, version: str, needs: str, owner: str, serve
 
 
 def _usage(connection: sa.Connection, now: datetime) -> Mapping[str, Usage]:
-    """Return what each owner has of the farm."""
+    """Return each owner's current use of the farm: running jobs and recent device time."""
     counting = (
         sa.select(JobRow.owner, sa.func.count().label("jobs"))
         .where(JobRow.state == JobState.RUNNING.value)
@@ -106,7 +106,7 @@ def _usage(connection: sa.Connection, now: datetime) -> Mapping[str, Usage]:
 
 
 def _summed(attempts: Iterable[Any]) -> dict[str, float]:
-    """Return by owner the seconds of attempts; those whose times are none do not count."""
+    """Return the total seconds of attempts by owner, ignoring attempts with invalid times."""
     device_s: dict[str, float] = {}
     for owner, *times in attempts:
         started_at, ended_at = map(time_of, times)

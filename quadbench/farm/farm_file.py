@@ -1,4 +1,4 @@
-"""Farm file: farm.yaml -> the phones that a lab has, by name, with labels of its own."""
+"""The format of farm.yaml, which lists a lab's phones with names and labels."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +21,14 @@ Text = Annotated[str, Field(min_length=1, max_length=200), _TEXT]
 
 
 class ExpectedPhone(Spec):
-    """A phone that the lab has."""
+    """A phone that the lab owns."""
 
     name: Name
-    """The name that people call it by."""
+    """The name by which people call the phone."""
     serial: Text
-    """The serial under which adb shows it."""
+    """The phone's adb serial."""
     labels: dict[Name, Text] = Field(default_factory=dict)
-    """Labels by which --devices may choose it, as `rack: left`."""
+    """Labels by which --devices can select it, such as `rack: left`."""
 
     @field_validator("labels")
     @classmethod
@@ -44,7 +44,7 @@ class ExpectedPhone(Spec):
 
 
 def _means_another(phone: ExpectedPhone) -> Iterator[tuple[str, str]]:
-    """Yield the keys of a phone whose value is an address of something else, with that value."""
+    """Yield the key and value of a phone's fields that would be taken for another kind of address."""
     if phone.name in profile_names():
         yield "name", phone.name
     if not needs_server(phone.serial):
@@ -52,7 +52,7 @@ def _means_another(phone: ExpectedPhone) -> Iterator[tuple[str, str]]:
 
 
 class FarmFile(Spec):
-    """The phones of a lab."""
+    """The content of farm.yaml: the phones of a lab."""
 
     schema_version: Literal[1]
     """The version of this format: 1."""
@@ -85,11 +85,11 @@ class FarmFile(Spec):
 
 
 def expected_phones() -> tuple[ExpectedPhone, ...]:
-    """Return the phones of the file that $QUADBENCH_FARM names, else of farm.yaml in the working folder; none without file.
+    """Return the phones listed in the file $QUADBENCH_FARM, or else in ./farm.yaml; none if there is no file.
 
     Raises:
         SpecError: all problems of the file.
-        UserError: the variable names no file.
+        UserError: the variable names a missing file.
     """
     named = path_variable(FARM_VARIABLE)
     if named is None and not _DEFAULT.exists():

@@ -1,19 +1,18 @@
-"""Health: a device's condition and what happened to it -> its condition then. Pure.
+"""Rules for a device's health: how jobs, quarantine and probation change it. No I/O.
 
-A device that fails jobs in a row is put into quarantine, where it takes no run. Whoever has looked at it releases it on
-probation: the next failure puts it back, and some good jobs in a row end the probation. One whose figures cannot be trusted, by
-what nights know of it, is put on probation too.
+Several failed jobs in a row put a device into quarantine, where it gets no runs. Releasing it puts it on probation: the next
+failure puts it back, and several good jobs in a row end the probation. Unreliable nightly figures put it on probation too.
 """
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-FAILURES_IN_A_ROW = 3  # of jobs: a loose cable fails all launches of one job, and is one failure
-GOOD_JOBS = 3  # in a row, which end a probation
+FAILURES_IN_A_ROW = 3  # counted in jobs, as a loose cable fails all launches of one job
+GOOD_JOBS = 3  # good jobs in a row that end a probation
 
 
 class Health(StrEnum):
-    """The trust in a device."""
+    """The health states of a device."""
 
     HEALTHY = "healthy"
     PROBATION = "probation"
@@ -22,7 +21,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PhoneCondition:
-    """The health of a device, with the reason of its quarantine or its last failure, and the jobs in a row that led there."""
+    """A device's health, with the reason for its quarantine or last failure, and its counts of failed and good jobs in a row."""
 
     health: Health = Health.HEALTHY
     reason: str | None = None
@@ -31,7 +30,7 @@ class PhoneCondition:
 
 
 def after_good_job(condition: PhoneCondition) -> PhoneCondition:
-    """Return the condition of a device that has done a job. One in quarantine stays there until somebody has looked at it."""
+    """Return the condition after a successful job. Only a person can end a quarantine."""
     match condition.health:
         case Health.QUARANTINED:
             return condition
@@ -42,7 +41,7 @@ def after_good_job(condition: PhoneCondition) -> PhoneCondition:
 
 
 def after_failure(condition: PhoneCondition, reason: str) -> PhoneCondition:
-    """Return the condition of a device at whose fault a job has failed."""
+    """Return the condition after a job failed because of the device."""
     failures = condition.failures + 1
     match condition.health:
         case Health.QUARANTINED:
@@ -56,19 +55,19 @@ def after_failure(condition: PhoneCondition, reason: str) -> PhoneCondition:
 
 
 def quarantined(reason: str) -> PhoneCondition:
-    """Return the condition of a device that takes no run until it is released."""
+    """Return the condition of a quarantined device, which gets no runs until it is released."""
     return PhoneCondition(health=Health.QUARANTINED, reason=reason)
 
 
 def put_on_probation(condition: PhoneCondition, reason: str) -> PhoneCondition:
-    """Return the condition of a device whose figures are in doubt; one in quarantine stays there."""
+    """Return the condition of a device with unreliable figures; a quarantine stays."""
     if condition.health is Health.QUARANTINED:
         return condition
     return PhoneCondition(health=Health.PROBATION, reason=reason)
 
 
 def released(condition: PhoneCondition) -> PhoneCondition:
-    """Return the condition of a device that somebody has looked at; one that was not in quarantine stays as it is."""
+    """Return the condition after a person released the device: probation if it was in quarantine, else unchanged."""
     if condition.health is not Health.QUARANTINED:
         return condition
     return PhoneCondition(health=Health.PROBATION, reason=condition.reason)

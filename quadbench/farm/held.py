@@ -1,4 +1,4 @@
-"""Held: connected devices -> their leases for one job, renewed by a heartbeat until the job ends."""
+"""Lease devices for one job, and renew the leases by a heartbeat until the job ends."""
 
 import logging
 import threading
@@ -19,14 +19,14 @@ from quadbench.host import user_and_host
 from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout
 
-_BEATS = 4  # in the time of a lease, so that one that fails costs nothing
+_BEATS = 4  # renewals in a lease's time, so that a single failure does no harm
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """The leases of a job's devices, by address, and what went wrong by a device's own fault."""
+    """The leases of a job's devices by address, and the device faults during the job."""
 
     leases: Leases
     database: str
@@ -34,7 +34,7 @@ class Held:
     faults: dict[str, str] = field(default_factory=dict)
 
     def confirm(self, device: Device) -> None:
-        """Refuse a device that is no longer the job's, before anything is started on it.
+        """Check that the device's lease is still ours before anything is started on it, and renew it.
 
         Raises:
             LeaseError: its lease is over.
@@ -46,21 +46,21 @@ class Held:
         write_token(device, self.database, lease)
 
     def guard(self, address: str) -> Callable[[sa.Connection], None] | None:
-        """Return what refuses records of a device that is no longer the job's; None for a device that is nobody's."""
+        """Return a check for database transactions that raises if the device's lease has ended; None for unleased devices."""
         lease = self.by_address.get(address)
         return partial(self.leases.check, lease=lease) if lease else None
 
     def note_left_out(self, device: Device, error: QuadbenchError) -> None:
-        """Note that the job goes on without a device, which may be the device's own fault."""
+        """Record that the job continues without a device; a DeviceError counts as the device's fault."""
         if isinstance(error, DeviceError):
             self.faults.setdefault(device.facts.address, error.message)
 
     def note_lost(self, device: Device, reason: str) -> None:
-        """Note that a device was lost and waited for, which is a fault also where the job goes on with it."""
+        """Record that a device was lost, which counts as a fault even if it came back."""
         self.faults.setdefault(device.facts.address, reason)
 
     def note_record(self, record: RunRecord) -> None:
-        """Note what became of a launch, which may have failed by the device's own fault."""
+        """Record a fault if a launch failed because of its device."""
         if record.status is Status.FAILED and record.error_class is ErrorClass.DEVICE:
             self.faults.setdefault(record.device.address, record.reason or "no reason")
 
@@ -75,13 +75,13 @@ def held(
     to_examine: bool = False,
     left_out: dict[str, QuadbenchError] | None = None,
 ) -> Iterator[Held]:
-    """Take leases of all devices, keep them, and give them back at the end. A device whose lease is lost is closed.
+    """Lease all devices while the block runs, and release them at the end. A device whose lease is lost is closed.
 
-    A phone in quarantine is refused, and how each phone has done the job decides on its health, unless they are there to be
-    examined. Into a dictionary `left_out` goes, with the reason, a device that cannot be taken; it may be that none is left.
+    Phones in quarantine are refused, and the job's outcome updates each phone's health, unless `to_examine`. With `left_out`,
+    unavailable devices are put there with their errors, and the result may be empty.
 
     Raises:
-        DeviceError: somebody else has one of them (LeaseError), it does not answer, or is in quarantine; none is taken then.
+        DeviceError: a device is leased by another job (LeaseError), does not answer, or is in quarantine; none is leased then.
     """
     inventory, leases, owner = Inventory(engine), Leases(engine), user_and_host()
     database, by_address = leases.database_name(), dict[str, Lease]()
@@ -93,7 +93,7 @@ def held(
         stack.callback(_end, leases, lease)
         by_address[device.facts.address] = lease
 
-    def mark(device: Device) -> None:  # a phone may take its time to answer
+    def mark(device: Device) -> None:  # writes to the phone, which may be slow
         write_token(device, database, by_address[device.facts.address])
         stack.callback(remove_token, device, database, by_address[device.facts.address])
 
@@ -110,10 +110,10 @@ def held(
 def each_or_left_out(
     devices: Sequence[Device], act: Callable[[Device], None], left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Do something with each device, and return those with which it went well; without `left_out`, each must.
+    """Call a function for each device and return those for which it succeeded. Without `left_out`, every device has to succeed.
 
     Raises:
-        DeviceError: of the first device with which it did not, unless they are left out.
+        DeviceError: the error of the first failing device, without `left_out`.
     """
     fine = []
     for device in devices:
@@ -128,10 +128,10 @@ def each_or_left_out(
 
 
 def require_any(devices: Sequence[object], left_out: Mapping[str, QuadbenchError] | None) -> None:
-    """Refuse to go on where every device was left out.
+    """Raise if all devices were left out.
 
     Raises:
-        QuadbenchError: why the first one was.
+        QuadbenchError: the error of the first device.
     """
     if left_out and not devices:
         raise next(iter(left_out.values()))
@@ -139,7 +139,7 @@ def require_any(devices: Sequence[object], left_out: Mapping[str, QuadbenchError
 
 @contextmanager
 def leased(devices: Sequence[Device], layout: Layout, purpose: str, *, to_examine: bool = False) -> Iterator[Held]:
-    """Take leases as `held` does, for a job that needs the database for nothing else.
+    """Lease devices as `held` does, with a database connection of its own.
 
     Raises:
         UserError, StorageError, ArtifactError, MissingDependencyError: the database cannot be opened.
@@ -155,7 +155,7 @@ def leased(devices: Sequence[Device], layout: Layout, purpose: str, *, to_examin
 
 @contextmanager
 def _health_noted(inventory: Inventory, devices: Sequence[Device], faults: Mapping[str, str]) -> Iterator[None]:
-    """Note at the end how each phone has done; where the job itself was cut short, only the faults say something of a phone."""
+    """Update each phone's health at the end of a job. If the job was cut short, only faults count."""
     is_through = False
     try:
         yield
@@ -169,7 +169,7 @@ def _health_noted(inventory: Inventory, devices: Sequence[Device], faults: Mappi
 
 
 def _give_others_back(leases: Leases, work: list[tuple[Device, Lease]], taken: Sequence[Device]) -> None:
-    """Give back the devices that a job does without: others may have them now."""
+    """Release the leases of devices that the job does not use after all."""
     for device, lease in [one for one in work if one[0] not in taken]:
         work.remove((device, lease))
         _end(leases, lease)
@@ -182,7 +182,7 @@ def _end(leases: Leases, lease: Lease) -> None:
 
 @contextmanager
 def _warned(consequence: str) -> Iterator[None]:
-    """Let what the database refuses at the end of a job cost nothing but a warning."""
+    """Turn database errors at the end of a job into warnings."""
     try:
         yield
     except QuadbenchError as error:
@@ -191,9 +191,7 @@ def _warned(consequence: str) -> Iterator[None]:
 
 @contextmanager
 def _heartbeat(leases: Leases, work: list[tuple[Device, Lease]], lease_s: float | None) -> Iterator[None]:
-    """Renew leases until the block ends, or they are taken from the list; what a lost device still runs is ended, so that it
-    disturbs nobody.
-    """
+    """Renew the listed leases until the block ends. Close a device whose lease is lost, so that nothing runs on there."""
     ended = threading.Event()
 
     def beat() -> None:

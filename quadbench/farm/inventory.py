@@ -1,4 +1,4 @@
-"""Inventory: the database -> the phones that were seen, with their health, and what happens to them."""
+"""The database table of phones that any host has seen, with their health."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from quadbench.results.engine import insertion, now_of, reading, writing
 from quadbench.results.schema import PhoneRow
 
 PHONE_FAMILY = "adb"
-READY = "device"  # adb's state of a phone that works
+READY = "device"  # adb's state of a ready phone
 _CONDITION = ("health", "reason", "failures", "good_jobs")
 _SEEN = ("address", "serial", "state", "model", "profile", "chip", "android_release", "abi", "host")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """A phone as a host sees it. `device` is the name under which it is leased, `address` what --devices takes there."""
+    """A phone as seen by a host. `device` is its leased name, `address` its --devices address on that host."""
 
     device: str
     address: str
@@ -39,7 +39,7 @@ class Sighting:
 
 @dataclass(frozen=True, kw_only=True)
 class InventoryPhone:
-    """A phone that was seen, by whichever host saw it last, and its condition."""
+    """A phone in the inventory: its last sighting by any host, and its health."""
 
     seen: Sighting
     last_seen: datetime
@@ -47,19 +47,19 @@ class InventoryPhone:
 
 
 class Inventory:
-    """The phones in a database. Every method raises StorageError and ArtifactError as `writing` and `reading` do."""
+    """The phone inventory in a database. All methods may raise StorageError and ArtifactError, as `writing` and `reading` do."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def note_seen(self, sightings: Sequence[Sighting]) -> None:
-        """Note that phones are seen now. One that is new is healthy; one that does not answer stays known as it was."""
+        """Record phones as seen now. New phones are healthy; for phones that do not answer, only state and host are updated."""
         with writing(self._engine) as connection:
             for sighting in sightings:
                 _note(connection, sighting, _SEEN if sighting.state == READY else ("state", "host"))
 
     def phones(self) -> list[InventoryPhone]:
-        """Return every phone that was ever seen."""
+        """Return every phone in the inventory."""
         with reading(self._engine) as connection:
             rows = connection.execute(sa.select(*PhoneRow.__table__.columns).order_by(PhoneRow.device)).mappings()
             return [
@@ -72,7 +72,7 @@ class Inventory:
             ]
 
     def change(self, device: str, decide: Callable[[PhoneCondition], PhoneCondition]) -> PhoneCondition:
-        """Change a phone's condition, and return the new one.
+        """Apply a function to a phone's condition, and return the new condition.
 
         Raises:
             UnknownNameError: it was never seen.
@@ -87,7 +87,7 @@ class Inventory:
             return condition
 
     def forget(self, device: str) -> None:
-        """Forget a phone, with its health: one that comes back is healthy and new.
+        """Remove a phone and its health; if it comes back, it counts as new and healthy.
 
         Raises:
             UnknownNameError: it was never seen.
@@ -97,10 +97,10 @@ class Inventory:
                 raise UnknownNameError("phone", device, connection.scalars(sa.select(PhoneRow.device)))
 
     def require_usable(self, devices: Sequence[Device]) -> None:
-        """Refuse phones in quarantine.
+        """Raise if a device is in quarantine.
 
         Raises:
-            DeviceError: names the first, with the reason.
+            DeviceError: names the first such device, with the reason.
         """
         conditions = {phone.seen.device: phone.condition for phone in self.phones()}
         for device in devices:
@@ -113,7 +113,7 @@ class Inventory:
                 )
 
     def note_job(self, device: Device, failure: str | None) -> None:
-        """Note that a phone has done a job, or by what fault of its own the job failed; other devices have no health."""
+        """Record a finished job in a phone's health; `failure` is the device's fault, if any. Other devices have no health."""
         if device.family != PHONE_FAMILY:
             return
         name = lease_name(device.family, device.serial)
@@ -126,7 +126,7 @@ class Inventory:
 
 
 def _note(connection: sa.Connection, sighting: Sighting, updated: Sequence[str]) -> None:
-    """Add a phone, or update these columns of one that is there, and the time."""
+    """Insert a phone, or update the given columns and the time of an existing one."""
     seen = {name: getattr(sighting, name) for name in _SEEN} | {"last_seen": now_of(connection)}
     insert = insertion(connection, PhoneRow).values({"device": sighting.device, **seen, **_columns(PhoneCondition())})
     changes = {name: seen[name] for name in (*updated, "last_seen")}

@@ -1,7 +1,7 @@
-"""Job: what is known of a job, and what happens to it -> what is known of it then. Pure.
+"""A farm job's data and the rules by which it changes state. No I/O.
 
-An attempt is a job at one worker. Whatever changes a running job names its attempt, and one that is over changes nothing: its
-worker may have been frozen, and another may have the job by now.
+An attempt is one execution of a job by one worker. Every change of a running job names its attempt, and changes by an attempt
+that is over are refused: its worker may have been frozen while another took the job.
 """
 
 import math
@@ -15,17 +15,17 @@ from typing import Any
 from quadbench.artifacts.names import check_file_name, one_line
 from quadbench.errors import shown
 
-MOST_PRIORITY = 100  # and as much below 0
+MOST_PRIORITY = 100  # the range is from -100 to 100
 MOST_ATTEMPTS = 100
 MOST_PAYLOAD_BYTES = 65_536
 MOST_ANSWER_BYTES = 2**20
-_MOST_TEXT = 300  # characters of a name
+_MOST_TEXT = 300  # limit for text fields, in characters
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 30.0, 3600.0
-_PRIORITY = timedelta(days=1)  # one step counts as much as a day of waiting, so that nothing waits for ever
+_PRIORITY = timedelta(days=1)  # one priority step equals a day of waiting, so that no job waits for ever
 
 
 class JobKind(StrEnum):
-    """The kinds of work."""
+    """The kinds of farm jobs."""
 
     BUILD = "build"
     COMPILE = "compile"
@@ -44,15 +44,16 @@ class JobState(StrEnum):
 
     @property
     def is_end(self) -> bool:
-        """Say whether nothing happens to the job any more."""
+        """Return True if the state is final."""
         return self not in (JobState.WAITING, JobState.RUNNING)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A job that is about to be submitted with others. `after` has the places in the batch of those that must be done before.
+    """A job to be submitted in a batch. `after` has the batch positions of jobs that have to finish first.
 
-    `needs` is a word of `need`. Jobs with the same `affinity` follow each other on a device without a change of what lies there.
+    `needs` is a requirement of the module `need`. Jobs with the same `affinity` use the same files on a device, so running them
+    in a row saves transfers.
     """
 
     kind: JobKind
@@ -66,7 +67,7 @@ class NewJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """The account of an attempt: its answer to whom it concerns, in JSON, and the last lines of its log."""
+    """What an attempt leaves in the database: its result as JSON, and the last lines of its log."""
 
     answer: Mapping[str, Any] | None = None
     lines: str = ""
@@ -77,9 +78,9 @@ NOTHING_LEFT = Account()
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job of a run. `version` is the quadbench that it is for; `seat` the device, or the room on a host, of its last attempt.
+    """A job of a run. `version` is the quadbench version it needs; `seat` is the device or host of its last attempt.
 
-    `after` are the jobs that must be done before it. The attempt is lost once `until` is over. `is_stopping` asks its worker to
+    `after` are the jobs that have to finish first. The attempt counts as lost after `until`. `is_stopping` asks its worker to
     stop.
     """
 
@@ -107,10 +108,10 @@ class Job:
     reason: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no transition makes.
+        """Check that the fields are consistent.
 
         Raises:
-            ValueError: names the field, what it holds and what was expected.
+            ValueError: names the field, its value and what was expected.
         """
         check_file_name(self.run_id)
         texts = {"version": self.version, "needs": self.needs, "owner": self.owner, "worker": self.worker, "seat": self.seat}
@@ -132,39 +133,39 @@ class Job:
 
     @cached_property
     def counts_from(self) -> datetime:
-        """Return the moment from which the job counts as waiting beside others of its owner."""
+        """Return the time by which jobs of one owner are ordered: the submission time, shifted by the priority."""
         return self.submitted_at - self.priority * _PRIORITY
 
 
 def claimed(job: Job, worker: str, seat: str, now: datetime, lease_s: float) -> Job:
-    """Begin the job's next attempt."""
+    """Start the job's next attempt on a worker's seat."""
     until = now + timedelta(seconds=lease_s)
     begun = replace(job, state=JobState.RUNNING, attempt=job.attempt + 1, worker=worker, seat=seat, until=until, started_at=now)
     return replace(begun, not_before=None, reason=None)
 
 
 def is_held(job: Job, attempt: int, now: datetime) -> bool:
-    """Say whether this attempt still has the job."""
+    """Return True if this attempt still owns the job."""
     return job.state is JobState.RUNNING and job.attempt == attempt and not is_lost(job, now)
 
 
 def is_lost(job: Job, now: datetime) -> bool:
-    """Say whether the job's worker gave no sign of life for too long."""
+    """Return True if the job's worker has missed its heartbeats for too long."""
     return job.state is JobState.RUNNING and job.until is not None and job.until <= now
 
 
 def extended(job: Job, now: datetime, lease_s: float) -> Job:
-    """Let the attempt go on."""
+    """Extend the attempt's deadline after a heartbeat."""
     return replace(job, until=now + timedelta(seconds=lease_s))
 
 
 def finished(job: Job, now: datetime) -> Job:
-    """End the job well, even if it was asked to stop: what it had to do is done."""
+    """Mark the job as done, even if it was asked to stop meanwhile."""
     return _ended(job, JobState.DONE, None, now)
 
 
 def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
-    """End the attempt; the job is tried again after a pause that doubles, where that may help and attempts are left."""
+    """End a failed attempt. If retrying may help and attempts are left, the job waits again, with a doubling pause."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     if not is_transient or job.attempt >= job.most_attempts:
@@ -175,7 +176,7 @@ def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
 
 
 def given_back(job: Job, reason: str, now: datetime) -> Job:
-    """End an attempt whose worker was told to stop, which counts for no attempt; the job waits for another worker."""
+    """End an attempt whose worker was asked to stop. It does not count as an attempt, and the job waits for another worker."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     most_attempts = min(job.most_attempts + 1, MOST_ATTEMPTS)
@@ -189,7 +190,7 @@ def expired(job: Job, now: datetime) -> Job:
 
 
 def cancelled(job: Job, reason: str, now: datetime) -> Job:
-    """End a job that waits; ask the worker of one that runs to stop. One that has ended stays as it is."""
+    """Cancel a waiting job, or ask a running one's worker to stop. A finished job stays unchanged."""
     match job.state:
         case JobState.WAITING:
             return _ended(job, JobState.CANCELLED, reason, now)

@@ -1,6 +1,6 @@
-"""Job rows: rows of the queue's tables -> jobs, or what is wrong with a row; a job -> its row, and what waits for it with it.
+"""Convert between jobs and rows of the queue's database tables, and update rows when attempts end.
 
-SQLite takes any value anywhere, and people have the database's password: a row is believed once it is checked.
+SQLite accepts any value in any column, and users have the database's password, so every row is validated when read.
 """
 
 import json
@@ -25,25 +25,25 @@ _TIMES = ("submitted_at", "until", "not_before", "started_at", "ended_at")
 _PLAIN = tuple(name for name in (field.name for field in fields(Job)) if name not in ("payload", "after", "is_stopping", *_TIMES))
 _CHANGING_TIMES = ("until", "not_before", "started_at", "ended_at")
 _CHANGING = ("attempt", "most_attempts", "state", "is_stopping", "worker", "seat", "reason", *_CHANGING_TIMES)
-_STORED = (  # as the database has them, and of a payload no more than is read
+_STORED = (  # raw column values, and the payload cut at its limit
     *(sa.type_coerce(_TABLE.c[name], sa.types.NULLTYPE).label(name) for name in (*_PLAIN, "is_stopping", *_TIMES)),
     sa.func.substr(_TABLE.c.payload, 1, MOST_PAYLOAD_BYTES + 1).label("payload"),
 )
-_BOOLS = {0: False, 1: True}  # as SQLite has them
+_BOOLS = {0: False, 1: True}  # SQLite stores booleans as integers
 _MOST_ID = 2**63 - 1
 _BATCH = 500  # ids in one statement
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadJobs:
-    """The jobs that were asked for, and by id what is wrong with those rows that hold none."""
+    """The jobs of a query, and the faults of damaged rows by job id."""
 
     jobs: Sequence[Job]
     faults: Mapping[int, str]
 
 
 def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
-    """Return the jobs whose ids a query selects from the table, in its order; it may lock their rows."""
+    """Return the jobs that a query selects, in its order; the query may lock their rows."""
     rows = connection.execute(query.with_only_columns(*_STORED)).mappings().all()
     after = _needed(connection, [row["id"] for row in rows])
     jobs, faults = [], {}
@@ -59,15 +59,15 @@ def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
 
 
 def job_query(job_id: int) -> sa.Select[Any]:
-    """Return the query for a job by an id that may be any number, also one that no database holds."""
+    """Return the query for one job id, which may be any integer, even one beyond the database's range."""
     return sa.select(JobRow).where(JobRow.id == max(0, min(job_id, _MOST_ID)))
 
 
 def locked_job(connection: sa.Connection, job_id: int) -> Job | None:
-    """Return a job, which is changed by nobody else until the transaction ends; None where there is none.
+    """Return a job with its row locked until the transaction ends, or None if it does not exist.
 
     Raises:
-        ArtifactError: its row holds no job.
+        ArtifactError: its row is damaged.
     """
     read = read_jobs(connection, job_query(job_id).with_for_update())
     for fault in read.faults.values():
@@ -76,15 +76,15 @@ def locked_job(connection: sa.Connection, job_id: int) -> Job | None:
 
 
 def damage(connection: sa.Connection, fault: str) -> ArtifactError:
-    """Return the error of a row that holds no job."""
+    """Return the error for a damaged row."""
     return ArtifactError(f"{name_of(connection.engine)} is damaged: {fault}", hint="quadbench farm cancel JOB fails such a job")
 
 
 def row_of(job: Job) -> dict[str, object]:
-    """Return a job as its row has it, but for its id.
+    """Return a job's row, without its id.
 
     Raises:
-        ValueError, TypeError: the payload is no JSON.
+        ValueError, TypeError: the payload is not JSON.
     """
     plain = {name: getattr(job, name) for name in (*_PLAIN, "is_stopping", *_TIMES) if name != "id"}
     return plain | {
@@ -97,16 +97,16 @@ def row_of(job: Job) -> dict[str, object]:
 
 
 def store_changes(connection: sa.Connection, jobs: Sequence[Job]) -> None:
-    """Store jobs whose rows are locked."""
+    """Update the rows of jobs, which the caller has locked."""
     rows = [{"key": job.id, **{name: row_of(job)[name] for name in _CHANGING}} for job in jobs]
     if rows:
         connection.execute(sa.update(_TABLE).where(_TABLE.c.id == sa.bindparam("key")), rows)
 
 
 def end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Account = NOTHING_LEFT) -> None:
-    """Store a job whose attempt is over, when and why it was, and its account; then let go on, or cancel, those that wait for it.
+    """Store the end of an attempt with its result and log, then unblock or cancel the jobs that depend on it.
 
-    Rows are locked by rising id, so that nobody waits in a circle.
+    Rows are locked by ascending id to avoid deadlocks.
     """
     store_changes(connection, [job])
     attempt = sa.update(AttemptRow).where(AttemptRow.job == job.id, AttemptRow.number == job.attempt)
@@ -122,7 +122,7 @@ def end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Acc
 
 
 def cancel_behind(connection: sa.Connection, job_id: int, fate: str, now: datetime) -> None:
-    """Cancel all jobs that wait for one that never will be done; rows are locked as in `end_attempt`."""
+    """Cancel all jobs that depend on a job which will never finish. Rows are locked by ascending id."""
     behind = sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id).cte("behind", recursive=True)
     behind = behind.union(sa.select(JobNeedRow.job).join(behind, JobNeedRow.needed == behind.c.job))
     query = sa.select(JobRow).where(JobRow.id.in_(sa.select(behind.c.job)), JobRow.state == JobState.WAITING.value)
@@ -131,7 +131,7 @@ def cancel_behind(connection: sa.Connection, job_id: int, fate: str, now: dateti
 
 
 def fail_damaged(connection: sa.Connection, faults: Mapping[int, str], now: datetime) -> None:
-    """Fail locked rows that hold no job, so that they keep no others from their turn."""
+    """Mark damaged, locked rows as failed, so that they do not block other jobs."""
     for job_id, fault in faults.items():
         ended = {"state": JobState.FAILED.value, "reason": fault, "ended_at": now}
         connection.execute(sa.update(_TABLE).where(JobRow.id == job_id).values(ended))
@@ -139,14 +139,14 @@ def fail_damaged(connection: sa.Connection, faults: Mapping[int, str], now: date
 
 
 def _let_go_on(connection: sa.Connection, job_id: int) -> None:
-    """Count down what those still wait for that need a job which was done."""
+    """Decrement the number of open dependencies of jobs that wait for a finished one."""
     waiting = JobRow.id.in_(sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id))
     connection.execute(sa.select(JobRow.id).where(waiting).order_by(JobRow.id).with_for_update())
     connection.execute(sa.update(_TABLE).where(waiting).values(open_needs=JobRow.open_needs - 1))
 
 
 def _needed(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[int]]:
-    """Return by job those that must be done before it."""
+    """Return the ids of each job's dependencies."""
     after: dict[int, list[int]] = {}
     for begin in range(0, len(ids), _BATCH):
         query = sa.select(JobNeedRow.job, JobNeedRow.needed).where(JobNeedRow.job.in_(ids[begin : begin + _BATCH]))
@@ -156,10 +156,10 @@ def _needed(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[int
 
 
 def _job(row: sa.RowMapping, after: Iterable[int]) -> Job:
-    """Return a row as a job.
+    """Convert a row to a job.
 
     Raises:
-        ValueError, TypeError: a column holds what no job has.
+        ValueError, TypeError: a column has an invalid value.
     """
     content = {
         **{name: row[name] for name in _PLAIN},
@@ -168,7 +168,7 @@ def _job(row: sa.RowMapping, after: Iterable[int]) -> Job:
         "payload": _payload(row["payload"]),
         "after": list(after),
     }
-    # What JSON does not have, a blob, becomes a list, which stands for no text and no number.
+    # A blob, which JSON lacks, becomes a list, which fails validation as text or number.
     return _JOB.validate_json(json.dumps(content, default=lambda _: []), strict=True)
 
 
@@ -182,7 +182,7 @@ def _payload(text: Any) -> Any:
 
 
 def time_of(value: Any) -> datetime | None:
-    """Return a time as it is stored; None for what is none."""
+    """Parse a stored time; return None if it is invalid."""
     try:
         return datetime.fromisoformat(utc_text(value))
     except (ValueError, TypeError):

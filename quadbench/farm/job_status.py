@@ -1,4 +1,4 @@
-"""Job status: the database -> the queue in figures, a run's jobs, a job's attempts, and what is wrong with rows."""
+"""Read-only queries on the farm's queue: statistics, a run's jobs, a job's attempts, and damaged or stuck jobs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from quadbench.farm.job_rows import ReadJobs, job_query, read_jobs, time_of
 from quadbench.results.engine import now_of, reading
 from quadbench.results.schema import AttemptRow, JobNeedRow, JobRow
 
-MOST_LISTED = 1000  # jobs of a list
-_MOST_RUNS = 50  # that are open
-_MOST_LINES_CHARACTERS = 200_000  # of an attempt's log
-_MOST_CHECKED = 100_000  # needs that are followed in search of a circle
+MOST_LISTED = 1000  # limit for a list of jobs
+_MOST_RUNS = 50  # limit for a list of open runs
+_MOST_LINES_CHARACTERS = 200_000  # limit for an attempt's log
+_MOST_CHECKED = 100_000  # limit on the dependencies that are searched for cycles
 _OPEN = (JobState.WAITING.value, JobState.RUNNING.value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueueStatus:
-    """The queue at one moment: jobs by state, those that are open by owner and state, and how long the oldest has waited."""
+    """Statistics of the queue: jobs by state, open jobs by owner and state, and the oldest job's waiting time in seconds."""
 
     states: Mapping[str, int]
     owners: Mapping[str, Mapping[str, int]]
@@ -33,7 +33,7 @@ class QueueStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class PastAttempt:
-    """An attempt at a job, which may still go on, how it ended, and the last lines that it logged."""
+    """An attempt at a job, possibly still running: its worker, times, end reason and last log lines."""
 
     number: int
     worker: str
@@ -45,7 +45,7 @@ class PastAttempt:
 
 
 def queue_status(engine: sa.Engine) -> QueueStatus:
-    """Return the queue in figures, with a sentence for each thing in it that is wrong.
+    """Return the queue's statistics, with a message for each problem in it.
 
     Raises:
         StorageError, ArtifactError: as `reading`.
@@ -68,10 +68,10 @@ def queue_status(engine: sa.Engine) -> QueueStatus:
 
 
 def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
-    """Return the jobs of a run in their order, or the latest of all runs, and what is wrong with rows among them.
+    """Return the jobs of a run in order, or the latest jobs of all runs, with the faults of damaged rows.
 
     Raises:
-        UnknownNameError: no such run.
+        UnknownNameError: there is no such run.
         StorageError, ArtifactError: as `reading`.
     """
     query = sa.select(JobRow).order_by(JobRow.id.desc()).limit(MOST_LISTED)
@@ -86,7 +86,7 @@ def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
 
 
 def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
-    """Return the jobs of runs that are not at their end, by run and state; the latest runs first.
+    """Return the number of jobs of each unfinished run by state, the latest runs first.
 
     Raises:
         StorageError, ArtifactError: as `reading`.
@@ -102,7 +102,7 @@ def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
 
 
 def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[PastAttempt]]:
-    """Return a job, or what is wrong with its row, and all attempts at it, the first one first.
+    """Return a job, or its row's fault, and all attempts at it in order.
 
     Raises:
         UnknownNameError: there is no such job.
@@ -120,7 +120,7 @@ def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[Pa
 
 
 def asked_to_stop(engine: sa.Engine, worker: str) -> frozenset[int]:
-    """Return the jobs that a worker has and that were cancelled, whose attempts it shall stop.
+    """Return the ids of a worker's running jobs that were cancelled and should stop.
 
     Raises:
         StorageError, ArtifactError: as `reading`.
@@ -133,9 +133,9 @@ def asked_to_stop(engine: sa.Engine, worker: str) -> frozenset[int]:
 
 
 def in_circles(needs: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the jobs that can never begin, as each needs another of them, or one that does. Pure.
+    """Return the jobs that can never start because they depend on each other in a cycle, directly or not. No I/O.
 
-    `needs` has a pair for each job that waits and one that it needs, which waits too or runs.
+    `needs` has a pair of a waiting job and one of its open dependencies for each such dependency.
     """
     pairs = list(needs)
     behind: dict[int, list[int]] = {}
@@ -158,14 +158,14 @@ def _strange_states(states: Mapping[str, int]) -> list[str]:
 
 
 def _stuck(connection: sa.Connection) -> list[str]:
-    """Return a sentence for jobs that need each other, and one for those that wait although nothing that they need is open."""
+    """Return messages about jobs in dependency cycles, and about jobs that wait although no dependency is open."""
     job, needed = aliased(JobRow), aliased(JobRow)
     is_open = job.state == JobState.WAITING.value, needed.state.in_(_OPEN)
     pairs = sa.select(JobNeedRow.job, JobNeedRow.needed).join(job, job.id == JobNeedRow.job)
     open_pairs = pairs.join(needed, needed.id == JobNeedRow.needed).where(*is_open).limit(_MOST_CHECKED)
     needs = [(row.job, row.needed) for row in connection.execute(open_pairs)]
     circle, idle = in_circles(needs), []
-    if len(needs) < _MOST_CHECKED:  # else others may need what was not looked at
+    if len(needs) < _MOST_CHECKED:  # otherwise some dependencies were not read
         behind = sa.select(JobRow.id).where(JobRow.state == JobState.WAITING.value, JobRow.open_needs != 0)
         idle = sorted(set(connection.scalars(behind.limit(_MOST_CHECKED))) - {job_id for job_id, _ in needs})
     why = ((circle, "need each other and never begin: cancel one"), (idle, "wait for none that is open: cancel them"))
@@ -173,7 +173,7 @@ def _stuck(connection: sa.Connection) -> list[str]:
 
 
 def _open_faults(connection: sa.Connection) -> list[str]:
-    """Return what is wrong with rows among the first of the open jobs."""
+    """Return the faults of damaged rows among the oldest open jobs."""
     query = sa.select(JobRow).where(JobRow.state.in_(_OPEN)).order_by(JobRow.id).limit(MOST_LISTED)
     return list(read_jobs(connection, query).faults.values())
 

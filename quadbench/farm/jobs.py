@@ -1,6 +1,6 @@
-"""Jobs: the database -> the farm's queue, in which each attempt at a job is one worker's alone.
+"""The farm's job queue in the database. At most one worker owns a job at a time.
 
-Time is the database's. Every change is one transaction that has the job's row for itself.
+All times are the database server's. Every change is one transaction with the job's row locked.
 """
 
 from collections.abc import Sequence
@@ -47,16 +47,16 @@ _WAITING, _RUNNING = JobState.WAITING.value, JobState.RUNNING.value
 
 
 class JobQueue:
-    """The jobs in a database. Every method raises StorageError and ArtifactError as `writing` and `reading` do."""
+    """The job queue in a database. All methods may raise StorageError and ArtifactError, as `writing` and `reading` do."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def submit(self, run_id: str, jobs: Sequence[NewJob], owner: str, version: str) -> list[int]:
-        """Add all jobs of a run, or none, and return their ids in the same order. `version` is the quadbench that shall do them.
+        """Add all jobs of a run in one transaction, and return their ids in order. `version` is the quadbench version they need.
 
         Raises:
-            UserError: a job that cannot be, or the run has jobs already.
+            UserError: a job is invalid, or the run has jobs already.
         """
         _check_batch(jobs)
         with writing(self._engine) as connection:
@@ -72,17 +72,17 @@ class JobQueue:
             return ids
 
     def claim(self, worker: str, version: str, seats: Sequence[Seat], lease_s: float | None = None) -> list[Job]:
-        """Begin attempts at what suits a worker's free seats best, for this long without a sign of life.
+        """Start attempts at the jobs that fit a worker's free seats best. Each is lost after `lease_s` without a heartbeat.
 
         Raises:
-            ArtifactError: the database has the schema of another quadbench.
+            ArtifactError: the database has another schema version.
         """
         self.expire()
         with writing(self._engine) as connection:
             return claim_within(connection, worker, version, seats, lease_time_s(lease_s))
 
     def renew(self, attempt: Job, lease_s: float | None = None) -> Job:
-        """Give a sign of life, and return the job as it is now: it may have been asked to stop.
+        """Record a heartbeat and return the job's current state, which may ask it to stop.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -94,7 +94,7 @@ class JobQueue:
             return renewed
 
     def check(self, connection: sa.Connection, attempt: Job) -> None:
-        """Refuse an attempt that is over, for as long as the transaction lasts: nobody takes the job before it ends.
+        """Raise if the attempt is over. Its row stays locked, so that it cannot end within this transaction.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -102,7 +102,7 @@ class JobQueue:
         _held(connection, attempt)
 
     def finish(self, attempt: Job, account: Account = NOTHING_LEFT) -> None:
-        """End a job well; those that wait for it may begin.
+        """Mark a job as done; jobs that depend on it may start.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -111,7 +111,7 @@ class JobQueue:
             self.finish_within(connection, attempt, account)
 
     def finish_within(self, connection: sa.Connection, attempt: Job, account: Account = NOTHING_LEFT) -> None:
-        """End a job well in the transaction that also stores what came of it: both or neither.
+        """Mark a job as done in the same transaction that stores its results.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -120,7 +120,7 @@ class JobQueue:
         end_attempt(connection, finished(job, now), now, account)
 
     def fail(self, attempt: Job, reason: str, *, is_transient: bool, account: Account = NOTHING_LEFT) -> Job:
-        """End an attempt that failed, or that was asked to stop, and return the job, which may wait for the next attempt.
+        """End an attempt that failed or was asked to stop; return the job, which may wait for a retry.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -132,7 +132,7 @@ class JobQueue:
             return ended
 
     def give_back(self, attempt: Job, reason: str, account: Account = NOTHING_LEFT) -> Job:
-        """End an attempt before its time, as its worker is told to stop; the job goes to another worker.
+        """End an attempt early because its worker stops; the job waits for another worker.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -144,7 +144,7 @@ class JobQueue:
             return ended
 
     def cancel(self, job_id: int, reason: str) -> Job:
-        """Cancel a job that waits, with all that need it, or ask the worker of one that runs to stop; return it as it is then.
+        """Cancel a waiting job with all jobs that depend on it, or ask a running one's worker to stop. Return the job.
 
         Raises:
             UnknownNameError: there is no such job.
@@ -159,7 +159,7 @@ class JobQueue:
         raise UnknownNameError("job", str(job_id))
 
     def cancel_run(self, run_id: str, reason: str) -> list[Job]:
-        """Cancel all jobs of a run that have not ended, as `cancel` does, and return them.
+        """Cancel all unfinished jobs of a run, as `cancel` does, and return them.
 
         Raises:
             UnknownNameError: there is no such run.
@@ -174,19 +174,19 @@ class JobQueue:
             return [_cancel(connection, job, reason, now) for job in read.jobs]
 
     def expire(self) -> list[Job]:
-        """End every attempt whose worker gave no sign of life for too long, and return their jobs as they are then."""
+        """End all attempts whose workers have missed their heartbeats, and return their jobs."""
         jobs: list[Job] = []
         while self._has_lost() and (ended := self._expire_one()) is not None:
             jobs += ended
         return jobs
 
     def _has_lost(self) -> bool:
-        """Say whether an attempt is lost, without a write: SQLite has one writer at a time, and there seldom is one."""
+        """Return True if an attempt is lost. This only reads, because SQLite allows one writer and losses are rare."""
         with reading(self._engine) as connection:
             return connection.scalar(_lost(now_of(connection), JobRow.id)) is not None
 
     def _expire_one(self) -> Sequence[Job] | None:
-        """End one lost attempt, if there is one. Rows that others have are left to them."""
+        """End one lost attempt, if any, skipping rows that others have locked."""
         with writing(self._engine) as connection:
             now = now_of(connection)
             read = read_jobs(connection, _lost(now, JobRow).with_for_update(skip_locked=True))
@@ -202,7 +202,7 @@ def _lost(now: datetime, what: Any) -> sa.Select[Any]:
 
 
 def _held(connection: sa.Connection, attempt: Job) -> tuple[Job, datetime]:
-    """Return a job as it is, whose row is locked, and the time; refuse an attempt that is over."""
+    """Return the attempt's job, with its row locked, and the time; raise if the attempt is over."""
     job, now = locked_job(connection, attempt.id), now_of(connection)
     if job is not None and is_held(job, attempt.attempt, now):
         return job, now
@@ -237,7 +237,7 @@ def _check_batch(jobs: Sequence[NewJob]) -> None:
 
 
 def check_job(new: NewJob) -> None:
-    """Refuse a job that the queue would refuse in any run.
+    """Raise if the queue would refuse this job in any run.
 
     Raises:
         UserError: says why.
@@ -249,7 +249,7 @@ def _row(name: str, new: NewJob, run_id: str, owner: str, version: str, now: dat
     """Return the row of a new job.
 
     Raises:
-        UserError: there is no such job; it has this name there.
+        UserError: the job is invalid; `name` names it in the message.
     """
     try:
         job = Job(

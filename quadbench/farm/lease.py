@@ -1,7 +1,7 @@
-"""Lease: what is claimed of a device, and a wish -> what is claimed then, or the claim that stands against it. Pure.
+"""Rules for claims on a device by jobs and reservations by people. No I/O.
 
-Every job on a device gets a greater token than the one before. Whoever has an older one, or one whose time is over, holds
-nothing: it may have been frozen, and another may have the device by now.
+Each job on a device gets a greater fencing token than the job before. A holder with an older token or an expired claim has lost
+the device: it may have been frozen while another job took over.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from datetime import datetime
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim on a device until a moment. `owner` is who makes it, as `ana@lab-1`; `purpose` says what for.
+    """A claim on a device until a time. `owner` is a user and host, such as `ana@lab-1`; `purpose` is for people.
 
-    `process` is the mark of the process that holds it; a person's claim has none.
+    `process` identifies the process of a job; a person's reservation has none.
     """
 
     owner: str
@@ -24,7 +24,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """All that is claimed of a device: by a job, and by a person who has reserved it. `token` is that of the last job."""
+    """All claims on a device: a job's and a person's reservation. `token` is the last job's fencing token."""
 
     token: int = 0
     job: Claim | None = None
@@ -32,58 +32,58 @@ class Claims:
 
 
 def in_force(claim: Claim | None, now: datetime) -> Claim | None:
-    """Return the claim if its time is not over."""
+    """Return the claim if it has not expired, else None."""
     return claim if claim is not None and now < claim.until else None
 
 
 def against_job(claims: Claims, owner: str, now: datetime) -> Claim | None:
-    """Return what stands against a job of this owner: another job, or a reservation of somebody else."""
+    """Return the claim that blocks a job of this owner: another job, or another person's reservation."""
     reservation = in_force(claims.reservation, now)
     return in_force(claims.job, now) or (reservation if reservation and reservation.owner != owner else None)
 
 
 def against_reservation(claims: Claims, owner: str, now: datetime) -> Claim | None:
-    """Return what stands against a reservation by this owner: a job or a reservation of somebody else."""
+    """Return the claim that blocks a reservation by this owner: another owner's job or reservation."""
     standing = (in_force(claims.job, now), in_force(claims.reservation, now))
     return next((claim for claim in standing if claim and claim.owner != owner), None)
 
 
 def with_job(claims: Claims, job: Claim) -> Claims:
-    """Give the device to a job, whose token is a new one."""
+    """Give the device to a job, with a new fencing token."""
     return replace(claims, token=claims.token + 1, job=job)
 
 
 def renewed(claims: Claims, until: datetime) -> Claims:
-    """Let the job keep the device until later."""
+    """Extend the job's claim."""
     return replace(claims, job=claims.job and replace(claims.job, until=until))
 
 
 def is_held(claims: Claims, token: int, now: datetime) -> bool:
-    """Say whether the job with this token still has the device."""
+    """Return True if the job with this token still has the device."""
     return claims.token == token and in_force(claims.job, now) is not None
 
 
 def without_dead_job(claims: Claims, is_dead: Callable[[str], bool]) -> Claims:
-    """Take the device from a job whose process is known to be dead, which comes back no more; one that is frozen is not."""
+    """Remove the claim of a job whose process is known to have ended; a frozen process keeps its claim."""
     process = claims.job and claims.job.process
     return replace(claims, job=None) if process and is_dead(process) else claims
 
 
 def without_job(claims: Claims, token: int) -> Claims:
-    """Take the device from the job with this token; another's job stays."""
+    """Remove the claim of the job with this token; another job's claim stays."""
     return replace(claims, job=None) if claims.token == token else claims
 
 
 def with_reservation(claims: Claims, reservation: Claim | None) -> Claims:
-    """Give the device to a person, or to nobody; a job that runs goes on."""
+    """Set or remove the reservation; a running job continues."""
     return replace(claims, reservation=reservation)
 
 
 def current(claims: Claims, now: datetime) -> Claims:
-    """Return what is in force, without what is over."""
+    """Return the claims without expired ones."""
     return replace(claims, job=in_force(claims.job, now), reservation=in_force(claims.reservation, now))
 
 
 def freed(claims: Claims) -> Claims:
-    """Take the device from everybody. A job that is still at it holds nothing any more."""
+    """Remove all claims. A job still on the device loses it, because the token increases."""
     return Claims(token=claims.token + 1)

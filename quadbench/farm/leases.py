@@ -1,6 +1,6 @@
-"""Leases: the database -> a device's lease for one job, with a token that no later job has, and what people have reserved.
+"""Device leases and reservations in the database. Each lease has a fencing token that no later job gets.
 
-Time is the database's. Every change is one transaction that has the device's row for itself.
+All times are the database server's. Every change is one transaction with the device's row locked.
 """
 
 from collections.abc import Callable
@@ -33,13 +33,13 @@ from quadbench.spec.variables import number_variable
 from quadbench.target.profile import LOCAL_NAME, load_profile
 
 LEASE_VARIABLE = "QUADBENCH_LEASE_S"
-_LEASE_S = 120.0  # a database may be away for a minute
+_LEASE_S = 120.0  # so that a database may be unreachable for a minute
 _WHO_HINT = "wait, or see: quadbench who"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A job's lease of a device. `token` is greater than that of any job before, and less than that of any after."""
+    """A job's lease of a device. Each new lease of a device has a greater `token`."""
 
     device: str
     token: int
@@ -47,21 +47,21 @@ class Lease:
 
 
 class Leases:
-    """The leases in a database. Every method raises StorageError and ArtifactError as `writing` and `reading` do."""
+    """The leases in a database. All methods may raise StorageError and ArtifactError, as `writing` and `reading` do."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def database_name(self) -> str:
-        """Return the name by which a device tells this database from another."""
+        """Return the unique name of this database, which token files on devices contain."""
         with reading(self._engine) as connection:
             return str(connection.scalars(sa.select(IdentityRow.name)).one())
 
     def take(self, device: str, owner: str, purpose: str, lease_s: float | None = None) -> Lease:
-        """Take a device for a job.
+        """Lease a device for a job.
 
         Raises:
-            LeaseError: another job has it, or somebody else has reserved it.
+            LeaseError: another job holds it, or another person has reserved it.
         """
 
         def decide(claims: Claims, now: datetime) -> Claims:
@@ -73,7 +73,7 @@ class Leases:
         return Lease(device=device, token=self._change(device, decide).token, owner=owner)
 
     def renew(self, lease: Lease, lease_s: float | None = None) -> None:
-        """Keep a device for longer.
+        """Extend a lease.
 
         Raises:
             LeaseError: the lease is over.
@@ -86,11 +86,11 @@ class Leases:
         self._change(lease.device, decide)
 
     def end(self, lease: Lease) -> None:
-        """Give a device back. A lease that is over stays so."""
+        """Release a device. A lease that has ended already is ignored."""
         self._change(lease.device, lambda claims, _: without_job(claims, lease.token))
 
     def check(self, connection: sa.Connection, lease: Lease) -> None:
-        """Refuse a lease that is over, for as long as the transaction lasts: nobody takes the device before it ends.
+        """Raise if the lease is over. The device's row stays locked, so that it cannot end within this transaction.
 
         Raises:
             LeaseError: the lease is over.
@@ -98,10 +98,10 @@ class Leases:
         _require_held(_locked(connection, lease.device), lease, now_of(connection))
 
     def reserve(self, device: str, owner: str, purpose: str, for_s: float) -> Claim:
-        """Keep a device for a person, whose jobs alone run there then. One that is reserved already is reserved anew.
+        """Reserve a device for a person, so that only this owner's jobs run there. An own reservation is replaced.
 
         Raises:
-            LeaseError: somebody else has it.
+            LeaseError: another owner's job or reservation has it.
         """
 
         def decide(claims: Claims, now: datetime) -> Claims:
@@ -114,11 +114,11 @@ class Leases:
         return reservation
 
     def release(self, device: str, owner: str, *, force: bool = False) -> None:
-        """End the owner's reservation; with `force`, everybody's, and take the device from the job that runs there.
+        """End the owner's reservation. With `force`, end anyone's, and take the device from a running job.
 
         Raises:
-            LeaseError: it is somebody else's.
-            UserError: there is none.
+            LeaseError: another person has reserved it.
+            UserError: the device is not reserved.
         """
 
         def decide(claims: Claims, now: datetime) -> Claims:
@@ -134,7 +134,7 @@ class Leases:
         self._change(device, decide)
 
     def standing(self) -> dict[str, Claims]:
-        """Return by device what is in force now, without what is over."""
+        """Return the current claims of all claimed devices."""
         with reading(self._engine) as connection:
             now = now_of(connection)
             rows = connection.execute(sa.select(*LeaseRow.__table__.columns).order_by(LeaseRow.device)).mappings()
@@ -151,16 +151,16 @@ class Leases:
 
 
 def lease_time_s(asked: float | None = None) -> float:
-    """Return how long a device or a job is kept without a sign of life: as asked, else by $QUADBENCH_LEASE_S, else 120 s.
+    """Return the lease time in seconds without a heartbeat: `asked`, else $QUADBENCH_LEASE_S, else 120 s.
 
     Raises:
-        UserError: the variable holds another thing than a number of seconds from 2 to 3600.
+        UserError: the variable is not a number of seconds from 2 to 3600.
     """
     return asked if asked is not None else number_variable(LEASE_VARIABLE, usual=_LEASE_S, least=2.0, most=3600.0)
 
 
 def leased_name(address: Address) -> str | None:
-    """Return the name under which this machine or a virtual device is leased, by its address; None for any other device.
+    """Return the leased name of this machine or a virtual device by its address, or None for other devices.
 
     Raises:
         UserError, SpecError: the profile of a virtual device cannot be read.
@@ -174,13 +174,13 @@ def leased_name(address: Address) -> str | None:
 
 
 def lease_name(family: str, serial: str) -> str:
-    """Return the name under which all hosts lease the same device: a phone's serial; others are known on their host alone."""
+    """Return a device's name in leases: a phone's adb serial, the same on all hosts; other devices' names include the host."""
     is_phone = family == "adb" and ":" not in serial and not serial.startswith("emulator-")
     return serial if is_phone else f"{serial}@{host_name()}"
 
 
 def _locked(connection: sa.Connection, device: str) -> Claims:
-    """Return what is claimed of a device, and keep its row from everybody else until the transaction ends."""
+    """Return a device's claims, with its row locked until the transaction ends."""
     query = sa.select(*LeaseRow.__table__.columns).where(LeaseRow.device == device).with_for_update()
     row = connection.execute(query).mappings().one_or_none()
     return Claims() if row is None else _claims(row)

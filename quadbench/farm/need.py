@@ -1,6 +1,6 @@
-"""Need: a capability, a device or a wish -> the word by which a job says what it needs, and a worker what it serves. Pure.
+"""Requirements as strings: what a job needs and what a worker's device or host serves. No I/O.
 
-A job needs one word. It runs wherever that word is served, so that jobs are looked up by it and compared with nothing.
+A job has one requirement and runs wherever that string is served. So jobs are found by an index lookup.
 """
 
 from collections.abc import Mapping
@@ -9,22 +9,22 @@ from quadbench.farm.selection import NAME_KEYS, Wish
 
 
 def capability_need(capability: str) -> str:
-    """Return the need of a job that runs on a host which can do this, as `build` or `compile`."""
+    """Return the requirement for a host with a capability, such as `build` or `compile`."""
     return f"capability {capability}"
 
 
 def device_need(device: str) -> str:
-    """Return the need of a job that runs on this device alone, by the name under which it is leased."""
+    """Return the requirement for one device, by its leased name."""
     return f"device {device}"
 
 
 def wish_need(wish: Wish) -> str:
-    """Return the need of a job that runs on any device which fits; its count is the number of such jobs, and stands elsewhere."""
+    """Return the requirement for any device that fits a wish. The wish's count becomes the number of such jobs."""
     return _wished(wish.key or "", wish.value)
 
 
 def needs_served(device: str, labels: Mapping[str, str]) -> frozenset[str]:
-    """Return every need that a device with these labels serves: just those wishes that `Wish.fits`."""
+    """Return all requirements that a device with these labels serves, consistent with `Wish.fits`."""
     named = {_wished("", labels[key]) for key in NAME_KEYS if key in labels}
     return frozenset({device_need(device), *named, *(_wished(key, value) for key, value in labels.items())})
 

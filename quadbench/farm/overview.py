@@ -1,4 +1,4 @@
-"""Overview: attached phones, the inventory, claims, farm.yaml -> all that is known of every phone, and which a word means."""
+"""Merge attached phones, inventory, claims and farm.yaml into one list of phones, and find devices by name."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ from quadbench.host import host_name
 from quadbench.results.engine import database_of, open_engine, open_for_reading
 from quadbench.results.layout import Layout
 
-GONE, MISSING = "gone", "missing"  # seen once; expected and not there
+GONE, MISSING = "gone", "missing"  # states of phones that were seen before, and that farm.yaml expects
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FarmPhone:
-    """A phone with all that is known of it. `is_here` says that it is attached to this host."""
+    """A phone with its sighting, health, claims and labels. `is_here` means attached to this host."""
 
     name: str
     seen: Sighting
@@ -37,24 +37,24 @@ class FarmPhone:
     own_labels: Mapping[str, str] = field(default_factory=dict)
 
     def is_free_for(self, owner: str) -> bool:
-        """Say whether a run here could have it: it is ready, healthy, at no job, and not reserved by another."""
+        """Return True if a run here could use it: attached, ready, not in quarantine, unused, not reserved by another owner."""
         reservation = self.claims.reservation
         is_taken = self.claims.job is not None or (reservation is not None and reservation.owner != owner)
         return self.is_here and self.seen.state == READY and self.condition.health is not Health.QUARANTINED and not is_taken
 
     @property
     def is_missing(self) -> bool:
-        """Say whether it is expected, and not ready for anybody."""
+        """Return True if farm.yaml lists the phone and it is not ready."""
         return self.is_expected and self.seen.state != READY
 
     @property
     def claim(self) -> Claim | None:
-        """Return the claim of the job that runs there, or else of who has reserved it."""
+        """Return the running job's claim, or else the reservation."""
         return self.claims.job or self.claims.reservation
 
     @property
     def labels(self) -> dict[str, str]:
-        """Return all by which --devices may choose it."""
+        """Return all labels by which --devices can select the phone."""
         seen = self.seen
         known = {
             "name": self.name,
@@ -70,9 +70,9 @@ class FarmPhone:
 
 
 def overview(rows: Sequence[DeviceRow], expected: Sequence[ExpectedPhone], layout: Layout) -> list[FarmPhone]:
-    """Return every phone that is attached, was ever seen or is expected. That attached ones are seen now is noted.
+    """Return all phones that are attached, known or expected, and record the attached ones as seen.
 
-    Where the database does not answer, a warning says so, and health and claims are not known.
+    If the database cannot be reached, log a warning and leave health and claims at their defaults.
     """
     here = [sighting_of(row, host_name()) for row in rows if row.is_phone]
     try:
@@ -90,7 +90,7 @@ def merged(
     expected: Sequence[ExpectedPhone],
     host: str,
 ) -> list[FarmPhone]:
-    """Put together what is known of each phone, as this host has it. Pure."""
+    """Merge the sources of information about each phone, from this host's view. No I/O."""
     attached = {sighting.device: sighting for sighting in here}
     inventory = {phone.seen.device: phone for phone in known}
     named = {phone.serial: phone for phone in expected}
@@ -115,7 +115,7 @@ def merged(
 
 
 def phone_named(word: str, phones: Sequence[FarmPhone]) -> FarmPhone:
-    """Return the phone that a word means: by its name, address or serial, or by its profile if it is the only one.
+    """Return the phone with this name, address or adb serial, or the only phone with this profile.
 
     Raises:
         UnknownNameError: there is no such phone.
@@ -132,10 +132,10 @@ def phone_named(word: str, phones: Sequence[FarmPhone]) -> FarmPhone:
 
 
 def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
-    """Return the name under which the device that a word means is leased: a phone, this machine or a virtual device.
+    """Return the leased name of a phone, this machine or a virtual device.
 
     Raises:
-        UnknownNameError, UserError: as `phone_named`; or nobody leases such a device.
+        UnknownNameError, UserError: as `phone_named`, or the device is never leased.
     """
     if needs_server(word):
         return phone_named(word, phones).seen.device
@@ -145,7 +145,7 @@ def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
 
 
 def sighting_of(row: DeviceRow, host: str) -> Sighting:
-    """Return an attached phone as the inventory has it."""
+    """Return the inventory's sighting of an attached phone."""
     return Sighting(
         device=lease_name(PHONE_FAMILY, row.serial),
         address=row.address,
@@ -161,7 +161,7 @@ def sighting_of(row: DeviceRow, host: str) -> Sighting:
 
 
 def _shared(here: Sequence[Sighting], layout: Layout) -> tuple[list[InventoryPhone], dict[str, Claims]]:
-    """Return what the database knows, which is not made for this."""
+    """Return phones and claims from the database, which is not created for this."""
     source = database_of(layout)
     if isinstance(source, Path) and not source.exists():
         return [], {}
@@ -176,7 +176,7 @@ def _shared(here: Sequence[Sighting], layout: Layout) -> tuple[list[InventoryPho
 
 
 def _now(attached: Sighting | None, stored: Sighting | None, host: str) -> Sighting:
-    """Return a phone as it is now. One that does not answer is known by what it said before."""
+    """Return a phone's current sighting. If it does not answer, its last known facts are used."""
     if attached and (stored is None or attached.state == READY):
         return attached
     assert stored is not None
@@ -186,7 +186,7 @@ def _now(attached: Sighting | None, stored: Sighting | None, host: str) -> Sight
 
 
 def _missing(entry: ExpectedPhone) -> FarmPhone:
-    """Return a phone that is expected and was never seen."""
+    """Return a phone of farm.yaml that was never seen."""
     seen = Sighting(
         device=lease_name(PHONE_FAMILY, entry.serial),
         address=entry.serial,

@@ -1,8 +1,8 @@
-"""Scheduler: what is free at a worker and the jobs that wait -> which job goes where. Pure.
+"""Decide which waiting job runs on which free seat of a worker. No I/O.
 
-The jobs of one owner that need the same stand in a line, by priority and age. The lines take turns: first the owner with the
-fewest running jobs, then the one that had devices for the least time lately. A line from which nothing was taken for long goes
-first, so that nobody starves, whatever others do elsewhere.
+One owner's jobs with the same requirement form a queue, ordered by priority and age. The queues take turns: first the owner with
+the fewest running jobs, then the one with the least recent device time. A queue that got nothing for long goes first, so that no
+owner starves.
 """
 
 import heapq
@@ -15,15 +15,15 @@ from itertools import islice
 
 from quadbench.farm.job import Job
 
-MOST_IN_LINE = 16  # jobs of a line that are looked at in search of one that needs no change on the device
-TURN_S = 300.0  # of an owner, before another's equal share of the time counts as less
+MOST_IN_LINE = 16  # jobs of a queue that are searched for one with the seat's affinity
+TURN_S = 300.0  # device times within the same multiple of this count as equal
 _STARVED = timedelta(minutes=30)
-_PATIENCE = timedelta(minutes=10)  # a job is overtaken only by those that are younger by less
+_PATIENCE = timedelta(minutes=10)  # a job is overtaken only by jobs that are younger by less than this
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seat:
-    """A device, or room on a host, which takes one job at a time. `affinity` is that of its last job, `rested_s` since then."""
+    """A device or a host that runs one job at a time. `affinity` is its last job's; `rested_s` is the time since then."""
 
     name: str
     serves: frozenset[str]
@@ -33,7 +33,7 @@ class Seat:
 
 @dataclass(frozen=True, kw_only=True)
 class JobLine:
-    """The first jobs, in their order, of one owner that need the same. `served_at` is when the last of the line was begun."""
+    """The first jobs of one owner's queue for one requirement. `served_at` is when its last job was started."""
 
     owner: str
     needs: str
@@ -43,7 +43,7 @@ class JobLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """The share that an owner has of the farm: jobs that run, and the time that devices were at others lately."""
+    """An owner's share of the farm: running jobs, and recent device time in seconds."""
 
     running: int = 0
     device_s: float = 0.0
@@ -52,9 +52,10 @@ class Usage:
 def assigned(
     seats: Sequence[Seat], lines: Sequence[JobLine], usage: Mapping[str, Usage], now: datetime
 ) -> list[tuple[Job, Seat]]:
-    """Give jobs to seats until none is left that fits; no seat and no job twice.
+    """Assign jobs to seats until no job fits; each seat and each job is used at most once.
 
-    What a line waits for only grows while jobs are given, so a turn that has become later is put back and no other is looked at.
+    While jobs are assigned, a queue's turn can only become later. So an outdated turn is pushed back into the heap, and the
+    others need no update.
     """
     state = _Giving(seats, lines, usage, now)
     turns = [(turn, number) for number in range(len(lines)) if (turn := state.turn(number))]
@@ -72,7 +73,7 @@ def assigned(
 
 
 class _Giving:
-    """The seats and jobs that are not given yet."""
+    """The seats and jobs that are not assigned yet."""
 
     def __init__(self, seats: Sequence[Seat], lines: Sequence[JobLine], usage: Mapping[str, Usage], now: datetime) -> None:
         self._lines, self._now = lines, now
@@ -80,7 +81,7 @@ class _Giving:
         self._served_at = [line.served_at for line in lines]
         self._running = Counter({owner: share.running for owner, share in usage.items()})
         self._turns_had = {owner: share.device_s // TURN_S for owner, share in usage.items()}
-        self._free: dict[str, dict[str, Seat]] = {}  # by need, then by name
+        self._free: dict[str, dict[str, Seat]] = {}  # by requirement, then by seat name
         wanted = {line.needs for line in lines}
         self._rivals = {seat.name: len(seat.serves & wanted) for seat in seats}
         for seat in seats:
@@ -88,7 +89,7 @@ class _Giving:
                 self._free.setdefault(need, {})[seat.name] = seat
 
     def turn(self, number: int) -> tuple[object, ...] | None:
-        """Return what says when it is this line's turn, the least first; None where nothing of it can be given."""
+        """Return the sort key of a queue's turn, smallest first; None if none of its jobs can be assigned."""
         line, jobs = self._lines[number], self._jobs[number]
         free = self._free.get(line.needs)
         if not jobs or not free:
@@ -105,7 +106,7 @@ class _Giving:
         )
 
     def give(self, number: int) -> tuple[Job, Seat]:
-        """Give the line's next job to the seat that suits it best."""
+        """Assign the queue's next job to its best seat."""
         line, position = self._lines[number], self._next(number)
         job = self._jobs[number][position]
         del self._jobs[number][position]
@@ -117,14 +118,14 @@ class _Giving:
         return job, seat
 
     def _next(self, number: int) -> int:
-        """Return the place of the line's next job: the first that needs no change on a device, unless the head waits too long."""
+        """Return the index of the queue's next job: the first with a matching affinity, unless the head has waited too long."""
         jobs = self._jobs[number]
         at_hand, latest = _affinities(self._free[self._lines[number].needs]), jobs[0].counts_from + _PATIENCE
         first = enumerate(islice(jobs, MOST_IN_LINE if at_hand else 0))
         return next((place for place, job in first if job.affinity in at_hand and job.counts_from <= latest), 0)
 
     def _suitability(self, job: Job, seat: Seat) -> tuple[bool, int, float]:
-        """Return how well a seat suits: without a change there, for want of others that need it, then the longest rested."""
+        """Return how well a seat fits: same affinity, then few competing queues, then longest idle."""
         return bool(job.affinity) and seat.affinity == job.affinity, -self._rivals[seat.name], seat.rested_s
 
 

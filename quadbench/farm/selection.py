@@ -1,6 +1,6 @@
-"""Selection: words as `s25*2` and `chip=SM8750`, and devices -> a device for each, no device twice. Pure.
+"""Parse device wishes such as `s25*2` and `chip=SM8750`, and match them with devices. No I/O.
 
-Where devices fit several words, they are given out so that every word is served if that is possible at all.
+If devices fit several wishes, a bipartite matching serves all wishes whenever that is possible.
 """
 
 import re
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from quadbench.errors import DeviceNotFoundError
 
-NAME_KEYS = ("name", "profile")  # what a wish without key means
+NAME_KEYS = ("name", "profile")  # labels that a wish without key is matched with
 KEYS = ("name", "serial", "profile", "model", "chip", "android", "abi", "host")
 _COUNTED = re.compile(r"(?P<what>[^*]+)\*(?P<count>[1-9]\d{0,3})")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """A wish for `count` devices whose `key` has this value; without key, whose name or profile it is. `word` is all of it."""
+    """A request for `count` devices whose label `key` has this value; without key, the name or profile counts."""
 
     word: str
     key: str | None
@@ -24,13 +24,13 @@ class Wish:
     count: int
 
     def fits(self, labels: Mapping[str, str]) -> bool:
-        """Say whether a device with these labels is one of those."""
+        """Return True if a device with these labels satisfies the wish."""
         keys = NAME_KEYS if self.key is None else (self.key,)
         return any(labels.get(key, "").casefold() == self.value.casefold() for key in keys)
 
 
 def parse_wish(word: str, label_keys: Sequence[str]) -> Wish | None:
-    """Return what a word of --devices wishes for; None for an address. `label_keys` are those of farm.yaml."""
+    """Parse a wish from --devices; return None for an address. `label_keys` are the labels in farm.yaml."""
     counted = _COUNTED.fullmatch(word)
     what, count = (counted["what"], int(counted["count"])) if counted else (word, 1)
     key, equals, value = what.partition("=")
@@ -42,14 +42,14 @@ def parse_wish(word: str, label_keys: Sequence[str]) -> Wish | None:
 
 
 def chosen(wishes: Sequence[Wish], devices: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
-    """Return for each wish its devices, by their keys in `devices`, which has the labels of those that are free.
+    """Return the devices for each wish, as keys of `devices`, which maps free devices to their labels.
 
     Raises:
-        DeviceNotFoundError: there are too few; the message names the first wish that remains.
+        DeviceNotFoundError: there are too few; the message names the first unsatisfied wish.
     """
     places = [wish for wish in wishes for _ in range(wish.count)]
     fitting = [[device for device, labels in devices.items() if wish.fits(labels)] for wish in places]
-    given: dict[str, int] = {}  # the place of each device
+    given: dict[str, int] = {}  # device to place
     for place, wish in enumerate(places):
         if not _serve(place, fitting, given, set()):
             fit = ", ".join(fitting[place]) or "none"
@@ -63,7 +63,7 @@ def chosen(wishes: Sequence[Wish], devices: Mapping[str, Mapping[str, str]]) -> 
 
 
 def _serve(place: int, fitting: Sequence[Sequence[str]], given: dict[str, int], asked: set[str]) -> bool:
-    """Give a device to a place; who has it already is served otherwise, if that is possible (augmenting paths)."""
+    """Assign a device to a place; move the device's current place to another device if needed (augmenting paths)."""
     for device in fitting[place]:
         if device not in asked:
             asked.add(device)

@@ -1,7 +1,7 @@
-"""Token file: a lease and a device -> the lease written there, so that processes with other databases see that it is taken.
+"""A lease file on the device itself, so that jobs with other databases see that the device is in use.
 
-One line: the database's name, the token, until when it counts by the device's own clock, and the owner. A job writes it anew
-before each launch. One of the same database with a greater token, or one of another that still counts, stands against it.
+It is one line: database name, token, expiry by the device's clock, and owner. A job rewrites it before each launch. A greater
+token of the same database, or an unexpired line of another database, blocks the job.
 """
 
 import logging
@@ -11,7 +11,7 @@ from quadbench.devices import Device
 from quadbench.errors import DeviceError, LeaseError
 from quadbench.farm.leases import Lease
 
-_VALID_S = 7200  # longer than most launches; a job that was killed keeps other databases away for so long
+_VALID_S = 7200  # longer than most launches; a killed job blocks other databases for this time
 _TIMEOUT_S = 30.0
 _TAKEN = 3  # the script's exit code
 _WRITE = """\
@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 
 
 def write_token(device: Device, database: str, lease: Lease) -> None:
-    """Write a lease into the device's token file.
+    """Write a lease into the device's lease file.
 
     Raises:
-        LeaseError: one stands there that goes before it.
+        LeaseError: the file has a lease that takes precedence.
         DeviceError: the device does not answer, or the file cannot be written.
     """
     path = _path(device)
@@ -49,7 +49,7 @@ def write_token(device: Device, database: str, lease: Lease) -> None:
 
 
 def remove_token(device: Device, database: str, lease: Lease) -> None:
-    """Remove the token file if it is that of the lease; a device that does not answer keeps it until it counts no more."""
+    """Remove the lease file if it holds this lease. If the device does not answer, the file stays until it expires."""
     try:
         device.shell(["sh", "-c", _REMOVE, "sh", _path(device), database, str(lease.token)], _TIMEOUT_S)
     except DeviceError as error:

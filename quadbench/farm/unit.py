@@ -1,4 +1,4 @@
-"""Unit: where quadbench lies on a host -> the systemd unit that keeps a worker there. Pure."""
+"""Generate the systemd unit that runs a worker on a host. No I/O."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from quadbench.errors import UserError, shown
 
 ENVIRONMENT_FILE = Path("/etc/quadbench/worker.env")
-DRAIN_S = 3600  # more than most jobs take; who is cut off loses one attempt
+DRAIN_S = 3600  # more than most jobs take; a killed job loses one attempt
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 
 _UNIT = """\
@@ -60,27 +60,27 @@ WantedBy=multi-user.target
 
 
 def systemd_unit(program: Path, user: str, drain_s: int = DRAIN_S) -> str:
-    """Return the text of the unit, for a user of its own whose files are below /var/lib/quadbench.
+    """Return the systemd unit's text, for a dedicated user with files below /var/lib/quadbench.
 
-    SIGTERM reaches the worker alone, which takes no other job then and ends when its jobs have. What still runs after `drain_s`
-    is killed, and tried again. A worker that was called wrongly, or lacks a package, is not started again.
+    SIGTERM goes to the worker only, which takes no new jobs and exits when its jobs have ended. After `drain_s` seconds,
+    remaining jobs are killed and retried elsewhere. After a usage error or a missing package, the worker is not restarted.
 
     Raises:
-        UserError: no user has such a name, or the program's path is not printable.
+        UserError: the user name is invalid, or the program's path is not printable.
     """
     command = unit_command([str(program)])
     return _UNIT.format(program=command, user=user_name(user), drain_s=drain_s, environment_file=ENVIRONMENT_FILE)
 
 
 def user_name(user: str) -> str:
-    """Return the name of a user; raises UserError where no user has such a name."""
+    """Return the user name if it is valid; raise UserError if not."""
     if not _USER.fullmatch(user):
         raise UserError(f"{shown(user)} is no user's name; expected one as quadbench")
     return user
 
 
 def unit_command(words: Sequence[str]) -> str:
-    """Return a command as systemd takes it: words quoted, `%` no sign of a specifier, nor `$` of a variable behind the program.
+    """Quote a command for systemd, escaping `%` specifiers and `$` variables.
 
     Raises:
         UserError: as `one_line`.
@@ -90,7 +90,7 @@ def unit_command(words: Sequence[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text that stays on its line; raises UserError where it has a line end, or anything else that is not printable."""
+    """Return the text if it is printable and on one line; raise UserError if not."""
     if not text.isprintable():
         raise UserError(f"{shown(text)} cannot stand in a unit or a crontab; expected printable characters")
     return text

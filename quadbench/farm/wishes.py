@@ -1,4 +1,4 @@
-"""Wishes: the words of --devices -> addresses, with a free phone for every wish and a serial for every name of farm.yaml."""
+"""Resolve the values of --devices to addresses: wishes become free phones, and names in farm.yaml become adb serials."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from quadbench.results.layout import Layout
 
 
 def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
-    """Return the addresses that words mean; those that are addresses stay as they are, and their phones are given to no wish.
+    """Return the addresses for --devices. Plain addresses stay as they are, and their phones are not given to wishes.
 
     Raises:
         DeviceNotFoundError: too few phones are free for a wish.
@@ -34,7 +34,7 @@ def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
 
 
 def _serial_at(address: str, phones: Sequence[FarmPhone]) -> str | None:
-    """Return the serial of the phone here that an address means; None where it means none, or any of several."""
+    """Return the adb serial of the attached phone that an address means, or None if there is none or several."""
     with suppress(UserError):
         return phone_named(address.partition("?")[0].rpartition("@")[2], phones).seen.serial
     return None

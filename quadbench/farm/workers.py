@@ -1,4 +1,4 @@
-"""Workers: the database -> the processes that ask for jobs, with what they can do and when they gave their last sign of life."""
+"""The database table of worker processes, with their capabilities, devices and last heartbeats."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -16,17 +16,17 @@ from quadbench.results import schema
 from quadbench.results.engine import insertion, name_of, now_of, reading, writing
 from quadbench.results.schema import WorkerRow
 
-_FORGOTTEN = timedelta(days=7)  # without a sign of life
-_MOST_WORKERS = 10_000  # that are read
+_FORGOTTEN = timedelta(days=7)  # without a heartbeat
+_MOST_WORKERS = 10_000  # limit on the rows that are read
 ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerDevice:
-    """A device for which a worker takes jobs: its leased name, its address on the worker's host, and what may choose it.
+    """A device that a worker offers: its leased name, its address on the worker's host, and its labels.
 
-    `owner` is the user and host that the worker's jobs run as, as `ana@lab-1`; a device that is reserved takes them only where
-    this owner has reserved it. It is empty where the worker is of an older quadbench, which does not tell it.
+    `owner` is the user and host that the worker's jobs run as, such as `ana@lab-1`. A reserved device takes them only if this
+    owner reserved it. It is empty for workers of older versions, which do not send it.
     """
 
     name: str
@@ -37,7 +37,7 @@ class WorkerDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class NewWorker:
-    """A worker as it tells of itself: its host, its quadbench, and the capabilities and devices for which it takes jobs."""
+    """A worker's own description: host, quadbench version, capabilities and devices."""
 
     name: str
     host: str
@@ -48,7 +48,7 @@ class NewWorker:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownWorker:
-    """A worker as the database has it. `is_here` says that it gave a sign of life lately."""
+    """A worker's row in the database. `is_here` means that its last heartbeat is recent."""
 
     worker: NewWorker
     started_at: datetime
@@ -58,18 +58,18 @@ class KnownWorker:
 
 
 class Workers:
-    """The workers in a database. Every method raises StorageError and ArtifactError as `writing` and `reading` do."""
+    """The workers in a database. All methods may raise StorageError and ArtifactError, as `writing` and `reading` do."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def note(self, worker: NewWorker) -> bool:
-        """Note that a worker is there, and say whether it shall drain: end its jobs, take no others, and leave.
+        """Record a worker's heartbeat; return True if it should drain: finish its jobs, take no others, and exit.
 
-        Workers that were not seen for a week are forgotten.
+        Workers without a heartbeat for a week are deleted.
 
         Raises:
-            ArtifactError: the database has the schema of another quadbench, whose jobs are nothing for this one.
+            ArtifactError: the database has another schema version, so its jobs are not for this worker.
         """
         with writing(self._engine) as connection:
             name = name_of(connection.engine)
@@ -89,24 +89,24 @@ class Workers:
             return bool(connection.scalar(sa.select(WorkerRow.is_draining).where(WorkerRow.name == worker.name)))
 
     def drain(self, name: str) -> bool:
-        """Ask a worker to drain; False where there is none of this name."""
+        """Ask a worker to drain; return False if there is no such worker."""
         with writing(self._engine) as connection:
             asked = sa.update(WorkerRow).where(WorkerRow.name == name).values(is_draining=True)
             return connection.execute(asked).rowcount > 0
 
     def leave(self, name: str) -> None:
-        """Forget a worker that ends."""
+        """Delete a worker that exits."""
         with writing(self._engine) as connection:
             connection.execute(sa.delete(WorkerRow).where(WorkerRow.name == name))
 
     def why_idle(self, worker: NewWorker) -> str | None:
-        """Say why a worker gets nothing although jobs wait: they are for another quadbench. None where that is not so."""
+        """Return a message if waiting jobs need another quadbench version than the worker's, else None."""
         with reading(self._engine) as connection:
             other = waits_for_version(connection, worker.version)
         return other and f"jobs wait for quadbench {other}, and worker '{worker.name}' is quadbench {worker.version}"
 
     def known(self) -> list[KnownWorker]:
-        """Return every worker by its name; a row that tells of none is left out."""
+        """Return all workers by name; invalid rows are left out."""
         with reading(self._engine) as connection:
             now = now_of(connection)
             stored = [sa.type_coerce(column, sa.types.NULLTYPE).label(column.key) for column in WorkerRow.__table__.columns]
@@ -134,7 +134,7 @@ def _known(row: sa.RowMapping, now: datetime) -> KnownWorker | None:
 
 
 def _read(text: Any, kind: TypeAdapter[tuple[ItemT, ...]]) -> tuple[ItemT, ...]:
-    """Return a list of items; of what is none, none."""
+    """Parse a JSON list of items; return an empty list if it is invalid."""
     try:
         return kind.validate_json(text, strict=False)
     except (ValueError, TypeError):

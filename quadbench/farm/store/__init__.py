@@ -1,1 +1,1 @@
-"""Store: artifacts and files of launches on one host -> the same on another, through a folder or a bucket that both reach."""
+"""The farm's shared store: artifacts and launch files in a folder or bucket that all hosts can reach."""

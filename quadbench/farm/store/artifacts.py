@@ -1,4 +1,4 @@
-"""Artifacts: a bundle, compiled bundle or kit in a results folder -> the same in a store, and from there in another folder."""
+"""Send bundles, compiled bundles and kits to a store, and fetch them into a results folder."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -34,25 +34,25 @@ from quadbench.results.manifest import (
 )
 from quadbench.spec import read_json
 
-KINDS: dict[str, Any] = {"bundle": Bundle, "compiled-bundle": CompiledBundle, "kit": Kit}  # by what their manifests say
+KINDS: dict[str, Any] = {"bundle": Bundle, "compiled-bundle": CompiledBundle, "kit": Kit}  # by the `kind` in their manifests
 _PLACES = {Bundle: Layout.bundle, CompiledBundle: Layout.compiled_bundle, Kit: Layout.kit}
 _AGAIN = "send it from a host that has it: quadbench store send BUNDLE_DIR"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactName:
-    """An artifact of a store, by its kind and digest."""
+    """The kind and digest of an artifact in a store."""
 
     kind: str
     digest: str
 
 
 def send(stored: Stored[Bundle] | Stored[CompiledBundle] | Stored[Kit], store: Store) -> Sent:
-    """Send an artifact. Contents that are there are not sent again; it can be fetched when all of it is there.
+    """Send an artifact, skipping contents that the store has. Its entry is written last, so that it is complete when visible.
 
     Raises:
-        ArtifactError: a file here is not what its manifest says, or the artifact has no digest of its own.
-        StorageError: the store is not reached, is full, or refuses.
+        ArtifactError: a local file does not match its manifest, or the artifact has no valid digest.
+        StorageError: the store cannot be reached, is full, or refuses.
     """
     artifact = stored.artifact
     try:
@@ -72,13 +72,13 @@ def send(stored: Stored[Bundle] | Stored[CompiledBundle] | Stored[Kit], store: S
 
 
 def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> Stored[ArtifactT]:
-    """Return an artifact in the results folder, fetched unless it lies there whole.
+    """Return an artifact in the results folder; fetch it unless it is there and intact.
 
-    Processes of one host fetch one after the other, so that each artifact comes once; files that others here have are linked.
+    Processes of one host fetch one at a time, so that each artifact is fetched once. Files of other local artifacts are linked.
 
     Raises:
         NotStoredError: the store does not have it.
-        ArtifactError: the digest is none, or what the store has is damaged or another artifact; nothing is left here.
+        ArtifactError: the digest is invalid, or the stored artifact is damaged or another one; nothing is left here.
         StorageError: the store, or the results folder, cannot be used.
     """
     try:
@@ -95,11 +95,11 @@ def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> S
 
 
 def named(beginning: str, store: Store) -> ArtifactName:
-    """Return the artifact whose digest begins so.
+    """Return the artifact whose digest has this prefix.
 
     Raises:
         NotStoredError: there is none.
-        UserError: several begin so.
+        UserError: there are several.
     """
     every = [one for one in artifacts(store) if beginning and one.digest.startswith(beginning)]
     if not every:
@@ -111,7 +111,7 @@ def named(beginning: str, store: Store) -> ArtifactName:
 
 
 def artifacts(store: Store) -> Iterator[ArtifactName]:
-    """Yield every artifact of a store; raises StorageError where it is not reached, or refuses."""
+    """Yield all artifacts of a store; raise StorageError if it cannot be reached or refuses."""
     for listed in store.place.listed(ARTIFACTS):
         _, _, name = listed.key.partition("/")
         kind, _, file = name.partition("/")
@@ -122,11 +122,11 @@ def artifacts(store: Store) -> Iterator[ArtifactName]:
 
 
 def entry_of(kind: str, digest: str, store: Store) -> ArtifactEntry:
-    """Return the entry of an artifact.
+    """Return an artifact's entry.
 
     Raises:
         NotStoredError: there is none.
-        ArtifactError: it is damaged, or that of another artifact.
+        ArtifactError: the entry is damaged, or belongs to another artifact.
     """
     key = artifact_key(kind, digest)
     entry = store.document(key, ArtifactEntry)
@@ -138,11 +138,11 @@ def entry_of(kind: str, digest: str, store: Store) -> ArtifactEntry:
 
 
 def is_stored(kind: type[ArtifactT], digest: str, store: Store) -> bool:
-    """Say whether the store has an artifact, which may not be removed any time.
+    """Return True if the store has an artifact that is not marked for removal.
 
     Raises:
         ArtifactError: its entry is damaged.
-        StorageError: the store is not reached, or refuses.
+        StorageError: the store cannot be reached, or refuses.
     """
     try:
         entry_of(_word(kind), digest, store)
@@ -152,7 +152,7 @@ def is_stored(kind: type[ArtifactT], digest: str, store: Store) -> bool:
 
 
 def described(entry: ArtifactEntry, store: Store) -> Any:
-    """Return the artifact that an entry names, by its manifest; its files are not looked at.
+    """Return an entry's artifact, read from its manifest; its files are not checked.
 
     Raises:
         ArtifactError: the manifest is missing, damaged, or describes another artifact.
@@ -189,7 +189,7 @@ def _word(kind: type[ArtifactT]) -> str:
 
 
 def _whole(folder: Path, kind: type[ArtifactT], digest: str) -> Stored[ArtifactT] | None:
-    """Return the artifact as it lies in its folder already; None if it does not, is damaged, or is another one."""
+    """Return the artifact in its folder, or None if it is absent, damaged or another one."""
     if not folder.exists():
         return None
     with suppress(ArtifactError):
@@ -208,7 +208,7 @@ def _fill(artifact: ArtifactT, layout: Layout, store: Store, folder: Path) -> Ar
 
 
 def _linked(source: Path | None, file: FileRef, target: Path) -> bool:
-    """Give a file of this host a second name, and say whether it is there and the content that is asked for."""
+    """Hard-link a local file to the target; return True if it exists and has the right content."""
     if source is None:
         return False
     with suppress(OSError):
@@ -220,7 +220,7 @@ def _linked(source: Path | None, file: FileRef, target: Path) -> bool:
 
 
 def _files_here(layout: Layout) -> Iterator[tuple[str, Path]]:
-    """Yield the files of all artifacts in the results folder by their sha256, as their manifests say."""
+    """Yield sha256 and path of all artifact files in the results folder, according to their manifests."""
     folders = {"bundle": layout.bundles, "compiled-bundle": layout.compiled_bundles, "kit": layout.kits}
     for word, folder in folders.items():
         for manifest in folder.glob(f"[0-9a-f]*/{MANIFEST}"):

@@ -1,9 +1,8 @@
-"""Collection: a store and how long what was sent is kept -> what nobody needs any more, condemned first and removed a day later.
+"""Garbage collection of a store: mark unneeded files first, and remove them at least a day later.
 
-A sender may rely on an object that nothing names yet, so nothing is removed when it is first seen that nothing names it. It is
-condemned: from then on senders send it again, which makes it young. What is old and condemned for a day, and still named by
-nothing, goes. Clocks of hosts may differ by less than that day. A file that its sender did not finish is no object yet, and goes
-when it is a day old.
+A sender may rely on an object that no entry refers to yet, so garbage is first only marked (condemned). Senders send condemned
+objects again, which renews their age. A file is removed if it is old, was condemned for a day and is still unreferenced. Host
+clocks may differ by less than that day. Unfinished uploads are removed when they are a day old.
 """
 
 from collections import Counter
@@ -19,13 +18,13 @@ from quadbench.farm.store.keys import ARTIFACTS, CONDEMNED, OBJECTS, RUNS, objec
 from quadbench.farm.store.objects import Condemned, LaunchEntry, Store
 from quadbench.farm.store.place import Listed
 
-GRACE_S = 86_400.0  # longer than any sender works
-_MOST_CONDEMNED = 50_000  # at a time; the rest goes with a later collection
+GRACE_S = 86_400.0  # longer than any upload takes
+_MOST_CONDEMNED = 50_000  # at a time; later collections handle the rest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """The keys that were removed and those that are condemned, with their bytes; in a dry run those that would be."""
+    """The keys that were removed and those that are condemned, with their bytes; in a dry run, what would be."""
 
     removed: tuple[str, ...]
     removed_bytes: int
@@ -42,14 +41,14 @@ def collect(
     grace_s: float = GRACE_S,
     is_dry_run: bool = False,
 ) -> Collected:
-    """Remove artifacts and runs that were sent longer ago than `keep_s`, and contents that nothing names.
+    """Remove artifacts and runs older than `keep_s` seconds, and unreferenced contents.
 
-    `keep` are digests and run ids, or their beginnings, of those that stay however old they are, and `referred` those to which
-    something else refers.
+    `keep` has digests and run ids, or prefixes of them, that stay regardless of age. `referred` has those with references from
+    elsewhere.
 
     Raises:
-        ArtifactError: an entry is damaged, so that what it names cannot be told. Nothing was removed.
-        StorageError: the store is not reached, or refuses.
+        ArtifactError: a damaged entry hides what it refers to; nothing was removed.
+        StorageError: the store cannot be reached, or refuses.
     """
     now = datetime.now(UTC)
     listed = [file for prefix in (ARTIFACTS, RUNS, OBJECTS) for file in store.place.listed(prefix)]
@@ -81,7 +80,7 @@ def collect(
 
 @dataclass(frozen=True, kw_only=True)
 class Holdings:
-    """The contents, artifacts by kind and launches of a store, counted."""
+    """Statistics of a store: objects and their bytes, artifacts by kind, and launches."""
 
     objects: int
     size_bytes: int
@@ -90,10 +89,10 @@ class Holdings:
 
 
 def status(store: Store) -> Holdings:
-    """Count what lies in a store.
+    """Count the contents of a store.
 
     Raises:
-        StorageError: the store is not reached, or refuses.
+        StorageError: the store cannot be reached, or refuses.
     """
     objects = store.place.listed(OBJECTS)
     kinds = Counter(artifact.kind for artifact in artifacts(store))
@@ -105,7 +104,7 @@ def status(store: Store) -> Holdings:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """The contents of a store that were read, and what is wrong with some, by key; with entries that name what is not there."""
+    """The result of checking a store: objects read, faults by key (damaged objects, incomplete entries), and removed keys."""
 
     objects: int
     size_bytes: int
@@ -114,12 +113,12 @@ class Verified:
 
 
 def check(store: Store, *, is_removing: bool = False) -> Verified:
-    """Read every object, and hold every entry against the objects that it names.
+    """Read and hash every object, and check that every entry's objects exist.
 
-    With `is_removing`, damaged objects are removed, so that the next sender sends them anew.
+    With `is_removing`, remove damaged objects, so that they can be sent again.
 
     Raises:
-        StorageError: the store is not reached, or refuses.
+        StorageError: the store cannot be reached, or refuses.
     """
     objects = store.place.listed(OBJECTS)
     damaged = {file.key: fault for file in objects if (fault := _fault(file, store))}
@@ -134,7 +133,7 @@ def check(store: Store, *, is_removing: bool = False) -> Verified:
 
 
 def _fault(file: Listed, store: Store) -> str | None:
-    """Say what is wrong with an object; None where it is the content whose name it has."""
+    """Return what is wrong with an object, or None if its content matches its name."""
     sha256 = file.key.rpartition("/")[2]
     if file.key != object_key(sha256):
         return "is no object"
@@ -149,7 +148,7 @@ def _fault(file: Listed, store: Store) -> str | None:
 
 
 def _entry_fault(key: str, there: Collection[str], store: Store) -> str | None:
-    """Say what is wrong with an entry, or which object it misses; None where all of it is there."""
+    """Return what is wrong with an entry or which object is missing, or None."""
     try:
         missing = [name for name in _named(store, [key]) if name.startswith(f"{OBJECTS}/") and name not in there]
     except StorageError:
@@ -160,7 +159,7 @@ def _entry_fault(key: str, there: Collection[str], store: Store) -> str | None:
 
 
 def _named(store: Store, keys: Iterable[str]) -> Iterator[str]:
-    """Yield the keys of entries, and of all objects that they name; raises ArtifactError where that cannot be told."""
+    """Yield the keys of entries and of all objects that they refer to; raise ArtifactError for damaged entries."""
     for key in keys:
         yield key
         for file in _contents(key, store):
@@ -179,7 +178,7 @@ def _contents(key: str, store: Store) -> Iterator[FileRef]:
 
 
 def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[str]) -> bool:
-    """Say whether an entry is young, or one of those that stay; contents stay by their entries alone."""
+    """Return True if an entry is recent or in the kept names. Contents are kept only through entries."""
     match file.key.removesuffix(".json").split("/"):
         case ["artifacts", _, name] | ["runs", name, *_]:
             return file.modified_at > old or name in referred or name.startswith(keep)
@@ -187,14 +186,14 @@ def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[s
 
 
 def _is_condemned(file: Listed, before: dict[str, datetime]) -> bool:
-    """Say whether a file was condemned and has not been sent since."""
+    """Return True if a file was condemned and not sent again since."""
     return file.key in before and file.modified_at <= before[file.key]
 
 
 def _removed(file: Listed, store: Store) -> bool:
-    """Remove a file, unless it has been sent since it was listed, and say whether it is gone."""
+    """Remove a file unless it was sent again since it was listed; return True if removed."""
     latest = store.place.look(file.key)
-    if latest is None or latest.modified_at - file.modified_at > timedelta(seconds=1):  # lists may say more than whole seconds
+    if latest is None or latest.modified_at - file.modified_at > timedelta(seconds=1):  # listings may have a finer resolution
         return False
     store.place.remove(file.key)
     return True

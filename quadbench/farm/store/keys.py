@@ -1,26 +1,26 @@
-"""Keys: what lies in a store -> the key under which it lies. No other module knows these names."""
+"""The keys of all files in a store. No other module builds key names."""
 
-MARKER = "store.json"  # by which a store is told from any other folder, and its version known
+MARKER = "store.json"  # identifies a folder as a store and holds its version
 CONDEMNED = "condemned.json"
-INCOMING = "incoming"  # files on their way into a folder, in stores that were written without obstore
+INCOMING = "incoming"  # unfinished uploads in stores of older versions, which did not use obstore
 OBJECTS, ARTIFACTS, RUNS = "objects", "artifacts", "runs"
 
 
 def object_key(sha256: str) -> str:
-    """Return where a content lies, by its sha256."""
+    """Return the key of a content with this sha256."""
     return f"{OBJECTS}/{sha256[:2]}/{sha256}"
 
 
 def artifact_key(kind: str, digest: str) -> str:
-    """Return where the entry of an artifact lies."""
+    """Return the key of an artifact's entry."""
     return f"{ARTIFACTS}/{kind}/{digest}.json"
 
 
 def launch_key(folder: str) -> str:
-    """Return where the entry of a launch lies, whose folder in a results folder is `runs/<run>/<device>/<variant>-<launch>`."""
+    """Return the key of a launch's entry. `folder` is `runs/<run>/<device>/<variant>-<launch>`."""
     return f"{folder}.json"
 
 
 def run_prefix(run_id: str) -> str:
-    """Return what the keys of all entries of a run begin with."""
+    """Return the key prefix of all entries of a run."""
     return f"{RUNS}/{run_id}/"

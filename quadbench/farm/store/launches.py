@@ -1,4 +1,4 @@
-"""Launches: the files of a launch in a results folder -> the same in a store, and from there in the folder of another host."""
+"""Send the files of launches to a store, and fetch them on another host."""
 
 import re
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ from quadbench.results.disk import storing
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref
 
-_DEPTH = 3  # of runs/RUN/DEVICE/VARIANT-LAUNCH
+_DEPTH = 3  # slashes in runs/RUN/DEVICE/VARIANT-LAUNCH
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_MOST_FILE_BYTES = 2**28  # eight times the largest picture, and more than any harness may say
+_MOST_FILE_BYTES = 2**28  # eight times the largest image, and above the limit of the event log
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedRun:
-    """The launches of a run that are here now; `refused` says what is wrong with the others."""
+    """The launches of a run that are now local; `refused` has the faults of the others."""
 
     launches: int
     files: int
@@ -31,10 +31,10 @@ class FetchedRun:
 
 
 def send_launch(record: RunRecord, layout: Layout, store: Store) -> Sent:
-    """Send what lies in a launch's folder: its pictures, plan and events. A launch without any sends nothing.
+    """Send the files in a launch's folder: images, plan and events. If there are none, nothing is sent.
 
     Raises:
-        ArtifactError: a file has a name that no launch writes, or is larger than any of them.
+        ArtifactError: a file has an invalid name, or is too large.
         StorageError: the store, or the results folder, cannot be used.
     """
     folder = layout.launch(record.run_id, record.device.address, record.variant, record.launch)
@@ -51,12 +51,12 @@ def send_launch(record: RunRecord, layout: Layout, store: Store) -> Sent:
 
 
 def fetch_run(run_id: str, layout: Layout, store: Store) -> FetchedRun:
-    """Put the files of every launch of a run where its records say they lie; those that lie here whole are not fetched.
+    """Fetch the files of all launches of a run to the paths in its records; intact local files are skipped.
 
-    A launch that is damaged costs no other.
+    A damaged launch is reported and does not stop the others.
 
     Raises:
-        UserError: the run id can name no folder.
+        UserError: the run id is not a valid folder name.
         NotStoredError: the store has no launch of this run.
         StorageError: the store, or the results folder, cannot be used.
     """
@@ -87,7 +87,7 @@ def fetch_run(run_id: str, layout: Layout, store: Store) -> FetchedRun:
 
 
 def _fetch_launch(key: str, run_id: str, layout: Layout, store: Store) -> list[FileRef]:
-    """Put a launch's files into its folder and return those that were fetched."""
+    """Fetch the missing files of a launch into its folder, and return them."""
     folder = _folder_of(key, layout)
     entry = store.document(key, LaunchEntry)
     if entry is None:
@@ -99,16 +99,16 @@ def _fetch_launch(key: str, run_id: str, layout: Layout, store: Store) -> list[F
         with storing(layout.root):
             for file in missing:
                 store.fetch(file, folder / file.path)
-    except OSError as error:  # as of a folder where a file lies
+    except OSError as error:  # for example a folder in place of the file
         raise ArtifactError(f"its files cannot be written to '{folder}': {error.strerror}") from error
     return missing
 
 
 def _folder_of(key: str, layout: Layout) -> Path:
-    """Return the folder of the launch whose entry has this key, which somebody else may have named.
+    """Return the local folder of a launch's entry, after validating its key, which is untrusted.
 
     Raises:
-        ArtifactError: no launch has such a folder.
+        ArtifactError: the key is invalid.
     """
     try:
         folder = check_relative_path(key.removesuffix(".json"))
@@ -126,10 +126,10 @@ def _folder_of(key: str, layout: Layout) -> Path:
 
 
 def _checked(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
-    """Return the files of a launch, which are few and none of them large.
+    """Return the files of a launch after checking their number, sizes and paths.
 
     Raises:
-        ArtifactError: they are more, or one is larger, or they cannot lie in one folder.
+        ArtifactError: a check fails.
     """
     checked = checked_files(files, name)
     for file in checked:

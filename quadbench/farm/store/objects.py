@@ -1,4 +1,4 @@
-"""Objects: a store's place -> contents by their sha256, and the small documents that name them; what arrives is checked."""
+"""A content-addressed store: contents by sha256, and small JSON entries that refer to them. Everything read is verified."""
 
 import hashlib
 import json
@@ -20,21 +20,21 @@ from quadbench.results.digests import MOST_BYTES
 from quadbench.spec import first_problem
 
 SCHEMA_VERSION = 1
-MOST_FILES = 10_000  # of an artifact or a launch
-MOST_DOCUMENT_BYTES = 2**24  # of what is read into memory: manifests, and the documents below
+MOST_FILES = 10_000  # limit for one artifact or launch
+MOST_DOCUMENT_BYTES = 2**24  # limit for manifests and entries, which are read into memory
 _AGAIN = "send it again from a host that has it; quadbench store check --remove takes every damaged object out of its way"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """The file by which a store is known."""
+    """The file that identifies a store."""
 
     schema_version: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactEntry:
-    """An artifact that is there whole: it is written when all its files are."""
+    """The entry of a complete artifact, written after all of its files."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str
@@ -44,7 +44,7 @@ class ArtifactEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchEntry:
-    """The files of a launch that is there whole; their paths are relative to the launch's folder."""
+    """The entry of a complete launch; file paths are relative to the launch's folder."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: FileName
@@ -53,7 +53,7 @@ class LaunchEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Condemned:
-    """The keys that nothing needed, each with when that was first seen. Senders take none of them for being there."""
+    """Keys marked for removal, with the time of marking. Senders treat such objects as absent."""
 
     schema_version: int = SCHEMA_VERSION
     keys: dict[str, AwareDatetime] = field(default_factory=dict)
@@ -64,22 +64,22 @@ DocumentT = TypeVar("DocumentT", Marker, ArtifactEntry, LaunchEntry, Condemned)
 
 @dataclass(frozen=True)
 class Store:
-    """A store that is reached. It is content-addressed: nothing is sent that is there, nothing taken that is another content."""
+    """An open store, addressed by content: existing contents are not sent again, and fetched contents are verified."""
 
     place: Place
 
     @property
     def name(self) -> str:
-        """Return the store as messages name it, without credentials."""
+        """Return the store's name for messages, without credentials."""
         return self.place.name
 
     def blocks(self, file: FileRef) -> Iterator[bytes]:
-        """Yield a content in blocks. What was yielded counts only if no error comes behind it.
+        """Yield a content in blocks. The blocks are valid only if no error follows.
 
         Raises:
             NotStoredError: the store does not have it.
             ArtifactError: the object is damaged.
-            StorageError: the store is not reached, or refuses.
+            StorageError: the store cannot be reached, or refuses.
         """
         key = object_key(file.sha256)
         listed = self.place.look(key)
@@ -97,13 +97,13 @@ class Store:
             raise self._damaged(file, f"has the sha256 {digest.hexdigest()}")
 
     def content(self, file: FileRef) -> bytes:
-        """Return a content that fits into memory; raises as `blocks`, and refuses a larger one."""
+        """Return a content as bytes; raise like `blocks`, or if it is too large for memory."""
         if file.size_bytes > MOST_DOCUMENT_BYTES:
             raise self._damaged(file, f"has {file.size_bytes} bytes, expected at most {MOST_DOCUMENT_BYTES}")
         return b"".join(self.blocks(file))
 
     def fetch(self, file: FileRef, target: Path) -> None:
-        """Write a content to a file here, which appears whole or not at all; raises as `blocks`, and OSError of this host's."""
+        """Write a content to a local file atomically; raise like `blocks`, or OSError for local failures."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{uuid.uuid4().hex}")
         try:
@@ -115,11 +115,11 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def document(self, key: str, kind: type[DocumentT]) -> DocumentT | None:
-        """Return a document; None where there is none.
+        """Read and validate the JSON entry at a key; return None if there is none.
 
         Raises:
-            ArtifactError: it is too large, of another version, or is not what such a document holds.
-            StorageError: the store is not reached, or refuses.
+            ArtifactError: it is too large, of another version, or invalid.
+            StorageError: the store cannot be reached, or refuses.
         """
         listed = self.place.look(key)
         if listed is None:
@@ -139,15 +139,15 @@ class Store:
         return document
 
     def write(self, key: str, document: Marker | ArtifactEntry | LaunchEntry | Condemned) -> None:
-        """Write a document whole or not at all.
+        """Write a JSON entry atomically.
 
         Raises:
-            StorageError: the store is not reached, or refuses.
+            StorageError: the store cannot be reached, or refuses.
         """
         self.place.put(key, f"{json.dumps(asdict(document), indent=1, default=datetime.isoformat)}\n".encode())
 
     def condemned(self) -> Condemned:
-        """Return the keys that may be removed any time; raises as `document`."""
+        """Return the keys marked for removal; raises like `document`."""
         return self.document(CONDEMNED, Condemned) or Condemned()
 
     def _damaged(self, file: FileRef, fault: str) -> ArtifactError:
@@ -157,10 +157,10 @@ class Store:
 
 
 def checked_files(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
-    """Return the files that a document of `name` lists, each once, if they can lie in one folder and be as large as they claim.
+    """Return the distinct files that an entry lists, after checking that they can lie in one folder.
 
     Raises:
-        ArtifactError: two of them have one path, one lies inside another, or a size is none of a file.
+        ArtifactError: two files have the same path, one lies inside another, or a size is invalid.
     """
     by_path: dict[str, FileRef] = {}
     for file in files:
@@ -179,7 +179,7 @@ def checked_files(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """The contents that went into a store, and the bytes of those that were there."""
+    """The number and bytes of contents that were sent, and the bytes of those that the store had."""
 
     files: int = 0
     sent_bytes: int = 0
@@ -187,7 +187,7 @@ class Sent:
 
 
 class Sending:
-    """One sender's work: contents first, then the document that names them. It adds up what was sent and what was there."""
+    """One upload: contents first, then the entry that refers to them. It counts what was sent and what was there."""
 
     def __init__(self, store: Store) -> None:
         self.sent = Sent()
@@ -197,10 +197,10 @@ class Sending:
         self._condemned = store.condemned().keys
 
     def file(self, source: Path, file: FileRef) -> None:
-        """Send a content, unless it is there with its size and may not be removed any time.
+        """Send a content, unless the store has it with the right size and not marked for removal.
 
         Raises:
-            StorageError: the store is not reached, or refuses.
+            StorageError: the store cannot be reached, or refuses.
         """
         key = object_key(file.sha256)
         listed = None if key in self._condemned else self._store.place.look(key)

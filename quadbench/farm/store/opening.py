@@ -1,4 +1,4 @@
-"""Opening: a folder's path or a URL, or the variable that holds one -> a store that is reached. Needs the extra `farm`."""
+"""Open a store by its folder, URL or environment variable. Needs the extra `farm`."""
 
 import os
 from configparser import ConfigParser
@@ -27,17 +27,17 @@ _EXPECTED = "a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/
 _CLIENT: "ClientConfig" = {"allow_http": True, "connect_timeout": "5s", "read_timeout": "20s", "timeout": "10m"}
 _RETRIES: "RetryConfig" = {"max_retries": 1, "retry_timeout": timedelta(minutes=1)}
 
-# Of AWS, the variables that say something, and the words of its files that do where none of them is set.
+# AWS's variables, and the keys of its files that replace them if none of the variables is set.
 _KEYS = (("AWS_ACCESS_KEY_ID",), ("aws_access_key_id", "aws_secret_access_key", "aws_session_token"))
 _REGION = (("AWS_REGION", "AWS_DEFAULT_REGION"), ("region",))
 _ENDPOINT = (("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"), ("endpoint_url",))
 
 
 def store_of() -> Source | None:
-    """Return where artifacts and files of launches are shared: the folder or URL in $QUADBENCH_STORE; None where it is not set.
+    """Return the folder or URL in $QUADBENCH_STORE, or None if it is not set.
 
     Raises:
-        UserError: the variable holds what is no text.
+        UserError: the variable is not text.
     """
     return variable(STORE_VARIABLE)
 
@@ -55,18 +55,18 @@ def required_store() -> Store:
 
 
 def open_store(source: Source) -> Store:
-    """Open a store. Where there is none yet, in a folder or bucket that is there, the first that is sent makes it.
+    """Open a store. An existing empty folder or bucket becomes a store when something is first sent.
 
     Raises:
-        UserError: the URL names no place, or its protocol is not known; or the folder has files and is no store.
-        StorageError: it is not reached, is not there, or may not be read.
-        ArtifactError: it is one of a newer quadbench.
+        UserError: the URL is invalid, its protocol is unknown, or the folder has files and is not a store.
+        StorageError: it cannot be reached, does not exist, or may not be read.
+        ArtifactError: it belongs to a newer quadbench.
         MissingDependencyError: the extra `farm` is not installed.
     """
     place = _place(source)
     store = Store(place)
     if store.document(MARKER, Marker) is None:
-        place.listed(MARKER)  # a bucket that is not there answers this alone in another way than an empty one
+        place.listed(MARKER)  # only this request distinguishes a missing bucket from an empty one
         if other := place.first():
             raise UserError(
                 f"'{store.name}' is no store, as it has no {MARKER} and holds '{other}'",
@@ -95,10 +95,10 @@ def _place(source: Source) -> Place:
 
 
 def _check_url(url: str) -> None:
-    """Refuse what is no URL of one place, or holds credentials.
+    """Raise if a URL does not name one place, or contains credentials.
 
     Raises:
-        UserError: it does; the message shows none of them.
+        UserError: the URL is invalid; the message shows no credentials.
     """
     name = masked(url).replace("***@", "").removesuffix("?***")
     protocol, _, rest = url.partition("://")
@@ -115,15 +115,15 @@ def _check_url(url: str) -> None:
 
 
 def _aws_settings() -> dict[str, str]:
-    """Return what AWS's files say and its variables do not, of which obstore reads the variables alone.
+    """Return the settings from AWS's files that its variables do not set, because obstore reads only the variables.
 
     Raises:
-        UserError: a variable is no line of text, a file cannot be read, its profile has no key, or the address of another
-            service is none.
+        UserError: a variable is not a line of text, a file cannot be read, its profile has no key, or the endpoint's
+            address is invalid.
     """
     for name, text in variables_of("AWS_").items():
         if not text.isprintable() or (name in _ENDPOINT[0] and not text):
-            what = "has characters that are not printable" if text else "is empty"  # at either of which obstore panics
+            what = "has characters that are not printable" if text else "is empty"  # obstore panics at either
             raise UserError(f"${name} {what}; expected a line of text", hint=f"set it anew, or unset {name}")
     files = [
         path_variable("AWS_CONFIG_FILE") or Path("~/.aws/config").expanduser(),

@@ -1,4 +1,4 @@
-"""Place: a key -> the file under it in a folder or a bucket, through obstore: looked at, read, written whole or removed."""
+"""File access in a folder or bucket through obstore: look up, read, write atomically, remove."""
 
 import errno
 import os
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _BLOCK_BYTES = 2**24
-_PART_BYTES = 5 * 2**20  # the least that S3 takes as a part of a file
-_PARTS_AT_ONCE = 2  # few, so that a slow line carries each of them in the time that a request has
-_UNFINISHED = re.compile(r"#[0-9]+$")  # how the name of a file in a folder ends until it is whole
+_PART_BYTES = 5 * 2**20  # the smallest part of a multipart upload in S3
+_PARTS_AT_ONCE = 2  # few, so that each part arrives within the request timeout on a slow line
+_UNFINISHED = re.compile(r"#[0-9]+$")  # suffix of unfinished files in a folder
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_MOST_CHARACTERS = 200  # of what a service says; some quote whole pages
+_MOST_CHARACTERS = 200  # limit for a service's message; some quote whole pages
 
-# In what obstore says of a failed request: the request, a cause in words of the service or the system, and the request for the
-# credentials that a host of a cloud has of its own.
+# Parts of obstore's message about a failed request: the request, the cause as given by service or system, and the request for
+# a cloud host's own credentials.
 _REQUEST = re.compile(r"performing ([A-Z]+ [^\s?]+)")
 _CAUSE = re.compile(r'<Message>([^<]+)|(?:message|error): "([^"]+)"|source: (TimedOut)')
 _HOSTS_CREDENTIALS = re.compile(r"/latest/api/token|/computeMetadata/|/metadata/identity/")
@@ -34,36 +34,36 @@ _HOSTS_CREDENTIALS = re.compile(r"/latest/api/token|/computeMetadata/|/metadata/
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A file of a place, by its key: a relative path with `/`."""
+    """A file of a store's place. Its key is a relative path with `/`."""
 
     key: str
     size_bytes: int
-    modified_at: datetime  # aware, by the clock of the place
+    modified_at: datetime  # with time zone, by the clock of the place
 
 
 class Place:
-    """The files of a store. Whatever fails is a StorageError that names the place.
+    """The folder or bucket of a store. All failures raise StorageErrors that name it.
 
-    A folder has to be there: one that is not may be a share that is not mounted, and is not made.
+    A folder has to exist and is not created: if missing, it may be a network share that is not mounted.
     """
 
     def __init__(self, name: str, connect: Callable[[], "ObjectStore"], folder: Path | None = None) -> None:
-        self.name = name  # as messages say it, without credentials
+        self.name = name  # for messages, without credentials
         self._folder = folder
         with self._told():
             self._files = connect()
 
     def first(self) -> str | None:
-        """Return a file that shows that a folder is no new store; None if the folder counts as empty, or for a bucket."""
+        """Return a file that shows that a folder is not a new store; None if it counts as empty, or for a bucket."""
         if self._folder is None:
             return None
         with self._told():
             return min((path.name for path in self._folder.iterdir() if not _may_be_empty_with(path.name)), default=None)
 
     def look(self, key: str) -> Listed | None:
-        """Return what is known of a file without reading it; None where there is none."""
+        """Return a file's size and time without reading it, or None if it does not exist."""
         with self._told():
-            if self._folder and not (self._folder / key).is_file():  # obstore would wait for who writes to a pipe
+            if self._folder and not (self._folder / key).is_file():  # obstore would block on a named pipe
                 return None
             try:
                 return _listed(self._files.head(key))
@@ -71,12 +71,12 @@ class Place:
                 return None
 
     def listed(self, prefix: str) -> list[Listed]:
-        """Return every file below a prefix."""
+        """Return all files below a prefix."""
         with self._told():
             return [_listed(facts) for facts_of_some in self._files.list(prefix) for facts in facts_of_some]
 
     def cut_off(self) -> list[Listed]:
-        """Return the files that senders to a folder did not finish, which `listed` leaves out; a bucket shows none."""
+        """Return unfinished uploads in a folder, which `listed` leaves out; buckets show none."""
         if self._folder is None:
             return []
         with self._told():
@@ -93,23 +93,23 @@ class Place:
             ]
 
     def read(self, key: str, size_bytes: int) -> Iterator[bytes]:
-        """Yield the first bytes of a file, no more than asked for, in blocks."""
+        """Yield the first `size_bytes` of a file in blocks."""
         for start in range(0, size_bytes, _BLOCK_BYTES):
             with self._told():
                 block = self._files.get_range(key, start=start, end=min(start + _BLOCK_BYTES, size_bytes)).to_bytes()
             yield block
 
     def put(self, key: str, content: Path | bytes | Iterator[bytes]) -> None:
-        """Write a file so that it appears whole or not at all; one that is there is replaced."""
+        """Write a file atomically, replacing an existing one."""
         with self._told():
             if isinstance(content, Path) and content.stat().st_size > _PART_BYTES:
-                content = _blocks(content)  # between which Ctrl-C is heard
+                content = _blocks(content)  # so that Ctrl-C works between blocks
             self._files.put(key, content, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
 
     def remove(self, key: str) -> None:
-        """Remove a file, which need not be there."""
+        """Remove a file, if it exists."""
         with self._told():
-            if self._folder:  # obstore takes no key of a file that is not finished
+            if self._folder:  # obstore refuses the keys of unfinished files
                 (self._folder / key).unlink(missing_ok=True)
                 return
             with suppress(FileNotFoundError):
@@ -117,7 +117,7 @@ class Place:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Turn what obstore or the file system says into an error that names the place."""
+        """Convert errors of obstore and the file system into StorageErrors that name the place."""
         try:
             if self._folder:
                 os.stat(f"{self._folder}/.")  # noqa: PTH116  (pathlib drops the dot, which refuses a file)
@@ -139,7 +139,7 @@ class Place:
 
 
 def _may_be_empty_with(name: str) -> bool:
-    """Say whether a name is of what a file system or a writer that was cut off leaves in an empty folder."""
+    """Return True for names that file systems or interrupted writers leave in an otherwise empty folder."""
     return name in (INCOMING, "lost+found") or name.startswith(".") or bool(_UNFINISHED.search(name))
 
 
@@ -154,7 +154,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _number(error: BaseException) -> int | None:
-    """Return the errno of an error, or the one that obstore writes into its message; None without either."""
+    """Return the errno of an error, or the one in obstore's message, or None."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     number = re.search(r"\(os error ([0-9]+)\)", str(error))
@@ -162,7 +162,7 @@ def _number(error: BaseException) -> int | None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return why something failed, in a line without credentials: the innermost cause, then the request."""
+    """Return why something failed, in one line without credentials: the innermost cause, then the request."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     said, _, details = str(error).partition("\n\nDebug source:")
