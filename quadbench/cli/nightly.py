@@ -67,7 +67,7 @@ def add(commands: Subparsers) -> None:
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
-    """Add the file of a night, and the options of how it is performed."""
+    """Add the night's file as an argument, and the options for running it."""
     parser.add_argument("file", type=Path, metavar="FILE", help="the file of a night")
     parser.add_argument(
         "--budget", type=duration_s, metavar="TIME", help="begin nothing after this, counted from the night's beginning, as 6h"
@@ -183,7 +183,7 @@ def _as_json(case: PlannedCase) -> dict[str, object]:
 
 
 def add_report_files(parser: argparse.ArgumentParser) -> None:
-    """Add the options of reports for other programs. Their values are checked before anything is measured."""
+    """Add the options for JUnit, Markdown and GitHub outputs. Their values are checked before anything is measured."""
     parser.add_argument("--junit", type=output_file, metavar="FILE", help="write JUnit XML there: a suite for each device")
     parser.add_argument("--markdown", type=output_file, metavar="FILE", help="write a page in Markdown there")
     parser.add_argument(
@@ -192,7 +192,7 @@ def add_report_files(parser: argparse.ArgumentParser) -> None:
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """Add the options of everybody who gets a night's report."""
+    """Add all options for a night's outputs: report files, GitHub and webhook."""
     add_report_files(parser)
     parser.add_argument(
         "--webhook",
