@@ -102,7 +102,7 @@ def space_bytes(files: Iterable[LocalFile]) -> int:
 
 
 def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
-    """Return the files by sha256, each content once. It is executable if any file with that content is."""
+    """Return the files to deploy by sha256, each content once; it is executable if any of its files is."""
     needed: dict[str, LocalFile] = {}
     for file in files:
         if not file.path.is_file():

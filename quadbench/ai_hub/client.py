@@ -178,7 +178,7 @@ class Hub:
         return Path(self.ask(f"downloading model {model}", lambda: self._model(model).download(str(folder))))
 
     def profile(self, job: str) -> dict[str, Any]:
-        """Return the result of a finished profile job as the client's dictionary; times are in µs, memory in bytes."""
+        """Return the results of a finished profile job, with times in µs and memory in bytes."""
         profile: dict[str, Any] = self.ask(f"reading the profile of job {job}", lambda: self._job(job).download_profile())
         return profile
 

@@ -64,5 +64,5 @@ def _place(graph: Graph) -> str:
 
 
 def _size(graph: Graph) -> int:
-    """Return the bytes of a graph, including its external weights file."""
+    """Return a graph's size in bytes, including its external weights file."""
     return sum(file.size_bytes for file in {file.path: file for file in file_refs(graph)}.values())

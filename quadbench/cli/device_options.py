@@ -49,7 +49,7 @@ def chosen_devices(devices: str | None, serial: str | None, layout: Layout) -> S
 
 
 def device_words(devices: str | None, serial: str | None) -> Sequence[str]:
-    """Return the device selectors for a farm, or an empty list."""
+    """Return the values of --devices and -s as device selectors for a farm, or an empty list."""
     return _picked(listed_devices(devices), serial)
 
 
@@ -67,7 +67,7 @@ def _picked(listed: Sequence[str], serial: str | None) -> Sequence[str]:
 
 
 def add_conduct(parser: argparse.ArgumentParser, *, later: str = "--resume goes on") -> None:
-    """Add the options for `conduct_of`. `later` is the help text on what happens to work beyond the budget."""
+    """Add the options --retries, --budget and --keep-going. `later` is the help text on work beyond the budget."""
     parser.add_argument(
         "--retries",
         type=whole_number("number of retries", 0, _MOST_RETRIES),
@@ -84,7 +84,7 @@ def add_conduct(parser: argparse.ArgumentParser, *, later: str = "--resume goes 
 
 
 def conduct_of(options: Options) -> Conduct:
-    """Return the run options that the command line gives."""
+    """Return the run options (retries, budget, keep-going) from the command line."""
     return Conduct(retries=options.retries, budget_s=options.budget, keep_going=options.keep_going)
 
 

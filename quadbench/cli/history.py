@@ -89,7 +89,7 @@ def run(options: Options) -> int:
 
 
 def _list(options: Options) -> int:
-    """Print one line for each case and device."""
+    """Print one line for each nightly case and device."""
     if options.acknowledge is not None or options.bisect:
         raise UserError("no case is named", hint=next_command(options, "history", "CASE", "..."))
     refuse_given("the list of cases", options, "devices", "all", hint="name a case, or leave it out")
@@ -110,7 +110,7 @@ def _list(options: Options) -> int:
 
 
 def _show(options: Options) -> int:
-    """Print the history of a case: what changed, when, and on which device."""
+    """Print the history of a nightly case: what changed, when, and on which device."""
     with nights_of(options.layout) as nights:
         devices = measured_on(nights, options.case, options.devices)
         told = told_of(nights, devices.values(), is_whole=options.all or options.json)
@@ -129,7 +129,7 @@ def _show(options: Options) -> int:
 
 
 def _acknowledge(options: Options) -> int:
-    """Accept a case's figures as the new level from a night on."""
+    """Accept a nightly case's figures as the new normal level from a night on, with a reason and an end date."""
     reason = one_line(options.acknowledge, _LONGEST_REASON).strip()
     if not reason or not options.until:
         raise UserError("an acknowledgement needs a reason and an end", hint="--acknowledge 'four more steps' --until 30d")
@@ -226,7 +226,7 @@ def run_bisect(options: Options) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class _Sides:
-    """Compares a subject's launches with those of the known good one, on one device."""
+    """Launches two builds of a nightly case in turn on one device, to see whether their image times differ."""
 
     good: Subject
     address: str
@@ -234,7 +234,7 @@ class _Sides:
     observer: Observer
 
     def is_changed(self, subject: Subject) -> bool | None:
-        """Return True if the image time differs from the good subject's, False if not, None if the comparison is inconclusive."""
+        """Return True if this build's image time differs from the known good build's, False if not, None if inconclusive."""
         if not is_file(self._folder(subject) / MANIFEST):
             print_note(f"{subject_name(subject)} is not there any more; quadbench store fetch gets it where a store has it")
             return None
@@ -302,7 +302,7 @@ def _next_step(options: Options, told: Sequence[Told], now: datetime) -> dict[st
 
 @contextmanager
 def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[Nights]:
-    """Open the nights of a results folder for reading, or with `is_written` for writing."""
+    """Open the stored nightly results of a results folder for reading, or with `is_written` for writing."""
     if not is_made(database_of(layout)):
         raise UserError(f"'{layout.root}' has no nights", hint="quadbench nightly run night.yaml performs one")
     with opened(layout, open_engine if is_written else open_for_reading) as engine:
@@ -310,7 +310,7 @@ def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[Nights]:
 
 
 def measured_on(nights: Nights, case: str, words: str | None) -> dict[str, list[Measurement]]:
-    """Return the nights of a case by device: all devices, or those of `--devices`, by device name or address."""
+    """Return a case's nightly measurements by device: all devices, or those of `--devices`, by device name or address."""
     known = {name for name, _ in nights.cases()}
     series = nights.series(case) if case in known else []
     if not series:

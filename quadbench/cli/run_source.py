@@ -185,7 +185,7 @@ def run_on_farm(source: Source, options: Options, observer: Observer) -> "Outcom
 
 
 def farm_command(options: Options, *words: str) -> str:
-    """Return a shell command of `quadbench farm` for the farm of `--farm`, without its password."""
+    """Return a `quadbench farm` shell command for the farm that `--farm` names, without the database password."""
     farm = shlex.quote(source_name(options.farm))
     return f"{DATABASE_VARIABLE}={farm} {next_command(options, 'farm', *words)}"
 

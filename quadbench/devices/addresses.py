@@ -93,7 +93,7 @@ class AttachedAddress(_Address):
 
     @property
     def word(self) -> str:
-        """Return the address without its options."""
+        """Return the address without its options, the part before the `?`."""
         return self.text.partition("?")[0]
 
     def require_plain(self) -> None:

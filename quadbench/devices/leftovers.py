@@ -21,7 +21,7 @@ _POLL_S = 0.01
 
 
 class Mark:
-    """The environment mark of one device in this process. It starts with the device's folder; marks of commands start with it."""
+    """A value of an environment variable that marks one device's processes. Each command's mark starts with its device's mark."""
 
     def __init__(self, folder: Path) -> None:
         self.device = f"{folder.resolve()}#"
@@ -35,9 +35,9 @@ class Mark:
 
 @contextlib.contextmanager
 def marked(folder: Path) -> Iterator[Mark]:
-    """Yield a mark for processes of the device in this folder, whose lock is held; kill all marked processes at the end.
+    """Yield the environment mark for a device's processes, and kill all processes with it at the end.
 
-    Leftovers of an earlier process, which its watcher should have killed, are killed first.
+    The caller holds the lock of the device's folder. Leftovers of an earlier process are killed first.
     """
     mark = Mark(folder)
     kill_marked(mark.device)
@@ -61,7 +61,7 @@ def environment_of(mark: str) -> dict[str, str]:
 
 
 def kill_marked(mark: str) -> None:
-    """Kill every process whose mark starts with this mark, and the children they start meanwhile."""
+    """Kill every process whose environment mark starts with `mark`, and the children they start meanwhile."""
     deadline = time.monotonic() + _PATIENCE_S
     while (processes := carriers(mark)) and time.monotonic() < deadline:
         for process in processes:
@@ -71,7 +71,7 @@ def kill_marked(mark: str) -> None:
 
 
 def carriers(mark: str) -> list[int]:
-    """Return the ids of all processes whose mark starts with this mark."""
+    """Return the ids of all processes whose environment mark starts with `mark`."""
     wanted = f"\0{VARIABLE}={mark}".encode()
     return [
         int(entry)

@@ -137,7 +137,7 @@ class Clocks(Spec):
 
 
 class DuringLaunch(Spec):
-    """A moment during a launch, as the time of an event."""
+    """A trigger for a scenario's event: a time after the start of a harness launch."""
 
     at: Literal["launch"]
     """Selects a moment after the start of a harness process."""
@@ -148,7 +148,7 @@ class DuringLaunch(Spec):
 
 
 class DuringPush(Spec):
-    """A moment during file transfers to the device, as the time of an event."""
+    """A trigger for a scenario's event: an amount of data pushed to the device."""
 
     at: Literal["push"]
     """Selects a moment by the amount of data pushed."""

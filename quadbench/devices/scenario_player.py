@@ -97,7 +97,7 @@ class Link:
 
 
 class Course:
-    """A scenario in progress on one device: `folder` is the sandbox's, `transport` the device's adb serial at the server."""
+    """A scenario being played on one virtual device. `folder` is its sandbox folder, `transport` its adb serial."""
 
     def __init__(self, scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str, link: Link) -> None:
         self._scenario, self._folder, self._mark = scenario, folder, mark

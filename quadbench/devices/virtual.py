@@ -126,7 +126,7 @@ class Arm64Emulator:
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxPlace:
-    """The inputs of a virtual device's sandbox.
+    """The inputs of a virtual device's sandbox: its folder, /data, mounts, process mark, scenario and emulator.
 
     `folder` is new and holds its files. `shown` maps further folders of this machine to their read-only mount points in the
     device. All its processes have the `mark`. With a `scenario`, that is played; with an `emulator`, the device runs arm64

@@ -27,7 +27,7 @@ class Asked:
 
 
 def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Asked]:
-    """Resolve device selectors: an adb serial or leased name means one device; a wish, name or profile means any that fits.
+    """Resolve device selectors on a farm: an adb serial or leased name means one device, a wish or profile any that fits.
 
     A single wish stays open until a fitting device is free. If a run is for several devices, each wish is bound now to the first
     fitting ones, so that no device is used twice.
@@ -68,7 +68,7 @@ def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
 
 
 def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
-    """Return a run's device jobs, which share the order except for the target."""
+    """Return each device's part of a run on a farm. All devices get the same settings except for the compile target."""
     return [
         Demand(needs=one.needs, order=replace(order, target=one.target), compiled=compile_orders(one, order.bundles))
         for one in asked

@@ -70,10 +70,10 @@ class SideOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOrder:
-    """The payload of a comparison: launch two sides in turn on one device, until all goals are reached or the looks are done.
+    """The payload of a comparison on one device: launch sides A and B in turn until their difference is clear enough.
 
-    `word` is the device's name for people; `target` selects another of its profile's targets than the first. `tasks` are the
-    tasks to run out of those that both sides have; empty means all.
+    It ends when all `goals` are reached or the planned interim analyses (`looks`) are done. `word` is the device's name for
+    people; `target` selects another of its profile's targets. `tasks` are the common tasks to run; empty means all of them.
     """
 
     kind: Literal["compare"] = "compare"

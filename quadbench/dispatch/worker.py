@@ -45,7 +45,7 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Last:
-    """The last job of a seat: its affinity and its end time."""
+    """The last job of a device or host: its affinity and its end time."""
 
     affinity: str
     at: float
@@ -136,7 +136,7 @@ class Worker:
         self._told_at = time.monotonic()
 
     def _begin(self) -> None:
-        """Claim jobs for the free seats and start them."""
+        """Claim jobs from the queue for this host's free devices and start them."""
         free = {device.name: device for device in self._devices.free() if device.name not in self._running}
         room = f"room@{self._itself.host}"
         seats = [self._seat(device.name, needs_served(device.name, device.labels)) for device in free.values()]

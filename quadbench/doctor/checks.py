@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class CheckStatus(StrEnum):
-    """The possible results of a check."""
+    """The possible results of a device check."""
 
     OK = "ok"
     FAILED = "failed"

@@ -1,6 +1,6 @@
-"""Assign waiting jobs to a worker's free seats in one transaction that reads a bounded number of rows.
+"""Assign waiting jobs to a worker's free seats (its devices and its host) in one short database transaction.
 
-Rows that another worker has locked are skipped, so that workers do not wait for each other. SQLite allows one writer anyway.
+It reads a bounded number of rows, and skips rows that another worker has locked. SQLite allows one writer anyway.
 """
 
 import random
@@ -26,7 +26,7 @@ _READY = (JobRow.state == JobState.WAITING.value, JobRow.open_needs == 0)
 
 
 def claim_within(connection: sa.Connection, worker: str, version: str, seats: Sequence[Seat], lease_s: float) -> list[Job]:
-    """Start attempts at the jobs that fit the worker's free seats best, and return them.
+    """Start attempts at the waiting jobs that fit a worker's free devices and host best, and return them.
 
     Raises:
         ArtifactError: the database has another schema version.
@@ -56,7 +56,7 @@ def _require_schema(connection: sa.Connection) -> None:
 
 
 def _lines(connection: sa.Connection, version: str, seats: Sequence[Seat]) -> list[tuple[str, str, datetime | None]]:
-    """Return requirement, owner and last start of every queue that the seats serve.
+    """Return requirement, owner and last start time of each owner's job queue that these devices or host can serve.
 
     A recursive query jumps from owner to owner in the index, however many jobs are between them.
     """

@@ -12,7 +12,7 @@ GOOD_JOBS = 3  # good jobs in a row that end a probation
 
 
 class Health(StrEnum):
-    """The health states of a device."""
+    """The health states of a device: healthy, on probation or quarantined."""
 
     HEALTHY = "healthy"
     PROBATION = "probation"

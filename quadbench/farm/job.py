@@ -138,7 +138,7 @@ class Job:
 
 
 def claimed(job: Job, worker: str, seat: str, now: datetime, lease_s: float) -> Job:
-    """Start the job's next attempt on a worker's seat."""
+    """Start the job's next attempt on a seat of a worker, which is a device or its host."""
     until = now + timedelta(seconds=lease_s)
     begun = replace(job, state=JobState.RUNNING, attempt=job.attempt + 1, worker=worker, seat=seat, until=until, started_at=now)
     return replace(begun, not_before=None, reason=None)

@@ -63,7 +63,7 @@ def chosen(wishes: Sequence[Wish], devices: Mapping[str, Mapping[str, str]]) -> 
 
 
 def _serve(place: int, fitting: Sequence[Sequence[str]], given: dict[str, int], asked: set[str]) -> bool:
-    """Assign a device to a place; move the device's current place to another device if needed (augmenting paths)."""
+    """Assign a free device to a place in the wish list; move earlier assignments if needed (augmenting paths)."""
     for device in fitting[place]:
         if device not in asked:
             asked.add(device)

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def write_token(device: Device, database: str, lease: Lease) -> None:
-    """Write a lease into the device's lease file.
+    """Write a lease into the lease file on the device.
 
     Raises:
         LeaseError: the file has a lease that takes precedence.

@@ -13,7 +13,7 @@ from quadbench.results.layout import Layout
 
 
 def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
-    """Return the addresses for --devices. Plain addresses stay as they are, and their phones are not given to wishes.
+    """Return the addresses that values of --devices mean. Phones named by an address are not given to wishes.
 
     Raises:
         DeviceNotFoundError: too few phones are free for a wish.

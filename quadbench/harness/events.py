@@ -283,7 +283,7 @@ class Expected:
         return self.most_lines * _LINE_BYTES + _SPARE_BYTES
 
     def times_of(self, task: str, is_warmup: bool, iteration: int) -> int:
-        """Return how many of a task's blocks include this iteration."""
+        """Return how many blocks of the launch's sequence run this iteration of a task."""
         blocks = self.runs.get((task, is_warmup), ())
         return len(blocks) - bisect_right(blocks, iteration)
 

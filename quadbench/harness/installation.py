@@ -30,7 +30,7 @@ class ExecutionProvider:
     is_emulator: bool = False
 
     def planned(self, threads: int) -> dict[str, Any]:
-        """Return the provider in the format of the harness's plan."""
+        """Return the execution provider as JSON data for the harness's plan."""
         counted = {self.threads_option: str(threads)} if self.threads_option else {}
         library = {"library": self.library} if self.library else {}
         return {"name": self.name, "options": {**self.options, **counted}, **library}

@@ -92,7 +92,7 @@ def _order(terms: Terms, seed: str) -> Iterator[Variant]:
 
 
 def missing_blocks(launches: Sequence[LaunchPlan], stored: Sequence[RunRecord]) -> list[Block]:
-    """Return the blocks that a resumed run still has to launch: unmeasured ones, and failed or partial ones under new numbers."""
+    """Return the A B B A blocks that a resumed run still has to launch; failed or partial ones get new launch numbers."""
     ends = {(record.variant, record.launch): record.status for record in stored}
     # In a block every variant runs equally often; the float launch is a block of its own.
     keyed = groupby(launches, key=lambda launch: (launch.variant is Variant.FLOAT, launch.launch // LAUNCHES_PER_BLOCK))
@@ -100,7 +100,7 @@ def missing_blocks(launches: Sequence[LaunchPlan], stored: Sequence[RunRecord]) 
 
 
 def repeated(block: Block) -> Block:
-    """Return the block's launches with new launch numbers, for running it once more."""
+    """Return the launches of an A B B A block with new launch numbers, for running the block once more."""
     return tuple(replace(launch, launch=launch.launch + MOST_LAUNCHES) for launch in block)
 
 
@@ -124,12 +124,12 @@ class Budget:
         return self.ends_at - self.clock()
 
     def allows(self, block: Block, ended: Sequence[RunRecord]) -> bool:
-        """Return True if a block should finish in time, judged by earlier launches on the same device."""
+        """Return True if a block of launches should finish in time, judged by earlier launches on the same device."""
         return expected_s(block, ended) <= self.left_s
 
 
 def expected_s(block: Block, ended: Sequence[RunRecord]) -> float:
-    """Return a block's expected duration in seconds, from the longest earlier launch of each variant.
+    """Return the expected duration of a block of launches in seconds, from the longest earlier launch of each variant.
 
     A variant without a finished launch takes at least its number of images times the slowest time per image; the images are those
     of finished launches, else of failed ones. Interrupted launches are ignored. Without any launch the result is 0.
@@ -156,7 +156,7 @@ def _seconds(record: RunRecord) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """The next launch to run, with its number out of a total. `may_discard`: its block can still be repeated."""
+    """The next launch to run, with its number out of a total. `may_discard`: if disturbed, it may be discarded and repeated."""
 
     installation: Installation
     launch: LaunchPlan
@@ -178,7 +178,7 @@ def planned_turns(
     stored: Sequence[RunRecord] = (),
     budget: Budget | None = None,
 ) -> Turns:
-    """Yield a run's launches block by block. A block with a discarded launch stops there and is repeated at the end.
+    """Yield a run's launches in A B B A blocks. A block with a discarded launch stops there and is repeated at the end.
 
     If the device was lost, the block is repeated at once. For a resumed run, `stored` has the device's records, and blocks that
     are complete and OK are skipped. The first block that would exceed the budget ends the run.
@@ -222,13 +222,13 @@ class SideLaunch:
 
 @dataclass(kw_only=True)
 class Interleaved:
-    """Launches of two sides in blocks A B B A and B A A B, until the judge decides or all planned looks are done.
+    """Launches of two sides in blocks A B B A and B A A B, until the judge stops or all planned interim analyses are done.
 
     `seed` draws the order of the blocks.
 
-    After each complete block, the judge gets all blocks so far and returns the remaining looks and whether to stop. A block with
-    a launch that is not OK stops there and counts for neither side. After more than `repeats` such blocks the comparison ends,
-    and `broken` holds the reason.
+    After each complete block, the judge gets all blocks so far and returns the remaining `looks` (interim analyses) and whether
+    to stop. A block with a launch that is not OK stops there and counts for neither side. After more than `repeats` such blocks
+    the comparison ends, and `broken` holds the reason.
     """
 
     a: SideLaunch

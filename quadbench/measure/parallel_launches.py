@@ -135,7 +135,7 @@ class _LaunchesUnderWay:
 
 
 def _next(turns: Turns, end: Ended | None) -> tuple[Turn | None, Sequence[LaunchPlan]]:
-    """Return the next turn; after the last turn return None and the launches that are left."""
+    """Return a device's next launch; after the last one return None and the launches that did not run."""
     try:
         return (next(turns) if end is None else turns.send(end)), ()
     except StopIteration as over:

@@ -1,4 +1,4 @@
-"""An observer that also writes a progress file, from which other processes, such as the live page, show it.
+"""An observer that also writes the progress of a run to a file, for other processes such as the live page.
 
 The observed thread only updates a value in memory. Another thread writes it to disk at most once a second; failed writes are
 ignored.
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def seen_by_others(observer: Observer, layout: Layout, what: str, run_id: str | None = None) -> Iterator[Observer]:
-    """Publish the progress of some work while the block runs. `what` names the work; `run_id` is its run, if it is one."""
+    """Let other processes see the progress of some work while the block runs. `what` names it; `run_id` is its run, if any."""
     now = datetime.now(UTC)
     begun = Progress(
         what=one_line(what, _MOST_TEXT),
@@ -72,7 +72,7 @@ def _keep(seen: "_Seen", layout: Layout, name: str, over: threading.Event) -> No
 
 
 class _Seen:
-    """An observer that forwards events and keeps the latest progress, replaced and never changed: another thread reads it."""
+    """An observer that forwards events and keeps the latest progress as an immutable value, which another thread reads."""
 
     def __init__(self, observer: Observer, progress: Progress) -> None:
         self._observer = observer

@@ -179,7 +179,7 @@ class RunSession(Session[Work]):
     budget: Budget | None
 
     def note_retry(self, device: Device, retry: Retry) -> None:
-        """Record the retry in the run's file too, if that exists. `deploy` writes the file with earlier retries."""
+        """Record that a device was lost and came back, also in the run's file if it exists already."""
         super().note_retry(device, retry)
 
         def with_retry(run: RunFile | None) -> RunFile:

@@ -190,7 +190,7 @@ def _compiled(
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
-    """One device's part of a rollout. A `choice` of None stands for the runtimes of this machine."""
+    """One device's part of a rollout: kit, harness and bundles. A `choice` of None stands for the runtimes of this machine."""
 
     device: Device
     kind: equipment.Kind

@@ -51,9 +51,9 @@ class Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class Gear:
-    """Overrides for what a device would get by default.
+    """Overrides for a device's harness program, runtime kit and compiled graphs.
 
-    They are a harness program, a kit by a prefix of its digest, and compiled bundles by their bundle's digest and target key.
+    A kit is given by a prefix of its digest; compiled bundles are keyed by their bundle's digest and target key.
     """
 
     harness: Path | None = None
@@ -66,7 +66,7 @@ NO_GEAR = Gear()
 
 @dataclass(frozen=True, kw_only=True)
 class KitChoice:
-    """A kit and the subset of its libraries that a device needs."""
+    """A runtime kit and the subset of its libraries that a device needs."""
 
     kit: Stored[Kit]
     libraries: tuple[Library, ...]
@@ -186,7 +186,7 @@ def push_set(
     *,
     runs_float: bool = True,
 ) -> dict[str, list[LocalFile]]:
-    """Return the files that launches of all variants need, by category. A file may appear in two; it is pushed once.
+    """Return the files that launches of all variants need, by category. A file may be in two categories; it is pushed once.
 
     `graphs` holds the quantized graphs. Unless `runs_float`, the float graphs and float adapters are left out.
     """

@@ -95,7 +95,7 @@ def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> S
 
 
 def named(beginning: str, store: Store) -> ArtifactName:
-    """Return the artifact whose digest has this prefix.
+    """Return the stored artifact whose digest has this prefix.
 
     Raises:
         NotStoredError: there is none.
@@ -122,7 +122,7 @@ def artifacts(store: Store) -> Iterator[ArtifactName]:
 
 
 def entry_of(kind: str, digest: str, store: Store) -> ArtifactEntry:
-    """Return an artifact's entry.
+    """Return an artifact's entry in the store, a small JSON file.
 
     Raises:
         NotStoredError: there is none.
@@ -152,7 +152,7 @@ def is_stored(kind: type[ArtifactT], digest: str, store: Store) -> bool:
 
 
 def described(entry: ArtifactEntry, store: Store) -> Any:
-    """Return an entry's artifact, read from its manifest; its files are not checked.
+    """Return the artifact that a store entry refers to, read from its manifest; its files are not checked.
 
     Raises:
         ArtifactError: the manifest is missing, damaged, or describes another artifact.

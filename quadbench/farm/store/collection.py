@@ -133,7 +133,7 @@ def check(store: Store, *, is_removing: bool = False) -> Verified:
 
 
 def _fault(file: Listed, store: Store) -> str | None:
-    """Return what is wrong with an object, or None if its content matches its name."""
+    """Return what is wrong with a stored object, or None if its content matches its name."""
     sha256 = file.key.rpartition("/")[2]
     if file.key != object_key(sha256):
         return "is no object"
@@ -148,7 +148,7 @@ def _fault(file: Listed, store: Store) -> str | None:
 
 
 def _entry_fault(key: str, there: Collection[str], store: Store) -> str | None:
-    """Return what is wrong with an entry or which object is missing, or None."""
+    """Return what is wrong with a store entry, or which of its objects is missing, or None."""
     try:
         missing = [name for name in _named(store, [key]) if name.startswith(f"{OBJECTS}/") and name not in there]
     except StorageError:
@@ -178,7 +178,7 @@ def _contents(key: str, store: Store) -> Iterator[FileRef]:
 
 
 def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[str]) -> bool:
-    """Return True if an entry is recent or in the kept names. Contents are kept only through entries."""
+    """Return True if an entry is recent or its name is in the kept names. Contents are kept only through entries."""
     match file.key.removesuffix(".json").split("/"):
         case ["artifacts", _, name] | ["runs", name, *_]:
             return file.modified_at > old or name in referred or name.startswith(keep)

@@ -7,20 +7,20 @@ OBJECTS, ARTIFACTS, RUNS = "objects", "artifacts", "runs"
 
 
 def object_key(sha256: str) -> str:
-    """Return the key of a content with this sha256."""
+    """Return the key under which a store has the content with this sha256."""
     return f"{OBJECTS}/{sha256[:2]}/{sha256}"
 
 
 def artifact_key(kind: str, digest: str) -> str:
-    """Return the key of an artifact's entry."""
+    """Return the key of an artifact's entry in a store."""
     return f"{ARTIFACTS}/{kind}/{digest}.json"
 
 
 def launch_key(folder: str) -> str:
-    """Return the key of a launch's entry. `folder` is `runs/<run>/<device>/<variant>-<launch>`."""
+    """Return the key of a launch's entry in a store. `folder` is `runs/<run>/<device>/<variant>-<launch>`."""
     return f"{folder}.json"
 
 
 def run_prefix(run_id: str) -> str:
-    """Return the key prefix of all entries of a run."""
+    """Return the common key prefix of all of a run's launches in a store."""
     return f"{RUNS}/{run_id}/"

@@ -27,7 +27,7 @@ _AGAIN = "send it again from a host that has it; quadbench store check --remove 
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """The file that identifies a store."""
+    """The content of the file that identifies a folder or bucket as a store."""
 
     schema_version: int = SCHEMA_VERSION
 
@@ -74,7 +74,7 @@ class Store:
         return self.place.name
 
     def blocks(self, file: FileRef) -> Iterator[bytes]:
-        """Yield a content in blocks. The blocks are valid only if no error follows.
+        """Yield a stored content in blocks, and verify its sha256 at the end: the blocks are valid only if no error follows.
 
         Raises:
             NotStoredError: the store does not have it.
@@ -97,7 +97,7 @@ class Store:
             raise self._damaged(file, f"has the sha256 {digest.hexdigest()}")
 
     def content(self, file: FileRef) -> bytes:
-        """Return a content as bytes; raise like `blocks`, or if it is too large for memory."""
+        """Return a stored content as bytes; raise like `blocks`, or if it is too large for memory."""
         if file.size_bytes > MOST_DOCUMENT_BYTES:
             raise self._damaged(file, f"has {file.size_bytes} bytes, expected at most {MOST_DOCUMENT_BYTES}")
         return b"".join(self.blocks(file))
@@ -115,7 +115,7 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def document(self, key: str, kind: type[DocumentT]) -> DocumentT | None:
-        """Read and validate the JSON entry at a key; return None if there is none.
+        """Read and validate the JSON entry at a key of the store; return None if there is none.
 
         Raises:
             ArtifactError: it is too large, of another version, or invalid.

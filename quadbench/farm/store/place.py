@@ -34,7 +34,7 @@ _HOSTS_CREDENTIALS = re.compile(r"/latest/api/token|/computeMetadata/|/metadata/
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A file of a store's place. Its key is a relative path with `/`."""
+    """A file in a store's folder or bucket: its key (a relative path with `/`), size and modification time."""
 
     key: str
     size_bytes: int
@@ -42,7 +42,7 @@ class Listed:
 
 
 class Place:
-    """The folder or bucket of a store. All failures raise StorageErrors that name it.
+    """The folder or bucket that holds a store's files. All failures raise StorageErrors that name it.
 
     A folder has to exist and is not created: if missing, it may be a network share that is not mounted.
     """
@@ -54,14 +54,14 @@ class Place:
             self._files = connect()
 
     def first(self) -> str | None:
-        """Return a file that shows that a folder is not a new store; None if it counts as empty, or for a bucket."""
+        """Return the name of a foreign file in the folder; None if the folder counts as empty, or for a bucket."""
         if self._folder is None:
             return None
         with self._told():
             return min((path.name for path in self._folder.iterdir() if not _may_be_empty_with(path.name)), default=None)
 
     def look(self, key: str) -> Listed | None:
-        """Return a file's size and time without reading it, or None if it does not exist."""
+        """Return a file's size and modification time without reading it, or None if it does not exist."""
         with self._told():
             if self._folder and not (self._folder / key).is_file():  # obstore would block on a named pipe
                 return None
@@ -71,7 +71,7 @@ class Place:
                 return None
 
     def listed(self, prefix: str) -> list[Listed]:
-        """Return all files below a prefix."""
+        """Return all files whose keys start with a prefix."""
         with self._told():
             return [_listed(facts) for facts_of_some in self._files.list(prefix) for facts in facts_of_some]
 
