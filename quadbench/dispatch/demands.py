@@ -27,7 +27,7 @@ class Asked:
 
 
 def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Asked]:
-    """Resolve device selectors on a farm: an adb serial or leased name means one device, a wish or profile any that fits.
+    """Resolve device selectors on a farm: an adb serial or name in leases means one device, a wish or profile any that fits.
 
     A single wish stays open until a fitting device is free. If a run is for several devices, each wish is bound now to the first
     fitting ones, so that no device is used twice.

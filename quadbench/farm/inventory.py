@@ -23,7 +23,7 @@ _SEEN = ("address", "serial", "state", "model", "profile", "chip", "android_rele
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """A phone as seen by a host. `device` is its leased name, `address` its --devices address on that host."""
+    """A phone as seen by a host. `device` is its name in leases, `address` its --devices address on that host."""
 
     device: str
     address: str

@@ -160,7 +160,7 @@ def lease_time_s(asked: float | None = None) -> float:
 
 
 def leased_name(address: Address) -> str | None:
-    """Return the leased name of this machine or a virtual device by its address, or None for other devices.
+    """Return the name in leases of this machine or a virtual device by its address, or None for other devices.
 
     Raises:
         UserError, SpecError: the profile of a virtual device cannot be read.

@@ -14,7 +14,7 @@ def capability_need(capability: str) -> str:
 
 
 def device_need(device: str) -> str:
-    """Return the requirement for one device, by its leased name."""
+    """Return the requirement of a job that runs only on this device, given by its name in leases."""
     return f"device {device}"
 
 

@@ -23,7 +23,7 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerDevice:
-    """A device that a worker offers: its leased name, its address on the worker's host, and its labels.
+    """A device that a worker offers: its name in leases, its address on the worker's host, and its labels.
 
     `owner` is the user and host that the worker's jobs run as, such as `ana@lab-1`. A reserved device takes them only if this
     owner reserved it. It is empty for workers of older versions, which do not send it.
