@@ -29,7 +29,7 @@ PACKET_LIMIT_BYTES = 2**20  # adb.h: MAX_PAYLOAD, the most that travels at once
 CHUNK_BYTES = 64 * 1024  # SYNC.TXT: the most that a DATA message may carry
 BATCH_MESSAGES = 4  # sent at once; measured on 2 busy cores: 1.7 times as fast as one by one, 16 were slower
 
-_HEADER_BYTES = 8  # of a message of sync
+_HEADER_BYTES = 8  # size of a sync message's header
 _PACKET_HEADER_BYTES = 5
 _OUT, _ERR, _EXIT = 1, 2, 3
 
@@ -171,7 +171,7 @@ class Client(AdbClient):
 
 
 class FileSync(Sync):
-    """adb's sync service over one connection: stat, push and pull of a device's files."""
+    """A client of adb's sync service over one connection: stat, push and pull of a device's files."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -184,7 +184,7 @@ class FileSync(Sync):
         yield self._connection
 
     def stat(self, path: str) -> FileInfo:
-        """Return the facts about what lies there; its mode is 0 where nothing does. A link is not followed."""
+        """Return mode, size and modification time of a path on the device, without following links; mode 0 means missing."""
         with self._prepare_sync(path, "STAT") as connection:
             kind, mode, size_bytes, changed = struct.unpack("<4sIII", connection.read(16))
         if kind != b"STAT":
@@ -194,15 +194,15 @@ class FileSync(Sync):
     def push_files(
         self, files: Mapping[str, Path], mode: int = 0o644, progress: Callable[[int], None] | None = None
     ) -> Iterator[str]:
-        """Send files, each to a path there, and yield the paths as the device confirms that they are written, in order.
+        """Send files to their paths on the device, and yield each path in order when the device confirms the file.
 
-        As `adb push`, it waits for no confirmation before the next file is sent. adbd makes the folders, and removes what it has
-        written of a file that fails. `progress` is told the bytes of all files that were sent.
+        As `adb push`, it sends the next file before the last one is confirmed. adbd creates folders, and removes a partly written
+        file after a failure. `progress` is called with the bytes sent so far, of all files together.
         """
         connection = self._connection
         awaited: deque[str] = deque()
         for batch in _batches(files, mode):
-            while select.select([connection.conn], [], [], 0)[0]:  # an early failure: the rest need not be sent
+            while select.select([connection.conn], [], [], 0)[0]:  # an early failure: skip the rest
                 self._confirm()
                 if not awaited:
                     raise NotAdbError("OKAY before a file was whole")
@@ -224,7 +224,7 @@ class FileSync(Sync):
 
 
 class _Batch(NamedTuple):
-    """Messages to send at once. Files to the paths `ended` end in it; with it `sent_bytes` of all files are sent."""
+    """Sync messages to send at once. `ended` are the paths of files that end in them; `sent_bytes` counts all files so far."""
 
     messages: memoryview
     ended: list[str]
@@ -232,7 +232,7 @@ class _Batch(NamedTuple):
 
 
 def _batches(files: Mapping[str, Path], mode: int) -> Iterator[_Batch]:
-    """Yield files as messages in one buffer, which each batch fills anew; small files share a batch."""
+    """Yield files as batches of sync messages. All batches use the same buffer; small files share a batch."""
     buffer = memoryview(bytearray(BATCH_MESSAGES * (_HEADER_BYTES + CHUNK_BYTES)))
     end = sent_bytes = 0
     ended: list[str] = []

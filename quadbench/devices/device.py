@@ -58,14 +58,14 @@ class Device(Protocol):
         ...
 
     def push(self, files: Mapping[str, Path], progress: Progress | None = None) -> None:
-        """Copy files, each to a path there, making its folders; an existing one is replaced.
+        """Copy local files to their paths on the device, creating folders and replacing existing files.
 
-        `progress` is told the bytes of all of them that were sent. Of those before one that fails all are there.
+        `progress` is called with the total bytes sent so far. Files before a failed one are complete on the device.
 
         Raises:
             DeviceFullError: there is no space left.
-            DeviceLostError: the device went away and did not come back in time.
-            DeviceError: the file cannot be written there.
+            DeviceLostError: the device was lost and did not come back in time.
+            DeviceError: a file cannot be written there.
         """
         ...
 
