@@ -1,6 +1,7 @@
 """What several tests share: the tiny model, and its bundle, built once."""
 
 import fcntl
+import gc
 import os
 import signal
 import sys
@@ -72,6 +73,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that need the tiny bundle: one of the processes builds it while another has other files."""
     needing = {item.path for item in items if "tiny_bundle" in getattr(item, "fixturenames", ())}
     items.sort(key=lambda item: item.path not in needing)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of garbage collection, and collect seldom: torch alone has a million objects to look through."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 @contextmanager
