@@ -151,16 +151,32 @@ def browser() -> Iterator["Browser"]:
         yield started
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Site"]:
-    """The live page of a lab with runs, nights, a farm and work under way."""
-    pytest.importorskip("fastapi")
+@pytest.fixture(scope="session")
+def filled_lab(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A lab with runs, nights and a farm. Not to be changed: copy the folder."""
     from support.live_lab import fill
-    from support.live_site import served
 
     layout = Layout(tmp_path_factory.mktemp("lab"))
     fill(layout)
-    with served(layout) as site:
+    return layout
+
+
+@pytest.fixture
+def own_lab(filled_lab: Layout, tmp_path: Path) -> Layout:
+    """A copy of that lab, with work under way, in a folder `lab`."""
+    from support.live_lab import copied
+
+    return copied(filled_lab, tmp_path / "lab")
+
+
+@pytest.fixture(scope="module")
+def site(filled_lab: Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Site"]:
+    """The live page of a lab with runs, nights, a farm and work under way."""
+    pytest.importorskip("fastapi")
+    from support.live_lab import copied
+    from support.live_site import served
+
+    with served(copied(filled_lab, tmp_path_factory.mktemp("site") / "lab")) as site:
         yield site
 
 

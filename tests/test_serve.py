@@ -8,6 +8,7 @@ import pytest
 from support.hand_made import comparison_of
 from support.live_lab import AT_WORK, NIGHT, OF_FARM, RUN, fill, work
 from support.live_site import Site, served
+from support.postgresql_server import PostgresqlServer
 from support.report_page import Page
 from support.stored_records import record
 
@@ -16,7 +17,7 @@ pytest.importorskip("fastapi")
 from quadbench.cli import main
 from quadbench.nightly.night_report import Performed
 from quadbench.report.run_line import write_comparison
-from quadbench.results.engine import DATABASE_VARIABLE, Source, database_of
+from quadbench.results.engine import DATABASE_VARIABLE, database_of
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.progress import save_progress
@@ -55,6 +56,7 @@ def test_a_page_is_whole_and_says_how_it_may_be_used(site: Site, path: str) -> N
     answer = site.ask(path)
     assert answer.status == 200
     assert Page(answer.text).wrong == []
+    assert "cannot be read" not in answer.text
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
@@ -133,12 +135,10 @@ def test_a_run_of_the_farm_shows_its_jobs_until_it_is_over(site: Site) -> None:
     assert "build build ana@lab waiting 0 of 3" in text
 
 
-def test_a_comparison_is_listed_and_its_report_shown(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    fill(layout, with_run=False)
+def test_a_comparison_is_listed_and_its_report_shown(own_lab: Layout) -> None:
     versus = comparison_of({"virtual:s25": 1.05, "virtual:tabs11": 9.0})
-    write_comparison(versus, layout)
-    with served(layout) as site:
+    write_comparison(versus, own_lab)
+    with served(own_lab) as site:
         text, report = Page(site.ask("/runs").text).text, site.ask(f"/studies/{versus.comparison_id}")
         listed = site.ask("/api/runs").json["studies"]
         unknown = site.ask("/studies/..%2f"), site.ask("/studies/nothing")
@@ -159,55 +159,39 @@ def test_a_run_whose_files_lie_elsewhere_says_how_they_come_here(tmp_path: Path)
     assert f"quadbench farm fetch run-a --results {tmp_path.name}" in answer.text
 
 
-def test_a_report_that_lies_there_is_shown_as_it_is(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    fill(layout)
-    layout.report(RUN).parent.mkdir()
-    layout.report(RUN).write_text("<!doctype html><title>as written</title>")
-    with served(layout) as site:
-        assert "as written" in site.ask(f"/runs/{RUN}/report").text
-
-
-def test_what_is_shown_names_the_results_folder_without_its_path(tmp_path: Path) -> None:
-    layout = Layout(tmp_path / "lab")
-    fill(layout)
-    with served(layout) as site:
-        shown = [site.ask(path).text for path in (f"/runs/{RUN}", *REPORTS)]
-        layout.report(RUN).parent.mkdir()
-        layout.report(RUN).write_text(f"{'x' * (PIECE_BYTES - 9)} quadbench show --results {layout.root} {tmp_path}")
+def test_a_report_that_lies_there_is_shown_as_it_is_but_for_the_path_of_the_results_folder(
+    own_lab: Layout, tmp_path: Path
+) -> None:
+    path = own_lab.report(RUN)
+    with served(own_lab) as site:
+        shown = [site.ask(page).text for page in (f"/runs/{RUN}", *REPORTS)]
+        path.parent.mkdir()
+        path.write_text(f"{'x' * (PIECE_BYTES - 9)} quadbench show --results {own_lab.root} {tmp_path}")
         written = site.ask(f"/runs/{RUN}/report").text
     assert all(str(tmp_path) not in text for text in shown)
     assert "--results lab" in "".join(shown)
     assert written == f"{'x' * (PIECE_BYTES - 9)} quadbench show --results lab {tmp_path}"
 
 
-def test_a_report_that_leads_elsewhere_or_is_too_large_is_not_shown(tmp_path: Path) -> None:
-    layout, secret = Layout(tmp_path / "lab"), tmp_path / "secret"
-    fill(layout)
+def test_a_report_or_picture_that_leads_elsewhere_or_is_too_large_is_not_shown(own_lab: Layout, tmp_path: Path) -> None:
+    report, secret = own_lab.report(RUN), tmp_path / "secret"
     secret.write_text("secret words")
-    layout.report(RUN).parent.mkdir()
-    layout.report(RUN).symlink_to(secret)
-    with served(layout) as site:
-        led = site.ask(f"/runs/{RUN}/report")
-        layout.report(RUN).unlink()
-        with layout.report(RUN).open("wb") as file:
+    report.parent.mkdir()
+    report.symlink_to(secret)
+    for number, picture in enumerate(sorted(own_lab.root.rglob("*.png"))):
+        picture.rename(tmp_path / f"{number}.png")
+        picture.symlink_to(tmp_path / f"{number}.png")
+    with served(own_lab) as site:
+        led, pictured = site.ask(f"/runs/{RUN}/report"), site.ask(f"/runs/{RUN}/pictures/0")
+        report.unlink()
+        with report.open("wb") as file:
             file.truncate(64 * 2**20 + 1)
         large = site.ask(f"/runs/{RUN}/report")
-    assert (led.status, large.status) == (503, 413)
+    assert (led.status, pictured.status, large.status) == (503, 503, 413)
     assert "secret words" not in led.text
     assert f"{RUN}" in large.text
     assert "at most 64 are shown" in large.text
     assert str(tmp_path) not in led.text + large.text
-
-
-def test_a_picture_that_leads_elsewhere_is_not_shown(tmp_path: Path) -> None:
-    layout = Layout(tmp_path / "lab")
-    fill(layout)
-    for number, picture in enumerate(sorted(layout.root.rglob("*.png"))):
-        picture.rename(tmp_path / f"{number}.png")
-        picture.symlink_to(tmp_path / f"{number}.png")
-    with served(layout) as site:
-        assert site.ask(f"/runs/{RUN}/pictures/0").status == 503
 
 
 def test_a_report_that_is_not_written_is_made_and_runs_nothing(site: Site) -> None:
@@ -222,11 +206,10 @@ def test_a_case_says_since_when_it_is_as_it_is(site: Site) -> None:
     assert "four more steps" in text
 
 
-def test_a_case_shows_what_its_report_shows(tmp_path: Path) -> None:
-    layout, path = Layout(tmp_path), tmp_path / "restyle.html"
-    fill(layout, with_run=False)
-    assert main(["history", "restyle", "--results", str(layout.root), "--html", str(path)]) == 0
-    with served(layout) as site:
+def test_a_case_shows_what_its_report_shows(own_lab: Layout, tmp_path: Path) -> None:
+    path = tmp_path / "restyle.html"
+    assert main(["history", "restyle", "--results", str(own_lab.root), "--html", str(path)]) == 0
+    with served(own_lab) as site:
         pages = (site.ask("/history/restyle").text, path.read_text())
     live, report = (re.findall(r'<section id="(?:device-|reading).*?</section>', page, re.DOTALL) for page in pages)
     assert live == report
@@ -301,12 +284,13 @@ def test_a_folder_without_results_says_so_and_fills_as_work_begins(tmp_path: Pat
             assert any("image 1 of 2" in event for event in events)
 
 
-@pytest.mark.parametrize("path", ["/api/runs/x", "/api/nights/x", "/api/history/x", "/nights/x", "/runs/x/report"])
-def test_a_folder_without_results_says_how_the_first_one_comes(tmp_path: Path, path: str) -> None:
+def test_a_folder_without_results_says_how_the_first_one_comes(tmp_path: Path) -> None:
+    paths = ("/api/runs/x", "/api/nights/x", "/api/history/x", "/nights/x", "/runs/x/report")
     with served(Layout(tmp_path)) as site:
-        answer = site.ask(path)
-    assert answer.status == 404
-    assert "there is none yet; begin with quadbench run" in answer.text.lower()
+        answers = {path: site.ask(path) for path in paths}
+    for path, answer in answers.items():
+        assert answer.status == 404, path
+        assert "there is none yet; begin with quadbench run" in answer.text.lower(), path
 
 
 def test_who_looks_at_a_run_under_way_is_told_when_it_is_over(tmp_path: Path) -> None:
@@ -319,16 +303,14 @@ def test_who_looks_at_a_run_under_way_is_told_when_it_is_over(tmp_path: Path) ->
         assert next(event for event in events if "event: over" in event)
 
 
-def test_a_night_is_told_as_by_its_own_report(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    fill(layout, with_run=False)
-    with open_records(database_of(layout)) as records:
+def test_a_night_is_told_as_by_its_own_report(own_lab: Layout) -> None:
+    with open_records(database_of(own_lab)) as records:
         nights = Nights(records.engine)
         performed = Performed.of(nights.night(NIGHT), nights)
-    view, own = Watched(layout).night(NIGHT), performed.view(Watched(layout).layout.words)
+    view, own = Watched(own_lab).night(NIGHT), performed.view(Watched(own_lab).layout.words)
     assert (view.sentence, view.doubt, view.findings, view.devices) == (own.sentence, own.doubt, own.findings, own.devices)
     assert [finding.next.command for finding in view.findings if "tabs11" in finding.next.command] == [
-        f"quadbench doctor --device tabs11 --results {tmp_path.name}"
+        f"quadbench doctor --device tabs11 --results {own_lab.root.name}"
     ]
     assert {device.address: bool(device.false_alarms and device.false_alarms.tries) for device in view.devices}["s25"]
 
@@ -354,19 +336,17 @@ def test_a_database_that_is_damaged_is_said_without_its_place_and_costs_no_work(
     assert str(layout.database) in caplog.text
 
 
-@pytest.mark.parametrize("path", ["/", "/farm", "/runs", "/nights", "/history", "/history/restyle"])
-def test_records_in_either_database_are_shown_without_a_password(
-    database: Source, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_records_in_postgresql_are_shown_without_a_password(
+    postgresql: PostgresqlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = Layout(tmp_path / "results")
-    layout.root.mkdir(exist_ok=True)
-    url = str(database)
-    if "://" in url:
-        monkeypatch.setenv(DATABASE_VARIABLE, url.replace("quadbench@", "quadbench:s3cret@"))
+    monkeypatch.setenv(DATABASE_VARIABLE, str(postgresql.new_database()).replace("quadbench@", "quadbench:s3cret@"))
     fill(layout)
     with served(layout) as site:
-        answer = site.ask(path)
-    assert answer.status == 200
-    assert "s3cret" not in answer.text
-    assert "postgresql" not in answer.text
-    assert "cannot be read" not in answer.text
+        answers = {path: site.ask(path) for path in ("/", "/farm", "/runs", "/nights", "/history", "/history/restyle")}
+    assert RUN in answers["/runs"].text
+    for path, answer in answers.items():
+        assert answer.status == 200, path
+        assert "s3cret" not in answer.text, path
+        assert "postgresql" not in answer.text, path
+        assert "cannot be read" not in answer.text, path

@@ -29,9 +29,9 @@ ANYWHERE = "0.0.0.0"
 FORM = {"content_type": "application/x-www-form-urlencoded"}
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with served(Layout(tmp_path), Access(token=TOKEN)) as site:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with served(Layout(tmp_path_factory.mktemp("empty")), Access(token=TOKEN)) as site:
         yield site
 
 
@@ -98,9 +98,9 @@ def test_the_token_is_written_nowhere(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "localhost.evil.example", "", "127.0.0.1.evil.example"])
-def test_a_page_that_is_asked_for_under_a_strange_name_is_not_shown(tmp_path: Path, host: str) -> None:
-    with served(Layout(tmp_path)) as site:
-        assert site.ask("/", host=host).status == 421
+def test_a_page_that_is_asked_for_under_a_strange_name_is_not_shown(site: Site, host: str) -> None:
+    for path in ("/", "/sign-in"):
+        assert site.ask(path, host=host).status == 421
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8642", "127.0.0.1", "[::1]:8642", "192.168.1.7", "lab-1.", "Lab-1:80"])
@@ -149,7 +149,14 @@ def command(layout: Layout, *words: object) -> list[str]:
     return [sys.executable, "-m", "quadbench", "serve", "--results", str(layout.root), "--json", "--port", "0", *map(str, words)]
 
 
-@pytest.mark.parametrize(("end", "before"), [(signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGINT, "trap '' INT; ")])
+@pytest.mark.parametrize(
+    ("end", "before"),
+    [
+        pytest.param(signal.SIGINT, "", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "", marks=pytest.mark.slow),
+        (signal.SIGINT, "trap '' INT; "),
+    ],
+)
 def test_the_command_serves_until_it_is_asked_to_end(tmp_path: Path, end: signal.Signals, before: str) -> None:
     words = ["sh", "-c", before + 'exec "$@"', "sh", *command(Layout(tmp_path))]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -165,7 +172,7 @@ def test_the_command_serves_until_it_is_asked_to_end(tmp_path: Path, end: signal
     assert (process.returncode, errors) == (0, "")
 
 
-def test_the_command_serves_through_tls(tmp_path: Path) -> None:
+def test_the_command_serves_through_tls_until_it_is_asked_to_end(tmp_path: Path) -> None:
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", key, "-out", certificate]
     subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
@@ -187,6 +194,7 @@ def test_the_command_serves_through_tls(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,10 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import jsonschema
 import pytest
-from support.live_lab import NIGHT, RUN, fill, work
+from support.live_lab import NIGHT, RUN, work
 from support.live_site import Site, served
 from support.stored_records import query
 
@@ -60,20 +59,16 @@ def test_a_program_that_asks_for_what_is_not_there_is_told_what_is(site: Site, p
     assert known in site.ask(path).json["error"]
 
 
-def test_a_stored_run_that_goes_on_is_under_way_and_measures(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    fill(layout)
-    save_progress(layout, "work", replace(work(), run_id=RUN, stage="compile"))
-    with served(layout) as site:
+def test_a_stored_run_that_goes_on_is_under_way_and_measures(own_lab: Layout) -> None:
+    save_progress(own_lab, "work", replace(work(), run_id=RUN, stage="compile"))
+    with served(own_lab) as site:
         assert [run["status"] for run in site.ask("/api/runs").json["runs"]] == ["under way"]
         assert [one["stage"] for one in site.ask("/api/work").json["work"]] == ["measure"]
 
 
-def test_a_run_that_the_farm_is_at_work_on_is_under_way(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    fill(layout)
-    query(layout.database, f"UPDATE jobs SET run_id = '{RUN}'")
-    with served(layout) as site:
+def test_a_run_that_the_farm_is_at_work_on_is_under_way(own_lab: Layout) -> None:
+    query(own_lab.database, f"UPDATE jobs SET run_id = '{RUN}'")
+    with served(own_lab) as site:
         assert [run["status"] for run in site.ask("/api/runs").json["runs"]] == ["under way"]
         assert "under way" in site.ask("/runs").text
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.live_lab import RUN, fill
+from support.live_lab import RUN
 from support.live_site import Site, served
 
 pytest.importorskip("fastapi")
@@ -27,9 +27,9 @@ HOST = b"host: 127.0.0.1\r\n"
 MIB = 2**20
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with served(Layout(tmp_path)) as site:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with served(Layout(tmp_path_factory.mktemp("empty"))) as site:
         yield site
 
 
@@ -103,13 +103,11 @@ def test_many_requests_behind_each_other_have_their_answers_in_turn(site: Site) 
         assert said_until_the_end(connection).count(b"HTTP/1.1 200") == count
 
 
-def test_readers_that_read_nothing_cost_little_memory(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    fill(layout)
-    layout.report(RUN).parent.mkdir()
-    layout.report(RUN).write_bytes(b" " * 40 * MIB)
+def test_readers_that_read_nothing_cost_little_memory(own_lab: Layout) -> None:
+    own_lab.report(RUN).parent.mkdir()
+    own_lab.report(RUN).write_bytes(b" " * 40 * MIB)
     ask = f"GET /runs/{RUN}/report HTTP/1.1\r\n".encode() + HOST + b"\r\n"
-    with served(layout) as site:
+    with served(own_lab) as site:
         site.ask("/")
         before = resident_bytes()
         with connections(site, 20, ask, receives=4096):

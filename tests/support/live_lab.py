@@ -50,8 +50,20 @@ def fill(layout: Layout, words: Words = plain, *, with_run: bool = True) -> None
         engine.dispose()
     if with_run:
         store_run(layout, words)
+    begin_work(layout, words)
+
+
+def begin_work(layout: Layout, words: Words = plain) -> None:
+    """Have work under way: for a minute, as who says nothing for longer is held for dead."""
     layout.at_work.mkdir(exist_ok=True)
     save_progress(layout, "work", work(words))
+
+
+def copied(lab: Layout, folder: Path) -> Layout:
+    """Copy a filled results folder, and begin its work anew."""
+    layout = Layout(Path(shutil.copytree(lab.root, folder)))
+    begin_work(layout)
+    return layout
 
 
 def store_run(layout: Layout, words: Words = plain) -> None:
