@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.browser import NARROW, cut, faults_of, in_windows, opened, serious
+from support.browser import NARROW, cut, in_schemes, opened, serious, width_faults
 from support.live_lab import AT_WORK, NIGHT, OF_FARM, RUN, fill
 from support.live_site import Site, served, serving
 from support.watcher import Silent
@@ -57,8 +57,9 @@ class Held(Silent):
 
 
 @pytest.mark.timeout(900)
-def test_the_page_follows_a_run_on_two_devices_from_start_to_end(
-    tiny_recipe: Path, tiny_bundle: Stored[Bundle], harness: Path, tmp_path: Path, browser: "Browser"
+@pytest.mark.parametrize("devices", [DEVICES[:1], pytest.param(DEVICES, marks=pytest.mark.slow)], ids=["one", "two"])
+def test_the_page_follows_a_run_on_its_devices_from_start_to_end(
+    devices: tuple[str, ...], tiny_recipe: Path, tiny_bundle: Stored[Bundle], harness: Path, tmp_path: Path, browser: "Browser"
 ) -> None:
     layout, observer = Layout(tmp_path), Held()
     shutil.copytree(tiny_bundle.folder.parent, layout.bundles)
@@ -66,7 +67,7 @@ def test_the_page_follows_a_run_on_two_devices_from_start_to_end(
     outcomes: list[pipeline.Outcome] = []
 
     def run() -> None:
-        outcomes.append(pipeline.run(load_recipe(tiny_recipe), parse_addresses(DEVICES), layout=layout, observer=observer))
+        outcomes.append(pipeline.run(load_recipe(tiny_recipe), parse_addresses(devices), layout=layout, observer=observer))
 
     thread = threading.Thread(target=run)
     with served(layout) as site, opened(browser) as (page, asked):
@@ -75,7 +76,7 @@ def test_the_page_follows_a_run_on_two_devices_from_start_to_end(
         page.get_by_text("Nothing runs.").wait_for()
         thread.start()
         try:
-            for device in DEVICES:
+            for device in devices:
                 page.get_by_role("progressbar", name=device).wait_for()
             page.locator("#work").get_by_role("link").click()
             page.get_by_text("launch 1 of").first.wait_for()
@@ -161,13 +162,13 @@ def test_a_hidden_page_holds_no_stream_until_it_is_seen_again(stream: Stream, st
         assert stream.listeners == 1
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_a_page_is_read_without_script(site: Site, path: str, browser: "Browser") -> None:
+def test_every_page_is_read_without_script(site: Site, browser: "Browser") -> None:
     with opened(browser, java_script_enabled=False) as (page, asked):
-        page.goto(site.url + path)
-        assert page.locator("h1").count() == 1
-        is_live = page.locator("[data-live]").count() == 1
-        assert page.locator("meta[http-equiv=refresh]").count() == is_live
+        for path in PAGES:
+            page.goto(site.url + path)
+            assert page.locator("h1").count() == 1, path
+            is_live = page.locator("[data-live]").count() == 1
+            assert page.locator("meta[http-equiv=refresh]").count() == is_live, path
     assert [address for address in asked if not address.startswith(f"{site.url}/")] == []
 
 
@@ -179,23 +180,30 @@ def test_axe_sees_a_fault(browser: "Browser") -> None:
 
 def test_what_is_cut_is_seen(browser: "Browser") -> None:
     words = "<b style='white-space: nowrap'>many words behind each other</b>"
-    for style in ("overflow: hidden; width: 5em", "overflow: auto; width: 5em", "overflow: hidden; height: 5px", "width: 5000px"):
-        with opened(browser) as (page, _):
+    with opened(browser) as (page, _):
+        for style in (
+            "overflow: hidden; width: 5em",
+            "overflow: auto; width: 5em",
+            "overflow: hidden; height: 5px",
+            "width: 5000px",
+        ):
             page.set_content(f"<div style='{style}'>{words}</div>")
-            assert cut(page)
+            assert cut(page), style
             page.set_content(f"<div>{words}</div>")
             assert cut(page) == []
 
 
-@in_windows(1400)
-def test_axe_finds_nothing_serious_and_nothing_is_cut_or_wider_than_the_window(
-    site: Site, scheme: str, width: int, browser: "Browser"
+@in_schemes
+def test_axe_finds_nothing_serious_and_nothing_is_cut_or_wider_than_a_wide_and_a_narrow_window(
+    site: Site, scheme: str, browser: "Browser"
 ) -> None:
     faults = {}
-    with opened(browser, color_scheme=scheme, viewport={"width": width, "height": 900}) as (page, asked):
+    with opened(browser, color_scheme=scheme) as (page, asked):
         for path in ALL_PAGES:
             page.goto(site.url + path)
-            faults[path] = faults_of(page, width) + cut(page)
+            faults[path] = [
+                fault for width in (1400, NARROW) for fault in (*width_faults(page, width), *cut(page), *serious(page))
+            ]
     assert {path: fault for path, fault in faults.items() if fault} == {}
     assert [address for address in asked if not address.startswith(f"{site.url}/") and "404" not in address] == []
 
@@ -206,6 +214,5 @@ def test_long_names_are_broken_where_the_window_is_narrow(tmp_path: Path, browse
     with served(layout) as site, opened(browser, viewport={"width": NARROW, "height": 900}) as (page, _):
         for path in ALL_PAGES:
             page.goto(site.url + path)
-            wide = page.evaluate("document.documentElement.scrollWidth")
-            faults[path] = cut(page) + ([f"{wide} pixels wide"] if wide > NARROW else [])
+            faults[path] = width_faults(page, NARROW) + cut(page)
     assert {path: fault for path, fault in faults.items() if fault} == {}

@@ -43,10 +43,11 @@ def opened(browser: "Browser", **settings: Any) -> Iterator[tuple["Page", list[s
         context.close()
 
 
-def faults_of(page: "Page", width: int) -> list[str]:
-    """Return what axe has against a page, and that it is wider than its window of so many pixels."""
+def width_faults(page: "Page", width: int) -> list[str]:
+    """Put a page into a window of so many pixels, and return that it is wider."""
+    page.set_viewport_size({"width": width, "height": 900})
     wide = page.evaluate("document.documentElement.scrollWidth")
-    return [*serious(page), *([f"{wide} pixels wide"] if wide > width else [])]
+    return [f"{wide} pixels wide, in a window of {width}"] if wide > width else []
 
 
 def cut(page: "Page") -> list[str]:
@@ -67,20 +68,17 @@ def cut(page: "Page") -> list[str]:
 def serious(page: "Page") -> list[str]:
     """Return what axe has against a page that keeps somebody from reading it."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    violations = axe.run(page).response["violations"]
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(f"{axe.axe_script}; null")
+    violations = page.evaluate("axe.run({resultTypes: ['violations']}).then((results) => results.violations)")
     return [
         f"{one['id']}: {node['html']}" for one in violations if one["impact"] in ("serious", "critical") for node in one["nodes"]
     ]
 
 
-def in_windows(wide: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Try a test's `width` and `scheme` in windows of so many pixels and of a phone's, in light and, behind `slow`, in dark."""
-
-    def tried(test: Callable[..., None]) -> Callable[..., None]:
-        schemes = ["light", pytest.param("dark", marks=pytest.mark.slow)]
-        return pytest.mark.parametrize("width", [wide, NARROW])(pytest.mark.parametrize("scheme", schemes)(test))
-
-    return tried
+def in_schemes(test: Callable[..., None]) -> Callable[..., None]:
+    """Try a test's `scheme` in light and, behind `slow`, in dark."""
+    return pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])(test)
 
 
 _A4 = 700  # pixels between the margins of a page
