@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import os
+import shutil
 import signal
 import sys
 import time
@@ -265,13 +266,26 @@ def postgresql() -> Iterator[PostgresqlServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def file_with_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file whose tables are empty. Not to be changed: copy it."""
+    path = tmp_path_factory.mktemp("tables") / "quadbench.sqlite"
+    open_engine(path).dispose()
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
-    """An empty database of each engine in turn: a file that is not there yet, or a URL."""
+def database(request: pytest.FixtureRequest, tmp_path: Path, file_with_tables: Path) -> Source:
+    """An empty database of each engine in turn: a file or a URL. It is not made yet where no fixture opens it."""
+    is_opened = not {"engine", "records"}.isdisjoint(request.fixturenames)
     if request.param == "sqlite":
-        return tmp_path / "results" / "quadbench.sqlite"
+        path = tmp_path / "results" / "quadbench.sqlite"
+        if is_opened:
+            path.parent.mkdir()
+            shutil.copyfile(file_with_tables, path)
+        return path
     server: PostgresqlServer = request.getfixturevalue("postgresql")
-    return server.new_database()
+    return server.new_database_with_tables() if is_opened else server.new_database()
 
 
 @pytest.fixture

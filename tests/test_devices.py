@@ -5,7 +5,6 @@ import os
 import platform
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.device_contract import DeviceContract
+from support.forked import Forked
 
 from quadbench.devices import Device, adb_commands
 from quadbench.devices.addresses import parse_addresses
@@ -167,12 +167,10 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_nothing_is_left_running_however_the_command_ends(tmp_path: Path, how: signal.Signals, status: int) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with Forked(HOLD, tmp_path) as process:
         assert process.stdout.readline() == "started started\n"
         pids = sandbox_processes(tmp_path) | {pid for pid in process_ids() if parent_of(pid) == process.pid}
-        process.send_signal(how)
-        assert process.wait(10) == status
+        assert process.signal(how) == status
     assert_gone(pids)
     with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)) as (device,):
         assert device.shell(["true"], 10).exit_code == 0
@@ -193,12 +191,10 @@ def test_a_child_that_left_its_session_does_not_outlive_its_command_on_this_mach
 
 def test_a_child_that_left_its_session_is_ended_where_quadbench_is_killed(tmp_path: Path) -> None:
     hold = HOLD.replace("echo started; sleep 60", f"{RUNAWAY}; sleep 60")
-    with subprocess.Popen([sys.executable, "-c", hold, tmp_path], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with Forked(hold, tmp_path) as process:
         runaways = process.stdout.readline().split()
         pids = sandbox_processes(tmp_path) | {int(runaways[1])} | {p for p in process_ids() if parent_of(p) == process.pid}
-        process.kill()
-        assert process.wait(10) == -9
+        assert process.signal(signal.SIGKILL) == -9
     assert_gone(pids)
 
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from support.forked import Forked
 from support.stored_records import query, record
 
 from quadbench.devices import Device
@@ -196,24 +196,20 @@ with open_records(sys.argv[1]) as records, open_local(Layout(Path(sys.argv[2])))
 def test_a_holder_that_was_frozen_past_its_lease_is_refused(
     database: Source, engine: sa.Engine, leases: Leases, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", _HOLDER, str(database), str(tmp_path / "frozen")]
-    with subprocess.Popen(command, cwd=Path(__file__).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout
+    with Forked(_HOLDER, str(database), tmp_path / "frozen") as holder:
         assert holder.stdout.readline() == "holds\n"
         os.kill(holder.pid, signal.SIGSTOP)
         later = _taken_in_time(leases, lease_name("local", "local"))
         Records(engine).store(record("later"), lambda connection: leases.check(connection, later))
         os.kill(holder.pid, signal.SIGCONT)
-        said, _ = holder.communicate("go on\n", timeout=60)
+        said, _ = holder.communicate("go on\n")
     assert said.count("ben@lab-2 has taken the device since") == 2
     assert "went on" not in said
     assert query(database, "SELECT record_id FROM records") == [("later",)]
 
 
 def test_a_holder_that_was_killed_keeps_nobody_away(database: Source, leases: Leases, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _HOLDER.replace("1.0", "600.0"), str(database), str(tmp_path / "killed")]
-    with subprocess.Popen(command, cwd=Path(__file__).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout
+    with Forked(_HOLDER.replace("1.0", "600.0"), str(database), tmp_path / "killed") as holder:
         assert holder.stdout.readline() == "holds\n"
         with pytest.raises(LeaseError):
             leases.take(lease_name("local", "local"), BEN, "run")

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -10,6 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from support.forked import Forked
 from support.shared_files import write_shared_bundle
 
 from quadbench.artifacts import Bundle, CompiledBundle, Component, Graph, TensorSpec, Variant
@@ -30,6 +30,16 @@ from quadbench.results.manifest import (
 
 DIGEST, OTHER = "d0" * 32, "e0" * 32
 OPENING = "from pathlib import Path; from quadbench.results.manifest import temporary_folder"
+
+CONTAINER = """
+import ctypes, os, subprocess
+assert ctypes.CDLL(None).unshare(0x20000000 | 0x00020000) == 0  # CLONE_NEWPID, CLONE_NEWNS
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+for words in (["--make-rprivate", "/"], ["-t", "proc", "proc", "/proc"]):
+    subprocess.run(["mount", *words], check=True)
+assert os.getpid() == 1
+"""
 
 
 def _make(folder: Path) -> CompiledBundle:
@@ -100,7 +110,9 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_killed_processes_left_is_removed_whatever_it_was_to_be(tmp_path: Path) -> None:
     program = f"import os\n{OPENING}\nwith temporary_folder(Path({str(tmp_path / 'other')!r})): os._exit(9)"
-    subprocess.run([sys.executable, "-c", program], check=False)
+    with Forked(program) as killed:
+        killed.communicate()
+        assert killed.returncode == 9
     (tmp_path / ".qnn").mkdir()  # is kept on purpose
     assert len(list(tmp_path.glob(".other.*"))) == 1
     publish(tmp_path / "made", _make)
@@ -108,25 +120,19 @@ def test_what_killed_processes_left_is_removed_whatever_it_was_to_be(tmp_path: P
 
 
 def test_containers_that_build_in_one_folder_leave_each_other_s_work_alone(tmp_path: Path) -> None:
-    container = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if subprocess.run([*container, "true"], capture_output=True, check=False).returncode:
+    if subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True, check=False).returncode:
         pytest.skip("this user may not make PID namespaces")
     program = (
-        f"import sys\n{OPENING}\nwith temporary_folder(Path({str(tmp_path / 'scratch')!r})) as folder:\n"
+        f"import sys\n{CONTAINER}\n{OPENING}\nwith temporary_folder(Path({str(tmp_path / 'scratch')!r})) as folder:\n"
         "    (folder / 'weights').touch()\n    print(folder, flush=True)\n"
         "    sys.stdin.read()\n    assert (folder / 'weights').exists()"
     )
-    command = [*container, sys.executable, "-c", program]
     with ExitStack() as stack:
-        builds = [
-            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-            for _ in range(2)
-        ]
-        folders = {build.stdout.readline() for build in builds if build.stdout}
+        builds = [stack.enter_context(Forked(program)) for _ in range(2)]
+        folders = {build.stdout.readline() for build in builds}
         assert len(folders) == 2
         for build in builds:
-            build.communicate()
-            assert build.returncode == 0
+            assert (build.communicate(), build.returncode) == (("", ""), 0)
     assert list(tmp_path.iterdir()) == []
 
 

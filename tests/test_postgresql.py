@@ -1,12 +1,11 @@
 """Records in PostgreSQL: what a server refuses is said by name, and what concurrent processes store is stored once."""
 
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.forked import told
 from support.postgresql_server import PostgresqlServer
 from support.stored_records import query, record, sample
 
@@ -120,9 +119,9 @@ def test_without_the_extra_the_package_is_named() -> None:
         "try: open_records('postgresql://host/db')\n"
         "except MissingDependencyError as error: print(error)\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "needs the package 'psycopg" in result.stdout
-    assert "pip install 'quadbench[farm]'" in result.stdout
+    said = told(code)
+    assert "needs the package 'psycopg" in said
+    assert "pip install 'quadbench[farm]'" in said
 
 
 def test_records_in_a_file_need_no_driver(tmp_path: Path) -> None:
@@ -132,7 +131,7 @@ def test_records_in_a_file_need_no_driver(tmp_path: Path) -> None:
         "open_records(sys.argv[1]).close()\n"
         "assert not [name for name in sys.modules if name.startswith('psycopg')]\n"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path / "db.sqlite"], check=True)
+    told(code, tmp_path / "db.sqlite")
 
 
 def test_a_client_that_stands_still_in_a_transaction_loses_what_it_has_locked(url: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from support.forked import Forked
 from support.stored_records import DEVICE, LATEST, STARTED, query, record, sample
 from support.synthetic_run import ABBA, make_run
 
@@ -198,12 +199,8 @@ def test_processes_that_open_a_new_database_at_once_migrate_it_once(database: So
         "with open_records(sys.argv[1]) as r:\n"
         "    for i in range(20): r.store(record(f'{sys.argv[2]}-{i}'))\n"
     )
-    here = Path(__file__).parent
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(database), str(i)], cwd=here, stderr=subprocess.PIPE) for i in range(3)
-    ]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert errors == [b"", b"", b""]
+    processes = [Forked(code, str(database), str(i)) for i in range(3)]
+    assert [process.communicate()[1] for process in processes] == ["", "", ""]
     assert query(database, "SELECT COUNT(*) FROM records") == [(60,)]
     assert query(database, "SELECT version_num FROM alembic_version") == [(LATEST,)]
 

@@ -198,14 +198,14 @@ def file_as_results(tmp_path: Path) -> Path:
 
 
 def test_a_results_folder_that_is_a_file_is_refused_and_left_alone(
-    file_as_results: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str]
+    file_as_results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunFile(run_id="r", bundle="b", deployments=())
     with pytest.raises(StorageError, match="cannot be written: Not a directory"):
         save_run(Layout(file_as_results), run)
     with pytest.raises(StorageError, match="' is no folder"):
         require_writable(file_as_results / "runs")
-    assert main(["run", str(tiny_recipe), "--devices", "local", "--results", str(file_as_results)]) == 3
+    assert main(["run", "quickstart", "--devices", "local", "--results", str(file_as_results)]) == 3
     assert "results' is a file; expected a folder" in capsys.readouterr().err
     assert file_as_results.read_text() == "notes"
 

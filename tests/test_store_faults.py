@@ -4,13 +4,13 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from support.forked import Forked
 from support.s3_server import S3Server
 from support.shared_files import CONTENTS, digest_of_name, keys, tree, write_shared_bundle
 from support.small_disk import on_small_disk
@@ -25,7 +25,6 @@ from quadbench.farm.store.objects import Store
 from quadbench.farm.store.opening import STORE_VARIABLE, open_store, required_store, store_of
 from quadbench.results.layout import Layout
 
-TESTS = Path(__file__).parent
 ONE = digest_of_name("one")
 SEND = """
 import sys
@@ -67,12 +66,6 @@ from quadbench.farm.store.opening import open_store
 from quadbench.results.layout import Layout
 print(fetch(Bundle, sys.argv[3], Layout(Path(sys.argv[2])), open_store(sys.argv[1])).is_reused)
 """
-
-
-def start(code: str, *arguments: str | Path) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_the_variable_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,8 +282,8 @@ def test_a_host_whose_results_are_full_or_whose_store_is_read_only_says_which(tm
 def test_processes_that_fetch_at_once_fetch_once(store: Store, tmp_path: Path) -> None:
     bundle = write_shared_bundle(Layout(tmp_path / "here"), contents={**CONTENTS, "float/large.onnx": bytes(2**22)})
     send(bundle, store)
-    processes = [start(FETCH, store.name, tmp_path / "there", ONE) for _ in range(3)]
-    outputs = [process.communicate(timeout=120) for process in processes]
+    processes = [Forked(FETCH, store.name, tmp_path / "there", ONE) for _ in range(3)]
+    outputs = [process.communicate() for process in processes]
     assert sorted(said for said, _ in outputs) == ["False\n", "True\n", "True\n"], outputs
     assert tree(tmp_path / "there") == {f"bundles/{ONE[:16]}/{path}": text for path, text in tree(bundle.folder).items()}
 
@@ -298,7 +291,7 @@ def test_processes_that_fetch_at_once_fetch_once(store: Store, tmp_path: Path) -
 def test_a_sender_that_is_killed_leaves_nothing_to_be_fetched_and_the_next_goes_on(store: Store, tmp_path: Path) -> None:
     contents = {"profile.json": b"{}", **{f"float/{number}.onnx": bytes([number]) for number in range(9)}}
     bundle = write_shared_bundle(Layout(tmp_path / "here"), contents=contents)
-    sender = start(
+    sender = Forked(
         DYING + SEND.replace("open_store(sys.argv[1])", "Store(Dying(open_store(sys.argv[1]).place))"), store.name, bundle.folder
     )
     sender.communicate()
@@ -321,7 +314,7 @@ def test_a_sender_that_is_killed_within_a_file_leaves_no_object_and_collection_t
         "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
     )
-    sender = start(killed_by_the_kernel + SEND, store.name, bundle.folder)
+    sender = Forked(killed_by_the_kernel + SEND, store.name, bundle.folder)
     sender.communicate()
     assert sender.returncode == -signal.SIGXFSZ
     assert [listed.size_bytes for listed in store.place.cut_off()] == [2**20]

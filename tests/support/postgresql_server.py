@@ -15,7 +15,9 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from quadbench.results.engine import open_engine
 from support.lab import Host
 
 _USER, _GROUP = "nobody", "nogroup"  # PostgreSQL refuses root
@@ -30,12 +32,22 @@ class PostgresqlServer:
     def __init__(self, folder: Path, host: Host | None = None) -> None:
         self.folder, self._host = folder, host
         self._numbers = count()
+        self._template: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def new_database(self) -> str:
         """Make an empty database and return its URL."""
         name = f"test{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def new_database_with_tables(self) -> str:
+        """Make a database whose tables are empty, and return its URL: a copy of one that is opened once."""
+        if not self._template:
+            open_engine(url := self.new_database()).dispose()
+            self._template = str(sa.make_url(url).database)
+        name = f"test{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {self._template} STRATEGY file_copy")
         return self.url(name)
 
     def url(self, name: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ LIBRARIES = 1  # that such a launch tells of
 GOOD = "header()\nrun()\npaint_all()\nfooter()\n"
 
 # What every script begins with. Its times are short enough for a launch on any machine. `paint` writes an item's reference with
-# `change` added to one pixel, or all with `everywhere`.
+# `change` added to one pixel, or all with `everywhere`. As most scripts change nothing, only those that do load Pillow.
 _PRELUDE = """#!{python}
 import time
 began = time.monotonic_ns()
@@ -68,14 +69,18 @@ def header(build_type="Release", plan_sha256=hashlib.sha256(text).hexdigest(), p
          plan_sha256=plan_sha256, variant=plan["variant"], cpu="x86_64", started_at="2025-03-30T00:00:00Z", peak_reset=peak_reset)
 
 def paint(task, item, change=0, everywhere=0, size=None, sha256=None):
-    import numpy as np
-    from PIL import Image
-
-    image = np.asarray(Image.open(references / task / (item + ".png")).convert("RGB")).astype(int) + everywhere
-    image[0, 0, 0] += change
+    reference = references / task / (item + ".png")
     path = pathlib.Path(plan["images"]) / task / (item + ".png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image.clip(0, 255).astype("uint8")).resize(size or (8, 8)).save(path)
+    path.write_bytes(reference.read_bytes())
+    if change or everywhere or size:
+        sys.path.append({packages!r})
+        from PIL import Image
+
+        picture = Image.open(path).convert("RGB").point(lambda level: level + everywhere)
+        red, green, blue = picture.getpixel((0, 0))
+        picture.putpixel((0, 0), (red + change, green, blue))
+        picture.resize(size or (8, 8)).save(path)
     announce(task, item, sha256 or hashlib.sha256(path.read_bytes()).hexdigest())
 
 def announce(task, item, sha256="0" * 64, path=None):
@@ -244,8 +249,9 @@ class World:
 
     def harness(self, script: str, *, mode: str = "755") -> str:
         """Deploy a script as the harness and give its sha256."""
-        python = sys.executable if self.device.family == "local" else "/usr/bin/python3"
-        prelude = _PRELUDE.format(python=python, steps=STEPS, references=str(self.folder / "reference"))
+        python = f"{sys.executable} -IS" if self.device.family == "local" else "/usr/bin/python3"
+        packages, references = sysconfig.get_path("purelib"), str(self.folder / "reference")
+        prelude = _PRELUDE.format(python=python, packages=packages, steps=STEPS, references=references)
         file = self._file("harness", (prelude + script).encode())
         self.device.shell(["chmod", mode, self.objects[file.sha256]], 10)
         return file.sha256
