@@ -227,25 +227,23 @@ def test_a_worker_of_another_schema_is_refused(database: Source, jobs: JobQueue)
         claim(jobs)
 
 
-@pytest.mark.parametrize(
-    ("batch", "reason"),
-    [
-        ((), "0 jobs cannot be submitted at once"),
-        ((NewJob(kind=JobKind.BUILD, needs="x", after=(0,)),), "job 0 of a batch needs number 0; expected one before it"),
-        ((NewJob(kind=JobKind.BUILD, needs=""),), "needs: '', expected 1 to"),
-        ((NewJob(kind=JobKind.BUILD, needs="x", priority=101),), "priority: 101, expected -100 to 100"),
-        ((NewJob(kind=JobKind.BUILD, needs="x", most_attempts=0),), "most_attempts: 0, expected 1 to"),
-        ((NewJob(kind=JobKind.BUILD, needs="x", payload={"a": float("nan")}),), "cannot be submitted"),
-        ((NewJob(kind=JobKind.BUILD, needs="x", payload={"a": object()}),), "cannot be submitted"),
-        ((NewJob(kind=JobKind.BUILD, needs="x", payload={"a": "b" * 70_000}),), "has a payload of 70009 bytes"),
-    ],
-)
-def test_what_cannot_be_a_job_is_refused_with_the_whole_batch(
-    batch: tuple[NewJob, ...], reason: str, database: Source, jobs: JobQueue
-) -> None:
-    with pytest.raises(UserError, match=reason):
-        jobs.submit("run-a", batch and (BUILD, *batch) if reason.startswith("cannot") else batch, ANA, VERSION)
-    assert states(database) == []
+NO_JOBS = [
+    ((), "0 jobs cannot be submitted at once"),
+    ((NewJob(kind=JobKind.BUILD, needs="x", after=(0,)),), "job 0 of a batch needs number 0; expected one before it"),
+    ((NewJob(kind=JobKind.BUILD, needs=""),), "needs: '', expected 1 to"),
+    ((NewJob(kind=JobKind.BUILD, needs="x", priority=101),), "priority: 101, expected -100 to 100"),
+    ((NewJob(kind=JobKind.BUILD, needs="x", most_attempts=0),), "most_attempts: 0, expected 1 to"),
+    ((BUILD, NewJob(kind=JobKind.BUILD, needs="x", payload={"a": float("nan")})), "cannot be submitted"),
+    ((BUILD, NewJob(kind=JobKind.BUILD, needs="x", payload={"a": object()})), "cannot be submitted"),
+    ((NewJob(kind=JobKind.BUILD, needs="x", payload={"a": "b" * 70_000}),), "has a payload of 70009 bytes"),
+]
+
+
+def test_what_cannot_be_a_job_is_refused_with_the_whole_batch(database: Source, jobs: JobQueue) -> None:
+    for batch, reason in NO_JOBS:
+        with pytest.raises(UserError, match=reason):
+            jobs.submit("run-a", batch, ANA, VERSION)
+        assert states(database) == [], reason
 
 
 def test_a_run_is_submitted_once(database: Source, jobs: JobQueue) -> None:
@@ -271,33 +269,32 @@ DAMAGES = [
 ]
 
 
-@pytest.mark.parametrize(("change", "reason"), DAMAGES)
-def test_a_row_that_nothing_has_written_fails_by_name_and_keeps_no_other_from_its_turn(
-    change: str, reason: str, database: Source, jobs: JobQueue
-) -> None:
-    damaged, good = submit(jobs, BUILD, BUILD)
-    query(database, f"UPDATE jobs SET {change} WHERE id = {damaged}")
+def test_a_row_that_nothing_has_written_fails_by_name_and_keeps_no_other_from_its_turn(database: Source, jobs: JobQueue) -> None:
+    *damaged, good = submit(jobs, *[BUILD] * len(DAMAGES), BUILD)
+    for job, (change, _) in zip(damaged, DAMAGES, strict=True):
+        query(database, f"UPDATE jobs SET {change} WHERE id = {job}")
     assert [job.id for job in claim(jobs)] == [good]
-    ((state, told),) = query(database, f"SELECT state, reason FROM jobs WHERE id = {damaged}")
-    assert state == "failed"
-    assert str(told).startswith(f"job {damaged} of run ")
-    assert "holds what quadbench does not write: " in str(told)
-    assert reason in str(told)
+    rows = query(database, "SELECT id, state, reason FROM jobs WHERE reason IS NOT NULL ORDER BY id")
+    assert [(job, state) for job, state, _ in rows] == [(job, "failed") for job in damaged]
+    for (job, _, told), (change, reason) in zip(rows, DAMAGES, strict=True):
+        assert str(told).startswith(f"job {job} of run "), change
+        assert "holds what quadbench does not write: " in str(told), change
+        assert reason in str(told), change
 
 
-@pytest.mark.parametrize("change", [change for change, _ in DAMAGES[:4]])
-def test_a_running_job_whose_row_was_damaged_is_neither_finished_nor_waited_for(
-    change: str, database: Source, jobs: JobQueue
-) -> None:
-    damaged, behind = submit(jobs, BUILD, NewJob(kind=JobKind.COMPILE, needs="x", after=(0,)))
-    (attempt,) = claim(jobs)
-    query(database, f"UPDATE jobs SET {change} WHERE id = {damaged}")
-    with pytest.raises(ArtifactError, match=rf"is damaged: job {damaged} of run .*holds what quadbench does not write"):
-        jobs.finish(attempt)
-    with pytest.raises(ArtifactError, match="the job has failed now"):
-        jobs.cancel(damaged, "damaged")
-    assert states(database) == ["failed", "cancelled"]
-    assert query(database, f"SELECT reason FROM jobs WHERE id = {behind}") == [(f"it needs job {damaged}, which is damaged",)]
+def test_a_running_job_whose_row_was_damaged_is_neither_finished_nor_waited_for(database: Source, jobs: JobQueue) -> None:
+    for number, (change, _) in enumerate(DAMAGES[:4]):
+        batch = [BUILD, NewJob(kind=JobKind.COMPILE, needs="x", after=(0,))]
+        damaged, behind = submit(jobs, *batch, run_id=f"run-{number}")
+        (attempt,) = claim(jobs)
+        query(database, f"UPDATE jobs SET {change} WHERE id = {damaged}")
+        with pytest.raises(ArtifactError, match=rf"is damaged: job {damaged} of run .*holds what quadbench does not write"):
+            jobs.finish(attempt)
+        with pytest.raises(ArtifactError, match="the job has failed now"):
+            jobs.cancel(damaged, "damaged")
+        told = query(database, f"SELECT state, reason FROM jobs WHERE id IN ({damaged}, {behind}) ORDER BY id")
+        assert [state for state, _ in told] == ["failed", "cancelled"], change
+        assert told[1][1] == f"it needs job {damaged}, which is damaged", change
 
 
 def test_a_lost_job_whose_row_was_damaged_keeps_no_other_from_being_taken_over(database: Source, jobs: JobQueue) -> None:
@@ -309,12 +306,15 @@ def test_a_lost_job_whose_row_was_damaged_keeps_no_other_from_being_taken_over(d
     assert states(database) == ["failed", "waiting"]
 
 
-@pytest.mark.parametrize("change", ["state = 'sleeping'", "open_needs = -1", "open_needs = 3", "not_before = '2999-01-01'"])
-def test_a_row_that_nobody_would_look_at_is_left_out(change: str, database: Source, jobs: JobQueue) -> None:
-    left_out, good = submit(jobs, BUILD, BUILD)
-    query(database, f"UPDATE jobs SET {change} WHERE id = {left_out}")
-    assert [job.id for job in claim(jobs)] == [good]
-    assert claim(jobs) == []
+def test_a_row_that_nobody_would_look_at_is_left_out(database: Source, jobs: JobQueue) -> None:
+    changes = ["state = 'sleeping'", "open_needs = -1", "open_needs = 3", "not_before = '2999-01-01'"]
+    *left_out, good = submit(jobs, *[BUILD] * len(changes), BUILD)
+    for job, change in zip(left_out, changes, strict=True):
+        query(database, f"UPDATE jobs SET {change} WHERE id = {job}")
+    seats = [Seat(name=f"host-{number}", serves=HOST.serves) for number in range(len(changes) + 1)]
+    claimed = {job.id for job in claim(jobs, seats=seats)}
+    assert [change for job, change in zip(left_out, changes, strict=True) if job in claimed] == []
+    assert good in claimed
 
 
 def test_jobs_that_need_each_other_wait_and_are_cancelled_like_others(database: Source, jobs: JobQueue) -> None:

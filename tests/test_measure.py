@@ -9,7 +9,7 @@ from support.scripted_harness import GOOD, LIBRARIES, SAMPLES, World, files_of, 
 from quadbench.artifacts import Caveat, ErrorClass, FileRef, RunRecord, Status, Variant
 from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.kit import Kit, Library, Role, kit_digest
-from quadbench.devices.local import LocalDevice
+from quadbench.devices.local import LocalDevice, open_local
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.harness.installation import InstalledKit, execution_provider_of
 from quadbench.measure import launch
@@ -17,13 +17,22 @@ from quadbench.measure.launch import Stop, measure_launch, run_launch
 from quadbench.measure.launch_record import LaunchSettings
 from quadbench.recipe import Runtime
 from quadbench.recipe.settings import Gate
+from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.target.abi import Abi
 from quadbench.target.targets import QnnTarget
 
 
-def test_a_good_launch_is_a_record_with_everything_needed_to_judge_it(world: World) -> None:
-    record = measured(world, GOOD)
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    """The record of a launch that has nothing amiss. Its device is closed."""
+    folder = tmp_path_factory.mktemp("good")
+    with open_local(Layout(folder / "results")) as device:
+        return measured(World(folder / "bundle", device), GOOD)
+
+
+def test_a_good_launch_is_a_record_with_everything_needed_to_judge_it(good: RunRecord) -> None:
+    record = good
     assert (record.status, record.reason, record.error_class) == (Status.OK, None, None)
     assert (record.bundle_digest, record.compiled_digest, record.target) == ("b0" * 32, "c0" * 32, "onnxruntime")
     assert len(of_metric(record, "end_to_end_ns")) == 24
@@ -34,11 +43,10 @@ def test_a_good_launch_is_a_record_with_everything_needed_to_judge_it(world: Wor
     assert record.started_at < record.ended_at
 
 
-def test_a_measured_record_is_stored_and_read_back_as_it_is(world: World) -> None:
-    record = measured(world, GOOD)
-    with open_records(world.layout.database) as records:
-        records.store(record)
-        assert records.of_run("run-1") == (record,)
+def test_a_measured_record_is_stored_and_read_back_as_it_is(good: RunRecord, layout: Layout) -> None:
+    with open_records(layout.database) as records:
+        records.store(good)
+        assert records.of_run("run-1") == (good,)
 
 
 def test_every_line_of_the_harness_is_kept_as_it_came(world: World) -> None:
@@ -69,11 +77,10 @@ def test_the_folder_on_the_device_is_gone_afterwards_and_the_objects_stay(world:
     assert all(Path(path).is_file() for path in world.objects.values())
 
 
-def test_rom_is_counted_on_the_device_base_and_adapters_apart(world: World) -> None:
-    shared = measured(world, GOOD)
-    per_graph = measured(world, GOOD, launch_of(Variant.PER_GRAPH), run_id="run-2")
-    assert _rom(shared, "base") == {"text_encoder": 1000, "vae_encoder": 1100, "unet base": 1200, "vae_decoder": 1300}
-    assert _rom(shared, "adapter") == {"restyle": 13, "remove-object": 19}
+def test_rom_is_counted_on_the_device_base_and_adapters_apart(world: World, good: RunRecord) -> None:
+    per_graph = measured(world, GOOD, launch_of(Variant.PER_GRAPH))
+    assert _rom(good, "base") == {"text_encoder": 1000, "vae_encoder": 1100, "unet base": 1200, "vae_decoder": 1300}
+    assert _rom(good, "adapter") == {"restyle": 13, "remove-object": 19}
     assert _rom(per_graph, "base") == {
         "text_encoder": 1000,
         "vae_encoder": 1100,
@@ -111,12 +118,11 @@ def test_a_device_with_too_little_space_for_a_launch_says_what_to_do(world: Worl
     assert not (files_of(world) / "events.jsonl").exists()
 
 
-def test_state_stands_in_the_record_before_and_after_and_says_what_is_unavailable(world: World) -> None:
-    record = measured(world, GOOD)
+def test_state_stands_in_the_record_before_and_after_and_says_what_is_unavailable(good: RunRecord) -> None:
     for moment in ("before", "after"):
-        assert float(record.state[f"{moment}.load_1min"]) >= 0
-        assert int(record.state[f"{moment}.memory_available_bytes"]) > 0
-        assert record.state[f"{moment}.thermal_status"] == "unavailable"
+        assert float(good.state[f"{moment}.load_1min"]) >= 0
+        assert int(good.state[f"{moment}.memory_available_bytes"]) > 0
+        assert good.state[f"{moment}.thermal_status"] == "unavailable"
 
 
 def test_caveats_of_a_debug_build_on_this_machine_with_few_images(world: World) -> None:
@@ -124,22 +130,22 @@ def test_caveats_of_a_debug_build_on_this_machine_with_few_images(world: World) 
     assert {Caveat.THIS_MACHINE, Caveat.DEBUG_BUILD, Caveat.FEW_SAMPLES} <= set(record.caveats)
 
 
-def test_peaks_that_the_kernel_does_not_let_begin_anew_are_in_doubt(world: World) -> None:
+def test_peaks_that_the_kernel_does_not_let_begin_anew_are_in_doubt(world: World, good: RunRecord) -> None:
     caveats = measured(world, GOOD.replace("header()", "header(peak_reset=False)")).caveats
     assert Caveat.PEAK_SINCE_START in caveats
     assert Caveat.PEAK_SINCE_START.is_about(FigureKind.MEMORY)
     assert not Caveat.PEAK_SINCE_START.is_about(FigureKind.TIME)
-    assert Caveat.PEAK_SINCE_START not in measured(world, GOOD, run_id="run-2").caveats
+    assert Caveat.PEAK_SINCE_START not in good.caveats
 
 
-def test_enough_images_from_a_release_build_carry_no_such_caveat(world: World) -> None:
-    caveats = set(measured(world, GOOD).caveats)
+def test_enough_images_from_a_release_build_carry_no_such_caveat(good: RunRecord) -> None:
+    caveats = set(good.caveats)
     assert Caveat.THIS_MACHINE in caveats
     assert Caveat.VIRTUAL_DEVICE not in caveats
     assert not {Caveat.DEBUG_BUILD, Caveat.FEW_SAMPLES} & caveats
 
 
-def test_images_that_begin_slower_than_they_go_on_are_a_doubt(world: World) -> None:
+def test_images_that_begin_slower_than_they_go_on_are_a_doubt(world: World, good: RunRecord) -> None:
     slow = """
 plain = sample
 def sample(metric="end_to_end_ns", value=50_000, **words):
@@ -147,7 +153,7 @@ def sample(metric="end_to_end_ns", value=50_000, **words):
     plain(metric, value * (3 if is_first else 1), **words)
 """
     assert Caveat.STILL_WARMING in measured(world, slow + GOOD).caveats
-    assert Caveat.STILL_WARMING not in measured(world, GOOD).caveats
+    assert Caveat.STILL_WARMING not in good.caveats
 
 
 def test_caveats_of_the_artifacts_pass_into_the_record(world: World) -> None:

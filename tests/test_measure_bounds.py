@@ -23,6 +23,8 @@ from quadbench.recipe import Runtime
 
 ENDLESS_S = 20.0  # in which a harness without end has been ended, on a machine with other work
 
+IMPOSSIBLE = ["0", "-5", "1e308", "'12'", "True", "10**400"]
+
 
 def png_head(width: int, height: int) -> bytes:
     """The beginning of a PNG that claims a size, and whose first chunk is whole."""
@@ -40,9 +42,11 @@ def reason_of(record: RunRecord) -> str:
     ("run", "reason"),
     [
         ("run(skip=lambda task, i, is_warmup: i >= 5)", "harness gave 5 of the 11 samples of"),
-        ("run(skip=lambda task, i, is_warmup: True)", "harness gave 0 of the 1 samples of"),
+        pytest.param("run(skip=lambda task, i, is_warmup: True)", "harness gave 0 of the 1 samples of", marks=pytest.mark.slow),
         ("run()\nrun()", "it is number 5 of session_load_ns, expected 4"),
-        ("run(skip=lambda task, i, is_warmup: not is_warmup)", "harness gave 0 of the 11 samples of"),
+        pytest.param(
+            "run(skip=lambda task, i, is_warmup: not is_warmup)", "harness gave 0 of the 11 samples of", marks=pytest.mark.slow
+        ),
     ],
     ids=["half", "none", "all twice", "all warm-up"],
 )
@@ -52,9 +56,10 @@ def test_a_launch_with_other_samples_than_its_plan_is_not_ok(world: World, run: 
     assert record.error_class is ErrorClass.HARNESS
 
 
-@pytest.mark.parametrize("value", ["0", "-5", "1e308", "'12'", "True", "10**400"])
-def test_a_time_that_nobody_can_measure_fails_the_launch_and_is_not_kept(world: World, value: str) -> None:
-    record = measured(world, GOOD.replace("run()", f'run()\nsample(value={value}, task="restyle", iteration=0, is_warmup=False)'))
+@pytest.mark.parametrize("values", [IMPOSSIBLE, *(pytest.param([value], marks=pytest.mark.slow) for value in IMPOSSIBLE)])
+def test_a_time_that_nobody_can_measure_fails_the_launch_and_is_not_kept(world: World, values: list[str]) -> None:
+    lies = "".join(f'\nsample(value={value}, task="restyle", iteration=0, is_warmup=False)' for value in values)
+    record = measured(world, GOOD.replace("run()", f"run(){lies}"))
     assert "of the harness's output" in reason_of(record)
     assert len([s for s in record.samples if s.metric != "rom_bytes" and s.metric.endswith(("_ns", "_bytes"))]) == SAMPLES
 
@@ -114,9 +119,9 @@ def test_the_runtimes_remarks_are_no_cause_of_a_killed_harness(world: World) -> 
     ("place", "reason"),
     [
         ('os.symlink("/dev/zero", path)', "is no regular file on the device"),
-        ('os.symlink("/etc/passwd", path)', "is no regular file on the device"),
+        pytest.param('os.symlink("/etc/passwd", path)', "is no regular file on the device", marks=pytest.mark.slow),
         ("os.mkfifo(path)", "is no regular file on the device"),
-        ("os.mkdir(path)", "is no regular file on the device"),
+        pytest.param("os.mkdir(path)", "is no regular file on the device", marks=pytest.mark.slow),
         (f"open(path, 'wb').truncate({IMAGE_LIMIT_BYTES + 1})", f"expected at most {IMAGE_LIMIT_BYTES}"),
         ("pass", "is no regular file on the device"),
     ],
@@ -151,7 +156,14 @@ def test_an_image_elsewhere_than_planned_is_not_fetched(world: World) -> None:
     assert "says that image restyle/000 lies at '/dev/zero'" in reason_of(record)
 
 
-@pytest.mark.parametrize("content", [png_head(50_000, 50_000), png_head(0, 8), b"\x89PNG\r\n\x1a\n", b"", b"GIF89a"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        png_head(50_000, 50_000),
+        b"GIF89a",
+        *(pytest.param(content, marks=pytest.mark.slow) for content in (png_head(0, 8), b"\x89PNG\r\n\x1a\n", b"")),
+    ],
+)
 def test_an_image_is_looked_at_before_it_is_opened(world: World, content: bytes) -> None:
     script = f"""
 path = pathlib.Path(plan["images"]) / "restyle/000.png"
