@@ -18,10 +18,17 @@ from quadbench.results.layout import Layout
 MIB = 2**20
 
 
-@pytest.fixture(params=["local", "virtual:s25"])
-def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
-    with connect(parse_addresses([request.param]), layout=Layout(tmp_path / "results")) as (connected,):
-        yield connected
+@pytest.fixture(scope="module", params=["local", "virtual:s25"])
+def connected(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    with connect(parse_addresses([request.param]), layout=Layout(tmp_path_factory.mktemp("results"))) as (device,):
+        yield device
+
+
+@pytest.fixture
+def device(connected: Device) -> Device:
+    """A device on which nothing has been deployed yet."""
+    assert connected.shell(["rm", "-rf", f"{connected.root}/objects"], 10).exit_code == 0
+    return connected
 
 
 @pytest.fixture
