@@ -3,6 +3,8 @@
 import platform
 import re
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,17 +33,32 @@ def ndk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubNdk:
     return stub
 
 
+@dataclass(frozen=True)
+class Built:
+    """A harness that was built into `folder`, and the calls of the NDK by which it was."""
+
+    ndk: StubNdk
+    folder: Path
+    program: Path
+    calls: str
+
+
 @pytest.fixture(scope="module")
-def calls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The calls of an NDK by which a harness was built."""
+def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+    """The first build of an NDK. Others may follow it in its folder."""
     folder = tmp_path_factory.mktemp("built")
     stub = write_stub_ndk(folder / "ndk")
     write_elf(stub.program, needed=LIBRARIES, interpreter=LINKER, android_api=29)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(NDK_VARIABLE, str(stub.folder))
-        built = ensure_harness(folder / "harness", Abi.ARM64_V8A)
-    assert built.read_bytes() == stub.program.read_bytes()
-    return stub.calls.splitlines()
+        program = ensure_harness(folder / "harness", Abi.ARM64_V8A)
+        assert program.read_bytes() == stub.program.read_bytes()
+        yield Built(ndk=stub, folder=folder / "harness", program=program, calls=stub.calls)
+
+
+@pytest.fixture(scope="module")
+def calls(first: Built) -> list[str]:
+    return first.calls.splitlines()
 
 
 def test_the_ndk_is_asked_for_16_kb_pages_a_static_libcxx_and_an_old_android(calls: list[str]) -> None:
@@ -64,23 +81,24 @@ def test_the_ndk_sees_three_libraries_headers_and_nothing_else_of_this_machine(c
     assert not [word for word in seen if word.startswith("/usr")]
 
 
-def test_a_build_is_kept_by_sources_abi_and_compiler(ndk: StubNdk, tmp_path: Path) -> None:
-    first = ensure_harness(tmp_path / "harness", Abi.ARM64_V8A)
-    calls = ndk.calls
-    assert ensure_harness(tmp_path / "harness", Abi.ARM64_V8A) == first
-    assert ndk.calls == calls
-    (ndk.folder / "source.properties").write_text("Pkg.Revision = 28.0.13004108\n")
-    assert ensure_harness(tmp_path / "harness", Abi.ARM64_V8A) != first
+def test_a_build_is_kept_by_sources_abi_and_compiler(first: Built) -> None:
+    calls = first.ndk.calls
+    assert ensure_harness(first.folder, Abi.ARM64_V8A) == first.program
+    assert first.ndk.calls == calls
+    properties = first.ndk.folder / "source.properties"
+    before = properties.read_text()
+    properties.write_text("Pkg.Revision = 28.0.13004108\n")
+    assert ensure_harness(first.folder, Abi.ARM64_V8A) != first.program
+    properties.write_text(before)
 
 
 def test_flags_of_the_environment_make_another_build_and_no_other_build_type(
-    ndk: StubNdk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = ensure_harness(tmp_path / "harness", Abi.ARM64_V8A)
     monkeypatch.setenv("CXXFLAGS", "-DSLOW")
     monkeypatch.setenv("CMAKE_BUILD_TYPE", "Debug")
-    assert ensure_harness(tmp_path / "harness", Abi.ARM64_V8A) != first
-    compilations = [line for line in ndk.calls.splitlines() if " -c " in line and "-DSLOW" in line]
+    assert ensure_harness(first.folder, Abi.ARM64_V8A) != first.program
+    compilations = [line for line in first.ndk.calls.splitlines() if " -c " in line and "-DSLOW" in line]
     assert compilations
     assert all("-O3" in line for line in compilations)
 

@@ -137,28 +137,28 @@ def test_a_run_is_shown_again_within_100_columns_and_nothing_is_written(
     assert json.loads(capsys.readouterr().out)["report"] is None
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["show", "20260102-030405-quickstar"], f"unknown run, sweep or comparison .*did you mean '{RUN}' \\(run\\)"),
-        (["show", "aaaa"], r"unknown run, sweep or comparison 'aaaa'; known: .*did you mean '20260102-030405-aaaa' \(sweep\)"),
-        (["report", "20260102-030405-bbb"], r"did you mean '20260102-030405-bbbb' \(comparison\)"),
-        (["report", "phones-2026-01-02"], "is a night; expected a run, sweep or comparison. Hint: quadbench history"),
-        (["compare", "20260102-030405-quick", "quickstart"], rf"unknown run .*; known: {RUN}\. Hint: did you mean '{RUN}'\?"),
-        (["compare", "20260102-030405-aaaa", "quickstart"], "is a sweep; expected a run. Hint: quadbench show 20260102"),
-        (["run", "--resume", "20260102-030405-bbbb"], "is a comparison; expected a run"),
-        (["run", "quickstart", "--baseline", "20260102-030405-quick"], f"unknown run .*did you mean '{RUN}'"),
-    ],
-)
+UNKNOWN = [
+    (["show", "20260102-030405-quickstar"], f"unknown run, sweep or comparison .*did you mean '{RUN}' \\(run\\)"),
+    (["show", "aaaa"], r"unknown run, sweep or comparison 'aaaa'; known: .*did you mean '20260102-030405-aaaa' \(sweep\)"),
+    (["report", "20260102-030405-bbb"], r"did you mean '20260102-030405-bbbb' \(comparison\)"),
+    (["report", "phones-2026-01-02"], "is a night; expected a run, sweep or comparison. Hint: quadbench history"),
+    (["compare", "20260102-030405-quick", "quickstart"], rf"unknown run .*; known: {RUN}\. Hint: did you mean '{RUN}'\?"),
+    (["compare", "20260102-030405-aaaa", "quickstart"], "is a sweep; expected a run. Hint: quadbench show 20260102"),
+    (["run", "--resume", "20260102-030405-bbbb"], "is a comparison; expected a run"),
+    (["run", "quickstart", "--baseline", "20260102-030405-quick"], f"unknown run .*did you mean '{RUN}'"),
+]
+
+
 def test_an_unknown_id_is_answered_with_the_nearest_of_what_the_command_takes(
-    words: list[str], said: str, results: Layout, capsys: pytest.CaptureFixture[str]
+    results: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in ("sweeps/20260102-030405-aaaa/sweep.json", "comparisons/20260102-030405-bbbb/comparison.json"):
         (results.root / path).parent.mkdir(parents=True)
         (results.root / path).touch()
     results.night("phones-2026-01-02").mkdir(parents=True)
-    assert main([*words, "--results", str(results.root)]) == 2
-    assert re.search(said, " ".join(capsys.readouterr().err.split()))
+    for words, said in UNKNOWN:
+        assert main([*words, "--results", str(results.root)]) == 2, words
+        assert re.search(said, " ".join(capsys.readouterr().err.split())), words
 
 
 def test_of_many_ids_the_latest_are_listed_and_the_nearest_of_all_is_proposed() -> None:

@@ -22,23 +22,22 @@ from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, load_run, save_run
 
+IMPOSSIBLE = [
+    ("unet_ns", 0.0), ("unet_ns", -1.0), ("unet_ns", 1e308), ("unet_ns", float("nan")), ("residual_ns", -1.0),
+    ("rom_bytes", -1.0), ("rss_bytes", 1e300), ("psnr_db", float("inf")), ("max_abs_difference", 1e300),
+    ("unet_ns", 5e-324), ("residual_ns", 1e-300), ("rom_bytes", 1e-9),
+    ("peak_rss_bytes", 0.0), ("pss_bytes", 0.0),
+]  # fmt: skip
 
-@pytest.mark.parametrize(
-    ("metric", "value"),
-    [
-        ("unet_ns", 0.0), ("unet_ns", -1.0), ("unet_ns", 1e308), ("unet_ns", float("nan")), ("residual_ns", -1.0),
-        ("rom_bytes", -1.0), ("rss_bytes", 1e300), ("psnr_db", float("inf")), ("max_abs_difference", 1e300),
-        ("unet_ns", 5e-324), ("residual_ns", 1e-300), ("rom_bytes", 1e-9),
-        ("peak_rss_bytes", 0.0), ("pss_bytes", 0.0),
-    ],
-)  # fmt: skip
-def test_what_nothing_measures_is_not_stored(tmp_path: Path, metric: str, value: float) -> None:
+
+def test_what_nothing_measures_is_not_stored(tmp_path: Path) -> None:
     (record,) = make_run(tmp_path, variants=(Variant.SHARED,)).records
-    wrong = replace(record, samples=(*record.samples, Sample(metric=metric, value=value)))
     with open_records(tmp_path / "db.sqlite") as records:
-        with pytest.raises(ArtifactError, match=f"holds a sample that cannot be stored: {metric}.* expected"):
-            records.store(wrong)
-        assert records.run_ids() == []
+        for metric, value in IMPOSSIBLE:
+            wrong = replace(record, samples=(*record.samples, Sample(metric=metric, value=value)))
+            with pytest.raises(ArtifactError, match=f"holds a sample that cannot be stored: {metric}.* expected"):
+                records.store(wrong)
+            assert records.run_ids() == [], (metric, value)
 
 
 @pytest.mark.parametrize(("metric", "value"), [("residual_ns", 0.0), ("rom_bytes", 0.0), ("psnr_db", -3.0), ("unet_ns", 1.0)])
@@ -157,21 +156,18 @@ def test_a_run_ends_with_the_code_of_its_first_failure(
     assert outcome_of(tmp_path, *changes).exit_code == code
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
+def test_a_run_s_file_with_an_odd_value_is_damage_and_is_named(old_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    path = old_run.run_file(RUN)
+    whole = json.loads(path.read_text())
+    changes: list[tuple[dict[str, object], str]] = [
         ({"schema_version": 99}, "has schema_version 99; expected 1"),
         ({"schema_version": True}, "has schema_version True; expected 1"),
         ({"is_ended": "yes"}, "is_ended"),
         ({"planned": {"shared": "3"}}, "planned"),
-    ],
-)
-def test_a_run_s_file_with_an_odd_value_is_damage_and_is_named(
-    old_run: Layout, change: dict[str, object], reason: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = old_run.run_file(RUN)
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    assert main(["report", RUN, "--results", str(old_run.root)]) == 3
-    said = " ".join(capsys.readouterr().err.split())
-    assert str(path) in said
-    assert reason in said
+    ]
+    for change, reason in changes:
+        path.write_text(json.dumps(whole | change))
+        assert main(["report", RUN, "--results", str(old_run.root)]) == 3, change
+        said = " ".join(capsys.readouterr().err.split())
+        assert str(path) in said
+        assert reason in said

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -80,6 +80,7 @@ def _run(code: str, arguments: list[str], environment: Mapping[str, str], folder
         os.dup2(stream.fileno(), number)
         stream.close()
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+    current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # it may have children, though it ends with the tests
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
