@@ -1,7 +1,6 @@
 """LiteRT as a compiler: for Qualcomm's chip for real, for MediaTek's with a stub in place of its SDK."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,9 @@ from onnx import ModelProto, helper, load  # noqa: E402
 from support import neuron_stub  # noqa: E402
 from support.bundles import write_bundle  # noqa: E402
 from support.litert_context import name_in_context, write_for_emulator  # noqa: E402
-from support.lora_graph import LORA, quantized_model  # noqa: E402
+from support.lora_graph import LORA  # noqa: E402
 from support.small_graphs import model_of, seeded_feed  # noqa: E402
-from support.tflite_run import quantized_by_feed, run_tflite, sqnr_db  # noqa: E402
+from support.tflite_run import Feed, quantized_by_feed, run_tflite, sqnr_db  # noqa: E402
 
 from quadbench.artifacts import Bundle, Caveat, CompiledBundle, Stored  # noqa: E402
 from quadbench.compile import compile_bundle  # noqa: E402
@@ -31,15 +30,38 @@ from quadbench.quad.quantize.encodings import quantize, symmetric  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.target.targets import LiteRtTarget, target_key  # noqa: E402
 
+ENCODINGS = {LORA: symmetric(4.0, "int16")}
+
+
+def lora_product() -> ModelProto:
+    return model_of([helper.make_node("Gemm", ["x", LORA], ["y"], transB=1)], {"x": (16, 32), LORA: (8, 32)}, {}, (16, 8))
+
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Stored[Bundle]:
-    return write_bundle(tmp_path_factory.mktemp("bundles") / "quantized", quantized_model())
+def exact() -> Feed:
+    """Inputs of the bundle's graph before they are rounded."""
+    return seeded_feed(lora_product())
+
+
+@pytest.fixture(scope="module")
+def built(exact: Feed, tmp_path_factory: pytest.TempPathFactory) -> Stored[Bundle]:
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "quantized", quantized_by_feed(lora_product(), exact, ENCODINGS))
 
 
 def compiled_for(soc: str | None, bundle: Stored[Bundle], folder: Path) -> Stored[CompiledBundle]:
     target = LiteRtTarget(backend="litert", soc=soc)
     return compile_bundle(bundle, target, target_key(target, "x86_64"), Layout(folder))
+
+
+@pytest.fixture(scope="module")
+def for_qualcomm(built: Stored[Bundle], tmp_path_factory: pytest.TempPathFactory) -> Stored[CompiledBundle]:
+    pytest.importorskip("onnxruntime_qnn")
+    return compiled_for("SM8750", built, tmp_path_factory.mktemp("qualcomm"))
+
+
+@pytest.fixture(scope="module")
+def for_cpu(built: Stored[Bundle], tmp_path_factory: pytest.TempPathFactory) -> Stored[CompiledBundle]:
+    return compiled_for(None, built, tmp_path_factory.mktemp("cpu"))
 
 
 def product_of(compiled: Stored[CompiledBundle]) -> Path:
@@ -58,40 +80,46 @@ def with_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def lora_product() -> ModelProto:
-    return model_of([helper.make_node("Gemm", ["x", LORA], ["y"], transB=1)], {"x": (16, 32), LORA: (8, 32)}, {}, (16, 8))
-
-
 def half() -> ModelProto:
     """A graph that splits an image and reads one part, as a VAE's encoder does."""
     nodes = [helper.make_node("Split", ["x"], ["a", "b"], axis=1, num_outputs=2), helper.make_node("Sigmoid", ["a"], ["y"])]
     return model_of(nodes, {"x": (1, 8, 8, 8)}, {}, (1, 4, 8, 8))
 
 
-@pytest.mark.parametrize("make", [lora_product, half])
 def test_for_a_qualcomm_chip_a_graph_is_one_part_that_the_emulator_runs_as_litert_s_cpu_does(
-    make: Callable[[], ModelProto], tmp_path: Path
+    built: Stored[Bundle], exact: Feed, for_qualcomm: Stored[CompiledBundle], for_cpu: Stored[CompiledBundle], tmp_path: Path
 ) -> None:
+    feed = exact | {name: quantize(exact[name], encoding) for name, encoding in ENCODINGS.items()}
+    assert_alike(built, for_qualcomm, for_cpu, feed, tmp_path)
+
+
+@pytest.mark.slow
+def test_for_a_qualcomm_chip_a_graph_that_reads_half_of_its_input_is_one_part_too(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime_qnn")
-    model = make()
-    exact, lora = seeded_feed(model), {value.name: symmetric(4.0, "int16") for value in model.graph.input if value.name == LORA}
-    bundle = write_bundle(tmp_path / "bundle", quantized_by_feed(model, exact, lora))
-    product = product_of(compiled_for("SM8750", bundle, tmp_path))
+    model = half()
+    feed = seeded_feed(model)
+    bundle = write_bundle(tmp_path / "bundle", quantized_by_feed(model, feed))
+    assert_alike(bundle, compiled_for("SM8750", bundle, tmp_path), compiled_for(None, bundle, tmp_path), feed, tmp_path)
+
+
+def assert_alike(
+    bundle: Stored[Bundle], for_qualcomm: Stored[CompiledBundle], for_cpu: Stored[CompiledBundle], feed: Feed, folder: Path
+) -> None:
+    """Assert that the chip's product is one part, and that it computes on the emulator what that for the CPU does."""
+    product = product_of(for_qualcomm)
     assert operators_of(product) == [DISPATCH]
-    write_for_emulator(load(bundle.folder / "shared/unet.onnx"), product, tmp_path / "context.onnx")
-    feed = exact | {name: quantize(exact[name], encoding) for name, encoding in lora.items()}
+    write_for_emulator(load(bundle.folder / "shared/unet.onnx"), product, folder / "context.onnx")
     named = {name_in_context(name): value for name, value in feed.items()}
-    (emulated,) = run_on_emulator(tmp_path / "context.onnx", "v79", [named], timeout_s=60)
-    assert sqnr_db(run_tflite(product_of(compiled_for(None, bundle, tmp_path)), feed), emulated) > 65
+    (emulated,) = run_on_emulator(folder / "context.onnx", "v79", [named], timeout_s=60)
+    assert sqnr_db(run_tflite(product_of(for_cpu), feed), emulated) > 65
 
 
-def test_times_of_litert_s_cpu_are_marked(built: Stored[Bundle], tmp_path: Path) -> None:
-    assert compiled_for(None, built, tmp_path).artifact.caveats == (Caveat.PLAIN_KERNELS,)
+def test_times_of_litert_s_cpu_are_marked(for_cpu: Stored[CompiledBundle]) -> None:
+    assert for_cpu.artifact.caveats == (Caveat.PLAIN_KERNELS,)
 
 
-def test_the_manifest_names_chip_and_sdk_and_what_compiling_took(built: Stored[Bundle], tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime_qnn")
-    compiled = compiled_for("SM8750", built, tmp_path).artifact
+def test_the_manifest_names_chip_and_sdk_and_what_compiling_took(for_qualcomm: Stored[CompiledBundle]) -> None:
+    compiled = for_qualcomm.artifact
     (cost,) = compiled.costs.values()
     assert (compiled.target, compiled.tool_versions["soc"]) == ("litert-sm8750", "SM8750")
     assert compiled.tool_versions["sdk"].startswith("onnxruntime-qnn ")

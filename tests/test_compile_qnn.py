@@ -4,6 +4,7 @@ import multiprocessing
 import shutil
 import sys
 from dataclasses import replace
+from multiprocessing.pool import Pool, ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,24 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Stored[Bundle]:
 
 
 @pytest.fixture(scope="module")
-def compiled(built: Stored[Bundle], tmp_path_factory: pytest.TempPathFactory) -> Stored[CompiledBundle]:
-    return compile_bundle(built, TARGET, target_key(TARGET, "aarch64"), Layout(tmp_path_factory.mktemp("results")))
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return Layout(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def compiled_at_once(built: Stored[Bundle], layout: Layout) -> list[Stored[CompiledBundle]]:
+    """What two threads have that compile the same at the same time."""
+    with ThreadPool(2) as pool:
+        return compiled_twice(pool, built, layout)
+
+
+@pytest.fixture(scope="module")
+def compiled(compiled_at_once: list[Stored[CompiledBundle]]) -> Stored[CompiledBundle]:
+    return compiled_at_once[0]
+
+
+def compiled_twice(pool: Pool, built: Stored[Bundle], layout: Layout) -> list[Stored[CompiledBundle]]:
+    return pool.starmap(compile_bundle, [(built, TARGET, target_key(TARGET, "aarch64"), layout)] * 2, chunksize=1)
 
 
 def test_a_graph_becomes_one_context_and_nothing_else(compiled: Stored[CompiledBundle]) -> None:
@@ -62,13 +79,10 @@ def test_the_manifest_names_sdk_and_chip_and_what_compiling_took(compiled: Store
     assert cost.peak_memory_bytes > 50 * 2**20
 
 
-def test_the_memory_that_compiling_took_is_the_compiler_s_own(built: Stored[Bundle], tmp_path: Path) -> None:
+def test_the_graph_of_a_single_task_is_compiled_too_with_memory_of_its_own_and_nothing_on_our_stdout(
+    built: Stored[Bundle], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     held = b"x" * 2**29  # as a build in the same process would
-    (cost,) = compile_bundle(built, TARGET, "qnn", Layout(tmp_path)).artifact.costs.values()
-    assert cost.peak_memory_bytes < len(held)
-
-
-def test_the_graph_of_a_single_task_is_compiled_too(built: Stored[Bundle], tmp_path: Path) -> None:
     shared = next(graph for graph in built.artifact.graphs if graph.variant is Variant.SHARED)
     single = replace(shared, variant=Variant.PER_GRAPH, task="one", file=replace(shared.file, path="per-graph/one/unet.onnx"))
     folder = tmp_path / "bundle"
@@ -79,8 +93,12 @@ def test_the_graph_of_a_single_task_is_compiled_too(built: Stored[Bundle], tmp_p
     (graph,) = compiled.artifact.graphs
     assert graph.task == "one"
     assert operators(compiled.path(graph.file)) == [CONTEXT_OP]
+    (cost,) = compiled.artifact.costs.values()
+    assert cost.peak_memory_bytes < len(held)
+    assert capfd.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_wide_group_norm_compiles_and_computes_what_the_cpu_does(tmp_path: Path) -> None:
     model = wide_group_norm(320)
     feed = {"x": np.random.default_rng(0).standard_normal((1, 320, 8, 8)).astype(np.float32)}
@@ -110,11 +128,19 @@ def wide_group_norm(channels: int) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
 
 
+def test_two_threads_may_compile_the_same_at_once(compiled_at_once: list[Stored[CompiledBundle]], layout: Layout) -> None:
+    assert_one_product(compiled_at_once, layout)
+
+
+@pytest.mark.slow
 def test_two_processes_may_compile_the_same_at_once(built: Stored[Bundle], tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        products = pool.starmap(compile_bundle, [(built, TARGET, "qnn", Layout(tmp_path))] * 2, chunksize=1)
+        assert_one_product(compiled_twice(pool, built, Layout(tmp_path)), Layout(tmp_path))
+
+
+def assert_one_product(products: list[Stored[CompiledBundle]], layout: Layout) -> None:
     assert [operators(product.folder / "shared/unet.onnx") for product in products] == [[CONTEXT_OP]] * 2
-    assert [path.name for path in Layout(tmp_path).compiled_bundles.iterdir()] == [products[0].folder.name]
+    assert [path.name for path in layout.compiled_bundles.iterdir()] == [products[0].folder.name]
 
 
 def test_nodes_that_would_stay_on_the_cpu_are_named_with_the_reason(tmp_path: Path) -> None:
@@ -163,13 +189,6 @@ def test_another_chip_is_another_product(built: Stored[Bundle], compiled: Stored
     other = TARGET.model_copy(update={"htp_arch": "v75", "soc_model": 57})
     versions = QnnCompiler(htp_arch=other.htp_arch, soc_model=other.soc_model).versions()
     assert versions != compiled.artifact.tool_versions
-
-
-def test_the_compiler_says_nothing_on_our_stdout(
-    built: Stored[Bundle], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    compile_bundle(built, TARGET, "qnn", Layout(tmp_path))
-    assert capfd.readouterr().out == ""
 
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
