@@ -4,8 +4,10 @@ import ast
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeGuard
 
 from quadbench.cli.commands import COMMANDS
 
@@ -33,10 +35,10 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 def double_classes(package: Path) -> list[str]:
     """Classes that share a name."""
     places: dict[str, list[str]] = defaultdict(list)
-    for path, tree in _trees(package):
-        for node in ast.walk(tree):
+    for parsed in _parsed_modules(package):
+        for node in parsed.nodes:
             if isinstance(node, ast.ClassDef):
-                places[node.name].append(path)
+                places[node.name].append(parsed.name)
     return [f"{name}: {', '.join(where)}" for name, where in sorted(places.items()) if len(where) > 1]
 
 
@@ -67,9 +69,9 @@ def long_files(package: Path) -> list[str]:
 def slips(package: Path) -> list[str]:
     """Small modules that only one other imports, and so belong into it."""
     importers: dict[str, set[str]] = defaultdict(set)
-    for path, tree in _trees(package):
-        for name in _imported(tree):
-            importers[name].add(path)
+    for parsed in _parsed_modules(package):
+        for name in _imported(parsed):
+            importers[name].add(parsed.name)
     counts = {path: len((package / path).read_text().splitlines()) for path in _modules(package)}
     return [
         f"{path} has {lines} lines and {len(importers[_dotted(path)])} importer"
@@ -89,14 +91,12 @@ def double_files(package: Path) -> list[str]:
 def long_imports(package: Path) -> list[str]:
     """Rooms that consist of imports for too large a part."""
     lines, imports = Counter[str](), Counter[str]()
-    for path, tree in _trees(package):
-        if "/" in path and not path.startswith(UNDER_CHANGE):
-            room = path.split("/")[0]
-            lines[room] += len((package / path).read_text().splitlines())
+    for parsed in _parsed_modules(package):
+        if "/" in parsed.name and not parsed.name.startswith(UNDER_CHANGE):
+            room = parsed.name.split("/")[0]
+            lines[room] += len((package / parsed.name).read_text().splitlines())
             imports[room] += sum(
-                (node.end_lineno or 0) - node.lineno + 1
-                for node in ast.walk(tree)
-                if isinstance(node, ast.Import | ast.ImportFrom)
+                (node.end_lineno or 0) - node.lineno + 1 for node in parsed.nodes if isinstance(node, ast.Import | ast.ImportFrom)
             )
     return [
         f"{room}: {imports[room] / lines[room]:.1%}"
@@ -130,20 +130,40 @@ def other_raises(package: Path) -> list[str]:
 def no_names(package: Path) -> list[str]:
     """Variables and parameters whose name says only that something was found or made. Fields may: files have their names."""
     return [
-        f"{path}:{node.lineno}: {name}"
-        for path, tree in _trees(package)
-        for node in _outside_classes(tree)
-        if (name := _bound(node)) and _NO_NAMES.fullmatch(name)
+        f"{parsed.name}:{node.lineno}: {name}"
+        for parsed in _parsed_modules(package)
+        for node in parsed.bound
+        if _NO_NAMES.fullmatch(name := node.id if isinstance(node, ast.Name) else node.arg)
     ]
 
 
-def _trees(package: Path) -> tuple[tuple[str, ast.Module], ...]:
+@dataclass(frozen=True)
+class _Parsed:
+    """A module: its definitions and imports, and what it binds outside the fields of classes."""
+
+    name: str
+    nodes: tuple[ast.AST, ...]
+    bound: tuple[ast.Name | ast.arg, ...]
+
+
+def _parsed_modules(package: Path) -> tuple[_Parsed, ...]:
     return _parsed(tuple((_name(package, path), path.read_text()) for path in sorted(package.rglob("*.py"))))
 
 
 @lru_cache(maxsize=1)  # one rule after the other looks at the same package
-def _parsed(sources: tuple[tuple[str, str], ...]) -> tuple[tuple[str, ast.Module], ...]:
-    return tuple((name, ast.parse(text)) for name, text in sources)
+def _parsed(sources: tuple[tuple[str, str], ...]) -> tuple[_Parsed, ...]:
+    return tuple(_module(name, ast.parse(text)) for name, text in sources)
+
+
+def _module(name: str, tree: ast.Module) -> _Parsed:
+    nodes = list(ast.walk(tree))
+    places = [node.body for node in nodes if isinstance(node, ast.ClassDef)]
+    fields = {id(inner) for body in places for field in body if isinstance(field, ast.AnnAssign) for inner in ast.walk(field)}
+    return _Parsed(
+        name=name,
+        nodes=tuple(node for node in nodes if isinstance(node, Definition | ast.Module | ast.Import | ast.ImportFrom)),
+        bound=tuple(node for node in nodes if _is_bound(node) and id(node) not in fields),
+    )
 
 
 def _name(package: Path, path: Path) -> str:
@@ -162,19 +182,19 @@ def _dotted(path: str) -> str:
     return f"quadbench.{path.removesuffix('.py').replace('/', '.')}"
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
-    """The modules that a tree imports, as far as their names alone can say it."""
-    for node in ast.walk(tree):
+def _imported(parsed: _Parsed) -> Iterator[str]:
+    """The modules that a module imports, as far as their names alone can say it."""
+    for node in parsed.nodes:
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _functions(package: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    for path, tree in _trees(package):
-        for node in ast.walk(tree):
+    for parsed in _parsed_modules(package):
+        for node in parsed.nodes:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield path, node
+                yield parsed.name, node
 
 
 def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -186,23 +206,11 @@ def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def _docstrings(package: Path) -> Iterator[tuple[str, str, str]]:
-    for path, tree in _trees(package):
-        for node in ast.walk(tree):
+    for parsed in _parsed_modules(package):
+        for node in parsed.nodes:
             if isinstance(node, Definition | ast.Module) and (text := ast.get_docstring(node)):
-                yield path, getattr(node, "name", "module"), text
+                yield parsed.name, getattr(node, "name", "module"), text
 
 
-def _outside_classes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those that stand straight in a class, which are its fields."""
-    for child in ast.iter_child_nodes(tree):
-        if not (isinstance(tree, ast.ClassDef) and isinstance(child, ast.AnnAssign)):
-            yield child
-            yield from _outside_classes(child)
-
-
-def _bound(node: ast.AST) -> str | None:
-    match node:
-        case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
-            return name
-        case _:
-            return None
+def _is_bound(node: ast.AST) -> TypeGuard[ast.Name | ast.arg]:
+    return isinstance(node, ast.arg) or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
