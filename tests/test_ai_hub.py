@@ -4,7 +4,9 @@ import json
 import logging
 import shutil
 import zipfile
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +17,18 @@ pytest.importorskip("onnx")
 
 import onnx
 import onnxruntime
-from support.ai_hub_graphs import Sources, compile_at_hub, target_of, write_decoder
+from support.ai_hub_graphs import Sources, compile_at_hub, hurried_service, target_of, write_decoder, write_graphs
 from support.ai_hub_service import QAIRT_VERSION, TOKEN, AiHubService, ai_hub_service
 from support.htp_emulator import compiled_by_qnn, run_on_emulator
 
 from quadbench.ai_hub.hub_jobs import Ledger
 from quadbench.artifacts import Caveat, FileRef, TensorSpec
 from quadbench.compile.ai_hub import write_trial_graph
+from quadbench.compile.product import Product
 from quadbench.compile.single_file import single_file
 from quadbench.errors import ArtifactError, BuildError, MissingDependencyError, ServiceError, UnknownNameError
 from quadbench.results.manifest import file_ref
+from quadbench.target.targets import AiHubTarget
 
 
 @pytest.fixture
@@ -34,20 +38,49 @@ def decoder(tmp_path: Path) -> Sources:
     return [write_decoder(folder)], folder
 
 
-def test_graphs_come_back_as_single_files_with_the_inputs_they_had(
-    hub: AiHubService, hub_graphs: Sources, tmp_path: Path
-) -> None:
-    product = compile_at_hub(hub_graphs, tmp_path)
-    assert [graph.file.path for graph in product.graphs] == [graph.file.path for graph in hub_graphs[0]]
-    for graph in product.graphs:
-        model = onnx.load(tmp_path / "compiled" / graph.file.path)
+@dataclass(frozen=True)
+class Compiled:
+    """What was compiled at a service, in a folder that also has the ledger."""
+
+    hub: AiHubService
+    graphs: Sources
+    target: AiHubTarget
+    folder: Path
+    product: Product
+
+
+@contextmanager
+def compiled_at_a_service(folder: Path, target: AiHubTarget) -> Iterator[Compiled]:
+    with pytest.MonkeyPatch.context() as patch, hurried_service(folder, patch) as hub:
+        graphs = write_graphs(folder / "bundle")
+        yield Compiled(hub, graphs, target, folder, compile_at_hub(graphs, folder, target))
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compiled]:
+    """All graphs, as ONNX files. Not to be changed."""
+    with compiled_at_a_service(tmp_path_factory.mktemp("compiled"), target_of(qairt_version="2.50")) as once:
+        yield once
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compiled]:
+    """All graphs, as context binaries. Not to be changed."""
+    with compiled_at_a_service(tmp_path_factory.mktemp("linked"), target_of(runtime="qnn_context_binary")) as once:
+        yield once
+
+
+def test_graphs_come_back_as_single_files_with_the_inputs_they_had(compiled: Compiled) -> None:
+    graphs, folder = compiled.product.graphs, compiled.folder / "compiled"
+    assert [graph.file.path for graph in graphs] == [graph.file.path for graph in compiled.graphs[0]]
+    for graph in graphs:
+        model = onnx.load(folder / graph.file.path)
         assert {value.name for value in model.graph.input} == {spec.name for spec in graph.inputs}
-        assert graph.file == file_ref(tmp_path / "compiled", tmp_path / "compiled" / graph.file.path)
+        assert graph.file == file_ref(folder, folder / graph.file.path)
 
 
-def test_the_service_is_told_runtime_outputs_graph_and_sdk(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
-    compile_at_hub(hub_graphs, tmp_path, target_of(qairt_version="2.50"))
-    assert hub.options()[2] == (
+def test_the_service_is_told_runtime_outputs_graph_and_sdk(compiled: Compiled) -> None:
+    assert compiled.hub.options()[2] == (
         "--target_runtime precompiled_qnn_onnx --output_names y "
         "--qnn_options context_enable_graphs=unet_restyle --qairt_version 2.50"
     )
@@ -64,9 +97,8 @@ def test_a_product_that_no_npu_runs_carries_a_doubt(
     assert "AI Hub left nodes to the CPU: Mul" in caplog.text
 
 
-def test_a_small_graph_with_lora_inputs_goes_first(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
-    compile_at_hub(hub_graphs, tmp_path)
-    assert hub.uploads[0] == "trial.onnx"
+def test_a_small_graph_with_lora_inputs_goes_first(compiled: Compiled) -> None:
+    assert compiled.hub.uploads[0] == "trial.onnx"
 
 
 def test_where_lora_inputs_are_refused_nothing_large_is_uploaded(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
@@ -99,10 +131,10 @@ def test_large_models_go_in_parts(hub: AiHubService, decoder: Sources, tmp_path:
     assert model.contents == (decoder[1] / "shared/vae_decoder.onnx").read_bytes()
 
 
-def test_a_second_run_uploads_and_submits_nothing(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
-    first = compile_at_hub(hub_graphs, tmp_path)
+def test_a_second_run_uploads_and_submits_nothing(compiled: Compiled) -> None:
+    hub = compiled.hub
     uploads, submissions = len(hub.uploads), len(hub.submissions)
-    assert compile_at_hub(hub_graphs, tmp_path) == first
+    assert compile_at_hub(compiled.graphs, compiled.folder, compiled.target) == compiled.product
     assert (len(hub.uploads), len(hub.submissions)) == (uploads, submissions)
 
 
@@ -267,23 +299,19 @@ def test_an_archive_whose_compressed_bytes_are_damaged_is_told(decoder: Sources,
         single_file(download, tmp_path / "model.onnx", decoder[0][0])
 
 
-def test_a_context_binary_is_compiled_to_dlc_then_linked_a_component_at_a_time(
-    hub: AiHubService, hub_graphs: Sources, tmp_path: Path
-) -> None:
-    product = compile_at_hub(hub_graphs, tmp_path, target_of(runtime="qnn_context_binary"))
-    assert [graph.file.path for graph in product.graphs] == [
+def test_a_context_binary_is_compiled_to_dlc_then_linked_a_component_at_a_time(linked: Compiled) -> None:
+    assert [graph.file.path for graph in linked.product.graphs] == [
         "shared/unet.bin",
         "per-graph/unet.bin",
         "per-graph/unet.bin",
         "shared/vae_decoder.bin",
     ]
-    links = [job.link_job for job in hub.submissions if job.WhichOneof("job") == "link_job"]
+    links = [job.link_job for job in linked.hub.submissions if job.WhichOneof("job") == "link_job"]
     assert [len(link.models.models) for link in links] == [1, 1, 2, 1]  # the first is the trial
 
 
-def test_linked_graphs_are_one_file_of_one_digest(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
-    product = compile_at_hub(hub_graphs, tmp_path, target_of(runtime="qnn_context_binary"))
-    restyle, remove = product.graphs[1:3]
+def test_linked_graphs_are_one_file_of_one_digest(linked: Compiled) -> None:
+    restyle, remove = linked.product.graphs[1:3]
     assert restyle.file == remove.file
     assert isinstance(restyle.file, FileRef)
     assert restyle.task != remove.task
