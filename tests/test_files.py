@@ -162,46 +162,47 @@ FOLDERS = "{source: peft, path: adapters/first}"
 MODEL = "{source: diffusers, path: model}"
 
 
-@pytest.mark.parametrize(
-    ("there", "instead", "reason"),
-    [
-        (
-            MODEL,
-            "{source: diffusers, path: /etc/ssl}",
-            "'/etc/ssl' lacks unet, vae, text_encoder, tokenizer, ",
-        ),
-        (MODEL, '{source: diffusers, path: "~"}', "lacks unet"),
-        (MODEL, '{source: diffusers, path: ""}', "lacks unet"),
-        (MODEL, "{source: checkpoint, path: /etc/passwd}", "'/etc/passwd' is no .safetensors file"),
-        (MODEL, "{source: checkpoint, path: cut.safetensors}", "is no whole safetensors file"),
-        (FOLDERS, "{source: peft, path: /etc/passwd}", "'/etc/passwd' is no folder; expected a folder with adapter_config.json"),
-        (FOLDERS, "{source: peft, path: /proc/self/mem}", "adapter 'first': '/proc/self/mem' is no folder"),
-        (FOLDERS, "{source: peft, path: /etc}", "'/etc/adapter_config.json' cannot be read"),
-        (FOLDERS, "{source: diffusers, path: adapters/first}", "is a folder; expected a .safetensors file"),
-        (FOLDERS, "{source: kohya, path: /etc/passwd}", "'/etc/passwd' is not a whole safetensors file: it has"),
-        (
-            FOLDERS,
-            "{source: kohya, path: /proc/self/mem}",
-            "/mem' is not a whole safetensors file: Input/output error",
-        ),
-        (FOLDERS, "{source: kohya, path: cut.safetensors}", "its tensors end after 8 bytes of 4"),
-        (FOLDERS, "{source: kohya, path: many.safetensors}", "it has 10001 tensors; expected at most 10000"),
-        (FOLDERS, "{source: kohya, path: empty.safetensors}", "holds no tensors"),
-        (FOLDERS, "{source: kohya, path: adapter.bin}", "is a pickle, which is never opened"),
-    ],
+NAMED = (
+    (
+        MODEL,
+        "{source: diffusers, path: /etc/ssl}",
+        "'/etc/ssl' lacks unet, vae, text_encoder, tokenizer, ",
+    ),
+    (MODEL, '{source: diffusers, path: "~"}', "lacks unet"),
+    (MODEL, '{source: diffusers, path: ""}', "lacks unet"),
+    (MODEL, "{source: checkpoint, path: /etc/passwd}", "'/etc/passwd' is no .safetensors file"),
+    (MODEL, "{source: checkpoint, path: cut.safetensors}", "is no whole safetensors file"),
+    (FOLDERS, "{source: peft, path: /etc/passwd}", "'/etc/passwd' is no folder; expected a folder with adapter_config.json"),
+    (FOLDERS, "{source: peft, path: /proc/self/mem}", "adapter 'first': '/proc/self/mem' is no folder"),
+    (FOLDERS, "{source: peft, path: /etc}", "'/etc/adapter_config.json' cannot be read"),
+    (FOLDERS, "{source: diffusers, path: adapters/first}", "is a folder; expected a .safetensors file"),
+    (FOLDERS, "{source: kohya, path: /etc/passwd}", "'/etc/passwd' is not a whole safetensors file: it has"),
+    (
+        FOLDERS,
+        "{source: kohya, path: /proc/self/mem}",
+        "/mem' is not a whole safetensors file: Input/output error",
+    ),
+    (FOLDERS, "{source: kohya, path: cut.safetensors}", "its tensors end after 8 bytes of 4"),
+    (FOLDERS, "{source: kohya, path: many.safetensors}", "it has 10001 tensors; expected at most 10000"),
+    (FOLDERS, "{source: kohya, path: empty.safetensors}", "holds no tensors"),
+    (FOLDERS, "{source: kohya, path: adapter.bin}", "is a pickle, which is never opened"),
 )
-def test_what_a_recipe_names_must_hold_what_its_format_reads(
-    there: str, instead: str, reason: str, copied_recipe: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+
+
+@pytest.mark.timeout(180)
+def test_what_a_recipe_names_must_hold_what_its_format_reads(copied_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before anything is hashed: by a check of the recipe, and by a dry run of it."""
-    folder = copied_recipe.parent
+    folder, right = copied_recipe.parent, copied_recipe.read_text()
     write_tensors(folder / "cut.safetensors", {"a": 8}, 4)
     write_tensors(folder / "many.safetensors", {f"{number}": 0 for number in range(10_001)}, 0)
     write_tensors(folder / "empty.safetensors", {}, 0)
     (folder / "adapter.bin").touch()
-    copied_recipe.write_text(copied_recipe.read_text().replace(there, instead))
-    for words in (["recipe", "check"], ["run", "--dry-run", "--devices", "local", "--results", str(folder / "results")]):
-        assert main([*words, str(copied_recipe)]) == 2
+    check, run = ["recipe", "check"], ["run", "--dry-run", "--devices", "local", "--results", str(folder / "results")]
+    of_each_part = (NAMED[0], NAMED[-1])  # both commands ask the same
+    for words, (there, instead, reason) in (*((check, case) for case in NAMED), *((run, case) for case in of_each_part)):
+        assert there in right
+        copied_recipe.write_text(right.replace(there, instead))
+        assert main([*words, str(copied_recipe)]) == 2, instead
         said = " ".join(capsys.readouterr().err.split())
         assert reason in said
         assert "None" not in said
