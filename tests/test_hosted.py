@@ -170,7 +170,7 @@ def test_jobs_that_were_not_done_in_time_are_waited_for_by_the_next_run(
 def test_a_run_goes_on_until_each_of_its_hosted_phones_was_measured(
     outcome: pipeline.Outcome, service: AiHubService, layout: Layout
 ) -> None:
-    begun = _run(["hub:s25"], layout).result.run_id
+    begun = outcome.result.run_id
 
     def forget_one(run: RunFile | None) -> RunFile:
         assert run
