@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 from support.live_lab import AT_WORK, work
-from support.live_site import Site, served
+from support.live_site import Site, served, serving
 
 pytest.importorskip("fastapi")
 
@@ -21,6 +21,7 @@ from quadbench.cli import main
 from quadbench.errors import UserError
 from quadbench.results.layout import Layout
 from quadbench.results.progress import save_progress
+from quadbench.serve.app import live_page
 from quadbench.serve.auth import Access, access_of
 from quadbench.serve.rendering import MOST_VIEWERS
 
@@ -172,25 +173,41 @@ def test_the_command_serves_until_it_is_asked_to_end(tmp_path: Path, end: signal
     assert (process.returncode, errors) == (0, "")
 
 
-def test_the_command_serves_through_tls_until_it_is_asked_to_end(tmp_path: Path) -> None:
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of localhost, and its key."""
+    folder = tmp_path_factory.mktemp("certificate")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
     words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", key, "-out", certificate]
     subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
+    return certificate, key
+
+
+def assert_signs_in_through_tls(port: int, certificate: Path) -> None:
+    trust = ssl.create_default_context(cafile=certificate)
+    connection = http.client.HTTPSConnection("localhost", port, context=trust, timeout=60)
+    connection.request("POST", "/sign-in", f"token={TOKEN}", {"content-type": FORM["content_type"]})
+    assert "secure" in (connection.getresponse().getheader("set-cookie") or "").lower()
+    connection.close()
+
+
+def test_through_tls_the_cookie_is_sent_through_nothing_else(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    with serving(live_page(Layout(tmp_path), Access(token=TOKEN), is_secure=True), *certificate) as site:
+        assert_signs_in_through_tls(site.port, certificate[0])
+
+
+@pytest.mark.slow
+def test_the_command_serves_through_tls_until_it_is_asked_to_end(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
     (tmp_path / "token").write_text(TOKEN)
     (tmp_path / "token").chmod(0o600)
-    options = ("--certfile", certificate, "--keyfile", key, "--token-file", tmp_path / "token")
+    options = ("--certfile", certificate[0], "--keyfile", certificate[1], "--token-file", tmp_path / "token")
     process = subprocess.Popen(command(Layout(tmp_path / "r"), *options), stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
         said = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
-        port = int(said["url"].rstrip("/").rpartition(":")[2])
         assert said["needs_token"]
         assert said["url"].startswith("https://")
-        trust = ssl.create_default_context(cafile=certificate)
-        connection = http.client.HTTPSConnection("localhost", port, context=trust, timeout=60)
-        connection.request("POST", "/sign-in", f"token={TOKEN}", {"content-type": FORM["content_type"]})
-        assert "secure" in (connection.getresponse().getheader("set-cookie") or "").lower()
-        connection.close()
+        assert_signs_in_through_tls(int(said["url"].rstrip("/").rpartition(":")[2]), certificate[0])
     finally:
         process.terminate()
         process.communicate(timeout=60)
