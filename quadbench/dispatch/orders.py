@@ -12,6 +12,7 @@ from quadbench.farm.job import Job
 from quadbench.pipeline import Conduct
 from quadbench.recipe import Terms
 from quadbench.report.versus import Versus
+from quadbench.results.documents import adapter_of
 from quadbench.results.stored_runs import RunFile
 from quadbench.spec import first_problem
 from quadbench.statistics import Looks
@@ -120,7 +121,7 @@ AnswerT = TypeVar("AnswerT", CompileAnswer, MeasureAnswer, CompareAnswer)
 
 def as_json(value: Order | Answer) -> dict[str, Any]:
     """Convert a payload or result to plain JSON data."""
-    plain: dict[str, Any] = json.loads(TypeAdapter(type(value)).dump_json(value))
+    plain: dict[str, Any] = json.loads(adapter_of(type(value)).dump_json(value))
     return plain
 
 

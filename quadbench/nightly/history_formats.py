@@ -9,7 +9,6 @@ from statistics import median
 
 from jinja2 import Environment
 from markupsafe import Markup
-from pydantic import TypeAdapter
 
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.night_record import Measurement
@@ -21,7 +20,7 @@ from quadbench.report.formatting import TextTable, listed, plural
 from quadbench.report.night import words
 from quadbench.report.page import page_environment
 from quadbench.report.versus import ALL_TASKS, PRIMARY
-from quadbench.results.documents import document_from
+from quadbench.results.documents import adapter_of, document_from
 from quadbench.results.nights import Nights
 
 SCHEMA_VERSION = 1
@@ -250,7 +249,7 @@ def render_history(
     view = history_view(told, made_at)
     histories = (section.history for section in view.sections)
     short = tuple(replace(one, rulings=one.rulings[-_MOST_RULINGS:]) for one in histories)
-    data = TypeAdapter(CaseDocument).dump_json(CaseDocument(case=case, devices=short), indent=1).decode()
+    data = adapter_of(CaseDocument).dump_json(CaseDocument(case=case, devices=short), indent=1).decode()
     words = {"title": case or "All cases", "commands": commands, "next_step": next_step, "made_at": made_at}
     return _environment().get_template("case_history.html.j2").render(words, told=told, view=view, data=data)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup
-from pydantic import TypeAdapter
 
 from quadbench.artifacts import RunResult
 from quadbench.artifacts.caveats import FigureKind
@@ -31,6 +30,7 @@ from quadbench.report.sweep_charts import cost_chart, sweep_chart
 from quadbench.report.versus import Versus, answer, difference_table, is_decided
 from quadbench.report.view import MOST_NAMED, ReportView, RunSummary, report_view, run_summary, without_launches
 from quadbench.results.disk import write_whole
+from quadbench.results.documents import adapter_of
 from quadbench.results.layout import Layout
 from quadbench.statistics import EQUIVALENCE_MARGIN, MIN_BLOCKS
 
@@ -68,7 +68,7 @@ def render_html(result: RunResult, layout: Layout, baseline: RunResult | None = 
 def render_view(view: ReportView) -> str:
     """Return the report as HTML text. Images are read from disk; a missing image is replaced by its file name."""
     summary, is_short = run_summary(view, None), bool(view.listed.left_out)
-    data = TypeAdapter(RunSummary).dump_json(without_launches(summary) if is_short else summary, indent=1).decode()
+    data = adapter_of(RunSummary).dump_json(without_launches(summary) if is_short else summary, indent=1).decode()
     page = _environment().get_template("report.html.j2")
     content = {"formatting": formatting, "min_blocks": MIN_BLOCKS, "most_named": MOST_NAMED}
     return page.render(view=view, data=data, is_short=is_short, **content)

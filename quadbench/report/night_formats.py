@@ -12,7 +12,6 @@ from statistics import median
 
 from jinja2 import Environment
 from markupsafe import Markup
-from pydantic import TypeAdapter
 
 from quadbench.artifacts.night_record import Measurement, Point, RulingKind, Subject
 from quadbench.report import night as night_words
@@ -21,7 +20,7 @@ from quadbench.report.formatting import TextTable, change, labelled, percent, pl
 from quadbench.report.night import DeviceNight, Figured, NightFinding, NightView, drawn_figure, in_unit, is_ratio, unit_of, words
 from quadbench.report.page import page_environment
 from quadbench.results.disk import write_whole
-from quadbench.results.documents import document_from
+from quadbench.results.documents import adapter_of, document_from
 from quadbench.results.layout import Layout
 
 WIDTH, LEFT, _RIGHT = 560, 62, 546
@@ -226,7 +225,7 @@ def night_json(view: NightView) -> str:
     told = {"counts": view.counts, "devices": view.devices, "clean": view.clean, "not_ruled": view.open, "findings": findings}
     night = {"schema_version": SCHEMA_VERSION, "night": view.night.night_id, "outcome": view.outcome, "sentence": view.sentence}
     document = document_from(NightDocument, view.night, **night, **told)
-    return TypeAdapter(NightDocument).dump_json(document, indent=1).decode()
+    return adapter_of(NightDocument).dump_json(document, indent=1).decode()
 
 
 def _finding(finding: NightFinding) -> FindingDocument:

@@ -14,6 +14,8 @@ from quadbench.spec import first_problem, read_json
 
 DocumentT = TypeVar("DocumentT")
 
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
 
 def document_from(kind: type[DocumentT], source: object, /, **others: Any) -> DocumentT:
     """Build a document from a source's fields of the same names, and from `others`."""
@@ -21,9 +23,14 @@ def document_from(kind: type[DocumentT], source: object, /, **others: Any) -> Do
     return kind(**{name: getattr(source, name) for name in names}, **others)
 
 
+def adapter_of(kind: type[Any]) -> TypeAdapter[Any]:
+    """Return pydantic's validator and serializer of a dataclass. Each is made once, as that takes milliseconds."""
+    return _ADAPTERS.get(kind) or _ADAPTERS.setdefault(kind, TypeAdapter(kind))
+
+
 def document_text(value: object) -> str:
     """Return the JSON text of a document, which is a dataclass. NaN and infinities are refused."""
-    return json.dumps(TypeAdapter(type(value)).dump_python(value, mode="json"), indent=1, allow_nan=False)
+    return json.dumps(adapter_of(type(value)).dump_python(value, mode="json"), indent=1, allow_nan=False)
 
 
 def write_document(path: Path, value: object, *, makes_folders: bool = True) -> None:
@@ -53,6 +60,7 @@ def document_of(
     if stored != version or isinstance(stored, bool):
         raise ArtifactError(f"{name} has schema_version {stored!r:.60}; expected {version}", hint=hint)
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
+        document: DocumentT = adapter_of(kind).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         raise ArtifactError(f"{name} at {first_problem(error)}", hint=hint) from error
+    return document

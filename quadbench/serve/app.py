@@ -9,7 +9,6 @@ from urllib.parse import parse_qs
 import uvicorn
 from fastapi import APIRouter, FastAPI, Path, Query
 from fastapi.exceptions import RequestValidationError
-from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -20,6 +19,7 @@ from quadbench.nightly.history_formats import CaseDocument, CaseList
 from quadbench.report.night_formats import NightDocument, night_json
 from quadbench.report.run_line import RunList
 from quadbench.report.view import RunSummary, run_summary
+from quadbench.results.documents import adapter_of
 from quadbench.results.layout import Layout
 from quadbench.serve.api_documents import FarmNow, NightList, WorkUnderWay
 from quadbench.serve.auth import COOKIE, MOST_HEAD_BYTES, SIGN_IN, Access, Door, asked
@@ -139,7 +139,7 @@ def api_routes(watched: Watched) -> APIRouter:
 
 
 def _json(kind: type[object], value: object) -> Response:
-    return Response(TypeAdapter(kind).dump_json(value), media_type="application/json")
+    return Response(adapter_of(kind).dump_json(value), media_type="application/json")
 
 
 def listen(address: str, port: int) -> socket.socket:

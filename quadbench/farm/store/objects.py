@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from quadbench.artifacts import FileRef
 from quadbench.artifacts.names import FileName, Sha256
@@ -17,6 +17,7 @@ from quadbench.errors import ArtifactError, NotStoredError
 from quadbench.farm.store.keys import CONDEMNED, MARKER, object_key
 from quadbench.farm.store.place import Place
 from quadbench.results.digests import MOST_BYTES
+from quadbench.results.documents import adapter_of
 from quadbench.spec import first_problem
 
 SCHEMA_VERSION = 1
@@ -130,7 +131,7 @@ class Store:
         content = b"".join(self.place.read(key, listed.size_bytes))
         hint = f'write {{"schema_version": {SCHEMA_VERSION}}} into it' if key == MARKER else "remove it"
         try:
-            document = TypeAdapter(kind).validate_json(content, strict=True)
+            document: DocumentT = adapter_of(kind).validate_json(content, strict=True)
         except ValidationError as error:
             raise ArtifactError(f"'{key}' in the store '{self.name}': {first_problem(error)}", hint=hint) from error
         if document.schema_version != SCHEMA_VERSION:
