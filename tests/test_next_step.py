@@ -41,7 +41,7 @@ def test_a_run_that_was_cut_short_goes_on_first_of_all(tmp_path: Path) -> None:
     ],
 )
 def test_commands_of_a_sentence_are_code_whose_words_stay_whole(sentence: str, commands: list[str]) -> None:
-    html = page_environment({}).from_string("{{ sentence|with_commands }}").render(sentence=sentence)
+    html = page_environment().from_string("{{ sentence|with_commands }}").render(sentence=sentence)
     codes = re.findall(r'<code class="long">(.*?)</code>', html)
     assert [unescape(re.sub("<[^>]*>", "", code)) for code in codes] == commands
     assert [re.findall("<span>(.*?)</span>", code) for code in codes] == [escape(command).split(" ") for command in commands]

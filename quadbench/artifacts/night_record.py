@@ -141,6 +141,10 @@ class Acknowledgement:
     task: str | None = None
     key: str | None = None
 
+    def covers(self, task: str | None, key: str | None) -> bool:
+        """Return whether the waiver is about a figure of a task; None stands for all tasks or figures."""
+        return self.task in (None, task) and self.key in (None, key)
+
 
 def fingerprint(record: RunRecord) -> dict[str, str]:
     """Return the environment of a launch by name: device build, software versions, settings, clock limits and image counts."""

@@ -153,14 +153,8 @@ def print_plan(night_id: str, plan: Plan, *, as_json: bool) -> int:
         cases = [_as_json(case) for case in plan.cases]
         console.print_json({"schema_version": _PLAN_SCHEMA_VERSION, "night": night_id, "cases": cases, "faults": plan.faults})
     else:
-        table = TextTable(
-            title=night_id,
-            columns=("Case", "Runs", "Beside", "Devices", "Owner"),
-            numeric=(False,) * 5,
-            rows=tuple(
-                (one.name, one.chosen.name, one.yardstick.name, ", ".join(one.words), one.owner or "–") for one in plan.cases
-            ),
-        )
+        rows = [(one.name, one.chosen.name, one.yardstick.name, ", ".join(one.words), one.owner or "–") for one in plan.cases]
+        table = TextTable.of_words(night_id, ("Case", "Runs", "Beside", "Devices", "Owner"), rows)
         console.print_text_table(console.stdout_console(), table)
         console.print_text(f"{night_id} would measure {plural(len(plan.cases), 'case')} in {plural(plan.blocks, 'block')} each")
     print_faults(plan)

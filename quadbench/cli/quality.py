@@ -3,8 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from quadbench.artifacts.run_record import RunScores
-from quadbench.cli.console import RunConsole, print_answer, print_text, print_text_table, stdout_console
+from quadbench.cli.console import RunConsole, print_json, print_text, print_text_table, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command, split_list
 from quadbench.errors import UserError, extra_needed
 from quadbench.report.scores import emulated_tables, score_notes, score_tables
@@ -54,13 +53,11 @@ def run(options: Options) -> int:
                 with_emulator=options.emulator,
                 notify=partial(observer.step, "quality"),
             )
-    print_answer(options, scores, lambda: _print_scores(scores))
-    return 0
-
-
-def _print_scores(scores: RunScores) -> None:
-    """Print a score table for each task and device, then notes on the metrics."""
+    if options.json:
+        print_json(scores)
+        return 0
     for table in (*score_tables(scores), *emulated_tables(scores)):
         print_text_table(stdout_console(), table)
     for note in score_notes(scores):
         print_text(note)
+    return 0

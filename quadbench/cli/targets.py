@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator
+from dataclasses import asdict
 from textwrap import wrap
 from typing import Any
 
@@ -33,9 +34,7 @@ def _row(target: KnownTarget, state: Availability) -> dict[str, Any]:
         "profiles": target.profiles,
         "addresses": target.addresses,
         "is_ready": state.is_ready,
-        "version": state.version,
-        "missing": state.missing,
-        "hint": state.hint,
+        **asdict(state),
     }
 
 

@@ -30,6 +30,12 @@ _LEVELS = {
     RulingKind.ENVIRONMENT: "warning",
     RulingKind.IMPROVEMENT: "notice",
 }
+_RESULTS: dict[RulingKind, type[Failure | Error | Skipped]] = {
+    RulingKind.REGRESSION: Failure,
+    RulingKind.MISSING: Error,
+    RulingKind.INCONCLUSIVE: Skipped,
+    RulingKind.ENVIRONMENT: Skipped,
+}
 _MOST_OF_A_LEVEL = 10  # GitHub shows no more for one step
 _IN_MESSAGE = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})  # as actions/toolkit writes them
 _IN_PROPERTY = _IN_MESSAGE | str.maketrans({":": "%3A", ",": "%2C"})
@@ -132,18 +138,10 @@ def night_junit(view: NightView) -> bytes:
 
 
 def _result(finding: NightFinding, told: Figured) -> Iterator[Failure | Error | Skipped]:
-    message = f"{finding.kind}: {told.cause}"
-    match finding.kind:
-        case RulingKind.REGRESSION:
-            result: Failure | Error | Skipped = Failure(message, finding.kind.value)
-        case RulingKind.MISSING:
-            result = Error(message, finding.kind.value)
-        case RulingKind.INCONCLUSIVE | RulingKind.ENVIRONMENT:
-            result = Skipped(message, finding.kind.value)
-        case RulingKind.IMPROVEMENT | RulingKind.CLEAN:
-            return
-    result.text = f"{finding.sentence} Next: {finding.next_step}"
-    yield result
+    if kind := _RESULTS.get(finding.kind):
+        result = kind(f"{finding.kind}: {told.cause}", finding.kind.value)
+        result.text = f"{finding.sentence} Next: {finding.next_step}"
+        yield result
 
 
 def check_address(address: str) -> str:

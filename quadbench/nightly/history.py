@@ -159,8 +159,8 @@ def tables(history: CaseHistory) -> tuple[TextTable, ...]:
         for figure in history.figures
         for segment in figure.segments[-_MOST_SHOWN:]
     ]
-    title = f"{history.case} on {words(history.address)}"
-    return (*([_table(title, ("Figure", *_COLUMNS), rows, (False, *_NUMERIC))] if rows else []), *told_tables(history))
+    levels = _levels(f"{history.case} on {words(history.address)}", "Figure", rows)
+    return (*([levels] if rows else []), *told_tables(history))
 
 
 def told_tables(history: CaseHistory) -> tuple[TextTable, ...]:
@@ -174,7 +174,7 @@ def sentence(history: CaseHistory) -> str:
     if figure is None:
         return f"{history.case} on {words(history.address)} has {plural(history.nights, 'night')} and no figure to follow."
     latest = figure.segments[-1]
-    level, change, changed = _cells(latest, figure.key)
+    level, change, changed = segment_cells(latest, figure.key)
     where = f"{history.case} on {words(history.address)}: {figure_name(figure.key, figure.task)} is {level}"
     if latest.change is None:
         return f"{where} since {latest.first}, in {plural(latest.nights, 'night')}."
@@ -186,15 +186,15 @@ def segment_table(figure: FigureHistory) -> TextTable:
     """Return a table of the latest numbered segments of one figure."""
     numbered = list(enumerate(figure.segments, start=1))[-_MOST_SHOWN:]
     rows = [_row(str(number), segment, figure.key) for number, segment in numbered]
-    return _table(figure_name(figure.key, figure.task), ("Segment", *_COLUMNS), rows, (False, *_NUMERIC))
+    return _levels(figure_name(figure.key, figure.task), "Segment", rows)
+
+
+def _levels(title: str, first: str, rows: Iterable[tuple[str, ...]]) -> TextTable:
+    return TextTable(title=title, columns=(first, *_COLUMNS), numeric=(False, *_NUMERIC), rows=tuple(rows))
 
 
 def _row(name: str, segment: Segment, key: str) -> tuple[str, ...]:
-    return (name, segment.first, segment.last, str(segment.nights), *_cells(segment, key))
-
-
-def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], numeric: tuple[bool, ...] = ()) -> TextTable:
-    return TextTable(title=title, columns=columns, numeric=numeric or (False,) * len(columns), rows=tuple(rows))
+    return (name, segment.first, segment.last, str(segment.nights), *segment_cells(segment, key))
 
 
 def changed_words(segment: Segment) -> str:
@@ -204,7 +204,8 @@ def changed_words(segment: Segment) -> str:
     return ", ".join(changes[:_MOST_CHANGED]) + more
 
 
-def _cells(segment: Segment, key: str) -> tuple[str, str, str]:
+def segment_cells(segment: Segment, key: str) -> tuple[str, str, str]:
+    """Return the level of a segment, its change, and what changed with it, as text."""
     level = series.said_value(segment.level, key, is_ratio=segment.is_ratio)
     change = "–" if segment.change is None else series.said_change(segment.change, key)
     return level, change, changed_words(segment) or "–"
@@ -218,7 +219,7 @@ def _rulings(history: CaseHistory) -> TextTable:
         (_span(told), figure_name(told[0].key, told[0].task) or "all", told[0].kind.value, words(told[0].cause))
         for told in sorted(alike, key=lambda told: told[0].told_at)[-_MOST_SHOWN:]
     ]
-    return _table("Rulings that are not clean", ("Night", "Figure", "Ruling", "Why"), rows)
+    return TextTable.of_words("Rulings that are not clean", ("Night", "Figure", "Ruling", "Why"), rows)
 
 
 def _span(rulings: Sequence[Ruling]) -> str:
@@ -231,7 +232,7 @@ def _words(history: CaseHistory) -> TextTable:
         (word.night, f"{word.until:%Y-%m-%d}", figure_name(word.key, word.task) or "all", words(word.owner), words(word.reason))
         for word in history.acknowledged[-_MOST_SHOWN:]
     ]
-    return _table("Acknowledged", ("From", "Until", "Figure", "By", "Why"), rows)
+    return TextTable.of_words("Acknowledged", ("From", "Until", "Figure", "By", "Why"), rows)
 
 
 def _short(value: str) -> str:
@@ -264,8 +265,10 @@ def last_change(history: CaseHistory, now: datetime) -> Change | None:
         limit = series.limit_of(figure.key, _LIMITS)
         big = [one for one in figure.segments if one.change is not None and abs(one.change) > limit]
         if big:
-            word = _word_on(figure, big[-1], history.acknowledged, now)
-            return Change(history=history, figure=figure, segment=big[-1], word=word)
+            segment, latest = big[-1], reversed(history.acknowledged)
+            about = (word for word in latest if word.until > now and word.covers(figure.task, figure.key))
+            word = next((word for word in about if word.since >= segment.since or word.night == segment.first), None)
+            return Change(history=history, figure=figure, segment=segment, word=word)
     return None
 
 
@@ -304,18 +307,6 @@ def _told(changes: Sequence[Change]) -> str:
     if word is None:
         return told
     return f"{told} It is acknowledged until {word.until:%Y-%m-%d} by {words(word.owner)}, because: “{words(word.reason)}”."
-
-
-def _word_on(
-    figure: FigureHistory, segment: Segment, acknowledged: Sequence[Acknowledgement], now: datetime
-) -> Acknowledgement | None:
-    """Return the latest acknowledgement in force that covers a change of a figure."""
-    about = (
-        word
-        for word in reversed(acknowledged)
-        if word.until > now and word.task in (None, figure.task) and word.key in (None, figure.key)
-    )
-    return next((word for word in about if word.since >= segment.since or word.night == segment.first), None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,11 @@ from itertools import groupby
 
 from quadbench.artifacts.night_record import Measurement, Point, RulingKind
 from quadbench.nightly.history import CaseHistory, FigureHistory, Segment
-from quadbench.nightly.series import FigureName, is_exact, is_sound, name_of, scaled, unscaled
+from quadbench.nightly.series import FigureName, is_sound, name_of, scaled, unscaled
 from quadbench.report.chart import FAINT, Plot, rule, svg, text
 from quadbench.report.night import figure_name, in_unit, words
 from quadbench.report.night_formats import COLOURS, LOWER, PLAIN, RULE, UPPER, WIDTH, across, axis, dates, line, panel, titles_of
+from quadbench.report.versus import EXACT
 
 MOST_NIGHTS = 400  # the latest nights that a chart shows
 _FEW_NIGHTS = 90  # up to this many nights, dots are larger
@@ -129,7 +130,7 @@ class _Plot:
             if kind := kinds.get(night.night):
                 colour = COLOURS.get(kind, PLAIN)
                 yield f'<circle class="told {kind.lower()}" {place} r="4" fill="{colour}"><title>{kind}</title></circle>'
-            elif is_sound(night) or is_exact(self.figure.key):
+            elif is_sound(night) or self.figure.key in EXACT:
                 yield f'<circle class="shared" {place} r="{radius}" fill="{PLAIN}"/>'
             else:
                 yield f'<circle class="doubtful" {place} r="2.5" fill="{_PAPER}" stroke="{PLAIN}"/>'
@@ -137,8 +138,7 @@ class _Plot:
     def _acknowledged(self, y: float) -> Iterator[str]:
         """Draw bars at height `y` below the nights that an acknowledgement covers."""
         for word in self.history.acknowledged:
-            is_about = word.task in (None, self.figure.task) and word.key in (None, self.figure.key)
-            nights = enumerate(self.nights) if is_about else ()
+            nights = enumerate(self.nights) if word.covers(self.figure.task, self.figure.key) else ()
             xs = [self._plot.x(number) for number, night in nights if word.since <= night.measured_at < word.until]
             if xs:
                 ends = (xs[0] - 3, y), (xs[-1] + 3, y)

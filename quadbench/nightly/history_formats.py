@@ -3,19 +3,27 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
 from itertools import islice
 from statistics import median
 
-from jinja2 import Environment
 from markupsafe import Markup
 
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.night_record import Measurement
 from quadbench.nightly import history
-from quadbench.nightly.history import CaseHistory, Change, FigureHistory, Segment, answer, case_history, last_change, sentence
+from quadbench.nightly.history import (
+    CaseHistory,
+    Change,
+    FigureHistory,
+    Segment,
+    answer,
+    case_history,
+    last_change,
+    segment_cells,
+    sentence,
+)
 from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
-from quadbench.nightly.series import name_of, said_change, said_value, scaled
+from quadbench.nightly.series import name_of, said_value, scaled
 from quadbench.report.formatting import TextTable, listed, plural
 from quadbench.report.night import words
 from quadbench.report.page import page_environment
@@ -58,24 +66,18 @@ def lines_of(nights: Nights, series: Sequence[Sequence[Measurement]]) -> tuple[L
 
 
 def line_table(lines: Sequence[Line]) -> TextTable:
+    rows = []
+    for line in lines:
+        kinds = [kind for kind in line.kinds if kind != "CLEAN"] or line.kinds
+        level, change, _ = segment_cells(line.segment, PRIMARY) if line.segment else ("–", "–", "")
+        since = line.segment.first if line.segment else "–"
+        rows.append((line.case, words(line.address), line.night, ", ".join(kinds) or "–", level, since, change))
     return TextTable(
         title="Cases",
         columns=("Case", "Device", "Latest night", "Rulings", "Time of an image", "Since", "Change then"),
         numeric=(False, False, False, False, True, False, True),
-        rows=tuple((line.case, words(line.address), line.night, _kinds(line), *_cells(line.segment)) for line in lines),
+        rows=tuple(rows),
     )
-
-
-def _kinds(line: Line) -> str:
-    told = [kind for kind in line.kinds if kind != "CLEAN"]
-    return ", ".join(told or line.kinds) or "–"
-
-
-def _cells(segment: Segment | None) -> tuple[str, str, str]:
-    if segment is None:
-        return "–", "–", "–"
-    change = "–" if segment.change is None else said_change(segment.change, PRIMARY)
-    return said_value(segment.level, PRIMARY, is_ratio=segment.is_ratio), segment.first, change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +253,7 @@ def render_history(
     short = tuple(replace(one, rulings=one.rulings[-_MOST_RULINGS:]) for one in histories)
     data = adapter_of(CaseDocument).dump_json(CaseDocument(case=case, devices=short), indent=1).decode()
     words = {"title": case or "All cases", "commands": commands, "next_step": next_step, "made_at": made_at}
-    return _environment().get_template("case_history.html.j2").render(words, told=told, view=view, data=data)
+    return page_environment(span=span_words).get_template("case_history.html.j2").render(words, told=told, view=view, data=data)
 
 
 def span_words(told: Sequence[Told]) -> str:
@@ -259,8 +261,3 @@ def span_words(told: Sequence[Told]) -> str:
     nights = {(night.night, night.measured_at.date()) for one in told for night in one.nights}
     days = sorted(day for _, day in nights)
     return f"{plural(len({name for name, _ in nights}), 'night')}, {days[0]} to {days[-1]}" if days else "no night"
-
-
-@cache
-def _environment() -> Environment:
-    return page_environment({"span": span_words})

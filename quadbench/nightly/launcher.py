@@ -62,7 +62,6 @@ class Launched:
 
     @classmethod
     def failed(cls, case: str, word: str, error: QuadbenchError) -> Self:
-        """Return the failed result of a comparison because of an error."""
         is_unstored = isinstance(error, StorageError)
         may_pass = is_unstored or error.transient or isinstance(error, DeviceError)
         return cls(case=case, word=word, why=str(error), may_pass=may_pass, is_unstored=is_unstored)
@@ -195,9 +194,8 @@ def measurement_of(night: str, launched: Launched, records: Sequence[RunRecord],
 def _environment(yardstick: Sequence[RunRecord], case: Sequence[RunRecord]) -> dict[str, str]:
     """Return the environment of the yardstick's launches, and where the case's own launches differ from it."""
     first, second = ([fingerprint(record) for record in side] for side in (yardstick, case))
-    around = unlike(first, [{}])
-    own = unlike(first, second)
-    return {name: text for name, (text, _) in around.items()} | {f"{_OWN}{name}": text for name, (_, text) in own.items()}
+    around = {name: text for name, (text, _) in unlike(first, [{}]).items()}
+    return around | {f"{_OWN}{name}": text for name, (_, text) in unlike(first, second).items()}
 
 
 def _points(row: SideRow) -> Iterator[Point]:

@@ -19,9 +19,9 @@ from quadbench.measure.launch_schedule import Budget
 from quadbench.nightly.launcher import NO_TIME, Launched, Launcher, Wanted, measurement_of, with_second_try
 from quadbench.nightly.night_plan import Plan, PlannedCase, device_of, lacking
 from quadbench.nightly.night_report import Performed, doubt_devices
-from quadbench.nightly.series import REMEMBERED, FigureName, is_exact, limit_of, name_of, scaled, tasks_of
+from quadbench.nightly.series import REMEMBERED, FigureName, limit_of, name_of, scaled, tasks_of
 from quadbench.nightly.verdicts import Suspicion, missing, rulings_on, suspicion
-from quadbench.report.versus import ALL_TASKS, PRIMARY
+from quadbench.report.versus import ALL_TASKS, EXACT, PRIMARY
 from quadbench.results.disk import storing
 from quadbench.results.engine import database_of, now_of, reading
 from quadbench.results.layout import Layout
@@ -112,7 +112,7 @@ class Judged:
     def goals(self) -> tuple[Goal, ...]:
         """Return the figures that a confirmation must decide, with the image time if a suspicion is vague."""
         said = self.said
-        names = {one.name for one in said.suspects if not (one.known or one.is_vague or is_exact(one.key))}
+        names = {one.name for one in said.suspects if not (one.known or one.is_vague or one.key in EXACT)}
         if not names or any(one.is_vague for one in said.suspects):
             names.add((ALL_TASKS, PRIMARY))
         return tuple(Goal(task=task, key=key, limit=limit_of(key, said.limits)) for task, key in sorted(names))

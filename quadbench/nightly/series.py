@@ -39,11 +39,6 @@ def tasks_of(night: Measurement) -> tuple[str, ...]:
     return tuple(sorted(point.task for point in night.points if point.key == PRIMARY and point.task != ALL_TASKS))
 
 
-def is_exact(key: str) -> bool:
-    """Return whether a figure is the same in every launch of the same files, so that it needs no statistics."""
-    return key in EXACT
-
-
 def scaled(point: Point) -> float | None:
     """Return a figure on its scale: the logarithm of its ratio or value, or decibels; None if it cannot be placed.
 
@@ -178,7 +173,7 @@ class Past:
     def series(self, point: Point) -> list[Place]:
         """Return all earlier values of a figure that are comparable with tonight's; means only over the same tasks."""
         is_ratio, yardstick, tasks = point.ratio is not None, self.tonight.yardstick, tasks_of(self.tonight)
-        sound = [night for night in self.nights if is_exact(point.key) or is_sound(night)]
+        sound = [night for night in self.nights if point.key in EXACT or is_sound(night)]
         if point.task == ALL_TASKS:
             sound = [night for night in sound if tasks_of(night) == tasks]
         return [
@@ -216,7 +211,7 @@ class Past:
         return word.since <= self.tonight.measured_at < word.until
 
     def _words_on(self, name: FigureName) -> list[Acknowledgement]:
-        return [word for word in self.words if word.task in (None, name[0]) and word.key in (None, name[1])]
+        return [word for word in self.words if word.covers(*name)]
 
     @cached_property
     def _by_night(self) -> dict[str, tuple[Ruling, ...]]:

@@ -9,10 +9,10 @@ from statistics import median
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject, unlike
 from quadbench.nightly import series
 from quadbench.nightly.night_file import Limits
-from quadbench.nightly.series import FigureName, Past, Place, change_between, is_exact, is_worse, limit_of, name_of, said_change
+from quadbench.nightly.series import FigureName, Past, Place, change_between, is_worse, limit_of, name_of, said_change
 from quadbench.report.formatting import between, change, plural
 from quadbench.report.night import directions
-from quadbench.report.versus import VersusDevice, primary_row
+from quadbench.report.versus import EXACT, VersusDevice, primary_row
 from quadbench.statistics import Verdict
 from quadbench.statistics.change_points import HALF_OF_STEPS, Spread, spread_of
 from quadbench.statistics.launch_comparison import Comparison, verdict_within
@@ -87,7 +87,7 @@ class Suspicion:
     @property
     def to_confirm(self) -> bool:
         """Return whether a comparison of the last good files (A) with tonight's (B) would tell more."""
-        is_open = any(not is_exact(one.key) and one.known is None for one in self.suspects)
+        is_open = any(one.key not in EXACT and one.known is None for one in self.suspects)
         return is_open and self.last_good is not None and not self.is_same
 
 
@@ -139,7 +139,7 @@ class _Gate:
         usual = self.past.usual(point, every)
         if place is None:
             return replace(_suspect(point, f"{point.value:g} cannot be its value"), is_sure=True)
-        if is_exact(point.key):
+        if point.key in EXACT:
             return self._exact(point, place, usual)
         if known := self.past.known(point):
             return replace(_suspect(point, known.cause), expected=known.expected, known=known)
@@ -171,7 +171,7 @@ class _Gate:
     def _sudden(self, point: Point, place: float, usual: Sequence[Place], spread: Spread) -> Suspect | None:
         """Check whether tonight's figure departs from earlier nights, whatever files they ran."""
         level = [other for _, other in self.past.alike(usual)[-series.LEVEL_NIGHTS :]]
-        chance = SURELY_BY_ACCIDENT / sum(not is_exact(other.key) for other in self.past.tonight.points)
+        chance = SURELY_BY_ACCIDENT / sum(other.key not in EXACT for other in self.past.tonight.points)
         change = spread.change(level, [place], least=limit_of(point.key, self.limits), chance=chance)
         if change is None:
             return None
@@ -279,7 +279,8 @@ class _Judge:
                 self.ruling(suspect.known.kind, _said(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known
             )
             return replace(ruling, comparison=suspect.known.comparison, value=suspect.value, expected=suspect.expected)
-        compared = self._compared(suspect.name)
+        rows = self.confirmed.rows if self.confirmed else ()
+        compared = next((row.comparison for row in rows if (row.task, row.key) == suspect.name), None)
         kind, cause = self._told(suspect, compared)
         if suspect.is_vague and kind not in _PROVEN.values():
             return None
@@ -303,9 +304,9 @@ class _Judge:
             return RulingKind.INCONCLUSIVE, suspect.why
         if self.suspicion.is_same or suspect.has_same_files:
             return RulingKind.ENVIRONMENT, f"{suspect.why}; its files are the same{self._around}"
-        if is_exact(suspect.key) and suspect.is_worse is None:
+        if suspect.key in EXACT and suspect.is_worse is None:
             return RulingKind.INCONCLUSIVE, suspect.why
-        if is_exact(suspect.key):
+        if suspect.key in EXACT:
             return (RulingKind.REGRESSION if suspect.is_worse else RulingKind.IMPROVEMENT), suspect.why
         if compared is None:
             return RulingKind.INCONCLUSIVE, f"{suspect.why}; {self._because(_UNCONFIRMED)}"
@@ -334,10 +335,6 @@ class _Judge:
 
     def _because(self, told: str) -> str:
         return f"{told}: {self.why}" if self.why else told
-
-    def _compared(self, name: FigureName) -> Comparison | None:
-        rows = self.confirmed.rows if self.confirmed else ()
-        return next((row.comparison for row in rows if (row.task, row.key) == name), None)
 
     def _verdict(self, compared: Comparison, key: str) -> Verdict:
         return verdict_within(compared, limit_of(key, self.suspicion.limits))
@@ -375,6 +372,5 @@ def acknowledged(
         and ruling.case == word.case
         and (ruling.night, ruling.device) in covered
         and word.device in (None, ruling.device)
-        and word.task in (None, ruling.task)
-        and word.key in (None, ruling.key)
+        and word.covers(ruling.task, ruling.key)
     )

@@ -146,12 +146,8 @@ def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ..
     tables = []
     for address, unlike_there in baseline.differences.items():
         figures = [figure for figure in baseline.figures if figure.device == address and (is_full or figure.is_telling)]
-        changed = TextTable(
-            title=f"{address}: what else differs from run {baseline.run_id}",
-            columns=("What", "Before", "Now"),
-            numeric=(False, False, False),
-            rows=tuple((name, *values) for name, values in unlike_there.items()),
-        )
+        rows = ((name, *values) for name, values in unlike_there.items())
+        changed = TextTable.of_words(f"{address}: what else differs from run {baseline.run_id}", ("What", "Before", "Now"), rows)
         measured = TextTable(
             title=f"{address}: against run {baseline.run_id}",
             columns=("Figure", "Before", "Now", "Now / before", "Verdict"),

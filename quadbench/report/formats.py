@@ -35,7 +35,7 @@ def to_markdown(table: TextTable) -> str:
 
 def to_html(table: TextTable) -> str:
     """Return the table as an HTML `table` element with its notes below."""
-    return page_environment({}).get_template("table.html.j2").render(table=table)
+    return page_environment().get_template("table.html.j2").render(table=table)
 
 
 def _pipes(cells: Sequence[str]) -> str:

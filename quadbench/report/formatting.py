@@ -173,6 +173,11 @@ class TextTable:
             notes=tuple(notes),
         )
 
+    @classmethod
+    def of_words(cls, title: str, columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Self:
+        """Build a table without numbers, whose columns are all left-aligned."""
+        return cls(title=title, columns=tuple(columns), numeric=(False,) * len(columns), rows=tuple(rows))
+
 
 def plain_cell(text: str) -> str:
     """Return cell text, which may come from a device, as one line without terminal control codes."""

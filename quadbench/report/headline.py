@@ -13,7 +13,7 @@ from quadbench.report.formatting import Unit, decibels, listed, marked, percent,
 from quadbench.report.kpi import Figure, KpiRow, unequal_rows
 from quadbench.report.launches import counted, is_on, sound
 from quadbench.report.scores import Quality
-from quadbench.report.storage import EXTRAPOLATE_TO, Storage, UseCases
+from quadbench.report.storage import EXTRAPOLATE_TO, Storage
 from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict
 from quadbench.statistics.intervals import MAX_BLOCKS
 from quadbench.statistics.multiple_testing import TO_TELL
@@ -69,8 +69,8 @@ def _named(devices: Sequence[DeviceFacts]) -> str:
 
 def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
     """Return a clause on the resources that one shared base saves or costs on every device, and on some devices only."""
-    ends = [end for end in map(_end, _with_base(storages)) if end.shared_bytes and end.per_graph_bytes]
-    sizes = [(end.shared_bytes or 0) / (end.per_graph_bytes or 1) - 1 for end in ends]
+    ends = [storage.measured[-1] for storage in _with_base(storages)]
+    sizes = [end.shared_bytes / end.per_graph_bytes - 1 for end in ends if end.shared_bytes and end.per_graph_bytes]
     gains, losses, somewhere = list[str](), list[str](), list[str]()
     for key, (less, more) in _NOUNS.items():
         compared = _compared(rows, key)
@@ -148,16 +148,12 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
     """Return the storage views in which the file size of all tasks on one shared base is known."""
-    return [storage for storage in storages if storage.measured and _end(storage).shared_bytes is not None]
-
-
-def _end(storage: Storage) -> UseCases:
-    return storage.measured[-1]
+    return [storage for storage in storages if storage.measured and storage.measured[-1].shared_bytes is not None]
 
 
 def _bytes(storages: Sequence[Storage]) -> str:
     with_base = _with_base(storages)
-    ends = [_end(storage) for storage in with_base]
+    ends = [storage.measured[-1] for storage in with_base]
     if not ends:
         return ""
     shared = [end.shared_bytes for end in ends if end.shared_bytes is not None]

@@ -3,7 +3,7 @@
 import shlex
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,6 @@ def write_view(view: ReportView, layout: Layout) -> Path:
 
 
 def render_html(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> str:
-    """Return a run's report as HTML text."""
     return render_view(report_view(result, layout, baseline))
 
 
@@ -157,15 +156,11 @@ def _environment() -> Environment:
         "spread": spread,
         "verdict_note": note_on,
         "picture": _picture,
-        **{chart.__name__: partial(_drawn, chart) for chart in _CHARTS},
+        **{chart.__name__: lambda *of, chart=chart: Markup(chart(*of)) for chart in _CHARTS},
     }
-    environment = page_environment(filters)
+    environment = page_environment(**filters)
     environment.tests |= {"figure": lambda cell: isinstance(cell, Figure), "text": lambda cell: isinstance(cell, str)}
     return environment
-
-
-def _drawn(chart: Callable[..., str], *of: object) -> Markup:
-    return Markup(chart(*of))
 
 
 def _picture(picture: Picture, alt: str) -> Markup:

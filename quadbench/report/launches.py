@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from math import isfinite
 
-from quadbench.artifacts import Bundle, Caveat, DeviceFacts, Graph, RunRecord, RunResult, SampleKind, Status, TaskAssets, Variant
+from quadbench.artifacts import Bundle, Caveat, DeviceFacts, RunRecord, RunResult, SampleKind, Status, TaskAssets, Variant
 from quadbench.artifacts.bundle import Int8Share, Share
 from quadbench.artifacts.launch_values import Kinds
 from quadbench.artifacts.run_record import lora_dtype
-from quadbench.report.formatting import TextTable, plural
+from quadbench.report.formatting import TextTable, labelled, plural
 from quadbench.statistics import LAUNCHES_PER_BLOCK
 
 # These metrics belong to a launch or a switch; an iteration's warm-up says nothing about them.
@@ -65,7 +65,6 @@ class Counted:
     left_out: int = 0
 
     def of(self, variant: Variant) -> tuple[RunRecord, ...]:
-        """Return the launches of one of the two variants."""
         return self.shared if variant is Variant.SHARED else self.per_graph
 
 
@@ -88,19 +87,12 @@ def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], .
 
     Launches of other variants between them are ignored.
     """
-    measured = [
-        record
-        for record in records
-        if record.variant in {Variant.SHARED, Variant.PER_GRAPH} and record.status is not Status.DISCARDED
-    ]
+    a, b = Variant.SHARED, Variant.PER_GRAPH
+    measured = [record for record in records if record.variant in (a, b) and record.status is not Status.DISCARDED]
     size = 2 * LAUNCHES_PER_BLOCK
     groups = [tuple(measured[start : start + size]) for start in range(0, len(measured), size)]
-    return tuple(group for group in groups if len(group) == size and _is_mirrored(group) and len(sound(group)) == size)
-
-
-def _is_mirrored(group: Sequence[RunRecord]) -> bool:
-    first, second, third, fourth = (record.variant for record in group)
-    return first is fourth and second is third and first is not second
+    mirrored = [group for group in groups if [record.variant for record in group] in ([a, b, b, a], [b, a, a, b])]
+    return tuple(group for group in mirrored if len(sound(group)) == size)
 
 
 def why_absent(records: Sequence[RunRecord], *, is_time: bool = False) -> str:
@@ -202,21 +194,18 @@ def setup_table(setups: tuple[Setup, ...]) -> TextTable | None:
     if len(setups) < 2:
         return None
     tasks = [task.name for task in setups[0].bundle.tasks]
-    return TextTable(
-        title="where the recipe's `devices` tell them apart",
-        columns=("Device", "Activations", "LoRA", *tasks),
-        numeric=(False,) * (3 + len(tasks)),
-        rows=tuple((address, *_cells(each.bundle)) for each in setups for address in each.addresses),
+    rows = (
+        (address, each.bundle.precision, lora_dtype(each.bundle), *map(sampler_text, each.bundle.tasks))
+        for each in setups
+        for address in each.addresses
     )
+    columns = ("Device", "Activations", "LoRA", *tasks)
+    return TextTable.of_words("where the recipe's `devices` tell them apart", columns, rows)
 
 
 def titled(title: str, where: str) -> str:
     """Return a title followed by device addresses, if any are given."""
     return f"{title}, on {where}" if where else title
-
-
-def _cells(bundle: Bundle) -> tuple[str, ...]:
-    return (bundle.precision, lora_dtype(bundle), *map(sampler_text, bundle.tasks))
 
 
 def sampler_text(task: TaskAssets) -> str:
@@ -236,7 +225,8 @@ def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
 
     `where` names the devices of the bundle; empty if all devices ran it.
     """
-    rows = tuple((_name(graph), *(_cell(share) for share in _shares(graph.int8))) for graph in bundle.graphs if graph.int8)
+    shares = {labelled(graph.variant.value, graph.task): _shares(graph.int8) for graph in bundle.graphs if graph.int8}
+    rows = tuple((name, *map(_cell, each)) for name, each in shares.items())
     columns = ("U-Net", "Layers", "Parameters", "Multiply-accumulates", "LoRA products")
     is_numeric = (False, True, True, True, True)
     title = titled(bundle.precision, where)
@@ -260,10 +250,6 @@ def int8_note(bundle: Bundle) -> str | None:
 
 def _shares(int8: Int8Share) -> tuple[Share, ...]:
     return int8.layers, int8.parameters, int8.multiply_accumulates, int8.lora_products
-
-
-def _name(graph: Graph) -> str:
-    return f"{graph.variant.value}, {graph.task}" if graph.task else graph.variant.value
 
 
 def _cell(share: Share) -> str:

@@ -249,12 +249,10 @@ class NightFinding:
 
     @property
     def next_step(self) -> str:
-        """Return the recommended command."""
         return self.next.command
 
     @property
     def sentence(self) -> str:
-        """Return the finding as a sentence."""
         lead, more = self.figures[0], len([one for one in self.figures[1:] if one.figure])
         told = f"{self.result}: {lead.figure}: {lead.cause}" if lead.figure else f"{self.result}; {lead.cause}"
         return f"{told}; and {plural(more, 'other figure')}." if more else f"{told}."

@@ -4,13 +4,11 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
 from itertools import islice
 from math import ceil, floor, log10
 from pathlib import Path
 from statistics import median
 
-from jinja2 import Environment
 from markupsafe import Markup
 
 from quadbench.artifacts.night_record import Measurement, Point, RulingKind, Subject
@@ -286,7 +284,6 @@ def device_cells(device: DeviceNight) -> tuple[str | list[str], ...]:
 
 
 def rate_words(device: DeviceNight) -> str:
-    """Format a device's rate of false alarms."""
     rate = device.false_alarms
     if rate is None or rate.low is None or rate.high is None:
         return "not known yet"
@@ -314,20 +311,15 @@ def write_night_report(view: NightView, commands: Mapping[str, str], layout: Lay
 
 
 def render_night(view: NightView, commands: Mapping[str, str]) -> str:
-    """Return the report of a night as HTML text."""
     charts: dict[int, tuple[Markup, ...]] = {}  # charts of the worst findings' first figures, by number of the finding
     left = _MOST_CHARTS
     for number, finding in enumerate(view.findings):
         if drawn := tuple(islice(_drawn(finding, view), min(_CHARTS_EACH, left))):
             charts[number] = drawn
             left -= len(drawn)
-    page = _environment().get_template("night.html.j2")
+    environment = page_environment(words=words, rate=rate_words, subject=night_words.subject_name)
+    page = environment.get_template("night.html.j2")
     return page.render(view=view, charts=charts, meanings=_MEANINGS, commands=commands, data=night_json(view))
-
-
-@cache
-def _environment() -> Environment:
-    return page_environment({"words": words, "rate": rate_words, "subject": night_words.subject_name})
 
 
 def _drawn(finding: NightFinding, view: NightView) -> Iterator[Markup]:

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ _HERE = Path(__file__).parent
 _COMMANDS = re.compile(r"(?<=: )quadbench .+$|quadbench [a-z]+(?: --[a-z-]+ [A-Z]+)*|--[a-z-]+ [A-Z]+")  # in a sentence
 
 
-def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) -> Environment:
+@cache
+def page_environment(*folders: Path, **filters: Callable[..., Any]) -> Environment:
     """Return the Jinja environment of all pages, with further filters; `css` holds the common style.
 
-    Templates lie beside this file, or in one of the folders.
+    Templates lie beside this file, or in one of the folders. The same arguments give the same environment.
     """
     environment = Environment(
         loader=FileSystemLoader([*folders, _HERE / "templates"]),

@@ -78,7 +78,6 @@ def study_document(study: Sweep | Versus, folder: Path | None = None) -> SweepDo
 
 
 def study_json(study: Sweep | Versus) -> str:
-    """Return the JSON document of a sweep or comparison as text."""
     return document_text(study_document(study))
 
 

@@ -1,15 +1,15 @@
 """Image quality of a run: its images, their difference from the reference, scores, and SQNR on held-out inputs."""
 
 import io
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
 import numpy as np
 from PIL import Image
 
-from quadbench.artifacts import Bundle, DeviceFacts, FileRef, RunRecord, RunResult, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.bundle import Clipping, HeldOut, TrajectorySqnr
 from quadbench.artifacts.pixels import Pixels, read_pixels
 from quadbench.artifacts.run_record import Better, Compared, Metric, RunScores, Score
@@ -110,7 +110,7 @@ def _task(result: RunResult, layout: Layout, device: DeviceFacts, task: TaskAsse
 def _pictures(result: RunResult, layout: Layout, device: DeviceFacts, task: TaskAssets, item: TaskItem) -> tuple[Picture, ...]:
     given = (("Input", item.image), ("Mask", item.mask), ("Float reference", item.reference))
     bundle = result.stored_on(device)
-    pictures = [_given(bundle, label, file) for label, file in given if file is not None]
+    pictures = [Picture(label=label, path=bundle.path(file)) for label, file in given if file is not None]
     for variant in (variant for variant in Variant if variant.is_quantized):
         label, launches = MADE[variant], launches_of(result, device, variant)
         if not launches and variant not in (Variant.SHARED, Variant.PER_GRAPH):
@@ -121,12 +121,8 @@ def _pictures(result: RunResult, layout: Layout, device: DeviceFacts, task: Task
             apart = f"{label}, difference × {AMPLIFIED}"
             pictures.append(Picture(label=apart, path=picture.path, apart_from=bundle.path(item.reference)))
     if item.truth is not None:
-        pictures.append(_given(bundle, "Truth", item.truth))
+        pictures.append(Picture(label="Truth", path=bundle.path(item.truth)))
     return tuple(pictures)
-
-
-def _given(bundle: Stored[Bundle], label: str, file: FileRef) -> Picture:
-    return Picture(label=label, path=bundle.path(file))
 
 
 def _drawn(label: str, layout: Layout, records: tuple[RunRecord, ...], key: str) -> Picture:
@@ -257,11 +253,11 @@ def held_out_tables(held_out: HeldOut | None, where: str = "") -> tuple[TextTabl
     """
     if held_out is None:
         return ()
-    tables = [_trajectory_table(held_out, _ON_CPU)]
+    tables = [_trajectory_table(held_out, _ON_CPU, where)]
     if held_out.clippings:
         columns = ("U-Net", "Values that clip", "Tensors", "Worst tensors: share of their values, widths of the range beyond it")
         clipping = TextTable(
-            title="Activations that clip",
+            title=titled("Activations that clip", where),
             columns=columns,
             numeric=(False, True, True, False),
             rows=tuple(map(_clipping_row, held_out.clippings)),
@@ -271,13 +267,12 @@ def held_out_tables(held_out: HeldOut | None, where: str = "") -> tuple[TextTabl
             ),
         )
         tables.append(clipping)
-    return tuple(replace(table, title=titled(table.title, where)) for table in tables)
+    return tuple(tables)
 
 
 def emulated_tables(scores: RunScores) -> tuple[TextTable, ...]:
     """Return a table of SQNR along sampler trajectories for each Qualcomm HTP whose emulator ran U-Nets."""
-    tables = {target: _trajectory_table(judged, _ON_EMULATOR) for target, judged in scores.emulated.items()}
-    return tuple(replace(table, title=titled(table.title, target)) for target, table in tables.items())
+    return tuple(_trajectory_table(judged, _ON_EMULATOR, target) for target, judged in scores.emulated.items())
 
 
 def emulated_trajectories(scores: RunScores) -> tuple[Trajectory, ...]:
@@ -298,13 +293,13 @@ def _points(trajectory: TrajectorySqnr) -> tuple[tuple[float, float], ...]:
     return tuple((step.step + 1.0, step.sqnr_db) for step in trajectory.steps if step.sqnr_db is not None)
 
 
-def _trajectory_table(held_out: HeldOut, where: str) -> TextTable:
+def _trajectory_table(held_out: HeldOut, inputs: str, where: str) -> TextTable:
     return TextTable(
-        title="SQNR of eps along the trajectory",
+        title=titled("SQNR of eps along the trajectory", where),
         columns=("Task", "Variant", "All steps, dB", "Worst step, dB", "At step", "First step, dB", "Last step, dB"),
         numeric=(False, False, True, True, True, True, True),
         rows=tuple(_trajectory_row(one) for one in held_out.trajectories),
-        notes=(f"{where.format(inputs=held_out.inputs)}At every step the quantized U-Net is fed what the float one was.",),
+        notes=(f"{inputs.format(inputs=held_out.inputs)}At every step the quantized U-Net is fed what the float one was.",),
     )
 
 
@@ -317,13 +312,9 @@ def _trajectory_row(one: TrajectorySqnr) -> tuple[str, ...]:
 
 
 def _clipping_row(one: Clipping) -> tuple[str, ...]:
-    unet = f"{one.variant}, {one.task}" if one.task else one.variant
-    return (unet, _share(one.share), f"{one.clipped} of {one.tensors}", "; ".join(_worst(one)) or "none")
-
-
-def _worst(one: Clipping) -> Iterator[str]:
-    for tensor in one.worst[:SHOWN_TENSORS]:
-        yield f"{tensor.tensor} {_share(tensor.share)}, {tensor.beyond:.2g}"
+    worst = [f"{tensor.tensor} {_share(tensor.share)}, {tensor.beyond:.2g}" for tensor in one.worst[:SHOWN_TENSORS]]
+    unet = labelled(one.variant, one.task)
+    return (unet, _share(one.share), f"{one.clipped} of {one.tensors}", "; ".join(worst) or "none")
 
 
 def _share(share: float) -> str:

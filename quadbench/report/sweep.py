@@ -74,7 +74,6 @@ class SweepPoint:
         return ", ".join(f"{key}={value}" for key, value in self.setting.items())
 
     def figure(self, key: str) -> SweepFigure | None:
-        """Return the figure with this key; None if there is none."""
         return next((figure for figure in self.figures if figure.key == key), None)
 
 
@@ -98,7 +97,6 @@ class Sweep:
 
     @property
     def caveats(self) -> tuple[Caveat, ...]:
-        """Return the caveats of all points."""
         return in_order(caveat for point in self.points for caveat in point.caveats)
 
 

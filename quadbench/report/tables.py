@@ -6,12 +6,13 @@ from statistics import median
 
 from quadbench.artifacts import Component, DeviceFacts, RunResult, Variant
 from quadbench.artifacts.bundle import KERNEL_KINDS, KERNEL_NODES
+from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.run_record import BASE_UNET
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.recipe.published import PublishedRow, PublishedTable, published_names, published_table
 from quadbench.recipe.settings import int8_percent_of
 from quadbench.report import formatting, kpi
-from quadbench.report.formatting import Column, FigureTable, TextTable, Unit, Value, convert, number, rough_times, show
+from quadbench.report.formatting import Column, FigureTable, TextTable, Unit, Value, convert, labelled, number, rough_times, show
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, comparison_tables, kpi_rows, published_name
 from quadbench.report.launches import EMULATED, Alike, alike, counted, int8_note, launches_of, places, sampler_text, sound
 from quadbench.report.scores import Quality, quality_rows
@@ -23,16 +24,8 @@ _PAPER_NOTE = (
     "float reference."
 )
 _OURS = ("ours", "ours_low", "ours_high", "why_not", "run_id", "device", "other_sampler")  # columns beside a paper's figure
-_SCORES = {
-    "psnr": "PSNR, dB",
-    "ssim": "SSIM",
-    "lpips": "LPIPS",
-    "fid": "FID",
-    "clip_direction": "CLIP direction",
-    "clip_similarity": "CLIP similarity",
-    "dino_structure": "DINO structure",
-    "custom_clip_score": "Custom CLIP score",
-}
+_SCORES = {name: labelled(metric.title, metric.unit) for name, metric in PICTURE_METRICS.items()}
+_SCORES["custom_clip_score"] = "Custom CLIP score"
 _UNDEFINED = {"custom_clip_score": "the paper does not define it"}
 
 _NOTES = (

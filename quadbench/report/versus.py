@@ -252,7 +252,6 @@ class Versus:
 
     @property
     def caveats(self) -> tuple[Caveat, ...]:
-        """Return the caveats of all devices."""
         return in_order(caveat for device in self.devices for caveat in device.caveats)
 
     @property
@@ -363,7 +362,6 @@ def _said(row: SideRow, told: Comparison, looks: Looks) -> str:
 
 
 def side_table(device: VersusDevice) -> TextTable:
-    """Return a table of a device's figures on both sides."""
     looks = device.looks
     notes: tuple[str, ...] = ()
     if looks:
@@ -408,12 +406,8 @@ def versus_csv(versus: Versus) -> str:
 
 def difference_table(device: VersusDevice) -> TextTable:
     """Return a table of the settings that differ between both sides on a device."""
-    return TextTable(
-        title=f"{device.device.address}: what differs",
-        columns=("What", "A", "B"),
-        numeric=(False, False, False),
-        rows=tuple((name, *values) for name, values in device.differences.items()),
-    )
+    rows = ((name, *values) for name, values in device.differences.items())
+    return TextTable.of_words(f"{device.device.address}: what differs", ("What", "A", "B"), rows)
 
 
 def _cells(row: SideRow) -> tuple[str, ...]:

@@ -102,9 +102,9 @@ def _mean(numbers: Sequence[float]) -> float | None:
 def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], timed: Mapping[Variant, _Way]) -> FigureTable:
     with_one = dict(timed)
     with_one.pop(Variant.RESIDENT, None)
-    sentences = [_break_even(timed, "")] if timed else []
+    sentences = [_break_even(timed, "An")] if timed else []
     if Variant.RESIDENT in timed and len(with_one) > 1:
-        sentences.append(_break_even(with_one, "Of those with one U-Net in memory: "))
+        sentences.append(_break_even(with_one, "Of those with one U-Net in memory: an"))
     shared, resident = (ways[v].figures["peak_ram"] if v in ways else None for v in (Variant.SHARED, Variant.RESIDENT))
     if shared and resident:
         more, word = show(abs(resident - shared), Unit.MEGABYTES), "more" if resident >= shared else "less"
@@ -143,16 +143,12 @@ def _break_even(ways: Mapping[Variant, _Way], opening: str) -> str:
     (first, until), *later = stretches
     psnr_db = {variant: way.figures["psnr"] for variant, way in ways.items()}
     named = {variant: f"{variant} (PSNR {decibels(psnr)})" if psnr else variant.value for variant, psnr in psnr_db.items()}
-    beginning = f"{opening}an image and its share of the switch take the least time with {named[first]}"
+    beginning = f"{opening} image and its share of the switch take the least time with {named[first]}"
     if not later:
-        return _sentence(f"{beginning}, however often tasks are switched.")
+        return f"{beginning}, however often tasks are switched."
     ranges = [f"{named[variant]} up to {end}" if end else f"{named[variant]} beyond that" for variant, end in later]
     paints = f"where a task paints at most {plural(until or 0, 'image')} before the next task comes"
-    return _sentence(f"{beginning} {paints}, {', '.join(f'with {each}' for each in ranges)}.")
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
+    return f"{beginning} {paints}, {', '.join(f'with {each}' for each in ranges)}."
 
 
 def fastest(times: Mapping[Variant, tuple[float, float]]) -> list[tuple[Variant, int | None]]:

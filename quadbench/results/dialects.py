@@ -83,7 +83,6 @@ def reading_engine(path: Path) -> sa.Engine:
 
 
 def path_of(engine: sa.Engine) -> Path:
-    """Return the path of the engine's file."""
     database = str(engine.url.database)
     return Path(unquote(database.removeprefix("file:"))) if database.startswith("file:") else Path(database)
 

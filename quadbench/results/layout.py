@@ -115,7 +115,6 @@ class Layout:
         return self.root / "sweeps" / check_file_name(sweep_id)
 
     def comparison(self, comparison_id: str) -> Path:
-        """Return the folder with the result of a comparison of two sides."""
         return self.root / "comparisons" / check_file_name(comparison_id)
 
     def studies(self) -> list[Path]:

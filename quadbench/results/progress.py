@@ -4,7 +4,7 @@ The file of a killed command stays. It is ignored once its process is dead or si
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -101,34 +101,28 @@ def save_progress(layout: Layout, name: str, progress: Progress) -> None:
 def under_way(layout: Layout) -> list[Progress]:
     """Return the progress of all running commands in order of their start. Damaged files are left out."""
     now = datetime.now(UTC)
-    read = [progress for path in _files(layout)[:_MOST_FILES] if (progress := _read(path))]
-    return sorted((one for one in read if one.is_alive(now)), key=lambda one: one.began_at)
+    return sorted((one for _, one in _known(layout, _MOST_FILES) if one.is_alive(now)), key=lambda one: one.began_at)
 
 
 def may_be_at_work(layout: Layout) -> list[Progress]:
     """Return the progress of every process that is not known to have ended, including silent ones."""
-    return [progress for path in _files(layout) if (progress := _read(path)) and not is_dead(progress.process)]
+    return [progress for _, progress in _known(layout) if not is_dead(progress.process)]
 
 
 def forget_dead(layout: Layout) -> None:
     """Remove the progress files of killed commands."""
     now = datetime.now(UTC)
-    for path in _files(layout):
-        progress = _read(path)
-        if progress and not progress.is_alive(now):
+    for path, progress in _known(layout):
+        if not progress.is_alive(now):
             path.unlink(missing_ok=True)
 
 
-def _files(layout: Layout) -> list[Path]:
-    return sorted(layout.at_work.glob("*.json"), reverse=True)
-
-
-def _read(path: Path) -> Progress | None:
-    try:
-        return read_document(path, Progress, version=SCHEMA_VERSION)
-    except ArtifactError as error:
-        log.debug("%s; it is left out", error)
-        return None
+def _known(layout: Layout, most: int | None = None) -> Iterator[tuple[Path, Progress]]:
+    for path in sorted(layout.at_work.glob("*.json"), reverse=True)[:most]:
+        try:
+            yield path, read_document(path, Progress, version=SCHEMA_VERSION)
+        except ArtifactError as error:
+            log.debug("%s; it is left out", error)
 
 
 def _share(part: float, whole: float) -> float:

@@ -60,7 +60,6 @@ class Records:
         self.close()
 
     def close(self) -> None:
-        """Close every connection."""
         self.engine.dispose()
 
     def store(self, record: RunRecord, guard: Guard | None = None) -> bool:

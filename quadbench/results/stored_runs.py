@@ -127,7 +127,6 @@ def new_run_file(
 
 
 def save_run(layout: Layout, run: RunFile) -> None:
-    """Write a run's file atomically."""
     write_document(layout.run_file(run.run_id), run)
 
 

@@ -62,7 +62,7 @@ def _environment() -> Environment:
         "standing": standing,
         "trust": trust,
     }
-    return page_environment(filters, _HERE / "templates")
+    return page_environment(_HERE / "templates", **filters)
 
 
 def ago(seconds: float) -> str:
