@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -11,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.report_page import Page
-from support.scripted_harness import World
-from support.stored_run import RUN, store_run
+from support.stored_run import RUN, stored_below
 from support.synthetic_run import ABBA, make_run
 
 from quadbench.artifacts import RunRecord, RunResult, Variant
@@ -140,6 +140,15 @@ def test_a_side_without_launches_or_with_a_figure_of_nothing_is_refused() -> Non
             compare_unpaired(before, now)
 
 
+@pytest.fixture(scope="module")
+def slower(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Baseline]:
+    """A run whose shared graph takes half as long again as in the run before, and the two beside each other."""
+    folder = tmp_path_factory.mktemp("slower")
+    before = make_run(folder / "before", variants=MORE)
+    now = make_run(folder / "now", variants=MORE, change=scaled("end_to_end_ns", 1.5))
+    return now, against(before, kpi_rows(before), now, kpi_rows(now))
+
+
 @pytest.mark.parametrize(
     ("text", "count"),
     [
@@ -159,18 +168,14 @@ def test_a_side_without_launches_or_with_a_figure_of_nothing_is_refused() -> Non
         ("restyle.shared.psnr_db.same and restyle.shared.end_to_end_ms.worse", 1),
     ],
 )
-def test_a_condition_may_name_the_baseline(text: str, count: int, tmp_path: Path) -> None:
-    before = make_run(tmp_path / "before", variants=MORE)
-    now = make_run(tmp_path / "now", variants=MORE, change=scaled("end_to_end_ns", 1.5))
-    baseline = against(before, kpi_rows(before), now, kpi_rows(now))
+def test_a_condition_may_name_the_baseline(text: str, count: int, slower: tuple[RunResult, Baseline]) -> None:
+    now, baseline = slower
     condition = read_condition(text, TASKS, has_baseline=True)
     assert len(where_met(condition, kpi_rows(now), quality_rows(now), baseline)) == count
 
 
-def test_a_verdict_is_a_condition_alone_and_is_told_with_what_it_was_reached_by(tmp_path: Path) -> None:
-    before = make_run(tmp_path / "before", variants=MORE)
-    now = make_run(tmp_path / "now", variants=MORE, change=scaled("end_to_end_ns", 1.5))
-    baseline = against(before, kpi_rows(before), now, kpi_rows(now))
+def test_a_verdict_is_a_condition_alone_and_is_told_with_what_it_was_reached_by(slower: tuple[RunResult, Baseline]) -> None:
+    now, baseline = slower
     condition = read_condition("restyle.shared.end_to_end_ms.worse", TASKS, has_baseline=True)
     (met,) = where_met(condition, kpi_rows(now), quality_rows(now), baseline)
     assert met.startswith("restyle.shared.end_to_end_ms.worse: on virtual:s25: shared.end_to_end_ms is now / before 1.5")
@@ -229,17 +234,24 @@ def test_the_report_has_the_comparison_with_its_doubt(tmp_path: Path) -> None:
     assert report_view(now, Layout(tmp_path / "now")).baseline is None
 
 
-@pytest.fixture
-def results(world: World) -> Layout:
-    """A results folder with the stored run, and the run `later`, whose shared graph takes half as long again."""
-    layout = store_run(world)
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A results folder with the stored run, and the run `later`, whose shared graph is slower by half. Not to be changed."""
+    folder = tmp_path_factory.mktemp("two")
+    layout = stored_below(folder)
     bundle = load_run(layout, RUN).stored.folder.name
     save_run(layout, RunFile(run_id="later", bundle=bundle, deployments=(), is_ended=True))
     with open_records(layout.database) as records:
-        for record in make_run(world.folder.parent / "later", change=scaled("end_to_end_ns", 1.5)).records:
+        for record in make_run(folder / "later", change=scaled("end_to_end_ns", 1.5)).records:
             began = record.started_at + timedelta(days=1)
             records.store(replace(record, record_id=f"later-{record.launch}", run_id="later", started_at=began, ended_at=began))
     return layout
+
+
+@pytest.fixture
+def results(two_runs: Layout, tmp_path: Path) -> Layout:
+    """A copy of that folder."""
+    return Layout(shutil.copytree(two_runs.root, tmp_path / "results"))
 
 
 def test_a_stored_run_is_held_against_an_earlier_one(results: Layout, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,11 +279,11 @@ def test_a_stored_run_is_held_against_an_earlier_one(results: Layout, capsys: py
     ],
 )
 def test_a_baseline_that_does_not_fit_is_refused_before_anything_is_done(
-    results: Layout, words: list[str], code: int, reason: str, capsys: pytest.CaptureFixture[str]
+    two_runs: Layout, words: list[str], code: int, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*words, "--results", str(results.root)]) == code
+    assert main([*words, "--results", str(two_runs.root)]) == code
     assert reason in " ".join(capsys.readouterr().err.split())
-    assert not results.report("later").exists()
+    assert not two_runs.report("later").exists()
 
 
 @pytest.mark.parametrize(

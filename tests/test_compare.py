@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from support.scripted_harness import World
-from support.stored_run import RUN, store_run
+from support.stored_run import RUN, stored_below
 from support.synthetic_run import S25, make_run
 from support.watcher import Silent
 
@@ -66,9 +67,11 @@ from quadbench.target.targets import OnnxRuntimeTarget, target_key
 BLOCKS = 6
 
 
-def blocks_of(folder: Path, slower: float) -> tuple[list[list[RunRecord]], tuple[TaskAssets, ...]]:
+@cache
+def blocks_of(slower: float) -> tuple[list[list[RunRecord]], tuple[TaskAssets, ...]]:
     """Blocks A B B A of launches that differ a little, with every time of B `slower` times as long."""
-    result = make_run(folder, variants=(Variant.SHARED,))
+    with TemporaryDirectory() as folder:
+        result = make_run(Path(folder), variants=(Variant.SHARED,))
     (record,) = result.records
 
     def launch(side: int, number: int) -> RunRecord:
@@ -79,22 +82,23 @@ def blocks_of(folder: Path, slower: float) -> tuple[list[list[RunRecord]], tuple
     return [[launch(side, 2 * n + k) for side, k in ((0, 0), (1, 0), (1, 1), (0, 1))] for n in range(BLOCKS)], result.bundle.tasks
 
 
-def sides(folder: Path, slower: float) -> tuple[Side, Side]:
-    blocks, tasks = blocks_of(folder, slower)
+@cache
+def sides(slower: float) -> tuple[Side, Side]:
+    blocks, tasks = blocks_of(slower)
     return sides_of_blocks(blocks, tasks, tasks)
 
 
 @pytest.mark.parametrize(("slower", "verdict"), [(1.05, Verdict.WORSE), (0.95, Verdict.BETTER), (1.0, Verdict.SAME)])
-def test_a_side_that_takes_longer_is_found_and_one_that_does_not_is_not(tmp_path: Path, slower: float, verdict: Verdict) -> None:
-    a, b = sides(tmp_path, slower)
+def test_a_side_that_takes_longer_is_found_and_one_that_does_not_is_not(slower: float, verdict: Verdict) -> None:
+    a, b = sides(slower)
     told = compared(a, b, PRIMARY, ALL_TASKS, LOOKS)
     assert told is not None
     assert told.ratio == pytest.approx(slower, rel=0.001)
     assert told.verdict is verdict
 
 
-def test_rows_judge_times_and_leave_what_is_exact_to_itself(tmp_path: Path) -> None:
-    rows = interleaved_rows(S25, *sides(tmp_path, 1.05), LOOKS)
+def test_rows_judge_times_and_leave_what_is_exact_to_itself() -> None:
+    rows = device(1.05).rows
     assert (rows[0].task, rows[0].key) == (ALL_TASKS, "end_to_end")
     by_key = {(row.task, row.key): row for row in rows}
     unet, rom = by_key["restyle", "unet_step"], by_key["restyle", "foundation_rom"]
@@ -113,8 +117,8 @@ def test_only_tasks_that_are_wanted_are_compared_and_their_mean_stands_for_all(t
     assert common_tasks(bundle, bundle, wanted=(second.name, first.name)) == ((first, second), (first, second))
 
 
-def test_a_launch_without_times_leaves_nothing_to_compare(tmp_path: Path) -> None:
-    blocks, tasks = blocks_of(tmp_path, 1.0)
+def test_a_launch_without_times_leaves_nothing_to_compare() -> None:
+    blocks, tasks = blocks_of(1.0)
     emulated = [[replace(record, caveats=(Caveat.EMULATED_NPU,)) for record in block] for block in blocks]
     a, b = sides_of_blocks(emulated, tasks, tasks)
     assert compared(a, b, PRIMARY, ALL_TASKS, LOOKS) is None
@@ -123,36 +127,41 @@ def test_a_launch_without_times_leaves_nothing_to_compare(tmp_path: Path) -> Non
     assert all(row.comparison is None for row in interleaved_rows(S25, a, b, LOOKS) if row.key == "end_to_end")
 
 
-def test_a_plan_follows_from_the_spread_that_was_seen(tmp_path: Path) -> None:
-    planned = replanned(*sides(tmp_path, 1.0), 0.03)
+def test_a_plan_follows_from_the_spread_that_was_seen() -> None:
+    planned = replanned(*sides(1.0), 0.03)
     assert planned == Looks(at=(6,), margin=0.015, is_planned=True)
 
 
-def device(tmp_path: Path, slower: float, **changes: Any) -> VersusDevice:
-    rows = interleaved_rows(S25, *sides(tmp_path, slower), LOOKS)
+@cache
+def judged_rows(slower: float) -> tuple[SideRow, ...]:
+    return interleaved_rows(S25, *sides(slower), LOOKS)
+
+
+def device(slower: float, **changes: Any) -> VersusDevice:
+    rows = judged_rows(slower)
     plain = VersusDevice(device=S25, blocks=BLOCKS, looks=LOOKS, rows=rows, differences={}, caveats=())
     return replace(plain, **changes)
 
 
-def test_the_result_is_said_first_with_its_interval_and_verdict(tmp_path: Path) -> None:
-    said = sentence(device(tmp_path / "a", 1.05))
+def test_the_result_is_said_first_with_its_interval_and_verdict() -> None:
+    said = sentence(device(1.05))
     assert said.startswith("On virtual:s25, an image takes 5.0 % more time on B than on A (")
     assert said.endswith(" % more, 6 blocks; medians of all tasks together: A 218 ms, B 229 ms): WORSE.")
-    assert "takes the same time on A and B, to within 2.0 % (" in sentence(device(tmp_path / "b", 1.0))
-    loaded = sentence(device(tmp_path / "f", 1.05, caveats=(Caveat.STILL_WARMING, Caveat.THIS_MACHINE, Caveat.LOADED_HOST)))
+    assert "takes the same time on A and B, to within 2.0 % (" in sentence(device(1.0))
+    loaded = sentence(device(1.05, caveats=(Caveat.STILL_WARMING, Caveat.THIS_MACHINE, Caveat.LOADED_HOST)))
     assert loaded.endswith("): WORSE, but measured on a loaded host and while still warming.")
-    broken = sentence(device(tmp_path / "c", 1.0, broken="the phone is hot"))
+    broken = sentence(device(1.0, broken="the phone is hot"))
     assert broken.endswith("; it ended early: the phone is hot.")
-    slower = sentence(device(tmp_path / "e", 1.05, looks=None))
+    slower = sentence(device(1.05, looks=None))
     assert slower.startswith(
         "On virtual:s25, an image took 5.0 % more time on B than on A. Whether that is their doing is not known"
     )
-    stored = sentence(device(tmp_path / "d", 1.0, looks=None))
+    stored = sentence(device(1.0, looks=None))
     assert stored.startswith("On virtual:s25, an image took the same time on A and B. Whether that is their doing is not known")
 
 
-def test_it_is_said_whether_bytes_and_pictures_are_the_same_and_which_tasks_one_side_alone_has(tmp_path: Path) -> None:
-    one = device(tmp_path, 1.05, looks=None)
+def test_it_is_said_whether_bytes_and_pictures_are_the_same_and_which_tasks_one_side_alone_has() -> None:
+    one = device(1.05, looks=None)
     a, b = (VersusSide(source=name, changes={}, variant=Variant.SHARED, run_id=name) for name in "ab")
     versus = Versus(comparison_id="c", a=a, b=replace(b, own_tasks=("mine",)), to_see=None, devices=(one,), failures={})
     tasks = " and ".join(dict.fromkeys(row.task for row in one.rows if row.is_exact))
@@ -165,8 +174,8 @@ def test_it_is_said_whether_bytes_and_pictures_are_the_same_and_which_tasks_one_
     assert exact_sentences(changed) == (f"Not the same on A and B: LoRA ROM of {larger.task}.",)
 
 
-def test_a_table_has_a_line_for_each_figure(tmp_path: Path) -> None:
-    table = side_table(device(tmp_path, 1.05))
+def test_a_table_has_a_line_for_each_figure() -> None:
+    table = side_table(device(1.05))
     assert table.rows[0][:2] == (ALL_TASKS, "End to end, ms")
     assert table.rows[0][-1] == "WORSE"
     assert {row[-1] for row in table.rows} >= {"WORSE", "exact"}
@@ -233,8 +242,14 @@ def test_the_bits_of_lora_inputs_are_named_where_they_differ(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def old_run(world: World) -> Layout:
-    return store_run(world)
+def old_run(tmp_path: Path) -> Layout:
+    return stored_below(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def kept_run(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A results folder with that run, in which nothing may be written."""
+    return stored_below(tmp_path_factory.mktemp("kept"))
 
 
 def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,11 +315,11 @@ def test_a_run_is_measured_again_as_it_was_measured_before(old_run: Layout) -> N
     ],
 )
 def test_what_cannot_be_compared_is_refused(
-    old_run: Layout, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    kept_run: Layout, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    assert main(["compare", *words, "--results", str(old_run.root)]) == 2
+    assert main(["compare", *words, "--results", str(kept_run.root)]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
-    assert not (old_run.root / "comparisons").exists()
+    assert not (kept_run.root / "comparisons").exists()
 
 
 @pytest.mark.parametrize(
@@ -370,7 +385,7 @@ def test_ctrl_c_keeps_both_runs_and_what_their_whole_blocks_come_to(tiny_recipe:
 
 def test_on_ctrl_c_a_device_that_was_through_is_not_called_interrupted_and_who_was_left_out_is_named(tmp_path: Path) -> None:
     side = SimpleNamespace(source="quickstart", changes={}, variant=Variant.SHARED, tasks=("restyle",))
-    told = device(tmp_path / "run", 1.0)
+    told = device(1.0)
     over, open_ = SimpleNamespace(is_over=True, broken="too hot"), SimpleNamespace(is_over=False, broken=None)
     plans = [SimpleNamespace(launches=one, compared=lambda one=one: replace(told, broken=one.broken)) for one in (over, open_)]
     means = SimpleNamespace(work=USUAL_MANNER, layout=Layout(tmp_path))

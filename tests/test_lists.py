@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.hand_made import EVEN, figure, point, sweep_of
-from support.scripted_harness import World
-from support.stored_run import RUN, store_run
+from support.stored_run import RUN, stored_below
 
 from quadbench.cli import _configure_logging, main
 from quadbench.cli.devices import _print
@@ -34,9 +33,17 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return int(request.param)
 
 
+@pytest.fixture(scope="module")
+def old_run(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A results folder with a run, in which nothing is written."""
+    return stored_below(tmp_path_factory.mktemp("stored"))
+
+
 @pytest.mark.parametrize("command", NAMES)
-def test_every_list_fits_and_breaks_no_name(command: str, width: int, world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    main([command, "--results", str(store_run(world).root)])
+def test_every_list_fits_and_breaks_no_name(
+    command: str, width: int, old_run: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([command, "--results", str(old_run.root)])
     *lines, last = capsys.readouterr().out.splitlines()
     lines += [] if last.startswith("next: ") else [last]  # a command to copy is one line
     assert max(map(len, lines)) <= width
@@ -108,9 +115,11 @@ def test_a_whole_sweep_fits_in_parts_that_break_no_value_and_no_word(
     assert all(re.search(rf"\b{re.escape(word)}\b", words) for title in titles for word in title.split())
 
 
-def test_dates_are_those_of_iso_8601(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dates_are_those_of_iso_8601(
+    old_run: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    main(["runs", "--results", str(store_run(world).root)])
+    main(["runs", "--results", str(old_run.root)])
     assert "2026-01-02 03:04" in capsys.readouterr().out
 
 

@@ -35,7 +35,7 @@ from quadbench.quad.runner import GraphSession  # noqa: E402
 from quadbench.quality import score_run  # noqa: E402
 from quadbench.quality.compared import compare_run  # noqa: E402
 from quadbench.quality.metrics import METRICS  # noqa: E402
-from quadbench.quality.trajectories import TaskModel, compare_latents  # noqa: E402
+from quadbench.quality.trajectories import EPS_SQNR, TaskModel  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.records import open_records  # noqa: E402
 from quadbench.results.stored_runs import RunFile, load_run, save_run  # noqa: E402
@@ -112,7 +112,19 @@ def test_a_missing_image_of_a_run_is_named(tmp_path):
 @pytest.fixture
 def stored_run(tiny_bundle: Stored[Bundle], tmp_path: Path) -> Layout:
     """A results folder with one run of the tiny bundle, whose images are its references, one step brighter where they can be."""
-    layout, name = Layout(tmp_path / "results"), tiny_bundle.folder.name
+    return stored_below(tmp_path, tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def scored_run(tiny_bundle: Stored[Bundle], tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """Such a folder, whose run's images and latents are scored."""
+    layout = stored_below(tmp_path_factory.mktemp("scored"), tiny_bundle)
+    score_run(layout, metrics=["psnr"], with_latents=True)
+    return layout
+
+
+def stored_below(folder: Path, tiny_bundle: Stored[Bundle]) -> Layout:
+    layout, name = Layout(folder / "results"), tiny_bundle.folder.name
     shutil.copytree(tiny_bundle.folder, layout.bundles / name)
     images = {}
     for task in tiny_bundle.artifact.tasks:
@@ -122,7 +134,7 @@ def stored_run(tiny_bundle: Stored[Bundle], tmp_path: Path) -> Layout:
             reference = read_pixels(tiny_bundle.path(item.reference))
             Image.fromarray(reference + (reference < 255)).save(path)
             images[f"{task.name}/{item.name}"] = layout.relative(path)
-    template = make_run(tmp_path / "synthetic", variants=(Variant.SHARED,)).records[0]
+    template = make_run(folder / "synthetic", variants=(Variant.SHARED,)).records[0]
     save_run(layout, RunFile(run_id="r1", bundle=name, deployments=(), is_ended=True))
     with open_records(layout.database) as records:
         records.store(replace(template, run_id="r1", samples=(), images=images))
@@ -174,12 +186,11 @@ def test_what_the_emulator_gave_is_kept_where_latents_fail(stored_run: Layout, m
     assert [one.emulated for one in saved] == [{}, emulated]
 
 
-def test_whole_scores_are_not_replaced_by_a_part(stored_run: Layout) -> None:
-    score_run(stored_run, metrics=["psnr"], with_latents=True)
-    whole = load_run(stored_run, "r1").scores
+def test_whole_scores_are_not_replaced_by_a_part(scored_run: Layout) -> None:
+    whole = load_run(scored_run, "r1").scores
     with pytest.raises(UserError, match="compiled here for a Qualcomm HTP"):
-        score_run(stored_run, metrics=["ssim"], with_emulator=True)
-    assert load_run(stored_run, "r1").scores == whole
+        score_run(scored_run, metrics=["ssim"], with_emulator=True)
+    assert load_run(scored_run, "r1").scores == whole
 
 
 def test_figures_for_elsewhere_are_printed_and_nothing_is_written(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
@@ -265,9 +276,10 @@ def test_float_trajectories_end_in_the_reference_images(tiny_bundle: Stored[Bund
             assert max_abs_difference(painted, read_pixels(tiny_bundle.path(item.reference))) <= 2, f"{task.name}/{item.name}"
 
 
-def test_latents_are_compared_for_every_task_and_variant(tiny_bundle: Stored[Bundle]) -> None:
-    bundle = tiny_bundle.artifact
-    compared = compare_latents(tiny_bundle)
+def test_latents_are_compared_for_every_task_and_variant(tiny_bundle: Stored[Bundle], scored_run: Layout) -> None:
+    bundle, scores = tiny_bundle.artifact, load_run(scored_run, "r1").scores
+    assert scores is not None
+    compared = [one for one in scores.compared if one.scores[0].metric == EPS_SQNR]
     assert [(c.task, c.made) for c in compared] == [(t.name, v) for t in bundle.tasks for v in ("shared", "per-graph")]
     for one in compared:
         task = next(t for t in bundle.tasks if t.name == one.task)

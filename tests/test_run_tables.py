@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from support.report_page import Page
-from support.scripted_harness import World
-from support.stored_run import RUN, store_run
+from support.stored_run import RUN, stored_below
 from support.synthetic_run import ABBA, S25, TABS11, make_run
 
 import quadbench
@@ -31,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return make_run(tmp_path_factory.mktemp("run"), devices=(S25, TABS11), variants=variants, items=1, iterations=3)
 
 
-@pytest.fixture(params=TABLE_NAMES)
+@pytest.fixture(scope="module", params=TABLE_NAMES)
 def tables(request: pytest.FixtureRequest, run: RunResult) -> tuple[FigureTable, ...]:
     return named_tables(run, request.param)
 
@@ -67,9 +66,10 @@ def test_html_is_a_table_with_its_notes(tables: tuple[FigureTable, ...]) -> None
         assert page.count("p") == len(table.text.notes)
 
 
-@pytest.fixture
-def old_run(world: World) -> Layout:
-    return store_run(world)
+@pytest.fixture(scope="module")
+def old_run(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A results folder with a run, in which nothing is written."""
+    return stored_below(tmp_path_factory.mktemp("stored"))
 
 
 def hostile() -> TextTable:
