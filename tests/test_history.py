@@ -44,6 +44,12 @@ def store(folder: Path, nights: Sequence[Measurement], rulings: Sequence[Ruling]
     return folder
 
 
+@pytest.fixture(scope="module")
+def slower(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with nights of which the latest are slower. Not to be changed."""
+    return store(tmp_path_factory.mktemp("slower"), SLOWER, [REGRESSION])
+
+
 def rulings_in(folder: Path) -> tuple[Ruling, ...]:
     engine = open_engine(folder / "quadbench.sqlite")
     rulings = Nights(engine).rulings_of("restyle-s25")
@@ -81,8 +87,8 @@ def test_the_list_has_each_case_with_where_it_stands(tmp_path: Path, capsys: pyt
     assert "REGRESSION" in capsys.readouterr().out
 
 
-def test_a_case_is_printed_as_its_schema_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert history(store(tmp_path, SLOWER, [REGRESSION]), REGRESSION.case, "--json") == 0
+def test_a_case_is_printed_as_its_schema_says(slower: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert history(slower, REGRESSION.case, "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     jsonschema.validate(printed, schema("history"), cls=jsonschema.Draft202012Validator)
     assert (printed["case"], printed["devices"][0]["case"]) == (REGRESSION.case, REGRESSION.case)
@@ -118,9 +124,9 @@ def test_the_list_reads_as_much_however_many_nights_there_are(tmp_path: Path, ca
 
 
 def test_a_case_is_told_with_its_segments_rulings_and_words_the_result_last(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    slower: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert history(store(tmp_path, SLOWER, [REGRESSION]), "restyle-s25") == 0
+    assert history(slower, "restyle-s25") == 0
     out = capsys.readouterr().out
     assert "it is 7.0 % slower" in out
     last = out.strip().splitlines()[-1]
@@ -202,9 +208,9 @@ def test_what_is_acknowledged_is_clean_from_that_night_on(
     ],
 )
 def test_what_cannot_be_asked_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+    slower: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
 ) -> None:
-    assert history(store(tmp_path, SLOWER), *words) == 2
+    assert history(slower, *words) == 2
     assert message in capsys.readouterr().err
 
 
@@ -216,7 +222,7 @@ def test_an_end_that_cannot_be_is_refused(tmp_path: Path, until: str) -> None:
 
 def test_an_end_may_be_a_day(tmp_path: Path) -> None:
     day = (datetime.now(UTC) + timedelta(days=3)).date().isoformat()
-    assert history(store(tmp_path, SLOWER), "restyle-s25", "--acknowledge", "so", "--until", day) == 0
+    assert history(store(tmp_path, SLOWER[-1:]), "restyle-s25", "--acknowledge", "so", "--until", day) == 0
 
 
 def test_a_folder_without_nights_says_what_makes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,8 +251,8 @@ def test_bisection_launches_in_turn_and_names_the_files_with_the_night_and_what_
     assert (told["night"], told["untold"]) == (night_id(2), [{"bundle": NEW.bundle, "kit": None}])
 
 
-def test_files_that_are_not_there_cannot_be_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert history(store(tmp_path, SLOWER), "restyle-s25", "--bisect", night_id(0), night_id(29)) == 2
+def test_files_that_are_not_there_cannot_be_told(slower: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert history(slower, "restyle-s25", "--bisect", night_id(0), night_id(29)) == 2
     assert "BAD does not differ from GOOD, as far as can be told" in capsys.readouterr().err
 
 

@@ -41,12 +41,12 @@ PAGE = (Path(__file__).parents[1] / "docs/ci.md").read_text()
 Told = Callable[..., tuple[bool, str, str]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def view() -> NightView:
     return night_view(sample_night(), series(), rates())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def attacked() -> NightView:
     return night_view(*attacked_night(), rates())
 

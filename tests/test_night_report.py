@@ -28,12 +28,12 @@ from quadbench.report.night_formats import device_table, finding_lines, night_ch
 from quadbench.results.layout import Layout
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def view() -> NightView:
     return night_view(sample_night(), series(), rates())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def attacked() -> NightView:
     return night_view(*attacked_night(), rates())
 
@@ -237,7 +237,8 @@ def test_a_night_of_hundreds_of_bad_cases_stays_short() -> None:
         for one in sample_night().rulings
         if one.kind is RulingKind.REGRESSION
     ]
-    every = {(one.case, one.device): series()["restyle", "adb:S25"] for one in told}
+    nights = series()["restyle", "adb:S25"]
+    every = {(one.case, one.device): nights for one in told}
     html = render_night(night_view(replace(sample_night(), rulings=tuple(told)), every), {})
     assert Page(html).count("svg") <= 12
     assert len(html) < 1_000_000  # with its data

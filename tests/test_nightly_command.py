@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,12 +98,19 @@ def test_a_night_without_its_yardstick_is_an_error(tmp_path: Path, capsys: pytes
     assert not (tmp_path / "results" / "quadbench.sqlite").exists()
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """A results folder in which `reference` is frozen."""
-    layout = Layout(tmp_path / "results")
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a results folder in which `reference` is frozen. What lies there is not to be changed."""
+    folder = tmp_path_factory.mktemp("frozen")
+    layout = Layout(folder / "results")
     freeze("reference", write_recipe_bundle(load_recipe("quickstart"), layout), layout)
-    return layout
+    return folder
+
+
+@pytest.fixture
+def layout(frozen: Path, tmp_path: Path) -> Layout:
+    """A copy of that results folder."""
+    return Layout(shutil.copytree(frozen / "results", tmp_path / "results"))
 
 
 def case(name: str, **more: object) -> dict[str, object]:

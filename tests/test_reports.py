@@ -17,9 +17,19 @@ from quadbench.cli import build_parser
 from quadbench.report.html import render_study
 
 
-@pytest.fixture(scope="module", params=REPORTS)
-def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    return request.param, REPORTS[request.param](tmp_path_factory.mktemp("report"))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def pages(folder: Path) -> dict[str, str]:
+    return {name: write(folder) for name, write in REPORTS.items()}
+
+
+@pytest.fixture(params=REPORTS)
+def report(request: pytest.FixtureRequest, pages: dict[str, str]) -> tuple[str, str]:
+    return request.param, pages[request.param]
 
 
 def data_in(page: str) -> object:
@@ -37,11 +47,11 @@ def test_every_command_is_one_that_the_command_line_takes(report: tuple[str, str
 
 
 @pytest.mark.parametrize("name", ["run", "sweep", "comparison"])
-def test_every_command_about_stored_runs_comes_to_their_folder(name: str, tmp_path: Path) -> None:
-    commands = [html.unescape(text) for text in re.findall(r"<code[^>]*>(quadbench .*?)</code>", REPORTS[name](tmp_path))]
+def test_every_command_about_stored_runs_comes_to_their_folder(name: str, pages: dict[str, str], folder: Path) -> None:
+    commands = [html.unescape(text) for text in re.findall(r"<code[^>]*>(quadbench .*?)</code>", pages[name])]
     own = [command for command in commands if not command.startswith("quadbench sweep")]  # which a sweep has in its data
     assert own
-    assert all(command.endswith(f" --results {tmp_path}") for command in own)
+    assert all(command.endswith(f" --results {folder}") for command in own)
 
 
 def test_the_data_are_what_their_schema_says(report: tuple[str, str]) -> None:
