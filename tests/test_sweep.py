@@ -103,7 +103,7 @@ def test_a_share_of_8_bits_stands_for_the_scheme_that_has_it() -> None:
     assert [variation.recipe.precision.label for variation in variations] == ["mixed-0", "mixed-30"]
 
 
-@pytest.mark.parametrize("key", ["precision.activations", "precision.activations.scheme"])
+@pytest.mark.parametrize("key", ["precision.activations", pytest.param("precision.activations.scheme", marks=pytest.mark.slow)])
 def test_the_word_that_reports_print_for_a_precision_is_a_value_of_a_sweep(key: str, tmp_path: Path) -> None:
     recipe = tmp_path / "mixed.yaml"
     recipe.write_text(Path("recipes/quickstart.yaml").read_text().replace("{scheme: w8a16}", "mixed-30"))

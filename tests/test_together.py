@@ -130,7 +130,7 @@ def share_covered(is_drawn: bool, blocks: int, runs: int = 1500) -> float:
     return covered / runs
 
 
-@pytest.mark.parametrize("blocks", [6, 12])
+@pytest.mark.parametrize("blocks", [6, pytest.param(12, marks=pytest.mark.slow)])
 def test_a_disturbance_of_a_block_s_period_does_not_break_intervals_as_the_order_is_drawn(blocks: int) -> None:
     assert share_covered(True, blocks) >= 0.95 - 0.012  # two standard errors of 1,500 runs
     assert share_covered(False, blocks) < 0.9
