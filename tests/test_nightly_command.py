@@ -119,26 +119,7 @@ def case(name: str, **more: object) -> dict[str, object]:
 
 MISTAKES = {
     "yardstick": ({"yardstick": "refrence"}, "yardstick: unknown frozen bundle 'refrence'", "did you mean 'reference'?"),
-    "yardstick of a case": ({"cases": [case("a", yardstick="lost")]}, "cases[0].yardstick: unknown frozen bundle 'lost'", ""),
-    "name": ({"cases": [case("a", source="quickstrt")]}, "cases[0].source: unknown recipe 'quickstrt'", "did you mean"),
-    "file": ({"cases": [case("a", source="no/such.yaml")]}, "cases[0].source: 'no/such.yaml' cannot be read", ""),
-    "key": ({"cases": [case("a", changes={"nonsense": "1"})]}, "cases[0].changes: ", "nonsense=1: unknown key"),
-    "value": ({"cases": [case("a", changes={"measure.iterations": "x"})]}, "cases[0].changes: ", "expected a whole number"),
-    "variant": (
-        {"cases": [case("a", changes={"variant": "merged-at-load"})]},
-        "cases[0].changes: ",
-        "no graphs of merged-at-load",
-    ),
-    "kit": ({"cases": [case("a", changes={"kit": "91ab"})]}, "cases[0].changes: unknown runtime kit", ""),
-    "harness": ({"cases": [case("a", changes={"harness": "/no"})]}, "cases[0].changes: the harness '/no' is no program", ""),
-    "profile": ({"devices": ["virtual:s52"]}, "devices[0]: unknown device profile 's52'", "did you mean 's25'?"),
-    "profile of a phone": ({"devices": ["s52@R5CX"]}, "devices[0]: unknown device profile 's52'", ""),
-    "scenario": ({"devices": ["virtual:s25?scenario=cold"]}, "devices[0]: unknown scenario 'cold'", ""),
-    "hosted": ({"devices": ["hub:s25"]}, "devices[0]: 'hub:s25' is at Qualcomm AI Hub", ""),
-    "no address": ({"devices": ["local?x"]}, "devices[0]: 'local?x' is no device", ""),
     "wish": ({"cases": [case("a", devices=["s25*2"])]}, "cases[0].devices[0]: 's25*2' fits any of several", ""),
-    "twice": ({"devices": ["local", "local"]}, "devices[1]: 'local' is the device of 'local'; name it once", ""),
-    "twice by serial": ({"devices": ["R5CX", "s25@R5CX"]}, "devices[1]: 's25@R5CX' is the device of 'R5CX'", ""),
     "scores": ({"cases": [case("a", limits={"quality": 0.1})]}, "cases[0].limits.quality: no metric is asked for", ""),
     "scores of all": ({"limits": {"quality": 0.1}}, "limits.quality: no metric is asked for", ""),
 }
@@ -152,6 +133,50 @@ def test_what_a_file_names_and_what_is_not_there_is_refused_at_its_line_before_a
     err = " ".join(capsys.readouterr().err.split())
     assert f"night.yaml:1: {said}" in err
     assert more in err
+    assert not layout.database.exists()
+
+
+def test_what_cases_name_and_what_is_not_there_is_refused(
+    tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong: list[tuple[dict[str, object], str]] = [
+        ({"yardstick": "lost"}, "yardstick: unknown frozen bundle 'lost'"),
+        ({"source": "quickstrt"}, "source: unknown recipe 'quickstrt'; known: .* did you mean 'quickstart'"),
+        ({"source": "no/such.yaml"}, r"source: 'no/such\.yaml' cannot be read"),
+        ({"changes": {"nonsense": "1"}}, "changes: .* with nonsense=1: unknown key"),
+        ({"changes": {"measure.iterations": "x"}}, "changes: .* with measure.iterations=x: expected a whole number"),
+        ({"changes": {"variant": "merged-at-load"}}, "changes: .* no graphs of merged-at-load"),
+        ({"changes": {"kit": "91ab"}}, "changes: unknown runtime kit"),
+        ({"changes": {"harness": "/no"}}, "changes: the harness '/no' is no program"),
+    ]
+    cases = [case(f"a{number}", **words) for number, (words, _) in enumerate(wrong)]
+    assert nightly(tmp_path, "run", written(tmp_path, devices=["s25@NOWHERE"], cases=cases)) == ERROR
+    err = " ".join(capsys.readouterr().err.split())
+    told = dict(re.findall(r"night\.yaml:1: cases\[(\d+)\]\.(.*?)(?= \S*night\.yaml:1: |$)", err))
+    for number, (words, said) in enumerate(wrong):
+        assert re.match(said, told[str(number)]), (words, err)
+    assert not layout.database.exists()
+
+
+def test_words_for_devices_that_cannot_be_or_are_of_one_device_are_refused(
+    tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {
+        "virtual:s52": "unknown device profile 's52'; known: .* did you mean 's25'",
+        "s52@R5CX": "unknown device profile 's52'",
+        "virtual:s25?scenario=cold": "unknown scenario 'cold'",
+        "hub:s25": "'hub:s25' is at Qualcomm AI Hub",
+        "local?x": r"'local\?x' is no device",
+    }
+    assert nightly(tmp_path, "run", written(tmp_path, devices=list(words))) == ERROR
+    err = " ".join(capsys.readouterr().err.split())
+    told = dict(re.findall(r"night\.yaml:1: devices\[(\d+)\]: (.*?)(?= \S*night\.yaml:1: |$)", err))
+    for number, (word, said) in enumerate(words.items()):
+        assert re.match(said, told[str(number)]), (word, err)
+    assert nightly(tmp_path, "run", written(tmp_path, devices=["local", "R5CX", "local", "s25@R5CX"])) == ERROR
+    err = " ".join(capsys.readouterr().err.split())
+    assert "night.yaml:1: devices[2]: 'local' is the device of 'local'; name it once" in err
+    assert "night.yaml:1: devices[3]: 's25@R5CX' is the device of 'R5CX'" in err
     assert not layout.database.exists()
 
 
