@@ -39,7 +39,7 @@ def test_looking_three_times_at_the_interval_of_one_look_would_err_more_often() 
     rng = np.random.default_rng(2)
     looks = [Looks(at=(n,)) for n in LOOKS.at]
     verdicts = []
-    for _ in range(1500):
+    for _ in range(500):
         a, b = launches(rng, 1.0, 16, 0.05)
         verdicts.append(any(verdict_of(look, a, b, margin=0.0) is not Verdict.INCONCLUSIVE for look in looks))
     assert sum(verdicts) / len(verdicts) > 0.07

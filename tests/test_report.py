@@ -6,11 +6,13 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support.report_page import Page, row_of
-from support.synthetic_run import ABBA, S25, TABS11, failed, make_run
+from support.synthetic_run import ABBA, S25, TABS11, failed
+from support.synthetic_run import make_run as make_run_of
 
 from quadbench.artifacts import Caveat, Component, ErrorClass, Graph, RunRecord, Sample, Status, Variant
 from quadbench.artifacts.bundle import ClippedTensor, Clipping, HeldOut, StepSqnr, TrajectorySqnr
@@ -24,6 +26,8 @@ from quadbench.report.scores import quality_rows
 from quadbench.report.tables import KPI, kpi_table, named_tables
 from quadbench.report.view import report_view
 from quadbench.results.layout import Layout
+
+make_run = partial(make_run_of, iterations=2)  # what is counted here is not how often an image was painted
 
 
 def test_the_page_is_balanced_html_with_captions_and_scopes(tmp_path: Path) -> None:
@@ -227,7 +231,7 @@ def test_a_run_without_baseline_says_that_nothing_was_compared(tmp_path: Path) -
 
 def test_an_admitted_adapter_costs_the_other_tasks_no_per_graph_figure(tmp_path: Path) -> None:
     """The third task, `draw`, has no graph of its own, as that of an admitted adapter."""
-    whole = make_run(tmp_path)
+    whole = make_run(tmp_path, iterations=10)
     graphs = tuple(
         Graph(variant=Variant.PER_GRAPH, component=Component.UNET, task=task.name, file=task.table, inputs=(), outputs=())
         for task in whole.bundle.tasks[:2]
