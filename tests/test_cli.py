@@ -301,7 +301,9 @@ def test_a_table_in_a_file_is_as_wide_as_it_is_and_no_word_of_it_is_cut(
     assert capsys.readouterr().out == f"{row}\n"
 
 
-@pytest.mark.parametrize("words", [["targets"], ["targets", "--json"], ["recipe", "schema"]])
+@pytest.mark.parametrize(
+    "words", [["targets"], ["recipe", "schema"], pytest.param(["targets", "--json"], marks=pytest.mark.slow)]
+)
 def test_output_that_cannot_be_written_is_told_and_no_fault_of_the_results_folder(words: list[str]) -> None:
     command = [sys.executable, "-m", "quadbench", *words]
     with Path("/dev/full").open("wb") as full:
