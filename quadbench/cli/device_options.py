@@ -88,10 +88,6 @@ def conduct_of(options: Options) -> Conduct:
     return Conduct(retries=options.retries, budget_s=options.budget, keep_going=options.keep_going)
 
 
-def add_wait(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--wait", action="store_true", help="wait for a device that another process on this machine has")
-
-
 def once_free(
     act: Callable[[], ResultT], observer: Observer, *, waits: bool, pause: Callable[[float], None] = time.sleep
 ) -> ResultT:

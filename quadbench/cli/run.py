@@ -6,7 +6,7 @@ from pathlib import Path
 from quadbench import pipeline
 from quadbench.artifacts import MIB
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_answer, print_error
-from quadbench.cli.device_options import add_conduct, add_devices, add_wait, chosen_devices, conduct_of, once_free
+from quadbench.cli.device_options import add_conduct, add_devices, chosen_devices, conduct_of, once_free
 from quadbench.cli.options import Options, Subparsers, add_command, refuse_given
 from quadbench.cli.result import add_baseline, add_fail_if, add_full, baseline_of, conditions_of, print_result, wanted_as
 from quadbench.cli.run_source import OfBundle, OfRecipe, OfRun, Source, add_farm, named_source, run_on_farm, use_farm
@@ -35,7 +35,7 @@ def add(commands: Subparsers) -> None:
     add_full(parser)
     add_fail_if(parser)
     add_baseline(parser)
-    add_wait(parser)
+    parser.add_argument("--wait", action="store_true", help="wait for a device that another process on this machine has")
     add_conduct(parser)
     add_farm(parser)
     parser.add_argument(

@@ -9,7 +9,7 @@ from quadbench.artifacts.names import one_line
 from quadbench.cli.console import READ_WIDTH, empty_table, print_json, print_rows, print_text, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command, next_command, whole_number
 from quadbench.errors import QuadbenchError
-from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line, run_line
+from quadbench.report.run_line import RunLine, RunList, RunStatus, run_line
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run, run_ids
 from quadbench.study.stored_studies import study_lines
@@ -59,7 +59,7 @@ def _line(layout: Layout, run_id: str) -> RunLine:
     try:
         return run_line(load_run(layout, run_id))
     except QuadbenchError as error:
-        return damaged_line(run_id, error.message)
+        return RunLine(run_id=run_id, status=RunStatus.DAMAGED, reason=error.message)
 
 
 def _print_lines(options: Options, lines: Sequence[RunLine]) -> None:

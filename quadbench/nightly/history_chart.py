@@ -44,7 +44,6 @@ class _Plot:
     points: tuple[Point, ...]
 
     def drawn(self) -> str:
-        """Return the chart as SVG."""
         figure, key = figure_name(self.figure.key, self.figure.task), self.figure.key
         of_case, of_yardstick = titles_of(figure, key, is_of_ratio=self._is_ratio)
         yardsticks = [point.yardstick for point in self.points if point.yardstick is not None]

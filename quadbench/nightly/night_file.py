@@ -99,11 +99,5 @@ class NightFile(Spec):
     def devices_of(self, case: Case) -> tuple[str, ...]:
         return self.devices if case.devices is None else case.devices
 
-    def limits_of(self, case: Case) -> Limits:
-        return case.limits or self.limits
-
     def quality_of(self, case: Case) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.quality if case.quality is None else case.quality))
-
-    def yardstick_of(self, case: Case) -> str:
-        return case.yardstick or self.yardstick

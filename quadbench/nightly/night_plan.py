@@ -115,7 +115,7 @@ class NightReading:
     def _sides(self, case: Case, number: int) -> Sides | None:
         where = ("cases", number)
         chosen = self._chosen(case, where)
-        yardstick = self._yardstick(self.file.yardstick_of(case), (*where, "yardstick") if case.yardstick else None)
+        yardstick = self._yardstick(case.yardstick or self.file.yardstick, (*where, "yardstick") if case.yardstick else None)
         for side in (yardstick, chosen):
             if isinstance(side, QuadbenchError):
                 self.faults.setdefault(case.name, str(side))
@@ -242,7 +242,7 @@ def planned(path: Path, layout: Layout, *, on_farm: bool = False) -> Plan:
                 yardstick=sides[case.name][0],
                 chosen=sides[case.name][1],
                 words=file.devices_of(case),
-                limits=file.limits_of(case),
+                limits=case.limits or file.limits,
                 owner=case.owner,
                 quality=file.quality_of(case),
             )

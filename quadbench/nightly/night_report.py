@@ -94,7 +94,6 @@ class Performed:
 
     @classmethod
     def of(cls, night: Night, nights: Nights) -> Self:
-        """Return a night together with earlier nights of its cases and the false alarm rates of devices."""
         told: list[Measurement | Ruling] = [*night.measurements, *night.rulings]
         places = sorted({(one.case, one.device) for one in told})
         series = {place: nights.series(*place, latest=RECENT, until=night) for place in places}

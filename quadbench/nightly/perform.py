@@ -105,10 +105,6 @@ class Judged:
     said: Suspicion
 
     @property
-    def tonight(self) -> Measurement:
-        return self.said.tonight
-
-    @property
     def goals(self) -> tuple[Goal, ...]:
         """Return the figures that a confirmation must decide, with the image time if a suspicion is vague."""
         said = self.said
@@ -130,12 +126,12 @@ def confirmed(suspected: Sequence[Judged], launcher: Launcher, budget: Budget | 
     """Interleave launches of suspected cases with the last good files; return the results by case and address."""
     wanted, launched = dict[tuple[str, Subject, Subject, tuple[str, ...]], Wanted](), dict[Key, Launched]()
     for one in suspected:
-        name, address, last_good = one.case.name, one.tonight.address, one.said.last_good
+        name, address, last_good = one.case.name, one.said.tonight.address, one.said.last_good
         if last_good is None:
             continue
-        key = name, last_good, one.tonight.subject, tasks_of(one.tonight)
+        key = name, last_good, one.said.tonight.subject, tasks_of(one.said.tonight)
         try:
-            before = wanted.get(key) or _wanted(one.case, last_good, one.tonight, launcher)
+            before = wanted.get(key) or _wanted(one.case, last_good, one.said.tonight, launcher)
         except QuadbenchError as error:  # the files were removed, or are not accessible
             launched[name, address] = Launched.failed(name, address, error)
         else:
@@ -263,11 +259,11 @@ class _UnderWay:
         open_ones = judged(self.night_id, self.plan.cases, self.nights)
         launched = confirmed([one for one in open_ones if one.said.to_confirm], self.launcher, self.budget)
         for one in open_ones:
-            came = launched.get((one.case.name, one.tonight.address))
+            came = launched.get((one.case.name, one.said.tonight.address))
             if came and came.is_unstored:
-                log.warning("case '%s' on '%s' is not ruled on: %s", one.case.name, one.tonight.address, came.why)
+                log.warning("case '%s' on '%s' is not ruled on: %s", one.case.name, one.said.tonight.address, came.why)
             else:
-                rule(one, came, self.pictures.lacking(one.tonight, one.case), self.nights)
+                rule(one, came, self.pictures.lacking(one.said.tonight, one.case), self.nights)
 
     def tell_missing(self) -> None:
         """Store MISSING rulings for unmeasured cases, and withdraw those of cases that were measured since."""

@@ -12,6 +12,7 @@ from quadbench.report.formatting import TextTable, Unit, labelled, plural, shown
 from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, exact_verdict
 from quadbench.report.launches import is_on, sound
 from quadbench.report.scores import Quality, quality_rows
+from quadbench.results.documents import document_from
 from quadbench.statistics import Verdict
 from quadbench.statistics.launch_comparison import compare_unpaired
 
@@ -175,14 +176,11 @@ def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[Change
             elif first and second and min(*first.medians, *second.medians) > 0:
                 told = compare_unpaired(first.medians, second.medians, together=together[row.key in WITH_VERDICT])
                 verdict, ratio, low, high = told.verdict, told.ratio, told.low, told.high
-            yield ChangedFigure(
+            yield document_from(
+                ChangedFigure,
+                row,
                 device=row.device.address,
-                task=row.task,
                 variant=variant,
-                key=row.key,
-                title=row.title,
-                unit=row.unit,
-                is_exact=row.is_exact,
                 before=first.value if first else None,
                 now=second.value if second else None,
                 ratio=ratio,

@@ -135,13 +135,9 @@ def _sum_at(places: Sequence[int]) -> Reading:
 
 def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component, ...]:
     """Return the components that a task runs, U-Net first; with `on_disk`, all components on the device."""
-    without_input = task.kind is TaskKind.TEXT_TO_IMAGE and not on_disk
-    return (
-        Component.UNET,
-        Component.TEXT_ENCODER,
-        *(() if without_input else (Component.VAE_ENCODER,)),
-        Component.VAE_DECODER,
-    )
+    has_encoder = on_disk or task.kind is not TaskKind.TEXT_TO_IMAGE
+    encoder = (Component.VAE_ENCODER,) if has_encoder else ()
+    return (Component.UNET, Component.TEXT_ENCODER, *encoder, Component.VAE_DECODER)
 
 
 def of_component(metric: str, component: Component) -> Callable[[Kinds, TaskAssets, Variant], Reading]:

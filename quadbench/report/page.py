@@ -11,9 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from quadbench.artifacts.names import printable
-from quadbench.report import formatting
+from quadbench.report.formatting import decibels, number, percent, pieces, plural, rough_times, seconds, show, times
 
 _HERE = Path(__file__).parent
+_WRITERS = (show, times, rough_times, decibels, seconds, number, percent, plural)  # filters by their own names
 
 _COMMANDS = re.compile(r"(?<=: )quadbench .+$|quadbench [a-z]+(?: --[a-z-]+ [A-Z]+)*|--[a-z-]+ [A-Z]+")  # in a sentence
 
@@ -34,14 +35,7 @@ def page_environment(*folders: Path, **filters: Callable[..., Any]) -> Environme
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "show": formatting.show,
-        "times": formatting.times,
-        "rough_times": formatting.rough_times,
-        "decibels": formatting.decibels,
-        "seconds": formatting.seconds,
-        "number": formatting.number,
-        "percent": formatting.percent,
-        "plural": formatting.plural,
+        **{write.__name__: write for write in _WRITERS},
         "utc": lambda moment: moment.strftime("%Y-%m-%d %H:%M:%S UTC"),
         "shown_json": _shown_json,
         "command": _command,
@@ -70,7 +64,7 @@ def _with_commands(sentence: str) -> Markup:
 def _with_figures(sentence: str) -> Markup:
     """Format the marked figures of a sentence in bold."""
     tags = ("{}", "<b>{}</b>")
-    return Markup("").join(Markup(tags[n % 2]).format(printable(piece)) for n, piece in enumerate(formatting.pieces(sentence)))
+    return Markup("").join(Markup(tags[n % 2]).format(printable(piece)) for n, piece in enumerate(pieces(sentence)))
 
 
 def _command(text: str) -> Markup:

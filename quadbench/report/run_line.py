@@ -150,11 +150,6 @@ def run_line(result: RunResult) -> RunLine:
     )
 
 
-def damaged_line(run_id: str, reason: str) -> RunLine:
-    """Return the list entry of a run that cannot be read."""
-    return RunLine(run_id=run_id, status=RunStatus.DAMAGED, reason=reason)
-
-
 def _time(result: RunResult, device: DeviceFacts) -> str | None:
     """Return a device's image time, the mean of the tasks' medians, of the shared graph if it ran."""
     shown = {}

@@ -35,11 +35,9 @@ def storing(folder: Path) -> Iterator[None]:
             raise fault from error
         raise
     except Exception as error:
-        is_on_purpose = isinstance(error, QuadbenchError) and not isinstance(error, BuildError)
-        says_so = os.strerror(errno.ENOSPC) in str(error)
-        if is_on_purpose:
+        if isinstance(error, QuadbenchError) and not isinstance(error, BuildError):  # raised on purpose
             raise
-        if says_so or free_bytes(folder) < _NOTHING_LEFT_BYTES:
+        if os.strerror(errno.ENOSPC) in str(error) or free_bytes(folder) < _NOTHING_LEFT_BYTES:
             raise _full(folder, str(error)) from error
         require_writable(folder)
         raise

@@ -11,6 +11,7 @@ from quadbench.artifacts import Caveat
 from quadbench.artifacts.names import check_file_name
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Night, Point, Ruling, RulingKind, Subject
 from quadbench.errors import UnknownNameError
+from quadbench.results.documents import document_from
 from quadbench.results.engine import insertion, now_of, reading, writing
 from quadbench.results.schema import AcknowledgementRow, MeasurementRow, NightRow, PointRow, RulingRow, UtcTime
 
@@ -85,12 +86,10 @@ class Nights:
             row = connection.execute(sa.select(NightRow.__table__).where(NightRow.id == night_id)).one_or_none()
         if row is None:
             raise UnknownNameError("night", night_id, self.night_ids()[:_KNOWN_SHOWN])
-        return Night(
+        return document_from(
+            Night,
+            row,
             night_id=row.id,
-            name=row.name,
-            began_at=row.began_at,
-            ended_at=row.ended_at,
-            version=row.version,
             planned=tuple((case, words) for case, words in row.planned),
             measurements=tuple(self._measurements(MeasurementRow.night == night_id)),
             rulings=self.rulings(night_id),
@@ -199,17 +198,12 @@ class NightHead:
 
 def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]:
     """Return summaries of the latest nights, latest first, without the first `skip`; raises the errors of `reading`."""
-    latest = sa.select(NightRow.id, NightRow.name, NightRow.began_at, NightRow.ended_at)
+    latest = sa.select(NightRow.id.label("night_id"), NightRow.name, NightRow.began_at, NightRow.ended_at)
     latest = latest.order_by(NightRow.began_at.desc(), NightRow.id.desc()).limit(limit).offset(skip)
     with reading(engine) as connection:
         nights = connection.execute(latest).all()
-        kinds = _kinds(connection, [night.id for night in nights])
-    return [
-        NightHead(
-            night_id=night.id, name=str(night.name), began_at=night.began_at, ended_at=night.ended_at, rulings=kinds[night.id]
-        )
-        for night in nights
-    ]
+        kinds = _kinds(connection, [night.night_id for night in nights])
+    return [document_from(NightHead, night, rulings=kinds[night.night_id]) for night in nights]
 
 
 def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[str, int]]:

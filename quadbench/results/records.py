@@ -235,11 +235,8 @@ _KIND_COLUMNS = [sa.cast(SampleRow.labels, sa.Text) if name == "labels" else get
 
 def _row(record: RunRecord) -> dict[str, Any]:
     return {
-        **{name: getattr(record, name) for name in _PLAIN_FIELDS},
+        **{name: getattr(record, name) for name in (*_PLAIN_FIELDS, "variant", "status", "error_class")},
         **{f"device_{name}": value for name, value in asdict(record.device).items()},
-        "variant": record.variant,
-        "status": record.status,
-        "error_class": record.error_class,
         "caveats": [caveat.value for caveat in record.caveats],
     }
 
