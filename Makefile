@@ -14,7 +14,7 @@ WORKERS ?= 2
 SLOW := --durations-path tests/slow_durations.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow fuzz bench harness format clean
+.PHONY: help setup demo check test snapshots test-slow fuzz bench harness format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ check: $(STAMP) ## lint, formatting, types, direction of imports
 
 test: setup ## the tests that need neither phone nor patience
 	@$(BIN)/pytest -m "not slow and not device" -n $(WORKERS) --dist worksteal $(ARGS)
+
+snapshots: setup ## renew the sentences in tests/__snapshots__ after a change of words; look at the diff
+	@$(BIN)/pytest -m "not slow and not device" -n $(WORKERS) --dist loadfile --snapshot-update $(ARGS)
 
 test-slow: setup ## the tests that take minutes; PART=3/12 runs the third of twelve parts that take about as long
 	@$(BIN)/pytest -m "slow and not device" $(SLOW) $(if $(PART),--splits $(word 2,$(subst /, ,$(PART))) --group $(word 1,$(subst /, ,$(PART)))) $(ARGS)
