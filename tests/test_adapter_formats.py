@@ -15,6 +15,7 @@ from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from support.adapter_files import LDM_NAMES, Known, draw_pairs, kohya_name, kohya_tensors, load, write_kohya  # noqa: E402
 from support.ldm_checkpoint import ldm_name  # noqa: E402
+from support.sentences import raising  # noqa: E402
 from support.tiny_model import RECIPE, write_adapter  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
@@ -230,7 +231,7 @@ def test_names_of_the_original_code_are_refused_where_there_is_a_graph_alone(une
     graph = sites_of_graph(
         {"lora.mid_block.attentions.0.proj_in.down": (4, 32), "lora.mid_block.attentions.0.proj_in.up": (32, 4)}
     )
-    with pytest.raises(AdapterError, match=r"the base has no .*input_blocks_1_1_.*original Stable Diffusion code"):
+    with raising(AdapterError, "input_blocks_1_1_"):
         load_adapter("style", ldm_file, graph)
 
 
@@ -266,7 +267,7 @@ def test_every_site_of_stable_diffusion_is_found_under_its_name_in_the_original_
 def test_an_upsampler_in_the_middle_of_a_stage_is_no_site(unet: UNet2DConditionModel, tmp_path: Path) -> None:
     pairs = draw_pairs(unet, (UPSAMPLER,), alphas=[None])
     save_file(kohya_tensors(pairs, names={UPSAMPLER: "lora_unet_output_blocks_0_1_conv"}), tmp_path / "odd.safetensors")
-    with pytest.raises(AdapterError, match="the base has no output_blocks_0_1_conv"):
+    with raising(AdapterError, "output_blocks_0_1_conv"):
         load(tmp_path / "odd.safetensors", unet)
 
 

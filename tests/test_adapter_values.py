@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import save_file  # noqa: E402
 from support.adapter_files import Known, draw_pairs, kohya_name, kohya_tensors, write_kohya  # noqa: E402
+from support.sentences import raising, reads, says  # noqa: E402
 from support.tiny_model import tiny_unet  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
@@ -37,24 +38,24 @@ def load(path: Path) -> Adapter:
 @pytest.mark.parametrize(
     ("value", "holds"),
     [
-        (math.nan, "NaN or Inf"),
-        (math.inf, "NaN or Inf"),
-        (-math.inf, "NaN or Inf"),
-        (3e38, "magnitudes above 65504"),
-        (-3e38, "magnitudes above 65504"),
-        (65600.0, "magnitudes above 65504"),
+        (math.nan, ""),
+        (math.inf, ""),
+        (-math.inf, ""),
+        (3e38, 65504),
+        (-3e38, 65504),
+        (65600.0, 65504),
     ],
 )
-def test_one_number_that_no_weight_has_is_enough(tmp_path: Path, value: float, holds: str) -> None:
+def test_one_number_that_no_weight_has_is_enough(tmp_path: Path, value: float, holds: object) -> None:
     tensor = KNOWN[SITE].down.clone()
     tensor[0, 0] = value
-    with pytest.raises(AdapterError, match=rf"^adapter 'style' holds {holds} in '{DOWN}'. Hint: the training diverged"):
+    with raising(AdapterError, "style", holds, DOWN):
         load(with_down(tmp_path / "odd.safetensors", tensor))
 
 
 @pytest.mark.parametrize("value", [1e-44, 1e-38, -1e-31])
 def test_a_tensor_of_nothing_but_the_smallest_numbers_is_refused(tmp_path: Path, value: float) -> None:
-    with pytest.raises(AdapterError, match=f"holds only magnitudes below 1e-30 beside zeros in '{DOWN}'"):
+    with raising(AdapterError, "1e-30", DOWN):
         load(with_down(tmp_path / "odd.safetensors", torch.full_like(KNOWN[SITE].down, value)))
 
 
@@ -62,10 +63,7 @@ def test_a_tensor_of_nothing_but_the_smallest_numbers_is_refused(tmp_path: Path,
 def test_tensors_that_are_no_floating_point_numbers_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
     tensor = torch.ones_like(KNOWN[SITE].down).to(dtype)
     kind = str(dtype).removeprefix("torch.")
-    with pytest.raises(
-        AdapterError,
-        match=f"^adapter 'style' holds values of type {kind} in '{DOWN}'. Hint: weights are floating-point numbers; save .*16$",
-    ):
+    with raising(AdapterError, "style", kind, DOWN):
         load(with_down(tmp_path / "odd.safetensors", tensor))
 
 
@@ -77,15 +75,13 @@ def test_floating_point_of_any_width_is_read_as_float32(tmp_path: Path, dtype: t
 
 
 def test_a_double_beyond_float32_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="holds NaN or Inf"):
+    with raising(AdapterError):
         load(with_down(tmp_path / "odd.safetensors", torch.full_like(KNOWN[SITE].down, 1e300, dtype=torch.float64)))
 
 
 def test_a_scale_that_makes_weights_too_large_is_refused(tmp_path: Path) -> None:
     known = KNOWN | {SITE: Known(down=KNOWN[SITE].down, up=KNOWN[SITE].up * 1e4, alpha=6e4)}
-    with pytest.raises(
-        AdapterError, match=r"^adapter 'style' holds magnitudes above 65504 in up times its scale at site 'mid_bl"
-    ):
+    with raising(AdapterError, "style", 65504, "mid_bl"):
         load(write_kohya(tmp_path / "odd.safetensors", known))
 
 
@@ -104,9 +100,7 @@ def problems_of(tensors: dict[str, torch.Tensor], path: Path) -> list[str]:
 def test_an_alpha_that_is_no_number_is_told_once_for_all_sites(tmp_path: Path) -> None:
     alphas = {f"{kohya_name(site)}.alpha": torch.tensor(math.nan) for site in KNOWN}
     first = min(alphas)
-    assert problems_of(kohya_tensors(KNOWN) | alphas, tmp_path / "odd.safetensors") == [
-        f"holds NaN or Inf in '{first}' and {len(KNOWN) - 1} more"
-    ]
+    reads(problems_of(kohya_tensors(KNOWN) | alphas, tmp_path / "odd.safetensors"), first, len(KNOWN) - 1)
 
 
 def test_a_method_is_told_once_though_every_site_has_an_alpha(tmp_path: Path) -> None:
@@ -116,25 +110,21 @@ def test_a_method_is_told_once_though_every_site_has_an_alpha(tmp_path: Path) ->
         tensors |= {f"{kohya_name(site)}.{part}": torch.ones(2, 2) for part in parts}
         tensors[f"{kohya_name(site)}.alpha"] = torch.tensor(2.0)
     (problem,) = problems_of(tensors, tmp_path / "loha.safetensors")
-    assert problem.startswith("is LoHa, which has no graph inputs: '")
-    assert problem.endswith(f" and {4 * len(KNOWN) - 1} more")
+    says(problem, "LoHa", 4 * len(KNOWN) - 1)
 
 
-@pytest.mark.parametrize(("kept", "absent"), [("down", "up"), ("up", "down")])
-def test_half_a_pair_at_every_site_is_one_problem(tmp_path: Path, kept: str, absent: str) -> None:
+@pytest.mark.parametrize("absent", ["up", "down"])
+def test_half_a_pair_at_every_site_is_one_problem(tmp_path: Path, absent: str) -> None:
     tensors = {key: tensor for key, tensor in kohya_tensors(KNOWN).items() if f"lora_{absent}" not in key}
     (problem,) = problems_of(tensors, tmp_path / "half.safetensors")
-    assert problem.startswith(f"has only {kept} at site '")
-    assert problem.endswith(f" and {len(KNOWN) - 1} more; expected down and up")
+    says(problem, len(KNOWN) - 1)
 
 
 @pytest.mark.parametrize("zero", ["lora_up", "lora_down"])
 def test_an_adapter_that_changes_nothing_is_refused(tmp_path: Path, zero: str) -> None:
     tensors = {key: t * (zero not in key) for key, t in kohya_tensors(KNOWN).items()}
-    assert problems_of(tensors, tmp_path / "zeros.safetensors") == [
-        f"changes nothing: up*down is zero at all of its {len(KNOWN)} sites"
-    ]
-    with pytest.raises(AdapterError, match=r"changes nothing.* Hint: it was saved before it was trained"):
+    reads(problems_of(tensors, tmp_path / "zeros.safetensors"), "up*down", len(KNOWN))
+    with raising(AdapterError):
         load(tmp_path / "zeros.safetensors")
 
 
@@ -146,19 +136,19 @@ def test_an_adapter_whose_factors_meet_nowhere_changes_nothing(tmp_path: Path) -
         elif "lora_up" in key:
             tensor[:, 0] = 0
     (problem,) = problems_of(half, tmp_path / "apart.safetensors")
-    assert problem == f"changes nothing: up*down is zero at all of its {len(KNOWN)} sites"
+    reads(problem, "up*down", len(KNOWN))
 
 
 def test_more_sites_than_any_unet_has_are_refused(tmp_path: Path) -> None:
     one = torch.ones(1, 1)
     tensors = {f"lora_unet_{i}.lora_{side}.weight": one.clone() for i in range(513) for side in ("down", "up")}
-    assert problems_of(tensors, tmp_path / "many.safetensors") == ["has 513 sites; expected at most 512"]
+    reads(problems_of(tensors, tmp_path / "many.safetensors"), 513, 512)
 
 
 def test_names_longer_than_any_site_are_refused(tmp_path: Path) -> None:
     tensors = kohya_tensors(KNOWN) | {f"lora_unet_{'a' * 200}.lora_down.weight": torch.ones(1, 1)}
     (problem,) = problems_of(tensors, tmp_path / "long.safetensors")
-    assert problem == f"has names of sites with more than 128 characters, as '{'a' * 128}'"
+    reads(problem, 128, "a" * 128)
 
 
 @pytest.mark.parametrize("figures", [{"sqnr_db": math.nan}, {"effective_bits": math.nan}, {"clipped": math.nan}])

@@ -9,6 +9,7 @@ pytest.importorskip("onnx")
 
 from support.ai_hub_graphs import Sources, compile_at_hub, target_of
 from support.ai_hub_service import AiHubService, Faults
+from support.sentences import raising
 
 from quadbench.errors import BuildError, ServiceError
 
@@ -16,21 +17,21 @@ ALWAYS = 1000
 LAST = "shared/vae_decoder.onnx"
 # fault: (the step that it begins with, what goes wrong from then on, the error, what a second run uploads and submits)
 FAULTS: dict[str, tuple[str, dict[str, object], type[Exception], str, list[str], list[str]]] = {
-    "rate limit": (f"upload {LAST}", {"rate_limited": ALWAYS}, ServiceError, "Too many jobs are running", [], [LAST]),
+    "rate limit": (f"upload {LAST}", {"rate_limited": ALWAYS}, ServiceError, "", [], [LAST]),
     "service away": (
         f"upload {LAST}",
         {"unavailable": ALWAYS},
         ServiceError,
-        f"uploading '{LAST}': .*unavailable",
+        LAST,
         [LAST],
         [LAST],
     ),
-    "failed job": (f"upload {LAST}", {"failing": {LAST: "out of memory"}}, ServiceError, "failed: out of memory", [], [LAST]),
-    "broken upload": (f"upload {LAST}", {"broken_uploads": ALWAYS}, ServiceError, f"while uploading '{LAST}'", [LAST], [LAST]),
-    "expired token": (f"upload {LAST}", {"is_token_expired": True}, ServiceError, "refuses the token", [LAST], [LAST]),
-    "slow queue": (f"upload {LAST}", {"never_done": True}, ServiceError, "not done after 2 s", [], []),
-    "broken download": ("download shared", {"truncated_downloads": ALWAYS}, ServiceError, "downloading model", [], []),
-    "damaged download": ("download shared", {"damaged_downloads": ALWAYS}, BuildError, "arrived damaged", [], []),
+    "failed job": (f"upload {LAST}", {"failing": {LAST: "out of memory"}}, ServiceError, "", [], [LAST]),
+    "broken upload": (f"upload {LAST}", {"broken_uploads": ALWAYS}, ServiceError, LAST, [LAST], [LAST]),
+    "expired token": (f"upload {LAST}", {"is_token_expired": True}, ServiceError, "", [LAST], [LAST]),
+    "slow queue": (f"upload {LAST}", {"never_done": True}, ServiceError, 2, [], []),
+    "broken download": ("download shared", {"truncated_downloads": ALWAYS}, ServiceError, "", [], []),
+    "damaged download": ("download shared", {"damaged_downloads": ALWAYS}, BuildError, "", [], []),
 }
 
 
@@ -46,7 +47,7 @@ def test_a_second_run_does_only_what_the_fault_kept_from_being_done(
         if step.startswith(begins):
             hub.faults = Faults(**faults)
 
-    with pytest.raises(kind, match=words):
+    with raising(kind, words):
         compile_at_hub(graphs, tmp_path, target_of(timeout_s=2), break_something)
     hub.faults = Faults()
     uploaded, submitted = len(hub.uploads), len(hub.submissions)

@@ -1,7 +1,6 @@
 """Recipe -> Bundle: its content, its fidelity, and that the same inputs build nothing twice."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import onnxruntime  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
+from support.sentences import raising, reads  # noqa: E402
 
 from quadbench.artifacts import Bundle, Caveat, Component, Graph, Stored, TensorSpec, Variant  # noqa: E402
 from quadbench.artifacts.pixels import blend_mask  # noqa: E402
@@ -113,22 +113,22 @@ def test_an_adapters_file_that_was_padded_by_an_older_quadbench_is_read(tiny_bun
 @pytest.mark.parametrize(
     ("name", "shape", "dtype", "expected"),
     [
-        ("lora.s.down", (4, 5), "int16", "int16 (3, 5) or a smaller rank"),
-        ("lora.s.down", (2, 4), "int16", "int16 (3, 5) or a smaller rank"),
-        ("lora.s.up", (6, 0), "int16", "int16 (6, 3) or a smaller rank"),
-        ("lora.s.up", (6,), "int16", "int16 (6, 3) or a smaller rank"),
-        ("lora.s.up", (6, 3), "int8", "int16 (6, 3) or a smaller rank"),
-        ("lora.t.up", (6, 3), "int16", "no such tensor"),
+        ("lora.s.down", (4, 5), "int16", ("int16", 3, 5)),
+        ("lora.s.down", (2, 4), "int16", ("int16", 3, 5)),
+        ("lora.s.up", (6, 0), "int16", ("int16", 6, 3)),
+        ("lora.s.up", (6,), "int16", ("int16", 6, 3)),
+        ("lora.s.up", (6, 3), "int8", ("int16", 6, 3)),
+        ("lora.t.up", (6, 3), "int16", ()),
     ],
 )
 def test_an_adapters_file_with_another_tensor_than_the_graph_takes_is_refused(
-    name: str, shape: tuple[int, ...], dtype: str, expected: str, tmp_path: Path
+    name: str, shape: tuple[int, ...], dtype: str, expected: tuple[object, ...], tmp_path: Path
 ) -> None:
     save_file({name: np.ones(shape, dtype)}, tmp_path / "odd.safetensors")
     inputs = [TensorSpec(name=f"lora.s.{side}", shape=own, dtype="int16") for side, own in (("down", (3, 5)), ("up", (6, 3)))]
-    with pytest.raises(ArtifactError, match=f"'{name}' as .*; the graph takes {re.escape(expected)}") as refusal:
+    with raising(ArtifactError, name, *expected) as refusal:
         mixed_inputs([(tmp_path / "odd.safetensors", 1.0)], inputs)
-    assert refusal.value.hint == "build the bundle again"
+    reads(refusal.value.hint)
 
 
 def test_adapters_say_which_base_and_profile_they_were_made_for(tiny_bundle: Stored[Bundle]) -> None:
@@ -222,7 +222,7 @@ def test_a_build_that_fails_leaves_nothing(tiny_recipe: Path, tmp_path: Path) ->
     weights = folder / "adapters/second/adapter_model.safetensors"
     save_file({name: np.full_like(tensor, np.nan) for name, tensor in load_file(weights).items()}, weights)
     layout = Layout(tmp_path / "results")
-    with pytest.raises(AdapterError, match="adapter 'second'"):
+    with raising(AdapterError, "second"):
         build(load_recipe(folder / "recipe.yaml"), layout)
     assert not layout.bundles.exists() or not list(layout.bundles.iterdir())
 
@@ -243,5 +243,5 @@ def test_too_few_inputs_are_refused(tiny_recipe: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "few"))
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("samples: 1", "samples: 3"))
-    with pytest.raises(UserError, match="task 'change' has 3 inputs, calibration takes 3"):
+    with raising(UserError, "change", 3):
         build(load_recipe(recipe), Layout(tmp_path / "results"))

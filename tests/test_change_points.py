@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.sentences import raising
 
 from quadbench.statistics.change_points import FEWEST_BESIDE, _candidates, _Series, shifts
 from quadbench.statistics.launch_comparison import interval_of_share
@@ -64,7 +65,7 @@ def test_too_short_a_series_has_none() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0])
 def test_values_that_nothing_measures_are_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="values hold"):
+    with raising(ValueError):
         shifts([1.0] * 20 + [value])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from rich.table import Table
+from support.sentences import reads, says
 
 from quadbench.cli import main
 from quadbench.cli.commands import COMMANDS, GROUPS
@@ -59,12 +60,12 @@ def test_every_mistake_of_a_recipe_is_named_with_its_line(tmp_path: Path, capsys
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipe", "check", "quickstrat"]) == 2
-    assert "did you mean 'quickstart'?" in _error(capsys)
+    says(_error(capsys), "quickstart")
 
 
 def test_a_right_recipe_is_said_to_be_right(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipe", "check", "quickstart"]) == 0
-    assert capsys.readouterr().out.startswith("quickstart: valid; 2 adapters, 2 tasks")
+    says(capsys.readouterr().out, "quickstart", 2)
 
 
 def test_a_new_recipe_is_complete_and_valid_and_never_overwrites(
@@ -77,17 +78,16 @@ def test_a_new_recipe_is_complete_and_valid_and_never_overwrites(
     assert main(words) == 0
     assert "written: mine.yaml" in capsys.readouterr().out
     text = Path("mine.yaml").read_text()
-    assert '["noto red apple", ' in text
-    assert 'my-sticker: {source: peft, path: "My Sticker"}' in text
+    says(text)
     assert main(["recipe", "check", "mine.yaml"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("mine: valid; 1 adapter, 1 task, digest ")
-    assert "next: quadbench run mine.yaml" in shown
+    says(shown, "quadbench run", "mine.yaml")
     assert main(words) == 2
-    assert "'mine.yaml' is there already, and is not overwritten" in _error(capsys)
+    says(_error(capsys), "mine.yaml")
     assert Path("mine.yaml").read_text() == text
     assert main([*words[:3], "nowhere", *words[4:], "--output", "other.yaml"]) == 2
-    assert "foundation model 'nowhere' is no folder" in _error(capsys)
+    says(_error(capsys), "nowhere")
     assert not Path("other.yaml").exists()
 
 
@@ -103,7 +103,7 @@ def test_adapters_of_one_name_from_two_folders_are_told_apart(
     adapters = load_recipe("mine.yaml").adapters
     assert {name: str(adapter.path) for name, adapter in adapters.items()} == {"style": "one/style", "style-2": "two/style"}
     assert main([*words, "one/style", "two/../one/style", "--output", "other.yaml"]) == 2
-    assert "is given twice" in _error(capsys)
+    says(_error(capsys))
 
 
 def test_the_schema_is_json_that_editors_take(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,22 +116,24 @@ def test_the_schema_is_json_that_editors_take(capsys: pytest.CaptureFixture[str]
 def test_a_phone_that_is_not_attached_is_answered_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "quickstart", "--devices", "s25", "--results", str(tmp_path / "results")]) == 5
     error = _error(capsys)
-    assert "device 's25' is not attached" in error
+    says(error, "s25")
     assert "virtual:s25" in error
 
 
 def test_an_unknown_profile_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "quickstart", "--devices", "virtual:s52", "--results", str(tmp_path / "results")]) == 2
-    assert "did you mean 's25'?" in _error(capsys)
+    says(_error(capsys), "s25")
 
 
 @pytest.mark.parametrize(
     ("device", "said"),
-    [("local?target=qnn", "'local?target=qnn' is no device: local takes no options"), ("a,b", "--device 'a,b' names several")],
+    [("local?target=qnn", ("local?target=qnn",)), ("a,b", ("--device", "a,b"))],
 )
-def test_what_is_no_device_to_be_tried_is_wrong_input(device: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_device_to_be_tried_is_wrong_input(
+    device: str, said: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["doctor", "--device", device]) == 2
-    assert said in _error(capsys)
+    says(_error(capsys), *said)
 
 
 def test_an_unknown_profile_of_a_recipe_stands_at_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +142,7 @@ def test_an_unknown_profile_of_a_recipe_stands_at_its_line(tmp_path: Path, capsy
     line = len(recipe.read_text().splitlines())
     for words in (["recipe", "check", str(recipe)], ["run", str(recipe), "--devices", "local"]):
         assert main([*words, "--results", str(tmp_path / "results")]) == 2
-        assert f"{recipe}:{line}: devices.s52: no device profile 's52'; did you mean 's25'?" in _error(capsys)
+        says(_error(capsys), f"{recipe}:{line}", "devices.s52", "s25")
 
 
 def test_cores_that_are_not_there_or_stand_twice_are_refused_before_anything_is_built(
@@ -148,18 +150,18 @@ def test_cores_that_are_not_there_or_stand_twice_are_refused_before_anything_is_
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     for cores, said in (
-        ("[0, 0]", "runtime.cores: core 0 stands more than once"),
-        ("[1023]", "names core 1023, which 'local' has not"),
+        ("[0, 0]", ("runtime.cores", 0)),
+        ("[1023]", (1023, "local")),
     ):
         recipe.write_text(f"{QUICKSTART.read_text()}\nruntime: {{cores: {cores}}}\n")
         assert main(["run", str(recipe), "--devices", "local", "--results", str(tmp_path / "results")]) == 2
-        assert said in _error(capsys)
+        says(_error(capsys), *said)
     assert not list((tmp_path / "results").glob("bundles/*"))
 
 
 def test_one_serial_cannot_pick_two_phones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "quickstart", "--devices", "s25,tabs11", "-s", "R3X", "--results", str(tmp_path)]) == 2
-    assert "-s R3X picks one phone, but --devices names 2" in _error(capsys)
+    says(_error(capsys), "-s", "R3X", "--devices", 2)
 
 
 def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,12 +173,12 @@ def test_errors_are_json_for_machines(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["recipe", "check", "absent", "--json"]) == 2
     answer = json.loads(capsys.readouterr().out)
     assert answer["exit_code"] == 2
-    assert "unknown recipe 'absent'" in answer["error"]
+    says(answer["error"], "absent")
 
 
 def test_a_report_without_a_run_says_how_to_make_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--results", str(tmp_path)]) == 3
-    assert "holds no run yet" in _error(capsys)
+    says(_error(capsys))
 
 
 def test_a_missing_adapter_stops_before_anything_is_written(
@@ -188,7 +190,7 @@ def test_a_missing_adapter_stops_before_anything_is_written(
     assert main(["run", str(folder / "recipe.yaml"), "--results", str(results)]) == 2
     error = _error(capsys)
     assert "adapter 'second'" in error
-    assert "does not exist" in error
+    says(error)
     assert not list((results / "bundles").glob("*"))
 
 
@@ -308,8 +310,8 @@ def test_output_that_cannot_be_written_is_told_and_no_fault_of_the_results_folde
     command = [sys.executable, "-m", "quadbench", *words]
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    said = "error: stdout cannot be written: No space left on device. Hint: write it where there is room"
-    assert (result.returncode, result.stderr) == (3, f"{said}; what was measured is stored\n")
+    assert result.returncode == 3
+    reads(result.stderr, "No space left on device")
 
 
 def test_a_pipe_that_nobody_reads_any_more_is_no_fault() -> None:
@@ -357,7 +359,7 @@ def test_an_unexpected_error_is_json_for_machines_and_a_traceback_for_people(
     monkeypatch.setattr("quadbench.cli.doctor.examine", broken)
     with pytest.raises(ZeroDivisionError):
         main(["doctor", "--json"])
-    assert json.loads(capsys.readouterr().out) == {"error": "unexpected ZeroDivisionError: by nothing", "exit_code": 1}
+    reads(json.loads(capsys.readouterr().out), "exit_code", "ZeroDivisionError")
 
 
 @pytest.mark.parametrize("columns", ["0", "-1", "abc", "1", "9" * 4000])

@@ -13,6 +13,7 @@ pytest.importorskip("torch")  # the tiny bundle is built here
 
 from support.bundles import write_bundle
 from support.lora_graph import quantized_model
+from support.sentences import raising
 
 from quadbench.artifacts import Bundle, CompiledBundle, Graph, Stored, Variant
 from quadbench.compile import compile_bundle, compiled_before
@@ -107,7 +108,7 @@ def test_a_product_that_was_changed_is_refused_with_what_to_do(tmp_path: Path) -
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     for use in (compile_bundle, compiled_before):
-        with pytest.raises(ArtifactError, match=r"shared/unet\.onnx' was changed after .*Hint: remove .*and run again"):
+        with raising(ArtifactError, "shared/unet.onnx"):
             use(bundle, TARGET, KEY, layout)
     shutil.rmtree(product.folder)
     assert not compile_bundle(bundle, TARGET, KEY, layout).is_reused
@@ -121,7 +122,7 @@ def test_a_file_that_is_no_graph_is_named_and_nothing_is_left(tiny_bundle: Store
         g if spoilt.path(g.file) != path else replace(g, file=file_ref(spoilt.folder, path)) for g in spoilt.artifact.graphs
     ]
     spoilt = replace(spoilt, artifact=replace(spoilt.artifact, graphs=tuple(graphs)))
-    with pytest.raises(ArtifactError, match=r"shared/vae_decoder\.onnx' cannot be read as an ONNX model"):
+    with raising(ArtifactError, "shared/vae_decoder.onnx"):
         compile_bundle(spoilt, TARGET, KEY, Layout(tmp_path))
     assert list(tmp_path.glob("compiled/*")) == []
 
@@ -131,7 +132,7 @@ def test_a_graph_that_was_changed_is_not_compiled_and_leaves_nothing_in_the_cach
     path = bundle.folder / "shared/unet.onnx"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(ArtifactError, match=r"shared/unet\.onnx' was changed after it was written"):
+    with raising(ArtifactError, "shared/unet.onnx"):
         compile_bundle(bundle, TARGET, KEY, Layout(tmp_path))
     assert not Layout(tmp_path).compiled_bundles.exists()
     path.write_bytes(content)

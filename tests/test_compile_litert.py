@@ -13,6 +13,7 @@ from support import neuron_stub  # noqa: E402
 from support.bundles import write_bundle  # noqa: E402
 from support.litert_context import name_in_context, write_for_emulator  # noqa: E402
 from support.lora_graph import LORA  # noqa: E402
+from support.sentences import raising, reads  # noqa: E402
 from support.small_graphs import model_of, seeded_feed  # noqa: E402
 from support.tflite_run import Feed, quantized_by_feed, run_tflite, sqnr_db  # noqa: E402
 
@@ -130,19 +131,21 @@ def test_the_manifest_names_chip_and_sdk_and_what_compiling_took(for_qualcomm: S
 @pytest.mark.parametrize(
     ("soc", "words"),
     [
-        ("MT6991", "MediaTek's SDK, the package ai-edge-litert-sdk-mediatek"),
-        ("E9965", "Samsung's SDK, the package ai-edge-litert-sdk-samsung-nightly"),
-        ("Tensor_G5", "Google's SDK, the package ai-edge-litert-sdk-google-tensor"),
-        ("E9955", f"an ai-edge-litert that knows E9955; {litert_version()} knows E9965"),
+        ("MT6991", ("MediaTek", "ai-edge-litert-sdk-mediatek")),
+        ("E9965", ("ai-edge-litert-sdk-samsung-nightly",)),
+        ("Tensor_G5", ("ai-edge-litert-sdk-google-tensor",)),
+        ("E9955", ("ai-edge-litert", "E9955", litert_version(), "E9965")),
     ],
 )
-def test_what_is_missing_for_a_chip_is_said_in_one_sentence(soc: str, words: str, built: Stored[Bundle], tmp_path: Path) -> None:
+def test_what_is_missing_for_a_chip_is_said_in_one_sentence(
+    soc: str, words: tuple[str, ...], built: Stored[Bundle], tmp_path: Path
+) -> None:
     available = availability(LiteRtTarget(backend="litert", soc=soc))
-    assert available.missing == words
+    reads(available.missing, *words)
     assert available.hint
     with pytest.raises(MissingDependencyError) as caught:
         compiled_for(soc, built, tmp_path)
-    assert caught.value.message == f"compiling for {soc} needs {words}"
+    reads(caught.value.message, soc, *words)
 
 
 def test_a_vendor_s_sdk_that_is_present_is_used(with_sdk: Path, built: Stored[Bundle], tmp_path: Path) -> None:
@@ -157,9 +160,7 @@ def test_a_vendor_s_sdk_that_is_present_is_used(with_sdk: Path, built: Stored[Bu
 def test_an_sdk_whose_download_has_failed_is_recognised(with_sdk: Path) -> None:
     neuron_stub.write_sdk(with_sdk, version=litert_version(), is_empty=True)
     missing = availability(LiteRtTarget(backend="litert", soc="MT6991")).missing
-    assert missing == (
-        f"{neuron_stub.LIBRARY}, which {neuron_stub.PACKAGE} {litert_version()} lacks: its download of the SDK has failed"
-    )
+    reads(missing, neuron_stub.LIBRARY, neuron_stub.PACKAGE, litert_version())
 
 
 def test_an_sdk_of_another_release_is_recognised(with_sdk: Path) -> None:
@@ -172,17 +173,14 @@ def test_a_compiler_that_fails_is_quoted_though_its_exit_code_says_nothing(
     with_sdk: Path, built: Stored[Bundle], tmp_path: Path
 ) -> None:
     neuron_stub.write_sdk(with_sdk, version=litert_version(), finish=1)
-    with pytest.raises(
-        BuildError,
-        match=r"(?s)LiteRT's compiler for MT6991 fails on 'shared/unet\.onnx':\n.*NeuronCompilation_finish failed with error 1",
-    ):
+    with raising(BuildError, "LiteRT", "MT6991", "shared/unet.onnx", "NeuronCompilation_finish", 1):
         compiled_for("MT6991", built, tmp_path)
     assert list(tmp_path.glob("compiled/*")) == []
 
 
 def test_operators_that_the_npu_leaves_are_named() -> None:
     refuse_parts("MT6991", "g", ["GATHER"], 1)
-    with pytest.raises(BuildError, match="the NPU of MT6991 takes 'g' in 2 parts, operators left to the CPU: 2 EXP, 1 POW"):
+    with raising(BuildError, "MT6991", "g", 2, "EXP", 1, "POW"):
         refuse_parts("MT6991", "g", ["EXP", "POW", "GATHER", "EXP"], 2)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.scripted_harness import World
+from support.sentences import raising, reads, says
 from support.stored_run import RUN, store_run
 from support.synthetic_run import make_run
 
@@ -49,33 +50,33 @@ def test_an_expression_means_what_it_says(text: str, holds: bool) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_expression_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="expression"):
+    with raising(UserError, snapshot=False):
         read_expression(text)
 
 
 def test_an_operator_that_is_none_of_the_four_is_named_with_what_stands_around_it() -> None:
-    with pytest.raises(UserError, match=r"expected a name, a number or a sum of them.*found 'a\.x % 2'"):
+    with raising(UserError, "a.x % 2"):
         read_expression("a.x % 2 < 1")
 
 
 def test_a_name_without_its_parts_is_answered_with_a_whole_one() -> None:
-    with pytest.raises(UserError, match=r"expected a name as shared\.end_to_end_ms\.p50, a number or a sign, found 'x'"):
+    with raising(UserError, "shared.end_to_end_ms.p50", "x"):
         read_expression("x > 3")
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("restile.shared.end_to_end_ms.p50 > 1", "unknown task or side 'restile'.*did you mean 'restyle'"),
-        ("shared.end_to_end.p50 > 1", "unknown figure 'end_to_end'; known: .*end_to_end_ms"),
-        ("shared.end_to_end_ms.p95 > 1", "unknown part of a figure 'p95'; known: .*p50, p90"),
-        ("shared.end_to_end_ms > 1", "unknown part of a figure ''"),
-        ("shared.psnr_db.p50 > 1", r"unknown figure 'shared\.psnr_db\.p50'; known: shared\.psnr_db"),
-        ("ratio.nothing > 1", "unknown figure 'nothing'; known: .*switch"),
+        ("restile.shared.end_to_end_ms.p50 > 1", ("restile", "restyle")),
+        ("shared.end_to_end.p50 > 1", ("end_to_end_ms",)),
+        ("shared.end_to_end_ms.p95 > 1", ("p95", "p50", "p90")),
+        ("shared.end_to_end_ms > 1", ()),
+        ("shared.psnr_db.p50 > 1", ("shared.psnr_db.p50",)),
+        ("ratio.nothing > 1", ("nothing",)),
     ],
 )
-def test_a_name_that_no_run_has_is_answered_with_the_known_ones(text: str, reason: str) -> None:
-    with pytest.raises(UnknownNameError, match=reason):
+def test_a_name_that_no_run_has_is_answered_with_the_known_ones(text: str, reason: tuple[str, ...]) -> None:
+    with raising(UnknownNameError, *reason):
         read_condition(text, TASKS)
 
 
@@ -102,23 +103,23 @@ def test_what_is_no_number_neither_holds_nor_does_not(text: str) -> None:
 def test_a_condition_that_divides_by_nothing_never_passes_and_one_without_a_figure_is_refused(tmp_path: Path) -> None:
     result = make_run(tmp_path)
     (met,) = _met(result, "restyle.shared.end_to_end_ms.p50 / 0 > 1")
-    assert "it is no number, as it divides by 0 or is too large; restyle.shared.end_to_end_ms.p50 is " in met
-    with pytest.raises(UserError, match="'1 > 0' names no figure"):
+    says(met, 0, "restyle.shared.end_to_end_ms.p50")
+    with raising(UserError, "1 > 0"):
         read_condition("1 > 0", TASKS)
 
 
 def test_a_figure_that_is_missing_never_passes(tmp_path: Path) -> None:
     result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
     assert len(_met(result, "per_graph.end_to_end_ms.p50 > 10000")) == 3
-    assert "there is no figure per_graph.end_to_end_ms.p50" in _met(result, "per_graph.end_to_end_ms.p50 > 10000")[0]
+    says(_met(result, "per_graph.end_to_end_ms.p50 > 10000")[0], "per_graph.end_to_end_ms.p50")
     assert len(_met(result, "shared.unet_step_ms.p90 > 10000")) == 1  # of 10 iterations of 4 steps; the others have 80
-    assert _met(replace(result, records=(), deployments=()), "shared.psnr_db < 1") == ("shared.psnr_db < 1: there is no figure",)
+    reads(_met(replace(result, records=(), deployments=()), "shared.psnr_db < 1"), "shared.psnr_db", 1)
 
 
 def test_a_task_to_which_a_figure_does_not_apply_is_passed_over(tmp_path: Path) -> None:
     result = make_run(tmp_path)
     assert len(_met(result, "shared.vae_encoder_ms.p50 > 1")) == 2
-    assert _met(result, "draw.shared.vae_encoder_ms.p50 > 1") == ("draw.shared.vae_encoder_ms.p50 > 1: there is no figure",)
+    reads(_met(result, "draw.shared.vae_encoder_ms.p50 > 1"), "draw.shared.vae_encoder_ms.p50", 1)
 
 
 @pytest.fixture
@@ -144,10 +145,10 @@ def test_report_ends_with_the_exit_code_of_a_condition(
 def test_a_wrong_condition_is_refused_before_a_run_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run", "quickstart", "--devices", "local", "--results", str(tmp_path / "results")]
     assert main([*words, "--fail-if", "nothing.shared.psnr_db < 3"]) == 2
-    assert "unknown task or side 'nothing'" in " ".join(capsys.readouterr().err.split())
+    says(capsys.readouterr().err, "nothing")
     assert not (tmp_path / "results").exists()
 
 
 def test_json_and_another_format_exclude_each_other(results: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", RUN, "--results", str(results.root), "--format", "csv", "--json"]) == 2
-    assert "--json and --format csv exclude each other" in json.loads(capsys.readouterr().out)["error"]
+    says(json.loads(capsys.readouterr().out)["error"], "--json", "--format")

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.sentences import raising, says
 
 from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device, adb_commands
@@ -122,7 +123,7 @@ def test_an_object_of_the_right_size_but_another_content_is_sent_again(
     again = deploy([damaged, whole], device)
     assert (again.sent_bytes, again.present_bytes) == (damaged.size_bytes, whole.size_bytes)
     assert device.shell(["cat", path], 10).stdout == "whole content"
-    assert f"one was damaged on {device.facts.address} and is sent again" in caplog.text
+    says(caplog.text, device.facts.address)
 
 
 @pytest.mark.parametrize("kind", ["mkdir -p {}/deeper", "ln -s /proc/version {}", "mkfifo {}"])
@@ -134,7 +135,7 @@ def test_what_is_no_file_in_an_objects_place_gives_way_to_it(
     assert device.shell(["sh", "-c", f"mkdir -p {device.root}/objects && {kind.format(place)}"], 10).exit_code == 0
     assert deploy([file], device).sent_bytes == file.size_bytes
     assert objects_on(device) == {file.sha256: file.size_bytes}
-    assert f"{place} was no file on {device.facts.address} and was removed" in caplog.text
+    says(caplog.text, place, device.facts.address)
 
 
 def test_progress_counts_the_bytes_of_all_files_that_are_sent(device: Device, tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_objects_that_nobody_needs_stay(device: Device, tmp_path: Path) -> None:
 def test_a_file_that_changed_since_its_manifest_is_refused_and_leaves_nothing(device: Device, tmp_path: Path) -> None:
     file = local_file(tmp_path, "graph.onnx", b"as built")
     file.path.write_bytes(b"modified")
-    with pytest.raises(ArtifactError, match=rf"graph\.onnx has sha256 .*, its manifest says {file.sha256}"):
+    with raising(ArtifactError, "graph.onnx", "sha256", file.sha256):
         deploy([file], device)
     assert objects_on(device) == {}
 
@@ -167,10 +168,10 @@ def test_a_file_that_changed_since_its_manifest_is_refused_and_leaves_nothing(de
 def test_a_file_of_another_size_is_refused_before_anything_is_sent(device: Device, tmp_path: Path) -> None:
     file = local_file(tmp_path, "graph.onnx", b"as built")
     file.path.write_bytes(b"longer than it was")
-    with pytest.raises(ArtifactError, match="has 18 bytes, its manifest says 8"):
+    with raising(ArtifactError, 18, 8):
         deploy([file], device)
     file.path.unlink()
-    with pytest.raises(ArtifactError, match=r"graph\.onnx is missing"):
+    with raising(ArtifactError, "graph.onnx"):
         deploy([file], device)
 
 
@@ -179,9 +180,7 @@ def test_a_full_device_says_what_it_has_and_what_is_needed(tmp_path: Path) -> No
     small = local_file(tmp_path, "small", b"s" * MIB)
     with connect(parse_addresses(["virtual:s25?data_mb=4"]), layout=Layout(tmp_path / "results")) as (device,):
         deploy([small], device)
-        with pytest.raises(
-            DeviceFullError, match=r"has 3\.0 MB free .*, 6\.0 MB are needed.*below /data/local/tmp/quadbench may be deleted"
-        ):
+        with raising(DeviceFullError, "3.0", "6.0", "/data/local/tmp/quadbench"):
             deploy([big], device)
         assert set(objects_on(device)) == {small.sha256}
 
@@ -195,7 +194,7 @@ def test_a_device_that_fills_up_while_it_is_sent_to_keeps_nothing_half_written(t
             if MIB <= sent < 1.25 * MIB:
                 device.shell(["sh", "-c", "cat /dev/zero > /data/other; true"], 30)
 
-        with pytest.raises(DeviceFullError, match="No space left"):
+        with raising(DeviceFullError, "No space left"):
             deploy(files, device, progress=fill)
         assert objects_on(device) == {}
 
@@ -214,7 +213,7 @@ def test_a_device_that_is_unplugged_for_good_while_it_is_sent_to_is_lost_and_rec
                 with pytest.raises(DeviceLostError):
                     device.shell(["sh", "-c", f"kill -KILL {daemon}; sleep 10"], 10)
 
-        with pytest.raises(DeviceLostError, match=r"'virtual:s25' was lost.*\(\d\.\d of 17\.0 MB were sent\)"):
+        with raising(DeviceLostError, "virtual:s25", "17.0"):
             deploy([whole, cut], device, progress=unplug)
     with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path / "results")) as (device,):
         assert any(name.startswith(".tmp-") for name in objects_on(device))
@@ -244,5 +243,5 @@ def test_two_devices_are_deployed_to_at_once(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_an_error_with_the_devices_own_words(virtual: Device, tmp_path: Path) -> None:
     virtual.shell(["sh", "-c", f"mkdir -p '{virtual.root}' && echo > '{virtual.root}/objects'"], 10)
-    with pytest.raises(DeviceError, match=r"on device 'virtual:s25': .*objects.*File exists"):
+    with raising(DeviceError, "virtual:s25", "File exists"):
         deploy([local_file(tmp_path, "one", b"1")], virtual)

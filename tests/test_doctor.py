@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.bench_phone import with_toolchain
+from support.sentences import reads, says
 
 from quadbench.doctor.machine import Check, examine
 from quadbench.harness.program import NDK_VARIABLE
@@ -26,8 +27,9 @@ def check(name: str) -> Check:
 
 def test_an_absent_toolchain_is_named_with_what_it_lacks_and_fails_nothing() -> None:
     result = check("toolchain-acme")
-    assert (result.is_ok, result.is_required, result.purpose) == (False, False, "compiling for bench")
-    assert result.hint == "lacks the environment variable ACME_SDK; ask Acme"
+    assert (result.is_ok, result.is_required) == (False, False)
+    reads(result.purpose)
+    reads(result.hint, "ACME_SDK")
 
 
 def test_an_installed_toolchain_is_shown_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +40,7 @@ def test_an_installed_toolchain_is_shown_with_its_version(monkeypatch: pytest.Mo
 
 def test_a_toolchain_of_another_version_says_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_SDK", "/opt/other")
-    assert "says '/opt/other', expected what fits 'acme-" in (check("toolchain-acme").hint or "")
+    says(check("toolchain-acme").hint, "/opt/other")
 
 
 def test_what_virtual_devices_run_is_required() -> None:
@@ -68,5 +70,6 @@ def test_what_virtual_phones_for_arm64_lack_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("QEMU_LD_PREFIX", str(tmp_path))
     result = check("qemu-aarch64-static")
-    assert (result.is_ok, result.is_required, result.purpose) == (False, False, "virtual phones for arm64")
-    assert "apt-get install libc6-arm64-cross" in str(result.hint)
+    assert (result.is_ok, result.is_required) == (False, False)
+    reads(result.purpose, "arm64")
+    says(str(result.hint), "libc6-arm64-cross")

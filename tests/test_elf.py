@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.elf_files import AARCH64, HEXAGON, write_elf
+from support.sentences import raising
 
 from quadbench.errors import UserError
 from quadbench.harness.runtime_library import runtime_library
@@ -67,22 +68,22 @@ def test_an_alignment_that_offset_and_address_break_does_not_count(tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "cut off"),
-        (b"#!/bin/sh\n" * 10, "does not begin as a little-endian ELF file"),
-        (b"\x7fELF\x02\x02" + bytes(100), "does not begin as a little-endian ELF file"),
-        (b"\x7fELF\x02\x01" + bytes(100), "its type is 0; expected 2 or 3"),
+        (b"", ()),
+        (b"#!/bin/sh\n" * 10, ()),
+        (b"\x7fELF\x02\x02" + bytes(100), ()),
+        (b"\x7fELF\x02\x01" + bytes(100), (0, 2, 3)),
     ],
 )
-def test_what_is_no_elf_file_is_refused_with_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_what_is_no_elf_file_is_refused_with_the_reason(tmp_path: Path, content: bytes, reason: tuple[object, ...]) -> None:
     (tmp_path / "lib.so").write_bytes(content)
-    with pytest.raises(UserError, match=reason):
+    with raising(UserError, *reason):
         read(tmp_path / "lib.so")
 
 
 @pytest.mark.parametrize("alignment", [16385, 2**31, 2**63, 3 * 2**14])
 def test_an_alignment_that_no_loader_takes_is_refused(tmp_path: Path, alignment: int) -> None:
     path = write_elf(tmp_path / "libx.so", alignment=alignment)
-    with pytest.raises(UserError, match=f"aligned to {alignment} bytes; expected a power of 2, at most"):
+    with raising(UserError, alignment, 2):
         read_elf(path, name="libx.so", fault=UserError)
 
 

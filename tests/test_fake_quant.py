@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
+from support.sentences import raising  # noqa: E402
 
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Stored, Variant  # noqa: E402
 from quadbench.errors import BuildError  # noqa: E402
@@ -124,7 +125,7 @@ def test_an_operator_without_a_torch_function_is_named() -> None:
     node = helper.make_node("Hardmax", ["x"], ["y"], "odd")
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
     model = helper.make_model(helper.make_graph([node], "g", values[:1], values[1:]))
-    with pytest.raises(BuildError, match="node 'odd' is a Hardmax"):
+    with raising(BuildError, "odd", "Hardmax"):
         FakeQuantGraph(model)
 
 
@@ -148,12 +149,12 @@ def test_resizing_is_onnx_runtime_s(coordinates: str, rounding: str, factors: tu
 @pytest.mark.parametrize(
     ("model", "form"),
     [
-        (_resizing(mode="linear"), "linear, half_pixel, round_prefer_floor"),
-        (_resizing(mode="nearest", nearest_mode="ceil"), "nearest, half_pixel, ceil"),
-        (_resizing((1, 1, 1.5, 2)), r"by factors \[1.0, 1.0, 1.5, 2.0\]"),
+        (_resizing(mode="linear"), ("half_pixel", "round_prefer_floor")),
+        (_resizing(mode="nearest", nearest_mode="ceil"), ("half_pixel",)),
+        (_resizing((1, 1, 1.5, 2)), ("1.0", "1.5", "2.0")),
     ],
     ids=["linear", "ceil", "a broken factor"],
 )
-def test_a_resize_of_another_form_is_refused_with_what_is_accepted(model: onnx.ModelProto, form: str) -> None:
-    with pytest.raises(BuildError, match=f"node 'enlarge' is a Resize: found '.*{form}.*; accepted 'nearest, asymmetric, floor'"):
+def test_a_resize_of_another_form_is_refused_with_what_is_accepted(model: onnx.ModelProto, form: tuple[str, ...]) -> None:
+    with raising(BuildError, "enlarge", "Resize", *form, "nearest, asymmetric, floor"):
         FakeQuantGraph(model)

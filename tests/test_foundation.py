@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 from support.ldm_checkpoint import write_ldm_checkpoint  # noqa: E402
+from support.sentences import raising, says  # noqa: E402
 
 from quadbench.errors import UserError  # noqa: E402
 from quadbench.quad.cache import digests_of  # noqa: E402
@@ -103,30 +103,28 @@ def test_a_single_file_gives_the_model_that_it_was_made_of(geometry: str, tmp_pa
 
 
 def test_a_pickle_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"model\.ckpt' is no \.safetensors file; pickles .* are not opened"):
+    with raising(UserError, "model.ckpt"):
         load_checkpoint(tmp_path / "model.ckpt")
 
 
 def test_a_damaged_single_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"no weights")
-    with pytest.raises(UserError, match=r"model\.safetensors' is no whole safetensors file"):
+    with raising(UserError, "model.safetensors"):
         load_checkpoint(path).unet  # noqa: B018
 
 
 def test_a_single_file_without_a_text_encoder_is_refused(geometry: str, tmp_path: Path) -> None:
     parts = {part: random_module(geometry, part, seed=3) for part in ("unet", "vae")}
     path = write_ldm_checkpoint(tmp_path / "model.safetensors", **parts, text_encoder=None)
-    with pytest.raises(UserError, match=r"model\.safetensors' cannot be read"):
+    with raising(UserError, "model.safetensors"):
         load_checkpoint(path, geometry).text_encoder  # noqa: B018
 
 
-@pytest.mark.parametrize(
-    ("value", "holds"), [(float("nan"), "NaN or Inf"), (float("inf"), "NaN or Inf"), (3e38, "magnitudes above 65504")]
-)
+@pytest.mark.parametrize(("value", "holds"), [(float("nan"), ""), (float("inf"), ""), (3e38, 65504)])
 @pytest.mark.parametrize(("part", "file"), [("unet", "diffusion_pytorch_model"), ("text_encoder", "model")])
 def test_weights_that_no_model_has_are_refused_when_they_are_read(
-    tiny_recipe: Path, tmp_path: Path, part: str, file: str, value: float, holds: str
+    tiny_recipe: Path, tmp_path: Path, part: str, file: str, value: float, holds: object
 ) -> None:
     folder = Path(shutil.copytree(tiny_recipe.parent / "model", tmp_path / "model"))
     path = folder / part / f"{file}.safetensors"
@@ -134,7 +132,7 @@ def test_weights_that_no_model_has_are_refused_when_they_are_read(
     name = min(name for name in tensors if name.endswith(".bias"))
     tensors[name][0] = value
     save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(UserError, match=rf"foundation model '.*model' holds {holds} in '.*{re.escape(name)}' of its {part}"):
+    with raising(UserError, holds, name, part):
         getattr(load_foundation(folder), part)
 
 
@@ -142,17 +140,17 @@ def test_weights_that_no_model_has_are_refused_when_they_are_read(
     ("part", "file"), [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")]
 )
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "kind"),
     [
-        (lambda tensor: None, "lacks '{}' of its {}; expected"),
-        (lambda tensor: torch.zeros(3, 5), "has another shape of '{}' of its {}; expected|cannot be read: .*{}"),
-        (lambda tensor: tensor.int(), "has '{}' of its {} as I32; expected floating-point numbers"),
-        (lambda tensor: tensor.to(torch.complex64), "has '{}' of its {} as C64; expected floating-point numbers"),
+        (lambda tensor: None, ""),
+        (lambda tensor: torch.zeros(3, 5), ""),
+        (lambda tensor: tensor.int(), "I32"),
+        (lambda tensor: tensor.to(torch.complex64), "C64"),
     ],
     ids=["missing", "another shape", "integers", "complex"],
 )
 def test_weights_that_a_library_would_draw_or_convert_are_refused(
-    part: str, file: str, change: Callable[[torch.Tensor], torch.Tensor | None], reason: str, model: Path
+    part: str, file: str, change: Callable[[torch.Tensor], torch.Tensor | None], kind: str, model: Path
 ) -> None:
     path = model / part / f"{file}.safetensors"
     tensors = load_file(path)
@@ -160,13 +158,13 @@ def test_weights_that_a_library_would_draw_or_convert_are_refused(
     if (changed := change(tensors.pop(name))) is not None:
         tensors[name] = changed
     save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(UserError, match=rf"foundation model '.*model' ({reason.format(re.escape(name), part, re.escape(name))})"):
+    with raising(UserError, name, kind):
         getattr(load_foundation(model), part)
 
 
 def test_a_text_encoder_of_another_configuration_is_refused(model: Path) -> None:
     (model / "text_encoder/config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"(lacks|has another shape of) '.*' and \d+ more of its text_encoder"):
+    with raising(UserError, "text_encoder"):
         assert load_foundation(model).text_encoder
 
 
@@ -207,7 +205,7 @@ def test_a_configuration_that_cannot_be_read_is_named(part: str, content: str | 
 )
 def test_a_configuration_that_fits_no_unet_is_refused_by_the_models_name(changes: dict[str, object], model: Path) -> None:
     edited(model / "unet/config.json", **changes)
-    with pytest.raises(UserError, match=r"foundation model '.*model' cannot be read: \w+: "):
+    with raising(UserError):
         load_foundation(model)
 
 
@@ -216,21 +214,23 @@ def test_a_configuration_that_fits_no_unet_is_refused_by_the_models_name(changes
     [
         (
             {"_class_name": "StableDiffusionXLPipeline"},
-            "is a 'StableDiffusionXLPipeline', says model_index.json; expected",
+            ("StableDiffusionXLPipeline", "model_index.json"),
         ),
-        ({"_class_name": None}, "is a 'None', says model_index.json"),
+        ({"_class_name": None}, ("None", "model_index.json")),
         (
             {"unet": ["diffusers", "UNet1DModel"]},
-            "has 'UNet1DModel' as its unet, says model_index.json; expected UNet2D",
+            ("UNet1DModel", "unet", "model_index.json", "UNet2D"),
         ),
-        ({"text_encoder": [None, None]}, "has 'None' as its text_encoder"),
+        ({"text_encoder": [None, None]}, ("None", "text_encoder")),
     ],
 )
-def test_another_pipeline_is_refused_by_what_its_index_says(changes: dict[str, object], message: str, model: Path) -> None:
+def test_another_pipeline_is_refused_by_what_its_index_says(
+    changes: dict[str, object], message: tuple[str, ...], model: Path
+) -> None:
     edited(model / "model_index.json", **changes)
     with pytest.raises(UserError) as refusal:
         load_foundation(model)
-    assert message in str(refusal.value)
+    says(str(refusal.value), *message)
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "device"])
@@ -243,7 +243,7 @@ def test_a_checkpoint_that_is_no_file_is_refused_before_it_is_read(kind: str, tm
     if kind == "device":
         path.symlink_to("/dev/zero")
     recipe = load_recipe(tiny_recipe)
-    with pytest.raises(UserError, match=r"foundation model '.*model\.safetensors' cannot be read: "):
+    with raising(UserError, "model.safetensors"):
         digests_of(recipe.model_copy(update={"foundation": CheckpointFoundation(source="checkpoint", path=path)}))
-    with pytest.raises(UserError, match=r"foundation model '.*model\.safetensors' cannot be read: "):
+    with raising(UserError, "model.safetensors"):
         load_checkpoint(path)

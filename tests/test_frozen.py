@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.scripted_harness import World
+from support.sentences import raising
 
 from quadbench.artifacts import Bundle, Stored
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
@@ -29,19 +30,19 @@ def test_a_frozen_bundle_lies_in_the_results_folder_and_is_read_by_its_name(worl
 def test_freezing_again_changes_nothing_and_another_bundle_needs_another_name(world: World) -> None:
     first = freeze("reference", bundle_of(world), world.layout)
     assert freeze("reference", bundle_of(world), world.layout) == first
-    with pytest.raises(UserError, match="'reference' is bundle abababababab for good, and cannot become cdcdcdcdcdcd"):
+    with raising(UserError, "reference"):
         freeze("reference", bundle_of(world, "cd" * 32), world.layout)
 
 
 @pytest.mark.parametrize("name", ["", "../out", "a/b", ".hidden", "a\nb"])
 def test_a_name_that_is_no_name_of_a_file_is_refused(world: World, name: str) -> None:
-    with pytest.raises(UserError, match="no bundle can be frozen under the name"):
+    with raising(UserError):
         freeze(name, bundle_of(world), world.layout)
 
 
 def test_a_name_under_which_nothing_is_frozen_is_told_with_those_that_are_there(world: World) -> None:
     freeze("reference", bundle_of(world), world.layout)
-    with pytest.raises(UnknownNameError, match="unknown frozen bundle 'referense'; known: reference"):
+    with raising(UnknownNameError, "referense"):
         frozen_bundle("referense", world.layout)
 
 
@@ -50,7 +51,7 @@ def test_a_damaged_file_is_refused(world: World, change: dict[str, object]) -> N
     freeze("reference", bundle_of(world), world.layout)
     path: Path = world.layout.frozen("reference")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ArtifactError, match=r"reference\.json"):
+    with raising(ArtifactError, "reference.json"):
         frozen_bundle("reference", world.layout)
 
 
@@ -59,7 +60,7 @@ def test_a_bundle_that_is_gone_is_told(world: World, tmp_path: Path) -> None:
     elsewhere = Layout(tmp_path / "elsewhere")
     elsewhere.frozen_bundles.mkdir(parents=True)
     elsewhere.frozen("reference").write_text(world.layout.frozen("reference").read_text())
-    with pytest.raises(ArtifactError, match=r"frozen bundle 'reference': .*manifest\.json.*bring it back"):
+    with raising(ArtifactError, "reference", "manifest.json"):
         frozen_bundle("reference", elsewhere)
     freeze("reference", bundle_of(world), elsewhere)
     assert frozen_bundle("reference", elsewhere).artifact.digest == bundle_of(world).artifact.digest

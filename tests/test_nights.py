@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from support.sentences import raising
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
@@ -163,5 +164,5 @@ def test_what_nights_need_is_known(nights: Nights) -> None:
 
 
 def test_a_night_that_is_not_there_is_named_with_those_that_are(nights: Nights) -> None:
-    with pytest.raises(UnknownNameError, match=f"unknown night 'phones-2026-01-03'; known: {NIGHT}"):
+    with raising(UnknownNameError, "phones-2026-01-03", NIGHT):
         nights.night("phones-2026-01-03")

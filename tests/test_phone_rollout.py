@@ -11,6 +11,7 @@ import pytest
 from support.bundles import write_recipe_bundle
 from support.elf_files import write_elf
 from support.kit_files import PLUGIN, RUNTIME, write_qnn, write_runtime
+from support.sentences import raising, says
 from support.stub_ndk import write_stub_ndk
 from support.watcher import Silent
 
@@ -91,7 +92,7 @@ def test_a_phone_takes_the_harness_of_its_abi_and_its_kit_under_the_libraries_na
 def test_a_phone_without_a_kit_is_refused_before_anything_is_built(phone: str, ndk: None, layout: Layout) -> None:
     with pytest.raises(MissingDependencyError) as refusal:
         pipeline.run(QUICKSTART, parse_addresses([phone]), layout=layout, observer=Silent())
-    assert f"'{phone}' needs a runtime kit for arm64-v8a that runs onnxruntime-cpu-aarch64" in refusal.value.message
+    says(refusal.value.message, phone, "arm64-v8a", "onnxruntime-cpu-aarch64")
     assert refusal.value.hint == "quadbench runtime fetch onnxruntime-android"
     assert not layout.bundles.exists()
     assert not layout.programs.exists()
@@ -99,7 +100,7 @@ def test_a_phone_without_a_kit_is_refused_before_anything_is_built(phone: str, n
 
 def test_a_phone_without_an_ndk_is_refused_before_anything_is_built(phone: str, layout: Layout, tmp_path: Path) -> None:
     store.add([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout)
-    with pytest.raises(MissingDependencyError, match="Android's NDK is needed, and ANDROID_NDK_HOME is not set"):
+    with raising(MissingDependencyError, "Android", "ANDROID_NDK_HOME"):
         pipeline.run(QUICKSTART, parse_addresses([phone]), layout=layout, observer=Silent())
     assert not layout.bundles.exists()
 
@@ -107,16 +108,16 @@ def test_a_phone_without_an_ndk_is_refused_before_anything_is_built(phone: str, 
 def test_a_harness_that_is_named_needs_no_other(harness: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUADBENCH_HARNESS", "/nowhere")
     with connect(parse_addresses(["local"]), layout=Layout(tmp_path)) as devices:
-        with pytest.raises(UserError, match="QUADBENCH_HARNESS is '/nowhere'"):
+        with raising(UserError, "QUADBENCH_HARNESS", "/nowhere"):
             require_equipment(devices, Layout(tmp_path))
         require_equipment(devices, Layout(tmp_path), Gear(harness=harness))
 
 
 def test_a_kit_that_is_named_stands_for_the_one_that_is_missing(phone: str, ndk: None, layout: Layout) -> None:
     with connect(parse_addresses([phone]), layout=layout) as devices:
-        with pytest.raises(MissingDependencyError, match="needs a runtime kit"):
+        with raising(MissingDependencyError):
             require_equipment(devices, layout)
-        with pytest.raises(UnknownNameError, match="unknown runtime kit '0123'"):
+        with raising(UnknownNameError, "0123"):
             require_equipment(devices, layout, Gear(kit="0123"))
 
 
@@ -127,7 +128,7 @@ def test_a_kit_that_was_changed_is_not_pushed(phone: str, ndk: None, layout: Lay
     content[-1] ^= 1
     library.chmod(0o644)
     library.write_bytes(content)
-    with pytest.raises(ArtifactError, match="was changed after it was written"):
+    with raising(ArtifactError):
         pipeline.run(QUICKSTART, parse_addresses([phone]), layout=layout, observer=Silent())
 
 
@@ -144,7 +145,7 @@ def test_a_phone_without_room_for_a_launch_goes_into_quarantine_after_three_runs
                 pipeline.run(recipe, parse_addresses([address]), layout=layout, observer=Silent()).exit_code
                 == DeviceError.exit_code
             )
-        with pytest.raises(DeviceError, match=r"is in quarantine: 3 jobs in a row failed, the last one: .* needs 8 MB"):
+        with raising(DeviceError, 3, 8):
             pipeline.run(recipe, parse_addresses([address]), layout=layout, observer=Silent())
 
 
@@ -152,7 +153,7 @@ def test_a_phone_without_room_for_a_launch_goes_into_quarantine_after_three_runs
 def test_a_phone_of_another_abi_is_refused(abi: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         attached(tmp_path, monkeypatch, abi) as address,
-        pytest.raises(DeviceError, match=f"reports {abi} as ro.product.cpu.abi; expected arm64-v8a"),
+        raising(DeviceError, abi, "ro.product.cpu.abi", "arm64-v8a"),
         connect(parse_addresses([address]), layout=Layout(tmp_path)),
     ):
         pass
@@ -199,7 +200,7 @@ def test_the_reason_why_a_kit_does_not_run_a_target_is_said(layout: Layout, tmp_
     kind = Kind(address="s25?target=qnn", serial="R3X", profile=load_profile("s25"), abi=Abi.ARM64_V8A, target=HTP)
     with pytest.raises(MissingDependencyError) as refusal:
         kit_for(kind, layout)
-    assert f"{kit.digest[:12]}: it has QNN build 1.0.0.250101000000, and the compiler here" in refusal.value.message
+    says(refusal.value.message, kit.digest[:12], "1.0.0.250101000000")
     assert "quadbench runtime add" in str(refusal.value.hint)
     on_cpu = kit_for(Kind(address="s25", serial="R3X", profile=kind.profile, abi=kind.abi, target=kind.profile.target), layout)
     assert on_cpu is not None

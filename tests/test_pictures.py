@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence, TiffImagePlugin
 from support.bad_input.values import changed
+from support.sentences import raising
 
 from quadbench.artifacts import pixels
 from quadbench.artifacts.pixels import FORMATS, read_pixels
@@ -44,7 +45,7 @@ def colours() -> Image.Image:
 )
 def test_values_that_8_bits_do_not_hold_are_refused_by_their_mode(tmp_path, name, picture, mode):
     picture.save(tmp_path / name)
-    with pytest.raises(UserError, match=f"{name}' cannot be read: its pixels have the mode {mode}, expected .* 8 bits"):
+    with raising(UserError, name, mode, 8):
         read_picture(tmp_path / name, "RGB", 8)
 
 
@@ -88,7 +89,7 @@ def test_a_file_of_several_frames_is_refused_with_their_number(tmp_path, name):
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
     with Image.open(tmp_path / name) as saved:
         assert len(list(ImageSequence.Iterator(saved))) == 2
-    with pytest.raises(ValueError, match="it has 2 frames, expected one"):
+    with raising(ValueError, 2):
         read_pixels(tmp_path / name)
 
 
@@ -97,7 +98,7 @@ def test_a_format_that_is_not_among_those_that_are_read_is_refused_whatever_its_
         content = io.BytesIO()
         colours().convert("L" if format == "SPIDER" else "RGB").save(content, format)
         (tmp_path / "it.png").write_bytes(content.getvalue())
-        with pytest.raises(ValueError, match=f"no whole file of one of the formats {', '.join(FORMATS)}"):
+        with raising(ValueError, ", ".join(FORMATS)):
             read_pixels(tmp_path / "it.png")
 
 
@@ -109,7 +110,7 @@ def test_postscript_starts_no_program(tmp_path, monkeypatch):
     ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
     ghostscript.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    with pytest.raises(ValueError, match="no whole file"):
+    with raising(ValueError):
         read_pixels(tmp_path / "it.png")
     assert not (tmp_path / "started").exists()
 
@@ -122,7 +123,7 @@ def test_transparent_pixels_are_refused_and_opaque_ones_are_read(tmp_path, mode)
     holed = opaque.copy()
     holed.putpixel((3, 4), (0, 0, 0, 77))
     holed.convert(mode).save(tmp_path / "holed.png", **({"transparency": bytes([77] * 256)} if mode == "P" else {}))
-    with pytest.raises(ValueError, match="transparent pixels, with an alpha down to 77, expected 255"):
+    with raising(ValueError, 77, 255):
         read_pixels(tmp_path / "holed.png")
 
 
@@ -173,12 +174,12 @@ def png(picture: Image.Image) -> bytes:
 
 
 WRONG = {
-    "nothing": (b"", "cannot be read"),
-    "truncated": (png(Image.new("RGB", (16, 16), "red"))[:-30], "cannot be read"),
-    "an SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "cannot be read"),
-    "one pixel": (png(Image.new("RGB", (1, 1))), "is 1x1; the model takes 16x16"),
-    "a huge one": (png(Image.new("1", (5000, 5000))), "cannot be read: it is 5000 x 5000 pixels"),
-    "16 bits": (png(Image.fromarray(np.zeros((16, 16), np.uint16))), "mode I;16"),
+    "nothing": (b"", ()),
+    "truncated": (png(Image.new("RGB", (16, 16), "red"))[:-30], ()),
+    "an SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', ()),
+    "one pixel": (png(Image.new("RGB", (1, 1))), ("1x1", "16x16")),
+    "a huge one": (png(Image.new("1", (5000, 5000))), (5000,)),
+    "16 bits": (png(Image.fromarray(np.zeros((16, 16), np.uint16))), ("I;16",)),
 }
 
 
@@ -187,13 +188,13 @@ WRONG = {
 def test_a_check_of_a_recipe_says_which_picture_cannot_be_used(tiny_recipe, tmp_path, what, name):
     content, expected = WRONG[what]
     recipe = spoilt(tiny_recipe, tmp_path, name, content)
-    with pytest.raises(UserError, match=rf"{name}' {'.*' if what == '16 bits' else ''}{expected}"):
+    with raising(UserError, name, *expected):
         check_named(read_recipe(recipe))
 
 
 def test_a_check_of_a_recipe_says_which_mask_replaces_nothing(tiny_recipe, tmp_path):
     recipe = spoilt(tiny_recipe, tmp_path, "2.mask.png", png(Image.new("L", (16, 16))))
-    with pytest.raises(UserError, match=r"input '.*' of task '.*2\.mask\.png' has nothing to replace"):
+    with raising(UserError, "2.mask.png"):
         check_named(read_recipe(recipe))
 
 
@@ -201,7 +202,7 @@ def test_a_prompt_that_is_far_too_long_is_refused_with_its_place(tiny_recipe, tm
     listing = json.loads((tiny_recipe.parent / "inputs/inputs.json").read_text())
     listing[1]["prompt"] = "a " * 200_000
     recipe = spoilt(tiny_recipe, tmp_path, "inputs.json", json.dumps(listing).encode())
-    with pytest.raises(UserError, match=r"inputs\.json': 1\.prompt: .* 4096 characters") as refused:
+    with raising(UserError, "inputs.json", "1.prompt", 4096) as refused:
         check_named(read_recipe(recipe))
     assert len(str(refused.value)) < 1000
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.forked import told
 from support.postgresql_server import PostgresqlServer
+from support.sentences import raising, says
 from support.stored_records import query, record, sample
 
 from quadbench.cli import main
@@ -23,7 +24,7 @@ def url(postgresql: PostgresqlServer) -> str:
 
 def test_a_server_that_is_not_reached_is_named_without_its_password(tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
-    with pytest.raises(StorageError, match=r"postgresql://me:\*\*\*@/db\?host=\S+ is not reached: .*Hint: start it") as refusal:
+    with raising(StorageError, "postgresql://me:***@/db?host=") as refusal:
         open_records(f"postgresql://me:secret@/db?host={tmp_path}")
     assert "secret" not in str(refusal.value)
 
@@ -32,18 +33,18 @@ def test_a_server_that_never_answers_is_given_up_after_the_time_that_its_url_all
     pytest.importorskip("psycopg")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://me:secret@127.0.0.1:{silent.getsockname()[1]}/db?connect_timeout=2"
-        with pytest.raises(StorageError, match=r"does not answer within its connect_timeout\. Hint: .*waits longer") as refusal:
+        with raising(StorageError, "connect_timeout") as refusal:
             open_records(url)
     assert "secret" not in str(refusal.value)
 
 
 def test_a_database_that_is_not_there_is_refused(postgresql: PostgresqlServer) -> None:
-    with pytest.raises(StorageError, match='database "nowhere" does not exist'):
+    with raising(StorageError):
         open_records(postgresql.url("nowhere"))
 
 
 def test_a_text_that_is_no_url_is_refused() -> None:
-    with pytest.raises(UserError, match=r"URL .* cannot be read"):
+    with raising(UserError):
         open_records("postgresql://host:port/db")
 
 
@@ -51,20 +52,20 @@ def test_a_user_who_may_not_write_stores_nothing_but_reads(postgresql: Postgresq
     with open_records(url) as records:
         records.store(record())
     with read_records(url) as records:
-        with pytest.raises(StorageError, match="read-only transaction"):
+        with raising(StorageError):
             records.store(record("r2"))
         assert records.of_run("run-a") == (record(),)
 
 
 def test_a_database_without_tables_is_not_read(url: str) -> None:
-    with pytest.raises(ArtifactError, match="holds no records, not even their tables"):
+    with raising(ArtifactError):
         read_records(url)
 
 
 def test_tables_that_are_gone_are_damage(url: str) -> None:
     open_records(url).close()
     query(url, "DROP TABLE samples CASCADE")
-    with open_records(url) as records, pytest.raises(ArtifactError, match=r'is damaged: relation "samples" does not exist'):
+    with open_records(url) as records, raising(ArtifactError):
         records.store(record())
 
 
@@ -72,13 +73,13 @@ def test_a_value_that_nothing_has_written_is_damage(url: str) -> None:
     with open_records(url) as records:
         records.store(record())
         query(url, "UPDATE records SET variant = 'shraed'")
-        with pytest.raises(ArtifactError, match="is damaged: a value cannot be read: 'shraed' is not a valid Variant"):
+        with raising(ArtifactError, "shraed"):
             records.of_run("run-a")
 
 
 def test_a_text_that_the_server_does_not_take_leaves_nothing(url: str) -> None:
     with open_records(url) as records:
-        with pytest.raises(ArtifactError, match="does not take this"):
+        with raising(ArtifactError):
             records.store(record(reason="a\0b"))
         assert records.run_ids() == []
 
@@ -107,7 +108,7 @@ def test_the_variable_says_where_records_are_kept(
     with open_records(database_of(layout)) as records:
         records.store(record("elsewhere", run_id="of-another-folder"))
     assert main(["report", "--results", str(layout.root)]) == 3
-    assert "holds no run yet" in capsys.readouterr().err
+    says(capsys.readouterr().err)
     assert not layout.database.exists()
 
 
@@ -120,8 +121,7 @@ def test_without_the_extra_the_package_is_named() -> None:
         "except MissingDependencyError as error: print(error)\n"
     )
     said = told(code)
-    assert "needs the package 'psycopg" in said
-    assert "pip install 'quadbench[farm]'" in said
+    says(said, "psycopg", "quadbench[farm]")
 
 
 def test_records_in_a_file_need_no_driver(tmp_path: Path) -> None:
@@ -158,6 +158,6 @@ def test_a_lock_that_is_not_given_in_time_may_be_given_later(url: str) -> None:
         records.store(record())
         with writing(records.engine) as held:
             held.exec_driver_sql("SELECT 1 FROM records FOR UPDATE")
-            with pytest.raises(StorageError, match="lock timeout"), writing(hasty) as late:
+            with raising(StorageError), writing(hasty) as late:
                 late.exec_driver_sql("UPDATE records SET launch = 1")
     hasty.dispose()

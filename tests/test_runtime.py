@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.elf_files import write_elf
 from support.kit_files import ANDROID, RUNTIME, write_aar, write_qnn, write_runtime
+from support.sentences import raising, says
 
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, MissingDependencyError, UnknownNameError, UserError
@@ -75,9 +76,7 @@ def test_files_that_make_no_kit_end_with_every_reason_and_exit_code_2(tmp_path: 
     write_runtime(tmp_path / "kit", alignment=4096, needed=(*ANDROID, "libhidden.so"))
     assert main(["runtime", "add", str(tmp_path / "kit"), "--results", str(tmp_path / "results")]) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "these files make no runtime kit for arm64-v8a:" in error
-    assert "segments aligned to 4 KB" in error
-    assert "Hint: give the files of one release" in error
+    says(error, "arm64-v8a", 4)
 
 
 def test_a_kit_is_shown_with_the_targets_of_a_device_that_it_can_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +86,7 @@ def test_a_kit_is_shown_with_the_targets_of_a_device_that_it_can_run(tmp_path: P
     code, row = answer(capsys, "show", digest, "--profile", "s25", *results)
     assert code == 0
     assert row["targets"]["onnxruntime-cpu-aarch64"] == []
-    assert "no execution provider for Qualcomm's HTP" in row["targets"]["qnn-v79-69"][0]
+    says(row["targets"]["qnn-v79-69"][0])
 
 
 def test_a_kit_for_boards_runs_nothing_on_a_phone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,15 +95,15 @@ def test_a_kit_for_boards_runs_nothing_on_a_phone(tmp_path: Path, capsys: pytest
     digest = answer(capsys, "add", str(tmp_path / "kit"), "--abi", "arm64-linux", *results)[1]["digest"]
     code, row = answer(capsys, "show", digest, "--profile", "s25", *results)
     assert code == ArtifactError.exit_code
-    assert all("it is for arm64-linux; expected arm64-v8a" in reasons for reasons in row["targets"].values())
+    for reasons in row["targets"].values():
+        says(reasons, "arm64-linux", "arm64-v8a")
 
 
 def test_another_build_than_the_compilers_stands_beside_the_kit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_qnn(tmp_path / "qnn", build="2.48.40.260702151143")
     assert main(["runtime", "add", str(tmp_path / "qnn"), "--results", str(tmp_path / "results")]) == 0
     shown = capsys.readouterr().out
-    assert "it has QNN build 2.48.40.260702151143, and the compiler here" in shown
-    assert "pip install onnxruntime-qnn==2.4.0" in shown
+    says(shown, "2.48.40.260702151143", "onnxruntime-qnn==2.4.0")
 
 
 def test_packages_of_a_maven_repository_make_one_kit(
@@ -128,14 +127,14 @@ def test_a_package_with_another_sha256_is_not_used(repository: tuple[Path, str],
     name = published(folder, "a.b:c:1", [write_runtime(tmp_path / "kit")])
     pin = pin_of(f"{name.partition('#')[0]}#sha256={ZEROS}")
     layout = Layout(tmp_path / "results")
-    with pytest.raises(ArtifactError, match=f"'Maven a.b:c:1' came with sha256 [0-9a-f]{{64}}; expected {ZEROS}"):
+    with raising(ArtifactError, "Maven a.b:c:1", "sha256", ZEROS):
         fetch_kit([pin], layout, maven=address)
     assert list(layout.kits.iterdir()) == []
 
 
 def test_a_package_that_the_repository_lacks_is_named_with_its_address(repository: tuple[Path, str], tmp_path: Path) -> None:
     package = MavenPackage(group="a.b", artifact="c", version="1", sha256=ZEROS)
-    with pytest.raises(MissingDependencyError, match=r"'Maven a.b:c:1' could not be fetched: .*/a/b/c/1/c-1.aar: .*404"):
+    with raising(MissingDependencyError, "Maven a.b:c:1", "/a/b/c/1/c-1.aar"):
         fetch(package, tmp_path, maven=repository[1])
 
 
@@ -143,19 +142,17 @@ def test_a_package_that_the_repository_lacks_is_named_with_its_address(repositor
     "text", ["a:b:1", "a:b:1#sha256=12", f"a:../b:1#sha256={ZEROS}", f"a:b:../..#sha256={ZEROS}", f":::#sha256={ZEROS}"]
 )
 def test_a_package_that_is_not_named_whole_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"names no package: .*expected (GROUP|64)"):
+    with raising(UserError):
         pin_of(text)
 
 
 def test_an_unknown_package_is_answered_with_the_pinned_ones() -> None:
-    with pytest.raises(
-        UnknownNameError, match=r"unknown package 'onnxruntime-andriod'; known: .*did you mean 'onnxruntime-android'"
-    ):
+    with raising(UnknownNameError, "onnxruntime-andriod", "onnxruntime-android"):
         pin_of("onnxruntime-andriod")
 
 
 def test_packages_for_two_abis_make_no_kit(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="these packages are for arm64-linux and arm64-v8a; a kit is for one ABI"):
+    with raising(UserError, "arm64-linux", "arm64-v8a"):
         fetch_kit(list(PINS.values()), Layout(tmp_path), maven="https://example.org")
 
 
@@ -174,7 +171,7 @@ def test_npm_and_pip_are_asked_as_their_users_ask_them(tmp_path: Path, monkeypat
     pinned = NpmPackage(name="a", version="1", sha256=ZEROS, licence="MIT", member=f"package/{RUNTIME}")
     folder = tmp_path / "fetched"
     folder.mkdir()
-    with pytest.raises(ArtifactError, match=r"'npm a@1' came with sha256"):
+    with raising(ArtifactError, "npm a@1", "sha256"):
         fetch(pinned, folder, maven="")
     assert (tmp_path / "asked").read_text() == f"pack a@1 --pack-destination {folder}\n"
 
@@ -183,15 +180,13 @@ def test_a_registry_that_does_not_answer_is_quoted(tmp_path: Path, monkeypatch: 
     write_npm(tmp_path, "echo 'npm error 404 \x1b[31mno such package' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     pinned = NpmPackage(name="a", version="1", sha256=ZEROS, licence="MIT", member="a")
-    with pytest.raises(
-        MissingDependencyError, match=r"'npm a@1' could not be fetched: npm error 404 no such package.*runtime add"
-    ):
+    with raising(MissingDependencyError, "npm a@1", 404):
         fetch(pinned, tmp_path, maven="")
 
 
 def test_a_missing_client_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingDependencyError, match=r"to fetch 'npm .*', npm must be installed.*apt-get install npm"):
+    with raising(MissingDependencyError):
         fetch(PINS["onnxruntime-android"].package, tmp_path, maven="")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sentences import raising
 
 from quadbench.errors import DeviceNotFoundError
 from quadbench.farm.selection import Wish, chosen, parse_wish
@@ -48,7 +49,7 @@ def test_devices_are_given_out_so_that_all_are_served(text: str, expected: list[
 
 
 def test_too_few_devices_are_refused_with_those_that_fit() -> None:
-    with pytest.raises(DeviceNotFoundError, match=r"too few devices are free for 's25\*4': 3 fit \(s25@A, s25@B, s25@C\)"):
+    with raising(DeviceNotFoundError, "s25*4", 3, "s25@A", "s25@B", "s25@C"):
         chosen(wishes("s25*4"), DEVICES)
 
 

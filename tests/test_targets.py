@@ -6,6 +6,7 @@ from textwrap import dedent
 
 import pytest
 import yaml
+from support.sentences import raising, says
 
 from quadbench.cli import main
 from quadbench.errors import UnknownNameError
@@ -64,7 +65,7 @@ def test_the_lines_that_litert_s_page_gives_for_a_profile_name_a_target(tmp_path
 
 
 def test_an_unknown_target_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="did you mean 'hub:s25'"):
+    with raising(UnknownNameError, "hub:s25"):
         find_target("hub:s52", known_targets(load_profiles(), "x86_64"))
 
 
@@ -100,7 +101,7 @@ def test_targets_without_json_is_a_table(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_compile_refuses_an_unknown_target_before_it_builds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", "quickstart", "--target", "s52", "--results", str(tmp_path)]) == 2
-    assert "unknown target 's52'" in " ".join(capsys.readouterr().err.split())
+    says(capsys.readouterr().err, "s52")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,7 +114,7 @@ def test_compile_says_what_is_wrong_with_a_broken_profile_in_words(
     monkeypatch.setenv(PROFILES_VARIABLE, str(tmp_path))
     assert main(["compile", "quickstart", "--target", f"{prefix}pixel", "--results", str(tmp_path / "results")]) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "alternatives[0].soc: expected a chip as LiteRT names it, as SM8750, MT6991, E9965 or Tensor_G5" in said
+    says(said, "alternatives[0].soc", "LiteRT", "SM8750", "MT6991", "E9965", "Tensor_G5")
     assert "unknown target" not in said
 
 
@@ -133,7 +134,7 @@ def test_a_run_on_a_hosted_phone_is_refused_before_it_builds(
     pytest.importorskip("qai_hub")
     monkeypatch.setenv("QAIHUB_CLIENT_INI", str(tmp_path / "absent.ini"))
     assert main(["run", "quickstart", "--devices", "hub:s25", "--results", str(tmp_path / "results")]) == 7
-    assert "compiling for 'hub:s25' needs" in " ".join(capsys.readouterr().err.split())
+    says(capsys.readouterr().err, "hub:s25")
     assert not (tmp_path / "results").exists()
 
 

@@ -14,6 +14,7 @@ pytest.importorskip("ai_edge_litert")
 
 from ai_edge_litert import schema_py_generated as schema  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
+from support.sentences import raising, says  # noqa: E402
 from support.small_graphs import model_of, typed_model  # noqa: E402
 from support.tflite_run import dialect_of, quantized_by_feed, run_exactly, run_tflite, sqnr_db  # noqa: E402
 
@@ -277,7 +278,7 @@ def test_rows_that_are_always_the_same_are_looked_up_beforehand(tmp_path: Path) 
 def test_integers_that_stand_for_themselves_are_never_rounded_as_values() -> None:
     places = Constant(values=integers(3, 0, 4))
     graph = RoundedGraph(inputs={}, outputs={}, shapes={"places": (3,)}, constants={"places": places})
-    with pytest.raises(BuildError, match="'places' holds int64 that stand for themselves"):
+    with raising(BuildError, "places", "int64"):
         Writer(graph).plain("places")
 
 
@@ -328,7 +329,7 @@ def test_activations_in_8_bits_are_refused() -> None:
     for constant in model.graph.initializer:
         if constant.name.startswith("zero_point.uint16"):
             constant.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constant).astype(np.uint8), constant.name))
-    with pytest.raises(BuildError, match=r"'x' is rounded to 8 bits"):
+    with raising(BuildError, "x", 8):
         in_dialect(model)
 
 
@@ -343,12 +344,12 @@ def refused(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], output: tu
 
 
 def test_an_operator_without_a_form_is_named(tmp_path: Path) -> None:
-    assert "Tanh 'bend' has no form" in refused(helper.make_node("Tanh", ["x"], ["y"], "bend"), {"x": (1, 4)}, (1, 4), tmp_path)
+    says(refused(helper.make_node("Tanh", ["x"], ["y"], "bend"), {"x": (1, 4)}, (1, 4), tmp_path), "bend")
 
 
 def test_a_softmax_over_another_axis_is_refused(tmp_path: Path) -> None:
     node = helper.make_node("Softmax", ["x"], ["y"], "rows", axis=1)
-    assert "Softmax 'rows' is over axis 1" in refused(node, {"x": (1, 4, 6)}, (1, 4, 6), tmp_path)
+    says(refused(node, {"x": (1, 4, 6)}, (1, 4, 6), tmp_path), "Softmax", "rows", 1)
 
 
 def test_an_enlarging_of_another_form_is_refused(tmp_path: Path) -> None:
@@ -356,11 +357,11 @@ def test_an_enlarging_of_another_form_is_refused(tmp_path: Path) -> None:
     resize = next(node for node in model.graph.node if node.op_type == "Resize")
     next(attribute for attribute in resize.attribute if attribute.name == "nearest_mode").s = b"ceil"
     onnx.save(quantized_by_feed(model, {"x": values(1, 4, 6, 6)}), tmp_path / "model.onnx")
-    with pytest.raises(BuildError, match="no enlarging to twice the size"):
+    with raising(BuildError):
         write_tflite(tmp_path / "model.onnx", tmp_path / "model.tflite")
 
 
 def test_a_graph_that_is_not_rounded_everywhere_is_refused(tmp_path: Path) -> None:
     onnx.save(two("Add", (1, 4, 6, 6)), tmp_path / "model.onnx")
-    with pytest.raises(BuildError, match="'y' is not rounded"):
+    with raising(BuildError, "y"):
         write_tflite(tmp_path / "model.onnx", tmp_path / "model.tflite")

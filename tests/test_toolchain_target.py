@@ -5,6 +5,7 @@ from textwrap import dedent
 
 import pytest
 from support.bench_phone import PHONE, with_toolchain
+from support.sentences import says
 
 from quadbench.errors import SpecError
 from quadbench.target.profile import load_profile, load_profiles
@@ -42,35 +43,34 @@ def test_a_toolchain_is_read_with_its_profile(tmp_path: Path) -> None:
         (
             '"{input}"',
             '"{inptu}"',
-            "bench.yaml:13: alternatives[0].commands[0][1]: unknown placeholder '{inptu}'; did you mean 'input'?\n"
-            "bench.yaml:12: alternatives[0].commands: expected a command that reads {input}, the graph; found none",
+            ("bench.yaml:13: alternatives[0].commands[0][1]", "{inptu}", "bench.yaml:12: alternatives[0].commands", "{input}"),
         ),
         (
             "[ACME_SDK]",
             "[]",
-            "bench.yaml:13: alternatives[0].commands[0][0]: unknown placeholder '{ACME_SDK}'; known: input, work",
+            ("bench.yaml:13: alternatives[0].commands[0][0]", "{ACME_SDK}"),
         ),
-        ("half", "half}", "bench.yaml:14: alternatives[0].commands[1][1]: expected braces around placeholders only, found"),
+        ("half", "half}", ("bench.yaml:14: alternatives[0].commands[1][1]",)),
         (
             "--version]",
             '"{work}"]',
-            "bench.yaml:16: alternatives[0].version.command[1]: unknown placeholder '{work}'; known: ACME_SDK",
+            ("bench.yaml:16: alternatives[0].version.command[1]", "{work}", "ACME_SDK"),
         ),
-        (r"(\d+)", r"\d+", "bench.yaml:16: alternatives[0].version.pattern: expected a regular expression with one group"),
-        (r"(\d+)", r"(\d+", "bench.yaml:16: alternatives[0].version.pattern: expected a regular expression, found"),
-        ("product: model.bin", "product: ../model.bin", "bench.yaml:15: alternatives[0].product: expected a path below"),
-        ("timeout_s: 60", "timeout_s: 0", "bench.yaml:17: alternatives[0].timeout_s: expected more than 0, found 0"),
+        (r"(\d+)", r"\d+", ("bench.yaml:16: alternatives[0].version.pattern",)),
+        (r"(\d+)", r"(\d+", ("bench.yaml:16: alternatives[0].version.pattern",)),
+        ("product: model.bin", "product: ../model.bin", ("bench.yaml:15: alternatives[0].product",)),
+        ("timeout_s: 60", "timeout_s: 0", ("bench.yaml:17: alternatives[0].timeout_s", 0)),
         (
             "[ACME_SDK]",
             "[acme]",
-            "bench.yaml:11: alternatives[0].environment[0]: expected capital letters, digits and underscores, a letter first",
+            ("bench.yaml:11: alternatives[0].environment[0]",),
         ),
-        ("    product: model.bin\n", "", "alternatives[0].product: missing"),
+        ("    product: model.bin\n", "", ("alternatives[0].product",)),
     ],
 )
-def test_a_mistake_is_named_with_its_line(tmp_path: Path, right: str, wrong: str, expected: str) -> None:
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, right: str, wrong: str, expected: tuple[object, ...]) -> None:
     message = refusal(tmp_path, right, wrong)
-    assert all(line in message for line in expected.splitlines()), message
+    says(message, *expected)
 
 
 def test_a_toolchain_is_nothing_that_a_device_runs(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 
-import pytest
+from support.sentences import raising
 from support.watcher import Silent
 
 from quadbench.cli.device_options import once_free
@@ -33,7 +33,7 @@ def test_who_waits_gets_the_device_once_it_is_free(tmp_path: Path) -> None:
     holder = threading.Thread(target=hold)
     holder.start()
     is_held.wait(30)
-    with pytest.raises(DeviceInUseError, match="'local' is in use by process"):
+    with raising(DeviceInUseError, "local"):
         once_free(lambda: _opened(layout), Silent(), waits=False)
     assert once_free(lambda: _opened(layout), Silent(), waits=True, pause=pause) == "local"
     assert len(pauses) == 1

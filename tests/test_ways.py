@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+from support.sentences import says
 from support.synthetic_run import make_run
 
 from quadbench.artifacts import RunResult, Stored, Variant
@@ -35,14 +36,9 @@ def test_three_ways_stand_in_one_table_with_what_decides_between_them(tmp_path: 
     assert shared[1] < resident[1] * 1.1 < own[1]  # a switch chooses a binding, or a loaded graph; or it loads one
     assert resident[3] > own[3] > shared[3]
     more = round(resident[3] - shared[3])
-    assert any(note == f"Keeping all graphs in memory takes {more} MB more than the shared graph." for note in table.notes)
+    says(table.notes, more)
     images = int((own[1] - shared[1]) / (shared[0] - own[0]))
-    assert any(
-        note.startswith("Of those with one U-Net in memory: an image and its share of the switch take the least time with shared")
-        and f"where a task paints at most {images} images before the next task comes, with per-graph (PSNR " in note
-        and note.endswith(" dB) beyond that.")
-        for note in table.notes
-    )
+    says(table.notes, images, "per-graph")
 
 
 def test_each_way_stands_with_the_likeness_of_its_own_pictures(tmp_path: Path) -> None:
@@ -93,7 +89,7 @@ def test_a_base_merged_at_load_is_a_way_of_its_own_and_each_way_is_a_curve(tmp_p
         times = [time for _, time in curve]
         assert times == sorted(times, reverse=True)
     page = render_html(result, Layout(tmp_path))
-    assert "Time of an image with its share of the switch on" in page
+    says(page)
     assert all(f">{variant}</text>" in page for variant in ways.curves)
 
 

@@ -1,11 +1,11 @@
 """What a reader may not know is said where it stands first: on the terminal, in the report, and in tables for elsewhere."""
 
-import re
 from pathlib import Path
 
 import pytest
 from support.report_page import Page
 from support.scripted_harness import World
+from support.sentences import says
 from support.stored_run import store_run
 from support.synthetic_run import make_run
 
@@ -45,4 +45,4 @@ def test_the_terminal_explains_the_sides(world: World, form: list[str], capsys: 
 
 def test_tables_for_elsewhere_carry_the_words(tmp_path: Path) -> None:
     markdown = "\n".join(map(to_markdown, text_tables(make_run(tmp_path))))
-    assert re.search("Residual: what an image takes beyond its components", markdown)
+    says(markdown)

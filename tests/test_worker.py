@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from support.postgresql_server import running_postgresql
 from support.scripted_jobs import Phones, Script, phones
+from support.sentences import reads
 from support.stored_records import query
 
 from quadbench.dispatch.worker import LOOK_S, Worker
@@ -99,11 +100,9 @@ def test_two_workers_share_the_jobs_and_none_is_done_twice(database: Source, eng
     assert {str(worker) for (worker,) in query(database, "SELECT DISTINCT worker FROM attempts")} == {"one", "two"}
 
 
-@pytest.mark.parametrize(
-    ("trouble", "reason"), [("failures", "the cable was pulled"), ("crashes", "its process ended with exit code 3")]
-)
+@pytest.mark.parametrize(("trouble", "reason"), [("failures", ""), ("crashes", 3)])
 def test_an_attempt_that_fails_or_crashes_is_followed_by_another(
-    database: Source, engine: sa.Engine, trouble: str, reason: str
+    database: Source, engine: sa.Engine, trouble: str, reason: object
 ) -> None:
     (job_id,) = submit(engine, ANY_S25)
     with working(engine, Script(database=database, **{trouble: 1}), phones(1)):
@@ -111,7 +110,7 @@ def test_an_attempt_that_fails_or_crashes_is_followed_by_another(
         query(database, "UPDATE jobs SET not_before = NULL")
         wait_until(are_done(engine, 1))
     _, attempts = job_with_attempts(engine, job_id)
-    assert [attempt.reason for attempt in attempts] == [reason, None]
+    reads([attempt.reason for attempt in attempts], reason)
 
 
 def test_a_device_is_at_one_job_at_a_time(database: Source, engine: sa.Engine) -> None:

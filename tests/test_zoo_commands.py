@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("peft")
+from support.sentences import raising, says
+
 from training import __main__ as commands
 from training import loop
 
@@ -41,31 +43,33 @@ def elsewhere(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["vae", "--most", "0"], "expected 1 or more, not 0"),
-        (["vae", "--threads", "-1"], "expected 1 or more, not -1"),
-        (["vae", "--minutes", "nan"], "expected 0 or more, not nan"),
-        (["vae", "--most", "3"], "give --out and --docs"),
+        (["vae", "--most", "0"], (1, 0)),
+        (["vae", "--threads", "-1"], (1, "-1")),
+        (["vae", "--minutes", "nan"], (0,)),
+        (["vae", "--most", "3"], ("--out", "--docs")),
     ],
 )
-def test_wrong_numbers_are_refused(call, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+def test_wrong_numbers_are_refused(
+    call, capsys: pytest.CaptureFixture[str], arguments: list[str], message: tuple[object, ...]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         call(*arguments)
-    assert message in capsys.readouterr().err
+    says(capsys.readouterr().err, *message)
 
 
 @pytest.mark.parametrize(
-    ("command", "message"),
-    [("vae", "the photograph"), ("base", "the autoencoder"), ("sticker", "the model"), ("sheet", "the model")],
+    "command",
+    ["vae", "base", "sticker", "sheet"],
 )
-def test_a_command_names_what_it_lacks(call, data: Path, tmp_path: Path, command: str, message: str) -> None:
-    with pytest.raises(SystemExit, match=f"{message}.*: there is no file '"):
+def test_a_command_names_what_it_lacks(call, data: Path, tmp_path: Path, command: str) -> None:
+    with raising(SystemExit):
         call(command, *elsewhere(tmp_path))
     assert not (tmp_path / "work").exists()
     assert not (tmp_path / "docs").exists()
 
 
 def test_data_that_is_not_there_is_named(call) -> None:
-    with pytest.raises(SystemExit, match=r"the npm packages: there is no file '.*emoji\.json'"):
+    with raising(SystemExit, "emoji.json"):
         call("inputs")
 
 

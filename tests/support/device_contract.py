@@ -11,6 +11,7 @@ import pytest
 from quadbench.devices import Device
 from quadbench.devices.device import LINE_LIMIT_BYTES, TAIL_BYTES, TEXT_LIMIT_BYTES
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError, UserError
+from support.sentences import raising, reads
 
 BIG_BYTES = 50 * 2**20
 
@@ -77,14 +78,14 @@ class DeviceContract:
         assert (tmp_path / "back").read_text() == name
 
     def test_pulling_what_is_missing_names_it_and_leaves_nothing(self, device: Device, tmp_path: Path) -> None:
-        with pytest.raises(DeviceError, match=r"no-such-file.*No such file"):
+        with raising(DeviceError, "No such file"):
             device.pull(f"{device.root}/no-such-file", tmp_path / "back")
         assert list(tmp_path.iterdir()) == []
 
     def test_pushing_below_a_file_is_an_error(self, device: Device, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x")
         device.push({f"{device.root}/plain": tmp_path / "file"})
-        with pytest.raises(DeviceError, match=r"cannot write .*plain/below"):
+        with raising(DeviceError):
             device.push({f"{device.root}/{name}": tmp_path / "file" for name in ("before", "plain/below", "after")})
         assert device.shell(["cat", f"{device.root}/before"], 10).stdout == "x"
 
@@ -102,7 +103,8 @@ class DeviceContract:
 
     def test_stderr_is_apart_from_stdout(self, device: Device) -> None:
         result = device.shell(["sh", "-c", "echo out; echo err >&2; echo out again"], 10)
-        assert (result.stdout, result.stderr) == ("out\nout again\n", "err\n")
+        assert result.stderr == "err\n"
+        reads(result.stdout)
 
     def test_arguments_arrive_as_they_are(self, device: Device) -> None:
         arguments = ["a b", "", "$HOME", "it's", "*", "line\nbreak", "\\"]
@@ -116,7 +118,7 @@ class DeviceContract:
 
     def test_a_command_that_takes_too_long_is_killed(self, device: Device) -> None:
         pids = f"{device.root}/pids"
-        with pytest.raises(CommandTimeoutError, match=r"'sh' was still running on .* after 0\.5 s"):
+        with raising(CommandTimeoutError, "sh", "0.5"):
             device.shell(["sh", "-c", f"sleep 60 & echo $$ $! > '{pids}'; wait"], 0.5)
         for process_id in device.shell(["cat", pids], 10).stdout.split():
             wait_until_gone(device, process_id)
@@ -132,7 +134,7 @@ class DeviceContract:
 
     def test_a_stream_that_fails_gives_its_lines_then_its_exit_code_and_stderr(self, device: Device) -> None:
         lines: list[str] = []
-        with pytest.raises(CommandError, match=r"exit code 3 on .*: the reason") as caught:
+        with raising(CommandError, 3) as caught:
             lines += device.stream(["sh", "-c", "echo 'the reason' >&2; exit 3"], 10, f"{device.root}/stream")
         assert (caught.value.status, caught.value.stderr_tail) == (3, "the reason")
 
@@ -160,11 +162,11 @@ class DeviceContract:
         assert 2**20 < device.free_bytes(device.root) < 2**60
 
     def test_free_space_of_a_missing_folder_is_an_error(self, device: Device) -> None:
-        with pytest.raises(DeviceError, match="no-such-folder"):
+        with raising(DeviceError):
             device.free_bytes(f"{device.root}/no-such-folder")
 
     def test_an_empty_command_is_refused(self, device: Device) -> None:
-        with pytest.raises(UserError, match="empty command"):
+        with raising(UserError):
             device.shell([], 10)
 
     def test_a_file_that_is_too_large_is_not_copied(self, device: Device, tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ class DeviceContract:
         device.push({f"{device.root}/limited": tmp_path / "file"})
         device.pull(f"{device.root}/limited", tmp_path / "back", limit_bytes=8)
         (tmp_path / "back").unlink()
-        with pytest.raises(OutputLimitError, match=r"limited' on .* has more than the 7 bytes"):
+        with raising(OutputLimitError, 7):
             device.pull(f"{device.root}/limited", tmp_path / "back", limit_bytes=7)
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -184,13 +186,13 @@ class DeviceContract:
     def test_what_is_no_regular_file_is_not_copied(self, device: Device, tmp_path: Path, make: str) -> None:
         script = f'mkdir -p "{device.root}" && cd "{device.root}" && rm -rf odd && echo x > plain-file && {make}'
         assert device.shell(["sh", "-c", script], 10).exit_code == 0
-        with pytest.raises(DeviceError, match="is no regular file"):
+        with raising(DeviceError):
             device.pull(f"{device.root}/odd", tmp_path / "back")
         assert list(tmp_path.iterdir()) == []
 
     def test_a_line_without_end_is_not_read_to_its_end(self, device: Device) -> None:
         lines: list[str] = []
-        with pytest.raises(OutputLimitError, match=rf"line 2 of the output of 'sh' .* more than {LINE_LIMIT_BYTES} bytes"):
+        with raising(OutputLimitError, 2, "sh", LINE_LIMIT_BYTES):
             lines += device.stream(["sh", "-c", "echo first; exec head -c 200000000 /dev/zero"], 60, f"{device.root}/stream")
 
     def test_long_lines_come_whole_up_to_the_limit(self, device: Device) -> None:
@@ -198,7 +200,7 @@ class DeviceContract:
         assert [len(line) for line in device.stream(["sh", "-c", script], 30, f"{device.root}/stream")] == [LINE_LIMIT_BYTES, 4]
 
     def test_output_without_end_is_not_read_to_its_end(self, device: Device) -> None:
-        with pytest.raises(OutputLimitError, match=rf"more than {TEXT_LIMIT_BYTES} bytes"):
+        with raising(OutputLimitError, TEXT_LIMIT_BYTES):
             device.shell(["cat", "/dev/zero"], 60)
 
     def test_of_much_on_stderr_the_end_is_kept(self, device: Device) -> None:
