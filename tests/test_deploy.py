@@ -213,7 +213,7 @@ def test_a_device_that_is_unplugged_for_good_while_it_is_sent_to_is_lost_and_rec
                 with pytest.raises(DeviceLostError):
                     device.shell(["sh", "-c", f"kill -KILL {daemon}; sleep 10"], 10)
 
-        with raising(DeviceLostError, "virtual:s25", "17.0"):
+        with raising(DeviceLostError, "virtual:s25", "17.0", snapshot=False):
             deploy([whole, cut], device, progress=unplug)
     with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path / "results")) as (device,):
         assert any(name.startswith(".tmp-") for name in objects_on(device))

@@ -199,6 +199,7 @@ def _posted(request: urllib.request.Request) -> str:
         with urllib.request.build_opener(_NoRedirection).open(request, timeout=_TIMEOUT_S):
             return ""
     except HTTPError as error:
+        error.close()
         return f"it answered {error.code}"
     except URLError as error:
         return one_line(error.reason.strerror or "no answer") if isinstance(error.reason, OSError) else "no answer"
