@@ -12,6 +12,8 @@ from quadbench.artifacts.bundle import Bundle, TaskAssets
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.run_record import LIBRARY_PREFIX, RunRecord, lora_dtype
 
+IMAGE_COUNT = ": images"  # ends the names of what `fingerprint` has beside the environment
+
 _VERSIONS = ("quadbench", "runtime", "harness", "harness.commit", "harness.build_type", "kit")
 _CAP = re.compile(r"(\S+) [^/\s]+/(\S+) kHz")  # matches the clock state `policy0 1000/2000/3000 kHz`
 _NONE = "none"
@@ -166,7 +168,8 @@ def _images(record: RunRecord) -> dict[str, str]:
     images = [kinds.each[place] for place in kinds.by_metric.get("end_to_end_ns", ())]
     counts = Counter((str(image.task), image.is_warmup) for image in images)
     return {
-        f"{task}: images": f"{counts[task, False]} after {counts[task, True]}" for task in dict.fromkeys(t for t, _ in counts)
+        f"{task}{IMAGE_COUNT}": f"{counts[task, False]} after {counts[task, True]}"
+        for task in dict.fromkeys(t for t, _ in counts)
     }
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cached_property
 
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, ErrorClass, RunRecord, RunResult, Status, TaskAssets, Variant
-from quadbench.artifacts.night_record import differences
+from quadbench.artifacts.night_record import IMAGE_COUNT, differences
 from quadbench.report import launches, provenance, scores
 from quadbench.report.baseline import Baseline, against
 from quadbench.report.condition import Criterion, where_met
@@ -228,7 +228,8 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
     doubted = [(record.device.address, caveat) for record in result.records for caveat in _doubts_of(record)]
     for device in result.devices:  # whether variants ran in different environments
         sides = [side for variant in SERVING if (side := sound(launches_of(result, device, variant)))]
-        if any(differences(sides[0], side) for side in sides[1:]):
+        unlike = [name for side in sides[1:] for name in differences(sides[0], side)]
+        if any(not name.endswith(IMAGE_COUNT) for name in unlike):  # a variant without an admitted adapter makes other images
             doubted.append((device.address, Caveat.CHANGED_ENVIRONMENT))
     for address, caveat in dict.fromkeys(doubted):
         concerned.setdefault(caveat, []).append(address)
