@@ -70,10 +70,11 @@ class Watcher(Silent):
 
 
 @pytest.fixture(scope="module")
-def layout(tiny_bundle: Stored[Bundle], tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """A results folder that holds the tiny model's bundle."""
+def layout(tiny_bundle: Stored[Bundle], harness: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A results folder that holds the tiny model's bundle and the harness."""
     layout = Layout(tmp_path_factory.mktemp("pipeline"))
     shutil.copytree(tiny_bundle.folder.parent, layout.bundles)
+    shutil.copytree(harness.parent.parent, layout.programs)
     return layout
 
 
@@ -274,9 +275,9 @@ def test_a_new_adapter_comes_from_its_file_to_its_figures_in_two_commands(
     says(unchanged, "Unchanged")
     assert main(["compare", first_run[0].result.run_id, answer["run_id"], *results]) == 0
     told = json.loads(capsys.readouterr().out)["sentences"]
-    says(told)
+    says(told, "On local", "change and fill and imagine", snapshot=False)
     assert main(["run", "quickstart", "--bundle", folder, *results]) == 2
-    says(capsys.readouterr().out)
+    says(capsys.readouterr().err, "quickstart")
 
 
 def _scale(path: Path, factor: float) -> None:

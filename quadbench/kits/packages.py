@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import ClassVar, assert_never
-from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 
 from quadbench.artifacts.kit import Origin
@@ -207,7 +206,7 @@ def _request(address: str, place: Path, package: Package) -> None:
                     raise _not_fetched(package, f"more than {MOST_BYTES} bytes came")
                 file.write(part)
     except (OSError, HTTPException, ValueError) as error:  # urllib's errors are OSErrors; a wrong proxy is a ValueError
-        if isinstance(error, HTTPError):
+        if isinstance(error, urllib.error.HTTPError):
             error.close()
         raise _not_fetched(package, f"{address}: {one_line(masked_in(str(error)))}") from None
 
