@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from quadbench.quad.prepare import Prepared
+    from quadbench.quad.prepare import PreparedRecipe
     from quadbench.recipe import Task
 
 CONFIG = "htp_v79"
@@ -55,20 +55,22 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
     import torch
 
     from quadbench.artifacts import Component
-    from quadbench.quad.adapters.adapter import graph_tensors, mixed
+    from quadbench.quad.adapters.adapter import graph_tensors, mix_adapters
     from quadbench.quad.adapters.lora_profile import adapter_integers, lora_profile
-    from quadbench.quad.prepare import Steps, prepare
-    from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
+    from quadbench.quad.prepare import BuildSteps, prepare
+    from quadbench.quad.quantize.quantizer import CalibratedGraph, ObservedGraph, write_qdq
     from quadbench.quad.runner import GraphSession
     from quadbench.recipe.recipe import load_recipe
 
     with torch.no_grad():
-        prepared = prepare(load_recipe(recipe_name), Steps(), folder)
+        prepared = prepare(load_recipe(recipe_name), BuildSteps(), folder)
         lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int16")
-        tasks = [(task, own) for task in prepared.tasks if (own := mixed(lora.adapters, task.task.adapter))]
+        tasks = [(task, own) for task in prepared.tasks if (own := mix_adapters(lora.adapters, task.task.adapter))]
         inputs = {task.task.name: prepared.visits[task.task.name].feeds for task, _ in tasks}
         feeds = [f | prepared.feed(a) for task, own in tasks for f in inputs[task.task.name] for a in (own, None)]
-        shared = GraphSession(quantized(Calibrated(Observed(prepared.models[Component.UNET], feeds)), lora=lora.encodings).model)
+        shared = GraphSession(
+            write_qdq(CalibratedGraph(ObservedGraph(prepared.models[Component.UNET], feeds)), lora=lora.encodings).model
+        )
         rows = []
         for task, adapter in tasks:
             integers = adapter_integers(graph_tensors(adapter, prepared.shapes), lora.encodings)
@@ -84,22 +86,22 @@ def _with_lora(graph: Callable, lora: dict[str, np.ndarray], feed: dict[str, np.
 
 
 def _both_db(
-    prepared: "Prepared", task: "Task", calibration: Sequence[dict], shared: Callable[[dict], np.ndarray], folder: Path
+    prepared: "PreparedRecipe", task: "Task", calibration: Sequence[dict], shared: Callable[[dict], np.ndarray], folder: Path
 ) -> tuple[float, float]:
     """Return the SQNR of the task's own graph and of the shared one, on the same inputs; leave what AIMET needs in `folder`."""
     import onnx
 
-    from quadbench.quad.adapters.adapter import merge, mixed
+    from quadbench.quad.adapters.adapter import merge, mix_adapters
     from quadbench.quad.distill import examples
     from quadbench.quad.model.float_graphs import export_unet
-    from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
+    from quadbench.quad.quantize.quantizer import CalibratedGraph, ObservedGraph, write_qdq
     from quadbench.quad.runner import GraphSession
 
-    adapter = mixed(prepared.adapters, task.adapter)
+    adapter = mix_adapters(prepared.adapters, task.adapter)
     unet = copy.deepcopy(prepared.foundation.unet)
     merge(adapter, unet)
     merged = export_unet(prepared.foundation, unet, {}, folder)
-    own = GraphSession(quantized(Calibrated(Observed(merged, calibration))).model)
+    own = GraphSession(write_qdq(CalibratedGraph(ObservedGraph(merged, calibration))).model)
     items = {one.task.name: one.items.calibration for one in prepared.tasks if adapter.name in one.task.adapter}
     judged = examples(prepared, adapter, items, seeds=(5,), noised=False)
     exact = [example.teacher.numpy() for example in judged]

@@ -16,7 +16,7 @@ from itertools import product
 import numpy as np
 
 from quadbench.statistics import Verdict
-from quadbench.statistics.launch_comparison import CONFIDENCE, compare_launches, compare_unpaired, interval_of_share, paired
+from quadbench.statistics.launch_comparison import CONFIDENCE, compare_launches, compare_paired, compare_unpaired, share_interval
 from quadbench.statistics.multiple_testing import LOOKS
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -101,7 +101,7 @@ def holds(interval: Interval, truth: float) -> bool:
 
 
 def holds_mean(draw: Draw, pairs: int, rng: np.random.Generator) -> bool:
-    told = paired(draw(rng, pairs).tolist())
+    told = compare_paired(draw(rng, pairs).tolist())
     return holds((told.low, told.high), 0.0)
 
 
@@ -139,13 +139,13 @@ def holds_unpaired(draw: Draw, launches: int, rng: np.random.Generator) -> bool:
 
 def holds_share(tries: int, share: float | None, rng: np.random.Generator) -> bool:
     truth = float(rng.uniform()) if share is None else share
-    return holds(interval_of_share(int(rng.binomial(tries, truth)), tries), truth)
+    return holds(share_interval(int(rng.binomial(tries, truth)), tries), truth)
 
 
 def holds_nights(is_alike: bool, rng: np.random.Generator) -> bool:
     """Count nights as `quadbench.nightly.night_report` does, each by the share of its cases that alarmed."""
     alarms = rng.random((NIGHTS, 1 if is_alike else CASES)) < SHARES[0]
-    return holds(interval_of_share(float(alarms.mean(1).sum()), NIGHTS), SHARES[0])
+    return holds(share_interval(float(alarms.mean(1).sum()), NIGHTS), SHARES[0])
 
 
 def coverage(kind: Kind, series: int) -> float:

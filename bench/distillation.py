@@ -28,17 +28,17 @@ from quadbench.quad.distill import (
     VALIDATION_EXAMPLES,
     VALIDATION_SEEDS,
     Example,
-    Settings,
     Student,
+    TrainingSettings,
     distill,
-    divided,
     examples,
+    split_items,
     sqnr_db,
 )
 from quadbench.quad.divergence import spread
-from quadbench.quad.prepare import Prepared, Steps, calibrated, calibration_feeds, prepare
+from quadbench.quad.prepare import BuildSteps, PreparedRecipe, calibrate, calibration_feeds, prepare
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph
-from quadbench.quad.quantize.quantizer import quantized
+from quadbench.quad.quantize.quantizer import write_qdq
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
 from quadbench.recipe.settings import Distill
@@ -88,7 +88,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     done = {(line.seed, line.setting) for line in read(options.out)}
     asked = Distill(diffusion_weight=options.diffusion_weight, learning_rate=options.learning_rate, steps=options.steps)
-    settings = Settings(**asked.model_dump(exclude={"adapters"}))
+    settings = TrainingSettings(**asked.model_dump(exclude={"adapters"}))
     recipe = load_recipe(options.recipe, {"quad.calibration.samples": options.samples})
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
         study = Study.of(recipe, Path(scratch), settings, options.items)
@@ -106,25 +106,25 @@ class Study:
     """A recipe's shared graph as a student, with all that its adapters are trained and judged by."""
 
     recipe: Recipe
-    prepared: Prepared
+    prepared: PreparedRecipe
     lora: LoraProfile
     student: Student
-    settings: Settings
+    settings: TrainingSettings
     items: int
 
     @classmethod
-    def of(cls, recipe: Recipe, scratch: Path, settings: Settings, items: int) -> "Study":
-        prepared = prepare(recipe, Steps(), scratch)
+    def of(cls, recipe: Recipe, scratch: Path, settings: TrainingSettings, items: int) -> "Study":
+        prepared = prepare(recipe, BuildSteps(), scratch)
         lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype=recipe.precision.lora)
         feeds = calibration_feeds(recipe, prepared, lora)[Component.UNET]
-        model = quantized(calibrated(recipe, prepared.models[Component.UNET], feeds), lora=lora.encodings).model
+        model = write_qdq(calibrate(recipe, prepared.models[Component.UNET], feeds), lora=lora.encodings).model
         student = Student(graph=FakeQuantGraph(model), shapes=prepared.shapes, encodings=lora.encodings)
         return cls(recipe=recipe, prepared=prepared, lora=lora, student=student, settings=settings, items=items)
 
     def line(self, name: str, seed: int) -> Line:
         began, exact, settings = time.monotonic(), self.prepared.adapters[name], replace(self.settings, seed=seed)
         with torch.no_grad():
-            items = divided(self.prepared, exact)
+            items = split_items(self.prepared, exact)
             noised = settings.diffusion_weight > 0
             training = examples(self.prepared, exact, items.training, seeds=TRAINING_SEEDS, noised=noised)
             validation = few(examples(self.prepared, exact, items.validation, seeds=VALIDATION_SEEDS, noised=False))

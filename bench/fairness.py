@@ -28,20 +28,28 @@ import numpy as np
 import torch
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters.adapter import mixed
+from quadbench.quad.adapters.adapter import mix_adapters
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
 from quadbench.quad.divergence import spread
 from quadbench.quad.held_out_inputs import integers_as_run
-from quadbench.quad.items import PreparedTask, visit
+from quadbench.quad.items import PreparedTask, run_calibration
 from quadbench.quad.model.initializers import discard
-from quadbench.quad.prepare import Prepared, Steps, calibration_feeds, merged_unet, per_graph_feeds, prepare, range_rules
+from quadbench.quad.prepare import (
+    BuildSteps,
+    PreparedRecipe,
+    calibration_feeds,
+    merged_unet,
+    per_graph_feeds,
+    prepare,
+    range_rules,
+)
 from quadbench.quad.quantize.encodings import Encoding
-from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
+from quadbench.quad.quantize.quantizer import CalibratedGraph, ObservedGraph, write_qdq
 from quadbench.quad.runner import Feed, GraphSession
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
 from quadbench.recipe.settings import JointCalibration, OwnTaskCalibration
-from quadbench.statistics.launch_comparison import paired
+from quadbench.statistics.launch_comparison import compare_paired
 
 SEED_STRIDE = 1000  # beyond the items of a task, which use the seeds that follow its own
 POLICIES = ("joint", "own-task")
@@ -105,19 +113,19 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
 
 
 def measure(recipe: Recipe, seed: int, headrooms: Sequence[float], items: int, feeds: int, scratch: Path) -> Iterator[Line]:
-    prepared = prepare(recipe, Steps(), scratch)
+    prepared = prepare(recipe, BuildSteps(), scratch)
     lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype=recipe.precision.lora)
     bench = Bench(prepared=prepared, lora=lora, headrooms=headrooms, percent=recipe.precision.activations.int8_percent)
     shared_by_all = bench.shared(with_policy(recipe, "joint"))
     for prepared_task in prepared.tasks:
         task = prepared_task.task
         judged = list(judged_items(prepared, prepared_task, items, feeds))
-        merged = merged_unet(prepared.foundation, mixed(prepared.adapters, task.adapter), scratch)
+        merged = merged_unet(prepared.foundation, mix_adapters(prepared.adapters, task.adapter), scratch)
         for policy in POLICIES:
             own_recipe = with_policy(recipe, policy)
             alone = own_recipe.model_copy(update={"tasks": (task,)})
             shared = shared_by_all if policy == "joint" else bench.shared(alone)
-            own = bench.quantized(own_recipe, Observed(merged, per_graph_feeds(own_recipe, prepared, task, anchor=None)))
+            own = bench.quantized(own_recipe, ObservedGraph(merged, per_graph_feeds(own_recipe, prepared, task, anchor=None)))
             lora_inputs = bench.integers(task.adapter)
             for headroom, one in product(headrooms, judged):
                 yield Line(
@@ -138,11 +146,11 @@ def with_policy(recipe: Recipe, policy: str) -> Recipe:
     return recipe.model_copy(update={"quad": recipe.quad.model_copy(update={"calibration": calibration})})
 
 
-def judged_items(prepared: Prepared, task: PreparedTask, items: int, feeds: int) -> Iterator[Judged]:
-    weights = prepared.feed(mixed(prepared.adapters, task.task.adapter))
+def judged_items(prepared: PreparedRecipe, task: PreparedTask, items: int, feeds: int) -> Iterator[Judged]:
+    weights = prepared.feed(mix_adapters(prepared.adapters, task.task.adapter))
     for item in task.items.evaluation[:items]:
         alone = replace(task, items=replace(task.items, calibration=(item,)))
-        visited = visit(alone, prepared.encoders, prepared.unet, weights).feeds
+        visited = run_calibration(alone, prepared.encoders, prepared.unet, weights).feeds
         chosen = [visited[i] for i in spread(len(visited), feeds)]
         yield Judged(item=item.name, feeds=chosen, exact=[prepared.unet(feed | weights).numpy() for feed in chosen])
 
@@ -151,7 +159,7 @@ def judged_items(prepared: Prepared, task: PreparedTask, items: int, feeds: int)
 class Bench:
     """What all graphs of a seed are made of; `headrooms` are those that each graph is written with."""
 
-    prepared: Prepared
+    prepared: PreparedRecipe
     lora: LoraProfile
     headrooms: Sequence[float]
     percent: int  # of parameters in 8 bits
@@ -159,18 +167,18 @@ class Bench:
     def shared(self, recipe: Recipe) -> dict[float, GraphSession]:
         """Return the shared graph by headroom, calibrated for the recipe's tasks."""
         feeds = calibration_feeds(recipe, self.prepared, self.lora)[Component.UNET]
-        observed = Observed(self.prepared.models[Component.UNET], feeds)
+        observed = ObservedGraph(self.prepared.models[Component.UNET], feeds)
         return self.quantized(recipe, observed, lora=self.lora.encodings)
 
     def quantized(
-        self, recipe: Recipe, observed: Observed, lora: Mapping[str, Encoding] | None = None
+        self, recipe: Recipe, observed: ObservedGraph, lora: Mapping[str, Encoding] | None = None
     ) -> dict[float, GraphSession]:
         """Return a graph by headroom."""
         rules = range_rules(recipe.quad.calibration.ranges)
         graphs = {}
         for headroom in self.headrooms:
             own_rules = {dtype: replace(rule, headroom=headroom) for dtype, rule in rules.items()}
-            written = quantized(Calibrated(observed, own_rules), int8_percent=self.percent, lora=lora)
+            written = write_qdq(CalibratedGraph(observed, own_rules), int8_percent=self.percent, lora=lora)
             graphs[headroom] = GraphSession(written.model)
         return graphs
 
@@ -213,7 +221,7 @@ def interval(lines: Sequence[Line]) -> str:
     """Return the mean difference and the ends of its 95 % interval; an input counts once, with the mean of its lines."""
     by_input = groups(lines, lambda line: line.item).values()
     means = np.array([np.mean([line.shared_db - line.per_graph_db for line in own]) for own in by_input])
-    told = paired(list(means))
+    told = compare_paired(list(means))
     return f"{told.mean:+.2f} | {told.low:+.2f} to {told.high:+.2f}"
 
 

@@ -31,7 +31,7 @@ from quadbench.farm.selection import Wish  # noqa: E402
 from quadbench.farm.workers import NewWorker, Workers  # noqa: E402
 from quadbench.host import peak_memory_bytes  # noqa: E402
 from quadbench.results.engine import Source, open_engine  # noqa: E402
-from quadbench.results.records import Records  # noqa: E402
+from quadbench.results.records import RecordStore  # noqa: E402
 from quadbench.results.schema import JobRow  # noqa: E402
 
 _LOOK_S = 2.0  # between looks at the whole status
@@ -56,8 +56,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         database: Source = options.database or Path(folder) / "quadbench.sqlite"
         elapsed_s, status_s = measured(database, options.devices, options.jobs, options.seconds)
-        with Records(open_engine(database)) as records:
-            stored = [record for run_id in records.run_ids() for record in records.of_run(run_id)]
+        with RecordStore(open_engine(database)) as records:
+            stored = [record for run_id in records.run_ids() for record in records.run_records(run_id)]
     whole = options.jobs == len(stored) == len({record.launch for record in stored})
     busy = options.jobs * options.seconds / (options.devices * elapsed_s)
     cpu_s = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.simulated_reports import NOUNS, OPPONENTS, Claims, Setting, claims_of, simulated_rows
 
-from quadbench.statistics.launch_comparison import interval_of_share
+from quadbench.statistics.launch_comparison import share_interval
 
 TASKS, DEVICES, LAUNCHES, NOISE = (1, 2, 6, 10), (1, 3), (2, 3, 4, 6, 8, 12, 24, 40), (0.01, 0.03, 0.06)
 FEW = (2, 4, 6, 8, 12)
@@ -44,7 +44,7 @@ def heading(title: str, columns: Sequence[object]) -> None:
 
 def share(count: int, reports: int) -> str:
     """Write a share with the upper end of its interval at 95 %."""
-    return f"{count / reports:.1%} (≤ {interval_of_share(count, reports)[1]:.1%})".replace("%", " %")
+    return f"{count / reports:.1%} (≤ {share_interval(count, reports)[1]:.1%})".replace("%", " %")
 
 
 def equal_sides(reports: int) -> None:

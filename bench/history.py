@@ -23,13 +23,13 @@ import sqlalchemy as sa
 from quadbench import cli
 from quadbench.artifacts.night_record import Measurement, Point, Subject
 from quadbench.nightly.night_file import Limits
-from quadbench.nightly.night_report import RECENT, self_knowledge
-from quadbench.nightly.series import REMEMBERED
-from quadbench.nightly.verdicts import rulings_on, suspicion
+from quadbench.nightly.night_report import RECENT, alarm_rates
+from quadbench.nightly.series import MAX_NIGHTS
+from quadbench.nightly.verdicts import detect, rulings_on
 from quadbench.report.versus import ALL_TASKS, PRIMARY
 from quadbench.results.engine import DATABASE_VARIABLE, database_of, open_engine
 from quadbench.results.layout import Layout
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightStore
 
 LAUNCHES_OF_A_NIGHT = 12  # of a case on a device: three blocks A B B A
 CASES, DEVICES = 10, 10
@@ -55,8 +55,8 @@ def main() -> None:
         _timed("history CASE, one device", lambda: history(layout, "case-0", "--devices", "s25@0"))
         _timed("history --html", lambda: history(layout, "--html", str(Path(folder) / "all.html")))
         _timed("history CASE --html, ten devices", lambda: history(layout, "case-0", "--html", str(Path(folder) / "case.html")))
-        _timed("a night's decisions", lambda: decide(Nights(engine), nights))
-        _timed("what is known of the devices", lambda: know(Nights(engine)))
+        _timed("a night's decisions", lambda: decide(NightStore(engine), nights))
+        _timed("what is known of the devices", lambda: know(NightStore(engine)))
         engine.dispose()
 
 
@@ -75,12 +75,12 @@ def history(layout: Layout, *words: str) -> None:
 def fill(engine: sa.Engine, nights: int) -> None:
     """Store as many nights of every case on every device, whose subject changes every tenth night."""
     rng = np.random.default_rng(0)
-    store = Nights(engine)
+    store = NightStore(engine)
     for number in range(nights):
         store.begin(night_id(number), "phones", "0", [])
         for case in range(CASES):
             for device in range(DEVICES):
-                store.keep(measurement(rng, number, case, device))
+                store.store(measurement(rng, number, case, device))
 
 
 def measurement(rng: np.random.Generator, number: int, case: int, device: int) -> Measurement:
@@ -113,25 +113,25 @@ def night_id(number: int) -> str:
     return f"phones-{FIRST + timedelta(days=number):%Y-%m-%d}"
 
 
-def decide(store: Nights, nights: int) -> None:
+def decide(store: NightStore, nights: int) -> None:
     """Judge one more night of every case on every device, and store the rulings."""
     rng = np.random.default_rng(1)
     store.begin(night_id(nights), "phones", "0", [])
     for case in range(CASES):
         for device in range(DEVICES):
             tonight = measurement(rng, nights, case, device)
-            history = store.series(tonight.case, tonight.device, latest=REMEMBERED)
-            suspected = suspicion(
+            history = store.series(tonight.case, tonight.device, latest=MAX_NIGHTS)
+            suspected = detect(
                 tonight, history, store.rulings_of(tonight.case, tonight.device), store.acknowledgements(tonight.case), Limits()
             )
-            store.rule(rulings_on(suspected, confirmed=None, comparison=None, owner=None, now=tonight.measured_at))
+            store.add(rulings_on(suspected, confirmed=None, comparison=None, owner=None, now=tonight.measured_at))
 
 
-def know(store: Nights) -> None:
+def know(store: NightStore) -> None:
     """Tell how far each device can be trusted."""
     series = [store.series(*where, latest=RECENT, key=PRIMARY) for where in store.cases()]
     rulings = [ruling for case in range(CASES) for ruling in store.rulings_of(f"case-{case}")]
-    self_knowledge([night for of_case in series for night in of_case], rulings)
+    alarm_rates([night for of_case in series for night in of_case], rulings)
 
 
 def _timed(what: str, do: Callable[[], object]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from quadbench.artifacts.bundle import TrajectorySqnr
 from quadbench.compile import compile_bundle
 from quadbench.quad.build import build
-from quadbench.quad.cache import cached
+from quadbench.quad.cache import find_bundle
 from quadbench.quality.trajectories import htp_trajectories
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     layout = Layout(options.results)
     recipe = with_tasks(load_recipe(options.recipe), options.tasks.split(",") if options.tasks else [])
-    bundle = cached(recipe, layout) or build(recipe, layout)
+    bundle = find_bundle(recipe, layout) or build(recipe, layout)
     known = find_target(options.target, known_targets(load_profiles(), platform.machine()))
     compiled = compile_bundle(bundle, known.target, known.key, layout, htp_arch=known.htp_arch)
     print("\n".join(table(htp_trajectories(bundle, compiled, lambda step: print(step, file=sys.stderr)))))  # noqa: T201

@@ -22,15 +22,15 @@ import onnx
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
-from quadbench.artifacts import Bundle, Component, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import Bundle, Component, StoredBundle, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.pixels import read_pixels
 from quadbench.compile import compile_bundle
-from quadbench.compile.tflite import in_dialect
+from quadbench.compile.tflite import reencode_for_litert
 from quadbench.quad.held_out_inputs import along_trajectory
 from quadbench.quad.runner import Feed, GraphSession
 from quadbench.quality.trajectories import TaskModel
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import read_whole
+from quadbench.results.manifest import read_checked
 from quadbench.target.targets import LiteRtTarget, QnnTarget, Target, target_key
 
 HTP = {"SM8750": ("v79", 69)}
@@ -78,17 +78,17 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--soc", choices=sorted(HTP))
     options = parser.parse_args()
-    bundle, layout = read_whole(options.bundle, Bundle), Layout(options.results)
+    bundle, layout = read_checked(options.bundle, Bundle), Layout(options.results)
     shared = tuple(graph for graph in bundle.artifact.graphs if graph.task is None)
     bundle = replace(bundle, artifact=replace(bundle.artifact, graphs=shared))
     lines = [*_tasks(bundle, layout, options.items), "", *_graphs(bundle, layout), "", *_contexts(bundle, layout, options.soc)]
     print("\n".join(lines))  # noqa: T201
 
 
-def _tasks(bundle: Stored[Bundle], layout: Layout, items: int) -> Iterator[str]:
+def _tasks(bundle: StoredBundle, layout: Layout, items: int) -> Iterator[str]:
     yield "| task | ONNX Runtime | the dialect there | LiteRT | LiteRT against the dialect | PSNR, ONNX Runtime | PSNR, LiteRT |"
     yield "|---|---|---|---|---|---|---|"
-    runtimes = [_onnx_runtime(bundle), _onnx_runtime(bundle, in_dialect), _litert(bundle, layout)]
+    runtimes = [_onnx_runtime(bundle), _onnx_runtime(bundle, reencode_for_litert), _litert(bundle, layout)]
     for task in bundle.artifact.tasks:
         print(task.name, file=sys.stderr)  # noqa: T201
         exact, shared = (TaskModel.load(bundle, task, variant) for variant in (Variant.FLOAT, Variant.SHARED))
@@ -102,7 +102,7 @@ def _tasks(bundle: Stored[Bundle], layout: Layout, items: int) -> Iterator[str]:
         yield f"| `{task.name}` | " + " | ".join(f"{figure:.1f}" for figure in [*figures, *psnr]) + " |"
 
 
-def _psnr(bundle: Stored[Bundle], runtime: Runtime, model: TaskModel, task: TaskAssets, items: int) -> float:
+def _psnr(bundle: StoredBundle, runtime: Runtime, model: TaskModel, task: TaskAssets, items: int) -> float:
     """Return the mean PSNR of the first items' pictures against the float reference."""
     values = []
     for item in task.items[:items]:
@@ -112,13 +112,13 @@ def _psnr(bundle: Stored[Bundle], runtime: Runtime, model: TaskModel, task: Task
     return float(np.mean(values))
 
 
-def _onnx_runtime(bundle: Stored[Bundle], change: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda model: model) -> Runtime:
+def _onnx_runtime(bundle: StoredBundle, change: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda model: model) -> Runtime:
     graphs = _shared(bundle.artifact.graphs)
     sessions = {part: GraphSession(change(onnx.load(bundle.path(graph.file)))) for part, graph in graphs.items()}
     return Runtime(name="ONNX Runtime", sessions=sessions)
 
 
-def _litert(bundle: Stored[Bundle], layout: Layout) -> Runtime:
+def _litert(bundle: StoredBundle, layout: Layout) -> Runtime:
     compiled = _compiled(bundle, LiteRtTarget(backend="litert"), layout)
     graphs = _shared(compiled.artifact.graphs)
     return Runtime(name="LiteRT", sessions={part: LiteRtSession(compiled.path(graph.file)) for part, graph in graphs.items()})
@@ -128,11 +128,11 @@ def _shared(graphs: Sequence[Any]) -> dict[Component, Any]:
     return {graph.component: graph for graph in graphs if graph.variant is Variant.SHARED}
 
 
-def _compiled(bundle: Stored[Bundle], target: Target, layout: Layout) -> Any:
+def _compiled(bundle: StoredBundle, target: Target, layout: Layout) -> Any:
     return compile_bundle(bundle, target, target_key(target, "x86_64"), layout, htp_arch=None)
 
 
-def _graphs(bundle: Stored[Bundle], layout: Layout) -> Iterator[str]:
+def _graphs(bundle: StoredBundle, layout: Layout) -> Iterator[str]:
     """Compare bytes and CPU time of a run, on one thread."""
     yield "| graph | ONNX, bytes | .tflite, bytes | ONNX Runtime, ms | LiteRT, ms |"
     yield "|---|---|---|---|---|"
@@ -157,7 +157,7 @@ def _milliseconds(session: Session, feed: Feed) -> float:
     return float(np.median(times))
 
 
-def _contexts(bundle: Stored[Bundle], layout: Layout, soc: str | None) -> Iterator[str]:
+def _contexts(bundle: StoredBundle, layout: Layout, soc: str | None) -> Iterator[str]:
     """Compare what the same compiler makes for one chip in two ways, and what that takes."""
     if soc is None:
         return

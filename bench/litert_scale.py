@@ -22,13 +22,13 @@ import psutil
 from rich.console import Console
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, Component, Graph, Stored, Variant
+from quadbench.artifacts import Bundle, Component, Graph, StoredBundle, Variant
 from quadbench.cli.console import RunConsole
 from quadbench.compile import litert
 from quadbench.compile.litert import operators_of
 from quadbench.compile.litert_sdk import sdk_for, search_path
-from quadbench.host import kill_group, python_module, start_bound
-from quadbench.quad.chosen import bundle_folder
+from quadbench.host import kill_group, python_module, start_child
+from quadbench.quad.bundle_search import bundle_folder
 from quadbench.quad.inputs import read_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
@@ -64,7 +64,7 @@ def main() -> None:
             print(row, flush=True)  # noqa: T201
 
 
-def rows(bundle: Stored[Bundle], soc: str, most_bytes: float, folder: Path) -> Iterator[str]:
+def rows(bundle: StoredBundle, soc: str, most_bytes: float, folder: Path) -> Iterator[str]:
     """Yield a row for each shared graph, the VAE's halves last: they take longest. What was made is deleted again."""
     shared = [graph for graph in bundle.artifact.graphs if graph.variant is Variant.SHARED]
     for graph in sorted(shared, key=lambda graph: graph.component in (Component.VAE_ENCODER, Component.VAE_DECODER)):
@@ -93,7 +93,7 @@ def _cost(words: list[str], environment: dict[str, str], most_bytes: float, prod
     argv, began, most, largest = python_module(litert.__name__, *words), time.monotonic(), 0, 0
     log = product.with_suffix(".log")
     with log.open("wb") as output:
-        process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = start_child(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment)
     fault = None
     try:
         while process.poll() is None:
@@ -142,11 +142,11 @@ def _size(path: Path) -> str:
     return f"{path.stat().st_size / MB:.1f}" if path.exists() else ""
 
 
-def _bundle(text: str, layout: Layout) -> Stored[Bundle]:
+def _bundle(text: str, layout: Layout) -> StoredBundle:
     if folder := bundle_folder(text):
         return read_manifest(folder, Bundle)
     with RunConsole(Console(stderr=True)) as observer:
-        return pipeline.built(read_recipe(text), layout=layout, observer=observer)
+        return pipeline.ensure_bundle(read_recipe(text), layout=layout, observer=observer)
 
 
 if __name__ == "__main__":

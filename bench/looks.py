@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from quadbench.statistics import MIN_BLOCKS, Looks, Verdict
-from quadbench.statistics.launch_comparison import block_differences, compare_launches, interval_of_share
+from quadbench.statistics.launch_comparison import block_differences, compare_launches, share_interval
 from quadbench.statistics.multiple_testing import LOOKS, planned_looks
 
 NOISE = (0.005, 0.01, 0.02, 0.04)  # of a launch's logarithm
@@ -53,7 +53,7 @@ def print_planned(series: int, noises: Sequence[float], effects: Sequence[float]
             planned = [one for one in (planned_verdict(rng, effect, noise) for _ in range(series)) if one[2]]
             counts, blocks = Counter(verdict for verdict, *_ in planned), np.mean([taken for _, taken, _ in planned])
             wrong = counts[Verdict.WORSE] + counts[Verdict.BETTER] + counts[Verdict.SAME] * (effect > 0)
-            low, high = interval_of_share(wrong, len(planned))
+            low, high = share_interval(wrong, len(planned))
             told = f"WORSE {counts[Verdict.WORSE] / len(planned):.1%}, SAME {counts[Verdict.SAME] / len(planned):.1%}"
             case = f"--to-see {TO_SEE:.0%} effect {effect:.1%} noise {noise:.0%}: planned {len(planned) / series:.0%}"
             print(f"{case}, {told}, either {wrong / len(planned):.1%} ({low:.1%} to {high:.1%}), {blocks:.1f} blocks")  # noqa: T201
@@ -78,7 +78,7 @@ def main() -> None:
                 counts = Counter(verdict for verdict, _ in results)
                 blocks = np.mean([taken for _, taken in results])
                 apart = counts[Verdict.WORSE] + counts[Verdict.BETTER]
-                low, high = interval_of_share(apart, options.series)
+                low, high = share_interval(apart, options.series)
                 same = counts[Verdict.SAME] / options.series
                 told = f"apart {apart / options.series:.1%} ({low:.1%} to {high:.1%}), same {same:.1%}"
                 case = f"margin {margin:.0%} effect {effect:.0%} noise {noise:.1%}"

@@ -25,7 +25,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from quadbench.compile.cpu_graph import ease_branches
+from quadbench.compile.cpu_graph import fuse_lora_branches
 from quadbench.harness.runtime_library import EXACT
 from quadbench.quad.quantize.merging import without_lora
 from quadbench.quad.quantize.passes import value_shapes
@@ -139,7 +139,7 @@ def main() -> None:
     print("| graph | nodes | with LoRA inputs | merged | ms | merged, ms | ratio |\n|---|---|---|---|---|---|---|")  # noqa: T201
     compare("float", (exact.SerializeToString(), plain.SerializeToString()), options.runs)
     with tempfile.TemporaryDirectory() as folder:
-        ease_branches(options.bundle / "float/unet.onnx", eased := Path(folder) / "unet.onnx")
+        fuse_lora_branches(options.bundle / "float/unet.onnx", eased := Path(folder) / "unet.onnx")
         compare("float, eased", (eased, plain.SerializeToString()), options.runs)
     own = sorted(options.compiled.glob("per-graph/*/unet.onnx"))[0]
     compare("compiled", (options.compiled / "shared/unet.onnx", own), options.runs)

@@ -26,7 +26,7 @@ from python_api import launched
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.harness.installation import harness_plan
-from quadbench.pipeline import built
+from quadbench.pipeline import ensure_bundle
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
@@ -68,7 +68,7 @@ def main() -> None:
     if options.launches < 2 or options.images < 30:
         parser.error(f"{options.launches} launches of {options.images} images; expected 2 and 30 at least")
     recipe, layout = load_recipe(options.recipe), Layout(options.results)
-    bundle, ratios = built(recipe, layout=layout, observer=Unwatched()), list[float]()
+    bundle, ratios = ensure_bundle(recipe, layout=layout, observer=Unwatched()), list[float]()
     with connect(parse_addresses(["local"]), layout=layout) as devices, tempfile.TemporaryDirectory() as folder:
         (installation,) = roll_out([bundle], devices, layout=layout, observer=Unwatched(), runs_float=False).installations
         harness, path = installation.path_of_digest(installation.program, "the harness"), Path(folder) / "plan.json"

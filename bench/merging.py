@@ -19,12 +19,12 @@ import torch
 from onnx import numpy_helper
 from parity import decoder_of, picture_of
 
-from quadbench.artifacts import Bundle, Component, Stored, TaskAssets, Variant
+from quadbench.artifacts import Component, StoredBundle, TaskAssets, Variant
 from quadbench.artifacts.pixels import psnr_db
 from quadbench.quad.build import build
-from quadbench.quad.cache import cached
-from quadbench.quad.model.initializers import opened
-from quadbench.quad.quantize.merging import RESIDUAL, with_adapter
+from quadbench.quad.cache import find_bundle
+from quadbench.quad.model.initializers import open_graph
+from quadbench.quad.quantize.merging import RESIDUAL, merge_adapter
 from quadbench.quad.runner import GraphSession
 from quadbench.quality.metrics import sqnr_db
 from quadbench.quality.trajectories import TaskModel
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="folder in which the bundle is built, or was before")
     options = parser.parse_args()
     recipe, layout = load_recipe(options.recipe).model_copy(update={"baselines": BASELINES}), Layout(options.results)
-    bundle = cached(recipe, layout) or build(recipe, layout, notify=print)
+    bundle = find_bundle(recipe, layout) or build(recipe, layout, notify=print)
     print("| task | way | eps | PSNR, mean | worst |\n|---|---|---|---|---|")  # noqa: T201
     with torch.no_grad():
         for task in bundle.artifact.tasks:
@@ -49,7 +49,7 @@ def main() -> None:
                 print(f"| `{task.name}` | {way} | {' | '.join(f'{value:.2f}' for value in values)} |", flush=True)  # noqa: T201
 
 
-def compare(bundle: Stored[Bundle], task: TaskAssets) -> Iterator[tuple[str, tuple[float, float, float]]]:
+def compare(bundle: StoredBundle, task: TaskAssets) -> Iterator[tuple[str, tuple[float, float, float]]]:
     """Yield each way with the SQNR of eps, and the mean and the least PSNR of the items' pictures, in dB."""
     exact, decoders = (
         TaskModel.load(bundle, task, Variant.FLOAT),
@@ -64,7 +64,7 @@ def compare(bundle: Stored[Bundle], task: TaskAssets) -> Iterator[tuple[str, tup
         yield way, (sqnr_db([value for run in runs for value in run.eps], eps), float(np.mean(likeness)), min(likeness))
 
 
-def ways_of(bundle: Stored[Bundle], task: TaskAssets) -> Iterator[tuple[str, TaskModel]]:
+def ways_of(bundle: StoredBundle, task: TaskAssets) -> Iterator[tuple[str, TaskModel]]:
     """Yield the task's quantized U-Nets by what the table calls them."""
     shared = TaskModel.load(bundle, task, Variant.SHARED)
     yield "shared", shared
@@ -72,9 +72,9 @@ def ways_of(bundle: Stored[Bundle], task: TaskAssets) -> Iterator[tuple[str, Tas
     graph = next(g for g in bundle.artifact.graphs if g.variant is Variant.MERGED_AT_LOAD and g.component is Component.UNET)
     assert graph.data
     assert graph.merge
-    unet, merge = (opened(bundle.path(file), bundle.path(graph.data)) for file in (graph.file, graph.merge))
+    unet, merge = (open_graph(bundle.path(file), bundle.path(graph.data)) for file in (graph.file, graph.merge))
     for way, merging in (("merged, once", merge), ("merged, twice", without_residuals(merge))):
-        yield way, replace(shared, unet=GraphSession(with_adapter(unet, merging, shared.lora)), lora={})
+        yield way, replace(shared, unet=GraphSession(merge_adapter(unet, merging, shared.lora)), lora={})
 
 
 def without_residuals(merge: onnx.ModelProto) -> onnx.ModelProto:

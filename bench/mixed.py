@@ -18,9 +18,9 @@ from fairness import Bench, Judged, judged_items, sqnr_db
 
 from quadbench.artifacts import Component
 from quadbench.quad.adapters.lora_profile import lora_profile
-from quadbench.quad.prepare import Steps, calibrated, calibration_feeds, prepare
+from quadbench.quad.prepare import BuildSteps, calibrate, calibration_feeds, prepare
 from quadbench.quad.quantize.qdq import quantize_graph
-from quadbench.quad.quantize.quantizer import Calibrated, LayerNoise, base_layers, int8_share, least_noisy
+from quadbench.quad.quantize.quantizer import CalibratedGraph, LayerNoise, base_layers, int8_share, least_noisy
 from quadbench.quad.runner import GraphSession
 from quadbench.recipe.recipe import load_recipe
 
@@ -34,18 +34,18 @@ def main() -> None:
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
-        prepared = prepare(recipe, Steps(), Path(scratch))
+        prepared = prepare(recipe, BuildSteps(), Path(scratch))
         adapters = list(prepared.adapters.values())
         lora = lora_profile(adapters, anchor=None, gauge=True, headroom=1.0, dtype=recipe.precision.lora)
         feeds = calibration_feeds(recipe, prepared, lora)[Component.UNET]
-        own = calibrated(recipe, prepared.models[Component.UNET], feeds)
+        own = calibrate(recipe, prepared.models[Component.UNET], feeds)
         bench = Bench(prepared=prepared, lora=lora, headrooms=(), percent=0)
         judged = [list(judged_items(prepared, task, options.items, options.feeds)) for task in prepared.tasks]
         for line in table(bench, own, options.percent, judged):
             print(line, flush=True)  # noqa: T201
 
 
-def table(bench: Bench, own: Calibrated, percents: Sequence[int], judged: Sequence[Sequence[Judged]]) -> Iterator[str]:
+def table(bench: Bench, own: CalibratedGraph, percents: Sequence[int], judged: Sequence[Sequence[Judged]]) -> Iterator[str]:
     tasks = " | ".join(task.task.name for task in bench.prepared.tasks)
     yield f"| % asked for | order | layers, % | parameters, % | work, % | {tasks} |"
     yield f"| 0 | | {cells(bench, own, (), judged)} |"
@@ -56,7 +56,7 @@ def table(bench: Bench, own: Calibrated, percents: Sequence[int], judged: Sequen
     yield f"| 100 | w8a8 | {cells(bench, own, set(own.sources.values()), judged)} |"
 
 
-def orders(own: Calibrated) -> dict[str, list[LayerNoise]]:
+def orders(own: CalibratedGraph) -> dict[str, list[LayerNoise]]:
     def cost(row: LayerNoise) -> float:
         return row.per_parameter * row.layer.parameters
 
@@ -74,7 +74,7 @@ def tensors(noise: Sequence[LayerNoise]) -> set[str]:
     return {name for row in noise for name in (row.layer.data, row.layer.result)}
 
 
-def cells(bench: Bench, own: Calibrated, chosen: Collection[str], judged: Sequence[Sequence[Judged]]) -> str:
+def cells(bench: Bench, own: CalibratedGraph, chosen: Collection[str], judged: Sequence[Sequence[Judged]]) -> str:
     """Return what of the U-Net is in 8 bits where `chosen` tensors are, and each task's mean SQNR over its inputs."""
     lora = bench.lora.encodings
     wide, narrow = own.encodings("uint16", lora), own.encodings("uint8", lora)

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from quadbench.artifacts import DeviceFacts
 from quadbench.artifacts.night_record import Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.nightly.night_file import Limits
-from quadbench.nightly.verdicts import Suspicion, rulings_on, suspicion
+from quadbench.nightly.verdicts import Detection, detect, rulings_on
 from quadbench.report.formatting import Unit
 from quadbench.report.versus import SideRow, VersusDevice
 from quadbench.statistics import Verdict
-from quadbench.statistics.launch_comparison import compare_launches, interval_of_share, verdict_within
+from quadbench.statistics.launch_comparison import compare_launches, share_interval, verdict_within
 from quadbench.statistics.multiple_testing import LOOKS
 
 NIGHTS, STEP_AT, FILES_LAST = 60, 30, 10
@@ -96,7 +96,7 @@ def played(rng: np.random.Generator, kind: Kind, step: float, figures: int) -> O
     blocks: list[int] = []
     for number, row in enumerate(strays):
         tonight = measurement(number, row + level(number // FILES_LAST, step))
-        suspected = suspicion(tonight, nights, rulings, (), Limits())
+        suspected = detect(tonight, nights, rulings, (), Limits())
         confirmed = None
         if suspected.to_confirm and suspected.last_good:
             effect = level(number // FILES_LAST, step) - level(int(suspected.last_good.bundle), step)
@@ -137,7 +137,7 @@ def measurement(number: int, row: Table) -> Measurement:
     )
 
 
-def launched(rng: np.random.Generator, suspected: Suspicion, effect: float, noise: float, figures: int) -> VersusDevice:
+def launched(rng: np.random.Generator, suspected: Detection, effect: float, noise: float, figures: int) -> VersusDevice:
     """Draw launches in turn whose second side is slower by a logarithm, until a look tells all that was suspected."""
     a, b = rng.normal(0, noise, (2, figures, 2 * LOOKS.at[-1]))
     wanted = {one.task for one in suspected.suspects if not one.is_vague and one.known is None} or {"task0"}
@@ -208,7 +208,7 @@ def _delay(outcome: Outcome) -> int | None:
 
 
 def _share(count: int, of: int) -> str:
-    low, high = interval_of_share(count, of)
+    low, high = share_interval(count, of)
     return f"{count / of:.2%} ({low:.2%} to {high:.2%})"
 
 

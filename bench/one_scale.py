@@ -27,13 +27,13 @@ import torch
 from fairness import sqnr_db
 from profiles import Study, interval, with_adapters
 
-from quadbench.quad.adapters.lora_profile import LoraProfile, Ranges, aligned, lora_encodings, lora_ranges
+from quadbench.quad.adapters.lora_profile import LoraProfile, Ranges, align_gauge, lora_encodings, lora_ranges
 from quadbench.quad.held_out_inputs import integers_as_run
 from quadbench.quad.model.lora import input_names
-from quadbench.quad.prepare import Steps, prepare
+from quadbench.quad.prepare import BuildSteps, prepare
 from quadbench.quad.quantize import encodings
 from quadbench.quad.quantize.encodings import limits
-from quadbench.quad.quantize.quantizer import quantized
+from quadbench.quad.quantize.quantizer import write_qdq
 from quadbench.quad.runner import GraphSession
 from quadbench.recipe.recipe import load_recipe
 
@@ -46,7 +46,7 @@ def main() -> None:
     recipe = with_adapters(load_recipe(parser.parse_args().recipe))
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
-        study = Study(recipe, prepare(recipe, Steps(), Path(scratch)), copies=False)
+        study = Study(recipe, prepare(recipe, BuildSteps(), Path(scratch)), copies=False)
         print("| activations | gauge | scales | " + " | ".join(f"`{name}`" for name in study.subjects) + " |")  # noqa: T201
         print("|---|---|---|" + "---|" * len(study.subjects))  # noqa: T201
         for gauge, int8_percent, way in product((False, True), (0, 100), WAYS):
@@ -59,7 +59,7 @@ def figures(study: Study, way: str, *, gauge: bool, int8_percent: int) -> Iterat
     """Yield the SQNR of each adapter, as a cell of the table."""
     lora, weight_ranges = shared(study, way, gauge=gauge)
     with rounded_under(study, weight_ranges):
-        written = quantized(study.calibration(lora, str(gauge)), int8_percent=int8_percent, lora=lora.encodings)
+        written = write_qdq(study.calibration(lora, str(gauge)), int8_percent=int8_percent, lora=lora.encodings)
     graph = GraphSession(written.model)
     for name, subject in study.subjects.items():
         integers = integers_as_run(lora, {name: 1.0}, study.prepared.shapes)
@@ -71,7 +71,7 @@ def shared(study: Study, way: str, *, gauge: bool) -> tuple[LoraProfile, dict[st
     adapters = [subject.adapter for subject in study.subjects.values()]
     ranges = lora_ranges(adapters)
     if gauge:
-        adapters = [aligned(adapter, dict.fromkeys(ranges, 1.0)) for adapter in adapters]
+        adapters = [align_gauge(adapter, dict.fromkeys(ranges, 1.0)) for adapter in adapters]
         ranges = lora_ranges(adapters)
     weights = study.prepared.foundation.unet.state_dict()
     sites = sorted({site for adapter in adapters for site in adapter.pairs})

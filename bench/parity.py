@@ -20,7 +20,7 @@ import onnx
 import torch
 from PIL import Image
 
-from quadbench.artifacts import Bundle, Component, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import Component, StoredBundle, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.pixels import Pixels, composite, psnr_db, read_pixels
 from quadbench.quad.build import build
 from quadbench.quad.runner import GraphSession
@@ -56,7 +56,7 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
     return recipe.model_copy(update={"tasks": tasks, "baselines": ("per-graph",)})
 
 
-def compare(bundle: Stored[Bundle], task: TaskAssets) -> Iterator[tuple[float, ...]]:
+def compare(bundle: StoredBundle, task: TaskAssets) -> Iterator[tuple[float, ...]]:
     """Yield the PSNR in dB of each input: shared and per-graph against float, then both with the U-Net alone quantized."""
     exact = TaskModel.load(bundle, task, Variant.FLOAT)
     models = [TaskModel.load(bundle, task, variant) for variant in SIDES]
@@ -79,7 +79,7 @@ def _mean(differences: np.ndarray) -> str:
     return f"{differences.mean():+.1f} ± {differences.std(ddof=1) / np.sqrt(len(differences)):.1f}"
 
 
-def decoder_of(bundle: Stored[Bundle], variant: Variant) -> GraphSession:
+def decoder_of(bundle: StoredBundle, variant: Variant) -> GraphSession:
     graph = next(g for g in bundle.artifact.graphs if (g.variant, g.component) == (variant, Component.VAE_DECODER))
     return GraphSession(onnx.load(bundle.path(graph.file)))
 

@@ -46,10 +46,10 @@ from quadbench.quad.adapters.lora_profile import lora_profile
 from quadbench.quad.model import float_graphs
 from quadbench.quad.model.float_graphs import export_component, export_unet
 from quadbench.quad.model.initializers import open_session
-from quadbench.quad.prepare import Prepared, Steps, prepare
+from quadbench.quad.prepare import BuildSteps, PreparedRecipe, prepare
 from quadbench.quad.quantize.encodings import Encoding, quantize
 from quadbench.quad.quantize.passes import passes_of
-from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
+from quadbench.quad.quantize.quantizer import CalibratedGraph, ObservedGraph, write_qdq
 from quadbench.quad.runner import Feed
 from quadbench.recipe.recipe import load_recipe
 
@@ -145,7 +145,7 @@ class Bench:
         if (difference := np.abs(output - exact).max() / np.abs(exact).max()) > MOST_FLOAT_DIFFERENCE:
             raise ValueError(f"'{form.title}' computes something else: {difference:.1e} of the largest value")
         lora = {name: replace(e, scale=float(np.float32(e.scale * factors.get(name, 1)))) for name, e in self.lora.items()}
-        qdq = quantized(Calibrated(Observed(model, [scaled(f, factors) for f in self.feeds])), lora=lora or None).model
+        qdq = write_qdq(CalibratedGraph(ObservedGraph(model, [scaled(f, factors) for f in self.feeds])), lora=lora or None).model
         if form.in_qdq:
             form.in_qdq(qdq)
         return qdq, feed | {name: quantize(feed[name], encoding) for name, encoding in lora.items()}, exact
@@ -165,7 +165,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = [Row(**json.loads(line)) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad(), options.out.open("a") as out:
-        prepared = prepare(load_recipe("quickstart"), Steps(lambda _: None), Path(scratch))
+        prepared = prepare(load_recipe("quickstart"), BuildSteps(lambda _: None), Path(scratch))
         for bench, forms in (
             (unet_bench(prepared, Path(scratch)), UNET_FORMS),
             (text_bench(prepared, Path(scratch)), TEXT_FORMS),
@@ -180,7 +180,7 @@ def main() -> None:
     print("\n".join(table(rows)))  # noqa: T201
 
 
-def unet_bench(prepared: Prepared, scratch: Path) -> Bench:
+def unet_bench(prepared: PreparedRecipe, scratch: Path) -> Bench:
     """Calibrate with all inputs that the tasks visit, under their adapters and none; measure with noise under `restyle`."""
     lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int16")
     feeds = [
@@ -196,7 +196,7 @@ def unet_bench(prepared: Prepared, scratch: Path) -> Bench:
     return Bench(component=Component.UNET, feeds=feeds, feed=feed, lora=dict(lora.encodings), export=export)
 
 
-def text_bench(prepared: Prepared, scratch: Path) -> Bench:
+def text_bench(prepared: PreparedRecipe, scratch: Path) -> Bench:
     """Calibrate with random rows of tokens; measure with a prompt."""
     foundation = prepared.foundation
     prompt = np.array([foundation.tokenize("noto red apple")], np.int32)

@@ -35,25 +35,25 @@ from quadbench.quad.distill import (
     VALIDATION_EXAMPLES,
     VALIDATION_SEEDS,
     Example,
-    Settings,
     Student,
+    TrainingSettings,
     distill,
-    divided,
     examples,
+    split_items,
 )
 from quadbench.quad.divergence import spread
 from quadbench.quad.held_out_inputs import integers_as_run
 from quadbench.quad.items import Item, Unet
-from quadbench.quad.prepare import Prepared, Steps, calibrated, prepare
+from quadbench.quad.prepare import BuildSteps, PreparedRecipe, calibrate, prepare
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph
-from quadbench.quad.quantize.quantizer import Calibrated, quantized
+from quadbench.quad.quantize.quantizer import CalibratedGraph, write_qdq
 from quadbench.quad.runner import Denoiser, Feed, GraphSession
 from quadbench.quad.samplers.table import run_table
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
 from quadbench.recipe.settings import Distill
 from quadbench.statistics.intervals import half_width
-from quadbench.statistics.launch_comparison import CONFIDENCE, paired
+from quadbench.statistics.launch_comparison import CONFIDENCE, compare_paired
 
 COPIED, UNIFIED = "restyle", "unified"
 ITEMS, FEEDS = 8, 4  # inputs that judge an adapter, and U-Net runs of each, spread evenly over its trajectory
@@ -107,7 +107,7 @@ def main() -> None:
     torch.set_num_threads(1)
     recipe = with_adapters(load_recipe(options.recipe))
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
-        study = Study(recipe, prepare(recipe, Steps(), Path(scratch)), copies=options.copies)
+        study = Study(recipe, prepare(recipe, BuildSteps(), Path(scratch)), copies=options.copies)
         for cell in cells(options, list(study.subjects)):
             if cell not in {line.cell for line in read(options.out)}:
                 line = study.line(cell, options.steps)
@@ -138,7 +138,7 @@ class Exact:
 class Subject:
     """An adapter that is judged, its task's own or a copy: `prepared` has it under the name that its task knows."""
 
-    def __init__(self, adapter: Adapter, name: str, prepared: Prepared) -> None:
+    def __init__(self, adapter: Adapter, name: str, prepared: PreparedRecipe) -> None:
         self.adapter, self.name = adapter, name
         self.prepared = replace(prepared, adapters=prepared.adapters | {name: replace(adapter, name=name)})
         task = next(task for task in prepared.tasks if name in task.task.adapter)
@@ -157,7 +157,7 @@ class Subject:
     def examples(self) -> tuple[list[Example], list[Example]]:
         """The examples that train the adapter and those that validate, as a build takes them."""
         exact = self.prepared.adapters[self.name]
-        items = divided(self.prepared, exact)
+        items = split_items(self.prepared, exact)
         training = examples(self.prepared, exact, items.training, seeds=TRAINING_SEEDS, noised=False)
         validation = examples(self.prepared, exact, items.validation, seeds=VALIDATION_SEEDS, noised=False)
         return training, [validation[i] for i in spread(len(validation), VALIDATION_EXAMPLES)]
@@ -183,12 +183,12 @@ class Subject:
 class Study:
     """All adapters that share a graph, and the graph of the profile that was asked for last."""
 
-    def __init__(self, recipe: Recipe, prepared: Prepared, *, copies: bool) -> None:
+    def __init__(self, recipe: Recipe, prepared: PreparedRecipe, *, copies: bool) -> None:
         self.recipe, self.prepared = recipe, prepared
         own = {name: Subject(adapter, name, prepared) for name, adapter in prepared.adapters.items()}
         made = unlike(prepared.adapters[COPIED]) if copies else []
         self.subjects = own | {adapter.name: Subject(adapter, COPIED, prepared) for adapter in made}
-        self._calibrated: dict[str, Calibrated] = {}
+        self._calibrated: dict[str, CalibratedGraph] = {}
         self._profile: tuple[tuple[str, str, bool], LoraProfile, GraphSession, Student] | None = None
 
     def line(self, cell: Cell, steps: int) -> Line:
@@ -197,7 +197,7 @@ class Study:
         subject, adapter, trained_steps = self.subjects[cell.adapter], lora.adapters[cell.adapter], 0
         if cell.seed is not None:
             training, validation = subject.examples
-            settings = Settings(**Distill(steps=steps).model_dump(exclude={"adapters"}) | {"seed": cell.seed})
+            settings = TrainingSettings(**Distill(steps=steps).model_dump(exclude={"adapters"}) | {"seed": cell.seed})
             distilled = distill(adapter, student, training=training, validation=validation, settings=settings)
             adapter, trained_steps = distilled.adapter, distilled.steps
         integers = integers_as_run(replace(lora, adapters={cell.adapter: adapter}), {cell.adapter: 1.0}, self.prepared.shapes)
@@ -222,12 +222,12 @@ class Study:
             adapters = [subject.adapter for subject in self.subjects.values()]
             lora = lora_profile(adapters, anchor=anchor, gauge=cell.gauge, headroom=1.0, dtype=cell.lora)
             # Only the gauge changes what calibration sees, of the products of `down`; without it all anchors share one.
-            model = quantized(self.calibration(lora, cell.anchor if cell.gauge else ""), lora=lora.encodings).model
+            model = write_qdq(self.calibration(lora, cell.anchor if cell.gauge else ""), lora=lora.encodings).model
             student = Student(graph=FakeQuantGraph(model), shapes=self.prepared.shapes, encodings=lora.encodings)
             self._profile = (key, lora, GraphSession(model), student)
         return self._profile[1:]
 
-    def calibration(self, lora: LoraProfile, key: str) -> Calibrated:
+    def calibration(self, lora: LoraProfile, key: str) -> CalibratedGraph:
         """Calibrate the graph on the inputs of all tasks, each under its adapter and under none; once for each key."""
         if key not in self._calibrated:
             feeds = []
@@ -235,7 +235,7 @@ class Study:
                 for adapter in (lora.adapters[name], *((None,) if name == subject.name else ())):
                     weights = self.prepared.feed(adapter)
                     feeds += [feed | weights for feed in self.prepared.visits[subject.task.task.name].feeds]
-            self._calibrated[key] = calibrated(self.recipe, self.prepared.models[Component.UNET], feeds)
+            self._calibrated[key] = calibrate(self.recipe, self.prepared.models[Component.UNET], feeds)
         return self._calibrated[key]
 
 
@@ -307,7 +307,7 @@ def costs(values: Values, clipped: dict[tuple[str, str], float], chosen: str) ->
         if anchor == chosen or not ahead:
             rows.append(f"{row} | | |")
             continue
-        of = paired(ahead)
+        of = compare_paired(ahead)
         rows.append(
             f"{row} {of.mean:+.1f}, {of.low:+.1f} to {of.high:+.1f} | {of.pairs} | {'yes' if of.is_told_apart else 'no'} |"
         )

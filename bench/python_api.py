@@ -35,7 +35,7 @@ from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.harness.installation import harness_plan
 from quadbench.harness.runtime_library import EXACT
-from quadbench.pipeline import built
+from quadbench.pipeline import ensure_bundle
 from quadbench.quad.runner import mixed_inputs
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
@@ -181,7 +181,9 @@ def main() -> None:
         print(json.dumps(run_in_python(json.loads(options.plan.read_text()))))  # noqa: T201
         return
     recipe, layout = load_recipe(options.recipe), Layout(options.results)
-    bundle = read_manifest(options.bundle, Bundle) if options.bundle else built(recipe, layout=layout, observer=Unwatched())
+    bundle = (
+        read_manifest(options.bundle, Bundle) if options.bundle else ensure_bundle(recipe, layout=layout, observer=Unwatched())
+    )
     sequence = tuple(SequenceBlock(task=task.name, warmup=1, iterations=options.iterations) for task in recipe.tasks)
     figures: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     with connect(parse_addresses(["local"]), layout=layout) as devices, tempfile.TemporaryDirectory() as folder:

@@ -20,9 +20,9 @@ from fairness import Bench, Judged, judged_items, sqnr_db, with_policy, with_see
 
 from quadbench.artifacts import Component
 from quadbench.quad.adapters.lora_profile import lora_profile
-from quadbench.quad.prepare import Prepared, Steps, calibration_feeds, prepare
+from quadbench.quad.prepare import BuildSteps, PreparedRecipe, calibration_feeds, prepare
 from quadbench.quad.quantize.calibration import RangeRule, least_error, percentile
-from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
+from quadbench.quad.quantize.quantizer import CalibratedGraph, ObservedGraph, write_qdq
 from quadbench.quad.runner import GraphSession
 from quadbench.recipe.recipe import load_recipe
 
@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe = with_policy(with_seed(load_recipe(options.recipe), options.seed), "joint")
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
-        prepared = prepare(recipe, Steps(), Path(scratch))
+        prepared = prepare(recipe, BuildSteps(), Path(scratch))
         lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype=recipe.precision.lora)
         bench = Bench(prepared=prepared, lora=lora, headrooms=(), percent=0)
         judged = {t.task.name: list(judged_items(prepared, t, options.items, options.feeds)) for t in prepared.tasks}
@@ -54,12 +54,12 @@ def main() -> None:
         samples = recipe.quad.calibration.samples
         for count in dict.fromkeys((samples, max(1, samples // 2), 1)):
             feeds = calibration_feeds(recipe, first_inputs(prepared, count), lora)[Component.UNET]
-            observed = Observed(prepared.models[Component.UNET], feeds)
+            observed = ObservedGraph(prepared.models[Component.UNET], feeds)
             for case in cases(is_whole=count == samples):
                 print(row(bench, observed, case, count, judged), flush=True)  # noqa: T201
 
 
-def first_inputs(prepared: Prepared, count: int) -> Prepared:
+def first_inputs(prepared: PreparedRecipe, count: int) -> PreparedRecipe:
     """Return the recipe with the first of each task's calibration inputs alone."""
     visits = {}
     for task in prepared.tasks:
@@ -86,10 +86,10 @@ def cases(*, is_whole: bool) -> Iterator[Case]:
             yield Case(name=f"{name} x {headroom:g}", dtype="uint8", rule=RangeRule(estimator=estimator, headroom=headroom))
 
 
-def row(bench: Bench, observed: Observed, case: Case, count: int, judged: dict[str, Sequence[Judged]]) -> str:
+def row(bench: Bench, observed: ObservedGraph, case: Case, count: int, judged: dict[str, Sequence[Judged]]) -> str:
     is_narrow = case.dtype == "uint8"
-    calibrated = Calibrated(observed, {"uint16": case.rule, "uint8": case.rule})
-    written = quantized(calibrated, int8_percent=100 if is_narrow else 0, lora=bench.lora.encodings)
+    calibrated = CalibratedGraph(observed, {"uint16": case.rule, "uint8": case.rule})
+    written = write_qdq(calibrated, int8_percent=100 if is_narrow else 0, lora=bench.lora.encodings)
     graph = GraphSession(written.model)
     adapters = {task.task.name: task.task.adapter for task in bench.prepared.tasks}
     weights = {task: bench.integers(adapter) for task, adapter in adapters.items()}

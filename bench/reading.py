@@ -17,10 +17,10 @@ from in_turn import Unwatched, first_task, launch_in_turn
 
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
-from quadbench.devices.device import Lines, Tail
+from quadbench.devices.device import LineBuffer, OutputTail
 from quadbench.measure.launch import measure_launch
 from quadbench.measure.launch_record import LaunchSettings
-from quadbench.pipeline import built
+from quadbench.pipeline import ensure_bundle
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
@@ -36,10 +36,10 @@ class Piped:
         return getattr(self._device, name)
 
     def stream(self, argv: Sequence[str], timeout_s: float, folder: str) -> Iterator[str]:
-        lines = Lines(f"the output of '{argv[0]}'")
-        with contextlib.closing(self._device._commands.run(argv, timeout_s, Tail())) as output:
+        lines = LineBuffer(f"the output of '{argv[0]}'")
+        with contextlib.closing(self._device._commands.run(argv, timeout_s, OutputTail())) as output:
             for piece in output:
-                yield from lines.take(piece)
+                yield from lines.feed(piece)
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args()
     recipe, layout = load_recipe(options.recipe), Layout(options.results)
-    bundle = built(recipe, layout=layout, observer=Unwatched())
+    bundle = ensure_bundle(recipe, layout=layout, observer=Unwatched())
     settings = LaunchSettings(run_id="reading", layout=layout, runtime=recipe.runtime, timeout_s=recipe.measure.timeout_s)
     with connect(parse_addresses(["virtual:s25"]), layout=layout) as devices:
         (installation,) = roll_out(

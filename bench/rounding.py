@@ -25,10 +25,10 @@ import torch
 from fairness import Bench, Judged, judged_items, sqnr_db
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters.adapter import Adapter, merge, mixed
+from quadbench.quad.adapters.adapter import Adapter, merge, mix_adapters
 from quadbench.quad.adapters.lora_profile import lora_profile
 from quadbench.quad.model.float_graphs import copy_of_modules
-from quadbench.quad.prepare import Steps, merged_unet, prepare
+from quadbench.quad.prepare import BuildSteps, merged_unet, prepare
 from quadbench.quad.quantize import encodings
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.qdq import quantize_graph
@@ -61,7 +61,7 @@ def main() -> None:
         parser.error(f"--draws {options.draws}: expected 0, or 2 and more, as a deviation takes two")
     recipe = load_recipe(options.recipe)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
-        prepared = prepare(recipe, Steps(), Path(scratch))
+        prepared = prepare(recipe, BuildSteps(), Path(scratch))
         lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype=recipe.precision.lora)
         bench = Bench(prepared=prepared, lora=lora, headrooms=(), percent=0)
         contests = list(contests_of(bench, Path(scratch), options))
@@ -81,7 +81,7 @@ def main() -> None:
 def contests_of(bench: Bench, scratch: Path, options: argparse.Namespace) -> Iterator[Contest]:
     prepared = bench.prepared
     for task in prepared.tasks:
-        adapter = mixed(prepared.adapters, task.task.adapter)
+        adapter = mix_adapters(prepared.adapters, task.task.adapter)
         yield Contest(
             name=task.task.name,
             judged=list(judged_items(prepared, task, options.items, options.feeds)),

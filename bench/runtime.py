@@ -24,7 +24,7 @@ from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.measure.launch import measure_launch
 from quadbench.measure.launch_record import LaunchSettings
-from quadbench.pipeline import built
+from quadbench.pipeline import ensure_bundle
 from quadbench.recipe import Recipe, Runtime
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
@@ -154,7 +154,9 @@ def main() -> None:
     recipe, layout = load_recipe(options.recipe), Layout(options.results)
     ways = list(settings_of(options, recipe.runtime))
     sequence = sequence_of(options, recipe)
-    bundle = read_manifest(options.bundle, Bundle) if options.bundle else built(recipe, layout=layout, observer=Unwatched())
+    bundle = (
+        read_manifest(options.bundle, Bundle) if options.bundle else ensure_bundle(recipe, layout=layout, observer=Unwatched())
+    )
     launches: dict[str, list[RunRecord]] = {name: [] for name, _, _ in ways}
     with connect(parse_addresses(["local"]), layout=layout) as devices:
         (installation,) = roll_out([bundle], devices, layout=layout, observer=Unwatched(), runs_float=False).installations

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters.adapter import mixed
-from quadbench.quad.items import Item, PreparedTask, start_of
+from quadbench.quad.adapters.adapter import mix_adapters
+from quadbench.quad.items import Item, PreparedTask, start_keys
 from quadbench.quad.model.foundation import time_features
-from quadbench.quad.prepare import Prepared, Steps, prepare
+from quadbench.quad.prepare import BuildSteps, PreparedRecipe, prepare
 from quadbench.quad.runner import Denoiser, GraphSession
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.olss import ddim_table
@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
-        prepared = prepare(with_olss(load_recipe(options.recipe), options.steps), Steps(), Path(scratch))
+        prepared = prepare(with_olss(load_recipe(options.recipe), options.steps), BuildSteps(), Path(scratch))
         for task in prepared.tasks:
             means_db = [compare(prepared, task, options.steps, seed, options.images) for seed in range(options.seeds)]
             for seed, (olss, ed) in enumerate(means_db):
@@ -56,13 +56,13 @@ def with_olss(recipe: Recipe, steps: int) -> Recipe:
     return recipe.model_copy(update={"tasks": tuple(t.model_copy(update={"sampler": sampler}) for t in recipe.tasks)})
 
 
-def compare(prepared: Prepared, task: PreparedTask, steps: int, seed: int, images: int) -> tuple[float, float]:
+def compare(prepared: PreparedRecipe, task: PreparedTask, steps: int, seed: int, images: int) -> tuple[float, float]:
     """Return mean PSNR over images in dB: (OLSS, Euler discrete), both against DDIM with 100 steps from the same noise.
 
     Euler discrete executes as many steps as OLSS does: at a strength below 1 diffusers' schedule would be cut short.
     """
     alphas = prepared.foundation.alphas_cumprod
-    start = start_of(task.task)
+    start = start_keys(task.task)
     whole = math.ceil(steps / start["strength"])
     tables = (ddim_table(alphas, **start), task.table, ed_table(alphas, steps=whole, **start))
     items = [replace(item, seed=item.seed + 1000 * (seed + 1)) for item in task.items.evaluation[:images]]
@@ -74,8 +74,8 @@ def compare(prepared: Prepared, task: PreparedTask, steps: int, seed: int, image
     return float(olss_db), float(ed_db)
 
 
-def _image(prepared: Prepared, task: PreparedTask, table: SamplerTable, item: Item) -> torch.Tensor:
-    adapter = mixed(prepared.adapters, task.task.adapter)
+def _image(prepared: PreparedRecipe, task: PreparedTask, table: SamplerTable, item: Item) -> torch.Tensor:
+    adapter = mix_adapters(prepared.adapters, task.task.adapter)
     features = time_features(prepared.foundation, list(table.timesteps))
     condition = prepared.encoders.condition(item, features, prepared.feed(adapter), task.task.guidance)
     latent = run_table(

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 from quadbench.quad.adapters.adapter import Adapter, LoraPair
-from quadbench.quad.adapters.lora_profile import aligned, lora_encodings, lora_ranges
+from quadbench.quad.adapters.lora_profile import align_gauge, lora_encodings, lora_ranges
 from quadbench.quad.divergence import divergence, score
-from quadbench.quad.prepare import Prepared, Steps, prepare
+from quadbench.quad.prepare import BuildSteps, PreparedRecipe, prepare
 from quadbench.quad.quantize.encodings import dequantize, quantize
 from quadbench.quad.runner import Feed
 from quadbench.quad.sensitivity import AdapterSensitivity, UnetSample, adapter_sensitivity, choose_anchor, samples_of, sensitivity
@@ -42,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
-        prepared = prepare(recipe, Steps(), Path(scratch))
+        prepared = prepare(recipe, BuildSteps(), Path(scratch))
         samples = [sample for task in prepared.tasks for sample in samples_of(task, prepared.visits[task.task.name])]
         if options.factorisations:
             tell_of_factorisations(prepared, samples, options.factorisations)
@@ -55,14 +55,14 @@ def main() -> None:
                 print(f"{adapter.name}, {dtype}: rounding {rounding:.3g}, white noise {noise:.3g}", flush=True)  # noqa: T201
 
 
-def rounded(prepared: Prepared, adapter: Adapter, dtype: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def rounded(prepared: PreparedRecipe, adapter: Adapter, dtype: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the adapter's graph inputs in float, and those rounded once under its own ranges."""
     exact, encodings = prepared.feed(adapter), lora_encodings(lora_ranges([adapter]), headroom=1.0, dtype=dtype)
     return exact, exact | {name: dequantize(quantize(exact[name], e), e) for name, e in encodings.items()}
 
 
 def rounding_and_noise(
-    prepared: Prepared, adapter: Adapter, samples: Sequence[UnetSample], dtype: str
+    prepared: PreparedRecipe, adapter: Adapter, samples: Sequence[UnetSample], dtype: str
 ) -> Iterator[tuple[float, float]]:
     """Yield the divergence of each sample when the file's factors are rounded, and when as much noise is added."""
     rng = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def rounding_and_noise(
         yield rounding.js, divergence(exact, exact + rounding.mse**0.5 * rng.standard_normal(exact.shape)).js
 
 
-def tell_of_factorisations(prepared: Prepared, samples: Sequence[UnetSample], count: int) -> None:
+def tell_of_factorisations(prepared: PreparedRecipe, samples: Sequence[UnetSample], count: int) -> None:
     """Print a JSON line for each score, then one for each adapter and width: how many pairs of factorisations are told apart."""
     known: dict[bytes, torch.Tensor] = {}
 
@@ -101,7 +101,11 @@ def tell_of_factorisations(prepared: Prepared, samples: Sequence[UnetSample], co
                 if named is not other:
                     scores.setdefault((name, dtype), []).append(one)
                 if number < 0:
-                    ways = {"file": adapter, "gauge": aligned(adapter, lora_ranges([adapter])), "balanced": adapter.balanced()}
+                    ways = {
+                        "file": adapter,
+                        "gauge": align_gauge(adapter, lora_ranges([adapter])),
+                        "balanced": adapter.balanced(),
+                    }
                     say(adapter=name, lora=dtype, rounded_once={way: once(other, dtype) for way, other in ways.items()})
             known.clear()
     for (name, dtype), those in scores.items():
@@ -122,7 +126,7 @@ def factorised(adapter: Adapter, rng: np.random.Generator) -> Adapter:
             down=pair.down * by.view(-1, *[1] * (pair.down.ndim - 1)), up=pair.up / by.view(1, -1, *[1] * (pair.up.ndim - 2))
         )
 
-    return replace(adapter, pairs={site: rescaled(pair.turned(rng)).turned(rng) for site, pair in adapter.pairs.items()})
+    return replace(adapter, pairs={site: rescaled(pair.rotated(rng)).rotated(rng) for site, pair in adapter.pairs.items()})
 
 
 if __name__ == "__main__":

@@ -38,10 +38,10 @@ from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.measure.launch import measure_launch
 from quadbench.measure.launch_record import LaunchSettings
-from quadbench.pipeline import built
-from quadbench.pipeline.progress_observer import seen_by_others
+from quadbench.pipeline import ensure_bundle
+from quadbench.pipeline.progress_observer import publish_progress
 from quadbench.recipe.recipe import load_recipe
-from quadbench.results.engine import DATABASE_VARIABLE, database_of, open_engine, writing
+from quadbench.results.engine import DATABASE_VARIABLE, begin_write, database_of, open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.results.schema import RecordRow, UtcTime
@@ -162,7 +162,7 @@ def fill_runs(layout: Layout, launches: int) -> str:
         for launch in range(LAUNCHES_OF_A_RUN):
             device = replace(RECORD.device, address=("s25", "tabs11")[launch % 2])
             records.store(replace(RECORD, record_id=f"r{launch}", device=device, launch=launch, samples=samples))
-        with writing(records.engine) as connection:
+        with begin_write(records.engine) as connection:
             for number in range(1, launches // LAUNCHES_OF_A_RUN):
                 run_id = copy_run(connection, number)
     return run_id
@@ -211,7 +211,7 @@ def viewers(options: argparse.Namespace) -> None:
     """Launch without viewers and with them in turn, and compare; tell which share of a CPU the server had meanwhile."""
     blocks, iterations = (1, 2) if options.quick else (options.blocks, options.iterations)
     recipe, layout = load_recipe(options.recipe), Layout(options.results)
-    bundle = built(recipe, layout=layout, observer=Unwatched())
+    bundle = ensure_bundle(recipe, layout=layout, observer=Unwatched())
     launch = first_task(recipe, iterations)
     settings = LaunchSettings(run_id="viewers", layout=layout, runtime=recipe.runtime, timeout_s=recipe.measure.timeout_s)
     open_records(database_of(layout)).close()
@@ -219,14 +219,14 @@ def viewers(options: argparse.Namespace) -> None:
     with (
         server(layout) as (port, process),
         connect(parse_addresses(["virtual:s25"]), layout=layout) as devices,
-        seen_by_others(Unwatched(), layout, recipe.name) as observer,
+        publish_progress(Unwatched(), layout, recipe.name) as observer,
     ):
         rollout = roll_out([bundle], devices, layout=layout, observer=observer, runs_float=False)
         (installation,) = rollout.installations
 
         def launched(way: str) -> RunRecord:
             with looked_at(port, options.viewers if way == "watched" else 0):
-                observer.launch(installation.address, launch, 1, 2)
+                observer.launch_started(installation.address, launch, 1, 2)
                 began, busy_s = time.perf_counter(), cpu_s(process)
                 record = measure_launch(installation, launch, settings)
                 shares[way].append((cpu_s(process) - busy_s) / (time.perf_counter() - began))

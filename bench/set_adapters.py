@@ -16,7 +16,7 @@ import torch
 
 from quadbench import zoo
 from quadbench.artifacts.pixels import max_abs_difference, psnr_db, read_pixels
-from quadbench.quad.items import known_table, task_items
+from quadbench.quad.items import fixed_table, task_items
 from quadbench.quad.model.foundation import Foundation, load_foundation
 from quadbench.quad.model_files import AdapterFormat, AdapterSource
 from quadbench.quad.reference import Reference, with_adapters
@@ -45,7 +45,7 @@ def main() -> None:
 def compared(painted: Path, foundation: Foundation, task: Task, samples: int) -> Iterator[tuple[int, float, float]]:
     """Yield the greatest difference in float and the PSNR of either variant, for each input that calibration has not seen."""
     items = task_items(task, foundation, calibration_samples=samples)
-    table = known_table(task, foundation)
+    table = fixed_table(task, foundation)
     if table is None:
         raise SystemExit(f"the sampler of {task.name} is fitted when a bundle is built; expected ed or lcm")
     sources = {name: AdapterSource(format=AdapterFormat.PEFT, path=zoo.adapter_folder(name)) for name in task.adapter}

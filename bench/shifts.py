@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadbench.statistics.change_points import shifts
-from quadbench.statistics.launch_comparison import interval_of_share
+from quadbench.statistics.launch_comparison import share_interval
 
 NIGHTS, STEP_AT, NEAR = 60, 30, 3
 STEPS = (0.0, 0.03, 0.05, 0.08)
@@ -83,7 +83,7 @@ def _row(delays: list[int | None], alarms: int, series: int, step: float) -> str
 
 
 def _share(count: int, of: int) -> str:
-    low, high = interval_of_share(count, of)
+    low, high = share_interval(count, of)
     return f"{count / of:.1%} ({low:.1%} to {high:.1%})"
 
 

@@ -105,13 +105,13 @@ def _foundation(size: str) -> "tuple[Foundation, tuple[str, ...], int]":
 
 def _save(model: onnx.ModelProto, folder: Path) -> None:
     """Write the graph as a build holds it, and for the peer, which needs the file of large weights beside the graph."""
-    from quadbench.quad.model.initializers import file_of, renamed
+    from quadbench.quad.model.initializers import file_of, with_weights_file
 
     onnx.save(model, folder / "built.onnx")
     outside = file_of(model)
     if outside:
         shutil.copyfile(outside, folder / "weights")
-    onnx.save(renamed(model, "weights") if outside else model, folder / "float.onnx")
+    onnx.save(with_weights_file(model, "weights") if outside else model, folder / "float.onnx")
 
 
 def _quantize(side: str, folder: Path) -> dict[str, float]:
@@ -128,12 +128,12 @@ def _quantize(side: str, folder: Path) -> dict[str, float]:
 
 def _with_quadbench(folder: Path, feeds: list[dict[str, np.ndarray]]):
     from quadbench.quad.quantize.encodings import symmetric
-    from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
+    from quadbench.quad.quantize.quantizer import CalibratedGraph, ObservedGraph, write_qdq
 
     def quantize() -> None:
-        calibrated = Calibrated(Observed(onnx.load(folder / "built.onnx", load_external_data=False), feeds))
+        calibrated = CalibratedGraph(ObservedGraph(onnx.load(folder / "built.onnx", load_external_data=False), feeds))
         lora = {n: symmetric(r.magnitude, "int16") for n, r in calibrated.ranges("uint16").items() if n.startswith("lora.")}
-        onnx.save(quantized(calibrated, lora=lora).model, folder / "ours.onnx")
+        onnx.save(write_qdq(calibrated, lora=lora).model, folder / "ours.onnx")
 
     return quantize
 

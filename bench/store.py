@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from quadbench.artifacts import MIB, Bundle, Stored
+from quadbench.artifacts import MIB, Bundle, StoredBundle
 from quadbench.farm.store.artifacts import fetch, send
 from quadbench.farm.store.objects import Store
 from quadbench.farm.store.opening import open_store
@@ -64,7 +64,7 @@ def one_round(folder: Path, contents: dict[str, bytes], server: S3Server) -> dic
     }
 
 
-def there_and_back(bundle: Stored[Bundle], name: str, store: Store, layout: Layout) -> dict[str, float]:
+def there_and_back(bundle: StoredBundle, name: str, store: Store, layout: Layout) -> dict[str, float]:
     """Return by what was done how many seconds it took."""
     return {
         f"send to {name}": seconds(lambda: send(bundle, store)),

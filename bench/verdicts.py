@@ -13,8 +13,8 @@ from in_turn import Unwatched
 from quadbench.devices.addresses import parse_addresses
 from quadbench.report.versus import primary_row
 from quadbench.results.layout import Layout
-from quadbench.statistics.launch_comparison import interval_of_share
-from quadbench.study.comparison_side import choose
+from quadbench.statistics.launch_comparison import share_interval
+from quadbench.study.comparison_side import side_of
 from quadbench.study.run_comparison import compare
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     measured = {"measure.iterations": str(options.iterations), "measure.warmup": "1", "measure.switches": "0"}
     sides = {"A/A": same, "A/B": more}
     for name, changes in ((study, sides[study]) for study in options.study):
-        a, b = (choose(options.recipe, side | measured, layout) for side in (same, changes))
+        a, b = (side_of(options.recipe, side | measured, layout) for side in (same, changes))
         verdicts: Counter[str] = Counter()
         for number in range(options.comparisons):
             versus = compare(a, b, parse_addresses([options.devices]), layout=layout, observer=Unwatched())  # type: ignore[arg-type]
@@ -46,7 +46,7 @@ def main() -> None:
             line = {"study": name, "number": number, "blocks": outcome.blocks, "verdict": outcome.verdict}
             print(json.dumps(line | {"ratio": outcome.ratio, "low": outcome.low, "high": outcome.high}), flush=True)  # noqa: T201
         for verdict, count in sorted(verdicts.items()):
-            low, high = interval_of_share(count, options.comparisons)
+            low, high = share_interval(count, options.comparisons)
             print(f"{name}: {verdict} {count} of {options.comparisons} ({low:.0%} to {high:.0%})", flush=True)  # noqa: T201
 
 

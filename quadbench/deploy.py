@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.artifacts import MIB, Deployment
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.devices import Device
 from quadbench.errors import ArtifactError, DeviceError, DeviceFullError, DeviceLostError
 

@@ -38,15 +38,15 @@ from difflib import get_close_matches
 
 _SHOWN_PROBLEMS = 50  # for each file
 _SHOWN_CHARACTERS = 60  # shown of a text from outside
-_LEAST_PART = 4  # shortest part of a known name, such as the end of an id, that is taken for it
+_MIN_PART = 4  # shortest part of a known name, such as the end of an id, that is taken for it
 
 
-def shown(text: str) -> str:
+def quote(text: str) -> str:
     """Return text from outside ready for a message: quoted, control characters escaped, at most 60 characters."""
-    return repr(short(text))
+    return repr(shortened_text(text))
 
 
-def short(text: str) -> str:
+def shortened_text(text: str) -> str:
     """Return text from outside, cut to at most 60 characters."""
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
@@ -99,13 +99,13 @@ class UnknownNameError(UserError):
         hint: str | None = None,
     ) -> None:
         self.name = name
-        said = {one: f"{one} ({labels[one]})" if labels else one for one in sorted(known or ())}
-        listed = list(said.values())[-most:] if most else list(said.values())
-        of_many = f"the latest {len(listed)} of {len(said)}: " if len(listed) < len(said) else ""
-        parts = [one for one in said if name in one] if len(name) >= _LEAST_PART else []
-        near = get_close_matches(name[:_SHOWN_CHARACTERS], list(said), n=1) or parts[-1:]
-        meant = [f"did you mean '{one}'{said[one].removeprefix(one)}?" for one in near]
-        asked, names = shown(name)[1:-1], of_many + (", ".join(listed) or "none")
+        texts = {one: f"{one} ({labels[one]})" if labels else one for one in sorted(known or ())}
+        listed = list(texts.values())[-most:] if most else list(texts.values())
+        of_many = f"the latest {len(listed)} of {len(texts)}: " if len(listed) < len(texts) else ""
+        parts = [one for one in texts if name in one] if len(name) >= _MIN_PART else []
+        near = get_close_matches(name[:_SHOWN_CHARACTERS], list(texts), n=1) or parts[-1:]
+        meant = [f"did you mean '{one}'{texts[one].removeprefix(one)}?" for one in near]
+        asked, names = quote(name)[1:-1], of_many + (", ".join(listed) or "none")
         super().__init__(
             f"unknown {kind} '{asked}'" if known is None else f"unknown {kind} '{asked}'; known: {names}",
             hint=" ".join(filter(None, (*meant, hint))) or None,
@@ -234,12 +234,12 @@ class RunInterrupted(KeyboardInterrupt):
         self.run_id = run_id
 
 
-class FarmGoesOn(KeyboardInterrupt):
+class FarmWaitInterrupted(KeyboardInterrupt):
     """Ctrl-C while waiting for a farm. The farm finishes the job; the message says so and how to cancel or follow it."""
 
 
 @contextmanager
-def package_needed(purpose: str, *, hint: str) -> Iterator[None]:
+def requires_package(purpose: str, *, hint: str) -> Iterator[None]:
     """Turn a missing package inside the block into MissingDependencyError. Other import errors are bugs and pass unchanged.
 
     Raises:
@@ -253,10 +253,10 @@ def package_needed(purpose: str, *, hint: str) -> Iterator[None]:
         raise MissingDependencyError(f"{purpose} needs the package '{error.name}'", hint=hint) from error
 
 
-def extra_needed(extra: str) -> AbstractContextManager[None]:
+def requires_extra(extra: str) -> AbstractContextManager[None]:
     """Turn a missing package inside the block into MissingDependencyError. `extra` is a pip extra, such as `quad`.
 
     Raises:
         MissingDependencyError: names the package and how to install the extra.
     """
-    return package_needed("this", hint=f"pip install 'quadbench[{extra}]'")
+    return requires_package("this", hint=f"pip install 'quadbench[{extra}]'")

@@ -21,7 +21,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from quadbench.errors import DeviceError, DeviceInUseError, MissingDependencyError, shown
+from quadbench.errors import DeviceError, DeviceInUseError, MissingDependencyError, quote
 
 _SET_DEATH_SIGNAL = 1  # prctl(2): PR_SET_PDEATHSIG
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -55,20 +55,20 @@ def host_name() -> str:
     return os.uname().nodename
 
 
-def process_mark() -> str:
+def process_identity() -> str:
     """Return an identifier of this process that is unique across hosts, containers and reboots."""
-    return " ".join((*_number_space(), str(os.getpid()), _start_of(os.getpid())))
+    return " ".join((*_pid_namespace(), str(os.getpid()), _start_of(os.getpid())))
 
 
-def is_dead(mark: str) -> bool:
+def has_ended(mark: str) -> bool:
     """Return True if the process with this mark has ended. Processes of other hosts or containers count as alive."""
     match mark.split(" "):
-        case [boot, namespace, pid, start] if (boot, namespace) == _number_space() and pid.isdecimal():
+        case [boot, namespace, pid, start] if (boot, namespace) == _pid_namespace() and pid.isdecimal():
             return _start_of(int(pid)) != start
     return False
 
 
-def _number_space() -> tuple[str, str]:
+def _pid_namespace() -> tuple[str, str]:
     """Return the boot id and the PID namespace. Within both, a PID identifies one process at a time."""
     return _BOOT_ID.read_text().strip(), str(Path("/proc/self/ns/pid").readlink())
 
@@ -124,7 +124,7 @@ def device_lock(folder: Path, address: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            owner = shown(file.read(_MOST_OF_HOLDER).strip() or "unknown")[1:-1]
+            owner = quote(file.read(_MOST_OF_HOLDER).strip() or "unknown")[1:-1]
             hint = "wait until it has ended, or run with --wait"
             raise DeviceInUseError(f"device '{address}' is in use by process {owner}", hint=hint) from error
         program = Path(sys.argv[0]).name
@@ -194,7 +194,7 @@ def python_module(name: str, *words: str) -> list[str]:
     return [sys.executable, "-P", "-m", name, *words]
 
 
-def start_bound(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+def start_child(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     """Start a child process that ignores the terminal's Ctrl-C and that the kernel kills when this process ends.
 
     The kernel sends its death signal when the thread that started the child ends. So one thread, which lives as long as the
@@ -253,7 +253,7 @@ def peak_memory_bytes() -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024  # the kernel counts in KiB
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Return freed memory to the system (malloc_trim). glibc keeps gigabytes after a large graph is freed."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     if trim is not None:

@@ -19,7 +19,7 @@ from support.postgresql_server import PostgresqlServer, running_postgresql
 from support.s3_server import S3Server, running_s3
 from support.scripted_harness import World
 
-from quadbench.artifacts import Bundle, RunRecord, Stored
+from quadbench.artifacts import RunRecord, StoredBundle
 from quadbench.devices import adb_commands
 from quadbench.devices.local import open_local
 from quadbench.farm.store.objects import Store
@@ -107,15 +107,15 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Stored[Bundle]:
+def tiny_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> StoredBundle:
     """The tiny model's bundle, alone in a results folder. Not to be changed."""
     from quadbench.quad.build import build
-    from quadbench.quad.cache import cached
+    from quadbench.quad.cache import find_bundle
 
     recipe = load_recipe(tiny_recipe)
     with _shared_folder(tmp_path_factory, "tiny-results") as folder:
         layout = Layout(folder / "results")
-        return cached(recipe, layout) or build(recipe, layout)
+        return find_bundle(recipe, layout) or build(recipe, layout)
 
 
 @pytest.fixture(scope="module")

@@ -196,12 +196,12 @@ def test_a_file_is_received_in_time_or_not_at_all(tmp_path, pieces, error, match
 
 
 def test_phones_are_asked_several_at_a_time_and_only_so_many(serve, monkeypatch, caplog):
-    monkeypatch.setattr(connections, "MOST_PHONES", 40)
+    monkeypatch.setattr(connections, "MAX_PHONES", 40)
     phones = "".join(f"serial{i}  device model:m transport_id:{i + 1}\n" for i in range(60))
     server = serve(listed(phones) | {"shell,v2,raw:getprop": Answer(content=packet(3, b"\0"))})
     rows = [row for row in list_devices() if row.is_phone]
     assert [row.serial for row in rows] == [f"serial{i}" for i in range(40)]
-    assert 1 < server.most_at_once <= connections.ASKED_AT_ONCE
+    assert 1 < server.most_at_once <= connections.MAX_PARALLEL_QUERIES
     assert "60 phones" in caplog.text
 
 

@@ -25,7 +25,7 @@ from support.sentences import raising, reads, says
 from quadbench.ai_hub.hub_jobs import Ledger
 from quadbench.artifacts import Caveat, FileRef, TensorSpec
 from quadbench.compile.ai_hub import write_trial_graph
-from quadbench.compile.product import Product
+from quadbench.compile.graph_compiler import CompileResult
 from quadbench.compile.single_file import single_file
 from quadbench.errors import ArtifactError, BuildError, MissingDependencyError, ServiceError, UnknownNameError
 from quadbench.results.manifest import file_ref
@@ -47,7 +47,7 @@ class Compiled:
     graphs: Sources
     target: AiHubTarget
     folder: Path
-    product: Product
+    product: CompileResult
 
 
 @contextmanager

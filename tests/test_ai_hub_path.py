@@ -19,7 +19,7 @@ from support.sentences import says
 from test_pipeline import Watcher
 
 from quadbench import pipeline
-from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Status, Stored, Variant
+from quadbench.artifacts import LORA_PREFIX, Component, Status, StoredBundle, Variant
 from quadbench.cli import main
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
@@ -46,13 +46,13 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AiHubSe
 
 
 @pytest.fixture
-def bundle(layout: Layout) -> Stored[Bundle]:
+def bundle(layout: Layout) -> StoredBundle:
     """The quickstart's bundle, of graphs of one layer."""
     return write_recipe_bundle(load_recipe("quickstart"), layout)
 
 
 def test_the_harness_is_given_the_same_adapters_as_without_ai_hub(
-    service: AiHubService, bundle: Stored[Bundle], layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: AiHubService, bundle: StoredBundle, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapters, graphs = bundle.artifact.adapters, bundle.artifact.graphs
     monkeypatch.setenv("QUADBENCH_HARNESS", "/bin/true")  # pushed, not run
@@ -70,7 +70,7 @@ def test_the_harness_is_given_the_same_adapters_as_without_ai_hub(
 
 
 def test_compile_prints_the_doubt_about_a_product_that_no_npu_runs(
-    service: AiHubService, bundle: Stored[Bundle], layout: Layout, capsys: pytest.CaptureFixture[str]
+    service: AiHubService, bundle: StoredBundle, layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["compile", str(bundle.folder), "--target", "hub:s25", "--results", str(layout.root)]
     assert main([*command, "--json"]) == 0
@@ -81,7 +81,7 @@ def test_compile_prints_the_doubt_about_a_product_that_no_npu_runs(
 
 @pytest.mark.slow
 def test_what_the_loopback_service_compiles_runs_on_the_virtual_device(
-    service: AiHubService, tiny_recipe: Path, tiny_bundle: Stored[Bundle], layout: Layout
+    service: AiHubService, tiny_recipe: Path, tiny_bundle: StoredBundle, layout: Layout
 ) -> None:
     shutil.copytree(tiny_bundle.folder.parent, layout.bundles)
     outcome = pipeline.run(load_recipe(tiny_recipe), parse_addresses(["virtual:hubbed"]), layout=layout, observer=Watcher())
@@ -93,7 +93,7 @@ def test_what_the_loopback_service_compiles_runs_on_the_virtual_device(
 
 @pytest.mark.slow
 def test_graphs_that_qnn_compiles_for_the_service_compute_on_the_emulator_what_they_do_on_the_cpu(
-    tiny_bundle: Stored[Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: StoredBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("onnxruntime_qnn")
     bundle, folder = tiny_bundle.artifact, tiny_bundle.folder

@@ -8,8 +8,8 @@ from support.sentences import raising, says
 
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
-from quadbench.devices.leftovers import marked
-from quadbench.devices.virtual import ROOT_VARIABLE, Arm64Emulator, Data, SandboxPlace, arm64_emulator, running_sandbox
+from quadbench.devices.process_marks import device_mark
+from quadbench.devices.virtual import ROOT_VARIABLE, Arm64Emulator, DataPartition, SandboxLayout, arm64_emulator, running_sandbox
 from quadbench.errors import DeviceError, MissingDependencyError
 from quadbench.results.layout import Layout
 from quadbench.target.abi import Abi
@@ -54,7 +54,9 @@ def test_libraries_for_arm64_that_are_missing_are_named_with_their_packages(
 
 def test_a_kernel_that_does_not_take_the_emulator_is_said(tmp_path: Path) -> None:
     emulator = Arm64Emulator(qemu=Path("/nowhere/qemu"), root=tmp_path)
-    with marked(tmp_path) as mark:
-        place = SandboxPlace(folder=tmp_path, data=Data(folder=tmp_path / "data"), shown={}, mark=mark, emulator=emulator)
+    with device_mark(tmp_path) as mark:
+        place = SandboxLayout(
+            folder=tmp_path, data=DataPartition(folder=tmp_path / "data"), visible_paths={}, mark=mark, emulator=emulator
+        )
         with raising(DeviceError, "arm64", "6.7"), running_sandbox(place, {}, ADDRESS):
             pass

@@ -22,7 +22,7 @@ from quadbench.artifacts.kit import Role
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.virtual import arm64_emulator
 from quadbench.errors import MissingDependencyError
-from quadbench.kits.store import find, kits
+from quadbench.kits.store import find_kit, list_kits
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
@@ -45,7 +45,7 @@ def layout(tmp_path: Path) -> Layout:
         arm64_emulator(ADDRESS)
     except MissingDependencyError as error:
         pytest.skip(str(error))
-    if not any(kit.artifact.abi is Abi.ARM64_LINUX for kit in kits(shared)):
+    if not any(kit.artifact.abi is Abi.ARM64_LINUX for kit in list_kits(shared)):
         pytest.skip(f"no kit for arm64 Linux in '{RESULTS}': quadbench runtime fetch onnxruntime-linux")
     shutil.copytree(shared.kits, layout.kits)
     shared.programs.mkdir(parents=True, exist_ok=True)
@@ -66,8 +66,8 @@ def test_a_virtual_phone_that_runs_programs_for_arm64_paints_the_pictures_of_thi
             assert np.abs(_pixels(layout, path) - _pixels(layout, here.images[name])).max() <= 1
         assert {Caveat.VIRTUAL_DEVICE, Caveat.EMULATED_CPU} <= set(there.caveats)
         assert Caveat.EMULATED_CPU not in here.caveats
-        kit = find(there.versions["kit"], layout).artifact
-        (runtime,) = kit.of_role(Role.RUNTIME)
+        kit = find_kit(there.versions["kit"], layout).artifact
+        (runtime,) = kit.libraries_with_role(Role.RUNTIME)
         assert there.versions[f"kit.{runtime.name}"] == runtime.file.sha256
         assert not any(name.startswith("kit") for name in here.versions)
     assert records[ADDRESS, Variant.SHARED].target == "onnxruntime-cpu-aarch64"
@@ -78,7 +78,7 @@ def test_a_virtual_phone_that_runs_programs_for_arm64_paints_the_pictures_of_thi
 @pytest.mark.timeout(3600)
 def test_litert_of_a_kit_for_arm64_paints_the_pictures_of_this_machine_s_litert(recipe: Recipe, layout: Layout) -> None:
     pytest.importorskip("ai_edge_litert")
-    if not any(kit.artifact.of_role(Role.LITERT) for kit in kits(layout)):
+    if not any(kit.artifact.libraries_with_role(Role.LITERT) for kit in list_kits(layout)):
         pytest.skip(f"no kit with LiteRT in '{RESULTS}': quadbench runtime fetch onnxruntime-linux litert-linux")
     here, there = "virtual:s25?target=litert", "virtual:tabs11?abi=arm64-v8a&target=litert"
     records = pipeline.run(recipe, parse_addresses([here, there]), layout=layout, observer=Watcher()).result.records

@@ -14,10 +14,10 @@ from support.report_page import Page
 from support.synthetic_run import make_run
 
 from quadbench.artifacts import RunRecord, RunResult, Sample, TaskAssets
-from quadbench.artifacts.bundle import HeldOut, StepSqnr, TrajectorySqnr
+from quadbench.artifacts.bundle import HeldOutScores, StepSqnr, TrajectorySqnr
 from quadbench.artifacts.run_record import RunScores
 from quadbench.cli.result import print_result, print_study
-from quadbench.report.baseline import against
+from quadbench.report.baseline import compare_with
 from quadbench.report.formats import to_latex, to_markdown
 from quadbench.report.formatting import to_csv
 from quadbench.report.html import render_html, render_study
@@ -118,7 +118,7 @@ def test_no_variant_that_was_judged_is_markup_in_a_report(attack: str, tmp_path:
 
     def page(variant: str) -> str:
         trajectory = TrajectorySqnr(task="restyle", variant=variant, inputs=1, sqnr_db=40.0, steps=steps)
-        judged = HeldOut(inputs=1, trajectories=(trajectory,), clippings=())
+        judged = HeldOutScores(inputs=1, trajectories=(trajectory,), clippings=())
         bundle = replace(run.bundle, held_out=judged)
         scores = RunScores(compared=(), emulated={"qnn": judged})
         return render_html(replace(run, stored=replace(run.stored, artifact=bundle), scores=scores), Layout(tmp_path))
@@ -213,5 +213,5 @@ def test_a_comparison_has_names_as_text(attack: str, tmp_path: Path, capsys: pyt
 
 def test_a_baseline_in_json_has_names_as_they_are(attack: str, tmp_path: Path) -> None:
     run = attacked(tmp_path, attack)
-    baseline = against(run, kpi_rows(run), replace(run, run_id="now"), kpi_rows(run))
+    baseline = compare_with(run, kpi_rows(run), replace(run, run_id="now"), kpi_rows(run))
     assert json.loads(json.dumps(asdict(baseline), default=str))["figures"][0]["task"].endswith(attack)

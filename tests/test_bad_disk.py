@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 from support.small_disk import on_small_disk
 from support.spoilt_disk import STAGES
 
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import StoredBundle
 from quadbench.harness.program import OVERRIDE
 
 _CODE = """
@@ -31,7 +31,7 @@ _SAYS = {
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("fault", _SAYS)
 def test_a_run_says_what_is_wrong_with_its_folder_and_loses_nothing(
-    fault: str, tiny_recipe: Path, tiny_bundle: Stored[Bundle], harness: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, tiny_recipe: Path, tiny_bundle: StoredBundle, harness: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(OVERRIDE, str(harness))
     bundles = shutil.copytree(tiny_bundle.folder, tmp_path / "bundles" / tiny_bundle.folder.name).parent

@@ -26,7 +26,7 @@ from support.sentences import says
 from support.watcher import Silent
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import Bundle, StoredBundle
 from quadbench.devices.addresses import parse_addresses
 from quadbench.harness.program import OVERRIDE
 from quadbench.recipe.recipe import load_recipe
@@ -40,14 +40,14 @@ FAMILIES = ("specs", "adapters", "inputs", "foundations", "bundles", "flipped by
 
 
 @pytest.fixture(scope="session")
-def bundle(tiny_bundle: Stored[Bundle], tmp_path_factory: pytest.TempPathFactory) -> Stored[Bundle]:
+def bundle(tiny_bundle: StoredBundle, tmp_path_factory: pytest.TempPathFactory) -> StoredBundle:
     """A copy of the tiny bundle, to which adapters may be admitted."""
     folder = tmp_path_factory.mktemp("bad") / "bundles" / "b"
     return read_manifest(Path(shutil.copytree(tiny_bundle.folder, folder)), Bundle)
 
 
 @pytest.fixture(scope="session")
-def stored_run(tiny_recipe: Path, tiny_bundle: Stored[Bundle], harness: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stored_run(tiny_recipe: Path, tiny_bundle: StoredBundle, harness: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with one run on this machine."""
     layout = Layout(tmp_path_factory.mktemp("run"))
     shutil.copytree(tiny_bundle.folder, layout.bundles / tiny_bundle.folder.name)
@@ -57,7 +57,7 @@ def stored_run(tiny_recipe: Path, tiny_bundle: Stored[Bundle], harness: Path, tm
     return layout.root
 
 
-def cases_of(family: str, tiny: Path, bundle: Stored[Bundle], run: Path) -> list[Case]:
+def cases_of(family: str, tiny: Path, bundle: StoredBundle, run: Path) -> list[Case]:
     dice = random.Random(SEED)
     cases: dict[str, Iterator[Case]] = {
         "specs": spec_cases(dice),
@@ -74,7 +74,7 @@ def cases_of(family: str, tiny: Path, bundle: Stored[Bundle], run: Path) -> list
 
 
 @pytest.fixture(params=FAMILIES)
-def cases(request: pytest.FixtureRequest, tiny_recipe: Path, bundle: Stored[Bundle], stored_run: Path) -> list[Case]:
+def cases(request: pytest.FixtureRequest, tiny_recipe: Path, bundle: StoredBundle, stored_run: Path) -> list[Case]:
     """All cases of a family."""
     return cases_of(request.param, tiny_recipe.parent, bundle, stored_run)
 
@@ -100,7 +100,7 @@ def test_all_bad_input_is_refused(cases: list[Case], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_there_is_enough_of_it(tiny_recipe: Path, bundle: Stored[Bundle], stored_run: Path) -> None:
+def test_there_is_enough_of_it(tiny_recipe: Path, bundle: StoredBundle, stored_run: Path) -> None:
     assert sum(len(cases_of(family, tiny_recipe.parent, bundle, stored_run)) for family in FAMILIES) >= LEAST
 
 

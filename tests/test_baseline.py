@@ -18,12 +18,12 @@ from support.synthetic_run import ABBA, make_run
 from quadbench.artifacts import RunRecord, RunResult, Variant
 from quadbench.cli import main
 from quadbench.cli import run as cli_run
-from quadbench.cli.run_source import OfBundle
+from quadbench.cli.run_source import BundleSource
 from quadbench.errors import UserError
-from quadbench.pipeline import Outcome
-from quadbench.recipe import Terms
-from quadbench.report.baseline import Baseline, against, baseline_tables, require_alike
-from quadbench.report.condition import read_condition, where_met
+from quadbench.pipeline import RunOutcome
+from quadbench.recipe import RunSettings
+from quadbench.report.baseline import Baseline, baseline_tables, compare_with, require_comparable
+from quadbench.report.condition import met_places, read_condition
 from quadbench.report.html import render_html
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.scores import quality_rows
@@ -53,7 +53,7 @@ def scaled(metric: str, factor: float) -> Callable[[RunRecord], RunRecord]:
 def held(folder: Path, change: Callable[[RunRecord], RunRecord], variants: tuple[Variant, ...] = MORE) -> Baseline:
     before = make_run(folder / "before", variants=variants)
     now = replace(make_run(folder / "now", variants=variants, change=change), run_id="now")
-    return against(before, kpi_rows(before), now, kpi_rows(now))
+    return compare_with(before, kpi_rows(before), now, kpi_rows(now))
 
 
 def verdicts_of(baseline: Baseline, key: str, variant: Variant = Variant.SHARED) -> set[Verdict]:
@@ -89,8 +89,8 @@ def test_the_result_is_said_with_its_doubt_and_what_would_settle_it(tmp_path: Pa
     says(sentence, "virtual:s25", "20260102-030405-quickstart", "restyle", "1.500")
     says(baseline.doubt)
     assert baseline.settled_by == "quadbench compare 20260102-030405-quickstart now --devices virtual:s25"
-    where = Layout(tmp_path / "now").words
-    elsewhere = against(make_run(tmp_path / "now"), (), make_run(tmp_path / "now"), (), where)
+    where = Layout(tmp_path / "now").root_arguments
+    elsewhere = compare_with(make_run(tmp_path / "now"), (), make_run(tmp_path / "now"), (), where)
     assert elsewhere.settled_by.endswith(f" --devices virtual:s25 --results {tmp_path / 'now'}")
     short, full = (baseline_tables(baseline, is_full=is_full)[-1].rows for is_full in (False, True))
     assert 0 < len(short) < len(full)
@@ -100,7 +100,7 @@ def test_a_run_with_a_task_more_is_held_against_its_baseline_by_the_tasks_of_bot
     now = replace(make_run(tmp_path / "now", variants=MORE), run_id="now")
     run = make_run(tmp_path / "before", variants=MORE)
     before = replace(run, stored=replace(run.stored, artifact=replace(run.bundle, tasks=run.bundle.tasks[:2])))
-    baseline = against(before, kpi_rows(before), now, kpi_rows(now))
+    baseline = compare_with(before, kpi_rows(before), now, kpi_rows(now))
     assert baseline.only_now == ("draw",)
     assert {figure.task for figure in baseline.figures} == set(TASKS[:2])
     _, others, unchanged, settled = baseline.sentences
@@ -109,8 +109,8 @@ def test_a_run_with_a_task_more_is_held_against_its_baseline_by_the_tasks_of_bot
     assert baseline.settled_by in settled
     for text, count in (("shared.psnr_db.worse", 0), ("draw.shared.psnr_db.worse", 1), ("shared.psnr_db > 0", 3)):
         condition = read_condition(text, TASKS, has_baseline=True)
-        assert len(where_met(condition, kpi_rows(now), quality_rows(now), baseline)) == count
-    changed = against(before, kpi_rows(before), worse := _duller(now), kpi_rows(worse))
+        assert len(met_places(condition, kpi_rows(now), quality_rows(now), baseline)) == count
+    changed = compare_with(before, kpi_rows(before), worse := _duller(now), kpi_rows(worse))
     assert not any("Unchanged" in sentence for sentence in changed.sentences)
 
 
@@ -145,7 +145,7 @@ def slower(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Baselin
     folder = tmp_path_factory.mktemp("slower")
     before = make_run(folder / "before", variants=MORE)
     now = make_run(folder / "now", variants=MORE, change=scaled("end_to_end_ns", 1.5))
-    return now, against(before, kpi_rows(before), now, kpi_rows(now))
+    return now, compare_with(before, kpi_rows(before), now, kpi_rows(now))
 
 
 @pytest.mark.parametrize(
@@ -170,15 +170,15 @@ def slower(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Baselin
 def test_a_condition_may_name_the_baseline(text: str, count: int, slower: tuple[RunResult, Baseline]) -> None:
     now, baseline = slower
     condition = read_condition(text, TASKS, has_baseline=True)
-    assert len(where_met(condition, kpi_rows(now), quality_rows(now), baseline)) == count
+    assert len(met_places(condition, kpi_rows(now), quality_rows(now), baseline)) == count
 
 
 def test_a_verdict_is_a_condition_alone_and_is_told_with_what_it_was_reached_by(slower: tuple[RunResult, Baseline]) -> None:
     now, baseline = slower
     condition = read_condition("restyle.shared.end_to_end_ms.worse", TASKS, has_baseline=True)
-    (met,) = where_met(condition, kpi_rows(now), quality_rows(now), baseline)
+    (met,) = met_places(condition, kpi_rows(now), quality_rows(now), baseline)
     says(met, "restyle.shared.end_to_end_ms.worse", "virtual:s25")
-    without = where_met(condition, kpi_rows(now), quality_rows(now), None)
+    without = met_places(condition, kpi_rows(now), quality_rows(now), None)
     reads(without, "restyle.shared.end_to_end_ms.worse", "virtual:s25")
 
 
@@ -190,9 +190,9 @@ def test_nothing_but_a_verdict_is_a_condition_alone(text: str) -> None:
 
 def test_a_condition_on_a_change_without_an_interval_never_passes(tmp_path: Path) -> None:
     run = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
-    baseline = against(run, kpi_rows(run), run, kpi_rows(run))
+    baseline = compare_with(run, kpi_rows(run), run, kpi_rows(run))
     condition = read_condition("shared.end_to_end_ms.change_low > 1.05", TASKS, has_baseline=True)
-    says(where_met(condition, kpi_rows(run), quality_rows(run), baseline)[0])
+    says(met_places(condition, kpi_rows(run), quality_rows(run), baseline)[0])
 
 
 @pytest.mark.parametrize(
@@ -214,12 +214,12 @@ def test_a_name_that_no_baseline_has_is_answered_with_the_known_ones(text: str) 
 def test_what_cannot_be_a_baseline_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     with raising(UserError):
-        require_alike(run, TASKS, ["virtual:s25"], run.run_id)
+        require_comparable(run, TASKS, ["virtual:s25"], run.run_id)
     with raising(UserError, "restyle", "remove-object"):
-        require_alike(run, ["mine"], ["virtual:s25"])
-    require_alike(run, (*TASKS, "mine"), ["virtual:s25"])
+        require_comparable(run, ["mine"], ["virtual:s25"])
+    require_comparable(run, (*TASKS, "mine"), ["virtual:s25"])
     with raising(UserError, "virtual:s25"):
-        require_alike(run, TASKS, ["virtual:s25", "local"])
+        require_comparable(run, TASKS, ["virtual:s25", "local"])
 
 
 def test_the_report_has_the_comparison_with_its_doubt(tmp_path: Path) -> None:
@@ -292,10 +292,10 @@ def test_a_baseline_fits_the_devices_that_a_farm_has_chosen(
     as_planned(results, RUN)
     later = load_run(results, "later")
     records = [replace(one, device=replace(one.device, address="virtual:tabs11")) for one in later.records]
-    outcome = Outcome(result=replace(later, records=tuple(records)), report=results.report("later"), failures={})
+    outcome = RunOutcome(result=replace(later, records=tuple(records)), report=results.report("later"), failures={})
     monkeypatch.setenv("QUADBENCH_DATABASE", "")  # put back at the end: --farm sets it
     monkeypatch.setattr(cli_run, "run_on_farm", lambda *_: outcome)
-    monkeypatch.setattr(cli_run, "_source", lambda _: OfBundle(bundle=later.stored, terms=Terms()))
+    monkeypatch.setattr(cli_run, "_source", lambda _: BundleSource(bundle=later.stored, terms=RunSettings()))
     words = ["run", "quickstart", "--devices", "tabs11", "--farm", f"sqlite:///{results.database}", "--baseline", baseline]
     assert main([*words, "--results", str(results.root), "--json"]) == code
     said = capsys.readouterr()

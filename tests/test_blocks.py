@@ -10,7 +10,7 @@ from support.sentences import reads
 from quadbench.artifacts import LaunchPlan, RunRecord, Status, Variant
 from quadbench.measure.launch_schedule import missing_blocks
 from quadbench.report.launches import whole_blocks
-from quadbench.results.counted import as_counted
+from quadbench.results.block_counting import count_blocks
 
 S, P, F = Variant.SHARED, Variant.PER_GRAPH, Variant.FLOAT
 ABBA = [(F, 0), (S, 0), (P, 0), (P, 1), (S, 1), (S, 2), (P, 2), (P, 3), (S, 3)]
@@ -68,7 +68,7 @@ def records_of(record: RunRecord, words: str) -> Iterator[RunRecord]:
 
 
 def test_of_a_block_that_was_repeated_only_the_last_counts(record: RunRecord) -> None:
-    counted = as_counted(tuple(records_of(record, "s0 p0! s2 p2 p3 s3 s1000 p1000 p1001 s1001")))
+    counted = count_blocks(tuple(records_of(record, "s0 p0! s2 p2 p3 s3 s1000 p1000 p1001 s1001")))
     assert [each.status for each in counted] == [Status.DISCARDED] * 2 + [Status.OK] * 8
     reads(counted[1].reason, 1000)
     assert len(whole_blocks(counted)) == 2
@@ -76,6 +76,6 @@ def test_of_a_block_that_was_repeated_only_the_last_counts(record: RunRecord) ->
 
 def test_what_was_not_repeated_counts_as_it_ended(record: RunRecord) -> None:
     stored = tuple(records_of(record, "s0 s1! s2 s3 p0 p1 s1000 s1001"))
-    ends = {f"{each.variant.value[0]}{each.launch}": each.status for each in as_counted(stored)}
+    ends = {f"{each.variant.value[0]}{each.launch}": each.status for each in count_blocks(stored)}
     assert [name for name, status in ends.items() if status is Status.DISCARDED] == ["s0", "s1"]
-    assert as_counted(stored[:6]) == stored[:6]
+    assert count_blocks(stored[:6]) == stored[:6]

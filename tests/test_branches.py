@@ -17,10 +17,10 @@ from support.lora_graph import quantized_model
 from support.small_graphs import RNG, attention_model, model_of, run, seeded_feed
 
 from quadbench.compile import compile_bundle
-from quadbench.compile.cpu_graph import ease_branches, shapes_of
+from quadbench.compile.cpu_graph import fuse_lora_branches, shapes_of
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.passes import linear_as_gemm
-from quadbench.quad.quantize.quantizer import weights_quantized
+from quadbench.quad.quantize.quantizer import write_weight_only
 from quadbench.results.layout import Layout
 from quadbench.target.targets import OnnxRuntimeTarget
 
@@ -55,7 +55,7 @@ def linear_model(tokens: int) -> onnx.ModelProto:
 
 def eased(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     onnx.save(model, folder / "source.onnx")
-    assert ease_branches(folder / "source.onnx", folder / "eased.onnx")
+    assert fuse_lora_branches(folder / "source.onnx", folder / "eased.onnx")
     return onnx.load(folder / "eased.onnx")
 
 
@@ -108,7 +108,7 @@ def test_a_quantized_graph_and_one_without_lora_are_left_alone(tmp_path: Path) -
     plain = model_of([node], {"x": (1, IN, 2, 2)}, {"w": drawn(OUT, IN, 1, 1)}, (1, OUT, 2, 2))
     for model in (quantized_model(), plain):
         onnx.save(model, tmp_path / "source.onnx")
-        assert not ease_branches(tmp_path / "source.onnx", tmp_path / "eased.onnx")
+        assert not fuse_lora_branches(tmp_path / "source.onnx", tmp_path / "eased.onnx")
         assert not (tmp_path / "eased.onnx").exists()
 
 
@@ -185,7 +185,7 @@ def test_a_tensor_that_a_subgraph_reads_is_computed_before_it(tmp_path: Path, na
 @pytest.mark.parametrize(("provider", "is_eased"), [("cpu", True), ("xnnpack", False)])
 def test_a_graph_with_float_activations_is_eased_for_the_cpu_alone(provider: str, is_eased: bool, tmp_path: Path) -> None:
     lora = {name: Encoding(dtype="int16", scale=1e-3) for name in INPUTS}
-    bundle = write_bundle(tmp_path / "bundle", weights_quantized(linear_model(6), lora=lora).model)
+    bundle = write_bundle(tmp_path / "bundle", write_weight_only(linear_model(6), lora=lora).model)
     target = OnnxRuntimeTarget(backend="onnxruntime", execution_provider=provider)
     compiled = compile_bundle(bundle, target, "key", Layout(tmp_path))
     (graph,) = compiled.artifact.graphs

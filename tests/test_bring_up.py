@@ -16,11 +16,11 @@ from quadbench.cli import main
 from quadbench.devices.addresses import parse_address
 from quadbench.devices.virtual import arm64_emulator
 from quadbench.doctor.bring_up import PROBE_FOLDER, bring_up
-from quadbench.doctor.checks import Answer, BringUp, CheckStatus, DeviceCheck, PlannedCheck
+from quadbench.doctor.checks import BringUp, CheckStatus, DeviceCheck, PlannedCheck, Result
 from quadbench.errors import DeviceError, LeaseError, MissingDependencyError, UserError
 from quadbench.farm.leases import Leases, lease_name
 from quadbench.kits import store
-from quadbench.kits.store import kits
+from quadbench.kits.store import list_kits
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.target.abi import Abi
@@ -148,10 +148,10 @@ def test_what_only_holds_a_serial_s_letters_stays_as_it_is(monkeypatch: pytest.M
     ],
 )
 def test_what_goes_wrong_in_a_check_is_its_answer(error: Exception, status: CheckStatus) -> None:
-    def act() -> Answer:
+    def act() -> Result:
         raise error
 
-    made = PlannedCheck(name="a check", act=act).made(Silent())
+    made = PlannedCheck(name="a check", act=act).run(Silent())
     assert made.status is status
     assert str(error).partition(".")[0] in made.said
     assert made.hint == getattr(error, "hint", None)
@@ -238,7 +238,7 @@ def arm64(layout: Layout) -> Layout:
 @pytest.mark.timeout(900)
 def test_a_phone_for_arm64_runs_everything_but_the_npu(arm64: Layout) -> None:
     shared = Layout(RESULTS)
-    if not any(kit.artifact.abi is Abi.ARM64_LINUX for kit in kits(shared)):
+    if not any(kit.artifact.abi is Abi.ARM64_LINUX for kit in list_kits(shared)):
         pytest.skip(f"no kit for arm64 Linux in '{RESULTS}': quadbench runtime fetch onnxruntime-linux")
     shutil.copytree(shared.kits, arm64.kits)
     result = bring_up(parse_address(ARM64), layout=arm64, observer=Silent())
@@ -251,7 +251,7 @@ def test_a_phone_for_arm64_runs_everything_but_the_npu(arm64: Layout) -> None:
 def test_a_kit_whose_runtime_is_none_fails_the_graphs_alone(arm64: Layout, tmp_path: Path) -> None:
     emulator = arm64_emulator(ARM64)
     assert emulator
-    store.add([Path(shutil.copy(emulator.root / "lib/libm.so.6", tmp_path / "libonnxruntime.so"))], Abi.ARM64_LINUX, arm64)
+    store.add_kit([Path(shutil.copy(emulator.root / "lib/libm.so.6", tmp_path / "libonnxruntime.so"))], Abi.ARM64_LINUX, arm64)
     result = bring_up(parse_address(ARM64), layout=arm64, observer=Silent())
     failures = [check.name for check in result.checks if check.status is CheckStatus.FAILED]
     assert failures == [FLOAT, "INT16 LoRA on onnxruntime-cpu-aarch64"]

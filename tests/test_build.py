@@ -16,14 +16,14 @@ from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 from support.sentences import raising, reads  # noqa: E402
 
-from quadbench.artifacts import Bundle, Caveat, Component, Graph, Stored, TensorSpec, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Caveat, Component, Graph, StoredBundle, TensorSpec, Variant  # noqa: E402
 from quadbench.artifacts.pixels import blend_mask  # noqa: E402
 from quadbench.artifacts.run_record import file_refs  # noqa: E402
 from quadbench.errors import AdapterError, ArtifactError, UserError  # noqa: E402
 from quadbench.quad.adapters.adapter import graph_tensors, own_tensors  # noqa: E402
 from quadbench.quad.adapters.loading import load_adapter  # noqa: E402
 from quadbench.quad.build import build, doubts_of  # noqa: E402
-from quadbench.quad.cache import cached  # noqa: E402
+from quadbench.quad.cache import find_bundle  # noqa: E402
 from quadbench.quad.prepare import sites_of  # noqa: E402
 from quadbench.quad.runner import mixed_inputs  # noqa: E402
 from quadbench.recipe.recipe import load_recipe  # noqa: E402
@@ -37,7 +37,7 @@ def _graph(bundle: Bundle, variant: Variant, component: Component, task: str | N
     return next(g for g in bundle.graphs if (g.variant, g.component, g.task) == (variant, component, task))
 
 
-def _eps(bundle: Stored[Bundle], variant: Variant, task: str | None, lora: dict[str, np.ndarray]) -> np.ndarray:
+def _eps(bundle: StoredBundle, variant: Variant, task: str | None, lora: dict[str, np.ndarray]) -> np.ndarray:
     graph = _graph(bundle.artifact, variant, Component.UNET, task)
     rng = np.random.default_rng(0)
     data = {i.name: rng.standard_normal(i.shape).astype(np.float32) for i in graph.inputs if not i.name.startswith("lora.")}
@@ -47,12 +47,12 @@ def _eps(bundle: Stored[Bundle], variant: Variant, task: str | None, lora: dict[
     return session.run(None, data | lora)[0]
 
 
-def _adapter(bundle: Stored[Bundle], name: str, variant: Variant) -> dict[str, np.ndarray]:
+def _adapter(bundle: StoredBundle, name: str, variant: Variant) -> dict[str, np.ndarray]:
     inputs = _graph(bundle.artifact, variant, Component.UNET).inputs
     return mixed_inputs([(_adapter_path(bundle, name, variant), 1.0)], [spec for spec in inputs if spec.name.startswith("lora.")])
 
 
-def _adapter_path(bundle: Stored[Bundle], name: str, variant: Variant) -> Path:
+def _adapter_path(bundle: StoredBundle, name: str, variant: Variant) -> Path:
     return bundle.path(next(a for a in bundle.artifact.adapters if a.name == name and a.variant is variant).file)
 
 
@@ -60,7 +60,7 @@ def _sqnr_db(exact: np.ndarray, quantized: np.ndarray) -> float:
     return float(10 * np.log10(np.square(exact).sum() / np.square(quantized - exact).sum()))
 
 
-def test_every_file_of_the_bundle_is_what_its_manifest_says(tiny_bundle: Stored[Bundle]) -> None:
+def test_every_file_of_the_bundle_is_what_its_manifest_says(tiny_bundle: StoredBundle) -> None:
     folder, files = tiny_bundle.folder, file_refs(tiny_bundle.artifact)
     assert {file.path for file in files} == {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {
         MANIFEST,
@@ -69,7 +69,7 @@ def test_every_file_of_the_bundle_is_what_its_manifest_says(tiny_bundle: Stored[
     assert all(sha256_of(tiny_bundle.path(file)) == file.sha256 for file in files)
 
 
-def test_lora_inputs_are_sorted_int16_with_a_scale_and_required(tiny_bundle: Stored[Bundle]) -> None:
+def test_lora_inputs_are_sorted_int16_with_a_scale_and_required(tiny_bundle: StoredBundle) -> None:
     graph = _graph(tiny_bundle.artifact, Variant.SHARED, Component.UNET)
     lora = [spec for spec in graph.inputs if spec.name.startswith("lora.")]
     assert [spec.name for spec in lora] == sorted(spec.name for spec in lora)
@@ -79,7 +79,7 @@ def test_lora_inputs_are_sorted_int16_with_a_scale_and_required(tiny_bundle: Sto
     assert not {spec.name for spec in lora} & {initializer.name for initializer in model.graph.initializer}
 
 
-def test_an_adapters_files_hold_its_own_sites_and_ranks_and_no_padding(tiny_bundle: Stored[Bundle], tiny_recipe: Path) -> None:
+def test_an_adapters_files_hold_its_own_sites_and_ranks_and_no_padding(tiny_bundle: StoredBundle, tiny_recipe: Path) -> None:
     unet = sites_of(load_recipe(tiny_recipe))
     graph_rows = {i.name: i.shape for i in _graph(tiny_bundle.artifact, Variant.SHARED, Component.UNET).inputs}
     ranks = set()
@@ -94,7 +94,7 @@ def test_an_adapters_files_hold_its_own_sites_and_ranks_and_no_padding(tiny_bund
     assert ranks == {True, False}  # some fill the graph's ranks, some do not
 
 
-def test_an_adapters_file_is_padded_to_the_graphs_ranks_and_sites(tiny_bundle: Stored[Bundle], tiny_recipe: Path) -> None:
+def test_an_adapters_file_is_padded_to_the_graphs_ranks_and_sites(tiny_bundle: StoredBundle, tiny_recipe: Path) -> None:
     inputs = [i for i in _graph(tiny_bundle.artifact, Variant.FLOAT, Component.UNET).inputs if i.name.startswith("lora.")]
     adapter = load_adapter("first", tiny_recipe.parent / "adapters/first", sites_of(load_recipe(tiny_recipe)))
     expected = graph_tensors(adapter, {spec.name: spec.shape for spec in inputs})
@@ -102,7 +102,7 @@ def test_an_adapters_file_is_padded_to_the_graphs_ranks_and_sites(tiny_bundle: S
     assert {name: tensor.tolist() for name, tensor in padded.items()} == {name: t.tolist() for name, t in expected.items()}
 
 
-def test_an_adapters_file_that_was_padded_by_an_older_quadbench_is_read(tiny_bundle: Stored[Bundle], tmp_path: Path) -> None:
+def test_an_adapters_file_that_was_padded_by_an_older_quadbench_is_read(tiny_bundle: StoredBundle, tmp_path: Path) -> None:
     inputs = [i for i in _graph(tiny_bundle.artifact, Variant.SHARED, Component.UNET).inputs if i.name.startswith("lora.")]
     padded = mixed_inputs([(_adapter_path(tiny_bundle, "first", Variant.SHARED), 1.0)], inputs)
     save_file(padded, tmp_path / "padded.safetensors")
@@ -131,7 +131,7 @@ def test_an_adapters_file_with_another_tensor_than_the_graph_takes_is_refused(
     reads(refusal.value.hint)
 
 
-def test_adapters_say_which_base_and_profile_they_were_made_for(tiny_bundle: Stored[Bundle]) -> None:
+def test_adapters_say_which_base_and_profile_they_were_made_for(tiny_bundle: StoredBundle) -> None:
     bundle = tiny_bundle.artifact
     assert bundle.base.graph == _graph(bundle, Variant.SHARED, Component.UNET).file.sha256
     assert bundle.base.profile == json.loads(tiny_bundle.path(bundle.profile).read_text())["digest"]
@@ -140,7 +140,7 @@ def test_adapters_say_which_base_and_profile_they_were_made_for(tiny_bundle: Sto
             assert file.metadata() == {"base_graph": bundle.base.graph, "base_profile": bundle.base.profile}
 
 
-def test_weights_are_int8_and_activations_16_bits(tiny_bundle: Stored[Bundle]) -> None:
+def test_weights_are_int8_and_activations_16_bits(tiny_bundle: StoredBundle) -> None:
     model = onnx.load(tiny_bundle.path(_graph(tiny_bundle.artifact, Variant.SHARED, Component.UNET).file))
     types = {i.name: i.data_type for i in model.graph.initializer}
     zero_points = {types[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"}
@@ -151,7 +151,7 @@ def test_weights_are_int8_and_activations_16_bits(tiny_bundle: Stored[Bundle]) -
 
 
 @pytest.mark.parametrize("adapter", ["first", "second", None])
-def test_the_quantized_shared_graph_is_near_the_float_one(tiny_bundle: Stored[Bundle], adapter: str | None) -> None:
+def test_the_quantized_shared_graph_is_near_the_float_one(tiny_bundle: StoredBundle, adapter: str | None) -> None:
     floats = _adapter(tiny_bundle, adapter or "first", Variant.FLOAT)
     integers = _adapter(tiny_bundle, adapter or "first", Variant.SHARED)
     if adapter is None:
@@ -160,18 +160,18 @@ def test_the_quantized_shared_graph_is_near_the_float_one(tiny_bundle: Stored[Bu
     assert _sqnr_db(exact, _eps(tiny_bundle, Variant.SHARED, None, integers)) > 25
 
 
-def test_the_per_graph_baseline_computes_what_its_adapter_does(tiny_bundle: Stored[Bundle]) -> None:
+def test_the_per_graph_baseline_computes_what_its_adapter_does(tiny_bundle: StoredBundle) -> None:
     exact = _eps(tiny_bundle, Variant.FLOAT, None, _adapter(tiny_bundle, "second", Variant.FLOAT))
     assert _sqnr_db(exact, _eps(tiny_bundle, Variant.PER_GRAPH, "fill", {})) > 25
     assert _sqnr_db(exact, _eps(tiny_bundle, Variant.PER_GRAPH, "imagine", {})) < 25
 
 
-def test_calibration_inputs_are_not_evaluated(tiny_bundle: Stored[Bundle]) -> None:
+def test_calibration_inputs_are_not_evaluated(tiny_bundle: StoredBundle) -> None:
     tasks = {task.name: [item.name for item in task.items] for task in tiny_bundle.artifact.tasks}
     assert tasks == {"change": ["000", "001"], "fill": ["000", "001"], "imagine": ["000", "001"]}
 
 
-def test_inputs_of_every_kind_are_in_the_bundle_as_the_harness_reads_them(tiny_bundle: Stored[Bundle], tiny_recipe: Path) -> None:
+def test_inputs_of_every_kind_are_in_the_bundle_as_the_harness_reads_them(tiny_bundle: StoredBundle, tiny_recipe: Path) -> None:
     items = next(task.items for task in tiny_bundle.artifact.tasks if task.name == "fill")
     for i, item in enumerate(items):
         assert item.blend
@@ -194,7 +194,7 @@ def test_a_comparison_of_graphs_that_saw_unlike_inputs_is_doubted(tiny_recipe: P
     assert doubts_of(recipe) == doubts_of(uneven.model_copy(update={"baselines": ()})) == ()
 
 
-def test_olss_keeps_its_fit_error(tiny_bundle: Stored[Bundle]) -> None:
+def test_olss_keeps_its_fit_error(tiny_bundle: StoredBundle) -> None:
     task = tiny_bundle.artifact.tasks[0]
     assert task.scheme == "olss"
     assert task.fit_error is not None
@@ -202,19 +202,19 @@ def test_olss_keeps_its_fit_error(tiny_bundle: Stored[Bundle]) -> None:
 
 
 def test_the_same_inputs_find_the_bundle_and_changed_ones_do_not(
-    tiny_recipe: Path, tiny_bundle: Stored[Bundle], tmp_path: Path
+    tiny_recipe: Path, tiny_bundle: StoredBundle, tmp_path: Path
 ) -> None:
     layout = Layout(tiny_bundle.folder.parent.parent)
-    stored = cached(load_recipe(tiny_recipe), layout)
+    stored = find_bundle(load_recipe(tiny_recipe), layout)
     assert stored
     assert stored.artifact == tiny_bundle.artifact
     assert stored.is_reused
     moved = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "moved")) / "recipe.yaml"
-    assert cached(load_recipe(moved), layout), "where the inputs lie does not matter"
+    assert find_bundle(load_recipe(moved), layout), "where the inputs lie does not matter"
     moved.write_text(moved.read_text().replace("iterations: 2", "iterations: 3"))
-    assert cached(load_recipe(moved), layout), "how it is measured does not matter"
+    assert find_bundle(load_recipe(moved), layout), "how it is measured does not matter"
     moved.write_text(moved.read_text().replace("guidance: 2.0", "guidance: 2.5", 1))
-    assert cached(load_recipe(moved), layout) is None
+    assert find_bundle(load_recipe(moved), layout) is None
 
 
 def test_a_build_that_fails_leaves_nothing(tiny_recipe: Path, tmp_path: Path) -> None:

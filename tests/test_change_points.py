@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sentences import raising
 
-from quadbench.statistics.change_points import FEWEST_BESIDE, _candidates, _Series, shifts
-from quadbench.statistics.launch_comparison import interval_of_share
+from quadbench.statistics.change_points import MIN_BESIDE, _candidates, _Series, shifts
+from quadbench.statistics.launch_comparison import share_interval
 
 HANA = Path(__file__).parent / "data" / "hana_small_2021"
 
@@ -47,7 +47,7 @@ def test_exact_values_such_as_bytes_have_a_shift_without_variation() -> None:
     assert (shift.at, shift.effect) == (10, math.inf)
 
 
-@pytest.mark.parametrize("far", [1, FEWEST_BESIDE - 1])
+@pytest.mark.parametrize("far", [1, MIN_BESIDE - 1])
 def test_values_that_are_far_off_for_less_than_eight_nights_are_no_shift(far: int) -> None:
     noise = np.random.default_rng(1).normal(100, 1, 60)
     noise[30 : 30 + far] += 50
@@ -91,4 +91,4 @@ def test_the_unit_of_the_values_does_not_matter(unit: float) -> None:
 def test_pure_noise_is_hardly_ever_taken_for_a_shift() -> None:
     rng = np.random.default_rng(2)
     alarms = sum(bool(shifts(rng.normal(100, 3, 60))) for _ in range(200))
-    assert interval_of_share(alarms, 200)[1] < 0.05
+    assert share_interval(alarms, 200)[1] < 0.05

@@ -22,22 +22,21 @@ from quadbench.artifacts import (
     LORA_PREFIX,
     Bundle,
     Caveat,
-    CompiledBundle,
     Component,
     Graph,
     RunRecord,
-    Stored,
+    StoredCompiled,
     TaskAssets,
     TensorSpec,
     Variant,
 )
-from quadbench.artifacts.night_record import contents, differences, unlike
+from quadbench.artifacts.night_record import differing_values, environment_differences, workload
 from quadbench.cli import main
 from quadbench.compile import availability
 from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.recipe import Measure, Runtime
-from quadbench.report.comparison_charts import forest_of
+from quadbench.report.comparison_charts import forest_plot
 from quadbench.report.formatting import Unit
 from quadbench.report.versus import (
     ALL_TASKS,
@@ -48,10 +47,10 @@ from quadbench.report.versus import (
     VersusDevice,
     VersusSide,
     common_tasks,
-    compared,
+    compare_key,
     exact_sentences,
     interleaved_rows,
-    replanned,
+    replan_looks,
     sentence,
     side_table,
     sides_of_blocks,
@@ -61,8 +60,8 @@ from quadbench.results.stored_runs import load_run, read_run_file, save_run
 from quadbench.statistics import Looks, Verdict
 from quadbench.statistics.launch_comparison import Comparison
 from quadbench.statistics.multiple_testing import LOOKS
-from quadbench.study.comparison_side import USUAL_MANNER, Manner, choose, measured_alike
-from quadbench.study.run_comparison import _told_if_interrupted, compare
+from quadbench.study.comparison_side import DEFAULTS, CompareOptions, measure_for, side_of
+from quadbench.study.run_comparison import _save_on_interrupt, compare
 from quadbench.target.targets import OnnxRuntimeTarget, target_key
 
 BLOCKS = 6
@@ -92,7 +91,7 @@ def sides(slower: float) -> tuple[Side, Side]:
 @pytest.mark.parametrize(("slower", "verdict"), [(1.05, Verdict.WORSE), (0.95, Verdict.BETTER), (1.0, Verdict.SAME)])
 def test_a_side_that_takes_longer_is_found_and_one_that_does_not_is_not(slower: float, verdict: Verdict) -> None:
     a, b = sides(slower)
-    told = compared(a, b, PRIMARY, ALL_TASKS, LOOKS)
+    told = compare_key(a, b, PRIMARY, ALL_TASKS, LOOKS)
     assert told is not None
     assert told.ratio == pytest.approx(slower, rel=0.001)
     assert told.verdict is verdict
@@ -122,14 +121,14 @@ def test_a_launch_without_times_leaves_nothing_to_compare() -> None:
     blocks, tasks = blocks_of(1.0)
     emulated = [[replace(record, caveats=(Caveat.EMULATED_NPU,)) for record in block] for block in blocks]
     a, b = sides_of_blocks(emulated, tasks, tasks)
-    assert compared(a, b, PRIMARY, ALL_TASKS, LOOKS) is None
+    assert compare_key(a, b, PRIMARY, ALL_TASKS, LOOKS) is None
     with raising(ValueError):
-        replanned(a, b, 0.03)
+        replan_looks(a, b, 0.03)
     assert all(row.comparison is None for row in interleaved_rows(S25, a, b, LOOKS) if row.key == "end_to_end")
 
 
 def test_a_plan_follows_from_the_spread_that_was_seen() -> None:
-    planned = replanned(*sides(1.0), 0.03)
+    planned = replan_looks(*sides(1.0), 0.03)
     assert planned == Looks(at=(6,), margin=0.015, is_planned=True)
 
 
@@ -190,7 +189,7 @@ def drawn(*rows: SideRow) -> list[str]:
     looked_at = VersusDevice(device=S25, blocks=BLOCKS, looks=LOOKS, rows=rows, differences={}, caveats=())
     side = VersusSide(source="quickstart", changes={}, variant=Variant.SHARED, run_id="1")
     whole = Versus(comparison_id="1", a=side, b=side, to_see=None, devices=(looked_at,), failures={})
-    return [row.drawn for row in forest_of(whole).rows[S25.address]]
+    return [row.drawn for row in forest_plot(whole).rows[S25.address]]
 
 
 def test_the_scale_reaches_every_decided_interval_and_what_is_cut_of_others_ends_in_an_arrow() -> None:
@@ -207,18 +206,23 @@ def test_what_else_differs_is_named(tmp_path: Path) -> None:
     first = replace(record, versions={"harness": "1", "numpy": "1"}, settings={"runtime.threads": "2"}, state={})
     state = {"before.clocks": "policy0 1000/2000/3000 kHz"}
     few = tuple(sample for sample in first.samples if sample.iteration != 3)
-    assert ("restyle: images", ("11 after 2", "10 after 2")) in differences([first], [replace(first, samples=few)]).items()
+    assert ("restyle: images", ("11 after 2", "10 after 2")) in environment_differences(
+        [first], [replace(first, samples=few)]
+    ).items()
     second = replace(first, versions={"harness": "1", "numpy": "2"}, settings={"runtime.threads": "1"}, state=state)
-    assert differences([first], [second]) == {"clocks up to, kHz": ("none", "policy0 2000/3000"), "runtime.threads": ("2", "1")}
-    assert differences([first, second], [second, first]) == {}
+    assert environment_differences([first], [second]) == {
+        "clocks up to, kHz": ("none", "policy0 2000/3000"),
+        "runtime.threads": ("2", "1"),
+    }
+    assert environment_differences([first, second], [second, first]) == {}
 
 
 def test_what_the_sides_compute_is_named_where_it_differs(tmp_path: Path) -> None:
     bundle = make_run(tmp_path, variants=(Variant.SHARED,)).bundle
     first, *others = bundle.tasks
     faster = replace(first, steps=4, items=first.items[:1])
-    a, b = contents(bundle, bundle.tasks), contents(replace(bundle, precision="w8a8"), (faster, *others))
-    differing = unlike([a], [b])
+    a, b = workload(bundle, bundle.tasks), workload(replace(bundle, precision="w8a8"), (faster, *others))
+    differing = differing_values([a], [b])
     assert differing["precision"] == ("w8a16", "w8a8")
     assert differing["restyle: sampler"] == ("olss, 8 steps, guidance 3", "olss, 4 steps, guidance 3")
     assert [side.partition(",")[0] for side in differing["restyle: inputs"]] == ["2", "1"]
@@ -234,7 +238,7 @@ def test_the_bits_of_lora_inputs_are_named_where_they_differ(tmp_path: Path) -> 
         graph = Graph(variant=Variant.SHARED, component=Component.UNET, file=file, inputs=inputs, outputs=())
         return replace(bundle, digest=f"{dtype}-{bundle.digest}", graphs=(graph,))
 
-    differing = unlike([contents(of("int16"), bundle.tasks)], [contents(of("int8"), bundle.tasks)])
+    differing = differing_values([workload(of("int16"), bundle.tasks)], [workload(of("int8"), bundle.tasks)])
     assert differing["LoRA inputs"] == ("int16", "int8")
     assert set(differing) == {"LoRA inputs", "bundle"}
 
@@ -277,10 +281,10 @@ def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, 
 def test_a_run_is_measured_again_as_it_was_measured_before(old_run: Layout) -> None:
     begun = read_run_file(old_run, RUN)
     save_run(old_run, replace(begun, measure=Measure(iterations=3), runtime=Runtime(threads=1), swept={"lora": "int8"}))
-    chosen = choose(RUN, {"variant": "per-graph"}, old_run)
+    chosen = side_of(RUN, {"variant": "per-graph"}, old_run)
     assert (chosen.terms.measure.iterations, chosen.terms.runtime.threads) == (3, 1)
     assert chosen.terms.swept == {"lora": "int8"}
-    assert measured_alike(chosen, choose(str(load_run(old_run, RUN).stored.folder), {}, old_run)).iterations == 3
+    assert measure_for(chosen, side_of(str(load_run(old_run, RUN).stored.folder), {}, old_run)).iterations == 3
     assert chosen.name == f"{RUN} with variant=per-graph"
 
 
@@ -333,11 +337,11 @@ def test_a_harness_or_kit_that_a_device_cannot_use_is_refused_before_anything_is
 
 def test_graphs_that_were_compiled_elsewhere_need_no_compiler_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(availability, "package_availability", lambda *_, **__: availability.Availability(missing="a compiler"))
-    a, b = choose("quickstart", {}, Layout(tmp_path)), choose("quickstart", {"harness": "/nowhere"}, Layout(tmp_path))
+    a, b = side_of("quickstart", {}, Layout(tmp_path)), side_of("quickstart", {"harness": "/nowhere"}, Layout(tmp_path))
     with raising(MissingDependencyError, "local"):
         compare(a, b, parse_addresses(["local"]), layout=Layout(tmp_path), observer=Silent())
     key = target_key(OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu"), platform.machine())
-    elsewhere = Manner(compiled={("d" * 64, key): cast(Stored[CompiledBundle], None)})
+    elsewhere = CompareOptions(compiled={("d" * 64, key): cast(StoredCompiled, None)})
     with raising(UserError, "/nowhere"):
         compare(a, b, parse_addresses(["local"]), elsewhere, layout=Layout(tmp_path), observer=Silent())
 
@@ -386,10 +390,10 @@ def test_on_ctrl_c_a_device_that_was_through_is_not_called_interrupted_and_who_w
     told = device(1.0)
     over, open_ = SimpleNamespace(is_over=True, broken="too hot"), SimpleNamespace(is_over=False, broken=None)
     plans = [SimpleNamespace(launches=one, compared=lambda one=one: replace(told, broken=one.broken)) for one in (over, open_)]
-    means = SimpleNamespace(work=USUAL_MANNER, layout=Layout(tmp_path))
+    means = SimpleNamespace(work=DEFAULTS, layout=Layout(tmp_path))
     prepared = SimpleNamespace(begun=SimpleNamespace(run_id="r"), chosen=side)
     sides, failures = [prepared] * 2, {"tabs11": UserError("it is gone")}
-    with pytest.raises(KeyboardInterrupt), _told_if_interrupted(sides, plans, means, failures):
+    with pytest.raises(KeyboardInterrupt), _save_on_interrupt(sides, plans, means, failures):
         raise KeyboardInterrupt
     document = json.loads(next(tmp_path.glob("comparisons/*/comparison.json")).read_text())
     reads([one["broken"] for one in document["devices"]])

@@ -15,8 +15,8 @@ from support.bundles import write_bundle
 from support.lora_graph import quantized_model
 from support.sentences import raising
 
-from quadbench.artifacts import Bundle, CompiledBundle, Graph, Stored, Variant
-from quadbench.compile import compile_bundle, compiled_before
+from quadbench.artifacts import Graph, StoredBundle, StoredCompiled, Variant
+from quadbench.compile import compile_bundle, find_compiled
 from quadbench.errors import ArtifactError
 from quadbench.results import digests
 from quadbench.results.layout import Layout
@@ -32,7 +32,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 @pytest.fixture(scope="module")
-def compiled(tiny_bundle: Stored[Bundle], layout: Layout) -> Stored[CompiledBundle]:
+def compiled(tiny_bundle: StoredBundle, layout: Layout) -> StoredCompiled:
     return compile_bundle(tiny_bundle, TARGET, KEY, layout)
 
 
@@ -49,14 +49,12 @@ def _run(path: Path, graph: Graph) -> np.ndarray:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, feed)[0]
 
 
-def test_every_quantized_graph_is_compiled_and_no_other(tiny_bundle: Stored[Bundle], compiled: Stored[CompiledBundle]) -> None:
+def test_every_quantized_graph_is_compiled_and_no_other(tiny_bundle: StoredBundle, compiled: StoredCompiled) -> None:
     wanted = [(g.variant, g.component, g.task) for g in tiny_bundle.artifact.graphs if g.variant.is_quantized]
     assert [(g.variant, g.component, g.task) for g in compiled.artifact.graphs] == wanted
 
 
-def test_compiled_graphs_compute_what_the_bundles_graphs_do(
-    tiny_bundle: Stored[Bundle], compiled: Stored[CompiledBundle]
-) -> None:
+def test_compiled_graphs_compute_what_the_bundles_graphs_do(tiny_bundle: StoredBundle, compiled: StoredCompiled) -> None:
     sources = {graph.file.path: graph for graph in tiny_bundle.artifact.graphs}
     one_of_each = {(graph.variant, graph.component): graph for graph in compiled.artifact.graphs}
     assert {Variant.SHARED, Variant.PER_GRAPH} == {variant for variant, _ in one_of_each}
@@ -67,14 +65,12 @@ def test_compiled_graphs_compute_what_the_bundles_graphs_do(
         np.testing.assert_allclose(_run(compiled.path(graph.file), graph), expected, atol=1e-4 * np.ptp(expected))
 
 
-def test_weights_stay_eight_bits(tiny_bundle: Stored[Bundle], compiled: Stored[CompiledBundle]) -> None:
+def test_weights_stay_eight_bits(tiny_bundle: StoredBundle, compiled: StoredCompiled) -> None:
     sources = {graph.file.path: graph.file.size_bytes for graph in tiny_bundle.artifact.graphs}
     assert all(graph.file.size_bytes < 1.5 * sources[graph.file.path] for graph in compiled.artifact.graphs)
 
 
-def test_the_same_graphs_are_not_compiled_again(
-    tiny_bundle: Stored[Bundle], compiled: Stored[CompiledBundle], layout: Layout
-) -> None:
+def test_the_same_graphs_are_not_compiled_again(tiny_bundle: StoredBundle, compiled: StoredCompiled, layout: Layout) -> None:
     other = replace(tiny_bundle, artifact=replace(tiny_bundle.artifact, digest="another adapter"))
     assert compile_bundle(other, TARGET, KEY, layout) == replace(compiled, is_reused=True)
 
@@ -93,7 +89,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_graphs_are_compiled_again_where_code_that_the_compiler_runs_has_changed(package: Path, tmp_path: Path) -> None:
     bundle, layout = write_bundle(tmp_path / "bundle", quantized_model()), Layout(tmp_path)
     before = compile_bundle(bundle, TARGET, KEY, layout)
-    for source, is_reused in (("quality/compared.py", True), ("results/manifest.py", False)):
+    for source, is_reused in (("quality/image_scores.py", True), ("results/manifest.py", False)):
         (package / source).write_text((package / source).read_text() + "# changed\n")
         digests.code_digests.cache_clear()
         after = compile_bundle(bundle, TARGET, KEY, layout)
@@ -107,14 +103,14 @@ def test_a_product_that_was_changed_is_refused_with_what_to_do(tmp_path: Path) -
     path = product.folder / "shared/unet.onnx"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    for use in (compile_bundle, compiled_before):
+    for use in (compile_bundle, find_compiled):
         with raising(ArtifactError, "shared/unet.onnx"):
             use(bundle, TARGET, KEY, layout)
     shutil.rmtree(product.folder)
     assert not compile_bundle(bundle, TARGET, KEY, layout).is_reused
 
 
-def test_a_file_that_is_no_graph_is_named_and_nothing_is_left(tiny_bundle: Stored[Bundle], tmp_path: Path) -> None:
+def test_a_file_that_is_no_graph_is_named_and_nothing_is_left(tiny_bundle: StoredBundle, tmp_path: Path) -> None:
     spoilt = replace(tiny_bundle, folder=Path(shutil.copytree(tiny_bundle.folder, tmp_path / "bundle")))
     path = spoilt.folder / "shared/vae_decoder.onnx"
     path.write_bytes(b"not a graph")

@@ -17,10 +17,10 @@ from support.sentences import raising, reads  # noqa: E402
 from support.small_graphs import model_of, seeded_feed  # noqa: E402
 from support.tflite_run import Feed, quantized_by_feed, run_tflite, sqnr_db  # noqa: E402
 
-from quadbench.artifacts import Bundle, Caveat, CompiledBundle, Stored  # noqa: E402
+from quadbench.artifacts import Caveat, StoredBundle, StoredCompiled  # noqa: E402
 from quadbench.compile import compile_bundle  # noqa: E402
 from quadbench.compile.availability import availability  # noqa: E402
-from quadbench.compile.litert import DISPATCH, operators_of, refuse_parts  # noqa: E402
+from quadbench.compile.litert import DISPATCH, operators_of, refuse_partial_compile  # noqa: E402
 from quadbench.compile.litert_sdk import litert_version  # noqa: E402
 from quadbench.compile.qnn import run_on_emulator  # noqa: E402
 from quadbench.compile.tflite.forms import FORMS  # noqa: E402
@@ -45,27 +45,27 @@ def exact() -> Feed:
 
 
 @pytest.fixture(scope="module")
-def built(exact: Feed, tmp_path_factory: pytest.TempPathFactory) -> Stored[Bundle]:
+def built(exact: Feed, tmp_path_factory: pytest.TempPathFactory) -> StoredBundle:
     return write_bundle(tmp_path_factory.mktemp("bundles") / "quantized", quantized_by_feed(lora_product(), exact, ENCODINGS))
 
 
-def compiled_for(soc: str | None, bundle: Stored[Bundle], folder: Path) -> Stored[CompiledBundle]:
+def compiled_for(soc: str | None, bundle: StoredBundle, folder: Path) -> StoredCompiled:
     target = LiteRtTarget(backend="litert", soc=soc)
     return compile_bundle(bundle, target, target_key(target, "x86_64"), Layout(folder))
 
 
 @pytest.fixture(scope="module")
-def for_qualcomm(built: Stored[Bundle], tmp_path_factory: pytest.TempPathFactory) -> Stored[CompiledBundle]:
+def for_qualcomm(built: StoredBundle, tmp_path_factory: pytest.TempPathFactory) -> StoredCompiled:
     pytest.importorskip("onnxruntime_qnn")
     return compiled_for("SM8750", built, tmp_path_factory.mktemp("qualcomm"))
 
 
 @pytest.fixture(scope="module")
-def for_cpu(built: Stored[Bundle], tmp_path_factory: pytest.TempPathFactory) -> Stored[CompiledBundle]:
+def for_cpu(built: StoredBundle, tmp_path_factory: pytest.TempPathFactory) -> StoredCompiled:
     return compiled_for(None, built, tmp_path_factory.mktemp("cpu"))
 
 
-def product_of(compiled: Stored[CompiledBundle]) -> Path:
+def product_of(compiled: StoredCompiled) -> Path:
     (graph,) = compiled.artifact.graphs
     return compiled.path(graph.file)
 
@@ -88,7 +88,7 @@ def half() -> ModelProto:
 
 
 def test_for_a_qualcomm_chip_a_graph_is_one_part_that_the_emulator_runs_as_litert_s_cpu_does(
-    built: Stored[Bundle], exact: Feed, for_qualcomm: Stored[CompiledBundle], for_cpu: Stored[CompiledBundle], tmp_path: Path
+    built: StoredBundle, exact: Feed, for_qualcomm: StoredCompiled, for_cpu: StoredCompiled, tmp_path: Path
 ) -> None:
     feed = exact | {name: quantize(exact[name], encoding) for name, encoding in ENCODINGS.items()}
     assert_alike(built, for_qualcomm, for_cpu, feed, tmp_path)
@@ -103,9 +103,7 @@ def test_for_a_qualcomm_chip_a_graph_that_reads_half_of_its_input_is_one_part_to
     assert_alike(bundle, compiled_for("SM8750", bundle, tmp_path), compiled_for(None, bundle, tmp_path), feed, tmp_path)
 
 
-def assert_alike(
-    bundle: Stored[Bundle], for_qualcomm: Stored[CompiledBundle], for_cpu: Stored[CompiledBundle], feed: Feed, folder: Path
-) -> None:
+def assert_alike(bundle: StoredBundle, for_qualcomm: StoredCompiled, for_cpu: StoredCompiled, feed: Feed, folder: Path) -> None:
     """Assert that the chip's product is one part, and that it computes on the emulator what that for the CPU does."""
     product = product_of(for_qualcomm)
     assert operators_of(product) == [DISPATCH]
@@ -115,11 +113,11 @@ def assert_alike(
     assert sqnr_db(run_tflite(product_of(for_cpu), feed), emulated) > 65
 
 
-def test_times_of_litert_s_cpu_are_marked(for_cpu: Stored[CompiledBundle]) -> None:
+def test_times_of_litert_s_cpu_are_marked(for_cpu: StoredCompiled) -> None:
     assert for_cpu.artifact.caveats == (Caveat.PLAIN_KERNELS,)
 
 
-def test_the_manifest_names_chip_and_sdk_and_what_compiling_took(for_qualcomm: Stored[CompiledBundle]) -> None:
+def test_the_manifest_names_chip_and_sdk_and_what_compiling_took(for_qualcomm: StoredCompiled) -> None:
     compiled = for_qualcomm.artifact
     (cost,) = compiled.costs.values()
     assert (compiled.target, compiled.tool_versions["soc"]) == ("litert-sm8750", "SM8750")
@@ -138,7 +136,7 @@ def test_the_manifest_names_chip_and_sdk_and_what_compiling_took(for_qualcomm: S
     ],
 )
 def test_what_is_missing_for_a_chip_is_said_in_one_sentence(
-    soc: str, words: tuple[str, ...], built: Stored[Bundle], tmp_path: Path
+    soc: str, words: tuple[str, ...], built: StoredBundle, tmp_path: Path
 ) -> None:
     available = availability(LiteRtTarget(backend="litert", soc=soc))
     reads(available.missing, *words)
@@ -148,7 +146,7 @@ def test_what_is_missing_for_a_chip_is_said_in_one_sentence(
     reads(caught.value.message, soc, *words)
 
 
-def test_a_vendor_s_sdk_that_is_present_is_used(with_sdk: Path, built: Stored[Bundle], tmp_path: Path) -> None:
+def test_a_vendor_s_sdk_that_is_present_is_used(with_sdk: Path, built: StoredBundle, tmp_path: Path) -> None:
     neuron_stub.write_sdk(with_sdk, version=litert_version())
     assert availability(LiteRtTarget(backend="litert", soc="MT6991")).is_ready
     compiled = compiled_for("MT6991", built, tmp_path)
@@ -170,7 +168,7 @@ def test_an_sdk_of_another_release_is_recognised(with_sdk: Path) -> None:
 
 
 def test_a_compiler_that_fails_is_quoted_though_its_exit_code_says_nothing(
-    with_sdk: Path, built: Stored[Bundle], tmp_path: Path
+    with_sdk: Path, built: StoredBundle, tmp_path: Path
 ) -> None:
     neuron_stub.write_sdk(with_sdk, version=litert_version(), finish=1)
     with raising(BuildError, "LiteRT", "MT6991", "shared/unet.onnx", "NeuronCompilation_finish", 1):
@@ -179,9 +177,9 @@ def test_a_compiler_that_fails_is_quoted_though_its_exit_code_says_nothing(
 
 
 def test_operators_that_the_npu_leaves_are_named() -> None:
-    refuse_parts("MT6991", "g", ["GATHER"], 1)
+    refuse_partial_compile("MT6991", "g", ["GATHER"], 1)
     with raising(BuildError, "MT6991", "g", 2, "EXP", 1, "POW"):
-        refuse_parts("MT6991", "g", ["EXP", "POW", "GATHER", "EXP"], 2)
+        refuse_partial_compile("MT6991", "g", ["EXP", "POW", "GATHER", "EXP"], 2)
 
 
 def test_the_linter_knows_every_form() -> None:

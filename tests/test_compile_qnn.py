@@ -19,7 +19,7 @@ from support.htp_emulator import run_on_emulator  # noqa: E402
 from support.lora_graph import model_of, quantized_model  # noqa: E402
 from support.sentences import raising  # noqa: E402
 
-from quadbench.artifacts import Bundle, CompiledBundle, Stored, Variant  # noqa: E402
+from quadbench.artifacts import StoredArtifact, StoredBundle, StoredCompiled, Variant  # noqa: E402
 from quadbench.compile import compile_bundle  # noqa: E402
 from quadbench.compile.qnn import QnnCompiler  # noqa: E402
 from quadbench.compile.single_file import CONTEXT_OP, operators  # noqa: E402
@@ -34,7 +34,7 @@ TARGET = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Stored[Bundle]:
+def built(tmp_path_factory: pytest.TempPathFactory) -> StoredBundle:
     return write_bundle(tmp_path_factory.mktemp("bundles") / "quantized", quantized_model())
 
 
@@ -44,27 +44,27 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 @pytest.fixture(scope="module")
-def compiled_at_once(built: Stored[Bundle], layout: Layout) -> list[Stored[CompiledBundle]]:
+def compiled_at_once(built: StoredBundle, layout: Layout) -> list[StoredCompiled]:
     """What two threads have that compile the same at the same time."""
     with ThreadPool(2) as pool:
         return compiled_twice(pool, built, layout)
 
 
 @pytest.fixture(scope="module")
-def compiled(compiled_at_once: list[Stored[CompiledBundle]]) -> Stored[CompiledBundle]:
+def compiled(compiled_at_once: list[StoredCompiled]) -> StoredCompiled:
     return compiled_at_once[0]
 
 
-def compiled_twice(pool: Pool, built: Stored[Bundle], layout: Layout) -> list[Stored[CompiledBundle]]:
+def compiled_twice(pool: Pool, built: StoredBundle, layout: Layout) -> list[StoredCompiled]:
     return pool.starmap(compile_bundle, [(built, TARGET, target_key(TARGET, "aarch64"), layout)] * 2, chunksize=1)
 
 
-def test_a_graph_becomes_one_context_and_nothing_else(compiled: Stored[CompiledBundle]) -> None:
+def test_a_graph_becomes_one_context_and_nothing_else(compiled: StoredCompiled) -> None:
     (graph,) = compiled.artifact.graphs
     assert operators(compiled.path(graph.file)) == [CONTEXT_OP]
 
 
-def test_lora_inputs_stay_integers(compiled: Stored[CompiledBundle]) -> None:
+def test_lora_inputs_stay_integers(compiled: StoredCompiled) -> None:
     (graph,) = compiled.artifact.graphs
     model = onnx.load(compiled.path(graph.file))
     dtypes = {i.name: onnx.helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type).name for i in model.graph.input}
@@ -72,7 +72,7 @@ def test_lora_inputs_stay_integers(compiled: Stored[CompiledBundle]) -> None:
     assert "int16" in dtypes.values()
 
 
-def test_the_manifest_names_sdk_and_chip_and_what_compiling_took(compiled: Stored[CompiledBundle]) -> None:
+def test_the_manifest_names_sdk_and_chip_and_what_compiling_took(compiled: StoredCompiled) -> None:
     versions, (cost,) = compiled.artifact.tool_versions, compiled.artifact.costs.values()
     assert (versions["htp_arch"], versions["soc_model"]) == ("v79", "69")
     assert versions["qairt"].count(".") == 2
@@ -81,7 +81,7 @@ def test_the_manifest_names_sdk_and_chip_and_what_compiling_took(compiled: Store
 
 
 def test_the_graph_of_a_single_task_is_compiled_too_with_memory_of_its_own_and_nothing_on_our_stdout(
-    built: Stored[Bundle], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    built: StoredBundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     held = b"x" * 2**29  # as a build in the same process would
     shared = next(graph for graph in built.artifact.graphs if graph.variant is Variant.SHARED)
@@ -89,7 +89,7 @@ def test_the_graph_of_a_single_task_is_compiled_too_with_memory_of_its_own_and_n
     folder = tmp_path / "bundle"
     (folder / "per-graph/one").mkdir(parents=True)
     (folder / single.file.path).write_bytes(built.path(shared.file).read_bytes())
-    bundle = Stored(artifact=replace(built.artifact, graphs=(single,)), folder=folder)
+    bundle = StoredArtifact(artifact=replace(built.artifact, graphs=(single,)), folder=folder)
     compiled = compile_bundle(bundle, TARGET, "qnn", Layout(tmp_path))
     (graph,) = compiled.artifact.graphs
     assert graph.task == "one"
@@ -129,17 +129,17 @@ def wide_group_norm(channels: int) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
 
 
-def test_two_threads_may_compile_the_same_at_once(compiled_at_once: list[Stored[CompiledBundle]], layout: Layout) -> None:
+def test_two_threads_may_compile_the_same_at_once(compiled_at_once: list[StoredCompiled], layout: Layout) -> None:
     assert_one_product(compiled_at_once, layout)
 
 
 @pytest.mark.slow
-def test_two_processes_may_compile_the_same_at_once(built: Stored[Bundle], tmp_path: Path) -> None:
+def test_two_processes_may_compile_the_same_at_once(built: StoredBundle, tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         assert_one_product(compiled_twice(pool, built, Layout(tmp_path)), Layout(tmp_path))
 
 
-def assert_one_product(products: list[Stored[CompiledBundle]], layout: Layout) -> None:
+def assert_one_product(products: list[StoredCompiled], layout: Layout) -> None:
     assert [operators(product.folder / "shared/unet.onnx") for product in products] == [[CONTEXT_OP]] * 2
     assert [path.name for path in layout.compiled_bundles.iterdir()] == [products[0].folder.name]
 
@@ -156,7 +156,7 @@ def test_nodes_that_would_stay_on_the_cpu_are_named_with_the_reason(tmp_path: Pa
     assert list(tmp_path.glob("compiled/*")) == []
 
 
-def test_a_compiler_that_takes_too_long_is_killed_and_leaves_nothing(built: Stored[Bundle], tmp_path: Path) -> None:
+def test_a_compiler_that_takes_too_long_is_killed_and_leaves_nothing(built: StoredBundle, tmp_path: Path) -> None:
     compiler = QnnCompiler(htp_arch="v79", soc_model=69, timeout_s=0.2)
     quantized = [graph for graph in built.artifact.graphs if graph.variant.is_quantized]
     with raising(BuildError, "0.2", "shared/unet.onnx"):
@@ -164,7 +164,7 @@ def test_a_compiler_that_takes_too_long_is_killed_and_leaves_nothing(built: Stor
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_after_a_failure_what_was_compiled_is_not_compiled_again(built: Stored[Bundle], tmp_path: Path) -> None:
+def test_after_a_failure_what_was_compiled_is_not_compiled_again(built: StoredBundle, tmp_path: Path) -> None:
     (good,) = (graph for graph in built.artifact.graphs if graph.variant.is_quantized)
     absent = replace(good, file=replace(good.file, path="absent.onnx", sha256="0" * 64))
     compiler, steps = QnnCompiler(htp_arch="v79", soc_model=69), []
@@ -184,7 +184,7 @@ def _folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_another_chip_is_another_product(built: Stored[Bundle], compiled: Stored[CompiledBundle]) -> None:
+def test_another_chip_is_another_product(built: StoredBundle, compiled: StoredCompiled) -> None:
     other = TARGET.model_copy(update={"htp_arch": "v75", "soc_model": 57})
     versions = QnnCompiler(htp_arch=other.htp_arch, soc_model=other.soc_model).versions()
     assert versions != compiled.artifact.tool_versions

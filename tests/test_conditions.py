@@ -13,7 +13,7 @@ from support.synthetic_run import make_run
 from quadbench.artifacts import RunResult, Variant
 from quadbench.cli import main
 from quadbench.errors import UnknownNameError, UserError
-from quadbench.report.condition import read_condition, read_expression, where_met
+from quadbench.report.condition import met_places, read_condition, read_expression
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.scores import quality_rows
 from quadbench.results.layout import Layout
@@ -81,7 +81,7 @@ def test_a_name_that_no_run_has_is_answered_with_the_known_ones(text: str, reaso
 
 
 def _met(result: RunResult, text: str) -> tuple[str, ...]:
-    return where_met(read_condition(text, TASKS), kpi_rows(result), quality_rows(result))
+    return met_places(read_condition(text, TASKS), kpi_rows(result), quality_rows(result))
 
 
 def test_a_condition_is_held_against_every_task_or_the_one_that_it_names(tmp_path: Path) -> None:

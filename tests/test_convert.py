@@ -21,7 +21,7 @@ from support.tiny_model import tiny_unet, write_adapter  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import AdapterError, UserError  # noqa: E402
 from quadbench.quad.adapters.convert import METADATA, Conversion, convert, write_conversion  # noqa: E402
-from quadbench.quad.adapters.kohya import read_differences  # noqa: E402
+from quadbench.quad.adapters.kohya import read_weight_updates  # noqa: E402
 from quadbench.quad.adapters.loading import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 
@@ -312,7 +312,7 @@ def test_a_file_that_is_no_sound_update_is_refused(case: str, tmp_path: Path) ->
 
 def test_an_update_that_would_fill_the_memory_is_refused_before_it_is_formed() -> None:
     parts = {"lokr_w1": torch.ones(4096, 1), "lokr_w2": torch.ones(4096, 8)}
-    (problem,) = read_differences({f"{kohya_name(LINEAR)}.{part}": tensor for part, tensor in parts.items()}).problems
+    (problem,) = read_weight_updates({f"{kohya_name(LINEAR)}.{part}": tensor for part, tensor in parts.items()}).problems
     says(problem.message, 67108864)
 
 

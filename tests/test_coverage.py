@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from quadbench.statistics.intervals import half_width, interval_of_mean
-from quadbench.statistics.launch_comparison import paired
+from quadbench.statistics.launch_comparison import compare_paired
 
 BENCH = Path(__file__).parents[1] / "bench" / "coverage.py"
 
@@ -15,7 +15,7 @@ BENCH = Path(__file__).parents[1] / "bench" / "coverage.py"
 def _share_that_holds_0(pairs: int, series: int = 2000) -> float:
     """Return how often the interval of exponential differences, whose mean is 0, holds it."""
     drawn = np.random.default_rng(1).exponential(size=(series, pairs)) - 1
-    intervals = [paired(own.tolist()) for own in drawn]
+    intervals = [compare_paired(own.tolist()) for own in drawn]
     return sum(one.low <= 0 <= one.high for one in intervals if one.low is not None and one.high is not None) / series
 
 

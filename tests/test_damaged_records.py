@@ -11,11 +11,11 @@ from support.stored_records import DEVICE, query, record, sample
 
 from quadbench.artifacts import Variant
 from quadbench.errors import ArtifactError, UserError
-from quadbench.results.dialects import file_engine
 from quadbench.results.engine import Source
 from quadbench.results.layout import Layout
-from quadbench.results.records import Records, open_records, read_records
-from quadbench.results.stored_runs import keep_record
+from quadbench.results.records import RecordStore, open_records, read_records
+from quadbench.results.sql_dialects import file_engine
+from quadbench.results.stored_runs import store_record
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("opened_by", [open_records, read_records])
-def test_a_database_of_a_newer_quadbench_is_refused(database: Source, opened_by: Callable[[Source], Records]) -> None:
+def test_a_database_of_a_newer_quadbench_is_refused(database: Source, opened_by: Callable[[Source], RecordStore]) -> None:
     open_records(database).close()
     query(database, "UPDATE alembic_version SET version_num = '9999'")
     with raising(ArtifactError, 9999):
@@ -58,7 +58,7 @@ def test_a_picture_outside_of_the_results_folder_is_damage(database: Source, out
         records.store(record())
     query(database, f"""UPDATE records SET images = '{{"restyle/000": "{outside}"}}'""")
     with read_records(database) as records, raising(ArtifactError, snapshot=False):
-        records.of_run(record().run_id)
+        records.run_records(record().run_id)
 
 
 def spoil(path: Path, *, page: int) -> None:
@@ -76,7 +76,7 @@ def test_a_database_that_is_damaged_inside_takes_no_run(path: Path) -> None:
     with raising(ArtifactError, "quadbench.sqlite"):
         open_records(path)
     with raising(ArtifactError, "quadbench.sqlite"), read_records(path) as opened:
-        opened.of_run("run-a")
+        opened.run_records("run-a")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def _refusal(path: Path, change: str) -> ArtifactError:
 def _read_all(path: Path) -> None:
     with read_records(path) as opened:
         for run in opened.run_ids():
-            opened.of_run(run)
+            opened.run_records(run)
 
 
 def test_a_record_that_the_database_does_not_take_is_kept_beside_the_events(path: Path) -> None:
@@ -126,9 +126,9 @@ def test_a_record_that_the_database_does_not_take_is_kept_beside_the_events(path
         spoil(path, page=page)
     place = layout.launch("run-a", DEVICE.address, Variant.SHARED, 0) / "record.json"
     with (
-        Records(file_engine(path)) as opened,  # as a process has it that opened the file before it was damaged
+        RecordStore(file_engine(path)) as opened,  # as a process has it that opened the file before it was damaged
         raising(ArtifactError, place),
     ):
-        keep_record(opened, record(), layout)
+        store_record(opened, record(), layout)
     kept = json.loads(place.read_text())
     assert (kept["record_id"], len(kept["samples"])) == ("r1", 2)

@@ -6,7 +6,7 @@ import pytest
 from support.sentences import raising, reads, says
 
 from quadbench.cli import main
-from quadbench.cli.device_options import chosen_devices
+from quadbench.cli.device_options import addresses_of
 from quadbench.devices.addresses import (
     AttachedAddress,
     LocalAddress,
@@ -16,7 +16,7 @@ from quadbench.devices.addresses import (
     parse_address,
     parse_addresses,
 )
-from quadbench.devices.android_reports import Attached
+from quadbench.devices.android_reports import AttachedDevice
 from quadbench.devices.connections import connect
 from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError
 from quadbench.results.layout import Layout
@@ -27,13 +27,13 @@ from quadbench.target.targets import QnnTarget
 
 def phone(serial: str, state: str = "device", **properties: str) -> Phone:
     return Phone(
-        attached=Attached(serial=serial, state=state),
+        attached=AttachedDevice(serial=serial, state=state),
         properties={key.replace("_", "."): value for key, value in properties.items()},
     )
 
 
 def s25(serial: str) -> Phone:
-    return Phone(attached=Attached(serial=serial, state="device"), properties=load_profile("s25").virtual_properties())
+    return Phone(attached=AttachedDevice(serial=serial, state="device"), properties=load_profile("s25").virtual_properties())
 
 
 def attached(text: str) -> AttachedAddress:
@@ -247,12 +247,12 @@ def test_a_long_address_is_no_device_and_is_not_repeated_whole(address: str, cap
 @pytest.mark.parametrize("devices", ["", " ", ",", " , "])
 def test_devices_that_name_nothing_do_not_mean_this_machine(devices: str, tmp_path: Path) -> None:
     with raising(UserError, "--devices"):
-        chosen_devices(devices, None, Layout(tmp_path))
+        addresses_of(devices, None, Layout(tmp_path))
 
 
 def test_devices_that_are_left_out_mean_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
-    assert chosen_devices(None, None, Layout(tmp_path)) == [LocalAddress()]
+    assert addresses_of(None, None, Layout(tmp_path)) == [LocalAddress()]
 
 
 @pytest.mark.parametrize("address", ["virtual:s25?target=cpu&target=qnn", "s25?target=cpu&target=cpu"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.devices.android_reports import parse_attached, parse_battery, parse_getprop, parse_thermal
+from quadbench.devices.android_reports import parse_battery, parse_device_list, parse_getprop, parse_thermal
 from quadbench.target.profile import load_profile
 
 GETPROP = Path(__file__).parent / "data" / "getprop"
@@ -52,7 +52,7 @@ def test_devices_are_read_with_odd_serials_and_states() -> None:
         "0123456789ABCDEF       no permissions (user in plugdev group; are your udev rules wrong?); "
         "see [http://developer.android.com/tools/device.html] usb:1-2 transport_id:4\n"
     )
-    devices = parse_attached(text)
+    devices = parse_device_list(text)
     assert [device.serial for device in devices] == [
         "R3CX30ABCDE", "adb-R5 (2)._adb-tls-connect._tcp", "emulator-5554", "R9", "0123456789ABCDEF",
     ]  # fmt: skip

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.measure.gate import DeviceState, flatten, parse_state
+from quadbench.measure.gate import DeviceState, parse_state, state_texts
 
 DUMPS = Path(__file__).parent / "data" / "dumpsys"
 
@@ -115,7 +115,7 @@ def test_memory_and_uptime_are_read_everywhere() -> None:
 
 
 def test_a_phone_whose_hal_does_not_answer_and_that_forbids_the_rest_is_unknown_not_cool() -> None:
-    flat = flatten(state_of("no_hal"), "before")
+    flat = state_texts(state_of("no_hal"), "before")
     keys = (
         "thermal_status",
         "battery_percent",

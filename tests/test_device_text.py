@@ -14,11 +14,11 @@ from support.sentences import says
 from support.synthetic_run import S25, failed, make_run
 
 from quadbench.artifacts import DeviceFacts, LaunchPlan, RunRecord, Variant
-from quadbench.artifacts.names import MOST_CHARACTERS, is_plain, one_line, printable
+from quadbench.artifacts.safe_text import MAX_CHARACTERS, is_plain, one_line, printable
 from quadbench.cli import _configure_logging
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.result import print_result
-from quadbench.devices.device import command_failed
+from quadbench.devices.device import command_error
 from quadbench.report.formats import to_latex, to_markdown
 from quadbench.report.formatting import csv_cell, to_csv
 from quadbench.report.html import render_html
@@ -46,7 +46,7 @@ def test_lines_become_one() -> None:
 @pytest.mark.parametrize("text", ["x" * 5_000_000, "\x1b" * 5_000_000, "\n" * 5_000_000, " x" * 3000])
 def test_a_long_text_is_cut_and_says_so(text: str) -> None:
     line = one_line(text)
-    assert len(line) < MOST_CHARACTERS + 50
+    assert len(line) < MAX_CHARACTERS + 50
     assert re.search(r"\.\.\. \(\d+ more characters\)$", line)
 
 
@@ -60,8 +60,8 @@ def test_what_can_be_shown_stays_as_it_is() -> None:
 def said_of(record: RunRecord, side: str = "") -> str:
     out = io.StringIO()
     with RunConsole(Console(file=out, force_terminal=False, width=10_000)) as console:
-        console.launch(record.device.address, LaunchPlan(variant=record.variant, launch=0, sequence=(), side=side), 1, 1)
-        console.record(record)
+        console.launch_started(record.device.address, LaunchPlan(variant=record.variant, launch=0, sequence=(), side=side), 1, 1)
+        console.record_stored(record)
     return out.getvalue()
 
 
@@ -84,8 +84,8 @@ def test_an_address_with_brackets_does_not_break_a_bar(tmp_path: Path) -> None:
     device: DeviceFacts = replace(record.device, address=EVIL)
     out = io.StringIO()
     with RunConsole(Console(file=out, force_terminal=True, width=200)) as console:
-        console.launch(EVIL, LaunchPlan(variant=record.variant, launch=0, sequence=()), 1, 1)
-        console.record(replace(record, device=device))
+        console.launch_started(EVIL, LaunchPlan(variant=record.variant, launch=0, sequence=()), 1, 1)
+        console.record_stored(replace(record, device=device))
     assert "\x1b[2J" not in out.getvalue()
     assert "\x07" not in out.getvalue()
 
@@ -120,9 +120,9 @@ def test_a_page_shows_what_a_device_said(tmp_path: Path) -> None:
 
 
 def test_a_command_that_failed_is_told_without_its_codes() -> None:
-    error = command_failed(["sh"], "device 'x'", 3, f"{EVIL}\n" * 100_000)
+    error = command_error(["sh"], "device 'x'", 3, f"{EVIL}\n" * 100_000)
     assert is_plain(str(error))
-    assert len(str(error)) < 2 * MOST_CHARACTERS
+    assert len(str(error)) < 2 * MAX_CHARACTERS
 
 
 def test_a_devices_name_is_one_cell_in_every_table_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,13 +168,13 @@ def test_a_spreadsheet_takes_no_cell_for_a_formula(text: str, cell: str) -> None
 def test_each_line_of_a_run_says_which_stage_of_how_many_it_is(tmp_path: Path) -> None:
     record, out = make_run(tmp_path, variants=(Variant.SHARED,)).records[0], io.StringIO()
     with RunConsole(Console(file=out, force_terminal=False, width=10_000), RUN_STAGES) as console:
-        console.step("sweep", "1 of 2: precision.lora=int16")
-        console.reused("bundle", "a" * 64)
+        console.stage_step("sweep", "1 of 2: precision.lora=int16")
+        console.artifact_reused("bundle", "a" * 64)
         for step in ("unet", "vae_decoder"):
-            console.step("compile", step)
-        console.launch(record.device.address, LaunchPlan(variant=record.variant, launch=0, sequence=()), 2, 5)
-        console.record(record)
-        console.step("sweep", "2 of 2: precision.lora=int8")
+            console.stage_step("compile", step)
+        console.launch_started(record.device.address, LaunchPlan(variant=record.variant, launch=0, sequence=()), 2, 5)
+        console.record_stored(record)
+        console.stage_step("sweep", "2 of 2: precision.lora=int8")
     said = out.getvalue().splitlines()
     assert said[0] == "sweep 1 of 2: precision.lora=int16"
     says(said[1], "1/5")

@@ -16,7 +16,7 @@ from support.stored_records import DEVICE
 
 from quadbench.artifacts import Retry, Variant
 from quadbench.cli import farm, main
-from quadbench.cli.run_source import farm_command, submitted
+from quadbench.cli.run_source import farm_command, submit_run
 from quadbench.devices.addresses import parse_address, parse_addresses, with_target
 from quadbench.dispatch import submission
 from quadbench.dispatch.demands import Asked, asked_for, demands_of
@@ -31,15 +31,15 @@ from quadbench.farm.store.artifacts import send
 from quadbench.farm.store.launches import send_launch
 from quadbench.farm.store.opening import open_store
 from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
-from quadbench.pipeline import USUAL
-from quadbench.pipeline.work import bundles_of
-from quadbench.recipe import Terms
+from quadbench.pipeline import DEFAULT_RUN
+from quadbench.pipeline.run_options import bundles_of
+from quadbench.recipe import RunSettings
 from quadbench.recipe.recipe import load_recipe
-from quadbench.report.headline import gaps
+from quadbench.report.headline import missing_figures
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
-from quadbench.results.stored_runs import RunFile, load_run_file, new_run_file, whole_of
+from quadbench.results.stored_runs import RunFile, load_run_file, merge_parts, new_run_file
 
 DIGEST = "a" * 64
 
@@ -51,7 +51,7 @@ def device(number: int, profile: str = "s25", **labels: str) -> WorkerDevice:
 
 
 FARM = [device(1), device(2, rack="one"), device(3), device(1, "tabs11")]
-ORDER = MeasureOrder(name="mine", bundles={"s25": DIGEST, "tabs11": "b" * 64}, terms=Terms(), conduct=USUAL)
+ORDER = MeasureOrder(name="mine", bundles={"s25": DIGEST, "tabs11": "b" * 64}, terms=RunSettings(), conduct=DEFAULT_RUN)
 
 
 def needs(asked: list[Asked]) -> list[str]:
@@ -189,13 +189,13 @@ def test_a_run_of_several_devices_keeps_what_befell_each_and_goes_on_where_one_h
     whole = RunFile(run_id="r", bundle="b", deployments=(), is_ended=True)
     lost, again = Retry(address="s25-1", reason="gone", away_s=2.0), Retry(address="s25-2", reason="gone", away_s=3.0)
     parts = [replace(whole, retries=(lost,)), replace(whole, retries=(lost, again), left_out={"s25-2": "no time was left"})]
-    assert whole_of(parts) == replace(whole, retries=(lost, again), left_out={"s25-2": "no time was left"}, is_ended=False)
-    assert whole_of([whole, parts[0]]).is_ended
+    assert merge_parts(parts) == replace(whole, retries=(lost, again), left_out={"s25-2": "no time was left"}, is_ended=False)
+    assert merge_parts([whole, parts[0]]).is_ended
 
 
 def test_of_a_job_that_failed_the_run_says_why_and_can_go_on_where_it_has_launches(tmp_path: Path) -> None:
     here, there, store = Layout(tmp_path / "here"), Layout(tmp_path / "there"), open_store(tmp_path)
-    bundle, terms = write_shared_bundle(here), Terms()
+    bundle, terms = write_shared_bundle(here), RunSettings()
     send(bundle, store)
     whole, lost = (replace(DEVICE, serial=serial, address=f"s25@{serial}") for serial in ("s25-1", "virtual-s25"))
     with open_records(there.database) as records:
@@ -203,7 +203,7 @@ def test_of_a_job_that_failed_the_run_says_why_and_can_go_on_where_it_has_launch
             stored = write_launch(here, "r", facts=facts)
             send_launch(stored, here, store)
             records.store(replace(stored, record_id=facts.serial, bundle_digest=bundle.artifact.digest, images={}))
-    order = MeasureOrder(name="mine", bundles={"s25": bundle.artifact.digest}, terms=terms, conduct=USUAL)
+    order = MeasureOrder(name="mine", bundles={"s25": bundle.artifact.digest}, terms=terms, conduct=DEFAULT_RUN)
     job = job_of(NewJob(kind=JobKind.MEASURE, needs="device s25-3", payload=as_json(order)))
     jobs = [
         replace(job, id=0, state=JobState.DONE, seat="s25-1"),
@@ -219,7 +219,7 @@ def test_of_a_job_that_failed_the_run_says_why_and_can_go_on_where_it_has_launch
     }
     assert outcome.failures.keys() == {"virtual-s25@h1", "device s25-3"}
     assert outcome.result.left_out == reasons
-    told = gaps(outcome.result, ())
+    told = missing_figures(outcome.result, ())
     says(told, 2, 4)
     assert f"{lost.address}: {reasons[lost.address]}." in told
     run = load_run_file(there, "r")
@@ -231,7 +231,7 @@ def test_a_fetched_run_whose_pictures_are_damaged_in_the_store_is_no_success_and
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     here, there, store = Layout(tmp_path / "here"), Layout(tmp_path / "there"), open_store(tmp_path)
-    bundle, terms = write_shared_bundle(here), Terms()
+    bundle, terms = write_shared_bundle(here), RunSettings()
     send(bundle, store)
     before = keys(store)
     with open_records(there.database) as records:
@@ -242,7 +242,7 @@ def test_a_fetched_run_whose_pictures_are_damaged_in_the_store_is_no_success_and
     for key in set(keys(store)).difference(before):
         if store.place.look(key).size_bytes:  # type: ignore[union-attr]
             flip(store, key)
-    order = MeasureOrder(name="mine", bundles={"s25": bundle.artifact.digest}, terms=terms, conduct=USUAL)
+    order = MeasureOrder(name="mine", bundles={"s25": bundle.artifact.digest}, terms=terms, conduct=DEFAULT_RUN)
     job = job_of(NewJob(kind=JobKind.MEASURE, needs="device s25-3", payload=as_json(order)))
     begun = new_run_file("r", {"s25": bundle}, terms, deployments=(), planned={Variant.SHARED: 3}, devices=(DEVICE,))
     done = ReadJobs(jobs=[replace(job, id=0, state=JobState.DONE, seat="s25-1")], faults={})
@@ -279,7 +279,7 @@ def test_a_serial_picks_the_phone_of_a_farm_too(devices: str | None, asked: str,
     requests: list[submission.Request] = []
     source = SimpleNamespace(submit=lambda request, _, **__: requests.append(request))
     options = argparse.Namespace(devices=devices, serial="s25-2", layout=None, retries=0, budget=None, keep_going=False)
-    submitted(source, options, observer=None)
+    submit_run(source, options, observer=None)
     assert requests[0].words == (asked,)
     assert needs(asked_for(requests[0].words, FARM)) == ["device s25-2"]
 
@@ -318,9 +318,9 @@ def test_a_worker_says_what_it_takes_jobs_for_and_who_else_has_its_name(tmp_path
     engine = open_engine(tmp_path / "farm.sqlite")
     worker = NewWorker(name="desk", host="h1", version="1", capabilities=("build",), devices=())
     with caplog.at_level("INFO", logger="quadbench"):
-        farm.tell(worker, ["phone-1"], engine)
+        farm.log_worker(worker, ["phone-1"], engine)
         Workers(engine).note(worker)
-        farm.tell(worker, [], engine)
+        farm.log_worker(worker, [], engine)
     engine.dispose()
     first, warning, second = [one.getMessage() for one in caplog.records if one.name == farm.__name__]
     says(first, "desk", 1)

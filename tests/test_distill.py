@@ -19,44 +19,44 @@ from support.sentences import raising  # noqa: E402
 from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
 from quadbench.errors import SpecError, UserError  # noqa: E402
 from quadbench.quad.adapters.adapter import Adapter, LoraPair  # noqa: E402
-from quadbench.quad.adapters.lora_profile import LoraProfile, aligned, lora_profile  # noqa: E402
+from quadbench.quad.adapters.lora_profile import LoraProfile, align_gauge, lora_profile  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.distill import (  # noqa: E402
     TRAINING_SEEDS,
     VALIDATION_SEEDS,
-    Distilled,
+    DistilledAdapter,
     Example,
-    Settings,
     Student,
+    TrainingSettings,
     distill,
-    divided,
     examples,
     reseeded,
+    split_items,
 )
-from quadbench.quad.inputs import check_named  # noqa: E402
-from quadbench.quad.items import PreparedTask, known_table, task_items  # noqa: E402
+from quadbench.quad.inputs import check_references  # noqa: E402
+from quadbench.quad.items import PreparedTask, fixed_table, task_items  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation  # noqa: E402
-from quadbench.quad.prepare import Prepared, Steps, prepare  # noqa: E402
+from quadbench.quad.prepare import BuildSteps, PreparedRecipe, prepare  # noqa: E402
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph  # noqa: E402
-from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized  # noqa: E402
+from quadbench.quad.quantize.quantizer import CalibratedGraph, ObservedGraph, write_qdq  # noqa: E402
 from quadbench.recipe.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 
-SETTINGS = Settings(steps=8, batch=2, learning_rate=2e-2, diffusion_weight=0.0, patience=4, seed=0, evaluate_every=4)
+SETTINGS = TrainingSettings(steps=8, batch=2, learning_rate=2e-2, diffusion_weight=0.0, patience=4, seed=0, evaluate_every=4)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """An adapter that does not fit the LoRA profile: its product reaches four times beyond the shared ranges."""
 
-    prepared: Prepared
+    prepared: PreparedRecipe
     profile: LoraProfile
     adapter: Adapter
     graph: FakeQuantGraph
     training: list[Example]
     validation: list[Example]
 
-    def distill(self, **options: object) -> Distilled:
+    def distill(self, **options: object) -> DistilledAdapter:
         arguments = {"settings": SETTINGS, "training": self.training, "validation": self.validation} | options
         student = Student(graph=self.graph, shapes=self.prepared.shapes, encodings=self.profile.encodings)
         return distill(self.adapter, student, **arguments)
@@ -65,14 +65,16 @@ class Case:
 @pytest.fixture(scope="module")
 def case(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     with torch.no_grad():
-        prepared = prepare(load_recipe(tiny_recipe, {"quad.calibration.samples": 2}), Steps(), tmp_path_factory.mktemp("scratch"))
+        prepared = prepare(
+            load_recipe(tiny_recipe, {"quad.calibration.samples": 2}), BuildSteps(), tmp_path_factory.mktemp("scratch")
+        )
         profile = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int8")
         first = prepared.adapters["first"]
         wide = Adapter(name="first", pairs={s: LoraPair(down=p.down * 2, up=p.up * 2) for s, p in first.pairs.items()})
-        adapter = aligned(wide, {name: e.scale * e.limit for name, e in profile.encodings.items()})
+        adapter = align_gauge(wide, {name: e.scale * e.limit for name, e in profile.encodings.items()})
         feeds = [feed | prepared.feed(a) for feed in prepared.visits["change"].feeds for a in (wide, None)]
-        student = quantized(Calibrated(Observed(prepared.models[Component.UNET], feeds)), lora=profile.encodings)
-        items = divided(prepared, wide)
+        student = write_qdq(CalibratedGraph(ObservedGraph(prepared.models[Component.UNET], feeds)), lora=profile.encodings)
+        items = split_items(prepared, wide)
         training = examples(prepared, wide, items.training, seeds=(1, 2), noised=True)
         validation = examples(prepared, wide, items.validation, seeds=(3,), noised=False)[:4]
     graph = FakeQuantGraph(student.model)
@@ -80,12 +82,12 @@ def case(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 @pytest.fixture(scope="module")
-def whole(case: Case) -> Distilled:
+def whole(case: Case) -> DistilledAdapter:
     return case.distill()
 
 
 @pytest.mark.slow
-def test_some_of_what_clipping_costs_is_won_back(whole: Distilled) -> None:
+def test_some_of_what_clipping_costs_is_won_back(whole: DistilledAdapter) -> None:
     assert whole.after_db > whole.before_db + 0.5
     assert whole.after_db == max(evaluation.sqnr_db for evaluation in whole.evaluations)
 
@@ -108,7 +110,9 @@ def test_the_same_seed_gives_the_same_adapter_and_another_does_not(case: Case) -
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(case: Case, whole: Distilled, tmp_path: Path) -> None:
+def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(
+    case: Case, whole: DistilledAdapter, tmp_path: Path
+) -> None:
     class InterruptionError(Exception):
         pass
 
@@ -193,7 +197,7 @@ def test_an_unknown_adapter_to_distill_is_named_with_its_line(tiny_recipe: Path,
 
 @pytest.mark.slow
 def test_what_judges_an_adapter_are_other_images_than_those_that_train_it(case: Case) -> None:
-    division = divided(case.prepared, case.prepared.adapters["first"])
+    division = split_items(case.prepared, case.prepared.adapters["first"])
     training, validation = ({item.name for item in items["change"]} for items in (division.training, division.validation))
     assert training
     assert validation
@@ -204,14 +208,14 @@ def test_what_judges_an_adapter_are_other_images_than_those_that_train_it(case: 
 def prompted(tiny_recipe: Path) -> PreparedTask:
     """A task of two prompts, which are five samples for calibration."""
     foundation, task = load_foundation(tiny_recipe.parent / "model"), load_recipe(tiny_recipe).tasks[2]
-    table, items = known_table(task, foundation), task_items(task, foundation, calibration_samples=5)
+    table, items = fixed_table(task, foundation), task_items(task, foundation, calibration_samples=5)
     assert table is not None
     return PreparedTask(task=task, table=table, features=torch.zeros(3, 4), items=items)
 
 
 def test_a_prompt_that_calibrates_twice_either_trains_or_judges(prompted: PreparedTask) -> None:
-    prepared = cast("Prepared", SimpleNamespace(tasks=[prompted]))
-    division = divided(prepared, Adapter(name="first", pairs={}))
+    prepared = cast("PreparedRecipe", SimpleNamespace(tasks=[prompted]))
+    division = split_items(prepared, Adapter(name="first", pairs={}))
     assert [item.name for item in division.training["imagine"]] == ["000"] * 3
     assert [item.name for item in division.validation["imagine"]] == ["001"] * 2
 
@@ -226,7 +230,7 @@ def test_an_adapter_with_one_prompt_to_train_on_and_be_judged_by_is_refused(tiny
     changes = {"tasks.2.adapter": "first", "tasks.2.prompts": ["apple"], "tasks.0.adapter": "second"}
     recipe = load_recipe(tiny_recipe, {**changes, "quad.calibration.samples": 2, "quad.distill": {}})
     with raising(UserError, "quad.distill", "first", "imagine", 2):
-        check_named(recipe)
+        check_references(recipe)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from support.bench_phone import with_toolchain
 from support.sentences import reads, says
 
-from quadbench.doctor.machine import Check, examine
+from quadbench.doctor.machine import Dependency, examine
 from quadbench.harness.program import NDK_VARIABLE
 from quadbench.target.profile import PROFILES_VARIABLE
 
@@ -21,7 +21,7 @@ def own_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACME_SDK", raising=False)
 
 
-def check(name: str) -> Check:
+def check(name: str) -> Dependency:
     return {check.name: check for check in examine()}[name]
 
 

@@ -9,7 +9,7 @@ from support.sentences import says
 from support.synthetic_run import ABBA, make_run
 
 from quadbench.artifacts import RunRecord, RunResult, Variant
-from quadbench.report.headline import gaps, headline, in_words
+from quadbench.report.headline import headline, missing_figures, plain_text
 from quadbench.report.html import render_html
 from quadbench.report.kpi import kpi_rows, unequal_rows
 from quadbench.results.layout import Layout
@@ -28,7 +28,7 @@ def slowed(folder: Path, factor: float, variants: tuple[Variant, ...] = ABBA) ->
 
 
 def sentence_of(result: RunResult) -> str:
-    return in_words(headline((), kpi_rows(result), ()))
+    return plain_text(headline((), kpi_rows(result), ()))
 
 
 def test_a_slower_machine_on_one_side_is_told_by_the_file_that_both_run(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_slower_machine_on_one_side_is_told_by_the_file_that_both_run(tmp_path
     rows = unequal_rows(kpi_rows(result))
     assert {row.key for row in rows} == {"vae_decoder"}
     assert [row.task for row in rows] == [task.name for task in result.bundle.tasks]
-    told = [gap for gap in gaps(result, kpi_rows(result)) if "met different conditions" in gap]
+    told = [gap for gap in missing_figures(result, kpi_rows(result)) if "met different conditions" in gap]
     assert len(told) == 1
     for gap in told:
         says(gap, " and ".join(row.task for row in rows))

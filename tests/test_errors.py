@@ -8,13 +8,13 @@ import pytest
 from support.sentences import raising, says
 
 from quadbench.cli import main
-from quadbench.errors import MissingDependencyError, package_needed
+from quadbench.errors import MissingDependencyError, requires_package
 
 
 def test_a_package_that_is_not_installed_is_named_with_what_needs_it() -> None:
     with (
         raising(MissingDependencyError, "no_such_package"),
-        package_needed("drawing", hint="pip install it"),
+        requires_package("drawing", hint="pip install it"),
     ):
         import no_such_package  # noqa: F401
 
@@ -23,12 +23,15 @@ def test_a_circular_import_is_no_missing_package(tmp_path: Path, monkeypatch: py
     (tmp_path / "circle_a.py").write_text("from circle_b import b\na = 1\n")
     (tmp_path / "circle_b.py").write_text("from circle_a import a\nb = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ImportError, match="circular import"), package_needed("drawing", hint="pip install it"):
+    with pytest.raises(ImportError, match="circular import"), requires_package("drawing", hint="pip install it"):
         import circle_a  # noqa: F401
 
 
 def test_a_module_of_our_own_is_no_missing_package() -> None:
-    with pytest.raises(ModuleNotFoundError, match=r"quadbench\.no_such_module"), package_needed("drawing", hint="pip install it"):
+    with (
+        pytest.raises(ModuleNotFoundError, match=r"quadbench\.no_such_module"),
+        requires_package("drawing", hint="pip install it"),
+    ):
         import quadbench.no_such_module  # noqa: F401
 
 

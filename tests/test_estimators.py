@@ -20,7 +20,7 @@ from quadbench.quad.quantize.calibration import (  # noqa: E402
     percentile,
 )
 from quadbench.quad.quantize.encodings import Range, asymmetric, dequantize, quantize, range_of  # noqa: E402
-from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized  # noqa: E402
+from quadbench.quad.quantize.quantizer import CalibratedGraph, ObservedGraph, write_qdq  # noqa: E402
 
 RNG = np.random.default_rng(0)
 SPREAD = RNG.standard_normal(100_000).astype(np.float32)
@@ -86,15 +86,15 @@ def test_a_range_that_is_estimated_keeps_zero_and_its_order(estimator: Estimator
         assert asymmetric(taken, "uint8").scale > 0
 
 
-def _calibrated(model: onnx.ModelProto, x: np.ndarray, estimator: Estimator | None, headroom: float = 1.0) -> Calibrated:
+def _calibrated(model: onnx.ModelProto, x: np.ndarray, estimator: Estimator | None, headroom: float = 1.0) -> CalibratedGraph:
     rule = RangeRule(estimator=estimator, headroom=headroom)
-    return Calibrated(Observed(model, [{"x": x}]), {"uint16": rule, "uint8": rule})
+    return CalibratedGraph(ObservedGraph(model, [{"x": x}]), {"uint16": rule, "uint8": rule})
 
 
 def test_headroom_keeps_values_that_calibration_has_not_seen_from_clipping() -> None:
     model, seen = _doubling(), RNG.standard_normal((4, 50)).astype(np.float32)
     new = {"x": seen * np.float32(1.3)}
-    graphs = [quantized(_calibrated(model, seen, None, headroom)).model for headroom in (1.0, 1.5)]
+    graphs = [write_qdq(_calibrated(model, seen, None, headroom)).model for headroom in (1.0, 1.5)]
     errors = [float(np.abs(run(graph, new) - run(model, new)).max()) for graph in graphs]
     assert errors[0] > 0.01
     assert errors[1] < 0.001
@@ -113,9 +113,9 @@ def test_an_estimator_takes_the_bits_that_a_tensor_has() -> None:
 
 
 def test_values_are_counted_only_for_a_rule_that_asks_for_it() -> None:
-    observed = Observed(_doubling(), [{"x": SPREAD[:200].reshape(4, 50)}])
+    observed = ObservedGraph(_doubling(), [{"x": SPREAD[:200].reshape(4, 50)}])
     rules = {"uint16": RangeRule(), "uint8": RangeRule(estimator=least_error)}
-    quantized(Calibrated(observed, rules))
+    write_qdq(CalibratedGraph(observed, rules))
     assert "counts" not in vars(observed)
-    quantized(Calibrated(observed, rules), int8_percent=100)
+    write_qdq(CalibratedGraph(observed, rules), int8_percent=100)
     assert "counts" in vars(observed)

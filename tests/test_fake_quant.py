@@ -12,7 +12,7 @@ import onnxruntime  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 from support.sentences import raising  # noqa: E402
 
-from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Stored, Variant  # noqa: E402
+from quadbench.artifacts import LORA_PREFIX, Component, StoredBundle, Variant  # noqa: E402
 from quadbench.errors import BuildError  # noqa: E402
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph, Tensors  # noqa: E402
 from quadbench.quad.runner import mixed_inputs  # noqa: E402
@@ -21,12 +21,12 @@ Feed = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def shared(tiny_bundle: Stored[Bundle]) -> onnx.ModelProto:
+def shared(tiny_bundle: StoredBundle) -> onnx.ModelProto:
     graph = next(g for g in tiny_bundle.artifact.graphs if (g.variant, g.component) == (Variant.SHARED, Component.UNET))
     return onnx.load(tiny_bundle.path(graph.file))
 
 
-def _lora(bundle: Stored[Bundle], variant: Variant) -> Feed:
+def _lora(bundle: StoredBundle, variant: Variant) -> Feed:
     first = next(a for a in bundle.artifact.adapters if a.name == "first" and a.variant is variant)
     unet = next(g for g in bundle.artifact.graphs if (g.variant, g.component) == (variant, Component.UNET))
     return mixed_inputs([(bundle.path(first.file), 1.0)], [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)])
@@ -73,7 +73,7 @@ def _replayed(graph: FakeQuantGraph, inputs: Tensors, seen: dict[str, np.ndarray
 
 
 def test_every_activation_is_within_one_step_where_all_before_it_is_equal(
-    shared: onnx.ModelProto, tiny_bundle: Stored[Bundle]
+    shared: onnx.ModelProto, tiny_bundle: StoredBundle
 ) -> None:
     """Each node is given ONNX Runtime's own values, so that no difference adds to another."""
     scales = _scales(shared)
@@ -91,7 +91,7 @@ def test_every_activation_is_within_one_step_where_all_before_it_is_equal(
     assert all(steps == 0 for name, steps in worst.items() if name.startswith("lora."))
 
 
-def test_the_output_follows_onnx_runtime_through_the_whole_graph(shared: onnx.ModelProto, tiny_bundle: Stored[Bundle]) -> None:
+def test_the_output_follows_onnx_runtime_through_the_whole_graph(shared: onnx.ModelProto, tiny_bundle: StoredBundle) -> None:
     """Roundings that fall to the other side add up: 60 dB here, where steps are wide by headroom; quantization leaves 43 dB."""
     graph, session = FakeQuantGraph(shared), _session(shared)
     integers, floats = (_lora(tiny_bundle, variant) for variant in (Variant.SHARED, Variant.FLOAT))
@@ -105,7 +105,7 @@ def test_the_output_follows_onnx_runtime_through_the_whole_graph(shared: onnx.Mo
         assert 10 * np.log10(np.square(expected).sum() / np.square(output - expected).sum()) > 55
 
 
-def test_several_samples_at_once_give_what_each_gives_alone(shared: onnx.ModelProto, tiny_bundle: Stored[Bundle]) -> None:
+def test_several_samples_at_once_give_what_each_gives_alone(shared: onnx.ModelProto, tiny_bundle: StoredBundle) -> None:
     graph, lora = FakeQuantGraph(shared), _tensors(_lora(tiny_bundle, Variant.FLOAT))
     one, two = (_tensors(_data(shared, seed)) for seed in (0, 1))
     together = graph({name: torch.cat([one[name], two[name]]) for name in one} | lora)
@@ -113,7 +113,7 @@ def test_several_samples_at_once_give_what_each_gives_alone(shared: onnx.ModelPr
     assert float((together - alone).abs().max()) < 1e-2 * float(alone.abs().max())
 
 
-def test_gradients_reach_every_lora_input(shared: onnx.ModelProto, tiny_bundle: Stored[Bundle]) -> None:
+def test_gradients_reach_every_lora_input(shared: onnx.ModelProto, tiny_bundle: StoredBundle) -> None:
     weights = {n: t.requires_grad_() for n, t in _tensors(_lora(tiny_bundle, Variant.FLOAT)).items()}
     FakeQuantGraph(shared)(_tensors(_data(shared, 0)) | weights).square().mean().backward()
     own = {name for name, tensor in weights.items() if float(tensor.detach().abs().max()) > 0}

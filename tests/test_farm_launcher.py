@@ -27,68 +27,68 @@ from quadbench.farm.workers import NewWorker, Workers
 from quadbench.host import user_and_host
 from quadbench.measure.launch_schedule import Budget
 from quadbench.nightly import farm_launcher
-from quadbench.nightly.farm_launcher import OfFarm
-from quadbench.nightly.launcher import Wanted
-from quadbench.recipe import Terms
+from quadbench.nightly.farm_launcher import FarmLauncher
+from quadbench.nightly.launcher import CaseRequest
+from quadbench.recipe import RunSettings
 from quadbench.recipe.recipe import load_recipe
-from quadbench.results import dialects
-from quadbench.results.engine import open_engine, writing
+from quadbench.results import sql_dialects
+from quadbench.results.engine import begin_write, open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
 from quadbench.statistics.multiple_testing import LOOKS
-from quadbench.study.comparison_side import Chosen
+from quadbench.study.comparison_side import SideSpec
 
 OVER = Budget(ends_at=0.0)
 DESK = NewWorker(name="desk", host="h1", version="1", capabilities=(), devices=(given_device(parse_address("virtual:s25")),))
 
 
-def chosen(folder: Path) -> Chosen:
+def chosen(folder: Path) -> SideSpec:
     """A bundle that a farm's store takes."""
 
     def fill(temporary: Path) -> Bundle:
         (temporary / "profile.json").write_text("{}")
         return bundle_of(file_ref(temporary, temporary / "profile.json"), digest="a" * 64)
 
-    return Chosen(source="reference", changes={}, bundle=publish(folder / "bundle", fill))
+    return SideSpec(source="reference", changes={}, bundle=publish(folder / "bundle", fill))
 
 
 @pytest.fixture
-def launcher(tmp_path: Path) -> Iterator[OfFarm]:
+def launcher(tmp_path: Path) -> Iterator[FarmLauncher]:
     """A farm with one device, for a night."""
     (tmp_path / "store").mkdir()
     engine = open_engine(tmp_path / "farm.sqlite")
     Workers(engine).note(DESK)
     farm = Farm(engine=engine, store=open_store(tmp_path / "store"))
-    yield OfFarm(night_id="phones-one", farm=farm, layout=Layout(tmp_path / "results"), observer=Silent())
+    yield FarmLauncher(night_id="phones-one", farm=farm, layout=Layout(tmp_path / "results"), observer=Silent())
     engine.dispose()
 
 
 def launched(
-    launcher: OfFarm, a: Chosen, word: str = "virtual:s25", budget: Budget | None = OVER, **cases: Chosen
+    launcher: FarmLauncher, a: SideSpec, word: str = "virtual:s25", budget: Budget | None = OVER, **cases: SideSpec
 ) -> dict[str, str]:
     """Have cases launched beside A, and return why nothing came of each: without time, what waits is cancelled at once."""
-    wanted = [Wanted(case=case, a=a, b=b, words=(word,), looks=LOOKS) for case, b in cases.items()]
-    return {one.case: one.why or "" for one in launcher.launched(wanted, budget)}
+    wanted = [CaseRequest(case=case, a=a, b=b, words=(word,), looks=LOOKS) for case, b in cases.items()]
+    return {one.case: one.reason or "" for one in launcher.launch(wanted, budget)}
 
 
-def orders(launcher: OfFarm) -> list[CompareOrder]:
+def orders(launcher: FarmLauncher) -> list[CompareOrder]:
     told = [order_of(job) for job in listed_jobs(launcher.farm.engine, launcher.night_id).jobs]
     return [order for order in told if isinstance(order, CompareOrder)]
 
 
-def test_a_case_whose_order_is_too_long_for_the_queue_costs_no_other(launcher: OfFarm, tmp_path: Path) -> None:
+def test_a_case_whose_order_is_too_long_for_the_queue_costs_no_other(launcher: FarmLauncher, tmp_path: Path) -> None:
     side = chosen(tmp_path)
-    came = launched(launcher, side, long=replace(side, terms=Terms(text="x" * 70_000)), short=side)
+    came = launched(launcher, side, long=replace(side, terms=RunSettings(text="x" * 70_000)), short=side)
     says(came["long"])
     says(came["short"])
     assert [order.case for order in orders(launcher)] == ["short"]
 
 
-def test_another_target_that_a_word_asks_for_is_compared(launcher: OfFarm, tmp_path: Path) -> None:
+def test_another_target_that_a_word_asks_for_is_compared(launcher: FarmLauncher, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     recipe = load_recipe("quickstart")
     write_recipe_bundle(recipe, launcher.layout)
-    side = Chosen(source="quickstart", changes={}, recipe=recipe, terms=recipe.terms)
+    side = SideSpec(source="quickstart", changes={}, recipe=recipe, terms=recipe.terms)
     launched(launcher, side, "virtual:s25?target=qnn", mine=side)
     (order,) = orders(launcher)
     assert order.target == "qnn"
@@ -98,11 +98,11 @@ def test_another_target_that_a_word_asks_for_is_compared(launcher: OfFarm, tmp_p
         do(replace(job, payload=as_json(replace(order, target="absent"))), [], "virtual:s25", host)
 
 
-def test_both_sides_are_measured_as_the_recipe_of_the_case_says(launcher: OfFarm, tmp_path: Path) -> None:
+def test_both_sides_are_measured_as_the_recipe_of_the_case_says(launcher: FarmLauncher, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     recipe = load_recipe("quickstart", {"measure.iterations": 7})
     write_recipe_bundle(recipe, launcher.layout)
-    launched(launcher, chosen(tmp_path), restyle=Chosen(source="quickstart", changes={}, recipe=recipe, terms=recipe.terms))
+    launched(launcher, chosen(tmp_path), restyle=SideSpec(source="quickstart", changes={}, recipe=recipe, terms=recipe.terms))
     (order,) = orders(launcher)
     assert (order.a.terms.measure.iterations, order.b.terms.measure.iterations) == (7, 7)
 
@@ -118,7 +118,7 @@ def test_both_sides_are_measured_as_the_recipe_of_the_case_says(launcher: OfFarm
     ids=["neither", "capability", "version", "reserved"],
 )
 def test_what_nobody_can_do_is_not_waited_for(
-    worker: NewWorker, kept: bool, lacking: str, launcher: OfFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker: NewWorker, kept: bool, lacking: str, launcher: FarmLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(farm_launcher, "_LOOK_S", 0.01)
     monkeypatch.setattr(farm_launcher, "WAIT_S", 0.01)
@@ -129,33 +129,33 @@ def test_what_nobody_can_do_is_not_waited_for(
     says(came["short"], version("quadbench"), lacking)
 
 
-def test_a_reserved_device_is_waited_for_where_its_worker_takes_jobs_for_it(launcher: OfFarm) -> None:
+def test_a_reserved_device_is_waited_for_where_its_worker_takes_jobs_for_it(launcher: FarmLauncher) -> None:
     (device,), leases = DESK.devices, Leases(launcher.farm.engine)
     offers, need = Offers(DESK.devices, launcher.farm.engine, launcher.layout), (f"device {device.name}", DESK.version)
     leases.reserve(device.name, user_and_host(), "the nights", 3600)
     assert list(offers.free()) == [device]
-    assert need in launcher._served()
+    assert need in launcher._served_needs()
     lease = leases.take(device.name, user_and_host(), "a comparison")
-    assert need in launcher._served()
+    assert need in launcher._served_needs()
     leases.end(lease)
     Workers(launcher.farm.engine).note(replace(DESK, devices=(replace(device, owner=""),)))  # of an older quadbench
-    assert need not in launcher._served()
+    assert need not in launcher._served_needs()
 
 
-def test_a_device_that_somebody_else_has_reserved_is_not_waited_for_whatever_runs_there(launcher: OfFarm) -> None:
+def test_a_device_that_somebody_else_has_reserved_is_not_waited_for_whatever_runs_there(launcher: FarmLauncher) -> None:
     (device,), leases = DESK.devices, Leases(launcher.farm.engine)
     offers, need = Offers(DESK.devices, launcher.farm.engine, launcher.layout), (f"device {device.name}", DESK.version)
     leases.reserve(device.name, "ana@elsewhere", "her week", 3600)
     lease = leases.take(device.name, "ana@elsewhere", "her own run")
-    assert need not in launcher._served()
+    assert need not in launcher._served_needs()
     leases.end(lease)
     assert list(offers.free()) == []
-    assert need not in launcher._served()
+    assert need not in launcher._served_needs()
 
 
 @pytest.mark.parametrize("error", [ArtifactError("the job is damaged"), UnknownNameError("job", "1")], ids=["damaged", "gone"])
 def test_a_job_that_the_queue_cannot_cancel_is_not_waited_for(
-    error: QuadbenchError, launcher: OfFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: QuadbenchError, launcher: FarmLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise error
@@ -166,32 +166,32 @@ def test_a_job_that_the_queue_cannot_cancel_is_not_waited_for(
 
 
 def test_a_job_is_cancelled_later_where_another_process_holds_the_queue(
-    launcher: OfFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    launcher: FarmLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(farm_launcher, "_LOOK_S", 0.01)
-    monkeypatch.setattr(dialects, "_LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(sql_dialects, "_LOCK_TIMEOUT_S", 0.1)
     engine = open_engine(tmp_path / "farm.sqlite")
     impatient = replace(launcher, farm=replace(launcher.farm, engine=engine))
     new = NewJob(kind=JobKind.COMPARE, needs="device phone", payload={"case": "portrait"})
     (job_id,) = JobQueue(engine).submit(launcher.night_id, [new], "ana@h1", "1")
-    with writing(launcher.farm.engine):
-        assert impatient._ended({job_id}, OVER) == {}
+    with begin_write(launcher.farm.engine):
+        assert impatient._wait_for_jobs({job_id}, OVER) == {}
     says(caplog.text, "database is locked")
-    assert impatient._ended({job_id}, OVER) == {}
+    assert impatient._wait_for_jobs({job_id}, OVER) == {}
     (job,) = listed_jobs(engine, launcher.night_id).jobs
     assert job.state is JobState.CANCELLED
     engine.dispose()
 
 
 def test_a_job_that_is_gone_or_damaged_is_not_waited_for(
-    launcher: OfFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launcher: FarmLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damaged(_: float) -> None:
-        with writing(launcher.farm.engine) as connection:
+        with begin_write(launcher.farm.engine) as connection:
             connection.execute(sa.text("UPDATE jobs SET owner = '' WHERE kind = 'compare'"))
 
     monkeypatch.setattr(farm_launcher.time, "sleep", damaged)
     side = chosen(tmp_path)
     says(launched(launcher, side, budget=None, short=side)["short"])
-    monkeypatch.setattr(OfFarm, "_submit", lambda *_: None)
+    monkeypatch.setattr(FarmLauncher, "_submit", lambda *_: None)
     says(launched(launcher, side, budget=None, short=side)["short"])

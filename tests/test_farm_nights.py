@@ -13,13 +13,13 @@ from quadbench.dispatch.plan import Demand, planned
 from quadbench.errors import ArtifactError, DeviceNotFoundError, UserError
 from quadbench.farm.job import Job, JobKind, NewJob
 from quadbench.farm.workers import WorkerDevice
-from quadbench.pipeline import USUAL
-from quadbench.recipe import Terms
+from quadbench.pipeline import DEFAULT_RUN
+from quadbench.recipe import RunSettings
 from quadbench.statistics.multiple_testing import LOOKS
 from quadbench.study.comparison_side import Goal
 
 YARDSTICK, CASE = "a" * 64, "b" * 64
-SIDE = SideOrder(name="reference", bundle=YARDSTICK, variant=Variant.SHARED, kit=None, terms=Terms())
+SIDE = SideOrder(name="reference", bundle=YARDSTICK, variant=Variant.SHARED, kit=None, terms=RunSettings())
 ORDER = CompareOrder(
     case="restyle",
     word="s25-1",
@@ -28,7 +28,7 @@ ORDER = CompareOrder(
     looks=LOOKS,
     goals=(Goal(task="restyle", key="end_to_end", limit=0.03),),
     tasks=("restyle",),
-    conduct=USUAL,
+    conduct=DEFAULT_RUN,
 )
 FARM = [
     WorkerDevice(name=f"s25-{number}", address=f"s25@s25-{number}", labels={"serial": f"s25-{number}", "profile": "s25"})

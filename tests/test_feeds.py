@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from quadbench.artifacts import Component  # noqa: E402
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile  # noqa: E402
-from quadbench.quad.prepare import Prepared, Steps, calibration_feeds, per_graph_feeds, prepare  # noqa: E402
+from quadbench.quad.prepare import BuildSteps, PreparedRecipe, calibration_feeds, per_graph_feeds, prepare  # noqa: E402
 from quadbench.quad.runner import Feed  # noqa: E402
 from quadbench.recipe import Recipe  # noqa: E402
 from quadbench.recipe.recipe import load_recipe  # noqa: E402
@@ -23,13 +23,13 @@ Calibrate = Callable[[str], Recipe]
 
 
 @pytest.fixture(scope="module")
-def prepared(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedRecipe:
     with torch.no_grad():
-        return prepare(load_recipe(tiny_recipe), Steps(), tmp_path_factory.mktemp("scratch"))
+        return prepare(load_recipe(tiny_recipe), BuildSteps(), tmp_path_factory.mktemp("scratch"))
 
 
 @pytest.fixture(scope="module")
-def lora(prepared: Prepared) -> LoraProfile:
+def lora(prepared: PreparedRecipe) -> LoraProfile:
     return lora_profile(list(prepared.adapters.values()), anchor=ANCHOR, gauge=True, headroom=1.0, dtype="int16")
 
 
@@ -50,7 +50,7 @@ def _samples(feeds: list[Feed]) -> Counter[bytes]:
     return Counter(feed["sample"].tobytes() for feed in feeds)
 
 
-def _adapters(feeds: list[Feed], prepared: Prepared, lora: LoraProfile) -> set[str | None]:
+def _adapters(feeds: list[Feed], prepared: PreparedRecipe, lora: LoraProfile) -> set[str | None]:
     """Return the adapters that feeds carry."""
     weights = {name: prepared.feed(lora.adapters[name] if name else None) for name in (None, *lora.adapters)}
     return {name for name, own in weights.items() for feed in feeds if all(np.array_equal(feed[k], own[k]) for k in own)}
@@ -58,7 +58,7 @@ def _adapters(feeds: list[Feed], prepared: Prepared, lora: LoraProfile) -> set[s
 
 @pytest.mark.slow
 def test_joint_calibration_gives_either_variant_the_same_inputs(
-    prepared: Prepared, lora: LoraProfile, recipe_with: Calibrate
+    prepared: PreparedRecipe, lora: LoraProfile, recipe_with: Calibrate
 ) -> None:
     recipe = recipe_with("joint")
     shared = calibration_feeds(recipe, prepared, lora)[Component.UNET]
@@ -68,7 +68,7 @@ def test_joint_calibration_gives_either_variant_the_same_inputs(
 
 @pytest.mark.slow
 def test_joint_calibration_runs_the_shared_graph_with_every_adapter_and_without(
-    prepared: Prepared, lora: LoraProfile, recipe_with: Calibrate
+    prepared: PreparedRecipe, lora: LoraProfile, recipe_with: Calibrate
 ) -> None:
     shared = calibration_feeds(recipe_with("joint"), prepared, lora)[Component.UNET]
     assert _adapters(shared, prepared, lora) == {None, "first", "second"}
@@ -76,7 +76,7 @@ def test_joint_calibration_runs_the_shared_graph_with_every_adapter_and_without(
 
 @pytest.mark.slow
 def test_own_task_gives_a_graph_the_inputs_of_what_it_serves(
-    prepared: Prepared, lora: LoraProfile, recipe_with: Calibrate
+    prepared: PreparedRecipe, lora: LoraProfile, recipe_with: Calibrate
 ) -> None:
     recipe = recipe_with("own-task")
     shared = calibration_feeds(recipe, prepared, lora)[Component.UNET]
@@ -86,7 +86,7 @@ def test_own_task_gives_a_graph_the_inputs_of_what_it_serves(
 
 
 @pytest.mark.slow
-def test_the_anchors_inputs_calibrate_either_variant(prepared: Prepared, lora: LoraProfile, recipe_with: Calibrate) -> None:
+def test_the_anchors_inputs_calibrate_either_variant(prepared: PreparedRecipe, lora: LoraProfile, recipe_with: Calibrate) -> None:
     recipe = recipe_with("anchor")
     shared = calibration_feeds(recipe, prepared, lora)[Component.UNET]
     assert _adapters(shared, prepared, lora) == {ANCHOR}

@@ -68,9 +68,9 @@ def test_what_is_no_regular_file_is_no_foundation_model(no_file: Path) -> None:
 def test_a_file_may_have_as_many_bytes_as_are_allowed_and_no_more(tmp_path: Path) -> None:
     path = tmp_path / "it"
     path.write_bytes(b"12345")
-    assert read_file(path, fault=UserError, most_bytes=5) == b"12345"
+    assert read_file(path, fault=UserError, max_bytes=5) == b"12345"
     with raising(UserError, 5, 4):
-        read_file(path, fault=UserError, most_bytes=4)
+        read_file(path, fault=UserError, max_bytes=4)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_phone_takes_the_harness_and_the_kit_of_its_abi(
 ) -> None:
     write_recipe_bundle(QUICKSTART, layout)
     runtime = write_runtime(tmp_path / "kit")
-    store.add([runtime], Abi.ARM64_V8A, layout)
+    store.add_kit([runtime], Abi.ARM64_V8A, layout)
     monkeypatch.setenv(NDK_VARIABLE, str(write_stub_ndk(tmp_path / "ndk").folder))
     (one,) = forecast(QUICKSTART, parse_addresses(["s25"]), layout=layout)
     assert (one.abi, one.target) == (Abi.ARM64_V8A, "onnxruntime-cpu-aarch64")

@@ -8,14 +8,14 @@ import pytest
 from support.scripted_harness import World
 from support.sentences import raising
 
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import StoredArtifact, StoredBundle
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.results.bundles import freeze, frozen_bundle, frozen_names, read_frozen
 from quadbench.results.layout import Layout
 
 
-def bundle_of(world: World, digest: str = "ab" * 32) -> Stored[Bundle]:
-    return Stored(artifact=replace(world.bundle, digest=digest), folder=world.folder)
+def bundle_of(world: World, digest: str = "ab" * 32) -> StoredBundle:
+    return StoredArtifact(artifact=replace(world.bundle, digest=digest), folder=world.folder)
 
 
 def test_a_frozen_bundle_lies_in_the_results_folder_and_is_read_by_its_name(world: World) -> None:

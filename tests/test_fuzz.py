@@ -22,17 +22,17 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from support.bad_input.adapters import safetensors
 from support.tiny_model import RECIPE, tiny_unet
-from test_heard import expected, header, samples
+from test_event_log import expected, header, samples
 from test_manifest import _make
 
 from quadbench.artifacts import CompiledBundle
 from quadbench.artifacts.launch_values import value_fault
-from quadbench.artifacts.names import check_relative_path, is_plain, one_line
-from quadbench.devices.android_reports import parse_attached, parse_getprop
+from quadbench.artifacts.safe_text import check_relative_path, is_plain, one_line
+from quadbench.devices.android_reports import parse_device_list, parse_getprop
 from quadbench.errors import AdapterError, ArtifactError, SpecError, UserError
-from quadbench.harness.event_log import Heard
+from quadbench.harness.event_log import EventLog
 from quadbench.harness.events import read_event
-from quadbench.measure.gate import flatten, parse_state
+from quadbench.measure.gate import parse_state, state_texts
 from quadbench.quad.adapters.convert import convert
 from quadbench.quad.adapters.inspection import inspect_adapter
 from quadbench.quad.adapters.loading import read_tensor_file, sites_of_unet
@@ -288,10 +288,10 @@ def test_what_is_kept_of_any_launch_is_plausible(data: st.DataObject) -> None:
         texts[place] = data.draw(
             st.just(json.dumps(lines[place] | {key: data.draw(TREES)})) | EVENTS.map(json.dumps) | st.text(max_size=20)
         )
-    heard = Heard(expected=expected())
+    heard = EventLog(expected=expected())
     for text in texts:
-        heard.take(text)
-    reason = heard.unsound("0" * 64, 10.0)
+        heard.feed(text)
+    reason = heard.output_fault("0" * 64, 10.0)
     assert reason is None or is_plain(one_line(reason))
     assert all(value_fault(sample.metric, sample.value) is None for sample in heard.samples)
 
@@ -321,6 +321,6 @@ REPORTS = st.lists(
 @fuzzed
 @given(text=REPORTS)
 def test_anything_that_a_device_reports_is_read(text: str) -> None:
-    assert all(is_plain(value) for value in flatten(parse_state(text), "before").values())
+    assert all(is_plain(value) for value in state_texts(parse_state(text), "before").values())
     assert all(isinstance(value, str) for value in parse_getprop(text).values())
-    parse_attached(text)
+    parse_device_list(text)

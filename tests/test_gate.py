@@ -8,7 +8,7 @@ from support.sentences import reads
 
 from quadbench.artifacts import Caveat
 from quadbench.devices.android_reports import BatteryState, CoolingDevice, Temperature, ThermalState
-from quadbench.measure.gate import Clock, DeviceState, flatten, gate, parse_state, wait_at_gate
+from quadbench.measure.gate import Clock, DeviceState, gate, parse_state, state_texts, wait_at_gate
 from quadbench.recipe.settings import Gate
 
 COOL = DeviceState(
@@ -103,8 +103,8 @@ def test_a_clock_whose_cap_is_not_told_is_not_taken_for_capped() -> None:
 def test_what_a_device_does_not_tell_is_not_held_against_it_and_is_recorded_as_unavailable() -> None:
     state = parse_state("")
     assert judge(state, shares_host_cpu=True) == (True, ())
-    assert set(flatten(state, "before").values()) == {"unavailable"}
-    assert flatten(None, "after") == {"after.state": "unavailable"}
+    assert set(state_texts(state, "before").values()) == {"unavailable"}
+    assert state_texts(None, "after") == {"after.state": "unavailable"}
 
 
 def test_the_gate_waits_until_the_device_has_cooled_down() -> None:
@@ -129,7 +129,7 @@ def test_the_state_of_a_phone_is_read_from_what_it_prints() -> None:
         "MemAvailable: 400 kB\n@@quadbench uptime\n86400.50 1.0\n@@quadbench cores\n8\n@@quadbench clocks\n"
         "policy0 1000 2000 3000\npolicy6 - 4000 -\n"
     )
-    assert flatten(state, "before") == {
+    assert state_texts(state, "before") == {
         "before.thermal_status": "1",
         "before.battery_percent": "77.0",
         "before.battery_temperature_c": "31.2",

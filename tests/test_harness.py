@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from support.sentences import raising, says
 
 from quadbench.errors import MissingDependencyError, UserError
-from quadbench.harness.events import AT_BLOCK_END
+from quadbench.harness.events import BLOCK_END_METRICS
 from quadbench.harness.program import HEADER_PACKAGES, OVERRIDE, PROGRAM, ensure_harness, harness_sources
 from quadbench.kits.elf import read_elf
 
@@ -24,7 +24,7 @@ from support.harness_launch import endless, launch
 from support.harness_model import as_floats, draw_adapter
 from support.harness_scene import ADAPTERS, ITEMS, KINDS, MADE_FOR, Plan, assert_same_image, painted, per_graph_plan, shared_plan
 
-MAY_BE_ZERO = {"residual_ns", "dma_buf_bytes", *AT_BLOCK_END}
+MAY_BE_ZERO = {"residual_ns", "dma_buf_bytes", *BLOCK_END_METRICS}
 
 
 def test_images_are_those_of_the_same_loop_in_numpy(harness: Path, plan: Plan, tmp_path: Path) -> None:

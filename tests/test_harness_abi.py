@@ -18,7 +18,7 @@ from quadbench.cli import main
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.harness.program import NDK_VARIABLE, ensure_harness
 from quadbench.kits.elf import read_elf
-from quadbench.kits.fitness import program_problem
+from quadbench.kits.kit_compatibility import program_problem
 from quadbench.target.abi import Abi, host_abi
 
 LINKER = Abi.ARM64_V8A.traits.interpreter

@@ -13,7 +13,7 @@ from quadbench.artifacts.kit import Role
 from quadbench.errors import BuildError
 from quadbench.harness.program import ensure_harness
 from quadbench.kits.elf import read_elf
-from quadbench.kits.store import kits
+from quadbench.kits.store import list_kits
 from quadbench.results.layout import Layout
 from quadbench.target.abi import Abi
 
@@ -44,10 +44,10 @@ def test_the_harness_for_arm64_boards_paints_the_images_of_the_same_loop_in_nump
     arm64_harness: Path, assets: Path, tmp_path: Path
 ) -> None:
     qemu, roots = shutil.which("qemu-aarch64-static"), os.environ.get("QEMU_LD_PREFIX", "/usr/aarch64-linux-gnu")
-    kit = next((kit for kit in kits(Layout(RESULTS)) if kit.artifact.abi is Abi.ARM64_LINUX), None)
+    kit = next((kit for kit in list_kits(Layout(RESULTS)) if kit.artifact.abi is Abi.ARM64_LINUX), None)
     if qemu is None or kit is None or not Path(roots, "lib/libstdc++.so.6").exists():
         pytest.skip("needs qemu-user-static, libstdc++6-arm64-cross and: quadbench runtime fetch onnxruntime-linux")
-    (runtime,) = kit.artifact.of_role(Role.RUNTIME)
+    (runtime,) = kit.artifact.libraries_with_role(Role.RUNTIME)
     plan = shared_plan(assets, tmp_path)
     plan["runtime"]["library"] = str(kit.path(runtime.file))
     plan["sequence"] = [{"task": "restyle", "warmup": 0, "iterations": 1}]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from support.sentences import says
 
-from quadbench.harness.events import AT_BLOCK_END
+from quadbench.harness.events import BLOCK_END_METRICS
 
 pytest.importorskip("onnx")
 
@@ -162,7 +162,7 @@ def test_memory_is_told_by_region_and_its_reading_can_be_left_out(harness: Path,
     heard = launch(harness, plan)
     assert not heard.samples("rss_bytes")
     assert [event["value"] for event in heard.samples("memory_sampling_ns")] == [0]
-    parts = {metric: heard.samples(metric, task="plain") for metric in AT_BLOCK_END}
+    parts = {metric: heard.samples(metric, task="plain") for metric in BLOCK_END_METRICS}
     assert {len(events) for events in parts.values()} == {1}
     assert parts["rss_anonymous_bytes"][0]["value"] > 0
     assert parts["rss_libraries_bytes"][0]["value"] > 0

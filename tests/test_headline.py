@@ -10,7 +10,7 @@ from support.synthetic_run import ABBA, S25, TABS11, failed, make_run
 
 from quadbench.artifacts import Caveat, DeviceFacts, RunRecord, Variant
 from quadbench.report.formatting import pieces
-from quadbench.report.headline import in_words
+from quadbench.report.headline import plain_text
 from quadbench.report.view import ReportView, report_view
 from quadbench.results.layout import Layout
 
@@ -34,7 +34,7 @@ def told(
     devices: tuple[DeviceFacts, ...] = (S25,),
     variants: tuple[Variant, ...] = ABBA[1:] * 6,
 ) -> list[str]:
-    return [in_words([sentence]) for sentence in view_of(folder, change, devices, variants).headline]
+    return [plain_text([sentence]) for sentence in view_of(folder, change, devices, variants).headline]
 
 
 def about(words: str, sentences: list[str]) -> str:
@@ -135,7 +135,7 @@ def test_what_cannot_be_told_says_how_many_launches_would(tmp_path: Path) -> Non
 def test_one_side_after_the_other_claims_no_time_and_no_memory(tmp_path: Path) -> None:
     order = (Variant.SHARED,) * 12 + (Variant.PER_GRAPH,) * 12
     view = view_of(tmp_path, lambda record: slower(record, 2.0), variants=order)
-    first, unknown, *_ = (in_words([sentence]) for sentence in view.headline)
+    first, unknown, *_ = (plain_text([sentence]) for sentence in view.headline)
     reads(first, "virtual:s25", 53)
     says(unknown)
     assert any("measure.order: abba" in gap for gap in view.gaps)
@@ -168,7 +168,7 @@ def test_a_device_whose_figures_point_the_other_way_is_not_hidden(tmp_path: Path
 
 def test_a_device_without_figures_is_named(tmp_path: Path) -> None:
     view = view_of(tmp_path, lambda record: failed(record, "no room") if record.device == TABS11 else record, (S25, TABS11))
-    says(in_words(view.headline), "virtual:s25")
+    says(plain_text(view.headline), "virtual:s25")
     says(view.gaps, "virtual:tabs11")
 
 
@@ -194,5 +194,5 @@ def test_many_devices_are_counted(tmp_path: Path) -> None:
 def test_what_to_do_about_a_doubt_stands_under_next_alone(tmp_path: Path, caveat: Caveat) -> None:
     view = view_of(tmp_path, lambda record: replace(record, caveats=(caveat,)), variants=ONE_BLOCK)
     assert [doubt.caveat for doubt in view.doubts] == [caveat]
-    assert caveat.cure not in caveat.doubt
-    assert caveat.cure in view.next_step or "In the recipe, set measure.launches" in view.next_step
+    assert caveat.remedy not in caveat.doubt
+    assert caveat.remedy in view.next_step or "In the recipe, set measure.launches" in view.next_step

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.simulated_reports import OPPONENTS, Claims, Setting, claims_of, simulated_rows
 
-from quadbench.statistics.launch_comparison import interval_of_share
+from quadbench.statistics.launch_comparison import share_interval
 
 TASKS, DEVICES, LAUNCHES, NOISE = (1, 2, 6, 10), (1, 3), (2, 3, 4, 6, 8, 12, 24, 40), (0.01, 0.03, 0.06)
 
@@ -41,27 +41,27 @@ def test_equal_variants_are_told_to_differ_in_at_most_one_report_in_twenty() -> 
             counts[group] += found
     assert sum(reports.values()) // 4 >= 10_000
     for group, runs in reports.items():
-        assert interval_of_share(counts[group], runs)[1] <= 0.05, group
+        assert share_interval(counts[group], runs)[1] <= 0.05, group
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", OPPONENTS)
 def test_noise_of_other_kinds_is_no_difference_either(kind: str) -> None:
     found = [count_of(simulated(Setting(tasks=2, launches=launches, kind=kind), 250)) for launches in LAUNCHES]
-    assert interval_of_share(sum(found), 250 * len(found))[1] <= 0.05
-    assert max(interval_of_share(count, 250)[0] for count in found) <= 0.05
+    assert share_interval(sum(found), 250 * len(found))[1] <= 0.05
+    assert max(share_interval(count, 250)[0] for count in found) <= 0.05
 
 
 @pytest.mark.slow
 def test_conditions_are_called_unequal_by_chance_in_at_most_one_run_in_twenty_and_seen_where_they_are() -> None:
     for launches in (2, 12):
         equal = simulated(Setting(tasks=2, launches=launches, noise=0.06), 600)
-        assert interval_of_share(sum(one.is_unequal for one in equal), 600)[0] <= 0.05
+        assert share_interval(sum(one.is_unequal for one in equal), 600)[0] <= 0.05
     unequal = simulated(Setting(tasks=2, launches=12, truth={"vae_decoder": 0.15}), 200)
-    assert interval_of_share(sum(one.is_unequal for one in unequal), 200)[0] >= 0.9
+    assert share_interval(sum(one.is_unequal for one in unequal), 200)[0] >= 0.9
 
 
 def test_eight_per_cent_at_noise_of_three_are_in_the_first_sentence_from_twelve_launches_on() -> None:
     claims = simulated(Setting(launches=12, noise=0.03, truth={"end_to_end": 0.08}), 600)
-    assert interval_of_share(sum(1 in one.first["end_to_end"] for one in claims), 600)[0] >= 0.9
+    assert share_interval(sum(1 in one.first["end_to_end"] for one in claims), 600)[0] >= 0.9
     assert not any(-1 in one.first["end_to_end"] for one in claims)

@@ -12,15 +12,15 @@ from support.stored_records import DEVICE, STARTED, record
 from quadbench.artifacts import Status
 from quadbench.artifacts.night_record import RulingKind
 from quadbench.results.engine import Source, open_engine
-from quadbench.results.nights import Nights, night_heads
-from quadbench.results.records import Records, run_head, run_heads
+from quadbench.results.nights import NightStore, night_heads
+from quadbench.results.records import RecordStore, run_head, run_heads
 
 
 @pytest.fixture
 def engine(database: Source) -> Iterator[sa.Engine]:
     """A database with five runs of three launches on two devices, of which one failed and one was discarded."""
     engine = open_engine(database)
-    records = Records(engine)
+    records = RecordStore(engine)
     for run in range(5):
         for launch, status in enumerate((Status.OK, Status.FAILED, Status.DISCARDED)):
             began = STARTED + timedelta(days=run, minutes=launch)
@@ -57,16 +57,18 @@ def test_the_database_takes_no_run_whose_id_can_name_no_folder(engine: sa.Engine
 
 
 def test_a_night_has_its_rulings_by_kind_but_those_that_were_superseded(engine: sa.Engine) -> None:
-    night, nights = sample_night(), Nights(engine)
-    nights.adopt(night)
-    nights.adopt(replace(night, night_id="before", began_at=night.began_at - timedelta(days=1), measurements=(), rulings=()))
+    night, nights = sample_night(), NightStore(engine)
+    nights.import_night(night)
+    nights.import_night(
+        replace(night, night_id="before", began_at=night.began_at - timedelta(days=1), measurements=(), rulings=())
+    )
     latest, before = night_heads(engine, 10)
     assert (latest.night_id, before.night_id) == (night_id(NIGHTS - 1), "before")
     counts = {kind.value: sum(one.kind is kind for one in night.rulings) for kind in RulingKind}
     assert latest.rulings == {kind: count for kind, count in counts.items() if count}
     assert before.rulings == {}
     worst = next(ruling for ruling in night.rulings if ruling.kind is RulingKind.REGRESSION)
-    nights.rule([replace(worst, kind=RulingKind.CLEAN)])
+    nights.add([replace(worst, kind=RulingKind.CLEAN)])
     (latest,) = night_heads(engine, 1)
     assert latest.rulings["REGRESSION"] == counts["REGRESSION"] - 1
     assert latest.rulings["CLEAN"] == counts["CLEAN"] + 1

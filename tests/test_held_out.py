@@ -9,7 +9,7 @@ import torch
 from onnx import helper
 from support.small_graphs import model_of
 
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import Bundle, StoredBundle
 from quadbench.artifacts.bundle import StepSqnr, TrajectorySqnr
 from quadbench.quad.adapters.adapter import Adapter, LoraPair
 from quadbench.quad.adapters.lora_profile import LoraProfile
@@ -39,7 +39,7 @@ def test_what_rounds_to_the_last_integer_does_not_clip_and_what_is_moved_counts_
     assert (clipping.tensors, clipping.clipped, clipping.share, clipping.worst) == (1, 0, 0.0, ())
 
 
-def test_every_task_and_variant_of_a_bundle_is_judged_step_by_step(tiny_bundle: Stored[Bundle]) -> None:
+def test_every_task_and_variant_of_a_bundle_is_judged_step_by_step(tiny_bundle: StoredBundle) -> None:
     held_out = read_manifest(tiny_bundle.folder, Bundle).artifact.held_out
     assert held_out is not None
     steps = {task.name: task.steps for task in tiny_bundle.artifact.tasks}

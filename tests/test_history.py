@@ -25,8 +25,8 @@ from quadbench.report.night import value_words
 from quadbench.report.versus import ALL_TASKS
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
-from quadbench.results.nights import Nights
-from quadbench.study.comparison_side import choose
+from quadbench.results.nights import NightStore
+from quadbench.study.comparison_side import side_of
 from quadbench.target.profile import LOCAL_NAME
 
 TIME = (TASK, "end_to_end")
@@ -36,11 +36,11 @@ def store(folder: Path, nights: Sequence[Measurement], rulings: Sequence[Ruling]
     """A results folder with some nights."""
     folder.mkdir(exist_ok=True)
     engine = open_engine(folder / "quadbench.sqlite")
-    store = Nights(engine)
+    store = NightStore(engine)
     for one in nights:
         store.begin(one.night, "phones", "0.1", [])
-        store.keep(one)
-    store.rule(rulings)
+        store.store(one)
+    store.add(rulings)
     engine.dispose()
     return folder
 
@@ -53,7 +53,7 @@ def slower(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rulings_in(folder: Path) -> tuple[Ruling, ...]:
     engine = open_engine(folder / "quadbench.sqlite")
-    rulings = Nights(engine).rulings_of("restyle-s25")
+    rulings = NightStore(engine).rulings_of("restyle-s25")
     engine.dispose()
     return rulings
 
@@ -236,7 +236,7 @@ def test_bisection_launches_in_turn_and_names_the_files_with_the_night_and_what_
     layout = Layout(tmp_path)
 
     def built(steps: int) -> Subject:
-        chosen = choose(str(tiny_recipe), {"tasks.2.sampler.steps": str(steps)}, layout)
+        chosen = side_of(str(tiny_recipe), {"tasks.2.sampler.steps": str(steps)}, layout)
         return Subject(bundle=chosen.bundles([LOCAL_NAME], layout=layout, observer=Silent())[LOCAL_NAME].artifact.digest)
 
     ran = (built(4), NEW, built(24))

@@ -17,18 +17,18 @@ from test_history import history, store
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night_record import Point, RulingKind
-from quadbench.nightly.history import CaseHistory, answer
-from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
-from quadbench.nightly.history_formats import Told, render_history
+from quadbench.nightly.history import CaseHistory, summary
+from quadbench.nightly.history_chart import MAX_NIGHTS, history_chart
+from quadbench.nightly.history_formats import CaseData, render_history
 
 
-def page(*histories: Told) -> str:
+def page(*histories: CaseData) -> str:
     commands = {"The same again": "quadbench"}
     return render_history(histories, case="restyle-s25", commands=commands, next_step={}, made_at=NOW)
 
 
 def sentences(*histories: CaseHistory) -> tuple[str, ...]:
-    return answer(histories, NOW)
+    return summary(histories, NOW)
 
 
 def test_devices_on_which_the_same_changed_in_the_same_night_are_told_together() -> None:
@@ -175,10 +175,10 @@ def test_an_attack_in_any_text_is_only_text() -> None:
 
 
 def test_a_page_of_many_devices_and_long_series_stays_short() -> None:
-    long = [night(number, 1.5 + 0.05 * (number // 90 % 2)) for number in range(MOST_NIGHTS + 50)]
+    long = [night(number, 1.5 + 0.05 * (number // 90 % 2)) for number in range(MAX_NIGHTS + 50)]
     rulings = [replace(REGRESSION, night=one.night, cause=f"{n} % slower") for n, one in enumerate(long)]
     one = told(long, rulings)
-    html = page(*(Told(history=replace(one.history, address=f"s25-{n}"), nights=long) for n in range(100)))
+    html = page(*(CaseData(history=replace(one.history, address=f"s25-{n}"), nights=long) for n in range(100)))
     assert len(html) < 3_000_000
     assert len(pictures(html)) == 30
     says(Page(html).text, 70)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.host import file_lock, give_back, python_module, signal_name
+from quadbench.host import file_lock, python_module, release_memory, signal_name
 
 PIECE, PIECES = 100_000, 2000  # below what the C library maps, and so returns, by itself
 
@@ -18,7 +18,7 @@ def test_what_was_freed_below_something_in_use_is_given_back() -> None:
     pieces = [b"x" * PIECE for _ in range(PIECES)]
     del pieces[:-1]
     held = _resident_bytes()
-    give_back()
+    release_memory()
     assert _resident_bytes() < held - PIECE * PIECES / 2
 
 

@@ -55,11 +55,11 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 @pytest.fixture(scope="module")
-def outcome(service: AiHubService, layout: Layout) -> pipeline.Outcome:
+def outcome(service: AiHubService, layout: Layout) -> pipeline.RunOutcome:
     return _run(["hub:s25"], layout)
 
 
-def _run(addresses: list[str], layout: Layout) -> pipeline.Outcome:
+def _run(addresses: list[str], layout: Layout) -> pipeline.RunOutcome:
     with RunConsole(Console(file=io.StringIO())) as observer:
         return pipeline.run(load_recipe("quickstart"), parse_addresses(addresses), layout=layout, observer=observer)
 
@@ -70,7 +70,7 @@ def no_faults(service: AiHubService) -> Iterator[None]:
     service.faults.failing, service.faults.never_done = {}, False
 
 
-def _record(outcome: pipeline.Outcome, variant: Variant) -> RunRecord:
+def _record(outcome: pipeline.RunOutcome, variant: Variant) -> RunRecord:
     return next(record for record in outcome.result.records if record.variant is variant)
 
 
@@ -78,7 +78,7 @@ def _values(record: RunRecord, metric: str, **wanted: object) -> list[float]:
     return [s.value for s in record.samples if s.metric == metric and all(getattr(s, k) == v for k, v in wanted.items())]
 
 
-def test_each_variant_is_a_record_of_the_hosted_device(outcome: pipeline.Outcome) -> None:
+def test_each_variant_is_a_record_of_the_hosted_device(outcome: pipeline.RunOutcome) -> None:
     assert [(r.variant, r.status) for r in outcome.result.records] == [
         (Variant.SHARED, Status.OK),
         (Variant.PER_GRAPH, Status.OK),
@@ -87,34 +87,34 @@ def test_each_variant_is_a_record_of_the_hosted_device(outcome: pipeline.Outcome
     assert (device.address, device.family, device.serial, device.android_release) == ("hub:s25", "ai_hub", DEVICE, "15")
 
 
-def test_microseconds_become_nanoseconds_run_by_run(outcome: pipeline.Outcome) -> None:
+def test_microseconds_become_nanoseconds_run_by_run(outcome: pipeline.RunOutcome) -> None:
     shared = _record(outcome, Variant.SHARED)
     expected = [time_us * 1000 for time_us in PROFILE_US]
     for component in Component:
         assert _values(shared, "inference_ns", component=component) == expected
 
 
-def test_one_graph_per_task_is_measured_task_by_task(outcome: pipeline.Outcome) -> None:
+def test_one_graph_per_task_is_measured_task_by_task(outcome: pipeline.RunOutcome) -> None:
     record = _record(outcome, Variant.PER_GRAPH)
     for task in ("restyle", "remove-object"):
         assert len(_values(record, "inference_ns", component="unet", labels={"unet": task})) == len(PROFILE_US)
 
 
-def test_job_ids_and_pages_are_kept(outcome: pipeline.Outcome, service: AiHubService) -> None:
+def test_job_ids_and_pages_are_kept(outcome: pipeline.RunOutcome, service: AiHubService) -> None:
     job, page = _record(outcome, Variant.SHARED).state["job.shared/unet"].split()
     assert job in service.jobs
     assert page == f"{service.url}/jobs/{job}/"
 
 
-def test_the_sdk_that_compiled_is_kept(outcome: pipeline.Outcome) -> None:
+def test_the_sdk_that_compiled_is_kept(outcome: pipeline.RunOutcome) -> None:
     assert _record(outcome, Variant.SHARED).versions["compile.ai_hub.qairt_sdk_version"] == "0.0.0-loopback"
 
 
-def test_few_runs_and_graphs_left_to_the_cpu_are_doubts(outcome: pipeline.Outcome) -> None:
+def test_few_runs_and_graphs_left_to_the_cpu_are_doubts(outcome: pipeline.RunOutcome) -> None:
     assert _record(outcome, Variant.SHARED).caveats == (Caveat.FEW_SAMPLES, Caveat.CPU_FALLBACK)
 
 
-def test_the_sizes_of_what_a_device_would_hold_are_kept(outcome: pipeline.Outcome) -> None:
+def test_the_sizes_of_what_a_device_would_hold_are_kept(outcome: pipeline.RunOutcome) -> None:
     shared = _record(outcome, Variant.SHARED)
     adapters = {s.labels["adapter"]: s.value for s in shared.samples if s.labels.get("kind") == "adapter"}
     files = {a.name: a.file.size_bytes for a in outcome.result.bundle.adapters if a.variant is Variant.SHARED}
@@ -122,7 +122,7 @@ def test_the_sizes_of_what_a_device_would_hold_are_kept(outcome: pipeline.Outcom
     assert _values(shared, "rom_bytes", component="unet", labels={"kind": "base", "unet": "base"})[0] > 0
 
 
-def test_the_report_shows_single_runs_of_the_graphs(outcome: pipeline.Outcome) -> None:
+def test_the_report_shows_single_runs_of_the_graphs(outcome: pipeline.RunOutcome) -> None:
     rows = {row.key: row for row in kpi_rows(outcome.result) if row.task == "restyle"}
     cell = rows["unet_run"].shared
     assert isinstance(cell, Figure)
@@ -131,13 +131,13 @@ def test_the_report_shows_single_runs_of_the_graphs(outcome: pipeline.Outcome) -
     says(outcome.report.read_text())
 
 
-def test_compiled_models_are_not_uploaded_to_be_run(outcome: pipeline.Outcome, service: AiHubService) -> None:
+def test_compiled_models_are_not_uploaded_to_be_run(outcome: pipeline.RunOutcome, service: AiHubService) -> None:
     graphs = [graph for graph in outcome.result.bundle.graphs if graph.variant.is_quantized]
     assert len(service.uploads) == len(graphs) + 1  # the trial
 
 
 def test_another_run_measures_again_and_compiles_nothing(
-    outcome: pipeline.Outcome, service: AiHubService, layout: Layout
+    outcome: pipeline.RunOutcome, service: AiHubService, layout: Layout
 ) -> None:
     kinds_before = [job.WhichOneof("job") for job in service.submissions]
     _run(["hub:s25"], layout)
@@ -146,7 +146,7 @@ def test_another_run_measures_again_and_compiles_nothing(
 
 
 def test_a_job_that_fails_is_a_failed_record_with_its_reason(
-    outcome: pipeline.Outcome, service: AiHubService, layout: Layout
+    outcome: pipeline.RunOutcome, service: AiHubService, layout: Layout
 ) -> None:
     service.faults.failing = {"shared/unet": "the device rebooted"}
     again = _run(["hub:s25"], layout)
@@ -158,7 +158,7 @@ def test_a_job_that_fails_is_a_failed_record_with_its_reason(
 
 
 def test_jobs_that_were_not_done_in_time_are_waited_for_by_the_next_run(
-    outcome: pipeline.Outcome, service: AiHubService, layout: Layout
+    outcome: pipeline.RunOutcome, service: AiHubService, layout: Layout
 ) -> None:
     service.faults.never_done = True
     with raising(ServiceError, 1):
@@ -169,7 +169,7 @@ def test_jobs_that_were_not_done_in_time_are_waited_for_by_the_next_run(
 
 
 def test_a_run_goes_on_until_each_of_its_hosted_phones_was_measured(
-    outcome: pipeline.Outcome, service: AiHubService, layout: Layout
+    outcome: pipeline.RunOutcome, service: AiHubService, layout: Layout
 ) -> None:
     begun = outcome.result.run_id
 
@@ -184,16 +184,16 @@ def test_a_run_goes_on_until_each_of_its_hosted_phones_was_measured(
 
 
 def test_a_hosted_phone_is_measured_where_no_other_device_can_be_reached(
-    outcome: pipeline.Outcome, service: AiHubService, layout: Layout
+    outcome: pipeline.RunOutcome, service: AiHubService, layout: Layout
 ) -> None:
-    addresses, conduct = ["s25@ABSENT", "hub:s25"], pipeline.Conduct(keep_going=True)
-    alone = pipeline.run(load_recipe("quickstart"), parse_addresses(addresses), conduct=conduct, layout=layout, observer=Silent())
+    addresses, conduct = ["s25@ABSENT", "hub:s25"], pipeline.RunOptions(keep_going=True)
+    alone = pipeline.run(load_recipe("quickstart"), parse_addresses(addresses), options=conduct, layout=layout, observer=Silent())
     assert list(alone.failures) == ["s25@ABSENT"]
     assert {record.device.address for record in alone.result.records} == {"hub:s25"}
 
 
 def test_a_hosted_phone_is_measured_where_nothing_can_be_pushed_to_the_other_device(
-    outcome: pipeline.Outcome, service: AiHubService, layout: Layout, harness: Path
+    outcome: pipeline.RunOutcome, service: AiHubService, layout: Layout, harness: Path
 ) -> None:
     shutil.copytree(harness.parent, layout.programs / harness.parent.name, dirs_exist_ok=True)
     beside = _run(["virtual:s25?data_mb=4", "hub:s25"], layout)

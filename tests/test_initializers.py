@@ -16,14 +16,14 @@ from support.sentences import raising  # noqa: E402
 from test_pipeline import Watcher  # noqa: E402
 
 from quadbench import pipeline  # noqa: E402
-from quadbench.artifacts import Bundle, Component, Graph, Status, Stored, Variant  # noqa: E402
+from quadbench.artifacts import Component, Graph, Status, StoredBundle, Variant  # noqa: E402
 from quadbench.artifacts.run_record import file_refs  # noqa: E402
 from quadbench.devices.addresses import parse_addresses  # noqa: E402
 from quadbench.errors import ArtifactError  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.model import float_graphs  # noqa: E402
 from quadbench.quad.model.float_graphs import export_graph  # noqa: E402
-from quadbench.quad.model.initializers import discard, file_of, open_session, opened, renamed, transpose, value  # noqa: E402
+from quadbench.quad.model.initializers import discard, file_of, open_graph, open_session, transpose, value, with_weights_file  # noqa: E402
 from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.quantize.qdq import activation_encodings, quantize_graph  # noqa: E402
 from quadbench.recipe.recipe import load_recipe  # noqa: E402
@@ -38,7 +38,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 @pytest.fixture(scope="module")
-def outside_bundle(tiny_recipe: Path, layout: Layout) -> Stored[Bundle]:
+def outside_bundle(tiny_recipe: Path, layout: Layout) -> StoredBundle:
     """The tiny model's bundle, its weights treated as if they were large."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 1024)
@@ -46,13 +46,13 @@ def outside_bundle(tiny_recipe: Path, layout: Layout) -> Stored[Bundle]:
         return build(recipe, layout)
 
 
-def _graphs(bundle: Stored[Bundle], variant: Variant) -> dict[Component, Graph]:
+def _graphs(bundle: StoredBundle, variant: Variant) -> dict[Component, Graph]:
     return {graph.component: graph for graph in bundle.artifact.graphs if graph.variant is variant}
 
 
 @pytest.mark.slow
 def test_quantized_graphs_are_the_same_wherever_the_float_weights_lie(
-    outside_bundle: Stored[Bundle], tiny_bundle: Stored[Bundle]
+    outside_bundle: StoredBundle, tiny_bundle: StoredBundle
 ) -> None:
     outside, inside = (
         {component: graph.file.sha256 for component, graph in _graphs(bundle, Variant.SHARED).items()}
@@ -62,7 +62,7 @@ def test_quantized_graphs_are_the_same_wherever_the_float_weights_lie(
 
 
 @pytest.mark.slow
-def test_float_graphs_refer_to_their_weights_by_sha256(outside_bundle: Stored[Bundle]) -> None:
+def test_float_graphs_refer_to_their_weights_by_sha256(outside_bundle: StoredBundle) -> None:
     for graph in _graphs(outside_bundle, Variant.FLOAT).values():
         assert graph.data
         model = onnx.load(outside_bundle.path(graph.file), load_external_data=False)
@@ -72,7 +72,7 @@ def test_float_graphs_refer_to_their_weights_by_sha256(outside_bundle: Stored[Bu
 
 
 @pytest.mark.slow
-def test_nothing_but_the_bundle_is_left(outside_bundle: Stored[Bundle]) -> None:
+def test_nothing_but_the_bundle_is_left(outside_bundle: StoredBundle) -> None:
     folder = outside_bundle.folder
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     listed = {file.path for file in file_refs(outside_bundle.artifact)} | {MANIFEST, CHECKSUM}
@@ -80,7 +80,7 @@ def test_nothing_but_the_bundle_is_left(outside_bundle: Stored[Bundle]) -> None:
 
 
 @pytest.mark.slow
-def test_a_float_graph_of_two_files_runs_on_a_device(outside_bundle: Stored[Bundle], tiny_recipe: Path, layout: Layout) -> None:
+def test_a_float_graph_of_two_files_runs_on_a_device(outside_bundle: StoredBundle, tiny_recipe: Path, layout: Layout) -> None:
     recipe = load_recipe(tiny_recipe).model_copy(update={"baselines": ()})
     outcome = pipeline.run(recipe, parse_addresses(["local"]), layout=layout, observer=Watcher())
     assert outcome.result.bundle == outside_bundle.artifact
@@ -121,8 +121,8 @@ def test_a_stored_graph_is_opened_without_its_weights_and_runs(tmp_path: Path, m
     stored = tmp_path / "stored"
     stored.mkdir()
     weights.rename(stored / "weights")
-    onnx.save(renamed(model, "weights"), stored / "unet.onnx")
-    again = opened(stored / "unet.onnx", stored / "weights")
+    onnx.save(with_weights_file(model, "weights"), stored / "unet.onnx")
+    again = open_graph(stored / "unet.onnx", stored / "weights")
     assert file_of(again) == stored / "weights"
     x = torch.randn(1, 32)
     np.testing.assert_allclose(open_session(again).run(None, {"x": x.numpy()})[0], module(x).detach().numpy(), atol=1e-5)
@@ -133,9 +133,9 @@ def test_a_stored_graph_is_opened_without_its_weights_and_runs(tmp_path: Path, m
 def test_a_graph_that_refers_to_another_file_than_its_weights_is_refused(
     linear: onnx.ModelProto, tmp_path: Path, location: str, weights: str | None
 ) -> None:
-    onnx.save(renamed(linear, location), tmp_path / "unet.onnx")
+    onnx.save(with_weights_file(linear, location), tmp_path / "unet.onnx")
     with raising(ArtifactError, location):
-        opened(tmp_path / "unet.onnx", tmp_path / weights if weights else None)
+        open_graph(tmp_path / "unet.onnx", tmp_path / weights if weights else None)
 
 
 def _elsewhere() -> onnx.TensorProto:
@@ -174,7 +174,7 @@ def test_no_tensor_of_a_graph_lies_in_another_file(tmp_path: Path, model: onnx.M
     (tmp_path / "graph.json").write_bytes(model.SerializeToString())  # a protobuf, whatever its name
     for weights in (None, tmp_path / "weights"):
         with raising(ArtifactError, "secret"):
-            opened(tmp_path / "graph.json", weights)
+            open_graph(tmp_path / "graph.json", weights)
 
 
 @pytest.mark.parametrize(
@@ -196,12 +196,12 @@ def test_a_graph_whose_tensors_lie_nowhere_in_its_file_is_refused(
     (tmp_path / "secret").write_bytes(bytes(12))
     model = _constant()
     onnx.save(model, tmp_path / "graph.onnx")
-    assert file_of(opened(tmp_path / "graph.onnx", tmp_path / "secret")) is None  # it is no initializer
+    assert file_of(open_graph(tmp_path / "graph.onnx", tmp_path / "secret")) is None  # it is no initializer
     for key, text in place:
         model.graph.node[0].attribute[0].t.external_data.add(key=key, value=text)
     onnx.save(model, tmp_path / "graph.onnx")
     with raising(ArtifactError, "graph.onnx", "y", *said):
-        opened(tmp_path / "graph.onnx", tmp_path / "secret")
+        open_graph(tmp_path / "graph.onnx", tmp_path / "secret")
 
 
 @pytest.mark.parametrize(("kind", "shape", "said"), [(999, [3], 999), (1, [-1, -3], "")])
@@ -213,7 +213,7 @@ def test_a_tensor_of_no_size_is_refused(tmp_path: Path, kind: int, shape: list[i
     (tmp_path / "secret").write_bytes(bytes(12))
     onnx.save(model, tmp_path / "graph.onnx")
     with raising(ArtifactError, "y", said):
-        opened(tmp_path / "graph.onnx", tmp_path / "secret")
+        open_graph(tmp_path / "graph.onnx", tmp_path / "secret")
 
 
 def test_a_graph_that_is_cut_off_or_gone_is_refused(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_graph_that_is_cut_off_or_gone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "graph.onnx").write_bytes(content[: len(content) // 2])
     for name in ("graph.onnx", "gone.onnx"):
         with raising(ArtifactError, name):
-            opened(tmp_path / name, None)
+            open_graph(tmp_path / name, None)
 
 
 def test_weights_are_those_of_the_file_that_is_named(tmp_path: Path) -> None:
@@ -229,9 +229,9 @@ def test_weights_are_those_of_the_file_that_is_named(tmp_path: Path) -> None:
     checked = tmp_path / "checked/weights"
     checked.parent.mkdir()
     (file_of(model) or tmp_path).rename(checked)
-    onnx.save(renamed(model, "weights"), tmp_path / "unet.onnx")
+    onnx.save(with_weights_file(model, "weights"), tmp_path / "unet.onnx")
     (tmp_path / "weights").write_bytes(bytes(checked.stat().st_size))
-    assert file_of(opened(tmp_path / "unet.onnx", checked)) == checked
+    assert file_of(open_graph(tmp_path / "unet.onnx", checked)) == checked
 
 
 @pytest.mark.parametrize("inline_limit_bytes", [0, 2**20])

@@ -17,7 +17,7 @@ from quadbench.farm.jobs import JobQueue
 from quadbench.farm.need import capability_need, device_need
 from quadbench.farm.scheduler import Seat
 from quadbench.results.engine import Source, open_engine
-from quadbench.results.records import Records
+from quadbench.results.records import RecordStore
 
 ANA, VERSION = "ana@lab-1", "0.1.0"
 BUILD = NewJob(kind=JobKind.BUILD, needs=capability_need("build"))
@@ -128,12 +128,12 @@ def test_an_attempt_that_was_lost_is_taken_over_and_changes_nothing_any_more(
     for act in (
         lambda: jobs.finish(zombie),
         lambda: jobs.fail(zombie, "late", is_transient=False),
-        lambda: Records(engine).store(record(), lambda connection: jobs.finish_within(connection, zombie)),
+        lambda: RecordStore(engine).store(record(), lambda connection: jobs.finish_within(connection, zombie)),
     ):
         with raising(AttemptOverError, "two"):
             act()
-    assert Records(engine).run_ids() == []
-    assert Records(engine).store(record(), lambda connection: jobs.finish_within(connection, later))
+    assert RecordStore(engine).run_ids() == []
+    assert RecordStore(engine).store(record(), lambda connection: jobs.finish_within(connection, later))
     assert states(database) == ["done"]
 
 
@@ -146,7 +146,7 @@ def test_what_is_not_stored_is_not_done(database: Source, engine: sa.Engine, job
         raise ArtifactError("no room")
 
     with raising(ArtifactError):
-        Records(engine).store(record(), full)
+        RecordStore(engine).store(record(), full)
     assert states(database) == ["running"]
     jobs.finish(attempt)
 
@@ -358,7 +358,7 @@ def test_a_value_of_no_type_costs_no_other_job_its_turn(change: str, tmp_path: P
 def test_a_record_of_an_attempt_that_is_over_is_not_stored(database: Source, engine: sa.Engine, jobs: JobQueue) -> None:
     submit(jobs)
     (attempt,) = claim(jobs)
-    records = Records(engine)
+    records = RecordStore(engine)
     records.store(record("in time"), lambda connection: jobs.check(connection, attempt))
     jobs.give_back(attempt, "told to stop")
     claim(jobs, "two")

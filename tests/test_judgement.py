@@ -8,8 +8,8 @@ from support.sentences import says  # noqa: E402
 
 from quadbench.quad.adapters.adapter import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import (  # noqa: E402
-    LEAST_KEPT_DB,
-    LEAST_SQNR_DB,
+    MIN_KEPT_DB,
+    MIN_SQNR_DB,
     Acceptance,
     Judgement,
     adapter_fit,
@@ -60,14 +60,14 @@ def test_a_pair_out_of_balance_is_admitted_after_the_gauge() -> None:
 def test_an_update_larger_than_the_profile_needs_distillation() -> None:
     judgement = judged(adapter_of(down=4, up=3))
     assert judgement.acceptance is Acceptance.NEEDS_DISTILLATION
-    assert LEAST_KEPT_DB < judgement.gauged.sqnr_db < LEAST_SQNR_DB
+    assert MIN_KEPT_DB < judgement.gauged.sqnr_db < MIN_SQNR_DB
     says(judgement.reason, "gauge-aligned", 2)
 
 
 def test_an_update_far_beyond_the_profile_is_refused() -> None:
     judgement = judged(adapter_of(down=20, up=20))
     assert judgement.acceptance is Acceptance.REFUSED
-    assert judgement.gauged.sqnr_db < LEAST_KEPT_DB
+    assert judgement.gauged.sqnr_db < MIN_KEPT_DB
 
 
 def test_a_faint_adapter_that_uses_few_integers_is_not_admitted() -> None:

@@ -18,13 +18,13 @@ from support.small_graphs import attention_model, model_of
 
 from quadbench.artifacts import Caveat
 from quadbench.compile import compile_bundle
-from quadbench.compile.cpu_graph import let_weights_fold
+from quadbench.compile.cpu_graph import allow_folding
 from quadbench.compile.onnxruntime import kernels_of
 from quadbench.errors import BuildError
 from quadbench.lint import lint_graph
 from quadbench.lint.linted_graph import graph_of
 from quadbench.quad.quantize.encodings import Encoding, quantize
-from quadbench.quad.quantize.quantizer import weights_quantized
+from quadbench.quad.quantize.quantizer import write_weight_only
 from quadbench.recipe.settings import FLOAT_LABEL, Precision
 from quadbench.results.layout import Layout
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, Target
@@ -75,7 +75,7 @@ def test_kernels_on_integers_are_known_by_their_operators() -> None:
 
 def test_with_float_activations_weights_and_lora_alone_are_integers() -> None:
     exact = attention_model()
-    model = weights_quantized(exact, lora=LORA).model
+    model = write_weight_only(exact, lora=LORA).model
     assert not [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
     dtypes = {constant.name: constant.data_type for constant in model.graph.initializer}
     assert dtypes["w.axis1.int8"] == onnx.TensorProto.INT8
@@ -88,9 +88,9 @@ def test_with_float_activations_weights_and_lora_alone_are_integers() -> None:
 
 
 def test_weights_that_fold_give_the_same_values_and_stay_integers_in_the_file(tmp_path: Path) -> None:
-    model, path = weights_quantized(attention_model(), lora=LORA).model, tmp_path / "graph.onnx"
+    model, path = write_weight_only(attention_model(), lora=LORA).model, tmp_path / "graph.onnx"
     onnx.save(model, path)
-    let_weights_fold(path)
+    allow_folding(path)
     folded = onnx.load(path)
     feed = {name: quantize(values, LORA[name]) if name in LORA else values for name, values in _feed(attention_model()).items()}
     np.testing.assert_array_equal(_run(folded, feed), _run(model, feed))
@@ -107,7 +107,7 @@ def test_a_quantized_graph_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
     onnx.save(quantized_model(), path)
     before = path.read_bytes()
-    let_weights_fold(path)
+    allow_folding(path)
     assert path.read_bytes() == before
 
 
@@ -115,7 +115,7 @@ def test_a_quantized_graph_is_left_as_it_is(tmp_path: Path) -> None:
     ("target", "is_refused"), [(QnnTarget(backend="qnn", htp_arch="v79", soc_model=69), True), (CPU, False)], ids=["qnn", "cpu"]
 )
 def test_float_activations_are_for_the_cpu_alone(target: Target, is_refused: bool, tmp_path: Path) -> None:
-    stored = write_bundle(tmp_path / "bundle", weights_quantized(attention_model(), lora=LORA).model)
+    stored = write_bundle(tmp_path / "bundle", write_weight_only(attention_model(), lora=LORA).model)
     bundle = replace(stored, artifact=replace(stored.artifact, precision=FLOAT_LABEL))
     if is_refused:
         with raising(BuildError, "key", "small"):

@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 
 from support.kills import Arena, Kill, kinds_of_kills
 
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import StoredBundle
 
 SEED = 3
 KILLS = 12
@@ -18,7 +18,7 @@ KILLS = 12
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_run_survives_the_end_of_any_of_its_processes(
-    tiny_recipe: Path, tiny_bundle: Stored[Bundle], harness: Path, tmp_path: Path
+    tiny_recipe: Path, tiny_bundle: StoredBundle, harness: Path, tmp_path: Path
 ) -> None:
     """A few kinds of kills, drawn, and one in a build; `python -m support.kills` has as many as one likes."""
     dice = random.Random(SEED)

@@ -31,7 +31,7 @@ def library(tmp_path: Path) -> bytes:
 
 def added(source: Path, layout: Layout) -> list[str]:
     """The names of the libraries in the kit that the source makes."""
-    return [library.name for library in store.add([source], Abi.ARM64_V8A, layout).kit.artifact.libraries]
+    return [library.name for library in store.add_kit([source], Abi.ARM64_V8A, layout).kit.artifact.libraries]
 
 
 def files_below(folder: Path) -> set[Path]:
@@ -47,7 +47,7 @@ def test_no_path_in_an_archive_is_one_here(path: str, layout: Layout, library: b
     archive = write_archive(tmp_path / "a.aar", [(f"{path}{RUNTIME}", library)])
     before = files_below(tmp_path)
     assert added(archive, layout) == [RUNTIME]
-    (kit,) = store.kits(layout)
+    (kit,) = store.list_kits(layout)
     assert files_below(tmp_path) - before == files_below(kit.folder)
     assert all(file.name in (MANIFEST, CHECKSUM) or len(file.name) == 64 for file in files_below(kit.folder))
 
@@ -69,13 +69,13 @@ def test_two_libraries_of_one_name_are_refused(layout: Layout, library: bytes, t
     (tmp_path / "b" / RUNTIME).write_bytes(other)
     files = [tmp_path / "b", write_archive(tmp_path / "c.zip", [(RUNTIME, library)])]
     with raising(UserError, "b", "c.zip"):
-        store.add(files, Abi.ARM64_V8A, layout)
+        store.add_kit(files, Abi.ARM64_V8A, layout)
 
 
 def test_a_library_that_unpacks_without_end_is_left(
     layout: Layout, library: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(archives, "MAX_BYTES", 2**20)
     archive = write_archive(tmp_path / "bomb.aar", [(RUNTIME, library + bytes(2**24))])
     assert archive.stat().st_size < 2**16
     with raising(UserError, 1048576):
@@ -90,7 +90,7 @@ def test_a_size_that_is_declared_is_believed_before_anything_is_unpacked(
     layout: Layout, library: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = write_archive(tmp_path / "bomb.aar", [(RUNTIME, library + bytes(2**24))])
-    monkeypatch.setattr(archives, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(archives, "MAX_BYTES", 2**20)
     monkeypatch.setattr(archives, "_copy", pytest.fail)
     with raising(UserError, 1048576):
         added(archive, layout)
@@ -99,18 +99,18 @@ def test_a_size_that_is_declared_is_believed_before_anything_is_unpacked(
 def test_the_bytes_of_all_files_of_a_kit_are_counted_together(
     layout: Layout, library: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(archives, "MAX_BYTES", 2**20)
     files = [write_archive(tmp_path / f"{number}.aar", [(f"lib{number}.so", library + bytes(2**19))]) for number in range(2)]
     with raising(UserError, "1.aar", 1048576):
-        store.add(files, Abi.ARM64_V8A, layout)
+        store.add_kit(files, Abi.ARM64_V8A, layout)
 
 
 def test_more_members_than_any_package_has_are_refused(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MOST_MEMBERS", 100)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 100)
     archive = write_archive(tmp_path / "a.aar", ((f"{number}.txt", b"") for number in range(101)))
     with raising(UserError, 101, 100):
         added(archive, layout)
-    monkeypatch.setattr(archives, "MOST_LIBRARIES", 10)
+    monkeypatch.setattr(archives, "MAX_LIBRARIES", 10)
     archive = write_archive(tmp_path / "b.aar", ((f"lib{number}.so", b"") for number in range(11)))
     with raising(UserError, 11, "arm64-v8a", 10):
         added(archive, layout)
@@ -187,7 +187,7 @@ def test_no_byte_that_is_changed_ends_in_anything_but_libraries_or_a_refusal(lib
             content[place] = chance.choice((0, 1, 128, 255, chance.randrange(256)))
         archive.write_bytes(content)
         try:
-            archives.contents_of([archive], Abi.ARM64_V8A, tmp_path)
+            archives.extract_libraries([archive], Abi.ARM64_V8A, tmp_path)
         except UserError:
             refused += 1
     assert 50 < refused < 400
@@ -249,12 +249,12 @@ def test_a_library_that_is_changed_while_it_is_read_is_that_of_its_origin(
     place.write_bytes(library)
     copied = archives._copied
     monkeypatch.setattr(archives, "_copied", lambda *parts: (place.write_bytes(other), copied(*parts))[1])
-    kit = store.add([place], Abi.ARM64_V8A, layout).kit.artifact
+    kit = store.add_kit([place], Abi.ARM64_V8A, layout).kit.artifact
     assert [origin.sha256 for origin in kit.origins] == [kit.libraries[0].file.sha256] == [sha256(other).hexdigest()]
 
 
 def test_the_licence_that_a_wheel_names_is_kept(layout: Layout, library: bytes, tmp_path: Path) -> None:
     metadata = b"Metadata-Version: 2.4\nName: onnxruntime\nLicense-Expression: MIT\n\nLicense: of the description\n"
     members = [("onnxruntime/capi/" + RUNTIME, library), ("onnxruntime-1.29.0.dist-info/METADATA", metadata)]
-    addition = store.add([write_archive(tmp_path / "ort.whl", members)], Abi.ARM64_V8A, layout)
+    addition = store.add_kit([write_archive(tmp_path / "ort.whl", members)], Abi.ARM64_V8A, layout)
     assert [(origin.name, origin.licence) for origin in addition.kit.artifact.origins] == [("ort.whl", "MIT")]

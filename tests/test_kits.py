@@ -16,7 +16,14 @@ from quadbench.artifacts.run_record import file_refs
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.kits import store
-from quadbench.kits.fitness import COMPILER_VERSIONS, best_kit, compiler_build, compiler_problem, libraries_for, target_problems
+from quadbench.kits.kit_compatibility import (
+    COMPILER_VERSIONS,
+    best_kit,
+    compiler_build,
+    compiler_problem,
+    libraries_for,
+    target_problems,
+)
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import CHECKSUM, MANIFEST, check_contents, read_manifest
@@ -38,7 +45,7 @@ def qnn(tmp_path: Path) -> Path:
 def refused(files: Path, layout: Layout, abi: Abi = PHONE) -> str:
     """The reasons why a folder makes no kit, after which nothing is left of it."""
     with pytest.raises(UserError) as error:
-        store.add([files], abi, layout)
+        store.add_kit([files], abi, layout)
     assert list(layout.kits.iterdir()) == []
     return error.value.message
 
@@ -46,25 +53,25 @@ def refused(files: Path, layout: Layout, abi: Abi = PHONE) -> str:
 def test_an_aar_becomes_a_kit_of_what_graphs_need(layout: Layout, tmp_path: Path) -> None:
     java = write_elf(tmp_path / "libonnxruntime4j_jni.so", needed=(*ANDROID, RUNTIME))
     aar = write_aar(tmp_path / "onnxruntime.aar", [write_runtime(tmp_path / "libraries"), java])
-    addition = store.add([aar], PHONE, layout)
+    addition = store.add_kit([aar], PHONE, layout)
     kit = addition.kit.artifact
     assert [(library.name, library.role) for library in kit.libraries] == [(RUNTIME, Role.RUNTIME)]
     assert addition.left_out == ("libonnxruntime4j_jni.so",)
     assert (kit.abi, kit.versions) == (PHONE, {"onnxruntime": "1.29.0"})
     assert kit.origins[0].name == "onnxruntime.aar"
-    assert store.find(kit.digest[:8], layout).artifact == kit
+    assert store.find_kit(kit.digest[:8], layout).artifact == kit
 
 
 def test_a_kit_is_named_by_its_content_and_stored_once(layout: Layout, tmp_path: Path) -> None:
-    first = store.add([write_runtime(tmp_path / "a")], PHONE, layout).kit
-    again = store.add([write_aar(tmp_path / "b.aar", [tmp_path / "a" / RUNTIME])], PHONE, layout).kit
+    first = store.add_kit([write_runtime(tmp_path / "a")], PHONE, layout).kit
+    again = store.add_kit([write_aar(tmp_path / "b.aar", [tmp_path / "a" / RUNTIME])], PHONE, layout).kit
     assert (again.is_reused, again.folder) == (True, first.folder)
-    other = store.add([write_runtime(tmp_path / "c", says=b"\0VERS_1.30.0\0")], PHONE, layout).kit
-    assert {kit.folder for kit in store.kits(layout)} == {first.folder, other.folder}
+    other = store.add_kit([write_runtime(tmp_path / "c", says=b"\0VERS_1.30.0\0")], PHONE, layout).kit
+    assert {kit.folder for kit in store.list_kits(layout)} == {first.folder, other.folder}
 
 
 def test_roles_follow_from_names_and_skels_are_of_the_other_processor(layout: Layout, qnn: Path) -> None:
-    kit = store.add([qnn], PHONE, layout).kit.artifact
+    kit = store.add_kit([qnn], PHONE, layout).kit.artifact
     assert {library.name: library.role.value for library in kit.libraries} == {
         RUNTIME: "runtime",
         PLUGIN: "plugin",
@@ -81,8 +88,8 @@ def test_libraries_that_others_need_belong_to_the_kit(layout: Layout, tmp_path: 
     folder = write_runtime(tmp_path / "kit", needed=(*ANDROID, "libc++_shared.so")).parent
     write_elf(folder / "libc++_shared.so", needed=ANDROID)
     write_elf(folder / "libunused.so", needed=ANDROID)
-    addition = store.add([folder], PHONE, layout)
-    assert [library.name for library in addition.kit.artifact.of_role(Role.SUPPORT)] == ["libc++_shared.so"]
+    addition = store.add_kit([folder], PHONE, layout)
+    assert [library.name for library in addition.kit.artifact.libraries_with_role(Role.SUPPORT)] == ["libc++_shared.so"]
     assert addition.left_out == ("libunused.so",)
 
 
@@ -95,7 +102,7 @@ def test_the_folder_of_qualcomms_sdk_gives_the_abis_libraries_and_the_skels(layo
     write_elf(sdk / "hexagon-v79/unsigned/libQnnSystem.so")
     (sdk / "x86_64-linux-clang").mkdir()
     write_elf(sdk / "x86_64-linux-clang/libQnnHtp.so", machine=X86_64)
-    kit = store.add([sdk.parent, qnn / RUNTIME, qnn / PLUGIN], PHONE, layout).kit.artifact
+    kit = store.add_kit([sdk.parent, qnn / RUNTIME, qnn / PLUGIN], PHONE, layout).kit.artifact
     assert {library.name for library in kit.libraries} == {path.name for path in qnn.iterdir()}
 
 
@@ -160,7 +167,7 @@ def test_a_plugin_without_its_backend_and_a_backend_without_its_plugin_are_refus
 
 def test_a_kit_has_one_library_of_onnx_runtime(layout: Layout, qnn: Path) -> None:
     (qnn / RUNTIME).rename(qnn / f"{RUNTIME}.1.29.0")
-    assert store.add([qnn], PHONE, layout).kit.artifact.versions["onnxruntime"] == "1.29.0"
+    assert store.add_kit([qnn], PHONE, layout).kit.artifact.versions["onnxruntime"] == "1.29.0"
     write_runtime(qnn)
     shutil.rmtree(layout.kits)
     says(refused(qnn, layout), "libonnxruntime.so", RUNTIME, f"{RUNTIME}.1.29.0")
@@ -173,7 +180,7 @@ def test_all_reasons_come_at_once(layout: Layout, qnn: Path) -> None:
 
 
 def test_a_kit_of_another_build_than_the_compilers_names_both_and_the_package_to_install(layout: Layout, qnn: Path) -> None:
-    kit = store.add([qnn], PHONE, layout).kit.artifact
+    kit = store.add_kit([qnn], PHONE, layout).kit.artifact
     assert compiler_problem(kit, BUILD) is None
     problem = compiler_problem(kit, "2.51.0.260929181845") or ""
     reads(problem, BUILD, "2.51.0.260929181845", "onnxruntime-qnn==2.6.0")
@@ -188,39 +195,39 @@ def test_the_build_of_the_compiler_here_is_one_that_is_known() -> None:
 
 
 def test_a_kit_says_why_it_does_not_run_on_a_device(layout: Layout, tmp_path: Path, qnn: Path) -> None:
-    bare = store.add([write_runtime(tmp_path / "bare")], PHONE, layout).kit.artifact
+    bare = store.add_kit([write_runtime(tmp_path / "bare")], PHONE, layout).kit.artifact
     assert target_problems(bare, CPU, "v79", None) == []
     reads(target_problems(bare, HTP, "v79", BUILD), PLUGIN)
-    kit = store.add([qnn], PHONE, layout).kit.artifact
+    kit = store.add_kit([qnn], PHONE, layout).kit.artifact
     reads(target_problems(kit, HTP, "v81", BUILD), "v81", "libQnnHtpV81Stub.so", "libQnnHtpV81Skel.so")
 
 
 def test_the_plugin_of_another_vendor_is_none_for_the_htp(layout: Layout, tmp_path: Path) -> None:
     write_elf(write_runtime(tmp_path / "kit").with_name("libonnxruntime_providers_acme.so"), needed=ANDROID)
-    kit = store.add([tmp_path / "kit"], PHONE, layout).kit.artifact
+    kit = store.add_kit([tmp_path / "kit"], PHONE, layout).kit.artifact
     reads(target_problems(kit, HTP, "v79", BUILD), PLUGIN)
 
 
 def test_a_version_that_is_no_release_is_refused(layout: Layout, qnn: Path) -> None:
-    kit = store.add([qnn], PHONE, layout).kit.artifact
+    kit = store.add_kit([qnn], PHONE, layout).kit.artifact
     with raising(ValueError, "onnxruntime", "1.32.0rc1"):
         replace(kit, versions={"onnxruntime": "1.32.0rc1"})
 
 
 def test_a_device_takes_what_its_target_needs_alone(layout: Layout, qnn: Path) -> None:
-    kit = store.add([qnn], PHONE, layout).kit.artifact
+    kit = store.add_kit([qnn], PHONE, layout).kit.artifact
     assert libraries_for(kit, HTP, "v79") == kit.libraries
     assert {library.name for library in libraries_for(kit, HTP, "v75")} == {path.name for path in qnn.iterdir()} - {STUB, SKEL}
     assert [library.name for library in libraries_for(kit, CPU, "v79")] == [RUNTIME]
     write_elf(qnn / "libQnnHtpPrepare.so", needed=ANDROID, says=f"v{BUILD}".encode())
-    with_compiler = store.add([qnn], PHONE, layout).kit.artifact
+    with_compiler = store.add_kit([qnn], PHONE, layout).kit.artifact
     assert len(with_compiler.libraries) == len(kit.libraries) + 1
     assert libraries_for(with_compiler, HTP, "v79") == kit.libraries
 
 
 def test_the_newest_kit_that_runs_the_target_is_taken(layout: Layout, tmp_path: Path, qnn: Path) -> None:
-    older = store.add([qnn], PHONE, layout).kit
-    newer = store.add([write_runtime(tmp_path / "newer", says=b"\0VERS_1.30.0\0")], PHONE, layout).kit
+    older = store.add_kit([qnn], PHONE, layout).kit
+    newer = store.add_kit([write_runtime(tmp_path / "newer", says=b"\0VERS_1.30.0\0")], PHONE, layout).kit
     assert best_kit([older, newer], PHONE, CPU, "v79", BUILD) == newer
     assert best_kit([older, newer], PHONE, HTP, "v79", BUILD) == older
     assert best_kit([older, newer], PHONE, HTP, "v79", "2.51.0.260929181845") is None
@@ -228,7 +235,7 @@ def test_the_newest_kit_that_runs_the_target_is_taken(layout: Layout, tmp_path: 
 
 
 def test_a_kit_that_was_changed_is_refused_and_can_be_removed(layout: Layout, tmp_path: Path) -> None:
-    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    stored = store.add_kit([write_runtime(tmp_path / "kit")], PHONE, layout).kit
     place = stored.path(stored.artifact.libraries[0].file)
     content = place.read_bytes()
     place.chmod(0o644)
@@ -237,9 +244,9 @@ def test_a_kit_that_was_changed_is_refused_and_can_be_removed(layout: Layout, tm
         check_contents(stored, file_refs(stored.artifact))
     (stored.folder / MANIFEST).write_text("{}")
     with raising(ArtifactError):
-        store.find(stored.folder.name, layout)
-    store.remove(stored.folder.name, layout)
-    assert store.kits(layout) == []
+        store.find_kit(stored.folder.name, layout)
+    store.remove_kit(stored.folder.name, layout)
+    assert store.list_kits(layout) == []
 
 
 @pytest.mark.parametrize(
@@ -259,7 +266,7 @@ def test_a_kit_that_was_changed_is_refused_and_can_be_removed(layout: Layout, tm
 def test_a_manifest_that_was_rewritten_with_its_checksum_is_refused(
     key: str, value: Any, reason: tuple[object, ...], layout: Layout, tmp_path: Path
 ) -> None:
-    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    stored = store.add_kit([write_runtime(tmp_path / "kit")], PHONE, layout).kit
     manifest = stored.folder / MANIFEST
     content = json.loads(manifest.read_text())
     *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
@@ -270,11 +277,11 @@ def test_a_manifest_that_was_rewritten_with_its_checksum_is_refused(
     manifest.write_text(json.dumps(content))
     (stored.folder / CHECKSUM).write_text(f"{sha256_of(manifest)}  {MANIFEST}\n")
     with raising(ArtifactError, *reason):
-        store.kits(layout)
+        store.list_kits(layout)
 
 
 def test_adding_the_files_again_mends_a_damaged_kit(layout: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    stored = store.add_kit([write_runtime(tmp_path / "kit")], PHONE, layout).kit
     name = stored.folder.name
     for spoil in (_flip, Path.unlink):
         spoil(stored.path(stored.artifact.libraries[0].file))
@@ -283,7 +290,7 @@ def test_adding_the_files_again_mends_a_damaged_kit(layout: Layout, tmp_path: Pa
         assert main(["runtime", "list", "--json", "--results", str(layout.root)]) == ArtifactError.exit_code
         (row,) = json.loads(capsys.readouterr().out)
         assert (row["folder"], "quadbench runtime remove" in row["fault"]) == (str(stored.folder), True)
-        assert not store.add([tmp_path / "kit"], PHONE, layout).kit.is_reused
+        assert not store.add_kit([tmp_path / "kit"], PHONE, layout).kit.is_reused
         assert main(["runtime", "list", "--results", str(layout.root)]) == 0
         assert capsys.readouterr().out.startswith(f"{name}  {PHONE}  onnxruntime")
 
@@ -295,16 +302,16 @@ def _flip(path: Path) -> None:
 
 
 def test_a_kit_without_its_manifest_is_seen_and_removed(layout: Layout, tmp_path: Path) -> None:
-    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    stored = store.add_kit([write_runtime(tmp_path / "kit")], PHONE, layout).kit
     (stored.folder / MANIFEST).unlink()
-    (fault,) = store.checked_kits(layout).values()
+    (fault,) = store.list_checked_kits(layout).values()
     says(str(fault), "manifest.json", "No such file")
-    assert store.remove(stored.folder.name, layout) == stored.folder
+    assert store.remove_kit(stored.folder.name, layout) == stored.folder
     assert list(layout.kits.iterdir()) == []
 
 
 def test_a_name_in_a_manifest_is_checked_when_it_is_read(layout: Layout, tmp_path: Path) -> None:
-    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    stored = store.add_kit([write_runtime(tmp_path / "kit")], PHONE, layout).kit
     manifest = stored.folder / MANIFEST
     manifest.write_text(manifest.read_text().replace(f'"{RUNTIME}"', '"../../libonnxruntime.so"'))
     with raising(ArtifactError):
@@ -313,22 +320,22 @@ def test_a_name_in_a_manifest_is_checked_when_it_is_read(layout: Layout, tmp_pat
 
 def test_a_kit_is_found_by_the_beginning_of_its_digest_if_no_other_begins_so(layout: Layout, tmp_path: Path) -> None:
     for number in range(17):  # of which two begin with the same character
-        store.add([write_runtime(tmp_path / f"{number}", says=b"\0VERS_1.%d.0\0" % number)], PHONE, layout)
-    names = [kit.folder.name for kit in store.kits(layout)]
+        store.add_kit([write_runtime(tmp_path / f"{number}", says=b"\0VERS_1.%d.0\0" % number)], PHONE, layout)
+    names = [kit.folder.name for kit in store.list_kits(layout)]
     shared = next(name[0] for name in names if sum(other[0] == name[0] for other in names) > 1)
     with raising(UserError, shared):
-        store.find(shared, layout)
+        store.find_kit(shared, layout)
     with raising(UnknownNameError, "xyz"):
-        store.find("xyz", layout)
+        store.find_kit("xyz", layout)
     with pytest.raises(UnknownNameError):
-        store.remove("", layout)
+        store.remove_kit("", layout)
 
 
 def test_a_kit_is_not_found_by_more_than_its_digest(layout: Layout, tmp_path: Path) -> None:
-    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    stored = store.add_kit([write_runtime(tmp_path / "kit")], PHONE, layout).kit
     digest, name = stored.artifact.digest, stored.folder.name
-    assert store.find(digest, layout).artifact == store.find(digest[:20], layout).artifact == stored.artifact
+    assert store.find_kit(digest, layout).artifact == store.find_kit(digest[:20], layout).artifact == stored.artifact
     for more in (f"{name}zz", digest[:-1] + "x", f"{digest}0", f"{name}/../{name}"):
         with pytest.raises(UnknownNameError):
-            store.remove(more, layout)
+            store.remove_kit(more, layout)
     assert stored.folder.is_dir()

@@ -29,9 +29,9 @@ from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import harness_sources
 from quadbench.kits import store
 from quadbench.kits.elf import exported_names
-from quadbench.kits.fitness import ENTRY_POINTS, libraries_for, target_problems
+from quadbench.kits.kit_compatibility import ENTRY_POINTS, libraries_for, target_problems
 from quadbench.results.layout import Layout
-from quadbench.rollout.equipment import Kind, kit_for
+from quadbench.rollout.equipment import DeviceKind, kit_for
 from quadbench.target.abi import Abi
 from quadbench.target.profile import load_profile
 from quadbench.target.targets import LiteRtTarget, OnnxRuntimeTarget
@@ -42,13 +42,13 @@ CPU, MT6991, SM8750 = (LiteRtTarget(backend="litert", soc=soc) for soc in (None,
 
 
 def kit_of(folder: Path, layout: Layout) -> Kit:
-    return store.add([folder], PHONE, layout).kit.artifact
+    return store.add_kit([folder], PHONE, layout).kit.artifact
 
 
 def refused(folder: Path, layout: Layout) -> list[str]:
     """The reasons why a folder makes no kit."""
     with pytest.raises(UserError) as error:
-        store.add([folder], PHONE, layout)
+        store.add_kit([folder], PHONE, layout)
     return error.value.message.splitlines()[1:]
 
 
@@ -79,7 +79,7 @@ def test_an_aar_and_an_archive_of_dispatch_libraries_make_a_kit(layout: Layout, 
         write_aar(tmp_path / "litert.aar", [folder / LITERT]),
         write_aar(tmp_path / "npu.zip", [folder / MEDIATEK, plugin]),
     ]
-    addition = store.add(sources, PHONE, layout)
+    addition = store.add_kit(sources, PHONE, layout)
     assert addition.left_out == (plugin.name,)
     assert target_problems(addition.kit.artifact, MT6991, None, None) == []
 
@@ -120,7 +120,7 @@ def test_a_damaged_table_of_names_is_refused_in_a_sentence(at: int, layout: Layo
     content[table + 8 : table + 16] = at.to_bytes(8, "little")  # the address of the hash table
     (folder / LITERT).write_bytes(content)
     with pytest.raises(UserError, match=f"'{LITERT}'"):
-        store.add([folder], PHONE, layout)
+        store.add_kit([folder], PHONE, layout)
 
 
 def test_the_names_are_those_that_the_harness_looks_up() -> None:
@@ -158,9 +158,9 @@ def test_a_phone_without_the_libraries_is_told_which_and_how_to_get_them(
     dispatches: tuple[str, ...] | None, words: tuple[str, ...], layout: Layout, tmp_path: Path
 ) -> None:
     folder = tmp_path / "kit"
-    store.add([write_litert(folder, *dispatches) if dispatches else write_runtime(folder)], PHONE, layout)
+    store.add_kit([write_litert(folder, *dispatches) if dispatches else write_runtime(folder)], PHONE, layout)
     profile = load_profile("tabs11").with_target("litert")
-    kind = Kind(address="tabs11", serial="R3X", profile=profile, abi=PHONE, target=profile.target)
+    kind = DeviceKind(address="tabs11", serial="R3X", profile=profile, abi=PHONE, target=profile.target)
     with pytest.raises(MissingDependencyError) as caught:
         kit_for(kind, layout)
     says(caught.value.message, "tabs11", "arm64-v8a", "litert-mt6991", *words)

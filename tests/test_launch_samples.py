@@ -20,16 +20,16 @@ def reading(value: float) -> Sample:
 
 def test_samples_stay_in_the_order_measured_wherever_memory_was_read() -> None:
     measured = (reading(5.0), IMAGES[0], reading(6.0), reading(7.0), *IMAGES[1:], reading(8.0))
-    samples = Samples.of(measured)
+    samples = Samples.from_samples(measured)
     assert samples == measured
     assert samples[3] == measured[3]
     assert len(samples) == len(measured)
     assert samples.values == tuple(image.value for image in IMAGES)
-    assert Samples.of(samples) is samples
+    assert Samples.from_samples(samples) is samples
 
 
 def test_samples_that_differ_in_a_value_or_in_what_it_is_of_are_not_equal() -> None:
-    samples = Samples.of(IMAGES)
+    samples = Samples.from_samples(IMAGES)
     assert samples != (*IMAGES[:2], replace(IMAGES[2], value=1.0))
     assert samples != (*IMAGES[:2], replace(IMAGES[2], labels={"a": "b"}))
     assert samples != IMAGES[:2]
@@ -39,12 +39,12 @@ def test_launches_of_one_plan_share_the_kinds_of_their_values_though_memory_was_
     layout = Layout(tmp_path)
     store_long_run(layout, devices=1, tasks=1, launches=2)
     with open_records(database_of(layout)) as records:
-        one, other, *_ = (record for record in records.of_run(RUN) if record.variant.has_unet_per_task)
+        one, other, *_ = (record for record in records.run_records(RUN) if record.variant.has_unet_per_task)
         for number, launch in enumerate((one, other)):
             samples = [*launch.samples]
             samples.insert(number + 1, reading(1e6))
             records.store(replace(launch, record_id=f"again-{number}", run_id="again", samples=tuple(samples)))
-        first, second = records.of_run("again")
+        first, second = records.run_records("again")
     assert first.samples[1] == reading(1e6)
     assert first.columns.kinds is second.columns.kinds
     assert first.columns.values == one.columns.values

@@ -23,10 +23,10 @@ from quadbench.errors import DeviceError, LeaseError, QuadbenchError, UserError
 from quadbench.farm.held import held, leased
 from quadbench.farm.leases import Lease, Leases, lease_name
 from quadbench.farm.token_file import write_token
-from quadbench.host import host_name, is_dead, process_mark
+from quadbench.host import has_ended, host_name, process_identity
 from quadbench.results.engine import Source
 from quadbench.results.layout import Layout
-from quadbench.results.records import Records
+from quadbench.results.records import RecordStore
 
 ANA, BEN = "ana@lab-1", "ben@lab-2"
 PHONE = "R3CX"
@@ -52,7 +52,7 @@ def test_a_device_that_a_job_has_is_refused_by_name(leases: Leases) -> None:
 
 
 def test_a_lease_that_is_over_stores_nothing_and_is_not_renewed(engine: sa.Engine, leases: Leases) -> None:
-    records = Records(engine)
+    records = RecordStore(engine)
     lease = leases.take(PHONE, ANA, "run", lease_s=0.05)
     time.sleep(0.1)
     with raising(LeaseError, "R3CX"):
@@ -201,7 +201,7 @@ def test_a_holder_that_was_frozen_past_its_lease_is_refused(
         assert holder.stdout.readline() == "holds\n"
         os.kill(holder.pid, signal.SIGSTOP)
         later = _taken_in_time(leases, lease_name("local", "local"))
-        Records(engine).store(record("later"), lambda connection: leases.check(connection, later))
+        RecordStore(engine).store(record("later"), lambda connection: leases.check(connection, later))
         os.kill(holder.pid, signal.SIGCONT)
         said, _ = holder.communicate("go on\n")
     assert said.count("ben@lab-2 has taken the device since") == 2
@@ -220,15 +220,15 @@ def test_a_holder_that_was_killed_keeps_nobody_away(database: Source, leases: Le
 
 
 def test_a_process_is_dead_only_where_that_is_known() -> None:
-    mark = process_mark()
-    assert not is_dead(mark)
+    mark = process_identity()
+    assert not has_ended(mark)
     boot, namespace, pid, start = mark.split(" ")
-    assert is_dead(f"{boot} {namespace} {pid} {int(start) - 1}")  # the number was another's
-    assert is_dead(f"{boot} {namespace} {2**22 + 1} 7")
+    assert has_ended(f"{boot} {namespace} {pid} {int(start) - 1}")  # the number was another's
+    assert has_ended(f"{boot} {namespace} {2**22 + 1} 7")
     for elsewhere in (f"other {namespace} {pid} 7", f"{boot} pid:[1] {pid} 7", "", "x", f"{boot} {namespace} x 7"):
-        assert not is_dead(elsewhere)
+        assert not has_ended(elsewhere)
     with subprocess.Popen(["true"]) as child:
-        while not is_dead(f"{boot} {namespace} {child.pid} 7"):  # ended, and not waited for yet
+        while not has_ended(f"{boot} {namespace} {child.pid} 7"):  # ended, and not waited for yet
             time.sleep(0.01)
 
 

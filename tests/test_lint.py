@@ -16,7 +16,7 @@ from support.bundles import write_bundle
 from support.lora_graph import LORA, model_of
 from support.sentences import raising, reads, says
 
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import StoredBundle
 from quadbench.artifacts.run_record import file_refs
 from quadbench.cli import main
 from quadbench.compile import compile_bundle
@@ -189,13 +189,13 @@ def test_an_output_of_unknown_rank_is_dynamic() -> None:
 
 
 @pytest.fixture
-def bundle_of(tmp_path: Path) -> Callable[[ModelProto], Stored[Bundle]]:
+def bundle_of(tmp_path: Path) -> Callable[[ModelProto], StoredBundle]:
     """Publish a bundle whose only quantized graph is the model."""
     return lambda model: write_bundle(tmp_path / "bundles" / "small", model)
 
 
 def test_a_v69_profile_with_int16_lora_is_refused_with_the_way_out(
-    bundle_of: Callable[[ModelProto], Stored[Bundle]], tmp_path: Path
+    bundle_of: Callable[[ModelProto], StoredBundle], tmp_path: Path
 ) -> None:
     (tmp_path / "old-phone.yaml").write_text(V69_PROFILE)
     profile = load_profile(tmp_path / "old-phone.yaml")
@@ -207,7 +207,7 @@ def test_a_v69_profile_with_int16_lora_is_refused_with_the_way_out(
 
 
 def test_what_was_compiled_for_another_chip_is_linted_again(
-    bundle_of: Callable[[ModelProto], Stored[Bundle]], tmp_path: Path
+    bundle_of: Callable[[ModelProto], StoredBundle], tmp_path: Path
 ) -> None:
     bundle = bundle_of(model_of())
     assert not compile_bundle(bundle, CPU, "key", Layout(tmp_path)).is_reused
@@ -216,7 +216,7 @@ def test_what_was_compiled_for_another_chip_is_linted_again(
 
 
 def test_a_warning_is_logged_and_compiles(
-    bundle_of: Callable[[ModelProto], Stored[Bundle]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    bundle_of: Callable[[ModelProto], StoredBundle], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         compile_bundle(bundle_of(resized()), CPU, "key", Layout(tmp_path), htp_arch="v79")
@@ -224,7 +224,7 @@ def test_a_warning_is_logged_and_compiles(
 
 
 def test_without_onnx_graphs_are_compiled_and_the_log_says_that_nothing_was_linted(
-    bundle_of: Callable[[ModelProto], Stored[Bundle]],
+    bundle_of: Callable[[ModelProto], StoredBundle],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -237,7 +237,7 @@ def test_without_onnx_graphs_are_compiled_and_the_log_says_that_nothing_was_lint
     says(caplog.text)
 
 
-def test_a_file_that_is_no_model_is_refused(bundle_of: Callable[[ModelProto], Stored[Bundle]]) -> None:
+def test_a_file_that_is_no_model_is_refused(bundle_of: Callable[[ModelProto], StoredBundle]) -> None:
     bundle = bundle_of(model_of())
     (bundle.folder / "shared/unet.onnx").write_bytes(b"\xff\xff\xff no model")
     with raising(ArtifactError, "shared/unet.onnx"):
@@ -265,7 +265,7 @@ def of_unknown_type(model: ModelProto) -> None:
     ],
 )
 def test_a_model_with_a_node_or_tensor_that_cannot_be_is_refused(
-    bundle_of: Callable[[ModelProto], Stored[Bundle]], bend: Callable[[ModelProto], None], reason: tuple[object, ...]
+    bundle_of: Callable[[ModelProto], StoredBundle], bend: Callable[[ModelProto], None], reason: tuple[object, ...]
 ) -> None:
     bend(model := model_of())
     with raising(ArtifactError, "shared/unet.onnx", *reason):
@@ -279,7 +279,7 @@ def test_text_that_is_not_utf_8_is_read() -> None:
 
 
 def test_the_command_says_what_is_wrong_and_fails(
-    bundle_of: Callable[[ModelProto], Stored[Bundle]], capsys: pytest.CaptureFixture[str]
+    bundle_of: Callable[[ModelProto], StoredBundle], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = bundle_of(model_of(dtype="uint16")).folder
     assert main(["lint", str(folder)]) == 0
@@ -311,21 +311,21 @@ def test_only_mediatek_s_plugin_leaves_look_ups_to_the_cpu() -> None:
 
 
 def test_the_command_takes_a_target_for_the_rules_of_its_compiler(
-    bundle_of: Callable[[ModelProto], Stored[Bundle]], capsys: pytest.CaptureFixture[str]
+    bundle_of: Callable[[ModelProto], StoredBundle], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = bundle_of(narrowed()).folder
     assert main(["lint", str(folder), "--target", "litert-mt6991"]) == BuildError.exit_code
     assert "error: shared/unet.onnx: litert-8-bit" in capsys.readouterr().out
 
 
-def test_the_tiny_model_s_graphs_are_clean(tiny_bundle: Stored[Bundle]) -> None:
+def test_the_tiny_model_s_graphs_are_clean(tiny_bundle: StoredBundle) -> None:
     findings = lint_bundle(tiny_bundle, htp_arch="v79")
     assert {path.split("/")[0] for path in findings} == {"shared", "per-graph"}
     assert not any(findings.values())
     assert not any(lint_bundle(tiny_bundle, htp_arch=None).values())
 
 
-def test_the_tiny_model_s_adapters_are_too_wide_for_v69(tiny_bundle: Stored[Bundle]) -> None:
+def test_the_tiny_model_s_adapters_are_too_wide_for_v69(tiny_bundle: StoredBundle) -> None:
     findings = lint_bundle(tiny_bundle, htp_arch="v69")
     lora = [spec.name for graph in tiny_bundle.artifact.graphs for spec in graph.inputs if spec.dtype == "int16"]
     assert [f.subject for f in findings["shared/unet.onnx"] if f.rule == "lora-int16"] == [f"tensor '{name}'" for name in lora]

@@ -13,7 +13,7 @@ pytest.importorskip("onnxruntime_qnn")
 
 from support.tflite_run import Feed, dialect_of, run_exactly, sqnr_db, tflite_runner
 
-from quadbench.artifacts import LORA_PREFIX, Bundle, CompiledBundle, Component, Graph, Stored, Variant
+from quadbench.artifacts import LORA_PREFIX, Component, Graph, StoredBundle, StoredCompiled, Variant
 from quadbench.compile import compile_bundle
 from quadbench.compile.litert import DISPATCH, operators_of
 from quadbench.quad.build import build
@@ -33,26 +33,26 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 @pytest.fixture(scope="module")
-def built(layout: Layout) -> Stored[Bundle]:
+def built(layout: Layout) -> StoredBundle:
     """Five adapters and none on one U-Net."""
     return build(load_recipe("use-cases").model_copy(update={"baselines": ()}), layout)
 
 
 @pytest.fixture(scope="module")
-def written(built: Stored[Bundle], layout: Layout) -> Stored[CompiledBundle]:
+def written(built: StoredBundle, layout: Layout) -> StoredCompiled:
     return compiled_for(None, built, layout)
 
 
-def compiled_for(soc: str | None, built: Stored[Bundle], layout: Layout) -> Stored[CompiledBundle]:
+def compiled_for(soc: str | None, built: StoredBundle, layout: Layout) -> StoredCompiled:
     target = LiteRtTarget(backend="litert", soc=soc)
     return compile_bundle(built, target, target_key(target, "x86_64"), layout)
 
 
-def file_of(stored: Stored[Bundle] | Stored[CompiledBundle], component: Component) -> Path:
+def file_of(stored: StoredBundle | StoredCompiled, component: Component) -> Path:
     return stored.path(graph_of(stored, component).file)
 
 
-def graph_of(stored: Stored[Bundle] | Stored[CompiledBundle], component: Component) -> Graph:
+def graph_of(stored: StoredBundle | StoredCompiled, component: Component) -> Graph:
     return next(g for g in stored.artifact.graphs if (g.variant, g.component) == (Variant.SHARED, component))
 
 
@@ -64,15 +64,13 @@ def data_of(graph: Graph) -> Feed:
 
 
 @pytest.mark.parametrize("component", [part for part in Component if part is not Component.UNET])
-def test_a_component_computes_what_its_dialect_says(
-    component: Component, built: Stored[Bundle], written: Stored[CompiledBundle]
-) -> None:
+def test_a_component_computes_what_its_dialect_says(component: Component, built: StoredBundle, written: StoredCompiled) -> None:
     feed = data_of(graph_of(built, component))
     expected = run_exactly(dialect_of(onnx.load(file_of(built, component))), feed)
     assert sqnr_db(expected, tflite_runner(file_of(written, component))(feed)) > LEAST_DB
 
 
-def test_one_loaded_unet_takes_every_adapter_and_none(built: Stored[Bundle], written: Stored[CompiledBundle]) -> None:
+def test_one_loaded_unet_takes_every_adapter_and_none(built: StoredBundle, written: StoredCompiled) -> None:
     graph = graph_of(built, Component.UNET)
     specs = [spec for spec in graph.inputs if spec.name.startswith(LORA_PREFIX)]
     adapters = [adapter for adapter in built.artifact.adapters if adapter.variant is Variant.SHARED]
@@ -85,6 +83,6 @@ def test_one_loaded_unet_takes_every_adapter_and_none(built: Stored[Bundle], wri
     assert max(sqnr_db(one, other) for one, other in combinations(results, 2)) < MOST_DB_BETWEEN_ADAPTERS
 
 
-def test_every_component_is_one_part_for_a_qualcomm_chip(built: Stored[Bundle], layout: Layout) -> None:
+def test_every_component_is_one_part_for_a_qualcomm_chip(built: StoredBundle, layout: Layout) -> None:
     compiled = compiled_for("SM8750", built, layout)
     assert [operators_of(compiled.path(graph.file)) for graph in compiled.artifact.graphs] == [[DISPATCH]] * len(Component)

@@ -11,7 +11,7 @@ pytest.importorskip("ai_edge_litert")
 import onnx
 from support.tflite_run import Feed, dialect_of, run_exactly, run_tflite, sqnr_db, tflite_runner
 
-from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Graph, Stored, Variant
+from quadbench.artifacts import LORA_PREFIX, Component, Graph, StoredBundle, Variant
 from quadbench.compile.tflite import write_tflite
 from quadbench.lint import lint_bundle
 from quadbench.quad.runner import mixed_inputs
@@ -20,7 +20,7 @@ from quadbench.target.targets import LiteRtTarget
 LEAST_DB = 50
 
 
-def shared(bundle: Stored[Bundle], component: Component) -> Graph:
+def shared(bundle: StoredBundle, component: Component) -> Graph:
     return next(g for g in bundle.artifact.graphs if (g.variant, g.component) == (Variant.SHARED, component))
 
 
@@ -32,14 +32,14 @@ def data(graph: Graph) -> Feed:
 
 
 @pytest.mark.parametrize("component", [part for part in Component if part is not Component.UNET])
-def test_a_component_computes_what_its_dialect_says(component: Component, tiny_bundle: Stored[Bundle], tmp_path: Path) -> None:
+def test_a_component_computes_what_its_dialect_says(component: Component, tiny_bundle: StoredBundle, tmp_path: Path) -> None:
     graph = shared(tiny_bundle, component)
     write_tflite(tiny_bundle.path(graph.file), tmp_path / "model.tflite")
     expected = run_exactly(dialect_of(onnx.load(tiny_bundle.path(graph.file))), data(graph))
     assert sqnr_db(expected, run_tflite(tmp_path / "model.tflite", data(graph))) > LEAST_DB
 
 
-def test_one_loaded_unet_takes_every_adapter_and_none(tiny_bundle: Stored[Bundle], tmp_path: Path) -> None:
+def test_one_loaded_unet_takes_every_adapter_and_none(tiny_bundle: StoredBundle, tmp_path: Path) -> None:
     graph = shared(tiny_bundle, Component.UNET)
     write_tflite(tiny_bundle.path(graph.file), tmp_path / "unet.tflite")
     specs = [spec for spec in graph.inputs if spec.name.startswith(LORA_PREFIX)]
@@ -54,6 +54,6 @@ def test_one_loaded_unet_takes_every_adapter_and_none(tiny_bundle: Stored[Bundle
     assert len({result.tobytes() for result in results}) == len(loras)
 
 
-def test_the_tiny_model_s_graphs_are_clean_for_litert(tiny_bundle: Stored[Bundle]) -> None:
+def test_the_tiny_model_s_graphs_are_clean_for_litert(tiny_bundle: StoredBundle) -> None:
     findings = lint_bundle(tiny_bundle, htp_arch=None, target=LiteRtTarget(backend="litert", soc="SM8750"))
     assert not any(findings.values())

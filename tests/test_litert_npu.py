@@ -72,7 +72,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def records(scene: None, recipe: Recipe, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Sequence[RunRecord]:
     """What a run measured with a kit of this machine's runtimes and the stub."""
     dispatch = write_dispatch(tmp_path_factory.mktemp("libraries") / DISPATCH, litert_library())
-    store.add([runtime_library(), litert_library(), dispatch], host_abi("x86_64"), layout)
+    store.add_kit([runtime_library(), litert_library(), dispatch], host_abi("x86_64"), layout)
     return pipeline.run(recipe, parse_addresses([ADDRESS]), layout=layout, observer=Watcher()).result.records
 
 
@@ -93,7 +93,7 @@ def test_a_dispatch_library_of_another_release_is_named_in_litert_s_words(
     other.root.mkdir()
     for name in ("bundles", "harness"):
         (other.root / name).symlink_to(layout.root / name)
-    store.add([runtime_library(), litert_library(), dispatch], host_abi("x86_64"), other)
+    store.add_kit([runtime_library(), litert_library(), dispatch], host_abi("x86_64"), other)
     records = pipeline.run(recipe, parse_addresses([ADDRESS]), layout=other, observer=Watcher()).result.records
     reason = next(record.reason for record in records if record.variant is Variant.SHARED)
     says(reason, "LiteRtRunCompiledModel", 3)
@@ -103,7 +103,7 @@ def test_a_run_for_an_npu_without_its_dispatch_library_is_refused_before_anythin
     scene: None, recipe: Recipe, tmp_path: Path
 ) -> None:
     layout = Layout(tmp_path / "results")
-    store.add([runtime_library(), litert_library()], Abi.X86_64_LINUX, layout)
+    store.add_kit([runtime_library(), litert_library()], Abi.X86_64_LINUX, layout)
     with raising(MissingDependencyError, "MediaTek", DISPATCH) as caught:
         pipeline.run(recipe, parse_addresses([ADDRESS]), layout=layout, observer=Watcher())
     says(caught.value.hint, "LiteRT", DISPATCH, "quadbench runtime add")

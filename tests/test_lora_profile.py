@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from quadbench.quad.adapters.adapter import Adapter, LoraPair, graph_tensors  # noqa: E402
 from quadbench.quad.adapters.lora_profile import (  # noqa: E402
     adapter_integers,
-    aligned,
+    align_gauge,
     lora_encodings,
     lora_ranges,
     shared_ranges,
@@ -36,7 +36,7 @@ def _sqnr_db(adapter: Adapter, adapters: list[Adapter], *, anchor: str | None, d
 
 def test_gauge_changes_no_product() -> None:
     adapter = _adapter("a", down=1 / 8, up=8)
-    gauged = aligned(adapter, lora_ranges([_adapter("b", seed=1)]))
+    gauged = align_gauge(adapter, lora_ranges([_adapter("b", seed=1)]))
     before, after = adapter.pairs[SITE], gauged.pairs[SITE]
     torch.testing.assert_close(after.up @ after.down, before.up @ before.down)
 
@@ -45,7 +45,7 @@ def test_gauge_keeps_the_product_of_a_convolution() -> None:
     generator = torch.Generator().manual_seed(0)
     pair = LoraPair(down=torch.randn(4, 8, 3, 3, generator=generator), up=torch.randn(16, 4, 1, 1, generator=generator) * 0.1)
     adapter = Adapter(name="conv", pairs={SITE: pair})
-    gauged = aligned(adapter, dict(zip(input_names(SITE), (0.3, 2.0), strict=True))).pairs[SITE]
+    gauged = align_gauge(adapter, dict(zip(input_names(SITE), (0.3, 2.0), strict=True))).pairs[SITE]
     product = lambda p: p.up.flatten(1) @ p.down.flatten(1)  # noqa: E731
     torch.testing.assert_close(product(gauged), product(pair))
     assert float(gauged.down.abs().max()) / 0.3 == pytest.approx(float(gauged.up.abs().max()) / 2.0, rel=0.5)
@@ -55,7 +55,7 @@ def test_gauge_fits_into_the_anchors_ranges_what_would_clip() -> None:
     anchor, other = _adapter("anchor"), _adapter("other", down=1 / 8, up=8, seed=1)
     ranges = shared_ranges([anchor, other], anchor="anchor")
     clipped = _sqnr_db(other, [anchor, other], anchor="anchor", dtype="int8")
-    gauged = _sqnr_db(aligned(other, ranges), [anchor, other], anchor="anchor", dtype="int8")
+    gauged = _sqnr_db(align_gauge(other, ranges), [anchor, other], anchor="anchor", dtype="int8")
     assert clipped < 10
     assert gauged > 25
 
@@ -69,7 +69,7 @@ def test_pooled_ranges_clip_nothing(dtype: str, least_db: float) -> None:
 def test_rank_indices_that_are_zero_stay_zero_under_the_gauge() -> None:
     adapter = _adapter("a")
     adapter.pairs[SITE].down[3] = 0
-    gauged = aligned(adapter, lora_ranges([adapter]))
+    gauged = align_gauge(adapter, lora_ranges([adapter]))
     assert torch.isfinite(gauged.pairs[SITE].up).all()
     assert (gauged.pairs[SITE].down[3] == 0).all()
 

@@ -18,8 +18,8 @@ from quadbench.artifacts import ErrorClass, RunRecord, Status, Variant
 from quadbench.devices import adb_commands
 from quadbench.measure.launch import LaunchAborted
 from quadbench.measure.launch_record import LaunchSettings
-from quadbench.measure.launch_schedule import planned_turns
-from quadbench.measure.parallel_launches import Queue, measure_launches
+from quadbench.measure.launch_schedule import schedule_launches
+from quadbench.measure.parallel_launches import DeviceQueue, measure_launches
 from quadbench.recipe import Runtime
 from quadbench.recipe.settings import Gate
 from quadbench.results.layout import Layout
@@ -177,12 +177,12 @@ def test_a_second_ctrl_c_ends_the_launch_of_a_phone_and_starts_no_other(phone: P
     settings = LaunchSettings(
         run_id="run-1", layout=phone_world.layout, runtime=Runtime(threads=1), timeout_s=60.0, gate=ANY_LOAD
     )
-    turns = planned_turns(installation, [launch_of(), launch_of()], settings, repeats=0)
-    queues = [Queue(device=installation.device, turns=turns)]
+    turns = schedule_launches(installation, [launch_of(), launch_of()], settings, repeats=0)
+    queues = [DeviceQueue(device=installation.device, schedule=turns)]
     phone.later((0.0, phone_world.heard(2)), (0.5, interrupt), (0.5, interrupt))
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        measure_launches(queues, keep=records.append, observer=Silent())
+        measure_launches(queues, store=records.append, observer=Silent())
     assert time.monotonic() - began < 30
     (record,) = records
     assert (record.status, record.error_class) == (Status.ABORTED, ErrorClass.USER)

@@ -25,8 +25,8 @@ from quadbench.results.manifest import (
     check_contents,
     file_ref,
     publish,
+    read_checked,
     read_manifest,
-    read_whole,
 )
 
 DIGEST, OTHER = "d0" * 32, "e0" * 32
@@ -74,7 +74,7 @@ def test_a_damaged_artifact_is_replaced_and_that_is_said(name: str, tmp_path: Pa
     (tmp_path / "made" / name).write_bytes(b"a grapi")
     assert publish(tmp_path / "made", _make) == stored
     says(caplog.text)
-    assert read_whole(tmp_path / "made", CompiledBundle).artifact == stored.artifact
+    assert read_checked(tmp_path / "made", CompiledBundle).artifact == stored.artifact
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
@@ -88,7 +88,7 @@ def test_processes_that_publish_at_once_disturb_no_reader(tmp_path: Path) -> Non
 
 def _publish_and_read(folder: Path) -> str:
     publish(folder, _make)
-    return read_whole(folder, CompiledBundle).artifact.digest
+    return read_checked(folder, CompiledBundle).artifact.digest
 
 
 def test_publishing_again_replaces_the_folder_whole(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from quadbench.devices.local import LocalDevice, open_local
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.harness.installation import InstalledKit, execution_provider_of
 from quadbench.measure import launch
-from quadbench.measure.launch import Stop, measure_launch, run_launch
+from quadbench.measure.launch import StopFlag, measure_launch, run_launch
 from quadbench.measure.launch_record import LaunchSettings
 from quadbench.recipe import Runtime
 from quadbench.recipe.settings import Gate
@@ -47,7 +47,7 @@ def test_a_good_launch_is_a_record_with_everything_needed_to_judge_it(good: RunR
 def test_a_measured_record_is_stored_and_read_back_as_it_is(good: RunRecord, layout: Layout) -> None:
     with open_records(layout.database) as records:
         records.store(good)
-        assert records.of_run("run-1") == (good,)
+        assert records.run_records("run-1") == (good,)
 
 
 def test_every_line_of_the_harness_is_kept_as_it_came(world: World) -> None:
@@ -206,7 +206,7 @@ def test_a_device_that_ends_hot_costs_a_launch_that_may_be_repeated_and_is_a_dou
     harness = world.harness(f'open("{hot_after}", "w").close()\n{GOOD}')
     installation = world.installation(harness, device=_WithPath(world.device, script.parent))  # type: ignore[arg-type]
     settings = LaunchSettings(run_id="run-1", layout=world.layout, runtime=Runtime(), timeout_s=60)
-    discarded = run_launch(installation, launch_of(), settings, Stop(), may_discard=True).record
+    discarded = run_launch(installation, launch_of(), settings, StopFlag(), may_discard=True).record
     hot_after.unlink()
     counted = measure_launch(installation, replace(launch_of(), launch=1), settings)
     assert (discarded.status, discarded.error_class) == (Status.DISCARDED, ErrorClass.DEVICE)

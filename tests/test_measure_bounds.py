@@ -13,13 +13,13 @@ from support.sentences import reads, says
 from support.watcher import Silent
 
 from quadbench.artifacts import ErrorClass, LaunchPlan, RunRecord, Status
-from quadbench.artifacts.names import MOST_CHARACTERS
+from quadbench.artifacts.safe_text import MAX_CHARACTERS
 from quadbench.devices.device import LINE_LIMIT_BYTES
 from quadbench.errors import DeviceLostError
 from quadbench.measure.derived_samples import IMAGE_LIMIT_BYTES
 from quadbench.measure.launch_record import LaunchSettings
-from quadbench.measure.launch_schedule import planned_turns
-from quadbench.measure.parallel_launches import Queue, measure_launches
+from quadbench.measure.launch_schedule import schedule_launches
+from quadbench.measure.parallel_launches import DeviceQueue, measure_launches
 from quadbench.recipe import Runtime
 
 ENDLESS_S = 20.0  # in which a harness without end has been ended, on a machine with other work
@@ -87,12 +87,12 @@ def test_much_on_stderr_is_kept_in_its_end_alone(world: World) -> None:
     )
     record = measured(world, script)
     says(reason_of(record), 1)
-    assert len(reason_of(record)) < MOST_CHARACTERS
+    assert len(reason_of(record)) < MAX_CHARACTERS
 
 
 def test_a_long_reason_is_cut_and_says_so(world: World) -> None:
     record = measured(world, f'header()\nemit("error", message="no " * {LINE_LIMIT_BYTES // 4})\nfooter("FAILED")\nsys.exit(3)')
-    assert len(reason_of(record)) < 2 * MOST_CHARACTERS
+    assert len(reason_of(record)) < 2 * MAX_CHARACTERS
     assert "more characters)" in reason_of(record)
 
 
@@ -194,8 +194,8 @@ def all_launches(world: World, device: Any, launches: list[LaunchPlan]) -> list[
     records: list[RunRecord] = []
     settings = LaunchSettings(run_id="run-1", layout=world.layout, runtime=Runtime(), timeout_s=60.0)
     installation = world.installation(world.harness(GOOD), device=device)
-    queues = [Queue(device=device, turns=planned_turns(installation, launches, settings, repeats=0))]
-    measure_launches(queues, keep=records.append, observer=Silent())
+    queues = [DeviceQueue(device=device, schedule=schedule_launches(installation, launches, settings, repeats=0))]
+    measure_launches(queues, store=records.append, observer=Silent())
     return records
 
 

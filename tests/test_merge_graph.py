@@ -11,7 +11,7 @@ from support.small_graphs import RNG, Feed, typed_model
 
 from quadbench.quad.model.initializers import open_session, value
 from quadbench.quad.quantize.encodings import Encoding
-from quadbench.quad.quantize.merging import RESIDUAL, mergeable, with_adapter
+from quadbench.quad.quantize.merging import RESIDUAL, make_mergeable, merge_adapter
 
 OUT, IN, RANK, SIZE = 96, 64, 8, 4
 LORA = {f"lora.s.{part}": Encoding(dtype="int16", scale=2.0**-14) for part in ("down", "up")}
@@ -53,9 +53,9 @@ def product_of(lora: Feed, shape: tuple[int, ...]) -> np.ndarray:
 def test_merged_integers_are_those_of_a_sum_that_is_rounded_once(tmp_path: Path, kind: str) -> None:
     """The base's 16 bits put one integer in a thousand on the other side; its INT8 weights alone put one in four there."""
     model, weight = site(kind)
-    both, lora = mergeable(model, {}, LORA, tmp_path), adapter(model)
+    both, lora = make_mergeable(model, {}, LORA, tmp_path), adapter(model)
     for merge, least, most in ((both.merge, 0.995, 1.0), (without_residual(both.merge), 0.6, 0.85)):
-        merged = {i.name: value(i) for i in with_adapter(both.unet, merge, lora).graph.initializer}
+        merged = {i.name: value(i) for i in merge_adapter(both.unet, merge, lora).graph.initializer}
         found, scales = merged["w.axis0.int8"], merged["w.axis0.scales"].reshape(-1, *[1] * (weight.ndim - 1))
         once = np.rint((weight + product_of(lora, weight.shape)) / scales)
         assert np.abs(found - once).max() <= 1
@@ -64,7 +64,7 @@ def test_merged_integers_are_those_of_a_sum_that_is_rounded_once(tmp_path: Path,
 
 def test_the_file_of_the_weights_holds_what_the_merge_reads_and_the_unet_names_its_own_alone(tmp_path: Path) -> None:
     model, weight = site("matrix")
-    both = mergeable(model, {}, LORA, tmp_path)
+    both = make_mergeable(model, {}, LORA, tmp_path)
     assert not any(constant.name.endswith(RESIDUAL) for constant in both.unet.graph.initializer)
     (residual,) = (constant for constant in both.merge.graph.initializer if constant.name.endswith(RESIDUAL))
     assert residual.data_location == TensorProto.EXTERNAL

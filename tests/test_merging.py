@@ -17,15 +17,15 @@ from support.tiny_model import copy_with_one_task
 from support.watcher import Silent
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, Component, Graph, Status, Stored, Variant
+from quadbench.artifacts import Component, Graph, Status, StoredArtifact, StoredBundle, Variant
 from quadbench.artifacts.pixels import max_abs_difference, read_pixels
 from quadbench.compile import compile_bundle
 from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import BuildError
 from quadbench.quad.cache import digests_of
 from quadbench.quad.model_files import tensor_places
-from quadbench.quad.quantize.merging import mergeable
-from quadbench.quad.quantize.quantizer import weights_quantized
+from quadbench.quad.quantize.merging import make_mergeable
+from quadbench.quad.quantize.quantizer import write_weight_only
 from quadbench.quad.writer import BundleWriter, lora_encodings_of
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
@@ -54,15 +54,15 @@ def sqnr_db(exact: np.ndarray, other: np.ndarray) -> float:
     return float(10 * np.log10(np.square(exact).sum() / np.square(other - exact).sum()))
 
 
-def written(tiny_bundle: Stored[Bundle], folder: Path) -> tuple[Graph, onnx.ModelProto]:
+def written(tiny_bundle: StoredBundle, folder: Path) -> tuple[Graph, onnx.ModelProto]:
     """The tiny U-Net with INT8 weights, twice: one whose weights are added to, and one with LoRA inputs."""
     model, lora = onnx.load(tiny_bundle.folder / "float/unet.onnx"), lora_encodings_of(tiny_bundle)
-    both = mergeable(model, {}, lora, folder)
+    both = make_mergeable(model, {}, lora, folder)
     graph = BundleWriter(folder / "bundle").graph(both.unet, Variant.MERGED_AT_LOAD, Component.UNET, merge=both.merge)
-    return graph, weights_quantized(model, lora=lora).model
+    return graph, write_weight_only(model, lora=lora).model
 
 
-def merged_tensors(tiny_bundle: Stored[Bundle], folder: Path, adapter: str) -> tuple[Feed, Feed]:
+def merged_tensors(tiny_bundle: StoredBundle, folder: Path, adapter: str) -> tuple[Feed, Feed]:
     """An adapter's LoRA inputs, and what the merge graph in the folder makes of them."""
     merge = onnxruntime.InferenceSession(folder / "merge.onnx")
     lora = adapter_feed(merge, tiny_bundle.folder / f"adapters/{adapter}.safetensors")
@@ -71,7 +71,7 @@ def merged_tensors(tiny_bundle: Stored[Bundle], folder: Path, adapter: str) -> t
 
 
 @pytest.mark.parametrize("adapter", ["first", "second"])
-def test_a_merged_adapter_does_what_it_does_as_input(tiny_bundle: Stored[Bundle], tmp_path: Path, adapter: str) -> None:
+def test_a_merged_adapter_does_what_it_does_as_input(tiny_bundle: StoredBundle, tmp_path: Path, adapter: str) -> None:
     graph, shared = written(tiny_bundle, tmp_path)
     folder = tmp_path / "bundle/merged-at-load"
     lora, outputs = merged_tensors(tiny_bundle, folder, adapter)
@@ -118,9 +118,9 @@ def test_pictures_are_as_near_to_the_float_graphs_as_those_of_the_shared_graph(
         assert max_abs_difference(exact, merged) <= max_abs_difference(exact, shared) + MOST_DIFFERENCE
 
 
-def test_a_target_with_fixed_weights_is_refused(tiny_bundle: Stored[Bundle], tmp_path: Path) -> None:
+def test_a_target_with_fixed_weights_is_refused(tiny_bundle: StoredBundle, tmp_path: Path) -> None:
     graph, _ = written(tiny_bundle, tmp_path)
-    bundle = Stored(artifact=replace(tiny_bundle.artifact, graphs=(graph,)), folder=tmp_path)
+    bundle = StoredArtifact(artifact=replace(tiny_bundle.artifact, graphs=(graph,)), folder=tmp_path)
     with raising(BuildError, "npu", "tiny"):
         compile_bundle(bundle, QnnTarget(backend="qnn", htp_arch="v79", soc_model=69), "npu", Layout(tmp_path))
 

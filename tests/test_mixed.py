@@ -14,24 +14,24 @@ import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from quadbench.artifacts import Bundle, Component, Stored, Variant  # noqa: E402
-from quadbench.artifacts.bundle import Share  # noqa: E402
+from quadbench.artifacts import Bundle, Component, StoredBundle, Variant  # noqa: E402
+from quadbench.artifacts.bundle import Int8Fraction  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.quantize.encodings import Encoding, symmetric  # noqa: E402
 from quadbench.quad.quantize.qdq import activation_encodings, encoding_sources  # noqa: E402
 from quadbench.quad.quantize.quantizer import (  # noqa: E402
-    Calibrated,
+    CalibratedGraph,
     Layer,
     LayerNoise,
-    Observed,
-    Quantized,
+    ObservedGraph,
+    QuantizedGraph,
     base_layers,
     int8_share,
     layer_noise,
     least_noisy,
     narrow_layers,
-    quantized,
+    write_qdq,
 )
 from quadbench.recipe.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
@@ -133,7 +133,7 @@ def _with_one_rounded(model: onnx.ModelProto, tensor: str, encoding: Encoding) -
     return changed
 
 
-def _eight_bit(result: Quantized) -> set[str]:
+def _eight_bit(result: QuantizedGraph) -> set[str]:
     return {name for name, encoding in result.activations.items() if encoding.dtype == "uint8"}
 
 
@@ -216,14 +216,14 @@ def test_a_layer_between_two_that_were_chosen_has_8_bits_and_counts() -> None:
 
 def test_encodings_follow_from_the_layers(model: onnx.ModelProto, feeds: list[Feed], layers: tuple[Layer, ...]) -> None:
     for percent in (7, 45, 60, 95):
-        calibrated = Calibrated(Observed(model, feeds))
-        result = quantized(calibrated, int8_percent=percent, lora=LORA)
+        calibrated = CalibratedGraph(ObservedGraph(model, feeds))
+        result = write_qdq(calibrated, int8_percent=percent, lora=LORA)
         narrow = _eight_bit(result)
         assert {calibrated.sources[name] for name in narrow} == least_noisy(calibrated.noise, percent)
         assert len({result.activations[name] for name in ("scaled", "flat", "tokens")}) == 1  # moved, so rounded alike
         assert not {"low", "high", "sum"} & narrow  # between layers nothing is rounded
         achieved = sum(layer.parameters for layer in narrow_layers(layers, narrow))
-        assert result.int8.parameters == Share(int8=achieved, total=576)
+        assert result.int8.parameters == Int8Fraction(int8=achieved, total=576)
 
 
 def test_a_layer_counts_only_with_8_bits_on_both_sides(
@@ -233,34 +233,34 @@ def test_a_layer_counts_only_with_8_bits_on_both_sides(
     wide = activation_encodings(model, ranges, dtype="uint16", lora=LORA)
     narrow, sources = _narrow(model, feeds), encoding_sources(model, ranges)
     one_sided = {**wide, "x": narrow["x"], "base": narrow["base"]}
-    assert int8_share(model, sources, one_sided, LORA).layers == Share(int8=0, total=3)
+    assert int8_share(model, sources, one_sided, LORA).layers == Int8Fraction(int8=0, total=3)
     both = int8_share(model, sources, {**one_sided, "filtered": narrow["filtered"]}, LORA)
     assert (both.layers.int8, both.parameters.int8, both.multiply_accumulates.int8) == (1, 296, 1728)
 
 
 def test_all_layers_and_what_lies_between_have_8_bits_at_the_end(model: onnx.ModelProto, feeds: list[Feed]) -> None:
-    result = quantized(Calibrated(Observed(model, feeds)), int8_percent=100, lora=NARROW_LORA)
+    result = write_qdq(CalibratedGraph(ObservedGraph(model, feeds)), int8_percent=100, lora=NARROW_LORA)
     assert all(encoding.bits == 8 for encoding in result.activations.values())
     assert (result.int8.layers.percent, result.int8.parameters.percent, result.int8.lora_products.percent) == (100, 100, 100)
 
 
 def test_a_lora_product_of_16_bit_weights_is_not_in_8_bits(model: onnx.ModelProto, feeds: list[Feed]) -> None:
-    result = quantized(Calibrated(Observed(model, feeds)), int8_percent=100, lora=LORA)
-    assert result.int8.lora_products == Share(int8=0, total=2)
+    result = write_qdq(CalibratedGraph(ObservedGraph(model, feeds)), int8_percent=100, lora=LORA)
+    assert result.int8.lora_products == Int8Fraction(int8=0, total=2)
     assert result.int8.layers.percent == 100
 
 
 def test_nothing_is_in_8_bits_where_nothing_was_asked_for(model: onnx.ModelProto, feeds: list[Feed]) -> None:
-    int8 = quantized(Calibrated(Observed(model, feeds)), lora=LORA).int8
+    int8 = write_qdq(CalibratedGraph(ObservedGraph(model, feeds)), lora=LORA).int8
     assert (int8.layers.int8, int8.parameters.int8, int8.multiply_accumulates.int8, int8.lora_products.int8) == (0, 0, 0, 0)
 
 
 def test_a_graph_without_layers_has_no_share() -> None:
-    assert Share(int8=0, total=0).percent == 0
+    assert Int8Fraction(int8=0, total=0).percent == 0
 
 
 def test_lora_weights_stay_the_integers_that_came_in_wherever_they_are_moved(model: onnx.ModelProto, feeds: list[Feed]) -> None:
-    activations = quantized(Calibrated(Observed(model, feeds)), int8_percent=100, lora=LORA).activations
+    activations = write_qdq(CalibratedGraph(ObservedGraph(model, feeds)), int8_percent=100, lora=LORA).activations
     assert activations["down.turned"] == LORA[DOWN]
     assert not {DOWN, UP} & set(activations)
 
@@ -271,14 +271,15 @@ def test_more_bits_give_less_noise(model: onnx.ModelProto, feeds: list[Feed]) ->
     errors = [
         sum(float(np.square(_run(narrowed, feed) - right).sum()) for feed, right in zip(integers, exact, strict=True))
         for narrowed in (
-            quantized(Calibrated(Observed(model, feeds)), int8_percent=percent, lora=LORA).model for percent in (0, 50, 100)
+            write_qdq(CalibratedGraph(ObservedGraph(model, feeds)), int8_percent=percent, lora=LORA).model
+            for percent in (0, 50, 100)
         )
     ]
     assert errors == sorted(errors)
     assert errors[0] < errors[2]
 
 
-def _varied(tiny_recipe: Path, folder: Path, activations: str) -> Stored[Bundle]:
+def _varied(tiny_recipe: Path, folder: Path, activations: str) -> StoredBundle:
     """Build the tiny model's bundle with other activations, without baselines."""
     path = Path(shutil.copytree(tiny_recipe.parent, folder / "model")) / "recipe.yaml"
     text = path.read_text().replace("{scheme: w8a16}", activations).replace("baselines: [per-graph]\n", "")
@@ -295,8 +296,8 @@ def test_a_bundle_says_what_was_measured_and_what_was_achieved(tiny_recipe: Path
     assert bundle.artifact.precision == "mixed-30"
     assert unet.int8 is not None
     for key, share in (("parameters", unet.int8.parameters), ("multiply_accumulates", unet.int8.multiply_accumulates)):
-        assert share == Share(int8=sum(row[key] for row in rows if row["int8"]), total=sum(row[key] for row in rows))
-    assert unet.int8.layers == Share(int8=sum(row["int8"] for row in rows), total=len(rows))
+        assert share == Int8Fraction(int8=sum(row[key] for row in rows if row["int8"]), total=sum(row[key] for row in rows))
+    assert unet.int8.layers == Int8Fraction(int8=sum(row["int8"] for row in rows), total=len(rows))
     assert abs(unet.int8.parameters.percent - 30) < 10
     for row in rows:
         assert row["int8"] == (encodings[row["data"]]["dtype"] == encodings[row["result"]]["dtype"] == "uint8")

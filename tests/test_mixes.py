@@ -13,12 +13,12 @@ from safetensors.numpy import load_file  # noqa: E402
 from support.sentences import raising  # noqa: E402
 
 from quadbench import pipeline, zoo  # noqa: E402
-from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Status, Stored, Variant  # noqa: E402
+from quadbench.artifacts import LORA_PREFIX, Component, Status, StoredBundle, Variant  # noqa: E402
 from quadbench.artifacts.pixels import max_abs_difference, read_pixels  # noqa: E402
 from quadbench.artifacts.run_record import adapters_of, factors_of  # noqa: E402
 from quadbench.devices.addresses import parse_addresses  # noqa: E402
 from quadbench.errors import ArtifactError  # noqa: E402
-from quadbench.quad.adapters.adapter import Adapter, graph_tensors, merge, mixed, shared_ranks  # noqa: E402
+from quadbench.quad.adapters.adapter import Adapter, graph_tensors, merge, mix_adapters, shared_ranks  # noqa: E402
 from quadbench.quad.adapters.loading import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.items import Encoders, prepare_task, task_items  # noqa: E402
@@ -51,7 +51,7 @@ def test_a_mix_does_what_set_adapters_of_diffusers_does(
     tiny_recipe: Path, foundation: Foundation, adapters: dict[str, Adapter], weights: dict[str, float]
 ) -> None:
     ours = copy_of_modules(foundation.unet)
-    merge(mixed(adapters, weights), ours)
+    merge(mix_adapters(adapters, weights), ours)
     folder = tiny_recipe.parent / "adapters"
     sources = {name: AdapterSource(format=AdapterFormat.PEFT, path=folder / name) for name in weights}
     torch.testing.assert_close(eps(ours), eps(with_adapters(foundation.unet, sources, weights)), atol=1e-5, rtol=1e-5)
@@ -73,12 +73,12 @@ def test_a_mix_of_files_of_several_formats_is_loaded_beside_each_other(
     }
     weights = {"first": 0.5, "second": 1.5}
     ours = copy_of_modules(foundation.unet)
-    merge(mixed(adapters, weights), ours)
+    merge(mix_adapters(adapters, weights), ours)
     torch.testing.assert_close(eps(ours), eps(with_adapters(foundation.unet, sources, weights)), atol=1e-5, rtol=1e-5)
 
 
 def test_ranks_of_a_mix_add_up_where_both_have_the_site(adapters: dict[str, Adapter]) -> None:
-    mix = mixed(adapters, {"first": 1.0, "second": 0.5})
+    mix = mix_adapters(adapters, {"first": 1.0, "second": 0.5})
     first, second = (adapters[name].pairs for name in ("first", "second"))
     for site, pair in mix.pairs.items():
         assert pair.rank == sum(part[site].rank for part in (first, second) if site in part)
@@ -87,8 +87,8 @@ def test_ranks_of_a_mix_add_up_where_both_have_the_site(adapters: dict[str, Adap
 
 
 def test_no_adapter_is_no_mix(adapters: dict[str, Adapter]) -> None:
-    assert mixed(adapters, {}) is None
-    assert mixed(adapters, {"first": 1.0}) is adapters["first"]
+    assert mix_adapters(adapters, {}) is None
+    assert mix_adapters(adapters, {"first": 1.0}) is adapters["first"]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def recipe_of_mixes(tiny_recipe: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outcome(recipe_of_mixes: Path, tmp_path_factory: pytest.TempPathFactory) -> pipeline.Outcome:
+def outcome(recipe_of_mixes: Path, tmp_path_factory: pytest.TempPathFactory) -> pipeline.RunOutcome:
     from support.watcher import Silent
 
     layout = Layout(tmp_path_factory.mktemp("mixes"))
@@ -110,7 +110,7 @@ def outcome(recipe_of_mixes: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.slow
-def test_a_file_holds_the_greatest_weight_and_tasks_say_what_they_take(outcome: pipeline.Outcome) -> None:
+def test_a_file_holds_the_greatest_weight_and_tasks_say_what_they_take(outcome: pipeline.RunOutcome) -> None:
     bundle = outcome.result.bundle
     assert {(file.name, file.weight) for file in bundle.adapters} == {("first", 1.5), ("second", 1.0)}
     assert [(task.adapter, task.mix) for task in bundle.tasks] == [
@@ -123,7 +123,7 @@ def test_a_file_holds_the_greatest_weight_and_tasks_say_what_they_take(outcome: 
 
 
 @pytest.mark.slow
-def test_every_variant_paints_what_the_reference_shows(outcome: pipeline.Outcome) -> None:
+def test_every_variant_paints_what_the_reference_shows(outcome: pipeline.RunOutcome) -> None:
     ended = {record.variant: (record.status, record.reason) for record in outcome.result.records}
     assert ended == dict.fromkeys((Variant.FLOAT, Variant.SHARED, Variant.PER_GRAPH), (Status.OK, None))
     (exact,) = [record for record in outcome.result.records if record.variant is Variant.FLOAT]
@@ -132,7 +132,7 @@ def test_every_variant_paints_what_the_reference_shows(outcome: pipeline.Outcome
 
 
 @pytest.mark.slow
-def test_the_rom_of_a_mix_is_that_of_its_files_and_each_lies_there_once(outcome: pipeline.Outcome) -> None:
+def test_the_rom_of_a_mix_is_that_of_its_files_and_each_lies_there_once(outcome: pipeline.RunOutcome) -> None:
     from quadbench.report.kpi import kpi_rows
     from quadbench.report.storage import storage_views
 
@@ -146,27 +146,27 @@ def test_the_rom_of_a_mix_is_that_of_its_files_and_each_lies_there_once(outcome:
     assert imagine.shared_bytes == fill.shared_bytes
 
 
-def lora_inputs_of(stored: Stored[Bundle]) -> Iterator:
+def lora_inputs_of(stored: StoredBundle) -> Iterator:
     unet = next(g for g in stored.artifact.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
     return [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)]
 
 
 @pytest.mark.slow
 def test_the_loaded_integers_of_a_mix_are_those_of_its_floats(
-    outcome: pipeline.Outcome, recipe_of_mixes: Path, adapters: dict[str, Adapter]
+    outcome: pipeline.RunOutcome, recipe_of_mixes: Path, adapters: dict[str, Adapter]
 ) -> None:
     stored, inputs = outcome.result.stored, lora_inputs_of(outcome.result.stored)
     files = adapters_of(stored.artifact, Variant.FLOAT, stored.artifact.tasks)
     fill = stored.artifact.tasks[1]
     parts = [(stored.path(files[name].file), factor) for name, factor in factors_of(fill, files).items()]
     floats = mixed_inputs(parts, [type(spec)(name=spec.name, shape=spec.shape, dtype="float32") for spec in inputs])
-    expected = graph_tensors(mixed(adapters, fill.weights), {spec.name: spec.shape for spec in inputs})
+    expected = graph_tensors(mix_adapters(adapters, fill.weights), {spec.name: spec.shape for spec in inputs})
     for name, tensor in expected.items():
         np.testing.assert_allclose(floats[name], tensor.numpy(), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.slow
-def test_a_mix_that_the_graph_has_no_room_for_is_refused(outcome: pipeline.Outcome) -> None:
+def test_a_mix_that_the_graph_has_no_room_for_is_refused(outcome: pipeline.RunOutcome) -> None:
     stored, inputs = outcome.result.stored, lora_inputs_of(outcome.result.stored)
     path = stored.path(adapters_of(stored.artifact, Variant.SHARED, stored.artifact.tasks)["second"].file)
     with raising(ArtifactError, 6):
@@ -174,7 +174,7 @@ def test_a_mix_that_the_graph_has_no_room_for_is_refused(outcome: pipeline.Outco
 
 
 @pytest.mark.slow
-def test_a_factor_scales_up_alone_and_rounds_to_the_nearest_integer(outcome: pipeline.Outcome) -> None:
+def test_a_factor_scales_up_alone_and_rounds_to_the_nearest_integer(outcome: pipeline.RunOutcome) -> None:
     stored, inputs = outcome.result.stored, lora_inputs_of(outcome.result.stored)
     path = stored.path(adapters_of(stored.artifact, Variant.SHARED, stored.artifact.tasks)["second"].file)
     whole, half = (mixed_inputs([(path, factor)], inputs) for factor in (1.0, 0.5))

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from support.sentences import raising
 
 from quadbench.artifacts import FileRef
-from quadbench.artifacts.names import check_file_name, check_relative_path
+from quadbench.artifacts.safe_text import check_file_name, check_relative_path
 from quadbench.errors import UserError
 from quadbench.quad.inputs import read_inputs
 from quadbench.recipe import Task

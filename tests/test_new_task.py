@@ -14,9 +14,9 @@ from support.sentences import raising  # noqa: E402
 from quadbench.artifacts import FileRef, TaskAssets, TaskItem  # noqa: E402
 from quadbench.artifacts.bundle import TaskKind  # noqa: E402
 from quadbench.errors import UserError  # noqa: E402
-from quadbench.quad.admit import check_items, checked_task, task_as_built  # noqa: E402
+from quadbench.quad.admit import check_items, task_as_built, template_task  # noqa: E402
 from quadbench.quad.candidate import NewTask  # noqa: E402
-from quadbench.quad.items import Item, known_table, task_items  # noqa: E402
+from quadbench.quad.items import Item, fixed_table, task_items  # noqa: E402
 from quadbench.quad.model.foundation import Foundation  # noqa: E402
 from quadbench.quad.samplers.table import read_table  # noqa: E402
 from quadbench.recipe import Recipe  # noqa: E402
@@ -60,8 +60,8 @@ def test_a_task_of_a_bundle_that_devices_of_one_profile_run_has_their_sampler(
     tiny_recipe: Path, foundation: Foundation, tmp_path: Path
 ) -> None:
     recipe = load_recipe(tiny_recipe, FEWER)
-    like, _ = case_of(recipe.on("s25"), foundation)
-    table = known_table(recipe.on("s25").tasks[2], foundation)
+    like, _ = case_of(recipe.for_device("s25"), foundation)
+    table = fixed_table(recipe.for_device("s25").tasks[2], foundation)
     assert table is not None
     (tmp_path / "table.json").write_text(json.dumps(asdict(table)))
     table = read_table(tmp_path / "table.json")
@@ -73,7 +73,7 @@ def test_a_task_that_the_recipe_has_otherwise_by_now_is_refused(
     tiny_recipe: Path, foundation: Foundation, changes: dict[str, object]
 ) -> None:
     like, _ = case_of(load_recipe(tiny_recipe), foundation)
-    table = known_table(load_recipe(tiny_recipe).tasks[2], foundation)
+    table = fixed_table(load_recipe(tiny_recipe).tasks[2], foundation)
     assert table is not None
     new = NewTask(recipe=load_recipe(tiny_recipe, changes), like="imagine")
     with raising(UserError, "imagine", 3, 2):
@@ -81,7 +81,7 @@ def test_a_task_that_the_recipe_has_otherwise_by_now_is_refused(
 
 
 def test_a_fitted_sampler_has_at_most_the_steps_that_the_recipe_asks_for(tiny_recipe: Path, foundation: Foundation) -> None:
-    table = known_table(load_recipe(tiny_recipe).tasks[2], foundation)
+    table = fixed_table(load_recipe(tiny_recipe).tasks[2], foundation)
     assert table is not None
     fitted = load_recipe(tiny_recipe, {"tasks.2.sampler.scheme": "olss"})
     like, _ = case_of(fitted, foundation)
@@ -116,6 +116,6 @@ def test_other_inputs_than_the_bundle_s_are_refused(
 def test_a_new_task_is_not_called_as_none_is(tiny_recipe: Path, foundation: Foundation) -> None:
     recipe = load_recipe(tiny_recipe)
     bundle = bundle_of(FILE, tasks=(case_of(recipe, foundation)[0],))
-    assert checked_task(NewTask(recipe=recipe, like="imagine"), bundle, "another").name == "imagine"
+    assert template_task(NewTask(recipe=recipe, like="imagine"), bundle, "another").name == "imagine"
     with raising(UserError, "none"):
-        checked_task(NewTask(recipe=recipe, like="imagine"), bundle, "none")
+        template_task(NewTask(recipe=recipe, like="imagine"), bundle, "none")

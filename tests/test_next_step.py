@@ -66,8 +66,8 @@ def test_launches_for_verdicts_are_asked_for_where_both_sides_ran_too_few(tmp_pa
 
 def test_going_on_is_a_command_in_the_same_results_folder(tmp_path: Path) -> None:
     cut = replace(make_run(tmp_path), is_cut_short=True)
-    assert next_step(cut, [], None, words=Layout(Path("results")).words).endswith(cut.run_id)
-    assert next_step(cut, [], None, words=Layout(Path("my runs")).words).endswith(f"{cut.run_id} --results 'my runs'")
+    assert next_step(cut, [], None, words=Layout(Path("results")).root_arguments).endswith(cut.run_id)
+    assert next_step(cut, [], None, words=Layout(Path("my runs")).root_arguments).endswith(f"{cut.run_id} --results 'my runs'")
 
 
 def test_after_a_comparison_doubts_are_cured_before_more_is_launched() -> None:

@@ -13,21 +13,21 @@ from quadbench.devices.connections import SERIAL_VARIABLE
 from quadbench.errors import DeviceNotFoundError, UserError
 from quadbench.farm.farm_file import FARM_VARIABLE
 from quadbench.nightly import launcher
-from quadbench.nightly.launcher import Here, Launched, Wanted, with_second_try
+from quadbench.nightly.launcher import CaseRequest, CaseResult, LocalLauncher, launch_with_retry
 from quadbench.results.layout import Layout
 from quadbench.statistics.multiple_testing import LOOKS
-from quadbench.study.comparison_side import Chosen
+from quadbench.study.comparison_side import SideSpec
 
 HALF = "schema_version: 1\ndevices:\n  - name: pix"
-SIDE = Chosen(source="reference", changes={})
+SIDE = SideSpec(source="reference", changes={})
 
 
-def wanted(case: str, *words: str) -> Wanted:
-    return Wanted(case=case, a=SIDE, b=SIDE, words=words, looks=LOOKS)
+def wanted(case: str, *words: str) -> CaseRequest:
+    return CaseRequest(case=case, a=SIDE, b=SIDE, words=words, looks=LOOKS)
 
 
-def launched(folder: Path, *cases: Wanted) -> list[Launched]:
-    return list(with_second_try(Here(layout=Layout(folder / "results"), observer=Silent()), cases, None))
+def launched(folder: Path, *cases: CaseRequest) -> list[CaseResult]:
+    return list(launch_with_retry(LocalLauncher(layout=Layout(folder / "results"), observer=Silent()), cases, None))
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def test_a_case_none_of_whose_words_can_be_read_is_launched_nowhere_and_costs_no
     monkeypatch.setenv(FARM_VARIABLE, str(farm))
     came = launched(tmp_path, wanted("portrait", "pixel"), wanted("scene", "virtual:s25"))
     assert asked == []
-    assert [(one.case, one.may_pass) for one in came] == [("portrait", True), ("scene", True)]
-    assert all("farm.yaml" in (one.why or "") for one in came)
+    assert [(one.case, one.is_transient) for one in came] == [("portrait", True), ("scene", True)]
+    assert all("farm.yaml" in (one.reason or "") for one in came)
 
 
 def test_a_case_whose_words_can_be_read_the_second_time_is_launched_then(
@@ -69,4 +69,4 @@ def test_a_case_whose_words_can_be_read_the_second_time_is_launched_then(
     monkeypatch.setattr(launcher, "addresses_for", addresses_for)
     (came,) = launched(tmp_path, wanted("portrait", "pixel"))
     assert asked == [["virtual:s25"]]
-    says(came.why)
+    says(came.reason)

@@ -15,10 +15,10 @@ from quadbench.artifacts.night_record import Ruling, RulingKind
 from quadbench.cli import main
 from quadbench.devices import adb_commands
 from quadbench.nightly import launcher, perform
-from quadbench.pipeline import Conduct
+from quadbench.pipeline import RunOptions
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightStore
 from quadbench.results.records import read_records
 from quadbench.statistics import Looks
 
@@ -73,14 +73,14 @@ class Team:
     def perform(self, night: str) -> tuple[int, tuple[Ruling, ...]]:
         code = main(["nightly", "run", str(self.file), "--night", night, "--results", str(self.layout.root)])
         with read_records(self.layout.database) as records:
-            return code, Nights(records.engine).rulings(f"phones-{night}")
+            return code, NightStore(records.engine).rulings(f"phones-{night}")
 
 
 @pytest.fixture
 def team(tiny_recipe: Path, harness: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Team:
     """A team with a yardstick. Devices that are lost are not waited for as long as phones are."""
     monkeypatch.setattr(adb_commands, "RECONNECT_S", 3.0)
-    monkeypatch.setattr(launcher, "_CONDUCT", Conduct(keep_going=True, retries=1, wait_s=3.0))
+    monkeypatch.setattr(launcher, "_RUN_OPTIONS", RunOptions(keep_going=True, retries=1, wait_s=3.0))
     monkeypatch.setattr(perform, "LOOKS", Looks(at=(6,)))
     team = Team(tmp_path, tiny_recipe)
     shutil.copytree(harness.parent, team.layout.programs / harness.parent.name)
@@ -91,7 +91,7 @@ def team(tiny_recipe: Path, harness: Path, tmp_path: Path, monkeypatch: pytest.M
 def scores(team: Team, night: str) -> dict[tuple[str, str], set[str]]:
     """The tasks whose pictures were scored in a night, by case and device."""
     with read_records(team.layout.database) as records:
-        measured = Nights(records.engine).night(f"phones-{night}").measurements
+        measured = NightStore(records.engine).night(f"phones-{night}").measurements
     return {
         (one.case, one.address.partition("?")[0]): {point.task for point in one.points if point.key == "ssim"} for one in measured
     }

@@ -29,13 +29,21 @@ from quadbench.cli.nightly import SUMMARY_VARIABLE, add_outputs, write_outputs
 from quadbench.cli.options import common_options
 from quadbench.errors import ServiceError, UserError
 from quadbench.nightly import exports
-from quadbench.nightly.exports import annotations, check_address, night_junit, night_markdown, night_message, send, tell
-from quadbench.nightly.night_report import Performed
+from quadbench.nightly.exports import (
+    check_address,
+    github_annotations,
+    night_junit,
+    night_markdown,
+    night_message,
+    post_night,
+    send,
+)
+from quadbench.nightly.night_report import NightResult
 from quadbench.report.night import NightView, night_view
 from quadbench.report.night_formats import night_json
 from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightStore
 
 SCHEMA = Path(__file__).parents[1] / "docs/schemas/night.schema.json"
 PAGE = (Path(__file__).parents[1] / "docs/ci.md").read_text()
@@ -65,10 +73,10 @@ def layout(tmp_path: Path) -> Layout:
     layout = Layout(tmp_path / "results")
     layout.root.mkdir()
     engine = open_engine(database_of(layout))
-    nights = Nights(engine)
+    nights = NightStore(engine)
     for number in (18, 19, 20):
         nights.begin(night_id(number), "phones", "0.1.0", [])
-        nights.keep(measurement("restyle", "s25", number))
+        nights.store(measurement("restyle", "s25", number))
     engine.dispose()
     return layout
 
@@ -84,7 +92,7 @@ def told(layout: Layout, capsys: pytest.CaptureFixture[str]) -> Told:
         add_outputs(parser)
         parser.set_defaults(file=Path("night.yaml"), farm=farm, budget=budget)
         engine = open_engine(database_of(layout))
-        performed = Performed.of(night or sample_night(), Nights(engine))
+        performed = NightResult.from_night(night or sample_night(), NightStore(engine))
         engine.dispose()
         is_told = write_outputs(parser.parse_args(words), performed, layout)
         return is_told, *capsys.readouterr()
@@ -132,7 +140,7 @@ def test_an_attack_is_no_fault_of_the_xml(attacked: NightView) -> None:
 
 
 def test_github_gets_an_annotation_for_each_finding(view: NightView) -> None:
-    told = list(commands(annotations(view)))
+    told = list(commands(github_annotations(view)))
     assert [name for name, _, _ in told] == ["error", "error", "warning", "warning", "notice"]
     reads(
         told[0][1:],
@@ -147,12 +155,12 @@ def test_github_gets_an_annotation_for_each_finding(view: NightView) -> None:
 
 
 def test_no_attack_is_a_command_of_github(attacked: NightView) -> None:
-    lines = annotations(attacked).splitlines()
+    lines = github_annotations(attacked).splitlines()
     assert len(lines) == len(attacked.findings)
     assert all(
         line.count("::") >= 2 and line.startswith(("::error title=", "::warning title=", "::notice title=")) for line in lines
     )
-    assert {name for name, _, _ in commands(annotations(attacked))} == {"error", "warning", "notice"}
+    assert {name for name, _, _ in commands(github_annotations(attacked))} == {"error", "warning", "notice"}
     titles = [line.split("::")[1].partition(" title=")[2] for line in lines]
     assert not [title for title in titles if "," in title]
 
@@ -192,10 +200,10 @@ def test_no_attack_is_a_mention_or_a_link_in_a_chat(attacked: NightView) -> None
 
 def test_a_night_is_posted_once_until_it_comes_to_something_else(view: NightView, chat: Chat, tmp_path: Path) -> None:
     told = tmp_path / "night" / "webhook.json"
-    assert tell(view, chat.address, told)
-    assert not tell(view, chat.address, told)
+    assert post_night(view, chat.address, told)
+    assert not post_night(view, chat.address, told)
     assert chat.posted == [night_message(view)]
-    assert tell(night_view(clean_night(), series()), chat.address, told)
+    assert post_night(night_view(clean_night(), series()), chat.address, told)
     assert len(chat.posted) == 2
 
 
@@ -206,7 +214,7 @@ def test_a_webhook_that_refuses_or_leads_elsewhere_is_said_without_its_address(
         for status in (404, 302, 307):
             chat.status, chat.elsewhere = status, other.address
             with raising(ServiceError, status) as refusal:
-                tell(view, chat.address, tmp_path / "told.json")
+                post_night(view, chat.address, tmp_path / "told.json")
             assert "secret" not in str(refusal.value)
         assert other.posted == []
     assert not (tmp_path / "told.json").exists()

@@ -13,13 +13,13 @@ from support.sentences import says
 
 from quadbench.cli import main
 from quadbench.cli import nightly as cli_nightly
-from quadbench.nightly.night_plan import device_of, planned
+from quadbench.nightly.night_plan import device_of, plan_night
 from quadbench.nightly.night_report import ERROR
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.bundles import freeze
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightStore
 
 FILE = {
     "schema_version": 1,
@@ -219,7 +219,7 @@ def test_what_is_there_and_broken_is_missing_and_costs_no_other(
     assert nightly(tmp_path, "run", path, "--night", "one", "--json") == 4
     assert json.loads(capsys.readouterr().out)["outcome"] == "MISSING"
     engine = open_engine(layout.database)
-    causes = {ruling.case: ruling.cause for ruling in Nights(engine).rulings("phones-one")}
+    causes = {ruling.case: ruling.cause for ruling in NightStore(engine).rulings("phones-one")}
     engine.dispose()
     assert "not YAML" in causes["other"]
     assert "NOWHERE" in causes["restyle"]
@@ -252,7 +252,7 @@ def test_a_results_folder_that_is_lost_in_the_night_is_no_inconclusive_ruling(
 
 def test_words_of_a_farm_are_the_farm_s_to_know(tmp_path: Path, layout: Layout) -> None:
     path = written(tmp_path, devices=["virtual:s52", "local@h1", "local@h2"])
-    assert planned(path, layout, on_farm=True).pairs[-1] == ("restyle", "local@h2")
+    assert plan_night(path, layout, on_farm=True).pairs[-1] == ("restyle", "local@h2")
 
 
 def test_a_results_folder_that_cannot_be_is_an_error_and_no_ruling(
@@ -277,7 +277,7 @@ def test_tasks_that_the_yardstick_lacks_are_named_at_the_start(tmp_path: Path, c
 def test_a_night_that_begins_in_the_evening_is_that_of_the_next_morning(tmp_path: Path, layout: Layout) -> None:
     assert nightly(tmp_path, "run", written(tmp_path, devices=["s25@NOWHERE"])) == 4
     engine = open_engine(layout.database)
-    (night_id,) = Nights(engine).night_ids()
+    (night_id,) = NightStore(engine).night_ids()
     engine.dispose()
     days = (datetime.fromisoformat(night_id.removeprefix("phones-")).date() - datetime.now(UTC).astimezone().date()).days
     assert days in (0, 1)
@@ -341,6 +341,6 @@ def test_a_device_that_was_never_there_has_the_name_under_which_it_would_be_leas
 
 
 def test_a_plan_has_each_case_with_each_of_its_words(tmp_path: Path, layout: Layout) -> None:
-    plan = planned(written(tmp_path, devices=["local", "virtual:s25"]), layout)
+    plan = plan_night(written(tmp_path, devices=["local", "virtual:s25"]), layout)
     assert plan.pairs == (("restyle", "local"), ("restyle", "virtual:s25"))
     assert (plan.blocks, plan.faults) == (3, {})

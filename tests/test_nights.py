@@ -13,7 +13,7 @@ from quadbench.artifacts.night_record import Acknowledgement, Measurement, Point
 from quadbench.errors import UnknownNameError
 from quadbench.results.engine import Source, open_engine
 from quadbench.results.maintenance import copy_records
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightStore
 
 NIGHT = "phones-2026-01-02"
 AT = datetime(2026, 1, 2, 3, tzinfo=UTC)
@@ -49,15 +49,15 @@ RULING = Ruling(
 
 
 @pytest.fixture
-def nights(engine: sa.Engine) -> Nights:
-    nights = Nights(engine)
+def nights(engine: sa.Engine) -> NightStore:
+    nights = NightStore(engine)
     nights.begin(NIGHT, "phones", "0.1", [("restyle", "s25"), ("restyle", "tabs11")])
     return nights
 
 
-def test_a_night_is_read_as_it_was_kept(nights: Nights) -> None:
-    assert nights.keep(MEASUREMENT)
-    nights.rule([RULING])
+def test_a_night_is_read_as_it_was_kept(nights: NightStore) -> None:
+    assert nights.store(MEASUREMENT)
+    nights.add([RULING])
     night = nights.night(NIGHT)
     assert (night.planned, night.measurements, night.rulings) == (
         (("restyle", "s25"), ("restyle", "tabs11")),
@@ -69,31 +69,31 @@ def test_a_night_is_read_as_it_was_kept(nights: Nights) -> None:
     assert nights.night(NIGHT).ended_at is not None
 
 
-def test_a_case_is_measured_once_on_a_device_in_a_night(nights: Nights) -> None:
-    nights.keep(MEASUREMENT)
-    assert not nights.keep(replace(MEASUREMENT, comparison="another"))
-    assert nights.keep(replace(MEASUREMENT, device="adb:other"))
+def test_a_case_is_measured_once_on_a_device_in_a_night(nights: NightStore) -> None:
+    nights.store(MEASUREMENT)
+    assert not nights.store(replace(MEASUREMENT, comparison="another"))
+    assert nights.store(replace(MEASUREMENT, device="adb:other"))
     assert nights.cases() == [("restyle", "adb:R5CX"), ("restyle", "adb:other")]
     assert nights.series("restyle", "adb:R5CX") == [MEASUREMENT]
 
 
-def test_a_series_can_be_read_in_part(nights: Nights) -> None:
+def test_a_series_can_be_read_in_part(nights: NightStore) -> None:
     for number in range(5):
         night_id = f"phones-2026-01-{number + 3:02d}"
         nights.begin(night_id, "phones", "0.1", [])
-        nights.keep(replace(MEASUREMENT, night=night_id, measured_at=AT + timedelta(days=number)))
+        nights.store(replace(MEASUREMENT, night=night_id, measured_at=AT + timedelta(days=number)))
     whole = nights.series("restyle", "adb:R5CX")
     assert nights.series("restyle", "adb:R5CX", latest=2) == whole[-2:]
     (latest,) = nights.series("restyle", latest=1, key="lora_rom")
     assert latest == replace(whole[-1], points=(BYTES,))
 
 
-def test_a_series_can_end_with_a_night(nights: Nights) -> None:
+def test_a_series_can_end_with_a_night(nights: NightStore) -> None:
     for number in range(5):
         began = AT + timedelta(days=number)
         night = replace(nights.night(NIGHT), night_id=f"night-{number}", began_at=began, measurements=(), rulings=())
         measured = replace(MEASUREMENT, night=night.night_id, measured_at=began + timedelta(minutes=5))
-        nights.adopt(replace(night, measurements=() if number == 3 else (measured,)))
+        nights.import_night(replace(night, measurements=() if number == 3 else (measured,)))
 
     def until(number: int) -> list[str]:
         night = nights.night(f"night-{number}")
@@ -103,24 +103,24 @@ def test_a_series_can_end_with_a_night(nights: Nights) -> None:
     assert until(3) == ["night-1", "night-2"]  # it has no measurement of its own
 
 
-def test_of_rulings_about_the_same_figure_the_last_one_stands(nights: Nights, engine: sa.Engine) -> None:
-    nights.rule([RULING])
+def test_of_rulings_about_the_same_figure_the_last_one_stands(nights: NightStore, engine: sa.Engine) -> None:
+    nights.add([RULING])
     later = replace(RULING, kind=RulingKind.CLEAN, cause="acknowledged", told_at=AT + timedelta(days=1))
-    nights.rule([later])
+    nights.add([later])
     assert nights.rulings(NIGHT) == (later,) == nights.rulings_of("restyle", "adb:R5CX")
     with engine.connect() as connection:
         assert connection.scalar(sa.text("SELECT count(*) FROM night_rulings")) == 2
 
 
-def test_a_night_that_is_begun_again_goes_on(nights: Nights) -> None:
-    nights.keep(MEASUREMENT)
+def test_a_night_that_is_begun_again_goes_on(nights: NightStore) -> None:
+    nights.store(MEASUREMENT)
     nights.end(NIGHT)
     night = nights.begin(NIGHT, "phones", "0.2", [("restyle", "s25")])
     assert (night.ended_at, night.version, night.planned) == (None, "0.2", (("restyle", "s25"),))
     assert night.measurements == (MEASUREMENT,)
 
 
-def test_acknowledgements_are_kept(nights: Nights) -> None:
+def test_acknowledgements_are_kept(nights: NightStore) -> None:
     word = Acknowledgement(
         case="restyle", night=NIGHT, reason="more steps", owner="a@b", made_at=AT, since=AT, until=AT, key="end_to_end"
     )
@@ -128,41 +128,41 @@ def test_acknowledgements_are_kept(nights: Nights) -> None:
     assert nights.acknowledgements() == (word,) == nights.acknowledgements("restyle")
     assert nights.acknowledgements("other") == ()
     assert nights.acknowledgements()[0].since == AT
-    nights.keep(replace(MEASUREMENT, measured_at=AT - timedelta(hours=1)))
+    nights.store(replace(MEASUREMENT, measured_at=AT - timedelta(hours=1)))
     assert nights.acknowledgements()[0].since == AT - timedelta(hours=1)
 
 
-def test_nights_are_copied_to_another_database_once(database: Source, nights: Nights, tmp_path: Path) -> None:
-    nights.keep(MEASUREMENT)
-    nights.rule([RULING])
+def test_nights_are_copied_to_another_database_once(database: Source, nights: NightStore, tmp_path: Path) -> None:
+    nights.store(MEASUREMENT)
+    nights.add([RULING])
     word = Acknowledgement(case="restyle", night=NIGHT, reason="more steps", owner="a@b", made_at=AT, since=AT, until=AT)
     nights.acknowledge(word)
     target = tmp_path / "other.sqlite"
     assert [copy_records(database, target, notify=lambda _: None).nights for _ in range(2)] == [1, 0]
-    other = Nights(open_engine(target))
+    other = NightStore(open_engine(target))
     assert other.night(NIGHT) == nights.night(NIGHT)
     assert other.acknowledgements() == (word,)
 
 
 def test_a_night_that_is_copied_again_is_ended_and_what_was_acknowledged_there_stays(
-    database: Source, nights: Nights, tmp_path: Path
+    database: Source, nights: NightStore, tmp_path: Path
 ) -> None:
-    nights.rule([RULING])
+    nights.add([RULING])
     target = tmp_path / "other.sqlite"
     copy_records(database, target, notify=lambda _: None)
-    other = Nights(open_engine(target))
+    other = NightStore(open_engine(target))
     clean = replace(RULING, kind=RulingKind.CLEAN, cause="acknowledged", told_at=AT + timedelta(days=1))
-    other.rule([clean])
+    other.add([clean])
     nights.end(NIGHT)
     assert [copy_records(database, target, notify=lambda _: None).nights for _ in range(2)] == [1, 0]
     assert other.night(NIGHT) == replace(nights.night(NIGHT), rulings=(clean,))
 
 
-def test_what_nights_need_is_known(nights: Nights) -> None:
-    nights.keep(MEASUREMENT)
-    assert nights.referred() == {"b" * 64, "c" * 64, "d" * 64, *MEASUREMENT.runs}
+def test_what_nights_need_is_known(nights: NightStore) -> None:
+    nights.store(MEASUREMENT)
+    assert nights.referenced() == {"b" * 64, "c" * 64, "d" * 64, *MEASUREMENT.runs}
 
 
-def test_a_night_that_is_not_there_is_named_with_those_that_are(nights: Nights) -> None:
+def test_a_night_that_is_not_there_is_named_with_those_that_are(nights: NightStore) -> None:
     with raising(UnknownNameError, "phones-2026-01-03", NIGHT):
         nights.night("phones-2026-01-03")

@@ -29,7 +29,7 @@ from quadbench.recipe.settings import Gate
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST
 from quadbench.rollout import roll_out
-from quadbench.rollout.equipment import Gear, Kind, kit_for, named_kit, require_equipment
+from quadbench.rollout.equipment import DeviceKind, Overrides, find_named_kit, kit_for, require_equipment
 from quadbench.target.abi import Abi
 from quadbench.target.profile import PROFILES_FOLDER, load_profile
 from quadbench.target.targets import QnnTarget
@@ -74,7 +74,7 @@ def test_a_phone_takes_the_harness_of_its_abi_and_its_kit_under_the_libraries_na
     phone: str, ndk: None, layout: Layout, tmp_path: Path
 ) -> None:
     bundle = write_recipe_bundle(QUICKSTART, layout)
-    kit = store.add([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout).kit.artifact
+    kit = store.add_kit([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout).kit.artifact
     folder = f"/data/local/tmp/quadbench/kits/{kit.digest}"
     with connect(parse_addresses([phone]), layout=layout) as (device,):
         assert device.abi is Abi.ARM64_V8A
@@ -99,7 +99,7 @@ def test_a_phone_without_a_kit_is_refused_before_anything_is_built(phone: str, n
 
 
 def test_a_phone_without_an_ndk_is_refused_before_anything_is_built(phone: str, layout: Layout, tmp_path: Path) -> None:
-    store.add([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout)
+    store.add_kit([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout)
     with raising(MissingDependencyError, "Android", "ANDROID_NDK_HOME"):
         pipeline.run(QUICKSTART, parse_addresses([phone]), layout=layout, observer=Silent())
     assert not layout.bundles.exists()
@@ -110,7 +110,7 @@ def test_a_harness_that_is_named_needs_no_other(harness: Path, tmp_path: Path, m
     with connect(parse_addresses(["local"]), layout=Layout(tmp_path)) as devices:
         with raising(UserError, "QUADBENCH_HARNESS", "/nowhere"):
             require_equipment(devices, Layout(tmp_path))
-        require_equipment(devices, Layout(tmp_path), Gear(harness=harness))
+        require_equipment(devices, Layout(tmp_path), Overrides(harness=harness))
 
 
 def test_a_kit_that_is_named_stands_for_the_one_that_is_missing(phone: str, ndk: None, layout: Layout) -> None:
@@ -118,11 +118,11 @@ def test_a_kit_that_is_named_stands_for_the_one_that_is_missing(phone: str, ndk:
         with raising(MissingDependencyError):
             require_equipment(devices, layout)
         with raising(UnknownNameError, "0123"):
-            require_equipment(devices, layout, Gear(kit="0123"))
+            require_equipment(devices, layout, Overrides(kit="0123"))
 
 
 def test_a_kit_that_was_changed_is_not_pushed(phone: str, ndk: None, layout: Layout, tmp_path: Path) -> None:
-    kit = store.add([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout).kit
+    kit = store.add_kit([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout).kit
     library = kit.path(kit.artifact.libraries[0].file)
     content = bytearray(library.read_bytes())
     content[-1] ^= 1
@@ -138,7 +138,7 @@ def test_a_phone_without_room_for_a_launch_goes_into_quarantine_after_three_runs
     at_once = QUICKSTART.measure.model_copy(update={"launches": 1, "gate": Gate(max_busy_percent=100, wait_s=0)})
     recipe = QUICKSTART.model_copy(update={"measure": at_once})
     write_recipe_bundle(recipe, layout)
-    store.add([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout)
+    store.add_kit([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout)
     with attached(tmp_path, monkeypatch, options="?data_mb=1") as address:
         for _ in range(FAILURES_IN_A_ROW):
             assert (
@@ -163,7 +163,7 @@ def test_the_npu_takes_its_libraries_by_absolute_paths_of_the_kit() -> None:
     provider = execution_provider_of(HTP, "/data/local/tmp/quadbench/kits/d")
     assert provider is not None
     assert not provider.is_emulator
-    assert provider.planned(2) == {
+    assert provider.plan_entry(2) == {
         "name": "QNNExecutionProvider",
         "options": {
             "backend_path": "/data/local/tmp/quadbench/kits/d/libQnnHtp.so",
@@ -186,22 +186,24 @@ def test_a_record_says_in_which_mode_the_npu_ran_and_where_its_inputs_lay() -> N
 
 def test_a_kit_that_is_named_is_taken_whatever_is_wrong_with_another(layout: Layout, tmp_path: Path) -> None:
     kit, other = (
-        store.add([write_runtime(tmp_path / f"{n}", says=b"\0VERS_1.%d.0\0" % n)], Abi.ARM64_V8A, layout).kit for n in (1, 2)
+        store.add_kit([write_runtime(tmp_path / f"{n}", says=b"\0VERS_1.%d.0\0" % n)], Abi.ARM64_V8A, layout).kit for n in (1, 2)
     )
     (other.folder / MANIFEST).write_text("{")
     profile = load_profile("s25")
-    kind = Kind(address="s25", serial="R3X", profile=profile, abi=Abi.ARM64_V8A, target=profile.target)
-    assert named_kit(kind, layout, kit.artifact.digest[:12]).kit.artifact == kit.artifact
+    kind = DeviceKind(address="s25", serial="R3X", profile=profile, abi=Abi.ARM64_V8A, target=profile.target)
+    assert find_named_kit(kind, layout, kit.artifact.digest[:12]).kit.artifact == kit.artifact
 
 
 def test_the_reason_why_a_kit_does_not_run_a_target_is_said(layout: Layout, tmp_path: Path) -> None:
     write_qnn(tmp_path / "qnn", build="1.0.0.250101000000")
-    kit = store.add([tmp_path / "qnn"], Abi.ARM64_V8A, layout).kit.artifact
-    kind = Kind(address="s25?target=qnn", serial="R3X", profile=load_profile("s25"), abi=Abi.ARM64_V8A, target=HTP)
+    kit = store.add_kit([tmp_path / "qnn"], Abi.ARM64_V8A, layout).kit.artifact
+    kind = DeviceKind(address="s25?target=qnn", serial="R3X", profile=load_profile("s25"), abi=Abi.ARM64_V8A, target=HTP)
     with pytest.raises(MissingDependencyError) as refusal:
         kit_for(kind, layout)
     says(refusal.value.message, kit.digest[:12], "1.0.0.250101000000")
     assert "quadbench runtime add" in str(refusal.value.hint)
-    on_cpu = kit_for(Kind(address="s25", serial="R3X", profile=kind.profile, abi=kind.abi, target=kind.profile.target), layout)
+    on_cpu = kit_for(
+        DeviceKind(address="s25", serial="R3X", profile=kind.profile, abi=kind.abi, target=kind.profile.target), layout
+    )
     assert on_cpu is not None
     assert [library.name for library in on_cpu.libraries] == [RUNTIME]

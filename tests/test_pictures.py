@@ -20,7 +20,7 @@ from support.sentences import raising
 from quadbench.artifacts import pixels
 from quadbench.artifacts.pixels import FORMATS, read_pixels
 from quadbench.errors import UserError
-from quadbench.quad.inputs import check_named, read_picture, read_recipe
+from quadbench.quad.inputs import check_references, read_picture, read_recipe
 
 ORIENTATION = 0x0112  # EXIF's tag
 RAMP = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
@@ -157,7 +157,7 @@ def test_a_damaged_picture_is_read_or_refused_and_nothing_else(tmp_path, format)
             continue
         assert read.dtype == np.uint8
         assert read.shape[2] == 3
-        assert 0 < read.shape[0] * read.shape[1] <= pixels.MOST_PIXELS
+        assert 0 < read.shape[0] * read.shape[1] <= pixels.MAX_PIXELS
 
 
 def spoilt(tiny_recipe: Path, folder: Path, name: str, content: bytes) -> Path:
@@ -189,13 +189,13 @@ def test_a_check_of_a_recipe_says_which_picture_cannot_be_used(tiny_recipe, tmp_
     content, expected = WRONG[what]
     recipe = spoilt(tiny_recipe, tmp_path, name, content)
     with raising(UserError, name, *expected):
-        check_named(read_recipe(recipe))
+        check_references(read_recipe(recipe))
 
 
 def test_a_check_of_a_recipe_says_which_mask_replaces_nothing(tiny_recipe, tmp_path):
     recipe = spoilt(tiny_recipe, tmp_path, "2.mask.png", png(Image.new("L", (16, 16))))
     with raising(UserError, "2.mask.png"):
-        check_named(read_recipe(recipe))
+        check_references(read_recipe(recipe))
 
 
 def test_a_prompt_that_is_far_too_long_is_refused_with_its_place(tiny_recipe, tmp_path):
@@ -203,15 +203,15 @@ def test_a_prompt_that_is_far_too_long_is_refused_with_its_place(tiny_recipe, tm
     listing[1]["prompt"] = "a " * 200_000
     recipe = spoilt(tiny_recipe, tmp_path, "inputs.json", json.dumps(listing).encode())
     with raising(UserError, "inputs.json", "1.prompt", 4096) as refused:
-        check_named(read_recipe(recipe))
+        check_references(read_recipe(recipe))
     assert len(str(refused.value)) < 1000
 
 
 def test_a_check_of_a_recipe_takes_no_torch(tiny_recipe):
     script = f"""
 import sys
-from quadbench.quad.inputs import check_named, read_recipe
-check_named(read_recipe({str(tiny_recipe)!r}))
+from quadbench.quad.inputs import check_references, read_recipe
+check_references(read_recipe({str(tiny_recipe)!r}))
 print(sorted(set(sys.modules) & {{"torch", "diffusers", "transformers"}}))
 """
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

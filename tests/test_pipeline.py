@@ -20,7 +20,7 @@ from support.watcher import Silent
 pytest.importorskip("torch")
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, Caveat, Deployment, LaunchPlan, RunRecord, Status, Stored, Variant
+from quadbench.artifacts import Bundle, Caveat, Deployment, LaunchPlan, RunRecord, Status, StoredBundle, Variant
 from quadbench.cli import main
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
@@ -49,28 +49,28 @@ class Watcher(Silent):
     def stages(self) -> set[str]:
         return {stage for stage, _ in self.steps}
 
-    def step(self, stage: str, detail: str, share: float | None = None) -> None:
+    def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
         self.steps.append((stage, detail))
 
-    def built(self, _bundle: Bundle) -> None: ...
+    def bundle_built(self, _bundle: Bundle) -> None: ...
 
-    def reused(self, stage: str, _digest: str) -> None:
+    def artifact_reused(self, stage: str, _digest: str) -> None:
         self.reuses.append(stage)
 
-    def sent(self, _device: str, _sent_bytes: int, _total_bytes: int) -> None: ...
+    def bytes_sent(self, _device: str, _sent_bytes: int, _total_bytes: int) -> None: ...
 
-    def deployed(self, deployment: Deployment) -> None:
+    def deploy_done(self, deployment: Deployment) -> None:
         self.deployments.append(deployment)
 
-    def launch(self, _device: str, launch: LaunchPlan, _number: int, _total: int) -> None:
+    def launch_started(self, _device: str, launch: LaunchPlan, _number: int, _total: int) -> None:
         self._on_launch(launch)
 
-    def record(self, record: RunRecord) -> None:
+    def record_stored(self, record: RunRecord) -> None:
         self.records.append(record)
 
 
 @pytest.fixture(scope="module")
-def layout(tiny_bundle: Stored[Bundle], harness: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def layout(tiny_bundle: StoredBundle, harness: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A results folder that holds the tiny model's bundle and the harness."""
     layout = Layout(tmp_path_factory.mktemp("pipeline"))
     shutil.copytree(tiny_bundle.folder.parent, layout.bundles)
@@ -79,7 +79,7 @@ def layout(tiny_bundle: Stored[Bundle], harness: Path, tmp_path_factory: pytest.
 
 
 @pytest.fixture(scope="module")
-def first_run(tiny_recipe: Path, layout: Layout) -> tuple[pipeline.Outcome, Watcher]:
+def first_run(tiny_recipe: Path, layout: Layout) -> tuple[pipeline.RunOutcome, Watcher]:
     watcher = Watcher()
     outcome = pipeline.run(load_recipe(tiny_recipe), parse_addresses(["local", "virtual:s25"]), layout=layout, observer=watcher)
     return outcome, watcher
@@ -113,7 +113,7 @@ def leased_by_another(layout: Layout) -> Iterator[None]:
         leases.end(lease)
 
 
-def test_a_target_of_several_devices_is_compiled_once(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
+def test_a_target_of_several_devices_is_compiled_once(first_run: tuple[pipeline.RunOutcome, Watcher]) -> None:
     outcome, watcher = first_run
     compiled = [detail for stage, detail in watcher.steps if stage == "compile"]
     assert len(compiled) == len({graph.file.path for graph in outcome.result.bundle.graphs if graph.variant.is_quantized})
@@ -129,7 +129,7 @@ def _samples(record: RunRecord, metric: str, **wanted: object) -> list[float]:
     ]
 
 
-def test_every_launch_on_every_device_is_ok(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
+def test_every_launch_on_every_device_is_ok(first_run: tuple[pipeline.RunOutcome, Watcher]) -> None:
     outcome, watcher = first_run
     assert {(r.device.address, r.variant): r.reason for r in outcome.result.records if r.status is not Status.OK} == {}
     assert outcome.is_ok
@@ -144,7 +144,7 @@ def test_every_launch_on_every_device_is_ok(first_run: tuple[pipeline.Outcome, W
     ]
 
 
-def test_the_float_graph_gives_the_reference_images_on_every_task(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
+def test_the_float_graph_gives_the_reference_images_on_every_task(first_run: tuple[pipeline.RunOutcome, Watcher]) -> None:
     for record in first_run[0].result.records:
         if record.variant is Variant.FLOAT:
             for task in ("change", "fill", "imagine"):
@@ -153,7 +153,7 @@ def test_the_float_graph_gives_the_reference_images_on_every_task(first_run: tup
                 assert max(differences) <= 2
 
 
-def test_the_quantized_graph_is_near_the_reference(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
+def test_the_quantized_graph_is_near_the_reference(first_run: tuple[pipeline.RunOutcome, Watcher]) -> None:
     for record in first_run[0].result.records:
         if record.variant is Variant.SHARED:
             psnr_db = [s.value for s in record.samples if s.metric == "psnr_db" and s.labels["against"] == "reference"]
@@ -161,14 +161,14 @@ def test_the_quantized_graph_is_near_the_reference(first_run: tuple[pipeline.Out
             assert sum(psnr_db) / len(psnr_db) > 30
 
 
-def test_both_devices_give_the_same_images(first_run: tuple[pipeline.Outcome, Watcher], layout: Layout) -> None:
+def test_both_devices_give_the_same_images(first_run: tuple[pipeline.RunOutcome, Watcher], layout: Layout) -> None:
     shared = {r.device.address: r.images for r in first_run[0].result.records if r.variant is Variant.SHARED}
     assert shared["local"].keys() == shared["virtual:s25"].keys()
     for key, path in shared["local"].items():
         assert layout.file(path).read_bytes() == layout.file(shared["virtual:s25"][key]).read_bytes()
 
 
-def test_figures_of_this_machine_carry_their_caveat(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
+def test_figures_of_this_machine_carry_their_caveat(first_run: tuple[pipeline.RunOutcome, Watcher]) -> None:
     outcome, _ = first_run
     of_device = {"local": Caveat.THIS_MACHINE, "virtual:s25": Caveat.VIRTUAL_DEVICE}
     assert all(of_device[record.device.address] in record.caveats for record in outcome.result.records)
@@ -181,7 +181,7 @@ def _text(path: Path) -> str:
     return html.unescape(path.read_text())
 
 
-def test_switching_adapters_loads_no_session_and_switching_graphs_does(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
+def test_switching_adapters_loads_no_session_and_switching_graphs_does(first_run: tuple[pipeline.RunOutcome, Watcher]) -> None:
     for record in first_run[0].result.records:
         unet_loads = len(_samples(record, "session_load_ns", component="unet"))
         switches = len(_samples(record, "switch_ns"))
@@ -191,14 +191,14 @@ def test_switching_adapters_loads_no_session_and_switching_graphs_does(first_run
             assert unet_loads == switches
 
 
-def test_records_are_stored_as_they_were_measured(first_run: tuple[pipeline.Outcome, Watcher], layout: Layout) -> None:
+def test_records_are_stored_as_they_were_measured(first_run: tuple[pipeline.RunOutcome, Watcher], layout: Layout) -> None:
     outcome, watcher = first_run
     with open_records(layout.database) as records:
-        assert records.of_run(outcome.result.run_id) == tuple(watcher.records)
+        assert records.run_records(outcome.result.run_id) == tuple(watcher.records)
 
 
 def test_the_second_run_builds_compiles_and_sends_nothing(
-    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher]
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.RunOutcome, Watcher]
 ) -> None:
     watcher = Watcher()
     pipeline.run(load_recipe(tiny_recipe), parse_addresses(["local", "virtual:s25"]), layout=layout, observer=watcher)
@@ -209,7 +209,7 @@ def test_the_second_run_builds_compiles_and_sends_nothing(
 
 
 def test_a_third_adapter_sends_its_own_bytes_only(
-    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.RunOutcome, Watcher], tmp_path: Path
 ) -> None:
     third = Path(shutil.copytree(tiny_recipe.parent / "adapters/first", tmp_path / "third"))
     _scale(third / "adapter_model.safetensors", -1.0)
@@ -229,7 +229,7 @@ def test_a_third_adapter_sends_its_own_bytes_only(
 
 
 def test_a_second_admission_sends_its_adapter_alone_too(
-    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.RunOutcome, Watcher], tmp_path: Path
 ) -> None:
     """It builds on the first one's bundle, which no run has sent; its float adapters run nowhere, and are not sent."""
     bundle = first_run[0].result.stored
@@ -249,7 +249,7 @@ def test_a_second_admission_sends_its_adapter_alone_too(
 def test_a_new_adapter_comes_from_its_file_to_its_figures_in_two_commands(
     tiny_recipe: Path,
     layout: Layout,
-    first_run: tuple[pipeline.Outcome, Watcher],
+    first_run: tuple[pipeline.RunOutcome, Watcher],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -287,7 +287,7 @@ def _scale(path: Path, factor: float) -> None:
 
 
 def test_an_adapter_with_a_site_that_the_base_lacks_is_not_admitted(
-    tiny_recipe: Path, first_run: tuple[pipeline.Outcome, Watcher], layout: Layout, tmp_path: Path
+    tiny_recipe: Path, first_run: tuple[pipeline.RunOutcome, Watcher], layout: Layout, tmp_path: Path
 ) -> None:
     from support.tiny_model import write_adapter
 
@@ -298,7 +298,7 @@ def test_an_adapter_with_a_site_that_the_base_lacks_is_not_admitted(
         pipeline.admit(Candidate(source=tmp_path), first_run[0].result.stored, [], layout=layout, observer=Watcher())
 
 
-def test_a_taken_name_is_not_admitted(tiny_recipe: Path, first_run: tuple[pipeline.Outcome, Watcher], layout: Layout) -> None:
+def test_a_taken_name_is_not_admitted(tiny_recipe: Path, first_run: tuple[pipeline.RunOutcome, Watcher], layout: Layout) -> None:
     folder = tiny_recipe.parent / "adapters/first"
     with raising(UserError, "first"):
         pipeline.admit(Candidate(source=folder), first_run[0].result.stored, [], layout=layout, observer=Watcher())
@@ -306,7 +306,7 @@ def test_a_taken_name_is_not_admitted(tiny_recipe: Path, first_run: tuple[pipeli
 
 @pytest.mark.slow
 def test_a_killed_harness_leaves_a_failed_record_with_its_samples(
-    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.RunOutcome, Watcher], tmp_path: Path
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     shutil.copytree(tiny_recipe.parent, tmp_path, dirs_exist_ok=True)
@@ -328,7 +328,7 @@ def test_a_killed_harness_leaves_a_failed_record_with_its_samples(
 
 
 def test_a_full_device_is_refused_before_anything_is_sent(
-    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher]
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.RunOutcome, Watcher]
 ) -> None:
     watcher = Watcher()
     with pytest.raises(DeviceFullError, match="MB"):
@@ -337,7 +337,7 @@ def test_a_full_device_is_refused_before_anything_is_sent(
 
 
 def test_one_full_device_does_not_stop_the_other(
-    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher]
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.RunOutcome, Watcher]
 ) -> None:
     addresses = ["local", "virtual:tabs11?data_mb=16"]
     outcome = pipeline.run(load_recipe(tiny_recipe), parse_addresses(addresses), layout=layout, observer=Watcher())
@@ -346,7 +346,7 @@ def test_one_full_device_does_not_stop_the_other(
 
 
 def test_a_cut_manifest_is_refused_with_what_to_do(
-    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.RunOutcome, Watcher], tmp_path: Path
 ) -> None:
     shutil.copytree(layout.bundles, tmp_path / "bundles")
     manifest = tmp_path / "bundles" / first_run[0].result.stored.folder.name / "manifest.json"
@@ -364,7 +364,7 @@ def test_an_interrupted_run_keeps_what_was_measured_and_leaves_no_process(
     code: int,
     tiny_recipe: Path,
     layout: Layout,
-    first_run: tuple[pipeline.Outcome, Watcher],
+    first_run: tuple[pipeline.RunOutcome, Watcher],
     tmp_path: Path,
 ) -> None:
     shutil.copytree(tiny_recipe.parent, tmp_path, dirs_exist_ok=True)
@@ -388,7 +388,7 @@ def test_an_interrupted_run_keeps_what_was_measured_and_leaves_no_process(
     _, rest = process.communicate(timeout=60)
     assert process.returncode == code
     with open_records(layout.database) as records:
-        last = records.of_run(records.run_ids()[0])
+        last = records.run_records(records.run_ids()[0])
     run_id = last[0].run_id
     says(rest, run_id, "quadbench run", "--resume", "--results")
     assert load_run(layout, run_id).is_cut_short
@@ -416,7 +416,7 @@ def test_a_device_that_somebody_has_reserved_takes_no_run(tiny_recipe: Path, tmp
 def test_a_run_with_its_records_in_postgresql_is_the_same(
     tiny_recipe: Path,
     layout: Layout,
-    first_run: tuple[pipeline.Outcome, Watcher],
+    first_run: tuple[pipeline.RunOutcome, Watcher],
     postgresql: PostgresqlServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -12,7 +12,7 @@ from support.stored_records import query, record, sample
 
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, StorageError, UserError
-from quadbench.results.engine import DATABASE_VARIABLE, database_of, open_engine, writing
+from quadbench.results.engine import DATABASE_VARIABLE, begin_write, database_of, open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records, read_records
 
@@ -54,7 +54,7 @@ def test_a_user_who_may_not_write_stores_nothing_but_reads(postgresql: Postgresq
     with read_records(url) as records:
         with raising(StorageError):
             records.store(record("r2"))
-        assert records.of_run("run-a") == (record(),)
+        assert records.run_records("run-a") == (record(),)
 
 
 def test_a_database_without_tables_is_not_read(url: str) -> None:
@@ -74,7 +74,7 @@ def test_a_value_that_nothing_has_written_is_damage(url: str) -> None:
         records.store(record())
         query(url, "UPDATE records SET variant = 'shraed'")
         with raising(ArtifactError, "shraed"):
-            records.of_run("run-a")
+            records.run_records("run-a")
 
 
 def test_a_text_that_the_server_does_not_take_leaves_nothing(url: str) -> None:
@@ -91,13 +91,13 @@ def test_large_numbers_come_back_as_they_were(url: str) -> None:
         with pytest.raises(ArtifactError):
             records.store(huge)
         records.store(small)
-        assert records.of_run("run-a") == (small,)
+        assert records.run_records("run-a") == (small,)
 
 
 def test_what_many_store_at_once_is_stored_once(url: str) -> None:
     with open_records(url) as records, ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(records.store, [record()] * 32)) == 1
-        assert records.of_run("run-a") == (record(),)
+        assert records.run_records("run-a") == (record(),)
 
 
 def test_the_variable_says_where_records_are_kept(
@@ -138,7 +138,7 @@ def test_a_client_that_stands_still_in_a_transaction_loses_what_it_has_locked(ur
     frozen = open_engine(url)
 
     def stand_still() -> None:
-        with writing(frozen) as held:
+        with begin_write(frozen) as held:
             held.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '200ms'")  # not while tables are made
             held.exec_driver_sql("SELECT 1 FROM records FOR UPDATE")
             query(url, "UPDATE records SET launch = 1")  # waits for the lock
@@ -156,8 +156,8 @@ def test_a_lock_that_is_not_given_in_time_may_be_given_later(url: str) -> None:
     hasty = open_engine(f"{url}&options=-c%20lock_timeout%3D100ms")
     with open_records(url) as records:
         records.store(record())
-        with writing(records.engine) as held:
+        with begin_write(records.engine) as held:
             held.exec_driver_sql("SELECT 1 FROM records FOR UPDATE")
-            with raising(StorageError), writing(hasty) as late:
+            with raising(StorageError), begin_write(hasty) as late:
                 late.exec_driver_sql("UPDATE records SET launch = 1")
     hasty.dispose()

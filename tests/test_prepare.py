@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from support.sentences import raising  # noqa: E402
 
 from quadbench.errors import UserError  # noqa: E402
-from quadbench.quad.items import Encoders, Unet, prepare_task, task_items, visit  # noqa: E402
+from quadbench.quad.items import Encoders, Unet, prepare_task, run_calibration, task_items  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation  # noqa: E402
 from quadbench.quad.prepare import greatest_weight  # noqa: E402
 from quadbench.recipe import Task  # noqa: E402
@@ -29,7 +29,7 @@ def prepare(recipe: Path, scheme: str, unet: Unet) -> None:
         vae_encoder=lambda _feed: torch.zeros(1, 4, 8, 8),  # type: ignore[arg-type]
     )
     items = task_items(task, foundation, calibration_samples=1)
-    visit(prepare_task(task, items, encoders, unet, {}), encoders, unet, {})
+    run_calibration(prepare_task(task, items, encoders, unet, {}), encoders, unet, {})
 
 
 @pytest.mark.parametrize("scheme", ["olss", "lcm", "ed"])

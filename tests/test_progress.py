@@ -15,10 +15,10 @@ from support.watcher import Silent
 
 from quadbench.artifacts import LaunchPlan, Variant
 from quadbench.artifacts.run_record import SequenceBlock
-from quadbench.host import process_mark
-from quadbench.pipeline.progress_observer import seen_by_others
+from quadbench.host import process_identity
+from quadbench.pipeline.progress_observer import publish_progress
 from quadbench.results.layout import Layout
-from quadbench.results.progress import DeviceProgress, Progress, Stage, forget_dead, save_progress, under_way
+from quadbench.results.progress import DeviceProgress, Progress, Stage, active_work, remove_ended, save_progress
 
 RUN = "20260102-030405-abcd"
 LAUNCH = LaunchPlan(variant=Variant.SHARED, launch=0, sequence=(SequenceBlock(task="restyle", warmup=1, iterations=3),))
@@ -32,7 +32,7 @@ def layout(tmp_path: Path) -> Layout:
 def progress(**changes: object) -> Progress:
     now = datetime.now(UTC)
     begun = Progress(
-        what="quickstart", owner="ana@lab", process=process_mark(), run_id=RUN, began_at=now, updated_at=now, stage="build"
+        what="quickstart", owner="ana@lab", process=process_identity(), run_id=RUN, began_at=now, updated_at=now, stage="build"
     )
     return replace(begun, **changes)
 
@@ -40,31 +40,31 @@ def progress(**changes: object) -> Progress:
 def seen_when(layout: Layout, is_so: object) -> Progress:
     """What is seen of the one command at work, once something is so of it."""
     for _ in range(200):
-        seen = under_way(layout)
+        seen = active_work(layout)
         if seen and is_so(seen[0]):  # type: ignore[operator]
             return seen[0]
         time.sleep(0.05)
-    raise AssertionError(f"it never was: {under_way(layout)}")
+    raise AssertionError(f"it never was: {active_work(layout)}")
 
 
 @pytest.mark.slow
 def test_a_run_is_seen_from_its_first_step_to_its_end_and_leaves_nothing(layout: Layout) -> None:
-    with seen_by_others(Silent(), layout, "quickstart", RUN) as observer:
-        observer.step("build", "export")
+    with publish_progress(Silent(), layout, "quickstart", RUN) as observer:
+        observer.stage_step("build", "export")
         assert seen_when(layout, lambda one: one.detail == "export").run_id == RUN
-        observer.sent("virtual:s25", 1, 4)
+        observer.bytes_sent("virtual:s25", 1, 4)
         assert seen_when(layout, lambda one: one.devices).devices["virtual:s25"].share == 0.25
-        observer.launch("virtual:s25", LAUNCH, 2, 2)
-        observer.painted("virtual:s25", "restyle", 2)
+        observer.launch_started("virtual:s25", LAUNCH, 2, 2)
+        observer.image_done("virtual:s25", "restyle", 2)
         device = seen_when(layout, lambda one: one.devices["virtual:s25"].image).devices["virtual:s25"]
         assert (device.launch, device.launches, device.variant, device.task) == (2, 2, Variant.SHARED, "restyle")
         assert device.share == 0.75
-        observer.lost("virtual:s25", "the cable", 60.0)
+        observer.device_lost("virtual:s25", "the cable", 60.0)
         assert seen_when(layout, lambda one: one.devices["virtual:s25"].stage is Stage.WAIT).devices["virtual:s25"].share is None
-        observer.launch("virtual:s25", LAUNCH, 2, 2)
-        observer.record(replace(record(), device=replace(record().device, address="virtual:s25")))
+        observer.launch_started("virtual:s25", LAUNCH, 2, 2)
+        observer.record_stored(replace(record(), device=replace(record().device, address="virtual:s25")))
         assert seen_when(layout, lambda one: one.devices["virtual:s25"].stage is Stage.DONE).devices["virtual:s25"].share == 1.0
-    assert under_way(layout) == []
+    assert active_work(layout) == []
     assert list(layout.root.iterdir()) == []
 
 
@@ -75,18 +75,18 @@ def test_the_observer_inside_is_told_all_the_same(layout: Layout) -> None:
         def step(self, stage: str, detail: str, share: float | None = None) -> None:
             told.append((stage, detail))
 
-    with seen_by_others(Watcher(), layout, "quickstart") as observer:
-        observer.step("build", "export")
+    with publish_progress(Watcher(), layout, "quickstart") as observer:
+        observer.stage_step("build", "export")
     assert told == [("build", "export")]
 
 
 def test_a_process_that_was_killed_is_not_at_work_and_its_file_goes_with_the_next(layout: Layout) -> None:
-    code = "from quadbench.host import process_mark; print(process_mark())"
+    code = "from quadbench.host import process_identity; print(process_identity())"
     mark = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     layout.at_work.mkdir()
     save_progress(layout, "killed", progress(process=mark))
-    assert under_way(layout) == []
-    forget_dead(layout)
+    assert active_work(layout) == []
+    remove_ended(layout)
     assert list(layout.at_work.iterdir()) == []
 
 
@@ -95,9 +95,9 @@ def test_a_process_of_another_host_is_at_work_as_long_as_it_gives_signs_of_life(
     layout.at_work.mkdir()
     elsewhere = progress(process="boot namespace 1 2")
     save_progress(layout, "elsewhere", elsewhere)
-    assert [one.what for one in under_way(layout)] == ["quickstart"]
+    assert [one.what for one in active_work(layout)] == ["quickstart"]
     save_progress(layout, "elsewhere", replace(elsewhere, updated_at=elsewhere.updated_at + timedelta(minutes=minutes)))
-    assert under_way(layout) == []
+    assert active_work(layout) == []
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_file_that_is_damaged_costs_no_other(layout: Layout, change: dict[str,
     layout.progress("empty").touch()
     layout.progress("large").write_text(" " * 2**20)
     os.mkfifo(layout.progress("pipe"))
-    assert len(under_way(layout)) == 1
+    assert len(active_work(layout)) == 1
 
 
 def test_what_goes_beyond_its_whole_is_no_more_than_all_of_it() -> None:
@@ -132,6 +132,6 @@ def test_what_goes_beyond_its_whole_is_no_more_than_all_of_it() -> None:
 
 def test_a_results_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "gone")
-    with seen_by_others(Silent(), layout, "quickstart", RUN) as observer:
-        observer.step("build", "export")
+    with publish_progress(Silent(), layout, "quickstart", RUN) as observer:
+        observer.stage_step("build", "export")
     assert not layout.root.exists()

@@ -17,7 +17,7 @@ from quadbench.quad.quantize.encodings import (  # noqa: E402
     quantize,
     quantize_channels,
     symmetric,
-    widened,
+    widen,
 )
 from quadbench.quad.quantize.qdq import activation_encodings, quantize_graph  # noqa: E402
 
@@ -180,5 +180,5 @@ def test_widening_keeps_every_value() -> None:
     narrow = asymmetric(Range(low=-2.5, high=7.0), "uint8")
     integers = np.arange(256, dtype=np.uint8)
     values = dequantize(integers, narrow)
-    np.testing.assert_array_equal(quantize(values, widened(narrow)), integers.astype(np.int32) * 257)
-    np.testing.assert_allclose(dequantize(quantize(values, widened(narrow)), widened(narrow)), values, rtol=1e-6)
+    np.testing.assert_array_equal(quantize(values, widen(narrow)), integers.astype(np.int32) * 257)
+    np.testing.assert_allclose(dequantize(quantize(values, widen(narrow)), widen(narrow)), values, rtol=1e-6)

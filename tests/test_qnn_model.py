@@ -12,7 +12,7 @@ import onnxruntime
 from support.htp_emulator import run_all_on_emulator
 
 from quadbench import zoo
-from quadbench.artifacts import LORA_PREFIX, Bundle, CompiledBundle, Component, Graph, Stored, Variant
+from quadbench.artifacts import LORA_PREFIX, Component, Graph, StoredBundle, StoredCompiled, Variant
 from quadbench.compile import compile_bundle
 from quadbench.quad.build import build
 from quadbench.quad.runner import mixed_inputs
@@ -33,19 +33,19 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 @pytest.fixture(scope="module")
-def built(layout: Layout) -> Stored[Bundle]:
+def built(layout: Layout) -> StoredBundle:
     """Five adapters and none on one U-Net; the graphs of single tasks would take minutes more."""
     recipe = load_recipe("use-cases").model_copy(update={"baselines": ()})
     return build(recipe, layout)
 
 
 @pytest.fixture(scope="module")
-def compiled(built: Stored[Bundle], layout: Layout) -> Stored[CompiledBundle]:
+def compiled(built: StoredBundle, layout: Layout) -> StoredCompiled:
     return compile_bundle(built, TARGET, "qnn-v79-69", layout)
 
 
 @pytest.fixture(scope="module")
-def u_net_outputs(built: Stored[Bundle], compiled: Stored[CompiledBundle]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def u_net_outputs(built: StoredBundle, compiled: StoredCompiled) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The outputs of CPU and emulator by adapter, or "none": from one session of each, with the same other inputs."""
     graph = _graph(built, Component.UNET)
     lora = [spec for spec in graph.inputs if spec.name.startswith(LORA_PREFIX)]
@@ -58,12 +58,12 @@ def u_net_outputs(built: Stored[Bundle], compiled: Stored[CompiledBundle]) -> di
     return dict(zip(adapters, outputs, strict=True))
 
 
-def _graph(built: Stored[Bundle], component: Component) -> Graph:
+def _graph(built: StoredBundle, component: Component) -> Graph:
     return next(g for g in built.artifact.graphs if (g.variant, g.component) == (Variant.SHARED, component))
 
 
 def _on_cpu_and_emulator(
-    built: Stored[Bundle], compiled: Stored[CompiledBundle], graph: Graph, feeds: list[Feed]
+    built: StoredBundle, compiled: StoredCompiled, graph: Graph, feeds: list[Feed]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return ONNX Runtime's output on the graph that was compiled, and the emulator's, for each of the feeds."""
     session = onnxruntime.InferenceSession(built.path(graph.file), providers=["CPUExecutionProvider"])
@@ -76,7 +76,7 @@ def _sqnr_db(exact: np.ndarray, other: np.ndarray) -> float:
     return float(10 * np.log10(np.square(exact).sum() / np.square(exact - other).sum()))
 
 
-def _data(graph: Graph, built: Stored[Bundle]) -> Feed:
+def _data(graph: Graph, built: StoredBundle) -> Feed:
     """Return seeded noise for floats, a prompt of the first task for tokens, and no LoRA inputs."""
     rng = np.random.default_rng(0)
     tokens = np.array([built.artifact.tasks[0].items[0].input_ids], np.int32)
@@ -85,9 +85,7 @@ def _data(graph: Graph, built: Stored[Bundle]) -> Feed:
 
 
 @pytest.mark.parametrize("component", [part for part in Component if part is not Component.UNET])
-def test_a_component_computes_what_the_cpu_does(
-    component: Component, built: Stored[Bundle], compiled: Stored[CompiledBundle]
-) -> None:
+def test_a_component_computes_what_the_cpu_does(component: Component, built: StoredBundle, compiled: StoredCompiled) -> None:
     graph = _graph(built, component)
     ((expected, emulated),) = _on_cpu_and_emulator(built, compiled, graph, [_data(graph, built)])
     assert _sqnr_db(expected, emulated) > LEAST_DB
@@ -107,12 +105,12 @@ def test_another_adapter_on_the_loaded_u_net_gives_another_output(
     assert max(_sqnr_db(one, other) for one, other in combinations(outputs, 2)) < MOST_DB_BETWEEN_ADAPTERS
 
 
-def test_convolutions_are_among_the_lora_inputs(built: Stored[Bundle]) -> None:
+def test_convolutions_are_among_the_lora_inputs(built: StoredBundle) -> None:
     kernels = {spec.shape[2:] for spec in _graph(built, Component.UNET).inputs if spec.name.endswith(".down")}
     assert kernels >= {(), (3, 3)}
 
 
-def test_every_graph_is_compiled(built: Stored[Bundle], compiled: Stored[CompiledBundle]) -> None:
+def test_every_graph_is_compiled(built: StoredBundle, compiled: StoredCompiled) -> None:
     wanted = {graph.file.path for graph in built.artifact.graphs if graph.variant.is_quantized}
     assert {graph.file.path for graph in compiled.artifact.graphs} == wanted
     assert compiled.artifact.costs.keys() == wanted

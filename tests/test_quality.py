@@ -16,12 +16,12 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper  # noqa
 from support.scores import PIXELS, only  # noqa: E402
 from support.sentences import raising, reads, says  # noqa: E402
 
-from quadbench.artifacts.run_record import Better  # noqa: E402
+from quadbench.artifacts.run_record import BetterDirection  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UnknownNameError, UserError  # noqa: E402
-from quadbench.quality.compared import compare_folders, score_images  # noqa: E402
+from quadbench.quality.image_scores import score_folder_images, score_images  # noqa: E402
 from quadbench.quality.metrics import METRICS, ImagePair  # noqa: E402
-from quadbench.quality.networks import FORMS, GivenNetwork, parse_network  # noqa: E402
+from quadbench.quality.networks import NETWORK_IO, UserNetwork, parse_network  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 
 
@@ -37,7 +37,7 @@ def pair(seed: int = 0, *, noise: int = 0, source: bool = False, size: int = 32,
     )
 
 
-def pooling_network(folder: Path, name: str, *, size: object = "H") -> GivenNetwork:
+def pooling_network(folder: Path, name: str, *, size: object = "H") -> UserNetwork:
     """An ONNX graph that gives an image's mean colour, (1, 3): as small an embedding as there is."""
     graph = helper.make_graph(
         [
@@ -51,7 +51,7 @@ def pooling_network(folder: Path, name: str, *, size: object = "H") -> GivenNetw
     return _written(graph, folder, name)
 
 
-def token_network(folder: Path) -> GivenNetwork:
+def token_network(folder: Path) -> UserNetwork:
     """An ONNX graph that gives an image's pixels, pooled to 7 x 7, as tokens (1, 49, 3)."""
     graph = helper.make_graph(
         [
@@ -67,7 +67,7 @@ def token_network(folder: Path) -> GivenNetwork:
     return _written(graph, folder, "dino")
 
 
-def distance_network(folder: Path) -> GivenNetwork:
+def distance_network(folder: Path) -> UserNetwork:
     """An ONNX graph that gives the mean absolute difference of two images in [-1, 1]."""
     images = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, "H", "W"]) for name in ("image", "other")]
     graph = helper.make_graph(
@@ -83,12 +83,12 @@ def distance_network(folder: Path) -> GivenNetwork:
     return _written(graph, folder, "lpips")
 
 
-def _written(graph: onnx.GraphProto, folder: Path, name: str) -> GivenNetwork:
+def _written(graph: onnx.GraphProto, folder: Path, name: str) -> UserNetwork:
     path = folder / f"{name}.onnx"
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model)
     onnx.save(model, path)
-    return GivenNetwork(name=name, path=path, sha256=sha256_of(path))
+    return UserNetwork(name=name, path=path, sha256=sha256_of(path))
 
 
 def test_scores_come_in_the_order_in_which_they_were_asked_for():
@@ -107,7 +107,7 @@ def test_a_score_is_the_mean_over_images_and_names_the_worst():
 def test_the_worst_of_a_distance_is_the_greatest(tmp_path):
     weights = {"lpips": distance_network(tmp_path)}
     score = only(score_images([pair(0, noise=2), pair(1, noise=20, name="bad")], ["lpips"], weights))
-    assert score.metric.better is Better.LOWER
+    assert score.metric.better is BetterDirection.LOWER
     assert score.worst_item == "bad"
 
 
@@ -160,7 +160,7 @@ def test_given_networks_see_images_stretched_and_normalized(tmp_path):
     """The mean colour of a flat image, under CLIP's normalization, is known."""
     flat = ImagePair(name="flat", image=np.full((20, 20, 3), 255, np.uint8), reference=np.full((20, 20, 3), 51, np.uint8))
     score = only(score_images([flat], ["clip_similarity"], {"clip": pooling_network(tmp_path, "clip", size=224)}))
-    form = FORMS["clip"]
+    form = NETWORK_IO["clip"]
     white, dark = (np.array([(v - m) / s for m, s in zip(form.mean, form.std, strict=True)]) for v in (1.0, 0.2))
     assert score.value == pytest.approx(white @ dark / np.linalg.norm(white) / np.linalg.norm(dark), abs=1e-4)
 
@@ -199,7 +199,7 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path):
     path = tmp_path / "clip.onnx"
     path.write_bytes(b"not a graph")
     with raising(UserError):
-        score_images([pair()], ["clip_similarity"], {"clip": GivenNetwork(name="clip", path=path, sha256=sha256_of(path))})
+        score_images([pair()], ["clip_similarity"], {"clip": UserNetwork(name="clip", path=path, sha256=sha256_of(path))})
 
 
 def test_a_graph_of_another_form_is_refused(tmp_path):
@@ -214,10 +214,10 @@ def test_an_embedding_of_another_rank_is_refused(tmp_path):
         score_images([pair()], ["dino_structure"], {"dino": network})
 
 
-def constant_network(folder: Path, name: str, values: list[float], **changes: int) -> GivenNetwork:
+def constant_network(folder: Path, name: str, values: list[float], **changes: int) -> UserNetwork:
     """An ONNX graph that gives these values (n, 1) whatever the images are; `changes` are of an image's sizes."""
     size = changes.get("size", 224)
-    names = ("image", "other")[: FORMS[name].images]
+    names = ("image", "other")[: NETWORK_IO[name].images]
     nodes = [helper.make_node("ReduceMean", [one], [f"{one}.mean"], keepdims=0) for one in names]
     nodes += [helper.make_node("Mul", ["image.mean", "nothing"], ["zero"]), helper.make_node("Add", ["values", "zero"], ["y"])]
     constants = [
@@ -273,7 +273,7 @@ def test_weights_beside_the_file_are_seen_in_nodes_and_in_graphs_within_them(tmp
 
 def test_weights_are_named_with_their_sha256():
     given = parse_network(f"clip=/models/a=b@c.onnx@sha256:{'AB' * 32}")
-    assert given == GivenNetwork(name="clip", path=Path("/models/a=b@c.onnx"), sha256="ab" * 32)
+    assert given == UserNetwork(name="clip", path=Path("/models/a=b@c.onnx"), sha256="ab" * 32)
 
 
 @pytest.mark.parametrize("text", ["clip=/a.onnx", "clip=/a.onnx@sha256:12", "/a.onnx"])
@@ -298,7 +298,7 @@ def write_images(folder: Path, names: list[str], *, brightness: int = 0) -> Path
 def test_folders_are_paired_by_name(tmp_path):
     images = write_images(tmp_path / "a", ["x.png", "deep/y.png"], brightness=9)
     references = write_images(tmp_path / "b", ["x.bmp", "deep/y.bmp"])
-    score = only(compare_folders(images, references, metrics=["psnr"]).scores)
+    score = only(score_folder_images(images, references, metrics=["psnr"]).scores)
     assert score.n == 2
     assert isinstance(score.value, float)
     assert score.value > 25
@@ -307,12 +307,12 @@ def test_folders_are_paired_by_name(tmp_path):
 def test_folders_that_do_not_pair_are_refused(tmp_path):
     images, references = write_images(tmp_path / "a", ["x.png", "y.png"]), write_images(tmp_path / "b", ["x.png"])
     with raising(UserError, 1):
-        compare_folders(images, references, metrics=PIXELS)
+        score_folder_images(images, references, metrics=PIXELS)
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
     with raising(UserError):
-        compare_folders(tmp_path, tmp_path, metrics=PIXELS)
+        score_folder_images(tmp_path, tmp_path, metrics=PIXELS)
 
 
 def test_the_command_scores_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from quadbench.quality.metrics import (  # noqa: E402
     ssim,
     structure_distance,
 )
-from quadbench.quality.networks import LEAST_PIXELS, find_network  # noqa: E402
+from quadbench.quality.networks import MIN_PIXELS, find_network  # noqa: E402
 
 
 def features(n: int, d: int, *, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -144,7 +144,7 @@ def test_st_lpips_gives_what_its_authors_code_gives():
 
 def test_st_lpips_needs_the_size_that_it_says():
     distance = network("st-lpips")
-    enough, small = as_batch(photo(LEAST_PIXELS)), as_batch(photo(LEAST_PIXELS - 1))
+    enough, small = as_batch(photo(MIN_PIXELS)), as_batch(photo(MIN_PIXELS - 1))
     assert float(distance(enough, enough)) == 0.0
     with pytest.raises(RuntimeError):
         distance(small, small)

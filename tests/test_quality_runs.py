@@ -21,35 +21,35 @@ from support.synthetic_run import failed, make_run  # noqa: E402
 from support.watcher import Silent  # noqa: E402
 
 from quadbench import quality as quality_of_runs  # noqa: E402
-from quadbench.artifacts import Bundle, Caveat, Component, Stored, Variant  # noqa: E402
+from quadbench.artifacts import Caveat, Component, StoredBundle, Variant  # noqa: E402
 from quadbench.artifacts.night_record import Measurement, Point, Subject  # noqa: E402
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS  # noqa: E402
 from quadbench.artifacts.pixels import composite, max_abs_difference, read_pixels  # noqa: E402
-from quadbench.artifacts.run_record import Compared, RunScores, Score  # noqa: E402
+from quadbench.artifacts.run_record import ImageComparison, RunScores, Score  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UserError  # noqa: E402
-from quadbench.nightly.launcher import Here  # noqa: E402
+from quadbench.nightly.launcher import LocalLauncher  # noqa: E402
 from quadbench.nightly.night_file import Limits  # noqa: E402
 from quadbench.nightly.night_plan import PlannedCase  # noqa: E402
-from quadbench.nightly.perform import Pictures  # noqa: E402
+from quadbench.nightly.perform import NightPictures  # noqa: E402
 from quadbench.quad.runner import GraphSession  # noqa: E402
 from quadbench.quality import score_run  # noqa: E402
-from quadbench.quality.compared import compare_run  # noqa: E402
+from quadbench.quality.image_scores import score_run_images  # noqa: E402
 from quadbench.quality.metrics import METRICS  # noqa: E402
 from quadbench.quality.trajectories import EPS_SQNR, TaskModel  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.records import open_records  # noqa: E402
 from quadbench.results.stored_runs import RunFile, load_run, save_run  # noqa: E402
-from quadbench.study.comparison_side import Chosen  # noqa: E402
+from quadbench.study.comparison_side import SideSpec  # noqa: E402
 
 
-def find(compared: tuple[Compared, ...], task: str, maker: str, against: str) -> Compared:
+def find(compared: tuple[ImageComparison, ...], task: str, maker: str, against: str) -> ImageComparison:
     return next(c for c in compared if (c.task, c.made, c.against) == (task, maker, against))
 
 
 def test_a_run_is_compared_with_reference_and_truth(tmp_path):
     result = make_run(tmp_path)
-    compared = compare_run(result, Layout(tmp_path), metrics=PIXELS)
+    compared = score_run_images(result, Layout(tmp_path), metrics=PIXELS)
     assert [(c.made, c.against) for c in compared if c.task == "remove-object"] == [
         ("reference", "truth"),
         ("shared", "reference"),
@@ -70,7 +70,7 @@ def test_a_run_is_compared_with_reference_and_truth(tmp_path):
     ],
 )
 def test_each_variant_that_was_measured_is_scored(tmp_path, variants, scored):
-    compared = compare_run(make_run(tmp_path, variants=variants), Layout(tmp_path), metrics=["ssim"])
+    compared = score_run_images(make_run(tmp_path, variants=variants), Layout(tmp_path), metrics=["ssim"])
     assert {c.made for c in compared if c.made != "reference"} == scored
     assert all(isinstance(only(c.scores).value, float) for c in compared)
 
@@ -83,14 +83,14 @@ def test_a_run_s_images_are_those_of_its_sound_launches(tmp_path):
     record = next(r for r in result.records if r.variant is Variant.SHARED and r.images)
     black = np.zeros_like(read_pixels(tmp_path / record.images["draw/000"]))
     Image.fromarray(black).save(tmp_path / record.images["draw/000"])
-    score = only(find(compare_run(result, Layout(tmp_path), metrics=["psnr"]), "draw", "shared", "reference").scores)
+    score = only(find(score_run_images(result, Layout(tmp_path), metrics=["psnr"]), "draw", "shared", "reference").scores)
     assert score.n == 2
     assert score.worst_item == "000"
 
 
 def test_a_variant_without_images_is_unavailable(tmp_path):
     result = make_run(tmp_path, change=lambda r: failed(r, "killed") if r.variant is Variant.SHARED else r)
-    score = only(find(compare_run(result, Layout(tmp_path), metrics=["psnr"]), "draw", "shared", "reference").scores)
+    score = only(find(score_run_images(result, Layout(tmp_path), metrics=["psnr"]), "draw", "shared", "reference").scores)
     assert (score.value, score.n) == ("no images", 0)
 
 
@@ -99,7 +99,7 @@ def test_random_weights_have_no_quality(tmp_path):
     untrained = replace(trained.bundle, caveats=(Caveat.RANDOM_WEIGHTS,))
     result = replace(trained, stored=replace(trained.stored, artifact=untrained))
     with raising(UserError):
-        compare_run(result, Layout(tmp_path), metrics=PIXELS)
+        score_run_images(result, Layout(tmp_path), metrics=PIXELS)
 
 
 def test_a_missing_image_of_a_run_is_named(tmp_path):
@@ -107,24 +107,24 @@ def test_a_missing_image_of_a_run_is_named(tmp_path):
     path = tmp_path / result.records[1].images["draw/001"]
     path.unlink()
     with raising(ArtifactError, path):
-        compare_run(result, Layout(tmp_path), metrics=PIXELS)
+        score_run_images(result, Layout(tmp_path), metrics=PIXELS)
 
 
 @pytest.fixture
-def stored_run(tiny_bundle: Stored[Bundle], tmp_path: Path) -> Layout:
+def stored_run(tiny_bundle: StoredBundle, tmp_path: Path) -> Layout:
     """A results folder with one run of the tiny bundle, whose images are its references, one step brighter where they can be."""
     return stored_below(tmp_path, tiny_bundle)
 
 
 @pytest.fixture(scope="module")
-def scored_run(tiny_bundle: Stored[Bundle], tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def scored_run(tiny_bundle: StoredBundle, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """Such a folder, whose run's images and latents are scored."""
     layout = stored_below(tmp_path_factory.mktemp("scored"), tiny_bundle)
     score_run(layout, metrics=["psnr"], with_latents=True)
     return layout
 
 
-def stored_below(folder: Path, tiny_bundle: Stored[Bundle]) -> Layout:
+def stored_below(folder: Path, tiny_bundle: StoredBundle) -> Layout:
     layout, name = Layout(folder / "results"), tiny_bundle.folder.name
     shutil.copytree(tiny_bundle.folder, layout.bundles / name)
     images = {}
@@ -201,11 +201,11 @@ def test_figures_for_elsewhere_are_printed_and_nothing_is_written(stored_run: La
     assert {path: path.stat().st_mtime_ns for path in stored_run.root.rglob("*")} == before
 
 
-def _case(measured: Measurement, chosen: Chosen, quality: tuple[str, ...]) -> PlannedCase:
+def _case(measured: Measurement, chosen: SideSpec, quality: tuple[str, ...]) -> PlannedCase:
     return PlannedCase(
         name=measured.case,
         yardstick=chosen,
-        chosen=chosen,
+        side=chosen,
         words=(measured.address,),
         limits=Limits(),
         owner=None,
@@ -214,34 +214,34 @@ def _case(measured: Measurement, chosen: Chosen, quality: tuple[str, ...]) -> Pl
 
 
 def test_the_pictures_of_a_night_are_scored_on_the_device_that_painted_them(
-    tiny_bundle: Stored[Bundle], stored_run: Layout
+    tiny_bundle: StoredBundle, stored_run: Layout
 ) -> None:
     points = tuple(Point(task=task, key="end_to_end", value=1e9) for task in ("change", "imagine"))
     subject = Subject(bundle=tiny_bundle.artifact.digest)
     measured = replace(night(0, 1.5, subject=subject), runs=("r0", "r1"), points=points)
-    case = _case(measured, Chosen(source="tiny", changes={}, bundle=tiny_bundle), ("ssim", "kid"))
-    pictures = Pictures(launcher=Here(layout=stored_run, observer=Silent()), layout=stored_run)
-    scores = pictures.scored(measured, "virtual:s25", case)
+    case = _case(measured, SideSpec(source="tiny", changes={}, bundle=tiny_bundle), ("ssim", "kid"))
+    pictures = NightPictures(launcher=LocalLauncher(layout=stored_run, observer=Silent()), layout=stored_run)
+    scores = pictures.scores(measured, "virtual:s25", case)
     assert {(one.task, one.key) for one in scores if one.key == "ssim"} == {("change", "ssim"), ("imagine", "ssim")}
     assert all(0.9 < one.value < 1 for one in scores if one.key == "ssim")
     with_scores = replace(measured, points=(*points, *scores))
-    assert pictures.lacking(with_scores, case).keys() <= {("change", "kid"), ("imagine", "kid")}
-    assert pictures.scored(measured, "virtual:another", case) == ()
-    reads(set(pictures.lacking(measured, case).values()))
+    assert pictures.missing_scores(with_scores, case).keys() <= {("change", "kid"), ("imagine", "kid")}
+    assert pictures.scores(measured, "virtual:another", case) == ()
+    reads(set(pictures.missing_scores(measured, case).values()))
 
 
 def test_a_score_of_none_is_kept_and_what_cannot_be_followed_is_missing_with_the_reason(tmp_path: Path) -> None:
     measured = replace(night(0, 1.5), runs=("r0", "r1"))
     values = {"st_lpips": 0.0, "kid": -0.001, "ssim": 0.0}
     scores = tuple(Score(metric=PICTURE_METRICS[name], value=value, n=2) for name, value in values.items())
-    compared = Compared(task=TASK, device="virtual:s25", made="shared", against="reference", scores=scores)
-    case = _case(measured, Chosen(source="tiny", changes={}), tuple(values))
+    compared = ImageComparison(task=TASK, device="virtual:s25", made="shared", against="reference", scores=scores)
+    case = _case(measured, SideSpec(source="tiny", changes={}), tuple(values))
     layout = Layout(tmp_path)
-    launcher = Here(layout=layout, observer=Silent())
-    pictures = Pictures(launcher=launcher, layout=layout, _runs={"r1": RunScores(compared=(compared,))})
-    kept = pictures.scored(measured, "virtual:s25", case)
+    launcher = LocalLauncher(layout=layout, observer=Silent())
+    pictures = NightPictures(launcher=launcher, layout=layout, _runs={"r1": RunScores(compared=(compared,))})
+    kept = pictures.scores(measured, "virtual:s25", case)
     assert {point.key: point.value for point in kept} == {"st_lpips": 0.0, "kid": -0.001}
-    lacking = pictures.lacking(replace(measured, points=(*measured.points, *kept)), case)
+    lacking = pictures.missing_scores(replace(measured, points=(*measured.points, *kept)), case)
     reads(lacking, TASK, 0)
 
 
@@ -261,7 +261,7 @@ def test_damaged_scores_are_named(stored_run: Layout, capsys: pytest.CaptureFixt
     says(capsys.readouterr().err, "quality.json", "schema_version", 1)
 
 
-def test_float_trajectories_end_in_the_reference_images(tiny_bundle: Stored[Bundle]) -> None:
+def test_float_trajectories_end_in_the_reference_images(tiny_bundle: StoredBundle) -> None:
     bundle = tiny_bundle.artifact
     decoder = next(g for g in bundle.graphs if (g.variant, g.component) == (Variant.FLOAT, Component.VAE_DECODER))
     decode = GraphSession(onnx.load(tiny_bundle.path(decoder.file)))
@@ -277,7 +277,7 @@ def test_float_trajectories_end_in_the_reference_images(tiny_bundle: Stored[Bund
             assert max_abs_difference(painted, read_pixels(tiny_bundle.path(item.reference))) <= 2, f"{task.name}/{item.name}"
 
 
-def test_latents_are_compared_for_every_task_and_variant(tiny_bundle: Stored[Bundle], scored_run: Layout) -> None:
+def test_latents_are_compared_for_every_task_and_variant(tiny_bundle: StoredBundle, scored_run: Layout) -> None:
     bundle, scores = tiny_bundle.artifact, load_run(scored_run, "r1").scores
     assert scores is not None
     compared = [one for one in scores.compared if one.scores[0].metric == EPS_SQNR]

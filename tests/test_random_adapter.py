@@ -11,7 +11,7 @@ from support.sentences import says  # noqa: E402
 from test_pipeline import Watcher  # noqa: E402
 
 from quadbench import pipeline  # noqa: E402
-from quadbench.artifacts import Bundle, Caveat, Status, Stored, Variant  # noqa: E402
+from quadbench.artifacts import Caveat, Status, StoredBundle, Variant  # noqa: E402
 from quadbench.devices.addresses import parse_addresses  # noqa: E402
 from quadbench.quad.adapters.adapter import random_adapter  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
@@ -41,7 +41,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 @pytest.fixture(scope="module")
-def random_bundle(random_recipe: Recipe, layout: Layout) -> Stored[Bundle]:
+def random_bundle(random_recipe: Recipe, layout: Layout) -> StoredBundle:
     return build(random_recipe, layout)
 
 
@@ -74,22 +74,22 @@ def test_its_effect_on_a_weight_is_a_tenth_of_the_weight() -> None:
 
 
 @pytest.mark.slow
-def test_a_bundle_with_random_weights_says_so(random_bundle: Stored[Bundle]) -> None:
+def test_a_bundle_with_random_weights_says_so(random_bundle: StoredBundle) -> None:
     assert random_bundle.artifact.caveats == (Caveat.RANDOM_WEIGHTS,)
 
 
 @pytest.mark.slow
-def test_a_bundle_with_random_weights_has_no_reference_images(random_bundle: Stored[Bundle]) -> None:
+def test_a_bundle_with_random_weights_has_no_reference_images(random_bundle: StoredBundle) -> None:
     assert {item.reference for task in random_bundle.artifact.tasks for item in task.items} == {None}
     assert not (random_bundle.folder / "reference").exists()
 
 
-def test_a_bundle_with_trained_weights_has_no_caveat(tiny_bundle: Stored[Bundle]) -> None:
+def test_a_bundle_with_trained_weights_has_no_caveat(tiny_bundle: StoredBundle) -> None:
     assert tiny_bundle.artifact.caveats == ()
 
 
 @pytest.fixture(scope="module")
-def random_run(random_recipe: Recipe, random_bundle: Stored[Bundle], layout: Layout) -> pipeline.Outcome:
+def random_run(random_recipe: Recipe, random_bundle: StoredBundle, layout: Layout) -> pipeline.RunOutcome:
     """A run of the bundle that was built, on this machine."""
     watcher = Watcher()
     outcome = pipeline.run(random_recipe, parse_addresses(["local"]), layout=layout, observer=watcher)
@@ -99,7 +99,7 @@ def random_run(random_recipe: Recipe, random_bundle: Stored[Bundle], layout: Lay
 
 
 @pytest.mark.slow
-def test_a_run_with_random_weights_measures_but_judges_no_picture(random_run: pipeline.Outcome) -> None:
+def test_a_run_with_random_weights_measures_but_judges_no_picture(random_run: pipeline.RunOutcome) -> None:
     assert [(r.variant, r.status) for r in random_run.result.records] == [(Variant.SHARED, Status.OK)]
     metrics = {sample.metric for record in random_run.result.records for sample in record.samples}
     assert {"end_to_end_ns", "rom_bytes"} <= metrics
@@ -107,7 +107,7 @@ def test_a_run_with_random_weights_measures_but_judges_no_picture(random_run: pi
 
 
 @pytest.mark.slow
-def test_the_caveat_of_random_weights_reaches_records_and_report(random_run: pipeline.Outcome) -> None:
+def test_the_caveat_of_random_weights_reaches_records_and_report(random_run: pipeline.RunOutcome) -> None:
     assert all(Caveat.RANDOM_WEIGHTS in record.caveats for record in random_run.result.records)
     page = random_run.report.read_text()
     assert Caveat.RANDOM_WEIGHTS.advice in page

@@ -14,8 +14,8 @@ from quadbench.artifacts import RunRecord, RunResult
 from quadbench.cli import main
 from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import SpecError, UserError
+from quadbench.quad.bundle_search import latest_bundle
 from quadbench.quad.cache import RecipeDigests, digests_of
-from quadbench.quad.chosen import latest_bundle
 from quadbench.quad.inputs import check_devices
 from quadbench.recipe import recipe_digest
 from quadbench.recipe.published import published_table
@@ -26,7 +26,7 @@ from quadbench.report.scores import quality_rows
 from quadbench.report.tables import MeasuredRun, published_figures
 from quadbench.report.view import report_view, run_summary
 from quadbench.results.layout import Layout
-from quadbench.study.run_sweep import Over, varied
+from quadbench.study.run_sweep import SweepAxis, vary_recipe
 
 TABLE_2: dict[str, Any] = yaml.safe_load((RECIPES_FOLDER / "paper-table2.yaml").read_text())
 W8A8 = {"weights": "int8", "activations": {"scheme": "w8a8"}, "lora": "int8"}
@@ -41,11 +41,11 @@ def _written(folder: Path, devices: dict[str, Any]) -> Path:
 def test_the_papers_table_2_has_its_samplers_on_each_device() -> None:
     recipe = load_recipe("paper-table2")
     of_device = {
-        name: [(task.sampler.scheme, task.sampler.steps) for task in recipe.on(name).tasks] for name in ("s25", "tabs11")
+        name: [(task.sampler.scheme, task.sampler.steps) for task in recipe.for_device(name).tasks] for name in ("s25", "tabs11")
     }
     assert of_device == {"s25": [("olss", 8), ("lcm", 4)], "tabs11": [("olss", 8), ("ed", 4)]}
-    assert recipe_digest(recipe.on("tabs11")) == recipe_digest(recipe.on("s25-exynos"))
-    assert recipe.on("s25") == recipe.on(None) == recipe.model_copy(update={"devices": {}})
+    assert recipe_digest(recipe.for_device("tabs11")) == recipe_digest(recipe.for_device("s25-exynos"))
+    assert recipe.for_device("s25") == recipe.for_device(None) == recipe.model_copy(update={"devices": {}})
 
 
 @pytest.mark.parametrize(
@@ -88,10 +88,10 @@ def test_no_command_takes_a_recipe_with_a_profile_that_there_is_none_of(
 def test_a_sweep_over_what_a_device_has_for_itself_is_refused(tmp_path: Path) -> None:
     recipe = str(_written(tmp_path, {"tabs11": {"precision": W8A8}}))
     with raising(UserError, "devices.tabs11"):
-        varied(recipe, [Over(key="precision.lora", values=("int16", "int8"))])
-    own = varied(recipe, [Over(key="devices.tabs11.precision.lora", values=("int16", "int8"))])
-    assert [each.recipe.on("tabs11").precision.lora for each in own] == ["int16", "int8"]
-    assert len(varied(recipe, [Over(key="tasks.1.sampler.steps", values=("2", "4"))])) == 2
+        vary_recipe(recipe, [SweepAxis(key="precision.lora", values=("int16", "int8"))])
+    own = vary_recipe(recipe, [SweepAxis(key="devices.tabs11.precision.lora", values=("int16", "int8"))])
+    assert [each.recipe.for_device("tabs11").precision.lora for each in own] == ["int16", "int8"]
+    assert len(vary_recipe(recipe, [SweepAxis(key="tasks.1.sampler.steps", values=("2", "4"))])) == 2
 
 
 @pytest.fixture
@@ -144,9 +144,9 @@ def test_a_figure_beside_the_papers_says_where_its_sampler_is_another(unlike: Ru
 
 def test_builds_that_differ_in_samplers_share_models_and_have_their_own_tasks() -> None:
     pytest.importorskip("torch")
-    from quadbench.quad.prepare import Intermediates
+    from quadbench.quad.prepare import BuildCache
 
-    intermediates, given = Intermediates(Path()), []
+    intermediates, given = BuildCache(Path()), []
 
     def prepared(floats: str) -> Any:
         def make(like: Any) -> Any:
@@ -162,7 +162,7 @@ def test_builds_that_differ_in_samplers_share_models_and_have_their_own_tasks() 
 
 def test_only_samplers_and_bits_leave_the_models_digest_as_it_is() -> None:
     recipe = load_recipe("paper-table2")
-    one, other = (digests_of(recipe.on(profile)) for profile in ("s25", "tabs11"))
+    one, other = (digests_of(recipe.for_device(profile)) for profile in ("s25", "tabs11"))
     assert one.models == other.models
     assert one.floats != other.floats
     seeded = digests_of(recipe.model_copy(update={"tasks": tuple(t.model_copy(update={"seed": 7}) for t in recipe.tasks)}))

@@ -8,7 +8,7 @@ from support.sentences import reads
 from quadbench.cli import main
 from quadbench.devices.addresses import parse_addresses
 from quadbench.recipe.recipe import load_recipe, recipe_file
-from quadbench.rollout.forecast import misfits
+from quadbench.rollout.forecast import device_problems
 
 RECIPE = recipe_file("quickstart").read_text()
 IN_8_BITS = "activations: {scheme: w8a8}"
@@ -57,7 +57,7 @@ def test_activations_in_8_bits_are_refused_for_litert_at_the_recipe_s_line(
 def test_what_devices_of_a_profile_have_of_their_own_counts_and_is_named(tmp_path: Path) -> None:
     precision = "{weights: int8, activations: {scheme: mixed, int8_percent: 30}, lora: int16}"
     (tmp_path / "mine.yaml").write_text(f"{RECIPE}\ndevices:\n  tabs11: {{precision: {precision}}}\n")
-    (problem,) = misfits(
+    (problem,) = device_problems(
         load_recipe(tmp_path / "mine.yaml"), parse_addresses(["virtual:s25?target=litert", "virtual:tabs11?target=litert"])
     )
     assert problem.location == ("devices", "tabs11", "precision", "activations")
@@ -65,4 +65,4 @@ def test_what_devices_of_a_profile_have_of_their_own_counts_and_is_named(tmp_pat
 
 
 def test_onnx_runtime_runs_every_precision(recipe: Path) -> None:
-    assert list(misfits(load_recipe(recipe), parse_addresses(["virtual:s25", "local", "hub:s25", "R3XSERIAL"]))) == []
+    assert list(device_problems(load_recipe(recipe), parse_addresses(["virtual:s25", "local", "hub:s25", "R3XSERIAL"]))) == []

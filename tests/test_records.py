@@ -23,14 +23,14 @@ from support.synthetic_run import ABBA, make_run
 from quadbench.artifacts import Caveat, ErrorClass, Sample, Status, Variant
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.report.kpi import Figure, kpi_rows
-from quadbench.results.dialects import require_database_file
-from quadbench.results.engine import Source, open_engine, reading, writing
-from quadbench.results.records import Records, open_records, read_records
+from quadbench.results.engine import Source, begin_read, begin_write, open_engine
+from quadbench.results.records import RecordStore, open_records, read_records
 from quadbench.results.schema import Table
+from quadbench.results.sql_dialects import require_database_file
 
 
 @pytest.fixture
-def records(database: Source) -> Iterator[Records]:
+def records(database: Source) -> Iterator[RecordStore]:
     with open_records(database) as opened:
         yield opened
 
@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "alone" / "quadbench.sqlite"
 
 
-def test_every_field_comes_back_as_it_was_stored(records: Records) -> None:
+def test_every_field_comes_back_as_it_was_stored(records: RecordStore) -> None:
     full = record(
         status=Status.FAILED,
         error_class=ErrorClass.HARNESS,
@@ -53,68 +53,68 @@ def test_every_field_comes_back_as_it_was_stored(records: Records) -> None:
         device=replace(DEVICE, android_release="15", fingerprint="samsung/x"),
     )
     records.store(full)
-    assert records.of_run("run-a") == (full,)
+    assert records.run_records("run-a") == (full,)
 
 
-def test_a_record_without_samples_is_kept(records: Records) -> None:
+def test_a_record_without_samples_is_kept(records: RecordStore) -> None:
     records.store(record(samples=(), status=Status.SKIPPED))
-    assert records.of_run("run-a")[0].samples == ()
+    assert records.run_records("run-a")[0].samples == ()
 
 
-def test_every_enumeration_value_survives(records: Records) -> None:
+def test_every_enumeration_value_survives(records: RecordStore) -> None:
     cases = [record(f"s{s}", status=s) for s in Status] + [record(f"v{v}", variant=v) for v in Variant]
     cases += [record(f"e{e}", error_class=e) for e in ErrorClass] + [record("caveats", caveats=tuple(Caveat))]
     for case in cases:
         records.store(case)
-    assert list(records.of_run("run-a")) == cases
+    assert list(records.run_records("run-a")) == cases
 
 
-def test_times_of_other_zones_come_back_as_the_same_instant_in_utc(records: Records) -> None:
+def test_times_of_other_zones_come_back_as_the_same_instant_in_utc(records: RecordStore) -> None:
     there = STARTED.astimezone(timezone(timedelta(hours=9)))
     records.store(record(started_at=there))
-    stored = records.of_run("run-a")[0].started_at
+    stored = records.run_records("run-a")[0].started_at
     assert (stored, stored.tzinfo) == (there, UTC)
 
 
-def test_a_time_without_zone_is_refused(records: Records) -> None:
+def test_a_time_without_zone_is_refused(records: RecordStore) -> None:
     with raising(sa.exc.StatementError, snapshot=False):
         records.store(record(started_at=STARTED.replace(tzinfo=None)))
 
 
-def test_storing_twice_is_storing_once(records: Records, database: Source) -> None:
+def test_storing_twice_is_storing_once(records: RecordStore, database: Source) -> None:
     assert records.store(record()) is True
     assert records.store(record()) is False
     assert query(database, "SELECT COUNT(*) FROM records") == [(1,)]
     assert query(database, "SELECT COUNT(*) FROM samples") == [(2,)]
 
 
-def test_another_record_under_the_same_id_is_refused(records: Records) -> None:
+def test_another_record_under_the_same_id_is_refused(records: RecordStore) -> None:
     records.store(record())
     with raising(ArtifactError, "r1", "run-a"):
         records.store(record(launch=1))
-    assert records.of_run("run-a") == (record(),)
+    assert records.run_records("run-a") == (record(),)
 
 
-def test_a_record_whose_sample_is_not_finite_leaves_nothing_behind(records: Records, database: Source) -> None:
+def test_a_record_whose_sample_is_not_finite_leaves_nothing_behind(records: RecordStore, database: Source) -> None:
     with raising(ArtifactError, "unet_ns"):
         records.store(record(samples=(sample(), sample(value=float("nan")))))
     assert query(database, "SELECT COUNT(*) FROM records") == [(0,)]
 
 
-def test_an_unknown_run_is_refused_with_the_known_ones(records: Records) -> None:
+def test_an_unknown_run_is_refused_with_the_known_ones(records: RecordStore) -> None:
     records.store(record())
     with raising(UnknownNameError, "run-b", "run-a"):
-        records.of_run("run-b")
+        records.run_records("run-b")
 
 
-def test_records_of_a_run_come_in_the_order_in_which_they_began(records: Records) -> None:
+def test_records_of_a_run_come_in_the_order_in_which_they_began(records: RecordStore) -> None:
     for index in (2, 0, 1):
         records.store(record(f"r{index}", launch=index, started_at=STARTED + timedelta(microseconds=index)))
     records.store(record("other", run_id="run-b"))
-    assert [r.launch for r in records.of_run("run-a")] == [0, 1, 2]
+    assert [r.launch for r in records.run_records("run-a")] == [0, 1, 2]
 
 
-def test_runs_are_listed_latest_first(records: Records) -> None:
+def test_runs_are_listed_latest_first(records: RecordStore) -> None:
     later = STARTED + timedelta(hours=1)
     records.store(record("r1"))
     records.store(record("r2", variant=Variant.PER_GRAPH, status=Status.FAILED, ended_at=later))
@@ -124,7 +124,7 @@ def test_runs_are_listed_latest_first(records: Records) -> None:
     assert records.run_ids(limit=1) == ["run-b"]
 
 
-def test_an_empty_database_has_no_run(records: Records) -> None:
+def test_an_empty_database_has_no_run(records: RecordStore) -> None:
     assert records.run_ids() == []
 
 
@@ -135,7 +135,7 @@ def test_many_samples_cost_little_more_than_the_database_does(path: Path, tmp_pa
         def store_and_read(again: int) -> None:
             one = replace(many, record_id=f"r{again}", run_id=f"run-{again}")
             records.store(one)
-            assert records.of_run(one.run_id) == (one,)
+            assert records.run_records(one.run_id) == (one,)
 
         ours = min(_cpu_seconds(store_and_read, again) for again in range(3))
     bare = min(_cpu_seconds(_bare_rows, tmp_path / f"bare-{again}.sqlite", len(many.samples)) for again in range(3))
@@ -162,7 +162,7 @@ def test_records_survive_closing_and_opening(database: Source) -> None:
     with open_records(database) as first:
         first.store(record())
     with open_records(str(database)) as second:
-        assert second.of_run("run-a") == (record(),)
+        assert second.run_records("run-a") == (record(),)
 
 
 def test_a_file_is_named_by_its_url_too(path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_file_is_named_by_its_url_too(path: Path) -> None:
 
 def test_the_migrated_schema_is_the_one_that_the_code_maps(database: Source) -> None:
     engine = open_engine(database)
-    with reading(engine) as connection:
+    with begin_read(engine) as connection:
         assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
     engine.dispose()
 
@@ -183,10 +183,10 @@ def test_a_file_keeps_a_write_ahead_log(path: Path) -> None:
     assert query(path, "PRAGMA journal_mode") == [("wal",)]
 
 
-def test_deleting_a_record_deletes_its_samples(records: Records, database: Source) -> None:
+def test_deleting_a_record_deletes_its_samples(records: RecordStore, database: Source) -> None:
     records.store(record())
     engine = open_engine(database)
-    with writing(engine) as connection:
+    with begin_write(engine) as connection:
         connection.exec_driver_sql("DELETE FROM records")
     engine.dispose()
     assert query(database, "SELECT COUNT(*) FROM samples") == [(0,)]
@@ -206,7 +206,7 @@ def test_processes_that_open_a_new_database_at_once_migrate_it_once(database: So
     assert query(database, "SELECT version_num FROM alembic_version") == [(LATEST,)]
 
 
-def test_the_view_gives_each_figure_of_a_run_without_warmup_and_failures(records: Records, database: Source) -> None:
+def test_the_view_gives_each_figure_of_a_run_without_warmup_and_failures(records: RecordStore, database: Source) -> None:
     def samples(first: int, count: int, **words: object) -> tuple[Sample, ...]:
         return tuple(sample(task="restyle", component="unet", value=float(first + i), **words) for i in range(count))
 
@@ -218,7 +218,7 @@ def test_the_view_gives_each_figure_of_a_run_without_warmup_and_failures(records
     assert rows == [("per-graph", 1, 3, 1.0, 2.0, 2.0, 3.0), ("shared", 2, 12, 1.0, 6.5, 6.5, 12.0)]
 
 
-def test_the_view_and_the_report_give_the_same_figures(records: Records, database: Source, tmp_path: Path) -> None:
+def test_the_view_and_the_report_give_the_same_figures(records: RecordStore, database: Source, tmp_path: Path) -> None:
     keys = {
         "unet_ns": "unet_step",
         "end_to_end_ns": "end_to_end",
@@ -243,7 +243,7 @@ def test_the_view_and_the_report_give_the_same_figures(records: Records, databas
     assert len(told) == 3 * 3 * 2 + 2  # three figures of three tasks on both sides, and adapters that two of them load
 
 
-def test_the_view_keeps_differently_labelled_values_apart(records: Records, database: Source) -> None:
+def test_the_view_keeps_differently_labelled_values_apart(records: RecordStore, database: Source) -> None:
     cold, resident = {"state": "cold", "adapter": "a"}, {"adapter": "a", "state": "resident"}
     values = (sample(labels=cold), sample(labels=resident), sample(labels=dict(reversed(cold.items()))))
     records.store(record(samples=values))
@@ -252,7 +252,7 @@ def test_the_view_keeps_differently_labelled_values_apart(records: Records, data
 
 
 @pytest.mark.parametrize("emulator", [Caveat.EMULATED_NPU, Caveat.EMULATED_CPU])
-def test_sql_users_find_no_times_of_an_emulator(records: Records, database: Source, emulator: Caveat) -> None:
+def test_sql_users_find_no_times_of_an_emulator(records: RecordStore, database: Source, emulator: Caveat) -> None:
     samples = (sample(), sample(metric="rom_bytes", value=7.0))
     records.store(record(samples=samples, caveats=(Caveat.VIRTUAL_DEVICE, emulator)))
     assert query(database, "SELECT metric, mean FROM kpis") == [("rom_bytes", 7.0)]
@@ -263,15 +263,15 @@ def test_reading_leaves_the_folder_as_it_was(path: Path) -> None:
         written.store(record())
     before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.parent.iterdir()}
     with read_records(path) as opened:
-        assert opened.of_run("run-a") == (record(),)
+        assert opened.run_records("run-a") == (record(),)
         assert opened.run_ids() == ["run-a"]
     assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.parent.iterdir()} == before
 
 
-def test_what_another_process_has_just_stored_is_read(records: Records, database: Source) -> None:
+def test_what_another_process_has_just_stored_is_read(records: RecordStore, database: Source) -> None:
     records.store(record())
     with read_records(database) as opened:
-        assert opened.of_run("run-a") == (record(),)
+        assert opened.run_records("run-a") == (record(),)
 
 
 BESIDE: dict[str, Callable[[Path], object]] = {
@@ -292,5 +292,5 @@ def test_what_another_process_stores_is_seen_whatever_else_this_one_has_done_wit
         code = f"import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('{statement}', sys.argv[2:]); c.commit()"
         for name in ("one", "two"):
             subprocess.run([sys.executable, "-c", f"{code}; c.close()", path, name], check=True)
-            with reading(opened.engine) as connection:
+            with begin_read(opened.engine) as connection:
                 assert connection.scalar(sa.text("SELECT name FROM identity")) == name

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.cli import PIPE_LEFT, build_parser, main
+from quadbench.cli import PIPE_CLOSED, build_parser, main
 from quadbench.errors import QuadbenchError
 from quadbench.recipe.recipe import load_recipe
 from quadbench.target.profile import load_profile
@@ -126,7 +126,7 @@ def test_every_command_has_help_and_stands_in_its_page():
 
 @pytest.mark.parametrize("page", ["commands", "troubleshooting"])
 def test_every_exit_code_stands_in_its_pages(page):
-    codes = {error.exit_code for error in error_classes()} | {0, 129, 130, 143, PIPE_LEFT}
+    codes = {error.exit_code for error in error_classes()} | {0, 129, 130, 143, PIPE_CLOSED}
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", (DOCS / f"{page}.md").read_text(), re.MULTILINE)}
     assert listed == (codes if page == "commands" else codes - {0})
 

@@ -16,10 +16,10 @@ from support.synthetic_run import ABBA, S25, TABS11, failed
 from support.synthetic_run import make_run as make_run_of
 
 from quadbench.artifacts import Caveat, Component, ErrorClass, Graph, RunRecord, Sample, Status, Variant
-from quadbench.artifacts.bundle import ClippedTensor, Clipping, HeldOut, StepSqnr, TrajectorySqnr
+from quadbench.artifacts.bundle import ClippedTensor, Clipping, HeldOutScores, StepSqnr, TrajectorySqnr
 from quadbench.errors import ArtifactError
 from quadbench.harness.event_log import EVENTS
-from quadbench.report.condition import read_condition, where_met
+from quadbench.report.condition import met_places, read_condition
 from quadbench.report.formatting import Unit, pieces, to_csv
 from quadbench.report.html import render_html, write_report
 from quadbench.report.kpi import NO_OWN_GRAPH, Figure, kpi_rows
@@ -244,7 +244,7 @@ def test_an_admitted_adapter_costs_the_other_tasks_no_per_graph_figure(tmp_path:
     assert row_of(result, "draw", "end_to_end").per_graph == NO_OWN_GRAPH
     says(text, "Per-graph", 3, "30.0")  # two graphs are no sum of three tasks
     ratio = read_condition("ratio.end_to_end < 0.1", [task.name for task in result.bundle.tasks], has_baseline=False)
-    assert where_met(ratio, kpi_rows(result), quality_rows(result)) == ()
+    assert met_places(ratio, kpi_rows(result), quality_rows(result)) == ()
 
 
 def test_a_run_that_was_cut_short_before_its_baseline_says_so(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_the_nodes_that_a_cpu_computes_in_float_stand_beside_its_times(tmp_path:
 
 def test_the_worst_step_and_what_clips_are_shown(tmp_path: Path) -> None:
     steps = tuple(StepSqnr(step=i, timestep=900.0 - i, sqnr_db=db) for i, db in enumerate((44.6, 41.0, 33.8)))
-    held_out = HeldOut(
+    held_out = HeldOutScores(
         inputs=4,
         trajectories=(TrajectorySqnr(task="restyle", variant="shared", inputs=4, sqnr_db=40.1, steps=steps),),
         clippings=(

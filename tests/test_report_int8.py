@@ -7,7 +7,7 @@ from support.sentences import says
 from support.synthetic_run import make_run
 
 from quadbench.artifacts import Component, FileRef, Graph, RunResult, Variant
-from quadbench.artifacts.bundle import Int8Share, Share
+from quadbench.artifacts.bundle import Int8Fraction, Int8Share
 from quadbench.recipe.recipe import INT8_KEY
 from quadbench.report.html import render_html
 from quadbench.report.launches import int8_table
@@ -16,16 +16,16 @@ from quadbench.report.tables import kpi_table
 from quadbench.results.layout import Layout
 
 NOTHING = Int8Share(
-    layers=Share(int8=0, total=97),
-    parameters=Share(int8=0, total=1000),
-    multiply_accumulates=Share(int8=0, total=5000),
-    lora_products=Share(int8=0, total=0),
+    layers=Int8Fraction(int8=0, total=97),
+    parameters=Int8Fraction(int8=0, total=1000),
+    multiply_accumulates=Int8Fraction(int8=0, total=5000),
+    lora_products=Int8Fraction(int8=0, total=0),
 )
 SOME = Int8Share(
-    layers=Share(int8=12, total=97),
-    parameters=Share(int8=183, total=1000),
-    multiply_accumulates=Share(int8=300, total=5000),
-    lora_products=Share(int8=0, total=124),
+    layers=Int8Fraction(int8=12, total=97),
+    parameters=Int8Fraction(int8=183, total=1000),
+    multiply_accumulates=Int8Fraction(int8=300, total=5000),
+    lora_products=Int8Fraction(int8=0, total=124),
 )
 
 

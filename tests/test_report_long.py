@@ -13,9 +13,9 @@ from support.synthetic_run import failed
 
 from quadbench.artifacts import RunResult, Variant
 from quadbench.report import html
-from quadbench.report.provenance import MOST_LISTED
+from quadbench.report.provenance import MAX_LISTED
 from quadbench.report.run_charts import strips_of
-from quadbench.report.view import MOST_NAMED, report_view
+from quadbench.report.view import MAX_NAMED, report_view
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import load_run
 
@@ -63,7 +63,7 @@ def test_four_times_as_many_launches_make_a_report_little_longer(run: RunResult,
 def test_of_very_many_launches_that_failed_the_first_are_named_and_listed(run: RunResult, layout: Layout) -> None:
     wrong = replace(run, records=tuple(failed(record, "the harness was killed") for record in run.records))
     text = Page(html.render_html(wrong, layout)).text
-    says(text, 2 * LAUNCHES - MOST_NAMED, "quadbench show", RUN, "--json", "--results", layout.root, 2 * LAUNCHES, MOST_LISTED)
+    says(text, 2 * LAUNCHES - MAX_NAMED, "quadbench show", RUN, "--json", "--results", layout.root, 2 * LAUNCHES, MAX_LISTED)
 
 
 def test_a_short_run_is_listed_whole_with_its_data(run: RunResult, layout: Layout) -> None:
@@ -86,7 +86,7 @@ def test_samples_that_are_read_as_those_before_them_are_the_same(run: RunResult)
 def test_launches_that_are_drawn_are_of_every_variant(run: RunResult) -> None:
     (device,) = run.devices
     later = [replace(record, started_at=record.started_at + timedelta(days=n)) for n in (1, 2) for record in run.records]
-    records = (*run.records, *later)[: 4 * MOST_LISTED]  # of which every fourth, of A B B A, is of one variant
+    records = (*run.records, *later)[: 4 * MAX_LISTED]  # of which every fourth, of A B B A, is of one variant
     strips, *_ = strips_of(replace(run, records=records), device)
     assert {strip.variant for strip in strips.strips} == {Variant.SHARED, Variant.PER_GRAPH}
 

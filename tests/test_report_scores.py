@@ -6,20 +6,20 @@ from pathlib import Path
 from support.sentences import reads, says
 from support.synthetic_run import make_run
 
-from quadbench.artifacts.bundle import HeldOut, StepSqnr, TrajectorySqnr
-from quadbench.artifacts.run_record import Better, Compared, Metric, RunScores, Score
+from quadbench.artifacts.bundle import HeldOutScores, StepSqnr, TrajectorySqnr
+from quadbench.artifacts.run_record import BetterDirection, ImageComparison, Metric, RunScores, Score
 from quadbench.report.html import render_html
 from quadbench.report.scores import emulated_tables, score_notes, score_tables
 from quadbench.results.layout import Layout
 
-PSNR = Metric(name="psnr", title="PSNR", unit="dB", better=Better.HIGHER, definition="Of 8-bit RGB.")
-SSIM = Metric(name="ssim", title="SSIM", unit="", better=Better.HIGHER, definition="Structural similarity.")
-LPIPS = Metric(name="lpips", title="LPIPS", unit="", better=Better.LOWER, definition="Perceptual distance.")
-EPS = Metric(name="eps_sqnr", title="SQNR of eps", unit="dB", better=Better.HIGHER, definition="Over U-Net runs.")
+PSNR = Metric(name="psnr", title="PSNR", unit="dB", better=BetterDirection.HIGHER, definition="Of 8-bit RGB.")
+SSIM = Metric(name="ssim", title="SSIM", unit="", better=BetterDirection.HIGHER, definition="Structural similarity.")
+LPIPS = Metric(name="lpips", title="LPIPS", unit="", better=BetterDirection.LOWER, definition="Perceptual distance.")
+EPS = Metric(name="eps_sqnr", title="SQNR of eps", unit="dB", better=BetterDirection.HIGHER, definition="Over U-Net runs.")
 
 
-def compared(device: str | None, images: str, against: str, *scores: Score) -> Compared:
-    return Compared(task="restyle", device=device, made=images, against=against, scores=scores)
+def compared(device: str | None, images: str, against: str, *scores: Score) -> ImageComparison:
+    return ImageComparison(task="restyle", device=device, made=images, against=against, scores=scores)
 
 
 def scores_of_a_run() -> RunScores:
@@ -73,7 +73,7 @@ def test_a_report_shows_the_emulated_htp_step_by_step_with_its_worst_step(tmp_pa
     steps = tuple(StepSqnr(step=i, timestep=900.0 - i, sqnr_db=db) for i, db in enumerate((72.2, 68.0, 61.2, 63.0)))
     names = ("HTP against CPU", "HTP against float", "CPU against float")
     judged = tuple(TrajectorySqnr(task="restyle", variant=name, inputs=1, sqnr_db=66.0, steps=steps) for name in names)
-    scores = RunScores(compared=(), emulated={"qnn-v79-69": HeldOut(inputs=1, trajectories=judged, clippings=())})
+    scores = RunScores(compared=(), emulated={"qnn-v79-69": HeldOutScores(inputs=1, trajectories=judged, clippings=())})
     (table,) = emulated_tables(scores)
     reads(table.title, "qnn-v79-69")
     assert table.rows[0] == ("restyle", "HTP against CPU", "66.0", "61.2", "3 of 4", "72.2", "63.0")

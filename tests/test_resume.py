@@ -19,7 +19,7 @@ from support.watcher import Silent
 pytest.importorskip("torch")
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, RunResult, Status, Stored, Variant
+from quadbench.artifacts import RunResult, Status, StoredBundle, Variant
 from quadbench.cli import main
 from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import ArtifactError, DeviceError, RunInterrupted, UserError
@@ -42,7 +42,7 @@ def recipe(tiny_recipe: Path) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def cut_short(recipe: Recipe, tiny_bundle: Stored[Bundle], tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, RunResult]:
+def cut_short(recipe: Recipe, tiny_bundle: StoredBundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, RunResult]:
     """A run of two devices that was interrupted in its first block: its first device has the float launch and one more."""
     layout = Layout(tmp_path_factory.mktemp("cut-short"))
     shutil.copytree(tiny_bundle.folder.parent, layout.bundles)
@@ -73,7 +73,7 @@ REPEATED = ["shared 1000", "per-graph 1000", "per-graph 1001", "shared 1001"]
 
 def test_what_is_missing_is_measured_and_what_is_there_is_not(results: Layout, run_id: str) -> None:
     with open_records(results.database) as records:
-        before = records.of_run(run_id)
+        before = records.run_records(run_id)
     watcher = Interfering()
     outcome = pipeline.resume(run_id, layout=results, observer=watcher)
     assert outcome.is_ok
@@ -84,8 +84,8 @@ def test_what_is_missing_is_measured_and_what_is_there_is_not(results: Layout, r
     assert names(outcome.result, "local", Status.DISCARDED) == ["shared 0"]
     assert names(outcome.result, "virtual:s25", Status.DISCARDED) == []
     with open_records(results.database) as records:
-        assert records.of_run(run_id)[: len(before)] == before
-        keys = [(record.device.address, record.variant, record.launch) for record in records.of_run(run_id)]
+        assert records.run_records(run_id)[: len(before)] == before
+        keys = [(record.device.address, record.variant, record.launch) for record in records.run_records(run_id)]
     assert len(set(keys)) == len(keys) == 11
 
 
@@ -98,11 +98,13 @@ def test_devices_that_are_named_go_on_alone_and_the_run_ends_with_the_last(resul
     assert len(second.result.deployments) == 2
 
 
-def taken_up(run_id: str, bundle: Stored[Bundle], recipe: Recipe, results: Layout, observer: Observer) -> pipeline.Outcome:
+def taken_up(run_id: str, bundle: StoredBundle, recipe: Recipe, results: Layout, observer: Observer) -> pipeline.RunOutcome:
     """Measure what a run lacks on one device, as a farm's worker does."""
     work = replace(pipeline.work_of_bundle(bundle, recipe.terms), run_id=run_id)
-    with pipeline.run_session(work, parse_addresses(["local"]), pipeline.USUAL, layout=results, observer=observer) as session:
-        failures = pipeline.perform(dict.fromkeys(session.lab.profiles, bundle), session)
+    with pipeline.run_session(
+        work, parse_addresses(["local"]), pipeline.DEFAULT_RUN, layout=results, observer=observer
+    ) as session:
+        failures = pipeline.run_stages(dict.fromkeys(session.leased.profiles, bundle), session)
     return report(failures, session)
 
 
@@ -135,7 +137,7 @@ def test_a_bundle_is_resumed_on_its_own_terms(recipe: Recipe, results: Layout, r
     assert load_run(results, caught.value.run_id).planned == {Variant.FLOAT: 1, Variant.SHARED: 2}
 
 
-def test_a_bundle_that_lies_elsewhere_is_kept_with_its_run(tiny_bundle: Stored[Bundle], recipe: Recipe, tmp_path: Path) -> None:
+def test_a_bundle_that_lies_elsewhere_is_kept_with_its_run(tiny_bundle: StoredBundle, recipe: Recipe, tmp_path: Path) -> None:
     layout, terms = Layout(tmp_path), replace(recipe.terms, baselines=())
     outcome = pipeline.run_bundle(tiny_bundle, terms, parse_addresses(["local"]), layout=layout, observer=Silent())
     assert outcome.is_ok
@@ -159,7 +161,7 @@ def test_one_ctrl_c_finishes_the_launch_and_the_printed_command_goes_on(tiny_rec
     assert process.returncode == 130
     says(rest)
     with open_records(results.database) as records:
-        interrupted = records.of_run(records.run_ids()[0])
+        interrupted = records.run_records(records.run_ids()[0])
     assert {record.status for record in interrupted} == {Status.OK}
     assert {record.device.address for record in interrupted} == {"virtual:tabs11"}
     (command,) = re.findall("to go on: quadbench (.*)", rest)
@@ -203,7 +205,7 @@ def refusal(results: Layout, run_id: str) -> Iterator[Path]:
     """The run's file, with which something is wrong when the test ends."""
     yield results.run_file(run_id)
     with open_records(results.database) as records:
-        assert len(records.of_run(run_id)) == 2
+        assert len(records.run_records(run_id)) == 2
 
 
 def changed(path: Path, **values: object) -> None:

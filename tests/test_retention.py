@@ -15,12 +15,12 @@ from quadbench.cli import main
 from quadbench.farm.job import JobKind, NewJob
 from quadbench.farm.jobs import JobQueue
 from quadbench.farm.leases import Leases, lease_name
-from quadbench.host import process_mark
+from quadbench.host import process_identity
 from quadbench.results.engine import DATABASE_VARIABLE, Source, open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.progress import Progress, save_progress
 from quadbench.results.records import open_records
-from quadbench.results.stored_runs import RunFile, keep_record, save_run
+from quadbench.results.stored_runs import RunFile, save_run, store_record
 
 OLD = datetime.now(UTC) - timedelta(days=100)
 HOUR = timedelta(hours=1)
@@ -48,7 +48,7 @@ def stored(database: Source) -> object:
 
 def be_at_work(layout: Layout, run_id: str | None) -> None:
     layout.at_work.mkdir(parents=True, exist_ok=True)
-    work = Progress(what="x", owner="ana", process=process_mark(), run_id=run_id, began_at=OLD, updated_at=OLD)
+    work = Progress(what="x", owner="ana", process=process_identity(), run_id=run_id, began_at=OLD, updated_at=OLD)
     save_progress(layout, "one", work)
 
 
@@ -155,9 +155,9 @@ def test_a_host_with_a_wrong_clock_stores_its_launches_by_the_database_s(
     with open_records(ahead) as records:
         records.store(record("other", run_id="run-other", started_at=ended + HOUR / 2, ended_at=ended + HOUR / 2))
         for one in mine:
-            keep_record(records, one, layout)
+            store_record(records, one, layout)
         assert records.run_ids() == ["run-a", "run-other"]
-        for one in records.of_run("run-a"):
+        for one in records.run_records("run-a"):
             assert abs(one.ended_at - ended - HOUR) < HOUR / 2
             assert one.ended_at - one.started_at == HOUR / 60
     assert caplog.text.count("this host's clock is") == 1
@@ -165,8 +165,8 @@ def test_a_host_with_a_wrong_clock_stores_its_launches_by_the_database_s(
 
 def test_times_in_a_file_are_the_host_s(tmp_path: Path) -> None:
     with open_records(tmp_path / "db.sqlite") as records:
-        keep_record(records, record("r1"), Layout(tmp_path))
-        assert records.of_run("run-a") == (record("r1"),)
+        store_record(records, record("r1"), Layout(tmp_path))
+        assert records.run_records("run-a") == (record("r1"),)
 
 
 # What is missing
@@ -185,4 +185,4 @@ def test_times_in_a_file_are_the_host_s(tmp_path: Path) -> None:
 def test_a_device_lacks_launches_that_were_planned_and_are_not_stored(
     stored: dict[str, int], change: dict[str, object], lacking: list[str]
 ) -> None:
-    assert replace(BEGUN, is_ended=True, **change).lacking(stored) == lacking  # type: ignore[arg-type]
+    assert replace(BEGUN, is_ended=True, **change).missing_launches(stored) == lacking  # type: ignore[arg-type]

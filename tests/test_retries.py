@@ -16,12 +16,12 @@ pytest.importorskip("torch")
 from support.watcher import Silent
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, ErrorClass, Status, Stored
+from quadbench.artifacts import ErrorClass, Status, StoredBundle
 from quadbench.devices import adb_commands
 from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import DeviceError, DeviceLostError, LeaseError
 from quadbench.farm.leases import Leases, lease_name
-from quadbench.pipeline import Conduct
+from quadbench.pipeline import RunOptions
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def layout(tiny_bundle: Stored[Bundle], harness: Path, tmp_path: Path) -> Layout:
+def layout(tiny_bundle: StoredBundle, harness: Path, tmp_path: Path) -> Layout:
     """A results folder with bundle and harness, and devices to which nothing was pushed."""
     layout = Layout(tmp_path / "results")
     shutil.copytree(tiny_bundle.folder.parent, layout.bundles)
@@ -77,7 +77,7 @@ def test_a_device_that_rebooted_repeats_the_block_and_the_run_is_as_good_as_any(
     there = ["virtual:s25 is lost", "virtual:s25 is back"]
     assert watcher.launches == ["float 0", *REPEATED[:2], *there, *REPEATED[2:]]
     with open_records(layout.database) as records:
-        (lost,) = [record for record in records.of_run(outcome.result.run_id) if record.status is not Status.OK]
+        (lost,) = [record for record in records.run_records(outcome.result.run_id) if record.status is not Status.OK]
     assert (lost.status, lost.error_class) == (Status.FAILED, ErrorClass.DEVICE)
     (counted,) = [record for record in outcome.result.records if record.record_id == lost.record_id]
     assert counted.status is Status.DISCARDED
@@ -94,8 +94,8 @@ def test_a_device_that_stays_away_is_given_up_and_the_run_goes_on_later(
 ) -> None:
     monkeypatch.setattr(adb_commands, "RECONNECT_S", 0.5)
     address, watcher = device(tmp_path, GONE), Waiting()
-    conduct = Conduct(retries=1, wait_s=2.0)
-    outcome = pipeline.run(recipe, parse_addresses([address, "virtual:tabs11"]), conduct=conduct, layout=layout, observer=watcher)
+    conduct = RunOptions(retries=1, wait_s=2.0)
+    outcome = pipeline.run(recipe, parse_addresses([address, "virtual:tabs11"]), options=conduct, layout=layout, observer=watcher)
     assert list(outcome.failures) == [address]
     says(str(outcome.failures[address]), 2)
     assert outcome.exit_code == DeviceError.exit_code
@@ -124,7 +124,7 @@ def test_while_one_device_is_waited_for_the_next_one_runs(
 
 def test_without_retries_a_device_that_is_lost_is_given_up_at_once(recipe: Recipe, layout: Layout, tmp_path: Path) -> None:
     address, watcher = device(tmp_path, REBOOT), Waiting()
-    outcome = pipeline.run(recipe, parse_addresses([address]), conduct=Conduct(retries=0), layout=layout, observer=watcher)
+    outcome = pipeline.run(recipe, parse_addresses([address]), options=RunOptions(retries=0), layout=layout, observer=watcher)
     assert watcher.launches == ["float 0", *REPEATED[:2]]
     assert isinstance(outcome.failures[address], DeviceLostError)
     says(str(outcome.failures[address]), 0)
@@ -174,7 +174,9 @@ def test_what_cannot_be_had_at_the_beginning_is_left_out_and_named(recipe: Recip
     addresses = ["s25@ABSENT", "local"]
     with pytest.raises(DeviceError):
         pipeline.run(recipe, parse_addresses(addresses), layout=layout, observer=Silent())
-    outcome = pipeline.run(recipe, parse_addresses(addresses), conduct=Conduct(keep_going=True), layout=layout, observer=Silent())
+    outcome = pipeline.run(
+        recipe, parse_addresses(addresses), options=RunOptions(keep_going=True), layout=layout, observer=Silent()
+    )
     assert list(outcome.failures) == ["s25@ABSENT"]
     assert outcome.exit_code == DeviceError.exit_code
     assert {record.device.address for record in outcome.result.records} == {"local"}
@@ -186,7 +188,9 @@ def test_what_somebody_else_has_is_left_out_too(recipe: Recipe, layout: Layout) 
     with open_records(layout.database) as records:
         Leases(records.engine).reserve(lease_name("virtual", "virtual-s25"), "ana@lab-1", "a demo", 3600)
     addresses = ["virtual:s25", "local"]
-    outcome = pipeline.run(recipe, parse_addresses(addresses), conduct=Conduct(keep_going=True), layout=layout, observer=Silent())
+    outcome = pipeline.run(
+        recipe, parse_addresses(addresses), options=RunOptions(keep_going=True), layout=layout, observer=Silent()
+    )
     assert isinstance(outcome.failures["virtual:s25"], LeaseError)
     assert {record.device.address for record in outcome.result.records} == {"local"}
 
@@ -194,13 +198,13 @@ def test_what_somebody_else_has_is_left_out_too(recipe: Recipe, layout: Layout) 
 def test_no_block_is_begun_for_which_there_is_no_time(recipe: Recipe, layout: Layout) -> None:
     class Slow(Interfering):
         def launch(self, *words: object) -> None:
-            super().launch(*words)  # type: ignore[arg-type]
+            super().launch_started(*words)  # type: ignore[arg-type]
             if self.launches[-1] == "shared 1":
                 time.sleep(8)
 
     long = recipe.model_copy(update={"measure": recipe.measure.model_copy(update={"launches": 4})})
     watcher = Slow()
-    outcome = pipeline.run(long, parse_addresses(["local"]), conduct=Conduct(budget_s=9.0), layout=layout, observer=watcher)
+    outcome = pipeline.run(long, parse_addresses(["local"]), options=RunOptions(budget_s=9.0), layout=layout, observer=watcher)
     assert watcher.launches[-1] == "shared 1"
     assert outcome.exit_code == 0
     assert outcome.result.is_cut_short

@@ -15,7 +15,7 @@ from support.sentences import raising, says
 
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, MissingDependencyError, UnknownNameError, UserError
-from quadbench.kits.packages import MAVEN_VARIABLE, PINS, MavenPackage, NpmPackage, PipPackage, fetch, pin_of
+from quadbench.kits.packages import MAVEN_VARIABLE, PINS, MavenPackage, NpmPackage, PipPackage, fetch_package, find_pin
 from quadbench.kits.store import fetch_kit
 from quadbench.results.layout import Layout
 
@@ -125,7 +125,7 @@ def test_packages_of_a_maven_repository_make_one_kit(
 def test_a_package_with_another_sha256_is_not_used(repository: tuple[Path, str], tmp_path: Path) -> None:
     folder, address = repository
     name = published(folder, "a.b:c:1", [write_runtime(tmp_path / "kit")])
-    pin = pin_of(f"{name.partition('#')[0]}#sha256={ZEROS}")
+    pin = find_pin(f"{name.partition('#')[0]}#sha256={ZEROS}")
     layout = Layout(tmp_path / "results")
     with raising(ArtifactError, "Maven a.b:c:1", "sha256", ZEROS):
         fetch_kit([pin], layout, maven=address)
@@ -135,7 +135,7 @@ def test_a_package_with_another_sha256_is_not_used(repository: tuple[Path, str],
 def test_a_package_that_the_repository_lacks_is_named_with_its_address(repository: tuple[Path, str], tmp_path: Path) -> None:
     package = MavenPackage(group="a.b", artifact="c", version="1", sha256=ZEROS)
     with raising(MissingDependencyError, "Maven a.b:c:1", "/a/b/c/1/c-1.aar"):
-        fetch(package, tmp_path, maven=repository[1])
+        fetch_package(package, tmp_path, maven=repository[1])
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_a_package_that_the_repository_lacks_is_named_with_its_address(repositor
 )
 def test_a_package_that_is_not_named_whole_is_refused(text: str) -> None:
     with raising(UserError):
-        pin_of(text)
+        find_pin(text)
 
 
 def test_an_unknown_package_is_answered_with_the_pinned_ones() -> None:
     with raising(UnknownNameError, "onnxruntime-andriod", "onnxruntime-android"):
-        pin_of("onnxruntime-andriod")
+        find_pin("onnxruntime-andriod")
 
 
 def test_packages_for_two_abis_make_no_kit(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_npm_and_pip_are_asked_as_their_users_ask_them(tmp_path: Path, monkeypat
     folder = tmp_path / "fetched"
     folder.mkdir()
     with raising(ArtifactError, "npm a@1", "sha256"):
-        fetch(pinned, folder, maven="")
+        fetch_package(pinned, folder, maven="")
     assert (tmp_path / "asked").read_text() == f"pack a@1 --pack-destination {folder}\n"
 
 
@@ -181,13 +181,13 @@ def test_a_registry_that_does_not_answer_is_quoted(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     pinned = NpmPackage(name="a", version="1", sha256=ZEROS, licence="MIT", member="a")
     with raising(MissingDependencyError, "npm a@1", 404):
-        fetch(pinned, tmp_path, maven="")
+        fetch_package(pinned, tmp_path, maven="")
 
 
 def test_a_missing_client_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with raising(MissingDependencyError):
-        fetch(PINS["onnxruntime-android"].package, tmp_path, maven="")
+        fetch_package(PINS["onnxruntime-android"].package, tmp_path, maven="")
 
 
 def test_pins_are_whole() -> None:

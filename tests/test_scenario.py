@@ -15,7 +15,7 @@ from quadbench.artifacts import MIB, Caveat
 from quadbench.devices import Device, adb_commands
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
-from quadbench.devices.leftovers import carriers
+from quadbench.devices.process_marks import find_marked
 from quadbench.devices.scenario import SCENARIOS_FOLDER, Phase, load_scenario, write_reports
 from quadbench.errors import DeviceLostError, SpecError, UnknownNameError, UserError
 from quadbench.measure.gate import DeviceState, gate, read_state
@@ -160,7 +160,7 @@ def test_a_device_that_is_gone_for_good_stays_lost_and_leaves_no_process(tmp_pat
         time.sleep(0.5)
         with pytest.raises(DeviceLostError):
             connected.shell(["true"], 10)
-    assert carriers(f"{Layout(tmp_path).device('virtual-s25').resolve()}#") == []
+    assert find_marked(f"{Layout(tmp_path).device('virtual-s25').resolve()}#") == []
 
 
 @pytest.mark.slow

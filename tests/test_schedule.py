@@ -8,7 +8,7 @@ import pytest
 
 from quadbench.artifacts import LaunchPlan, Variant
 from quadbench.artifacts.run_record import SequenceBlock
-from quadbench.measure.launch_schedule import drawn_blocks, launches_of
+from quadbench.measure.launch_schedule import launches_of, random_blocks
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
 
@@ -45,7 +45,7 @@ def test_abba_mirrors_the_order_of_the_variants_in_each_block(launches, expected
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_each_side_comes_as_often_at_each_place_of_a_mirrored_block(count: int) -> None:
     sides = "ABCD"[:count]
-    blocks = list(islice(drawn_blocks(sides, "a run"), 5 * count))
+    blocks = list(islice(random_blocks(sides, "a run"), 5 * count))
     assert all(block == block[::-1] and sorted(block) == sorted(2 * sides) for block in blocks)
     for start in range(0, len(blocks), count):
         assert all(sorted(places) == list(sides) for places in zip(*blocks[start : start + count], strict=True))
@@ -53,7 +53,7 @@ def test_each_side_comes_as_often_at_each_place_of_a_mirrored_block(count: int) 
 
 def test_the_order_of_blocks_is_drawn_and_the_same_again_for_the_same_run() -> None:
     def drawn(seed: str) -> list[tuple[str, ...]]:
-        return list(islice(drawn_blocks("AB", seed), 12))
+        return list(islice(random_blocks("AB", seed), 12))
 
     assert drawn("a run") == drawn("a run")
     assert len({tuple(drawn(f"run {number}")) for number in range(20)}) > 10

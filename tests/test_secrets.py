@@ -14,9 +14,9 @@ from support.sentences import raising
 from quadbench.cli import main
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.farm.store.opening import open_store
-from quadbench.kits.packages import MAVEN_VARIABLE, MavenPackage, fetch
+from quadbench.kits.packages import MAVEN_VARIABLE, MavenPackage, fetch_package
 from quadbench.results.engine import source_name
-from quadbench.spec.variables import masked, masked_in, web_variable
+from quadbench.spec.variables import mask_url, mask_urls_in, web_variable
 
 SECRET = "hunter2"
 AROUND = st.text(st.sampled_from("@:/?#%&=+. aZ0é[]\\'\""), max_size=4)
@@ -50,7 +50,7 @@ def urls(draw: st.DrawFn, forms: Sequence[str], schemes: Sequence[str]) -> str:
 @drawn
 @given(url=urls([*LOGINS, *OTHERS], [*SCHEMES, *WEB]))
 def test_a_masked_url_shows_no_password(url):
-    assert SECRET not in masked(url)
+    assert SECRET not in mask_url(url)
 
 
 @drawn
@@ -77,7 +77,7 @@ def test_no_form_of_a_mirrors_address_shows_its_password(monkeypatch, tmp_path, 
     monkeypatch.setenv(MAVEN_VARIABLE, url)
     package = MavenPackage(group="a", artifact="b", version="1", sha256="0" * 64)
     with pytest.raises(QuadbenchError) as refused:
-        fetch(package, tmp_path, maven=web_variable(MAVEN_VARIABLE) or "")
+        fetch_package(package, tmp_path, maven=web_variable(MAVEN_VARIABLE) or "")
     assert SECRET not in f"{refused.value} {refused.value.__cause__!r}"
 
 
@@ -123,19 +123,19 @@ def test_a_database_in_words_of_libpq_is_refused_without_its_password(monkeypatc
     ],
 )
 def test_a_masked_url_still_says_where_it_leads(url, expected):
-    assert masked(url) == expected
+    assert mask_url(url) == expected
 
 
 def test_words_beside_a_url_are_left_as_they_are():
     said = "GET 'https://u:t@host/x' failed at 12:30: try mail@example.com or port=443"
-    assert masked_in(said) == "GET 'https://***@host/x' failed at 12:30: try mail@example.com or port=443"
+    assert mask_urls_in(said) == "GET 'https://***@host/x' failed at 12:30: try mail@example.com or port=443"
 
 
 def test_a_wrong_proxy_is_named_without_its_password(monkeypatch, tmp_path):
     monkeypatch.setenv("http_proxy", "http:/u:hunter2@proxy:3128")
     package = MavenPackage(group="a", artifact="b", version="1", sha256="0" * 64)
     with pytest.raises(QuadbenchError) as refused:
-        fetch(package, tmp_path, maven="http://mirror.invalid")
+        fetch_package(package, tmp_path, maven="http://mirror.invalid")
     assert SECRET not in f"{refused.value} {refused.value.__cause__!r}"
 
 
@@ -164,7 +164,7 @@ def test_a_mirror_with_a_login_is_asked_with_it_and_another_host_without(monkeyp
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv(MAVEN_VARIABLE, f"http://ana:hunter%402@127.0.0.1:{server.server_port}/m")
         package = MavenPackage(group="a", artifact="b", version="1", sha256=sha256(content).hexdigest())
-        assert fetch(package, tmp_path, maven=web_variable(MAVEN_VARIABLE) or "").read_bytes() == content
+        assert fetch_package(package, tmp_path, maven=web_variable(MAVEN_VARIABLE) or "").read_bytes() == content
         server.shutdown()
     login = f"Basic {b64encode(b'ana:hunter@2').decode()}"
     assert seen == [("/m/a/b/1/b-1.aar", login), ("/elsewhere", None)]

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from support.sentences import raising, reads, says  # noqa: E402
 
-from quadbench.artifacts import Bundle, Stored  # noqa: E402
+from quadbench.artifacts import StoredBundle  # noqa: E402
 from quadbench.errors import SpecError  # noqa: E402
 from quadbench.quad.adapters.adapter import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges, site_fits  # noqa: E402
@@ -395,7 +395,7 @@ def test_a_recipe_without_an_anchor_builds_and_says_what_chose_it(tiny_recipe: P
     assert [s["adapter"] for s in profile["sensitivity"]["adapters"]] == ["first", "second"]
 
 
-def test_the_profile_says_how_each_adapter_sits_in_it(tiny_bundle: Stored[Bundle]) -> None:
+def test_the_profile_says_how_each_adapter_sits_in_it(tiny_bundle: StoredBundle) -> None:
     profile = json.loads(tiny_bundle.path(tiny_bundle.artifact.profile).read_text())
     assert (profile["anchor"], profile["chosen_by"], profile["sensitivity"]) == (None, "recipe", None)
     assert [row["adapter"] for row in profile["adapters"]] == ["first", "second"]

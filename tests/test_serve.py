@@ -16,15 +16,15 @@ from support.stored_records import record
 pytest.importorskip("fastapi")
 
 from quadbench.cli import main
-from quadbench.nightly.night_report import Performed
+from quadbench.nightly.night_report import NightResult
 from quadbench.report.run_line import write_comparison
 from quadbench.results.engine import DATABASE_VARIABLE, database_of
 from quadbench.results.layout import Layout
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightStore
 from quadbench.results.progress import save_progress
 from quadbench.results.records import open_records
 from quadbench.serve.auth import PIECE_BYTES
-from quadbench.serve.queries import Watched
+from quadbench.serve.queries import ResultsQueries
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><a href=javascript:alert(3)>{{ 7*7 }}\x1b[31m../../etc/passwd"
 PAGES = (
@@ -298,9 +298,9 @@ def test_who_looks_at_a_run_under_way_is_told_when_it_is_over(tmp_path: Path) ->
 
 def test_a_night_is_told_as_by_its_own_report(own_lab: Layout) -> None:
     with open_records(database_of(own_lab)) as records:
-        nights = Nights(records.engine)
-        performed = Performed.of(nights.night(NIGHT), nights)
-    view, own = Watched(own_lab).night(NIGHT), performed.view(Watched(own_lab).layout.words)
+        nights = NightStore(records.engine)
+        performed = NightResult.from_night(nights.night(NIGHT), nights)
+    view, own = ResultsQueries(own_lab).night(NIGHT), performed.view(ResultsQueries(own_lab).layout.root_arguments)
     assert (view.sentence, view.doubt, view.findings, view.devices) == (own.sentence, own.doubt, own.findings, own.devices)
     assert [finding.next.command for finding in view.findings if "tabs11" in finding.next.command] == [
         f"quadbench doctor --device tabs11 --results {own_lab.root.name}"

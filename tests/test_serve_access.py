@@ -23,8 +23,8 @@ from quadbench.errors import UserError
 from quadbench.results.layout import Layout
 from quadbench.results.progress import save_progress
 from quadbench.serve.app import live_page
-from quadbench.serve.auth import Access, access_of
-from quadbench.serve.rendering import MOST_VIEWERS
+from quadbench.serve.auth import AccessRules, access_of
+from quadbench.serve.rendering import MAX_VIEWERS
 
 TOKEN = "correct-horse-battery-staple"
 ANYWHERE = "0.0.0.0"
@@ -33,7 +33,7 @@ FORM = {"content_type": "application/x-www-form-urlencoded"}
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with served(Layout(tmp_path_factory.mktemp("empty")), Access(token=TOKEN)) as site:
+    with served(Layout(tmp_path_factory.mktemp("empty")), AccessRules(token=TOKEN)) as site:
         yield site
 
 
@@ -91,7 +91,7 @@ def test_a_form_of_megabytes_is_not_read(site: Site) -> None:
 
 def test_the_token_is_written_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    access = Access(token=TOKEN)
+    access = AccessRules(token=TOKEN)
     with served(Layout(tmp_path), access) as site:
         texts = [site.ask("/farm", authorization=f"Bearer {TOKEN}").text, site.ask("/sign-in").text]
         site.ask(f"/nothing?{TOKEN}", authorization=f"Bearer {TOKEN}")
@@ -134,12 +134,12 @@ def test_only_so_many_look_at_once(tmp_path: Path) -> None:
     layout.at_work.mkdir()
     save_progress(layout, "work", work())
     with served(layout) as site:
-        connections = [http.client.HTTPConnection("127.0.0.1", site.port, timeout=60) for _ in range(MOST_VIEWERS + 10)]
+        connections = [http.client.HTTPConnection("127.0.0.1", site.port, timeout=60) for _ in range(MAX_VIEWERS + 10)]
         try:
             for connection in connections:
                 connection.request("GET", f"/live/runs/{AT_WORK}")
             statuses = [connection.getresponse().status for connection in connections]
-            assert sorted(statuses) == [200] * MOST_VIEWERS + [503] * 10
+            assert sorted(statuses) == [200] * MAX_VIEWERS + [503] * 10
             assert site.ask("/live/now").status == 503
             assert site.ask("/").status == 200
         finally:
@@ -193,7 +193,7 @@ def assert_signs_in_through_tls(port: int, certificate: Path) -> None:
 
 
 def test_through_tls_the_cookie_is_sent_through_nothing_else(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
-    with serving(live_page(Layout(tmp_path), Access(token=TOKEN), is_secure=True), *certificate) as site:
+    with serving(live_page(Layout(tmp_path), AccessRules(token=TOKEN), is_secure=True), *certificate) as site:
         assert_signs_in_through_tls(site.port, certificate[0])
 
 

@@ -20,12 +20,12 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, LaunchPlan, Stored
+from quadbench.artifacts import LaunchPlan, StoredBundle
 from quadbench.devices.addresses import parse_addresses
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
-from quadbench.serve.auth import Access, Door
-from quadbench.serve.rendering import Live, own_file
+from quadbench.serve.auth import AccessRules, AuthMiddleware
+from quadbench.serve.rendering import LiveParts, packaged_file
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -52,19 +52,19 @@ class Held(Silent):
     def __init__(self) -> None:
         self.seen = threading.Event()
 
-    def launch(self, _device: str, _launch: LaunchPlan, _number: int, _total: int) -> None:
+    def launch_started(self, _device: str, _launch: LaunchPlan, _number: int, _total: int) -> None:
         self.seen.wait(PATIENCE_S)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("devices", [DEVICES[:1], pytest.param(DEVICES, marks=pytest.mark.slow)], ids=["one", "two"])
 def test_the_page_follows_a_run_on_its_devices_from_start_to_end(
-    devices: tuple[str, ...], tiny_recipe: Path, tiny_bundle: Stored[Bundle], harness: Path, tmp_path: Path, browser: "Browser"
+    devices: tuple[str, ...], tiny_recipe: Path, tiny_bundle: StoredBundle, harness: Path, tmp_path: Path, browser: "Browser"
 ) -> None:
     layout, observer = Layout(tmp_path), Held()
     shutil.copytree(tiny_bundle.folder.parent, layout.bundles)
     shutil.copytree(harness.parent, layout.programs / harness.parent.name)
-    outcomes: list[pipeline.Outcome] = []
+    outcomes: list[pipeline.RunOutcome] = []
 
     def run() -> None:
         outcomes.append(pipeline.run(load_recipe(tiny_recipe), parse_addresses(devices), layout=layout, observer=observer))
@@ -99,7 +99,7 @@ class Stream:
     def __init__(self) -> None:
         self.part = "<button>in</button>"
         self.listeners = 0
-        self._live = Live[str](lambda _: self.part)
+        self._live = LiveParts[str](lambda _: self.part)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.listeners += 1
@@ -126,10 +126,10 @@ def streaming(stream: Stream) -> Iterator[Site]:
     html = "<!doctype html><p class=fresh>read</p><div data-live=/live/x></div><button>out</button><script src=/live.js></script>"
     routes = [
         Route("/", lambda _: HTMLResponse(html)),
-        Route("/live.js", lambda _: Response(own_file("live.js"), media_type="text/javascript")),
+        Route("/live.js", lambda _: Response(packaged_file("live.js"), media_type="text/javascript")),
         Route("/live/x", stream),
     ]
-    with serving(Door(Router(routes), Access())) as site:
+    with serving(AuthMiddleware(Router(routes), AccessRules())) as site:
         yield site
 
 

@@ -19,7 +19,7 @@ pytest.importorskip("fastapi")
 from starlette.requests import ClientDisconnect
 
 from quadbench.results.layout import Layout
-from quadbench.serve.app import MOST_CONNECTIONS
+from quadbench.serve.app import MAX_CONNECTIONS
 from quadbench.serve.pages import ReportFile
 
 PATIENCE_S = 30
@@ -63,7 +63,7 @@ def resident_bytes() -> int:
 
 
 def test_more_connections_than_are_served_at_once_are_answered_with_503(site: Site) -> None:
-    with connections(site, MOST_CONNECTIONS):
+    with connections(site, MAX_CONNECTIONS):
         assert site.ask("/").status == 503
 
 

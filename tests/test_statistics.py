@@ -10,8 +10,8 @@ from support.sentences import raising
 
 from quadbench.statistics import Verdict, count_outliers, medians, percentile, summarize
 from quadbench.statistics.intervals import sign_flip_p, t_quantile
-from quadbench.statistics.launch_comparison import compare_launches, interval_of_share
-from quadbench.statistics.summary import ENOUGH_SAMPLES, outliers, settled_from
+from quadbench.statistics.launch_comparison import compare_launches, share_interval
+from quadbench.statistics.summary import ENOUGH_SAMPLES, outliers, settling_index
 
 
 def abba(ratio: float, blocks: int, noise: float, seed: int = 7) -> tuple[list[float], list[float]]:
@@ -159,23 +159,23 @@ def test_a_value_far_from_all_others_is_named_and_nothing_is_among_equal_ones() 
 
 
 def test_values_that_still_fall_say_how_many_are_warm_up() -> None:
-    assert settled_from([18.0, 12.0, 10.0, 10.1, 9.9, 10.0, 10.05, 9.95]) == 2
-    assert settled_from([10.0, 10.1, 9.9, 10.0, 10.05, 9.95]) == 0
-    assert settled_from([18.0, 10.0, 10.0]) == 0  # too few to know
+    assert settling_index([18.0, 12.0, 10.0, 10.1, 9.9, 10.0, 10.05, 9.95]) == 2
+    assert settling_index([10.0, 10.1, 9.9, 10.0, 10.05, 9.95]) == 0
+    assert settling_index([18.0, 10.0, 10.0]) == 0  # too few to know
 
 
 def test_steady_noise_is_seldom_taken_for_warm_up() -> None:
     rng = np.random.default_rng(8)
-    called = [settled_from((100 * np.exp(rng.normal(0, 0.03, 12))).tolist()) > 0 for _ in range(500)]
+    called = [settling_index((100 * np.exp(rng.normal(0, 0.03, 12))).tolist()) > 0 for _ in range(500)]
     assert sum(called) / len(called) < 0.05
 
 
 def test_the_interval_of_a_share_holds_for_few_tries_and_at_the_ends() -> None:
-    assert interval_of_share(0, 40) == (0.0, pytest.approx(0.0876, abs=1e-4))
-    assert interval_of_share(2, 40) == (pytest.approx(0.0138, abs=1e-4), pytest.approx(0.1650, abs=1e-4))
-    assert interval_of_share(3, 3)[1] == 1.0
+    assert share_interval(0, 40) == (0.0, pytest.approx(0.0876, abs=1e-4))
+    assert share_interval(2, 40) == (pytest.approx(0.0138, abs=1e-4), pytest.approx(0.1650, abs=1e-4))
+    assert share_interval(3, 3)[1] == 1.0
     with raising(ValueError):
-        interval_of_share(0, 0)
+        share_interval(0, 0)
 
 
 def test_many_lists_are_summed_up_as_each_by_itself() -> None:

@@ -8,19 +8,19 @@ import time
 import pytest
 from support.sentences import says
 
-from quadbench.measure.launch import Stop, ctrl_c_asks
+from quadbench.measure.launch import StopFlag, stop_on_ctrl_c
 
 
 def press() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def pressed(times: int) -> tuple[Stop, bool]:
+def pressed(times: int) -> tuple[StopFlag, bool]:
     """Press Ctrl-C while something runs; return whether it came to its end."""
-    stop, ends = Stop(), list[bool]()
+    stop, ends = StopFlag(), list[bool]()
 
     def work() -> None:
-        with ctrl_c_asks(stop):
+        with stop_on_ctrl_c(stop):
             press()
             assert stop.wait(10)
             if times == 2:
@@ -47,7 +47,7 @@ def test_the_second_ctrl_c_interrupts_at_once() -> None:
 
 def test_ctrl_c_means_afterwards_what_it_meant_before() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with ctrl_c_asks(Stop()):
+    with stop_on_ctrl_c(StopFlag()):
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -55,7 +55,7 @@ def test_ctrl_c_means_afterwards_what_it_meant_before() -> None:
 def test_ctrl_c_that_was_turned_off_stays_off() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with ctrl_c_asks(Stop()):
+        with stop_on_ctrl_c(StopFlag()):
             press()
     finally:
         signal.signal(signal.SIGINT, before)
@@ -65,7 +65,7 @@ def test_another_thread_sets_no_signal() -> None:
     handlers: list[object] = []
 
     def work() -> None:
-        with ctrl_c_asks(Stop()):
+        with stop_on_ctrl_c(StopFlag()):
             handlers.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)
@@ -75,10 +75,10 @@ def test_another_thread_sets_no_signal() -> None:
 
 
 def test_what_only_waits_is_ended_where_the_end_is_asked_for_before_or_meanwhile() -> None:
-    stop, ended = Stop(), list[str]()
-    with stop.ending(lambda: ended.append("meanwhile")):
-        stop.ask()
-    with stop.ending(lambda: ended.append("before")):
+    stop, ended = StopFlag(), list[str]()
+    with stop.calling_on_request(lambda: ended.append("meanwhile")):
+        stop.request()
+    with stop.calling_on_request(lambda: ended.append("before")):
         pass
     assert ended == ["meanwhile", "before"]
     assert stop.wait(60)

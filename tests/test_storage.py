@@ -9,7 +9,7 @@ from support.small_disk import on_small_disk
 from quadbench.artifacts import CompiledBundle
 from quadbench.cli import main
 from quadbench.errors import BuildError, StorageError, UserError
-from quadbench.results.disk import require_writable, staying, storing, write_whole
+from quadbench.results.disk import removal_errors, require_writable, storage_errors, write_atomic
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import publish
 from quadbench.results.stored_runs import RunFile, save_run
@@ -26,7 +26,7 @@ _STORE = """
 from dataclasses import replace
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records, read_records
-from quadbench.results.stored_runs import keep_record
+from quadbench.results.stored_runs import store_record
 from support.stored_records import record, sample
 layout = Layout(disk)
 many = replace(record('r2'), samples=tuple(sample(step=i) for i in range(5000)))
@@ -39,11 +39,11 @@ def test_a_file_that_another_process_writes_at_the_same_time_is_whole(tmp_path: 
     def overtaken(temporary: Path, text: str, **options: str) -> int:
         count = write(temporary, text, **options)
         monkeypatch.undo()
-        write_whole(path, "the other's")
+        write_atomic(path, "the other's")
         return count
 
     monkeypatch.setattr(Path, "write_text", overtaken)
-    write_whole(path, "mine")
+    write_atomic(path, "mine")
     assert path.read_text() == "mine\n"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -90,7 +90,7 @@ def test_a_record_that_does_not_fit_leaves_the_others_whole(tmp_path: Path) -> N
         "with open_records(layout.database) as records:\n"
         "    records.store(record())\n"
         "    fill()\n"
-        "    tell(lambda: keep_record(records, many, layout))\n"
+        "    tell(lambda: store_record(records, many, layout))\n"
         "(disk / 'filler').unlink()\n"
         "with read_records(layout.database) as records:\n"
         "    print(records.of_run('run-a') == (record(),))\n"
@@ -129,11 +129,11 @@ def test_a_kit_on_a_disk_that_cannot_be_written_is_not_removed(tmp_path: Path) -
         "from quadbench.kits import store\n"
         "from quadbench.results.layout import Layout\n"
         "from quadbench.target.abi import Abi\n"
-        "kit = store.add([write_runtime(disk / 'files')], Abi.ARM64_V8A, Layout(disk)).kit\n"
+        "kit = store.add_kit([write_runtime(disk / 'files')], Abi.ARM64_V8A, Layout(disk)).kit\n"
         "seal()\n"
-        "tell(lambda: store.remove(kit.folder.name, Layout(disk)))\n"
+        "tell(lambda: store.remove_kit(kit.folder.name, Layout(disk)))\n"
         "print(main(['runtime', 'remove', kit.folder.name, '--results', str(disk)]))\n"
-        "print(store.checked_kits(Layout(disk))[kit.folder] == store.find(kit.folder.name, Layout(disk)))\n"
+        "print(store.list_checked_kits(Layout(disk))[kit.folder] == store.find_kit(kit.folder.name, Layout(disk)))\n"
     )
     said = on_small_disk(tmp_path / "disk", _TELL + code, size="4m").splitlines()
     assert said[0].startswith("StorageError 3 '")
@@ -242,7 +242,7 @@ def test_a_folder_that_is_moved_while_it_is_in_use_is_said_to_be_gone(
     results.mkdir()
 
     def use() -> None:
-        with staying(results):
+        with removal_errors(results):
             results.rename(tmp_path / "elsewhere")
             if is_made_anew:
                 results.mkdir()
@@ -255,14 +255,14 @@ def test_a_folder_that_is_moved_while_it_is_in_use_is_said_to_be_gone(
 
 def test_a_folder_that_stays_or_was_never_there_is_not_spoken_of(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
-        with staying(folder):
+        with removal_errors(folder):
             pass
-        with raising(UserError), staying(folder):
+        with raising(UserError), removal_errors(folder):
             raise UserError("no such run")
 
 
 @pytest.mark.parametrize("error", [UserError("wrong input"), BuildError("refused"), ValueError("a fault"), OSError("no name")])
 def test_what_has_nothing_to_do_with_the_folder_passes_as_it_is(error: Exception, tmp_path: Path) -> None:
-    with pytest.raises(type(error), match=str(error)) as passed, storing(tmp_path):
+    with pytest.raises(type(error), match=str(error)) as passed, storage_errors(tmp_path):
         raise error
     assert passed.value is error

@@ -49,11 +49,11 @@ def test_a_bundle_arrives_as_it_was_sent(store: Store, here: Layout, there: Layo
 def test_a_compiled_bundle_and_a_kit_arrive_too(store: Store, here: Layout, there: Layout, tmp_path: Path) -> None:
     compiled = CompiledBundle(digest=ONE, parent_digest="p", target="onnxruntime", tool_versions={}, graphs=())
     send(publish(here.compiled_bundle(ONE), lambda _: compiled), store)
-    kit = kits.add([write_runtime(tmp_path / "files")], Abi.ARM64_V8A, here).kit
+    kit = kits.add_kit([write_runtime(tmp_path / "files")], Abi.ARM64_V8A, here).kit
     send(kit, store)
     assert fetch(CompiledBundle, ONE, there, store).artifact == compiled
     assert fetch(Kit, kit.artifact.digest, there, store).artifact == kit.artifact
-    assert kits.find(kit.artifact.digest, there).artifact == kit.artifact
+    assert kits.find_kit(kit.artifact.digest, there).artifact == kit.artifact
     assert {one.kind for one in artifacts.artifacts(store)} == {"compiled-bundle", "kit"}
 
 

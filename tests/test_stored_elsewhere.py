@@ -19,11 +19,11 @@ from quadbench.artifacts import Caveat, Retry, Status
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.results import stored_runs
-from quadbench.results.engine import DATABASE_VARIABLE, Source, writing
+from quadbench.results.engine import DATABASE_VARIABLE, Source, begin_write
 from quadbench.results.layout import Layout
 from quadbench.results.maintenance import CopiedRecords, copy_records, prunable
 from quadbench.results.records import open_records, read_records
-from quadbench.results.stored_runs import RunFile, keep_fetched, keep_run, part_on, read_run_file, run_ids, save_run
+from quadbench.results.stored_runs import RunFile, keep_run, part_for, read_run_file, run_ids, save_run, store_fetched
 
 DAY = timedelta(days=1)
 
@@ -44,7 +44,7 @@ def test_a_desk_s_history_moves_into_another_database_and_back(database: Source,
     assert copied(database, tmp_path / "back.sqlite").stored == 3
     with read_records(desk) as before, read_records(tmp_path / "back.sqlite") as after:
         assert after.run_ids() == before.run_ids()
-        assert all(after.of_run(run_id) == before.of_run(run_id) for run_id in before.run_ids())
+        assert all(after.run_records(run_id) == before.run_records(run_id) for run_id in before.run_ids())
 
 
 def test_what_the_target_does_not_take_is_told_and_the_rest_is_copied(database: Source, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_run_that_is_damaged_costs_no_other_in_a_copy(database: Source, tmp_pa
     with open_records(desk) as records:
         records.store(record("r1", run_id="run-a"))
         records.store(record("r2", run_id="run-b"))
-        with writing(records.engine) as connection:
+        with begin_write(records.engine) as connection:
             connection.exec_driver_sql("UPDATE records SET status = 'NONE' WHERE record_id = 'r1'")
     outcome = copied(desk, database)
     assert (outcome.stored, len(outcome.refused)) == (1, 1)
@@ -148,7 +148,7 @@ def test_of_what_a_worker_measured_for_a_farm_the_records_stay(layout: Layout, d
     assert not layout.run("run-200").exists()
     assert query(database, "SELECT COUNT(*) FROM records") == [(4,)]
     save_run(layout, replace(part, has_own_report=False))
-    keep_fetched(layout, part)
+    store_fetched(layout, part)
     assert not read_run_file(layout, "run-200").has_own_report
     assert main(prune) == 0
     assert query(database, "SELECT COUNT(*) FROM records") == [(3,)]
@@ -194,16 +194,16 @@ def test_a_part_of_a_run_says_nothing_of_other_devices_of_its_host(layout: Layou
     on_host = RunFile(run_id="run-1", bundle="b", deployments=(), devices=(S25, lost), left_out={lost.address: "lost for good"})
     save_run(layout, on_host)
     retries = [Retry(address=device.address, reason="gone", away_s=2.0) for device in on_host.devices]
-    part = part_on(replace(on_host, retries=tuple(retries)), S25.address)
+    part = part_for(replace(on_host, retries=tuple(retries)), S25.address)
     assert (part.addresses, part.retries, part.left_out) == ((S25.address,), (retries[0],), {})
-    keep_fetched(layout, part)
+    store_fetched(layout, part)
     assert read_run_file(layout, "run-1").left_out == {lost.address: "lost for good"}
 
 
 def test_a_fetched_run_says_of_its_devices_what_the_farm_does(layout: Layout) -> None:
     failed = RunFile(run_id="run-1", bundle="b", deployments=(), devices=(S25,), left_out={S25.address: "lost", "x": "away"})
     save_run(layout, failed)
-    keep_fetched(layout, replace(failed, left_out={}, is_ended=True))
+    store_fetched(layout, replace(failed, left_out={}, is_ended=True))
     assert read_run_file(layout, "run-1").left_out == {"x": "away"}
 
 

@@ -17,7 +17,7 @@ from quadbench.artifacts import ErrorClass, RunRecord, Sample, Status, Variant
 from quadbench.artifacts.launch_values import value_fault
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, DeviceError, HarnessError
-from quadbench.pipeline import Outcome
+from quadbench.pipeline import RunOutcome
 from quadbench.report.view import RunSummary
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
@@ -129,14 +129,14 @@ def test_a_run_that_was_killed_is_not_the_latest_and_says_how_far_it_came(
     assert (load_run(old_run).run_id, load_run(old_run).planned) == ("later", planned)
 
 
-def outcome_of(folder: Path, *changes: tuple[Status, ErrorClass | None]) -> Outcome:
+def outcome_of(folder: Path, *changes: tuple[Status, ErrorClass | None]) -> RunOutcome:
     result = make_run(folder, variants=(Variant.SHARED,) * len(changes))
 
     def changed(record: RunRecord, change: tuple[Status, ErrorClass | None]) -> RunRecord:
         return record if change[0] is Status.OK else replace(failed(record, "x"), status=change[0], error_class=change[1])
 
     records = tuple(changed(record, change) for record, change in zip(result.records, changes, strict=True))
-    return Outcome(result=replace(result, records=records), report=folder, failures={})
+    return RunOutcome(result=replace(result, records=records), report=folder, failures={})
 
 
 LOST, CRASHED = (Status.FAILED, ErrorClass.DEVICE), (Status.FAILED, ErrorClass.HARNESS)

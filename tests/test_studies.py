@@ -20,13 +20,13 @@ from quadbench.artifacts import Caveat
 from quadbench.cli import main
 from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import ArtifactError, DeviceError, StorageError
-from quadbench.pipeline import USUAL, Outcome
+from quadbench.pipeline import DEFAULT_RUN, RunOutcome
 from quadbench.report.html import render_study
 from quadbench.report.run_line import study_json, write_comparison
 from quadbench.report.sweep import Sweep
 from quadbench.report.versus import Versus
 from quadbench.results.layout import Layout
-from quadbench.study.run_sweep import Over, _command, _kept_if_broken_off, _measure, _SweepUnderWay, _write, varied
+from quadbench.study.run_sweep import SweepAxis, _command, _kept_if_broken_off, _measure, _RunningSweep, _write, vary_recipe
 from quadbench.study.stored_studies import find_study, read_study, study_lines
 
 GOOD = (40.0, 42.0, 41.0, 43.0)
@@ -194,8 +194,8 @@ def test_the_report_of_a_sweep_says_the_answer_first_and_how_to_have_it_again() 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), ArtifactError("the disk is gone")], ids=["Ctrl-C", "a failure"])
 def test_what_a_sweep_has_measured_is_kept_where_it_is_broken_off(tmp_path: Path, end: BaseException) -> None:
     layout = Layout(tmp_path)
-    variations = varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])
-    under_way = _SweepUnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
+    variations = vary_recipe("quickstart", [SweepAxis(key="precision.lora", values=("int16", "int8"))])
+    under_way = _RunningSweep(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
     under_way.points.extend(SWEEP.points[:1])
     with pytest.raises(type(end)), _kept_if_broken_off(under_way, layout):
         raise end
@@ -209,12 +209,12 @@ def test_what_a_sweep_has_measured_is_kept_where_it_is_broken_off(tmp_path: Path
 def test_a_device_that_a_setting_left_out_is_named_and_fails_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lost = DeviceError("it is gone")
     result = replace(make_run(tmp_path), left_out={"s24": str(lost), "s23": "the time was over"})
-    outcome = Outcome(result=result, report=tmp_path, failures={"s24": lost})
+    outcome = RunOutcome(result=result, report=tmp_path, failures={"s24": lost})
     monkeypatch.setattr("quadbench.study.run_sweep.pipeline.run", lambda *_, **__: outcome)
     monkeypatch.setattr("quadbench.study.run_sweep._teacher", lambda *_: None)
-    variations = varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])[:1]
-    under_way = _SweepUnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
-    _measure(under_way, parse_addresses([S25.address, "s24", "s23"]), USUAL, Layout(tmp_path), Silent())
+    variations = vary_recipe("quickstart", [SweepAxis(key="precision.lora", values=("int16", "int8"))])[:1]
+    under_way = _RunningSweep(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
+    _measure(under_way, parse_addresses([S25.address, "s24", "s23"]), DEFAULT_RUN, Layout(tmp_path), Silent())
     on = "precision.lora=int16 on"
     assert under_way.sweep.left_out == {f"{on} s24": "it is gone", f"{on} s23": "the time was over"}
     assert under_way.failures == {f"{on} s24": lost}
@@ -222,8 +222,8 @@ def test_a_device_that_a_setting_left_out_is_named_and_fails_the_sweep(tmp_path:
 
 
 def test_a_sweep_notes_all_that_was_typed(tmp_path: Path) -> None:
-    conduct = replace(USUAL, budget_s=7200.0, keep_going=True)
-    over, devices = Over(key="precision.lora", values=("int16", "int8")), parse_addresses(["s24", "s25"])
+    conduct = replace(DEFAULT_RUN, budget_s=7200.0, keep_going=True)
+    over, devices = SweepAxis(key="precision.lora", values=("int16", "int8")), parse_addresses(["s24", "s25"])
     command = _command("quickstart", [over], devices, conduct, Layout(tmp_path))
     assert command == (
         "quadbench sweep quickstart --over precision.lora=int16,int8 --devices s24,s25 --budget 7200s --keep-going "
@@ -249,8 +249,8 @@ def test_a_sweep_that_is_being_written_is_no_study_yet(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_was_broken_off_before_its_first_setting_leaves_nothing(tmp_path: Path) -> None:
-    variations = varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])
-    under_way = _SweepUnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
+    variations = vary_recipe("quickstart", [SweepAxis(key="precision.lora", values=("int16", "int8"))])
+    under_way = _RunningSweep(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
     with pytest.raises(KeyboardInterrupt), _kept_if_broken_off(under_way, Layout(tmp_path)):
         raise KeyboardInterrupt
     assert Layout(tmp_path).studies() == []

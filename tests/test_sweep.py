@@ -13,7 +13,7 @@ from support.sentences import raising, says
 from support.synthetic_run import S25, TABS11, failed, make_run
 
 from quadbench.artifacts import Caveat, RunRecord, Status, Variant
-from quadbench.artifacts.run_record import Better, Compared, Metric, RunScores, Score
+from quadbench.artifacts.run_record import BetterDirection, ImageComparison, Metric, RunScores, Score
 from quadbench.cli import main
 from quadbench.errors import SpecError, UserError
 from quadbench.farm.leases import Leases, lease_name
@@ -22,10 +22,10 @@ from quadbench.report.sweep import Sweep, SweepPoint, change_from, sweep_points,
 from quadbench.report.sweep_answer import _number, sweep_csv, sweep_tables
 from quadbench.report.sweep_charts import cost_chart, sweep_chart
 from quadbench.results.engine import open_engine
-from quadbench.study.run_sweep import Over, read_over, varied
+from quadbench.study.run_sweep import SweepAxis, parse_axis, vary_recipe
 
 TASKS = ("restyle", "remove-object", "draw")
-SSIM = Metric(name="ssim", title="SSIM", unit="", better=Better.HIGHER, definition="Structural similarity.")
+SSIM = Metric(name="ssim", title="SSIM", unit="", better=BetterDirection.HIGHER, definition="Structural similarity.")
 
 
 def _points(folder: Path, value: str, psnr_db: tuple[float, float], **options: object) -> list[SweepPoint]:
@@ -41,7 +41,7 @@ def _points(folder: Path, value: str, psnr_db: tuple[float, float], **options: o
 
     result = make_run(folder, variants=(Variant.FLOAT, Variant.SHARED), change=change_record, **options)
     scores = (Score(metric=SSIM, value=0.97, n=2),)
-    compared = Compared(task="restyle", device=S25.address, made="shared", against="reference", scores=scores)
+    compared = ImageComparison(task="restyle", device=S25.address, made="shared", against="reference", scores=scores)
     return list(sweep_points({INT8_KEY: value}, result, RunScores(compared=(compared,))))
 
 
@@ -58,39 +58,39 @@ def _row(sweep: Sweep, value: str, task: str = "restyle") -> dict[str, str]:
 
 
 def test_a_key_and_its_values_are_read() -> None:
-    assert read_over("tasks.0.sampler.steps=4, 8") == Over(key="tasks.0.sampler.steps", values=("4", "8"))
+    assert parse_axis("tasks.0.sampler.steps=4, 8") == SweepAxis(key="tasks.0.sampler.steps", values=("4", "8"))
 
 
 @pytest.mark.parametrize("text", ["precision.lora", "=1,2", "runtime.threads=1,,2", "precision.lora=int8,int8"])
 def test_what_is_no_key_with_values_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--over"):
-        read_over(text)
+        parse_axis(text)
 
 
 def test_each_value_gives_the_recipe_with_it() -> None:
     for key in ("tasks.0.sampler.steps", "tasks[0].sampler.steps", "tasks.restyle.sampler.steps"):
-        recipes = [variation.recipe for variation in varied("quickstart", [Over(key=key, values=("4", "8"))])]
+        recipes = [variation.recipe for variation in vary_recipe("quickstart", [SweepAxis(key=key, values=("4", "8"))])]
         assert [recipe.tasks[0].sampler.steps for recipe in recipes] == [4, 8]
         assert {recipe.tasks[1].sampler.steps for recipe in recipes} == {4}
 
 
 def test_several_keys_make_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
-    overs = [read_over("precision.lora=int16,int8"), read_over("tasks.restyle.sampler.steps=4,8")]
-    variations = varied("quickstart", overs)
+    overs = [parse_axis("precision.lora=int16,int8"), parse_axis("tasks.restyle.sampler.steps=4,8")]
+    variations = vary_recipe("quickstart", overs)
     assert [(v.recipe.precision.lora, v.recipe.tasks[0].sampler.steps) for v in variations] == [
         ("int16", 4), ("int16", 8), ("int8", 4), ("int8", 8)
     ]  # fmt: skip
     assert str(variations[0]) == "precision.lora=int16, tasks.restyle.sampler.steps=4"
     with raising(UserError, "--over", "precision.lora"):
-        varied("quickstart", [overs[0], overs[0]])
-    many = [read_over(f"{key}=1,2,3,4,5,6,7,8,9") for key in ("tasks.0.seed", "tasks.1.seed")]
+        vary_recipe("quickstart", [overs[0], overs[0]])
+    many = [parse_axis(f"{key}=1,2,3,4,5,6,7,8,9") for key in ("tasks.0.seed", "tasks.1.seed")]
     with raising(UserError, 9, 81, 64):
-        varied("quickstart", many)
+        vary_recipe("quickstart", many)
 
 
 def test_one_key_in_two_spellings_is_refused() -> None:
     with raising(UserError):
-        varied("quickstart", [read_over("tasks.restyle.seed=0,1"), read_over("tasks[0].seed=0,1")])
+        vary_recipe("quickstart", [parse_axis("tasks.restyle.seed=0,1"), parse_axis("tasks[0].seed=0,1")])
 
 
 def test_a_switch_of_microseconds_is_no_zero_in_a_table() -> None:
@@ -99,7 +99,7 @@ def test_a_switch_of_microseconds_is_no_zero_in_a_table() -> None:
 
 
 def test_a_share_of_8_bits_stands_for_the_scheme_that_has_it() -> None:
-    variations = varied("quickstart", [read_over("precision.activations.int8=0,30")])
+    variations = vary_recipe("quickstart", [parse_axis("precision.activations.int8=0,30")])
     assert [variation.recipe.precision.label for variation in variations] == ["mixed-0", "mixed-30"]
 
 
@@ -108,14 +108,14 @@ def test_the_word_that_reports_print_for_a_precision_is_a_value_of_a_sweep(key: 
     recipe = tmp_path / "mixed.yaml"
     recipe.write_text(Path("recipes/quickstart.yaml").read_text().replace("{scheme: w8a16}", "mixed-30"))
     for source in ("quickstart", str(recipe)):
-        labels = [v.recipe.precision.label for v in varied(source, [read_over(f"{key}=w8a16,w8a8,w8a32")])]
+        labels = [v.recipe.precision.label for v in vary_recipe(source, [parse_axis(f"{key}=w8a16,w8a8,w8a32")])]
         assert labels == ["w8a16", "w8a8", "w8a32"]
-        assert varied(source, [read_over(f"{key}=float")])[0].recipe.precision.label == "w8a32"
+        assert vary_recipe(source, [parse_axis(f"{key}=float")])[0].recipe.precision.label == "w8a32"
 
 
 def test_a_sweep_has_no_baselines() -> None:
     assert load_recipe("quickstart").baselines
-    assert not varied("quickstart", [read_over("precision.lora=int8")])[0].recipe.baselines
+    assert not vary_recipe("quickstart", [parse_axis("precision.lora=int8")])[0].recipe.baselines
 
 
 @pytest.mark.parametrize(
@@ -140,12 +140,12 @@ def test_a_sweep_has_no_baselines() -> None:
 )
 def test_a_value_or_key_that_does_not_fit_is_refused_as_in_a_file(over: str, reason: tuple[object, ...]) -> None:
     with raising(SpecError, *reason):
-        varied("quickstart", [read_over(over)])
+        vary_recipe("quickstart", [parse_axis(over)])
 
 
 def test_values_are_not_converted() -> None:
     with raising(UserError, "010"):
-        varied("quickstart", [read_over("tasks.0.seed=010")])
+        vary_recipe("quickstart", [parse_axis("tasks.0.seed=010")])
 
 
 def test_a_point_holds_the_mean_over_items_and_its_standard_error(tmp_path: Path) -> None:

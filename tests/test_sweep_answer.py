@@ -8,9 +8,9 @@ from support.sentences import reads, says
 
 from quadbench.artifacts import Caveat
 from quadbench.report.html import render_study
-from quadbench.report.sweep import merits, noise_of
-from quadbench.report.sweep_answer import settling, sweep_answer, sweep_tables
-from quadbench.study.run_sweep import Over, touched_tasks, varied
+from quadbench.report.sweep import deltas, noise_of
+from quadbench.report.sweep_answer import settling_command, sweep_answer, sweep_tables
+from quadbench.study.run_sweep import SweepAxis, changed_tasks, vary_recipe
 
 GOOD = (40.0, 42.0, 41.0, 43.0)
 WORSE = (38.8, 40.9, 39.8, 41.7)  # of the same items, each by about 1.2 dB
@@ -71,7 +71,7 @@ def test_what_cannot_be_told_apart_is_not_called_a_difference() -> None:
     first, second = sweep_answer(sweep_of(a, b))
     says(first, "0.1", 95, "12.1", "12.0", "3.0", "20.7")
     reads(second)
-    assert not any(one.is_told for one in merits(a, b).values())
+    assert not any(one.is_told for one in deltas(a, b).values())
 
 
 def test_tasks_that_the_keys_do_not_change_show_the_noise_and_no_smaller_difference_of_times_counts() -> None:
@@ -136,22 +136,24 @@ def test_settings_without_a_figure_in_common_are_not_called_the_same() -> None:
 
 
 def test_a_key_of_a_task_touches_that_task_and_one_of_the_precision_all() -> None:
-    assert touched_tasks(varied("quickstart", [Over(key="tasks.restyle.sampler.steps", values=("4", "8"))])) == ("restyle",)
-    assert touched_tasks(varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])) == (
+    assert changed_tasks(vary_recipe("quickstart", [SweepAxis(key="tasks.restyle.sampler.steps", values=("4", "8"))])) == (
+        "restyle",
+    )
+    assert changed_tasks(vary_recipe("quickstart", [SweepAxis(key="precision.lora", values=("int16", "int8"))])) == (
         "restyle",
         "remove-object",
     )
-    assert touched_tasks(varied("quickstart", [Over(key="measure.iterations", values=("4", "8"))])) == ()
+    assert changed_tasks(vary_recipe("quickstart", [SweepAxis(key="measure.iterations", values=("4", "8"))])) == ()
 
 
 def test_the_next_step_launches_two_settings_in_turn_whose_times_are_not_told_apart() -> None:
     best, faster_one = point("b", psnr=GOOD, end_to_end=EVEN), point("a", psnr=WORSE, end_to_end=faster(EVEN, 0.8))
     same, once = point("same", psnr=WORSE, end_to_end=EVEN), point("once", psnr=WORSE, end_to_end=EVEN[:1])
     again = point("again", psnr=WORSE, end_to_end=faster(EVEN[:1], 0.8))
-    assert settling(sweep_of(faster_one, best, same, once)) == ("compare", "run-b", "run-once", "--devices", "local")
-    assert settling(sweep_of(once, again)) == ("compare", "run-again", "run-once", "--devices", "local")
-    assert settling(sweep_of(faster_one, best, same)) == ()
-    assert settling(sweep_of(point("a", psnr=GOOD))) == ()
+    assert settling_command(sweep_of(faster_one, best, same, once)) == ("compare", "run-b", "run-once", "--devices", "local")
+    assert settling_command(sweep_of(once, again)) == ("compare", "run-again", "run-once", "--devices", "local")
+    assert settling_command(sweep_of(faster_one, best, same)) == ()
+    assert settling_command(sweep_of(point("a", psnr=GOOD))) == ()
 
 
 def test_one_launch_a_side_gives_a_measured_difference_and_says_that_it_has_no_interval() -> None:

@@ -15,7 +15,7 @@ from support.sentences import says
 
 from quadbench.cli import main
 from quadbench.quad.build import build
-from quadbench.quad.prepare import Intermediates
+from quadbench.quad.prepare import BuildCache
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 
@@ -68,7 +68,7 @@ def test_a_sweep_that_keeps_going_names_the_value_that_failed(
 @pytest.mark.slow
 def test_builds_that_share_do_once_what_they_share_and_come_out_the_same(tiny_recipe: Path, tmp_path: Path) -> None:
     recipes = [load_recipe(tiny_recipe, {"precision.lora": lora}) for lora in ("int16", "int8")]
-    intermediates, steps = Intermediates(tmp_path), [[], []]
+    intermediates, steps = BuildCache(tmp_path), [[], []]
     together = [
         build(recipe, Layout(tmp_path / "a"), notify=names.append, intermediates=intermediates).artifact
         for recipe, names in zip(recipes, steps, strict=True)

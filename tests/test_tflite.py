@@ -19,8 +19,8 @@ from support.small_graphs import model_of, typed_model  # noqa: E402
 from support.tflite_run import dialect_of, quantized_by_feed, run_exactly, run_tflite, sqnr_db  # noqa: E402
 
 from quadbench.compile.litert import operators_of  # noqa: E402
-from quadbench.compile.tflite import in_dialect, write_tflite  # noqa: E402
-from quadbench.compile.tflite.flatbuffer import Writer  # noqa: E402
+from quadbench.compile.tflite import reencode_for_litert, write_tflite  # noqa: E402
+from quadbench.compile.tflite.flatbuffer import TfliteWriter  # noqa: E402
 from quadbench.compile.tflite.rounded_graph import UNIT_SCALE, Constant, RoundedGraph, symmetric_scale  # noqa: E402
 from quadbench.errors import BuildError  # noqa: E402
 from quadbench.quad.quantize import passes  # noqa: E402
@@ -279,7 +279,7 @@ def test_integers_that_stand_for_themselves_are_never_rounded_as_values() -> Non
     places = Constant(values=integers(3, 0, 4))
     graph = RoundedGraph(inputs={}, outputs={}, shapes={"places": (3,)}, constants={"places": places})
     with raising(BuildError, "places", "int64"):
-        Writer(graph).plain("places")
+        TfliteWriter(graph).plain("places")
 
 
 def test_weights_are_in_memory_twice_at_most_while_they_are_written(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_activations_in_8_bits_are_refused() -> None:
         if constant.name.startswith("zero_point.uint16"):
             constant.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constant).astype(np.uint8), constant.name))
     with raising(BuildError, "x", 8):
-        in_dialect(model)
+        reencode_for_litert(model)
 
 
 def refused(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], output: tuple[int, ...], tmp_path: Path) -> str:

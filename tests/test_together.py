@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from support.sentences import raising
 
-from quadbench.measure.launch_schedule import drawn_blocks
+from quadbench.measure.launch_schedule import random_blocks
 from quadbench.statistics import MIN_BLOCKS, Verdict
 from quadbench.statistics.intervals import t_p, t_quantile
 from quadbench.statistics.launch_comparison import compare_launches, compare_unpaired
-from quadbench.statistics.multiple_testing import TO_TELL, JointVerdict, hold_together, holm, judge_together
+from quadbench.statistics.multiple_testing import TO_TELL, JointVerdict, adjust_verdicts, holm, judge_together
 
 Sides = tuple[list[float], list[float]]
 
@@ -104,8 +104,8 @@ def test_comparisons_at_one_look_hold_for_all_of_them_at_once() -> None:
     slight = compare_launches(*sides(1.06, 12, 0.02), confidence=0.978)
     clear = compare_launches(*sides(1.5, 12, 0.02), confidence=0.978)
     rest = [compare_launches(*sides(1.0, 12, 0.02, seed), confidence=0.978) for seed in range(1, 60)]
-    assert [one.verdict for one in hold_together([slight, clear], 0.978)] == [Verdict.WORSE, Verdict.WORSE]
-    held = hold_together([slight, clear, *rest], 0.978)
+    assert [one.verdict for one in adjust_verdicts([slight, clear], 0.978)] == [Verdict.WORSE, Verdict.WORSE]
+    held = adjust_verdicts([slight, clear, *rest], 0.978)
     assert [one.verdict for one in held[:2]] == [Verdict.INCONCLUSIVE, Verdict.WORSE]
     assert (held[0].low, held[0].high) == (slight.low, slight.high)
 
@@ -121,7 +121,7 @@ def share_covered(is_drawn: bool, blocks: int, runs: int = 1500) -> float:
     dice, covered = np.random.default_rng(5), 0
     times = np.arange(4 * blocks)
     for run in range(runs):
-        orders = drawn_blocks("AB", f"run {run}") if is_drawn else iter([tuple("ABBA")] * blocks)
+        orders = random_blocks("AB", f"run {run}") if is_drawn else iter([tuple("ABBA")] * blocks)
         order = np.array([side for block in islice(orders, blocks) for side in block])
         log = dice.normal(0, 0.03, times.size) + 0.02 * np.sin(2 * np.pi * (times + 4 * dice.random()) / 4)
         told = compare_launches(np.exp(log[order == "A"]).tolist(), np.exp(log[order == "B"]).tolist())

@@ -15,7 +15,7 @@ from support.tiny_model import tiny_unet  # noqa: E402
 from quadbench.artifacts import Caveat  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import AdapterError  # noqa: E402
-from quadbench.quad.adapters.adapter import Adapter, LeftOut  # noqa: E402
+from quadbench.quad.adapters.adapter import Adapter, OmittedPart  # noqa: E402
 from quadbench.quad.adapters.loading import load_adapter, read_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.build import doubts_of  # noqa: E402
 from quadbench.quad.model_files import AdapterFormat, AdapterSource  # noqa: E402
@@ -124,7 +124,7 @@ def test_the_reference_lacks_the_part_too(tmp_path: Path) -> None:
 
 def test_the_doubt_goes_with_the_bundle_where_something_was_left_out(tiny_recipe: Path) -> None:
     recipe = load_recipe(tiny_recipe)
-    left_out = LeftOut(sites=1, tensors=3, energy_share=0.1)
+    left_out = OmittedPart(sites=1, tensors=3, energy_share=0.1)
     assert doubts_of(recipe, [Adapter(name="both", pairs={}, left_out=left_out)]) == (Caveat.UNET_ONLY,)
     assert doubts_of(recipe, [Adapter(name="plain", pairs={})]) == ()
 

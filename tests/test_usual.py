@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from support.sentences import raising
 
-from quadbench.statistics.change_points import FEWEST_USUAL, HALF_OF_STEPS, Spread, spread_of
-from quadbench.statistics.launch_comparison import interval_of_share
+from quadbench.statistics.change_points import HALF_OF_STEPS, MIN_USUAL, Spread, spread_of
+from quadbench.statistics.launch_comparison import share_interval
 
 
 @pytest.mark.parametrize("share", [0.9, HALF_OF_STEPS])
-@pytest.mark.parametrize("count", [FEWEST_USUAL, 15])
+@pytest.mark.parametrize("count", [MIN_USUAL, 15])
 def test_accidents_are_taken_for_changes_as_often_as_stated(share: float, count: int) -> None:
     rng, tries, alarms = np.random.default_rng(0), 2000, 0
     for _ in range(tries):
@@ -17,7 +17,7 @@ def test_accidents_are_taken_for_changes_as_often_as_stated(share: float, count:
         spread = spread_of(before, share)
         assert spread is not None
         alarms += spread.change(before, [now], least=0.0, chance=0.05) is not None
-    low, high = interval_of_share(alarms, tries)
+    low, high = share_interval(alarms, tries)
     assert low < 0.06
     assert high > 0.04
 
@@ -52,7 +52,7 @@ def test_values_that_repeat_exactly_have_a_spread_all_the_same() -> None:
 
 
 def test_few_values_have_no_spread() -> None:
-    assert spread_of([1.0] * (FEWEST_USUAL - 1)) is None
+    assert spread_of([1.0] * (MIN_USUAL - 1)) is None
 
 
 @pytest.mark.parametrize("sides", [([], [1.0]), ([1.0], [])])

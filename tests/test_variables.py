@@ -15,7 +15,7 @@ from quadbench.devices.adb_protocol import TcpEndpoint, server_endpoint
 from quadbench.doctor.machine import examine
 from quadbench.errors import QuadbenchError
 from quadbench.farm.leases import lease_time_s
-from quadbench.harness.program import built_harness, configuration, find_header
+from quadbench.harness.program import build_config, find_harness, find_header
 from quadbench.kits.packages import MAVEN_VARIABLE
 from quadbench.spec import path_variable
 from quadbench.spec.variables import web_variable
@@ -28,13 +28,13 @@ LONG = "a" * 5000
 @pytest.mark.parametrize(
     ("name", "value", "read"),
     [
-        ("ANDROID_NDK_HOME", LONG, lambda: configuration(Abi.ARM64_V8A)),
+        ("ANDROID_NDK_HOME", LONG, lambda: build_config(Abi.ARM64_V8A)),
         ("ANDROID_NDK_HOME", "a" * 300, examine),
-        ("ANDROID_NDK_HOME", "/" + "a/" * 2047, lambda: configuration(Abi.ARM64_V8A)),
+        ("ANDROID_NDK_HOME", "/" + "a/" * 2047, lambda: build_config(Abi.ARM64_V8A)),
         ("QUADBENCH_DEVICE_PROFILES", LONG, load_profiles),
         ("QUADBENCH_DEVICE_PROFILES", "a\x1b[31m", load_profiles),
-        ("QUADBENCH_HARNESS", LONG, lambda: built_harness(Path("x"), host_abi(os.uname().machine))),
-        ("QUADBENCH_HARNESS", "a" * 256, lambda: built_harness(Path("x"), host_abi(os.uname().machine))),
+        ("QUADBENCH_HARNESS", LONG, lambda: find_harness(Path("x"), host_abi(os.uname().machine))),
+        ("QUADBENCH_HARNESS", "a" * 256, lambda: find_harness(Path("x"), host_abi(os.uname().machine))),
         ("QUADBENCH_MAVEN", "http://[::1", lambda: web_variable(MAVEN_VARIABLE)),
         ("QUADBENCH_MAVEN", "http://\udcff", lambda: web_variable(MAVEN_VARIABLE)),
         ("QUADBENCH_MAVEN", "http://é/", lambda: web_variable(MAVEN_VARIABLE)),
@@ -53,8 +53,8 @@ LONG = "a" * 5000
         ("QUADBENCH_LEASE_S", "nan", lease_time_s),
         ("QUADBENCH_LEASE_S", "1", lease_time_s),
         ("QUADBENCH_LEASE_S", "2 minutes", lease_time_s),
-        ("CXX", 'g++ "', lambda: configuration(host_abi(os.uname().machine))),
-        ("CXX", "no-such-compiler", lambda: configuration(host_abi(os.uname().machine))),
+        ("CXX", 'g++ "', lambda: build_config(host_abi(os.uname().machine))),
+        ("CXX", "no-such-compiler", lambda: build_config(host_abi(os.uname().machine))),
         ("CMAKE_PREFIX_PATH", f"/usr:{'a' * 300}", lambda: find_header("a")),
     ],
 )
@@ -88,14 +88,14 @@ def test_a_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_environment_is_read_in_one_place() -> None:
     """What reads it elsewhere asks for nothing of the user's: it hands it on to children, or sets what libraries read."""
     root = Path(quadbench.__path__[0])
-    others = {"cli/__init__.py", "compile/litert.py", "devices/leftovers.py", "host.py", "spec/variables.py"}
+    others = {"cli/__init__.py", "compile/litert.py", "devices/process_marks.py", "host.py", "spec/variables.py"}
     readers = {str(path.relative_to(root)) for path in root.rglob("*.py") if "os.environ" in path.read_text()}
     assert readers == others
 
 
 def test_where_nothing_but_ascii_can_be_written_the_rest_is_written_out() -> None:
     """A locale of a bare container must not cost a result."""
-    program = "import sys; from quadbench.cli import console; print('2.1\\xd7', file=console.Output(sys.stdout))"
+    program = "import sys; from quadbench.cli import console; print('2.1\\xd7', file=console.CheckedStream(sys.stdout))"
     plain = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     result = subprocess.run([sys.executable, "-c", program], env={**os.environ, **plain}, capture_output=True, check=True)
     assert result.stdout == b"2.1\\xd7\n"

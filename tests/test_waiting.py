@@ -6,7 +6,7 @@ from pathlib import Path
 from support.sentences import raising
 from support.watcher import Silent
 
-from quadbench.cli.device_options import once_free
+from quadbench.cli.device_options import retry_when_free
 from quadbench.devices.local import open_local
 from quadbench.errors import DeviceInUseError
 from quadbench.results.layout import Layout
@@ -34,6 +34,6 @@ def test_who_waits_gets_the_device_once_it_is_free(tmp_path: Path) -> None:
     holder.start()
     is_held.wait(30)
     with raising(DeviceInUseError, "local"):
-        once_free(lambda: _opened(layout), Silent(), waits=False)
-    assert once_free(lambda: _opened(layout), Silent(), waits=True, pause=pause) == "local"
+        retry_when_free(lambda: _opened(layout), Silent(), waits=False)
+    assert retry_when_free(lambda: _opened(layout), Silent(), waits=True, pause=pause) == "local"
     assert len(pauses) == 1

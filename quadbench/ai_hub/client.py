@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from quadbench.errors import MissingDependencyError, ServiceError, package_needed
+from quadbench.errors import MissingDependencyError, ServiceError, requires_package
 from quadbench.spec import path_variable
 
 INSTALL_HINT = "pip install 'quadbench[ai-hub]'"
@@ -24,7 +24,7 @@ _UNAUTHORIZED, _NOT_FOUND, _RATE_LIMITED = 401, 404, 429
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Backoff:
     """Retry and polling intervals: first wait, growth factor, longest wait and number of retries.
 
     The qai_hub client itself tries a request seven times within about 30 s (its util/session.py); these retries come on top.
@@ -71,31 +71,31 @@ class HostedModel:
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def open_hub(pace: Pace | None = None) -> "Hub":
+def open_client(backoff: Backoff | None = None) -> "AiHubClient":
     """Return a client of the service, with the user's configuration.
 
     Raises:
         MissingDependencyError: the package, or its configuration, does not exist.
     """
-    with package_needed("AI Hub", hint=INSTALL_HINT):
+    with requires_package("AI Hub", hint=INSTALL_HINT):
         import qai_hub
     path = config_path()
     if not path.is_file():
         raise MissingDependencyError(f"AI Hub is not configured: there is no '{path}'", hint=CONFIGURE_HINT)
     client = qai_hub.Client()
-    hub = Hub(client, pace or Pace())
-    hub.ask("reading its configuration", lambda: client.set_verbose(False))
+    hub = AiHubClient(client, backoff or Backoff())
+    hub.request("reading its configuration", lambda: client.set_verbose(False))
     return hub
 
 
-class Hub:
+class AiHubClient:
     """The AI Hub service. Transient failures of a request are retried; all others raise a ServiceError."""
 
-    def __init__(self, client: Any, pace: Pace) -> None:
+    def __init__(self, client: Any, backoff: Backoff) -> None:
         self._client = client  # a qai_hub.Client
         self._jobs: dict[str, Any] = {}  # the client's objects, cached to save requests
         self._models: dict[str, Any] = {}
-        self.pace = pace
+        self.pace = backoff
 
     @property
     def url(self) -> str:
@@ -104,17 +104,17 @@ class Hub:
 
     def devices(self) -> dict[str, str]:
         """Return the available devices: name to Android release."""
-        return {device.name: device.os for device in self.ask("listing its devices", self._client.get_devices)}
+        return {device.name: device.os for device in self.request("listing its devices", self._client.get_devices)}
 
     def upload(self, path: Path, name: str) -> str:
         """Upload a model and return its id."""
-        model = self.ask(f"uploading '{name}'", lambda: self._client.upload_model(str(path), name))
+        model = self.request(f"uploading '{name}'", lambda: self._client.upload_model(str(path), name))
         self._models[model.model_id] = model
         return str(model.model_id)
 
     def has_model(self, model: str) -> bool:
         """Return True if the model exists and we may access it."""
-        return self._ask_if_there(f"looking for model {model}", lambda: self._model(model)) is not None
+        return self._request_or_none(f"looking for model {model}", lambda: self._model(model)) is not None
 
     def submit_compile(self, model: str, device: str, options: str, name: str) -> str:
         """Submit a compile job and return its id."""
@@ -145,7 +145,7 @@ class Hub:
 
     def status(self, job: str) -> JobStatus | None:
         """Return the status of a job, or None if there is no such job."""
-        status = self._ask_if_there(f"asking for job {job}", lambda: self._job(job).get_status())
+        status = self._request_or_none(f"asking for job {job}", lambda: self._job(job).get_status())
         if status is None:
             return None
         return JobStatus(
@@ -171,43 +171,43 @@ class Hub:
                 inputs={graph: tuple(tensor.name for tensor in tensors) for graph, tensors in model.input_spec.items() if graph},
             )
 
-        return self.ask(f"asking what job {job} has made", ask)
+        return self.request(f"asking what job {job} has made", ask)
 
     def download(self, model: str, folder: Path) -> Path:
         """Download a model into a folder, keeping the service's file name. A broken transfer starts again."""
-        return Path(self.ask(f"downloading model {model}", lambda: self._model(model).download(str(folder))))
+        return Path(self.request(f"downloading model {model}", lambda: self._model(model).download(str(folder))))
 
     def profile(self, job: str) -> dict[str, Any]:
         """Return the results of a finished profile job, with times in µs and memory in bytes."""
-        profile: dict[str, Any] = self.ask(f"reading the profile of job {job}", lambda: self._job(job).download_profile())
+        profile: dict[str, Any] = self.request(f"reading the profile of job {job}", lambda: self._job(job).download_profile())
         return profile
 
-    def ask(self, doing: str, request: Callable[[], Answer]) -> Answer:
+    def request(self, doing: str, request: Callable[[], Answer]) -> Answer:
         """Make a request; retry it while its failure is transient."""
         for wait_s in (*self.pace.retry_waits_s(), None):
             try:
-                with _quiet():
+                with _logged_output():
                     return request()
             except client_errors() as error:
                 config = self._client._config  # the property would read a broken file again
-                problem = problem_of(error, doing, (config.api_token,) if config and config.api_token else ())
+                problem = error_summary(error, doing, (config.api_token,) if config and config.api_token else ())
                 if wait_s is None or not problem.transient:
                     raise problem from None  # the original error may contain secrets
                 log.warning("%s; trying again in %.1f s", problem.message, wait_s)
                 time.sleep(wait_s)
         raise AssertionError("the last wait is None")
 
-    def _ask_if_there(self, doing: str, request: Callable[[], Answer]) -> Answer | None:
+    def _request_or_none(self, doing: str, request: Callable[[], Answer]) -> Answer | None:
         """Make a request; return None if the requested object does not exist."""
         try:
-            return self.ask(doing, request)
+            return self.request(doing, request)
         except ServiceError as error:
             if error.is_absent:
                 return None
             raise
 
     def _submit(self, doing: str, request: Callable[[], Any]) -> str:
-        job = self.ask(doing, request)
+        job = self.request(doing, request)
         self._jobs[job.job_id] = job
         return str(job.job_id)
 
@@ -228,14 +228,14 @@ class Hub:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _logged_output() -> Iterator[None]:
     """Redirect the client's prints to the log, because stdout is reserved for quadbench's results."""
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(output):
             yield
     finally:
-        for line in filter(None, map(str.strip, said.getvalue().splitlines())):
+        for line in filter(None, map(str.strip, output.getvalue().splitlines())):
             log.debug("qai-hub: %s", line)
 
 
@@ -263,18 +263,18 @@ def client_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def problem_of(error: Exception, doing: str, secrets: Sequence[str]) -> ServiceError:
+def error_summary(error: Exception, doing: str, secrets: Sequence[str]) -> ServiceError:
     """Convert an exception of the client into a ServiceError. Mistakes of the user are final; other failures are transient."""
     import qai_hub
 
     # The client raises its own error while it handles the HTTP error, which has the status code.
     status = getattr(error, "status_code", None) or getattr(error.__context__, "status_code", None)
     # Messages are drawn in a text frame. Query strings of URLs (signatures) and secrets are removed.
-    said = re.sub(r"[│┌┐└┘─|\s]+", " ", str(error)).strip() or type(error).__name__
-    said = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", said)
+    text = re.sub(r"[│┌┐└┘─|\s]+", " ", str(error)).strip() or type(error).__name__
+    text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", text)
     for secret in secrets:
-        said = said.replace(secret, "***")
-    message = f"AI Hub, while {doing}: {said}"
+        text = text.replace(secret, "***")
+    message = f"AI Hub, while {doing}: {text}"
     if status == _UNAUTHORIZED:
         return ServiceError(f"AI Hub refuses the token in '{config_path()}': it is wrong or has expired", hint=CONFIGURE_HINT)
     if status == _RATE_LIMITED:

@@ -13,16 +13,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
-from quadbench.ai_hub.client import Hub, JobStatus
+from quadbench.ai_hub.client import AiHubClient, JobStatus
 from quadbench.artifacts import Graph
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import ArtifactError, JobFailedError, ServiceError
 from quadbench.results.digests import digest_of, sha256_of
-from quadbench.results.disk import write_whole
+from quadbench.results.disk import write_atomic
 from quadbench.spec import first_problem, read_json
 from quadbench.target.targets import AiHubTarget
 
-Kind = Literal["models", "jobs"]
+LedgerKind = Literal["models", "jobs"]
 
 log = logging.getLogger(__name__)
 Notify = Callable[[str], None]
@@ -32,7 +32,7 @@ class _LedgerFile(BaseModel):
     """The content of the ledger file: by service URL, the ids of models and jobs by digest."""
 
     schema_version: Literal[1] = 1
-    services: dict[str, dict[Kind, dict[str, str]]]
+    services: dict[str, dict[LedgerKind, dict[str, str]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +42,21 @@ class Ledger:
     path: Path
     url: str
 
-    def find(self, kind: Kind, digest: str) -> str | None:
+    def find(self, kind: LedgerKind, digest: str) -> str | None:
         """Return the service's id of a model or job, or None if it was not recorded."""
         return self._entries(self._read(), kind).get(digest)
 
-    def keep(self, kind: Kind, digest: str, identifier: str) -> None:
+    def put(self, kind: LedgerKind, digest: str, identifier: str) -> None:
         """Record an id; it is on disk when this returns."""
-        with self._changing() as content:
+        with self._locked_update() as content:
             self._entries(content, kind)[digest] = identifier
 
-    def forget(self, kind: Kind, digest: str) -> None:
+    def forget(self, kind: LedgerKind, digest: str) -> None:
         """Remove an id, so that the same model or job is sent again."""
-        with self._changing() as content:
+        with self._locked_update() as content:
             self._entries(content, kind).pop(digest, None)
 
-    def _entries(self, content: _LedgerFile, kind: Kind) -> dict[str, str]:
+    def _entries(self, content: _LedgerFile, kind: LedgerKind) -> dict[str, str]:
         return content.services.setdefault(self.url, {}).setdefault(kind, {})
 
     def _read(self) -> _LedgerFile:
@@ -70,25 +70,25 @@ class Ledger:
             raise ArtifactError(f"'{self.path}' is damaged: {why}", hint=hint) from error
 
     @contextmanager
-    def _changing(self) -> Iterator[_LedgerFile]:
+    def _locked_update(self) -> Iterator[_LedgerFile]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             content = self._read()
             yield content
-            write_whole(self.path, json.dumps(content.model_dump(), indent=1, sort_keys=True))
+            write_atomic(self.path, json.dumps(content.model_dump(), indent=1, sort_keys=True))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Jobs:
+class HubJobs:
     """Uploads and jobs at the service. Those in the ledger, also of earlier processes, are reused."""
 
-    hub: Hub
+    hub: AiHubClient
     ledger: Ledger
     timeout_s: float
     notify: Notify = field(default=lambda _step: None)
 
-    def uploaded(self, path: Path, name: str) -> str:
+    def upload_once(self, path: Path, name: str) -> str:
         """Return the id of a model with the file's content; upload the file if the service has no such model."""
         digest = sha256_of(path)
         known = self.ledger.find("models", digest)
@@ -97,10 +97,10 @@ class Jobs:
             return known
         self.notify(f"upload {name}")
         model = self.hub.upload(path, name)
-        self.ledger.keep("models", digest, model)
+        self.ledger.put("models", digest, model)
         return model
 
-    def submitted(self, submit: Callable[[], str], **parts: object) -> str:
+    def submit_once(self, submit: Callable[[], str], **parts: object) -> str:
         """Return the id of the job that `parts` identify; call `submit` if there is none or it failed."""
         digest = digest_of(parts)
         known = self.ledger.find("jobs", digest)
@@ -109,20 +109,20 @@ class Jobs:
             log.info("AI Hub has the job already: %s, %s", known, status.state)
             return known
         job = submit()
-        self.ledger.keep("jobs", digest, job)
+        self.ledger.put("jobs", digest, job)
         return job
 
-    def done(self, **parts: object) -> None:
+    def forget(self, **parts: object) -> None:
         """Forget the job that `parts` identify, once its results are saved, so that the next run submits a new one."""
         self.ledger.forget("jobs", digest_of(parts))
 
     def wait(self, jobs: Mapping[str, str]) -> None:
         """Wait for jobs, given as ids by name; raise if any failed."""
-        for name, status in self.ended(jobs).items():
+        for name, status in self.wait_for_end(jobs).items():
             if not status.is_ok:
-                raise failure(name, status)
+                raise job_failure(name, status)
 
-    def ended(self, jobs: Mapping[str, str]) -> dict[str, JobStatus]:
+    def wait_for_end(self, jobs: Mapping[str, str]) -> dict[str, JobStatus]:
         """Wait until jobs, given as ids by name, have succeeded or failed, and return their status."""
         deadline = time.monotonic() + self.timeout_s
         latest: dict[str, JobStatus] = {}
@@ -136,9 +136,9 @@ class Jobs:
             self.notify(f"{name}: {latest[name].state} ({len(jobs) - len(pending)} of {len(jobs)} jobs done)")
             if time.monotonic() + wait_s > deadline:
                 late = (latest[name] for name in pending)
-                told = ", ".join(f"{one.job} ({one.state}, {one.url})" for one in late)
+                unfinished = ", ".join(f"{one.job} ({one.state}, {one.url})" for one in late)
                 raise ServiceError(
-                    f"AI Hub is not done after {self.timeout_s:g} s: {told}",
+                    f"AI Hub is not done after {self.timeout_s:g} s: {unfinished}",
                     transient=True,
                     hint="the jobs go on there and their ids are kept: run again to wait on, or raise the target's timeout_s",
                 )
@@ -152,7 +152,7 @@ class Jobs:
         return status
 
 
-def failure(name: str, status: JobStatus) -> JobFailedError:
+def job_failure(name: str, status: JobStatus) -> JobFailedError:
     """Return the error for a failed job."""
     return JobFailedError(
         f"AI Hub job {status.job} of '{name}' failed: {status.message or 'no reason given'} ({status.url})",

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, Generic, TypeVar
 
 from quadbench.artifacts.caveats import Caveat
-from quadbench.artifacts.names import Checked, FileName, Line, RelativePath, Sha256
-from quadbench.errors import shown
+from quadbench.artifacts.safe_text import FileName, Line, RelativePath, Sha256, ValidatedBy
+from quadbench.errors import quote
 
 KERNEL_NODES = "kernel_nodes"  # a metric with one sample for each graph and kind of kernel
 KERNEL_KINDS = ("in_integers", "in_float", "quantize", "dequantize")
@@ -37,7 +37,7 @@ class Variant(StrEnum):
     @property
     def has_unet_per_task(self) -> bool:
         """Return whether each task has its own U-Net with its adapter merged, so that devices need no adapter files."""
-        return self.graphs is Variant.PER_GRAPH
+        return self.graph_variant is Variant.PER_GRAPH
 
     @property
     def loads_at_switch(self) -> bool:
@@ -45,12 +45,12 @@ class Variant(StrEnum):
         return self in {Variant.PER_GRAPH, Variant.MERGED_AT_LOAD}
 
     @property
-    def graphs(self) -> "Variant":
+    def graph_variant(self) -> "Variant":
         """Return the variant whose graphs this one runs: resident runs those of per-graph."""
         return Variant.PER_GRAPH if self is Variant.RESIDENT else self
 
     @property
-    def adapters(self) -> "Variant":
+    def adapter_variant(self) -> "Variant":
         """Return the variant whose adapter files this one reads: merged-at-load reads those of shared."""
         return Variant.SHARED if self is Variant.MERGED_AT_LOAD else self
 
@@ -92,7 +92,7 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class Int8Fraction:
     """The number of elements that run in 8 bits, and the total number."""
 
     int8: int
@@ -108,10 +108,10 @@ class Share:
 class Int8Share:
     """The 8-bit shares of a U-Net: by layers, by parameters, by multiply-accumulates, and of the LoRA products."""
 
-    layers: Share
-    parameters: Share
-    multiply_accumulates: Share
-    lora_products: Share
+    layers: Int8Fraction
+    parameters: Int8Fraction
+    multiply_accumulates: Int8Fraction
+    lora_products: Int8Fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ def check_onnx_names(graph: Graph) -> Graph:
     """Return the graph if its files end in .onnx; the onnx package would read other endings, such as .json, as other formats."""
     for file in (graph.file, graph.merge):
         if file and not file.path.endswith(".onnx"):
-            raise ValueError(f"{shown(file.path)} is no graph of a bundle; expected a name that ends in .onnx")
+            raise ValueError(f"{quote(file.path)} is no graph of a bundle; expected a name that ends in .onnx")
     return graph
 
 
@@ -268,7 +268,7 @@ class Clipping:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
+class HeldOutScores:
     """The accuracy and clipping of the quantized U-Nets on held-out data: up to `inputs` evaluation inputs of each task."""
 
     inputs: int
@@ -277,7 +277,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kernels:
+class KernelCounts:
     """Node counts of a graph after the runtime's optimizer: integer and float nodes, and nodes that convert between both.
 
     `in_float` counts nodes that compute without integer inputs; `products_in_float` the convolutions and matrix products among
@@ -312,7 +312,7 @@ class Bundle:
     recipe_digest: str
     precision: str
     tool_versions: dict[str, str]
-    graphs: tuple[Annotated[Graph, Checked(check_onnx_names)], ...]
+    graphs: tuple[Annotated[Graph, ValidatedBy(check_onnx_names)], ...]
     adapters: tuple[AdapterFile, ...]
     tasks: tuple[TaskAssets, ...]
     profile: FileRef  # JSON: the encoding of every tensor, and how it was chosen
@@ -320,7 +320,7 @@ class Bundle:
     build_seconds: dict[str, float] = field(default_factory=dict)
     build_peak_bytes: int | None = None  # peak memory of the build process
     caveats: tuple[Caveat, ...] = ()
-    held_out: HeldOut | None = None  # None where weights are random
+    held_out: HeldOutScores | None = None  # None where weights are random
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,11 +344,11 @@ class CompiledBundle:
     graphs: tuple[Graph, ...]
     caveats: tuple[Caveat, ...] = ()
     costs: dict[str, CompileCost] = field(default_factory=dict)  # by graph path, if measured
-    kernels: dict[str, Kernels] = field(default_factory=dict)  # by graph path, if the target is ONNX Runtime on the CPU
+    kernels: dict[str, KernelCounts] = field(default_factory=dict)  # by graph path, if the target is ONNX Runtime on the CPU
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored(Generic[ArtifactT]):
+class StoredArtifact(Generic[ArtifactT]):
     """An artifact together with the folder that holds its files.
 
     `is_reused` is true if an earlier build had already made the folder from the same inputs.
@@ -361,3 +361,7 @@ class Stored(Generic[ArtifactT]):
     def path(self, file: FileRef) -> Path:
         """Return the local path of one of the artifact's files."""
         return self.folder / file.path
+
+
+StoredBundle = StoredArtifact[Bundle]
+StoredCompiled = StoredArtifact[CompiledBundle]

@@ -34,7 +34,7 @@ class Caveat(StrEnum):
     UNET_ONLY = "UNET_ONLY"
 
     @property
-    def words(self) -> str:
+    def label(self) -> str:
         """Return the caveat's name in lower-case words, such as `virtual device`."""
         return self.value.lower().replace("_", " ")
 
@@ -48,14 +48,14 @@ class Caveat(StrEnum):
         return _DOUBTS[self]
 
     @property
-    def cure(self) -> str:
+    def remedy(self) -> str:
         """Return a sentence on how to remove the caveat; empty if there is no way."""
-        return _CURES.get(self, "")
+        return _REMEDIES.get(self, "")
 
     @property
     def advice(self) -> str:
         """Return why the figure cannot be trusted, and how to remove the caveat."""
-        return f"{self.doubt} {self.cure}".rstrip()
+        return f"{self.doubt} {self.remedy}".rstrip()
 
 
 _DOUBTS = {
@@ -78,7 +78,7 @@ _DOUBTS = {
     Caveat.LOADED_HOST: "Other work was running on this machine's CPU while it was measured.",
     Caveat.PEAK_SINCE_START: "The kernel does not let a peak begin anew: each is the highest since the launch began.",
 }
-_CURES = {
+_REMEDIES = {
     Caveat.VIRTUAL_DEVICE: "Attach a phone for its own figures.",
     Caveat.THIS_MACHINE: "Attach a phone for its figures.",
     Caveat.FEW_SAMPLES: "Raise measure.iterations or measure.launches.",

@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 from quadbench.artifacts.bundle import SCHEMA_VERSION, FileRef
-from quadbench.artifacts.names import Checked, Line
-from quadbench.errors import shown
+from quadbench.artifacts.safe_text import Line, ValidatedBy
+from quadbench.errors import quote
 from quadbench.target.abi import Abi
 
 _LIBRARY = re.compile(r"lib[A-Za-z0-9_+-]{1,80}(\.[A-Za-z0-9_+-]{1,40}){0,4}\.so(\.[0-9]{1,8}){0,3}", re.ASCII)
@@ -34,7 +34,7 @@ class Role(StrEnum):
 def check_library_name(text: str) -> str:
     """Return the name if it is a valid file name of a shared library, by which the device's loader finds the library."""
     if not _LIBRARY.fullmatch(text):
-        raise ValueError(f"{shown(text)} names no library; expected lib and .so around letters, digits, ., _, + and -")
+        raise ValueError(f"{quote(text)} names no library; expected lib and .so around letters, digits, ., _, + and -")
     return text
 
 
@@ -43,7 +43,7 @@ def is_library_name(text: str) -> bool:
     return _LIBRARY.fullmatch(text) is not None
 
 
-LibraryName = Annotated[str, Checked(check_library_name)]
+LibraryName = Annotated[str, ValidatedBy(check_library_name)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +91,15 @@ class Kit:
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two libraries are named '{twice}', expected a name for each")
         if self.digest != (expected := kit_digest(self.abi, self.libraries)):
-            raise ValueError(f"digest is {shown(self.digest)}, expected that of its ABI and libraries, {shown(expected)}")
+            raise ValueError(f"digest is {quote(self.digest)}, expected that of its ABI and libraries, {quote(expected)}")
         for library in self.libraries:
             if library.role is not (role := role_of(library.name)):
                 raise ValueError(f"the role of '{library.name}' is '{library.role}', expected '{role}'")
         version = self.versions.get("onnxruntime")
         if version is not None and not _RUNTIME_VERSION.fullmatch(version):
-            raise ValueError(f"the version of onnxruntime is {shown(version)}, expected three numbers joined by dots, as 1.27.0")
+            raise ValueError(f"the version of onnxruntime is {quote(version)}, expected three numbers joined by dots, as 1.27.0")
 
-    def of_role(self, role: Role) -> tuple[Library, ...]:
+    def libraries_with_role(self, role: Role) -> tuple[Library, ...]:
         """Return the libraries with this role."""
         return tuple(library for library in self.libraries if library.role is role)
 

@@ -9,15 +9,15 @@ from itertools import compress
 from operator import attrgetter
 from typing import overload
 
-LONGEST_NS = 10.0**17  # three years
-MOST_BYTES = 2.0**50
-_MOST_COUNTED = {"_ns": LONGEST_NS, "_bytes": MOST_BYTES}
-_LEAST_COUNTED = 1.0  # the least value above 0: clocks count whole nanoseconds, files and memory whole bytes
+MAX_NS = 10.0**17  # three years
+MAX_BYTES = 2.0**50
+_MAX_COUNTED = {"_ns": MAX_NS, "_bytes": MAX_BYTES}
+_MIN_COUNTED = 1.0  # the least value above 0: clocks count whole nanoseconds, files and memory whole bytes
 _MOST = 10.0**17  # for metrics without a unit in their name
-_OF_A_PROCESS = {"peak_rss_bytes", "load_peak_rss_bytes", "rss_bytes", "pss_bytes"}  # never 0: a process has memory
+_PROCESS_METRICS = {"peak_rss_bytes", "load_peak_rss_bytes", "rss_bytes", "pss_bytes"}  # never 0: a process has memory
 _MAY_BE_ZERO = {"residual_ns", "memory_sampling_ns"}  # components may explain all of an image's time; memory may go unread
 
-OF_MEMORY = frozenset({"rss_bytes", "pss_bytes"})
+MEMORY_METRICS = frozenset({"rss_bytes", "pss_bytes"})
 """Memory metrics, sampled at time intervals, so the launch plan does not determine how many there are."""
 _ABOUT_SWITCHES = {"switch_ns", "first_unet_ns", "end_to_end_ns"}
 
@@ -47,7 +47,7 @@ class Sample(SampleKind):
 
 
 @dataclass(frozen=True, eq=False)
-class Kinds:
+class SampleKinds:
     """The sample kinds of a launch, in measured order. Their positions index the list of values."""
 
     each: tuple[SampleKind, ...]
@@ -75,23 +75,23 @@ class Samples(Sequence[Sample]):
     __slots__ = ("_is_reading", "_reading_kinds", "_readings", "kinds", "values")
 
     def __init__(
-        self, kinds: Sequence[SampleKind], values: Sequence[float], known: dict[tuple[SampleKind, ...], Kinds] | None = None
+        self, kinds: Sequence[SampleKind], values: Sequence[float], known: dict[tuple[SampleKind, ...], SampleKinds] | None = None
     ) -> None:
         """Store values with their kinds, in equal numbers. `known` is a cache of other launches' kinds, extended by this call."""
-        self._is_reading = bytes(map(OF_MEMORY.__contains__, map(_METRIC, kinds)))
+        self._is_reading = bytes(map(MEMORY_METRICS.__contains__, map(_METRIC, kinds)))
         is_planned = self._is_reading.translate(_TURNED)
-        self.kinds = _known(tuple(compress(kinds, is_planned)), known)
+        self.kinds = _interned(tuple(compress(kinds, is_planned)), known)
         self.values = tuple(compress(values, is_planned))
-        self._reading_kinds = _known(tuple(compress(kinds, self._is_reading)), known)
+        self._reading_kinds = _interned(tuple(compress(kinds, self._is_reading)), known)
         self._readings = tuple(compress(values, self._is_reading))
 
     @classmethod
-    def of(cls, samples: Sequence[Sample]) -> "Samples":
+    def from_samples(cls, samples: Sequence[Sample]) -> "Samples":
         """Return samples of any sequence type as a Samples object with columns."""
         return samples if isinstance(samples, Samples) else cls(samples, [sample.value for sample in samples])
 
     @property
-    def parts(self) -> tuple[tuple[Kinds, tuple[float, ...]], ...]:
+    def parts(self) -> tuple[tuple[SampleKinds, tuple[float, ...]], ...]:
         """Return the planned samples and the memory readings, which together are all samples."""
         return (self.kinds, self.values), (self._reading_kinds, self._readings)
 
@@ -120,8 +120,8 @@ class Samples(Sequence[Sample]):
 KIND_FIELDS = tuple(field.name for field in fields(SampleKind))
 
 
-def _known(kinds: tuple[SampleKind, ...], known: dict[tuple[SampleKind, ...], Kinds] | None) -> Kinds:
-    return Kinds(kinds) if known is None else known.setdefault(kinds, Kinds(kinds))
+def _interned(kinds: tuple[SampleKind, ...], known: dict[tuple[SampleKind, ...], SampleKinds] | None) -> SampleKinds:
+    return SampleKinds(kinds) if known is None else known.setdefault(kinds, SampleKinds(kinds))
 
 
 def value_fault(metric: str, value: float) -> str | None:
@@ -132,15 +132,15 @@ def value_fault(metric: str, value: float) -> str | None:
     """
     if not math.isfinite(value):
         return f"is {value}, expected a finite number"
-    low, high, may_be_zero = limits_of(metric)
+    low, high, may_be_zero = value_limits(metric)
     if value < low and not (may_be_zero and value == 0):
         return f"is {value:g}, expected {'0 or ' if may_be_zero else ''}at least {low:g}"
     return f"is {value:g}, expected at most {high:g}" if value > high else None
 
 
 @lru_cache(maxsize=1000)  # a run has its dozens of metrics in millions of samples
-def limits_of(metric: str) -> tuple[float, float, bool]:
+def value_limits(metric: str) -> tuple[float, float, bool]:
     """Return the lowest and highest plausible value of a metric, and whether 0 is allowed below the lowest."""
-    may_be_zero = (metric.endswith("_bytes") and metric not in _OF_A_PROCESS) or metric in _MAY_BE_ZERO
-    counted = (most for ending, most in _MOST_COUNTED.items() if metric.endswith(ending))
-    return next(((_LEAST_COUNTED, most, may_be_zero) for most in counted), (-_MOST, _MOST, may_be_zero))
+    may_be_zero = (metric.endswith("_bytes") and metric not in _PROCESS_METRICS) or metric in _MAY_BE_ZERO
+    counted = (most for ending, most in _MAX_COUNTED.items() if metric.endswith(ending))
+    return next(((_MIN_COUNTED, most, may_be_zero) for most in counted), (-_MOST, _MOST, may_be_zero))

@@ -173,7 +173,7 @@ def _images(record: RunRecord) -> dict[str, str]:
     }
 
 
-def contents(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
+def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
     """Return by name what one side computes: its bundle and precision, and each task's sampler, LoRA adapters and inputs."""
     held = {"bundle": bundle.digest[:12], "precision": bundle.precision, "LoRA inputs": lora_dtype(bundle)}
     for task in tasks:
@@ -187,12 +187,12 @@ def contents(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
     return held
 
 
-def differences(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> dict[str, tuple[str, str]]:
+def environment_differences(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> dict[str, tuple[str, str]]:
     """Return the environment entries that differ between two sets of launches, each with all values of both sides."""
-    return unlike([fingerprint(record) for record in a], [fingerprint(record) for record in b])
+    return differing_values([fingerprint(record) for record in a], [fingerprint(record) for record in b])
 
 
-def unlike(a: Sequence[Mapping[str, str]], b: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, str]]:
+def differing_values(a: Sequence[Mapping[str, str]], b: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, str]]:
     """Return the entries that differ between two sides, each with all values of both sides."""
     names = dict.fromkeys(name for side in (a, b) for one in side for name in one)
     values = {name: (_values(a, name), _values(b, name)) for name in names}

@@ -1,19 +1,19 @@
 """Image metrics: the title, unit, direction and definition of each; the package `quadbench.quality` computes them."""
 
 from quadbench.artifacts.pixels import PSNR_CAP_DB
-from quadbench.artifacts.run_record import Better, Metric
+from quadbench.artifacts.run_record import BetterDirection, Metric
 
 _KINDS = {  # title, unit, and which direction is better
-    "psnr": ("PSNR", "dB", Better.HIGHER),
-    "psnr_masked": ("PSNR in the mask", "dB", Better.HIGHER),
-    "ssim": ("SSIM", "", Better.HIGHER),
-    "st_lpips": ("ST-LPIPS", "", Better.LOWER),
-    "kid": ("KID (EfficientNet-Lite0)", "", Better.LOWER),
-    "fid": ("FID", "", Better.LOWER),
-    "lpips": ("LPIPS", "", Better.LOWER),
-    "clip_similarity": ("CLIP similarity", "", Better.HIGHER),
-    "clip_direction": ("CLIP direction", "", Better.HIGHER),
-    "dino_structure": ("DINO structure", "", Better.LOWER),
+    "psnr": ("PSNR", "dB", BetterDirection.HIGHER),
+    "psnr_masked": ("PSNR in the mask", "dB", BetterDirection.HIGHER),
+    "ssim": ("SSIM", "", BetterDirection.HIGHER),
+    "st_lpips": ("ST-LPIPS", "", BetterDirection.LOWER),
+    "kid": ("KID (EfficientNet-Lite0)", "", BetterDirection.LOWER),
+    "fid": ("FID", "", BetterDirection.LOWER),
+    "lpips": ("LPIPS", "", BetterDirection.LOWER),
+    "clip_similarity": ("CLIP similarity", "", BetterDirection.HIGHER),
+    "clip_direction": ("CLIP direction", "", BetterDirection.HIGHER),
+    "dino_structure": ("DINO structure", "", BetterDirection.LOWER),
 }
 _DEFINITIONS = {
     "psnr": f"Peak signal-to-noise ratio of 8-bit RGB at its own size, at most {PSNR_CAP_DB:g}; mean over images.",

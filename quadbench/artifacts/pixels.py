@@ -14,7 +14,7 @@ from quadbench.spec.files import open_regular
 # gives 107 dB, one in 64 x 64 x 3 gives 89: at 99 nobody sees a difference.
 PSNR_CAP_DB = 99.0
 
-MOST_PIXELS = 4096 * 4096
+MAX_PIXELS = 4096 * 4096
 """The most pixels of an image that is opened; a file of a few kilobytes may claim billions."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
@@ -74,7 +74,7 @@ def read_pixels(path: Path, mode: str = "RGB") -> Pixels:
             with Image.open(file, formats=FORMATS) as image:
                 _check_size(*image.size)
                 _check_kind(image)
-                return np.array(_opaque(ImageOps.exif_transpose(image)).convert(mode))
+                return np.array(_require_opaque(ImageOps.exif_transpose(image)).convert(mode))
         except UnidentifiedImageError as error:
             raise ValueError(f"it is no whole file of one of the formats {', '.join(FORMATS)}") from error
         except _FAILURES as error:
@@ -90,7 +90,7 @@ def _check_kind(image: Image.Image) -> None:
         raise ValueError(f"its pixels have the mode {image.mode}, expected grey or RGB of 8 bits; convert it to 8 bits before")
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def _require_opaque(image: Image.Image) -> Image.Image:
     """Return the image if it is opaque. Transparent pixels are refused, as their hidden colours are arbitrary."""
     if not image.has_transparency_data:
         return image
@@ -123,11 +123,11 @@ def composite(picture: Pixels, original: Pixels, blend: Image.Image) -> Pixels:
 
 
 def _check_size(width: int, height: int) -> None:
-    if not 0 < width * height <= MOST_PIXELS:
-        raise ValueError(f"it is {width} x {height} pixels, expected 1 to {MOST_PIXELS} in all")
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ValueError(f"it is {width} x {height} pixels, expected 1 to {MAX_PIXELS} in all")
 
 
-def as_mask(pixels: Pixels) -> NDArray[np.bool_]:
+def mask_of(pixels: Pixels) -> NDArray[np.bool_]:
     """Return a boolean mask (H, W), true where to repaint, from a grey mask image that was read as RGB."""
     return pixels[..., 0] >= _HALF
 

@@ -16,8 +16,8 @@ from quadbench.artifacts.bundle import (
     Component,
     FileRef,
     Graph,
-    HeldOut,
-    Stored,
+    HeldOutScores,
+    StoredBundle,
     TaskAssets,
     TaskKind,
     Variant,
@@ -156,10 +156,10 @@ class RunRecord:
     @cached_property
     def columns(self) -> Samples:
         """The samples as columns, for computing figures."""
-        return Samples.of(self.samples)
+        return Samples.from_samples(self.samples)
 
 
-class Better(StrEnum):
+class BetterDirection(StrEnum):
     """The direction in which a metric improves."""
 
     HIGHER = "higher"
@@ -173,7 +173,7 @@ class Metric:
     name: str
     title: str
     unit: str
-    better: Better
+    better: BetterDirection
     definition: str
 
 
@@ -192,7 +192,7 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class ImageComparison:
     """The scores of one task's images: images of `made` compared with images of `against`.
 
     In a run, `made` is a variant, or `reference` for the float reference, which shows the model's own distance from the truth;
@@ -214,8 +214,8 @@ class RunScores:
     """
 
     schema_version: int = SCORES_SCHEMA_VERSION
-    compared: tuple[Compared, ...]
-    emulated: dict[str, HeldOut] = field(default_factory=dict)
+    compared: tuple[ImageComparison, ...]
+    emulated: dict[str, HeldOutScores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,8 +223,8 @@ class RunResult:
     """One complete `quadbench run`: bundles, launch records, deployments and scores, as the report needs them."""
 
     run_id: str
-    stored: Stored[Bundle]  # the bundle of all devices without an entry in `others`
-    others: dict[str, Stored[Bundle]] = field(default_factory=dict)  # by device profile
+    stored: StoredBundle  # the bundle of all devices without an entry in `others`
+    others: dict[str, StoredBundle] = field(default_factory=dict)  # by device profile
     records: tuple[RunRecord, ...]
     deployments: tuple[Deployment, ...]
     published: str | None = None  # the paper table shown beside the measured figures
@@ -237,26 +237,26 @@ class RunResult:
     left_out: dict[str, str] = field(default_factory=dict)  # by address, why a device lacks launches
 
     @cached_property
-    def in_order(self) -> tuple[RunRecord, ...]:
+    def records_in_order(self) -> tuple[RunRecord, ...]:
         """The launch records in measured order."""
         return tuple(sorted(self.records, key=lambda record: (record.started_at, record.device.address, record.launch)))
 
     @cached_property
     def devices(self) -> tuple[DeviceFacts, ...]:
         """The devices that measured or received files, each once, in order."""
-        known = [record.device for record in self.in_order] + [deployment.device for deployment in self.deployments]
+        known = [record.device for record in self.records_in_order] + [deployment.device for deployment in self.deployments]
         return tuple({(device.address, device.serial): device for device in reversed(known)}.values())[::-1]
 
     @cached_property
     def by_device(self) -> Mapping[tuple[str, str], tuple[RunRecord, ...]]:
         """The launch records of each device, keyed by address and serial, in measured order."""
         groups = defaultdict[tuple[str, str], list[RunRecord]](list)
-        for record in self.in_order:
+        for record in self.records_in_order:
             groups[record.device.address, record.device.serial].append(record)
         return {device: tuple(group) for device, group in groups.items()}
 
     @cached_property
-    def by_place(self) -> Mapping[tuple[str, str, Variant], tuple[RunRecord, ...]]:
+    def by_device_and_variant(self) -> Mapping[tuple[str, str, Variant], tuple[RunRecord, ...]]:
         """The launch records of each device and variant, keyed by address, serial and variant, in measured order."""
         groups = defaultdict[tuple[str, str, Variant], list[RunRecord]](list)
         for device, records in self.by_device.items():
@@ -270,17 +270,17 @@ class RunResult:
         return self.stored.artifact
 
     @property
-    def bundles(self) -> tuple[Stored[Bundle], ...]:
+    def bundles(self) -> tuple[StoredBundle, ...]:
         """Return every measured bundle once."""
         return tuple({bundle.artifact.digest: bundle for bundle in (self.stored, *self.others.values())}.values())
 
-    def stored_on(self, device: DeviceFacts) -> Stored[Bundle]:
+    def stored_bundle_on(self, device: DeviceFacts) -> StoredBundle:
         """Return the bundle that a device ran, with its folder."""
         return self.others.get(device.profile, self.stored)
 
     def bundle_on(self, device: DeviceFacts) -> Bundle:
         """Return the bundle that a device ran."""
-        return self.stored_on(device).artifact
+        return self.stored_bundle_on(device).artifact
 
 
 def file_refs(value: object) -> Iterator[FileRef]:
@@ -312,15 +312,15 @@ def has_references(bundle: Bundle) -> bool:
     return any(item.reference for task in bundle.tasks for item in task.items)
 
 
-def with_own_graph(bundle: Bundle) -> tuple[str, ...]:
+def own_graph_tasks(bundle: Bundle) -> tuple[str, ...]:
     """Return the tasks with a per-graph U-Net, in bundle order. Tasks of adapters added later have none."""
     own = {graph.task for graph in bundle.graphs if graph.variant is Variant.PER_GRAPH}
     return tuple(task.name for task in bundle.tasks if task.name in own)
 
 
-def without_own_graph(bundle: Bundle) -> tuple[str, ...]:
+def shared_only_tasks(bundle: Bundle) -> tuple[str, ...]:
     """Return the tasks without a per-graph U-Net in a bundle where others have one: tasks of adapters added later."""
-    own = with_own_graph(bundle)
+    own = own_graph_tasks(bundle)
     return tuple(task.name for task in bundle.tasks if own and task.name not in own)
 
 
@@ -362,7 +362,7 @@ def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: 
     """
     graphs = _graphs(bundle, compiled, variant)
     if variant.has_unet_per_task:
-        return {task.name: _graph(graphs, variant.graphs, Component.UNET, task.name) for task in tasks}
+        return {task.name: _graph(graphs, variant.graph_variant, Component.UNET, task.name) for task in tasks}
     return {BASE_UNET: _graph(graphs, variant, Component.UNET)}
 
 
@@ -374,7 +374,7 @@ def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -
     """
     if variant.has_unet_per_task:
         return {}
-    known = {adapter.name: adapter for adapter in bundle.adapters if adapter.variant is variant.adapters}
+    known = {adapter.name: adapter for adapter in bundle.adapters if adapter.variant is variant.adapter_variant}
     wanted = sorted({name for task in tasks for name in task.weights})
     for name in wanted:
         if name not in known:

@@ -13,10 +13,10 @@ from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from typing import Any, NoReturn
 
-from quadbench.cli.commands import COMMANDS, OWN_EXIT_CODES, listed
+from quadbench.cli.commands import COMMANDS, OWN_EXIT_CODES, command_list
 
 UNEXPECTED, WRONG_INPUT = 1, 2
-PIPE_LEFT = 141  # a shell's exit code for a program that ends by SIGPIPE
+PIPE_CLOSED = 141  # a shell's exit code for a program that ends by SIGPIPE
 # Libraries read these at import and log less. A value that the user has set stays.
 _QUIET_LIBRARIES = {
     "TORCH_LOGS": "-onnx",
@@ -54,7 +54,7 @@ def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.Argument
     parser = _Parser(
         prog="quadbench",
         usage="quadbench [-h] [--version] COMMAND ...",
-        description=f"{_PURPOSE}\n\n{listed()}",
+        description=f"{_PURPOSE}\n\n{command_list()}",
         epilog=_AFTERWORD,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError:
             if signal.SIGHUP not in received:
                 raise
-            return _ended_by(received)  # the terminal is gone, so the error cannot be printed
+            return _interrupt_exit_code(received)  # the terminal is gone, so the error cannot be printed
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def _interrupting_signals() -> Iterator[list[signal.Signals]]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _ended_by(received: Sequence[signal.Signals]) -> int:
+def _interrupt_exit_code(received: Sequence[signal.Signals]) -> int:
     """Return the exit code of an interrupted command, 128 plus the signal as in shells; without a signal that of Ctrl-C, 130."""
     return 128 + next(iter(received), signal.SIGINT)
 
@@ -111,9 +111,9 @@ def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
     try:
         options = build_parser([command] if command else ()).parse_args(words)
 
-        from quadbench.cli.console import Output, PipeLeftError
+        from quadbench.cli.console import CheckedStream, PipeClosedError
         from quadbench.errors import QuadbenchError
-        from quadbench.results.disk import require_folder, staying, storing
+        from quadbench.results.disk import removal_errors, require_folder, storage_errors
 
         _configure_logging(options.verbose)
     except _UsageError as error:
@@ -122,23 +122,23 @@ def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
         if not _is_interrupt(error):
             raise
         sys.stderr.write(f"error: {_cause(received)}; nothing was begun\n")
-        return _ended_by(received)
+        return _interrupt_exit_code(received)
     try:
         root = options.layout.root
         require_folder(root)
-        with redirect_stdout(Output(sys.stdout)) as output, staying(root), storing(root):
+        with redirect_stdout(CheckedStream(sys.stdout)) as output, removal_errors(root), storage_errors(root):
             code: int = options.run(options)
             output.flush()
-    except PipeLeftError:
-        return PIPE_LEFT
+    except PipeClosedError:
+        return PIPE_CLOSED
     except QuadbenchError as error:
         return _fail(options, str(error), UNEXPECTED if options.command in OWN_EXIT_CODES else error.exit_code)
     except (KeyboardInterrupt, ImportError) as error:
         if not _is_interrupt(error):
             raise
-        return _fail(options, f"{_cause(received)}; {_kept(options, error)}", _ended_by(received))
+        return _fail(options, f"{_cause(received)}; {_stored_run_message(options, error)}", _interrupt_exit_code(received))
     except Exception as error:
-        _tell_machines(options.json, f"unexpected {type(error).__name__}: {error}", UNEXPECTED)
+        _print_json_error(options.json, f"unexpected {type(error).__name__}: {error}", UNEXPECTED)
         raise
     return code
 
@@ -164,10 +164,10 @@ class _Parser(argparse.ArgumentParser):
 
 def _refuse(words: Sequence[str], message: str, code: int) -> NoReturn:
     """Print a usage error and exit. Parsing failed, so `--json`, which may be abbreviated, is searched for in the arguments."""
-    from quadbench.artifacts.names import printable
+    from quadbench.artifacts.safe_text import printable
 
     wants_json = any(len(word) > 2 and "--json".startswith(word) for word in words)
-    _tell_machines(wants_json, message.partition("error: ")[2], code)
+    _print_json_error(wants_json, message.partition("error: ")[2], code)
     sys.stderr.write(f"{printable(message)}\n")
     raise SystemExit(code)
 
@@ -193,11 +193,11 @@ def _cause(received: Sequence[signal.Signals]) -> str:
     return f"ended by {received[0].name}" if received else "interrupted"
 
 
-def _kept(options: argparse.Namespace, interrupt: BaseException) -> str:
+def _stored_run_message(options: argparse.Namespace, interrupt: BaseException) -> str:
     from quadbench.cli.options import next_command
-    from quadbench.errors import FarmGoesOn, RunInterrupted
+    from quadbench.errors import FarmWaitInterrupted, RunInterrupted
 
-    if isinstance(interrupt, FarmGoesOn):
+    if isinstance(interrupt, FarmWaitInterrupted):
         return str(interrupt)
     if not isinstance(interrupt, RunInterrupted):
         return "what was finished is kept"
@@ -209,12 +209,12 @@ def _kept(options: argparse.Namespace, interrupt: BaseException) -> str:
 def _fail(options: argparse.Namespace, message: str, code: int) -> int:
     from quadbench.cli.console import print_error
 
-    _tell_machines(options.json, message, code)
+    _print_json_error(options.json, message, code)
     print_error(message)
     return code
 
 
-def _tell_machines(wants_json: bool, message: str, code: int) -> None:
+def _print_json_error(wants_json: bool, message: str, code: int) -> None:
     from quadbench.cli.console import print_json
 
     if wants_json:
@@ -227,7 +227,7 @@ def _configure_logging(verbosity: int) -> None:
     from rich.console import Console
     from rich.logging import RichHandler
 
-    from quadbench.artifacts.names import printable
+    from quadbench.artifacts.safe_text import printable
 
     class PrintableFormatter(logging.Formatter):
         """A log formatter that removes terminal control codes, because messages may quote a device."""

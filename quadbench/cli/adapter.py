@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quadbench import pipeline
-from quadbench.artifacts import MIB, Bundle, Stored
+from quadbench.artifacts import MIB, Bundle, StoredBundle
 from quadbench.cli.console import WORST_SITES, RunConsole, figures_table, print_error, print_json, print_text, stdout_console
 from quadbench.cli.device_options import listed_devices
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, next_command, whole_number
 from quadbench.devices.addresses import parse_addresses
-from quadbench.errors import AdapterError, QuadbenchError, UserError, extra_needed
+from quadbench.errors import AdapterError, QuadbenchError, UserError, requires_extra
+from quadbench.quad.bundle_search import fitting_bundle, latest_bundle
 from quadbench.quad.candidate import Candidate, NewTask
-from quadbench.quad.chosen import fitting_bundle, latest_bundle
 from quadbench.quad.inputs import read_recipe
 from quadbench.quad.model_files import check_adapter_tensors
 from quadbench.recipe import mix_name
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _UNET_ONLY = "leave out what the file has for the text encoder, and say what that comes to"
 _FILE = "a PEFT folder, or a .safetensors file of diffusers or kohya's scripts"
-MOST_RANK = 1024
+MAX_RANK = 1024
 _NO_COMMAND = (
     "no command gives it a place in this base: train it again with smaller changes, or list it in the recipe, with quad.distill "
     "if need be, and build a base whose profile has room for it"
@@ -62,7 +62,7 @@ def add(commands: Subparsers) -> None:
     convert = add_action(actions, "convert", run_convert, "make a LoRA of a LoHa, LoKr or full difference, and say what is lost")
     convert.add_argument(
         "--rank",
-        type=whole_number("rank", 1, MOST_RANK),
+        type=whole_number("rank", 1, MAX_RANK),
         required=True,
         metavar="N",
         help="the greatest rank of a site, 1 to 1024",
@@ -77,10 +77,10 @@ def add(commands: Subparsers) -> None:
 
 def run_inspect(options: Options) -> int:
     recipe = read_recipe(options.recipe) if options.recipe else None
-    with extra_needed("quad"):
-        from quadbench.quad.admit import inspect
+    with requires_extra("quad"):
+        from quadbench.quad.admit import inspect_candidate
     bundle = read_manifest(options.bundle, Bundle) if options.bundle else None
-    inspection, admission = inspect(options.file, recipe=recipe, bundle=bundle, unet_only=options.unet_only)
+    inspection, admission = inspect_candidate(options.file, recipe=recipe, bundle=bundle, unet_only=options.unet_only)
     if options.json:
         print_json(asdict(inspection) | {"admission": _answer(admission) if admission else None})
     else:
@@ -90,12 +90,12 @@ def run_inspect(options: Options) -> int:
     if inspection.problems or (admission and not admission.judgement.acceptance.is_admitted):
         return AdapterError.exit_code
     if not options.json:
-        print_text(f"next: {_admission(options, _judging_bundle(options, bundle))}")
+        print_text(f"next: {_admit_command(options, _judging_bundle(options, bundle))}")
     return 0
 
 
 def run_admit(options: Options) -> int:
-    candidate, bundle = _asked(options)
+    candidate, bundle = _candidate_and_bundle(options)
     stages = ("judge", *(["paint"] if options.like else []), *(["compile", "push"] if options.devices else []))
     with RunConsole(stages=stages) as observer:
         devices = parse_addresses(listed_devices(options.devices))
@@ -107,16 +107,16 @@ def run_admit(options: Options) -> int:
         _print_admission(admission)
         if admission.extended:
             measured = ("run", options.recipe, "--bundle", str(admission.extended.folder))
-            given = f"{_admission(options, bundle)} gives it a task to measure"
+            given = f"{_admit_command(options, bundle)} gives it a task to measure"
             print_text(f"next: {next_command(options, *measured) if options.like else given}")
     if admission.extended is None:
-        hint = _cure(options, admission)
+        hint = _remedy(options, admission)
         print_error(f"adapter '{admission.name}' was not added: {admission.judgement.acceptance}. Hint: {hint}")
         return AdapterError.exit_code
     return 0
 
 
-def _cure(options: Options, admission: "Admission") -> str:
+def _remedy(options: Options, admission: "Admission") -> str:
     """Return a hint: the command that adds the adapter at a lower weight, if one fits, and the one that builds a new base."""
     recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
     new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
@@ -129,13 +129,13 @@ def _cure(options: Options, admission: "Admission") -> str:
     return f"{weaker} adds it for tasks that give it no greater weight than that. At {admission.weight:g}, {new_base}"
 
 
-def _asked(options: Options) -> tuple[Candidate, Stored[Bundle]]:
+def _candidate_and_bundle(options: Options) -> tuple[Candidate, StoredBundle]:
     """Return the adapter to be admitted and the bundle that it would be added to."""
     check_adapter_tensors(options.file.name, options.file)
     recipe = read_recipe(options.recipe) if options.recipe else None
     if options.like and not recipe:
         bundle = _judging_bundle(options, read_manifest(options.bundle, Bundle) if options.bundle else None)
-        hint = f"its model makes the new task's reference images: {_admission(options, bundle, options.like)}"
+        hint = f"its model makes the new task's reference images: {_admit_command(options, bundle, options.like)}"
         raise UserError("--like needs the --recipe of which the bundle was built", hint=hint)
     if options.bundle and recipe:
         bundle = fitting_bundle(options.bundle, recipe, options.layout)
@@ -148,7 +148,7 @@ def _asked(options: Options) -> tuple[Candidate, Stored[Bundle]]:
     return asked, bundle
 
 
-def _admission(options: Options, bundle: Stored[Bundle] | None, like: str | None = None) -> str:
+def _admit_command(options: Options, bundle: StoredBundle | None, like: str | None = None) -> str:
     """Return the command that adds the adapter with a task. Unknown arguments stay as the placeholders RECIPE and TASK."""
     own = (task.name for task in bundle.artifact.tasks if task.adapter) if bundle else iter(())
     known = bundle.artifact.recipe_name if bundle and is_built_in(bundle.artifact.recipe_name) else "RECIPE"
@@ -157,7 +157,7 @@ def _admission(options: Options, bundle: Stored[Bundle] | None, like: str | None
     return next_command(options, *words, *folder)
 
 
-def _judging_bundle(options: Options, named: Stored[Bundle] | None) -> Stored[Bundle] | None:
+def _judging_bundle(options: Options, named: StoredBundle | None) -> StoredBundle | None:
     """Return the bundle that the adapter would be added to, or None if there is none yet."""
     try:
         return named or latest_bundle(options.layout, read_recipe(options.recipe) if options.recipe else None)
@@ -167,7 +167,7 @@ def _judging_bundle(options: Options, named: Stored[Bundle] | None) -> Stored[Bu
 
 def run_convert(options: Options) -> int:
     recipe = read_recipe(options.recipe)
-    with extra_needed("quad"):
+    with requires_extra("quad"):
         from quadbench.quad.adapters.convert import convert, origin, write_conversion
         from quadbench.quad.prepare import sites_of
     conversion = convert(options.file, sites_of(recipe), rank=options.rank, unet_only=options.unet_only)

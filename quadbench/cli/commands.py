@@ -43,7 +43,7 @@ GROUPS = {
 COMMANDS = {name: purpose for commands in GROUPS.values() for name, purpose in commands.items()}
 
 
-def listed() -> str:
+def command_list() -> str:
     """Return the command list of `--help`."""
     width = max(map(len, COMMANDS))
     lines = []

@@ -5,13 +5,13 @@ import re
 from collections.abc import Sequence
 
 from quadbench.cli.console import RunConsole, print_error
-from quadbench.cli.device_options import add_devices, chosen_devices
+from quadbench.cli.device_options import add_devices, addresses_of
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.result import print_study
 from quadbench.errors import DeviceError, HarnessError, UserError
 from quadbench.report.html import write_study_report
 from quadbench.report.run_line import write_comparison
-from quadbench.study.comparison_side import Manner, choose
+from quadbench.study.comparison_side import CompareOptions, side_of
 from quadbench.study.run_comparison import compare, compare_stored
 
 _LEAST, _MOST = 0.002, 1.0  # allowed effect sizes of --to-see, as shares
@@ -42,7 +42,7 @@ def add(commands: Subparsers) -> None:
 def run(options: Options) -> int:
     sources = (options.a, options.b or options.a)
     changes = [_changes(words) for words in (options.changes_of_a, options.changes_of_b)]
-    a, b = (choose(source, changed, options.layout) for source, changed in zip(sources, changes, strict=True))
+    a, b = (side_of(source, changed, options.layout) for source, changed in zip(sources, changes, strict=True))
     if options.b is None and changes[0] == changes[1]:
         hint = "change one side, as --b runtime.threads=1, or name B; A twice compares it with itself"
         raise UserError(f"'{options.a}' would be compared with itself", hint=hint)
@@ -52,9 +52,9 @@ def run(options: Options) -> int:
         compared = compare_stored(a, b)
         write_comparison(compared, options.layout)
     else:
-        chosen = chosen_devices(options.devices, options.serial, options.layout)
+        chosen = addresses_of(options.devices, options.serial, options.layout)
         with RunConsole() as observer:
-            compared = compare(a, b, chosen, Manner(to_see=options.to_see), layout=options.layout, observer=observer)
+            compared = compare(a, b, chosen, CompareOptions(to_see=options.to_see), layout=options.layout, observer=observer)
     write_study_report(compared, options.layout)
     print_study(options, compared)
     for address, failure in compared.failures.items():

@@ -10,12 +10,12 @@ from quadbench.artifacts.run_record import file_refs
 from quadbench.cli.console import RunConsole, print_answer, print_text_table, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.devices.addresses import parse_address
-from quadbench.quad.chosen import bundle_folder
+from quadbench.quad.bundle_search import bundle_folder
 from quadbench.quad.inputs import read_recipe
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import recipe_file
 from quadbench.report.formatting import TextTable
-from quadbench.rollout.forecast import misfits_of_target
+from quadbench.rollout.forecast import target_problems_of
 from quadbench.spec.spec_model import refuse_in
 from quadbench.target.profile import broken_profiles, find_target, known_targets, load_profiles, local_profile
 
@@ -37,18 +37,18 @@ def run(options: Options) -> int:
     source: Recipe | Path | None = bundle_folder(options.source)
     if source is None:
         recipe, profile = read_recipe(options.source), parse_address(options.target).profile
-        refuse_in(recipe_file(options.source), misfits_of_target(recipe, profile, target.target, options.target))
-        source = recipe.on(profile)
+        refuse_in(recipe_file(options.source), target_problems_of(recipe, profile, target.target, options.target))
+        source = recipe.for_device(profile)
     with RunConsole() as observer:
-        bundle, compiled = pipeline.compiled(source, target, layout=options.layout, observer=observer)
+        bundle, compiled = pipeline.ensure_compiled(source, target, layout=options.layout, observer=observer)
     answer = {**asdict(compiled.artifact), "folder": str(compiled.folder), "is_reused": compiled.is_reused}
     files = {graph.file.path: graph.file.size_bytes for graph in compiled.artifact.graphs}
     size = f"{len(files)} files, {sum(files.values()) / MIB:.1f} MB{', unchanged' if compiled.is_reused else ''}"
-    doubts = "".join(f"\n{caveat.words}: {caveat.advice}" for caveat in compiled.artifact.caveats)
+    doubts = "".join(f"\n{caveat.label}: {caveat.advice}" for caveat in compiled.artifact.caveats)
     print_answer(options, answer, f"{compiled.folder}\n{compiled.artifact.target}: {size}{doubts}")
     if not options.json:
-        onnx = {_place(graph): _size(graph) for graph in bundle.artifact.graphs}
-        sizes = {place: (onnx[place], _size(graph)) for graph in compiled.artifact.graphs if (place := _place(graph))}
+        onnx = {_graph_label(graph): _size(graph) for graph in bundle.artifact.graphs}
+        sizes = {place: (onnx[place], _size(graph)) for graph in compiled.artifact.graphs if (place := _graph_label(graph))}
         table = TextTable(
             title=f"Graphs for {compiled.artifact.target}",
             columns=("Graph", "ONNX, MB", "Compiled, MB"),
@@ -59,7 +59,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def _place(graph: Graph) -> str:
+def _graph_label(graph: Graph) -> str:
     return " ".join(filter(None, (graph.variant, graph.component, graph.task and f"of {graph.task}")))
 
 

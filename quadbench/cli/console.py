@@ -27,15 +27,15 @@ from rich.table import Table
 from rich.text import Text
 
 from quadbench.artifacts import MIB, Bundle, Deployment, LaunchPlan, RunRecord, Status, Variant
-from quadbench.artifacts.names import one_line, printable
+from quadbench.artifacts.safe_text import one_line, printable
 from quadbench.errors import StorageError
 from quadbench.report.formatting import TextTable
 
 WORST_SITES = 5  # shown of each adapter
 _FILE_WIDTH = 200  # wider than any table
-_TERMINAL_WIDTH, _LEAST_WIDTH, _MOST_WIDTH = 80, 20, 10_000
+_TERMINAL_WIDTH, _MIN_WIDTH, _MAX_WIDTH = 80, 20, 10_000
 READ_WIDTH = 100  # limit on wider terminals, for readability
-_MOST_CHARACTERS = 20_000  # limit for an error message
+_MAX_CHARACTERS = 20_000  # limit for an error message
 
 RUN_STAGES = ("build", "harness", "compile", "push", "measure")
 _PARTS_OF = {"bundle": "build", "compiled": "compile"}  # events named otherwise than their stage, by their first word
@@ -53,7 +53,7 @@ def stdout_console() -> Console:
 
     console = _ResultsConsole(markup=False, emoji=False)
     columns = variable("COLUMNS") or ""
-    if columns.isdecimal() and _LEAST_WIDTH <= int(columns) <= _MOST_WIDTH:
+    if columns.isdecimal() and _MIN_WIDTH <= int(columns) <= _MAX_WIDTH:
         return console
     if not console.is_terminal:
         console.width = _FILE_WIDTH
@@ -78,9 +78,9 @@ class RunConsole:
     def __init__(self, console: Console | None = None, stages: Sequence[str] = ()) -> None:
         self._console = console = console or Console(stderr=True)
         self._stages = tuple(stages)
-        self._launches: dict[str, _Under] = {}  # by device
+        self._launches: dict[str, _LaunchProgress] = {}  # by device
         self._lock = threading.Lock()
-        self._lines = LiveLines(console)
+        self._lines = LiveDisplay(console)
         self._last_stage = ""
 
     def __enter__(self) -> Self:
@@ -90,7 +90,7 @@ class RunConsole:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lines.__exit__(kind, error, trace)
 
-    def step(self, stage: str, detail: str, share: float | None = None) -> None:
+    def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
         """Show a stage's next step in its live line. Only new stages and the runs of a sweep are also printed."""
         with self._lock:
             if stage != self._last_stage or stage == "sweep":
@@ -99,24 +99,24 @@ class RunConsole:
             self._lines.drop(lambda name, _: name != stage)
             self._lines.set(stage, "", detail, share)
 
-    def built(self, bundle: Bundle) -> None:
+    def bundle_built(self, bundle: Bundle) -> None:
         peak = f", {bundle.build_peak_bytes / 1e9:.1f} GB of memory at most" if bundle.build_peak_bytes else ""
         with self._lock:
             seconds = sum(bundle.build_seconds.values())
             self._say("build", f" took {seconds:.0f} s{peak}")
 
-    def reused(self, stage: str, digest: str) -> None:
+    def artifact_reused(self, stage: str, digest: str) -> None:
         with self._lock:
             self._say(stage, f" unchanged, reused ({digest[:12]})")
 
-    def sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
+    def bytes_sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
         with self._lock:
             seconds = self._lines.elapsed_s(device)
             pace = f", {sent_bytes / MIB / seconds:.1f} MB/s" if seconds > 1 else ""
             amount = f"{sent_bytes / MIB:.1f} of {total_bytes / MIB:.1f} MB{pace}"
             self._set(device, "push", amount, sent_bytes / total_bytes if total_bytes else 1.0)
 
-    def deployed(self, deployment: Deployment) -> None:
+    def deploy_done(self, deployment: Deployment) -> None:
         with self._lock:
             sent = f"{deployment.sent_bytes / MIB:.1f} MB sent" if deployment.sent_bytes else "0 bytes sent"
             there = f"{deployment.present_bytes / MIB:.1f} MB there already"
@@ -126,28 +126,28 @@ class RunConsole:
                 self._set(device, "waits", "for its turn", None)
             self._say("push", f" {device}: {sent}, {there}, {deployment.seconds:.1f} s")
 
-    def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
+    def launch_started(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
         with self._lock:
-            under = _Under(variant=launch.variant, side=launch.side, number=number, total=total, images=launch.images)
+            under = _LaunchProgress(variant=launch.variant, side=launch.side, number=number, total=total, images=launch.images)
             self._launches[device] = under
-            self._set(device, "measure", under.shown("", 0), under.share(0))
+            self._set(device, "measure", under.progress_text("", 0), under.share(0))
 
-    def painted(self, device: str, task: str, images: int) -> None:
+    def image_done(self, device: str, task: str, images: int) -> None:
         with self._lock:
             if under := self._launches.get(device):
-                self._set(device, "measure", under.shown(task, images), under.share(images))
+                self._set(device, "measure", under.progress_text(task, images), under.share(images))
 
-    def lost(self, device: str, reason: str, wait_s: float) -> None:
+    def device_lost(self, device: str, reason: str, wait_s: float) -> None:
         with self._lock:
             self._say("wait", f" {device}: {reason}; it is waited for, at most {wait_s:g} s")
             self._set(device, "wait", reason, None)
 
-    def regained(self, device: str, away_s: float) -> None:
+    def device_back(self, device: str, away_s: float) -> None:
         with self._lock:
             self._say("wait", f" {device}: it is back after {away_s:.1f} s")
             self._lines.drop(lambda name, _: name == device)
 
-    def record(self, record: RunRecord) -> None:
+    def record_stored(self, record: RunRecord) -> None:
         with self._lock:
             seconds = (record.ended_at - record.started_at).total_seconds()
             colour = "green" if record.status is Status.OK else "red"
@@ -162,7 +162,7 @@ class RunConsole:
             self._say("measure", name, (record.status.value, colour), f" in {seconds:.1f} s{reason}")
 
     def _set(self, device: str, what: str, detail: str, share: float | None) -> None:
-        self._lines.drop(lambda _, line: not line.what)
+        self._lines.drop(lambda _, line: not line.activity)
         self._lines.set(device, what, detail, share)
 
     def _say(self, stage: str, *words: str | tuple[str, str]) -> None:
@@ -175,7 +175,7 @@ class RunConsole:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Under:
+class _LaunchProgress:
     """The launch in progress on a device, with its `number` out of a `total`."""
 
     variant: Variant
@@ -189,7 +189,7 @@ class _Under:
         """Return the side of a comparison, if any, and the launch's number out of the total."""
         return f"{f'{self.side}, ' if self.side else ''}{self.number} of {self.total}"
 
-    def shown(self, task: str, images: int) -> str:
+    def progress_text(self, task: str, images: int) -> str:
         """Return the progress of a launch in few words, for narrow terminals."""
         which = f"{task}/{self.variant}" if task else self.variant.value
         return f"{self.number}/{self.total}, image {images}/{self.images}, {which}"
@@ -201,8 +201,8 @@ class _Under:
 
 def print_error(message: str) -> None:
     """Print an error message literally on stderr, cut if it is very long."""
-    left_out = len(message) - _MOST_CHARACTERS
-    shown = f"{message[:_MOST_CHARACTERS]}... ({left_out} more characters)" if left_out > 0 else message
+    left_out = len(message) - _MAX_CHARACTERS
+    shown = f"{message[:_MAX_CHARACTERS]}... ({left_out} more characters)" if left_out > 0 else message
     Console(stderr=True).print(Text.assemble(("error: ", "bold red"), printable(shown)), soft_wrap=True, highlight=False)
 
 
@@ -269,17 +269,17 @@ class LiveLine:
     """A live line's content: current activity, finished fraction, and start time.
 
     With an unknown `share` of None, the line shows the elapsed time. `begun` is the share at the start, for a resumed run. A
-    stage's line has an empty `what`, because its name says everything.
+    stage's line has an empty `activity`, because its name says everything.
     """
 
-    what: str
+    activity: str
     detail: str = ""
     share: float | None = None
     begun: float = 0.0
     since: float = field(default_factory=time.monotonic)
 
 
-class LiveLines:
+class LiveDisplay:
     """The live lines of devices and stages. They are shown only on a terminal."""
 
     def __init__(self, console: Console) -> None:
@@ -305,10 +305,10 @@ class LiveLines:
     def set(self, name: str, what: str, detail: str, share: float | None = None) -> None:
         """Set the activity of a device or stage; its time restarts when `what` changes."""
         before = self._lines.get(name)
-        if before and before.what == what:
+        if before and before.activity == what:
             line = replace(before, detail=detail, share=share)
         else:
-            line = LiveLine(what=what, detail=detail, share=share, begun=share or 0.0)
+            line = LiveLine(activity=what, detail=detail, share=share, begun=share or 0.0)
         self._lines = {**self._lines, name: line}
 
     def drop(self, unwanted: Callable[[str, LiveLine], bool]) -> None:
@@ -321,10 +321,10 @@ class LiveLines:
 
     def _rendered(self) -> Group:
         width, now = self._console.width, time.monotonic()
-        return Group(*(shown_line(name, line, now, width) for name, line in self._lines.items()))
+        return Group(*(format_line(name, line, now, width) for name, line in self._lines.items()))
 
 
-def shown_line(name: str, line: LiveLine, now: float, width: int) -> Text:
+def format_line(name: str, line: LiveLine, now: float, width: int) -> Text:
     """Render a live line for a terminal width: name, progress bar, activity, and the remaining time at the right."""
     right = _time_left(line, now - line.since)
     first = Text(one_line(name), style="bold")
@@ -333,7 +333,7 @@ def shown_line(name: str, line: LiveLine, now: float, width: int) -> Text:
     if line.share is not None:
         done = round(max(0.0, min(line.share, 1.0)) * _BAR_CELLS)
         bar = f" {'━' * done}{'·' * (_BAR_CELLS - done)}"
-    left = Text.assemble(first, bar, f" {one_line(' '.join(filter(None, (line.what, line.detail))))}")
+    left = Text.assemble(first, bar, f" {one_line(' '.join(filter(None, (line.activity, line.detail))))}")
     left.truncate(max(1, width - len(right) - 1), overflow="ellipsis", pad=True)
     return left.append(f" {right}")
 
@@ -348,11 +348,11 @@ def _time_left(line: LiveLine, elapsed_s: float) -> str:
     return f"{timedelta(seconds=ceil(left_s))} left"
 
 
-class PipeLeftError(BaseException):
+class PipeClosedError(BaseException):
     """Raised when the reader of stdout's pipe has exited, as with `head`. It is no Exception, so that no handler catches it."""
 
 
-class Output:
+class CheckedStream:
     r"""A stream wrapper that raises a clear error if writing fails, and then discards all output.
 
     Characters that the stream's encoding lacks are escaped, as `\xd7`.
@@ -370,19 +370,19 @@ class Output:
             StorageError: it cannot be written.
             PipeLeftError: the pipe's reader has exited.
         """
-        with self._told():
+        with self._reporting_errors():
             return self._stream.write(text)
 
     def flush(self) -> None:
         """Flush the stream; raises like `write`."""
-        with self._told():
+        with self._reporting_errors():
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _reporting_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -391,7 +391,7 @@ class Output:
                 os.dup2(nowhere, self._stream.fileno())
                 os.close(nowhere)
             if isinstance(error, BrokenPipeError):
-                raise PipeLeftError from error
+                raise PipeClosedError from error
             hint = "write it where there is room; what was measured is stored"
             raise StorageError(f"stdout cannot be written: {error.strerror}", hint=hint) from error
 
@@ -427,7 +427,7 @@ def figures_table(*columns: str, title: str | None = None) -> Table:
 
 
 def print_text_table(console: Console, table: TextTable) -> None:
-    console.print(_printed(table, range(len(table.columns))))
+    console.print(_printed_columns(table, range(len(table.columns))))
     for note in table.notes:
         print_text(note)
 
@@ -438,19 +438,19 @@ def print_parts(console: Console, table: TextTable, keys: int) -> None:
     Values and words of column names are not broken, unless a single column is too wide.
     """
     title, named, rest = table.title, range(keys), range(keys, len(table.columns))
-    whole = _printed(table, range(len(table.columns)))
+    whole = _printed_columns(table, range(len(table.columns)))
     if _has_room(console, whole):
         console.print(whole)
         return
-    narrow = replace(table, columns=tuple(map(_in_lines, table.columns, zip(*table.rows, strict=True))))
+    narrow = replace(table, columns=tuple(map(_wrapped_heading, table.columns, zip(*table.rows, strict=True))))
     while rest:
-        counts = (n for n in range(len(rest), 1, -1) if _has_room(console, _printed(narrow, [*named, *rest[:n]])))
+        counts = (n for n in range(len(rest), 1, -1) if _has_room(console, _printed_columns(narrow, [*named, *rest[:n]])))
         count = next(counts, 1)
-        console.print(_printed(replace(narrow, title=title), [*named, *rest[:count]]))
+        console.print(_printed_columns(replace(narrow, title=title), [*named, *rest[:count]]))
         title, rest = "", rest[count:]
 
 
-def _in_lines(name: str, cells: Sequence[str]) -> str:
+def _wrapped_heading(name: str, cells: Sequence[str]) -> str:
     """Wrap a column's name to the width of its cells, without breaking words."""
     width = max(map(cell_len, (*cells, *name.split())))
     return "\n".join(textwrap.wrap(name, width, break_long_words=False, break_on_hyphens=False))
@@ -460,7 +460,7 @@ def _has_room(console: Console, table: Table) -> bool:
     return console.measure(table, options=console.options.update(max_width=_UNBOUNDED)).maximum <= console.width
 
 
-def _printed(table: TextTable, columns: Sequence[int]) -> Table:
+def _printed_columns(table: TextTable, columns: Sequence[int]) -> Table:
     """Return a printable table with the selected columns."""
     printed = Table(title=table.title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for i in columns:

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.cli.console import print_answer, print_error
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, counted
 from quadbench.errors import ArtifactError

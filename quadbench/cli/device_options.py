@@ -11,23 +11,23 @@ from quadbench.devices.connections import SERIAL_VARIABLE
 from quadbench.errors import DeviceInUseError, UserError
 from quadbench.farm.wishes import addresses_for
 from quadbench.observer import Observer
-from quadbench.pipeline import USUAL, Conduct
+from quadbench.pipeline import DEFAULT_RUN, RunOptions
 from quadbench.results.layout import Layout
 from quadbench.spec import variable
 
-_HERE = (
+_LOCAL_DEVICES = (
     "addresses: s25, s25@SERIAL, SERIAL, virtual:s25, hub:s25, local (default: $ANDROID_SERIAL, else local); or wishes"
     " for free phones: s25*2, chip=SM8750"
 )
-_MOST_RETRIES = 100
+_MAX_RETRIES = 100
 _PAUSE_S = 2.0
 ResultT = TypeVar("ResultT")
-_OF_FARM = "devices of the farm: s25, s25@SERIAL, SERIAL, virtual:s25, s25*2, chip=SM8750; farm status lists them"
+_FARM_HELP = "devices of the farm: s25, s25@SERIAL, SERIAL, virtual:s25, s25*2, chip=SM8750; farm status lists them"
 
 
 def add_devices(parser: argparse.ArgumentParser, *, of_farm: bool = False) -> None:
-    """Add `--devices` and `-s` for `chosen_devices`; with `of_farm`, for a farm's devices and `device_words`."""
-    parser.add_argument("--devices", metavar="A,B", help=_OF_FARM if of_farm else _HERE)
+    """Add `--devices` and `-s` for `addresses_of`; with `of_farm`, for a farm's devices and `device_words`."""
+    parser.add_argument("--devices", metavar="A,B", help=_FARM_HELP if of_farm else _LOCAL_DEVICES)
     parser.add_argument("-s", "--serial", metavar="SERIAL", help="the phone with this serial, as adb's option of that name")
 
 
@@ -39,21 +39,21 @@ def listed_devices(devices: str | None) -> Sequence[str]:
     return listed
 
 
-def chosen_devices(devices: str | None, serial: str | None, layout: Layout) -> Sequence[Address]:
+def addresses_of(devices: str | None, serial: str | None, layout: Layout) -> Sequence[Address]:
     """Return the device addresses to run on. `-s` adds an adb serial to one address, or is the address.
 
     Wishes such as `s25*2` become free phones. With neither option, use $ANDROID_SERIAL if set (empty list), else this machine.
     """
-    listed = parse_addresses(_picked(addresses_for(listed_devices(devices), layout), serial))
+    listed = parse_addresses(_with_serial(addresses_for(listed_devices(devices), layout), serial))
     return listed or ([] if variable(SERIAL_VARIABLE) else [LocalAddress()])
 
 
 def device_words(devices: str | None, serial: str | None) -> Sequence[str]:
     """Return the values of --devices and -s as device selectors for a farm, or an empty list."""
-    return _picked(listed_devices(devices), serial)
+    return _with_serial(listed_devices(devices), serial)
 
 
-def _picked(listed: Sequence[str], serial: str | None) -> Sequence[str]:
+def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
     """Combine `--devices` with the adb serial of `-s`."""
     if not serial:
         return listed
@@ -66,14 +66,14 @@ def _picked(listed: Sequence[str], serial: str | None) -> Sequence[str]:
     return [picked]
 
 
-def add_conduct(parser: argparse.ArgumentParser, *, later: str = "--resume goes on") -> None:
+def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume goes on") -> None:
     """Add the options --retries, --budget and --keep-going. `later` is the help text on work beyond the budget."""
     parser.add_argument(
         "--retries",
-        type=whole_number("number of retries", 0, _MOST_RETRIES),
-        default=USUAL.retries,
+        type=whole_number("number of retries", 0, _MAX_RETRIES),
+        default=DEFAULT_RUN.retries,
         metavar="N",
-        help=f"how often a lost device is waited for, up to {USUAL.wait_s / 60:g} minutes each time (default: %(default)s)",
+        help=f"how often a lost device is waited for, up to {DEFAULT_RUN.wait_s / 60:g} minutes each time (default: %(default)s)",
     )
     parser.add_argument(
         "--budget", type=duration_s, metavar="TIME", help=f"begin nothing that would not end within this, as 2h; {later}"
@@ -83,12 +83,12 @@ def add_conduct(parser: argparse.ArgumentParser, *, later: str = "--resume goes 
     )
 
 
-def conduct_of(options: Options) -> Conduct:
+def run_options_from(options: Options) -> RunOptions:
     """Return the run options (retries, budget, keep-going) from the command line."""
-    return Conduct(retries=options.retries, budget_s=options.budget, keep_going=options.keep_going)
+    return RunOptions(retries=options.retries, budget_s=options.budget, keep_going=options.keep_going)
 
 
-def once_free(
+def retry_when_free(
     act: Callable[[], ResultT], observer: Observer, *, waits: bool, pause: Callable[[float], None] = time.sleep
 ) -> ResultT:
     """Call a function that first takes devices. If another process uses one and `waits` is true, retry until it is free."""
@@ -98,5 +98,5 @@ def once_free(
         except DeviceInUseError as error:
             if not waits:
                 raise
-            observer.step("wait", error.message)
+            observer.stage_step("wait", error.message)
             pause(_PAUSE_S)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.cli.console import empty_table, print_answer, print_broken_profiles, print_error, print_rows, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.devices import list_devices
@@ -15,7 +15,7 @@ from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.health import quarantined, released
 from quadbench.farm.inventory import Inventory
 from quadbench.farm.overview import FarmPhone, overview, phone_named
-from quadbench.results.engine import opened
+from quadbench.results.engine import open_db
 
 _UNKNOWN = "–"
 
@@ -48,14 +48,14 @@ def run(options: Options) -> int:
     print_broken_profiles()
     missing = [phone for phone in phones if phone.is_missing]
     for phone in missing:
-        seen = phone.last_seen and f"{phone.seen.state}, last seen {_at(phone.last_seen)} at {phone.seen.host}"
+        seen = phone.last_seen and f"{phone.seen.state}, last seen {_time_text(phone.last_seen)} at {phone.seen.host}"
         print_error(f"expected phone '{phone.name}' (serial {phone.seen.serial}) is not ready: {seen or 'it was never seen'}")
     return DeviceNotFoundError.exit_code if missing else 0
 
 
 def _change(options: Options, phone: FarmPhone) -> int:
     """Put a phone into quarantine, or release it."""
-    with opened(options.layout) as engine:
+    with open_db(options.layout) as engine:
         inventory = Inventory(engine)
         if phone.is_here:
             inventory.note_seen([phone.seen])
@@ -70,7 +70,7 @@ def _forget(options: Options, phone: FarmPhone) -> int:
     """Remove an unattached phone from the inventory."""
     if phone.is_here:
         raise UserError(f"'{phone.name}' is attached here, and would be noted again", hint="unplug it before")
-    with opened(options.layout) as engine:
+    with open_db(options.layout) as engine:
         Inventory(engine).forget(phone.seen.device)
     print_answer(options, {"forgotten": phone.name}, f"{phone.name}: forgotten")
     return 0
@@ -82,13 +82,13 @@ def _print(phones: Sequence[FarmPhone], others: Sequence[DeviceRow]) -> None:
         for phone in phones:
             seen, claim = phone.seen, phone.claim
             android = f"Android {seen.android_release}" if seen.android_release else ""
-            where = (seen.host or "", f"seen {_at(phone.last_seen)}" if phone.last_seen else "")
+            where = (seen.host or "", f"seen {_time_text(phone.last_seen)}" if phone.last_seen else "")
             cells = (
                 (phone.name, seen.serial, *(() if seen.profile else ("no profile matches",))),
                 tuple(filter(None, (seen.model, seen.chip, android, seen.abi))) or (_UNKNOWN,),
                 filter(None, (seen.state, *where)),
                 filter(None, (phone.condition.health.value, phone.condition.reason)),
-                (claim.owner, f"until {_at(claim.until)}", claim.purpose) if claim else ("free",),
+                (claim.owner, f"until {_time_text(claim.until)}", claim.purpose) if claim else ("free",),
             )
             table.add_row(*("\n".join(map(one_line, lines)) for lines in cells))
         stdout_console().print(table)
@@ -96,7 +96,7 @@ def _print(phones: Sequence[FarmPhone], others: Sequence[DeviceRow]) -> None:
     print_rows(("address", "serial", "state", "model"), rows, whole=("address",))
 
 
-def _at(moment: datetime) -> str:
+def _time_text(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 

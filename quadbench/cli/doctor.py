@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.cli.console import RunConsole, empty_table, print_answer, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.devices.addresses import parse_address
 from quadbench.doctor.bring_up import bring_up
 from quadbench.doctor.checks import BringUp, CheckStatus
-from quadbench.doctor.machine import Check, examine
+from quadbench.doctor.machine import Dependency, examine
 from quadbench.errors import DeviceError, MissingDependencyError, UserError
 
 _COLOURS = {CheckStatus.OK: "green", CheckStatus.FAILED: "red", CheckStatus.NOT_TOLD: "yellow", CheckStatus.NOT_TRIED: "yellow"}
@@ -54,13 +54,13 @@ def _print_bring_up(console: Console, result: BringUp) -> None:
             console.print(f"{check.name}: {one_line(check.hint)}", highlight=False)
 
 
-def _print_checks(console: Console, checks: Sequence[Check]) -> None:
+def _print_checks(console: Console, checks: Sequence[Dependency]) -> None:
     """Print the checks grouped by purpose, one line each, with a hint below each missing program or package."""
     for purpose in dict.fromkeys(check.purpose for check in checks):
         console.print(Text(one_line(purpose), style="bold"))
         for check in (check for check in checks if check.purpose == purpose):
             mark = ("ok", "green") if check.is_ok else ("missing", "red") if check.is_required else ("absent", "yellow")
-            told = f"  {one_line(' '.join(filter(None, (check.name, check.found))))}"
-            console.print(Text.assemble("  ", (mark[0].ljust(_MARK_WIDTH), mark[1]), told), highlight=False)
+            line = f"  {one_line(' '.join(filter(None, (check.name, check.found))))}"
+            console.print(Text.assemble("  ", (mark[0].ljust(_MARK_WIDTH), mark[1]), line), highlight=False)
             if not check.is_ok and check.hint:
                 console.print(Padding(Text(check.hint), (0, 0, 0, _MARK_WIDTH + 4)), highlight=False)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.cli import run_source
 from quadbench.cli.console import print_answer, print_error, print_json, print_rows, print_text
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, duration_s, split_list, whole_number
-from quadbench.errors import ArtifactError, UserError, extra_needed, shown
+from quadbench.errors import ArtifactError, UserError, quote, requires_extra
 from quadbench.farm.job import Job, JobState
 from quadbench.farm.job_status import MOST_LISTED, job_with_attempts, listed_jobs, queue_status
 from quadbench.farm.jobs import JobQueue
@@ -26,13 +26,13 @@ from quadbench.farm.store.opening import STORE_VARIABLE, required_store, store_o
 from quadbench.farm.unit import DRAIN_S, ENVIRONMENT_FILE, systemd_unit
 from quadbench.farm.workers import KnownWorker, NewWorker, Workers
 from quadbench.host import host_name, user_and_host
-from quadbench.results.engine import DATABASE_VARIABLE, database_of, name_of, open_engine, open_for_reading, opened, schema_of
+from quadbench.results.engine import DATABASE_VARIABLE, database_of, name_of, open_db, open_engine, open_for_reading, schema_of
 
 if TYPE_CHECKING:
     from quadbench.dispatch.worker import Worker
 
 _NONE = "–"
-_LONGEST_NAME = 100
+_MAX_NAME_LENGTH = 100
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 def add(commands: Subparsers) -> None:
     actions = add_group(commands, "farm")
     worker = add_action(actions, "worker", run, "do the farm's jobs on this host, with its attached phones; SIGTERM drains it")
-    worker.add_argument("--name", type=_name, help="the worker's name (default: that of the host)")
+    worker.add_argument("--name", type=_worker_name, help="the worker's name (default: that of the host)")
     worker.add_argument(
         "--devices", default="", metavar="A,B", help="devices beside attached phones: local, virtual:s25 (default: none)"
     )
@@ -93,7 +93,7 @@ def run_init(options: Options) -> int:
 
 
 def run_status(options: Options) -> int:
-    with opened(options.layout, open_for_reading) as engine:
+    with open_db(options.layout, open_for_reading) as engine:
         status = queue_status(engine)
         workers = Workers(engine).known()
     if options.json:
@@ -121,11 +121,11 @@ def run_status(options: Options) -> int:
         _print(("device", "profile", "serial", "host", "worker"), devices)
         if not devices:
             print_text("no device: a worker names its devices some seconds after its start")
-    return _told(status.faults)
+    return _fault_exit_code(status.faults)
 
 
 def run_jobs(options: Options) -> int:
-    with opened(options.layout, open_for_reading) as engine:
+    with open_db(options.layout, open_for_reading) as engine:
         read = listed_jobs(engine, options.run_id)
     if options.json:
         print_json(read.jobs)
@@ -135,15 +135,15 @@ def run_jobs(options: Options) -> int:
         print_text("there are no jobs")
     if len(read.jobs) == MOST_LISTED:
         print_error(f"only {MOST_LISTED} jobs are listed")
-    return _told(list(read.faults.values()))
+    return _fault_exit_code(list(read.faults.values()))
 
 
 def run_logs(options: Options) -> int:
-    with opened(options.layout, open_for_reading) as engine:
+    with open_db(options.layout, open_for_reading) as engine:
         read, attempts = job_with_attempts(engine, options.job)
     if options.json:
         print_json({"job": read.jobs, "attempts": attempts})
-        return _told(list(read.faults.values()))
+        return _fault_exit_code(list(read.faults.values()))
     for job in read.jobs:
         print_text(f"job {job.id} of run {job.run_id} ({job.kind.value}, {job.needs}) of {job.owner} is {_state(job)}")
         if job.reason:
@@ -158,12 +158,12 @@ def run_logs(options: Options) -> int:
     for past in attempts:
         if past.lines:
             print_text(f"attempt {past.number} logged:\n{past.lines}")
-    return _told(list(read.faults.values()))
+    return _fault_exit_code(list(read.faults.values()))
 
 
 def run_cancel(options: Options) -> int:
     why = f"cancelled by {user_and_host()}" + (f": {options.why}" if options.why else "")
-    with opened(options.layout) as engine:
+    with open_db(options.layout) as engine:
         queue = JobQueue(engine)
         is_job = options.what.isdecimal()
         jobs = [queue.cancel(int(options.what), why)] if is_job else queue.cancel_run(options.what, why)
@@ -190,7 +190,7 @@ def run_unit(options: Options) -> int:
     return 0
 
 
-def _told(faults: Sequence[str]) -> int:
+def _fault_exit_code(faults: Sequence[str]) -> int:
     for fault in faults:
         print_error(fault)
     return ArtifactError.exit_code if faults else 0
@@ -223,7 +223,7 @@ def _time(moment: datetime | None) -> str:
 
 
 def run(options: Options) -> int:
-    with extra_needed("farm"):
+    with requires_extra("farm"):
         from quadbench.dispatch.metrics import FarmMetrics, WorkerMetrics, serve
     from quadbench.devices.addresses import parse_address
     from quadbench.dispatch.attempt import Workplace
@@ -246,15 +246,15 @@ def run(options: Options) -> int:
         if options.metrics is not None:
             stack.callback(serve(options.metrics, FarmMetrics(engine)))
         devices = stack.enter_context(Offers(given, engine, options.layout))
-        tell(itself, [device.name for device in devices.present], engine)
+        log_worker(itself, [device.name for device in devices.present], engine)
         workplace = Workplace(layout=options.layout, database=source, store=store or "", logs_json=options.log_json)
         worker = Worker(itself, engine, devices, workplace.carry_out, metrics)
-        stack.enter_context(_stopped_by_signals(worker))
+        stack.enter_context(_stop_on_signals(worker))
         worker.work()
     return 0
 
 
-def tell(itself: NewWorker, devices: Sequence[str], engine: sa.Engine) -> None:
+def log_worker(itself: NewWorker, devices: Sequence[str], engine: sa.Engine) -> None:
     """Log which jobs this worker takes, and warn if another live worker has the same name."""
     namesakes = [one for one in Workers(engine).known() if one.worker.name == itself.name and one.is_here]
     for one in namesakes:
@@ -267,7 +267,7 @@ def tell(itself: NewWorker, devices: Sequence[str], engine: sa.Engine) -> None:
 
 
 @contextmanager
-def _stopped_by_signals(worker: "Worker") -> Iterator[None]:
+def _stop_on_signals(worker: "Worker") -> Iterator[None]:
     """Make SIGTERM and Ctrl-C call the worker's `stop` while the block runs."""
     taken = {number: signal.signal(number, lambda *_: worker.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -277,7 +277,7 @@ def _stopped_by_signals(worker: "Worker") -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _name(text: str) -> str:
-    if not text.strip() or not text.isprintable() or len(text) > _LONGEST_NAME:
-        raise argparse.ArgumentTypeError(f"{shown(text)} names no worker; expected 1 to {_LONGEST_NAME} printable characters")
+def _worker_name(text: str) -> str:
+    if not text.strip() or not text.isprintable() or len(text) > _MAX_NAME_LENGTH:
+        raise argparse.ArgumentTypeError(f"{quote(text)} names no worker; expected 1 to {_MAX_NAME_LENGTH} printable characters")
     return text

@@ -8,39 +8,39 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Subject
+from quadbench.artifacts.safe_text import one_line
 from quadbench.cli.console import RunConsole, print_json, print_note, print_text, print_text_table, stdout_console
 from quadbench.cli.device_options import listed_devices
 from quadbench.cli.options import Options, Subparsers, add_command, counted, duration_s, next_command, output_file, refuse_given
 from quadbench.devices.addresses import parse_address
-from quadbench.errors import UnknownNameError, UserError, shown
+from quadbench.errors import UnknownNameError, UserError, quote
 from quadbench.host import user_and_host
 from quadbench.nightly.history import bisect, last_change, sentence, subjects_of, tables
-from quadbench.nightly.history_formats import CaseDocument, CaseList, Told, line_table, lines_of, render_history, told_of
+from quadbench.nightly.history_formats import CaseData, CaseDocument, CaseList, case_lines, case_table, read_cases, render_history
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.series import limit_of
-from quadbench.nightly.verdicts import acknowledged
+from quadbench.nightly.verdicts import rulings_by_acknowledgement
 from quadbench.observer import Observer
 from quadbench.report.formatting import plural
 from quadbench.report.night import subject_name
 from quadbench.report.versus import PRIMARY, primary_row
 from quadbench.report.versus import sentence as comparison_sentence
-from quadbench.results.disk import write_whole
-from quadbench.results.engine import database_of, is_made, open_engine, open_for_reading, opened
+from quadbench.results.disk import write_atomic
+from quadbench.results.engine import database_exists, database_of, open_db, open_engine, open_for_reading
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightStore
 from quadbench.spec import is_file
 from quadbench.statistics import Verdict
 from quadbench.statistics.launch_comparison import verdict_within
-from quadbench.study.comparison_side import Manner, choose
+from quadbench.study.comparison_side import CompareOptions, side_of
 from quadbench.study.run_comparison import compare
 
 _LISTED = 40  # nights of each case that the list looks back
-_LONGEST = timedelta(days=366)  # for which an acknowledgement may hold
-_LONGEST_REASON = 500
-_MOST_NAMED = 20  # nights listed in an error message
+_MAX_LENGTH = timedelta(days=366)  # for which an acknowledgement may hold
+_MAX_REASON_LENGTH = 500
+_MAX_NAMED = 20  # nights listed in an error message
 _SCHEMA_VERSION = 1  # for the JSON of acknowledgements and bisections
 _SHORT = 12  # shortest prefix of a digest that is accepted
 _LIMIT = limit_of(PRIMARY, Limits())
@@ -96,13 +96,13 @@ def _list(options: Options) -> int:
     with nights_of(options.layout) as nights:
         every = [nights.series(case, device, latest=_LISTED, key=PRIMARY) for case, device in nights.cases()]
         series = [measured for measured in every if measured]  # a series may be empty if all of its nights are damaged
-        lines = lines_of(nights, series)
+        lines = case_lines(nights, series)
         if options.html and series:
-            write_history(options, told_of(nights, series, is_whole=False))
+            write_history(options, read_cases(nights, series, is_whole=False))
     if options.json:
         print_json(CaseList(cases=lines))
     elif lines:
-        print_text_table(stdout_console(), line_table(lines))
+        print_text_table(stdout_console(), case_table(lines))
         print_text(f"next: {next_command(options, 'history', lines[0].case)}")
     else:
         print_text("no night yet; quadbench nightly run night.yaml performs one")
@@ -112,11 +112,11 @@ def _list(options: Options) -> int:
 def _show(options: Options) -> int:
     """Print the history of a nightly case: what changed, when, and on which device."""
     with nights_of(options.layout) as nights:
-        devices = measured_on(nights, options.case, options.devices)
-        told = told_of(nights, devices.values(), is_whole=options.all or options.json)
-    histories = [one.history for one in told]
+        devices = measurements_by_device(nights, options.case, options.devices)
+        entries = read_cases(nights, devices.values(), is_whole=options.all or options.json)
+    histories = [one.history for one in entries]
     if options.html:
-        write_history(options, told)
+        write_history(options, entries)
     if options.json:
         print_json(CaseDocument(case=options.case, devices=tuple(histories)))
         return 0
@@ -130,18 +130,18 @@ def _show(options: Options) -> int:
 
 def _acknowledge(options: Options) -> int:
     """Accept a nightly case's figures as the new normal level from a night on, with a reason and an end date."""
-    reason = one_line(options.acknowledge, _LONGEST_REASON).strip()
+    reason = one_line(options.acknowledge, _MAX_REASON_LENGTH).strip()
     if not reason or not options.until:
         raise UserError("an acknowledgement needs a reason and an end", hint="--acknowledge 'four more steps' --until 30d")
     with nights_of(options.layout, is_written=True) as nights:
-        devices = measured_on(nights, options.case, options.devices)
-        words = _words(options, reason, devices)
+        devices = measurements_by_device(nights, options.case, options.devices)
+        words = _acknowledgements(options, reason, devices)
         rulings = nights.rulings_of(options.case)
         measured = [night for of_device in devices.values() for night in of_device]
-        superseding = [ruling for word in words for ruling in acknowledged(word, rulings, measured, word.made_at)]
+        superseding = [ruling for word in words for ruling in rulings_by_acknowledgement(word, rulings, measured, word.made_at)]
         for word in words:
             nights.acknowledge(word)
-        nights.rule(superseding)
+        nights.add(superseding)
     if options.json:
         print_json({"schema_version": _SCHEMA_VERSION, "acknowledged": words})
     else:
@@ -151,7 +151,7 @@ def _acknowledge(options: Options) -> int:
     return 0
 
 
-def _words(options: Options, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
+def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
     """Return one acknowledgement for all devices, or one for each device given with `--devices`."""
     measured = [night for of_device in devices.values() for night in of_device]
     points = [point for night in measured for point in night.points]
@@ -161,7 +161,7 @@ def _words(options: Options, reason: str, devices: Mapping[str, Sequence[Measure
         ("figure", options.figure, {point.key for point in points}),
     ):
         if name is not None and name not in known:
-            raise UnknownNameError(kind, name, sorted(known)[-_MOST_NAMED:])
+            raise UnknownNameError(kind, name, sorted(known)[-_MAX_NAMED:])
     night = options.night or max(measured, key=lambda one: one.measured_at).night
     word = Acknowledgement(
         case=options.case,
@@ -188,15 +188,15 @@ def _until(text: str) -> datetime:
             else now + timedelta(seconds=duration_s(text))
         )
     except (ValueError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is no day; expected one as 2026-12-31, or a duration as 30d") from error
-    if not now < until <= now + _LONGEST:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is over, or more than a year from now")
+        raise argparse.ArgumentTypeError(f"{quote(text)} is no day; expected one as 2026-12-31, or a duration as 30d") from error
+    if not now < until <= now + _MAX_LENGTH:
+        raise argparse.ArgumentTypeError(f"{quote(text)} is over, or more than a year from now")
     return until
 
 
 def run_bisect(options: Options) -> int:
     with nights_of(options.layout) as nights:
-        devices = measured_on(nights, options.case, options.devices)
+        devices = measurements_by_device(nights, options.case, options.devices)
     if len(devices) > 1:
         addresses = ", ".join(nights[-1].address for nights in devices.values())
         raise UserError(f"launches in turn need one device, and the case was measured on {addresses}", hint="name it: --devices")
@@ -205,27 +205,27 @@ def run_bisect(options: Options) -> int:
     begin, end = _index(measured, good), _index(measured, bad)
     subjects = subjects_of(measured[begin : end + 1])  # distinct, in the order of their first night
     if len(subjects) < 2 or subjects[-1] == subjects[0]:
-        message = f"{shown(good)} and {shown(bad)} have no other files, in this order"
+        message = f"{quote(good)} and {quote(bad)} have no other files, in this order"
         raise UserError(message, hint="name the earlier, good one first")
     print_note(f"{plural(len(subjects), 'subject')}, of which at most {(len(subjects) - 1).bit_length()} have to be launched")
     with RunConsole() as observer:
-        side = _Sides(good=subjects[0], address=measured[-1].address, layout=options.layout, observer=observer)
+        side = _BisectComparison(good=subjects[0], address=measured[-1].address, layout=options.layout, observer=observer)
         if side.is_changed(subjects[-1]) is not True:
             raise UserError("BAD does not differ from GOOD, as far as can be told", hint=_NOT_CHANGED)
-        told = bisect(subjects, side.is_changed)
-    first = next(night for night in measured if night.subject == told.first_bad)
+        bisection = bisect(subjects, side.is_changed)
+    first = next(night for night in measured if night.subject == bisection.first_bad)
     if options.json:
-        print_json({"schema_version": _SCHEMA_VERSION, "case": options.case, "night": first.night, **asdict(told)})
+        print_json({"schema_version": _SCHEMA_VERSION, "case": options.case, "night": first.night, **asdict(bisection)})
         return 0
-    for subject in told.untold:
+    for subject in bisection.untold:
         print_text(f"{subject_name(subject)} could not be told")
-    since = f"the change came with {subject_name(told.first_bad)}, which ran first in {first.night}"
-    print_text(f"{since}; {subject_name(told.last_good)} is as {subject_name(subjects[0])}")
+    since = f"the change came with {subject_name(bisection.first_bad)}, which ran first in {first.night}"
+    print_text(f"{since}; {subject_name(bisection.last_good)} is as {subject_name(subjects[0])}")
     return 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Sides:
+class _BisectComparison:
     """Launches two builds of a nightly case in turn on one device, to see whether their image times differ."""
 
     good: Subject
@@ -238,9 +238,9 @@ class _Sides:
         if not is_file(self._folder(subject) / MANIFEST):
             print_note(f"{subject_name(subject)} is not there any more; quadbench store fetch gets it where a store has it")
             return None
-        a, b = (choose(str(self._folder(one)), {"kit": one.kit} if one.kit else {}, self.layout) for one in (self.good, subject))
-        manner = Manner(to_see=Limits().time)
-        versus = compare(a, b, [parse_address(self.address)], manner, layout=self.layout, observer=self.observer)
+        a, b = (side_of(str(self._folder(one)), {"kit": one.kit} if one.kit else {}, self.layout) for one in (self.good, subject))
+        options = CompareOptions(to_see=Limits().time)
+        versus = compare(a, b, [parse_address(self.address)], options, layout=self.layout, observer=self.observer)
         (device,) = versus.devices
         row = primary_row(device)
         if row is None or row.comparison is None:
@@ -258,10 +258,10 @@ def _index(measured: Sequence[Measurement], word: str) -> int:
     for number, night in enumerate(measured):
         if night.night == word or (is_digest and night.subject.bundle.startswith(word)):
             return number
-    raise UnknownNameError("night or bundle", word, {night.night for night in measured[-_MOST_NAMED:]})
+    raise UnknownNameError("night or bundle", word, {night.night for night in measured[-_MAX_NAMED:]})
 
 
-def write_history(options: Options, told: Sequence[Told]) -> None:
+def write_history(options: Options, cases: Sequence[CaseData]) -> None:
     """Write the HTML page and print its path."""
     now = datetime.now(UTC)
     asked = [options.case] if options.case else []
@@ -271,18 +271,18 @@ def write_history(options: Options, told: Sequence[Told]) -> None:
         "The same again": next_command(options, "history", *asked, "--html", str(options.html)),
         "As data": next_command(options, "history", *asked, "--json"),
     }
-    page = render_history(told, case=options.case, commands=commands, next_step=_next_step(options, told, now), made_at=now)
-    write_whole(options.html, page, end="")
+    page = render_history(cases, case=options.case, commands=commands, next_step=_next_step(options, cases, now), made_at=now)
+    write_atomic(options.html, page, end="")
     if not options.json:
         print_text(f"Report: {options.html}")
 
 
-def _next_step(options: Options, told: Sequence[Told], now: datetime) -> dict[str, str]:
+def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> dict[str, str]:
     """Return the next commands for the latest unwanted change that nobody has acknowledged, with their descriptions.
 
     Without such a change, return that nothing has to be done, and until when.
     """
-    changes = [change for one in told if (change := last_change(one.history, now))]
+    changes = [change for one in cases if (change := last_change(one.history, now))]
     latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
     if latest is None:
         until = min((change.word.until for change in changes if change.word), default=None)
@@ -301,15 +301,15 @@ def _next_step(options: Options, told: Sequence[Told], now: datetime) -> dict[st
 
 
 @contextmanager
-def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[Nights]:
+def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[NightStore]:
     """Open the stored nightly results of a results folder for reading, or with `is_written` for writing."""
-    if not is_made(database_of(layout)):
+    if not database_exists(database_of(layout)):
         raise UserError(f"'{layout.root}' has no nights", hint="quadbench nightly run night.yaml performs one")
-    with opened(layout, open_engine if is_written else open_for_reading) as engine:
-        yield Nights(engine)
+    with open_db(layout, open_engine if is_written else open_for_reading) as engine:
+        yield NightStore(engine)
 
 
-def measured_on(nights: Nights, case: str, words: str | None) -> dict[str, list[Measurement]]:
+def measurements_by_device(nights: NightStore, case: str, words: str | None) -> dict[str, list[Measurement]]:
     """Return a case's nightly measurements by device: all devices, or those of `--devices`, by device name or address."""
     known = {name for name, _ in nights.cases()}
     series = nights.series(case) if case in known else []

@@ -8,7 +8,7 @@ from quadbench.cli.console import print_answer
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.errors import BuildError
 from quadbench.lint import Severity, lint_bundle, messages
-from quadbench.results.manifest import read_whole
+from quadbench.results.manifest import read_checked
 from quadbench.target.profile import KnownTarget, broken_profiles, find_target, known_targets, load_profile, load_profiles
 
 
@@ -25,11 +25,11 @@ def run(options: Options) -> int:
     if options.target:
         known = find_target(options.target, known_targets(load_profiles(), platform.machine()), broken_profiles())
     htp_arch = known.htp_arch if known else load_profile(options.profile).soc.htp_arch if options.profile else None
-    bundle = read_whole(options.bundle, Bundle)
+    bundle = read_checked(options.bundle, Bundle)
     findings = lint_bundle(bundle, htp_arch=htp_arch, target=known.target if known else None)
     errors = list(messages(findings, Severity.ERROR))
     warnings = list(messages(findings, Severity.WARNING))
-    lines = [f"{severity}: {line}" for severity, told in (("error", errors), ("warning", warnings)) for line in told]
+    lines = [f"{severity}: {line}" for severity, texts in (("error", errors), ("warning", warnings)) for line in texts]
     summary = f"{len(findings)} graphs: {len(errors)} rules broken, {len(warnings)} warnings"
     print_answer(options, findings, "\n".join([*lines, summary]))
     return BuildError.exit_code if errors else 0

@@ -9,17 +9,17 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from quadbench.artifacts.names import check_file_name
+from quadbench.artifacts.safe_text import check_file_name
 from quadbench.cli import console
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, duration_s, next_command, output_file, time_word
 from quadbench.cli.run_source import add_farm, use_farm
 from quadbench.errors import QuadbenchError, StorageError, UserError
 from quadbench.host import python_module
-from quadbench.nightly.exports import WEBHOOK_VARIABLE, annotations, check_address, night_junit, night_markdown, tell
-from quadbench.nightly.launcher import Here, Launcher
+from quadbench.nightly.exports import WEBHOOK_VARIABLE, check_address, github_annotations, night_junit, night_markdown, post_night
+from quadbench.nightly.launcher import Launcher, LocalLauncher
 from quadbench.nightly.night_file import NightFile
-from quadbench.nightly.night_plan import Plan, PlannedCase, planned
-from quadbench.nightly.night_report import ERROR, Performed, exit_code
+from quadbench.nightly.night_plan import NightPlan, PlannedCase, plan_night
+from quadbench.nightly.night_report import ERROR, NightResult, exit_code
 from quadbench.nightly.perform import perform
 from quadbench.nightly.schedule import cron_line, systemd_files
 from quadbench.observer import Observer
@@ -27,12 +27,12 @@ from quadbench.report.formatting import TextTable, plural
 from quadbench.report.night import NightView
 from quadbench.report.night_formats import device_table, finding_lines, night_json, write_night_report
 from quadbench.results.bundles import freeze, frozen_name
-from quadbench.results.disk import require_writable, write_whole
+from quadbench.results.disk import require_writable, write_atomic
 from quadbench.results.engine import has_password, source_name
 from quadbench.results.layout import Layout
 from quadbench.spec import load
 from quadbench.spec.variables import path_variable, secret_variable
-from quadbench.study.comparison_side import choose
+from quadbench.study.comparison_side import side_of
 from quadbench.target.profile import LOCAL_NAME
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
@@ -76,7 +76,7 @@ def add_file(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: Options) -> int:
-    plan = planned(options.file, options.layout, on_farm=bool(options.farm))
+    plan = plan_night(options.file, options.layout, on_farm=bool(options.farm))
     night_id = f"{plan.name}-{options.night or (datetime.now().astimezone() + _MORNING).date().isoformat()}"
     try:
         check_file_name(night_id)
@@ -93,34 +93,34 @@ def run(options: Options) -> int:
     print_faults(plan)
     with console.RunConsole() as observer, _launcher(options, night_id, observer) as launcher:
         try:
-            performed = perform(night_id, plan, launcher, layout=options.layout)
+            result = perform(night_id, plan, launcher, layout=options.layout)
         except KeyboardInterrupt:
             again = night_command(options, "--night", night_id.removeprefix(f"{plan.name}-"))
             console.print_note(f"night {night_id} is not over; to go on: {again}")
             raise
         except OSError as error:
             raise StorageError(f"'{options.layout.root}' cannot be used: {error}") from error
-    is_told = write_outputs(options, performed, options.layout)
-    return exit_code(performed.night) or (0 if is_told else ERROR)
+    is_told = write_outputs(options, result, options.layout)
+    return exit_code(result.night) or (0 if is_told else ERROR)
 
 
 @contextmanager
 def _launcher(options: Options, night_id: str, observer: Observer) -> Iterator[Launcher]:
     """Yield the launcher for a night: on this machine's devices or through a farm."""
     if not options.farm:
-        yield Here(layout=options.layout, observer=observer)
+        yield LocalLauncher(layout=options.layout, observer=observer)
         return
     from quadbench.dispatch.submission import open_farm
-    from quadbench.nightly.farm_launcher import OfFarm
+    from quadbench.nightly.farm_launcher import FarmLauncher
 
     with open_farm(options.layout) as farm:
-        yield OfFarm(night_id=night_id, farm=farm, layout=options.layout, observer=observer)
+        yield FarmLauncher(night_id=night_id, farm=farm, layout=options.layout, observer=observer)
 
 
 def run_freeze(options: Options) -> int:
     frozen_name(options.name)
     with console.RunConsole() as observer:
-        chosen = choose(options.source, {}, options.layout)
+        chosen = side_of(options.source, {}, options.layout)
         (bundle,) = chosen.bundles([LOCAL_NAME], layout=options.layout, observer=observer).values()
     frozen = freeze(options.name, bundle, options.layout)
     console.print_answer(options, frozen, f"'{options.name}' is bundle {frozen.bundle} for good")
@@ -147,13 +147,13 @@ def run_schedule(options: Options) -> int:
     return 0
 
 
-def print_plan(night_id: str, plan: Plan, *, as_json: bool) -> int:
+def print_plan(night_id: str, plan: NightPlan, *, as_json: bool) -> int:
     """Print a night's plan; return an error's exit code if a case cannot be measured."""
     if as_json:
         cases = [_as_json(case) for case in plan.cases]
         console.print_json({"schema_version": _PLAN_SCHEMA_VERSION, "night": night_id, "cases": cases, "faults": plan.faults})
     else:
-        rows = [(one.name, one.chosen.name, one.yardstick.name, ", ".join(one.words), one.owner or "–") for one in plan.cases]
+        rows = [(one.name, one.side.name, one.yardstick.name, ", ".join(one.words), one.owner or "–") for one in plan.cases]
         table = TextTable.of_words(night_id, ("Case", "Runs", "Beside", "Devices", "Owner"), rows)
         console.print_text_table(console.stdout_console(), table)
         console.print_text(f"{night_id} would measure {plural(len(plan.cases), 'case')} in {plural(plan.blocks, 'block')} each")
@@ -161,7 +161,7 @@ def print_plan(night_id: str, plan: Plan, *, as_json: bool) -> int:
     return ERROR if plan.faults else 0
 
 
-def print_faults(plan: Plan) -> None:
+def print_faults(plan: NightPlan) -> None:
     """Print on stderr which cases or tasks are not measured, and why."""
     for case in plan.cases:
         if case.left_out:
@@ -171,9 +171,9 @@ def print_faults(plan: Plan) -> None:
 
 
 def _as_json(case: PlannedCase) -> dict[str, object]:
-    told = {"name": case.name, "source": case.chosen.source, "changes": case.chosen.changes, "yardstick": case.yardstick.source}
+    document = {"name": case.name, "source": case.side.source, "changes": case.side.changes, "yardstick": case.yardstick.source}
     more = {"devices": case.words, "owner": case.owner, "quality": case.quality, "limits": case.limits.model_dump()}
-    return {**told, "variant": case.chosen.variant, "tasks": case.chosen.tasks, "left_out": case.left_out, **more}
+    return {**document, "variant": case.side.variant, "tasks": case.side.tasks, "left_out": case.left_out, **more}
 
 
 def add_report_files(parser: argparse.ArgumentParser) -> None:
@@ -190,36 +190,36 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     add_report_files(parser)
     parser.add_argument(
         "--webhook",
-        type=_address,
+        type=_webhook_address,
         default=secret_variable(WEBHOOK_VARIABLE),  # argparse validates the default too
         metavar="URL",
         help=f"send one message a night there, as Slack takes it (default: ${WEBHOOK_VARIABLE}, which other users cannot see)",
     )
 
 
-def write_outputs(options: Options, performed: Performed, layout: Layout) -> bool:
+def write_outputs(options: Options, result: NightResult, layout: Layout) -> bool:
     """Write a night's report and JSON, print it, and write all requested outputs. Return False if an output failed.
 
     A failed output is reported on stderr and does not stop the others.
     """
-    view = performed.view(layout.words)
+    view = result.view(layout.root_arguments)
     folder = layout.night(view.night.night_id)
-    word = performed.night.night_id.removeprefix(f"{performed.night.name}-")  # a finished night is only reported again
+    word = result.night.night_id.removeprefix(f"{result.night.name}-")  # a finished night is only reported again
     commands = {"The same again": night_command(options), "As data": night_command(options, "--night", word, "--json")}
     writers: list[Callable[[], object]] = [
         lambda: write_night_report(view, commands, layout),
-        lambda: write_whole(folder / "night.json", night_json(view)),
+        lambda: write_atomic(folder / "night.json", night_json(view)),
     ]
     if options.junit:
-        writers.append(lambda: write_whole(options.junit, night_junit(view).decode()))
+        writers.append(lambda: write_atomic(options.junit, night_junit(view).decode()))
     if options.markdown:
-        writers.append(lambda: write_whole(options.markdown, night_markdown(view)))
+        writers.append(lambda: write_atomic(options.markdown, night_markdown(view)))
     if options.github:
         writers.append(lambda: _add_summary(view))
-    is_told = [_done(write) for write in writers]
+    is_told = [_succeeded(write) for write in writers]
     _print(options, view, folder / "night.html")
     if options.webhook:  # last, as the server may answer slowly
-        is_told.append(_done(lambda: tell(view, options.webhook, folder / "webhook.json")))
+        is_told.append(_succeeded(lambda: post_night(view, options.webhook, folder / "webhook.json")))
     return all(is_told)
 
 
@@ -233,7 +233,7 @@ def night_command(options: Options, *words: str) -> str:
     return next_command(options, "nightly", "run", str(options.file), *words, *farm, *budget)
 
 
-def _done(write: Callable[[], object]) -> bool:
+def _succeeded(write: Callable[[], object]) -> bool:
     try:
         write()
     except (QuadbenchError, OSError, ValueError) as error:  # ValueError: text that cannot be encoded or decoded
@@ -266,7 +266,7 @@ def _print(options: Options, view: NightView, report: Path) -> None:
         console.print_text(f"Report: {report}")
         terminal.print(view.sentence, style="bold", highlight=False)
     if options.github and view.findings:
-        console.print_text(annotations(view))
+        console.print_text(github_annotations(view))
 
 
 @contextmanager
@@ -280,7 +280,7 @@ def _unheard_by_github() -> Iterator[None]:
         console.print_text(f"::{token}::")
 
 
-def _address(text: str) -> str:
+def _webhook_address(text: str) -> str:
     try:
         return check_address(text)
     except UserError as error:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.cli.commands import COMMANDS
-from quadbench.errors import UserError, shown
-from quadbench.results.layout import USUAL_ROOT, Layout
+from quadbench.errors import UserError, quote
+from quadbench.results.layout import DEFAULT_ROOT, Layout
 from quadbench.target.abi import Abi
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -24,7 +24,7 @@ def common_options() -> argparse.ArgumentParser:
         "--results",
         type=lambda folder: Layout(Path(folder)),
         dest="layout",
-        default=str(USUAL_ROOT),
+        default=str(DEFAULT_ROOT),
         metavar="DIR",
         help="where records, bundles and reports are kept (default: results)",
     )
@@ -104,7 +104,7 @@ def duration_s(text: str) -> float:
     """Parse a duration such as `90s`, `30m`, `2h` or `7d` into seconds."""
     match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
     if not match or not int(match[1]):
-        raise argparse.ArgumentTypeError(f"{shown(text)} is no duration; expected one above 0, as 30m, 2h or 7d")
+        raise argparse.ArgumentTypeError(f"{quote(text)} is no duration; expected one above 0, as 30m, 2h or 7d")
     return int(match[1]) * _UNITS_S[match[2]]
 
 
@@ -113,7 +113,7 @@ def whole_number(noun: str, low: int, high: int) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,9}", text) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{shown(text)} is no {noun}; expected {low} to {high}")
+            raise argparse.ArgumentTypeError(f"{quote(text)} is no {noun}; expected {low} to {high}")
         return int(text)
 
     return read

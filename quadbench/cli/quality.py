@@ -5,7 +5,7 @@ from pathlib import Path
 
 from quadbench.cli.console import RunConsole, print_json, print_text, print_text_table, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command, split_list
-from quadbench.errors import UserError, extra_needed
+from quadbench.errors import UserError, requires_extra
 from quadbench.report.scores import emulated_tables, score_notes, score_tables
 
 
@@ -37,11 +37,11 @@ def run(options: Options) -> int:
             raise UserError("--images and --reference go together, and --source with them", hint=hint)
         if options.run_id or options.latents or options.emulator:
             raise UserError("a folder of images has no run, no latents and no U-Nets", hint="give either a run or --images")
-        with extra_needed("quality"):
+        with requires_extra("quality"):
             from quadbench.quality import score_folders
         scores = score_folders(options.images, options.reference, options.source, metrics=metrics, weights=options.weights)
     else:
-        with extra_needed("quality"):
+        with requires_extra("quality"):
             from quadbench.quality import score_run
         with RunConsole() as observer:
             scores = score_run(
@@ -51,7 +51,7 @@ def run(options: Options) -> int:
                 weights=options.weights,
                 with_latents=options.latents,
                 with_emulator=options.emulator,
-                notify=partial(observer.step, "quality"),
+                notify=partial(observer.stage_step, "quality"),
             )
     if options.json:
         print_json(scores)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from quadbench.cli.console import print_answer, print_json
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, add_recipe, counted, next_command
-from quadbench.errors import StorageError, UserError, extra_needed
+from quadbench.errors import StorageError, UserError, requires_extra
 from quadbench.quad.model_files import AdapterSource
 from quadbench.quad.new_recipe import recipe_text
 from quadbench.recipe import Recipe, recipe_digest
@@ -24,7 +24,7 @@ def add(commands: Subparsers) -> None:
 
 
 def run_check(options: Options) -> int:
-    recipe = _checked(options.recipe)
+    recipe = _read_checked(options.recipe)
     digest = recipe_digest(recipe)
     answer = {"name": recipe.name, "digest": digest, "tasks": [task.name for task in recipe.tasks]}
     counts = f"{counted(len(recipe.adapters), 'adapter')}, {counted(len(recipe.tasks), 'task')}"
@@ -37,7 +37,7 @@ def run_new(options: Options) -> int:
     path: Path = options.output
     if path.suffix not in (".yaml", ".yml") or not is_name(path.stem):
         raise UserError(f"--output '{path}' names no recipe; expected NAME.yaml, of {NAME_EXPECTED}")
-    with extra_needed("quad"):
+    with requires_extra("quad"):
         from quadbench.quad.adapters.loading import read_adapter
     adapters = []
     for file in options.adapter:
@@ -53,7 +53,7 @@ def run_new(options: Options) -> int:
     except OSError as error:
         raise StorageError(f"'{path}' cannot be written: {error.strerror}") from error
     try:
-        _checked(path)
+        _read_checked(path)
     except BaseException:  # do not leave an invalid recipe behind
         path.unlink()
         raise
@@ -67,10 +67,10 @@ def run_schema(_options: Options) -> int:
     return 0
 
 
-def _checked(source: str | Path) -> Recipe:
+def _read_checked(source: str | Path) -> Recipe:
     """Read a recipe and check everything that it refers to."""
-    from quadbench.quad.inputs import check_named, read_recipe
+    from quadbench.quad.inputs import check_references, read_recipe
 
     recipe = read_recipe(source)
-    check_named(recipe)
+    check_references(recipe)
     return recipe

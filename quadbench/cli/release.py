@@ -7,7 +7,7 @@ from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.leases import Leases
 from quadbench.farm.overview import device_named, overview
 from quadbench.host import user_and_host
-from quadbench.results.engine import opened
+from quadbench.results.engine import open_db
 
 
 def add(commands: Subparsers) -> None:
@@ -18,7 +18,7 @@ def add(commands: Subparsers) -> None:
 
 def run(options: Options) -> int:
     device = device_named(options.device, overview(list_devices(), expected_phones(), options.layout))
-    with opened(options.layout) as engine:
+    with open_db(options.layout) as engine:
         Leases(engine).release(device, user_and_host(), force=options.force)
     print_answer(options, {"device": device}, f"{device} is released")
     return 0

@@ -14,7 +14,7 @@ from quadbench.report.sweep_answer import sweep_csv, sweep_tables
 from quadbench.report.tables import KPI, TABLE_NAMES, named_tables, text_tables
 from quadbench.report.versus import Versus, exported_tables, versus_csv
 from quadbench.report.view import report_view, run_summary
-from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, keep_run, named_run
+from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, find_run, keep_run
 from quadbench.study.stored_studies import study_table
 
 _ON_SCREEN = "table"
@@ -45,8 +45,8 @@ def run(options: Options) -> int:
         raise UserError(f"--json and {other} exclude each other", hint="give one of them")
     if study := result.study_of(options):
         return _run_study(options, study)
-    stored = named_run(options.layout, options.run_id, RUN, SWEEP, COMPARISON)
-    wanted = result.wanted_as(stored)
+    stored = find_run(options.layout, options.run_id, RUN, SWEEP, COMPARISON)
+    wanted = result.later_run_of(stored)
     conditions = result.conditions_of(options, wanted.tasks)
     view = report_view(stored, options.layout, result.baseline_of(options, wanted))
     if options.format == _ON_SCREEN and not options.table:

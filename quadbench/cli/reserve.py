@@ -1,6 +1,6 @@
 """The command `reserve`: reserve a device for one person for some time."""
 
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.cli.console import print_answer
 from quadbench.cli.options import Options, Subparsers, add_command, duration_s
 from quadbench.devices import list_devices
@@ -8,7 +8,7 @@ from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.leases import Leases
 from quadbench.farm.overview import device_named, overview
 from quadbench.host import user_and_host
-from quadbench.results.engine import opened
+from quadbench.results.engine import open_db
 
 
 def add(commands: Subparsers) -> None:
@@ -22,7 +22,7 @@ def add(commands: Subparsers) -> None:
 
 def run(options: Options) -> int:
     device = device_named(options.device, overview(list_devices(), expected_phones(), options.layout))
-    with opened(options.layout) as engine:
+    with open_db(options.layout) as engine:
         claim = Leases(engine).reserve(device, user_and_host(), one_line(options.why), options.for_s)
     answer = {"device": device, "owner": claim.owner, "purpose": claim.purpose, "until": claim.until.isoformat()}
     print_answer(options, answer, f"{device} is kept for {claim.owner} until {claim.until:%Y-%m-%d %H:%M} UTC")

@@ -18,12 +18,12 @@ from quadbench.errors import ConditionError, UserError
 from quadbench.report.baseline import baseline_tables
 from quadbench.report.condition import Criterion, read_condition
 from quadbench.report.formatting import RATIO, SIDES, rough_times, show
-from quadbench.report.headline import in_words
+from quadbench.report.headline import plain_text
 from quadbench.report.html import study_report
 from quadbench.report.kpi import Figure, KpiRow
 from quadbench.report.run_line import study_document
 from quadbench.report.sweep import Sweep
-from quadbench.report.sweep_answer import settling, sweep_answer, sweep_tables
+from quadbench.report.sweep_answer import settling_command, sweep_answer, sweep_tables
 from quadbench.report.tables import kpi_table
 from quadbench.report.versus import answer, difference_table, side_table
 from quadbench.report.view import ReportView, RunSummary, run_summary
@@ -64,8 +64,8 @@ def _print_tables(options: Options, view: ReportView, path: Path | None) -> None
         _print_glance(console, view)
         console.print(f"{SIDES} {RATIO}", highlight=False, markup=False)
     for doubt in view.doubts:
-        console.print(Text.assemble((doubt.caveat.words, "yellow"), f": {doubt.caveat.doubt}"), highlight=False)
-    for number, sentence in enumerate((*(in_words([sentence]) for sentence in view.headline), *view.gaps)):
+        console.print(Text.assemble((doubt.caveat.label, "yellow"), f": {doubt.caveat.doubt}"), highlight=False)
+    for number, sentence in enumerate((*(plain_text([sentence]) for sentence in view.headline), *view.gaps)):
         console.print(sentence, style=None if number else "bold", highlight=False, markup=False)
     if view.baseline:
         for table in baseline_tables(view.baseline, is_full=options.full):
@@ -148,7 +148,7 @@ def print_study(options: Options, study: Study) -> None:
             print_parts(console, table, len(study.keys))
         for note in dict.fromkeys(note for table in tables for note in table.notes):
             print_text(note)
-        said, next_words = sweep_answer(study), settling(study)
+        sentences, next_words = sweep_answer(study), settling_command(study)
     else:
         print_text(f"A: {study.a}\nB: {study.b}")
         for device in study.devices:
@@ -156,11 +156,11 @@ def print_study(options: Options, study: Study) -> None:
                 if table.rows:
                     print_text_table(console, table)
             for caveat in device.caveats:
-                print_text(f"{caveat.words}: {caveat.advice}")
-        said = answer(study)
-        next_words = study.settling if study.is_stored else ()
-    for told in said:
-        console.print(told, style="bold", highlight=False)
+                print_text(f"{caveat.label}: {caveat.advice}")
+        sentences = answer(study)
+        next_words = study.settling_command if study.is_stored else ()
+    for sentence in sentences:
+        console.print(sentence, style="bold", highlight=False)
     if next_words:
         print_text(f"next: {next_command(options, *next_words)} launches both in turn, which settles their times")
     print_text(f"data: {page.with_suffix('.json')}")
@@ -194,17 +194,17 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def baseline_of(options: Options, wanted: LaterRun) -> RunResult | None:
+def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
     """Return the baseline run of `--baseline`, before anything is measured; None if not given, or if `latest` finds none."""
-    baseline = earlier_run(options.layout, options.baseline, wanted) if options.baseline else None
+    baseline = earlier_run(options.layout, options.baseline, later_run) if options.baseline else None
     if options.baseline and not baseline:
-        where = f" on {', '.join(wanted.addresses)}" if wanted.addresses else ""
+        where = f" on {', '.join(later_run.addresses)}" if later_run.addresses else ""
         rest = "conditions that name a baseline count as met" if getattr(options, "fail_if", None) else "the next run has one"
-        print_note(f"no earlier whole run of {wanted.recipe_name}{where} is in '{options.layout.root}'; {rest}")
+        print_note(f"no earlier whole run of {later_run.recipe_name}{where} is in '{options.layout.root}'; {rest}")
     return baseline
 
 
-def wanted_as(result: RunResult) -> LaterRun:
+def later_run_of(result: RunResult) -> LaterRun:
     """Return the properties of a stored run by which its baseline is found."""
     return LaterRun(
         recipe_name=result.bundle.recipe_name,

@@ -6,14 +6,14 @@ from pathlib import Path
 from quadbench import pipeline
 from quadbench.artifacts import MIB
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_answer, print_error
-from quadbench.cli.device_options import add_conduct, add_devices, chosen_devices, conduct_of, once_free
+from quadbench.cli.device_options import add_devices, add_run_options, addresses_of, retry_when_free, run_options_from
 from quadbench.cli.options import Options, Subparsers, add_command, refuse_given
-from quadbench.cli.result import add_baseline, add_fail_if, add_full, baseline_of, conditions_of, print_result, wanted_as
-from quadbench.cli.run_source import OfBundle, OfRecipe, OfRun, Source, add_farm, named_source, run_on_farm, use_farm
+from quadbench.cli.result import add_baseline, add_fail_if, add_full, baseline_of, conditions_of, later_run_of, print_result
+from quadbench.cli.run_source import BundleSource, RecipeSource, RunSource, Source, add_farm, find_source, run_on_farm, use_farm
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.report.html import write_view
 from quadbench.report.view import report_view
-from quadbench.rollout.forecast import Forecast, forecast, forecast_of_bundle, misfits
+from quadbench.rollout.forecast import Forecast, device_problems, forecast, forecast_of_bundle
 from quadbench.spec.spec_model import refuse_in
 from quadbench.study.stored_studies import LATEST, LaterRun
 
@@ -36,7 +36,7 @@ def add(commands: Subparsers) -> None:
     add_fail_if(parser)
     add_baseline(parser)
     parser.add_argument("--wait", action="store_true", help="wait for a device that another process on this machine has")
-    add_conduct(parser)
+    add_run_options(parser)
     add_farm(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be built, pushed and run on each device, and do nothing of it"
@@ -49,23 +49,23 @@ def run(options: Options) -> int:
         use_farm(options.farm)
     if options.wait and options.keep_going:
         raise UserError("--wait waits for devices that others have, and --keep-going leaves them out", hint="give one of them")
-    source, conduct = _source(options), conduct_of(options)
+    source, run_options = _source(options), run_options_from(options)
     goes_on_there = options.resume and options.devices is None and options.serial is None  # on all of its own devices
     is_told = not goes_on_there and not options.farm
-    chosen = chosen_devices(options.devices, options.serial, options.layout) if is_told else ()
-    if isinstance(source, OfRecipe):
-        refuse_in(source.file, misfits(source.recipe, chosen))
+    chosen = addresses_of(options.devices, options.serial, options.layout) if is_told else ()
+    if isinstance(source, RecipeSource):
+        refuse_in(source.file, device_problems(source.recipe, chosen))
     wanted = LaterRun(recipe_name=source.recipe_name, tasks=source.tasks, addresses=[*map(str, chosen)], run_id=options.resume)
     conditions = conditions_of(options, source.tasks)
     is_known = bool(chosen) or options.baseline != LATEST
     baseline = baseline_of(options, wanted) if is_known else None
     if options.dry_run:
         match source:
-            case OfRecipe(recipe=recipe):
+            case RecipeSource(recipe=recipe):
                 forecasts = forecast(recipe, chosen, layout=options.layout)
-            case OfBundle(bundle=bundle, terms=terms):
+            case BundleSource(bundle=bundle, terms=terms):
                 forecasts = forecast_of_bundle(bundle, terms, chosen, layout=options.layout)
-            case OfRun():
+            case RunSource():
                 raise UserError("--resume goes on with a run as it began, and does not take --dry-run", hint="leave it out")
         answer = {"schema_version": _SCHEMA_VERSION, "devices": forecasts}
         print_answer(options, answer, "\n\n".join("\n".join(_lines(one)) for one in forecasts))
@@ -74,12 +74,12 @@ def run(options: Options) -> int:
         if options.farm:
             outcome = run_on_farm(source, options, observer)
         else:
-            run_here = partial(source.run, chosen, conduct, layout=options.layout, observer=observer)
-            outcome = once_free(run_here, observer, waits=options.wait)
+            run_here = partial(source.run, chosen, run_options, layout=options.layout, observer=observer)
+            outcome = retry_when_free(run_here, observer, waits=options.wait)
     fault = None
     if options.baseline and not chosen:  # its devices are only known after its end
         try:
-            baseline = baseline_of(options, wanted_as(outcome.result))
+            baseline = baseline_of(options, later_run_of(outcome.result))
         except QuadbenchError as error:
             baseline, fault = None, error
     view = report_view(outcome.result, options.layout, baseline)
@@ -97,10 +97,10 @@ def _source(options: Options) -> Source:
         if options.source or options.bundle or options.dry_run:
             what = options.source or ("--bundle" if options.bundle else "--dry-run")
             raise UserError(f"--resume goes on with a run as it began, and does not take {what}", hint=f"leave {what} out")
-        return OfRun(run_id=options.resume, bundle=pipeline.resumable_bundle(options.resume, options.layout))
+        return RunSource(run_id=options.resume, bundle=pipeline.resumable_bundle(options.resume, options.layout))
     if not options.source:
         raise UserError("nothing to run was named", hint="name a recipe, as quickstart, or a run to go on with: --resume RUN")
-    return named_source(options.source, options.bundle, options.layout)
+    return find_source(options.source, options.bundle, options.layout)
 
 
 def _lines(one: Forecast) -> list[str]:

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import Bundle, StoredBundle
 from quadbench.cli.console import RunConsole, print_answer, print_error
-from quadbench.cli.device_options import add_conduct, add_devices, conduct_of, device_words
+from quadbench.cli.device_options import add_devices, add_run_options, device_words, run_options_from
 from quadbench.cli.options import Options, Subparsers, add_action, next_command, whole_number
 from quadbench.cli.result import add_full, print_result
 from quadbench.devices.addresses import Address
-from quadbench.errors import FarmGoesOn, UnknownNameError, UserError
+from quadbench.errors import FarmWaitInterrupted, UnknownNameError, UserError
 from quadbench.observer import Observer
-from quadbench.pipeline import Conduct
-from quadbench.quad.chosen import bundle_folder, fitting_bundle
+from quadbench.pipeline import RunOptions
+from quadbench.quad.bundle_search import bundle_folder, fitting_bundle
 from quadbench.quad.inputs import read_recipe
-from quadbench.recipe import Recipe, Terms
+from quadbench.recipe import Recipe, RunSettings
 from quadbench.recipe.recipe import recipe_file
 from quadbench.report.view import report_view
 from quadbench.results.engine import DATABASE_VARIABLE, source_name
@@ -30,11 +30,11 @@ from quadbench.spec.variables import set_variable
 
 if TYPE_CHECKING:
     from quadbench.dispatch.submission import Farm, Request
-    from quadbench.pipeline import Outcome
+    from quadbench.pipeline import RunOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfRecipe:
+class RecipeSource:
     """A recipe as the source of a run, with its file."""
 
     recipe: Recipe
@@ -48,8 +48,8 @@ class OfRecipe:
     def tasks(self) -> list[str]:
         return [task.name for task in self.recipe.tasks]
 
-    def run(self, chosen: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
-        return pipeline.run(self.recipe, chosen, conduct=conduct, layout=layout, observer=observer)
+    def run(self, chosen: Sequence[Address], options: RunOptions, *, layout: Layout, observer: Observer) -> pipeline.RunOutcome:
+        return pipeline.run(self.recipe, chosen, options=options, layout=layout, observer=observer)
 
     def submit(self, request: "Request", farm: "Farm", *, layout: Layout, observer: Observer) -> str:
         from quadbench.dispatch.submission import submit
@@ -58,11 +58,11 @@ class OfRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfBundle:
+class BundleSource:
     """A bundle as the source of a run, with the measurement settings of its recipe or the defaults."""
 
-    bundle: Stored[Bundle]
-    terms: Terms
+    bundle: StoredBundle
+    terms: RunSettings
 
     @property
     def recipe_name(self) -> str:
@@ -72,8 +72,8 @@ class OfBundle:
     def tasks(self) -> list[str]:
         return [task.name for task in self.bundle.artifact.tasks]
 
-    def run(self, chosen: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
-        return pipeline.run_bundle(self.bundle, self.terms, chosen, conduct=conduct, layout=layout, observer=observer)
+    def run(self, chosen: Sequence[Address], options: RunOptions, *, layout: Layout, observer: Observer) -> pipeline.RunOutcome:
+        return pipeline.run_bundle(self.bundle, self.terms, chosen, options=options, layout=layout, observer=observer)
 
     def submit(self, request: "Request", farm: "Farm", *, layout: Layout, observer: Observer) -> str:
         from quadbench.dispatch.submission import submit_bundle
@@ -82,7 +82,7 @@ class OfBundle:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfRun:
+class RunSource:
     """An interrupted run, to be resumed."""
 
     run_id: str
@@ -96,22 +96,22 @@ class OfRun:
     def tasks(self) -> list[str]:
         return [task.name for task in self.bundle.tasks]
 
-    def run(self, chosen: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
-        return pipeline.resume(self.run_id, chosen, conduct=conduct, layout=layout, observer=observer)
+    def run(self, chosen: Sequence[Address], options: RunOptions, *, layout: Layout, observer: Observer) -> pipeline.RunOutcome:
+        return pipeline.resume(self.run_id, chosen, options=options, layout=layout, observer=observer)
 
     def submit(self, request: "Request", farm: "Farm", *, layout: Layout, observer: Observer) -> str:
         raise UserError("--resume goes on where a run began, and a farm goes on by itself", hint="leave --farm or --resume out")
 
 
-Source = OfRecipe | OfBundle | OfRun
+Source = RecipeSource | BundleSource | RunSource
 
 
-def named_source(text: str, bundle: Path | None, layout: Layout) -> OfRecipe | OfBundle:
+def find_source(text: str, bundle: Path | None, layout: Layout) -> RecipeSource | BundleSource:
     """Return the source that a command-line word means: a bundle's folder, or a recipe, optionally with a bundle of it."""
     if folder := bundle_folder(text):
         if bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
-        return OfBundle(bundle=read_manifest(folder, Bundle), terms=Terms())
+        return BundleSource(bundle=read_manifest(folder, Bundle), terms=RunSettings())
     try:
         recipe = read_recipe(text)
     except UnknownNameError as error:
@@ -120,15 +120,15 @@ def named_source(text: str, bundle: Path | None, layout: Layout) -> OfRecipe | O
         again = f"to go on with it: {layout.command('run', '--resume', text)}"
         raise UserError(f"'{text}' is a run; expected a recipe or a bundle", hint=again) from error
     if not bundle:
-        return OfRecipe(recipe=recipe, file=recipe_file(text))
-    return OfBundle(bundle=fitting_bundle(bundle, recipe, layout), terms=recipe.terms)
+        return RecipeSource(recipe=recipe, file=recipe_file(text))
+    return BundleSource(bundle=fitting_bundle(bundle, recipe, layout), terms=recipe.terms)
 
 
 def add(actions: Subparsers) -> None:
     submit = add_action(actions, "submit", run_submit, "have the farm run a recipe or a bundle, and do not wait for it")
     submit.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder")
     add_devices(submit, of_farm=True)
-    add_conduct(submit, later="counted from when a device begins")
+    add_run_options(submit, later="counted from when a device begins")
     submit.add_argument(
         "--priority",
         type=whole_number("priority", -100, 100),
@@ -153,7 +153,7 @@ def add_farm(parser: argparse.ArgumentParser) -> None:
 
 def run_submit(options: Options) -> int:
     with RunConsole() as observer:
-        run_id = submitted(named_source(options.source, None, options.layout), options, observer, options.priority)
+        run_id = submit_run(find_source(options.source, None, options.layout), options, observer, options.priority)
     command = next_command(options, "farm", "fetch", run_id)
     text = f"run {run_id} is in the queue; its report, when it has ended: {command}"
     print_answer(options, {"run_id": run_id, "next": command}, text)
@@ -162,7 +162,7 @@ def run_submit(options: Options) -> int:
 
 def run_fetch(options: Options) -> int:
     with RunConsole() as observer:
-        outcome = fetched(options.run_id, options.layout, observer)
+        outcome = fetch_run(options.run_id, options.layout, observer)
     code = print_result(options, report_view(outcome.result, options.layout), outcome.report)
     for device, failure in outcome.failures.items():
         print_error(f"{device}: {failure}")
@@ -174,14 +174,14 @@ def use_farm(url: str) -> None:
     set_variable(DATABASE_VARIABLE, url)
 
 
-def run_on_farm(source: Source, options: Options, observer: Observer) -> "Outcome":
+def run_on_farm(source: Source, options: Options, observer: Observer) -> "RunOutcome":
     """Submit a run to the farm, wait for it, and fetch its results."""
-    run_id = submitted(source, options, observer)
+    run_id = submit_run(source, options, observer)
     try:
-        return fetched(run_id, options.layout, observer)
+        return fetch_run(run_id, options.layout, observer)
     except KeyboardInterrupt as interrupt:
         fetch, cancel = (farm_command(options, word, run_id) for word in ("fetch", "cancel"))
-        raise FarmGoesOn(f"the farm goes on with run {run_id}\nits report: {fetch}\nto end it: {cancel}") from interrupt
+        raise FarmWaitInterrupted(f"the farm goes on with run {run_id}\nits report: {fetch}\nto end it: {cancel}") from interrupt
 
 
 def farm_command(options: Options, *words: str) -> str:
@@ -190,7 +190,7 @@ def farm_command(options: Options, *words: str) -> str:
     return f"{DATABASE_VARIABLE}={farm} {next_command(options, 'farm', *words)}"
 
 
-def submitted(source: Source, options: Options, observer: Observer, priority: int = 0) -> str:
+def submit_run(source: Source, options: Options, observer: Observer, priority: int = 0) -> str:
     """Submit a run to the farm of $QUADBENCH_DATABASE and $QUADBENCH_STORE, and return its id.
 
     Raises:
@@ -199,12 +199,12 @@ def submitted(source: Source, options: Options, observer: Observer, priority: in
     from quadbench.dispatch.submission import Request, open_farm
 
     words = tuple(device_words(options.devices, options.serial))
-    request = Request(words=words, conduct=conduct_of(options), priority=priority)
+    request = Request(words=words, conduct=run_options_from(options), priority=priority)
     with open_farm(options.layout) as farm:
         return source.submit(request, farm, layout=options.layout, observer=observer)
 
 
-def fetched(run_id: str, layout: Layout, observer: Observer) -> "Outcome":
+def fetch_run(run_id: str, layout: Layout, observer: Observer) -> "RunOutcome":
     """Wait for the jobs of a run, and fetch their results.
 
     Raises:
@@ -216,7 +216,7 @@ def fetched(run_id: str, layout: Layout, observer: Observer) -> "Outcome":
 
     with open_farm(layout) as farm:
         read = wait_for(run_id, farm.engine, observer)
-        observer.step("fetch", run_id)
+        observer.stage_step("fetch", run_id)
         return gathered(run_id, read, answers(farm.engine, read.jobs), farm.store, layout)
 
 

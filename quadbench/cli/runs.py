@@ -5,7 +5,7 @@ from itertools import zip_longest
 
 from rich.text import Text
 
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.cli.console import READ_WIDTH, empty_table, print_json, print_rows, print_text, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command, next_command, whole_number
 from quadbench.errors import QuadbenchError

@@ -4,15 +4,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quadbench.artifacts import MIB, Stored
+from quadbench.artifacts import MIB, StoredArtifact
 from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.run_record import file_refs
 from quadbench.cli.console import print_answer
 from quadbench.cli.options import Options, Subparsers, add_abi, add_action, add_group
 from quadbench.errors import ArtifactError
 from quadbench.kits import store
-from quadbench.kits.fitness import compiler_build, compiler_problem, target_problems
-from quadbench.kits.packages import MAVEN_CENTRAL, MAVEN_VARIABLE, PINS, pin_of
+from quadbench.kits.kit_compatibility import compiler_build, compiler_problem, target_problems
+from quadbench.kits.packages import MAVEN_CENTRAL, MAVEN_VARIABLE, PINS, find_pin
 from quadbench.results.manifest import check_contents
 from quadbench.spec.variables import web_variable
 from quadbench.target.abi import PHONE_ABI, PHONE_MACHINE, Abi
@@ -37,25 +37,28 @@ def add(commands: Subparsers) -> None:
 
 
 def run_add(options: Options) -> int:
-    return _print_addition(options, store.add(options.files, Abi(options.abi), options.layout))
+    return _print_addition(options, store.add_kit(options.files, Abi(options.abi), options.layout))
 
 
 def run_fetch(options: Options) -> int:
-    pins = [pin_of(name) for name in options.names]
+    pins = [find_pin(name) for name in options.names]
     maven = web_variable(MAVEN_VARIABLE) or MAVEN_CENTRAL
     return _print_addition(options, store.fetch_kit(pins, options.layout, maven=maven))
 
 
 def run_list(options: Options) -> int:
-    kits = store.checked_kits(options.layout)
-    rows = [_row(kit) if isinstance(kit, Stored) else {"folder": str(folder), "fault": str(kit)} for folder, kit in kits.items()]
-    lines = [_line(kit) if isinstance(kit, Stored) else f"{folder.name}  damaged: {kit}" for folder, kit in kits.items()]
+    kits = store.list_checked_kits(options.layout)
+    rows = [
+        _row(kit) if isinstance(kit, StoredArtifact) else {"folder": str(folder), "fault": str(kit)}
+        for folder, kit in kits.items()
+    ]
+    lines = [_line(kit) if isinstance(kit, StoredArtifact) else f"{folder.name}  damaged: {kit}" for folder, kit in kits.items()]
     print_answer(options, rows, "\n".join(lines) or "no kits; make one with: quadbench runtime add, or fetch")
-    return 0 if all(isinstance(kit, Stored) for kit in kits.values()) else ArtifactError.exit_code
+    return 0 if all(isinstance(kit, StoredArtifact) for kit in kits.values()) else ArtifactError.exit_code
 
 
 def run_show(options: Options) -> int:
-    kit = store.find(options.kit, options.layout)
+    kit = store.find_kit(options.kit, options.layout)
     problems = _problems_by_target(kit.artifact, load_profile(options.profile)) if options.profile else {}
     check_contents(kit, file_refs(kit.artifact))
     targets = [f"  {target}: {'; '.join(reasons) or 'ready'}" for target, reasons in problems.items()]
@@ -64,7 +67,7 @@ def run_show(options: Options) -> int:
 
 
 def run_remove(options: Options) -> int:
-    place = store.remove(options.kit, options.layout)
+    place = store.remove_kit(options.kit, options.layout)
     print_answer(options, {"removed": str(place)}, f"removed {place}")
     return 0
 
@@ -78,18 +81,18 @@ def _problems_by_target(kit: Kit, profile: DeviceProfile) -> dict[str, list[str]
     return {target_key(target, PHONE_MACHINE): [*foreign, *target_problems(kit, target, htp_arch, build)] for target in targets}
 
 
-def _print_addition(options: Options, addition: store.Addition) -> int:
+def _print_addition(options: Options, addition: store.AddedKit) -> int:
     kit, left_out = addition.kit, addition.left_out
     unused = [f"left out, as nothing in the kit needs them: {', '.join(left_out)}"] if left_out else []
     print_answer(options, {**_row(kit), "left_out": left_out}, "\n".join((_line(kit), *_details(kit.artifact), *unused)))
     return 0
 
 
-def _row(kit: Stored[Kit]) -> dict[str, Any]:
+def _row(kit: StoredArtifact[Kit]) -> dict[str, Any]:
     return {**asdict(kit.artifact), "folder": str(kit.folder), "is_reused": kit.is_reused}
 
 
-def _line(kit: Stored[Kit]) -> str:
+def _line(kit: StoredArtifact[Kit]) -> str:
     content = kit.artifact
     versions = ", ".join(f"{name} {version}" for name, version in content.versions.items())
     count, size_bytes = len(content.libraries), sum(library.file.size_bytes for library in content.libraries)

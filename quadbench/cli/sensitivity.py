@@ -8,7 +8,7 @@ from rich.text import Text
 
 from quadbench.cli.console import WORST_SITES, RunConsole, figures_table, print_answer, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command, add_recipe
-from quadbench.errors import extra_needed
+from quadbench.errors import requires_extra
 from quadbench.quad.inputs import read_recipe
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ def add(commands: Subparsers) -> None:
 
 def run(options: Options) -> int:
     recipe = read_recipe(options.recipe)
-    with extra_needed("quad"):
+    with requires_extra("quad"):
         from quadbench.quad.sensitivity import analyse
     with RunConsole() as observer:
-        sensitivity = analyse(recipe, lora=options.lora, notify=partial(observer.step, "sensitivity"))
+        sensitivity = analyse(recipe, lora=options.lora, notify=partial(observer.stage_step, "sensitivity"))
     print_answer(options, sensitivity, lambda: _print_sensitivity(stdout_console(), sensitivity))
     return 0
 
@@ -49,8 +49,8 @@ def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
         compared = [site.below_worst for site in one.sites if site.below_worst]
         alike = [difference for difference in compared if not difference.is_told_apart]
         inputs = f" with {compared[0].pairs} inputs" if compared else ""
-        told = f"{len(alike)} of {len(compared)} other sites cannot be told apart from the worst{inputs}"
-        console.print(f"{told}\n", highlight=False)
+        line = f"{len(alike)} of {len(compared)} other sites cannot be told apart from the worst{inputs}"
+        console.print(f"{line}\n", highlight=False)
     console.print(f"order of the adapters: {_agreement(sensitivity.agreement)}", highlight=False)
     for comparison in sensitivity.choice.comparisons:
         console.print(comparison.described, highlight=False)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from quadbench.cli.console import print_answer, print_note
 from quadbench.cli.options import Options, Subparsers, add_command, whole_number
-from quadbench.errors import UserError, extra_needed
+from quadbench.errors import UserError, requires_extra
 from quadbench.spec import read_file
 from quadbench.spec.variables import secret_variable
 
 TOKEN_VARIABLE = "QUADBENCH_SERVE_TOKEN"
 _PORT = 8642
 _POLITE = 10  # nice level, so that measurements on the same host come first
-_MOST_TOKEN_BYTES = 1000
+_MAX_TOKEN_BYTES = 1000
 
 
 def add(commands: Subparsers) -> None:
@@ -42,14 +42,14 @@ def add(commands: Subparsers) -> None:
 
 
 def run(options: Options) -> int:
-    with extra_needed("serve"):
+    with requires_extra("serve"):
         from quadbench.serve.app import listen, live_page, server_of
         from quadbench.serve.auth import access_of, is_loopback
     if options.keyfile and not options.certfile:
         raise UserError("--keyfile is of no use without --certfile", hint="give both")
     token = secret_variable(TOKEN_VARIABLE)
     if options.token_file:
-        content = read_file(options.token_file, fault=UserError, most_bytes=_MOST_TOKEN_BYTES)
+        content = read_file(options.token_file, fault=UserError, max_bytes=_MAX_TOKEN_BYTES)
         if options.token_file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             message = f"'{options.token_file}' may be read by other users; expected by its owner alone"
             raise UserError(message, hint=f"chmod 600 {options.token_file}")

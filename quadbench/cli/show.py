@@ -1,9 +1,9 @@
 """The command `show`: print a stored run's, sweep's or comparison's figures again, without writing anything."""
 
 from quadbench.cli.options import Options, Subparsers, add_command
-from quadbench.cli.result import add_baseline, add_full, baseline_of, print_result, print_study, study_of, wanted_as
+from quadbench.cli.result import add_baseline, add_full, baseline_of, later_run_of, print_result, print_study, study_of
 from quadbench.report.view import report_view
-from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, named_run
+from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, find_run
 
 
 def add(commands: Subparsers) -> None:
@@ -19,8 +19,8 @@ def run(options: Options) -> int:
     if study := study_of(options):
         print_study(options, study)
         return 0
-    result = named_run(options.layout, options.run_id, RUN, SWEEP, COMPARISON)
+    result = find_run(options.layout, options.run_id, RUN, SWEEP, COMPARISON)
     path = options.layout.report(result.run_id)
-    baseline = baseline_of(options, wanted_as(result))
+    baseline = baseline_of(options, later_run_of(result))
     print_result(options, report_view(result, options.layout, baseline), path if path.is_file() else None)
     return 0

@@ -4,15 +4,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from quadbench.artifacts import MIB
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.cli.console import print_answer, print_json, print_text
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, counted, duration_s
 from quadbench.errors import ArtifactError
 from quadbench.farm.store import artifacts, collection
 from quadbench.farm.store.opening import required_store
 from quadbench.results.bundles import frozen_digests
-from quadbench.results.engine import database_of, is_made, open_for_reading, opened
-from quadbench.results.nights import Nights
+from quadbench.results.engine import database_exists, database_of, open_db, open_for_reading
+from quadbench.results.nights import NightStore
 
 
 def add(commands: Subparsers) -> None:
@@ -69,9 +69,9 @@ def run_fetch(options: Options) -> int:
 
 def run_collect(options: Options) -> int:
     referred = set(frozen_digests(options.layout))
-    if is_made(database_of(options.layout)):
-        with opened(options.layout, open_for_reading) as engine:
-            referred |= Nights(engine).referred()
+    if database_exists(database_of(options.layout)):
+        with open_db(options.layout, open_for_reading) as engine:
+            referred |= NightStore(engine).referenced()
     collected = collection.collect(
         required_store(), options.keep, keep=options.names, referred=referred, is_dry_run=options.dry_run
     )

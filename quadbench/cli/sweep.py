@@ -1,11 +1,11 @@
 """The command `sweep`: run a recipe with several values of its keys, and compare the runs in one table."""
 
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
-from quadbench.cli.device_options import add_conduct, add_devices, chosen_devices, conduct_of
+from quadbench.cli.device_options import add_devices, add_run_options, addresses_of, run_options_from
 from quadbench.cli.options import Options, Subparsers, add_command, add_recipe
 from quadbench.cli.result import add_full, print_study
 from quadbench.errors import HarnessError, NoTimeError
-from quadbench.study.run_sweep import read_over, sweep
+from quadbench.study.run_sweep import parse_axis, sweep
 
 
 def add(commands: Subparsers) -> None:
@@ -21,13 +21,13 @@ def add(commands: Subparsers) -> None:
     )
     add_devices(parser)
     add_full(parser)
-    add_conduct(parser, later="the sweep ends with the settings that it came to, and names the others")
+    add_run_options(parser, later="the sweep ends with the settings that it came to, and names the others")
 
 
 def run(options: Options) -> int:
-    overs, chosen = [read_over(over) for over in options.over], chosen_devices(options.devices, options.serial, options.layout)
+    axes, chosen = [parse_axis(axis) for axis in options.over], addresses_of(options.devices, options.serial, options.layout)
     with RunConsole(stages=RUN_STAGES) as observer:
-        swept = sweep(options.recipe, overs, chosen, conduct_of(options), layout=options.layout, observer=observer)
+        swept = sweep(options.recipe, axes, chosen, run_options_from(options), layout=options.layout, observer=observer)
     print_study(options, swept.sweep)
     for setting, failure in swept.failures.items():
         print_error(f"{setting} was left out: {failure}")

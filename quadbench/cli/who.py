@@ -4,7 +4,7 @@ from quadbench.cli.console import print_json, print_rows, print_text
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.farm.lease import Claims
 from quadbench.farm.leases import Leases
-from quadbench.results.engine import database_of, is_made, open_for_reading, opened
+from quadbench.results.engine import database_exists, database_of, open_db, open_for_reading
 
 
 def add(commands: Subparsers) -> None:
@@ -13,8 +13,8 @@ def add(commands: Subparsers) -> None:
 
 def run(options: Options) -> int:
     standing: dict[str, Claims] = {}
-    if is_made(database_of(options.layout)):
-        with opened(options.layout, open_for_reading) as engine:
+    if database_exists(database_of(options.layout)):
+        with open_db(options.layout, open_for_reading) as engine:
             standing = Leases(engine).standing()
     rows = [
         (device, claim.owner, kind, claim.purpose, claim.until)

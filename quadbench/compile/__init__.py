@@ -5,14 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, assert_never
 
-from quadbench.artifacts import Bundle, CompiledBundle, Graph, Stored
-from quadbench.compile.product import Product
+from quadbench.artifacts import Bundle, CompiledBundle, Graph, StoredBundle, StoredCompiled
+from quadbench.compile.graph_compiler import CompileResult
 from quadbench.errors import BuildError
 from quadbench.lint import check_bundle
 from quadbench.recipe.settings import FLOAT_LABEL
 from quadbench.results.digests import code_digests, digest_of, sha256_of
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import check_contents, publish, read_whole
+from quadbench.results.manifest import check_contents, publish, read_checked
 from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target, ToolchainTarget
 
 Notify = Callable[[str], None]
@@ -25,20 +25,20 @@ class Compiler(Protocol):
         """Return the versions and settings, besides the graphs, that the compiled files depend on."""
         ...
 
-    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> Product:
+    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> CompileResult:
         """Compile the graphs below `source` into `folder`, and return a description; report each step to `notify`."""
         ...
 
 
 def compile_bundle(
-    bundle: Stored[Bundle],
+    bundle: StoredBundle,
     target: Target,
     key: str,
     layout: Layout,
     *,
     htp_arch: str | None = None,
     notify: Notify = lambda _graph: None,
-) -> Stored[CompiledBundle]:
+) -> StoredCompiled:
     """Compile every quantized graph for a target, or return the compiled bundle of an earlier call with the same inputs.
 
     `key` is the target's short key, `htp_arch` the chip's Qualcomm HTP architecture, if any. The digest covers graphs, target and
@@ -49,14 +49,14 @@ def compile_bundle(
         BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
         ArtifactError: a graph of the bundle does not match its manifest, or the stored compiled bundle is damaged.
     """
-    _refuse_misfits(bundle.artifact, target, key)
+    _refuse_unsupported(bundle.artifact, target, key)
     compiler = _compiler(target, layout)
     graphs, digest = _quantized(bundle.artifact), _digest(bundle.artifact, key, compiler)
     files = [file for graph in graphs for file in (graph.file, graph.data, graph.merge) if file]
     check_contents(bundle, files)  # the digest only covers the manifest
     check_bundle(bundle, htp_arch=htp_arch, target=target)
     if (folder := layout.compiled_bundle(digest)).is_dir():
-        return read_whole(folder, CompiledBundle)
+        return read_checked(folder, CompiledBundle)
 
     def make(temporary: Path) -> CompiledBundle:
         product = compiler.compile_all(graphs, bundle.folder, temporary, notify)
@@ -74,7 +74,7 @@ def compile_bundle(
     return publish(folder, make)
 
 
-def compiled_before(bundle: Stored[Bundle], target: Target, key: str, layout: Layout) -> Stored[CompiledBundle] | None:
+def find_compiled(bundle: StoredBundle, target: Target, key: str, layout: Layout) -> StoredCompiled | None:
     """Return the stored compiled bundle for these inputs; None if `compile_bundle` would have to compile.
 
     Raises:
@@ -82,10 +82,10 @@ def compiled_before(bundle: Stored[Bundle], target: Target, key: str, layout: La
         ArtifactError: the stored compiled bundle is damaged.
     """
     folder = layout.compiled_bundle(_digest(bundle.artifact, key, _compiler(target, layout)))
-    return read_whole(folder, CompiledBundle) if folder.is_dir() else None
+    return read_checked(folder, CompiledBundle) if folder.is_dir() else None
 
 
-def _refuse_misfits(bundle: Bundle, target: Target, key: str) -> None:
+def _refuse_unsupported(bundle: Bundle, target: Target, key: str) -> None:
     """Refuse bundles that only ONNX Runtime can run, for other targets."""
     if isinstance(target, OnnxRuntimeTarget):
         return
@@ -103,7 +103,9 @@ def _refuse_misfits(bundle: Bundle, target: Target, key: str) -> None:
 
 def _digest(bundle: Bundle, key: str, compiler: Compiler) -> str:
     """Return the digest of everything that a compiled bundle depends on, including the compiler's code."""
-    code = code_digests(type(compiler).__module__) | code_digests(Product.__module__) | {__name__: sha256_of(Path(__file__))}
+    code = (
+        code_digests(type(compiler).__module__) | code_digests(CompileResult.__module__) | {__name__: sha256_of(Path(__file__))}
+    )
     graphs = [asdict(graph) for graph in _quantized(bundle)]
     return digest_of({"graphs": graphs, "target": key, "versions": compiler.versions(), "code": code})
 

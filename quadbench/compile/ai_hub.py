@@ -10,10 +10,10 @@ from typing import assert_never
 
 import numpy as np
 
-from quadbench.ai_hub.client import HostedModel, Pace, open_hub
-from quadbench.ai_hub.hub_jobs import Jobs, Ledger, compile_options, graph_name, link_options
+from quadbench.ai_hub.client import Backoff, HostedModel, open_client
+from quadbench.ai_hub.hub_jobs import HubJobs, Ledger, compile_options, graph_name, link_options
 from quadbench.artifacts import LORA_PREFIX, Caveat, Component, Graph, TensorSpec, Variant
-from quadbench.compile.product import Product
+from quadbench.compile.graph_compiler import CompileResult
 from quadbench.compile.single_file import nodes_outside_context, single_file
 from quadbench.errors import BuildError, JobFailedError, ServiceError, UnknownNameError
 from quadbench.results.digests import sha256_of
@@ -55,21 +55,21 @@ class AiHubCompiler:
 
     target: AiHubTarget
     ledger: Path
-    pace: Pace = field(default_factory=Pace)
+    pace: Backoff = field(default_factory=Backoff)
 
     def versions(self) -> dict[str, str]:
         """Return the requested device and SDK version; the versions that the service used come with the compiled files."""
         return {"ai_hub.device": self.target.device, "ai_hub.qairt": self.target.qairt_version or "default"}
 
-    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
+    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
         """Compile the graphs below `source` into `folder`. Jobs that are done or running are not submitted again.
 
         Before large uploads, a graph of two layers tests whether the service accepts LoRA weights as inputs.
         """
-        hub = open_hub(self.pace)
+        hub = open_client(self.pace)
         if self.target.device not in (devices := hub.devices()):
             raise UnknownNameError("AI Hub device", self.target.device, devices)
-        jobs = Jobs(hub=hub, ledger=Ledger(path=self.ledger, url=hub.url), timeout_s=self.target.timeout_s, notify=notify)
+        jobs = HubJobs(hub=hub, ledger=Ledger(path=self.ledger, url=hub.url), timeout_s=self.target.timeout_s, notify=notify)
         compilation = _HubCompilation(target=self.target, jobs=jobs)
         if any(spec.name.startswith(LORA_PREFIX) for graph in graphs for spec in graph.inputs):
             with tempfile.TemporaryDirectory() as trial:
@@ -92,55 +92,55 @@ class _HubCompilation:
     """The compilation of graphs for one target, as jobs of Qualcomm AI Hub."""
 
     target: AiHubTarget
-    jobs: Jobs
+    jobs: HubJobs
 
-    def compile(self, graphs: Sequence[Graph], source: Path, folder: Path) -> Product:
+    def compile(self, graphs: Sequence[Graph], source: Path, folder: Path) -> CompileResult:
         """Submit all compile jobs, then wait for them, as the service runs several at once."""
         compiled = {graph.file.path: self._compile_job(graph, source / graph.file.path) for graph in graphs}
         self.jobs.wait(compiled)
         match self.target.runtime:
             case "precompiled_qnn_onnx":
-                return _joined([self._onnx(graph, compiled[graph.file.path], folder) for graph in graphs])
+                return _merged_results([self._onnx(graph, compiled[graph.file.path], folder) for graph in graphs])
             case "qnn_context_binary":
-                return self._linked(graphs, compiled, folder)
+                return self._link(graphs, compiled, folder)
             case _:
                 assert_never(self.target.runtime)
 
     def _compile_job(self, graph: Graph, path: Path) -> str:
         options, device, name = compile_options(graph, self.target), self.target.device, graph.file.path
-        return self.jobs.submitted(
-            lambda: self.jobs.hub.submit_compile(self.jobs.uploaded(path, name), device, options, name),
+        return self.jobs.submit_once(
+            lambda: self.jobs.hub.submit_compile(self.jobs.upload_once(path, name), device, options, name),
             graph=sha256_of(path),
             device=device,
             options=options,
         )
 
-    def _onnx(self, graph: Graph, job: str, folder: Path) -> Product:
+    def _onnx(self, graph: Graph, job: str, folder: Path) -> CompileResult:
         path = folder / graph.file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         model = self._download(graph.file.path, job, path.parent, lambda file: single_file(file, path, graph))
         outside = nodes_outside_context(path)
         if outside:
             log.warning("%s: AI Hub left nodes to the CPU: %s", graph.file.path, ", ".join(outside))
-        return self._product([replace(graph, file=file_ref(folder, path))], model, caveats=(Caveat.CPU_FALLBACK,) * bool(outside))
+        return self._result([replace(graph, file=file_ref(folder, path))], model, caveats=(Caveat.CPU_FALLBACK,) * bool(outside))
 
-    def _linked(self, graphs: Sequence[Graph], compiled: Mapping[str, str], folder: Path) -> Product:
+    def _link(self, graphs: Sequence[Graph], compiled: Mapping[str, str], folder: Path) -> CompileResult:
         """Link one context binary per component and variant, in which the graphs of all tasks share their equal parts."""
         groups: dict[Path, list[Graph]] = {}
         for graph in graphs:
             groups.setdefault(Path(graph.variant) / f"{graph.component}.bin", []).append(graph)
         links = {str(path): self._link_job(str(path), group, compiled) for path, group in groups.items()}
         self.jobs.wait(links)
-        return _joined([self._binary(path, group, links[str(path)], folder) for path, group in groups.items()])
+        return _merged_results([self._binary(path, group, links[str(path)], folder) for path, group in groups.items()])
 
     def _link_job(self, name: str, graphs: Sequence[Graph], compiled: Mapping[str, str]) -> str:
         models = [self.jobs.hub.target_model(compiled[graph.file.path]).model for graph in graphs]
         options, device = link_options(self.target), self.target.device
-        return self.jobs.submitted(
+        return self.jobs.submit_once(
             lambda: self.jobs.hub.submit_link(models, device, options, name), models=models, device=device, options=options
         )
 
-    def _binary(self, name: Path, graphs: Sequence[Graph], job: str, folder: Path) -> Product:
+    def _binary(self, name: Path, graphs: Sequence[Graph], job: str, folder: Path) -> CompileResult:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         model = self._download(str(name), job, path.parent, lambda file: file.replace(path))
@@ -151,7 +151,7 @@ class _HubCompilation:
                     f"AI Hub's context binary (model {model.model}) is not what was asked for: graph '{graph_name(graph)}' has "
                     f"inputs {', '.join(sorted(inputs or ())) or 'unknown'}; expected {', '.join(sorted(expected))}"
                 )
-        return self._product([replace(graph, file=file_ref(folder, path)) for graph in graphs], model)
+        return self._result([replace(graph, file=file_ref(folder, path)) for graph in graphs], model)
 
     def _download(self, name: str, job: str, folder: Path, place: Callable[[Path], object]) -> HostedModel:
         """Download a job's compiled model into a temporary folder, and let `place` move it to its destination."""
@@ -164,16 +164,16 @@ class _HubCompilation:
             place(file)
         return model
 
-    def _product(self, graphs: Sequence[Graph], model: HostedModel, caveats: tuple[Caveat, ...] = ()) -> Product:
+    def _result(self, graphs: Sequence[Graph], model: HostedModel, caveats: tuple[Caveat, ...] = ()) -> CompileResult:
         """Describe the graphs of one file, and record the service's model for its SHA-256, so that it runs without upload."""
-        self.jobs.ledger.keep("models", graphs[0].file.sha256, model.model)
-        told = {f"ai_hub.{key}": value for key, value in model.metadata.items() if key.endswith(("_version", "_soc_model"))}
-        versions = {"qai-hub": version("qai_hub")} | told
-        return Product(graphs=tuple(graphs), versions=versions, caveats=caveats)
+        self.jobs.ledger.put("models", graphs[0].file.sha256, model.model)
+        reported = {f"ai_hub.{key}": value for key, value in model.metadata.items() if key.endswith(("_version", "_soc_model"))}
+        versions = {"qai-hub": version("qai_hub")} | reported
+        return CompileResult(graphs=tuple(graphs), versions=versions, caveats=caveats)
 
 
-def _joined(products: Sequence[Product]) -> Product:
-    return Product(
+def _merged_results(products: Sequence[CompileResult]) -> CompileResult:
+    return CompileResult(
         graphs=tuple(graph for product in products for graph in product.graphs),
         versions={key: value for product in products for key, value in product.versions.items()},
         caveats=tuple(dict.fromkeys(caveat for product in products for caveat in product.caveats)),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from quadbench.artifacts import LORA_PREFIX
-from quadbench.errors import BuildError, package_needed
+from quadbench.errors import BuildError, requires_package
 from quadbench.lint.linted_graph import DEQUANTIZE, QUANTIZE
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -20,9 +20,9 @@ _SHAPED_ALIKE = {"FusedMatMul": "MatMul", "FusedConv": "Conv", "QuickGelu": "Sig
 _UP, _DOWN = ".up", ".down"
 _PRODUCTS = ("Gemm", "Conv")
 _LOST_LAYOUT = 1 / 7  # the share of extra time for a convolution larger than 1x1 with non-constant weights
-MOST_BYTES = 256 * 2**20  # the most bytes of float weights that faster loading may cost
-MOST_SCORES_BYTES = 64 * 2**20  # the most bytes of attention scores computed at once
-FEWEST_ROWS = 8  # the fewest rows of a piece: products of fewer rows are summed in another order
+MAX_BYTES = 256 * 2**20  # the most bytes of float weights that faster loading may cost
+MAX_SCORES_BYTES = 64 * 2**20  # the most bytes of attention scores computed at once
+MIN_ROWS = 8  # the fewest rows of a piece: products of fewer rows are summed in another order
 _FLOAT_BYTES = 4
 _MATRIX_PRODUCTS = ("MatMul", "FusedMatMul")  # FusedMatMul, ONNX Runtime's own, includes the attention scale of float graphs
 _BY_ELEMENT = {QUANTIZE, DEQUANTIZE, "Mul", "Div", "Add", "Cast"}
@@ -62,7 +62,7 @@ def transposes(node: Any) -> bool:
 
 def read_model(path: Path) -> Any:
     """Read an ONNX graph without its external weights."""
-    with package_needed("compiling graphs", hint="pip install onnx"):
+    with requires_package("compiling graphs", hint="pip install onnx"):
         import onnx
     return onnx.load(path, load_external_data=False)
 
@@ -133,7 +133,7 @@ def _in_order(nodes: Sequence[Any]) -> list[Any]:
     return ordered
 
 
-def ease_branches(source: Path, path: Path) -> bool:
+def fuse_lora_branches(source: Path, path: Path) -> bool:
     """Rewrite the LoRA branches of a float graph for ONNX Runtime. Return False, without writing, if there is nothing to do.
 
     Graphs without LoRA inputs and quantized graphs are not rewritten, nor are branches in another form than the exporter's.
@@ -212,7 +212,7 @@ def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[
         and (len(down.input), len(up.input)) == (2, 2)
         and _backward(up.input[0], producers) is down
         and _have_like_attributes(base, down, up)
-        and _fit(base, down, up, shapes)
+        and _shapes_fit(base, down, up, shapes)
         and shapes.get(own) == shapes.get(term) == shapes.get(total.output[0], ())
     )
     if not is_site:
@@ -227,7 +227,7 @@ def _have_like_attributes(base: Any, down: Any, up: Any) -> bool:
     return list(base.attribute) == list(down.attribute) and all(set(a.ints) <= {0, 1} for a in up.attribute)
 
 
-def _fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
+def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
     """Return whether all shapes are known and are those of a LoRA without groups beside its base layer."""
     names = (base.input[0], base.input[1], base.output[0], down.input[1], up.input[1])
     if any(len(shapes.get(name, ())) < 2 for name in names):
@@ -304,13 +304,13 @@ def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
     up.input.append(branch.base.output[0])
 
 
-def let_weights_fold(path: Path) -> None:
+def allow_folding(path: Path) -> None:
     """Rewrite a float graph's DequantizeLinear weights so that ONNX Runtime folds them, if the float weights are small enough."""
     if QUANTIZE.encode() in path.read_bytes():  # an operator's name, found without importing onnx
         return
     model = read_model(path)
     constants = {constant.name: constant for constant in model.graph.initializer}
-    if sum(prod(constant.dims) for constant in constants.values()) * 4 > MOST_BYTES:
+    if sum(prod(constant.dims) for constant in constants.values()) * 4 > MAX_BYTES:
         return
     from onnx import TensorProto, helper
 
@@ -362,7 +362,7 @@ def defer_weights(path: Path) -> None:
     write_model(model, path)
 
 
-def keep_outside(source: Path, path: Path) -> None:
+def externalize_weights(source: Path, path: Path) -> None:
     """Make the optimized graph at `path` refer again to the external weights of the graph at `source`."""
     before = read_model(source).graph.initializer
     outside = {constant.name: constant for constant in before if constant.data_location == constant.EXTERNAL}
@@ -378,15 +378,15 @@ def keep_outside(source: Path, path: Path) -> None:
     write_model(model, path)
 
 
-def split_attention(path: Path, most_bytes: int = MOST_SCORES_BYTES) -> None:
-    """Rewrite a graph whose attention scores exceed `most_bytes`, so that it computes some rows at a time.
+def split_attention(path: Path, max_bytes: int = MAX_SCORES_BYTES) -> None:
+    """Rewrite a graph whose attention scores exceed `max_bytes`, so that it computes some rows at a time.
 
     The scores of 4096 tokens in eight heads are 512 MiB of float, and several such tensors are alive at once: scores, rounded
     scores, softmax. Rows are independent, so the values do not change (docs/measured/archive/runtime.md).
     """
     model = read_model(path)
     shapes, consumers = shapes_of(model), readers_of(model.graph)
-    large = [node for node in model.graph.node if _is_product(node) and _float_bytes(shapes.get(node.output[0], ())) > most_bytes]
+    large = [node for node in model.graph.node if _is_product(node) and _float_bytes(shapes.get(node.output[0], ())) > max_bytes]
     chains, replaced = [], set[int]()
     for node in large:
         chain = _chain(node, shapes, consumers)
@@ -397,7 +397,7 @@ def split_attention(path: Path, most_bytes: int = MOST_SCORES_BYTES) -> None:
         return
     nodes = [node for node in model.graph.node if id(node) not in replaced]
     for chain in chains:
-        nodes += _pieces(model.graph, chain, shapes, most_bytes)
+        nodes += _pieces(model.graph, chain, shapes, max_bytes)
     replace_nodes(model.graph, nodes)
     write_model(model, path)
 
@@ -435,15 +435,15 @@ def _float_bytes(shape: Sequence[int]) -> int:
     return prod(shape) * _FLOAT_BYTES if shape else 0
 
 
-def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, most_bytes: int) -> Iterator[Any]:
+def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, max_bytes: int) -> Iterator[Any]:
     """Yield the nodes that compute a chain in pieces: queries are split, results concatenated."""
     from onnx import helper
 
     first, last = chain[0], chain[-1]
     scores = shapes[first.output[0]]
     rows = scores[-2]
-    counts = [n for n in range(1, max(rows // FEWEST_ROWS, 1) + 1) if rows % n == 0]
-    count = next((n for n in counts if _float_bytes(scores) // n <= most_bytes), counts[-1])
+    counts = [n for n in range(1, max(rows // MIN_ROWS, 1) + 1) if rows % n == 0]
+    count = next((n for n in counts if _float_bytes(scores) // n <= max_bytes), counts[-1])
     axis = len(scores) - 2
     queries = [f"{first.input[0]}.{first.output[0]}.piece{i}" for i in range(count)]
     sizes = f"{first.output[0]}.pieces"

@@ -20,8 +20,8 @@ from typing import Any
 from ai_edge_litert import schema_py_generated as schema
 
 from quadbench.artifacts import Caveat, Graph
+from quadbench.compile.graph_compiler import CompileResult, SingleGraphCompiler, run_subprocess
 from quadbench.compile.litert_sdk import aot_target, litert_version, sdk_for, search_path
-from quadbench.compile.product import OneByOne, Product, run_apart
 from quadbench.compile.tflite import write_tflite
 from quadbench.errors import BuildError, QuadbenchError
 from quadbench.host import peak_memory_bytes, python_module
@@ -40,7 +40,7 @@ _SHOWN_FAULTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class LiteRtCompiler(OneByOne):
+class LiteRtCompiler(SingleGraphCompiler):
     """The compiler for LiteRT: quadbench's own .tflite writer, then the chip vendor's compiler, if there is a chip."""
 
     name, suffix = "litert", ".tflite"
@@ -54,7 +54,7 @@ class LiteRtCompiler(OneByOne):
             return {"ai-edge-litert": litert_version()}
         return {"ai-edge-litert": litert_version(), "soc": self.soc, "sdk": sdk_for(self.soc).version}
 
-    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
+    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
         product = super().compile_all(graphs, source, folder, notify)
         return product if self.soc else replace(product, caveats=(*product.caveats, Caveat.PLAIN_KERNELS))
 
@@ -64,9 +64,9 @@ class LiteRtCompiler(OneByOne):
         environment = dict(os.environ)
         if self.soc:
             environment["LD_LIBRARY_PATH"] = search_path(sdk_for(self.soc), product.parent, environment)
-        ending = run_apart(argv, product.with_suffix(".log"), self.timeout_s, environment)
-        if not ending.is_ok:
-            raise BuildError("\n".join((f"LiteRT's compiler {ending.words} on '{name}':", *ending.last_lines)))
+        result = run_subprocess(argv, product.with_suffix(".log"), self.timeout_s, environment)
+        if not result.is_ok:
+            raise BuildError("\n".join((f"LiteRT's compiler {result.description} on '{name}':", *result.last_lines)))
         outcome = json.loads(product.with_suffix(OUTCOME).read_text())
         if "refused" in outcome:
             raise BuildError(f"'{name}': {outcome['refused']}", hint=outcome["hint"])
@@ -74,11 +74,11 @@ class LiteRtCompiler(OneByOne):
             faults = list(dict.fromkeys(_FAULT.findall(outcome["said"]))) or outcome["said"].splitlines() or ["it said nothing"]
             raise BuildError("\n".join((f"LiteRT's compiler for {self.soc} fails on '{name}':", *faults[-_SHOWN_FAULTS:])))
         if self.soc:
-            refuse_parts(self.soc, name, outcome["left"], outcome["dispatches"])
+            refuse_partial_compile(self.soc, name, outcome["left"], outcome["dispatches"])
         return int(outcome["peak_memory_bytes"])
 
 
-def refuse_parts(soc: str, name: str, left: Sequence[str], dispatches: int) -> None:
+def refuse_partial_compile(soc: str, name: str, left: Sequence[str], dispatches: int) -> None:
     """Refuse a compiled graph that the NPU runs only in part. `left` are the operators outside its `dispatches` NPU parts."""
     others = Counter(operator for operator in left if operator not in ON_CPU)
     if others or dispatches != 1:
@@ -106,25 +106,25 @@ def main() -> None:
     parser.add_argument("--soc")
     arguments = parser.parse_args()
     try:
-        outcome = compiled(arguments.source, arguments.product, arguments.soc)
+        outcome = compile_file(arguments.source, arguments.product, arguments.soc)
     except QuadbenchError as error:
         outcome = {"refused": error.message, "hint": error.hint}
     arguments.product.with_suffix(OUTCOME).write_text(json.dumps(outcome))
 
 
-def compiled(source: Path, product: Path, soc: str | None) -> dict[str, Any]:
+def compile_file(source: Path, product: Path, soc: str | None) -> dict[str, Any]:
     """Write the compiled graph, and return the peak memory and the operators that the NPU does not run."""
     outcome: dict[str, Any] = {"left": [], "said": ""}
     if soc is None:
         write_tflite(source, product)
     else:
-        outcome |= _compiled_for(soc, source, product)
+        outcome |= _compile_for_soc(soc, source, product)
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     return outcome | {"peak_memory_bytes": max(peak_memory_bytes(), children)}
 
 
-def _compiled_for(soc: str, source: Path, product: Path) -> dict[str, Any]:
-    """Compile with a chip vendor's compiler. On failure, `said` has its messages, which LiteRT writes to a separate file."""
+def _compile_for_soc(soc: str, source: Path, product: Path) -> dict[str, Any]:
+    """Compile with a chip vendor's compiler. On failure, `messages` has its messages, which LiteRT writes to a separate file."""
     from ai_edge_litert.aot.aot_compile import aot_compile
 
     with tempfile.TemporaryDirectory(dir=product.parent) as name:
@@ -134,10 +134,10 @@ def _compiled_for(soc: str, source: Path, product: Path) -> dict[str, Any]:
         result = aot_compile(
             str(folder / "graph.tflite"), output_dir=str(folder / "made"), target=aot_target(vendor_of(soc), soc)
         )
-        said = "".join(path.read_text(errors="replace") for path in sorted(folder.glob("*.error")))
+        messages = "".join(path.read_text(errors="replace") for path in sorted(folder.glob("*.error")))
         products = [path for path in (folder / "made").glob("*.tflite") if path.stat().st_size]
         if result.failed_backends or len(products) != 1:
-            return {"failed": True, "said": said}
+            return {"failed": True, "said": messages}
         products[0].rename(product)
     operators = operators_of(product)
     return {"left": [name for name in operators if name != DISPATCH], "dispatches": operators.count(DISPATCH)}

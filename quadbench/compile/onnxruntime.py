@@ -10,13 +10,13 @@ from pathlib import Path
 import onnxruntime
 
 from quadbench.artifacts import Caveat, Graph
-from quadbench.artifacts.bundle import Kernels
-from quadbench.compile.cpu_graph import defer_weights, ease_branches, keep_outside, let_weights_fold, split_attention
-from quadbench.compile.product import Product
+from quadbench.artifacts.bundle import KernelCounts
+from quadbench.compile.cpu_graph import allow_folding, defer_weights, externalize_weights, fuse_lora_branches, split_attention
+from quadbench.compile.graph_compiler import CompileResult
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.harness.runtime_library import EXACT
 from quadbench.lint.linted_graph import DEQUANTIZE, MOVES_VALUES, QUANTIZE, LintedGraph, read_graph
-from quadbench.results.manifest import file_ref, link
+from quadbench.results.manifest import file_ref, link_file
 
 LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -43,32 +43,32 @@ class OnnxRuntimeCompiler:
         settings = {"optimization": self._level, EXACT[0]: EXACT[1], "execution_provider": self.execution_provider}
         return {"onnxruntime": onnxruntime.__version__, **settings}
 
-    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
+    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
         """Write the optimized graphs with unchanged inputs and outputs, and count the kinds of nodes for a CPU."""
-        kernels: dict[str, Kernels] = {}
+        kernels: dict[str, KernelCounts] = {}
         for graph in graphs:
             name = graph.file.path
             notify(name)
             for file in filter(None, (graph.data, graph.merge)):
-                link(source / file.path, folder / file.path)
+                link_file(source / file.path, folder / file.path)
             eased = False
             if self.execution_provider == "cpu":
                 with suppress(
                     MissingDependencyError
                 ):  # without onnx, runs take longer, with the same results up to float rounding
-                    eased = ease_branches(source / name, folder / name)
+                    eased = fuse_lora_branches(source / name, folder / name)
             self._optimize(name, folder / name if eased else source / name, folder / name)
             if self.execution_provider == "cpu":
                 with suppress(MissingDependencyError):  # without onnx nothing is counted; the linter has already warned
                     kernels[name] = kernels_of(read_graph(folder / name))
-            let_weights_fold(folder / name)
+            allow_folding(folder / name)
             with suppress(MissingDependencyError):  # without onnx, runs take more memory, with the same results
                 split_attention(folder / name)
                 defer_weights(folder / name)
             if graph.data:
-                keep_outside(source / name, folder / name)
+                externalize_weights(source / name, folder / name)
         is_simulated = any(counts.is_simulated for counts in kernels.values())
-        return Product(
+        return CompileResult(
             graphs=tuple(replace(graph, file=file_ref(folder, folder / graph.file.path)) for graph in graphs),
             caveats=(Caveat.SIMULATED_INTEGERS,) if is_simulated else (),
             kernels=kernels,
@@ -92,12 +92,12 @@ class OnnxRuntimeCompiler:
         return "extended" if self.execution_provider == "cpu" else "basic"
 
 
-def kernels_of(graph: LintedGraph) -> Kernels:
+def kernels_of(graph: LintedGraph) -> KernelCounts:
     """Count the nodes of an optimized graph by how they compute."""
     counts = Counter(node.op_type for node in graph.nodes if node.op_type not in _MOVES)
     quantize, dequantize = counts.pop(QUANTIZE, 0), counts.pop(DEQUANTIZE, 0)
     floats = {op: number for op, number in counts.items() if not _IN_INTEGERS.match(op)}
-    return Kernels(
+    return KernelCounts(
         in_integers=counts.total() - sum(floats.values()),
         in_float=sum(floats.values()),
         products_in_float=sum(number for op, number in floats.items() if _PRODUCT.match(op)),

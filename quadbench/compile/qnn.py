@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from quadbench.compile.availability import package_version
-from quadbench.compile.product import Ending, OneByOne, run_apart
+from quadbench.compile.graph_compiler import ProcessResult, SingleGraphCompiler, run_subprocess
 from quadbench.compile.single_file import CONTEXT_OP, operators
 from quadbench.errors import BuildError, HarnessError, MissingDependencyError
 from quadbench.host import peak_memory_bytes, python_module
@@ -34,7 +34,7 @@ _MEMBER = re.compile(r"Operator type: (\S+) Node name: (\S+)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class QnnCompiler(OneByOne):
+class QnnCompiler(SingleGraphCompiler):
     """Qualcomm's compiler from ONNX Runtime's QNN plugin, in a separate process for each graph."""
 
     name, suffix = "qnn", ".onnx"
@@ -59,24 +59,24 @@ class QnnCompiler(OneByOne):
         }
 
     def compile_one(self, name: str, source: Path, product: Path) -> int:
-        ending = self._run(source, product)
-        if not ending.is_ok:
-            raise self._refusal(name, source, product, ending)
+        result = self._run(source, product)
+        if not result.is_ok:
+            raise self._refusal(name, source, product, result)
         if (written := operators(product)) != [CONTEXT_OP]:
             raise BuildError(f"QNN made of '{name}' a graph of {', '.join(written)}; expected one {CONTEXT_OP}")
         return int(json.loads(product.with_suffix(".json").read_text())["peak_memory_bytes"])
 
-    def _run(self, source: Path, product: Path, *options: str) -> Ending:
+    def _run(self, source: Path, product: Path, *options: str) -> ProcessResult:
         chip = ["--htp-arch", self.htp_arch.removeprefix("v"), "--soc-model", str(self.soc_model)]
         argv = python_module(__name__, "compile", str(source), str(product), *chip, *options)
-        return run_apart(argv, product.with_suffix(".log"), self.timeout_s)
+        return run_subprocess(argv, product.with_suffix(".log"), self.timeout_s)
 
-    def _refusal(self, name: str, source: Path, product: Path, ending: Ending) -> BuildError:
+    def _refusal(self, name: str, source: Path, product: Path, result: ProcessResult) -> BuildError:
         """Return an error with the compiler's messages. If nodes were left to the CPU, compile again to log the reasons."""
-        left = dict(_UNSUPPORTED.findall(ending.said))
+        left = dict(_UNSUPPORTED.findall(result.output))
         if not left:
-            return BuildError("\n".join((f"QNN's compiler {ending.words} on '{name}':", *ending.last_lines)))
-        explained = self._run(source, product.with_name("explained.onnx"), "--explain").said
+            return BuildError("\n".join((f"QNN's compiler {result.description} on '{name}':", *result.last_lines)))
+        explained = self._run(source, product.with_name("explained.onnx"), "--explain").output
         # A node is refused together with its quantize and dequantize nodes.
         reasons = {node: why for members, why in _REASON.findall(explained) for _, node in _MEMBER.findall(members)}
         nodes = [f"{op_type} '{node}' ({reasons.get(node, 'no reason given')})" for node, op_type in left.items()]
@@ -101,11 +101,11 @@ def run_on_emulator(
         for i, feed in enumerate(feeds):
             np.savez(folder / f"{i}.npz", **dict[str, Any](feed))
         chip = ["--htp-arch", htp_arch.removeprefix("v")]
-        ending = run_apart(
+        result = run_subprocess(
             python_module(__name__, "run", str(model), name, str(len(feeds)), *chip), folder / "said.log", timeout_s
         )
-        if not ending.is_ok:
-            raise HarnessError("\n".join((f"the HTP emulator {ending.words} on '{model.name}':", *ending.last_lines)))
+        if not result.is_ok:
+            raise HarnessError("\n".join((f"the HTP emulator {result.description} on '{model.name}':", *result.last_lines)))
         return [np.load(folder / f"{i}.npy") for i in range(len(feeds))]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.artifacts import Graph
-from quadbench.errors import BuildError, package_needed
+from quadbench.errors import BuildError, requires_package
 from quadbench.kits.archives import ZIP_FAULTS
 
 CONTEXT_OP = "EPContext"  # ONNX Runtime's operator for a part compiled by an execution provider
@@ -72,15 +72,15 @@ def _check_boundary(model: Any, graph: Graph) -> None:
         if present != wanted:
             raise BuildError(
                 f"the compiled model of '{graph.file.path}' has other {kind} than its graph: "
-                f"found {_listed(present - wanted)}; expected {_listed(wanted - present)}"
+                f"found {_sorted_lines(present - wanted)}; expected {_sorted_lines(wanted - present)}"
             )
 
 
-def _listed(lines: set[str]) -> str:
+def _sorted_lines(lines: set[str]) -> str:
     return ", ".join(sorted(lines)) or "nothing more"
 
 
 def _onnx() -> Any:
-    with package_needed("reading compiled models", hint="pip install 'quadbench[ai-hub]'"):
+    with requires_package("reading compiled models", hint="pip install 'quadbench[ai-hub]'"):
         import onnx
     return onnx

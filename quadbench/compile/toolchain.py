@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quadbench.artifacts import Graph
-from quadbench.compile.product import Product, run_apart
+from quadbench.compile.graph_compiler import CompileResult, run_subprocess
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.host import find_program
 from quadbench.results.digests import sha256_of
@@ -39,31 +39,31 @@ class ToolchainCompiler:
         settings = {name: sha256_of(Path(value)) if is_file(Path(value)) else value for name, value in named.items()}
         return {self.target.name: version, "commands": commands, "product": self.target.product, **settings}
 
-    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
+    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
         """Write each compiled graph at the graph's own path with the product's suffix. Inputs and outputs stay the same."""
         products = []
         for graph in graphs:
             notify(graph.file.path)
             products.append(self._compiled(graph, source / graph.file.path, folder))
-        return Product(graphs=tuple(products))
+        return CompileResult(graphs=tuple(products))
 
     def _compiled(self, graph: Graph, source: Path, folder: Path) -> Graph:
         log = folder.parent / f"{self.target.name}-{graph.file.path.replace('/', '-')}.log"
         with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as parent:
-            work, said = Path(parent).resolve() / WORK_NAME, Path(parent, log.name)
+            work, log_path = Path(parent).resolve() / WORK_NAME, Path(parent, log.name)
             work.mkdir()
             values = {**_environment(self.target), INPUT: str(source.resolve()), WORK: str(work)}
             try:
                 for command in self.target.commands:
                     argv = _located(filled(command, values))
-                    ending = run_apart(argv, work.with_name("said"), self.target.timeout_s, folder=work)
-                    with said.open("a") as output:
-                        output.write(f"$ {shlex.join(argv)}\n{ending.said}")
-                    if not ending.is_ok:
-                        raise BuildError("\n".join((f"'{Path(argv[0]).name}' {ending.words}:", *ending.last_lines)))
+                    result = run_subprocess(argv, work.with_name("said"), self.target.timeout_s, folder=work)
+                    with log_path.open("a") as output:
+                        output.write(f"$ {shlex.join(argv)}\n{result.output}")
+                    if not result.is_ok:
+                        raise BuildError("\n".join((f"'{Path(argv[0]).name}' {result.description}:", *result.last_lines)))
                 product = _only_product(work, self.target.product)
             except BuildError as error:
-                said.replace(log)  # atomic, in case another process writes there
+                log_path.replace(log)  # atomic, in case another process writes there
                 message = f"toolchain '{self.target.name}' on '{graph.file.path}': {error.message}"
                 raise BuildError(message, hint=f"all that it said is in {log}") from error
             path = (folder / graph.file.path).with_suffix(product.suffix)
@@ -80,11 +80,11 @@ def installed_version(target: ToolchainTarget) -> str:
     command = target.version.command
     argv = _located(filled(command, _environment(target)))
     with tempfile.TemporaryDirectory() as folder:
-        ending = run_apart(argv, Path(folder, "said"), VERSION_TIMEOUT_S, folder=Path(folder))
-    said = f"nothing within {VERSION_TIMEOUT_S:g} s" if ending.status is None else ending.said.strip()
-    match = re.search(target.version.pattern, said)
+        result = run_subprocess(argv, Path(folder, "said"), VERSION_TIMEOUT_S, folder=Path(folder))
+    output = f"nothing within {VERSION_TIMEOUT_S:g} s" if result.status is None else result.output.strip()
+    match = re.search(target.version.pattern, output)
     if not match or not match[1]:  # the group may be optional
-        words = " / ".join(said.splitlines()[-3:]) or "nothing"
+        words = " / ".join(output.splitlines()[-3:]) or "nothing"
         raise MissingDependencyError(
             f"toolchain '{target.name}': '{shlex.join(command)}' says '{words}', expected what fits '{target.version.pattern}'",
             hint=target.install,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from quadbench.artifacts import DeviceFacts
 from quadbench.devices import device
 from quadbench.devices.adb_commands import AdbCommands, DetachedCommand
-from quadbench.devices.adb_protocol import STDOUT, AdbServer, errors_of, lost, packets
+from quadbench.devices.adb_protocol import STDOUT, AdbServer, errors_of, lost_error, packets
 from quadbench.devices.android_reports import parse_getprop
 from quadbench.errors import DeviceError
 from quadbench.target.abi import Abi
@@ -77,32 +77,32 @@ class AdbDevice:
                     for remote in connection.files().push_files(dict(missing), progress=report):
                         confirmed_bytes += missing.pop(remote).stat().st_size
 
-        self._commands.again(send, over_reboots=True)
+        self._commands.retry_once(send, over_reboots=True)
 
     def pull(self, remote: str, local: Path, *, limit_bytes: int = device.PULL_LIMIT_BYTES) -> None:
         def receive() -> None:
             with self._commands.open("sync:") as connection:
                 receive_file(connection, remote, local, self._name, limit_bytes)
 
-        self._commands.again(receive)
+        self._commands.retry_once(receive)
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> device.ShellResult:
         device.check_command(argv)
         try:
-            return self._commands.again(lambda: self._commands.shell(argv, timeout_s))
+            return self._commands.retry_once(lambda: self._commands.shell(argv, timeout_s))
         except TimeoutError as error:
-            raise device.command_timed_out(argv, self._name, timeout_s) from error
+            raise device.command_timeout_error(argv, self._name, timeout_s) from error
 
     def stream(
         self, argv: Sequence[str], timeout_s: float, folder: str, environment: Mapping[str, str] | None = None
     ) -> Generator[str, None, None]:
         device.check_command(argv)
-        stderr = device.Tail()
+        stderr = device.OutputTail()
         command = DetachedCommand(self._commands, argv, timeout_s, folder, environment or {})
         try:
             yield from device.read_lines(command.run(stderr), argv, self._name, stderr)
         except TimeoutError as error:
-            raise device.command_timed_out(argv, self._name, timeout_s) from error
+            raise device.command_timeout_error(argv, self._name, timeout_s) from error
 
     def is_ready(self) -> bool:
         return self._commands.is_ready()
@@ -128,12 +128,12 @@ class AdbDevice:
 def read_properties(server: AdbServer, transport: str, name: str, timeout_s: float | None = None) -> dict[str, str]:
     """Return a device's `getprop` properties. The timeout is at most PROPERTIES_TIMEOUT_S; `name` appears in messages."""
     timeout_s = PROPERTIES_TIMEOUT_S if timeout_s is None else min(timeout_s, PROPERTIES_TIMEOUT_S)
-    stdout = device.Whole(f"the output of getprop on {name}")
+    stdout = device.WholeOutput(f"the output of getprop on {name}")
     try:
         with server.open(transport, "shell,v2,raw:getprop", name) as connection:
             for packet in packets(connection, time.monotonic() + timeout_s):
                 if packet.kind == STDOUT:
-                    stdout.take(packet.data)
+                    stdout.feed(packet.data)
     except TimeoutError as error:
         raise DeviceError(f"{name} does not answer getprop within {max(0, timeout_s):g} s", hint="reconnect it") from error
     return parse_getprop(stdout.text)
@@ -148,7 +148,7 @@ def receive_file(connection: "Connection", remote: str, local: Path, name: str, 
         with errors_of(name, silence=silence, refusal=lambda: f"cannot read '{remote}' on {name}"):
             mode = connection.files().stat(remote).mode
             if mode and not stat.S_ISREG(mode):  # mode 0: missing, and reading it gives the reason
-                raise device.no_regular_file(remote, name)
+                raise device.not_a_file_error(remote, name)
             received_bytes, began = 0, time.monotonic()
             with partial.open("wb") as file:
                 for chunk in connection.files().iter_content(remote):
@@ -157,9 +157,9 @@ def receive_file(connection: "Connection", remote: str, local: Path, name: str, 
                     file.write(chunk)
                     received_bytes += len(chunk)
                     if received_bytes > limit_bytes:
-                        raise device.file_too_large(remote, name, limit_bytes)
+                        raise device.file_size_error(remote, name, limit_bytes)
                     if time.monotonic() - began > STALL_TIMEOUT_S + received_bytes / SLOWEST_BYTES_PER_S:
-                        raise lost(name, f"it sends '{remote}' at less than {SLOWEST_BYTES_PER_S} bytes a second")
+                        raise lost_error(name, f"it sends '{remote}' at less than {SLOWEST_BYTES_PER_S} bytes a second")
         partial.replace(local)
     finally:
         partial.unlink(missing_ok=True)

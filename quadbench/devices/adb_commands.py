@@ -11,10 +11,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from quadbench.artifacts.names import one_line
-from quadbench.devices.adb_protocol import STDERR, STDOUT, AdbServer, close_stdin, lost, packets, shell_service
+from quadbench.artifacts.safe_text import one_line
+from quadbench.devices.adb_protocol import STDERR, STDOUT, AdbServer, close_stdin, lost_error, packets, shell_service
 from quadbench.devices.android_reports import BOOTED_PROPERTY
-from quadbench.devices.device import TAIL_BYTES, ShellResult, Tail, as_text, read_whole
+from quadbench.devices.device import TAIL_BYTES, OutputTail, ShellResult, as_text, read_whole
 from quadbench.errors import DeviceError, DeviceLostError
 
 if TYPE_CHECKING:
@@ -119,11 +119,11 @@ class AdbCommands:
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
         """Run a command and wait until it ends."""
-        stderr = Tail()
+        stderr = OutputTail()
         return read_whole(self.run(argv, timeout_s, stderr), argv[0], self.name, stderr)
 
     def run(
-        self, argv: Sequence[str], timeout_s: float, stderr: Tail, *, silence_s: float = math.inf
+        self, argv: Sequence[str], timeout_s: float, stderr: OutputTail, *, silence_s: float = math.inf
     ) -> Generator[bytes, None, int]:
         """Yield stdout in pieces as they arrive; return the exit code. Closing the generator early kills the command."""
         group: int | None = None
@@ -131,13 +131,13 @@ class AdbCommands:
         try:
             with self.open(shell_service(argv)) as connection:
                 close_stdin(connection)
-                group, first = self._started(connection, argv[0])
+                group, first = self._start_group(connection, argv[0])
                 yield first
                 for packet in packets(connection, time.monotonic() + timeout_s, silence_s):
                     if packet.kind == STDOUT:
                         yield packet.data
                     elif packet.kind == STDERR:
-                        stderr.take(packet.data)
+                        stderr.feed(packet.data)
                     else:
                         is_over = True
                         self._check_open()  # `close` may have killed it
@@ -150,7 +150,7 @@ class AdbCommands:
             if group is not None:
                 self.forget(group, kill=not is_over)
 
-    def remember(self, group: int) -> None:
+    def kill_on_close(self, group: int) -> None:
         """Register a process group that `close` has to kill."""
         with self._lock:
             self._running.add(group)
@@ -174,7 +174,7 @@ class AdbCommands:
             reason = error.message if isinstance(error, DeviceError) else f"no answer within {KILL_TIMEOUT_S:g} s"
             log.warning("%s: process %d could not be killed; the next run kills it: %s", self.name, group, reason)
 
-    def again(self, action: Callable[[], _Result], *, over_reboots: bool = False) -> _Result:
+    def retry_once(self, action: Callable[[], _Result], *, over_reboots: bool = False) -> _Result:
         """Run an idempotent action; if the device is lost meanwhile, wait for it and run the action again."""
         for tries_left in reversed(range(TRIES)):
             try:
@@ -183,7 +183,7 @@ class AdbCommands:
                 if not tries_left:
                     raise DeviceLostError(f"{lost.message}, {TRIES} times", hint=lost.hint) from lost
                 if not self.wait_for(lost) and not over_reboots:
-                    raise self.rebooted("meanwhile") from lost
+                    raise self.reboot_error("meanwhile") from lost
             else:
                 self._is_given_up = False
                 return result
@@ -225,7 +225,7 @@ class AdbCommands:
             self.boot = boot
         return is_same
 
-    def rebooted(self, when: str) -> DeviceLostError:
+    def reboot_error(self, when: str) -> DeviceLostError:
         """Return the error for a device that has rebooted."""
         return DeviceLostError(f"{self.name} rebooted {when}", hint="see that it is charged and cool, then run again")
 
@@ -241,7 +241,7 @@ class AdbCommands:
         if self._closed.is_set():
             raise DeviceLostError(f"{self.name} was closed, and what ran there ended", transient=False)
 
-    def _started(self, connection: "Connection", program: str) -> tuple[int, bytes]:
+    def _start_group(self, connection: "Connection", program: str) -> tuple[int, bytes]:
         """Return the command's process group and the first bytes of its stdout, which arrived in the same packets."""
         head = b""
         try:
@@ -249,12 +249,12 @@ class AdbCommands:
                 head += packet.data
                 number, newline, rest = head.partition(b"\n")
                 if newline and _PROCESS.fullmatch(number):
-                    self.remember(int(number))
+                    self.kill_on_close(int(number))
                     return int(number), rest
                 if newline or len(head) > _FIRST_LINE_BYTES:
                     break
         except TimeoutError as error:
-            raise lost(connection.peer, f"it did not start '{program}' within {START_TIMEOUT_S:g} s") from error
+            raise lost_error(connection.peer, f"it did not start '{program}' within {START_TIMEOUT_S:g} s") from error
         raise DeviceError(f"{self.name} did not start '{program}': {one_line(as_text(head[:_FIRST_LINE_BYTES]))}")
 
     def _reconnect(self) -> None:
@@ -302,7 +302,7 @@ class DetachedCommand:
         self._tries_left: float = math.inf  # unlimited while the command's own time limit applies
         self._reboot: DeviceLostError | None = None
 
-    def run(self, stderr: Tail) -> Generator[bytes, None, int]:
+    def run(self, stderr: OutputTail) -> Generator[bytes, None, int]:
         """Start the command, yield its stdout in pieces, and return its exit code.
 
         The command and its children are killed however the generator ends. If the device cannot be reached then, the command
@@ -312,8 +312,8 @@ class DetachedCommand:
         is_over = False
         try:
             yield from self._output()
-            status, said = self._end()
-            stderr.take(said.encode())
+            status, message = self._end()
+            stderr.feed(message.encode())
             is_over = True
             return status
         finally:
@@ -337,8 +337,8 @@ class DetachedCommand:
             return int(result.stdout), result.stderr
         if self._is_overdue:
             raise TimeoutError
-        said = one_line("\n".join(result.stderr.splitlines()[-_SHOWN_LINES:])) or "nothing on stderr"
-        message = f"'{self.argv[0]}' is gone from {self.commands.name} without an exit code: {said}"
+        error_text = one_line("\n".join(result.stderr.splitlines()[-_SHOWN_LINES:])) or "nothing on stderr"
+        message = f"'{self.argv[0]}' is gone from {self.commands.name} without an exit code: {error_text}"
         raise DeviceLostError(message, hint=_GONE_HINT)
 
     def _pieces(self) -> Generator[bytes, None, None]:
@@ -368,16 +368,16 @@ class DetachedCommand:
         limits = [f"{longest_s}", f"{FILE_LIMIT_BYTES // _ULIMIT_BLOCK_BYTES}"]
         script = ["sh", "-c", _START, "sh", self.folder, uuid.uuid4().hex, *limits, *variables, *self.argv]
         try:
-            result = self.commands.again(lambda: self.commands.shell(script, START_TIMEOUT_S))
+            result = self.commands.retry_once(lambda: self.commands.shell(script, START_TIMEOUT_S))
         except TimeoutError as error:
             message = f"{self.commands.name} was lost: it did not start '{self.argv[0]}' within {START_TIMEOUT_S:g} s"
             raise DeviceLostError(message, hint="reconnect it, then run again") from error
         words = re.fullmatch(r"(\d{1,10}) (.*)\n", result.stdout)
         if result.exit_code or not words:
-            said = one_line(f"{result.stdout}\n{result.stderr}")
-            raise DeviceError(f"'{self.argv[0]}' cannot be started in '{self.folder}' on {self.commands.name}: {said}")
+            output_text = one_line(f"{result.stdout}\n{result.stderr}")
+            raise DeviceError(f"'{self.argv[0]}' cannot be started in '{self.folder}' on {self.commands.name}: {output_text}")
         group = int(words[1])
-        self.commands.remember(group)
+        self.commands.kill_on_close(group)
         self.commands.boot = words[2]
         return group
 
@@ -393,7 +393,7 @@ class DetachedCommand:
     def _over_one_connection(self, remaining_s: float) -> Generator[bytes, None, None]:
         process = _NO_PROCESS if self._reboot else f"{self._group}"  # after a reboot its number may belong to another process
         argv = ["sh", "-c", _READ, "sh", self.folder, f"{self._read_bytes + 1}", process]
-        stderr = Tail()
+        stderr = OutputTail()
         with contextlib.closing(self.commands.run(argv, remaining_s, stderr, silence_s=SILENCE_S)) as pieces:
             while True:
                 try:
@@ -404,9 +404,9 @@ class DetachedCommand:
                 self._read_bytes += len(piece)
                 yield piece
         if status:
-            said = one_line(stderr.text)
+            message = one_line(stderr.text)
             output = f"the output of '{self.argv[0]}' on {self.commands.name}"
-            raise DeviceError(f"{output} cannot be read, exit code {status}: {said}")
+            raise DeviceError(f"{output} cannot be read, exit code {status}: {message}")
 
     def _wait_for_device(self, lost: DeviceLostError) -> None:
         """Wait until the device answers again, and record whether it has rebooted."""
@@ -418,4 +418,4 @@ class DetachedCommand:
         self._away_s += time.monotonic() - since
         if not is_same_boot:
             self.commands.forget(self._group, kill=False)
-            self._reboot = self.commands.rebooted(f"after {since - self._began:.0f} s")
+            self._reboot = self.commands.reboot_error(f"after {since - self._began:.0f} s")

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from quadbench.artifacts.names import one_line
-from quadbench.devices.android_reports import Attached, parse_attached
-from quadbench.errors import DeviceError, DeviceFullError, DeviceLostError, UserError, shown
+from quadbench.artifacts.safe_text import one_line
+from quadbench.devices.android_reports import AttachedDevice, parse_device_list
+from quadbench.errors import DeviceError, DeviceFullError, DeviceLostError, UserError, quote
 from quadbench.spec import variable
 from quadbench.spec.files import fits_file_system
 from quadbench.spec.variables import host_of, port_of, port_variable
@@ -108,25 +108,25 @@ class AdbServer:
 
     def version(self) -> int:
         """Return the server's protocol version, such as 41."""
-        return self.ask(lambda client: int(client.server_version()))
+        return self.request(lambda client: int(client.server_version()))
 
-    def attached(self) -> list[Attached]:
+    def attached(self) -> list[AttachedDevice]:
         """Return all attached devices, in any state. (adbutils' own list cuts a serial or state at its first space.)"""
-        return parse_attached(self.ask(lambda client: client.query("host:devices-l")))
+        return parse_device_list(self.request(lambda client: client.query("host:devices-l")))
 
     def connect(self, address: str) -> str:
         """Have the adb server connect to a network device, as `adb connect` does; return its answer."""
-        return self.ask(lambda client: str(client.connect(address)))
+        return self.request(lambda client: str(client.connect(address)))
 
     def disconnect(self, address: str) -> None:
         """Have the adb server disconnect a network device, as `adb disconnect` does."""
-        self.ask(lambda client: client.disconnect(address))
+        self.request(lambda client: client.disconnect(address))
 
     def has_ready(self, serial: str) -> bool:
         """Return True if a device with this adb serial is attached and in the state `device`."""
         return any(device.serial == serial and device.is_ready for device in self.attached())
 
-    def ask(self, question: Callable[["Client"], _Answer]) -> _Answer:
+    def request(self, question: Callable[["Client"], _Answer]) -> _Answer:
         """Send a request to the adb server itself, not to a device, and return its answer."""
         name = f"the adb server at {self.endpoint}"
         try:
@@ -157,7 +157,7 @@ class AdbServer:
         return Client(connect)
 
 
-def lost(peer: str, reason: str) -> DeviceLostError:
+def lost_error(peer: str, reason: str) -> DeviceLostError:
     """Return the error for a peer whose connection broke."""
     return DeviceLostError(f"{peer} was lost: {reason}", hint="check the cable and that the screen asks nothing, then run again")
 
@@ -174,9 +174,9 @@ def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], st
     try:
         yield
     except AdbTimeout as error:
-        raise (lost(peer, silence) if silence else TimeoutError(str(error))) from error
+        raise (lost_error(peer, silence) if silence else TimeoutError(str(error))) from error
     except AdbConnectionError as error:
-        raise lost(peer, str(error)) from error
+        raise lost_error(peer, str(error)) from error
     except ValueError as error:
         if refusal:  # the caller's code may raise it too; adbutils raises it only for a malformed number
             raise
@@ -190,7 +190,9 @@ def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], st
         if refusal:
             kind = DeviceFullError if "No space left" in reason else DeviceError
             raise kind(f"{refusal()}: {reason}", hint=_PERMISSION_HINT if "Permission denied" in reason else None) from error
-        raise lost(peer, reason) if any(word in reason for word in _GONE) else DeviceError(f"{peer} refuses: {reason}") from error
+        raise (
+            lost_error(peer, reason) if any(word in reason for word in _GONE) else DeviceError(f"{peer} refuses: {reason}")
+        ) from error
 
 
 def shell_service(argv: Sequence[str]) -> str:
@@ -212,7 +214,7 @@ def packets(connection: "Connection", deadline: float, silence_s: float = math.i
             yield from connection.packets()
     except TimeoutError as error:
         if time.monotonic() < deadline:
-            raise lost(connection.peer, f"nothing came from it for {silence_s:g} s") from error
+            raise lost_error(connection.peer, f"nothing came from it for {silence_s:g} s") from error
         raise
 
 
@@ -240,7 +242,7 @@ def server_endpoint() -> Endpoint:
     if kind == "tcp" and rest:
         host, _, digits = rest.rpartition(":")
         return TcpEndpoint(host=host_of(_SOCKET, host) if host else _LOOPBACK[0], port=port_of(_SOCKET, digits))
-    raise UserError(f"${_SOCKET} is {shown(address)}; expected tcp:HOST:PORT or localfilesystem:PATH")
+    raise UserError(f"${_SOCKET} is {quote(address)}; expected tcp:HOST:PORT or localfilesystem:PATH")
 
 
 def _host(name: str) -> str | None:

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
-from quadbench.artifacts.names import is_plain
-from quadbench.devices.android_reports import Attached
-from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError, shown
+from quadbench.artifacts.safe_text import is_plain
+from quadbench.devices.android_reports import AttachedDevice
+from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError, quote
 from quadbench.target.abi import PHONE_ABI
 from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, PROFILES_FOLDER, VIRTUAL_PREFIX, DeviceProfile, load_profile
 
-_LONGEST_ADDRESS = 1024  # it may contain a profile's path
-_MOST_DATA_MB = 65_536  # limit for a /data in RAM
+_MAX_ADDRESS_LENGTH = 1024  # it may contain a profile's path
+_MAX_DATA_MB = 65_536  # limit for a /data in RAM
 _ALLOW_HINT = (
     "unlock it and allow USB debugging for this machine; if it does not ask, revoke all USB debugging authorisations in its"
     " developer options and plug it in again"
@@ -92,7 +92,7 @@ class AttachedAddress(_Address):
     target: str | None = None
 
     @property
-    def word(self) -> str:
+    def without_options(self) -> str:
         """Return the address without its options, the part before the `?`."""
         return self.text.partition("?")[0]
 
@@ -113,7 +113,7 @@ Address = LocalAddress | VirtualAddress | HostedAddress | AttachedAddress
 class Phone:
     """An attached phone; its properties are known if its adb state is `device`."""
 
-    attached: Attached
+    attached: AttachedDevice
     properties: Mapping[str, str]
 
     def profiles_among(self, profiles: Sequence[DeviceProfile]) -> list[str]:
@@ -121,7 +121,7 @@ class Phone:
         return [profile.name for profile in profiles if profile.matches(self.properties)]
 
 
-def listed_once(given: Iterable[str]) -> list[str]:
+def unique_words(given: Iterable[str]) -> list[str]:
     """Return the given device addresses, stripped of spaces.
 
     Raises:
@@ -130,7 +130,7 @@ def listed_once(given: Iterable[str]) -> list[str]:
     words = [word.strip() for word in given]
     for word in words:
         if words.count(word) > 1:
-            raise UserError(f"device {shown(word)} was given {words.count(word)} times", hint="give each device once")
+            raise UserError(f"device {quote(word)} was given {words.count(word)} times", hint="give each device once")
     return words
 
 
@@ -155,7 +155,7 @@ def parse_addresses(words: Iterable[str]) -> list[Address]:
     Raises:
         UserError: a word is not an address, or was given twice.
     """
-    return [parse_address(word) for word in listed_once(words)]
+    return [parse_address(word) for word in unique_words(words)]
 
 
 def parse_address(text: str) -> Address:
@@ -164,22 +164,22 @@ def parse_address(text: str) -> Address:
     Raises:
         UserError: the text is not an address.
     """
-    if len(text) > _LONGEST_ADDRESS:
+    if len(text) > _MAX_ADDRESS_LENGTH:
         raise UserError(
-            f"{shown(text)} is no device: it has {len(text)} characters, expected at most {_LONGEST_ADDRESS}",
+            f"{quote(text)} is no device: it has {len(text)} characters, expected at most {_MAX_ADDRESS_LENGTH}",
             hint="see: quadbench devices",
         )
     if not is_plain(text):
-        raise UserError(f"{shown(text)} is no device: it has characters that are not shown", hint="see: quadbench devices")
+        raise UserError(f"{quote(text)} is no device: it has characters that are not shown", hint="see: quadbench devices")
     if text == LOCAL_NAME:
         return LocalAddress()
     if text.startswith(f"{LOCAL_NAME}?"):
         raise UserError(f"'{text}' is no device: {LOCAL_NAME} takes no options", hint="virtual:s25?target=... takes a target")
     if text.startswith(VIRTUAL_PREFIX):
-        return _virtual(text)
+        return _parse_virtual(text)
     if text.startswith(HOSTED_PREFIX):
         return HostedAddress(text=text, profile=text.removeprefix(HOSTED_PREFIX))
-    return _attached(text)
+    return _parse_attached(text)
 
 
 def with_target(address: Address, target: str | None) -> Address:
@@ -207,14 +207,14 @@ def choose_phone(
 
     A word that equals an attached phone's adb serial means that phone. If several match, `preferred_serial` decides.
     """
-    serials, word = [phone.attached.serial for phone in phones], address.word
+    serials, word = [phone.attached.serial for phone in phones], address.without_options
     serial = word if word in serials else address.serial
     if serial not in serials:
         address.require_plain()
     profile = None if word in serials else _profile_of(address, phones, profiles)
     if serial is not None:
         phone = _phone_with(word, serial, phones, profiles)
-        profile = _checked(phone, profile) if profile else _only_profile(phone, profiles)
+        profile = _require_match(phone, profile) if profile else _only_profile(phone, profiles)
     else:
         assert profile is not None
         phone = _only_match(word, profile, phones, profiles, preferred_serial)
@@ -230,7 +230,7 @@ def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
     return ", ".join(words) or "nothing"
 
 
-def _attached(text: str) -> AttachedAddress:
+def _parse_attached(text: str) -> AttachedAddress:
     word, mark, query = text.partition("?")
     target = _options(text, query, ("target",)).get("target")
     profile, at, serial = word.partition("@")
@@ -258,17 +258,17 @@ def _options(text: str, query: str, known: Sequence[str]) -> dict[str, str]:
     return options
 
 
-def _virtual(text: str) -> VirtualAddress:
+def _parse_virtual(text: str) -> VirtualAddress:
     profile, _, query = text.removeprefix(VIRTUAL_PREFIX).partition("?")
     options = _options(text, query, _VIRTUAL_OPTIONS)
     size, target, scenario, abi = map(options.get, _VIRTUAL_OPTIONS)
-    is_number = size is not None and size.isascii() and size.isdecimal() and len(size) <= len(str(_MOST_DATA_MB))
+    is_number = size is not None and size.isascii() and size.isdecimal() and len(size) <= len(str(_MAX_DATA_MB))
     data_mb = int(size) if size and is_number else None
-    is_size = size is None or (data_mb is not None and 1 <= data_mb <= _MOST_DATA_MB)
+    is_size = size is None or (data_mb is not None and 1 <= data_mb <= _MAX_DATA_MB)
     if not profile or "" in (target, scenario) or abi not in (None, PHONE_ABI) or not is_size:
         raise UserError(
             f"'{text}' is no virtual device",
-            hint=f"expected virtual:<profile>, with ?data_mb=<1 to {_MOST_DATA_MB}>, ?target=<backend>, ?abi={PHONE_ABI}, "
+            hint=f"expected virtual:<profile>, with ?data_mb=<1 to {_MAX_DATA_MB}>, ?target=<backend>, ?abi={PHONE_ABI}, "
             "?scenario=<name or file> or several joined by &",
         )
     return VirtualAddress(text=text, profile=profile, data_mb=data_mb, target=target, scenario=scenario, is_arm64=abi is not None)
@@ -283,7 +283,7 @@ def _profile_of(address: AttachedAddress, phones: Sequence[Phone], profiles: Seq
     except UnknownNameError as error:
         names = ", ".join(sorted(profile.name for profile in profiles))
         known = f"profiles: {names}; attached: {describe(phones, profiles)}"
-        message = f"'{address.word}' is neither a device profile nor an attached device; {known}"
+        message = f"'{address.without_options}' is neither a device profile nor an attached device; {known}"
         raise DeviceNotFoundError(message, hint=error.hint or "see: quadbench devices") from error
 
 
@@ -325,7 +325,7 @@ def _not_attached(text: str, phones: Sequence[Phone], profiles: Sequence[DeviceP
     return DeviceNotFoundError(f"device '{text}' is not attached; attached: {describe(phones, profiles)}", hint=hint)
 
 
-def _state_hint(attached: Attached) -> str:
+def _state_hint(attached: AttachedDevice) -> str:
     """Return a hint how to bring a phone from its adb state to `device`."""
     serial, state = attached.serial, attached.state
     if state == "offline" and _HOST_AND_PORT.fullmatch(serial):
@@ -335,7 +335,7 @@ def _state_hint(attached: Attached) -> str:
     return _NO_PERMISSIONS_HINT if state.startswith("no permissions") else _STATE_HINTS.get(state, "see: adb devices -l")
 
 
-def _checked(phone: Phone, profile: DeviceProfile) -> DeviceProfile:
+def _require_match(phone: Phone, profile: DeviceProfile) -> DeviceProfile:
     if profile.matches(phone.properties):
         return profile
     if not phone.properties:

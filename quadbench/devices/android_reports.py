@@ -40,7 +40,7 @@ _WAKEFULNESS = re.compile(r"^\s*mWakefulness=(\w+)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attached:
+class AttachedDevice:
     """A line of `adb devices -l`: adb serial, state, and further pairs such as model, product and usb."""
 
     serial: str
@@ -76,13 +76,13 @@ def format_getprop(properties: dict[str, str]) -> str:
     return "".join(f"[{key}]: [{value}]\n" for key, value in sorted(properties.items()))
 
 
-def parse_attached(text: str) -> list[Attached]:
+def parse_device_list(text: str) -> list[AttachedDevice]:
     """Parse the output of `adb devices -l`, skipping its heading. Serials and states may contain spaces."""
     attached = []
     for line in text.splitlines():
         if match := _ATTACHED.fullmatch(line):
             words = dict(word.split(":", 1) for word in match["words"].split())
-            attached.append(Attached(serial=match["serial"], state=match["state"], words=words))
+            attached.append(AttachedDevice(serial=match["serial"], state=match["state"], words=words))
     return attached
 
 

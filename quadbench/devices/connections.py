@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.devices.adb import AdbDevice, read_properties
 from quadbench.devices.adb_protocol import AdbServer, user_server
 from quadbench.devices.addresses import (
@@ -24,12 +24,12 @@ from quadbench.devices.addresses import (
     refuse_twice,
     virtual_serial,
 )
-from quadbench.devices.android_reports import ABI_PROPERTY, Attached
+from quadbench.devices.android_reports import ABI_PROPERTY, AttachedDevice
 from quadbench.devices.device import Device
 from quadbench.devices.local import open_local
 from quadbench.devices.scenario import VIRTUAL_PROPERTY
 from quadbench.devices.virtual import open_virtual
-from quadbench.errors import DeviceError, DeviceNotFoundError, QuadbenchError, UserError, shown
+from quadbench.errors import DeviceError, DeviceNotFoundError, QuadbenchError, UserError, quote
 from quadbench.host import device_lock
 from quadbench.results.layout import Layout
 from quadbench.spec import variable
@@ -41,9 +41,9 @@ SERIAL_VARIABLE = "ANDROID_SERIAL"
 _ALWAYS_THERE = ("virtual", "hosted")  # states of rows that exist for each profile
 _PROPERTY_CHARACTERS = 200  # limit for a device property; a build fingerprint takes 80
 _SERIAL_CHARACTERS = 128  # a phone paired for wireless debugging takes about 50
-MOST_PHONES = 256
+MAX_PHONES = 256
 """Limit on the attached phones that are examined. A USB controller has room for 127 devices."""
-ASKED_AT_ONCE = 16
+MAX_PARALLEL_QUERIES = 16
 ASK_TIMEOUT_S = 60.0  # for all phones together; a healthy one answers within a second
 
 log = logging.getLogger(__name__)
@@ -172,19 +172,19 @@ class _Phones:
         self.server = user_server()
         listed = self.server.attached()
         if too_long := [attached.serial for attached in listed if len(attached.serial) > _SERIAL_CHARACTERS]:
-            text = f"{shown(too_long[0])} is a serial of {len(too_long[0])} characters, expected at most {_SERIAL_CHARACTERS}"
+            text = f"{quote(too_long[0])} is a serial of {len(too_long[0])} characters, expected at most {_SERIAL_CHARACTERS}"
             log.warning("%d attached phones are passed over: %s", len(too_long), text)
         right = [attached for attached in listed if len(attached.serial) <= _SERIAL_CHARACTERS]
-        if len(right) > MOST_PHONES:
-            log.warning("the adb server lists %d phones; only the first %d are looked at", len(right), MOST_PHONES)
+        if len(right) > MAX_PHONES:
+            log.warning("the adb server lists %d phones; only the first %d are looked at", len(right), MAX_PHONES)
         deadline = time.monotonic() + ASK_TIMEOUT_S
 
-        def asked(attached: Attached) -> Phone:
+        def asked(attached: AttachedDevice) -> Phone:
             known = _properties(self.server, attached.serial, deadline) if attached.is_ready else {}
             return Phone(attached=attached, properties=known)
 
-        with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-            self.phones = list(pool.map(asked, right[:MOST_PHONES]))
+        with ThreadPoolExecutor(MAX_PARALLEL_QUERIES) as pool:
+            self.phones = list(pool.map(asked, right[:MAX_PHONES]))
 
 
 def _open(
@@ -197,7 +197,7 @@ def _open(
         case VirtualAddress(profile=name, target=target):
             profile = next((profile for profile in profiles if profile.name == name), None) or load_profile(name)
             profile = profile if target is None else profile.with_target(target)
-            refuse_twice(address.text, virtual_serial(profile), _taken(opened))
+            refuse_twice(address.text, virtual_serial(profile), _serials_in_use(opened))
             return open_virtual(profile, address, layout)
         case HostedAddress():
             raise UserError(f"'{address}' is at Qualcomm AI Hub: nothing can be pushed there", hint="quadbench run takes it")
@@ -214,13 +214,13 @@ def _open_phone(address: AttachedAddress, layout: Layout, phones: _Phones, opene
         hint = f"{error.hint}; a phone at another machine's adb server takes ADB_SERVER_SOCKET=tcp:HOST:PORT"
         raise DeviceNotFoundError(f"{error.message}; the adb server is {phones.server.endpoint}", hint=hint) from error
     serial = phone.attached.serial
-    refuse_twice(address.text, serial, _taken(opened))
+    refuse_twice(address.text, serial, _serials_in_use(opened))
     virtual, reported = (phone.properties.get(key) for key in (VIRTUAL_PROPERTY, ABI_PROPERTY))
     abi = Abi(virtual) if virtual in set(Abi) else PHONE_ABI  # an attached virtual device reports which programs it runs
     if virtual not in set(Abi) and reported != PHONE_ABI:
-        said = one_line(reported or "no ABI", _PROPERTY_CHARACTERS)
+        abi_text = one_line(reported or "no ABI", _PROPERTY_CHARACTERS)
         raise DeviceError(
-            f"device '{address}' reports {said} as {ABI_PROPERTY}; expected {PHONE_ABI}",
+            f"device '{address}' reports {abi_text} as {ABI_PROPERTY}; expected {PHONE_ABI}",
             hint="programs are built for phones of 64 bits by Arm alone",
         )
     resources = contextlib.ExitStack()
@@ -241,7 +241,7 @@ def _open_phone(address: AttachedAddress, layout: Layout, phones: _Phones, opene
     return AdbDevice(phones.server, serial, facts=facts, profile=profile, abi=abi, resources=resources)
 
 
-def _taken(opened: Sequence[Device]) -> dict[str, str]:
+def _serials_in_use(opened: Sequence[Device]) -> dict[str, str]:
     return {device.serial: device.facts.address for device in opened}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError, UserError
 from quadbench.target.abi import Abi
 from quadbench.target.profile import DeviceProfile
@@ -141,7 +141,7 @@ def check_command(argv: Sequence[str]) -> None:
         raise UserError(f"'{argv[0]}': an argument contains a NUL byte, which no command line can carry")
 
 
-def command_failed(argv: Sequence[str], device: str, status: int, stderr: str) -> CommandError:
+def command_error(argv: Sequence[str], device: str, status: int, stderr: str) -> CommandError:
     """Return the error for a command that ended with a nonzero exit code."""
     tail = stderr.strip()[-STDERR_TAIL_CHARS:]
     last_lines = one_line("\n".join(tail.splitlines()[-3:])) or "nothing on stderr"
@@ -151,37 +151,37 @@ def command_failed(argv: Sequence[str], device: str, status: int, stderr: str) -
     )
 
 
-def no_regular_file(remote: str, device: str) -> DeviceError:
+def not_a_file_error(remote: str, device: str) -> DeviceError:
     """Return the error for a path that is a folder, link, pipe or other special file."""
     return DeviceError(f"'{remote}' on {device} is no regular file")
 
 
-def file_too_large(remote: str, device: str, limit_bytes: int) -> OutputLimitError:
+def file_size_error(remote: str, device: str, limit_bytes: int) -> OutputLimitError:
     """Return the error for a file that exceeds the copy limit."""
     return OutputLimitError(f"'{remote}' on {device} has more than the {limit_bytes} bytes that are copied of such a file")
 
 
-def command_timed_out(argv: Sequence[str], device: str, timeout_s: float) -> CommandTimeoutError:
+def command_timeout_error(argv: Sequence[str], device: str, timeout_s: float) -> CommandTimeoutError:
     """Return the error for a command that exceeded its timeout."""
     return CommandTimeoutError(f"'{argv[0]}' was still running on {device} after {timeout_s:g} s and was killed")
 
 
-def read_whole(output: Generator[bytes, None, int], program: str, device: str, stderr: "Tail") -> ShellResult:
+def read_whole(output: Generator[bytes, None, int], program: str, device: str, stderr: "OutputTail") -> ShellResult:
     """Collect a command's stdout until it ends. `output` yields pieces and returns the exit code; it is always closed."""
-    stdout = Whole(f"the output of '{program}' on {device}")
+    stdout = WholeOutput(f"the output of '{program}' on {device}")
     with contextlib.closing(output):
         while True:
             try:
-                stdout.take(next(output))
+                stdout.feed(next(output))
             except StopIteration as end:
                 return ShellResult(exit_code=end.value, stdout=stdout.text, stderr=stderr.text)
 
 
 def read_lines(
-    output: Generator[bytes, None, int], argv: Sequence[str], device: str, stderr: "Tail"
+    output: Generator[bytes, None, int], argv: Sequence[str], device: str, stderr: "OutputTail"
 ) -> Generator[str, None, None]:
     """Yield a command's stdout line by line, from `output` as in `read_whole`; raise CommandError if it fails."""
-    lines = Lines(f"the output of '{argv[0]}' on {device}")
+    lines = LineBuffer(f"the output of '{argv[0]}' on {device}")
     with contextlib.closing(output):
         while True:
             try:
@@ -189,14 +189,14 @@ def read_lines(
             except StopIteration as end:
                 status = end.value
                 break
-            yield from lines.take(piece)
-    if rest := lines.rest():
+            yield from lines.feed(piece)
+    if rest := lines.partial_line():
         yield rest
     if status:
-        raise command_failed(argv, device, status, stderr.text)
+        raise command_error(argv, device, status, stderr.text)
 
 
-class Lines:
+class LineBuffer:
     """Splits a stream of pieces into lines, scanning each byte once. `source` names the stream in messages."""
 
     def __init__(self, source: str) -> None:
@@ -205,7 +205,7 @@ class Lines:
         self._pieces: list[bytes] = []
         self._size_bytes = 0
 
-    def take(self, piece: bytes) -> Iterator[str]:
+    def feed(self, piece: bytes) -> Iterator[str]:
         """Yield the lines that are completed by this piece, without line ends; raise if a line is too long."""
         *ended, rest = piece.split(b"\n")
         if ended:
@@ -220,7 +220,7 @@ class Lines:
         if rest:
             self._pieces.append(rest)
 
-    def rest(self) -> str:
+    def partial_line(self) -> str:
         """Return the last line, if the stream did not end with a line end."""
         return as_text(b"".join(self._pieces))
 
@@ -230,14 +230,14 @@ class Lines:
             raise OutputLimitError(f"{line} has more than {LINE_LIMIT_BYTES} bytes, the most that is read")
 
 
-class Whole:
+class WholeOutput:
     """The collected output of a command, limited in size. `source` names it in messages."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._content = bytearray()
 
-    def take(self, piece: bytes) -> None:
+    def feed(self, piece: bytes) -> None:
         """Append a piece; raise if the output exceeds the limit."""
         self._content += piece
         if len(self._content) > TEXT_LIMIT_BYTES:
@@ -249,13 +249,13 @@ class Whole:
         return as_text(self._content)
 
 
-class Tail:
+class OutputTail:
     """The last bytes of an output; earlier bytes are dropped."""
 
     def __init__(self) -> None:
         self._content = bytearray()
 
-    def take(self, piece: bytes) -> None:
+    def feed(self, piece: bytes) -> None:
         """Append a piece."""
         self._content += piece[-TAIL_BYTES:]
         del self._content[:-TAIL_BYTES]

@@ -15,9 +15,9 @@ from typing import Self
 
 from quadbench.artifacts import DeviceFacts
 from quadbench.devices import device
-from quadbench.devices.leftovers import Mark, environment_of, kill_marked, marked
+from quadbench.devices.process_marks import ProcessMark, device_mark, kill_marked_processes, mark_environment
 from quadbench.errors import DeviceError, DeviceFullError
-from quadbench.host import device_lock, host_cpu, kill_group, start_bound
+from quadbench.host import device_lock, host_cpu, kill_group, start_child
 from quadbench.results.layout import Layout
 from quadbench.target.abi import host_abi
 from quadbench.target.profile import LOCAL_NAME, local_profile
@@ -32,7 +32,7 @@ def open_local(layout: Layout) -> "LocalDevice":
     root = layout.device(LOCAL_NAME).resolve()
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(root, LOCAL_NAME))
-    mark = resources.enter_context(marked(root))
+    mark = resources.enter_context(device_mark(root))
     return LocalDevice(root, mark, resources)
 
 
@@ -43,7 +43,7 @@ class LocalDevice:
     serial = LOCAL_NAME
     shares_host_cpu = True
 
-    def __init__(self, root: Path, mark: Mark, resources: contextlib.ExitStack) -> None:
+    def __init__(self, root: Path, mark: ProcessMark, resources: contextlib.ExitStack) -> None:
         self.root = str(root)
         self._mark = mark
         self.abi = host_abi(platform.machine())
@@ -102,7 +102,7 @@ class LocalDevice:
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> device.ShellResult:
         device.check_command(argv)
-        stderr = device.Tail()
+        stderr = device.OutputTail()
         return device.read_whole(self._run(argv, timeout_s, stderr, self.root, {}), argv[0], _NAME, stderr)
 
     def stream(
@@ -110,7 +110,7 @@ class LocalDevice:
     ) -> Generator[str, None, None]:
         device.check_command(argv)
         Path(folder).mkdir(parents=True, exist_ok=True)
-        stderr = device.Tail()
+        stderr = device.OutputTail()
         yield from device.read_lines(self._run(argv, timeout_s, stderr, folder, environment or {}), argv, _NAME, stderr)
 
     def is_ready(self) -> bool:
@@ -135,15 +135,15 @@ class LocalDevice:
         self.close()
 
     def _run(
-        self, argv: Sequence[str], timeout_s: float, stderr: device.Tail, folder: str, environment: Mapping[str, str]
+        self, argv: Sequence[str], timeout_s: float, stderr: device.OutputTail, folder: str, environment: Mapping[str, str]
     ) -> Generator[bytes, None, int]:
         """Yield stdout in pieces as they arrive, and return the exit code.
 
         The command and everything it started are killed however the generator ends.
         """
-        deadline, mark = time.monotonic() + timeout_s, self._mark.of_command()
+        deadline, mark = time.monotonic() + timeout_s, self._mark.for_command()
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = start_bound(argv, cwd=folder, env={**environment_of(mark), **environment}, **options)
+        process = start_child(argv, cwd=folder, env={**mark_environment(mark), **environment}, **options)
         ended = False
         with self._lock:
             self._running.add(process.pid)
@@ -153,12 +153,12 @@ class LocalDevice:
             status = process.returncode
             return status if status >= 0 else 128 - status
         except TimeoutError as error:
-            raise device.command_timed_out(argv, _NAME, timeout_s) from error
+            raise device.command_timeout_error(argv, _NAME, timeout_s) from error
         finally:
             if not ended:
                 kill_group(process.pid)
                 process.wait()
-            kill_marked(mark)
+            kill_marked_processes(mark)
             for pipe in filter(None, (process.stdout, process.stderr)):
                 pipe.close()
             with self._lock:
@@ -171,21 +171,21 @@ def _copy_regular(remote: str, target: Path, limit_bytes: int) -> None:
         descriptor = os.open(remote, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise device.no_regular_file(remote, _NAME) from error
+            raise device.not_a_file_error(remote, _NAME) from error
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise device.no_regular_file(remote, _NAME)
+        raise device.not_a_file_error(remote, _NAME)
     with open(descriptor, "rb") as reader, target.open("wb") as writer:  # noqa: PTH123
         copied_bytes = 0
         while chunk := reader.read(CHUNK_BYTES):
             copied_bytes += len(chunk)
             if copied_bytes > limit_bytes:
-                raise device.file_too_large(remote, _NAME, limit_bytes)
+                raise device.file_size_error(remote, _NAME, limit_bytes)
             writer.write(chunk)
 
 
-def _pieces(process: "subprocess.Popen[bytes]", deadline: float, stderr: device.Tail) -> Generator[bytes, None, None]:
+def _pieces(process: "subprocess.Popen[bytes]", deadline: float, stderr: device.OutputTail) -> Generator[bytes, None, None]:
     """Yield stdout until it is closed and the process has ended; collect stderr.
 
     A child that is left behind may hold stderr open, so its end is not waited for.
@@ -210,6 +210,6 @@ def _pieces(process: "subprocess.Popen[bytes]", deadline: float, stderr: device.
                 elif key.fileobj is process.stdout:
                     yield piece
                 else:
-                    stderr.take(piece)
+                    stderr.feed(piece)
         for key, _ in selector.select(0):
-            stderr.take(os.read(key.fd, 65536))
+            stderr.feed(os.read(key.fd, 65536))

@@ -136,7 +136,7 @@ class Clocks(Spec):
         return cap_khz
 
 
-class DuringLaunch(Spec):
+class LaunchMoment(Spec):
     """A trigger for a scenario's event: a time after the start of a harness launch."""
 
     at: Literal["launch"]
@@ -147,7 +147,7 @@ class DuringLaunch(Spec):
     """Seconds after the start of that harness process. The default is 0."""
 
 
-class DuringPush(Spec):
+class PushMoment(Spec):
     """A trigger for a scenario's event: an amount of data pushed to the device."""
 
     at: Literal["push"]
@@ -156,12 +156,12 @@ class DuringPush(Spec):
     """MiB that were sent to the device since its start."""
 
 
-class Event(Spec):
+class Fault(Spec):
     """A single incident on the device: it is unplugged, reboots or gets hot."""
 
     event: Literal["unplug", "reboot", "heat"]
     """The device loses its connection (processes continue), reboots (processes end), or reports thermal status 3."""
-    when: Annotated[DuringLaunch | DuringPush, Field(discriminator="at")]
+    when: Annotated[LaunchMoment | PushMoment, Field(discriminator="at")]
     """The moment when it happens."""
     for_s: float | None = Field(default=None, ge=0.01, le=3600)
     """Seconds until the device is back or cool, at least 0.01. The default is null: it stays away or hot."""
@@ -186,7 +186,7 @@ class Scenario(Spec):
     """Transfer rate of the link in MiB/s in each direction, at least 0.01. The default is null: unlimited."""
     exit_codes: dict[Literal["df", "mkdir", "mv", "rm", "sha256sum", "stat"], ExitCode] = Field(default_factory=dict)
     """Tools that do their work but always return this exit code, from 0 to 255. The default is none."""
-    events: tuple[Event, ...] = Field(default=(), max_length=100)
+    events: tuple[Fault, ...] = Field(default=(), max_length=100)
     """Incidents that happen to the device. The default is none."""
 
 

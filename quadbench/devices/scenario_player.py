@@ -15,8 +15,8 @@ from pathlib import Path
 
 from quadbench.artifacts import MIB
 from quadbench.devices.adb_protocol import AdbServer, Endpoint, UnixEndpoint, short_path
-from quadbench.devices.leftovers import carriers
-from quadbench.devices.scenario import DuringLaunch, DuringPush, Event, Phase, Scenario, write_clocks, write_memory, write_reports
+from quadbench.devices.process_marks import find_marked
+from quadbench.devices.scenario import Fault, LaunchMoment, Phase, PushMoment, Scenario, write_clocks, write_memory, write_reports
 from quadbench.errors import DeviceError
 
 _PIECE_BYTES = 65_536
@@ -29,7 +29,7 @@ _HOT = Phase(thermal_status=3, skin_c=46.5)
 log = logging.getLogger(__name__)
 
 
-class Link:
+class SlowLink:
     """A unix socket that forwards all traffic to an adb server, limited to `mb_per_s` MiB/s in each direction."""
 
     def __init__(self, behind: Endpoint, mb_per_s: float | None) -> None:
@@ -96,20 +96,20 @@ class Link:
         time.sleep(max(0.0, free_at - now))
 
 
-class Course:
+class ScenarioPlayer:
     """A scenario being played on one virtual device. `folder` is its sandbox folder, `transport` its adb serial."""
 
-    def __init__(self, scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str, link: Link) -> None:
+    def __init__(self, scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str, link: SlowLink) -> None:
         self._scenario, self._folder, self._mark = scenario, folder, mark
         self._server, self._transport, self._link = server, transport, link
         self._began = time.monotonic()
         self._is_over = threading.Event()
-        self._own = set(carriers(mark)) - set(self._named("adbd"))  # processes that survive a simulated reboot
+        self._own = set(find_marked(mark)) - set(self._processes_named("adbd"))  # processes that survive a simulated reboot
         self._events = list(scenario.events)  # events still to happen
         self._harnesses: dict[int, float] = {}  # process id to the time when it was first seen
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    def playing(self) -> Iterator[None]:
         """Play the scenario until the block ends."""
         thread = threading.Thread(target=self._run, daemon=True)
         thread.start()
@@ -119,7 +119,7 @@ class Course:
             self._is_over.set()
             thread.join(_PATIENCE_S)
             for event in self._events:
-                log.warning("scenario %s: '%s' did not happen: %s", self._scenario.name, event.event, self._why_not(event))
+                log.warning("scenario %s: '%s' did not happen: %s", self._scenario.name, event.event, self._missed_reason(event))
 
     def _run(self) -> None:
         phases = sorted(self._scenario.phases, key=lambda phase: phase.after_s)
@@ -132,25 +132,25 @@ class Course:
                 write_reports(self._folder / "system", phase)
             for event in [event for event in self._events if self._is_due(event)]:
                 self._events.remove(event)
-                self._befall(event)
+                self._apply(event)
 
-    def _is_due(self, event: Event) -> bool:
+    def _is_due(self, event: Fault) -> bool:
         match event.when:
-            case DuringLaunch(launch=launch, after_s=after_s):
+            case LaunchMoment(launch=launch, after_s=after_s):
                 started = sorted(self._harnesses.values())[launch - 1 : launch]
                 return bool(started) and time.monotonic() - started[0] >= after_s
-            case DuringPush(after_mb=after_mb):
+            case PushMoment(after_mb=after_mb):
                 return self._link.sent_bytes >= after_mb * MIB
 
-    def _why_not(self, event: Event) -> str:
+    def _missed_reason(self, event: Fault) -> str:
         match event.when:
-            case DuringLaunch(launch=launch, after_s=after_s):
+            case LaunchMoment(launch=launch, after_s=after_s):
                 return f"launch {launch} was not reached, or ended within {after_s:g} s"
-            case DuringPush(after_mb=after_mb):
+            case PushMoment(after_mb=after_mb):
                 sent_mb = self._link.sent_bytes / MIB
                 return f"{sent_mb:.1f} of {after_mb:g} MiB were sent, as what is on the device already is not sent again"
 
-    def _befall(self, event: Event) -> None:
+    def _apply(self, event: Fault) -> None:
         log.info("scenario %s: %s", self._scenario.name, event.event)
         if event.event == "heat":
             write_reports(self._folder / "system", _HOT)
@@ -160,10 +160,10 @@ class Course:
         unplugged = self._folder / "run" / "unplugged"
         unplugged.touch()
         if event.event == "reboot":
-            self._kill(lambda: set(carriers(self._mark)) - self._own)
+            self._kill(lambda: set(find_marked(self._mark)) - self._own)
             _write_boot_id(self._folder)
         else:
-            self._kill(lambda: set(self._named("adbd")))
+            self._kill(lambda: set(self._processes_named("adbd")))
         self._ask(self._server.disconnect)
         if event.for_s is None or self._is_over.wait(event.for_s):
             return
@@ -191,18 +191,18 @@ class Course:
 
     def _look_for_harnesses(self) -> None:
         """Detect new harness processes by their plan argument. Children count only after exec, as they look the same before."""
-        for process in set(carriers(self._mark)) - self._own - self._harnesses.keys():
+        for process in set(find_marked(self._mark)) - self._own - self._harnesses.keys():
             words = _read(f"/proc/{process}/cmdline").split(b"\0")
             parent = re.search(rb"^PPid:\s+(\d+)$", _read(f"/proc/{process}/status"), re.MULTILINE)
             is_child = parent is not None and int(parent[1]) in self._harnesses
             if len(words) > 1 and words[1].endswith(b"/plan.json") and not is_child:
                 self._harnesses[process] = time.monotonic()
 
-    def _named(self, name: str) -> list[int]:
-        return [process for process in carriers(self._mark) if _read(f"/proc/{process}/comm").strip() == name.encode()]
+    def _processes_named(self, name: str) -> list[int]:
+        return [process for process in find_marked(self._mark) if _read(f"/proc/{process}/comm").strip() == name.encode()]
 
 
-def prepare_course(scenario: Scenario, folder: Path) -> None:
+def prepare_scenario(scenario: Scenario, folder: Path) -> None:
     """Write the device's initial reports, clocks, memory and boot id into its new sandbox folder, which has /system already."""
     _write_boot_id(folder)
     if scenario.phases:
@@ -221,11 +221,11 @@ def scenario_mounts(scenario: Scenario, folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def running_course(scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str) -> Iterator[AdbServer]:
+def playing_scenario(scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str) -> Iterator[AdbServer]:
     """Play a scenario on a device in a sandbox. Yield its adb server, reached through the scenario's link."""
-    link = Link(server.endpoint, scenario.link_mb_per_s)
-    course = Course(scenario, folder, mark, server, transport, link)
-    with link.listening(folder / "run" / "link.sock") as endpoint, course.running():
+    link = SlowLink(server.endpoint, scenario.link_mb_per_s)
+    player = ScenarioPlayer(scenario, folder, mark, server, transport, link)
+    with link.listening(folder / "run" / "link.sock") as endpoint, player.playing():
         yield replace(server, endpoint=endpoint)
 
 

@@ -21,16 +21,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from quadbench.artifacts import MIB, DeviceFacts
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.devices.adb import AdbDevice
 from quadbench.devices.adb_protocol import AdbServer, UnixEndpoint
 from quadbench.devices.addresses import VirtualAddress, virtual_serial
 from quadbench.devices.android_reports import ABI_PROPERTY, BOOTED_PROPERTY
-from quadbench.devices.leftovers import VARIABLE, Mark, environment_of, kill_marked, marked
+from quadbench.devices.process_marks import VARIABLE, ProcessMark, device_mark, kill_marked_processes, mark_environment
 from quadbench.devices.scenario import VIRTUAL_PROPERTY, Scenario, load_scenario, write_userland
-from quadbench.devices.scenario_player import prepare_course, running_course, scenario_mounts
+from quadbench.devices.scenario_player import playing_scenario, prepare_scenario, scenario_mounts
 from quadbench.errors import DeviceError, MissingDependencyError
-from quadbench.host import device_lock, find_programs, host_cpu, start_bound
+from quadbench.host import device_lock, find_programs, host_cpu, start_child
 from quadbench.results.layout import Layout
 from quadbench.spec import path_variable
 from quadbench.target.abi import PHONE_ABI, Abi, host_abi
@@ -104,7 +104,7 @@ EMULATOR_FOLDER = f"/vendor/{_HTP_PACKAGE}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class DataPartition:
     """A virtual device's /data: a persistent folder, or a RAM disk of `size_bytes` that is lost when the device stops."""
 
     folder: Path
@@ -125,18 +125,18 @@ class Arm64Emulator:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SandboxPlace:
+class SandboxLayout:
     """The inputs of a virtual device's sandbox: its folder, /data, mounts, process mark, scenario and emulator.
 
-    `folder` is new and holds its files. `shown` maps further folders of this machine to their read-only mount points in the
-    device. All its processes have the `mark`. With a `scenario`, that is played; with an `emulator`, the device runs arm64
+    `folder` is new and holds its files. `visible_paths` maps further folders of this machine to their read-only mount points in
+    the device. All its processes have the `mark`. With a `scenario`, that is played; with an `emulator`, the device runs arm64
     programs.
     """
 
     folder: Path
-    data: Data
-    shown: Mapping[Path, str]
-    mark: Mark
+    data: DataPartition
+    visible_paths: Mapping[Path, str]
+    mark: ProcessMark
     scenario: Scenario | None = None
     emulator: Arm64Emulator | None = None
 
@@ -156,16 +156,16 @@ def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout
     }
     if address.is_arm64:
         properties[ABI_PROPERTY] = PHONE_ABI.value
-    data = Data(folder=folder / "data", size_bytes=address.data_mb * MIB if address.data_mb else None)
+    data = DataPartition(folder=folder / "data", size_bytes=address.data_mb * MIB if address.data_mb else None)
     with contextlib.ExitStack() as resources:
         resources.enter_context(device_lock(folder, name))
-        mark = resources.enter_context(marked(folder))
+        mark = resources.enter_context(device_mark(folder))
         system = folder / "system"
         shutil.rmtree(system, ignore_errors=True)  # left over from a process that was killed
         system.mkdir()
         resources.callback(shutil.rmtree, system)
-        shown = _shown(profile, emulator)
-        place = SandboxPlace(folder=system, data=data, shown=shown, mark=mark, scenario=scenario, emulator=emulator)
+        shown = _visible_paths(profile, emulator)
+        place = SandboxLayout(folder=system, data=data, visible_paths=shown, mark=mark, scenario=scenario, emulator=emulator)
         server = resources.enter_context(running_sandbox(place, properties, name))
         reported = profile.virtual_properties()
         facts = DeviceFacts(
@@ -182,11 +182,11 @@ def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout
         return AdbDevice(server, TRANSPORT, facts=facts, profile=profile, abi=abi, resources=resources.pop_all())
 
 
-def lacking(profile: DeviceProfile, address: VirtualAddress) -> Iterator[MissingDependencyError]:
+def missing_dependencies(profile: DeviceProfile, address: VirtualAddress) -> Iterator[MissingDependencyError]:
     """Yield an error for each program or package that a virtual device needs and that is not installed."""
 
     def emulated() -> None:
-        _shown(profile, arm64_emulator(address.text) if address.is_arm64 else None)
+        _visible_paths(profile, arm64_emulator(address.text) if address.is_arm64 else None)
 
     for look in (partial(required_programs, address.text), emulated):
         try:
@@ -201,7 +201,7 @@ def required_programs(address: str) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def running_sandbox(place: SandboxPlace, properties: dict[str, str], address: str) -> Iterator[AdbServer]:
+def running_sandbox(place: SandboxLayout, properties: dict[str, str], address: str) -> Iterator[AdbServer]:
     """Start a virtual device and yield its adb server, where the device has the adb serial TRANSPORT."""
     programs, folder = required_programs(address), place.folder
     scenario = place.scenario
@@ -211,18 +211,18 @@ def running_sandbox(place: SandboxPlace, properties: dict[str, str], address: st
         (folder / "system" / "bin" / name).symlink_to(programs[name])
     (folder / "run").mkdir()
     if scenario:
-        prepare_course(scenario, folder)
-    with _started(place, programs, address) as process:
+        prepare_scenario(scenario, folder)
+    with _started_sandbox(place, programs, address) as process:
         server = AdbServer(endpoint=UnixEndpoint(path=folder / "run" / "adb.sock"), end=partial(_end, process, folder))
         _attach(server, folder, address)
         mark = place.mark.value
-        course = running_course(scenario, folder, mark, server, TRANSPORT) if scenario else contextlib.nullcontext(server)
+        course = playing_scenario(scenario, folder, mark, server, TRANSPORT) if scenario else contextlib.nullcontext(server)
         with course as reached:
             yield reached
 
 
 @contextlib.contextmanager
-def _started(place: SandboxPlace, programs: dict[str, Path], address: str) -> Iterator["subprocess.Popen[bytes]"]:
+def _started_sandbox(place: SandboxLayout, programs: dict[str, Path], address: str) -> Iterator["subprocess.Popen[bytes]"]:
     seccomp, writer = os.pipe()
     with open(writer, "wb") as file:  # noqa: PTH123
         file.write(_vsock_filter())
@@ -231,13 +231,13 @@ def _started(place: SandboxPlace, programs: dict[str, Path], address: str) -> It
     with open(info_reader, "rb", buffering=0):  # noqa: PTH123
         try:
             with (place.folder / "sandbox.log").open("wb") as errors:
-                process = start_bound(
+                process = start_child(
                     argv,
                     stdin=subprocess.DEVNULL,
                     stdout=errors,
                     stderr=errors,
                     pass_fds=(seccomp, info_writer),
-                    env=environment_of(place.mark.value),
+                    env=mark_environment(place.mark.value),
                 )
         finally:
             os.close(seccomp)
@@ -257,7 +257,7 @@ def _started(place: SandboxPlace, programs: dict[str, Path], address: str) -> It
                 process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired as error:
                 raise DeviceError(f"the sandbox of '{address}' (process {process.pid}) does not end") from error
-            kill_marked(place.mark.value)
+            kill_marked_processes(place.mark.value)
 
 
 def _first_process(info: int, process: "subprocess.Popen[bytes]") -> int | None:
@@ -282,9 +282,9 @@ def _attach(server: AdbServer, folder: Path, address: str) -> None:
     while time.monotonic() < deadline:
         if end := server.end():
             logs = (folder / "run" / log for log in ("adbd.log", "server.log"))
-            said = _last_lines(folder / "sandbox.log") or " / ".join(filter(None, map(_last_lines, logs)))
-            hint = _NAMESPACES_HINT if "bwrap:" in said else None
-            what = f"{end}; its log: {said}" if said else end
+            log_text = _last_lines(folder / "sandbox.log") or " / ".join(filter(None, map(_last_lines, logs)))
+            hint = _NAMESPACES_HINT if "bwrap:" in log_text else None
+            what = f"{end}; its log: {log_text}" if log_text else end
             raise DeviceError(f"the virtual device '{address}' did not start: {what}", hint=hint)
         try:
             reason = server.connect(TRANSPORT)
@@ -310,7 +310,7 @@ def _last_lines(log: Path) -> str:
     return one_line("\n".join(lines))
 
 
-def _command(place: SandboxPlace, programs: dict[str, Path], *, seccomp: int, info: int) -> list[str]:
+def _command(place: SandboxLayout, programs: dict[str, Path], *, seccomp: int, info: int) -> list[str]:
     environment, emulator = {**_ENVIRONMENT, VARIABLE: place.mark.value}, place.emulator
     if emulator:
         environment[ROOT_VARIABLE] = str(emulator.root)
@@ -326,7 +326,7 @@ def _command(place: SandboxPlace, programs: dict[str, Path], *, seccomp: int, in
         *("--hostname", "localhost", "--die-with-parent", "--new-session", "--clearenv"),
         *("--seccomp", str(seccomp), "--info-fd", str(info), *(("--cap-add", "CAP_SYS_ADMIN") if emulator else ())),
         *_system_mounts(place.folder, programs),
-        *(word for here, there in place.shown.items() for word in ("--ro-bind", str(here), there)),
+        *(word for here, there in place.visible_paths.items() for word in ("--ro-bind", str(here), there)),
         *(scenario_mounts(place.scenario, place.folder) if place.scenario else ()),
         *data_mounts,
         *(word for name, value in environment.items() for word in ("--setenv", name, value)),
@@ -373,7 +373,7 @@ def _vsock_filter() -> bytes:
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
 
 
-def _shown(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path, str]:
+def _visible_paths(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path, str]:
     """Return the files and folders of this machine to mount: QEMU with its libraries, else Qualcomm's HTP emulator."""
     if emulator:
         return {path: str(path) for path in (emulator.qemu, emulator.root)}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from quadbench.devices.addresses import listed_once, parse_address, with_target
+from quadbench.devices.addresses import parse_address, unique_words, with_target
 from quadbench.dispatch.orders import CompileOrder, MeasureOrder
 from quadbench.dispatch.plan import Demand
 from quadbench.errors import DeviceNotFoundError, UserError
@@ -40,7 +40,7 @@ def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Ask
         raise UserError(
             "a run on a farm takes no device by itself", hint="name some, as --devices s25; see: quadbench farm status"
         )
-    asked = [_asked(word, devices) for word in listed_once(words)]
+    asked = [_asked(word, devices) for word in unique_words(words)]
     if sum(one.wish.count if one.wish else 1 for one in asked) == 1:
         return asked
     named = [one.fit[0].name for one in asked if not one.wish]

@@ -8,7 +8,7 @@ from typing import assert_never
 import sqlalchemy as sa
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, CompiledBundle, Stored
+from quadbench.artifacts import Bundle, CompiledBundle, StoredCompiled
 from quadbench.artifacts.kit import Kit
 from quadbench.devices.addresses import Address, parse_address, with_target
 from quadbench.dispatch.orders import (
@@ -32,11 +32,11 @@ from quadbench.observer import Observer
 from quadbench.quad.cache import digests_of
 from quadbench.recipe import Recipe
 from quadbench.results.layout import Layout
-from quadbench.results.stored_runs import load_run_file, part_on
+from quadbench.results.stored_runs import load_run_file, part_for
 from quadbench.rollout import compile_for
-from quadbench.rollout.equipment import Gear
+from quadbench.rollout.equipment import Overrides
 from quadbench.spec.spec_model import load_text
-from quadbench.study.comparison_side import Chosen, Manner
+from quadbench.study.comparison_side import CompareOptions, SideSpec
 from quadbench.study.run_comparison import compare
 
 
@@ -82,7 +82,7 @@ def _build(order: BuildOrder, host: Host) -> None:
             f"recipe '{recipe.name}' would give bundle {digest[:12]} here, not {order.bundle[:12]}",
             hint="its files, the packages or quadbench itself are others here than where it was submitted",
         )
-    send(pipeline.built(recipe, layout=host.layout, observer=host.observer), host.store)
+    send(pipeline.ensure_bundle(recipe, layout=host.layout, observer=host.observer), host.store)
 
 
 def _compile(order: CompileOrder, host: Host) -> CompileAnswer:
@@ -93,30 +93,30 @@ def _compile(order: CompileOrder, host: Host) -> CompileAnswer:
 
 
 def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer], address: Address, host: Host) -> MeasureAnswer:
-    work = pipeline.Work(
+    work = pipeline.RunPlan(
         name=order.name,
         terms=order.terms,
         run_id=run_id,
-        gear=Gear(compiled=_fetched(compiled, host)),
+        overrides=Overrides(compiled=_fetched(compiled, host)),
         keep_files=partial(send_launch, layout=host.layout, store=host.store),
         guard=host.guard,
         is_part=True,
     )
     where = with_target(address, order.target)
     with pipeline.run_session(work, [where], order.conduct, layout=host.layout, observer=host.observer) as session:
-        own = {profile: fetch(Bundle, order.bundles[profile], host.layout, host.store) for profile in session.lab.profiles}
-        failures = pipeline.perform(own, session)
+        own = {profile: fetch(Bundle, order.bundles[profile], host.layout, host.store) for profile in session.leased.profiles}
+        failures = pipeline.run_stages(own, session)
     for error in failures.values():
         raise error
-    return MeasureAnswer(part=part_on(load_run_file(host.layout, run_id), where.text))
+    return MeasureAnswer(part=part_for(load_run_file(host.layout, run_id), where.text))
 
 
 def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: Address, host: Host) -> CompareAnswer:
-    manner = Manner(
+    manner = CompareOptions(
         looks=order.looks,
         goals=order.goals,
         tasks=order.tasks,
-        conduct=order.conduct,
+        run_options=order.conduct,
         compiled=_fetched(compiled, host),
         keep_files=partial(send_launch, layout=host.layout, store=host.store),
         guard=host.guard,
@@ -131,12 +131,12 @@ def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: Ad
     return CompareAnswer(versus=versus, runs=runs)
 
 
-def _side(side: SideOrder, host: Host) -> Chosen:
+def _side(side: SideOrder, host: Host) -> SideSpec:
     bundle = fetch(Bundle, side.bundle, host.layout, host.store)
     if side.kit:
         fetch(Kit, side.kit, host.layout, host.store)
-    return Chosen(source=side.name, changes={}, bundle=bundle, variant=side.variant, kit=side.kit, terms=side.terms)
+    return SideSpec(source=side.name, changes={}, bundle=bundle, variant=side.variant, kit=side.kit, terms=side.terms)
 
 
-def _fetched(compiled: Sequence[CompileAnswer], host: Host) -> dict[tuple[str, str], Stored[CompiledBundle]]:
+def _fetched(compiled: Sequence[CompileAnswer], host: Host) -> dict[tuple[str, str], StoredCompiled]:
     return {(one.bundle, one.key): fetch(CompiledBundle, one.compiled, host.layout, host.store) for one in compiled}

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, Stored
+from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, StoredBundle
 from quadbench.dispatch.orders import MeasureAnswer, MeasureOrder, answer_of, order_of
 from quadbench.errors import ArtifactError, JobFailedError, QuadbenchError
 from quadbench.farm.job import Job, JobKind, JobState
@@ -18,12 +18,12 @@ from quadbench.farm.store.artifacts import fetch
 from quadbench.farm.store.launches import FetchedRun, fetch_run
 from quadbench.farm.store.objects import Store
 from quadbench.observer import Observer
-from quadbench.pipeline import Outcome
+from quadbench.pipeline import RunOutcome
 from quadbench.report.formatting import plural
 from quadbench.report.html import write_report
 from quadbench.results.digests import content_digest
 from quadbench.results.layout import Layout
-from quadbench.results.stored_runs import RunFile, keep_fetched, load_records, load_run, whole_of
+from quadbench.results.stored_runs import RunFile, load_records, load_run, merge_parts, store_fetched
 
 _LOOK_S = 1.0
 
@@ -39,13 +39,13 @@ def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> ReadJobs:
         ended = sum(job.state.is_end for job in jobs)
         running = ", ".join(f"{job.kind} at {job.seat}" for job in jobs if job.state is JobState.RUNNING)
         if (text := f"{ended} of {plural(len(jobs), 'job')} ended; {running or 'none'} running") != told:
-            observer.step("farm", told := text)
+            observer.stage_step("farm", told := text)
         if ended == len(jobs):
             return read
         time.sleep(_LOOK_S)
 
 
-def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, layout: Layout) -> Outcome:
+def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, layout: Layout) -> RunOutcome:
     """Fetch a run's launch files, write its run file from the job results in `raw`, and write the report.
 
     The run file has the reasons of failed jobs. Such a device's part can be resumed if some of its launches are stored.
@@ -66,13 +66,13 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
     records = load_records(layout, run_id) if broken else ()
     begun = {name: last for name, job in broken.items() if (last := _last_at(job, records)) and last.bundle_digest in bundles}
     lost = [_part_of(last.device, bundles[last.bundle_digest], parts[0]) for last in begun.values()]
-    whole = whole_of([*parts, *lost])
+    whole = merge_parts([*parts, *lost])
     reasons = {begun[name].device.address if name in begun else name: str(failure) for name, failure in failures.items()}
-    keep_fetched(layout, replace(whole, is_ended=whole.is_ended and not failures, left_out=whole.left_out | reasons))
+    store_fetched(layout, replace(whole, is_ended=whole.is_ended and not failures, left_out=whole.left_out | reasons))
     result = load_run(layout, run_id)
     if fetched.refused:
         failures[f"run {run_id}"] = _damaged(fetched)
-    return Outcome(result=result, report=write_report(result, layout), failures=failures)
+    return RunOutcome(result=result, report=write_report(result, layout), failures=failures)
 
 
 def _damaged(fetched: FetchedRun) -> ArtifactError:
@@ -98,7 +98,7 @@ def _last_at(job: Job, records: Sequence[RunRecord]) -> RunRecord | None:
     return next((record for record in reversed(records) if record.device.serial in names), None)
 
 
-def _part_of(device: DeviceFacts, bundle: Stored[Bundle], other: RunFile) -> RunFile:
+def _part_of(device: DeviceFacts, bundle: StoredBundle, other: RunFile) -> RunFile:
     """Return the run file's part for a device whose job failed, modelled on another device's part."""
     name = bundle.folder.name
     contents = {name: content_digest(bundle.artifact)}

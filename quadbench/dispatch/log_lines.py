@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from quadbench.artifacts import Bundle, Deployment, LaunchPlan, RunRecord
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.farm.job import Job
 
 log = logging.getLogger(__name__)
@@ -64,32 +64,32 @@ def log_to_stderr(job: Job | None = None, *, as_json: bool) -> LogLines:
 class LogObserver:
     """An observer that writes events to the log."""
 
-    def step(self, stage: str, detail: str, share: float | None = None) -> None:
+    def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
         log.info("%s %s", stage, detail)
 
-    def built(self, bundle: Bundle) -> None:
+    def bundle_built(self, bundle: Bundle) -> None:
         log.info("built %s", bundle.digest)
 
-    def reused(self, stage: str, digest: str) -> None:
+    def artifact_reused(self, stage: str, digest: str) -> None:
         log.info("%s %s is there", stage, digest[:12])
 
-    def sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
+    def bytes_sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
         """Do nothing: `deployed` logs the total."""
 
-    def deployed(self, deployment: Deployment) -> None:
+    def deploy_done(self, deployment: Deployment) -> None:
         log.info("%s: %d bytes sent in %.1f s", deployment.device.address, deployment.sent_bytes, deployment.seconds)
 
-    def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
+    def launch_started(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
         log.info("%s: launch %d of %d, %s %d", device, number, total, launch.variant, launch.launch)
 
-    def painted(self, device: str, task: str, images: int) -> None:
+    def image_done(self, device: str, task: str, images: int) -> None:
         """Do nothing: a launch makes hundreds of images."""
 
-    def lost(self, device: str, reason: str, wait_s: float) -> None:
+    def device_lost(self, device: str, reason: str, wait_s: float) -> None:
         log.warning("%s: %s; it is waited for, at most %g s", device, reason, wait_s)
 
-    def regained(self, device: str, away_s: float) -> None:
+    def device_back(self, device: str, away_s: float) -> None:
         log.info("%s: it is back after %.1f s", device, away_s)
 
-    def record(self, record: RunRecord) -> None:
+    def record_stored(self, record: RunRecord) -> None:
         log.info("%s: %s %d is %s", record.device.address, record.variant, record.launch, record.status)

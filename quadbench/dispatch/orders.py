@@ -9,8 +9,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from quadbench.artifacts import Variant
 from quadbench.errors import ArtifactError
 from quadbench.farm.job import Job
-from quadbench.pipeline import Conduct
-from quadbench.recipe import Terms
+from quadbench.pipeline import RunOptions
+from quadbench.recipe import RunSettings
 from quadbench.report.versus import Versus
 from quadbench.results.documents import adapter_of
 from quadbench.results.stored_runs import RunFile
@@ -53,8 +53,8 @@ class MeasureOrder:
     kind: Literal["measure"] = "measure"
     name: _Word
     bundles: dict[_Word, Digest]
-    terms: Terms
-    conduct: Conduct
+    terms: RunSettings
+    conduct: RunOptions
     target: _Word | None = None
 
 
@@ -66,7 +66,7 @@ class SideOrder:
     bundle: Digest
     variant: Variant
     kit: Digest | None
-    terms: Terms
+    terms: RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class CompareOrder:
     looks: Looks
     goals: tuple[Goal, ...]
     tasks: tuple[_Word, ...]
-    conduct: Conduct
+    conduct: RunOptions
     target: _Word | None = None
 
 

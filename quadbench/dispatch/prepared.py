@@ -5,4 +5,4 @@ from sqlalchemy.orm import configure_mappers
 from quadbench.results import schema
 
 configure_mappers()
-schema.known()
+schema.known_revisions()

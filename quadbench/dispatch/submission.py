@@ -8,7 +8,7 @@ from importlib.metadata import version
 import sqlalchemy as sa
 import yaml
 
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import Bundle, StoredBundle
 from quadbench.dispatch.demands import Asked, asked_for, demands_of
 from quadbench.dispatch.orders import BuildOrder, MeasureOrder
 from quadbench.dispatch.plan import planned
@@ -21,10 +21,10 @@ from quadbench.farm.store.opening import required_store
 from quadbench.farm.workers import WorkerDevice, Workers
 from quadbench.host import user_and_host
 from quadbench.observer import Observer
-from quadbench.pipeline import USUAL, Conduct, work_of_bundle
-from quadbench.quad.cache import cached, digests_of
+from quadbench.pipeline import DEFAULT_RUN, RunOptions, work_of_bundle
+from quadbench.quad.cache import digests_of, find_bundle
 from quadbench.quad.inputs import check_devices
-from quadbench.recipe import Recipe, Terms
+from quadbench.recipe import Recipe, RunSettings
 from quadbench.results.engine import database_of, open_engine, schema_of, source_name
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import new_id
@@ -70,7 +70,7 @@ class Request:
     """A request to a farm: device selectors, run options such as retries and budget, and priority."""
 
     words: tuple[str, ...]
-    conduct: Conduct = USUAL
+    conduct: RunOptions = DEFAULT_RUN
     priority: int = 0
 
 
@@ -84,14 +84,14 @@ def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, obse
     """
     check_devices(recipe)
     asked = asked_for(request.words, farm.devices)
-    recipes = {profile: recipe.on(profile) for profile in _profiles(asked)}
+    recipes = {profile: recipe.for_device(profile) for profile in _profiles(asked)}
     digests = {profile: digests_of(own).bundle for profile, own in recipes.items()}
     unlike = {digests[profile]: own for profile, own in recipes.items()}
     builds = [order for digest, own in unlike.items() if (order := to_build(digest, own, farm.store, layout, observer))]
     return _submitted(recipe.name, recipe.terms, asked, digests, builds, request, farm)
 
 
-def submit_bundle(bundle: Stored[Bundle], terms: Terms, request: Request, farm: Farm) -> str:
+def submit_bundle(bundle: StoredBundle, terms: RunSettings, request: Request, farm: Farm) -> str:
     """Send a bundle, submit a run of it, and return the run's id.
 
     Raises:
@@ -107,7 +107,7 @@ def submit_bundle(bundle: Stored[Bundle], terms: Terms, request: Request, farm: 
 
 def _submitted(
     name: str,
-    terms: Terms,
+    terms: RunSettings,
     asked: Sequence[Asked],
     digests: Mapping[str, str],
     builds: Sequence[BuildOrder],
@@ -127,8 +127,8 @@ def _profiles(asked: Sequence[Asked]) -> list[str]:
 
 def to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observer: Observer) -> BuildOrder | None:
     """Return the build order for a recipe's bundle, or None if the store has it. A local bundle is sent to the store first."""
-    if bundle := cached(recipe, layout):
-        observer.reused("bundle", digest)
+    if bundle := find_bundle(recipe, layout):
+        observer.artifact_reused("bundle", digest)
         send(bundle, store)
         return None
     return None if is_stored(Bundle, digest, store) else BuildOrder(recipe=whole_text(recipe), bundle=digest)

@@ -13,18 +13,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from quadbench.artifacts import MIB, Bundle, LaunchPlan, RunRecord, Status, Variant
-from quadbench.artifacts.names import one_line
 from quadbench.artifacts.run_record import LIBRARY_PREFIX, SequenceBlock
+from quadbench.artifacts.safe_text import one_line
 from quadbench.compile.availability import availability
 from quadbench.deploy import deploy
 from quadbench.devices import Device, list_devices
 from quadbench.devices.addresses import Address, AttachedAddress
 from quadbench.devices.connections import SERIAL_VARIABLE, connect
-from quadbench.doctor.checks import Answer, BringUp, DeviceCheck, ExaminedDevice, PlannedCheck, failed, not_told, not_tried
+from quadbench.doctor.checks import BringUp, DeviceCheck, ExaminedDevice, PlannedCheck, Result, failed, skipped, unknown
 from quadbench.errors import DeviceError, LeaseError, MissingDependencyError, UserError
 from quadbench.farm.held import leased
 from quadbench.harness.installation import Installation
-from quadbench.harness.program import built_harness, ensure_harness
+from quadbench.harness.program import ensure_harness, find_harness
 from quadbench.harness.runtime_library import runtime_library
 from quadbench.measure.gate import DeviceState, read_state
 from quadbench.measure.launch import SPACE_BYTES, measure_launch
@@ -34,7 +34,7 @@ from quadbench.recipe.settings import Gate, Runtime
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.rollout import install
-from quadbench.rollout.equipment import Kind, kind_of, kit_for, local_file
+from quadbench.rollout.equipment import DeviceKind, device_kind, kit_for, local_file
 from quadbench.rollout.forecast import kind_at
 from quadbench.spec import variable
 from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, RunTarget, target_key
@@ -54,7 +54,7 @@ _PUSHED_BYTES = 4 * MIB
 _FAILING = ('chmod 755 "$1/a"', 'mkdir "$1/a/b"', 'mv "$1/a" "$1/b"', 'rm "$1/a"', 'sha256sum "$1/a"', 'stat "$1/a"')
 _TOOLS = tuple(command.split()[0] for command in _FAILING)
 _FAIL = "\n".join(("exec 2>/dev/null", *(f"{command}; echo {command.split()[0]} $?" for command in _FAILING), "exit 0"))
-_NOT_TOLD_HINT = "records say unavailable, and what quadbench makes of it is left out"
+_UNKNOWN_HINT = "records say unavailable, and what quadbench makes of it is left out"
 _LIAR_HINT = "what is pushed is compared by its content, so figures stay right; name it in a bug report"
 
 _RUN_ID = "probe"
@@ -93,7 +93,7 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
                 android_release=facts.android_release,
                 fingerprint=facts.fingerprint,
             )
-            checks = _checked(device, layout, observer)
+            checks = _run_checks(device, layout, observer)
     except LeaseError:
         raise  # its message names a person, so it is not part of the document
     except (DeviceError, MissingDependencyError) as error:
@@ -102,7 +102,7 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
         examined, serials = None, [*attached, *filter(None, (named, variable(SERIAL_VARIABLE)))]
         checks = [
             DeviceCheck(name="connection", **vars(failed(error.message, error.hint))),
-            *(check.made(observer) for check in _without_device(address, layout)),
+            *(check.run(observer) for check in _without_device(address, layout)),
         ]
     return BringUp(
         quadbench=version("quadbench"),
@@ -113,18 +113,18 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
     ).impersonal(serials)
 
 
-def _checked(device: Device, layout: Layout, observer: Observer) -> list[DeviceCheck]:
+def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[DeviceCheck]:
     """Run all checks, in the order in which a run depends on them."""
 
-    def system() -> Answer:
-        kernel, told = device.shell(["uname", "-r"], _TIMEOUT_S).stdout, device.properties()
+    def system() -> Result:
+        kernel, properties = device.shell(["uname", "-r"], _TIMEOUT_S).stdout, device.properties()
         read = {"kernel": one_line(kernel) or _UNKNOWN}
-        read |= {name: one_line(told[key]) for name, key in _PROPERTIES.items() if told.get(key)}
-        return Answer(said=", ".join(f"{name} {text}" for name, text in read.items()), versions=read)
+        read |= {name: one_line(properties[key]) for name, key in _PROPERTIES.items() if properties.get(key)}
+        return Result(said=", ".join(f"{name} {text}" for name, text in read.items()), versions=read)
 
     state = cache(lambda: read_state(device))
     checks = (
-        PlannedCheck(name="connection", act=lambda: Answer(said=f"{device.facts.title}, {device.abi}")),
+        PlannedCheck(name="connection", act=lambda: Result(said=f"{device.facts.title}, {device.abi}")),
         PlannedCheck(name="system", act=system),
         PlannedCheck(name="commands", act=lambda: _commands(device)),
         PlannedCheck(name="exit codes of tools", act=lambda: _exit_codes(device)),
@@ -137,7 +137,7 @@ def _checked(device: Device, layout: Layout, observer: Observer) -> list[DeviceC
         PlannedCheck(name="memory", act=lambda: _memory(state())),
         *_graph_checks(device, layout, observer),
     )
-    return [check.made(observer) for check in checks]
+    return [check.run(observer) for check in checks]
 
 
 def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
@@ -147,35 +147,35 @@ def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
     except UserError:
         return
 
-    def harness() -> Answer:
-        is_built = built_harness(layout.programs, kind.abi)
-        return Answer(said=f"is {'built' if is_built else 'there to be built'} for {kind.abi}")
+    def harness() -> Result:
+        is_built = find_harness(layout.programs, kind.abi)
+        return Result(said=f"is {'built' if is_built else 'there to be built'} for {kind.abi}")
 
-    def kit() -> Answer:
+    def kit() -> Result:
         choice = kit_for(kind, layout)
-        return Answer(said=f"kit {choice.kit.artifact.digest[:12]}" if choice else "this machine's own libraries")
+        return Result(said=f"kit {choice.kit.artifact.digest[:12]}" if choice else "this machine's own libraries")
 
-    def compiler() -> Answer:
+    def compiler() -> Result:
         state = availability(kind.target)
         if not state.is_ready:
-            return not_tried(f"to compile for {kind.key}, {state.missing} is needed", state.hint)
-        return Answer(said=f"{kind.key}, {' '.join(filter(None, (kind.target.backend, state.version)))}")
+            return skipped(f"to compile for {kind.key}, {state.missing} is needed", state.hint)
+        return Result(said=f"{kind.key}, {' '.join(filter(None, (kind.target.backend, state.version)))}")
 
     yield PlannedCheck(name="harness", act=harness)
     yield PlannedCheck(name="runtime kit", act=kit)
     yield PlannedCheck(name="compiler", act=compiler)
 
 
-def _commands(device: Device) -> Answer:
+def _commands(device: Device) -> Result:
     began = time.monotonic()
     result = device.shell(["sh", "-c", "echo out; echo err >&2; exit 7"], _TIMEOUT_S)
     ended = (result.exit_code, result.stdout, result.stderr)
     if ended != (7, "out\n", "err\n"):
         return failed(f"a command ended with {ended}; expected {(7, 'out', 'err')}", "try another adb, and another cable")
-    return Answer(said=f"output and exit codes arrive, in {time.monotonic() - began:.2f} s")
+    return Result(said=f"output and exit codes arrive, in {time.monotonic() - began:.2f} s")
 
 
-def _exit_codes(device: Device) -> Answer:
+def _exit_codes(device: Device) -> Result:
     nowhere = f"{device.root}/no-such-folder"
     codes = dict(
         re.findall(r"^(\w+) (\d{1,3})$", device.shell(["sh", "-c", _FAIL, "sh", nowhere], _TIMEOUT_S).stdout, re.MULTILINE)
@@ -186,29 +186,29 @@ def _exit_codes(device: Device) -> Answer:
         return failed(f"{', '.join(absent)} cannot be run", "the device's shell lacks what a push needs; name it in a bug report")
     if liars:
         return failed(f"{', '.join(liars)} end with exit code 0 although they failed", _LIAR_HINT)
-    return Answer(said=f"{', '.join(_TOOLS)} say when they fail")
+    return Result(said=f"{', '.join(_TOOLS)} say when they fail")
 
 
-def _detached(device: Device) -> Answer:
+def _detached(device: Device) -> Result:
     with closing(device.stream(["sh", "-c", "echo one; echo two"], _TIMEOUT_S, f"{device.root}/doctor")) as lines:
-        said = list(lines)
+        output = list(lines)
     device.shell(["rm", "-rf", f"{device.root}/doctor"], _TIMEOUT_S)
-    if said != ["one", "two"]:
-        return failed(f"a command in a session of its own said {said}; expected ['one', 'two']")
-    return Answer(said="a command runs in a session of its own, and its output is read from a file")
+    if output != ["one", "two"]:
+        return failed(f"a command in a session of its own said {output}; expected ['one', 'two']")
+    return Result(said="a command runs in a session of its own, and its output is read from a file")
 
 
-def _free_space(device: Device) -> Answer:
+def _free_space(device: Device) -> Result:
     device.shell(["mkdir", "-p", device.root], _TIMEOUT_S)
     free_bytes = device.free_bytes(device.root)
-    said = f"{free_bytes / MIB:.0f} MB free at {device.root}"
+    message = f"{free_bytes / MIB:.0f} MB free at {device.root}"
     if free_bytes < SPACE_BYTES:
         hint = f"make room; what lies below {device.root} may be deleted, it is sent again when it is needed"
-        return failed(f"{said}; a launch alone needs {SPACE_BYTES / MIB:g} MB, and before it graphs are pushed", hint)
-    return Answer(said=said)
+        return failed(f"{message}; a launch alone needs {SPACE_BYTES / MIB:g} MB, and before it graphs are pushed", hint)
+    return Result(said=message)
 
 
-def _push(device: Device) -> Answer:
+def _push(device: Device) -> Result:
     """Push random bytes in the same way as a run pushes files, and pull them back."""
     with TemporaryDirectory() as folder:
         sent, fetched = Path(folder, "sent"), Path(folder, "fetched")
@@ -223,54 +223,52 @@ def _push(device: Device) -> Answer:
         if fetched.read_bytes() != sent.read_bytes():
             return failed("what was pushed came back changed", "try another cable or port")
     size = f"{_PUSHED_BYTES / MIB:g} MB"
-    return Answer(said=f"{size} sent and checked there in {deployment.seconds:.1f} s, and fetched again unchanged")
+    return Result(said=f"{size} sent and checked there in {deployment.seconds:.1f} s, and fetched again unchanged")
 
 
-def _thermal(state: DeviceState) -> Answer:
+def _thermal(state: DeviceState) -> Result:
     thermal = state.thermal
     if thermal.status is None:
-        return not_told("no thermal status that was measured", "no launch waits for the device to cool down")
-    return Answer(said=f"status {thermal.status} ({thermal.status_name}), {len(thermal.temperatures)} temperatures")
+        return unknown("no thermal status that was measured", "no launch waits for the device to cool down")
+    return Result(said=f"status {thermal.status} ({thermal.status_name}), {len(thermal.temperatures)} temperatures")
 
 
-def _battery(state: DeviceState) -> Answer:
+def _battery(state: DeviceState) -> Result:
     if state.battery.level_percent is None:
-        return not_told("no charge of a battery", "no launch waits for the battery")
-    return Answer(said=f"{state.battery.level_percent:.0f} %")
+        return unknown("no charge of a battery", "no launch waits for the battery")
+    return Result(said=f"{state.battery.level_percent:.0f} %")
 
 
-def _clocks(state: DeviceState) -> Answer:
+def _clocks(state: DeviceState) -> Result:
     if not any(clock.khz is not None for clock in state.clocks):
-        return not_told("no clock of any core", _NOT_TOLD_HINT)
-    return Answer(said=", ".join(map(str, state.clocks)))
+        return unknown("no clock of any core", _UNKNOWN_HINT)
+    return Result(said=", ".join(map(str, state.clocks)))
 
 
-def _memory(state: DeviceState) -> Answer:
+def _memory(state: DeviceState) -> Result:
     if state.memory_total_bytes is None or state.memory_available_bytes is None:
-        return not_told("no memory", _NOT_TOLD_HINT)
-    return Answer(said=f"{state.memory_available_bytes / MIB:.0f} of {state.memory_total_bytes / MIB:.0f} MB available")
+        return unknown("no memory", _UNKNOWN_HINT)
+    return Result(said=f"{state.memory_available_bytes / MIB:.0f} of {state.memory_total_bytes / MIB:.0f} MB available")
 
 
 def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
     """Yield the checks that run graphs: float on the CPU, then INT16 LoRA on the CPU, the profile's target and its NPU."""
-    own = kind_of(device)
+    own = device_kind(device)
 
     @cache  # exceptions are not cached, so failures are tried again
     def installed(target: RunTarget) -> Installation:
-        kind = replace(kind_of(device), target=target)
+        kind = replace(device_kind(device), target=target)
         return install(read_manifest(PROBE_FOLDER, Bundle), device, kind, layout=layout, observer=observer)
 
-    def paint(target: RunTarget, variant: Variant) -> Answer:
+    def paint(target: RunTarget, variant: Variant) -> Result:
         if isinstance(target, QnnTarget) and device.family != "adb" and target != own.target:
-            return not_tried(
-                "no NPU is emulated there unless its address asks for it", f"virtual:{device.profile.name}?target=qnn"
-            )
+            return skipped("no NPU is emulated there unless its address asks for it", f"virtual:{device.profile.name}?target=qnn")
         settings = LaunchSettings(
             run_id=_RUN_ID, layout=layout.doctor, runtime=Runtime(threads=1), timeout_s=_LAUNCH_TIMEOUT_S, gate=_ANY_STATE
         )
         launch = LaunchPlan(variant=variant, launch=0, sequence=(SequenceBlock(task=PROBE, warmup=0, iterations=1),))
         record = measure_launch(installed(target), launch, settings)
-        judged = _judged(record, _QUANTIZED_DIFFERENCE if variant.is_quantized else _FLOAT_DIFFERENCE)
+        judged = _probe_outcome(record, _QUANTIZED_DIFFERENCE if variant.is_quantized else _FLOAT_DIFFERENCE)
         return replace(judged, versions=record.versions | record.settings)
 
     yield PlannedCheck(name="harness", act=lambda: _harness(device, layout))
@@ -283,7 +281,7 @@ def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterato
         yield PlannedCheck(name=name, act=partial(paint, target, Variant.SHARED))
 
 
-def _harness(device: Device, layout: Layout) -> Answer:
+def _harness(device: Device, layout: Layout) -> Result:
     try:
         program = local_file(ensure_harness(layout.programs, device.abi), executable=True)
     except MissingDependencyError as error:
@@ -292,22 +290,22 @@ def _harness(device: Device, layout: Layout) -> Answer:
     result = device.shell([place, "--version"], _GRAPHS_TIMEOUT_S)
     if result.exit_code:
         return failed(f"it ended with exit code {result.exit_code}: {result.stderr}", f"it is built for {device.abi}")
-    return Answer(said=f"{result.stdout.strip()}, {program.size_bytes / MIB:.1f} MB for {device.abi}")
+    return Result(said=f"{result.stdout.strip()}, {program.size_bytes / MIB:.1f} MB for {device.abi}")
 
 
-def _kit(own: Kind, layout: Layout) -> Answer:
+def _kit(own: DeviceKind, layout: Layout) -> Result:
     try:
         choice = kit_for(own, layout)
     except MissingDependencyError as error:
         return failed(error.message, error.hint)
     if choice is None:
-        return Answer(said=f"none is needed: the device has this machine's ABI, and takes its {runtime_library().name}")
+        return Result(said=f"none is needed: the device has this machine's ABI, and takes its {runtime_library().name}")
     kit = choice.kit.artifact
     versions = ", ".join(f"{name} {text}" for name, text in kit.versions.items())
-    return Answer(said=f"{kit.digest[:12]} with {versions}; {', '.join(library.name for library in choice.libraries)} are pushed")
+    return Result(said=f"{kit.digest[:12]} with {versions}; {', '.join(library.name for library in choice.libraries)} are pushed")
 
 
-def _judged(record: RunRecord, most: int) -> Answer:
+def _probe_outcome(record: RunRecord, most: int) -> Result:
     if record.status is not Status.OK:
         return failed(record.reason or f"the launch is {record.status}", "docs/troubleshooting.md has what such messages mean")
     difference = max(sample.value for sample in record.samples if sample.metric == "max_abs_difference")
@@ -319,4 +317,4 @@ def _judged(record: RunRecord, most: int) -> Answer:
     libraries = sum(name.startswith(LIBRARY_PREFIX) for name in record.versions)
     version = record.versions.get("runtime", "unknown")
     runtime = version if record.settings.get("engine") else f"ONNX Runtime {version}"
-    return Answer(said=f"its image is the known one within {difference:.0f}/255; {runtime}, {libraries} libraries loaded")
+    return Result(said=f"its image is the known one within {difference:.0f}/255; {runtime}, {libraries} libraries loaded")

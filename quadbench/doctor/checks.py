@@ -11,10 +11,10 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import MissingDependencyError, QuadbenchError
 from quadbench.observer import Observer
-from quadbench.results.layout import plain
+from quadbench.results.layout import plain_name
 from quadbench.spec import Spec
 
 _COMMON_PARTS = 2  # a home such as /root names no user, and device paths may begin with it
@@ -93,7 +93,7 @@ class BringUp(Spec):
         """Return the document with device serials and the user's home folder replaced in all texts."""
         home = Path.home()
         homes = {str(home)} if len(home.parts) > _COMMON_PARTS else set()
-        named = {name for serial in serials if serial for name in (serial, plain(serial))}  # `plain` form: as in file paths
+        named = {name for serial in serials if serial for name in (serial, plain_name(serial))}  # `plain` form: as in file paths
 
         def clean(text: str) -> str:
             for before, secrets, stand_in in ((r"\w/.-", homes, "~"), (r"\w.-", named, "SERIAL")):
@@ -110,7 +110,7 @@ class BringUp(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Result:
     """The result of a check: status, text for the user, hint, and versions of the components that took part."""
 
     status: CheckStatus = CheckStatus.OK
@@ -124,37 +124,37 @@ class PlannedCheck:
     """A check to run. Exceptions become FAILED; a missing program, kit or compiler becomes NOT_TRIED."""
 
     name: str
-    act: Callable[[], Answer]
+    act: Callable[[], Result]
 
-    def made(self, observer: Observer) -> DeviceCheck:
+    def run(self, observer: Observer) -> DeviceCheck:
         """Run the check and return its result."""
-        observer.step("check", self.name)
+        observer.stage_step("check", self.name)
         began = time.monotonic()
         try:
             answer = self.act()
         except MissingDependencyError as error:
-            answer = Answer(status=CheckStatus.NOT_TRIED, said=error.message, hint=error.hint)
+            answer = Result(status=CheckStatus.NOT_TRIED, said=error.message, hint=error.hint)
         except QuadbenchError as error:
-            answer = Answer(status=CheckStatus.FAILED, said=error.message, hint=error.hint)
+            answer = Result(status=CheckStatus.FAILED, said=error.message, hint=error.hint)
         except Exception as error:
             # An unexpected error in one check must not end the others.
             log.info("unexpected error in a check", exc_info=True)
             said = f"unexpected error, a bug of quadbench (-v shows where): {type(error).__name__}: {error}"
-            answer = Answer(status=CheckStatus.FAILED, said=said)
+            answer = Result(status=CheckStatus.FAILED, said=said)
         log.info("check: %s: %s: %s", self.name, answer.status, answer.said)
         return DeviceCheck(name=self.name, seconds=round(time.monotonic() - began, 1), **vars(answer))
 
 
-def failed(said: str, hint: str | None = None) -> Answer:
+def failed(said: str, hint: str | None = None) -> Result:
     """Return the result of a failed check."""
-    return Answer(status=CheckStatus.FAILED, said=said, hint=hint)
+    return Result(status=CheckStatus.FAILED, said=said, hint=hint)
 
 
-def not_told(said: str, hint: str | None = None) -> Answer:
+def unknown(said: str, hint: str | None = None) -> Result:
     """Return the result for a value that the device does not report."""
-    return Answer(status=CheckStatus.NOT_TOLD, said=said, hint=hint)
+    return Result(status=CheckStatus.NOT_TOLD, said=said, hint=hint)
 
 
-def not_tried(said: str, hint: str | None = None) -> Answer:
+def skipped(said: str, hint: str | None = None) -> Result:
     """Return the result of a check that was skipped."""
-    return Answer(status=CheckStatus.NOT_TRIED, said=said, hint=hint)
+    return Result(status=CheckStatus.NOT_TRIED, said=said, hint=hint)

@@ -18,7 +18,7 @@ _QUALITY_PACKAGES = ("torchmetrics", "stlpips_pytorch", "efficientnet_lite0_pyto
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class Dependency:
     """The check of one program or package. `is_required`: needed for quadbench run on virtual devices."""
 
     name: str
@@ -29,40 +29,40 @@ class Check:
     hint: str | None
 
 
-def examine() -> list[Check]:
+def examine() -> list[Dependency]:
     """Run all checks of this machine, in the order in which a run needs the tools."""
     return [*_packages_and_programs(), *_targets(), *_other_machines()]
 
 
-def _looked_for(name: str, place: str | None, *, purpose: str, hint: str | None, is_required: bool = False) -> Check:
+def _dependency(name: str, place: str | None, *, purpose: str, hint: str | None, is_required: bool = False) -> Dependency:
     """Return the check of a program or package, which counts as installed if `place` (its version or path) is given."""
     is_ok = place is not None
-    return Check(name=name, is_ok=is_ok, is_required=is_required, found=place, purpose=purpose, hint=None if is_ok else hint)
+    return Dependency(name=name, is_ok=is_ok, is_required=is_required, found=place, purpose=purpose, hint=None if is_ok else hint)
 
 
-def _packages_and_programs() -> Iterator[Check]:
+def _packages_and_programs() -> Iterator[Dependency]:
     extras = (("building bundles", "quad", _BUILD_PACKAGES, True), ("scoring images", "quality", _QUALITY_PACKAGES, False))
     for purpose, extra, packages, is_required in extras:
         hint = f"pip install 'quadbench[{extra}]'"
         for name in packages:
-            yield _looked_for(name, package_version(name), purpose=purpose, hint=hint, is_required=is_required)
+            yield _dependency(name, package_version(name), purpose=purpose, hint=hint, is_required=is_required)
 
     groups = (("virtual devices", SANDBOX_PROGRAMS), ("building the harness", HOST_PROGRAMS))
     for purpose, programs in groups:
         for program, package in programs.items():
             place = find_program(program)
             hint = f"apt-get install {package}"
-            yield _looked_for(program, str(place) if place else None, purpose=purpose, hint=hint, is_required=True)
+            yield _dependency(program, str(place) if place else None, purpose=purpose, hint=hint, is_required=True)
 
 
-def _targets() -> Iterator[Check]:
+def _targets() -> Iterator[Dependency]:
     """Yield broken device profiles as failed checks, then a check of each target's compiler."""
     for broken in broken_profiles():
         name, hint = f"device profile {broken.name}", str(broken.error)
-        yield _looked_for(name, None, purpose=f"runs on {broken.name}", hint=hint)
+        yield _dependency(name, None, purpose=f"runs on {broken.name}", hint=hint)
     for known in known_targets(load_profiles(), platform.machine()):
         state = availability(known.target)
-        yield Check(
+        yield Dependency(
             name=known.key,
             is_ok=state.is_ready,
             is_required=any(address.startswith(VIRTUAL_PREFIX) for address in known.addresses),
@@ -72,17 +72,17 @@ def _targets() -> Iterator[Check]:
         )
 
 
-def _other_machines() -> Iterator[Check]:
+def _other_machines() -> Iterator[Dependency]:
     """Yield the checks of cross-compilers and emulators: Zig for arm64 boards, QEMU, and Android's NDK."""
     purpose = "building the harness for arm64 boards"
-    yield _looked_for("ziglang", package_version("ziglang"), purpose=purpose, hint=ZIG_HINT)
+    yield _dependency("ziglang", package_version("ziglang"), purpose=purpose, hint=ZIG_HINT)
     try:  # an arm64 machine needs nothing to run programs for arm64
         emulator, hint = arm64_emulator(f"{VIRTUAL_PREFIX}s25?abi={PHONE_ABI}"), None
     except MissingDependencyError as error:
         emulator, hint = None, error.hint
     qemu = str(emulator.qemu) if emulator else None
-    yield Check(name=QEMU, is_ok=hint is None, is_required=False, found=qemu, purpose="virtual phones for arm64", hint=hint)
+    yield Dependency(name=QEMU, is_ok=hint is None, is_required=False, found=qemu, purpose="virtual phones for arm64", hint=hint)
     folder = path_variable(NDK_VARIABLE)
     revision = ndk_revision(folder) if folder else None
     found_at = f"{revision} in {folder}" if revision else None
-    yield _looked_for("Android NDK", found_at, purpose="building the harness for phones", hint=NDK_HINT)
+    yield _dependency("Android NDK", found_at, purpose="building the harness for phones", hint=NDK_HINT)

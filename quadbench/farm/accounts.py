@@ -8,7 +8,7 @@ from pydantic_core import from_json
 
 from quadbench.errors import ArtifactError
 from quadbench.farm.job import MOST_ANSWER_BYTES, Job, JobState
-from quadbench.results.engine import name_of, reading
+from quadbench.results.engine import begin_read, name_of
 from quadbench.results.schema import AttemptRow
 
 
@@ -21,7 +21,7 @@ def answers(engine: sa.Engine, jobs: Sequence[Job]) -> dict[int, Any]:
     """
     done = {job.id: job for job in jobs if job.state is JobState.DONE}
     columns = AttemptRow.job, AttemptRow.number, sa.func.substr(AttemptRow.answer, 1, MOST_ANSWER_BYTES + 1).label("answer")
-    with reading(engine) as connection:
+    with begin_read(engine) as connection:
         rows = connection.execute(sa.select(*columns).where(AttemptRow.job.in_(done))).all()
         return {row.job: _read(engine, row.job, row.answer) for row in rows if row.number == done[row.job].attempt}
 

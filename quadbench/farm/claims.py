@@ -15,7 +15,7 @@ from quadbench.farm.job import Job, JobState, claimed
 from quadbench.farm.job_rows import fail_damaged, read_jobs, store_changes, time_of
 from quadbench.farm.scheduler import MOST_IN_LINE, JobLine, Seat, Usage, assigned
 from quadbench.results import schema
-from quadbench.results.engine import name_of, now_of
+from quadbench.results.engine import database_now, name_of
 from quadbench.results.schema import AttemptRow, JobRow
 
 _MOST_NEEDS = 400  # limit for one worker; SQLite allows 500 parts of a union
@@ -32,7 +32,7 @@ def claim_within(connection: sa.Connection, worker: str, version: str, seats: Se
         ArtifactError: the database has another schema version.
     """
     _require_schema(connection)
-    now = now_of(connection)
+    now = database_now(connection)
     lines = [_line(connection, version, *line, now) for line in _lines(connection, version, seats)]
     given = assigned(seats, lines, _usage(connection, now), now)
     jobs = [claimed(job, worker, seat.name, now, lease_s) for job, seat in given]

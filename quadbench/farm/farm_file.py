@@ -10,13 +10,13 @@ from quadbench.devices.addresses import needs_server
 from quadbench.errors import UserError
 from quadbench.farm.selection import KEYS
 from quadbench.spec import Name, Problem, Spec, load, path_variable, refuse
-from quadbench.spec.spec_model import TextLike
+from quadbench.spec.spec_model import TextPattern
 from quadbench.target.profile import profile_names
 
 FARM_VARIABLE = "QUADBENCH_FARM"
 _DEFAULT = Path("farm.yaml")
 
-_TEXT = TextLike(pattern=r"[^\s,=*]+", expected="a word without spaces, commas, = and *")
+_TEXT = TextPattern(pattern=r"[^\s,=*]+", expected="a word without spaces, commas, = and *")
 Text = Annotated[str, Field(min_length=1, max_length=200), _TEXT]
 
 

@@ -6,13 +6,13 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.devices import Device
 from quadbench.errors import DeviceError, UnknownNameError
 from quadbench.farm.health import Health, PhoneCondition, after_failure, after_good_job
 from quadbench.farm.leases import lease_name
 from quadbench.host import host_name
-from quadbench.results.engine import insertion, now_of, reading, writing
+from quadbench.results.engine import begin_read, begin_write, database_now, upsert
 from quadbench.results.schema import PhoneRow
 
 PHONE_FAMILY = "adb"
@@ -47,20 +47,20 @@ class InventoryPhone:
 
 
 class Inventory:
-    """The phone inventory in a database. All methods may raise StorageError and ArtifactError, as `writing` and `reading` do."""
+    """The phone inventory in a database. Methods raise StorageError and ArtifactError as `begin_write` and `begin_read` do."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def note_seen(self, sightings: Sequence[Sighting]) -> None:
         """Record phones as seen now. New phones are healthy; for phones that do not answer, only state and host are updated."""
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             for sighting in sightings:
                 _note(connection, sighting, _SEEN if sighting.state == READY else ("state", "host"))
 
     def phones(self) -> list[InventoryPhone]:
         """Return every phone in the inventory."""
-        with reading(self._engine) as connection:
+        with begin_read(self._engine) as connection:
             rows = connection.execute(sa.select(*PhoneRow.__table__.columns).order_by(PhoneRow.device)).mappings()
             return [
                 InventoryPhone(
@@ -77,7 +77,7 @@ class Inventory:
         Raises:
             UnknownNameError: it was never seen.
         """
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             query = sa.select(*PhoneRow.__table__.columns).where(PhoneRow.device == device).with_for_update()
             row = connection.execute(query).mappings().one_or_none()
             if row is None:
@@ -92,7 +92,7 @@ class Inventory:
         Raises:
             UnknownNameError: it was never seen.
         """
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             if not connection.execute(sa.delete(PhoneRow).where(PhoneRow.device == device)).rowcount:
                 raise UnknownNameError("phone", device, connection.scalars(sa.select(PhoneRow.device)))
 
@@ -117,7 +117,7 @@ class Inventory:
         if device.family != PHONE_FAMILY:
             return
         name = lease_name(device.family, device.serial)
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             _note(
                 connection, _sighting(name, device), ("state", "host")
             )  # what else it is, `quadbench devices` asks the phone itself
@@ -127,8 +127,8 @@ class Inventory:
 
 def _note(connection: sa.Connection, sighting: Sighting, updated: Sequence[str]) -> None:
     """Insert a phone, or update the given columns and the time of an existing one."""
-    seen = {name: getattr(sighting, name) for name in _SEEN} | {"last_seen": now_of(connection)}
-    insert = insertion(connection, PhoneRow).values({"device": sighting.device, **seen, **_columns(PhoneCondition())})
+    seen = {name: getattr(sighting, name) for name in _SEEN} | {"last_seen": database_now(connection)}
+    insert = upsert(connection, PhoneRow).values({"device": sighting.device, **seen, **_columns(PhoneCondition())})
     changes = {name: seen[name] for name in (*updated, "last_seen")}
     connection.execute(insert.on_conflict_do_update(index_elements=[PhoneRow.device], set_=changes))
 

@@ -12,8 +12,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from quadbench.artifacts.names import check_file_name, one_line
-from quadbench.errors import shown
+from quadbench.artifacts.safe_text import check_file_name, one_line
+from quadbench.errors import quote
 
 MOST_PRIORITY = 100  # the range is from -100 to 100
 MOST_ATTEMPTS = 100
@@ -117,7 +117,7 @@ class Job:
         texts = {"version": self.version, "needs": self.needs, "owner": self.owner, "worker": self.worker, "seat": self.seat}
         for name, text in texts.items():
             if text is not None and not (0 < len(text) <= _MOST_TEXT and text.isprintable()):
-                raise ValueError(f"{name}: {shown(text)}, expected 1 to {_MOST_TEXT} printable characters")
+                raise ValueError(f"{name}: {quote(text)}, expected 1 to {_MOST_TEXT} printable characters")
         if len(self.affinity) > _MOST_TEXT:
             raise ValueError(f"affinity: {len(self.affinity)} characters, expected at most {_MOST_TEXT}")
         numbers = {

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from quadbench.errors import ArtifactError, shown
+from quadbench.errors import ArtifactError, quote
 from quadbench.farm.job import MOST_PAYLOAD_BYTES, NOTHING_LEFT, Account, Job, JobState, cancelled
 from quadbench.results.engine import name_of
 from quadbench.results.schema import AttemptRow, JobNeedRow, JobRow, utc_text
@@ -53,7 +53,7 @@ def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
         except (ValueError, TypeError) as error:
             problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
             faults[int(row["id"])] = (
-                f"job {row['id']} of run {shown(str(row['run_id']))} holds what quadbench does not write: {problem}"
+                f"job {row['id']} of run {quote(str(row['run_id']))} holds what quadbench does not write: {problem}"
             )
     return ReadJobs(jobs=jobs, faults=faults)
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import aliased
 from quadbench.errors import UnknownNameError
 from quadbench.farm.job import JobState
 from quadbench.farm.job_rows import ReadJobs, job_query, read_jobs, time_of
-from quadbench.results.engine import now_of, reading
+from quadbench.results.engine import begin_read, database_now
 from quadbench.results.schema import AttemptRow, JobNeedRow, JobRow
 
 MOST_LISTED = 1000  # limit for a list of jobs
@@ -48,9 +48,9 @@ def queue_status(engine: sa.Engine) -> QueueStatus:
     """Return the queue's statistics, with a message for each problem in it.
 
     Raises:
-        StorageError, ArtifactError: as `reading`.
+        StorageError, ArtifactError: as `begin_read`.
     """
-    with reading(engine) as connection:
+    with begin_read(engine) as connection:
         counting = sa.select(JobRow.state, sa.func.count().label("jobs")).group_by(JobRow.state)
         states = {str(row.state): row.jobs for row in connection.execute(counting)}
         owners: dict[str, dict[str, int]] = {}
@@ -62,7 +62,7 @@ def queue_status(engine: sa.Engine) -> QueueStatus:
         return QueueStatus(
             states=states,
             owners=owners,
-            oldest_waits_s=(now_of(connection) - oldest).total_seconds() if oldest else None,
+            oldest_waits_s=(database_now(connection) - oldest).total_seconds() if oldest else None,
             faults=[*_strange_states(states), *_stuck(connection), *_open_faults(connection)],
         )
 
@@ -72,12 +72,12 @@ def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
 
     Raises:
         UnknownNameError: there is no such run.
-        StorageError, ArtifactError: as `reading`.
+        StorageError, ArtifactError: as `begin_read`.
     """
     query = sa.select(JobRow).order_by(JobRow.id.desc()).limit(MOST_LISTED)
     if run_id is not None:
         query = sa.select(JobRow).where(JobRow.run_id == run_id).order_by(JobRow.id).limit(MOST_LISTED)
-    with reading(engine) as connection:
+    with begin_read(engine) as connection:
         read = read_jobs(connection, query)
         if run_id is not None and not read.jobs and not read.faults:
             latest = sa.select(JobRow.run_id).order_by(JobRow.id.desc()).limit(MOST_LISTED)
@@ -89,11 +89,11 @@ def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
     """Return the number of jobs of each unfinished run by state, the latest runs first.
 
     Raises:
-        StorageError, ArtifactError: as `reading`.
+        StorageError, ArtifactError: as `begin_read`.
     """
     latest = sa.select(JobRow.run_id).where(JobRow.state.in_(_OPEN)).group_by(JobRow.run_id)
     latest = latest.order_by(sa.func.max(JobRow.id).desc()).limit(_MOST_RUNS)
-    with reading(engine) as connection:
+    with begin_read(engine) as connection:
         runs: dict[str, dict[str, int]] = {str(name): {} for name in connection.scalars(latest)}
         counting = sa.select(JobRow.run_id, JobRow.state, sa.func.count()).where(JobRow.run_id.in_(runs))
         for run_id, state, count in connection.execute(counting.group_by(JobRow.run_id, JobRow.state)):
@@ -106,12 +106,12 @@ def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[Pa
 
     Raises:
         UnknownNameError: there is no such job.
-        StorageError, ArtifactError: as `reading`.
+        StorageError, ArtifactError: as `begin_read`.
     """
     names = [column.key for column in AttemptRow.__table__.columns if column.key not in ("answer", "lines")]
     stored = [sa.type_coerce(AttemptRow.__table__.columns[name], sa.types.NULLTYPE).label(name) for name in names]
     stored.append(sa.func.substr(AttemptRow.lines, 1, _MOST_LINES_CHARACTERS).label("lines"))
-    with reading(engine) as connection:
+    with begin_read(engine) as connection:
         read = read_jobs(connection, job_query(job_id))
         if not read.jobs and not read.faults:
             raise UnknownNameError("job", str(job_id))
@@ -123,12 +123,12 @@ def asked_to_stop(engine: sa.Engine, worker: str) -> frozenset[int]:
     """Return the ids of a worker's running jobs that were cancelled and should stop.
 
     Raises:
-        StorageError, ArtifactError: as `reading`.
+        StorageError, ArtifactError: as `begin_read`.
     """
     query = sa.select(JobRow.id).where(
         JobRow.state == JobState.RUNNING.value, JobRow.worker == worker, JobRow.is_stopping.is_(True)
     )
-    with reading(engine) as connection:
+    with begin_read(engine) as connection:
         return frozenset(connection.scalars(query))
 
 

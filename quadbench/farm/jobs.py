@@ -39,7 +39,7 @@ from quadbench.farm.job_rows import (
 )
 from quadbench.farm.leases import lease_time_s
 from quadbench.farm.scheduler import Seat
-from quadbench.results.engine import now_of, reading, writing
+from quadbench.results.engine import begin_read, begin_write, database_now
 from quadbench.results.schema import JobNeedRow, JobRow
 
 MOST_IN_BATCH = 100_000  # jobs
@@ -47,7 +47,7 @@ _WAITING, _RUNNING = JobState.WAITING.value, JobState.RUNNING.value
 
 
 class JobQueue:
-    """The job queue in a database. All methods may raise StorageError and ArtifactError, as `writing` and `reading` do."""
+    """The job queue in a database. Methods raise StorageError and ArtifactError as `begin_write` and `begin_read` do."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -59,10 +59,10 @@ class JobQueue:
             UserError: a job is invalid, or the run has jobs already.
         """
         _check_batch(jobs)
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             if connection.scalar(sa.select(JobRow.id).where(JobRow.run_id == run_id).limit(1)):
                 raise UserError(f"run '{run_id}' has been submitted already", hint=f"see: quadbench farm jobs {run_id}")
-            now = now_of(connection)
+            now = database_now(connection)
             rows = [_row(f"job {n} of run '{run_id}'", new, run_id, owner, version, now) for n, new in enumerate(jobs)]
             insert = sa.insert(JobRow).returning(JobRow.id, sort_by_parameter_order=True)
             ids = list(connection.scalars(insert, rows))
@@ -78,7 +78,7 @@ class JobQueue:
             ArtifactError: the database has another schema version.
         """
         self.expire()
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             return claim_within(connection, worker, version, seats, lease_time_s(lease_s))
 
     def renew(self, attempt: Job, lease_s: float | None = None) -> Job:
@@ -87,7 +87,7 @@ class JobQueue:
         Raises:
             AttemptOverError: the attempt is over.
         """
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             job, now = _held(connection, attempt)
             renewed = extended(job, now, lease_time_s(lease_s))
             store_changes(connection, [renewed])
@@ -107,7 +107,7 @@ class JobQueue:
         Raises:
             AttemptOverError: the attempt is over.
         """
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             self.finish_within(connection, attempt, account)
 
     def finish_within(self, connection: sa.Connection, attempt: Job, account: Account = NOTHING_LEFT) -> None:
@@ -125,7 +125,7 @@ class JobQueue:
         Raises:
             AttemptOverError: the attempt is over.
         """
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             job, now = _held(connection, attempt)
             ended = failed(job, reason, now, is_transient=is_transient)
             end_attempt(connection, ended, now, account)
@@ -137,7 +137,7 @@ class JobQueue:
         Raises:
             AttemptOverError: the attempt is over.
         """
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             job, now = _held(connection, attempt)
             ended = given_back(job, reason, now)
             end_attempt(connection, ended, now, account)
@@ -149,11 +149,11 @@ class JobQueue:
         Raises:
             UnknownNameError: there is no such job.
         """
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             read = read_jobs(connection, job_query(job_id).with_for_update())
-            fail_damaged(connection, read.faults, now_of(connection))
+            fail_damaged(connection, read.faults, database_now(connection))
             for job in read.jobs:
-                return _cancel(connection, job, reason, now_of(connection))
+                return _cancel(connection, job, reason, database_now(connection))
         for fault in read.faults.values():
             raise damage(connection, f"{fault}; the job has failed now")
         raise UnknownNameError("job", str(job_id))
@@ -164,12 +164,12 @@ class JobQueue:
         Raises:
             UnknownNameError: there is no such run.
         """
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             open_jobs = JobRow.run_id == run_id, JobRow.state.in_((_WAITING, _RUNNING))
             read = read_jobs(connection, sa.select(JobRow).where(*open_jobs).order_by(JobRow.id).with_for_update())
             if not read.jobs and not connection.scalar(sa.select(JobRow.id).where(JobRow.run_id == run_id).limit(1)):
                 raise UnknownNameError("run in the queue", run_id)
-            now = now_of(connection)
+            now = database_now(connection)
             fail_damaged(connection, read.faults, now)
             return [_cancel(connection, job, reason, now) for job in read.jobs]
 
@@ -182,13 +182,13 @@ class JobQueue:
 
     def _has_lost(self) -> bool:
         """Return True if an attempt is lost. This only reads, because SQLite allows one writer and losses are rare."""
-        with reading(self._engine) as connection:
-            return connection.scalar(_lost(now_of(connection), JobRow.id)) is not None
+        with begin_read(self._engine) as connection:
+            return connection.scalar(_lost(database_now(connection), JobRow.id)) is not None
 
     def _expire_one(self) -> Sequence[Job] | None:
         """End one lost attempt, if any, skipping rows that others have locked."""
-        with writing(self._engine) as connection:
-            now = now_of(connection)
+        with begin_write(self._engine) as connection:
+            now = database_now(connection)
             read = read_jobs(connection, _lost(now, JobRow).with_for_update(skip_locked=True))
             fail_damaged(connection, read.faults, now)
             ended = [expired(job, now) for job in read.jobs]
@@ -203,7 +203,7 @@ def _lost(now: datetime, what: Any) -> sa.Select[Any]:
 
 def _held(connection: sa.Connection, attempt: Job) -> tuple[Job, datetime]:
     """Return the attempt's job, with its row locked, and the time; raise if the attempt is over."""
-    job, now = locked_job(connection, attempt.id), now_of(connection)
+    job, now = locked_job(connection, attempt.id), database_now(connection)
     if job is not None and is_held(job, attempt.attempt, now):
         return job, now
     raise AttemptOverError(

@@ -26,8 +26,8 @@ from quadbench.farm.lease import (
     without_dead_job,
     without_job,
 )
-from quadbench.host import host_name, is_dead, process_mark
-from quadbench.results.engine import insertion, now_of, reading, writing
+from quadbench.host import has_ended, host_name, process_identity
+from quadbench.results.engine import begin_read, begin_write, database_now, upsert
 from quadbench.results.schema import IdentityRow, LeaseRow
 from quadbench.spec.variables import number_variable
 from quadbench.target.profile import LOCAL_NAME, load_profile
@@ -47,14 +47,14 @@ class Lease:
 
 
 class Leases:
-    """The leases in a database. All methods may raise StorageError and ArtifactError, as `writing` and `reading` do."""
+    """The leases in a database. Methods raise StorageError and ArtifactError as `begin_write` and `begin_read` do."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def database_name(self) -> str:
         """Return the unique name of this database, which token files on devices contain."""
-        with reading(self._engine) as connection:
+        with begin_read(self._engine) as connection:
             return str(connection.scalars(sa.select(IdentityRow.name)).one())
 
     def take(self, device: str, owner: str, purpose: str, lease_s: float | None = None) -> Lease:
@@ -68,7 +68,7 @@ class Leases:
             if standing := against_job(claims, owner, now):
                 raise _refusal(device, standing)
             until = now + timedelta(seconds=lease_time_s(lease_s))
-            return with_job(claims, Claim(owner=owner, purpose=purpose, until=until, process=process_mark()))
+            return with_job(claims, Claim(owner=owner, purpose=purpose, until=until, process=process_identity()))
 
         return Lease(device=device, token=self._change(device, decide).token, owner=owner)
 
@@ -95,7 +95,7 @@ class Leases:
         Raises:
             LeaseError: the lease is over.
         """
-        _require_held(_locked(connection, lease.device), lease, now_of(connection))
+        _require_held(_locked(connection, lease.device), lease, database_now(connection))
 
     def reserve(self, device: str, owner: str, purpose: str, for_s: float) -> Claim:
         """Reserve a device for a person, so that only this owner's jobs run there. An own reservation is replaced.
@@ -135,17 +135,17 @@ class Leases:
 
     def standing(self) -> dict[str, Claims]:
         """Return the current claims of all claimed devices."""
-        with reading(self._engine) as connection:
-            now = now_of(connection)
+        with begin_read(self._engine) as connection:
+            now = database_now(connection)
             rows = connection.execute(sa.select(*LeaseRow.__table__.columns).order_by(LeaseRow.device)).mappings()
-            every = {str(row["device"]): current(without_dead_job(_claims(row), is_dead), now) for row in rows}
+            every = {str(row["device"]): current(without_dead_job(_claims(row), has_ended), now) for row in rows}
         return {device: claims for device, claims in every.items() if claims.job or claims.reservation}
 
     def _change(self, device: str, decide: Callable[[Claims, datetime], Claims]) -> Claims:
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             blank = {"device": device, **_columns(Claims())}
-            connection.execute(insertion(connection, LeaseRow).values(blank).on_conflict_do_nothing())
-            claims = decide(without_dead_job(_locked(connection, device), is_dead), now_of(connection))
+            connection.execute(upsert(connection, LeaseRow).values(blank).on_conflict_do_nothing())
+            claims = decide(without_dead_job(_locked(connection, device), has_ended), database_now(connection))
             connection.execute(sa.update(LeaseRow).where(LeaseRow.device == device).values(_columns(claims)))
             return claims
 

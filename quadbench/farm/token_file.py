@@ -6,7 +6,7 @@ token of the same database, or an unexpired line of another database, blocks the
 
 import logging
 
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.devices import Device
 from quadbench.errors import DeviceError, LeaseError
 from quadbench.farm.leases import Lease

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from quadbench.errors import UserError, shown
+from quadbench.errors import UserError, quote
 
 ENVIRONMENT_FILE = Path("/etc/quadbench/worker.env")
 DRAIN_S = 3600  # more than most jobs take; a killed job loses one attempt
@@ -75,7 +75,7 @@ def systemd_unit(program: Path, user: str, drain_s: int = DRAIN_S) -> str:
 def user_name(user: str) -> str:
     """Return the user name if it is valid; raise UserError if not."""
     if not _USER.fullmatch(user):
-        raise UserError(f"{shown(user)} is no user's name; expected one as quadbench")
+        raise UserError(f"{quote(user)} is no user's name; expected one as quadbench")
     return user
 
 
@@ -92,5 +92,5 @@ def unit_command(words: Sequence[str]) -> str:
 def one_line(text: str) -> str:
     """Return the text if it is printable and on one line; raise UserError if not."""
     if not text.isprintable():
-        raise UserError(f"{shown(text)} cannot stand in a unit or a crontab; expected printable characters")
+        raise UserError(f"{quote(text)} cannot stand in a unit or a crontab; expected printable characters")
     return text

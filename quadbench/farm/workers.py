@@ -13,7 +13,7 @@ from quadbench.farm.claims import waits_for_version
 from quadbench.farm.job_rows import time_of
 from quadbench.farm.leases import lease_time_s
 from quadbench.results import schema
-from quadbench.results.engine import insertion, name_of, now_of, reading, writing
+from quadbench.results.engine import begin_read, begin_write, database_now, name_of, upsert
 from quadbench.results.schema import WorkerRow
 
 _FORGOTTEN = timedelta(days=7)  # without a heartbeat
@@ -58,7 +58,7 @@ class KnownWorker:
 
 
 class Workers:
-    """The workers in a database. All methods may raise StorageError and ArtifactError, as `writing` and `reading` do."""
+    """The workers in a database. Methods raise StorageError and ArtifactError as `begin_write` and `begin_read` do."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -71,11 +71,11 @@ class Workers:
         Raises:
             ArtifactError: the database has another schema version, so its jobs are not for this worker.
         """
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             name = name_of(connection.engine)
             if not schema.is_current(connection, name):
                 raise ArtifactError(f"{name} has the schema of an older quadbench", hint="start the worker again")
-            now = now_of(connection)
+            now = database_now(connection)
             connection.execute(sa.delete(WorkerRow).where(WorkerRow.last_seen < now - _FORGOTTEN))
             seen = {
                 "host": worker.host,
@@ -84,31 +84,31 @@ class Workers:
                 "devices": json.dumps([asdict(device) for device in worker.devices]),
                 "last_seen": now,
             }
-            insert = insertion(connection, WorkerRow).values(name=worker.name, started_at=now, is_draining=False, **seen)
+            insert = upsert(connection, WorkerRow).values(name=worker.name, started_at=now, is_draining=False, **seen)
             connection.execute(insert.on_conflict_do_update(index_elements=[WorkerRow.name], set_=seen))
             return bool(connection.scalar(sa.select(WorkerRow.is_draining).where(WorkerRow.name == worker.name)))
 
     def drain(self, name: str) -> bool:
         """Ask a worker to drain; return False if there is no such worker."""
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             asked = sa.update(WorkerRow).where(WorkerRow.name == name).values(is_draining=True)
             return connection.execute(asked).rowcount > 0
 
     def leave(self, name: str) -> None:
         """Delete a worker that exits."""
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             connection.execute(sa.delete(WorkerRow).where(WorkerRow.name == name))
 
     def why_idle(self, worker: NewWorker) -> str | None:
         """Return a message if waiting jobs need another quadbench version than the worker's, else None."""
-        with reading(self._engine) as connection:
+        with begin_read(self._engine) as connection:
             other = waits_for_version(connection, worker.version)
         return other and f"jobs wait for quadbench {other}, and worker '{worker.name}' is quadbench {worker.version}"
 
     def known(self) -> list[KnownWorker]:
         """Return all workers by name; invalid rows are left out."""
-        with reading(self._engine) as connection:
-            now = now_of(connection)
+        with begin_read(self._engine) as connection:
+            now = database_now(connection)
             stored = [sa.type_coerce(column, sa.types.NULLTYPE).label(column.key) for column in WorkerRow.__table__.columns]
             rows = connection.execute(sa.select(*stored).order_by(WorkerRow.name).limit(_MOST_WORKERS)).mappings().all()
         return [worker for row in rows if (worker := _known(row, now))]

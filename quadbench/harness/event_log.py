@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from quadbench.artifacts import Component, RunRecord, Sample
-from quadbench.artifacts.launch_values import OF_MEMORY, value_fault
+from quadbench.artifacts.launch_values import MEMORY_METRICS, value_fault
 from quadbench.errors import ArtifactError
 from quadbench.harness import events
 from quadbench.results.digests import sha256_of
@@ -20,27 +20,27 @@ _CLOCK_SLACK = 1.05  # clocks of two machines run at nearly the same rate
 _CLOCK_SLACK_NS = 1e9
 
 _ROUNDING, _ROUNDING_NS = 0.001, 1000  # quadbench's harness gives exact sums; other harnesses may round
-_LEAST_STEP_NS = 1000  # a few thousand instructions; a runtime needs more before its first operator
-_OF_TIME = events.OF_IMAGE.keys() | {events.OF_STEP, events.OF_RELOAD}
+_MIN_STEP_NS = 1000  # a few thousand instructions; a runtime needs more before its first operator
+_OF_TIME = events.IMAGE_METRICS.keys() | {events.STEP_METRICS, events.RELOAD_METRICS}
 
 _Place = tuple[str, str | None, str | None, int | None, int | None, bool]  # metric, component, task, iteration, step, is_warmup
 
 EVENTS = "events.jsonl"
-_MOST_EVENTS_BYTES = 2**28  # a hundred times the events of the largest bundled recipe
-_AGAIN = "its figures are whole in the database; run again for its images"
+_MAX_EVENTS_BYTES = 2**28  # a hundred times the events of the largest bundled recipe
+_RERUN_HINT = "its figures are whole in the database; run again for its images"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class Heard:
+class EventLog:
     """The events of one launch so far. `problem` describes the first invalid line; valid lines around it are kept.
 
-    `is_over` means that the harness wrote more than its plan allows, and later lines are ignored. `painted` counts the images so
+    `is_over` means that the harness wrote more than its plan allows, and later lines are ignored. `on_image` counts the images so
     far, including warm-up; `task` is the task of the last one.
     """
 
-    expected: events.Expected
+    expected: events.ExpectedEvents
     header: events.Header | None = None
     samples: list[Sample] = field(default_factory=list)
     images: dict[tuple[str, str], events.ImageEvent] = field(default_factory=dict)
@@ -51,41 +51,41 @@ class Heard:
     size_bytes: int = 0
     problem: str | None = None
     is_over: bool = False
-    painted: int = 0
+    on_image: int = 0
     task: str | None = None
     counts: Counter[events.SampleGroup] = field(default_factory=Counter)
     _seen: Counter[_Place] = field(default_factory=Counter)
 
-    def take(self, line: str) -> bool:
+    def feed(self, line: str) -> bool:
         """Read the next line; return True if it reports another generated image."""
-        painted = self.painted
+        on_image = self.on_image
         self.lines += 1
         self.size_bytes += len(line.encode()) + 1
         if not self._is_too_much():
             self._read(line)
-        return self.painted > painted
+        return self.on_image > on_image
 
     def _read(self, line: str) -> None:
         try:
             event = events.read_event(line)
         except ValueError as error:
-            self._object(str(error))
+            self._note_problem(str(error))
             return
         # For a plan that it refuses, the harness writes only an error and a footer.
         refuses = isinstance(event, events.ErrorEvent) or (isinstance(event, events.Footer) and bool(self.errors))
         if self.footer is not None:
-            self._object(f"comes after the footer: {events.shortened(line)}")
+            self._note_problem(f"comes after the footer: {events.shortened(line)}")
         elif (self.header is None) != isinstance(event, events.Header) and not refuses:
-            self._object(f"is a {event.event}; expected the header first, and once")
-        self._keep(event)
+            self._note_problem(f"is a {event.event}; expected the header first, and once")
+        self._add_event(event)
 
-    def unsound(self, plan_sha256: str, wall_s: float) -> str | None:
+    def output_fault(self, plan_sha256: str, wall_s: float) -> str | None:
         """Return what is wrong with the output of a harness that exited with 0 after `wall_s` seconds, or None."""
         if self.problem:
             return self.problem
         if self.header is None or self.footer is None:
             missing = "header" if self.header is None else "footer"
-            return f"harness wrote no {missing}, though its exit code is 0{self.ended_early()}"
+            return f"harness wrote no {missing}, though its exit code is 0{self.early_end()}"
         if self.header.plan_sha256 != plan_sha256:
             return f"harness ran another plan: sha256 {self.header.plan_sha256}, expected {plan_sha256}"
         if self.header.variant != self.expected.variant:
@@ -95,18 +95,18 @@ class Heard:
         if self.footer.samples != len(self.samples):
             return f"harness wrote {self.footer.samples} samples, {len(self.samples)} arrived"
         return (
-            self.expected.shortfall(self.counts)
+            self.expected.missing_samples(self.counts)
             or self._impossible_time(self.footer.wall_ns, wall_s)
             or self._impossible_image(self.footer.wall_ns)
             or self.wrong_library()
-            or self.expected.libraries.missing_one(self.libraries.values())
+            or self.expected.libraries.find_missing(self.libraries.values())
         )
 
     def wrong_library(self) -> str | None:
         """Describe a library that was loaded in place of a pushed one, or return None."""
-        return self.expected.libraries.wrong_one(self.libraries.values())
+        return self.expected.libraries.find_wrong(self.libraries.values())
 
-    def ended_early(self) -> str:
+    def early_end(self) -> str:
         """Describe where the output stopped, for the error message of a launch that ended early."""
         if self.problem:
             return f"; {self.problem}"
@@ -114,58 +114,58 @@ class Heard:
 
     def _is_too_much(self) -> bool:
         expected = self.expected
-        if self.lines > expected.most_lines:
-            self._end(f"is one more than the {expected.most_lines} that the plan can explain")
-        elif self.size_bytes > expected.most_bytes:
-            self._end(f"ends beyond the {expected.most_bytes} bytes that the plan can explain")
+        if self.lines > expected.max_lines:
+            self._end(f"is one more than the {expected.max_lines} that the plan can explain")
+        elif self.size_bytes > expected.max_bytes:
+            self._end(f"ends beyond the {expected.max_bytes} bytes that the plan can explain")
         return self.is_over
 
     def _end(self, complaint: str) -> None:
-        self._object(f"{complaint}; the harness was ended")
+        self._note_problem(f"{complaint}; the harness was ended")
         self.is_over = True
 
-    def _object(self, complaint: str) -> None:
+    def _note_problem(self, complaint: str) -> None:
         if self.problem is None:
             self.problem = f"line {self.lines} of the harness's output {complaint}"
 
-    def _keep(self, event: events.Event) -> None:
+    def _add_event(self, event: events.Event) -> None:
         match event:
             case events.Header():
                 self.header = self.header or event
             case events.SampleEvent():
                 if fault := _sample_fault(event, self.expected) or self._too_often(event):
-                    self._object(f"is a sample of {event.metric} that the plan does not explain: {fault}")
+                    self._note_problem(f"is a sample of {event.metric} that the plan does not explain: {fault}")
                     return
                 self.samples.append(Sample(**event.model_dump(exclude={"event"}, exclude_none=True)))
                 if event.metric == "end_to_end_ns":
-                    self.painted, self.task = self.painted + 1, event.task
+                    self.on_image, self.task = self.on_image + 1, event.task
             case events.ImageEvent():
                 key, path = (event.task, event.item), self.expected.images.get((event.task, event.item))
                 if path is None:
-                    self._object(f"is an image {event.task}/{event.item}, which the plan does not ask for")
+                    self._note_problem(f"is an image {event.task}/{event.item}, which the plan does not ask for")
                 elif event.path != path:
-                    self._object(f"says that image {event.task}/{event.item} lies at '{event.path}', expected '{path}'")
+                    self._note_problem(f"says that image {event.task}/{event.item} lies at '{event.path}', expected '{path}'")
                 elif key in self.images:
-                    self._object(f"announces image {event.task}/{event.item} a second time")
+                    self._note_problem(f"announces image {event.task}/{event.item} a second time")
                 else:
                     self.images[key] = event
             case events.LibraryEvent():
                 if event.path in self.libraries:
-                    self._object(f"tells of the library '{event.path}' a second time")
-                elif len(self.libraries) == events.MOST_LIBRARIES:
-                    self._object(f"is library {events.MOST_LIBRARIES + 1}, at most {events.MOST_LIBRARIES} are read")
+                    self._note_problem(f"tells of the library '{event.path}' a second time")
+                elif len(self.libraries) == events.MAX_LIBRARIES:
+                    self._note_problem(f"is library {events.MAX_LIBRARIES + 1}, at most {events.MAX_LIBRARIES} are read")
                 else:
                     self.libraries[event.path] = event
             case events.ErrorEvent():
                 self.errors.append(event)
-                if len(self.errors) > events.MOST_ERRORS:
-                    self._end(f"is error {len(self.errors)}, at most {events.MOST_ERRORS} are read")
+                if len(self.errors) > events.MAX_ERRORS:
+                    self._end(f"is error {len(self.errors)}, at most {events.MAX_ERRORS} are read")
             case events.Footer():
                 self.footer = self.footer or event
 
     def _too_often(self, event: events.SampleEvent) -> str | None:
         """Count the sample; return a message if the plan expects no further sample of this kind."""
-        if event.metric in OF_MEMORY:
+        if event.metric in MEMORY_METRICS:
             return None
         group = events.SampleGroup(event.metric, event.task, bool(event.is_warmup))
         most = self.expected.counts.get(group, 0) or self.expected.possible.get(group, 0)
@@ -204,14 +204,14 @@ class Heard:
             image = f"harness says that image {iteration} of task '{task}' took {took_ns:.0f} ns"
             if abs(took_ns - together_ns) > max(_ROUNDING_NS, _ROUNDING * took_ns):
                 return f"{image}, its parts and the residual {together_ns:.0f} ns; expected the same"
-            if took_ns < (least_ns := _LEAST_STEP_NS * self.expected.tasks[task].steps):
+            if took_ns < (least_ns := _MIN_STEP_NS * self.expected.tasks[task].steps):
                 return f"{image}; expected at least {least_ns}, as each of its steps runs a graph"
         if (total := sum(whole.values())) > wall_ns:
             return f"harness says that its images took {total:.0f} ns in a launch of {wall_ns} ns; expected less"
         return None
 
 
-def _sample_fault(event: events.SampleEvent, expected: events.Expected) -> str | None:
+def _sample_fault(event: events.SampleEvent, expected: events.ExpectedEvents) -> str | None:
     """Return what is wrong with a single sample, or None."""
     if event.metric not in events.KNOWN_METRICS:
         return f"unknown metric; known: {', '.join(sorted(events.KNOWN_METRICS))}"
@@ -229,9 +229,9 @@ def _sample_fault(event: events.SampleEvent, expected: events.Expected) -> str |
     return _place_fault(event, expected)
 
 
-def _place_fault(event: events.SampleEvent, expected: events.Expected) -> str | None:
+def _place_fault(event: events.SampleEvent, expected: events.ExpectedEvents) -> str | None:
     """Return what is wrong with a sample's iteration, step or item, or None."""
-    is_of_image = event.metric in events.OF_IMAGE or event.metric in {events.OF_STEP, events.OF_RELOAD}
+    is_of_image = event.metric in events.IMAGE_METRICS or event.metric in {events.STEP_METRICS, events.RELOAD_METRICS}
     if event.task is None:
         return "no task" if is_of_image else None
     task = expected.tasks[event.task]
@@ -241,19 +241,19 @@ def _place_fault(event: events.SampleEvent, expected: events.Expected) -> str | 
         return None if event.iteration is None and event.step is None else "an iteration or a step, expected neither"
     if event.iteration is None:
         return "no iteration"
-    if (event.step is None) == (event.metric == events.OF_STEP) or (event.step is not None and event.step >= task.steps):
-        wanted = f"one of {task.steps}" if event.metric == events.OF_STEP else "none"
+    if (event.step is None) == (event.metric == events.STEP_METRICS) or (event.step is not None and event.step >= task.steps):
+        wanted = f"one of {task.steps}" if event.metric == events.STEP_METRICS else "none"
         return f"step {event.step}, expected {wanted}"
     item = task.items[event.iteration % len(task.items)]
     if event.item is not None and event.item != item:
         return f"item '{event.item}' in iteration {event.iteration}, expected '{item}'"
-    if event.metric == events.OF_RELOAD:
+    if event.metric == events.RELOAD_METRICS:
         return None if event.component in _RELOADED else f"component '{event.component}', which stays loaded"
-    component = Component.UNET if event.metric == events.OF_STEP else events.OF_IMAGE[event.metric]
+    component = Component.UNET if event.metric == events.STEP_METRICS else events.IMAGE_METRICS[event.metric]
     return None if event.component == component else f"component '{event.component}', expected '{component or 'none'}'"
 
 
-def check_painted(record: RunRecord, layout: Layout) -> None:
+def check_image_contents(record: RunRecord, layout: Layout) -> None:
     """Verify that a launch's image files match the sha256 in its events. Call this before showing or scoring them.
 
     Missing images are ignored here. If the events file is gone, a warning is logged and nothing is checked.
@@ -271,13 +271,13 @@ def check_painted(record: RunRecord, layout: Layout) -> None:
         log.warning("'%s' is gone, so the images beside it are taken as they are", told_in)
         return
     announced: dict[str, list[str]] = {}  # a failed launch may announce an image several times
-    for line in read_file(told_in, fault=ArtifactError, hint=_AGAIN, most_bytes=_MOST_EVENTS_BYTES).splitlines():
+    for line in read_file(told_in, fault=ArtifactError, hint=_RERUN_HINT, max_bytes=_MAX_EVENTS_BYTES).splitlines():
         with suppress(ValueError):
             if b'"image"' in line and isinstance(event := events.read_event(line.decode()), events.ImageEvent):
                 announced.setdefault(f"{event.task}/{event.item}", []).append(event.sha256)
     for name, path in images.items():
         if name not in announced:
-            raise ArtifactError(f"'{told_in}' was changed after it was written: it announces no image {name}", hint=_AGAIN)
+            raise ArtifactError(f"'{told_in}' was changed after it was written: it announces no image {name}", hint=_RERUN_HINT)
         if (sha256 := sha256_of(path)) not in announced[name]:
             difference = f"its sha256 is {sha256}, expected {' or '.join(announced[name])}, as '{told_in}' has it"
-            raise ArtifactError(f"'{path}' was changed after it was painted: {difference}", hint=_AGAIN)
+            raise ArtifactError(f"'{path}' was changed after it was painted: {difference}", hint=_RERUN_HINT)

@@ -12,32 +12,32 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from quadbench.artifacts import Component, Variant
 from quadbench.artifacts.bundle import TaskKind
 from quadbench.artifacts.kit import Role, role_of
-from quadbench.artifacts.launch_values import OF_MEMORY
-from quadbench.artifacts.names import is_plain, one_line
+from quadbench.artifacts.launch_values import MEMORY_METRICS
 from quadbench.artifacts.run_record import SequenceBlock
+from quadbench.artifacts.safe_text import is_plain, one_line
 from quadbench.recipe.tasks import NO_TASK
 from quadbench.spec import first_problem
 
 _SHOWN_CHARACTERS = 80
 _WORD_CHARACTERS = 200
 _PATH_CHARACTERS = 4096
-_MOST_LABELS = 8
+_MAX_LABELS = 8
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
-MOST_ERRORS = 20
-MOST_LIBRARIES = 256  # limit on the libraries that the harness reports (libraries.cpp)
+MAX_ERRORS = 20
+MAX_LIBRARIES = 256  # limit on the libraries that the harness reports (libraries.cpp)
 _MEMORY_PERIOD_S = 0.04  # between two memory samples of the harness (plan.hpp)
 _MEMORY_METRICS = 2  # rss_bytes, pss_bytes
-_LONGEST_LAUNCH_S = 7 * 86400.0  # a longer timeout allows no more lines than this
+_MAX_LAUNCH_S = 7 * 86400.0  # a longer timeout allows no more lines than this
 _LINE_BYTES = 1024  # average limit: four times the size of a sample
 _SPARE_BYTES = 2**20
 _STATES = {"cold", "warm", "preloaded", "resident"}
 _RUNS = {"1", "2"}
 _MERGE = "merge"  # label of the graph that merges adapters into a U-Net's weights
 
-OF_IMAGE: Mapping[str, str | None] = {
+IMAGE_METRICS: Mapping[str, str | None] = {
     "text_encoder_ns": Component.TEXT_ENCODER,
     "vae_encoder_ns": Component.VAE_ENCODER,
     "vae_decoder_ns": Component.VAE_DECODER,
@@ -45,10 +45,10 @@ OF_IMAGE: Mapping[str, str | None] = {
     "residual_ns": None,
 }
 """Metrics that each image has once, with their component."""
-OF_STEP = "unet_ns"
-OF_RELOAD = "reload_ns"
+STEP_METRICS = "unet_ns"
+RELOAD_METRICS = "reload_ns"
 """Metric of each graph that has to be reloaded for an image because a memory budget had unloaded it."""
-AT_BLOCK_END = frozenset(
+BLOCK_END_METRICS = frozenset(
     {
         "peak_rss_bytes", "adapter_cache_bytes",
         "rss_anonymous_bytes", "rss_graphs_bytes", "rss_libraries_bytes", "rss_dma_buf_bytes", "rss_other_bytes",
@@ -57,7 +57,7 @@ AT_BLOCK_END = frozenset(
 """Metrics that each block has once, at its end."""
 KNOWN_METRICS = frozenset(
     {
-        *OF_IMAGE, OF_STEP, OF_RELOAD, *AT_BLOCK_END, *OF_MEMORY,
+        *IMAGE_METRICS, STEP_METRICS, RELOAD_METRICS, *BLOCK_END_METRICS, *MEMORY_METRICS,
         "session_load_ns", "adapter_load_ns", "adapter_preload_ns", "adapter_merge_ns", "switch_ns", "first_unet_ns",
         "load_peak_rss_bytes", "dma_buf_bytes", "memory_sampling_ns",
     }
@@ -117,7 +117,7 @@ class SampleEvent(_Event):
     step: Count | None = None
     item: Word | None = None
     is_warmup: bool | None = None
-    labels: Annotated[dict[Word, Word], Field(max_length=_MOST_LABELS)] | None = None
+    labels: Annotated[dict[Word, Word], Field(max_length=_MAX_LABELS)] | None = None
 
 
 class ImageEvent(_Event):
@@ -171,7 +171,7 @@ def shortened(line: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlacedLibrary:
+class DeployedLibrary:
     """A library on the device for the harness. The loader may report any of its `paths`, some of which are links.
 
     `build_id` comes from the local file; None if it has none.
@@ -184,16 +184,16 @@ class PlacedLibrary:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedLibraries:
-    """The libraries that were pushed (`placed`), and the paths of those that the plan opens (`opened`)."""
+    """The libraries that were pushed (`deployed`), and the paths of those that the plan opens (`opened`)."""
 
-    placed: tuple[PlacedLibrary, ...]
+    deployed: tuple[DeployedLibrary, ...]
     opened: tuple[str, ...]
 
-    def wrong_one(self, loaded: Iterable[LibraryEvent]) -> str | None:
+    def find_wrong(self, loaded: Iterable[LibraryEvent]) -> str | None:
         """Describe a library that was loaded in place of a pushed one, or return None."""
         return next(filter(None, map(self._fault, loaded)), None)
 
-    def missing_one(self, loaded: Iterable[LibraryEvent]) -> str | None:
+    def find_missing(self, loaded: Iterable[LibraryEvent]) -> str | None:
         """Describe a library that the plan opens but that was never loaded, or return None."""
         there = {posixpath.normpath(library.path) for library in loaded}
         for path in self.opened:
@@ -214,7 +214,7 @@ class ExpectedLibraries:
                 return None
             return f"harness loaded {is_build}; the '{library.name}' that was pushed there has build id {library.build_id}"
         name = posixpath.basename(path)
-        pushed = next((library for library in self.placed if library.name == name), None)
+        pushed = next((library for library in self.deployed if library.name == name), None)
         if pushed:
             return f"harness loaded {is_build} in place of '{pushed.paths[0]}' (build id {pushed.build_id or 'none'})"
         if role_of(name) is Role.SUPPORT or path in self.opened:
@@ -222,16 +222,16 @@ class ExpectedLibraries:
         opened = ", ".join(f"'{path}'" for path in self.opened)
         return f"harness loaded {is_build}, a {role_of(name)} that was not pushed; the plan has {opened} opened"
 
-    def _at(self, path: str) -> PlacedLibrary | None:
-        return next((library for library in self.placed if path in library.paths), None)
+    def _at(self, path: str) -> DeployedLibrary | None:
+        return next((library for library in self.deployed if path in library.paths), None)
 
 
-def expected_libraries(plan: Mapping[str, Any], placed: Iterable[PlacedLibrary]) -> ExpectedLibraries:
+def expected_libraries(plan: Mapping[str, Any], placed: Iterable[DeployedLibrary]) -> ExpectedLibraries:
     """Return the libraries that a launch with this harness plan has to load, out of those placed on the device."""
     provider = plan["runtime"].get("execution_provider", {})
     runtime = (plan["runtime"]["library"], plan["runtime"].get("dispatch"))
     opened = (*runtime, provider.get("library"), provider.get("options", {}).get("backend_path"))
-    return ExpectedLibraries(placed=tuple(placed), opened=tuple(filter(None, opened)))
+    return ExpectedLibraries(deployed=tuple(placed), opened=tuple(filter(None, opened)))
 
 
 class SampleGroup(NamedTuple):
@@ -256,7 +256,7 @@ class ExpectedTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Expected:
+class ExpectedEvents:
     """The events that a plan leads to. `images` maps task and item to the image's path on the device.
 
     `counts` are the samples that must all arrive. `possible` are upper limits for samples that depend on memory and kernel.
@@ -273,21 +273,21 @@ class Expected:
     timeout_s: float
 
     @property
-    def most_lines(self) -> int:
-        readings = min(self.timeout_s, _LONGEST_LAUNCH_S) / _MEMORY_PERIOD_S + 1
-        planned = sum(self.counts.values()) + sum(self.possible.values()) + len(self.images) + MOST_LIBRARIES
-        return planned + MOST_ERRORS + 2 + _MEMORY_METRICS * int(readings)
+    def max_lines(self) -> int:
+        readings = min(self.timeout_s, _MAX_LAUNCH_S) / _MEMORY_PERIOD_S + 1
+        planned = sum(self.counts.values()) + sum(self.possible.values()) + len(self.images) + MAX_LIBRARIES
+        return planned + MAX_ERRORS + 2 + _MEMORY_METRICS * int(readings)
 
     @property
-    def most_bytes(self) -> int:
-        return self.most_lines * _LINE_BYTES + _SPARE_BYTES
+    def max_bytes(self) -> int:
+        return self.max_lines * _LINE_BYTES + _SPARE_BYTES
 
     def times_of(self, task: str, is_warmup: bool, iteration: int) -> int:
         """Return how many blocks of the launch's sequence run this iteration of a task."""
         blocks = self.runs.get((task, is_warmup), ())
         return len(blocks) - bisect_right(blocks, iteration)
 
-    def shortfall(self, arrived: Mapping[SampleGroup, int]) -> str | None:
+    def missing_samples(self, arrived: Mapping[SampleGroup, int]) -> str | None:
         """Describe the missing samples, or return None if all have arrived."""
         missing = [(group, arrived.get(group, 0), count) for group, count in self.counts.items() if arrived.get(group, 0) < count]
         if not missing:
@@ -297,9 +297,9 @@ class Expected:
         return f"harness gave {there} of the {count} samples of {group} that the plan asks for{more}"
 
 
-def expected_of(
-    plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: float, libraries: Iterable[PlacedLibrary]
-) -> Expected:
+def expected_events(
+    plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: float, libraries: Iterable[DeployedLibrary]
+) -> ExpectedEvents:
     """Return the events that a harness plan leads to. `steps` has the number of sampler steps of each task."""
     tasks = {
         name: ExpectedTask(
@@ -315,7 +315,7 @@ def expected_of(
         runs.setdefault((block.task, True), []).append(block.warmup)
         runs.setdefault((block.task, False), []).append(block.iterations)
     folder = plan["images"]
-    return Expected(
+    return ExpectedEvents(
         variant=plan["variant"],
         tasks=tasks,
         counts=_counts(plan, tasks, blocks),
@@ -349,7 +349,7 @@ def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: 
         before = block.task
         for group, count in _images(block, tasks[block.task]):
             counts[group] += count
-        counts.update(SampleGroup(metric, block.task, False) for metric in AT_BLOCK_END)
+        counts.update(SampleGroup(metric, block.task, False) for metric in BLOCK_END_METRICS)
     return counts
 
 
@@ -362,7 +362,7 @@ def _possible(
         counts[SampleGroup("dma_buf_bytes", block.task, False)] += 1
         counts[SampleGroup("adapter_preload_ns", block.task, False)] += 1
         for is_warmup, count in ((True, block.warmup), (False, block.iterations)):
-            counts[SampleGroup(OF_RELOAD, block.task, is_warmup)] += count * reloads
+            counts[SampleGroup(RELOAD_METRICS, block.task, is_warmup)] += count * reloads
     return counts
 
 
@@ -380,7 +380,7 @@ def _switch(task: str, variant: Variant, *, has_adapter: bool) -> Iterator[Sampl
 def _images(block: SequenceBlock, task: ExpectedTask) -> Iterator[tuple[SampleGroup, int]]:
     for is_warmup, count in ((True, block.warmup), (False, block.iterations)):
         if count:
-            for metric in OF_IMAGE:
+            for metric in IMAGE_METRICS:
                 if task.has_input or metric != "vae_encoder_ns":
                     yield SampleGroup(metric, block.task, is_warmup), count
-            yield SampleGroup(OF_STEP, block.task, is_warmup), count * task.steps
+            yield SampleGroup(STEP_METRICS, block.task, is_warmup), count * task.steps

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Graph, LaunchPlan, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import Deployment, Graph, LaunchPlan, StoredBundle, StoredCompiled, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.bundle import MIB, AdapterFile, FileRef
 from quadbench.artifacts.kit import Kit, Library
 from quadbench.artifacts.run_record import BASE_UNET, adapters_of, components_of, mixes_of, tasks_of, unets_of
 from quadbench.devices import Device
 from quadbench.devices.virtual import EMULATOR_FOLDER
 from quadbench.errors import ArtifactError
-from quadbench.harness.events import PlacedLibrary
+from quadbench.harness.events import DeployedLibrary
 from quadbench.recipe import Runtime
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, Target
 
@@ -29,7 +29,7 @@ class ExecutionProvider:
     library: str | None = None
     is_emulator: bool = False
 
-    def planned(self, threads: int) -> dict[str, Any]:
+    def plan_entry(self, threads: int) -> dict[str, Any]:
         """Return the execution provider as JSON data for the harness's plan."""
         counted = {self.threads_option: str(threads)} if self.threads_option else {}
         library = {"library": self.library} if self.library else {}
@@ -103,8 +103,8 @@ class Installation:
     """
 
     device: Device
-    bundle: Stored[Bundle]
-    compiled: Stored[CompiledBundle]
+    bundle: StoredBundle
+    compiled: StoredCompiled
     deployment: Deployment
     program: str
     runtime: str
@@ -112,7 +112,7 @@ class Installation:
     dispatch: str | None = None
     kit: InstalledKit | None = None
     execution_provider: ExecutionProvider | None = None
-    libraries: tuple[PlacedLibrary, ...] = ()
+    libraries: tuple[DeployedLibrary, ...] = ()
 
     @property
     def address(self) -> str:
@@ -186,7 +186,7 @@ def _runtime(installation: Installation, variant: Variant, runtime: Runtime) -> 
         "preload": runtime.preload,
         "adapter_cache_bytes": runtime.adapter_cache_mb * MIB,
         "memory_budget_bytes": runtime.memory_budget_mb * MIB if runtime.memory_budget_mb else None,
-        **({"execution_provider": provider.planned(runtime.threads)} if provider else {}),
+        **({"execution_provider": provider.plan_entry(runtime.threads)} if provider else {}),
     }
 
 

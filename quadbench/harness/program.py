@@ -16,9 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from quadbench.errors import BuildError, MissingDependencyError, UserError, shown
+from quadbench.errors import BuildError, MissingDependencyError, UserError, quote
 from quadbench.kits.elf import read_elf
-from quadbench.kits.fitness import program_problem
+from quadbench.kits.kit_compatibility import program_problem
 from quadbench.spec import is_file, path_variable, variable
 from quadbench.spec.variables import paths_variable
 from quadbench.target.abi import Abi, host_abi
@@ -51,7 +51,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Configuration:
+class BuildConfig:
     """The CMake arguments for one ABI. `compiler` is the compiler's name and version.
 
     With `has_own_headers`, the compiler must not see this machine's headers, so the three header libraries are linked separately.
@@ -74,15 +74,15 @@ def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
         BuildError: the build failed, or devices of the ABI cannot start its program.
     """
     abi = abi or host_abi(platform.machine())
-    if there := built_harness(build_root, abi):
+    if there := find_harness(build_root, abi):
         return there
-    how = configuration(abi)
+    how = build_config(abi)
     built = _place(build_root, abi, how)
     _build(built, abi, how)
     return built
 
 
-def built_harness(build_root: Path, abi: Abi) -> Path | None:
+def find_harness(build_root: Path, abi: Abi) -> Path | None:
     """Return the harness program for an ABI if it exists; None if it has to be built."""
     if abi is host_abi(platform.machine()):
         if named := path_variable(OVERRIDE):
@@ -93,11 +93,11 @@ def built_harness(build_root: Path, abi: Abi) -> Path | None:
             return named.resolve()
         if installed := shutil.which(PROGRAM):
             return Path(installed)
-    built = _place(build_root, abi, configuration(abi))
+    built = _place(build_root, abi, build_config(abi))
     return built if built.exists() else None
 
 
-def checked_harness(program: Path, abi: Abi) -> Path:
+def check_harness(program: Path, abi: Abi) -> Path:
     """Return the path of a prebuilt harness; raise UserError if it is not a program or does not fit the ABI."""
     if not _is_program(program):
         raise UserError(f"the harness '{program}' is no program", hint="name a file that quadbench harness build made")
@@ -121,11 +121,11 @@ def harness_sources() -> Path:
     )
 
 
-def configuration(abi: Abi) -> Configuration:
+def build_config(abi: Abi) -> BuildConfig:
     """Return the build configuration for an ABI."""
     if abi is host_abi(platform.machine()):
         require_programs(HOST_PROGRAMS, abi)
-        return Configuration(compiler=_host_compiler(), arguments=_OPTIONS, has_own_headers=False)
+        return BuildConfig(compiler=_host_compiler(), arguments=_OPTIONS, has_own_headers=False)
     require_programs({name: package for name, package in HOST_PROGRAMS.items() if name != "g++"}, abi)
     match abi:
         case Abi.ARM64_LINUX:
@@ -187,12 +187,12 @@ def _host_compiler() -> str:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     except (OSError, ValueError) as error:
         raise MissingDependencyError(
-            f"to build the harness, a compiler of C++20 must run; {shown(given)} does not: {error}", hint="see: quadbench doctor"
+            f"to build the harness, a compiler of C++20 must run; {quote(given)} does not: {error}", hint="see: quadbench doctor"
         ) from error
     return (result.stdout.splitlines() or command)[0]
 
 
-def _zig() -> Configuration:
+def _zig() -> BuildConfig:
     spec = find_spec("ziglang")
     try:
         installed = version("ziglang")
@@ -203,7 +203,7 @@ def _zig() -> Configuration:
             f"to build the harness for {Abi.ARM64_LINUX}, the package ziglang must be installed", hint=ZIG_HINT
         )
     compiler = [str(Path(spec.origin).with_name("zig")), "c++", "-target", f"aarch64-linux-gnu.{_GLIBC}"]
-    return Configuration(
+    return BuildConfig(
         compiler=f"zig {installed}, glibc {_GLIBC}",
         arguments=(
             *_OPTIONS,
@@ -215,7 +215,7 @@ def _zig() -> Configuration:
     )
 
 
-def _ndk() -> Configuration:
+def _ndk() -> BuildConfig:
     folder = path_variable(NDK_VARIABLE)
     if folder is None:
         raise MissingDependencyError(
@@ -227,7 +227,7 @@ def _ndk() -> Configuration:
             f"{NDK_VARIABLE} is '{folder}', which is no NDK; expected source.properties and build/cmake/android.toolchain.cmake",
             hint=NDK_HINT,
         )
-    return Configuration(compiler=f"NDK {revision}", arguments=(*_OPTIONS, "--preset", Abi.ARM64_V8A.value), has_own_headers=True)
+    return BuildConfig(compiler=f"NDK {revision}", arguments=(*_OPTIONS, "--preset", Abi.ARM64_V8A.value), has_own_headers=True)
 
 
 def _is_program(path: Path) -> bool:
@@ -240,7 +240,7 @@ def _runtime_header() -> Path | None:
     return find_header("onnxruntime", name) or find_header(name)
 
 
-def _place(build_root: Path, abi: Abi, how: Configuration) -> Path:
+def _place(build_root: Path, abi: Abi, how: BuildConfig) -> Path:
     """Return a build's path. It contains a digest of the sources, the header, the ABI, the compiler and all options."""
     sources, header = harness_sources(), _runtime_header()
     flags = (f"{name}={value}" for name in _FLAGS if (value := variable(name)))
@@ -253,7 +253,7 @@ def _place(build_root: Path, abi: Abi, how: Configuration) -> Path:
     return build_root.resolve() / digest.hexdigest()[:16] / PROGRAM
 
 
-def _build(built: Path, abi: Abi, how: Configuration) -> None:
+def _build(built: Path, abi: Abi, how: BuildConfig) -> None:
     """Build in a temporary folder; move the program to `built` only after it is complete and checked."""
     sources, header = harness_sources(), _runtime_header()
     built.parent.mkdir(parents=True, exist_ok=True)

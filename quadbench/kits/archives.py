@@ -18,20 +18,20 @@ from typing import IO
 
 from quadbench.artifacts import MIB, FileRef
 from quadbench.artifacts.kit import Origin, Role, is_library_name, role_of
-from quadbench.artifacts.names import one_line
-from quadbench.errors import UserError, shown
+from quadbench.artifacts.safe_text import one_line
+from quadbench.errors import UserError, quote
 from quadbench.results.digests import sha256_of
 from quadbench.spec.files import is_file, open_regular, require_file
 from quadbench.target.abi import Abi
 
-MOST_MEMBERS = 20_000
-MOST_LIBRARIES = 200  # Qualcomm's SDK has about a hundred for one ABI
-MOST_BYTES = 2048 * MIB  # the most bytes of all libraries of a kit
-_MOST_ARCHIVE_BYTES = 4 * MOST_BYTES  # archives also hold libraries of other ABIs
-_MOST_DIRECTORY_BYTES = 16 * MIB  # the most bytes of a zip file's central directory
-_MOST_METADATA_BYTES = MIB
+MAX_MEMBERS = 20_000
+MAX_LIBRARIES = 200  # Qualcomm's SDK has about a hundred for one ABI
+MAX_BYTES = 2048 * MIB  # the most bytes of all libraries of a kit
+_MAX_ARCHIVE_BYTES = 4 * MAX_BYTES  # archives also hold libraries of other ABIs
+_MAX_DIRECTORY_BYTES = 16 * MIB  # the most bytes of a zip file's central directory
+_MAX_METADATA_BYTES = MIB
 _COPY_BYTES = MIB
-_LONGEST_NAME = 200
+_MAX_NAME_LENGTH = 200
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ZIP_ENDINGS = (".aar", ".whl", ".zip")
 _FOLDERS = {  # the folder names of each ABI in AARs and in Qualcomm's SDK
@@ -45,7 +45,7 @@ ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowEr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Content:
+class SourceContent:
     """The shared libraries found in a user's file or folder, by name, and their origin."""
 
     origin: Origin
@@ -61,24 +61,24 @@ class Member:
     open: Callable[[], IO[bytes]]
 
 
-def contents_of(sources: Iterable[Path], abi: Abi, folder: Path) -> list[Content]:
+def extract_libraries(sources: Iterable[Path], abi: Abi, folder: Path) -> list[SourceContent]:
     """Copy the libraries of an ABI out of AARs, wheels, zip files, folders and plain libraries, each to `folder`/<sha256>."""
-    contents: list[Content] = []
+    contents: list[SourceContent] = []
     for source in sources:
         taken = sum(file.size_bytes for content in contents for file in content.libraries.values())
-        contents.append(_content_of(source, abi, folder, MOST_BYTES - taken))
+        contents.append(_content_of(source, abi, folder, MAX_BYTES - taken))
     return contents
 
 
-def _content_of(source: Path, abi: Abi, folder: Path, most_bytes: int) -> Content:
+def _content_of(source: Path, abi: Abi, folder: Path, max_bytes: int) -> SourceContent:
     if os.path.isdir(source):  # noqa: PTH112  (it raises nothing)
-        libraries = _copied(source, _walked(source), abi, folder, most_bytes)
-        return Content(origin=Origin(name=_shown_name(source), sha256=None), libraries=libraries)
+        libraries = _copied(source, _walked(source), abi, folder, max_bytes)
+        return SourceContent(origin=Origin(name=_shown_name(source), sha256=None), libraries=libraries)
     hint = "give AARs, wheels, folders or .so files"
-    require_file(source, "kit file", fault=UserError, hint=hint, most_bytes=_MOST_ARCHIVE_BYTES)
+    require_file(source, "kit file", fault=UserError, hint=hint, max_bytes=_MAX_ARCHIVE_BYTES)
     if is_library_name(source.name):
-        libraries = _copied(source, [_plain(source, source.name)], abi, folder, most_bytes)
-        return Content(origin=Origin(name=_shown_name(source), sha256=libraries[source.name].sha256), libraries=libraries)
+        libraries = _copied(source, [_plain(source, source.name)], abi, folder, max_bytes)
+        return SourceContent(origin=Origin(name=_shown_name(source), sha256=libraries[source.name].sha256), libraries=libraries)
     if source.suffix not in _ZIP_ENDINGS:
         known = f"*{', *'.join(_ZIP_ENDINGS)}, lib*.so or a folder"
         raise UserError(f"'{source}' is none of the files that a kit is made of; expected {known}")
@@ -86,17 +86,17 @@ def _content_of(source: Path, abi: Abi, folder: Path, most_bytes: int) -> Conten
         sha256 = sha256_of(source)
     with _zip_members(source) as members:
         origin = Origin(name=_shown_name(source), sha256=sha256, licence=_licence(members))
-        return Content(origin=origin, libraries=_copied(source, members, abi, folder, most_bytes))
+        return SourceContent(origin=origin, libraries=_copied(source, members, abi, folder, max_bytes))
 
 
-def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path, most_bytes: int) -> dict[str, FileRef]:
+def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path, max_bytes: int) -> dict[str, FileRef]:
     chosen = _of_abi([member for member in members if is_library_name(member.path.name)], abi)
-    if len(chosen) > MOST_LIBRARIES:
-        raise UserError(f"'{source}' holds {len(chosen)} libraries for {abi}; expected at most {MOST_LIBRARIES}")
-    if sum(member.size_bytes for member in chosen) > most_bytes:  # the declared sizes; real ones are counted below
+    if len(chosen) > MAX_LIBRARIES:
+        raise UserError(f"'{source}' holds {len(chosen)} libraries for {abi}; expected at most {MAX_LIBRARIES}")
+    if sum(member.size_bytes for member in chosen) > max_bytes:  # the declared sizes; real ones are counted below
         raise _too_large(source)
     libraries: dict[str, FileRef] = {}
-    left_bytes = most_bytes
+    left_bytes = max_bytes
     for member in chosen:
         name = member.path.name
         with member.open() as file:
@@ -111,7 +111,7 @@ def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path, mos
 
 def _too_large(source: Path) -> UserError:
     which = f"the libraries in '{source}' and in the files before it"
-    return UserError(f"{which} have more than {MOST_BYTES} bytes; those of no kit have")
+    return UserError(f"{which} have more than {MAX_BYTES} bytes; those of no kit have")
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
@@ -125,13 +125,13 @@ def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
     return [member for member, *reasons in zip(members, is_named, is_skel, strict=True) if any(reasons)]
 
 
-def _copy(source: Path, file: IO[bytes], folder: Path, most_bytes: int) -> FileRef:
+def _copy(source: Path, file: IO[bytes], folder: Path, max_bytes: int) -> FileRef:
     """Copy one library of a source to a file named by its SHA-256."""
     digest, size_bytes, temporary = hashlib.sha256(), 0, folder / "incoming"
     with temporary.open("wb") as copy:
         while part := _part(source, file):
             size_bytes += len(part)
-            if size_bytes > most_bytes:
+            if size_bytes > max_bytes:
                 raise _too_large(source)
             digest.update(part)
             copy.write(part)
@@ -170,8 +170,8 @@ def _walked(folder: Path) -> Iterator[Member]:
     for top, _, names in os.walk(folder):
         for name in sorted(names):
             count += 1
-            if count > MOST_MEMBERS:
-                raise UserError(f"'{folder}' holds more than {MOST_MEMBERS} files", hint="give the folder of the libraries")
+            if count > MAX_MEMBERS:
+                raise UserError(f"'{folder}' holds more than {MAX_MEMBERS} files", hint="give the folder of the libraries")
             place = Path(top, name)
             if is_library_name(name) and is_file(place):
                 yield _plain(place, place.relative_to(folder).as_posix())
@@ -185,8 +185,8 @@ def _zip_members(source: Path) -> Iterator[list[Member]]:
             _check_directory(file)
             with zipfile.ZipFile(file) as archive:
                 infos = [info for info in archive.infolist() if not info.is_dir()]
-                if len(infos) > MOST_MEMBERS:
-                    raise zipfile.BadZipFile(f"it holds {len(infos)} files; expected at most {MOST_MEMBERS}")
+                if len(infos) > MAX_MEMBERS:
+                    raise zipfile.BadZipFile(f"it holds {len(infos)} files; expected at most {MAX_MEMBERS}")
                 if any(info.compress_type not in _COMPRESSIONS for info in infos):
                     raise zipfile.BadZipFile("it is compressed in an uncommon way; expected deflated files")
 
@@ -211,8 +211,8 @@ def _check_directory(file: IO[bytes]) -> None:
     if at < 0 or at + 22 > len(tail):
         raise zipfile.BadZipFile("it is no zip file")
     (size_bytes,) = struct.unpack_from("<I", tail, at + 12)
-    if size_bytes > _MOST_DIRECTORY_BYTES or tail[max(0, at - 20) : at].startswith(b"PK\x06\x07"):
-        raise zipfile.BadZipFile(f"its table of contents is larger than {_MOST_DIRECTORY_BYTES} bytes, or in the format for that")
+    if size_bytes > _MAX_DIRECTORY_BYTES or tail[max(0, at - 20) : at].startswith(b"PK\x06\x07"):
+        raise zipfile.BadZipFile(f"its table of contents is larger than {_MAX_DIRECTORY_BYTES} bytes, or in the format for that")
 
 
 def _licence(members: Iterable[Member]) -> str | None:
@@ -220,11 +220,11 @@ def _licence(members: Iterable[Member]) -> str | None:
     for member in members:
         if member.path.name == "METADATA" and member.path.parent.name.endswith(".dist-info"):
             with member.open() as file:
-                text = file.read(_MOST_METADATA_BYTES).decode(errors="replace")
+                text = file.read(_MAX_METADATA_BYTES).decode(errors="replace")
             named = re.search(r"^License(?:-Expression)?: (\S.*)$", text.partition("\n\n")[0], re.MULTILINE)
-            return one_line(named[1], most=_LONGEST_NAME) if named else None
+            return one_line(named[1], most=_MAX_NAME_LENGTH) if named else None
     return None
 
 
 def _shown_name(source: Path) -> str:
-    return one_line(shown(source.resolve().name)[1:-1])
+    return one_line(quote(source.resolve().name)[1:-1])

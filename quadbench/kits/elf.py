@@ -18,10 +18,10 @@ from quadbench.errors import QuadbenchError
 HEXAGON = 164  # e_machine of files for Qualcomm's Hexagon processor
 MACHINES = {3: "x86", 40: "arm, 32 bits", 62: "x86_64", HEXAGON: "hexagon", 183: "aarch64"}
 
-_MOST_SEGMENTS, _MOST_NEEDED, _LONGEST_NAME, _MOST_BUILD_ID = 64, 256, 256, 32
-_MOST_READS, _MOST_READ_BYTES = 2**16, 2**16  # reads of one file, bytes of one read
+_MAX_SEGMENTS, _MAX_NEEDED, _MAX_NAME_LENGTH, _MAX_BUILD_ID = 64, 256, 256, 32
+_MAX_READS, _MAX_READ_BYTES = 2**16, 2**16  # reads of one file, bytes of one read
 _NUMBER_BYTES = 8  # the most bytes of a number; longer reads are texts, which may end early
-_MOST_ALIGNMENT = 2**30  # bytes: the largest page of any machine
+_MAX_ALIGNMENT = 2**30  # bytes: the largest page of any machine
 _FAULTS = (ELFError, ConstructError, ArithmeticError, AssertionError, LookupError, ValueError)  # raised by pyelftools
 _ANDROID_NOTE = ("Android", "NT_GNU_ABI_TAG")  # in every file linked by the NDK; its number is 1, like GNU's ABI tag
 
@@ -69,7 +69,7 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
             needed=_needed(parts),
             alignment_bytes=min(map(_alignment, loaded)),
             android_api=int.from_bytes(android[:4], "little") if len(android) >= 4 else None,
-            build_id=build_id[:_MOST_BUILD_ID].hex() or None,
+            build_id=build_id[:_MAX_BUILD_ID].hex() or None,
         )
 
 
@@ -95,12 +95,12 @@ class _Bounded(BufferedReader):
 
     def __init__(self, path: Path) -> None:
         super().__init__(FileIO(path))
-        self._reads_left = _MOST_READS
+        self._reads_left = _MAX_READS
         self._size_bytes = path.stat().st_size
 
     def read(self, size: int | None = -1) -> bytes:
         self._reads_left -= 1
-        if self._reads_left < 0 or size is None or not 0 <= size <= _MOST_READ_BYTES:
+        if self._reads_left < 0 or size is None or not 0 <= size <= _MAX_READ_BYTES:
             raise _NoElfError("what it says of itself takes more to read than any file does")
         content = super().read(size)
         if len(content) < size <= _NUMBER_BYTES:
@@ -122,8 +122,8 @@ def _read(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tup
             if identity[:4] != b"\x7fELF" or identity[4] not in (1, 2) or identity[5] != 1:
                 raise _NoElfError("it does not begin as a little-endian ELF file does")
             elf = elffile.ELFFile(file)
-            if elf["e_phnum"] > _MOST_SEGMENTS:
-                raise _NoElfError(f"it has {elf['e_phnum']} segments; expected at most {_MOST_SEGMENTS}")
+            if elf["e_phnum"] > _MAX_SEGMENTS:
+                raise _NoElfError(f"it has {elf['e_phnum']} segments; expected at most {_MAX_SEGMENTS}")
             elf.header["e_shoff"] = 0  # ignores sections, which no loader reads
             yield elf, list(elf.iter_segments())
     except (OSError, _NoElfError) as error:
@@ -138,22 +138,22 @@ def _needed(parts: list[segments.Segment]) -> tuple[str, ...]:
     for part in parts:
         for tag in part.iter_tags("DT_NEEDED") if isinstance(part, dynamic.DynamicSegment) else ():
             names.append(_name(vars(tag)["needed"]))
-            if len(names) > _MOST_NEEDED:
-                raise _NoElfError(f"it needs more than {_MOST_NEEDED} libraries")
+            if len(names) > _MAX_NEEDED:
+                raise _NoElfError(f"it needs more than {_MAX_NEEDED} libraries")
     return tuple(names)
 
 
 def _name(text: str) -> str:
-    if not (text.isascii() and 0 < len(text) < _LONGEST_NAME):
-        raise _NoElfError(f"a name in it is no text of at most {_LONGEST_NAME} bytes")
+    if not (text.isascii() and 0 < len(text) < _MAX_NAME_LENGTH):
+        raise _NoElfError(f"a name in it is no text of at most {_MAX_NAME_LENGTH} bytes")
     return text
 
 
 def _alignment(segment: segments.Segment) -> int:
     """Return the largest page size for which the loader can map a segment: a power of 2 by which offset and address agree."""
     alignment_bytes: int = segment["p_align"]
-    if alignment_bytes > _MOST_ALIGNMENT or alignment_bytes.bit_count() > 1:  # 0 and 1 are none
-        expected = f"expected a power of 2, at most {_MOST_ALIGNMENT}"
+    if alignment_bytes > _MAX_ALIGNMENT or alignment_bytes.bit_count() > 1:  # 0 and 1 are none
+        expected = f"expected a power of 2, at most {_MAX_ALIGNMENT}"
         raise _NoElfError(f"a segment of it is aligned to {alignment_bytes} bytes; {expected}")
     difference = segment["p_vaddr"] - segment["p_offset"]
     return min(alignment_bytes, difference & -difference) if difference else alignment_bytes

@@ -15,16 +15,16 @@ from typing import ClassVar, assert_never
 from urllib.parse import unquote, urlsplit
 
 from quadbench.artifacts.kit import Origin
-from quadbench.artifacts.names import check_sha256, one_line
-from quadbench.errors import ArtifactError, MissingDependencyError, UnknownNameError, UserError, shown
+from quadbench.artifacts.safe_text import check_sha256, one_line
+from quadbench.errors import ArtifactError, MissingDependencyError, UnknownNameError, UserError, quote
 from quadbench.host import find_program, python_module
 from quadbench.results.digests import sha256_of
-from quadbench.spec.variables import masked_in
+from quadbench.spec.variables import mask_urls_in
 from quadbench.target.abi import Abi
 
 MAVEN_VARIABLE = "QUADBENCH_MAVEN"
 MAVEN_CENTRAL = "https://repo1.maven.org/maven2"
-MOST_BYTES = 2**30
+MAX_BYTES = 2**30
 _CLIENT_TIMEOUT_S = 1800.0
 _REQUEST_TIMEOUT_S = 60.0
 _COPY_BYTES = 2**20
@@ -33,7 +33,7 @@ _NETWORK_HINT = "look at the network, or fetch the file yourself and give it to:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Published:
+class _RegistryPackage:
     """A package that a registry knows by name and version. `form` is the format of its display name."""
 
     form: ClassVar[str]
@@ -49,7 +49,7 @@ class _Published:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NpmPackage(_Published):
+class NpmPackage(_RegistryPackage):
     """An npm package, and the path of the one file that is taken from it."""
 
     form = "npm {}@{}"
@@ -57,7 +57,7 @@ class NpmPackage(_Published):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PipPackage(_Published):
+class PipPackage(_RegistryPackage):
     """A wheel on PyPI, for one Python version and platform."""
 
     form = "PyPI {}=={}"
@@ -89,7 +89,7 @@ Package = NpmPackage | PipPackage | MavenPackage
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pin:
+class PinnedPackage:
     """A package pinned by its SHA-256, and the ABI of the kit made from it."""
 
     abi: Abi
@@ -97,7 +97,7 @@ class Pin:
 
 
 PINS = {
-    "onnxruntime-android": Pin(
+    "onnxruntime-android": PinnedPackage(
         abi=Abi.ARM64_V8A,
         package=NpmPackage(
             name="com.github.asus4.onnxruntime",
@@ -107,7 +107,7 @@ PINS = {
             member="package/Plugins/Android/onnxruntime.aar",
         ),
     ),
-    "onnxruntime-linux": Pin(
+    "onnxruntime-linux": PinnedPackage(
         abi=Abi.ARM64_LINUX,
         package=PipPackage(
             name="onnxruntime",
@@ -118,7 +118,7 @@ PINS = {
             platform="manylinux_2_28_aarch64",
         ),
     ),
-    "litert-linux": Pin(
+    "litert-linux": PinnedPackage(
         abi=Abi.ARM64_LINUX,
         package=PipPackage(
             name="ai-edge-litert",
@@ -133,7 +133,7 @@ PINS = {
 """Pinned packages by name, checked on 2026-11-26. LiteRT alone makes no kit, as float graphs need ONNX Runtime."""
 
 
-def pin_of(text: str) -> Pin:
+def find_pin(text: str) -> PinnedPackage:
     """Return a pinned package by name, or the AAR for phones that `GROUP:ARTIFACT:VERSION#sha256=HEX` describes.
 
     Raises:
@@ -151,24 +151,24 @@ def pin_of(text: str) -> Pin:
         package = MavenPackage(group=match[1], artifact=match[2], version=match[3], sha256=check_sha256(match[4]))
     except ValueError as error:
         hint = "Maven repositories publish a file's sha256 beside it, with the ending .sha256"
-        raise UserError(f"{shown(text)} names no package: {error}", hint=hint) from error
-    return Pin(abi=Abi.ARM64_V8A, package=package)
+        raise UserError(f"{quote(text)} names no package: {error}", hint=hint) from error
+    return PinnedPackage(abi=Abi.ARM64_V8A, package=package)
 
 
-def fetch(package: Package, folder: Path, *, maven: str) -> Path:
+def fetch_package(package: Package, folder: Path, *, maven: str) -> Path:
     """Fetch a package into an empty folder and return the file that a kit is made from."""
     match package:
         case NpmPackage():
             _run(["npm", "pack", f"{package.name}@{package.version}", "--pack-destination", str(folder)], package)
-            return _taken(_checked(folder, package), package.member, folder)
+            return _extracted(_require_pinned(folder, package), package.member, folder)
         case PipPackage():
             where = ["--python-version", package.python, "--platform", package.platform, "--dest", str(folder)]
             pip = python_module("pip", "download", "--no-deps", "--only-binary", ":all:")
             _run([*pip, *where, f"{package.name}=={package.version}"], package)
-            return _checked(folder, package)
+            return _require_pinned(folder, package)
         case MavenPackage():
             _request(f"{maven.rstrip('/')}/{package.path}", folder / f"{package.artifact}.aar", package)
-            return _checked(folder, package)
+            return _require_pinned(folder, package)
         case _:
             assert_never(package)
 
@@ -186,7 +186,7 @@ def _run(command: list[str], package: Package) -> None:
     except subprocess.TimeoutExpired as error:
         raise _not_fetched(package, f"'{command[0]}' was still running after {_CLIENT_TIMEOUT_S:g} s") from error
     if result.returncode:
-        raise _not_fetched(package, one_line(masked_in(result.stderr.strip())[-800:]) or f"exit code {result.returncode}")
+        raise _not_fetched(package, one_line(mask_urls_in(result.stderr.strip())[-800:]) or f"exit code {result.returncode}")
 
 
 def _request(address: str, place: Path, package: Package) -> None:
@@ -202,16 +202,16 @@ def _request(address: str, place: Path, package: Package) -> None:
         with urllib.request.urlopen(request, timeout=_REQUEST_TIMEOUT_S) as answer, place.open("xb") as file:
             while part := answer.read(_COPY_BYTES):
                 size_bytes += len(part)
-                if size_bytes > MOST_BYTES:
-                    raise _not_fetched(package, f"more than {MOST_BYTES} bytes came")
+                if size_bytes > MAX_BYTES:
+                    raise _not_fetched(package, f"more than {MAX_BYTES} bytes came")
                 file.write(part)
     except (OSError, HTTPException, ValueError) as error:  # urllib's errors are OSErrors; a wrong proxy is a ValueError
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-        raise _not_fetched(package, f"{address}: {one_line(masked_in(str(error)))}") from None
+        raise _not_fetched(package, f"{address}: {one_line(mask_urls_in(str(error)))}") from None
 
 
-def _checked(folder: Path, package: Package) -> Path:
+def _require_pinned(folder: Path, package: Package) -> Path:
     """Return the one downloaded file, if its SHA-256 is the pinned one."""
     files = sorted(folder.iterdir())
     if len(files) != 1:
@@ -224,7 +224,7 @@ def _checked(folder: Path, package: Package) -> Path:
     return files[0]
 
 
-def _taken(archive: Path, member: str, folder: Path) -> Path:
+def _extracted(archive: Path, member: str, folder: Path) -> Path:
     """Copy one file out of a package whose SHA-256 was already checked."""
     place = folder / Path(member).name
     with tarfile.open(archive, "r:gz") as members:

@@ -4,29 +4,29 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quadbench.artifacts import FileRef, Stored
+from quadbench.artifacts import FileRef, StoredArtifact
 from quadbench.artifacts.kit import Kit, Library, Origin, Role, kit_digest, role_of
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.host import folder_lock
 from quadbench.kits import archives, packages
 from quadbench.kits.elf import exported_names, read_elf
-from quadbench.kits.fitness import ENTRY_POINTS, kit_problems, qnn_build, runtime_version
+from quadbench.kits.kit_compatibility import ENTRY_POINTS, kit_problems, qnn_build, runtime_version
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import discard, link, publish, read_manifest, read_whole, temporary_folder
+from quadbench.results.manifest import discard, link_file, publish, read_checked, read_manifest, temporary_folder
 from quadbench.target.abi import Abi
 
 _QNN_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Addition:
+class AddedKit:
     """A kit made from files. `left_out` names the libraries in those files that the kit does not need."""
 
-    kit: Stored[Kit]
+    kit: StoredArtifact[Kit]
     left_out: tuple[str, ...]
 
 
-def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[Origin] = ()) -> Addition:
+def add_kit(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[Origin] = ()) -> AddedKit:
     """Build a kit from files and folders, and store it.
 
     The same libraries give the same kit, which is stored once; a damaged kit is replaced. `origins` are set for fetched files.
@@ -35,7 +35,7 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
         UserError: a file cannot be read, or the libraries form no kit; the error has every reason. Nothing was stored.
     """
     with temporary_folder(layout.kits / "incoming") as folder:
-        contents = archives.contents_of(sources, abi, folder)
+        contents = archives.extract_libraries(sources, abi, folder)
         brought = [Library(name=name, role=role_of(name), file=file) for name, file in sorted(_merged(contents).items())]
         elves = {library: read_elf(folder / library.file.path, name=library.name, fault=UserError) for library in brought}
         # The kit has the libraries with a role of their own, and all that these need, directly or indirectly.
@@ -59,13 +59,13 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
 
         def fill(place: Path) -> Kit:
             for name in {library.file.path for library in kit.libraries}:  # two libraries may have the same content
-                link(folder / name, place / name)
+                link_file(folder / name, place / name)
             return kit
 
-        return Addition(kit=publish(layout.kit(kit.digest), fill), left_out=left_out)
+        return AddedKit(kit=publish(layout.kit(kit.digest), fill), left_out=left_out)
 
 
-def fetch_kit(pins: Sequence[packages.Pin], layout: Layout, *, maven: str) -> Addition:
+def fetch_kit(pins: Sequence[packages.PinnedPackage], layout: Layout, *, maven: str) -> AddedKit:
     """Build a kit from packages, each fetched from its registry. `maven` is the address of the Maven repository.
 
     Raises:
@@ -80,32 +80,32 @@ def fetch_kit(pins: Sequence[packages.Pin], layout: Layout, *, maven: str) -> Ad
         files = []
         for number, pin in enumerate(pins):
             (place := folder / str(number)).mkdir()
-            files.append(packages.fetch(pin.package, place, maven=maven))
-        return add(files, abis.pop(), layout, origins=[pin.package.origin for pin in pins])
+            files.append(packages.fetch_package(pin.package, place, maven=maven))
+        return add_kit(files, abis.pop(), layout, origins=[pin.package.origin for pin in pins])
 
 
-def kits(layout: Layout) -> list[Stored[Kit]]:
+def list_kits(layout: Layout) -> list[StoredArtifact[Kit]]:
     """Return all stored kits, sorted by digest; a damaged kit raises ArtifactError."""
     return [read_manifest(folder, Kit) for folder in _folders(layout)]
 
 
-def checked_kits(layout: Layout) -> dict[Path, Stored[Kit] | ArtifactError]:
+def list_checked_kits(layout: Layout) -> dict[Path, StoredArtifact[Kit] | ArtifactError]:
     """Return all stored kits by folder, after checking file contents; a damaged kit is represented by its ArtifactError."""
-    checked: dict[Path, Stored[Kit] | ArtifactError] = {}
+    checked: dict[Path, StoredArtifact[Kit] | ArtifactError] = {}
     for folder in _folders(layout):
         try:
-            checked[folder] = read_whole(folder, Kit)
+            checked[folder] = read_checked(folder, Kit)
         except ArtifactError as error:
             checked[folder] = error
     return checked
 
 
-def find(digest: str, layout: Layout) -> Stored[Kit]:
+def find_kit(digest: str, layout: Layout) -> StoredArtifact[Kit]:
     """Return the kit whose digest has this prefix; UnknownNameError if there is none, UserError if there are several."""
     return read_manifest(_place(digest, layout), Kit)
 
 
-def remove(digest: str, layout: Layout) -> Path:
+def remove_kit(digest: str, layout: Layout) -> Path:
     """Delete the kit whose digest has this prefix, damaged or not, and return its folder.
 
     Raises:
@@ -126,7 +126,7 @@ def _folders(layout: Layout) -> list[Path]:
 
 def _place(digest: str, layout: Layout) -> Path:
     places = {folder.name: folder for folder in _folders(layout)}
-    fitting = [folder for folder in places.values() if digest and _begins(folder, digest)]
+    fitting = [folder for folder in places.values() if digest and _digest_begins(folder, digest)]
     if len(fitting) > 1:
         names = ", ".join(folder.name for folder in fitting)
         raise UserError(f"several kits begin with '{digest}': {names}", hint="give more of it")
@@ -135,7 +135,7 @@ def _place(digest: str, layout: Layout) -> Path:
     return fitting[0]
 
 
-def _begins(folder: Path, digest: str) -> bool:
+def _digest_begins(folder: Path, digest: str) -> bool:
     """Return whether the digest of the kit in a folder has this prefix; for a damaged kit the folder name counts."""
     if len(digest) <= len(folder.name):
         return folder.name.startswith(digest)
@@ -145,7 +145,7 @@ def _begins(folder: Path, digest: str) -> bool:
         return False
 
 
-def _merged(contents: Iterable[archives.Content]) -> dict[str, FileRef]:
+def _merged(contents: Iterable[archives.SourceContent]) -> dict[str, FileRef]:
     """Return the libraries of all sources of a kit, by file name."""
     libraries, owners = dict[str, FileRef](), dict[str, str]()
     for content in contents:

@@ -2,7 +2,7 @@
 
 import logging
 
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import StoredBundle
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.lint.linted_graph import LintedGraph, read_graph
 from quadbench.lint.rules import RULES, Finding, Severity, htp_rules, litert_rules, messages
@@ -23,7 +23,7 @@ def lint_graph(graph: LintedGraph, *, htp_arch: str | None, target: Target | Non
     return tuple(finding for rule in (*RULES, *of_chip, *of_target) for finding in rule(graph))
 
 
-def lint_bundle(bundle: Stored[Bundle], *, htp_arch: str | None, target: Target | None = None) -> dict[str, tuple[Finding, ...]]:
+def lint_bundle(bundle: StoredBundle, *, htp_arch: str | None, target: Target | None = None) -> dict[str, tuple[Finding, ...]]:
     """Return the findings of every quantized graph by its path; parameters as for `lint_graph`.
 
     Raises:
@@ -34,7 +34,7 @@ def lint_bundle(bundle: Stored[Bundle], *, htp_arch: str | None, target: Target 
     return {path: lint_graph(read_graph(bundle.folder / path), htp_arch=htp_arch, target=target) for path in paths}
 
 
-def check_bundle(bundle: Stored[Bundle], *, htp_arch: str | None, target: Target | None = None) -> None:
+def check_bundle(bundle: StoredBundle, *, htp_arch: str | None, target: Target | None = None) -> None:
     """Lint a bundle before compilation: log warnings and raise errors.
 
     Without the onnx package, only a warning is logged, as the graphs were linted where they were built.

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quadbench.artifacts import LORA_PREFIX
-from quadbench.errors import ArtifactError, package_needed
+from quadbench.errors import ArtifactError, requires_package
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-_FEWEST_INPUTS = {QUANTIZE: 2, DEQUANTIZE: 2, "Conv": 2}  # for operators whose inputs the rules read
+_MIN_INPUTS = {QUANTIZE: 2, DEQUANTIZE: 2, "Conv": 2}  # for operators whose inputs the rules read
 MOVES_VALUES = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice", "Flatten", "Expand", "Identity", "Gather"}
 
 
@@ -87,7 +87,7 @@ def read_graph(path: Path) -> LintedGraph:
         MissingDependencyError: the package onnx is not installed.
         ArtifactError: the file holds no ONNX model.
     """
-    with package_needed("reading graphs", hint="pip install onnx"):
+    with requires_package("reading graphs", hint="pip install onnx"):
         import onnx
         from google.protobuf.message import DecodeError
     try:
@@ -130,7 +130,7 @@ def graph_of(model: "ModelProto") -> LintedGraph:
 
 
 def _node(node: Any) -> Node:
-    if not node.output or len(node.input) < _FEWEST_INPUTS.get(node.op_type, 0):
+    if not node.output or len(node.input) < _MIN_INPUTS.get(node.op_type, 0):
         raise ValueError(f"a node {node.op_type} has {len(node.input)} inputs and {len(node.output)} outputs, which are too few")
     return Node(
         name=node.name or f"{node.op_type} -> {node.output[0]}",

@@ -5,15 +5,15 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from quadbench.artifacts import Bundle, ErrorClass, FileRef, LaunchPlan, Sample, Stored
+from quadbench.artifacts import Bundle, ErrorClass, FileRef, LaunchPlan, Sample, StoredBundle
 from quadbench.artifacts.bundle import KERNEL_NODES, CompiledBundle, Component, Graph, TaskAssets, TaskItem, Variant
-from quadbench.artifacts.pixels import Pixels, as_mask, check_png, max_abs_difference, psnr_db, read_pixels, size_of
+from quadbench.artifacts.pixels import Pixels, check_png, mask_of, max_abs_difference, psnr_db, read_pixels, size_of
 from quadbench.artifacts.run_record import adapters_of, components_of, tasks_of, unets_of
 from quadbench.devices import Device
 from quadbench.errors import DeviceError
 from quadbench.harness.events import ImageEvent
 from quadbench.harness.installation import Installation
-from quadbench.measure.launch_record import Findings, LaunchWork
+from quadbench.measure.launch_record import LaunchResult, LaunchWork
 
 # The float graph computes what the Python reference computes, so only the last bits and the rounding to 8 bits may differ.
 FLOAT_MAX_DIFFERENCE = 2
@@ -40,9 +40,9 @@ class WrongImageError(Exception):
         self.error_class = error_class
 
 
-def fetch_images(work: LaunchWork, findings: Findings) -> None:
+def fetch_images(work: LaunchWork, result: LaunchResult) -> None:
     """Pull the images that the harness announced and compare them with references; fail the launch if they are wrong."""
-    announced, files = findings.heard.images, _sizes(work.device, ["sh", "-c", _LIST, "sh", work.images], _TIMEOUT_S)
+    announced, files = result.event_log.images, _sizes(work.device, ["sh", "-c", _LIST, "sh", work.images], _TIMEOUT_S)
     samples: list[Sample] = []
     tasks = tasks_of(work.bundle, work.launch)
     longest = {task.name: max(b.iterations for b in work.launch.sequence if b.task == task.name) for task in tasks}
@@ -52,28 +52,28 @@ def fetch_images(work: LaunchWork, findings: Findings) -> None:
         name = f"{task.name}/{item.name}"
         event = announced.get((task.name, item.name))
         if event is None:
-            findings.fail(ErrorClass.HARNESS, f"harness painted no image {name}")
+            result.fail(ErrorClass.HARNESS, f"harness painted no image {name}")
             continue
         local = work.folder / "images" / f"{name}.png"
         try:
             _fetch_image(work.device, event, files, local)
-            samples += _image_samples(local, task, item, work.on.bundle)
-            findings.images[name] = work.settings.layout.relative(local)
+            samples += _image_samples(local, task, item, work.installation.bundle)
+            result.images[name] = work.settings.layout.relative(local)
         except WrongImageError as error:
-            findings.fail(error.error_class, str(error))
-    findings.samples += samples
+            result.fail(error.error_class, str(error))
+    result.samples += samples
     if wrong := _image_fault(work.launch.variant, samples):
-        findings.fail(ErrorClass.HARNESS, wrong)
+        result.fail(ErrorClass.HARNESS, wrong)
 
 
-def _image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Stored[Bundle]) -> list[Sample]:
+def _image_samples(image_path: Path, task: TaskAssets, item: TaskItem, bundle: StoredBundle) -> list[Sample]:
     """Compare a generated image with its reference and its ground truth, if any; for inpainting also within the mask."""
     name = f"{task.name}/{item.name}"
-    image = _read(painted, name, ErrorClass.HARNESS, is_png=True)
+    image = _read(image_path, name, ErrorClass.HARNESS, is_png=True)
     mask = None  # the inpainted region; None for the whole image
     if item.mask is not None:
         of_mask = f"'{item.mask.path}' of the bundle"
-        mask = as_mask(_read(bundle.path(item.mask), of_mask, ErrorClass.INFRASTRUCTURE))
+        mask = mask_of(_read(bundle.path(item.mask), of_mask, ErrorClass.INFRASTRUCTURE))
         if mask.shape != image.shape[:2] or not mask.any():
             size = f"{image.shape[1]} x {image.shape[0]} pixels"
             raise WrongImageError(f"image {of_mask} is no mask of {size}", ErrorClass.INFRASTRUCTURE)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from quadbench.artifacts import MIB, Caveat
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.devices.android_reports import BatteryState, ThermalState, parse_battery, parse_screen, parse_thermal
 from quadbench.devices.device import Device
 from quadbench.recipe.settings import Gate
@@ -39,7 +39,7 @@ done
 exit 0
 """
 
-_SLOWED = {"cpu", "npu"}  # cooling devices of the parts that run the graphs
+_THROTTLED = {"cpu", "npu"}  # cooling devices of the parts that run the graphs
 _PHONE_BUSY_PERCENT = 50.0  # default for phones
 _POLL_S = 15.0
 
@@ -61,8 +61,8 @@ class Clock:
         return self.cap_khz is not None and self.hardware_khz is not None and self.cap_khz < self.hardware_khz
 
     def __str__(self) -> str:
-        told = ("?" if khz is None else str(khz) for khz in (self.khz, self.cap_khz, self.hardware_khz))
-        return f"{self.policy} {'/'.join(told)} kHz"
+        frequencies = ("?" if khz is None else str(khz) for khz in (self.khz, self.cap_khz, self.hardware_khz))
+        return f"{self.policy} {'/'.join(frequencies)} kHz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def parse_state(text: str) -> DeviceState:
     )
 
 
-def flatten(state: DeviceState | None, moment: str) -> dict[str, str]:
+def state_texts(state: DeviceState | None, moment: str) -> dict[str, str]:
     """Return the state as text values for `RunRecord.state`, with keys such as `before.battery_percent`."""
     if state is None:
         return {f"{moment}.state": UNAVAILABLE}
@@ -221,18 +221,18 @@ def disturbances(state: DeviceState, limits: Gate) -> Iterator[str]:
     skin_c = max((t.celsius for t in state.thermal.temperatures if t.kind == "skin"), default=None)
     if skin_c is not None and limits.max_skin_c is not None and skin_c > limits.max_skin_c:
         yield f"skin at {skin_c:.1f} °C, at most {limits.max_skin_c:g} °C allowed"
-    if not limits.allows_throttled and (slowed := _slowed(state)):
+    if not limits.allows_throttled and (slowed := _throttling(state)):
         yield f"slowed down: {', '.join(slowed)}; measure.gate.allows_throttled takes it for normal"
 
 
 def caveats_of_state(state: DeviceState, limits: Gate, *, shares_host_cpu: bool) -> tuple[Caveat, ...]:
     """Return the caveats for a launch that started or ended in this state."""
     is_loaded = state.load_1min is not None and state.cores is not None and state.load_1min > state.cores
-    is_slow = bool(_slowed(state)) or any(disturbances(state, limits))
+    is_slow = bool(_throttling(state)) or any(disturbances(state, limits))
     throttled = (Caveat.THROTTLED,) if is_slow else ()
     return (*throttled, Caveat.LOADED_HOST) if shares_host_cpu and is_loaded else throttled
 
 
-def _slowed(state: DeviceState) -> list[str]:
-    parts = [f"{part.name} by {part.level}" for part in state.thermal.cooling if part.level > 0 and part.kind in _SLOWED]
+def _throttling(state: DeviceState) -> list[str]:
+    parts = [f"{part.name} by {part.level}" for part in state.thermal.cooling if part.level > 0 and part.kind in _THROTTLED]
     return [*parts, *(f"{clock}, capped" for clock in state.clocks if clock.is_capped)]

@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from quadbench.ai_hub.client import JobStatus, open_hub
-from quadbench.ai_hub.hub_jobs import Jobs, Ledger, failure, graph_name, profile_options
-from quadbench.artifacts import Bundle, Caveat, CompiledBundle, DeviceFacts, ErrorClass, Graph, Sample, Status, Stored, Variant
-from quadbench.artifacts.names import one_line
-from quadbench.artifacts.run_record import HOSTED_FAMILY, RunRecord, adapters_of, with_own_graph
+from quadbench.ai_hub.client import JobStatus, open_client
+from quadbench.ai_hub.hub_jobs import HubJobs, Ledger, graph_name, job_failure, profile_options
+from quadbench.artifacts import Bundle, Caveat, CompiledBundle, DeviceFacts, ErrorClass, Graph, Sample, StoredCompiled, Variant
+from quadbench.artifacts.run_record import HOSTED_FAMILY, RunRecord, Status, adapters_of, own_graph_tasks
+from quadbench.artifacts.safe_text import one_line
 from quadbench.devices.connections import HostedPhone
 from quadbench.errors import ServiceError, UnknownNameError
 from quadbench.measure.derived_samples import labelled_graphs
@@ -28,7 +28,7 @@ _NS_PER_US = 1000
 
 def measure_hosted(
     bundle: Bundle,
-    compiled: Stored[CompiledBundle],
+    compiled: StoredCompiled,
     phone: HostedPhone,
     *,
     run_id: str,
@@ -45,11 +45,11 @@ def measure_hosted(
         MissingDependencyError, UnknownNameError: client, configuration or device do not exist.
     """
     started_at = datetime.now(UTC)
-    hub, target = open_hub(), phone.target
+    hub, target = open_client(), phone.target
     devices = hub.devices()
     if target.device not in devices:
         raise UnknownNameError("AI Hub device", target.device, devices)
-    jobs = Jobs(hub=hub, ledger=Ledger(path=ledger, url=hub.url), timeout_s=target.timeout_s, notify=notify)
+    jobs = HubJobs(hub=hub, ledger=Ledger(path=ledger, url=hub.url), timeout_s=target.timeout_s, notify=notify)
     profile = phone.profile
     facts = DeviceFacts(
         address=phone.address,
@@ -83,12 +83,12 @@ class GraphProfile:
     profile: dict[str, Any]
 
 
-class _Told(BaseModel):
+class _ServiceModel(BaseModel):
     # Strict: numbers have to be finite JSON numbers, not numeric strings or booleans.
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
-class _Summary(_Told):
+class _Summary(_ServiceModel):
     estimated_inference_time: float | None = None
     all_inference_times: Sequence[float] | None = None
     first_load_time: float | None = None
@@ -98,12 +98,12 @@ class _Summary(_Told):
     inference_memory_peak_range: Sequence[float] | None = Field(default=None, min_length=2, max_length=2)
 
 
-class _Layer(_Told):
+class _Layer(_ServiceModel):
     name: str
     compute_unit: str
 
 
-class _HubProfile(_Told):
+class _HubProfile(_ServiceModel):
     execution_summary: _Summary
     execution_detail: Sequence[_Layer] | None = None
 
@@ -112,7 +112,7 @@ def samples_of(profiled: GraphProfile, labels: Mapping[str, str]) -> Iterator[Sa
     """Yield the samples of a profile, times in ns (the service gives µs). Memory is the upper end of its range in bytes."""
     if not profiled.status.is_ok:
         return
-    summary = _told(profiled).execution_summary
+    summary = _parse_profile(profiled).execution_summary
 
     def sample(metric: str, value: float, iteration: int | None = None) -> Sample:
         component = profiled.graph.component
@@ -135,7 +135,7 @@ def cpu_layers(profiled: GraphProfile) -> list[str]:
     """Return the names of the layers that ran on the CPU instead of the NPU."""
     if not profiled.status.is_ok:
         return []
-    return [one_line(layer.name) for layer in _told(profiled).execution_detail or () if layer.compute_unit == "CPU"]
+    return [one_line(layer.name) for layer in _parse_profile(profiled).execution_detail or () if layer.compute_unit == "CPU"]
 
 
 def fewest_runs(samples: Iterable[Sample]) -> int:
@@ -144,7 +144,7 @@ def fewest_runs(samples: Iterable[Sample]) -> int:
     return min(runs.values(), default=0)
 
 
-def _told(profiled: GraphProfile) -> _HubProfile:
+def _parse_profile(profiled: GraphProfile) -> _HubProfile:
     try:
         return _HubProfile.model_validate(profiled.profile)
     except ValidationError as error:
@@ -163,7 +163,7 @@ def _one(value: float | None) -> list[float]:
     return [value] if value else []
 
 
-def _profiles(jobs: Jobs, compiled: Stored[CompiledBundle], target: AiHubTarget, iterations: int) -> dict[str, GraphProfile]:
+def _profiles(jobs: HubJobs, compiled: StoredCompiled, target: AiHubTarget, iterations: int) -> dict[str, GraphProfile]:
     """Submit a profile job for each graph, wait for all, and return the profiles by graph name."""
     graphs = {_name(graph): graph for graph in compiled.artifact.graphs}
     options = {name: profile_options(graph, target, iterations=iterations) for name, graph in graphs.items()}
@@ -173,15 +173,15 @@ def _profiles(jobs: Jobs, compiled: Stored[CompiledBundle], target: AiHubTarget,
 
     def submit(name: str) -> str:
         file = graphs[name].file
-        return jobs.hub.submit_profile(jobs.uploaded(compiled.path(file), file.path), target.device, options[name], name)
+        return jobs.hub.submit_profile(jobs.upload_once(compiled.path(file), file.path), target.device, options[name], name)
 
-    submitted = {name: jobs.submitted(partial(submit, name), **parts[name]) for name in graphs}
+    submitted = {name: jobs.submit_once(partial(submit, name), **parts[name]) for name in graphs}
     profiles = {
         name: GraphProfile(graph=graphs[name], status=status, profile=jobs.hub.profile(status.job) if status.is_ok else {})
-        for name, status in jobs.ended(submitted).items()
+        for name, status in jobs.wait_for_end(submitted).items()
     }
     for part in parts.values():
-        jobs.done(**part)
+        jobs.forget(**part)
     return profiles
 
 
@@ -197,11 +197,11 @@ class _HostedRun:
     profiles: Mapping[str, GraphProfile]
 
     def record(self, variant: Variant) -> RunRecord:
-        own = with_own_graph(self.bundle)
+        own = own_graph_tasks(self.bundle)
         tasks = [task for task in self.bundle.tasks if task.name in own or not variant.has_unet_per_task]
         graphs = labelled_graphs(self.bundle, self.compiled, variant, tasks)
         profiles = {_name(graph): self.profiles[_name(graph)] for graph, _ in graphs}
-        failed = [failure(name, one.status).message for name, one in profiles.items() if not one.status.is_ok]
+        failed = [job_failure(name, one.status).message for name, one in profiles.items() if not one.status.is_ok]
         samples = [sample for graph, labels in graphs for sample in samples_of(self.profiles[_name(graph)], labels)]
         state = {f"job.{name}": f"{one.status.job} {one.status.url}" for name, one in profiles.items()}
         state |= {f"cpu_layers.{name}": ", ".join(layers) for name, one in profiles.items() if (layers := cpu_layers(one))}

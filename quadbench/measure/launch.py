@@ -14,23 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.artifacts import MIB, ErrorClass, LaunchPlan, RunRecord
-from quadbench.artifacts.names import one_line
 from quadbench.artifacts.run_record import tasks_of
+from quadbench.artifacts.safe_text import one_line
 from quadbench.devices import Device
 from quadbench.errors import DeviceError, DeviceFullError, DeviceLostError, StorageError
-from quadbench.harness.event_log import EVENTS, Heard
-from quadbench.harness.events import expected_of
+from quadbench.harness.event_log import EVENTS, EventLog
+from quadbench.harness.events import expected_events
 from quadbench.harness.installation import Installation, harness_plan
 from quadbench.measure.derived_samples import fetch_images, kernel_samples, rom_samples
-from quadbench.measure.gate import caveats_of_state, disturbances, flatten, max_busy_percent, read_state, wait_at_gate
-from quadbench.measure.launch_record import Findings, LaunchSettings, LaunchWork, failure_of, record_of
+from quadbench.measure.gate import caveats_of_state, disturbances, max_busy_percent, read_state, state_texts, wait_at_gate
+from quadbench.measure.launch_record import LaunchResult, LaunchSettings, LaunchWork, build_record, find_failure
 from quadbench.results.layout import Layout
 
 _ADVICE = "Ctrl-C: the launch that runs on each device is finished and stored; press Ctrl-C again to cut it off"
 
 log = logging.getLogger(__name__)
 
-Painted = Callable[[str, int], None]  # the task, and the number of its images in the launch so far
+ImageCallback = Callable[[str, int], None]  # the task, and the number of its images in the launch so far
 _SYNC_INTERVAL_S = 1.0  # a power cut loses at most these events; a sync for each line would disturb the measurement
 _SCREEN_HINT = "keep it on: adb shell svc power stayon true, then wake it up"
 
@@ -49,10 +49,10 @@ rm -rf "$@"
 """
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 SPACE_BYTES = 8 * MIB  # free space required before a launch, for its events and images
-_MOST_AT_ONCE = 200  # names in one command, whose limit is 64 KB
+_MAX_AT_ONCE = 200  # names in one command, whose limit is 64 KB
 
 
-class Stop:
+class StopFlag:
     """A request to stop a job, shared between threads. After `cut_off`, later failures count as intended."""
 
     def __init__(self) -> None:
@@ -61,14 +61,14 @@ class Stop:
         self._waits: list[Callable[[], object]] = []
 
     @property
-    def is_asked(self) -> bool:
+    def is_requested(self) -> bool:
         return self._asked.is_set()
 
     @property
     def is_cut_off(self) -> bool:
         return self._cut_off.is_set()
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """Request the stop: nothing new begins, and everything that only waits is woken up."""
         self._asked.set()
         with self._lock:
@@ -78,19 +78,19 @@ class Stop:
     def cut_off(self) -> None:
         """Request the stop and treat all later failures as intended."""
         self._cut_off.set()
-        self.ask()
+        self.request()
 
     def wait(self, seconds: float) -> bool:
         """Sleep up to `seconds`; return True if the stop is requested."""
         return self._asked.wait(seconds)
 
     @contextmanager
-    def ending(self, end: Callable[[], object]) -> Iterator[None]:
+    def calling_on_request(self, end: Callable[[], object]) -> Iterator[None]:
         """While the block runs, call `end` when the stop is requested, to wake up whatever waits in the block."""
         with self._lock:
             self._waits.append(end)
         try:
-            if self.is_asked:
+            if self.is_requested:
                 end()
             yield
         finally:
@@ -99,7 +99,7 @@ class Stop:
 
 
 @contextmanager
-def ctrl_c_asks(stop: Stop) -> Iterator[None]:
+def stop_on_ctrl_c(stop: StopFlag) -> Iterator[None]:
     """Make the first Ctrl-C request a stop and log that a second one will interrupt at once."""
     usual = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or usual is not signal.default_int_handler:
@@ -110,7 +110,7 @@ def ctrl_c_asks(stop: Stop) -> Iterator[None]:
 
     def ask() -> None:
         log.warning(_ADVICE)
-        stop.ask()
+        stop.request()
 
     def first(_number: int, _frame: object) -> None:
         pressed.append(True)
@@ -134,12 +134,12 @@ class LaunchAborted(KeyboardInterrupt):
         self.record = record
 
 
-class LaunchNotBegun(KeyboardInterrupt):
+class LaunchNotStarted(KeyboardInterrupt):
     """Ctrl-C while a launch waited at the gate; there is no record to store."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class LaunchEnd:
     """A finished launch. `lost` is the error if the device was lost during it, else None."""
 
     record: RunRecord
@@ -148,22 +148,22 @@ class Ended:
 
 def measure_launch(installation: Installation, launch: LaunchPlan, settings: LaunchSettings) -> RunRecord:
     """Run the harness once without a stop request; return the record."""
-    return run_launch(installation, launch, settings, Stop()).record
+    return run_launch(installation, launch, settings, StopFlag()).record
 
 
 def run_launch(
     installation: Installation,
     launch: LaunchPlan,
     settings: LaunchSettings,
-    stop: Stop,
+    stop: StopFlag,
     *,
     may_discard: bool = False,
-    painted: Painted = lambda _task, _images: None,
-) -> Ended:
+    on_image: ImageCallback = lambda _task, _images: None,
+) -> LaunchEnd:
     """Run the harness once and collect its results. Failures during the launch become a FAILED or SKIPPED record.
 
     With `may_discard`, a launch that ends with the device too hot or slowed down is DISCARDED; otherwise it gets a caveat. If
-    another thread handles Ctrl-C, that thread calls `stop.cut_off`, then closes the device. `painted` is called for each image.
+    another thread handles Ctrl-C, that thread calls `stop.cut_off`, then closes the device. `on_image` is called for each image.
     Writes plan.json, events.jsonl (line by line) and images/<task>/<item>.png into the launch's folder. The caller stores the
     record.
     """
@@ -173,115 +173,115 @@ def run_launch(
     steps = {task.name: task.steps for task in tasks_of(installation.bundle.artifact, launch)}
     provider = installation.execution_provider
     work = LaunchWork(
-        on=installation,
+        installation=installation,
         launch=launch,
         settings=settings,
         plan=json.dumps(plan, indent=1).encode(),
         harness=installation.path_of_digest(installation.program, "the harness"),
-        expected=expected_of(plan, steps, settings.timeout_s, installation.libraries),
+        expected=expected_events(plan, steps, settings.timeout_s, installation.libraries),
         images=images,
         folder=folder,
         is_emulated=provider is not None and provider.is_emulator and launch.variant.is_quantized,
         may_discard=may_discard,
     )
-    return _measured(work, stop, painted)
+    return _measure_safely(work, stop, on_image)
 
 
-def _measured(work: LaunchWork, stop: Stop, painted: Painted) -> Ended:
+def _measure_safely(work: LaunchWork, stop: StopFlag, on_image: ImageCallback) -> LaunchEnd:
     name = f"{work.device.facts.address}: launch {work.launch.launch} of {work.launch.variant}"
     log.info("%s: starts", name)
     began = time.monotonic()
-    findings = Findings(began_s=began, heard=Heard(expected=work.expected))
+    result = LaunchResult(began_s=began, event_log=EventLog(expected=work.expected))
     try:
-        _measure(work, findings, stop, painted)
-        if findings.failure and stop.is_cut_off:
+        _measure(work, result, stop, on_image)
+        if result.failure and stop.is_cut_off:
             raise KeyboardInterrupt
-    except LaunchNotBegun:
+    except LaunchNotStarted:
         raise
     except KeyboardInterrupt as interrupt:
-        findings.failure = None
-        raise LaunchAborted(record_of(work, findings, aborted=True)) from interrupt
-    record = record_of(work, findings)
+        result.failure = None
+        raise LaunchAborted(build_record(work, result, aborted=True)) from interrupt
+    record = build_record(work, result)
     log.info(
         "%s: %s after %.1f s%s", name, record.status, time.monotonic() - began, f", {record.reason}" if record.reason else ""
     )
-    return Ended(record=record, lost=findings.lost)
+    return LaunchEnd(record=record, lost=result.lost)
 
 
-def _measure(work: LaunchWork, findings: Findings, stop: Stop, painted: Painted) -> None:
+def _measure(work: LaunchWork, result: LaunchResult, stop: StopFlag, on_image: ImageCallback) -> None:
     try:
         work.folder.mkdir(parents=True, exist_ok=True)
         if work.settings.confirm:
             work.settings.confirm(work.device)
-        remove_left(work.device, work.settings.layout)
-        if not _passes_gate(work, findings, stop):
+        remove_leftovers(work.device, work.settings.layout)
+        if not _passes_gate(work, result, stop):
             return
-        findings.samples += (*rom_samples(work.on, work.launch), *kernel_samples(work.on, work.launch))
+        result.samples += (*rom_samples(work.installation, work.launch), *kernel_samples(work.installation, work.launch))
         plan = work.folder / "plan.json"
         plan.write_bytes(work.plan)
         with remote_folder(work.device, work.settings.run_id, plan) as remote:
-            _run_harness(work, findings, remote, painted)
-            if findings.failure is None or findings.failure.error_class is not ErrorClass.DEVICE:
-                fetch_images(work, findings)
-        _read_state_after(work, findings)
+            _run_harness(work, result, remote, on_image)
+            if result.failure is None or result.failure.error_class is not ErrorClass.DEVICE:
+                fetch_images(work, result)
+        _read_state_after(work, result)
     except DeviceError as error:
-        findings.note_lost(error)
-        findings.fail(ErrorClass.DEVICE, str(error))
+        result.note_lost(error)
+        result.fail(ErrorClass.DEVICE, str(error))
     except (StorageError, OSError) as error:
-        findings.fail(ErrorClass.INFRASTRUCTURE, f"this machine cannot write the results: {error}")
+        result.fail(ErrorClass.INFRASTRUCTURE, f"this machine cannot write the results: {error}")
     except Exception as error:
         # An unexpected error in one launch must not end the others.
         log.info("%s: unexpected error in a launch", work.device.facts.address, exc_info=True)
         reason = f"unexpected error, a bug of quadbench (-v shows where): {type(error).__name__}: {error}"
-        findings.fail(ErrorClass.INFRASTRUCTURE, reason)
+        result.fail(ErrorClass.INFRASTRUCTURE, reason)
 
 
-def _passes_gate(work: LaunchWork, findings: Findings, stop: Stop) -> bool:
+def _passes_gate(work: LaunchWork, result: LaunchResult, stop: StopFlag) -> bool:
     def sleep(seconds: float) -> None:
         if stop.wait(seconds):
-            raise LaunchNotBegun
+            raise LaunchNotStarted
 
     limits, shares_host_cpu = work.settings.gate, work.device.shares_host_cpu
     is_watched = max_busy_percent(limits, shares_host_cpu=shares_host_cpu) is not None
     state, judged = wait_at_gate(
         lambda: read_state(work.device, is_watched=is_watched), limits, shares_host_cpu=shares_host_cpu, sleep=sleep
     )
-    findings.state |= flatten(state, "before")
-    findings.caveats_of_state = judged.caveats
+    result.state |= state_texts(state, "before")
+    result.state_caveats = judged.caveats
     if state.screen == "off":
         log.warning("%s: its screen is off, and many phones slow down then; %s", work.device.facts.address, _SCREEN_HINT)
     if not judged.is_open:
-        findings.refusal = f"INVALID: {'; '.join(judged.objections)}; waited {limits.wait_s:g} s"
+        result.refusal = f"INVALID: {'; '.join(judged.objections)}; waited {limits.wait_s:g} s"
     return judged.is_open
 
 
-def _read_state_after(work: LaunchWork, findings: Findings) -> None:
+def _read_state_after(work: LaunchWork, result: LaunchResult) -> None:
     try:
         state = read_state(work.device)
     except DeviceError as error:
         log.warning("%s: state after the launch is unavailable: %s", work.device.facts.address, error.message)
-        findings.state |= flatten(None, "after")
+        result.state |= state_texts(None, "after")
         return
-    findings.state |= flatten(state, "after")
+    result.state |= state_texts(state, "after")
     limits = work.settings.gate
-    findings.caveats_of_state += caveats_of_state(state, limits, shares_host_cpu=False)  # the load is the launch's own now
+    result.state_caveats += caveats_of_state(state, limits, shares_host_cpu=False)  # the load is the launch's own now
     if work.may_discard and (disturbed := "; ".join(disturbances(state, limits))):
-        findings.disturbance = f"discarded, and its block is repeated: {disturbed} when it ended"
+        result.disturbance = f"discarded, and its block is repeated: {disturbed} when it ended"
 
 
-def _run_harness(work: LaunchWork, findings: Findings, remote: str, painted: Painted) -> None:
+def _run_harness(work: LaunchWork, result: LaunchResult, remote: str, on_image: ImageCallback) -> None:
     ended: DeviceError | None = None
-    heard = findings.heard
+    event_log = result.event_log
     began = time.monotonic()
     try:
-        environment = work.on.kit.environment if work.on.kit else {}
+        environment = work.installation.kit.environment if work.installation.kit else {}
         lines = work.device.stream([work.harness, f"{remote}/plan.json"], work.settings.timeout_s, remote, environment)
         with closing(lines), (work.folder / EVENTS).open("w", encoding="utf-8") as file:
             synced = began
             for line in lines:
-                if heard.take(line) and heard.task:
-                    painted(heard.task, heard.painted)
-                if heard.is_over:
+                if event_log.feed(line) and event_log.task:
+                    on_image(event_log.task, event_log.on_image)
+                if event_log.is_over:
                     break
                 file.write(f"{line}\n")
                 file.flush()
@@ -291,23 +291,23 @@ def _run_harness(work: LaunchWork, findings: Findings, remote: str, painted: Pai
     except DeviceError as error:
         ended = error
     wall_s = time.monotonic() - began
-    findings.note_lost(ended)
-    findings.failure = failure_of(heard, ended, hashlib.sha256(work.plan).hexdigest(), wall_s)
+    result.note_lost(ended)
+    result.failure = find_failure(event_log, ended, hashlib.sha256(work.plan).hexdigest(), wall_s)
 
 
 def runs_folder(device: Device) -> str:
     return f"{device.root}/runs"
 
 
-def remove_left(device: Device, layout: Layout) -> None:
+def remove_leftovers(device: Device, layout: Layout) -> None:
     """Remove leftovers of earlier launches on the device: run folders of this results folder, and harnesses still running there.
 
     The caller holds the device's lock, so nobody uses them. Run folders of other results folders are left alone.
     """
     there = device.shell(["sh", "-c", _LIST, "sh", runs_folder(device)], _TIMEOUT_S).stdout.splitlines()
     ours = [name for name in there if _RUN_ID.fullmatch(name) and layout.run(name).is_dir()]
-    for start in range(0, len(ours), _MOST_AT_ONCE):
-        names = ours[start : start + _MOST_AT_ONCE]
+    for start in range(0, len(ours), _MAX_AT_ONCE):
+        names = ours[start : start + _MAX_AT_ONCE]
         log.info("%s: removing what earlier launches left: %s", device.facts.address, ", ".join(names))
         _remove(device, names)
 

@@ -13,18 +13,18 @@ from itertools import groupby
 from pathlib import Path
 
 from quadbench.artifacts import Bundle, Caveat, CompiledBundle, ErrorClass, LaunchPlan, RunRecord, Sample, Status, Variant
-from quadbench.artifacts.names import one_line
 from quadbench.artifacts.run_record import LIBRARY_PREFIX
+from quadbench.artifacts.safe_text import one_line
 from quadbench.devices import Device
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, DeviceLostError, OutputLimitError
-from quadbench.harness.event_log import Heard
-from quadbench.harness.events import Expected
+from quadbench.harness.event_log import EventLog
+from quadbench.harness.events import ExpectedEvents
 from quadbench.harness.installation import REFUSED_EXIT_CODE, Installation
 from quadbench.host import signal_name
 from quadbench.recipe import Runtime
 from quadbench.recipe.settings import Gate
 from quadbench.results.layout import Layout
-from quadbench.statistics.summary import ENOUGH_SAMPLES, settled_from
+from quadbench.statistics.summary import ENOUGH_SAMPLES, settling_index
 from quadbench.target.abi import host_abi
 
 _CANNOT_START = {126, 127}  # exit codes of a shell that cannot start the harness
@@ -67,12 +67,12 @@ class LaunchSettings:
 class LaunchWork:
     """The inputs of one launch. `harness` and `images` are paths on the device; `folder` is the launch's local folder."""
 
-    on: Installation
+    installation: Installation
     launch: LaunchPlan
     settings: LaunchSettings
     plan: bytes
     harness: str
-    expected: Expected
+    expected: ExpectedEvents
     images: str
     folder: Path
     is_emulated: bool
@@ -80,25 +80,25 @@ class LaunchWork:
 
     @property
     def device(self) -> Device:
-        return self.on.device
+        return self.installation.device
 
     @property
     def bundle(self) -> Bundle:
-        return self.on.bundle.artifact
+        return self.installation.bundle.artifact
 
     @property
     def compiled(self) -> CompiledBundle:
-        return self.on.compiled.artifact
+        return self.installation.compiled.artifact
 
 
 @dataclass(kw_only=True)
-class Findings:
+class LaunchResult:
     """The results of a launch so far. They are filled step by step, so that an interrupt keeps everything before it."""
 
     began_s: float  # by `time.monotonic`, because a host's clock may be changed during a launch
-    heard: Heard
+    event_log: EventLog
     state: dict[str, str] = field(default_factory=dict)
-    caveats_of_state: tuple[Caveat, ...] = ()
+    state_caveats: tuple[Caveat, ...] = ()
     samples: list[Sample] = field(default_factory=list)  # those that the harness does not send
     images: dict[str, str] = field(default_factory=dict)
     refusal: str | None = None  # why the gate refused the launch
@@ -116,14 +116,14 @@ class Findings:
             self.lost = error
 
 
-def record_of(work: LaunchWork, findings: Findings, *, aborted: bool = False) -> RunRecord:
+def build_record(work: LaunchWork, result: LaunchResult, *, aborted: bool = False) -> RunRecord:
     """Return the record of a launch that has ended; with `aborted`, of one that was interrupted."""
-    status, error_class, reason = _status(findings, aborted=aborted)
+    status, error_class, reason = _status(result, aborted=aborted)
     ended_at = datetime.now(UTC)
     return RunRecord(
         record_id=uuid.uuid4().hex,
         run_id=work.settings.run_id,
-        started_at=ended_at - timedelta(seconds=time.monotonic() - findings.began_s),
+        started_at=ended_at - timedelta(seconds=time.monotonic() - result.began_s),
         ended_at=ended_at,
         recipe_name=work.bundle.recipe_name,
         recipe_digest=work.bundle.recipe_digest,
@@ -136,22 +136,22 @@ def record_of(work: LaunchWork, findings: Findings, *, aborted: bool = False) ->
         status=status,
         error_class=error_class,
         reason=None if reason is None else one_line(reason),
-        caveats=_caveats(work, findings),
-        versions=versions_of(work.on, findings.heard),
-        settings=settings_of(work.on, work.launch.variant, work.settings.runtime),
-        state=findings.state,
-        samples=(*findings.heard.samples, *findings.samples),
-        images=findings.images,
+        caveats=_caveats(work, result),
+        versions=versions_of(work.installation, result.event_log),
+        settings=settings_of(work.installation, work.launch.variant, work.settings.runtime),
+        state=result.state,
+        samples=(*result.event_log.samples, *result.samples),
+        images=result.images,
     )
 
 
-def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str, wall_s: float) -> Failure | None:
+def find_failure(event_log: EventLog, ended: DeviceError | None, plan_sha256: str, wall_s: float) -> Failure | None:
     """Return why a launch failed, or None. `ended` is the error that ended its output, None after exit code 0."""
     if ended is not None:
-        return _ended_badly(heard, ended)
-    reason = heard.unsound(plan_sha256, wall_s)
-    if reason is None and (heard.errors or heard.footer is None or heard.footer.status != "OK"):
-        reason = f"harness failed: {_errors(heard)}"
+        return _end_failure(event_log, ended)
+    reason = event_log.output_fault(plan_sha256, wall_s)
+    if reason is None and (event_log.errors or event_log.footer is None or event_log.footer.status != "OK"):
+        reason = f"harness failed: {_errors(event_log)}"
     return Failure(error_class=ErrorClass.HARNESS, reason=reason) if reason else None
 
 
@@ -164,19 +164,19 @@ def tool_versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
     }
 
 
-def versions_of(installation: Installation, heard: Heard) -> dict[str, str]:
+def versions_of(installation: Installation, event_log: EventLog) -> dict[str, str]:
     """Return the versions of everything that may change a measured figure: tools, kit, harness, runtime and loaded libraries."""
     versions = tool_versions(installation.bundle.artifact, installation.compiled.artifact)
     versions |= installation.kit.versions if installation.kit else {}
-    if heard.header is not None:
+    if event_log.header is not None:
         versions |= {
-            "harness": heard.header.harness_version,
-            "harness.commit": heard.header.commit,
-            "harness.build_type": heard.header.build_type,
-            "runtime": heard.header.runtime_version,
+            "harness": event_log.header.harness_version,
+            "harness.commit": event_log.header.commit,
+            "harness.build_type": event_log.header.build_type,
+            "runtime": event_log.header.runtime_version,
         }
-    for library in heard.libraries.values():
-        name = f"{LIBRARY_PREFIX}{heard.expected.libraries.name_of(library)}"
+    for library in event_log.libraries.values():
+        name = f"{LIBRARY_PREFIX}{event_log.expected.libraries.name_of(library)}"
         if name in versions:  # another library has the same name
             name = f"{LIBRARY_PREFIX}{library.path}"
         versions[name] = f"{library.path}, build id {library.build_id or 'none'}"
@@ -193,10 +193,10 @@ def settings_of(installation: Installation, variant: Variant, runtime: Runtime) 
     return used | {f"runtime.{key}": "any" if value in (None, "") else str(value) for key, value in texts.items()}
 
 
-def _caveats(work: LaunchWork, findings: Findings) -> tuple[Caveat, ...]:
+def _caveats(work: LaunchWork, result: LaunchResult) -> tuple[Caveat, ...]:
     """Return the caveats of a launch, in the order of the enumeration."""
-    heard, device = findings.heard, work.device
-    doubts = {*work.bundle.caveats, *findings.caveats_of_state}
+    event_log, device = result.event_log, work.device
+    doubts = {*work.bundle.caveats, *result.state_caveats}
     if work.launch.variant.is_quantized:
         doubts.update(work.compiled.caveats)
     if device.family in _NO_PHONES:
@@ -205,61 +205,61 @@ def _caveats(work: LaunchWork, findings: Findings) -> tuple[Caveat, ...]:
         doubts.add(Caveat.EMULATED_NPU)
     if device.shares_host_cpu and device.abi is not host_abi(platform.machine()):
         doubts.add(Caveat.EMULATED_CPU)
-    if heard.header is not None and heard.header.build_type.lower() not in _RELEASE_BUILDS:
+    if event_log.header is not None and event_log.header.build_type.lower() not in _RELEASE_BUILDS:
         doubts.add(Caveat.DEBUG_BUILD)
-    if heard.header is not None and not heard.header.peak_reset:
+    if event_log.header is not None and not event_log.header.peak_reset:
         doubts.add(Caveat.PEAK_SINCE_START)
-    images = [sample for sample in heard.samples if sample.metric == "end_to_end_ns" and not sample.is_warmup]
+    images = [sample for sample in event_log.samples if sample.metric == "end_to_end_ns" and not sample.is_warmup]
     if any(count < ENOUGH_SAMPLES[50] for count in Counter(image.task for image in images).values()):
         doubts.add(Caveat.FEW_SAMPLES)
     blocks = ([image.value for image in block] for _, block in groupby(images, key=lambda image: image.task))
-    if any(settled_from(block) >= _WARMING for block in blocks):
+    if any(settling_index(block) >= _WARMING for block in blocks):
         doubts.add(Caveat.STILL_WARMING)
     return tuple(caveat for caveat in Caveat if caveat in doubts)
 
 
-def _status(findings: Findings, *, aborted: bool) -> tuple[Status, ErrorClass | None, str | None]:
+def _status(result: LaunchResult, *, aborted: bool) -> tuple[Status, ErrorClass | None, str | None]:
     if aborted:
-        return Status.ABORTED, ErrorClass.USER, f"interrupted after {len(findings.heard.samples)} samples"
-    if findings.failure is not None:
-        return Status.FAILED, findings.failure.error_class, findings.failure.reason
-    if findings.refusal is not None:
-        return Status.SKIPPED, ErrorClass.DEVICE, findings.refusal
-    if findings.disturbance is not None:
-        return Status.DISCARDED, ErrorClass.DEVICE, findings.disturbance
+        return Status.ABORTED, ErrorClass.USER, f"interrupted after {len(result.event_log.samples)} samples"
+    if result.failure is not None:
+        return Status.FAILED, result.failure.error_class, result.failure.reason
+    if result.refusal is not None:
+        return Status.SKIPPED, ErrorClass.DEVICE, result.refusal
+    if result.disturbance is not None:
+        return Status.DISCARDED, ErrorClass.DEVICE, result.disturbance
     return Status.OK, None, None
 
 
-def _ended_badly(heard: Heard, ended: DeviceError) -> Failure:
+def _end_failure(event_log: EventLog, ended: DeviceError) -> Failure:
     match ended:
         case CommandTimeoutError():
-            return Failure(error_class=ErrorClass.HARNESS, reason=f"harness timed out: {ended}{heard.ended_early()}. {_LONGER}")
+            return Failure(error_class=ErrorClass.HARNESS, reason=f"harness timed out: {ended}{event_log.early_end()}. {_LONGER}")
         case OutputLimitError():
-            return Failure(error_class=ErrorClass.HARNESS, reason=f"{ended}{heard.ended_early()}")
+            return Failure(error_class=ErrorClass.HARNESS, reason=f"{ended}{event_log.early_end()}")
         case CommandError(status=status) if status in _CANNOT_START:
             return Failure(error_class=ErrorClass.INFRASTRUCTURE, reason=f"harness cannot be started: {ended}")
         case CommandError(status=status):
             is_plan = status == REFUSED_EXIT_CODE
             error_class = ErrorClass.INFRASTRUCTURE if is_plan else ErrorClass.HARNESS
-            said = "; ".join(filter(None, (_said_or_died(heard, ended), heard.wrong_library())))
-            return Failure(error_class=error_class, reason=f"{said}{heard.ended_early()}")
+            reasons = "; ".join(filter(None, (_crash_reason(event_log, ended), event_log.wrong_library())))
+            return Failure(error_class=error_class, reason=f"{reasons}{event_log.early_end()}")
         case _:
             hint = f". Hint: {ended.hint}" if ended.hint else ""
-            return Failure(error_class=ErrorClass.DEVICE, reason=f"{ended.message}{heard.ended_early()}{hint}")
+            return Failure(error_class=ErrorClass.DEVICE, reason=f"{ended.message}{event_log.early_end()}{hint}")
 
 
-def _said_or_died(heard: Heard, ended: CommandError) -> str:
-    if heard.errors:
-        return f"harness failed with exit code {ended.status}: {_errors(heard)}{_litert_errors(ended)}"
+def _crash_reason(event_log: EventLog, ended: CommandError) -> str:
+    if event_log.errors:
+        return f"harness failed with exit code {ended.status}: {_errors(event_log)}{_litert_errors(ended)}"
     if 128 < ended.status < 160:
         return f"harness was killed by signal {ended.status - 128} ({signal_name(ended.status - 128)}){_stderr(ended)}"
     return f"harness was killed or crashed (exit code {ended.status}){_stderr(ended)}"
 
 
-def _errors(heard: Heard) -> str:
+def _errors(event_log: EventLog) -> str:
     """Return the harness's error messages, each prefixed with its location unless the message contains it."""
     messages = []
-    for error in heard.errors:
+    for error in event_log.errors:
         has_place = not error.where or error.message.startswith(error.where)
         messages.append(one_line(error.message if has_place else f"{error.where}: {error.message}"))
     return "; ".join(messages) or "no reason given"
@@ -267,13 +267,13 @@ def _errors(heard: Heard) -> str:
 
 def _stderr(ended: CommandError) -> str:
     """Return the last lines of stderr, without the runtime's informational log lines, which explain no crash."""
-    said = (one_line(line, _STDERR_CHARACTERS) for line in ended.stderr_tail.splitlines())
-    lines = [line for line in said if line and not _REMARK.search(line)]
+    stderr_lines = (one_line(line, _STDERR_CHARACTERS) for line in ended.stderr_tail.splitlines())
+    lines = [line for line in stderr_lines if line and not _REMARK.search(line)]
     return f": {' / '.join(lines[-_STDERR_LINES:])}" if lines else ""
 
 
 def _litert_errors(ended: CommandError) -> str:
     """Return the first distinct error lines of LiteRT's log."""
     errors = (_LITERT_ERROR.fullmatch(one_line(line, _STDERR_CHARACTERS)) for line in ended.stderr_tail.splitlines())
-    told = list(dict.fromkeys(error[1] for error in errors if error))
-    return f": {' / '.join(told[:_STDERR_LINES])}" if told else ""
+    messages = list(dict.fromkeys(error[1] for error in errors if error))
+    return f": {' / '.join(messages[:_STDERR_LINES])}" if messages else ""

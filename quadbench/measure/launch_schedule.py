@@ -9,12 +9,12 @@ from itertools import chain, cycle, groupby, islice
 from typing import TypeVar, assert_never
 
 from quadbench.artifacts import Bundle, LaunchPlan, RunRecord, Status, Variant
-from quadbench.artifacts.run_record import SequenceBlock, has_references, item_counts, with_own_graph
+from quadbench.artifacts.run_record import SequenceBlock, has_references, item_counts, own_graph_tasks
 from quadbench.harness.installation import Installation
-from quadbench.measure.launch import Ended
+from quadbench.measure.launch import LaunchEnd
 from quadbench.measure.launch_record import LaunchSettings
-from quadbench.recipe import Measure, Terms
-from quadbench.results.counted import MOST_LAUNCHES
+from quadbench.recipe import Measure, RunSettings
+from quadbench.results.block_counting import MAX_LAUNCHES
 from quadbench.statistics import LAUNCHES_PER_BLOCK, Looks
 
 _Side = TypeVar("_Side")
@@ -25,14 +25,14 @@ PairedBlock = tuple[RunRecord, RunRecord, RunRecord, RunRecord]  # first A, firs
 Judge = Callable[[Sequence[PairedBlock], Looks], tuple[Looks, bool]]
 
 
-def launches_of_bundle(terms: Terms, bundle: Bundle, *, seed: str) -> tuple[LaunchPlan, ...]:
+def launches_of_bundle(terms: RunSettings, bundle: Bundle, *, seed: str) -> tuple[LaunchPlan, ...]:
     """Return the planned launches of a run of a bundle. See `launches_of`."""
-    own = with_own_graph(bundle)
+    own = own_graph_tasks(bundle)
     return launches_of(terms, item_counts(bundle), seed=seed, has_references=has_references(bundle), own=own)
 
 
 def launches_of(
-    terms: Terms, counts: Mapping[str, int], *, seed: str, has_references: bool = True, own: Collection[str] | None = None
+    terms: RunSettings, counts: Mapping[str, int], *, seed: str, has_references: bool = True, own: Collection[str] | None = None
 ) -> tuple[LaunchPlan, ...]:
     """Return the planned launches of a run in their order, the same for all devices. `seed` draws the order.
 
@@ -44,7 +44,7 @@ def launches_of(
     every = tuple(SequenceBlock(task=name, warmup=0, iterations=count) for name, count in counts.items())
     launches = [LaunchPlan(variant=Variant.FLOAT, launch=0, sequence=every)] if has_references else []
     of_own = {name: count for name, count in counts.items() if own is None or name in own}
-    of_all, of_own_alone = (measured_sequence(terms.measure, each) for each in (counts, of_own))
+    of_all, of_own_alone = (measurement_sequence(terms.measure, each) for each in (counts, of_own))
     number_of = dict.fromkeys(Variant, 0)
     for variant in _order(terms, seed):
         if sequence := of_own_alone if variant.has_unet_per_task else of_all:
@@ -53,7 +53,7 @@ def launches_of(
     return tuple(launches)
 
 
-def measured_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
+def measurement_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
     """Return a launch's sequence: each task often enough for all of its images, then single images that measure task switches."""
     blocks = [
         SequenceBlock(task=name, warmup=measure.warmup, iterations=max(measure.iterations, count))
@@ -64,7 +64,7 @@ def measured_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[Sequ
     return (*blocks, *(SequenceBlock(task=name, warmup=0, iterations=len(list(images))) for name, images in groupby(switches)))
 
 
-def drawn_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...]]:
+def random_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...]]:
     """Yield endlessly the order of each block: every side twice, mirrored like A B B A, so that linear drift cancels.
 
     Within as many blocks as there are sides, each side has each position once. So effects that recur in every block hit all sides
@@ -78,11 +78,11 @@ def drawn_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...
         drawn.shuffle(group)
 
 
-def _order(terms: Terms, seed: str) -> Iterator[Variant]:
+def _order(terms: RunSettings, seed: str) -> Iterator[Variant]:
     variants, measure = [Variant.SHARED, *(Variant(baseline) for baseline in terms.baselines)], terms.measure
     match measure.order:
         case "abba":
-            launches = chain.from_iterable(drawn_blocks(variants, seed))
+            launches = chain.from_iterable(random_blocks(variants, seed))
             yield from islice(launches, len(variants) * measure.launches)
         case "sequential":
             for variant in variants:
@@ -99,16 +99,16 @@ def missing_blocks(launches: Sequence[LaunchPlan], stored: Sequence[RunRecord]) 
     return [rest for _, block in keyed if (rest := _missing(tuple(block), ends))]
 
 
-def repeated(block: Block) -> Block:
+def repeat_block(block: Block) -> Block:
     """Return the launches of an A B B A block with new launch numbers, for running the block once more."""
-    return tuple(replace(launch, launch=launch.launch + MOST_LAUNCHES) for launch in block)
+    return tuple(replace(launch, launch=launch.launch + MAX_LAUNCHES) for launch in block)
 
 
 def _missing(block: Block, ends: dict[tuple[Variant, int], Status]) -> Block | None:
     while any((launch.variant, launch.launch) in ends for launch in block):
         if all(ends.get((launch.variant, launch.launch)) is Status.OK for launch in block):
             return None
-        block = repeated(block)
+        block = repeat_block(block)
     return block
 
 
@@ -125,10 +125,10 @@ class Budget:
 
     def allows(self, block: Block, ended: Sequence[RunRecord]) -> bool:
         """Return True if a block of launches should finish in time, judged by earlier launches on the same device."""
-        return expected_s(block, ended) <= self.left_s
+        return expected_duration_s(block, ended) <= self.left_s
 
 
-def expected_s(block: Block, ended: Sequence[RunRecord]) -> float:
+def expected_duration_s(block: Block, ended: Sequence[RunRecord]) -> float:
     """Return the expected duration of a block of launches in seconds, from the longest earlier launch of each variant.
 
     A variant without a finished launch takes at least its number of images times the slowest time per image; the images are those
@@ -155,7 +155,7 @@ def _seconds(record: RunRecord) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turn:
+class ScheduledLaunch:
     """The next launch to run, with its number out of a total. `may_discard`: if disturbed, it may be discarded and repeated."""
 
     installation: Installation
@@ -166,10 +166,12 @@ class Turn:
     may_discard: bool = False
 
 
-Turns = Generator[Turn, Ended, Sequence[LaunchPlan]]  # its return value: launches for which no time was left
+LaunchSchedule = Generator[
+    ScheduledLaunch, LaunchEnd, Sequence[LaunchPlan]
+]  # its return value: launches for which no time was left
 
 
-def planned_turns(
+def schedule_launches(
     installation: Installation,
     launches: Sequence[LaunchPlan],
     settings: LaunchSettings,
@@ -177,7 +179,7 @@ def planned_turns(
     repeats: int,
     stored: Sequence[RunRecord] = (),
     budget: Budget | None = None,
-) -> Turns:
+) -> LaunchSchedule:
     """Yield a run's launches in A B B A blocks. A block with a discarded launch stops there and is repeated at the end.
 
     If the device was lost, the block is repeated at once. For a resumed run, `stored` has the device's records, and blocks that
@@ -190,7 +192,7 @@ def planned_turns(
         block = blocks.popleft()
         for launch in block:
             number += 1
-            end = yield Turn(
+            end = yield ScheduledLaunch(
                 installation=installation,
                 launch=launch,
                 settings=settings,
@@ -200,9 +202,9 @@ def planned_turns(
             )
             ended.append(end.record)
             if end.lost:
-                blocks.appendleft(repeated(block))
+                blocks.appendleft(repeat_block(block))
             elif end.record.status is Status.DISCARDED:
-                blocks.append(repeated(block))
+                blocks.append(repeat_block(block))
                 repeats -= 1
             else:
                 continue
@@ -221,7 +223,7 @@ class SideLaunch:
 
 
 @dataclass(kw_only=True)
-class Interleaved:
+class InterleavedSchedule:
     """Launches of two sides in blocks A B B A and B A A B, until the judge stops or all planned interim analyses are done.
 
     `seed` draws the order of the blocks.
@@ -242,14 +244,14 @@ class Interleaved:
     is_over: bool = False
     _begun: int = 0
 
-    def turns(self) -> Turns:
-        yield from self._turns()
+    def schedule(self) -> LaunchSchedule:
+        yield from self._schedule()
         self.is_over = True
         return ()
 
-    def _turns(self) -> Generator[Turn, Ended, None]:
+    def _schedule(self) -> Generator[ScheduledLaunch, LaunchEnd, None]:
         repeats, has_seen_enough = self.repeats, False
-        orders = drawn_blocks("AB", self.seed)
+        orders = random_blocks("AB", self.seed)
         order = next(orders)
         while not has_seen_enough and len(self.blocks) < self.looks.at[-1]:
             *records, last = yield from self._block(order, may_discard=repeats > 0)
@@ -265,7 +267,7 @@ class Interleaved:
             else:
                 repeats -= 1
 
-    def _block(self, order: Sequence[str], *, may_discard: bool) -> Generator[Turn, Ended, list[RunRecord]]:
+    def _block(self, order: Sequence[str], *, may_discard: bool) -> Generator[ScheduledLaunch, LaunchEnd, list[RunRecord]]:
         """Run one A B B A block and return its records. It stops at the first launch that is not OK, whose record is the last."""
         records: list[RunRecord] = []
         first = LAUNCHES_PER_BLOCK * self._begun
@@ -273,7 +275,7 @@ class Interleaved:
         for place, letter in enumerate(order):
             side, second = self.a if letter == "A" else self.b, int(letter in order[:place])
             done = 2 * LAUNCHES_PER_BLOCK * len(self.blocks)
-            end = yield Turn(
+            end = yield ScheduledLaunch(
                 installation=side.installation,
                 launch=replace(side.launch, launch=first + second),
                 settings=side.settings,

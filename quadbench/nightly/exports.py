@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from quadbench.artifacts.names import one_line
 from quadbench.artifacts.night_record import RulingKind
+from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import ServiceError, UserError
 from quadbench.report.formatting import plural
-from quadbench.report.night import Figured, NightFinding, NightView, figure_name, subject_name, words
+from quadbench.report.night import FigureRow, NightFinding, NightView, figure_name, subject_name, tidy
 from quadbench.report.night_formats import DEVICE_COLUMNS, device_cells, figure_lines
-from quadbench.results.disk import write_whole
+from quadbench.results.disk import write_atomic
 
 _LEVELS = {
     RulingKind.REGRESSION: "error",
@@ -41,11 +41,11 @@ _IN_MESSAGE = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})  # as action
 _IN_PROPERTY = _IN_MESSAGE | str.maketrans({":": "%3A", ",": "%2C"})
 # Characters with a meaning in Markdown, its tables or HTML, and those that GitHub turns into links and emoji.
 _SPECIAL = re.compile(r"[\\`*_\[\]#|<>~&@$^]|:(?=\S)|(?<=[wW])\.")
-_MOST_ROWS = 200  # GitHub accepts 1 MiB per step
+_MAX_ROWS = 200  # GitHub accepts 1 MiB per step
 WEBHOOK_VARIABLE = "QUADBENCH_WEBHOOK"
 _TIMEOUT_S, _PATIENCE_S = 20.0, 60.0  # for each read of the answer, and for all of it
-_LONGEST_ADDRESS = 2000
-_MOST_FINDINGS, _MOST_CHARACTERS = 15, 2900  # Slack accepts 3000 characters in a block
+_MAX_ADDRESS_LENGTH = 2000
+_MAX_FINDINGS, _MAX_CHARACTERS = 15, 2900  # Slack accepts 3000 characters in a block
 _MENTION = re.compile(r"@(?=\w)")  # Mattermost and others notify for `@channel`; mail addresses look the same after escaping
 _LINK = re.compile(r"\](?=\()")
 _BREAK = "\u200b"  # zero-width space, which breaks a word invisibly
@@ -53,7 +53,7 @@ _ALL = "all figures"
 Tested = tuple[str, str]  # a case and the display name of one of its figures
 
 
-def annotations(view: NightView) -> str:
+def github_annotations(view: NightView) -> str:
     """Return GitHub workflow commands for the findings, one per line: worst first, at most 10 of each level."""
     lines, levels = "", list[str]()
     for finding in view.findings:
@@ -72,32 +72,32 @@ def night_markdown(view: NightView) -> str:
     return "\n".join(_markdown_lines(view)) + "\n"
 
 
-def escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Escape text for a line of Markdown: characters that could be markup become numeric entities."""
     return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", text)
 
 
 def _markdown_lines(view: NightView) -> Iterator[str]:
-    yield f"# Night {escaped(view.night.night_id)}"
+    yield f"# Night {escape_markdown(view.night.night_id)}"
     yield ""
-    yield f"**{view.outcome}** {escaped(view.sentence)}"
+    yield f"**{view.outcome}** {escape_markdown(view.sentence)}"
     yield ""
     if view.findings:
         yield from _header("Ruling", "Case and device", "Change", "Why", "Next", "Since", "Owner")
-        for finding in view.findings[:_MOST_ROWS]:
+        for finding in view.findings[:_MAX_ROWS]:
             where = f"{', '.join(finding.cases)} on {finding.address}"
             since = str(finding.since) if finding.since else "–"
             cause = list(filter(None, (finding.figures[0].cause, finding.doubt)))
             yield _row(finding.kind, where, figure_lines(finding), cause, finding.next_step, since, finding.owners)
-        if len(view.findings) > _MOST_ROWS:
-            yield f"\nand {len(view.findings) - _MOST_ROWS} more"
+        if len(view.findings) > _MAX_ROWS:
+            yield f"\nand {len(view.findings) - _MAX_ROWS} more"
         yield ""
     yield from _header(*DEVICE_COLUMNS)
-    for device in view.devices[:_MOST_ROWS]:
+    for device in view.devices[:_MAX_ROWS]:
         yield _row(*device_cells(device))
     yield ""
     for case, addresses in view.clean.items():
-        yield f"- {escaped(case)} is clean on {plural(len(addresses), 'device')}"
+        yield f"- {escape_markdown(case)} is clean on {plural(len(addresses), 'device')}"
 
 
 def _header(*names: str) -> Iterator[str]:
@@ -107,23 +107,23 @@ def _header(*names: str) -> Iterator[str]:
 
 def _row(*cells: str | Sequence[str]) -> str:
     texts = ([cell] if isinstance(cell, str) else cell for cell in cells)
-    return f"| {' | '.join('<br>'.join(map(escaped, lines)) or '–' for lines in texts)} |"
+    return f"| {' | '.join('<br>'.join(map(escape_markdown, lines)) or '–' for lines in texts)} |"
 
 
 def night_junit(view: NightView) -> bytes:
     """Return the night as JUnit XML: regressions fail, missing figures are errors, inconclusive or device changes are skipped."""
-    xml = JUnitXml(name=words(view.night.name))
+    xml = JUnitXml(name=tidy(view.night.name))
     for device in view.devices:
         suite = TestSuite(name=device.address)
         suite.timestamp = view.night.began_at.strftime("%Y-%m-%dT%H:%M:%S")
         measured = [one for one in view.night.measurements if one.device == device.device]
         for one in measured:
-            suite.add_property(f"{words(one.case)}: subject", subject_name(one.subject))
-        figures = {(words(one.case), figure_name(point.key, point.task)) for one in measured for point in one.points}
-        results: dict[Tested, tuple[NightFinding, Figured]] = {}  # the first, and thus worst, finding for each figure
+            suite.add_property(f"{tidy(one.case)}: subject", subject_name(one.subject))
+        figures = {(tidy(one.case), figure_name(point.key, point.task)) for one in measured for point in one.points}
+        results: dict[Tested, tuple[NightFinding, FigureRow]] = {}  # the first, and thus worst, finding for each figure
         for finding in view.findings:
-            for told in finding.figures if finding.place[1] == device.device else ():
-                results.setdefault((words(told.ruling.case), told.figure or _ALL), (finding, told))
+            for figure_text in finding.figures if finding.place[1] == device.device else ():
+                results.setdefault((tidy(figure_text.ruling.case), figure_text.figure or _ALL), (finding, figure_text))
         for case, figure in sorted(figures | results.keys()):
             test = TestCase(name=figure, classname=case)
             if (case, device.address) in view.open:
@@ -137,9 +137,9 @@ def night_junit(view: NightView) -> bytes:
     return text
 
 
-def _result(finding: NightFinding, told: Figured) -> Iterator[Failure | Error | Skipped]:
+def _result(finding: NightFinding, figure: FigureRow) -> Iterator[Failure | Error | Skipped]:
     if kind := _RESULTS.get(finding.kind):
-        result = kind(f"{finding.kind}: {told.cause}", finding.kind.value)
+        result = kind(f"{finding.kind}: {figure.cause}", finding.kind.value)
         result.text = f"{finding.sentence} Next: {finding.next_step}"
         yield result
 
@@ -156,7 +156,7 @@ def check_address(address: str) -> str:
         (parts.hostname or "").encode("idna")
     except ValueError:  # for unclosed brackets, an invalid port or an invalid host
         is_right = False
-    is_plain = address.isascii() and address.isprintable() and " " not in address and len(address) <= _LONGEST_ADDRESS
+    is_plain = address.isascii() and address.isprintable() and " " not in address and len(address) <= _MAX_ADDRESS_LENGTH
     if not (is_right and is_plain):
         hint = f"${WEBHOOK_VARIABLE} or --webhook takes what the chat gave you"
         raise UserError("the webhook is no web address; expected one as https://hooks.example.com/services/T0/B0/x", hint=hint)
@@ -166,14 +166,14 @@ def check_address(address: str) -> str:
 def night_message(view: NightView) -> dict[str, Any]:
     """Return the webhook message: plain text in Slack blocks, and the field `text` for clients without blocks."""
     lines = [f"{view.outcome}: night {view.night.night_id}", view.sentence]
-    for finding in view.findings[:_MOST_FINDINGS]:
+    for finding in view.findings[:_MAX_FINDINGS]:
         owners = f" ({', '.join(finding.owners)})" if finding.owners else ""
         lines.append(f"• {finding.kind}: {finding.sentence}{owners}")
-    if len(view.findings) > _MOST_FINDINGS:
-        lines.append(f"and {plural(len(view.findings) - _MOST_FINDINGS, 'more finding')}")
-    plain = _unlinked("\n".join(lines))[:_MOST_CHARACTERS]
+    if len(view.findings) > _MAX_FINDINGS:
+        lines.append(f"and {plural(len(view.findings) - _MAX_FINDINGS, 'more finding')}")
+    plain = _without_links("\n".join(lines))[:_MAX_CHARACTERS]
     return {
-        "text": "\n".join(_unlinked(html.escape(line, quote=False)) for line in lines)[:_MOST_CHARACTERS],
+        "text": "\n".join(_without_links(html.escape(line, quote=False)) for line in lines)[:_MAX_CHARACTERS],
         "mrkdwn": False,
         "blocks": [{"type": "section", "text": {"type": "plain_text", "text": plain, "emoji": False}}],
     }
@@ -185,7 +185,7 @@ def send(message: dict[str, Any], address: str) -> None:
     request = urllib.request.Request(address, body, {"Content-Type": "application/json; charset=utf-8"}, method="POST")
     reasons = [f"no whole answer in {_PATIENCE_S:g} s"]
     # An answer could arrive byte by byte without end.
-    posting = threading.Thread(target=lambda: reasons.append(_posted(request)), name="quadbench-webhook", daemon=True)
+    posting = threading.Thread(target=lambda: reasons.append(_post_failure(request)), name="quadbench-webhook", daemon=True)
     posting.start()
     posting.join(_PATIENCE_S)
     if reason := reasons[-1]:
@@ -193,7 +193,7 @@ def send(message: dict[str, Any], address: str) -> None:
         raise ServiceError(f"the webhook was not told of the night: {reason}", hint=hint)
 
 
-def _posted(request: urllib.request.Request) -> str:
+def _post_failure(request: urllib.request.Request) -> str:
     """Post a request and return the reason of a failure; empty if it succeeded."""
     try:
         with urllib.request.build_opener(_NoRedirection).open(request, timeout=_TIMEOUT_S):
@@ -207,8 +207,8 @@ def _posted(request: urllib.request.Request) -> str:
         return f"no answer ({type(error).__name__})"
 
 
-def tell(view: NightView, address: str, told: Path) -> bool:
-    """Post a night's message unless it equals the last one, whose digest is in the file `told`. Return whether it was posted.
+def post_night(view: NightView, address: str, log_path: Path) -> bool:
+    """Post a night's message unless it equals the last one, whose digest is in the file `log_path`. Return whether it was posted.
 
     Raises:
         ServiceError: the webhook did not accept the message.
@@ -216,10 +216,10 @@ def tell(view: NightView, address: str, told: Path) -> bool:
     """
     message = night_message(view)
     note = json.dumps({"schema_version": 1, "sha256": sha256(json.dumps(message).encode()).hexdigest()})
-    if told.is_file() and told.read_bytes().strip() == note.encode():
+    if log_path.is_file() and log_path.read_bytes().strip() == note.encode():
         return False
     send(message, address)
-    write_whole(told, note)
+    write_atomic(log_path, note)
     return True
 
 
@@ -230,5 +230,5 @@ class _NoRedirection(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _unlinked(text: str) -> str:
+def _without_links(text: str) -> str:
     return _LINK.sub(f"]{_BREAK}", _MENTION.sub(f"@{_BREAK}", text))

@@ -13,8 +13,8 @@ from importlib.metadata import version
 from itertools import count
 from typing import Any
 
-from quadbench.artifacts import Bundle, Stored
-from quadbench.artifacts.names import check_file_name
+from quadbench.artifacts import Bundle, StoredBundle
+from quadbench.artifacts.safe_text import check_file_name
 from quadbench.dispatch.demands import compile_orders, only_device
 from quadbench.dispatch.orders import BuildOrder, CompareAnswer, CompareOrder, SideOrder, answer_of, as_json
 from quadbench.dispatch.plan import Demand, planned
@@ -32,19 +32,19 @@ from quadbench.farm.store.artifacts import fetch, send
 from quadbench.farm.store.launches import fetch_run
 from quadbench.farm.workers import Workers
 from quadbench.host import user_and_host
-from quadbench.kits.store import find
+from quadbench.kits.store import find_kit
 from quadbench.measure.launch_schedule import Budget
-from quadbench.nightly.launcher import NO_TIME, Launched, Wanted
+from quadbench.nightly.launcher import NO_TIME, CaseRequest, CaseResult
 from quadbench.observer import Observer
-from quadbench.pipeline import Conduct
+from quadbench.pipeline import RunOptions
 from quadbench.quad.cache import digests_of
 from quadbench.recipe import Measure
 from quadbench.report.run_line import write_comparison
 from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
-from quadbench.results.stored_runs import keep_fetched
+from quadbench.results.stored_runs import store_fetched
 from quadbench.rollout.recovery import WAIT_S
-from quadbench.study.comparison_side import Chosen, measured_alike
+from quadbench.study.comparison_side import SideSpec, measure_for
 
 _LOOK_S = 1.0
 _UNREAD = "is not in the queue, or cannot be read there"
@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ToLaunch:
+class _FarmComparison:
     """A comparison on one device as a farm job, with the bundles that must be built for it."""
 
     case: str
@@ -65,13 +65,13 @@ class _ToLaunch:
     builds: tuple[BuildOrder, ...]
 
     @property
-    def told(self) -> str:
+    def payload_text(self) -> str:
         """Return the payload of the comparison's job as JSON, by which the job is found again."""
         return _as_text(as_json(self.demand.order))
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfFarm:
+class FarmLauncher:
     """The launcher that runs a night's comparisons on the devices of a farm."""
 
     night_id: str
@@ -80,55 +80,55 @@ class OfFarm:
     observer: Observer
     _gone_since: dict[_Need, float] = field(default_factory=dict)  # monotonic time since which no worker serves a need
 
-    def bundle(self, digest: str) -> Stored[Bundle]:
+    def bundle(self, digest: str) -> StoredBundle:
         """Return a bundle from this results folder or from the farm's store."""
         return fetch(Bundle, digest, self.layout, self.farm.store)
 
-    def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
+    def launch(self, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
         """Yield the result of each requested comparison. The queue retries lost jobs; jobs that wait too long are cancelled."""
-        work = list[_ToLaunch]()
-        for asked in wanted:
+        work = list[_FarmComparison]()
+        for asked in requests:
             for done in self._work_of(asked):
-                if isinstance(done, Launched):
+                if isinstance(done, CaseResult):
                     yield done
                 else:
                     work.append(done)
         there = {
-            told: job
-            for told, job in self._comparisons().items()
+            payload_text: job
+            for payload_text, job in self._comparisons().items()
             if job.state is JobState.DONE or not job.state.is_end  # failed and cancelled jobs give no result
         }
-        self._submit([one for one in work if one.told not in there])
-        there, pending = self._comparisons(), dict[int, _ToLaunch]()
+        self._submit([one for one in work if one.payload_text not in there])
+        there, pending = self._comparisons(), dict[int, _FarmComparison]()
         for one in work:
-            if job := there.get(one.told):
+            if job := there.get(one.payload_text):
                 pending[job.id] = one
             else:
-                yield Launched(case=one.case, word=one.word, why=f"its job {_UNREAD}")
+                yield CaseResult(case=one.case, word=one.word, reason=f"its job {_UNREAD}")
         while pending:
-            for job_id, ended in self._ended(set(pending), budget).items():
-                yield self._came(job_id, ended, pending.pop(job_id))
+            for job_id, ended in self._wait_for_jobs(set(pending), budget).items():
+                yield self._job_result(job_id, ended, pending.pop(job_id))
 
-    def _work_of(self, wanted: Wanted) -> Iterator[_ToLaunch | Launched]:
+    def _work_of(self, requests: CaseRequest) -> Iterator[_FarmComparison | CaseResult]:
         """Yield a farm job, or a failure, for each device of a request. A faulty device does not affect the others."""
         devices, sides = self.farm.devices, dict[tuple[str, str], tuple[SideOrder, BuildOrder | None]]()
-        for word in wanted.words:
+        for word in requests.words:
             try:
                 asked = only_device(word, devices)
-                profile, measure = asked.fit[0].labels["profile"], measured_alike(wanted.a, wanted.b)
-                for letter, chosen in (("A", wanted.a), ("B", wanted.b)):
+                profile, measure = asked.fit[0].labels["profile"], measure_for(requests.a, requests.b)
+                for letter, chosen in (("A", requests.a), ("B", requests.b)):
                     if (letter, profile) not in sides:
                         sides[letter, profile] = self._side(chosen, profile, measure)
                 (a, build_a), (b, build_b) = sides["A", profile], sides["B", profile]
                 order = CompareOrder(
-                    case=wanted.case,
+                    case=requests.case,
                     word=word,
                     a=a,
                     b=b,
-                    looks=wanted.looks,
-                    goals=wanted.goals,
-                    tasks=wanted.tasks,
-                    conduct=Conduct(),
+                    looks=requests.looks,
+                    goals=requests.goals,
+                    tasks=requests.tasks,
+                    conduct=RunOptions(),
                     target=asked.target,
                 )
                 compiled = dict.fromkeys(one for side in (a, b) for one in compile_orders(asked, {profile: side.bundle}))
@@ -136,20 +136,20 @@ class OfFarm:
                 builds = tuple(build for build in (build_a, build_b) if build)
                 for new in planned(builds, [demand]):
                     check_job(new)
-                yield _ToLaunch(case=wanted.case, word=word, demand=demand, builds=builds)
+                yield _FarmComparison(case=requests.case, word=word, demand=demand, builds=builds)
             except QuadbenchError as error:
                 may_pass = isinstance(error, StorageError | DeviceNotFoundError)
-                yield replace(Launched.failed(wanted.case, word, error), may_pass=may_pass)
+                yield replace(CaseResult.failed(requests.case, word, error), is_transient=may_pass)
 
-    def _side(self, chosen: Chosen, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
+    def _side(self, chosen: SideSpec, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
         """Return the farm's description of one side, and the build that it needs; local files are uploaded."""
         if chosen.harness:
             raise UserError(f"hosts of a farm have harnesses of their own, and '{chosen.harness}' is none", hint="leave it out")
-        store, build, kit = self.farm.store, None, find(chosen.kit, self.layout) if chosen.kit else None
+        store, build, kit = self.farm.store, None, find_kit(chosen.kit, self.layout) if chosen.kit else None
         if kit:
             send(kit, store)
         if chosen.recipe:
-            recipe = chosen.recipe.on(profile)
+            recipe = chosen.recipe.for_device(profile)
             digest = digests_of(recipe).bundle
             build = to_build(digest, recipe, store, self.layout, self.observer)
         else:
@@ -161,10 +161,10 @@ class OfFarm:
 
     def _comparisons(self) -> dict[str, Job]:
         """Return the night's comparison jobs by payload; of equal payloads, the latest job."""
-        jobs = [job for listed in self._listed() for job in listed.jobs]
+        jobs = [job for listed in self._read_jobs() for job in listed.jobs]
         return {_as_text(job.payload): job for job in jobs if job.kind is JobKind.COMPARE}
 
-    def _listed(self) -> Iterator[ReadJobs]:
+    def _read_jobs(self) -> Iterator[ReadJobs]:
         """Yield the night's jobs, one list for each id under which jobs were submitted."""
         for number in count(1):
             try:
@@ -175,33 +175,33 @@ class OfFarm:
     def _run_id(self, number: int) -> str:
         return self.night_id if number == 1 else f"{self.night_id}.{number}"
 
-    def _submit(self, work: Sequence[_ToLaunch]) -> None:
-        queue, owner, there = JobQueue(self.farm.engine), user_and_host(), len(list(self._listed()))
+    def _submit(self, work: Sequence[_FarmComparison]) -> None:
+        queue, owner, there = JobQueue(self.farm.engine), user_and_host(), len(list(self._read_jobs()))
         for start in range(0, len(work), _IN_A_BATCH):
             batch, number = work[start : start + _IN_A_BATCH], there + start // _IN_A_BATCH + 1
             builds = {build.bundle: build for one in batch for build in one.builds}
             jobs = planned(list(builds.values()), [one.demand for one in batch])
             queue.submit(self._run_id(number), jobs, owner, version("quadbench"))
 
-    def _ended(self, pending: set[int], budget: Budget | None) -> dict[int, Job | None]:
+    def _wait_for_jobs(self, pending: set[int], budget: Budget | None) -> dict[int, Job | None]:
         """Wait a moment, then return the ended jobs by id; None for a job that the queue no longer lists.
 
         Waiting jobs are cancelled if the budget is over or no worker serves their needs.
         """
         time.sleep(_LOOK_S)
         try:
-            night = {job.id: job for listed in self._listed() for job in listed.jobs}
+            night = {job.id: job for listed in self._read_jobs() for job in listed.jobs}
             jobs = [night[job_id] for job_id in sorted(pending & night.keys())]
-            served = self._served()
+            served = self._served_needs()
         except StorageError as error:
             log.warning("the queue is not reached: %s", error)
             return {}
         for job in jobs:
-            why = self._why_not(job, night, served, budget) if job.state is JobState.WAITING else None
+            why = self._cancel_reason(job, night, served, budget) if job.state is JobState.WAITING else None
             if why and not self._cancel(job, why):
                 del night[job.id]
         running = ", ".join(f"{job.payload.get('case')} at {job.seat}" for job in jobs if job.state is JobState.RUNNING)
-        self.observer.step("farm", f"{len(jobs)} comparisons are left; {running or 'none'} running")
+        self.observer.stage_step("farm", f"{len(jobs)} comparisons are left; {running or 'none'} running")
         return {job.id: job for job in jobs if job.state.is_end} | dict.fromkeys(pending - night.keys())
 
     def _cancel(self, job: Job, why: str) -> bool:
@@ -213,7 +213,7 @@ class OfFarm:
             return isinstance(error, StorageError)
         return True
 
-    def _why_not(self, job: Job, night: Mapping[int, Job], served: Set[_Need], budget: Budget | None) -> str | None:
+    def _cancel_reason(self, job: Job, night: Mapping[int, Job], served: Set[_Need], budget: Budget | None) -> str | None:
         """Return the reason to cancel a waiting job: no time, or no worker; None if it may wait on."""
         if budget and budget.left_s <= 0:
             return f"{NO_TIME} it"
@@ -228,7 +228,7 @@ class OfFarm:
                 return f"no worker of quadbench {needs[1]} has had the {needs[0]} for {WAIT_S / 60:g} minutes"
         return None
 
-    def _served(self) -> set[_Need]:
+    def _served_needs(self) -> set[_Need]:
         """Return the job requirements that active workers can serve, each with the worker's quadbench version.
 
         A reserved device is served only by workers of the user and host that reserved it.
@@ -245,13 +245,13 @@ class OfFarm:
             self._gone_since.pop(there, None)
         return served
 
-    def _came(self, job_id: int, job: Job | None, work: _ToLaunch) -> Launched:
+    def _job_result(self, job_id: int, job: Job | None, work: _FarmComparison) -> CaseResult:
         """Return the result of an ended job and store the files of its runs. An invalid result does not affect other jobs."""
-        came = Launched(case=work.case, word=work.word)
+        came = CaseResult(case=work.case, word=work.word)
         if job is None:
-            return replace(came, why=f"job {job_id} {_UNREAD}")
+            return replace(came, reason=f"job {job_id} {_UNREAD}")
         if job.state is not JobState.DONE:
-            return replace(came, why=f"job {job.id} {job.state}: {job.reason or 'no reason'}")
+            return replace(came, reason=f"job {job.id} {job.state}: {job.reason or 'no reason'}")
         try:
             answer = answer_of(job, answers(self.farm.engine, [job]).get(job.id), CompareAnswer)
             versus = answer.versus
@@ -260,11 +260,11 @@ class OfFarm:
             for run in answer.runs:  # fetched as if they had been launched here
                 for fault in fetch_run(run.run_id, self.layout, self.farm.store).refused:
                     log.warning("%s", fault)
-                keep_fetched(self.layout, run)
+                store_fetched(self.layout, run)
             write_comparison(versus, self.layout)
         except (ArtifactError, ValueError) as error:
             why, is_unstored = f"the answer of job {job.id} cannot be used: {error}", isinstance(error, StorageError)
-            return replace(came, why=why, may_pass=is_unstored, is_unstored=is_unstored)
+            return replace(came, reason=why, is_transient=is_unstored, is_storage_failure=is_unstored)
         runs = answer.runs[0].run_id, answer.runs[1].run_id
         return replace(came, device=job.seat, versus=device, comparison=versus.comparison_id, runs=runs)
 

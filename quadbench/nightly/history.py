@@ -7,16 +7,16 @@ from datetime import datetime
 from itertools import groupby, pairwise
 from statistics import median
 
-from quadbench.artifacts.night_record import Acknowledgement, Measurement, Ruling, RulingKind, Subject, unlike
+from quadbench.artifacts.night_record import Acknowledgement, Measurement, Ruling, RulingKind, Subject, differing_values
 from quadbench.nightly import series
 from quadbench.nightly.night_file import Limits
-from quadbench.report.formatting import TextTable, listed, plural
-from quadbench.report.night import figure_name, words
+from quadbench.report.formatting import TextTable, join_names, plural
+from quadbench.report.night import figure_name, tidy
 from quadbench.report.versus import ALL_TASKS, PRIMARY
 from quadbench.statistics.change_points import shifts
 
-_MOST_CHANGED = 3  # changes named in a cell
-_MOST_SHOWN = 20  # latest rows of a table
+_MAX_CHANGED = 3  # changes named in a cell
+_MAX_SHOWN = 20  # latest rows of a table
 _COLUMNS = ("From", "To", "Nights", "Level", "Change", "What changed then")
 _NUMERIC = (False, False, True, True, True, False)
 _SHORT = 12  # characters of a changed value, enough to identify a digest
@@ -50,7 +50,7 @@ def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Se
         (night, place, (point.ratio is not None, series.tasks_of(night) if name[0] == ALL_TASKS else ()))
         for night in nights
         for point in night.points
-        if series.name_of(point) == name and (place := series.scaled(point)) is not None
+        if series.name_of(point) == name and (place := series.to_scale(point)) is not None
     ]
     if not values:
         return ()
@@ -63,7 +63,7 @@ def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Se
             since=stretch[0][0].measured_at,
             last=stretch[-1][0].night,
             nights=len(stretch),
-            level=series.unscaled(level, name[1]),
+            level=series.from_scale(level, name[1]),
             is_ratio=stretch[0][2][0],
             change=series.change_between(before, level) if number and _are_alike(stretches[number - 1][-1], stretch[0]) else None,
             changed=_changed(stretches[number - 1][-1][0], stretch[0][0]) if number else {},
@@ -81,7 +81,7 @@ def _edges(values: Sequence[_Value], key: str) -> list[int]:
     ]
     edges = set(hard)
     for begin, end in pairwise([0, *hard, len(values)]):
-        positive = [series.unscaled(place, key) for _, place, _ in values[begin:end]]
+        positive = [series.from_scale(place, key) for _, place, _ in values[begin:end]]
         if min(positive) > 0:  # decibels and distances may be 0
             edges |= {begin + shift.at for shift in shifts(positive)}
     return sorted(edges)
@@ -103,7 +103,7 @@ def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]
         {"files": night.subject.bundle, "kit": night.subject.kit or "none", "yardstick": night.yardstick}
         for night in (before, now)
     ]
-    return unlike(held[:1], held[1:]) | unlike([before.environment], [now.environment])
+    return differing_values(held[:1], held[1:]) | differing_values([before.environment], [now.environment])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +136,10 @@ def case_history(
     It covers the image time and the figures with rulings that are not clean, or all figures if `is_whole`.
     """
     latest = nights[-1]
-    told = tuple(ruling for ruling in rulings if ruling.kind is not RulingKind.CLEAN)
+    shown_rulings = tuple(ruling for ruling in rulings if ruling.kind is not RulingKind.CLEAN)
     names = dict.fromkeys(series.name_of(point) for night in reversed(nights) for point in night.points)
     primary = (ALL_TASKS, PRIMARY)
-    shown = {(ruling.task, ruling.key) for ruling in told} | {primary}
+    shown = {(ruling.task, ruling.key) for ruling in shown_rulings} | {primary}
     wanted = [name for name in names if is_whole or name in shown or (name[1] == PRIMARY and primary not in names)]
     return CaseHistory(
         case=latest.case,
@@ -147,7 +147,7 @@ def case_history(
         address=latest.address,
         nights=len(nights),
         figures=tuple(FigureHistory(task=task, key=key, segments=segments(nights, (task, key))) for task, key in wanted),
-        rulings=told,
+        rulings=shown_rulings,
         acknowledged=tuple(word for word in acknowledged if word.device in (None, latest.device)),
     )
 
@@ -157,13 +157,13 @@ def tables(history: CaseHistory) -> tuple[TextTable, ...]:
     rows = [
         _row(figure_name(figure.key, figure.task), segment, figure.key)
         for figure in history.figures
-        for segment in figure.segments[-_MOST_SHOWN:]
+        for segment in figure.segments[-_MAX_SHOWN:]
     ]
-    levels = _levels(f"{history.case} on {words(history.address)}", "Figure", rows)
-    return (*([levels] if rows else []), *told_tables(history))
+    levels = _levels(f"{history.case} on {tidy(history.address)}", "Figure", rows)
+    return (*([levels] if rows else []), *ruling_tables(history))
 
 
-def told_tables(history: CaseHistory) -> tuple[TextTable, ...]:
+def ruling_tables(history: CaseHistory) -> tuple[TextTable, ...]:
     """Return tables of the latest rulings and acknowledgements, without empty tables."""
     return tuple(table for table in (_rulings(history), _words(history)) if table.rows)
 
@@ -172,10 +172,10 @@ def sentence(history: CaseHistory) -> str:
     """Return a sentence on the level of the first figure and the night since which it holds."""
     figure = next((figure for figure in history.figures if figure.segments), None)
     if figure is None:
-        return f"{history.case} on {words(history.address)} has {plural(history.nights, 'night')} and no figure to follow."
+        return f"{history.case} on {tidy(history.address)} has {plural(history.nights, 'night')} and no figure to follow."
     latest = figure.segments[-1]
     level, change, changed = segment_cells(latest, figure.key)
-    where = f"{history.case} on {words(history.address)}: {figure_name(figure.key, figure.task)} is {level}"
+    where = f"{history.case} on {tidy(history.address)}: {figure_name(figure.key, figure.task)} is {level}"
     if latest.change is None:
         return f"{where} since {latest.first}, in {plural(latest.nights, 'night')}."
     changed = changed if latest.changed else "nothing that is known"
@@ -184,7 +184,7 @@ def sentence(history: CaseHistory) -> str:
 
 def segment_table(figure: FigureHistory) -> TextTable:
     """Return a table of the latest numbered segments of one figure."""
-    numbered = list(enumerate(figure.segments, start=1))[-_MOST_SHOWN:]
+    numbered = list(enumerate(figure.segments, start=1))[-_MAX_SHOWN:]
     rows = [_row(str(number), segment, figure.key) for number, segment in numbered]
     return _levels(figure_name(figure.key, figure.task), "Segment", rows)
 
@@ -197,18 +197,18 @@ def _row(name: str, segment: Segment, key: str) -> tuple[str, ...]:
     return (name, segment.first, segment.last, str(segment.nights), *segment_cells(segment, key))
 
 
-def changed_words(segment: Segment) -> str:
+def changed_text(segment: Segment) -> str:
     """Return what changed between a segment and the night before it, as text; empty if nothing is known."""
-    changes = [f"{words(name)} {_short(before)} → {_short(now)}" for name, (before, now) in segment.changed.items()]
-    more = f", {len(changes) - _MOST_CHANGED} more" if len(changes) > _MOST_CHANGED else ""
-    return ", ".join(changes[:_MOST_CHANGED]) + more
+    changes = [f"{tidy(name)} {_short(before)} → {_short(now)}" for name, (before, now) in segment.changed.items()]
+    more = f", {len(changes) - _MAX_CHANGED} more" if len(changes) > _MAX_CHANGED else ""
+    return ", ".join(changes[:_MAX_CHANGED]) + more
 
 
 def segment_cells(segment: Segment, key: str) -> tuple[str, str, str]:
     """Return the level of a segment, its change, and what changed with it, as text."""
-    level = series.said_value(segment.level, key, is_ratio=segment.is_ratio)
-    change = "–" if segment.change is None else series.said_change(segment.change, key)
-    return level, change, changed_words(segment) or "–"
+    level = series.value_text(segment.level, key, is_ratio=segment.is_ratio)
+    change = "–" if segment.change is None else series.change_text(segment.change, key)
+    return level, change, changed_text(segment) or "–"
 
 
 def _rulings(history: CaseHistory) -> TextTable:
@@ -216,8 +216,8 @@ def _rulings(history: CaseHistory) -> TextTable:
     ordered = sorted(history.rulings, key=lambda ruling: (ruling.key or "", ruling.task or ""))
     alike = [list(group) for _, group in groupby(ordered, key=lambda one: (one.key, one.task, one.kind, one.cause))]
     rows = [
-        (_span(told), figure_name(told[0].key, told[0].task) or "all", told[0].kind.value, words(told[0].cause))
-        for told in sorted(alike, key=lambda told: told[0].told_at)[-_MOST_SHOWN:]
+        (_span(group), figure_name(group[0].key, group[0].task) or "all", group[0].kind.value, tidy(group[0].cause))
+        for group in sorted(alike, key=lambda group: group[0].told_at)[-_MAX_SHOWN:]
     ]
     return TextTable.of_words("Rulings that are not clean", ("Night", "Figure", "Ruling", "Why"), rows)
 
@@ -229,14 +229,14 @@ def _span(rulings: Sequence[Ruling]) -> str:
 
 def _words(history: CaseHistory) -> TextTable:
     rows = [
-        (word.night, f"{word.until:%Y-%m-%d}", figure_name(word.key, word.task) or "all", words(word.owner), words(word.reason))
-        for word in history.acknowledged[-_MOST_SHOWN:]
+        (word.night, f"{word.until:%Y-%m-%d}", figure_name(word.key, word.task) or "all", tidy(word.owner), tidy(word.reason))
+        for word in history.acknowledged[-_MAX_SHOWN:]
     ]
     return TextTable.of_words("Acknowledged", ("From", "Until", "Figure", "By", "Why"), rows)
 
 
 def _short(value: str) -> str:
-    text = words(value)
+    text = tidy(value)
     return text if len(text) <= 2 * _SHORT else text[:_SHORT]
 
 
@@ -272,41 +272,39 @@ def last_change(history: CaseHistory, now: datetime) -> Change | None:
     return None
 
 
-def answer(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
+def summary(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
     """Return sentences on the last changes, those to act on first, then on cases without a change."""
     changes = [change for history in histories if (change := last_change(history, now))]
-    together = [list(alike) for _, alike in groupby(sorted(changes, key=_alike), key=_alike)]
+    together = [list(alike) for _, alike in groupby(sorted(changes, key=_shared_change), key=_shared_change)]
     ordered = sorted(together, key=lambda alike: (alike[0].is_open, min(one.segment.since for one in alike)), reverse=True)
     changed = {(one.history.case, one.history.device) for one in changes}
     steady = [one for one in histories if (one.case, one.device) not in changed]
-    told = [*map(_told, ordered)]
+    sentences = [*map(_change_sentence, ordered)]
     for case, unchanged in groupby(steady, key=lambda history: history.case):
         of_case = list(unchanged)
         nights = plural(max(history.nights for history in of_case), "night")
-        where = listed([words(history.address) for history in of_case])
-        told.append(f"{words(case)}: nothing that matters has changed on {where} in {nights}.")
-    return tuple(told)
+        where = join_names([tidy(history.address) for history in of_case])
+        sentences.append(f"{tidy(case)}: nothing that matters has changed on {where} in {nights}.")
+    return tuple(sentences)
 
 
-def _alike(change: Change) -> tuple[object, ...]:
+def _shared_change(change: Change) -> tuple[object, ...]:
     """Return the sort key of changes that one sentence can report together."""
     figure, segment = change.figure, change.segment
-    return change.is_open, segment.first, change.history.case, figure.task, figure.key, changed_words(segment), str(change.word)
+    return change.is_open, segment.first, change.history.case, figure.task, figure.key, changed_text(segment), str(change.word)
 
 
-def _told(changes: Sequence[Change]) -> str:
+def _change_sentence(changes: Sequence[Change]) -> str:
     first = changes[0]
     figure, segment, word = first.figure, first.segment, first.word
-    sizes = dict.fromkeys(series.said_change(one.segment.change or 0.0, one.figure.key) for one in changes)
-    what = f"{words(first.history.case)}: {figure_name(figure.key, figure.task)} is {listed(list(sizes))} than before"
-    where = listed([words(one.history.address) for one in changes])
-    by = (
-        f"what changed that night: {changed_words(segment)}" if segment.changed else "nothing that is known of changed that night"
-    )
-    told = f"{what} on {where} since {words(segment.first)}; {by}."
+    sizes = dict.fromkeys(series.change_text(one.segment.change or 0.0, one.figure.key) for one in changes)
+    what = f"{tidy(first.history.case)}: {figure_name(figure.key, figure.task)} is {join_names(list(sizes))} than before"
+    where = join_names([tidy(one.history.address) for one in changes])
+    by = f"what changed that night: {changed_text(segment)}" if segment.changed else "nothing that is known of changed that night"
+    text = f"{what} on {where} since {tidy(segment.first)}; {by}."
     if word is None:
-        return told
-    return f"{told} It is acknowledged until {word.until:%Y-%m-%d} by {words(word.owner)}, because: “{words(word.reason)}”."
+        return text
+    return f"{text} It is acknowledged until {word.until:%Y-%m-%d} by {tidy(word.owner)}, because: “{tidy(word.reason)}”."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,13 @@ from itertools import groupby
 
 from quadbench.artifacts.night_record import Measurement, Point, RulingKind
 from quadbench.nightly.history import CaseHistory, FigureHistory, Segment
-from quadbench.nightly.series import FigureName, is_sound, name_of, scaled, unscaled
+from quadbench.nightly.series import FigureName, from_scale, is_sound, name_of, to_scale
 from quadbench.report.chart import FAINT, Plot, rule, svg, text
-from quadbench.report.night import figure_name, in_unit, words
-from quadbench.report.night_formats import COLOURS, LOWER, PLAIN, RULE, UPPER, WIDTH, across, axis, dates, line, panel, titles_of
+from quadbench.report.night import figure_name, in_unit, tidy
+from quadbench.report.night_formats import COLOURS, LOWER, PLAIN, RULE, UPPER, WIDTH, axis, dates, line, panel, plot_of, titles_of
 from quadbench.report.versus import EXACT
 
-MOST_NIGHTS = 400  # the latest nights that a chart shows
+MAX_NIGHTS = 400  # the latest nights that a chart shows
 _FEW_NIGHTS = 90  # up to this many nights, dots are larger
 _WORDS = 34  # pixels from the panels down to the bars of acknowledged nights
 _APART = 16.0  # least distance of the numbers above changes
@@ -25,9 +25,9 @@ def history_chart(figure: FigureHistory, history: CaseHistory, nights: Sequence[
     """Draw a figure over its latest nights; None if fewer than two have it in the last one's form, value or ratio."""
     name = figure.task, figure.key
     points = [
-        (night, point) for night in nights for point in night.points if name_of(point) == name and scaled(point) is not None
+        (night, point) for night in nights for point in night.points if name_of(point) == name and to_scale(point) is not None
     ]
-    alike = [one for one in points if (one[1].ratio is None) is (points[-1][1].ratio is None)][-MOST_NIGHTS:]
+    alike = [one for one in points if (one[1].ratio is None) is (points[-1][1].ratio is None)][-MAX_NIGHTS:]
     if len(alike) < 2:
         return None
     plot = _Plot(figure=figure, history=history, nights=tuple(night for night, _ in alike), points=tuple(p for _, p in alike))
@@ -56,9 +56,9 @@ class _Plot:
             lower = panel(self._plot, values, (), LOWER)
             parts += [*axis(lower, of_yardstick), line(lower, values)]
         parts += dates(self._plot, self.nights, bottom)
-        told = f"{figure} of {words(self.history.case)} on {words(self.history.address)} over {len(self.nights)} nights"
+        title = f"{figure} of {tidy(self.history.case)} on {tidy(self.history.address)} over {len(self.nights)} nights"
         accepted = list(self._acknowledged(bottom + _WORDS))
-        return svg(WIDTH, bottom + (_WORDS + 10 if accepted else 24), told, [*parts, *accepted])
+        return svg(WIDTH, bottom + (_WORDS + 10 if accepted else 24), title, [*parts, *accepted])
 
     @property
     def _is_ratio(self) -> bool:
@@ -66,11 +66,11 @@ class _Plot:
 
     @cached_property
     def _plot(self) -> Plot:
-        return across(len(self.nights))
+        return plot_of(len(self.nights))
 
     @cached_property
     def _ys(self) -> list[float]:
-        places = [unscaled(scaled(point) or 0.0, self.figure.key) for point in self.points]
+        places = [from_scale(to_scale(point) or 0.0, self.figure.key) for point in self.points]
         return list(map(self._shown, places))
 
     @cached_property

@@ -16,30 +16,30 @@ from quadbench.nightly.history import (
     Change,
     FigureHistory,
     Segment,
-    answer,
     case_history,
     last_change,
     segment_cells,
     sentence,
+    summary,
 )
-from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
-from quadbench.nightly.series import name_of, said_value, scaled
-from quadbench.report.formatting import TextTable, listed, plural
-from quadbench.report.night import words
+from quadbench.nightly.history_chart import MAX_NIGHTS, history_chart
+from quadbench.nightly.series import name_of, to_scale, value_text
+from quadbench.report.formatting import TextTable, join_names, plural
+from quadbench.report.night import tidy
 from quadbench.report.page import page_environment
 from quadbench.report.versus import ALL_TASKS, PRIMARY
 from quadbench.results.documents import adapter_of, document_from
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightStore
 
 SCHEMA_VERSION = 1
-_MOST_SECTIONS, _MOST_FIGURES, _MOST_CHARTS = 30, 6, 30  # devices per page, figures per device, charts per page
-_MOST_SENTENCES = 12
-_MOST_DOUBTS = 3  # sentences per caveat at the top of a page
-_MOST_RULINGS = 20  # per device in the page's data; quadbench history CASE --json has all
+_MAX_SECTIONS, _MAX_FIGURES, _MAX_CHARTS = 30, 6, 30  # devices per page, figures per device, charts per page
+_MAX_SENTENCES = 12
+_MAX_DOUBTS = 3  # sentences per caveat at the top of a page
+_MAX_RULINGS = 20  # per device in the page's data; quadbench history CASE --json has all
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class CaseLine:
     """A case on a device in a list: its latest night, that night's rulings, and the current segment of its image time."""
 
     case: str
@@ -50,9 +50,9 @@ class Line:
     segment: Segment | None
 
 
-def lines_of(nights: Nights, series: Sequence[Sequence[Measurement]]) -> tuple[Line, ...]:
+def case_lines(nights: NightStore, series: Sequence[Sequence[Measurement]]) -> tuple[CaseLine, ...]:
     """Return the list entries of cases on devices, each with at least one night."""
-    told = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
+    rulings_of = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
     lines = []
     for measured in series:
         latest = measured[-1]
@@ -60,18 +60,18 @@ def lines_of(nights: Nights, series: Sequence[Sequence[Measurement]]) -> tuple[L
         name = (ALL_TASKS, PRIMARY) if (ALL_TASKS, PRIMARY) in names else names[0] if names else None
         parts = history.segments(measured, name) if name else ()
         where = latest.night, latest.case, latest.device
-        kinds = dict.fromkeys(one.kind.value for one in told[latest.night] if (one.night, one.case, one.device) == where)
-        lines.append(document_from(Line, latest, kinds=tuple(kinds), segment=parts[-1] if parts else None))
+        kinds = dict.fromkeys(one.kind.value for one in rulings_of[latest.night] if (one.night, one.case, one.device) == where)
+        lines.append(document_from(CaseLine, latest, kinds=tuple(kinds), segment=parts[-1] if parts else None))
     return tuple(lines)
 
 
-def line_table(lines: Sequence[Line]) -> TextTable:
+def case_table(lines: Sequence[CaseLine]) -> TextTable:
     rows = []
     for line in lines:
         kinds = [kind for kind in line.kinds if kind != "CLEAN"] or line.kinds
         level, change, _ = segment_cells(line.segment, PRIMARY) if line.segment else ("–", "–", "")
         since = line.segment.first if line.segment else "–"
-        rows.append((line.case, words(line.address), line.night, ", ".join(kinds) or "–", level, since, change))
+        rows.append((line.case, tidy(line.address), line.night, ", ".join(kinds) or "–", level, since, change))
     return TextTable(
         title="Cases",
         columns=("Case", "Device", "Latest night", "Rulings", "Time of an image", "Since", "Change then"),
@@ -85,7 +85,7 @@ class CaseList:
     """A list of the measured cases, with an entry for each device."""
 
     schema_version: int = SCHEMA_VERSION
-    cases: tuple[Line, ...]
+    cases: tuple[CaseLine, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,22 +101,22 @@ def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict
     """Return for each caveat the nights of a case that have it, and whether they affect the last change."""
     places = {night.night: place for place, night in enumerate(nights)}
     of_change = range(places[change.before.first], places[change.segment.last] + 1) if change else range(0)
-    told = {}
+    nights_by_caveat = {}
     for caveat in Caveat:
         doubted = [place for place, night in enumerate(nights) if caveat in night.caveats]
         if not doubted:
             continue
-        first, last = words(nights[doubted[0]].night), words(nights[doubted[-1]].night)
+        first, last = tidy(nights[doubted[0]].night), tidy(nights[doubted[-1]].night)
         joint = "to" if doubted[-1] - doubted[0] + 1 == len(doubted) else "and others until"
         which = first if len(doubted) == 1 else f"{first} {joint} {last}"
-        told[caveat] = f"in {len(doubted)} of {plural(len(nights), 'night')}, {which}"
+        nights_by_caveat[caveat] = f"in {len(doubted)} of {plural(len(nights), 'night')}, {which}"
         if change:
             count = len([place for place in doubted if place in of_change])
-            told[caveat] += f"; the change is told by {f'{count} of these too' if count else 'other nights'}"
-    return told
+            nights_by_caveat[caveat] += f"; the change is told by {f'{count} of these too' if count else 'other nights'}"
+    return nights_by_caveat
 
 
-def took(nights: Sequence[Measurement], figure: FigureHistory) -> str:
+def as_value(nights: Sequence[Measurement], figure: FigureHistory) -> str:
     """Return a sentence with a tracked ratio's medians in the figure's own unit, before and since its last change."""
     if not figure.segments or not figure.segments[-1].is_ratio:
         return ""
@@ -131,12 +131,12 @@ def _median(nights: Sequence[Measurement], figure: FigureHistory, segment: Segme
     names = [night.night for night in nights]
     stretch = nights[names.index(segment.first) : names.index(segment.last) + 1]
     points = [point for night in stretch for point in night.points if name_of(point) == (figure.task, figure.key)]
-    values = [point.value for point in points if scaled(point) is not None]
-    return said_value(median(values), figure.key, is_ratio=False)
+    values = [point.value for point in points if to_scale(point) is not None]
+    return value_text(median(values), figure.key, is_ratio=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class CaseData:
     """The history of a case on a device, and its nights in order of time."""
 
     history: CaseHistory
@@ -155,11 +155,11 @@ class CaseSection:
 
     @property
     def title(self) -> str:
-        return f"{words(self.history.case)} on {self.address}"
+        return f"{tidy(self.history.case)} on {self.address}"
 
     @property
     def address(self) -> str:
-        return words(self.history.address)
+        return tidy(self.history.address)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,12 +170,12 @@ class HistoryView:
     more_sentences: int
     sections: tuple[CaseSection, ...]
     more_sections: int
-    most_nights: int = MOST_NIGHTS
+    most_nights: int = MAX_NIGHTS
 
     @property
     def doubts(self) -> dict[Caveat, tuple[str, ...]]:
         """Return, for each caveat, sentences that name the devices and nights with it."""
-        return {caveat: told for caveat in Caveat if (told := tuple(self._doubted(caveat)))}
+        return {caveat: doubted for caveat in Caveat if (doubted := tuple(self._doubted(caveat)))}
 
     @property
     def is_of_many(self) -> bool:
@@ -186,78 +186,78 @@ class HistoryView:
         for section in self.sections:
             if caveat in section.doubts:
                 alike.setdefault(section.doubts[caveat], []).append(section.address)
-        for told, addresses in islice(alike.items(), _MOST_DOUBTS):
-            yield f"On {listed(list(dict.fromkeys(addresses)))} {told}."
-        if len(alike) > _MOST_DOUBTS:
-            yield f"{len(alike) - _MOST_DOUBTS} more stand below, device by device."
+        for doubted, addresses in islice(alike.items(), _MAX_DOUBTS):
+            yield f"On {join_names(list(dict.fromkeys(addresses)))} {doubted}."
+        if len(alike) > _MAX_DOUBTS:
+            yield f"{len(alike) - _MAX_DOUBTS} more stand below, device by device."
 
 
-def told_of(nights: Nights, series: Iterable[Sequence[Measurement]], *, is_whole: bool) -> list[Told]:
+def read_cases(nights: NightStore, series: Iterable[Sequence[Measurement]], *, is_whole: bool) -> list[CaseData]:
     """Return the histories of cases on devices, each with at least one night; with every figure if `is_whole`."""
-    told = []
+    inputs = []
     for measured in series:
         case, device = measured[-1].case, measured[-1].device
         of_case = case_history(measured, nights.rulings_of(case, device), nights.acknowledgements(case), is_whole=is_whole)
-        told.append(Told(history=of_case, nights=measured))
-    return told
+        inputs.append(CaseData(history=of_case, nights=measured))
+    return inputs
 
 
-def history_view(told: Sequence[Told], now: datetime) -> HistoryView:
+def history_view(inputs: Sequence[CaseData], now: datetime) -> HistoryView:
     """Return the content of the history page; sentences and devices with the latest changes come first."""
-    sentences = answer([one.history for one in told], now)
-    sections = _sections(sorted(told, key=lambda one: _urgency(one, now)), now)
+    sentences = summary([one.history for one in inputs], now)
+    sections = _sections(sorted(inputs, key=lambda one: _urgency(one, now)), now)
     return HistoryView(
-        sentences=sentences[:_MOST_SENTENCES],
-        more_sentences=max(len(sentences) - _MOST_SENTENCES, 0),
+        sentences=sentences[:_MAX_SENTENCES],
+        more_sentences=max(len(sentences) - _MAX_SENTENCES, 0),
         sections=tuple(sections),
-        more_sections=len(told) - len(sections),
+        more_sections=len(inputs) - len(sections),
     )
 
 
-def _urgency(told: Told, now: datetime) -> tuple[bool, bool, str, str]:
-    change = last_change(told.history, now)
-    return change is None, change is not None and not change.is_open, told.history.case, told.history.address
+def _urgency(entry: CaseData, now: datetime) -> tuple[bool, bool, str, str]:
+    change = last_change(entry.history, now)
+    return change is None, change is not None and not change.is_open, entry.history.case, entry.history.address
 
 
-def _sections(told: Sequence[Told], now: datetime) -> list[CaseSection]:
-    left, sections = _MOST_CHARTS, list[CaseSection]()
-    for one in told[:_MOST_SECTIONS]:
+def _sections(inputs: Sequence[CaseData], now: datetime) -> list[CaseSection]:
+    left, sections = _MAX_CHARTS, list[CaseSection]()
+    for one in inputs[:_MAX_SECTIONS]:
         followed = [figure for figure in one.history.figures if figure.segments]
         figures = []
-        for figure in followed[:_MOST_FIGURES]:
+        for figure in followed[:_MAX_FIGURES]:
             chart = history_chart(figure, one.history, one.nights) if left else None
             left -= chart is not None
             figures.append((Markup(chart) if chart else None, history.segment_table(figure)))
         sections.append(
             CaseSection(
                 history=one.history,
-                sentence=" ".join(filter(None, (sentence(one.history), took(one.nights, followed[0]) if followed else ""))),
+                sentence=" ".join(filter(None, (sentence(one.history), as_value(one.nights, followed[0]) if followed else ""))),
                 doubts=doubted_nights(one.nights, last_change(one.history, now)),
                 figures=tuple(figures),
-                tables=history.told_tables(one.history),
+                tables=history.ruling_tables(one.history),
             )
         )
     return sections
 
 
 def render_history(
-    told: Sequence[Told], *, case: str | None, commands: Mapping[str, str], next_step: Mapping[str, str], made_at: datetime
+    inputs: Sequence[CaseData], *, case: str | None, commands: Mapping[str, str], next_step: Mapping[str, str], made_at: datetime
 ) -> str:
     """Return the HTML page of the history of one case, or of all cases.
 
     `commands` map a purpose to a command that repeats the page. `next_step` maps a purpose to the next command, or a sentence
     without full stop to nothing.
     """
-    view = history_view(told, made_at)
+    view = history_view(inputs, made_at)
     histories = (section.history for section in view.sections)
-    short = tuple(replace(one, rulings=one.rulings[-_MOST_RULINGS:]) for one in histories)
+    short = tuple(replace(one, rulings=one.rulings[-_MAX_RULINGS:]) for one in histories)
     data = adapter_of(CaseDocument).dump_json(CaseDocument(case=case, devices=short), indent=1).decode()
     words = {"title": case or "All cases", "commands": commands, "next_step": next_step, "made_at": made_at}
-    return page_environment(span=span_words).get_template("case_history.html.j2").render(words, told=told, view=view, data=data)
+    return page_environment(span=span_words).get_template("case_history.html.j2").render(words, told=inputs, view=view, data=data)
 
 
-def span_words(told: Sequence[Told]) -> str:
+def span_words(inputs: Sequence[CaseData]) -> str:
     """Return the number of nights of a page and their first and last date as text."""
-    nights = {(night.night, night.measured_at.date()) for one in told for night in one.nights}
+    nights = {(night.night, night.measured_at.date()) for one in inputs for night in one.nights}
     days = sorted(day for _, day in nights)
     return f"{plural(len({name for name, _ in nights}), 'night')}, {days[0]} to {days[-1]}" if days else "no night"

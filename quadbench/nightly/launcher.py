@@ -4,38 +4,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
-from quadbench.artifacts import Bundle, RunRecord, Status, Stored
-from quadbench.artifacts.night_record import Measurement, Point, Subject, fingerprint, unlike
+from quadbench.artifacts import Bundle, RunRecord, Status, StoredBundle
+from quadbench.artifacts.night_record import Measurement, Point, Subject, differing_values, fingerprint
 from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError, QuadbenchError, StorageError, UserError
 from quadbench.farm.leases import lease_name
 from quadbench.farm.wishes import addresses_for
 from quadbench.measure.launch_schedule import Budget
 from quadbench.observer import Observer
-from quadbench.pipeline import Conduct
+from quadbench.pipeline import RunOptions
 from quadbench.report.versus import SideRow, VersusDevice
 from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.statistics import Looks
-from quadbench.study.comparison_side import Chosen, Goal, Manner
+from quadbench.study.comparison_side import CompareOptions, Goal, SideSpec
 from quadbench.study.run_comparison import compare
 
 NO_TIME = "the time of the night was over before"
-_CONDUCT = Conduct(keep_going=True)
+_RUN_OPTIONS = RunOptions(keep_going=True)
 _OWN = "case's "  # prefix of environment entries in which the case differs from the yardstick
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class CaseRequest:
     """A comparison that a night requests: interleave launches of sides A and B for a case on the named devices.
 
     `tasks` limits the common tasks of both sides; empty means all.
     """
 
     case: str
-    a: Chosen
-    b: Chosen
+    a: SideSpec
+    b: SideSpec
     words: tuple[str, ...]
     looks: Looks
     goals: tuple[Goal, ...] = ()
@@ -43,11 +43,11 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Launched:
+class CaseResult:
     """The result of a requested comparison on one device, or the reason why there is none.
 
-    `device` is the device's lease name. `why` is None on success. `may_pass` means that the device or its environment caused
-    the failure. `is_unstored` means that files were not accessible, which says nothing about case and device.
+    `device` is the device's lease name. `reason` is None on success. `is_transient` means that the device or its environment
+    caused the failure. `is_storage_failure` means that files were not accessible, which says nothing about case and device.
     """
 
     case: str
@@ -56,25 +56,25 @@ class Launched:
     versus: VersusDevice | None = None
     comparison: str = ""
     runs: tuple[str, str] = ("", "")
-    why: str | None = None
-    may_pass: bool = False
-    is_unstored: bool = False
+    reason: str | None = None
+    is_transient: bool = False
+    is_storage_failure: bool = False
 
     @classmethod
     def failed(cls, case: str, word: str, error: QuadbenchError) -> Self:
-        is_unstored = isinstance(error, StorageError)
-        may_pass = is_unstored or error.transient or isinstance(error, DeviceError)
-        return cls(case=case, word=word, why=str(error), may_pass=may_pass, is_unstored=is_unstored)
+        is_storage_failure = isinstance(error, StorageError)
+        is_transient = is_storage_failure or error.transient or isinstance(error, DeviceError)
+        return cls(case=case, word=word, reason=str(error), is_transient=is_transient, is_storage_failure=is_storage_failure)
 
 
 class Launcher(Protocol):
     """The interface through which a night launches comparisons."""
 
-    def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
+    def launch(self, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
         """Yield the result of each requested comparison on each device, as soon as it is known."""
         ...
 
-    def bundle(self, digest: str) -> Stored[Bundle]:
+    def bundle(self, digest: str) -> StoredBundle:
         """Return a bundle that was run here before.
 
         Raises:
@@ -83,93 +83,93 @@ class Launcher(Protocol):
         ...
 
 
-def with_second_try(launcher: Launcher, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
+def launch_with_retry(launcher: Launcher, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
     """Yield the result of each requested comparison; those lost to the device are tried once more at the end."""
     spoilt = []
-    for launched in launcher.launched(wanted, budget):
-        if launched.may_pass:
-            spoilt.append(launched)
+    for comparison in launcher.launch(requests, budget):
+        if comparison.is_transient:
+            spoilt.append(comparison)
         else:
-            yield launched
+            yield comparison
     if budget and budget.left_s <= 0:
         yield from spoilt
         return
-    lost = {(launched.case, launched.word) for launched in spoilt}
-    again = [replace(one, words=tuple(word for word in one.words if (one.case, word) in lost)) for one in wanted]
-    yield from launcher.launched([one for one in again if one.words], budget)
+    lost = {(comparison.case, comparison.word) for comparison in spoilt}
+    again = [replace(one, words=tuple(word for word in one.words if (one.case, word) in lost)) for one in requests]
+    yield from launcher.launch([one for one in again if one.words], budget)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Here:
+class LocalLauncher:
     """The launcher for devices of this machine: phones run in parallel, other devices one by one."""
 
     layout: Layout
     observer: Observer
 
-    def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
+    def launch(self, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
         """Yield the result of each requested comparison, one by one. None is started once the budget is over."""
-        for one in wanted:
+        for one in requests:
             if budget and budget.left_s <= 0:
-                yield from (Launched(case=one.case, word=word, why=f"{NO_TIME} it") for word in one.words)
+                yield from (CaseResult(case=one.case, word=word, reason=f"{NO_TIME} it") for word in one.words)
             else:
-                self.observer.step("night", f"{one.case}: {one.a.name} and {one.b.name} on {', '.join(one.words)}")
+                self.observer.stage_step("night", f"{one.case}: {one.a.name} and {one.b.name} on {', '.join(one.words)}")
                 words: dict[str, str] = {}
                 for word in one.words:
                     try:
                         (address,) = addresses_for([word], self.layout)
                     except UserError as error:  # for example farm.yaml while it is being written
-                        yield Launched(case=one.case, word=word, why=str(error), may_pass=True)
+                        yield CaseResult(case=one.case, word=word, reason=str(error), is_transient=True)
                         continue
                     if words.setdefault(address, word) != word:
-                        yield Launched(case=one.case, word=word, why=f"it is the device of '{words[address]}' too")
-                yield from self._launched(one, words)
+                        yield CaseResult(case=one.case, word=word, reason=f"it is the device of '{words[address]}' too")
+                yield from self._launch_on(one, words)
 
-    def bundle(self, digest: str) -> Stored[Bundle]:
+    def bundle(self, digest: str) -> StoredBundle:
         return read_manifest(self.layout.bundle(digest), Bundle)
 
-    def _launched(self, wanted: Wanted, words: Mapping[str, str]) -> Iterator[Launched]:
+    def _launch_on(self, requests: CaseRequest, words: Mapping[str, str]) -> Iterator[CaseResult]:
         """Run a comparison on devices by address. If a user error stops all of them, try each device alone.
 
         Without addresses nothing is launched, since `compare` would then use the phone in $ANDROID_SERIAL.
         """
         if not words:
             return
-        manner = Manner(looks=wanted.looks, goals=wanted.goals, tasks=wanted.tasks, conduct=_CONDUCT)
+        options = CompareOptions(looks=requests.looks, goals=requests.goals, tasks=requests.tasks, run_options=_RUN_OPTIONS)
         try:
             devices = parse_addresses(words)
-            versus = compare(wanted.a, wanted.b, devices, manner, layout=self.layout, observer=self.observer)
+            versus = compare(requests.a, requests.b, devices, options, layout=self.layout, observer=self.observer)
         except QuadbenchError as error:
             if len(words) > 1 and isinstance(error, UserError | MissingDependencyError):
                 for address, word in words.items():
-                    yield from self._launched(wanted, {address: word})
+                    yield from self._launch_on(requests, {address: word})
             else:
-                yield from (Launched.failed(wanted.case, word, error) for word in words.values())
+                yield from (CaseResult.failed(requests.case, word, error) for word in words.values())
             return
         for device in versus.devices:
-            yield Launched(
-                case=wanted.case,
+            yield CaseResult(
+                case=requests.case,
                 word=words[device.device.address],
                 device=lease_name(device.device.family, device.device.serial),
                 versus=device,
                 comparison=versus.comparison_id,
                 runs=(versus.a.run_id, versus.b.run_id),
-                why=device.broken,
-                may_pass=device.broken is not None,
+                reason=device.broken,
+                is_transient=device.broken is not None,
             )
         for address, why in versus.failures.items():
-            yield Launched(case=wanted.case, word=words[address], why=why, may_pass=True)
+            yield CaseResult(case=requests.case, word=words[address], reason=why, is_transient=True)
 
 
-def measurement_of(night: str, launched: Launched, records: Sequence[RunRecord], *, names_kit: bool) -> Measurement:
+def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[RunRecord], *, names_kit: bool) -> Measurement:
     """Return the measurement that a night stores for a successful comparison. `records` are those of both runs.
 
     With `names_kit`, the kit is part of the tested files; otherwise it is part of the environment.
     """
-    versus, device = launched.versus, launched.device
+    versus, device = case_comparison.versus, case_comparison.device
     if versus is None or device is None:
         raise ArtifactError("launches in turn of which nothing came cannot be kept")
     address, sides = versus.device.address, []
-    for run_id in launched.runs:
+    for run_id in case_comparison.runs:
         sides.append([r for r in records if (r.run_id, r.device.address, r.status) == (run_id, address, Status.OK)])
         if not sides[-1]:
             raise ArtifactError(f"run {run_id} has no sound launch on '{address}' in the database")
@@ -177,15 +177,15 @@ def measurement_of(night: str, launched: Launched, records: Sequence[RunRecord],
     kit = case[0].versions.get("kit") if names_kit else None
     return Measurement(
         night=night,
-        case=launched.case,
+        case=case_comparison.case,
         device=device,
-        address=launched.word,
+        address=case_comparison.word,
         measured_at=max(record.ended_at for record in (*yardstick, *case)),
         subject=Subject(bundle=case[0].bundle_digest, kit=kit),
         yardstick=yardstick[0].bundle_digest,
         environment=_environment(yardstick, case),
-        comparison=launched.comparison,
-        runs=launched.runs,
+        comparison=case_comparison.comparison,
+        runs=case_comparison.runs,
         caveats=versus.caveats,
         points=tuple(point for row in versus.rows for point in _points(row)),
     )
@@ -194,15 +194,15 @@ def measurement_of(night: str, launched: Launched, records: Sequence[RunRecord],
 def _environment(yardstick: Sequence[RunRecord], case: Sequence[RunRecord]) -> dict[str, str]:
     """Return the environment of the yardstick's launches, and where the case's own launches differ from it."""
     first, second = ([fingerprint(record) for record in side] for side in (yardstick, case))
-    around = {name: text for name, (text, _) in unlike(first, [{}]).items()}
-    return around | {f"{_OWN}{name}": text for name, (_, text) in unlike(first, second).items()}
+    around = {name: text for name, (text, _) in differing_values(first, [{}]).items()}
+    return around | {f"{_OWN}{name}": text for name, (_, text) in differing_values(first, second).items()}
 
 
 def _points(row: SideRow) -> Iterator[Point]:
     if row.b is None:
         return
-    told = row.comparison
-    if row.a is None or told is None or told.ratio is None:
+    result = row.comparison
+    if row.a is None or result is None or result.ratio is None:
         yield Point(task=row.task, key=row.key, value=row.b.value)
     else:
-        yield document_from(Point, told, task=row.task, key=row.key, value=row.b.value, yardstick=row.a.value)
+        yield document_from(Point, result, task=row.task, key=row.key, value=row.b.value, yardstick=row.a.value)

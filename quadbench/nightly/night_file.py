@@ -4,18 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from quadbench.artifacts.names import is_plain
-from quadbench.errors import shown
+from quadbench.artifacts.safe_text import is_plain
+from quadbench.errors import quote
 from quadbench.spec import Name, Problem, Spec, refuse
 
-_MOST_CASES, _MOST_DEVICES = 256, 1000
+_MAX_CASES, _MAX_DEVICES = 256, 1000
 PictureMetric = Literal["ssim", "st_lpips", "kid"]  # metrics whose networks come with the extra `quality`
 Change = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 def _on_one_line(text: str) -> str:
     if not is_plain(text) or text != text.strip():
-        raise ValueError(f"expected text on one line without spaces around it, found {shown(text)}")
+        raise ValueError(f"expected text on one line without spaces around it, found {quote(text)}")
     return text
 
 
@@ -52,7 +52,7 @@ class Case(Spec):
     """Changes to the source by key, as in `compare --b`: a recipe's key, or variant, harness or kit. The default is none."""
     yardstick: Name | None = None
     """The name of the frozen reference bundle, interleaved with the case. The default is null: the file's."""
-    devices: Annotated[tuple[Word, ...], Field(min_length=1, max_length=_MOST_DEVICES)] | None = None
+    devices: Annotated[tuple[Word, ...], Field(min_length=1, max_length=_MAX_DEVICES)] | None = None
     """The devices of the case, in the syntax of `--devices`. The default is null: the file's."""
     owner: Word | None = None
     """The person to inform about findings. The default is null: nobody in particular."""
@@ -69,12 +69,12 @@ class NightFile(Spec):
     """The version of the file format: 1."""
     name: Name
     """The name of these nightly runs in ids and reports: lower-case letters and digits in groups joined by hyphens."""
-    devices: Annotated[tuple[Word, ...], Field(min_length=1, max_length=_MOST_DEVICES)]
+    devices: Annotated[tuple[Word, ...], Field(min_length=1, max_length=_MAX_DEVICES)]
     """The devices, in the syntax of `--devices`: a phone's name or serial, virtual:NAME, local."""
     yardstick: Name
     """The name of a frozen reference bundle (`quadbench nightly freeze NAME SOURCE`), interleaved with every case.
     Figures are tracked as ratios to it. If its own figures change, the device is the cause."""
-    cases: Annotated[tuple[Case, ...], Field(min_length=1, max_length=_MOST_CASES)]
+    cases: Annotated[tuple[Case, ...], Field(min_length=1, max_length=_MAX_CASES)]
     """The cases, each with a name of its own."""
     blocks: int = Field(default=3, ge=2, le=16)
     """The number of blocks per night, 2 to 16: two launches of the case and two of the yardstick each. The default is 3."""

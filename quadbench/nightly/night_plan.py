@@ -11,7 +11,7 @@ from quadbench.errors import QuadbenchError, SpecError, UnknownNameError, UserEr
 from quadbench.farm.farm_file import ExpectedPhone, expected_phones
 from quadbench.farm.leases import leased_name
 from quadbench.farm.selection import parse_wish
-from quadbench.kits.store import find
+from quadbench.kits.store import find_kit
 from quadbench.nightly.night_file import Case, Limits, NightFile
 from quadbench.results.bundles import frozen_bundle
 from quadbench.results.layout import Layout
@@ -19,11 +19,11 @@ from quadbench.rollout.forecast import kind_at
 from quadbench.spec import Problem, is_file, load
 from quadbench.spec.spec_model import refuse_in
 from quadbench.spec.yaml_document import Location
-from quadbench.study.comparison_side import Chosen, choose, require_common_tasks, require_variant
+from quadbench.study.comparison_side import SideSpec, require_common_tasks, require_variant, side_of
 from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, VIRTUAL_PREFIX
 
-_LEAST_TASKS = 2  # a task switch needs two tasks
-Sides = tuple[Chosen, Chosen]  # yardstick and case
+_MIN_TASKS = 2  # a task switch needs two tasks
+Sides = tuple[SideSpec, SideSpec]  # yardstick and case
 
 
 def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, str]) -> str:
@@ -41,7 +41,7 @@ def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, st
         return address
 
 
-def word_mistakes(file: NightFile, expected: Sequence[ExpectedPhone], *, on_farm: bool) -> Iterator[Problem]:
+def device_word_faults(file: NightFile, expected: Sequence[ExpectedPhone], *, on_farm: bool) -> Iterator[Problem]:
     """Yield a problem for each device text that is invalid, ambiguous or repeated.
 
     `expected` are the phones of farm.yaml. Only the night itself shows whether a device is present.
@@ -90,7 +90,7 @@ def _kind_fault(word: str) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NightReading:
+class CaseReader:
     """A nightly file under validation. `mistakes` are problems of the file; `faults` map a case to its error."""
 
     file: NightFile
@@ -98,14 +98,14 @@ class NightReading:
     layout: Layout
     mistakes: list[Problem] = field(default_factory=list)
     faults: dict[str, str] = field(default_factory=dict)
-    _yardsticks: dict[str, Chosen | QuadbenchError] = field(default_factory=dict)  # by name, each read once
+    _yardsticks: dict[str, SideSpec | QuadbenchError] = field(default_factory=dict)  # by name, each read once
 
     def sides(self) -> dict[str, Sides]:
         """Return both sides of each valid case by name; problems of others are in `mistakes` and `faults`."""
         self._yardstick(self.file.yardstick, ("yardstick",))
         read = {case.name: sides for number, case in enumerate(self.file.cases) if (sides := self._sides(case, number))}
         file = self.file
-        why = {case.name: dict(_never(file.quality_of(case), read[case.name])) for case in file.cases if case.name in read}
+        why = {case.name: dict(_absent(file.quality_of(case), read[case.name])) for case in file.cases if case.name in read}
         for number, case in enumerate(file.cases):
             self.mistakes.extend(_vain_limits(case.limits, ("cases", number, "limits"), [why.get(case.name, {})]))
         others = [why.get(case.name, {}) for case in file.cases if not case.limits]
@@ -114,12 +114,12 @@ class NightReading:
 
     def _sides(self, case: Case, number: int) -> Sides | None:
         where = ("cases", number)
-        chosen = self._chosen(case, where)
+        chosen = self._open_side(case, where)
         yardstick = self._yardstick(case.yardstick or self.file.yardstick, (*where, "yardstick") if case.yardstick else None)
         for side in (yardstick, chosen):
             if isinstance(side, QuadbenchError):
                 self.faults.setdefault(case.name, str(side))
-        if not (isinstance(yardstick, Chosen) and isinstance(chosen, Chosen)):
+        if not (isinstance(yardstick, SideSpec) and isinstance(chosen, SideSpec)):
             return None
         try:
             called = (f"yardstick '{yardstick.source}'", f"case '{case.name}'")
@@ -129,46 +129,46 @@ class NightReading:
             return None
         return yardstick, chosen
 
-    def _chosen(self, case: Case, where: Location) -> Chosen | QuadbenchError:
+    def _open_side(self, case: Case, where: Location) -> SideSpec | QuadbenchError:
         beside = self.folder / case.source
         source = str(beside) if beside.exists() else case.source
         try:
-            side = choose(source, case.changes, self.layout)
+            side = side_of(source, case.changes, self.layout)
             require_variant(side, side.variants)
             if side.kit:
-                find(side.kit, self.layout)
+                find_kit(side.kit, self.layout)
             if side.harness and not is_file(side.harness):
                 hint = "name a file that quadbench harness build made"
                 raise UserError(f"the harness '{side.harness}' is no program", hint=hint)
             return side
         except UserError as error:
-            key, told = self._to_blame(source, error)
+            key, fault = self._fault_place(source, error)
             if key:
-                reasons = told.problems if isinstance(told, SpecError) else (str(told),)
+                reasons = fault.problems if isinstance(fault, SpecError) else (str(fault),)
                 self.mistakes.extend(Problem(location=(*where, key), reason=reason) for reason in reasons)
-            return told
+            return fault
         except QuadbenchError as error:
             return error
 
-    def _to_blame(self, source: str, error: UserError) -> tuple[str | None, QuadbenchError]:
+    def _fault_place(self, source: str, error: UserError) -> tuple[str | None, QuadbenchError]:
         """Return the key of a case that caused an error, and the error; None if the source itself is broken."""
         try:
-            choose(source, {}, self.layout)
+            side_of(source, {}, self.layout)
         except QuadbenchError as alone:
             is_there = not isinstance(alone, UnknownNameError) and Path(source).exists()
             return None if is_there else "source", alone
         return "changes", error
 
-    def _yardstick(self, name: str, where: Location | None) -> Chosen | QuadbenchError:
+    def _yardstick(self, name: str, where: Location | None) -> SideSpec | QuadbenchError:
         if name not in self._yardsticks:
             try:
-                self._yardsticks[name] = Chosen(source=name, changes={}, bundle=frozen_bundle(name, self.layout))
+                self._yardsticks[name] = SideSpec(source=name, changes={}, bundle=frozen_bundle(name, self.layout))
             except QuadbenchError as error:
                 self._yardsticks[name] = error
-        told = self._yardsticks[name]
-        if where and isinstance(told, UnknownNameError):
-            self.mistakes.append(Problem(location=where, reason=str(told)))
-        return told
+        outcome = self._yardsticks[name]
+        if where and isinstance(outcome, UnknownNameError):
+            self.mistakes.append(Problem(location=where, reason=str(outcome)))
+        return outcome
 
 
 def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping[str, str]]) -> Iterator[Problem]:
@@ -178,14 +178,14 @@ def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping
             yield Problem(location=(*where, key), reason=cases[0][key])
 
 
-def _never(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
+def _absent(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
     """Yield the limits on figures that both sides can never have, each with the reason."""
     yardstick, case = sides
     if not case.has_references:
         yield "psnr_db", "its weights are random, so that its pictures have no reference; leave it out"
     if not quality:
         yield "quality", "no metric is asked for, so that there are no scores; add `quality`, as [ssim]"
-    if len(set(yardstick.tasks) & set(case.tasks)) < _LEAST_TASKS:
+    if len(set(yardstick.tasks) & set(case.tasks)) < _MIN_TASKS:
         yield "switch", "a single task is measured, so that nothing is switched; leave it out"
 
 
@@ -194,8 +194,8 @@ class PlannedCase:
     """A case of a nightly run: the yardstick (side A), the case (side B), devices, limits and owner."""
 
     name: str
-    yardstick: Chosen
-    chosen: Chosen
+    yardstick: SideSpec
+    side: SideSpec
     words: tuple[str, ...]
     limits: Limits
     owner: str | None
@@ -204,12 +204,12 @@ class PlannedCase:
     @property
     def left_out(self) -> str | None:
         """Return a sentence on tasks that are not measured because the yardstick lacks them; None if there are none."""
-        alone = [task for task in self.chosen.tasks if task not in self.yardstick.tasks]
+        alone = [task for task in self.side.tasks if task not in self.yardstick.tasks]
         return f"not measured, as the yardstick has no such tasks: {', '.join(alone)}" if alone else None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class NightPlan:
     """The plan of a nightly run: its cases, the blocks per comparison, and the time budget.
 
     `faults` maps a case to the reason why it cannot be measured at all.
@@ -224,23 +224,23 @@ class Plan:
     budget_s: float | None
 
 
-def planned(path: Path, layout: Layout, *, on_farm: bool = False) -> Plan:
+def plan_night(path: Path, layout: Layout, *, on_farm: bool = False) -> NightPlan:
     """Read the file of a nightly run and the sources of its cases. A broken source does not affect other cases.
 
     Raises:
         SpecError: the file has problems, including names that do not exist, or farm.yaml is invalid.
     """
     file = load(path, NightFile)
-    reading = NightReading(file=file, folder=path.parent, layout=layout)
+    reading = CaseReader(file=file, folder=path.parent, layout=layout)
     sides = reading.sides()
-    refuse_in(path, [*word_mistakes(file, expected_phones(), on_farm=on_farm), *reading.mistakes])
-    return Plan(
+    refuse_in(path, [*device_word_faults(file, expected_phones(), on_farm=on_farm), *reading.mistakes])
+    return NightPlan(
         name=file.name,
         cases=tuple(
             PlannedCase(
                 name=case.name,
                 yardstick=sides[case.name][0],
-                chosen=sides[case.name][1],
+                side=sides[case.name][1],
                 words=file.devices_of(case),
                 limits=case.limits or file.limits,
                 owner=case.owner,
@@ -257,7 +257,7 @@ def planned(path: Path, layout: Layout, *, on_farm: bool = False) -> Plan:
     )
 
 
-def lacking(case: PlannedCase, measured: Sequence[Measurement]) -> tuple[str, ...]:
+def unmeasured_words(case: PlannedCase, measured: Sequence[Measurement]) -> tuple[str, ...]:
     """Return the devices of a case on which a night has not measured it yet."""
     there = {one.address for one in measured if one.case == case.name}
     return tuple(word for word in case.words if word not in there)

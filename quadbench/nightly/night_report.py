@@ -12,12 +12,12 @@ from typing import Self
 from quadbench.artifacts.night_record import Measurement, Night, Ruling, RulingKind
 from quadbench.farm.health import put_on_probation
 from quadbench.farm.inventory import Inventory
-from quadbench.nightly.series import said_change, yardstick_places
+from quadbench.nightly.series import change_text, yardstick_values
 from quadbench.report.night import WORST_FIRST, AlarmRate, NightView, Series, night_view
 from quadbench.report.versus import PRIMARY
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightStore
 from quadbench.statistics.change_points import spread_of
-from quadbench.statistics.launch_comparison import interval_of_share
+from quadbench.statistics.launch_comparison import share_interval
 
 ERROR = 1
 _EXIT_CODES = {
@@ -34,7 +34,7 @@ _BESIDE = 8  # nights at either end that are compared for a drift
 _BY_ACCIDENT = 0.001
 
 
-def self_knowledge(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) -> tuple[AlarmRate, ...]:
+def alarm_rates(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) -> tuple[AlarmRate, ...]:
     """Return the rate of false alarms of each device over recent nights, and the reason for any doubt about it."""
     cases: dict[str, list[list[Measurement]]] = defaultdict(list)
     ordered = sorted(measurements, key=lambda night: (night.device, night.case, night.measured_at))
@@ -44,7 +44,7 @@ def self_knowledge(measurements: Iterable[Measurement], rulings: Sequence[Ruling
     return tuple(_known(device, of_device, alarms) for device, of_device in cases.items())
 
 
-def doubt_devices(inventory: Inventory, known: Sequence[AlarmRate]) -> dict[str, str]:
+def mark_doubtful(inventory: Inventory, known: Sequence[AlarmRate]) -> dict[str, str]:
     """Put doubtful phones of the inventory on probation; return the reason by device."""
     phones = {phone.seen.device for phone in inventory.phones()}
     doubts = {one.device: doubt for one in known if one.device in phones and (doubt := one.doubt)}
@@ -60,13 +60,13 @@ def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tupl
     nights: dict[str, list[bool]] = defaultdict(list)
     for one in tries:
         nights[one.night].append((one.night, one.case, one.device) in alarms)
-    alarmed = sum(fmean(told) for told in nights.values())
-    low, high = interval_of_share(alarmed, len(nights)) if nights else (None, None)
+    alarmed = sum(fmean(values) for values in nights.values())
+    low, high = share_interval(alarmed, len(nights)) if nights else (None, None)
     count, drift, doubt = sum(map(sum, nights.values())), max(filter(None, map(_drift, cases)), key=abs, default=None), None
     if low is not None and low > TOO_OFTEN:
         doubt = f"it alarmed in {count} of {len(tries)} tries in which nothing had changed"
     elif drift:
-        doubt = f"its yardstick drifts: it is {said_change(drift, PRIMARY)} now"
+        doubt = f"its yardstick drifts: it is {change_text(drift, PRIMARY)} now"
     return AlarmRate(device=device, tries=len(tries), alarms=count, low=low, high=high, doubt=doubt)
 
 
@@ -77,7 +77,7 @@ def _drift(nights: Sequence[Measurement]) -> float | None:
     """
     latest = nights[-1]
     alike = [night for night in nights if night.environment == latest.environment]
-    places = [place for _, place in yardstick_places(alike, latest, PRIMARY)]
+    places = [place for _, place in yardstick_values(alike, latest, PRIMARY)]
     spread = spread_of(places)
     if spread is None or len(places) < 2 * _BESIDE:
         return None
@@ -85,7 +85,7 @@ def _drift(nights: Sequence[Measurement]) -> float | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Performed:
+class NightResult:
     """A completed night, with earlier nights of its cases and the false alarm rates of devices."""
 
     night: Night
@@ -93,12 +93,12 @@ class Performed:
     devices: tuple[AlarmRate, ...]
 
     @classmethod
-    def of(cls, night: Night, nights: Nights) -> Self:
-        told: list[Measurement | Ruling] = [*night.measurements, *night.rulings]
-        places = sorted({(one.case, one.device) for one in told})
+    def from_night(cls, night: Night, nights: NightStore) -> Self:
+        entries: list[Measurement | Ruling] = [*night.measurements, *night.rulings]
+        places = sorted({(one.case, one.device) for one in entries})
         series = {place: nights.series(*place, latest=RECENT, until=night) for place in places}
         rulings = [ruling for case in sorted({case for case, _ in places}) for ruling in nights.rulings_of(case)]
-        return cls(night=night, series=series, devices=self_knowledge(chain.from_iterable(series.values()), rulings))
+        return cls(night=night, series=series, devices=alarm_rates(chain.from_iterable(series.values()), rulings))
 
     def view(self, where: Sequence[str]) -> NightView:
         """Return the content of the nightly report. `where` holds the words that name the results folder."""

@@ -11,22 +11,22 @@ from importlib.metadata import version
 
 from quadbench.artifacts.night_record import Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.artifacts.run_record import RunScores
-from quadbench.errors import ArtifactError, QuadbenchError, UserError, extra_needed
+from quadbench.errors import ArtifactError, QuadbenchError, UserError, requires_extra
 from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.inventory import Inventory
 from quadbench.host import file_lock, user_and_host
 from quadbench.measure.launch_schedule import Budget
-from quadbench.nightly.launcher import NO_TIME, Launched, Launcher, Wanted, measurement_of, with_second_try
-from quadbench.nightly.night_plan import Plan, PlannedCase, device_of, lacking
-from quadbench.nightly.night_report import Performed, doubt_devices
-from quadbench.nightly.series import REMEMBERED, FigureName, limit_of, name_of, scaled, tasks_of
-from quadbench.nightly.verdicts import Suspicion, missing, rulings_on, suspicion
+from quadbench.nightly.launcher import NO_TIME, CaseRequest, CaseResult, Launcher, launch_with_retry, measurement_of
+from quadbench.nightly.night_plan import NightPlan, PlannedCase, device_of, unmeasured_words
+from quadbench.nightly.night_report import NightResult, mark_doubtful
+from quadbench.nightly.series import MAX_NIGHTS, FigureName, limit_of, name_of, tasks_of, to_scale
+from quadbench.nightly.verdicts import Detection, detect, missing_ruling, rulings_on
 from quadbench.report.versus import ALL_TASKS, EXACT, PRIMARY
-from quadbench.results.disk import storing
-from quadbench.results.engine import database_of, now_of, reading
+from quadbench.results.disk import storage_errors
+from quadbench.results.engine import begin_read, database_now, database_of
 from quadbench.results.layout import Layout
-from quadbench.results.nights import Nights
-from quadbench.results.records import Records, open_records
+from quadbench.results.nights import NightStore
+from quadbench.results.records import RecordStore, open_records
 from quadbench.statistics import MIN_BLOCKS, Looks
 from quadbench.statistics.multiple_testing import LOOKS
 from quadbench.study.comparison_side import Goal
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class NightPictures:
     """The image scores of a night. Images of a run are scored once, even if several devices painted them.
 
     `faults` maps case, device and figure to the reason of a missing score, since the last start.
@@ -50,27 +50,27 @@ class Pictures:
     faults: dict[tuple[str, str], dict[FigureName, str]] = field(default_factory=dict)
     _runs: dict[str, RunScores | str] = field(default_factory=dict)
 
-    def scored(self, measured: Measurement, painter: str | None, case: PlannedCase) -> tuple[Point, ...]:
+    def scores(self, measured: Measurement, painter: str | None, case: PlannedCase) -> tuple[Point, ...]:
         """Return the scores of a measurement's images, which the device with the address `painter` painted."""
         wanted = _wanted_metrics(measured, case)
         if not wanted:
             return ()
-        scores = self._of_run(measured.runs[1], measured.subject.bundle, case.quality)
+        scores = self._run_scores(measured.runs[1], measured.subject.bundle, case.quality)
         values = scores if isinstance(scores, str) else _values(scores, painter)
-        told = {name: values if isinstance(values, str) else _point(name, values.get(name)) for name in wanted}
-        self.faults[case.name, measured.address] = {name: why for name, why in told.items() if isinstance(why, str)}
-        return tuple(point for point in told.values() if not isinstance(point, str))
+        points = {name: values if isinstance(values, str) else _point(name, values.get(name)) for name in wanted}
+        self.faults[case.name, measured.address] = {name: why for name, why in points.items() if isinstance(why, str)}
+        return tuple(point for point in points.values() if not isinstance(point, str))
 
-    def lacking(self, measured: Measurement, case: PlannedCase) -> dict[FigureName, str]:
+    def missing_scores(self, measured: Measurement, case: PlannedCase) -> dict[FigureName, str]:
         """Return the reason for each score that a measurement lacks, by figure."""
         there, faults = {name_of(point) for point in measured.points}, self.faults.get((case.name, measured.address), {})
         return {name: faults.get(name, _UNSCORED) for name in _wanted_metrics(measured, case) if name not in there}
 
-    def _of_run(self, run_id: str, bundle: str, metrics: tuple[str, ...]) -> RunScores | str:
+    def _run_scores(self, run_id: str, bundle: str, metrics: tuple[str, ...]) -> RunScores | str:
         """Score the images of a run of a bundle, once; return the reason if that fails."""
         if run_id not in self._runs:
             try:
-                with extra_needed("quality"):
+                with requires_extra("quality"):
                     from quadbench.quality import score_run
                 self.launcher.bundle(bundle)  # fetches the bundle from a farm, as it has the reference images
                 self._runs[run_id] = score_run(self.layout, run_id, metrics=metrics)
@@ -94,69 +94,69 @@ def _point(name: FigureName, value: float | str | None) -> Point | str:
     if value is None or isinstance(value, str):
         return f"{_UNSCORED}: {value}" if value else _UNSCORED
     point = Point(task=name[0], key=name[1], value=value)
-    return f"its score is {value:g}, which cannot be followed" if scaled(point) is None else point
+    return f"its score is {value:g}, which cannot be followed" if to_scale(point) is None else point
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class CaseNight:
     """A measurement's case, and the changes that the detector suspects in it."""
 
     case: PlannedCase
-    said: Suspicion
+    detection: Detection
 
     @property
     def goals(self) -> tuple[Goal, ...]:
         """Return the figures that a confirmation must decide, with the image time if a suspicion is vague."""
-        said = self.said
-        names = {one.name for one in said.suspects if not (one.known or one.is_vague or one.key in EXACT)}
-        if not names or any(one.is_vague for one in said.suspects):
+        detection = self.detection
+        names = {one.name for one in detection.suspects if not (one.known or one.is_vague or one.key in EXACT)}
+        if not names or any(one.is_vague for one in detection.suspects):
             names.add((ALL_TASKS, PRIMARY))
-        return tuple(Goal(task=task, key=key, limit=limit_of(key, said.limits)) for task, key in sorted(names))
+        return tuple(Goal(task=task, key=key, limit=limit_of(key, detection.limits)) for task, key in sorted(names))
 
 
-def judged(night_id: str, cases: Sequence[PlannedCase], nights: Nights) -> list[Judged]:
+def judge_measurements(night_id: str, cases: Sequence[PlannedCase], nights: NightStore) -> list[CaseNight]:
     """Return the suspected changes of each measurement of a night that has no ruling yet."""
     night, known = nights.night(night_id), {case.name: case for case in cases}
     ruled = {(ruling.case, ruling.device) for ruling in night.rulings if not is_unmeasured(ruling)}
     tonight = [one for one in night.measurements if one.case in known and (one.case, one.device) not in ruled]
-    return [Judged(case=known[one.case], said=_said(one, known[one.case], nights)) for one in tonight]
+    return [CaseNight(case=known[one.case], detection=_detect(one, known[one.case], nights)) for one in tonight]
 
 
-def confirmed(suspected: Sequence[Judged], launcher: Launcher, budget: Budget | None) -> dict[Key, Launched]:
+def confirm_suspects(suspected: Sequence[CaseNight], launcher: Launcher, budget: Budget | None) -> dict[Key, CaseResult]:
     """Interleave launches of suspected cases with the last good files; return the results by case and address."""
-    wanted, launched = dict[tuple[str, Subject, Subject, tuple[str, ...]], Wanted](), dict[Key, Launched]()
+    wanted, comparison = dict[tuple[str, Subject, Subject, tuple[str, ...]], CaseRequest](), dict[Key, CaseResult]()
     for one in suspected:
-        name, address, last_good = one.case.name, one.said.tonight.address, one.said.last_good
+        name, address, last_good = one.case.name, one.detection.tonight.address, one.detection.last_good
         if last_good is None:
             continue
-        key = name, last_good, one.said.tonight.subject, tasks_of(one.said.tonight)
+        key = name, last_good, one.detection.tonight.subject, tasks_of(one.detection.tonight)
         try:
-            before = wanted.get(key) or _wanted(one.case, last_good, one.said.tonight, launcher)
+            before = wanted.get(key) or _confirmation_request(one.case, last_good, one.detection.tonight, launcher)
         except QuadbenchError as error:  # the files were removed, or are not accessible
-            launched[name, address] = Launched.failed(name, address, error)
+            comparison[name, address] = CaseResult.failed(name, address, error)
         else:
             goals = tuple(dict.fromkeys((*before.goals, *one.goals)))
             wanted[key] = replace(before, words=(*before.words, address), goals=goals)
-    return launched | {(one.case, one.word): one for one in with_second_try(launcher, list(wanted.values()), budget)}
+    return comparison | {(one.case, one.word): one for one in launch_with_retry(launcher, list(wanted.values()), budget)}
 
 
-def rule(one: Judged, launched: Launched | None, lacking: Mapping[FigureName, str], nights: Nights) -> None:
+def rule(one: CaseNight, comparison: CaseResult | None, lacking: Mapping[FigureName, str], nights: NightStore) -> None:
     """Rule on a measurement and store all rulings together. A comparison with too few blocks confirms nothing.
 
     `lacking` maps a figure to the reason of its missing score.
     """
-    versus = launched.versus if launched else None
+    versus = comparison.versus if comparison else None
     is_enough = versus is not None and versus.blocks >= MIN_BLOCKS
     rulings = rulings_on(
-        replace(one.said, lost={**one.said.lost, **lacking}),
+        replace(one.detection, missing={**one.detection.missing, **lacking}),
         confirmed=versus if is_enough else None,
-        comparison=launched.comparison if launched and is_enough else None,
+        comparison=comparison.comparison if comparison and is_enough else None,
         owner=one.case.owner,
         now=datetime.now(UTC),
-        why=launched.why if launched else None,
+        why=comparison.reason if comparison else None,
     )
     left_out = f"; {one.case.left_out}" if one.case.left_out else ""  # named in the ruling on all figures
-    nights.rule(ruling if ruling.task is not None else replace(ruling, cause=f"{ruling.cause}{left_out}") for ruling in rulings)
+    nights.add(ruling if ruling.task is not None else replace(ruling, cause=f"{ruling.cause}{left_out}") for ruling in rulings)
 
 
 def is_unmeasured(ruling: Ruling) -> bool:
@@ -164,62 +164,62 @@ def is_unmeasured(ruling: Ruling) -> bool:
     return ruling.kind is RulingKind.MISSING and ruling.task is None
 
 
-def _said(tonight: Measurement, case: PlannedCase, nights: Nights) -> Suspicion:
+def _detect(tonight: Measurement, case: PlannedCase, nights: NightStore) -> Detection:
     where = tonight.case, tonight.device
-    history = [one for one in nights.series(*where, latest=REMEMBERED + 1) if one.measured_at < tonight.measured_at]
+    history = [one for one in nights.series(*where, latest=MAX_NIGHTS + 1) if one.measured_at < tonight.measured_at]
     before = {one.night for one in history}
     rulings = [ruling for ruling in nights.rulings_of(*where) if ruling.night in before]
-    return suspicion(tonight, history, rulings, nights.acknowledgements(tonight.case), case.limits)
+    return detect(tonight, history, rulings, nights.acknowledgements(tonight.case), case.limits)
 
 
-def _wanted(case: PlannedCase, last_good: Subject, tonight: Measurement, launcher: Launcher) -> Wanted:
+def _confirmation_request(case: PlannedCase, last_good: Subject, tonight: Measurement, launcher: Launcher) -> CaseRequest:
     """Return a comparison of the last good files with tonight's files, measured like the case itself."""
-    as_case = replace(case.chosen, changes={}, recipe=None, run=None)
+    as_case = replace(case.side, changes={}, recipe=None, run=None)
     a, b = (
         replace(as_case, source=f"{case.name}, {what}", bundle=launcher.bundle(subject.bundle), kit=subject.kit)
         for what, subject in (("last good", last_good), ("tonight", tonight.subject))
     )
-    return Wanted(case=case.name, a=a, b=b, words=(), looks=LOOKS, tasks=tasks_of(tonight))
+    return CaseRequest(case=case.name, a=a, b=b, words=(), looks=LOOKS, tasks=tasks_of(tonight))
 
 
-def perform(night_id: str, plan: Plan, launcher: Launcher, *, layout: Layout) -> Performed:
+def perform(night_id: str, plan: NightPlan, launcher: Launcher, *, layout: Layout) -> NightResult:
     """Perform a nightly run, or resume it: results that are stored stay. Of several started at once, one waits.
 
     Raises:
         StorageError, ArtifactError: the results folder or the database cannot be used, or is damaged.
         KeyboardInterrupt: Ctrl-C was pressed. Results are stored, and the night resumes when performed again.
     """
-    with _alone(night_id, layout), open_records(database_of(layout)) as records:
-        nights = Nights(records.engine)
+    with _exclusive_night(night_id, layout), open_records(database_of(layout)) as records:
+        nights = NightStore(records.engine)
         night = nights.begin(night_id, plan.name, version("quadbench"), plan.pairs)
         budget = None
         if plan.budget_s is not None:  # counted from the first start of the night, by the database's clock
-            with reading(records.engine) as connection:
-                spent_s = (now_of(connection) - night.began_at).total_seconds()
+            with begin_read(records.engine) as connection:
+                spent_s = (database_now(connection) - night.began_at).total_seconds()
             budget = Budget(ends_at=time.monotonic() + plan.budget_s - spent_s)
-        under_way = _UnderWay(
+        under_way = _RunningNight(
             night_id=night_id,
             plan=plan,
             launcher=launcher,
             budget=budget,
             nights=nights,
             records=records,
-            pictures=Pictures(launcher=launcher, layout=layout),
+            pictures=NightPictures(launcher=launcher, layout=layout),
         )
         under_way.measure(Looks(at=(plan.blocks,)))
         under_way.judge()
-        under_way.tell_missing()
+        under_way.rule_missing()
         nights.end(night_id)
-        performed = Performed.of(nights.night(night_id), nights)
-        there = {one.device for one in performed.night.measurements}
-        doubt_devices(Inventory(records.engine), [one for one in performed.devices if one.device in there])
-        return performed
+        result = NightResult.from_night(nights.night(night_id), nights)
+        there = {one.device for one in result.night.measurements}
+        mark_doubtful(Inventory(records.engine), [one for one in result.devices if one.device in there])
+        return result
 
 
 @contextmanager
-def _alone(night_id: str, layout: Layout) -> Iterator[None]:
+def _exclusive_night(night_id: str, layout: Layout) -> Iterator[None]:
     """Hold the lock of a results folder. If another nightly run holds it, log that and wait."""
-    with storing(layout.root):
+    with storage_errors(layout.root):
         layout.night(night_id).mkdir(parents=True, exist_ok=True)
     is_next = "%s is under way in this results folder; this one begins when that has ended"
     itself = f"night {night_id}, by process {os.getpid()} of {user_and_host()},"
@@ -228,44 +228,44 @@ def _alone(night_id: str, layout: Layout) -> Iterator[None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _UnderWay:
+class _RunningNight:
     """A nightly run in progress. `causes` maps case and device to the reason of a missing measurement."""
 
     night_id: str
-    plan: Plan
+    plan: NightPlan
     launcher: Launcher
     budget: Budget | None
-    nights: Nights
-    records: Records
-    pictures: Pictures
+    nights: NightStore
+    records: RecordStore
+    pictures: NightPictures
     causes: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def measure(self, looks: Looks) -> None:
         there = self.nights.night(self.night_id).measurements
         wanted = [
-            Wanted(case=case.name, a=case.yardstick, b=case.chosen, words=words, looks=looks)
+            CaseRequest(case=case.name, a=case.yardstick, b=case.side, words=words, looks=looks)
             for case in self.plan.cases
-            if (words := tuple(lacking(case, there)))
+            if (words := tuple(unmeasured_words(case, there)))
         ]
-        for launched in with_second_try(self.launcher, wanted, self.budget):
-            if why := launched.why or self._kept(launched):
-                self.causes[launched.case, launched.word] = why
+        for comparison in launch_with_retry(self.launcher, wanted, self.budget):
+            if why := comparison.reason or self._store_failure(comparison):
+                self.causes[comparison.case, comparison.word] = why
 
     def judge(self) -> None:
         """Rule on each measurement without a ruling; suspected changes are first confirmed by launches.
 
         If files for a confirmation are not accessible, no ruling is made: the night can be resumed later.
         """
-        open_ones = judged(self.night_id, self.plan.cases, self.nights)
-        launched = confirmed([one for one in open_ones if one.said.to_confirm], self.launcher, self.budget)
+        open_ones = judge_measurements(self.night_id, self.plan.cases, self.nights)
+        comparison = confirm_suspects([one for one in open_ones if one.detection.to_confirm], self.launcher, self.budget)
         for one in open_ones:
-            came = launched.get((one.case.name, one.said.tonight.address))
-            if came and came.is_unstored:
-                log.warning("case '%s' on '%s' is not ruled on: %s", one.case.name, one.said.tonight.address, came.why)
+            came = comparison.get((one.case.name, one.detection.tonight.address))
+            if came and came.is_storage_failure:
+                log.warning("case '%s' on '%s' is not ruled on: %s", one.case.name, one.detection.tonight.address, came.reason)
             else:
-                rule(one, came, self.pictures.lacking(one.said.tonight, one.case), self.nights)
+                rule(one, came, self.pictures.missing_scores(one.detection.tonight, one.case), self.nights)
 
-    def tell_missing(self) -> None:
+    def rule_missing(self) -> None:
         """Store MISSING rulings for unmeasured cases, and withdraw those of cases that were measured since."""
         night = self.nights.night(self.night_id)
         there = {(one.case, one.address): one for one in night.measurements}
@@ -276,7 +276,7 @@ class _UnderWay:
             log.warning("phones are told by the words of the night's file: %s", error)
             serials = {}
         rulings = [
-            missing(
+            missing_ruling(
                 self.night_id,
                 case,
                 device_of(word, self.nights.series(case, key=PRIMARY), serials),
@@ -290,16 +290,16 @@ class _UnderWay:
         ]
         over = [ruling for ruling in night.rulings if is_unmeasured(ruling) and (ruling.case, ruling.address) in there]
         back = [replace(one, kind=RulingKind.CLEAN, cause="it was measured later in this night", told_at=now) for one in over]
-        self.nights.rule([*rulings, *back])
+        self.nights.add([*rulings, *back])
 
-    def _kept(self, launched: Launched) -> str | None:
+    def _store_failure(self, comparison: CaseResult) -> str | None:
         """Store the measurement of a comparison with its scores; return the reason if that fails."""
         try:
-            records = [record for run_id in launched.runs for record in self.records.of_run(run_id)]
-            (case,) = (one for one in self.plan.cases if one.name == launched.case)
-            measured = measurement_of(self.night_id, launched, records, names_kit=case.chosen.kit is not None)
-            scores = self.pictures.scored(measured, launched.versus.device.address if launched.versus else None, case)
-            is_new = self.nights.keep(replace(measured, points=(*measured.points, *scores)))
+            records = [record for run_id in comparison.runs for record in self.records.run_records(run_id)]
+            (case,) = (one for one in self.plan.cases if one.name == comparison.case)
+            measured = measurement_of(self.night_id, comparison, records, names_kit=case.side.kit is not None)
+            scores = self.pictures.scores(measured, comparison.versus.device.address if comparison.versus else None, case)
+            is_new = self.nights.store(replace(measured, points=(*measured.points, *scores)))
         except ArtifactError as error:
             return str(error)
         return None if is_new else f"'{measured.device}' is the device of another word too, under which it was measured"

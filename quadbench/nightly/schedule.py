@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from quadbench.errors import UserError, shown
+from quadbench.errors import UserError, quote
 from quadbench.farm.unit import one_line, unit_command, user_name
 
 ENVIRONMENT_FILE = Path("/etc/quadbench/night.env")  # a webhook address is a secret, so it is not in the command
@@ -47,7 +47,7 @@ def time_of_day(text: str) -> tuple[str, str]:
     """Return the hour and minute of a time of day such as `02:00`."""
     match = _TIME.fullmatch(text)
     if match is None:
-        raise UserError(f"{shown(text)} is no time of day; expected one as 02:00")
+        raise UserError(f"{quote(text)} is no time of day; expected one as 02:00")
     return f"{int(match[1]):02d}", match[2]
 
 

@@ -10,7 +10,7 @@ from statistics import fmean
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
-from quadbench.artifacts.run_record import Better
+from quadbench.artifacts.run_record import BetterDirection
 from quadbench.nightly.night_file import Limits
 from quadbench.report.formatting import number
 from quadbench.report.kpi import KPI_TITLES
@@ -19,15 +19,15 @@ from quadbench.report.versus import ALL_TASKS, EXACT, PRIMARY, PSNR, SIZES
 from quadbench.statistics.change_points import spread_of
 
 FigureName = tuple[str, str]  # a task and a figure key of report.kpi
-Place = tuple[Measurement, float]  # a night and a figure on its scale
+Level = tuple[Measurement, float]  # a night and a figure on its scale
 
 NEW_NIGHTS = 5  # nights in which a new subject is compared with the one before
 LEVEL_NIGHTS = 15  # nights whose median is the usual level: a lasting change becomes usual after eight
-REMEMBERED = 40  # nights; older ones do not count for the usual level
+MAX_NIGHTS = 40  # nights; older ones do not count for the usual level
 _BAD = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE}
 NIGHTS_DOUBTS = {Caveat.THROTTLED, Caveat.CHANGED_ENVIRONMENT}  # caveats of a single night rather than of a device
 _TOLD = (PRIMARY, "peak_ram")
-BY_ACCIDENT = 0.0001  # chance that an unchanged figure of the yardstick is called shifted
+FALSE_SHIFT = 0.0001  # chance that an unchanged figure of the yardstick is called shifted
 
 
 def name_of(point: Point) -> FigureName:
@@ -39,7 +39,7 @@ def tasks_of(night: Measurement) -> tuple[str, ...]:
     return tuple(sorted(point.task for point in night.points if point.key == PRIMARY and point.task != ALL_TASKS))
 
 
-def scaled(point: Point) -> float | None:
+def to_scale(point: Point) -> float | None:
     """Return a figure on its scale: the logarithm of its ratio or value, or decibels; None if it cannot be placed.
 
     An image distance of 0 is -inf, and so is one below 0, as KID may give as an estimate of 0.
@@ -52,11 +52,11 @@ def scaled(point: Point) -> float | None:
     if value > 0:
         return math.log(value)
     metric = PICTURE_METRICS.get(point.key)
-    return -math.inf if metric and metric.better is Better.LOWER else None
+    return -math.inf if metric and metric.better is BetterDirection.LOWER else None
 
 
-def unscaled(place: float, key: str) -> float:
-    """Convert a number on a figure's scale back to a value or ratio, as the inverse of `scaled`."""
+def from_scale(place: float, key: str) -> float:
+    """Convert a number on a figure's scale back to a value or ratio, as the inverse of `to_scale`."""
     return place if key == PSNR else math.exp(place)
 
 
@@ -83,10 +83,10 @@ def limit_of(key: str, limits: Limits) -> float:
 def is_worse(change: float, key: str) -> bool:
     """Return whether a change of a figure, on its scale, is for the worse."""
     metric = PICTURE_METRICS.get(key)
-    return change < 0 if metric and metric.better is Better.HIGHER else change > 0
+    return change < 0 if metric and metric.better is BetterDirection.HIGHER else change > 0
 
 
-def said_change(change: float, key: str) -> str:
+def change_text(change: float, key: str) -> str:
     """Format a change on a figure's scale: `5.1 % slower`, `0.6 dB worse`; a change from 0 is only `worse`."""
     grows, shrinks = directions(key)
     if change == math.inf:
@@ -96,7 +96,7 @@ def said_change(change: float, key: str) -> str:
     return f"{size} {grows if change > 0 else shrinks}"
 
 
-def said_value(value: float, key: str, *, is_ratio: bool) -> str:
+def value_text(value: float, key: str, *, is_ratio: bool) -> str:
     """Format a figure's value, or its ratio to the yardstick's value."""
     if is_ratio:
         return f"{value:.3f} of the yardstick's"
@@ -109,13 +109,13 @@ def is_sound(night: Measurement) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Past:
+class Window:
     """A case on a device tonight, with its earlier nights in order of time, their rulings and acknowledgements."""
 
     tonight: Measurement
     nights: tuple[Measurement, ...]
     rulings: tuple[Ruling, ...]
-    words: tuple[Acknowledgement, ...]
+    acks: tuple[Acknowledgement, ...]
 
     @cached_property
     def last_good(self) -> Subject | None:
@@ -134,23 +134,23 @@ class Past:
         own = next((n for n, night in enumerate(reversed(good)) if night.subject != subject), len(good))
         before = good[-own - 1].subject if own < len(good) else subject
         is_known = any(r.comparison and r.last_good == before for night in good[len(good) - own :] for r in self.on(night))
-        accepted = {word.night for word in self.words if self._is_in_force(word) and word.task is None and word.key is None}
+        accepted = {word.night for word in self.acks if self._is_in_force(word) and word.task is None and word.key is None}
         is_known |= any(night.night in accepted and night.subject == subject for night in good)
         return subject if own >= NEW_NIGHTS or is_known else before
 
     @property
-    def over(self) -> Acknowledgement | None:
+    def expired_ack(self) -> Acknowledgement | None:
         """Return the expired acknowledgement under which every remembered night was accepted, if any."""
-        if not self.nights or any(not self._is_on_sufferance(night, self.words) for night in self.nights):
+        if not self.nights or any(not self._waiver_expired(night, self.acks) for night in self.nights):
             return None
-        return max((word for word in self.words if not self._is_in_force(word)), key=lambda word: word.until, default=None)
+        return max((word for word in self.acks if not self._is_in_force(word)), key=lambda word: word.until, default=None)
 
     def is_accepted(self, name: FigureName) -> bool:
         """Return whether an acknowledgement in force accepts a figure's change since the last good files."""
         latest = max((night.measured_at for night in self.nights if night.subject == self.last_good), default=None)
-        return any(self._is_in_force(word) and (latest is None or latest < word.since) for word in self._words_on(name))
+        return any(self._is_in_force(word) and (latest is None or latest < word.since) for word in self._acks_on(name))
 
-    def known(self, point: Point) -> Ruling | None:
+    def known_regression(self, point: Point) -> Ruling | None:
         """Return the confirmed regression of a figure from the night before with the same files and environment."""
         latest = self.nights[-1] if self.nights else None
         if latest is None or (latest.subject, latest.environment) != (self.tonight.subject, self.tonight.environment):
@@ -159,7 +159,7 @@ class Past:
         is_confirmed = ruling and ruling.kind is RulingKind.REGRESSION and ruling.comparison
         return ruling if ruling and is_confirmed and ruling.last_good == self.last_good else None
 
-    def alike(self, places: Sequence[Place]) -> list[Place]:
+    def comparable(self, places: Sequence[Level]) -> list[Level]:
         """Return the nights with tonight's environment; all nights if there are none."""
         alike = [place for place in places if place[0].environment == self.tonight.environment]
         return alike or list(places)
@@ -170,7 +170,7 @@ class Past:
     def ruling(self, night: Measurement, name: FigureName) -> Ruling | None:
         return next((ruling for ruling in self.on(night) if (ruling.task, ruling.key) == name), None)
 
-    def series(self, point: Point) -> list[Place]:
+    def series(self, point: Point) -> list[Level]:
         """Return all earlier values of a figure that are comparable with tonight's; means only over the same tasks."""
         is_ratio, yardstick, tasks = point.ratio is not None, self.tonight.yardstick, tasks_of(self.tonight)
         sound = [night for night in self.nights if point.key in EXACT or is_sound(night)]
@@ -182,17 +182,17 @@ class Past:
             if (other := self._points[night.night].get(name_of(point)))
             and (other.ratio is not None) is is_ratio
             and (night.yardstick == yardstick or not is_ratio)
-            if (place := scaled(other)) is not None
+            if (place := to_scale(other)) is not None
         ]
 
-    def usual(self, point: Point, series: Sequence[Place]) -> list[Place]:
+    def usual_values(self, point: Point, series: Sequence[Level]) -> list[Level]:
         """Return the values that define a figure's usual level: good nights since it improved or was acknowledged."""
-        usual: list[Place] = []
-        words = self._words_on(name_of(point))
+        usual: list[Level] = []
+        words = self._acks_on(name_of(point))
         start = max((word.since for word in words if self._is_in_force(word)), default=None)
         for night, place in series:
             ruling = self.ruling(night, name_of(point))
-            if (start and night.measured_at < start) or (ruling and ruling.kind in _BAD) or self._is_on_sufferance(night, words):
+            if (start and night.measured_at < start) or (ruling and ruling.kind in _BAD) or self._waiver_expired(night, words):
                 continue
             if ruling and ruling.kind is RulingKind.IMPROVEMENT:
                 usual.clear()
@@ -201,17 +201,17 @@ class Past:
 
     def _is_good(self, night: Measurement) -> bool:
         rulings = self.on(night)  # empty if the night was interrupted, so it does not count as good
-        return bool(rulings) and not any(r.kind in _BAD for r in rulings) and not self._is_on_sufferance(night, self.words)
+        return bool(rulings) and not any(r.kind in _BAD for r in rulings) and not self._waiver_expired(night, self.acks)
 
-    def _is_on_sufferance(self, night: Measurement, words: Sequence[Acknowledgement]) -> bool:
+    def _waiver_expired(self, night: Measurement, words: Sequence[Acknowledgement]) -> bool:
         """Return whether a night's value was accepted by an acknowledgement that has expired."""
         return any(word.since <= night.measured_at < word.until and not self._is_in_force(word) for word in words)
 
     def _is_in_force(self, word: Acknowledgement) -> bool:
         return word.since <= self.tonight.measured_at < word.until
 
-    def _words_on(self, name: FigureName) -> list[Acknowledgement]:
-        return [word for word in self.words if word.covers(*name)]
+    def _acks_on(self, name: FigureName) -> list[Acknowledgement]:
+        return [word for word in self.acks if word.covers(*name)]
 
     @cached_property
     def _by_night(self) -> dict[str, tuple[Ruling, ...]]:
@@ -225,7 +225,7 @@ class Past:
         return {night.night: {name_of(point): point for point in night.points} for night in self.nights}
 
 
-def yardstick_places(nights: Sequence[Measurement], latest: Measurement, key: str) -> list[Place]:
+def yardstick_values(nights: Sequence[Measurement], latest: Measurement, key: str) -> list[Level]:
     """Return the yardstick's figure (mean logarithm over tasks) of each night with the latest yardstick and tasks.
 
     Nights with caveats are left out.
@@ -237,24 +237,24 @@ def yardstick_places(nights: Sequence[Measurement], latest: Measurement, key: st
         if night.yardstick == latest.yardstick
         and tasks_of(night) == tasks
         and is_sound(night)
-        and (place := _place(night, key)) is not None
+        and (place := _level(night, key)) is not None
     ]
 
 
-def yardstick_shift(past: Past, limits: Limits) -> str | None:
+def yardstick_shift(past: Window, limits: Limits) -> str | None:
     """Return the change of the yardstick's figures from their usual level on the device, as text; None without a change."""
-    tonight, said = past.tonight, []
+    tonight, changes = past.tonight, []
     for key in _TOLD:
-        places = yardstick_places(past.nights, tonight, key)[-LEVEL_NIGHTS:]
-        place, spread = _place(tonight, key), spread_of([other for _, other in places])
+        places = yardstick_values(past.nights, tonight, key)[-LEVEL_NIGHTS:]
+        place, spread = _level(tonight, key), spread_of([other for _, other in places])
         if place is None or spread is None:
             continue
-        level = [other for _, other in past.alike(places)]
-        if change := spread.change(level, [place], least=limit_of(key, limits), chance=BY_ACCIDENT):
-            said.append(f"{KPI_TITLES[key]} {said_change(change, key)}")
-    return ", ".join(said) or None
+        level = [other for _, other in past.comparable(places)]
+        if change := spread.change(level, [place], least=limit_of(key, limits), chance=FALSE_SHIFT):
+            changes.append(f"{KPI_TITLES[key]} {change_text(change, key)}")
+    return ", ".join(changes) or None
 
 
-def _place(night: Measurement, key: str) -> float | None:
+def _level(night: Measurement, key: str) -> float | None:
     values = [point.yardstick for point in night.points if point.key == key and point.yardstick is not None]
     return fmean(map(log, values)) if values and all(isfinite(value) and value > 0 for value in values) else None

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median
 
-from quadbench.artifacts.night_record import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject, unlike
+from quadbench.artifacts.night_record import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject, differing_values
 from quadbench.nightly import series
 from quadbench.nightly.night_file import Limits
-from quadbench.nightly.series import FigureName, Past, Place, change_between, is_worse, limit_of, name_of, said_change
+from quadbench.nightly.series import FigureName, Level, Window, change_between, change_text, is_worse, limit_of, name_of
 from quadbench.report.formatting import between, change, plural
 from quadbench.report.night import directions
 from quadbench.report.versus import EXACT, VersusDevice, primary_row
@@ -18,8 +18,8 @@ from quadbench.statistics.change_points import HALF_OF_STEPS, Spread, spread_of
 from quadbench.statistics.launch_comparison import Comparison, verdict_within
 
 RULES = 3  # version of the rules in this module, stored with each ruling
-BY_ACCIDENT = 0.05  # chance that an unchanged figure of new files is suspected; a confirmation then clears it
-SURELY_BY_ACCIDENT = 0.001  # chance over all figures of a case of a false ruling without confirmation
+FALSE_ALARM = 0.05  # chance that an unchanged figure of new files is suspected; a confirmation then clears it
+FALSE_RULING = 0.001  # chance over all figures of a case of a false ruling without confirmation
 
 _LOST = "it was not measured, and the night before it was"
 _PROVEN = {Verdict.WORSE: RulingKind.REGRESSION, Verdict.BETTER: RulingKind.IMPROVEMENT}
@@ -31,7 +31,7 @@ _ACKNOWLEDGED = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE, RulingKind.ENVI
 
 
 @dataclass(frozen=True, kw_only=True)
-class Suspect:
+class SuspectedChange:
     """A figure that may have changed. `expected` is its usual value, or its usual ratio to the yardstick.
 
     `is_worse` is None if the usual level or the limit is unknown. `is_sure`: the change is certain, only its cause needs
@@ -61,24 +61,24 @@ class Suspect:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Suspicion:
+class Detection:
     """The detector's result for a case on a device. `last_good` are the files to compare with; None if there are none.
 
-    `accepted` are figures that an acknowledgement in force covers. `lost` maps a figure missing tonight to the reason.
-    `yardstick` describes a shift of the yardstick, `around` changes of the environment since the night before. `over` is the
-    expired acknowledgement under which all remembered nights were accepted.
+    `accepted` are figures that an acknowledgement in force covers. `missing` maps a figure missing tonight to the reason.
+    `yardstick` describes a shift of the yardstick, `changed` changes of the environment since the night before. `expired_ack` is
+    the expired acknowledgement under which all remembered nights were accepted.
     """
 
     tonight: Measurement
     limits: Limits
     nights: int  # number of earlier nights
     last_good: Subject | None
-    suspects: tuple[Suspect, ...]
+    suspects: tuple[SuspectedChange, ...]
     accepted: frozenset[FigureName]
-    lost: dict[FigureName, str]
+    missing: dict[FigureName, str]
     yardstick: str | None
-    around: str | None
-    over: Acknowledgement | None
+    changed: str | None
+    expired_ack: Acknowledgement | None
 
     @property
     def is_same(self) -> bool:
@@ -91,57 +91,57 @@ class Suspicion:
         return is_open and self.last_good is not None and not self.is_same
 
 
-def suspicion(
+def detect(
     tonight: Measurement,
     history: Sequence[Measurement],
     rulings: Sequence[Ruling],
     acknowledged: Sequence[Acknowledgement],
     limits: Limits,
-) -> Suspicion:
+) -> Detection:
     """Detect changes of a night against earlier nights, given in order of time, and their current rulings."""
     where = (tonight.case, tonight.device)
-    past = Past(
+    past = Window(
         tonight=tonight,
         nights=tuple(one for one in history if (one.case, one.device) == where and one.night != tonight.night)[
-            -series.REMEMBERED :
+            -series.MAX_NIGHTS :
         ],
         rulings=tuple(ruling for ruling in rulings if (ruling.case, ruling.device) == where),
-        words=tuple(word for word in acknowledged if word.case == tonight.case and word.device in (None, tonight.device)),
+        acks=tuple(word for word in acknowledged if word.case == tonight.case and word.device in (None, tonight.device)),
     )
-    gate = _Gate(past=past, limits=limits)
+    detector = _Detector(past=past, limits=limits)
     names = {name_of(point) for point in tonight.points}
     latest = past.nights[-1] if past.nights else tonight
-    changed = unlike([latest.environment], [tonight.environment])
-    return Suspicion(
+    changed = differing_values([latest.environment], [tonight.environment])
+    return Detection(
         tonight=tonight,
         limits=limits,
         nights=len(past.nights),
         last_good=past.last_good,
-        suspects=tuple(suspect for point in tonight.points if (suspect := gate.suspect(point))),
+        suspects=tuple(suspect for point in tonight.points if (suspect := detector.suspect(point))),
         accepted=frozenset(filter(past.is_accepted, names)),
-        lost={name_of(point): _LOST for point in latest.points if name_of(point) not in names},
+        missing={name_of(point): _LOST for point in latest.points if name_of(point) not in names},
         yardstick=series.yardstick_shift(past, limits),
-        around="; ".join(f"{name} was {before} and is {now}" for name, (before, now) in changed.items()) or None,
-        over=past.over,
+        changed="; ".join(f"{name} was {before} and is {now}" for name, (before, now) in changed.items()) or None,
+        expired_ack=past.expired_ack,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Gate:
+class _Detector:
     """The detector that checks each figure of a night."""
 
-    past: Past
+    past: Window
     limits: Limits
 
-    def suspect(self, point: Point) -> Suspect | None:
+    def suspect(self, point: Point) -> SuspectedChange | None:
         """Return the suspicion about a figure; None if it is as usual."""
-        place, every = series.scaled(point), self.past.series(point)
-        usual = self.past.usual(point, every)
+        place, every = series.to_scale(point), self.past.series(point)
+        usual = self.past.usual_values(point, every)
         if place is None:
             return replace(_suspect(point, f"{point.value:g} cannot be its value"), is_sure=True)
         if point.key in EXACT:
             return self._exact(point, place, usual)
-        if known := self.past.known(point):
+        if known := self.past.known_regression(point):
             return replace(_suspect(point, known.cause), expected=known.expected, known=known)
         recent = [other for _, other in every[-series.LEVEL_NIGHTS :]]
         spread, narrow = spread_of(recent), spread_of(recent, HALF_OF_STEPS)
@@ -155,7 +155,7 @@ class _Gate:
     def _is_new(self) -> bool:
         return self.past.last_good not in (None, self.past.tonight.subject)
 
-    def _exact(self, point: Point, place: float, usual: Sequence[Place]) -> Suspect | None:
+    def _exact(self, point: Point, place: float, usual: Sequence[Level]) -> SuspectedChange | None:
         """Check an exact figure, which launches do not vary, against the latest usual night alone."""
         if not usual:
             return None
@@ -163,48 +163,49 @@ class _Gate:
         change = change_between(level, place)
         if abs(change) <= limit_of(point.key, self.limits):
             return None
-        suspect = _strayed(point, change, level, "before", is_sure=True)
+        suspect = _suspect_shift(point, change, level, "before", is_sure=True)
         if math.isinf(level):
             suspect = replace(suspect, is_worse=None, why=f"{suspect.why}; no limit is a share of {suspect.expected:g}")
         return replace(suspect, has_same_files=before.subject == self.past.tonight.subject)
 
-    def _sudden(self, point: Point, place: float, usual: Sequence[Place], spread: Spread) -> Suspect | None:
+    def _sudden(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
         """Check whether tonight's figure departs from earlier nights, whatever files they ran."""
-        level = [other for _, other in self.past.alike(usual)[-series.LEVEL_NIGHTS :]]
-        chance = SURELY_BY_ACCIDENT / sum(other.key not in EXACT for other in self.past.tonight.points)
+        level = [other for _, other in self.past.comparable(usual)[-series.LEVEL_NIGHTS :]]
+        chance = FALSE_RULING / sum(other.key not in EXACT for other in self.past.tonight.points)
         change = spread.change(level, [place], least=limit_of(point.key, self.limits), chance=chance)
         if change is None:
             return None
         was_so = abs(place - usual[-1][1]) < abs(change) / 2
-        return replace(_strayed(point, change, median(level), "usual", is_sure=True), was_so=was_so)
+        return replace(_suspect_shift(point, change, median(level), "usual", is_sure=True), was_so=was_so)
 
-    def _since_it_came(self, point: Point, place: float, usual: Sequence[Place], spread: Spread) -> Suspect | None:
+    def _since_it_came(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
         """Check whether a figure changed, even slightly, with tonight's files, over all nights that ran them."""
         subject = self.past.tonight.subject
         now = [*(other for night, other in usual if night.subject == subject), place] if self._is_new else []
         level = [
-            other for _, other in self.past.alike([one for one in usual if one[0].subject != subject])[-series.LEVEL_NIGHTS :]
+            other
+            for _, other in self.past.comparable([one for one in usual if one[0].subject != subject])[-series.LEVEL_NIGHTS :]
         ]
         least = limit_of(point.key, self.limits) / 2
-        change = spread.change(level, now, least=least, chance=BY_ACCIDENT) if now and level else None
-        return _strayed(point, change, median(level), "with the files before") if change else None
+        change = spread.change(level, now, least=least, chance=FALSE_ALARM) if now and level else None
+        return _suspect_shift(point, change, median(level), "with the files before") if change else None
 
 
-def _suspect(point: Point, why: str) -> Suspect:
+def _suspect(point: Point, why: str) -> SuspectedChange:
     value = point.value if point.ratio is None else point.ratio
-    return Suspect(task=point.task, key=point.key, value=value, expected=None, is_worse=None, is_sure=False, why=why)
+    return SuspectedChange(task=point.task, key=point.key, value=value, expected=None, is_worse=None, is_sure=False, why=why)
 
 
-def _strayed(point: Point, change: float, level: float, than: str, *, is_sure: bool = False) -> Suspect:
-    is_ratio, expected = point.ratio is not None, series.unscaled(level, point.key)
+def _suspect_shift(point: Point, change: float, level: float, than: str, *, is_sure: bool = False) -> SuspectedChange:
+    is_ratio, expected = point.ratio is not None, series.from_scale(level, point.key)
     suspect = _suspect(point, "")
-    values = [series.said_value(value, point.key, is_ratio=is_ratio) for value in (suspect.value, expected)]
-    why = f"it is {said_change(change, point.key)} than {than}: {values[0]} rather than {values[1]}"
+    values = [series.value_text(value, point.key, is_ratio=is_ratio) for value in (suspect.value, expected)]
+    why = f"it is {change_text(change, point.key)} than {than}: {values[0]} rather than {values[1]}"
     return replace(suspect, why=why, expected=expected, is_worse=is_worse(change, point.key), is_sure=is_sure)
 
 
 def rulings_on(
-    suspicion: Suspicion,
+    detection: Detection,
     *,
     confirmed: VersusDevice | None,
     comparison: str | None,
@@ -217,13 +218,13 @@ def rulings_on(
     `confirmed` is the comparison of the last good files (A) with tonight's (B), and `comparison` its id. Both are None if it
     was not run; `why` says what went wrong. Its verdicts on figures that were not suspected count too.
     """
-    judge = _Judge(suspicion=suspicion, confirmed=confirmed, comparison=comparison, owner=owner, now=now, why=why)
-    each = [ruling for suspect in suspicion.suspects if (ruling := judge.on_suspect(suspect))]
-    each += judge.on_others() + [judge.ruling(RulingKind.MISSING, why, name) for name, why in suspicion.lost.items()]
-    return (judge.on_all(len(each) - len(suspicion.lost)), *each)
+    judge = _Judge(detection=detection, confirmed=confirmed, comparison=comparison, owner=owner, now=now, why=why)
+    each = [ruling for suspect in detection.suspects if (ruling := judge.on_suspect(suspect))]
+    each += judge.on_others() + [judge.ruling(RulingKind.MISSING, why, name) for name, why in detection.missing.items()]
+    return (judge.on_all(len(each) - len(detection.missing)), *each)
 
 
-def missing(night: str, case: str, device: str, address: str, *, cause: str, owner: str | None, now: datetime) -> Ruling:
+def missing_ruling(night: str, case: str, device: str, address: str, *, cause: str, owner: str | None, now: datetime) -> Ruling:
     """Return a MISSING ruling for a case that was not measured on a device."""
     return Ruling(
         night=night,
@@ -242,7 +243,7 @@ def missing(night: str, case: str, device: str, address: str, *, cause: str, own
 class _Judge:
     """The rules that turn suspected changes and their confirmation into rulings on a case on a device."""
 
-    suspicion: Suspicion
+    detection: Detection
     confirmed: VersusDevice | None
     comparison: str | None
     owner: str | None
@@ -250,67 +251,67 @@ class _Judge:
     why: str | None
 
     def ruling(self, kind: RulingKind, cause: str, name: FigureName | tuple[None, None] = (None, None)) -> Ruling:
-        night = self.suspicion.tonight
-        ruling = missing(night.night, night.case, night.device, night.address, cause=cause, owner=self.owner, now=self.now)
-        return replace(ruling, kind=kind, task=name[0], key=name[1], last_good=self.suspicion.last_good)
+        night = self.detection.tonight
+        ruling = missing_ruling(night.night, night.case, night.device, night.address, cause=cause, owner=self.owner, now=self.now)
+        return replace(ruling, kind=kind, task=name[0], key=name[1], last_good=self.detection.last_good)
 
     def on_all(self, apart: int) -> Ruling:
         """Rule on all figures without a ruling of their own; `apart` is the number of figures with one."""
-        suspicion = self.suspicion
-        if suspicion.yardstick:
-            told = f"the yardstick, whose files are as ever, differs from what is usual on this device: {suspicion.yardstick}"
-            return self.ruling(RulingKind.ENVIRONMENT, told + self._around)
-        if suspicion.over:
-            until = f"{suspicion.over.until:%Y-%m-%d}"
+        detection = self.detection
+        if detection.yardstick:
+            text = f"the yardstick, whose files are as ever, differs from what is usual on this device: {detection.yardstick}"
+            return self.ruling(RulingKind.ENVIRONMENT, text + self._environment)
+        if detection.expired_ack:
+            until = f"{detection.expired_ack.until:%Y-%m-%d}"
             return self.ruling(RulingKind.INCONCLUSIVE, f"all nights before were accepted until {until}, which is over")
-        few = [suspect.why for suspect in suspicion.suspects if suspect.is_vague]
+        few = [suspect.why for suspect in detection.suspects if suspect.is_vague]
         if few and (undecided := self._undecided):
             return self.ruling(RulingKind.INCONCLUSIVE, f"the files are new, {few[0]}; {undecided}")
-        if not suspicion.nights:
+        if not detection.nights:
             return self.ruling(RulingKind.CLEAN, "there is no night before it")
-        figures = plural(len(suspicion.tonight.points) - apart, "figure")
-        told = "launched in turn with the last good files" if few else f"by {plural(suspicion.nights, 'night')} before"
-        return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {told}"), comparison=self.comparison if few else None)
+        figures = plural(len(detection.tonight.points) - apart, "figure")
+        text = "launched in turn with the last good files" if few else f"by {plural(detection.nights, 'night')} before"
+        return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {text}"), comparison=self.comparison if few else None)
 
-    def on_suspect(self, suspect: Suspect) -> Ruling | None:
+    def on_suspect(self, suspect: SuspectedChange) -> Ruling | None:
         """Rule on a suspected figure; None if the suspicion is vague and no change is proven."""
         if suspect.known:
-            ruling = self._with(
-                self.ruling(suspect.known.kind, _said(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known
+            ruling = self._rated(
+                self.ruling(suspect.known.kind, _change(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known
             )
             return replace(ruling, comparison=suspect.known.comparison, value=suspect.value, expected=suspect.expected)
         rows = self.confirmed.rows if self.confirmed else ()
         compared = next((row.comparison for row in rows if (row.task, row.key) == suspect.name), None)
-        kind, cause = self._told(suspect, compared)
+        kind, cause = self._ruling_on(suspect, compared)
         if suspect.is_vague and kind not in _PROVEN.values():
             return None
         ruling = replace(self.ruling(kind, cause, suspect.name), value=suspect.value, expected=suspect.expected)
-        return self._with(ruling, compared) if compared else ruling
+        return self._rated(ruling, compared) if compared else ruling
 
     def on_others(self) -> list[Ruling]:
         """Rule on unsuspected figures that a comparison proves to have changed, unless they are acknowledged."""
-        suspected = {suspect.name for suspect in self.suspicion.suspects}
+        suspected = {suspect.name for suspect in self.detection.suspects}
         rulings = []
         for row in self.confirmed.rows if self.confirmed else ():
             name, compared = (row.task, row.key), row.comparison
             kind = _PROVEN.get(self._verdict(compared, row.key)) if compared else None
-            if kind and compared and name not in suspected | self.suspicion.accepted:
-                rulings.append(self._with(self.ruling(kind, _said(compared, row.key) + _IN_TURN, name), compared))
+            if kind and compared and name not in suspected | self.detection.accepted:
+                rulings.append(self._rated(self.ruling(kind, _change(compared, row.key) + _IN_TURN, name), compared))
         return rulings
 
-    def _told(self, suspect: Suspect, compared: Comparison | None) -> tuple[RulingKind, str]:
+    def _ruling_on(self, suspect: SuspectedChange, compared: Comparison | None) -> tuple[RulingKind, str]:
         """Return the kind of ruling on a suspected figure, and its cause in words."""
         if suspect.is_sure and suspect.expected is None:
             return RulingKind.INCONCLUSIVE, suspect.why
-        if self.suspicion.is_same or suspect.has_same_files:
-            return RulingKind.ENVIRONMENT, f"{suspect.why}; its files are the same{self._around}"
+        if self.detection.is_same or suspect.has_same_files:
+            return RulingKind.ENVIRONMENT, f"{suspect.why}; its files are the same{self._environment}"
         if suspect.key in EXACT and suspect.is_worse is None:
             return RulingKind.INCONCLUSIVE, suspect.why
         if suspect.key in EXACT:
             return (RulingKind.REGRESSION if suspect.is_worse else RulingKind.IMPROVEMENT), suspect.why
         if compared is None:
             return RulingKind.INCONCLUSIVE, f"{suspect.why}; {self._because(_UNCONFIRMED)}"
-        launched = _said(compared, suspect.key) + _IN_TURN
+        launched = _change(compared, suspect.key) + _IN_TURN
         both = f"{suspect.why}; {launched}"
         match self._verdict(compared, suspect.key):
             case Verdict.WORSE | Verdict.BETTER as verdict:
@@ -318,7 +319,7 @@ class _Judge:
             case Verdict.SAME if suspect.is_sure and suspect.was_so:
                 return RulingKind.INCONCLUSIVE, f"{both}, so it came before these, little by little"
             case Verdict.SAME if suspect.is_sure:
-                return RulingKind.ENVIRONMENT, f"{both}, so its files are not why{self._around}"
+                return RulingKind.ENVIRONMENT, f"{both}, so its files are not why{self._environment}"
             case Verdict.SAME:
                 return RulingKind.CLEAN, launched
             case Verdict.INCONCLUSIVE:
@@ -333,30 +334,30 @@ class _Judge:
         is_told = row and row.comparison and self._verdict(row.comparison, row.key) is not Verdict.INCONCLUSIVE
         return None if is_told else self._because(f"it was launched in turn with the last good files, {_UNDECIDED}")
 
-    def _because(self, told: str) -> str:
-        return f"{told}: {self.why}" if self.why else told
+    def _because(self, text: str) -> str:
+        return f"{text}: {self.why}" if self.why else text
 
     def _verdict(self, compared: Comparison, key: str) -> Verdict:
-        return verdict_within(compared, limit_of(key, self.suspicion.limits))
+        return verdict_within(compared, limit_of(key, self.detection.limits))
 
-    def _with(self, ruling: Ruling, told: Comparison | Ruling) -> Ruling:
-        return replace(ruling, ratio=told.ratio, low=told.low, high=told.high, comparison=self.comparison)
+    def _rated(self, ruling: Ruling, result: Comparison | Ruling) -> Ruling:
+        return replace(ruling, ratio=result.ratio, low=result.low, high=result.high, comparison=self.comparison)
 
     @property
-    def _around(self) -> str:
+    def _environment(self) -> str:
         """Return the known causes of a change of the device, in parentheses."""
-        doubts = [caveat.words for caveat in self.suspicion.tonight.caveats if caveat in series.NIGHTS_DOUBTS]
-        return "".join(f" ({word})" for word in (*doubts, self.suspicion.around) if word)
+        doubts = [caveat.label for caveat in self.detection.tonight.caveats if caveat in series.NIGHTS_DOUBTS]
+        return "".join(f" ({word})" for word in (*doubts, self.detection.changed) if word)
 
 
-def _said(told: Comparison | Ruling, key: str) -> str:
+def _change(result: Comparison | Ruling, key: str) -> str:
     """Format a figure's change since the reference build with its interval: `it is 5.1 % slower (3.9 to 6.2 % slower)`."""
     words = directions(key)
-    within = f" ({between(told.low, told.high, words)})" if told.low is not None and told.high is not None else ""
-    return f"it is {change(told.ratio, words)}{within}"
+    within = f" ({between(result.low, result.high, words)})" if result.low is not None and result.high is not None else ""
+    return f"it is {change(result.ratio, words)}{within}"
 
 
-def acknowledged(
+def rulings_by_acknowledgement(
     word: Acknowledgement, rulings: Iterable[Ruling], nights: Sequence[Measurement], now: datetime
 ) -> tuple[Ruling, ...]:
     """Return a CLEAN ruling for each ruling that an acknowledgement covers from its night on.

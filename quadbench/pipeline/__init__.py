@@ -7,20 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored, Variant
-from quadbench.artifacts.run_record import file_refs, with_own_graph
+from quadbench.artifacts import Bundle, Deployment, StoredBundle, StoredCompiled, Variant
+from quadbench.artifacts.run_record import file_refs, own_graph_tasks
 from quadbench.compile.availability import require
 from quadbench.devices import Address, connections, parse_addresses
-from quadbench.errors import QuadbenchError, extra_needed
+from quadbench.errors import QuadbenchError, requires_extra
 from quadbench.farm.held import leased
 from quadbench.observer import Observer
+from quadbench.pipeline.run_options import DEFAULT_RUN, RecordHooks, RunOptions, RunPlan, bundles_of, resumable_bundle
 from quadbench.pipeline.session import RunSession, require_devices, run_session
-from quadbench.pipeline.steps import Outcome, deploy, measure, report, store
-from quadbench.pipeline.work import USUAL, Conduct, RecordHooks, Work, bundles_of, resumable_bundle
-from quadbench.quad.cache import cached
+from quadbench.pipeline.steps import RunOutcome, deploy, measure, report, store
+from quadbench.quad.cache import find_bundle
 from quadbench.quad.candidate import Candidate
 from quadbench.quad.inputs import check_devices
-from quadbench.recipe import Recipe, Terms, recipe_digest
+from quadbench.recipe import Recipe, RunSettings, recipe_digest
 from quadbench.results.bundles import save_admitted
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest, temporary_folder
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
     from quadbench.quad.admit import Admission
 
 __all__ = [
-    "USUAL",
-    "Conduct",
-    "Outcome",
+    "DEFAULT_RUN",
     "RecordHooks",
-    "Work",
+    "RunOptions",
+    "RunOutcome",
+    "RunPlan",
     "admit",
     "build_all",
-    "built",
-    "built_for",
-    "compiled",
-    "perform",
+    "ensure_bundle",
+    "ensure_bundles_for",
+    "ensure_compiled",
     "require_devices",
     "resumable_bundle",
     "resume",
     "run",
     "run_bundle",
     "run_session",
+    "run_stages",
     "work_of_bundle",
 ]
 
@@ -58,14 +58,14 @@ def run(
     addresses: Sequence[Address],
     *,
     swept: Mapping[str, str] | None = None,
-    conduct: Conduct = USUAL,
+    options: RunOptions = DEFAULT_RUN,
     layout: Layout,
     observer: Observer,
-) -> Outcome:
+) -> RunOutcome:
     """Build, deploy, measure, store and report a recipe's run. Every launch's record is stored as soon as it exists.
 
     A device that fails is left out and named in the outcome; the others continue. `swept` are the values that a sweep sets;
-    `conduct` holds the retries for lost devices and the time budget.
+    `options` holds the retries for lost devices and the time budget.
 
     Raises:
         QuadbenchError: nothing could be built, or every device failed.
@@ -73,9 +73,9 @@ def run(
     """
     began = time.monotonic()
     check_devices(recipe)
-    ahead = build_ahead(recipe, addresses, conduct, layout=layout, observer=observer)
-    work = Work(name=recipe.name, terms=replace(recipe.terms, swept=dict(swept or {})))
-    with run_session(work, addresses, conduct.since(began), layout=layout, observer=observer) as session:
+    ahead = build_ahead(recipe, addresses, options, layout=layout, observer=observer)
+    work = RunPlan(name=recipe.name, terms=replace(recipe.terms, swept=dict(swept or {})))
+    with run_session(work, addresses, options.since(began), layout=layout, observer=observer) as session:
         bundles = build_rest(ahead, recipe, session)
         deployed = deploy(bundles, session)
         measured = measure(deployed, session)
@@ -84,38 +84,38 @@ def run(
 
 
 def build_ahead(
-    recipe: Recipe, addresses: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer
-) -> dict[str, Stored[Bundle]]:
+    recipe: Recipe, addresses: Sequence[Address], options: RunOptions, *, layout: Layout, observer: Observer
+) -> dict[str, StoredBundle]:
     """Build missing bundles before any device is leased, so that others can use the devices meanwhile.
 
     The devices are checked first, so that nothing is built for a device that cannot run it. Return the bundles by device profile;
     the result is empty if all of them exist already.
     """
     profiles = list(dict.fromkeys(address.profile for address in addresses))
-    if all(cached(recipe.on(profile), layout) for profile in profiles):
+    if all(find_bundle(recipe.for_device(profile), layout) for profile in profiles):
         return {}
     purpose = f"look before a run of {recipe.name}"
-    require_devices(addresses, purpose, conduct, cores=recipe.terms.runtime.cores, layout=layout)
-    return built_for(recipe, profiles, layout=layout, observer=observer)
+    require_devices(addresses, purpose, options, cores=recipe.terms.runtime.cores, layout=layout)
+    return ensure_bundles_for(recipe, profiles, layout=layout, observer=observer)
 
 
-def build_rest(ahead: dict[str, Stored[Bundle]], recipe: Recipe, session: RunSession) -> dict[str, Stored[Bundle]]:
+def build_rest(ahead: dict[str, StoredBundle], recipe: Recipe, session: RunSession) -> dict[str, StoredBundle]:
     """Return each device profile's bundle, building those that `build_ahead` lacks, such as for a device given by adb serial."""
-    profiles = session.lab.profiles
+    profiles = session.leased.profiles
     if ahead.keys() >= set(profiles):
         return ahead
-    return built_for(recipe, profiles, layout=session.layout, observer=session.observer)
+    return ensure_bundles_for(recipe, profiles, layout=session.layout, observer=session.observer)
 
 
 def run_bundle(
-    bundle: Stored[Bundle],
-    terms: Terms,
+    bundle: StoredBundle,
+    terms: RunSettings,
     addresses: Sequence[Address],
     *,
-    conduct: Conduct = USUAL,
+    options: RunOptions = DEFAULT_RUN,
     layout: Layout,
     observer: Observer,
-) -> Outcome:
+) -> RunOutcome:
     """Run an existing bundle on all devices. Variants with a graph per task are left out if the bundle has no such graphs.
 
     Raises:
@@ -123,14 +123,14 @@ def run_bundle(
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
     work = work_of_bundle(bundle, terms)
-    with run_session(work, addresses, conduct, layout=layout, observer=observer) as session:
-        failures = perform(dict.fromkeys(session.lab.profiles, bundle), session)
+    with run_session(work, addresses, options, layout=layout, observer=observer) as session:
+        failures = run_stages(dict.fromkeys(session.leased.profiles, bundle), session)
     return report(failures, session)
 
 
 def resume(
-    run_id: str, addresses: Sequence[Address] = (), *, conduct: Conduct = USUAL, layout: Layout, observer: Observer
-) -> Outcome:
+    run_id: str, addresses: Sequence[Address] = (), *, options: RunOptions = DEFAULT_RUN, layout: Layout, observer: Observer
+) -> RunOutcome:
     """Resume an interrupted run: measure the missing launches, on all of its devices or on the given ones.
 
     Raises:
@@ -140,14 +140,14 @@ def resume(
     """
     begun = load_run_file(layout, run_id)
     bundles = bundles_of(begun, addresses, layout)
-    work = Work(name=bundles[begun.bundle].artifact.recipe_name, terms=begun.terms, run_id=begun.run_id, devices=begun.devices)
-    with run_session(work, addresses or parse_addresses(begun.addresses), conduct, layout=layout, observer=observer) as session:
-        own = {profile: bundles[begun.others.get(profile, begun.bundle)] for profile in session.lab.profiles}
-        failures = perform(own, session)
+    work = RunPlan(name=bundles[begun.bundle].artifact.recipe_name, terms=begun.terms, run_id=begun.run_id, devices=begun.devices)
+    with run_session(work, addresses or parse_addresses(begun.addresses), options, layout=layout, observer=observer) as session:
+        own = {profile: bundles[begun.others.get(profile, begun.bundle)] for profile in session.leased.profiles}
+        failures = run_stages(own, session)
     return report(failures, session)
 
 
-def perform(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> dict[str, QuadbenchError]:
+def run_stages(bundles: Mapping[str, StoredBundle], session: RunSession) -> dict[str, QuadbenchError]:
     """Deploy, measure and store existing bundles, keyed by device profile. Return the error of each device that was left out.
 
     Raises:
@@ -158,27 +158,27 @@ def perform(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> dict[
     return store(measure(deployed, session), deployed, session)
 
 
-def work_of_bundle(bundle: Stored[Bundle], terms: Terms) -> Work:
+def work_of_bundle(bundle: StoredBundle, terms: RunSettings) -> RunPlan:
     """Return the work of measuring a bundle. Variants with a graph per task are left out if no task has its own graph."""
-    has_own = bool(with_own_graph(bundle.artifact))  # merged-at-load needs no graph per task
+    has_own = bool(own_graph_tasks(bundle.artifact))  # merged-at-load needs no graph per task
     own = tuple(name for name in terms.baselines if has_own or Variant(name) is Variant.MERGED_AT_LOAD)
-    return Work(name=bundle.artifact.recipe_name, terms=replace(terms, baselines=own))
+    return RunPlan(name=bundle.artifact.recipe_name, terms=replace(terms, baselines=own))
 
 
 def admit(
-    candidate: Candidate, bundle: Stored[Bundle], addresses: Sequence[Address], *, layout: Layout, observer: Observer
+    candidate: Candidate, bundle: StoredBundle, addresses: Sequence[Address], *, layout: Layout, observer: Observer
 ) -> "tuple[Admission, tuple[Deployment, ...]]":
     """Check an adapter against a bundle's LoRA encodings. If admitted, store the extended bundle and push it to devices.
 
     Raises:
         QuadbenchError: the adapter cannot be read or has no place in the base, or every device failed.
     """
-    observer.step("judge", str(candidate.source))
-    with extra_needed("quad"):
+    observer.stage_step("judge", str(candidate.source))
+    with requires_extra("quad"):
         from quadbench.quad.admit import admit as admit_adapter
 
     def painting(number: int, total: int) -> None:
-        observer.step("paint", f"reference image {number} of {total}", (number - 1) / total)
+        observer.stage_step("paint", f"reference image {number} of {total}", (number - 1) / total)
 
     admission = admit_adapter(candidate, bundle, painting=painting)
     if admission.extended is None:
@@ -193,34 +193,34 @@ def admit(
     return admission, rollout.deployments
 
 
-def built(recipe: Recipe, *, layout: Layout, observer: Observer) -> Stored[Bundle]:
+def ensure_bundle(recipe: Recipe, *, layout: Layout, observer: Observer) -> StoredBundle:
     """Return the recipe's bundle; build it if it does not exist yet.
 
     Raises:
         QuadbenchError: the recipe cannot be built, or the existing bundle is damaged.
     """
-    bundle = cached(recipe, layout)
+    bundle = find_bundle(recipe, layout)
     if bundle:
-        observer.reused("bundle", bundle.artifact.digest)
+        observer.artifact_reused("bundle", bundle.artifact.digest)
         return bundle
-    with extra_needed("quad"):
+    with requires_extra("quad"):
         from quadbench.quad.build import build
-    bundle = build(recipe, layout, notify=partial(observer.step, "build"))
-    observer.built(bundle.artifact)
+    bundle = build(recipe, layout, notify=partial(observer.stage_step, "build"))
+    observer.bundle_built(bundle.artifact)
     return bundle
 
 
-def built_for(recipe: Recipe, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, Stored[Bundle]]:
+def ensure_bundles_for(recipe: Recipe, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, StoredBundle]:
     """Return each device profile's bundle. Missing bundles are built, with their shared build steps done once.
 
     Raises:
-        QuadbenchError: as `built`.
+        QuadbenchError: as `ensure_bundle`.
     """
-    recipes = {profile: recipe.on(profile) for profile in profiles}
+    recipes = {profile: recipe.for_device(profile) for profile in profiles}
     unlike = {recipe_digest(own): own for own in recipes.values()}
     if len(unlike) > 1:
         build_all(list(unlike.values()), layout=layout, observer=observer)
-    bundles = {digest: built(own, layout=layout, observer=observer) for digest, own in unlike.items()}
+    bundles = {digest: ensure_bundle(own, layout=layout, observer=observer) for digest, own in unlike.items()}
     return {profile: bundles[recipe_digest(own)] for profile, own in recipes.items()}
 
 
@@ -231,22 +231,22 @@ def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) 
         QuadbenchError: a recipe cannot be built; what was built before is kept.
     """
     unlike = {recipe_digest(recipe): recipe for recipe in recipes}
-    missing = [recipe for recipe in unlike.values() if not cached(recipe, layout)]
+    missing = [recipe for recipe in unlike.values() if not find_bundle(recipe, layout)]
     if not missing:
         return
-    with extra_needed("quad"):
+    with requires_extra("quad"):
         from quadbench.quad.build import build
-        from quadbench.quad.prepare import Intermediates
+        from quadbench.quad.prepare import BuildCache
     with temporary_folder(layout.scratch) as scratch:
-        intermediates = Intermediates(scratch)
+        intermediates = BuildCache(scratch)
         for number, recipe in enumerate(missing, start=1):
             notify = partial(_tell_step, observer, f"{number} of {len(missing)}")
             build(recipe, layout, notify=notify, intermediates=intermediates)
 
 
-def compiled(
+def ensure_compiled(
     source: Recipe | Path, target: KnownTarget, *, layout: Layout, observer: Observer
-) -> tuple[Stored[Bundle], Stored[CompiledBundle]]:
+) -> tuple[StoredBundle, StoredCompiled]:
     """Compile a bundle, given as its folder or as its recipe, for one target. Return the bundle and the compiled bundle.
 
     Raises:
@@ -259,10 +259,10 @@ def compiled(
         case Path():
             bundle = read_manifest(source, Bundle)
         case Recipe():
-            bundle = built(source, layout=layout, observer=observer)
+            bundle = ensure_bundle(source, layout=layout, observer=observer)
     check_contents(bundle, file_refs(bundle.artifact))  # a later run uses the bundle's other files too
     return bundle, compile_for(bundle, target.target, target.key, target.htp_arch, layout=layout, observer=observer)
 
 
 def _tell_step(observer: Observer, which: str, step: str) -> None:
-    observer.step("build", f"{which}: {step}")
+    observer.stage_step("build", f"{which}: {step}")

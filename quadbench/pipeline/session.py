@@ -20,32 +20,32 @@ from quadbench.farm.inventory import Inventory
 from quadbench.measure.launch_record import LaunchSettings
 from quadbench.measure.launch_schedule import Budget
 from quadbench.observer import Observer
-from quadbench.pipeline.progress_observer import seen_by_others
-from quadbench.pipeline.work import Conduct, RecordHooks, Work, require_same_devices
+from quadbench.pipeline.progress_observer import publish_progress
+from quadbench.pipeline.run_options import RecordHooks, RunOptions, RunPlan, require_same_devices
 from quadbench.recipe import Measure, Runtime
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
-from quadbench.results.records import Records, open_records
-from quadbench.results.stored_runs import RunFile, change_run, keep_record, new_id
-from quadbench.rollout.equipment import NO_GEAR, Gear, require_cores, require_equipment
+from quadbench.results.records import RecordStore, open_records
+from quadbench.results.stored_runs import RunFile, change_run, new_id, store_record
+from quadbench.rollout.equipment import NO_OVERRIDES, Overrides, require_cores, require_equipment
 from quadbench.rollout.recovery import Recovery
 
 WorkT = TypeVar("WorkT", bound=RecordHooks)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lab:
+class LeasedDevices:
     """The devices leased for a run or comparison, its phones at AI Hub (which need no lease), and the database.
 
     `left_out` maps the address of each unavailable device to its error. It is None if the work needs all of its devices.
     """
 
     layout: Layout
-    conduct: Conduct
+    options: RunOptions
     devices: list[Device]
     phones: list[HostedPhone]
     leases: Held
-    records: Records
+    records: RecordStore
     left_out: dict[str, QuadbenchError] | None
 
     @property
@@ -53,23 +53,23 @@ class Lab:
         """Return the profile names of all devices, AI Hub phones last."""
         return [device.profile.name for device in self.devices] + [phone.profile.name for phone in self.phones]
 
-    def require_equipped(self, cores: Sequence[int], gear: Gear = NO_GEAR) -> None:
+    def require_equipped(self, cores: Sequence[int], overrides: Overrides = NO_OVERRIDES) -> None:
         """Raise, before anything is built, if a device lacks a harness, kit, compiler or one of the pinned `cores`."""
         require_any([*self.devices, *self.phones], self.left_out)
-        require_equipment(self.devices, self.layout, gear)
+        require_equipment(self.devices, self.layout, overrides)
         require_cores(cores, self.devices)
 
 
 @contextmanager
-def lab_of(
-    addresses: Sequence[Address], purpose: str, conduct: Conduct, *, to_examine: bool = False, layout: Layout
-) -> Iterator[Lab]:
+def lease_devices(
+    addresses: Sequence[Address], purpose: str, options: RunOptions, *, to_examine: bool = False, layout: Layout
+) -> Iterator[LeasedDevices]:
     """Connect devices, open the database and lease the devices for the duration of the block.
 
     Raises:
         QuadbenchError: a device's profile is wrong, or the device is absent, leased by another job or in quarantine.
     """
-    left_out: dict[str, QuadbenchError] | None = {} if conduct.keep_going else None
+    left_out: dict[str, QuadbenchError] | None = {} if options.keep_going else None
     phones = [hosted_phone(address) for address in addresses if isinstance(address, HostedAddress)]
     for phone in phones:
         require(phone.target, phone.address)
@@ -82,9 +82,9 @@ def lab_of(
         open_records(database_of(layout)) as records,
         held(reached, records.engine, purpose, to_examine=to_examine, left_out=left_out) as leases,
     ):
-        yield Lab(
+        yield LeasedDevices(
             layout=layout,
-            conduct=conduct,
+            options=options,
             devices=[device for device in reached if device.facts.address in leases.by_address],
             phones=phones,
             leases=leases,
@@ -94,17 +94,17 @@ def lab_of(
 
 
 def require_devices(
-    addresses: Sequence[Address], purpose: str, conduct: Conduct, *, cores: Sequence[int] = (), layout: Layout
+    addresses: Sequence[Address], purpose: str, options: RunOptions, *, cores: Sequence[int] = (), layout: Layout
 ) -> None:
     """Raise, before anything is built, if a run could not use these devices; `cores` are those that runs are pinned to.
 
     Raises:
         QuadbenchError: a device is absent, leased by another job, in quarantine, or lacks what it runs with.
     """
-    with lab_of(addresses, purpose, conduct, to_examine=True, layout=layout) as lab:
-        if lab.left_out is None:
-            Inventory(lab.records.engine).require_usable(lab.devices)
-        lab.require_equipped(cores)
+    with lease_devices(addresses, purpose, options, to_examine=True, layout=layout) as leased:
+        if leased.left_out is None:
+            Inventory(leased.records.engine).require_usable(leased.devices)
+        leased.require_equipped(cores)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ class Session(Generic[WorkT]):
     """A run or comparison in progress: its devices, observer, retries so far, and number of stored records by device."""
 
     work: WorkT
-    lab: Lab
+    leased: LeasedDevices
     observer: Observer
     retries: list[Retry] = field(default_factory=list)
     kept: Counter[str] = field(default_factory=Counter)  # number of stored launches by device address
@@ -120,15 +120,15 @@ class Session(Generic[WorkT]):
     @property
     def layout(self) -> Layout:
         """Return the layout of the results folder."""
-        return self.lab.layout
+        return self.leased.layout
 
     @cached_property
     def recovery(self) -> Recovery:
         """Return the policy for devices that are lost: retries, wait time and callbacks."""
         return Recovery(
-            retries=self.lab.conduct.retries,
-            wait_s=self.lab.conduct.wait_s,
-            confirm=self.lab.leases.confirm,
+            retries=self.leased.options.retries,
+            wait_s=self.leased.options.wait_s,
+            confirm=self.leased.leases.confirm,
             note=self.note_retry,
             observer=self.observer,
         )
@@ -141,22 +141,22 @@ class Session(Generic[WorkT]):
             runtime=runtime,
             timeout_s=measure.timeout_s,
             gate=measure.gate,
-            confirm=self.lab.leases.confirm,
+            confirm=self.leased.leases.confirm,
         )
 
     def note_retry(self, device: Device, retry: Retry) -> None:
         """Record that a device was lost and came back, for the report and the phone's health."""
-        self.lab.leases.note_lost(device, retry.reason)
+        self.leased.leases.note_lost(device, retry.reason)
         self.retries.append(retry)
 
-    def keep(self, record: RunRecord) -> None:
+    def store(self, record: RunRecord) -> None:
         """Store a launch's record, update the device's health, and notify the observer.
 
         Raises:
             LeaseError: the device's lease, or the farm's attempt at the job, is no longer ours.
             StorageError: the record cannot be stored.
         """
-        lease_guard = self.lab.leases.guard(record.device.address)
+        lease_guard = self.leased.leases.guard(record.device.address)
 
         def guard(connection: sa.Connection) -> None:
             self.work.guard(connection)
@@ -164,14 +164,14 @@ class Session(Generic[WorkT]):
                 lease_guard(connection)
 
         self.work.keep_files(record)
-        keep_record(self.lab.records, record, self.layout, guard)
+        store_record(self.leased.records, record, self.layout, guard)
         self.kept[record.device.address] += 1
-        self.lab.leases.note_record(record)
-        self.observer.record(record)
+        self.leased.leases.note_record(record)
+        self.observer.record_stored(record)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSession(Session[Work]):
+class RunSession(Session[RunPlan]):
     """A run in progress. `stored` are the records from before it was resumed; `budget` is its time budget."""
 
     run_id: str
@@ -193,7 +193,7 @@ class RunSession(Session[Work]):
 
 @contextmanager
 def run_session(
-    work: Work, addresses: Sequence[Address], conduct: Conduct, *, layout: Layout, observer: Observer
+    work: RunPlan, addresses: Sequence[Address], options: RunOptions, *, layout: Layout, observer: Observer
 ) -> Iterator[RunSession]:
     """Lease a run's devices, check that they can run it, and yield its session. The leases end with the block.
 
@@ -201,16 +201,16 @@ def run_session(
         QuadbenchError: a device cannot be leased, lacks what it runs with, or is another one than before.
         RunInterrupted: Ctrl-C after the run has begun; what was measured is stored.
     """
-    run_id, budget = work.run_id or new_id(), conduct.budget
+    run_id, budget = work.run_id or new_id(), options.budget
     with (
-        lab_of(addresses, f"run of {work.name}", conduct, layout=layout) as lab,
-        seen_by_others(observer, layout, work.name, run_id) as seen,
+        lease_devices(addresses, f"run of {work.name}", options, layout=layout) as leased,
+        publish_progress(observer, layout, work.name, run_id) as seen,
     ):
-        lab.require_equipped(work.terms.runtime.cores, work.gear)
-        stored = lab.records.of_run_if_any(work.run_id) if work.run_id else ()
-        require_same_devices(lab.devices, (*work.devices, *(record.device for record in stored)))
+        leased.require_equipped(work.terms.runtime.cores, work.overrides)
+        stored = leased.records.run_records_if_any(work.run_id) if work.run_id else ()
+        require_same_devices(leased.devices, (*work.devices, *(record.device for record in stored)))
         try:
-            yield RunSession(work=work, lab=lab, observer=seen, run_id=run_id, stored=stored, budget=budget)
+            yield RunSession(work=work, leased=leased, observer=seen, run_id=run_id, stored=stored, budget=budget)
         except KeyboardInterrupt as interrupt:
             if not layout.run_file(run_id).exists():
                 raise

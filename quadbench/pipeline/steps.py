@@ -6,48 +6,48 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quadbench.artifacts import Bundle, ErrorClass, LaunchPlan, RunRecord, RunResult, Stored
+from quadbench.artifacts import ErrorClass, LaunchPlan, RunRecord, RunResult, StoredBundle
 from quadbench.artifacts.run_record import file_refs
 from quadbench.devices import Device, HostedPhone
 from quadbench.errors import ArtifactError, DeviceError, HarnessError, NoTimeError, QuadbenchError
 from quadbench.harness.installation import Installation
 from quadbench.measure.hosted import measure_hosted
-from quadbench.measure.launch_schedule import launches_of_bundle, missing_blocks, planned_turns
-from quadbench.measure.parallel_launches import Queue, Rest, measure_launches
+from quadbench.measure.launch_schedule import launches_of_bundle, missing_blocks, schedule_launches
+from quadbench.measure.parallel_launches import DeviceQueue, NotRun, measure_launches
+from quadbench.pipeline.run_options import on_device, require_same_bundle
 from quadbench.pipeline.session import RunSession
-from quadbench.pipeline.work import on_device, require_same_bundle
 from quadbench.report.html import write_report
-from quadbench.results.bundles import in_results
+from quadbench.results.bundles import ensure_local
 from quadbench.results.manifest import check_contents
-from quadbench.results.stored_runs import RunFile, change_run, joined, load_run, new_run_file
+from quadbench.results.stored_runs import RunFile, change_run, join_run_files, load_run, new_run_file
 from quadbench.rollout import Rollout, compile_for, roll_out
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deployed:
+class DeployedRun:
     """A run's bundles by device profile, and their installations. `launches` is the plan that each connected device runs.
 
-    `begun` is the content of the run's file when the run began.
+    `run_file` is the content of the run's file when the run began.
     """
 
-    bundles: Mapping[str, Stored[Bundle]]
+    bundles: Mapping[str, StoredBundle]
     launches: Sequence[LaunchPlan]
     rollout: Rollout
-    begun: RunFile
+    run_file: RunFile
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasureResult:
     """Launches that did not run, by device address, and the errors of AI Hub phones that gave no records."""
 
-    rests: Mapping[str, Rest]
+    remaining: Mapping[str, NotRun]
     hosted: Mapping[str, QuadbenchError]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RunOutcome:
     """The result of one run. `failures` maps the address of each device that was left out to its error."""
 
     result: RunResult
@@ -70,90 +70,90 @@ class Outcome:
         return DeviceError.exit_code if first.error_class is ErrorClass.DEVICE else HarnessError.exit_code
 
 
-def deploy(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> Deployed:
+def deploy(bundles: Mapping[str, StoredBundle], session: RunSession) -> DeployedRun:
     """Compile bundles, keyed by device profile, push each to its devices, and write or extend the run's file."""
-    own = {profile: in_results(bundle, session.layout) for profile, bundle in bundles.items()}
+    own = {profile: ensure_local(bundle, session.layout) for profile, bundle in bundles.items()}
     require_same_bundle(own, session.stored)
-    work, lab = session.work, session.lab
-    rollout = _rolled_out(own, session) if lab.devices else Rollout()
+    work, leased = session.work, session.leased
+    rollout = _rolled_out(own, session) if leased.devices else Rollout()
     content = next(iter(own.values())).artifact  # all bundles have the same inputs, references and tasks with graphs
     launches = launches_of_bundle(work.terms, content, seed=session.run_id)
-    begun = new_run_file(
+    run_file = new_run_file(
         session.run_id,
         own,
         work.terms,
         deployments=rollout.deployments,
         planned=Counter(launch.variant for launch in launches),
-        devices=tuple(device.facts for device in lab.devices),
-        hosted=tuple(phone.address for phone in lab.phones),
+        devices=tuple(device.facts for device in leased.devices),
+        hosted=tuple(phone.address for phone in leased.phones),
         is_part=work.is_part,
     )
-    begun = replace(begun, retries=tuple(session.retries))
-    begun = change_run(session.layout, session.run_id, lambda run: joined(run, begun) if run else begun)
-    return Deployed(bundles=own, launches=launches, rollout=rollout, begun=begun)
+    run_file = replace(run_file, retries=tuple(session.retries))
+    run_file = change_run(session.layout, session.run_id, lambda run: join_run_files(run, run_file) if run else run_file)
+    return DeployedRun(bundles=own, launches=launches, rollout=rollout, run_file=run_file)
 
 
-def measure(deployed: Deployed, session: RunSession) -> Measured:
+def measure(deployed: DeployedRun, session: RunSession) -> MeasureResult:
     """Measure the launches that the run still lacks on each device. Each launch's record is stored as soon as it exists.
 
     Raises:
         QuadbenchError: a file of a bundle is damaged, or no device could take part.
     """
-    rollout, phones = deployed.rollout, session.lab.phones
-    rests: dict[str, Rest] = {}
+    rollout, phones = deployed.rollout, session.leased.phones
+    remaining: dict[str, NotRun] = {}
     if rollout.installations:
         # Check the reference images, and the files that are never pushed.
         for bundle in {installation.bundle.folder: installation.bundle for installation in rollout.installations}.values():
             check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
         queues = [_queue(installation, deployed, session) for installation in rollout.installations]
-        rests = measure_launches(queues, keep=session.keep, observer=session.observer, stop=session.recovery.stop)
+        remaining = measure_launches(queues, store=session.store, observer=session.observer, stop=session.recovery.stop)
     hosted = dict(_measured_hosted(phones, deployed, session))
     if not rollout.installations and len(hosted) == len(phones):
         raise next(iter({**rollout.failures, **hosted}.values()))
-    return Measured(rests=rests, hosted=hosted)
+    return MeasureResult(remaining=remaining, hosted=hosted)
 
 
-def store(measured: Measured, deployed: Deployed, session: RunSession) -> dict[str, QuadbenchError]:
+def store(measured: MeasureResult, deployed: DeployedRun, session: RunSession) -> dict[str, QuadbenchError]:
     """Write the run's progress to its file. Return the errors of left-out devices by address.
 
     Raises:
         NoTimeError: the run's time budget ended before its first launch.
     """
-    failed, rests, hosted, lab = deployed.rollout.failures, measured.rests, measured.hosted, session.lab
-    given_up = {address: rest.given_up for address, rest in rests.items() if rest.given_up}
+    failed, remaining, hosted, leased = deployed.rollout.failures, measured.remaining, measured.hosted, session.leased
+    given_up = {address: rest.given_up for address, rest in remaining.items() if rest.given_up}
     removed = _removed(session)
-    failures = {**(lab.left_out or {}), **failed, **given_up, **hosted, **removed}
+    failures = {**(leased.left_out or {}), **failed, **given_up, **hosted, **removed}
     left_out = {address: str(error) for address, error in failures.items()}
-    left_out |= {address: _no_time(rest.launches) for address, rest in rests.items() if rest.launches}
-    here = [*(device.facts.address for device in lab.devices), *(phone.address for phone in lab.phones)]
-    is_open = bool(rests or removed) or any(error.transient for error in (*failed.values(), *hosted.values()))
+    left_out |= {address: _no_time(rest.launches) for address, rest in remaining.items() if rest.launches}
+    here = [*(device.facts.address for device in leased.devices), *(phone.address for phone in leased.phones)]
+    is_open = bool(remaining or removed) or any(error.transient for error in (*failed.values(), *hosted.values()))
     is_open |= _lacks_elsewhere(here, deployed, session)
-    begun = deployed.begun
+    run_file = deployed.run_file
 
     def ended(run: RunFile | None) -> RunFile:
-        before = {address: why for address, why in (run or begun).left_out.items() if address not in here}
-        return replace(run or begun, is_ended=not is_open, left_out=before | left_out)
+        before = {address: why for address, why in (run or run_file).left_out.items() if address not in here}
+        return replace(run or run_file, is_ended=not is_open, left_out=before | left_out)
 
     change_run(session.layout, session.run_id, ended)
-    if not lab.records.has_run(session.run_id):
+    if not leased.records.has_run(session.run_id):
         hint = f"give it more, or go on: {session.layout.command('run', '--resume', session.run_id)}"
         raise NoTimeError("the time of the run was over before its first launch", hint=hint)
     return failures
 
 
-def report(failures: dict[str, QuadbenchError], session: RunSession) -> Outcome:
+def report(failures: dict[str, QuadbenchError], session: RunSession) -> RunOutcome:
     """Load the finished run and write its HTML report. `failures` are the errors of left-out devices."""
     result = load_run(session.layout, session.run_id)
-    return Outcome(result=result, report=write_report(result, session.layout), failures=failures)
+    return RunOutcome(result=result, report=write_report(result, session.layout), failures=failures)
 
 
-def _rolled_out(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> Rollout:
+def _rolled_out(bundles: Mapping[str, StoredBundle], session: RunSession) -> Rollout:
     """Install the bundles on all devices. If all fail, continue only if the run also has AI Hub phones."""
     failures: dict[str, QuadbenchError] = {}
-    devices = session.lab.devices
+    devices = session.leased.devices
 
     def note(device: Device, error: QuadbenchError) -> None:
-        session.lab.leases.note_left_out(device, error)
+        session.leased.leases.note_left_out(device, error)
         failures[device.facts.address] = error
 
     try:
@@ -162,19 +162,19 @@ def _rolled_out(bundles: Mapping[str, Stored[Bundle]], session: RunSession) -> R
             devices,
             layout=session.layout,
             observer=session.observer,
-            gear=session.work.gear,
+            overrides=session.work.overrides,
             left_out=note,
             recovery=session.recovery,
         )
     except QuadbenchError:
-        if not (failures and session.lab.phones):
+        if not (failures and session.leased.phones):
             raise
         return Rollout(failures=failures)
 
 
-def _queue(installation: Installation, deployed: Deployed, session: RunSession) -> Queue:
-    terms, device, again = session.work.terms, installation.device, deployed.rollout.again[installation.address]
-    turns = planned_turns(
+def _queue(installation: Installation, deployed: DeployedRun, session: RunSession) -> DeviceQueue:
+    terms, device, again = session.work.terms, installation.device, deployed.rollout.reinstall[installation.address]
+    schedule = schedule_launches(
         installation,
         deployed.launches,
         session.launch_settings(session.run_id, terms.runtime, terms.measure),
@@ -182,11 +182,11 @@ def _queue(installation: Installation, deployed: Deployed, session: RunSession) 
         stored=on_device(session.stored, installation.address),
         budget=session.budget,
     )
-    return Queue(device=device, turns=turns, regain=lambda lost: session.recovery.regained(device, lost, again))
+    return DeviceQueue(device=device, schedule=schedule, recover=lambda lost: session.recovery.recover(device, lost, again))
 
 
 def _measured_hosted(
-    phones: Sequence[HostedPhone], deployed: Deployed, session: RunSession
+    phones: Sequence[HostedPhone], deployed: DeployedRun, session: RunSession
 ) -> Iterator[tuple[str, QuadbenchError]]:
     """Compile for phones at AI Hub and profile the graphs there. Yield address and error of phones that gave no records."""
     for phone in phones:
@@ -194,13 +194,13 @@ def _measured_hosted(
             continue  # one job gives all of its records
         try:
             for record in _hosted_records(phone, deployed.bundles[phone.profile.name], session):
-                session.keep(record)
+                session.store(record)
         except QuadbenchError as error:
             log.info("%s is left out: %s", phone.address, error)
             yield phone.address, error
 
 
-def _hosted_records(phone: HostedPhone, bundle: Stored[Bundle], session: RunSession) -> Sequence[RunRecord]:
+def _hosted_records(phone: HostedPhone, bundle: StoredBundle, session: RunSession) -> Sequence[RunRecord]:
     htp_arch, layout, observer = phone.profile.soc.htp_arch, session.layout, session.observer
     product = compile_for(bundle, phone.target, phone.key, htp_arch, layout=layout, observer=observer)
     check_contents(product, file_refs(product.artifact.graphs))  # uploads are not checked by sha256 on arrival
@@ -211,14 +211,14 @@ def _hosted_records(phone: HostedPhone, bundle: Stored[Bundle], session: RunSess
         run_id=session.run_id,
         iterations=session.work.terms.measure.iterations,
         ledger=layout.ledger,
-        notify=lambda step: observer.step("profile", f"{phone.address}: {step}"),
+        notify=lambda step: observer.stage_step("profile", f"{phone.address}: {step}"),
     )
 
 
 def _removed(session: RunSession) -> dict[str, QuadbenchError]:
     """Return an error for each device whose records were deleted from the database during the run."""
     kept = session.kept + Counter(record.device.address for record in session.stored)
-    gone = kept - Counter(session.lab.records.counts(session.run_id))
+    gone = kept - Counter(session.leased.records.counts(session.run_id))
     hint = f"measure them again: {session.layout.command('run', '--resume', session.run_id)}"
     return {
         address: ArtifactError(f"{count} of its launches were removed from the database while the run went on", hint=hint)
@@ -226,14 +226,14 @@ def _removed(session: RunSession) -> dict[str, QuadbenchError]:
     }
 
 
-def _lacks_elsewhere(here: Sequence[str], deployed: Deployed, session: RunSession) -> bool:
+def _lacks_elsewhere(here: Sequence[str], deployed: DeployedRun, session: RunSession) -> bool:
     """Return True if devices of the run that did not take part this time still have launches to measure."""
-    elsewhere = [address for address in deployed.begun.addresses if address not in here]
-    stored = session.lab.records.of_run_if_any(session.run_id) if elsewhere else ()
+    elsewhere = [address for address in deployed.run_file.addresses if address not in here]
+    stored = session.leased.records.run_records_if_any(session.run_id) if elsewhere else ()
 
     def lacks_records(address: str) -> bool:
         there = on_device(stored, address)
-        return not there if address in deployed.begun.hosted else bool(missing_blocks(deployed.launches, there))
+        return not there if address in deployed.run_file.hosted else bool(missing_blocks(deployed.launches, there))
 
     return any(map(lacks_records, elsewhere))
 

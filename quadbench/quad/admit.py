@@ -8,16 +8,16 @@ import numpy as np
 from PIL.Image import Image
 from safetensors.numpy import load_file
 
-from quadbench.artifacts import Bundle, Caveat, Component, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import Bundle, Caveat, Component, StoredBundle, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.bundle import BaseDigests
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import UnknownNameError, UserError
-from quadbench.quad.adapters.adapter import Adapter, LeftOut
+from quadbench.quad.adapters.adapter import Adapter, OmittedPart
 from quadbench.quad.adapters.inspection import Inspection, inspect_adapter
 from quadbench.quad.adapters.loading import load_adapter, read_adapter, sites_of_graph
 from quadbench.quad.adapters.lora_profile import Judgement, gauge, judge
 from quadbench.quad.candidate import Candidate, NewTask, adapter_name, name_after
-from quadbench.quad.items import Item, known_table, task_items
+from quadbench.quad.items import Item, fixed_table, task_items
 from quadbench.quad.model.foundation import Foundation, open_foundation
 from quadbench.quad.model_files import AdapterSource, adapter_digests, has_random_weights
 from quadbench.quad.prepare import sites_of
@@ -26,12 +26,12 @@ from quadbench.quad.reference import reference_for
 from quadbench.quad.samplers.table import SamplerTable, read_table
 from quadbench.quad.writer import BundleWriter, lora_encodings_of
 from quadbench.recipe import Recipe, Task, mix_name
-from quadbench.recipe.tasks import GREATEST_WEIGHT, NO_TASK, is_mix
+from quadbench.recipe.tasks import MAX_WEIGHT, NO_TASK, is_mix
 from quadbench.results.digests import code_digests, digest_of
 from quadbench.results.layout import folder_name
-from quadbench.results.manifest import check_contents, link, publish
+from quadbench.results.manifest import check_contents, link_file, publish
 from quadbench.spec import NAME_EXPECTED, is_name
-from quadbench.spec.spec_model import LONGEST_NAME
+from quadbench.spec.spec_model import MAX_NAME_LENGTH
 
 _NOISE_TOLERANCE = 1e-5  # for normally distributed noise, whose last bit may differ between machines
 _OF_WHICH = "give the recipe of which the bundle was built, as it was then"
@@ -50,20 +50,20 @@ class Admission:
     weight: float
     base: BaseDigests
     judgement: Judgement
-    extended: Stored[Bundle] | None
-    left_out: LeftOut | None = None
+    extended: StoredBundle | None
+    left_out: OmittedPart | None = None
     fits_at: float | None = None
 
 
-def judged(candidate: Candidate, bundle: Stored[Bundle]) -> Admission:
+def judge_candidate(candidate: Candidate, bundle: StoredBundle) -> Admission:
     """Judge an adapter under the bundle's frozen LoRA encodings, without writing anything."""
     name, weight = candidate.name or adapter_name(candidate.source, hint="give it one with --name"), candidate.weight
     if not is_name(name):
-        raise UserError(f"'{name}' is no name for an adapter; expected at most {LONGEST_NAME} characters: {NAME_EXPECTED}")
-    if not 0.0 < weight <= GREATEST_WEIGHT:
-        raise UserError(f"{weight:g} is no weight to admit an adapter at; expected more than 0 and at most {GREATEST_WEIGHT:g}")
+        raise UserError(f"'{name}' is no name for an adapter; expected at most {MAX_NAME_LENGTH} characters: {NAME_EXPECTED}")
+    if not 0.0 < weight <= MAX_WEIGHT:
+        raise UserError(f"{weight:g} is no weight to admit an adapter at; expected more than 0 and at most {MAX_WEIGHT:g}")
     encodings = lora_encodings_of(bundle)
-    adapter = _load(name, candidate, bundle.artifact, encodings).at(weight)
+    adapter = _load(name, candidate, bundle.artifact, encodings).at_weight(weight)
     return Admission(
         name=name,
         weight=weight,
@@ -74,7 +74,7 @@ def judged(candidate: Candidate, bundle: Stored[Bundle]) -> Admission:
     )
 
 
-def admit(candidate: Candidate, bundle: Stored[Bundle], *, painting: Painting = lambda _number, _total: None) -> Admission:
+def admit(candidate: Candidate, bundle: StoredBundle, *, painting: Painting = lambda _number, _total: None) -> Admission:
     """Judge an adapter; if it is admitted, write a new bundle that includes it, and its task, beside the old bundle.
 
     The adapter is gauge-aligned, which is exact and only improves rounding. The graphs of the new bundle are the old files, so
@@ -85,21 +85,21 @@ def admit(candidate: Candidate, bundle: Stored[Bundle], *, painting: Painting = 
         AdapterError: the adapter cannot be read, or has a site that the base lacks, or a larger rank there.
         ArtifactError: a file of the bundle does not match its manifest.
     """
-    admission = judged(candidate, bundle)
+    admission = judge_candidate(candidate, bundle)
     if admission.name in {adapter.name for adapter in bundle.artifact.adapters}:
         hint = "give the new one another, with --name"
         raise UserError(f"bundle {bundle.artifact.digest[:12]} has an adapter '{admission.name}' already", hint=hint)
     if candidate.task:
-        checked_task(candidate.task, bundle.artifact, admission.name)
+        template_task(candidate.task, bundle.artifact, admission.name)
     if not admission.judgement.acceptance.is_admitted:
         smaller = (round(candidate.weight * part, 6) for part in _PARTS)
-        fitting = (w for w in smaller if judged(replace(candidate, weight=w), bundle).judgement.acceptance.is_admitted)
+        fitting = (w for w in smaller if judge_candidate(replace(candidate, weight=w), bundle).judgement.acceptance.is_admitted)
         return replace(admission, fits_at=next(fitting, None))
     return replace(admission, extended=_extend(bundle, admission, candidate, painting))
 
 
-def inspect(
-    source: Path, *, recipe: Recipe | None = None, bundle: Stored[Bundle] | None = None, unet_only: bool = False
+def inspect_candidate(
+    source: Path, *, recipe: Recipe | None = None, bundle: StoredBundle | None = None, unet_only: bool = False
 ) -> tuple[Inspection, Admission | None]:
     """Describe an adapter; with a recipe, check its fit to the model; with a bundle, judge it under the bundle's encodings.
 
@@ -108,7 +108,7 @@ def inspect(
     """
     inspection = inspect_adapter(source, sites_of(recipe) if recipe else None, unet_only=unet_only)
     candidate = Candidate(source=source, name=name_after(source) or "adapter", unet_only=unet_only)
-    return inspection, judged(candidate, bundle) if bundle else None
+    return inspection, judge_candidate(candidate, bundle) if bundle else None
 
 
 def _load(name: str, candidate: Candidate, bundle: Bundle, encodings: dict[str, Encoding]) -> Adapter:
@@ -118,11 +118,11 @@ def _load(name: str, candidate: Candidate, bundle: Bundle, encodings: dict[str, 
     return load_adapter(name, candidate.source, sites, unet_only=candidate.unet_only)
 
 
-def _extend(bundle: Stored[Bundle], admission: Admission, candidate: Candidate, painting: Painting) -> Stored[Bundle]:
+def _extend(bundle: StoredBundle, admission: Admission, candidate: Candidate, painting: Painting) -> StoredBundle:
     """Write a new bundle with one more adapter, and its task if there is one, beside the old bundle."""
     check_contents(bundle, file_refs(bundle.artifact))  # the new bundle has the same files under the same digests
     encodings, old = lora_encodings_of(bundle), bundle.artifact
-    adapter = _load(admission.name, candidate, old, encodings).at(admission.weight)
+    adapter = _load(admission.name, candidate, old, encodings).at_weight(admission.weight)
     named = {"name": admission.name, "weight": admission.weight, "adapter": adapter_digests(candidate.source)}
     if candidate.task:
         named["like"] = candidate.task.like
@@ -130,7 +130,7 @@ def _extend(bundle: Stored[Bundle], admission: Admission, candidate: Candidate, 
 
     def fill(temporary: Path) -> Bundle:
         for file in {file.path: file for file in file_refs(old)}.values():
-            link(bundle.path(file), temporary / file.path)
+            link_file(bundle.path(file), temporary / file.path)
         writer = BundleWriter(temporary)
         files = writer.adapter(gauge(adapter, encodings), adapter, encodings, old.base)
         tasks = old.tasks
@@ -146,7 +146,7 @@ def _extend(bundle: Stored[Bundle], admission: Admission, candidate: Candidate, 
     return publish(bundle.folder.parent / folder_name(digest), fill)
 
 
-def checked_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
+def template_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
     """Return the existing task that the new task, of this name, is modelled on, after checking names."""
     tasks = {task.name: task for task in bundle.tasks}
     if new.like not in tasks or new.like not in {task.name for task in new.recipe.tasks}:
@@ -161,7 +161,7 @@ def checked_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
 
 def new_task(
     new: NewTask,
-    bundle: Stored[Bundle],
+    bundle: StoredBundle,
     sources: Mapping[str, AdapterSource],
     weights: Mapping[str, float],
     writer: BundleWriter,
@@ -173,7 +173,7 @@ def new_task(
     again. Both mappings have the one adapter.
     """
     (name,) = weights
-    like = checked_task(new, bundle.artifact, name)
+    like = template_task(new, bundle.artifact, name)
     pictures: dict[str, Image] = {}
     if not has_random_weights(new.recipe):  # images of random weights show nothing
         foundation, table = open_foundation(new.recipe.foundation), read_table(bundle.path(like.table))
@@ -201,9 +201,9 @@ def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundatio
 
     A fitted table may have fewer steps than the recipe's sampler, and does not contain the strength.
     """
-    recipes = (new.recipe.on(profile) for profile in (None, *new.recipe.devices))
+    recipes = (new.recipe.for_device(profile) for profile in (None, *new.recipe.devices))
     for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
-        known = known_table(task, foundation)  # None for a sampler fitted during the build
+        known = fixed_table(task, foundation)  # None for a sampler fitted during the build
         is_same = known == table if known else like.steps <= task.sampler.steps
         if is_same and (task.sampler.scheme, task.guidance) == (like.scheme, like.guidance):
             return task

@@ -10,21 +10,21 @@ import torch
 from onnx import ModelProto
 from PIL.Image import Image
 
-from quadbench.artifacts import SCHEMA_VERSION, Bundle, Caveat, Component, FileRef, Graph, Stored, TaskAssets, TaskItem, Variant
-from quadbench.artifacts.bundle import BaseDigests, TaskKind
-from quadbench.host import give_back, peak_memory_bytes
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Caveat, Component, FileRef, Graph, StoredBundle, TaskItem, Variant
+from quadbench.artifacts.bundle import BaseDigests, TaskAssets, TaskKind
+from quadbench.host import peak_memory_bytes, release_memory
 from quadbench.quad import prepare
 from quadbench.quad.adapters.adapter import Adapter
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
 from quadbench.quad.cache import RecipeDigests, digests_of
-from quadbench.quad.distill import Distilled, Settings, distill_adapters
+from quadbench.quad.distill import DistilledAdapter, TrainingSettings, distill_adapters
 from quadbench.quad.held_out_inputs import HeldOutInputs
 from quadbench.quad.inputs import read_picture
 from quadbench.quad.items import PreparedTask
 from quadbench.quad.model_files import adapter_source, has_random_weights, tool_versions
 from quadbench.quad.quantize.encodings import Encoding
-from quadbench.quad.quantize.merging import mergeable
-from quadbench.quad.quantize.quantizer import LayerNoise, Quantized, quantized, weights_quantized
+from quadbench.quad.quantize.merging import make_mergeable
+from quadbench.quad.quantize.quantizer import LayerNoise, QuantizedGraph, write_qdq, write_weight_only
 from quadbench.quad.reference import reference_for
 from quadbench.quad.runner import as_feed
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
@@ -39,8 +39,12 @@ log = logging.getLogger(__name__)
 
 
 def build(
-    recipe: Recipe, layout: Layout, *, notify: prepare.Notify = prepare.silent, intermediates: prepare.Intermediates | None = None
-) -> Stored[Bundle]:
+    recipe: Recipe,
+    layout: Layout,
+    *,
+    notify: prepare.Notify = prepare.ignore_step,
+    intermediates: prepare.BuildCache | None = None,
+) -> StoredBundle:
     """Quantize a recipe's model and adapters into a bundle, whose folder is named by its digest.
 
     `notify` is called with the name of each step as it starts. Existing bundles are not reused here, but by `cache.cached`.
@@ -52,10 +56,10 @@ def build(
     """
     if intermediates is None:
         with temporary_folder(layout.scratch) as scratch:
-            bundle = build(recipe, layout, notify=notify, intermediates=prepare.Intermediates(scratch))
-        give_back()  # the next compilation may need the memory
+            bundle = build(recipe, layout, notify=notify, intermediates=prepare.BuildCache(scratch))
+        release_memory()  # the next compilation may need the memory
         return bundle
-    digests, steps = digests_of(recipe), prepare.Steps(notify)
+    digests, steps = digests_of(recipe), prepare.BuildSteps(notify)
     with torch.no_grad():
         prepared = intermediates.prepared(digests, partial(prepare.prepare, recipe, steps, intermediates.scratch))
 
@@ -79,10 +83,10 @@ class _Build:
 
     recipe: Recipe
     digests: RecipeDigests
-    intermediates: prepare.Intermediates
-    prepared: prepare.Prepared
+    intermediates: prepare.BuildCache
+    prepared: prepare.PreparedRecipe
     writer: BundleWriter
-    steps: prepare.Steps
+    steps: prepare.BuildSteps
     checkpoints: Path
     graphs: list[Graph] = field(default_factory=list)
     noise: tuple[LayerNoise, ...] = ()  # the noise that decided which layers of the shared U-Net run in 8 bits
@@ -128,7 +132,7 @@ class _Build:
             build_seconds=steps.seconds,
             build_peak_bytes=peak_memory_bytes(),
             caveats=doubts_of(self.recipe, self.prepared.adapters.values()),
-            held_out=held_out.judged if held_out else None,
+            held_out=held_out.evaluation if held_out else None,
         )
 
     def _sensitivity(self) -> Sensitivity | None:
@@ -152,7 +156,7 @@ class _Build:
             dtype=self.recipe.precision.lora,
         )
 
-    def _quantize(self, lora: LoraProfile) -> tuple[Encodings, Quantized]:
+    def _quantize(self, lora: LoraProfile) -> tuple[Encodings, QuantizedGraph]:
         """Write the shared graphs. Return the encodings of all tensors by component, and the quantized U-Net."""
         feeds = prepare.calibration_feeds(self.recipe, self.prepared, lora)
         activations = self.recipe.precision.activations
@@ -164,18 +168,18 @@ class _Build:
             inputs = lora.encodings if is_unet else None
             part = f"{component.value} under {lora.anchor}"  # the anchor changes the adapters, and may depend on their bits
             if isinstance(activations, FloatActivations):
-                result = weights_quantized(model, lora=inputs)
+                result = write_weight_only(model, lora=inputs)
             else:
-                observe = partial(prepare.calibrated, self.recipe, model, feeds[component])
+                observe = partial(prepare.calibrate, self.recipe, model, feeds[component])
                 own = self.intermediates.calibrated(self.digests, part, observe)
-                result = quantized(own, int8_percent=activations.int8_percent if is_unet else 0, lora=inputs)
+                result = write_qdq(own, int8_percent=activations.int8_percent if is_unet else 0, lora=inputs)
             self.noise += result.noise
             encodings[component.value], written[component] = result.activations, result
             graph = self.writer.graph(result.model, Variant.SHARED, component, lora=inputs)
             self.graphs.append(replace(graph, int8=result.int8) if is_unet else graph)
         return encodings, written[Component.UNET]
 
-    def _distill(self, lora: LoraProfile, unet: ModelProto) -> dict[str, Distilled]:
+    def _distill(self, lora: LoraProfile, unet: ModelProto) -> dict[str, DistilledAdapter]:
         """Train the adapters that the recipe wants distilled. An interrupted build resumes from its checkpoints."""
         spec = self.recipe.quad.distill
         if spec is None:
@@ -187,18 +191,18 @@ class _Build:
                 lora,
                 unet,
                 names=names,
-                settings=Settings(**spec.model_dump(exclude={"adapters"})),
+                settings=TrainingSettings(**spec.model_dump(exclude={"adapters"})),
                 checkpoints={name: self.checkpoints / f"{folder_name(self.digests.bundle)}-{name}.pt" for name in names},
                 notify=self.steps.notify,
             )
 
-    def _held_out(self, lora: LoraProfile, unet: Quantized) -> HeldOutInputs | None:
+    def _held_out(self, lora: LoraProfile, unet: QuantizedGraph) -> HeldOutInputs | None:
         """Evaluate the shared U-Net on held-out inputs; None for random weights, whose predictions are almost zero."""
         if has_random_weights(self.recipe):
             return None
         with self.steps("held-out inputs"):
             held_out = HeldOutInputs(self.prepared)
-            held_out.judge_shared(self.prepared.models[Component.UNET], unet, lora)
+            held_out.evaluate_shared(self.prepared.models[Component.UNET], unet, lora)
             self.prepared.release()
         return held_out
 
@@ -208,11 +212,11 @@ class _Build:
             return
         with self.steps("merged-at-load baseline"):
             exact = self.prepared.models[Component.UNET]
-            written = mergeable(exact, activations, lora.encodings, self.intermediates.scratch)
+            written = make_mergeable(exact, activations, lora.encodings, self.intermediates.scratch)
             graph = self.writer.graph(written.unet, Variant.MERGED_AT_LOAD, Component.UNET, merge=written.merge)
             self.graphs.append(replace(graph, int8=written.int8))
             if held_out:
-                held_out.judge_merged(written, lora)
+                held_out.evaluate_merged(written, lora)
 
     def _write_baselines(self, anchor: str | None, held_out: HeldOutInputs | None) -> None:
         if Variant.PER_GRAPH not in self.recipe.baselines:
@@ -222,7 +226,7 @@ class _Build:
             graph = self.writer.graph(written.model, Variant.PER_GRAPH, Component.UNET, task=task)
             self.graphs.append(replace(graph, int8=written.int8))
             if held_out:
-                held_out.judge_own(task, exact, written)
+                held_out.evaluate_own(task, exact, written)
 
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
         """Write a task's files: inputs, reference images, sampler table and tensors."""

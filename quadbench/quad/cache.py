@@ -5,10 +5,10 @@ This module does not import torch, so that runs without a build start quickly.
 
 from dataclasses import dataclass
 
-from quadbench.artifacts import Bundle, Stored, Variant
+from quadbench.artifacts import Bundle, StoredBundle, Variant
 from quadbench.errors import UserError
 from quadbench.quad import model_files
-from quadbench.quad.inputs import check_named, read_inputs
+from quadbench.quad.inputs import check_references, read_inputs
 from quadbench.recipe import CheckpointFoundation, Recipe, Task
 from quadbench.results.digests import code_digests, digest_of, file_digests, folder_digests, sha256_of
 from quadbench.results.layout import Layout
@@ -29,7 +29,7 @@ class RecipeDigests:
     models: str
 
 
-def cached(recipe: Recipe, layout: Layout) -> Stored[Bundle] | None:
+def find_bundle(recipe: Recipe, layout: Layout) -> StoredBundle | None:
     """Return the recipe's bundle if it was already built, else None.
 
     Raises:
@@ -47,7 +47,7 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
     Raises:
         UserError: a file that the recipe names is missing, of the wrong kind or unreadable.
     """
-    check_named(recipe)
+    check_references(recipe)
     try:
         adapters = {name: model_files.adapter_source(spec) for name, spec in recipe.adapters.items()}
         spec = recipe.foundation
@@ -66,7 +66,9 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
     except OSError as error:
         raise UserError(f"'{error.filename}', which recipe '{recipe.name}' names, cannot be read: {error.strerror}") from error
     built = recipe.model_dump(mode="json", exclude={"measure", "runtime", "published", "devices"})
-    built["baselines"] = sorted(name for name in recipe.baselines if Variant(name).graphs == name)  # others reuse their graphs
+    built["baselines"] = sorted(
+        name for name in recipe.baselines if Variant(name).graph_variant == name
+    )  # others reuse their graphs
     ranges = built | {"precision": None, "baselines": None}
     floats = ranges | {"quad": recipe.quad.calibration.samples}
     models = floats | {"tasks": [task | {"sampler": None} for task in built["tasks"]]}

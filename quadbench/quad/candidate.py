@@ -8,7 +8,7 @@ from pathlib import Path
 from quadbench.errors import UserError
 from quadbench.quad.model_files import DIFFUSERS_TENSORS, PEFT_TENSORS
 from quadbench.recipe import Recipe
-from quadbench.spec.spec_model import LONGEST_NAME
+from quadbench.spec.spec_model import MAX_NAME_LENGTH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,4 +50,4 @@ def name_after(source: Path) -> str:
         stem = source.resolve().name
     else:
         stem = source.resolve().parent.name if source.name in (PEFT_TENSORS, DIFFUSERS_TENSORS) else source.stem
-    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:LONGEST_NAME].rstrip("-")
+    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:MAX_NAME_LENGTH].rstrip("-")

@@ -13,9 +13,9 @@ import torch
 from quadbench.quad.adapters.adapter import Adapter, LoraPair, graph_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile
 from quadbench.quad.divergence import decibels, spread
-from quadbench.quad.items import Item, PreparedTask, Visit, visit
+from quadbench.quad.items import CalibrationRun, Item, PreparedTask, run_calibration
 from quadbench.quad.model.lora import input_names
-from quadbench.quad.prepare import Prepared
+from quadbench.quad.prepare import PreparedRecipe
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph, Tensors
 from quadbench.quad.runner import Feed
@@ -42,14 +42,14 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Division:
+class DataSplit:
     """The calibration inputs of an adapter's tasks, split into training and validation without shared images or prompts."""
 
     training: ItemsByTask
     validation: ItemsByTask
 
 
-def divided(prepared: Prepared, adapter: Adapter) -> Division:
+def split_items(prepared: PreparedRecipe, adapter: Adapter) -> DataSplit:
     """Split the calibration inputs of the adapter's tasks: the last third of each task is used for validation.
 
     If no task uses the adapter, all tasks count. Repeated prompts are split by name; a single input is used for validation.
@@ -58,13 +58,15 @@ def divided(prepared: Prepared, adapter: Adapter) -> Division:
     items = {task.task.name: task.items.calibration for task in own}
     names = {task: list(dict.fromkeys(item.name for item in of_task)) for task, of_task in items.items()}
     judging = {task: of_task[len(of_task) - math.ceil(len(of_task) / 3) :] for task, of_task in names.items()}
-    return Division(
+    return DataSplit(
         training={task: [item for item in of_task if item.name not in judging[task]] for task, of_task in items.items()},
         validation={task: [item for item in of_task if item.name in judging[task]] for task, of_task in items.items()},
     )
 
 
-def examples(prepared: Prepared, adapter: Adapter, items: ItemsByTask, *, seeds: Sequence[int], noised: bool) -> list[Example]:
+def examples(
+    prepared: PreparedRecipe, adapter: Adapter, items: ItemsByTask, *, seeds: Sequence[int], noised: bool
+) -> list[Example]:
     """Run inputs with the adapter in float, once per seed shift, and return the U-Net's inputs and predictions as examples.
 
     With `noised`, each final latent is also noised to every sampler time step, for the diffusion loss.
@@ -74,7 +76,7 @@ def examples(prepared: Prepared, adapter: Adapter, items: ItemsByTask, *, seeds:
     for task in (task for task in prepared.tasks if items.get(task.task.name)):
         for seed in seeds:
             moved = reseeded(task, items[task.task.name], seed)
-            visited = visit(moved, prepared.encoders, prepared.unet, lora)
+            visited = run_calibration(moved, prepared.encoders, prepared.unet, lora)
             seen = zip(visited.feeds, visited.eps, strict=True)
             collected += [Example(feed=feed, teacher=eps, noise=None) for feed, eps in seen]
             anew = _noised(prepared, moved, visited, seed) if noised else ()
@@ -88,7 +90,9 @@ def reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTa
     return replace(task, items=replace(task.items, calibration=moved))
 
 
-def _noised(prepared: Prepared, task: PreparedTask, visited: Visit, seed: int) -> Iterator[tuple[Feed, torch.Tensor]]:
+def _noised(
+    prepared: PreparedRecipe, task: PreparedTask, visited: CalibrationRun, seed: int
+) -> Iterator[tuple[Feed, torch.Tensor]]:
     """Yield U-Net inputs with noised final latents z, sqrt(a) z + sqrt(1 - a) noise, and the noise; the prompt is that of z.
 
     All samplers here use samples of this form.
@@ -105,7 +109,7 @@ def _noised(prepared: Prepared, task: PreparedTask, visited: Visit, seed: int) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class TrainingSettings:
     """The hyperparameters of a distillation.
 
     `learning_rate` is Adam's, relative to each tensor's greatest weight, with cosine decay.
@@ -138,7 +142,7 @@ class Training:
     graph: FakeQuantGraph
     units: Mapping[str, float]
     limits: Mapping[str, float]
-    settings: Settings
+    settings: TrainingSettings
     weights: Tensors
     trained: tuple[str, ...]
     notify: Callable[[str], None]
@@ -264,7 +268,7 @@ class Student:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distilled:
+class DistilledAdapter:
     """The adapter with the best validation result, which may be the untrained one, measured by `evaluations[0]`."""
 
     adapter: Adapter
@@ -284,15 +288,15 @@ class Distilled:
 
 
 def distill_adapters(
-    prepared: Prepared,
+    prepared: PreparedRecipe,
     lora: LoraProfile,
     unet: onnx.ModelProto,
     *,
     names: Sequence[str],
-    settings: Settings,
+    settings: TrainingSettings,
     checkpoints: Mapping[str, Path],
     notify: Callable[[str], None],
-) -> dict[str, Distilled]:
+) -> dict[str, DistilledAdapter]:
     """Train adapters one after the other for the quantized U-Net and the LoRA profile that it was written with.
 
     Early stopping and the choice of the best adapter use validation inputs that training does not see.
@@ -301,7 +305,7 @@ def distill_adapters(
     distilled = {}
     for name in names:
         exact = prepared.adapters[name]
-        items = divided(prepared, exact)
+        items = split_items(prepared, exact)
         validation = examples(prepared, exact, items.validation, seeds=VALIDATION_SEEDS, noised=False)
         distilled[name] = distill(
             lora.adapters[name],
@@ -321,10 +325,10 @@ def distill(
     *,
     training: Sequence[Example],
     validation: Sequence[Example],
-    settings: Settings,
+    settings: TrainingSettings,
     checkpoint: Path | None = None,
     notify: Callable[[str], None] = lambda _progress: None,
-) -> Distilled:
+) -> DistilledAdapter:
     """Train an adapter for `settings.steps` steps, or until validation has not improved for `patience` evaluations.
 
     If the file `checkpoint` was left by an interrupted call with the same arguments, training resumes from it.
@@ -351,7 +355,7 @@ def distill(
     for site, pair in adapter.pairs.items():
         down, up = (run.best[name].detach() * units[name] for name in input_names(site))
         pairs[site] = LoraPair(down=down[: pair.rank], up=up[:, : pair.rank])  # without the padding
-    return Distilled(
+    return DistilledAdapter(
         adapter=replace(adapter, pairs=pairs),
         evaluations=tuple(run.evaluations),
         steps=run.step,

@@ -58,10 +58,10 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
     present = p + q > 0
     p, q = p[present], q[present]
     apart = (p - q) / (p + q)  # p / m is 1 + apart, with m = (p + q) / 2: exact also where the two are nearly equal
-    return max(0.0, float(np.sum(_surprise(p, apart) + _surprise(q, -apart))) / (2 * math.log(2)))
+    return max(0.0, float(np.sum(_kl_terms(p, apart) + _kl_terms(q, -apart))) / (2 * math.log(2)))
 
 
-def _surprise(share: np.ndarray, apart: np.ndarray) -> np.ndarray:
+def _kl_terms(share: np.ndarray, apart: np.ndarray) -> np.ndarray:
     """Return share * ln(1 + apart), or 0 for a share of 0."""
     return share * np.log1p(np.where(share > 0, apart, 0.0))
 

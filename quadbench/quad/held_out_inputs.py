@@ -7,17 +7,17 @@ import numpy as np
 import onnx
 
 from quadbench.artifacts import TensorSpec, Variant
-from quadbench.artifacts.bundle import Clipping, HeldOut, StepSqnr, TrajectorySqnr
-from quadbench.quad.adapters.adapter import mixed, own_tensors
+from quadbench.artifacts.bundle import Clipping, HeldOutScores, StepSqnr, TrajectorySqnr
+from quadbench.quad.adapters.adapter import mix_adapters, own_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers
 from quadbench.quad.divergence import energies, ratio_db, spread
-from quadbench.quad.items import PreparedTask, visit
-from quadbench.quad.prepare import Prepared
+from quadbench.quad.items import PreparedTask, run_calibration
+from quadbench.quad.prepare import PreparedRecipe
 from quadbench.quad.quantize.calibration import clipping_of
 from quadbench.quad.quantize.encodings import Encoding
-from quadbench.quad.quantize.merging import Mergeable, with_adapter
-from quadbench.quad.quantize.quantizer import Quantized
-from quadbench.quad.runner import Feed, GraphSession, beside
+from quadbench.quad.quantize.merging import MergeableUnet, merge_adapter
+from quadbench.quad.quantize.quantizer import QuantizedGraph
+from quadbench.quad.runner import Feed, GraphSession, stack_loras
 from quadbench.quad.sensitivity import UnetSample, samples_of
 
 INPUTS = 3  # evaluation inputs per task, evenly spread; more would slow down builds
@@ -35,47 +35,47 @@ class _FloatRun:
 class HeldOutInputs:
     """The held-out inputs of all tasks, run once in float, and the results of quantized U-Nets so far."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: PreparedRecipe) -> None:
         self.prepared = prepared
         self.trajectories: list[TrajectorySqnr] = []
         self.clippings: list[Clipping] = []
         self._runs: dict[str, _FloatRun] = {}
         for task in prepared.tasks:  # each with its own sampler and its untrained adapter
-            items, adapter = task.items.evaluation, mixed(prepared.adapters, task.task.adapter)
+            items, adapter = task.items.evaluation, mix_adapters(prepared.adapters, task.task.adapter)
             chosen = tuple(items[i] for i in spread(len(items), INPUTS))
             judged = replace(task, items=replace(task.items, calibration=chosen))
-            visited = visit(judged, prepared.encoders, prepared.unet, prepared.feed(adapter))
+            visited = run_calibration(judged, prepared.encoders, prepared.unet, prepared.feed(adapter))
             exact = [eps.numpy() for eps in visited.eps]
             samples = samples_of(judged, visited, most=len(exact))
             self._runs[task.task.name] = _FloatRun(task=judged, samples=samples, exact=exact)
 
     @property
-    def judged(self) -> HeldOut:
+    def evaluation(self) -> HeldOutScores:
         """Return the results of all U-Nets evaluated so far."""
-        return HeldOut(inputs=INPUTS, trajectories=tuple(self.trajectories), clippings=tuple(self.clippings))
+        return HeldOutScores(inputs=INPUTS, trajectories=tuple(self.trajectories), clippings=tuple(self.clippings))
 
-    def judge_shared(self, model: onnx.ModelProto, written: Quantized, lora: LoraProfile) -> None:
+    def evaluate_shared(self, model: onnx.ModelProto, written: QuantizedGraph, lora: LoraProfile) -> None:
         """Evaluate the shared U-Net, quantized from the float graph `model`, with each task's adapter."""
         unet, feeds = GraphSession(written.model), []
         for run in self._runs.values():
             adapter = run.task.task.adapter
             integers = integers_as_run(lora, adapter, self.prepared.shapes)
             self._add_trajectory(run, Variant.SHARED, unet, integers)
-            weights = self.prepared.feed(mixed(lora.adapters, adapter))
+            weights = self.prepared.feed(mix_adapters(lora.adapters, adapter))
             feeds += [sample.feed | weights for sample in run.samples]
         self._add_clipping(Variant.SHARED, None, model, written.activations, feeds)
 
-    def judge_own(self, task: str, model: onnx.ModelProto, written: Quantized) -> None:
+    def evaluate_own(self, task: str, model: onnx.ModelProto, written: QuantizedGraph) -> None:
         """Evaluate a task's per-graph U-Net, quantized from the float graph `model`; its adapter is merged in both."""
         run = self._runs[task]
         self._add_trajectory(run, Variant.PER_GRAPH, GraphSession(written.model))
         self._add_clipping(Variant.PER_GRAPH, task, model, written.activations, [sample.feed for sample in run.samples])
 
-    def judge_merged(self, written: Mergeable, lora: LoraProfile) -> None:
+    def evaluate_merged(self, written: MergeableUnet, lora: LoraProfile) -> None:
         """Evaluate the merged-at-load U-Net, with each task's adapter merged into its weights as on a device."""
         for run in self._runs.values():
             integers = integers_as_run(lora, run.task.task.adapter, self.prepared.shapes)
-            unet = with_adapter(written.unet, written.merge, integers) if run.task.task.adapter else written.unet
+            unet = merge_adapter(written.unet, written.merge, integers) if run.task.task.adapter else written.unet
             self._add_trajectory(run, Variant.MERGED_AT_LOAD, GraphSession(unet))
 
     def _add_trajectory(self, run: _FloatRun, variant: Variant, unet: GraphSession, lora: Feed | None = None) -> None:
@@ -99,7 +99,7 @@ def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Map
     """
     inputs = [TensorSpec(name=name, shape=shape, dtype=lora.encodings[name].dtype) for name, shape in shapes.items()]
     files = {name: adapter_integers(own_tensors(lora.adapters[name]), lora.encodings) for name in weights}
-    return beside([(name, files[name], weight / lora.adapters[name].weight) for name, weight in weights.items()], inputs)
+    return stack_loras([(name, files[name], weight / lora.adapters[name].weight) for name, weight in weights.items()], inputs)
 
 
 def along_trajectory(

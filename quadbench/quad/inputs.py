@@ -13,20 +13,20 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from quadbench import zoo
-from quadbench.artifacts.names import FileName, RelativePath
 from quadbench.artifacts.pixels import Pixels, read_pixels
+from quadbench.artifacts.safe_text import FileName, RelativePath
 from quadbench.errors import QuadbenchError, UnknownNameError, UserError
-from quadbench.quad.model_files import Sizes, adapter_source, check_adapter, check_checkpoint, foundation_files, named_sizes
+from quadbench.quad.model_files import ModelSizes, adapter_source, check_adapter, check_checkpoint, foundation_files, known_sizes
 from quadbench.recipe import CheckpointFoundation, Recipe, Task, tasks
 from quadbench.recipe.recipe import load_recipe
-from quadbench.recipe.settings import LEAST_DISTILL_SAMPLES
+from quadbench.recipe.settings import MIN_DISTILL_SAMPLES
 from quadbench.spec import read_json
 from quadbench.spec.files import require_file
 from quadbench.target.profile import profile_names
 
 _HINT = "docs/recipe.md shows what the folder holds"
 _PICTURE_HINT = "docs/recipe.md says which pictures are read"
-_MOST_PICTURE_BYTES = 64 * 2**20  # more than an uncompressed image of 4096 x 4096 pixels
+_MAX_PICTURE_BYTES = 64 * 2**20  # more than an uncompressed image of 4096 x 4096 pixels
 _ENDINGS = ("", ".mask", ".blend", ".truth")  # the files of an evaluation input in a bundle
 MASKED_FROM = 127.5
 """Mask values from here to 255 mark pixels to replace."""
@@ -41,8 +41,8 @@ class _Entry(BaseModel):
     image: RelativePath | None = None
     mask: RelativePath | None = None
     truth: RelativePath | None = None
-    prompt: Annotated[str, Field(max_length=tasks.MOST_PROMPT_CHARACTERS)]
-    negative_prompt: Annotated[str, Field(max_length=tasks.MOST_PROMPT_CHARACTERS)] = ""
+    prompt: Annotated[str, Field(max_length=tasks.MAX_PROMPT_CHARACTERS)]
+    negative_prompt: Annotated[str, Field(max_length=tasks.MAX_PROMPT_CHARACTERS)] = ""
 
 
 def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
@@ -59,7 +59,7 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
             assert_never(never)
 
 
-def evaluated(task: Task, count: int, *, calibration_samples: int) -> int:
+def evaluation_count(task: Task, count: int, *, calibration_samples: int) -> int:
     """Return how many inputs of a task are used for evaluation, not calibration; prompts are used for both."""
     left = count if isinstance(task, tasks.TextToImageTask) else count - calibration_samples
     if left <= 0:
@@ -70,7 +70,7 @@ def evaluated(task: Task, count: int, *, calibration_samples: int) -> int:
     return left
 
 
-def read_pictures(task: Task, entry: zoo.TaskInput, *, sizes: Sizes) -> tuple[Pixels | None, Pixels | None]:
+def read_pictures(task: Task, entry: zoo.TaskInput, *, sizes: ModelSizes) -> tuple[Pixels | None, Pixels | None]:
     """Read an input's image (H, W, 3) and mask (H, W), if the task uses them; also check that its true image is readable."""
     image_path = None if isinstance(task, tasks.TextToImageTask) else _needed(task, entry, "image", entry.image)
     mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, tasks.InpaintTask) else None
@@ -128,7 +128,7 @@ def _pictures(folder: Path, entry: _Entry) -> dict[str, Path]:
     hint = f"{folder / 'inputs.json'} names it; {_HINT}"
     for kind, path in pictures.items():
         what = f"{kind} of input '{entry.name}':"
-        require_file(path, what, fault=UserError, hint=hint, most_bytes=_MOST_PICTURE_BYTES)
+        require_file(path, what, fault=UserError, hint=hint, max_bytes=_MAX_PICTURE_BYTES)
         if not (place := path.resolve()).is_relative_to(folder.resolve()):
             raise UserError(f"{what} '{path}' is a link that leads out of its folder, to '{place}'", hint=hint)
     return pictures
@@ -139,13 +139,13 @@ def read_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = No
     return load_recipe(path_or_name, changes, profiles=profile_names())
 
 
-def check_named(recipe: Recipe) -> None:
+def check_references(recipe: Recipe) -> None:
     """Check that everything named by a recipe exists, and that every task has enough inputs with images of the right size.
 
     Raises:
         UserError: one line for each problem.
     """
-    sizes, samples = named_sizes(recipe.foundation), recipe.quad.calibration.samples
+    sizes, samples = known_sizes(recipe.foundation), recipe.quad.calibration.samples
     sources = {name: source for name, spec in recipe.adapters.items() if (source := adapter_source(spec))}
     checks: list[Callable[[], object]] = [
         partial(_check_foundation, recipe),
@@ -188,9 +188,9 @@ def _check_foundation(recipe: Recipe) -> None:
             foundation_files(path)
 
 
-def _check_inputs(task: Task, calibration_samples: int, sizes: Sizes | None) -> None:
+def _check_inputs(task: Task, calibration_samples: int, sizes: ModelSizes | None) -> None:
     inputs = read_inputs(task)
-    evaluated(task, len(inputs), calibration_samples=calibration_samples)
+    evaluation_count(task, len(inputs), calibration_samples=calibration_samples)
     if sizes:
         for entry in inputs:
             read_pictures(task, entry, sizes=sizes)
@@ -201,9 +201,9 @@ def _undivided(recipe: Recipe) -> Iterator[str]:
     distill, samples = recipe.quad.distill, recipe.quad.calibration.samples
     for name in (distill.adapters or recipe.adapters) if distill else ():
         own = [task for task in recipe.tasks if name in task.adapter] or recipe.tasks
-        if all(min(len(read_inputs(task)), samples) < LEAST_DISTILL_SAMPLES for task in own):
+        if all(min(len(read_inputs(task)), samples) < MIN_DISTILL_SAMPLES for task in own):
             named = ", ".join(f"'{task.name}'" for task in own)
             yield (
                 f"quad.distill: adapter '{name}' has one input alone in each of its tasks, {named}; "
-                f"needs {LEAST_DISTILL_SAMPLES}, to judge by others than it trains on"
+                f"needs {MIN_DISTILL_SAMPLES}, to judge by others than it trains on"
             )

@@ -12,9 +12,9 @@ from PIL import Image
 from quadbench import zoo
 from quadbench.artifacts.pixels import Pixels, blend_mask
 from quadbench.errors import UserError
-from quadbench.quad.inputs import MASKED_FROM, evaluated, read_inputs, read_pictures
+from quadbench.quad.inputs import MASKED_FROM, evaluation_count, read_inputs, read_pictures
 from quadbench.quad.model.foundation import Foundation, time_features
-from quadbench.quad.runner import Condition, Denoiser, Feed, GraphSession, token_feed
+from quadbench.quad.runner import Denoiser, Feed, GraphSession, UnetConditions, token_feed
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.lcm import lcm_table
 from quadbench.quad.samplers.olss import SamplerInput, ddim_table, olss_table
@@ -56,14 +56,14 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Items:
+class ItemSplit:
     """A task's inputs for evaluation, and those for calibration and sampler fitting; no input is in both."""
 
     evaluation: tuple[Item, ...]
     calibration: tuple[Item, ...]
 
 
-def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> Items:
+def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> ItemSplit:
     """Read a task's inputs. The last `calibration_samples` are used for calibration only; prompts for both, with different noise.
 
     Raises:
@@ -71,11 +71,11 @@ def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) 
             mask replaces nothing.
     """
     inputs = read_inputs(task)
-    cut = evaluated(task, len(inputs), calibration_samples=calibration_samples)
+    cut = evaluation_count(task, len(inputs), calibration_samples=calibration_samples)
     if isinstance(task, TextToImageTask):
         inputs += tuple(inputs[i % cut] for i in range(calibration_samples))
     items = [_item(task, i if i < cut else CALIBRATION_SEED_OFFSET + i, entry, foundation) for i, entry in enumerate(inputs)]
-    return Items(evaluation=tuple(items[:cut]), calibration=tuple(items[cut:]))
+    return ItemSplit(evaluation=tuple(items[:cut]), calibration=tuple(items[cut:]))
 
 
 def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -> Item:
@@ -109,7 +109,7 @@ class PreparedTask:
     task: Task
     table: SamplerTable
     features: torch.Tensor  # (steps, C)
-    items: Items
+    items: ItemSplit
 
     def tensors(self, foundation: Foundation) -> dict[str, torch.Tensor]:
         """Return the tensors of `tasks/<task>.safetensors`: time features, and the noise of each evaluation input."""
@@ -126,9 +126,9 @@ class Encoders:
     text_encoder: GraphSession
     vae_encoder: GraphSession
 
-    def condition(self, item: Item, features: torch.Tensor, lora: Feed, guidance: float) -> Condition:
+    def condition(self, item: Item, features: torch.Tensor, lora: Feed, guidance: float) -> UnetConditions:
         """Return the U-Net's inputs for an evaluation or calibration input, except the noisy sample."""
-        return Condition(
+        return UnetConditions(
             time_features=features,
             text=self.text_encoder(token_feed(item.input_ids)),
             negative_text=self.text_encoder(token_feed(item.negative_input_ids)),
@@ -143,12 +143,12 @@ class Encoders:
         return self.vae_encoder({"image": item.image.numpy()})
 
 
-def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
+def prepare_task(task: Task, items: ItemSplit, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
     """Prepare a task's sampler table; OLSS is fitted to the float U-Net, with adapter and guidance, on calibration inputs."""
     foundation = encoders.foundation
-    table = known_table(task, foundation)
+    table = fixed_table(task, foundation)
     if table is None:
-        teacher = ddim_table(foundation.alphas_cumprod, **start_of(task))
+        teacher = ddim_table(foundation.alphas_cumprod, **start_keys(task))
         of_teacher = time_features(foundation, list(teacher.timesteps))
         inputs = [
             SamplerInput(
@@ -164,32 +164,32 @@ def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora:
     return PreparedTask(task=task, table=table, features=features, items=items)
 
 
-def known_table(task: Task, foundation: Foundation) -> SamplerTable | None:
+def fixed_table(task: Task, foundation: Foundation) -> SamplerTable | None:
     """Return the sampler table if it only depends on the task's sampler; None if it must be fitted to the task."""
     match task.sampler:
         case OlssSampler():
             return None
         case LcmSampler(steps=steps):
-            return lcm_table(foundation.alphas_cumprod, steps=steps, **start_of(task))
+            return lcm_table(foundation.alphas_cumprod, steps=steps, **start_keys(task))
         case EdSampler(steps=steps):
-            return ed_table(foundation.alphas_cumprod, steps=steps, **start_of(task))
+            return ed_table(foundation.alphas_cumprod, steps=steps, **start_keys(task))
 
 
-class Start(TypedDict):
+class StartKeys(TypedDict):
     """Keyword arguments of the sampler tables that define where a run starts."""
 
     strength: float
     is_image_to_image: bool
 
 
-def start_of(task: Task) -> Start:
+def start_keys(task: Task) -> StartKeys:
     """Return the task's strength (1 without an input image), and whether the image is mixed in even at strength 1."""
     strength = 1.0 if isinstance(task, TextToImageTask) else task.strength
     return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Visit:
+class CalibrationRun:
     """A float run over a task's calibration inputs: the U-Net's inputs without LoRA, its noise predictions, and the final
     latents.
     """
@@ -199,7 +199,7 @@ class Visit:
     latents: list[torch.Tensor]
 
 
-def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) -> Visit:
+def run_calibration(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) -> CalibrationRun:
     """Run the task's own sampler on its calibration inputs, and keep the inputs of U-Net and decoder."""
     feeds, eps, latents = [], [], []
     unet = _finite(prepared.task, unet)
@@ -211,7 +211,7 @@ def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) ->
         latents.append(run_table(prepared.table, denoiser, latent=latent, noise=noise, mask=mask))
         feeds.extend(denoiser.feeds)
         eps.extend(denoiser.eps)
-    return Visit(feeds=feeds, eps=eps, latents=latents)
+    return CalibrationRun(feeds=feeds, eps=eps, latents=latents)
 
 
 def _finite(task: Task, unet: Unet) -> Unet:

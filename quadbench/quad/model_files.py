@@ -12,19 +12,19 @@ from typing import Any, NamedTuple, assert_never
 from pydantic_core import from_json
 
 from quadbench import zoo
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import AdapterError, UserError
 from quadbench.recipe import CheckpointFoundation, Recipe, tasks
 from quadbench.results.digests import file_digests
 from quadbench.spec import is_file, read_json
 from quadbench.spec.files import open_regular, require_file
 
-MOST_TENSORS = 10_000  # a Stable Diffusion 1.x file has 1,131, a LoHa of all sites some 2,000
-_MOST_HEADER_BYTES = 32 * 2**20  # training scripts write lists of tags into the header
+MAX_TENSORS = 10_000  # a Stable Diffusion 1.x file has 1,131, a LoHa of all sites some 2,000
+_MAX_HEADER_BYTES = 32 * 2**20  # training scripts write lists of tags into the header
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
-MOST_WEIGHTS_BYTES = 2**34  # the most for a model file; Stable Diffusion 1.4 in float32 with both U-Nets has 7.7 GB
-MOST_ADAPTER_BYTES = 2**32  # a full difference of Stable Diffusion 1 in float32 has 3.9 GB
+MAX_WEIGHTS_BYTES = 2**34  # the most for a model file; Stable Diffusion 1.4 in float32 with both U-Nets has 7.7 GB
+MAX_ADAPTER_BYTES = 2**32  # a full difference of Stable Diffusion 1 in float32 has 3.9 GB
 PEFT_CONFIG, PEFT_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_TENSORS = "pytorch_lora_weights.safetensors"  # diffusers' LORA_WEIGHT_NAME_SAFE
 GEOMETRIES = Path(__file__).parent / "model" / "geometries"
@@ -53,7 +53,7 @@ class AdapterSource:
     unet_only: bool = False
 
 
-class Sizes(NamedTuple):
+class ModelSizes(NamedTuple):
     """The side lengths of a model's square images and latents, in pixels."""
 
     image: int
@@ -68,7 +68,7 @@ def adapter_source(spec: tasks.Adapter) -> AdapterSource | None:
         case tasks.PeftAdapter():
             return AdapterSource(format=AdapterFormat.PEFT, path=Path(spec.path))
         case tasks.DiffusersAdapter() | tasks.KohyaAdapter():
-            path = saved_adapter(Path(spec.path))
+            path = adapter_file(Path(spec.path))
             return AdapterSource(format=AdapterFormat(spec.source), path=path, unet_only=spec.unet_only)
         case tasks.RandomAdapter():
             return None
@@ -76,7 +76,7 @@ def adapter_source(spec: tasks.Adapter) -> AdapterSource | None:
             assert_never(spec)
 
 
-def saved_adapter(path: Path) -> Path:
+def adapter_file(path: Path) -> Path:
     """Return the file that diffusers' `save_lora_weights` wrote into a folder; any other path unchanged."""
     file = path / DIFFUSERS_TENSORS
     return file if is_file(file) and not is_file(path / PEFT_CONFIG) else path
@@ -107,7 +107,7 @@ def foundation_folder(foundation: tasks.Foundation) -> Path | None:
             assert_never(foundation)
 
 
-def named_sizes(foundation: tasks.Foundation) -> Sizes | None:
+def known_sizes(foundation: tasks.Foundation) -> ModelSizes | None:
     """Return the image and latent size of a recipe's foundation model; None if its configuration lacks them."""
     folder = foundation_folder(foundation)
     geometry = foundation.geometry if isinstance(foundation, tasks.RandomFoundation) else CHECKPOINT_GEOMETRY
@@ -120,9 +120,9 @@ def named_sizes(foundation: tasks.Foundation) -> Sizes | None:
     return sizes if isinstance(sizes.latent, int) and 0 < sizes.latent <= sizes.image else None
 
 
-def sizes_of(latent_size: int, vae_config: Mapping[str, Any]) -> Sizes:
+def sizes_of(latent_size: int, vae_config: Mapping[str, Any]) -> ModelSizes:
     """Return the image and latent size of a model whose VAE halves the image between each two blocks."""
-    return Sizes(image=latent_size * 2 ** (len(vae_config["block_out_channels"]) - 1), latent=latent_size)
+    return ModelSizes(image=latent_size * 2 ** (len(vae_config["block_out_channels"]) - 1), latent=latent_size)
 
 
 def part_folder(geometry: str, part: str) -> Path:
@@ -138,7 +138,7 @@ def adapter_digests(path: Path) -> dict[str, str]:
 
 def adapter_files(path: Path) -> dict[str, Path]:
     """Return the files of an adapter by name; a PEFT adapter has two, even if the path names only the tensors."""
-    path = saved_adapter(path)
+    path = adapter_file(path)
     is_folder = _is_folder(path)
     if is_folder or path.name == PEFT_TENSORS:
         folder = path if is_folder else path.parent
@@ -164,7 +164,7 @@ def foundation_files(folder: Path) -> dict[str, Path]:
 def require_weights(path: Path) -> None:
     """Check that a foundation model's weights file is readable and not too large."""
     hint = "give the .safetensors file"
-    require_file(path, "foundation model", fault=UserError, hint=hint, most_bytes=MOST_WEIGHTS_BYTES)
+    require_file(path, "foundation model", fault=UserError, hint=hint, max_bytes=MAX_WEIGHTS_BYTES)
 
 
 def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
@@ -173,14 +173,14 @@ def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
         size_bytes = os.fstat(file.fileno()).st_size
         (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES).ljust(_LENGTH_BYTES, b"\xff"))
         data_bytes = size_bytes - _LENGTH_BYTES - length
-        if length > _MOST_HEADER_BYTES or data_bytes < 0:
+        if length > _MAX_HEADER_BYTES or data_bytes < 0:
             raise ValueError(f"it has {size_bytes} bytes, and its header would have {length}")
         header = from_json(file.read(length), allow_inf_nan=False)
     if not isinstance(header, dict):
         raise ValueError("its header holds no tensors by name")
     header.pop(_METADATA, None)
-    if len(header) > MOST_TENSORS:
-        raise ValueError(f"it has {len(header)} tensors; expected at most {MOST_TENSORS}")
+    if len(header) > MAX_TENSORS:
+        raise ValueError(f"it has {len(header)} tensors; expected at most {MAX_TENSORS}")
     places = {name: _place(name, entry) for name, entry in header.items()}
     end = max((end for _, end in places.values()), default=0)
     if end != data_bytes:
@@ -228,7 +228,7 @@ def check_adapter(name: str, source: AdapterSource) -> None:
 
 def check_adapter_tensors(name: str, path: Path) -> None:
     """Refuse an adapter without a valid tensor file, whether the path is the file or its folder."""
-    path = saved_adapter(path)
+    path = adapter_file(path)
     check_tensor_file(name, path / PEFT_TENSORS if _is_folder(path) else path)
 
 
@@ -241,7 +241,7 @@ def check_tensor_file(name: str, path: Path) -> None:
         )
     if not os.path.exists(path):  # noqa: PTH110  (it raises nothing)
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=_pickle_beside(path))
-    require_file(path, f"adapter '{name}':", fault=AdapterError, most_bytes=MOST_ADAPTER_BYTES)
+    require_file(path, f"adapter '{name}':", fault=AdapterError, max_bytes=MAX_ADAPTER_BYTES)
     try:
         places = tensor_places(path)
     except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from quadbench.errors import UserError
 from quadbench.quad.candidate import adapter_name
 from quadbench.quad.model_files import SAFETENSORS, AdapterSource
 from quadbench.spec import is_name
-from quadbench.spec.spec_model import LONGEST_NAME
+from quadbench.spec.spec_model import MAX_NAME_LENGTH
 
 _TEXT = """\
 # quadbench run {file} --devices local
@@ -83,7 +83,7 @@ def _free(name: str, taken: Collection[str]) -> str:
     """Return the name, or the name with the first free number from 2 on."""
     if name not in taken:
         return name
-    numbered = (f"{name[: LONGEST_NAME - len(end)].rstrip('-')}{end}" for end in (f"-{number}" for number in count(2)))
+    numbered = (f"{name[: MAX_NAME_LENGTH - len(end)].rstrip('-')}{end}" for end in (f"-{number}" for number in count(2)))
     return next(each for each in numbered if each not in taken)
 
 

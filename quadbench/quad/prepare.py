@@ -14,18 +14,18 @@ from onnx import ModelProto
 from PIL.Image import Image
 
 from quadbench.artifacts import LORA_PREFIX, Component
-from quadbench.host import give_back, peak_memory_bytes
-from quadbench.quad.adapters.adapter import Adapter, graph_tensors, merge, mixed, random_adapter, shared_ranks
+from quadbench.host import peak_memory_bytes, release_memory
+from quadbench.quad.adapters.adapter import Adapter, graph_tensors, merge, mix_adapters, random_adapter, shared_ranks
 from quadbench.quad.adapters.loading import BaseSites, load_adapter, sites_of_unet
 from quadbench.quad.adapters.lora_profile import LoraProfile
 from quadbench.quad.cache import RecipeDigests
-from quadbench.quad.items import Encoders, PreparedTask, Visit, prepare_task, task_items, visit
+from quadbench.quad.items import CalibrationRun, Encoders, PreparedTask, prepare_task, run_calibration, task_items
 from quadbench.quad.model.float_graphs import copy_of_modules, export_graphs, export_unet, specs
 from quadbench.quad.model.foundation import Foundation, open_foundation
 from quadbench.quad.model.initializers import discard
 from quadbench.quad.model_files import adapter_source
 from quadbench.quad.quantize.calibration import Estimator, RangeRule, least_error, percentile
-from quadbench.quad.quantize.quantizer import Calibrated, Observed, Quantized, quantized, weights_quantized
+from quadbench.quad.quantize.quantizer import CalibratedGraph, ObservedGraph, QuantizedGraph, write_qdq, write_weight_only
 from quadbench.quad.runner import Feed, GraphSession, as_feed, token_feed
 from quadbench.recipe import Recipe, Task, settings
 from quadbench.recipe.tasks import RandomAdapter
@@ -36,14 +36,14 @@ VOCABULARY_ROWS = 64  # the most rows of distinct tokens that calibrate the text
 ProductT = TypeVar("ProductT")
 
 
-def silent(_step: str) -> None:
+def ignore_step(_step: str) -> None:
     """Ignore progress notifications."""
 
 
-class Steps:
+class BuildSteps:
     """The steps of a build: `notify` is called with each name at the start; `seconds` has the duration of finished steps."""
 
-    def __init__(self, notify: Notify = silent) -> None:
+    def __init__(self, notify: Notify = ignore_step) -> None:
         self.notify = notify
         self.seconds: dict[str, float] = {}
 
@@ -52,13 +52,13 @@ class Steps:
         self.notify(name)
         started = time.monotonic()
         yield
-        give_back()
+        release_memory()
         self.seconds[name] = round(time.monotonic() - started, 3)
         log.info("%s, %.1f s, %.2f GB at most so far", name, self.seconds[name], peak_memory_bytes() / 1e9)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedRecipe:
     """A recipe's models and adapters in float, and its tasks with their calibration runs."""
 
     foundation: Foundation
@@ -68,7 +68,7 @@ class Prepared:
     encoders: Encoders
     unet: GraphSession
     tasks: list[PreparedTask]
-    visits: dict[str, Visit]  # by task
+    visits: dict[str, CalibrationRun]  # by task
 
     def release(self) -> None:
         """Free the memory of the float graphs; their next run loads them again."""
@@ -80,7 +80,7 @@ class Prepared:
         return as_feed(graph_tensors(adapter, self.shapes))
 
 
-def prepare(recipe: Recipe, steps: Steps, scratch: Path, like: Prepared | None = None) -> Prepared:
+def prepare(recipe: Recipe, steps: BuildSteps, scratch: Path, like: PreparedRecipe | None = None) -> PreparedRecipe:
     """Read all models and adapters of a recipe, trace graphs, make sampler tables and run the calibration inputs.
 
     `like` is the result for a recipe that differs only in samplers and bits; its models, and its equal tasks, are reused. Large
@@ -89,23 +89,23 @@ def prepare(recipe: Recipe, steps: Steps, scratch: Path, like: Prepared | None =
     foundation = like.foundation if like else open_foundation(recipe.foundation)
     samples = recipe.quad.calibration.samples
     items = {task.name: task_items(task, foundation, calibration_samples=samples) for task in recipe.tasks}
-    models = like or _traced(recipe, foundation, steps, scratch)
+    models = like or _load_models(recipe, foundation, steps, scratch)
     encoders, unet = models.encoders, models.unet
-    feeds = {task.name: models.feed(mixed(models.adapters, task.adapter)) for task in recipe.tasks}
+    feeds = {task.name: models.feed(mix_adapters(models.adapters, task.adapter)) for task in recipe.tasks}
     there = {task.task.name: task for task in models.tasks if task.task in recipe.tasks}
     with steps("sampler tables"):
         new = (task for task in recipe.tasks if task.name not in there)
         tasks = there | {task.name: prepare_task(task, items[task.name], encoders, unet, feeds[task.name]) for task in new}
     with steps("trajectories"):
         visits = {
-            name: models.visits[name] if name in there else visit(task, encoders, unet, feeds[name])
+            name: models.visits[name] if name in there else run_calibration(task, encoders, unet, feeds[name])
             for name, task in tasks.items()
         }
     names = [task.name for task in recipe.tasks]
     return replace(models, tasks=[tasks[name] for name in names], visits={name: visits[name] for name in names})
 
 
-def _traced(recipe: Recipe, foundation: Foundation, steps: Steps, scratch: Path) -> Prepared:
+def _load_models(recipe: Recipe, foundation: Foundation, steps: BuildSteps, scratch: Path) -> PreparedRecipe:
     """Return the recipe's models and adapters, without tasks."""
     base = sites_of_unet(foundation.skeleton)
     adapters = {}
@@ -118,8 +118,8 @@ def _traced(recipe: Recipe, foundation: Foundation, steps: Steps, scratch: Path)
             adapter = load_adapter(name, source.path, base, expected=source.format, unet_only=source.unet_only)
             if adapter.left_out:
                 log.warning("adapter '%s': %s", name, adapter.left_out)
-        adapters[name] = adapter.at(greatest_weight(recipe, name))
-    mixes = [mixed(adapters, task.adapter) for task in recipe.tasks]
+        adapters[name] = adapter.at_weight(greatest_weight(recipe, name))
+    mixes = [mix_adapters(adapters, task.adapter) for task in recipe.tasks]
     with steps("export"):
         models = export_graphs(foundation, shared_ranks([*adapters.values(), *filter(None, mixes)]), scratch)
         encoders = Encoders(
@@ -128,7 +128,7 @@ def _traced(recipe: Recipe, foundation: Foundation, steps: Steps, scratch: Path)
             vae_encoder=GraphSession(models[Component.VAE_ENCODER]),
         )
         unet = GraphSession(models[Component.UNET])
-    return Prepared(
+    return PreparedRecipe(
         foundation=foundation,
         adapters=adapters,
         models=models,
@@ -150,7 +150,7 @@ def greatest_weight(recipe: Recipe, adapter: str) -> float:
     return max((task.adapter.get(adapter, 0.0) for task in recipe.tasks), key=abs, default=0.0) or 1.0
 
 
-def calibration_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> dict[Component, list[Feed]]:
+def calibration_feeds(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfile) -> dict[Component, list[Feed]]:
     """Return the calibration inputs of every component; none for the VAE encoder if no task takes an image.
 
     The shared U-Net's inputs include each task's LoRA weights; in joint calibration, each is also used without LoRA.
@@ -168,7 +168,7 @@ def calibration_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> 
     unet_feeds: list[Feed] = []
     is_joint = isinstance(recipe.quad.calibration, settings.JointCalibration)
     for task in _calibrating_tasks(recipe, lora.anchor):
-        own = mixed(lora.adapters, task.adapter)
+        own = mix_adapters(lora.adapters, task.adapter)
         for adapter in (own, None) if is_joint and own else (own,):
             weights = prepared.feed(adapter)
             unet_feeds += [feed | weights for feed in prepared.visits[task.name].feeds]
@@ -180,16 +180,16 @@ def calibration_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> 
     }
 
 
-def per_graph_feeds(recipe: Recipe, prepared: Prepared, task: Task, *, anchor: str | None) -> list[Feed]:
+def per_graph_feeds(recipe: Recipe, prepared: PreparedRecipe, task: Task, *, anchor: str | None) -> list[Feed]:
     """Return the calibration inputs of a task's own U-Net by the recipe's scheme, without LoRA, as its adapter is merged."""
     is_own = isinstance(recipe.quad.calibration, settings.OwnTaskCalibration)
     tasks = [task] if is_own else _calibrating_tasks(recipe, anchor)
     return [feed for each in tasks for feed in prepared.visits[each.name].feeds]
 
 
-def calibrated(recipe: Recipe, model: ModelProto, feeds: Sequence[Feed]) -> Calibrated:
+def calibrate(recipe: Recipe, model: ModelProto, feeds: Sequence[Feed]) -> CalibratedGraph:
     """Return a graph calibrated on its inputs, with the recipe's rules for quantization ranges."""
-    return Calibrated(Observed(model, feeds), range_rules(recipe.quad.calibration.ranges))
+    return CalibratedGraph(ObservedGraph(model, feeds), range_rules(recipe.quad.calibration.ranges))
 
 
 def range_rules(ranges: settings.RangesByBits) -> dict[str, RangeRule]:
@@ -217,20 +217,20 @@ def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
 
 
 def per_graph_unets(
-    recipe: Recipe, prepared: Prepared, scratch: Path, *, anchor: str | None
-) -> Iterator[tuple[str, ModelProto, Quantized]]:
+    recipe: Recipe, prepared: PreparedRecipe, scratch: Path, *, anchor: str | None
+) -> Iterator[tuple[str, ModelProto, QuantizedGraph]]:
     """Yield for each task its name, its float U-Net with the adapter merged, and the quantized form of that U-Net.
 
     Large weights are files below `scratch` until the next U-Net is requested.
     """
     for task in recipe.tasks:
-        model = merged_unet(prepared.foundation, mixed(prepared.adapters, task.adapter), scratch)
+        model = merged_unet(prepared.foundation, mix_adapters(prepared.adapters, task.adapter), scratch)
         match recipe.precision.activations:
             case settings.FloatActivations():
-                written = weights_quantized(model)
+                written = write_weight_only(model)
             case activations:
-                own = calibrated(recipe, model, per_graph_feeds(recipe, prepared, task, anchor=anchor))
-                written = quantized(own, int8_percent=activations.int8_percent)
+                own = calibrate(recipe, model, per_graph_feeds(recipe, prepared, task, anchor=anchor))
+                written = write_qdq(own, int8_percent=activations.int8_percent)
         yield task.name, model, written
         discard(model)
 
@@ -245,33 +245,33 @@ def merged_unet(foundation: Foundation, adapter: Adapter | None, scratch: Path) 
     return model
 
 
-class Intermediates:
+class BuildCache:
     """A cache of results that several builds share. Entries never change. Large weights are files below `scratch`."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
-        self._prepared: dict[str, Prepared] = {}
-        self._by_models: dict[str, Prepared] = {}
-        self._calibrated: dict[str, Calibrated] = {}
+        self._prepared: dict[str, PreparedRecipe] = {}
+        self._by_models: dict[str, PreparedRecipe] = {}
+        self._calibrated: dict[str, CalibratedGraph] = {}
         self._pictures: dict[str, Mapping[str, Image]] = {}
 
-    def prepared(self, digests: RecipeDigests, make: Callable[[Prepared | None], Prepared]) -> Prepared:
+    def prepared(self, digests: RecipeDigests, make: Callable[[PreparedRecipe | None], PreparedRecipe]) -> PreparedRecipe:
         """Return the recipe's float models and tasks; `make` gets an earlier result with the same models, if there is one."""
         like = self._by_models.get(digests.models)
-        prepared = _kept(self._prepared, digests.floats, partial(make, like))
+        prepared = _get_or_make(self._prepared, digests.floats, partial(make, like))
         self._by_models.setdefault(digests.models, prepared)
         return prepared
 
-    def calibrated(self, digests: RecipeDigests, part: str, make: Callable[[], Calibrated]) -> Calibrated:
+    def calibrated(self, digests: RecipeDigests, part: str, make: Callable[[], CalibratedGraph]) -> CalibratedGraph:
         """Return a component with its observed tensor values, from which ranges for any bit width can be computed."""
-        return _kept(self._calibrated, f"{part} of {digests.ranges}", make)
+        return _get_or_make(self._calibrated, f"{part} of {digests.ranges}", make)
 
     def pictures(self, digests: RecipeDigests, task: Task, make: Callable[[], Mapping[str, Image]]) -> Mapping[str, Image]:
         """Return a task's reference images by input."""
-        return _kept(self._pictures, f"{task.model_dump_json()} of {digests.models}", make)
+        return _get_or_make(self._pictures, f"{task.model_dump_json()} of {digests.models}", make)
 
 
-def _kept(kept: dict[str, ProductT], key: str, make: Callable[[], ProductT]) -> ProductT:
+def _get_or_make(kept: dict[str, ProductT], key: str, make: Callable[[], ProductT]) -> ProductT:
     if key not in kept:
         kept[key] = make()
     return kept[key]

@@ -17,7 +17,7 @@ from torch import nn
 
 from quadbench.artifacts.pixels import Pixels, composite
 from quadbench.quad.adapters import kohya
-from quadbench.quad.adapters.lora_pairs import apart
+from quadbench.quad.adapters.lora_pairs import split_text_encoder
 from quadbench.quad.adapters.peft import PREFIX, prefix_of
 from quadbench.quad.items import Item
 from quadbench.quad.model.float_graphs import copy_of_modules
@@ -86,7 +86,7 @@ def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module
 
 def _plain(state: State) -> State:
     """Return the U-Net's tensors in float32 (8-bit floats lack operators), without PEFT's adapter name in their keys."""
-    return {key.replace(".default.", "."): tensor.float() for key, tensor in apart(state)[0].items()}
+    return {key.replace(".default.", "."): tensor.float() for key, tensor in split_text_encoder(state)[0].items()}
 
 
 def _of_unet(values: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class GraphSession:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Condition:
+class UnetConditions:
     """The U-Net's inputs except the sample: time features (steps, C), text with and without prompt (1, T, D), LoRA, guidance."""
 
     time_features: torch.Tensor
@@ -54,7 +54,7 @@ class Denoiser:
     """The U-Net as a sampler calls it. With `record`, all inputs except LoRA go to `feeds`, and all predictions to `eps`."""
 
     unet: Callable[[Feed], torch.Tensor]
-    condition: Condition
+    condition: UnetConditions
     record: bool = False
     feeds: list[Feed] = field(default_factory=list)
     eps: list[torch.Tensor] = field(default_factory=list)
@@ -93,10 +93,10 @@ def token_feed(input_ids: Sequence[int]) -> Feed:
 
 def mixed_inputs(files: Sequence[tuple[Path, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
     """Return the LoRA inputs for adapter files with factors for their `up` matrices, computed as in the harness."""
-    return beside([(f"'{path}'", load_file(path), factor) for path, factor in files], inputs)
+    return stack_loras([(f"'{path}'", load_file(path), factor) for path, factor in files], inputs)
 
 
-def beside(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
+def stack_loras(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
     """Return the LoRA inputs for several adapters, given by name, tensors and factor for `up`: their ranks are concatenated, and
     unused ranks are zero.
     """

@@ -14,14 +14,14 @@ from quadbench.errors import UserError
 from quadbench.quad.adapters.adapter import Adapter, graph_tensors
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges
 from quadbench.quad.divergence import BINS, Divergence, DivergenceScore, divergence, kendall_tau, score, spread
-from quadbench.quad.items import PreparedTask, Unet, Visit
+from quadbench.quad.items import CalibrationRun, PreparedTask, Unet
 from quadbench.quad.model.lora import input_names
-from quadbench.quad.prepare import Notify, Prepared, Steps, prepare, silent
+from quadbench.quad.prepare import BuildSteps, Notify, PreparedRecipe, ignore_step, prepare
 from quadbench.quad.quantize.encodings import dequantize, quantize
 from quadbench.quad.runner import Feed, as_feed
 from quadbench.recipe import Recipe
 from quadbench.statistics import MIN_BLOCKS
-from quadbench.statistics.launch_comparison import Paired, paired
+from quadbench.statistics.launch_comparison import PairedComparison, compare_paired
 
 log = logging.getLogger(__name__)
 KeyT = TypeVar("KeyT")
@@ -65,7 +65,7 @@ class SiteScore:
 
     site: str
     score: DivergenceScore
-    below_worst: Paired | None
+    below_worst: PairedComparison | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class AdapterComparison:
 
     first: str
     second: str
-    difference_db: Paired
+    difference_db: PairedComparison
 
     @property
     def described(self) -> str:
@@ -108,7 +108,7 @@ class AdapterComparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class AnchorChoice:
     """The chosen anchor adapter; None if the adapters are equally sensitive and their pooled ranges should be used."""
 
     anchor: str | None
@@ -124,10 +124,10 @@ class Sensitivity:
     bins: int
     adapters: tuple[AdapterSensitivity, ...]
     agreement: Agreement
-    choice: Choice
+    choice: AnchorChoice
 
 
-def sensitivity(prepared: Prepared, *, dtype: str, site_inputs: int = SITE_INPUTS) -> Sensitivity:
+def sensitivity(prepared: PreparedRecipe, *, dtype: str, site_inputs: int = SITE_INPUTS) -> Sensitivity:
     """Score every adapter on the same inputs, those of all tasks along their trajectories, and choose the anchor."""
     samples = [sample for task in prepared.tasks for sample in samples_of(task, prepared.visits[task.task.name])]
     scores, unet, shapes = [], prepared.unet, prepared.shapes
@@ -138,7 +138,7 @@ def sensitivity(prepared: Prepared, *, dtype: str, site_inputs: int = SITE_INPUT
     return Sensitivity(lora=dtype, bins=BINS, adapters=tuple(scores), agreement=agreement, choice=choose_anchor(scores))
 
 
-def samples_of(prepared: PreparedTask, visited: Visit, most: int = SAMPLES) -> list[UnetSample]:
+def samples_of(prepared: PreparedTask, visited: CalibrationRun, most: int = SAMPLES) -> list[UnetSample]:
     """Return `most` U-Net runs of each input's trajectory, with their steps; guidance gives two runs per step."""
     timesteps, items = prepared.table.timesteps, prepared.items.calibration
     of_item = len(visited.feeds) // len(items)
@@ -172,7 +172,7 @@ def adapter_sensitivity(
     balanced = adapter.balanced()
 
     def turn(sample: int) -> tuple[Feed, Feed]:
-        turned = balanced.turned(sample)
+        turned = balanced.rotated(sample)
         exact = as_feed(graph_tensors(turned, shapes))
         encodings = lora_encodings(lora_ranges([turned]), headroom=1.0, dtype=dtype)  # ranges of this adapter alone
         return exact, {name: dequantize(quantize(exact[name], e), e) for name, e in encodings.items()}
@@ -205,7 +205,7 @@ def adapter_sensitivity(
     )
 
 
-def choose_anchor(scores: Sequence[AdapterSensitivity]) -> Choice:
+def choose_anchor(scores: Sequence[AdapterSensitivity]) -> AnchorChoice:
     """Choose the adapter with the most rounding noise (mean over inputs, in dB), if it differs significantly from all others.
 
     All adapters were scored on the same inputs, and only differences per input count, so that variation between inputs, tasks and
@@ -214,13 +214,15 @@ def choose_anchor(scores: Sequence[AdapterSensitivity]) -> Choice:
     noise_db = {scored.adapter: [own.score.noise_db for own in scored.inputs] for scored in scores}
     first, *rest = sorted(noise_db, key=lambda adapter: sum(noise_db[adapter]) / len(noise_db[adapter]), reverse=True)
     if not rest:
-        return Choice(anchor=first, reason="it is the only adapter")
-    differences = {other: paired([a - b for a, b in zip(noise_db[first], noise_db[other], strict=True)]) for other in rest}
+        return AnchorChoice(anchor=first, reason="it is the only adapter")
+    differences = {
+        other: compare_paired([a - b for a, b in zip(noise_db[first], noise_db[other], strict=True)]) for other in rest
+    }
     comparisons = tuple(AdapterComparison(first=first, second=other, difference_db=own) for other, own in differences.items())
     alike = [comparison for comparison in comparisons if not comparison.difference_db.is_told_apart]
     if alike:
-        return Choice(anchor=None, reason=f"equally sensitive: {alike[0].described}", comparisons=comparisons)
-    return Choice(anchor=first, reason=f"most sensitive: {comparisons[0].described}", comparisons=comparisons)
+        return AnchorChoice(anchor=None, reason=f"equally sensitive: {alike[0].described}", comparisons=comparisons)
+    return AnchorChoice(anchor=first, reason=f"most sensitive: {comparisons[0].described}", comparisons=comparisons)
 
 
 def _one_for_each_input(samples: Sequence[UnetSample], wanted: int) -> list[int]:
@@ -239,8 +241,8 @@ def _site_scores(of_sites: Mapping[str, Sequence[Divergence]]) -> tuple[SiteScor
     def noise_db(site: str) -> list[float]:
         return [score([one]).noise_db for one in of_sites[site]]
 
-    def below_worst(site: str) -> Paired:
-        return paired([worst - own for worst, own in zip(noise_db(ordered[0]), noise_db(site), strict=True)])
+    def below_worst(site: str) -> PairedComparison:
+        return compare_paired([worst - own for worst, own in zip(noise_db(ordered[0]), noise_db(site), strict=True)])
 
     return tuple(
         SiteScore(site=site, score=score(of_sites[site]), below_worst=below_worst(site) if site != ordered[0] else None)
@@ -260,7 +262,7 @@ def _agreement(scores: Sequence[DivergenceScore]) -> Agreement:
     return Agreement(mse=kendall_tau(js, [s.mse for s in scores]), sqnr=kendall_tau(js, [s.noise_db for s in scores]))
 
 
-def analyse(recipe: Recipe, *, lora: Literal["int16", "int8"] | None = None, notify: Notify = silent) -> Sensitivity:
+def analyse(recipe: Recipe, *, lora: Literal["int16", "int8"] | None = None, notify: Notify = ignore_step) -> Sensitivity:
     """Score how sensitive a recipe's adapters are to rounding of their weights; `lora` None uses the recipe's bits.
 
     Raises:
@@ -269,6 +271,6 @@ def analyse(recipe: Recipe, *, lora: Literal["int16", "int8"] | None = None, not
     if not recipe.adapters:
         raise UserError(f"recipe '{recipe.name}' has no adapters; sensitivity is that of adapters")
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
-        prepared = prepare(recipe, Steps(notify), Path(scratch))
+        prepared = prepare(recipe, BuildSteps(notify), Path(scratch))
         notify("scores")
         return sensitivity(prepared, dtype=lora or recipe.precision.lora)

@@ -12,12 +12,12 @@ import onnx
 from PIL import Image
 from safetensors.numpy import save_file
 
-from quadbench.artifacts import SCHEMA_VERSION, Bundle, Component, FileRef, Graph, Stored, Variant
+from quadbench.artifacts import SCHEMA_VERSION, Component, FileRef, Graph, StoredBundle, Variant
 from quadbench.artifacts.bundle import AdapterFile, BaseDigests
 from quadbench.errors import ArtifactError
 from quadbench.quad.adapters.adapter import Adapter, own_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers, clip_rate, site_fits
-from quadbench.quad.distill import Distilled
+from quadbench.quad.distill import DistilledAdapter
 from quadbench.quad.model import initializers
 from quadbench.quad.model.float_graphs import specs
 from quadbench.quad.quantize.encodings import Encoding
@@ -25,7 +25,7 @@ from quadbench.quad.quantize.quantizer import BITS, LayerNoise, narrow_layers
 from quadbench.quad.runner import as_feed
 from quadbench.quad.sensitivity import Sensitivity
 from quadbench.results.digests import digest_of, sha256_of
-from quadbench.results.manifest import check_contents, file_ref, link
+from quadbench.results.manifest import check_contents, file_ref, link_file
 from quadbench.spec import read_json
 
 LORA = "lora"  # the key of the LoRA inputs' encodings; other keys are component names
@@ -55,13 +55,13 @@ class BundleWriter:
         if outside:  # external weights of a large graph are linked under their SHA-256
             sha256 = sha256_of(outside)
             place = self._path(f"{variant.value}/{sha256}")
-            link(outside, place)
+            link_file(outside, place)
             name = place.relative_to(self.folder).as_posix()
             data = FileRef(path=name, sha256=sha256, size_bytes=place.stat().st_size)
-        onnx.save(initializers.renamed(model, data.sha256) if data else model, path)
+        onnx.save(initializers.with_weights_file(model, data.sha256) if data else model, path)
         beside = path.with_name("merge.onnx")
         if merge and data:
-            onnx.save(initializers.renamed(merge, data.sha256), beside)
+            onnx.save(initializers.with_weights_file(merge, data.sha256), beside)
         return Graph(
             variant=variant,
             component=component,
@@ -117,7 +117,7 @@ def profile_content(
     lora: LoraProfile,
     *,
     sensitivity: Sensitivity | None,
-    distilled: Mapping[str, Distilled],
+    distilled: Mapping[str, DistilledAdapter],
     noise: Sequence[LayerNoise],
 ) -> dict[str, Any]:
     """Return the content of profile.json; `lora` has the adapters before distillation.
@@ -153,7 +153,7 @@ def encodings_digest(encodings: Encodings) -> str:
     return digest_of(_listed(encodings))
 
 
-def lora_encodings_of(bundle: Stored[Bundle]) -> dict[str, Encoding]:
+def lora_encodings_of(bundle: StoredBundle) -> dict[str, Encoding]:
     """Return the encodings of the LoRA inputs from the bundle's profile.json."""
     check_contents(bundle, [bundle.artifact.profile])
     listed = read_json(bundle.path(bundle.artifact.profile), fault=ArtifactError)["encodings"][LORA]

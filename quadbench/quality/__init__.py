@@ -5,15 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from quadbench.artifacts.run_record import RunScores, file_refs
-from quadbench.harness.event_log import check_painted
-from quadbench.quality.compared import compare_folders, compare_run, score_images, with_devices
+from quadbench.harness.event_log import check_image_contents
+from quadbench.quality.image_scores import score_folder_images, score_images, score_run_images, with_devices
 from quadbench.quality.metrics import ImagePair
 from quadbench.quality.networks import parse_network
 from quadbench.quality.trajectories import compare_latents, emulated_trajectories
 from quadbench.results.disk import require_writable
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
-from quadbench.results.stored_runs import named_run, save_scores
+from quadbench.results.stored_runs import find_run, save_scores
 
 __all__ = ["ImagePair", "score_folders", "score_images", "score_run"]
 
@@ -40,13 +40,13 @@ def score_run(
         QuadbenchError: the run is missing, its weights are random, an image is damaged, or a metric or network does not fit.
     """
     given = {network.name: network for network in map(parse_network, weights)}
-    result = named_run(layout, run_id)
+    result = find_run(layout, run_id)
     require_writable(layout.scores(result.run_id).parent)
     is_first = not layout.scores(result.run_id).exists()
     for record in result.records:
-        check_painted(record, layout)
+        check_image_contents(record, layout)
     notify("images")
-    scores = RunScores(compared=compare_run(result, layout, metrics=metrics, weights=given))
+    scores = RunScores(compared=score_run_images(result, layout, metrics=metrics, weights=given))
     if is_first:
         save_scores(layout, result.run_id, scores)
     if with_emulator:
@@ -72,4 +72,4 @@ def score_folders(
         QuadbenchError: the folders do not pair, an image cannot be read, or a metric or network does not fit.
     """
     given = {network.name: network for network in map(parse_network, weights)}
-    return RunScores(compared=(compare_folders(images, references, sources, metrics=metrics, weights=given),))
+    return RunScores(compared=(score_folder_images(images, references, sources, metrics=metrics, weights=given),))

@@ -14,7 +14,7 @@ from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.pixels import Pixels, psnr_db
 from quadbench.artifacts.run_record import Metric
 from quadbench.quad.divergence import decibels, energies
-from quadbench.quality.networks import LEAST_PIXELS, Network
+from quadbench.quality.networks import MIN_PIXELS, Network
 
 Values = NDArray[np.floating]
 Features = NDArray[np.floating]  # (n, d); row i of both sets belongs to the same image pair
@@ -55,7 +55,7 @@ class ImageMetric:
     metric: Metric
     way: PerImage | OverSet
     network: str | None = None
-    least_pixels: int = 1  # of an image's shorter side
+    min_pixels: int = 1  # of an image's shorter side
     needs_source: bool = False
     needs_mask: bool = False
 
@@ -176,11 +176,9 @@ _ALL = (
         needs_mask=True,
     ),
     ImageMetric(
-        metric=PICTURE_METRICS["ssim"], way=PerImage(measure=lambda pair, _: ssim(pair.image, pair.reference)), least_pixels=11
+        metric=PICTURE_METRICS["ssim"], way=PerImage(measure=lambda pair, _: ssim(pair.image, pair.reference)), min_pixels=11
     ),
-    ImageMetric(
-        metric=PICTURE_METRICS["st_lpips"], way=PerImage(measure=_distance), network="st-lpips", least_pixels=LEAST_PIXELS
-    ),
+    ImageMetric(metric=PICTURE_METRICS["st_lpips"], way=PerImage(measure=_distance), network="st-lpips", min_pixels=MIN_PIXELS),
     ImageMetric(
         metric=PICTURE_METRICS["kid"],
         way=OverSet(measure=lambda pairs, network: kernel_distance(*_features(pairs, network))),

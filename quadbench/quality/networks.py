@@ -16,10 +16,10 @@ from google.protobuf.message import DecodeError
 from torch.nn import functional as F
 
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
-from quadbench.quad.model.initializers import tensors_outside
+from quadbench.quad.model.initializers import external_tensors
 from quadbench.results.digests import sha256_of
 
-LEAST_PIXELS = 21  # smaller images are too small for the reflection padding of the third blur
+MIN_PIXELS = 21  # smaller images are too small for the reflection padding of the third blur
 _EPSILON = 1e-10  # the authors' value, against division by zero
 SIZE = 224  # pixels; the network was trained on images of this size
 _BATCH_NORM_EPSILON = 1e-3
@@ -111,7 +111,7 @@ class EfficientNetLite0:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class NetworkIO:
     """The input and output format of a network. Images are resized to `size` (None: not at all) and become (x - mean) / std."""
 
     size: int | None
@@ -124,8 +124,8 @@ class Form:
 
 
 # Means and deviations as published with each network: CLIP's from its repository, DINO's from ImageNet.
-FORMS = {
-    "clip": Form(
+NETWORK_IO = {
+    "clip": NetworkIO(
         size=224,
         mode="bicubic",
         mean=(0.48145466, 0.4578275, 0.40821073),
@@ -133,7 +133,7 @@ FORMS = {
         output="image embeddings (1, d)",
         output_rank=2,
     ),
-    "dino": Form(
+    "dino": NetworkIO(
         size=224,
         mode="bicubic",
         mean=(0.485, 0.456, 0.406),
@@ -141,17 +141,17 @@ FORMS = {
         output="the keys of the last attention layer (1, T, d)",
         output_rank=3,
     ),
-    "inception": Form(size=299, mode="bilinear", mean=_HALF, std=_HALF, output="pooled features (1, 2048)", output_rank=2),
-    "lpips": Form(size=None, mode="", mean=_HALF, std=_HALF, images=2, output="one distance", output_rank=0),
+    "inception": NetworkIO(size=299, mode="bilinear", mean=_HALF, std=_HALF, output="pooled features (1, 2048)", output_rank=2),
+    "lpips": NetworkIO(size=None, mode="", mean=_HALF, std=_HALF, images=2, output="one distance", output_rank=0),
 }
 
 
-class Extractor:
+class OnnxNetwork:
     """A network from an ONNX file. Images (N, 3, H, W) in [0, 1] run one by one, so that graphs of batch size 1 work."""
 
     def __init__(self, path: Path, name: str) -> None:
         """Load the network and check its inputs and outputs."""
-        self._name, self._form = name, FORMS[name]
+        self._name, self._form = name, NETWORK_IO[name]
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own errors have no common base
@@ -191,7 +191,7 @@ class Extractor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GivenNetwork:
+class UserNetwork:
     """A user's ONNX file of a network, with the SHA-256 that the user gave."""
 
     name: str
@@ -228,18 +228,18 @@ _PACKAGED = {
 }
 
 
-def parse_network(text: str) -> GivenNetwork:
+def parse_network(text: str) -> UserNetwork:
     """Parse the option `NAME=PATH@sha256:HEX`, which gives a network's weights."""
     match = _GIVEN.fullmatch(text)
     if not match:
         hint = "take the sha256 from where the file comes from; 64 hexadecimal digits"
         raise UserError(f"weights '{text}' are not of the form NAME=PATH@sha256:HEX", hint=hint)
-    if match["name"] not in FORMS:
-        raise UnknownNameError("weights", match["name"], FORMS)
-    return GivenNetwork(name=match["name"], path=Path(match["path"]), sha256=match["sha256"].lower())
+    if match["name"] not in NETWORK_IO:
+        raise UnknownNameError("weights", match["name"], NETWORK_IO)
+    return UserNetwork(name=match["name"], path=Path(match["path"]), sha256=match["sha256"].lower())
 
 
-def find_network(name: str, given: Mapping[str, GivenNetwork]) -> Network | str:
+def find_network(name: str, given: Mapping[str, UserNetwork]) -> Network | str:
     """Return a network by its name, or the reason why it is not available."""
     if name in _PACKAGED:
         return _packaged(name)
@@ -260,18 +260,18 @@ def _packaged(name: str) -> Network | str:
 
 
 @cache
-def _given(network: GivenNetwork) -> Network:
+def _given(network: UserNetwork) -> Network:
     if not network.path.is_file():
         raise UserError(f"weights '{network.name}': '{network.path}' does not exist")
     _check(network.path, network.sha256)
     with suppress(DecodeError):  # ONNX Runtime reports invalid graphs below, with more detail
         model = onnx.load(network.path, format="protobuf", load_external_data=False)
-        if next(tensors_outside(model), None) is not None:
+        if next(external_tensors(model), None) is not None:
             raise UserError(
                 f"weights '{network.name}': '{network.path}' has tensors in another file, which its sha256 does not cover",
                 hint="export it as one file: torch.onnx.export(..., external_data=False)",
             )
-    return Extractor(network.path, network.name)
+    return OnnxNetwork(network.path, network.name)
 
 
 def _check(path: Path, expected: str) -> None:

@@ -10,22 +10,22 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from quadbench.artifacts import LORA_PREFIX, CompiledBundle, RunResult, Status, run_record
-from quadbench.artifacts.bundle import Bundle, Component, Graph, HeldOut, Stored, TaskAssets, TaskItem, TrajectorySqnr, Variant
+from quadbench.artifacts import LORA_PREFIX, CompiledBundle, Component, Graph, RunResult, Status, run_record
+from quadbench.artifacts.bundle import HeldOutScores, StoredBundle, StoredCompiled, TaskAssets, TaskItem, TrajectorySqnr, Variant
 from quadbench.artifacts.pixels import psnr_db, read_pixels
 from quadbench.compile.qnn import run_on_emulator
 from quadbench.errors import UserError
 from quadbench.quad.held_out_inputs import along_trajectory
-from quadbench.quad.items import start_of, task_items
+from quadbench.quad.items import start_keys, task_items
 from quadbench.quad.model.foundation import open_foundation
-from quadbench.quad.model.initializers import opened
+from quadbench.quad.model.initializers import open_graph
 from quadbench.quad.model_files import adapter_source
-from quadbench.quad.prepare import Notify, silent
+from quadbench.quad.prepare import Notify, ignore_step
 from quadbench.quad.reference import reference_for
-from quadbench.quad.runner import Condition, Denoiser, Feed, GraphSession, mixed_inputs, token_feed
+from quadbench.quad.runner import Denoiser, Feed, GraphSession, UnetConditions, mixed_inputs, token_feed
 from quadbench.quad.samplers.olss import ddim_table
 from quadbench.quad.samplers.table import SamplerTable, read_table, run_table
-from quadbench.quality.compared import REFERENCE, refuse_random
+from quadbench.quality.image_scores import REFERENCE, refuse_random
 from quadbench.quality.metrics import Values, as_batch, cosine, sqnr_db
 from quadbench.recipe import Recipe, Task
 from quadbench.recipe.tasks import TEACHER_STEPS, LcmSampler, OlssSampler
@@ -38,21 +38,21 @@ EPS_SQNR = run_record.Metric(
     name="eps_sqnr",
     title="SQNR of eps",
     unit="dB",
-    better=run_record.Better.HIGHER,
+    better=run_record.BetterDirection.HIGHER,
     definition="10 log10(sum eps^2 / sum (eps~ - eps)^2) over all U-Net runs; the quantized U-Net is fed what the float one was.",
 )
 LATENT_SQNR = run_record.Metric(
     name="latent_sqnr",
     title="SQNR of latents",
     unit="dB",
-    better=run_record.Better.HIGHER,
+    better=run_record.BetterDirection.HIGHER,
     definition="The same of the latents that reach the decoder; each variant's own encoders, U-Net and trajectory.",
 )
 LATENT_COSINE = run_record.Metric(
     name="latent_cosine",
     title="Cosine of latents",
     unit="",
-    better=run_record.Better.HIGHER,
+    better=run_record.BetterDirection.HIGHER,
     definition="Cosine of these latents, each as one vector, mean over items.",
 )
 INPUTS = 1  # evaluation inputs per task: on the emulator, the built-in U-Net takes seconds, a large one hours
@@ -63,7 +63,7 @@ TaskLikeness = Mapping[tuple[str, str], Mapping[str, float]]  # by task and devi
 _LONG = OlssSampler(scheme="olss", steps=TEACHER_STEPS)
 
 
-def compare_latents(bundle: Stored[Bundle]) -> tuple[run_record.Compared, ...]:
+def compare_latents(bundle: StoredBundle) -> tuple[run_record.ImageComparison, ...]:
     """Score the latents of every task and quantized variant of a bundle, on this machine's CPU by ONNX Runtime."""
     refuse_random(bundle.artifact)
     compared = []
@@ -71,12 +71,12 @@ def compare_latents(bundle: Stored[Bundle]) -> tuple[run_record.Compared, ...]:
         float_model = TaskModel.load(bundle, task, Variant.FLOAT)
         exact = [float_model.run(item) for item in task.items]
         for variant in _QUANTIZED:
-            if variant is Variant.SHARED or task.name in run_record.with_own_graph(bundle.artifact):
+            if variant is Variant.SHARED or task.name in run_record.own_graph_tasks(bundle.artifact):
                 model = TaskModel.load(bundle, task, variant)
                 log.info("quality: latents of %s, %s, %d items", task.name, variant, len(task.items))
                 scores = _scores(exact, [model.run(item) for item in task.items], model)
                 compared.append(
-                    run_record.Compared(task=task.name, device=None, made=variant.value, against=REFERENCE, scores=scores)
+                    run_record.ImageComparison(task=task.name, device=None, made=variant.value, against=REFERENCE, scores=scores)
                 )
     return tuple(compared)
 
@@ -95,7 +95,7 @@ class TaskModel:
     """A task under one variant, ready to run: encoders, U-Net, LoRA inputs, sampler table and noise."""
 
     task: TaskAssets
-    bundle: Stored[Bundle]
+    bundle: StoredBundle
     table: SamplerTable
     tensors: Mapping[str, torch.Tensor]
     text_encoder: GraphSession
@@ -104,7 +104,7 @@ class TaskModel:
     lora: Feed
 
     @classmethod
-    def load(cls, bundle: Stored[Bundle], task: TaskAssets, variant: Variant) -> "TaskModel":
+    def load(cls, bundle: StoredBundle, task: TaskAssets, variant: Variant) -> "TaskModel":
         """Read the files and graphs of a task."""
         encoders = Variant.FLOAT if variant is Variant.FLOAT else Variant.SHARED  # the per-graph variant shares its encoders
         unet = _graph(bundle, variant, Component.UNET, task.name if variant is Variant.PER_GRAPH else None)
@@ -133,7 +133,7 @@ class TaskModel:
     def run(self, item: TaskItem) -> LatentTrajectory:
         """Run the task's sampler on one evaluation input."""
         noise = self.tensors[f"noise.{item.name}"]  # (1 + steps, 4, h, w)
-        condition = Condition(
+        condition = UnetConditions(
             time_features=self.tensors["time_features"],
             text=self.text_encoder(token_feed(item.input_ids)),
             negative_text=self.text_encoder(token_feed(item.negative_input_ids)),
@@ -173,15 +173,15 @@ def _sqnr_score(metric: run_record.Metric, exact: Sequence[Values], quantized: S
     return run_record.Score(metric=metric, value=value if math.isfinite(value) else "nothing differs", n=len(exact))
 
 
-def _graph(bundle: Stored[Bundle], variant: Variant, component: Component, task: str | None = None) -> Graph:
+def _graph(bundle: StoredBundle, variant: Variant, component: Component, task: str | None = None) -> Graph:
     return next(g for g in bundle.artifact.graphs if (g.variant, g.component, g.task) == (variant, component, task))
 
 
-def _session(bundle: Stored[Bundle], graph: Graph) -> GraphSession:
-    return GraphSession(opened(bundle.path(graph.file), bundle.path(graph.data) if graph.data else None))
+def _session(bundle: StoredBundle, graph: Graph) -> GraphSession:
+    return GraphSession(open_graph(bundle.path(graph.file), bundle.path(graph.data) if graph.data else None))
 
 
-def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOut]:
+def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOutScores]:
     """Return the SQNR of the shared U-Net on the HTP emulator along the tasks' float trajectories, by target."""
     refuse_random(result.bundle)
     ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
@@ -193,17 +193,15 @@ def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[s
     judged = {}
     for digest, record in ran.items():
         compiled = read_manifest(layout.compiled_bundle(digest), CompiledBundle)
-        bundle = result.stored_on(record.device)
+        bundle = result.stored_bundle_on(record.device)
         check_contents(compiled, run_record.file_refs(compiled.artifact.graphs))
         check_contents(bundle, run_record.file_refs(bundle.artifact))
         where = f"{record.target} for {record.device.profile}" if len(ran) > 1 else record.target
-        judged[where] = HeldOut(inputs=INPUTS, trajectories=htp_trajectories(bundle, compiled, notify), clippings=())
+        judged[where] = HeldOutScores(inputs=INPUTS, trajectories=htp_trajectories(bundle, compiled, notify), clippings=())
     return judged
 
 
-def htp_trajectories(
-    bundle: Stored[Bundle], compiled: Stored[CompiledBundle], notify: Callable[[str], None]
-) -> tuple[TrajectorySqnr, ...]:
+def htp_trajectories(bundle: StoredBundle, compiled: StoredCompiled, notify: Callable[[str], None]) -> tuple[TrajectorySqnr, ...]:
     """Return three SQNRs for every task: emulated HTP against CPU, HTP against float, and CPU against float."""
     trajectories: list[TrajectorySqnr] = []
     for task in bundle.artifact.tasks:
@@ -212,7 +210,7 @@ def htp_trajectories(
     return tuple(trajectories)
 
 
-def _emulated_task(bundle: Stored[Bundle], compiled: Stored[CompiledBundle], task: TaskAssets) -> list[TrajectorySqnr]:
+def _emulated_task(bundle: StoredBundle, compiled: StoredCompiled, task: TaskAssets) -> list[TrajectorySqnr]:
     """Run a task's float trajectory, then the quantized U-Net on CPU and HTP emulator with the same inputs."""
     exact, shared = (TaskModel.load(bundle, task, variant) for variant in (Variant.FLOAT, Variant.SHARED))
     runs = [exact.run(item) for item in task.items[:INPUTS]]
@@ -241,7 +239,7 @@ class Teacher:
         self._folder = folder
         self._painted: dict[str, dict[str, Path]] = {}
 
-    def likeness(self, recipe: Recipe, result: RunResult, layout: Layout, *, notify: Notify = silent) -> TaskLikeness:
+    def likeness(self, recipe: Recipe, result: RunResult, layout: Layout, *, notify: Notify = ignore_step) -> TaskLikeness:
         """Return the PSNR in dB of the run's shared-graph images against the teacher's 100-step DDIM images."""
         tasks = [task for task in recipe.tasks if self._is_needed and not isinstance(task.sampler, LcmSampler)]
         painted = {task.name: self._pictures(recipe, task, notify) for task in tasks}
@@ -265,7 +263,7 @@ class Teacher:
         foundation = open_foundation(recipe.foundation)
         sources = {name: source for name in long.adapter if (source := adapter_source(recipe.adapters[name]))}
         with torch.no_grad():
-            table = ddim_table(foundation.alphas_cumprod, **start_of(long))
+            table = ddim_table(foundation.alphas_cumprod, **start_keys(long))
         reference = reference_for(foundation, long, table, sources)
         items = task_items(long, foundation, calibration_samples=recipe.quad.calibration.samples).evaluation
         paths = {item.name: folder / f"{item.name}.png" for item in items}

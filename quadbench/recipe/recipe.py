@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError
 from quadbench.recipe.published import published_table
-from quadbench.recipe.settings import MOST_SWITCHES, AnchorProfile, Gate, Precision, Quad, Runtime, TaskSequence
+from quadbench.recipe.settings import MAX_SWITCHES, AnchorProfile, Gate, Precision, Quad, Runtime, TaskSequence
 from quadbench.recipe.tasks import Adapter, Foundation, Sampler, Task, TextToImageTask, fault_of_strength
 from quadbench.spec import Name, Problem, Spec, is_file, load, refuse
 from quadbench.spec.spec_model import Override, near
@@ -24,7 +24,7 @@ INT8_KEY = "precision.activations.int8"
 _SCHEME_KEY = ".precision.activations.scheme"
 Baseline: TypeAlias = Literal["per-graph", "resident", "merged-at-load"]
 _TASKS = "[{name: mine, kind: text-to-image, adapter: mine, sampler: {scheme: olss, steps: 8}, prompts: [a red apple]}]"
-_MOST_USES = 256  # the most adapters, and the most tasks, of a recipe: papers have up to eight
+_MAX_USES = 256  # the most adapters, and the most tasks, of a recipe: papers have up to eight
 
 
 class DeviceSettings(Spec):
@@ -35,12 +35,12 @@ class DeviceSettings(Spec):
     precision: Precision | None = None
     """The U-Net is quantized to these bits. The default is null: to those of the recipe."""
 
-    def of(self, task: Task) -> Task:
+    def task_for(self, task: Task) -> Task:
         """Return a task with the settings of these devices."""
         return task.model_copy(update={"sampler": self.samplers.get(task.name, task.sampler)})
 
 
-def misfits(devices: Mapping[str, DeviceSettings], tasks: Sequence[Task]) -> Iterator[Problem]:
+def sampler_problems(devices: Mapping[str, DeviceSettings], tasks: Sequence[Task]) -> Iterator[Problem]:
     """Yield a problem for each device sampler whose task is missing, or that leaves no step for the task's strength."""
     named = {task.name: task for task in tasks}
     for profile, settings in devices.items():
@@ -62,7 +62,7 @@ class Measure(Spec):
     The default is 12."""
     launches: int = Field(default=2, ge=1, le=1000)
     """The number of fresh processes of each variant, 1 to 1000: the unit that variants are compared by. The default is 2."""
-    switches: int = Field(default=4, ge=0, le=MOST_SWITCHES)
+    switches: int = Field(default=4, ge=0, le=MAX_SWITCHES)
     """The number of task switches, 0 to 10000, that are timed at the end of a launch, beyond those between the tasks' blocks:
     to all tasks in turn, for one image each. The default is 4."""
     sequence: TaskSequence = ()
@@ -79,7 +79,7 @@ class Measure(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class RunSettings:
     """The part of a recipe that says how its bundle is measured; the defaults apply to a bundle without a recipe.
 
     `text` is the recipe as YAML without defaults; `swept` are the recipe's values that a sweep has set.
@@ -102,9 +102,9 @@ class Recipe(Spec):
     """The name in records and reports: lower-case letters and digits in groups joined by hyphens, at most 64 characters."""
     foundation: Foundation = Field(examples=["{source: diffusers, path: my-model}"])
     """The model whose U-Net all tasks share."""
-    adapters: dict[Name, Adapter] = Field(max_length=_MOST_USES, examples=["{mine: {source: peft, path: my-lora}}"])
+    adapters: dict[Name, Adapter] = Field(max_length=_MAX_USES, examples=["{mine: {source: peft, path: my-lora}}"])
     """The LoRAs, at most 256, by the names that tasks use. One that no task uses is still built and pushed."""
-    tasks: tuple[Task, ...] = Field(min_length=1, max_length=_MOST_USES, examples=[_TASKS])
+    tasks: tuple[Task, ...] = Field(min_length=1, max_length=_MAX_USES, examples=[_TASKS])
     """The tasks that a launch runs, in this order; there is at least one, and there are at most 256."""
     precision: Precision = Field(examples=["{weights: int8, activations: {scheme: w8a16}, lora: int16}"])
     """The bits to which the U-Net is quantized."""
@@ -161,7 +161,7 @@ class Recipe(Spec):
         profiles: Collection[str] = (info.context or {}).get("profiles") or devices
         unknown = [name for name in devices if name not in profiles]
         problems = [Problem(location=(name,), reason=f"no device profile '{name}'" + near(name, profiles)) for name in unknown]
-        refuse([*problems, *(misfits(devices, info.data["tasks"]) if "tasks" in info.data else ())])
+        refuse([*problems, *(sampler_problems(devices, info.data["tasks"]) if "tasks" in info.data else ())])
         return devices
 
     @field_validator("published")
@@ -183,15 +183,17 @@ class Recipe(Spec):
         return baselines
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> RunSettings:
         """Return the part of the recipe that says how the bundle is measured."""
         text = yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120)
-        return Terms(measure=self.measure, runtime=self.runtime, baselines=self.baselines, published=self.published, text=text)
+        return RunSettings(
+            measure=self.measure, runtime=self.runtime, baselines=self.baselines, published=self.published, text=text
+        )
 
-    def on(self, profile: str | None) -> "Recipe":
+    def for_device(self, profile: str | None) -> "Recipe":
         """Return the recipe with the settings for devices of one profile; unchanged if it has no settings for the profile."""
         own = self.devices.get(profile or "", DeviceSettings())
-        tasks = tuple(own.of(task) for task in self.tasks)
+        tasks = tuple(own.task_for(task) for task in self.tasks)
         return self.model_copy(update={"tasks": tasks, "precision": own.precision or self.precision, "devices": {}})
 
 

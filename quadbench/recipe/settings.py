@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, assert_never
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from quadbench.errors import UserError, shown
+from quadbench.errors import UserError, quote
 from quadbench.spec import NAME_EXPECTED, Name, Problem, Spec, is_name, read_file, refuse
-from quadbench.spec.spec_model import TextLike, beside
+from quadbench.spec.spec_model import TextPattern, resolve_beside
 
 FLOAT_LABEL = "w8a32"  # 8-bit weights, 32-bit float activations
 
@@ -46,7 +46,7 @@ class FloatActivations(Spec):
     `float` is the same as `w8a32`."""
 
 
-_LABEL = TextLike(
+_LABEL = TextPattern(
     pattern="(w8a16|w8a8|w8a32|float|mixed-(100|[1-9]?[0-9]))",
     expected="w8a16, w8a8, w8a32, or mixed-N with N percent of the parameters in 8 bits, as mixed-30",
 )
@@ -56,8 +56,8 @@ def _in_full(given: Any) -> Any:
     """Return activations given in one word, such as `w8a16` or `mixed-30`, as a mapping; other values unchanged."""
     if not isinstance(given, str):
         return given
-    if not _LABEL.fits(given):
-        raise ValueError(f"expected {_LABEL.expected}, found text {shown(given)}")
+    if not _LABEL.matches(given):
+        raise ValueError(f"expected {_LABEL.expected}, found text {quote(given)}")
     scheme, _, share = given.partition("-")
     return {"scheme": scheme, "int8_percent": int(share)} if share else {"scheme": scheme}
 
@@ -104,8 +104,8 @@ def int8_percent_of(label: str) -> int:
 
 Core = Annotated[int, Field(ge=0, le=1023)]
 
-MOST_SWITCHES = 10_000
-_MOST_BYTES = 2**20  # the most bytes of a trace file: MOST_SWITCHES of the longest names, and as much for comments
+MAX_SWITCHES = 10_000
+_MAX_BYTES = 2**20  # the most bytes of a trace file: MOST_SWITCHES of the longest names, and as much for comments
 
 
 class Gate(Spec):
@@ -170,15 +170,15 @@ def _from_trace(value: Any, info: ValidationInfo) -> Any:
     """Return the task names in a trace file, given its path; other values are left to the list's own validation."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
-    path = beside(Path(value), info)
+    path = resolve_beside(Path(value), info)
     try:
-        lines = read_file(path, fault=UserError, most_bytes=_MOST_BYTES).decode("utf-8-sig").splitlines()
+        lines = read_file(path, fault=UserError, max_bytes=_MAX_BYTES).decode("utf-8-sig").splitlines()
     except (UserError, UnicodeDecodeError) as error:
         raise ValueError(f"expected a trace of task names: {error}") from error
     names = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")}
     for number, name in names.items():
         if not is_name(name):
-            raise ValueError(f"expected {NAME_EXPECTED} in line {number} of '{path}', found {shown(name)}")
+            raise ValueError(f"expected {NAME_EXPECTED} in line {number} of '{path}', found {quote(name)}")
     if not names:
         raise ValueError(f"expected a trace of task names, found none in '{path}'")
     return tuple(names.values())
@@ -186,12 +186,12 @@ def _from_trace(value: Any, info: ValidationInfo) -> Any:
 
 TaskSequence = Annotated[
     tuple[Name, ...],
-    Field(max_length=MOST_SWITCHES),
+    Field(max_length=MAX_SWITCHES),
     BeforeValidator(_from_trace, json_schema_input_type=tuple[Name, ...] | str),
 ]
 
 
-LEAST_DISTILL_SAMPLES = 2  # one for training and one for validation
+MIN_DISTILL_SAMPLES = 2  # one for training and one for validation
 
 
 class _Ranges(Spec):
@@ -347,9 +347,9 @@ class Quad(Spec):
     @classmethod
     def _has_inputs_to_judge_by(cls, distill: Distill | None, info: ValidationInfo) -> Distill | None:
         calibration = info.data.get("calibration")
-        if distill is not None and calibration is not None and calibration.samples < LEAST_DISTILL_SAMPLES:
+        if distill is not None and calibration is not None and calibration.samples < MIN_DISTILL_SAMPLES:
             reason = (
-                f"needs quad.calibration.samples of at least {LEAST_DISTILL_SAMPLES}, to judge by other inputs than it trains on"
+                f"needs quad.calibration.samples of at least {MIN_DISTILL_SAMPLES}, to judge by other inputs than it trains on"
                 f"; found {calibration.samples}"
             )
             refuse([Problem(location=(), reason=reason)])

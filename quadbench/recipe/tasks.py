@@ -141,10 +141,10 @@ TEACHER_STEPS = 100  # DDIM steps of the trajectory that OLSS is fitted to
 LCM_STEPS = 50  # DDIM grid points of consistency distillation, as in diffusers' LCMScheduler
 
 NO_TASK = "none"  # the name of the task before a launch's first switch
-GREATEST_WEIGHT = 4.0  # the greatest adapter weight; shared ranges may grow as much, which costs two bits
-MOST_PROMPT_CHARACTERS = 4096
+MAX_WEIGHT = 4.0  # the greatest adapter weight; shared ranges may grow as much, which costs two bits
+MAX_PROMPT_CHARACTERS = 4096
 """The most characters of a prompt. CLIP's text encoder takes only 75 tokens, seldom of more than ten characters."""
-LONGEST_MIX = 200  # the most characters of a mix's name, as for other names in manifests and events
+MAX_MIX = 200  # the most characters of a mix's name, as for other names in manifests and events
 
 
 class _Sampler(Spec):
@@ -194,12 +194,12 @@ def _written_out(value: Any) -> Any:
 
 
 def _has_a_name(weights: dict[str, float]) -> dict[str, float]:
-    if len(mix_name(weights)) > LONGEST_MIX:
-        raise ValueError(f"expected names that come to at most {LONGEST_MIX} characters together, found {len(mix_name(weights))}")
+    if len(mix_name(weights)) > MAX_MIX:
+        raise ValueError(f"expected names that come to at most {MAX_MIX} characters together, found {len(mix_name(weights))}")
     return weights
 
 
-_Weights = dict[Name, Annotated[float, Field(ge=-GREATEST_WEIGHT, le=GREATEST_WEIGHT)]]
+_Weights = dict[Name, Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]]
 Weights = Annotated[
     _Weights,
     BeforeValidator(_written_out, json_schema_input_type=_Weights | Name | None),
@@ -240,7 +240,7 @@ class _Task(Spec):
     """The noise is drawn with this seed, 0 or more; item i of the inputs uses seed + i. The default is 0."""
 
 
-Prompt: TypeAlias = Annotated[str, Field(min_length=1, max_length=MOST_PROMPT_CHARACTERS)]
+Prompt: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
 
 
 class TextToImageTask(_Task):

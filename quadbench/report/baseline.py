@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from quadbench.artifacts import RunRecord, RunResult, Variant
-from quadbench.artifacts.night_record import contents, differences, unlike
+from quadbench.artifacts.night_record import differing_values, environment_differences, workload
 from quadbench.errors import UserError
-from quadbench.report.formatting import TextTable, Unit, labelled, plural, shown
+from quadbench.report.formatting import TextTable, Unit, display, labelled, plural
 from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, exact_verdict
-from quadbench.report.launches import is_on, sound
+from quadbench.report.launches import is_on, only_ok
 from quadbench.report.scores import Quality, quality_rows
 from quadbench.results.documents import document_from
 from quadbench.statistics import Verdict
@@ -59,7 +59,7 @@ class ChangedFigure:
         return self.key in _TELLING or self.verdict in (Verdict.WORSE, Verdict.BETTER)
 
     def __str__(self) -> str:
-        before, now = (shown(value, self.unit) for value in (self.before, self.now))
+        before, now = (display(value, self.unit) for value in (self.before, self.now))
         change = f"now / before is {_ratio(self)}" if self.ratio else f"{before}, now {now}"
         return f"{self.title} of {self.task}, {self.variant}: {change}"
 
@@ -90,7 +90,7 @@ class Baseline:
         return any(figure.verdict in changed and not figure.is_exact for figure in self.figures)
 
 
-def require_alike(baseline: RunResult, tasks: Sequence[str], addresses: Sequence[str], run_id: str | None = None) -> None:
+def require_comparable(baseline: RunResult, tasks: Sequence[str], addresses: Sequence[str], run_id: str | None = None) -> None:
     """Raise an error if a run of these tasks and devices cannot be compared with the baseline.
 
     Raises:
@@ -112,7 +112,7 @@ def require_alike(baseline: RunResult, tasks: Sequence[str], addresses: Sequence
         )
 
 
-def against(
+def compare_with(
     baseline: RunResult, its_rows: Sequence[KpiRow], result: RunResult, rows: Sequence[KpiRow], where: Sequence[str] = ()
 ) -> Baseline:
     """Compare a run with its baseline over their common tasks, given the KPI rows of both.
@@ -127,12 +127,12 @@ def against(
     only_now = tuple(task.name for task in result.bundle.tasks if task.name not in common)
     return Baseline(
         run_id=baseline.run_id,
-        started_at=baseline.in_order[0].started_at,
+        started_at=baseline.records_in_order[0].started_at,
         kpis=tuple(its_rows),
         quality=quality,
         figures=figures,
         only_now=only_now,
-        differences={address: _unlike(baseline, result, address) for address in addresses},
+        differences={address: _differences(baseline, result, address) for address in addresses},
         sentences=(
             *(_sentence(address, baseline.run_id, figures) for address in addresses),
             *_of_tasks(baseline, result, only_now, figures, settled_by),
@@ -174,8 +174,8 @@ def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[Change
             if first and second and row.is_exact:
                 verdict, ratio = exact_verdict(second.value - first.value), second.value / first.value if first.value else None
             elif first and second and min(*first.medians, *second.medians) > 0:
-                told = compare_unpaired(first.medians, second.medians, together=together[row.key in WITH_VERDICT])
-                verdict, ratio, low, high = told.verdict, told.ratio, told.low, told.high
+                result = compare_unpaired(first.medians, second.medians, together=together[row.key in WITH_VERDICT])
+                verdict, ratio, low, high = result.verdict, result.ratio, result.low, result.high
             yield document_from(
                 ChangedFigure,
                 row,
@@ -223,19 +223,19 @@ def _of_quality(before: Sequence[Quality], now: Sequence[Quality]) -> Iterator[C
             )
 
 
-def _unlike(baseline: RunResult, result: RunResult, address: str) -> dict[str, tuple[str, str]]:
+def _differences(baseline: RunResult, result: RunResult, address: str) -> dict[str, tuple[str, str]]:
     """Return the settings of a device that differ between the two runs: name to values before and now."""
     sides, held = list[list[RunRecord]](), list[list[dict[str, str]]]()
     for run in (baseline, result):
         devices = [device for device in run.devices if device.address == address]
-        records = [record for device in devices for record in sound(run.records) if is_on(record, device)]
+        records = [record for device in devices for record in only_ok(run.records) if is_on(record, device)]
         sides.append(records)
         held.append([])
         if records:
             device, bundle = records[0].device, run.bundle_on(records[0].device)
             own = {"recipe": bundle.recipe_digest[:12]} | ({} if device.family == "virtual" else {"serial": device.serial})
-            held[-1].append(own | contents(bundle, bundle.tasks))
-    return unlike(*held) | differences(*sides)
+            held[-1].append(own | workload(bundle, bundle.tasks))
+    return differing_values(*held) | environment_differences(*sides)
 
 
 def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> str:
@@ -268,7 +268,7 @@ def _of_tasks(
 
 
 def _cells(figure: ChangedFigure) -> tuple[str, ...]:
-    values = [shown(value, figure.unit) for value in (figure.before, figure.now)]
+    values = [display(value, figure.unit) for value in (figure.before, figure.now)]
     return (f"{figure.task}, {figure.variant}: {labelled(figure.title, figure.unit)}", *values, _ratio(figure), figure.verdict)
 
 

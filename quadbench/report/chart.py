@@ -10,13 +10,13 @@ from math import ceil, floor, log10
 from unicodedata import east_asian_width
 from xml.sax.saxutils import escape
 
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 
 Place = tuple[float, float]  # x and y in pixels
 
 INK, FAINT = "#4a4f57", "#d9dce1"
 _LETTER_WIDTH, _CAPITAL_WIDTH, _WIDEST = 9.0, 12.0, 15.0  # pixels in wide fonts at the 15 px of style.css in small windows
-_MOST_LETTERS = 32  # of a label
+_MAX_LETTERS = 32  # of a label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def _share(value: float, ends: tuple[float, float]) -> float:
     return (min(max(value, low), high) - low) / (high - low) if high > low else 0.0
 
 
-def with_room(values: Sequence[float], least: float = 0.0) -> tuple[float, float]:
+def padded_range(values: Sequence[float], least: float = 0.0) -> tuple[float, float]:
     """Return an axis range with a margin at both ends: 15 % of the span, or at least 2 % of the maximum or `least`."""
     room = max(0.15 * (max(values) - min(values)), 0.02 * abs(max(values)), least) or 1.0
     return min(values) - room, max(values) + room
@@ -129,7 +129,7 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
         words = f"{text(x - 6, plot.top - 10, 'measured', anchor='end')}{text(x + 6, plot.top - 10, 'extrapolated')}"
         body += [rule("edge", (x, plot.top - 20), (x, plot.bottom), INK, ' stroke-width="0.75"'), words]
     drawn = [line for line in series if line.points]
-    labels = apart([plot.y(line.points[-1][1]) for line in drawn])
+    labels = spread_labels([plot.y(line.points[-1][1]) for line in drawn])
     for line, label_y in zip(drawn, labels, strict=True):
         dashed = line.points[max(len(line.solid) - 1, 0) :]
         body += [
@@ -177,7 +177,7 @@ def legend(entries: Iterable[tuple[str, str, str]]) -> str:
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def apart(ys: Sequence[float], least: float = 13.0) -> list[float]:
+def spread_labels(ys: Sequence[float], least: float = 13.0) -> list[float]:
     """Return label heights, each moved down until it is at least `least` pixels below the label above."""
     placed, lowest = list(ys), float("-inf")
     for index in sorted(range(len(ys)), key=lambda i: ys[i]):
@@ -207,7 +207,7 @@ def label_width(words: str) -> float:
     return sum(_letter_width(letter) for letter in short(words))
 
 
-def short(words: str, most: int = _MOST_LETTERS) -> str:
+def short(words: str, most: int = _MAX_LETTERS) -> str:
     """Truncate a label to `most` characters by cutting its middle, as names often differ at the end."""
     line = one_line(words)
     return line if len(line) <= most else f"{line[: most - most // 3 - 1]}…{line[-(most // 3) :]}"

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from markupsafe import Markup
 
-from quadbench.report.chart import FAINT, Plot, dot, rule, svg, text, with_room
-from quadbench.report.formatting import Unit, between, change, convert, labelled, number, percent, shown
+from quadbench.report.chart import FAINT, Plot, dot, padded_range, rule, svg, text
+from quadbench.report.formatting import Unit, between, change, convert, display, labelled, number, percent
 from quadbench.report.versus import SideRow, TimedLaunch, Versus, VersusDevice
 from quadbench.statistics import EQUIVALENCE_MARGIN, Verdict
 from quadbench.statistics.launch_comparison import Comparison
@@ -38,41 +38,41 @@ class ForestRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forest:
+class ForestPlot:
     """A forest plot of a comparison: the common scale, and the rows by device address."""
 
     scale: Markup
     rows: dict[str, tuple[ForestRow, ...]]
 
 
-def forest_of(versus: Versus) -> Forest:
+def forest_plot(versus: Versus) -> ForestPlot:
     """Return the forest plot of a comparison. Figures without interleaved launches have a ratio but no drawing."""
-    told = [row.comparison for device in versus.devices for row in device.rows if row.comparison]
+    diffs = [row.comparison for device in versus.devices for row in device.rows if row.comparison]
     # The scale covers all ratios, and the intervals of all decided figures.
-    decided = [one for one in told if one.verdict is not Verdict.INCONCLUSIVE]
-    ends = [*(one.ratio for one in told), *(end for one in decided for end in (one.low, one.high))]
+    decided = [one for one in diffs if one.verdict is not Verdict.INCONCLUSIVE]
+    ends = [*(one.ratio for one in diffs), *(end for one in decided for end in (one.low, one.high))]
     reached = max((abs(math.log(end)) for end in ends if end), default=0.0)
     reach = min(max(math.log1p(_LEAST), 1.05 * reached), math.log1p(_MOST))
     plot = Plot(left=_EDGE, right=_WIDTH - _EDGE, top=0, bottom=_HEIGHT, xs=(-reach, reach), ys=(0.0, 1.0))
     margins = [device.looks.margin for device in versus.devices if device.looks]
     margin = max(margins, default=EQUIVALENCE_MARGIN)
-    return Forest(
-        scale=_scale(plot) if told else Markup(""),
+    return ForestPlot(
+        scale=_scale(plot) if diffs else Markup(""),
         rows={device.device.address: tuple(_row(row, plot, margin) for row in device.rows) for device in versus.devices},
     )
 
 
 def _row(row: SideRow, plot: Plot, margin: float) -> ForestRow:
-    a, b = (shown(value, row.unit) for value in row.values)
-    told = row.comparison
+    a, b = (display(value, row.unit) for value in row.values)
+    result = row.comparison
     return ForestRow(
         task=row.task,
         title=labelled(row.title, row.unit),
         a=a,
         b=b,
         change=_change(row),
-        interval=between(told.low, told.high) if told and told.low and told.high else "",
-        drawn=_interval(told, plot, margin) if told else Markup(""),
+        interval=between(result.low, result.high) if result and result.low and result.high else "",
+        drawn=_interval(result, plot, margin) if result else Markup(""),
         verdict=row.outcome,
     )
 
@@ -97,17 +97,17 @@ def _scale(plot: Plot) -> Markup:
     return Markup(svg(_WIDTH, _HEIGHT, "Scale: how much more B takes than A", body))
 
 
-def _interval(told: Comparison, plot: Plot, margin: float) -> Markup:
+def _interval(result: Comparison, plot: Plot, margin: float) -> Markup:
     """Draw a ratio with its interval over the equivalence band. A ratio beyond the scale is an arrow at its edge."""
-    if told.ratio is None:
+    if result.ratio is None:
         return Markup("")
-    middle, colour, name = _HEIGHT / 2, _COLOURS[told.verdict], told.verdict.lower()
-    x, reach = plot.x(math.log(told.ratio)), plot.xs[1]
-    low, high = (plot.x(math.log(end or told.ratio)) for end in (told.low, told.high))
+    middle, colour, name = _HEIGHT / 2, _COLOURS[result.verdict], result.verdict.lower()
+    x, reach = plot.x(math.log(result.ratio)), plot.xs[1]
+    low, high = (plot.x(math.log(end or result.ratio)) for end in (result.low, result.high))
     left, right = (plot.x(sign * math.log1p(margin)) for sign in (-1, 1))
-    beyond = [(x, end) for x, end in ((low, told.low), (high, told.high)) if end and abs(math.log(end)) > reach]
+    beyond = [(x, end) for x, end in ((low, result.low), (high, result.high)) if end and abs(math.log(end)) > reach]
     band = f'x="{left:.1f}" y="0" width="{right - left:.1f}" height="{_HEIGHT}" fill="#8d9199" fill-opacity="0.4"'
-    style, share = f'class="verdict {name}" fill="{colour}"', math.log(told.ratio) / reach
+    style, share = f'class="verdict {name}" fill="{colour}"', math.log(result.ratio) / reach
     body = [
         f'<rect class="band" {band}/>',
         rule("edge", (plot.x(0), 0), (plot.x(0), _HEIGHT), "#8d9199"),
@@ -115,7 +115,7 @@ def _interval(told: Comparison, plot: Plot, margin: float) -> Markup:
         *(_arrow(x, math.log(end), style) for x, end in beyond),
         f'<circle {style} cx="{x:.1f}" cy="{middle:.1f}" r="4"/>' if abs(share) <= 1 else _arrow(x, share, style),
     ]
-    return Markup(svg(_WIDTH, _HEIGHT, f"{change(told.ratio)}: {told.verdict}", body))
+    return Markup(svg(_WIDTH, _HEIGHT, f"{change(result.ratio)}: {result.verdict}", body))
 
 
 def _arrow(x: float, side: float, style: str) -> str:
@@ -144,7 +144,7 @@ def _panel(
     title: str, span: tuple[int, int], launches: Sequence[tuple[TimedLaunch, float]], began: datetime, seconds: float
 ) -> list[str]:
     """Draw values over time as dots in the colours of sides A and B."""
-    low, high = with_room([value for _, value in launches], least=0.01)
+    low, high = padded_range([value for _, value in launches], least=0.01)
     plot = Plot(left=_LEFT, right=_RIGHT, top=span[0], bottom=span[1], xs=(0.0, seconds), ys=(low, high))
     parts = [text(_LEFT, plot.top - 12, title), *plot.rows((low, (low + high) / 2, high), number)]
     for one, value in launches:

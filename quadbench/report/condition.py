@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import Variant
-from quadbench.errors import UnknownNameError, UserError, shown
+from quadbench.errors import UnknownNameError, UserError, quote
 from quadbench.report.baseline import Baseline
 from quadbench.report.formatting import convert
 from quadbench.report.kpi import KPI_UNITS, NOT_APPLICABLE, Figure, KpiRow
 from quadbench.report.scores import Quality
 from quadbench.statistics import Verdict
 
-_LONGEST = 1000  # characters
+_MAX_LENGTH = 1000  # characters
 _NAME = re.compile(r"[a-z][a-z0-9_-]*(?:\.[a-z0-9][a-z0-9_-]*)+")
 _COMPARISONS: dict[type[ast.cmpop], Callable[[float, float], bool]] = {
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
@@ -54,8 +54,8 @@ class Expression:
 
 def read_expression(text: str) -> Expression:
     """Parse comparisons of arithmetic terms, joined by `and` and `or`, with Python's parser. Nothing is executed."""
-    if len(text) > _LONGEST:
-        raise UserError(f"found an expression of {len(text)} characters; expected at most {_LONGEST}")
+    if len(text) > _MAX_LENGTH:
+        raise UserError(f"found an expression of {len(text)} characters; expected at most {_MAX_LENGTH}")
     other = [word for word in re.findall(r"[^\W\d]\w*", _NAME.sub(" ", text)) if word not in ("and", "or")]
     if other:
         raise _refused(text, "a name as shared.end_to_end_ms.p50, a number or a sign", other[0])
@@ -109,7 +109,7 @@ def _require_comparison(text: str, part: ast.expr) -> None:
 
 
 def _refused(text: str, expected: str, instead: str) -> UserError:
-    return UserError(f"'{text}' is no expression: expected {expected}, found {shown(instead) if instead else 'its end'}")
+    return UserError(f"'{text}' is no expression: expected {expected}, found {quote(instead) if instead else 'its end'}")
 
 
 def _value(node: ast.expr, values: Mapping[str, float]) -> float:
@@ -160,7 +160,7 @@ def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = Fals
     return Criterion(expression=expression, names=names)
 
 
-def where_met(
+def met_places(
     condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality], baseline: Baseline | None = None
 ) -> tuple[str, ...]:
     """Return a message for each device and task that meets the condition. A missing figure counts as met.
@@ -190,11 +190,11 @@ def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[
     missing = [name for name, value in values.items() if not math.isfinite(value)]
     if missing:
         return f": there is no figure {', '.join(missing)}"
-    told = ", ".join(_shown(name, places[name], figures) for name in values)
+    values_text = ", ".join(_shown(name, places[name], figures) for name in values)
     try:
-        return f": {told}" if condition.expression.holds(values) else None
+        return f": {values_text}" if condition.expression.holds(values) else None
     except ArithmeticError:
-        return f": it is no number, as it divides by 0 or is too large; {told}"
+        return f": it is no number, as it divides by 0 or is too large; {values_text}"
 
 
 def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:

@@ -12,7 +12,7 @@ PACKAGES = r"\usepackage[T1]{fontenc} \usepackage{array,booktabs,longtable,pdfls
 # Letters of \footnotesize (4.4 pt) in the text area of `article`: 345 pt wide, the narrowest in use, and 550 pt high.
 _ACROSS, _ALONG = 77, 125
 _NARROW = 14  # letters: narrower columns never wrap, and wrapped columns have at least this width
-_MOST_ROWS = 20  # of a floating table, which fits on a page even with its caption and two-line rows
+_MAX_ROWS = 20  # of a floating table, which fits on a page even with its caption and two-line rows
 
 _FIRST_UNSET = 0x180  # T1 fonts have the Latin letters below this, except for _UNSET
 _UNSET = "ĦħĸĿŀŉŦŧſ"
@@ -86,7 +86,7 @@ def to_latex(table: TextTable) -> str:
     columns, head = layout.columns, layout.head
     caption = rf"\caption[{{{_text(table.title)}}}]{{{_text(' '.join((f'{table.title}.', *table.notes)))}}}"
     rows = [_row(map(_text, row)) for row in table.rows]
-    if len(rows) > _MOST_ROWS:
+    if len(rows) > _MAX_ROWS:
         lines = [
             rf"\begingroup{layout.size}\setlength{{\LTcapwidth}}{{\linewidth}}",
             rf"\begin{{longtable}}{{{columns}}}",

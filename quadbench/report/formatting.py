@@ -10,14 +10,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, Self, TypeAlias, TypeVar
 
 from quadbench.artifacts import MIB
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MORE = ("more", "less")  # the words for a ratio above 1, and for one below
-_MOST_TIMES = 100
-_MOST_NAMES = 3  # of a list in a sentence
+_MAX_TIMES = 100
+_MAX_NAMES = 3  # of a list in a sentence
 
 SIDES = (
     "One base with LoRAs, called shared: one quantized U-Net that takes the LoRAs as inputs. One graph per task, called"
@@ -29,7 +29,7 @@ FOUNDATION_ROM = "Foundation ROM: the bytes on the device of all files that a ta
 TRUTH = "The truth is the picture that would be right. The float model itself paints another, so that figures against it are low."
 
 _MARKS = re.compile("[\ue000\ue001]")  # private-use characters of Unicode
-_LONGEST_CELL = 20_000  # characters; a LaTeX caption holds all notes of a table
+_MAX_CELL_LENGTH = 20_000  # characters; a LaTeX caption holds all notes of a table
 _FORMULA = ("=", "+", "-", "@")  # a spreadsheet runs text with such a first character as a formula
 
 Value: TypeAlias = str | float | None
@@ -74,7 +74,7 @@ def times(ratio: float) -> str:
 
 def rough_times(ratio: float) -> str:
     """Format a ratio as `times` does, but as `> 100×` above 100, where one side is almost zero."""
-    return f"> {_MOST_TIMES}×" if ratio > _MOST_TIMES else times(ratio)
+    return f"> {_MAX_TIMES}×" if ratio > _MAX_TIMES else times(ratio)
 
 
 def change(ratio: float | None, words: tuple[str, str] = MORE) -> str:
@@ -100,7 +100,7 @@ def decibels(value: float) -> str:
     return "≥ 99 dB" if value >= 99 else f"{value:.1f} dB"
 
 
-def shown(value: float | None, unit: Unit | None) -> str:
+def display(value: float | None, unit: Unit | None) -> str:
     """Format nanoseconds or bytes in their unit, a value without a unit as decibels, and None as `–`."""
     return "–" if value is None else show(value, unit) if unit else decibels(value)
 
@@ -118,7 +118,7 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
-def marked(figure: str) -> str:
+def mark_figure(figure: str) -> str:
     """Enclose a figure in marker characters, so that a page can set it in bold."""
     return f"\ue000{figure}\ue001"
 
@@ -128,7 +128,7 @@ def pieces(sentence: str) -> list[str]:
     return _MARKS.split(sentence)
 
 
-def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
+def join_names(names: Sequence[str], most: int = _MAX_NAMES) -> str:
     """Join names as `a, b and c`; names beyond the first `most` are only counted."""
     first, left_out = list(names[:most]), len(names) - most
     if left_out > 0:
@@ -181,7 +181,7 @@ class TextTable:
 
 def plain_cell(text: str) -> str:
     """Return cell text, which may come from a device, as one line without terminal control codes."""
-    return one_line(text, _LONGEST_CELL)
+    return one_line(text, _MAX_CELL_LENGTH)
 
 
 def csv_cell(text: str) -> str:

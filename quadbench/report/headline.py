@@ -7,11 +7,11 @@ from math import inf
 from statistics import mean
 
 from quadbench.artifacts import Caveat, DeviceFacts, RunResult, Status, Variant
-from quadbench.artifacts.run_record import has_references, without_own_graph
+from quadbench.artifacts.run_record import has_references, shared_only_tasks
 from quadbench.report.baseline import Baseline
-from quadbench.report.formatting import Unit, decibels, listed, marked, percent, pieces, plural, show
+from quadbench.report.formatting import Unit, decibels, join_names, mark_figure, percent, pieces, plural, show
 from quadbench.report.kpi import Figure, KpiRow, unequal_rows
-from quadbench.report.launches import counted, is_on, sound
+from quadbench.report.launches import is_on, only_ok, paired
 from quadbench.report.scores import Quality
 from quadbench.report.storage import EXTRAPOLATE_TO, Storage
 from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict
@@ -19,7 +19,7 @@ from quadbench.statistics.intervals import MAX_BLOCKS
 from quadbench.statistics.multiple_testing import TO_TELL
 
 _WORTH_A_PLACE = 0.05  # spread of changes from which the extreme task is named
-_MOST_NAMED = 3  # devices; of more, only the number is given
+_MAX_NAMED = 3  # devices; of more, only the number is given
 _NOUNS = {
     "bytes": ("fewer bytes", "more bytes"),
     "switch": ("less time to switch tasks", "more time to switch tasks"),
@@ -41,7 +41,7 @@ def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Seque
     """
     measured = [row for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)]
     devices = tuple(dict.fromkeys(row.device for row in measured))
-    told = (
+    sentences = (
         _balance(storages, measured, devices),
         _unknown(measured, devices),
         _bytes(storages),
@@ -49,22 +49,22 @@ def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Seque
         _image(measured, devices),
         _pictures(quality, devices),
     )
-    first, *others = [sentence for sentence in told if sentence] or [""]
+    first, *others = [sentence for sentence in sentences if sentence] or [""]
     if not first:
         return ()
-    where = f"both devices, {_named(devices)}," if len(devices) == 2 else _named(devices)
+    where = f"both devices, {_device_names(devices)}," if len(devices) == 2 else _device_names(devices)
     return (f"On {where} {first}.", *(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in others))
 
 
-def in_words(sentences: Sequence[str]) -> str:
+def plain_text(sentences: Sequence[str]) -> str:
     """Return the sentences as one text without markers of figures."""
     return " ".join("".join(pieces(sentence)) for sentence in sentences)
 
 
-def _named(devices: Sequence[DeviceFacts]) -> str:
-    if len(devices) > _MOST_NAMED:
+def _device_names(devices: Sequence[DeviceFacts]) -> str:
+    if len(devices) > _MAX_NAMED:
         return f"{len(devices)} devices"
-    return listed([device.address for device in devices])
+    return join_names([device.address for device in devices])
 
 
 def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
@@ -83,7 +83,7 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
             losses.append(f"{_sized(changes, key)}{more}{_part(apart, compared, devices)}")
         elif worse := [row for row in apart if _more(row) > 0]:
             somewhere.append(f"{more}{_part(worse, compared, devices)}")
-    main, *costs = [listed(part, len(_NOUNS)) for part in (gains, losses, somewhere) if part] or [""]
+    main, *costs = [join_names(part, len(_NOUNS)) for part in (gains, losses, somewhere) if part] or [""]
     if not main:
         return ""
     joints = (", but " if gains else ", and ", ", and ")
@@ -96,7 +96,7 @@ def _sized(changes: Sequence[float], key: str) -> str:
     if key != "bytes":
         return ""
     ends = dict.fromkeys(f"{abs(change):.0%}" for change in sorted((min(changes), max(changes)), key=abs))
-    return f"{marked(' to '.join(ends).replace('% to', 'to').replace('%', ' %'))} "
+    return f"{mark_figure(' to '.join(ends).replace('% to', 'to').replace('%', ' %'))} "
 
 
 def _more(row: KpiRow) -> float:
@@ -107,7 +107,7 @@ def _more(row: KpiRow) -> float:
 def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
     """Return a phrase that names the tasks and devices of these rows; empty if they are all compared rows."""
     places = tuple(dict.fromkeys(row.device for row in rows)) or devices
-    on = f" on {_named(places)}" if len(places) < len(devices) else ""
+    on = f" on {_device_names(places)}" if len(places) < len(devices) else ""
     there = [row for row in compared if row.device in places]
     if len(rows) == len(there):
         return on
@@ -158,10 +158,10 @@ def _bytes(storages: Sequence[Storage]) -> str:
         return ""
     shared = [end.shared_bytes for end in ends if end.shared_bytes is not None]
     own = [end.per_graph_bytes for end in ends if end.per_graph_bytes]
-    told = f"the files of {plural(ends[0].count, 'task')} take {marked(_range(shared, Unit.MEGABYTES))}"
+    text = f"the files of {plural(ends[0].count, 'task')} take {mark_figure(_range(shared, Unit.MEGABYTES))}"
     if len(own) < len(ends):
-        return f"{told} as one base with LoRAs"
-    change = marked(_change([one / other - 1 for one, other in zip(shared, own, strict=True)]))
+        return f"{text} as one base with LoRAs"
+    change = mark_figure(_change([one / other - 1 for one, other in zip(shared, own, strict=True)]))
     least, since = max(map(_break_even, with_base)), ""
     if least == inf:
         since = f"; no number of tasks up to {EXTRAPOLATE_TO} would take less"
@@ -169,13 +169,13 @@ def _bytes(storages: Sequence[Storage]) -> str:
         since = f"; with {least} tasks one base would take less"
     elif least > 1:
         since = f"; with {'a single task' if least == 2 else f'{least - 1} tasks'} one base takes more"
-    told += f" instead of {marked(_range(own, Unit.MEGABYTES))} ({change}{since})"
+    text += f" instead of {mark_figure(_range(own, Unit.MEGABYTES))} ({change}{since})"
     if growth := with_base[0].growth:
         count, *sizes = growth.steps[-1]
-        shared_then, own_then = (marked(_range([size], Unit.MEGABYTES)) for size in sizes)
+        shared_then, own_then = (mark_figure(_range([size], Unit.MEGABYTES)) for size in sizes)
         random = f", {len(growth.random)} of them with random LoRAs," if growth.random else ""
-        told += f"; {count} tasks of the same model{random} took {shared_then} instead of {own_then} in an earlier run"
-    return told
+        text += f"; {count} tasks of the same model{random} took {shared_then} instead of {own_then} in an earlier run"
+    return text
 
 
 def _break_even(storage: Storage) -> float:
@@ -190,18 +190,18 @@ def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequen
     if not switches:
         return ""
     slowest, row = max(switches, key=lambda switch: switch[0])
-    told, every = marked(_range([slowest], Unit.MILLISECONDS)), [row for _, row in switches]
+    text, every = mark_figure(_range([slowest], Unit.MILLISECONDS)), [row for _, row in switches]
     if len(switches) > 1:
-        told = f"at most {told} ({_place(row, devices)})"
+        text = f"at most {text} ({_place(row, devices)})"
     own = [row.per_graph.value for row in every if isinstance(row.per_graph, Figure)]
     if own:
         # A per-graph load is not cold: the harness has read the file to check its digest.
         sizes = [step.unet_bytes for storage in storages for step in storage.measured if step.unet_bytes]
         load = f", which load a graph of {_range(sizes, Unit.MEGABYTES)} that the page cache holds" if sizes else ""
-        told += f" instead of {marked(_range(own, Unit.MILLISECONDS))}{load}"
+        text += f" instead of {mark_figure(_range(own, Unit.MILLISECONDS))}{load}"
     there = tuple(dict.fromkeys(row.device for row in every))
-    where = "" if len(there) == len(devices) else f" on {_named(there)}, which alone can tell"
-    return f"{_condition(every)}a switch to another task takes {told}{where}"
+    where = "" if len(there) == len(devices) else f" on {_device_names(there)}, which alone can tell"
+    return f"{_condition(every)}a switch to another task takes {text}{where}"
 
 
 def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
@@ -211,12 +211,12 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
         compared = _compared(rows, key)
         apart, same = [row for row in compared if row.is_apart], [row for row in compared if row.claim is Verdict.SAME]
         if apart:
-            change, part = marked(_change([_more(row) for row in apart])), _part(apart, compared, devices)
+            change, part = mark_figure(_change([_more(row) for row in apart])), _part(apart, compared, devices)
             ends = [end - 1 for row in apart if row.judged for end in (row.judged.low, row.judged.high)]
             most = max(apart, key=_more)
             is_worth_a_place = _more(most) - min(map(_more, apart)) > _WORTH_A_PLACE
             place = f"; most for {_place(most, devices)}" if is_worth_a_place else ""
-            clauses.append(f"{change} {noun}{part} (95 % intervals: {marked(_change(ends))}{place})")
+            clauses.append(f"{change} {noun}{part} (95 % intervals: {mark_figure(_change(ends))}{place})")
         if same:
             clauses.append(f"the same {noun} within {percent(EQUIVALENCE_MARGIN, 0)}{_part(same, compared, devices)}")
     return f"{_condition(rows)}an image takes {', and '.join(clauses)}" if clauses else ""
@@ -246,8 +246,8 @@ def _pictures(quality: Sequence[Quality], devices: Sequence[DeviceFacts]) -> str
     own = list(_means(devices, [(row.device, row.per_graph_reference) for row in quality]))
     if not shared:
         return ""
-    told = f"pictures reach {_decibels(shared)} PSNR against the float model's on average"
-    return f"{told}, with one graph per task {_decibels(own)}; more is nearer" if own else told
+    text = f"pictures reach {_decibels(shared)} PSNR against the float model's on average"
+    return f"{text}, with one graph per task {_decibels(own)}; more is nearer" if own else text
 
 
 def _means(devices: Sequence[DeviceFacts], cells: Sequence[tuple[DeviceFacts, float | str]]) -> Iterator[float]:
@@ -258,7 +258,7 @@ def _means(devices: Sequence[DeviceFacts], cells: Sequence[tuple[DeviceFacts, fl
 
 def _decibels(values: Sequence[float]) -> str:
     ends = dict.fromkeys((decibels(min(values)), decibels(max(values))))
-    return marked(" to ".join(ends).replace(" dB to", " to"))
+    return mark_figure(" to ".join(ends).replace(" dB to", " to"))
 
 
 def _range(values: Sequence[float], unit: Unit) -> str:
@@ -280,11 +280,11 @@ def _percent(change: float) -> str:
     return f"{percent(abs(change), 0)} {'more' if change > 0 else 'less'}"
 
 
-def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
+def missing_figures(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
     """Return a sentence for each group of figures that is missing from a report, with the reason."""
     ran = {record.variant for record in result.records if record.status is Status.OK}
     tried = {record.variant for record in result.records}
-    missing = [*_course(result)]
+    missing = [*_run_events(result)]
     if not result.records:
         missing.append("No launch was run, so there are no figures at all.")
     elif not ran:
@@ -300,7 +300,7 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
             else "the recipe does not ask for them (baselines: [per-graph])"
         )
         missing.append(f"One graph per task was not compared: {why}.")
-    elif admitted := without_own_graph(result.bundle):
+    elif admitted := shared_only_tasks(result.bundle):
         missing.append(
             f"Per-graph figures of {', '.join(admitted)} are missing: an admitted adapter has no graph of its own; "
             "with the adapter in the recipe, quadbench run RECIPE builds one."
@@ -311,9 +311,9 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
         missing.append("The float graph did not run, so that device and Python reference were not compared.")
     if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
         missing.append("No truth images, the pictures that would be right, were given: only the float reference counts.")
-    told = {row.device for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)}
-    for device in result.devices if told else ():  # the headline leaves out devices without figures
-        if device not in told:
+    measured_devices = {row.device for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)}
+    for device in result.devices if measured_devices else ():  # the headline leaves out devices without figures
+        if device not in measured_devices:
             was_tried = any(is_on(record, device) for record in result.records)
             why = "no launch there was OK" if was_tried else "nothing was launched there"
             missing.append(f"{device.address} has no figures: {why}.")
@@ -329,7 +329,7 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
 
 def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
     """Return a sentence on a device's launches outside complete A B B A blocks; None if there are none."""
-    counts = counted(result, device)
+    counts = paired(result, device)
     if counts.left_out:
         which = f"{plural(counts.left_out, 'launch')} on {device.address} that ended OK"
         return f"{which}: not in any figure, since blocks A B B A count whole, and theirs lack a launch that is OK."
@@ -351,7 +351,7 @@ def _unequal(rows: Sequence[KpiRow]) -> str:
     )
 
 
-def _course(result: RunResult) -> Iterator[str]:
+def _run_events(result: RunResult) -> Iterator[str]:
     """Yield sentences on an interrupted run, devices left out, and devices that were lost and came back."""
     if result.is_cut_short:
         devices = {device.address for device in result.devices if not device.is_hosted}
@@ -388,7 +388,7 @@ def next_step(
     if not ELSEWHERE.isdisjoint(doubted):
         steps.append("Attach a phone, see its name with quadbench devices, and run the same with --devices NAME.")
     else:
-        steps += [caveat.cure for caveat in _CURED if caveat in doubted]
+        steps += [caveat.remedy for caveat in _CURED if caveat in doubted]
     if is_unequal:
         steps.append("Run again while nothing else runs: the two sides met different conditions.")
     settings = []
@@ -410,7 +410,7 @@ def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decide
     doubted = set(caveats)
     if not is_in_turn:
         return "To know, launch both in turn:"
-    steps = cures(doubted)
+    steps = remedies(doubted)
     if not ELSEWHERE.isdisjoint(doubted):
         steps.append("Attach a phone, see its name with quadbench devices, and put it where NAME stands:")
     elif steps:
@@ -420,14 +420,14 @@ def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decide
     return " ".join(steps) or "Nothing has to be done."
 
 
-def cures(caveats: Collection[Caveat]) -> list[str]:
+def remedies(caveats: Collection[Caveat]) -> list[str]:
     """Return the remedies for caveats about times, to apply before both sides are launched again."""
-    return [caveat.cure for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in caveats]
+    return [caveat.remedy for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in caveats]
 
 
 def _launches(result: RunResult, enough: int) -> int:
     """Return the fewest launches of the shared graph on any device, or `enough` if no variant can be compared."""
-    records = sound(result.records)
+    records = only_ok(result.records)
     if not {Variant.SHARED, Variant.PER_GRAPH} <= {record.variant for record in records}:
         return enough
     return min(Counter(record.device.address for record in records if record.variant is Variant.SHARED).values())

@@ -12,24 +12,24 @@ from markupsafe import Markup
 
 from quadbench.artifacts import RunResult
 from quadbench.artifacts.caveats import FigureKind
-from quadbench.artifacts.names import one_line
 from quadbench.artifacts.pixels import png_size
-from quadbench.harness.event_log import check_painted
+from quadbench.artifacts.safe_text import one_line
+from quadbench.harness.event_log import check_image_contents
 from quadbench.report import formatting, run_charts
 from quadbench.report.baseline import baseline_tables
-from quadbench.report.comparison_charts import forest_of, launch_chart
+from quadbench.report.comparison_charts import forest_plot, launch_chart
 from quadbench.report.formatting import Unit, percent
-from quadbench.report.headline import ELSEWHERE, cures, next_of_comparison
+from quadbench.report.headline import ELSEWHERE, next_of_comparison, remedies
 from quadbench.report.kpi import Figure, count, note_on, spread
 from quadbench.report.page import page_environment
 from quadbench.report.run_line import study_json
 from quadbench.report.scores import Picture, difference_png
-from quadbench.report.sweep import LEAST_DB, Sweep, is_flat
-from quadbench.report.sweep_answer import settling, sweep_answer, sweep_tables
+from quadbench.report.sweep import MIN_DB, Sweep, is_flat
+from quadbench.report.sweep_answer import settling_command, sweep_answer, sweep_tables
 from quadbench.report.sweep_charts import cost_chart, sweep_chart
 from quadbench.report.versus import Versus, answer, difference_table, is_decided
-from quadbench.report.view import MOST_NAMED, ReportView, RunSummary, report_view, run_summary, without_launches
-from quadbench.results.disk import write_whole
+from quadbench.report.view import MAX_NAMED, ReportView, RunSummary, report_view, run_summary, without_launches
+from quadbench.results.disk import write_atomic
 from quadbench.results.documents import adapter_of
 from quadbench.results.layout import Layout
 from quadbench.statistics import EQUIVALENCE_MARGIN, MIN_BLOCKS
@@ -37,7 +37,7 @@ from quadbench.statistics import EQUIVALENCE_MARGIN, MIN_BLOCKS
 _SHOWN_WIDTH = 128
 _CHARTS = (
     run_charts.storage_chart, run_charts.growth_chart, run_charts.rom_chart, run_charts.time_chart, run_charts.trajectory_chart,
-    run_charts.ways_chart, run_charts.strip_chart, run_charts.memory_chart, run_charts.variant_legend,
+    run_charts.serving_modes_chart, run_charts.strip_chart, run_charts.memory_chart, run_charts.variant_legend,
 )  # fmt: skip
 
 
@@ -54,9 +54,9 @@ def write_view(view: ReportView, layout: Layout) -> Path:
         ArtifactError: an image is not the one that its launch wrote.
     """
     for record in view.result.records:
-        check_painted(record, layout)
+        check_image_contents(record, layout)
     path = layout.report(view.result.run_id)
-    write_whole(path, render_view(view), end="")
+    write_atomic(path, render_view(view), end="")
     return path
 
 
@@ -69,14 +69,14 @@ def render_view(view: ReportView) -> str:
     summary, is_short = run_summary(view, None), bool(view.listed.left_out)
     data = adapter_of(RunSummary).dump_json(without_launches(summary) if is_short else summary, indent=1).decode()
     page = _environment().get_template("report.html.j2")
-    content = {"formatting": formatting, "min_blocks": MIN_BLOCKS, "most_named": MOST_NAMED}
+    content = {"formatting": formatting, "min_blocks": MIN_BLOCKS, "most_named": MAX_NAMED}
     return page.render(view=view, data=data, is_short=is_short, **content)
 
 
 def write_study_report(study: Sweep | Versus, layout: Layout) -> Path:
     """Write the HTML report of a sweep or comparison atomically; return its path."""
     path = study_report(study, layout)
-    write_whole(path, render_study(study, layout.words), end="")
+    write_atomic(path, render_study(study, layout.root_arguments), end="")
     return path
 
 
@@ -98,9 +98,9 @@ def render_study(study: Sweep | Versus, where: Sequence[str] = ()) -> str:
 
 def _render_sweep(sweep: Sweep, command: Callable[..., str]) -> str:
     tables, caveats = sweep_tables(sweep), sweep.caveats
-    runs, words = {point.run_id: point.name for point in sweep.points}, settling(sweep)
+    runs, words = {point.run_id: point.name for point in sweep.points}, settling_command(sweep)
     is_left_out = sweep.published is None and is_flat(sweep)
-    doubts = {f"{caveat.words}: {caveat.advice}" for caveat in caveats}  # shown at the top of the page
+    doubts = {f"{caveat.label}: {caveat.advice}" for caveat in caveats}  # shown at the top of the page
     page = _environment().get_template("sweep.html.j2")
     return page.render(
         sweep=sweep,
@@ -108,11 +108,11 @@ def _render_sweep(sweep: Sweep, command: Callable[..., str]) -> str:
         devices=tuple(dict.fromkeys(point.device for point in sweep.points)),
         caveats=caveats,
         runs=runs,
-        cures=cures(caveats),
+        cures=remedies(caveats),
         command=command,
         settling=command(*words) if words else None,
         settled=[runs[word] for word in words if word in runs],
-        least_db=LEAST_DB,
+        least_db=MIN_DB,
         margin=percent(EQUIVALENCE_MARGIN),
         charts=[Markup(chart) for chart in (cost_chart(sweep), None if is_left_out else sweep_chart(sweep)) if chart],
         is_left_out=is_left_out,
@@ -136,10 +136,10 @@ def _render_comparison(versus: Versus, command: Callable[..., str]) -> str:
         is_in_turn=is_in_turn,
         next_step=next_of_comparison(caveats, is_in_turn=is_in_turn, is_decided=all(map(is_decided, versus.devices))),
         command=command,
-        next_command=command(*(versus.elsewhere if is_in_turn and is_elsewhere else versus.settling)),
+        next_command=command(*(versus.command_elsewhere if is_in_turn and is_elsewhere else versus.settling_command)),
         confidence=" or ".join(dict.fromkeys(percent(one.confidence) for one in looks)),
         margin=percent(max((one.margin for one in looks), default=EQUIVALENCE_MARGIN)),
-        forest=forest_of(versus),
+        forest=forest_plot(versus),
         charts={address: Markup(chart) for address, chart in charts.items() if chart},
         differences=[table for device in versus.devices if (table := difference_table(device)).rows],
         data=study_json(versus),

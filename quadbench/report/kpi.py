@@ -9,13 +9,13 @@ from quadbench import statistics
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, SampleKind, TaskAssets, Variant
 from quadbench.artifacts.bundle import TaskKind
 from quadbench.artifacts.caveats import FigureKind
-from quadbench.artifacts.launch_values import Kinds
-from quadbench.artifacts.run_record import without_own_graph
+from quadbench.artifacts.launch_values import SampleKinds
+from quadbench.artifacts.run_record import shared_only_tasks
 from quadbench.recipe.published import published_table
 from quadbench.recipe.settings import int8_percent_of
 from quadbench.recipe.tasks import NO_TASK
 from quadbench.report.formatting import FigureTable, TextTable, Unit, show, times
-from quadbench.report.launches import Alike, Counted, alike, counted, launches_of, places, why_absent
+from quadbench.report.launches import KindGroup, PairedLaunches, absence_reason, by_kind, indices, launches_of, paired
 from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict
 from quadbench.statistics.multiple_testing import JointVerdict, judge_together
 
@@ -33,71 +33,71 @@ _EQUAL_WITHIN = 0.05  # change of a file's time that counts as equal conditions
 _MS, _MB = Unit.MILLISECONDS, Unit.MEGABYTES
 
 
-def at_places(places: Sequence[int]) -> Reading:
+def read_at(places: Sequence[int]) -> Reading:
     """Return a function that extracts the values at these positions from all values of a launch."""
     if len(places) > 1:
         return itemgetter(*places)
     return lambda values: tuple(values[place] for place in places)
 
 
-def of_task(metric: str) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
+def task_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
     """Return a factory of functions that read a metric of the task from a launch's values."""
-    return lambda kinds, task, _: at_places(places(kinds, metric, lambda kind: kind.task == task.name))
+    return lambda kinds, task, _: read_at(indices(kinds, metric, lambda kind: kind.task == task.name))
 
 
-def switches(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
+def switches(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
     """Return a function that reads the times of switches to the task from a launch's values."""
 
     def is_to_task(kind: SampleKind) -> bool:
-        return bool(_came_from(kind)) and kind.labels.get("to", kind.task) == task.name
+        return bool(_previous_task(kind)) and kind.labels.get("to", kind.task) == task.name
 
-    return at_places(places(kinds, "switch_ns", is_to_task))
+    return read_at(indices(kinds, "switch_ns", is_to_task))
 
 
-def _came_from(switch: SampleKind) -> str:
+def _previous_task(switch: SampleKind) -> str:
     """Return the task before a switch; empty at the start of a launch, when no task ran before."""
     before = switch.labels.get("from", "")
     return "" if before == NO_TASK else before
 
 
-def first_unets(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
+def first_unets(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
     """Return a function that reads the first U-Net run after each switch to the task. Samples are in order of time."""
     first_runs, came_from = [], ""
     for place in kinds.about_switches:
         kind = kinds.each[place]
         if kind.metric == "switch_ns":
-            came_from = _came_from(kind)
+            came_from = _previous_task(kind)
         elif kind.metric == "first_unet_ns" and kind.task == task.name and came_from:
             first_runs.append(place)
-    return at_places(first_runs)
+    return read_at(first_runs)
 
 
-def first_images(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
+def first_images(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
     """Return a function that reads the time of each switch to the task plus the next image, warm-up or not."""
     pairs, switch = [], None
     for place in kinds.about_switches:
         kind = kinds.each[place]
         if kind.metric == "switch_ns":
-            switch = place if _came_from(kind) else None
+            switch = place if _previous_task(kind) else None
         elif kind.metric == "end_to_end_ns" and kind.task == task.name and switch is not None:
             pairs.append((switch, place))
             switch = None
     return lambda values: [values[switch] + values[image] for switch, image in pairs]
 
 
-def highest(metric: str) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
+def highest_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
     """Return a factory of functions that read a launch's peak: the highest of the task's values of a metric."""
 
-    def reading(kinds: Kinds, task: TaskAssets, variant: Variant) -> Reading:
-        all_peaks = of_task(metric)(kinds, task, variant)
+    def reading(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
+        all_peaks = task_reading(metric)(kinds, task, variant)
         return lambda values: [max(peaks)] if (peaks := all_peaks(values)) else []
 
     return reading
 
 
-def session_load(kinds: Kinds, task: TaskAssets, variant: Variant) -> Reading:
+def session_load(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
     """Return a function that reads a task's session load time: the sum over components of the median load."""
-    loads = [at_places(places(kinds, "session_load_ns", _is_component(part, task, variant))) for part in components_of(task)]
+    loads = [read_at(indices(kinds, "session_load_ns", _is_component(part, task, variant))) for part in components_of(task)]
 
     def sum_of_medians(values: Sequence[float]) -> list[float]:
         times = [load(values) for load in loads]
@@ -106,25 +106,25 @@ def session_load(kinds: Kinds, task: TaskAssets, variant: Variant) -> Reading:
     return sum_of_medians
 
 
-def adapter_load(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
+def adapter_load(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
     """Return a function that reads the cold load times of the task's LoRA adapter from a launch's values."""
 
     def is_cold(kind: SampleKind) -> bool:
         return kind.labels.get("adapter") == task.adapter and kind.labels.get("state") == "cold"
 
-    return at_places(places(kinds, "adapter_load_ns", is_cold))
+    return read_at(indices(kinds, "adapter_load_ns", is_cold))
 
 
-def foundation_bytes(kinds: Kinds, task: TaskAssets, variant: Variant) -> Reading:
+def foundation_bytes(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
     """Return a function that reads the file size of all base components; nothing without the task's U-Net."""
-    parts = [places(kinds, "rom_bytes", _is_component(part, task, variant)) for part in components_of(task, on_disk=True)]
+    parts = [indices(kinds, "rom_bytes", _is_component(part, task, variant)) for part in components_of(task, on_disk=True)]
     firsts = [part[0] for part in parts if part] if parts[0] else []
     return _sum_at(firsts)
 
 
-def lora_bytes(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
+def lora_bytes(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
     """Return a function that reads the file size of the task's LoRA adapters; nothing unless all are known."""
-    files = places(kinds, "rom_bytes", lambda kind: kind.labels.get("kind") == "adapter")
+    files = indices(kinds, "rom_bytes", lambda kind: kind.labels.get("kind") == "adapter")
     place_of = {kinds.each[place].labels["adapter"]: place for place in files}
     return _sum_at([place_of[name] for name in task.weights] if task.weights.keys() <= place_of.keys() else [])
 
@@ -140,14 +140,14 @@ def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component
     return (Component.UNET, Component.TEXT_ENCODER, *encoder, Component.VAE_DECODER)
 
 
-def of_component(metric: str, component: Component) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
+def component_reading(metric: str, component: Component) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
     """Return a factory of functions that read a metric of a graph that ran by itself."""
-    return lambda kinds, task, variant: at_places(places(kinds, metric, _is_component(component, task, variant)))
+    return lambda kinds, task, variant: read_at(indices(kinds, metric, _is_component(component, task, variant)))
 
 
-def run_of(component: Component) -> Callable[[Kinds, TaskAssets, Variant], Reading]:
+def one_run(component: Component) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
     """Return a factory of functions that read the run times of a graph that ran by itself."""
-    return of_component("inference_ns", component)
+    return component_reading("inference_ns", component)
 
 
 def _is_component(component: Component, task: TaskAssets, variant: Variant) -> Callable[[SampleKind], bool]:
@@ -229,7 +229,7 @@ def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
     return judged_rows(
         row
         for device in result.devices
-        for counts in [counted(result, device)]
+        for counts in [paired(result, device)]
         for task in result.bundle_on(device).tasks
         for row in _rows(result, device, task, counts)
     )
@@ -273,18 +273,18 @@ class _Kpi:
     key: str
     title: str
     unit: Unit
-    reading: Callable[[Kinds, TaskAssets, Variant], Reading]
+    reading: Callable[[SampleKinds, TaskAssets, Variant], Reading]
     absent: Callable[[TaskAssets, Variant], str | None] = lambda task, variant: None
     is_exact: bool = False
 
 
-def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Counted) -> Iterator[KpiRow]:
+def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: PairedLaunches) -> Iterator[KpiRow]:
     variants = (Variant.SHARED, Variant.PER_GRAPH)
     launches = {variant: launches_of(result, device, variant) for variant in variants}
-    groups = {variant: alike(counts.of(variant)) for variant in variants}
+    groups = {variant: by_kind(counts.of(variant)) for variant in variants}
     caveats = {caveat for variant in variants for record in counts.of(variant) for caveat in record.caveats}
     bundle = result.bundle_on(device)
-    is_admitted = bool(launches[Variant.PER_GRAPH]) and task.name in without_own_graph(bundle)
+    is_admitted = bool(launches[Variant.PER_GRAPH]) and task.name in shared_only_tasks(bundle)
     paper = published_table(result.published).at(int8_percent_of(bundle.precision)) if result.published else None
     blocks = [slice(at, at + LAUNCHES_PER_BLOCK) for at in range(0, LAUNCHES_PER_BLOCK * counts.blocks, LAUNCHES_PER_BLOCK)]
     for kpi in _HOSTED_KPIS if device.is_hosted else _KPIS:
@@ -294,7 +294,7 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Coun
         if whole:  # blocks in which a launch has no value do not count
             values = [[launch for block in whole for launch in side[block]] for side in values]
         shared, per_graph = (
-            kpi.absent(task, variant) or figure(of_launches) or why_absent(launches[variant], is_time=kpi.unit is _MS)
+            kpi.absent(task, variant) or figure(of_launches) or absence_reason(launches[variant], is_time=kpi.unit is _MS)
             for variant, of_launches in zip(variants, values, strict=True)
         )
         per_graph, name = NO_OWN_GRAPH if is_admitted else per_graph, published_name(kpi.key, kpi.unit)
@@ -321,15 +321,15 @@ def published_name(key: str, unit: Unit) -> str:
 
 def launch_values(key: str, records: Sequence[RunRecord], task: TaskAssets) -> list[Sequence[float]]:
     """Return the values of the figure `key` in each launch, in nanoseconds or bytes."""
-    return _values(next(kpi for kpi in _KPIS if kpi.key == key), alike(records), task)
+    return _values(next(kpi for kpi in _KPIS if kpi.key == key), by_kind(records), task)
 
 
-def _values(kpi: _Kpi, groups: Sequence[Alike], task: TaskAssets) -> list[Sequence[float]]:
+def _values(kpi: _Kpi, groups: Sequence[KindGroup], task: TaskAssets) -> list[Sequence[float]]:
     """Return the values of a figure in each launch; empty for times from an emulator."""
     launches: list[Sequence[float]] = []
     for group in groups:
         is_told = kpi.unit is not _MS or not group.is_emulated
-        reading = kpi.reading(group.kinds, task, group.variant) if is_told else at_places(())
+        reading = kpi.reading(group.kinds, task, group.variant) if is_told else read_at(())
         launches.extend(map(reading, group.launches))
     return launches
 
@@ -383,12 +383,12 @@ def _needs_adapter(task: TaskAssets, variant: Variant) -> str | None:
 
 
 _KPIS = (
-    _Kpi(key="vae_encoder", title="VAE encoder", unit=_MS, reading=of_task("vae_encoder_ns"), absent=_needs_input_image),
-    _Kpi(key="unet_step", title="U-Net, one step", unit=_MS, reading=of_task("unet_ns")),
-    _Kpi(key="vae_decoder", title="VAE decoder", unit=_MS, reading=of_task("vae_decoder_ns")),
-    _Kpi(key="text_encoder", title="Text encoder", unit=_MS, reading=of_task("text_encoder_ns")),
-    _Kpi(key="end_to_end", title="End to end", unit=_MS, reading=of_task("end_to_end_ns")),
-    _Kpi(key="residual", title="Residual", unit=_MS, reading=of_task("residual_ns")),
+    _Kpi(key="vae_encoder", title="VAE encoder", unit=_MS, reading=task_reading("vae_encoder_ns"), absent=_needs_input_image),
+    _Kpi(key="unet_step", title="U-Net, one step", unit=_MS, reading=task_reading("unet_ns")),
+    _Kpi(key="vae_decoder", title="VAE decoder", unit=_MS, reading=task_reading("vae_decoder_ns")),
+    _Kpi(key="text_encoder", title="Text encoder", unit=_MS, reading=task_reading("text_encoder_ns")),
+    _Kpi(key="end_to_end", title="End to end", unit=_MS, reading=task_reading("end_to_end_ns")),
+    _Kpi(key="residual", title="Residual", unit=_MS, reading=task_reading("residual_ns")),
     _Kpi(key="session_load", title="Session load", unit=_MS, reading=session_load),
     _Kpi(key="adapter_load", title="LoRA load, cold", unit=_MS, reading=adapter_load, absent=_needs_adapter),
     _Kpi(key="switch", title="Switch to this task", unit=_MS, reading=switches),
@@ -396,20 +396,20 @@ _KPIS = (
     _Kpi(key="first_unet", title="U-Net, first run", unit=_MS, reading=first_unets),
     _Kpi(key="foundation_rom", title="Foundation ROM", unit=_MB, reading=foundation_bytes, is_exact=True),
     _Kpi(key="lora_rom", title="LoRA ROM", unit=_MB, reading=lora_bytes, absent=_needs_adapter, is_exact=True),
-    _Kpi(key="peak_ram", title="Peak RAM, running", unit=_MB, reading=highest("peak_rss_bytes")),
-    _Kpi(key="load_peak_ram", title="Peak RAM, switching", unit=_MB, reading=highest("load_peak_rss_bytes")),
+    _Kpi(key="peak_ram", title="Peak RAM, running", unit=_MB, reading=highest_reading("peak_rss_bytes")),
+    _Kpi(key="load_peak_ram", title="Peak RAM, switching", unit=_MB, reading=highest_reading("load_peak_rss_bytes")),
 )
 
 # A service that hosts devices runs single graphs: no images, no switches.
 _HOSTED_KPIS = (
-    _Kpi(key="vae_encoder", title="VAE encoder", unit=_MS, reading=run_of(Component.VAE_ENCODER), absent=_needs_input_image),
-    _Kpi(key="unet_run", title="U-Net, one run", unit=_MS, reading=run_of(Component.UNET)),
-    _Kpi(key="vae_decoder", title="VAE decoder", unit=_MS, reading=run_of(Component.VAE_DECODER)),
-    _Kpi(key="text_run", title="Text encoder, one run", unit=_MS, reading=run_of(Component.TEXT_ENCODER)),
+    _Kpi(key="vae_encoder", title="VAE encoder", unit=_MS, reading=one_run(Component.VAE_ENCODER), absent=_needs_input_image),
+    _Kpi(key="unet_run", title="U-Net, one run", unit=_MS, reading=one_run(Component.UNET)),
+    _Kpi(key="vae_decoder", title="VAE decoder", unit=_MS, reading=one_run(Component.VAE_DECODER)),
+    _Kpi(key="text_run", title="Text encoder, one run", unit=_MS, reading=one_run(Component.TEXT_ENCODER)),
     _Kpi(key="session_load", title="Session load", unit=_MS, reading=session_load),
     _Kpi(key="foundation_rom", title="Foundation ROM", unit=_MB, reading=foundation_bytes, is_exact=True),
     _Kpi(key="lora_rom", title="LoRA ROM", unit=_MB, reading=lora_bytes, absent=_needs_adapter, is_exact=True),
-    _Kpi(key="unet_peak", title="Peak RAM, U-Net", unit=_MB, reading=of_component("inference_peak_bytes", Component.UNET)),
+    _Kpi(key="unet_peak", title="Peak RAM, U-Net", unit=_MB, reading=component_reading("inference_peak_bytes", Component.UNET)),
 )
 KPI_UNITS = {kpi.key: kpi.unit for kpi in (*_KPIS, *_HOSTED_KPIS)}
 KPI_TITLES = {kpi.key: kpi.title for kpi in (*_KPIS, *_HOSTED_KPIS)}
@@ -451,16 +451,16 @@ def launch_verdicts(rows: Sequence[KpiRow], device: DeviceFacts) -> tuple[Launch
         LaunchVerdict(
             task=row.task,
             title=row.title,
-            blocks=told.blocks,
-            ratio=1 / told.ratio,
-            low=1 / told.high,
-            high=1 / told.low,
-            p=told.p,
+            blocks=verdict.blocks,
+            ratio=1 / verdict.ratio,
+            low=1 / verdict.high,
+            high=1 / verdict.low,
+            p=verdict.p,
             together=len(judged),
-            verdict=told.verdict if told.blocks >= MIN_BLOCKS else None,
-            launches_needed=told.launches_needed,
+            verdict=verdict.verdict if verdict.blocks >= MIN_BLOCKS else None,
+            launches_needed=verdict.launches_needed,
         )
-        for row, told in judged
+        for row, verdict in judged
         if row.device == device
     )
 

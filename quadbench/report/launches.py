@@ -7,8 +7,8 @@ from itertools import groupby
 from math import isfinite
 
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, RunRecord, RunResult, SampleKind, Status, TaskAssets, Variant
-from quadbench.artifacts.bundle import Int8Share, Share
-from quadbench.artifacts.launch_values import Kinds
+from quadbench.artifacts.bundle import Int8Fraction, Int8Share
+from quadbench.artifacts.launch_values import SampleKinds
 from quadbench.artifacts.run_record import lora_dtype
 from quadbench.report.formatting import TextTable, labelled, plural
 from quadbench.statistics import LAUNCHES_PER_BLOCK
@@ -38,7 +38,7 @@ def launches_on(result: RunResult, device: DeviceFacts) -> tuple[RunRecord, ...]
 
 def launches_of(result: RunResult, device: DeviceFacts, variant: Variant) -> tuple[RunRecord, ...]:
     """Return all launches of a variant on a device, whatever their status."""
-    return result.by_place.get((device.address, device.serial, variant), ())
+    return result.by_device_and_variant.get((device.address, device.serial, variant), ())
 
 
 def is_on(record: RunRecord, device: DeviceFacts) -> bool:
@@ -46,13 +46,13 @@ def is_on(record: RunRecord, device: DeviceFacts) -> bool:
     return (record.device.address, record.device.serial) == (device.address, device.serial)
 
 
-def sound(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
+def only_ok(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     """Return the launches that ended OK. Only their figures count."""
     return tuple(record for record in records if record.status is Status.OK)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
+class PairedLaunches:
     """A device's launches that enter comparisons: those of complete blocks or, if there are none, all OK launches.
 
     `shared` and `per_graph` are in the order measured, two of each per block. `left_out` counts OK launches of incomplete
@@ -68,18 +68,18 @@ class Counted:
         return self.shared if variant is Variant.SHARED else self.per_graph
 
 
-def counted(result: RunResult, device: DeviceFacts) -> Counted:
+def paired(result: RunResult, device: DeviceFacts) -> PairedLaunches:
     """Return a device's shared and per-graph launches that enter the comparison of the two variants."""
     blocks = whole_blocks(launches_on(result, device))
-    all_ok = [sound(launches_of(result, device, variant)) for variant in (Variant.SHARED, Variant.PER_GRAPH)]
+    all_ok = [only_ok(launches_of(result, device, variant)) for variant in (Variant.SHARED, Variant.PER_GRAPH)]
     if not blocks:
-        return Counted(blocks=0, shared=all_ok[0], per_graph=all_ok[1])
+        return PairedLaunches(blocks=0, shared=all_ok[0], per_graph=all_ok[1])
     shared, per_graph = (
         tuple(record for block in blocks for record in block if record.variant is variant)
         for variant in (Variant.SHARED, Variant.PER_GRAPH)
     )
     left_out = sum(map(len, all_ok)) - len(shared) - len(per_graph)
-    return Counted(blocks=len(blocks), shared=shared, per_graph=per_graph, left_out=left_out)
+    return PairedLaunches(blocks=len(blocks), shared=shared, per_graph=per_graph, left_out=left_out)
 
 
 def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], ...]:
@@ -92,19 +92,19 @@ def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], .
     size = 2 * LAUNCHES_PER_BLOCK
     groups = [tuple(measured[start : start + size]) for start in range(0, len(measured), size)]
     mirrored = [group for group in groups if [record.variant for record in group] in ([a, b, b, a], [b, a, a, b])]
-    return tuple(group for group in mirrored if len(sound(group)) == size)
+    return tuple(group for group in mirrored if len(only_ok(group)) == size)
 
 
-def why_absent(records: Sequence[RunRecord], *, is_time: bool = False) -> str:
+def absence_reason(records: Sequence[RunRecord], *, is_time: bool = False) -> str:
     """Return the reason why launches give no figure, as text to print in its place."""
     if not records:
         return "not run"
-    if not sound(records):
+    if not only_ok(records):
         return "no launch was OK"
-    return EMULATED if is_time and any(map(is_emulated, sound(records))) else "not measured"
+    return EMULATED if is_time and any(map(is_emulated, only_ok(records))) else "not measured"
 
 
-def in_order(caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
+def caveats_in_order(caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
     """Return caveats without duplicates, in the order of the enum."""
     seen = set(caveats)
     return tuple(caveat for caveat in Caveat if caveat in seen)
@@ -133,20 +133,20 @@ def step_of(launches: int, most: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alike:
+class KindGroup:
     """Consecutive launches with the same kinds of samples, so that a figure has the same positions in each."""
 
-    kinds: Kinds
+    kinds: SampleKinds
     variant: Variant
     is_emulated: bool
     launches: tuple[tuple[float, ...], ...]
 
 
-def alike(records: Iterable[RunRecord]) -> tuple[Alike, ...]:
+def by_kind(records: Iterable[RunRecord]) -> tuple[KindGroup, ...]:
     """Group consecutive launches with the same sample kinds, variant and emulation."""
     groups = groupby(records, key=lambda record: (record.columns.kinds, record.variant, is_emulated(record)))
     return tuple(
-        Alike(kinds=kinds, variant=variant, is_emulated=emulated, launches=tuple(record.columns.values for record in group))
+        KindGroup(kinds=kinds, variant=variant, is_emulated=emulated, launches=tuple(record.columns.values for record in group))
         for (kinds, variant, emulated), group in groups
     )
 
@@ -156,15 +156,15 @@ def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool])
     if metric.endswith("_ns") and is_emulated(record):
         return []
     columns = record.columns
-    return [columns.values[place] for place in places(columns.kinds, metric, accept)]
+    return [columns.values[place] for place in indices(columns.kinds, metric, accept)]
 
 
-def likeness(record: RunRecord, task: str, against: str = "reference") -> list[float]:
+def picture_psnr(record: RunRecord, task: str, against: str = "reference") -> list[float]:
     """Return the PSNR in decibels of a launch's images of a task, against the float reference or the true image."""
     return values(record, "psnr_db", lambda kind: kind.task == task and kind.labels.get("against") == against)
 
 
-def places(kinds: Kinds, metric: str, accept: Callable[[SampleKind], bool]) -> tuple[int, ...]:
+def indices(kinds: SampleKinds, metric: str, accept: Callable[[SampleKind], bool]) -> tuple[int, ...]:
     """Return the positions of a metric's values that `accept` selects, without warm-up."""
     of_metric = ((place, kinds.each[place]) for place in kinds.by_metric.get(metric, ()))
     return tuple(place for place, kind in of_metric if (metric in _PER_LAUNCH or not kind.is_warmup) and accept(kind))
@@ -183,7 +183,7 @@ def setups_of(result: RunResult) -> tuple[Setup, ...]:
     """Return a setup (a bundle and its devices) for each bundle of the run."""
     setups = []
     for stored in result.bundles:
-        addresses = tuple(d.address for d in result.devices if result.stored_on(d).folder == stored.folder)
+        addresses = tuple(d.address for d in result.devices if result.stored_bundle_on(d).folder == stored.folder)
         where = ", ".join(addresses) if len(result.bundles) > 1 else ""
         setups.append(Setup(bundle=stored.artifact, addresses=addresses, where=where))
     return tuple(setups)
@@ -203,7 +203,7 @@ def setup_table(setups: tuple[Setup, ...]) -> TextTable | None:
     return TextTable.of_words("where the recipe's `devices` tell them apart", columns, rows)
 
 
-def titled(title: str, where: str) -> str:
+def title_on(title: str, where: str) -> str:
     """Return a title followed by device addresses, if any are given."""
     return f"{title}, on {where}" if where else title
 
@@ -229,7 +229,7 @@ def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
     rows = tuple((name, *map(_cell, each)) for name, each in shares.items())
     columns = ("U-Net", "Layers", "Parameters", "Multiply-accumulates", "LoRA products")
     is_numeric = (False, True, True, True, True)
-    title = titled(bundle.precision, where)
+    title = title_on(bundle.precision, where)
     return TextTable(title=title, columns=columns, numeric=is_numeric, rows=rows, notes=(_NOTE,)) if rows else None
 
 
@@ -248,9 +248,9 @@ def int8_note(bundle: Bundle) -> str | None:
     return f"W8A8 in the shared U-Net ({bundle.precision}): {shares}."
 
 
-def _shares(int8: Int8Share) -> tuple[Share, ...]:
+def _shares(int8: Int8Share) -> tuple[Int8Fraction, ...]:
     return int8.layers, int8.parameters, int8.multiply_accumulates, int8.lora_products
 
 
-def _cell(share: Share) -> str:
+def _cell(share: Int8Fraction) -> str:
     return f"{share.percent:.1f} % ({share.int8:,} of {share.total:,})" if share.total else "none"

@@ -9,18 +9,18 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from quadbench.artifacts import Caveat
-from quadbench.artifacts.names import one_line
-from quadbench.artifacts.night_record import Measurement, Night, Point, Ruling, RulingKind, Subject, unlike
+from quadbench.artifacts.night_record import Measurement, Night, Point, Ruling, RulingKind, Subject, differing_values
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
-from quadbench.artifacts.run_record import Better
-from quadbench.report.formatting import MORE, Unit, between, change, convert, decibels, listed, number, plural, show
+from quadbench.artifacts.run_record import BetterDirection
+from quadbench.artifacts.safe_text import one_line
+from quadbench.report.formatting import MORE, Unit, between, change, convert, decibels, join_names, number, plural, show
 from quadbench.report.kpi import KPI_TITLES, KPI_UNITS
 from quadbench.report.versus import EXACT, PRIMARY, PSNR, SIZES
 
-_MOST_CHARACTERS = 300  # of a text from outside
-_MOST_VALUE = 1e18  # nanoseconds of decades, and more bytes than there are
-_MOST_DB = 1000
-_LEAST_SHARE = 0.001  # relative change of file sizes below which bytes are shown
+_MAX_CHARACTERS = 300  # of a text from outside
+_MAX_VALUE = 1e18  # nanoseconds of decades, and more bytes than there are
+_MAX_DB = 1000
+_MIN_SHARE = 0.001  # relative change of file sizes below which bytes are shown
 _NO_CHARACTERS = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd"}  # not allowed in XML
 
 COUNTED = {
@@ -51,17 +51,17 @@ T = TypeVar("T", bound=Hashable)
 Place = tuple[str, str]  # a case and the device that it runs on
 Series = Mapping[Place, Sequence[Measurement]]  # in order of time, the reported night last
 
-_MOST_DOUBTS = 3  # in the header of a report
+_MAX_DOUBTS = 3  # in the header of a report
 _KINDS = (*WORST_FIRST, RulingKind.CLEAN)
 _COUNTED = (RulingKind.REGRESSION, RulingKind.IMPROVEMENT, *WORST_FIRST)  # changes first, then unknown results
 
 
-def words(text: str) -> str:
+def tidy(text: str) -> str:
     """Return text from outside as one short line of visible characters, as nightly reports show it."""
-    return one_line(text, _MOST_CHARACTERS).translate(_NO_CHARACTERS)
+    return one_line(text, _MAX_CHARACTERS).translate(_NO_CHARACTERS)
 
 
-def counted(kind: RulingKind, count: int) -> str:
+def count_text(kind: RulingKind, count: int) -> str:
     """Format a count of rulings of one kind: `2 regressions`, `1 missing`."""
     return f"{count} {COUNTED[kind] if count == 1 else _PLURALS.get(kind, COUNTED[kind])}"
 
@@ -70,21 +70,21 @@ def figure_name(key: str | None, task: str | None) -> str:
     """Return the display name of a figure: `End to end, restyle`; empty without a key, which means all figures."""
     if key is None:
         return ""
-    title = "PSNR, mean" if key == PSNR else _TITLES.get(key) or words(key)
-    return f"{title}, {words(task)}" if task else title
+    title = "PSNR, mean" if key == PSNR else _TITLES.get(key) or tidy(key)
+    return f"{title}, {tidy(task)}" if task else title
 
 
 def directions(key: str | None) -> tuple[str, str]:
     """Return the words for a figure that grows and that shrinks, such as slower and faster."""
     if metric := PICTURE_METRICS.get(key or ""):
-        return ("better", "worse") if metric.better is Better.HIGHER else ("worse", "better")
+        return ("better", "worse") if metric.better is BetterDirection.HIGHER else ("worse", "better")
     unit = KPI_UNITS.get(key or "")
     return _DIRECTIONS[unit] if unit else MORE
 
 
 def value_words(point: Point | None) -> str:
     """Format the value of a figure in a night; empty if it is missing or implausible."""
-    return with_unit(point.value, point.key) if point and abs(point.value) < _MOST_VALUE else ""
+    return with_unit(point.value, point.key) if point and abs(point.value) < _MAX_VALUE else ""
 
 
 def with_unit(value: float, key: str) -> str:
@@ -116,10 +116,10 @@ def change_words(ruling: Ruling, point: Point | None) -> str:
     grows, shrinks = directions(ruling.key)
     if ruling.key == PSNR:
         difference = now - ruling.expected
-        return f"{abs(difference):.1f} dB {grows if difference > 0 else shrinks}" if abs(difference) < _MOST_DB else ""
+        return f"{abs(difference):.1f} dB {grows if difference > 0 else shrinks}" if abs(difference) < _MAX_DB else ""
     if not is_ratio(now) or not is_ratio(ruling.expected):
         return ""
-    if ruling.key in SIZES and abs(now / ruling.expected - 1) < _LEAST_SHARE:
+    if ruling.key in SIZES and abs(now / ruling.expected - 1) < _MIN_SHARE:
         return f"{plural(round(abs(now - ruling.expected)), 'byte')} {'more' if now > ruling.expected else 'less'}"
     return change(now / ruling.expected, (grows, shrinks))
 
@@ -135,7 +135,7 @@ def interval_words(ruling: Ruling, point: Point | None) -> str:
 
 def is_ratio(value: float) -> bool:
     """Return whether a value is a plausible positive number, usable as a ratio and in charts."""
-    return 1 / _MOST_VALUE < value < _MOST_VALUE
+    return 1 / _MAX_VALUE < value < _MAX_VALUE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,18 +171,18 @@ def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measuremen
             return _step("See how much it strayed in earlier nights; the next night rules on it again", history, where)
 
 
-def accepting(ruling: Ruling, where: Sequence[str]) -> NightStep | None:
+def accept_step(ruling: Ruling, where: Sequence[str]) -> NightStep | None:
     """Return the command that accepts a regression as the new level; None for other rulings."""
     command = ("history", ruling.case, "--devices", ruling.address, "--acknowledge", "REASON", "--until", "30d")
     return _step("If it is intended, take it as the new level", command, where) if ruling.kind is RulingKind.REGRESSION else None
 
 
 def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightStep:
-    return NightStep(purpose=purpose, command=words(shlex.join(("quadbench", *command, *where))))
+    return NightStep(purpose=purpose, command=tidy(shlex.join(("quadbench", *command, *where))))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figured:
+class FigureRow:
     """A ruling in words: the figure, its change, the interval and the cause.
 
     `value` is that of this night. `before` is the value in the last night with good files, and names that night.
@@ -207,7 +207,7 @@ class Figured:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Since:
+class FirstNight:
     """The first night of the current state. `subject` and `before` are the new and old files; None if files did not change."""
 
     night: str
@@ -240,9 +240,9 @@ class NightFinding:
     address: str
     place: Place
     cases: tuple[str, ...]
-    figures: tuple[Figured, ...]
+    figures: tuple[FigureRow, ...]
     owners: tuple[str, ...]
-    since: Since | None
+    since: FirstNight | None
     next: NightStep
     accepting: NightStep | None
     doubt: str | None = None
@@ -254,13 +254,13 @@ class NightFinding:
     @property
     def sentence(self) -> str:
         lead, more = self.figures[0], len([one for one in self.figures[1:] if one.figure])
-        told = f"{self.result}: {lead.figure}: {lead.cause}" if lead.figure else f"{self.result}; {lead.cause}"
-        return f"{told}; and {plural(more, 'other figure')}." if more else f"{told}."
+        text = f"{self.result}: {lead.figure}: {lead.cause}" if lead.figure else f"{self.result}; {lead.cause}"
+        return f"{text}; and {plural(more, 'other figure')}." if more else f"{text}."
 
     @property
     def result(self) -> str:
         """Return the finding in short, without figures and cause."""
-        cases, address = listed(self.cases), self.address
+        cases, address = join_names(self.cases), self.address
         match self.kind:
             case RulingKind.REGRESSION:
                 return f"{cases} got worse on {address}"
@@ -276,13 +276,13 @@ class NightFinding:
                 return f"{cases} is as usual on {address}"
 
     @property
-    def of_figures(self) -> str:
+    def figure_reason(self) -> str:
         """Return the first figure with its cause, if the leading ruling is about all figures."""
-        told = next((one for one in self.figures if one.figure), None)
-        return f"{told.figure}: {told.cause}." if told and not self.figures[0].figure else ""
+        figure = next((one for one in self.figures if one.figure), None)
+        return f"{figure.figure}: {figure.cause}." if figure and not self.figures[0].figure else ""
 
     @property
-    def wrong(self) -> str:
+    def device_fault(self) -> str:
         """Return the problem as the device's summary shows it: its cause if the device is at fault, else the result."""
         if self.kind in _OF_A_DEVICE:
             return self.figures[0].cause
@@ -291,8 +291,8 @@ class NightFinding:
 
 def subject_name(subject: Subject) -> str:
     """Return the display name of a bundle and its kit: the first characters of their digests."""
-    kit = f" with kit {words(subject.kit[:_DIGEST_SHOWN])}" if subject.kit else ""
-    return f"bundle {words(subject.bundle[:_DIGEST_SHOWN])}{kit}"
+    kit = f" with kit {tidy(subject.kit[:_DIGEST_SHOWN])}" if subject.kit else ""
+    return f"bundle {tidy(subject.bundle[:_DIGEST_SHOWN])}{kit}"
 
 
 def _order(ruling: Ruling) -> tuple[int, str, str, int, float]:
@@ -313,42 +313,42 @@ def _finding(rulings: Sequence[Ruling], series: Series, where: Sequence[str]) ->
     place = (first.case, first.device)
     return NightFinding(
         kind=first.kind,
-        address=words(first.address),
+        address=tidy(first.address),
         place=place,
-        cases=once(words(ruling.case) for ruling in rulings),
+        cases=unique(tidy(ruling.case) for ruling in rulings),
         figures=tuple(_figured(ruling, series) for ruling in rulings),
-        owners=once(words(ruling.owner) for ruling in rulings if ruling.owner),
+        owners=unique(tidy(ruling.owner) for ruling in rulings if ruling.owner),
         since=_since(first, series.get(place, ())),
         next=next_step(first, _tonight(first, series), _last_good(first, series), where),
-        accepting=accepting(first, where),
+        accepting=accept_step(first, where),
     )
 
 
-def _figured(ruling: Ruling, series: Series) -> Figured:
+def _figured(ruling: Ruling, series: Series) -> FigureRow:
     measured = _tonight(ruling, series)
     points = {(point.task, point.key): point for point in measured.points} if measured else {}
     name = ruling.task or "", ruling.key or ""
     point, good = points.get(name), _last_good(ruling, series)
     before = value_words(next((one for one in good.points if (one.task, one.key) == name), None)) if good else ""
-    return Figured(
+    return FigureRow(
         ruling=ruling,
         point=point,
         figure=figure_name(ruling.key, ruling.task),
-        cause=words(ruling.cause).rstrip("."),
+        cause=tidy(ruling.cause).rstrip("."),
         change=change_words(ruling, point),
         interval=interval_words(ruling, point),
         value=value_words(point),
-        before=f"{before} in {words(good.night)}, the last one with good files" if good and before else "",
+        before=f"{before} in {tidy(good.night)}, the last one with good files" if good and before else "",
     )
 
 
-def drawn_figure(told: Figured, series: Series) -> Figured:
+def drawn_figure(figure: FigureRow, series: Series) -> FigureRow:
     """Return the figure to draw for a ruling: its own, or the image time if it is about all figures."""
-    measured = _tonight(told.ruling, series)
+    measured = _tonight(figure.ruling, series)
     first = next((point for point in measured.points if point.key == PRIMARY), None) if measured else None
-    if told.point or first is None:
-        return told
-    return _figured(replace(told.ruling, task=first.task, key=first.key, expected=None), series)
+    if figure.point or first is None:
+        return figure
+    return _figured(replace(figure.ruling, task=first.task, key=first.key, expected=None), series)
 
 
 def _tonight(ruling: Ruling, series: Series) -> Measurement | None:
@@ -364,7 +364,7 @@ def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
     return next((one for one in reversed(before) if one.subject == ruling.last_good), None)
 
 
-def _since(ruling: Ruling, nights: Sequence[Measurement]) -> Since | None:
+def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
     """Return the first night with the new files or, if files did not change, with the current environment."""
     if not nights or nights[-1].night != ruling.night:
         return None
@@ -377,21 +377,21 @@ def _since(ruling: Ruling, nights: Sequence[Measurement]) -> Since | None:
     if not others:
         return None
     before, first = nights[others[-1]], nights[others[-1] + 1]
-    return Since(
-        night=words(first.night),
+    return FirstNight(
+        night=tidy(first.night),
         subject=first.subject if is_new else None,
         before=before.subject if is_new else None,
-        environment=changed(before.environment, first.environment),
+        environment=changed_values(before.environment, first.environment),
         age=len(nights) - 2 - others[-1],
     )
 
 
-def changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def changed_values(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return the entries that differ between two mappings: name to values before and now."""
-    return {words(name): (words(old), words(new)) for name, (old, new) in sorted(unlike([before], [now]).items())}
+    return {tidy(name): (tidy(old), tidy(new)) for name, (old, new) in sorted(differing_values([before], [now]).items())}
 
 
-def once(values: Iterable[T]) -> tuple[T, ...]:
+def unique(values: Iterable[T]) -> tuple[T, ...]:
     """Return the values in their order, without duplicates."""
     return tuple(dict.fromkeys(values))
 
@@ -427,7 +427,7 @@ class DeviceNight:
     @property
     def doubts(self) -> tuple[str, ...]:
         """Return the reasons to doubt the device's measurements."""
-        return (*(caveat.words for caveat in self.caveats), *_doubts(self.false_alarms))
+        return (*(caveat.label for caveat in self.caveats), *_doubts(self.false_alarms))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -454,11 +454,11 @@ class NightView:
     @property
     def sentence(self) -> str:
         """Return the result of the night in words, the worst finding first."""
-        told = [counted(kind, self.counts[kind]) for kind in once((*_COUNTED, *self.counts)) if kind in self.counts]
+        counts = [count_text(kind, self.counts[kind]) for kind in unique((*_COUNTED, *self.counts)) if kind in self.counts]
         if self.open:
-            told.append(f"{len(self.open)} not ruled, as the night goes on or was cut short")
+            counts.append(f"{len(self.open)} not ruled, as the night goes on or was cut short")
         cases = plural(sum(self.counts.values()) + len(self.open), "case")
-        return f"{self._worst()} {cases} on devices, each counted by its worst figure: {', '.join(told)}."
+        return f"{self._worst()} {cases} on devices, each counted by its worst figure: {', '.join(counts)}."
 
     @property
     def doubt(self) -> str:
@@ -468,12 +468,12 @@ class NightView:
         alike = dict[str, list[str]]()  # device addresses by doubt, those of the worst finding first
         for address in sorted(doubted, key=lambda address: address not in worst):
             alike.setdefault(doubted[address], []).append(address)
-        told = [f"On {listed(addresses)}: {why}." for why, addresses in alike.items()]
-        more = [f"{len(told) - _MOST_DOUBTS} more stand below, device by device."] if len(told) > _MOST_DOUBTS else []
+        sentences = [f"On {join_names(addresses)}: {why}." for why, addresses in alike.items()]
+        more = [f"{len(sentences) - _MAX_DOUBTS} more stand below, device by device."] if len(sentences) > _MAX_DOUBTS else []
         if not doubted.keys().isdisjoint(worst):
-            return " ".join((*told[:_MOST_DOUBTS], *more))
-        about = f" about {listed(worst)}" if told and worst else ""
-        return " ".join((f"None is known{about}.", *told[:_MOST_DOUBTS], *more))
+            return " ".join((*sentences[:_MAX_DOUBTS], *more))
+        about = f" about {join_names(worst)}" if sentences and worst else ""
+        return " ".join((f"None is known{about}.", *sentences[:_MAX_DOUBTS], *more))
 
     @property
     def _worst_addresses(self) -> list[str]:
@@ -482,7 +482,7 @@ class NightView:
 
     def _worst(self) -> str:
         if self.findings:
-            return replace(self.findings[0], address=listed(self._worst_addresses)).sentence
+            return replace(self.findings[0], address=join_names(self._worst_addresses)).sentence
         if not self.clean:
             return "Nothing is ruled yet."
         if self.open:
@@ -499,8 +499,8 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
     """
     measured = {(one.case, one.device) for one in night.measurements}
     rulings = [one for one in night.rulings if one.kind is not RulingKind.CLEAN or (one.case, one.device) in measured]
-    told: list[Measurement | Ruling] = [*night.measurements, *rulings]
-    addresses = {(one.case, one.device): words(one.address) for one in told}
+    entries: list[Measurement | Ruling] = [*night.measurements, *rulings]
+    addresses = {(one.case, one.device): tidy(one.address) for one in entries}
     worst = {(one.case, one.device): one.kind for one in sorted(rulings, key=lambda one: -_KINDS.index(one.kind))}
     known = {rate.device: rate for rate in rates}
     findings = []  # the worst first
@@ -508,7 +508,7 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
     for _, group in groupby(unclean, key=_together):
         finding = _finding(list(group), series, where)
         findings.append(replace(finding, doubt=next(_doubts(known.get(finding.place[1])), None)))
-    clean = sorted((words(place[0]), addresses[place]) for place, kind in worst.items() if kind is RulingKind.CLEAN)
+    clean = sorted((tidy(place[0]), addresses[place]) for place, kind in worst.items() if kind is RulingKind.CLEAN)
     devices = {device: address for (_, device), address in addresses.items()}
     return NightView(
         night=night,
@@ -522,8 +522,8 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
                 address=devices[device],
                 cases=len([place for place in addresses if place[1] == device]),
                 clean=len([kind for place, kind in worst.items() if place[1] == device and kind is RulingKind.CLEAN]),
-                wrong=once((*(one.wrong for one in findings if one.place[1] == device), *_doubts(known.get(device)))),
-                caveats=once(caveat for one in night.measurements if one.device == device for caveat in one.caveats),
+                wrong=unique((*(one.device_fault for one in findings if one.place[1] == device), *_doubts(known.get(device)))),
+                caveats=unique(caveat for one in night.measurements if one.device == device for caveat in one.caveats),
                 environment_changes=_changes([nights for place, nights in series.items() if place[1] == device], night),
                 false_alarms=known.get(device),
             )
@@ -538,16 +538,16 @@ def _open(night: Night, ruled: Mapping[Place, str]) -> tuple[tuple[str, str], ..
     pairs = [(one.case, one.address) for one in night.measurements if (one.case, one.device) not in ruled]
     if night.ended_at is None:
         pairs += night.planned
-    known = {(words(case), address) for (case, _), address in ruled.items()}
-    return once(pair for case, word in pairs if (pair := (words(case), words(word))) not in known)
+    known = {(tidy(case), address) for (case, _), address in ruled.items()}
+    return unique(pair for case, word in pairs if (pair := (tidy(case), tidy(word))) not in known)
 
 
 def _changes(cases: Iterable[Sequence[Measurement]], night: Night) -> dict[str, tuple[str, str]]:
     """Return changes of a device's environment since the night before: name to values before and now."""
     pairs = [nights[-2:] for nights in cases if len(nights) > 1 and nights[-1].night == night.night_id]
-    return {name: pair for before, now in pairs for name, pair in changed(before.environment, now.environment).items()}
+    return {name: pair for before, now in pairs for name, pair in changed_values(before.environment, now.environment).items()}
 
 
 def _doubts(rate: AlarmRate | None) -> Iterator[str]:
     if rate and rate.doubt:
-        yield words(rate.doubt)
+        yield tidy(rate.doubt)

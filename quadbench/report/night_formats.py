@@ -13,11 +13,11 @@ from markupsafe import Markup
 
 from quadbench.artifacts.night_record import Measurement, Point, RulingKind, Subject
 from quadbench.report import night as night_words
-from quadbench.report.chart import Plot, dot, nice_ticks, rule, svg, text, with_room
+from quadbench.report.chart import Plot, dot, nice_ticks, padded_range, rule, svg, text
 from quadbench.report.formatting import TextTable, change, labelled, percent, plural
-from quadbench.report.night import DeviceNight, Figured, NightFinding, NightView, drawn_figure, in_unit, is_ratio, unit_of, words
+from quadbench.report.night import DeviceNight, FigureRow, NightFinding, NightView, drawn_figure, in_unit, is_ratio, tidy, unit_of
 from quadbench.report.page import page_environment
-from quadbench.results.disk import write_whole
+from quadbench.results.disk import write_atomic
 from quadbench.results.documents import adapter_of, document_from
 from quadbench.results.layout import Layout
 
@@ -31,7 +31,7 @@ COLOURS = {
     RulingKind.IMPROVEMENT: "#2a7a3b",
 }
 _TICKS = 3  # approximate number of ticks on a low axis
-_MOST_NIGHTS = 60
+_MAX_NIGHTS = 60
 _LAST = WIDTH - 124  # x of a report's last night, which has its change beside it
 _ABOVE = 34  # pixels above a panel, for the name of new files
 
@@ -40,7 +40,7 @@ Interval = tuple[float, float, float]  # a value, and the ends of its interval
 SCHEMA_VERSION = 1
 DEVICE_COLUMNS = ("Device", "Clean", "Noticed", "Changed since the night before", "False alarms")
 _FIGURES_SHOWN = 3
-_MOST_CHARTS = 12
+_MAX_CHARTS = 12
 _CHARTS_EACH = 2
 _MEANINGS = {
     RulingKind.REGRESSION: "It is slower, bigger or worse than with the last good files, by launches in turn, bytes or pictures.",
@@ -51,7 +51,7 @@ _MEANINGS = {
 }
 
 
-def across(count: int, right: int = _RIGHT) -> Plot:
+def plot_of(count: int, right: int = _RIGHT) -> Plot:
     """Return a plot area whose x axis holds `count` nights, at least two, numbered from 0."""
     return Plot(left=LEFT, right=right, top=UPPER[0], bottom=UPPER[1], xs=(0.0, count - 1.0), ys=(0.0, 1.0))
 
@@ -60,7 +60,7 @@ def panel(nights: Plot, values: Sequence[float], levels: Iterable[float], span: 
     """Return a panel whose y axis covers the given levels and the values within a factor of two of the median."""
     middle = median(values)
     shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
-    return replace(nights, top=span[0], bottom=span[1], ys=with_room(shown))
+    return replace(nights, top=span[0], bottom=span[1], ys=padded_range(shown))
 
 
 def axis(plot: Plot, title: str, above: float = 8) -> Iterator[str]:
@@ -91,33 +91,33 @@ def dates(plot: Plot, nights: Sequence[Measurement], bottom: float) -> Iterator[
         yield text(plot.x(index), bottom + 18, f"{nights[index].measured_at:%Y-%m-%d}", anchor=anchor)
 
 
-def night_chart(finding: NightFinding, told: Figured, nights: Sequence[Measurement]) -> str | None:
+def night_chart(finding: NightFinding, figure: FigureRow, nights: Sequence[Measurement]) -> str | None:
     """Draw a figure over the nights with the last night highlighted; None if fewer than two nights have it."""
-    shown = [(night, point) for night in nights if (point := _point(night, told)) is not None][-_MOST_NIGHTS:]
-    if len(shown) < 2 or shown[-1][0].night != told.ruling.night:
+    shown = [(night, point) for night in nights if (point := _point(night, figure)) is not None][-_MAX_NIGHTS:]
+    if len(shown) < 2 or shown[-1][0].night != figure.ruling.night:
         return None
     measured, points = [night for night, _ in shown], [point for _, point in shown]
-    plot, key, is_of_ratio = across(len(shown), _LAST), points[-1].key, points[-1].ratio is not None
-    of_case, of_yardstick = titles_of(told.figure, key, is_of_ratio=is_of_ratio)
-    expected = told.ruling.expected
+    plot, key, is_of_ratio = plot_of(len(shown), _LAST), points[-1].key, points[-1].ratio is not None
+    of_case, of_yardstick = titles_of(figure.figure, key, is_of_ratio=is_of_ratio)
+    expected = figure.ruling.expected
     usual = expected if expected is None or is_of_ratio else in_unit(expected, key)
     levels = [] if usual is None or not is_ratio(usual) else [usual]
-    body = list(_marked(plot, list(map(_interval, points)), UPPER, of_case, told.change, finding.kind, levels))
+    body = list(_figure_panel(plot, list(map(_interval, points)), UPPER, of_case, figure.change, finding.kind, levels))
     ys = [in_unit(point.yardstick, key) for point in points if point.yardstick is not None]
     bottom = UPPER[1]
     if len(ys) == len(points) and all(map(is_ratio, ys)):
         ratio, bottom = ys[-1] / median(ys[:-1]), LOWER[1]
         so = "as usual" if percent(abs(ratio - 1)) == percent(0) else change(ratio, night_words.directions(key))
         its_doing = finding.kind if finding.kind is RulingKind.ENVIRONMENT else None  # the yardstick is highlighted only then
-        body += _marked(plot, [(y, y, y) for y in ys], LOWER, of_yardstick, so, its_doing)
-    title = f"{told.figure} of {finding.cases[0]} on {finding.address} over {len(shown)} nights"
-    return svg(WIDTH, bottom + 24, title, [*_came(plot, measured, bottom), *body, *dates(plot, measured, bottom)])
+        body += _figure_panel(plot, [(y, y, y) for y in ys], LOWER, of_yardstick, so, its_doing)
+    title = f"{figure.figure} of {finding.cases[0]} on {finding.address} over {len(shown)} nights"
+    return svg(WIDTH, bottom + 24, title, [*_subject_changes(plot, measured, bottom), *body, *dates(plot, measured, bottom)])
 
 
-def _point(night: Measurement, told: Figured) -> Point | None:
+def _point(night: Measurement, figure: FigureRow) -> Point | None:
     """Return a night's figure if it is comparable to the last night's: both are ratios, or both plain values."""
-    point = next((one for one in night.points if (one.task, one.key) == (told.ruling.task, told.ruling.key)), None)
-    if point is None or told.point is None or (point.ratio is None) is not (told.point.ratio is None):
+    point = next((one for one in night.points if (one.task, one.key) == (figure.ruling.task, figure.ruling.key)), None)
+    if point is None or figure.point is None or (point.ratio is None) is not (figure.point.ratio is None):
         return None
     return point if is_ratio(point.value if point.ratio is None else point.ratio) else None
 
@@ -130,7 +130,7 @@ def _interval(point: Point) -> Interval:
     return point.ratio, low, high
 
 
-def _marked(
+def _figure_panel(
     nights: Plot,
     intervals: Sequence[Interval],
     span: tuple[int, int],
@@ -154,7 +154,7 @@ def _marked(
     yield text(plot.right + 10, plot.y(values[-1]) + 4, words, css_class=mark or "label", colour=colour)
 
 
-def _came(plot: Plot, nights: Sequence[Measurement], bottom: int) -> Iterator[str]:
+def _subject_changes(plot: Plot, nights: Sequence[Measurement], bottom: int) -> Iterator[str]:
     """Draw a vertical line before each night with new files, and label the latest one with the files' digest."""
     new = [number for number in range(1, len(nights)) if nights[number].subject != nights[number - 1].subject]
     for number in new:
@@ -220,9 +220,9 @@ class NightDocument:
 def night_json(view: NightView) -> str:
     """Return a night as JSON, as its schema in docs/schemas specifies; null stands for NaN and infinities."""
     findings = tuple(map(_finding, view.findings))
-    told = {"counts": view.counts, "devices": view.devices, "clean": view.clean, "not_ruled": view.open, "findings": findings}
+    parts = {"counts": view.counts, "devices": view.devices, "clean": view.clean, "not_ruled": view.open, "findings": findings}
     night = {"schema_version": SCHEMA_VERSION, "night": view.night.night_id, "outcome": view.outcome, "sentence": view.sentence}
-    document = document_from(NightDocument, view.night, **night, **told)
+    document = document_from(NightDocument, view.night, **night, **parts)
     return adapter_of(NightDocument).dump_json(document, indent=1).decode()
 
 
@@ -233,14 +233,14 @@ def _finding(finding: NightFinding) -> FindingDocument:
         device=finding.place[1],
         since=finding.since.night if finding.since else None,
         last_good=finding.figures[0].ruling.last_good,
-        figures=tuple(_figure(told) for told in finding.figures),
+        figures=tuple(_figure(figure) for figure in finding.figures),
     )
 
 
-def _figure(told: Figured) -> RuledFigure:
-    tonight = told.point if told.point and math.isfinite(told.point.value) else None
-    words = {"cause": told.cause, "change": told.change, "interval": told.interval}
-    return document_from(RuledFigure, told.ruling, tonight=tonight, **words)
+def _figure(figure: FigureRow) -> RuledFigure:
+    tonight = figure.point if figure.point and math.isfinite(figure.point.value) else None
+    words = {"cause": figure.cause, "change": figure.change, "interval": figure.interval}
+    return document_from(RuledFigure, figure.ruling, tonight=tonight, **words)
 
 
 def finding_lines(finding: NightFinding) -> Iterator[str]:
@@ -277,7 +277,7 @@ def device_table(view: NightView) -> TextTable:
 
 def device_cells(device: DeviceNight) -> tuple[str | list[str], ...]:
     """Return the cells of a device for DEVICE_COLUMNS; some cells hold several texts."""
-    noticed = [*device.wrong, *(caveat.words for caveat in device.caveats)]
+    noticed = [*device.wrong, *(caveat.label for caveat in device.caveats)]
     clean = f"{device.clean} of {device.cases}"
     changes = [f"{name}: {before} → {now}" for name, (before, now) in device.environment_changes.items()]
     return device.address, clean, noticed, changes, rate_words(device)
@@ -292,9 +292,9 @@ def rate_words(device: DeviceNight) -> str:
 
 def figure_lines(finding: NightFinding) -> list[str]:
     """Return the first figures of a finding as text, and the number of further ones."""
-    told = [str(figured) for figured in finding.figures if figured.figure]
-    more = len(told) - _FIGURES_SHOWN
-    return told[:_FIGURES_SHOWN] + ([f"and {plural(more, 'other figure')}"] if more > 0 else [])
+    lines = [str(figured) for figured in finding.figures if figured.figure]
+    more = len(lines) - _FIGURES_SHOWN
+    return lines[:_FIGURES_SHOWN] + ([f"and {plural(more, 'other figure')}"] if more > 0 else [])
 
 
 def write_night_report(view: NightView, commands: Mapping[str, str], layout: Layout) -> Path:
@@ -306,24 +306,24 @@ def write_night_report(view: NightView, commands: Mapping[str, str], layout: Lay
         StorageError: the folder is full or cannot be written.
     """
     path = layout.night(view.night.night_id) / "night.html"
-    write_whole(path, render_night(view, commands), end="")
+    write_atomic(path, render_night(view, commands), end="")
     return path
 
 
 def render_night(view: NightView, commands: Mapping[str, str]) -> str:
     charts: dict[int, tuple[Markup, ...]] = {}  # charts of the worst findings' first figures, by number of the finding
-    left = _MOST_CHARTS
+    left = _MAX_CHARTS
     for number, finding in enumerate(view.findings):
         if drawn := tuple(islice(_drawn(finding, view), min(_CHARTS_EACH, left))):
             charts[number] = drawn
             left -= len(drawn)
-    environment = page_environment(words=words, rate=rate_words, subject=night_words.subject_name)
+    environment = page_environment(words=tidy, rate=rate_words, subject=night_words.subject_name)
     page = environment.get_template("night.html.j2")
     return page.render(view=view, charts=charts, meanings=_MEANINGS, commands=commands, data=night_json(view))
 
 
 def _drawn(finding: NightFinding, view: NightView) -> Iterator[Markup]:
-    for told in finding.figures:
-        nights = view.series.get((told.ruling.case, told.ruling.device), ())
-        if (chart := night_chart(finding, drawn_figure(told, view.series), nights)) is not None:
+    for figure in finding.figures:
+        nights = view.series.get((figure.ruling.case, figure.ruling.device), ())
+        if (chart := night_chart(finding, drawn_figure(figure, view.series), nights)) is not None:
             yield Markup(chart)

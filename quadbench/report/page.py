@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from quadbench.artifacts.names import printable
+from quadbench.artifacts.safe_text import printable
 from quadbench.report.formatting import decibels, number, percent, pieces, plural, rough_times, seconds, show, times
 
 _HERE = Path(__file__).parent

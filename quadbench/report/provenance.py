@@ -10,7 +10,7 @@ from quadbench.artifacts.run_record import LIBRARY_PREFIX
 from quadbench.report.formatting import Unit, plural, show
 from quadbench.report.launches import setups_of, step_of
 
-MOST_LISTED = 200  # OK launches, and as many failed ones
+MAX_LISTED = 200  # OK launches, and as many failed ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +48,14 @@ def launch_rows(result: RunResult) -> tuple[Launch, ...]:
     """Return all launches of a run in the order measured."""
     return tuple(
         Launch(position=position, record=record, seconds=(record.ended_at - record.started_at).total_seconds())
-        for position, record in enumerate(result.in_order, start=1)
+        for position, record in enumerate(result.records_in_order, start=1)
     )
 
 
 def digests(result: RunResult) -> tuple[Fact, ...]:
     """Return the digests of a run's recipe, bundles, compiled bundles and quantization profiles."""
     setups = setups_of(result)
-    compiled = dict.fromkeys((record.target, record.compiled_digest) for record in result.in_order)
+    compiled = dict.fromkeys((record.target, record.compiled_digest) for record in result.records_in_order)
     return (
         *(Fact(name="Recipe", value=each.bundle.recipe_digest, where=each.where) for each in setups),
         *(Fact(name="Bundle", value=each.bundle.digest, where=each.where) for each in setups),
@@ -70,11 +70,11 @@ def versions(result: RunResult) -> tuple[Fact, ...]:
     Libraries that run graphs are listed with their build ids; system libraries that the harness loaded are only counted.
     """
     launches = _by_device(result, {record.record_id: dict(_shown(record.versions)) for record in result.records})
-    told = {(fact.name, fact.value) for fact in launches}
+    known_versions = {(fact.name, fact.value) for fact in launches}
     build = [
         Fact(name=f"quad.{name}", value=value, where="build")
         for name, value in sorted(result.bundle.tool_versions.items())
-        if (f"quad.{name}", value) not in told
+        if (f"quad.{name}", value) not in known_versions
     ]
     return (*build, *launches)
 
@@ -87,7 +87,7 @@ def settings(result: RunResult) -> tuple[Fact, ...]:
 def _by_device(result: RunResult, texts: Mapping[str, Mapping[str, str]]) -> tuple[Fact, ...]:
     """Return each name and value of the records once, with its devices. `texts` is keyed by record id."""
     addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for record in result.in_order:
+    for record in result.records_in_order:
         for name, value in texts[record.record_id].items():
             addresses = addresses_of[name, value]
             if record.device.address not in addresses:
@@ -112,7 +112,7 @@ def _shown(versions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 def device_conditions(result: RunResult) -> tuple[DeviceConditions, ...]:
     """Return the state of each device before its first launch and after its last one."""
     states = defaultdict[str, list[dict[str, str]]](list)
-    for record in result.in_order:
+    for record in result.records_in_order:
         if record.state:
             states[record.device.serial].append(record.state)
     return tuple(
@@ -149,11 +149,11 @@ def launch_list(launches: Sequence[Launch]) -> LaunchList:
     """Return the launches that a page lists: all, or an even sample of OK ones and the first failed ones."""
     fine = [launch for launch in launches if launch.is_ok]
     wrong = [launch for launch in launches if not launch.is_ok]
-    step = step_of(len(fine), MOST_LISTED)
-    shown = sorted((*fine[::step], *wrong[:MOST_LISTED]), key=lambda launch: launch.position)
+    step = step_of(len(fine), MAX_LISTED)
+    shown = sorted((*fine[::step], *wrong[:MAX_LISTED]), key=lambda launch: launch.position)
     words = []
     if step > 1:
         words.append(f"of {plural(len(fine), 'launch')} that are OK one in {step} is listed")
-    if len(wrong) > MOST_LISTED:
-        words.append(f"of {plural(len(wrong), 'launch')} that are not the first {MOST_LISTED} are listed")
+    if len(wrong) > MAX_LISTED:
+        words.append(f"of {plural(len(wrong), 'launch')} that are not the first {MAX_LISTED} are listed")
     return LaunchList(launches=tuple(shown), left_out="; ".join(words))

@@ -7,14 +7,14 @@ from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, V
 from quadbench.report import chart
 from quadbench.report.formatting import Unit, convert, plural, show
 from quadbench.report.kpi import Figure, KpiRow
-from quadbench.report.launches import SERVING, is_emulated, launches_on, sound, step_of, temperature_c, values
+from quadbench.report.launches import SERVING, is_emulated, launches_on, only_ok, step_of, temperature_c, values
 from quadbench.report.scores import Trajectory
+from quadbench.report.serving_modes import ServingModes
 from quadbench.report.storage import Growth, Storage, rom_parts, rom_steps
-from quadbench.report.ways import Ways
 
-_MOST_LAUNCHES, _MOST_IMAGES, _MOST_READINGS = 200, 24, 300  # limits of one chart
-_MOST_DOTS = 800  # in one chart
-_MOST_STRIPS = 3000  # launches in all strip charts of a report
+_MAX_LAUNCHES, _MAX_IMAGES, _MAX_READINGS = 200, 24, 300  # limits of one chart
+_MAX_DOTS = 800  # in one chart
+_MAX_STRIPS = 3000  # launches in all strip charts of a report
 _CLOCK = ("session_load_ns", "switch_ns", "end_to_end_ns")  # metrics that advance the time axis of memory readings
 
 VARIANT_COLOURS = {
@@ -64,7 +64,7 @@ class TaskStrips:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryCourse:
+class MemoryTimeline:
     """Memory over time in a variant's first launch: (ns of loading, switching and painting so far, bytes)."""
 
     variant: Variant
@@ -83,9 +83,9 @@ class TimeShare:
 
 def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
     """Return the image times by launch of each task that was timed on a device."""
-    launches = [record for record in sound(launches_on(result, device)) if record.variant in SERVING]
+    launches = [record for record in only_ok(launches_on(result, device)) if record.variant in SERVING]
     pictures = sum(len(result.bundle_on(device).tasks) for device in result.devices) or 1
-    step = step_of(len(launches), min(_MOST_LAUNCHES, max(_MOST_STRIPS // pictures, 1)))
+    step = step_of(len(launches), min(_MAX_LAUNCHES, max(_MAX_STRIPS // pictures, 1)))
     numbered = list(enumerate(launches, start=1))[::step]
     strips = {task.name: tuple(_strips(numbered, task)) for task in result.bundle_on(device).tasks}
     return tuple(
@@ -93,11 +93,11 @@ def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
     )
 
 
-def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryCourse, ...]:
+def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryTimeline, ...]:
     """Return the memory over time of each variant that was measured on a device."""
-    launches = [record for record in sound(launches_on(result, device)) if not is_emulated(record)]
+    launches = [record for record in only_ok(launches_on(result, device)) if not is_emulated(record)]
     firsts = {record.variant: record for record in reversed(launches) if record.variant in SERVING}
-    courses = [MemoryCourse(variant=v, readings=_thinned(list(_readings(firsts[v])))) for v in SERVING if v in firsts]
+    courses = [MemoryTimeline(variant=v, readings=_thinned(list(_readings(firsts[v])))) for v in SERVING if v in firsts]
     return tuple(course for course in courses if course.readings)
 
 
@@ -116,7 +116,7 @@ def _strips(launches: Sequence[tuple[int, RunRecord]], task: TaskAssets) -> Iter
     for number, record in launches:
         images = values(record, "end_to_end_ns", lambda kind: kind.task == task.name)
         if images:
-            every = -(-len(images) // min(_MOST_IMAGES, max(_MOST_DOTS // len(launches), 1)))
+            every = -(-len(images) // min(_MAX_IMAGES, max(_MAX_DOTS // len(launches), 1)))
             warm = temperature_c(record)
             yield LaunchStrip(number=number, variant=record.variant, images_ns=tuple(images[::every]), temperature_c=warm)
 
@@ -136,7 +136,7 @@ def _readings(record: RunRecord) -> Iterator[tuple[float, float]]:
 
 def _thinned(readings: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
     """Return a limited number of memory readings, the highest of each interval."""
-    every = -(-len(readings) // _MOST_READINGS) or 1
+    every = -(-len(readings) // _MAX_READINGS) or 1
     stretches = (readings[start : start + every] for start in range(0, len(readings), every))
     return tuple(max(stretch, key=lambda reading: reading[1]) for stretch in stretches)
 
@@ -161,7 +161,7 @@ def strip_chart(task: TaskStrips) -> str:
     return chart.svg(_WIDTH, height, f"Time of each image of {task.task} by launch on {task.address}", body)
 
 
-def memory_chart(courses: Sequence[MemoryCourse], address: str) -> str:
+def memory_chart(courses: Sequence[MemoryTimeline], address: str) -> str:
     """Draw resident memory in the first launch of each variant, over time spent loading, switching and painting."""
     lines = {course.variant: [(ns / 1e9, convert(size, Unit.MEGABYTES)) for ns, size in course.readings] for course in courses}
     spots = [spot for line in lines.values() for spot in line]
@@ -248,7 +248,7 @@ def trajectory_chart(trajectory: Trajectory) -> str:
     return chart.line_chart(series, title=title, x_label="step", y_label="dB", width=360, height=220)
 
 
-def ways_chart(ways: Ways) -> str:
+def serving_modes_chart(ways: ServingModes) -> str:
     """Draw image time with its share of the switch, over the number of images between task switches."""
     series = [
         chart.Series(

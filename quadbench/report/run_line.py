@@ -9,7 +9,7 @@ from statistics import mean
 from quadbench.artifacts import DeviceFacts, RunResult, Variant
 from quadbench.report.formatting import Unit, decibels, show
 from quadbench.report.kpi import figure, launch_values
-from quadbench.report.launches import launches_of, sound
+from quadbench.report.launches import launches_of, only_ok
 from quadbench.report.scores import quality_rows
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import sweep_answer
@@ -135,12 +135,12 @@ def run_line(result: RunResult) -> RunLine:
     status = RunStatus.CUT_SHORT if result.is_cut_short else RunStatus.FAILED if wrong else RunStatus.OK
     times = {device.address: time for device in result.devices if (time := _time(result, device))}
     figures = {
-        device.address: told for device in result.devices if (told := times.get(device.address) or _likeness(result, device))
+        device.address: figure for device in result.devices if (figure := times.get(device.address) or _likeness(result, device))
     }
     return RunLine(
         run_id=result.run_id,
         status=status,
-        started_at=result.in_order[0].started_at,
+        started_at=result.records_in_order[0].started_at,
         recipe=result.bundle.recipe_name,
         swept=result.swept,
         devices=tuple(device.address for device in result.devices),
@@ -154,9 +154,9 @@ def _time(result: RunResult, device: DeviceFacts) -> str | None:
     """Return a device's image time, the mean of the tasks' medians, of the shared graph if it ran."""
     shown = {}
     for variant in _ORDER:
-        launches = sound(launches_of(result, device, variant))
+        launches = only_ok(launches_of(result, device, variant))
         figures = [figure(launch_values("end_to_end", launches, task)) for task in result.bundle_on(device).tasks]
-        if times := [told.value for told in figures if told]:
+        if times := [figure.value for figure in figures if figure]:
             shown[variant] = show(mean(times), Unit.MILLISECONDS)
     if Variant.SHARED in shown:
         own = f", {shown[Variant.PER_GRAPH]} per graph" if Variant.PER_GRAPH in shown else ""

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quadbench.artifacts import RunRecord, Sample
-from quadbench.errors import UserError, package_needed
+from quadbench.errors import UserError, requires_package
 from quadbench.report.formatting import csv_cell
-from quadbench.results.disk import storing
+from quadbench.results.disk import storage_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,14 +62,14 @@ def write_samples(table: "pd.DataFrame", path: Path) -> None:
         raise UserError(f"'{path}' ends with '{path.suffix}'; expected {' or '.join(FORMATS)}", hint="give another name")
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with storing(path.parent):
+        with storage_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix == ".csv":
                 texts = table.select_dtypes(exclude=["number", "bool"]).astype(object)
                 cells = texts.where(texts.isna(), texts.map(str).map(csv_cell))
                 table.assign(**cells).to_csv(temporary, index=False)
             else:
-                with package_needed("a Parquet file", hint="pip install 'quadbench[parquet]'"):
+                with requires_package("a Parquet file", hint="pip install 'quadbench[parquet]'"):
                     import pyarrow  # noqa: F401  (without it, pandas raises an error of its own)
                 table.to_parquet(temporary, index=False)
             temporary.replace(path)

@@ -10,17 +10,17 @@ import numpy as np
 from PIL import Image
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, TaskItem, Variant
-from quadbench.artifacts.bundle import Clipping, HeldOut, TrajectorySqnr
+from quadbench.artifacts.bundle import Clipping, HeldOutScores, TrajectorySqnr
 from quadbench.artifacts.pixels import Pixels, read_pixels
-from quadbench.artifacts.run_record import Better, Compared, Metric, RunScores, Score
+from quadbench.artifacts.run_record import BetterDirection, ImageComparison, Metric, RunScores, Score
 from quadbench.report.formatting import TextTable, labelled
-from quadbench.report.launches import launches_of, launches_on, likeness, sound, titled, values, why_absent
+from quadbench.report.launches import absence_reason, launches_of, launches_on, only_ok, picture_psnr, title_on, values
 from quadbench.results.layout import Layout
 
 SHOWN_ITEMS = 4  # a task's further items are folded away
 
 AMPLIFIED = 8
-_MOST_WIDTH = 128  # pixels; the width in a report
+_MAX_WIDTH = 128  # pixels; the width in a report
 
 MADE = {
     "shared": "Shared",
@@ -32,7 +32,7 @@ MADE = {
 }
 _AGAINST = {"reference": "float", "truth": "truth"}
 _SMALL = 0.01  # smaller scores are written with two significant digits
-_ARROWS = {Better.HIGHER: "↑", Better.LOWER: "↓"}
+_ARROWS = {BetterDirection.HIGHER: "↑", BetterDirection.LOWER: "↓"}
 
 SHOWN_TENSORS = 3
 
@@ -89,7 +89,7 @@ class Quality:
 def task_pictures(result: RunResult, layout: Layout) -> tuple[TaskPictures, ...]:
     """Return the images of each task from the first device that has images."""
     for device in result.devices:
-        if any(record.images for record in sound(launches_on(result, device))):
+        if any(record.images for record in only_ok(launches_on(result, device))):
             return tuple(_task(result, layout, device, task) for task in result.bundle_on(device).tasks)
     return ()
 
@@ -109,7 +109,7 @@ def _task(result: RunResult, layout: Layout, device: DeviceFacts, task: TaskAsse
 
 def _pictures(result: RunResult, layout: Layout, device: DeviceFacts, task: TaskAssets, item: TaskItem) -> tuple[Picture, ...]:
     given = (("Input", item.image), ("Mask", item.mask), ("Float reference", item.reference))
-    bundle = result.stored_on(device)
+    bundle = result.stored_bundle_on(device)
     pictures = [Picture(label=label, path=bundle.path(file)) for label, file in given if file is not None]
     for variant in (variant for variant in Variant if variant.is_quantized):
         label, launches = MADE[variant], launches_of(result, device, variant)
@@ -126,9 +126,9 @@ def _pictures(result: RunResult, layout: Layout, device: DeviceFacts, task: Task
 
 
 def _drawn(label: str, layout: Layout, records: tuple[RunRecord, ...], key: str) -> Picture:
-    record = next((record for record in sound(records) if key in record.images), None)
+    record = next((record for record in only_ok(records) if key in record.images), None)
     if record is None:
-        return Picture(label=label, path=None, note=why_absent(records))
+        return Picture(label=label, path=None, note=absence_reason(records))
     task, item = key.split("/", 1)
     measured = values(record, "psnr_db", lambda s: (s.task, s.item, s.labels.get("against")) == (task, item, "reference"))
     return Picture(label=label, path=layout.file(record.images[key]), psnr_db=median(measured) if measured else None)
@@ -139,10 +139,10 @@ def _quality(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Qualit
 
     def psnr_db(variant: Variant, against: str) -> float | str:
         records = launches_of(result, device, variant)
-        measured = [value for record in sound(records) for value in likeness(record, task.name, against)]
+        measured = [value for record in only_ok(records) for value in picture_psnr(record, task.name, against)]
         if not measured and not has_reference:
             return "random weights"
-        return mean(measured) if measured else why_absent(records)
+        return mean(measured) if measured else absence_reason(records)
 
     return Quality(
         device=device,
@@ -172,7 +172,7 @@ def difference_png(one: Path, other: Path) -> bytes:
 
 def _reduced(pixels: Pixels) -> Pixels:
     """Max-pool an image over square patches, so that it has the width of the display."""
-    side = -(-pixels.shape[1] // _MOST_WIDTH)
+    side = -(-pixels.shape[1] // _MAX_WIDTH)
     height, width = (length // side * side for length in pixels.shape[:2])
     patches = pixels[:height, :width].reshape(height // side, side, width // side, side, 3)  # (rows, side, columns, side, RGB)
     largest: Pixels = patches.max(axis=(1, 3))
@@ -203,7 +203,7 @@ def score_notes(scores: RunScores) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _table(title: str, compared: Iterable[Compared]) -> TextTable:
+def _table(title: str, compared: Iterable[ImageComparison]) -> TextTable:
     """Return a table with metrics as rows and compared images as columns, without metrics that have no value."""
     columns: dict[str, dict[str, Score]] = {}
     for c in compared:
@@ -246,7 +246,7 @@ class Trajectory:
     curves: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
 
 
-def held_out_tables(held_out: HeldOut | None, where: str = "") -> tuple[TextTable, ...]:
+def held_out_tables(held_out: HeldOutScores | None, where: str = "") -> tuple[TextTable, ...]:
     """Return tables of SQNR along sampler trajectories and of clipped activations; empty without held-out results.
 
     `where` names the devices concerned; empty if all are.
@@ -257,7 +257,7 @@ def held_out_tables(held_out: HeldOut | None, where: str = "") -> tuple[TextTabl
     if held_out.clippings:
         columns = ("U-Net", "Values that clip", "Tensors", "Worst tensors: share of their values, widths of the range beyond it")
         clipping = TextTable(
-            title=titled("Activations that clip", where),
+            title=title_on("Activations that clip", where),
             columns=columns,
             numeric=(False, True, True, False),
             rows=tuple(map(_clipping_row, held_out.clippings)),
@@ -280,11 +280,11 @@ def emulated_trajectories(scores: RunScores) -> tuple[Trajectory, ...]:
     return tuple(curve for target, judged in scores.emulated.items() for curve in trajectories(judged, target))
 
 
-def trajectories(held_out: HeldOut | None, where: str = "") -> tuple[Trajectory, ...]:
+def trajectories(held_out: HeldOutScores | None, where: str = "") -> tuple[Trajectory, ...]:
     """Return the SQNR curves of every task. `where` names the devices concerned; empty if all are."""
     judged = held_out.trajectories if held_out else ()
     return tuple(
-        Trajectory(task=titled(task, where), curves=tuple((one.variant, _points(one)) for one in judged if one.task == task))
+        Trajectory(task=title_on(task, where), curves=tuple((one.variant, _points(one)) for one in judged if one.task == task))
         for task in dict.fromkeys(one.task for one in judged)
     )
 
@@ -293,9 +293,9 @@ def _points(trajectory: TrajectorySqnr) -> tuple[tuple[float, float], ...]:
     return tuple((step.step + 1.0, step.sqnr_db) for step in trajectory.steps if step.sqnr_db is not None)
 
 
-def _trajectory_table(held_out: HeldOut, inputs: str, where: str) -> TextTable:
+def _trajectory_table(held_out: HeldOutScores, inputs: str, where: str) -> TextTable:
     return TextTable(
-        title=titled("SQNR of eps along the trajectory", where),
+        title=title_on("SQNR of eps along the trajectory", where),
         columns=("Task", "Variant", "All steps, dB", "Worst step, dB", "At step", "First step, dB", "Last step, dB"),
         numeric=(False, False, True, True, True, True, True),
         rows=tuple(_trajectory_row(one) for one in held_out.trajectories),

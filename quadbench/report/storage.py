@@ -10,7 +10,7 @@ from typing import Any
 
 from quadbench.artifacts import Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, Variant
 from quadbench.errors import SpecError
-from quadbench.report.launches import launches_of, sound
+from quadbench.report.launches import launches_of, only_ok
 from quadbench.spec.yaml_document import Document, parse_document
 from quadbench.zoo import TEN_TASKS
 
@@ -126,8 +126,8 @@ def storage_views(result: RunResult) -> tuple[Storage, ...]:
 
 def storage_of(result: RunResult, device: DeviceFacts) -> Storage | None:
     """Return the file sizes on a device, as its first OK launches reported them; None if none did."""
-    shared = sound(launches_of(result, device, Variant.SHARED))[:1]
-    per_graph = sound(launches_of(result, device, Variant.PER_GRAPH))[:1]
+    shared = only_ok(launches_of(result, device, Variant.SHARED))[:1]
+    per_graph = only_ok(launches_of(result, device, Variant.PER_GRAPH))[:1]
     record = next((record for record in (*shared, *per_graph) if _rom([record])), None)
     if record is None:
         return None

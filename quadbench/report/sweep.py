@@ -8,13 +8,13 @@ from statistics import fmean, mean, stdev
 
 from quadbench.artifacts import Bundle, Caveat, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.artifacts.caveats import FigureKind
-from quadbench.artifacts.names import FileName
 from quadbench.artifacts.run_record import RunScores
+from quadbench.artifacts.safe_text import FileName
 from quadbench.recipe.published import published_table
 from quadbench.recipe.recipe import INT8_KEY
 from quadbench.report.formatting import Unit, convert
 from quadbench.report.kpi import Figure, KpiRow, exact_verdict, kpi_rows, published_name
-from quadbench.report.launches import in_order, int8_of_shared
+from quadbench.report.launches import caveats_in_order, int8_of_shared
 from quadbench.report.storage import Storage, storage_of
 from quadbench.statistics import Verdict
 from quadbench.statistics.intervals import interval_of_mean
@@ -25,7 +25,7 @@ PSNR, PSNR_TEACHER, PSNR_TRUTH = "psnr", "psnr_teacher", "psnr_truth"
 TIME, BYTES, RAM = "end_to_end", "bytes", "peak_ram"
 _KPIS = ("session_load", "unet_step", TIME, "switch", "lora_rom", RAM)
 
-LEAST_DB = 0.5  # smallest PSNR difference that matters, as in nightly runs
+MIN_DB = 0.5  # smallest PSNR difference that matters, as in nightly runs
 _TOLD = (Verdict.WORSE, Verdict.BETTER)
 
 
@@ -97,7 +97,7 @@ class Sweep:
 
     @property
     def caveats(self) -> tuple[Caveat, ...]:
-        return in_order(caveat for point in self.points for caveat in point.caveats)
+        return caveats_in_order(caveat for point in self.points for caveat in point.caveats)
 
 
 def sweep_points(
@@ -220,7 +220,7 @@ def _with_published(figure: SweepFigure, table: str | None, task: TaskAssets, se
 
 
 @dataclass(frozen=True, kw_only=True)
-class Merit:
+class Delta:
     """The difference of two settings in one figure, with a 95 % interval: dB for quality, a ratio for time and bytes.
 
     BETTER and WORSE: the interval excludes no change, and times differ by more than the sweep's noise. SAME: the interval is
@@ -240,7 +240,7 @@ class Merit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
+class NoiseScale:
     """The noise level by which a sweep compares times on a device.
 
     `noise` is the largest ratio, above 1, of times of a task that the sweep does not change; None if unknown. `together` is the
@@ -251,22 +251,22 @@ class Scale:
     together: int = 1
 
 
-def merits(one: SweepPoint, other: SweepPoint, scale: Scale = Scale()) -> dict[str, Merit]:
+def deltas(one: SweepPoint, other: SweepPoint, scale: NoiseScale = NoiseScale()) -> dict[str, Delta]:
     """Compare two settings of a task in quality, time and bytes; return the result by figure key."""
     quality, pairs = quality_of([one, other]), {}
     for key in filter(None, (quality, TIME, BYTES)):
         mine, theirs = one.figure(key), other.figure(key)
         if mine and theirs:
             pairs[key] = (mine, theirs)
-    told = {key: _of_quality(*pair) if key == quality else _of_cost(*pair, scale) for key, pair in pairs.items()}
-    return {key: merit for key, merit in told.items() if merit}
+    diffs = {key: _of_quality(*pair) if key == quality else _of_cost(*pair, scale) for key, pair in pairs.items()}
+    return {key: merit for key, merit in diffs.items() if merit}
 
 
-def scale_of(sweep: Sweep, device: str) -> Scale:
+def noise_scale(sweep: Sweep, device: str) -> NoiseScale:
     """Return the noise level of a device, and the number of pairs of settings compared over the changed tasks."""
     series = [points for points in series_of(sweep) if points[0].device == device and points[0].task in sweep.touched]
     timed = [sum(point.figure(TIME) is not None for point in points) for points in series]
-    return Scale(noise=noise_of(sweep, device), together=max(1, sum(math.comb(count, 2) for count in timed)))
+    return NoiseScale(noise=noise_of(sweep, device), together=max(1, sum(math.comb(count, 2) for count in timed)))
 
 
 def noise_of(sweep: Sweep, device: str) -> float | None:
@@ -281,7 +281,7 @@ def noise_of(sweep: Sweep, device: str) -> float | None:
 
 def with_best(sweep: Sweep) -> Sweep:
     """Return the sweep with `is_best` set for each point that no other point of its task and device beats."""
-    scales = {device: scale_of(sweep, device) for device in dict.fromkeys(point.device for point in sweep.points)}
+    scales = {device: noise_scale(sweep, device) for device in dict.fromkeys(point.device for point in sweep.points)}
     series = series_of(sweep)
     beaten = {id(point) for points in series for point in points if _is_beaten(point, points, scales[point.device])}
     return replace(sweep, points=tuple(replace(point, is_best=id(point) not in beaten) for point in sweep.points))
@@ -295,7 +295,7 @@ def is_telling(points: Sequence[SweepPoint]) -> bool:
 def is_flat(sweep: Sweep) -> bool:
     """Return whether no two settings are known to differ in quality, although every pair has an interval."""
     pairs = [pair for points in series_of(sweep) for pair in combinations(points, 2)]
-    quality = [merits(*pair).get(quality_of(pair) or "") for pair in pairs]
+    quality = [deltas(*pair).get(quality_of(pair) or "") for pair in pairs]
     return bool(quality) and all(one and one.low is not None and not one.is_told for one in quality)
 
 
@@ -308,47 +308,47 @@ def change_from(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float,
     return fmean(of_items), stdev(of_items) / math.sqrt(len(of_items))
 
 
-def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: Scale) -> bool:
+def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: NoiseScale) -> bool:
     """Return whether another setting is better in one figure and as good in the rest, or this one has no quality."""
     quality = quality_of(rivals)
     if quality is None or point.figure(quality) is None:
         return True
-    told = (
-        {merit.verdict for merit in merits(rival, point, scale).values()}
+    diffs = (
+        {merit.verdict for merit in deltas(rival, point, scale).values()}
         for rival in rivals
         if rival is not point and rival.figure(quality)
     )
-    return any(Verdict.BETTER in verdicts and verdicts <= {Verdict.BETTER, Verdict.SAME} for verdicts in told)
+    return any(Verdict.BETTER in verdicts and verdicts <= {Verdict.BETTER, Verdict.SAME} for verdicts in diffs)
 
 
-def _of_quality(mine: SweepFigure, theirs: SweepFigure) -> Merit | None:
+def _of_quality(mine: SweepFigure, theirs: SweepFigure) -> Delta | None:
     """Compare the PSNR of two settings item by item, because items differ more than settings do."""
     of_items = _of_items(mine, theirs)
     if not of_items:
         return None
     size, interval = fmean(of_items), interval_of_mean(of_items, CONFIDENCE)
     if interval is None:
-        return Merit(size=size, low=None, high=None, verdict=Verdict.INCONCLUSIVE)
+        return Delta(size=size, low=None, high=None, verdict=Verdict.INCONCLUSIVE)
     low, high = interval
-    is_same, is_apart = max(-low, high) < LEAST_DB, low > 0 or high < 0
+    is_same, is_apart = max(-low, high) < MIN_DB, low > 0 or high < 0
     apart = Verdict.BETTER if size > 0 else Verdict.WORSE
-    return Merit(size=size, low=low, high=high, verdict=Verdict.SAME if is_same else apart if is_apart else Verdict.INCONCLUSIVE)
+    return Delta(size=size, low=low, high=high, verdict=Verdict.SAME if is_same else apart if is_apart else Verdict.INCONCLUSIVE)
 
 
 def _of_items(mine: SweepFigure, theirs: SweepFigure) -> list[float]:
     return [value - theirs.each[item] for item, value in mine.each.items() if item in theirs.each]
 
 
-def _of_cost(mine: SweepFigure, theirs: SweepFigure, scale: Scale) -> Merit | None:
+def _of_cost(mine: SweepFigure, theirs: SweepFigure, scale: NoiseScale) -> Delta | None:
     if min(mine.value, theirs.value) <= 0:
         return None
     if mine.key == BYTES:
         ratio = mine.value / theirs.value
-        return Merit(size=ratio, low=None, high=None, verdict=exact_verdict(ratio - 1))
+        return Delta(size=ratio, low=None, high=None, verdict=exact_verdict(ratio - 1))
     sides = [list(side.each.values()) for side in (theirs, mine)]
     if not all(sides) or min(map(min, sides)) <= 0:
         return None
-    told = compare_unpaired(*sides, together=scale.together)
-    is_noise = told.verdict in _TOLD and abs(math.log(told.ratio)) <= math.log(scale.noise or 1.0)
-    verdict = Verdict.INCONCLUSIVE if is_noise else told.verdict
-    return Merit(size=told.ratio, low=told.low, high=told.high, verdict=verdict, is_noise=is_noise)
+    result = compare_unpaired(*sides, together=scale.together)
+    is_noise = result.verdict in _TOLD and abs(math.log(result.ratio)) <= math.log(scale.noise or 1.0)
+    verdict = Verdict.INCONCLUSIVE if is_noise else result.verdict
+    return Delta(size=result.ratio, low=result.low, high=result.high, verdict=verdict, is_noise=is_noise)

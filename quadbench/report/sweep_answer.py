@@ -8,7 +8,7 @@ from statistics import fmean
 from quadbench.recipe.published import published_table
 from quadbench.report import sweep as sweeps
 from quadbench.report.formatting import Column, TextTable, between, change, csv_text, decibels, labelled, percent, plural
-from quadbench.report.sweep import Merit, Scale, Sweep, SweepFigure, SweepPoint, change_from, merits, quality_of, scale_of
+from quadbench.report.sweep import Delta, NoiseScale, Sweep, SweepFigure, SweepPoint, change_from, deltas, noise_scale, quality_of
 from quadbench.statistics import Verdict
 
 _NAMED = 4  # settings, and tasks, that a sentence names
@@ -30,24 +30,24 @@ _DECIMALS = {"dB": 2, "ms": 1, "%": 1, "MB": 2}
 def sweep_answer(sweep: Sweep) -> tuple[str, ...]:
     """Return sentences for each device: the best setting, differences from it, noise, and missing figures."""
     devices = dict.fromkeys(point.device for point in sweep.points)
-    said = [sentence for device in devices for sentence in _of_device(sweep, device)]
+    sentences = [sentence for device in devices for sentence in _of_device(sweep, device)]
     failed = [f"{setting} was left out: {reason}" for setting, reason in sweep.left_out.items()]
-    return (*said, *failed) or ("No setting gave a figure.",)
+    return (*sentences, *failed) or ("No setting gave a figure.",)
 
 
 def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
     points = [point for point in sweep.points if point.device == device]
     touched = [point for point in points if point.task in sweep.touched]
     settings = {name: [point for point in touched if point.name == name] for name in dict.fromkeys(p.name for p in touched)}
-    scale = scale_of(sweep, device)
+    scale = noise_scale(sweep, device)
     if len(settings) > 1:
         top = best_setting(settings)
         others = sorted((value for value in settings if value != top), key=lambda value: not _is_best(settings[value]))
-        told = [f"On {device}, {top} {_reached(settings[top])}."]
-        told += [f"{value} against {top}: {_against(settings[value], settings[top], scale)}." for value in others[:_NAMED]]
+        sentences = [f"On {device}, {top} {_quality_text(settings[top])}."]
+        sentences += [f"{value} against {top}: {_against(settings[value], settings[top], scale)}." for value in others[:_NAMED]]
         if len(others) > _NAMED:
-            told.append(f"{len(others) - _NAMED} more are in the table.")
-        yield " ".join(told)
+            sentences.append(f"{len(others) - _NAMED} more are in the table.")
+        yield " ".join(sentences)
         yield _order(settings, scale)
     elif settings:
         yield f"On {device}, there is one setting alone, and nothing to hold it against."
@@ -82,7 +82,7 @@ def _is_best(points: Sequence[SweepPoint]) -> bool:
     return any(point.is_best for point in points)
 
 
-def _reached(points: Sequence[SweepPoint]) -> str:
+def _quality_text(points: Sequence[SweepPoint]) -> str:
     figures = [(point.task, figure) for point in points if (figure := _quality(point))]
     if not figures:
         return "is the first setting"
@@ -92,42 +92,42 @@ def _reached(points: Sequence[SweepPoint]) -> str:
     return f"reaches {', '.join(f'{decibels(figure.value)} {figure.title} ({task})' for task, figure in figures)}"
 
 
-def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], scale: Scale) -> str:
+def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], scale: NoiseScale) -> str:
     """Return a clause that compares a setting with the best one in quality, time and bytes."""
     of_tasks = {point.task: point for point in top}
-    told = {p.task: merits(p, of_tasks[p.task], scale) for p in points if p.task in of_tasks}
-    quality = {task: one for task, own in told.items() for key, one in own.items() if key not in (sweeps.TIME, sweeps.BYTES)}
-    times, sizes = ({task: own[key] for task, own in told.items() if key in own} for key in (sweeps.TIME, sweeps.BYTES))
+    diffs = {p.task: deltas(p, of_tasks[p.task], scale) for p in points if p.task in of_tasks}
+    quality = {task: one for task, own in diffs.items() for key, one in own.items() if key not in (sweeps.TIME, sweeps.BYTES)}
+    times, sizes = ({task: own[key] for task, own in diffs.items() if key in own} for key in (sweeps.TIME, sweeps.BYTES))
     parts = [
-        *([f"PSNR {_said(quality, _decibels_between)}"] if quality else []),
-        *([f"time {_said(times, _between)}"] if times else []),
-        *([f"all files {_said(dict([next(iter(sizes.items()))]), _between)}"] if sizes else []),
+        *([f"PSNR {_delta_text(quality, _decibels_between)}"] if quality else []),
+        *([f"time {_delta_text(times, _between)}"] if times else []),
+        *([f"all files {_delta_text(dict([next(iter(sizes.items()))]), _between)}"] if sizes else []),
     ]
     return "; ".join(parts) or "no figure in common"
 
 
-def _said(these: Mapping[str, Merit], write: Callable[[float, float], str]) -> str:
+def _delta_text(these: Mapping[str, Delta], write: Callable[[float, float], str]) -> str:
     """Format the differences of a figure over tasks: ranges of known ones, equal tasks and inconclusive tasks."""
-    told = {task: one for task, one in these.items() if one.is_told}
-    sizes = sorted(one.size for one in told.values())
+    told_apart = {task: one for task, one in these.items() if one.is_told}
+    sizes = sorted(one.size for one in told_apart.values())
     unknown = {task: one for task, one in these.items() if one.verdict is Verdict.INCONCLUSIVE}
     groups = {
-        _ranged(sizes, write) if sizes else "": list(told),
+        _range_text(sizes, write) if sizes else "": list(told_apart),
         "the same": [task for task, one in these.items() if one.verdict is Verdict.SAME],
         _not_established(list(unknown.values()), write): list(unknown),
     }
-    said = [(words, tasks) for words, tasks in groups.items() if tasks]
-    if len(said) > 1:
+    phrases = [(words, tasks) for words, tasks in groups.items() if tasks]
+    if len(phrases) > 1:
         return ", ".join(
-            f"{words} ({', '.join(tasks) if len(tasks) <= _NAMED else plural(len(tasks), 'task')})" for words, tasks in said
+            f"{words} ({', '.join(tasks) if len(tasks) <= _NAMED else plural(len(tasks), 'task')})" for words, tasks in phrases
         )
     one = next(iter(these.values()))
     is_alone = len(these) == 1 and not unknown
     interval = f" ({write(one.low, one.high)})" if is_alone and one.low is not None and one.high is not None else ""
-    return f"{said[0][0]}{interval}"
+    return f"{phrases[0][0]}{interval}"
 
 
-def _not_established(these: Sequence[Merit], write: Callable[[float, float], str]) -> str:
+def _not_established(these: Sequence[Delta], write: Callable[[float, float], str]) -> str:
     """Format inconclusive differences with the reason: noise, a wide interval, or too few measurements."""
     if not these:
         return ""
@@ -139,10 +139,10 @@ def _not_established(these: Sequence[Merit], write: Callable[[float, float], str
         why = f"at 95 % anything from {write(min(low for low, _ in known), max(high for _, high in known))}"
     else:
         why = "too few were measured for an interval"
-    return f"{_ranged(sizes, write)} as measured, not established: {why}"
+    return f"{_range_text(sizes, write)} as measured, not established: {why}"
 
 
-def _ranged(sizes: Sequence[float], write: Callable[[float, float], str]) -> str:
+def _range_text(sizes: Sequence[float], write: Callable[[float, float], str]) -> str:
     """Format the range of differences over tasks, with the words `from task to task` if they differ."""
     low, high = min(sizes), max(sizes)
     return f"{write(low, high)}{' from task to task' if write(low, low) != write(high, high) else ''}"
@@ -167,7 +167,7 @@ def _decibels(difference: float) -> str:
     return f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'}"
 
 
-def _order(settings: _Settings, scale: Scale) -> str:
+def _order(settings: _Settings, scale: NoiseScale) -> str:
     """Return a sentence on which settings beat others or, if none does, whether any figure differs at all."""
     rated = [value for value, points in settings.items() if any(map(_quality, points))]
     best = [value for value in rated if _is_best(settings[value])]
@@ -185,23 +185,23 @@ def _is_comparable(point: SweepPoint) -> bool:
     return any(point.figure(key) for key in (quality_of([point]), sweeps.TIME, sweeps.BYTES) if key)
 
 
-def _apart(settings: Sequence[Sequence[SweepPoint]], scale: Scale) -> str:
+def _apart(settings: Sequence[Sequence[SweepPoint]], scale: NoiseScale) -> str:
     """Return a sentence on whether figures differ between settings, none of which beats another."""
     first, *rest = settings or [[]]
     pairs = [(point, other) for points in rest for point in points for other in first if other.task == point.task]
-    told = [(key, one) for pair in pairs for key, one in merits(*pair, scale).items()]
-    if not told:
+    diffs = [(key, one) for pair in pairs for key, one in deltas(*pair, scale).items()]
+    if not diffs:
         return "Nothing can be compared: no figure is of all settings."
-    if all(one.verdict is Verdict.SAME for _, one in told):
+    if all(one.verdict is Verdict.SAME for _, one in diffs):
         return "Nothing tells them apart: they are the same."
-    unknown = {key for key, one in told if one.verdict is Verdict.INCONCLUSIVE}
+    unknown = {key for key, one in diffs if one.verdict is Verdict.INCONCLUSIVE}
     more = " More inputs for each task make the intervals of pictures narrower." if unknown - {sweeps.TIME, sweeps.BYTES} else ""
-    if not any(one.is_told for _, one in told):
+    if not any(one.is_told for _, one in diffs):
         return f"No setting is shown to be better than another.{more}"
     return f"None is shown to beat another: to be better in something and as good in the rest.{more}"
 
 
-def settling(sweep: Sweep) -> tuple[str, ...]:
+def settling_command(sweep: Sweep) -> tuple[str, ...]:
     """Return the command arguments that compare two settings by interleaved launches; empty if all times are decided."""
     runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(sweeps.TIME)}
     if len(runs) < 2:
@@ -215,15 +215,15 @@ def settling(sweep: Sweep) -> tuple[str, ...]:
 
 def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
     """Return whether it is unknown for some task which of two runs is faster, on the device of the first."""
-    scale, told = scale_of(sweep, one.device), []
+    scale, diffs = noise_scale(sweep, one.device), []
     for task in sweep.touched:
         mine, theirs = (
             next((p for p in sweep.points if (p.run_id, p.task, p.device) == (run.run_id, task, one.device)), None)
             for run in (one, other)
         )
         if mine and theirs and mine.figure(sweeps.TIME) and theirs.figure(sweeps.TIME):
-            told.append(merits(mine, theirs, scale).get(sweeps.TIME))
-    return any(merit is None or merit.verdict is Verdict.INCONCLUSIVE for merit in told)
+            diffs.append(deltas(mine, theirs, scale).get(sweeps.TIME))
+    return any(merit is None or merit.verdict is Verdict.INCONCLUSIVE for merit in diffs)
 
 
 def sweep_tables(sweep: Sweep, *, is_whole: bool = True) -> tuple[TextTable, ...]:
@@ -290,7 +290,7 @@ def _notes(sweep: Sweep, points: Sequence[SweepPoint]) -> Iterator[str]:
         yield published_table(sweep.published).note
     yield from (f"{point.value}: {point.reason}" for point in points if point.reason)
     for caveat in dict.fromkeys(caveat for point in points for caveat in point.caveats):
-        yield f"{caveat.words}: {caveat.advice}"
+        yield f"{caveat.label}: {caveat.advice}"
 
 
 def _cell(key: str, row: _Row) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from quadbench.report.chart import Place, Plot, apart, dot, label_width, path, rule, short, svg, text, ticks_between
+from quadbench.report.chart import Place, Plot, dot, label_width, path, rule, short, spread_labels, svg, text, ticks_between
 from quadbench.report.sweep import BYTES, PSNR, TIME, Sweep, SweepFigure, SweepPoint, quality_of, series_of
 
 _HEIGHT = 360
@@ -19,9 +19,9 @@ STYLE = (
 )
 _GRID = "#dcdcd7"
 _LINE_HEIGHT = 15
-_MOST_VALUE = 14  # characters of a value below the axis
+_MAX_VALUE = 14  # characters of a value below the axis
 
-_MOST_NAMED = 40  # settings with a name; if there are more, only the best have one
+_MAX_NAMED = 40  # settings with a name; if there are more, only the best have one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +47,14 @@ def sweep_chart(sweep: Sweep) -> str:
     xs, plot = _places(values), replace(_PLOT, ys=(ticks[0], ticks[-1]))
     width, body = _begun("PSNR, dB", max((label_width(line.label) for line in lines), default=0.0))
     body += plot.rows(ticks, "{:g}".format, _GRID)
-    for x, value in zip(xs, (short(value, _MOST_VALUE) for value in values), strict=True):
+    for x, value in zip(xs, (short(value, _MAX_VALUE) for value in values), strict=True):
         body.append(text(max(plot.x(x), label_width(value) / 2), plot.bottom + 18, value, anchor="middle"))
     over = ", ".join(sweep.keys)
     body.append(plot.caption(over, _HEIGHT - 10))
     drawn = [line for line in lines if line.y]
     body += [_drawn(line, xs, plot) for line in drawn]
     tips = [(plot.x(xs[index]), plot.y(y)) for index, y in (max(line.y.items()) for line in drawn)]
-    heights = apart([y for _, y in tips], _LINE_HEIGHT)  # moved apart where the names would cover each other
+    heights = spread_labels([y for _, y in tips], _LINE_HEIGHT)  # moved apart where the names would cover each other
     for line, (x, _), y in zip(drawn, tips, heights, strict=True):
         css_class, colour = f"s{line.colour} fill name", COLOURS[line.colour]
         body.append(text(x + 10, y + 4, short(line.label), css_class=css_class, colour=colour))
@@ -178,7 +178,7 @@ def _cost_drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigur
             shape = f'cx="{x:.1f}" cy="{y:.1f}" r="4" stroke="{stroke}"'
             filled = f'class="{name} fill" fill="{stroke}"' if spot.is_best else f'class="{name} hollow" fill="#fdfdfc"'
             body.append(f"<circle {filled} {shape}/>")
-    named = [spot for spot in spots if spot.is_best or len(spots) <= _MOST_NAMED][:_MOST_NAMED]
+    named = [spot for spot in spots if spot.is_best or len(spots) <= _MAX_NAMED][:_MAX_NAMED]
     body += _cost_labels(named, plot, [box for spot in spots for box in _bars(spot, plot)])
     return svg(width, _HEIGHT, f"{sweep.recipe_name}: {quality.title} over {cost.title.lower()}", body) + "\n"
 

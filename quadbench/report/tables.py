@@ -14,9 +14,9 @@ from quadbench.recipe.settings import int8_percent_of
 from quadbench.report import formatting, kpi
 from quadbench.report.formatting import Column, FigureTable, TextTable, Unit, Value, convert, labelled, number, rough_times, show
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, comparison_tables, kpi_rows, published_name
-from quadbench.report.launches import EMULATED, Alike, alike, counted, int8_note, launches_of, places, sampler_text, sound
+from quadbench.report.launches import EMULATED, KindGroup, by_kind, indices, int8_note, launches_of, only_ok, paired, sampler_text
 from quadbench.report.scores import Quality, quality_rows
-from quadbench.report.ways import ways_views
+from quadbench.report.serving_modes import serving_modes
 from quadbench.statistics import medians
 
 _PAPER_NOTE = (
@@ -85,7 +85,7 @@ class PublishedFigure:
     other_sampler: str | None
 
 
-def published_beside(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
+def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
     """Return a paper's table beside the figures of a run, or of all runs of a sweep.
 
     A row is repeated for each run and device that match it. Missing figures have a reason.
@@ -134,7 +134,7 @@ def _of_row(runs: Sequence[MeasuredRun], row: PublishedRow) -> Iterator[Publishe
         of_device = [one for one in run.kpis if (one.task, one.device) == (row.task, device)] if run else []
         ours = {published_name(one.key, one.unit): one for one in of_device}
         for name, printed in row.figures.items():
-            own, why_not = ours.get(name), _why_not(runs, row, name, device)
+            own, why_not = ours.get(name), _absence_reason(runs, row, name, device)
             yield PublishedFigure(
                 row=_named(row),
                 title=titles.get(name, name),
@@ -166,7 +166,7 @@ def _other_sampler(result: RunResult, row: PublishedRow, device: DeviceFacts) ->
     return here if row.sampler and here != row.sampler else None
 
 
-def _why_not(runs: Sequence[MeasuredRun], row: PublishedRow, name: str, device: DeviceFacts | None) -> str | None:
+def _absence_reason(runs: Sequence[MeasuredRun], row: PublishedRow, name: str, device: DeviceFacts | None) -> str | None:
     if name in _UNDEFINED:
         return _UNDEFINED[name]
     if row.task not in {task.name for run in runs for task in run.result.bundle.tasks}:
@@ -218,13 +218,13 @@ def kpi_table(result: RunResult, *, is_whole: bool = True) -> TextTable:
         *(_SPREAD_COLUMNS if is_whole else []),
     ]
     if len(doubts) > 1:
-        columns.append(Column(name="Doubts", cell=lambda row: ", ".join(caveat.words for caveat in row.caveats)))
+        columns.append(Column(name="Doubts", cell=lambda row: ", ".join(caveat.label for caveat in row.caveats)))
     on = f" on {next(iter(devices))}" if len(devices) == 1 else ""
     notes = (
         *_NOTES,
         *filter(None, (int8_note(bundle.artifact) for bundle in result.bundles)),
         *((published_table(result.published).note,) if result.published else ()),
-        *((f"{doubt.words}: {doubt.advice}" for doubt in dict.fromkeys(all_doubts)) if is_whole else ()),
+        *((f"{doubt.label}: {doubt.advice}" for doubt in dict.fromkeys(all_doubts)) if is_whole else ()),
     )
     return TextTable.of(f"{result.bundle.recipe_name}{on}, run {result.run_id}", columns, rows, notes)
 
@@ -308,7 +308,7 @@ def component_tables(result: RunResult) -> tuple[TextTable, ...]:
 
 
 def _rows(result: RunResult, device: DeviceFacts, variant: Variant) -> Iterator[tuple[str, ...]]:
-    groups = [group for group in alike(counted(result, device).of(variant)) if not group.is_emulated]
+    groups = [group for group in by_kind(paired(result, device).of(variant)) if not group.is_emulated]
     for component in Component:
         loads = medians([times for group in groups for times in _loads(group, component) if times])
         runs = [run for group in groups for run in _runs(group, component)]
@@ -318,12 +318,12 @@ def _rows(result: RunResult, device: DeviceFacts, variant: Variant) -> Iterator[
             yield component.value, variant.value, *map(_cell, (loads, firsts, steady))
 
 
-def _loads(group: Alike, component: Component) -> list[list[float]]:
-    at = places(group.kinds, "session_load_ns", lambda kind: kind.component == component)
+def _loads(group: KindGroup, component: Component) -> list[list[float]]:
+    at = indices(group.kinds, "session_load_ns", lambda kind: kind.component == component)
     return [[values[place] for place in at] for values in group.launches]
 
 
-def _runs(group: Alike, component: Component) -> list[tuple[float, list[float]]]:
+def _runs(group: KindGroup, component: Component) -> list[tuple[float, list[float]]]:
     """Return the first run time and the later ones of each launch; empty if the component does not run."""
     first, *later = group.kinds.by_metric.get(_RUNS[component]) or (None,)
     if first is None:
@@ -344,7 +344,7 @@ def kernel_tables(result: RunResult) -> tuple[TextTable, ...]:
 def _kernels_table(result: RunResult, device: DeviceFacts) -> TextTable | None:
     rows: dict[tuple[str, ...], dict[str, int]] = {}
     for variant in (Variant.SHARED, Variant.PER_GRAPH):
-        for record in sound(launches_of(result, device, variant))[:1]:
+        for record in only_ok(launches_of(result, device, variant))[:1]:
             for sample in record.samples:
                 if sample.metric == KERNEL_NODES:
                     unet = sample.labels.get("unet", BASE_UNET)
@@ -374,7 +374,7 @@ def _numbers(counts: dict[str, int]) -> list[str]:
 _TABLES: Mapping[str, Callable[[RunResult], tuple[FigureTable, ...]]] = {
     KPI: lambda result: (kpi_figures(result),),
     "comparison": comparison_tables,
-    "ways": lambda result: tuple(ways.table for ways in ways_views(result, kpi_rows(result))),
+    "ways": lambda result: tuple(ways.table for ways in serving_modes(result, kpi_rows(result))),
 }
 TABLE_NAMES = (*_TABLES, *published_names())
 
@@ -395,7 +395,7 @@ def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
 def paper_table(results: Sequence[RunResult], name: str) -> FigureTable:
     """Return a paper's table beside the figures of one run, or of all runs of a sweep."""
     runs = [MeasuredRun(result=result, kpis=kpi_rows(result), quality=quality_rows(result)) for result in results]
-    return published_beside(runs, name)
+    return published_comparison(runs, name)
 
 
 def text_tables(result: RunResult) -> tuple[TextTable, ...]:

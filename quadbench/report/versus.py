@@ -8,15 +8,15 @@ from datetime import datetime
 from statistics import mean, median
 
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, RunRecord, TaskAssets, Variant
-from quadbench.artifacts.names import FileName
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
+from quadbench.artifacts.safe_text import FileName
 from quadbench.report import formatting
-from quadbench.report.formatting import TextTable, Unit, between, change, convert, decibels, percent, plural, show, shown
+from quadbench.report.formatting import TextTable, Unit, between, change, convert, decibels, display, percent, plural, show
 from quadbench.report.kpi import KPI_TITLES, KPI_UNITS, Figure, figure, launch_values
-from quadbench.report.launches import in_order, likeness, sound, temperature_c
+from quadbench.report.launches import caveats_in_order, only_ok, picture_psnr, temperature_c
 from quadbench.statistics import Looks, Verdict
 from quadbench.statistics.launch_comparison import Comparison, block_differences, compare_launches
-from quadbench.statistics.multiple_testing import hold_together, planned_looks
+from quadbench.statistics.multiple_testing import adjust_verdicts, planned_looks
 
 ALL_TASKS = "all tasks"
 PRIMARY = "end_to_end"
@@ -51,7 +51,7 @@ class Side:
             return [[value] if (value := self.image_ns(record)) is not None else [] for record in self.records]
         (assets,) = (assets for assets in self.tasks if assets.name == task)
         if key == PSNR:
-            return [[mean(scores)] if (scores := likeness(record, task)) else [] for record in self.records]
+            return [[mean(scores)] if (scores := picture_psnr(record, task)) else [] for record in self.records]
         return launch_values(key, self.records, assets)
 
     def medians(self, key: str, task: str) -> list[float] | None:
@@ -142,7 +142,7 @@ def sides_of_blocks(blocks: Sequence[Sequence[RunRecord]], a: Sequence[TaskAsset
     return Side(records=first, tasks=tuple(a)), Side(records=second, tasks=tuple(b))
 
 
-def compared(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison | None:
+def compare_key(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison | None:
     """Compare interleaved launches of both sides in one figure of a task; None if a launch lacks a value above 0."""
     first, second = a.medians(key, task), b.medians(key, task)
     if first is None or second is None:
@@ -150,7 +150,7 @@ def compared(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison 
     return compare_launches(first, second, margin=looks.margin, confidence=looks.confidence)
 
 
-def replanned(a: Side, b: Side, to_see: float) -> Looks | None:
+def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
     """Plan interim analyses that detect a change of `to_see`, from the spread so far; None if not affordable."""
     sides = a.medians(PRIMARY, ALL_TASKS), b.medians(PRIMARY, ALL_TASKS)
     if sides[0] is None or sides[1] is None:
@@ -164,10 +164,10 @@ def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tup
     The other measured rows are tested together: the chance of any false difference is at most 5 % for a comparison.
     """
     rows = side_rows(device, a, b)
-    told = {place: compared(a, b, row.key, row.task, looks) for place, row in enumerate(rows) if not row.is_exact}
-    others = {place: one for place, one in told.items() if place and one}
-    told |= dict(zip(others, hold_together(list(others.values()), looks.confidence), strict=True))
-    return tuple(replace(row, comparison=told.get(place)) for place, row in enumerate(rows))
+    diffs = {place: compare_key(a, b, row.key, row.task, looks) for place, row in enumerate(rows) if not row.is_exact}
+    others = {place: one for place, one in diffs.items() if place and one}
+    diffs |= dict(zip(others, adjust_verdicts(list(others.values()), looks.confidence), strict=True))
+    return tuple(replace(row, comparison=diffs.get(place)) for place, row in enumerate(rows))
 
 
 def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
@@ -175,7 +175,7 @@ def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
     tasks = [task.name for task in a.tasks]
     wanted = [(PRIMARY, ALL_TASKS)] if len(tasks) > 1 else []
     wanted += [(key, task) for task in tasks for key in (*_JUDGED, *SIZES, PSNR)]
-    a, b = replace(a, records=sound(a.records)), replace(b, records=sound(b.records))
+    a, b = replace(a, records=only_ok(a.records)), replace(b, records=only_ok(b.records))
     rows = [
         SideRow(
             device=device,
@@ -252,7 +252,7 @@ class Versus:
 
     @property
     def caveats(self) -> tuple[Caveat, ...]:
-        return in_order(caveat for device in self.devices for caveat in device.caveats)
+        return caveats_in_order(caveat for device in self.devices for caveat in device.caveats)
 
     @property
     def is_stored(self) -> bool:
@@ -260,17 +260,17 @@ class Versus:
         return all(device.looks is None for device in self.devices)
 
     @property
-    def settling(self) -> tuple[str, ...]:
+    def settling_command(self) -> tuple[str, ...]:
         """Return the command arguments that interleave launches of both sides on the same devices."""
         return self._words(self._addresses)
 
     @property
-    def elsewhere(self) -> tuple[str, ...]:
+    def command_elsewhere(self) -> tuple[str, ...]:
         """Return the command arguments that interleave launches of both sides on another device, the placeholder NAME."""
         return self._words(["NAME"])
 
     @property
-    def again(self) -> tuple[str, ...]:
+    def repeat_command(self) -> tuple[str, ...]:
         """Return the command arguments that repeat the comparison: of stored runs as they are, else on the same devices."""
         return self._words([] if self.is_stored else self._addresses)
 
@@ -302,14 +302,14 @@ def sentence(device: VersusDevice) -> str:
     """Return the result of a comparison on a device as a sentence."""
     row, where = primary_row(device), f"On {device.device.address}"
     if device.looks is None:
-        return f"{where}, {_stored(row)}. Whether that is their doing is not known: the runs were not launched in turn."
+        return f"{where}, {_stored_sentence(row)}. Whether that is their doing is not known: the runs were not launched in turn."
     if row is None or row.comparison is None or row.comparison.ratio is None:
         return f"{where}, there are no times to compare{f': {device.broken}' if device.broken else ''}."
     early = f"; it ended early: {device.broken}" if device.broken else ""
     circumstances = [words for caveat, words in _UNDOING.items() if caveat in device.caveats]  # possible causes of the difference
     but = "and" if row.comparison.verdict is Verdict.INCONCLUSIVE else "but"
     undone = f", {but} measured {' and '.join(circumstances)}" if circumstances else ""
-    return f"{where}, {_said(row, row.comparison, device.looks)}{undone}{early}."
+    return f"{where}, {_comparison_sentence(row, row.comparison, device.looks)}{undone}{early}."
 
 
 def answer(versus: Versus) -> tuple[str, ...]:
@@ -338,27 +338,27 @@ def _shown_value(row: SideRow, side: Figure | None) -> str:
     return "" if side is None else f"{side.value:.0f}" if row.unit else decibels(side.value)
 
 
-def _stored(row: SideRow | None) -> str:
+def _stored_sentence(row: SideRow | None) -> str:
     if row is None or row.a is None or row.b is None or row.a.value <= 0:
         return "there are no times to compare"
-    told = change(row.b.value / row.a.value)
-    return "an image took the same time on A and B" if told.startswith("0.0 %") else f"an image took {told} time on B than on A"
+    size = change(row.b.value / row.a.value)
+    return "an image took the same time on A and B" if size.startswith("0.0 %") else f"an image took {size} time on B than on A"
 
 
-def _said(row: SideRow, told: Comparison, looks: Looks) -> str:
-    blocks = plural(told.blocks, "block")
+def _comparison_sentence(row: SideRow, result: Comparison, looks: Looks) -> str:
+    blocks = plural(result.blocks, "block")
     a, b = (f"{show(side.value, row.unit)} {row.unit}" if side and row.unit else "unknown" for side in (row.a, row.b))
     of = " of all tasks together" if row.task == ALL_TASKS else ""
-    within = f"{between(told.low, told.high)}, {blocks}" if told.low is not None and told.high is not None else blocks
-    match told.verdict:
+    within = f"{between(result.low, result.high)}, {blocks}" if result.low is not None and result.high is not None else blocks
+    match result.verdict:
         case Verdict.WORSE | Verdict.BETTER:
-            less = f"an image takes {change(told.ratio)} time on B than on A"
-            return f"{less} ({within}; medians{of}: A {a}, B {b}): {told.verdict}"
+            less = f"an image takes {change(result.ratio)} time on B than on A"
+            return f"{less} ({within}; medians{of}: A {a}, B {b}): {result.verdict}"
         case Verdict.SAME:
-            return f"an image takes the same time on A and B, to within {percent(looks.margin)} ({within}): {told.verdict}"
+            return f"an image takes the same time on A and B, to within {percent(looks.margin)} ({within}): {result.verdict}"
         case Verdict.INCONCLUSIVE:
-            more = f"about {told.blocks_needed} blocks would" if told.blocks_needed else "no affordable number would"
-            return f"whether an image takes more time on B than on A cannot be told ({within}); {more}: {told.verdict}"
+            more = f"about {result.blocks_needed} blocks would" if result.blocks_needed else "no affordable number would"
+            return f"whether an image takes more time on B than on A cannot be told ({within}); {more}: {result.verdict}"
 
 
 def side_table(device: VersusDevice) -> TextTable:
@@ -380,12 +380,12 @@ def side_table(device: VersusDevice) -> TextTable:
 
 def exported_tables(versus: Versus) -> tuple[TextTable, ...]:
     """Return each device's table for export, with notes on the sides, the launches and caveats."""
-    told = (f"Comparison {versus.comparison_id}.", f"A: {versus.a}.", f"B: {versus.b}.", "MB: 2^20 bytes.")
+    notes = (f"Comparison {versus.comparison_id}.", f"A: {versus.a}.", f"B: {versus.b}.", "MB: 2^20 bytes.")
     return tuple(
         replace(
             table := side_table(device),
             title=f"{versus.title} on {device.device.address}",
-            notes=(*told, sentence(device), *table.notes, *(f"{one.words}: {one.advice}" for one in device.caveats)),
+            notes=(*notes, sentence(device), *table.notes, *(f"{one.label}: {one.advice}" for one in device.caveats)),
         )
         for device in versus.devices
     )
@@ -397,8 +397,8 @@ def versus_csv(versus: Versus) -> str:
     rows = []
     for device, row in ((one, row) for one in versus.devices for row in one.rows):
         sides = [value if value is None or row.unit is None else convert(value, row.unit) for value in row.values]
-        told = row.comparison
-        ends = (told.ratio, told.low, told.high) if told else (None, None, None)
+        result = row.comparison
+        ends = (result.ratio, result.low, result.high) if result else (None, None, None)
         place = (device.device.address, row.task, row.key, row.unit or "dB")
         rows.append((*place, *sides, *ends, row.outcome, versus.a.run_id, versus.b.run_id))
     return formatting.csv_text(fields, rows)
@@ -411,14 +411,14 @@ def difference_table(device: VersusDevice) -> TextTable:
 
 
 def _cells(row: SideRow) -> tuple[str, ...]:
-    figure = (row.task, formatting.labelled(row.title, row.unit), *(shown(value, row.unit) for value in row.values))
-    told = row.comparison
-    if told is None or told.ratio is None:
+    figure = (row.task, formatting.labelled(row.title, row.unit), *(display(value, row.unit) for value in row.values))
+    result = row.comparison
+    if result is None or result.ratio is None:
         return (*figure, "–" if row.ratio is None else f"{row.ratio:.3f}", "–", "exact" if row.is_exact else "–")
-    interval = f"{told.low:.3f} to {told.high:.3f}" if told.low is not None else "–"
-    return (*figure, f"{told.ratio:.3f}", interval, told.verdict.value)
+    interval = f"{result.low:.3f} to {result.high:.3f}" if result.low is not None else "–"
+    return (*figure, f"{result.ratio:.3f}", interval, result.verdict.value)
 
 
 def caveats_of(sides: Sequence[Sequence[RunRecord]]) -> tuple[Caveat, ...]:
     """Return all caveats of the launches of both sides."""
-    return in_order(caveat for side in sides for record in side for caveat in record.caveats)
+    return caveats_in_order(caveat for side in sides for record in side for caveat in record.caveats)

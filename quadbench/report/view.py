@@ -7,24 +7,24 @@ from datetime import datetime
 from functools import cached_property
 
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, ErrorClass, RunRecord, RunResult, Status, TaskAssets, Variant
-from quadbench.artifacts.night_record import IMAGE_COUNT, differences
+from quadbench.artifacts.night_record import IMAGE_COUNT, environment_differences
 from quadbench.report import launches, provenance, scores
-from quadbench.report.baseline import Baseline, against
-from quadbench.report.condition import Criterion, where_met
+from quadbench.report.baseline import Baseline, compare_with
+from quadbench.report.condition import Criterion, met_places
 from quadbench.report.formatting import TextTable
-from quadbench.report.headline import ENOUGH, gaps, headline, in_words, next_step
+from quadbench.report.headline import ENOUGH, headline, missing_figures, next_step, plain_text
 from quadbench.report.kpi import WITH_VERDICT, Figure, KpiRow, LaunchVerdict, kpi_rows, launch_verdicts, unequal_rows
-from quadbench.report.launches import SERVING, Setup, launches_of, sampler_text, setups_of, sound, values, why_absent
-from quadbench.report.run_charts import MemoryCourse, TaskStrips, TimeShare, memory_of, strips_of, time_shares
+from quadbench.report.launches import SERVING, Setup, absence_reason, launches_of, only_ok, sampler_text, setups_of, values
+from quadbench.report.run_charts import MemoryTimeline, TaskStrips, TimeShare, memory_of, strips_of, time_shares
 from quadbench.report.scores import Quality, TaskPictures, Trajectory
+from quadbench.report.serving_modes import ServingModes, serving_modes
 from quadbench.report.storage import Storage, storage_views
-from quadbench.report.tables import MeasuredRun, component_tables, kernel_tables, published_beside
-from quadbench.report.ways import Ways, ways_views
+from quadbench.report.tables import MeasuredRun, component_tables, kernel_tables, published_comparison
 from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 
 SCHEMA_VERSION = 2
-MOST_NAMED = 20  # failed launches that the top of a report names
+MAX_NAMED = 20  # failed launches that the top of a report names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class DeviceKpis:
     tasks: tuple[TaskKpis, ...]
     shares: tuple[TimeShare, ...]
     strips: tuple[TaskStrips, ...]
-    memory: tuple[MemoryCourse, ...]
+    memory: tuple[MemoryTimeline, ...]
     verdicts: tuple[LaunchVerdict, ...]
 
 
@@ -90,7 +90,7 @@ class ReportView:
     next_step: str
     glance: tuple[Glance, ...]
     kpis: tuple[DeviceKpis, ...]
-    ways: tuple[Ways, ...]
+    ways: tuple[ServingModes, ...]
     kernels: tuple[TextTable, ...]
     components: tuple[TextTable, ...]
     published: TextTable | None
@@ -143,7 +143,7 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
     """Return the content of a run's report, compared with a baseline if given. `layout` gives the image paths."""
     rows, storages, quality = kpi_rows(result), storage_views(result), scores.quality_rows(result)
     launch_rows, setups, doubts = provenance.launch_rows(result), setups_of(result), _doubts(result)
-    earlier = against(baseline, kpi_rows(baseline), result, rows, layout.words) if baseline else None
+    earlier = compare_with(baseline, kpi_rows(baseline), result, rows, layout.root_arguments) if baseline else None
     kpis = tuple(_device_kpis(result, device, rows) for device in result.devices)
     needed = [row.judged.launches_needed or 0 for row in rows if row.judged and row.key in WITH_VERDICT]
     enough, caveats, is_unequal = max([ENOUGH, *needed]), [doubt.caveat for doubt in doubts], bool(unequal_rows(rows))
@@ -160,15 +160,15 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         listed=provenance.launch_list(launch_rows),
         headline=headline(storages, rows, quality),
         baseline=earlier,
-        gaps=gaps(result, rows),
+        gaps=missing_figures(result, rows),
         doubts=doubts,
-        next_step=next_step(result, caveats, earlier, is_unequal=is_unequal, launches=enough, words=layout.words),
+        next_step=next_step(result, caveats, earlier, is_unequal=is_unequal, launches=enough, words=layout.root_arguments),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
-        ways=ways_views(result, rows),
+        ways=serving_modes(result, rows),
         kernels=kernel_tables(result),
         components=component_tables(result),
-        published=published_beside([measured], result.published).text if result.published else None,
+        published=published_comparison([measured], result.published).text if result.published else None,
         storages=storages,
         quality=quality,
         held_out=tuple(held_out),
@@ -185,7 +185,7 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         versions=provenance.versions(result),
         settings=provenance.settings(result),
         conditions=provenance.device_conditions(result),
-        where=layout.words,
+        where=layout.root_arguments,
     )
 
 
@@ -217,9 +217,9 @@ def _glance(device: DeviceFacts, kpis: TaskKpis) -> Glance:
 
 def _parity(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Parity:
     records = launches_of(result, device, Variant.FLOAT)
-    differences = [v for record in sound(records) for v in values(record, "max_abs_difference", lambda s: s.task == task.name)]
-    images = {key for record in sound(records) for key in record.images if key.startswith(f"{task.name}/")}
-    worst_steps = max(differences) if differences else why_absent(records)
+    differences = [v for record in only_ok(records) for v in values(record, "max_abs_difference", lambda s: s.task == task.name)]
+    images = {key for record in only_ok(records) for key in record.images if key.startswith(f"{task.name}/")}
+    worst_steps = max(differences) if differences else absence_reason(records)
     return Parity(device=device, task=task.name, images=len(images), worst_steps=worst_steps)
 
 
@@ -227,8 +227,8 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
     concerned: dict[Caveat, list[str]] = {caveat: [] for bundle in result.bundles for caveat in bundle.artifact.caveats}
     doubted = [(record.device.address, caveat) for record in result.records for caveat in _doubts_of(record)]
     for device in result.devices:  # whether variants ran in different environments
-        sides = [side for variant in SERVING if (side := sound(launches_of(result, device, variant)))]
-        unlike = [name for side in sides[1:] for name in differences(sides[0], side)]
+        sides = [side for variant in SERVING if (side := only_ok(launches_of(result, device, variant)))]
+        unlike = [name for side in sides[1:] for name in environment_differences(sides[0], side)]
         if any(not name.endswith(IMAGE_COUNT) for name in unlike):  # a variant without an admitted adapter makes other images
             doubted.append((device.address, Caveat.CHANGED_ENVIRONMENT))
     for address, caveat in dict.fromkeys(doubted):
@@ -313,23 +313,23 @@ def run_summary(view: ReportView, report: str | None, conditions: Sequence[Crite
         recipe_text=view.result.recipe,
         swept=view.result.swept,
         report=report,
-        headline=in_words(view.headline),
+        headline=plain_text(view.headline),
         records=tuple(document_from(LaunchSummary, record, device=record.device.address) for record in view.result.records),
         kpis=kpis,
         ways=tuple(dict(zip(ways.table.fields, row, strict=True)) for ways in view.ways for row in ways.table.values),
         verdicts={device.device.address: device.verdicts for device in view.kpis},
         devices={address: _device(setup.bundle) for setup in view.setups for address in setup.addresses},
-        conditions_met=tuple(met for condition in conditions for met in where_met(condition, kpis, view.quality, view.baseline)),
+        conditions_met=tuple(met for condition in conditions for met in met_places(condition, kpis, view.quality, view.baseline)),
     )
 
 
 def without_launches(summary: RunSummary) -> RunSummary:
     """Return the summary without the data of single launches, which take megabytes in long runs."""
-    kpis = tuple(replace(row, shared=_alone(row.shared), per_graph=_alone(row.per_graph)) for row in summary.kpis)
+    kpis = tuple(replace(row, shared=_slim(row.shared), per_graph=_slim(row.per_graph)) for row in summary.kpis)
     return replace(summary, records=(), kpis=kpis)
 
 
-def _alone(cell: Figure | str) -> Figure | str:
+def _slim(cell: Figure | str) -> Figure | str:
     return cell if isinstance(cell, str) else replace(cell, medians=())
 
 

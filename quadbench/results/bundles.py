@@ -6,13 +6,13 @@ from pathlib import Path
 
 from pydantic import AwareDatetime
 
-from quadbench.artifacts import SCHEMA_VERSION, Bundle, Stored
-from quadbench.artifacts.names import FileName, Sha256
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, StoredBundle
 from quadbench.artifacts.run_record import file_refs
-from quadbench.errors import ArtifactError, UnknownNameError, UserError, shown
+from quadbench.artifacts.safe_text import FileName, Sha256
+from quadbench.errors import ArtifactError, UnknownNameError, UserError, quote
 from quadbench.results.documents import read_document, write_document
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import check_contents, link, publish, read_manifest
+from quadbench.results.manifest import check_contents, link_file, publish, read_manifest
 from quadbench.results.stored_runs import run_ids
 from quadbench.spec import NAME_EXPECTED, is_name
 
@@ -20,17 +20,17 @@ _FROZEN_HINT = "remove it, and freeze the bundle again"
 _ADMITTED_HINT = "remove it: the next admission then starts from the bundle of the latest run"
 
 
-def in_results(bundle: Stored[Bundle], layout: Layout) -> Stored[Bundle]:
+def ensure_local(bundle: StoredBundle, layout: Layout) -> StoredBundle:
     """Return a bundle from the results folder; a bundle from elsewhere is stored there first.
 
     Raises:
         ArtifactError: a bundle from elsewhere is damaged.
         StorageError: the results folder is full or cannot be written.
     """
-    return bundle if bundle.folder.resolve().parent == layout.bundles.resolve() else kept(bundle, layout)
+    return bundle if bundle.folder.resolve().parent == layout.bundles.resolve() else store_bundle(bundle, layout)
 
 
-def kept(bundle: Stored[Bundle], layout: Layout) -> Stored[Bundle]:
+def store_bundle(bundle: StoredBundle, layout: Layout) -> StoredBundle:
     """Store a bundle in the results folder under its digest, with hard links or copies of its files, and return it.
 
     Raises:
@@ -42,7 +42,7 @@ def kept(bundle: Stored[Bundle], layout: Layout) -> Stored[Bundle]:
     def fill(folder: Path) -> Bundle:
         try:
             for file in files:
-                link(bundle.path(file), folder / file.path)
+                link_file(bundle.path(file), folder / file.path)
             check_contents(replace(bundle, folder=folder), files)  # checks the copies, as the original may have changed meanwhile
         except (ArtifactError, OSError):
             check_contents(bundle, files)  # names the damaged file of the original
@@ -56,7 +56,7 @@ def kept(bundle: Stored[Bundle], layout: Layout) -> Stored[Bundle]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frozen:
+class FrozenBundle:
     """The content of a frozen bundle's file: a permanent name and the digest of its bundle."""
 
     schema_version: int = SCHEMA_VERSION
@@ -68,11 +68,11 @@ class Frozen:
 def frozen_name(name: str) -> str:
     """Return a name if a bundle can be frozen under it; raise UserError otherwise."""
     if not is_name(name):
-        raise UserError(f"no bundle can be frozen under the name {shown(name)}", hint=f"expected {NAME_EXPECTED}")
+        raise UserError(f"no bundle can be frozen under the name {quote(name)}", hint=f"expected {NAME_EXPECTED}")
     return name
 
 
-def freeze(name: str, bundle: Stored[Bundle], layout: Layout) -> Frozen:
+def freeze(name: str, bundle: StoredBundle, layout: Layout) -> FrozenBundle:
     """Give a bundle a permanent name, and store it in the results folder if it is elsewhere.
 
     Raises:
@@ -87,23 +87,23 @@ def freeze(name: str, bundle: Stored[Bundle], layout: Layout) -> Frozen:
                 f"'{name}' is bundle {there.bundle[:12]} for good, and cannot become {bundle.artifact.digest[:12]}",
                 hint="give the other bundle a name of its own: series beside it begin anew",
             )
-        kept(bundle, layout)
+        store_bundle(bundle, layout)
         return there
-    kept(bundle, layout)
-    frozen = Frozen(name=name, bundle=bundle.artifact.digest, frozen_at=datetime.now(UTC))
+    store_bundle(bundle, layout)
+    frozen = FrozenBundle(name=name, bundle=bundle.artifact.digest, frozen_at=datetime.now(UTC))
     write_document(path, frozen)
     return frozen
 
 
-def read_frozen(name: str, layout: Layout) -> Frozen:
+def read_frozen(name: str, layout: Layout) -> FrozenBundle:
     path = layout.frozen(frozen_name(name))
     if not path.exists():
         hint = f"freeze one: {layout.command('nightly', 'freeze', name, 'RECIPE')}"
         raise UnknownNameError("frozen bundle", name, frozen_names(layout), hint=hint)
-    return read_document(path, Frozen, hint=_FROZEN_HINT)
+    return read_document(path, FrozenBundle, hint=_FROZEN_HINT)
 
 
-def frozen_bundle(name: str, layout: Layout) -> Stored[Bundle]:
+def frozen_bundle(name: str, layout: Layout) -> StoredBundle:
     """Return the bundle frozen under a name. Raise ArtifactError if it is damaged or missing, UnknownNameError without one."""
     try:
         return read_manifest(layout.bundle(read_frozen(name, layout).bundle), Bundle)
@@ -122,7 +122,7 @@ def frozen_digests(layout: Layout) -> set[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Admitted:
+class _AdmittedBundle:
     """The content of admitted.json: the bundle of the latest admission, and the latest run at that time."""
 
     schema_version: int = SCHEMA_VERSION
@@ -130,14 +130,14 @@ class _Admitted:
     run_id: str | None
 
 
-def save_admitted(layout: Layout, bundle: Stored[Bundle]) -> None:
+def save_admitted(layout: Layout, bundle: StoredBundle) -> None:
     """Note the bundle that an admission made, if it is in this results folder. The file is written atomically."""
     if bundle.folder.resolve().parent != layout.bundles.resolve():
         return
-    write_document(layout.admitted, _Admitted(bundle=bundle.folder.name, run_id=_latest(layout)))
+    write_document(layout.admitted, _AdmittedBundle(bundle=bundle.folder.name, run_id=_latest(layout)))
 
 
-def load_admitted(layout: Layout) -> Stored[Bundle] | None:
+def load_admitted(layout: Layout) -> StoredBundle | None:
     """Return the bundle of the latest admission; None if there was none, or a run came after it.
 
     Raises:
@@ -145,7 +145,7 @@ def load_admitted(layout: Layout) -> Stored[Bundle] | None:
     """
     if not layout.admitted.exists():
         return None
-    content = read_document(layout.admitted, _Admitted, hint=_ADMITTED_HINT)
+    content = read_document(layout.admitted, _AdmittedBundle, hint=_ADMITTED_HINT)
     is_latest = content.run_id == _latest(layout) and (layout.bundles / content.bundle).is_dir()
     return read_manifest(layout.bundles / content.bundle, Bundle) if is_latest else None
 

@@ -15,8 +15,8 @@ from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import UserError
 from quadbench.spec.files import open_regular
 
-_MOST_FILES = 500  # files of a model or an adapter; Stable Diffusion 1.5 has about twenty
-MOST_BYTES = 2**36  # for files that are read completely: ten times the weights of Stable Diffusion in float32
+_MAX_FILES = 500  # files of a model or an adapter; Stable Diffusion 1.5 has about twenty
+MAX_BYTES = 2**36  # for files that are read completely: ten times the weights of Stable Diffusion in float32
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -27,8 +27,8 @@ def sha256_of(path: Path) -> str:
         OSError: the file is missing, no regular file, or larger than any file of a model.
     """
     with open_regular(path) as file:
-        if (size_bytes := os.fstat(file.fileno()).st_size) > MOST_BYTES:
-            raise OSError(errno.EINVAL, f"it has {size_bytes} bytes; expected at most {MOST_BYTES}", str(path))
+        if (size_bytes := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+            raise OSError(errno.EINVAL, f"it has {size_bytes} bytes; expected at most {MAX_BYTES}", str(path))
         try:
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:  # a read error carries no path
@@ -52,11 +52,11 @@ def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
         OSError: a file cannot be read.
         UserError: there are more files, or larger ones, than in any model.
     """
-    expected = f"at most {_MOST_FILES} files with {MOST_BYTES} bytes"
-    if len(files) > _MOST_FILES:
+    expected = f"at most {_MAX_FILES} files with {MAX_BYTES} bytes"
+    if len(files) > _MAX_FILES:
         raise UserError(f"'{next(iter(files.values()))}' and what lies beside it are {len(files)} files; expected {expected}")
     sizes = {path: path.stat().st_size for path in files.values()}
-    if sum(sizes.values()) > MOST_BYTES:
+    if sum(sizes.values()) > MAX_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
         raise UserError(f"'{largest}' and what lies beside it are {sum(sizes.values())} bytes; expected {expected}")
     return {name: sha256_of(path) for name, path in sorted(files.items())}

@@ -20,7 +20,7 @@ _PLACE_HINT = "give a folder that this user may write to, with --results"
 
 
 @contextmanager
-def storing(folder: Path) -> Iterator[None]:
+def storage_errors(folder: Path) -> Iterator[None]:
     """Convert failures to write below a folder into a StorageError that names the folder.
 
     Python raises OSError. Libraries raise errors of their own, so any failure counts while the disk is full or read-only.
@@ -43,7 +43,7 @@ def storing(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_whole(path: Path, text: str, *, end: str = "\n", makes_folders: bool = True) -> None:
+def write_atomic(path: Path, text: str, *, end: str = "\n", makes_folders: bool = True) -> None:
     """Write a text file atomically, even if another process writes the same file.
 
     Raises:
@@ -51,7 +51,7 @@ def write_whole(path: Path, text: str, *, end: str = "\n", makes_folders: bool =
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with storing(path.parent):
+        with storage_errors(path.parent):
             if makes_folders:
                 path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(f"{text}{end}", encoding="utf-8")
@@ -63,7 +63,7 @@ def write_whole(path: Path, text: str, *, end: str = "\n", makes_folders: bool =
 
 
 @contextmanager
-def staying(folder: Path) -> Iterator[None]:
+def removal_errors(folder: Path) -> Iterator[None]:
     """Raise an error if a folder is no longer the same at the end, as files were then written elsewhere.
 
     Raises:

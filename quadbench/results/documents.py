@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from quadbench.artifacts import SCHEMA_VERSION
 from quadbench.errors import ArtifactError
-from quadbench.results.disk import write_whole
+from quadbench.results.disk import write_atomic
 from quadbench.spec import first_problem, read_json
 
 DocumentT = TypeVar("DocumentT")
@@ -35,7 +35,7 @@ def document_text(value: object) -> str:
 
 def write_document(path: Path, value: object, *, makes_folders: bool = True) -> None:
     """Write a document as JSON, atomically."""
-    write_whole(path, document_text(value), makes_folders=makes_folders)
+    write_atomic(path, document_text(value), makes_folders=makes_folders)
 
 
 def read_document(path: Path, kind: type[DocumentT], *, version: int = SCHEMA_VERSION, hint: str | None = None) -> DocumentT:

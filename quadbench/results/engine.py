@@ -12,11 +12,11 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from quadbench.errors import ArtifactError, UserError, shown
-from quadbench.results import dialects, schema
+from quadbench.errors import ArtifactError, UserError, quote
+from quadbench.results import schema, sql_dialects
 from quadbench.results.layout import Layout
 from quadbench.spec import variable
-from quadbench.spec.variables import masked, refuse_like_url
+from quadbench.spec.variables import mask_url, refuse_like_url
 
 DATABASE_VARIABLE = "QUADBENCH_DATABASE"
 
@@ -32,7 +32,7 @@ def database_of(layout: Layout) -> Source:
     return variable(DATABASE_VARIABLE) or layout.database
 
 
-def is_elsewhere(layout: Layout) -> bool:
+def is_external(layout: Layout) -> bool:
     """Return whether the records of a results folder are in another database than the folder's own file."""
     parsed = _parsed(database_of(layout))
     return not isinstance(parsed, Path) or parsed.resolve() != layout.database.resolve()
@@ -58,16 +58,16 @@ def open_engine(source: Source) -> sa.Engine:
     """
     match _parsed(source):
         case Path() as path:
-            dialects.prepare_file(path)
-            _migrate(dialects.file_engine(path, foreign_keys=False))  # see migrations/env.py
-            engine = dialects.file_engine(path)
-            with reading(engine) as connection:
-                fault = dialects.content_fault(connection)
+            sql_dialects.prepare_file(path)
+            _migrate(sql_dialects.file_engine(path, foreign_keys=False))  # see migrations/env.py
+            engine = sql_dialects.file_engine(path)
+            with begin_read(engine) as connection:
+                fault = sql_dialects.content_fault(connection)
             if fault:
                 engine.dispose()
-                raise ArtifactError(f"{path} is damaged: {fault}", hint=dialects.DAMAGED_HINT)
+                raise ArtifactError(f"{path} is damaged: {fault}", hint=sql_dialects.DAMAGED_HINT)
         case sa.URL() as url:
-            engine = dialects.server_engine(url)
+            engine = sql_dialects.server_engine(url)
             _migrate(engine)
     return engine
 
@@ -84,7 +84,7 @@ def open_for_reading(source: Source) -> sa.Engine:
     engine = _reading_engine(_parsed(source))
     name = name_of(engine)
     try:
-        with reading(engine) as connection:
+        with begin_read(engine) as connection:
             if schema.revision(connection, name) is None:
                 raise ArtifactError(f"{name} holds no records, not even their tables", hint="the next run makes them")
             if schema.is_current(connection, name):
@@ -97,7 +97,7 @@ def open_for_reading(source: Source) -> sa.Engine:
 
 
 @contextmanager
-def opened(layout: Layout, opening: Callable[[Source], sa.Engine] = open_engine) -> Iterator[sa.Engine]:
+def open_db(layout: Layout, opening: Callable[[Source], sa.Engine] = open_engine) -> Iterator[sa.Engine]:
     """Open the database of a results folder with `open_engine` or `open_for_reading`, and close it at the end."""
     engine = opening(database_of(layout))
     try:
@@ -106,7 +106,7 @@ def opened(layout: Layout, opening: Callable[[Source], sa.Engine] = open_engine)
         engine.dispose()
 
 
-def is_made(source: Source) -> bool:
+def database_exists(source: Source) -> bool:
     """Return whether a database exists; a server is not asked and counts as existing."""
     return not isinstance(source, Path) or source.exists()
 
@@ -122,43 +122,43 @@ def schema_of(source: Source) -> str | None:
         return None
     engine = _reading_engine(parsed)
     try:
-        with reading(engine) as connection:
+        with begin_read(engine) as connection:
             return schema.revision(connection, name_of(engine))
     finally:
         engine.dispose()
 
 
 @contextmanager
-def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+def begin_write(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Open a write transaction. In SQLite, no other process can write at the same time.
 
     Raises:
         StorageError: the disk is full, the database cannot be written, or another process holds it.
         ArtifactError: the database is damaged.
     """
-    with _told(engine), engine.connect().execution_options(is_writer=True) as connection, connection.begin():
+    with _database_errors(engine), engine.connect().execution_options(is_writer=True) as connection, connection.begin():
         yield connection
 
 
 @contextmanager
-def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+def begin_read(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Open a read-only connection, which sees a single snapshot of the database.
 
     Raises:
         StorageError: the database cannot be read.
         ArtifactError: the database is damaged, or holds values that quadbench never writes.
     """
-    with _told(engine), engine.connect() as connection:
+    with _database_errors(engine), engine.connect() as connection:
         try:
             yield connection
         except UnicodeEncodeError:
             raise
         except (ValueError, TypeError, AttributeError) as error:  # raised by columns and enumerations for an invalid value
             reason = f"{name_of(engine)} is damaged: a value cannot be read: {error}"
-            raise ArtifactError(reason, hint=dialects.DAMAGED_HINT if _is_file(engine) else None) from error
+            raise ArtifactError(reason, hint=sql_dialects.DAMAGED_HINT if _is_file(engine) else None) from error
 
 
-def now_of(connection: sa.Connection) -> datetime:
+def database_now(connection: sa.Connection) -> datetime:
     """Return the database's time, which leases are measured by, since the clocks of hosts may differ."""
     if _is_file(connection.engine):
         text = connection.exec_driver_sql("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')").scalar_one()
@@ -171,20 +171,20 @@ def clock_offset(engine: sa.Engine) -> timedelta:
     """Return how far the clock of a database server is ahead of this host's; zero for a file."""
     if _is_file(engine):
         return timedelta(0)
-    with reading(engine) as connection:
+    with begin_read(engine) as connection:
         before = datetime.now(UTC)
-        there = now_of(connection)
+        there = database_now(connection)
         return there - (before + (datetime.now(UTC) - before) / 2)
 
 
-def insertion(connection: sa.Connection, table: type[schema.Table]) -> sqlite.Insert | postgresql.Insert:
+def upsert(connection: sa.Connection, table: type[schema.Table]) -> sqlite.Insert | postgresql.Insert:
     """Return an INSERT statement of the engine's dialect, which supports ON CONFLICT."""
     return sqlite.insert(table) if _is_file(connection.engine) else postgresql.insert(table)
 
 
 def name_of(engine: sa.Engine) -> str:
     """Return the name of a database for messages: a file path, or a URL without its password."""
-    return str(dialects.path_of(engine)) if _is_file(engine) else dialects.database_name(engine.url)
+    return str(sql_dialects.path_of(engine)) if _is_file(engine) else sql_dialects.database_name(engine.url)
 
 
 def source_name(source: Source) -> str:
@@ -194,7 +194,7 @@ def source_name(source: Source) -> str:
         UserError: the source is no database.
     """
     parsed = _parsed(source)
-    return str(parsed) if isinstance(parsed, Path) else dialects.database_name(parsed)
+    return str(parsed) if isinstance(parsed, Path) else sql_dialects.database_name(parsed)
 
 
 def has_password(source: Source) -> bool:
@@ -204,14 +204,14 @@ def has_password(source: Source) -> bool:
 
 
 @contextmanager
-def _told(engine: sa.Engine) -> Iterator[None]:
+def _database_errors(engine: sa.Engine) -> Iterator[None]:
     """Convert database errors into errors that name the database, and text outside UTF-8 into a UserError."""
     try:
-        told_by = dialects.told_by_sqlite if _is_file(engine) else dialects.told_by_postgresql
+        told_by = sql_dialects.sqlite_errors if _is_file(engine) else sql_dialects.postgresql_errors
         with told_by(name_of(engine)):
             yield
     except UnicodeEncodeError as error:
-        raise UserError(f"{shown(error.object)} is no text; expected one in UTF-8") from error
+        raise UserError(f"{quote(error.object)} is no text; expected one in UTF-8") from error
 
 
 def _is_file(engine: sa.Engine) -> bool:
@@ -220,9 +220,9 @@ def _is_file(engine: sa.Engine) -> bool:
 
 def _reading_engine(parsed: Path | sa.URL) -> sa.Engine:
     if isinstance(parsed, sa.URL):
-        return dialects.server_engine(parsed, is_read_only=True)
-    dialects.require_database_file(parsed)
-    return dialects.reading_engine(parsed)
+        return sql_dialects.server_engine(parsed, is_read_only=True)
+    sql_dialects.require_database_file(parsed)
+    return sql_dialects.reading_engine(parsed)
 
 
 def _parsed(source: Source) -> Path | sa.URL:
@@ -233,7 +233,7 @@ def _parsed(source: Source) -> Path | sa.URL:
     if "://" not in source:
         refuse_like_url(source, "the database", "a SQLite file or postgresql://HOST/NAME")
         return Path(source)
-    named = masked(source)
+    named = mask_url(source)
     try:
         url = sa.make_url(source)
         if url.get_backend_name() == "postgresql":
@@ -262,13 +262,13 @@ def _migrate(engine: sa.Engine) -> None:
     """Migrate the schema within one exclusive write transaction, and close the connection."""
     name = name_of(engine)
     try:
-        with reading(engine) as connection:
+        with begin_read(engine) as connection:
             if schema.is_current(connection, name):
                 return  # the usual case, which takes no write lock
-        with writing(engine) as connection:
+        with begin_write(engine) as connection:
             if not _is_file(engine):
-                dialects.wait_for_migration(connection)
-            if schema.upgrade(connection, name) and _is_file(engine) and (lost := dialects.orphans(connection)):
+                sql_dialects.wait_for_migration(connection)
+            if schema.upgrade(connection, name) and _is_file(engine) and (lost := sql_dialects.orphan_count(connection)):
                 raise ArtifactError(f"{name}: {lost} rows would lose their parent in the migration; nothing was changed")
     finally:
         engine.dispose()

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.artifacts import Variant
-from quadbench.artifacts.names import can_name_file, check_file_name, check_relative_path
+from quadbench.artifacts.safe_text import can_name_file, check_file_name, check_relative_path
 
 _DIGEST_CHARACTERS = 16  # in a folder's name: enough to be unique
 _REMOVED = ".removed"
-USUAL_ROOT = Path("results")
+DEFAULT_ROOT = Path("results")
 
 
 class _Place:
@@ -25,13 +25,13 @@ class _Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of one results folder, which need not exist. Commands name the folder as `shown`, if given.
+    """The paths of one results folder, which need not exist. Commands name the folder as `display_root`, if given.
 
     A name that is no valid file name, or a path that leads out of the folder, is a ValueError.
     """
 
     root: Path
-    shown: str | None = None
+    display_root: str | None = None
 
     database = _Place("quadbench.sqlite")  # the records, unless they are in PostgreSQL
     bundles = _Place("bundles")
@@ -50,12 +50,12 @@ class Layout:
 
     def command(self, *words: str) -> str:
         """Return a quadbench command with these words for this folder, as shell text."""
-        return f"quadbench {shlex.join((*words, *self.words))}"
+        return f"quadbench {shlex.join((*words, *self.root_arguments))}"
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def root_arguments(self) -> tuple[str, ...]:
         """Return the command-line words that name this folder; none for the default folder."""
-        return () if self.root == USUAL_ROOT else ("--results", self.shown or str(self.root))
+        return () if self.root == DEFAULT_ROOT else ("--results", self.display_root or str(self.root))
 
     @property
     def doctor(self) -> "Layout":
@@ -100,7 +100,7 @@ class Layout:
 
     def launch(self, run_id: str, address: str, variant: Variant, launch: int) -> Path:
         """Return the folder of one launch, with its plan, events and images."""
-        return self.run(run_id) / plain(address) / f"{variant}-{launch}"
+        return self.run(run_id) / plain_name(address) / f"{variant}-{launch}"
 
     def report(self, run_id: str) -> Path:
         return self.root / "reports" / f"{check_file_name(run_id)}.html"
@@ -124,7 +124,7 @@ class Layout:
 
     def device(self, name: str) -> Path:
         """Return the folder of one device, by serial or name."""
-        return self.devices / plain(name)
+        return self.devices / plain_name(name)
 
     def file(self, relative: str) -> Path:
         """Return the path of a file that a record names relative to the results folder."""
@@ -139,6 +139,6 @@ def folder_name(digest: str) -> str:
     return digest[:_DIGEST_CHARACTERS]
 
 
-def plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a name without characters that file systems or archives refuse: `virtual:s25` becomes `virtual-s25`."""
     return re.sub(r"^\.|[^A-Za-z0-9_.@-]", "-", name)

@@ -14,13 +14,13 @@ import sqlalchemy as sa
 
 from quadbench.errors import ArtifactError, StorageError, UserError
 from quadbench.host import folder_lock
-from quadbench.results.disk import storing
-from quadbench.results.engine import Source, database_of, is_elsewhere, missing_folder, name_of, now_of, reading
+from quadbench.results.disk import storage_errors
+from quadbench.results.engine import Source, begin_read, database_now, database_of, is_external, missing_folder, name_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import discard, remove_abandoned
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightStore
 from quadbench.results.progress import may_be_at_work
-from quadbench.results.records import Records, open_records, read_records
+from quadbench.results.records import RecordStore, open_records, read_records
 from quadbench.results.schema import JobRow, LeaseRow
 from quadbench.results.stored_runs import RunFile, read_run_file, run_ids
 from quadbench.spec import read_json
@@ -55,8 +55,8 @@ def old_runs(layout: Layout, keep_s: float) -> OldRuns:
         return OldRuns(removable=tuple(half_removed), referred={}, under_way=())
     with read_records(database_of(layout)) as records:
         ended_at = {run_id: ended for run_id, ended in records.ended_at().items() if run_id in own}
-        with reading(records.engine) as connection:
-            before = (now := now_of(connection)) - timedelta(seconds=keep_s)
+        with begin_read(records.engine) as connection:
+            before = (now := database_now(connection)) - timedelta(seconds=keep_s)
             leased = connection.scalars(sa.select(LeaseRow.device).where(LeaseRow.job_until > now)).all()
             of_farm = set(connection.scalars(sa.select(JobRow.run_id).where(JobRow.ended_at.is_(None)).distinct()))
     under_way = of_farm | _at_work(layout, own, {device.partition("@")[0] for device in leased})
@@ -68,7 +68,7 @@ def old_runs(layout: Layout, keep_s: float) -> OldRuns:
     )
 
 
-def remove_run(records: Records, layout: Layout, run_id: str) -> int:
+def remove_run(records: RecordStore, layout: Layout, run_id: str) -> int:
     """Remove a run's report, folder and records, and return the number of records. It can be repeated if interrupted.
 
     Records that a worker measured for a farm stay in the farm's database, unless it is the folder's own: another results folder
@@ -78,7 +78,7 @@ def remove_run(records: Records, layout: Layout, run_id: str) -> int:
         StorageError: one of them cannot be written.
     """
     folder, aside = layout.run(run_id), layout.removed_run(run_id)
-    with storing(layout.root):
+    with storage_errors(layout.root):
         layout.report(run_id).unlink(missing_ok=True)
         if folder.exists() and _is_kept_elsewhere(layout, run_id):
             with folder_lock(layout.runs):
@@ -133,7 +133,7 @@ def _run_file(layout: Layout, run_id: str) -> RunFile | None:
 
 def _is_kept_elsewhere(layout: Layout, run_id: str) -> bool:
     """Return whether a worker measured the run for a farm with another database: another results folder keeps it."""
-    return is_elsewhere(layout) and (run := _run_file(layout, run_id)) is not None and run.is_part
+    return is_external(layout) and (run := _run_file(layout, run_id)) is not None and run.is_part
 
 
 def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
@@ -197,16 +197,16 @@ def copy_records(source: Source, target: Source, *, notify: Callable[[str], None
             raise UserError(f"{name_of(old.engine)} cannot be copied to itself", hint="give another target")
         for run_id in reversed(old.run_ids(limit=None)):
             notify(run_id)
-            with _telling(refused):
-                for record in old.of_run(run_id):
-                    with _telling(refused):
+            with _note_refusals(refused):
+                for record in old.run_records(run_id):
+                    with _note_refusals(refused):
                         is_new = new.store(record)
                         stored, present = stored + is_new, present + (not is_new)
-        nights, old_nights, new_nights = 0, Nights(old.engine), Nights(new.engine)
+        nights, old_nights, new_nights = 0, NightStore(old.engine), NightStore(new.engine)
         for night_id in reversed(old_nights.night_ids()):
             notify(night_id)
-            with _telling(refused):
-                nights += new_nights.adopt(old_nights.night(night_id))
+            with _note_refusals(refused):
+                nights += new_nights.import_night(old_nights.night(night_id))
         there = new_nights.acknowledgements()
         for acknowledgement in old_nights.acknowledgements():
             if acknowledgement not in there:
@@ -215,7 +215,7 @@ def copy_records(source: Source, target: Source, *, notify: Callable[[str], None
 
 
 @contextmanager
-def _telling(refused: list[str]) -> Iterator[None]:
+def _note_refusals(refused: list[str]) -> Iterator[None]:
     """Note damaged or refused entries and continue; let a StorageError of the database end the copy."""
     try:
         yield

@@ -11,13 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from quadbench.artifacts import Bundle, CompiledBundle, FileRef, Stored
+from quadbench.artifacts import Bundle, CompiledBundle, FileRef, StoredArtifact, StoredBundle, StoredCompiled
 from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.run_record import file_refs
-from quadbench.errors import ArtifactError, StorageError, shown
+from quadbench.errors import ArtifactError, StorageError, quote
 from quadbench.host import folder_lock, is_locked
 from quadbench.results.digests import sha256_of
-from quadbench.results.disk import storing
+from quadbench.results.disk import storage_errors
 from quadbench.results.documents import document_text, read_document
 from quadbench.spec import is_file, read_file
 
@@ -30,7 +30,7 @@ ArtifactT = TypeVar("ArtifactT", Bundle, CompiledBundle, Kit)
 log = logging.getLogger(__name__)
 
 
-def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
+def read_manifest(folder: Path, kind: type[ArtifactT]) -> StoredArtifact[ArtifactT]:
     """Read an artifact from its folder; check its schema, its checksum, and the presence and size of every file.
 
     File contents are not checked here but by `check_contents`, before files are used or pushed.
@@ -39,15 +39,15 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
         ArtifactError: a file is missing, has another size, was changed, or has another schema or an unsafe path.
     """
     path = folder / MANIFEST
-    hint = _again(folder, kind) if kind is Kit or is_file(path) else _NO_BUNDLE
+    hint = _rebuild_hint(folder, kind) if kind is Kit or is_file(path) else _NO_BUNDLE
     artifact = read_document(path, kind, hint=hint)
     for file in file_refs(artifact):
         _check_size(folder, file, hint)
     checksum, expected = folder / CHECKSUM, _checksum(path)
     if (noted := read_file(checksum, fault=ArtifactError, hint=hint)) != expected:
-        difference = f"found {shown(noted.decode(errors='replace'))}, expected {shown(expected.decode())}"
+        difference = f"found {quote(noted.decode(errors='replace'))}, expected {quote(expected.decode())}"
         raise ArtifactError(f"'{path}' or its checksum '{checksum}' was changed after it was written: {difference}", hint=hint)
-    return Stored(artifact=artifact, folder=folder, is_reused=True)
+    return StoredArtifact(artifact=artifact, folder=folder, is_reused=True)
 
 
 def _checksum(manifest: Path) -> bytes:
@@ -65,7 +65,7 @@ def _check_size(folder: Path, file: FileRef, hint: str) -> None:
         raise ArtifactError(f"'{path}' {state}; expected {file.size_bytes} bytes", hint=hint)
 
 
-def check_contents(stored: Stored[Bundle] | Stored[CompiledBundle] | Stored[Kit], files: Iterable[FileRef]) -> None:
+def check_contents(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], files: Iterable[FileRef]) -> None:
     """Check that files of an artifact have the digests that its manifest states.
 
     Call this before reading or passing on such files. An unchanged file is hashed only once in a process.
@@ -73,7 +73,7 @@ def check_contents(stored: Stored[Bundle] | Stored[CompiledBundle] | Stored[Kit]
     Raises:
         ArtifactError: a file has another content; the message names the first one.
     """
-    hint = _again(stored.folder, type(stored.artifact))
+    hint = _rebuild_hint(stored.folder, type(stored.artifact))
     for file in dict.fromkeys(files):
         path = stored.path(file)
         try:
@@ -94,14 +94,14 @@ def _content(path: Path, state: tuple[int, ...]) -> str:
     return sha256_of(path)
 
 
-def _again(folder: Path, kind: type[Bundle] | type[CompiledBundle] | type[Kit]) -> str:
+def _rebuild_hint(folder: Path, kind: type[Bundle] | type[CompiledBundle] | type[Kit]) -> str:
     """Return a hint on how to restore an artifact of this kind."""
     if kind is Kit:
         return f"quadbench runtime remove {folder.name}, then add or fetch it again"
     return f"remove {folder} and run again: it is built anew"
 
 
-def read_whole(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
+def read_checked(folder: Path, kind: type[ArtifactT]) -> StoredArtifact[ArtifactT]:
     """Read an artifact from its folder as `read_manifest` does, and check the contents of all its files.
 
     Raises:
@@ -112,7 +112,7 @@ def read_whole(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
     return stored
 
 
-def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> Stored[ArtifactT]:
+def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> StoredArtifact[ArtifactT]:
     """Let `make` fill a temporary folder, add the manifest, and rename it to `folder`; a failure leaves nothing behind.
 
     If processes publish the same artifact at once, the first one wins. A complete artifact that exists is kept and returned,
@@ -124,19 +124,19 @@ def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> Stored[ArtifactT
         manifest.write_text(f"{document_text(artifact)}\n")
         (temporary / CHECKSUM).write_bytes(_checksum(manifest))
         with folder_lock(folder.parent):
-            if kept := _kept(folder, artifact):
+            if kept := _existing(folder, artifact):
                 return kept
             discard(folder)
             temporary.rename(folder)
-    return Stored(artifact=artifact, folder=folder)
+    return StoredArtifact(artifact=artifact, folder=folder)
 
 
-def _kept(folder: Path, artifact: ArtifactT) -> Stored[ArtifactT] | None:
+def _existing(folder: Path, artifact: ArtifactT) -> StoredArtifact[ArtifactT] | None:
     """Return the same artifact if the folder already holds it; None if not, or if it is damaged, which is logged."""
     if not os.path.lexists(folder):
         return None
     try:
-        stored = read_whole(folder, type(artifact))
+        stored = read_checked(folder, type(artifact))
     except ArtifactError as error:
         log.warning("%s; it is replaced", error.message)
         return None
@@ -152,7 +152,7 @@ def discard(folder: Path) -> None:
         StorageError: the folder cannot be moved and is unchanged, or the moved one cannot be deleted.
     """
     aside = _beside(folder, ".old")
-    with storing(folder.parent):
+    with storage_errors(folder.parent):
         try:
             folder.rename(aside)
         except FileNotFoundError:
@@ -172,21 +172,21 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     """
     temporary = _beside(folder)
     with ExitStack() as stack:
-        with storing(folder.parent):
+        with storage_errors(folder.parent):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with folder_lock(folder.parent):  # so that no process sees the folder before it is locked
                 _remove_abandoned(folder.parent)
                 temporary.mkdir(parents=True)
                 stack.enter_context(folder_lock(temporary))
         stack.callback(shutil.rmtree, temporary, ignore_errors=True)
-        with storing(folder.parent):
+        with storage_errors(folder.parent):
             yield temporary
 
 
 def remove_abandoned(folder: Path) -> None:
     """Remove the temporary folders of killed processes from a folder, which may be missing."""
     if folder.is_dir():
-        with storing(folder), folder_lock(folder):
+        with storage_errors(folder), folder_lock(folder):
             _remove_abandoned(folder)
 
 
@@ -206,7 +206,7 @@ def file_ref(folder: Path, path: Path) -> FileRef:
     return FileRef(path=path.relative_to(folder).as_posix(), sha256=sha256_of(path), size_bytes=path.stat().st_size)
 
 
-def link(source: Path, target: Path) -> None:
+def link_file(source: Path, target: Path) -> None:
     """Create a hard link to a file (resolving symbolic links), or a copy if the file system has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

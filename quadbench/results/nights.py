@@ -8,19 +8,19 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from quadbench.artifacts import Caveat
-from quadbench.artifacts.names import check_file_name
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Night, Point, Ruling, RulingKind, Subject
+from quadbench.artifacts.safe_text import check_file_name
 from quadbench.errors import UnknownNameError
 from quadbench.results.documents import document_from
-from quadbench.results.engine import insertion, now_of, reading, writing
+from quadbench.results.engine import begin_read, begin_write, database_now, upsert
 from quadbench.results.schema import AcknowledgementRow, MeasurementRow, NightRow, PointRow, RulingRow, UtcTime
 
 _KNOWN_SHOWN = 20  # nights named in a message
 _POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
 
 
-class Nights:
-    """The nights in a database. Every method raises StorageError and ArtifactError, as `writing` and `reading` do."""
+class NightStore:
+    """The nights in a database. Every method raises StorageError and ArtifactError, as `begin_write` and `begin_read` do."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -31,41 +31,41 @@ class Nights:
         Raises:
             ValueError: the id is no valid file name.
         """
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             row = {"id": check_file_name(night_id), "name": name, "version": version, "planned": [list(pair) for pair in planned]}
-            insert = insertion(connection, NightRow).values({**row, "began_at": now_of(connection)})
+            insert = upsert(connection, NightRow).values({**row, "began_at": database_now(connection)})
             changes = {"planned": row["planned"], "version": version, "ended_at": None}
             connection.execute(insert.on_conflict_do_update(index_elements=[NightRow.id], set_=changes))
         return self.night(night_id)
 
-    def adopt(self, night: Night) -> bool:
+    def import_night(self, night: Night) -> bool:
         """Store a night of another database with everything that is missing here; return whether anything was new.
 
         A ruling that was superseded here stays superseded.
         """
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             row = {name: getattr(night, name) for name in ("name", "began_at", "ended_at", "version")}
             row |= {"id": check_file_name(night.night_id), "planned": [list(pair) for pair in night.planned]}
-            insert = insertion(connection, NightRow).values(row).on_conflict_do_nothing().returning(NightRow.id)
+            insert = upsert(connection, NightRow).values(row).on_conflict_do_nothing().returning(NightRow.id)
             is_new = connection.scalar(insert) is not None
             if night.ended_at:
                 goes_on = (NightRow.id == night.night_id) & NightRow.ended_at.is_(None)
                 ends = sa.update(NightRow).where(goes_on).values(ended_at=night.ended_at).returning(NightRow.id)
                 is_new |= connection.scalar(ends) is not None
-        kept = [self.keep(measurement) for measurement in night.measurements]
+        kept = [self.store(measurement) for measurement in night.measurements]
         here = self._rulings(RulingRow.night == night.night_id)
         rulings = [ruling for ruling in night.rulings if ruling not in here]
-        self.rule(rulings)
+        self.add(rulings)
         return is_new or any(kept) or bool(rulings)
 
     def end(self, night_id: str) -> None:
-        with writing(self._engine) as connection:
-            connection.execute(sa.update(NightRow).where(NightRow.id == night_id).values(ended_at=now_of(connection)))
+        with begin_write(self._engine) as connection:
+            connection.execute(sa.update(NightRow).where(NightRow.id == night_id).values(ended_at=database_now(connection)))
 
-    def keep(self, measurement: Measurement) -> bool:
+    def store(self, measurement: Measurement) -> bool:
         """Store a measurement in one transaction. Return False if the night already has one of this case and device."""
-        with writing(self._engine) as connection:
-            insert = insertion(connection, MeasurementRow).values(_measurement_row(measurement)).on_conflict_do_nothing()
+        with begin_write(self._engine) as connection:
+            insert = upsert(connection, MeasurementRow).values(_measurement_row(measurement)).on_conflict_do_nothing()
             key = connection.scalar(insert.returning(MeasurementRow.id))
             if key is None:
                 return False
@@ -74,15 +74,15 @@ class Nights:
                 connection.execute(sa.insert(PointRow), rows)
             return True
 
-    def rule(self, rulings: Iterable[Ruling]) -> None:
+    def add(self, rulings: Iterable[Ruling]) -> None:
         """Add rulings in one transaction; each supersedes an earlier one on the same figure and night."""
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             if rows := [_ruling_row(ruling) for ruling in rulings]:
                 connection.execute(sa.insert(RulingRow), rows)
 
     def night(self, night_id: str) -> Night:
         """Return a complete night; raise UnknownNameError, which lists the latest nights, if there is none."""
-        with reading(self._engine) as connection:
+        with begin_read(self._engine) as connection:
             row = connection.execute(sa.select(NightRow.__table__).where(NightRow.id == night_id)).one_or_none()
         if row is None:
             raise UnknownNameError("night", night_id, self.night_ids()[:_KNOWN_SHOWN])
@@ -98,20 +98,20 @@ class Nights:
     def night_ids(self) -> list[str]:
         """Return the ids of all nights, latest first."""
         query = sa.select(NightRow.id).order_by(NightRow.began_at.desc(), NightRow.id.desc())
-        with reading(self._engine) as connection:
+        with begin_read(self._engine) as connection:
             return list(connection.scalars(query))
 
-    def referred(self) -> set[str]:
+    def referenced(self) -> set[str]:
         """Return what nights refer to: digests of the bundles and kits, and ids of the runs."""
         needed = sa.select(MeasurementRow.bundle, MeasurementRow.kit, MeasurementRow.yardstick, MeasurementRow.runs)
-        with reading(self._engine) as connection:
+        with begin_read(self._engine) as connection:
             rows = connection.execute(needed).all()
         return {name for *digests, runs in rows for name in (*digests, *runs) if name}
 
     def cases(self) -> list[tuple[str, str]]:
         """Return every measured pair of a case and a device."""
         query = sa.select(MeasurementRow.case_name, MeasurementRow.device).distinct()
-        with reading(self._engine) as connection:
+        with begin_read(self._engine) as connection:
             return sorted((row.case_name, row.device) for row in connection.execute(query))
 
     def series(
@@ -127,13 +127,13 @@ class Nights:
 
         `latest` limits their number, and `key` their figures. `until` is the last night to include.
         """
-        wanted = sa.select(MeasurementRow.id).where(MeasurementRow.case_name == case)
+        query = sa.select(MeasurementRow.id).where(MeasurementRow.case_name == case)
         if device is not None:
-            wanted = wanted.where(MeasurementRow.device == device)
+            query = query.where(MeasurementRow.device == device)
         if until is not None:
-            wanted = wanted.where((MeasurementRow.night == until.night_id) | (MeasurementRow.measured_at < until.began_at))
-        wanted = wanted.order_by(MeasurementRow.measured_at.desc(), MeasurementRow.id.desc()).limit(latest)
-        return self._measurements(MeasurementRow.id.in_(wanted), key)
+            query = query.where((MeasurementRow.night == until.night_id) | (MeasurementRow.measured_at < until.began_at))
+        query = query.order_by(MeasurementRow.measured_at.desc(), MeasurementRow.id.desc()).limit(latest)
+        return self._measurements(MeasurementRow.id.in_(query), key)
 
     def rulings(self, night_id: str) -> tuple[Ruling, ...]:
         """Return the current rulings of a night, grouped by case and device."""
@@ -147,14 +147,14 @@ class Nights:
     def acknowledge(self, acknowledgement: Acknowledgement) -> None:
         row = {("case_name" if name == "case" else name): value for name, value in asdict(acknowledgement).items()}
         del row["since"]  # derived from its night
-        with writing(self._engine) as connection:
+        with begin_write(self._engine) as connection:
             connection.execute(sa.insert(AcknowledgementRow).values(row))
 
     def acknowledgements(self, case: str | None = None) -> tuple[Acknowledgement, ...]:
         """Return the acknowledgements of one case or of all, including expired ones, in order of time."""
         query = sa.select(AcknowledgementRow.__table__).order_by(AcknowledgementRow.id)
         query = query if case is None else query.where(AcknowledgementRow.case_name == case)
-        with reading(self._engine) as connection:
+        with begin_read(self._engine) as connection:
             rows = connection.execute(query).mappings().all()
             since = _first_measured(connection)
         return tuple(
@@ -172,7 +172,7 @@ class Nights:
         figures = sa.select(PointRow.__table__).where(PointRow.measurement.in_(ids)).order_by(PointRow.task, PointRow.key)
         figures = figures if key is None else figures.where(PointRow.key == key)
         points: dict[int, list[Point]] = defaultdict(list)
-        with reading(self._engine) as connection:
+        with begin_read(self._engine) as connection:
             rows = connection.execute(measured).mappings().all()
             for point in connection.execute(figures).mappings():
                 points[point["measurement"]].append(Point(**{name: point[name] for name in _POINT}))
@@ -181,7 +181,7 @@ class Nights:
     def _rulings(self, condition: sa.ColumnElement[bool]) -> list[Ruling]:
         """Return rulings in the order in which they were added, including superseded ones."""
         query = sa.select(RulingRow.__table__).where(condition).order_by(RulingRow.id)
-        with reading(self._engine) as connection:
+        with begin_read(self._engine) as connection:
             return [_ruling(row) for row in connection.execute(query).mappings()]
 
 
@@ -197,10 +197,10 @@ class NightHead:
 
 
 def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]:
-    """Return summaries of the latest nights, latest first, without the first `skip`; raises the errors of `reading`."""
+    """Return summaries of the latest nights, latest first, without the first `skip`; raises the errors of `begin_read`."""
     latest = sa.select(NightRow.id.label("night_id"), NightRow.name, NightRow.began_at, NightRow.ended_at)
     latest = latest.order_by(NightRow.began_at.desc(), NightRow.id.desc()).limit(limit).offset(skip)
-    with reading(engine) as connection:
+    with begin_read(engine) as connection:
         nights = connection.execute(latest).all()
         kinds = _kinds(connection, [night.night_id for night in nights])
     return [document_from(NightHead, night, rulings=kinds[night.night_id]) for night in nights]

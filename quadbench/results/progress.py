@@ -13,16 +13,16 @@ from pathlib import Path
 from pydantic import AwareDatetime
 
 from quadbench.artifacts import Variant
-from quadbench.artifacts.names import FileName
+from quadbench.artifacts.safe_text import FileName
 from quadbench.errors import ArtifactError
-from quadbench.host import is_dead
+from quadbench.host import has_ended
 from quadbench.results.documents import read_document, write_document
 from quadbench.results.layout import Layout
 
 HEARTBEAT_S = 10.0  # a file is written this often, even without news
 SCHEMA_VERSION = 1
 _SILENCE = timedelta(seconds=6 * HEARTBEAT_S)
-_MOST_FILES = 100  # files that are read
+_MAX_FILES = 100  # files that are read
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Progress:
 
     def is_alive(self, now: datetime) -> bool:
         """Return whether the command is still running, as far as this host can see."""
-        return not is_dead(self.process) and abs(now - self.updated_at) < _SILENCE
+        return not has_ended(self.process) and abs(now - self.updated_at) < _SILENCE
 
 
 def save_progress(layout: Layout, name: str, progress: Progress) -> None:
@@ -98,18 +98,18 @@ def save_progress(layout: Layout, name: str, progress: Progress) -> None:
     write_document(layout.progress(name), progress, makes_folders=False)
 
 
-def under_way(layout: Layout) -> list[Progress]:
+def active_work(layout: Layout) -> list[Progress]:
     """Return the progress of all running commands in order of their start. Damaged files are left out."""
     now = datetime.now(UTC)
-    return sorted((one for _, one in _known(layout, _MOST_FILES) if one.is_alive(now)), key=lambda one: one.began_at)
+    return sorted((one for _, one in _known(layout, _MAX_FILES) if one.is_alive(now)), key=lambda one: one.began_at)
 
 
 def may_be_at_work(layout: Layout) -> list[Progress]:
     """Return the progress of every process that is not known to have ended, including silent ones."""
-    return [progress for _, progress in _known(layout) if not is_dead(progress.process)]
+    return [progress for _, progress in _known(layout) if not has_ended(progress.process)]
 
 
-def forget_dead(layout: Layout) -> None:
+def remove_ended(layout: Layout) -> None:
     """Remove the progress files of killed commands."""
     now = datetime.now(UTC)
     for path, progress in _known(layout):

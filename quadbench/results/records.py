@@ -18,10 +18,10 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, SampleKind, Status, Variant
-from quadbench.artifacts.launch_values import KIND_FIELDS, Kinds, Samples, value_fault
-from quadbench.artifacts.names import check_relative_path
+from quadbench.artifacts.launch_values import KIND_FIELDS, SampleKinds, Samples, value_fault
+from quadbench.artifacts.safe_text import check_relative_path
 from quadbench.errors import ArtifactError, UnknownNameError
-from quadbench.results.engine import Source, clock_offset, insertion, name_of, open_engine, open_for_reading, reading, writing
+from quadbench.results.engine import Source, begin_read, begin_write, clock_offset, name_of, open_engine, open_for_reading, upsert
 from quadbench.results.schema import RecordRow, SampleRow, UtcTime
 
 _KNOWN_RUNS_SHOWN = 20
@@ -32,21 +32,21 @@ log = logging.getLogger(__name__)
 Guard = Callable[[sa.Connection], None]
 
 
-def open_records(source: Source) -> "Records":
+def open_records(source: Source) -> "RecordStore":
     """Open the records for reading and writing, as `open_engine` does. Close them by `with` or `close()`.
 
     Raises:
         UserError, StorageError, ArtifactError, MissingDependencyError: as for `open_engine`.
     """
-    return Records(open_engine(source))
+    return RecordStore(open_engine(source))
 
 
-def read_records(source: Source) -> "Records":
+def read_records(source: Source) -> "RecordStore":
     """Open the records for reading only; `store` is refused. Close them by `with` or `close()`."""
-    return Records(open_for_reading(source))
+    return RecordStore(open_for_reading(source))
 
 
-class Records:
+class RecordStore:
     """The open database of records. Threads may share it; every method is one transaction."""
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -76,10 +76,10 @@ class Records:
                 if fault := value_fault(kind.metric, value):
                     what = f"{kind.metric}{f' of task {kind.task}' if kind.task else ''} {fault}"
                     raise ArtifactError(f"record '{record.record_id}' holds a sample that cannot be stored: {what}")
-        with writing(self.engine) as connection:
+        with begin_write(self.engine) as connection:
             if guard is not None:
                 guard(connection)
-            row = insertion(connection, RecordRow).values(**_row(record))
+            row = upsert(connection, RecordRow).values(**_row(record))
             row = row.on_conflict_do_nothing(index_elements=[RecordRow.record_id])
             key = connection.scalar(row.returning(RecordRow.id))
             if key is None:
@@ -113,46 +113,46 @@ class Records:
     def counts(self, run_id: str) -> dict[str, int]:
         """Return the number of a run's records by device address."""
         query = sa.select(RecordRow.device_address, sa.func.count()).where(RecordRow.run_id == run_id)
-        with reading(self.engine) as connection:
+        with begin_read(self.engine) as connection:
             return {str(address): count for address, count in connection.execute(query.group_by(RecordRow.device_address))}
 
     def run_ids(self, limit: int | None = 20) -> list[str]:
         """Return the ids of the latest runs, latest first; all of them if `limit` is None."""
-        with reading(self.engine) as connection:
+        with begin_read(self.engine) as connection:
             return list(connection.scalars(_latest_runs().limit(limit)))
 
     def ended_at(self) -> dict[str, datetime]:
         """Return the end of each run's last launch by run id."""
         query = sa.select(RecordRow.run_id, sa.func.max(RecordRow.ended_at, type_=UtcTime)).group_by(RecordRow.run_id)
-        with reading(self.engine) as connection:
+        with begin_read(self.engine) as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def remove(self, run_id: str) -> int:
         """Remove a run's records with their samples in one transaction, and return their number."""
-        with writing(self.engine) as connection:
+        with begin_write(self.engine) as connection:
             return connection.execute(sa.delete(RecordRow).where(RecordRow.run_id == run_id)).rowcount
 
     def has_run(self, run_id: str) -> bool:
-        with reading(self.engine) as connection:
+        with begin_read(self.engine) as connection:
             return connection.scalar(sa.select(RecordRow.id).where(RecordRow.run_id == run_id).limit(1)) is not None
 
-    def of_run_if_any(self, run_id: str) -> tuple[RunRecord, ...]:
+    def run_records_if_any(self, run_id: str) -> tuple[RunRecord, ...]:
         """Return the records of a run, possibly none, in order of their start, as they were stored.
 
         Raises:
             ArtifactError: the database is damaged.
         """
-        with reading(self.engine) as connection:
+        with begin_read(self.engine) as connection:
             return _load(connection, RecordRow.run_id == run_id)
 
-    def of_run(self, run_id: str) -> tuple[RunRecord, ...]:
+    def run_records(self, run_id: str) -> tuple[RunRecord, ...]:
         """Return the records of a run in order of their start; there must be one.
 
         Raises:
             UnknownNameError: there is no such run; the message lists the latest.
             ArtifactError: the database is damaged.
         """
-        records = self.of_run_if_any(run_id)
+        records = self.run_records_if_any(run_id)
         if not records:
             raise UnknownNameError("run", run_id, self.run_ids(), most=_KNOWN_RUNS_SHOWN)
         return records
@@ -184,9 +184,9 @@ def run_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[RunHead]:
     """Return summaries of the latest runs, latest first, without the first `skip`.
 
     Raises:
-        StorageError, ArtifactError: as for `reading`.
+        StorageError, ArtifactError: as for `begin_read`.
     """
-    with reading(engine) as connection:
+    with begin_read(engine) as connection:
         names = list(connection.scalars(_latest_runs().limit(limit).offset(skip)))
         known = _heads(connection, names)
     return [known[name] for name in names if name in known]
@@ -196,9 +196,9 @@ def run_head(engine: sa.Engine, run_id: str) -> RunHead | None:
     """Return the summary of a run; None if it has no launch.
 
     Raises:
-        StorageError, ArtifactError: as for `reading`.
+        StorageError, ArtifactError: as for `begin_read`.
     """
-    with reading(engine) as connection:
+    with begin_read(engine) as connection:
         return _heads(connection, [run_id]).get(run_id)
 
 
@@ -268,7 +268,7 @@ def _samples(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> di
     keys = sa.select(RecordRow.id).where(condition)
     query = sa.select(SampleRow.record, SampleRow.value, *_KIND_COLUMNS).where(SampleRow.record.in_(keys))
     query = query.order_by(SampleRow.record, SampleRow.id).execution_options(stream_results=True)
-    kinds, launches, samples = _Kinds(), dict[tuple[SampleKind, ...], Kinds](), dict[int, Samples]()
+    kinds, launches, samples = _Kinds(), dict[tuple[SampleKind, ...], SampleKinds](), dict[int, Samples]()
     with connection.execute(query) as rows:
         for key, of_record in groupby(rows, key=itemgetter(0)):
             _, values, *columns = zip(*of_record, strict=True)

@@ -402,7 +402,7 @@ GROUP BY {_KPI_KEY}
 
 def is_current(connection: sa.Connection, name: str) -> bool:
     """Return whether the schema is the latest revision, rather than an older one or none."""
-    current, revisions = revision(connection, name), known()
+    current, revisions = revision(connection, name), known_revisions()
     if current is not None and current not in revisions:
         raise ArtifactError(
             f"{name} has schema '{current}', which this quadbench does not know; known: {', '.join(sorted(revisions))}",
@@ -422,7 +422,7 @@ def revision(connection: sa.Connection, name: str) -> str | None:
 
 
 @cache
-def known() -> Sequence[str]:
+def known_revisions() -> Sequence[str]:
     return [migration.revision for migration in ScriptDirectory.from_config(_config()).walk_revisions()]
 
 

@@ -13,21 +13,21 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, DeviceFacts, RunRecord, RunResult, Status, Stored, Variant
-from quadbench.artifacts.names import FileName, can_name_file
-from quadbench.artifacts.run_record import Retry, RunScores, file_refs
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, DeviceFacts, RunResult, Status, StoredBundle, Variant
+from quadbench.artifacts.run_record import Retry, RunRecord, RunScores, file_refs
+from quadbench.artifacts.safe_text import FileName, can_name_file
 from quadbench.errors import ArtifactError, StorageError, UnknownNameError, UserError
 from quadbench.host import folder_lock
-from quadbench.recipe import Measure, Runtime, Terms
+from quadbench.recipe import Measure, RunSettings, Runtime
 from quadbench.recipe.recipe import Baseline
-from quadbench.results.counted import as_counted
+from quadbench.results.block_counting import count_blocks
 from quadbench.results.digests import content_digest
-from quadbench.results.disk import storing, write_whole
+from quadbench.results.disk import storage_errors, write_atomic
 from quadbench.results.documents import document_from, read_document, write_document
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
-from quadbench.results.records import Guard, Records, read_records
+from quadbench.results.records import Guard, RecordStore, read_records
 
 _LOOKED_AT = 100  # runs searched for one that was not interrupted
 RUN, SWEEP, COMPARISON, NIGHT = "run", "sweep", "comparison", "night"
@@ -73,14 +73,14 @@ class RunFile:
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
-    def terms(self) -> Terms:
-        return document_from(Terms, self, text=self.recipe)
+    def terms(self) -> RunSettings:
+        return document_from(RunSettings, self, text=self.recipe)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         return (*(device.address for device in self.devices), *self.hosted)
 
-    def lacking(self, stored: Mapping[str, int]) -> list[str]:
+    def missing_launches(self, stored: Mapping[str, int]) -> list[str]:
         """Return the devices with fewer stored launches than planned, unless a reason is noted. `stored` is by address."""
         planned = sum(self.planned.values())
         addresses = [device.address for device in self.devices if device.address not in self.left_out]
@@ -94,8 +94,8 @@ def new_id() -> str:
 
 def new_run_file(
     run_id: str,
-    bundles: Mapping[str, Stored[Bundle]],
-    terms: Terms,
+    bundles: Mapping[str, StoredBundle],
+    terms: RunSettings,
     *,
     deployments: tuple[Deployment, ...],
     planned: Mapping[Variant, int],
@@ -150,7 +150,7 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
         run,
         stored=bundles[run.bundle],
         others={profile: bundles[name] for profile, name in run.others.items()},
-        records=as_counted(stored),
+        records=count_blocks(stored),
         scores=read_document(scores, RunScores, hint=hint) if scores.exists() else None,
         is_cut_short=not run.is_ended or _lacks_launches(run, stored),
     )
@@ -169,8 +169,8 @@ def load_records(layout: Layout, run_id: str | None = None) -> tuple[RunRecord, 
         _, stored = _stored(layout, None)
     else:
         with read_records(database_of(layout)) as records:
-            stored = records.of_run(run_id)
-    return as_counted(stored)
+            stored = records.run_records(run_id)
+    return count_blocks(stored)
 
 
 def run_ids(layout: Layout, limit: int | None) -> list[str]:
@@ -186,19 +186,19 @@ def run_ids(layout: Layout, limit: int | None) -> list[str]:
         return list(islice(_own_ids(records, source, layout), limit))
 
 
-def _own_ids(records: Records, source: str | Path, layout: Layout) -> Iterator[str]:
+def _own_ids(records: RecordStore, source: str | Path, layout: Layout) -> Iterator[str]:
     """Yield the ids of the runs in this results folder, latest first; several folders may share a database."""
     ids = records.run_ids(limit=None)
     yield from ids if isinstance(source, Path) else (name for name in ids if layout.run(name).exists())
 
 
-def _bundle(layout: Layout, name: str) -> Stored[Bundle]:
+def _bundle(layout: Layout, name: str) -> StoredBundle:
     bundle = read_manifest(layout.bundles / name, Bundle)
     check_contents(bundle, file_refs(tuple(task.items for task in bundle.artifact.tasks)))
     return bundle
 
 
-def keep_record(records: Records, record: RunRecord, layout: Layout, guard: Guard | None = None) -> None:
+def store_record(records: RecordStore, record: RunRecord, layout: Layout, guard: Guard | None = None) -> None:
     """Store the record of a launch that just ended, with its times by the database's clock.
 
     If the database refuses it, it is written beside the launch's events instead. If `guard` refuses it, it is stored nowhere.
@@ -211,7 +211,7 @@ def keep_record(records: Records, record: RunRecord, layout: Layout, guard: Guar
     except ArtifactError as error:
         path = layout.launch(record.run_id, record.device.address, record.variant, record.launch) / "record.json"
         try:
-            write_whole(path, json.dumps(asdict(record), indent=1, default=str))
+            write_atomic(path, json.dumps(asdict(record), indent=1, default=str))
         except StorageError as second:
             log.warning("the record of %s could not be written either: %s", path.parent, second)
             where = f"of the launch only what lies in '{path.parent}' is kept"
@@ -228,7 +228,7 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
         raise nothing
     with read_records(source) as records:
         if run_id is not None:
-            stored = records.of_run(run_id)
+            stored = records.run_records(run_id)
             return read_run_file(layout, run_id), stored
         cut_short: tuple[RunFile, tuple[RunRecord, ...]] | None = None
         fault: ArtifactError | None = None
@@ -239,8 +239,8 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
                 log.warning("run %s is passed over: %s", name, error)
                 fault = fault or error
                 continue
-            stored = records.of_run(name)
-            is_aborted = any(one.status is Status.ABORTED for one in as_counted(stored))  # and not repeated since
+            stored = records.run_records(name)
+            is_aborted = any(one.status is Status.ABORTED for one in count_blocks(stored))  # and not repeated since
             if run.is_ended and not is_aborted and not _lacks_launches(run, stored):
                 return run, stored
             cut_short = cut_short or (run, stored)
@@ -251,7 +251,7 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
 
 
 def _lacks_launches(run: RunFile, stored: tuple[RunRecord, ...]) -> bool:
-    return bool(run.lacking(Counter(record.device.address for record in stored)))
+    return bool(run.missing_launches(Counter(record.device.address for record in stored)))
 
 
 def read_run_file(layout: Layout, run_id: str) -> RunFile:
@@ -264,7 +264,7 @@ def read_run_file(layout: Layout, run_id: str) -> RunFile:
     return read_document(layout.run_file(run_id), RunFile, hint=hint)
 
 
-def named_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
+def find_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
     """Read a run by id, as `load_run` does. `wanted` are the kinds of ids that the command accepts, for messages.
 
     Raises:
@@ -278,7 +278,7 @@ def named_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
             reason = f"run {error.name} has a folder, '{layout.run(error.name)}', and no record in the database"
             hint = "they were removed, none was measured yet, or they lie in another: see $QUADBENCH_DATABASE"
             raise ArtifactError(reason, hint=hint) from error
-        raise unknown_id(error.name, layout, *wanted) from error
+        raise unknown_id_error(error.name, layout, *wanted) from error
 
 
 def is_run(word: str, layout: Layout) -> bool:
@@ -289,7 +289,7 @@ def is_run(word: str, layout: Layout) -> bool:
         return False
 
 
-def unknown_id(word: str, layout: Layout, *wanted: str) -> UserError:
+def unknown_id_error(word: str, layout: Layout, *wanted: str) -> UserError:
     """Return the error for an id of none of the `wanted` kinds: it is of another kind, or unknown."""
     kinds, (*others, last) = stored_ids(layout), wanted or (RUN,)
     expected = f"{', '.join(others)} or {last}" if others else last
@@ -317,7 +317,7 @@ def load_run_file(layout: Layout, run_id: str) -> RunFile:
         return read_run_file(layout, run_id)
     if stored_ids(layout).get(run_id) == RUN:
         raise ArtifactError(f"run {run_id} has lost '{layout.run_file(run_id)}', and cannot go on", hint="its records are whole")
-    raise unknown_id(run_id, layout)
+    raise unknown_id_error(run_id, layout)
 
 
 def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], RunFile]) -> RunFile:
@@ -328,7 +328,7 @@ def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], R
         ArtifactError: the existing file is damaged.
     """
     folder = layout.run(run_id)
-    with storing(layout.root):
+    with storage_errors(layout.root):
         folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder):
         run = decide(read_run_file(layout, run_id) if layout.run_file(run_id).exists() else None)
@@ -348,7 +348,7 @@ def keep_run(layout: Layout, run_id: str) -> None:
         change_run(layout, run_id, lambda run: replace(run or asked, has_own_report=False))
 
 
-def keep_fetched(layout: Layout, run: RunFile) -> None:
+def store_fetched(layout: Layout, run: RunFile) -> None:
     """Write the file of a run fetched from farm workers, merged with an existing one; this folder keeps the run.
 
     Raises:
@@ -356,30 +356,30 @@ def keep_fetched(layout: Layout, run: RunFile) -> None:
     """
 
     def kept(here: RunFile | None) -> RunFile:
-        whole = joined(here or run, run)
+        whole = join_run_files(here or run, run)
         others = {address: why for address, why in whole.left_out.items() if address not in run.addresses}
         return replace(whole, left_out=others | run.left_out, is_ended=run.is_ended, is_part=False)
 
     change_run(layout, run.run_id, kept)
 
 
-def joined(begun: RunFile, now: RunFile) -> RunFile:
+def join_run_files(run_file: RunFile, now: RunFile) -> RunFile:
     """Return the file of a resumed run with its new devices merged in; earlier entries take precedence."""
-    others = {device.profile: now.bundle for device in now.devices if now.bundle != begun.bundle} | now.others
+    others = {device.profile: now.bundle for device in now.devices if now.bundle != run_file.bundle} | now.others
     return replace(
-        begun,
-        others=begun.others | others,
-        deployments=_with_new(begun.deployments, now.deployments, lambda one: one.device.address),
-        devices=_with_new(begun.devices, now.devices, lambda one: one.address),
-        hosted=_with_new(begun.hosted, now.hosted, lambda one: one),
-        contents=now.contents | begun.contents,
-        retries=tuple(dict.fromkeys((*begun.retries, *now.retries))),
-        left_out=now.left_out | begun.left_out,
+        run_file,
+        others=run_file.others | others,
+        deployments=_merged(run_file.deployments, now.deployments, lambda one: one.device.address),
+        devices=_merged(run_file.devices, now.devices, lambda one: one.address),
+        hosted=_merged(run_file.hosted, now.hosted, lambda one: one),
+        contents=now.contents | run_file.contents,
+        retries=tuple(dict.fromkeys((*run_file.retries, *now.retries))),
+        left_out=now.left_out | run_file.left_out,
         is_ended=False,
     )
 
 
-def part_on(run: RunFile, address: str) -> RunFile:
+def part_for(run: RunFile, address: str) -> RunFile:
     """Return the file of a run reduced to one device, as each device of a host becomes a part of its own."""
     return replace(
         run,
@@ -390,11 +390,11 @@ def part_on(run: RunFile, address: str) -> RunFile:
     )
 
 
-def whole_of(parts: Sequence[RunFile]) -> RunFile:
+def merge_parts(parts: Sequence[RunFile]) -> RunFile:
     """Merge the run files of devices that were measured apart; the run has ended if no part left out a device."""
-    whole = reduce(joined, parts)
+    whole = reduce(join_run_files, parts)
     return replace(whole, is_ended=not whole.left_out)
 
 
-def _with_new(there: tuple[ItemT, ...], more: tuple[ItemT, ...], key: Callable[[ItemT], str]) -> tuple[ItemT, ...]:
+def _merged(there: tuple[ItemT, ...], more: tuple[ItemT, ...], key: Callable[[ItemT], str]) -> tuple[ItemT, ...]:
     return tuple({key(item): item for item in (*more, *there)}.values())

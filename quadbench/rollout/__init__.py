@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored
+from quadbench.artifacts import Deployment, StoredBundle, StoredCompiled
 from quadbench.artifacts.kit import Kit, Library, Role, role_of
 from quadbench.artifacts.run_record import harness_files
 from quadbench.compile import compile_bundle
@@ -17,9 +17,9 @@ from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device
 from quadbench.devices.virtual import emulator_libraries
 from quadbench.errors import ArtifactError, DeviceError, QuadbenchError
-from quadbench.harness.events import PlacedLibrary
+from quadbench.harness.events import DeployedLibrary
 from quadbench.harness.installation import Installation, InstalledKit, execution_provider_of
-from quadbench.harness.program import checked_harness, ensure_harness
+from quadbench.harness.program import check_harness, ensure_harness
 from quadbench.kits.elf import read_elf
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
@@ -28,7 +28,7 @@ from quadbench.rollout import equipment
 from quadbench.rollout.recovery import Recovery
 from quadbench.target.targets import Target
 
-LeftOut = Callable[[Device, QuadbenchError], None]
+OmittedDevices = Callable[[Device, QuadbenchError], None]
 Install = Callable[[], Installation]
 _LINK_TIMEOUT_S = 30.0
 # $1 is the kit's folder; then pairs of library name and sha256. Android allows no hard links.
@@ -46,11 +46,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """The installations on devices. `failures` has the others' errors by address; `again` reinstalls on a device by address."""
+    """The installations on devices. `failures` has the others' errors by address; `reinstall` repeats one by address."""
 
     installations: tuple[Installation, ...] = ()
     failures: dict[str, QuadbenchError] = field(default_factory=dict)
-    again: dict[str, Install] = field(default_factory=dict)
+    reinstall: dict[str, Install] = field(default_factory=dict)
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
@@ -59,14 +59,14 @@ class Rollout:
 
 
 def roll_out(
-    bundles: Sequence[Stored[Bundle]],
+    bundles: Sequence[StoredBundle],
     devices: Sequence[Device],
     *,
     layout: Layout,
     observer: Observer,
     runs_float: bool = True,
-    gear: equipment.Gear = equipment.NO_GEAR,
-    left_out: LeftOut | None = None,
+    overrides: equipment.Overrides = equipment.NO_OVERRIDES,
+    left_out: OmittedDevices | None = None,
     recovery: Recovery | None = None,
 ) -> Rollout:
     """Compile the bundles, then push each to its device, all devices in parallel. Failed devices are left out and reported.
@@ -80,28 +80,32 @@ def roll_out(
         ArtifactError: a file of the bundle or compiled bundle is damaged; nothing was pushed.
         QuadbenchError: the harness or a graph cannot be built, or every device failed: then the first one's error.
     """
-    observer.step("harness", "")
-    kinds = [equipment.kind_of(device) for device in devices]
-    choices = [equipment.chosen_kit(kind, layout, gear) for kind in kinds]
+    observer.stage_step("harness", "")
+    kinds = [equipment.device_kind(device) for device in devices]
+    choices = [equipment.select_kit(kind, layout, overrides) for kind in kinds]
     abis = {device.abi for device in devices}
-    programs = {abi: checked_harness(gear.harness, abi) if gear.harness else ensure_harness(layout.programs, abi) for abi in abis}
+    programs = {
+        abi: check_harness(overrides.harness, abi) if overrides.harness else ensure_harness(layout.programs, abi) for abi in abis
+    }
     harnesses = {abi: equipment.local_file(program, executable=True) for abi, program in programs.items()}
-    compiled = _compiled(bundles, kinds, gear, layout, observer)
+    compiled = _compile_all(bundles, kinds, overrides, layout, observer)
     for bundle in {bundle.folder: bundle for bundle in bundles}.values():  # a device may have the files already
         check_contents(bundle, harness_files(bundle.artifact, runs_float=runs_float))
     work = [
-        _Work(device=device, kind=kind, harness=harnesses[device.abi], choice=choice, bundle=bundle, compiled=product)
+        _DeviceInstall(device=device, kind=kind, harness=harnesses[device.abi], choice=choice, bundle=bundle, compiled=product)
         for device, kind, choice, bundle, product in zip(devices, kinds, choices, bundles, compiled, strict=True)
     ]
-    return _pushed(work, [partial(one.installed, observer, runs_float=runs_float) for one in work], left_out, recovery)
+    return _push_all(work, [partial(one.install, observer, runs_float=runs_float) for one in work], left_out, recovery)
 
 
-def _pushed(work: Sequence["_Work"], acts: Sequence[Install], left_out: LeftOut | None, recovery: Recovery | None) -> Rollout:
+def _push_all(
+    work: Sequence["_DeviceInstall"], acts: Sequence[Install], left_out: OmittedDevices | None, recovery: Recovery | None
+) -> Rollout:
     installations, failures = [], {}
     again = {one.device.facts.address: act for one, act in zip(work, acts, strict=True)}
     with ThreadPoolExecutor(max_workers=len(work)) as pool, _closed_on_interrupt(work, recovery):
         pending = [
-            pool.submit(recovery.again, one.device, act) if recovery else pool.submit(act)
+            pool.submit(recovery.retry, one.device, act) if recovery else pool.submit(act)
             for one, act in zip(work, acts, strict=True)
         ]
         wait(pending)
@@ -116,11 +120,11 @@ def _pushed(work: Sequence["_Work"], acts: Sequence[Install], left_out: LeftOut 
                 left_out(one.device, error)
     if not installations:
         raise next(iter(failures.values()))
-    return Rollout(installations=tuple(installations), failures=failures, again=again)
+    return Rollout(installations=tuple(installations), failures=failures, reinstall=again)
 
 
 @contextmanager
-def _closed_on_interrupt(work: Sequence["_Work"], recovery: Recovery | None) -> Iterator[None]:
+def _closed_on_interrupt(work: Sequence["_DeviceInstall"], recovery: Recovery | None) -> Iterator[None]:
     """On Ctrl-C, close all devices, which ends their pushes, instead of waiting for them."""
     try:
         yield
@@ -133,8 +137,8 @@ def _closed_on_interrupt(work: Sequence["_Work"], recovery: Recovery | None) -> 
 
 
 def compile_for(
-    bundle: Stored[Bundle], target: Target, key: str, htp_arch: str | None, *, layout: Layout, observer: Observer
-) -> Stored[CompiledBundle]:
+    bundle: StoredBundle, target: Target, key: str, htp_arch: str | None, *, layout: Layout, observer: Observer
+) -> StoredCompiled:
     """Compile a bundle for one target and report progress to the observer.
 
     Raises:
@@ -143,15 +147,17 @@ def compile_for(
     """
 
     def notify(graph: str) -> None:
-        observer.step("compile", f"{key}: {graph}")
+        observer.stage_step("compile", f"{key}: {graph}")
 
     compiled = compile_bundle(bundle, target, key, layout, htp_arch=htp_arch, notify=notify)
     if compiled.is_reused:
-        observer.reused(f"compiled for {key}", compiled.artifact.digest)
+        observer.artifact_reused(f"compiled for {key}", compiled.artifact.digest)
     return compiled
 
 
-def install(bundle: Stored[Bundle], device: Device, kind: equipment.Kind, *, layout: Layout, observer: Observer) -> Installation:
+def install(
+    bundle: StoredBundle, device: Device, kind: equipment.DeviceKind, *, layout: Layout, observer: Observer
+) -> Installation:
     """Compile a bundle for one device and push it there. Other bundles on the device stay.
 
     Raises:
@@ -159,7 +165,7 @@ def install(bundle: Stored[Bundle], device: Device, kind: equipment.Kind, *, lay
         QuadbenchError: the harness or a graph cannot be built, or the device fails.
     """
     choice, program = equipment.kit_for(kind, layout), ensure_harness(layout.programs, kind.abi)
-    work = _Work(
+    work = _DeviceInstall(
         device=device,
         kind=kind,
         harness=equipment.local_file(program, executable=True),
@@ -167,17 +173,21 @@ def install(bundle: Stored[Bundle], device: Device, kind: equipment.Kind, *, lay
         bundle=bundle,
         compiled=compile_for(bundle, kind.target, kind.key, kind.profile.soc.htp_arch, layout=layout, observer=observer),
     )
-    return work.installed(observer, runs_float=True)
+    return work.install(observer, runs_float=True)
 
 
-def _compiled(
-    bundles: Sequence[Stored[Bundle]], kinds: Sequence[equipment.Kind], gear: equipment.Gear, layout: Layout, observer: Observer
-) -> list[Stored[CompiledBundle]]:
+def _compile_all(
+    bundles: Sequence[StoredBundle],
+    kinds: Sequence[equipment.DeviceKind],
+    overrides: equipment.Overrides,
+    layout: Layout,
+    observer: Observer,
+) -> list[StoredCompiled]:
     """Return each device's compiled bundle. Devices with the same bundle and target share one.
 
     The graphs are linted for the oldest HTP version among these devices, so that all of them can run the graphs.
     """
-    products = dict(gear.compiled)
+    products = dict(overrides.compiled)
     for bundle, kind in zip(bundles, kinds, strict=True):
         what = (bundle.artifact.digest, kind.key)
         if what not in products:
@@ -189,25 +199,25 @@ def _compiled(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Work:
+class _DeviceInstall:
     """One device's part of a rollout: kit, harness and bundles. A `choice` of None stands for the runtimes of this machine."""
 
     device: Device
-    kind: equipment.Kind
+    kind: equipment.DeviceKind
     harness: LocalFile
     choice: equipment.KitChoice | None
-    bundle: Stored[Bundle]
-    compiled: Stored[CompiledBundle]
+    bundle: StoredBundle
+    compiled: StoredCompiled
 
-    def installed(self, observer: Observer, *, runs_float: bool) -> Installation:
+    def install(self, observer: Observer, *, runs_float: bool) -> Installation:
         """Push the missing files and link a kit's libraries under their file names. Return the installation."""
         address, choice = self.device.facts.address, self.choice
         libraries = choice.files if choice else equipment.host_libraries(self.kind.target)
         names = [library.name for library in choice.libraries] if choice else [file.path.name for file in libraries]
         files = chain(*equipment.push_set([self.harness], libraries, self.compiled, self.bundle, runs_float=runs_float).values())
-        deployment = deploy(list(files), self.device, progress=lambda sent, total: observer.sent(address, sent, total))
+        deployment = deploy(list(files), self.device, progress=lambda sent, total: observer.bytes_sent(address, sent, total))
         kit = name_libraries(self.device, choice.kit.artifact, choice.libraries) if choice else None
-        observer.deployed(deployment)
+        observer.deploy_done(deployment)
         by_role = {role_of(name): file.sha256 for name, file in zip(names, libraries, strict=True)}
         provider = execution_provider_of(self.kind.target, kit.folder if kit else None)
         is_emulated = provider is not None and provider.is_emulator
@@ -222,7 +232,7 @@ class _Work:
             dispatch=by_role.get(Role.DISPATCH),
             kit=kit,
             execution_provider=provider,
-            libraries=tuple(placed_libraries(names, libraries, deployment, kit, is_emulated=is_emulated)),
+            libraries=tuple(deployed_libraries(names, libraries, deployment, kit, is_emulated=is_emulated)),
         )
 
 
@@ -232,23 +242,23 @@ def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> In
     words = [word for library in libraries for word in (library.name, library.file.sha256)]
     result = device.shell(["sh", "-c", _LINK, "sh", folder, *words], _LINK_TIMEOUT_S)
     if result.exit_code:
-        said = " / ".join(result.stderr.splitlines()[-3:]) or "nothing on stderr"
-        raise DeviceError(f"'{folder}' cannot be made on device '{device.facts.address}': {said}")
+        message = " / ".join(result.stderr.splitlines()[-3:]) or "nothing on stderr"
+        raise DeviceError(f"'{folder}' cannot be made on device '{device.facts.address}': {message}")
     return InstalledKit(folder=folder, kit=kit, libraries=tuple(libraries))
 
 
-def placed_libraries(
+def deployed_libraries(
     names: Sequence[str], files: Sequence[LocalFile], deployment: Deployment, kit: InstalledKit | None, *, is_emulated: bool
-) -> Iterator[PlacedLibrary]:
+) -> Iterator[DeployedLibrary]:
     """Yield the names and device paths of deployed libraries, and of the emulator's if `is_emulated`."""
     objects = [deployment.objects[file.sha256] for file in files]
     for file, name, place in zip(files, names, objects, strict=True):
         paths = (f"{kit.folder}/{name}", place) if kit else (place,)
-        yield _placed(name, paths, file.path)
+        yield _deployed_library(name, paths, file.path)
     for path, local in emulator_libraries().items() if is_emulated else ():
         if role_of(local.name) is not Role.SUPPORT:
-            yield _placed(local.name, (path,), local)
+            yield _deployed_library(local.name, (path,), local)
 
 
-def _placed(name: str, paths: tuple[str, ...], local: Path) -> PlacedLibrary:
-    return PlacedLibrary(name=name, paths=paths, build_id=read_elf(local, name=name, fault=ArtifactError).build_id)
+def _deployed_library(name: str, paths: tuple[str, ...], local: Path) -> DeployedLibrary:
+    return DeployedLibrary(name=name, paths=paths, build_id=read_elf(local, name=name, fault=ArtifactError).build_id)

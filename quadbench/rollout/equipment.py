@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quadbench.artifacts import Bundle, CompiledBundle, FileRef, Stored
+from quadbench.artifacts import FileRef, StoredArtifact, StoredBundle, StoredCompiled
 from quadbench.artifacts.kit import Kit, Library
 from quadbench.artifacts.run_record import file_refs, harness_files
 from quadbench.compile.availability import require
 from quadbench.deploy import LocalFile
 from quadbench.devices import Device
 from quadbench.errors import MissingDependencyError, UserError
-from quadbench.harness.program import built_harness, checked_harness
+from quadbench.harness.program import check_harness, find_harness
 from quadbench.harness.runtime_library import litert_library, runtime_library
-from quadbench.kits.fitness import best_kit, compiler_build, libraries_for, target_problems
-from quadbench.kits.store import find, kits
+from quadbench.kits.kit_compatibility import best_kit, compiler_build, libraries_for, target_problems
+from quadbench.kits.store import find_kit, list_kits
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
@@ -31,7 +31,7 @@ FLOAT, ADAPTERS, INPUTS = "float", "adapters", "tables and inputs"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class DeviceKind:
     """The kind of device that a rollout or a forecast is for. `address` is its name in messages.
 
     `serial` is the device's serial, as far as it is known without connecting.
@@ -50,7 +50,7 @@ class Kind:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gear:
+class Overrides:
     """Overrides for a device's harness program, runtime kit and compiled graphs.
 
     A kit is given by a prefix of its digest; compiled bundles are keyed by their bundle's digest and target key.
@@ -58,17 +58,17 @@ class Gear:
 
     harness: Path | None = None
     kit: str | None = None
-    compiled: Mapping[tuple[str, str], Stored[CompiledBundle]] = field(default_factory=dict)
+    compiled: Mapping[tuple[str, str], StoredCompiled] = field(default_factory=dict)
 
 
-NO_GEAR = Gear()
+NO_OVERRIDES = Overrides()
 
 
 @dataclass(frozen=True, kw_only=True)
 class KitChoice:
     """A runtime kit and the subset of its libraries that a device needs."""
 
-    kit: Stored[Kit]
+    kit: StoredArtifact[Kit]
     libraries: tuple[Library, ...]
 
     @property
@@ -77,13 +77,13 @@ class KitChoice:
         return local_files(self.kit, (library.file for library in self.libraries))
 
 
-def kind_of(device: Device) -> Kind:
+def device_kind(device: Device) -> DeviceKind:
     """Return the kind of a connected device."""
     target = device.profile.target if device.family == "adb" else device.profile.virtual_target
-    return Kind(address=device.facts.address, serial=device.serial, profile=device.profile, abi=device.abi, target=target)
+    return DeviceKind(address=device.facts.address, serial=device.serial, profile=device.profile, abi=device.abi, target=target)
 
 
-def require_equipment(devices: Sequence[Device], layout: Layout, gear: Gear = NO_GEAR) -> None:
+def require_equipment(devices: Sequence[Device], layout: Layout, overrides: Overrides = NO_OVERRIDES) -> None:
     """Raise, before anything is built, if a device's harness, kit or compiler is missing.
 
     A harness or kit that was named explicitly has to fit the devices; no other is tried.
@@ -94,14 +94,14 @@ def require_equipment(devices: Sequence[Device], layout: Layout, gear: Gear = NO
         UnknownNameError: there is no such kit.
         ArtifactError: a kit is damaged.
     """
-    for kind in map(kind_of, devices):
-        if not any(key == kind.key for _, key in gear.compiled):  # a compiled bundle that is given needs no compiler
+    for kind in map(device_kind, devices):
+        if not any(key == kind.key for _, key in overrides.compiled):  # a compiled bundle that is given needs no compiler
             require(kind.target, kind.address)
-        if gear.harness:
-            checked_harness(gear.harness, kind.abi)
+        if overrides.harness:
+            check_harness(overrides.harness, kind.abi)
         else:
-            built_harness(layout.programs, kind.abi)
-        chosen_kit(kind, layout, gear)
+            find_harness(layout.programs, kind.abi)
+        select_kit(kind, layout, overrides)
 
 
 def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
@@ -118,12 +118,12 @@ def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
         raise UserError(f"runtime.cores names core {absent[0]}, which '{shared[0]}' has not; it has {has}")
 
 
-def chosen_kit(kind: Kind, layout: Layout, gear: Gear) -> KitChoice | None:
+def select_kit(kind: DeviceKind, layout: Layout, overrides: Overrides) -> KitChoice | None:
     """Return the explicitly named kit for a device, else its default kit; None stands for this machine's runtimes."""
-    return named_kit(kind, layout, gear.kit) if gear.kit else kit_for(kind, layout)
+    return find_named_kit(kind, layout, overrides.kit) if overrides.kit else kit_for(kind, layout)
 
 
-def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:
+def kit_for(kind: DeviceKind, layout: Layout) -> KitChoice | None:
     """Return a device's default kit, or None if the device has this machine's ABI and can use its runtimes.
 
     This machine has no runtime for LiteRT on an NPU, so such targets always need a kit.
@@ -135,7 +135,7 @@ def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:
     is_on_npu = isinstance(kind.target, LiteRtTarget) and kind.target.soc is not None
     if kind.abi is host_abi(platform.machine()) and not is_on_npu:
         return None
-    stored, htp_arch, build = kits(layout), kind.profile.soc.htp_arch, compiler_build()
+    stored, htp_arch, build = list_kits(layout), kind.profile.soc.htp_arch, compiler_build()
     kit = best_kit(stored, kind.abi, kind.target, htp_arch, build)
     if kit is None:
         of_abi = [kit.artifact for kit in stored if kit.artifact.abi is kind.abi]
@@ -146,9 +146,9 @@ def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:
     return _choice_of(kit, kind)
 
 
-def named_kit(kind: Kind, layout: Layout, digest: str) -> KitChoice:
+def find_named_kit(kind: DeviceKind, layout: Layout, digest: str) -> KitChoice:
     """Return the kit whose digest starts with `digest`, after checking that it runs the device's target."""
-    kit = find(digest, layout)
+    kit = find_kit(digest, layout)
     htp_arch = kind.profile.soc.htp_arch
     wrong_abi = [] if kit.artifact.abi is kind.abi else [f"it is for {kit.artifact.abi}, not for {kind.abi}"]
     if problems := wrong_abi or target_problems(kit.artifact, kind.target, htp_arch, compiler_build()):
@@ -156,7 +156,7 @@ def named_kit(kind: Kind, layout: Layout, digest: str) -> KitChoice:
     return _choice_of(kit, kind)
 
 
-def _choice_of(kit: Stored[Kit], kind: Kind) -> KitChoice:
+def _choice_of(kit: StoredArtifact[Kit], kind: DeviceKind) -> KitChoice:
     libraries = libraries_for(kit.artifact, kind.target, kind.profile.soc.htp_arch)
     check_contents(kit, (library.file for library in libraries))
     return KitChoice(kit=kit, libraries=libraries)
@@ -168,7 +168,7 @@ def host_libraries(target: RunTarget) -> list[LocalFile]:
     return [local_file(library) for library in libraries]
 
 
-def _where(kind: Kind) -> str:
+def _where(kind: DeviceKind) -> str:
     if isinstance(kind.target, QnnTarget):
         return "bring ONNX Runtime with Qualcomm's libraries: quadbench runtime add; docs/runtime.md names the packages"
     if isinstance(kind.target, LiteRtTarget) and (kind.target.soc or kind.abi not in _FETCHED_LITERT):
@@ -181,8 +181,8 @@ def _where(kind: Kind) -> str:
 def push_set(
     harness: Sequence[LocalFile],
     libraries: Sequence[LocalFile],
-    graphs: Stored[CompiledBundle] | Stored[Bundle],
-    bundle: Stored[Bundle],
+    graphs: StoredCompiled | StoredBundle,
+    bundle: StoredBundle,
     *,
     runs_float: bool = True,
 ) -> dict[str, list[LocalFile]]:
@@ -205,7 +205,7 @@ def push_set(
     }
 
 
-def local_files(artifact: Stored[Bundle] | Stored[CompiledBundle] | Stored[Kit], files: Iterable[FileRef]) -> list[LocalFile]:
+def local_files(artifact: StoredBundle | StoredCompiled | StoredArtifact[Kit], files: Iterable[FileRef]) -> list[LocalFile]:
     """Return files of an artifact as files to deploy."""
     return [LocalFile(path=artifact.path(file), sha256=file.sha256, size_bytes=file.size_bytes) for file in files]
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from quadbench.artifacts import MIB, Bundle, CompiledBundle, Stored
-from quadbench.compile import compiled_before
+from quadbench.artifacts import MIB, StoredBundle, StoredCompiled
+from quadbench.compile import find_compiled
 from quadbench.compile.availability import availability
 from quadbench.deploy import LocalFile, space_bytes
 from quadbench.devices.addresses import (
@@ -19,16 +19,16 @@ from quadbench.devices.addresses import (
     virtual_serial,
 )
 from quadbench.devices.scenario import load_scenario
-from quadbench.devices.virtual import lacking
+from quadbench.devices.virtual import missing_dependencies
 from quadbench.errors import MissingDependencyError, UserError
-from quadbench.harness.program import built_harness
+from quadbench.harness.program import find_harness
 from quadbench.measure.launch_schedule import launches_of_bundle
-from quadbench.quad.cache import cached
+from quadbench.quad.cache import find_bundle
 from quadbench.quad.inputs import check_devices
-from quadbench.recipe import Recipe, Terms
+from quadbench.recipe import Recipe, RunSettings
 from quadbench.recipe.settings import W8A16, Mixed
 from quadbench.results.layout import Layout
-from quadbench.rollout.equipment import ADAPTERS, HARNESS, RUNTIME, Kind, host_libraries, kit_for, local_file, push_set
+from quadbench.rollout.equipment import ADAPTERS, HARNESS, RUNTIME, DeviceKind, host_libraries, kit_for, local_file, push_set
 from quadbench.spec import Problem
 from quadbench.target.abi import PHONE_ABI, Abi, host_abi
 from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, load_profiles, local_profile
@@ -66,11 +66,13 @@ def forecast(recipe: Recipe, addresses: Sequence[Address], *, layout: Layout) ->
     """
     kinds = _kinds(addresses)
     check_devices(recipe)
-    bundles = [cached(recipe.on(kind.profile.name), layout) for kind in kinds]
+    bundles = [find_bundle(recipe.for_device(kind.profile.name), layout) for kind in kinds]
     return [_forecast(*one, recipe.terms, layout) for one in zip(kinds, addresses, bundles, strict=True)]
 
 
-def forecast_of_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence[Address], *, layout: Layout) -> list[Forecast]:
+def forecast_of_bundle(
+    bundle: StoredBundle, terms: RunSettings, addresses: Sequence[Address], *, layout: Layout
+) -> list[Forecast]:
     """Return the forecast of a run of an existing bundle on each device, for example of one with an admitted adapter.
 
     Raises:
@@ -79,7 +81,7 @@ def forecast_of_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence
     return [_forecast(*one, bundle, terms, layout) for one in zip(_kinds(addresses), addresses, strict=True)]
 
 
-def _kinds(addresses: Sequence[Address]) -> list[Kind]:
+def _kinds(addresses: Sequence[Address]) -> list[DeviceKind]:
     """Return the kind of device of each address. Raise for addresses that a run would refuse before it connects."""
     if not addresses:
         raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
@@ -92,10 +94,10 @@ def _kinds(addresses: Sequence[Address]) -> list[Kind]:
     return kinds
 
 
-def _forecast(kind: Kind, address: Address, bundle: Stored[Bundle] | None, terms: Terms, layout: Layout) -> Forecast:
+def _forecast(kind: DeviceKind, address: Address, bundle: StoredBundle | None, terms: RunSettings, layout: Layout) -> Forecast:
     to_build, missing = list[str](), list[str]()
     if isinstance(address, VirtualAddress):
-        missing.extend(str(error) for error in lacking(kind.profile, address))
+        missing.extend(str(error) for error in missing_dependencies(kind.profile, address))
     harness = _harness(kind, layout, to_build, missing)
     libraries, compiler = _libraries(kind, layout, missing), availability(kind.target)
     if compiler.missing:
@@ -137,7 +139,7 @@ def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
     }
 
 
-def kind_at(address: Address) -> Kind:
+def kind_at(address: Address) -> DeviceKind:
     """Return the kind of device that an address means, without connecting to it.
 
     Raises:
@@ -147,18 +149,18 @@ def kind_at(address: Address) -> Kind:
     match address:
         case LocalAddress():
             profile = local_profile()
-            return Kind(address=text, serial=LOCAL_NAME, profile=profile, abi=host, target=profile.target)
+            return DeviceKind(address=text, serial=LOCAL_NAME, profile=profile, abi=host, target=profile.target)
         case VirtualAddress(profile=name, target=target, is_arm64=is_arm64, scenario=scenario):
             profile, abi = _profile(name, target), Abi.ARM64_LINUX if is_arm64 else host
             if scenario:
                 load_scenario(scenario)
             serial = virtual_serial(profile)
-            return Kind(address=text, serial=serial, profile=profile, abi=abi, target=profile.virtual_target)
+            return DeviceKind(address=text, serial=serial, profile=profile, abi=abi, target=profile.virtual_target)
         case AttachedAddress(profile=name, target=target):
             address.require_plain()
             profile = _profile(name, target)
             serial = address.serial or profile.name
-            return Kind(address=text, serial=serial, profile=profile, abi=PHONE_ABI, target=profile.target)
+            return DeviceKind(address=text, serial=serial, profile=profile, abi=PHONE_ABI, target=profile.target)
         case HostedAddress():
             raise UserError(f"'{text}' is at Qualcomm AI Hub: nothing is pushed there", hint="leave it out of the dry run")
 
@@ -168,9 +170,9 @@ def _profile(name: str, target: str | None) -> DeviceProfile:
     return profile.with_target(target) if target else profile
 
 
-def _harness(kind: Kind, layout: Layout, to_build: list[str], missing: list[str]) -> list[LocalFile]:
+def _harness(kind: DeviceKind, layout: Layout, to_build: list[str], missing: list[str]) -> list[LocalFile]:
     try:
-        program = built_harness(layout.programs, kind.abi)
+        program = find_harness(layout.programs, kind.abi)
     except MissingDependencyError as error:
         missing.append(str(error))
         return []
@@ -180,7 +182,7 @@ def _harness(kind: Kind, layout: Layout, to_build: list[str], missing: list[str]
     return [local_file(program)]
 
 
-def _libraries(kind: Kind, layout: Layout, missing: list[str]) -> list[LocalFile]:
+def _libraries(kind: DeviceKind, layout: Layout, missing: list[str]) -> list[LocalFile]:
     try:
         choice = kit_for(kind, layout)
     except MissingDependencyError as error:
@@ -189,15 +191,15 @@ def _libraries(kind: Kind, layout: Layout, missing: list[str]) -> list[LocalFile
     return choice.files if choice else host_libraries(kind.target)
 
 
-def _graphs(kind: Kind, bundle: Stored[Bundle], layout: Layout, to_build: list[str]) -> Stored[CompiledBundle] | Stored[Bundle]:
+def _graphs(kind: DeviceKind, bundle: StoredBundle, layout: Layout, to_build: list[str]) -> StoredCompiled | StoredBundle:
     """Return the compiled graphs, or the bundle's own if none are compiled yet; their sizes are about the same."""
-    compiled = compiled_before(bundle, kind.target, kind.key, layout)
+    compiled = find_compiled(bundle, kind.target, kind.key, layout)
     if compiled is None:
         to_build.append(f"the graphs for {kind.key}; their bytes are given as they are in the bundle")
     return compiled or bundle
 
 
-def misfits(recipe: Recipe, addresses: Sequence[Address]) -> Iterator[Problem]:
+def device_problems(recipe: Recipe, addresses: Sequence[Address]) -> Iterator[Problem]:
     """Yield the problems of a recipe that the devices' addresses alone reveal, before anything is connected.
 
     Raises:
@@ -209,10 +211,10 @@ def misfits(recipe: Recipe, addresses: Sequence[Address]) -> Iterator[Problem]:
             address.require_plain()
         if isinstance(address, VirtualAddress | AttachedAddress) and address.profile in known:  # others are serials
             kind = kind_at(address)
-            yield from misfits_of_target(recipe, kind.profile.name, kind.target, kind.address)
+            yield from target_problems_of(recipe, kind.profile.name, kind.target, kind.address)
 
 
-def misfits_of_target(recipe: Recipe, profile: str | None, target: Target, name: str) -> Iterator[Problem]:
+def target_problems_of(recipe: Recipe, profile: str | None, target: Target, name: str) -> Iterator[Problem]:
     """Yield the problems of running a recipe on a target. `name` is the device's name in messages."""
     own = recipe.devices.get(profile) if profile else None
     of_devices = own.precision if own else None

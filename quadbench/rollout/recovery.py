@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from quadbench.artifacts import Retry
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.devices import Device
 from quadbench.errors import DeviceError, DeviceLostError
-from quadbench.measure.launch import Stop
+from quadbench.measure.launch import StopFlag
 from quadbench.observer import Observer
 
 RETRIES = 2  # for each device in a run
 WAIT_S = 300.0  # each time: enough for a phone to restart or for a person to plug it in
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 30.0
 _IDENTITY = ("ro.serialno", "ro.build.fingerprint", "ro.product.model", "ro.soc.model")  # a profile is recognised by these
 
 ResultT = TypeVar("ResultT")
@@ -33,11 +33,11 @@ class Recovery:
     confirm: Callable[[Device], None]
     note: Callable[[Device, Retry], None]
     observer: Observer
-    stop: Stop = field(default_factory=Stop)
+    stop: StopFlag = field(default_factory=StopFlag)
     _lost: Counter[str] = field(default_factory=Counter)
     _identities: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def again(self, device: Device, action: Callable[[], ResultT]) -> ResultT:
+    def retry(self, device: Device, action: Callable[[], ResultT]) -> ResultT:
         """Run an idempotent action on a device. If the device is lost meanwhile, wait for it and run the action again.
 
         Raises:
@@ -54,7 +54,7 @@ class Recovery:
                     raise
                 self._wait(device, lost)
 
-    def regained(self, device: Device, lost: DeviceLostError, action: Callable[[], object]) -> None:
+    def recover(self, device: Device, lost: DeviceLostError, action: Callable[[], object]) -> None:
         """Wait for a lost device, then run the action that restores its state.
 
         Raises:
@@ -63,7 +63,7 @@ class Recovery:
         if not lost.transient:
             raise lost
         self._wait(device, lost)
-        self.again(device, action)
+        self.retry(device, action)
 
     def _wait(self, device: Device, lost: DeviceLostError) -> None:
         address = device.facts.address
@@ -71,16 +71,16 @@ class Recovery:
         if self._lost[address] > self.retries:
             times = f"{self.retries} retries" if self.retries != 1 else "1 retry"
             raise DeviceLostError(f"{lost.message}; it is given up after {times}", hint=lost.hint) from lost
-        self.observer.lost(address, lost.message, self.wait_s)
+        self.observer.device_lost(address, lost.message, self.wait_s)
         began, pause_s = time.monotonic(), _FIRST_PAUSE_S
-        with self.stop.ending(device.close):
+        with self.stop.calling_on_request(device.close):
             while not self._is_back(device):
                 left_s = began + self.wait_s - time.monotonic()
                 if left_s <= 0 or self.stop.wait(min(pause_s, left_s)):
                     raise DeviceLostError(f"{lost.message}; it was waited for {self.wait_s:g} s", hint=lost.hint) from lost
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                pause_s = min(2 * pause_s, _MAX_PAUSE_S)
         away_s = time.monotonic() - began
-        self.observer.regained(address, away_s)
+        self.observer.device_back(address, away_s)
         self.note(device, Retry(address=address, reason=lost.message, away_s=away_s))
 
     def _is_back(self, device: Device) -> bool:

@@ -26,17 +26,17 @@ from quadbench.report.view import RunSummary
 from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 from quadbench.results.nights import NightHead
-from quadbench.results.progress import DeviceProgress, Progress, Stage, under_way
+from quadbench.results.progress import DeviceProgress, Progress, Stage, active_work
 
 SCHEMA_VERSION = 1
 DocumentT = TypeVar("DocumentT")
-_MOST_JOBS = 100
+_MAX_JOBS = 100
 _RANKS = {JobState.RUNNING: 0, JobState.WAITING: 1}  # order of jobs; ended ones come last, each group latest first
 _NOBODY = "here"  # stands for no host: a phone's state is that of the host that saw it last
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceAtWork:
+class ActiveDevice:
     """A device of a running command: its stage (push, measure, wait or done), its activity, and the completed fraction."""
 
     address: str
@@ -46,7 +46,7 @@ class DeviceAtWork:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtWork:
+class ActiveCommand:
     """A running command: its purpose, its owner, its current stage, and its devices. A comparison has no `run_id`."""
 
     what: str
@@ -55,15 +55,15 @@ class AtWork:
     began_at: datetime
     stage: str
     detail: str
-    devices: tuple[DeviceAtWork, ...]
+    devices: tuple[ActiveDevice, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkUnderWay:
+class ActiveWork:
     """The commands that run on this results folder now. Runs of a farm are in the farm's document."""
 
     schema_version: int = SCHEMA_VERSION
-    work: tuple[AtWork, ...]
+    work: tuple[ActiveCommand, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,20 +184,20 @@ def night_line(head: NightHead) -> NightLine:
     return document_from(NightLine, head, night=head.night_id, outcome=outcome)
 
 
-def read_work(layout: Layout) -> WorkUnderWay:
-    return WorkUnderWay(work=tuple(map(_at_work, under_way(layout))))
+def read_work(layout: Layout) -> ActiveWork:
+    return ActiveWork(work=tuple(map(_at_work, active_work(layout))))
 
 
-def _at_work(progress: Progress) -> AtWork:
+def _at_work(progress: Progress) -> ActiveCommand:
     devices = tuple(
-        DeviceAtWork(address=address, stage=device.stage.value, doing=doing(device), share=device.share)
+        ActiveDevice(address=address, stage=device.stage.value, doing=activity_text(device), share=device.share)
         for address, device in progress.devices.items()
     )
     stage, detail = ("measure", "") if devices else (progress.stage, progress.detail)
-    return document_from(AtWork, progress, stage=stage, detail=detail, devices=devices)
+    return document_from(ActiveCommand, progress, stage=stage, detail=detail, devices=devices)
 
 
-def doing(device: DeviceProgress) -> str:
+def activity_text(device: DeviceProgress) -> str:
     """Return the current activity of a device in words."""
     match device.stage:
         case Stage.PUSH:
@@ -223,7 +223,7 @@ def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
         runs=tuple(FarmRun(run_id=run_id, jobs=states) for run_id, states in open_runs(engine).items()),
         states=queue.states,
         oldest_waits_s=queue.oldest_waits_s,
-        jobs=tuple(map(_job, sorted(jobs, key=lambda job: (_RANKS.get(job.state, 2), -job.id))[:_MOST_JOBS])),
+        jobs=tuple(map(_job, sorted(jobs, key=lambda job: (_RANKS.get(job.state, 2), -job.id))[:_MAX_JOBS])),
         faults=tuple(queue.faults),
     )
 

@@ -21,23 +21,23 @@ from quadbench.report.run_line import RunList
 from quadbench.report.view import RunSummary, run_summary
 from quadbench.results.documents import adapter_of
 from quadbench.results.layout import Layout
-from quadbench.serve.api_documents import FarmNow, NightList, WorkUnderWay
-from quadbench.serve.auth import COOKIE, MOST_HEAD_BYTES, SIGN_IN, Access, Door, asked
+from quadbench.serve.api_documents import ActiveWork, FarmNow, NightList
+from quadbench.serve.auth import COOKIE, MAX_HEAD_BYTES, SIGN_IN, AccessRules, AuthMiddleware, request_target
 from quadbench.serve.pages import Pages
-from quadbench.serve.queries import MOST_PAGES, Watched
+from quadbench.serve.queries import MAX_PAGES, ResultsQueries
 from quadbench.serve.rendering import page
 
-MOST_CONNECTIONS = 300  # connections at once; a request beyond them is answered with 503
-_MOST_NEW = 100  # connections that wait to be accepted
+MAX_CONNECTIONS = 300  # connections at once; a request beyond them is answered with 503
+_MAX_NEW = 100  # connections that wait to be accepted
 _PATIENCE_S = 1  # seconds for open requests when the server ends
 
 log = logging.getLogger(__name__)
 
 
-def live_page(layout: Layout, access: Access, *, is_secure: bool = False) -> ASGIApp:
+def live_page(layout: Layout, access: AccessRules, *, is_secure: bool = False) -> ASGIApp:
     """Return the web application; `is_secure` means that it is reached over TLS."""
-    watched = Watched(layout)
-    pages = Pages(watched)
+    queries = ResultsQueries(layout)
+    pages = Pages(queries)
     app = FastAPI(
         title="quadbench",
         version="1",
@@ -47,16 +47,16 @@ def live_page(layout: Layout, access: Access, *, is_secure: bool = False) -> ASG
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(api_routes(watched))
+    app.include_router(api_routes(queries))
     app.router.routes.extend([*pages.routes, *_sign_in_routes(access, is_secure=is_secure)])
 
     def problem(request: Request, error: Exception) -> Response:
         is_program = request.url.path.startswith("/api/")
-        told = pages.problem(error)
-        return JSONResponse({"error": told.text}, told.status) if is_program else page("problem", told.status, problem=told)
+        body = pages.error_page(error)
+        return JSONResponse({"error": body.text}, body.status) if is_program else page("problem", body.status, problem=body)
 
     def unknown(request: Request, _: Exception) -> Response:
-        return problem(request, UnknownNameError("page", asked(request)))
+        return problem(request, UnknownNameError("page", request_target(request)))
 
     def unexpected(request: Request, error: Exception) -> Response:
         log.error("'%s' cannot be answered", request.url.path, exc_info=error)
@@ -66,10 +66,10 @@ def live_page(layout: Layout, access: Access, *, is_secure: bool = False) -> ASG
     app.add_exception_handler(404, unknown)
     app.add_exception_handler(RequestValidationError, unknown)
     app.add_exception_handler(500, unexpected)
-    return Door(app, access)
+    return AuthMiddleware(app, access)
 
 
-def _sign_in_routes(access: Access, *, is_secure: bool) -> list[Route]:
+def _sign_in_routes(access: AccessRules, *, is_secure: bool) -> list[Route]:
     def form(request: Request) -> Response:
         return page("sign_in", to=_place(request.query_params.get("to", "/")), is_wrong=False)
 
@@ -95,45 +95,45 @@ def _place(text: str) -> str:
     return text if is_path else "/"
 
 
-Page = Annotated[int, Query(ge=1, le=MOST_PAGES, description="The latest stand on page 1.")]
+Page = Annotated[int, Query(ge=1, le=MAX_PAGES, description="The latest stand on page 1.")]
 Name = Annotated[str, Path(max_length=200)]
 
 
-def api_routes(watched: Watched) -> APIRouter:
+def api_routes(queries: ResultsQueries) -> APIRouter:
     """Return the routes of the JSON API. Times are in nanoseconds, sizes in bytes; null stands for NaN and infinities."""
     router = APIRouter(prefix="/api", responses={401: {"description": "a token is needed"}, 404: {"description": "unknown name"}})
 
-    @router.get("/work", response_model=WorkUnderWay, summary="What commands do at this moment")
+    @router.get("/work", response_model=ActiveWork, summary="What commands do at this moment")
     def work() -> Response:
-        return _json(WorkUnderWay, watched.work())
+        return _json(ActiveWork, queries.work())
 
     @router.get("/farm", response_model=FarmNow, summary="Devices, workers and jobs at this moment")
     def farm() -> Response:
-        return _json(FarmNow, watched.farm())
+        return _json(FarmNow, queries.farm())
 
     @router.get("/runs", response_model=RunList, summary="Stored runs, latest first, without their figures")
     def runs(page: Page = 1) -> Response:
-        return _json(RunList, watched.runs(page - 1))
+        return _json(RunList, queries.runs(page - 1))
 
     @router.get("/runs/{run_id}", response_model=RunSummary, summary="A run with its result and figures")
     def run(run_id: Name) -> Response:
-        return _json(RunSummary, run_summary(watched.view(run_id), f"/runs/{run_id}/report"))
+        return _json(RunSummary, run_summary(queries.view(run_id), f"/runs/{run_id}/report"))
 
     @router.get("/nights", response_model=NightList, summary="Nights, latest first")
     def nights(page: Page = 1) -> Response:
-        return _json(NightList, watched.nights(page - 1))
+        return _json(NightList, queries.nights(page - 1))
 
     @router.get("/nights/{night_id}", response_model=NightDocument, summary="A night with what it ruled")
     def night(night_id: Name) -> Response:
-        return Response(night_json(watched.night(night_id)), media_type="application/json")
+        return Response(night_json(queries.night(night_id)), media_type="application/json")
 
     @router.get("/history", response_model=CaseList, summary="Cases of nights on each device, and how they stand")
     def cases(page: Page = 1) -> Response:
-        return _json(CaseList, watched.cases(page - 1))
+        return _json(CaseList, queries.cases(page - 1))
 
     @router.get("/history/{case}", response_model=CaseDocument, summary="What changed of a case since when")
     def case(case: Name) -> Response:
-        return _json(CaseDocument, watched.case(case).document)
+        return _json(CaseDocument, queries.case(case).document)
 
     return router
 
@@ -171,9 +171,9 @@ def server_of(app: ASGIApp, certfile: FilePath | None = None, keyfile: FilePath 
         log_level="critical",  # the application logs its own errors; uvicorn would log viewers cut off at its end
         access_log=False,
         server_header=False,
-        limit_concurrency=MOST_CONNECTIONS,
-        backlog=_MOST_NEW,
-        h11_max_incomplete_event_size=MOST_HEAD_BYTES,
+        limit_concurrency=MAX_CONNECTIONS,
+        backlog=_MAX_NEW,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         timeout_graceful_shutdown=_PATIENCE_S,
         lifespan="off",
         ws="none",

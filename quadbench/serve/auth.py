@@ -16,13 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from quadbench.errors import UserError
 
 COOKIE = "quadbench"
-LEAST_TOKEN = 16  # characters; long enough that it cannot be guessed
-_MOST_TOKEN = 500
+MIN_TOKEN = 16  # characters; long enough that it cannot be guessed
+_MAX_TOKEN = 500
 _PORT = re.compile(r":[0-9]{1,5}\Z")
 SIGN_IN = "/sign-in"
 _OPEN = (SIGN_IN, "/style.css", "/icon.svg")  # paths open without a token
-_MOST_FORM_BYTES = 4096
-MOST_HEAD_BYTES = 16_384  # uvicorn itself checks this only for heads that arrive in parts
+_MAX_FORM_BYTES = 4096
+MAX_HEAD_BYTES = 16_384  # uvicorn itself checks this only for heads that arrive in parts
 PIECE_BYTES = 65_536  # largest piece of a response that is sent at once
 _ENDLESS = "/live/"
 _FOR_PROGRAMS = ("/api/", _ENDLESS)
@@ -48,7 +48,7 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Access:
+class AccessRules:
     """The access rules of the page: a request needs the token, if there is one, and an address or name of this host."""
 
     token: str | None = field(default=None, repr=False)
@@ -79,7 +79,7 @@ class Access:
         return hmac.new((self.token or "").encode(), b"quadbench serve", "sha256").hexdigest()
 
 
-def access_of(token: str | None, address: str, names: Collection[str]) -> Access:
+def access_of(token: str | None, address: str, names: Collection[str]) -> AccessRules:
     """Return the access rules of a page at an address. An address that other hosts reach needs a token.
 
     Raises:
@@ -90,12 +90,12 @@ def access_of(token: str | None, address: str, names: Collection[str]) -> Access
             f"whoever reaches '{address}' would see the page; expected a token for another address than 127.0.0.1",
             hint="give one in $QUADBENCH_SERVE_TOKEN or with --token-file, as of: openssl rand -hex 32",
         )
-    if token is not None and not (LEAST_TOKEN <= len(token) <= _MOST_TOKEN and token.isascii() and token.isprintable()):
+    if token is not None and not (MIN_TOKEN <= len(token) <= _MAX_TOKEN and token.isascii() and token.isprintable()):
         raise UserError(
-            f"the token has {len(token)} characters; expected {LEAST_TOKEN} to {_MOST_TOKEN} printable ones of ASCII",
+            f"the token has {len(token)} characters; expected {MIN_TOKEN} to {_MAX_TOKEN} printable ones of ASCII",
             hint="openssl rand -hex 32 makes one",
         )
-    return Access(token=token, names=frozenset(name.lower().removesuffix(".") for name in (address, *names)))
+    return AccessRules(token=token, names=frozenset(name.lower().removesuffix(".") for name in (address, *names)))
 
 
 def is_loopback(address: str) -> bool:
@@ -116,10 +116,10 @@ def _are_same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
 
 
-class Door:
+class AuthMiddleware:
     """The ASGI middleware that refuses bad requests and adds security headers, unless an answer has its own."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: AccessRules) -> None:
         self._app = app
         self._access = access
 
@@ -145,25 +145,25 @@ class Door:
         """Return the error response to a refused request; None if the request may pass."""
         method, path = request.scope["method"], request.scope["path"]
         head_bytes = len(request.scope["raw_path"]) + len(request.scope["query_string"])
-        if head_bytes + sum(map(len, chain.from_iterable(request.scope["headers"]))) > MOST_HEAD_BYTES:
-            return PlainTextResponse(f"a head of more than {MOST_HEAD_BYTES} bytes is not read", 400)
+        if head_bytes + sum(map(len, chain.from_iterable(request.scope["headers"]))) > MAX_HEAD_BYTES:
+            return PlainTextResponse(f"a head of more than {MAX_HEAD_BYTES} bytes is not read", 400)
         if not self._access.knows_host(request.headers.get("host", "")):
             return PlainTextResponse("this is no name of this host; see --name of quadbench serve", 421)
         if method not in ("GET", "HEAD") and not (method == "POST" and path == SIGN_IN):
             return PlainTextResponse("everything here is only read", 405, {"allow": "GET, HEAD"})
-        most_bytes = _MOST_FORM_BYTES if method == "POST" else 0
+        max_bytes = _MAX_FORM_BYTES if method == "POST" else 0
         length = int(request.headers.get("content-length", "0"))  # uvicorn has checked that it is a number
-        if length > most_bytes:
-            return PlainTextResponse(f"a body of {length} bytes is not read; at most {most_bytes} are", 413)
+        if length > max_bytes:
+            return PlainTextResponse(f"a body of {length} bytes is not read; at most {max_bytes} are", 413)
         if "transfer-encoding" in request.headers:
-            return PlainTextResponse("a body of unknown length is not read", 411 if most_bytes else 413)
+            return PlainTextResponse("a body of unknown length is not read", 411 if max_bytes else 413)
         if method == "HEAD" and path.startswith(_ENDLESS):
             return PlainTextResponse("events have no end, and their head tells nothing", 405, {"allow": "GET"})
         if path in _OPEN or self._access.lets_in(request.headers.get("authorization", ""), request.cookies.get(COOKIE, "")):
             return None
         if path.startswith(_FOR_PROGRAMS):
             return JSONResponse({"error": "a token is needed"}, 401, {"www-authenticate": "Bearer"})
-        return RedirectResponse(f"{SIGN_IN}?to={quote(asked(request))}", 303)
+        return RedirectResponse(f"{SIGN_IN}?to={quote(request_target(request))}", 303)
 
 
 def _pieces(message: Message) -> Iterator[Message]:
@@ -175,6 +175,6 @@ def _pieces(message: Message) -> Iterator[Message]:
         yield {**message, "body": body[start : start + PIECE_BYTES], "more_body": not is_last or message.get("more_body", False)}
 
 
-def asked(request: HTTPConnection) -> str:
+def request_target(request: HTTPConnection) -> str:
     """Return the requested path with its query."""
     return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path

@@ -16,14 +16,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from quadbench.errors import QuadbenchError, TooLargeError, UnknownNameError
-from quadbench.nightly.history_formats import line_table
+from quadbench.nightly.history_formats import case_table
 from quadbench.report.formatting import plural
 from quadbench.serve.api_documents import FarmNow
 from quadbench.serve.auth import PIECE_BYTES, REPORT_POLICY
-from quadbench.serve.queries import A_PAGE, MOST_PAGES, Remembered, Watched, picture_bytes
-from quadbench.serve.rendering import Live, own_file, page, rendered, style
+from quadbench.serve.queries import A_PAGE, MAX_PAGES, AnswerCache, ResultsQueries, picture_bytes
+from quadbench.serve.rendering import LiveParts, packaged_file, page, render_template, style
 
-_MOST_DIGITS = 6  # of a number in a URL
+_MAX_DIGITS = 6  # of a number in a URL
 _NOW, _FARM, _RUN = "now_part", "farm_part", "run_part"
 _UNREAD = "cannot be read; the log of quadbench serve says why"
 T = TypeVar("T")
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refused:
+class ErrorPage:
     """An error response: its status, a heading, and a sentence with the reason."""
 
     status: int
@@ -51,10 +51,10 @@ class _ShownPart:
 class Pages:
     """The handlers of all pages. A failure in one part of a page does not affect the others."""
 
-    def __init__(self, watched: Watched) -> None:
-        self._watched = watched
-        self._part = Remembered(self._rendered_part, age_s=1, most=20)
-        self._live = Live[tuple[str, str]](lambda key: part.html if (part := self._part(key)) else None)
+    def __init__(self, queries: ResultsQueries) -> None:
+        self._queries = queries
+        self._part = AnswerCache(self._rendered_part, age_s=1, most=20)
+        self._live = LiveParts[tuple[str, str]](lambda key: part.html if (part := self._part(key)) else None)
         self._said = ""
 
     @property
@@ -77,86 +77,86 @@ class Pages:
             "/live/now": lambda _: self._live.events((_NOW, "")),
             "/live/farm": lambda _: self._live.events((_FARM, "")),
             "/live/runs/{run_id}": lambda request: self._live.events((_RUN, request.path_params["run_id"])),
-            "/style.css": lambda _: _kept(style(), "text/css"),
-            "/live.js": lambda _: _kept(own_file("live.js"), "text/javascript"),
-            "/icon.svg": lambda _: _kept(own_file("icon.svg"), "image/svg+xml"),
+            "/style.css": lambda _: _cached_response(style(), "text/css"),
+            "/live.js": lambda _: _cached_response(packaged_file("live.js"), "text/javascript"),
+            "/icon.svg": lambda _: _cached_response(packaged_file("icon.svg"), "image/svg+xml"),
         }
         return [Route(path, endpoint) for path, endpoint in paths.items()]
 
     def runs(self, request: Request) -> Response:
         number = _page_number(request)
-        runs = self._watched.runs(number - 1)
+        runs = self._queries.runs(number - 1)
         is_full = len(runs.runs) == A_PAGE
-        return page("runs", here="/runs", runs=runs, at_work=self._watched.at_work(), page=number, is_full=is_full)
+        return page("runs", here="/runs", runs=runs, at_work=self._queries.at_work(), page=number, is_full=is_full)
 
     def run(self, request: Request) -> Response:
-        run_id, problems, watched = request.path_params["run_id"], list[str](), self._watched
+        run_id, problems, queries = request.path_params["run_id"], list[str](), self._queries
         part = self._part((_RUN, run_id))
-        line = self._told(lambda: watched.head(run_id), "the run", problems)
+        line = self._try_query(lambda: queries.head(run_id), "the run", problems)
         if line is None and part is None and not problems:
             raise UnknownNameError("run", run_id)
-        is_here = watched.is_here(run_id)
-        view = self._told(lambda: watched.view(run_id), "its figures", problems) if line and is_here and not part else None
-        title = next((work.what for work in watched.work().work if work.run_id == run_id), (line and line.recipe) or "A run")
+        is_here = queries.is_here(run_id)
+        view = self._try_query(lambda: queries.view(run_id), "its figures", problems) if line and is_here and not part else None
+        title = next((work.what for work in queries.work().work if work.run_id == run_id), (line and line.recipe) or "A run")
         content = {"run_id": run_id, "title": title, "line": line, "is_here": is_here, "view": view, "problems": problems}
-        content["fetching"] = watched.layout.command("farm", "fetch", run_id)
+        content["fetching"] = queries.layout.command("farm", "fetch", run_id)
         html = part.html if part else ""
         return page("run", live=bool(part), here="/runs", part=html, **content)
 
     def run_report(self, request: Request) -> Response:
         run_id = request.path_params["run_id"]
-        file = self._watched.written_report(run_id)
-        return _report(self._watched.report(run_id)) if file is None else ReportFile(file, self._watched.layout.root)
+        file = self._queries.written_report(run_id)
+        return _report(self._queries.report(run_id)) if file is None else ReportFile(file, self._queries.layout.root)
 
     def study(self, request: Request) -> Response:
-        return _report(self._watched.study_report(request.path_params["study_id"]))
+        return _report(self._queries.study_report(request.path_params["study_id"]))
 
     def pictures(self, request: Request) -> Response:
         run_id = request.path_params["run_id"]
-        return page("run_pictures", here="/runs", run_id=run_id, tasks=self._watched.view(run_id).pictures)
+        return page("run_pictures", here="/runs", run_id=run_id, tasks=self._queries.view(run_id).pictures)
 
     def picture(self, request: Request) -> Response:
-        view, number = self._watched.view(request.path_params["run_id"]), _number("picture", request.path_params["number"])
-        return Response(picture_bytes(view, number, self._watched.layout), media_type="image/png")
+        view, number = self._queries.view(request.path_params["run_id"]), _number("picture", request.path_params["number"])
+        return Response(picture_bytes(view, number, self._queries.layout), media_type="image/png")
 
     def nights(self, request: Request) -> Response:
         number = _page_number(request)
-        nights = self._watched.nights(number - 1)
+        nights = self._queries.nights(number - 1)
         return page("nights", here="/nights", nights=nights, page=number, is_full=len(nights.nights) == A_PAGE)
 
     def night(self, request: Request) -> Response:
-        return page("night_page", here="/nights", view=self._watched.night(request.path_params["night_id"]))
+        return page("night_page", here="/nights", view=self._queries.night(request.path_params["night_id"]))
 
     def night_report(self, request: Request) -> Response:
-        return _report(self._watched.night_report(request.path_params["night_id"]))
+        return _report(self._queries.night_report(request.path_params["night_id"]))
 
     def history(self, request: Request) -> Response:
         number = _page_number(request)
-        cases = self._watched.cases(number - 1)
+        cases = self._queries.cases(number - 1)
         links = [f"/history/{quote(line.case, safe='')}" for line in cases.cases]
-        is_full, table = len(links) == A_PAGE, line_table(cases.cases)
+        is_full, table = len(links) == A_PAGE, case_table(cases.cases)
         return page("history", here="/history", table=table, links=links, page=number, is_full=is_full)
 
     def case(self, request: Request) -> Response:
         case = request.path_params["case"]
-        return page("case", here="/history", case=case, view=self._watched.case(case).view)
+        return page("case", here="/history", case=case, view=self._queries.case(case).view)
 
     def _live_page(self, name: str, here: str) -> Response:
         """Return a page with an updated part. Its status is 503 if something on it could not be read."""
         part = self._part((f"{name}_part", ""))
         return page(name, 200 if part and part.is_whole else 503, live=True, here=here, part=part.html if part else "")
 
-    def problem(self, error: Exception) -> Refused:
+    def error_page(self, error: Exception) -> ErrorPage:
         """Return the error response for an exception. Only unknown names are shown to viewers, never file paths."""
         if isinstance(error, UnknownNameError):
             text = error.message.replace("; known: none", "; there is none yet")
-            return Refused(status=404, title="There is no such thing here", text=text)
+            return ErrorPage(status=404, title="There is no such thing here", text=text)
         if isinstance(error, TooLargeError):
-            return Refused(status=413, title="Too large to be shown", text=error.message)
-        if self._watched.is_empty:
-            return Refused(status=404, title="Nothing yet", text="there is none yet; begin with quadbench run")
-        self._say(error)
-        return Refused(status=503, title="Nothing to be seen", text=f"it {_UNREAD}")
+            return ErrorPage(status=413, title="Too large to be shown", text=error.message)
+        if self._queries.is_empty:
+            return ErrorPage(status=404, title="Nothing yet", text="there is none yet; begin with quadbench run")
+        self._log_once(error)
+        return ErrorPage(status=503, title="Nothing to be seen", text=f"it {_UNREAD}")
 
     def _rendered_part(self, key: tuple[str, str]) -> _ShownPart | None:
         """Render the updated part of a page, given its template and run; None for a run that is over."""
@@ -165,23 +165,23 @@ class Pages:
             return _part(template, **self._now())
         if template == _FARM:
             problems: list[str] = []
-            whole = self._told(self._watched.farm, "the farm", problems)
+            whole = self._try_query(self._queries.farm, "the farm", problems)
             return _part(template, farm=whole, sentence=_farm_sentence(whole) if whole else "", problems=problems)
-        at_work = [work for work in self._watched.work().work if work.run_id == run_id]
-        farm = self._told(self._watched.farm, "the farm", [])
+        at_work = [work for work in self._queries.work().work if work.run_id == run_id]
+        farm = self._try_query(self._queries.farm, "the farm", [])
         of_farm = [run for run in farm.runs if run.run_id == run_id] if farm else []
         jobs = [job for job in farm.jobs if job.run_id == run_id] if farm and of_farm else []
         return _part(template, at_work=at_work, of_farm=of_farm, jobs=jobs, problems=()) if at_work or of_farm else None
 
     def _now(self) -> dict[str, Any]:
         problems: list[str] = []
-        watched = self._watched
-        work = watched.work()
-        farm = self._told(watched.farm, "the farm", problems)
-        runs = self._told(lambda: watched.runs(0), "the runs", problems)
-        nights = self._told(lambda: watched.nights(0), "the nights", problems)
+        queries = self._queries
+        work = queries.work()
+        farm = self._try_query(queries.farm, "the farm", problems)
+        runs = self._try_query(lambda: queries.runs(0), "the runs", problems)
+        nights = self._try_query(lambda: queries.nights(0), "the nights", problems)
         night = next(iter(nights.nights), None) if nights else None
-        told = self._told(lambda: watched.night(night.night).sentence, "the last night", problems) if night else ""
+        night_sentence = self._try_query(lambda: queries.night(night.night).sentence, "the last night", problems) if night else ""
         return {
             "now_work": work,
             "farm": farm,
@@ -189,25 +189,25 @@ class Pages:
             "runs": runs,
             "nights": nights,
             "night": night,
-            "night_sentence": told or "",
+            "night_sentence": night_sentence or "",
             "busy": len(work.work) + (len(farm.runs) if farm else 0),
             "broken": [device for device in farm.devices if device.is_broken] if farm else [],
-            "at_work": watched.at_work(),
+            "at_work": queries.at_work(),
             "problems": problems,
         }
 
-    def _told(self, ask: Callable[[], T], what: str, problems: list[str]) -> T | None:
+    def _try_query(self, ask: Callable[[], T], what: str, problems: list[str]) -> T | None:
         """Return the result of a query; None if it failed, which is added to the problems."""
         try:
             return ask()
         except UnknownNameError:
             raise
         except QuadbenchError as error:
-            self._say(error)
+            self._log_once(error)
             problems.append(f"{what.capitalize()} {_UNREAD}.")
             return None
 
-    def _say(self, error: Exception) -> None:
+    def _log_once(self, error: Exception) -> None:
         """Log an error, but not again while it stays the same, as live pages ask every other second."""
         if str(error) != self._said:
             self._said = str(error)
@@ -215,7 +215,7 @@ class Pages:
 
 
 def _part(template: str, **content: Any) -> _ShownPart:
-    return _ShownPart(html=Markup(rendered(template, **content)), is_whole=not content["problems"])
+    return _ShownPart(html=Markup(render_template(template, **content)), is_whole=not content["problems"])
 
 
 def _farm_sentence(farm: FarmNow) -> str:
@@ -230,14 +230,14 @@ def _page_number(request: Request) -> int:
     """Return the requested page of a list, counted from 1."""
     text = request.query_params.get("page", "1")
     number = _number("page", text)
-    if not 1 <= number <= MOST_PAGES:
+    if not 1 <= number <= MAX_PAGES:
         raise UnknownNameError("page", text)
     return number
 
 
 def _number(kind: str, text: str) -> int:
     """Parse a number of a URL; text that is no number, or has too many digits, is an unknown name."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
         raise UnknownNameError(kind, text)
     return int(text)
 
@@ -255,14 +255,14 @@ class ReportFile(StreamingResponse):
     def __init__(self, report: BufferedReader, folder: Path) -> None:
         self._report = report
         headers = {"content-security-policy": REPORT_POLICY}
-        super().__init__(_shortened(report, folder.absolute()), headers=headers, media_type="text/html")
+        super().__init__(_with_folder_name(report, folder.absolute()), headers=headers, media_type="text/html")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._report:  # closes the file even if the client left before the first piece
             await super().__call__(scope, receive, send)
 
 
-def _shortened(report: BufferedReader, folder: Path) -> Iterator[bytes]:
+def _with_folder_name(report: BufferedReader, folder: Path) -> Iterator[bytes]:
     """Yield a report in pieces, with the folder's path replaced by its name."""
     path, name = escape(str(folder)).encode(), escape(folder.name).encode()
     rest = b""
@@ -273,5 +273,5 @@ def _shortened(report: BufferedReader, folder: Path) -> Iterator[bytes]:
     yield rest
 
 
-def _kept(text: str, media_type: str) -> Response:
+def _cached_response(text: str, media_type: str) -> Response:
     return Response(text, media_type=media_type, headers={"cache-control": "max-age=600"})

@@ -13,12 +13,12 @@ from typing import Generic, TypeVar
 import sqlalchemy as sa
 
 from quadbench.artifacts import MIB
-from quadbench.artifacts.names import check_file_name
 from quadbench.artifacts.pixels import png_size
+from quadbench.artifacts.safe_text import check_file_name
 from quadbench.errors import ArtifactError, QuadbenchError, TooLargeError, UnknownNameError, UserError
 from quadbench.farm.farm_file import expected_phones
-from quadbench.nightly.history_formats import CaseDocument, CaseList, HistoryView, history_view, lines_of, told_of
-from quadbench.nightly.night_report import Performed
+from quadbench.nightly.history_formats import CaseDocument, CaseList, HistoryView, case_lines, history_view, read_cases
+from quadbench.nightly.night_report import NightResult
 from quadbench.report.html import render_study, render_view
 from quadbench.report.night import NightView
 from quadbench.report.night_formats import render_night
@@ -28,26 +28,26 @@ from quadbench.report.versus import PRIMARY
 from quadbench.report.view import ReportView, report_view
 from quadbench.results.engine import Source, database_of, open_for_reading, schema_of
 from quadbench.results.layout import Layout
-from quadbench.results.nights import Nights, night_heads
+from quadbench.results.nights import NightStore, night_heads
 from quadbench.results.records import RunHead, run_head, run_heads
 from quadbench.results.stored_runs import load_run, read_run_file
-from quadbench.serve.api_documents import FarmNow, NightList, WorkUnderWay, farm_without_notes, night_line, read_farm, read_work
+from quadbench.serve.api_documents import ActiveWork, FarmNow, NightList, farm_without_notes, night_line, read_farm, read_work
 from quadbench.spec import read_file
-from quadbench.spec.files import MOST_BYTES, open_regular, require_inside
+from quadbench.spec.files import MAX_BYTES, open_regular, require_inside
 from quadbench.study.stored_studies import find_study, read_study, study_lines
 
 A_PAGE = 25
-MOST_PAGES = 4000
+MAX_PAGES = 4000
 _LINE_NIGHTS = 40  # per case, to find since when its level holds
-_MOST_NIGHTS = 1000  # per case, in its history
-_MOST_DEVICES = 20  # per case
-_MOST_PICTURE_BYTES = 16 * 2**20
+_MAX_NIGHTS = 1000  # per case, in its history
+_MAX_DEVICES = 20  # per case
+_MAX_PICTURE_BYTES = 16 * 2**20
 T = TypeVar("T")
 KeyT = TypeVar("KeyT", bound=Hashable)
 ValueT = TypeVar("ValueT")
 
 
-class Remembered(Generic[KeyT, ValueT]):
+class AnswerCache(Generic[KeyT, ValueT]):
     """A cache of query results by key, limited in number and age. One query runs at a time; other callers wait."""
 
     def __init__(self, ask: Callable[[KeyT], ValueT], *, age_s: float, most: int) -> None:
@@ -79,7 +79,7 @@ def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
     try:
         if picture.apart_from:
             return difference_png(path, picture.apart_from)
-        content = read_file(path, fault=ArtifactError, most_bytes=_MOST_PICTURE_BYTES)
+        content = read_file(path, fault=ArtifactError, max_bytes=_MAX_PICTURE_BYTES)
         png_size(content)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"'{path}' is no picture: {error}") from error
@@ -99,33 +99,33 @@ def _shown(view: ReportView) -> Iterator[Picture]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchedCase:
+class CasePage:
     """The history of a case on its devices, as a JSON document and as a page. Damaged parts are left out."""
 
     document: CaseDocument
     view: HistoryView
 
 
-class Watched:
+class ResultsQueries:
     """All queries to one results folder and its database. Every method passes on errors of reading."""
 
     def __init__(self, layout: Layout) -> None:
-        self.layout = layout = replace(layout, shown=layout.root.absolute().name)  # pages do not reveal the folder's path
-        self._is_empty = _of_all(lambda: _is_empty(database_of(layout)), age_s=2)
-        self.work: Callable[[], WorkUnderWay] = _of_all(lambda: read_work(layout), age_s=1)
-        self.farm: Callable[[], FarmNow] = _of_all(self._farm, age_s=5)
-        self._known_runs = Remembered(self._runs, age_s=10, most=20)
-        self._known_heads = Remembered(self._head, age_s=10, most=20)
-        self.view = Remembered[str, ReportView](
+        self.layout = layout = replace(layout, display_root=layout.root.absolute().name)  # pages do not reveal the folder's path
+        self._is_empty = _single_answer(lambda: _is_empty(database_of(layout)), age_s=2)
+        self.work: Callable[[], ActiveWork] = _single_answer(lambda: read_work(layout), age_s=1)
+        self.farm: Callable[[], FarmNow] = _single_answer(self._farm, age_s=5)
+        self._known_runs = AnswerCache(self._runs, age_s=10, most=20)
+        self._known_heads = AnswerCache(self._head, age_s=10, most=20)
+        self.view = AnswerCache[str, ReportView](
             lambda run_id: report_view(load_run(layout, _name("run", run_id)), layout), age_s=30, most=4
         )
-        self.nights = Remembered(self._nights, age_s=10, most=20)
-        self.night = Remembered(self._night, age_s=30, most=8)
-        self.cases = Remembered(self._cases, age_s=60, most=20)
-        self.case = Remembered(self._case, age_s=60, most=8)
-        self.report = Remembered(self._report, age_s=30, most=2)
-        self.studies: Callable[[], tuple[StudyLine, ...]] = _of_all(self._studies, age_s=30)
-        self.study_report = Remembered(self._study_report, age_s=30, most=2)
+        self.nights = AnswerCache(self._nights, age_s=10, most=20)
+        self.night = AnswerCache(self._night, age_s=30, most=8)
+        self.cases = AnswerCache(self._cases, age_s=60, most=20)
+        self.case = AnswerCache(self._case, age_s=60, most=8)
+        self.report = AnswerCache(self._report, age_s=30, most=2)
+        self.studies: Callable[[], tuple[StudyLine, ...]] = _single_answer(self._studies, age_s=30)
+        self.study_report = AnswerCache(self._study_report, age_s=30, most=2)
 
     @property
     def is_empty(self) -> bool:
@@ -150,8 +150,8 @@ class Watched:
         if not path.is_file():
             return None
         require_inside(path, self.layout.root, fault=ArtifactError)
-        if (size_bytes := path.stat().st_size) > MOST_BYTES:
-            place, most = path.relative_to(self.layout.root), MOST_BYTES // MIB
+        if (size_bytes := path.stat().st_size) > MAX_BYTES:
+            place, most = path.relative_to(self.layout.root), MAX_BYTES // MIB
             raise TooLargeError(f"'{place}' of the results folder has {size_bytes / MIB:.1f} MB; at most {most} are shown here")
         try:
             return open_regular(path)
@@ -200,7 +200,7 @@ class Watched:
         except ArtifactError:
             return RunLine(run_id=head.run_id, status=RunStatus.DAMAGED, reason="its file cannot be read")
         stored = {address: sum(states.values()) for address, states in head.launches.items()}
-        is_cut_short = run is not None and (not run.is_ended or bool(run.lacking(stored)))
+        is_cut_short = run is not None and (not run.is_ended or bool(run.missing_launches(stored)))
         is_at_work = head.run_id in at_work
         ended = RunStatus.CUT_SHORT if is_cut_short else RunStatus.FAILED if head.wrong else RunStatus.OK
         return RunLine(
@@ -228,7 +228,7 @@ class Watched:
         path = find_study(self.layout, study_id)
         if path is None:
             raise UnknownNameError("sweep or comparison", study_id)
-        return render_study(read_study(path), self.layout.words).encode()
+        return render_study(read_study(path), self.layout.root_arguments).encode()
 
     def _nights(self, page: int) -> NightList:
         if self.is_empty:
@@ -238,28 +238,28 @@ class Watched:
 
     def _night(self, night_id: str) -> NightView:
         with self._database() as engine:
-            nights = Nights(engine)
-            return Performed.of(nights.night(_name("night", night_id)), nights).view(self.layout.words)
+            nights = NightStore(engine)
+            return NightResult.from_night(nights.night(_name("night", night_id)), nights).view(self.layout.root_arguments)
 
     def _cases(self, page: int) -> CaseList:
         if self.is_empty:
             return CaseList(cases=())
         with self._database() as engine:
-            nights = Nights(engine)
+            nights = NightStore(engine)
             places = nights.cases()[page * A_PAGE : (page + 1) * A_PAGE]
             series = [one for place in places if (one := nights.series(*place, latest=_LINE_NIGHTS, key=PRIMARY))]
-            return CaseList(cases=lines_of(nights, series))
+            return CaseList(cases=case_lines(nights, series))
 
-    def _case(self, case: str) -> WatchedCase:
+    def _case(self, case: str) -> CasePage:
         with self._database() as engine:
-            nights = Nights(engine)
-            devices = [device for name, device in nights.cases() if name == case][:_MOST_DEVICES]
-            series = [one for device in devices if (one := nights.series(case, device, latest=_MOST_NIGHTS))]
-            told = told_of(nights, series, is_whole=False)
-            if not told:
+            nights = NightStore(engine)
+            devices = [device for name, device in nights.cases() if name == case][:_MAX_DEVICES]
+            series = [one for device in devices if (one := nights.series(case, device, latest=_MAX_NIGHTS))]
+            histories = read_cases(nights, series, is_whole=False)
+            if not histories:
                 raise UnknownNameError("case", case, sorted({name for name, _ in nights.cases()})[:A_PAGE])
-        document = CaseDocument(case=case, devices=tuple(one.history for one in told))
-        return WatchedCase(document=document, view=history_view(told, datetime.now(UTC)))
+        document = CaseDocument(case=case, devices=tuple(one.history for one in histories))
+        return CasePage(document=document, view=history_view(histories, datetime.now(UTC)))
 
     @contextmanager
     def _database(self) -> Iterator[sa.Engine]:
@@ -273,9 +273,9 @@ class Watched:
             engine.dispose()
 
 
-def _of_all(ask: Callable[[], T], *, age_s: float) -> Callable[[], T]:
+def _single_answer(ask: Callable[[], T], *, age_s: float) -> Callable[[], T]:
     """Return a cached version of a query without arguments."""
-    remembered = Remembered[None, T](lambda _: ask(), age_s=age_s, most=1)
+    remembered = AnswerCache[None, T](lambda _: ask(), age_s=age_s, most=1)
     return lambda: remembered(None)
 
 

@@ -20,10 +20,10 @@ from quadbench.serve.api_documents import FarmDevice
 
 _HERE = Path(__file__).parent
 _FATES = {"done": "ok", "failed": "failed", "cancelled": "failed", "running": "busy"}  # CSS class for each state of a job
-MOST_VIEWERS = 100
+MAX_VIEWERS = 100
 _PERIOD_S = 2.0
 _SIGN_OF_LIFE_S = 15.0  # interval of comments, as proxies and browsers drop silent connections
-_LONGEST_S = 3600.0  # after that the browser reconnects
+_MAX_S = 3600.0  # after that the browser reconnects
 _OVER = "event: over\ndata:\n\n"
 _LOST = "retry: 15000\n\n"  # the browser reconnects after these milliseconds
 KeyT = TypeVar("KeyT", bound=Hashable)
@@ -31,22 +31,22 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 log = logging.getLogger(__name__)
 
 
-def rendered(template: str, **content: Any) -> str:
+def render_template(template: str, **content: Any) -> str:
     """Render a template, for a page or a part of one, as text."""
     return _environment().get_template(f"{template}.html.j2").render(now=datetime.now(UTC), **content)
 
 
 def page(template: str, status: int = 200, *, live: bool = False, here: str = "", **content: Any) -> HTMLResponse:
     """Render a page as an HTTP response. `live` pages have an updated part; `here` is the current navigation entry."""
-    return HTMLResponse(rendered(template, live=live, here=here, **content), status)
+    return HTMLResponse(render_template(template, live=live, here=here, **content), status)
 
 
 def style() -> str:
     """Return the CSS of all pages: that of reports, and additions for live pages."""
-    return f"{_environment().globals['css']}\n{own_file('serve.css')}"
+    return f"{_environment().globals['css']}\n{packaged_file('serve.css')}"
 
 
-def own_file(name: str) -> str:
+def packaged_file(name: str) -> str:
     """Return the text of a CSS, JavaScript or SVG file beside this module."""
     return (_HERE / name).read_text("utf-8")
 
@@ -59,8 +59,8 @@ def _environment() -> Environment:
         "fate": lambda state: _FATES.get(state, "cut-short"),
         "segment": lambda text: quote(text, safe=""),
         "share": lambda share: f"{share:.0%}".replace("%", " %"),
-        "standing": standing,
-        "trust": trust,
+        "standing": device_status,
+        "trust": device_status_class,
     }
     return page_environment(_HERE / "templates", **filters)
 
@@ -73,7 +73,7 @@ def ago(seconds: float) -> str:
     return "just now"
 
 
-def standing(device: FarmDevice) -> str:
+def device_status(device: FarmDevice) -> str:
     """Return the state of a device in words, such as busy, free or in quarantine."""
     if device.is_missing:
         return "missing"
@@ -88,13 +88,13 @@ def standing(device: FarmDevice) -> str:
     return "free" if device.state in ("device", "served by a worker") else device.state
 
 
-def trust(device: FarmDevice) -> str:
+def device_status_class(device: FarmDevice) -> str:
     """Return the CSS class for a device's health: bad, doubt, busy, good or none."""
     if device.is_missing or device.is_unreached or device.health == "quarantined":
         return "bad"
     if device.is_broken:
         return "doubt"
-    return "busy" if device.job else "good" if standing(device) == "free" else "none"
+    return "busy" if device.job else "good" if device_status(device) == "free" else "none"
 
 
 @dataclass
@@ -113,10 +113,10 @@ class _Part:
             before.set()
 
 
-class Live(Generic[KeyT]):
+class LiveParts(Generic[KeyT]):
     """Server-sent events for page parts by key. Each part is rendered once per period for all its viewers."""
 
-    def __init__(self, part: Callable[[KeyT], str | None], most: int = MOST_VIEWERS) -> None:
+    def __init__(self, part: Callable[[KeyT], str | None], most: int = MAX_VIEWERS) -> None:
         self._part, self._most = part, most
         self._viewers = 0
         self._parts: dict[KeyT, _Part] = {}
@@ -146,7 +146,7 @@ class Live(Generic[KeyT]):
             self._tasks[key] = asyncio.create_task(self._watch(key, part))
         try:
             clock = asyncio.get_running_loop().time
-            end, sent = clock() + _LONGEST_S, ""
+            end, sent = clock() + _MAX_S, ""
             while clock() < end and sent not in (_OVER, _LOST):
                 changed = part.changed
                 if part.event != sent:
@@ -177,7 +177,7 @@ class Live(Generic[KeyT]):
 class _Events(Response, Generic[KeyT]):
     """A response that counts its viewer only when it is sent, in the event loop's thread."""
 
-    def __init__(self, live: Live[KeyT], key: KeyT) -> None:
+    def __init__(self, live: LiveParts[KeyT], key: KeyT) -> None:
         super().__init__()
         self._live, self._key = live, key
 

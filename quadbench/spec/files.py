@@ -11,8 +11,8 @@ from pydantic_core import ValidationError, from_json
 
 from quadbench.errors import QuadbenchError
 
-LONGEST_PATH_BYTES, _LONGEST_PART_BYTES = 4095, 255  # Linux's PATH_MAX, without its final zero, and NAME_MAX
-MOST_BYTES = 64 * 2**20  # the most bytes of a data file: a hundred times quadbench's own largest
+MAX_PATH_BYTES, _MAX_PART_BYTES = 4095, 255  # Linux's PATH_MAX, without its final zero, and NAME_MAX
+MAX_BYTES = 64 * 2**20  # the most bytes of a data file: a hundred times quadbench's own largest
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -46,7 +46,7 @@ def _require_regular(path: Path, state: os.stat_result) -> None:
         raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'no file')}, expected a regular file", str(path))
 
 
-def require_unopened(path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None) -> None:
+def require_regular_file(path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None) -> None:
     """Check that a path is a readable regular file, without opening it. `what` describes the file in errors.
 
     Use this for files that this process may have locked: closing any descriptor of a file releases all of its locks.
@@ -85,13 +85,13 @@ def fits_file_system(path: Path) -> bool:
     """Return whether a path is short enough for a file system. The path need not exist."""
     sizes = [len(part.encode(errors="replace")) for part in path.parts]
     whole = len(str(path).encode(errors="replace"))
-    return "\0" not in str(path) and whole <= LONGEST_PATH_BYTES and max(sizes, default=0) <= _LONGEST_PART_BYTES
+    return "\0" not in str(path) and whole <= MAX_PATH_BYTES and max(sizes, default=0) <= _MAX_PART_BYTES
 
 
 def require_file(
-    path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None, most_bytes: int | None = None
+    path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None, max_bytes: int | None = None
 ) -> None:
-    """Check that a path is a readable file of at most `most_bytes`. `what` describes it in errors, such as `foundation model`.
+    """Check that a path is a readable file of at most `max_bytes`. `what` describes it in errors, such as `foundation model`.
 
     Raises:
         QuadbenchError: of the class `fault`, with the reason.
@@ -101,23 +101,23 @@ def require_file(
             size_bytes = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise fault(f"{what} '{path}' cannot be read: {error.strerror}", hint=hint) from error
-    if most_bytes is not None and size_bytes > most_bytes:
-        raise fault(f"{what} '{path}' has {size_bytes} bytes; expected at most {most_bytes}", hint=hint)
+    if max_bytes is not None and size_bytes > max_bytes:
+        raise fault(f"{what} '{path}' has {size_bytes} bytes; expected at most {max_bytes}", hint=hint)
 
 
-def read_file(path: Path, *, fault: type[QuadbenchError], hint: str | None = None, most_bytes: int = MOST_BYTES) -> bytes:
-    """Return the content of a regular file of at most `most_bytes`.
+def read_file(path: Path, *, fault: type[QuadbenchError], hint: str | None = None, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the content of a regular file of at most `max_bytes`.
 
     Raises:
         QuadbenchError: of the class `fault`: the file is missing, not a regular file, or too large.
     """
     try:
         with open_regular(path) as file:
-            content = file.read(most_bytes + 1)
+            content = file.read(max_bytes + 1)
     except OSError as error:
         raise fault(f"'{path}' cannot be read: {error.strerror}", hint=hint) from error
-    if len(content) > most_bytes:
-        raise fault(f"'{path}' has {path.stat().st_size} bytes; expected at most {most_bytes}", hint=hint)
+    if len(content) > max_bytes:
+        raise fault(f"'{path}' has {path.stat().st_size} bytes; expected at most {max_bytes}", hint=hint)
     return content
 
 

@@ -12,19 +12,19 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
-from quadbench.errors import shown
+from quadbench.errors import quote
 from quadbench.spec.files import fits_file_system
 from quadbench.spec.yaml_document import Document, Location, describe, key_of, parse_document, read_document
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextLike:
+class TextPattern:
     """A constraint on a text field: a regular expression, and a description for error messages."""
 
     pattern: str
     expected: str
 
-    def fits(self, text: str) -> bool:
+    def matches(self, text: str) -> bool:
         """Return whether the whole text matches the pattern."""
         return re.fullmatch(self.pattern, text) is not None
 
@@ -35,21 +35,21 @@ class TextLike:
         return {**handler(schema), "pattern": f"^{self.pattern}$"}
 
     def _checked(self, text: str) -> str:
-        if not self.fits(text):
-            raise ValueError(f"expected {self.expected}, found text {shown(text)}")
+        if not self.matches(text):
+            raise ValueError(f"expected {self.expected}, found text {quote(text)}")
         return text
 
 
 NAME_EXPECTED = "lower-case letters and digits in groups joined by single hyphens"
-LONGEST_NAME = 64
+MAX_NAME_LENGTH = 64
 
-_NAME = TextLike(pattern="[a-z0-9]+(-[a-z0-9]+)*", expected=NAME_EXPECTED)
-Name = Annotated[str, pydantic.Field(max_length=LONGEST_NAME), _NAME]
+_NAME = TextPattern(pattern="[a-z0-9]+(-[a-z0-9]+)*", expected=NAME_EXPECTED)
+Name = Annotated[str, pydantic.Field(max_length=MAX_NAME_LENGTH), _NAME]
 
 
 def is_name(text: str) -> bool:
     """Return whether the text is a valid name of a task, adapter or recipe."""
-    return len(text) <= LONGEST_NAME and _NAME.fits(text)
+    return len(text) <= MAX_NAME_LENGTH and _NAME.matches(text)
 
 
 class Spec(pydantic.BaseModel):
@@ -63,15 +63,15 @@ class Spec(pydantic.BaseModel):
 ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
 
 
-def beside(path: Path, info: pydantic.ValidationInfo) -> Path:
+def resolve_beside(path: Path, info: pydantic.ValidationInfo) -> Path:
     """Return a path of a spec file, resolved against the file's folder; ValueError if no file system allows the path."""
     text, folder = str(path), (info.context or {}).get("folder", Path())
     if not fits_file_system(path):
-        raise ValueError(f"expected a path that a file system takes, found {shown(text)}, {len(text)} characters")
+        raise ValueError(f"expected a path that a file system takes, found {quote(text)}, {len(text)} characters")
     try:
         return Path(folder) / path.expanduser()
     except RuntimeError as error:
-        raise ValueError(f"expected a path, found {shown(text)}, whose home directory is unknown") from error
+        raise ValueError(f"expected a path, found {quote(text)}, whose home directory is unknown") from error
 
 
 WHOLE_PATHS = {"paths": "whole"}  # serialization context that writes full paths, so that the spec can be read again
@@ -82,7 +82,7 @@ def _written(path: Path, info: pydantic.SerializationInfo) -> str:
     return str(path.absolute()) if info.context == WHOLE_PATHS else path.name
 
 
-SpecPath = Annotated[Path, pydantic.AfterValidator(beside), pydantic.PlainSerializer(_written, return_type=str)]
+SpecPath = Annotated[Path, pydantic.AfterValidator(resolve_beside), pydantic.PlainSerializer(_written, return_type=str)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +113,9 @@ def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
     Raises:
         SpecError: all problems, or the file has changed since and cannot be read.
     """
-    told = list(problems)
-    document = read_document(path) if told else Document(path=path)
-    for problem in told:
+    shown_problems = list(problems)
+    document = read_document(path) if shown_problems else Document(path=path)
+    for problem in shown_problems:
         document.add(document.line_of(problem.location), problem.location, problem.reason)
     document.raise_problems()
 

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from quadbench.errors import UserError, shown
-from quadbench.spec.files import LONGEST_PATH_BYTES, fits_file_system
+from quadbench.errors import UserError, quote
+from quadbench.spec.files import MAX_PATH_BYTES, fits_file_system
 
-_LONGEST = LONGEST_PATH_BYTES  # the longest value of a variable; paths are the longest
-_MOST_PORT = 65_535
+_MAX_LENGTH = MAX_PATH_BYTES  # the longest value of a variable; paths are the longest
+_MAX_PORT = 65_535
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*:/{0,3}", re.ASCII)
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^:/]*)(:\d{0,5})?(/|$)", re.ASCII)
 
@@ -67,8 +67,8 @@ def port_variable(name: str) -> int | None:
 
 def port_of(name: str, text: str) -> int:
     """Return the port number in a text; errors name the variable that the text came from."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_PORT)) and 0 < int(text) <= _MOST_PORT):
-        raise UserError(f"${name}: {shown(text)} is no port; expected a number from 1 to {_MOST_PORT}")
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_PORT)) and 0 < int(text) <= _MAX_PORT):
+        raise UserError(f"${name}: {quote(text)} is no port; expected a number from 1 to {_MAX_PORT}")
     return int(text)
 
 
@@ -80,7 +80,7 @@ def number_variable(name: str, *, usual: float, least: float, most: float) -> fl
     except ValueError:
         number = math.nan
     if not least <= number <= most:
-        raise UserError(f"${name} is {shown(text or '')}; expected a number from {least:g} to {most:g}", hint="unset it")
+        raise UserError(f"${name} is {quote(text or '')}; expected a number from {least:g} to {most:g}", hint="unset it")
     return number
 
 
@@ -90,7 +90,7 @@ def host_of(name: str, text: str) -> str:
     try:
         host.encode("idna")
     except UnicodeError as error:
-        raise UserError(f"${name}: {shown(text)} is no host; expected its name or its address") from error
+        raise UserError(f"${name}: {quote(text)} is no host; expected its name or its address") from error
     return host
 
 
@@ -109,13 +109,13 @@ def web_address_of(name: str, text: str | None) -> str | None:
         is_right, address = False, urlsplit("")
     if text and not (is_right and text.isascii()):
         hint = "expected one as https://HOST:PORT/PATH; in a login %40 stands for an @, %2F for a /"
-        raise UserError(f"${name} is {shown(masked(text))}, which is no web address without a query", hint=hint)
+        raise UserError(f"${name} is {quote(mask_url(text))}, which is no web address without a query", hint=hint)
     if text:
         host_of(name, address.hostname or "")
     return text
 
 
-def masked(url: str) -> str:
+def mask_url(url: str) -> str:
     """Return a URL for messages, with `***` in place of logins and queries. Other text is treated like a URL.
 
     Masking goes by position, not by searching for the password: everything before the last `@`, everything after a `?` or `#`,
@@ -133,30 +133,30 @@ def masked(url: str) -> str:
     return f"{start}{'***@' if at else ''}{place}{query}"
 
 
-def masked_in(text: str) -> str:
+def mask_urls_in(text: str) -> str:
     """Return the text of a program or library with every word that may be a URL with a login masked."""
-    return re.sub(r"[^\s'\"]*:[^\s]*@[^\s'\"]*", lambda word: masked(word[0]), text)
+    return re.sub(r"[^\s'\"]*:[^\s]*@[^\s'\"]*", lambda word: mask_url(word[0]), text)
 
 
 def refuse_like_url(text: str, what: str, expected: str) -> None:
     """Refuse a path that looks like a mistyped URL, which may hold a password. `what` describes the path in errors."""
     if re.match(r"(//)?[^/]+:", text):
         hint = "a relative path with a colon is given as ./PATH"
-        raise UserError(f"{what} '{masked(text)}' is neither a path nor a URL; expected {expected}", hint=hint)
+        raise UserError(f"{what} '{mask_url(text)}' is neither a path nor a URL; expected {expected}", hint=hint)
 
 
 def _checked(name: str, text: str) -> str:
-    if len(text) > _LONGEST:
+    if len(text) > _MAX_LENGTH:
         raise UserError(
-            f"${name} has {len(text)} characters, {shown(masked(text))}; expected at most {_LONGEST}", hint="unset it"
+            f"${name} has {len(text)} characters, {quote(mask_url(text))}; expected at most {_MAX_LENGTH}", hint="unset it"
         )
     if not text.isprintable():
-        raise UserError(f"${name} is {shown(masked(text))}; expected characters that can be printed, in UTF-8", hint="unset it")
+        raise UserError(f"${name} is {quote(mask_url(text))}; expected characters that can be printed, in UTF-8", hint="unset it")
     return text
 
 
 def _path(name: str, text: str) -> Path:
     path = Path(text)
     if not fits_file_system(path):
-        raise UserError(f"${name} is {shown(text)}, {len(text)} characters; expected a path that a file system takes")
+        raise UserError(f"${name} is {quote(text)}, {len(text)} characters; expected a path that a file system takes")
     return path

@@ -9,14 +9,14 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from quadbench.errors import SpecError, UserError, short, shown
+from quadbench.errors import SpecError, UserError, quote, shortened_text
 from quadbench.spec.files import read_file
 
 Location: TypeAlias = tuple[str | int, ...]
 
-MOST_SPEC_BYTES = 2**20  # the most bytes of a spec: a hundred times the longest recipe
-_MOST_DIGITS = 18  # the most digits of a whole number, so that it fits into 64 bits
-MOST_VALUES = 20_000  # the most keys and values of a file: twice those of a recipe with the longest trace
+MAX_SPEC_BYTES = 2**20  # the most bytes of a spec: a hundred times the longest recipe
+_MAX_DIGITS = 18  # the most digits of a whole number, so that it fits into 64 bits
+MAX_VALUES = 20_000  # the most keys and values of a file: twice those of a recipe with the longest trace
 MAX_DEPTH = 32  # deeper than any spec, shallow enough for the recursive walks below
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -98,7 +98,7 @@ def read_document(path: Path) -> Document:
     """Read a YAML file of keys and values. Problems that do not stop the parser are collected in `problems`."""
     document = Document(path=path)
     try:
-        content = read_file(path, fault=UserError, most_bytes=MOST_SPEC_BYTES)
+        content = read_file(path, fault=UserError, max_bytes=MAX_SPEC_BYTES)
     except UserError as error:
         raise SpecError([error.message], hint="give the path of a YAML file") from error
     try:
@@ -152,7 +152,7 @@ def read_value(text: str) -> Any:
 
 def key_of(location: Location) -> str:
     """Return a location as a key: ("tasks", 1, "steps") as `tasks[1].steps`. Long parts are shortened."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{short(part)}" for part in location)
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{shortened_text(part)}" for part in location)
     return text.removeprefix(".")
 
 
@@ -164,7 +164,7 @@ def describe(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return f"text {shown(value)}"
+            return f"text {quote(value)}"
         case dict():
             return "keys and values"
         case list():
@@ -182,11 +182,11 @@ def _check_events(text: str, document: Document) -> None:
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
-            document.add(_line(event), (), f"alias '*{short(str(event.anchor))}' is not supported; write the value out")
+            document.add(_line(event), (), f"alias '*{shortened_text(str(event.anchor))}' is not supported; write the value out")
         values += isinstance(event, yaml.ScalarEvent)
-        if values > MOST_VALUES:
+        if values > MAX_VALUES:
             document.add(
-                _line(event), (), f"holds more than {MOST_VALUES} keys and values; expected a file that was written by hand"
+                _line(event), (), f"holds more than {MAX_VALUES} keys and values; expected a file that was written by hand"
             )
             return
         if depth > MAX_DEPTH:
@@ -237,17 +237,17 @@ def _scalar(node: Any, location: Location, document: Document) -> Any:
         if tag != "int":
             value = _SCALARS[tag](text)
             is_too_large = tag == "float" and math.isinf(value) and "inf" not in text.lower()
-            reason = f"{shown(text)} is too large a number; expected at most 1.8e308" if is_too_large else None
+            reason = f"{quote(text)} is too large a number; expected at most 1.8e308" if is_too_large else None
         elif re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
             digits = len(text.lstrip("+-"))
-            reason = f"expected a whole number of at most {_MOST_DIGITS} digits, found one of {digits}"
-            value, reason = (int(text), None) if digits <= _MOST_DIGITS else (text, reason)
+            reason = f"expected a whole number of at most {_MAX_DIGITS} digits, found one of {digits}"
+            value, reason = (int(text), None) if digits <= _MAX_DIGITS else (text, reason)
         else:  # YAML 1.1 would read 010 as 8 and 1:30 as 90
-            value, reason = text, f"write {shown(text)[1:-1]} as a plain decimal number, or in quotes"
+            value, reason = text, f"write {quote(text)[1:-1]} as a plain decimal number, or in quotes"
     except KeyError:
-        value, reason = text, f"tag {shown(node.tag)} is not supported"
+        value, reason = text, f"tag {quote(node.tag)} is not supported"
     except ValueError:
-        value, reason = text, f"write {shown(text)[1:-1]} as a plain decimal number, or in quotes"
+        value, reason = text, f"write {quote(text)[1:-1]} as a plain decimal number, or in quotes"
     if reason:
         document.add(line, location, reason)
         return text

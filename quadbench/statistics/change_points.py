@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 from quadbench.statistics.intervals import finite, t_quantile
 
-FEWEST_BESIDE = 8  # least number of values on either side of a shift
-LEAST_EFFECT = 2.5  # least size of a shift, in standard deviations of the values beside it
-LEAST_CHANGE = 0.01  # least size of a shift, relative to the level before
+MIN_BESIDE = 8  # least number of values on either side of a shift
+MIN_EFFECT = 2.5  # least size of a shift, in standard deviations of the values beside it
+MIN_CHANGE = 0.01  # least size of a shift, relative to the level before
 _PENALTY = 3.0  # penalty of a candidate, in log n times the variance of the noise
 _Z_OF_MAD = 0.6745  # MAD of a normal distribution, in standard deviations
 # The quantile that estimates a deviation, and its place in a normal distribution: one value in ten may lie anywhere.
 _SHARE, _Z_OF_SHARE = 0.9, 1.6449
 
-FEWEST_USUAL = 6  # least number of values for a spread
-MOST_STEPS, HALF_OF_STEPS = 0.9, 0.5
+MIN_USUAL = 6  # least number of values for a spread
+MAX_STEPS, HALF_OF_STEPS = 0.9, 0.5
 _MEDIAN_COSTS = math.pi / 2  # variance of the median of many values, relative to that of their mean
-_LEAST_SPREAD = 1e-4  # spread of values that repeat exactly
+_MIN_SPREAD = 1e-4  # spread of values that repeat exactly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,8 @@ class Shift:
     @property
     def holds(self) -> bool:
         """Return whether the shift is large enough, and has enough values on both sides."""
-        is_large = self.effect >= LEAST_EFFECT and abs(self.change) >= LEAST_CHANGE
-        return is_large and min(self.counts) >= FEWEST_BESIDE
+        is_large = self.effect >= MIN_EFFECT and abs(self.change) >= MIN_CHANGE
+        return is_large and min(self.counts) >= MIN_BESIDE
 
     @property
     def weight(self) -> float:
@@ -65,7 +65,7 @@ def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
     data = finite(values, "values")
     if data.size and data.min() <= 0:
         raise ValueError(f"values hold {data.min():g}; expected numbers above 0")
-    if data.size < 2 * FEWEST_BESIDE:
+    if data.size < 2 * MIN_BESIDE:
         return ()
     series = _Series(data / np.median(data))
     ends = [0, *_candidates(series, _PENALTY * math.log(data.size) * _noise(series.data) ** 2), data.size]
@@ -110,7 +110,7 @@ def _noise(data: NDArray[np.float64]) -> float:
     """
     steps = np.diff(data)
     mad = float(np.median(np.abs(steps - np.median(steps))))
-    return max(mad / _Z_OF_MAD / math.sqrt(2), LEAST_CHANGE / 100)
+    return max(mad / _Z_OF_MAD / math.sqrt(2), MIN_CHANGE / 100)
 
 
 def _candidates(series: _Series, penalty: float) -> list[int]:
@@ -152,14 +152,14 @@ class Spread:
         return change if abs(change) > max(least, reach) else None
 
 
-def spread_of(values: Sequence[float], share: float = MOST_STEPS) -> Spread | None:
+def spread_of(values: Sequence[float], share: float = MAX_STEPS) -> Spread | None:
     """Return the spread of a series from the steps between neighbours; None with fewer than FEWEST_USUAL values.
 
     A change of level hardly affects these steps. The estimate is the quantile `share` of the steps, so larger ones may have any
     size. With MOST_STEPS, single outliers widen it; with HALF_OF_STEPS, they do not.
     """
     data = finite(values, "values")
-    if data.size < FEWEST_USUAL:
+    if data.size < MIN_USUAL:
         return None
     step = float(np.quantile(np.abs(np.diff(data)), share)) / NormalDist().inv_cdf((1 + share) / 2)
-    return Spread(deviation=max(step / math.sqrt(2), _LEAST_SPREAD), count=data.size)
+    return Spread(deviation=max(step / math.sqrt(2), _MIN_SPREAD), count=data.size)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 MAX_BLOCKS = 40  # the exact sign-flip test enumerates 2^(n/2) half sums
 
-MOST_WIDENED = 2.0  # simulated: no limit would gain little coverage, but one interval in ten would be over twice as wide
+MAX_WIDENED = 2.0  # simulated: no limit would gain little coverage, but one interval in ten would be over twice as wide
 
 
 def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
@@ -95,7 +95,7 @@ def interval_of_mean(values: Sequence[float], confidence: float) -> tuple[float,
         return mean - half, mean + half
     skewness = float(((np.asarray(values) - mean) ** 3).sum()) / deviation**3 * n / ((n - 1) * (n - 2))
 
-    most = MOST_WIDENED * half
+    most = MAX_WIDENED * half
     below = deviation * _untransformed(half / deviation, skewness, n)
     above = -deviation * _untransformed(-half / deviation, skewness, n)
     return mean - min(max(below, 0.0), most), mean + min(max(above, 0.0), most)

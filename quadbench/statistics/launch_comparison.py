@@ -111,7 +111,7 @@ def _blocks_needed(differences: Sequence[float], margin: float, confidence: floa
     return None
 
 
-def interval_of_share(count: float, tries: int) -> tuple[float, float]:
+def share_interval(count: float, tries: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a probability (Wilson 1927), valid for few tries and for shares near 0 and 1.
 
     A try may count as a fraction, if it combines several events; the interval is then wider than necessary, not narrower.
@@ -125,7 +125,7 @@ def interval_of_share(count: float, tries: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paired:
+class PairedComparison:
     """The mean difference of pairs with its 95 % interval, also for skewed differences; None with fewer than two pairs.
 
     `is_told_apart` means that the mean is not 0. It needs MIN_BLOCKS pairs, the whole interval on one side of 0, and an exact
@@ -140,14 +140,14 @@ class Paired:
     is_told_apart: bool
 
 
-def paired(differences: Sequence[float]) -> Paired:
+def compare_paired(differences: Sequence[float]) -> PairedComparison:
     """Test the mean of differences between pairs, each measured on the same input; inputs are independent."""
     n = finite(differences, "differences").size
     if n == 0:
         raise ValueError("no differences; expected one for each pair")
     low, high = interval_of_mean(differences, CONFIDENCE) or (None, None)
     p = sign_flip_p(differences) if n <= MAX_BLOCKS else None
-    return Paired(
+    return PairedComparison(
         pairs=n,
         mean=float(np.mean(differences)),
         low=low,
@@ -158,7 +158,7 @@ def paired(differences: Sequence[float]) -> Paired:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unpaired:
+class UnpairedComparison:
     """The comparison of a figure now with the same before: `ratio` is now / before, with its interval from two launches on.
 
     The interval covers the variation between launches of one side. It cannot cover other changes between the two sides.
@@ -170,7 +170,7 @@ class Unpaired:
     verdict: Verdict
 
 
-def compare_unpaired(before: Sequence[float], now: Sequence[float], *, together: int = 1) -> Unpaired:
+def compare_unpaired(before: Sequence[float], now: Sequence[float], *, together: int = 1) -> UnpairedComparison:
     """Compare a figure of two sides, given one value per launch, by Student's two-sample t-test on logarithms.
 
     The spread is pooled, as both sides are the same program on the same device and may have only two launches each. A verdict
@@ -186,7 +186,7 @@ def compare_unpaired(before: Sequence[float], now: Sequence[float], *, together:
     verdict = Verdict.INCONCLUSIVE if half is None else verdict_between(change - half, change + half, EQUIVALENCE_MARGIN)
     if verdict is not Verdict.SAME and abs(change) <= (_half_width(first, second, 1 - (1 - CONFIDENCE) / together) or 0.0):
         verdict = Verdict.INCONCLUSIVE
-    return Unpaired(
+    return UnpairedComparison(
         ratio=math.exp(change),
         low=None if half is None else math.exp(change - half),
         high=None if half is None else math.exp(change + half),

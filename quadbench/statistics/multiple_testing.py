@@ -105,14 +105,14 @@ def judge_together(
     return [_judged(one, p, margin, len(figures)) for one, p in zip(alone, holm([one.p for one in alone]), strict=True)]
 
 
-def hold_together(compared: Sequence[Comparison], confidence: float) -> list[Comparison]:
+def adjust_verdicts(compared: Sequence[Comparison], confidence: float) -> list[Comparison]:
     """Keep WORSE and BETTER only for comparisons that stay significant together; others become INCONCLUSIVE.
 
     The p of each t-test, computed from its interval at `confidence`, is corrected by Holm's method.
     """
     adjusted = holm([_p_of(one, confidence) for one in compared])
-    told = [one.verdict is Verdict.SAME or p <= 1 - confidence for one, p in zip(compared, adjusted, strict=True)]
-    return [one if is_told else replace(one, verdict=Verdict.INCONCLUSIVE) for one, is_told in zip(compared, told, strict=True)]
+    same = [one.verdict is Verdict.SAME or p <= 1 - confidence for one, p in zip(compared, adjusted, strict=True)]
+    return [one if is_told else replace(one, verdict=Verdict.INCONCLUSIVE) for one, is_told in zip(compared, same, strict=True)]
 
 
 def _p_of(one: Comparison, confidence: float) -> float:
@@ -132,7 +132,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Alone:
+class _SingleFigure:
     """The test of one figure: the blocks' differences of logarithms, their mean, interval, p and standard deviation."""
 
     differences: list[float]
@@ -142,7 +142,7 @@ class _Alone:
     std: float
 
 
-def _alone(a: Sequence[float], b: Sequence[float]) -> _Alone:
+def _alone(a: Sequence[float], b: Sequence[float]) -> _SingleFigure:
     blocks = len(a) // LAUNCHES_PER_BLOCK
     if len(a) != len(b) or blocks == 0 or len(a) % LAUNCHES_PER_BLOCK:
         raise ValueError(f"side A has {len(a)} launches and side B {len(b)}; expected whole blocks A B B A")
@@ -157,7 +157,7 @@ def _alone(a: Sequence[float], b: Sequence[float]) -> _Alone:
     mean, std = fmean(differences), math.sqrt(sum(map(_squares, samples)) / degrees)
     error = std / math.sqrt(blocks)
     half = t_quantile((1 + CONFIDENCE) / 2, degrees) * error
-    return _Alone(differences=differences, mean=mean, half=half, p=t_p(mean, error, degrees), std=std)
+    return _SingleFigure(differences=differences, mean=mean, half=half, p=t_p(mean, error, degrees), std=std)
 
 
 def _squares(sample: Sequence[float]) -> float:
@@ -165,7 +165,7 @@ def _squares(sample: Sequence[float]) -> float:
     return math.fsum((value - middle) ** 2 for value in sample)
 
 
-def _judged(alone: _Alone, p: float, margin: float, together: int) -> JointVerdict:
+def _judged(alone: _SingleFigure, p: float, margin: float, together: int) -> JointVerdict:
     low, high, blocks = alone.mean - alone.half, alone.mean + alone.half, len(alone.differences)
     claim = launch_comparison.verdict_between(low, high, margin if blocks >= MIN_BLOCKS else max(margin, MARGIN_OF_FEW))
     if claim is Verdict.SAME:

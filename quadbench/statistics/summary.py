@@ -13,7 +13,7 @@ from quadbench.statistics.intervals import finite
 _Z_OF_MAD = 0.6745  # MAD of a normal distribution, in standard deviations
 _FAR = 3.5
 _SLOWER = 0.05  # relative excess over the settled level of a value that still warms up
-_FEWEST_WITH_OUTLIERS = 3  # two values are equally far from their median
+_MIN_WITH_OUTLIERS = 3  # two values are equally far from their median
 _FEWEST = 6  # least number of values to find a settled level
 
 # Fewest samples for which, with 99 % confidence, at least two of them lie above the percentile q, so that it is not read off
@@ -100,7 +100,7 @@ def count_outliers(lists: Sequence[Sequence[float]]) -> int:
 
 def _are_far(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return for each value of an array (lists, values) whether it is an outlier of its list."""
-    if rows.shape[1] < _FEWEST_WITH_OUTLIERS:
+    if rows.shape[1] < _MIN_WITH_OUTLIERS:
         return np.zeros(rows.shape, dtype=bool)
     distances = np.abs(rows - np.median(rows, axis=1, keepdims=True))
     mad = np.median(distances, axis=1, keepdims=True)
@@ -116,7 +116,7 @@ def _of_each_length(lists: Sequence[Sequence[float]]) -> Iterator[tuple[list[int
         yield places, finite([lists[place] for place in places], "values")
 
 
-def settled_from(values: Sequence[float]) -> int:
+def settling_index(values: Sequence[float]) -> int:
     """Return the index from which values in the order measured no longer fall: the warm-up iterations still needed.
 
     The second half is taken as settled. Leading values still warm up if they exceed its median by more than 5 % and by more

@@ -5,53 +5,53 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, CompiledBundle, RunResult, Stored, TaskAssets, Variant
-from quadbench.artifacts.run_record import has_references, without_own_graph
+from quadbench.artifacts import Bundle, RunResult, StoredBundle, StoredCompiled, TaskAssets, Variant
+from quadbench.artifacts.run_record import has_references, shared_only_tasks
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
-from quadbench.pipeline import USUAL, Conduct, RecordHooks
+from quadbench.pipeline import DEFAULT_RUN, RecordHooks, RunOptions
 from quadbench.quad.inputs import read_recipe
-from quadbench.recipe import Measure, Recipe, Task, Terms
+from quadbench.recipe import Measure, Recipe, RunSettings, Task
 from quadbench.recipe.tasks import RandomFoundation
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
-from quadbench.results.stored_runs import is_run, load_run, read_run_file, unknown_id
+from quadbench.results.stored_runs import is_run, load_run, read_run_file, unknown_id_error
 from quadbench.spec import is_file
 from quadbench.spec.yaml_document import read_value
 from quadbench.statistics import Looks
 from quadbench.statistics.multiple_testing import LOOKS
 
 _MEASURED_ALIKE = ("warmup", "iterations", "switches", "sequence")
-_LONGEST = 40  # characters of a name
+_MAX_LENGTH = 40  # characters of a name
 _OWN = ("variant", "harness", "kit")  # changes of a side that are no keys of a recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class SideSpec:
     """A side of a comparison as the user named it, with changes by key. Exactly one of recipe, bundle and run is set."""
 
     source: str
     changes: Mapping[str, str]
     recipe: Recipe | None = None
-    bundle: Stored[Bundle] | None = None
+    bundle: StoredBundle | None = None
     run: RunResult | None = None
     variant: Variant = Variant.SHARED
     harness: Path | None = None
     kit: str | None = None
-    terms: Terms = field(default_factory=Terms)  # measurement settings; defaults for a bundle
+    terms: RunSettings = field(default_factory=RunSettings)  # measurement settings; defaults for a bundle
 
     @property
     def name(self) -> str:
         """Return the display name of the side: its source and the changes."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
-        return f"{Path(self.source).name[:_LONGEST]}{f' with {changes}' if changes else ''}"
+        return f"{Path(self.source).name[:_MAX_LENGTH]}{f' with {changes}' if changes else ''}"
 
     @property
     def tasks(self) -> list[str]:
         """Return the names of the side's tasks; for variants with a graph per task, only tasks with a graph."""
-        bundle = self._built
+        bundle = self._existing_bundle
         tasks: Sequence[TaskAssets | Task] = bundle.tasks if bundle else self.recipe.tasks if self.recipe else ()
-        admitted = without_own_graph(bundle) if bundle and self.variant.has_unet_per_task else ()
+        admitted = shared_only_tasks(bundle) if bundle and self.variant.has_unet_per_task else ()
         return [task.name for task in tasks if task.name not in admitted]
 
     @property
@@ -59,29 +59,29 @@ class Chosen:
         """Return the variants whose graphs the side has, or its recipe builds."""
         if self.recipe:
             return {Variant.SHARED, Variant.FLOAT, *map(Variant, self.recipe.baselines)}
-        return {graph.variant for graph in self._built.graphs} if self._built else set()
+        return {graph.variant for graph in self._existing_bundle.graphs} if self._existing_bundle else set()
 
     @property
     def has_references(self) -> bool:
         """Return whether the side's images have references, which random weights lack."""
         if self.recipe:
             return not isinstance(self.recipe.foundation, RandomFoundation)
-        return self._built is not None and has_references(self._built)
+        return self._existing_bundle is not None and has_references(self._existing_bundle)
 
     @property
-    def _built(self) -> Bundle | None:
+    def _existing_bundle(self) -> Bundle | None:
         return self.run.bundle if self.run else self.bundle.artifact if self.bundle else None
 
-    def bundles(self, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, Stored[Bundle]]:
+    def bundles(self, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, StoredBundle]:
         """Return the bundle for the devices of each profile, after building it if needed."""
         if self.recipe:
-            return pipeline.built_for(self.recipe, profiles, layout=layout, observer=observer)
+            return pipeline.ensure_bundles_for(self.recipe, profiles, layout=layout, observer=observer)
         stored = self.bundle or (self.run.stored if self.run else None)
         others = self.run.others if self.run else {}
         return {profile: bundle for profile in profiles if (bundle := others.get(profile, stored))}
 
 
-def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
+def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec:
     """Read a side: a recipe with changes to its keys, the folder of a bundle, or the id of a run.
 
     Raises:
@@ -94,7 +94,7 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
         variant = Variant(own.get("variant", Variant.SHARED))
     except ValueError as error:
         raise UnknownNameError("variant", own["variant"], [variant.value for variant in Variant]) from error
-    chosen = Chosen(
+    chosen = SideSpec(
         source=source,
         changes=dict(changes),
         variant=variant,
@@ -118,11 +118,11 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
     except UnknownNameError as error:
         if not source[:1].isdigit():  # ids begin with a date
             raise
-        raise unknown_id(source, layout) from error
+        raise unknown_id_error(source, layout) from error
     return replace(chosen, recipe=recipe, terms=recipe.terms)
 
 
-def require_common_tasks(a: Chosen, b: Chosen, wanted: Collection[str] = (), *, called: tuple[str, str] = ("A", "B")) -> None:
+def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (), *, called: tuple[str, str] = ("A", "B")) -> None:
     """Refuse sides without a common task, among the `wanted` ones if given. `called` are the sides' names in messages.
 
     Raises:
@@ -135,7 +135,7 @@ def require_common_tasks(a: Chosen, b: Chosen, wanted: Collection[str] = (), *, 
         raise UserError(f"the sides have no task in common{only}: {has}")
 
 
-def measured_alike(a: Chosen, b: Chosen) -> Measure:
+def measure_for(a: SideSpec, b: SideSpec) -> Measure:
     """Return the measurement settings for both sides: from a recipe, else from a run, else those of side A.
 
     Raises:
@@ -153,13 +153,13 @@ def measured_alike(a: Chosen, b: Chosen) -> Measure:
     return next(iter((*asked, *of_runs)), a.terms.measure)
 
 
-def require_variant(chosen: Chosen, there: Collection[Variant]) -> None:
+def require_variant(chosen: SideSpec, there: Collection[Variant]) -> None:
     """Refuse a side whose graphs of the chosen variant are not among those that are `there`.
 
     Raises:
         UserError: the graphs are missing; the message names the existing variants.
     """
-    if chosen.variant.graphs not in there:
+    if chosen.variant.graph_variant not in there:
         raise UserError(
             f"'{chosen.source}' has no graphs of {chosen.variant}; it has {', '.join(sorted(there))}",
             hint=f"baselines: [{chosen.variant}] in the recipe builds them",
@@ -176,7 +176,7 @@ class Goal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manner(RecordHooks):
+class CompareOptions(RecordHooks):
     """The options of a comparison. It ends at the first look that decides all goals or, without goals, the verdict.
 
     With `to_see`, an effect such as 0.03, the looks are planned from the spread of the first blocks. `tasks` limits the common
@@ -187,8 +187,8 @@ class Manner(RecordHooks):
     to_see: float | None = None
     goals: tuple[Goal, ...] = ()
     tasks: tuple[str, ...] = ()
-    conduct: Conduct = USUAL
-    compiled: Mapping[tuple[str, str], Stored[CompiledBundle]] = field(default_factory=dict)
+    run_options: RunOptions = DEFAULT_RUN
+    compiled: Mapping[tuple[str, str], StoredCompiled] = field(default_factory=dict)
 
 
-USUAL_MANNER = Manner()
+DEFAULTS = CompareOptions()

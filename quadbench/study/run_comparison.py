@@ -7,35 +7,35 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from quadbench.artifacts import DeviceFacts, LaunchPlan, Retry, RunResult, TaskAssets, Variant
-from quadbench.artifacts.night_record import contents, differences, unlike
+from quadbench.artifacts.night_record import differing_values, environment_differences, workload
 from quadbench.artifacts.run_record import file_refs, item_counts
 from quadbench.devices import Address, Device
 from quadbench.errors import DeviceLostError, QuadbenchError, UserError
 from quadbench.farm.held import require_any
 from quadbench.harness.installation import Installation
-from quadbench.measure.launch_schedule import Interleaved, PairedBlock, SideLaunch, measured_sequence
-from quadbench.measure.parallel_launches import Queue, measure_launches
+from quadbench.measure.launch_schedule import InterleavedSchedule, PairedBlock, SideLaunch, measurement_sequence
+from quadbench.measure.parallel_launches import DeviceQueue, measure_launches
 from quadbench.observer import Observer
-from quadbench.pipeline.progress_observer import seen_by_others
-from quadbench.pipeline.session import Session, lab_of
+from quadbench.pipeline.progress_observer import publish_progress
+from quadbench.pipeline.session import Session, lease_devices
 from quadbench.recipe import Measure
 from quadbench.report import versus
 from quadbench.report.html import write_study_report
-from quadbench.report.launches import is_on, sound
+from quadbench.report.launches import is_on, only_ok
 from quadbench.report.run_line import write_comparison
-from quadbench.report.versus import ALL_TASKS, PRIMARY, Pair, Side, Versus, VersusDevice, VersusSide, compared, sides_of_blocks
-from quadbench.results.bundles import in_results
+from quadbench.report.versus import ALL_TASKS, PRIMARY, Pair, Side, Versus, VersusDevice, VersusSide, compare_key, sides_of_blocks
+from quadbench.results.bundles import ensure_local
 from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
 from quadbench.results.stored_runs import RunFile, change_run, new_id, new_run_file, save_run
 from quadbench.rollout import Rollout, roll_out
-from quadbench.rollout.equipment import Gear, require_equipment
+from quadbench.rollout.equipment import Overrides, require_equipment
 from quadbench.statistics import MIN_BLOCKS, Looks, Verdict
 from quadbench.statistics.launch_comparison import verdict_within
-from quadbench.study.comparison_side import USUAL_MANNER, Chosen, Manner, measured_alike, require_common_tasks, require_variant
+from quadbench.study.comparison_side import DEFAULTS, CompareOptions, SideSpec, measure_for, require_common_tasks, require_variant
 
-ComparisonSession = Session[Manner]
+ComparisonSession = Session[CompareOptions]
 
 _FIRST = Looks(at=(MIN_BLOCKS,))  # until the first blocks give a spread for planning
 
@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 
 
 def compare(
-    a: Chosen,
-    b: Chosen,
+    a: SideSpec,
+    b: SideSpec,
     addresses: Sequence[Address],
-    manner: Manner = USUAL_MANNER,
+    options: CompareOptions = DEFAULTS,
     *,
     layout: Layout,
     observer: Observer,
@@ -60,28 +60,28 @@ def compare(
         QuadbenchError: a side cannot be built, the sides have no common task, or every device failed.
         KeyboardInterrupt: Ctrl-C was pressed. Both runs are stored, and comparison.json has the result so far.
     """
-    require_common_tasks(a, b, manner.tasks)
-    measured_alike(a, b)
+    require_common_tasks(a, b, options.tasks)
+    measure_for(a, b)
     with (
-        lab_of(addresses, f"comparison of {a.source} and {b.source}", manner.conduct, layout=layout) as lab,
-        seen_by_others(observer, layout, f"comparison of {a.name} and {b.name}") as seen,
+        lease_devices(addresses, f"comparison of {a.source} and {b.source}", options.run_options, layout=layout) as leased,
+        publish_progress(observer, layout, f"comparison of {a.name} and {b.name}") as seen,
     ):
-        session = ComparisonSession(work=manner, lab=lab, observer=seen)
-        devices = _equipped(lab.devices, (a, b), session, lab.left_out)
-        require_any(devices, lab.left_out)
+        session = ComparisonSession(work=options, leased=leased, observer=seen)
+        devices = _equipped(leased.devices, (a, b), session, leased.left_out)
+        require_any(devices, leased.left_out)
         sides = [_prepared(letter, one, devices, session) for letter, one in (("A", a), ("B", b))]
-        failures = {**(lab.left_out or {}), **sides[0].rollout.failures, **sides[1].rollout.failures}
-        shared = [one.device for one in sides[0].rollout.installations if sides[1].on(one.device)]
+        failures = {**(leased.left_out or {}), **sides[0].rollout.failures, **sides[1].rollout.failures}
+        shared = [one.device for one in sides[0].rollout.installations if sides[1].installation_on(one.device)]
         if not shared:
             raise next(iter(failures.values()))
         plans = [_planned(device, sides, session) for device in shared]
         _launch(sides, plans, session, failures)
-    told = _versus(sides, plans, manner, failures)
-    write_comparison(told, layout)
-    return told
+    versus = _versus(sides, plans, options, failures)
+    write_comparison(versus, layout)
+    return versus
 
 
-def compare_stored(a: Chosen, b: Chosen) -> Versus:
+def compare_stored(a: SideSpec, b: SideSpec) -> Versus:
     """Compare two stored runs. Their launches were not interleaved, so there are no verdicts.
 
     Raises:
@@ -117,38 +117,38 @@ class PreparedSide:
     """A side installed on its devices, with the run file for its launches."""
 
     letter: str
-    chosen: Chosen
-    begun: RunFile
+    comparison_side: SideSpec
+    run_file: RunFile
     rollout: Rollout
 
-    def on(self, device: Device) -> Installation | None:
+    def installation_on(self, device: Device) -> Installation | None:
         """Return the side's installation on a device; None if there is none."""
         return next((one for one in self.rollout.installations if one.device is device), None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnDevice:
+class Trial:
     """The comparison of both sides on one device while it runs."""
 
     device: Device
     sides: Sequence[PreparedSide]
     tasks: Pair
     contents: tuple[list[dict[str, str]], list[dict[str, str]]]  # of both sides
-    launches: Interleaved
+    launches: InterleavedSchedule
 
-    def queue(self, session: ComparisonSession) -> Queue:
+    def queue(self, session: ComparisonSession) -> DeviceQueue:
         """Return the launches to run, and a function that reinstalls both sides after the device was lost."""
 
         def installed_again() -> None:
             for side in self.sides:
-                side.rollout.again[self.device.facts.address]()
+                side.rollout.reinstall[self.device.facts.address]()
 
         def regain(lost: DeviceLostError) -> None:
-            session.recovery.regained(self.device, lost, installed_again)
+            session.recovery.recover(self.device, lost, installed_again)
 
-        return Queue(device=self.device, turns=self.launches.turns(), regain=regain)
+        return DeviceQueue(device=self.device, schedule=self.launches.schedule(), recover=regain)
 
-    def compared(self) -> VersusDevice:
+    def result(self) -> VersusDevice:
         """Return the result of the comparison on this device."""
         facts, blocks, looks = self.device.facts, self.launches.blocks, self.launches.looks
         a, b = sides_of_blocks(blocks, *self.tasks)
@@ -157,94 +157,94 @@ class OnDevice:
             blocks=len(blocks),
             looks=looks,
             rows=versus.interleaved_rows(facts, a, b, looks),
-            differences=unlike(*self.contents) | differences(a.records, b.records),
+            differences=differing_values(*self.contents) | environment_differences(a.records, b.records),
             caveats=versus.caveats_of((a.records, b.records)),
             broken=self.launches.broken,
             launches=versus.timed_launches(a, b),
         )
 
 
-def _planned(device: Device, sides: Sequence[PreparedSide], session: ComparisonSession) -> OnDevice:
+def _planned(device: Device, sides: Sequence[PreparedSide], session: ComparisonSession) -> Trial:
     """Plan the launches of both sides on a device, with their common tasks and the same measurement settings."""
-    installations = [one for side in sides if (one := side.on(device))]
-    wanted = set.intersection(*(set(side.chosen.tasks) for side in sides))
+    installations = [one for side in sides if (one := side.installation_on(device))]
+    wanted = set.intersection(*(set(side.comparison_side.tasks) for side in sides))
     if session.work.tasks:
         wanted &= set(session.work.tasks)
     tasks = versus.common_tasks(*(one.bundle.artifact for one in installations), wanted=wanted)
-    measure = measured_alike(*(side.chosen for side in sides))
+    measure = measure_for(*(side.comparison_side for side in sides))
     a, b = (_side_launch(*of_side, measure, session) for of_side in zip(sides, installations, tasks, strict=True))
     looks, judge = (_FIRST if session.work.to_see else session.work.looks), partial(_judged, tasks, session.work)
-    seed = f"{sides[0].begun.run_id} on {device.facts.address}"
-    launches = Interleaved(a=a, b=b, looks=looks, judge=judge, repeats=measure.gate.retries, seed=seed)
-    first, second = ([contents(one.bundle.artifact, of_side)] for one, of_side in zip(installations, tasks, strict=True))
-    return OnDevice(device=device, sides=sides, tasks=tasks, contents=(first, second), launches=launches)
+    seed = f"{sides[0].run_file.run_id} on {device.facts.address}"
+    launches = InterleavedSchedule(a=a, b=b, looks=looks, judge=judge, repeats=measure.gate.retries, seed=seed)
+    first, second = ([workload(one.bundle.artifact, of_side)] for one, of_side in zip(installations, tasks, strict=True))
+    return Trial(device=device, sides=sides, tasks=tasks, contents=(first, second), launches=launches)
 
 
 def _side_launch(
     side: PreparedSide, installation: Installation, tasks: Sequence[TaskAssets], measure: Measure, session: ComparisonSession
 ) -> SideLaunch:
-    chosen, bundle = side.chosen, installation.bundle.artifact
+    comparison_side, bundle = side.comparison_side, installation.bundle.artifact
     counts = {name: count for name, count in item_counts(bundle).items() if name in {task.name for task in tasks}}
     sequence = tuple(name for name in measure.sequence if name in counts)
     return SideLaunch(
         installation=installation,
         launch=LaunchPlan(
-            variant=chosen.variant,
+            variant=comparison_side.variant,
             launch=0,
-            sequence=measured_sequence(measure.model_copy(update={"sequence": sequence}), counts),
-            side=f"{side.letter}: {chosen.name}",
+            sequence=measurement_sequence(measure.model_copy(update={"sequence": sequence}), counts),
+            side=f"{side.letter}: {comparison_side.name}",
         ),
-        settings=session.launch_settings(side.begun.run_id, chosen.terms.runtime, measure),
+        settings=session.launch_settings(side.run_file.run_id, comparison_side.terms.runtime, measure),
     )
 
 
-def _judged(tasks: Pair, manner: Manner, blocks: Sequence[PairedBlock], looks: Looks) -> tuple[Looks, bool]:
+def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock], looks: Looks) -> tuple[Looks, bool]:
     """Return the looks to continue with, and whether the comparison may end: all goals decided, or nothing to decide."""
     a, b = sides_of_blocks(blocks, *tasks)
-    if not _verdicts(a, b, manner, looks):
+    if not _verdicts(a, b, options, looks):
         return looks, True
-    if manner.to_see and looks == _FIRST and len(blocks) == MIN_BLOCKS:
-        planned = versus.replanned(a, b, manner.to_see)
+    if options.to_see and looks == _FIRST and len(blocks) == MIN_BLOCKS:
+        planned = versus.replan_looks(a, b, options.to_see)
         if planned is None:
-            return replace(_FIRST, margin=manner.to_see / 2), True
+            return replace(_FIRST, margin=options.to_see / 2), True
         looks = planned
-    return looks, Verdict.INCONCLUSIVE not in _verdicts(a, b, manner, looks) and len(blocks) in looks.at
+    return looks, Verdict.INCONCLUSIVE not in _verdicts(a, b, options, looks) and len(blocks) in looks.at
 
 
-def _verdicts(a: Side, b: Side, manner: Manner, looks: Looks) -> list[Verdict]:
+def _verdicts(a: Side, b: Side, options: CompareOptions, looks: Looks) -> list[Verdict]:
     """Return the verdict on each goal with values in all launches; without goals, the verdict on image time."""
-    if not manner.goals:
-        told = compared(a, b, PRIMARY, ALL_TASKS, looks)
-        return [told.verdict] if told else []
-    told_goals = [(compared(a, b, goal.key, goal.task, looks), goal.limit) for goal in manner.goals]
-    return [verdict_within(told, limit) for told, limit in told_goals if told]
+    if not options.goals:
+        verdict = compare_key(a, b, PRIMARY, ALL_TASKS, looks)
+        return [verdict.verdict] if verdict else []
+    told_goals = [(compare_key(a, b, goal.key, goal.task, looks), goal.limit) for goal in options.goals]
+    return [verdict_within(verdict, limit) for verdict, limit in told_goals if verdict]
 
 
 def _launch(
-    sides: Sequence[PreparedSide], plans: Sequence[OnDevice], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
+    sides: Sequence[PreparedSide], plans: Sequence[Trial], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
 ) -> None:
     """Run all launches, and write their beginning and end to the files of both runs."""
     for side in sides:
-        save_run(session.layout, side.begun)
-    with _told_if_interrupted(sides, plans, session, failures):
+        save_run(session.layout, side.run_file)
+    with _save_on_interrupt(sides, plans, session, failures):
         queues = [plan.queue(session) for plan in plans]
-        rests = measure_launches(queues, keep=session.keep, observer=session.observer, stop=session.recovery.stop)
+        not_run = measure_launches(queues, store=session.store, observer=session.observer, stop=session.recovery.stop)
     for plan in plans:
-        rest = rests.get(plan.device.facts.address)
+        rest = not_run.get(plan.device.facts.address)
         if rest and rest.given_up:
             plan.launches.broken = str(rest.given_up)
     retries = tuple(session.retries)
-    for begun in (side.begun for side in sides):
-        change_run(session.layout, begun.run_id, partial(_ended, begun, retries))
+    for run_file in (side.run_file for side in sides):
+        change_run(session.layout, run_file.run_id, partial(_ended_run_file, run_file, retries))
 
 
-def _ended(begun: RunFile, retries: tuple[Retry, ...], run: RunFile | None) -> RunFile:
-    return replace(run or begun, is_ended=True, retries=retries)
+def _ended_run_file(run_file: RunFile, retries: tuple[Retry, ...], run: RunFile | None) -> RunFile:
+    return replace(run or run_file, is_ended=True, retries=retries)
 
 
 @contextmanager
-def _told_if_interrupted(
-    sides: Sequence[PreparedSide], plans: Sequence[OnDevice], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
+def _save_on_interrupt(
+    sides: Sequence[PreparedSide], plans: Sequence[Trial], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
 ) -> Iterator[None]:
     """On Ctrl-C, write the result of the complete blocks, and log the path."""
     try:
@@ -253,43 +253,43 @@ def _told_if_interrupted(
         for plan in plans:
             if not plan.launches.is_over:
                 plan.launches.broken = "it was interrupted"
-        told, layout = _versus(sides, plans, session.work, failures), session.layout
-        write_comparison(told, layout)
-        for device in told.devices:
+        comparison, layout = _versus(sides, plans, session.work, failures), session.layout
+        write_comparison(comparison, layout)
+        for device in comparison.devices:
             log.warning("%s", versus.sentence(device))
-        log.warning("A: %s; B: %s; '%s' has the comparison", told.a, told.b, write_study_report(told, layout))
+        log.warning("A: %s; B: %s; '%s' has the comparison", comparison.a, comparison.b, write_study_report(comparison, layout))
         raise
 
 
 def _versus(
-    sides: Sequence[PreparedSide], plans: Sequence[OnDevice], manner: Manner, failures: Mapping[str, QuadbenchError]
+    sides: Sequence[PreparedSide], plans: Sequence[Trial], options: CompareOptions, failures: Mapping[str, QuadbenchError]
 ) -> Versus:
     a, b = sides
     return Versus(
         comparison_id=new_id(),
-        a=_side(a.chosen, b.chosen, a.begun.run_id),
-        b=_side(b.chosen, a.chosen, b.begun.run_id),
-        to_see=manner.to_see,
-        devices=tuple(plan.compared() for plan in plans),
+        a=_side(a.comparison_side, b.comparison_side, a.run_file.run_id),
+        b=_side(b.comparison_side, a.comparison_side, b.run_file.run_id),
+        to_see=options.to_see,
+        devices=tuple(plan.result() for plan in plans),
         failures={address: str(error) for address, error in failures.items()},
     )
 
 
-def _side(chosen: Chosen, other: Chosen, run_id: str, of: str | None = None) -> VersusSide:
+def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -> VersusSide:
     """Return a side of a comparison for comparison.json. `of` names the recipe or bundle of a stored run."""
-    own_tasks = tuple(name for name in chosen.tasks if name not in other.tasks)
-    return document_from(VersusSide, chosen, changes=dict(chosen.changes), run_id=run_id, of=of, own_tasks=own_tasks)
+    own_tasks = tuple(name for name in side.tasks if name not in other.tasks)
+    return document_from(VersusSide, side, changes=dict(side.changes), run_id=run_id, of=of, own_tasks=own_tasks)
 
 
 def _equipped(
-    devices: Sequence[Device], sides: Sequence[Chosen], session: ComparisonSession, left_out: dict[str, QuadbenchError] | None
+    devices: Sequence[Device], sides: Sequence[SideSpec], session: ComparisonSession, left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
     """Return the devices that can run both sides. Without `left_out`, a device that cannot raises an error."""
     equipped = []
     for device in devices:
         try:
             for side in sides:
-                require_equipment([device], session.layout, _gear(side, session))
+                require_equipment([device], session.layout, _overrides(side, session))
             equipped.append(device)
         except QuadbenchError as error:
             if left_out is None:
@@ -298,31 +298,31 @@ def _equipped(
     return equipped
 
 
-def _gear(side: Chosen, session: ComparisonSession) -> Gear:
+def _overrides(side: SideSpec, session: ComparisonSession) -> Overrides:
     """Return the harness and kit of a side, with graphs that were compiled elsewhere."""
-    return Gear(harness=side.harness, kit=side.kit, compiled=session.work.compiled)
+    return Overrides(harness=side.harness, kit=side.kit, compiled=session.work.compiled)
 
 
-def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], session: ComparisonSession) -> PreparedSide:
+def _prepared(letter: str, side: SideSpec, devices: Sequence[Device], session: ComparisonSession) -> PreparedSide:
     profiles = [device.profile.name for device in devices]
-    chosen_bundles = chosen.bundles(profiles, layout=session.layout, observer=session.observer)
-    bundles = {profile: in_results(bundle, session.layout) for profile, bundle in chosen_bundles.items()}
+    chosen_bundles = side.bundles(profiles, layout=session.layout, observer=session.observer)
+    bundles = {profile: ensure_local(bundle, session.layout) for profile, bundle in chosen_bundles.items()}
     for bundle in bundles.values():
-        require_variant(chosen, {graph.variant for graph in bundle.artifact.graphs})
+        require_variant(side, {graph.variant for graph in bundle.artifact.graphs})
         check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
     rollout = roll_out(
         [bundles[profile] for profile in profiles],
         devices,
         layout=session.layout,
         observer=session.observer,
-        runs_float=chosen.variant is Variant.FLOAT,
-        gear=_gear(chosen, session),
-        left_out=session.lab.leases.note_left_out,
+        runs_float=side.variant is Variant.FLOAT,
+        overrides=_overrides(side, session),
+        left_out=session.leased.leases.note_left_out,
         recovery=session.recovery,
     )
     is_part = session.work.is_part
-    begun = new_run_file(new_id(), bundles, chosen.terms, deployments=rollout.deployments, planned={}, is_part=is_part)
-    return PreparedSide(letter=letter, chosen=chosen, begun=begun, rollout=rollout)
+    run_file = new_run_file(new_id(), bundles, side.terms, deployments=rollout.deployments, planned={}, is_part=is_part)
+    return PreparedSide(letter=letter, comparison_side=side, run_file=run_file, rollout=rollout)
 
 
 def _of(run: RunResult) -> str:
@@ -330,25 +330,25 @@ def _of(run: RunResult) -> str:
     return ", ".join((run.bundle.recipe_name, *(f"{key.rpartition('.')[2]}={value}" for key, value in run.swept.items())))
 
 
-def _stored_device(a: Chosen, b: Chosen, on_a: DeviceFacts, on_b: DeviceFacts) -> VersusDevice:
+def _stored_device(a: SideSpec, b: SideSpec, on_a: DeviceFacts, on_b: DeviceFacts) -> VersusDevice:
     runs = [(one.run, one.variant, device) for one, device in ((a, on_a), (b, on_b)) if one.run]
     records = [
-        tuple(record for record in sound(run.records) if is_on(record, device) and record.variant is variant)
+        tuple(record for record in only_ok(run.records) if is_on(record, device) and record.variant is variant)
         for run, variant, device in runs
     ]
     for (run, variant, _), side in zip(runs, records, strict=True):
         if not side:
-            hint = f"it has: {', '.join(sorted({record.variant for record in sound(run.records)})) or 'none'}"
+            hint = f"it has: {', '.join(sorted({record.variant for record in only_ok(run.records)})) or 'none'}"
             raise UserError(f"run {run.run_id} has no sound launch of {variant} on '{on_a.address}'", hint=hint)
     tasks = versus.common_tasks(*(run.bundle_on(device) for run, _, device in runs), wanted=set(a.tasks) & set(b.tasks))
-    held = [[contents(run.bundle_on(device), of_side)] for (run, _, device), of_side in zip(runs, tasks, strict=True)]
+    held = [[workload(run.bundle_on(device), of_side)] for (run, _, device), of_side in zip(runs, tasks, strict=True)]
     first, second = (Side(records=side, tasks=of_side) for side, of_side in zip(records, tasks, strict=True))
     return VersusDevice(
         device=on_a,
         blocks=0,
         looks=None,
         rows=versus.side_rows(on_a, first, second),
-        differences=unlike(*held) | differences(*records),
+        differences=differing_values(*held) | environment_differences(*records),
         caveats=versus.caveats_of(records),
         launches=versus.timed_launches(first, second),
     )

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from quadbench import pipeline
 from quadbench.artifacts import RunResult
 from quadbench.devices import Address
-from quadbench.errors import NoTimeError, QuadbenchError, UserError, extra_needed
+from quadbench.errors import NoTimeError, QuadbenchError, UserError, requires_extra
 from quadbench.observer import Observer
-from quadbench.pipeline import USUAL, Conduct, Outcome
+from quadbench.pipeline import DEFAULT_RUN, RunOptions, RunOutcome
 from quadbench.quad.inputs import read_recipe
 from quadbench.quad.model_files import has_random_weights
 from quadbench.recipe import Measure, Recipe, recipe_digest
@@ -34,13 +34,13 @@ from quadbench.spec.yaml_document import read_value
 if TYPE_CHECKING:
     from quadbench.quality.trajectories import Teacher
 
-MOST_RUNS = 64  # of one sweep
+MAX_RUNS = 64  # of one sweep
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Over:
+class SweepAxis:
     """A recipe key to sweep, such as `tasks.0.sampler.steps`, and its values as the user wrote them."""
 
     key: str
@@ -51,7 +51,7 @@ class Over:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Swept:
+class SweepResult:
     """A finished sweep, and the folder with its tables, charts and report.
 
     `failures` maps a setting, or setting and address, to the error that prevented its figures.
@@ -73,7 +73,7 @@ class Variation:
         return ", ".join(f"{key}={value}" for key, value in self.setting.items())
 
 
-def read_over(text: str) -> Over:
+def parse_axis(text: str) -> SweepAxis:
     """Parse a sweep option of the form `KEY=V1,V2`.
 
     Raises:
@@ -85,19 +85,19 @@ def read_over(text: str) -> Over:
         raise UserError(f"--over {text}: expected KEY=V1,V2", hint="--over precision.activations.int8=0,50,100, for one")
     if len(set(values)) < len(values):
         raise UserError(f"--over {text}: a value stands more than once")
-    return Over(key=key.strip(), values=values)
+    return SweepAxis(key=key.strip(), values=values)
 
 
-def varied(recipe: str, overs: Sequence[Over]) -> tuple[Variation, ...]:
+def vary_recipe(recipe: str, axes: Sequence[SweepAxis]) -> tuple[Variation, ...]:
     """Return the recipe for every combination of the keys' values, without baselines, as settings are compared."""
-    keys = [over.key for over in overs]
+    keys = [axis.key for axis in axes]
     if len(set(keys)) < len(keys):
         raise UserError(f"--over {max(keys, key=keys.count)} stands twice", hint="give all of its values in one, as KEY=V1,V2")
-    count = math.prod(len(over.values) for over in overs)
-    if count > MOST_RUNS:
-        sizes = " x ".join(str(len(over.values)) for over in overs)
-        raise UserError(f"--over: {sizes} values are {count} runs; expected at most {MOST_RUNS}", hint="give fewer values")
-    settings = [dict(zip(keys, values, strict=True)) for values in itertools.product(*(over.values for over in overs))]
+    count = math.prod(len(axis.values) for axis in axes)
+    if count > MAX_RUNS:
+        sizes = " x ".join(str(len(axis.values)) for axis in axes)
+        raise UserError(f"--over: {sizes} values are {count} runs; expected at most {MAX_RUNS}", hint="give fewer values")
+    settings = [dict(zip(keys, values, strict=True)) for values in itertools.product(*(axis.values for axis in axes))]
     variations = []
     for setting in settings:
         changed = read_recipe(recipe, {key: read_value(value) for key, value in setting.items()})
@@ -106,12 +106,12 @@ def varied(recipe: str, overs: Sequence[Over]) -> tuple[Variation, ...]:
         if one.recipe == other.recipe:
             raise UserError(f"--over: '{one}' and '{other}' are the same recipe", hint="give each key and each value once")
     first = variations[0]
-    for over, profile in itertools.product(overs, first.recipe.devices):
+    for axis, profile in itertools.product(axes, first.recipe.devices):
         # Where the recipe has a value of its own for devices, a key changes nothing on them.
-        alone = [v for v in variations if all(v.setting[key] == first.setting[key] for key in v.setting.keys() - {over.key})]
-        if len({recipe_digest(variation.recipe.on(profile)) for variation in alone}) < len(alone):
+        alone = [v for v in variations if all(v.setting[key] == first.setting[key] for key in v.setting.keys() - {axis.key})]
+        if len({recipe_digest(variation.recipe.for_device(profile)) for variation in alone}) < len(alone):
             raise UserError(
-                f"--over {over.key}: changes nothing on '{profile}', whose value stands under devices.{profile}",
+                f"--over {axis.key}: changes nothing on '{profile}', whose value stands under devices.{profile}",
                 hint=f"take the value out there, or sweep over a key of devices.{profile}",
             )
     return tuple(variations)
@@ -119,13 +119,13 @@ def varied(recipe: str, overs: Sequence[Over]) -> tuple[Variation, ...]:
 
 def sweep(
     recipe: str,
-    overs: Sequence[Over],
+    axes: Sequence[SweepAxis],
     addresses: Sequence[Address],
-    conduct: Conduct = USUAL,
+    options: RunOptions = DEFAULT_RUN,
     *,
     layout: Layout,
     observer: Observer,
-) -> Swept:
+) -> SweepResult:
     """Build missing bundles, sharing work between settings; then run and score each setting, and write `sweeps/<id>/`.
 
     With `keep_going`, a setting that failed is left out, as long as another one succeeds. The time budget is for the whole
@@ -135,23 +135,23 @@ def sweep(
         QuadbenchError: a value is invalid, a device is not available, a build failed, or all devices failed at a setting.
     """
     began = time.monotonic()
-    variations = varied(recipe, overs)
-    pipeline.require_devices(addresses, f"sweep of {variations[0].recipe.name}", conduct, layout=layout)
+    variations = vary_recipe(recipe, axes)
+    pipeline.require_devices(addresses, f"sweep of {variations[0].recipe.name}", options, layout=layout)
     if not _has_random_weights(variations):
-        with extra_needed("quality"):  # checked before anything is built
+        with requires_extra("quality"):  # checked before anything is built
             import quadbench.quality.trajectories  # noqa: F401  (checks only that it can be imported)
     profiles = dict.fromkeys(address.profile for address in addresses)
-    built = [variation.recipe.on(profile) for variation in variations for profile in profiles]
+    built = [variation.recipe.for_device(profile) for variation in variations for profile in profiles]
     pipeline.build_all(built, layout=layout, observer=observer)
-    command = _command(recipe, overs, addresses, conduct, layout)
-    under_way = _SweepUnderWay(sweep_id=new_id(), variations=variations, command=command)
+    command = _command(recipe, axes, addresses, options, layout)
+    under_way = _RunningSweep(sweep_id=new_id(), variations=variations, command=command)
     with _kept_if_broken_off(under_way, layout):
-        _measure(under_way, addresses, conduct.since(began), layout, observer)
-    return Swept(sweep=under_way.sweep, folder=_write(under_way.sweep, layout), failures=under_way.failures)
+        _measure(under_way, addresses, options.since(began), layout, observer)
+    return SweepResult(sweep=under_way.sweep, folder=_write(under_way.sweep, layout), failures=under_way.failures)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _SweepUnderWay:
+class _RunningSweep:
     """A sweep in progress: its points so far, and the reason for each missing one by setting, or setting and address."""
 
     sweep_id: str
@@ -161,7 +161,7 @@ class _SweepUnderWay:
     failures: dict[str, QuadbenchError] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)  # devices, by setting and address
 
-    def note(self, variation: Variation, outcome: Outcome) -> None:
+    def note(self, variation: Variation, outcome: RunOutcome) -> None:
         """Note the devices that a setting left out, with the reasons."""
         self.left_out.update({f"{variation} on {address}": reason for address, reason in outcome.result.left_out.items()})
         self.failures.update({f"{variation} on {address}": error for address, error in outcome.failures.items()})
@@ -179,7 +179,7 @@ class _SweepUnderWay:
                 keys=tuple(first.setting),
                 published=first.recipe.published,
                 points=tuple(self.points),
-                touched=touched_tasks(self.variations),
+                touched=changed_tasks(self.variations),
                 left_out=self.left_out | {name: str(self.failures.get(name, "the sweep was broken off")) for name in missing},
                 command=self.command,
             )
@@ -187,7 +187,7 @@ class _SweepUnderWay:
 
 
 @contextmanager
-def _kept_if_broken_off(under_way: _SweepUnderWay, layout: Layout) -> Iterator[None]:
+def _kept_if_broken_off(under_way: _RunningSweep, layout: Layout) -> Iterator[None]:
     """On Ctrl-C or an error, write the results of the settings so far, and log the path."""
     try:
         yield
@@ -198,30 +198,30 @@ def _kept_if_broken_off(under_way: _SweepUnderWay, layout: Layout) -> Iterator[N
 
 
 def _measure(
-    under_way: _SweepUnderWay, addresses: Sequence[Address], conduct: Conduct, layout: Layout, observer: Observer
+    under_way: _RunningSweep, addresses: Sequence[Address], options: RunOptions, layout: Layout, observer: Observer
 ) -> None:
     """Run and score every setting. The time budget counts from the start of the sweep."""
     began, variations = time.monotonic(), under_way.variations
     with temporary_folder(layout.scratch) as scratch:
         teacher = _teacher(variations, scratch)
         for number, variation in enumerate(variations, start=1):
-            observer.step("sweep", f"{number} of {len(variations)}: {variation}")
+            observer.stage_step("sweep", f"{number} of {len(variations)}: {variation}")
             try:
-                conduct_now, setting = conduct.since(began), variation.setting
+                conduct_now, setting = options.since(began), variation.setting
                 outcome = pipeline.run(
-                    variation.recipe, addresses, swept=setting, conduct=conduct_now, layout=layout, observer=observer
+                    variation.recipe, addresses, swept=setting, options=conduct_now, layout=layout, observer=observer
                 )
                 under_way.note(variation, outcome)
                 under_way.points.extend(_points(variation, outcome.result, teacher, layout, observer))
             except QuadbenchError as error:
                 under_way.failures[str(variation)] = error
-                if not (conduct.keep_going or isinstance(error, NoTimeError)):
+                if not (options.keep_going or isinstance(error, NoTimeError)):
                     raise
     if not under_way.points:
         raise next(iter(under_way.failures.values()))
 
 
-def touched_tasks(variations: Sequence[Variation]) -> tuple[str, ...]:
+def changed_tasks(variations: Sequence[Variation]) -> tuple[str, ...]:
     """Return the tasks whose graphs or sampler differ between settings; measurement settings do not count."""
     works: dict[str, set[str]] = {}
     for variation in variations:
@@ -231,11 +231,11 @@ def touched_tasks(variations: Sequence[Variation]) -> tuple[str, ...]:
     return tuple(name for name, digests in works.items() if len(digests) > 1)
 
 
-def _command(recipe: str, overs: Sequence[Over], addresses: Sequence[Address], conduct: Conduct, layout: Layout) -> str:
-    keys = [word for over in overs for word in ("--over", str(over))]
-    retries = [] if conduct.retries == USUAL.retries else ["--retries", str(conduct.retries)]
-    budget = [] if conduct.budget_s is None else ["--budget", f"{conduct.budget_s:.0f}s"]
-    keep_going = ["--keep-going"] if conduct.keep_going else []
+def _command(recipe: str, axes: Sequence[SweepAxis], addresses: Sequence[Address], options: RunOptions, layout: Layout) -> str:
+    keys = [word for axis in axes for word in ("--over", str(axis))]
+    retries = [] if options.retries == DEFAULT_RUN.retries else ["--retries", str(options.retries)]
+    budget = [] if options.budget_s is None else ["--budget", f"{options.budget_s:.0f}s"]
+    keep_going = ["--keep-going"] if options.keep_going else []
     return layout.command("sweep", recipe, *keys, "--devices", ",".join(map(str, addresses)), *retries, *budget, *keep_going)
 
 
@@ -259,8 +259,8 @@ def _points(
     if teacher:
         from quadbench.quality import score_run
 
-        scores = score_run(layout, result.run_id, with_latents=True, notify=partial(observer.step, "quality"))
-        likeness = teacher.likeness(variation.recipe, result, layout, notify=partial(observer.step, "quality"))
+        scores = score_run(layout, result.run_id, with_latents=True, notify=partial(observer.stage_step, "quality"))
+        likeness = teacher.likeness(variation.recipe, result, layout, notify=partial(observer.stage_step, "quality"))
     return list(sweep_points(variation.setting, result, scores, likeness))
 
 
@@ -269,7 +269,7 @@ def _write(result: Sweep, layout: Layout) -> Path:
     folder, tables = layout.sweep(result.sweep_id), sweep_tables(result)
     contents = {
         "sweep.json": f"{study_json(result)}\n",
-        "sweep.html": render_study(result, layout.words),
+        "sweep.html": render_study(result, layout.root_arguments),
         "table.csv": sweep_csv(result),
         "table.md": "\n".join(map(to_markdown, tables)),
         "table.tex": "\n".join(map(to_latex, tables)),

@@ -9,7 +9,7 @@ from quadbench.artifacts import RunResult
 from quadbench.errors import ArtifactError, UserError
 from quadbench.recipe.published import published_names
 from quadbench.report import sweep, versus
-from quadbench.report.baseline import require_alike
+from quadbench.report.baseline import require_comparable
 from quadbench.report.formatting import FigureTable
 from quadbench.report.run_line import StudyLine, study_line
 from quadbench.report.sweep import Sweep
@@ -17,7 +17,7 @@ from quadbench.report.tables import paper_table
 from quadbench.report.versus import Versus
 from quadbench.results.documents import read_document
 from quadbench.results.layout import Layout
-from quadbench.results.stored_runs import load_run, named_run, read_run_file, run_ids
+from quadbench.results.stored_runs import find_run, load_run, read_run_file, run_ids
 
 Study = Sweep | Versus
 _KINDS: dict[str, tuple[type[Study], int]] = {
@@ -84,7 +84,7 @@ class LaterRun:
     run_id: str | None = None
 
 
-def earlier_run(layout: Layout, word: str, wanted: LaterRun) -> RunResult | None:
+def earlier_run(layout: Layout, word: str, later_run: LaterRun) -> RunResult | None:
     """Return the baseline of a run: the run with this id, or for `latest` the last complete similar run; None without one.
 
     Raises:
@@ -92,36 +92,36 @@ def earlier_run(layout: Layout, word: str, wanted: LaterRun) -> RunResult | None
         QuadbenchError: there is no such run, or it is damaged.
     """
     if word == LATEST:
-        return _latest(layout, wanted)
+        return _latest(layout, later_run)
     if not run_ids(layout, 1):
         hint = "--results names the folder with the baseline, which a CI job keeps from one run to the next"
         raise UserError(f"'{layout.root}' holds no run that could be a baseline", hint=hint)
-    baseline = named_run(layout, word)
-    require_alike(baseline, wanted.tasks, wanted.addresses, wanted.run_id)
+    baseline = find_run(layout, word)
+    require_comparable(baseline, later_run.tasks, later_run.addresses, later_run.run_id)
     return baseline
 
 
-def _latest(layout: Layout, wanted: LaterRun) -> RunResult | None:
-    ids = run_ids(layout, None if wanted.run_id else _LOOKED_AT)
-    earlier = ids[ids.index(wanted.run_id) + 1 :] if wanted.run_id in ids else ids
+def _latest(layout: Layout, later_run: LaterRun) -> RunResult | None:
+    ids = run_ids(layout, None if later_run.run_id else _LOOKED_AT)
+    earlier = ids[ids.index(later_run.run_id) + 1 :] if later_run.run_id in ids else ids
     for run_id in earlier[:_LOOKED_AT]:
         try:
-            begun = read_run_file(layout, run_id)
+            run_file = read_run_file(layout, run_id)
             # Sides of comparisons have no planned launches.
-            is_whole = begun.planned and begun.is_ended and not begun.left_out and begun.swept == wanted.swept
-            if is_whole and _fits(run := load_run(layout, run_id), wanted):
+            is_whole = run_file.planned and run_file.is_ended and not run_file.left_out and run_file.swept == later_run.swept
+            if is_whole and _fits(run := load_run(layout, run_id), later_run):
                 return run
         except ArtifactError as error:
             log.warning("run %s is passed over: %s", run_id, error)
     return None
 
 
-def _fits(run: RunResult, wanted: LaterRun) -> bool:
+def _fits(run: RunResult, later_run: LaterRun) -> bool:
     """Return whether a run has the same recipe, tasks and devices, and no failed launch."""
-    if run.bundle.recipe_name != wanted.recipe_name or {task.name for task in run.bundle.tasks} != set(wanted.tasks):
+    if run.bundle.recipe_name != later_run.recipe_name or {task.name for task in run.bundle.tasks} != set(later_run.tasks):
         return False
     try:
-        require_alike(run, wanted.tasks, wanted.addresses)
+        require_comparable(run, later_run.tasks, later_run.addresses)
     except UserError:
         return False
     return all(record.status.is_fine for record in run.records)

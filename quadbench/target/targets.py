@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self, TypeAlias, assert_never
 from pydantic import Field, field_validator, model_validator
 
 from quadbench.spec import Name, Problem, Spec, refuse
-from quadbench.spec.spec_model import TextLike, near
+from quadbench.spec.spec_model import TextPattern, near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 Command = Annotated[tuple[str, ...], Field(min_length=1)]
 EnvironmentName = Annotated[
-    str, TextLike(pattern="[A-Z][A-Z0-9_]*", expected="capital letters, digits and underscores, a letter first")
+    str, TextPattern(pattern="[A-Z][A-Z0-9_]*", expected="capital letters, digits and underscores, a letter first")
 ]
 
 
@@ -165,14 +165,14 @@ def _wrong_words(words: Sequence[str], location: tuple[str | int, ...], known: S
             yield Problem(location=(*location, number), reason=f"expected braces around placeholders only, found '{word}'")
 
 
-HtpArch: TypeAlias = Annotated[str, TextLike(pattern="v[0-9]{2}", expected="a Hexagon architecture, as v73, v75, v79 or v81")]
+HtpArch: TypeAlias = Annotated[str, TextPattern(pattern="v[0-9]{2}", expected="a Hexagon architecture, as v73, v75, v79 or v81")]
 _LiteRtSoc = Annotated[
     str,
-    TextLike(
+    TextPattern(
         pattern=f"({'|'.join(VENDORS)})[A-Za-z0-9]+", expected="a chip as LiteRT names it, as SM8750, MT6991, E9965 or Tensor_G5"
     ),
 ]
-_Version = Annotated[str, TextLike(pattern=r"[0-9]+(\.[0-9]+)*", expected="numbers joined by dots, as 2.50")]
+_Version = Annotated[str, TextPattern(pattern=r"[0-9]+(\.[0-9]+)*", expected="numbers joined by dots, as 2.50")]
 
 
 class OnnxRuntimeTarget(Spec):

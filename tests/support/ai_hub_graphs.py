@@ -9,17 +9,17 @@ import numpy as np
 import onnx
 import pytest
 
-from quadbench.ai_hub.client import Pace
+from quadbench.ai_hub.client import Backoff
 from quadbench.artifacts import Component, Graph, Variant
 from quadbench.compile.ai_hub import AiHubCompiler, write_trial_graph
-from quadbench.compile.product import Product
+from quadbench.compile.graph_compiler import CompileResult
 from quadbench.target.targets import AiHubTarget
 from support.ai_hub_service import DEVICE, AiHubService, ai_hub_service
 from support.bundles import write_graph
 from support.small_graphs import model_of
 
 Sources = tuple[list[Graph], Path]  # graphs, and the folder that they lie in
-FAST = Pace(first_s=0.01, retries=2, poll_first_s=0.01, poll_longest_s=0.05)
+FAST = Backoff(first_s=0.01, retries=2, poll_first_s=0.01, poll_longest_s=0.05)
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def target_of(**changes: object) -> AiHubTarget:
 
 def compile_at_hub(
     graphs: Sources, tmp_path: Path, target: AiHubTarget | None = None, notify: Callable[[str], None] = lambda _step: None
-) -> Product:
+) -> CompileResult:
     """Compile graphs at the service into `compiled` below a folder that also has the ledger."""
     compiler = AiHubCompiler(target=target or target_of(), ledger=tmp_path / "ai-hub.json", pace=FAST)
     return compiler.compile_all(*graphs, tmp_path / "compiled", notify)

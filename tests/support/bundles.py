@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quadbench.artifacts import LORA_PREFIX, Bundle, Component, FileRef, Graph, Stored, TaskAssets, TensorSpec, Variant
+from quadbench.artifacts import LORA_PREFIX, Bundle, Component, FileRef, Graph, StoredBundle, TaskAssets, TensorSpec, Variant
 from quadbench.artifacts.bundle import AdapterFile, BaseDigests, TaskKind
 from quadbench.quad.cache import digests_of
 from quadbench.recipe import Recipe, Task, mix_name, recipe_digest
@@ -33,7 +33,7 @@ def bundle_of(profile: FileRef, graphs: Sequence[Graph] = (), **changes: Any) ->
     return replace(bundle, **changes)
 
 
-def write_bundle(folder: Path, model: "ModelProto") -> Stored[Bundle]:
+def write_bundle(folder: Path, model: "ModelProto") -> StoredBundle:
     """Publish a bundle with the model as its shared U-Net, and a copy as its float one."""
 
     def fill(temporary: Path) -> Bundle:
@@ -43,7 +43,7 @@ def write_bundle(folder: Path, model: "ModelProto") -> Stored[Bundle]:
     return publish(folder, fill)
 
 
-def write_recipe_bundle(recipe: Recipe, layout: Layout) -> Stored[Bundle]:
+def write_recipe_bundle(recipe: Recipe, layout: Layout) -> StoredBundle:
     """Publish a bundle of one-layer graphs as the recipe's own, so that a run takes it and builds nothing.
 
     Its tasks have no inputs: it can be compiled, not run.

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Ruling, RulingKind
 from quadbench.nightly.history import case_history
-from quadbench.nightly.history_formats import Told
-from quadbench.nightly.verdicts import missing
+from quadbench.nightly.history_formats import CaseData
+from quadbench.nightly.verdicts import missing_ruling
 from support.night_series import FIRST, NEW, TASK, night, night_id, steady
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -22,7 +22,7 @@ WORD = Acknowledgement(
 )
 SLOWER = [*steady(20), *(night(number, 1.6 + 0.01 * (number % 2), subject=NEW) for number in range(20, 30))]
 REGRESSION = replace(
-    missing(night_id(20), "restyle-s25", "adb:R5CX", "s25", cause="it is 7.0 % slower", owner=None, now=FIRST),
+    missing_ruling(night_id(20), "restyle-s25", "adb:R5CX", "s25", cause="it is 7.0 % slower", owner=None, now=FIRST),
     kind=RulingKind.REGRESSION,
     task=TASK,
     key="end_to_end",
@@ -40,5 +40,5 @@ def told(
     words: Sequence[Acknowledgement] = (),
     *,
     is_whole: bool = False,
-) -> Told:
-    return Told(history=case_history(nights, rulings, words, is_whole=is_whole), nights=nights)
+) -> CaseData:
+    return CaseData(history=case_history(nights, rulings, words, is_whole=is_whole), nights=nights)

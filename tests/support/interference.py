@@ -13,7 +13,7 @@ class Interfering(Silent):
         self.launches: list[str] = []
         self._at, self._act = at, act
 
-    def launch(self, _device: str, launch: LaunchPlan, _number: int, _total: int) -> None:
+    def launch_started(self, _device: str, launch: LaunchPlan, _number: int, _total: int) -> None:
         self.launches.append(f"{launch.variant} {launch.launch}")
         if len(self.launches) == self._at:
             self._act()

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from quadbench.artifacts import Bundle, CompiledBundle
-from quadbench.artifacts.launch_values import OF_MEMORY
+from quadbench.artifacts.launch_values import MEMORY_METRICS
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import QuadbenchError
 from quadbench.results.layout import Layout
@@ -250,7 +250,7 @@ def _processes(run: Run, kind: str, layout: Layout) -> list[int]:
             outer = [pid for pid in sandboxes if _parent(pid) not in sandboxes]
             return outer if kind == "outer bwrap" else [pid for pid in sandboxes if pid not in outer]
         case "watcher":
-            return [pid for pid in _all() if _parent(pid) == run.process.pid and b"leftovers.py" in _read(pid, "cmdline")]
+            return [pid for pid in _all() if _parent(pid) == run.process.pid and b"process_marks.py" in _read(pid, "cmdline")]
     return [pid for pid in carriers if _comm(pid) == kind]
 
 
@@ -291,7 +291,7 @@ def _rows(layout: Layout) -> dict[str, tuple[object, ...]]:
     """Return run, device, variant, launch, status and number of samples that the plan fixes, of every record."""
     if not layout.database.exists():
         return {}
-    clocked = ", ".join(f"'{metric}'" for metric in sorted(OF_MEMORY))
+    clocked = ", ".join(f"'{metric}'" for metric in sorted(MEMORY_METRICS))
     query = (
         "SELECT r.record_id, r.run_id, r.device_address, r.variant, r.launch, r.status,"
         f" (SELECT count(*) FROM samples s WHERE s.record = r.id AND s.metric NOT IN ({clocked})) FROM records r"
@@ -310,7 +310,7 @@ def _samples_told(events: Path) -> int:
         return 0
     lines = [line for line in events.read_text(errors="replace").splitlines() if line.endswith("}")]
     read = [json.loads(line) for line in lines]
-    return sum(event["event"] == "sample" and event["metric"] not in OF_MEMORY for event in read)
+    return sum(event["event"] == "sample" and event["metric"] not in MEMORY_METRICS for event in read)
 
 
 def _damaged(layout: Layout) -> Iterator[str]:

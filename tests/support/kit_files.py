@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from quadbench.artifacts.kit import Role
-from quadbench.kits.fitness import ENTRY_POINTS
+from quadbench.kits.kit_compatibility import ENTRY_POINTS
 from support.elf_files import HEXAGON, write_elf
 
 RUNTIME, PLUGIN = "libonnxruntime.so", "libonnxruntime_providers_qnn.so"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from quadbench.artifacts.night_record import Ruling, RulingKind
 from quadbench.results.engine import open_engine
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightStore
 from support.farm_lab import RUN_S, FarmLab
 from support.lab_runs import Desk
 
@@ -63,7 +63,7 @@ class LabTeam:
     def rulings(self, night: str) -> tuple[Ruling, ...]:
         engine = open_engine(self.farm.database)
         try:
-            return Nights(engine).rulings(f"fates-{night}")
+            return NightStore(engine).rulings(f"fates-{night}")
         finally:
             engine.dispose()
 

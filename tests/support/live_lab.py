@@ -16,12 +16,12 @@ from quadbench.farm.job import JobKind, NewJob
 from quadbench.farm.jobs import JobQueue
 from quadbench.farm.leases import Leases
 from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
-from quadbench.host import process_mark
+from quadbench.host import process_identity
 from quadbench.results.digests import sha256_of
 from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import publish
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightStore
 from quadbench.results.progress import DeviceProgress, Progress, Stage, save_progress
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, save_run
@@ -45,7 +45,7 @@ def fill(layout: Layout, words: Words = plain, *, with_run: bool = True) -> None
     engine = open_engine(database_of(layout))
     try:
         _fill_farm(engine, words)
-        _fill_nights(Nights(engine), words)
+        _fill_nights(NightStore(engine), words)
     finally:
         engine.dispose()
     if with_run:
@@ -131,7 +131,7 @@ def work(words: Words = plain) -> Progress:
     return Progress(
         what=words("quickstart"),
         owner=words("ana@lab"),
-        process=process_mark(),
+        process=process_identity(),
         run_id=AT_WORK,
         began_at=now,
         updated_at=now,
@@ -167,17 +167,19 @@ def _fill_farm(engine: sa.Engine, words: Words) -> None:
     JobQueue(engine).submit(OF_FARM, jobs, "ana@lab", "0.1.0")
 
 
-def _fill_nights(nights: Nights, words: Words) -> None:
+def _fill_nights(nights: NightStore, words: Words) -> None:
     night = sample_night()
     for number in range(NIGHTS - 4, NIGHTS - 1):
         began, cases = FIRST + timedelta(days=number), ("restyle", "sticker")
         measured = tuple(replace(measurement(case, "s25", number), environment={words("Android"): words("15")}) for case in cases)
-        nights.adopt(replace(night, night_id=night_id(number), began_at=began, ended_at=began, measurements=measured, rulings=()))
+        nights.import_night(
+            replace(night, night_id=night_id(number), began_at=began, ended_at=began, measurements=measured, rulings=())
+        )
     rulings = tuple(
         replace(ruling, cause=words(ruling.cause), address=words(ruling.address), owner=words("ana")) for ruling in night.rulings
     )
     measured = tuple(replace(one, address=words(one.address), caveats=(Caveat.THROTTLED,)) for one in night.measurements)
-    nights.adopt(replace(night, rulings=rulings, measurements=measured, version=words("0.1.0")))
+    nights.import_night(replace(night, rulings=rulings, measurements=measured, version=words("0.1.0")))
     word = Acknowledgement(
         case="restyle",
         night=NIGHT,

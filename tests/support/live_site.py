@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from quadbench.results.layout import Layout
 from quadbench.serve.app import listen, live_page, server_of
-from quadbench.serve.auth import Access
+from quadbench.serve.auth import AccessRules
 
 PATIENCE_S = 60.0
 
@@ -79,9 +79,9 @@ def _events(answer: http.client.HTTPResponse) -> Iterator[str]:
 
 
 @contextmanager
-def served(layout: Layout, access: Access | None = None) -> Iterator[Site]:
+def served(layout: Layout, access: AccessRules | None = None) -> Iterator[Site]:
     """Serve a results folder for as long as the block runs."""
-    with serving(live_page(layout, access or Access())) as site:
+    with serving(live_page(layout, access or AccessRules())) as site:
         yield site
 
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
 from quadbench.artifacts import RunRecord, Variant
-from quadbench.results.engine import database_of, writing
+from quadbench.results.engine import begin_write, database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import publish
 from quadbench.results.records import open_records
@@ -39,7 +39,7 @@ def store_long_run(layout: Layout, *, devices: int, tasks: int, launches: int) -
     with open_records(database_of(layout)) as records:
         for record in block:
             records.store(record)
-        with writing(records.engine) as connection:
+        with begin_write(records.engine) as connection:
             for number in range(1, -(-launches // 2)):
                 for record in block:
                     _copy(connection, record, number)

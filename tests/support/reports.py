@@ -30,11 +30,11 @@ def _sweep(folder: Path) -> str:
     many = {f"one of many figures, no. {number}": good for number in range(20)}
     one = point("int16", psnr=good, end_to_end=EVEN, bytes=(10.0,), **many)
     other = point("int8", psnr=(39.0, 41.1, 39.9, 42.0), end_to_end=EVEN, bytes=(8.8,), **many)
-    return render_study(sweep_of(one, other), Layout(folder).words)
+    return render_study(sweep_of(one, other), Layout(folder).root_arguments)
 
 
 def _comparison(folder: Path) -> str:
-    return render_study(comparison_of({"virtual:s25": 1.05, "virtual:tabs11": 9.0}), Layout(folder).words)
+    return render_study(comparison_of({"virtual:s25": 1.05, "virtual:tabs11": 9.0}), Layout(folder).root_arguments)
 
 
 def _night(_: Path) -> str:

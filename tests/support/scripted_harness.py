@@ -19,7 +19,7 @@ from quadbench.artifacts import (
     LaunchPlan,
     RunRecord,
     Sample,
-    Stored,
+    StoredArtifact,
     TaskAssets,
     TaskItem,
     Variant,
@@ -239,8 +239,8 @@ class World:
         """The bundle on the device, with a program by its sha256 as the harness."""
         return Installation(
             device=device or self.device,
-            bundle=Stored(artifact=self.bundle, folder=self.folder),
-            compiled=Stored(artifact=self.compiled, folder=self.folder),
+            bundle=StoredArtifact(artifact=self.bundle, folder=self.folder),
+            compiled=StoredArtifact(artifact=self.compiled, folder=self.folder),
             deployment=self.deployment,
             program=program,
             runtime=self.runtime,

@@ -13,7 +13,7 @@ from quadbench.farm.leases import Leases, lease_time_s
 from quadbench.farm.workers import WorkerDevice
 from quadbench.host import end_with_parent
 from quadbench.results.engine import Source, open_engine
-from quadbench.results.records import Records
+from quadbench.results.records import RecordStore
 from support.stored_records import record
 
 _BEATS = 4  # signs of life in the time of a lease, as a run gives them
@@ -31,7 +31,7 @@ class Script:
     def carry_out(self, job: Job, address: str) -> None:
         """Make an attempt; its record is that of launch `job.id`, so that one which is stored twice is seen."""
         end_with_parent()
-        with closing(Records(open_engine(self.database))) as records:
+        with closing(RecordStore(open_engine(self.database))) as records:
             queue, leases = JobQueue(records.engine), Leases(records.engine)
             if job.attempt <= self.crashes:
                 raise SystemExit(3)
@@ -45,8 +45,8 @@ class Script:
                 return
             queue.finish(job, Account(answer={"address": address}, lines="did it"))
 
-    def _measure(self, job: Job, records: Records, queue: JobQueue, leases: Leases) -> None:
-        if job.id in {stored.launch for stored in records.of_run_if_any(job.run_id)}:
+    def _measure(self, job: Job, records: RecordStore, queue: JobQueue, leases: Leases) -> None:
+        if job.id in {stored.launch for stored in records.run_records_if_any(job.run_id)}:
             return  # by an attempt that was cut off before it could end the job
         lease = leases.take(job.seat or "", job.owner, "a script")
         ends_at = time.monotonic() + self.seconds

@@ -6,19 +6,19 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 
-from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, RunResult, Stored, Variant
+from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, StoredArtifact, StoredBundle, Variant
 from quadbench.artifacts.night_record import Point
 from quadbench.measure.launch_schedule import Budget
-from quadbench.nightly.launcher import NO_TIME, Launched, Wanted
+from quadbench.nightly.launcher import NO_TIME, CaseRequest, CaseResult
 from quadbench.nightly.night_file import Limits
-from quadbench.nightly.night_plan import Plan, PlannedCase
+from quadbench.nightly.night_plan import NightPlan, PlannedCase
 from quadbench.report.versus import VersusDevice, caveats_of, interleaved_rows, sides_of_blocks
 from quadbench.results.engine import Source
 from quadbench.results.layout import Layout
-from quadbench.results.nights import Nights
+from quadbench.results.nights import NightStore
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import new_id
-from quadbench.study.comparison_side import Chosen
+from quadbench.study.comparison_side import SideSpec
 from support.synthetic_run import S25, make_run
 
 YARDSTICK, OLD, NEW = "aa" * 32, "bb" * 32, "cc" * 32
@@ -54,25 +54,27 @@ class ScriptedLauncher:
     asked: list[tuple[str, str, int]] = field(default_factory=list)
     devices: dict[str, str] = field(default_factory=dict)  # under which names phones are leased that have another than their word
 
-    def bundle(self, digest: str) -> Stored[Bundle]:
-        return Stored(artifact=replace(self._model.bundle, digest=digest), folder=self._model.stored.folder)
+    def bundle(self, digest: str) -> StoredBundle:
+        return StoredArtifact(artifact=replace(self._model.bundle, digest=digest), folder=self._model.stored.folder)
 
-    def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
+    def launched(self, wanted: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
         for one in wanted:
             for word in one.words:
                 if len(self.asked) == self.interrupted_after:
                     raise KeyboardInterrupt
                 if budget and budget.left_s <= 0:
-                    yield Launched(case=one.case, word=word, why=f"{NO_TIME} it")
+                    yield CaseResult(case=one.case, word=word, reason=f"{NO_TIME} it")
                     continue
                 self.asked.append((one.case, word, one.looks.at[-1]))
                 if one.goals:
                     self.confirmed.append(one.tasks)
                 if one.goals and self.is_away:
-                    yield Launched(case=one.case, word=word, why="the store is not reached", may_pass=True, is_unstored=True)
+                    yield CaseResult(
+                        case=one.case, word=word, reason="the store is not reached", is_transient=True, is_storage_failure=True
+                    )
                     continue
                 if self.fails_to_confirm and one.goals:
-                    yield Launched(case=one.case, word=word, why=self.fails_to_confirm, may_pass=True)
+                    yield CaseResult(case=one.case, word=word, reason=self.fails_to_confirm, is_transient=True)
                 else:
                     yield self._launched(one, word, self.phones[word])
 
@@ -84,9 +86,9 @@ class ScriptedLauncher:
         few = tuple(one for one in record.samples if not one.is_warmup and one.step in (None, 0))
         return replace(run, records=(replace(record, samples=few),))
 
-    def _launched(self, wanted: Wanted, word: str, phone: Phone) -> Launched:
+    def _launched(self, wanted: CaseRequest, word: str, phone: Phone) -> CaseResult:
         if phone.faults:
-            return Launched(case=wanted.case, word=word, why=phone.faults.pop(0), may_pass=True)
+            return CaseResult(case=wanted.case, word=word, reason=phone.faults.pop(0), is_transient=True)
         facts, runs, tasks = replace(S25, address=word, serial=word, family="adb"), (new_id(), new_id()), self._model.bundle.tasks
         sides = [
             (run_id, side.bundle.artifact.digest) for run_id, side in zip(runs, (wanted.a, wanted.b), strict=True) if side.bundle
@@ -108,7 +110,7 @@ class ScriptedLauncher:
             differences={},
             caveats=caveats_of((a.records, b.records)),
         )
-        return Launched(
+        return CaseResult(
             case=wanted.case, word=word, device=self.devices.get(word, word), versus=versus, comparison=new_id(), runs=runs
         )
 
@@ -146,7 +148,7 @@ def remember(
     """
     dice = random.Random(nights)
     with open_records(database) as records:
-        store = Nights(records.engine)
+        store = NightStore(records.engine)
         first = store.night(night_id)
         for number in range(1, nights + 1):
             begun = store.begin(f"{night_id}-{number}", first.name, first.version, first.planned)
@@ -154,8 +156,8 @@ def remember(
                 pace, luck = (faster or {}).get(one.address, 1.0), 1 + noise * dice.uniform(-1, 1)
                 points = tuple(_about(point, luck, pace) for point in one.points)
                 at = one.measured_at + number * _BETWEEN
-                store.keep(replace(one, night=begun.night_id, measured_at=at, points=points))
-            store.rule(replace(ruling, night=begun.night_id) for ruling in first.rulings)
+                store.store(replace(one, night=begun.night_id, measured_at=at, points=points))
+            store.add(replace(ruling, night=begun.night_id) for ruling in first.rulings)
             store.end(begun.night_id)
 
 
@@ -176,22 +178,22 @@ def _about(point: Point, luck: float, pace: float) -> Point:
 
 def plan_of(
     launcher: ScriptedLauncher, cases: dict[str, str], words: Sequence[str] = (), faults: dict[str, str] | None = None
-) -> Plan:
+) -> NightPlan:
     """Return a night of cases, each with the digest of what it runs, on all phones or those of these words."""
     words = tuple(words or launcher.phones)
-    yardstick = Chosen(source="reference", changes={}, bundle=launcher.bundle(YARDSTICK))
+    yardstick = SideSpec(source="reference", changes={}, bundle=launcher.bundle(YARDSTICK))
     planned = [
         PlannedCase(
             name=name,
             yardstick=yardstick,
-            chosen=Chosen(source=name, changes={}, bundle=launcher.bundle(digest)),
+            side=SideSpec(source=name, changes={}, bundle=launcher.bundle(digest)),
             words=words,
             limits=Limits(),
             owner="ana@lab",
         )
         for name, digest in cases.items()
     ]
-    return Plan(
+    return NightPlan(
         name="phones",
         cases=tuple(planned),
         pairs=tuple((name, word) for name in (*cases, *(faults or {})) for word in words),

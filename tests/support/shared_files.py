@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from quadbench.artifacts import Bundle, Component, DeviceFacts, Graph, RunRecord, Stored, Variant
+from quadbench.artifacts import Bundle, Component, DeviceFacts, Graph, RunRecord, StoredBundle, Variant
 from quadbench.farm.store.objects import Store
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
@@ -22,7 +22,7 @@ def digest_of_name(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def write_shared_bundle(layout: Layout, name: str = "one", contents: Mapping[str, bytes] = CONTENTS) -> Stored[Bundle]:
+def write_shared_bundle(layout: Layout, name: str = "one", contents: Mapping[str, bytes] = CONTENTS) -> StoredBundle:
     """Publish a bundle with these files, `profile.json` among them, where its digest says that it lies."""
 
     def fill(folder: Path) -> Bundle:

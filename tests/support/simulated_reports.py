@@ -7,9 +7,9 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from quadbench.measure.launch_schedule import drawn_blocks
+from quadbench.measure.launch_schedule import random_blocks
 from quadbench.report.formatting import Unit
-from quadbench.report.headline import headline, in_words
+from quadbench.report.headline import headline, plain_text
 from quadbench.report.kpi import Figure, KpiRow, judged_rows
 from quadbench.statistics import LAUNCHES_PER_BLOCK, Verdict
 from support.synthetic_run import S25
@@ -39,7 +39,7 @@ def simulated_rows(setting: Setting, rng: np.random.Generator) -> tuple[KpiRow, 
 
 def _rows_of_device(setting: Setting, device: int, rng: np.random.Generator) -> Iterator[KpiRow]:
     blocks = setting.launches // LAUNCHES_PER_BLOCK
-    order = np.array([side == "B" for block in islice(drawn_blocks("AB", str(rng.random())), blocks) for side in block])
+    order = np.array([side == "B" for block in islice(random_blocks("AB", str(rng.random())), blocks) for side in block])
     keys = [key for key in LEVELS if setting.tasks > 1 or key not in ("switch", "first_image")]
     logs = noise_of(setting.kind, setting.noise, setting.tasks * len(keys), order.size, rng)
     facts = replace(S25, address=f"virtual:s25@{device}", serial=str(device))
@@ -128,7 +128,7 @@ class Claims:
 
 def claims_of(rows: Sequence[KpiRow]) -> Claims:
     """Return what the headline makes of rows."""
-    sentences = [in_words([sentence]) for sentence in headline((), rows, ())]
+    sentences = [plain_text([sentence]) for sentence in headline((), rows, ())]
     first = sentences[0] if "one base with LoRAs takes" in sentences[0] else ""
     signs = {"less": -1, "more": 1}
     claimed = {key: {sign for word, sign in signs.items() if f"{word} {noun}" in first} for key, noun in NOUNS.items()}

@@ -121,11 +121,11 @@ def _struck(stage: str, spoil: Callable[[], None]) -> Iterator[list[str]]:
 
         def step(self, stage: str, detail: str, share: float | None = None) -> None:
             strike({"harness": "push"}.get(stage, stage))
-            super().step(stage, detail, share)
+            super().stage_step(stage, detail, share)
 
         def launch(self, *words: Any) -> None:
             strike("measure")
-            super().launch(*words)
+            super().launch_started(*words)
 
     def before(name: str, action: Callable[..., Any]) -> Callable[..., Any]:
         def struck(*words: Any) -> Any:
@@ -136,7 +136,7 @@ def _struck(stage: str, spoil: Callable[[], None]) -> Iterator[list[str]]:
 
     places: tuple[tuple[Any, str, Any], ...] = (
         (quadbench.cli.run, "RunConsole", StruckConsole),
-        (session, "keep_record", before("store", session.keep_record)),
+        (session, "store_record", before("store", session.store_record)),
         (steps, "write_report", before("report", steps.write_report)),
     )
     kept = [(module, name, getattr(module, name)) for module, name, _ in places]

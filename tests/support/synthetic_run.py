@@ -23,7 +23,7 @@ from quadbench.artifacts import (
     RunResult,
     Sample,
     Status,
-    Stored,
+    StoredArtifact,
     TaskAssets,
     TaskItem,
     Variant,
@@ -77,7 +77,7 @@ def make_run(
     ]
     return RunResult(
         run_id="20260102-030405-quickstart",
-        stored=Stored(artifact=bundle, folder=bundle_folder),
+        stored=StoredArtifact(artifact=bundle, folder=bundle_folder),
         records=tuple(change(record) for record in records),
         deployments=tuple(_deployment(device) for device in devices),
     )
@@ -292,7 +292,7 @@ def _iteration(
 
 
 def _quality(task: TaskAssets, variant: Variant) -> list[Sample]:
-    decibels = {Variant.FLOAT: 60.0, Variant.PER_GRAPH: 37.5}.get(variant.graphs, 38.0)
+    decibels = {Variant.FLOAT: 60.0, Variant.PER_GRAPH: 37.5}.get(variant.graph_variant, 38.0)
     worst = 1.0 if variant is Variant.FLOAT else 9.0
     samples = []
     for item in task.items:

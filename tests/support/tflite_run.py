@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from quadbench.compile.tflite import in_dialect
+from quadbench.compile.tflite import reencode_for_litert
 from quadbench.quad.quantize.calibration import observe_ranges
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.qdq import activation_encodings, quantize_graph
@@ -24,7 +24,7 @@ def dialect_of(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of a QDQ graph in LiteRT's dialect."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    return in_dialect(copy)
+    return reencode_for_litert(copy)
 
 
 def run_tflite(path: Path, feed: Feed) -> np.ndarray:

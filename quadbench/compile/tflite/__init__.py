@@ -2,24 +2,24 @@
 
 from pathlib import Path
 
-from quadbench.compile.tflite.rounded_graph import in_dialect, rounded_graph, with_group_norms
-from quadbench.errors import BuildError, package_needed
+from quadbench.compile.tflite.rounded_graph import fuse_group_norms, read_rounded_graph, reencode_for_litert
+from quadbench.errors import BuildError, requires_package
 
 INSTALL_HINT = "pip install 'quadbench[litert]'"
 
-__all__ = ["INSTALL_HINT", "in_dialect", "write_tflite"]
+__all__ = ["INSTALL_HINT", "reencode_for_litert", "write_tflite"]
 
 
 def write_tflite(source: Path, path: Path) -> None:
     """Write the .tflite file of a bundle's QDQ graph. Inputs and outputs keep their names, shapes and types."""
-    with package_needed("writing graphs for LiteRT", hint=INSTALL_HINT):
+    with requires_package("writing graphs for LiteRT", hint=INSTALL_HINT):
         import ai_edge_litert.schema_py_generated  # noqa: F401  (checked before the graph is read)
         import onnx
-    from quadbench.compile.tflite.flatbuffer import Writer
+    from quadbench.compile.tflite.flatbuffer import TfliteWriter
     from quadbench.compile.tflite.forms import FORMS
 
-    graph = with_group_norms(rounded_graph(in_dialect(onnx.load(source))))
-    writer = Writer(graph)
+    graph = fuse_group_norms(read_rounded_graph(reencode_for_litert(onnx.load(source))))
+    writer = TfliteWriter(graph)
     for op in graph.operations:
         if op.op_type not in FORMS:
             raise BuildError(f"{op} has no form in LiteRT here", hint="docs/litert.md lists the operators that have one")

@@ -24,12 +24,12 @@ _TYPES = {
 }
 _SCALE_BYTES = 4 + 8  # a scale and its zero point
 _PART_BYTES = 256  # an upper bound for a tensor, operator or buffer without values, scales and name
-_GREATEST_OLD_CODE = 127  # operators with greater codes use another field
+_MAX_OLD_CODE = 127  # operators with greater codes use another field
 IMAGE_RANK = 4
 TO_LAST, TO_PLAIN = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
-class Writer:
+class TfliteWriter:
     """A .tflite file being written by the functions in `forms`. Tensors are identified by their index."""
 
     def __init__(self, graph: RoundedGraph) -> None:
@@ -60,7 +60,7 @@ class Writer:
         model = schema.ModelT(
             version=_VERSION,
             operatorCodes=[
-                schema.OperatorCodeT(builtinCode=number, deprecatedBuiltinCode=min(number, _GREATEST_OLD_CODE), version=1)
+                schema.OperatorCodeT(builtinCode=number, deprecatedBuiltinCode=min(number, _MAX_OLD_CODE), version=1)
                 for number in self._codes
             ],
             subgraphs=[graph],
@@ -72,8 +72,8 @@ class Writer:
         values = sum(buffer.data.nbytes for buffer in self._buffers[1:])
         scales = sum(len(t.quantization.scale) for t in self._tensors if t.quantization) * _SCALE_BYTES
         parts = len(self._tensors) + len(self._operators) + len(self._buffers)
-        most_bytes = values + scales + sum(len(t.name) for t in self._tensors) + parts * _PART_BYTES + 2**16
-        builder = flatbuffers.Builder(int(most_bytes))
+        max_bytes = values + scales + sum(len(t.name) for t in self._tensors) + parts * _PART_BYTES + 2**16
+        builder = flatbuffers.Builder(int(max_bytes))
         builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
         with path.open("wb") as file:
             file.write(memoryview(builder.Bytes)[builder.Head() :])
@@ -99,7 +99,7 @@ class Writer:
         self._tensors[number].buffer = len(self._buffers) - 1
         return number
 
-    def numbers(self, *values: int) -> int:
+    def int32_constant(self, *values: int) -> int:
         """Return an INT32 constant, such as a shape or axes; equal values share one tensor."""
         array = np.array(values, np.int32)
         key = array.tobytes()
@@ -126,7 +126,7 @@ class Writer:
         if name not in self._plain:
             is_turned = name in self._last
             self._plain[name] = (
-                self.transposed(self._last[name], name, TO_PLAIN) if is_turned else self._constant(name, last=False)
+                self.transpose(self._last[name], name, TO_PLAIN) if is_turned else self._constant(name, last=False)
             )
         return self._plain[name]
 
@@ -136,49 +136,49 @@ class Writer:
             raise BuildError(f"'{name}' has the shape {shape} beside images, which has no form in LiteRT here")
         if name not in self._last:
             is_turned = name in self._plain
-            self._last[name] = self.transposed(self._plain[name], name, TO_LAST) if is_turned else self._constant(name, last=True)
+            self._last[name] = self.transpose(self._plain[name], name, TO_LAST) if is_turned else self._constant(name, last=True)
         return self._last[name]
 
-    def lies_last(self, *names: str) -> bool:
+    def is_channels_last(self, *names: str) -> bool:
         """Return whether one of the tensors already exists in channels-last layout, which their operator should then use."""
         return any(name in self._last for name in names)
 
-    def result(self, name: str, *, last: bool = False) -> int:
+    def add_result(self, name: str, *, last: bool = False) -> int:
         """Add the INT16 output tensor of an operation."""
         shape = self.graph.shapes[name]
         number = self.tensor(name, [shape[i] for i in TO_LAST] if last else shape, "int16", self.graph.scales[name])
-        self.known(name, number, last=last)
+        self.register(name, number, last=last)
         return number
 
     def is_read(self, name: str) -> bool:
         """Return whether a tensor is read by an operation or is a graph output."""
         return name in self._read
 
-    def known(self, name: str, number: int, *, last: bool = False) -> None:
+    def register(self, name: str, number: int, *, last: bool = False) -> None:
         """Register a tensor under a name."""
         (self._last if last else self._plain)[name] = number
 
-    def transposed(self, tensor: int, name: str, order: Shape) -> int:
+    def transpose(self, tensor: int, name: str, order: Shape) -> int:
         """Add a transposition of a quantized tensor with the ONNX name `name`."""
         shape = self.shape(tensor)
-        turned = self.between(f"{name}.{'x'.join(map(str, order))}", tuple(shape[i] for i in order), self.graph.scales[name])
-        self.operator("TRANSPOSE", [tensor, self.numbers(*order)], [turned])
+        turned = self.intermediate(f"{name}.{'x'.join(map(str, order))}", tuple(shape[i] for i in order), self.graph.scales[name])
+        self.operator("TRANSPOSE", [tensor, self.int32_constant(*order)], [turned])
         return turned
 
     def reshape(self, tensor: int, result: int) -> int:
         """Add a RESHAPE of a tensor to the shape of `result`, and return `result`."""
-        self.operator("RESHAPE", [tensor, self.numbers(*self.shape(result))], [result])
+        self.operator("RESHAPE", [tensor, self.int32_constant(*self.shape(result))], [result])
         return result
 
-    def forms_of(self, name: str) -> tuple[int | None, int | None]:
+    def layouts_of(self, name: str) -> tuple[int | None, int | None]:
         """Return a tensor in ONNX's layout and in channels-last layout; None for a layout that does not exist yet."""
         return self._plain.get(name), self._last.get(name)
 
-    def between(self, name: str, shape: Shape, scale: float | None = None) -> int:
+    def intermediate(self, name: str, shape: Shape, scale: float | None = None) -> int:
         """Add an intermediate tensor: INT16 with a scale, float without."""
         return self.tensor(name, shape, "float32" if scale is None else "int16", scale)
 
-    def weights(self, op: Operation, index: int) -> Constant:
+    def constant_input(self, op: Operation, index: int) -> Constant:
         """Return the constant input of an operation at this index, of any type."""
         if index >= len(op.inputs) or op.inputs[index] not in self.graph.constants:
             raise BuildError(f"{op} has no constant as input {index}", hint="weights that are no inputs are constants")
@@ -190,9 +190,9 @@ class Writer:
         number = self.tensor(name, shape, dtype, None if dtype == "float32" else scale)
         inside = number
         if scale is not None and dtype != "int16":
-            inside = self.between(f"{name}.rounded", shape, scale)
+            inside = self.intermediate(f"{name}.rounded", shape, scale)
             self.operator("QUANTIZE", [number], [inside])
-        self.known(name, inside)
+        self.register(name, inside)
         return number
 
     def _output(self, name: str, source: str) -> int:
@@ -209,7 +209,7 @@ class Writer:
             )
         values, scale = constant.values, cast(Any, constant.scales)
         if values.dtype != np.int16:
-            exact = constant.exact.astype(np.float64)
+            exact = constant.dequantized.astype(np.float64)
             scale = float(np.float32((np.abs(exact).max() or 1.0) / GREATEST))
             values = np.rint(exact / scale).astype(np.int16)
         if last and values.size > 1:

@@ -9,29 +9,29 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from quadbench.compile.tflite import linear
-from quadbench.compile.tflite.flatbuffer import IMAGE_RANK, TO_LAST, TO_PLAIN, Writer
+from quadbench.compile.tflite.flatbuffer import IMAGE_RANK, TO_LAST, TO_PLAIN, TfliteWriter
 from quadbench.compile.tflite.rounded_graph import GROUP_NORM, REQUANTIZE, Constant, Operation, Shape
 from quadbench.errors import BuildError
 from quadbench.lint.rules import EXACT_RESIZE, RESIZE_DEFAULTS
 
-Form = Callable[[Writer, Operation], None]
+Form = Callable[[TfliteWriter, Operation], None]
 _LAST_AXES = {0: 0, 1: 3, 2: 1, 3: 2}  # ONNX axis to axis in channels-last layout
 
 
-def div(w: Writer, op: Operation) -> None:
+def div(w: TfliteWriter, op: Operation) -> None:
     """Write Div as MUL by a constant's reciprocal, as LiteRT has no INT16 DIV."""
     reciprocal = f"{op.outputs[0]}.reciprocal"
-    w.graph.constants[reciprocal] = Constant(values=1 / w.weights(op, 1).exact)
+    w.graph.constants[reciprocal] = Constant(values=1 / w.constant_input(op, 1).dequantized)
     _elementwise("MUL", schema.MulOptionsT())(w, replace(op, inputs=(op.inputs[0], reciprocal)))
 
 
-def gelu(w: Writer, op: Operation) -> None:
+def gelu(w: TfliteWriter, op: Operation) -> None:
     """Write GELU, exact or with the tanh approximation."""
     is_tanh = op.attributes.get("approximate", b"none") == b"tanh"
     _elementwise("GELU", schema.GeluOptionsT(approximate=is_tanh))(w, op)
 
 
-def softmax(w: Writer, op: Operation) -> None:
+def softmax(w: TfliteWriter, op: Operation) -> None:
     """Write SOFTMAX in float, between DEQUANTIZE and QUANTIZE.
 
     LiteRT's INT16 softmax clips scores 10 below the greatest, so masked tokens would leak and long flat rows lose values.
@@ -39,67 +39,67 @@ def softmax(w: Writer, op: Operation) -> None:
     shape = w.graph.shapes[op.inputs[0]]
     if op.attributes.get("axis", -1) not in (-1, len(shape) - 1):
         raise BuildError(f"{op} is over axis {op.attributes['axis']}; LiteRT's is over the last", hint="transpose before it")
-    exact, chances = w.between(f"{op.name}.exact", shape), w.between(f"{op.name}.chances", shape)
+    exact, chances = w.intermediate(f"{op.name}.exact", shape), w.intermediate(f"{op.name}.chances", shape)
     w.operator("DEQUANTIZE", [w.plain(op.inputs[0])], [exact])
     w.operator("SOFTMAX", [exact], [chances], schema.SoftmaxOptionsT(beta=1.0))
-    w.operator("QUANTIZE", [chances], [w.result(op.outputs[0])])
+    w.operator("QUANTIZE", [chances], [w.add_result(op.outputs[0])])
 
 
 def _elementwise(code: str, options: Any = None) -> Form:
     """Return the writing function of an elementwise operator with one input, or with two of different scales."""
 
-    def write(w: Writer, op: Operation) -> None:
-        last = w.lies_last(*op.inputs)
+    def write(w: TfliteWriter, op: Operation) -> None:
+        last = w.is_channels_last(*op.inputs)
         operands = [w.channels_last(name) if last else w.plain(name) for name in op.inputs]
-        w.operator(code, operands, [w.result(op.outputs[0], last=last)], options)
+        w.operator(code, operands, [w.add_result(op.outputs[0], last=last)], options)
 
     return write
 
 
-def reshape(w: Writer, op: Operation) -> None:
+def reshape(w: TfliteWriter, op: Operation) -> None:
     """Write RESHAPE, also for Squeeze and Unsqueeze; nothing if the shape does not change. Token ids keep their type."""
     source, name = op.inputs[0], op.outputs[0]
     if w.graph.shapes[source] == w.graph.shapes[name]:
         identity(w, op)
         return
-    result = w.result(name) if name in w.graph.scales else w.tensor(name, w.graph.shapes[name], w.graph.inputs[source])
-    w.known(name, w.reshape(w.plain(source), result))
+    result = w.add_result(name) if name in w.graph.scales else w.tensor(name, w.graph.shapes[name], w.graph.inputs[source])
+    w.register(name, w.reshape(w.plain(source), result))
 
 
-def identity(w: Writer, op: Operation) -> None:
+def identity(w: TfliteWriter, op: Operation) -> None:
     """Write nothing: give the tensor a second name."""
-    for number, last in zip(w.forms_of(op.inputs[0]), (False, True), strict=True):
+    for number, last in zip(w.layouts_of(op.inputs[0]), (False, True), strict=True):
         if number is not None:
-            w.known(op.outputs[0], number, last=last)
+            w.register(op.outputs[0], number, last=last)
 
 
-def transpose(w: Writer, op: Operation) -> None:
+def transpose(w: TfliteWriter, op: Operation) -> None:
     """Write TRANSPOSE, or nothing if the tensor already exists in the other layout."""
     source, name, order = op.inputs[0], op.outputs[0], tuple(op.attributes["perm"])
     if order == TO_LAST:
-        w.known(name, w.channels_last(source))
+        w.register(name, w.channels_last(source))
     elif order == TO_PLAIN:
-        w.known(name, w.plain(source), last=True)
+        w.register(name, w.plain(source), last=True)
     else:
-        w.known(name, w.transposed(w.plain(source), source, order))
+        w.register(name, w.transpose(w.plain(source), source, order))
 
 
-def concat(w: Writer, op: Operation) -> None:
+def concat(w: TfliteWriter, op: Operation) -> None:
     """Write CONCATENATION of tensors with equal scales; LiteRT accepts different scales but silently ignores the difference."""
-    name, last = op.outputs[0], w.lies_last(*op.inputs)
+    name, last = op.outputs[0], w.is_channels_last(*op.inputs)
     parts = [w.channels_last(part) if last else w.plain(part) for part in op.inputs]
     scale = w.graph.scales[name]
     for i, part in enumerate(op.inputs):
         if w.graph.scales[part] != scale:
-            rounded = w.between(f"{name}.part.{i}", w.shape(parts[i]), scale)
+            rounded = w.intermediate(f"{name}.part.{i}", w.shape(parts[i]), scale)
             w.operator("QUANTIZE", [parts[i]], [rounded])
             parts[i] = rounded
     axis = op.attributes["axis"] % len(w.graph.shapes[name])
     options = schema.ConcatenationOptionsT(axis=_LAST_AXES[axis] if last else axis)
-    w.operator("CONCATENATION", parts, [w.result(name, last=last)], options)
+    w.operator("CONCATENATION", parts, [w.add_result(name, last=last)], options)
 
 
-def split(w: Writer, op: Operation) -> None:
+def split(w: TfliteWriter, op: Operation) -> None:
     """Write Split as one STRIDED_SLICE per used part.
 
     With SPLIT, Qualcomm's compiler turns unused parts into graph outputs, and the graph cannot be run.
@@ -113,12 +113,12 @@ def split(w: Writer, op: Operation) -> None:
         start = end
 
 
-def slice_(w: Writer, op: Operation) -> None:
+def slice_(w: TfliteWriter, op: Operation) -> None:
     """Write STRIDED_SLICE with constant starts, ends and steps."""
     shape = w.graph.shapes[op.inputs[0]]
-    starts, ends = w.weights(op, 1).values, w.weights(op, 2).values
-    axes = w.weights(op, 3).values if len(op.inputs) > 3 else np.arange(len(starts))
-    operations = w.weights(op, 4).values if len(op.inputs) > 4 else np.ones(len(starts), np.int64)
+    starts, ends = w.constant_input(op, 1).values, w.constant_input(op, 2).values
+    axes = w.constant_input(op, 3).values if len(op.inputs) > 3 else np.arange(len(starts))
+    operations = w.constant_input(op, 4).values if len(op.inputs) > 4 else np.ones(len(starts), np.int64)
     bounds = [[0, size, 1] for size in shape]
     for axis, start, end, stride in zip(axes, starts, ends, operations, strict=True):
         if min(start, end) < 0 or stride < 1:
@@ -127,42 +127,42 @@ def slice_(w: Writer, op: Operation) -> None:
     _sliced(w, op, op.outputs[0], bounds)
 
 
-def _sliced(w: Writer, op: Operation, name: str, bounds: Sequence[Sequence[int]]) -> None:
+def _sliced(w: TfliteWriter, op: Operation, name: str, bounds: Sequence[Sequence[int]]) -> None:
     """Write a STRIDED_SLICE with begin, end and stride in each dimension."""
-    numbers = [w.numbers(*column) for column in zip(*bounds, strict=True)]
-    w.operator("STRIDED_SLICE", [w.plain(op.inputs[0]), *numbers], [w.result(name)], schema.StridedSliceOptionsT())
+    numbers = [w.int32_constant(*column) for column in zip(*bounds, strict=True)]
+    w.operator("STRIDED_SLICE", [w.plain(op.inputs[0]), *numbers], [w.add_result(name)], schema.StridedSliceOptionsT())
 
 
-def resize(w: Writer, op: Operation) -> None:
+def resize(w: TfliteWriter, op: Operation) -> None:
     """Write 2x nearest-neighbour upsampling as CONCATENATION and RESHAPE; chips refuse INT16 RESIZE_NEAREST_NEIGHBOR."""
     form = [str(op.attributes.get(key, default.encode()), "utf-8") for key, default in RESIZE_DEFAULTS.items()]
     before, after = w.graph.shapes[op.inputs[0]], w.graph.shapes[op.outputs[0]]
     if form != ["nearest", *EXACT_RESIZE] or after != (*before[:2], 2 * before[2], 2 * before[3]):
         raise BuildError(f"{op} is no enlarging to twice the size by nearest neighbour, {' with '.join(EXACT_RESIZE)}")
     name, (_, channels, height, width) = op.outputs[0], before
-    wide = _twice(w, f"{name}.wide", w.channels_last(op.inputs[0]), (1, height, width, 2 * channels), axis=3, name=name)
-    rows = w.between(f"{name}.rows", (1, height, 1, 2 * width * channels), w.graph.scales[name])
-    tall = _twice(w, f"{name}.tall", w.reshape(wide, rows), (1, height, 2, 2 * width * channels), axis=2, name=name)
-    w.reshape(tall, w.result(name, last=True))
+    wide = _doubled(w, f"{name}.wide", w.channels_last(op.inputs[0]), (1, height, width, 2 * channels), axis=3, name=name)
+    rows = w.intermediate(f"{name}.rows", (1, height, 1, 2 * width * channels), w.graph.scales[name])
+    tall = _doubled(w, f"{name}.tall", w.reshape(wide, rows), (1, height, 2, 2 * width * channels), axis=2, name=name)
+    w.reshape(tall, w.add_result(name, last=True))
 
 
-def _twice(w: Writer, own: str, tensor: int, shape: Shape, *, axis: int, name: str) -> int:
-    twice = w.between(own, shape, w.graph.scales[name])
+def _doubled(w: TfliteWriter, own: str, tensor: int, shape: Shape, *, axis: int, name: str) -> int:
+    twice = w.intermediate(own, shape, w.graph.scales[name])
     w.operator("CONCATENATION", [tensor, tensor], [twice], schema.ConcatenationOptionsT(axis=axis))
     return twice
 
 
-def layer_norm(w: Writer, op: Operation) -> None:
+def layer_norm(w: TfliteWriter, op: Operation) -> None:
     """Write layer normalization over the last axis."""
     source, shape = op.inputs[0], w.graph.shapes[op.inputs[0]]
     if op.attributes.get("axis", -1) not in (-1, len(shape) - 1):
         raise BuildError(f"{op} is over axis {op.attributes['axis']} and those after it; expected the last alone")
     norm = _Norm(w, op)
     normal = norm.normalised(norm.exact(w.plain(source)), lambda x: norm.mean(x, (len(shape) - 1,)))
-    norm.scaled(normal, w.result(op.outputs[0]), shape[-1:])
+    norm.scaled(normal, w.add_result(op.outputs[0]), shape[-1:])
 
 
-def group_norm(w: Writer, op: Operation) -> None:
+def group_norm(w: TfliteWriter, op: Operation) -> None:
     """Write group normalization over each group of channels and all positions.
 
     An image (1, h, w, C) keeps its shape: chips lay channels out in blocks of 32, so (1, h w, G, C/G) would take eight times the
@@ -172,25 +172,25 @@ def group_norm(w: Writer, op: Operation) -> None:
     norm = _Norm(w, op)
     if len(w.graph.shapes[op.inputs[0]]) == IMAGE_RANK:
         normal = norm.normalised(norm.exact(w.channels_last(op.inputs[0])), lambda x: norm.group_mean(x, groups))
-        norm.scaled(normal, w.result(op.outputs[0], last=True), (channels,))
+        norm.scaled(normal, w.add_result(op.outputs[0], last=True), (channels,))
         return
     data = w.plain(op.inputs[0])
     grouped = norm.reshaped(norm.exact(data), (1, groups, -1))
     normal = norm.reshaped(norm.normalised(grouped, lambda x: norm.mean(x, (2,))), w.shape(data))
-    norm.scaled(normal, w.result(op.outputs[0]), (channels, 1))
+    norm.scaled(normal, w.add_result(op.outputs[0]), (channels, 1))
 
 
-def mean(w: Writer, op: Operation) -> None:
+def mean(w: TfliteWriter, op: Operation) -> None:
     """Write an INT16 MEAN over constant axes."""
-    source, axes = op.inputs[0], w.weights(op, 1).values
+    source, axes = op.inputs[0], w.constant_input(op, 1).values
     options = schema.ReducerOptionsT(keepDims=bool(op.attributes.get("keepdims", 1)))
-    w.operator("MEAN", [w.plain(source), w.numbers(*axes.tolist())], [w.result(op.outputs[0])], options)
+    w.operator("MEAN", [w.plain(source), w.int32_constant(*axes.tolist())], [w.add_result(op.outputs[0])], options)
 
 
 class _Norm:
     """A writer for the steps of a normalization, in float."""
 
-    def __init__(self, w: Writer, op: Operation) -> None:
+    def __init__(self, w: TfliteWriter, op: Operation) -> None:
         self._w, self._op, self._parts = w, op, 0
 
     def exact(self, rounded: int) -> int:
@@ -201,7 +201,7 @@ class _Norm:
         """Reshape a tensor; one size may be -1 and is inferred."""
         left = prod(self._w.shape(tensor)) // -prod(shape) if -1 in shape else 0
         whole = tuple(left if size == -1 else size for size in shape)
-        return self._written("RESHAPE", [tensor, self._w.numbers(*whole)], whole)
+        return self._written("RESHAPE", [tensor, self._w.int32_constant(*whole)], whole)
 
     def normalised(self, x: int, mean: Callable[[int], int]) -> int:
         """Subtract the mean, and divide by the standard deviation. `mean` returns a mean that broadcasts to its tensor."""
@@ -216,7 +216,7 @@ class _Norm:
     def mean(self, x: int, axes: tuple[int, ...]) -> int:
         """Return the mean over some axes, which keep size 1."""
         shape = tuple(1 if axis in axes else size for axis, size in enumerate(self._w.shape(x)))
-        return self._written("MEAN", [x, self._w.numbers(*axes)], shape, schema.ReducerOptionsT(keepDims=True))
+        return self._written("MEAN", [x, self._w.int32_constant(*axes)], shape, schema.ReducerOptionsT(keepDims=True))
 
     def group_mean(self, x: int, groups: int) -> int:
         """Return each channel's mean over positions and its group's channels, of shape (1, 1, 1, C), for an image."""
@@ -236,14 +236,14 @@ class _Norm:
 
     def _channels(self, index: int, shape: Shape) -> int:
         """Return the scale or offset of each channel; if the scale is a filter, its first weight counts."""
-        exact = self._w.weights(self._op, index).exact
+        exact = self._w.constant_input(self._op, index).dequantized
         return self._constant(exact.reshape(len(exact), -1)[:, 0].reshape(shape))
 
     def _constant(self, values: np.ndarray | np.float32) -> int:
         return self._w.constant(self._name(), np.asarray(values, np.float32))
 
     def _written(self, code: str, inputs: list[int], shape: Shape, options: object = None) -> int:
-        result = self._w.between(self._name(), shape)
+        result = self._w.intermediate(self._name(), shape)
         self._w.operator(code, inputs, [result], options)
         return result
 

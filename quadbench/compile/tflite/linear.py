@@ -5,72 +5,72 @@ from collections.abc import Sequence
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from quadbench.compile.tflite.flatbuffer import TO_LAST, Writer
+from quadbench.compile.tflite.flatbuffer import TO_LAST, TfliteWriter
 from quadbench.compile.tflite.rounded_graph import GREATEST, Constant, Operation
 from quadbench.errors import BuildError
 
-_GREATEST_INT16, _GREATEST_INT32 = 2**15, 2**31 - 1
+_MAX_INT16, _MAX_INT32 = 2**15, 2**31 - 1
 
 
-def gemm(w: Writer, op: Operation) -> None:
+def gemm(w: TfliteWriter, op: Operation) -> None:
     """Write Gemm as FULLY_CONNECTED with base weights, or as a matrix product with LoRA weights."""
     a = op.attributes
     if a.get("transA", 0) or not a.get("transB", 0) or a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0:
         raise BuildError(f"{op} is no linear layer: expected transA 0, transB 1, alpha 1 and beta 1")
     if op.inputs[1] not in w.graph.constants:
-        product(w, w.plain(op.inputs[0]), w.plain(op.inputs[1]), w.result(op.outputs[0]), adjoint=True)
+        product(w, w.plain(op.inputs[0]), w.plain(op.inputs[1]), w.add_result(op.outputs[0]), adjoint=True)
         return
-    weight = w.weights(op, 1)
+    weight = w.constant_input(op, 1)
     bias, dtype = bias_of(w, op, weight)
     options = schema.FullyConnectedOptionsT(quantizedBiasType=dtype, keepNumDims=True)
     operands = [w.plain(op.inputs[0]), w.constant(op.inputs[1], weight.values, weight.scales), bias]
-    w.operator("FULLY_CONNECTED", operands, [w.result(op.outputs[0])], options)
+    w.operator("FULLY_CONNECTED", operands, [w.add_result(op.outputs[0])], options)
 
 
-def matmul(w: Writer, op: Operation) -> None:
+def matmul(w: TfliteWriter, op: Operation) -> None:
     """Write BATCH_MATMUL of two quantized tensors, as in attention."""
-    product(w, w.plain(op.inputs[0]), w.plain(op.inputs[1]), w.result(op.outputs[0]))
+    product(w, w.plain(op.inputs[0]), w.plain(op.inputs[1]), w.add_result(op.outputs[0]))
 
 
-def product(w: Writer, left: int, right: int, result: int, *, adjoint: bool = False) -> None:
+def product(w: TfliteWriter, left: int, right: int, result: int, *, adjoint: bool = False) -> None:
     """Write BATCH_MATMUL; `adjoint` transposes the second factor."""
     w.operator("BATCH_MATMUL", [left, right], [result], schema.BatchMatMulOptionsT(adjY=adjoint))
 
 
-def gather(w: Writer, op: Operation) -> None:
+def gather(w: TfliteWriter, op: Operation) -> None:
     """Write GATHER of rows of an INT8 table, then QUANTIZE to 16 bits; constant indices are looked up here."""
-    table, name = w.weights(op, 0), op.outputs[0]
+    table, name = w.constant_input(op, 0), op.outputs[0]
     if op.attributes.get("axis", 0) != 0 or table.scales is None or table.scales.ndim:
         raise BuildError(f"{op} is no embedding: expected rows of a table with one scale")
     if op.inputs[1] in w.graph.constants:
-        always = table.exact[w.graph.constants[op.inputs[1]].values].astype(np.float64)
+        always = table.dequantized[w.graph.constants[op.inputs[1]].values].astype(np.float64)
         scale = w.graph.scales[name]
         integers = np.clip(np.rint(always / scale), -GREATEST, GREATEST).astype(np.int16)
-        w.known(name, w.constant(name, integers, scale))
+        w.register(name, w.constant(name, integers, scale))
         return
     rows = w.tensor(f"{name}.rows", w.graph.shapes[name], "int8", table.scales)
     integers = w.constant(op.inputs[0], table.values, table.scales)
     w.operator("GATHER", [integers, w.plain(op.inputs[1])], [rows], schema.GatherOptionsT(axis=0))
-    w.operator("QUANTIZE", [rows], [w.result(name)])
+    w.operator("QUANTIZE", [rows], [w.add_result(name)])
 
 
-def bias_of(w: Writer, op: Operation, weight: Constant) -> tuple[int, int]:
+def bias_of(w: TfliteWriter, op: Operation, weight: Constant) -> tuple[int, int]:
     """Return a layer's bias tensor (-1 if it has none) and its type: INT32 if no sum of products can exceed 32 bits.
 
     LiteRT's CPU accumulates in the bias's type. INT64 is always exact, but many times slower.
     """
     channels = weight.values.shape[0]
-    values = np.zeros(channels, np.int64) if len(op.inputs) < 3 else w.weights(op, 2).values.astype(np.int64)
+    values = np.zeros(channels, np.int64) if len(op.inputs) < 3 else w.constant_input(op, 2).values.astype(np.int64)
     rows = weight.values.reshape(channels, -1)
     magnitudes = 2 * np.maximum(rows, 0).sum(1, dtype=np.int64) - rows.sum(1, dtype=np.int64)  # abs would take more memory
-    greatest = magnitudes * _GREATEST_INT16 + np.abs(values)
-    is_narrow = greatest.max() <= _GREATEST_INT32
+    greatest = magnitudes * _MAX_INT16 + np.abs(values)
+    is_narrow = greatest.max() <= _MAX_INT32
     scales = np.asarray(weight.scales) * np.float32(w.graph.scales[op.inputs[0]])
     number = w.constant(f"{op.outputs[0]}.bias", values.astype(np.int32 if is_narrow else np.int64), scales)
     return number, schema.TensorType.INT32 if is_narrow else schema.TensorType.INT64
 
 
-def conv(w: Writer, op: Operation) -> None:
+def conv(w: TfliteWriter, op: Operation) -> None:
     """Write Conv as CONV_2D with base weights, or as a matrix product with LoRA weights."""
     attributes = op.attributes
     if attributes.get("group", 1) != 1 or set(attributes.get("dilations", [1])) != {1}:
@@ -78,7 +78,7 @@ def conv(w: Writer, op: Operation) -> None:
     if op.inputs[1] not in w.graph.constants:
         _with_lora_weights(w, op)
         return
-    weight, stride = w.weights(op, 1), _stride(op)
+    weight, stride = w.constant_input(op, 1), _stride(op)
     filters = weight.values.transpose(TO_LAST)  # (O, C, k, k) -> (O, k, k, C)
     data, padding = w.channels_last(op.inputs[0]), schema.Padding.SAME
     if not _is_same(w.shape(data)[1:3], filters.shape[1:3], stride, _pads(op)):
@@ -88,28 +88,28 @@ def conv(w: Writer, op: Operation) -> None:
         padding=padding, strideH=stride[0], strideW=stride[1], dilationHFactor=1, dilationWFactor=1, quantizedBiasType=dtype
     )
     operands = [data, w.constant(op.inputs[1], filters, weight.scales), bias]
-    w.operator("CONV_2D", operands, [w.result(op.outputs[0], last=True)], options)
+    w.operator("CONV_2D", operands, [w.add_result(op.outputs[0], last=True)], options)
 
 
-def _with_lora_weights(w: Writer, op: Operation) -> None:
+def _with_lora_weights(w: TfliteWriter, op: Operation) -> None:
     """Multiply each filter's receptive fields, (h w, k k C), by the filters, (O, k k C)."""
     data, filters = w.channels_last(op.inputs[0]), w.graph.shapes[op.inputs[1]]
     scale = w.graph.scales[op.inputs[0]]
     if filters[2:] != (1, 1):
         data = _windows(w, op, data, scale)
     _, height, width, channels = w.shape(data)
-    rows = w.reshape(data, w.between(f"{op.name}.rows", (height * width, channels), scale))
+    rows = w.reshape(data, w.intermediate(f"{op.name}.rows", (height * width, channels), scale))
     matrix = w.plain(op.inputs[1])
     if filters[2:] != (1, 1):
         matrix = w.channels_last(op.inputs[1])  # (O, k, k, C), in the order of the windows
-    matrix = w.reshape(matrix, w.between(f"{op.name}.matrix", (filters[0], channels), w.graph.scales[op.inputs[1]]))
+    matrix = w.reshape(matrix, w.intermediate(f"{op.name}.matrix", (filters[0], channels), w.graph.scales[op.inputs[1]]))
     name = op.outputs[0]
-    products = w.between(f"{name}.rows", (height * width, filters[0]), w.graph.scales[name])
+    products = w.intermediate(f"{name}.rows", (height * width, filters[0]), w.graph.scales[name])
     product(w, rows, matrix, products, adjoint=True)
-    w.reshape(products, w.result(name, last=True))
+    w.reshape(products, w.add_result(name, last=True))
 
 
-def _windows(w: Writer, op: Operation, data: int, scale: float) -> int:
+def _windows(w: TfliteWriter, op: Operation, data: int, scale: float) -> int:
     """Concatenate the values that a filter covers at each position, with one slice for each of its k k weights."""
     stride, (rows, columns) = _stride(op), w.graph.shapes[op.inputs[1]][2:]
     _, _, height, width = w.graph.shapes[op.outputs[0]]
@@ -118,20 +118,20 @@ def _windows(w: Writer, op: Operation, data: int, scale: float) -> int:
     slices = []
     for top, left in np.ndindex(rows, columns):
         end = (top + stride[0] * (height - 1) + 1, left + stride[1] * (width - 1) + 1)
-        piece = w.between(f"{op.name}.window.{top}.{left}", (1, height, width, channels), scale)
-        bounds = [w.numbers(*v) for v in ((0, top, left, 0), (1, *end, channels), (1, *stride, 1))]
+        piece = w.intermediate(f"{op.name}.window.{top}.{left}", (1, height, width, channels), scale)
+        bounds = [w.int32_constant(*v) for v in ((0, top, left, 0), (1, *end, channels), (1, *stride, 1))]
         w.operator("STRIDED_SLICE", [data, *bounds], [piece], schema.StridedSliceOptionsT())
         slices.append(piece)
-    windows = w.between(f"{op.name}.windows", (1, height, width, channels * rows * columns), scale)
+    windows = w.intermediate(f"{op.name}.windows", (1, height, width, channels * rows * columns), scale)
     w.operator("CONCATENATION", slices, [windows], schema.ConcatenationOptionsT(axis=3))
     return windows
 
 
-def _padded(w: Writer, op: Operation, data: int) -> int:
+def _padded(w: TfliteWriter, op: Operation, data: int) -> int:
     top, left, bottom, right = _pads(op)
     _, height, width, channels = w.shape(data)
     shape = (1, height + top + bottom, width + left + right, channels)
-    padded = w.between(f"{op.name}.padded", shape, w.graph.scales[op.inputs[0]])
+    padded = w.intermediate(f"{op.name}.padded", shape, w.graph.scales[op.inputs[0]])
     pads = w.constant(f"{op.name}.pads", np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32))
     w.operator("PAD", [data, pads], [padded], schema.PadOptionsT())
     return padded

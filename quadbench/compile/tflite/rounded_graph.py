@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 Shape = tuple[int, ...]
-_MOST_LOOKED_AT = 1024  # the most bytes of a constant that shape inference may read
+_MAX_INSPECTED = 1024  # the most bytes of a constant that shape inference may read
 REQUANTIZE, GROUP_NORM = "Requantize", "GroupNorm"  # operations that replace several ONNX nodes, or none
 _PARTS = ("Conv", "Reshape", "InstanceNormalization", "Reshape")  # in reverse order
 GREATEST = 32767
 UNIT_SCALE = 2.0**-15  # the output scale of LOGISTIC, fixed by LiteRT
-_GREATEST_UINT16 = 65535
+_MAX_UINT16 = 65535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Constant:
     axis: int = 0
 
     @property
-    def exact(self) -> np.ndarray:
+    def dequantized(self) -> np.ndarray:
         """Return the dequantized values, in float."""
         if self.scales is None:
             return self.values
@@ -64,7 +64,7 @@ class RoundedGraph:
     constants: dict[str, Constant] = field(default_factory=dict)
 
 
-def rounded_graph(model: "ModelProto") -> RoundedGraph:
+def read_rounded_graph(model: "ModelProto") -> RoundedGraph:
     """Convert a QDQ graph with LiteRT's encodings to operations on integer tensors. The weights are moved out of the model."""
     reader = _QdqReader(model)
     for node in model.graph.node:
@@ -80,7 +80,7 @@ class _QdqReader:
 
         self._stored = {constant.name: np.asarray(numpy_helper.to_array(constant)) for constant in model.graph.initializer}
         for constant in model.graph.initializer:
-            if len(constant.raw_data) > _MOST_LOOKED_AT:
+            if len(constant.raw_data) > _MAX_INSPECTED:
                 constant.ClearField("raw_data")
         inferred = shape_inference.infer_shapes(model, strict_mode=True).graph
         values = (*inferred.input, *inferred.value_info, *inferred.output)
@@ -158,7 +158,7 @@ class _QdqReader:
         return float(self._stored[node.input[1]])
 
 
-def with_group_norms(graph: RoundedGraph) -> RoundedGraph:
+def fuse_group_norms(graph: RoundedGraph) -> RoundedGraph:
     """Replace each group of four nodes that computes a group norm by one operation, with the number of groups as attribute."""
     makers = {name: op for op in graph.operations for name in op.outputs}
     operations = [_group_norm(graph, op, makers) or op for op in graph.operations]
@@ -182,7 +182,7 @@ def _group_norm(graph: RoundedGraph, op: Operation, makers: dict[str, Operation]
     return replace(op, op_type=GROUP_NORM, inputs=(rows.inputs[0], *op.inputs[1:]), attributes=attributes)
 
 
-def in_dialect(model: "ModelProto") -> "ModelProto":
+def reencode_for_litert(model: "ModelProto") -> "ModelProto":
     """Convert the encodings of a QDQ graph to LiteRT's symmetric ones, in place, and return the graph."""
     writer = _Dialect(model=model, constants={constant.name: constant for constant in model.graph.initializer})
     for node in model.graph.node:
@@ -194,7 +194,7 @@ def in_dialect(model: "ModelProto") -> "ModelProto":
 
 def symmetric_scale(scale: float, zero_point: int) -> float:
     """Return the scale of an INT16 encoding with zero point 0 that covers the range of a UINT16 encoding."""
-    magnitude = scale * max(zero_point, _GREATEST_UINT16 - zero_point)
+    magnitude = scale * max(zero_point, _MAX_UINT16 - zero_point)
     is_unit = zero_point == 0 and np.isclose(magnitude, 1.0, rtol=1e-6)
     return UNIT_SCALE if is_unit else float(np.float32(magnitude / GREATEST))
 

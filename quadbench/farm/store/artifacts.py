@@ -9,16 +9,16 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from quadbench.artifacts import Bundle, CompiledBundle, FileRef, Stored
+from quadbench.artifacts import Bundle, CompiledBundle, FileRef, StoredArtifact, StoredBundle, StoredCompiled
 from quadbench.artifacts.kit import Kit
-from quadbench.artifacts.names import check_sha256
 from quadbench.artifacts.run_record import file_refs
-from quadbench.errors import ArtifactError, NotStoredError, UserError, shown
+from quadbench.artifacts.safe_text import check_sha256
+from quadbench.errors import ArtifactError, NotStoredError, UserError, quote
 from quadbench.farm.store.keys import ARTIFACTS, artifact_key
 from quadbench.farm.store.objects import ArtifactEntry, Sending, Sent, Store, checked_files
 from quadbench.host import folder_lock
 from quadbench.results.digests import sha256_of
-from quadbench.results.disk import storing
+from quadbench.results.disk import storage_errors
 from quadbench.results.documents import document_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import (
@@ -27,10 +27,10 @@ from quadbench.results.manifest import (
     ArtifactT,
     check_contents,
     file_ref,
-    link,
+    link_file,
     publish,
+    read_checked,
     read_manifest,
-    read_whole,
 )
 from quadbench.spec import read_json
 
@@ -47,7 +47,7 @@ class ArtifactName:
     digest: str
 
 
-def send(stored: Stored[Bundle] | Stored[CompiledBundle] | Stored[Kit], store: Store) -> Sent:
+def send(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], store: Store) -> Sent:
     """Send an artifact, skipping contents that the store has. Its entry is written last, so that it is complete when visible.
 
     Raises:
@@ -71,7 +71,7 @@ def send(stored: Stored[Bundle] | Stored[CompiledBundle] | Stored[Kit], store: S
     return sending.sent
 
 
-def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> Stored[ArtifactT]:
+def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> StoredArtifact[ArtifactT]:
     """Return an artifact in the results folder; fetch it unless it is there and intact.
 
     Processes of one host fetch one at a time, so that each artifact is fetched once. Files of other local artifacts are linked.
@@ -85,7 +85,7 @@ def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> S
         folder = _PLACES[kind](layout, check_sha256(digest))
     except ValueError as error:
         raise ArtifactError(f"no artifact has this digest: {error}") from error
-    with storing(layout.root):
+    with storage_errors(layout.root):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folder_lock(layout.root):
             if stored := _whole(folder, kind, digest):
@@ -103,10 +103,10 @@ def named(beginning: str, store: Store) -> ArtifactName:
     """
     every = [one for one in artifacts(store) if beginning and one.digest.startswith(beginning)]
     if not every:
-        raise NotStoredError(f"the store '{store.name}' has no artifact whose digest begins with {shown(beginning)}", hint=_AGAIN)
+        raise NotStoredError(f"the store '{store.name}' has no artifact whose digest begins with {quote(beginning)}", hint=_AGAIN)
     if len(every) > 1:
         names = ", ".join(sorted(f"{one.kind} {one.digest}" for one in every))
-        raise UserError(f"several artifacts begin with {shown(beginning)}: {names}", hint="give more of it")
+        raise UserError(f"several artifacts begin with {quote(beginning)}: {names}", hint="give more of it")
     return every[0]
 
 
@@ -133,7 +133,7 @@ def entry_of(kind: str, digest: str, store: Store) -> ArtifactEntry:
     if entry is None:
         raise NotStoredError(f"the store '{store.name}' has no {kind} {digest}", hint=_AGAIN)
     if (entry.kind, entry.digest) != (kind, digest):
-        raise ArtifactError(f"'{key}' in the store '{store.name}' is that of {shown(entry.kind)} {entry.digest}", hint=_AGAIN)
+        raise ArtifactError(f"'{key}' in the store '{store.name}' is that of {quote(entry.kind)} {entry.digest}", hint=_AGAIN)
     return entry
 
 
@@ -164,14 +164,14 @@ def described(entry: ArtifactEntry, store: Store) -> Any:
         raise ArtifactError(f"{name} is not JSON: {error}", hint=_AGAIN) from error
     artifact = document_of(raw, KINDS[entry.kind], name=name, hint=_AGAIN)
     if (artifact.kind, artifact.digest) != (entry.kind, entry.digest):
-        raise ArtifactError(f"{name} is that of {shown(artifact.kind)} {shown(artifact.digest)}", hint=_AGAIN)
+        raise ArtifactError(f"{name} is that of {quote(artifact.kind)} {quote(artifact.digest)}", hint=_AGAIN)
     for file in checked_files(file_refs(artifact), name):
         if file.path in (MANIFEST, CHECKSUM):
             raise ArtifactError(f"{name} names itself as a file, '{file.path}'", hint=_AGAIN)
     return artifact
 
 
-def read_any(folder: Path) -> Stored[Any]:
+def read_any(folder: Path) -> StoredArtifact[Any]:
     """Read an artifact of any kind from its folder.
 
     Raises:
@@ -180,7 +180,7 @@ def read_any(folder: Path) -> Stored[Any]:
     raw = read_json(folder / MANIFEST, fault=ArtifactError, hint="give the folder of a bundle, compiled bundle or kit")
     kind = raw.get("kind") if isinstance(raw, dict) else None
     if kind not in KINDS:
-        raise ArtifactError(f"'{folder / MANIFEST}' is of kind {shown(str(kind))}; expected one of {', '.join(KINDS)}")
+        raise ArtifactError(f"'{folder / MANIFEST}' is of kind {quote(str(kind))}; expected one of {', '.join(KINDS)}")
     return read_manifest(folder, KINDS[kind])
 
 
@@ -188,12 +188,12 @@ def _word(kind: type[ArtifactT]) -> str:
     return next(word for word, known in KINDS.items() if known is kind)
 
 
-def _whole(folder: Path, kind: type[ArtifactT], digest: str) -> Stored[ArtifactT] | None:
+def _whole(folder: Path, kind: type[ArtifactT], digest: str) -> StoredArtifact[ArtifactT] | None:
     """Return the artifact in its folder, or None if it is absent, damaged or another one."""
     if not folder.exists():
         return None
     with suppress(ArtifactError):
-        stored = read_whole(folder, kind)
+        stored = read_checked(folder, kind)
         return stored if stored.artifact.digest == digest else None
     return None
 
@@ -212,7 +212,7 @@ def _linked(source: Path | None, file: FileRef, target: Path) -> bool:
     if source is None:
         return False
     with suppress(OSError):
-        link(source, target)
+        link_file(source, target)
         if sha256_of(target) == file.sha256:
             return True
     target.unlink(missing_ok=True)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.artifacts import FileRef, RunRecord, Variant
-from quadbench.artifacts.names import check_file_name, check_relative_path
-from quadbench.errors import ArtifactError, NotStoredError, StorageError, UserError, shown
+from quadbench.artifacts.safe_text import check_file_name, check_relative_path
+from quadbench.errors import ArtifactError, NotStoredError, StorageError, UserError, quote
 from quadbench.farm.store.keys import launch_key, run_prefix
 from quadbench.farm.store.objects import LaunchEntry, Sending, Sent, Store, checked_files
 from quadbench.results.digests import sha256_of
-from quadbench.results.disk import storing
+from quadbench.results.disk import storage_errors
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref
 
@@ -38,7 +38,7 @@ def send_launch(record: RunRecord, layout: Layout, store: Store) -> Sent:
         StorageError: the store, or the results folder, cannot be used.
     """
     folder = layout.launch(record.run_id, record.device.address, record.variant, record.launch)
-    with storing(layout.root):
+    with storage_errors(layout.root):
         refs = [file_ref(folder, path) for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     if not refs:
         return Sent()
@@ -93,10 +93,10 @@ def _fetch_launch(key: str, run_id: str, layout: Layout, store: Store) -> list[F
     if entry is None:
         raise NotStoredError(f"the store '{store.name}' has it no more")
     if entry.run_id != run_id:
-        raise ArtifactError(f"it is of run {shown(entry.run_id)}, expected {shown(run_id)}")
+        raise ArtifactError(f"it is of run {quote(entry.run_id)}, expected {quote(run_id)}")
     missing = [file for file in _checked(entry.files, "it") if not _is_here(folder / file.path, file)]
     try:
-        with storing(layout.root):
+        with storage_errors(layout.root):
             for file in missing:
                 store.fetch(file, folder / file.path)
     except OSError as error:  # for example a folder in place of the file

@@ -12,11 +12,11 @@ from typing import TypeVar
 from pydantic import AwareDatetime, ValidationError
 
 from quadbench.artifacts import FileRef
-from quadbench.artifacts.names import FileName, Sha256
+from quadbench.artifacts.safe_text import FileName, Sha256
 from quadbench.errors import ArtifactError, NotStoredError
 from quadbench.farm.store.keys import CONDEMNED, MARKER, object_key
 from quadbench.farm.store.place import Place
-from quadbench.results.digests import MOST_BYTES
+from quadbench.results.digests import MAX_BYTES
 from quadbench.results.documents import adapter_of
 from quadbench.spec import first_problem
 
@@ -167,8 +167,8 @@ def checked_files(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
     for file in files:
         if by_path.setdefault(file.path, file) != file:
             raise ArtifactError(f"{name} has two contents of '{file.path}'", hint=_AGAIN)
-        if not 0 <= file.size_bytes <= MOST_BYTES:
-            raise ArtifactError(f"{name}: '{file.path}' has {file.size_bytes} bytes, expected 0 to {MOST_BYTES}", hint=_AGAIN)
+        if not 0 <= file.size_bytes <= MAX_BYTES:
+            raise ArtifactError(f"{name}: '{file.path}' has {file.size_bytes} bytes, expected 0 to {MAX_BYTES}", hint=_AGAIN)
     if len(by_path) > MOST_FILES:
         raise ArtifactError(f"{name} has {len(by_path)} files, expected at most {MOST_FILES}", hint=_AGAIN)
     for path in by_path:

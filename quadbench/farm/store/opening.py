@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from quadbench.errors import UserError, extra_needed, shown
+from quadbench.errors import UserError, quote, requires_extra
 from quadbench.farm.store.keys import MARKER
 from quadbench.farm.store.objects import Marker, Store
 from quadbench.farm.store.place import Place
 from quadbench.spec import variable
-from quadbench.spec.variables import masked, path_variable, refuse_like_url, secret_variable, variables_of, web_address_of
+from quadbench.spec.variables import mask_url, path_variable, refuse_like_url, secret_variable, variables_of, web_address_of
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -80,15 +80,15 @@ def _place(source: Source) -> Place:
     if "://" not in text:
         refuse_like_url(text, "the store", "a folder or s3://BUCKET/PREFIX")
     if text.startswith("file://") and not text.startswith("file:///"):
-        raise UserError(f"the store '{masked(text)}' names no folder of this machine; expected file:///FOLDER")
+        raise UserError(f"the store '{mask_url(text)}' names no folder of this machine; expected file:///FOLDER")
     is_folder = "://" not in text or text.startswith("file://")
     if not is_folder:
         _check_url(text)
-    with extra_needed("farm"):
+    with requires_extra("farm"):
         from obstore.store import LocalStore, from_url
     if is_folder:
         folder = Path(text.removeprefix("file://"))
-        return Place(masked(text) if "://" in text else str(folder), lambda: LocalStore(folder), folder)
+        return Place(mask_url(text) if "://" in text else str(folder), lambda: LocalStore(folder), folder)
     config: Any = _aws_settings() if text.startswith("s3://") else None
     literal = text.replace("%", "%25")  # from_url reads %20 as a space
     return Place(text, lambda: from_url(literal, config=config, client_options=_CLIENT, retry_config=_RETRIES))
@@ -100,7 +100,7 @@ def _check_url(url: str) -> None:
     Raises:
         UserError: the URL is invalid; the message shows no credentials.
     """
-    name = masked(url).replace("***@", "").removesuffix("?***")
+    name = mask_url(url).replace("***@", "").removesuffix("?***")
     protocol, _, rest = url.partition("://")
     if protocol not in _PROTOCOLS:
         raise UserError(f"the store '{name}' has an unknown protocol; expected {_EXPECTED}")
@@ -147,7 +147,7 @@ def _aws_settings() -> dict[str, str]:
     }
     if variable("AWS_PROFILE") and not (secret_variable(_KEYS[0][0]) or _KEYS[1][0] in settings):
         hint = f'eval "$(aws configure export-credentials --profile {profile} --format env)"'
-        raise UserError(f"the AWS profile {shown(profile)} has no key in '{files[0]}' or '{files[1]}'", hint=hint)
+        raise UserError(f"the AWS profile {quote(profile)} has no key in '{files[0]}' or '{files[1]}'", hint=hint)
     for name in _ENDPOINT[0]:
         web_address_of(name, variable(name))
     web_address_of("AWS_ENDPOINT_URL", settings.get("endpoint_url"))

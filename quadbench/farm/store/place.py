@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from quadbench.errors import StorageError
 from quadbench.farm.store.keys import INCOMING
-from quadbench.spec.variables import masked_in
+from quadbench.spec.variables import mask_urls_in
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -173,4 +173,4 @@ def _reason(error: BaseException) -> str:
         causes = ["".join(words) for words in _CAUSE.findall(details)]
         cause = causes[-1] if causes else said.rpartition(" - ")[2]
         said = f"{cause.replace('TimedOut', 'no answer in time').rstrip(' .:')} ({request[1]})"
-    return masked_in(" ".join(said.split()))[:_MOST_CHARACTERS].rstrip(".")
+    return mask_urls_in(" ".join(said.split()))[:_MOST_CHARACTERS].rstrip(".")

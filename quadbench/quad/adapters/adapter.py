@@ -53,7 +53,7 @@ class LoraPair:
         signs = up.gather(0, up.abs().argmax(0, keepdim=True)).sign()[0]  # (rank,)
         return self._shaped(down * (signs * roots)[:, None], up * (signs * roots))
 
-    def turned(self, rng: np.random.Generator) -> "LoraPair":
+    def rotated(self, rng: np.random.Generator) -> "LoraPair":
         """Return (Q down, up Q^T) with a random orthogonal Q (r, r), uniform by Haar measure, which keeps the product."""
         basis, upper = np.linalg.qr(rng.standard_normal((self.rank, self.rank)))
         turn = torch.from_numpy(basis * np.sign(np.diag(upper)))  # the signs make Q uniform (Mezzadri 2007)
@@ -66,7 +66,7 @@ class LoraPair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
+class OmittedPart:
     """The text encoder's part of an adapter, left out because only the U-Net's part is used.
 
     `energy_share` is its share of the adapter's energy, the sum of squares of all weight updates.
@@ -77,7 +77,7 @@ class LeftOut:
     energy_share: float
 
     @classmethod
-    def of(cls, tensors: int, energies: Sequence[float], *, unet_energy: float) -> "LeftOut":
+    def from_energies(cls, tensors: int, energies: Sequence[float], *, unet_energy: float) -> "OmittedPart":
         """Return the summary of a text encoder part with this many tensors and these energies per site."""
         whole = sum(energies) + unet_energy
         return cls(sites=len(energies), tensors=tensors, energy_share=sum(energies) / whole if whole else 0.0)
@@ -97,7 +97,7 @@ class Adapter:
     name: str
     pairs: dict[str, LoraPair]
     weight: float = 1.0
-    left_out: LeftOut | None = None
+    left_out: OmittedPart | None = None
 
     @property
     def rank(self) -> int:
@@ -108,12 +108,12 @@ class Adapter:
         """Return the adapter with balanced factors at every site, independent of how its file factorises the updates."""
         return replace(self, pairs={site: pair.balanced() for site, pair in self.pairs.items()})
 
-    def turned(self, number: int) -> "Adapter":
+    def rotated(self, number: int) -> "Adapter":
         """Return the adapter with a random rotation at each site; the adapter's name and `number` are the seed."""
         rng = np.random.default_rng([number, *self.name.encode()])
-        return replace(self, pairs={site: self.pairs[site].turned(rng) for site in sorted(self.pairs)})
+        return replace(self, pairs={site: self.pairs[site].rotated(rng) for site in sorted(self.pairs)})
 
-    def at(self, weight: float) -> "Adapter":
+    def at_weight(self, weight: float) -> "Adapter":
         """Return the adapter at another weight."""
         if weight == self.weight:
             return self
@@ -122,12 +122,12 @@ class Adapter:
         return replace(self, pairs=pairs, weight=weight)
 
 
-def mixed(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter | None:
+def mix_adapters(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter | None:
     """Return several weighted adapters as one whose ranks are concatenated at every site; None for no adapter.
 
     w_1 up_1 down_1 + w_2 up_2 down_2 = [w_1 up_1, w_2 up_2] [down_1; down_2]
     """
-    parts = [adapters[name].at(weight) for name, weight in weights.items()]
+    parts = [adapters[name].at_weight(weight) for name, weight in weights.items()]
     if len(parts) < 2:
         return parts[0] if parts else None
     sites = dict.fromkeys(site for part in parts for site in part.pairs)

@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import save
 
 from quadbench.errors import AdapterError, UserError
-from quadbench.quad.adapters.adapter import Adapter, LeftOut, LoraPair
-from quadbench.quad.adapters.kohya import PREFIX, Differences, flat_name, read_differences, read_kohya, read_text_encoder
-from quadbench.quad.adapters.loading import BaseSites, Slot, fitted, named_sites, read_tensor_file
-from quadbench.quad.adapters.lora_pairs import Reading, apart, named, refuse
+from quadbench.quad.adapters.adapter import Adapter, LoraPair, OmittedPart
+from quadbench.quad.adapters.kohya import PREFIX, WeightUpdates, flat_name, read_kohya, read_text_encoder, read_weight_updates
+from quadbench.quad.adapters.loading import BaseSites, SiteShape, fit_to_base, match_sites, read_tensor_file
+from quadbench.quad.adapters.lora_pairs import LoraReading, first_name, refuse, split_text_encoder
 from quadbench.quad.adapters.peft import read_config, read_peft, read_peft_differences
 from quadbench.quad.model_files import PEFT_TENSORS, adapter_files
 from quadbench.results.digests import sha256_of
 
 METADATA = "quadbench.conversion"
-LEAST_SINGULAR = 1e-7  # relative to the greatest; smaller singular values are float32 rounding errors
+MIN_SINGULAR = 1e-7  # relative to the greatest; smaller singular values are float32 rounding errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +64,16 @@ def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False
     path, read, plain, text = _content(source, unet_only=unet_only)
     refuse(source.name, (*read.problems, *(plain.problems if plain else ())))
     if both := read.by_site.keys() & (plain.pairs.keys() if plain else set()):
-        raise AdapterError(f"adapter '{source.name}' has tensors of several methods at site {named(sorted(both))}")
-    names = named_sites(source.name, [*read.by_site, *(plain.pairs if plain else ())], base)
-    pairs = fitted(Adapter(name=source.name, pairs=plain.pairs), base).pairs if plain else {}
+        raise AdapterError(f"adapter '{source.name}' has tensors of several methods at site {first_name(sorted(both))}")
+    names = match_sites(source.name, [*read.by_site, *(plain.pairs if plain else ())], base)
+    pairs = fit_to_base(Adapter(name=source.name, pairs=plain.pairs), base).pairs if plain else {}
     done: dict[str, tuple[LoraPair | None, ConvertedSite]] = {}
     for site, pair in pairs.items():
         if pair.rank <= rank:
             done[site] = pair, ConvertedSite(site=site, method="LoRA", rank=pair.rank, error=0.0, energy=pair.energy)
             continue
         weights = pair.up.flatten(1).double() @ pair.down.flatten(1).double()
-        slot = Slot(down=tuple(pair.down.shape[1:]), up=(pair.up.shape[0], *pair.up.shape[2:]))
+        slot = SiteShape(down=tuple(pair.down.shape[1:]), up=(pair.up.shape[0], *pair.up.shape[2:]))
         done[site] = _truncated(site, "LoRA", weights, slot, rank)
     for name, difference in read.by_site.items():
         site = names[name]
@@ -138,7 +138,7 @@ def origin(conversion: Conversion) -> dict[str, object]:
     }
 
 
-def _content(source: Path, *, unet_only: bool) -> tuple[Path, Differences, Reading | None, Mapping[str, torch.Tensor]]:
+def _content(source: Path, *, unet_only: bool) -> tuple[Path, WeightUpdates, LoraReading | None, Mapping[str, torch.Tensor]]:
     """Read a PEFT folder, which has no text encoder part, or a file with kohya's tensor names.
 
     Return the file, its weight differences and LoRA pairs for the U-Net, and its tensors for the text encoder.
@@ -149,16 +149,18 @@ def _content(source: Path, *, unet_only: bool) -> tuple[Path, Differences, Readi
         read = read_peft_differences(file.tensors, config)
         return file.path, read, read_peft(read.rest, config) if read.rest else None, {}
     file = read_tensor_file(source.name, source)
-    tensors, text = apart(file.tensors) if unet_only else (file.tensors, {})
-    read = read_differences(tensors)
+    tensors, text = split_text_encoder(file.tensors) if unet_only else (file.tensors, {})
+    read = read_weight_updates(tensors)
     return file.path, read, read_kohya(read.rest) if read.rest else None, text
 
 
-def _truncated(site: str, method: str, weights: torch.Tensor, slot: Slot, rank: int) -> tuple[LoraPair | None, ConvertedSite]:
+def _truncated(
+    site: str, method: str, weights: torch.Tensor, slot: SiteShape, rank: int
+) -> tuple[LoraPair | None, ConvertedSite]:
     """Return the closest pair to a float64 update (out, in * k * k), in the slot's shapes; None for a zero update."""
     energy = float(weights.square().sum())
     left, singular, right = torch.linalg.svd(weights, full_matrices=False)
-    kept = min(rank, int((singular > singular[0] * LEAST_SINGULAR).sum()))
+    kept = min(rank, int((singular > singular[0] * MIN_SINGULAR).sum()))
     if kept == 0:
         return None, ConvertedSite(site=site, method=method, rank=0, error=0.0, energy=0.0)
     root = singular[:kept].sqrt()
@@ -169,7 +171,7 @@ def _truncated(site: str, method: str, weights: torch.Tensor, slot: Slot, rank: 
     return pair, ConvertedSite(site=site, method=method, rank=kept, error=math.sqrt(missing / energy), energy=energy)
 
 
-def _in_shape(adapter: str, site: str, weights: torch.Tensor, slot: Slot) -> torch.Tensor:
+def _in_shape(adapter: str, site: str, weights: torch.Tensor, slot: SiteShape) -> torch.Tensor:
     flat, expected = weights.flatten(1), (slot.up[0], math.prod(slot.down))
     if tuple(flat.shape) != expected or (weights.ndim == 4 and weights.shape[2:] != (*slot.down[1:], 1, 1)[:2]):
         shape = (slot.up[0], *slot.down)
@@ -177,10 +179,10 @@ def _in_shape(adapter: str, site: str, weights: torch.Tensor, slot: Slot) -> tor
     return flat
 
 
-def _left_out(adapter: str, text: Mapping[str, torch.Tensor], unet_energy: float) -> LeftOut:
-    read = read_differences(text)
+def _left_out(adapter: str, text: Mapping[str, torch.Tensor], unet_energy: float) -> OmittedPart:
+    read = read_weight_updates(text)
     plain = read_text_encoder(read.rest) if read.rest else None
     refuse(f"{adapter}, text encoder", (*read.problems, *(plain.problems if plain else ())))
     energies = [float(one.weights().square().sum()) for one in read.by_site.values()]
     energies += [pair.energy for pair in plain.pairs.values()] if plain else []
-    return LeftOut.of(len(text), energies, unet_energy=unet_energy)
+    return OmittedPart.from_energies(len(text), energies, unet_energy=unet_energy)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from quadbench.errors import AdapterError
-from quadbench.quad.adapters.adapter import SITE_ENDINGS, Adapter, LeftOut, LoraPair
-from quadbench.quad.adapters.loading import BaseSites, fitted, read_adapter
+from quadbench.quad.adapters.adapter import SITE_ENDINGS, Adapter, LoraPair, OmittedPart
+from quadbench.quad.adapters.loading import BaseSites, fit_to_base, read_adapter
 from quadbench.quad.adapters.lora_pairs import AdapterProblem
 from quadbench.recipe.tasks import SiteKind
 
@@ -52,7 +52,7 @@ class Inspection:
     int16_bytes: int
     int8_bytes: int
     outlier: Outlier | None
-    left_out: LeftOut | None
+    left_out: OmittedPart | None
     problems: tuple[AdapterProblem, ...]
 
 
@@ -63,7 +63,7 @@ def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: boo
     pairs, scales, problems = reading.pairs, reading.scales.values(), list(reading.problems)
     if base is not None and pairs:
         try:
-            pairs = fitted(Adapter(name=path.name, pairs=pairs), base).pairs
+            pairs = fit_to_base(Adapter(name=path.name, pairs=pairs), base).pairs
         except AdapterError as error:
             problems.append(AdapterProblem(message=error.message, hint=error.hint))
     parameters = _parameters(pairs.values())

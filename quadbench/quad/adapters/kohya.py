@@ -12,16 +12,16 @@ from diffusers.utils import convert_unet_state_dict_to_peft
 
 from quadbench.quad.adapters.lora_pairs import (
     AdapterProblem,
-    Fault,
+    FaultKind,
     Faults,
-    Key,
     LoraPart,
-    Reading,
+    LoraReading,
+    TensorKey,
     names_by_site,
     quoted,
     read_pairs,
 )
-from quadbench.quad.model.values import fault_of
+from quadbench.quad.model.weight_faults import fault_of
 
 PREFIX = "lora_unet_"
 PREFIXES = (PREFIX, "lora_te_", "lora_te1_", "lora_te2_")
@@ -29,7 +29,7 @@ _KEY = re.compile(rf"^(?P<prefix>{'|'.join(PREFIXES)})(?P<flat>[^.]+)\.(?P<part>
 _PARTS = {"lora_down.weight": LoraPart.DOWN, "lora_up.weight": LoraPart.UP, "alpha": LoraPart.ALPHA}
 _UPSAMPLER = re.compile(r"(?P<block>output_blocks_(?P<index>\d+))_[12]_conv")
 _LDM = re.compile(r"^(input_blocks|middle_block|output_blocks|time_embed_|out_2)")
-MOST_WEIGHTS = 2**26  # the most at one site; Stable Diffusion's largest has 29.5 million
+MAX_WEIGHTS = 2**26  # the most at one site; Stable Diffusion's largest has 29.5 million
 Parts = Mapping[str, torch.Tensor]
 ScaleOf = Callable[[str, Parts, int | None], float]  # site, its tensors, their rank -> factor on the update
 FACTORS = r"hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)"
@@ -43,21 +43,21 @@ _PRODUCTS = (
 )
 
 
-def read_kohya(tensors: Mapping[str, torch.Tensor]) -> Reading:
+def read_kohya(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
     """Return the U-Net's pairs by flat name, such as `mid_block_attentions_0_proj_in`; without alpha, the scale is 1."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=True), _scale)
 
 
-def read_text_encoder(tensors: Mapping[str, torch.Tensor]) -> Reading:
+def read_text_encoder(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
     """Return the text encoder's pairs by flat name, with the prefix."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=False), _scale)
 
 
-def _key(name: str, *, of_unet: bool) -> Key | None:
+def _key(name: str, *, of_unet: bool) -> TensorKey | None:
     match = _KEY.match(name)
     if match is None or (match["prefix"] == PREFIX) is not of_unet:
         return None
-    return Key(site=match["flat"] if of_unet else match["prefix"] + match["flat"], part=_PARTS[match["part"]])
+    return TensorKey(site=match["flat"] if of_unet else match["prefix"] + match["flat"], part=_PARTS[match["part"]])
 
 
 def _scale(_site: str, rank: int, alpha: float | None) -> float:
@@ -110,7 +110,7 @@ class Method(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class WeightUpdate:
     """The tensors of one site's weight update by one method, and their scale. Unfactored updates have no rank.
 
     `biases` is the update of the biases, which a LoRA cannot hold.
@@ -139,20 +139,20 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Differences:
+class WeightUpdates:
     """The weight updates in a file by flat site name, the remaining tensors, and every problem."""
 
-    by_site: dict[str, Difference]
+    by_site: dict[str, WeightUpdate]
     rest: dict[str, torch.Tensor]
     problems: tuple[AdapterProblem, ...]
 
 
-def kohya_key(name: str) -> Key | None:
+def kohya_key(name: str) -> TensorKey | None:
     """Return a key of kohya's naming as site and part; None for other keys. Text encoder sites keep their prefix."""
     match = _DIFFERENCE_KEY.match(name)
     if match is None:
         return None
-    return Key(site=match["flat"] if match["prefix"] == PREFIX else match["prefix"] + match["flat"], part=match["part"])
+    return TensorKey(site=match["flat"] if match["prefix"] == PREFIX else match["prefix"] + match["flat"], part=match["part"])
 
 
 def alpha_scale(_site: str, parts: Parts, rank: int | None) -> float:
@@ -160,9 +160,9 @@ def alpha_scale(_site: str, parts: Parts, rank: int | None) -> float:
     return float(parts["alpha"]) / rank if rank and "alpha" in parts else 1.0
 
 
-def read_differences(
-    tensors: Parts, key_of: Callable[[str], Key | None] = kohya_key, scale_of: ScaleOf = alpha_scale
-) -> Differences:
+def read_weight_updates(
+    tensors: Parts, key_of: Callable[[str], TensorKey | None] = kohya_key, scale_of: ScaleOf = alpha_scale
+) -> WeightUpdates:
     """Return the weight updates stored as LoHa, LoKr or full differences; `key_of` returns None for other keys."""
     keys = {name: key for name in tensors if (key := key_of(name))}
     sites = {key.site for key in keys.values() if key.part != "alpha"}
@@ -176,14 +176,14 @@ def read_differences(
         if unsound:
             continue
         try:
-            differences[site] = _difference(site, parts, scale_of)
+            differences[site] = _weight_update(site, parts, scale_of)
         except ValueError as error:
-            faults.add(Fault(before=f"{error} at site"), quoted(site))
+            faults.add(FaultKind(before=f"{error} at site"), quoted(site))
     rest = {name: tensor for name, tensor in tensors.items() if name not in own}
-    return Differences(by_site=differences, rest=rest, problems=faults.problems())
+    return WeightUpdates(by_site=differences, rest=rest, problems=faults.problems())
 
 
-def _difference(site: str, parts: dict[str, torch.Tensor], scale_of: ScaleOf) -> Difference:
+def _weight_update(site: str, parts: dict[str, torch.Tensor], scale_of: ScaleOf) -> WeightUpdate:
     biases = parts.pop("diff_b").double() if "diff_b" in parts else None
     methods = {
         method
@@ -196,11 +196,11 @@ def _difference(site: str, parts: dict[str, torch.Tensor], scale_of: ScaleOf) ->
     if "alpha" in parts and parts["alpha"].numel() != 1:
         raise ValueError("has an alpha that is not one number")
     _check_parts(parts, method)
-    if _size(parts, method) > MOST_WEIGHTS:
-        raise ValueError(f"has more than {MOST_WEIGHTS} weights")
+    if _size(parts, method) > MAX_WEIGHTS:
+        raise ValueError(f"has more than {MAX_WEIGHTS} weights")
     rank = next((parts[name].shape[0] for _, name, _ in _PRODUCTS if name in parts), None)
     scale = 1.0 if method is Method.FULL else scale_of(site, parts, rank)
-    return Difference(method=method, parts=parts, rank=rank, scale=scale, biases=biases)
+    return WeightUpdate(method=method, parts=parts, rank=rank, scale=scale, biases=biases)
 
 
 _FORMS: dict[Method, tuple[tuple[str, ...], ...]] = {

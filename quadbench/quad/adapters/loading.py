@@ -15,17 +15,17 @@ from torch import nn
 from quadbench.artifacts import LORA_PREFIX
 from quadbench.errors import AdapterError
 from quadbench.quad.adapters import kohya, peft
-from quadbench.quad.adapters.adapter import Adapter, LeftOut, LoraPair
+from quadbench.quad.adapters.adapter import Adapter, LoraPair, OmittedPart
 from quadbench.quad.adapters.kohya import flat_name, is_ldm, site_of_ldm
-from quadbench.quad.adapters.lora_pairs import Reading, apart, refuse
+from quadbench.quad.adapters.lora_pairs import LoraReading, refuse, split_text_encoder
 from quadbench.quad.model.lora import input_names, input_shapes
-from quadbench.quad.model_files import PEFT_CONFIG, PEFT_TENSORS, AdapterFormat, check_tensor_file, saved_adapter
+from quadbench.quad.model_files import PEFT_CONFIG, PEFT_TENSORS, AdapterFormat, adapter_file, check_tensor_file
 
 _NEW_BASE = "list it in the recipe, of which quadbench run RECIPE builds a base that has a place for it"
 _OTHER_NAMES = "its sites have the names of the original Stable Diffusion code, which only a recipe can resolve: build it in one"
 Shape = tuple[int, ...]
 _IS_LORA = re.compile(r"\.lora|_lora\.(down|up)\.")  # the current naming, and that of attention processors
-Read = Callable[[Mapping[str, torch.Tensor]], Reading]
+Read = Callable[[Mapping[str, torch.Tensor]], LoraReading]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class TensorFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slot:
+class SiteShape:
     """The tensor shapes that fit a site: `down` (r, *down) and `up` (out, r, *1s), with r at most `rank` (None: any)."""
 
     down: Shape
@@ -54,7 +54,7 @@ class Slot:
 class BaseSites:
     """The LoRA sites of a base. `layers_per_block` resolves original Stable Diffusion names; None for sites from a graph."""
 
-    slots: dict[str, Slot]
+    slots: dict[str, SiteShape]
     layers_per_block: int | None = None
 
 
@@ -65,8 +65,8 @@ class AdapterReading:
     format: AdapterFormat
     because: str  # why the format was recognized
     path: Path  # the tensor file, or PEFT's folder
-    reading: Reading
-    left_out: LeftOut | None = None
+    reading: LoraReading
+    left_out: OmittedPart | None = None
 
 
 def load_adapter(
@@ -80,7 +80,7 @@ def load_adapter(
             hint=f"write source: {content.format}",
         )
     refuse(name, content.reading.problems)
-    return fitted(Adapter(name=name, pairs=content.reading.pairs, left_out=content.left_out), base)
+    return fit_to_base(Adapter(name=name, pairs=content.reading.pairs, left_out=content.left_out), base)
 
 
 def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterReading:
@@ -91,7 +91,7 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
     Raises:
         AdapterError: nothing can be read, or the format is unknown. Other problems are listed in the reading.
     """
-    path = saved_adapter(path)
+    path = adapter_file(path)
     if os.path.isdir(path):  # noqa: PTH112  (it raises nothing)
         config = peft.read_config(name, path)
         file = read_tensor_file(name, path / PEFT_TENSORS)
@@ -118,21 +118,21 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
     return AdapterReading(format=form, because=because, path=path, reading=reading, left_out=left_out)
 
 
-def _read_parts(file: TensorFile, read: Read, read_text: Read, *, unet_only: bool) -> tuple[Reading, LeftOut | None]:
+def _read_parts(file: TensorFile, read: Read, read_text: Read, *, unet_only: bool) -> tuple[LoraReading, OmittedPart | None]:
     """Read a whole file, or only its U-Net part with a summary of the text encoder's, whose problems count too."""
     if not unet_only:
         return read(file.tensors), None
-    unet, text = apart(file.tensors)
+    unet, text = split_text_encoder(file.tensors)
     reading = read(unet)
     if not text:
         return reading, None
     others = read_text(text)
     problems = tuple(replace(problem, message=f"text encoder: {problem.message}") for problem in others.problems)
-    left_out = LeftOut.of(len(text), _energies(others), unet_energy=sum(_energies(reading)))
+    left_out = OmittedPart.from_energies(len(text), _energies(others), unet_energy=sum(_energies(reading)))
     return replace(reading, problems=(*reading.problems, *problems)), left_out
 
 
-def _energies(reading: Reading) -> list[float]:
+def _energies(reading: LoraReading) -> list[float]:
     return [pair.energy for pair in reading.pairs.values()]
 
 
@@ -175,7 +175,7 @@ def sites_of_unet(unet: nn.Module) -> BaseSites:
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
     }
     return BaseSites(
-        slots={site: _slot(*input_shapes(site, module, 1).values(), rank=None) for site, module in takes_lora.items()},
+        slots={site: _site_shape(*input_shapes(site, module, 1).values(), rank=None) for site, module in takes_lora.items()},
         layers_per_block=unet.config.layers_per_block,
     )
 
@@ -184,21 +184,21 @@ def sites_of_graph(shapes: Mapping[str, Shape]) -> BaseSites:
     """Return the sites for which a shared graph has LoRA inputs, with their ranks in the graph."""
     sites = sorted({name.removeprefix(LORA_PREFIX).rpartition(".")[0] for name in shapes})
     named = {site: [shapes[name] for name in input_names(site)] for site in sites}
-    return BaseSites(slots={site: _slot(down, up, rank=down[0]) for site, (down, up) in named.items()})
+    return BaseSites(slots={site: _site_shape(down, up, rank=down[0]) for site, (down, up) in named.items()})
 
 
-def _slot(down: Shape, up: Shape, *, rank: int | None) -> Slot:
-    return Slot(down=down[1:], up=(up[0], *up[2:]), rank=rank)
+def _site_shape(down: Shape, up: Shape, *, rank: int | None) -> SiteShape:
+    return SiteShape(down=down[1:], up=(up[0], *up[2:]), rank=rank)
 
 
-def fitted(adapter: Adapter, base: BaseSites) -> Adapter:
+def fit_to_base(adapter: Adapter, base: BaseSites) -> Adapter:
     """Return the adapter with the base's site names and shapes; 1x1 convolutions and linear layers are interchangeable."""
-    sites = named_sites(adapter.name, adapter.pairs, base)
+    sites = match_sites(adapter.name, adapter.pairs, base)
     pairs = {site: _in_shape(adapter.name, site, adapter.pairs[name], base.slots[site]) for name, site in sites.items()}
     return replace(adapter, pairs=dict(sorted(pairs.items())))
 
 
-def named_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[str, str]:
+def match_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[str, str]:
     """Return the base's site for each site name in an adapter's file."""
     flat = {flat_name(site): site for site in base.slots}  # no two sites of a diffusers U-Net share one
     sites = {name: _site(name, base, flat) for name in names}
@@ -236,7 +236,7 @@ def _site(name: str, base: BaseSites, flat: Mapping[str, str]) -> str | None:
     return None
 
 
-def _in_shape(name: str, site: str, pair: LoraPair, slot: Slot) -> LoraPair:
+def _in_shape(name: str, site: str, pair: LoraPair, slot: SiteShape) -> LoraPair:
     if slot.rank is not None and pair.rank > slot.rank:
         raise AdapterError(
             f"adapter '{name}' has rank {pair.rank} at site '{site}'; the base takes {slot.rank}",

@@ -9,11 +9,11 @@ import torch
 
 from quadbench.errors import AdapterError
 from quadbench.quad.adapters.adapter import LoraPair
-from quadbench.quad.model.values import FLOATS, ValueFault, fault_of
+from quadbench.quad.model.weight_faults import FLOATS, ValueFault, fault_of
 
-MOST_SITES = 512  # Stable Diffusion's U-Net has 278
+MAX_SITES = 512  # Stable Diffusion's U-Net has 278
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-LONGEST_SITE = 128  # characters; Stable Diffusion's longest has 63
+MAX_SITE_LENGTH = 128  # characters; Stable Diffusion's longest has 63
 _PLAIN = "train it as plain LoRA"
 _CONVERT = "quadbench adapter convert makes a LoRA of it, and says what is lost"
 _EXTRACT = "extract a LoRA from it (an SVD of the merged weights' difference), or train a plain one"
@@ -43,7 +43,7 @@ class LoraPart(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Key:
+class TensorKey:
     """A parsed tensor key: its site, and its part there, a LoraPart or another method's, such as `hada_w1_a`."""
 
     site: str
@@ -67,7 +67,7 @@ def refuse(adapter: str, problems: Sequence[AdapterProblem]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class LoraReading:
     """The LoRA pairs of a file by site; `scales` are already multiplied into `up`.
 
     If there are problems, only the pairs that could be formed are included.
@@ -78,10 +78,10 @@ class Reading:
     problems: tuple[AdapterProblem, ...]
 
 
-KeyOf = Callable[[str], Key | None]
+KeyOf = Callable[[str], TensorKey | None]
 
 
-def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: ScaleOf) -> Reading:
+def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: ScaleOf) -> LoraReading:
     """Return the tensors as pairs by site; `key_of` returns None for keys that the format does not have."""
     keys = {name: key_of(name) for name in tensors}
     faults = Faults()
@@ -105,25 +105,25 @@ def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: Sca
         if not unsound:
             faults.add_value(fault_of(pairs[site].up), f"up times its scale at site '{site}'")
     if not tensors:
-        faults.add(Fault(before="has no tensors for the"), "U-Net")
+        faults.add(FaultKind(before="has no tensors for the"), "U-Net")
     if pairs and all(pair.energy <= 0 for pair in pairs.values()):
         faults.add(_SILENT, f"all of its {len(pairs)} sites")
-    return Reading(pairs=pairs, scales=scales, problems=faults.problems())
+    return LoraReading(pairs=pairs, scales=scales, problems=faults.problems())
 
 
-def apart(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def split_text_encoder(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return the tensors of the U-Net, and those of the text encoder."""
     text = {name: tensor for name, tensor in tensors.items() if TEXT_ENCODER.match(name)}
     return {name: tensor for name, tensor in tensors.items() if name not in text}, text
 
 
-def named(names: Sequence[str]) -> str:
+def first_name(names: Sequence[str]) -> str:
     """Return the first name in quotes, and the number of further ones."""
-    return _counted([f"'{names[0][:LONGEST_SITE]}'", *names[1:]])
+    return _counted([f"'{names[0][:MAX_SITE_LENGTH]}'", *names[1:]])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class FaultKind:
     """A kind of problem: its message is `before`, the places, then `after`."""
 
     before: str
@@ -132,34 +132,34 @@ class Fault:
 
 
 _HALF = {
-    part: Fault(before=f"has only {part} at site", after="; expected down and up", hint="the file is incomplete")
+    part: FaultKind(before=f"has only {part} at site", after="; expected down and up", hint="the file is incomplete")
     for part in LoraPart
 }
-_SHAPES = Fault(
+_SHAPES = FaultKind(
     before="has shapes that are no pair at site", after="; expected (r, in) and (out, r), or (r, in, k, k) and (out, r, 1, 1)"
 )
-_RANKS = Fault(before="has unequal ranks at site", after="; expected equal ones above 0")
-_ALPHAS = Fault(before="has an alpha that is not one number at site")
-_TWICE = Fault(before="has two tensors for", hint="only one would have an effect; keep the one that belongs to it")
-_SILENT = Fault(before="changes nothing: up*down is zero at", hint="it was saved before it was trained; save it again")
-_MANY = Fault(before="has", after=f"; expected at most {MOST_SITES}", hint="it is no LoRA of a Stable Diffusion U-Net")
-_LONG = Fault(before=f"has names of sites with more than {LONGEST_SITE} characters, as")
+_RANKS = FaultKind(before="has unequal ranks at site", after="; expected equal ones above 0")
+_ALPHAS = FaultKind(before="has an alpha that is not one number at site")
+_TWICE = FaultKind(before="has two tensors for", hint="only one would have an effect; keep the one that belongs to it")
+_SILENT = FaultKind(before="changes nothing: up*down is zero at", hint="it was saved before it was trained; save it again")
+_MANY = FaultKind(before="has", after=f"; expected at most {MAX_SITES}", hint="it is no LoRA of a Stable Diffusion U-Net")
+_LONG = FaultKind(before=f"has names of sites with more than {MAX_SITE_LENGTH} characters, as")
 
 
 class Faults:
     """The problems of a file by kind, each with the places where it occurs."""
 
     def __init__(self) -> None:
-        self._places: dict[Fault, list[str]] = {}
+        self._places: dict[FaultKind, list[str]] = {}
 
-    def add(self, fault: Fault, *places: str) -> None:
+    def add(self, fault: FaultKind, *places: str) -> None:
         """Record places of a fault."""
         self._places.setdefault(fault, []).extend(places)
 
     def add_value(self, fault: ValueFault | None, place: str) -> None:
         """Record a place with invalid numbers, if there is a fault."""
         if fault:
-            self.add(Fault(before=f"holds {fault.holds} in", hint=fault.hint), place)
+            self.add(FaultKind(before=f"holds {fault.holds} in", hint=fault.hint), place)
 
     def problems(self) -> tuple[AdapterProblem, ...]:
         """Return one problem per kind of fault, in the order in which they were recorded."""
@@ -176,31 +176,31 @@ def _note_foreign(unread: list[str], faults: Faults) -> bool:
         own = [name for name in unread if re.search(pattern, name) and name not in methods]
         methods.update(own)
         if own:
-            faults.add(Fault(before=f"is {method}, which has no graph inputs:", hint=hint), *map(quoted, own))
+            faults.add(FaultKind(before=f"is {method}, which has no graph inputs:", hint=hint), *map(quoted, own))
     others = [name for name in unread if name not in methods]
     text = [name for name in others if TEXT_ENCODER.match(name)]
     if text:
         hint = (
             "only the U-Net takes LoRA inputs; --unet-only (in a recipe unet_only: true) leaves them out and says how much it is"
         )
-        faults.add(Fault(before="adapts the text encoder:", hint=hint), *map(quoted, text))
+        faults.add(FaultKind(before="adapts the text encoder:", hint=hint), *map(quoted, text))
     unknown = [name for name in others if not TEXT_ENCODER.match(name)]
     if unknown:
-        faults.add(Fault(before="has tensors that are no part of its format:"), *map(quoted, unknown))
+        faults.add(FaultKind(before="has tensors that are no part of its format:"), *map(quoted, unknown))
     return bool(methods)
 
 
-def names_by_site(keys: Mapping[str, Key], faults: Faults) -> dict[str, dict[str, str]]:
+def names_by_site(keys: Mapping[str, TensorKey], faults: Faults) -> dict[str, dict[str, str]]:
     """Return the tensor names by site and part, and record duplicates; empty if there are more sites than a U-Net has."""
     sites: dict[str, dict[str, str]] = {}
     for name, key in keys.items():
-        if len(key.site) > LONGEST_SITE:
+        if len(key.site) > MAX_SITE_LENGTH:
             faults.add(_LONG, quoted(key.site))
             continue
         first = sites.setdefault(key.site, {}).setdefault(key.part, name)
         if first != name:
             faults.add(_TWICE, f"{key.part} at site '{key.site}': '{first}' and '{name}'")
-    if len(sites) > MOST_SITES:
+    if len(sites) > MAX_SITES:
         faults.add(_MANY, f"{len(sites)} sites")
         return {}
     return sites
@@ -228,7 +228,7 @@ def _is_pair(site: str, parts: Mapping[str, torch.Tensor], faults: Faults) -> bo
 
 def quoted(name: str) -> str:
     """Return a name in quotes, shortened, for messages."""
-    return f"'{name[:LONGEST_SITE]}'"
+    return f"'{name[:MAX_SITE_LENGTH]}'"
 
 
 def _counted(places: Sequence[str]) -> str:

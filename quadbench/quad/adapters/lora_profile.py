@@ -15,11 +15,11 @@ from quadbench.quad.quantize.encodings import Encoding, quantize, symmetric
 
 Ranges = dict[str, float]  # graph input -> greatest magnitude
 # Limits at every site. docs/adapters.md says why they are these.
-MOST_CLIPPED = 0.01  # share of weights; for normal weights clipped in both factors this leaves 24 dB, near LEAST_SQNR_DB
-LEAST_EFFECTIVE_BITS = 6.0  # with fewer, the built-in adapters' worst sites fall below LEAST_SQNR_DB
-LEAST_SQNR_DB = 25.0  # of up*down: at all sites, this would be 5 to 7 dB worse than W8A16's own effect on eps
+MAX_CLIPPED = 0.01  # share of weights; for normal weights clipped in both factors this leaves 24 dB, near LEAST_SQNR_DB
+MIN_EFFECTIVE_BITS = 6.0  # with fewer, the built-in adapters' worst sites fall below LEAST_SQNR_DB
+MIN_SQNR_DB = 25.0  # of up*down: at all sites, this would be 5 to 7 dB worse than W8A16's own effect on eps
 # Over all sites, gauge-aligned: below this, half of the update is noise, too much for distillation.
-LEAST_KEPT_DB = 3.0
+MIN_KEPT_DB = 3.0
 
 
 def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
@@ -38,7 +38,7 @@ def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
     return pooled if anchor is None else pooled | lora_ranges(a for a in adapters if a.name == anchor)
 
 
-def aligned(adapter: Adapter, ranges: Ranges) -> Adapter:
+def align_gauge(adapter: Adapter, ranges: Ranges) -> Adapter:
     """Rescale each rank of the pairs, (down, up) -> (D down, up D^-1), to fill the ranges; products do not change.
 
     For rank index k with a_k = max|down_k| and b_k = max|up_k|, g_k = sqrt((R_d / a_k) (b_k / R_u)) lets both reach the same
@@ -74,7 +74,7 @@ def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool
     """Return the LoRA profile for the anchor's or the pooled ranges. With `gauge`, adapters are aligned and ranges recomputed."""
     ranges = shared_ranges(adapters, anchor=anchor)
     if gauge:
-        adapters = [aligned(adapter, ranges) for adapter in adapters]
+        adapters = [align_gauge(adapter, ranges) for adapter in adapters]
         ranges = shared_ranges(adapters, anchor=anchor)
     encodings = lora_encodings(ranges, headroom=headroom, dtype=dtype)
     return LoraProfile(adapters={a.name: a for a in adapters}, anchor=anchor, encodings=encodings)
@@ -174,17 +174,17 @@ def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
         acceptance, reason = Acceptance.ADMITTED, "every site is within the limits as it is"
     elif not gauged.missing:
         acceptance, reason = Acceptance.ADMITTED_AFTER_GAUGE, f"without the gauge {_shown(plain)}"
-    elif gauged.sqnr_db >= LEAST_KEPT_DB:
+    elif gauged.sqnr_db >= MIN_KEPT_DB:
         acceptance, reason = Acceptance.NEEDS_DISTILLATION, f"even gauge-aligned {_shown(gauged)}"
     else:
-        kept = f"SQNR over all sites {gauged.sqnr_db:.1f} dB, at least {LEAST_KEPT_DB:g} dB"
+        kept = f"SQNR over all sites {gauged.sqnr_db:.1f} dB, at least {MIN_KEPT_DB:g} dB"
         acceptance, reason = Acceptance.REFUSED, f"the profile's ranges keep too little of it to start from: {kept} expected"
     return Judgement(acceptance=acceptance, reason=reason, plain=plain, gauged=gauged)
 
 
 def gauge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Adapter:
     """Return the adapter with its matrices rescaled to fill the ranges of the encodings (gauge alignment)."""
-    return aligned(adapter, {name: encoding.scale * encoding.limit for name, encoding in encodings.items()})
+    return align_gauge(adapter, {name: encoding.scale * encoding.limit for name, encoding in encodings.items()})
 
 
 def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterFit:
@@ -210,12 +210,12 @@ def _missed(fit: SiteFit) -> str | None:
     """
     if fit.sqnr_db == math.inf:
         return None
-    if not fit.clipped <= MOST_CLIPPED * fit.weights:
-        return f"{fit.clipped / fit.weights:.2%} of its weights clip, at most {MOST_CLIPPED:.1%}"
-    if not fit.effective_bits >= LEAST_EFFECTIVE_BITS:
-        return f"{fit.effective_bits:.1f} effective bits, at least {LEAST_EFFECTIVE_BITS:g}"
-    if not fit.sqnr_db >= LEAST_SQNR_DB:
-        return f"SQNR {fit.sqnr_db:.1f} dB, at least {LEAST_SQNR_DB:g} dB"
+    if not fit.clipped <= MAX_CLIPPED * fit.weights:
+        return f"{fit.clipped / fit.weights:.2%} of its weights clip, at most {MAX_CLIPPED:.1%}"
+    if not fit.effective_bits >= MIN_EFFECTIVE_BITS:
+        return f"{fit.effective_bits:.1f} effective bits, at least {MIN_EFFECTIVE_BITS:g}"
+    if not fit.sqnr_db >= MIN_SQNR_DB:
+        return f"SQNR {fit.sqnr_db:.1f} dB, at least {MIN_SQNR_DB:g} dB"
     return None
 
 

@@ -16,26 +16,26 @@ from diffusers.utils import convert_unet_state_dict_to_peft
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from quadbench.errors import AdapterError
-from quadbench.quad.adapters.kohya import FACTORS, Differences, Method, read_differences
-from quadbench.quad.adapters.lora_pairs import AdapterProblem, Key, KeyOf, LoraPart, Reading, named, read_pairs
-from quadbench.quad.model.values import GREATEST
+from quadbench.quad.adapters.kohya import FACTORS, Method, WeightUpdates, read_weight_updates
+from quadbench.quad.adapters.lora_pairs import AdapterProblem, KeyOf, LoraPart, LoraReading, TensorKey, first_name, read_pairs
+from quadbench.quad.model.weight_faults import GREATEST
 from quadbench.quad.model_files import DIFFUSERS_TENSORS, PEFT_CONFIG, PEFT_TENSORS
 from quadbench.spec import is_file
 from quadbench.spec.yaml_document import describe
 
-LONGEST = 256  # characters of a key; Stable Diffusion's longest site has 63
-MOST_CHOICES = 16
+MAX_LENGTH = 256  # characters of a key; Stable Diffusion's longest site has 63
+MAX_CHOICES = 16
 EXPECTED = (
-    f"a site's name, its end, or at most {MOST_CHOICES} alternatives of these, with .* at the beginning and once more at most"
+    f"a site's name, its end, or at most {MAX_CHOICES} alternatives of these, with .* at the beginning and once more at most"
 )
 _PIECE = r"(?:\.\*|\\[.d]|[A-Za-z0-9_.\-])"
 _GROUP = rf"\({_PIECE}+(?:\|{_PIECE}+)*\)"
 _BRANCH = rf"\^?(?:{_PIECE}|{_GROUP})+\$?"
 _PATTERN = re.compile(rf"{_BRANCH}(?:\|{_BRANCH})*")
-MOST_BYTES = 2**20  # of the JSON; PEFT writes some ten thousand bytes for a U-Net
-MOST_BRANCHES = 512  # over all keys of a pattern; each of Stable Diffusion's 278 sites is compared with all
-MOST_STARS = 32  # branches with .*, which cost more to compare
-MOST_REASONS = 5  # in a message
+MAX_BYTES = 2**20  # of the JSON; PEFT writes some ten thousand bytes for a U-Net
+MAX_BRANCHES = 512  # over all keys of a pattern; each of Stable Diffusion's 278 sites is compared with all
+MAX_STARS = 32  # branches with .*, which cost more to compare
+MAX_REASONS = 5  # in a message
 OF_DIFFERENT_ADAPTERS = "tensors and configuration are of different adapters; put those together that belong together"
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """LoRA initializations that also change the base weights, so that the LoRA does not fit the foundation model."""
@@ -81,18 +81,16 @@ class SitePattern:
 
     def __init__(self, key: str) -> None:
         """Parse a key."""
-        if len(key) > LONGEST or not _PATTERN.fullmatch(key):
+        if len(key) > MAX_LENGTH or not _PATTERN.fullmatch(key):
             raise ValueError(f"expected {EXPECTED}")
         branches: list[str] = []
         for branch in re.findall(r"(?:\([^)]*\)|[^|(])+", key):  # expanded, once for each combination of alternatives
             parts = re.findall(r"\([^)]*\)|[^(]+", branch)
             choices = [part[1:-1].split("|") if part.startswith("(") else [part] for part in parts]
-            if math.prod(map(len, choices)) > MOST_CHOICES:
+            if math.prod(map(len, choices)) > MAX_CHOICES:
                 raise ValueError(f"expected {EXPECTED}")
             branches += map("".join, product(*choices))
-        if len(branches) > MOST_CHOICES or any(
-            branch.removeprefix("^").removeprefix(".*").count(".*") > 1 for branch in branches
-        ):
+        if len(branches) > MAX_CHOICES or any(branch.removeprefix("^").removeprefix(".*").count(".*") > 1 for branch in branches):
             raise ValueError(f"expected {EXPECTED}")
         self.branches = [_branch(branch) for branch in branches]
 
@@ -123,8 +121,8 @@ _Key = Annotated[str, AfterValidator(_checked)]
 
 def _bounded(values: dict[str, float] | None) -> dict[str, float] | None:
     branches = [branch for key in values or {} for branch in SitePattern(key).branches]
-    if len(branches) > MOST_BRANCHES or sum(branch.head is not None for branch in branches) > MOST_STARS:
-        raise ValueError(f"expected at most {MOST_BRANCHES} sites or alternatives, {MOST_STARS} of them with .*")
+    if len(branches) > MAX_BRANCHES or sum(branch.head is not None for branch in branches) > MAX_STARS:
+        raise ValueError(f"expected at most {MAX_BRANCHES} sites or alternatives, {MAX_STARS} of them with .*")
     return values
 
 
@@ -224,14 +222,14 @@ def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> Ad
             shown = "" if details["type"] == "missing" else f", found {describe(details['input'])}"
             reason = "missing" if details["type"] == "missing" else details["msg"].removeprefix("Value error, ").lower()
             reasons.append(f"{key}: {reason}{shown}")
-        more = f"; and {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
-        raise ValueError("; ".join(reasons[:MOST_REASONS]) + more) from error
+        more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+        raise ValueError("; ".join(reasons[:MAX_REASONS]) + more) from error
 
 
-def follow(config: AdapterConfig, reading: Reading) -> Reading:
+def apply(config: AdapterConfig, reading: LoraReading) -> LoraReading:
     """Return a reading with further problems: those of its PEFT configuration, and ranks that differ from it."""
     differing = rank_problems(config, {site: pair.rank for site, pair in reading.pairs.items()})
-    return Reading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
+    return LoraReading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
 
 
 def rank_problems(config: AdapterConfig, ranks: Mapping[str, int]) -> list[AdapterProblem]:
@@ -240,7 +238,7 @@ def rank_problems(config: AdapterConfig, ranks: Mapping[str, int]) -> list[Adapt
     if not differing:
         return []
     first = f"rank {ranks[differing[0]]} where its configuration says {config.rank_at(differing[0])}"
-    return [AdapterProblem(message=f"has {first}, at {named(differing)}", hint=OF_DIFFERENT_ADAPTERS)]
+    return [AdapterProblem(message=f"has {first}, at {first_name(differing)}", hint=OF_DIFFERENT_ADAPTERS)]
 
 
 def prefix_of(names: Iterable[str]) -> str:
@@ -248,11 +246,11 @@ def prefix_of(names: Iterable[str]) -> str:
     return PREFIX if any(name.startswith(PREFIXES) for name in names) else ""
 
 
-def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Reading:
+def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LoraReading:
     """Return the pairs by site, scaled by the file's LoraConfig if it has one, else by alpha / r, else by 1."""
     prefix = prefix_of(tensors)
 
-    def key_of(name: str) -> Key | None:
+    def key_of(name: str) -> TensorKey | None:
         if not name.startswith(prefix):
             return None
         # diffusers' own renaming: .processor.to_q_lora.down and .to_q.lora.down become .to_q.lora_A
@@ -262,19 +260,19 @@ def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, s
     return _read(tensors, metadata, prefix, key_of)
 
 
-def read_text_encoder(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Reading:
+def read_text_encoder(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LoraReading:
     """Return the text encoder's pairs by site, scaled in the same way."""
     return _read(tensors, metadata, "text_encoder.", partial(_key, _TEXT_ENCODER_KEY))
 
 
-def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], prefix: str, key_of: KeyOf) -> Reading:
+def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], prefix: str, key_of: KeyOf) -> LoraReading:
     try:
         config = _config(metadata.get(METADATA), prefix)
     except (ValueError, RecursionError) as error:
         problem = AdapterProblem(
             message=f"has metadata '{METADATA}' that is no LoraConfig: {error}", hint="save it again with diffusers"
         )
-        return Reading(pairs={}, scales={}, problems=(problem,))
+        return LoraReading(pairs={}, scales={}, problems=(problem,))
 
     def scale_of(site: str, rank: int, alpha: float | None) -> float:
         if config:
@@ -282,15 +280,15 @@ def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], pref
         return 1.0 if alpha is None else alpha / rank
 
     reading = read_pairs(tensors, key_of, scale_of)
-    return follow(config, reading) if config else reading
+    return apply(config, reading) if config else reading
 
 
 def _config(text: str | None, prefix: str) -> AdapterConfig | None:
     """Return the LoraConfig of the U-Net or text encoder in a file's metadata, whose keys have a prefix, such as `unet.r`."""
     if text is None:
         return None
-    if len(text) > MOST_BYTES:
-        raise ValueError(f"{len(text)} characters, expected at most {MOST_BYTES}")
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"{len(text)} characters, expected at most {MAX_BYTES}")
     configs = json.loads(text)
     if not isinstance(configs, dict):
         raise ValueError("expected keys and values")
@@ -298,13 +296,13 @@ def _config(text: str | None, prefix: str) -> AdapterConfig | None:
     return adapter_config(values) if values else None
 
 
-def _key(pattern: re.Pattern[str], name: str) -> Key | None:
+def _key(pattern: re.Pattern[str], name: str) -> TensorKey | None:
     """Return a tensor's key parsed by this pattern; None if it does not match."""
     match = pattern.match(name)
     if match is None:
         return None
     groups = match.groupdict()
-    return Key(site=groups["site"], part=groups.get("part") or _PARTS[groups.get("side") or groups.get("old")])
+    return TensorKey(site=groups["site"], part=groups.get("part") or _PARTS[groups.get("side") or groups.get("old")])
 
 
 _METHODS = {PeftType.LOHA: Method.LOHA, PeftType.LOKR: Method.LOKR}
@@ -317,9 +315,9 @@ def read_config(name: str, folder: Path) -> AdapterConfig:
         hint = f"a PEFT folder holds {PEFT_CONFIG} and {PEFT_TENSORS}; one of diffusers {DIFFUSERS_TENSORS}"
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=hint)
     with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise AdapterError(f"adapter '{name}': '{path}' has more than {MOST_BYTES} bytes, which is no LoraConfig")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise AdapterError(f"adapter '{name}': '{path}' has more than {MAX_BYTES} bytes, which is no LoraConfig")
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -336,25 +334,25 @@ def read_config(name: str, folder: Path) -> AdapterConfig:
         raise AdapterError(f"adapter '{name}': '{path}': {error}", hint="let PEFT write it: save_pretrained(folder)") from error
 
 
-def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> Reading:
+def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> LoraReading:
     """Return the pairs by site, scaled by the configuration."""
-    reading = follow(config, read_pairs(tensors, partial(_key, _PEFT_KEY), lambda site, rank, _alpha: config.scale(site, rank)))
+    reading = apply(config, read_pairs(tensors, partial(_key, _PEFT_KEY), lambda site, rank, _alpha: config.scale(site, rank)))
     if not reading.pairs or config.kind is PeftType.LORA:
         return reading
-    return replace(reading, problems=(*reading.problems, _of_another_kind("LoRA", config)))
+    return replace(reading, problems=(*reading.problems, _unsupported_method("LoRA", config)))
 
 
-def read_peft_differences(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> Differences:
+def read_peft_differences(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> WeightUpdates:
     """Return the LoHa or LoKr weight updates by site, scaled by the configuration, also for unfactored ones."""
-    read = read_differences(
+    read = read_weight_updates(
         tensors, partial(_key, _DIFFERENCE_KEY), lambda site, _parts, _rank: config.scale(site, config.rank_at(site))
     )
     ranks = {site: one.rank for site, one in read.by_site.items() if one.rank is not None}
     others = {one.method for one in read.by_site.values()} - {_METHODS.get(config.kind)}
-    mixed = [_of_another_kind(method, config) for method in sorted(others)]
+    mixed = [_unsupported_method(method, config) for method in sorted(others)]
     return replace(read, problems=(*read.problems, *rank_problems(config, ranks), *mixed))
 
 
-def _of_another_kind(method: str, config: AdapterConfig) -> AdapterProblem:
+def _unsupported_method(method: str, config: AdapterConfig) -> AdapterProblem:
     message = f"has tensors of {method} where its configuration says {config.kind}"
     return AdapterProblem(message=message, hint=OF_DIFFERENT_ADAPTERS)

@@ -14,7 +14,7 @@ from torch import nn
 from quadbench.artifacts import Component, TensorSpec
 from quadbench.lint.rules import NATIVE_16_BIT_OPSET
 from quadbench.quad.model.foundation import Foundation, time_features
-from quadbench.quad.model.initializers import INLINE_LIMIT_BYTES, save_outside
+from quadbench.quad.model.initializers import INLINE_LIMIT_BYTES, save_with_file
 from quadbench.quad.model.lora import UnetGraph
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.passes import passes_of
@@ -121,7 +121,7 @@ def export_graph(
         value.name = name
     program.model.graph.outputs[0].name = output_name
     is_large = sum(tensor.nbytes for tensor in module.state_dict().values()) > INLINE_LIMIT_BYTES
-    model = save_outside(program, scratch) if is_large else program.model_proto
+    model = save_with_file(program, scratch) if is_large else program.model_proto
     for value in (*traced, *program.model.graph.initializers.values()):
         value.const_value = None  # frees the weights, as the exporter's optimizer keeps its last graph in a global
     # Remove the exporter's notes, whose stack traces would make equal graphs differ, and number the nodes.

@@ -20,10 +20,10 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from quadbench import zoo
-from quadbench.artifacts.names import one_line
-from quadbench.errors import UserError, shown
+from quadbench.artifacts.safe_text import one_line
+from quadbench.errors import UserError, quote
 from quadbench.quad import model_files
-from quadbench.quad.model.values import faults_by_name
+from quadbench.quad.model.weight_faults import faults_by_name
 from quadbench.recipe import CheckpointFoundation
 from quadbench.recipe.tasks import BuiltinFoundation, DiffusersFoundation, RandomFoundation
 from quadbench.recipe.tasks import Foundation as FoundationSpec
@@ -34,7 +34,7 @@ _MODULES = ("unet", "vae", "text_encoder")
 # The U-Net of these pipelines predicts noise from latent, text and time; the classes of all parts are checked too.
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
-_MOST_CHARACTERS = 1000  # shown of a library's message, which may quote a whole file
+_MAX_CHARACTERS = 1000  # shown of a library's message, which may quote a whole file
 # Built-in exceptions that libraries raise for invalid configurations, besides their own classes.
 _UNFIT = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
@@ -123,7 +123,7 @@ class Foundation:
     tokenizer: CLIPTokenizer
     alphas_cumprod: torch.Tensor  # (1000,) float64
     scheduler_config: dict[str, object]
-    sizes: model_files.Sizes
+    sizes: model_files.ModelSizes
     _parts: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -291,7 +291,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (*_UNFIT, SafetensorError, SingleFileComponentError, StrictDataclassError) as error:
-        reason = f"{type(error).__name__}: {one_line(str(error), _MOST_CHARACTERS)}"  # libraries may quote whole files
+        reason = f"{type(error).__name__}: {one_line(str(error), _MAX_CHARACTERS)}"  # libraries may quote whole files
         raise UserError(f"foundation model '{path}' cannot be read: {reason}") from error
 
 
@@ -328,7 +328,7 @@ def _check(name: str, unet: nn.Module, scheduler: DDIMScheduler) -> None:
     if prediction != "epsilon":
         raise UserError(f"foundation model '{name}' predicts '{prediction}'; the sampler tables take 'epsilon'")
     if not isinstance(unet.config.sample_size, int):
-        size = shown(str(unet.config.sample_size))
+        size = quote(str(unet.config.sample_size))
         raise UserError(f"the U-Net of '{name}' has the sample_size {size}; expected one whole number", hint=SAVE_AGAIN)
     if unet.config.in_channels != unet.config.out_channels:
         shape = f"{unet.config.in_channels} input and {unet.config.out_channels} output channels"

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, set_external_data, uses_external_data
 from safetensors.numpy import save_file
 
-from quadbench.errors import ArtifactError, shown
+from quadbench.errors import ArtifactError, quote
 from quadbench.harness.runtime_library import EXACT
 from quadbench.quad.model_files import tensor_places
 
@@ -28,14 +28,14 @@ _PLACE_KEYS = {"location", "offset", "length", "checksum"}  # used by quadbench 
 INLINE_LIMIT_BYTES = 2**28  # far below protobuf's 2**31, as graphs are copied several times
 
 
-def save_outside(program: object, scratch: Path) -> onnx.ModelProto:
+def save_with_file(program: object, scratch: Path) -> onnx.ModelProto:
     """Save an exported program's weights below `scratch`, where they stay, and return a graph that refers to them."""
     folder = Path(tempfile.mkdtemp(dir=scratch.resolve()))
     program.save(folder / _GRAPH, external_data=True)  # type: ignore[attr-defined]
-    return opened(folder / _GRAPH, folder / f"{_GRAPH}.data")
+    return open_graph(folder / _GRAPH, folder / f"{_GRAPH}.data")
 
 
-def opened(path: Path, weights: Path | None) -> onnx.ModelProto:
+def open_graph(path: Path, weights: Path | None) -> onnx.ModelProto:
     """Read a graph without loading its external weights, which must be in the file `weights` beside it.
 
     Raises:
@@ -44,12 +44,12 @@ def opened(path: Path, weights: Path | None) -> onnx.ModelProto:
     """
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
-        for tensor in tensors_outside(model):
+        for tensor in external_tensors(model):
             place = _place(tensor)
             location = place.get("location", "")
             if weights is None or location != weights.name:
                 whose = f"in '{weights.name}' alone" if weights else "in itself"
-                raise ArtifactError(f"graph '{path}' has weights in {shown(location)}; expected them {whose}")
+                raise ArtifactError(f"graph '{path}' has weights in {quote(location)}; expected them {whose}")
             _check_place(tensor, place, weights.stat().st_size)
             _set_location(tensor, str(weights.resolve().relative_to(ROOT)))
     except (OSError, DecodeError, ValueError) as error:
@@ -63,7 +63,7 @@ def _place(tensor: onnx.TensorProto) -> dict[str, str]:
     for entry in tensor.external_data:
         if entry.key not in _PLACE_KEYS or entry.key in place:
             known = ", ".join(sorted(_PLACE_KEYS))
-            says = f"tensor {shown(tensor.name)} says by {shown(entry.key)} where it lies"
+            says = f"tensor {quote(tensor.name)} says by {quote(entry.key)} where it lies"
             raise ValueError(f"{says}; expected one each of {known}")
         place[entry.key] = entry.value
     return place
@@ -71,10 +71,10 @@ def _place(tensor: onnx.TensorProto) -> dict[str, str]:
 
 def _check_place(tensor: onnx.TensorProto, place: dict[str, str], file_bytes: int) -> None:
     """Refuse a tensor whose values exceed the file, or whose length does not match its shape."""
-    size, name = _size_bytes(tensor), shown(tensor.name)
+    size, name = _size_bytes(tensor), quote(tensor.name)
     for key in ("offset", "length"):
         if not ((text := place.get(key, "0")).isascii() and text.isdigit() and len(text) < len(str(2**63))):
-            raise ValueError(f"tensor {name} has {key} {shown(text)}; expected a number of bytes")
+            raise ValueError(f"tensor {name} has {key} {quote(text)}; expected a number of bytes")
     offset, length = int(place.get("offset", "0")), int(place.get("length", size))
     if length != size:
         raise ValueError(f"tensor {name} has length {length}; expected {size}, of its shape and type")
@@ -86,13 +86,13 @@ def _size_bytes(tensor: onnx.TensorProto) -> int:
     try:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
     except KeyError as error:
-        raise ValueError(f"tensor {shown(tensor.name)} has the type {tensor.data_type}, which ONNX does not have") from error
+        raise ValueError(f"tensor {quote(tensor.name)} has the type {tensor.data_type}, which ONNX does not have") from error
     if any(dimension < 0 for dimension in tensor.dims):
-        raise ValueError(f"tensor {shown(tensor.name)} has the shape {list(tensor.dims)[:8]}; expected dimensions of 0 or more")
+        raise ValueError(f"tensor {quote(tensor.name)} has the shape {list(tensor.dims)[:8]}; expected dimensions of 0 or more")
     return prod(tensor.dims) * dtype.itemsize
 
 
-def tensors_outside(message: Message) -> Iterator[onnx.TensorProto]:
+def external_tensors(message: Message) -> Iterator[onnx.TensorProto]:
     """Yield all tensors with external data in a model or a part of it, including those in nodes and functions."""
     if isinstance(message, onnx.TensorProto):
         yield from (message,) if uses_external_data(message) else ()
@@ -100,26 +100,26 @@ def tensors_outside(message: Message) -> Iterator[onnx.TensorProto]:
     for field, content in message.ListFields():
         if field.message_type:
             for part in (content,) if isinstance(content, Message) else content:
-                yield from tensors_outside(part)
+                yield from external_tensors(part)
 
 
 def file_of(model: onnx.ModelProto) -> Path | None:
     """Return the external weights file of a graph; None if the graph holds its weights itself."""
-    return next((ROOT / ExternalDataInfo(initializer).location for initializer in _outside(model)), None)
+    return next((ROOT / ExternalDataInfo(initializer).location for initializer in _external(model)), None)
 
 
 def discard(model: onnx.ModelProto) -> None:
-    """Remove the files that `save_outside` made for a graph, if any; the graph is unusable afterwards."""
+    """Remove the files that `save_with_file` made for a graph, if any; the graph is unusable afterwards."""
     if file := file_of(model):
         file.unlink()
         file.with_name(_GRAPH).unlink()
         file.parent.rmdir()
 
 
-def renamed(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+def with_weights_file(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Return a copy of the graph for saving, which refers to its weights as a file `name` beside it."""
     saved = deepcopy(model)
-    for initializer in _outside(saved):
+    for initializer in _external(saved):
         _set_location(initializer, name)
     return saved
 
@@ -133,7 +133,7 @@ def value(initializer: onnx.TensorProto) -> np.ndarray:
     return np.memmap(ROOT / info.location, dtype, "r", offset=info.offset or 0, shape=shape)
 
 
-def inside(initializer: onnx.TensorProto) -> onnx.TensorProto:
+def with_inline_values(initializer: onnx.TensorProto) -> onnx.TensorProto:
     """Return the initializer with its values embedded."""
     return numpy_helper.from_array(value(initializer), initializer.name) if uses_external_data(initializer) else initializer
 
@@ -150,7 +150,7 @@ def transpose(initializer: onnx.TensorProto) -> None:
     initializer.dims[:] = turned.shape
 
 
-def move_outside(model: onnx.ModelProto, names: Sequence[str], scratch: Path) -> None:
+def move_to_file(model: onnx.ModelProto, names: Sequence[str], scratch: Path) -> None:
     """Move initializers of a graph to a safetensors file below `scratch`, under the same names."""
     path = Path(tempfile.mkdtemp(dir=scratch.resolve())) / "weights.safetensors"
     moved = {initializer.name: initializer for initializer in model.graph.initializer if initializer.name in names}
@@ -171,7 +171,7 @@ def open_session(model: onnx.ModelProto, *, threads: int = 0) -> onnxruntime.Inf
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _outside(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+def _external(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield the initializers with external data."""
     return (initializer for initializer in model.graph.initializer if uses_external_data(initializer))
 

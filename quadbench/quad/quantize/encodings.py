@@ -71,7 +71,7 @@ def asymmetric(values: Range, dtype: str) -> Encoding:
     return Encoding(dtype=dtype, scale=scale, zero_point=int(np.clip(np.rint(qmin - low / scale), qmin, qmax)))
 
 
-def widened(encoding: Encoding) -> Encoding:
+def widen(encoding: Encoding) -> Encoding:
     """Return the UINT16 encoding for the range of a UINT8 encoding, which contains its 256 values exactly."""
     return Encoding(dtype="uint16", scale=float(np.float32(encoding.scale / 257)), zero_point=encoding.zero_point * 257)
 

@@ -34,7 +34,7 @@ RESIDUAL_STEPS = 254  # per weight scale: INT8 up to 127 at this step covers hal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mergeable:
+class MergeableUnet:
     """A quantized U-Net with external weights at its LoRA sites, and the graph that computes these with an adapter added."""
 
     unet: onnx.ModelProto
@@ -63,9 +63,9 @@ class _Site:
         return bias_key(self.layer.input[2], self.total if output == self.own else output) if len(self.layer.input) > 2 else None
 
 
-def mergeable(
+def make_mergeable(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding], scratch: Path
-) -> Mergeable:
+) -> MergeableUnet:
     """Quantize a float U-Net without its LoRA inputs, for merging. Its weights at the sites are in a file below `scratch`."""
     sites = list(_sites(model))
     plain = without_lora(model)
@@ -74,10 +74,10 @@ def mergeable(
     unet = quantize_graph(plain, encodings)
     share = int8_share(plain, encoding_sources(plain, float_tensors(plain)), encodings, {})
     merge = _merge_graph(model, unet, sites, lora, scratch)
-    return Mergeable(unet=unet, merge=merge, int8=share)
+    return MergeableUnet(unet=unet, merge=merge, int8=share)
 
 
-def with_adapter(unet: onnx.ModelProto, merge: onnx.ModelProto, lora: Feed) -> onnx.ModelProto:
+def merge_adapter(unet: onnx.ModelProto, merge: onnx.ModelProto, lora: Feed) -> onnx.ModelProto:
     """Return the U-Net with an adapter, given as integers for every LoRA input, merged as a device does on loading."""
     session = initializers.open_session(merge)
     names = [output.name for output in session.get_outputs()]
@@ -130,7 +130,7 @@ def _merge_graph(
     for merge in merges:
         unet.graph.initializer.append(merge.residual_of(floats[merge.site.layer.input[1]]))
     residuals = list(unet.graph.initializer[before:])
-    initializers.move_outside(unet, [*outputs, *(residual.name for residual in residuals)], scratch)
+    initializers.move_to_file(unet, [*outputs, *(residual.name for residual in residuals)], scratch)
     del unet.graph.initializer[before:]  # only the merge graph reads them
     graph = helper.make_graph(
         [node for merge in merges for node in merge.nodes()],

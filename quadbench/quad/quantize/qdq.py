@@ -131,7 +131,7 @@ class _Writer:
             copy.output[i] = source
             if self._is_widened(node, name):
                 copy.output[i] = f"{name}.exact"
-                self._quantize_dequantize(copy.output[i], copy.output[i], source, enc.widened(self.activations[name]))
+                self._quantize_dequantize(copy.output[i], copy.output[i], source, enc.widen(self.activations[name]))
             self._quantize_dequantize(name, source, target, self.activations[name])
 
     def _is_widened(self, node: onnx.NodeProto, name: str) -> bool:
@@ -151,14 +151,14 @@ class _Writer:
     def _data_encoding(self, node: onnx.NodeProto) -> Encoding | None:
         """Return the encoding of the node's first input; None if there is none."""
         name = node.input[0]
-        return enc.widened(self.activations[name]) if self._is_widened(node, name) else self.activations.get(name)
+        return enc.widen(self.activations[name]) if self._is_widened(node, name) else self.activations.get(name)
 
     def _operand(self, node: onnx.NodeProto, index: int, name: str) -> str:
         """Return the tensor that the node reads for an input: a dequantized tensor, or an unchanged constant."""
         initializer = self._initializers.get(name)
         if initializer is None:
             if index == 0 and self._is_widened(node, name):
-                return self._rounded_again(name, "wide", enc.widened(self.activations[name]))
+                return self._rounded_again(name, "wide", enc.widen(self.activations[name]))
             is_factor = node.op_type == "MatMul" and index == 1
             return self._factor(name) if is_factor else self.dequantized.get(name, name)
         if initializer.data_type != TensorProto.FLOAT or (index > 0 and node.op_type in KEEPS_ENCODING):
@@ -174,7 +174,7 @@ class _Writer:
         return self._constant(name, enc.asymmetric(enc.range_of(self._value(name)), "uint16"))
 
     def _as_it_is(self, initializer: onnx.TensorProto) -> str:
-        self.constants[initializer.name] = weights.inside(initializer)
+        self.constants[initializer.name] = weights.with_inline_values(initializer)
         return initializer.name
 
     def _factor(self, name: str) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from quadbench.artifacts.bundle import Int8Share, Share
-from quadbench.host import give_back
+from quadbench.artifacts.bundle import Int8Fraction, Int8Share
+from quadbench.host import release_memory
 from quadbench.quad.divergence import ratio_db, spread
 from quadbench.quad.model.initializers import open_session
 from quadbench.quad.quantize.calibration import PLAIN_RULES, Feed, RangeRule, float_tensors, observe_histograms, observe_ranges
@@ -76,12 +76,12 @@ def int8_share(
         layers=_share(chosen, layers, lambda layer: 1),
         parameters=_share(chosen, layers, lambda layer: layer.parameters),
         multiply_accumulates=_share(chosen, layers, lambda layer: layer.multiply_accumulates),
-        lora_products=Share(int8=sum(is_narrow), total=len(products)),
+        lora_products=Int8Fraction(int8=sum(is_narrow), total=len(products)),
     )
 
 
-def _share(chosen: Sequence[Layer], layers: Sequence[Layer], count: Callable[[Layer], int]) -> Share:
-    return Share(int8=sum(map(count, chosen)), total=sum(map(count, layers)))
+def _share(chosen: Sequence[Layer], layers: Sequence[Layer], count: Callable[[Layer], int]) -> Int8Fraction:
+    return Int8Fraction(int8=sum(map(count, chosen)), total=sum(map(count, layers)))
 
 
 def _is_layer(node: onnx.NodeProto, sizes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -278,27 +278,27 @@ class _Cutter:
         return self._values[name]
 
 
-class Observed:
+class ObservedGraph:
     """A float graph with the observed ranges of its tensors over some feeds. Histograms are computed on first use."""
 
     def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> None:
         self.model, self.feeds = model, feeds
         self.sources = encoding_sources(model, float_tensors(model))
         self.seen = observe_ranges(model, feeds)
-        give_back()
+        release_memory()
 
     @cached_property
     def counts(self) -> dict[str, np.ndarray]:
         """The histogram of each tensor over its observed range."""
         counts = observe_histograms(self.model, self.seen, self.feeds)
-        give_back()
+        release_memory()
         return counts
 
 
-class Calibrated:
+class CalibratedGraph:
     """A float graph with the quantization ranges of its tensors. The noise of 8-bit layers is measured on first use."""
 
-    def __init__(self, observed: Observed, rules: Mapping[str, RangeRule] = PLAIN_RULES) -> None:
+    def __init__(self, observed: ObservedGraph, rules: Mapping[str, RangeRule] = PLAIN_RULES) -> None:
         self.model, self.sources = observed.model, observed.sources
         self._observed, self._rules = observed, rules
 
@@ -321,7 +321,7 @@ class Calibrated:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantized:
+class QuantizedGraph:
     """A QDQ graph with its activation encodings, which are empty if activations stay float.
 
     `noise` was used to choose 8-bit layers; it is empty if all activations have the same bits.
@@ -333,14 +333,16 @@ class Quantized:
     int8: Int8Share
 
 
-def weights_quantized(model: onnx.ModelProto, *, lora: Mapping[str, Encoding] | None = None) -> Quantized:
+def write_weight_only(model: onnx.ModelProto, *, lora: Mapping[str, Encoding] | None = None) -> QuantizedGraph:
     """Return the float graph with integer weights and LoRA inputs, but float activations."""
     sources = encoding_sources(model, float_tensors(model))
     share = int8_share(model, sources, {}, lora or {})
-    return Quantized(model=quantize_graph(model, {}, lora), activations={}, noise=(), int8=share)
+    return QuantizedGraph(model=quantize_graph(model, {}, lora), activations={}, noise=(), int8=share)
 
 
-def quantized(calibrated: Calibrated, *, int8_percent: int = 0, lora: Mapping[str, Encoding] | None = None) -> Quantized:
+def write_qdq(
+    calibrated: CalibratedGraph, *, int8_percent: int = 0, lora: Mapping[str, Encoding] | None = None
+) -> QuantizedGraph:
     """Return the QDQ form of a float graph, with `int8_percent` % of its parameters in W8A8: the least noisy layers.
 
     At 100 %, all activations have 8 bits, including those between layers.
@@ -350,7 +352,7 @@ def quantized(calibrated: Calibrated, *, int8_percent: int = 0, lora: Mapping[st
     chosen = set(sources.values()) if int8_percent == 100 else least_noisy(noise, int8_percent)
     narrow = calibrated.encodings("uint8", lora) if chosen else wide
     encodings = {name: (narrow if sources[name] in chosen else wide)[name] for name in wide}
-    return Quantized(
+    return QuantizedGraph(
         model=quantize_graph(model, encodings, lora),
         activations=encodings,
         noise=noise,

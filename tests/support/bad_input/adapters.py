@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import Bundle, StoredBundle
 from quadbench.errors import AdapterError
-from quadbench.quad.admit import admit, inspect
+from quadbench.quad.admit import admit, inspect_candidate
 from quadbench.quad.candidate import Candidate
 from quadbench.results.manifest import read_manifest
 from support.bad_input.case import Case
@@ -37,7 +37,7 @@ _READ = (
 Tensors = dict[str, torch.Tensor]
 
 
-def adapter_cases(dice: random.Random, right: Path, bundle: Stored[Bundle]) -> Iterator[Case]:
+def adapter_cases(dice: random.Random, right: Path, bundle: StoredBundle) -> Iterator[Case]:
     """Yield cases of adapters that are inspected and, where they are sound, admitted to a copy of the bundle."""
     judge = partial(_judge, bundle)
     yield from _configurations(dice, right, judge)
@@ -54,10 +54,10 @@ def adapter_cases(dice: random.Random, right: Path, bundle: Stored[Bundle]) -> I
         yield Case(name=f"admitted as {name!r}", act=lambda _folder, name=name: judge(right, name=name), may_pass=name == "")
 
 
-def _judge(bundle: Stored[Bundle], source: Path, *, name: str | None = None) -> None:
+def _judge(bundle: StoredBundle, source: Path, *, name: str | None = None) -> None:
     """Inspect an adapter and admit it, as the commands do; whatever they find wrong is raised, and nothing may be admitted."""
     stores = sorted(path.name for path in bundle.folder.parent.iterdir())
-    inspection, _ = inspect(source)
+    inspection, _ = inspect_candidate(source)
     admission = admit(Candidate(source=source, name=name), read_manifest(bundle.folder, Bundle))
     if admission.extended is not None:
         shutil.rmtree(admission.extended.folder)

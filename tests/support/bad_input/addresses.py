@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from quadbench.cli.device_options import chosen_devices
+from quadbench.cli.device_options import addresses_of
 from quadbench.devices.addresses import Address, AttachedAddress, HostedAddress, choose_phone
 from quadbench.devices.connections import connect, hosted_phone
 from quadbench.results.layout import Layout
@@ -47,11 +47,11 @@ def address_cases(dice: random.Random) -> Iterator[Case]:
 
 
 def _chosen(devices: str | None, serial: str | None, folder: Path) -> None:
-    _open(chosen_devices(devices, serial, Layout(folder)), folder)
+    _open(addresses_of(devices, serial, Layout(folder)), folder)
 
 
 def _connect(text: str, folder: Path) -> None:
-    _open(chosen_devices(text, None, Layout(folder)), folder)
+    _open(addresses_of(text, None, Layout(folder)), folder)
 
 
 def _open(addresses: Sequence[Address], folder: Path) -> None:

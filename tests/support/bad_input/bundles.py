@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import Bundle, StoredBundle
 from quadbench.artifacts.run_record import file_refs
 from quadbench.cli import build_parser
 from quadbench.errors import QuadbenchError
-from quadbench.quad.admit import judged
+from quadbench.quad.admit import judge_candidate
 from quadbench.quad.candidate import Candidate
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import CHECKSUM, MANIFEST, check_contents, read_manifest
@@ -25,7 +25,7 @@ from support.watcher import Silent
 Stage = Callable[[Path, Path], object]  # a bundle's folder and a results folder
 
 
-def bundle_cases(dice: random.Random, bundle: Stored[Bundle]) -> Iterator[Case]:
+def bundle_cases(dice: random.Random, bundle: StoredBundle) -> Iterator[Case]:
     """Yield cases of a copy of the bundle whose manifest, checksum or files are wrong."""
     text = (bundle.folder / MANIFEST).read_text()
     tree = json.loads(text)
@@ -48,7 +48,7 @@ def bundle_cases(dice: random.Random, bundle: Stored[Bundle]) -> Iterator[Case]:
             yield Case(name=f"{file} that is {name}", act=partial(_replaced, bundle, file, make), names=file)
 
 
-def flipped_cases(dice: random.Random, bundle: Stored[Bundle], adapter: Path) -> Iterator[Case]:
+def flipped_cases(dice: random.Random, bundle: StoredBundle, adapter: Path) -> Iterator[Case]:
     """Yield, for every file of the bundle and every stage that uses it, a case in which one byte of it is another."""
     artifact = bundle.artifact
     tasks, graphs = {f.path for f in file_refs(artifact.tasks)}, {f.path for f in file_refs(artifact.graphs)}
@@ -71,24 +71,24 @@ def flipped_cases(dice: random.Random, bundle: Stored[Bundle], adapter: Path) ->
             yield Case(name=f"{stage}: {file}", act=partial(_flipped, bundle, file, dice.random(), act), names=names)
 
 
-def _copied(bundle: Stored[Bundle], folder: Path) -> Path:
+def _copied(bundle: StoredBundle, folder: Path) -> Path:
     return Path(shutil.copytree(bundle.folder, folder / "results/bundles/b"))
 
 
-def _with(bundle: Stored[Bundle], file: str, content: bytes, folder: Path) -> None:
+def _with(bundle: StoredBundle, file: str, content: bytes, folder: Path) -> None:
     copied = _copied(bundle, folder)
     (copied / file).write_bytes(content)
     _check(copied, folder / "results")
 
 
-def _replaced(bundle: Stored[Bundle], file: str, make: Callable[[Path], object], folder: Path) -> None:
+def _replaced(bundle: StoredBundle, file: str, make: Callable[[Path], object], folder: Path) -> None:
     copied = _copied(bundle, folder)
     (copied / file).unlink()
     make(copied / file)
     _check(copied, folder / "results")
 
 
-def _flipped(bundle: Stored[Bundle], file: str, where: float, stage: Stage, folder: Path) -> None:
+def _flipped(bundle: StoredBundle, file: str, where: float, stage: Stage, folder: Path) -> None:
     """Give a bundle with one other byte to a stage; nothing that it makes may stay in the results folder."""
     copied, results = _copied(bundle, folder), folder / "results"
     content = bytearray((copied / file).read_bytes())
@@ -109,7 +109,7 @@ def _lint(folder: Path, _results: Path) -> None:
 
 
 def _inspect(adapter: Path, folder: Path, _results: Path) -> None:
-    judged(Candidate(source=adapter), read_manifest(folder, Bundle))
+    judge_candidate(Candidate(source=adapter), read_manifest(folder, Bundle))
 
 
 def _admit(adapter: Path, folder: Path, results: Path) -> None:
@@ -119,7 +119,7 @@ def _admit(adapter: Path, folder: Path, results: Path) -> None:
 
 def _compile(folder: Path, results: Path) -> None:
     target = known_targets([local_profile()], "x86_64")[0]
-    pipeline.compiled(folder, target, layout=Layout(results), observer=Silent())
+    pipeline.ensure_compiled(folder, target, layout=Layout(results), observer=Silent())
 
 
 def _check(folder: Path, _results: Path) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from quadbench.quad.adapters.loading import sites_of_unet
 from quadbench.quad.cache import digests_of
-from quadbench.quad.inputs import check_named
+from quadbench.quad.inputs import check_references
 from quadbench.quad.model.foundation import load_checkpoint, load_foundation
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
@@ -74,7 +74,7 @@ def _sparse_checkpoint(write: Callable[[Path], None], use: Callable[[Path], obje
 def _of_recipe(checkpoint: Path) -> None:
     """Use the checkpoint as a run does before it builds."""
     recipe = _recipe(checkpoint.parent, f"{{source: checkpoint, path: {checkpoint}}}")
-    check_named(recipe)
+    check_references(recipe)
     digests_of(recipe)
 
 

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from test_heard import WALL_S, expected, header, library, samples
+from test_event_log import WALL_S, expected, header, library, samples
 
-from quadbench.artifacts.names import one_line
+from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import HarnessError
-from quadbench.harness.event_log import Heard
-from quadbench.measure.launch_record import failure_of
+from quadbench.harness.event_log import EventLog
+from quadbench.measure.launch_record import find_failure
 from support.bad_input.case import Case
 from support.bad_input.values import OF_NUMBERS, OF_TEXTS, OF_TRUTHS, brief, changed
 
@@ -96,12 +96,12 @@ def _case(name: str, lines: Sequence[str], *, may_pass: bool = False) -> Case:
 
 def _hear(lines: Sequence[str], _folder: Path) -> None:
     """Hear a launch to its end, and say of it what a record would."""
-    heard = Heard(expected=expected())
+    heard = EventLog(expected=expected())
     for line in lines:
-        heard.take(line)
+        heard.feed(line)
         if heard.is_over:
             break
-    failure = failure_of(heard, None, DIGEST, WALL_S)
+    failure = find_failure(heard, None, DIGEST, WALL_S)
     if failure is None and len(heard.images) < len(_pictures()):
         raise HarnessError("harness has painted fewer images than expected")
     if failure is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from quadbench.quad.cache import digests_of
-from quadbench.quad.inputs import check_named
+from quadbench.quad.inputs import check_references
 from quadbench.quad.items import task_items
 from quadbench.quad.model.foundation import Foundation, load_foundation
 from quadbench.recipe.recipe import load_recipe
@@ -133,7 +133,7 @@ def _replaced(tiny: Path, file: str, make: Callable[[Path], object], folder: Pat
 
 def _use(tiny: Path, folder: Path) -> None:
     recipe = load_recipe(folder / "recipe.yaml")
-    check_named(recipe)
+    check_references(recipe)
     digests_of(recipe)
     for task in recipe.tasks:
         task_items(task, _foundation(tiny / "model"), calibration_samples=1)

@@ -76,7 +76,7 @@ def _flipped(run: Path, file: Path, place: int, use: Use, folder: Path) -> None:
 def _state(layout: Layout) -> tuple[object, ...]:
     """Return what stages have made: artifacts, records, reports and scores."""
     with read_records(layout.database) as records:
-        stored = [records.of_run(run) for run in records.run_ids(limit=10)]
+        stored = [records.run_records(run) for run in records.run_ids(limit=10)]
     places = (layout.bundles.iterdir(), layout.compiled_bundles.iterdir(), layout.root.rglob("quality.json"))
     reports = [(path, path.stat().st_mtime_ns) for path in layout.root.glob("reports/*")]
     return stored, reports, *(sorted(paths) for paths in places)

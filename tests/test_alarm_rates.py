@@ -11,20 +11,20 @@ from support.sentences import reads
 from quadbench.artifacts.night_record import Measurement, Ruling, RulingKind
 from quadbench.farm.health import Health
 from quadbench.farm.inventory import READY, Inventory, Sighting
-from quadbench.nightly.night_report import doubt_devices, self_knowledge
-from quadbench.nightly.verdicts import missing
+from quadbench.nightly.night_report import alarm_rates, mark_doubtful
+from quadbench.nightly.verdicts import missing_ruling
 from quadbench.report.night import AlarmRate
 
 STEADY = [night(number, 1.5, yardstick=1 + 0.002 * (number % 3)) for number in range(30)]
 
 
 def alarms(nights: Sequence[Measurement]) -> list[Ruling]:
-    rulings = [missing(one.night, one.case, one.device, one.address, cause="-", owner=None, now=FIRST) for one in nights]
+    rulings = [missing_ruling(one.night, one.case, one.device, one.address, cause="-", owner=None, now=FIRST) for one in nights]
     return [replace(ruling, kind=RulingKind.ENVIRONMENT) for ruling in rulings]
 
 
 def known(nights: Sequence[Measurement], rulings: Sequence[Ruling] = ()) -> AlarmRate:
-    (device,) = self_knowledge(nights, rulings)
+    (device,) = alarm_rates(nights, rulings)
     return device
 
 
@@ -71,9 +71,9 @@ def test_a_phone_in_doubt_is_put_on_probation_and_what_is_no_phone_is_left_alone
     empty = dict.fromkeys(("profile", "chip", "android_release", "abi"))
     inventory.note_seen([Sighting(device="adb:R5CX", state=READY, **words, **empty)])
     virtual = [replace(one, device="virtual:s25") for one in STEADY]
-    doubtful = self_knowledge([*STEADY, *virtual], alarms([*STEADY[5:12], *virtual[5:12]]))
+    doubtful = alarm_rates([*STEADY, *virtual], alarms([*STEADY[5:12], *virtual[5:12]]))
     assert [one.doubt is not None for one in doubtful] == [True, True]
-    assert list(doubt_devices(inventory, doubtful)) == ["adb:R5CX"]
+    assert list(mark_doubtful(inventory, doubtful)) == ["adb:R5CX"]
     (phone,) = inventory.phones()
     assert phone.condition.health is Health.PROBATION
     assert phone.last_seen - FIRST > timedelta()

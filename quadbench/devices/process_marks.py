@@ -20,7 +20,7 @@ _PATIENCE_S = 5.0
 _POLL_S = 0.01
 
 
-class Mark:
+class ProcessMark:
     """A value of an environment variable that marks one device's processes. Each command's mark starts with its device's mark."""
 
     def __init__(self, folder: Path) -> None:
@@ -28,19 +28,19 @@ class Mark:
         self.value = f"{self.device}{os.getpid()}-{uuid.uuid4().hex[:8]}#"
         self._numbers = count()
 
-    def of_command(self) -> str:
+    def for_command(self) -> str:
         """Return a new mark for another command."""
         return f"{self.value}{next(self._numbers)}#"
 
 
 @contextlib.contextmanager
-def marked(folder: Path) -> Iterator[Mark]:
+def device_mark(folder: Path) -> Iterator[ProcessMark]:
     """Yield the environment mark for a device's processes, and kill all processes with it at the end.
 
     The caller holds the lock of the device's folder. Leftovers of an earlier process are killed first.
     """
-    mark = Mark(folder)
-    kill_marked(mark.device)
+    mark = ProcessMark(folder)
+    kill_marked_processes(mark.device)
     # -I -S: load as little as possible, to start in a few hundredths of a second.
     command = [sys.executable, "-I", "-S", __file__, mark.value]
     watcher = subprocess.Popen(
@@ -50,27 +50,27 @@ def marked(folder: Path) -> Iterator[Mark]:
     try:
         yield mark
     finally:
-        kill_marked(mark.value)
+        kill_marked_processes(mark.value)
         watcher.stdin.close()
         watcher.wait()
 
 
-def environment_of(mark: str) -> dict[str, str]:
+def mark_environment(mark: str) -> dict[str, str]:
     """Return a copy of this process's environment with the mark set, for a child process."""
     return {**os.environ, VARIABLE: mark}
 
 
-def kill_marked(mark: str) -> None:
+def kill_marked_processes(mark: str) -> None:
     """Kill every process whose environment mark starts with `mark`, and the children they start meanwhile."""
     deadline = time.monotonic() + _PATIENCE_S
-    while (processes := carriers(mark)) and time.monotonic() < deadline:
+    while (processes := find_marked(mark)) and time.monotonic() < deadline:
         for process in processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
         time.sleep(_POLL_S)
 
 
-def carriers(mark: str) -> list[int]:
+def find_marked(mark: str) -> list[int]:
     """Return the ids of all processes whose environment mark starts with `mark`."""
     wanted = f"\0{VARIABLE}={mark}".encode()
     return [
@@ -106,4 +106,4 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.stdin.buffer.read()  # returns when the parent process ends, even by a crash
-    kill_marked(sys.argv[1])
+    kill_marked_processes(sys.argv[1])

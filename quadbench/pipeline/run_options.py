@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
-from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, Stored
+from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, StoredBundle
 from quadbench.devices import Address, Device
 from quadbench.errors import ArtifactError, DeviceError, UserError
 from quadbench.measure.launch_schedule import Budget
-from quadbench.recipe import Terms
+from quadbench.recipe import RunSettings
 from quadbench.results.digests import content_digest
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
@@ -23,7 +23,7 @@ _BEGIN_ANEW = "begin a new run of the recipe; what was measured stays stored"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conduct:
+class RunOptions:
     """Options of a run: number of retries for a lost device, wait for each in seconds, and time budget in seconds.
 
     With `keep_going`, unreachable or leased devices are left out; otherwise the run does not start without them.
@@ -39,12 +39,12 @@ class Conduct:
         """Return the time budget of a run that begins now, or None if it is unlimited."""
         return None if self.budget_s is None else Budget(ends_at=time.monotonic() + self.budget_s)
 
-    def since(self, began: float) -> "Conduct":
+    def since(self, began: float) -> "RunOptions":
         """Return these options with the budget reduced by the time since `began` (monotonic), for runs that share a budget."""
         return self if self.budget_s is None else replace(self, budget_s=self.budget_s - (time.monotonic() - began))
 
 
-USUAL = Conduct()
+DEFAULT_RUN = RunOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,54 +61,54 @@ class RecordHooks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work(RecordHooks):
+class RunPlan(RecordHooks):
     """The work of a run: recipe name, measurement settings, and kit or harness overrides.
 
     `run_id` and `devices` belong to a resumed run, which may have no record yet. `run_id=None` begins a new run.
     """
 
     name: str
-    terms: Terms
+    terms: RunSettings
     run_id: str | None = None
     devices: tuple[DeviceFacts, ...] = ()
-    gear: equipment.Gear = equipment.NO_GEAR
+    overrides: equipment.Overrides = equipment.NO_OVERRIDES
 
 
-def bundles_of(begun: RunFile, addresses: Sequence[Address], layout: Layout) -> dict[str, Stored[Bundle]]:
+def bundles_of(run_file: RunFile, addresses: Sequence[Address], layout: Layout) -> dict[str, StoredBundle]:
     """Return the bundles of a run to be resumed, keyed by folder name, after checking that these addresses can resume it."""
-    if not begun.planned:
-        raise UserError(f"run {begun.run_id} is a side of a comparison, which cannot go on", hint="compare anew")
-    _require_unfinished(begun, layout)
-    unknown = [address for address in addresses if address.text not in begun.addresses]
+    if not run_file.planned:
+        raise UserError(f"run {run_file.run_id} is a side of a comparison, which cannot go on", hint="compare anew")
+    _require_unfinished(run_file, layout)
+    unknown = [address for address in addresses if address.text not in run_file.addresses]
     if unknown:
-        known = ", ".join(begun.addresses)
+        known = ", ".join(run_file.addresses)
         raise UserError(
-            f"run {begun.run_id} has no device '{unknown[0]}'", hint=f"its devices are {known}, or leave --devices out"
+            f"run {run_file.run_id} has no device '{unknown[0]}'", hint=f"its devices are {known}, or leave --devices out"
         )
-    return {name: _bundle(begun, name, layout) for name in (begun.bundle, *begun.others.values())}
+    return {name: _bundle(run_file, name, layout) for name in (run_file.bundle, *run_file.others.values())}
 
 
-def _require_unfinished(begun: RunFile, layout: Layout) -> None:
+def _require_unfinished(run_file: RunFile, layout: Layout) -> None:
     """Raise if the run has ended, unless some of its measured launches are missing from the database."""
-    if not begun.is_ended:
+    if not run_file.is_ended:
         return
     with open_records(database_of(layout)) as records:
-        stored = records.counts(begun.run_id)
+        stored = records.counts(run_file.run_id)
     if not stored:
-        raise ArtifactError(f"run {begun.run_id} had come to its end, and its records are gone", hint=_BEGIN_ANEW)
-    if not begun.lacking(stored):
-        hint = layout.command("report", begun.run_id)
-        raise UserError(f"run {begun.run_id} has come to its end: nothing of it is missing", hint=hint)
+        raise ArtifactError(f"run {run_file.run_id} had come to its end, and its records are gone", hint=_BEGIN_ANEW)
+    if not run_file.missing_launches(stored):
+        hint = layout.command("report", run_file.run_id)
+        raise UserError(f"run {run_file.run_id} has come to its end: nothing of it is missing", hint=hint)
 
 
-def _bundle(begun: RunFile, name: str, layout: Layout) -> Stored[Bundle]:
+def _bundle(run_file: RunFile, name: str, layout: Layout) -> StoredBundle:
     folder = layout.bundles / name
     if not folder.exists():
-        raise ArtifactError(f"run {begun.run_id} cannot go on: its bundle '{folder}' is gone", hint=_BEGIN_ANEW)
+        raise ArtifactError(f"run {run_file.run_id} cannot go on: its bundle '{folder}' is gone", hint=_BEGIN_ANEW)
     bundle = read_manifest(folder, Bundle)
-    if content_digest(bundle.artifact) != begun.contents.get(name):
+    if content_digest(bundle.artifact) != run_file.contents.get(name):
         reason = f"its bundle '{folder}' has other files than when the run began"
-        raise ArtifactError(f"run {begun.run_id} cannot go on: {reason}", hint=_BEGIN_ANEW)
+        raise ArtifactError(f"run {run_file.run_id} cannot go on: {reason}", hint=_BEGIN_ANEW)
     return bundle
 
 
@@ -119,8 +119,8 @@ def resumable_bundle(run_id: str, layout: Layout) -> Bundle:
         UserError: the run has ended.
         ArtifactError: a bundle is gone or was changed, or the run's records are gone.
     """
-    begun = load_run_file(layout, run_id)
-    return bundles_of(begun, (), layout)[begun.bundle].artifact
+    run_file = load_run_file(layout, run_id)
+    return bundles_of(run_file, (), layout)[run_file.bundle].artifact
 
 
 def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]) -> None:
@@ -135,7 +135,7 @@ def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]
             )
 
 
-def require_same_bundle(bundles: Mapping[str, Stored[Bundle]], stored: Sequence[RunRecord]) -> None:
+def require_same_bundle(bundles: Mapping[str, StoredBundle], stored: Sequence[RunRecord]) -> None:
     """Raise if a device's stored records were measured with another bundle than the given one."""
     for record in stored:
         bundle = bundles.get(record.device.profile)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from quadbench.errors import shown
+from quadbench.errors import quote
 
-_LONGEST_NAME_BYTES = 200  # file systems allow 255; suffixes are appended
-_LONGEST_PATH = 1024
+_MAX_NAME_BYTES = 200  # file systems allow 255; suffixes are appended
+_MAX_PATH_LENGTH = 1024
 
-MOST_CHARACTERS = 1000
+MAX_CHARACTERS = 1000
 """The most characters of a message that are shown; a program may print megabytes."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
@@ -20,7 +20,7 @@ _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format marks such as wr
 
 
 @dataclass(frozen=True)
-class Checked:
+class ValidatedBy:
     """A type annotation with a check function that pydantic runs when it reads a value of that type.
 
     It implements pydantic's protocol instead of using `AfterValidator`, so that artifacts do not import pydantic.
@@ -46,10 +46,10 @@ def check_file_name(text: str) -> str:
         expected = "printable characters without / and \\, at least one"
     elif text[0] in ".- " or text[-1] in ". ":
         expected = "no '.', '-' or space at the start, and no '.' or space at the end"
-    elif len(text.encode()) > _LONGEST_NAME_BYTES:
-        expected = f"at most {_LONGEST_NAME_BYTES} bytes, found {len(text.encode())}"
+    elif len(text.encode()) > _MAX_NAME_BYTES:
+        expected = f"at most {_MAX_NAME_BYTES} bytes, found {len(text.encode())}"
     if expected:
-        raise ValueError(f"{shown(text)} cannot name a file; expected {expected}")
+        raise ValueError(f"{quote(text)} cannot name a file; expected {expected}")
     return text
 
 
@@ -67,10 +67,10 @@ def check_relative_path(text: str) -> str:
     Raises:
         ValueError: the path is absolute, climbs, has a part that is no file's name, or is too long.
     """
-    if len(text) > _LONGEST_PATH:
-        raise ValueError(f"{shown(text)} is no path of a file; expected at most {_LONGEST_PATH} characters, found {len(text)}")
+    if len(text) > _MAX_PATH_LENGTH:
+        raise ValueError(f"{quote(text)} is no path of a file; expected at most {_MAX_PATH_LENGTH} characters, found {len(text)}")
     if text.startswith(("/", "~")) or ".." in text.split("/"):
-        raise ValueError(f"{shown(text)} leads out of its folder; expected a path below it, as inputs/000.png")
+        raise ValueError(f"{quote(text)} leads out of its folder; expected a path below it, as inputs/000.png")
     for part in text.split("/"):
         check_file_name(part)
     return text
@@ -83,24 +83,24 @@ def check_sha256(text: str) -> str:
         ValueError: the text is no sha256 in hex.
     """
     if not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise ValueError(f"{shown(text)} is no sha256; expected 64 characters of 0-9 and a-f")
+        raise ValueError(f"{quote(text)} is no sha256; expected 64 characters of 0-9 and a-f")
     return text
 
 
 def check_line(text: str) -> str:
     """Return the text if it is one line of limited length without control characters. Raise ValueError otherwise."""
     if text != one_line(text):
-        raise ValueError(f"{shown(text)} is no line of text; expected at most {MOST_CHARACTERS} characters without controls")
+        raise ValueError(f"{quote(text)} is no line of text; expected at most {MAX_CHARACTERS} characters without controls")
     return text
 
 
-FileName = Annotated[str, Checked(check_file_name)]
-RelativePath = Annotated[str, Checked(check_relative_path)]
-Sha256 = Annotated[str, Checked(check_sha256)]
-Line = Annotated[str, Checked(check_line)]
+FileName = Annotated[str, ValidatedBy(check_file_name)]
+RelativePath = Annotated[str, ValidatedBy(check_relative_path)]
+Sha256 = Annotated[str, ValidatedBy(check_sha256)]
+Line = Annotated[str, ValidatedBy(check_line)]
 
 
-def one_line(text: str, most: int = MOST_CHARACTERS) -> str:
+def one_line(text: str, most: int = MAX_CHARACTERS) -> str:
     """Return the text on one line, cut to `most` characters, with the number of characters left out.
 
     Colour codes are dropped; other control characters are written as escapes, such as `\\x1b`.
@@ -114,7 +114,7 @@ def one_line(text: str, most: int = MOST_CHARACTERS) -> str:
 def printable(text: str) -> str:
     """Return the text with control characters written as escapes; line ends and tabs are kept, colour codes dropped."""
     plain = _COLOURS.sub("", text.replace("\r\n", "\n"))
-    return plain if plain.isascii() and not _CONTROLS.search(plain) else "".join(map(_shown, plain))
+    return plain if plain.isascii() and not _CONTROLS.search(plain) else "".join(map(_escaped, plain))
 
 
 def is_plain(text: str) -> bool:
@@ -122,7 +122,7 @@ def is_plain(text: str) -> bool:
     return all(unicodedata.category(character) not in _INVISIBLE for character in text)
 
 
-def _shown(character: str) -> str:
+def _escaped(character: str) -> str:
     if character in "\n\t" or unicodedata.category(character) not in _INVISIBLE:
         return character
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")

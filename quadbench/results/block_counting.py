@@ -5,10 +5,10 @@ from dataclasses import replace
 from quadbench.artifacts import RunRecord, Status, Variant
 from quadbench.statistics import LAUNCHES_PER_BLOCK
 
-MOST_LAUNCHES = 1000  # launches of a variant in a run; launch n + 1000 repeats launch n, and n + 2000 repeats it again
+MAX_LAUNCHES = 1000  # launches of a variant in a run; launch n + 1000 repeats launch n, and n + 2000 repeats it again
 
 
-def as_counted(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
+def count_blocks(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
     """Return the records, with the status DISCARDED for launches that figures must not count."""
     return _without_repeated_blocks(_without_discarded_blocks(stored))
 
@@ -17,13 +17,13 @@ def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord,
     """Mark records as discarded if their block was interrupted and repeated, whatever their status."""
     latest: dict[tuple[str, str, Variant, int], int] = {}
     for record in records:
-        latest[_origin(record)] = max(record.launch // MOST_LAUNCHES, latest.get(_origin(record), 0))
+        latest[_origin(record)] = max(record.launch // MAX_LAUNCHES, latest.get(_origin(record), 0))
 
     def superseded(record: RunRecord) -> RunRecord:
         times = latest[_origin(record)]
-        if record.launch // MOST_LAUNCHES == times or record.status is Status.DISCARDED:
+        if record.launch // MAX_LAUNCHES == times or record.status is Status.DISCARDED:
             return record
-        again = f"its block was broken off and repeated, this launch as {record.launch % MOST_LAUNCHES + times * MOST_LAUNCHES}"
+        again = f"its block was broken off and repeated, this launch as {record.launch % MAX_LAUNCHES + times * MAX_LAUNCHES}"
         return replace(record, status=Status.DISCARDED, reason=f"{record.reason}; {again}" if record.reason else again)
 
     return tuple(map(superseded, records))
@@ -31,7 +31,7 @@ def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord,
 
 def _origin(record: RunRecord) -> tuple[str, str, Variant, int]:
     """Return the key of one variant's launches in a block, which is the same for all repetitions of the block."""
-    block = record.launch % MOST_LAUNCHES // LAUNCHES_PER_BLOCK
+    block = record.launch % MAX_LAUNCHES // LAUNCHES_PER_BLOCK
     return record.device.address, record.device.serial, record.variant, block
 
 

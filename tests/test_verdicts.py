@@ -26,7 +26,7 @@ from quadbench.artifacts import Caveat
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Ruling, RulingKind, Subject
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.series import limit_of
-from quadbench.nightly.verdicts import RULES, Suspicion, missing, rulings_on, suspicion
+from quadbench.nightly.verdicts import RULES, Detection, detect, missing_ruling, rulings_on
 from quadbench.report.versus import ALL_TASKS, VersusDevice
 
 NOW = FIRST + timedelta(days=100)
@@ -40,19 +40,19 @@ def gate(
     history: Sequence[Measurement] = HISTORY,
     rulings: Sequence[Ruling] = (),
     words: Sequence[Acknowledgement] = (),
-) -> Suspicion:
+) -> Detection:
     ruled = {ruling.night for ruling in rulings}
     clean = [ruling for one in history if one.night not in ruled for ruling in accepted(one)]
-    return suspicion(tonight, history, [*clean, *rulings], words, Limits())
+    return detect(tonight, history, [*clean, *rulings], words, Limits())
 
 
 def accepted(measured: Measurement) -> list[Ruling]:
     """The ruling that a night was clean."""
     where = measured.night, measured.case, measured.device, measured.address
-    return [replace(missing(*where, cause="as usual", owner=None, now=NOW), kind=RulingKind.CLEAN)]
+    return [replace(missing_ruling(*where, cause="as usual", owner=None, now=NOW), kind=RulingKind.CLEAN)]
 
 
-def rule(suspected: Suspicion, confirmed: VersusDevice | None = None) -> tuple[Ruling, ...]:
+def rule(suspected: Detection, confirmed: VersusDevice | None = None) -> tuple[Ruling, ...]:
     comparison = "confirming" if confirmed else None
     return rulings_on(suspected, confirmed=confirmed, comparison=comparison, owner="a@b", now=NOW)
 
@@ -255,7 +255,7 @@ def test_small_steps_are_seen_by_the_nights_together_that_new_files_have_run() -
 
 
 def test_what_was_not_measured_is_said() -> None:
-    ruling = missing(night_id(3), "restyle-s25", "adb:R5CX", "s25", cause="it is gone", owner=None, now=NOW)
+    ruling = missing_ruling(night_id(3), "restyle-s25", "adb:R5CX", "s25", cause="it is gone", owner=None, now=NOW)
     assert (ruling.kind, ruling.cause) == (RulingKind.MISSING, "it is gone")
 
 
@@ -362,9 +362,9 @@ def test_what_a_word_in_force_accepts_is_overruled_by_no_launches_against_the_fi
 def test_a_night_that_nobody_ruled_on_says_nothing_of_what_is_good() -> None:
     unruled = [night(number, 1.5, subject=NEW) for number in range(20, 26)]
     clean = [ruling for one in HISTORY for ruling in accepted(one)]
-    after = suspicion(night(26, 1.5, subject=NEW), [*HISTORY, *unruled], clean, (), Limits())
+    after = detect(night(26, 1.5, subject=NEW), [*HISTORY, *unruled], clean, (), Limits())
     assert after.last_good == OLD
-    assert suspicion(unruled[0], HISTORY[:1], (), (), Limits()).last_good == OLD
+    assert detect(unruled[0], HISTORY[:1], (), (), Limits()).last_good == OLD
 
 
 def test_why_launches_in_turn_came_to_nothing_stands_only_where_they_would_have_told() -> None:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from quadbench.serve.queries import Remembered
+from quadbench.serve.queries import AnswerCache
 
 
 def test_who_asks_while_it_is_worked_out_waits_for_the_same_answer() -> None:
@@ -18,7 +18,7 @@ def test_who_asks_while_it_is_worked_out_waits_for_the_same_answer() -> None:
         time.sleep(0.05)
         return key.upper()
 
-    remembered = Remembered(slow, age_s=60, most=5)
+    remembered = AnswerCache(slow, age_s=60, most=5)
 
     def ask(_: int) -> str:
         begun.wait(30)
@@ -31,7 +31,7 @@ def test_who_asks_while_it_is_worked_out_waits_for_the_same_answer() -> None:
 
 def test_what_is_old_is_asked_again() -> None:
     asked: list[int] = []
-    remembered = Remembered(lambda key: asked.append(key), age_s=0, most=5)
+    remembered = AnswerCache(lambda key: asked.append(key), age_s=0, most=5)
     remembered(1)
     remembered(1)
     assert asked == [1, 1]
@@ -39,7 +39,7 @@ def test_what_is_old_is_asked_again() -> None:
 
 def test_what_was_looked_at_longest_ago_is_forgotten() -> None:
     asked: list[int] = []
-    remembered = Remembered(lambda key: asked.append(key), age_s=60, most=2)
+    remembered = AnswerCache(lambda key: asked.append(key), age_s=60, most=2)
     for key in (1, 2, 1, 3, 1, 2):
         remembered(key)
     assert asked == [1, 2, 3, 2]
@@ -54,7 +54,7 @@ def test_what_fails_is_not_remembered() -> None:
             raise answer
         return answer
 
-    remembered = Remembered(ask, age_s=60, most=2)
+    remembered = AnswerCache(ask, age_s=60, most=2)
     with pytest.raises(OSError, match="away"):
         remembered(1)
     assert remembered(1) == "here"

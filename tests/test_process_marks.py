@@ -4,7 +4,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from quadbench.devices.leftovers import VARIABLE, carriers, kill_marked
+from quadbench.devices.process_marks import VARIABLE, find_marked, kill_marked_processes
 
 
 def test_a_process_that_replaces_its_program_without_end_is_ended(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_a_process_that_replaces_its_program_without_end_is_ended(tmp_path: Path
         mark = f"{tmp_path}#{number}#"
         with subprocess.Popen([program], env={VARIABLE: mark}) as process:
             time.sleep(0.01)
-            kill_marked(mark)
+            kill_marked_processes(mark)
             try:
                 assert process.wait(5) == -9
             finally:
@@ -25,6 +25,6 @@ def test_a_process_that_replaces_its_program_without_end_is_ended(tmp_path: Path
 
 def test_a_process_without_an_environment_is_nobodys(tmp_path: Path) -> None:
     with subprocess.Popen(["/bin/sleep", "60"], env={}) as process:
-        assert carriers(f"{tmp_path}#") == []
+        assert find_marked(f"{tmp_path}#") == []
         assert process.poll() is None
         process.kill()

@@ -16,7 +16,7 @@ from support.synthetic_run import ABBA, MB, S25, make_run
 
 from quadbench.artifacts import Caveat, RunRecord, RunResult, Sample, Variant
 from quadbench.report.html import render_html
-from quadbench.report.provenance import MOST_LISTED, launch_list
+from quadbench.report.provenance import MAX_LISTED, launch_list
 from quadbench.report.run_charts import memory_chart, memory_of, strip_chart, strips_of
 from quadbench.report.scores import difference_png
 from quadbench.report.storage import rom_parts, storage_views
@@ -67,7 +67,7 @@ def test_a_temperature_that_is_none_is_not_drawn(told: str, tmp_path: Path) -> N
 
 def test_of_very_many_launches_in_turn_some_of_each_variant_are_listed() -> None:
     order = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT, Variant.MERGED_AT_LOAD)
-    launches = [SimpleNamespace(is_ok=True, position=n, variant=order[n % 4]) for n in range(4 * MOST_LISTED)]
+    launches = [SimpleNamespace(is_ok=True, position=n, variant=order[n % 4]) for n in range(4 * MAX_LISTED)]
     assert {launch.variant for launch in launch_list(launches).launches} == set(order)
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import Bundle, StoredBundle
 from quadbench.errors import UserError
-from quadbench.quad.cache import cached
+from quadbench.quad.cache import find_bundle
 from quadbench.quad.inputs import check_devices
 from quadbench.recipe import Recipe, recipe_digest
 from quadbench.results.bundles import load_admitted
@@ -15,7 +15,7 @@ from quadbench.results.stored_runs import load_run, run_ids
 from quadbench.spec import is_file
 
 
-def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> Stored[Bundle]:
+def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> StoredBundle:
     """Return the bundle to add an adapter to: the latest of the last run's bundle and the last extended bundle.
 
     With a recipe, that bundle must have the recipe's base; otherwise the recipe's own bundle is returned.
@@ -32,7 +32,7 @@ def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> Stored[Bundle
     return _only([bundle for bundle in latest if bundle.artifact.base in bases] or own, f"recipe '{recipe.name}'")
 
 
-def fitting_bundle(folder: Path, recipe: Recipe, layout: Layout) -> Stored[Bundle]:
+def fitting_bundle(folder: Path, recipe: Recipe, layout: Layout) -> StoredBundle:
     """Return the bundle in a folder, after checking that it has the base that the recipe builds.
 
     Raises:
@@ -53,16 +53,16 @@ def bundle_folder(text: str) -> Path | None:
     return Path(text) if is_file(Path(text) / MANIFEST) else None
 
 
-def _latest(layout: Layout) -> Sequence[Stored[Bundle]]:
+def _latest(layout: Layout) -> Sequence[StoredBundle]:
     admitted = load_admitted(layout)
     return [admitted] if admitted else load_run(layout).bundles
 
 
-def _bundles_of(recipe: Recipe, layout: Layout) -> list[Stored[Bundle]]:
+def _bundles_of(recipe: Recipe, layout: Layout) -> list[StoredBundle]:
     """Return all stored bundles of a recipe, for every device profile."""
     check_devices(recipe)
-    unlike = {recipe_digest(each): each for each in (recipe.on(profile) for profile in (None, *recipe.devices))}
-    bundles = [bundle for each in unlike.values() if (bundle := cached(each, layout))]
+    unlike = {recipe_digest(each): each for each in (recipe.for_device(profile) for profile in (None, *recipe.devices))}
+    bundles = [bundle for each in unlike.values() if (bundle := find_bundle(each, layout))]
     if not bundles:
         raise UserError(
             f"recipe '{recipe.name}' has no bundle in '{layout.root}' yet", hint="run the recipe first, which builds it"
@@ -70,7 +70,7 @@ def _bundles_of(recipe: Recipe, layout: Layout) -> list[Stored[Bundle]]:
     return bundles
 
 
-def _only(bundles: Sequence[Stored[Bundle]], whose: str) -> Stored[Bundle]:
+def _only(bundles: Sequence[StoredBundle], whose: str) -> StoredBundle:
     if len(bundles) > 1:
         folders = ", ".join(str(bundle.folder) for bundle in bundles)
         hint = "say which, as --bundle FOLDER"

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from statistics import mean
 
 from quadbench.artifacts import DeviceFacts, RunResult, Variant
-from quadbench.artifacts.run_record import without_own_graph
-from quadbench.report.formatting import FigureTable, TextTable, Unit, convert, decibels, plural, show, shown
+from quadbench.artifacts.run_record import shared_only_tasks
+from quadbench.report.formatting import FigureTable, TextTable, Unit, convert, decibels, display, plural, show
 from quadbench.report.kpi import KpiRow, figure, launch_values, unequal_rows
-from quadbench.report.launches import counted, launches_of, likeness, sound
+from quadbench.report.launches import launches_of, only_ok, paired, picture_psnr
 
-_WAYS = {
+_MODES = {
     Variant.SHARED: "shared: one base, LoRAs as inputs",
     Variant.PER_GRAPH: "per-graph: a graph per task, loaded at each switch",
     Variant.RESIDENT: "resident: a graph per task, all in memory",
@@ -23,7 +23,7 @@ _COLUMNS = {
     "first_image": ("Switch and first image", Unit.MILLISECONDS),
     "peak_ram": ("Peak RAM", Unit.MEGABYTES),
 }
-MOST_IMAGES = 12  # between task switches, the end of the curves
+MAX_IMAGES = 12  # between task switches, the end of the curves
 _ADVICE = "Image, switch and both together are means over the tasks of each task's median; peak RAM is the highest of any task."
 _QUALITY_COLUMNS = {"psnr": "PSNR, dB", "worst_psnr": "Worst PSNR, dB", "eps_sqnr": "SQNR of eps, dB"}
 _QUALITY_ADVICE = (
@@ -33,7 +33,7 @@ _QUALITY_ADVICE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Way:
+class _ServingMode:
     """The figures of one way to serve (variant) on one device, in nanoseconds, bytes and decibels; None if missing."""
 
     figures: Mapping[str, float | None]
@@ -49,7 +49,7 @@ class _Way:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ways:
+class ServingModes:
     """The ways to serve tasks that one device measured, as a table and as curves of image time.
 
     A curve is image time with its share of the switch, in nanoseconds, by number of images between task switches. There are no
@@ -61,45 +61,45 @@ class Ways:
     curves: Mapping[Variant, tuple[tuple[int, float], ...]]
 
 
-def ways_views(result: RunResult, rows: Sequence[KpiRow]) -> tuple[Ways, ...]:
+def serving_modes(result: RunResult, rows: Sequence[KpiRow]) -> tuple[ServingModes, ...]:
     """Return a comparison for each device that measured more ways to serve than shared and per-graph."""
     views, unequal = [], [row.device for row in unequal_rows(rows)]
     for device in result.devices:
-        if not any(launches_of(result, device, variant) for variant in _WAYS.keys() - {Variant.SHARED, Variant.PER_GRAPH}):
+        if not any(launches_of(result, device, variant) for variant in _MODES.keys() - {Variant.SHARED, Variant.PER_GRAPH}):
             continue
-        ways = {variant: way for variant in _WAYS if (way := _way(result, device, variant))}
+        ways = {variant: way for variant in _MODES if (way := _way(result, device, variant))}
         if len(ways) > 1 and ways.keys() - {Variant.SHARED, Variant.PER_GRAPH}:
             timed = {} if device in unequal else {variant: way for variant, way in ways.items() if way.is_timed}
-            curves = {v: tuple((n, way.of_image(n)) for n in range(1, MOST_IMAGES + 1)) for v, way in timed.items()}
-            views.append(Ways(device=device, table=_table(device, ways, timed), curves=curves))
+            curves = {v: tuple((n, way.of_image(n)) for n in range(1, MAX_IMAGES + 1)) for v, way in timed.items()}
+            views.append(ServingModes(device=device, table=_table(device, ways, timed), curves=curves))
     return tuple(views)
 
 
-def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _Way | None:
+def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _ServingMode | None:
     is_compared = variant in (Variant.SHARED, Variant.PER_GRAPH)
-    launches = counted(result, device).of(variant) if is_compared else sound(launches_of(result, device, variant))
+    launches = paired(result, device).of(variant) if is_compared else only_ok(launches_of(result, device, variant))
     if not launches:
         return None
-    admitted = without_own_graph(result.bundle)  # only tasks that all ways serve are compared
+    admitted = shared_only_tasks(result.bundle)  # only tasks that all ways serve are compared
     tasks = [task for task in result.bundle.tasks if task.name not in admitted]
     figures = {key: [one.value for task in tasks if (one := figure(launch_values(key, launches, task)))] for key in _COLUMNS}
-    psnr_db = [each for task in tasks if (each := [db for record in launches for db in likeness(record, task.name)])]
+    psnr_db = [each for task in tasks if (each := [db for record in launches for db in picture_psnr(record, task.name)])]
     held_out = result.bundle_on(device).held_out
-    judged = [one for one in held_out.trajectories if one.variant == variant.graphs] if held_out else []
+    judged = [one for one in held_out.trajectories if one.variant == variant.graph_variant] if held_out else []
     own = {
         "peak_ram": max(figures["peak_ram"], default=None),
         "psnr": _mean([mean(each) for each in psnr_db]),
         "worst_psnr": min((min(each) for each in psnr_db), default=None),
         "eps_sqnr": _mean([one.sqnr_db for one in judged if one.sqnr_db is not None]),
     }
-    return _Way(figures={key: _mean(values) for key, values in figures.items()} | own)
+    return _ServingMode(figures={key: _mean(values) for key, values in figures.items()} | own)
 
 
 def _mean(numbers: Sequence[float]) -> float | None:
     return mean(numbers) if numbers else None
 
 
-def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], timed: Mapping[Variant, _Way]) -> FigureTable:
+def _table(device: DeviceFacts, ways: Mapping[Variant, _ServingMode], timed: Mapping[Variant, _ServingMode]) -> FigureTable:
     with_one = dict(timed)
     with_one.pop(Variant.RESIDENT, None)
     sentences = [_break_even(timed, "An")] if timed else []
@@ -113,7 +113,7 @@ def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], timed: Mapping[Var
         title=f"Ways to serve the tasks on {device.address}",
         columns=("Way", *(f"{title}, {unit.value}" for title, unit in _COLUMNS.values()), *_QUALITY_COLUMNS.values()),
         numeric=(False, *(True for _ in (*_COLUMNS, *_QUALITY_COLUMNS))),
-        rows=tuple((_WAYS[variant], *_cells(way)) for variant, way in ways.items()),
+        rows=tuple((_MODES[variant], *_cells(way)) for variant, way in ways.items()),
         notes=tuple(filter(None, (_ADVICE, *sentences, _QUALITY_ADVICE))),
     )
     units = {key: unit.lower() for key, (_, unit) in _COLUMNS.items()} | dict.fromkeys(_QUALITY_COLUMNS, "db")
@@ -124,22 +124,22 @@ def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], timed: Mapping[Var
     )
 
 
-def _values(way: _Way) -> Iterator[float | None]:
+def _values(way: _ServingMode) -> Iterator[float | None]:
     for key, value in way.figures.items():
         yield convert(value, _COLUMNS[key][1]) if key in _COLUMNS and value is not None else value
 
 
-def _cells(way: _Way) -> list[str]:
+def _cells(way: _ServingMode) -> list[str]:
     units = {key: unit for key, (_, unit) in _COLUMNS.items()}
-    return [shown(value, units.get(key)).removesuffix(" dB") for key, value in way.figures.items()]
+    return [display(value, units.get(key)).removesuffix(" dB") for key, value in way.figures.items()]
 
 
-def _break_even(ways: Mapping[Variant, _Way], opening: str) -> str:
+def _break_even(ways: Mapping[Variant, _ServingMode], opening: str) -> str:
     """Return a sentence on the fastest way to serve, by number of images between task switches.
 
     Each way is named with the PSNR of its images, as the fastest may be the least accurate.
     """
-    stretches = fastest({variant: (way.of_image(math.inf), way.figures["switch"] or 0.0) for variant, way in ways.items()})
+    stretches = fastest_modes({variant: (way.of_image(math.inf), way.figures["switch"] or 0.0) for variant, way in ways.items()})
     (first, until), *later = stretches
     psnr_db = {variant: way.figures["psnr"] for variant, way in ways.items()}
     named = {variant: f"{variant} (PSNR {decibels(psnr)})" if psnr else variant.value for variant, psnr in psnr_db.items()}
@@ -151,7 +151,7 @@ def _break_even(ways: Mapping[Variant, _Way], opening: str) -> str:
     return f"{beginning} {paints}, {', '.join(f'with {each}' for each in ranges)}."
 
 
-def fastest(times: Mapping[Variant, tuple[float, float]]) -> list[tuple[Variant, int | None]]:
+def fastest_modes(times: Mapping[Variant, tuple[float, float]]) -> list[tuple[Variant, int | None]]:
     """Return the fastest ways to serve, from frequent to rare switches, each with its largest number of images.
 
     `times` maps a way to its image and switch times. The number of images between switches is at least one; None means any.

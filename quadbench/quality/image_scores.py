@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from quadbench.artifacts import Bundle, Caveat, RunResult, Status, Stored, TaskAssets, TaskItem, Variant
-from quadbench.artifacts.pixels import Pixels, as_mask, read_pixels, size_of
-from quadbench.artifacts.run_record import Better, Compared, Score
+from quadbench.artifacts import Bundle, Caveat, RunResult, Status, StoredBundle, TaskAssets, TaskItem, Variant
+from quadbench.artifacts.pixels import Pixels, mask_of, read_pixels, size_of
+from quadbench.artifacts.run_record import BetterDirection, ImageComparison, Score
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.quality.metrics import METRICS, ImageMetric, ImagePair, OverSet, PerImage
-from quadbench.quality.networks import GivenNetwork, find_network
+from quadbench.quality.networks import UserNetwork, find_network
 from quadbench.results.layout import Layout
 
 REFERENCE, TRUTH = "reference", "truth"
@@ -21,7 +21,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def score_images(
-    pairs: Sequence[ImagePair], metrics: Iterable[str] | None = None, weights: Mapping[str, GivenNetwork] | None = None
+    pairs: Sequence[ImagePair], metrics: Iterable[str] | None = None, weights: Mapping[str, UserNetwork] | None = None
 ) -> tuple[Score, ...]:
     """Score images against their references by the named metrics (None: all), in that order.
 
@@ -39,7 +39,7 @@ def score_images(
         return tuple(_score(METRICS[name], pairs, weights or {}) for name in named)
 
 
-def _score(metric: ImageMetric, pairs: Sequence[ImagePair], weights: Mapping[str, GivenNetwork]) -> Score:
+def _score(metric: ImageMetric, pairs: Sequence[ImagePair], weights: Mapping[str, UserNetwork]) -> Score:
     network = find_network(metric.network, weights) if metric.network else (lambda images: images)
     if isinstance(network, str):
         return Score(metric=metric.metric, value=network, n=len(pairs))
@@ -52,7 +52,7 @@ def _score(metric: ImageMetric, pairs: Sequence[ImagePair], weights: Mapping[str
             defined = [(value, name) for value, name in values if not math.isnan(value)]  # `n` counts only these
             if not defined:
                 return Score(metric=metric.metric, value="undefined on every image", n=0)
-            worst, item = (min if metric.metric.better is Better.HIGHER else max)(defined)
+            worst, item = (min if metric.metric.better is BetterDirection.HIGHER else max)(defined)
             mean = float(np.mean([value for value, _ in defined]))
             return Score(metric=metric.metric, value=mean, n=len(defined), worst=worst, worst_item=item)
         case OverSet(measure=measure_set):
@@ -65,9 +65,9 @@ def _reason_without(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | No
         return "no images"
     if isinstance(metric.way, OverSet) and len(pairs) < 2:
         return "one image is no distribution; at least 2 are needed"
-    small = next((pair for pair in pairs if min(pair.image.shape[:2]) < metric.least_pixels), None)
+    small = next((pair for pair in pairs if min(pair.image.shape[:2]) < metric.min_pixels), None)
     if small is not None:
-        return f"images of {size_of(small.image)} are too small; the shorter side needs {metric.least_pixels} pixels"
+        return f"images of {size_of(small.image)} are too small; the shorter side needs {metric.min_pixels} pixels"
     if metric.needs_source and any(pair.source is None for pair in pairs):
         return "no input image to start from"
     if metric.needs_mask and any(pair.mask is None or not pair.mask.any() for pair in pairs):
@@ -75,19 +75,19 @@ def _reason_without(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | No
     return None
 
 
-def compare_run(
+def score_run_images(
     result: RunResult,
     layout: Layout,
     *,
     metrics: Sequence[str] | None = None,
-    weights: Mapping[str, GivenNetwork] | None = None,
-) -> tuple[Compared, ...]:
+    weights: Mapping[str, UserNetwork] | None = None,
+) -> tuple[ImageComparison, ...]:
     """Score the images of every task, device and variant of a run. Each input's image is from the first OK launch with one."""
     refuse_random(result.bundle)
-    compared: list[Compared] = []
+    compared: list[ImageComparison] = []
     for bundle in result.bundles:
         own = (
-            Compared(
+            ImageComparison(
                 task=task.name,
                 device=device,
                 made=maker,
@@ -103,7 +103,7 @@ def compare_run(
     return tuple(compared)
 
 
-def with_devices(compared: Iterable[Compared], bundle: Stored[Bundle], result: RunResult) -> Iterator[Compared]:
+def with_devices(compared: Iterable[ImageComparison], bundle: StoredBundle, result: RunResult) -> Iterator[ImageComparison]:
     """Yield one bundle's scores, with device-independent scores repeated for each device that ran the bundle.
 
     If all devices ran the same bundle, those scores keep the device None.
@@ -115,8 +115,8 @@ def with_devices(compared: Iterable[Compared], bundle: Stored[Bundle], result: R
             yield one
 
 
-def _devices(bundle: Stored[Bundle], result: RunResult) -> list[str]:
-    ran = [record.device for record in result.records if result.stored_on(record.device).folder == bundle.folder]
+def _devices(bundle: StoredBundle, result: RunResult) -> list[str]:
+    ran = [record.device for record in result.records if result.stored_bundle_on(record.device).folder == bundle.folder]
     return list(dict.fromkeys(device.address for device in ran))
 
 
@@ -129,14 +129,14 @@ def refuse_random(bundle: Bundle) -> None:
         )
 
 
-def compare_folders(
+def score_folder_images(
     images: Path,
     references: Path,
     sources: Path | None = None,
     *,
     metrics: Sequence[str] | None = None,
-    weights: Mapping[str, GivenNetwork] | None = None,
-) -> Compared:
+    weights: Mapping[str, UserNetwork] | None = None,
+) -> ImageComparison:
     """Score images against references, paired by their relative path without suffix."""
     paths = {folder: _files(folder) for folder in (images, references, *((sources,) if sources else ()))}
     for folder, files in paths.items():
@@ -155,11 +155,11 @@ def compare_folders(
         for name, path in paths[images].items()
     ]
     scores = score_images(pairs, metrics, weights)
-    return Compared(task="images", device=None, made=str(images), against=str(references), scores=scores)
+    return ImageComparison(task="images", device=None, made=str(images), against=str(references), scores=scores)
 
 
 def _image_sets(
-    task: TaskAssets, bundle: Stored[Bundle], result: RunResult, layout: Layout
+    task: TaskAssets, bundle: StoredBundle, result: RunResult, layout: Layout
 ) -> Iterator[tuple[str | None, str, Mapping[str, Path]]]:
     """Yield device, maker and image paths by input: first the float reference, then every variant of each device."""
     references = {item.name: bundle.path(item.reference) for item in task.items if item.reference}
@@ -183,7 +183,7 @@ def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, s
     }
 
 
-def _pairs(task: TaskAssets, paths: Mapping[str, Path], against: str, bundle: Stored[Bundle]) -> tuple[ImagePair, ...]:
+def _pairs(task: TaskAssets, paths: Mapping[str, Path], against: str, bundle: StoredBundle) -> tuple[ImagePair, ...]:
     """Read the image pairs of all evaluation inputs that have both images."""
     others = {item.name: item.reference if against == REFERENCE else item.truth for item in task.items}
     return tuple(
@@ -192,7 +192,7 @@ def _pairs(task: TaskAssets, paths: Mapping[str, Path], against: str, bundle: St
             image=_read(paths[item.name], ArtifactError),
             reference=_read(bundle.path(other), ArtifactError),
             source=_read(bundle.path(item.image), ArtifactError) if item.image else None,
-            mask=as_mask(_read(bundle.path(item.mask), ArtifactError)) if item.mask else None,
+            mask=mask_of(_read(bundle.path(item.mask), ArtifactError)) if item.mask else None,
         )
         for item in task.items
         if item.name in paths and (other := others[item.name])

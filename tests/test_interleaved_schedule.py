@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from quadbench.artifacts import LaunchPlan, Status, Variant
 from quadbench.measure.launch_record import LaunchSettings
-from quadbench.measure.launch_schedule import Interleaved, SideLaunch, Turn, planned_turns
+from quadbench.measure.launch_schedule import InterleavedSchedule, ScheduledLaunch, SideLaunch, schedule_launches
 from quadbench.statistics import Looks
 
 S, P, F = Variant.SHARED, Variant.PER_GRAPH, Variant.FLOAT
@@ -33,10 +33,10 @@ def ran(
     discarded: set[tuple[Variant, int]],
     repeats: int,
     lost: set[tuple[Variant, int]] = frozenset(),  # type: ignore[assignment]
-) -> list[Turn]:
+) -> list[ScheduledLaunch]:
     """Every turn, where a launch in `discarded` ends hot: it is discarded if it may be; `lost` loses the device."""
-    turns = planned_turns(cast(Any, None), launches, cast(LaunchSettings, None), repeats=repeats)
-    taken: list[Turn] = []
+    turns = schedule_launches(cast(Any, None), launches, cast(LaunchSettings, None), repeats=repeats)
+    taken: list[ScheduledLaunch] = []
     turn = next(turns, None)
     while turn is not None:
         taken.append(turn)
@@ -50,7 +50,7 @@ def ran(
     return taken
 
 
-def names(turns: Sequence[Turn]) -> str:
+def names(turns: Sequence[ScheduledLaunch]) -> str:
     return " ".join(f"{turn.launch.variant.value[0]}{turn.launch.launch}" for turn in turns)
 
 
@@ -89,13 +89,15 @@ def test_an_odd_number_of_launches_repeats_its_half_block() -> None:
     assert names(ran(launches, {(P, 2)}, repeats=1)) == "s0 p0 p1 s1 s2 p2 s1002 p1002"
 
 
-def compared(statuses: Sequence[Status], *, looks: Looks, enough_at: int = 99, repeats: int = 1) -> tuple[Interleaved, str]:
+def compared(
+    statuses: Sequence[Status], *, looks: Looks, enough_at: int = 99, repeats: int = 1
+) -> tuple[InterleavedSchedule, str]:
     """Run a comparison whose launches end as `statuses` says, then OK, and whose judge has seen enough at so many blocks."""
     side = {name: SideLaunch(installation=cast(Any, name), launch=abba(1)[1], settings=cast(Any, None)) for name in "AB"}
-    launches = Interleaved(
+    launches = InterleavedSchedule(
         a=side["A"], b=side["B"], looks=looks, judge=lambda blocks, at: (at, len(blocks) >= enough_at), repeats=repeats, seed=SEED
     )
-    turns, ends, order = launches.turns(), iter(statuses), ""
+    turns, ends, order = launches.schedule(), iter(statuses), ""
     turn = next(turns, None)
     while turn is not None:
         order += f"{turn.installation}{turn.launch.launch} "
@@ -135,8 +137,8 @@ def test_a_device_on_which_blocks_keep_breaking_off_is_given_up_with_the_reason(
 def test_a_judge_may_plan_more_looks() -> None:
     side = SideLaunch(installation=cast(Any, None), launch=abba(1)[1], settings=cast(Any, None))
     judge = lambda blocks, at: (Looks(at=(1, 3)), False)  # noqa: E731
-    launches = Interleaved(a=side, b=side, looks=Looks(at=(1,)), judge=judge, repeats=0, seed=SEED)
-    turns = launches.turns()
+    launches = InterleavedSchedule(a=side, b=side, looks=Looks(at=(1,)), judge=judge, repeats=0, seed=SEED)
+    turns = launches.schedule()
     turn = next(turns)
     assert not launches.is_over
     totals = [turn.total]

@@ -10,9 +10,9 @@ from urllib.parse import quote, unquote
 
 import sqlalchemy as sa
 
-from quadbench.errors import ArtifactError, StorageError, extra_needed
-from quadbench.results.disk import require_writable, storing
-from quadbench.spec.files import require_unopened
+from quadbench.errors import ArtifactError, StorageError, requires_extra
+from quadbench.results.disk import require_writable, storage_errors
+from quadbench.spec.files import require_regular_file
 
 DAMAGED_HINT = (
     "copy it, then rescue what can be read: sqlite3 OLD .recover | sqlite3 NEW; or move it away, and a new one is begun"
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 def prepare_file(path: Path) -> None:
     """Create the folder of a database file that will be written, and refuse a path that is no regular file."""
     require_writable(path.parent)
-    with storing(path.parent):
+    with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(path):
         require_database_file(path)
@@ -51,7 +51,7 @@ def prepare_file(path: Path) -> None:
 
 def require_database_file(path: Path) -> None:
     """Refuse a path that is no regular file, as SQLite would wait for a pipe. Locks on an open file are kept."""
-    require_unopened(
+    require_regular_file(
         path,
         "results database",
         fault=ArtifactError,
@@ -93,12 +93,12 @@ def content_fault(connection: sa.Connection) -> str | None:
     return None if fault == "ok" else " ".join(fault.split())
 
 
-def orphans(connection: sa.Connection) -> int:
+def orphan_count(connection: sa.Connection) -> int:
     return len(connection.exec_driver_sql("PRAGMA foreign_key_check").all())
 
 
 @contextmanager
-def told_by_sqlite(name: str) -> Iterator[None]:
+def sqlite_errors(name: str) -> Iterator[None]:
     """Convert SQLite's errors into errors that name the file."""
     try:
         yield
@@ -142,7 +142,7 @@ def server_engine(url: sa.URL, *, is_read_only: bool = False) -> sa.Engine:
 
     A reader sees a single snapshot of it, however much is written meanwhile.
     """
-    with extra_needed("farm"):
+    with requires_extra("farm"):
         import psycopg  # noqa: F401  (only its presence matters)
     options = {"options": " ".join(filter(None, (_SERVER_SETTINGS, _READ_ONLY if is_read_only else "")))}
     settled = url.set(drivername="postgresql+psycopg").update_query_dict(_SETTINGS | options | dict(url.query))
@@ -168,7 +168,7 @@ def wait_for_migration(connection: sa.Connection) -> None:
 
 
 @contextmanager
-def told_by_postgresql(name: str) -> Iterator[None]:
+def postgresql_errors(name: str) -> Iterator[None]:
     """Convert errors of the PostgreSQL server or driver into errors that name the database."""
     try:
         yield

@@ -8,14 +8,14 @@ import pytest
 from support.sentences import says
 from support.synthetic_run import make_run
 
-from quadbench.artifacts import RunResult, Stored, Variant
-from quadbench.artifacts.bundle import HeldOut, TrajectorySqnr
+from quadbench.artifacts import RunResult, StoredArtifact, Variant
+from quadbench.artifacts.bundle import HeldOutScores, TrajectorySqnr
 from quadbench.report.formatting import TextTable
 from quadbench.report.html import render_html
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.scores import task_pictures
+from quadbench.report.serving_modes import fastest_modes, serving_modes
 from quadbench.report.view import report_view, run_summary
-from quadbench.report.ways import fastest, ways_views
 from quadbench.results.layout import Layout
 
 SHARED, OWN, RESIDENT, MERGED = Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT, Variant.MERGED_AT_LOAD
@@ -23,7 +23,7 @@ THREE = (SHARED, OWN, RESIDENT, RESIDENT, OWN, SHARED)
 
 
 def tables_of(result: RunResult) -> tuple[TextTable, ...]:
-    return tuple(ways.table.text for ways in ways_views(result, kpi_rows(result)))
+    return tuple(ways.table.text for ways in serving_modes(result, kpi_rows(result)))
 
 
 def test_three_ways_stand_in_one_table_with_what_decides_between_them(tmp_path: Path) -> None:
@@ -46,9 +46,9 @@ def test_each_way_stands_with_the_likeness_of_its_own_pictures(tmp_path: Path) -
     judged = [
         TrajectorySqnr(task="t", variant=v.value, inputs=1, sqnr_db=db, steps=()) for v, db in ((SHARED, 40.0), (MERGED, 39.0))
     ]
-    bundle = replace(result.bundle, held_out=HeldOut(inputs=1, trajectories=tuple(judged), clippings=()))
-    result = replace(result, stored=Stored(artifact=bundle, folder=result.stored.folder))
-    (ways,) = ways_views(result, kpi_rows(result))
+    bundle = replace(result.bundle, held_out=HeldOutScores(inputs=1, trajectories=tuple(judged), clippings=()))
+    result = replace(result, stored=StoredArtifact(artifact=bundle, folder=result.stored.folder))
+    (ways,) = serving_modes(result, kpi_rows(result))
     fields = dict(zip(ways.table.fields, zip(*ways.table.values, strict=True), strict=True))
     for variant, mean_db, worst_db in zip(fields["way"], fields["psnr_db"], fields["worst_psnr_db"], strict=True):
         of_tasks: dict[str | None, list[float]] = {}
@@ -82,7 +82,7 @@ def test_two_ways_are_compared_elsewhere(tmp_path: Path) -> None:
 
 def test_a_base_merged_at_load_is_a_way_of_its_own_and_each_way_is_a_curve(tmp_path: Path) -> None:
     result = make_run(tmp_path, variants=(SHARED, OWN, MERGED))
-    (ways,) = ways_views(result, kpi_rows(result))
+    (ways,) = serving_modes(result, kpi_rows(result))
     assert [row[0].partition(":")[0] for row in ways.table.text.rows] == ["shared", "per-graph", "merged-at-load"]
     assert set(ways.curves) == {SHARED, OWN, MERGED}
     for curve in ways.curves.values():
@@ -106,4 +106,4 @@ def test_a_base_merged_at_load_is_a_way_of_its_own_and_each_way_is_a_curve(tmp_p
 def test_the_fastest_way_depends_on_how_often_tasks_are_switched(
     times: dict[Variant, tuple[float, float]], expected: list[tuple[Variant, int | None]]
 ) -> None:
-    assert fastest(times) == expected
+    assert fastest_modes(times) == expected

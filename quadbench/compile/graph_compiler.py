@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from quadbench.artifacts import MIB, Caveat, Graph
-from quadbench.artifacts.bundle import CompileCost, Kernels
-from quadbench.host import kill_group, start_bound
+from quadbench.artifacts.bundle import CompileCost, KernelCounts
+from quadbench.host import kill_group, start_child
 from quadbench.results.digests import code_digests, digest_of
 from quadbench.results.layout import folder_name
-from quadbench.results.manifest import file_ref, link, temporary_folder
+from quadbench.results.manifest import file_ref, link_file, temporary_folder
 
 SHOWN_LINES = 15
 COST = "cost.json"
@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class ProcessResult:
     """The end of a child process, with its output. `status` is None after a timeout, negative after a signal."""
 
     status: int | None
-    said: str = field(repr=False)
+    output: str = field(repr=False)
     timeout_s: float
 
     @property
@@ -37,7 +37,7 @@ class Ending:
         return self.status == 0
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Return how the process ended, as words for an error message."""
         if self.status is None:
             return f"was still running after {self.timeout_s:g} s"
@@ -45,16 +45,16 @@ class Ending:
 
     @property
     def last_lines(self) -> list[str]:
-        return self.said.splitlines()[-SHOWN_LINES:] or ["it said nothing"]
+        return self.output.splitlines()[-SHOWN_LINES:] or ["it said nothing"]
 
 
-def run_apart(
+def run_subprocess(
     argv: Sequence[str], log: Path, timeout_s: float, environment: Mapping[str, str] | None = None, *, folder: Path | None = None
-) -> Ending:
+) -> ProcessResult:
     """Run a command with its output in the file `log`. By default it inherits environment and working folder."""
     with log.open("wb") as output:
         streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
-        process = start_bound(argv, **streams, env=environment, cwd=folder)
+        process = start_child(argv, **streams, env=environment, cwd=folder)
         try:
             status: int | None = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -62,21 +62,21 @@ def run_apart(
         finally:
             kill_group(process.pid)
             process.wait()
-    return Ending(status=status, said=log.read_text(errors="replace"), timeout_s=timeout_s)
+    return ProcessResult(status=status, output=log.read_text(errors="replace"), timeout_s=timeout_s)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Product:
+class CompileResult:
     """The compiled graphs in their given order, with compiler versions and caveats, and with costs and node counts by path."""
 
     graphs: tuple[Graph, ...]
     versions: dict[str, str] = field(default_factory=dict)
     caveats: tuple[Caveat, ...] = ()
     costs: dict[str, CompileCost] = field(default_factory=dict)
-    kernels: dict[str, Kernels] = field(default_factory=dict)
+    kernels: dict[str, KernelCounts] = field(default_factory=dict)
 
 
-class OneByOne(ABC):
+class SingleGraphCompiler(ABC):
     """The base class of compilers that take one graph at a time: a large graph needs gigabytes, several of them an hour."""
 
     name: ClassVar[str]
@@ -90,7 +90,7 @@ class OneByOne(ABC):
     def compile_one(self, name: str, source: Path, product: Path) -> int:
         """Compile the graph with this path in the bundle to the file `product`, and return the peak memory in bytes."""
 
-    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
+    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
         """Compile the graphs one after the other. Compiled graphs are kept beside `folder` until all are done."""
         store = folder.parent / f".{self.name}"
         made_by = {**self.versions(), "code": code_digests(type(self).__module__)}
@@ -106,14 +106,14 @@ class OneByOne(ABC):
             log.info("compile: %s, %.1f s, %.0f MB", name, cost.seconds, cost.peak_memory_bytes / MIB)
             products.append(replace(graph, file=file_ref(folder, target)))
             costs[name] = cost
-        with _gone_if_empty(store):
+        with _removed_if_empty(store):
             for place in places.values():
                 shutil.rmtree(place, ignore_errors=True)
-        return Product(graphs=tuple(products), costs=costs)
+        return CompileResult(graphs=tuple(products), costs=costs)
 
     def _compile(self, name: str, source: Path, place: Path, target: Path) -> CompileCost:
         """Compile a graph to `target`, and keep the result with its cost in a folder that is either complete or absent."""
-        with _gone_if_empty(place.parent), temporary_folder(place) as work:
+        with _removed_if_empty(place.parent), temporary_folder(place) as work:
             started = time.monotonic()
             peak = self.compile_one(name, source, work / f"product{self.suffix}")
             cost = CompileCost(seconds=round(time.monotonic() - started, 3), peak_memory_bytes=peak)
@@ -126,12 +126,12 @@ class OneByOne(ABC):
     def _take(self, place: Path, target: Path) -> CompileCost:
         """Link the compiled graph kept in `place` to `target`, and return its cost."""
         cost = CompileCost(**json.loads((place / COST).read_text()))
-        link(place / f"product{self.suffix}", target)
+        link_file(place / f"product{self.suffix}", target)
         return cost
 
 
 @contextmanager
-def _gone_if_empty(folder: Path) -> Iterator[None]:
+def _removed_if_empty(folder: Path) -> Iterator[None]:
     """Remove the folder at the end if it is empty."""
     try:
         yield

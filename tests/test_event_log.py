@@ -8,10 +8,19 @@ import pytest
 from support.sentences import reads, says
 
 from quadbench.artifacts import Sample
-from quadbench.harness.event_log import Heard
-from quadbench.harness.events import AT_BLOCK_END, MOST_ERRORS, MOST_LIBRARIES, Expected, PlacedLibrary, expected_of
+from quadbench.harness.event_log import EventLog
+from quadbench.harness.events import (
+    BLOCK_END_METRICS,
+    MAX_ERRORS,
+    MAX_LIBRARIES,
+    DeployedLibrary,
+    ExpectedEvents,
+    expected_events,
+)
 
-RUNTIME = PlacedLibrary(name="libonnxruntime.so", paths=("/root/kits/k/libonnxruntime.so", "/root/objects/r"), build_id="ab" * 20)
+RUNTIME = DeployedLibrary(
+    name="libonnxruntime.so", paths=("/root/kits/k/libonnxruntime.so", "/root/objects/r"), build_id="ab" * 20
+)
 PLAN: dict[str, Any] = {
     "variant": "shared",
     "runtime": {"library": RUNTIME.paths[0]},
@@ -35,8 +44,8 @@ WALL_S = 10.0
 Line = dict[str, Any]
 
 
-def expected() -> Expected:
-    return expected_of(PLAN, STEPS, timeout_s=60.0, libraries=[RUNTIME])
+def expected() -> ExpectedEvents:
+    return expected_events(PLAN, STEPS, timeout_s=60.0, libraries=[RUNTIME])
 
 
 def sample(metric: str, value: float = 1_000_000, **words: Any) -> Line:
@@ -72,7 +81,7 @@ def samples() -> list[Line]:
         lines.append(sample("switch_ns", task=task, labels={"from": before, "to": task}))
         lines.append(sample("load_peak_rss_bytes", task=task))
         lines.append(sample("first_unet_ns", task=task, component="unet", item="000"))
-        lines += [*images(block), *(sample(metric, task=task) for metric in AT_BLOCK_END)]
+        lines += [*images(block), *(sample(metric, task=task) for metric in BLOCK_END_METRICS)]
         before = task
     return [*lines, sample("memory_sampling_ns", 0)]
 
@@ -95,18 +104,18 @@ def library(path: str = RUNTIME.paths[0], build_id: str | None = RUNTIME.build_i
 
 def heard_of(
     lines: list[Line], *, wall_ns: int = 9_000_000_000, first: Line | None = None, loaded: tuple[Line, ...] = (library(),)
-) -> Heard:
+) -> EventLog:
     """A launch that says these lines between a header with libraries and a footer that agrees with them."""
-    heard = Heard(expected=expected())
+    heard = EventLog(expected=expected())
     count = sum(line["event"] == "sample" for line in lines)
     footer = {"event": "footer", "status": "OK", "samples": count, "wall_ns": wall_ns}
     for line in (first or header(), *loaded, *lines, footer):
-        heard.take(json.dumps(line))
+        heard.feed(json.dumps(line))
     return heard
 
 
 def fault_of(lines: list[Line]) -> str:
-    fault = heard_of(lines).unsound("0" * 64, WALL_S)
+    fault = heard_of(lines).output_fault("0" * 64, WALL_S)
     assert fault is not None
     return fault
 
@@ -117,7 +126,7 @@ def is_measured(line: Line) -> bool:
 
 def test_what_the_plan_asks_for_is_sound() -> None:
     heard = heard_of(samples())
-    assert heard.unsound("0" * 64, WALL_S) is None
+    assert heard.output_fault("0" * 64, WALL_S) is None
     assert len(heard.samples) == len(samples())
 
 
@@ -196,8 +205,8 @@ def test_a_sample_that_cannot_be_is_a_problem_and_is_not_kept(words: Line) -> No
     "line", ['{"event": "sample", "metric": "unet_ns", "value": 1' + "0" * 400 + "}", "[" * 100_000, "\0", "{}" * 3]
 )
 def test_a_line_that_no_parser_likes_is_a_problem_and_not_a_crash(line: str) -> None:
-    heard = Heard(expected=expected())
-    heard.take(line)
+    heard = EventLog(expected=expected())
+    heard.feed(line)
     assert heard.problem is not None
     assert len(heard.problem) < 1000
 
@@ -206,8 +215,8 @@ def test_a_line_that_no_parser_likes_is_a_problem_and_not_a_crash(line: str) -> 
     "line", ["", "[]", '{"event": "sample"}', '{"event": "farewell"}', '{"event": "sample", "metric": "a"', "null"]
 )
 def test_a_line_that_is_no_event_is_a_problem_and_not_a_crash(line: str) -> None:
-    heard = Heard(expected=expected())
-    heard.take(line)
+    heard = EventLog(expected=expected())
+    heard.feed(line)
     assert heard.problem is not None
     says(heard.problem, 1)
 
@@ -220,7 +229,7 @@ def test_a_header_that_cannot_be_shown_or_stored_is_a_problem(words: Line) -> No
 
 
 def test_a_header_of_another_variant_is_not_sound() -> None:
-    reads(heard_of(samples(), first=header(variant="float")).unsound("0" * 64, WALL_S), "float", "shared")
+    reads(heard_of(samples(), first=header(variant="float")).output_fault("0" * 64, WALL_S), "float", "shared")
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/root/runs/r/images/../../x", "/root/runs/r/images/restyle/000.png\0", "000.png"])
@@ -259,13 +268,13 @@ SYSTEM = "/vendor/lib64/libonnxruntime.so"
     ],
 )
 def test_another_library_than_the_one_that_was_pushed_is_not_sound(loaded: list[Line], reason: tuple[str, ...]) -> None:
-    says(str(heard_of(samples(), loaded=tuple(loaded)).unsound("0" * 64, WALL_S)), *reason)
+    says(str(heard_of(samples(), loaded=tuple(loaded)).output_fault("0" * 64, WALL_S)), *reason)
 
 
 @pytest.mark.parametrize("path", [*RUNTIME.paths, "/root/kits/k/../k/libonnxruntime.so"])
 def test_a_library_may_be_told_by_any_path_that_leads_to_it(path: str) -> None:
     heard = heard_of(samples(), loaded=(library(path), library("/system/lib64/libc.so", None)))
-    assert heard.unsound("0" * 64, WALL_S) is None
+    assert heard.output_fault("0" * 64, WALL_S) is None
 
 
 @pytest.mark.parametrize(
@@ -281,21 +290,21 @@ def test_a_library_that_no_loader_would_tell_of_is_a_problem(words: Line) -> Non
 
 
 def test_libraries_are_bounded_in_number_and_told_once() -> None:
-    many = tuple(library(f"/lib/{number}.so") for number in range(MOST_LIBRARIES + 1))
+    many = tuple(library(f"/lib/{number}.so") for number in range(MAX_LIBRARIES + 1))
     assert heard_of([], loaded=many[:-1]).problem is None
-    says(str(heard_of([], loaded=many).problem), MOST_LIBRARIES + 1)
+    says(str(heard_of([], loaded=many).problem), MAX_LIBRARIES + 1)
     says(str(heard_of([], loaded=(library(), library())).problem))
 
 
 def test_times_longer_than_the_launch_are_not_sound() -> None:
-    says(str(heard_of(samples(), wall_ns=999_999).unsound("0" * 64, WALL_S)), 999999)
-    says(str(heard_of(samples(), wall_ns=12_000_000_000).unsound("0" * 64, WALL_S)), "10.000")
+    says(str(heard_of(samples(), wall_ns=999_999).output_fault("0" * 64, WALL_S)), 999999)
+    says(str(heard_of(samples(), wall_ns=12_000_000_000).output_fault("0" * 64, WALL_S)), "10.000")
 
 
 def changed_times(**values: float) -> str:
     """Say what is wrong with a launch whose samples of some metrics, without their `_ns`, have other values."""
     lines = [line | {"value": values.get(line["metric"].removesuffix("_ns"), line["value"])} for line in samples()]
-    return str(heard_of(lines).unsound("0" * 64, WALL_S))
+    return str(heard_of(lines).output_fault("0" * 64, WALL_S))
 
 
 def test_an_image_takes_as_long_as_its_parts_and_the_residual() -> None:
@@ -312,31 +321,31 @@ def test_an_image_takes_at_least_as_long_as_calls_of_a_runtime_do() -> None:
 
 
 def test_images_take_no_longer_together_than_their_launch() -> None:
-    fault = str(heard_of(samples(), wall_ns=39_000_000).unsound("0" * 64, WALL_S))
+    fault = str(heard_of(samples(), wall_ns=39_000_000).output_fault("0" * 64, WALL_S))
     says(fault, 40000000, 39000000)
 
 
 def test_lines_beyond_what_the_plan_can_explain_are_not_read() -> None:
-    heard = Heard(expected=expected())
-    for _ in range(expected().most_lines + 1):
-        heard.take("{}")
+    heard = EventLog(expected=expected())
+    for _ in range(expected().max_lines + 1):
+        heard.feed("{}")
     assert heard.is_over
     assert heard.problem is not None
     assert heard.problem.startswith("line 1 ")
 
 
 def test_bytes_beyond_what_the_plan_can_explain_are_not_read() -> None:
-    heard = Heard(expected=expected())
-    heard.take(json.dumps(header()))
-    heard.take("é" * (expected().most_bytes // 2))
+    heard = EventLog(expected=expected())
+    heard.feed(json.dumps(header()))
+    heard.feed("é" * (expected().max_bytes // 2))
     assert heard.is_over
     says(str(heard.problem))
 
 
 def test_errors_without_end_are_not_read() -> None:
-    heard = heard_of([{"event": "error", "message": "again"}] * (MOST_ERRORS + 1))
+    heard = heard_of([{"event": "error", "message": "again"}] * (MAX_ERRORS + 1))
     assert heard.is_over
-    says(str(heard.problem), MOST_ERRORS)
+    says(str(heard.problem), MAX_ERRORS)
 
 
 def test_null_words_of_a_sample_do_not_apply() -> None:
@@ -345,4 +354,4 @@ def test_null_words_of_a_sample_do_not_apply() -> None:
 
 
 def test_a_timeout_without_end_still_leaves_a_limit() -> None:
-    assert expected_of(PLAN, STEPS, timeout_s=1e300, libraries=[RUNTIME]).most_lines < 10**8
+    assert expected_events(PLAN, STEPS, timeout_s=1e300, libraries=[RUNTIME]).max_lines < 10**8

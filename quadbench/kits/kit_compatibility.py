@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from quadbench.artifacts import Stored
+from quadbench.artifacts import StoredArtifact
 from quadbench.artifacts.kit import Kit, Library, Role
 from quadbench.kits.elf import HEXAGON, ElfFile
 from quadbench.target.abi import Abi
@@ -36,7 +36,7 @@ ENTRY_POINTS: dict[Role, frozenset[str]] = {
     Role.LITERT: frozenset(_OF_LITERT),
     Role.DISPATCH: frozenset({"LiteRtDispatchGetApi"}),  # used by LiteRT
 }
-LEAST_ANDROID_API = 28  # the harness needs Android 9
+MIN_ANDROID_API = 28  # the harness needs Android 9
 _KIB = 1024
 _PLUGIN, _DISPATCH = "libonnxruntime_providers_qnn.so", "libLiteRtDispatch_Qualcomm.so"  # open Qualcomm's backends
 _OPENED = ("libQnnHtp.so", "libQnnSystem.so")  # Qualcomm's backends
@@ -95,8 +95,8 @@ def program_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
         return f"'{name}' is started by '{elf.interpreter or 'nothing'}'; expected '{traits.interpreter}'"
     if missing := [needed for needed in elf.needed if needed not in traits.libraries]:
         return f"'{name}' needs {_quoted(missing)}, which {abi} does not have"
-    if abi is Abi.ARM64_V8A and (elf.android_api or 0) < LEAST_ANDROID_API:
-        return f"'{name}' is built for Android API {elf.android_api or 'unknown'}; expected {LEAST_ANDROID_API} or newer"
+    if abi is Abi.ARM64_V8A and (elf.android_api or 0) < MIN_ANDROID_API:
+        return f"'{name}' is built for Android API {elf.android_api or 'unknown'}; expected {MIN_ANDROID_API} or newer"
     return None
 
 
@@ -172,14 +172,14 @@ def side_name(arch: str | None, role: Role) -> str:
 
 
 def best_kit(
-    kits: Iterable[Stored[Kit]], abi: Abi, target: Target, htp_arch: str | None, build: str | None
-) -> Stored[Kit] | None:
+    kits: Iterable[StoredArtifact[Kit]], abi: Abi, target: Target, htp_arch: str | None, build: str | None
+) -> StoredArtifact[Kit] | None:
     """Return the best kit for devices of an ABI and HTP architecture; None if no kit can run the target's graphs.
 
     The newest ONNX Runtime wins; among equals, the kit with the fewest bytes to push.
     """
 
-    def rank(kit: Stored[Kit]) -> tuple[list[int], int]:
+    def rank(kit: StoredArtifact[Kit]) -> tuple[list[int], int]:
         version = [int(part) for part in kit.artifact.versions.get("onnxruntime", "0").split(".")]
         return version, -sum(library.file.size_bytes for library in libraries_for(kit.artifact, target, htp_arch))
 
@@ -217,7 +217,7 @@ def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str |
         return _htp_problems(kit, htp_arch, build)
     if not isinstance(target, LiteRtTarget):
         return []
-    if not kit.of_role(Role.LITERT):
+    if not kit.libraries_with_role(Role.LITERT):
         return ["it has no LiteRT; expected 'libLiteRt.so'"]
     if target.soc is None:
         return []
