@@ -389,9 +389,9 @@ def test_on_ctrl_c_a_device_that_was_through_is_not_called_interrupted_and_who_w
     side = SimpleNamespace(source="quickstart", changes={}, variant=Variant.SHARED, tasks=("restyle",))
     told = device(1.0)
     over, open_ = SimpleNamespace(is_over=True, broken="too hot"), SimpleNamespace(is_over=False, broken=None)
-    plans = [SimpleNamespace(launches=one, compared=lambda one=one: replace(told, broken=one.broken)) for one in (over, open_)]
+    plans = [SimpleNamespace(launches=one, result=lambda one=one: replace(told, broken=one.broken)) for one in (over, open_)]
     means = SimpleNamespace(work=DEFAULTS, layout=Layout(tmp_path))
-    prepared = SimpleNamespace(begun=SimpleNamespace(run_id="r"), chosen=side)
+    prepared = SimpleNamespace(run_file=SimpleNamespace(run_id="r"), comparison_side=side)
     sides, failures = [prepared] * 2, {"tabs11": UserError("it is gone")}
     with pytest.raises(KeyboardInterrupt), _save_on_interrupt(sides, plans, means, failures):
         raise KeyboardInterrupt

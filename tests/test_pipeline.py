@@ -95,7 +95,7 @@ def test_others_have_a_device_while_a_bundle_is_built_for_it(tiny_recipe: Path, 
     class Other(Silent):
         """Takes the device as soon as the build begins."""
 
-        def step(self, stage: str, detail: str, share: float | None = None) -> None:
+        def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
             if stage == "build":
                 with connect(parse_addresses(["virtual:s25"]), layout=layout), leased_by_another(layout):
                     raise BuildBegunError

@@ -72,7 +72,7 @@ def test_the_observer_inside_is_told_all_the_same(layout: Layout) -> None:
     told: list[tuple[str, str]] = []
 
     class Watcher(Silent):
-        def step(self, stage: str, detail: str, share: float | None = None) -> None:
+        def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
             told.append((stage, detail))
 
     with publish_progress(Watcher(), layout, "quickstart") as observer:

@@ -93,7 +93,7 @@ def test_a_record_that_does_not_fit_leaves_the_others_whole(tmp_path: Path) -> N
         "    tell(lambda: store_record(records, many, layout))\n"
         "(disk / 'filler').unlink()\n"
         "with read_records(layout.database) as records:\n"
-        "    print(records.of_run('run-a') == (record(),))\n"
+        "    print(records.run_records('run-a') == (record(),))\n"
     )
     said = on_small_disk(tmp_path / "disk", _TELL + _STORE + code).splitlines()
     assert said[0].startswith("StorageError 3 ")
@@ -107,7 +107,7 @@ def test_records_are_read_from_a_full_disk_and_from_one_that_is_read_only(tmp_pa
         "    records.store(record())\n"
         "def count():\n"
         "    with read_records(layout.database) as records:\n"
-        "        return len(records.of_run('run-a'))\n"
+        "        return len(records.run_records('run-a'))\n"
         "fill()\n"
         "tell(count)\n"
         "seal()\n"

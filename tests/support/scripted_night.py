@@ -57,7 +57,7 @@ class ScriptedLauncher:
     def bundle(self, digest: str) -> StoredBundle:
         return StoredArtifact(artifact=replace(self._model.bundle, digest=digest), folder=self._model.stored.folder)
 
-    def launched(self, wanted: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
+    def launch(self, wanted: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
         for one in wanted:
             for word in one.words:
                 if len(self.asked) == self.interrupted_after:
