@@ -19,7 +19,7 @@ Notify = Callable[[str], None]
 
 
 class Compiler(Protocol):
-    """The interface of a compiler. It gets all graphs of a bundle at once, as they may queue in a service or share parts."""
+    """The interface of a compiler. Each call gets all graphs of a bundle, as they may wait in a service or share parts."""
 
     def versions(self) -> dict[str, str]:
         """Return the versions and settings, besides the graphs, that the compiled files depend on."""
@@ -86,7 +86,7 @@ def find_compiled(bundle: StoredBundle, target: Target, key: str, layout: Layout
 
 
 def _refuse_unsupported(bundle: Bundle, target: Target, key: str) -> None:
-    """Refuse bundles that only ONNX Runtime can run, for other targets."""
+    """Raise if a bundle for another target than ONNX Runtime has float activations or merged-at-load graphs."""
     if isinstance(target, OnnxRuntimeTarget):
         return
     if bundle.precision == FLOAT_LABEL:

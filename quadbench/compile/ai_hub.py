@@ -48,7 +48,7 @@ trial (float[1, 8, 8, 8] x, int16[4, 8, 3, 3] "lora.trial.down", int16[8, 4, 1, 
 
 @dataclass(frozen=True, kw_only=True)
 class AiHubCompiler:
-    """Qualcomm AI Hub as a compiler. All graphs are compiled at once, because jobs wait in its queue.
+    """Qualcomm AI Hub as a compiler. All graphs are submitted at once, because jobs wait in the service's queue.
 
     `ledger` is the file that records which models and jobs the service already has.
     """
@@ -165,7 +165,7 @@ class _HubCompilation:
         return model
 
     def _result(self, graphs: Sequence[Graph], model: HostedModel, caveats: tuple[Caveat, ...] = ()) -> CompileResult:
-        """Describe the graphs of one file, and record the service's model for its SHA-256, so that it runs without upload."""
+        """Describe the graphs in one compiled file, and record AI Hub's model id for the file, so that runs need no upload."""
         self.jobs.ledger.put("models", graphs[0].file.sha256, model.model)
         reported = {f"ai_hub.{key}": value for key, value in model.metadata.items() if key.endswith(("_version", "_soc_model"))}
         versions = {"qai-hub": version("qai_hub")} | reported

@@ -29,7 +29,7 @@ _BY_ELEMENT = {QUANTIZE, DEQUANTIZE, "Mul", "Div", "Add", "Cast"}
 
 
 def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
-    """Return the known shapes of a model's tensors. The values of large constants are not read."""
+    """Return the known shapes of a model's tensors by name. The values of large constants are not read."""
     import onnx
 
     light = deepcopy(model)
@@ -75,7 +75,7 @@ def write_model(model: Any, path: Path) -> None:
 
 
 def readers_of(graph: Any) -> dict[str, list[Any]]:
-    """Return the nodes that read each tensor, with repetitions; None stands for reading as a graph output."""
+    """Return for each tensor the nodes that read it, with repetitions; a None in the list stands for a graph output."""
     readers: dict[str, list[Any]] = defaultdict(list)
     for node in graph.node:
         for name in names_read(node):
@@ -166,7 +166,7 @@ class _LoraNodes:
     term: str
 
     def is_cheaper_in_weights(self, shapes: Shapes) -> bool:
-        """Return whether merging `up` (O, r) with `down` (r, K) needs fewer multiplications than a branch at all positions."""
+        """Return whether merging `up` (O, r) and `down` (r, K) into the weights costs less than the LoRA branch."""
         outputs, (rank, *kernel) = shapes[self.factors[1]][0], shapes[self.factors[0]]
         depth, positions = prod(kernel), prod(shapes[self.base.output[0]]) // outputs
         slower = _LOST_LAYOUT if prod(kernel[1:]) > 1 else 0
@@ -228,7 +228,7 @@ def _have_like_attributes(base: Any, down: Any, up: Any) -> bool:
 
 
 def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
-    """Return whether all shapes are known and are those of a LoRA without groups beside its base layer."""
+    """Return whether the shapes of a base layer and its two LoRA products are known and fit each other, without groups."""
     names = (base.input[0], base.input[1], base.output[0], down.input[1], up.input[1])
     if any(len(shapes.get(name, ())) < 2 for name in names):
         return False
@@ -244,27 +244,27 @@ def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
 
 
 def _factor(name: str, readers: dict[str, list[Any]]) -> str:
-    """Return the name of a LoRA input, or of the float tensor dequantized from it."""
+    """Return the name of the float tensor that is dequantized from a LoRA input; the input's own name if it is float."""
     reader = only_reader(readers, name)
     return reader.output[0] if reader is not None and reader.op_type == DEQUANTIZE else name
 
 
 def _forward(name: str, readers: dict[str, list[Any]]) -> tuple[str, Any]:
-    """Follow Reshapes to the only reader of a tensor; return the name that it reads, and None if there is not exactly one."""
+    """Follow a tensor through Reshapes to its only reader. Return the name it reads, and the node; None if not exactly one."""
     while (node := only_reader(readers, name)) is not None and node.op_type == "Reshape":
         name = node.output[0]
     return name, node
 
 
 def _backward(name: str, producers: dict[str, Any]) -> Any:
-    """Follow Reshapes back to the node that computes a tensor; None for a graph input or constant."""
+    """Follow a tensor back through Reshapes to the node that computes it; None for a graph input or constant."""
     while (node := producers.get(name)) is not None and node.op_type == "Reshape":
         name = node.input[0]
     return node
 
 
 def _into_weights(graph: Any, branch: _LoraNodes, shapes: Shapes, producers: dict[str, Any]) -> Iterator[Any]:
-    """Make the base layer use merged weights W + up down, and yield the nodes that compute these."""
+    """Make a LoRA site's base layer use merged weights W + up down, and yield the nodes that compute these weights."""
     from onnx import helper
 
     base, factors, weight = branch.base, branch.factors, branch.base.input[1]
@@ -293,7 +293,7 @@ def _sizes(name: str, sizes: Sequence[int]) -> Any:
 
 
 def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
-    """Rewrite a branch so that the product with `up` adds the base's result itself, and reads that of `down` directly."""
+    """Rewrite a LoRA branch so that the product with `up` adds the base layer's result itself, without a separate Add."""
     up, total = branch.up, branch.total.output[0]
     branch.total.output[0] = f"{branch.name}.unread"
     producers[branch.term].output[0] = total
@@ -379,7 +379,7 @@ def externalize_weights(source: Path, path: Path) -> None:
 
 
 def split_attention(path: Path, max_bytes: int = MAX_SCORES_BYTES) -> None:
-    """Rewrite a graph whose attention scores exceed `max_bytes`, so that it computes some rows at a time.
+    """Rewrite a graph whose attention scores exceed `max_bytes`, to compute the scores of only some rows at a time.
 
     The scores of 4096 tokens in eight heads are 512 MiB of float, and several such tensors are alive at once: scores, rounded
     scores, softmax. Rows are independent, so the values do not change (docs/measured/archive/runtime.md).
@@ -403,7 +403,7 @@ def split_attention(path: Path, max_bytes: int = MAX_SCORES_BYTES) -> None:
 
 
 def _chain(node: Any, shapes: Shapes, consumers: Mapping[str, list[Any]]) -> list[Any] | None:
-    """Return the nodes from a matrix product to the next one that uses its result, if all between work row by row; else None."""
+    """Return the nodes from one matrix product to the next, if all nodes between them work row by row; None otherwise."""
     scores, chain = shapes[node.output[0]], [node]
     while (following := only_reader(consumers, name := chain[-1].output[0])) is not None and following.input[:1] == [name]:
         chain.append(following)
@@ -436,7 +436,7 @@ def _float_bytes(shape: Sequence[int]) -> int:
 
 
 def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, max_bytes: int) -> Iterator[Any]:
-    """Yield the nodes that compute a chain in pieces: queries are split, results concatenated."""
+    """Yield the nodes that compute an attention chain in pieces: queries are split by rows, and results concatenated."""
     from onnx import helper
 
     first, last = chain[0], chain[-1]

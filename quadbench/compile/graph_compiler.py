@@ -1,4 +1,4 @@
-"""Products: compiled graphs, each compiled in its own process, and kept on disk if a later one fails."""
+"""Graph compiler: compiling graphs one by one in child processes, and keeping finished graphs on disk if a later one fails."""
 
 import json
 import logging
@@ -51,7 +51,7 @@ class ProcessResult:
 def run_subprocess(
     argv: Sequence[str], log: Path, timeout_s: float, environment: Mapping[str, str] | None = None, *, folder: Path | None = None
 ) -> ProcessResult:
-    """Run a command with its output in the file `log`. By default it inherits environment and working folder."""
+    """Run a command for at most `timeout_s` seconds with its output in the file `log`; environment and folder are inherited."""
     with log.open("wb") as output:
         streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
         process = start_child(argv, **streams, env=environment, cwd=folder)
@@ -77,7 +77,7 @@ class CompileResult:
 
 
 class SingleGraphCompiler(ABC):
-    """The base class of compilers that take one graph at a time: a large graph needs gigabytes, several of them an hour."""
+    """The base class of compilers that take one graph at a time, as a large graph needs gigabytes of memory."""
 
     name: ClassVar[str]
     suffix: ClassVar[str]  # file suffix of compiled graphs
@@ -88,7 +88,7 @@ class SingleGraphCompiler(ABC):
 
     @abstractmethod
     def compile_one(self, name: str, source: Path, product: Path) -> int:
-        """Compile the graph with this path in the bundle to the file `product`, and return the peak memory in bytes."""
+        """Compile the graph at `source`, called `name` in the bundle, to the file `product`. Return the peak memory in bytes."""
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
         """Compile the graphs one after the other. Compiled graphs are kept beside `folder` until all are done."""
@@ -112,7 +112,7 @@ class SingleGraphCompiler(ABC):
         return CompileResult(graphs=tuple(products), costs=costs)
 
     def _compile(self, name: str, source: Path, place: Path, target: Path) -> CompileCost:
-        """Compile a graph to `target`, and keep the result with its cost in a folder that is either complete or absent."""
+        """Compile a graph to the file `target`, and keep a copy with its cost in the folder `place`, which appears atomically."""
         with _removed_if_empty(place.parent), temporary_folder(place) as work:
             started = time.monotonic()
             peak = self.compile_one(name, source, work / f"product{self.suffix}")
@@ -132,7 +132,7 @@ class SingleGraphCompiler(ABC):
 
 @contextmanager
 def _removed_if_empty(folder: Path) -> Iterator[None]:
-    """Remove the folder at the end if it is empty."""
+    """Remove the folder at the end of the `with` block if it is empty."""
     try:
         yield
     finally:

@@ -124,7 +124,7 @@ def compile_file(source: Path, product: Path, soc: str | None) -> dict[str, Any]
 
 
 def _compile_for_soc(soc: str, source: Path, product: Path) -> dict[str, Any]:
-    """Compile with a chip vendor's compiler. On failure, `messages` has its messages, which LiteRT writes to a separate file."""
+    """Compile with a chip vendor's compiler. On failure, `said` has the compiler's messages, which LiteRT writes to a file."""
     from ai_edge_litert.aot.aot_compile import aot_compile
 
     with tempfile.TemporaryDirectory(dir=product.parent) as name:

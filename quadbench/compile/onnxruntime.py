@@ -44,7 +44,7 @@ class OnnxRuntimeCompiler:
         return {"onnxruntime": onnxruntime.__version__, **settings}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
-        """Write the optimized graphs with unchanged inputs and outputs, and count the kinds of nodes for a CPU."""
+        """Write the optimized graphs with unchanged inputs and outputs. For a CPU, also count integer and float nodes."""
         kernels: dict[str, KernelCounts] = {}
         for graph in graphs:
             name = graph.file.path
@@ -93,7 +93,7 @@ class OnnxRuntimeCompiler:
 
 
 def kernels_of(graph: LintedGraph) -> KernelCounts:
-    """Count the nodes of an optimized graph by how they compute."""
+    """Count the nodes of an optimized graph that compute in integers, compute in float, quantize, or dequantize."""
     counts = Counter(node.op_type for node in graph.nodes if node.op_type not in _MOVES)
     quantize, dequantize = counts.pop(QUANTIZE, 0), counts.pop(DEQUANTIZE, 0)
     floats = {op: number for op, number in counts.items() if not _IN_INTEGERS.match(op)}

@@ -51,7 +51,7 @@ def single_file(download: Path, path: Path, graph: Graph) -> None:
 
 
 def nodes_outside_context(path: Path) -> tuple[str, ...]:
-    """Return the operators outside compiled contexts, each once, without quantizing nodes at the boundary."""
+    """Return the operators of a compiled model that are not in NPU contexts, each once, without boundary quantization."""
     return tuple(dict.fromkeys(name for name in operators(path) if name not in _BOUNDARY_OPS))
 
 

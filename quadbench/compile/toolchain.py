@@ -1,4 +1,4 @@
-"""Toolchain: compiling a graph with a vendor's commands, declared in a device profile, or reporting their own error messages."""
+"""Toolchain: compiling graphs with a vendor's command-line tools, which a device profile declares."""
 
 import os
 import re
@@ -74,7 +74,7 @@ class ToolchainCompiler:
 
 
 def installed_version(target: ToolchainTarget) -> str:
-    """Return the version that a toolchain prints."""
+    """Run a toolchain's version command, and return the version that it prints. Raise if a part is missing."""
     if missing := missing_parts(target):
         raise MissingDependencyError(f"toolchain '{target.name}' lacks {', '.join(missing)}", hint=target.install)
     command = target.version.command
@@ -93,7 +93,7 @@ def installed_version(target: ToolchainTarget) -> str:
 
 
 def missing_parts(target: ToolchainTarget) -> list[str]:
-    """Return missing variables and programs. Programs whose path uses an unset variable are not checked."""
+    """Return a toolchain's missing environment variables and programs. A program with an unset variable does not count."""
     values = _environment(target)
     missing = [f"the environment variable {name}" for name in target.environment if name not in values]
     programs = dict.fromkeys(command[0] for command in (*target.commands, target.version.command))

@@ -42,7 +42,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class LintedGraph:
-    """A model's main graph. Subgraphs of control flow are ignored, as exported graphs have none."""
+    """A model's main graph as data for lint rules. Subgraphs of control flow are ignored, as exported graphs have none."""
 
     opset: int
     inputs: tuple[Tensor, ...]

@@ -38,7 +38,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A tensor or node (`subject`) that breaks a lint rule."""
+    """A broken lint rule: the tensor or node (`subject`), what was found there, what was expected, and a hint."""
 
     rule: str
     severity: Severity = Severity.ERROR
@@ -139,7 +139,7 @@ def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def opset(graph: LintedGraph) -> Iterator[Finding]:
-    """Find 16-bit quantization in an opset that lacks it; com.microsoft nodes support 16 bits in any opset."""
+    """Find 16-bit quantization in an ONNX opset before 21; com.microsoft nodes support 16 bits in any opset."""
     nodes = [n for n in _quantizers(graph) if n.domain == "" and _quantized_dtype(graph, n) in SIXTEEN_BITS]
     if nodes and graph.opset < NATIVE_16_BIT_OPSET:
         yield Finding(
@@ -330,6 +330,6 @@ def litert_gather(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def litert_rules(soc: str | None) -> tuple[Rule, ...]:
-    """Return the lint rules for a chip, given LiteRT's name of it; None means the CPU."""
+    """Return LiteRT's lint rules for a chip, given LiteRT's name for the chip, such as `MT6991`; None means the CPU."""
     is_mediatek = soc is not None and soc.startswith("MT")
     return (litert_operator, litert_8_bit, litert_resize, *((litert_gather,) if is_mediatek else ()))

@@ -1,1 +1,1 @@
-"""Quad: building quantized bundles from recipes, with torch except in `cache`, `model_files` and `inputs`."""
+"""Quad: building quantized bundles (graphs, adapters, task files) from recipes. Modules without torch say so at the top."""

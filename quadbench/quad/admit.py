@@ -1,4 +1,4 @@
-"""Admission: checking a new LoRA adapter against a built bundle, and adding it, with a task, without changing the base."""
+"""Admission: judging a new LoRA adapter against a built bundle, and adding it with a task. The shared graph stays unchanged."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,9 +41,8 @@ Painting = Callable[[int, int], None]  # progress callback: number of the refere
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """The judgement of an adapter, at a weight, for a bundle's base. `extended` is the new bundle, if the adapter was added.
-
-    `fits_at` is a smaller weight at which a refused adapter would fit; None if not searched or not found.
+    """The result of judging one adapter at one weight against a bundle. `extended` is the new bundle; None if none was
+    written. `fits_at` is a smaller weight at which a refused adapter would fit; None if not searched or not found.
     """
 
     name: str
@@ -56,7 +55,7 @@ class Admission:
 
 
 def judge_candidate(candidate: Candidate, bundle: StoredBundle) -> Admission:
-    """Judge an adapter under the bundle's frozen LoRA encodings, without writing anything."""
+    """Judge how well an adapter fits the frozen LoRA encodings of a bundle, without writing anything."""
     name, weight = candidate.name or adapter_name(candidate.source, hint="give it one with --name"), candidate.weight
     if not is_name(name):
         raise UserError(f"'{name}' is no name for an adapter; expected at most {MAX_NAME_LENGTH} characters: {NAME_EXPECTED}")
@@ -75,7 +74,7 @@ def judge_candidate(candidate: Candidate, bundle: StoredBundle) -> Admission:
 
 
 def admit(candidate: Candidate, bundle: StoredBundle, *, painting: Painting = lambda _number, _total: None) -> Admission:
-    """Judge an adapter; if it is admitted, write a new bundle that includes it, and its task, beside the old bundle.
+    """Judge an adapter. If it is admitted, write a new bundle with the adapter and its task beside the old bundle's folder.
 
     The adapter is gauge-aligned, which is exact and only improves rounding. The graphs of the new bundle are the old files, so
     nothing is compiled again, and devices only receive the adapter. `painting` is called for each reference image.
@@ -101,7 +100,7 @@ def admit(candidate: Candidate, bundle: StoredBundle, *, painting: Painting = la
 def inspect_candidate(
     source: Path, *, recipe: Recipe | None = None, bundle: StoredBundle | None = None, unet_only: bool = False
 ) -> tuple[Inspection, Admission | None]:
-    """Describe an adapter; with a recipe, check its fit to the model; with a bundle, judge it under the bundle's encodings.
+    """Describe an adapter file. With a recipe, also check that it fits the model; with a bundle, also judge it for the bundle.
 
     Raises:
         AdapterError: the adapter cannot be read, or does not fit the bundle.
@@ -112,7 +111,7 @@ def inspect_candidate(
 
 
 def _load(name: str, candidate: Candidate, bundle: Bundle, encodings: dict[str, Encoding]) -> Adapter:
-    """Read the adapter and fit it to the sites of the bundle's shared graph."""
+    """Read a candidate's adapter file, and return it with the site names and shapes of the bundle's shared graph."""
     unet = next(g for g in bundle.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
     sites = sites_of_graph({spec.name: spec.shape for spec in unet.inputs if spec.name in encodings})
     return load_adapter(name, candidate.source, sites, unet_only=candidate.unet_only)
@@ -147,7 +146,7 @@ def _extend(bundle: StoredBundle, admission: Admission, candidate: Candidate, pa
 
 
 def template_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
-    """Return the existing task that the new task, of this name, is modelled on, after checking names."""
+    """Return the bundle's task `new.like`, the model for a new task called `name`. Raise if either name cannot be used."""
     tasks = {task.name: task for task in bundle.tasks}
     if new.like not in tasks or new.like not in {task.name for task in new.recipe.tasks}:
         raise UnknownNameError("task", new.like, [task.name for task in new.recipe.tasks])
@@ -167,10 +166,10 @@ def new_task(
     writer: BundleWriter,
     painting: Painting = lambda _number, _total: None,
 ) -> TaskAssets:
-    """Return a new task for one adapter, and write its reference images by diffusers or PEFT.
+    """Return a new task for one adapter, and write the reference images that diffusers or PEFT makes for it.
 
     Inputs, noise and sampler are those of the task `new.like`, without that task's true images. A fitted sampler is not fitted
-    again. Both mappings have the one adapter.
+    again. `sources` and `weights` both have that adapter as their only key.
     """
     (name,) = weights
     like = template_task(new, bundle.artifact, name)
@@ -197,9 +196,8 @@ def new_task(
 
 
 def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:
-    """Return the recipe's task with the sampler that the bundle was built with, which may be that of one device profile.
-
-    A fitted table may have fewer steps than the recipe's sampler, and does not contain the strength.
+    """Return the recipe's task `like` with the sampler that the bundle was built with. A device profile's settings may change
+    the sampler. A fitted table may have fewer steps than the recipe's sampler, and does not contain the strength.
     """
     recipes = (new.recipe.for_device(profile) for profile in (None, *new.recipe.devices))
     for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
@@ -215,7 +213,7 @@ def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundatio
 
 
 def check_items(items: Sequence[Item], like: TaskAssets, tensors: Mapping[str, np.ndarray], foundation: Foundation) -> None:
-    """Refuse evaluation inputs that differ from those of the bundle's task; `tensors` holds the noise of the task."""
+    """Raise if a task's evaluation inputs differ from those of the bundle's task. `tensors` holds the bundle's noise by input."""
     pairs = zip(like.items, items, strict=False)
     others = [own.name for own, item in pairs if not _is_same(own, item, tensors, foundation, like.steps)]
     if others or len(items) != len(like.items):

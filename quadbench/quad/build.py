@@ -47,7 +47,7 @@ def build(
 ) -> StoredBundle:
     """Quantize a recipe's model and adapters into a bundle, whose folder is named by its digest.
 
-    `notify` is called with the name of each step as it starts. Existing bundles are not reused here, but by `cache.cached`.
+    `notify` is called with the name of each step as it starts. `cache.find_bundle` finds existing bundles instead.
     Builds that share `intermediates` compute common parts once, and only the first build's `build_seconds` include them.
 
     Raises:
@@ -136,7 +136,7 @@ class _Build:
         )
 
     def _sensitivity(self) -> Sensitivity | None:
-        """Score the adapters if the recipe does not name the anchor, without the pass over single sites, which is not needed."""
+        """Score how sensitive the adapters are to rounding, to choose the anchor; None if the recipe needs no choice."""
         profile = self.recipe.quad.profile
         if not isinstance(profile, AnchorProfile) or profile.adapter is not None:
             return None
@@ -157,7 +157,7 @@ class _Build:
         )
 
     def _quantize(self, lora: LoraProfile) -> tuple[Encodings, QuantizedGraph]:
-        """Write the shared graphs. Return the encodings of all tensors by component, and the quantized U-Net."""
+        """Write the shared variant's quantized graphs. Return all tensors' encodings by component, and the quantized U-Net."""
         feeds = prepare.calibration_feeds(self.recipe, self.prepared, lora)
         activations = self.recipe.precision.activations
         encodings, written = {LORA: dict(lora.encodings)}, {}
@@ -180,7 +180,7 @@ class _Build:
         return encodings, written[Component.UNET]
 
     def _distill(self, lora: LoraProfile, unet: ModelProto) -> dict[str, DistilledAdapter]:
-        """Train the adapters that the recipe wants distilled. An interrupted build resumes from its checkpoints."""
+        """Train the adapters that the recipe lists for distillation. An interrupted build resumes from its checkpoints."""
         spec = self.recipe.quad.distill
         if spec is None:
             return {}
@@ -197,7 +197,7 @@ class _Build:
             )
 
     def _held_out(self, lora: LoraProfile, unet: QuantizedGraph) -> HeldOutInputs | None:
-        """Evaluate the shared U-Net on held-out inputs; None for random weights, whose predictions are almost zero."""
+        """Return the shared U-Net's errors on held-out inputs; None for random weights, whose predictions are almost zero."""
         if has_random_weights(self.recipe):
             return None
         with self.steps("held-out inputs"):
@@ -207,7 +207,7 @@ class _Build:
         return held_out
 
     def _write_mergeable(self, activations: Mapping[str, Encoding], lora: LoraProfile, held_out: HeldOutInputs | None) -> None:
-        """Write the U-Net of the merged-at-load variant, with the shared U-Net's encodings."""
+        """Write the merged-at-load variant's U-Net, with the shared U-Net's encodings, if the recipe has this baseline."""
         if Variant.MERGED_AT_LOAD not in self.recipe.baselines:
             return
         with self.steps("merged-at-load baseline"):
@@ -229,7 +229,7 @@ class _Build:
                 held_out.evaluate_own(task, exact, written)
 
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
-        """Write a task's files: inputs, reference images, sampler table and tensors."""
+        """Write a task's files into the bundle and describe them: inputs, reference images, sampler table and tensors."""
         task, name = prepared.task, prepared.task.name
         pictures = self.intermediates.pictures(self.digests, task, partial(self._pictures, prepared))
         items = tuple(
@@ -261,11 +261,11 @@ class _Build:
         )
 
     def _picture(self, name: str, source: Path | None, mode: str = "RGB") -> FileRef | None:
-        """Write an input image as pixels that the harness can read; None stays None."""
+        """Write an input image or mask into the bundle as a PNG file that the harness reads; None if `source` is None."""
         return self.writer.image(name, read_picture(source, mode, self.prepared.foundation.sizes.image)) if source else None
 
     def _pictures(self, prepared: PreparedTask) -> Mapping[str, Image]:
-        """Return the float reference's images by input; empty for random weights, whose images are noise."""
+        """Return a task's float32 reference images by input name; empty for random weights, whose images are noise."""
         if has_random_weights(self.recipe):
             return {}
         task = prepared.task
@@ -275,7 +275,7 @@ class _Build:
 
 
 def doubts_of(recipe: Recipe, adapters: Iterable[Adapter] = ()) -> tuple[Caveat, ...]:
-    """Return the caveats that a recipe's bundle has from the start."""
+    """Return the caveats (reasons to distrust figures) of a bundle that is built from this recipe and these adapters."""
     is_calibrated = not isinstance(recipe.precision.activations, FloatActivations)
     is_own = is_calibrated and isinstance(recipe.quad.calibration, OwnTaskCalibration)
     is_uneven = is_own and Variant.PER_GRAPH in recipe.baselines and len(recipe.tasks) > 1

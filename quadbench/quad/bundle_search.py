@@ -1,4 +1,4 @@
-"""Chosen: finding the stored bundle to run or to add an adapter to. This module does not import torch."""
+"""Bundle search: finding the stored bundle to run or to extend by an adapter, by recipe or folder. This module has no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from quadbench.spec import is_file
 
 
 def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> StoredBundle:
-    """Return the bundle to add an adapter to: the latest of the last run's bundle and the last extended bundle.
+    """Return the bundle to which an adapter is added by default: the last run's, or the last extended one if that is newer.
 
     With a recipe, that bundle must have the recipe's base; otherwise the recipe's own bundle is returned.
 
@@ -33,7 +33,7 @@ def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> StoredBundle:
 
 
 def fitting_bundle(folder: Path, recipe: Recipe, layout: Layout) -> StoredBundle:
-    """Return the bundle in a folder, after checking that it has the base that the recipe builds.
+    """Return the bundle in a folder, after checking that its base (shared graph and encodings) is the one that the recipe builds.
 
     Raises:
         UserError: the bundle has another base, or the recipe's own bundle is missing, so this cannot be checked.
@@ -59,7 +59,7 @@ def _latest(layout: Layout) -> Sequence[StoredBundle]:
 
 
 def _bundles_of(recipe: Recipe, layout: Layout) -> list[StoredBundle]:
-    """Return all stored bundles of a recipe, for every device profile."""
+    """Return the stored bundles of a recipe: one for each device profile whose settings change the build."""
     check_devices(recipe)
     unlike = {recipe_digest(each): each for each in (recipe.for_device(profile) for profile in (None, *recipe.devices))}
     bundles = [bundle for each in unlike.values() if (bundle := find_bundle(each, layout))]

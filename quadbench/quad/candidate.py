@@ -13,7 +13,7 @@ from quadbench.spec.spec_model import MAX_NAME_LENGTH
 
 @dataclass(frozen=True, kw_only=True)
 class NewTask:
-    """A task for a newly added adapter, modelled on the task `like` of the recipe that the bundle was built from."""
+    """A new task for an added adapter, modelled on the task `like` of `recipe`, the recipe that built the bundle."""
 
     recipe: Recipe
     like: str
@@ -42,9 +42,8 @@ def adapter_name(source: Path, *, hint: str) -> str:
 
 
 def name_after(source: Path) -> str:
-    """Return an adapter's name from its file, or from its folder if the file has a fixed name.
-
-    The result is empty if no letters or digits can be used.
+    """Derive an adapter's name from its file name, or from its folder's name if PEFT or diffusers prescribes the file name.
+    The result is empty if it would have no letters or digits.
     """
     if os.path.isdir(source):  # noqa: PTH112  (it raises nothing)
         stem = source.resolve().name

@@ -67,7 +67,7 @@ def split_items(prepared: PreparedRecipe, adapter: Adapter) -> DataSplit:
 def examples(
     prepared: PreparedRecipe, adapter: Adapter, items: ItemsByTask, *, seeds: Sequence[int], noised: bool
 ) -> list[Example]:
-    """Run inputs with the adapter in float, once per seed shift, and return the U-Net's inputs and predictions as examples.
+    """Run the float model with the adapter on the inputs, once per seed shift, and return each U-Net call as an example.
 
     With `noised`, each final latent is also noised to every sampler time step, for the diffusion loss.
     """
@@ -85,7 +85,7 @@ def examples(
 
 
 def reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTask:
-    """Return a task with these inputs as calibration inputs, their seeds shifted to distinct ranges."""
+    """Return the task with `items` as its calibration inputs, after adding `seed` times SEED_STRIDE to their seeds."""
     moved = tuple(replace(item, seed=item.seed + SEED_STRIDE * seed) for item in items)
     return replace(task, items=replace(task.items, calibration=moved))
 
@@ -93,9 +93,9 @@ def reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTa
 def _noised(
     prepared: PreparedRecipe, task: PreparedTask, visited: CalibrationRun, seed: int
 ) -> Iterator[tuple[Feed, torch.Tensor]]:
-    """Yield U-Net inputs with noised final latents z, sqrt(a) z + sqrt(1 - a) noise, and the noise; the prompt is that of z.
+    """Yield U-Net inputs whose sample is a final latent z plus new noise, sqrt(a) z + sqrt(1 - a) noise, and that noise.
 
-    All samplers here use samples of this form.
+    The prompt is that of z. All samplers here use samples of this form.
     """
     steps = len(task.table.timesteps)
     runs = len(visited.feeds) // (len(visited.latents) * steps)  # 2 with guidance: with the prompt, then without
@@ -134,7 +134,7 @@ class Evaluation:
 
 @dataclass(kw_only=True)
 class Training:
-    """The state of a distillation. Tensors are scaled by their greatest initial weight, so that one step size fits all.
+    """The state of training one adapter. LoRA tensors are divided by their greatest initial weight, so one step size fits all.
 
     `limits` are the shared ranges in the same scale; they are far from 1 if another adapter widened the range.
     """
@@ -159,7 +159,7 @@ class Training:
         self.generator = torch.Generator().manual_seed(self.settings.seed)
 
     def fit(self, training: Sequence[Example], validation: Sequence[Example], checkpoint: Path | None) -> None:
-        """Train to the end, with an evaluation and a checkpoint every few steps."""
+        """Train until the last step or until validation stops improving. Evaluate and write a checkpoint every few steps."""
         started, before = time.monotonic(), self.seconds
         if not self.evaluations:
             self._evaluate(validation)
@@ -213,7 +213,7 @@ class Training:
         return bool(earlier) and max(e.sqnr_db for e in recent) < max(e.sqnr_db for e in earlier) + MINIMUM_GAIN_DB
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint to resume from, atomically."""
+        """Write the training state to a checkpoint file, atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "step": self.step,
@@ -229,7 +229,7 @@ class Training:
         temporary.replace(path)
 
     def load(self, path: Path) -> None:
-        """Resume from a checkpoint."""
+        """Restore the training state from a checkpoint file."""
         state = torch.load(path, weights_only=True)
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self.evaluations = [Evaluation(**fields) for fields in state["evaluations"]]
@@ -242,7 +242,7 @@ class Training:
 
 
 def sqnr_db(graph: FakeQuantGraph, weights: Mapping[str, torch.Tensor], examples: Sequence[Example]) -> float:
-    """Return the SQNR of the noise predictions over examples, in dB; `weights` are float LoRA inputs."""
+    """Return the SQNR in dB of the quantized U-Net's noise predictions against the teacher's. `weights` are float LoRA inputs."""
     signal = noise = 0.0
     with torch.no_grad():
         for start in range(0, len(examples), EVALUATION_BATCH):
@@ -269,7 +269,7 @@ class Student:
 
 @dataclass(frozen=True, kw_only=True)
 class DistilledAdapter:
-    """The adapter with the best validation result, which may be the untrained one, measured by `evaluations[0]`."""
+    """An adapter with the weights of the best validation SQNR; these may be the untrained ones (`evaluations[0]`)."""
 
     adapter: Adapter
     evaluations: tuple[Evaluation, ...]
@@ -278,12 +278,12 @@ class DistilledAdapter:
 
     @property
     def before_db(self) -> float:
-        """Return the SQNR of the untrained adapter."""
+        """Return the validation SQNR of the untrained adapter, in dB."""
         return self.evaluations[0].sqnr_db
 
     @property
     def after_db(self) -> float:
-        """Return the SQNR of the returned adapter."""
+        """Return the validation SQNR of the distilled adapter, in dB."""
         return max(evaluation.sqnr_db for evaluation in self.evaluations)
 
 
@@ -297,7 +297,7 @@ def distill_adapters(
     checkpoints: Mapping[str, Path],
     notify: Callable[[str], None],
 ) -> dict[str, DistilledAdapter]:
-    """Train adapters one after the other for the quantized U-Net and the LoRA profile that it was written with.
+    """Train the named adapters one after the other for a quantized U-Net and its LoRA profile, and return them by name.
 
     Early stopping and the choice of the best adapter use validation inputs that training does not see.
     """

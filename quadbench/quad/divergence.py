@@ -17,7 +17,7 @@ def ratio_db(signal: float, noise: float) -> float | None:
 
 
 def energies(exact: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Return the sum of squares of the exact values and that of the differences, in float64."""
+    """Return the signal and noise energies: the sums of squares of `exact` and of `other - exact`, in float64."""
     return float(np.square(exact, dtype=np.float64).sum()), float(np.square(other.astype(np.float64) - exact).sum())
 
 
@@ -34,7 +34,7 @@ class Bins:
     edges: np.ndarray  # (bins + 1,), rising; fewer where values repeat
 
     def histogram(self, values: np.ndarray) -> np.ndarray:
-        """Return the share of the values at each edge: (edges,).
+        """Return for each edge the fraction of the values that count there: (edges,). All fractions sum to 1.
 
         A value is split between the two edges of its bin by distance, so that small shifts show. Values outside count at the
         outermost edges.
@@ -62,13 +62,13 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def _kl_terms(share: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """Return share * ln(1 + apart), or 0 for a share of 0."""
+    """Return the terms share * ln(1 + apart) of a Kullback-Leibler divergence; 0 where the share is 0."""
     return share * np.log1p(np.where(share > 0, apart, 0.0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """The divergence of one output: Jensen-Shannon divergence, mean squared error, and the float output's mean square."""
+    """A quantized output against the float one: Jensen-Shannon divergence, mean squared error, and the float mean square."""
 
     js: float
     mse: float
@@ -76,7 +76,7 @@ class Divergence:
 
 
 def divergence(exact: np.ndarray, quantized: np.ndarray) -> Divergence:
-    """Return how far `quantized` is from `exact`, of the same shape, with bins of the exact values."""
+    """Measure how far `quantized` is from `exact`, arrays of the same shape. The histogram bins are those of `exact`."""
     wide, bins = exact.astype(np.float64), bins_of(exact)
     return Divergence(
         js=jensen_shannon(bins.histogram(exact), bins.histogram(quantized)),
@@ -101,7 +101,7 @@ class DivergenceScore:
 
 
 def score(divergences: Sequence[Divergence]) -> DivergenceScore:
-    """Return the mean divergences over samples."""
+    """Average the divergences of several samples into one score."""
     mse, signal = (float(np.mean([getattr(d, field) for d in divergences])) for field in ("mse", "signal"))
     return DivergenceScore(
         sqnr_db=ratio_db(signal, mse),
@@ -125,5 +125,5 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
-    """Return ranks in place of values, as infinities cannot be subtracted."""
+    """Replace values by their ranks, because infinite values cannot be subtracted."""
     return np.unique(np.asarray(values, np.float64), return_inverse=True)[1]

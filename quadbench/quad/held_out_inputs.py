@@ -33,7 +33,7 @@ class _FloatRun:
 
 
 class HeldOutInputs:
-    """The held-out inputs of all tasks, run once in float, and the results of quantized U-Nets so far."""
+    """The held-out inputs of all tasks, run once in float, and the errors of the quantized U-Nets evaluated on them so far."""
 
     def __init__(self, prepared: PreparedRecipe) -> None:
         self.prepared = prepared
@@ -51,7 +51,7 @@ class HeldOutInputs:
 
     @property
     def evaluation(self) -> HeldOutScores:
-        """Return the results of all U-Nets evaluated so far."""
+        """Return the SQNR and the clipping of all quantized U-Nets that were evaluated so far."""
         return HeldOutScores(inputs=INPUTS, trajectories=tuple(self.trajectories), clippings=tuple(self.clippings))
 
     def evaluate_shared(self, model: onnx.ModelProto, written: QuantizedGraph, lora: LoraProfile) -> None:
@@ -105,7 +105,7 @@ def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Map
 def along_trajectory(
     timesteps: Sequence[float], steps: Iterable[int], exact: Iterable[np.ndarray], other: Iterable[np.ndarray]
 ) -> tuple[float | None, tuple[StepSqnr, ...]]:
-    """Return the SQNR of predictions against exact ones, over all steps and per step; `steps` has the step of each."""
+    """Return the SQNR in dB of `other` against `exact` predictions, over all steps and per step. `steps` is each one's step."""
     by_step: dict[int, tuple[float, float]] = {}
     for step, right, near in zip(steps, exact, other, strict=True):
         signal_so_far, noise_so_far = by_step.get(step, (0.0, 0.0))

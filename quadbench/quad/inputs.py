@@ -1,4 +1,4 @@
-"""Inputs: a recipe's evaluation inputs, and checks of all files that a recipe names, before a build. No torch."""
+"""Inputs: a recipe's evaluation inputs, and checks of all files that a recipe names before a build. This module has no torch."""
 
 import warnings
 from collections import Counter
@@ -33,7 +33,7 @@ MASKED_FROM = 127.5
 
 
 class _Entry(BaseModel):
-    """An evaluation input in `inputs.json`, with files relative to its folder."""
+    """An entry of a folder's `inputs.json`: one evaluation input, with file paths relative to that folder."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -60,7 +60,7 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
 
 
 def evaluation_count(task: Task, count: int, *, calibration_samples: int) -> int:
-    """Return how many inputs of a task are used for evaluation, not calibration; prompts are used for both."""
+    """Return how many of a task's `count` inputs are for evaluation, not calibration; prompts are used for both."""
     left = count if isinstance(task, tasks.TextToImageTask) else count - calibration_samples
     if left <= 0:
         raise UserError(
@@ -88,7 +88,7 @@ def read_pictures(task: Task, entry: zoo.TaskInput, *, sizes: ModelSizes) -> tup
 
 
 def read_picture(path: Path, mode: str, size: int) -> Image.Image:
-    """Read an image of the model's size as 8-bit pixels: mode RGB, or L for grey."""
+    """Read an image file as 8-bit pixels, in mode RGB or L (grey). Raise UserError unless it is `size` x `size` pixels."""
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow warns of files that it reads or refuses anyway
             pixels = read_pixels(path, mode)
@@ -122,7 +122,7 @@ def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
 
 
 def _pictures(folder: Path, entry: _Entry) -> dict[str, Path]:
-    """Return the image files of an input. Raise UserError if one is unreadable, too large, or outside the folder."""
+    """Return an input's image files by kind. Raise UserError if a file is unreadable, too large, or outside the folder."""
     files = {"image": entry.image, "mask": entry.mask, "truth": entry.truth}
     pictures = {kind: folder / file for kind, file in files.items() if file}
     hint = f"{folder / 'inputs.json'} names it; {_HINT}"
@@ -197,7 +197,7 @@ def _check_inputs(task: Task, calibration_samples: int, sizes: ModelSizes | None
 
 
 def _undivided(recipe: Recipe) -> Iterator[str]:
-    """Yield a problem for each distilled adapter without separate validation inputs; repeated prompts count as one input."""
+    """Yield an error message for each adapter to be distilled whose tasks lack validation inputs; repeated prompts count once."""
     distill, samples = recipe.quad.distill, recipe.quad.calibration.samples
     for name in (distill.adapters or recipe.adapters) if distill else ():
         own = [task for task in recipe.tasks if name in task.adapter] or recipe.tasks

@@ -57,14 +57,14 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class ItemSplit:
-    """A task's inputs for evaluation, and those for calibration and sampler fitting; no input is in both."""
+    """A task's inputs, split into those for evaluation and those for calibration and sampler fitting. No input is in both."""
 
     evaluation: tuple[Item, ...]
     calibration: tuple[Item, ...]
 
 
 def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> ItemSplit:
-    """Read a task's inputs. The last `calibration_samples` are used for calibration only; prompts for both, with different noise.
+    """Read a task's inputs. The last `calibration_samples` are for calibration only; prompts serve both uses, with other noise.
 
     Raises:
         UserError: there are too few inputs, a needed image or mask is missing, an image is unreadable or of the wrong size, or a
@@ -79,7 +79,7 @@ def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) 
 
 
 def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -> Item:
-    """Read one input, with a seed relative to the task's seed."""
+    """Read the image and mask of one input, and tokenize its prompts. `seed` is added to the task's seed."""
     image, mask = read_pictures(task, entry, sizes=foundation.sizes)
     return Item(
         name=entry.name,
@@ -137,7 +137,7 @@ class Encoders:
         )
 
     def latent(self, item: Item) -> torch.Tensor:
-        """Return the latent (1, 4, h, w) of an input's image; zeros if it has none."""
+        """Return the latent (1, 4, h, w) of an input's image; zeros for an input without image."""
         if item.image is None:
             return torch.zeros(self.foundation.latent_shape)
         return self.vae_encoder({"image": item.image.numpy()})
@@ -165,7 +165,7 @@ def prepare_task(task: Task, items: ItemSplit, encoders: Encoders, unet: Unet, l
 
 
 def fixed_table(task: Task, foundation: Foundation) -> SamplerTable | None:
-    """Return the sampler table if it only depends on the task's sampler; None if it must be fitted to the task."""
+    """Return a task's sampler table if the settings alone determine it; None for OLSS, which must be fitted to the task."""
     match task.sampler:
         case OlssSampler():
             return None
@@ -200,7 +200,7 @@ class CalibrationRun:
 
 
 def run_calibration(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) -> CalibrationRun:
-    """Run the task's own sampler on its calibration inputs, and keep the inputs of U-Net and decoder."""
+    """Run a task's sampler on its calibration inputs; return the U-Net's inputs and predictions and the final latents."""
     feeds, eps, latents = [], [], []
     unet = _finite(prepared.task, unet)
     for item in prepared.items.calibration:

@@ -1,4 +1,4 @@
-"""Model files: locating models and adapters on disk, their formats, and checks before they are read. No torch."""
+"""Model files: locating models and adapters on disk, their formats, and checks before reading. This module has no torch."""
 
 import importlib.metadata
 import os
@@ -54,7 +54,7 @@ class AdapterSource:
 
 
 class ModelSizes(NamedTuple):
-    """The side lengths of a model's square images and latents, in pixels."""
+    """The side lengths of a model's square images, in pixels, and of its square latents."""
 
     image: int
     latent: int
@@ -108,7 +108,7 @@ def foundation_folder(foundation: tasks.Foundation) -> Path | None:
 
 
 def known_sizes(foundation: tasks.Foundation) -> ModelSizes | None:
-    """Return the image and latent size of a recipe's foundation model; None if its configuration lacks them."""
+    """Return the image and latent size of a recipe's foundation model; None if the model's configuration lacks them."""
     folder = foundation_folder(foundation)
     geometry = foundation.geometry if isinstance(foundation, tasks.RandomFoundation) else CHECKPOINT_GEOMETRY
     parts = [folder / part if folder else part_folder(geometry, part) for part in ("unet", "vae")]
@@ -121,12 +121,12 @@ def known_sizes(foundation: tasks.Foundation) -> ModelSizes | None:
 
 
 def sizes_of(latent_size: int, vae_config: Mapping[str, Any]) -> ModelSizes:
-    """Return the image and latent size of a model whose VAE halves the image between each two blocks."""
+    """Compute a model's image size from its latent size: the VAE halves the image between every two of its blocks."""
     return ModelSizes(image=latent_size * 2 ** (len(vae_config["block_out_channels"]) - 1), latent=latent_size)
 
 
 def part_folder(geometry: str, part: str) -> Path:
-    """Return the configuration folder of a geometry's `unet`, `vae`, `text_encoder` or `scheduler`."""
+    """Return the folder with the configuration of one part (`unet`, `vae`, `text_encoder`, ...) of a published model size."""
     own = GEOMETRIES / geometry / part
     return own if own.is_dir() else GEOMETRIES / CHECKPOINT_GEOMETRY / part
 
@@ -190,7 +190,7 @@ def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _place(name: str, entry: object) -> tuple[int, int]:
-    """Return the byte range of a tensor, relative to the end of the header."""
+    """Return the byte range of a tensor from its header entry, relative to the end of the header."""
     match entry:
         case {"data_offsets": [int(begin), int(end)]}:
             return begin, end
@@ -255,7 +255,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _pickle_beside(path: Path) -> str | None:
-    """Return a hint if the same adapter exists as a pickle beside the path; other pickles are ignored."""
+    """Return a hint if the missing adapter exists as a pickle of the same name; None otherwise."""
     pickles = [path.with_suffix(suffix).name for suffix in PICKLES if is_file(path.with_suffix(suffix))]
     return f"'{pickles[0]}' is a pickle, which is never opened; save with safe_serialization=True" if pickles else None
 

@@ -1,4 +1,4 @@
-"""New recipe: generating the commented YAML text of a recipe for a foundation model and adapter files. No torch."""
+"""New recipe: generating a recipe's commented YAML text for a foundation model and adapter files. This module has no torch."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def recipe_text(path: Path, name: str, foundation: str, adapters: Sequence[Adapt
 
 
 def _free(name: str, taken: Collection[str]) -> str:
-    """Return the name, or the name with the first free number from 2 on."""
+    """Return the name if it is not taken, else the name with the first free number appended: `style-2`, `style-3`, ..."""
     if name not in taken:
         return name
     numbered = (f"{name[: MAX_NAME_LENGTH - len(end)].rstrip('-')}{end}" for end in (f"-{number}" for number in count(2)))

@@ -1,4 +1,4 @@
-"""Preparation: from a recipe to float graphs, tasks, calibration inputs and per-graph U-Nets, shared between builds."""
+"""Preparation: making a recipe's float graphs, tasks, calibration inputs and per-graph U-Nets, which several builds share."""
 
 import logging
 import random
@@ -76,7 +76,7 @@ class PreparedRecipe:
             session.release()
 
     def feed(self, adapter: Adapter | None) -> Feed:
-        """Return an adapter's float LoRA inputs; zeros for None."""
+        """Return an adapter as float LoRA inputs of the U-Net; zeros if the adapter is None."""
         return as_feed(graph_tensors(adapter, self.shapes))
 
 
@@ -106,7 +106,7 @@ def prepare(recipe: Recipe, steps: BuildSteps, scratch: Path, like: PreparedReci
 
 
 def _load_models(recipe: Recipe, foundation: Foundation, steps: BuildSteps, scratch: Path) -> PreparedRecipe:
-    """Return the recipe's models and adapters, without tasks."""
+    """Load a recipe's models and adapters, and export the float graphs. The result has no tasks yet."""
     base = sites_of_unet(foundation.skeleton)
     adapters = {}
     for name, spec in recipe.adapters.items():
@@ -181,19 +181,19 @@ def calibration_feeds(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfil
 
 
 def per_graph_feeds(recipe: Recipe, prepared: PreparedRecipe, task: Task, *, anchor: str | None) -> list[Feed]:
-    """Return the calibration inputs of a task's own U-Net by the recipe's scheme, without LoRA, as its adapter is merged."""
+    """Return the calibration inputs of a task's per-graph U-Net, which has no LoRA inputs as its adapter is merged."""
     is_own = isinstance(recipe.quad.calibration, settings.OwnTaskCalibration)
     tasks = [task] if is_own else _calibrating_tasks(recipe, anchor)
     return [feed for each in tasks for feed in prepared.visits[each.name].feeds]
 
 
 def calibrate(recipe: Recipe, model: ModelProto, feeds: Sequence[Feed]) -> CalibratedGraph:
-    """Return a graph calibrated on its inputs, with the recipe's rules for quantization ranges."""
+    """Run a float graph on its calibration inputs, and return it with quantization ranges by the recipe's rules."""
     return CalibratedGraph(ObservedGraph(model, feeds), range_rules(recipe.quad.calibration.ranges))
 
 
 def range_rules(ranges: settings.RangesByBits) -> dict[str, RangeRule]:
-    """Return a recipe's range rules by the dtype of the activation encoding."""
+    """Return a recipe's rules for quantization ranges by the dtype of the activations, `uint16` or `uint8`."""
     by_type = {"uint16": ranges.int16, "uint8": ranges.int8}
     return {dtype: RangeRule(estimator=_estimator(own), headroom=own.headroom) for dtype, own in by_type.items()}
 
@@ -211,7 +211,7 @@ def _estimator(ranges: settings.ActivationRanges) -> Estimator | None:
 
 
 def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
-    """Return the tasks whose inputs calibrate graphs that serve all tasks."""
+    """Return the tasks whose inputs calibrate the shared graphs: all, or in anchor calibration those that use the anchor."""
     is_anchored = isinstance(recipe.quad.calibration, settings.AnchorCalibration)
     return [task for task in recipe.tasks if not is_anchored or anchor in task.adapter]
 
@@ -263,11 +263,11 @@ class BuildCache:
         return prepared
 
     def calibrated(self, digests: RecipeDigests, part: str, make: Callable[[], CalibratedGraph]) -> CalibratedGraph:
-        """Return a component with its observed tensor values, from which ranges for any bit width can be computed."""
+        """Return one component's calibrated graph, from the cache or by `make`. It gives ranges for any bit width."""
         return _get_or_make(self._calibrated, f"{part} of {digests.ranges}", make)
 
     def pictures(self, digests: RecipeDigests, task: Task, make: Callable[[], Mapping[str, Image]]) -> Mapping[str, Image]:
-        """Return a task's reference images by input."""
+        """Return a task's reference images by input name, from the cache or by `make`."""
         return _get_or_make(self._pictures, f"{task.model_dump_json()} of {digests.models}", make)
 
 

@@ -1,4 +1,4 @@
-"""Reference: images of a task by diffusers and PEFT in float32, with their own adapter loading, for comparison."""
+"""Reference: a task's images by diffusers and PEFT in float32, with which the images of quantized graphs are compared."""
 
 import warnings
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ _SCHEDULERS = {"lcm": (diffusers.LCMScheduler, {}), "ed": (diffusers.EulerDiscre
 
 
 def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights: Mapping[str, float]) -> nn.Module:
-    """Return a copy of the U-Net with these adapters, which were checked before, loaded at their weights."""
+    """Return a copy of the U-Net with adapters loaded at their weights by PEFT or diffusers. The files were checked before."""
     adapted = copy_of_modules(unet)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # expected with several adapters
@@ -47,7 +47,7 @@ def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights
 
 
 def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module) -> None:
-    """Load an adapter into `adapted` under a name; `plain` is the U-Net without adapters."""
+    """Load an adapter's file into the U-Net `adapted` under a name; `plain` is the same U-Net without adapters."""
     metadata = None
     match source.format:
         case AdapterFormat.PEFT:
@@ -90,7 +90,7 @@ def _plain(state: State) -> State:
 
 
 def _of_unet(values: dict[str, Any]) -> dict[str, Any]:
-    """Return tensors saved from a U-Net alone under the keys that a whole pipeline uses."""
+    """Add the key prefix `unet.`, as in a whole pipeline's file, to tensors that were saved from a U-Net alone."""
     prefix = "" if prefix_of(values) else PREFIX
     return {prefix + key: value for key, value in values.items()}
 
@@ -121,7 +121,7 @@ class Reference:
         return Image.fromarray(composite(decoded, _to_pixels(item.image), item.blend))
 
     def latent(self, item: Item) -> torch.Tensor | None:
-        """Return the scaled posterior mean of the input's image; a diffusers pipeline would sample from the posterior."""
+        """Return the VAE's scaled posterior mean for an input's image, where a pipeline would sample; None without image."""
         vae = self.foundation.vae
         return None if item.image is None else vae.encode(item.image).latent_dist.mean * vae.config.scaling_factor
 
@@ -196,7 +196,7 @@ class Reference:
 
 
 def reference_for(foundation: Foundation, task: Task, table: SamplerTable, adapters: Mapping[str, AdapterSource]) -> Reference:
-    """Return a reference whose adapters are loaded by PEFT or diffusers from the original files, at the task's weights."""
+    """Return the reference renderer of a task, with its adapters loaded from their original files at the task's weights."""
     unet = with_adapters(foundation.unet, adapters, task.adapter)
     return Reference(foundation=foundation, task=task, table=table, unet=unet.eval().requires_grad_(False))
 

@@ -1,4 +1,4 @@
-"""Runner: running graphs with ONNX Runtime on text, images and LoRA inputs, which are padded to the graph's ranks."""
+"""Runner: running ONNX graphs with ONNX Runtime, and padding adapters' LoRA inputs to the ranks of a graph."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,14 +21,14 @@ Tensors = Mapping[str, np.ndarray]
 
 
 class GraphSession:
-    """A graph with a single output, loaded on its first run."""
+    """An ONNX graph with a single output, loaded into ONNX Runtime on its first run."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
         self._session: onnxruntime.InferenceSession | None = None
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> torch.Tensor:
-        """Return the graph's output for a feed."""
+        """Run the graph on the named inputs, and return its only output as a torch tensor."""
         if self._session is None:
             self._session = open_session(self._model)
         return torch.from_numpy(self._session.run(None, dict(feed))[0])
@@ -87,18 +87,18 @@ def as_feed(tensors: Mapping[str, torch.Tensor]) -> Feed:
 
 
 def token_feed(input_ids: Sequence[int]) -> Feed:
-    """Return the text encoder's feed, int32 (1, T)."""
+    """Return token ids as the text encoder's input, int32 (1, T)."""
     return {"input_ids": np.array([input_ids], np.int32)}
 
 
 def mixed_inputs(files: Sequence[tuple[Path, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
-    """Return the LoRA inputs for adapter files with factors for their `up` matrices, computed as in the harness."""
+    """Read adapter files, each with a factor for its `up` matrices, and return their mix as LoRA inputs, as in the harness."""
     return stack_loras([(f"'{path}'", load_file(path), factor) for path, factor in files], inputs)
 
 
 def stack_loras(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
-    """Return the LoRA inputs for several adapters, given by name, tensors and factor for `up`: their ranks are concatenated, and
-    unused ranks are zero.
+    """Combine several adapters into one set of LoRA inputs by concatenating their ranks; unused ranks are zero. Each part has
+    an adapter's name, its tensors, and the factor for its `up` matrices.
     """
     specs = {spec.name: spec for spec in inputs}
     padded = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
@@ -124,7 +124,7 @@ def stack_loras(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[Te
 
 
 def _has_place(stored: Shape, taken: Shape, axis: int, filled: int) -> bool:
-    """Return whether the shapes agree except for a rank, along `axis`, that fits beside the ranks already filled."""
+    """Return whether a tensor of shape `stored` fits into shape `taken`, beside the ranks already filled along `axis`."""
     return len(stored) == len(taken) and all(
         1 <= own <= most - filled if index == axis else own == most
         for index, (own, most) in enumerate(zip(stored, taken, strict=True))

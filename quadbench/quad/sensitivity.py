@@ -1,4 +1,4 @@
-"""Sensitivity: how much rounding its LoRA weights costs each adapter, and the choice of the anchor adapter."""
+"""Sensitivity: measuring the U-Net's error when each adapter's weights are rounded, and choosing the anchor adapter."""
 
 import logging
 import tempfile
@@ -61,7 +61,7 @@ class InputScore:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteScore:
-    """The divergence with only one site rounded, and how many dB more noise the worst site has (None for the worst)."""
+    """The error when only one site's weights are rounded, and the worst site's extra noise in dB (None for the worst site)."""
 
     site: str
     score: DivergenceScore
@@ -70,7 +70,7 @@ class SiteScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Kendall's tau between the ranking by Jensen-Shannon divergence and by another measure; None without a ranking."""
+    """Kendall's tau of the ranking by Jensen-Shannon divergence with the rankings by MSE and SQNR; None without ranking."""
 
     mse: float | None
     sqnr: float | None
@@ -128,7 +128,7 @@ class Sensitivity:
 
 
 def sensitivity(prepared: PreparedRecipe, *, dtype: str, site_inputs: int = SITE_INPUTS) -> Sensitivity:
-    """Score every adapter on the same inputs, those of all tasks along their trajectories, and choose the anchor."""
+    """Score every adapter on the same U-Net inputs, taken from the trajectories of all tasks, and choose the anchor."""
     samples = [sample for task in prepared.tasks for sample in samples_of(task, prepared.visits[task.task.name])]
     scores, unet, shapes = [], prepared.unet, prepared.shapes
     for adapter in prepared.adapters.values():
@@ -139,7 +139,7 @@ def sensitivity(prepared: PreparedRecipe, *, dtype: str, site_inputs: int = SITE
 
 
 def samples_of(prepared: PreparedTask, visited: CalibrationRun, most: int = SAMPLES) -> list[UnetSample]:
-    """Return `most` U-Net runs of each input's trajectory, with their steps; guidance gives two runs per step."""
+    """Return at most `most` U-Net calls, evenly spread, of each input's trajectory. Guidance makes two calls per step."""
     timesteps, items = prepared.table.timesteps, prepared.items.calibration
     of_item = len(visited.feeds) // len(items)
     runs = of_item // len(timesteps)
@@ -226,7 +226,7 @@ def choose_anchor(scores: Sequence[AdapterSensitivity]) -> AnchorChoice:
 
 
 def _one_for_each_input(samples: Sequence[UnetSample], wanted: int) -> list[int]:
-    """Return one sample of each of at most `wanted` inputs, from different parts of the trajectory."""
+    """Return indices of samples: one for each of at most `wanted` inputs, from different parts of the trajectory."""
     by_input: dict[tuple[str, str], list[int]] = {}
     for index, sample in enumerate(samples):
         by_input.setdefault((sample.task, sample.item), []).append(index)

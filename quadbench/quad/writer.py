@@ -149,19 +149,19 @@ def profile_content(
 
 
 def encodings_digest(encodings: Encodings) -> str:
-    """Return the digest of the encodings, which binds adapters to them."""
+    """Return the digest of all encodings of a base. Adapter files store it, as their integers need these encodings."""
     return digest_of(_listed(encodings))
 
 
 def lora_encodings_of(bundle: StoredBundle) -> dict[str, Encoding]:
-    """Return the encodings of the LoRA inputs from the bundle's profile.json."""
+    """Read the encodings of the LoRA inputs, by input name, from a bundle's profile.json."""
     check_contents(bundle, [bundle.artifact.profile])
     listed = read_json(bundle.path(bundle.artifact.profile), fault=ArtifactError)["encodings"][LORA]
     return {name: Encoding(**fields) for name, fields in listed.items()}
 
 
 def _fit_row(name: str, lora: LoraProfile) -> dict[str, Any]:
-    """Return how well the shared encodings fit an adapter, for profile.json."""
+    """Return an adapter's entry in profile.json: its clip rate and its quantization loss at every site."""
     fits = site_fits(lora.adapters[name], lora.encodings)
     rows = [{key: None if value == math.inf else value for key, value in asdict(fit).items()} for fit in fits]  # JSON has no inf
     return {"adapter": name, "clip_rate": clip_rate(fits), "sites": rows}

@@ -19,7 +19,7 @@ _LINUX_LIBRARIES = "libatomic.so.1 libc.so.6 libdl.so.2 libgcc_s.so.1 libm.so.6 
 
 
 class Abi(StrEnum):
-    """The ABI of a native program: machine and operating system. The Android ABI has Android's own name."""
+    """The machine and operating system of a native program. On Android it is the platform's own name, such as `arm64-v8a`."""
 
     X86_64_LINUX = "x86_64-linux"
     ARM64_LINUX = "arm64-linux"  # with glibc, as boards have it
@@ -48,7 +48,7 @@ class Abi(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class AbiTraits:
-    """The properties of an ABI. `libraries` exist on every such system; `libc` is the C library that tells the ABIs apart."""
+    """The properties of files for an ABI. Every such system has `libraries`; `libc` is the C library's file name."""
 
     machine: str  # as `uname -m` says
     elf_machine: int  # e_machine in ELF headers

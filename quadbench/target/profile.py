@@ -127,7 +127,7 @@ class DeviceProfile(Spec):
         return self.model_copy(update={"target": chosen, "virtual_target": virtual})
 
     def name_of(self, target: Target) -> str | None:
-        """Return the name under which `with_target` finds a target; None if an earlier target has the same names."""
+        """Return the name under which `with_target` finds a target; None if an earlier target has taken its names."""
         return next((name for name, named in self._named_targets().items() if named == target), None)
 
     def _named_targets(self) -> "dict[str, RunTarget]":

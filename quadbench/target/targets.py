@@ -14,7 +14,7 @@ from quadbench.spec.spec_model import TextPattern, near
 
 @dataclass(frozen=True, kw_only=True)
 class Vendor:
-    """A chip vendor. `module` is LiteRT's name for it, and `library` the shared library through which LiteRT runs its compiler.
+    """A chip vendor. `module` is LiteRT's name for the vendor; `library` is the shared library of the vendor's compiler.
 
     `dispatch` is the library with which LiteRT runs that compiler's graphs on a device.
     """
@@ -145,13 +145,13 @@ class ToolchainTarget(Spec):
 
 
 def placeholders(words: Iterable[str]) -> Iterator[str]:
-    """Yield the names of all placeholders in braces, in order."""
+    """Yield the names of all placeholders in braces, such as `{input}`, in the words of a command."""
     for word in words:
         yield from _PLACEHOLDER.findall(word)
 
 
 def filled(words: Sequence[str], values: Mapping[str, str]) -> list[str]:
-    """Return the words with their placeholders replaced by `values`."""
+    """Return the words of a command with their placeholders in braces replaced by `values`."""
     return [_PLACEHOLDER.sub(lambda match: values[match[1]], word) for word in words]
 
 

@@ -122,7 +122,7 @@ class TfliteWriter:
         )
 
     def plain(self, name: str) -> int:
-        """Return a tensor in ONNX's layout, transposing it if necessary."""
+        """Return the index of a tensor in ONNX's layout, which is transposed if necessary."""
         if name not in self._plain:
             is_turned = name in self._last
             self._plain[name] = (
@@ -131,7 +131,7 @@ class TfliteWriter:
         return self._plain[name]
 
     def channels_last(self, name: str) -> int:
-        """Return a four-dimensional tensor in channels-last layout, transposing it if necessary."""
+        """Return the index of a four-dimensional tensor in channels-last layout, which is transposed if necessary."""
         if name in self._plain and len(shape := self.graph.shapes[name]) != IMAGE_RANK:
             raise BuildError(f"'{name}' has the shape {shape} beside images, which has no form in LiteRT here")
         if name not in self._last:
@@ -144,7 +144,7 @@ class TfliteWriter:
         return any(name in self._last for name in names)
 
     def add_result(self, name: str, *, last: bool = False) -> int:
-        """Add the INT16 output tensor of an operation."""
+        """Add the INT16 output tensor of an operation; `last` means channels-last layout."""
         shape = self.graph.shapes[name]
         number = self.tensor(name, [shape[i] for i in TO_LAST] if last else shape, "int16", self.graph.scales[name])
         self.register(name, number, last=last)
@@ -155,7 +155,7 @@ class TfliteWriter:
         return name in self._read
 
     def register(self, name: str, number: int, *, last: bool = False) -> None:
-        """Register a tensor under a name."""
+        """Register a tensor's index under its ONNX name; `last` means channels-last layout."""
         (self._last if last else self._plain)[name] = number
 
     def transpose(self, tensor: int, name: str, order: Shape) -> int:
@@ -171,7 +171,7 @@ class TfliteWriter:
         return result
 
     def layouts_of(self, name: str) -> tuple[int | None, int | None]:
-        """Return a tensor in ONNX's layout and in channels-last layout; None for a layout that does not exist yet."""
+        """Return a tensor's indices in ONNX's layout and in channels-last layout; None for a layout that does not exist."""
         return self._plain.get(name), self._last.get(name)
 
     def intermediate(self, name: str, shape: Shape, scale: float | None = None) -> int:

@@ -67,7 +67,7 @@ def reshape(w: TfliteWriter, op: Operation) -> None:
 
 
 def identity(w: TfliteWriter, op: Operation) -> None:
-    """Write nothing: give the tensor a second name."""
+    """Write no operator for Identity: register the input's tensor under the output's name too."""
     for number, last in zip(w.layouts_of(op.inputs[0]), (False, True), strict=True):
         if number is not None:
             w.register(op.outputs[0], number, last=last)

@@ -92,7 +92,7 @@ def conv(w: TfliteWriter, op: Operation) -> None:
 
 
 def _with_lora_weights(w: TfliteWriter, op: Operation) -> None:
-    """Multiply each filter's receptive fields, (h w, k k C), by the filters, (O, k k C)."""
+    """Write a Conv with LoRA weights as the matrix product of receptive fields (h w, k k C) and filters (O, k k C)."""
     data, filters = w.channels_last(op.inputs[0]), w.graph.shapes[op.inputs[1]]
     scale = w.graph.scales[op.inputs[0]]
     if filters[2:] != (1, 1):
@@ -110,7 +110,7 @@ def _with_lora_weights(w: TfliteWriter, op: Operation) -> None:
 
 
 def _windows(w: TfliteWriter, op: Operation, data: int, scale: float) -> int:
-    """Concatenate the values that a filter covers at each position, with one slice for each of its k k weights."""
+    """Concatenate the values that a filter covers at each position (im2col), with one slice for each of its k k weights."""
     stride, (rows, columns) = _stride(op), w.graph.shapes[op.inputs[1]][2:]
     _, _, height, width = w.graph.shapes[op.outputs[0]]
     data = _padded(w, op, data) if any(_pads(op)) else data

@@ -94,7 +94,7 @@ class _QdqReader:
         )
 
     def read(self, node: "NodeProto") -> None:
-        """Add the next node."""
+        """Add the next node of the QDQ graph to the result."""
         match node.op_type:
             case "DequantizeLinear":
                 self._dequantized(node)

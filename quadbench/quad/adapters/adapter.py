@@ -114,7 +114,7 @@ class Adapter:
         return replace(self, pairs={site: self.pairs[site].rotated(rng) for site in sorted(self.pairs)})
 
     def at_weight(self, weight: float) -> "Adapter":
-        """Return the adapter at another weight."""
+        """Return the adapter at another weight, with `up` rescaled."""
         if weight == self.weight:
             return self
         factor = weight / self.weight

@@ -99,7 +99,7 @@ def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False
 
 
 def write_conversion(conversion: Conversion, path: Path) -> None:
-    """Write the LoRA in kohya's format, with its origin as JSON in the metadata.
+    """Write a converted LoRA as a safetensors file in kohya's format, with its source and error as JSON metadata.
 
     Raises:
         UserError: the path exists already, or cannot be written.
@@ -125,7 +125,7 @@ def write_conversion(conversion: Conversion, path: Path) -> None:
 
 
 def origin(conversion: Conversion) -> dict[str, object]:
-    """Return the metadata about the source of a converted file."""
+    """Return the metadata of a converted file: the source's name and SHA-256, methods, rank, error, and omitted parts."""
     left_out = conversion.adapter.left_out
     return {
         "source": conversion.source,
@@ -157,7 +157,7 @@ def _content(source: Path, *, unet_only: bool) -> tuple[Path, WeightUpdates, Lor
 def _truncated(
     site: str, method: str, weights: torch.Tensor, slot: SiteShape, rank: int
 ) -> tuple[LoraPair | None, ConvertedSite]:
-    """Return the closest pair to a float64 update (out, in * k * k), in the slot's shapes; None for a zero update."""
+    """Return the LoRA pair closest to a float64 update (out, in * k * k), and its error; the pair is None for a zero update."""
     energy = float(weights.square().sum())
     left, singular, right = torch.linalg.svd(weights, full_matrices=False)
     kept = min(rank, int((singular > singular[0] * MIN_SINGULAR).sum()))

@@ -44,12 +44,12 @@ _PRODUCTS = (
 
 
 def read_kohya(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
-    """Return the U-Net's pairs by flat name, such as `mid_block_attentions_0_proj_in`; without alpha, the scale is 1."""
+    """Read the U-Net's LoRA pairs by flat name, such as `mid_block_attentions_0_proj_in`. Without alpha, the scale is 1."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=True), _scale)
 
 
 def read_text_encoder(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
-    """Return the text encoder's pairs by flat name, with the prefix."""
+    """Read the text encoder's LoRA pairs by flat name including the prefix, such as `lora_te_`."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=False), _scale)
 
 
@@ -65,7 +65,7 @@ def _scale(_site: str, rank: int, alpha: float | None) -> float:
 
 
 def flat_name(site: str) -> str:
-    """Return a site's flat name, as in the tensor keys of kohya's files."""
+    """Return a site's name with underscores for dots, as in the tensor keys of kohya's files."""
     return site.replace(".", "_")
 
 
@@ -75,7 +75,7 @@ def is_ldm(flat: str) -> bool:
 
 
 def as_diffusers_reads(flat: str) -> str:
-    """Return the name under which diffusers' conversion knows a site of the original code.
+    """Correct a site name of the original Stable Diffusion code so that diffusers' conversion recognises it.
 
     In upper blocks without attention, the upsampler is part 1 of the block instead of part 2, which the conversion does not know;
     attention has no part `conv`.
@@ -85,7 +85,7 @@ def as_diffusers_reads(flat: str) -> str:
 
 
 def site_of_ldm(flat: str, layers_per_block: int) -> str | None:
-    """Return the site for an original name, by diffusers' own conversion; one name at a time, as it confuses similar names."""
+    """Convert a site name of the original Stable Diffusion code to diffusers' name, by diffusers itself; None if unknown."""
     from diffusers.loaders import StableDiffusionLoraLoaderMixin  # here, because it loads all of transformers' image code
 
     upsampler = _UPSAMPLER.fullmatch(flat)
@@ -94,7 +94,7 @@ def site_of_ldm(flat: str, layers_per_block: int) -> str | None:
     pair = {f"{PREFIX}{as_diffusers_reads(flat)}.lora_{side}.weight": torch.zeros(1) for side in ("down", "up")}
     config = SimpleNamespace(layers_per_block=layers_per_block)
     try:
-        converted, _ = StableDiffusionLoraLoaderMixin.lora_state_dict(pair, unet_config=config)
+        converted, _ = StableDiffusionLoraLoaderMixin.lora_state_dict(pair, unet_config=config)  # confuses similar names
     except (ValueError, KeyError, IndexError):  # raised for unknown names
         return None
     first = next(iter(convert_unet_state_dict_to_peft(converted)))
@@ -102,7 +102,7 @@ def site_of_ldm(flat: str, layers_per_block: int) -> str | None:
 
 
 class Method(StrEnum):
-    """The method by which a file stores an update of weights."""
+    """The method by which a file stores a weight update: LoHa, LoKr, or the full difference."""
 
     LOHA = "LoHa"
     LOKR = "LoKr"
@@ -148,7 +148,7 @@ class WeightUpdates:
 
 
 def kohya_key(name: str) -> TensorKey | None:
-    """Return a key of kohya's naming as site and part; None for other keys. Text encoder sites keep their prefix."""
+    """Parse a tensor key in kohya's naming into site and part; None for other keys. Text encoder sites keep their prefix."""
     match = _DIFFERENCE_KEY.match(name)
     if match is None:
         return None
@@ -163,7 +163,7 @@ def alpha_scale(_site: str, parts: Parts, rank: int | None) -> float:
 def read_weight_updates(
     tensors: Parts, key_of: Callable[[str], TensorKey | None] = kohya_key, scale_of: ScaleOf = alpha_scale
 ) -> WeightUpdates:
-    """Return the weight updates stored as LoHa, LoKr or full differences; `key_of` returns None for other keys."""
+    """Return the weight updates stored as LoHa, LoKr or full differences. `key_of` parses a key, and returns None for others."""
     keys = {name: key for name in tensors if (key := key_of(name))}
     sites = {key.site for key in keys.values() if key.part != "alpha"}
     own = {name: key for name, key in keys.items() if key.site in sites}

@@ -72,7 +72,7 @@ class AdapterReading:
 def load_adapter(
     name: str, path: Path, base: BaseSites, *, expected: AdapterFormat | None = None, unet_only: bool = False
 ) -> Adapter:
-    """Read the adapter at a path and fit it to a base."""
+    """Read the adapter at a path, and return it with the site names and tensor shapes of a base."""
     content = read_adapter(name, path, unet_only=unet_only)
     if expected is not None and content.format is not expected:
         raise AdapterError(
@@ -119,7 +119,7 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
 
 
 def _read_parts(file: TensorFile, read: Read, read_text: Read, *, unet_only: bool) -> tuple[LoraReading, OmittedPart | None]:
-    """Read a whole file, or only its U-Net part with a summary of the text encoder's, whose problems count too."""
+    """Read an adapter file; with `unet_only`, read the U-Net's part and only summarize the text encoder's part."""
     if not unet_only:
         return read(file.tensors), None
     unet, text = split_text_encoder(file.tensors)
@@ -199,7 +199,7 @@ def fit_to_base(adapter: Adapter, base: BaseSites) -> Adapter:
 
 
 def match_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[str, str]:
-    """Return the base's site for each site name in an adapter's file."""
+    """Map each site name in an adapter's file to the base's site name. Raise AdapterError unless each has its own site."""
     flat = {flat_name(site): site for site in base.slots}  # no two sites of a diffusers U-Net share one
     sites = {name: _site(name, base, flat) for name in names}
     absent = [name for name, site in sites.items() if site is None]

@@ -35,7 +35,7 @@ ScaleOf = Callable[[str, int, float | None], float]  # site, rank, the alpha bes
 
 
 class LoraPart(StrEnum):
-    """The role of a tensor at its site."""
+    """The role of a tensor at its site: `down`, `up`, or the scale `alpha`."""
 
     DOWN = "down"
     UP = "up"
@@ -59,7 +59,7 @@ class AdapterProblem:
 
 
 def refuse(adapter: str, problems: Sequence[AdapterProblem]) -> None:
-    """Raise an AdapterError with all problems and the first one's hint, if there are any."""
+    """If there are problems, raise an AdapterError with all their messages and the first problem's hint."""
     if problems:
         first, *rest = problems
         more = f"; and {'; '.join(problem.message for problem in rest)}" if rest else ""
@@ -82,7 +82,7 @@ KeyOf = Callable[[str], TensorKey | None]
 
 
 def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: ScaleOf) -> LoraReading:
-    """Return the tensors as pairs by site; `key_of` returns None for keys that the format does not have."""
+    """Pair an adapter's tensors by site, and scale them. `key_of` parses a tensor key; it returns None for unknown keys."""
     keys = {name: key_of(name) for name in tensors}
     faults = Faults()
     has_methods = _note_foreign([name for name, key in keys.items() if key is None], faults)
@@ -112,19 +112,19 @@ def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: Sca
 
 
 def split_text_encoder(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return the tensors of the U-Net, and those of the text encoder."""
+    """Split an adapter's tensors by key into those of the U-Net and those of the text encoder."""
     text = {name: tensor for name, tensor in tensors.items() if TEXT_ENCODER.match(name)}
     return {name: tensor for name, tensor in tensors.items() if name not in text}, text
 
 
 def first_name(names: Sequence[str]) -> str:
-    """Return the first name in quotes, and the number of further ones."""
+    """Return the first name in quotes, and the number of further names: `'a' and 2 more`."""
     return _counted([f"'{names[0][:MAX_SITE_LENGTH]}'", *names[1:]])
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaultKind:
-    """A kind of problem: its message is `before`, the places, then `after`."""
+    """A kind of problem in a file. Its message is `before`, then the places where it occurs, then `after`."""
 
     before: str
     after: str = ""
@@ -157,7 +157,7 @@ class Faults:
         self._places.setdefault(fault, []).extend(places)
 
     def add_value(self, fault: ValueFault | None, place: str) -> None:
-        """Record a place with invalid numbers, if there is a fault."""
+        """Record that a tensor holds invalid numbers; do nothing if `fault` is None."""
         if fault:
             self.add(FaultKind(before=f"holds {fault.holds} in", hint=fault.hint), place)
 
@@ -170,7 +170,7 @@ class Faults:
 
 
 def _note_foreign(unread: list[str], faults: Faults) -> bool:
-    """Record keys of other methods, of the text encoder, and unknown ones. Return whether there are keys of other methods."""
+    """Record keys of other methods, of the text encoder, and unknown keys. Return whether keys of other methods occur."""
     methods: set[str] = set()
     for pattern, (method, hint) in _METHODS.items():
         own = [name for name in unread if re.search(pattern, name) and name not in methods]
@@ -191,7 +191,7 @@ def _note_foreign(unread: list[str], faults: Faults) -> bool:
 
 
 def names_by_site(keys: Mapping[str, TensorKey], faults: Faults) -> dict[str, dict[str, str]]:
-    """Return the tensor names by site and part, and record duplicates; empty if there are more sites than a U-Net has."""
+    """Group tensor names by site and part, and record duplicates. The result is empty with more sites than a U-Net has."""
     sites: dict[str, dict[str, str]] = {}
     for name, key in keys.items():
         if len(key.site) > MAX_SITE_LENGTH:

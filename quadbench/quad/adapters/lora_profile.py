@@ -1,4 +1,4 @@
-"""LoRA profile: the LoRA encodings that all adapters share, adapters as integers, and how well an adapter fits them."""
+"""LoRA profile: the LoRA encodings that all adapters share, adapters as integers, and each adapter's quantization loss."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,13 +33,13 @@ def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
 
 
 def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
-    """Return the anchor's ranges, or all adapters' pooled ranges, which are also used at sites that the anchor lacks."""
+    """Return the anchor's ranges, and pooled ranges at sites that the anchor lacks; without anchor, all ranges are pooled."""
     pooled = lora_ranges(adapters)
     return pooled if anchor is None else pooled | lora_ranges(a for a in adapters if a.name == anchor)
 
 
 def align_gauge(adapter: Adapter, ranges: Ranges) -> Adapter:
-    """Rescale each rank of the pairs, (down, up) -> (D down, up D^-1), to fill the ranges; products do not change.
+    """Rescale the two matrices of each pair against each other, (D down, up D^-1), to fill the ranges; products stay equal.
 
     For rank index k with a_k = max|down_k| and b_k = max|up_k|, g_k = sqrt((R_d / a_k) (b_k / R_u)) lets both reach the same
     share of their shared range; they fit without clipping if and only if a_k b_k <= R_d R_u.
@@ -71,7 +71,7 @@ class LoraProfile:
 
 
 def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool, headroom: float, dtype: str) -> LoraProfile:
-    """Return the LoRA profile for the anchor's or the pooled ranges. With `gauge`, adapters are aligned and ranges recomputed."""
+    """Return the LoRA profile of the adapters. With `gauge`, rescale their matrices to fill the ranges, then recompute ranges."""
     ranges = shared_ranges(adapters, anchor=anchor)
     if gauge:
         adapters = [align_gauge(adapter, ranges) for adapter in adapters]
@@ -81,7 +81,7 @@ def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool
 
 
 def adapter_integers(tensors: GraphInputs, encodings: Mapping[str, Encoding]) -> dict[str, np.ndarray]:
-    """Return an adapter's tensors as integers, at its own ranks or the graph's."""
+    """Quantize an adapter's tensors to integers, by input name. The ranks may be the adapter's own or the graph's."""
     return {name: quantize(tensor.numpy(), encodings[name]) for name, tensor in tensors.items()}
 
 
@@ -121,7 +121,7 @@ def site_fits(adapter: Adapter, encodings: Mapping[str, Encoding]) -> tuple[Site
 
 
 def clip_rate(fits: Sequence[SiteFit]) -> float:
-    """Return the share of an adapter's weights outside their encodings, over all sites."""
+    """Return the fraction of an adapter's weights outside the range of their encodings, over all sites, from 0 to 1."""
     return sum(fit.clipped for fit in fits) / sum(fit.weights for fit in fits)
 
 
@@ -159,7 +159,7 @@ class AdapterFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """The decision on an adapter, with its quantization loss unchanged (`plain`) and gauge-aligned (`gauged`)."""
+    """The decision on an adapter, with its loss as it is (`plain`) and with matrices rescaled to the ranges (`gauged`)."""
 
     acceptance: Acceptance
     reason: str
@@ -204,7 +204,7 @@ def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterF
 
 
 def _missed(fit: SiteFit) -> str | None:
-    """Return the first limit that a site violates; None if there is none, or if nothing is lost, as at a site of zeros.
+    """Describe the first limit that a site's quantization loss violates; None if there is none, or if nothing is lost.
 
     NaN values violate their limit.
     """

@@ -59,7 +59,7 @@ _DIFFERENCE_KEY = re.compile(rf"^base_model\.model\.(?P<site>.+)\.(?P<part>{FACT
 
 @dataclass(frozen=True, kw_only=True)
 class _Branch:
-    """One alternative of a pattern, without groups: the site ends with `tail`, and begins with `head` if set."""
+    """One alternative of a PEFT rank or alpha pattern. A site matches if it ends with `tail`, and begins with `head` if set."""
 
     head: re.Pattern[str] | None
     tail: re.Pattern[str]
@@ -80,7 +80,7 @@ class SitePattern:
     """A key of rank_pattern or alpha_pattern, parsed for matching with sites."""
 
     def __init__(self, key: str) -> None:
-        """Parse a key."""
+        """Parse a key; ValueError if the pattern has an unsupported form."""
         if len(key) > MAX_LENGTH or not _PATTERN.fullmatch(key):
             raise ValueError(f"expected {EXPECTED}")
         branches: list[str] = []
@@ -160,7 +160,7 @@ class AdapterConfig(BaseModel):
 
     @property
     def problems(self) -> tuple[AdapterProblem, ...]:
-        """The features that a graph with LoRA inputs cannot support."""
+        """The configured features that a graph with LoRA inputs cannot support."""
         return ()
 
     def rank_at(self, site: str) -> int:
@@ -168,7 +168,7 @@ class AdapterConfig(BaseModel):
         return next((rank for pattern, rank in self.ranks if pattern.matches(site)), self.rank)
 
     def scale(self, site: str, rank: int) -> float:
-        """Return alpha / r, or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023)."""
+        """Return the factor on up*down: alpha / r, or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023)."""
         alpha = next((alpha for pattern, alpha in self.alphas if pattern.matches(site)), self.alpha)
         return alpha / (math.sqrt(rank) if self.is_rank_stabilized else rank)
 
@@ -212,7 +212,7 @@ class _LoraConfig(AdapterConfig):
 
 
 def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> AdapterConfig:
-    """Parse a LoraConfig, LoHaConfig or LoKrConfig."""
+    """Parse the JSON values of a LoraConfig, LoHaConfig or LoKrConfig; ValueError if they are invalid."""
     try:
         return (_LoraConfig if kind is PeftType.LORA else AdapterConfig).model_validate({**values, "kind": kind})
     except ValidationError as error:
@@ -227,7 +227,7 @@ def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> Ad
 
 
 def apply(config: AdapterConfig, reading: LoraReading) -> LoraReading:
-    """Return a reading with further problems: those of its PEFT configuration, and ranks that differ from it."""
+    """Add to a file's reading the problems of its PEFT configuration, and ranks that differ from the configuration."""
     differing = rank_problems(config, {site: pair.rank for site, pair in reading.pairs.items()})
     return LoraReading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
 
@@ -247,7 +247,7 @@ def prefix_of(names: Iterable[str]) -> str:
 
 
 def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LoraReading:
-    """Return the pairs by site, scaled by the file's LoraConfig if it has one, else by alpha / r, else by 1."""
+    """Read a diffusers file's LoRA pairs by site, scaled by its LoraConfig if present, else by alpha / r, else by 1."""
     prefix = prefix_of(tensors)
 
     def key_of(name: str) -> TensorKey | None:
@@ -261,7 +261,7 @@ def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, s
 
 
 def read_text_encoder(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LoraReading:
-    """Return the text encoder's pairs by site, scaled in the same way."""
+    """Read the text encoder's LoRA pairs of a diffusers file by site, scaled as in `read_diffusers`."""
     return _read(tensors, metadata, "text_encoder.", partial(_key, _TEXT_ENCODER_KEY))
 
 
@@ -297,7 +297,7 @@ def _config(text: str | None, prefix: str) -> AdapterConfig | None:
 
 
 def _key(pattern: re.Pattern[str], name: str) -> TensorKey | None:
-    """Return a tensor's key parsed by this pattern; None if it does not match."""
+    """Parse a tensor's name with a pattern into site and part; None if the name does not match."""
     match = pattern.match(name)
     if match is None:
         return None
@@ -309,7 +309,7 @@ _METHODS = {PeftType.LOHA: Method.LOHA, PeftType.LOKR: Method.LOKR}
 
 
 def read_config(name: str, folder: Path) -> AdapterConfig:
-    """Return the configuration in the folder's adapter_config.json."""
+    """Read the PEFT configuration from a folder's adapter_config.json."""
     path = folder / PEFT_CONFIG
     if not is_file(path):
         hint = f"a PEFT folder holds {PEFT_CONFIG} and {PEFT_TENSORS}; one of diffusers {DIFFUSERS_TENSORS}"
@@ -335,7 +335,7 @@ def read_config(name: str, folder: Path) -> AdapterConfig:
 
 
 def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> LoraReading:
-    """Return the pairs by site, scaled by the configuration."""
+    """Read the LoRA pairs of a PEFT folder by site, scaled by its configuration."""
     reading = apply(config, read_pairs(tensors, partial(_key, _PEFT_KEY), lambda site, rank, _alpha: config.scale(site, rank)))
     if not reading.pairs or config.kind is PeftType.LORA:
         return reading
@@ -343,7 +343,7 @@ def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> Lor
 
 
 def read_peft_differences(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> WeightUpdates:
-    """Return the LoHa or LoKr weight updates by site, scaled by the configuration, also for unfactored ones."""
+    """Read the LoHa or LoKr weight updates of a PEFT folder by site, scaled by its configuration, even if unfactored."""
     read = read_weight_updates(
         tensors, partial(_key, _DIFFERENCE_KEY), lambda site, _parts, _rank: config.scale(site, config.rank_at(site))
     )

@@ -186,7 +186,7 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
 
 
 def specs(values: Iterable[onnx.ValueInfoProto], lora: Mapping[str, Encoding] | None = None) -> tuple[TensorSpec, ...]:
-    """Return graph inputs or outputs as data. `lora` has the encodings of LoRA inputs, for their scales."""
+    """Return the names, shapes and dtypes of graph inputs or outputs. `lora` has the encodings that give LoRA inputs a scale."""
     scales = {name: encoding.scale for name, encoding in (lora or {}).items()}
     return tuple(
         TensorSpec(

@@ -40,7 +40,7 @@ _UNFIT = (OSError, ValueError, TypeError, LookupError, AttributeError, Arithmeti
 
 
 def random_module(geometry: str, part: str, seed: int) -> nn.Module:
-    """Return a part with its library's random initialization, equal for equal seeds; torch's global generator is unchanged."""
+    """Return a model part with random weights, equal for equal seeds. torch's global random generator is unchanged."""
     folder = model_files.part_folder(geometry, part)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -56,7 +56,7 @@ def random_module(geometry: str, part: str, seed: int) -> nn.Module:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """Return CLIP's tokenizer, 49408 tokens, T = 77. Only its merges are stored, from which the vocabulary follows."""
+    """Return CLIP's tokenizer: 49408 tokens, 77 per prompt. The vocabulary is computed from the stored merges."""
     folder = model_files.GEOMETRIES / model_files.CHECKPOINT_GEOMETRY / "tokenizer"
     lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
     merges = [(left, right) for left, right in (line.split() for line in lines)]
@@ -287,7 +287,7 @@ def _foundation(
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn exceptions of the libraries into a UserError that names the model."""
+    """Turn exceptions of diffusers, transformers and safetensors into a UserError that names the model."""
     try:
         yield
     except (*_UNFIT, SafetensorError, SingleFileComponentError, StrictDataclassError) as error:
@@ -296,7 +296,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _check_configs(folder: Path) -> None:
-    """Refuse a folder of another pipeline, or with unreadable configurations, which libraries would look for elsewhere."""
+    """Raise if a model folder is for another pipeline, or if a configuration that libraries would seek online is unreadable."""
     listing = model_files.DIFFUSERS_INDEX
     index = _config(folder / listing)
     pipeline = index.get("_class_name")

@@ -1,4 +1,4 @@
-"""Initializers: graphs with weights in an external file, as arrays, sessions and saved graphs, without holding weights twice.
+"""Initializers: reading, running and saving ONNX graphs with weights in an external file, never with two copies in memory.
 
 A protobuf is limited to 2 GB, and every copy costs as much memory. So the graph of a large model stays small: its initializers
 refer to a file and an offset. In memory, the file is given by its absolute path.
@@ -58,7 +58,7 @@ def open_graph(path: Path, weights: Path | None) -> onnx.ModelProto:
 
 
 def _place(tensor: onnx.TensorProto) -> dict[str, str]:
-    """Return the entries of a tensor's external data reference; ValueError for unknown or repeated entries."""
+    """Return the keys and values of a tensor's external data reference; ValueError for unknown or repeated keys."""
     place: dict[str, str] = {}
     for entry in tensor.external_data:
         if entry.key not in _PLACE_KEYS or entry.key in place:
@@ -70,7 +70,7 @@ def _place(tensor: onnx.TensorProto) -> dict[str, str]:
 
 
 def _check_place(tensor: onnx.TensorProto, place: dict[str, str], file_bytes: int) -> None:
-    """Refuse a tensor whose values exceed the file, or whose length does not match its shape."""
+    """Raise if a tensor's external values end beyond the file, or if their length does not match the tensor's shape."""
     size, name = _size_bytes(tensor), quote(tensor.name)
     for key in ("offset", "length"):
         if not ((text := place.get(key, "0")).isascii() and text.isdigit() and len(text) < len(str(2**63))):
@@ -134,7 +134,7 @@ def value(initializer: onnx.TensorProto) -> np.ndarray:
 
 
 def with_inline_values(initializer: onnx.TensorProto) -> onnx.TensorProto:
-    """Return the initializer with its values embedded."""
+    """Return an initializer that holds its values itself, not in an external file."""
     return numpy_helper.from_array(value(initializer), initializer.name) if uses_external_data(initializer) else initializer
 
 
@@ -161,7 +161,7 @@ def move_to_file(model: onnx.ModelProto, names: Sequence[str], scratch: Path) ->
 
 
 def open_session(model: onnx.ModelProto, *, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Load the graph on the CPU; 0 threads means as many as cores."""
+    """Open an ONNX Runtime session for a graph on this machine's CPU; 0 threads means one per core."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = False  # memory patterns would allocate all tensors again after the first run
@@ -172,7 +172,7 @@ def open_session(model: onnx.ModelProto, *, threads: int = 0) -> onnxruntime.Inf
 
 
 def _external(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yield the initializers with external data."""
+    """Yield a graph's initializers whose values are in an external file."""
     return (initializer for initializer in model.graph.initializer if uses_external_data(initializer))
 
 

@@ -1,4 +1,4 @@
-"""Values: checks of weight tensors for NaN, infinities and implausible magnitudes."""
+"""Weight faults: checks of weight tensors for NaN, infinities and implausible magnitudes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def fault_of(tensor: torch.Tensor) -> ValueFault | None:
 
 
 def faults_by_name(tensors: Mapping[str, torch.Tensor]) -> dict[ValueFault, list[str]]:
-    """Return the names of a model's floating-point tensors with NaN, Inf or implausible magnitudes, by fault."""
+    """Return the faults of a model's floating-point weights (NaN, Inf, implausible magnitudes), each with its tensor names."""
     faults: dict[ValueFault, list[str]] = {}
     for name, tensor in tensors.items():
         if tensor.dtype in FLOATS and (fault := _above(_greatest(tensor))):
@@ -44,7 +44,7 @@ def faults_by_name(tensors: Mapping[str, torch.Tensor]) -> dict[ValueFault, list
 
 
 def _greatest(tensor: torch.Tensor) -> float:
-    """Return the greatest magnitude in float32, as weights are used; NaN if any value is NaN."""
+    """Return a tensor's greatest magnitude in float32, as weights are used; NaN if any value is NaN."""
     if not tensor.numel():
         return 0.0
     low, high = torch.aminmax(tensor.float())

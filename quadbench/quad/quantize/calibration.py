@@ -1,4 +1,4 @@
-"""Calibration: observing the tensor ranges and histograms of a float graph, estimating quantization ranges, counting clipping."""
+"""Calibration: ranges and histograms of a float graph's tensors, quantization ranges from them, and counts of clipped values."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -47,7 +47,7 @@ def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, R
 
 
 def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """Return the graph with one output instead of its own: the least and greatest value of each tensor.
+    """Return a copy of the graph whose only output is the least and greatest value of each named tensor.
 
     ONNX Runtime 1.32 orders nodes backwards from the outputs, and finishes first the input whose node was added last. So the
     ranges are concatenated one by one, by nodes added at the end: each tensor is reduced and freed before the next is computed.
@@ -69,7 +69,7 @@ def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
 def _observed(
     model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], constants: Constants, output: onnx.ValueInfoProto
 ) -> onnx.ModelProto:
-    """Return the graph with additional nodes and constants, and one output instead of its own."""
+    """Return a copy of the graph with nodes and constants added, and `output` in place of the graph's own outputs."""
     observed = deepcopy(model)
     graph = observed.graph
     graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
@@ -92,7 +92,7 @@ def observe_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range], feed
 
 
 def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
-    """Return the graph with one output instead of its own: the histograms of all tensors, one after the other.
+    """Return a copy of the graph whose only output is the histograms of all tensors, one after the other.
 
     Each tensor is added to the counts of earlier ones by a node at the end, as in `with_ranges`: each tensor is counted and freed
     before the next is computed. ONNX Runtime 1.32 adds in place.
@@ -115,7 +115,7 @@ def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx
 
 
 def _places(name: str, index: int) -> list[onnx.NodeProto]:
-    """Return the nodes that compute the histogram position of each of a tensor's values, and as many ones."""
+    """Return nodes that compute the histogram bin of each value of a tensor, and a tensor with as many ones."""
     own = f"counts.{index}"
     one = numpy_helper.from_array(np.array([1], np.int32))
     return [
@@ -141,7 +141,7 @@ class RangeRule:
     headroom: float = 1.0
 
     def range_of(self, seen: Range, counts: np.ndarray | None, dtype: str) -> Range:
-        """Return the quantization range. `counts` (bins,) is the histogram over `seen`, None if the rule needs none."""
+        """Return a tensor's quantization range, given its observed range `seen` and, if needed, its histogram (bins,)."""
         if self.estimator is None:
             return seen.scaled(self.headroom)
         assert counts is not None
@@ -189,7 +189,7 @@ def _edges(seen: Range, bins: int) -> np.ndarray:
 def clipping_of(
     model: onnx.ModelProto, encodings: Mapping[str, Encoding], feeds: Sequence[Feed], *, variant: str, task: str | None
 ) -> Clipping:
-    """Run the float graph on the feeds and count the values that clip, without tensors that only move others' values.
+    """Run the float graph on the feeds, and count the values outside the encodings. Moved copies of tensors do not count.
 
     The values are counted in a second pass, only for tensors whose observed range exceeds the encoding.
     """
@@ -224,14 +224,14 @@ def clipping_of(
 
 
 def range_within(encoding: Encoding) -> Range:
-    """Return the range of the values that do not clip, up to half a step beyond the outermost integers."""
+    """Return the range of float values that an encoding does not clip: up to half a step beyond the outermost integers."""
     least, greatest = limits(encoding.dtype)
     low, high = (least - encoding.zero_point - 0.5) * encoding.scale, (greatest - encoding.zero_point + 0.5) * encoding.scale
     return Range(low=low, high=high)
 
 
 def _with_counts(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
-    """Return the graph with one output instead of its own: the number of values of each tensor outside its range."""
+    """Return a copy of the graph whose only output counts, for each tensor, the values outside its range."""
     nodes: list[onnx.NodeProto] = []
     constants: Constants = {"clips.shape": np.array([1], np.int64)}
     for i, (name, within) in enumerate(ranges.items()):

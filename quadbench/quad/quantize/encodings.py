@@ -18,7 +18,7 @@ _LIMITS = {
 
 
 def limits(dtype: str) -> tuple[int, int]:
-    """Return the least and greatest integer that encodings of this dtype use."""
+    """Return the least and greatest integer that encodings with this NumPy dtype use."""
     return _LIMITS[dtype]
 
 
@@ -48,7 +48,7 @@ class Encoding:
 
     @property
     def limit(self) -> int:
-        """Return the greatest integer."""
+        """Return the greatest integer that this encoding uses."""
         return _LIMITS[self.dtype][1]
 
     @property

@@ -23,7 +23,7 @@ Rounding = tuple[float, int, int, int]  # scale, zero point, least and greatest 
 
 
 def resize_fault(x: Operands, a: Attributes) -> str | None:
-    """Return the mode or factors of a Resize that are not supported here, or None. `x` has only the constant inputs."""
+    """Describe the unsupported mode or factors of a Resize node; None if it is supported. `x` has only the constant inputs."""
     form = ", ".join(a[key].decode() if key in a else default for key, default in RESIZE_DEFAULTS.items())
     if form not in RESIZE_FORMS:
         return form
@@ -117,7 +117,7 @@ OPERATORS: dict[str, Operator] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Node:
-    """A node of the graph, with everything that is constant over runs."""
+    """An ONNX node prepared for torch: its operator, tensor names and attributes."""
 
     name: str
     op_type: str
@@ -137,7 +137,7 @@ class FakeQuantGraph:
         self._nodes = [node for proto in model.graph.node if (node := self._prepared(proto)) is not None]
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the graph's output. LoRA inputs are float weights, and are rounded here."""
+        """Run the graph and return its output. LoRA inputs are given as float weights, and rounded here."""
         values: Tensors = dict(inputs)
         for node in self._nodes:
             values |= self._run(node, values)
@@ -184,13 +184,13 @@ class FakeQuantGraph:
         return node
 
     def _rounding(self, node: _Node) -> Rounding:
-        """Return the encoding in a node's constants."""
+        """Return the scale, zero point and integer limits of a QuantizeLinear or DequantizeLinear node."""
         scale, zero = (self._initializers[name] for name in node.inputs[1:3])
         return float(scale), int(zero), *limits(str(zero.numpy().dtype))
 
 
 def _dequantized(integers: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return (q - z) s, for a whole tensor or along an axis."""
+    """Dequantize integers, (q - z) s, with one scale for the whole tensor or one for each index of an axis."""
     if scale.ndim:
         shape = [1] * integers.ndim
         shape[axis] = -1

@@ -35,7 +35,7 @@ RESIDUAL_STEPS = 254  # per weight scale: INT8 up to 127 at this step covers hal
 
 @dataclass(frozen=True, kw_only=True)
 class MergeableUnet:
-    """A quantized U-Net with external weights at its LoRA sites, and the graph that computes these with an adapter added."""
+    """A quantized U-Net with external weights at its LoRA sites, and the graph `merge` that adds an adapter to these weights."""
 
     unet: onnx.ModelProto
     merge: onnx.ModelProto
@@ -66,7 +66,7 @@ class _Site:
 def make_mergeable(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding], scratch: Path
 ) -> MergeableUnet:
-    """Quantize a float U-Net without its LoRA inputs, for merging. Its weights at the sites are in a file below `scratch`."""
+    """Quantize a float U-Net without LoRA inputs, for merging adapters. Weights at LoRA sites go to a file below `scratch`."""
     sites = list(_sites(model))
     plain = without_lora(model)
     moved = {site.layer.output[0]: activations[site.total] for site in sites if activations}
@@ -78,7 +78,7 @@ def make_mergeable(
 
 
 def merge_adapter(unet: onnx.ModelProto, merge: onnx.ModelProto, lora: Feed) -> onnx.ModelProto:
-    """Return the U-Net with an adapter, given as integers for every LoRA input, merged as a device does on loading."""
+    """Return the U-Net with an adapter merged as a device does it on loading. `lora` has integers for every LoRA input."""
     session = initializers.open_session(merge)
     names = [output.name for output in session.get_outputs()]
     tensors = dict(zip(names, session.run(names, dict(lora)), strict=True))
@@ -106,7 +106,7 @@ def _sites(model: onnx.ModelProto) -> Iterator[_Site]:
 
 
 def without_lora(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a float graph without LoRA inputs: each site's own result replaces the sum."""
+    """Return a copy of a float graph without LoRA inputs: each site's layer result replaces its sum with the LoRA product."""
     plain, totals = deepcopy(model), {site.own: site.total for site in _sites(model)}
     nodes = [node for node in plain.graph.node if node.output[0] not in totals.values()]
     for node in nodes:
@@ -152,7 +152,7 @@ class _Merge:
 
     @property
     def outputs(self) -> list[str]:
-        """Return the U-Net's tensors that change with an adapter."""
+        """Return the names of the U-Net's tensors at this site that change when an adapter is merged."""
         weight, bias = self.site.weight, self.site.bias
         has_bias = bias is not None and f"{bias}.int32" in self.constants
         return [f"{weight}.int8", f"{weight}.scales", *([f"{bias}.int32", f"{bias}.scales"] if has_bias else [])]
@@ -204,7 +204,7 @@ class _Merge:
         return helper.make_node(operator, inputs, [f"{self.site.name}.{name}"], **attributes)
 
     def own_constants(self) -> Iterator[onnx.TensorProto]:
-        """Yield the constants of these nodes; the base's are in the U-Net's external file."""
+        """Yield the constants of this site's nodes. The base's weights refer to the U-Net's external file."""
         down, up = (np.float32(self.lora[name].scale) for name in input_names(self.site.name))
         shape = list(self.constants[f"{self.site.weight}.int8"].dims)
         values = {

@@ -115,7 +115,7 @@ def linear_as_gemm(model: onnx.ModelProto) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Linear:
-    """A linear layer with x (1, T, D), weight (O, D), bias (O), output (1, T, O), and the tensors that it replaces."""
+    """A linear layer as tensor names: x (1, T, D), weight (O, D), bias (O), output (1, T, O), and tensors that become unused."""
 
     name: str
     x: str
@@ -140,7 +140,7 @@ class GraphIndex:
 
 
 def _linear(model: onnx.ModelProto, graph: GraphIndex, node: onnx.NodeProto) -> _Linear | None:
-    """Return the node as a linear layer, with the bias that its only reader adds; None for other nodes."""
+    """Return a MatMul node with a weight matrix as a linear layer, including an Add of a bias; None for any other node."""
     if node.op_type != "MatMul" or len(graph.shapes[node.input[0]]) != 3 or len(graph.shapes[node.input[1]]) != 2:
         return None
     x, factor = node.input
@@ -198,7 +198,7 @@ def _constant(model: onnx.ModelProto, name: str, value: np.ndarray) -> str:
 
 
 def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    """Replace the graph's nodes by these, without nodes and constants whose results are unused."""
+    """Replace the graph's nodes by `nodes`, and drop nodes and constants whose results nothing reads."""
     used = {value.name for value in model.graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(nodes):

@@ -71,7 +71,7 @@ def activation_encodings(
 def quantize_graph(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding] | None = None
 ) -> onnx.ModelProto:
-    """Return the QDQ graph. `lora` names graph inputs that become integers; without `activations`, activations stay float."""
+    """Return a float graph as a QDQ graph. Inputs in `lora` become integers; without `activations`, activations stay float."""
     return _Writer(model=model, activations=activations, lora=lora or {}).write()
 
 
@@ -135,26 +135,26 @@ class _Writer:
             self._quantize_dequantize(name, source, target, self.activations[name])
 
     def _is_widened(self, node: onnx.NodeProto, name: str) -> bool:
-        """Return whether the node reads or writes an 8-bit tensor as 16 bits, since it needs equal widths and another has 16."""
+        """Return whether a node must treat its 8-bit tensor as 16-bit, because its operator needs tensors of equal width."""
         if node.op_type not in ONE_WIDTH or name not in self.activations or self.activations[name].dtype != "uint8":
             return False
         encodings = {**self.activations, **self.lora}
         return any(encodings[other].bits == 16 for other in (*node.input[:2], *node.output) if other in encodings)
 
     def _rounded_again(self, name: str, form: str, encoding: Encoding) -> str:
-        """Write a tensor in another encoding, only once, and return the dequantized tensor."""
+        """Requantize a tensor with another encoding, once per `form`, and return the dequantized tensor's name."""
         key = f"{name}.{form}"
         if key not in self.dequantized:
             self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", encoding)
         return self.dequantized[key]
 
     def _data_encoding(self, node: onnx.NodeProto) -> Encoding | None:
-        """Return the encoding of the node's first input; None if there is none."""
+        """Return the encoding with which a node reads its first input; None if that input stays float."""
         name = node.input[0]
         return enc.widen(self.activations[name]) if self._is_widened(node, name) else self.activations.get(name)
 
     def _operand(self, node: onnx.NodeProto, index: int, name: str) -> str:
-        """Return the tensor that the node reads for an input: a dequantized tensor, or an unchanged constant."""
+        """Return the name that a node reads for one of its inputs: a dequantized tensor, or an unchanged constant."""
         initializer = self._initializers.get(name)
         if initializer is None:
             if index == 0 and self._is_widened(node, name):
@@ -178,7 +178,7 @@ class _Writer:
         return initializer.name
 
     def _factor(self, name: str) -> str:
-        """Return the second factor of a product as INT16 with zero point 0; HTP narrows UINT16 to 8 bits there."""
+        """Requantize the second factor of a MatMul to INT16 with zero point 0, as HTP would narrow UINT16 to 8 bits."""
         encoding = self.activations.get(name)
         if encoding is None or encoding.dtype != "uint16":
             return self.dequantized.get(name, name)
@@ -203,7 +203,7 @@ class _Writer:
         return self.dequantized[key]
 
     def _least_scales(self, node: onnx.NodeProto) -> np.ndarray | None:
-        """Return the least weight scales for which the bias fits into 32 bits, as a norm's scale can be close to 0."""
+        """Return the least weight scale per channel with which the bias fits into 32 bits; None without bias."""
         encoding = self._data_encoding(node)
         if len(node.input) < 3 or encoding is None:
             return None
@@ -246,7 +246,7 @@ class _Writer:
         self.dequantized[key] = f"{key}.dq"
 
     def _parameters(self, encoding: Encoding) -> tuple[str, str]:
-        """Return the names of an encoding's scale and zero point, which equal encodings share."""
+        """Store an encoding's scale and zero point, shared by equal encodings, and return both names."""
         scale, zero_point = f"scale.{encoding.scale!r}", f"zero_point.{encoding.dtype}.{encoding.zero_point}"
         self._store(scale, np.float32(encoding.scale))
         self._store(zero_point, np.array(encoding.zero_point, encoding.dtype))

@@ -1,4 +1,4 @@
-"""Quantizer: writing a float graph as a QDQ graph at any bit width, with 8 bits where they cost least. No torch."""
+"""Quantizer: writing a float graph as a QDQ graph with 16-bit activations, or 8-bit ones where they cost least. No torch."""
 
 import math
 import os
@@ -40,7 +40,7 @@ class Layer:
 
 
 def base_layers(model: onnx.ModelProto, sources: Mapping[str, str]) -> tuple[Layer, ...]:
-    """Return the base's layers in graph order; `sources` is the result of `qdq.encoding_sources`."""
+    """Return a graph's convolution and linear layers with constant weights, in order; `sources` is from `encoding_sources`."""
     shapes = value_shapes(model)
     sizes = {constant.name: math.prod(constant.dims) for constant in model.graph.initializer}
     return tuple(
@@ -66,7 +66,7 @@ def narrow_layers(layers: Sequence[Layer], narrow: Collection[str]) -> list[Laye
 def int8_share(
     model: onnx.ModelProto, sources: Mapping[str, str], activations: Mapping[str, Encoding], lora: Mapping[str, Encoding]
 ) -> Int8Share:
-    """Return the shares that run in 8 bits under these encodings. A LoRA product counts if its weights are 8-bit too."""
+    """Count the layers, parameters, operations and LoRA products in 8 bits. A LoRA product needs 8-bit weights too."""
     layers = base_layers(model, sources)
     narrow = {name for name, encoding in activations.items() if encoding.bits == BITS}
     chosen = narrow_layers(layers, narrow)
@@ -85,7 +85,7 @@ def _share(chosen: Sequence[Layer], layers: Sequence[Layer], count: Callable[[La
 
 
 def _is_layer(node: onnx.NodeProto, sizes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Return whether a node has constant weights and mixes channels."""
+    """Return whether a node is a convolution or matrix product with constant weights that mixes channels."""
     if node.op_type not in WEIGHT_AXIS or node.input[1] not in sizes:
         return False
     groups = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "group"), 1)
@@ -132,7 +132,7 @@ def layer_noise(
 
 
 def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
-    """Return the tensors of the first layers, as many as bring the 8-bit parameters closest to `percent` % of all.
+    """Return the tensors to make 8-bit: those of the first layers, so that about `percent` % of all parameters are 8-bit.
 
     A layer whose two tensors belong to earlier layers is 8-bit too, and counts.
     """
@@ -185,7 +185,7 @@ def _energy(values: np.ndarray) -> float:
 
 
 def _inputs(model: onnx.ModelProto, values: Values) -> Values:
-    """Return the values that are inputs of the graph."""
+    """Return those of the known values that are inputs of the graph, by name."""
     return {v.name: values[v.name] for v in model.graph.input if v.name in values}
 
 
@@ -209,7 +209,7 @@ def _segments(model: onnx.ModelProto, layers: Sequence[Layer], encodings: Mappin
 
 
 def _switch_of(tensor: str) -> str:
-    """Return the name of the input that switches a tensor's rounding."""
+    """Return the name of the boolean graph input that turns a tensor's rounding on."""
     return f"{tensor}.is_rounded"
 
 
@@ -251,7 +251,7 @@ class _Cutter:
     def with_switches(
         self, nodes: Sequence[onnx.NodeProto], encodings: Mapping[str, Encoding], outputs: Sequence[str]
     ) -> onnx.ModelProto:
-        """Return a model of these nodes in which each tensor with an encoding can be rounded for all of its readers."""
+        """Return a model of these nodes in which a boolean input per encoded tensor turns that tensor's rounding on."""
         switched, constants = [], []
         computed = {name for node in nodes for name in node.output}
         read_as = {name: f"{name}.switched" for name in encodings if name not in computed}  # inputs keep their names

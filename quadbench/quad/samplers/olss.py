@@ -19,7 +19,7 @@ SEARCH_ROUNDS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerInput:
-    """One input for fitting: the U-Net, latent (1, 4, h, w), noise (1, 4, h, w) and mask (1, 1, h, w)."""
+    """A calibration input for fitting a sampler: U-Net call, latent (1, 4, h, w), noise (1, 4, h, w), mask (1, 1, h, w)."""
 
     denoise: table.Denoise
     latent: torch.Tensor
@@ -75,7 +75,8 @@ def ddim_table(
 
 
 def olss_table(teacher: table.SamplerTable, inputs: Sequence[SamplerInput], *, steps: int) -> table.SamplerTable:
-    """Fit at most `steps` steps to the teacher's runs; fewer, if these already reach the end at the lowest error.
+    """Fit a sampler of at most `steps` steps to the teacher sampler's runs on all inputs, and return its table. There are fewer
+    steps if these already reach the end at the lowest error.
 
     `fit_error` is the root-mean-square distance of the table's final sample from the teacher's, over all inputs.
     """
@@ -131,7 +132,7 @@ def _least_squares(basis: torch.Tensor, target: torch.Tensor) -> tuple[list[floa
 
 
 def _reduced(trajectory: TeacherTrajectory) -> TeacherTrajectory:
-    """Return the trajectory's vectors replaced by the R factor of their QR: the same errors from smaller systems."""
+    """Replace a trajectory's vectors by the R factor of their QR decomposition: smaller systems with the same errors."""
     length, count = trajectory.eps.shape
     vectors = torch.cat([trajectory.x, trajectory.eps]).T  # (n, 2T + 1)
     r = torch.linalg.qr(vectors, mode="r").R
@@ -157,7 +158,7 @@ def _search_path(trajectory: TeacherTrajectory, steps: int) -> list[int]:
 
 
 def _greedy_path(trajectory: TeacherTrajectory, bound: float) -> list[int]:
-    """Return step indices chosen greedily: each step goes as far as its error stays within `bound`, at least one index."""
+    """Choose indices of teacher steps greedily: each step goes as far as its error stays within `bound`, at least one index."""
     path, i, length = [0], 0, len(trajectory.eps)
     while True:
         basis = torch.stack([trajectory.x[i], *trajectory.eps[path]], 1)

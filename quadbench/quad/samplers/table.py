@@ -80,7 +80,7 @@ def is_noise_alone(strength: float, *, is_image_to_image: bool) -> bool:
 
 
 def first_sample(alpha: float, strength: float, *, is_image_to_image: bool) -> Blend:
-    """Return the initial blend for a schedule whose first time step has this alpha-bar."""
+    """Return the weights of latent and noise in the first sample, given the alpha-bar of the first time step."""
     if is_noise_alone(strength, is_image_to_image=is_image_to_image):
         return Blend(latent=0.0, noise=1.0)
     return Blend(latent=math.sqrt(alpha), noise=math.sqrt(1 - alpha))
