@@ -1,4 +1,4 @@
-"""Compile: compiling a bundle's quantized graphs for a target into a compiled bundle, reused for the same inputs."""
+"""Compile: compiling a bundle's quantized graphs for a target into a compiled bundle, which is reused for equal inputs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -26,7 +26,7 @@ class Compiler(Protocol):
         ...
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> CompileResult:
-        """Compile the graphs below `source` into `folder`, and return a description; report each step to `notify`."""
+        """Compile the graphs below `source` into `folder`, and describe the results. Report each step to `notify`."""
         ...
 
 

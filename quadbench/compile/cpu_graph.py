@@ -86,13 +86,13 @@ def readers_of(graph: Any) -> dict[str, list[Any]]:
 
 
 def only_reader(readers: Mapping[str, list[Any]], name: str) -> Any:
-    """Return the only node that reads a tensor; None if there are no or several readers, or it is a graph output."""
+    """Return the only node that reads a tensor; None if several nodes or no node read the tensor, or if it is a graph output."""
     nodes = readers.get(name, [])
     return nodes[0] if len(nodes) == 1 else None
 
 
 def replace_nodes(graph: Any, nodes: Sequence[Any]) -> None:
-    """Replace the graph's nodes by these in topological order, without nodes whose outputs are unused."""
+    """Replace the graph's nodes by `nodes` in topological order, leaving out nodes whose outputs nothing reads."""
     ordered = _in_order(nodes)
     needed, kept = {value.name for value in graph.output}, []
     for node in reversed(ordered):
@@ -250,7 +250,7 @@ def _factor(name: str, readers: dict[str, list[Any]]) -> str:
 
 
 def _forward(name: str, readers: dict[str, list[Any]]) -> tuple[str, Any]:
-    """Follow a tensor through Reshapes to its only reader. Return the name it reads, and the node; None if not exactly one."""
+    """Follow a tensor through Reshapes to its only reader. Return the name that this node reads, and the node or None."""
     while (node := only_reader(readers, name)) is not None and node.op_type == "Reshape":
         name = node.output[0]
     return name, node
@@ -344,7 +344,7 @@ def _axis(node: Any, default: int) -> int:
 
 
 def defer_weights(path: Path) -> None:
-    """Move the nodes that only prepare weights or LoRA inputs to the front of the graph file; other graphs stay unchanged."""
+    """Move the nodes that only prepare weights or LoRA inputs to the front of a graph file, unless they are there already."""
     model = read_model(path)
     loras = [value.name for value in model.graph.input if value.name.startswith(LORA_PREFIX)]
     ready = {"", *(constant.name for constant in model.graph.initializer), *loras}

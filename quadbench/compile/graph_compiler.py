@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessResult:
-    """The end of a child process, with its output. `status` is None after a timeout, negative after a signal."""
+    """How a child process ended, and its output. `status` is its exit code, None after a timeout, negative after a signal."""
 
     status: int | None
     output: str = field(repr=False)
@@ -51,7 +51,7 @@ class ProcessResult:
 def run_subprocess(
     argv: Sequence[str], log: Path, timeout_s: float, environment: Mapping[str, str] | None = None, *, folder: Path | None = None
 ) -> ProcessResult:
-    """Run a command for at most `timeout_s` seconds with its output in the file `log`; environment and folder are inherited."""
+    """Run a command for at most `timeout_s` seconds, its output in the file `log`. It inherits our environment by default."""
     with log.open("wb") as output:
         streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
         process = start_child(argv, **streams, env=environment, cwd=folder)
@@ -124,7 +124,7 @@ class SingleGraphCompiler(ABC):
         return cost
 
     def _take(self, place: Path, target: Path) -> CompileCost:
-        """Link the compiled graph kept in `place` to `target`, and return its cost."""
+        """Link the compiled graph in the folder `place` to the path `target`, and return its compile cost."""
         cost = CompileCost(**json.loads((place / COST).read_text()))
         link_file(place / f"product{self.suffix}", target)
         return cost

@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def compile_file(source: Path, product: Path, soc: str | None) -> dict[str, Any]:
-    """Write the compiled graph, and return the peak memory and the operators that the NPU does not run."""
+    """Compile a graph to the file `product`, and return the peak memory and the operators that the NPU does not run."""
     outcome: dict[str, Any] = {"left": [], "said": ""}
     if soc is None:
         write_tflite(source, product)

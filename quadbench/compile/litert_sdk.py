@@ -44,7 +44,7 @@ def sdk_for(soc: str) -> Sdk:
 
 
 def look_for_sdk(soc: str) -> Sdk:
-    """Return a chip's SDK. The chip must be known to LiteRT, and the SDK complete and of LiteRT's release.
+    """Return a chip's SDK. Raise unless LiteRT knows the chip, and the SDK is complete and of the same release as LiteRT.
 
     The message of a MissingDependencyError is the missing part.
     """
@@ -75,7 +75,7 @@ def look_for_sdk(soc: str) -> Sdk:
 
 
 def search_path(sdk: Sdk, scratch: Path, environment: Mapping[str, str]) -> str:
-    """Return LD_LIBRARY_PATH with the folders in which LiteRT's plugin finds the SDK's libraries.
+    """Return a value of LD_LIBRARY_PATH with the folders in which LiteRT's plugin finds the SDK's libraries.
 
     Qualcomm's plugin opens libQnnLpai.so without calling it, and ONNX Runtime's package lacks that file: a link to another
     library in `scratch` takes its place.
@@ -89,7 +89,7 @@ def search_path(sdk: Sdk, scratch: Path, environment: Mapping[str, str]) -> str:
 
 
 def aot_target(vendor: Vendor, soc: str) -> Any:
-    """Return LiteRT's target object for a chip."""
+    """Return LiteRT's object for a chip as the target of ahead-of-time compilation."""
     module = _target_module(vendor)
     return module.Target(module.SocModel(soc))
 

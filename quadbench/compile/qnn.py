@@ -110,7 +110,7 @@ def run_on_emulator(
 
 
 def main() -> None:
-    """Compile or run as the arguments say. ONNX Runtime's errors pass through; the parent process reads them from stderr."""
+    """Compile a graph, or run one on the emulator, as the command line says. The parent process reads errors from stderr."""
     parser = argparse.ArgumentParser()
     actions = parser.add_subparsers(dest="action", required=True)
     compiling, running = actions.add_parser("compile"), actions.add_parser("run")

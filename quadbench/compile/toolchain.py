@@ -93,7 +93,7 @@ def installed_version(target: ToolchainTarget) -> str:
 
 
 def missing_parts(target: ToolchainTarget) -> list[str]:
-    """Return a toolchain's missing environment variables and programs. A program with an unset variable does not count."""
+    """Return a toolchain's missing environment variables and programs. Programs with a missing variable are not checked."""
     values = _environment(target)
     missing = [f"the environment variable {name}" for name in target.environment if name not in values]
     programs = dict.fromkeys(command[0] for command in (*target.commands, target.version.command))

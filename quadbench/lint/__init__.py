@@ -35,7 +35,7 @@ def lint_bundle(bundle: StoredBundle, *, htp_arch: str | None, target: Target | 
 
 
 def check_bundle(bundle: StoredBundle, *, htp_arch: str | None, target: Target | None = None) -> None:
-    """Lint a bundle before compilation: log warnings and raise errors.
+    """Lint a bundle before compilation: log warnings, and raise a BuildError if there are errors.
 
     Without the onnx package, only a warning is logged, as the graphs were linted where they were built.
 

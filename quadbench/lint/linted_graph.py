@@ -30,7 +30,7 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """An ONNX node with its input and output tensors by name. An omitted optional input is an empty name."""
+    """An ONNX node with its input and output tensors by name. An omitted optional input has an empty name."""
 
     name: str
     op_type: str

@@ -53,7 +53,7 @@ Findings = Mapping[str, tuple[Finding, ...]]  # by the graph's path
 
 
 def messages(findings: Findings, severity: Severity) -> Iterator[str]:
-    """Yield one line per broken rule: its first finding, and the number of further ones."""
+    """Yield one line of text per broken rule: its first finding, and the number of further findings."""
     by_rule: dict[str, list[tuple[str, Finding]]] = {}
     for path, of_graph in findings.items():
         for finding in of_graph:
@@ -289,7 +289,7 @@ def litert_operator(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def litert_8_bit(graph: LintedGraph) -> Iterator[Finding]:
-    """Find 8-bit activations; LiteRT graphs have 16-bit activations here."""
+    """Find 8-bit activations, which the LiteRT writer does not support; it writes 16-bit activations."""
     for node in graph.nodes:
         if node.op_type == QUANTIZE and graph.dtypes[node.outputs[0]] == "UINT8":
             yield Finding(

@@ -146,7 +146,7 @@ def _extend(bundle: StoredBundle, admission: Admission, candidate: Candidate, pa
 
 
 def template_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
-    """Return the bundle's task `new.like`, the model for a new task called `name`. Raise if either name cannot be used."""
+    """Return the bundle's task `new.like`, the template of a new task called `name`. Raise if either name cannot be used."""
     tasks = {task.name: task for task in bundle.tasks}
     if new.like not in tasks or new.like not in {task.name for task in new.recipe.tasks}:
         raise UnknownNameError("task", new.like, [task.name for task in new.recipe.tasks])

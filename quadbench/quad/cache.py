@@ -68,7 +68,7 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
     built = recipe.model_dump(mode="json", exclude={"measure", "runtime", "published", "devices"})
     built["baselines"] = sorted(
         name for name in recipe.baselines if Variant(name).graph_variant == name
-    )  # others reuse their graphs
+    )  # baselines of other variants reuse existing graphs
     ranges = built | {"precision": None, "baselines": None}
     floats = ranges | {"quad": recipe.quad.calibration.samples}
     models = floats | {"tasks": [task | {"sampler": None} for task in built["tasks"]]}

@@ -13,7 +13,7 @@ from quadbench.spec.spec_model import MAX_NAME_LENGTH
 
 @dataclass(frozen=True, kw_only=True)
 class NewTask:
-    """A new task for an added adapter, modelled on the task `like` of `recipe`, the recipe that built the bundle."""
+    """A new task for an added adapter, with the settings of the task `like` in `recipe`, the recipe that built the bundle."""
 
     recipe: Recipe
     like: str

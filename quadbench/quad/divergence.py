@@ -87,7 +87,7 @@ def divergence(exact: np.ndarray, quantized: np.ndarray) -> Divergence:
 
 @dataclass(frozen=True, kw_only=True)
 class DivergenceScore:
-    """Mean divergences over samples. `sqnr_db` is computed over all samples together, None if nothing differs."""
+    """Mean divergences of quantized outputs over samples. `sqnr_db` is over all samples together, None if nothing differs."""
 
     sqnr_db: float | None
     mse: float

@@ -176,14 +176,14 @@ def fixed_table(task: Task, foundation: Foundation) -> SamplerTable | None:
 
 
 class StartKeys(TypedDict):
-    """Keyword arguments of the sampler tables that define where a run starts."""
+    """The keyword arguments of sampler table functions that define where a run starts."""
 
     strength: float
     is_image_to_image: bool
 
 
 def start_keys(task: Task) -> StartKeys:
-    """Return the task's strength (1 without an input image), and whether the image is mixed in even at strength 1."""
+    """Return a task's strength (1 without input image), and whether a run starts from its input image even at strength 1."""
     strength = 1.0 if isinstance(task, TextToImageTask) else task.strength
     return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
 

@@ -88,7 +88,7 @@ def tool_versions() -> dict[str, str]:
 
 
 def has_random_weights(recipe: Recipe) -> bool:
-    """Return whether the model or an adapter has random weights, so that images are meaningless."""
+    """Return whether a recipe's model or adapters have random weights, so that images are meaningless."""
     return isinstance(recipe.foundation, tasks.RandomFoundation) or any(
         isinstance(a, tasks.RandomAdapter) for a in recipe.adapters.values()
     )
@@ -132,7 +132,7 @@ def part_folder(geometry: str, part: str) -> Path:
 
 
 def adapter_digests(path: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of an adapter, by name, independent of its location."""
+    """Return the SHA-256 of each file of an adapter by file name, so that moving the files changes nothing."""
     return file_digests(adapter_files(path))
 
 

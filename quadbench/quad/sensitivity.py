@@ -42,7 +42,7 @@ class UnetSample:
 
 @dataclass(frozen=True, kw_only=True)
 class StepScore:
-    """The divergence score over the samples of one step of a task."""
+    """The mean divergence of quantized from float predictions over all samples at one sampler step of a task."""
 
     task: str
     step: int
@@ -52,7 +52,7 @@ class StepScore:
 
 @dataclass(frozen=True, kw_only=True)
 class InputScore:
-    """The divergence score over the samples of one input of a task."""
+    """The mean divergence of quantized from float predictions over all samples of one input of a task."""
 
     task: str
     item: str
@@ -263,7 +263,7 @@ def _agreement(scores: Sequence[DivergenceScore]) -> Agreement:
 
 
 def analyse(recipe: Recipe, *, lora: Literal["int16", "int8"] | None = None, notify: Notify = ignore_step) -> Sensitivity:
-    """Score how sensitive a recipe's adapters are to rounding of their weights; `lora` None uses the recipe's bits.
+    """Score how sensitive a recipe's adapters are to rounding their weights to the type `lora` (None: the recipe's type).
 
     Raises:
         UserError: the recipe has no adapters, or something that it names is missing or does not fit.

@@ -33,7 +33,7 @@ Encodings = Mapping[str, Mapping[str, Encoding]]  # by part, then by tensor
 
 
 class BundleWriter:
-    """A writer of files below one folder, which returns file references relative to it."""
+    """A writer of a bundle's files below one folder. Its methods return file references relative to that folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

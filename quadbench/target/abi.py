@@ -19,7 +19,7 @@ _LINUX_LIBRARIES = "libatomic.so.1 libc.so.6 libdl.so.2 libgcc_s.so.1 libm.so.6 
 
 
 class Abi(StrEnum):
-    """The machine and operating system of a native program. On Android it is the platform's own name, such as `arm64-v8a`."""
+    """The machine and operating system of a native program. For Android, the value is the platform's own name, `arm64-v8a`."""
 
     X86_64_LINUX = "x86_64-linux"
     ARM64_LINUX = "arm64-linux"  # with glibc, as boards have it

@@ -90,7 +90,7 @@ class DeviceProfile(Spec):
 
     @model_validator(mode="after")
     def _targets_are_of_the_chip(self) -> Self:
-        """Refuse targets for another HTP architecture than the chip's, which the linter and the choice of libraries rely on."""
+        """Refuse targets whose HTP architecture is not the chip's; linting and library choice use the chip's."""
         problems, there = [], f"found {self.soc.htp_arch or 'none'}"
         alternatives = ((("alternatives", number), target) for number, target in enumerate(self.alternatives))
         for location, target in ((("target",), self.target), (("virtual_target",), self.virtual_target), *alternatives):
@@ -111,7 +111,7 @@ class DeviceProfile(Spec):
         yield from self.alternatives
 
     def with_target(self, name: str) -> Self:
-        """Return the profile with the target of this name as the target of attached and virtual devices.
+        """Return a copy of the profile in which attached and virtual devices run the target of this name.
 
         Names are backends (`onnxruntime`, `qnn`, `litert`) and ONNX Runtime's execution providers (`cpu`, `xnnpack`); the first
         match counts. For LiteRT, virtual devices run the same file on LiteRT's CPU, as they have no NPU.
@@ -274,7 +274,7 @@ def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[Know
 
 
 def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[BrokenProfile] = ()) -> KnownTarget:
-    """Return the target with this key, or the target of the device at this address. `broken` are profiles with unknown targets.
+    """Return the target with this key, or that of the device at this address. `broken` profiles only serve for better errors.
 
     Raises:
         UnknownNameError: no target has this key or address.

@@ -65,7 +65,7 @@ VENDORS = {
 
 
 def vendor_of(soc: str) -> Vendor:
-    """Return the vendor of a chip. Valid targets name only chips of the vendors in this module."""
+    """Return the vendor of a chip, given LiteRT's name for the chip, such as `SM8750`. The name must be a known vendor's."""
     return next(vendor for prefix, vendor in VENDORS.items() if soc.startswith(prefix))
 
 
@@ -99,7 +99,7 @@ class ToolchainVersion(Spec):
 
 
 class ToolchainTarget(Spec):
-    """A vendor's compiler that is declared by its commands alone.
+    """A vendor's compiler, declared by the commands that run it.
 
     The commands run one after the other, without a shell, in an empty folder. Placeholders in them: `{input}` is the path of the
     ONNX graph, `{work}` that of the folder, and `{NAME}` the value of the environment variable NAME.
@@ -156,7 +156,7 @@ def filled(words: Sequence[str], values: Mapping[str, str]) -> list[str]:
 
 
 def _wrong_words(words: Sequence[str], location: tuple[str | int, ...], known: Sequence[str]) -> Iterator[Problem]:
-    """Yield a problem for every unknown placeholder, and for braces around anything else."""
+    """Yield a problem for each unknown placeholder in a command's words, and for braces around anything else."""
     for number, word in enumerate(words):
         for name in placeholders([word]):
             if name not in known:
@@ -176,7 +176,7 @@ _Version = Annotated[str, TextPattern(pattern=r"[0-9]+(\.[0-9]+)*", expected="nu
 
 
 class OnnxRuntimeTarget(Spec):
-    """The device's CPU, run by ONNX Runtime."""
+    """The device's CPU, on which ONNX Runtime runs the graphs."""
 
     backend: Literal["onnxruntime"]
     """Runs the graphs in ONNX Runtime."""
@@ -192,7 +192,7 @@ PerformanceMode: TypeAlias = Literal[
 
 
 class QnnTarget(Spec):
-    """Qualcomm's HTP, run from a context binary."""
+    """The device's Qualcomm HTP, which runs graphs from context binaries."""
 
     backend: Literal["qnn"]
     """Compiles here, with Qualcomm's compiler."""
@@ -206,7 +206,7 @@ class QnnTarget(Spec):
 
 
 class AiHubTarget(Spec):
-    """Qualcomm's HTP, compiled by Qualcomm AI Hub for one of its devices."""
+    """The Qualcomm HTP of a device at Qualcomm AI Hub, which compiles the graphs."""
 
     backend: Literal["ai_hub"]
     """Compiles at Qualcomm AI Hub."""
@@ -221,7 +221,7 @@ class AiHubTarget(Spec):
 
 
 class LiteRtTarget(Spec):
-    """The device's CPU or NPU, run by Google's LiteRT."""
+    """The device's CPU or NPU, on which Google's LiteRT runs the graphs."""
 
     backend: Literal["litert"]
     """Compiles here, for an NPU with its vendor's compiler."""

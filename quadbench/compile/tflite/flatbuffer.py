@@ -82,7 +82,7 @@ class TfliteWriter:
         return tuple(self._tensors[tensor].shape)
 
     def tensor(self, name: str, shape: Sequence[int], dtype: str, scales: float | np.ndarray | None = None) -> int:
-        """Add a tensor without values. `scales` make it quantized with zero point 0; several scales are per index of axis 0."""
+        """Add a tensor without values; return its index. `scales` (one, or one per row) quantize it with zero point 0."""
         quantization = None
         if scales is not None:
             values = np.atleast_1d(np.asarray(scales, np.float32))
@@ -93,14 +93,14 @@ class TfliteWriter:
         return len(self._tensors) - 1
 
     def constant(self, name: str, values: np.ndarray, scales: float | np.ndarray | None = None) -> int:
-        """Add a tensor with values, which must not change until the file is written."""
+        """Add a tensor with values, which must not change until the file is written; return the tensor's index."""
         number = self.tensor(name, values.shape, values.dtype.name, scales)
         self._buffers.append(_Aligned(data=values))
         self._tensors[number].buffer = len(self._buffers) - 1
         return number
 
     def int32_constant(self, *values: int) -> int:
-        """Return an INT32 constant, such as a shape or axes; equal values share one tensor."""
+        """Return the index of an INT32 constant, such as a shape or axes. Equal values share one tensor."""
         array = np.array(values, np.int32)
         key = array.tobytes()
         if key not in self._constants:
@@ -159,7 +159,7 @@ class TfliteWriter:
         (self._last if last else self._plain)[name] = number
 
     def transpose(self, tensor: int, name: str, order: Shape) -> int:
-        """Add a transposition of a quantized tensor with the ONNX name `name`."""
+        """Add a TRANSPOSE of a quantized tensor, whose ONNX name is `name`, and return the result's index."""
         shape = self.shape(tensor)
         turned = self.intermediate(f"{name}.{'x'.join(map(str, order))}", tuple(shape[i] for i in order), self.graph.scales[name])
         self.operator("TRANSPOSE", [tensor, self.int32_constant(*order)], [turned])
@@ -175,7 +175,7 @@ class TfliteWriter:
         return self._plain.get(name), self._last.get(name)
 
     def intermediate(self, name: str, shape: Shape, scale: float | None = None) -> int:
-        """Add an intermediate tensor: INT16 with a scale, float without."""
+        """Add an intermediate tensor, INT16 with a scale or float without one, and return its index."""
         return self.tensor(name, shape, "float32" if scale is None else "int16", scale)
 
     def constant_input(self, op: Operation, index: int) -> Constant:
@@ -224,7 +224,7 @@ class _Aligned(schema.BufferT):  # type: ignore[misc]
     """
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  (flatbuffers' name)
-        """Write the values, and return their offset."""
+        """Write the buffer into the flatbuffer, and return its offset."""
         size = self.data.nbytes
         builder.StartVector(1, size, _ALIGNMENT)
         builder.head -= size

@@ -85,7 +85,7 @@ def transpose(w: TfliteWriter, op: Operation) -> None:
 
 
 def concat(w: TfliteWriter, op: Operation) -> None:
-    """Write CONCATENATION of tensors with equal scales; LiteRT accepts different scales but silently ignores the difference."""
+    """Write CONCATENATION, with inputs requantized to the result's scale, as LiteRT silently ignores different scales."""
     name, last = op.outputs[0], w.is_channels_last(*op.inputs)
     parts = [w.channels_last(part) if last else w.plain(part) for part in op.inputs]
     scale = w.graph.scales[name]
@@ -227,7 +227,7 @@ class _Norm:
         return self.reshaped(spread, (1, 1, 1, channels))
 
     def scaled(self, normal: int, result: int, channels: Shape) -> None:
-        """Multiply each channel by its scale, add the optional offset, and quantize. `channels` is the shape of both."""
+        """Multiply channels by their scale, add the offset, if any, and quantize. `channels` is the shape of scale and offset."""
         shape = self._w.shape(normal)
         scaled = self._written("MUL", [normal, self._channels(1, channels)], shape, schema.MulOptionsT())
         if len(self._op.inputs) > 2:

@@ -55,7 +55,7 @@ def gather(w: TfliteWriter, op: Operation) -> None:
 
 
 def bias_of(w: TfliteWriter, op: Operation, weight: Constant) -> tuple[int, int]:
-    """Return a layer's bias tensor (-1 if it has none) and its type: INT32 if no sum of products can exceed 32 bits.
+    """Add a layer's bias (zeros by default). Return its index and type: INT32 if no sum of products can exceed 32 bits.
 
     LiteRT's CPU accumulates in the bias's type. INT64 is always exact, but many times slower.
     """

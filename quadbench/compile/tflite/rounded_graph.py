@@ -40,7 +40,7 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """An operator. Each input is a tensor, a constant, or empty if an optional input is omitted."""
+    """An operation of a rounded graph. Each input names a tensor or a constant; an empty name is an omitted optional input."""
 
     name: str
     op_type: str

@@ -60,7 +60,7 @@ class LoraPair:
         return self._shaped(turn @ self.down.flatten(1).double(), self.up.flatten(1).double() @ turn.T)
 
     def _shaped(self, down: torch.Tensor, up: torch.Tensor) -> "LoraPair":
-        """Return flat factors (rank, in*k*k) and (out, rank) as a pair of this pair's layer shapes, with the factors' rank."""
+        """Reshape flat factors, (rank, in*k*k) and (out, rank), into a pair for this pair's layer."""
         rank = down.shape[0]
         return LoraPair(down=down.float().view(rank, *self.down.shape[1:]), up=up.float().view(-1, rank, *self.up.shape[2:]))
 
@@ -78,7 +78,7 @@ class OmittedPart:
 
     @classmethod
     def from_energies(cls, tensors: int, energies: Sequence[float], *, unet_energy: float) -> "OmittedPart":
-        """Return the summary of a text encoder part with this many tensors and these energies per site."""
+        """Summarize an omitted text encoder part, given its number of tensors and each site's update energy."""
         whole = sum(energies) + unet_energy
         return cls(sites=len(energies), tensors=tensors, energy_share=sum(energies) / whole if whole else 0.0)
 
@@ -89,7 +89,7 @@ class OmittedPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """A LoRA adapter by site. `up` includes the whole scale, so that a layer computes `W x + up (down x)`.
+    """A LoRA adapter as pairs by site. Each `up` includes the whole scale, so that a layer computes `W x + up (down x)`.
 
     `weight`, the factor that a user gives the whole adapter, is included in `up` too.
     """
@@ -105,7 +105,7 @@ class Adapter:
         return max(pair.rank for pair in self.pairs.values())
 
     def balanced(self) -> "Adapter":
-        """Return the adapter with balanced factors at every site, independent of how its file factorises the updates."""
+        """Return the adapter with balanced factors (those of the SVD) at every site, whatever factors its file has."""
         return replace(self, pairs={site: pair.balanced() for site, pair in self.pairs.items()})
 
     def rotated(self, number: int) -> "Adapter":
@@ -123,7 +123,7 @@ class Adapter:
 
 
 def mix_adapters(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter | None:
-    """Return several weighted adapters as one whose ranks are concatenated at every site; None for no adapter.
+    """Return several weighted adapters as one adapter, with ranks concatenated at every site; None if there are no weights.
 
     w_1 up_1 down_1 + w_2 up_2 down_2 = [w_1 up_1, w_2 up_2] [down_1; down_2]
     """
@@ -140,7 +140,7 @@ def mix_adapters(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) 
 
 
 def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[SiteKind], seed: int) -> Adapter:
-    """Return a random adapter for the sites of these kinds in `unet`, of which only names and shapes are used.
+    """Return an adapter with random weights at all sites of these kinds. Only names and shapes in `unet` are used.
 
     `down` is uniform within 1 / sqrt(in), as in PEFT, and `up` normal with deviation STRENGTH / sqrt(rank), so that up*down has a
     tenth of the deviation of the U-Net's weights. Equal seeds give equal adapters.
@@ -177,7 +177,7 @@ def own_tensors(adapter: Adapter) -> GraphInputs:
 
 
 def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]) -> GraphInputs:
-    """Return an adapter's LoRA inputs, zero-padded to the graph's ranks, and zeros for sites it lacks; None means no adapter."""
+    """Return an adapter's LoRA inputs, zero-padded to the graph's ranks; zeros at sites without a pair and for no adapter."""
     tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
     for name, tensor in (own_tensors(adapter) if adapter else {}).items():
         tensors[name][tuple(map(slice, tensor.shape))] = tensor
@@ -185,7 +185,7 @@ def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]
 
 
 def merge(adapter: Adapter, unet: nn.Module) -> None:
-    """Add the adapter to the U-Net's weights. Old weight tensors, which may be shared, are replaced and not modified."""
+    """Add an adapter's weight updates to the U-Net's weights, as new tensors, because the old tensors may be shared."""
     for site, pair in adapter.pairs.items():
         module = unet.get_submodule(site)
         delta = pair.up.flatten(1) @ pair.down.flatten(1)  # (out, r) @ (r, in*k*k) -> (out, in*k*k)

@@ -27,7 +27,7 @@ MIN_SINGULAR = 1e-7  # relative to the greatest; smaller singular values are flo
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertedSite:
-    """The conversion of one site: `error` is the relative Frobenius norm of the loss, `energy` the squared norm before."""
+    """One site's conversion: `error` is the lost update's relative Frobenius norm; `energy` is the whole update's square."""
 
     site: str
     method: str  # LoHa, LoKr, full or LoRA
@@ -50,13 +50,13 @@ class Conversion:
 
     @property
     def error(self) -> float:
-        """Return the relative Frobenius norm of the loss over all sites."""
+        """Return the Frobenius norm of the lost updates of all sites, relative to that of the whole updates."""
         lost = sum(site.energy * site.error**2 for site in self.sites)
         return math.sqrt(lost / sum(site.energy for site in self.sites))
 
 
 def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False) -> Conversion:
-    """Convert an adapter to a LoRA of at most this rank at every site. Pairs of no higher rank are kept as they are.
+    """Convert an adapter to a LoRA of at most this rank at every site. LoRA pairs within this rank stay unchanged.
 
     Raises:
         AdapterError: the file cannot be read, uses another method, does not fit the base, or changes nothing.
@@ -139,7 +139,7 @@ def origin(conversion: Conversion) -> dict[str, object]:
 
 
 def _content(source: Path, *, unet_only: bool) -> tuple[Path, WeightUpdates, LoraReading | None, Mapping[str, torch.Tensor]]:
-    """Read a PEFT folder, which has no text encoder part, or a file with kohya's tensor names.
+    """Read an adapter to be converted: a PEFT folder, which has no text encoder part, or a file with kohya's tensor names.
 
     Return the file, its weight differences and LoRA pairs for the U-Net, and its tensors for the text encoder.
     """

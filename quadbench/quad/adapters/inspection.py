@@ -19,7 +19,7 @@ Kind: TypeAlias = SiteKind | Literal["other"]
 
 @dataclass(frozen=True, kw_only=True)
 class KindRow:
-    """A summary of all sites of one kind. The greatest magnitudes are with the scale folded into `up`."""
+    """A summary of all sites of one kind. The greatest magnitudes are measured with the scale multiplied into `up`."""
 
     kind: Kind
     sites: int
@@ -30,7 +30,7 @@ class KindRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Outlier:
-    """The tensor with the greatest ratio of maximum magnitude to root mean square, which makes one scale inaccurate."""
+    """The tensor for which a single scale is least accurate: its maximum magnitude is `ratio` times its root mean square."""
 
     site: str
     side: str  # down or up
@@ -57,7 +57,7 @@ class Inspection:
 
 
 def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: bool = False) -> Inspection:
-    """Summarize an adapter of any format; with a base, also check that it fits."""
+    """Summarize an adapter file of any format. With a base's sites, also check that the adapter fits them."""
     content = read_adapter(path.name, path, unet_only=unet_only)
     reading = content.reading
     pairs, scales, problems = reading.pairs, reading.scales.values(), list(reading.problems)
@@ -91,7 +91,7 @@ def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: boo
 
 
 def kind_of(site: str, pair: LoraPair) -> Kind:
-    """Return a site's kind by the end of its name, dotted or flat, or by its shape if no ending matches.
+    """Return a site's kind, such as attention, by the end of its name (with dots or underscores), else by its tensor shape.
 
     Sites outside the blocks, and names of the original Stable Diffusion code, match no ending.
     """

@@ -1,4 +1,4 @@
-"""Kohya and LyCORIS: reading adapter files with flat site names, and LoHa, LoKr and full differences as weight updates."""
+"""Kohya and LyCORIS: reading LoRA files whose site names have underscores for dots, and LoHa, LoKr and full-difference files."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -44,12 +44,12 @@ _PRODUCTS = (
 
 
 def read_kohya(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
-    """Read the U-Net's LoRA pairs by flat name, such as `mid_block_attentions_0_proj_in`. Without alpha, the scale is 1."""
+    """Read the U-Net's LoRA pairs by kohya's site name, as `mid_block_attentions_0_proj_in`. Without alpha, the scale is 1."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=True), _scale)
 
 
 def read_text_encoder(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
-    """Read the text encoder's LoRA pairs by flat name including the prefix, such as `lora_te_`."""
+    """Read the text encoder's LoRA pairs by site name as in the file, including the prefix, such as `lora_te_`."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=False), _scale)
 
 
@@ -140,7 +140,7 @@ class WeightUpdate:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightUpdates:
-    """The weight updates in a file by flat site name, the remaining tensors, and every problem."""
+    """The weight updates in an adapter file by site name as in the file, the file's other tensors, and all problems found."""
 
     by_site: dict[str, WeightUpdate]
     rest: dict[str, torch.Tensor]
@@ -243,7 +243,7 @@ def _product_shape(parts: Parts, first: str, second: str, core: str) -> tuple[in
 
 
 def _size(parts: Parts, method: Method) -> int:
-    """Return the number of weights of an update, without computing it."""
+    """Return the number of weights that an update changes, from the shapes of its tensors alone."""
     shapes = [_product_shape(parts, *names) for names in _PRODUCTS if names[0] in parts]
     shapes += [tuple(parts[name].shape) for name in ("diff", "lokr_w1", "lokr_w2") if name in parts]
     sizes = [torch.Size(shape).numel() for shape in shapes]

@@ -39,7 +39,7 @@ class TensorFile:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteShape:
-    """The tensor shapes that fit a site: `down` (r, *down) and `up` (out, r, *1s), with r at most `rank` (None: any)."""
+    """The shapes of LoRA pairs that fit a site: (r, *down) and (up[0], r, *up[1:]), for ranks r up to `rank` (None: any)."""
 
     down: Shape
     up: Shape
@@ -52,7 +52,7 @@ class SiteShape:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSites:
-    """The LoRA sites of a base. `layers_per_block` resolves original Stable Diffusion names; None for sites from a graph."""
+    """A base's LoRA sites by name. `layers_per_block` serves to convert original Stable Diffusion names; None if unknown."""
 
     slots: dict[str, SiteShape]
     layers_per_block: int | None = None
@@ -181,7 +181,7 @@ def sites_of_unet(unet: nn.Module) -> BaseSites:
 
 
 def sites_of_graph(shapes: Mapping[str, Shape]) -> BaseSites:
-    """Return the sites for which a shared graph has LoRA inputs, with their ranks in the graph."""
+    """Return the LoRA sites of a shared graph, given the shapes of its LoRA inputs, with the graph's rank at each site."""
     sites = sorted({name.removeprefix(LORA_PREFIX).rpartition(".")[0] for name in shapes})
     named = {site: [shapes[name] for name in input_names(site)] for site in sites}
     return BaseSites(slots={site: _site_shape(down, up, rank=down[0]) for site, (down, up) in named.items()})

@@ -44,7 +44,7 @@ class LoraPart(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class TensorKey:
-    """A parsed tensor key: its site, and its part there, a LoraPart or another method's, such as `hada_w1_a`."""
+    """A parsed tensor key: the site, and the tensor's role there, a LoraPart or another method's, such as `hada_w1_a`."""
 
     site: str
     part: str
@@ -68,7 +68,7 @@ def refuse(adapter: str, problems: Sequence[AdapterProblem]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraReading:
-    """The LoRA pairs of a file by site; `scales` are already multiplied into `up`.
+    """The LoRA pairs of a file by site, and all problems found. The `scales` are already multiplied into `up`.
 
     If there are problems, only the pairs that could be formed are included.
     """
@@ -147,13 +147,13 @@ _LONG = FaultKind(before=f"has names of sites with more than {MAX_SITE_LENGTH} c
 
 
 class Faults:
-    """The problems of a file by kind, each with the places where it occurs."""
+    """The problems of an adapter file by kind, each with the places where it occurs."""
 
     def __init__(self) -> None:
         self._places: dict[FaultKind, list[str]] = {}
 
     def add(self, fault: FaultKind, *places: str) -> None:
-        """Record places of a fault."""
+        """Record the places, such as tensor names, where a kind of problem occurs."""
         self._places.setdefault(fault, []).extend(places)
 
     def add_value(self, fault: ValueFault | None, place: str) -> None:
@@ -162,7 +162,7 @@ class Faults:
             self.add(FaultKind(before=f"holds {fault.holds} in", hint=fault.hint), place)
 
     def problems(self) -> tuple[AdapterProblem, ...]:
-        """Return one problem per kind of fault, in the order in which they were recorded."""
+        """Return one problem per kind, with its places, in the order in which the kinds were first recorded."""
         return tuple(
             AdapterProblem(message=f"{fault.before} {_counted(places)}{fault.after}", hint=fault.hint)
             for fault, places in self._places.items()

@@ -101,7 +101,7 @@ class SiteFit:
 
 
 def site_fits(adapter: Adapter, encodings: Mapping[str, Encoding]) -> tuple[SiteFit, ...]:
-    """Return the quantization loss of an adapter, site by site."""
+    """Measure the quantization loss of an adapter under these encodings, site by site."""
     fits = []
     for site, pair in adapter.pairs.items():
         tensors, used = (pair.down, pair.up), [encodings[name] for name in input_names(site)]
@@ -141,7 +141,7 @@ class Acceptance(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFit:
-    """The quantization loss of an adapter. `sites` are by increasing SQNR; `sqnr_db` is over all sites' up*down together."""
+    """The quantization loss of an adapter, its `sites` by increasing SQNR. `sqnr_db` is over the products of all sites."""
 
     clip_rate: float
     effective_bits: float  # the fewest of any site
@@ -188,7 +188,7 @@ def gauge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Adapter:
 
 
 def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterFit:
-    """Return the quantization loss of the adapter without gauge alignment."""
+    """Measure an adapter's quantization loss under these encodings, without rescaling its matrices first."""
     sites = sorted(site_fits(adapter, encodings), key=lambda fit: fit.sqnr_db)
     signal = noise = 0.0  # energies over all sites, so that sites with small updates have little weight
     for fit in sites:

@@ -233,7 +233,7 @@ def apply(config: AdapterConfig, reading: LoraReading) -> LoraReading:
 
 
 def rank_problems(config: AdapterConfig, ranks: Mapping[str, int]) -> list[AdapterProblem]:
-    """Return one problem if any site has another rank than the configuration says."""
+    """Return a list with one problem if any site has another rank than the configuration says; else an empty list."""
     differing = [site for site, rank in ranks.items() if rank != config.rank_at(site)]
     if not differing:
         return []

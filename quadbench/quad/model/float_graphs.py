@@ -98,7 +98,7 @@ def with_plain_attention(model: nn.Module) -> nn.Module:
 
 
 def copy_of_modules(model: nn.Module) -> nn.Module:
-    """Return a copy of a model that shares its weights. Modules of the copy may be replaced, but weights not changed."""
+    """Return a copy of a model that shares the model's weights. Its modules may be replaced; the weights must not change."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 

@@ -16,7 +16,7 @@ GraphInputs = dict[str, torch.Tensor]
 
 
 def input_names(site: str) -> tuple[str, str]:
-    """Return the names of a site's graph inputs: (down, up)."""
+    """Return the names of a LoRA site's two graph inputs, `lora.<site>.down` and `lora.<site>.up`."""
     return f"{LORA_PREFIX}{site}.down", f"{LORA_PREFIX}{site}.up"
 
 
@@ -81,13 +81,13 @@ class UnetGraph(nn.Module):
 
     @property
     def lora_names(self) -> tuple[str, ...]:
-        """Return the names of the LoRA inputs in graph order: sorted."""
+        """Return the names of the LoRA inputs in graph order, which is alphabetical."""
         return tuple(sorted(self.lora_shapes))
 
     def forward(
         self, sample: torch.Tensor, time_features: torch.Tensor, encoder_hidden_states: torch.Tensor, lora: list[torch.Tensor]
     ) -> torch.Tensor:
-        """Compute eps (1, 4, h, w) from (1, 4, h, w), (1, C), (1, T, D) and LoRA tensors in the order of `lora_names`."""
+        """Predict noise (1, 4, h, w) from sample (1, 4, h, w), time (1, C), text (1, T, D) and the tensors of `lora_names`."""
         self._inputs["time_features"] = time_features
         self._inputs.update(zip(self.lora_names, lora, strict=True))
         placeholder = torch.zeros(1, device=sample.device)

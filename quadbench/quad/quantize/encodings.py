@@ -72,7 +72,7 @@ def asymmetric(values: Range, dtype: str) -> Encoding:
 
 
 def widen(encoding: Encoding) -> Encoding:
-    """Return the UINT16 encoding for the range of a UINT8 encoding, which contains its 256 values exactly."""
+    """Return the UINT16 encoding that has the range of a UINT8 encoding and represents its 256 values exactly."""
     return Encoding(dtype="uint16", scale=float(np.float32(encoding.scale / 257)), zero_point=encoding.zero_point * 257)
 
 

@@ -1,4 +1,4 @@
-"""Merging: the U-Net of the merged-at-load variant, and the graph that adds an adapter to its weights on a device.
+"""Merging: the U-Net of the merged-at-load variant, and the graph that merges adapters into the U-Net's weights on a device.
 
 The U-Net has the shared U-Net's encodings: the encoding of a site's sum is used for the site's own result. The weights at the
 sites are in an external file. The merge graph takes LoRA inputs and computes the tensors of that file: the base's weights in
@@ -53,12 +53,12 @@ class _Site:
 
     @property
     def weight(self) -> str:
-        """Return the name prefix of the layer's weight in the quantized graph."""
+        """Return the prefix of the names that the layer's weight and its scales have in the quantized graph."""
         return weight_key(self.layer.input[1], axis=0)
 
     @property
     def bias(self) -> str | None:
-        """Return the name prefix of the layer's bias in the quantized graph without LoRA inputs; None without bias."""
+        """Return the prefix of the bias's tensor names in the quantized graph without LoRA inputs; None without bias."""
         output = self.layer.output[0]
         return bias_key(self.layer.input[2], self.total if output == self.own else output) if len(self.layer.input) > 2 else None
 
@@ -159,7 +159,7 @@ class _Merge:
 
     @property
     def residual(self) -> str:
-        """Return the name of the tensor with the rounding error of the base's weight."""
+        """Return the name of the tensor with the rounding error of the base's weight at this site."""
         return f"{self.site.weight}{RESIDUAL}"
 
     def residual_of(self, weight: onnx.TensorProto) -> onnx.TensorProto:
@@ -171,7 +171,7 @@ class _Merge:
         return numpy_helper.from_array(lacking.round().clip(low, high).astype(np.int8), self.residual)
 
     def nodes(self) -> Iterator[onnx.NodeProto]:
-        """Yield the nodes that add the LoRA product to a site's weights, a matrix (O, I k k), and requantize weights and bias."""
+        """Yield the nodes that add the LoRA product to a site's weights, as (O, I k k), and requantize weights and bias."""
         (down, up), at, weight = input_names(self.site.name), self.site.name, self.site.weight
         yield self._node("DequantizeLinear", [down, f"{at}.down.scale"], "down.float")
         yield self._node("DequantizeLinear", [up, f"{at}.up.scale"], "up.float")

@@ -18,7 +18,7 @@ MASKED_SCORE = -100.0  # exp(-100) is negligible in float32; -3.4e38 would leave
 
 
 def passes_of(component: Component) -> tuple[Pass, ...]:
-    """Return the passes for the float graph of a component, in order. docs/qnn.md has the effect of each."""
+    """Return the rewriting passes for the float graph of a component, in order. docs/qnn.md explains each pass."""
     everywhere = (decompose_group_norm, linear_as_gemm)
     return (clamp_mask_constants, split_layer_norm, *everywhere) if component is Component.TEXT_ENCODER else everywhere
 
@@ -86,7 +86,7 @@ def _layer_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx
 
 
 def linear_as_gemm(model: onnx.ModelProto) -> None:
-    """Replace MatMul of (1, T, D) with a matrix, with its Transpose and bias Add, by Reshape, Gemm, Reshape.
+    """Replace each MatMul of (1, T, D) and a weight matrix, its Transpose and its bias Add, by Reshape, Gemm and Reshape.
 
     Gemm uses LoRA weights directly, without a transposition that would round them first, and adds the bias in 32 bits. Also, ONNX
     Runtime's MatMulNBits rounds activations to 8 bits where the graph says 16; no such operator exists for Gemm.
@@ -140,7 +140,7 @@ class GraphIndex:
 
 
 def _linear(model: onnx.ModelProto, graph: GraphIndex, node: onnx.NodeProto) -> _Linear | None:
-    """Return a MatMul node with a weight matrix as a linear layer, including an Add of a bias; None for any other node."""
+    """Return a MatMul node that multiplies by a weight matrix as a linear layer, with its bias, if any; None for other nodes."""
     if node.op_type != "MatMul" or len(graph.shapes[node.input[0]]) != 3 or len(graph.shapes[node.input[1]]) != 2:
         return None
     x, factor = node.input
@@ -191,7 +191,7 @@ def _value(model: onnx.ModelProto, name: str) -> np.ndarray:
 
 
 def _constant(model: onnx.ModelProto, name: str, value: np.ndarray) -> str:
-    """Add an initializer unless the name exists, and return its name."""
+    """Add an initializer to the model unless the name exists, and return the name."""
     if not any(i.name == name for i in model.graph.initializer):
         model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
     return name

@@ -96,7 +96,7 @@ class _Writer:
     scales: dict[str, np.ndarray] = field(default_factory=dict)  # dequantized weight -> scales per channel
 
     def write(self) -> onnx.ModelProto:
-        """Return the complete graph after checking it."""
+        """Write all nodes, check the QDQ graph, and return it."""
         graph = self.model.graph
         self._initializers = {i.name: i for i in graph.initializer}
         self._outputs = {v.name for v in graph.output}
@@ -189,7 +189,7 @@ class _Writer:
         return weights.value(self._initializers[name])
 
     def _weight(self, node: onnx.NodeProto, name: str) -> str:
-        """Write a weight as INT8 with one scale per output channel, and return its dequantized tensor."""
+        """Write a weight as INT8 with one scale per output channel, and return its dequantized tensor's name."""
         axis = WEIGHT_AXIS[node.op_type]
         key = weight_key(name, axis=axis)
         if key not in self.dequantized:
@@ -210,7 +210,7 @@ class _Writer:
         return np.abs(self._value(node.input[2])) / (encoding.scale * 2**30)
 
     def _bias(self, node: onnx.NodeProto, name: str) -> str:
-        """Write a bias as INT32, or like any constant if its weight is not quantized; return its dequantized tensor."""
+        """Write a bias as INT32 (like other constants if its weight is float), and return its dequantized tensor's name."""
         weight = self._operand(node, 1, node.input[1])
         encoding = self._data_encoding(node)
         if weight not in self.scales or encoding is None:
@@ -225,7 +225,7 @@ class _Writer:
         return self.dequantized[key]
 
     def _constant(self, name: str, encoding: Encoding) -> str:
-        """Write a constant as integers with one encoding, and return its dequantized tensor."""
+        """Write a constant as integers with one encoding, and return its dequantized tensor's name."""
         key = f"{name}.{encoding.dtype}"
         if key not in self.dequantized:
             self._store(f"{key}.q", enc.quantize(self._value(name), encoding))
@@ -258,6 +258,6 @@ class _Writer:
         return f"{key}.scales", f"{key}.zero_points"
 
     def _store(self, name: str, value: np.ndarray | np.generic) -> None:
-        """Add a constant unless the name exists."""
+        """Add a constant to the QDQ graph unless the name exists."""
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(np.asarray(value), name)

@@ -30,7 +30,7 @@ NOISE_SAMPLES = 8  # number of calibration feeds, evenly spread
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A convolution or linear layer, named by its node. `data` and `result` name the tensors that encode its input and output."""
+    """A convolution or linear layer. `data` and `result` name the tensors whose encodings its input and its output use."""
 
     name: str
     data: str
@@ -99,7 +99,7 @@ def _channels(node: onnx.NodeProto, result: tuple[int, ...]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNoise:
-    """The cost of running one layer in 8 bits: the SQNR of the graph's output, None if it does not change."""
+    """The cost of running one layer in 8 bits: the SQNR in dB of the graph's output; None if the output does not change."""
 
     layer: Layer
     sqnr_db: float | None
@@ -153,14 +153,14 @@ class _Segment:
     rest: onnx.ModelProto  # has an additional boolean input per tensor of the layers, which switches its rounding
 
     def run(self, known: Sequence[Values]) -> list[Values]:
-        """Return the known values with this segment's outputs added."""
+        """Run the segment's nodes for each feed, and return the known tensor values with the segment's outputs added."""
         session = open_session(self.nodes)
         names = [output.name for output in self.nodes.graph.output]
         outputs = [session.run(names, _inputs(self.nodes, values)) for values in known]
         return [values | dict(zip(names, own, strict=True)) for values, own in zip(known, outputs, strict=True)]
 
     def noise(self, known: Sequence[Values]) -> tuple[float, dict[str, float]]:
-        """Return the output's energy over all feeds, and by layer the energy of its change if only that layer is rounded."""
+        """Return the graph output's energy over all feeds, and each layer's error energy when only that layer is rounded."""
         session = open_session(self.rest, threads=1)
         switches = {value.name for value in self.rest.graph.input if value.name.endswith(_switch_of(""))}
         feeds = [_inputs(self.rest, values) for values in known]
@@ -226,7 +226,7 @@ def _rounding(tensor: str, exact: str, result: str, encoding: Encoding) -> tuple
 
 
 class _Cutter:
-    """A helper that cuts smaller models from one model."""
+    """A helper that makes smaller ONNX models from nodes of one model."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -272,7 +272,7 @@ class _Cutter:
         return self.part(switched, outputs, constants)
 
     def _value(self, name: str) -> onnx.ValueInfoProto:
-        """Return the type information of a tensor; a switch is one boolean."""
+        """Return the type information of a tensor. A switch, which turns rounding on, is one boolean."""
         if name.endswith(_switch_of("")):
             return helper.make_tensor_value_info(name, TensorProto.BOOL, [])
         return self._values[name]

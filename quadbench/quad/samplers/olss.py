@@ -27,7 +27,7 @@ class SamplerInput:
     mask: torch.Tensor | None = None
 
     def start(self, blend: table.Blend) -> torch.Tensor:
-        """Return the sample (1, 4, h, w) that the sampler starts from."""
+        """Return the sample (1, 4, h, w) from which the sampler starts: `blend` weighs the latent and the noise."""
         return blend.latent * self.latent + blend.noise * self.noise
 
     def keep(self, x: torch.Tensor, known: table.Blend) -> torch.Tensor:
