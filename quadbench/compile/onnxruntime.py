@@ -39,7 +39,7 @@ class OnnxRuntimeCompiler:
     execution_provider: str
 
     def versions(self) -> dict[str, str]:
-        """Return the version of ONNX Runtime, whose optimizer is used, and the optimizer's settings."""
+        """Return the version of ONNX Runtime and the settings of its graph optimizer."""
         settings = {"optimization": self._level, EXACT[0]: EXACT[1], "execution_provider": self.execution_provider}
         return {"onnxruntime": onnxruntime.__version__, **settings}
 

@@ -34,7 +34,7 @@ class Candidate:
 
 
 def adapter_name(source: Path, *, hint: str) -> str:
-    """Return an adapter's name from its file name: `pixel-art-v2` for `Pixel_Art v2.safetensors`."""
+    """Derive an adapter's name from its file name: `pixel-art-v2` for `Pixel_Art v2.safetensors`. Raise if that is empty."""
     name = name_after(source)
     if not name:
         raise UserError(f"no adapter's name can be made of '{source}'", hint=hint)

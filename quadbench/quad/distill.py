@@ -110,9 +110,8 @@ def _noised(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """The hyperparameters of a distillation.
-
-    `learning_rate` is Adam's, relative to each tensor's greatest weight, with cosine decay.
+    """The hyperparameters of a distillation. `learning_rate` is Adam's, relative to each tensor's greatest weight; cosine
+    decay.
     """
 
     steps: int

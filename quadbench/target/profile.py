@@ -173,7 +173,7 @@ def broken_profiles() -> tuple[BrokenProfile, ...]:
 
 
 def profile_names() -> tuple[str, ...]:
-    """Return every name of a device profile, broken ones included, and the name of this machine."""
+    """Return the names of all device profiles, broken ones included, and `local`, the name of this machine."""
     return (LOCAL_NAME, *dict.fromkeys(profile.name for profiles in _read_profiles() for profile in profiles))
 
 

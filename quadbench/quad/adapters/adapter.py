@@ -67,9 +67,8 @@ class LoraPair:
 
 @dataclass(frozen=True, kw_only=True)
 class OmittedPart:
-    """The text encoder's part of an adapter, left out because only the U-Net's part is used.
-
-    `energy_share` is its share of the adapter's energy, the sum of squares of all weight updates.
+    """The text encoder's part of an adapter, left out because only the U-Net's part is used. `energy_share` is that part's
+    fraction of the adapter's energy, the sum of squares of all weight updates.
     """
 
     sites: int

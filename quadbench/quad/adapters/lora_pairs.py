@@ -68,9 +68,8 @@ def refuse(adapter: str, problems: Sequence[AdapterProblem]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraReading:
-    """The LoRA pairs of a file by site, and all problems found. The `scales` are already multiplied into `up`.
-
-    If there are problems, only the pairs that could be formed are included.
+    """The LoRA pairs of a file by site, and all problems found. The `scales` are already multiplied into `up`. If there are
+    problems, only the pairs that could be formed are included.
     """
 
     pairs: dict[str, LoraPair]

@@ -87,10 +87,8 @@ def adapter_integers(tensors: GraphInputs, encodings: Mapping[str, Encoding]) ->
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFit:
-    """The quantization loss of an adapter at one site.
-
-    `clipped` of its `weights` lie outside the range; `effective_bits` is log2 of the used integer levels, of the worse of both
-    tensors; `sqnr_db` is the SQNR of up*down, infinite without loss.
+    """The quantization loss of an adapter at one site. `clipped` of its `weights` lie outside the range; `effective_bits` is
+    log2 of the used integer levels, of the worse of both tensors; `sqnr_db` is the SQNR of up*down, infinite without loss.
     """
 
     site: str
@@ -141,7 +139,7 @@ class Acceptance(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFit:
-    """The quantization loss of an adapter, its `sites` by increasing SQNR. `sqnr_db` is over the products of all sites."""
+    """The quantization loss of an adapter, its `sites` by increasing SQNR. `sqnr_db` is over up*down of all sites together."""
 
     clip_rate: float
     effective_bits: float  # the fewest of any site
@@ -204,9 +202,8 @@ def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterF
 
 
 def _missed(fit: SiteFit) -> str | None:
-    """Describe the first limit that a site's quantization loss violates; None if there is none, or if nothing is lost.
-
-    NaN values violate their limit.
+    """Describe the first of the admission limits that a site violates; None if there is none, or if nothing is lost, as at a
+    site of zeros. NaN values violate their limit.
     """
     if fit.sqnr_db == math.inf:
         return None

@@ -179,7 +179,7 @@ class AdapterConfig(BaseModel):
 
 
 class _LoraConfig(AdapterConfig):
-    """A PEFT LoraConfig, which names alpha differently and has more fields."""
+    """A PEFT LoraConfig, which calls alpha `lora_alpha`, and has fields that LoHaConfig and LoKrConfig lack."""
 
     alpha: _Alpha = Field(alias="lora_alpha")
     use_rslora: bool | None = None

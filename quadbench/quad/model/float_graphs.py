@@ -148,7 +148,7 @@ def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Pat
 
 
 def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:
-    """Export a component other than the U-Net and apply its passes. Large weights are saved to files below `scratch`."""
+    """Export a component other than the U-Net, and run its rewriting passes. Large weights go to files below `scratch`."""
     module: nn.Module
     match component:
         case Component.TEXT_ENCODER:
@@ -170,9 +170,8 @@ def export_component(foundation: Foundation, component: Component, scratch: Path
 
 
 def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[str, int], scratch: Path) -> onnx.ModelProto:
-    """Export the U-Net with LoRA inputs at the given sites and apply its passes.
-
-    Without sites, this is the plain graph for a merged adapter. Large weights are saved to a file below `scratch`.
+    """Export the U-Net with LoRA inputs at the given sites, and run its rewriting passes. Without sites, this is the plain
+    graph for a merged adapter. Large weights are saved to a file below `scratch`.
     """
     module = UnetGraph(with_plain_attention(unet), ranks).eval()
     text = torch.zeros(1, len(foundation.tokenize("")), unet.config.cross_attention_dim)  # (1, T, D)

@@ -67,7 +67,7 @@ def clip_tokenizer() -> CLIPTokenizer:
 
 
 def check_tensors(foundation: str, part: str, module: nn.Module) -> None:
-    """Refuse a part with missing tensors, or with numbers that would make every image NaN."""
+    """Raise if a model part lacks tensors, or has numbers that would make every image NaN."""
     tensors = module.state_dict()
     absent = [name for name, tensor in tensors.items() if tensor.is_meta]
     if absent:
@@ -79,7 +79,7 @@ def check_tensors(foundation: str, part: str, module: nn.Module) -> None:
 
 
 def check_loading(foundation: str, part: str, loading: Mapping[str, Any]) -> None:
-    """Refuse files whose tensors do not match the configuration, as libraries initialize missing ones at random."""
+    """Raise if a model's files do not have the tensors of its configuration; libraries would fill in random ones."""
     for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape of")):
         names = sorted(entry if isinstance(entry, str) else entry[0] for entry in loading.get(kind) or ())
         if names:
