@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessResult:
-    """How a child process ended, and its output. `status` is its exit code, None after a timeout, negative after a signal."""
+    """The outcome of a child process. `status` is its exit code: None after a timeout, negative after a signal."""
 
     status: int | None
     output: str = field(repr=False)
